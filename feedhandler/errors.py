@@ -1,0 +1,36 @@
+"""Every error the project raises on purpose; the type tells the process what to do.
+
+| error | who is wrong | what happens |
+| --- | --- | --- |
+| `ConfigError` | us, before start | stop with `EXIT_CONFIG`, name the file and the key |
+| `SubscriptionRejected` | usually the configuration | that symbol is reported and left out, the others stream on |
+| `DecodeError` | one message | counted, its first bytes kept, dropped |
+| `ProtocolError` | the exchange | a new connection, after a back-off |
+"""
+
+import os
+
+EXIT_OK = 0
+EXIT_FAILED = 1  # the command ran, and what it was asked for did not happen
+EXIT_CONFIG = 2  # the configuration or the arguments are wrong: starting again will not help
+EXIT_GAVE_UP = os.EX_TEMPFAIL  # 75: `max_attempts` connections in a row brought no data; supervisord decides
+
+
+class FeedError(Exception):
+    """Base of all errors that the project raises on purpose."""
+
+
+class ConfigError(FeedError):
+    """The configuration cannot be used; the message names file, key and remedy."""
+
+
+class SubscriptionRejected(FeedError):
+    """A wanted symbol cannot be had from this exchange; retrying will not help."""
+
+
+class DecodeError(FeedError):
+    """One message is not what the exchange documents."""
+
+
+class ProtocolError(FeedError):
+    """The exchange broke its own protocol, or ended the conversation."""
