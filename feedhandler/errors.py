@@ -3,7 +3,7 @@
 | error | who is wrong | what happens |
 | --- | --- | --- |
 | `ConfigError` | us, before start | stop with `EXIT_CONFIG`, name the file and the key |
-| `SubscriptionRejected` | usually the configuration | that symbol is reported and left out, the others stream on |
+| `SubscriptionRejected` | usually the configuration | that symbol is reported, the others stream on |
 | `DecodeError` | one message | counted, its first bytes kept, dropped |
 | `ProtocolError` | the exchange | a new connection, after a back-off |
 """

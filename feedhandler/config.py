@@ -1,0 +1,301 @@
+"""The configuration: one TOML file, decoded strictly.
+
+An unknown key, a wrong type or an impossible value is a `ConfigError` whose message names the file, the
+key and the remedy. Pure but for reading that file; whether a port is free is asked in `transport/`.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.errors import ConfigError
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.session import Policy
+
+MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
+TICKS_TCP: Final = "tcp://127.0.0.1:5555"
+IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
+LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+KNOWN_QUOTES: Final = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")  # for suggestions only
+
+
+class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[exchanges.NAME]` table; ws_url and rest_url are scheme, host and port only."""
+
+    symbols: tuple[str, ...] = MAJORS
+    ws_url: str = ""  # "": the exchange's production address
+    rest_url: str = ""
+    simulated: bool = False
+    backoff_min_s: float = 1.0
+    backoff_max_s: float = 30.0
+    max_attempts: int = 10
+    connect_timeout_s: float = 10.0
+    stale_after_s: float = 5.0
+    reconnect_after_s: float = 30.0
+
+    def policy(self) -> Policy:
+        """Return the part that concerns a connection's life."""
+        return Policy(**{name: getattr(self, name) for name in Policy.__struct_fields__})
+
+
+class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[merger]` table: where it binds."""
+
+    ticks: tuple[str, ...] = ("ipc://run/ticks.ipc", TICKS_TCP)
+    feeds: str = "ipc://run/feeds.ipc"
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[gateway]` table; the gateway itself is not part of this version."""
+
+    http: str = "127.0.0.1:8080"
+
+
+class SimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[sim]` table: how the simulated exchanges behave. They listen where ws_url and rest_url point.
+
+    Without this table `feedhandler run` starts no simulator: the addresses are somebody else's.
+    """
+
+    messages_per_s: float = 1000.0  # per exchange
+    instruments: int = 300  # per exchange
+    seed: int = 1
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file. path is where it came from; run_dir holds sockets, locks, logs and caches."""
+
+    exchanges: Mapping[str, ExchangeConfig] = {}
+    merger: MergerConfig = MergerConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    sim: SimConfig | None = None
+    run_dir: str = "run"
+    path: str = ""
+
+    def exchange(self, name: str) -> ExchangeConfig:
+        """Return one exchange's table. Raises ConfigError with the names there are."""
+        if name not in self.exchanges:
+            known = ", ".join(self.exchanges)
+            raise ConfigError(f"{self.path}: no [exchanges.{name}] table; it configures {known}")
+        return self.exchanges[name]
+
+    def simulated(self) -> dict[str, ExchangeConfig]:
+        """Return the exchanges that the simulator plays."""
+        return {name: e for name, e in self.exchanges.items() if e.simulated}
+
+
+TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "merger": MergerConfig,
+    "gateway": GatewayConfig,
+    "sim": SimConfig,
+}
+
+
+def load(path: str) -> Config:
+    """Read and validate a configuration file. Raises ConfigError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{path}: no such file; conf/demo.toml and conf/live.toml are examples") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc}") from exc
+    return parse(text, path)
+
+
+def parse(text: str, path: str) -> Config:
+    """Validate the text of a configuration file; path is for messages. Raises ConfigError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
+    top = ("exchanges", "run_dir", *TABLES)
+    for key in document:
+        if key not in top:
+            raise ConfigError(f"{path}: {key}: unknown key{_did_you_mean(key, top)}")
+    exchanges = _exchanges(document.get("exchanges", {}), path)
+    tables = {
+        name: _table(document[name], kind, path, name) for name, kind in TABLES.items() if name in document
+    }
+    run_dir = document.get("run_dir", "run")
+    if not isinstance(run_dir, str) or not run_dir:
+        raise ConfigError(f'{path}: run_dir: must be the name of a directory, such as "run"')
+    config = msgspec.convert({"run_dir": run_dir, "path": path}, Config)
+    config = msgspec.structs.replace(config, exchanges=exchanges, **tables)
+    _check_endpoints(config)
+    _check_sim(config)
+    return config
+
+
+def _exchanges(document: Any, path: str) -> dict[str, ExchangeConfig]:
+    if not isinstance(document, dict) or not document:
+        raise ConfigError(
+            f"{path}: exchanges: names no exchange; add a table such as [exchanges.binance]"
+            f" (known: {', '.join(EXCHANGES)})"
+        )
+    exchanges = {}
+    for name, table in document.items():
+        if name not in EXCHANGES:
+            raise ConfigError(
+                f"{path}: exchanges.{name}: unknown exchange{_did_you_mean(name, tuple(EXCHANGES))}"
+            )
+        where = f"exchanges.{name}"
+        exchange = _table(table, ExchangeConfig, path, where)
+        assert isinstance(exchange, ExchangeConfig)
+        exchanges[name] = _check_exchange(name, exchange, path, where)
+    return exchanges
+
+
+def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> Any:
+    """Convert one table, with messages that name its keys in full."""
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: {where}: must be a table, [{where}]")
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    for key, value in document.items():
+        if key not in fields:
+            raise ConfigError(f"{path}: {where}.{key}: unknown key{_did_you_mean(key, tuple(fields))}")
+        try:
+            msgspec.convert(value, fields[key].type)
+        except msgspec.ValidationError as exc:
+            message = str(exc).replace("`", "").replace(" - at $", ", at ").replace("array", "list")
+            example = _toml(fields[key].default)
+            raise ConfigError(f"{path}: {where}.{key}: {message}; for example {key} = {example}") from exc
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_number(f"{path}: {where}.{key}", key, value)
+    return msgspec.convert(document, kind)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value or "ws://127.0.0.1:9101"}"' if isinstance(value, str) else f"{value}"
+
+
+def _check_number(where: str, key: str, value: float) -> None:
+    minimum = 0 if key in ("max_attempts", "seed") else 0.001
+    if not minimum <= value < 1e9:
+        raise ConfigError(f"{where}: {value} is out of range; it must be at least {minimum}")
+
+
+def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) -> ExchangeConfig:
+    for key, schemes in (("ws_url", ("ws", "wss")), ("rest_url", ("http", "https"))):
+        if url := getattr(exchange, key):
+            _check_url(url, schemes, f"{path}: {where}.{key}")
+    # Where a handshake names the socket, rest_url alone decides.
+    is_redirected = exchange.rest_url and (exchange.ws_url or EXCHANGES[name].handshake_request)
+    if exchange.simulated and not is_redirected:
+        raise ConfigError(
+            f"{path}: {where}.simulated: is true, but ws_url or rest_url is left out,"
+            f" so real data would be flagged as simulated; set both to the simulator's address"
+        )
+    if not exchange.symbols:
+        raise ConfigError(f"{path}: {where}.symbols: is empty; leave it out for the majors, or name one")
+    for symbol in exchange.symbols:
+        _check_symbol(name, symbol, f"{path}: {where}.symbols")
+    if doubles := {s for s in exchange.symbols if exchange.symbols.count(s) > 1}:
+        raise ConfigError(f"{path}: {where}.symbols: {', '.join(sorted(doubles))} is listed twice")
+    if exchange.backoff_min_s > exchange.backoff_max_s:
+        raise ConfigError(f"{path}: {where}.backoff_min_s: is larger than backoff_max_s; lower it")
+    if exchange.stale_after_s >= exchange.reconnect_after_s:
+        raise ConfigError(
+            f"{path}: {where}.stale_after_s: must be smaller than reconnect_after_s"
+            f" ({exchange.reconnect_after_s:g}); a connection is first stale, then replaced"
+        )
+    return msgspec.structs.replace(
+        exchange, ws_url=exchange.ws_url.rstrip("/"), rest_url=exchange.rest_url.rstrip("/")
+    )
+
+
+def _check_url(url: str, schemes: tuple[str, ...], where: str) -> None:
+    example = f"{schemes[0]}://127.0.0.1:9101"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ConfigError(f"{where}: {url!r} is no address: {exc}; write it like {example}") from exc
+    if parts.scheme not in schemes or not parts.hostname or port == 0:
+        raise ConfigError(f"{where}: {url!r} must be {' or '.join(schemes)}, host and port, like {example}")
+    if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise ConfigError(f"{where}: {url!r} must end after the port, like {example}; paths are built in")
+
+
+def _check_symbol(exchange: str, symbol: str, where: str) -> None:
+    base, slash, quote = symbol.partition("/")
+    if not slash or not base or not quote or "/" in quote or re.search(r"[\s\0]", symbol):
+        raise ConfigError(f"{where}: {symbol!r} is not BASE/QUOTE{_symbol_hint(symbol)}")
+    if symbol != symbol.upper():
+        raise ConfigError(f'{where}: {symbol!r} is not upper case; did you mean "{symbol.upper()}"?')
+    try:
+        wire.topic(wire.TICKER, exchange, symbol)
+    except ValueError as exc:
+        raise ConfigError(f"{where}: {symbol!r} cannot be published: {exc}; leave it out") from exc
+
+
+def _symbol_hint(symbol: str) -> str:
+    plain = re.sub(r"[^\w]", "", symbol).upper()
+    for quote in KNOWN_QUOTES:
+        if plain.endswith(quote) and plain != quote:
+            return f'; did you mean "{plain.removesuffix(quote)}/{quote}"?'
+    return '; write it like "BTC/USDT"'
+
+
+def _check_endpoints(config: Config) -> None:
+    if not config.merger.ticks:
+        raise ConfigError(f'{config.path}: merger.ticks: is empty; for example ["{TICKS_TCP}"]')
+    for key, endpoints in (("ticks", config.merger.ticks), ("feeds", (config.merger.feeds,))):
+        for endpoint in endpoints:
+            _check_endpoint(endpoint, f"{config.path}: merger.{key}")
+    everything = [*config.merger.ticks, config.merger.feeds]
+    if doubles := {e for e in everything if everything.count(e) > 1}:
+        raise ConfigError(f"{config.path}: merger: {', '.join(doubles)} is used twice; give each its own")
+    _, host, port = _host_port(f"tcp://{config.gateway.http}")
+    if port is None:
+        raise ConfigError(f'{config.path}: gateway.http: must be host:port, such as "127.0.0.1:8080"')
+    if host not in LOOPBACK:
+        raise ConfigError(f"{config.path}: gateway.http: {host} is not loopback; use 127.0.0.1")
+
+
+def _check_endpoint(endpoint: str, where: str) -> None:
+    scheme, host, port = _host_port(endpoint)
+    if scheme == "ipc" and host:
+        if len(host.encode()) > IPC_PATH_SIZE_MAX:
+            raise ConfigError(f"{where}: {endpoint!r} is too long; a socket's path has 107 bytes at most")
+        return
+    if scheme != "tcp" or port is None:
+        raise ConfigError(
+            f'{where}: {endpoint!r} is no ZeroMQ endpoint; write "ipc://run/name.ipc" or "{TICKS_TCP}"'
+        )
+    if host not in LOOPBACK:
+        raise ConfigError(
+            f"{where}: {endpoint!r} is not on loopback, and this version has no encryption; use 127.0.0.1"
+        )
+
+
+def _host_port(endpoint: str) -> tuple[str, str, int | None]:
+    scheme, _, address = endpoint.partition("://")
+    if scheme == "ipc":
+        return scheme, address, None
+    host, _, port = address.rpartition(":")
+    return scheme, host, int(port) if port.isascii() and port.isdigit() and 0 < int(port) < 65536 else None
+
+
+def _check_sim(config: Config) -> None:
+    sim = config.sim or SimConfig()
+    if not 1 <= sim.messages_per_s <= 50_000:
+        raise ConfigError(f"{config.path}: sim.messages_per_s: {sim.messages_per_s:g} is not in 1 to 50000")
+    if not 50 <= sim.instruments <= 5000:
+        raise ConfigError(f"{config.path}: sim.instruments: {sim.instruments} is not in 50 to 5000")
+
+
+def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f'; did you mean "{close[0]}"?' if close else ""
+    return f"{hint} (known: {', '.join(known)})"

@@ -1,0 +1,231 @@
+"""Binance spot: `@ticker` for last price and 24 h statistics, `@bookTicker` for the quote.
+
+Everything peculiar to Binance is here. bookTicker states no event time, so its records carry
+exchange_ns 0; its `u` is the exchange_sequence. Quirks worth knowing:
+
+- a well-formed stream of a symbol that does not exist is acknowledged and then silent for ever;
+- a malformed stream name is an error *and* the end of the connection;
+- errors come flat as documented, `{"code":..,"msg":..}`, or nested, `{"error":{..},"id":..}`;
+- the server pings; each of our pongs counts toward the 5 messages per second that it accepts;
+- `serverShutdown` arrives without being subscribed.
+
+Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams and rest-api,
+as of 2026-11. Frames: tests/frames/binance/
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from feedhandler.errors import DecodeError
+from feedhandler.exchanges.base import (
+    QUOTE_FRESH_NS,
+    Ack,
+    Amount,
+    Control,
+    Endpoint,
+    Exchange,
+    Goodbye,
+    Nack,
+    Request,
+    Sequence64,
+    State,
+    chunks,
+    decode_rest,
+    rest_refusal,
+)
+from feedhandler.instruments import Instrument
+from feedhandler.wire import NAN
+
+STREAMS_PER_CONNECTION: Final = 1024
+STREAMS_PER_SYMBOL: Final = 2
+SYMBOLS_PER_CONNECTION: Final = 500
+assert SYMBOLS_PER_CONNECTION * STREAMS_PER_SYMBOL <= STREAMS_PER_CONNECTION
+
+# Undocumented: frames over about 4096 bytes were cut (Binance.Net issues 884 and 974).
+STREAMS_PER_COMMAND: Final = 100
+COMMAND_SIZE_MAX: Final = 4000
+
+# Times are asked for in microseconds, but a proxy or testnet may ignore that. Milliseconds stay below
+# this until the year 5138, microseconds have been above it since 1973.
+MICROSECONDS_ABOVE: Final = 10**14
+Time = Annotated[int, msgspec.Meta(ge=0, le=(2**63 - 1) // 1000)]
+
+
+class _Event(msgspec.Struct, gc=False):
+    """`@ticker` and `@bookTicker` data; what one of them lacks stays at its default."""
+
+    event: str = msgspec.field(name="e", default="")
+    symbol: str = msgspec.field(name="s", default="")
+    time: Time = msgspec.field(name="E", default=0)
+    update_id: Sequence64 = msgspec.field(name="u", default=0)
+    bid: Amount = msgspec.field(name="b", default=NAN)
+    bid_size: Amount = msgspec.field(name="B", default=NAN)
+    ask: Amount = msgspec.field(name="a", default=NAN)
+    ask_size: Amount = msgspec.field(name="A", default=NAN)
+    last: Amount = msgspec.field(name="c", default=NAN)
+    open: Amount = msgspec.field(name="o", default=NAN)
+    high: Amount = msgspec.field(name="h", default=NAN)
+    low: Amount = msgspec.field(name="l", default=NAN)
+    base_volume: Amount = msgspec.field(name="v", default=NAN)
+    quote_volume: Amount = msgspec.field(name="q", default=NAN)
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    msg: str = ""
+
+
+class _Frame(_Event, gc=False):
+    """Any message: combined (`stream`, `data`), raw, or the answer to a command."""
+
+    data: _Event | None = None
+    id: int | str | None = None
+    result: Any = msgspec.UNSET
+    error: _Error | None = None
+    code: int | None = None
+    msg: str = ""
+
+
+class _Symbol(msgspec.Struct):
+    symbol: str
+    status: str
+    base: str = msgspec.field(name="baseAsset")
+    quote: str = msgspec.field(name="quoteAsset")
+    is_spot: bool = msgspec.field(name="isSpotTradingAllowed", default=True)
+
+
+class _ExchangeInfo(_Error):
+    symbols: list[_Symbol] | None = None
+
+
+class _Subscribe(msgspec.Struct):
+    method: str
+    params: Sequence[str]
+    id: int
+
+
+class Binance(Exchange):
+    name = "binance"
+    ws_url = "wss://stream.binance.com:9443"
+    rest_url = "https://api.binance.com"
+    instruments_request = Request("/api/v3/exchangeInfo?showPermissionSets=false")
+
+    # At most 5 messages a second, pongs included, and no burst: the window is strict.
+    command_interval_s = 0.3
+    connects = (300, 300.0)
+    frame_silence_s = 65.0  # the server pings every 20 s, so a healthy connection is never silent so long
+
+    def __init__(self) -> None:
+        super().__init__()
+        # strict=False: numbers come as strings; the decoder converts them without a Python float().
+        self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
+        self._info = msgspec.json.Decoder(_ExchangeInfo)
+
+    def decode_instruments(self, body: bytes) -> list[Instrument]:
+        info = decode_rest(self._info, body, "binance exchangeInfo")
+        if info.symbols is None:
+            raise rest_refusal("binance exchangeInfo", info.code, info.msg)
+        return [
+            Instrument(s.symbol, s.base, s.quote, s.status == "TRADING" and s.is_spot, s.status)
+            for s in info.symbols
+        ]
+
+    def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
+        return Endpoint(f"{ws_url}/stream?timeUnit=MICROSECOND")
+
+    def connections(self, natives: Sequence[str]) -> list[list[str]]:
+        return [list(run) for run in chunks(natives, SYMBOLS_PER_CONNECTION)]
+
+    def topics(self, native: str) -> tuple[str, ...]:
+        name = native.lower()
+        return (f"{name}@ticker", f"{name}@bookTicker")
+
+    def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        batch: list[str] = []
+        size = 0
+        for topic in topics:
+            topic_size = len(topic.encode()) + 3  # two quotes and a comma
+            if batch and (len(batch) == STREAMS_PER_COMMAND or size + topic_size > COMMAND_SIZE_MAX - 100):
+                yield tuple(batch)
+                batch, size = [], 0
+            batch.append(topic)
+            size += topic_size
+        if batch:
+            yield tuple(batch)
+
+    def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return msgspec.json.encode(_Subscribe("SUBSCRIBE", topics, int(command_id)))
+
+    def decode(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> State | Control | None:
+        # hot: bench_decode
+        try:
+            frame = self._decode(payload)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise DecodeError(f"binance: {exc}") from exc
+        event = frame.data or frame
+        kind = event.event
+        if not kind and event.symbol:
+            return self._book_ticker(event, recv_ns)
+        if kind == "24hrTicker":
+            return self._ticker(event, recv_ns)
+        if kind == "serverShutdown":
+            return Goodbye("serverShutdown announced")
+        if kind:
+            return None  # an event that we did not ask for
+        return self._answer(frame)
+
+    def _book_ticker(self, event: _Event, recv_ns: int) -> State | None:
+        # A missing number is NaN, and so is its sum; no other number can be.
+        if not event.bid + event.bid_size + event.ask + event.ask_size >= 0.0:
+            raise DecodeError(f"binance: message about {event.symbol} is no complete bookTicker")
+        state = self.states.get(event.symbol)
+        if state is None:
+            return None
+        state.quote_heard_ns = recv_ns
+        if 0 < event.update_id < state.exchange_sequence:
+            return None  # late: the book has moved on
+        state.exchange_sequence = event.update_id
+        state.exchange_ns = 0
+        _set_quote(state, event)
+        return state
+
+    def _ticker(self, event: _Event, recv_ns: int) -> State | None:
+        values = event.last + event.open + event.high + event.low + event.base_volume + event.quote_volume
+        if not values >= 0.0 or not event.symbol:
+            raise DecodeError("binance: 24hrTicker lacks a field")
+        state = self.states.get(event.symbol)
+        if state is None:
+            return None
+        time = event.time
+        state.exchange_ns = time * (1000 if time > MICROSECONDS_ABOVE else 1_000_000)
+        state.last = event.last or NAN  # never traded: Binance says 0
+        state.open_24h = event.open or NAN
+        state.high_24h = event.high or NAN
+        state.low_24h = event.low or NAN
+        state.base_volume_24h = event.base_volume
+        state.quote_volume_24h = event.quote_volume
+        state.statistics_heard_ns = recv_ns
+        if recv_ns - state.quote_heard_ns > QUOTE_FRESH_NS:
+            _set_quote(state, event)
+        return state
+
+    def _answer(self, frame: _Frame) -> Control | None:
+        error = frame.error
+        if error is None and frame.code is not None:
+            error = _Error(frame.code, frame.msg)
+        command_id = "" if frame.id is None else str(frame.id)
+        if error is not None:
+            return Nack(command_id, f"{error.msg} (code {error.code})")
+        if frame.result is msgspec.UNSET:
+            raise DecodeError("binance: message of no known kind")
+        return Ack(command_id)
+
+
+def _set_quote(state: State, event: _Event) -> None:
+    """An empty side comes as price 0, size 0: the price is then unknown."""
+    state.bid = event.bid or NAN
+    state.bid_size = event.bid_size
+    state.ask = event.ask or NAN
+    state.ask_size = event.ask_size

@@ -1,0 +1,133 @@
+"""Exchange symbol ⇄ canonical `BASE/QUOTE`, from the exchange's own instrument list.
+
+Lookup tables only. A canonical symbol is never made by splitting a string, and two tradable native
+symbols that claim the same canonical one are an error that names both, never a silent overwrite.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.errors import SubscriptionRejected
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """One line of an exchange's instrument list.
+
+    native is the exchange's spelling; status is its own word for the trading state, for messages only.
+    """
+
+    native: str
+    base: str
+    quote: str
+    is_trading: bool = True
+    status: str = ""
+
+    @property
+    def symbol(self) -> str:
+        """The canonical symbol, `BASE/QUOTE`."""
+        return f"{self.base}/{self.quote}"
+
+
+class InstrumentTable:
+    """The instruments of one exchange, looked up both ways.
+
+    by_native has every instrument with a usable name; `problems` says in plain words what was left out.
+    """
+
+    def __init__(self, exchange: str, instruments: Iterable[Instrument]) -> None:
+        self.exchange = exchange
+        self.by_native: dict[str, Instrument] = {}
+        self.problems: list[str] = []
+        self._by_symbol: dict[str, Instrument] = {}
+        self._conflicts: dict[str, list[str]] = {}
+        for instrument in instruments:
+            self._add(instrument)
+        for symbol, natives in self._conflicts.items():
+            self.problems.append(self._conflict(symbol, natives))
+
+    def _add(self, instrument: Instrument) -> None:
+        if problem := self._name_problem(instrument):
+            self.problems.append(problem)
+            return
+        self.by_native[instrument.native] = instrument
+        known = self._by_symbol.get(instrument.symbol)
+        if known is None or (instrument.is_trading and not known.is_trading):
+            self._by_symbol[instrument.symbol] = instrument
+        elif instrument.is_trading and known.native != instrument.native:
+            self._conflicts.setdefault(instrument.symbol, [known.native]).append(instrument.native)
+
+    def _name_problem(self, instrument: Instrument) -> str:
+        for part in (instrument.base, instrument.quote):
+            if not part or "/" in part or not part.isprintable() or " " in part:
+                return f"{self.exchange}: instrument {instrument.native!r} has the unusable name {part!r}"
+        for name in (instrument.native, instrument.symbol):
+            try:
+                wire.topic(wire.TICKER, self.exchange, name)
+            except ValueError as exc:
+                return f"{self.exchange}: instrument {instrument.native!r} left out: {exc}"
+        return ""
+
+    def _conflict(self, symbol: str, natives: list[str]) -> str:
+        return f"{self.exchange}: {symbol} is claimed by {' and '.join(natives)}; neither is published"
+
+    def symbol_of(self, native: str) -> str | None:
+        """Return the canonical symbol of a native one; None if unknown or in conflict."""
+        instrument = self.by_native.get(native)
+        if instrument is None or instrument.symbol in self._conflicts:
+            return None
+        return instrument.symbol
+
+    def resolve(self, symbol: str) -> Instrument:
+        """Return the tradable instrument behind a canonical symbol.
+
+        Raises SubscriptionRejected with the reason, and with the nearest names if it is unknown.
+        """
+        if symbol in self._conflicts:
+            raise SubscriptionRejected(self._conflict(symbol, self._conflicts[symbol]))
+        instrument = self._by_symbol.get(symbol)
+        if instrument is None:
+            close = difflib.get_close_matches(symbol, self._by_symbol, n=3)
+            hint = f"; did you mean {', '.join(close)}?" if close else ""
+            raise SubscriptionRejected(f"{self.exchange} lists no {symbol}{hint}")
+        if not instrument.is_trading:
+            raise SubscriptionRejected(
+                f"{self.exchange}: {symbol} ({instrument.native}) is not trading, "
+                f"status {instrument.status or 'unknown'}"
+            )
+        return instrument
+
+
+class InstrumentRow(msgspec.Struct):
+    """One instrument in the JSON body of an `instruments` record."""
+
+    symbol: str
+    native: str
+    base: str
+    quote: str
+    trading: bool
+    status: str = ""
+
+
+class InstrumentList(msgspec.Struct):
+    """JSON body of an `instruments` record, and the shape of the cache on disk.
+
+    as_of_ns is the Unix time at which the exchange gave the list.
+    """
+
+    exchange: str
+    as_of_ns: int
+    instruments: list[InstrumentRow]
+
+    def table(self) -> InstrumentTable:
+        """Return the lookup tables."""
+        rows = (Instrument(r.native, r.base, r.quote, r.trading, r.status) for r in self.instruments)
+        return InstrumentTable(self.exchange, rows)
+
+
+def instrument_list(exchange: str, as_of_ns: int, instruments: Iterable[Instrument]) -> InstrumentList:
+    """Return the list in the shape that is published and cached."""
+    rows = [InstrumentRow(i.symbol, i.native, i.base, i.quote, i.is_trading, i.status) for i in instruments]
+    return InstrumentList(exchange, as_of_ns, rows)

@@ -1,0 +1,330 @@
+"""What the merger decides: canonical symbols, sequence numbers, last values, who is down.
+
+Pure: messages from feeds and times come in, messages to subscribers go out through `emit`; the shell owns
+sockets and clock. Records of one topic leave in the order in which they came. It knows no exchange.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.errors import DecodeError
+from feedhandler.instruments import InstrumentList, InstrumentTable
+from feedhandler.status import ExchangeStatus, FeedStatus, Heartbeat
+
+NS_PER_S: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+
+# A feed says something every 200 ms. Subscribers are to know within 1 s that it died.
+FEED_HEARTBEAT_NS: Final = 200 * NS_PER_MS
+FEED_SILENCE_NS: Final = 850 * NS_PER_MS
+TICK_NS: Final = 50 * NS_PER_MS
+STATUS_EVERY_NS: Final = NS_PER_S
+assert FEED_SILENCE_NS + 2 * TICK_NS < NS_PER_S, "DOWN within 1 s"
+assert FEED_SILENCE_NS > 4 * FEED_HEARTBEAT_NS, "three late heartbeats must not cost a DOWN"
+
+LATENCY_SAMPLE_MASK: Final = 15  # one record in 16 of a topic is a latency sample
+LATENCY_SAMPLES_MAX: Final = 4096  # a second; sorting them takes under a millisecond
+TOPICS_MAX: Final = 50_000  # routes: 50,000 x about 1 kB
+
+
+class Route:
+    """One topic: where its records come from, and its newest record as it was published."""
+
+    __slots__ = ("feed", "record", "sequence", "topic")
+
+    def __init__(self, topic: bytes, feed: "FeedView") -> None:
+        self.topic = topic
+        self.feed = feed
+        self.sequence = 0
+        self.record = bytearray(wire.TICKER_SIZE)
+
+
+class FeedView:
+    """One exchange as the merger sees it."""
+
+    def __init__(self, exchange: str, now_ns: int, now_mono_ns: int) -> None:
+        self.exchange = exchange
+        self.routes: dict[bytes, Route] = {}  # by the native topic, padded
+        self.table: InstrumentTable | None = None
+        self.instruments_body = b""
+        self.status: FeedStatus | None = None
+        self.is_heard = False
+        self.heard_mono_ns = now_mono_ns
+        self.is_down = True  # until it is heard
+        self.reason = f"no feed process for {exchange} has been heard"
+        self.state = "absent"
+        self.since_ns = now_ns
+        self.records = self.records_seen = 0
+        self.hop_records = self.hop_lost = self.resync = self.pid = 0
+        self.unmapped = self.malformed = 0
+        self.newest_recv_ns = 0
+        self.latencies_ns: list[int] = []
+
+
+class Merger:
+    """The merger's state; emit sends one message to the subscribers, and does not keep it.
+
+    session is the Unix second at which this merger started; clock returns Unix nanoseconds and is read
+    once per record, just before `emit`.
+    """
+
+    def __init__(
+        self,
+        exchanges: Sequence[str],
+        emit: Callable[[bytes | bytearray], None],
+        clock: Callable[[], int],
+        *,
+        session: int,
+        pid: int,
+        now_mono_ns: int,
+    ) -> None:
+        self._emit = emit
+        self._clock = clock
+        self._session = session
+        self._pid = pid
+        self._started_ns = clock()
+        self.feeds = {name: FeedView(name, self._started_ns, now_mono_ns) for name in exchanges}
+        self._routes: dict[bytes, Route] = {}  # of all feeds, by the native topic, padded
+        self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
+        self._documents: dict[bytes, bytes] = {}  # newest of each topic, as published
+        self._sequences: dict[bytes, int] = {}  # of documents
+        self._next_status_mono_ns = now_mono_ns
+        self._last_tick_mono_ns = now_mono_ns
+        self.malformed = 0
+
+    # --- from the feeds
+
+    def on_message(self, message: bytes) -> None:
+        """Take one message of the feed hop: ticker records back to back, or one document."""
+        # hot: bench_merge
+        size = len(message)
+        if size < wire.HEADER_SIZE or message[wire.KIND_OFFSET] != wire.TICKER:
+            self._on_document(message)
+            return
+        if size % wire.TICKER_SIZE:
+            self.malformed += 1
+            return
+        routes, emit, clock = self._routes, self._emit, self._clock
+        for offset in range(0, size, wire.TICKER_SIZE):
+            route = routes.get(message[offset : offset + wire.TOPIC_SIZE])
+            if route is None:
+                route = self._new_route(message[offset : offset + wire.TOPIC_SIZE])
+                if route is None:
+                    continue
+            flags, recv_ns = wire.FLAGS_AND_RECV.unpack_from(message, offset)
+            feed, record = route.feed, route.record
+            feed.is_heard = True
+            feed.records += 1
+            route.sequence = sequence = route.sequence + 1
+            record[:] = message[offset : offset + wire.TICKER_SIZE]
+            wire.MERGER_HEAD.pack_into(
+                record, 0, route.topic, wire.VERSION, wire.TICKER, flags, self._session, sequence
+            )
+            publish_ns = clock()
+            wire.MERGER_STAMP.pack_into(record, wire.PUBLISH_NS_OFFSET, publish_ns)
+            emit(record)
+            if not sequence & LATENCY_SAMPLE_MASK and not flags & NOT_FRESH:
+                feed.newest_recv_ns = recv_ns
+                if len(feed.latencies_ns) < LATENCY_SAMPLES_MAX:
+                    feed.latencies_ns.append(publish_ns - recv_ns)
+
+    def _new_route(self, native_topic: bytes) -> Route | None:
+        """Find the canonical topic for a native one met for the first time; None if it has none."""
+        words = native_topic.rstrip(b"\0").decode(errors="replace").split(".", 2)
+        feed = self.feeds.get(words[1]) if len(words) == 3 else None
+        if feed is None:
+            self.malformed += 1
+            return None
+        feed.is_heard = True
+        feed.records += 1  # received, though not published: so that the hop's count stays right
+        symbol = feed.table.symbol_of(words[2]) if feed.table else None
+        if symbol is None or len(self._by_topic) >= TOPICS_MAX:
+            feed.unmapped += 1
+            return None
+        feed.records -= 1
+        topic = wire.topic(wire.TICKER, feed.exchange, symbol)
+        route = self._by_topic.get(topic) or Route(topic, feed)
+        self._routes[native_topic] = feed.routes[native_topic] = self._by_topic[topic] = route
+        return route
+
+    def _on_document(self, message: bytes) -> None:
+        try:
+            document = wire.unpack(message)
+            feed = self.feeds[document.exchange]
+        except (DecodeError, UnicodeDecodeError, IndexError, KeyError):
+            self.malformed += 1
+            return
+        assert isinstance(document, wire.Document), "tickers do not come here"
+        feed.is_heard = True
+        try:
+            if document.kind == wire.STATUS:
+                self._on_status(feed, msgspec.json.decode(document.body, type=FeedStatus))
+            elif document.kind == wire.INSTRUMENTS:
+                self._on_instruments(feed, document.body)
+        except (msgspec.DecodeError, RecursionError):
+            feed.malformed += 1
+
+    def _on_status(self, feed: FeedView, status: FeedStatus) -> None:
+        if (status.pid, status.resync) != (feed.pid, feed.resync):
+            feed.pid, feed.resync = status.pid, status.resync
+            feed.hop_records = feed.records - status.hop_records
+        # Messages of one feed arrive in order, so whatever it sent before this one is here or lost.
+        if (lost := status.hop_records - (feed.records - feed.hop_records)) > 0:
+            feed.hop_lost += lost
+            feed.hop_records -= lost
+        feed.status = status
+        if feed.is_down:
+            self._revive(feed)
+        self._check_state(feed)
+
+    def _on_instruments(self, feed: FeedView, body: bytes) -> None:
+        if body == feed.instruments_body:
+            return
+        listing = msgspec.json.decode(body, type=InstrumentList)
+        feed.instruments_body = body
+        feed.table = listing.table()
+        for native_topic in list(feed.routes):
+            native = native_topic.rstrip(b"\0").decode().split(".", 2)[2]
+            symbol = feed.table.symbol_of(native)
+            if (
+                symbol is None
+                or wire.topic(wire.TICKER, feed.exchange, symbol) != feed.routes[native_topic].topic
+            ):
+                # Renamed or gone: the topic keeps its last value, and gets no more records from here.
+                del feed.routes[native_topic], self._routes[native_topic]
+        self._publish_document(wire.INSTRUMENTS, feed.exchange, body)
+
+    # --- to the subscribers
+
+    def on_subscriptions(self, prefixes: Iterable[bytes]) -> None:
+        """Replay the last value of every topic that a new subscription matches, flagged SNAPSHOT.
+
+        All subscribers with a matching subscription get the replay; its sequence tells the others that
+        they have it already.
+        """
+        wanted = tuple(set(prefixes))
+        for topic, message in self._documents.items():
+            if topic.ljust(wire.TOPIC_SIZE, b"\0").startswith(wanted):
+                self._replay(bytearray(message))
+        for topic, route in self._by_topic.items():
+            if route.sequence and topic.ljust(wire.TOPIC_SIZE, b"\0").startswith(wanted):
+                self._replay(bytearray(route.record))
+
+    def _replay(self, message: bytearray) -> None:
+        (flags,) = wire.FLAGS.unpack_from(message, wire.FLAGS_OFFSET)
+        wire.FLAGS.pack_into(message, wire.FLAGS_OFFSET, flags | wire.SNAPSHOT)
+        wire.MERGER_STAMP.pack_into(message, wire.PUBLISH_NS_OFFSET, self._clock())
+        self._emit(message)
+
+    def _publish_document(self, kind: int, exchange: str, body: bytes) -> None:
+        topic = wire.topic(kind, exchange)
+        sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
+        now = self._clock()
+        feed = self.feeds.get(exchange)
+        simulated = wire.SIMULATED if feed and feed.status and feed.status.simulated else 0
+        message = wire.pack_document(
+            wire.Document(topic, wire.VERSION, kind, simulated, self._session, sequence, 0, now, now, body)
+        )
+        self._documents[topic] = message
+        self._emit(message)
+
+    # --- time
+
+    def on_tick(self, now_mono_ns: int) -> None:
+        """Look at the clock; call every `TICK_NS` or so, after draining what the feeds sent."""
+        gap = now_mono_ns - self._last_tick_mono_ns
+        self._last_tick_mono_ns = now_mono_ns
+        for feed in self.feeds.values():
+            if gap > 4 * TICK_NS:
+                feed.heard_mono_ns += gap  # it was we who did not listen
+            if feed.is_heard:
+                feed.is_heard = False
+                feed.heard_mono_ns = now_mono_ns
+                if feed.is_down:
+                    self._revive(feed)
+            elif not feed.is_down and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
+                self._mark_down(feed, "feed process not heard")
+        if now_mono_ns >= self._next_status_mono_ns:
+            self._next_status_mono_ns = now_mono_ns + STATUS_EVERY_NS
+            self._publish_status()
+
+    def _revive(self, feed: FeedView) -> None:
+        feed.is_down, feed.reason = False, ""
+        self._check_state(feed)
+
+    def _mark_down(self, feed: FeedView, reason: str) -> None:
+        """Flag every record of an exchange whose feed is gone."""
+        feed.is_down, feed.reason = True, reason
+        feed.status = None
+        for route in feed.routes.values():
+            (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+            if flags & wire.DOWN:
+                continue
+            route.sequence += 1
+            flags = flags & ~wire.SNAPSHOT & ~wire.STALE | wire.DOWN
+            wire.MERGER_HEAD.pack_into(
+                route.record, 0, route.topic, wire.VERSION, wire.TICKER, flags, self._session, route.sequence
+            )
+            wire.MERGER_STAMP.pack_into(route.record, wire.PUBLISH_NS_OFFSET, self._clock())
+            self._emit(route.record)
+        self._check_state(feed)
+
+    def _check_state(self, feed: FeedView) -> None:
+        """Publish the status at once when its word changes."""
+        state = feed.status.state() if feed.status else ("down" if feed.pid else "absent")
+        if feed.is_down and feed.pid:
+            state = "down"
+        if state != feed.state:
+            feed.state, feed.since_ns = state, self._clock()
+            self._publish_exchange_status(feed, 0.0)
+
+    def _publish_status(self) -> None:
+        rate = 0.0
+        for feed in self.feeds.values():
+            feed_rate = (feed.records - feed.records_seen) * NS_PER_S / STATUS_EVERY_NS
+            feed.records_seen = feed.records
+            rate += feed_rate
+            self._publish_exchange_status(feed, feed_rate)
+            feed.latencies_ns.clear()
+        heartbeat = Heartbeat(
+            pid=self._pid,
+            started_ns=self._started_ns,
+            topics=len(self._by_topic),
+            records=sum(feed.records for feed in self.feeds.values()),
+            records_per_s=rate,
+            exchanges={name: feed.state for name, feed in self.feeds.items()},
+        )
+        self._publish_document(wire.HEARTBEAT, "merger", msgspec.json.encode(heartbeat))
+
+    def _publish_exchange_status(self, feed: FeedView, rate: float) -> None:
+        latencies = sorted(feed.latencies_ns)
+        status = ExchangeStatus(
+            exchange=feed.exchange,
+            state=feed.state,
+            since_ns=feed.since_ns,
+            reason=feed.reason,
+            topics=len(feed.routes),
+            records=feed.records,
+            records_per_s=rate,
+            newest_recv_ns=feed.newest_recv_ns,
+            latency_p50_us=_quantile_us(latencies, 0.5),
+            latency_p99_us=_quantile_us(latencies, 0.99),
+            hop_lost=feed.hop_lost,
+            malformed=feed.malformed,
+            unmapped=feed.unmapped,
+            feed=feed.status,
+        )
+        self._publish_document(wire.STATUS, feed.exchange, msgspec.json.encode(status))
+
+
+NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
+
+
+def _quantile_us(ordered_ns: Sequence[int], quantile: float) -> float | None:
+    """Return the nearest-rank quantile in microseconds, None of nothing."""
+    if not ordered_ns:
+        return None
+    return ordered_ns[min(len(ordered_ns) - 1, int(quantile * len(ordered_ns)))] / 1000

@@ -1,0 +1,413 @@
+"""Life of one connection to an exchange, as decisions: connect, subscribe, heartbeat, silence, back-off.
+
+Pure: bytes and times come in, frames to send and verdicts go out; the caller owns socket, clock and
+timer. It must not know which exchange it talks to: that is `Exchange`'s business.
+
+    BACKOFF ──due──▶ CONNECTING ──open──▶ GREETING ──welcome──▶ RUNNING ──closed──▶ BACKOFF
+                          └───────────────failed──────────────────────────────────────▲
+
+The caller calls `advance` whenever `deadline_mono_ns` has come, after `on_open`, after `on_closed`, and when
+`on_frame` asks for it; it does what the returned step says and arms its one timer anew.
+"""
+
+import collections
+import enum
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.errors import DecodeError
+from feedhandler.exchanges.base import Ack, Control, Endpoint, Exchange, Goodbye, Nack, Pong, State, Welcome
+
+NS_PER_S: Final = 1_000_000_000
+
+TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
+WELCOME_TIMEOUT_NS: Final = 10 * NS_PER_S
+ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
+FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S  # from the acknowledgement to the first data of a channel
+ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 minutes
+COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
+KEPT_FRAMES_MAX: Final = 8  # undecodable frames kept for inspection,
+KEPT_FRAME_SIZE: Final = 256  # the first bytes of each
+REJECTIONS_KEPT_MAX: Final = 1000
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator may set about a connection's life."""
+
+    backoff_min_s: float = 1.0
+    backoff_max_s: float = 30.0
+    max_attempts: int = 10  # in a row without data; 0 = never give up
+    connect_timeout_s: float = 10.0
+    stale_after_s: float = 5.0  # no data on the whole connection: its records are flagged STALE
+    reconnect_after_s: float = 30.0  # and after so long without data, a new connection
+
+
+class Phase(enum.Enum):
+    BACKOFF = "backoff"
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    RUNNING = "running"
+
+
+class Step(msgspec.Struct):
+    """What the caller has to do now, in this order: connect, send, close."""
+
+    connect: bool = False
+    send: list[bytes] = msgspec.field(default_factory=list)
+    close: str = ""  # the reason, if the connection is to be closed
+
+
+class KeptFrame(msgspec.Struct):
+    """An undecodable message, kept for inspection; head is its beginning, printable."""
+
+    at_ns: int
+    reason: str
+    size: int
+    head: str
+
+
+class Command(msgspec.Struct):
+    """A subscription request: waiting for its turn, or for its answer."""
+
+    topics: tuple[str, ...]
+    id: str = ""
+    tries: int = 0
+    not_before_mono_ns: int = 0
+
+
+class ConnectBudget:
+    """Permission for new connections, shared by all sessions of a process: `count` in any `per_s`."""
+
+    def __init__(self, count: int, per_s: float) -> None:
+        self._per_ns = int(per_s * NS_PER_S)
+        self._times: collections.deque[int] = collections.deque(maxlen=count)
+
+    def next_mono_ns(self) -> int:
+        """Return the earliest time at which one more connection is permitted."""
+        if len(self._times) < (self._times.maxlen or 0):
+            return 0
+        return self._times[0] + self._per_ns
+
+    def take(self, now_mono_ns: int) -> None:
+        """Count one connection."""
+        self._times.append(now_mono_ns)
+
+
+class Session:
+    """One connection's life; see the module's first lines for the calling convention.
+
+    emit gets each state that data or a change of condition touched, in order.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        natives: Sequence[str],
+        emit: Callable[[State], None],
+        *,
+        policy: Policy,
+        budget: ConnectBudget,
+        rng: random.Random,
+    ) -> None:
+        self._exchange = exchange
+        self._decode = exchange.decode
+        self._emit = emit
+        self._policy = policy
+        self._budget = budget
+        self._rng = rng
+        self.natives = list(natives)
+        self._symbol_of = {topic: native for native in natives for topic in exchange.topics(native)}
+
+        self.phase = Phase.BACKOFF
+        self.deadline_mono_ns = 0
+        self.attempts = 0  # in a row without data
+        self.connects = 0
+        self.last_error = ""
+        self.is_stale = False
+        self.is_marked_down = False
+        self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
+        self.frames = 0
+        self.decode_errors = 0
+        self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
+        self.opened_mono_ns = 0
+        self._suspects: set[str] = set()  # topics of a refused request, to be asked for one by one
+        self._next_id = 1
+        self._reset(0)
+
+    def _reset(self, now: int) -> None:
+        """Forget everything about the last connection."""
+        self._queue: collections.deque[Command] = collections.deque()
+        self._in_flight: Command | None = None
+        self._answer_due = 0
+        self._next_send = 0
+        self._ping_due = 0
+        self._pong_due = 0
+        self._ping_interval_ns = int((self._exchange.ping_interval_s or 0) * NS_PER_S)
+        self._pong_timeout_ns = int(self._exchange.pong_timeout_s * NS_PER_S)
+        self._data = 0
+        self._data_seen = 0
+        self._data_mono_ns = now
+        self._frames_seen = self.frames
+        self._frame_mono_ns = now
+        self._answers: list[Control] = []
+        self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
+        self._asked_again: dict[str, int] = {}  # topic → how often
+
+    # --- what the caller reports
+
+    def on_endpoint(self, endpoint: Endpoint) -> None:
+        """Take over what the handshake said about the heartbeat."""
+        if endpoint.ping_interval_s is not None:
+            self._ping_interval_ns = int(endpoint.ping_interval_s * NS_PER_S)
+        if endpoint.pong_timeout_s is not None:
+            self._pong_timeout_ns = int(endpoint.pong_timeout_s * NS_PER_S)
+
+    def on_open(self, now_mono_ns: int) -> None:
+        """The WebSocket is open."""
+        assert self.phase is Phase.CONNECTING, self.phase
+        self.opened_mono_ns = self._data_mono_ns = self._frame_mono_ns = now_mono_ns
+        for native in self.natives:
+            self._exchange.states[native].forget()
+        if self._exchange.awaits_welcome:
+            self.phase = Phase.GREETING
+            self.deadline_mono_ns = now_mono_ns + WELCOME_TIMEOUT_NS
+        else:
+            self._start(now_mono_ns)
+
+    def on_frame(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> bool:
+        """Take one message, on loan until this returns; True asks for `advance` now."""
+        # hot: bench_decode
+        self.frames += 1
+        try:
+            result = self._decode(payload, recv_ns)
+        except DecodeError as exc:
+            self._keep(bytes(payload[:KEPT_FRAME_SIZE]), len(payload), str(exc), recv_ns)
+            return False
+        if result is None:
+            return False
+        if type(result) is State:
+            self._data += 1
+            result.recv_ns = recv_ns
+            result.flags = result.base_flags
+            self._emit(result)
+            return False
+        self._answers.append(result)  # type: ignore[arg-type]  # not a State, so a Control
+        return True
+
+    def on_ping(self) -> None:
+        """A protocol-level ping or pong arrived: the connection lives."""
+        self.frames += 1
+
+    def on_closed(self, now_mono_ns: int, reason: str, retry_after_s: float = 0.0) -> None:
+        """The connection ended or could not be made; retry_after_s is what the exchange asked for."""
+        self.last_error = reason
+        self._mark(wire.DOWN)
+        self.is_marked_down = True
+        self.is_stale = False
+        if self._data:
+            self.attempts = 0
+        self._reset(now_mono_ns)
+        self.phase = Phase.BACKOFF
+        # Full jitter: anywhere between now and a ceiling that doubles with each failure.
+        exponent = min(max(self.attempts - 1, 0), 16)
+        ceiling = min(self._policy.backoff_max_s, self._policy.backoff_min_s * 2**exponent)
+        delay = max(self._rng.uniform(0.0, ceiling), retry_after_s)
+        self.deadline_mono_ns = max(now_mono_ns + int(delay * NS_PER_S), self._budget.next_mono_ns())
+
+    def has_given_up(self) -> bool:
+        """True after `max_attempts` connections in a row that brought no data."""
+        return 0 < self._policy.max_attempts <= self.attempts and self.phase is Phase.BACKOFF
+
+    # --- what the caller is told
+
+    def advance(self, now_mono_ns: int) -> Step:
+        """Do everything that is due, and set `deadline_mono_ns` for the next call."""
+        step = Step()
+        if self.phase is Phase.BACKOFF:
+            self._advance_backoff(now_mono_ns, step)
+        elif self.phase is Phase.CONNECTING:
+            if now_mono_ns >= self.deadline_mono_ns:
+                step.close = f"no connection within {self._policy.connect_timeout_s:g} s"
+        else:
+            self._advance_open(now_mono_ns, step)
+        return step
+
+    def _advance_backoff(self, now: int, step: Step) -> None:
+        permitted = self._budget.next_mono_ns()
+        if now < max(self.deadline_mono_ns, permitted):
+            self.deadline_mono_ns = max(self.deadline_mono_ns, permitted)
+            return
+        self._budget.take(now)
+        self.attempts += 1
+        self.connects += 1
+        self.phase = Phase.CONNECTING
+        self.deadline_mono_ns = now + int(self._policy.connect_timeout_s * NS_PER_S)
+        step.connect = True
+
+    def _advance_open(self, now: int, step: Step) -> None:
+        self._take_answers(now, step)
+        if not step.close and self.phase is Phase.GREETING and now >= self.deadline_mono_ns:
+            step.close = "no welcome from the exchange"
+        if not step.close and self.phase is Phase.RUNNING:
+            self._watch(now, step)
+        if not step.close and self.phase is Phase.RUNNING:
+            self._send_due(now, step)
+            self.deadline_mono_ns = now + TICK_NS
+            if self._queue and self._in_flight is None:
+                due = max(self._next_send, self._queue[0].not_before_mono_ns, now)
+                self.deadline_mono_ns = min(self.deadline_mono_ns, due)
+
+    # --- subscriptions
+
+    def _start(self, now: int) -> None:
+        """Queue the subscription to everything wanted; the caller advances next."""
+        self.phase = Phase.RUNNING
+        self.deadline_mono_ns = now
+        if self._ping_interval_ns:
+            # Not at once: the first one would compete with the subscriptions.
+            self._ping_due = now + self._ping_interval_ns // 2
+        topics = [t for t in self._symbol_of if t not in self.rejected]
+        sound = [t for t in topics if t not in self._suspects]
+        self._queue.extend(Command(batch) for batch in self._exchange.batches(sound))
+        self._queue.extend(Command((t,)) for t in topics if t in self._suspects)
+
+    def _send_due(self, now: int, step: Step) -> None:
+        if now < self._next_send:
+            return
+        if self._ping_due and now >= self._ping_due:
+            step.send.append(self._exchange.ping(self._new_id()))
+            self._ping_due = now + self._ping_interval_ns
+            self._pong_due = self._pong_due or now + self._pong_timeout_ns
+        elif self._queue and self._in_flight is None and now >= self._queue[0].not_before_mono_ns:
+            command = self._queue.popleft()
+            command.id = self._new_id()
+            command.tries += 1
+            self._in_flight = command
+            self._answer_due = now + ACK_TIMEOUT_NS
+            step.send.append(self._exchange.subscribe(command.topics, command.id))
+        else:
+            return
+        self._next_send = now + int(self._exchange.command_interval_s * NS_PER_S)
+
+    def _new_id(self) -> str:
+        self._next_id += 1
+        return str(self._next_id)
+
+    def _take_answers(self, now: int, step: Step) -> None:
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            if isinstance(answer, Goodbye):
+                step.close = answer.reason
+            elif isinstance(answer, Welcome):
+                if self.phase is Phase.GREETING:
+                    self._start(now)
+            elif isinstance(answer, Pong):
+                self._pong_due = 0
+            else:
+                self._take_verdict(answer, now, step)
+
+    def _take_verdict(self, answer: Ack | Nack, now: int, step: Step) -> None:
+        command = self._in_flight
+        if command is None or answer.id not in ("", command.id):
+            if isinstance(answer, Nack):
+                self.last_error = answer.reason
+            return  # an answer to something that we no longer wait for
+        self._in_flight = None
+        if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
+            for topic in command.topics:
+                patience = FIRST_DATA_TIMEOUT_NS << min(self._asked_again.get(topic, 0), ASK_AGAIN_SHIFT_MAX)
+                self._first_data_due[topic] = now + patience
+            self._suspects.difference_update(command.topics)
+            return
+        self.last_error = answer.reason
+        if answer.is_transient:
+            self._retry(command, answer.reason, now, step)
+        elif len(command.topics) == 1:
+            self._reject(command.topics[0], answer.reason)
+        else:
+            # One bad topic refuses its whole request: ask for each alone, so that only it is refused.
+            self._suspects.update(command.topics)
+            self._queue.extendleft(Command((topic,)) for topic in reversed(command.topics))
+
+    def _retry(self, command: Command, reason: str, now: int, step: Step) -> None:
+        if command.tries >= COMMAND_TRIES_MAX:
+            step.close = f"request refused {command.tries} times: {reason}"
+            return
+        command.not_before_mono_ns = now + command.tries * NS_PER_S
+        self._queue.appendleft(command)
+
+    def _reject(self, topic: str, reason: str) -> None:
+        self._suspects.discard(topic)
+        if len(self.rejected) < REJECTIONS_KEPT_MAX:
+            self.rejected[topic] = reason
+
+    # --- watching
+
+    def _watch(self, now: int, step: Step) -> None:
+        if self._data != self._data_seen:
+            self._data_seen, self._data_mono_ns = self._data, now
+            self.attempts = 0
+            self.is_marked_down = self.is_stale = False
+        if self.frames != self._frames_seen:
+            self._frames_seen, self._frame_mono_ns = self.frames, now
+        step.close = (
+            self._overdue(self._frame_mono_ns, self._exchange.frame_silence_s, now, "no frame at all")
+            or self._overdue(self._data_mono_ns, self._policy.reconnect_after_s, now, "no data")
+            or self._overdue_pong(now)
+        )
+        if step.close:
+            return
+        if self._in_flight and now >= self._answer_due:
+            command, self._in_flight = self._in_flight, None
+            self._retry(command, "no answer", now, step)
+        if not self.is_stale and now - self._data_mono_ns >= self._policy.stale_after_s * NS_PER_S:
+            self.is_stale = True
+            self._mark(wire.STALE)
+        self._ask_again(now)
+
+    def _overdue(self, since: int, limit_s: float, now: int, what: str) -> str:
+        return f"{what} for {limit_s:g} s" if now - since >= limit_s * NS_PER_S else ""
+
+    def _overdue_pong(self, now: int) -> str:
+        """A late pong alone never ends a connection that delivers data."""
+        if not self._pong_due or now < self._pong_due or self._data_mono_ns > now - 2 * TICK_NS:
+            return ""
+        return f"no pong within {self._pong_timeout_ns / NS_PER_S:g} s, and no data"
+
+    def _ask_again(self, now: int) -> None:
+        """Subscribe again to channels that were acknowledged and then stayed silent."""
+        due = [topic for topic, at in self._first_data_due.items() if now >= at]
+        for topic in due:
+            del self._first_data_due[topic]
+        unheard = {t for n in {self._symbol_of[t] for t in due} for t in self._exchange.unheard(n)}
+        silent = [topic for topic in due if topic in unheard]
+        for topic in silent:
+            self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
+        self._queue.extend(Command(batch) for batch in self._exchange.batches(silent))
+
+    def silent_topics(self) -> list[str]:
+        """Return the channels that are wanted, not rejected, and have not spoken on this connection."""
+        unheard = (topic for native in self.natives for topic in self._exchange.unheard(native))
+        return [topic for topic in unheard if topic not in self.rejected]
+
+    def pending_topics(self) -> int:
+        """Return how many topics are still to be asked for or to be answered."""
+        return sum(len(c.topics) for c in self._queue) + len(
+            self._in_flight.topics if self._in_flight else ()
+        )
+
+    def _mark(self, flag: int) -> None:
+        """Say in the stream what is wrong, on every symbol that has had data; once per change."""
+        for native in self.natives:
+            state = self._exchange.states[native]
+            if state.recv_ns and not state.flags & flag:
+                state.flags = state.base_flags | flag
+                self._emit(state)
+
+    def _keep(self, head: bytes, size: int, reason: str, recv_ns: int) -> None:
+        self.decode_errors += 1
+        self.kept_frames.append(KeptFrame(recv_ns, reason, size, head.decode(errors="backslashreplace")))

@@ -1,0 +1,237 @@
+"""The bytes that we publish: one fixed header, then a body by kind.
+
+The one definition of the layout: offsets, sizes, kinds, flags and sentinels exist nowhere else.
+`docs/wire.md` describes the same bytes for readers without Python. Pure: no sockets, no clock.
+
+A ticker record is the full current state of one instrument, so the newest one is always enough.
+Unknown numbers are NaN, unknown times 0. Status, instruments and heartbeat bodies are UTF-8 JSON.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from feedhandler.errors import DecodeError
+
+VERSION: Final = 1
+
+# Kinds. The topic's first word names the kind too, so that a prefix subscription filters by it.
+TICKER: Final = 1
+STATUS: Final = 2
+INSTRUMENTS: Final = 3
+HEARTBEAT: Final = 4
+KIND_NAMES: Final = {TICKER: "ticker", STATUS: "status", INSTRUMENTS: "instruments", HEARTBEAT: "heartbeat"}
+
+# Flags, a bit set.
+SNAPSHOT: Final = 1  # last value replayed, not a new event
+STALE: Final = 2  # data stopped while the connection lives
+DOWN: Final = 4  # exchange not connected, or its feed process gone
+SIMULATED: Final = 8  # not a real exchange
+BAD_EXCHANGE_TIME: Final = 16  # the exchange's clock cannot be right
+FLAG_NAMES: Final = {
+    SNAPSHOT: "SNAPSHOT",
+    STALE: "STALE",
+    DOWN: "DOWN",
+    SIMULATED: "SIMULATED",
+    BAD_EXCHANGE_TIME: "BAD_EXCHANGE_TIME",
+}
+
+NAN: Final = float("nan")
+UINT64_MAX: Final = 2**64 - 1
+
+TOPIC_SIZE: Final = 40
+TOPIC_BYTES_MAX: Final = TOPIC_SIZE - 1  # at least one NUL, so that `topic + NUL` is an exact subscription
+
+#   topic, version, kind, flags, session, sequence, exchange_ns, recv_ns, publish_ns
+HEADER: Final = struct.Struct("<40sBBHIQqqq")
+#   exchange_sequence, then the ten numbers in the order of `Ticker`
+TICKER_BODY: Final = struct.Struct("<Q10d")
+TICKER_RECORD: Final = struct.Struct("<40sBBHIQqqqQ10d")
+
+HEADER_SIZE: Final = HEADER.size
+TICKER_SIZE: Final = TICKER_RECORD.size
+assert HEADER_SIZE == 80
+assert TICKER_BODY.size == 88
+assert TICKER_SIZE == HEADER_SIZE + TICKER_BODY.size == 168, "no padding between header and body"
+
+KIND_OFFSET: Final = 41
+FLAGS_OFFSET: Final = 42
+EXCHANGE_NS_OFFSET: Final = 56
+PUBLISH_NS_OFFSET: Final = 72
+# What the merger writes over a feed's record, in two runs; the rest is the feed's own.
+MERGER_HEAD: Final = struct.Struct("<40sBBHIQ")
+MERGER_STAMP: Final = struct.Struct("<q")
+FLAGS: Final = struct.Struct("<H")
+FLAGS_AND_RECV: Final = struct.Struct("<42xH20xq")  # what the merger reads from a feed's record
+assert MERGER_HEAD.size == EXCHANGE_NS_OFFSET
+assert FLAGS_AND_RECV.size == PUBLISH_NS_OFFSET
+
+
+class Record(msgspec.Struct):
+    """The header, which every message has.
+
+    topic is without padding; times are Unix nanoseconds; see `docs/wire.md` for every field.
+    """
+
+    topic: bytes
+    version: int = VERSION
+    kind: int = TICKER
+    flags: int = 0
+    session: int = 0
+    sequence: int = 0
+    exchange_ns: int = 0
+    recv_ns: int = 0
+    publish_ns: int = 0
+
+    @property
+    def exchange(self) -> str:
+        """Second word of the topic: `binance` of `ticker.binance.BTC/USDT`."""
+        return self.topic.decode().split(".", 2)[1]
+
+    @property
+    def symbol(self) -> str:
+        """Third word of the topic, `BTC/USDT`; empty for kinds that have none."""
+        words = self.topic.decode().split(".", 2)
+        return words[2] if len(words) == 3 else ""
+
+    @property
+    def flag_names(self) -> list[str]:
+        return [name for bit, name in FLAG_NAMES.items() if self.flags & bit]
+
+
+class Ticker(Record):
+    """Last price, best bid and offer, and 24 h statistics of one instrument.
+
+    Prices in quote currency, sizes and base_volume_24h in base currency; NaN is not known (yet).
+    exchange_sequence is the update id that the exchange gives to the quote, 0 if it gives none.
+    """
+
+    exchange_sequence: int = 0
+    last: float = NAN
+    bid: float = NAN
+    bid_size: float = NAN
+    ask: float = NAN
+    ask_size: float = NAN
+    open_24h: float = NAN
+    high_24h: float = NAN
+    low_24h: float = NAN
+    base_volume_24h: float = NAN
+    quote_volume_24h: float = NAN
+
+
+class Document(Record):
+    """A message with a JSON body: status, instruments or heartbeat."""
+
+    body: bytes = b""
+
+    def decode(self) -> Any:
+        """Return the body as Python objects. Raises DecodeError if it is not JSON."""
+        try:
+            return msgspec.json.decode(self.body)
+        except msgspec.DecodeError as exc:
+            raise DecodeError(f"{self.topic.decode()}: body is not JSON: {exc}") from exc
+
+
+TICKER_VALUES: Final = Ticker.__struct_fields__[-10:]  # the ten numbers, in wire order
+assert TICKER_VALUES[0] == "last"
+assert TICKER_VALUES[-1] == "quote_volume_24h"
+
+
+def topic(kind: int, exchange: str, symbol: str = "") -> bytes:
+    """Return the topic, unpadded. Raises ValueError if it does not fit, rather than cutting it."""
+    words = [KIND_NAMES[kind], exchange, symbol] if symbol else [KIND_NAMES[kind], exchange]
+    encoded = ".".join(words).encode()
+    if len(encoded) > TOPIC_BYTES_MAX:
+        raise ValueError(
+            f"topic {'.'.join(words)!r} has {len(encoded)} bytes, {TOPIC_BYTES_MAX} fit the wire format"
+        )
+    if b"\0" in encoded:
+        raise ValueError(f"topic {'.'.join(words)!r} contains NUL")
+    return encoded
+
+
+def pack_ticker(ticker: Ticker) -> bytes:
+    """Return the 168 bytes of one ticker record."""
+    # hot: once per frame in a feed.
+    return TICKER_RECORD.pack(
+        ticker.topic,
+        VERSION,
+        TICKER,
+        ticker.flags,
+        ticker.session,
+        ticker.sequence,
+        ticker.exchange_ns,
+        ticker.recv_ns,
+        ticker.publish_ns,
+        ticker.exchange_sequence,
+        ticker.last,
+        ticker.bid,
+        ticker.bid_size,
+        ticker.ask,
+        ticker.ask_size,
+        ticker.open_24h,
+        ticker.high_24h,
+        ticker.low_24h,
+        ticker.base_volume_24h,
+        ticker.quote_volume_24h,
+    )
+
+
+def pack_document(document: Document) -> bytes:
+    """Return header and JSON body of a status, instruments or heartbeat message."""
+    return (
+        HEADER.pack(
+            document.topic,
+            VERSION,
+            document.kind,
+            document.flags,
+            document.session,
+            document.sequence,
+            document.exchange_ns,
+            document.recv_ns,
+            document.publish_ns,
+        )
+        + document.body
+    )
+
+
+def unpack(message: bytes | memoryview) -> Ticker | Document:
+    """Return the record in one message of the subscriber endpoint.
+
+    Raises DecodeError for a length, version or kind that this version does not know.
+    """
+    size = len(message)
+    if size < HEADER_SIZE:
+        raise DecodeError(f"message of {size} bytes is shorter than the {HEADER_SIZE}-byte header")
+    version, kind = message[KIND_OFFSET - 1], message[KIND_OFFSET]
+    if version != VERSION:
+        raise DecodeError(f"wire version {version}, this is a reader of version {VERSION}")
+    if kind == TICKER:
+        if size != TICKER_SIZE:
+            raise DecodeError(f"ticker message of {size} bytes, expected {TICKER_SIZE}")
+        name, *fields = TICKER_RECORD.unpack(message)
+        return Ticker(name.rstrip(b"\0"), *fields)
+    if kind not in KIND_NAMES:
+        raise DecodeError(f"kind {kind} is reserved")
+    name, *fields = HEADER.unpack_from(message)
+    document = Document(name.rstrip(b"\0"), *fields)
+    document.body = bytes(message[HEADER_SIZE:])
+    return document
+
+
+def split_batch(message: bytes) -> Iterator[bytes]:
+    """Yield the records of one feed-to-merger message: ticker records back to back, or one document.
+
+    Raises DecodeError if ticker records do not fill the message exactly.
+    """
+    if len(message) < HEADER_SIZE:
+        raise DecodeError(f"feed message of {len(message)} bytes is shorter than a header")
+    if message[KIND_OFFSET] != TICKER:
+        yield message
+        return
+    if len(message) % TICKER_SIZE:
+        raise DecodeError(f"feed message of {len(message)} bytes is not a multiple of {TICKER_SIZE}")
+    for offset in range(0, len(message), TICKER_SIZE):
+        yield message[offset : offset + TICKER_SIZE]
