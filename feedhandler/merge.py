@@ -25,8 +25,7 @@ STATUS_EVERY_NS: Final = NS_PER_S
 assert FEED_SILENCE_NS + 2 * TICK_NS < NS_PER_S, "DOWN within 1 s"
 assert FEED_SILENCE_NS > 4 * FEED_HEARTBEAT_NS, "three late heartbeats must not cost a DOWN"
 
-LATENCY_SAMPLE_MASK: Final = 15  # one record in 16 of a topic is a latency sample
-LATENCY_SAMPLES_MAX: Final = 4096  # a second; sorting them takes under a millisecond
+LATENCY_SAMPLES: Final = 2000  # a second and feed, about: sorting them takes under a millisecond
 TOPICS_MAX: Final = 50_000  # routes: 50,000 x about 1 kB
 
 
@@ -58,10 +57,15 @@ class FeedView:
         self.state = "absent"
         self.since_ns = now_ns
         self.records = self.records_seen = 0
-        self.hop_records = self.hop_lost = self.resync = self.pid = 0
+        self.rate = 0.0
+        self.hop_base = self.hop_lost = self.resync = self.pid = 0
         self.unmapped = self.malformed = 0
-        self.newest_recv_ns = 0
+        self.sample_mask = 0  # a record is a latency sample if its number has none of these bits
         self.latencies_ns: list[int] = []
+
+    def newest_recv_ns(self) -> int:
+        """Return when the newest record was received by its feed; 0 = there is none."""
+        return max((wire.FLAGS_AND_RECV.unpack_from(r.record)[1] for r in self.routes.values()), default=0)
 
 
 class Merger:
@@ -91,7 +95,7 @@ class Merger:
         self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, as published
         self._sequences: dict[bytes, int] = {}  # of documents
-        self._next_status_mono_ns = now_mono_ns
+        self._status_mono_ns = now_mono_ns - STATUS_EVERY_NS
         self._last_tick_mono_ns = now_mono_ns
         self.malformed = 0
 
@@ -126,10 +130,8 @@ class Merger:
             publish_ns = clock()
             wire.MERGER_STAMP.pack_into(record, wire.PUBLISH_NS_OFFSET, publish_ns)
             emit(record)
-            if not sequence & LATENCY_SAMPLE_MASK and not flags & NOT_FRESH:
-                feed.newest_recv_ns = recv_ns
-                if len(feed.latencies_ns) < LATENCY_SAMPLES_MAX:
-                    feed.latencies_ns.append(publish_ns - recv_ns)
+            if not feed.records & feed.sample_mask and not flags & NOT_FRESH:
+                feed.latencies_ns.append(publish_ns - recv_ns)
 
     def _new_route(self, native_topic: bytes) -> Route | None:
         """Find the canonical topic for a native one met for the first time; None if it has none."""
@@ -170,11 +172,11 @@ class Merger:
     def _on_status(self, feed: FeedView, status: FeedStatus) -> None:
         if (status.pid, status.resync) != (feed.pid, feed.resync):
             feed.pid, feed.resync = status.pid, status.resync
-            feed.hop_records = feed.records - status.hop_records
+            feed.hop_base = feed.records - status.hop_records
         # Messages of one feed arrive in order, so whatever it sent before this one is here or lost.
-        if (lost := status.hop_records - (feed.records - feed.hop_records)) > 0:
+        if (lost := status.hop_records - (feed.records - feed.hop_base)) > 0:
             feed.hop_lost += lost
-            feed.hop_records -= lost
+            feed.hop_base -= lost
         feed.status = status
         if feed.is_down:
             self._revive(feed)
@@ -247,9 +249,9 @@ class Merger:
                     self._revive(feed)
             elif not feed.is_down and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
                 self._mark_down(feed, "feed process not heard")
-        if now_mono_ns >= self._next_status_mono_ns:
-            self._next_status_mono_ns = now_mono_ns + STATUS_EVERY_NS
-            self._publish_status()
+        if (elapsed_ns := now_mono_ns - self._status_mono_ns) >= STATUS_EVERY_NS:
+            self._status_mono_ns = now_mono_ns
+            self._publish_status(elapsed_ns)
 
     def _revive(self, feed: FeedView) -> None:
         feed.is_down, feed.reason = False, ""
@@ -272,6 +274,12 @@ class Merger:
             self._emit(route.record)
         self._check_state(feed)
 
+    def on_stop(self) -> None:
+        """Say that everything is down: this merger publishes no more."""
+        for feed in self.feeds.values():
+            if not feed.is_down:
+                self._mark_down(feed, "merger stopped")
+
     def _check_state(self, feed: FeedView) -> None:
         """Publish the status at once when its word changes."""
         state = feed.status.state() if feed.status else ("down" if feed.pid else "absent")
@@ -279,16 +287,17 @@ class Merger:
             state = "down"
         if state != feed.state:
             feed.state, feed.since_ns = state, self._clock()
-            self._publish_exchange_status(feed, 0.0)
+            self._publish_exchange_status(feed)
 
-    def _publish_status(self) -> None:
+    def _publish_status(self, elapsed_ns: int) -> None:
         rate = 0.0
         for feed in self.feeds.values():
-            feed_rate = (feed.records - feed.records_seen) * NS_PER_S / STATUS_EVERY_NS
-            feed.records_seen = feed.records
-            rate += feed_rate
-            self._publish_exchange_status(feed, feed_rate)
+            count, feed.records_seen = feed.records - feed.records_seen, feed.records
+            feed.rate = count * NS_PER_S / elapsed_ns
+            rate += feed.rate
+            self._publish_exchange_status(feed)
             feed.latencies_ns.clear()
+            feed.sample_mask = (1 << (count // LATENCY_SAMPLES).bit_length()) - 1
         heartbeat = Heartbeat(
             pid=self._pid,
             started_ns=self._started_ns,
@@ -299,7 +308,7 @@ class Merger:
         )
         self._publish_document(wire.HEARTBEAT, "merger", msgspec.json.encode(heartbeat))
 
-    def _publish_exchange_status(self, feed: FeedView, rate: float) -> None:
+    def _publish_exchange_status(self, feed: FeedView) -> None:
         latencies = sorted(feed.latencies_ns)
         status = ExchangeStatus(
             exchange=feed.exchange,
@@ -308,8 +317,8 @@ class Merger:
             reason=feed.reason,
             topics=len(feed.routes),
             records=feed.records,
-            records_per_s=rate,
-            newest_recv_ns=feed.newest_recv_ns,
+            records_per_s=feed.rate,
+            newest_recv_ns=feed.newest_recv_ns(),
             latency_p50_us=_quantile_us(latencies, 0.5),
             latency_p99_us=_quantile_us(latencies, 0.99),
             hop_lost=feed.hop_lost,

@@ -220,7 +220,8 @@ class Session:
 
     def has_given_up(self) -> bool:
         """True after `max_attempts` connections in a row that brought no data."""
-        return 0 < self._policy.max_attempts <= self.attempts and self.phase is Phase.BACKOFF
+        limit = self._policy.max_attempts
+        return 0 < limit < self.attempts + (self.phase is Phase.BACKOFF)
 
     # --- what the caller is told
 

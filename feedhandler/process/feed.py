@@ -1,0 +1,324 @@
+"""One exchange's feed: REST instrument list, connections, records to the merger.
+
+Wiring only. Reads top to bottom: lock, sockets, instruments, sessions, run, stop. It knows one exchange, by
+name, and nothing about symbols' canonical form beyond the table that resolves what is wanted.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import uvloop
+import zmq
+
+from feedhandler import wire
+from feedhandler.config import Config
+from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, DecodeError, ProtocolError, SubscriptionRejected
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import State
+from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
+from feedhandler.merge import FEED_HEARTBEAT_NS
+from feedhandler.session import NS_PER_S, ConnectBudget, Session
+from feedhandler.status import FeedStatus, connection_status
+from feedhandler.transport import zmq_sockets
+from feedhandler.transport.files import Lock, read_instruments, write_instruments
+from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.websocket import Connection
+
+HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
+HEARTBEATS_PER_STATUS: Final = 5
+REFRESH_S: Final = 3600.0  # instrument lists change a few times a day
+REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
+FLUSH_RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is flagged at once
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """The feed's end of the hop to the merger: batches records, one message per socket read."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", exchange: str) -> None:
+        self._socket = socket
+        self._send = socket.send
+        self._batch: list[bytes] = []
+        self._pack = wire.pack_ticker
+        self._exchange = exchange
+        self.records = 0
+
+    def emit(self, state: State) -> None:
+        """Add one record to the present message."""
+        # hot: bench_decode
+        self._batch.append(self._pack(state))
+
+    def flush(self) -> None:
+        """Send the message, if there is one; a merger that is away or full costs records, never time."""
+        batch = self._batch
+        if not batch:
+            return
+        self.records += len(batch)
+        for start in range(0, len(batch), FLUSH_RECORDS_MAX):
+            with contextlib.suppress(zmq.Again):
+                self._send(b"".join(batch[start : start + FLUSH_RECORDS_MAX]), zmq.NOBLOCK)
+        batch.clear()
+
+    def send_document(self, kind: int, body: bytes) -> None:
+        """Send a JSON document; what was batched before goes first."""
+        self.flush()
+        document = wire.Document(
+            wire.topic(kind, self._exchange), kind=kind, recv_ns=time.time_ns(), body=body
+        )
+        with contextlib.suppress(zmq.Again):
+            self._send(wire.pack_document(document), zmq.NOBLOCK)
+
+    def has_new_subscriber(self) -> bool:
+        """True once for each time that a merger joined."""
+        joined = False
+        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            joined |= self._socket.recv(zmq.NOBLOCK)[:1] == b"\x01"
+        return joined
+
+
+class Feed:
+    """One exchange's feed process."""
+
+    def __init__(self, config: Config, name: str, publisher: Publisher, http: HttpClient) -> None:
+        self._name = name
+        self._settings = config.exchange(name)
+        self._run_dir = config.run_dir
+        self._publisher = publisher
+        self._http = http
+        self._exchange = EXCHANGES[name]()
+        self._rng = random.Random()
+        self._stop = asyncio.Event()
+        self._table: InstrumentTable | None = None
+        self._listing: InstrumentList | None = None
+        self._connections: list[Connection] = []
+        self._logged = ""
+        self._status = FeedStatus(
+            exchange=name,
+            pid=os.getpid(),
+            started_ns=time.time_ns(),
+            simulated=self._settings.simulated,
+            starting="starting",
+            wanted=list(self._settings.symbols),
+        )
+
+    async def run(self) -> int:
+        """Run until SIGTERM (returns 0), or until too many attempts in a row brought no data (75)."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        beat = asyncio.create_task(self._beat())
+        try:
+            if not await self._first_instruments():
+                return EXIT_OK if self._stop.is_set() else EXIT_GAVE_UP
+            self._build()
+            return await self._run_connections()
+        finally:
+            beat.cancel()
+            await asyncio.wait([beat])
+            self._status.stopping = True
+            self._send_status()
+
+    # --- instruments
+
+    async def _first_instruments(self) -> bool:
+        """Get the list from REST, else from disk; keep trying if there is neither. False: gave up."""
+        policy = self._settings.policy()
+        attempt = 0
+        while not self._stop.is_set():
+            attempt += 1
+            try:
+                self._take_instruments(await self._fetch_instruments())
+                return True
+            except (ProtocolError, DecodeError) as exc:
+                cached = read_instruments(self._run_dir, self._name)
+                if cached is not None:
+                    log.warning("instrument list from disk, %s: %s", _age(cached.as_of_ns), exc)
+                    self._take_instruments(cached)
+                    return True
+                if 0 < policy.max_attempts <= attempt:
+                    log.error("no instrument list after %d attempts: %s", attempt, exc)
+                    return False
+                ceiling = min(policy.backoff_max_s, policy.backoff_min_s * 2 ** min(attempt - 1, 16))
+                delay = self._rng.uniform(0.0, ceiling)
+                if isinstance(exc, HttpRefused):
+                    delay = max(delay, exc.retry_after_s)
+                log.warning("no instrument list, attempt %d, next in %.1f s: %s", attempt, delay, exc)
+                await self._wait(delay, f"fetching instruments, attempt {attempt + 1}", str(exc))
+        return False
+
+    async def _wait(self, delay_s: float, what: str, error: str) -> None:
+        """Sleep or be stopped, and show a countdown in the status."""
+        due = time.monotonic() + delay_s
+        while (left := due - time.monotonic()) > 0 and not self._stop.is_set():
+            self._status.starting = f"{what}, next in {left:.1f} s, last error: {error}"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), min(left, 0.5))
+        self._status.starting = f"{what}, in progress, last error: {error}"
+
+    async def _fetch_instruments(self) -> InstrumentList:
+        body = await self._http.fetch(self._exchange.instruments_request)
+        return instrument_list(self._name, time.time_ns(), self._exchange.decode_instruments(body))
+
+    def _take_instruments(self, listing: InstrumentList) -> None:
+        self._listing, self._table = listing, listing.table()
+        self._status.instruments = len(listing.instruments)
+        self._status.instruments_as_of_ns = listing.as_of_ns
+        if self._table.problems != self._status.problems:
+            self._status.problems = self._table.problems
+            for problem in self._table.problems:
+                log.warning("%s", problem)
+        write_instruments(self._run_dir, listing)
+        self._send_instruments()
+
+    async def _refresh(self) -> None:
+        """Fetch the list again from time to time; what changed is published."""
+        while True:
+            listing = self._listing
+            assert listing is not None
+            is_old = time.time_ns() - listing.as_of_ns > REFRESH_S * NS_PER_S
+            await asyncio.sleep(REFRESH_CACHED_S if is_old else REFRESH_S)
+            try:
+                self._take_instruments(await self._fetch_instruments())
+            except HttpRefused as exc:
+                log.warning("instrument list not refreshed: %s", exc)
+                await asyncio.sleep(exc.retry_after_s)
+            except (ProtocolError, DecodeError) as exc:
+                log.warning("instrument list not refreshed: %s", exc)
+
+    # --- connections
+
+    def _build(self) -> None:
+        """Resolve what is wanted and spread it over connections."""
+        assert self._table is not None
+        natives = []
+        for symbol in self._settings.symbols:
+            try:
+                natives.append(self._table.resolve(symbol).native)
+            except SubscriptionRejected as exc:
+                log.error("rejected: %s", exc)
+                self._status.rejected[symbol] = str(exc)
+        self._exchange.add(natives, wire.SIMULATED if self._settings.simulated else 0)
+        budget = ConnectBudget(*self._exchange.connects)
+        for index, run in enumerate(self._exchange.connections(natives)):
+            self._connections.append(self._connection(index, run, budget))
+        self._status.starting = ""
+
+    def _connection(self, index: int, natives: Sequence[str], budget: ConnectBudget) -> Connection:
+        session = Session(
+            self._exchange,
+            natives,
+            self._publisher.emit,
+            policy=self._settings.policy(),
+            budget=budget,
+            rng=self._rng,
+        )
+        ws_url = self._settings.ws_url or self._exchange.ws_url
+        label = f"{self._name}.{index}"
+        return Connection(label, session, self._exchange, self._http, ws_url, self._publisher.flush)
+
+    async def _run_connections(self) -> int:
+        """Return the exit status once stopped, or once no connection is left that still tries."""
+        refresh = asyncio.create_task(self._refresh())
+        stop = asyncio.create_task(self._stop.wait())
+        tasks = {asyncio.create_task(connection.run()) for connection in self._connections}
+        try:
+            while not self._stop.is_set():
+                done, _ = await asyncio.wait(
+                    {stop, refresh, *tasks}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()  # a bug in our reasoning ends the process, with its traceback
+                if self._has_given_up():
+                    log.error("giving up: %s", self._status.text(time.time_ns()))
+                    return EXIT_GAVE_UP
+            return EXIT_OK
+        finally:
+            refresh.cancel()
+            await asyncio.gather(*(connection.stop() for connection in self._connections))
+            stop.cancel()
+            await asyncio.wait({stop, refresh, *tasks})
+            self._publisher.flush()
+
+    def _has_given_up(self) -> bool:
+        """One connection that fails for good does not take down others that deliver."""
+        sessions = [connection.session for connection in self._connections]
+        return any(s.has_given_up() for s in sessions) and all(s.attempts for s in sessions)
+
+    # --- what the merger hears besides records
+
+    async def _beat(self) -> None:
+        """Say that we live, and how; greet a merger that joined with everything it needs."""
+        count = 0
+        while True:
+            if self._publisher.has_new_subscriber():
+                self._greet()
+            elif count % HEARTBEATS_PER_STATUS == 0 or self._is_changed():
+                self._send_status()
+            else:
+                self._publisher.send_document(wire.HEARTBEAT, b"{}")
+            count += 1
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _greet(self) -> None:
+        self._publisher.flush()
+        self._status.resync += 1
+        self._publisher.records = 0
+        self._send_status()
+        self._send_instruments()
+        for state in self._exchange.states.values():
+            if state.recv_ns:
+                self._publisher.emit(msgspec.structs.replace(state, flags=state.flags | wire.SNAPSHOT))
+        self._publisher.flush()
+
+    def _is_changed(self) -> bool:
+        return self._state_word() != self._logged
+
+    def _state_word(self) -> str:
+        status = self._status
+        status.connections = [
+            connection_status(c.session, time.time_ns(), time.monotonic_ns()) for c in self._connections
+        ]
+        return status.state()
+
+    def _send_status(self) -> None:
+        word = self._state_word()
+        if word != self._logged:
+            self._logged = word
+            log.info("%s: %s", word, self._status.text(time.time_ns()))
+        self._status.hop_records = self._publisher.records
+        self._publisher.send_document(wire.STATUS, msgspec.json.encode(self._status))
+
+    def _send_instruments(self) -> None:
+        if self._listing is not None:
+            self._publisher.send_document(wire.INSTRUMENTS, msgspec.json.encode(self._listing))
+
+
+def _age(as_of_ns: int) -> str:
+    return f"{(time.time_ns() - as_of_ns) / NS_PER_S / 3600:.1f} h old"
+
+
+async def _main(config: Config, name: str) -> int:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    socket = zmq_sockets.feed_publisher(context, config.merger.feeds)
+    settings = config.exchange(name)
+    try:
+        async with HttpClient(settings.rest_url or EXCHANGES[name].rest_url) as http:
+            return await Feed(config, name, Publisher(socket, name), http).run()
+    finally:
+        socket.close()
+        context.term()
+
+
+def run(config: Config, name: str) -> int:
+    """Run one exchange's feed; returns the exit status."""
+    with Lock(config.run_dir, f"feed-{name}"):
+        return uvloop.run(_main(config, name))

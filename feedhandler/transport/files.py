@@ -1,0 +1,83 @@
+"""Files under the run directory: locks that make a process the only one of its kind, and the cache."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from feedhandler.errors import ConfigError
+from feedhandler.instruments import InstrumentList
+
+
+class Lock:
+    """Makes this process the only one of its name in a run directory.
+
+    The kernel releases it however the process ends, so a leftover file never blocks anybody.
+    """
+
+    def __init__(self, run_dir: str, name: str) -> None:
+        self._path = Path(run_dir) / f"{name}.lock"
+        self._name = name
+        self._fd = -1
+
+    def __enter__(self) -> "Lock":
+        """Raises ConfigError, with the owner's pid, if another process has it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        while self._fd < 0:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.read(fd, 32).decode(errors="replace").strip()
+                os.close(fd)
+                raise ConfigError(
+                    f"{self._name} runs already in {self._path.parent}/ (pid {owner or 'unknown'});"
+                    " stop it first, or set another run_dir"
+                ) from None
+            if self._is_current(fd):
+                self._fd = fd
+            else:
+                os.close(fd)  # a predecessor removed the file between our open and our lock
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        return self
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return self._path.stat().st_ino == os.fstat(fd).st_ino
+        except FileNotFoundError:
+            return False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        os.close(self._fd)
+        self._fd = -1
+
+
+def write_instruments(run_dir: str, listing: InstrumentList) -> None:
+    """Keep an instrument list for a start without the exchange's REST host; whole or not at all."""
+    path = _cache_path(run_dir, listing.exchange)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(
+        ".tmp"
+    )  # one name: a kill in mid-write leaves one file, overwritten next time
+    temporary.write_bytes(msgspec.json.encode(listing))
+    temporary.replace(path)
+
+
+def read_instruments(run_dir: str, exchange: str) -> InstrumentList | None:
+    """Return the list kept earlier, None if there is none that can be read."""
+    try:
+        return msgspec.json.decode(_cache_path(run_dir, exchange).read_bytes(), type=InstrumentList)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _cache_path(run_dir: str, exchange: str) -> Path:
+    return Path(run_dir) / "instruments" / f"{exchange}.json"

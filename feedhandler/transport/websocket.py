@@ -1,0 +1,213 @@
+"""One WebSocket to an exchange: the shell around `Session`.
+
+It owns the socket, the clock and the timer, and decides nothing: it reports to the session and does what
+the session's steps say. picows' core API calls us for each frame, inside the event loop's read callback.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+import picows
+
+from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.exchanges.base import Endpoint, Exchange
+from feedhandler.session import NS_PER_S, Phase, Session
+from feedhandler.transport.http import HttpClient, HttpRefused, retry_after_s
+
+FRAME_SIZE_MAX = 1 << 20  # the largest frame that an exchange documents is a few kilobytes
+READ_BUFFER_SIZE = 1 << 16  # about 300 frames; one read of a burst is one message to the merger
+CLOSE_TIMEOUT_S = 1.0
+
+log = logging.getLogger(__name__)
+
+TEXT, BINARY, CONTINUATION = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
+PING, CLOSE = picows.WSMsgType.PING, picows.WSMsgType.CLOSE
+
+
+class Connection(picows.WSListener):
+    """Runs one session: connects, passes frames, sends, closes, until `stop`.
+
+    flush is called at the end of each socket read, so that what one read brought leaves as one message.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        session: Session,
+        exchange: Exchange,
+        http: HttpClient,
+        ws_url: str,
+        flush: Callable[[], None],
+    ) -> None:
+        self.session = session
+        self._label = label
+        self._exchange = exchange
+        self._http = http
+        self._ws_url = ws_url
+        self._flush = flush
+        self._on_frame = session.on_frame
+        self._transport: picows.WSTransport | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._is_stopping = False
+        self._close_reason = ""  # ours, if it was we who closed
+        self._fragments = bytearray()
+
+    # --- picows calls these
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        # hot: bench_decode. With picows answering pings itself, a ping at the end of a read would hide
+        # `last_in_buffer` from us, and the read's records would wait for the next one.
+        recv_ns = time.time_ns()
+        kind = frame.msg_type
+        if (kind is TEXT or kind is BINARY) and frame.fin:
+            if self._on_frame(frame.get_payload_as_memoryview(), recv_ns):
+                self._wake.set()
+        else:
+            self._on_rare_frame(transport, frame, kind, recv_ns)
+        if frame.last_in_buffer:
+            self._flush()
+
+    def _on_rare_frame(
+        self, transport: picows.WSTransport, frame: picows.WSFrame, kind: picows.WSMsgType, recv_ns: int
+    ) -> None:
+        if kind in (TEXT, BINARY, CONTINUATION):
+            self._on_fragment(frame, recv_ns)
+            return
+        self.session.on_ping()
+        if kind is PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+        elif kind is CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def _on_fragment(self, frame: picows.WSFrame, recv_ns: int) -> None:
+        if len(self._fragments) + frame.payload_size > FRAME_SIZE_MAX:
+            raise ProtocolError(f"a message in fragments exceeds {FRAME_SIZE_MAX} bytes")
+        self._fragments += frame.get_payload_as_memoryview()
+        if frame.fin:
+            message, self._fragments = self._fragments, bytearray()
+            if self._on_frame(message, recv_ns):
+                self._wake.set()
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        if transport is not self._transport:
+            return  # of a connection that we gave up on
+        self._transport = None
+        self.session.on_closed(time.monotonic_ns(), self._close_reason or _close_reason(transport))
+        self._flush()
+        self._wake.set()
+
+    # --- the feed calls these
+
+    async def run(self) -> None:
+        """Keep the connection up until `stop`."""
+        while not self._is_stopping:
+            step = self.session.advance(time.monotonic_ns())
+            self._flush()
+            if step.connect:
+                self._connecting = asyncio.create_task(self._connect())
+            for message in step.send:
+                if self._transport is not None:
+                    self._transport.send(TEXT, message)
+            if step.close:
+                await self._close(step.close)
+                continue
+            await self._sleep_until(self.session.deadline_mono_ns)
+
+    async def stop(self) -> None:
+        """Close with a proper close frame, within `CLOSE_TIMEOUT_S`."""
+        self._is_stopping = True
+        self._wake.set()
+        if self._transport is not None:
+            await self._close("stopping")
+
+    async def _sleep_until(self, deadline_mono_ns: int) -> None:
+        delay_s = (deadline_mono_ns - time.monotonic_ns()) / NS_PER_S
+        if delay_s > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), delay_s)
+        self._wake.clear()
+
+    async def _connect(self) -> None:
+        """Shake hands and open the socket; any failure goes to the session."""
+        try:
+            endpoint = await self._handshake()
+            self.session.on_endpoint(endpoint)
+            self._fragments.clear()
+            self._close_reason = ""
+            transport, _ = await picows.ws_connect(
+                lambda: self,
+                endpoint.url,
+                websocket_handshake_timeout=None,  # the session watches the time
+                enable_auto_pong=False,  # see on_ws_frame
+                max_frame_size=FRAME_SIZE_MAX,
+                read_buffer_init_size=READ_BUFFER_SIZE,
+                logger_name=self._label,
+            )
+        except HttpRefused as exc:
+            self._failed(str(exc), exc.retry_after_s)
+        except picows.WSHandshakeError as exc:
+            status, wait_s = _refusal(exc)
+            self._failed(f"WebSocket handshake refused: {status or exc}", wait_s)
+        except (OSError, picows.WSError, DecodeError, ProtocolError) as exc:
+            self._failed(f"{type(exc).__name__}: {exc}")
+        else:
+            if transport.is_disconnected:
+                self._failed("connection closed at once")
+        finally:
+            self._wake.set()
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+        self.session.on_open(time.monotonic_ns())
+        self._wake.set()
+
+    def _failed(self, reason: str, retry_after_s: float = 0.0) -> None:
+        if self.session.phase is Phase.CONNECTING:
+            self.session.on_closed(time.monotonic_ns(), reason, retry_after_s)
+
+    async def _handshake(self) -> Endpoint:
+        request = self._exchange.handshake_request
+        body = b"" if request is None else await self._http.fetch(request)
+        return self._exchange.endpoint(self._ws_url, body, connect_id=f"{time.time_ns():x}")
+
+    async def _close(self, reason: str) -> None:
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        self._close_reason = reason
+        transport = self._transport
+        if transport is None:
+            self._failed(reason)
+            return
+        transport.send_close(picows.WSCloseCode.OK)
+        transport.disconnect()
+        try:
+            await asyncio.wait_for(transport.wait_disconnected(), CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            transport.disconnect(graceful=False)  # the peer does not read: cut it off
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(transport.wait_disconnected(), CLOSE_TIMEOUT_S)
+        except (OSError, picows.WSError) as exc:
+            log.debug("%s: while closing: %s", self._label, exc)
+
+
+def _close_reason(transport: picows.WSTransport) -> str:
+    handshake = transport.close_handshake
+    received = handshake.recv if handshake is not None else None
+    if received is None:
+        return "connection lost without a close frame"
+    text = f" {received.reason!r}" if received.reason else ""
+    return f"closed by the exchange, code {received.code.value}{text}"
+
+
+def _refusal(exc: picows.WSHandshakeError) -> tuple[str, float]:
+    """Return the HTTP status line of a refused upgrade and its Retry-After in seconds."""
+    if exc.response is None:
+        return "", 0.0
+    status = exc.response.status
+    return f"HTTP {int(status)}", retry_after_s(exc.response.headers.get("Retry-After"), int(status))

@@ -1,0 +1,105 @@
+"""Every ZeroMQ socket of the project, with each option and its reason; nothing relies on defaults.
+
+Feed hop: the merger binds a SUB, feeds connect an XPUB, so that feeds can come and go, and a feed learns
+from the subscription when a merger has (re)joined. Ticks: the merger binds an XPUB, subscribers connect.
+"""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from feedhandler.errors import ConfigError
+
+# Messages queued for one peer before further ones are dropped (a PUB never waits). A feed's message is
+# up to a socket read of records, so 10,000 are at most about 100 MB if the merger hangs under full load;
+# a tick message is 168 bytes, so 100,000 are about 30 MB for each subscriber that does not read.
+FEED_HWM_MESSAGES: Final = 10_000
+TICKS_HWM_MESSAGES: Final = 100_000
+RECONNECT_MS: Final = 100  # on loopback there is nothing to be polite to
+RECONNECT_MAX_MS: Final = 1000
+LINGER_MS: Final = 200  # at exit, to let the last records (DOWN) leave
+
+
+def feed_publisher(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
+    """Return a feed's end of the feed hop."""
+    socket = context.socket(zmq.XPUB)
+    socket.set(zmq.SNDHWM, FEED_HWM_MESSAGES)
+    socket.set(zmq.LINGER, LINGER_MS)
+    socket.set(zmq.XPUB_VERBOSE, 1)  # tell of every subscription: a restarted merger sends the same one
+    socket.set(zmq.IMMEDIATE, 1)  # queue nothing while there is no merger: it gets a snapshot on joining
+    socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    make_directory_for(endpoint)
+    socket.connect(endpoint)
+    return socket
+
+
+def feed_subscriber(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
+    """Return the merger's end of the feed hop. Raises ConfigError if it cannot bind."""
+    socket = context.socket(zmq.SUB)
+    socket.set(zmq.RCVHWM, FEED_HWM_MESSAGES)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.SUBSCRIBE, b"")
+    bind(socket, endpoint, "merger.feeds")
+    return socket
+
+
+def ticks_publisher(
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoints: Sequence[str]
+) -> "zmq.Socket[bytes]":
+    """Return the merger's end toward subscribers. Raises ConfigError if it cannot bind."""
+    socket = context.socket(zmq.XPUB)
+    socket.set(zmq.SNDHWM, TICKS_HWM_MESSAGES)
+    socket.set(zmq.LINGER, LINGER_MS)
+    socket.set(zmq.XPUB_VERBOSE, 1)  # tell of every subscription, also of one that somebody has already
+    for endpoint in endpoints:
+        bind(socket, endpoint, "merger.ticks")
+    return socket
+
+
+def ticks_subscriber(
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, prefixes: Sequence[bytes]
+) -> "zmq.Socket[bytes]":
+    """Return a subscriber's end."""
+    socket = context.socket(zmq.SUB)
+    socket.set(zmq.RCVHWM, TICKS_HWM_MESSAGES)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    for prefix in prefixes:
+        socket.set(zmq.SUBSCRIBE, prefix)
+    socket.connect(endpoint)
+    return socket
+
+
+def bind(socket: "zmq.Socket[bytes]", endpoint: str, key: str) -> None:
+    """Bind, patiently for a second: a predecessor killed a moment ago may still hold the port.
+
+    Raises ConfigError with the remedy.
+    """
+    make_directory_for(endpoint)
+    deadline = time.monotonic() + 1.0
+    while True:
+        try:
+            socket.bind(endpoint)
+            return
+        except zmq.ZMQError as exc:
+            if exc.errno == zmq.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            raise ConfigError(
+                f"{key}: cannot bind {endpoint}: {exc.strerror};"
+                " stop what holds it, or configure another address"
+            ) from exc
+
+
+def make_directory_for(endpoint: str) -> None:
+    """Create the directory of an ipc endpoint."""
+    scheme, _, path = endpoint.partition("://")
+    if scheme == "ipc":
+        with contextlib.suppress(FileExistsError):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
