@@ -75,11 +75,15 @@ class Subscriber:
         # hot: once per record in a subscriber.
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            left_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
-            if not self._socket.poll(left_ms):
-                return None
             try:
-                record = wire.unpack(self._socket.recv())
+                message = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                left_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
+                if not self._socket.poll(left_ms):
+                    return None
+                continue
+            try:
+                record = wire.unpack(message)
             except DecodeError:
                 self.undecodable += 1
                 continue

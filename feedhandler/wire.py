@@ -39,7 +39,6 @@ FLAG_NAMES: Final = {
 }
 
 NAN: Final = float("nan")
-UINT64_MAX: Final = 2**64 - 1
 
 TOPIC_SIZE: Final = 40
 TOPIC_BYTES_MAX: Final = TOPIC_SIZE - 1  # at least one NUL, so that `topic + NUL` is an exact subscription

@@ -21,7 +21,9 @@ from feedhandler.instruments import Instrument
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=sys.float_info.max)]
 # Times whose nanoseconds fit the wire's i64, whatever the unit.
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=(2**63 - 1) // 1_000_000)]
-Sequence64 = Annotated[int, msgspec.Meta(ge=0, le=wire.UINT64_MAX)]
+UpdateId = Annotated[
+    int, msgspec.Meta(ge=0, le=2**63 - 1)
+]  # what msgspec can bound; the wire has one bit more
 
 T = TypeVar("T")
 

@@ -29,8 +29,8 @@ from feedhandler.exchanges.base import (
     Goodbye,
     Nack,
     Request,
-    Sequence64,
     State,
+    UpdateId,
     chunks,
     decode_rest,
     rest_refusal,
@@ -59,7 +59,7 @@ class _Event(msgspec.Struct, gc=False):
     event: str = msgspec.field(name="e", default="")
     symbol: str = msgspec.field(name="s", default="")
     time: Time = msgspec.field(name="E", default=0)
-    update_id: Sequence64 = msgspec.field(name="u", default=0)
+    update_id: UpdateId = msgspec.field(name="u", default=0)
     bid: Amount = msgspec.field(name="b", default=NAN)
     bid_size: Amount = msgspec.field(name="B", default=NAN)
     ask: Amount = msgspec.field(name="a", default=NAN)

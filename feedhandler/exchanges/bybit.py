@@ -28,8 +28,8 @@ from feedhandler.exchanges.base import (
     Milliseconds,
     Nack,
     Request,
-    Sequence64,
     State,
+    UpdateId,
     chunks,
     decode_rest,
     rest_refusal,
@@ -59,7 +59,7 @@ class _Data(msgspec.Struct, gc=False):
     book_symbol: str = msgspec.field(name="s", default="")
     bids: list[tuple[Amount, Amount]] | None = msgspec.field(name="b", default=None)
     asks: list[tuple[Amount, Amount]] | None = msgspec.field(name="a", default=None)
-    update_id: Sequence64 = msgspec.field(name="u", default=0)
+    update_id: UpdateId = msgspec.field(name="u", default=0)
 
 
 class _Frame(msgspec.Struct, gc=False):

@@ -36,8 +36,8 @@ from feedhandler.exchanges.base import (
     Milliseconds,
     Nack,
     Request,
-    Sequence64,
     State,
+    UpdateId,
     chunks,
     decode_rest,
     rest_refusal,
@@ -84,7 +84,7 @@ class _Statistics(msgspec.Struct, gc=False):
 class _Data(msgspec.Struct, gc=False):
     """Data of all three channels; what one of them lacks stays at its default."""
 
-    sequence: Sequence64 = 0
+    sequence: UpdateId = 0
     price: Amount | None = None
     bid: Amount | None = msgspec.field(name="bestBid", default=None)
     bid_size: Amount | None = msgspec.field(name="bestBidSize", default=None)

@@ -1,0 +1,15 @@
+"""The exchanges, simulated: Binance, KuCoin and Bybit spot market data on loopback, with faults on command.
+
+For the demo, the tests and the benchmarks; nothing else may import it, and it imports nothing of the
+feed handler: what it says about a protocol is its own reading of the exchange's documentation.
+
+    server.py      the shell: sockets, clock, tasks, HTTP
+    binance.py     ┐
+    kucoin.py      ├ one exchange each: frames, REST answers, rules, how a breach is answered
+    bybit.py       ┘
+    broadcast.py   which stream is due when, and who gets it
+    faults.py      what can be asked to go wrong
+    market.py      the instruments and their random walk
+    protocol.py    what the exchanges have in common: shapes, no facts
+    frames.py      WebSocket frames, server side
+"""

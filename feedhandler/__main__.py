@@ -1,0 +1,264 @@
+"""The command line: arguments in, one process or one look at the stream out."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from rich.console import Console
+
+from feedhandler import __version__, config, view, wire
+from feedhandler.client import DEFAULT_ENDPOINT, Subscriber
+from feedhandler.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_GAVE_UP, EXIT_OK, ConfigError, FeedError
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.process import runtime
+from feedhandler.status import ExchangeStatus, Heartbeat
+from feedhandler.transport import ports
+
+STATUS_TIMEOUT_S: Final = 3.0
+EPILOG: Final = f"""\
+exit status: {EXIT_OK} done; {EXIT_FAILED} it ran, and failed; {EXIT_CONFIG} wrong configuration or arguments;
+{EXIT_GAVE_UP} a feed gave up after max_attempts connections in a row without data
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except ConfigError as exc:
+        print(f"feedhandler: {exc}", file=sys.stderr)
+        return EXIT_CONFIG
+    except FeedError as exc:
+        print(f"feedhandler: {exc}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_OK
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="feedhandler",
+        description="Crypto market data, from exchange WebSockets to ZeroMQ subscribers.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"feedhandler {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", _run, "everything, under supervisord, in the foreground; Ctrl-C stops it")
+    run.add_argument("--seconds", type=_positive, metavar="S", help="stop after so long, with a summary")
+    feed = _command(commands, "feed", _feed, "one exchange's feed process")
+    feed.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
+    _command(commands, "merger", _merger, "the merger process")
+    _command(commands, "sim", _sim, "the simulated exchanges")
+    _command(commands, "check", _check, "validate a configuration: exit 0, or 2 with file, key and remedy")
+    _command(commands, "supervisord", _supervisord, "print the supervisord configuration for `make prod`")
+
+    tail = _command(commands, "tail", _tail, "print the stream", needs_config=False)
+    tail.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
+    tail.add_argument(
+        "--topic",
+        action="append",
+        metavar="PREFIX",
+        help="only topics that start so, such as ticker.binance. (repeatable);"
+        r" end it with \0 for an exact topic",
+    )
+    tail.add_argument("--count", type=_count, metavar="N", help="stop after N records")
+    tail.add_argument("--json", action="store_true", help="one JSON object per line")
+
+    status = _command(
+        commands, "status", _status, "what is connected, how fresh, how fast", needs_config=False
+    )
+    status.add_argument("--json", action="store_true", help="everything the processes say, as JSON")
+
+    fault = _command(
+        commands, "fault", _fault, "make a simulated exchange misbehave; without KIND: list them"
+    )
+    fault.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
+    fault.add_argument("kind", nargs="?", metavar="KIND", help="what to do, such as close or stall")
+    fault.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as seconds=5 or code=1012")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    needs_config: bool = True,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("-c", "--config", required=needs_config, metavar="FILE", help="TOML configuration")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    parser.set_defaults(run=run, name=name)
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive count")
+    return value
+
+
+# --- processes; each imports its own libraries only
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import foreground
+
+    settings = config.load(arguments.config)
+    ports.check(settings)
+    return foreground.run(settings, arguments.seconds)
+
+
+def _feed(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import feed
+
+    runtime.set_up_logging(f"feed-{arguments.exchange}", is_verbose=arguments.verbose)
+    runtime.follow_supervisor()
+    return feed.run(config.load(arguments.config), arguments.exchange)
+
+
+def _merger(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import merger
+
+    runtime.set_up_logging("merger", is_verbose=arguments.verbose)
+    runtime.follow_supervisor()
+    return merger.run(config.load(arguments.config))
+
+
+def _sim(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import sim
+
+    runtime.set_up_logging("sim", is_verbose=arguments.verbose)
+    runtime.follow_supervisor()
+    return sim.run(config.load(arguments.config))
+
+
+# --- looks
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    settings = config.load(arguments.config)
+    ports.check(settings)
+    for name, exchange in settings.exchanges.items():
+        kind = "simulated" if exchange.simulated else "live"
+        print(f"{name}: {kind}, {len(exchange.symbols)} symbols: {', '.join(exchange.symbols[:5])}", end="")
+        print(" …" if len(exchange.symbols) > 5 else "")
+    print(f"{arguments.config}: ok")
+    return EXIT_OK
+
+
+def _supervisord(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import supervision
+
+    print(supervision.render(config.load(arguments.config), supervision.checkout(arguments.config)), end="")
+    return EXIT_OK
+
+
+def _endpoint(arguments: argparse.Namespace) -> str:
+    if arguments.config:
+        return config.load(arguments.config).merger.ticks[0]
+    return DEFAULT_ENDPOINT
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    endpoint = arguments.endpoint or _endpoint(arguments)
+    topics = [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]
+    left = arguments.count
+    with _subscriber(endpoint, topics) as subscriber:
+        for record in subscriber:
+            if arguments.json:
+                sys.stdout.write(view.record_json(record).decode() + "\n")
+            else:
+                sys.stdout.write(view.record_line(record) + "\n")
+            sys.stdout.flush()
+            if left is not None and (left := left - 1) == 0:
+                break
+    return EXIT_OK
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    endpoint = _endpoint(arguments)
+    heartbeat, statuses = _ask_status(endpoint)
+    if heartbeat is None:
+        print(
+            f"feedhandler: no merger answers at {endpoint} within {STATUS_TIMEOUT_S:g} s;"
+            " is it running? (`make demo`, `make run` or `make prod` start it)",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    now_ns = time.time_ns()
+    if arguments.json:
+        texts = {name: status.text(now_ns) for name, status in statuses.items()}
+        document = {"merger": heartbeat, "exchanges": statuses, "text": texts}
+        print(msgspec.json.format(msgspec.json.encode(document)).decode())
+        return EXIT_OK
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    console.print(view.status_table(statuses, now_ns), highlight=False)
+    return EXIT_OK
+
+
+def _ask_status(endpoint: str) -> tuple[Heartbeat | None, dict[str, ExchangeStatus]]:
+    """Return what the merger says of itself and of each exchange; None if it says nothing in time."""
+    heartbeat: Heartbeat | None = None
+    statuses: dict[str, ExchangeStatus] = {}
+    deadline = time.monotonic() + STATUS_TIMEOUT_S
+    prefixes = ["status.", "heartbeat."]
+    with _subscriber(endpoint, prefixes) as subscriber:
+        while heartbeat is None or set(heartbeat.exchanges) - set(statuses):
+            record = subscriber.receive(max(0.0, deadline - time.monotonic()))
+            if record is None:
+                break
+            assert isinstance(record, wire.Document), "these topics have JSON bodies"
+            if record.kind == wire.HEARTBEAT:
+                heartbeat = msgspec.json.decode(record.body, type=Heartbeat)
+            else:
+                status = msgspec.json.decode(record.body, type=ExchangeStatus)
+                statuses[status.exchange] = status
+    return heartbeat, statuses
+
+
+def _subscriber(endpoint: str, topics: Sequence[str]) -> Subscriber:
+    import zmq
+
+    try:
+        return Subscriber(endpoint, topics)
+    except zmq.ZMQError as exc:
+        raise ConfigError(
+            f"{endpoint!r} is no ZeroMQ endpoint ({exc.strerror}); write it like {DEFAULT_ENDPOINT}"
+        ) from exc
+
+
+def _fault(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import fault
+
+    settings = config.load(arguments.config)
+    if arguments.kind is None:
+        print(fault.listing())
+        return EXIT_OK
+    exchange = settings.exchange(arguments.exchange)
+    print(fault.send(exchange.rest_url, arguments.kind, arguments.settings))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""`feedhandler run`: everything under supervisord, in the foreground, with a live view until Ctrl-C."""
+
+import contextlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+
+from feedhandler.client import Subscriber
+from feedhandler.config import Config
+from feedhandler.errors import EXIT_FAILED, EXIT_OK
+from feedhandler.process.runtime import die_with_parent, on_stop_signals
+from feedhandler.process.supervision import Layout, log_dir, render
+from feedhandler.transport.files import Lock
+from feedhandler.view import Watch
+
+REFRESH_S: Final = 0.25
+LINE_EVERY_S: Final = 5.0
+STOP_TIMEOUT_S: Final = 20.0  # supervisord stops one priority after the other
+LOG_TAIL_LINES: Final = 5
+
+
+class Foreground:
+    """One run: the supervisor as a child, and a subscriber that shows what flows."""
+
+    def __init__(self, config: Config, console: Console) -> None:
+        self._config = config
+        self._console = console
+        self._is_stopping = False
+        self.watch = Watch(config.exchanges)
+
+    def stop(self) -> None:
+        """End the view; the supervisor and its children follow."""
+        self._is_stopping = True
+
+    def run(self, seconds: float | None) -> int:
+        """Show the stream for so long, or until `stop`; returns the exit status."""
+        supervisor = self._start()
+        try:
+            with Subscriber(self._config.merger.ticks[0]) as subscriber:
+                self._show(subscriber, supervisor, seconds)
+                self._console.print(self.watch.summary(subscriber))
+        finally:
+            self._stop_supervisor(supervisor)
+        return self._verdict(supervisor, seconds)
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        run_dir = Path(self._config.run_dir).absolute()
+        log_dir(str(run_dir)).mkdir(parents=True, exist_ok=True)
+        layout = Layout(
+            command=f"{shlex.quote(sys.executable)} -m feedhandler",
+            config=shlex.quote(str(Path(self._config.path).absolute())),
+            directory=str(Path.cwd()),
+            run_dir=str(run_dir),
+        )
+        path = run_dir / "supervisord.conf"
+        path.write_text(render(self._config, layout), encoding="utf-8")
+        # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the rest in order.
+        return subprocess.Popen(
+            [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+    def _show(
+        self, subscriber: Subscriber, supervisor: "subprocess.Popen[bytes]", seconds: float | None
+    ) -> None:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with contextlib.ExitStack() as stack:
+            update = self._updater(stack)
+            next_update = 0.0
+            while not self._is_stopping and supervisor.poll() is None:
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    return
+                if now >= next_update:
+                    next_update = now + update()
+                self._receive(subscriber, min(next_update, deadline or next_update))
+
+    def _updater(self, stack: contextlib.ExitStack) -> Callable[[], float]:
+        """Return what shows the present state, and returns the seconds until it wants to again."""
+        if not self._console.is_terminal:
+
+            def print_line() -> float:
+                self._console.print(self.watch.line(), soft_wrap=True, highlight=False)
+                return LINE_EVERY_S
+
+            return print_line
+        live = stack.enter_context(Live(console=self._console, auto_refresh=False, screen=False))
+
+        def draw() -> float:
+            live.update(self.watch.table(max(5, self._console.height - 8)), refresh=True)
+            return REFRESH_S
+
+        return draw
+
+    def _receive(self, subscriber: Subscriber, until: float) -> None:
+        while not self._is_stopping and (left := until - time.monotonic()) > 0:
+            record = subscriber.receive(min(left, 0.1))
+            if record is not None:
+                self.watch.take(record, time.time_ns())
+
+    def _stop_supervisor(self, supervisor: "subprocess.Popen[bytes]") -> None:
+        if supervisor.poll() is None:
+            supervisor.send_signal(signal.SIGTERM)
+        try:
+            supervisor.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._console.print(f"the supervisor did not stop within {STOP_TIMEOUT_S:g} s; killing it")
+            supervisor.kill()  # its children end with it
+            supervisor.wait()
+
+    def _verdict(self, supervisor: "subprocess.Popen[bytes]", seconds: float | None) -> int:
+        if not self._is_stopping and (seconds is None or supervisor.returncode not in (0, -signal.SIGTERM)):
+            self._console.print(f"the supervisor ended by itself, status {supervisor.returncode}")
+            self._print_log("supervisord")
+            return EXIT_FAILED
+        silent = [name for name, count in self.watch.records.items() if not count]
+        for name in silent:
+            status = self.watch.statuses.get(name)
+            reason = status.text(time.time_ns()) if status else "the merger was never heard"
+            self._console.print(f"{name}: no data flowed: {reason}", soft_wrap=True, highlight=False)
+            self._print_log(f"feed-{name}" if status else "merger")
+        return EXIT_FAILED if silent and seconds is not None else EXIT_OK
+
+    def _print_log(self, program: str) -> None:
+        path = log_dir(self._config.run_dir) / f"{program}.log"
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            self._console.print(f"the end of {path}:", *lines, sep="\n  ", soft_wrap=True, highlight=False)
+
+
+def run(config: Config, seconds: float | None) -> int:
+    """Run everything until Ctrl-C, or for so many seconds; returns the exit status."""
+    with Lock(config.run_dir, "run"):
+        foreground = Foreground(config, Console())
+        on_stop_signals(foreground.stop)
+        return foreground.run(seconds)

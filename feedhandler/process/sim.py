@@ -1,0 +1,42 @@
+"""The simulated exchanges as one process: every exchange that the configuration calls simulated."""
+
+import asyncio
+import logging
+import signal
+
+import uvloop
+
+from feedhandler.config import Config, SimConfig
+from feedhandler.errors import EXIT_OK, ConfigError
+from feedhandler.sim.server import SimServer, SimSettings, serve
+from feedhandler.transport.files import Lock
+
+log = logging.getLogger(__name__)
+
+
+async def _main(config: Config) -> int:
+    sim = config.sim or SimConfig()
+    settings = SimSettings(messages_per_s=sim.messages_per_s, instruments=sim.instruments, seed=sim.seed)
+    servers = [
+        SimServer(name, settings, ws_url=exchange.ws_url or exchange.rest_url, rest_url=exchange.rest_url)
+        for name, exchange in config.simulated().items()
+    ]
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await serve(servers, stop)
+    except OSError as exc:
+        raise ConfigError(
+            f"{config.path}: a simulated exchange cannot listen: {exc.strerror or exc};"
+            " stop what holds the port, or change ws_url and rest_url"
+        ) from exc
+    return EXIT_OK
+
+
+def run(config: Config) -> int:
+    """Run the simulator; returns the exit status."""
+    if not config.simulated():
+        raise ConfigError(f"{config.path}: no exchange has simulated = true, so there is nothing to simulate")
+    with Lock(config.run_dir, "sim"):
+        return uvloop.run(_main(config))

@@ -1,0 +1,98 @@
+"""The supervisor's configuration, for the demo as for production: one program per process.
+
+`conf/supervisord.conf` is `render` applied to `conf/live.toml`; a test proves that it is current.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from feedhandler.config import Config
+from feedhandler.process.runtime import SUPERVISED_ENV
+
+# A process that ends before START_S is started again after 1 s, 2 s, 3 s, …; one that ran longer, at once.
+START_S: Final = 1
+START_TRIES: Final = 1_000_000  # an outage of any length heals without an operator
+STOP_S: Final = 5
+LOG_SIZE_MB: Final = 10
+LOG_COUNT: Final = 5
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things are, as the supervisor is to see them."""
+
+    command: str  # the `feedhandler` program
+    config: str
+    directory: str  # working directory: relative addresses and paths of the configuration start here
+    run_dir: str
+
+
+def render(config: Config, layout: Layout) -> str:
+    """Return the text of a supervisord configuration that runs everything `config` names."""
+    programs = [("merger", "merger", 20)]
+    programs += [(f"feed-{name}", f"feed {name}", 30) for name in config.exchanges]
+    if config.sim is not None:
+        programs.insert(0, ("sim", "sim", 10))
+    return "\n".join([_head(layout), *(_program(layout, *program) for program in programs)])
+
+
+def log_dir(run_dir: str) -> Path:
+    """Return where the processes' logs are."""
+    return Path(run_dir) / "log"
+
+
+def _head(layout: Layout) -> str:
+    run = layout.run_dir
+    return f"""\
+; Written by `feedhandler supervisord -c {layout.config}`. Start with `make prod`.
+
+[supervisord]
+nodaemon = false
+directory = {layout.directory}
+pidfile = {run}/supervisord.pid
+logfile = {run}/log/supervisord.log
+logfile_maxbytes = {LOG_SIZE_MB}MB
+logfile_backups = {LOG_COUNT}
+environment = {SUPERVISED_ENV}="1"
+
+[unix_http_server]
+file = {run}/supervisor.sock
+chmod = 0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl = unix://{run}/supervisor.sock
+"""
+
+
+def _program(layout: Layout, name: str, arguments: str, priority: int) -> str:
+    # exitcodes: only a wrong configuration is no reason to start again.
+    return f"""\
+[program:{name}]
+command = {layout.command} {arguments} -c {layout.config}
+directory = {layout.directory}
+priority = {priority}
+autorestart = unexpected
+exitcodes = 2
+startsecs = {START_S}
+startretries = {START_TRIES}
+stopsignal = TERM
+stopwaitsecs = {STOP_S}
+redirect_stderr = true
+stdout_logfile = {layout.run_dir}/log/{name}.log
+stdout_logfile_maxbytes = {LOG_SIZE_MB}MB
+stdout_logfile_backups = {LOG_COUNT}
+"""
+
+
+def checkout(config_path: str) -> Layout:
+    """Return the layout of a checkout with its `.venv`, as seen from its `conf/supervisord.conf`."""
+    return Layout(
+        command="%(here)s/../.venv/bin/feedhandler",
+        config=config_path,
+        directory="%(here)s/..",
+        run_dir="%(here)s/../run",
+    )

@@ -1,0 +1,740 @@
+"""Binance spot, simulated: market streams and public REST.
+
+Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
+handler's adapter is another, and the two meet only on the socket.
+
+Sources:
+  streams   https://developers.binance.com/en/docs/products/spot/web-socket-streams
+  REST      https://github.com/binance/binance-spot-api-docs/blob/master/rest-api.md
+  errors    https://github.com/binance/binance-spot-api-docs/blob/master/errors.md
+Not in the documentation, reported from the live exchange: errors come nested under "error"; a malformed
+stream name is answered and then disconnected, a well-formed unknown one is acknowledged and silent; too
+many messages end in close code 1008 (https://github.com/binance/binance-connector-js/issues/530); a
+subscribe message beyond 4096 bytes is ignored (https://github.com/JKorf/Binance.Net/issues/884).
+Not played: depth, kline, aggTrade and rolling-window streams. They are acknowledged and silent.
+"""
+
+import re
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import msgspec
+
+from feedhandler.sim.market import Instrument, Listing, Market, padded, universe
+from feedhandler.sim.protocol import (
+    NS_PER_MS,
+    NS_PER_S,
+    NS_PER_US,
+    Answer,
+    Attempts,
+    Close,
+    Dialog,
+    Now,
+    Reply,
+    Request,
+    SlidingWindow,
+    Stream,
+    Weight,
+    to_json,
+)
+
+PLACES = 8  # every price and size is printed with eight decimals
+DAY_MS = 86_400_000
+METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
+COMBINED, MICROSECOND = 1, 2  # bits of a variant
+_INTERVALS = "1s|1m|3m|5m|15m|30m|1h|2h|4h|6h|8h|12h|1d|3d|1w|1M"
+_KINDS = rf"""
+    ticker | miniTicker | bookTicker | trade | aggTrade | blockTrade | avgPrice | referencePrice
+    | ticker_(1h|4h|1d) | depth(5|10|20)?(@(100|1000)ms)? | kline_({_INTERVALS})(@\+08:00)?
+"""
+_STREAM = re.compile(
+    rf"(?P<symbol>[^!@/\s]+)@(?P<kind>{_KINDS}) | !(miniTicker|ticker|ticker_(1h|4h|1d))@arr | !bookTicker",
+    re.VERBOSE,
+)
+_TEXT_ID = re.compile(r"[A-Za-z0-9_\-]{1,36}")
+_ODD = (
+    Listing(base="1000SATS", quote="USDT", price=0.000_164_2),
+    Listing(base="1INCH", quote="USDT", price=0.187_4),
+    Listing(base="松鼠币", quote="USDT", price=0.024_61),  # made up: a base outside ASCII
+    Listing(base="NEXUSD", quote="USDT", price=1.0007),  # ends like a quote
+    Listing(base="NEX", quote="USDT", price=0.0731),
+    Listing(base="MOONX", quote="USDT", price=0.000_001_23),
+    Listing(base="BTC", quote="COP", price=352_840_000.0),
+    Listing(base="HALTED", quote="USDT", price=3.141, is_trading=False),
+    Listing(base="BROKEN", quote="BTC", price=0.000_021_4, is_trading=False),
+)
+_HALT = {"HALTED": "HALT"}  # every other one that does not trade is in BREAK
+_ORDER_TYPES = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"]
+
+
+class BinanceRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits and timers, as documented; tests shorten them."""
+
+    ping_every_s: float = 20.0
+    pong_within_s: float = 60.0
+    max_age_s: float = 86_400.0
+    messages_per_s: int = 5
+    message_size: int = 4096
+    streams: int = 1024
+    attempts: int = 300
+    attempts_period_s: float = 300.0
+    weight_per_minute: int = 6000
+
+
+class Binance:
+    """The exchange. `instruments` are most traded first."""
+
+    name = "binance"
+
+    def __init__(self, instruments: int, seed: int, rules: BinanceRules | None = None) -> None:
+        self.rules = rules or BinanceRules()
+        self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
+        self.ws_url = ""
+        self.rejected_symbols: set[str] = set()
+        self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
+        self._weight = Weight(60.0)
+        self._by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
+        self._by_stream_symbol = {symbol.lower(): each for symbol, each in self._by_symbol.items()}
+
+    def accept(self, request: Request, now: Now) -> Dialog | Answer:
+        if not self._attempts.admit(request.remote, now.mono_ns):
+            return Answer(
+                body=b"",
+                status=429,
+                headers={"Retry-After": "60"},
+                violation="more than 300 attempts in 5 minutes",
+            )
+        if request.path == "/ws" or request.path.startswith("/ws/"):
+            names, variant = request.path[4:].split("/"), 0
+        elif request.path == "/stream":
+            names, variant = (request.one("streams") or "").split("/"), COMBINED
+        else:
+            return Answer(body=b"", status=404)
+        if (request.one("timeUnit") or "").upper() == "MICROSECOND":
+            variant |= MICROSECOND
+        return BinanceDialog(self, [unquote(name) for name in names if name], variant)
+
+    def is_well_formed(self, name: str) -> bool:
+        return _STREAM.fullmatch(name) is not None
+
+    def is_rejected(self, name: str) -> bool:
+        symbol, _, _ = name.partition("@")
+        return symbol.upper() in self.rejected_symbols
+
+    def stream(self, topic: str) -> Stream | None:
+        symbol, _, kind = topic.partition("@")
+        instrument = self._by_stream_symbol.get(symbol)
+        if instrument is None or not instrument.listing.is_trading:
+            return None
+        if kind == "bookTicker":
+            return Stream(topic, instrument, _combinable(topic, _book_ticker(instrument)))
+        if kind == "trade":
+            return Stream(topic, instrument, _combinable(topic, _trade(instrument)), is_trade=True)
+        if kind == "ticker":
+            return Stream(
+                topic, instrument, _combinable(topic, _ticker(instrument)), regular_every_ns=NS_PER_S
+            )
+        if kind == "miniTicker":
+            return Stream(
+                topic, instrument, _combinable(topic, _mini_ticker(instrument)), regular_every_ns=NS_PER_S
+            )
+        return None
+
+    def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:
+        return None
+
+    def symbols_of(self, stream: Stream) -> str:
+        return _symbol(stream.instrument)
+
+    def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
+        if status == 418:
+            until_ms = now.unix_ms + retry_after_s * 1000
+            text = (
+                f"Way too much request weight used; IP banned until {until_ms}. Please use WebSocket Streams."
+            )
+        elif status == 429:
+            text = (
+                f"Too much request weight used; current limit is {self.rules.weight_per_minute} per 1 MINUTE."
+            )
+        else:
+            return Answer(body=b"", status=status, headers={"Retry-After": str(retry_after_s)})
+        return _error(-1003, text, status=status, headers={"Retry-After": str(retry_after_s)})
+
+    def expire_tokens(self, now: Now) -> None:
+        pass
+
+    def expired_token_error(self, dialog: Dialog) -> bytes | None:
+        return None
+
+    def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
+        event = b'{"e":"serverShutdown","E":%d}' % _time(dialog.variant, now)
+        return b'{"stream":"!serverShutdown","data":%s}' % event if dialog.variant & COMBINED else event
+
+    def rest(self, request: Request, now: Now) -> Answer:
+        endpoint = _ENDPOINTS.get(request.path)
+        if endpoint is None:
+            return Answer(
+                body=b"<html><body><h2>404 Not found</h2></body></html>", status=404, content_type="text/html"
+            )
+        if request.method != "GET":
+            return Answer(body=b"", status=405)
+        allowed, answer = endpoint
+        unknown = [name for name, _ in request.query if name not in allowed]
+        if unknown:
+            count, known = len(request.query), len(request.query) - len(unknown)
+            text = f"Not all sent parameters were read; read '{known}' parameter(s) but was sent '{count}'."
+            return _error(-1104, text)
+        return self._weighed(request, answer(self, request, now), now)
+
+    def _weighed(self, request: Request, answer: "_Weighed", now: Now) -> Answer:
+        used = self._weight.use(request.remote, answer.weight, now.mono_ns)
+        if used > self.rules.weight_per_minute:
+            left_s = int(self._weight.left_s(now.mono_ns)) + 1
+            refusal = self.throttled(429, left_s, now)
+            return msgspec.structs.replace(refusal, violation="request weight of the minute used up")
+        headers = {"x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
+        return msgspec.structs.replace(answer.answer, headers=headers | answer.answer.headers)
+
+    def selected(self, request: Request) -> "list[Instrument] | Answer":
+        """Resolve `symbol` or `symbols`; all that are listed if neither is given."""
+        symbol, symbols = request.one("symbol"), request.one("symbols")
+        if symbol is not None and symbols is not None:
+            return _error(-1128, "Combination of optional parameters invalid.")
+        if symbol is not None:
+            names = [symbol]
+        elif symbols is not None:
+            try:
+                names = msgspec.json.decode(symbols.encode(), type=list[str])
+            except msgspec.DecodeError:
+                return _error(
+                    -1100, "Illegal characters found in parameter 'symbols'; legal range is a JSON array."
+                )
+        else:
+            return self.instruments
+        if any(name not in self._by_symbol for name in names):
+            return _error(-1121, "Invalid symbol.")
+        return [self._by_symbol[name] for name in names]
+
+
+class BinanceDialog:
+    """One stream connection. In combined form events are wrapped with their stream's name, answers never."""
+
+    def __init__(self, exchange: Binance, names: list[str], variant: int) -> None:
+        self._exchange = exchange
+        self._rules = exchange.rules
+        self._first_names = names
+        self.variant = variant
+        self.topics: dict[str, None] = {}
+        self._incoming = SlidingWindow(self._rules.messages_per_s, 1.0)
+        self._opened_ns = 0
+        self._next_ping_ns = 0
+        self._unanswered: dict[
+            bytes, int
+        ] = {}  # ping payload: when sent; at most pong_within / ping_every of them
+
+    def on_open(self, now: Now) -> Reply:
+        self._opened_ns = now.mono_ns
+        self._next_ping_ns = now.mono_ns + int(self._rules.ping_every_s * NS_PER_S)
+        # A name in the URL that makes no sense is let pass: clients put a running number there.
+        names = [name for name in self._first_names if self._exchange.is_well_formed(name)]
+        if len(names) > self._rules.streams:
+            return self._breach("more than 1024 streams", Close(1008, "Too many streams"))
+        return self._subscribe(names)
+
+    def on_text(self, text: str, now: Now) -> Reply:
+        if not self._incoming.admit(now.mono_ns):
+            return self._too_many()
+        if len(text.encode(errors="replace")) > self._rules.message_size:
+            return Reply(violation=f"message of more than {self._rules.message_size} bytes, ignored")
+        try:
+            message = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return self._refuse(3, "Invalid JSON: expected value at line 1 column 1")
+        if not isinstance(message, dict):
+            return self._refuse(2, "Invalid request: missing field `method`")
+        request_id = message.get("id")
+        if not _is_id(request_id):
+            return self._refuse(2, "Invalid request: request ID must be an unsigned integer")
+        return self._on_method(message, request_id)
+
+    def on_ping(self, payload: bytes, now: Now) -> Reply:
+        return Reply(pong=payload) if self._incoming.admit(now.mono_ns) else self._too_many()
+
+    def on_pong(self, payload: bytes, now: Now) -> Reply:
+        if not self._incoming.admit(now.mono_ns):
+            return self._too_many()
+        if payload in self._unanswered:
+            # An answer to a later ping proves life as well: what was sent before it needs none.
+            sent_ns = self._unanswered[payload]
+            self._unanswered = {each: at_ns for each, at_ns in self._unanswered.items() if at_ns > sent_ns}
+        return Reply()
+
+    def on_tick(self, now: Now) -> Reply:
+        if now.mono_ns - self._opened_ns > self._rules.max_age_s * NS_PER_S:
+            return Reply(close=Close(1001, "24 h"))
+        oldest_ns = min(self._unanswered.values(), default=now.mono_ns)
+        if now.mono_ns - oldest_ns > self._rules.pong_within_s * NS_PER_S:
+            return self._breach("no pong with the ping's payload in time", Close(1008, "Pong timeout"))
+        if now.mono_ns >= self._next_ping_ns:
+            self._next_ping_ns += int(self._rules.ping_every_s * NS_PER_S)
+            payload = b"%d" % now.unix_ms
+            self._unanswered[payload] = now.mono_ns
+            return Reply(ping=payload)
+        return Reply()
+
+    def _on_method(self, message: dict[str, object], request_id: object) -> Reply:
+        method, params = message.get("method"), message.get("params", [])
+        if method is None:
+            return self._refuse(2, "Invalid request: missing field `method`", request_id)
+        if method not in METHODS:
+            known = ", ".join(f"`{name}`" for name in METHODS)
+            return self._refuse(
+                2, f"Invalid request: unknown variant `{method}`, expected one of {known}", request_id
+            )
+        if method == "LIST_SUBSCRIPTIONS":
+            return Reply(texts=[to_json({"result": list(self.topics), "id": request_id})])
+        if not isinstance(params, list):
+            return self._refuse(
+                2, "Invalid request: invalid type for field `params`, expected a sequence", request_id
+            )
+        if method in ("SET_PROPERTY", "GET_PROPERTY"):
+            return self._on_property(str(method), params, request_id)
+        return self._on_streams(str(method), params, request_id)
+
+    def _on_streams(self, method: str, names: list[object], request_id: object) -> Reply:
+        if not all(isinstance(name, str) and self._exchange.is_well_formed(name) for name in names):
+            reply = self._refuse(2, "Invalid request: invalid stream", request_id)
+            reply.close = Close(1008, "Invalid request")
+            return reply
+        streams = [str(name) for name in names]
+        if method == "UNSUBSCRIBE":
+            return self._unsubscribe(streams, request_id)
+        if any(self._exchange.is_rejected(name) for name in streams):
+            return Reply(texts=[_socket_error(2, "Invalid request: invalid stream", request_id)])
+        if len(self.topics.keys() | set(streams)) > self._rules.streams:
+            return self._refuse(4, "Too many subscriptions", request_id)
+        reply = self._subscribe(streams)
+        reply.texts = [to_json({"result": None, "id": request_id})]
+        return reply
+
+    def _subscribe(self, names: list[str]) -> Reply:
+        fresh = [name for name in dict.fromkeys(names) if name not in self.topics]
+        self.topics.update(dict.fromkeys(fresh))
+        return Reply(subscribe=fresh)
+
+    def _unsubscribe(self, names: list[str], request_id: object) -> Reply:
+        known = [name for name in names if name in self.topics]
+        for name in known:
+            self.topics.pop(name, None)
+        return Reply(texts=[to_json({"result": None, "id": request_id})], unsubscribe=known)
+
+    def _on_property(self, method: str, params: list[object], request_id: object) -> Reply:
+        wanted = 2 if method == "SET_PROPERTY" else 1
+        if len(params) > wanted:
+            return self._refuse(2, "Invalid request: too many parameters", request_id)
+        if not params or not isinstance(params[0], str):
+            return self._refuse(2, "Invalid request: property name must be a string", request_id)
+        if params[0] != "combined":
+            return self._refuse(0, "Unknown property", request_id)
+        if method == "GET_PROPERTY":
+            return Reply(texts=[to_json({"result": bool(self.variant & COMBINED), "id": request_id})])
+        if len(params) < wanted or not isinstance(params[1], bool):
+            return self._refuse(1, "Invalid value type: expected Boolean", request_id)
+        return self._set_combined(params[1], request_id)
+
+    def _set_combined(self, is_combined: bool, request_id: object) -> Reply:
+        self.variant = (self.variant & ~COMBINED) | (COMBINED if is_combined else 0)
+        # Out of the audience of one form, into that of the other.
+        topics = list(self.topics)
+        text = to_json({"result": None, "id": request_id})
+        return Reply(texts=[text], unsubscribe=topics, subscribe=topics)
+
+    def _refuse(self, code: int, text: str, request_id: object = None) -> Reply:
+        return Reply(texts=[_socket_error(code, text, request_id)], violation=text)
+
+    def _breach(self, what: str, close: Close) -> Reply:
+        return Reply(violation=what, close=close)
+
+    def _too_many(self) -> Reply:
+        return self._breach(
+            f"more than {self._rules.messages_per_s} messages in a second", Close(1008, "Too many requests")
+        )
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or (isinstance(value, str) and _TEXT_ID.fullmatch(value) is not None)
+
+
+def _socket_error(code: int, text: str, request_id: object) -> bytes:
+    error = {"code": code, "msg": text}
+    return to_json({"error": error} if request_id is None else {"error": error, "id": request_id})
+
+
+# Streams. A template holds what never changes; the rest is integers until it is printed.
+
+_Event = Callable[[int, Now], bytes]
+
+
+def _combinable(topic: str, event: _Event) -> _Event:
+    """Wrap an event for those that asked for the combined form."""
+    head = b'{"stream":%s,"data":' % to_json(topic)
+
+    def encode(variant: int, now: Now) -> bytes:
+        return head + event(variant, now) + b"}" if variant & COMBINED else event(variant, now)
+
+    return encode
+
+
+def _book_ticker(instrument: Instrument) -> _Event:
+    """The only event that states neither its kind nor a time."""
+    template = b'{"u":%%d,"s":%s,"b":"%%b","B":"%%b","a":"%%b","A":"%%b"}' % _json_symbol(instrument)
+    price_decimals, size_decimals = instrument.price_decimals, instrument.size_decimals
+
+    def encode(variant: int, now: Now) -> bytes:
+        # hot: bench_sim
+        return template % (
+            instrument.update_id,
+            padded(instrument.bid, price_decimals, PLACES),
+            padded(instrument.bid_size, size_decimals, PLACES),
+            padded(instrument.ask, price_decimals, PLACES),
+            padded(instrument.ask_size, size_decimals, PLACES),
+        )
+
+    return encode
+
+
+def _trade(instrument: Instrument) -> _Event:
+    template = (
+        b'{"e":"trade","E":%%d,"s":%s,"t":%%d,"p":"%%b","q":"%%b","T":%%d,"m":%%b,"M":true}'
+        % _json_symbol(instrument)
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        time = _time(variant, now)
+        return template % (
+            time,
+            instrument.trade_id,
+            _price(instrument, instrument.last),
+            _size(instrument, instrument.last_size),
+            time,
+            b"true" if instrument.is_sell else b"false",
+        )
+
+    return encode
+
+
+def _ticker(instrument: Instrument) -> _Event:
+    template = (
+        b'{"e":"24hrTicker","E":%%d,"s":%s,"p":"%%b","P":"%%b","w":"%%b","x":"%%b","c":"%%b","Q":"%%b",'
+        b'"b":"%%b","B":"%%b","a":"%%b","A":"%%b","o":"%%b","h":"%%b","l":"%%b","v":"%%b","q":"%%b",'
+        b'"O":%%d,"C":%%d,"F":%%d,"L":%%d,"n":%%d}' % _json_symbol(instrument)
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        time = _time(variant, now)
+        day = DAY_MS * (1000 if variant & MICROSECOND else 1)
+        each = instrument
+        return template % (
+            time,
+            _price(each, each.last - each.open),
+            _percent(each),
+            _average(each),
+            _price(each, each.open),
+            _price(each, each.last),
+            _size(each, each.last_size),
+            _price(each, each.bid),
+            _size(each, each.bid_size),
+            _price(each, each.ask),
+            _size(each, each.ask_size),
+            _price(each, each.open),
+            _price(each, each.high),
+            _price(each, each.low),
+            _size(each, each.base_volume),
+            _value(each),
+            time - day,
+            time,
+            each.first_trade_id,
+            each.trade_id,
+            each.trade_id - each.first_trade_id + 1,
+        )
+
+    return encode
+
+
+def _mini_ticker(instrument: Instrument) -> _Event:
+    template = (
+        b'{"e":"24hrMiniTicker","E":%%d,"s":%s,"c":"%%b","o":"%%b","h":"%%b","l":"%%b","v":"%%b","q":"%%b"}'
+        % _json_symbol(instrument)
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        each = instrument
+        return template % (
+            _time(variant, now),
+            _price(each, each.last),
+            _price(each, each.open),
+            _price(each, each.high),
+            _price(each, each.low),
+            _size(each, each.base_volume),
+            _value(each),
+        )
+
+    return encode
+
+
+def _symbol(instrument: Instrument) -> str:
+    return instrument.listing.base + instrument.listing.quote
+
+
+def _json_symbol(instrument: Instrument) -> bytes:
+    return to_json(_symbol(instrument))
+
+
+def _time(variant: int, now: Now) -> int:
+    return now.unix_ns // (NS_PER_US if variant & MICROSECOND else NS_PER_MS)
+
+
+def _price(instrument: Instrument, ticks: int) -> bytes:
+    return padded(ticks, instrument.price_decimals, PLACES)
+
+
+def _size(instrument: Instrument, lots: int) -> bytes:
+    return padded(lots, instrument.size_decimals, PLACES)
+
+
+def _value(instrument: Instrument) -> bytes:
+    return padded(instrument.quote_volume, instrument.price_decimals + instrument.size_decimals, PLACES)
+
+
+def _average(instrument: Instrument) -> bytes:
+    scaled = instrument.quote_volume * 10**PLACES // (instrument.base_volume * 10**instrument.price_decimals)
+    return padded(scaled, PLACES, PLACES)
+
+
+def _percent(instrument: Instrument) -> bytes:
+    return padded(round((instrument.last - instrument.open) * 100_000 / instrument.open), 3, 3)
+
+
+# REST.
+
+
+class _Weighed(msgspec.Struct, frozen=True):
+    answer: Answer
+    weight: int
+
+
+def _error(code: int, text: str, status: int = 400, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(body=to_json({"code": code, "msg": text}), status=status, headers=headers or {})
+
+
+def _status(instrument: Instrument) -> str:
+    if instrument.listing.is_trading:
+        return "TRADING"
+    return _HALT.get(instrument.listing.base, "BREAK")
+
+
+def _ping(exchange: Binance, request: Request, now: Now) -> _Weighed:
+    return _Weighed(Answer(body=b"{}"), 1)
+
+
+def _server_time(request: Request, now: Now) -> int:
+    is_micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
+    return _time(MICROSECOND if is_micro else 0, now)
+
+
+def _rest_time(exchange: Binance, request: Request, now: Now) -> _Weighed:
+    return _Weighed(Answer(body=to_json({"serverTime": _server_time(request, now)})), 1)
+
+
+def _exchange_info(exchange: Binance, request: Request, now: Now) -> _Weighed:
+    selected = exchange.selected(request)
+    if isinstance(selected, Answer):
+        return _Weighed(selected, 20)
+    refusal, chosen = _filtered(selected, request)
+    if refusal is not None:
+        return _Weighed(refusal, 20)
+    with_sets = (request.one("showPermissionSets") or "true").lower() != "false"
+    body = {
+        "timezone": "UTC",
+        "serverTime": _server_time(request, now),
+        "rateLimits": [
+            _rate_limit("REQUEST_WEIGHT", "MINUTE", 1, exchange.rules.weight_per_minute),
+            _rate_limit("ORDERS", "SECOND", 10, 100),
+            _rate_limit("ORDERS", "DAY", 1, 200_000),
+            _rate_limit("RAW_REQUESTS", "MINUTE", 5, 300_000),
+        ],
+        "exchangeFilters": [],
+        "symbols": [_symbol_info(instrument, with_sets) for instrument in chosen],
+    }
+    return _Weighed(Answer(body=to_json(body)), 20)
+
+
+def _filtered(selected: list[Instrument], request: Request) -> tuple[Answer | None, list[Instrument]]:
+    """Apply `symbolStatus` and `permissions`, which exclude `symbol` and `symbols`."""
+    status, permissions = request.one("symbolStatus"), request.one("permissions")
+    has_names = request.one("symbol") is not None or request.one("symbols") is not None
+    if has_names and (status is not None or permissions is not None):
+        return _error(-1128, "Combination of optional parameters invalid."), []
+    if status is not None and status not in ("TRADING", "HALT", "BREAK"):
+        return _error(-1122, "Invalid symbolStatus."), []
+    if status is not None:
+        selected = [instrument for instrument in selected if _status(instrument) == status]
+    if permissions is not None and not {"SPOT", "MARGIN"} & set(re.findall(r"\w+", permissions)):
+        selected = []
+    return None, selected
+
+
+def _rate_limit(kind: str, interval: str, count: int, limit: int) -> dict[str, object]:
+    return {"rateLimitType": kind, "interval": interval, "intervalNum": count, "limit": limit}
+
+
+def _symbol_info(instrument: Instrument, with_sets: bool) -> dict[str, object]:
+    info: dict[str, object] = {
+        "symbol": _symbol(instrument),
+        "status": _status(instrument),
+        "baseAsset": instrument.listing.base,
+        "baseAssetPrecision": PLACES,
+        "quoteAsset": instrument.listing.quote,
+        "quotePrecision": PLACES,
+        "quoteAssetPrecision": PLACES,
+        "baseCommissionPrecision": PLACES,
+        "quoteCommissionPrecision": PLACES,
+        "orderTypes": _ORDER_TYPES,
+        "icebergAllowed": True,
+        "ocoAllowed": True,
+        "otoAllowed": True,
+        "opoAllowed": True,
+        "quoteOrderQtyMarketAllowed": True,
+        "allowTrailingStop": True,
+        "cancelReplaceAllowed": True,
+        "amendAllowed": True,
+        "pegInstructionsAllowed": True,
+        "isSpotTradingAllowed": True,
+        "isMarginTradingAllowed": instrument.index < 20,
+        "filters": _filters(instrument),
+        "permissions": [],
+        "permissionSets": [["SPOT", "MARGIN"] if instrument.index < 20 else ["SPOT"]],
+        "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
+        "allowedSelfTradePreventionModes": ["EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT"],
+    }
+    if not with_sets:
+        del info["permissionSets"]
+    return info
+
+
+def _filters(instrument: Instrument) -> list[dict[str, object]]:
+    tick = _price(instrument, 1).decode()
+    lot = _size(instrument, 1).decode()
+    highest = _price(instrument, instrument.open * 10).decode()
+    return [
+        {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": highest, "tickSize": tick},
+        {"filterType": "LOT_SIZE", "minQty": lot, "maxQty": "9000000.00000000", "stepSize": lot},
+        {
+            "filterType": "NOTIONAL",
+            "minNotional": "5.00000000",
+            "applyMinToMarket": True,
+            "maxNotional": "9000000.00000000",
+            "applyMaxToMarket": False,
+            "avgPriceMins": 5,
+        },
+    ]
+
+
+def _day_tickers(exchange: Binance, request: Request, now: Now) -> _Weighed:
+    kind = request.one("type") or "FULL"
+    if kind not in ("FULL", "MINI"):
+        return _Weighed(_error(-1139, "Invalid ticker type."), 2)
+    ms = now.unix_ms
+    return _per_symbol(exchange, request, (2, 40, 80), lambda each: _day_ticker(each, kind == "MINI", ms))
+
+
+def _day_ticker(each: Instrument, is_mini: bool, unix_ms: int) -> dict[str, object]:
+    window = {
+        "openTime": unix_ms - DAY_MS,
+        "closeTime": unix_ms,
+        "firstId": each.first_trade_id,
+        "lastId": each.trade_id,
+        "count": each.trade_id - each.first_trade_id + 1,
+    }
+    prices = {
+        "openPrice": _price(each, each.open).decode(),
+        "highPrice": _price(each, each.high).decode(),
+        "lowPrice": _price(each, each.low).decode(),
+        "lastPrice": _price(each, each.last).decode(),
+        "volume": _size(each, each.base_volume).decode(),
+        "quoteVolume": _value(each).decode(),
+    }
+    if is_mini:
+        return {"symbol": _symbol(each), **prices, **window}
+    return {
+        "symbol": _symbol(each),
+        "priceChange": _price(each, each.last - each.open).decode(),
+        "priceChangePercent": _percent(each).decode(),
+        "weightedAvgPrice": _average(each).decode(),
+        "prevClosePrice": _price(each, each.open).decode(),
+        "lastPrice": prices["lastPrice"],
+        "lastQty": _size(each, each.last_size).decode(),
+        **_best(each),
+        "openPrice": prices["openPrice"],
+        "highPrice": prices["highPrice"],
+        "lowPrice": prices["lowPrice"],
+        "volume": prices["volume"],
+        "quoteVolume": prices["quoteVolume"],
+        **window,
+    }
+
+
+def _best(each: Instrument) -> dict[str, object]:
+    return {
+        "bidPrice": _price(each, each.bid).decode(),
+        "bidQty": _size(each, each.bid_size).decode(),
+        "askPrice": _price(each, each.ask).decode(),
+        "askQty": _size(each, each.ask_size).decode(),
+    }
+
+
+def _book_tickers(exchange: Binance, request: Request, now: Now) -> _Weighed:
+    return _per_symbol(exchange, request, (2, 4, 4), lambda each: {"symbol": _symbol(each), **_best(each)})
+
+
+def _last_prices(exchange: Binance, request: Request, now: Now) -> _Weighed:
+    return _per_symbol(
+        exchange,
+        request,
+        (2, 4, 4),
+        lambda each: {"symbol": _symbol(each), "price": _price(each, each.last).decode()},
+    )
+
+
+def _per_symbol(
+    exchange: Binance,
+    request: Request,
+    weights: tuple[int, int, int],
+    print_one: Callable[[Instrument], dict[str, object]],
+) -> _Weighed:
+    """Print one object for `symbol`, a list otherwise. `weights`: up to 20 symbols, up to 100, more."""
+    selected = exchange.selected(request)
+    if isinstance(selected, Answer):
+        return _Weighed(selected, weights[0])
+    rows = [print_one(instrument) for instrument in selected]
+    is_one = request.one("symbol") is not None
+    weight = weights[0] if len(rows) <= 20 else weights[1] if len(rows) <= 100 else weights[2]
+    return _Weighed(Answer(body=to_json(rows[0] if is_one else rows)), weight)
+
+
+_Endpoint = tuple[frozenset[str], Callable[[Binance, Request, Now], _Weighed]]
+_ENDPOINTS: dict[str, _Endpoint] = {
+    "/api/v3/ping": (frozenset(), _ping),
+    "/api/v3/time": (frozenset(), _rest_time),
+    "/api/v3/exchangeInfo": (
+        frozenset({"symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"}),
+        _exchange_info,
+    ),
+    "/api/v3/ticker/24hr": (frozenset({"symbol", "symbols", "type"}), _day_tickers),
+    "/api/v3/ticker/bookTicker": (frozenset({"symbol", "symbols"}), _book_tickers),
+    "/api/v3/ticker/price": (frozenset({"symbol", "symbols"}), _last_prices),
+}

@@ -1,0 +1,465 @@
+"""Bybit V5 spot, simulated: public market data and REST.
+
+Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
+handler's adapter is another, and the two meet only on the socket.
+
+Sources:
+  connection   https://bybit-exchange.github.io/docs/v5/ws/connect
+  tickers      https://bybit-exchange.github.io/docs/v5/websocket/public/ticker
+  order book   https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook
+  trades       https://bybit-exchange.github.io/docs/v5/websocket/public/trade
+  REST         https://bybit-exchange.github.io/docs/v5/market/instrument, .../market/tickers, .../market/time
+  limits       https://bybit-exchange.github.io/docs/v5/rate-limit
+Not in the documentation, reported from the live exchange: the texts of refusals, that one bad topic
+rejects its whole request, and that a socket with neither subscription nor ping is cut after a minute.
+Not played: order books deeper than one level, klines. They are refused like an unknown topic.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+
+from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed, universe
+from feedhandler.sim.protocol import (
+    NS_PER_MS,
+    NS_PER_S,
+    Answer,
+    Attempts,
+    Close,
+    Dialog,
+    Now,
+    Reply,
+    Request,
+    Stream,
+    Weight,
+    decode_object,
+    to_json,
+)
+
+SPOT_PATH = "/v5/public/spot"
+_TOPIC = re.compile(r"(?P<channel>tickers|orderbook\.1|publicTrade)\.(?P<symbol>[^.]+)")
+_ODD = (
+    Listing(base="1000FLOP", quote="USDT", price=0.000_311_8),
+    Listing(base="1INCH", quote="USDT", price=0.187_4),
+    Listing(base="NEXUSD", quote="USDT", price=1.0007),
+    Listing(base="NEX", quote="USDT", price=0.0731),
+    Listing(base="MOONX", quote="USDT", price=0.000_001_23),
+    Listing(base="THINLY", quote="USDT", price=0.0519, is_thin=True),
+    Listing(base="BTC", quote="COP", price=352_840_000.0),
+)
+
+
+class BybitRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits and timers, as documented or reported; tests shorten them."""
+
+    args_per_request: int = 10
+    args_characters: int = 21_000
+    idle_s: float = 60.0
+    attempts: int = 500
+    attempts_period_s: float = 300.0
+    requests_per_5_s: int = 600
+
+
+class Bybit:
+    """The exchange. `instruments` are most traded first; it lists nothing that does not trade."""
+
+    name = "bybit"
+
+    def __init__(self, instruments: int, seed: int, rules: BybitRules | None = None) -> None:
+        self.rules = rules or BybitRules()
+        self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
+        self.ws_url = ""
+        self.rejected_symbols: set[str] = set()
+        self._random = random.Random(f"connections {seed}")
+        self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
+        self._requests = Weight(5.0)
+        self._by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
+
+    def accept(self, request: Request, now: Now) -> Dialog | Answer:
+        if not self._attempts.admit(request.remote, now.mono_ns):
+            return Answer(
+                body=b"", status=403, violation=f"more than {self.rules.attempts} connections in 5 minutes"
+            )
+        if request.path != SPOT_PATH:
+            return Answer(body=b"", status=404)
+        return BybitDialog(self, str(UUID(int=self._random.getrandbits(128), version=4)))
+
+    def refusal(self, topic: object) -> str | None:
+        """Say why a topic cannot be subscribed; None if it can."""
+        if not isinstance(topic, str) or (match := _TOPIC.fullmatch(topic)) is None:
+            return f"error:handler not found,topic:{topic}"
+        symbol = match["symbol"]
+        if symbol not in self._by_symbol or symbol in self.rejected_symbols:
+            return f"Invalid symbol :[{topic}]"
+        return None
+
+    def is_rejected(self, topic: object) -> bool:
+        return isinstance(topic, str) and topic.rpartition(".")[2] in self.rejected_symbols
+
+    def stream(self, topic: str) -> Stream | None:
+        channel, _, symbol = topic.rpartition(".")
+        instrument = self._by_symbol.get(symbol)
+        if instrument is None:
+            return None
+        if channel == "orderbook.1":
+            return Stream(topic, instrument, _book(instrument), repeat_every_ns=3 * NS_PER_S)
+        if channel == "tickers":
+            return Stream(topic, instrument, _ticker(instrument), at_most_every_ns=50 * NS_PER_MS)
+        if channel == "publicTrade":
+            return Stream(topic, instrument, _trade(instrument), is_trade=True)
+        return None
+
+    def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:
+        return None if stream.is_trade else stream.encode(variant, now)
+
+    def symbols_of(self, stream: Stream) -> str:
+        return _symbol(stream.instrument)
+
+    def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
+        code, text = (10006, "Too many visits!") if status == 429 else (403, "access too frequent")
+        reset = str(now.unix_ms + retry_after_s * 1000)
+        headers = {"Retry-After": str(retry_after_s), "X-Bapi-Limit-Reset-Timestamp": reset}
+        return _answer(code, text, {}, now, status=status, headers=headers)
+
+    def expire_tokens(self, now: Now) -> None:
+        pass
+
+    def expired_token_error(self, dialog: Dialog) -> bytes | None:
+        return None
+
+    def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
+        return None
+
+    def rest(self, request: Request, now: Now) -> Answer:
+        used = self._requests.use(request.remote, 1, now.mono_ns)
+        if used > self.rules.requests_per_5_s:
+            refusal = self.throttled(403, 600, now)
+            return msgspec.structs.replace(refusal, violation="more than 600 HTTP requests in 5 s")
+        endpoint = _ENDPOINTS.get(request.path)
+        if endpoint is None or request.method != "GET":
+            return Answer(body=b"404 page not found", status=404, content_type="text/plain")
+        headers = {
+            "X-Bapi-Limit": str(self.rules.requests_per_5_s),
+            "X-Bapi-Limit-Status": str(self.rules.requests_per_5_s - used),
+            "X-Bapi-Limit-Reset-Timestamp": str(now.unix_ms + int(self._requests.left_s(now.mono_ns) * 1000)),
+        }
+        return msgspec.structs.replace(endpoint(self, request, now), headers=headers)
+
+    def selected(self, request: Request, now: Now) -> "list[Instrument] | Answer":
+        """Resolve category and symbol, or say what is wrong with them."""
+        if request.one("category") != "spot":
+            return _answer(10001, "params error: Category is invalid", {}, now)
+        symbol = request.one("symbol")
+        if symbol is None:
+            return self.instruments
+        instrument = self._by_symbol.get(symbol)
+        return (
+            [instrument]
+            if instrument is not None
+            else _answer(10001, "params error: Symbol Invalid", {}, now)
+        )
+
+
+class BybitDialog:
+    """One public connection. There is no greeting; requests that fail leave it open."""
+
+    def __init__(self, exchange: Bybit, connection_id: str) -> None:
+        self._exchange = exchange
+        self._rules = exchange.rules
+        self._connection_id = connection_id
+        self.variant = 0
+        self.topics: dict[str, None] = {}
+        self._characters = 0  # of all topics subscribed
+        self._alive_ns = 0  # subscribed to something, or pinged
+
+    def on_open(self, now: Now) -> Reply:
+        self._alive_ns = now.mono_ns
+        return Reply()
+
+    def on_text(self, text: str, now: Now) -> Reply:
+        message = decode_object(text)
+        if message is None:
+            return self._refuse(f"Failed to decode incoming data:{text[:100]}", {}, "")
+        operation = message.get("op")
+        if operation == "ping":
+            self._alive_ns = now.mono_ns
+            return Reply(texts=[self._answer(True, "pong", message, "ping")])
+        if operation == "subscribe":
+            return self._on_subscribe(message, now)
+        if operation == "unsubscribe":
+            return self._on_unsubscribe(message)
+        return self._refuse("error:invalid op", message, str(operation or ""))
+
+    def on_ping(self, payload: bytes, now: Now) -> Reply:
+        return Reply(pong=payload)  # answered, and no substitute for the JSON ping
+
+    def on_pong(self, payload: bytes, now: Now) -> Reply:
+        return Reply()
+
+    def on_tick(self, now: Now) -> Reply:
+        if self.topics:
+            self._alive_ns = now.mono_ns
+        elif now.mono_ns - self._alive_ns > self._rules.idle_s * NS_PER_S:
+            return Reply(close=Close(0), violation="no subscription and no ping in time")
+        return Reply()
+
+    def _on_subscribe(self, message: dict[str, object], now: Now) -> Reply:
+        args = message.get("args")
+        if not isinstance(args, list) or not args:
+            return self._refuse("error:args is empty", message, "subscribe")
+        if len(args) > self._rules.args_per_request:
+            without_id = {key: value for key, value in message.items() if key != "req_id"}
+            return self._refuse(f"args size >{self._rules.args_per_request}", without_id, "subscribe")
+        for index, topic in enumerate(args):
+            refusal = self._exchange.refusal(topic)
+            if refusal is None and (topic in self.topics or topic in args[:index]):
+                refusal = f"error:already subscribed,topic:{topic}"
+            if refusal is not None:
+                reply = self._refuse(refusal, message, "subscribe")
+                if self._exchange.is_rejected(topic):
+                    reply.violation = ""  # our whim, not the client's fault
+                return reply
+        characters = self._characters + sum(len(topic) for topic in args)
+        if characters > self._rules.args_characters:
+            return self._refuse(f"error:args length >{self._rules.args_characters}", message, "subscribe")
+        self._characters = characters
+        self.topics.update(dict.fromkeys(args))
+        return Reply(texts=[self._answer(True, "subscribe", message, "subscribe")], subscribe=list(args))
+
+    def _on_unsubscribe(self, message: dict[str, object]) -> Reply:
+        args = message.get("args")
+        known = [topic for topic in args if topic in self.topics] if isinstance(args, list) else []
+        for topic in known:
+            self.topics.pop(topic, None)
+            self._characters -= len(topic)
+        return Reply(texts=[self._answer(True, "unsubscribe", message, "unsubscribe")], unsubscribe=known)
+
+    def _refuse(self, text: str, message: dict[str, object], operation: str) -> Reply:
+        return Reply(texts=[self._answer(False, text, message, operation)], violation=text)
+
+    def _answer(self, is_success: bool, text: str, message: dict[str, object], operation: str) -> bytes:
+        answer: dict[str, object] = {"success": is_success, "ret_msg": text, "conn_id": self._connection_id}
+        if "req_id" in message:
+            answer["req_id"] = str(message["req_id"])
+        return to_json(answer | {"op": operation})
+
+
+# Topics.
+
+_Encode = Callable[[int, Now], bytes]
+
+
+def _book(instrument: Instrument) -> _Encode:
+    """Best bid and offer, always complete; a side of the thin instrument is empty now and then."""
+    symbol = _symbol(instrument).encode()
+    template = (
+        b'{"topic":"orderbook.1.%b","ts":%%d,"type":"snapshot","data":{"s":"%b","b":[["%%b","%%b"]],'
+        b'"a":[["%%b","%%b"]],"u":%%d,"seq":%%d},"cts":%%d}' % (symbol, symbol)
+    )
+    price_decimals, size_decimals = instrument.price_decimals, instrument.size_decimals
+
+    def encode(variant: int, now: Now) -> bytes:
+        # hot: bench_sim
+        time_ms = now.unix_ns // NS_PER_MS
+        return template % (
+            time_ms,
+            trimmed(instrument.bid, price_decimals),
+            trimmed(instrument.bid_size, size_decimals),
+            trimmed(instrument.ask, price_decimals),
+            trimmed(instrument.ask_size, size_decimals),
+            instrument.update_id,
+            instrument.update_id * 7,  # the cross sequence counts the whole market: it runs ahead and skips
+            time_ms,
+        )
+
+    return _thin(instrument, symbol) if instrument.listing.is_thin else encode
+
+
+def _thin(each: Instrument, symbol: bytes) -> _Encode:
+    def encode(variant: int, now: Now) -> bytes:
+        bids = (
+            b""
+            if each.is_bid_empty
+            else b'["%b","%b"]' % (_price(each, each.bid), _size(each, each.bid_size))
+        )
+        asks = (
+            b""
+            if each.is_ask_empty
+            else b'["%b","%b"]' % (_price(each, each.ask), _size(each, each.ask_size))
+        )
+        return (
+            b'{"topic":"orderbook.1.%b","ts":%d,"type":"snapshot","data":{"s":"%b","b":[%b],"a":[%b],'
+            b'"u":%d,"seq":%d},"cts":%d}'
+        ) % (symbol, now.unix_ms, symbol, bids, asks, each.update_id, each.update_id * 7, now.unix_ms)
+
+    return encode
+
+
+def _ticker(instrument: Instrument) -> _Encode:
+    """Last price and 24 h statistics; on spot there is no bid and no ask."""
+    symbol = _symbol(instrument).encode()
+    template = (
+        b'{"topic":"tickers.%b","ts":%%d,"type":"snapshot","cs":%%d,"data":{"symbol":"%b","lastPrice":"%%b",'
+        b'"highPrice24h":"%%b","lowPrice24h":"%%b","prevPrice24h":"%%b","volume24h":"%%b","turnover24h":"%%b",'
+        b'"price24hPcnt":"%%b","usdIndexPrice":"%%b"}}' % (symbol, symbol)
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        each = instrument
+        return template % (
+            now.unix_ms,
+            each.update_id * 7 + each.trade_id,
+            _price(each, each.last),
+            _price(each, each.high),
+            _price(each, each.low),
+            _price(each, each.open),
+            _size(each, each.base_volume),
+            _turnover(each),
+            _percent(each),
+            _index_price(each),
+        )
+
+    return encode
+
+
+def _trade(instrument: Instrument) -> _Encode:
+    symbol = _symbol(instrument).encode()
+
+    def encode(variant: int, now: Now) -> bytes:
+        each = instrument
+        return (
+            b'{"topic":"publicTrade.%b","ts":%d,"type":"snapshot","data":[{"i":"%d","T":%d,"p":"%b","v":"%b",'
+            b'"S":"%b","seq":%d,"s":"%b","BT":false,"RPI":false}]}'
+        ) % (
+            symbol,
+            now.unix_ms,
+            each.trade_id,
+            now.unix_ms,
+            _price(each, each.last),
+            _size(each, each.last_size),
+            b"Sell" if each.is_sell else b"Buy",
+            each.update_id * 7 + each.trade_id,
+            symbol,
+        )
+
+    return encode
+
+
+def _symbol(instrument: Instrument) -> str:
+    return instrument.listing.base + instrument.listing.quote
+
+
+def _price(instrument: Instrument, ticks: int) -> bytes:
+    return trimmed(ticks, instrument.price_decimals)
+
+
+def _size(instrument: Instrument, lots: int) -> bytes:
+    return trimmed(lots, instrument.size_decimals)
+
+
+def _turnover(each: Instrument) -> bytes:
+    return trimmed(each.quote_volume, each.price_decimals + each.size_decimals)
+
+
+def _percent(each: Instrument) -> bytes:
+    """A fraction with four decimals: 0.0196 is 1.96 %."""
+    return padded(round((each.last - each.open) * 10_000 / each.open), 4, 4)
+
+
+def _index_price(each: Instrument) -> bytes:
+    """Known for the majors only; "" for the rest."""
+    return _price(each, each.last) if each.listing.quote == "USDT" and each.index < 16 else b""
+
+
+# REST.
+
+
+def _answer(
+    code: int,
+    text: str,
+    result: object,
+    now: Now,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    body = {"retCode": code, "retMsg": text, "result": result, "retExtInfo": {}, "time": now.unix_ms}
+    return Answer(body=to_json(body), status=status, headers=headers or {})
+
+
+def _time(exchange: Bybit, request: Request, now: Now) -> Answer:
+    result = {"timeSecond": str(now.unix_ns // NS_PER_S), "timeNano": str(now.unix_ns)}
+    return _answer(0, "OK", result, now)
+
+
+def _instruments(exchange: Bybit, request: Request, now: Now) -> Answer:
+    """Everything in one page: spot knows no cursor, and ignores a limit."""
+    return _listed(exchange, request, now, _instrument_info)
+
+
+def _tickers(exchange: Bybit, request: Request, now: Now) -> Answer:
+    return _listed(exchange, request, now, _rest_ticker)
+
+
+def _listed(
+    exchange: Bybit, request: Request, now: Now, print_one: Callable[[Instrument], dict[str, object]]
+) -> Answer:
+    selected = exchange.selected(request, now)
+    if isinstance(selected, Answer):
+        return selected
+    return _answer(0, "OK", {"category": "spot", "list": [print_one(each) for each in selected]}, now)
+
+
+def _instrument_info(each: Instrument) -> dict[str, object]:
+    return {
+        "symbolId": each.index + 1,
+        "symbol": _symbol(each),
+        "baseCoin": each.listing.base,
+        "quoteCoin": each.listing.quote,
+        "innovation": "1" if each.listing.is_thin else "0",
+        "status": "Trading",
+        "marginTrading": "utaOnly" if each.index < 20 else "none",
+        "stTag": "0",
+        "lotSizeFilter": {
+            "basePrecision": _size(each, 1).decode(),
+            "quotePrecision": trimmed(1, each.price_decimals + each.size_decimals).decode(),
+            "minOrderQty": _size(each, 10).decode(),
+            "maxOrderQty": _size(each, 10**9).decode(),
+            "minOrderAmt": "5",
+            "maxOrderAmt": "8000000",
+            "maxLimitOrderQty": _size(each, 10**9).decode(),
+            "maxMarketOrderQty": _size(each, 5 * 10**8).decode(),
+            "postOnlyMaxLimitOrderSize": "60000",
+        },
+        "priceFilter": {"tickSize": _price(each, 1).decode()},
+        "riskParameters": {"priceLimitRatioX": "0.01", "priceLimitRatioY": "0.02"},
+        "symbolType": "innovation" if each.listing.is_thin else "",
+    }
+
+
+def _rest_ticker(each: Instrument) -> dict[str, object]:
+    return {
+        "symbol": _symbol(each),
+        "bid1Price": "" if each.is_bid_empty else _price(each, each.bid).decode(),
+        "bid1Size": "" if each.is_bid_empty else _size(each, each.bid_size).decode(),
+        "ask1Price": "" if each.is_ask_empty else _price(each, each.ask).decode(),
+        "ask1Size": "" if each.is_ask_empty else _size(each, each.ask_size).decode(),
+        "lastPrice": _price(each, each.last).decode(),
+        "prevPrice24h": _price(each, each.open).decode(),
+        "price24hPcnt": _percent(each).decode(),
+        "highPrice24h": _price(each, each.high).decode(),
+        "lowPrice24h": _price(each, each.low).decode(),
+        "turnover24h": _turnover(each).decode(),
+        "volume24h": _size(each, each.base_volume).decode(),
+        "usdIndexPrice": _index_price(each).decode(),
+    }
+
+
+_ENDPOINTS: dict[str, Callable[[Bybit, Request, Now], Answer]] = {
+    "/v5/market/time": _time,
+    "/v5/market/instruments-info": _instruments,
+    "/v5/market/tickers": _tickers,
+}

@@ -1,0 +1,696 @@
+"""KuCoin spot, simulated: the classic token-handshake WebSocket and public REST.
+
+Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
+handler's adapter is another, and the two meet only on the socket.
+
+Sources:
+  connection   https://www.kucoin.com/docs-new/websocket-api/base-info/introduction
+  channels     https://github.com/Kucoin/kucoin-universal-sdk (spec/), https://www.kucoin.com/docs-new/3470063w0
+  errors       https://www.kucoin.com/docs-new/error-code/websocket
+  limits       https://www.kucoin.com/docs-new/rate-limit
+Not in the documentation, reported from the live exchange: 300 topics per session where the limits page
+says 400 (https://github.com/ccxt/ccxt/issues/25450); an unknown symbol is acknowledged and silent; without
+a JSON ping for a minute the session ends in the error "ping timeout" although data flows.
+Not played: level 2, match and candle topics. They are acknowledged and silent.
+"""
+
+import random
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import msgspec
+
+from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed, universe
+from feedhandler.sim.protocol import (
+    NS_PER_MS,
+    NS_PER_S,
+    NS_PER_US,
+    Answer,
+    Attempts,
+    Close,
+    Dialog,
+    Now,
+    Reply,
+    Request,
+    SlidingWindow,
+    Stream,
+    Weight,
+    decode_object,
+    to_json,
+)
+
+LONG_ZEROS = 20  # the 24 h numbers of a snapshot are printed with this many decimals
+ALL_TOPIC = "/market/ticker:all"
+DATA_TOPICS = ("/market/ticker", "/market/snapshot", "/spotMarket/level1")
+SILENT_TOPICS = (
+    "/spotMarket/level2Depth5",
+    "/spotMarket/level2Depth50",
+    "/market/level2",
+    "/market/match",
+    "/market/candles",
+)
+PRIVATE_TOPICS = (
+    "/account/balance",
+    "/spotMarket/tradeOrders",
+    "/spotMarket/tradeOrdersV2",
+    "/spotMarket/advancedOrders",
+)
+TOKENS = 10_000  # tokens remembered; the oldest is forgotten, as if it had expired
+_ODD = (
+    Listing(base="1INCH", quote="USDT", price=0.187_4),
+    Listing(base="1000PUP", quote="USDT", price=0.000_417),
+    Listing(base="FENNEW", quote="USDT", price=0.6142, renamed_from="FENOLD"),  # symbol FENOLD-USDT for ever
+    Listing(base="NEXUSD", quote="USDT", price=1.0007),
+    Listing(base="NEX", quote="USDT", price=0.0731),
+    Listing(base="MOONX", quote="USDT", price=0.000_001_23),
+    Listing(base="BTC", quote="IDR", price=1_384_000_000.0),
+    Listing(base="HALTED", quote="USDT", price=3.141, is_trading=False),
+    Listing(base="BROKEN", quote="BTC", price=0.000_021_4, is_trading=False),
+)
+_MARKETS = {"USDT": "USDS", "USDC": "USDS", "BTC": "BTC", "ETH": "ALTS"}
+
+
+class KucoinRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits and timers, as documented or reported; tests shorten them."""
+
+    welcome_after_s: float = 0.005  # long enough to notice a client that does not wait for it
+    ping_interval_s: float = 18.0
+    ping_timeout_s: float = 10.0
+    silence_s: float = 60.0
+    token_age_s: float = 86_400.0
+    max_age_s: float = 86_400.0
+    messages: int = 100
+    messages_period_s: float = 10.0
+    topics_per_message: int = 100
+    topics: int = 300
+    attempts_per_minute: int = 30  # from the limits page of 2025; a remark, as its enforcement is not known
+    weight_per_30_s: int = 2000
+
+
+class Kucoin:
+    """The exchange. `instruments` are most traded first."""
+
+    name = "kucoin"
+
+    def __init__(self, instruments: int, seed: int, rules: KucoinRules | None = None) -> None:
+        self.rules = rules or KucoinRules()
+        self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
+        self.ws_url = ""
+        self.rejected_symbols: set[str] = set()
+        self._random = random.Random(f"tokens {seed}")
+        self._tokens: dict[str, int] = {}  # token: when it was handed out
+        self._used_tokens: set[str] = set()
+        self._attempts = Attempts(self.rules.attempts_per_minute, 60.0)
+        self._weight = Weight(30.0)
+        self._by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
+        self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
+
+    def accept(self, request: Request, now: Now) -> Dialog | Answer:
+        if request.path not in ("", "/"):
+            return Answer(body=b"", status=404)
+        token = request.one("token") or ""
+        remarks = []
+        if not self._attempts.admit(request.remote, now.mono_ns):
+            remarks.append(f"more than {self.rules.attempts_per_minute} connections in a minute")
+        if token in self._used_tokens:
+            remarks.append("token used for a second connection")
+        if token in self._tokens:
+            self._used_tokens.add(token)
+        connect_id = request.one("connectId") or f"{self._random.getrandbits(48):012x}"
+        return KucoinDialog(self, connect_id, token, self.is_valid(token, now.mono_ns), ", ".join(remarks))
+
+    def is_valid(self, token: str, mono_ns: int) -> bool:
+        given_ns = self._tokens.get(token)
+        return given_ns is not None and mono_ns - given_ns < self.rules.token_age_s * NS_PER_S
+
+    def new_token(self, now: Now) -> str:
+        """Hand out a token with the characters that need care in a URL: + / =."""
+        body, seal = self._random.randbytes(48), self._random.randbytes(16)
+        token = f"{urlsafe_b64encode(body).decode()}.{b64encode(seal).decode()}"
+        self._tokens[token] = now.mono_ns
+        if len(self._tokens) > TOKENS:
+            oldest = next(iter(self._tokens))
+            del self._tokens[oldest]
+            self._used_tokens.discard(oldest)
+        return token
+
+    def stream(self, topic: str) -> Stream | None:
+        if topic == ALL_TOPIC:
+            return self._all_stream()
+        prefix, _, symbol = topic.partition(":")
+        instrument = self._by_symbol.get(symbol)
+        if instrument is None or not instrument.listing.is_trading:
+            return None
+        if prefix == "/spotMarket/level1":
+            return Stream(topic, instrument, _level1(instrument))
+        if prefix == "/market/ticker":
+            return Stream(topic, instrument, _ticker(instrument), at_most_every_ns=100 * NS_PER_MS)
+        if prefix == "/market/snapshot":
+            return Stream(topic, instrument, _snapshot(instrument), regular_every_ns=2 * NS_PER_S)
+        return None
+
+    def _all_stream(self) -> Stream:
+        trading = self._trading
+
+        def encode(variant: int, now: Now) -> bytes:
+            instrument = stream.instrument
+            head = b'{"topic":"/market/ticker:all","type":"message","subject":%s,' % to_json(
+                _symbol(instrument)
+            )
+            return head + _ticker_data(instrument, now)
+
+        def next_instrument(bits: int) -> Instrument:
+            return trading[(bits >> 20) % len(trading)]
+
+        stream = Stream(ALL_TOPIC, trading[0], encode, next_instrument=next_instrument)
+        stream.moves_quote = False  # each symbol's level1, where subscribed, is the one to announce changes
+        return stream
+
+    def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:
+        return None
+
+    def symbols_of(self, stream: Stream) -> str:
+        return _symbol(stream.instrument)
+
+    def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
+        headers = self._rate_headers(0, retry_after_s * 1000) | {"Retry-After": str(retry_after_s)}
+        return _error("429000", "Too Many Requests", status=status, headers=headers)
+
+    def _rate_headers(self, remaining: int, reset_ms: int) -> dict[str, str]:
+        return {
+            "gw-ratelimit-limit": str(self.rules.weight_per_30_s),
+            "gw-ratelimit-remaining": str(remaining),
+            "gw-ratelimit-reset": str(reset_ms),
+        }
+
+    def expire_tokens(self, now: Now) -> None:
+        self._tokens.clear()
+        self._used_tokens.clear()
+
+    def expired_token_error(self, dialog: Dialog) -> bytes | None:
+        return (
+            _socket_error(dialog.connect_id, 401, "token is expired")
+            if isinstance(dialog, KucoinDialog)
+            else None
+        )
+
+    def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
+        return None
+
+    def is_rejected(self, topic: str) -> bool:
+        return topic.partition(":")[2] in self.rejected_symbols
+
+    def rest(self, request: Request, now: Now) -> Answer:
+        path, symbol = request.path, None
+        if path.startswith("/api/v2/symbols/"):
+            path, symbol = "/api/v2/symbols/", unquote(path.rpartition("/")[2])
+        endpoint = _ENDPOINTS.get(path)
+        if endpoint is None:
+            return _error("404000", "Url Not Found", status=404)
+        method, weight, answer = endpoint
+        if request.method != method:
+            return _error("405000", "Method Not Allowed", status=405)
+        used = self._weight.use(request.remote, weight, now.mono_ns)
+        left_ms = int(self._weight.left_s(now.mono_ns) * 1000)
+        if used > self.rules.weight_per_30_s:
+            refusal = self.throttled(429, left_ms // 1000 + 1, now)
+            return msgspec.structs.replace(refusal, violation="request weight of the 30 s used up")
+        found = answer(self, request if symbol is None else _with_symbol(request, symbol), now)
+        headers = self._rate_headers(self.rules.weight_per_30_s - used, left_ms)
+        return msgspec.structs.replace(found, headers=headers)
+
+    def find(self, symbol: str | None) -> Instrument | None:
+        return self._by_symbol.get(symbol or "")
+
+
+class KucoinDialog:
+    """One session. It begins with the exchange's welcome; every topic counts once per symbol."""
+
+    def __init__(
+        self, exchange: Kucoin, connect_id: str, token: str, is_token_valid: bool, remark: str
+    ) -> None:
+        self._exchange = exchange
+        self._rules = exchange.rules
+        self.connect_id = connect_id
+        self._token = token
+        self._is_token_valid = is_token_valid
+        self._remark = remark
+        self.variant = 0
+        self.topics: dict[str, None] = {}
+        self._incoming = SlidingWindow(self._rules.messages, self._rules.messages_period_s)
+        self._is_welcomed = False
+        self._opened_ns = 0
+        self._pinged_ns = 0
+
+    def on_open(self, now: Now) -> Reply:
+        self._opened_ns = self._pinged_ns = now.mono_ns
+        if not self._is_token_valid:
+            text = _socket_error(self.connect_id, 401, "token is invalid")
+            return Reply(texts=[text], close=Close(1000, "Bye"), violation="token unknown or expired")
+        return Reply(remark=self._remark)
+
+    def on_text(self, text: str, now: Now) -> Reply:
+        reply = self._on_text(text, now)
+        if not self._is_welcomed:
+            reply.texts.insert(0, self._welcome())
+            reply.remark = reply.remark or "message before the welcome"
+        return reply
+
+    def _on_text(self, text: str, now: Now) -> Reply:
+        if not self._incoming.admit(now.mono_ns):
+            return self._refuse(None, 509, "exceed max permits per second")
+        message = decode_object(text)
+        if message is None:
+            return self._refuse(None, 400, "invalid message")
+        request_id = message.get("id")
+        kind = message.get("type")
+        if kind == "ping":
+            self._pinged_ns = now.mono_ns
+            return Reply(texts=[self._pong(request_id, now)])
+        if kind == "subscribe":
+            return self._on_subscribe(message, request_id)
+        if kind == "unsubscribe":
+            return self._on_unsubscribe(message, request_id)
+        return self._refuse(request_id, 415, "type is not supported")
+
+    def on_ping(self, payload: bytes, now: Now) -> Reply:
+        return Reply(pong=payload)  # answered, and no substitute for the JSON ping
+
+    def on_pong(self, payload: bytes, now: Now) -> Reply:
+        return Reply()
+
+    def on_tick(self, now: Now) -> Reply:
+        age_ns = now.mono_ns - self._opened_ns
+        if age_ns > self._rules.max_age_s * NS_PER_S:
+            return Reply(close=Close(1000, "Bye"))
+        if now.mono_ns - self._pinged_ns > self._rules.silence_s * NS_PER_S:
+            error = b'{"type":"error","code":400,"data":"ping timeout"}'
+            return Reply(texts=[error], close=Close(1000, "Bye"), violation="no JSON ping in time")
+        if not self._is_welcomed and age_ns >= self._rules.welcome_after_s * NS_PER_S:
+            return Reply(texts=[self._welcome()])
+        return Reply()
+
+    def _welcome(self) -> bytes:
+        self._is_welcomed = True
+        return to_json({"id": self.connect_id, "type": "welcome"})
+
+    def _pong(self, request_id: object, now: Now) -> bytes:
+        timestamp_us = now.unix_ns // NS_PER_US
+        return to_json(
+            {"id": _text_id(request_id, self.connect_id), "type": "pong", "timestamp": timestamp_us}
+        )
+
+    def _on_subscribe(self, message: dict[str, object], request_id: object) -> Reply:
+        topics = self._topics(message, request_id)
+        if isinstance(topics, Reply):
+            return topics
+        if len(topics) > self._rules.topics_per_message:
+            limit = self._rules.topics_per_message
+            return self._refuse(
+                request_id, 509, f"exceed max subscription count limitation of {limit} per time"
+            )
+        fresh = [topic for topic in topics if topic not in self.topics]
+        if len(self.topics) + len(fresh) > self._rules.topics:
+            limit = self._rules.topics
+            return self._refuse(
+                request_id, 509, f"exceed max subscription count limitation of {limit} per session"
+            )
+        if any(self._exchange.is_rejected(topic) for topic in topics):
+            return Reply(texts=[self._error(request_id, 404, f"topic {message['topic']} is not exist")])
+        self.topics.update(dict.fromkeys(fresh))
+        return Reply(texts=self._ack(message, request_id), subscribe=fresh)
+
+    def _on_unsubscribe(self, message: dict[str, object], request_id: object) -> Reply:
+        topics = self._topics(message, request_id)
+        if isinstance(topics, Reply):
+            return topics
+        known = [topic for topic in topics if topic in self.topics]
+        for topic in known:
+            self.topics.pop(topic, None)
+        return Reply(texts=self._ack(message, request_id), unsubscribe=known)
+
+    def _topics(self, message: dict[str, object], request_id: object) -> list[str] | Reply:
+        """Split "prefix:S1,S2" into one topic per symbol, or refuse it."""
+        topic = message.get("topic")
+        if not isinstance(topic, str) or not topic:
+            return self._refuse(request_id, 406, "topic is required")
+        prefix, colon, symbols = topic.partition(":")
+        if prefix in PRIVATE_TOPICS:
+            return self._refuse(request_id, 403, "login is required")
+        if prefix not in DATA_TOPICS + SILENT_TOPICS:
+            return self._refuse(request_id, 404, f"topic {topic} is not exist")
+        names = symbols.split(",")
+        if not colon or not all(names) or any(name != name.strip() for name in names):
+            return self._refuse(request_id, 400, "topic is invalid")
+        return [f"{prefix}:{name}" for name in dict.fromkeys(names)]
+
+    def _ack(self, message: dict[str, object], request_id: object) -> list[bytes]:
+        if message.get("response") not in (True, "true"):
+            return []
+        return [to_json({"id": _text_id(request_id, self.connect_id), "type": "ack"})]
+
+    def _refuse(self, request_id: object, code: int, text: str) -> Reply:
+        return Reply(texts=[self._error(request_id, code, text)], violation=f"{code} {text}")
+
+    def _error(self, request_id: object, code: int, text: str) -> bytes:
+        return _socket_error(_text_id(request_id, self.connect_id), code, text)
+
+
+def _text_id(request_id: object, connect_id: str) -> str:
+    """Print an id as the exchange does, also a number; what belongs to no request carries the session's."""
+    return str(request_id) if isinstance(request_id, (str, int)) else connect_id
+
+
+def _socket_error(request_id: str, code: int, text: str) -> bytes:
+    return to_json({"id": request_id, "type": "error", "code": code, "data": text})
+
+
+# Topics.
+
+_Encode = Callable[[int, Now], bytes]
+
+
+def _level1(instrument: Instrument) -> _Encode:
+    """Best bid and offer in flat arrays; the symbol is in the topic only."""
+    template = (
+        b'{"topic":"/spotMarket/level1:%s","type":"message","subject":"level1",'
+        b'"data":{"asks":["%%b","%%b"],"bids":["%%b","%%b"],"timestamp":%%d}}' % _symbol(instrument).encode()
+    )
+    price_decimals, size_decimals = instrument.price_decimals, instrument.size_decimals
+
+    def encode(variant: int, now: Now) -> bytes:
+        # hot: bench_sim
+        return template % (
+            trimmed(instrument.ask, price_decimals),
+            trimmed(instrument.ask_size, size_decimals),
+            trimmed(instrument.bid, price_decimals),
+            trimmed(instrument.bid_size, size_decimals),
+            now.unix_ns // NS_PER_MS,
+        )
+
+    return encode
+
+
+def _ticker(instrument: Instrument) -> _Encode:
+    head = (
+        b'{"topic":"/market/ticker:%s","type":"message","subject":"trade.ticker",'
+        % _symbol(instrument).encode()
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        return head + _ticker_data(instrument, now)
+
+    return encode
+
+
+def _ticker_data(each: Instrument, now: Now) -> bytes:
+    return (
+        b'"data":{"bestAsk":"%b","bestAskSize":"%b","bestBid":"%b","bestBidSize":"%b",'
+        b'"price":"%b","sequence":"%d","size":"%b","time":%d}}'
+    ) % (
+        _price(each, each.ask),
+        _size(each, each.ask_size),
+        _price(each, each.bid),
+        _size(each, each.bid_size),
+        _price(each, each.last),
+        each.update_id,
+        _size(each, each.last_size),
+        now.unix_ms,
+    )
+
+
+def _snapshot(instrument: Instrument) -> _Encode:
+    """Full 24 h ticker: JSON numbers, the derived ones with a long tail of zeros."""
+    symbol = _symbol(instrument)
+    listing = instrument.listing
+    head = (
+        b'{"topic":"/market/snapshot:%s","type":"message","subject":"trade.snapshot","data":'
+        % symbol.encode()
+    )
+    words = to_json(
+        {
+            "baseCurrency": listing.base,
+            "board": 1,
+            "makerCoefficient": 1.0,
+            "makerFeeRate": 0.001,
+            "marginTrade": instrument.index < 20,
+            "mark": 0,
+            "market": _market(instrument),
+            "markets": [_market(instrument)],
+            "quoteCurrency": listing.quote,
+            "siteTypes": ["global"],
+            "sort": 100,
+            "symbol": symbol,
+            "symbolCode": symbol,
+            "takerCoefficient": 1.0,
+            "takerFeeRate": 0.001,
+            "trading": listing.is_trading,
+        }
+    )[1:]
+
+    def encode(variant: int, now: Now) -> bytes:
+        each = instrument
+        window = _window(each)
+        numbers = (
+            b'{"askSize":%b,"averagePrice":%b,"bidSize":%b,"buy":%b,"close":%b,"datetime":%d,"lastTradedPrice":%b,'
+            b'"marketChange1h":{%b},"marketChange4h":{%b},"marketChange24h":{%b},"sell":%b,%b,'
+        ) % (
+            _size(each, each.ask_size),
+            _average(each),
+            _size(each, each.bid_size),
+            _price(each, each.bid),
+            _price(each, each.last),
+            now.unix_ms,
+            _price(each, each.last),
+            window,
+            window,
+            window,
+            _price(each, each.ask),
+            window,
+        )
+        return b'%b{"sequence":"%d","data":%b%b}}' % (head, each.update_id, numbers, words)
+
+    return encode
+
+
+def _window(each: Instrument) -> bytes:
+    """The statistics of a period; the walk has only one, so that of 1 h and 4 h is the same."""
+    return (b'"changePrice":%b,"changeRate":%b,"high":%b,"low":%b,"open":%b,"vol":%b,"volValue":%b') % (
+        _long_price(each, each.last - each.open),
+        _rate(each),
+        _long_price(each, each.high),
+        _long_price(each, each.low),
+        _long_price(each, each.open),
+        padded(each.base_volume, each.size_decimals, LONG_ZEROS),
+        padded(each.quote_volume, each.price_decimals + each.size_decimals, LONG_ZEROS),
+    )
+
+
+def _symbol(instrument: Instrument) -> str:
+    """Permanent: a rename changes name and base currency only."""
+    listing = instrument.listing
+    return f"{listing.renamed_from or listing.base}-{listing.quote}"
+
+
+def _name(instrument: Instrument) -> str:
+    return f"{instrument.listing.base}-{instrument.listing.quote}"
+
+
+def _market(instrument: Instrument) -> str:
+    return _MARKETS.get(instrument.listing.quote, "FIAT")
+
+
+def _price(instrument: Instrument, ticks: int) -> bytes:
+    return trimmed(ticks, instrument.price_decimals)
+
+
+def _long_price(instrument: Instrument, ticks: int) -> bytes:
+    return padded(ticks, instrument.price_decimals, LONG_ZEROS)
+
+
+def _size(instrument: Instrument, lots: int) -> bytes:
+    return trimmed(lots, instrument.size_decimals)
+
+
+def _rate(each: Instrument) -> bytes:
+    return padded(round((each.last - each.open) * 10_000 / each.open), 4, 4)
+
+
+def _average(each: Instrument) -> bytes:
+    return trimmed(each.quote_volume * 10**8 // (each.base_volume * 10**each.price_decimals), 8)
+
+
+# REST.
+
+
+def _ok(data: object) -> Answer:
+    return Answer(body=to_json({"code": "200000", "data": data}))
+
+
+def _error(code: str, text: str, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(body=to_json({"code": code, "msg": text}), status=status, headers=headers or {})
+
+
+def _with_symbol(request: Request, symbol: str) -> Request:
+    return msgspec.structs.replace(request, query=[("symbol", symbol)])
+
+
+def _bullet(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    server = {
+        "endpoint": exchange.ws_url.rstrip("/") + "/",
+        "encrypt": exchange.ws_url.startswith("wss"),
+        "protocol": "websocket",
+        "pingInterval": int(exchange.rules.ping_interval_s * 1000),
+        "pingTimeout": int(exchange.rules.ping_timeout_s * 1000),
+    }
+    return _ok({"token": exchange.new_token(now), "instanceServers": [server]})
+
+
+def _timestamp(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    return _ok(now.unix_ms)
+
+
+def _status(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    return _ok({"status": "open", "msg": ""})
+
+
+def _symbols(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    market = request.one("market")
+    chosen = [each for each in exchange.instruments if market is None or _market(each) == market]
+    return _ok([_symbol_info(each) for each in chosen])
+
+
+def _one_symbol(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    instrument = exchange.find(request.one("symbol"))
+    return _not_found() if instrument is None else _ok(_symbol_info(instrument))
+
+
+def _not_found() -> Answer:
+    return _error("900001", "symbol not exists")
+
+
+def _symbol_info(each: Instrument) -> dict[str, object]:
+    return {
+        "symbol": _symbol(each),
+        "name": _name(each),
+        "baseCurrency": each.listing.base,
+        "quoteCurrency": each.listing.quote,
+        "feeCurrency": each.listing.quote,
+        "market": _market(each),
+        "baseMinSize": _size(each, 10).decode(),
+        "quoteMinSize": "0.1",
+        "baseMaxSize": "10000000000",
+        "quoteMaxSize": "99999999",
+        "baseIncrement": _size(each, 1).decode(),
+        "quoteIncrement": "0.000001",
+        "priceIncrement": _price(each, 1).decode(),
+        "priceLimitRate": "0.1",
+        "minFunds": "0.1",
+        "isMarginEnabled": each.index < 20,
+        "enableTrading": each.listing.is_trading,
+        "feeCategory": 1,
+        "makerFeeCoefficient": "1.00",
+        "takerFeeCoefficient": "1.00",
+        "st": False,
+        "callauctionIsEnabled": False,
+        "callauctionPriceFloor": None,
+        "callauctionPriceCeiling": None,
+        "callauctionFirstStageStartTime": None,
+        "callauctionSecondStageStartTime": None,
+        "callauctionThirdStageStartTime": None,
+        "tradingStartTime": None,
+    }
+
+
+def _statistics(each: Instrument) -> dict[str, object]:
+    return {
+        "buy": _price(each, each.bid).decode(),
+        "sell": _price(each, each.ask).decode(),
+        "changeRate": _rate(each).decode(),
+        "changePrice": _price(each, each.last - each.open).decode(),
+        "high": _price(each, each.high).decode(),
+        "low": _price(each, each.low).decode(),
+        "vol": _size(each, each.base_volume).decode(),
+        "volValue": trimmed(each.quote_volume, each.price_decimals + each.size_decimals).decode(),
+        "last": _price(each, each.last).decode(),
+        "averagePrice": _average(each).decode(),
+        "takerFeeRate": "0.001",
+        "makerFeeRate": "0.001",
+        "takerCoefficient": "1",
+        "makerCoefficient": "1",
+    }
+
+
+def _all_tickers(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    rows = [
+        {
+            "symbol": _symbol(each),
+            "symbolName": _name(each),
+            **_statistics(each),
+            "bestBidSize": _size(each, each.bid_size).decode(),
+            "bestAskSize": _size(each, each.ask_size).decode(),
+        }
+        for each in exchange.instruments
+    ]
+    return _ok({"time": now.unix_ms, "ticker": rows})
+
+
+def _stats(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    instrument = exchange.find(request.one("symbol"))
+    if instrument is None:
+        return _not_found()
+    return _ok({"time": now.unix_ms, "symbol": _symbol(instrument), **_statistics(instrument)})
+
+
+def _best_quote(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    each = exchange.find(request.one("symbol"))
+    if each is None:
+        return _not_found()
+    return _ok(
+        {
+            "time": now.unix_ms,
+            "sequence": str(each.update_id),
+            "price": _price(each, each.last).decode(),
+            "size": _size(each, each.last_size).decode(),
+            "bestBid": _price(each, each.bid).decode(),
+            "bestBidSize": _size(each, each.bid_size).decode(),
+            "bestAsk": _price(each, each.ask).decode(),
+            "bestAskSize": _size(each, each.ask_size).decode(),
+        }
+    )
+
+
+def _currencies(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    codes = dict.fromkeys(
+        code for each in exchange.instruments for code in (each.listing.base, each.listing.quote)
+    )
+    return _ok([_currency(code) for code in codes])
+
+
+def _currency(code: str) -> dict[str, object]:
+    return {
+        "currency": code,
+        "name": code,
+        "fullName": code,
+        "precision": 8,
+        "confirms": None,
+        "contractAddress": None,
+        "isMarginEnabled": False,
+        "isDebitEnabled": False,
+        "chains": [],
+    }
+
+
+_Endpoint = tuple[str, int, Callable[[Kucoin, Request, Now], Answer]]
+_ENDPOINTS: dict[str, _Endpoint] = {
+    "/api/v1/bullet-public": ("POST", 10, _bullet),
+    "/api/v1/timestamp": ("GET", 3, _timestamp),
+    "/api/v1/status": ("GET", 3, _status),
+    "/api/v2/symbols": ("GET", 4, _symbols),
+    "/api/v2/symbols/": ("GET", 4, _one_symbol),
+    "/api/v1/market/allTickers": ("GET", 15, _all_tickers),
+    "/api/v1/market/stats": ("GET", 15, _stats),
+    "/api/v1/market/orderbook/level1": ("GET", 2, _best_quote),
+    "/api/v3/currencies": ("GET", 3, _currencies),
+}

@@ -1,0 +1,266 @@
+"""What the simulated exchanges have in common: shapes and small tools, no fact about any of them.
+
+Pure: times come as arguments, decisions leave as values. `Exchange` answers REST and handshakes,
+`Dialog` is one WebSocket connection seen from the exchange's side, `Reply` is what it decided.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from feedhandler.sim.market import Instrument
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
+
+
+class Now(NamedTuple):
+    """One reading of both clocks. `unix_ns` is what the exchange believes: a fault may shift it."""
+
+    mono_ns: int
+    unix_ns: int
+
+    @property
+    def unix_ms(self) -> int:
+        return self.unix_ns // NS_PER_MS
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request, REST or the start of a WebSocket."""
+
+    method: str
+    path: str  # as decoded by the server, without the query
+    query: list[tuple[str, str]] = []  # in order, decoded; a name may come twice
+    headers: Mapping[str, str] = {}  # case-insensitive in the shell
+    remote: str = ""  # the client's address: limits are per IP
+
+    def one(self, name: str) -> str | None:
+        return next((value for key, value in self.query if key == name), None)
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP answer."""
+
+    body: bytes
+    status: int = 200
+    headers: dict[str, str] = {}
+    content_type: str = "application/json"
+    violation: str = ""
+
+
+class Close(msgspec.Struct, frozen=True):
+    """End the connection; code 0 drops it without a close frame, which a client reports as 1006."""
+
+    code: int
+    reason: str = ""
+
+
+class Reply(msgspec.Struct, kw_only=True):
+    """What a connection answers, in the order of the fields."""
+
+    texts: list[bytes] = []  # payloads of text frames
+    ping: bytes | None = None
+    pong: bytes | None = None
+    unsubscribe: list[str] = []
+    subscribe: list[str] = []  # topics accepted just now; snapshots, if any, follow the texts
+    close: Close | None = None
+    violation: str = ""  # a rule that the client broke
+    remark: str = ""  # against the exchange's advice, and tolerated by it
+
+
+class Stream:
+    """One topic that carries data, and who hears it.
+
+    `encode(variant, now)` prints the instrument as it stands; `variant` is the dialog's: an exchange that
+    has only one form uses 0. A stream is `regular` (its own clock) or takes its share of the market rate.
+    """
+
+    __slots__ = (
+        "at_most_every_ns",
+        "audiences",
+        "encode",
+        "instrument",
+        "is_heard",
+        "is_muted",
+        "is_trade",
+        "last_mono_ns",
+        "last_payloads",
+        "moves_quote",
+        "next_instrument",
+        "rank",
+        "regular_every_ns",
+        "repeat_every_ns",
+        "topic",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        instrument: Instrument,
+        encode: Callable[[int, Now], bytes],
+        *,
+        regular_every_ns: int = 0,
+        at_most_every_ns: int = 0,
+        repeat_every_ns: int = 0,
+        is_trade: bool = False,
+        next_instrument: Callable[[int], Instrument] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.instrument = instrument
+        self.encode = encode
+        self.regular_every_ns = regular_every_ns  # 0: real time
+        self.at_most_every_ns = at_most_every_ns  # 0: no limit of its own
+        self.repeat_every_ns = repeat_every_ns  # the same payload again after this much silence; 0: never
+        self.is_trade = is_trade
+        self.moves_quote = not (regular_every_ns or at_most_every_ns or is_trade)
+        self.next_instrument = next_instrument  # for a topic that carries many: picks one by random bits
+        self.rank = -1 if next_instrument else instrument.index
+        self.audiences: dict[int, list[Outbox]] = {}
+        self.is_heard = False
+        self.is_muted = False
+        self.last_mono_ns = 0
+        self.last_payloads: dict[int, bytes] = {}
+
+
+class Outbox:
+    """Frames that wait for the end of the tick, for one connection."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+
+class Dialog(Protocol):
+    """One connection, as the exchange sees it. Every call may decide to end it."""
+
+    topics: dict[str, None]  # subscribed, oldest first
+    variant: int
+
+    def on_open(self, now: Now) -> Reply: ...
+
+    def on_text(self, text: str, now: Now) -> Reply: ...
+
+    def on_ping(self, payload: bytes, now: Now) -> Reply: ...
+
+    def on_pong(self, payload: bytes, now: Now) -> Reply: ...
+
+    def on_tick(self, now: Now) -> Reply:
+        """Called a few times a second: pings and deadlines."""
+        ...
+
+
+class Exchange(Protocol):
+    """One simulated exchange: everything but sockets, clocks and the market's rate."""
+
+    name: str
+    instruments: list[Instrument]
+    ws_url: str  # where its socket really is, known once bound
+    rejected_symbols: set[str]  # a fault: refuse these
+
+    def accept(self, request: Request, now: Now) -> Dialog | Answer:
+        """Answer a WebSocket handshake: a dialog, or why not."""
+        ...
+
+    def stream(self, topic: str) -> Stream | None:
+        """Make the stream of an accepted topic; None: acknowledged, and silent for ever."""
+        ...
+
+    def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:
+        """Print what a new subscriber gets at once, if this exchange does that."""
+        ...
+
+    def symbols_of(self, stream: Stream) -> str:
+        """Name the symbol that a stream carries, as clients spell it."""
+        ...
+
+    def rest(self, request: Request, now: Now) -> Answer: ...
+
+    def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
+        """Print the exchange's refusal of a REST call, whatever was asked."""
+        ...
+
+    def expire_tokens(self, now: Now) -> None:
+        """Forget every token handed out; nothing where there are none."""
+        ...
+
+    def expired_token_error(self, dialog: Dialog) -> bytes | None: ...
+
+    def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
+        """Print the notice that precedes a restart; None if this exchange gives none."""
+        ...
+
+
+class SlidingWindow:
+    """At most `limit` events in any `period_ns`; remembers no more than that many."""
+
+    def __init__(self, limit: int, period_s: float) -> None:
+        self._times: deque[int] = deque(maxlen=limit)
+        self._limit = limit
+        self._period_ns = int(period_s * NS_PER_S)
+
+    def admit(self, mono_ns: int) -> bool:
+        """Count one event; False if it is one too many. A refused one counts as well."""
+        times = self._times
+        is_full = len(times) == self._limit and mono_ns - times[0] < self._period_ns
+        times.append(mono_ns)
+        return not is_full
+
+
+class Attempts:
+    """Connection attempts per client address, for a bounded number of addresses."""
+
+    ADDRESSES = 1024
+
+    def __init__(self, limit: int, period_s: float) -> None:
+        self._limit = limit
+        self._period_s = period_s
+        self._windows: dict[str, SlidingWindow] = {}
+
+    def admit(self, remote: str, mono_ns: int) -> bool:
+        window = self._windows.pop(remote, None) or SlidingWindow(self._limit, self._period_s)
+        self._windows[remote] = window  # moved to the end: the first is the longest unused
+        if len(self._windows) > self.ADDRESSES:
+            del self._windows[next(iter(self._windows))]
+        return window.admit(mono_ns)
+
+
+class Weight:
+    """Request weight used per client address in the running fixed window."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_ns = int(period_s * NS_PER_S)
+        self._used: dict[str, int] = {}
+        self._window = -1
+
+    def use(self, remote: str, weight: int, mono_ns: int) -> int:
+        """Add `weight`; returns what the address has used since the window began."""
+        window = mono_ns // self._period_ns
+        if window != self._window:
+            self._window = window
+            self._used.clear()
+        used = self._used.get(remote, 0) + weight
+        if len(self._used) < Attempts.ADDRESSES or remote in self._used:
+            self._used[remote] = used
+        return used
+
+    def left_s(self, mono_ns: int) -> float:
+        """How long the window still runs."""
+        return (self._period_ns - mono_ns % self._period_ns) / NS_PER_S
+
+
+def decode_object(text: str | bytes) -> dict[str, object] | None:
+    """Decode a JSON object; None for anything else."""
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def to_json(value: object) -> bytes:
+    """Print JSON in our field order; for all but market data, which uses templates."""
+    return msgspec.json.encode(value)

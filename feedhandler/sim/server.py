@@ -1,0 +1,668 @@
+"""The shell of the simulated exchanges: sockets, clock, tasks, HTTP. It decides nothing about a protocol.
+
+One listener serves REST, WebSocket and the simulator's own pages:
+
+    GET  /_sim/state     connections, subscriptions, counters, lateness, violations, faults
+    POST /_sim/faults    see faults.py
+
+Handshakes and incoming frames are aiohttp's; market data is framed here and leaves in one write per
+connection and tick, past aiohttp, on the same transport.
+
+Budget: a connection may hold WRITE_LIMIT of unread data before it is dropped, and one tick adds at most
+`broadcast.CATCH_UP_S` worth of messages; all that is kept for `/_sim/state` sits in bounded deques.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from feedhandler.sim import faults, frames
+from feedhandler.sim.binance import Binance, BinanceRules
+from feedhandler.sim.broadcast import LATE_FRAMES, Broadcast
+from feedhandler.sim.bybit import Bybit, BybitRules
+from feedhandler.sim.faults import FaultError, fault_kinds
+from feedhandler.sim.kucoin import Kucoin, KucoinRules
+from feedhandler.sim.protocol import (
+    NS_PER_MS,
+    NS_PER_S,
+    Answer,
+    Close,
+    Dialog,
+    Exchange,
+    Now,
+    Outbox,
+    Reply,
+    Request,
+)
+
+__all__ = ["EXCHANGES", "SimServer", "SimSettings", "fault_kinds", "serve"]
+
+EXCHANGES: tuple[str, ...] = ("binance", "kucoin", "bybit")
+WRITE_LIMIT = 16 * 1024 * 1024  # bytes that a client leaves unread before it is cut off
+MESSAGE_LIMIT = 64 * 1024  # incoming, larger ones end the connection with 1009
+BODY_LIMIT = 64 * 1024
+TICK_S = 0.001  # shortest pause between two writes to a connection: the resolution of the loop's timers
+HOUSEKEEPING_S = 0.02  # deadlines of dialogs and faults are looked at this often
+KEPT_VIOLATIONS = 100
+CLOSE_WITHIN_S = 1.0  # a client that does not answer a close frame is dropped after this
+_LINGER_0 = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST and drops what is buffered
+
+log = logging.getLogger(__name__)
+
+Rules = BinanceRules | KucoinRules | BybitRules
+
+
+class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the market of one exchange looks like."""
+
+    messages_per_s: float = 1000.0  # per exchange, 1 .. 50_000
+    instruments: int = 300  # per exchange, at most 5000
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.messages_per_s <= 50_000:
+            raise ValueError(f"messages_per_s must be from 1 to 50000, not {self.messages_per_s}")
+        if not 1 <= self.instruments <= 5000:
+            raise ValueError(f"instruments must be from 1 to 5000, not {self.instruments}")
+
+
+def make_exchange(name: str, settings: SimSettings, rules: Rules | None = None) -> Exchange:
+    """Make one exchange, pure. Raises ValueError for a name that is not in EXCHANGES, or another's rules."""
+    if name == "binance" and isinstance(rules, BinanceRules | None):
+        return Binance(settings.instruments, settings.seed, rules)
+    if name == "kucoin" and isinstance(rules, KucoinRules | None):
+        return Kucoin(settings.instruments, settings.seed, rules)
+    if name == "bybit" and isinstance(rules, BybitRules | None):
+        return Bybit(settings.instruments, settings.seed, rules)
+    raise ValueError(
+        f"no simulated exchange {name!r} with {type(rules).__name__}; choose from {', '.join(EXCHANGES)}"
+    )
+
+
+async def serve(servers: Sequence["SimServer"], stop: asyncio.Event) -> None:
+    """Run the servers until `stop` is set. Raises OSError if one cannot bind, after closing the others."""
+    try:
+        for server in servers:
+            await server.start()
+        await stop.wait()
+    finally:
+        await asyncio.gather(*(server.close() for server in servers))
+
+
+class Connection:
+    """One WebSocket: its dialog, its outbox, its transport."""
+
+    def __init__(self, number: int, dialog: Dialog, request: web.Request, now: Now) -> None:
+        assert request.transport is not None
+        self.number = number
+        self.dialog = dialog
+        self.outbox = Outbox()
+        self.ws = web.WebSocketResponse(
+            autoping=False,
+            autoclose=False,
+            compress=False,
+            timeout=CLOSE_WITHIN_S,
+            max_msg_size=MESSAGE_LIMIT,
+        )
+        self.transport = request.transport
+        self.remote = request.remote or ""
+        self.path = request.path_qs
+        self.opened = now
+        self.is_closing = False
+        self.sent = 0
+        self.sent_size = 0
+        self.received = 0
+        self.silent_topics: set[str] = set()  # acknowledged, and nothing follows
+        self._pieces: deque[bytes] = deque()  # while cut at random: what waits for the loop's next turn
+
+    def write(self, data: bytes) -> None:
+        if self.is_closing or self.transport.is_closing():
+            return
+        if self._pieces:
+            self._pieces.append(data)
+        else:
+            self.transport.write(data)
+        self.sent_size += len(data)
+
+    def write_in_pieces(self, data: bytes, rng: random.Random) -> None:
+        """Hand the bytes over in pieces, one per turn of the loop, so that they leave in several segments."""
+        is_idle = not self._pieces
+        self._pieces.extend(frames.cut_anywhere(data, rng))
+        self.sent_size += len(data)
+        if is_idle:
+            self._write_piece()
+
+    def _write_piece(self) -> None:
+        if self._pieces and not self.transport.is_closing():
+            self.transport.write(self._pieces.popleft())
+            asyncio.get_running_loop().call_soon(self._write_piece)
+
+    @property
+    def unread_size(self) -> int:
+        return self.transport.get_write_buffer_size() + sum(map(len, self._pieces))
+
+    def abort(self) -> None:
+        """Drop the connection without a close frame."""
+        self.is_closing = True
+        self.transport.abort()
+
+    def reset(self) -> None:
+        """Drop the connection with a TCP reset."""
+        _linger_0(self.transport)
+        self.abort()
+
+
+class SimServer:
+    """One simulated exchange on its port, or two ports if the URLs differ."""
+
+    def __init__(
+        self, exchange: str, settings: SimSettings, *, ws_url: str, rest_url: str, rules: Rules | None = None
+    ) -> None:
+        self.ws_url = ws_url
+        self.rest_url = rest_url
+        self._settings = settings
+        self._exchange = make_exchange(exchange, settings, rules)
+        self._broadcast = Broadcast(settings.messages_per_s, settings.seed)
+        self._random = random.Random(f"faults {settings.seed}")
+        self._active = faults.Active()
+        self._connections: dict[int, Connection] = {}
+        self._by_outbox: dict[
+            int, Connection
+        ] = {}  # by id(outbox): outboxes live as long as their connection
+        self._opened = 0
+        self._slow = 0
+        self._violation_count = 0
+        self._violations: deque[dict[str, object]] = deque(maxlen=KEPT_VIOLATIONS)
+        self._remark_count = 0
+        self._remarks: deque[dict[str, object]] = deque(maxlen=KEPT_VIOLATIONS)
+        self._closed_sent = 0  # messages of connections that are gone
+        self._shutdown_mono_ns = 0
+        self._started_mono_ns = 0
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runner: web.AppRunner | None = None
+
+    # Life.
+
+    async def start(self) -> None:
+        """Bind and begin. Raises OSError if a port is taken; nothing is left open then."""
+        app = web.Application(client_max_size=BODY_LIMIT)
+        app.router.add_route("*", "/{path:.*}", self._on_request)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_WITHIN_S)
+        await runner.setup()
+        self._runner = runner
+        try:
+            await self._listen(runner)
+        except BaseException:
+            await runner.cleanup()
+            self._runner = None
+            raise
+        self._exchange.ws_url = self.ws_url
+        self._started_mono_ns = time.monotonic_ns()
+        self._spawn(self._pump(), "pump")
+        self._spawn(self._keep_house(), "housekeeping")
+        log.info("simulated %s: %s %s", self._exchange.name, self.ws_url, self.rest_url)
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        is_one = urlsplit(self.ws_url).netloc == urlsplit(self.rest_url).netloc
+        self.ws_url = await _listen(runner, self.ws_url)
+        bound = urlsplit(self.ws_url).netloc
+        if is_one:
+            self.rest_url = urlsplit(self.rest_url)._replace(netloc=bound).geturl()
+        else:
+            self.rest_url = await _listen(runner, self.rest_url)
+
+    async def close(self) -> None:
+        """Close connections with 1001, then the listeners; within CLOSE_WITHIN_S and a moment."""
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        for site in list(runner.sites):
+            await site.stop()
+        for connection in list(self._connections.values()):
+            self._close(connection, Close(1001, "going away"))
+        own = {task for task in self._tasks if task.get_name() in ("pump", "housekeeping")}
+        for task in own:
+            task.cancel()
+        await asyncio.wait(self._tasks | own, timeout=CLOSE_WITHIN_S)
+        for connection in list(self._connections.values()):
+            connection.abort()
+        await runner.cleanup()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        log.info("simulated %s: closed", self._exchange.name)
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error(
+                "simulated %s: %s failed", self._exchange.name, task.get_name(), exc_info=task.exception()
+            )
+
+    def _now(self) -> Now:
+        clock = self._active.get("clock") if self._active else None
+        offset_s = clock.offset_s if isinstance(clock, faults.Clock) else 0.0
+        return Now(time.monotonic_ns(), time.time_ns() + int(offset_s * NS_PER_S))
+
+    # Market data.
+
+    async def _pump(self) -> None:
+        dirty: list[Outbox] = []
+        while True:
+            now = self._now()
+            if self._is_quiet():
+                self._broadcast.pause(now.mono_ns)
+            else:
+                self._broadcast.run(now, dirty)
+                self._flush(dirty)
+            due_ns = self._broadcast.next_due_ns(now.mono_ns)
+            pause_s = max(TICK_S, (due_ns - time.monotonic_ns()) / NS_PER_S)
+            if pause_s < 0.1:
+                await asyncio.sleep(pause_s)
+            else:
+                await self._wait(pause_s)
+
+    async def _wait(self, seconds: float) -> None:
+        """Sleep, and wake early when a subscription changes what is due."""
+        self._wake.clear()
+        handle = asyncio.get_running_loop().call_later(seconds, self._wake.set)
+        await self._wake.wait()
+        handle.cancel()
+
+    def _is_quiet(self) -> bool:
+        return bool(self._active) and (self._active.get("stall") or self._active.get("mute")) is not None
+
+    def _flush(self, dirty: list[Outbox]) -> None:
+        # hot: bench_sim, once per connection and tick
+        is_cut = bool(self._active) and self._active.get("fragment") is not None
+        for outbox in dirty:
+            connection = self._by_outbox.get(id(outbox))
+            waiting = outbox.frames
+            if connection is None:
+                waiting.clear()
+                continue
+            connection.sent += len(waiting)
+            if is_cut:
+                cut = [frames.fragmented(frame, self._random) for frame in waiting]
+                connection.write_in_pieces(b"".join(cut), self._random)
+            else:
+                connection.write(b"".join(waiting))
+            waiting.clear()
+            if connection.unread_size > WRITE_LIMIT:
+                self._slow += 1
+                log.warning(
+                    "simulated %s: connection %d does not read", self._exchange.name, connection.number
+                )
+                connection.abort()
+        dirty.clear()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            now = self._now()
+            if self._active and self._active.expire(now.mono_ns):
+                self._apply_symbol_faults()
+            for connection in list(self._connections.values()):
+                if not connection.is_closing:
+                    self._apply(connection, connection.dialog.on_tick(now), now)
+            if self._shutdown_mono_ns and now.mono_ns >= self._shutdown_mono_ns:
+                self._shutdown_mono_ns = 0
+                self._close_all(Close(1001, "server shutdown"), None)
+
+    # Requests.
+
+    async def _on_request(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/_sim/state" and request.method == "GET":
+            return _json(self.state())
+        if request.path == "/_sim/faults":
+            return await self._on_fault(request)
+        refusal = self._active.get("refuse") if self._active else None
+        if isinstance(refusal, faults.Refuse):
+            return _refused(request, refusal)
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._on_socket(request)
+        return self._on_rest(request)
+
+    def _on_rest(self, request: web.Request) -> web.Response:
+        now = self._now()
+        broken = self._active.get("http_status") if self._active else None
+        if isinstance(broken, faults.HttpStatus):
+            return _response(self._exchange.throttled(broken.status, broken.retry_after, now))
+        answer = self._exchange.rest(_request(request), now)
+        if answer.violation:
+            self._note_violation(0, answer.violation)
+        return _response(answer)
+
+    async def _on_socket(self, request: web.Request) -> web.StreamResponse:
+        now = self._now()
+        dialog = self._exchange.accept(_request(request), now)
+        if isinstance(dialog, Answer):
+            if dialog.violation:
+                self._note_violation(0, dialog.violation)
+            return _response(dialog)
+        self._opened += 1
+        connection = Connection(self._opened, dialog, request, now)
+        await connection.ws.prepare(request)
+        self._connections[connection.number] = connection
+        self._by_outbox[id(connection.outbox)] = connection
+        log.info("simulated %s: connection %d opened", self._exchange.name, connection.number)
+        try:
+            self._apply(connection, dialog.on_open(now), now)
+            await self._read(connection)
+        finally:
+            self._forget(connection)
+        return connection.ws
+
+    async def _read(self, connection: Connection) -> None:
+        """Hand what arrives to the dialog, until either side ends it."""
+        dialog = connection.dialog
+        while True:
+            message = await connection.ws.receive()
+            now = self._now()
+            connection.received += 1
+            if message.type is WSMsgType.TEXT:
+                self._apply(connection, dialog.on_text(message.data, now), now)
+            elif message.type is WSMsgType.BINARY:
+                self._apply(connection, dialog.on_text(message.data.decode(errors="replace"), now), now)
+            elif message.type is WSMsgType.PING:
+                self._apply(connection, dialog.on_ping(bytes(message.data), now), now)
+            elif message.type is WSMsgType.PONG:
+                self._apply(connection, dialog.on_pong(bytes(message.data), now), now)
+            else:
+                return
+
+    def _forget(self, connection: Connection) -> None:
+        connection.is_closing = True
+        for topic in list(connection.dialog.topics):
+            self._broadcast.remove(topic, connection.outbox)
+        self._connections.pop(connection.number, None)
+        self._by_outbox.pop(id(connection.outbox), None)
+        self._closed_sent += connection.sent
+        log.info("simulated %s: connection %d gone", self._exchange.name, connection.number)
+
+    def _apply(self, connection: Connection, reply: Reply, now: Now) -> None:
+        """Do what the dialog decided."""
+        if reply.violation:
+            self._note_violation(connection.number, reply.violation)
+        if reply.remark:
+            self._remark_count += 1
+            self._remarks.append(_entry(connection.number, reply.remark))
+        stall = self._active.get("stall") if self._active else None
+        is_stalled = isinstance(stall, faults.Stall)
+        if not is_stalled:
+            for text in reply.texts:
+                self._send_text(connection, text)
+        if not is_stalled or (isinstance(stall, faults.Stall) and stall.answer_pings):
+            if reply.ping is not None:
+                connection.write(frames.frame(frames.PING, reply.ping))
+            if reply.pong is not None:
+                connection.write(frames.frame(frames.PONG, reply.pong))
+        for topic in reply.unsubscribe:
+            self._broadcast.remove(topic, connection.outbox)
+        if reply.subscribe:
+            self._subscribe(connection, reply.subscribe, now)
+        if reply.close is not None:
+            self._close(connection, reply.close)
+
+    def _send_text(self, connection: Connection, text: bytes) -> None:
+        frame = frames.text(text)
+        if self._active and self._active.get("fragment") is not None:
+            connection.write_in_pieces(frames.fragmented(frame, self._random), self._random)
+        else:
+            connection.write(frame)
+
+    def _subscribe(self, connection: Connection, topics: list[str], now: Now) -> None:
+        is_silent = bool(self._active) and self._active.get("ack_without_data") is not None
+        snapshots: list[bytes] = []
+        for topic in topics:
+            stream = None if is_silent else self._broadcast.find(topic) or self._exchange.stream(topic)
+            if stream is None:
+                connection.silent_topics.add(topic)
+                continue
+            connection.silent_topics.discard(topic)
+            stream.is_muted = self._exchange.symbols_of(stream) in self._active.symbols("mute_symbol")
+            variant = connection.dialog.variant
+            snapshot = self._exchange.snapshot(stream, variant, now)
+            if snapshot is not None and not self._is_quiet() and not stream.is_muted:
+                snapshots.append(frames.text(snapshot))
+            self._broadcast.add(stream, variant, connection.outbox, now.mono_ns)
+        if snapshots:
+            connection.sent += len(snapshots)
+            connection.write(b"".join(snapshots))
+        self._wake.set()
+
+    def _close(self, connection: Connection, close: Close) -> None:
+        if connection.is_closing:
+            return
+        connection.is_closing = True
+        if close.code == 0:
+            connection.abort()
+            return
+        self._spawn(self._close_socket(connection, close), "close")
+
+    async def _close_socket(self, connection: Connection, close: Close) -> None:
+        try:
+            await connection.ws.close(code=close.code, message=close.reason.encode(), drain=False)
+        except (ConnectionError, RuntimeError):
+            connection.abort()  # gone already
+
+    def _close_all(self, close: Close, number: int | None) -> None:
+        for connection in self._chosen(number):
+            self._close(connection, close)
+
+    def _chosen(self, number: int | None) -> list[Connection]:
+        if number is None:
+            return list(self._connections.values())
+        if number not in self._connections:
+            numbers = ", ".join(map(str, self._connections)) or "none"
+            raise FaultError(f"no connection {number}; open: {numbers}")
+        return [self._connections[number]]
+
+    # Faults.
+
+    async def _on_fault(self, request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return _json(fault_kinds())
+        if request.method != "POST":
+            return _json({"error": "POST a fault, or GET the list of them"}, status=405)
+        try:
+            fault = faults.parse(await request.read(), self._exchange.name)
+            self._start_fault(fault)
+        except FaultError as error:
+            return _json({"error": str(error)}, status=400)
+        log.warning("simulated %s: fault %s", self._exchange.name, fault)
+        return _json({"ok": True, "faults": self._active.describe(time.monotonic_ns())})
+
+    def _start_fault(self, fault: faults.Fault) -> None:
+        """Carry out a fault. Raises FaultError if what it names does not exist here."""
+        now = self._now()
+        match fault:
+            case faults.Clear():
+                self._clear_faults()
+            case faults.Rate():
+                self._broadcast.set_rate(fault.messages_per_s)
+            case faults.CloseAll():
+                self._close_all(Close(fault.code, fault.reason), fault.connection)
+            case faults.Rst():
+                for connection in self._chosen(fault.connection):
+                    connection.reset()
+            case faults.Garbage():
+                for connection in self._chosen(fault.connection):
+                    connection.write(
+                        b"".join(faults.garbage(self._random, self._sample(connection, now), fault.count))
+                    )
+            case faults.Oversize():
+                for connection in self._chosen(fault.connection):
+                    connection.write(faults.oversized(fault.size))
+            case faults.ExpiredToken():
+                self._expire_tokens(fault, now)
+            case faults.ServerShutdown():
+                self._announce_shutdown(fault, now)
+            case faults.Duplicate():
+                self._broadcast.tamper(fault.count, 0, self._topics_of(fault.symbol))
+            case faults.Late():
+                self._broadcast.tamper(fault.count, LATE_FRAMES, self._topics_of(fault.symbol))
+            case _:
+                self._active.add(fault, now.mono_ns)
+                self._apply_symbol_faults()
+
+    def _clear_faults(self) -> None:
+        self._active.clear()
+        self._broadcast.stop_tampering()
+        self._shutdown_mono_ns = 0
+        self._apply_symbol_faults()
+
+    def _apply_symbol_faults(self) -> None:
+        muted = self._active.symbols("mute_symbol")
+        for stream in self._broadcast.streams():
+            stream.is_muted = self._exchange.symbols_of(stream) in muted
+        self._exchange.rejected_symbols.clear()
+        self._exchange.rejected_symbols.update(self._active.symbols("reject_symbol"))
+
+    def _topics_of(self, symbol: str) -> set[str] | None:
+        if not symbol:
+            return None
+        streams = self._broadcast.streams()
+        topics = {stream.topic for stream in streams if self._exchange.symbols_of(stream) == symbol}
+        if not topics:
+            raise FaultError(f"nobody is subscribed to {symbol!r}")
+        return topics
+
+    def _sample(self, connection: Connection, now: Now) -> bytes:
+        """Print a frame of something this client hears."""
+        for topic in connection.dialog.topics:
+            stream = self._broadcast.find(topic)
+            if stream is not None:
+                return stream.encode(connection.dialog.variant, now)
+        return b""
+
+    def _expire_tokens(self, fault: faults.ExpiredToken, now: Now) -> None:
+        self._exchange.expire_tokens(now)
+        if fault.keep_open:
+            return
+        for connection in list(self._connections.values()):
+            error = self._exchange.expired_token_error(connection.dialog)
+            if error is not None:
+                self._send_text(connection, error)
+            self._close(connection, Close(1000, "Bye"))
+
+    def _announce_shutdown(self, fault: faults.ServerShutdown, now: Now) -> None:
+        for connection in self._connections.values():
+            notice = self._exchange.shutdown_notice(connection.dialog, now)
+            if notice is not None:
+                self._send_text(connection, notice)
+        self._shutdown_mono_ns = now.mono_ns + int(fault.seconds * NS_PER_S)
+
+    # State.
+
+    def _note_violation(self, connection: int, text: str) -> None:
+        self._violation_count += 1
+        self._violations.append(_entry(connection, text))
+        log.warning("simulated %s: connection %d: %s", self._exchange.name, connection, text)
+
+    def state(self) -> dict[str, object]:
+        """What `GET /_sim/state` answers. Connection 0 is an HTTP request."""
+        now = self._now()
+        broadcast = self._broadcast
+        return {
+            "exchange": self._exchange.name,
+            "ws_url": self.ws_url,
+            "rest_url": self.rest_url,
+            "uptime_s": round((now.mono_ns - self._started_mono_ns) / NS_PER_S, 3),
+            "messages_per_s": broadcast.messages_per_s,
+            "instruments": len(self._exchange.instruments),
+            "seed": self._settings.seed,
+            "connections_opened": self._opened,
+            "connections": [self._describe(each, now) for each in self._connections.values()],
+            "topics": len(broadcast.topics()),
+            "updates": broadcast.updates,
+            "messages_sent": self._closed_sent + sum(each.sent for each in self._connections.values()),
+            "late_ms": round(broadcast.late_ns / NS_PER_MS, 3),
+            "late_ms_max": round(broadcast.late_ns_max / NS_PER_MS, 3),
+            "updates_skipped": broadcast.skipped,
+            "slow_disconnects": self._slow,
+            "violations_total": self._violation_count,
+            "violations": list(self._violations),
+            "remarks_total": self._remark_count,
+            "remarks": list(self._remarks),
+            "faults": self._active.describe(now.mono_ns),
+        }
+
+    def _describe(self, connection: Connection, now: Now) -> dict[str, object]:
+        return {
+            "connection": connection.number,
+            "remote": connection.remote,
+            "path": connection.path,
+            "age_s": round((now.mono_ns - connection.opened.mono_ns) / NS_PER_S, 3),
+            "subscriptions": list(connection.dialog.topics),
+            "silent": sorted(connection.silent_topics & connection.dialog.topics.keys()),
+            "messages_sent": connection.sent,
+            "bytes_sent": connection.sent_size,
+            "messages_received": connection.received,
+            "unread_bytes": connection.unread_size,
+        }
+
+
+def _entry(connection: int, text: str) -> dict[str, object]:
+    return {"time_ns": time.time_ns(), "connection": connection, "text": text}
+
+
+async def _listen(runner: web.AppRunner, url: str) -> str:
+    """Open a listener at the URL's host and port; returns the URL with the port that it got."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 0
+    site = web.TCPSite(runner, host, port, backlog=1024, reuse_address=True)
+    await site.start()
+    bound = runner.addresses[-1][1]
+    return parts._replace(netloc=f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}").geturl()
+
+
+def _request(request: web.Request) -> Request:
+    return Request(
+        method=request.method,
+        path=request.path,
+        query=list(request.query.items()),
+        headers=request.headers,
+        remote=request.remote or "",
+    )
+
+
+def _response(answer: Answer) -> web.Response:
+    headers = {**answer.headers, "Content-Type": f"{answer.content_type}; charset=utf-8"}
+    return web.Response(body=answer.body, status=answer.status, headers=headers)
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(
+        body=json.dumps(value, ensure_ascii=False).encode(), status=status, content_type="application/json"
+    )
+
+
+def _refused(request: web.Request, refusal: faults.Refuse) -> web.Response:
+    """Turn a request away; with `rst` the response never leaves, as its connection is gone."""
+    if refusal.how == "rst" and request.transport is not None:
+        _linger_0(request.transport)
+        request.transport.abort()
+    return web.Response(status=503, headers={"Retry-After": "1"})
+
+
+def _linger_0(transport: asyncio.Transport) -> None:
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)

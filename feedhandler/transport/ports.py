@@ -1,0 +1,58 @@
+"""Are the addresses free that a configuration wants to listen on?"""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from feedhandler.config import Config
+from feedhandler.errors import ConfigError
+
+
+def check(config: Config) -> None:
+    """Try each TCP address that our processes would bind. Raises ConfigError that names the key."""
+    seen = set()
+    for key, host, port in _addresses(config):
+        if (host, port) in seen:
+            continue
+        seen.add((host, port))
+        if reason := _refusal(host, port):
+            raise ConfigError(
+                f"{config.path}: {key}: port {port} on {host}: {reason}{_owner(config)};"
+                " stop what holds it, or configure another one"
+            )
+
+
+def _addresses(config: Config) -> Iterator[tuple[str, str, int]]:
+    for endpoint in (*config.merger.ticks, config.merger.feeds):
+        parts = urlsplit(endpoint)
+        if parts.scheme == "tcp":
+            yield "merger", parts.hostname or "", parts.port or 0
+    if config.sim is None:
+        return
+    for name, exchange in config.simulated().items():
+        for key in ("ws_url", "rest_url"):
+            parts = urlsplit(getattr(exchange, key))
+            if parts.hostname:
+                yield f"exchanges.{name}.{key}", parts.hostname, parts.port or 80
+
+
+def _refusal(host: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)  # two sockets may bind with SO_REUSEADDR; only one may listen
+        except OSError as exc:
+            return exc.strerror or str(exc)
+    return ""
+
+
+def _owner(config: Config) -> str:
+    """Say so if it is ourselves."""
+    with contextlib.suppress(OSError):
+        pid = (Path(config.run_dir) / "merger.lock").read_text(encoding="utf-8").strip()
+        return f" (feedhandler runs here already, merger pid {pid})"
+    return ""

@@ -1,0 +1,223 @@
+"""What people see in a terminal: the live table, the status, one line per record, the summary.
+
+It turns records into text and decides nothing; whoever calls it owns the terminal and the clock.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from hdrh.histogram import HdrHistogram
+from rich.table import Table
+from rich.text import Text
+
+from feedhandler import wire
+from feedhandler.client import Subscriber
+from feedhandler.status import ExchangeStatus, Heartbeat
+
+LATENCY_MAX_US: Final = 60_000_000
+NS_PER_S: Final = 1_000_000_000
+NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
+STATE_STYLES: Final = {"live": "green", "stale": "yellow", "connecting": "yellow", "starting": "yellow"}
+
+
+class Watch:
+    """What a subscriber has seen so far: newest values, counts and latencies, per exchange."""
+
+    def __init__(self, exchanges: Iterable[str]) -> None:
+        self.started = time.monotonic()
+        self.exchanges = list(exchanges)
+        self.tickers: dict[bytes, wire.Ticker] = {}
+        self.statuses: dict[str, ExchangeStatus] = {}
+        self.heartbeat: Heartbeat | None = None
+        self.records = dict.fromkeys(self.exchanges, 0)  # fresh ones
+        # From the frame in our hands to the record unpacked at the subscriber, microseconds.
+        self.latencies = {name: HdrHistogram(1, LATENCY_MAX_US, 3) for name in self.exchanges}
+        self._newest_latency_us: dict[bytes, float] = {}
+
+    def take(self, record: wire.Ticker | wire.Document, now_ns: int) -> None:
+        """Take one record, received at now_ns."""
+        if isinstance(record, wire.Document):
+            self._take_document(record)
+            return
+        self.tickers[record.topic] = record
+        exchange = record.exchange
+        if record.flags & NOT_FRESH or exchange not in self.records:
+            return
+        self.records[exchange] += 1
+        latency_us = (now_ns - record.recv_ns) / 1000
+        self._newest_latency_us[record.topic] = latency_us
+        self.latencies[exchange].record_value(min(max(1, int(latency_us)), LATENCY_MAX_US))
+
+    def _take_document(self, document: wire.Document) -> None:
+        if document.kind == wire.STATUS:
+            status = msgspec.json.decode(document.body, type=ExchangeStatus)
+            self.statuses[status.exchange] = status
+        elif document.kind == wire.HEARTBEAT:
+            self.heartbeat = msgspec.json.decode(document.body, type=Heartbeat)
+
+    def table(self, rows_max: int) -> Table:
+        """Return the live table: at most rows_max instruments, then what each exchange is doing."""
+        now_ns = time.time_ns()
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("exchange")
+        table.add_column("symbol")
+        for name in ("last", "bid", "ask", "24h change", "age", "latency"):
+            table.add_column(name, justify="right")
+        table.add_column("")
+        topics = sorted(self.tickers, key=lambda topic: topic.split(b".")[1:])
+        for topic in topics[:rows_max]:
+            table.add_row(*self._row(self.tickers[topic], now_ns))
+        if len(topics) > rows_max:
+            table.add_row("", f"… {len(topics) - rows_max} more")
+        table.add_section()
+        for name in self.exchanges:
+            table.add_row(name, *self._status_cells(name, now_ns))
+        return table
+
+    def _row(self, ticker: wire.Ticker, now_ns: int) -> tuple[Text | str, ...]:
+        latency = self._newest_latency_us.get(ticker.topic)
+        flags = " ".join(name for name in ticker.flag_names if name != "SNAPSHOT")
+        is_bad = ticker.flags & (wire.STALE | wire.DOWN)
+        return (
+            ticker.exchange,
+            ticker.symbol,
+            number(ticker.last),
+            number(ticker.bid),
+            number(ticker.ask),
+            _change(ticker),
+            duration((now_ns - ticker.recv_ns) / NS_PER_S) if ticker.recv_ns else "-",
+            f"{latency / 1000:.2f} ms" if latency is not None else "-",
+            Text(flags, style="bold red" if is_bad else "dim"),
+        )
+
+    def _status_cells(self, name: str, now_ns: int) -> tuple[Text | str, ...]:
+        status = self.statuses.get(name)
+        if status is None:
+            return (Text("unknown", style="red"),)
+        state = Text(status.state, style=STATE_STYLES.get(status.state, "red"))
+        return (state, f"{status.records_per_s:,.0f}/s", *[""] * 5, status.text(now_ns))
+
+    def line(self) -> str:
+        """Return one line of text for output that is no terminal."""
+        parts = []
+        now_ns = time.time_ns()
+        for name in self.exchanges:
+            status = self.statuses.get(name)
+            text = (
+                f"{status.text(now_ns)}, {status.records_per_s:,.0f} records/s" if status else "no status yet"
+            )
+            parts.append(f"{name}: {text}")
+        return " | ".join(parts)
+
+    def summary(self, subscriber: Subscriber) -> Table:
+        """Return the final table: records, rate, gaps and latency per exchange."""
+        seconds = time.monotonic() - self.started
+        table = Table(
+            box=None, pad_edge=False, header_style="bold", title=f"{seconds:.0f} s", title_justify="left"
+        )
+        table.add_column("exchange")
+        for name in ("symbols", "records", "records/s", "gaps", "lost", "p50", "p99", "max"):
+            table.add_column(name, justify="right")
+        for name in self.exchanges:
+            prefix = f"ticker.{name}.".encode()
+            losses = [loss for topic, loss in subscriber.losses.items() if topic.startswith(prefix)]
+            count, histogram = self.records[name], self.latencies[name]
+            quantiles = [histogram.get_value_at_percentile(q) for q in (50, 99, 100)]
+            table.add_row(
+                name,
+                str(len(losses)),
+                f"{count:,}",
+                f"{count / seconds:,.0f}",
+                str(sum(loss.gaps for loss in losses)),
+                str(sum(loss.lost for loss in losses)),
+                *(f"{us / 1000:.2f} ms" if count else "-" for us in quantiles),
+            )
+        return table
+
+
+def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
+    """Return the table of `feedhandler status`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("exchange", "state", "for"):
+        table.add_column(name, no_wrap=True)
+    for name in ("symbols", "records/s", "newest", "p50", "p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("doing")
+    for name, status in statuses.items():
+        latencies = (status.latency_p50_us, status.latency_p99_us)
+        table.add_row(
+            name,
+            Text(status.state, style=STATE_STYLES.get(status.state, "red")),
+            duration((now_ns - status.since_ns) / NS_PER_S),
+            str(status.topics),
+            f"{status.records_per_s:,.0f}",
+            duration((now_ns - status.newest_recv_ns) / NS_PER_S) if status.newest_recv_ns else "-",
+            *(f"{us:,.0f} us" if us is not None else "-" for us in latencies),
+            status.text(now_ns),
+        )
+    return table
+
+
+def record_json(record: wire.Ticker | wire.Document) -> bytes:
+    """Return a record as one line of JSON; NaN is null, documents carry their body."""
+    fields: dict[str, Any] = {"topic": record.topic.decode(), "kind": wire.KIND_NAMES[record.kind]}
+    fields["flags"] = record.flag_names
+    for name in ("session", "sequence", "exchange_ns", "recv_ns", "publish_ns"):
+        fields[name] = getattr(record, name)
+    if isinstance(record, wire.Document):
+        fields["body"] = record.decode()
+    else:
+        fields["exchange_sequence"] = record.exchange_sequence
+        for name in wire.TICKER_VALUES:
+            value = getattr(record, name)
+            fields[name] = None if math.isnan(value) else value
+    return msgspec.json.encode(fields)
+
+
+def record_line(record: wire.Ticker | wire.Document) -> str:
+    """Return a record as one line for people."""
+    head = f"{_clock(record.publish_ns)} {record.topic.decode()} #{record.sequence}"
+    flags = f" [{' '.join(record.flag_names)}]" if record.flags else ""
+    if isinstance(record, wire.Document):
+        body = record.body.decode(errors="replace")
+        return f"{head}{flags} {body if len(body) <= 400 else body[:400] + '…'}"
+    quote = (
+        f"{number(record.bid)} x {number(record.bid_size)} / {number(record.ask)} x {number(record.ask_size)}"
+    )
+    own_us = (record.publish_ns - record.recv_ns) / 1000
+    latency = f" {own_us:.0f} us" if record.recv_ns and not record.flags & NOT_FRESH else ""
+    return f"{head}{flags} last {number(record.last)} bid/ask {quote}{latency}"
+
+
+def number(value: float) -> str:
+    """Return a price or size in plain digits, - for unknown."""
+    if math.isnan(value):
+        return "-"
+    text = f"{value:.8f}" if abs(value) < 1 else f"{value:.10g}"
+    if "e" in text:
+        text = f"{value:.0f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def duration(seconds: float) -> str:
+    """Return a time span with a unit that suits it."""
+    if seconds < 120:
+        return f"{max(0.0, seconds):.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _change(ticker: wire.Ticker) -> Text:
+    if math.isnan(ticker.last) or math.isnan(ticker.open_24h):
+        return Text("-")
+    change = ticker.last / ticker.open_24h - 1
+    return Text(f"{change:+.2%}", style="green" if change >= 0 else "red")
+
+
+def _clock(ns: int) -> str:
+    seconds, rest = divmod(ns, NS_PER_S)
+    return f"{time.strftime('%H:%M:%S', time.gmtime(seconds))}.{rest // 1000:06d}"
