@@ -11,6 +11,7 @@ import msgspec
 
 from feedhandler import wire
 from feedhandler.errors import DecodeError
+from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.instruments import InstrumentList, InstrumentTable
 from feedhandler.status import ExchangeStatus, FeedStatus, Heartbeat
 
@@ -166,7 +167,7 @@ class Merger:
                 self._on_status(feed, msgspec.json.decode(document.body, type=FeedStatus))
             elif document.kind == wire.INSTRUMENTS:
                 self._on_instruments(feed, document.body)
-        except (msgspec.DecodeError, RecursionError):
+        except UNDECODABLE:
             feed.malformed += 1
 
     def _on_status(self, feed: FeedView, status: FeedStatus) -> None:

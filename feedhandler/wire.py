@@ -8,7 +8,6 @@ Unknown numbers are NaN, unknown times 0. Status, instruments and heartbeat bodi
 """
 
 import struct
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -129,7 +128,7 @@ class Document(Record):
         """Return the body as Python objects. Raises DecodeError if it is not JSON."""
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise DecodeError(f"{self.topic.decode()}: body is not JSON: {exc}") from exc
 
 
@@ -218,19 +217,3 @@ def unpack(message: bytes | memoryview) -> Ticker | Document:
     document = Document(name.rstrip(b"\0"), *fields)
     document.body = bytes(message[HEADER_SIZE:])
     return document
-
-
-def split_batch(message: bytes) -> Iterator[bytes]:
-    """Yield the records of one feed-to-merger message: ticker records back to back, or one document.
-
-    Raises DecodeError if ticker records do not fill the message exactly.
-    """
-    if len(message) < HEADER_SIZE:
-        raise DecodeError(f"feed message of {len(message)} bytes is shorter than a header")
-    if message[KIND_OFFSET] != TICKER:
-        yield message
-        return
-    if len(message) % TICKER_SIZE:
-        raise DecodeError(f"feed message of {len(message)} bytes is not a multiple of {TICKER_SIZE}")
-    for offset in range(0, len(message), TICKER_SIZE):
-        yield message[offset : offset + TICKER_SIZE]

@@ -27,6 +27,9 @@ UpdateId = Annotated[
 
 T = TypeVar("T")
 
+# Everything that msgspec raises for bytes that are not what was asked for; RecursionError: "[[[[[…".
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 # While the fast quote channel has spoken within this time, slower channels that also carry a quote
 # do not overwrite it: theirs is older. Longer silence means a quiet book, and both agree.
 QUOTE_FRESH_NS: Final = 2_000_000_000
@@ -194,7 +197,7 @@ def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
     """Decode a REST answer. Raises DecodeError that names what was asked for."""
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except UNDECODABLE as exc:
         head = body[:120].decode(errors="replace")
         raise DecodeError(f"{what}: {exc}; answer starts {head!r}") from exc
 

@@ -21,6 +21,7 @@ import msgspec
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges.base import (
     QUOTE_FRESH_NS,
+    UNDECODABLE,
     Ack,
     Amount,
     Control,
@@ -162,7 +163,7 @@ class Binance(Exchange):
         # hot: bench_decode
         try:
             frame = self._decode(payload)
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except UNDECODABLE as exc:
             raise DecodeError(f"binance: {exc}") from exc
         event = frame.data or frame
         kind = event.event

@@ -20,6 +20,7 @@ import msgspec
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges.base import (
     PONG,
+    UNDECODABLE,
     Ack,
     Amount,
     Control,
@@ -66,6 +67,7 @@ class _Frame(msgspec.Struct, gc=False):
     """Any message: data (`topic`), or the answer to a command (`op`)."""
 
     topic: str = ""
+    type: str = ""
     ts: Milliseconds = 0
     cts: Milliseconds = 0
     data: _Data | None = None
@@ -154,7 +156,7 @@ class Bybit(Exchange):
         # hot: bench_decode
         try:
             frame = self._decode(payload)
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except UNDECODABLE as exc:
             raise DecodeError(f"bybit: {exc}") from exc
         data = frame.data
         if data is not None:
@@ -170,6 +172,8 @@ class Bybit(Exchange):
     def _book(self, frame: _Frame, data: _Data, recv_ns: int) -> State | None:
         if data.bids is None or data.asks is None or not data.book_symbol:
             raise DecodeError("bybit: orderbook.1 lacks a field")
+        if frame.type == "delta":  # as before 2025-03; taken for complete, it would empty a side
+            raise DecodeError("bybit: orderbook.1 as a delta")
         state = self.states.get(data.book_symbol)
         if state is None:
             return None

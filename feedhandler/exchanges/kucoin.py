@@ -26,6 +26,7 @@ from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import (
     PONG,
     QUOTE_FRESH_NS,
+    UNDECODABLE,
     WELCOME,
     Ack,
     Amount,
@@ -217,7 +218,7 @@ class KuCoin(Exchange):
         # hot: bench_decode
         try:
             frame = self._decode(payload)
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except UNDECODABLE as exc:
             raise DecodeError(f"kucoin: {exc}") from exc
         if frame.type != "message":
             return self._answer(frame)

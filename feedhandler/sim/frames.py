@@ -11,6 +11,7 @@ import struct
 TEXT = 0x1
 BINARY = 0x2
 CONTINUATION = 0x0
+CLOSE = 0x8
 PING = 0x9
 PONG = 0xA
 _FIN = 0x80
@@ -42,6 +43,11 @@ def frame(opcode: int, payload: bytes, *, is_final: bool = True) -> bytes:
     if size < 65_536:
         return _LONG(first, 126, size) + payload
     return _HUGE(first, 127, size) + payload
+
+
+def close(code: int, reason: str = "") -> bytes:
+    """Frame the end of a connection; the reason is cut to what a control frame can hold."""
+    return frame(CLOSE, code.to_bytes(2, "big") + reason.encode()[:120].decode(errors="ignore").encode())
 
 
 def payload_of(whole: bytes) -> bytes:

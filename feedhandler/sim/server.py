@@ -21,6 +21,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import msgspec
@@ -55,6 +56,7 @@ TICK_S = 0.001  # shortest pause between two writes to a connection: the resolut
 HOUSEKEEPING_S = 0.02  # deadlines of dialogs and faults are looked at this often
 KEPT_VIOLATIONS = 100
 CLOSE_WITHIN_S = 1.0  # a client that does not answer a close frame is dropped after this
+_FRAMES = (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG)
 _LINGER_0 = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST and drops what is buffered
 
 log = logging.getLogger(__name__)
@@ -114,11 +116,13 @@ class Connection:
             timeout=CLOSE_WITHIN_S,
             max_msg_size=MESSAGE_LIMIT,
         )
+        self.write_limit = WRITE_LIMIT
         self.transport = request.transport
         self.remote = request.remote or ""
         self.path = request.path_qs
         self.opened = now
         self.is_closing = False
+        self.close_deadline_ns = 0  # when to stop waiting for the client's close frame
         self.sent = 0
         self.sent_size = 0
         self.received = 0
@@ -150,6 +154,19 @@ class Connection:
     @property
     def unread_size(self) -> int:
         return self.transport.get_write_buffer_size() + sum(map(len, self._pieces))
+
+    def begin_close(self, code: int, reason: str, mono_ns: int) -> None:
+        """Send a close frame; what the client still sends is read until its own comes."""
+        self.write(frames.close(code, reason))
+        self.is_closing = True
+        self.close_deadline_ns = mono_ns + int(CLOSE_WITHIN_S * NS_PER_S)
+
+    def end_close(self, code: int | None) -> None:
+        """Answer the client's close frame, unless it is the answer to ours, and hang up."""
+        if not self.is_closing:
+            self.write(frames.close(code if code and 1000 <= code < 5000 else 1000))
+        self.is_closing = True
+        self.transport.close()
 
     def abort(self) -> None:
         """Drop the connection without a close frame."""
@@ -189,6 +206,8 @@ class SimServer:
         self._shutdown_mono_ns = 0
         self._started_mono_ns = 0
         self._wake = asyncio.Event()
+        self._is_empty = asyncio.Event()  # of connections
+        self._is_empty.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
 
@@ -229,18 +248,16 @@ class SimServer:
             return
         for site in list(runner.sites):
             await site.stop()
-        for connection in list(self._connections.values()):
-            self._close(connection, Close(1001, "going away"))
-        own = {task for task in self._tasks if task.get_name() in ("pump", "housekeeping")}
-        for task in own:
-            task.cancel()
-        await asyncio.wait(self._tasks | own, timeout=CLOSE_WITHIN_S)
+        self._close_all(Close(1001, "going away"), None)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_empty.wait(), CLOSE_WITHIN_S)
         for connection in list(self._connections.values()):
             connection.abort()
-        await runner.cleanup()
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await runner.cleanup()
         log.info("simulated %s: closed", self._exchange.name)
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
@@ -304,7 +321,7 @@ class SimServer:
             else:
                 connection.write(b"".join(waiting))
             waiting.clear()
-            if connection.unread_size > WRITE_LIMIT:
+            if connection.unread_size > connection.write_limit:
                 self._slow += 1
                 log.warning(
                     "simulated %s: connection %d does not read", self._exchange.name, connection.number
@@ -318,8 +335,13 @@ class SimServer:
             now = self._now()
             if self._active and self._active.expire(now.mono_ns):
                 self._apply_symbol_faults()
+            stall = self._active.get("stall") if self._active else None
+            is_frozen = isinstance(stall, faults.Stall) and not stall.answer_pings
             for connection in list(self._connections.values()):
-                if not connection.is_closing:
+                if connection.is_closing:
+                    if now.mono_ns > connection.close_deadline_ns:
+                        connection.abort()
+                elif not is_frozen:  # a client cannot answer a ping that a stall keeps from it
                     self._apply(connection, connection.dialog.on_tick(now), now)
             if self._shutdown_mono_ns and now.mono_ns >= self._shutdown_mono_ns:
                 self._shutdown_mono_ns = 0
@@ -360,6 +382,7 @@ class SimServer:
         connection = Connection(self._opened, dialog, request, now)
         await connection.ws.prepare(request)
         self._connections[connection.number] = connection
+        self._is_empty.clear()
         self._by_outbox[id(connection.outbox)] = connection
         log.info("simulated %s: connection %d opened", self._exchange.name, connection.number)
         try:
@@ -375,25 +398,29 @@ class SimServer:
         while True:
             message = await connection.ws.receive()
             now = self._now()
+            if message.type not in _FRAMES:
+                connection.end_close(message.data if message.type is WSMsgType.CLOSE else None)
+                return
             connection.received += 1
+            if connection.is_closing:
+                continue
             if message.type is WSMsgType.TEXT:
                 self._apply(connection, dialog.on_text(message.data, now), now)
             elif message.type is WSMsgType.BINARY:
                 self._apply(connection, dialog.on_text(message.data.decode(errors="replace"), now), now)
             elif message.type is WSMsgType.PING:
                 self._apply(connection, dialog.on_ping(bytes(message.data), now), now)
-            elif message.type is WSMsgType.PONG:
-                self._apply(connection, dialog.on_pong(bytes(message.data), now), now)
             else:
-                return
+                self._apply(connection, dialog.on_pong(bytes(message.data), now), now)
 
     def _forget(self, connection: Connection) -> None:
         connection.is_closing = True
-        for topic in list(connection.dialog.topics):
-            self._broadcast.remove(topic, connection.outbox)
+        self._unsubscribe_all(connection)
         self._connections.pop(connection.number, None)
         self._by_outbox.pop(id(connection.outbox), None)
         self._closed_sent += connection.sent
+        if not self._connections:
+            self._is_empty.set()
         log.info("simulated %s: connection %d gone", self._exchange.name, connection.number)
 
     def _apply(self, connection: Connection, reply: Reply, now: Now) -> None:
@@ -447,20 +474,19 @@ class SimServer:
             connection.write(b"".join(snapshots))
         self._wake.set()
 
+    def _unsubscribe_all(self, connection: Connection) -> None:
+        for topic in connection.dialog.topics:
+            self._broadcast.remove(topic, connection.outbox)
+        connection.outbox.frames.clear()
+
     def _close(self, connection: Connection, close: Close) -> None:
         if connection.is_closing:
             return
-        connection.is_closing = True
+        self._unsubscribe_all(connection)
         if close.code == 0:
             connection.abort()
-            return
-        self._spawn(self._close_socket(connection, close), "close")
-
-    async def _close_socket(self, connection: Connection, close: Close) -> None:
-        try:
-            await connection.ws.close(code=close.code, message=close.reason.encode(), drain=False)
-        except (ConnectionError, RuntimeError):
-            connection.abort()  # gone already
+        else:
+            connection.begin_close(close.code, close.reason, time.monotonic_ns())
 
     def _close_all(self, close: Close, number: int | None) -> None:
         for connection in self._chosen(number):
@@ -509,6 +535,7 @@ class SimServer:
                     )
             case faults.Oversize():
                 for connection in self._chosen(fault.connection):
+                    connection.write_limit = WRITE_LIMIT + fault.size
                     connection.write(faults.oversized(fault.size))
             case faults.ExpiredToken():
                 self._expire_tokens(fault, now)

@@ -9,6 +9,7 @@ from types import TracebackType
 import msgspec
 
 from feedhandler.errors import ConfigError
+from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.instruments import InstrumentList
 
 
@@ -75,7 +76,7 @@ def read_instruments(run_dir: str, exchange: str) -> InstrumentList | None:
     """Return the list kept earlier, None if there is none that can be read."""
     try:
         return msgspec.json.decode(_cache_path(run_dir, exchange).read_bytes(), type=InstrumentList)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNDECODABLE):
         return None
 
 

@@ -1,0 +1,37 @@
+"""Runs one exchange's table of frames: frame name, then what it must decode to."""
+
+import math
+from pathlib import Path
+
+from feedhandler import wire
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Exchange, State
+
+FRAMES = Path(__file__).parent.parent / "frames"
+RECV_NS = 1_790_000_000_300_000_000
+NAN = math.nan
+
+
+def load(exchange: str, name: str) -> bytes:
+    return (FRAMES / exchange / f"{name}.json").read_bytes()
+
+
+def every_frame(exchange: str) -> set[str]:
+    return {path.stem for path in (FRAMES / exchange).glob("*.json")}
+
+
+def make(exchange: str, *natives: str) -> Exchange:
+    """An exchange that wants these symbols, all values unknown."""
+    instance = EXCHANGES[exchange]()
+    instance.add(natives, wire.SIMULATED)
+    return instance
+
+
+def values(state: State) -> dict[str, float]:
+    """What is known: the wire's numbers that are not NaN, with id and time where stated."""
+    known = {name: getattr(state, name) for name in wire.TICKER_VALUES}
+    known = {name: value for name, value in known.items() if not math.isnan(value)}
+    for name in ("exchange_ns", "exchange_sequence"):
+        if getattr(state, name):
+            known[name] = getattr(state, name)
+    return known

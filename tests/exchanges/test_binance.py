@@ -1,0 +1,182 @@
+"""Binance: every message kind on our channels, and what must not be one."""
+
+import json
+
+import msgspec
+import pytest
+from table import RECV_NS, every_frame, load, make, values
+
+from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.exchanges.base import Ack, Goodbye, Nack, State
+from feedhandler.exchanges.binance import COMMAND_SIZE_MAX, STREAMS_PER_CONNECTION, Binance
+
+QUOTE = {"bid": 97421.49, "bid_size": 0.125, "ask": 97421.5, "ask_size": 3.75}
+STATISTICS = {
+    "last": 97421.5,
+    "open_24h": 96000.0,
+    "high_24h": 98000.25,
+    "low_24h": 95500.125,
+    "base_volume_24h": 18234.5,
+    "quote_volume_24h": 1770000000.0625,
+}
+TICKER = {**STATISTICS, **QUOTE, "exchange_ns": 1790000000250125000}
+BOOK = {**QUOTE, "exchange_sequence": 79231000001}
+
+CASES = [
+    ("ticker", TICKER),
+    ("ticker_raw", TICKER),
+    ("ticker_milliseconds", {**TICKER, "exchange_ns": 1790000000250000000}),
+    (
+        "ticker_never_traded",
+        {**QUOTE, "base_volume_24h": 0.0, "quote_volume_24h": 0.0, "exchange_ns": 1790000000250125000},
+    ),
+    ("ticker_not_ascii", TICKER),
+    ("ticker_unknown_symbol", None),
+    ("ticker_nan", DecodeError),
+    ("ticker_infinite", DecodeError),
+    ("ticker_huge_time", DecodeError),
+    ("ticker_lacks_last", DecodeError),
+    ("book_ticker", BOOK),
+    ("book_ticker_raw", BOOK),
+    (
+        "book_ticker_empty_bid",
+        {"bid_size": 0.0, "ask": 97421.5, "ask_size": 3.75, "exchange_sequence": 79231000001},
+    ),
+    ("book_ticker_negative_size", DecodeError),
+    ("book_ticker_huge_id", DecodeError),
+    ("book_ticker_lacks_ask", DecodeError),
+    ("mini_ticker", None),
+    ("server_shutdown", Goodbye("serverShutdown announced")),
+    ("server_shutdown_raw", Goodbye("serverShutdown announced")),
+    ("ack", Ack("7")),
+    ("list_subscriptions", Ack("8")),
+    ("get_property", Ack("9")),
+    ("error_flat", Nack("12", "Invalid request: too many parameters (code 2)")),
+    ("error_nested", Nack("13", "Invalid request: invalid stream (code 2)")),
+    ("error_invalid_json", Nack("", "Invalid JSON: expected value at line 1 column 9 (code 3)")),
+    ("truncated", DecodeError),
+    ("bad_utf8", DecodeError),
+    ("nested_too_deep", DecodeError),
+    ("empty", DecodeError),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), CASES, ids=[name for name, _ in CASES])
+def test_a_frame_decodes_as_the_table_says(name, expected):
+    exchange = make("binance", "BTCUSDT", "汉字币USDT")
+    if expected is DecodeError:
+        before = [values(state) for state in exchange.states.values()]
+        with pytest.raises(DecodeError):
+            exchange.decode(load("binance", name), RECV_NS)
+        assert [values(state) for state in exchange.states.values()] == before, "a bad frame leaves no trace"
+        return
+    result = exchange.decode(memoryview(load("binance", name)), RECV_NS)
+    assert (values(result) if isinstance(result, State) else result) == expected
+
+
+def test_every_frame_on_disk_has_a_row():
+    assert every_frame("binance") == {name for name, _ in CASES}
+
+
+def test_both_channels_together_fill_every_field():
+    exchange = make("binance", "BTCUSDT")
+    exchange.decode(load("binance", "book_ticker"), RECV_NS)
+    state = exchange.decode(load("binance", "ticker"), RECV_NS)
+    assert values(state) == {**TICKER, **BOOK}
+
+
+def test_the_slow_channel_does_not_overwrite_a_fresh_quote():
+    exchange = make("binance", "BTCUSDT")
+    exchange.decode(load("binance", "book_ticker").replace(b"97421.49", b"97400.00"), RECV_NS)
+    state = exchange.decode(load("binance", "ticker"), RECV_NS + 1_000_000_000)
+    assert state.bid == 97400.0
+    state = exchange.decode(load("binance", "ticker"), RECV_NS + 3_000_000_000)
+    assert state.bid == 97421.49, "after a long silence the book is quiet, and both agree"
+
+
+def test_a_late_book_ticker_does_not_move_the_quote_backwards():
+    exchange = make("binance", "BTCUSDT")
+    state = exchange.decode(load("binance", "book_ticker"), RECV_NS)
+    late = (
+        load("binance", "book_ticker").replace(b"79231000001", b"79231000000").replace(b"97421.49", b"1.00")
+    )
+    assert exchange.decode(late, RECV_NS) is None
+    assert state.bid == 97421.49
+
+
+def test_a_book_ticker_after_a_ticker_states_no_event_time():
+    exchange = make("binance", "BTCUSDT")
+    exchange.decode(load("binance", "ticker"), RECV_NS)
+    assert exchange.decode(load("binance", "book_ticker"), RECV_NS).exchange_ns == 0
+
+
+def test_streams_are_lower_case_and_microseconds_are_asked_for():
+    exchange = Binance()
+    assert exchange.topics("BTCUSDT") == ("btcusdt@ticker", "btcusdt@bookTicker")
+    assert exchange.endpoint("ws://h:1", b"", "x").url == "ws://h:1/stream?timeUnit=MICROSECOND"
+
+
+def test_requests_stay_under_the_limits_and_lose_no_stream():
+    exchange = Binance()
+    natives = [f"{i}汉字汉字汉字USDT" for i in range(2900)]
+    connections = exchange.connections(natives)
+    assert [n for run in connections for n in run] == natives
+    for run in connections:
+        topics = [topic for native in run for topic in exchange.topics(native)]
+        assert len(topics) <= STREAMS_PER_CONNECTION
+        batches = list(exchange.batches(topics))
+        assert [topic for batch in batches for topic in batch] == topics
+        for batch in batches:
+            assert len(exchange.subscribe(batch, "123456789")) <= COMMAND_SIZE_MAX
+
+
+def test_a_subscription_is_the_documented_request():
+    request = json.loads(Binance().subscribe(("btcusdt@ticker",), "7"))
+    assert request == {"method": "SUBSCRIBE", "params": ["btcusdt@ticker"], "id": 7}
+
+
+def test_instruments_come_from_exchange_info():
+    def row(symbol, base, quote, status="TRADING", spot=True):
+        return {
+            "symbol": symbol,
+            "status": status,
+            "baseAsset": base,
+            "quoteAsset": quote,
+            "isSpotTradingAllowed": spot,
+            "permissions": [],
+        }
+
+    body = {
+        "timezone": "UTC",
+        "symbols": [
+            row("BTCUSDT", "BTC", "USDT"),
+            row("汉字币USDT", "汉字币", "USDT"),
+            row("OLDBTC", "OLD", "BTC", status="BREAK"),
+            row("LOCKEDEUR", "LOCKED", "EUR", spot=False),
+        ],
+    }
+    instruments = Binance().decode_instruments(msgspec.json.encode(body))
+    assert [(i.native, i.symbol, i.is_trading) for i in instruments] == [
+        ("BTCUSDT", "BTC/USDT", True),
+        ("汉字币USDT", "汉字币/USDT", True),
+        ("OLDBTC", "OLD/BTC", False),
+        ("LOCKEDEUR", "LOCKED/EUR", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "text"),
+    [
+        (
+            b'{"code":-1003,"msg":"Way too much request weight used."}',
+            ProtocolError,
+            "too much request weight",
+        ),
+        (b"<html>blocked</html>", DecodeError, "answer starts '<html>"),
+        (b'{"symbols":[{"symbol":"BTCUSDT"}]}', DecodeError, "status"),
+        (b'{"x":' + b"[" * 20000, DecodeError, "recursion"),
+    ],
+)
+def test_a_bad_instrument_answer_says_what_is_wrong(body, error, text):
+    with pytest.raises(error, match=text):
+        Binance().decode_instruments(body)

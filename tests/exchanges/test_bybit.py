@@ -1,0 +1,140 @@
+"""Bybit: every message kind on our channels, and what must not be one."""
+
+import json
+
+import msgspec
+import pytest
+from table import RECV_NS, every_frame, load, make, values
+
+from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.exchanges.base import PONG, Ack, Nack, State
+from feedhandler.exchanges.bybit import ARGS_LENGTH_MAX, TOPICS_PER_COMMAND, Bybit
+
+QUOTE = {"bid": 97421.4, "bid_size": 0.125, "ask": 97421.5, "ask_size": 3.75}
+TICKER = {
+    "last": 97421.5,
+    "open_24h": 96000.0,
+    "high_24h": 98000.25,
+    "low_24h": 95500.125,
+    "base_volume_24h": 18234.5,
+    "quote_volume_24h": 1770000000.0625,
+    "exchange_ns": 1790000000250000000,
+}
+BOOK = {**QUOTE, "exchange_sequence": 8100001, "exchange_ns": 1790000000259000000}
+NO_BID = {**{k: v for k, v in BOOK.items() if k != "bid"}, "bid_size": 0.0}
+
+CASES = [
+    ("tickers", TICKER),
+    ("tickers_empty_index", TICKER),
+    ("tickers_other_key_order", TICKER),
+    ("tickers_nan", DecodeError),
+    ("tickers_negative_price", DecodeError),
+    ("tickers_lacks_volume", DecodeError),
+    ("tickers_huge_time", DecodeError),
+    ("orderbook", BOOK),
+    ("orderbook_without_cts", {**BOOK, "exchange_ns": 1790000000262000000}),
+    ("orderbook_empty_side", NO_BID),
+    ("orderbook_empty_book", {**{k: v for k, v in NO_BID.items() if k != "ask"}, "ask_size": 0.0}),
+    ("orderbook_negative_size", DecodeError),
+    ("orderbook_half_a_level", DecodeError),
+    ("orderbook_lacks_asks", DecodeError),
+    ("orderbook_delta", DecodeError),
+    ("orderbook_unknown_symbol", None),
+    ("orderbook_50", None),
+    ("ack", Ack("7")),
+    ("ack_linear", Ack("7")),
+    ("pong", PONG),
+    ("pong_with_id", PONG),
+    ("pong_private", PONG),
+    ("refused_args_size", Nack("", "args size >10")),
+    ("refused_invalid_symbol", Nack("9", "Invalid symbol :[orderbook.1.NOPEUSDT]")),
+    ("refused_no_handler", Nack("10", "error:handler not found,topic:orderbook.3.BTCUSDT")),
+    ("refused_already", Nack("11", "error:already subscribed,topic:tickers.BTCUSDT", is_satisfied=True)),
+    ("refused_not_json", Nack("", "Failed to decode incoming data:invalid character")),
+    ("data_without_topic", DecodeError),
+    ("unknown_kind", DecodeError),
+    ("truncated", DecodeError),
+    ("bad_utf8", DecodeError),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), CASES, ids=[name for name, _ in CASES])
+def test_a_frame_decodes_as_the_table_says(name, expected):
+    exchange = make("bybit", "BTCUSDT")
+    if expected is DecodeError:
+        with pytest.raises(DecodeError):
+            exchange.decode(load("bybit", name), RECV_NS)
+        assert values(exchange.states["BTCUSDT"]) == {}, "a bad frame leaves no trace"
+        return
+    result = exchange.decode(memoryview(load("bybit", name)), RECV_NS)
+    assert (values(result) if isinstance(result, State) else result) == expected
+
+
+def test_every_frame_on_disk_has_a_row():
+    assert every_frame("bybit") == {name for name, _ in CASES}
+
+
+def test_both_channels_together_fill_every_field():
+    exchange = make("bybit", "BTCUSDT")
+    exchange.decode(load("bybit", "tickers"), RECV_NS)
+    state = exchange.decode(load("bybit", "orderbook"), RECV_NS)
+    assert values(state) == {**TICKER, **BOOK}
+
+
+def test_a_repeated_book_is_a_sign_of_life_and_a_late_one_is_dropped():
+    exchange = make("bybit", "BTCUSDT")
+    assert exchange.decode(load("bybit", "orderbook"), RECV_NS) is not None
+    assert exchange.decode(load("bybit", "orderbook"), RECV_NS + 3_000_000_000) is not None
+    late = load("bybit", "orderbook").replace(b"8100001", b"8100000")
+    assert exchange.decode(late, RECV_NS) is None
+
+
+def test_update_id_1_is_a_restart_and_not_late():
+    exchange = make("bybit", "BTCUSDT")
+    exchange.decode(load("bybit", "orderbook"), RECV_NS)
+    state = exchange.decode(load("bybit", "orderbook").replace(b"8100001", b"1"), RECV_NS)
+    assert state.exchange_sequence == 1
+
+
+def test_requests_stay_under_the_limits_and_lose_no_topic():
+    exchange = Bybit()
+    natives = [f"SYMBOL{i}USDT" for i in range(1500)]
+    connections = exchange.connections(natives)
+    assert [n for run in connections for n in run] == natives
+    assert len(connections) > 1
+    for run in connections:
+        topics = [topic for native in run for topic in exchange.topics(native)]
+        assert len(json.dumps(topics, separators=(",", ":"))) <= ARGS_LENGTH_MAX
+        batches = list(exchange.batches(topics))
+        assert [topic for batch in batches for topic in batch] == topics
+        assert all(len(batch) <= TOPICS_PER_COMMAND for batch in batches)
+
+
+def test_requests_are_as_documented():
+    exchange = Bybit()
+    topics = exchange.topics("BTCUSDT")
+    assert json.loads(exchange.subscribe(topics, "7")) == {
+        "req_id": "7",
+        "op": "subscribe",
+        "args": ["tickers.BTCUSDT", "orderbook.1.BTCUSDT"],
+    }
+    assert json.loads(exchange.ping("8")) == {"req_id": "8", "op": "ping"}
+    assert exchange.endpoint("ws://h:1", b"", "c").url == "ws://h:1/v5/public/spot"
+
+
+def test_instruments_come_from_instruments_info():
+    rows = [
+        {"symbol": "BTCUSDT", "baseCoin": "BTC", "quoteCoin": "USDT", "status": "Trading", "symbolType": ""},
+        {"symbol": "1XUSDUSDT", "baseCoin": "1XUSD", "quoteCoin": "USDT", "status": "Trading"},
+    ]
+    body = {"retCode": 0, "retMsg": "OK", "result": {"category": "spot", "list": rows}, "time": 1}
+    instruments = Bybit().decode_instruments(msgspec.json.encode(body))
+    assert [(i.native, i.symbol) for i in instruments] == [
+        ("BTCUSDT", "BTC/USDT"),
+        ("1XUSDUSDT", "1XUSD/USDT"),
+    ]
+
+
+def test_an_error_with_http_200_is_told_apart():
+    with pytest.raises(ProtocolError, match="10006"):
+        Bybit().decode_instruments(b'{"retCode":10006,"retMsg":"Too many visits!","result":{}}')

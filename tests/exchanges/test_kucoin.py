@@ -1,0 +1,193 @@
+"""KuCoin: every message kind on our channels, the token handshake, and what must not be a message."""
+
+import json
+
+import msgspec
+import pytest
+from table import RECV_NS, every_frame, load, make, values
+
+from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.exchanges.base import PONG, WELCOME, Ack, Goodbye, Nack, State
+from feedhandler.exchanges.kucoin import SYMBOLS_PER_COMMAND, TOPICS_PER_CONNECTION, KuCoin
+
+QUOTE = {"bid": 97421.4, "bid_size": 0.125, "ask": 97421.6, "ask_size": 3.75}
+SNAPSHOT = {
+    **QUOTE,
+    "last": 97421.5,
+    "open_24h": 96000.0,
+    "high_24h": 98000.25,
+    "low_24h": 95500.125,
+    "base_volume_24h": 18234.5,
+    "quote_volume_24h": 1770000000.0625,
+    "exchange_ns": 1790000000250000000,
+}
+TICKER = {**QUOTE, "last": 97421.5, "exchange_ns": 1790000000260000000, "exchange_sequence": 16100000002}
+LEVEL1 = {**QUOTE, "exchange_ns": 1790000000270000000}
+
+CASES = [
+    ("snapshot", SNAPSHOT),
+    ("snapshot_integer_sequence", SNAPSHOT),
+    ("snapshot_of_market", SNAPSHOT),
+    ("snapshot_nulls", {"exchange_ns": 1790000000250000000}),
+    ("snapshot_negative_volume", DecodeError),
+    ("snapshot_lacks_symbol", DecodeError),
+    ("ticker", TICKER),
+    ("ticker_capital_time", TICKER),
+    ("ticker_all", TICKER),
+    ("ticker_nan", DecodeError),
+    ("ticker_lacks_price", DecodeError),
+    ("ticker_huge_sequence", DecodeError),
+    ("level1", LEVEL1),
+    (
+        "level1_empty_side",
+        {"bid_size": 0.0, "ask": 97421.6, "ask_size": 3.75, "exchange_ns": 1790000000270000000},
+    ),
+    ("level1_negative_size", DecodeError),
+    ("level1_half_a_level", DecodeError),
+    ("level1_lacks_bids", DecodeError),
+    ("level1_unknown_symbol", None),
+    ("level2", None),
+    ("welcome", WELCOME),
+    ("ack", Ack("7")),
+    ("ack_integer_id", Ack("7")),
+    ("pong", PONG),
+    ("pong_old", PONG),
+    ("error_token", Goodbye("token is invalid (code 401)")),
+    ("error_ping_timeout", Goodbye("ping timeout (code 400)")),
+    ("error_topic", Nack("9", "topic /market/nope is not found (code 404)")),
+    (
+        "error_session_limit",
+        Nack("10", "exceed max subscription count limitation of 300 per session (code 509)"),
+    ),
+    ("error_busy", Nack("11", "service is busy (code 509)", is_transient=True)),
+    ("message_without_data", DecodeError),
+    ("unknown_type", DecodeError),
+    ("truncated", DecodeError),
+    ("bad_utf8", DecodeError),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), CASES, ids=[name for name, _ in CASES])
+def test_a_frame_decodes_as_the_table_says(name, expected):
+    exchange = make("kucoin", "BTC-USDT")
+    if expected is DecodeError:
+        with pytest.raises(DecodeError):
+            exchange.decode(load("kucoin", name), RECV_NS)
+        assert values(exchange.states["BTC-USDT"]) == {}, "a bad frame leaves no trace"
+        return
+    result = exchange.decode(memoryview(load("kucoin", name)), RECV_NS)
+    assert (values(result) if isinstance(result, State) else result) == expected
+
+
+def test_every_frame_on_disk_has_a_row():
+    assert every_frame("kucoin") == {name for name, _ in CASES}
+
+
+def test_the_fastest_channel_wins_while_it_is_fresh():
+    exchange = make("kucoin", "BTC-USDT")
+    exchange.decode(load("kucoin", "level1").replace(b"97421.4", b"97000.1"), RECV_NS)
+    exchange.decode(load("kucoin", "ticker").replace(b'"price":"97421.5"', b'"price":"97421.7"'), RECV_NS)
+    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 1_000_000_000)
+    assert (state.bid, state.last, state.open_24h) == (97000.1, 97421.7, 96000.0)
+    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 4_000_000_000)
+    assert (state.bid, state.last) == (97421.4, 97421.5)
+
+
+def test_a_late_ticker_does_not_move_the_last_price_backwards():
+    exchange = make("kucoin", "BTC-USDT")
+    state = exchange.decode(load("kucoin", "ticker"), RECV_NS)
+    late = load("kucoin", "ticker").replace(b"16100000002", b"16100000001").replace(b'"97421.5"', b'"1.5"')
+    assert exchange.decode(late, RECV_NS) is None
+    assert state.last == 97421.5
+
+
+def token(**server):
+    instance = {"endpoint": "wss://ws.example/", "pingInterval": 18000, "pingTimeout": 10000, "encrypt": True}
+    data = {"token": "a+b/c==", "instanceServers": [{**instance, **server}]}
+    return msgspec.json.encode({"code": "200000", "data": data})
+
+
+def test_the_token_answer_names_the_socket_and_the_heartbeat():
+    endpoint = KuCoin().endpoint("", token(pingInterval=9000, pingTimeout=4000), "c1")
+    assert endpoint.url == "wss://ws.example/?token=a%2Bb%2Fc%3D%3D&connectId=c1"
+    assert (endpoint.ping_interval_s, endpoint.pong_timeout_s) == (9.0, 4.0)
+    assert (
+        KuCoin()
+        .endpoint("", token(endpoint="ws://127.0.0.1:9"), "c")
+        .url.startswith("ws://127.0.0.1:9/?token")
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"code":"429000","msg":"Too Many Requests"}', "Too Many Requests"),
+        (b'{"code":"200000","data":{"token":"t","instanceServers":[]}}', "names no server"),
+        (token(endpoint="https://ws.example/"), "no WebSocket address"),
+        (token(pingInterval=0), "must be positive"),
+    ],
+)
+def test_an_unusable_token_answer_is_a_protocol_error(body, text):
+    with pytest.raises(ProtocolError, match=text):
+        KuCoin().endpoint("", body, "c")
+
+
+def test_a_token_answer_that_is_no_json_is_a_decode_error():
+    with pytest.raises(DecodeError, match="kucoin token"):
+        KuCoin().endpoint("", b"error 1015", "c")
+
+
+def test_requests_stay_under_the_limits_and_lose_no_topic():
+    exchange = KuCoin()
+    natives = [f"C{i}-USDT" for i in range(1001)]
+    connections = exchange.connections(natives)
+    assert [n for run in connections for n in run] == natives
+    for run in connections:
+        topics = [topic for native in run for topic in exchange.topics(native)]
+        assert len(topics) <= TOPICS_PER_CONNECTION
+        batches = list(exchange.batches(topics))
+        assert sorted(topic for batch in batches for topic in batch) == sorted(topics)
+        assert all(len(batch) <= SYMBOLS_PER_COMMAND for batch in batches)
+        assert all(len({topic.partition(":")[0] for topic in batch}) == 1 for batch in batches)
+
+
+def test_requests_are_as_documented():
+    exchange = KuCoin()
+    assert json.loads(exchange.subscribe(("/market/ticker:A-B", "/market/ticker:C-D"), "7")) == {
+        "id": "7",
+        "type": "subscribe",
+        "topic": "/market/ticker:A-B,C-D",
+        "privateChannel": False,
+        "response": True,
+    }
+    assert json.loads(exchange.ping("8")) == {"id": "8", "type": "ping"}
+
+
+def test_a_renamed_instrument_is_published_under_its_new_name_and_asked_for_under_the_old():
+    def row(symbol, name, base, trading=True):
+        return {
+            "symbol": symbol,
+            "name": name,
+            "baseCurrency": base,
+            "quoteCurrency": "USDT",
+            "enableTrading": trading,
+        }
+
+    rows = [
+        row("BTC-USDT", "BTC-USDT", "BTC"),
+        row("ALT-USDT", "NEU-USDT", "ALT"),
+        row("OLD-USDT", "NEW-USDT", "NEW"),
+        row("HALT-USDT", "HALT-USDT", "HALT", trading=False),
+    ]
+    instruments = KuCoin().decode_instruments(msgspec.json.encode({"code": "200000", "data": rows}))
+    assert [(i.native, i.symbol, i.is_trading) for i in instruments] == [
+        ("BTC-USDT", "BTC/USDT", True),
+        ("ALT-USDT", "NEU/USDT", True),
+        ("OLD-USDT", "NEW/USDT", True),
+        ("HALT-USDT", "HALT/USDT", False),
+    ]
+
+
+def test_an_error_with_http_200_is_told_apart():
+    with pytest.raises(ProtocolError, match="429000"):
+        KuCoin().decode_instruments(b'{"code":"429000","msg":"Too Many Requests"}')
