@@ -69,7 +69,7 @@ class Broadcast:
         return self._streams.get(topic)
 
     def add(self, stream: Stream, variant: int, outbox: Outbox, mono_ns: int) -> None:
-        """Let an outbox hear a stream, from the next update on."""
+        """Let an outbox hear a stream, from the next update on. One that lost all hearers is made anew."""
         if stream.topic not in self._streams:
             self._start(stream, mono_ns)
         boxes = stream.audiences.setdefault(variant, [])
