@@ -257,7 +257,7 @@ def _check_endpoints(config: Config) -> None:
     if doubles := {e for e in everything if everything.count(e) > 1}:
         raise ConfigError(f"{config.path}: merger: {', '.join(doubles)} is used twice; give each its own")
     _, host, port = _host_port(f"tcp://{config.gateway.http}")
-    if port is None:
+    if port is None or not host:
         raise ConfigError(f'{config.path}: gateway.http: must be host:port, such as "127.0.0.1:8080"')
     if host not in LOOPBACK:
         raise ConfigError(f"{config.path}: gateway.http: {host} is not loopback; use 127.0.0.1")

@@ -283,9 +283,10 @@ class Merger:
 
     def _check_state(self, feed: FeedView) -> None:
         """Publish the status at once when its word changes."""
-        state = feed.status.state() if feed.status else ("down" if feed.pid else "absent")
-        if feed.is_down and feed.pid:
-            state = "down"
+        if feed.is_down:
+            state = "down" if feed.pid else "absent"
+        else:
+            state = feed.status.state() if feed.status else "starting"
         if state != feed.state:
             feed.state, feed.since_ns = state, self._clock()
             self._publish_exchange_status(feed)

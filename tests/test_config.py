@@ -1,0 +1,120 @@
+"""A wrong configuration gets one message that names file, key and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from feedhandler import config
+from feedhandler.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+OK = "[exchanges.binance]\n"
+
+WRONG = [
+    ("", "exchanges: names no exchange; add a table such as [exchanges.binance]"),
+    ("[exchanges]\n", "exchanges: names no exchange"),
+    ("exchanges = 3\n", "exchanges: names no exchange"),
+    ("x = [\n", "not valid TOML"),
+    ("[exchange.binance]\n", 'exchange: unknown key; did you mean "exchanges"?'),
+    ("[exchanges.binanse]\n", 'exchanges.binanse: unknown exchange; did you mean "binance"?'),
+    ("[exchanges]\nbinance = 1\n", "exchanges.binance: must be a table"),
+    (OK + "symbls = []\n", 'exchanges.binance.symbls: unknown key; did you mean "symbols"?'),
+    (
+        OK + 'symbols = "BTC/USDT"\n',
+        "exchanges.binance.symbols: Expected list, got str; for example symbols = [",
+    ),
+    (OK + "symbols = [1]\n", "exchanges.binance.symbols: Expected str, got int"),
+    (OK + "symbols = []\n", "exchanges.binance.symbols: is empty; leave it out"),
+    (OK + 'symbols = ["BTCUSDT"]\n', "'BTCUSDT' is not BASE/QUOTE; did you mean \"BTC/USDT\"?"),
+    (OK + 'symbols = ["BTC-USDT"]\n', 'did you mean "BTC/USDT"?'),
+    (OK + 'symbols = ["BTC/USDT/X"]\n', "is not BASE/QUOTE"),
+    (OK + 'symbols = ["BTC /USDT"]\n', "is not BASE/QUOTE"),
+    (OK + 'symbols = ["/"]\n', 'is not BASE/QUOTE; write it like "BTC/USDT"'),
+    (OK + 'symbols = ["btc/usdt"]\n', 'did you mean "BTC/USDT"?'),
+    (OK + 'symbols = ["BTC/USDT", "BTC/USDT"]\n', "BTC/USDT is listed twice"),
+    (OK + f'symbols = ["{"X" * 30}/USDT"]\n', "cannot be published"),
+    (
+        OK + "simulated = 1\n",
+        "exchanges.binance.simulated: Expected bool, got int; for example simulated = false",
+    ),
+    (OK + "simulated = true\n", "ws_url or rest_url is left out"),
+    (
+        OK + 'ws_url = "http://127.0.0.1:1"\n',
+        "exchanges.binance.ws_url: 'http://127.0.0.1:1' must be ws or wss",
+    ),
+    (OK + 'ws_url = "ws://127.0.0.1:1/stream"\n', "must end after the port"),
+    (
+        OK + 'ws_url = "ws://127.0.0.1:99999"\n',
+        "exchanges.binance.ws_url: 'ws://127.0.0.1:99999' is no address",
+    ),
+    (
+        OK + 'rest_url = "127.0.0.1:9101"\n',
+        "exchanges.binance.rest_url: '127.0.0.1:9101' must be http or https",
+    ),
+    (OK + "max_attempts = -1\n", "exchanges.binance.max_attempts: -1 is out of range"),
+    (OK + "max_attempts = 1.5\n", "exchanges.binance.max_attempts: Expected int, got float"),
+    (OK + "stale_after_s = nan\n", "exchanges.binance.stale_after_s: nan is out of range"),
+    (OK + "stale_after_s = 50\n", "must be smaller than reconnect_after_s"),
+    (OK + "backoff_min_s = 31\n", "backoff_min_s: is larger than backoff_max_s"),
+    (OK + "[merger]\nticks = []\n", "merger.ticks: is empty"),
+    (OK + '[merger]\nticks = ["udp://127.0.0.1:1"]\n', "is no ZeroMQ endpoint"),
+    (OK + '[merger]\nticks = ["tcp://127.0.0.1:0"]\n', "is no ZeroMQ endpoint"),
+    (OK + '[merger]\nticks = ["tcp://0.0.0.0:5555"]\n', "is not on loopback"),
+    (OK + f'[merger]\nfeeds = "ipc://{"x" * 120}"\n', "is too long"),
+    (OK + '[merger]\nfeeds = "ipc://run/ticks.ipc"\n', "ipc://run/ticks.ipc is used twice"),
+    (OK + '[gateway]\nhttp = "0.0.0.0:8080"\n', "gateway.http: 0.0.0.0 is not loopback"),
+    (OK + '[gateway]\nhttp = "8080"\n', "gateway.http: must be host:port"),
+    (OK + "[sim]\nmessages_per_s = 0.5\n", "sim.messages_per_s: 0.5 is not in 1 to 50000"),
+    (OK + "[sim]\ninstruments = 3\n", "sim.instruments: 3 is not in 50 to 5000"),
+    ('run_dir = ""\n' + OK, "run_dir: must be the name of a directory"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_a_wrong_configuration_names_file_key_and_remedy(text, message):
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "my.toml")
+    assert str(caught.value).startswith("my.toml: ")
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_says_where_examples_are(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such file; conf/demo\.toml"):
+        config.load(str(tmp_path / "none.toml"))
+
+
+def test_a_file_that_is_no_text_says_so(tmp_path):
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(str(path))
+
+
+def test_left_out_symbols_are_the_majors():
+    settings = config.parse(OK, "x").exchange("binance")
+    assert settings.symbols == ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
+
+
+def test_an_exchange_that_is_not_configured_is_a_configuration_error():
+    with pytest.raises(ConfigError, match=r"no \[exchanges\.bybit\] table; it configures binance"):
+        config.parse(OK, "x").exchange("bybit")
+
+
+def test_where_a_handshake_names_the_socket_rest_url_is_enough_to_simulate():
+    settings = config.parse('[exchanges.kucoin]\nrest_url = "http://127.0.0.1:1/"\nsimulated = true\n', "x")
+    assert settings.exchange("kucoin").rest_url == "http://127.0.0.1:1"
+
+
+def test_the_shipped_configurations_are_valid():
+    live, demo = (config.load(str(ROOT / "conf" / name)) for name in ("live.toml", "demo.toml"))
+    assert set(live.exchanges) == set(demo.exchanges) == {"binance", "kucoin", "bybit"}
+    assert not live.simulated()
+    assert live.sim is None
+    assert set(demo.simulated()) == set(demo.exchanges)
+
+
+def test_every_key_is_documented():
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for kind in (config.Config, config.ExchangeConfig, *config.TABLES.values()):
+        for name in kind.__struct_fields__:
+            assert f"`{name}`" in text or (kind is config.Config and name in ("path", *config.TABLES)), name

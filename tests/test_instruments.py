@@ -1,0 +1,66 @@
+"""Canonical symbols come from the exchange's own list, and a clash is an error, not an overwrite."""
+
+import pytest
+
+from feedhandler.errors import SubscriptionRejected
+from feedhandler.instruments import Instrument, InstrumentTable, instrument_list
+
+BTC = Instrument("BTCUSDT", "BTC", "USDT")
+
+
+def test_symbols_are_found_both_ways():
+    table = InstrumentTable("x", [BTC, Instrument("汉字币USDT", "汉字币", "USDT")])
+    assert table.symbol_of("BTCUSDT") == "BTC/USDT"
+    assert table.resolve("汉字币/USDT").native == "汉字币USDT"
+    assert table.symbol_of("nope") is None
+    assert table.problems == []
+
+
+def test_two_tradable_natives_of_one_canonical_symbol_are_an_error_and_neither_is_published():
+    table = InstrumentTable("x", [BTC, Instrument("XBTUSDT", "BTC", "USDT")])
+    assert table.problems == ["x: BTC/USDT is claimed by BTCUSDT and XBTUSDT; neither is published"]
+    assert table.symbol_of("BTCUSDT") is table.symbol_of("XBTUSDT") is None
+    with pytest.raises(SubscriptionRejected, match="claimed by BTCUSDT and XBTUSDT"):
+        table.resolve("BTC/USDT")
+
+
+def test_a_halted_namesake_gives_way_to_the_tradable_one_in_either_order():
+    halted = Instrument("BTCUSDT-OLD", "BTC", "USDT", False)
+    for listing in ([BTC, halted], [halted, BTC]):
+        assert InstrumentTable("x", listing).resolve("BTC/USDT") is BTC
+
+
+def test_an_unknown_symbol_is_rejected_with_the_nearest_names():
+    with pytest.raises(SubscriptionRejected, match=r"x lists no BCT/USDT; did you mean BTC/USDT\?"):
+        InstrumentTable("x", [BTC]).resolve("BCT/USDT")
+
+
+def test_a_symbol_that_is_not_trading_is_rejected_with_its_status():
+    table = InstrumentTable("x", [Instrument("OLDUSDT", "OLD", "USDT", False, "BREAK")])
+    with pytest.raises(SubscriptionRejected, match="not trading, status BREAK"):
+        table.resolve("OLD/USDT")
+
+
+@pytest.mark.parametrize(
+    "instrument",
+    [
+        Instrument("AB", "", "B"),
+        Instrument("A/BC", "A/B", "C"),
+        Instrument("A B", "A B", "C"),
+        Instrument("A\nB", "A\n", "B"),
+        Instrument("X" * 40, "X", "Y"),
+        Instrument("X", "Y" * 40, "Z"),
+    ],
+)
+def test_an_instrument_that_cannot_be_published_is_left_out_and_named(instrument):
+    table = InstrumentTable("x", [instrument, BTC])
+    assert list(table.by_native) == ["BTCUSDT"]
+    assert len(table.problems) == 1
+    assert repr(instrument.native) in table.problems[0]
+
+
+def test_a_published_list_gives_the_same_table_back():
+    listing = instrument_list("x", 7, [BTC, Instrument("OLDUSDT", "OLD", "USDT", False, "BREAK")])
+    table = listing.table()
+    assert table.by_native["OLDUSDT"] == Instrument("OLDUSDT", "OLD", "USDT", False, "BREAK")
+    assert table.resolve("BTC/USDT") == BTC

@@ -1,0 +1,356 @@
+"""The merger's decisions, with the test as feeds, subscribers and clock."""
+
+import random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedhandler import wire
+from feedhandler.instruments import Instrument, instrument_list
+from feedhandler.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger
+from feedhandler.status import ExchangeStatus, FeedStatus
+
+EPOCH_NS = 1_790_000_000 * NS_PER_S
+NATIVES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
+
+
+class World:
+    """A merger of two exchanges; time moves only when told."""
+
+    def __init__(self, session=100):
+        self.mono = 50 * NS_PER_S
+        self.out = []
+        self.merger = Merger(
+            ["binance", "bybit"], self.emit, self.clock, session=session, pid=1, now_mono_ns=self.mono
+        )
+
+    def emit(self, message):
+        self.out.append(wire.unpack(bytes(message)))
+
+    def clock(self):
+        return EPOCH_NS + self.mono
+
+    def tickers(self, topic=b"ticker."):
+        return [record for record in self.out if record.topic.startswith(topic)]
+
+    def instruments(self, exchange="binance", natives=NATIVES):
+        listing = instrument_list(exchange, 1, [Instrument(n, b, q) for n, (b, q) in natives.items()])
+        self.document(wire.INSTRUMENTS, exchange, msgspec.json.encode(listing))
+
+    def document(self, kind, exchange, body):
+        self.merger.on_message(
+            wire.pack_document(wire.Document(wire.topic(kind, exchange), kind=kind, body=body))
+        )
+
+    def status(self, exchange="binance", **fields):
+        status = FeedStatus(exchange=exchange, pid=7, started_ns=0, starting="starting", **fields)
+        self.document(wire.STATUS, exchange, msgspec.json.encode(status))
+
+    def exchange_status(self, exchange="binance"):
+        newest = [r for r in self.out if r.topic == f"status.{exchange}".encode()][-1]
+        return msgspec.json.decode(newest.body, type=ExchangeStatus)
+
+    def records(self, *natives, exchange="binance", flags=8, bid=1.0):
+        batch = [
+            wire.Ticker(
+                wire.topic(wire.TICKER, exchange, n), flags=flags, bid=bid, recv_ns=self.clock() - 5000
+            )
+            for n in natives
+        ]
+        self.merger.on_message(b"".join(map(wire.pack_ticker, batch)))
+
+    def tick(self, seconds=TICK_NS / NS_PER_S, beat=()):
+        end = self.mono + int(seconds * NS_PER_S)
+        while self.mono < end:
+            self.mono += TICK_NS
+            for exchange in beat:
+                self.document(wire.HEARTBEAT, exchange, b"{}")
+            self.merger.on_tick(self.mono)
+
+
+def test_native_symbols_become_canonical_and_each_topic_counts_from_1():
+    world = World()
+    world.instruments()
+    world.records("BTCUSDT", "ETHUSDT", "BTCUSDT")
+    world.records("BTCUSDT")
+    assert [(r.topic, r.sequence, r.session) for r in world.tickers()] == [
+        (b"ticker.binance.BTC/USDT", 1, 100),
+        (b"ticker.binance.ETH/USDT", 1, 100),
+        (b"ticker.binance.BTC/USDT", 2, 100),
+        (b"ticker.binance.BTC/USDT", 3, 100),
+    ]
+
+
+def test_everything_that_the_feed_said_is_kept():
+    world = World()
+    world.instruments()
+    sent = wire.Ticker(
+        b"ticker.binance.BTCUSDT", flags=8 | 16, exchange_ns=11, recv_ns=12, exchange_sequence=13,
+        last=1.5, bid=2.5, bid_size=3.5, ask=4.5, ask_size=5.5, open_24h=6.5, high_24h=7.5, low_24h=8.5,
+        base_volume_24h=9.5, quote_volume_24h=10.5,
+    )  # fmt: skip
+    world.merger.on_message(wire.pack_ticker(sent))
+    got = world.tickers()[0]
+    assert got == msgspec.structs.replace(
+        sent, topic=b"ticker.binance.BTC/USDT", session=100, sequence=1, publish_ns=world.clock()
+    )
+
+
+def test_a_record_of_an_instrument_in_no_list_is_counted_and_not_published():
+    world = World()
+    world.records("BTCUSDT")
+    world.instruments(natives={"ETHUSDT": ("ETH", "USDT")})
+    world.records("BTCUSDT", "ETHUSDT")
+    assert [r.topic for r in world.tickers()] == [b"ticker.binance.ETH/USDT"]
+    assert world.merger.feeds["binance"].unmapped == 2
+
+
+def test_natives_that_clash_are_not_published():
+    world = World()
+    world.instruments(natives={"BTCUSDT": ("BTC", "USDT"), "XBTUSDT": ("BTC", "USDT")})
+    world.records("BTCUSDT", "XBTUSDT")
+    assert world.tickers() == []
+
+
+def test_a_rename_goes_to_the_new_topic_and_the_count_of_the_old_one_stays():
+    world = World()
+    world.instruments(natives={"ALT": ("ALT", "USDT")})
+    world.records("ALT")
+    world.instruments(natives={"ALT": ("NEU", "USDT")})
+    world.records("ALT")
+    world.instruments(natives={"ALT": ("ALT", "USDT")})
+    world.records("ALT")
+    assert [(r.symbol, r.sequence) for r in world.tickers()] == [
+        ("ALT/USDT", 1),
+        ("NEU/USDT", 1),
+        ("ALT/USDT", 2),
+    ]
+
+
+def test_an_instrument_list_is_published_once_until_it_changes():
+    world = World()
+    world.instruments()
+    world.instruments()
+    world.instruments(natives={"ETHUSDT": ("ETH", "USDT")})
+    lists = [r for r in world.out if r.kind == wire.INSTRUMENTS]
+    assert [(r.topic, r.sequence) for r in lists] == [
+        (b"instruments.binance", 1),
+        (b"instruments.binance", 2),
+    ]
+
+
+# --- joining late
+
+
+def test_a_new_subscription_gets_the_last_value_of_each_matching_topic_flagged_snapshot():
+    world = World()
+    world.instruments()
+    world.records("BTCUSDT", bid=1.0)
+    world.records("BTCUSDT", "ETHUSDT", bid=2.0)
+    world.out.clear()
+    world.merger.on_subscriptions([b"ticker.binance.BTC/USDT\0"])
+    assert [(r.symbol, r.sequence, r.bid, r.flag_names) for r in world.out] == [
+        ("BTC/USDT", 2, 2.0, ["SNAPSHOT", "SIMULATED"])
+    ]
+    world.out.clear()
+    world.records("BTCUSDT")
+    assert (world.out[0].sequence, world.out[0].flags) == (3, 8), "the replay takes no number"
+
+
+def test_many_subscriptions_at_once_replay_each_topic_once():
+    world = World()
+    world.instruments()
+    world.records("BTCUSDT", "ETHUSDT")
+    world.out.clear()
+    world.merger.on_subscriptions([b"", b"ticker.", b"ticker.binance.BTC", b"ticker.binance."])
+    assert sorted(r.topic for r in world.out) == [
+        b"instruments.binance",
+        b"ticker.binance.BTC/USDT",
+        b"ticker.binance.ETH/USDT",
+    ]
+
+
+# --- who is down
+
+
+def test_a_silent_feed_is_down_within_a_second_and_its_records_say_so_once():
+    world = World()
+    world.instruments()
+    world.status()
+    world.records("BTCUSDT", "ETHUSDT", bid=3.0)
+    world.tick()
+    world.out.clear()
+    died = world.mono
+    while not world.tickers():
+        world.tick()
+    assert world.mono - died <= NS_PER_S
+    world.tick(5)
+    assert [(r.symbol, r.sequence, r.bid, r.flag_names) for r in world.tickers()] == [
+        ("BTC/USDT", 2, 3.0, ["DOWN", "SIMULATED"]),
+        ("ETH/USDT", 2, 3.0, ["DOWN", "SIMULATED"]),
+    ]
+    assert (world.exchange_status().state, world.exchange_status().reason) == (
+        "down",
+        "feed process not heard",
+    )
+
+
+def test_a_feed_that_only_beats_is_not_down():
+    world = World()
+    world.instruments()
+    world.status()
+    world.records("BTCUSDT")
+    world.tick(30, beat=["binance"])
+    assert len(world.tickers()) == 1
+
+
+def test_one_exchange_down_leaves_the_other_alone():
+    world = World()
+    for exchange in ("binance", "bybit"):
+        world.instruments(exchange)
+        world.status(exchange)
+        world.records("BTCUSDT", exchange=exchange)
+    world.tick(3, beat=["bybit"])
+    assert [(r.exchange, r.sequence) for r in world.tickers() if r.flags & wire.DOWN] == [("binance", 2)]
+
+
+def test_a_feed_that_returns_goes_on_counting_and_its_records_are_clean():
+    world = World()
+    world.instruments()
+    world.status()
+    world.records("BTCUSDT")
+    world.tick(2)
+    world.status()
+    world.records("BTCUSDT")
+    assert [(r.sequence, r.flag_names) for r in world.tickers()] == [
+        (1, ["SIMULATED"]),
+        (2, ["DOWN", "SIMULATED"]),
+        (3, ["SIMULATED"]),
+    ]
+    assert world.exchange_status().state == "starting"
+
+
+def test_a_merger_that_was_stopped_itself_does_not_blame_the_feeds():
+    world = World()
+    world.instruments()
+    world.status()
+    world.records("BTCUSDT")
+    world.tick()
+    world.mono += 30 * NS_PER_S
+    world.merger.on_tick(world.mono)
+    assert not any(r.flags & wire.DOWN for r in world.tickers())
+    world.tick(FEED_SILENCE_NS / NS_PER_S + 0.1)
+    assert any(r.flags & wire.DOWN for r in world.tickers()), "but silence after that counts"
+
+
+def test_an_exchange_without_a_feed_is_reported_absent():
+    world = World()
+    world.tick(2)
+    status = world.exchange_status("bybit")
+    assert status.state == "absent"
+    assert "no feed process for bybit" in status.text(world.clock())
+
+
+def test_stopping_says_that_everything_is_down():
+    world = World()
+    world.instruments()
+    world.status()
+    world.records("BTCUSDT")
+    world.merger.on_stop()
+    assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"]
+
+
+# --- counting
+
+
+def test_records_lost_between_feed_and_merger_are_counted():
+    world = World()
+    world.instruments()
+    world.status(resync=1, hop_records=0)
+    world.records("BTCUSDT", "ETHUSDT")
+    world.status(resync=1, hop_records=2)
+    assert world.merger.feeds["binance"].hop_lost == 0
+    world.status(resync=1, hop_records=7)
+    assert world.merger.feeds["binance"].hop_lost == 5
+    world.records("BTCUSDT")
+    world.status(resync=1, hop_records=8)
+    assert world.merger.feeds["binance"].hop_lost == 5
+    world.status(resync=2, hop_records=0)
+    world.records("BTCUSDT")
+    world.status(resync=2, hop_records=1)
+    assert world.merger.feeds["binance"].hop_lost == 5
+
+
+def test_status_comes_every_second_with_rate_and_latency():
+    world = World()
+    world.instruments()
+    world.status()
+    world.tick(1, beat=["binance"])
+    for _ in range(20):
+        world.records("BTCUSDT")
+        world.tick()
+    status = world.exchange_status()
+    assert 19 <= status.records_per_s <= 21
+    assert status.latency_p50_us == status.latency_p99_us == 5.0
+    assert status.newest_recv_ns == world.clock() - TICK_NS - 5000
+    beats = [r for r in world.out if r.kind == wire.HEARTBEAT]
+    assert [r.sequence for r in beats] == list(range(1, len(beats) + 1))
+
+
+@given(st.binary(max_size=600))
+def test_any_bytes_from_a_feed_leave_the_merger_running(message):
+    world = World()
+    world.instruments()
+    world.merger.on_message(message)
+    world.records("BTCUSDT")
+    assert world.tickers()[-1].symbol == "BTC/USDT"
+
+
+@pytest.mark.parametrize("kind", [wire.STATUS, wire.INSTRUMENTS, wire.HEARTBEAT])
+@given(body=st.binary(max_size=100) | st.sampled_from([b"[" * 20000, b'{"exchange":"\xff"}', b"null"]))
+def test_any_body_from_a_feed_leaves_the_merger_running(kind, body):
+    world = World()
+    world.instruments()
+    world.document(kind, "binance", body)
+    world.records("BTCUSDT")
+    assert world.tickers()[-1].symbol == "BTC/USDT"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_topic_has_a_hole_and_none_is_reordered_whatever_feeds_do(seed):
+    rng = random.Random(seed)
+    world = World()
+    sent = {}
+    number = 0.0
+    for _ in range(400):
+        exchange = rng.choice(["binance", "bybit"])
+        action = rng.randrange(10)
+        if action == 0:
+            natives = dict(rng.sample(sorted(NATIVES.items()), rng.randrange(1, 3)))
+            world.instruments(exchange, natives)
+        elif action == 1:
+            world.status(exchange, resync=rng.randrange(3), hop_records=rng.randrange(100))
+        elif action == 2:
+            world.tick(rng.choice((0.05, 0.5, 1.2)))
+        elif action == 3:
+            world.merger.on_subscriptions([rng.choice((b"", b"ticker.", b"status."))])
+        elif action == 4:
+            world.merger.on_message(rng.randbytes(rng.randrange(400)))
+        else:
+            number += 1.0
+            native = rng.choice(sorted(NATIVES))
+            world.records(native, exchange=exchange, bid=number)
+            sent.setdefault((exchange, native), []).append(number)
+    newest = {}
+    for record in world.out:
+        if record.flags & wire.SNAPSHOT:
+            assert record.sequence == newest[record.topic][0], "a replay repeats the newest record"
+            continue
+        sequence, bid = newest.get(record.topic, (0, 0.0))
+        assert record.sequence == sequence + 1
+        if isinstance(record, wire.Ticker):
+            assert record.bid >= bid, "never backwards"
+            bid = record.bid
+        newest[record.topic] = (record.sequence, bid)
