@@ -288,7 +288,7 @@ def test_status_comes_every_second_with_rate_and_latency():
     world.instruments()
     world.status()
     world.tick(1, beat=["binance"])
-    for _ in range(20):
+    for _ in range(21):
         world.records("BTCUSDT")
         world.tick()
     status = world.exchange_status()
