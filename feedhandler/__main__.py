@@ -212,8 +212,11 @@ def _status(arguments: argparse.Namespace) -> int:
         document = {"merger": heartbeat, "exchanges": statuses, "text": texts}
         print(msgspec.json.format(msgspec.json.encode(document)).decode())
         return EXIT_OK
-    console = Console(soft_wrap=not sys.stdout.isatty())
-    console.print(view.status_table(statuses, now_ns), highlight=False)
+    table = view.status_table(statuses, now_ns)
+    if sys.stdout.isatty():
+        Console().print(table, highlight=False)
+    else:
+        print(view.plain(table))
     return EXIT_OK
 
 

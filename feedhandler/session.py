@@ -390,10 +390,14 @@ class Session:
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
         self._queue.extend(Command(batch) for batch in self._exchange.batches(silent))
 
-    def silent_topics(self) -> list[str]:
+    def unheard_topics(self) -> list[str]:
         """Return the channels that are wanted, not rejected, and have not spoken on this connection."""
         unheard = (topic for native in self.natives for topic in self._exchange.unheard(native))
         return [topic for topic in unheard if topic not in self.rejected]
+
+    def silent_topics(self) -> list[str]:
+        """Return those of `unheard_topics` that have had their time, and were asked for again."""
+        return [topic for topic in self.unheard_topics() if topic in self._asked_again]
 
     def pending_topics(self) -> int:
         """Return how many topics are still to be asked for or to be answered."""

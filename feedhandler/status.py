@@ -24,7 +24,8 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     connects: int = 0
     opened_ns: int = 0
     symbols: int = 0
-    silent: int = 0  # channels that have not spoken on this connection
+    unheard: int = 0  # channels that have not spoken on this connection,
+    silent: int = 0  # and those of them that have had their time to
     silent_topics: list[str] = []
     pending_topics: int = 0
     rejected_topics: dict[str, str] = {}
@@ -46,13 +47,14 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
         if self.pending_topics:
             return f"subscribing, {self.pending_topics} topics to go"
         if self.silent:
-            return f"live, {self.silent} channels silent so far: {', '.join(self.silent_topics[:3])}"
-        return "live"
+            return f"live, but {self.silent} channels are silent: {', '.join(self.silent_topics[:3])}"
+        return f"live, first data of {self.unheard} channels to come" if self.unheard else "live"
 
 
 def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> ConnectionStatus:
     """Return what a session says of itself; the two clocks are the same moment."""
-    silent = session.silent_topics() if session.phase is Phase.RUNNING else []
+    is_running = session.phase is Phase.RUNNING
+    silent = session.silent_topics() if is_running else []
     offset = now_ns - now_mono_ns
     return ConnectionStatus(
         phase=session.phase.value,
@@ -60,8 +62,9 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> Connec
         next_attempt_ns=session.deadline_mono_ns + offset if session.phase is Phase.BACKOFF else 0,
         last_error=session.last_error,
         connects=session.connects,
-        opened_ns=session.opened_mono_ns + offset if session.phase is Phase.RUNNING else 0,
+        opened_ns=session.opened_mono_ns + offset if is_running else 0,
         symbols=len(session.natives),
+        unheard=len(session.unheard_topics()) if is_running else 0,
         silent=len(silent),
         silent_topics=silent[:LISTED_MAX],
         pending_topics=session.pending_topics(),

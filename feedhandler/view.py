@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 from hdrh.histogram import HdrHistogram
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,7 @@ from feedhandler.client import Subscriber
 from feedhandler.status import ExchangeStatus, Heartbeat
 
 LATENCY_MAX_US: Final = 60_000_000
+LINE_WIDTH: Final = 1000
 NS_PER_S: Final = 1_000_000_000
 NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
 STATE_STYLES: Final = {"live": "green", "stale": "yellow", "connecting": "yellow", "starting": "yellow"}
@@ -159,6 +161,14 @@ def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
             status.text(now_ns),
         )
     return table
+
+
+def plain(table: Table) -> str:
+    """Return a table for a file or pipe: no colours, one line per row, however long."""
+    console = Console(width=LINE_WIDTH, color_system=None)
+    with console.capture() as capture:
+        console.print(table, highlight=False)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 
 def record_json(record: wire.Ticker | wire.Document) -> bytes:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent / "exchanges"))
+for folder in ("exchanges", "e2e"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 settings.register_profile("feedhandler", deadline=None, derandomize=True)
 settings.load_profile("feedhandler")

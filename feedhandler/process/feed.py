@@ -95,6 +95,7 @@ class Feed:
         self._publisher = publisher
         self._http = http
         self._exchange = EXCHANGES[name]()
+        self._rest_url = self._settings.rest_url or self._exchange.rest_url
         self._rng = random.Random()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
@@ -139,7 +140,7 @@ class Feed:
                 self._take_instruments(await self._fetch_instruments())
                 return True
             except (ProtocolError, DecodeError) as exc:
-                cached = read_instruments(self._run_dir, self._name)
+                cached = read_instruments(self._run_dir, self._rest_url, self._name)
                 if cached is not None:
                     log.warning("instrument list from disk, %s: %s", _age(cached.as_of_ns), exc)
                     self._take_instruments(cached)
@@ -176,7 +177,7 @@ class Feed:
             self._status.problems = self._table.problems
             for problem in self._table.problems:
                 log.warning("%s", problem)
-        write_instruments(self._run_dir, listing)
+        write_instruments(self._run_dir, self._rest_url, listing)
         self._send_instruments()
 
     async def _refresh(self) -> None:

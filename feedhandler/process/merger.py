@@ -32,6 +32,7 @@ class MergerProcess:
     def __init__(self, config: Config, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
         self._ticks = zmq_sockets.ticks_publisher(context, config.merger.ticks)
         self._feeds = zmq_sockets.feed_subscriber(context, config.merger.feeds)
+        self._endpoints = (*config.merger.ticks, config.merger.feeds)
         self._is_stopping = False
         self.merger = Merger(
             list(config.exchanges),
@@ -91,6 +92,8 @@ class MergerProcess:
         self.merger.on_stop()
         self._feeds.close()
         self._ticks.close()
+        for endpoint in self._endpoints:
+            zmq_sockets.remove_file_of(endpoint)
 
 
 def run(config: Config) -> int:

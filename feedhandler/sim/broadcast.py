@@ -55,7 +55,9 @@ class Broadcast:
         return self._rate
 
     def set_rate(self, messages_per_s: float) -> None:
+        """Begin a new schedule; the worst lateness is that of the running one."""
         self._rate = messages_per_s
+        self.late_ns_max = 0
         self._slots = 0
         self._start_ns = 0
 

@@ -25,7 +25,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMsgType, web
 
 from feedhandler.sim import faults, frames
 from feedhandler.sim.binance import Binance, BinanceRules
@@ -399,6 +399,8 @@ class SimServer:
             message = await connection.ws.receive()
             now = self._now()
             if message.type not in _FRAMES:
+                if isinstance(message.data, WebSocketError):
+                    self._note_violation(connection.number, f"broken frame: {message.data}")
                 connection.end_close(message.data if message.type is WSMsgType.CLOSE else None)
                 return
             connection.received += 1

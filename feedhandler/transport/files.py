@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 
@@ -61,9 +62,9 @@ class Lock:
         self._fd = -1
 
 
-def write_instruments(run_dir: str, listing: InstrumentList) -> None:
+def write_instruments(run_dir: str, rest_url: str, listing: InstrumentList) -> None:
     """Keep an instrument list for a start without the exchange's REST host; whole or not at all."""
-    path = _cache_path(run_dir, listing.exchange)
+    path = _cache_path(run_dir, rest_url, listing.exchange)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(
         ".tmp"
@@ -72,13 +73,16 @@ def write_instruments(run_dir: str, listing: InstrumentList) -> None:
     temporary.replace(path)
 
 
-def read_instruments(run_dir: str, exchange: str) -> InstrumentList | None:
-    """Return the list kept earlier, None if there is none that can be read."""
+def read_instruments(run_dir: str, rest_url: str, exchange: str) -> InstrumentList | None:
+    """Return the list kept earlier from the same host, None if there is none that can be read."""
     try:
-        return msgspec.json.decode(_cache_path(run_dir, exchange).read_bytes(), type=InstrumentList)
+        body = _cache_path(run_dir, rest_url, exchange).read_bytes()
+        return msgspec.json.decode(body, type=InstrumentList)
     except (OSError, *UNDECODABLE):
         return None
 
 
-def _cache_path(run_dir: str, exchange: str) -> Path:
-    return Path(run_dir) / "instruments" / f"{exchange}.json"
+def _cache_path(run_dir: str, rest_url: str, exchange: str) -> Path:
+    """One file per host: a simulator's or testnet's list must never stand in for the real one."""
+    host = re.sub(r"[^a-z0-9.]+", "-", rest_url.lower())
+    return Path(run_dir) / "instruments" / f"{exchange}-{host}.json"

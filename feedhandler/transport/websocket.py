@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import picows
 
@@ -134,14 +135,16 @@ class Connection(picows.WSListener):
 
     async def _connect(self) -> None:
         """Shake hands and open the socket; any failure goes to the session."""
+        url = self._ws_url
         try:
             endpoint = await self._handshake()
+            url = endpoint.url
             self.session.on_endpoint(endpoint)
             self._fragments.clear()
             self._close_reason = ""
             transport, _ = await picows.ws_connect(
                 lambda: self,
-                endpoint.url,
+                url,
                 websocket_handshake_timeout=None,  # the session watches the time
                 enable_auto_pong=False,  # see on_ws_frame
                 max_frame_size=FRAME_SIZE_MAX,
@@ -153,8 +156,10 @@ class Connection(picows.WSListener):
         except picows.WSHandshakeError as exc:
             status, wait_s = _refusal(exc)
             self._failed(f"WebSocket handshake refused: {status or exc}", wait_s)
-        except (OSError, picows.WSError, DecodeError, ProtocolError) as exc:
-            self._failed(f"{type(exc).__name__}: {exc}")
+        except (DecodeError, ProtocolError) as exc:
+            self._failed(str(exc))
+        except (OSError, picows.WSError) as exc:
+            self._failed(f"cannot connect to {_host(url)}: {exc or type(exc).__name__}")
         else:
             if transport.is_disconnected:
                 self._failed("connection closed at once")
@@ -203,6 +208,12 @@ def _close_reason(transport: picows.WSTransport) -> str:
         return "connection lost without a close frame"
     text = f" {received.reason!r}" if received.reason else ""
     return f"closed by the exchange, code {received.code.value}{text}"
+
+
+def _host(url: str) -> str:
+    """Return the part of an address that may be shown: a token may follow."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _refusal(exc: picows.WSHandshakeError) -> tuple[str, float]:

@@ -97,6 +97,13 @@ def bind(socket: "zmq.Socket[bytes]", endpoint: str, key: str) -> None:
             ) from exc
 
 
+def remove_file_of(endpoint: str) -> None:
+    """Remove the socket file that libzmq leaves behind; only the process that had bound it may."""
+    scheme, _, path = endpoint.partition("://")
+    if scheme == "ipc":
+        Path(path).unlink(missing_ok=True)
+
+
 def make_directory_for(endpoint: str) -> None:
     """Create the directory of an ipc endpoint."""
     scheme, _, path = endpoint.partition("://")

@@ -1,0 +1,64 @@
+# Everything a user or CI runs. Each target creates .venv and installs into it what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= conf/live.toml
+SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check format prod prod-status prod-stop clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.python: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "feedhandler needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Stamps, so that nothing is installed twice.
+$(VENV)/.run: $(VENV)/.python
+	@echo "installing feedhandler into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "installing the test tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,third-party]'
+	@touch $@
+
+demo: $(VENV)/.run ## simulated exchanges, full pipeline, live table; SECONDS=20 to end by itself
+	@$(BIN)/feedhandler run -c conf/demo.toml $(SECONDS_ARGUMENT)
+
+run: $(VENV)/.run ## the same against the real exchanges (CONFIG=conf/live.toml)
+	@$(BIN)/feedhandler run -c $(CONFIG) $(SECONDS_ARGUMENT)
+
+test: $(VENV)/.test ## everything CI runs: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+format: $(VENV)/.test ## format the code and sort its imports
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+prod: $(VENV)/.run ## start the real thing as a daemon, from conf/supervisord.conf
+	@$(BIN)/feedhandler check -c conf/live.toml
+	@mkdir -p run/log
+	@$(BIN)/supervisord -c conf/supervisord.conf
+	@echo "started; look at it with 'make prod-status', logs are in run/log/"
+
+prod-status: $(VENV)/.run ## processes, and what each exchange is doing
+	@$(BIN)/supervisorctl -c conf/supervisord.conf status; \
+	  $(BIN)/feedhandler status -c conf/live.toml
+
+prod-stop: $(VENV)/.run ## stop the daemon and wait for its end
+	@$(BIN)/supervisorctl -c conf/supervisord.conf shutdown
+	@for i in $$(seq 1 200); do test -e run/supervisord.pid || { echo "stopped"; exit 0; }; sleep 0.1; done; \
+	  echo "still stopping after 20 s; see run/log/supervisord.log"; exit 1
+
+clean: ## remove .venv, caches and run files
+	rm -rf $(VENV) run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,107 @@
+"""The command line as a user meets it."""
+
+import json
+import socket
+
+import pytest
+from harness import MAJORS
+
+HEADER = {"topic", "kind", "flags", "session", "sequence", "exchange_ns", "recv_ns", "publish_ns"}
+QUOTE = {"exchange_sequence", "last", "bid", "bid_size", "ask", "ask_size"}
+STATISTICS = {"open_24h", "high_24h", "low_24h", "base_volume_24h", "quote_volume_24h"}
+
+
+def test_tail_and_status_show_the_stream(stack):
+    s = stack(exchanges=("binance", "bybit"))
+    s.start()
+    s.wait_live()
+    tail = s.run(
+        "tail", "--endpoint", s.endpoint, "--topic", "ticker.binance.BTC/USDT", "--json", "--count", "5"
+    )
+    records = [json.loads(line) for line in tail.stdout.splitlines()]
+    assert tail.returncode == 0
+    assert [set(record) for record in records] == [HEADER | QUOTE | STATISTICS] * 5
+    assert {record["topic"] for record in records} == {"ticker.binance.BTC/USDT"}
+    assert all("SIMULATED" in record["flags"] for record in records)
+
+    exact = s.run("tail", "--endpoint", s.endpoint, "--topic", "ticker.bybit.XRP/USDT\\0", "--count", "3")
+    assert exact.returncode == 0
+    assert all(" ticker.bybit.XRP/USDT #" in line for line in exact.stdout.splitlines())
+
+    table = s.run("status", "-c", str(s.config))
+    assert table.returncode == 0
+    assert [line.split()[:2] for line in table.stdout.splitlines()[1:]] == [
+        ["binance", "live"],
+        ["bybit", "live"],
+    ]
+    status = s.status()
+    assert status["exchanges"]["binance"]["topics"] == len(MAJORS)
+    assert status["exchanges"]["binance"]["hop_lost"] == 0
+    assert status["text"]["bybit"] == "live"
+
+
+def test_a_fault_is_ordered_by_command(stack):
+    s = stack(exchanges=("bybit",))
+    s.start()
+    s.wait_live()
+    listing = s.run("fault", "bybit", "-c", str(s.config))
+    assert "stall" in listing.stdout
+    assert s.run("fault", "bybit", "mute", "seconds=1", "-c", str(s.config)).returncode == 0
+    wrong = s.run("fault", "bybit", "mut", "seconds=1", "-c", str(s.config))
+    assert wrong.returncode == 2
+    assert "mute" in wrong.stderr
+
+
+def test_check_says_ok_and_what_is_configured(stack):
+    s = stack()
+    result = s.run("check", "-c", str(s.config))
+    assert result.returncode == 0, result.stderr
+    assert "kucoin: simulated, 5 symbols: BTC/USDT" in result.stdout
+
+
+@pytest.mark.parametrize("key", ["merger", "exchanges.bybit.ws_url"])
+def test_check_names_a_port_in_use(stack, key):
+    s = stack(exchanges=("bybit",))
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", s.ports["ticks" if key == "merger" else "bybit"]))
+        holder.listen()
+        result = s.run("check", "-c", str(s.config))
+    assert result.returncode == 2
+    assert f"test.toml: {key}: port " in result.stderr
+    assert "in use" in result.stderr
+
+
+def test_check_refuses_an_unknown_key_with_exit_2(stack):
+    s = stack(extra="symbls = 1")
+    for command in ("check", "merger", "run", "sim"):
+        result = s.run(command, "-c", str(s.config))
+        assert result.returncode == 2
+        assert f'{s.config}: exchanges.binance.symbls: unknown key; did you mean "symbols"?' in result.stderr
+
+
+def test_status_without_a_merger_says_so(stack):
+    s = stack()
+    result = s.run("status", "-c", str(s.config))
+    assert result.returncode == 1
+    assert "no merger answers" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["tail", "--endpoint", "nonsense"], "is no ZeroMQ endpoint"),
+        (["tail", "--count", "0"], "not a positive count"),
+        (["run", "-c", "x", "--seconds", "-1"], "not a positive number"),
+        (["feed", "kraken", "-c", "x"], "binance"),
+        (["feed", "binance"], "-c"),
+        (["check", "-c", "none.toml"], "no such file"),
+        (["nonsense"], "invalid choice"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_arguments_end_with_2_and_one_clear_message(stack, arguments, text):
+    result = stack().run(*arguments)
+    assert result.returncode == 2
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr

