@@ -22,7 +22,12 @@ def test_a_second_owner_is_refused_with_the_pid_of_the_first(tmp_path):
 
 
 def test_a_lock_dies_with_its_owner(tmp_path):
-    code = f"import os\nfrom feedhandler.transport.files import Lock\nLock({str(tmp_path)!r}, 'm').__enter__()\nos.kill(os.getpid(), 9)"
+    code = f"""
+import os
+from feedhandler.transport.files import Lock
+Lock({str(tmp_path)!r}, "m").__enter__()
+os.kill(os.getpid(), 9)
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     with Lock(str(tmp_path), "m"):
         pass

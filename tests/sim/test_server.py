@@ -1,0 +1,704 @@
+"""The simulator on real sockets: loopback, port 0, an aiohttp client. Nothing depends on speed."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+
+from feedhandler.sim.binance import BinanceRules
+from feedhandler.sim.bybit import BybitRules
+from feedhandler.sim.kucoin import KucoinRules
+from feedhandler.sim.server import EXCHANGES, SimServer, SimSettings, fault_kinds, serve
+
+WITHIN_S = 20.0
+HOST = "127.0.0.1:0"
+
+
+class Client:
+    """One HTTP session against one simulator."""
+
+    def __init__(self, exchange: str, server: SimServer, http: aiohttp.ClientSession) -> None:
+        self.exchange = exchange
+        self.server = server
+        self.http = http
+
+    async def state(self) -> dict:
+        async with self.http.get(f"{self.server.rest_url}/_sim/state") as answer:
+            return await answer.json()
+
+    async def fault(self, **request: object) -> dict:
+        async with self.http.post(f"{self.server.rest_url}/_sim/faults", json=request) as answer:
+            body = await answer.json()
+            assert answer.status == 200, body
+            return body
+
+    async def connect(self, path: str = "") -> aiohttp.ClientWebSocketResponse:
+        return await self.http.ws_connect(self.server.ws_url + (path or await self.path()), autoping=False)
+
+    async def connect_raw(self, path: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a WebSocket that nobody decodes."""
+        host, port = self.server.ws_url.removeprefix("ws://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
+        writer.write(handshake(path or await self.path()))
+        await reader.readuntil(b"\r\n\r\n")
+        return reader, writer
+
+    async def path(self) -> str:
+        """Where this exchange's socket is; on KuCoin with a token that is fetched first."""
+        if self.exchange != "kucoin":
+            return {"binance": "/ws", "bybit": "/v5/public/spot"}[self.exchange]
+        async with self.http.post(f"{self.server.rest_url}/api/v1/bullet-public") as answer:
+            token = (await answer.json())["data"]["token"]
+        return f"/?token={quote(token, safe='')}&connectId=me"
+
+    async def wait_for(self, is_reached: Callable[[dict], bool]) -> dict:
+        """Look at the state until it is as wanted."""
+        while not is_reached(state := await self.state()):  # noqa: ASYNC110 - behind HTTP there is no event
+            await asyncio.sleep(0.01)
+        return state
+
+    async def subscribe(self, ws: aiohttp.ClientWebSocketResponse, symbol: str = "BTC") -> None:
+        """Ask for the best bid and offer of one symbol against USDT."""
+        topic = f"/spotMarket/level1:{symbol}-USDT"
+        message = {
+            "binance": {"method": "SUBSCRIBE", "params": [f"{symbol.lower()}usdt@bookTicker"], "id": 1},
+            "kucoin": {"id": "1", "type": "subscribe", "topic": topic, "response": True},
+            "bybit": {"req_id": "1", "op": "subscribe", "args": [f"orderbook.1.{symbol}USDT"]},
+        }
+        await ws.send_json(message[self.exchange])
+
+
+def handshake(path: str) -> bytes:
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    ).encode()
+
+
+def make(exchange: str, rules=None, **settings) -> SimServer:
+    return SimServer(
+        exchange, SimSettings(**settings), ws_url=f"ws://{HOST}", rest_url=f"http://{HOST}", rules=rules
+    )
+
+
+@asynccontextmanager
+async def running(exchange: str, rules=None, **settings) -> AsyncIterator[Client]:
+    server = make(exchange, rules, **settings)
+    await server.start()
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(WITHIN_S)) as http:
+            yield Client(exchange, server, http)
+    finally:
+        await server.close()
+
+
+def run(scenario: Awaitable[None]) -> None:
+    """Run one scenario to its end; what it leaves running is an error."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(WITHIN_S):
+            await scenario
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert not left, left
+
+    asyncio.run(bounded())
+
+
+async def until(ws: aiohttp.ClientWebSocketResponse, is_wanted: Callable[[dict], bool]) -> dict:
+    """Read on until a message is wanted."""
+    while True:
+        message = await ws.receive()
+        assert message.type is aiohttp.WSMsgType.TEXT, message
+        decoded = json.loads(message.data)
+        if is_wanted(decoded):
+            return decoded
+
+
+async def end_of(ws: aiohttp.ClientWebSocketResponse) -> aiohttp.WSMessage:
+    """Read on until the connection ends, however it does."""
+    while True:
+        message = await ws.receive()
+        if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.PING):
+            return message
+
+
+def is_quote(message: dict) -> bool:
+    """A push of best bid and offer, on any of the three."""
+    data = message.get("data", message)
+    return isinstance(data, dict) and ("b" in data or "bids" in data)
+
+
+# Streaming.
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_subscriber_hears_quotes_and_breaks_no_rule(exchange):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            ws = await client.connect()
+            await client.subscribe(ws)
+            for _ in range(20):
+                await until(ws, is_quote)
+            state = await client.state()
+            assert len(state["connections"]) == 1
+            assert len(state["connections"][0]["subscriptions"]) == 1
+            assert state["messages_sent"] >= 20
+            await ws.close()
+            assert ws.close_code == 1000
+            state = await client.wait_for(lambda state: not state["connections"])
+            assert state["topics"] == 0
+            assert state["violations"] == []
+
+    run(scenario())
+
+
+def test_the_kucoin_welcome_comes_unasked():
+    async def scenario() -> None:
+        async with running("kucoin") as client:
+            ws = await client.connect()
+            assert (await ws.receive_json()) == {"id": "me", "type": "welcome"}
+            await client.subscribe(ws)
+            await until(ws, is_quote)
+            assert (await client.state())["remarks"] == []
+
+    run(scenario())
+
+
+def test_a_bybit_subscriber_gets_its_snapshots_at_once_after_the_acknowledgement():
+    async def scenario() -> None:
+        async with running("bybit", messages_per_s=1) as client:
+            ws = await client.connect()
+            await ws.send_json({"op": "subscribe", "args": ["tickers.BTCUSDT", "orderbook.1.BTCUSDT"]})
+            first = [await ws.receive_json() for _ in range(3)]
+            assert first[0]["op"] == "subscribe"
+            assert [each["topic"] for each in first[1:]] == ["tickers.BTCUSDT", "orderbook.1.BTCUSDT"]
+
+    run(scenario())
+
+
+def test_two_connections_hear_the_same_each_in_its_form():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            raw = await client.connect("/ws/btcusdt@bookTicker")
+            combined = await client.connect("/stream?streams=btcusdt@bookTicker")
+            wrapped = await until(combined, lambda message: "stream" in message)
+            found = await until(raw, lambda message: message["u"] == wrapped["data"]["u"])
+            assert found == wrapped["data"]
+
+    run(scenario())
+
+
+def test_no_compression_even_if_offered():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            ws = await client.http.ws_connect(client.server.ws_url + "/ws/btcusdt@bookTicker", compress=15)
+            assert ws.compress == 0
+            await until(ws, is_quote)
+
+    run(scenario())
+
+
+def test_a_client_that_does_not_read_is_cut_off(monkeypatch):
+    async def scenario() -> None:
+        monkeypatch.setattr("feedhandler.sim.server.WRITE_LIMIT", 200_000)
+        async with running("binance", messages_per_s=50_000) as client:
+            host, port = client.server.ws_url.removeprefix("ws://").split(":")
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+            await asyncio.get_running_loop().sock_sendall(sock, handshake("/ws/btcusdt@bookTicker"))
+            await client.wait_for(lambda state: state["slow_disconnects"] == 1)
+            await client.wait_for(lambda state: not state["connections"])
+            sock.close()
+
+    run(scenario())
+
+
+# Rules, over the wire.
+
+
+def test_a_sixth_message_in_a_second_ends_with_1008():
+    async def scenario() -> None:
+        async with running("binance", rules=BinanceRules(messages_per_s=5)) as client:
+            ws = await client.connect()
+            for number in range(6):
+                await ws.send_json({"method": "LIST_SUBSCRIPTIONS", "id": number})
+            end = await end_of(ws)
+            assert (end.type, end.data, end.extra) == (aiohttp.WSMsgType.CLOSE, 1008, "Too many requests")
+            state = await client.state()
+            assert state["violations_total"] == 1
+            assert state["violations"][0].keys() == {"time_ns", "connection", "text"}
+            assert state["violations"][0]["connection"] == 1
+
+    run(scenario())
+
+
+def test_binance_pings_and_wants_its_payload_back():
+    async def scenario() -> None:
+        rules = BinanceRules(ping_every_s=0.05, pong_within_s=0.4)
+        async with running("binance", rules=rules) as client:
+            ws = await client.connect()
+            ping = await ws.receive()
+            assert ping.type is aiohttp.WSMsgType.PING
+            assert ping.data
+            await ws.pong(b"something else")
+            end = await end_of(ws)
+            assert end.type is aiohttp.WSMsgType.CLOSE
+            assert (await client.state())["violations_total"] == 1
+
+    run(scenario())
+
+
+def test_a_broken_frame_is_the_end_and_counted():
+    async def scenario() -> None:
+        async with running("bybit") as client:
+            ws = await client.connect()
+            await ws.send_str("x" * 100_000)
+            end = await end_of(ws)
+            assert (end.type, end.data) == (aiohttp.WSMsgType.CLOSE, 1009)
+            assert "broken frame" in (await client.state())["violations"][0]["text"]
+
+    run(scenario())
+
+
+def test_kucoin_ends_a_session_that_does_not_ping():
+    async def scenario() -> None:
+        async with running("kucoin", rules=KucoinRules(silence_s=0.2)) as client:
+            ws = await client.connect()
+            await client.subscribe(ws)
+            error = await until(ws, lambda message: message.get("type") == "error")
+            assert error == {"type": "error", "code": 400, "data": "ping timeout"}
+            assert (await end_of(ws)).data == 1000
+
+    run(scenario())
+
+
+def test_kucoin_refuses_an_unknown_token_with_an_error_frame():
+    async def scenario() -> None:
+        async with running("kucoin") as client:
+            ws = await client.connect("/?token=made-up&connectId=me")
+            assert (await ws.receive_json())["code"] == 401
+            assert (await end_of(ws)).type is aiohttp.WSMsgType.CLOSE
+
+    run(scenario())
+
+
+def test_bybit_drops_an_idle_connection_without_a_close_frame():
+    async def scenario() -> None:
+        async with running("bybit", rules=BybitRules(idle_s=0.1)) as client:
+            ws = await client.connect()
+            end = await end_of(ws)
+            assert end.type is not aiohttp.WSMsgType.CLOSE
+            assert ws.close_code == 1006
+
+    run(scenario())
+
+
+def test_refused_handshakes_are_http_answers():
+    async def scenario() -> None:
+        async with running("bybit") as client:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                await client.http.ws_connect(client.server.ws_url + "/v5/public/linear")
+            assert caught.value.status == 404
+
+    run(scenario())
+
+
+# Listeners.
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_rest_and_socket_share_a_port_or_have_their_own(exchange):
+    async def scenario() -> None:
+        one = make(exchange)
+        two = SimServer(exchange, SimSettings(), ws_url=f"ws://{HOST}", rest_url="http://localhost:0")
+        await one.start()
+        await two.start()
+        assert one.ws_url.rsplit(":")[-1] == one.rest_url.rsplit(":")[-1] != "0"
+        assert two.ws_url.rsplit(":")[-1] != two.rest_url.rsplit(":")[-1]
+        await one.close()
+        await two.close()
+
+    run(scenario())
+
+
+def test_a_taken_port_is_an_error_that_leaves_nothing_open():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            port = client.server.ws_url.rsplit(":")[-1]
+            second = SimServer(
+                "bybit", SimSettings(), ws_url=f"ws://{HOST}", rest_url=f"http://127.0.0.1:{port}"
+            )
+            with pytest.raises(OSError, match="address already in use"):
+                await second.start()
+            await second.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_closing_says_so_to_everybody_and_is_quick(exchange):
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with running(exchange) as client:
+            ws = await client.connect()
+            await client.subscribe(ws)
+            await until(ws, is_quote)
+            deaf = await client.connect()  # never answers the close frame
+            closing = loop.create_task(client.server.close())
+            began = loop.time()
+            end = await end_of(ws)
+            assert (end.type, end.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+            await closing
+            assert loop.time() - began < 5
+            await deaf.close()
+
+    run(scenario())
+
+
+def test_serve_runs_until_told_to_stop_and_closes_all():
+    async def scenario() -> None:
+        servers = [make(name) for name in EXCHANGES]
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(servers, stop))
+        while any(server.ws_url.endswith(":0") for server in servers):  # noqa: ASYNC110 - until all are bound
+            await asyncio.sleep(0)
+        stop.set()
+        await serving
+        port = int(servers[0].ws_url.rsplit(":")[-1])
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+    run(scenario())
+
+
+def test_settings_out_of_range_are_refused():
+    for wrong in (
+        {"messages_per_s": 0},
+        {"messages_per_s": 50_001},
+        {"instruments": 0},
+        {"instruments": 5001},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            SimSettings(**wrong)
+    with pytest.raises(ValueError, match="kraken"):
+        SimServer("kraken", SimSettings(), ws_url=f"ws://{HOST}", rest_url=f"http://{HOST}")
+
+
+def test_rest_over_the_wire():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            async with client.http.get(f"{client.server.rest_url}/api/v3/time") as answer:
+                assert answer.headers["X-MBX-USED-WEIGHT-1M"] == "1"
+                assert answer.content_type == "application/json"
+                assert (await answer.json()).keys() == {"serverTime"}
+            async with client.http.get(
+                f"{client.server.rest_url}/api/v3/time", headers={"X-MBX-TIME-UNIT": "MICROSECOND"}
+            ) as answer:
+                assert (await answer.json())["serverTime"] > 10**15
+
+    run(scenario())
+
+
+# Faults.
+
+
+def test_bad_fault_requests_are_400_and_say_why():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            url = f"{client.server.rest_url}/_sim/faults"
+            for body in (
+                b"",
+                b'{"fault":"x"}',
+                b'{"fault":"close","connection":99}',
+                b'{"fault":"late","symbol":"X"}',
+            ):
+                async with client.http.post(url, data=body) as answer:
+                    assert answer.status == 400
+                    assert (await answer.json())["error"]
+            async with client.http.get(url) as answer:
+                assert await answer.json() == fault_kinds()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_close_with_a_code(exchange):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            ws, other = await client.connect(), await client.connect()
+            await client.fault(fault="close", code=1012, reason="restart", connection=1)
+            end = await end_of(ws)
+            assert (end.type, end.data, end.extra) == (aiohttp.WSMsgType.CLOSE, 1012, "restart")
+            await client.wait_for(lambda state: len(state["connections"]) == 1)
+            await client.fault(fault="close", code=4000)
+            assert (await end_of(other)).data == 4000
+
+    run(scenario())
+
+
+def test_rst_is_a_reset():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            reader, writer = await client.connect_raw()
+            await client.fault(fault="rst")
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+
+    run(scenario())
+
+
+def test_a_stall_sends_nothing_at_all_and_ends():
+    async def scenario() -> None:
+        async with running("bybit") as client:
+            ws = await client.connect()
+            await client.fault(fault="stall", seconds=3600)
+            await client.subscribe(ws)
+            await ws.send_json({"op": "ping"})
+            with pytest.raises(asyncio.TimeoutError):
+                await ws.receive(timeout=0.3)
+            await client.fault(fault="none")
+            assert is_quote(await ws.receive_json()), "the subscription took effect, its answer is lost"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_mute_stops_data_only(exchange):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            ws = await client.connect()
+            await client.fault(fault="mute", seconds=3600)
+            await client.subscribe(ws)
+            await until(ws, lambda message: not is_quote(message))
+            assert (await client.state())["updates"] == 0
+            assert (await client.state())["faults"][0]["fault"] == "mute"
+            await client.fault(fault="none")
+            await until(ws, is_quote)
+
+    run(scenario())
+
+
+def test_mute_ends_by_itself():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            ws = await client.connect("/ws/btcusdt@bookTicker")
+            await client.fault(fault="mute", seconds=0.2)
+            await client.wait_for(lambda state: not state["faults"])
+            await until(ws, is_quote)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("exchange", "symbol"), [("binance", "BTCUSDT"), ("kucoin", "BTC-USDT"), ("bybit", "BTCUSDT")]
+)
+def test_one_symbol_can_be_muted(exchange, symbol):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            await client.fault(fault="mute_symbol", symbol=symbol)
+            ws = await client.connect()
+            await client.subscribe(ws, "BTC")
+            await client.subscribe(ws, "ETH")
+            for _ in range(50):
+                message = await until(ws, is_quote)
+                assert "BTC" not in json.dumps(message)
+            await client.fault(fault="none")
+            await until(ws, lambda message: "BTC" in json.dumps(message) and is_quote(message))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_acknowledged_without_data(exchange):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            ws = await client.connect()
+            await client.subscribe(ws, "ETH")
+            await until(ws, is_quote)
+            await client.fault(fault="ack_without_data", seconds=3600)
+            await client.subscribe(ws, "BTC")
+            await until(ws, lambda message: not is_quote(message) and message.get("type") != "welcome")
+            for _ in range(50):
+                assert "BTC" not in json.dumps(await until(ws, is_quote))
+            [connection] = (await client.state())["connections"]
+            assert len(connection["silent"]) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_garbage_arrives_and_data_goes_on(exchange):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            reader, writer = await client.connect_raw()
+            await client.fault(fault="garbage", count=16)
+            await reader.readuntil(b"[" * 5000)
+            await client.fault(fault="oversize", size=300_000)
+            await reader.readuntil(b'{"padding":"')
+            writer.close()
+
+    run(scenario())
+
+
+def test_an_oversized_message_arrives_whole():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            ws = await client.http.ws_connect(client.server.ws_url + "/ws", max_msg_size=0)
+            await client.fault(fault="oversize", size=20_000_000)
+            assert len((await ws.receive()).data) == 20_000_000
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["rst", "503"])
+def test_new_connections_are_refused_and_old_ones_stay(how):
+    async def scenario() -> None:
+        async with running("binance") as client:
+            ws = await client.connect("/ws/btcusdt@bookTicker")
+            await client.fault(fault="refuse", seconds=3600, how=how)
+            with pytest.raises(aiohttp.ClientError):
+                await client.http.ws_connect(client.server.ws_url + "/ws")
+            with pytest.raises(aiohttp.ClientError):
+                async with client.http.post(f"{client.server.rest_url}/api/v3/ping", raise_for_status=True):
+                    pass
+            await until(ws, is_quote)
+            await client.fault(fault="none")
+            await (await client.connect()).close()
+
+    run(scenario())
+
+
+def test_expired_tokens_end_their_sessions_and_open_no_new_one():
+    async def scenario() -> None:
+        async with running("kucoin") as client:
+            path = await client.path()
+            ws = await client.connect(path)
+            await client.fault(fault="expired_token")
+            error = await until(ws, lambda message: message["type"] == "error")
+            assert error["code"] == 401
+            assert (await end_of(ws)).type is aiohttp.WSMsgType.CLOSE
+            again = await client.connect(path)
+            assert (await again.receive_json())["code"] == 401
+            fresh = await client.connect()
+            assert (await fresh.receive_json())["type"] == "welcome"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("status", [429, 418, 403, 503])
+def test_rest_can_be_throttled(exchange, status):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            await client.fault(fault="http_status", status=status, retry_after=7, seconds=3600)
+            async with client.http.get(f"{client.server.rest_url}/api/v3/time") as answer:
+                assert answer.status == status
+                assert answer.headers["Retry-After"] == "7"
+            assert (await client.state())["violations"] == []
+
+    run(scenario())
+
+
+def test_a_server_shutdown_is_announced_and_comes():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            ws = await client.connect("/stream?streams=btcusdt@bookTicker")
+            await client.fault(fault="server_shutdown", seconds=0.1)
+            notice = await until(ws, lambda message: message.get("stream") == "!serverShutdown")
+            assert notice["data"].keys() == {"e", "E"}
+            assert (await end_of(ws)).type is aiohttp.WSMsgType.CLOSE
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fault", ["duplicate", "late"])
+def test_old_frames_come_again(fault):
+    async def scenario() -> None:
+        async with running("binance") as client:
+            ws = await client.connect("/ws/btcusdt@bookTicker")
+            last = (await until(ws, is_quote))["u"]
+            await client.fault(fault=fault, symbol="BTCUSDT")
+            while True:
+                update_id = (await until(ws, is_quote))["u"]
+                if update_id <= last:
+                    assert (update_id == last) == (fault == "duplicate")
+                    return
+                last = update_id
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_messages_cut_to_pieces_are_the_same_messages(exchange):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            await client.fault(fault="fragment", seconds=3600)
+            ws = await client.connect()
+            await client.subscribe(ws)
+            sequence = 0
+            for _ in range(100):
+                message = await until(ws, is_quote)
+                data = message.get("data", message)
+                now = data.get("u", data.get("timestamp"))
+                assert now >= sequence, "in order"
+                sequence = now
+            await ws.close()
+            assert (await client.state())["violations"] == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("exchange", "symbol", "is_refusal"),
+    [
+        ("binance", "BTCUSDT", lambda message: message.get("error", {}).get("code") == 2),
+        ("kucoin", "BTC-USDT", lambda message: message.get("code") == 404),
+        ("bybit", "BTCUSDT", lambda message: message.get("ret_msg", "").startswith("Invalid symbol")),
+    ],
+)
+def test_one_symbol_can_be_refused(exchange, symbol, is_refusal):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            await client.fault(fault="reject_symbol", symbol=symbol)
+            ws = await client.connect()
+            await client.subscribe(ws, "BTC")
+            await until(ws, is_refusal)
+            await client.subscribe(ws, "ETH")
+            await until(ws, is_quote)
+            assert (await client.state())["violations"] == []
+
+    run(scenario())
+
+
+def test_stated_times_can_be_wrong():
+    async def scenario() -> None:
+        async with running("bybit") as client:
+            ws = await client.connect()
+            await client.fault(fault="clock", offset_s=-86_400)
+            await client.subscribe(ws)
+            async with client.http.get(f"{client.server.rest_url}/v5/market/time") as answer:
+                now_ms = (await answer.json())["time"]
+            quote_ms = (await until(ws, is_quote))["ts"]
+            assert abs(now_ms - quote_ms) < 60_000
+            await client.fault(fault="none")
+            async with client.http.get(f"{client.server.rest_url}/v5/market/time") as answer:
+                assert (await answer.json())["time"] - now_ms > 80_000_000
+
+    run(scenario())
+
+
+def test_the_rate_can_be_changed():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            await client.fault(fault="rate", messages_per_s=5)
+            assert (await client.state())["messages_per_s"] == 5
+
+    run(scenario())

@@ -1,0 +1,80 @@
+"""A simulated exchange in a thread of its own, for other people's clients, many of which block."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.request import urlopen
+
+import pytest
+
+from feedhandler.sim.server import SimServer, SimSettings
+
+START_WITHIN_S = 20.0
+QUIET_SETTINGS = SimSettings(messages_per_s=200.0)  # some of these clients are slow
+
+
+class Simulator:
+    """Where it is, and what it has seen."""
+
+    def __init__(self, server: SimServer) -> None:
+        self.ws_url = server.ws_url
+        self.rest_url = server.rest_url
+
+    def state(self) -> dict:
+        with urlopen(f"{self.rest_url}/_sim/state", timeout=10) as answer:
+            return json.load(answer)
+
+    def assert_well_behaved(self) -> None:
+        state = self.state()
+        assert state["violations"] == []
+        assert state["connections_opened"] == 1, "it had to reconnect"
+        assert state["messages_sent"] > 0
+
+
+@contextmanager
+def _running(exchange: str) -> Iterator[Simulator]:
+    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, SimServer]] = []
+    is_started = threading.Event()
+
+    async def main() -> None:
+        url = "127.0.0.1:0"
+        server = SimServer(exchange, QUIET_SETTINGS, ws_url=f"ws://{url}", rest_url=f"http://{url}")
+        stop = asyncio.Event()
+        await server.start()
+        try:
+            started.append((asyncio.get_running_loop(), stop, server))
+            is_started.set()
+            await stop.wait()
+        finally:
+            await server.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),), name=f"sim {exchange}")
+    thread.start()
+    assert is_started.wait(START_WITHIN_S)
+    loop, stop, server = started[0]
+    try:
+        yield Simulator(server)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(START_WITHIN_S)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def binance() -> Iterator[Simulator]:
+    with _running("binance") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def kucoin() -> Iterator[Simulator]:
+    with _running("kucoin") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def bybit() -> Iterator[Simulator]:
+    with _running("bybit") as simulator:
+        yield simulator

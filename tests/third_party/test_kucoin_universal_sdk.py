@@ -1,0 +1,89 @@
+"""kucoin-universal-sdk, KuCoin's own client, unmodified but for its endpoint, receives tickers."""
+
+import queue
+import time
+import warnings
+
+import pytest
+
+pytest.importorskip(
+    "kucoin_universal_sdk", reason="third-party client not installed: pip install -e .[third-party]"
+)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it is written against an older pydantic
+    from kucoin_universal_sdk.api.client import DefaultClient
+    from kucoin_universal_sdk.generate.spot.market.model_get_all_symbols_req import (
+        GetAllSymbolsReqBuilder,
+    )
+    from kucoin_universal_sdk.model.client_option import ClientOptionBuilder
+    from kucoin_universal_sdk.model.transport_option import TransportOptionBuilder
+    from kucoin_universal_sdk.model.websocket_option import WebSocketClientOptionBuilder
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+WITHIN_S = 20.0
+
+
+@pytest.fixture
+def sdk(kucoin):
+    option = (
+        ClientOptionBuilder()
+        .set_key("")
+        .set_secret("")
+        .set_passphrase("")
+        .set_spot_endpoint(kucoin.rest_url)
+        .set_futures_endpoint(kucoin.rest_url)
+        .set_broker_endpoint(kucoin.rest_url)
+        .set_transport_option(TransportOptionBuilder().build())
+        .set_websocket_client_option(WebSocketClientOptionBuilder().with_reconnect(False).build())
+        .build()
+    )
+    return DefaultClient(option)
+
+
+def test_ticker_snapshot_and_level1(kucoin, sdk):
+    # One session for all three: the SDK may take 10 s to stop one.
+    received: queue.Queue = queue.Queue()
+    public = sdk.ws_service().new_spot_public_ws()
+    public.start()
+    try:
+        public.ticker(["BTC-USDT", "ETH-USDT"], lambda topic, subject, data: received.put((topic, data)))
+        public.symbol_snapshot("SOL-USDT", lambda topic, subject, data: received.put((topic, data)))
+        public.orderbook_level1(["XRP-USDT"], lambda topic, subject, data: received.put((topic, data)))
+        seen = collect(received, 4)
+    finally:
+        public.stop()
+    for topic in ("/market/ticker:BTC-USDT", "/market/ticker:ETH-USDT"):
+        assert 0 < float(seen[topic].best_bid) < float(seen[topic].best_ask)
+        assert float(seen[topic].price) > 0
+    snapshot = seen["/market/snapshot:SOL-USDT"].data
+    assert snapshot.symbol == "SOL-USDT"
+    assert snapshot.low <= snapshot.last_traded_price <= snapshot.high
+    assert 0 < snapshot.buy < snapshot.sell
+    assert snapshot.vol > 0
+    book = seen["/spotMarket/level1:XRP-USDT"]
+    assert 0 < float(book.bids[0]) < float(book.asks[0])
+    kucoin.assert_well_behaved()
+
+
+def collect(received: queue.Queue, count: int) -> dict:
+    """Wait for `count` different topics; returns the newest of each."""
+    seen: dict = {}
+    until = time.monotonic() + WITHIN_S
+    while len(seen) < count and time.monotonic() < until:
+        topic, data = received.get(timeout=WITHIN_S)
+        seen[topic] = data
+    assert len(seen) == count, seen.keys()
+    return seen
+
+
+def test_symbols(sdk):
+    answer = (
+        sdk.rest_service()
+        .get_spot_service()
+        .get_market_api()
+        .get_all_symbols(GetAllSymbolsReqBuilder().build())
+    )
+    by_symbol = {each.symbol: each for each in answer.data}
+    assert by_symbol["FENOLD-USDT"].name == "FENNEW-USDT"
+    assert by_symbol["HALTED-USDT"].enable_trading is False
