@@ -128,7 +128,6 @@ class Session:
         self.connects = 0
         self.last_error = ""
         self.is_stale = False
-        self.is_marked_down = False
         self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
         self.frames = 0
         self.decode_errors = 0
@@ -206,7 +205,6 @@ class Session:
         """The connection ended or could not be made; retry_after_s is what the exchange asked for."""
         self.last_error = reason
         self._mark(wire.DOWN)
-        self.is_marked_down = True
         self.is_stale = False
         if self._data:
             self.attempts = 0
@@ -352,7 +350,7 @@ class Session:
         if self._data != self._data_seen:
             self._data_seen, self._data_mono_ns = self._data, now
             self.attempts = 0
-            self.is_marked_down = self.is_stale = False
+            self.is_stale = False
         if self.frames != self._frames_seen:
             self._frames_seen, self._frame_mono_ns = self.frames, now
         step.close = (

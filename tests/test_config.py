@@ -117,4 +117,6 @@ def test_every_key_is_documented():
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     for kind in (config.Config, config.ExchangeConfig, *config.TABLES.values()):
         for name in kind.__struct_fields__:
-            assert f"`{name}`" in text or (kind is config.Config and name in ("path", *config.TABLES)), name
+            assert f"`{name}`" in text or (
+                kind is config.Config and name in ("path", "exchanges", *config.TABLES)
+            ), name

@@ -184,9 +184,9 @@ class Binance(Exchange):
         state = self.states.get(event.symbol)
         if state is None:
             return None
-        state.quote_heard_ns = recv_ns
         if 0 < event.update_id < state.exchange_sequence:
             return None  # late: the book has moved on
+        state.quote_heard_ns = recv_ns
         state.exchange_sequence = event.update_id
         state.exchange_ns = 0
         _set_quote(state, event)

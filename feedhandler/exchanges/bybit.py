@@ -177,9 +177,9 @@ class Bybit(Exchange):
         state = self.states.get(data.book_symbol)
         if state is None:
             return None
-        state.quote_heard_ns = recv_ns
         if SERVICE_RESTART_UPDATE_ID < data.update_id < state.exchange_sequence:
             return None  # late: the book has moved on
+        state.quote_heard_ns = recv_ns
         state.exchange_sequence = data.update_id
         state.exchange_ns = (frame.cts or frame.ts) * NS_PER_MS
         state.bid, state.bid_size = data.bids[0] if data.bids else (NAN, 0.0)

@@ -254,9 +254,9 @@ class KuCoin(Exchange):
         state = self.states.get(native)
         if state is None:
             return None
-        state.last_heard_ns = recv_ns
         if 0 < data.sequence < state.exchange_sequence:
             return None  # late: the book has moved on
+        state.last_heard_ns = recv_ns
         state.exchange_sequence = data.sequence
         state.exchange_ns = (data.time or data.time_as_in_spec) * NS_PER_MS
         state.last = data.price or NAN

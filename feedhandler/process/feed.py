@@ -117,6 +117,7 @@ class Feed:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         beat = asyncio.create_task(self._beat())
+        beat.add_done_callback(lambda _: self._stop.set())
         try:
             if not await self._first_instruments():
                 return EXIT_OK if self._stop.is_set() else EXIT_GAVE_UP
@@ -127,6 +128,8 @@ class Feed:
             await asyncio.wait([beat])
             self._status.stopping = True
             self._send_status()
+            if not beat.cancelled():
+                beat.result()  # a bug in our reasoning ends the process, with its traceback
 
     # --- instruments
 

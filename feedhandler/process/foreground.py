@@ -55,10 +55,10 @@ class Foreground:
         run_dir = Path(self._config.run_dir).absolute()
         log_dir(str(run_dir)).mkdir(parents=True, exist_ok=True)
         layout = Layout(
-            command=f"{shlex.quote(sys.executable)} -m feedhandler",
-            config=shlex.quote(str(Path(self._config.path).absolute())),
-            directory=str(Path.cwd()),
-            run_dir=str(run_dir),
+            command=_escape(f"{shlex.quote(sys.executable)} -m feedhandler"),
+            config=_escape(shlex.quote(str(Path(self._config.path).absolute()))),
+            directory=_escape(str(Path.cwd())),
+            run_dir=_escape(str(run_dir)),
         )
         path = run_dir / "supervisord.conf"
         path.write_text(render(self._config, layout), encoding="utf-8")
@@ -138,6 +138,11 @@ class Foreground:
         with contextlib.suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
             self._console.print(f"the end of {path}:", *lines, sep="\n  ", soft_wrap=True, highlight=False)
+
+
+def _escape(text: str) -> str:
+    """Return text as supervisord reads it: % starts an expansion there."""
+    return text.replace("%", "%%")
 
 
 def run(config: Config, seconds: float | None) -> int:

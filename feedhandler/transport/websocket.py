@@ -21,6 +21,7 @@ from feedhandler.transport.http import HttpClient, HttpRefused, retry_after_s
 FRAME_SIZE_MAX = 1 << 20  # the largest frame that an exchange documents is a few kilobytes
 READ_BUFFER_SIZE = 1 << 16  # about 300 frames; one read of a burst is one message to the merger
 CLOSE_TIMEOUT_S = 1.0
+HANDSHAKE_TIMEOUT_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,67 @@ TEXT, BINARY, CONTINUATION = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, pic
 PING, CLOSE = picows.WSMsgType.PING, picows.WSMsgType.CLOSE
 
 
-class Connection(picows.WSListener):
+class Socket(picows.WSListener):
+    """One attempt's socket: passes what picows says to the connection, until that lets go of it."""
+
+    def __init__(
+        self, connection: "Connection", on_frame: Callable[[memoryview | bytearray, int], bool]
+    ) -> None:
+        self._connection = connection
+        self._on_frame = on_frame
+        self._flush = connection.flush
+        self._wake = connection.wake
+        self._fragments = bytearray()
+
+    def let_go(self) -> None:
+        """Pass on nothing more, not even what is read already."""
+        self._on_frame = _discard
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._connection.on_connected(self, transport)
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        self._connection.on_disconnected(self, _close_reason(transport))
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        # hot: bench_decode. With picows answering pings itself, a ping at the end of a read would hide
+        # `last_in_buffer` from us, and the read's records would wait for the next one.
+        recv_ns = time.time_ns()
+        kind = frame.msg_type
+        if (kind is TEXT or kind is BINARY) and frame.fin:
+            if self._on_frame(frame.get_payload_as_memoryview(), recv_ns):
+                self._wake()
+        else:
+            self._on_rare_frame(transport, frame, kind, recv_ns)
+        if frame.last_in_buffer:
+            self._flush()
+
+    def _on_rare_frame(
+        self, transport: picows.WSTransport, frame: picows.WSFrame, kind: picows.WSMsgType, recv_ns: int
+    ) -> None:
+        if kind in (TEXT, BINARY, CONTINUATION):
+            self._on_fragment(frame, recv_ns)
+            return
+        self._connection.session.on_ping()
+        if kind is PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+        elif kind is CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def _on_fragment(self, frame: picows.WSFrame, recv_ns: int) -> None:
+        if len(self._fragments) + frame.payload_size > FRAME_SIZE_MAX:
+            raise picows.WSProtocolError(
+                picows.WSCloseCode.MESSAGE_TOO_BIG, f"message in fragments exceeds {FRAME_SIZE_MAX} bytes"
+            )
+        self._fragments += frame.get_payload_as_memoryview()
+        if frame.fin:
+            message, self._fragments = self._fragments, bytearray()
+            if self._on_frame(message, recv_ns):
+                self._wake()
+
+
+class Connection:
     """Runs one session: connects, passes frames, sends, closes, until `stop`.
 
     flush is called at the end of each socket read, so that what one read brought leaves as one message.
@@ -44,63 +105,39 @@ class Connection(picows.WSListener):
         flush: Callable[[], None],
     ) -> None:
         self.session = session
+        self.flush = flush
         self._label = label
         self._exchange = exchange
         self._http = http
         self._ws_url = ws_url
-        self._flush = flush
-        self._on_frame = session.on_frame
-        self._transport: picows.WSTransport | None = None
+        self._socket: Socket | None = None  # of the present attempt; others are let go
+        self._transport: picows.WSTransport | None = None  # once it is open
         self._connecting: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
+        self._woken = asyncio.Event()
+        self.wake = self._woken.set
         self._is_stopping = False
         self._close_reason = ""  # ours, if it was we who closed
-        self._fragments = bytearray()
 
-    # --- picows calls these
+    # --- the socket calls these
 
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        # hot: bench_decode. With picows answering pings itself, a ping at the end of a read would hide
-        # `last_in_buffer` from us, and the read's records would wait for the next one.
-        recv_ns = time.time_ns()
-        kind = frame.msg_type
-        if (kind is TEXT or kind is BINARY) and frame.fin:
-            if self._on_frame(frame.get_payload_as_memoryview(), recv_ns):
-                self._wake.set()
-        else:
-            self._on_rare_frame(transport, frame, kind, recv_ns)
-        if frame.last_in_buffer:
-            self._flush()
-
-    def _on_rare_frame(
-        self, transport: picows.WSTransport, frame: picows.WSFrame, kind: picows.WSMsgType, recv_ns: int
-    ) -> None:
-        if kind in (TEXT, BINARY, CONTINUATION):
-            self._on_fragment(frame, recv_ns)
+    def on_connected(self, socket: Socket, transport: picows.WSTransport) -> None:
+        """The WebSocket is open; too late, if its attempt was given up."""
+        if socket is not self._socket:
+            socket.let_go()
+            transport.disconnect(graceful=False)
             return
-        self.session.on_ping()
-        if kind is PING:
-            transport.send_pong(frame.get_payload_as_bytes())
-        elif kind is CLOSE:
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
+        self._transport = transport
+        self.session.on_open(time.monotonic_ns())
+        self.wake()
 
-    def _on_fragment(self, frame: picows.WSFrame, recv_ns: int) -> None:
-        if len(self._fragments) + frame.payload_size > FRAME_SIZE_MAX:
-            raise ProtocolError(f"a message in fragments exceeds {FRAME_SIZE_MAX} bytes")
-        self._fragments += frame.get_payload_as_memoryview()
-        if frame.fin:
-            message, self._fragments = self._fragments, bytearray()
-            if self._on_frame(message, recv_ns):
-                self._wake.set()
-
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        if transport is not self._transport:
-            return  # of a connection that we gave up on
-        self._transport = None
-        self.session.on_closed(time.monotonic_ns(), self._close_reason or _close_reason(transport))
-        self._flush()
-        self._wake.set()
+    def on_disconnected(self, socket: Socket, reason: str) -> None:
+        """An open WebSocket has ended."""
+        if socket is not self._socket:
+            return
+        self._socket = self._transport = None
+        self.session.on_closed(time.monotonic_ns(), self._close_reason or reason)
+        self.flush()
+        self.wake()
 
     # --- the feed calls these
 
@@ -108,7 +145,7 @@ class Connection(picows.WSListener):
         """Keep the connection up until `stop`."""
         while not self._is_stopping:
             step = self.session.advance(time.monotonic_ns())
-            self._flush()
+            self.flush()
             if step.connect:
                 self._connecting = asyncio.create_task(self._connect())
             for message in step.send:
@@ -122,30 +159,30 @@ class Connection(picows.WSListener):
     async def stop(self) -> None:
         """Close with a proper close frame, within `CLOSE_TIMEOUT_S`."""
         self._is_stopping = True
-        self._wake.set()
-        if self._transport is not None:
-            await self._close("stopping")
+        self.wake()
+        await self._close("stopping")
 
     async def _sleep_until(self, deadline_mono_ns: int) -> None:
-        delay_s = (deadline_mono_ns - time.monotonic_ns()) / NS_PER_S
-        if delay_s > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay_s)
-        self._wake.clear()
+        # At least one turn of the event loop, so that a late loop still reads its sockets.
+        delay_s = max(0.001, (deadline_mono_ns - time.monotonic_ns()) / NS_PER_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), delay_s)
+        self._woken.clear()
 
     async def _connect(self) -> None:
         """Shake hands and open the socket; any failure goes to the session."""
         url = self._ws_url
+        socket = self._socket = Socket(self, self.session.on_frame)
+        self._close_reason = ""
         try:
             endpoint = await self._handshake()
             url = endpoint.url
             self.session.on_endpoint(endpoint)
-            self._fragments.clear()
-            self._close_reason = ""
             transport, _ = await picows.ws_connect(
-                lambda: self,
+                lambda: socket,
                 url,
-                websocket_handshake_timeout=None,  # the session watches the time
+                # The session watches the time; this makes picows let go of a socket that we gave up on.
+                websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 enable_auto_pong=False,  # see on_ws_frame
                 max_frame_size=FRAME_SIZE_MAX,
                 read_buffer_init_size=READ_BUFFER_SIZE,
@@ -162,17 +199,13 @@ class Connection(picows.WSListener):
             self._failed(f"cannot connect to {_host(url)}: {exc or type(exc).__name__}")
         else:
             if transport.is_disconnected:
-                self._failed("connection closed at once")
+                self._failed("connection closed during the WebSocket handshake")
         finally:
-            self._wake.set()
-
-    def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self._transport = transport
-        self.session.on_open(time.monotonic_ns())
-        self._wake.set()
+            self.wake()
 
     def _failed(self, reason: str, retry_after_s: float = 0.0) -> None:
         if self.session.phase is Phase.CONNECTING:
+            self._socket = None
             self.session.on_closed(time.monotonic_ns(), reason, retry_after_s)
 
     async def _handshake(self) -> Endpoint:
@@ -201,13 +234,18 @@ class Connection(picows.WSListener):
             log.debug("%s: while closing: %s", self._label, exc)
 
 
+def _discard(payload: memoryview | bytearray, recv_ns: int) -> bool:
+    return False
+
+
 def _close_reason(transport: picows.WSTransport) -> str:
     handshake = transport.close_handshake
-    received = handshake.recv if handshake is not None else None
-    if received is None:
+    if handshake is None:
         return "connection lost without a close frame"
-    text = f" {received.reason!r}" if received.reason else ""
-    return f"closed by the exchange, code {received.code.value}{text}"
+    who, info = ("the exchange", handshake.recv) if handshake.recv is not None else ("us", handshake.sent)
+    if info is None:
+        return "connection lost without a close frame"
+    return f"closed by {who}, code {int(info.code.value)}" + (f" {info.reason!r}" if info.reason else "")
 
 
 def _host(url: str) -> str:

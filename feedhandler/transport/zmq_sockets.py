@@ -14,9 +14,10 @@ import zmq
 
 from feedhandler.errors import ConfigError
 
-# Messages queued for one peer before further ones are dropped (a PUB never waits). A feed's message is
-# up to a socket read of records, so 10,000 are at most about 100 MB if the merger hangs under full load;
-# a tick message is 168 bytes, so 100,000 are about 30 MB for each subscriber that does not read.
+# Messages queued for one peer before further ones are dropped (a PUB never waits). A feed's message is one
+# socket read: one record when it is quiet, some ten in a burst, so 10,000 are 2 to 20 MB if the merger hangs,
+# and half a second at 20,000 a second. A tick message is 168 bytes, with libzmq's overhead about 300, so
+# 100,000 are 30 MB for each subscriber that does not read.
 FEED_HWM_MESSAGES: Final = 10_000
 TICKS_HWM_MESSAGES: Final = 100_000
 RECONNECT_MS: Final = 100  # on loopback there is nothing to be polite to

@@ -1,0 +1,283 @@
+"""The shell around a session, against servers that misbehave below the protocol of any exchange."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import random
+import struct
+
+import pytest
+
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.session import ConnectBudget, Phase, Policy, Session
+from feedhandler.transport.http import HttpClient
+from feedhandler.transport.websocket import FRAME_SIZE_MAX, Connection
+
+TEXT, BINARY, CONTINUATION, CLOSE, PING = 1, 2, 0, 8, 9
+PATIENCE_S = 20.0
+
+
+def book(update_id, bid="1.5"):
+    data = {"s": "AUSDT", "b": [[bid, "2"]], "a": [["9.5", "3"]], "u": update_id, "seq": 1}
+    message = {"topic": "orderbook.1.AUSDT", "ts": 1790000000000, "type": "snapshot", "data": data}
+    return json.dumps(message).encode()
+
+
+def frame(payload, opcode=TEXT, fin=True):
+    size = len(payload)
+    head = bytes([opcode | (0x80 if fin else 0)])
+    if size < 126:
+        return head + bytes([size]) + payload
+    if size < 65536:
+        return head + b"\x7e" + struct.pack(">H", size) + payload
+    return head + b"\x7f" + struct.pack(">Q", size) + payload
+
+
+async def upgrade(reader, writer):
+    """Answer the WebSocket handshake by hand."""
+    request = await reader.readuntil(b"\r\n\r\n")
+    key = next(
+        line.split(b":")[1].strip()
+        for line in request.split(b"\r\n")
+        if line.lower().startswith(b"sec-websocket-key")
+    )
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    head = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade"]
+    writer.write(b"\r\n".join([*head, b"Sec-WebSocket-Accept: " + accept, b"", b""]))
+    await writer.drain()
+
+
+class Bench:
+    """A connection to a server that the test plays; flushed is what left after each socket read."""
+
+    def __init__(self, **policy):
+        self.exchange = EXCHANGES["bybit"]()
+        self.exchange.add(["AUSDT"], 0)
+        self.batch, self.flushed = [], []
+        settings = {"backoff_min_s": 0.05, "backoff_max_s": 0.1, "max_attempts": 0, **policy}
+        self.session = Session(
+            self.exchange,
+            ["AUSDT"],
+            lambda state: self.batch.append((state.bid, state.flags)),
+            policy=Policy(**settings),
+            budget=ConnectBudget(1000, 1.0),
+            rng=random.Random(1),
+        )
+
+    def flush(self):
+        if self.batch:
+            self.flushed.append(self.batch[:])
+            self.batch.clear()
+
+    async def until(self, condition):
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def running(self, serve):
+        writers = []
+
+        async def handle(reader, writer):
+            writers.append(writer)
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await serve(reader, writer, len(writers))
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with HttpClient("http://127.0.0.1:1") as http:
+            connection = Connection("test", self.session, self.exchange, http, url, self.flush)
+            task = asyncio.create_task(connection.run())
+            try:
+                yield writers
+            finally:
+                await connection.stop()
+                await task
+                for writer in writers:
+                    writer.close()
+                server.close()
+
+
+def play(serve, condition, **policy):
+    """Run a connection against `serve(reader, writer, number)` until condition(bench)."""
+    bench = Bench(**policy)
+
+    async def main():
+        async with bench.running(serve):
+            await bench.until(lambda: condition(bench))
+        return bench
+
+    return asyncio.run(main())
+
+
+def test_what_one_read_brought_leaves_as_one_batch_even_behind_a_ping():
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        writer.write(frame(book(2)) + frame(book(3)) + frame(b"hello", PING))
+        await reader.read()
+
+    bench = play(serve, lambda b: b.flushed)
+    assert bench.flushed[0] == [(1.5, 0), (1.5, 0)]
+
+
+def test_a_ping_is_answered_with_its_payload():
+    answers = []
+
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        writer.write(frame(b"1790000000123", PING))
+        while not answers:
+            head = await reader.readexactly(2)
+            mask = await reader.readexactly(4)
+            payload = bytes(c ^ mask[i % 4] for i, c in enumerate(await reader.readexactly(head[1] & 0x7F)))
+            if head[0] & 0x0F == 0xA:
+                answers.append(payload)
+
+    play(serve, lambda b: answers)
+    assert answers == [b"1790000000123"]
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_a_message_in_fragments_with_a_ping_between_is_one_message(opcode):
+    payload = book(2, "7.25")
+
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        pieces = [payload[:10], payload[10:50], payload[50:]]
+        writer.write(
+            frame(pieces[0], opcode, fin=False) + frame(b"", PING) + frame(pieces[1], CONTINUATION, fin=False)
+        )
+        await asyncio.sleep(0.05)
+        writer.write(frame(pieces[2], CONTINUATION))
+        await reader.read()
+
+    bench = play(serve, lambda b: b.flushed)
+    assert bench.flushed[0][0] == (7.25, 0)
+    assert bench.session.decode_errors == 0
+
+
+def test_a_stream_cut_at_every_byte_gives_the_same_records():
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        for byte in frame(book(2, "1.25")) + frame(book(3, "2.25")):
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0)
+        await reader.read()
+
+    bench = play(serve, lambda b: sum(map(len, b.flushed)) >= 2)
+    assert [r for batch in bench.flushed for r in batch][:2] == [(1.25, 0), (2.25, 0)]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        frame(b"x" * (FRAME_SIZE_MAX + 1)),
+        frame(b"x" * (FRAME_SIZE_MAX - 1), fin=False) + frame(b"x" * 100, CONTINUATION),
+        b"\xff\xff\xff\xff garbage that is no WebSocket frame",
+        frame(b"\x00", CLOSE),
+    ],
+)
+def test_a_broken_or_oversized_frame_costs_the_connection_and_nothing_more(nonsense):
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        if number == 1:
+            writer.write(frame(book(2)))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.write(nonsense)
+        else:
+            writer.write(frame(book(3, "8.5")))
+        await reader.read()
+
+    bench = play(serve, lambda b: [(8.5, 0)] in b.flushed)
+    assert bench.session.connects == 2
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1006, 1008, 1012, 1013, 3000, 4001])
+def test_a_close_frame_is_answered_and_its_code_reported(code):
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        if number == 1:
+            writer.write(frame(struct.pack(">H", code) + b"Too many requests", CLOSE))
+        await reader.read()
+
+    errors = []
+
+    def condition(bench):
+        errors.append(bench.session.last_error)
+        return bench.session.connects == 2 and bench.session.phase is Phase.RUNNING
+
+    play(serve, condition)
+    assert errors[-1] == f"closed by the exchange, code {code} 'Too many requests'"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n", "HTTP 429"),
+        (b"HTTP/1.1 403 Forbidden\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n", "HTTP 403"),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "HTTP 503"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "refused"),
+        (b"nonsense\r\n\r\n", "refused"),
+        (b"", "closed during the WebSocket handshake"),
+    ],
+)
+def test_a_refused_upgrade_is_tried_again(answer, text):
+    errors = []
+
+    async def serve(reader, writer, number):
+        if number > 1:
+            await upgrade(reader, writer)
+            writer.write(frame(book(2)))
+            await reader.read()
+            return
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    def condition(bench):
+        if bench.session.last_error:
+            errors.append(bench.session.last_error)
+        return bench.flushed
+
+    play(serve, condition)
+    assert text in errors[0]
+
+
+def test_an_upgrade_that_comes_after_we_gave_up_is_let_go():
+    """The first attempt's socket opens while the second one is already in use."""
+    late = asyncio.Event()
+    ended = []
+
+    async def serve(reader, writer, number):
+        if number == 1:
+            await late.wait()
+            await upgrade(reader, writer)
+            with contextlib.suppress(ConnectionError):
+                writer.write(frame(book(9, "666.0")))
+                await writer.drain()
+            await reader.read()
+            ended.append(number)
+            return
+        await upgrade(reader, writer)
+        writer.write(frame(book(2)))
+        late.set()
+        await reader.read()
+
+    bench = play(serve, lambda b: b.flushed and ended, connect_timeout_s=0.3)
+    assert all(bid == 1.5 for batch in bench.flushed for bid, _ in batch)
+    assert bench.session.connects == 2
+
+
+def test_a_peer_that_never_reads_does_not_hold_up_the_end():
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        writer.write(frame(book(2)))
+        await asyncio.sleep(60)
+
+    bench = play(serve, lambda b: b.flushed)
+    assert bench.flushed[-1] == [(1.5, 4)], "DOWN is the last word"
