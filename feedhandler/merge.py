@@ -171,6 +171,8 @@ class Merger:
             feed.malformed += 1
 
     def _on_status(self, feed: FeedView, status: FeedStatus) -> None:
+        if feed.pid and status.pid != feed.pid:
+            self._flag_down(feed)  # a new process, back before its silence was noticed: it knows nothing yet
         if (status.pid, status.resync) != (feed.pid, feed.resync):
             feed.pid, feed.resync = status.pid, status.resync
             feed.hop_base = feed.records - status.hop_records
@@ -259,9 +261,13 @@ class Merger:
         self._check_state(feed)
 
     def _mark_down(self, feed: FeedView, reason: str) -> None:
-        """Flag every record of an exchange whose feed is gone."""
         feed.is_down, feed.reason = True, reason
         feed.status = None
+        self._flag_down(feed)
+        self._check_state(feed)
+
+    def _flag_down(self, feed: FeedView) -> None:
+        """Flag every record of an exchange: nobody keeps it current."""
         for route in feed.routes.values():
             (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
             if flags & wire.DOWN:
@@ -273,7 +279,6 @@ class Merger:
             )
             wire.MERGER_STAMP.pack_into(route.record, wire.PUBLISH_NS_OFFSET, self._clock())
             self._emit(route.record)
-        self._check_state(feed)
 
     def on_stop(self) -> None:
         """Say that everything is down: this merger publishes no more."""

@@ -44,8 +44,8 @@ class World:
             wire.pack_document(wire.Document(wire.topic(kind, exchange), kind=kind, body=body))
         )
 
-    def status(self, exchange="binance", **fields):
-        status = FeedStatus(exchange=exchange, pid=7, started_ns=0, starting="starting", **fields)
+    def status(self, exchange="binance", pid=7, **fields):
+        status = FeedStatus(exchange=exchange, pid=pid, started_ns=0, starting="starting", **fields)
         self.document(wire.STATUS, exchange, msgspec.json.encode(status))
 
     def exchange_status(self, exchange="binance"):
@@ -230,6 +230,19 @@ def test_a_feed_that_returns_goes_on_counting_and_its_records_are_clean():
         (3, ["SIMULATED"]),
     ]
     assert world.exchange_status().state == "starting"
+
+
+def test_a_feed_that_returns_before_its_silence_was_noticed_is_down_until_it_has_data():
+    world = World()
+    world.instruments()
+    world.status(pid=7)
+    world.records("BTCUSDT")
+    world.tick(0.3)
+    world.status(pid=8)
+    world.tick(0.3, beat=["binance"])
+    assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"]
+    world.records("BTCUSDT")
+    assert (world.tickers()[-1].sequence, world.tickers()[-1].flag_names) == (3, ["SIMULATED"])
 
 
 def test_a_merger_that_was_stopped_itself_does_not_blame_the_feeds():

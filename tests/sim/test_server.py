@@ -58,7 +58,7 @@ class Client:
 
     async def wait_for(self, is_reached: Callable[[dict], bool]) -> dict:
         """Look at the state until it is as wanted."""
-        while not is_reached(state := await self.state()):  # noqa: ASYNC110 - behind HTTP there is no event
+        while not is_reached(state := await self.state()):
             await asyncio.sleep(0.01)
         return state
 
@@ -367,7 +367,7 @@ def test_serve_runs_until_told_to_stop_and_closes_all():
         servers = [make(name) for name in EXCHANGES]
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(servers, stop))
-        while any(server.ws_url.endswith(":0") for server in servers):  # noqa: ASYNC110 - until all are bound
+        while any(server.ws_url.endswith(":0") for server in servers):
             await asyncio.sleep(0)
         stop.set()
         await serving
