@@ -35,12 +35,12 @@ class Watch:
         self.statuses: dict[str, ExchangeStatus] = {}
         self.heartbeat: Heartbeat | None = None
         self.records = dict.fromkeys(self.exchanges, 0)  # fresh ones
-        # From the frame in our hands to the record unpacked at the subscriber, microseconds.
+        # Tick to publish, microseconds. Not to this subscriber: it draws, and would measure its own drawing.
         self.latencies = {name: HdrHistogram(1, LATENCY_MAX_US, 3) for name in self.exchanges}
         self._newest_latency_us: dict[bytes, float] = {}
 
-    def take(self, record: wire.Ticker | wire.Document, now_ns: int) -> None:
-        """Take one record, received at now_ns."""
+    def take(self, record: wire.Ticker | wire.Document) -> None:
+        """Take one record."""
         if isinstance(record, wire.Document):
             self._take_document(record)
             return
@@ -49,7 +49,7 @@ class Watch:
         if record.flags & NOT_FRESH or exchange not in self.records:
             return
         self.records[exchange] += 1
-        latency_us = (now_ns - record.recv_ns) / 1000
+        latency_us = (record.publish_ns - record.recv_ns) / 1000
         self._newest_latency_us[record.topic] = latency_us
         self.latencies[exchange].record_value(min(max(1, int(latency_us)), LATENCY_MAX_US))
 
@@ -118,7 +118,11 @@ class Watch:
         """Return the final table: records, rate, gaps and latency per exchange."""
         seconds = time.monotonic() - self.started
         table = Table(
-            box=None, pad_edge=False, header_style="bold", title=f"{seconds:.0f} s", title_justify="left"
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+            title=f"{seconds:.0f} s; latency is from the frame's receipt to its record's publication",
+            title_justify="left",
         )
         table.add_column("exchange")
         for name in ("symbols", "records", "records/s", "gaps", "lost", "p50", "p99", "max"):

@@ -21,7 +21,7 @@ from feedhandler.process.supervision import Layout, log_dir, render
 from feedhandler.transport.files import Lock
 from feedhandler.view import Watch
 
-REFRESH_S: Final = 0.25
+REFRESH_S: Final = 0.5
 LINE_EVERY_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 20.0  # supervisord stops one priority after the other
 LOG_TAIL_LINES: Final = 5
@@ -108,7 +108,7 @@ class Foreground:
         while not self._is_stopping and (left := until - time.monotonic()) > 0:
             record = subscriber.receive(min(left, 0.1))
             if record is not None:
-                self.watch.take(record, time.time_ns())
+                self.watch.take(record)
 
     def _stop_supervisor(self, supervisor: "subprocess.Popen[bytes]") -> None:
         if supervisor.poll() is None:
