@@ -22,7 +22,8 @@ from feedhandler.session import Policy
 MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 TICKS_TCP: Final = "tcp://127.0.0.1:5555"
 IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
-LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK: Final = ("127.0.0.1", "localhost")
+HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]+")  # a name, IPv4 or IPv6 address
 KNOWN_QUOTES: Final = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")  # for suggestions only
 
 
@@ -46,7 +47,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `[merger]` table: where it binds."""
+    """The `[merger]` table: where it binds. The ipc defaults are in `run_dir`."""
 
     ticks: tuple[str, ...] = ("ipc://run/ticks.ipc", TICKS_TCP)
     feeds: str = "ipc://run/feeds.ipc"
@@ -124,17 +125,21 @@ def parse(text: str, path: str) -> Config:
         name: _table(document[name], kind, path, name) for name, kind in TABLES.items() if name in document
     }
     run_dir = document.get("run_dir", "run")
-    if not isinstance(run_dir, str) or not run_dir:
+    if not isinstance(run_dir, str) or not run_dir.isprintable() or not run_dir:
         raise ConfigError(f'{path}: run_dir: must be the name of a directory, such as "run"')
-    config = msgspec.convert({"run_dir": run_dir, "path": path}, Config)
-    config = msgspec.structs.replace(config, exchanges=exchanges, **tables)
+    merger = MergerConfig(ticks=(f"ipc://{run_dir}/ticks.ipc", TICKS_TCP), feeds=f"ipc://{run_dir}/feeds.ipc")
+    for name in document.get("merger", ()):
+        merger = msgspec.structs.replace(merger, **{name: getattr(tables["merger"], name)})
+    config = Config(run_dir=run_dir, path=path, exchanges=exchanges, **{**tables, "merger": merger})
     _check_endpoints(config)
     _check_sim(config)
     return config
 
 
 def _exchanges(document: Any, path: str) -> dict[str, ExchangeConfig]:
-    if not isinstance(document, dict) or not document:
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: exchanges: must hold tables, such as [exchanges.binance]")
+    if not document:
         raise ConfigError(
             f"{path}: exchanges: names no exchange; add a table such as [exchanges.binance]"
             f" (known: {', '.join(EXCHANGES)})"
@@ -221,7 +226,7 @@ def _check_url(url: str, schemes: tuple[str, ...], where: str) -> None:
         port = parts.port
     except ValueError as exc:
         raise ConfigError(f"{where}: {url!r} is no address: {exc}; write it like {example}") from exc
-    if parts.scheme not in schemes or not parts.hostname or port == 0:
+    if parts.scheme not in schemes or port == 0 or not HOST_NAME.fullmatch(parts.hostname or ""):
         raise ConfigError(f"{where}: {url!r} must be {' or '.join(schemes)}, host and port, like {example}")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise ConfigError(f"{where}: {url!r} must end after the port, like {example}; paths are built in")
@@ -229,7 +234,7 @@ def _check_url(url: str, schemes: tuple[str, ...], where: str) -> None:
 
 def _check_symbol(exchange: str, symbol: str, where: str) -> None:
     base, slash, quote = symbol.partition("/")
-    if not slash or not base or not quote or "/" in quote or re.search(r"[\s\0]", symbol):
+    if not slash or not base or not quote or "/" in quote or " " in symbol or not symbol.isprintable():
         raise ConfigError(f"{where}: {symbol!r} is not BASE/QUOTE{_symbol_hint(symbol)}")
     if symbol != symbol.upper():
         raise ConfigError(f'{where}: {symbol!r} is not upper case; did you mean "{symbol.upper()}"?')
@@ -265,7 +270,7 @@ def _check_endpoints(config: Config) -> None:
 
 def _check_endpoint(endpoint: str, where: str) -> None:
     scheme, host, port = _host_port(endpoint)
-    if scheme == "ipc" and host:
+    if scheme == "ipc" and host.isprintable() and host.strip("*@"):
         if len(host.encode()) > IPC_PATH_SIZE_MAX:
             raise ConfigError(f"{where}: {endpoint!r} is too long; a socket's path has 107 bytes at most")
         return
@@ -288,6 +293,15 @@ def _host_port(endpoint: str) -> tuple[str, str, int | None]:
 
 
 def _check_sim(config: Config) -> None:
+    if config.sim is not None and not config.simulated():
+        raise ConfigError(
+            f"{config.path}: sim: nothing to simulate: no exchange has simulated = true; leave the table out"
+        )
+    for name, exchange in config.simulated().items() if config.sim is not None else ():
+        if exchange.ws_url.startswith("wss") or exchange.rest_url.startswith("https"):
+            raise ConfigError(
+                f"{config.path}: exchanges.{name}: the simulator has no TLS; use ws:// and http://"
+            )
     sim = config.sim or SimConfig()
     if not 1 <= sim.messages_per_s <= 50_000:
         raise ConfigError(f"{config.path}: sim.messages_per_s: {sim.messages_per_s:g} is not in 1 to 50000")

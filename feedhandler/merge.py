@@ -4,7 +4,7 @@ Pure: messages from feeds and times come in, messages to subscribers go out thro
 sockets and clock. Records of one topic leave in the order in which they came. It knows no exchange.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -28,6 +28,12 @@ assert FEED_SILENCE_NS > 4 * FEED_HEARTBEAT_NS, "three late heartbeats must not 
 
 LATENCY_SAMPLES: Final = 2000  # a second and feed, about: sorting them takes under a millisecond
 TOPICS_MAX: Final = 50_000  # routes: 50,000 x about 1 kB
+
+
+class FeedHeartbeat(msgspec.Struct):
+    """Body of a feed's heartbeat."""
+
+    pid: int
 
 
 class Route:
@@ -63,6 +69,7 @@ class FeedView:
         self.unmapped = self.malformed = 0
         self.sample_mask = 0  # a record is a latency sample if its number has none of these bits
         self.latencies_ns: list[int] = []
+        self.flagged: dict[Route, int] = {}  # records that we flagged DOWN for its silence → their own flags
 
     def newest_recv_ns(self) -> int:
         """Return when the newest record was received by its feed; 0 = there is none."""
@@ -104,7 +111,7 @@ class Merger:
 
     def on_message(self, message: bytes) -> None:
         """Take one message of the feed hop: ticker records back to back, or one document."""
-        # hot: bench_merge
+        # hot: bench/load.py
         size = len(message)
         if size < wire.HEADER_SIZE or message[wire.KIND_OFFSET] != wire.TICKER:
             self._on_document(message)
@@ -126,7 +133,7 @@ class Merger:
             route.sequence = sequence = route.sequence + 1
             record[:] = message[offset : offset + wire.TICKER_SIZE]
             wire.MERGER_HEAD.pack_into(
-                record, 0, route.topic, wire.VERSION, wire.TICKER, flags, self._session, sequence
+                record, 0, route.topic, wire.VERSION, wire.TICKER, flags & NO_REPLAY, self._session, sequence
             )
             publish_ns = clock()
             wire.MERGER_STAMP.pack_into(record, wire.PUBLISH_NS_OFFSET, publish_ns)
@@ -167,12 +174,15 @@ class Merger:
                 self._on_status(feed, msgspec.json.decode(document.body, type=FeedStatus))
             elif document.kind == wire.INSTRUMENTS:
                 self._on_instruments(feed, document.body)
+            elif feed.is_down and msgspec.json.decode(document.body, type=FeedHeartbeat).pid == feed.pid:
+                self._revive(feed)
         except UNDECODABLE:
             feed.malformed += 1
 
     def _on_status(self, feed: FeedView, status: FeedStatus) -> None:
         if feed.pid and status.pid != feed.pid:
-            self._flag_down(feed)  # a new process, back before its silence was noticed: it knows nothing yet
+            self._flag_down(feed)  # a new process knows nothing yet, even if it was back in no time
+            feed.flagged.clear()
         if (status.pid, status.resync) != (feed.pid, feed.resync):
             feed.pid, feed.resync = status.pid, status.resync
             feed.hop_base = feed.records - status.hop_records
@@ -193,29 +203,36 @@ class Merger:
         feed.table = listing.table()
         for native_topic in list(feed.routes):
             native = native_topic.rstrip(b"\0").decode().split(".", 2)[2]
+            if native not in feed.table.by_native:
+                continue  # delisted, or the list is short: as long as data come, they are what they were
             symbol = feed.table.symbol_of(native)
-            if (
-                symbol is None
-                or wire.topic(wire.TICKER, feed.exchange, symbol) != feed.routes[native_topic].topic
-            ):
-                # Renamed or gone: the topic keeps its last value, and gets no more records from here.
-                del feed.routes[native_topic], self._routes[native_topic]
+            topic = wire.topic(wire.TICKER, feed.exchange, symbol) if symbol else b""
+            if topic != feed.routes[native_topic].topic:
+                self._drop_route(feed, native_topic)
         self._publish_document(wire.INSTRUMENTS, feed.exchange, body)
+
+    def _drop_route(self, feed: FeedView, native_topic: bytes) -> None:
+        """Renamed, or in conflict: the topic gets no more records from here, and says so."""
+        route = feed.routes.pop(native_topic)
+        del self._routes[native_topic]
+        feed.flagged.pop(route, None)
+        (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+        if not flags & wire.DOWN:
+            self._republish(route, flags | wire.DOWN)
 
     # --- to the subscribers
 
-    def on_subscriptions(self, prefixes: Iterable[bytes]) -> None:
+    def on_subscription(self, prefix: bytes) -> None:
         """Replay the last value of every topic that a new subscription matches, flagged SNAPSHOT.
 
         All subscribers with a matching subscription get the replay; its sequence tells the others that
         they have it already.
         """
-        wanted = tuple(set(prefixes))
         for topic, message in self._documents.items():
-            if topic.ljust(wire.TOPIC_SIZE, b"\0").startswith(wanted):
+            if topic.ljust(wire.TOPIC_SIZE, b"\0").startswith(prefix):
                 self._replay(bytearray(message))
         for topic, route in self._by_topic.items():
-            if route.sequence and topic.ljust(wire.TOPIC_SIZE, b"\0").startswith(wanted):
+            if route.sequence and topic.ljust(wire.TOPIC_SIZE, b"\0").startswith(prefix):
                 self._replay(bytearray(route.record))
 
     def _replay(self, message: bytearray) -> None:
@@ -248,8 +265,6 @@ class Merger:
             if feed.is_heard:
                 feed.is_heard = False
                 feed.heard_mono_ns = now_mono_ns
-                if feed.is_down:
-                    self._revive(feed)
             elif not feed.is_down and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
                 self._mark_down(feed, "feed process not heard")
         if (elapsed_ns := now_mono_ns - self._status_mono_ns) >= STATUS_EVERY_NS:
@@ -257,7 +272,13 @@ class Merger:
             self._publish_status(elapsed_ns)
 
     def _revive(self, feed: FeedView) -> None:
+        """The same process speaks again, or a new one: what we flagged for silence was current after all."""
         feed.is_down, feed.reason = False, ""
+        for route, flags in feed.flagged.items():
+            (present,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+            if present & wire.DOWN:
+                self._republish(route, flags)
+        feed.flagged.clear()
         self._check_state(feed)
 
     def _mark_down(self, feed: FeedView, reason: str) -> None:
@@ -270,15 +291,18 @@ class Merger:
         """Flag every record of an exchange: nobody keeps it current."""
         for route in feed.routes.values():
             (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
-            if flags & wire.DOWN:
-                continue
-            route.sequence += 1
-            flags = flags & ~wire.SNAPSHOT & ~wire.STALE | wire.DOWN
-            wire.MERGER_HEAD.pack_into(
-                route.record, 0, route.topic, wire.VERSION, wire.TICKER, flags, self._session, route.sequence
-            )
-            wire.MERGER_STAMP.pack_into(route.record, wire.PUBLISH_NS_OFFSET, self._clock())
-            self._emit(route.record)
+            if not flags & wire.DOWN:
+                feed.flagged[route] = flags
+                self._republish(route, flags & ~wire.STALE | wire.DOWN)
+
+    def _republish(self, route: Route, flags: int) -> None:
+        """Publish a topic's newest record once more, under other flags and the next number."""
+        route.sequence += 1
+        wire.MERGER_HEAD.pack_into(
+            route.record, 0, route.topic, wire.VERSION, wire.TICKER, flags, self._session, route.sequence
+        )
+        wire.MERGER_STAMP.pack_into(route.record, wire.PUBLISH_NS_OFFSET, self._clock())
+        self._emit(route.record)
 
     def on_stop(self) -> None:
         """Say that everything is down: this merger publishes no more."""
@@ -291,7 +315,7 @@ class Merger:
         if feed.is_down:
             state = "down" if feed.pid else "absent"
         else:
-            state = feed.status.state() if feed.status else "starting"
+            state = feed.status.state if feed.status else "starting"
         if state != feed.state:
             feed.state, feed.since_ns = state, self._clock()
             self._publish_exchange_status(feed)
@@ -337,6 +361,9 @@ class Merger:
 
 
 NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
+# A feed repeats its states, flagged, when a merger joined. Here they are the first of their topic and take a
+# number; the flag says on this side that a record takes none.
+NO_REPLAY: Final = 0xFFFF & ~wire.SNAPSHOT
 
 
 def _quantile_us(ordered_ns: Sequence[int], quantile: float) -> float | None:

@@ -32,7 +32,10 @@ ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 m
 COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
 KEPT_FRAMES_MAX: Final = 8  # undecodable frames kept for inspection,
 KEPT_FRAME_SIZE: Final = 256  # the first bytes of each
-REJECTIONS_KEPT_MAX: Final = 1000
+# A refusal is believed for so long; the next connection after that asks again, for that topic alone.
+REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
+# An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true.
+AHEAD_NS_MAX: Final = 60 * NS_PER_S
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +136,7 @@ class Session:
         self.decode_errors = 0
         self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
         self.opened_mono_ns = 0
+        self._rejected_mono_ns: dict[str, int] = {}
         self._suspects: set[str] = set()  # topics of a refused request, to be asked for one by one
         self._next_id = 1
         self._reset(0)
@@ -179,7 +183,7 @@ class Session:
 
     def on_frame(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> bool:
         """Take one message, on loan until this returns; True asks for `advance` now."""
-        # hot: bench_decode
+        # hot: bench/load.py
         self.frames += 1
         try:
             result = self._decode(payload, recv_ns)
@@ -192,6 +196,8 @@ class Session:
             self._data += 1
             result.recv_ns = recv_ns
             result.flags = result.base_flags
+            if result.exchange_ns > recv_ns + AHEAD_NS_MAX:
+                result.flags |= wire.BAD_EXCHANGE_TIME
             self._emit(result)
             return False
         self._answers.append(result)  # type: ignore[arg-type]  # not a State, so a Control
@@ -203,6 +209,8 @@ class Session:
 
     def on_closed(self, now_mono_ns: int, reason: str, retry_after_s: float = 0.0) -> None:
         """The connection ended or could not be made; retry_after_s is what the exchange asked for."""
+        # An exchange may refuse a request and close in one breath: what it refused must not be forgotten.
+        self._take_answers(now_mono_ns, Step())
         self.last_error = reason
         self._mark(wire.DOWN)
         self.is_stale = False
@@ -269,6 +277,10 @@ class Session:
         if self._ping_interval_ns:
             # Not at once: the first one would compete with the subscriptions.
             self._ping_due = now + self._ping_interval_ns // 2
+        for topic in [t for t, at in self._rejected_mono_ns.items() if now - at >= REJECTION_HOLDS_NS]:
+            del self._rejected_mono_ns[topic]
+            self.rejected.pop(topic, None)
+            self._suspects.add(topic)
         topics = [t for t in self._symbol_of if t not in self.rejected]
         sound = [t for t in topics if t not in self._suspects]
         self._queue.extend(Command(batch) for batch in self._exchange.batches(sound))
@@ -326,7 +338,9 @@ class Session:
         if answer.is_transient:
             self._retry(command, answer.reason, now, step)
         elif len(command.topics) == 1:
-            self._reject(command.topics[0], answer.reason)
+            self._suspects.discard(command.topics[0])
+            self.rejected[command.topics[0]] = answer.reason
+            self._rejected_mono_ns[command.topics[0]] = now
         else:
             # One bad topic refuses its whole request: ask for each alone, so that only it is refused.
             self._suspects.update(command.topics)
@@ -338,11 +352,6 @@ class Session:
             return
         command.not_before_mono_ns = now + command.tries * NS_PER_S
         self._queue.appendleft(command)
-
-    def _reject(self, topic: str, reason: str) -> None:
-        self._suspects.discard(topic)
-        if len(self.rejected) < REJECTIONS_KEPT_MAX:
-            self.rejected[topic] = reason
 
     # --- watching
 
@@ -393,9 +402,9 @@ class Session:
         unheard = (topic for native in self.natives for topic in self._exchange.unheard(native))
         return [topic for topic in unheard if topic not in self.rejected]
 
-    def silent_topics(self) -> list[str]:
-        """Return those of `unheard_topics` that have had their time, and were asked for again."""
-        return [topic for topic in self.unheard_topics() if topic in self._asked_again]
+    def is_asked_again(self, topic: str) -> bool:
+        """True for a channel that had its time to speak, and did not use it."""
+        return topic in self._asked_again
 
     def pending_topics(self) -> int:
         """Return how many topics are still to be asked for or to be answered."""

@@ -4,6 +4,7 @@ Written by feeds and the merger, read by `feedhandler status`, the live table an
 parser. Pure. Times are Unix nanoseconds; the fields are described in `docs/wire.md`.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -54,7 +55,8 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
 def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> ConnectionStatus:
     """Return what a session says of itself; the two clocks are the same moment."""
     is_running = session.phase is Phase.RUNNING
-    silent = session.silent_topics() if is_running else []
+    unheard = session.unheard_topics() if is_running else []
+    silent = [topic for topic in unheard if session.is_asked_again(topic)]
     offset = now_ns - now_mono_ns
     return ConnectionStatus(
         phase=session.phase.value,
@@ -64,7 +66,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> Connec
         connects=session.connects,
         opened_ns=session.opened_mono_ns + offset if is_running else 0,
         symbols=len(session.natives),
-        unheard=len(session.unheard_topics()) if is_running else 0,
+        unheard=len(unheard),
         silent=len(silent),
         silent_topics=silent[:LISTED_MAX],
         pending_topics=session.pending_topics(),
@@ -82,6 +84,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     exchange: str
     pid: int
     started_ns: int
+    state: str = "starting"  # starting, connecting, live, stale, down
     simulated: bool = False
     starting: str = ""  # what a feed without connections is doing, in words; "" once it has them
     stopping: bool = False
@@ -94,17 +97,6 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0
     hop_records: int = 0
-
-    def state(self) -> str:
-        """Return one word: starting, connecting, live, stale, down."""
-        if self.stopping:
-            return "down"
-        if not self.connections:
-            return "starting" if self.starting else "down"
-        running = [c for c in self.connections if c.phase == Phase.RUNNING.value and c.frames]
-        if len(running) < len(self.connections):
-            return "connecting"
-        return "stale" if any(c.is_stale for c in running) else "live"
 
     def text(self, now_ns: int) -> str:
         """Return what the feed is doing, in words; of several connections, the worst."""
@@ -120,6 +112,15 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         if rejected := len(self.rejected) + sum(len(c.rejected_topics) for c in self.connections):
             text += f"; {rejected} rejected"
         return text
+
+
+def feed_state(sessions: Sequence[Session], *, is_starting: bool) -> str:
+    """Return a feed's state in one word; cheap, for it is asked five times a second."""
+    if not sessions:
+        return "connecting" if is_starting else "down"
+    if any(s.phase is not Phase.RUNNING or not s.frames for s in sessions):
+        return "connecting"
+    return "stale" if any(s.is_stale for s in sessions) else "live"
 
 
 class ExchangeStatus(msgspec.Struct, kw_only=True):

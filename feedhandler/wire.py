@@ -103,7 +103,7 @@ class Ticker(Record):
     """Last price, best bid and offer, and 24 h statistics of one instrument.
 
     Prices in quote currency, sizes and base_volume_24h in base currency; NaN is not known (yet).
-    exchange_sequence is the update id that the exchange gives to the quote, 0 if it gives none.
+    exchange_sequence is the newest update id that the exchange gave for this instrument, 0 if it gives none.
     """
 
     exchange_sequence: int = 0

@@ -9,11 +9,19 @@ from feedhandler.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 OK = "[exchanges.binance]\n"
+SIMULATED = OK + "simulated = true\n"
+LOCAL = SIMULATED + 'ws_url = "ws://127.0.0.1:1"\nrest_url = "http://127.0.0.1:1"\n'
 
 WRONG = [
     ("", "exchanges: names no exchange; add a table such as [exchanges.binance]"),
     ("[exchanges]\n", "exchanges: names no exchange"),
-    ("exchanges = 3\n", "exchanges: names no exchange"),
+    ("exchanges = 3\n", "exchanges: must hold tables"),
+    ("[[exchanges]]\n", "exchanges: must hold tables"),
+    (OK + "[sim]\n", "sim: nothing to simulate"),
+    (OK + 'ws_url = "ws://*:80"\n', "exchanges.binance.ws_url: 'ws://*:80' must be ws or wss"),
+    (OK + '[merger]\nfeeds = "ipc://*"\n', "is no ZeroMQ endpoint"),
+    (OK + 'symbols = ["B\\u0001/USDT"]\n', "is not BASE/QUOTE"),
+    (SIMULATED + 'ws_url = "wss://127.0.0.1:1"\nrest_url = "http://127.0.0.1:1"\n[sim]\n', "has no TLS"),
     ("x = [\n", "not valid TOML"),
     ("[exchange.binance]\n", 'exchange: unknown key; did you mean "exchanges"?'),
     ("[exchanges.binanse]\n", 'exchanges.binanse: unknown exchange; did you mean "binance"?'),
@@ -64,8 +72,8 @@ WRONG = [
     (OK + '[merger]\nfeeds = "ipc://run/ticks.ipc"\n', "ipc://run/ticks.ipc is used twice"),
     (OK + '[gateway]\nhttp = "0.0.0.0:8080"\n', "gateway.http: 0.0.0.0 is not loopback"),
     (OK + '[gateway]\nhttp = "8080"\n', "gateway.http: must be host:port"),
-    (OK + "[sim]\nmessages_per_s = 0.5\n", "sim.messages_per_s: 0.5 is not in 1 to 50000"),
-    (OK + "[sim]\ninstruments = 3\n", "sim.instruments: 3 is not in 50 to 5000"),
+    (LOCAL + "[sim]\nmessages_per_s = 0.5\n", "sim.messages_per_s: 0.5 is not in 1 to 50000"),
+    (LOCAL + "[sim]\ninstruments = 3\n", "sim.instruments: 3 is not in 50 to 5000"),
     ('run_dir = ""\n' + OK, "run_dir: must be the name of a directory"),
 ]
 
@@ -93,6 +101,12 @@ def test_a_file_that_is_no_text_says_so(tmp_path):
 def test_left_out_symbols_are_the_majors():
     settings = config.parse(OK, "x").exchange("binance")
     assert settings.symbols == ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
+
+
+def test_the_ipc_addresses_are_in_the_run_directory_unless_set():
+    settings = config.parse('run_dir = "/tmp/x"\n' + OK + '[merger]\nfeeds = "ipc://f"\n', "x")
+    assert settings.merger.ticks == ("ipc:///tmp/x/ticks.ipc", "tcp://127.0.0.1:5555")
+    assert settings.merger.feeds == "ipc://f"
 
 
 def test_an_exchange_that_is_not_configured_is_a_configuration_error():

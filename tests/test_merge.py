@@ -45,7 +45,7 @@ class World:
         )
 
     def status(self, exchange="binance", pid=7, **fields):
-        status = FeedStatus(exchange=exchange, pid=pid, started_ns=0, starting="starting", **fields)
+        status = FeedStatus(exchange=exchange, pid=pid, started_ns=0, state="live", **fields)
         self.document(wire.STATUS, exchange, msgspec.json.encode(status))
 
     def exchange_status(self, exchange="binance"):
@@ -66,7 +66,7 @@ class World:
         while self.mono < end:
             self.mono += TICK_NS
             for exchange in beat:
-                self.document(wire.HEARTBEAT, exchange, b"{}")
+                self.document(wire.HEARTBEAT, exchange, b'{"pid":7}')
             self.merger.on_tick(self.mono)
 
 
@@ -122,10 +122,12 @@ def test_a_rename_goes_to_the_new_topic_and_the_count_of_the_old_one_stays():
     world.records("ALT")
     world.instruments(natives={"ALT": ("ALT", "USDT")})
     world.records("ALT")
-    assert [(r.symbol, r.sequence) for r in world.tickers()] == [
-        ("ALT/USDT", 1),
-        ("NEU/USDT", 1),
-        ("ALT/USDT", 2),
+    assert [(r.symbol, r.sequence, bool(r.flags & wire.DOWN)) for r in world.tickers()] == [
+        ("ALT/USDT", 1, False),
+        ("ALT/USDT", 2, True),
+        ("NEU/USDT", 1, False),
+        ("NEU/USDT", 2, True),
+        ("ALT/USDT", 3, False),
     ]
 
 
@@ -150,7 +152,7 @@ def test_a_new_subscription_gets_the_last_value_of_each_matching_topic_flagged_s
     world.records("BTCUSDT", bid=1.0)
     world.records("BTCUSDT", "ETHUSDT", bid=2.0)
     world.out.clear()
-    world.merger.on_subscriptions([b"ticker.binance.BTC/USDT\0"])
+    world.merger.on_subscription(b"ticker.binance.BTC/USDT\0")
     assert [(r.symbol, r.sequence, r.bid, r.flag_names) for r in world.out] == [
         ("BTC/USDT", 2, 2.0, ["SNAPSHOT", "SIMULATED"])
     ]
@@ -159,17 +161,26 @@ def test_a_new_subscription_gets_the_last_value_of_each_matching_topic_flagged_s
     assert (world.out[0].sequence, world.out[0].flags) == (3, 8), "the replay takes no number"
 
 
-def test_many_subscriptions_at_once_replay_each_topic_once():
+def test_a_subscription_to_everything_gets_documents_too():
     world = World()
     world.instruments()
     world.records("BTCUSDT", "ETHUSDT")
     world.out.clear()
-    world.merger.on_subscriptions([b"", b"ticker.", b"ticker.binance.BTC", b"ticker.binance."])
+    world.merger.on_subscription(b"")
     assert sorted(r.topic for r in world.out) == [
         b"instruments.binance",
         b"ticker.binance.BTC/USDT",
         b"ticker.binance.ETH/USDT",
     ]
+
+
+def test_states_that_a_feed_repeats_to_a_new_merger_take_numbers_like_any_record():
+    world = World()
+    world.instruments()
+    world.records("BTCUSDT", flags=wire.SNAPSHOT | wire.SIMULATED)
+    world.records("BTCUSDT")
+    assert [(r.sequence, r.flag_names) for r in world.tickers()] == [(1, ["SIMULATED"]), (2, ["SIMULATED"])]
+    assert len(world.merger.feeds["binance"].latencies_ns) == 1, "and are no sample of latency"
 
 
 # --- who is down
@@ -222,14 +233,14 @@ def test_a_feed_that_returns_goes_on_counting_and_its_records_are_clean():
     world.status()
     world.records("BTCUSDT")
     world.tick(2)
-    world.status()
+    world.status(pid=8)
     world.records("BTCUSDT")
     assert [(r.sequence, r.flag_names) for r in world.tickers()] == [
         (1, ["SIMULATED"]),
         (2, ["DOWN", "SIMULATED"]),
         (3, ["SIMULATED"]),
     ]
-    assert world.exchange_status().state == "starting"
+    assert world.exchange_status().state == "live"
 
 
 def test_a_feed_that_returns_before_its_silence_was_noticed_is_down_until_it_has_data():
@@ -243,6 +254,44 @@ def test_a_feed_that_returns_before_its_silence_was_noticed_is_down_until_it_has
     assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"]
     world.records("BTCUSDT")
     assert (world.tickers()[-1].sequence, world.tickers()[-1].flag_names) == (3, ["SIMULATED"])
+
+
+def test_a_feed_that_was_only_held_up_gets_its_records_back():
+    world = World()
+    world.instruments()
+    world.status()
+    world.records("BTCUSDT", bid=4.0)
+    world.tick(2)
+    world.out.clear()
+    world.tick(0.2, beat=["binance"])
+    assert [(r.symbol, r.sequence, r.bid, r.flag_names) for r in world.tickers()] == [
+        ("BTC/USDT", 3, 4.0, ["SIMULATED"])
+    ]
+
+
+def test_a_new_feed_process_does_not_revive_what_the_old_one_left():
+    world = World()
+    world.instruments()
+    world.status(pid=7)
+    world.records("BTCUSDT")
+    world.tick(2)
+    world.document(wire.HEARTBEAT, "binance", b'{"pid":8}')
+    world.status(pid=8)
+    world.tick(0.3)
+    assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"]
+
+
+def test_a_short_list_takes_no_living_instrument_away_and_a_conflict_says_down():
+    world = World()
+    world.instruments()
+    world.records("BTCUSDT", "ETHUSDT")
+    world.instruments(natives={"ETHUSDT": ("ETH", "USDT")})
+    world.records("BTCUSDT", bid=2.0)
+    assert (world.tickers()[-1].symbol, world.tickers()[-1].bid) == ("BTC/USDT", 2.0)
+    world.instruments(
+        natives={"BTCUSDT": ("BTC", "USDT"), "XBT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
+    )
+    assert (world.tickers()[-1].symbol, world.tickers()[-1].flag_names) == ("BTC/USDT", ["DOWN", "SIMULATED"])
 
 
 def test_a_merger_that_was_stopped_itself_does_not_blame_the_feeds():
@@ -348,7 +397,7 @@ def test_no_topic_has_a_hole_and_none_is_reordered_whatever_feeds_do(seed):
         elif action == 2:
             world.tick(rng.choice((0.05, 0.5, 1.2)))
         elif action == 3:
-            world.merger.on_subscriptions([rng.choice((b"", b"ticker.", b"status."))])
+            world.merger.on_subscription(rng.choice((b"", b"ticker.", b"status.")))
         elif action == 4:
             world.merger.on_message(rng.randbytes(rng.randrange(400)))
         else:

@@ -316,6 +316,66 @@ def test_a_bad_name_that_costs_the_connection_is_found_by_asking_one_by_one():
     assert world.session.pending_topics() == 0
 
 
+def test_a_refusal_and_a_close_in_one_breath_still_name_the_culprit():
+    """Both may be in one read: the connection is gone before anybody asked the session to advance."""
+    world = World(exchange="binance", natives=("AUSDT", "B D"), max_attempts=0)
+    answered = set()
+
+    def answer():
+        if world.session.phase is Phase.CONNECTING:
+            world.session.on_open(world.now)
+        for _, request in list(world.sent):
+            if request["id"] in answered or world.session.phase is not Phase.RUNNING:
+                continue
+            answered.add(request["id"])
+            if any("b d" in stream for stream in request["params"]):
+                error = {"error": {"code": 2, "msg": "Invalid request: invalid stream"}, "id": request["id"]}
+                world.session.on_frame(json.dumps(error).encode(), EPOCH_NS)
+                world.session.on_closed(world.now, "closed by the exchange, code 1008")
+            else:
+                world.frame({"result": None, "id": request["id"]})
+
+    world.run(60, answer)
+    assert sorted(world.session.rejected) == ["b d@bookTicker", "b d@ticker"]
+    assert world.session.phase is Phase.RUNNING
+
+
+def test_a_rejection_is_doubted_after_some_minutes():
+    world = World(natives=("AUSDT",), max_attempts=0)
+    world.open()
+    world.run(1)
+    request = world.requests()[0]
+    refusal = {"success": False, "ret_msg": "no", "op": "subscribe", "req_id": request["req_id"]}
+    world.frame(refusal)
+    for _ in range(2):
+        world.run(0.2)
+        world.frame({**refusal, "req_id": world.requests()[-1]["req_id"]})
+    assert len(world.session.rejected) == 2
+    world.session.on_closed(world.now, "lost")
+    world.sent.clear()
+    world.open()
+    world.run(1)
+    assert world.requests() == []
+    world.session.on_closed(world.now, "lost")
+    world.now += 601 * NS_PER_S
+    world.open()
+    world.run(1)
+    assert world.requests()[0]["args"] == ["tickers.AUSDT"]
+
+
+def test_an_event_time_in_the_future_is_flagged():
+    world = World()
+    world.open()
+    message = world.book()
+    message["cts"] = (EPOCH_NS + world.now) // 1_000_000 + 61_000
+    world.frame(message)
+    assert world.emitted[-1].flag_names == ["BAD_EXCHANGE_TIME"]
+    message["cts"] -= 2_000
+    message["data"]["u"] += 1
+    world.frame(message)
+    assert world.emitted[-1].flags == 0
+
+
 def test_a_request_without_an_answer_is_repeated_and_then_costs_the_connection():
     world = World(exchange="binance", reconnect_after_s=1000)  # it does not want to be pinged
     world.open()
@@ -353,7 +413,8 @@ def test_an_acknowledged_channel_that_stays_silent_is_asked_for_again_with_growi
     world.run(100, live)
     again = [request["args"] for request in world.requests()][1:]
     assert again == [["tickers.AUSDT"]] * 2, "after 15 s and, twice as patient, after 45 s; next at 105 s"
-    assert world.session.silent_topics() == ["tickers.AUSDT"]
+    assert world.session.unheard_topics() == ["tickers.AUSDT"]
+    assert world.session.is_asked_again("tickers.AUSDT")
     assert world.closed == []
 
 

@@ -125,6 +125,7 @@ class Exchange(abc.ABC):
     instruments_request: ClassVar[Request]
     handshake_request: ClassVar[Request | None] = None  # before each connection, e.g. for a token
 
+    channels: ClassVar[int] = 2  # of a symbol, see `topics`
     awaits_welcome: ClassVar[bool] = False
     command_interval_s: ClassVar[float]  # between any two frames of ours on one connection
     connects: ClassVar[tuple[int, float]]  # new connections permitted: count, per seconds
@@ -183,8 +184,15 @@ class Exchange(abc.ABC):
     def unheard(self, native: str) -> list[str]:
         """Return the channels of a symbol that have not spoken on this connection."""
         state = self.states[native]
-        heard = (state.statistics_heard_ns, state.quote_heard_ns, state.last_heard_ns)
-        return [topic for topic, ns in zip(self.topics(native), heard, strict=False) if not ns]
+        heard = (state.statistics_heard_ns, state.quote_heard_ns, state.last_heard_ns)[: self.channels]
+        if all(heard):
+            return []
+        return [topic for topic, ns in zip(self.topics(native), heard, strict=True) if not ns]
+
+
+def is_late(update_id: int, newest: int) -> bool:
+    """True for an update older than the newest; far below it, the exchange has begun to count anew."""
+    return newest // 2 < update_id < newest
 
 
 def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

@@ -34,6 +34,7 @@ from feedhandler.exchanges.base import (
     UpdateId,
     chunks,
     decode_rest,
+    is_late,
     rest_refusal,
 )
 from feedhandler.instruments import Instrument
@@ -160,7 +161,7 @@ class Binance(Exchange):
         return msgspec.json.encode(_Subscribe("SUBSCRIBE", topics, int(command_id)))
 
     def decode(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> State | Control | None:
-        # hot: bench_decode
+        # hot: bench/load.py
         try:
             frame = self._decode(payload)
         except UNDECODABLE as exc:
@@ -184,7 +185,7 @@ class Binance(Exchange):
         state = self.states.get(event.symbol)
         if state is None:
             return None
-        if 0 < event.update_id < state.exchange_sequence:
+        if is_late(event.update_id, state.exchange_sequence):
             return None  # late: the book has moved on
         state.quote_heard_ns = recv_ns
         state.exchange_sequence = event.update_id

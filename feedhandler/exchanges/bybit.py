@@ -33,6 +33,7 @@ from feedhandler.exchanges.base import (
     UpdateId,
     chunks,
     decode_rest,
+    is_late,
     rest_refusal,
 )
 from feedhandler.instruments import Instrument
@@ -43,7 +44,6 @@ ARGS_LENGTH_MAX: Final = 21_000  # characters of all topics of one connection
 ARGS_LENGTH_USED: Final = 20_000  # what we use of it: quotes and commas may count or not
 assert ARGS_LENGTH_USED < ARGS_LENGTH_MAX
 
-SERVICE_RESTART_UPDATE_ID: Final = 1
 NS_PER_MS: Final = 1_000_000
 
 
@@ -153,7 +153,7 @@ class Bybit(Exchange):
         return msgspec.json.encode(_Command(command_id, "ping"))
 
     def decode(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> State | Control | None:
-        # hot: bench_decode
+        # hot: bench/load.py
         try:
             frame = self._decode(payload)
         except UNDECODABLE as exc:
@@ -177,7 +177,7 @@ class Bybit(Exchange):
         state = self.states.get(data.book_symbol)
         if state is None:
             return None
-        if SERVICE_RESTART_UPDATE_ID < data.update_id < state.exchange_sequence:
+        if is_late(data.update_id, state.exchange_sequence):
             return None  # late: the book has moved on
         state.quote_heard_ns = recv_ns
         state.exchange_sequence = data.update_id

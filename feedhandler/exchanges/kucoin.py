@@ -41,6 +41,7 @@ from feedhandler.exchanges.base import (
     UpdateId,
     chunks,
     decode_rest,
+    is_late,
     rest_refusal,
 )
 from feedhandler.instruments import Instrument
@@ -61,6 +62,7 @@ NS_PER_MS: Final = 1_000_000
 # Error codes of the socket that end the connection; any other refuses a command.
 TOKEN_INVALID: Final = 401
 PING_TIMEOUT: Final = "ping timeout"
+SERVER_ERROR: Final = 500
 # Texts of code 509 that a little patience cures, as opposed to the limits on topics.
 TRANSIENT: Final = ("permits per second", "service is busy")
 
@@ -156,6 +158,7 @@ class KuCoin(Exchange):
     instruments_request = Request("/api/v2/symbols")
     handshake_request = Request("/api/v1/bullet-public", "POST")
 
+    channels = TOPICS_PER_SYMBOL
     awaits_welcome = True
     command_interval_s = 0.15  # 100 messages in 10 s, pings included
     connects = (30, 60.0)
@@ -166,6 +169,7 @@ class KuCoin(Exchange):
         super().__init__()
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._symbols = msgspec.json.Decoder(_SymbolsAnswer)
+        self._handshakes = 0
         self._token = msgspec.json.Decoder(_TokenAnswer, strict=False)
 
     def decode_instruments(self, body: bytes) -> list[Instrument]:
@@ -183,7 +187,8 @@ class KuCoin(Exchange):
             raise rest_refusal("kucoin token", answer.code, answer.msg)
         if not answer.data.servers:
             raise ProtocolError("kucoin token: the answer names no server")
-        server = answer.data.servers[0]
+        self._handshakes += 1
+        server = answer.data.servers[self._handshakes % len(answer.data.servers)]  # the next one each time
         if urlsplit(server.endpoint).scheme not in ("ws", "wss"):
             raise ProtocolError(f"kucoin token: {server.endpoint!r} is no WebSocket address")
         if server.ping_interval_ms <= 0 or server.ping_timeout_ms <= 0:
@@ -215,7 +220,7 @@ class KuCoin(Exchange):
         return msgspec.json.encode(_Command(command_id, "ping"))
 
     def decode(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> State | Control | None:
-        # hot: bench_decode
+        # hot: bench/load.py
         try:
             frame = self._decode(payload)
         except UNDECODABLE as exc:
@@ -254,7 +259,7 @@ class KuCoin(Exchange):
         state = self.states.get(native)
         if state is None:
             return None
-        if 0 < data.sequence < state.exchange_sequence:
+        if is_late(data.sequence, state.exchange_sequence):
             return None  # late: the book has moved on
         state.last_heard_ns = recv_ns
         state.exchange_sequence = data.sequence
@@ -297,7 +302,8 @@ class KuCoin(Exchange):
         reason = f"{frame.data if isinstance(frame.data, str) else 'no reason given'} (code {frame.code})"
         if frame.code == TOKEN_INVALID or PING_TIMEOUT in reason:
             return Goodbye(reason)
-        return Nack(str(frame.id), reason, is_transient=any(text in reason for text in TRANSIENT))
+        is_transient = frame.code == SERVER_ERROR or any(text in reason for text in TRANSIENT)
+        return Nack(str(frame.id), reason, is_transient=is_transient)
 
 
 def _base(symbol: _Symbol) -> str:

@@ -26,7 +26,7 @@ from feedhandler.exchanges.base import State
 from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.session import NS_PER_S, ConnectBudget, Session
-from feedhandler.status import FeedStatus, connection_status
+from feedhandler.status import FeedStatus, connection_status, feed_state
 from feedhandler.transport import zmq_sockets
 from feedhandler.transport.files import Lock, read_instruments, write_instruments
 from feedhandler.transport.http import HttpClient, HttpRefused
@@ -54,7 +54,7 @@ class Publisher:
 
     def emit(self, state: State) -> None:
         """Add one record to the present message."""
-        # hot: bench_decode
+        # hot: bench/load.py
         self._batch.append(self._pack(state))
 
     def flush(self) -> None:
@@ -100,14 +100,16 @@ class Feed:
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
         self._listing: InstrumentList | None = None
+        self._budget = ConnectBudget(*self._exchange.connects)
         self._connections: list[Connection] = []
-        self._logged = ""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._status = FeedStatus(
             exchange=name,
             pid=os.getpid(),
             started_ns=time.time_ns(),
             simulated=self._settings.simulated,
-            starting="starting",
+            state="connecting",
+            starting="connecting, attempt 1, in progress",
             wanted=list(self._settings.symbols),
         )
 
@@ -121,7 +123,7 @@ class Feed:
         try:
             if not await self._first_instruments():
                 return EXIT_OK if self._stop.is_set() else EXIT_GAVE_UP
-            self._build()
+            self._connect(self._settings.symbols)
             return await self._run_connections()
         finally:
             beat.cancel()
@@ -149,14 +151,14 @@ class Feed:
                     self._take_instruments(cached)
                     return True
                 if 0 < policy.max_attempts <= attempt:
-                    log.error("no instrument list after %d attempts: %s", attempt, exc)
+                    log.error("no instrument list after %d attempts, giving up: %s", attempt, exc)
                     return False
                 ceiling = min(policy.backoff_max_s, policy.backoff_min_s * 2 ** min(attempt - 1, 16))
                 delay = self._rng.uniform(0.0, ceiling)
                 if isinstance(exc, HttpRefused):
                     delay = max(delay, exc.retry_after_s)
                 log.warning("no instrument list, attempt %d, next in %.1f s: %s", attempt, delay, exc)
-                await self._wait(delay, f"fetching instruments, attempt {attempt + 1}", str(exc))
+                await self._wait(delay, f"connecting, attempt {attempt + 1}", str(exc))
         return False
 
     async def _wait(self, delay_s: float, what: str, error: str) -> None:
@@ -170,7 +172,10 @@ class Feed:
 
     async def _fetch_instruments(self) -> InstrumentList:
         body = await self._http.fetch(self._exchange.instruments_request)
-        return instrument_list(self._name, time.time_ns(), self._exchange.decode_instruments(body))
+        instruments = self._exchange.decode_instruments(body)
+        if not any(instrument.is_trading for instrument in instruments):
+            raise ProtocolError(f"{self._name} lists no tradable instrument, which cannot be")
+        return instrument_list(self._name, time.time_ns(), instruments)
 
     def _take_instruments(self, listing: InstrumentList) -> None:
         self._listing, self._table = listing, listing.table()
@@ -180,7 +185,10 @@ class Feed:
             self._status.problems = self._table.problems
             for problem in self._table.problems:
                 log.warning("%s", problem)
-        write_instruments(self._run_dir, self._rest_url, listing)
+        try:
+            write_instruments(self._run_dir, self._rest_url, listing)
+        except OSError as exc:
+            log.warning("instrument list not kept on disk: %s", exc)
         self._send_instruments()
 
     async def _refresh(self) -> None:
@@ -192,6 +200,7 @@ class Feed:
             await asyncio.sleep(REFRESH_CACHED_S if is_old else REFRESH_S)
             try:
                 self._take_instruments(await self._fetch_instruments())
+                self._connect(list(self._status.rejected))
             except HttpRefused as exc:
                 log.warning("instrument list not refreshed: %s", exc)
                 await asyncio.sleep(exc.retry_after_s)
@@ -200,29 +209,32 @@ class Feed:
 
     # --- connections
 
-    def _build(self) -> None:
-        """Resolve what is wanted and spread it over connections."""
+    def _connect(self, symbols: Sequence[str]) -> None:
+        """Resolve what is wanted, and start connections for what the exchange has."""
         assert self._table is not None
         natives = []
-        for symbol in self._settings.symbols:
+        for symbol in symbols:
             try:
                 natives.append(self._table.resolve(symbol).native)
+                self._status.rejected.pop(symbol, None)
             except SubscriptionRejected as exc:
-                log.error("rejected: %s", exc)
+                if self._status.rejected.get(symbol) != str(exc):
+                    log.error("rejected: %s", exc)
                 self._status.rejected[symbol] = str(exc)
         self._exchange.add(natives, wire.SIMULATED if self._settings.simulated else 0)
-        budget = ConnectBudget(*self._exchange.connects)
-        for index, run in enumerate(self._exchange.connections(natives)):
-            self._connections.append(self._connection(index, run, budget))
+        for run in self._exchange.connections(natives):
+            connection = self._connection(len(self._connections), run)
+            self._connections.append(connection)
+            self._tasks.add(asyncio.create_task(connection.run()))
         self._status.starting = ""
 
-    def _connection(self, index: int, natives: Sequence[str], budget: ConnectBudget) -> Connection:
+    def _connection(self, index: int, natives: Sequence[str]) -> Connection:
         session = Session(
             self._exchange,
             natives,
             self._publisher.emit,
             policy=self._settings.policy(),
-            budget=budget,
+            budget=self._budget,
             rng=self._rng,
         )
         ws_url = self._settings.ws_url or self._exchange.ws_url
@@ -230,14 +242,13 @@ class Feed:
         return Connection(label, session, self._exchange, self._http, ws_url, self._publisher.flush)
 
     async def _run_connections(self) -> int:
-        """Return the exit status once stopped, or once no connection is left that still tries."""
+        """Return the exit status once stopped, or given up."""
         refresh = asyncio.create_task(self._refresh())
         stop = asyncio.create_task(self._stop.wait())
-        tasks = {asyncio.create_task(connection.run()) for connection in self._connections}
         try:
             while not self._stop.is_set():
                 done, _ = await asyncio.wait(
-                    {stop, refresh, *tasks}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
+                    {stop, refresh, *self._tasks}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     task.result()  # a bug in our reasoning ends the process, with its traceback
@@ -249,7 +260,7 @@ class Feed:
             refresh.cancel()
             await asyncio.gather(*(connection.stop() for connection in self._connections))
             stop.cancel()
-            await asyncio.wait({stop, refresh, *tasks})
+            await asyncio.wait({stop, refresh, *self._tasks})
             self._publisher.flush()
 
     def _has_given_up(self) -> bool:
@@ -261,14 +272,15 @@ class Feed:
 
     async def _beat(self) -> None:
         """Say that we live, and how; greet a merger that joined with everything it needs."""
+        alive = msgspec.json.encode({"pid": self._status.pid})
         count = 0
         while True:
             if self._publisher.has_new_subscriber():
                 self._greet()
-            elif count % HEARTBEATS_PER_STATUS == 0 or self._is_changed():
+            elif count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
                 self._send_status()
             else:
-                self._publisher.send_document(wire.HEARTBEAT, b"{}")
+                self._publisher.send_document(wire.HEARTBEAT, alive)
             count += 1
             await asyncio.sleep(HEARTBEAT_S)
 
@@ -283,23 +295,21 @@ class Feed:
                 self._publisher.emit(msgspec.structs.replace(state, flags=state.flags | wire.SNAPSHOT))
         self._publisher.flush()
 
-    def _is_changed(self) -> bool:
-        return self._state_word() != self._logged
-
-    def _state_word(self) -> str:
-        status = self._status
-        status.connections = [
-            connection_status(c.session, time.time_ns(), time.monotonic_ns()) for c in self._connections
-        ]
-        return status.state()
+    def _state(self) -> str:
+        if self._status.stopping:
+            return "down"
+        sessions = [connection.session for connection in self._connections]
+        return feed_state(sessions, is_starting=bool(self._status.starting))
 
     def _send_status(self) -> None:
-        word = self._state_word()
-        if word != self._logged:
-            self._logged = word
-            log.info("%s: %s", word, self._status.text(time.time_ns()))
-        self._status.hop_records = self._publisher.records
-        self._publisher.send_document(wire.STATUS, msgspec.json.encode(self._status))
+        status, state = self._status, self._state()
+        now_ns, now_mono_ns = time.time_ns(), time.monotonic_ns()
+        status.connections = [connection_status(c.session, now_ns, now_mono_ns) for c in self._connections]
+        if state != status.state:
+            status.state = state
+            log.info("%s: %s", state, status.text(now_ns))
+        status.hop_records = self._publisher.records
+        self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
 
     def _send_instruments(self) -> None:
         if self._listing is not None:

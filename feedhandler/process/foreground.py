@@ -59,18 +59,20 @@ class Foreground:
             config=_escape(shlex.quote(str(Path(self._config.path).absolute()))),
             directory=_escape(str(Path.cwd())),
             run_dir=_escape(str(run_dir)),
+            has_control=False,  # its socket's path would be too long in a deep directory
         )
         path = run_dir / "supervisord.conf"
         path.write_text(render(self._config, layout), encoding="utf-8")
         # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the rest in order.
-        return subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
+        with (log_dir(str(run_dir)) / "supervisord.err").open("wb") as errors:
+            return subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
 
     def _show(
         self, subscriber: Subscriber, supervisor: "subprocess.Popen[bytes]", seconds: float | None
@@ -123,18 +125,19 @@ class Foreground:
     def _verdict(self, supervisor: "subprocess.Popen[bytes]", seconds: float | None) -> int:
         if not self._is_stopping and (seconds is None or supervisor.returncode not in (0, -signal.SIGTERM)):
             self._console.print(f"the supervisor ended by itself, status {supervisor.returncode}")
-            self._print_log("supervisord")
+            self._print_log("supervisord.err")
+            self._print_log("supervisord.log")
             return EXIT_FAILED
         silent = [name for name, count in self.watch.records.items() if not count]
         for name in silent:
             status = self.watch.statuses.get(name)
             reason = status.text(time.time_ns()) if status else "the merger was never heard"
             self._console.print(f"{name}: no data flowed: {reason}", soft_wrap=True, highlight=False)
-            self._print_log(f"feed-{name}" if status else "merger")
+            self._print_log(f"feed-{name}.log" if status else "merger.log")
         return EXIT_FAILED if silent and seconds is not None else EXIT_OK
 
-    def _print_log(self, program: str) -> None:
-        path = log_dir(self._config.run_dir) / f"{program}.log"
+    def _print_log(self, name: str) -> None:
+        path = log_dir(self._config.run_dir) / name
         with contextlib.suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
             self._console.print(f"the end of {path}:", *lines, sep="\n  ", soft_wrap=True, highlight=False)

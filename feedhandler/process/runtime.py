@@ -40,8 +40,9 @@ def follow_supervisor() -> None:
     """End with the supervisor, if there is one."""
     if not os.environ.get(SUPERVISED_ENV):
         return
+    parent = os.getppid()
     die_with_parent()
-    if os.getppid() == 1:  # it died before we asked
+    if os.getppid() != parent:  # it died before we asked
         raise SystemExit(0)
 
 

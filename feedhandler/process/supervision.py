@@ -26,6 +26,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     directory: str  # working directory: relative addresses and paths of the configuration start here
     run_dir: str
+    has_control: bool  # listen for supervisorctl
 
 
 def render(config: Config, layout: Layout) -> str:
@@ -34,7 +35,8 @@ def render(config: Config, layout: Layout) -> str:
     programs += [(f"feed-{name}", f"feed {name}", 30) for name in config.exchanges]
     if config.sim is not None:
         programs.insert(0, ("sim", "sim", 10))
-    return "\n".join([_head(layout), *(_program(layout, *program) for program in programs)])
+    control = [_control(layout)] if layout.has_control else []
+    return "\n".join([_head(layout), *control, *(_program(layout, *program) for program in programs)])
 
 
 def log_dir(run_dir: str) -> Path:
@@ -55,7 +57,12 @@ logfile = {run}/log/supervisord.log
 logfile_maxbytes = {LOG_SIZE_MB}MB
 logfile_backups = {LOG_COUNT}
 environment = {SUPERVISED_ENV}="1"
+"""
 
+
+def _control(layout: Layout) -> str:
+    run = layout.run_dir
+    return f"""\
 [unix_http_server]
 file = {run}/supervisor.sock
 chmod = 0700
@@ -69,14 +76,13 @@ serverurl = unix://{run}/supervisor.sock
 
 
 def _program(layout: Layout, name: str, arguments: str, priority: int) -> str:
-    # exitcodes: only a wrong configuration is no reason to start again.
+    # Restarted whatever the exit status: also a wrong configuration may be mended meanwhile.
     return f"""\
 [program:{name}]
 command = {layout.command} {arguments} -c {layout.config}
 directory = {layout.directory}
 priority = {priority}
-autorestart = unexpected
-exitcodes = 2
+autorestart = true
 startsecs = {START_S}
 startretries = {START_TRIES}
 stopsignal = TERM
@@ -91,8 +97,9 @@ stdout_logfile_backups = {LOG_COUNT}
 def checkout(config_path: str) -> Layout:
     """Return the layout of a checkout with its `.venv`, as seen from its `conf/supervisord.conf`."""
     return Layout(
-        command="%(here)s/../.venv/bin/feedhandler",
+        command='"%(here)s/../.venv/bin/feedhandler"',
         config=config_path,
         directory="%(here)s/..",
         run_dir="%(here)s/../run",
+        has_control=True,
     )

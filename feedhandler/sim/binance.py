@@ -395,7 +395,7 @@ def _book_ticker(instrument: Instrument) -> _Event:
     price_decimals, size_decimals = instrument.price_decimals, instrument.size_decimals
 
     def encode(variant: int, now: Now) -> bytes:
-        # hot: bench_sim
+        # hot: bench/load.py
         return template % (
             instrument.update_id,
             padded(instrument.bid, price_decimals, PLACES),

@@ -165,7 +165,7 @@ class Broadcast:
         return due
 
     def _fill(self, slots: int, now: Now, dirty: list[Outbox]) -> None:
-        # hot: bench_sim
+        # hot: bench/load.py
         mono_ns = now.mono_ns
         regular, real_time = self._regular, self._real_time
         getrandbits = self._random.getrandbits
@@ -220,7 +220,7 @@ class Broadcast:
         self._send(stream, now, dirty)
 
     def _send(self, stream: Stream, now: Now, dirty: list[Outbox]) -> None:
-        # hot: bench_sim
+        # hot: bench/load.py
         self.updates += 1
         stream.last_mono_ns = now.mono_ns
         keeps = stream.repeat_every_ns

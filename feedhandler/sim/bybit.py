@@ -262,7 +262,7 @@ def _book(instrument: Instrument) -> _Encode:
     price_decimals, size_decimals = instrument.price_decimals, instrument.size_decimals
 
     def encode(variant: int, now: Now) -> bytes:
-        # hot: bench_sim
+        # hot: bench/load.py
         time_ms = now.unix_ns // NS_PER_MS
         return template % (
             time_ms,

@@ -24,7 +24,7 @@ _HUGE = struct.Struct("!BBQ").pack
 def text(payload: bytes) -> bytes:
     """Frame one whole text message. `payload` need not be UTF-8: a fault may send what it likes.
 
-    # hot: bench_sim, once per message and audience
+    # hot: bench/load.py, once per message and audience
     """
     size = len(payload)
     if size < 126:

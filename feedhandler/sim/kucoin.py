@@ -380,7 +380,7 @@ def _level1(instrument: Instrument) -> _Encode:
     price_decimals, size_decimals = instrument.price_decimals, instrument.size_decimals
 
     def encode(variant: int, now: Now) -> bytes:
-        # hot: bench_sim
+        # hot: bench/load.py
         return template % (
             trimmed(instrument.ask, price_decimals),
             trimmed(instrument.ask_size, size_decimals),

@@ -143,7 +143,7 @@ class Instrument:
     def step(self, bits: int) -> None:
         """Move the quote; every fourth time also trade. `bits`: 32 or more random bits.
 
-        # hot: bench_sim, 50,000 times a second
+        # hot: bench/load.py, 50,000 times a second
         """
         self.update_id += 1 + (bits & 3)
         kind = (bits >> 2) & 15

@@ -306,7 +306,7 @@ class SimServer:
         return bool(self._active) and (self._active.get("stall") or self._active.get("mute")) is not None
 
     def _flush(self, dirty: list[Outbox]) -> None:
-        # hot: bench_sim, once per connection and tick
+        # hot: bench/load.py, once per connection and tick
         is_cut = bool(self._active) and self._active.get("fragment") is not None
         for outbox in dirty:
             connection = self._by_outbox.get(id(outbox))

@@ -1,5 +1,6 @@
 """REST requests: instrument lists and handshakes. aiohttp with limits spelled out."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
 
@@ -10,8 +11,8 @@ from feedhandler.exchanges.base import Request
 
 TIMEOUT_S: Final = 10.0
 BODY_SIZE_MAX: Final = 64 << 20  # Binance's full exchangeInfo is about 10 MB
-# Statuses with which exchanges ask for patience; without a Retry-After we take the usual ban's length.
-PATIENCE_STATUSES: Final = {429: 10.0, 418: 120.0, 403: 60.0}
+# Statuses with which exchanges ask for patience; if they do not say how long, the usual ban's length.
+PATIENCE_STATUSES: Final = {429: 30.0, 418: 120.0, 403: 600.0}
 RETRY_AFTER_MAX_S: Final = 3 * 86400.0  # Binance bans for three days at most
 
 
@@ -34,7 +35,7 @@ class HttpClient:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
             headers={"User-Agent": "feedhandler"},
-            trust_env=True,  # proxies, as everywhere else on the machine
+            trust_env=False,  # no proxy: the WebSocket would not take it, and loopback must not
         )
         return self
 
@@ -52,7 +53,9 @@ class HttpClient:
         assert self._session is not None, "use as a context manager"
         url = self._rest_url + request.path
         try:
-            async with self._session.request(request.method, url) as answer:
+            # A redirected POST would arrive as a GET.
+            is_safe = request.method == "GET"
+            async with self._session.request(request.method, url, allow_redirects=is_safe) as answer:
                 body = await answer.content.read(BODY_SIZE_MAX + 1)
                 while len(body) <= BODY_SIZE_MAX and (more := await answer.content.read(BODY_SIZE_MAX)):
                     body += more
@@ -66,16 +69,20 @@ class HttpClient:
             head = body[:200].decode(errors="replace")
             raise HttpRefused(
                 f"{request.method} {url}: HTTP {answer.status} {head}",
-                retry_after_s(answer.headers.get("Retry-After"), answer.status),
+                retry_after_s(answer.headers, answer.status),
             )
         return body
 
 
-def retry_after_s(header: str | None, status: int) -> float:
+def retry_after_s(headers: Mapping[str, str], status: int) -> float:
     """Return how long an answer asks us to wait, in seconds; 0 if it does not ask.
 
-    Exchanges send Retry-After in seconds, never as a date.
+    Exchanges send Retry-After in seconds, never as a date; some their own header, in milliseconds.
     """
-    if header is not None and header.isascii() and header.isdigit():
-        return min(float(header), RETRY_AFTER_MAX_S)
+    if status < 400:
+        return 0.0
+    for name, per_s in (("Retry-After", 1), ("gw-ratelimit-reset", 1000)):
+        value = headers.get(name, "")
+        if value.isascii() and value.isdigit():
+            return min(int(value) / per_s, RETRY_AFTER_MAX_S)
     return PATIENCE_STATUSES.get(status, 0.0)

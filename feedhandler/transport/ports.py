@@ -8,27 +8,45 @@ from urllib.parse import urlsplit
 
 from feedhandler.config import Config
 from feedhandler.errors import ConfigError
+from feedhandler.transport.zmq_sockets import is_ipc_in_use
 
 
 def check(config: Config) -> None:
-    """Try each TCP address that our processes would bind. Raises ConfigError that names the key."""
-    seen = set()
-    for key, host, port in _addresses(config):
-        if (host, port) in seen:
-            continue
-        seen.add((host, port))
+    """Try each address that our processes would bind. Raises ConfigError that names the key."""
+    owners: dict[tuple[str, int], str] = {}
+    for key, host, port in _tcp_addresses(config):
+        owner = owners.setdefault(("127.0.0.1" if host == "localhost" else host, port), key)
+        if owner != key and _table(owner) != _table(key):  # an exchange's ws_url and rest_url may share one
+            raise ConfigError(f"{config.path}: {key}: port {port} is that of {owner}; configure another one")
         if reason := _refusal(host, port):
             raise ConfigError(
                 f"{config.path}: {key}: port {port} on {host}: {reason}{_owner(config)};"
                 " stop what holds it, or configure another one"
             )
+    for key, endpoint in _merger_endpoints(config):
+        if is_ipc_in_use(endpoint):
+            raise ConfigError(
+                f"{config.path}: {key}: {endpoint} is in use{_owner(config)};"
+                " stop what holds it, or configure another one"
+            )
 
 
-def _addresses(config: Config) -> Iterator[tuple[str, str, int]]:
-    for endpoint in (*config.merger.ticks, config.merger.feeds):
+def _table(key: str) -> str:
+    """Return the exchange's table that a key belongs to; other keys stand for themselves."""
+    return key.rpartition(".")[0] if key.startswith("exchanges.") else key
+
+
+def _merger_endpoints(config: Config) -> Iterator[tuple[str, str]]:
+    for endpoint in config.merger.ticks:
+        yield "merger.ticks", endpoint
+    yield "merger.feeds", config.merger.feeds
+
+
+def _tcp_addresses(config: Config) -> Iterator[tuple[str, str, int]]:
+    for key, endpoint in _merger_endpoints(config):
         parts = urlsplit(endpoint)
         if parts.scheme == "tcp":
-            yield "merger", parts.hostname or "", parts.port or 0
+            yield key, parts.hostname or "", parts.port or 0
     if config.sim is None:
         return
     for name, exchange in config.simulated().items():

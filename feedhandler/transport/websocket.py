@@ -52,7 +52,7 @@ class Socket(picows.WSListener):
         self._connection.on_disconnected(self, _close_reason(transport))
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        # hot: bench_decode. With picows answering pings itself, a ping at the end of a read would hide
+        # hot: bench/load.py. With picows answering pings itself, a ping at the end of a read would hide
         # `last_in_buffer` from us, and the read's records would wait for the next one.
         recv_ns = time.time_ns()
         kind = frame.msg_type
@@ -74,7 +74,7 @@ class Socket(picows.WSListener):
         if kind is PING:
             transport.send_pong(frame.get_payload_as_bytes())
         elif kind is CLOSE:
-            transport.send_close(frame.get_close_code())
+            transport.send_close(frame.get_close_code() or picows.WSCloseCode.OK)  # 0: it gave none
             transport.disconnect()
 
     def _on_fragment(self, frame: picows.WSFrame, recv_ns: int) -> None:
@@ -195,7 +195,7 @@ class Connection:
             self._failed(f"WebSocket handshake refused: {status or exc}", wait_s)
         except (DecodeError, ProtocolError) as exc:
             self._failed(str(exc))
-        except (OSError, picows.WSError) as exc:
+        except (OSError, ValueError, picows.WSError) as exc:
             self._failed(f"cannot connect to {_host(url)}: {exc or type(exc).__name__}")
         else:
             if transport.is_disconnected:
@@ -245,7 +245,8 @@ def _close_reason(transport: picows.WSTransport) -> str:
     who, info = ("the exchange", handshake.recv) if handshake.recv is not None else ("us", handshake.sent)
     if info is None:
         return "connection lost without a close frame"
-    return f"closed by {who}, code {int(info.code.value)}" + (f" {info.reason!r}" if info.reason else "")
+    code = f"code {int(info.code.value)}" if info.code else "without a code"
+    return f"closed by {who}, {code}" + (f" {info.reason!r}" if info.reason else "")
 
 
 def _host(url: str) -> str:
@@ -259,4 +260,4 @@ def _refusal(exc: picows.WSHandshakeError) -> tuple[str, float]:
     if exc.response is None:
         return "", 0.0
     status = exc.response.status
-    return f"HTTP {int(status)}", retry_after_s(exc.response.headers.get("Retry-After"), int(status))
+    return f"HTTP {int(status)}", retry_after_s(exc.response.headers, int(status))

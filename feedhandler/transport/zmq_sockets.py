@@ -5,6 +5,7 @@ from the subscription when a merger has (re)joined. Ticks: the merger binds an X
 """
 
 import contextlib
+import socket as socket_module
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,9 @@ def ticks_publisher(
     socket = context.socket(zmq.XPUB)
     socket.set(zmq.SNDHWM, TICKS_HWM_MESSAGES)
     socket.set(zmq.LINGER, LINGER_MS)
-    socket.set(zmq.XPUB_VERBOSE, 1)  # tell of every subscription, also of one that somebody has already
+    # Subscriptions take effect when we say so: otherwise libzmq may switch one on in the middle of a burst,
+    # and its subscriber gets newer records before the replay of the last ones.
+    socket.set(zmq.XPUB_MANUAL, 1)
     for endpoint in endpoints:
         bind(socket, endpoint, "merger.ticks")
     return socket
@@ -83,6 +86,10 @@ def bind(socket: "zmq.Socket[bytes]", endpoint: str, key: str) -> None:
     Raises ConfigError with the remedy.
     """
     make_directory_for(endpoint)
+    if is_ipc_in_use(endpoint):  # libzmq would take it over without a word
+        raise ConfigError(
+            f"{key}: {endpoint} is in use by another process; stop it, or configure another address"
+        )
     deadline = time.monotonic() + 1.0
     while True:
         try:
@@ -96,6 +103,15 @@ def bind(socket: "zmq.Socket[bytes]", endpoint: str, key: str) -> None:
                 f"{key}: cannot bind {endpoint}: {exc.strerror};"
                 " stop what holds it, or configure another address"
             ) from exc
+
+
+def is_ipc_in_use(endpoint: str) -> bool:
+    """True if a process listens at an ipc address; a file left behind by a killed one does not count."""
+    scheme, _, path = endpoint.partition("://")
+    if scheme != "ipc":
+        return False
+    with socket_module.socket(socket_module.AF_UNIX, socket_module.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def remove_file_of(endpoint: str) -> None:

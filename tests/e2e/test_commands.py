@@ -59,16 +59,40 @@ def test_check_says_ok_and_what_is_configured(stack):
     assert "kucoin: simulated, 5 symbols: BTC/USDT" in result.stdout
 
 
-@pytest.mark.parametrize("key", ["merger", "exchanges.bybit.ws_url"])
+@pytest.mark.parametrize("key", ["merger.ticks", "exchanges.bybit.ws_url"])
 def test_check_names_a_port_in_use(stack, key):
     s = stack(exchanges=("bybit",))
     with socket.socket() as holder:
-        holder.bind(("127.0.0.1", s.ports["ticks" if key == "merger" else "bybit"]))
+        holder.bind(("127.0.0.1", s.ports["ticks" if key == "merger.ticks" else "bybit"]))
         holder.listen()
         result = s.run("check", "-c", str(s.config))
     assert result.returncode == 2
     assert f"test.toml: {key}: port " in result.stderr
     assert "in use" in result.stderr
+
+
+def test_check_names_an_address_that_two_want(stack):
+    s = stack(exchanges=("bybit", "binance"))
+    s.config.write_text(s.config.read_text().replace(str(s.ports["binance"]), str(s.ports["bybit"])))
+    result = s.run("check", "-c", str(s.config))
+    assert result.returncode == 2
+    assert (
+        f"exchanges.binance.ws_url: port {s.ports['bybit']} is that of exchanges.bybit.ws_url"
+        in result.stderr
+    )
+
+
+def test_a_second_configuration_cannot_take_over_the_ipc_addresses(stack):
+    s = stack(exchanges=("bybit",))
+    s.start("merger")
+    s.reader(b"heartbeat.").read_until(lambda record: record.kind == 4, "the merger")
+    other = s.directory / "other.toml"
+    text = s.config.read_text().replace('/run"', '/run2"', 1)
+    other.write_text(text.replace(str(s.ports["ticks"]), str(s.ports["bybit"])))
+    for command in ("check", "merger"):
+        result = s.run(command, "-c", str(other))
+        assert result.returncode == 2
+        assert "in use" in result.stderr
 
 
 def test_check_refuses_an_unknown_key_with_exit_2(stack):

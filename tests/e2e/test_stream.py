@@ -150,7 +150,7 @@ def test_a_feed_without_any_exchange_gives_up_with_its_documented_status(stack):
     s.config.write_text(s.config.read_text().replace("max_attempts = 0", "max_attempts = 3"))
     s.start("merger", "binance")
     assert s.processes["binance"].wait(60) == 75
-    assert "no instrument list after 3 attempts" in s.log("binance")
+    assert "no instrument list after 3 attempts, giving up" in s.log("binance")
 
 
 def test_a_symbol_that_the_exchange_does_not_have_is_reported_and_the_others_stream(stack):
@@ -186,3 +186,22 @@ def test_a_second_merger_or_feed_is_refused(stack):
         second = s.run(*arguments, "-c", str(s.config))
         assert second.returncode == 2
         assert "runs already" in second.stderr
+
+
+def test_under_load_every_subscriber_that_joins_gets_the_last_value_before_newer_ones(stack):
+    """Also with the same subscription as somebody else, and while others come and go."""
+    s = stack(exchanges=("binance",), rate=3000)
+    s.start()
+    steady = s.wait_live()
+    for number in range(30):
+        prefix = (b"ticker.binance.", b"ticker.binance.BTC/USDT\0", b"ticker.")[number % 3]
+        joined = s.reader(prefix)
+        first = {}
+        while len(first) < (1 if prefix.endswith(b"\0") else len(MAJORS)):
+            for record in joined.read(0.02):
+                first.setdefault(record.topic, record)
+        assert all(record.flags & SNAPSHOT for record in first.values()), number
+        steady.read()
+        if number % 2:
+            joined.close()
+    assert steady.holes == []

@@ -99,7 +99,7 @@ def test_a_run_in_which_nothing_flows_fails_and_says_why(stack):
     s = stack(exchanges=("binance",), sim_table=False)
     assert start(s, "--seconds", "6").wait(90) == 1
     text = s.log("run")
-    assert "binance: no data flowed: fetching instruments, attempt" in text
+    assert "binance: no data flowed: connecting, attempt" in text
     assert "Cannot connect" in text
 
 
@@ -114,7 +114,7 @@ def test_without_a_route_the_status_says_what_it_is_doing(stack):
         ],
         "a countdown",
     )[0]
-    assert "fetching instruments, attempt" in line
+    assert "connecting, attempt" in line
     assert "last error: " in line
     s.processes["run"].send_signal(signal.SIGTERM)
     assert s.processes["run"].wait(40) == 0
