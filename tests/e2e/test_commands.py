@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from harness import MAJORS
+from harness import MAJORS, free_ports
 
 HEADER = {"topic", "kind", "flags", "session", "sequence", "exchange_ns", "recv_ns", "publish_ns"}
 QUOTE = {"exchange_sequence", "last", "bid", "bid_size", "ask", "ask_size"}
@@ -88,7 +88,7 @@ def test_a_second_configuration_cannot_take_over_the_ipc_addresses(stack):
     s.reader(b"heartbeat.").read_until(lambda record: record.kind == 4, "the merger")
     other = s.directory / "other.toml"
     text = s.config.read_text().replace('/run"', '/run2"', 1)
-    other.write_text(text.replace(str(s.ports["ticks"]), str(s.ports["bybit"])))
+    other.write_text(text.replace(str(s.ports["ticks"]), str(free_ports(1)[0])))
     for command in ("check", "merger"):
         result = s.run(command, "-c", str(other))
         assert result.returncode == 2
