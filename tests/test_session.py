@@ -290,36 +290,19 @@ def test_one_bad_symbol_is_isolated_and_reported_and_the_others_stream_on():
     assert sorted(again) == ["orderbook.1.AUSDT", "orderbook.1.CUSDT", "tickers.AUSDT", "tickers.CUSDT"]
 
 
-def test_a_bad_name_that_costs_the_connection_is_found_by_asking_one_by_one():
-    """Binance answers a malformed stream name with an error, and closes."""
+@pytest.mark.parametrize("is_in_one_breath", [False, True])
+def test_a_bad_name_that_costs_the_connection_is_found_by_asking_one_by_one(is_in_one_breath):
+    """Binance answers a malformed stream name with an error, and closes; both may be in one socket read."""
     world = World(exchange="binance", natives=("AUSDT", "B D", "CUSDT"), max_attempts=0)
     answered = set()
 
-    def answer():
-        if world.session.phase is Phase.CONNECTING:
-            world.session.on_open(world.now)
-        for _, request in list(world.sent):
-            if request["id"] in answered or world.session.phase is not Phase.RUNNING:
-                continue
-            answered.add(request["id"])
-            if any("b d" in stream for stream in request["params"]):
-                world.frame(
-                    {"error": {"code": 2, "msg": "Invalid request: invalid stream"}, "id": request["id"]}
-                )
-                world.session.on_closed(world.now, "closed by the exchange, code 1008")
-            else:
-                world.frame({"result": None, "id": request["id"]})
-
-    world.run(40, answer)
-    assert sorted(world.session.rejected) == ["b d@bookTicker", "b d@ticker"]
-    assert world.session.phase is Phase.RUNNING
-    assert world.session.pending_topics() == 0
-
-
-def test_a_refusal_and_a_close_in_one_breath_still_name_the_culprit():
-    """Both may be in one read: the connection is gone before anybody asked the session to advance."""
-    world = World(exchange="binance", natives=("AUSDT", "B D"), max_attempts=0)
-    answered = set()
+    def refuse(request):
+        error = {"error": {"code": 2, "msg": "Invalid request: invalid stream"}, "id": request["id"]}
+        if is_in_one_breath:
+            world.session.on_frame(json.dumps(error).encode(), EPOCH_NS)  # and nobody advances
+        else:
+            world.frame(error)
+        world.session.on_closed(world.now, "closed by the exchange, code 1008")
 
     def answer():
         if world.session.phase is Phase.CONNECTING:
@@ -329,15 +312,14 @@ def test_a_refusal_and_a_close_in_one_breath_still_name_the_culprit():
                 continue
             answered.add(request["id"])
             if any("b d" in stream for stream in request["params"]):
-                error = {"error": {"code": 2, "msg": "Invalid request: invalid stream"}, "id": request["id"]}
-                world.session.on_frame(json.dumps(error).encode(), EPOCH_NS)
-                world.session.on_closed(world.now, "closed by the exchange, code 1008")
+                refuse(request)
             else:
                 world.frame({"result": None, "id": request["id"]})
 
     world.run(60, answer)
     assert sorted(world.session.rejected) == ["b d@bookTicker", "b d@ticker"]
     assert world.session.phase is Phase.RUNNING
+    assert world.session.pending_topics() == 0
 
 
 def test_a_rejection_is_doubted_after_some_minutes():

@@ -3,7 +3,10 @@
 import math
 from pathlib import Path
 
+import pytest
+
 from feedhandler import wire
+from feedhandler.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Exchange, State
 
@@ -35,3 +38,15 @@ def values(state: State) -> dict[str, float]:
         if getattr(state, name):
             known[name] = getattr(state, name)
     return known
+
+
+def check_row(exchange: str, natives: tuple[str, ...], name: str, expected: object) -> None:
+    """One row of a table: expected is what is known then, a control word, None, or DecodeError."""
+    instance = make(exchange, *natives)
+    if expected is DecodeError:
+        with pytest.raises(DecodeError):
+            instance.decode(load(exchange, name), RECV_NS)
+        assert not any(map(values, instance.states.values())), "a bad frame leaves no trace"
+        return
+    result = instance.decode(memoryview(load(exchange, name)), RECV_NS)
+    assert (values(result) if isinstance(result, State) else result) == expected
