@@ -13,7 +13,7 @@ The caller calls `advance` whenever `deadline_mono_ns` has come, after `on_open`
 import collections
 import enum
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -25,6 +25,7 @@ from feedhandler.exchanges.base import Ack, Control, Endpoint, Exchange, Goodbye
 NS_PER_S: Final = 1_000_000_000
 
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
+DELIVERS_NS: Final = 3 * NS_PER_S  # data younger than this: the connection delivers
 WELCOME_TIMEOUT_NS: Final = 10 * NS_PER_S
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
 FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S  # from the acknowledgement to the first data of a channel
@@ -329,9 +330,7 @@ class Session:
             return  # an answer to something that we no longer wait for
         self._in_flight = None
         if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
-            for topic in command.topics:
-                patience = FIRST_DATA_TIMEOUT_NS << min(self._asked_again.get(topic, 0), ASK_AGAIN_SHIFT_MAX)
-                self._first_data_due[topic] = now + patience
+            self._await_data(command.topics, now)
             self._suspects.difference_update(command.topics)
             return
         self.last_error = answer.reason
@@ -345,6 +344,20 @@ class Session:
             # One bad topic refuses its whole request: ask for each alone, so that only it is refused.
             self._suspects.update(command.topics)
             self._queue.extendleft(Command((topic,)) for topic in reversed(command.topics))
+
+    def _await_data(self, topics: Iterable[str], now: int) -> None:
+        """Expect first data of what was asked for, with more patience each time that none came."""
+        for topic in topics:
+            patience = FIRST_DATA_TIMEOUT_NS << min(self._asked_again.get(topic, 0), ASK_AGAIN_SHIFT_MAX)
+            self._first_data_due[topic] = now + patience
+
+    def _give_up_waiting(self, command: Command, now: int, step: Step) -> None:
+        """No answer: data are one. Without any of either, the connection is to blame."""
+        command.topics = tuple(self._silent(command.topics))
+        if command.topics and command.tries >= COMMAND_TRIES_MAX and self._delivers(now):
+            self._await_data(command.topics, now)
+        elif command.topics:
+            self._retry(command, "no answer", now, step)
 
     def _retry(self, command: Command, reason: str, now: int, step: Step) -> None:
         if command.tries >= COMMAND_TRIES_MAX:
@@ -371,18 +384,22 @@ class Session:
             return
         if self._in_flight and now >= self._answer_due:
             command, self._in_flight = self._in_flight, None
-            self._retry(command, "no answer", now, step)
+            self._give_up_waiting(command, now, step)
         if not self.is_stale and now - self._data_mono_ns >= self._policy.stale_after_s * NS_PER_S:
             self.is_stale = True
             self._mark(wire.STALE)
         self._ask_again(now)
+
+    def _delivers(self, now: int) -> bool:
+        """True while data come in; a market that pauses for a second or two still counts."""
+        return now - self._data_mono_ns < DELIVERS_NS
 
     def _overdue(self, since: int, limit_s: float, now: int, what: str) -> str:
         return f"{what} for {limit_s:g} s" if now - since >= limit_s * NS_PER_S else ""
 
     def _overdue_pong(self, now: int) -> str:
         """A late pong alone never ends a connection that delivers data."""
-        if not self._pong_due or now < self._pong_due or self._data_mono_ns > now - 2 * TICK_NS:
+        if not self._pong_due or now < self._pong_due or self._delivers(now):
             return ""
         return f"no pong within {self._pong_timeout_ns / NS_PER_S:g} s, and no data"
 
@@ -391,11 +408,15 @@ class Session:
         due = [topic for topic, at in self._first_data_due.items() if now >= at]
         for topic in due:
             del self._first_data_due[topic]
-        unheard = {t for n in {self._symbol_of[t] for t in due} for t in self._exchange.unheard(n)}
-        silent = [topic for topic in due if topic in unheard]
+        silent = self._silent(due)
         for topic in silent:
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
         self._queue.extend(Command(batch) for batch in self._exchange.batches(silent))
+
+    def _silent(self, topics: Sequence[str]) -> list[str]:
+        """Return those of the topics that have not spoken on this connection."""
+        unheard = {t for n in {self._symbol_of[t] for t in topics} for t in self._exchange.unheard(n)}
+        return [topic for topic in topics if topic in unheard]
 
     def unheard_topics(self) -> list[str]:
         """Return the channels that are wanted, not rejected, and have not spoken on this connection."""

@@ -371,6 +371,29 @@ def test_a_request_without_an_answer_is_repeated_and_then_costs_the_connection()
     assert "no answer" in world.closed[0][1]
 
 
+def test_data_are_as_good_as_an_answer():
+    """An exchange that never acknowledges, but sends, is not asked again and keeps its connection."""
+    world = World(exchange="binance", natives=("AUSDT", "BUSDT"))
+    world.open()
+    updates = iter(range(10, 100_000))
+
+    def live():
+        for native in ("AUSDT", "BUSDT"):
+            amounts = {"b": "1", "B": "1", "a": "2", "A": "1"}
+            world.frame({"stream": "x", "data": {"u": next(updates), "s": native, **amounts}})
+        statistics = dict.fromkeys("cohlvq", "1") | {"b": "1", "B": "1", "a": "2", "A": "1"}
+        world.frame(
+            {"stream": "x", "data": {"e": "24hrTicker", "E": 1790000000000, "s": "AUSDT", **statistics}}
+        )
+
+    world.run(100, live)
+    assert world.closed == []
+    asked = [request["params"] for _, request in world.sent]
+    assert asked[0] == ["ausdt@ticker", "ausdt@bookTicker", "busdt@ticker", "busdt@bookTicker"]
+    assert set(map(tuple, asked[1:])) == {("busdt@ticker",)}, "only for what is silent"
+    assert world.session.unheard_topics() == ["busdt@ticker"]
+
+
 def test_a_busy_exchange_is_asked_again_a_little_later():
     world = World(exchange="kucoin", natives=("A-USDT",))
     world.open()
