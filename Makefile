@@ -13,8 +13,8 @@ help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.python: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "feedhandler needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "feedhandler needs Python 3.11 or newer, and '$(PYTHON)' is not one ($$($(PYTHON) --version 2>&1 | head -1)). Try: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@touch $@
 
@@ -56,7 +56,7 @@ prod-status: $(VENV)/.run ## processes, and what each exchange is doing
 	  $(BIN)/feedhandler status -c conf/live.toml
 
 prod-stop: $(VENV)/.run ## stop the daemon and wait for its end
-	@$(BIN)/supervisorctl -c conf/supervisord.conf shutdown
+	@test -e run/supervisord.pid || { echo "not running"; exit 0; }; $(BIN)/supervisorctl -c conf/supervisord.conf shutdown
 	@for i in $$(seq 1 200); do test -e run/supervisord.pid || { echo "stopped"; exit 0; }; sleep 0.1; done; \
 	  echo "still stopping after 20 s; see run/log/supervisord.log"; exit 1
 

@@ -1,6 +1,7 @@
 """The command line: arguments in, one process or one look at the stream out."""
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -160,7 +161,7 @@ def _check(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     ports.check(settings)
     for name, exchange in settings.exchanges.items():
-        kind = "simulated" if exchange.simulated else "live"
+        kind = "simulated" if exchange.simulated else "not simulated"
         print(f"{name}: {kind}, {len(exchange.symbols)} symbols: {', '.join(exchange.symbols[:5])}", end="")
         print(" …" if len(exchange.symbols) > 5 else "")
     print(f"{arguments.config}: ok")
@@ -185,7 +186,9 @@ def _tail(arguments: argparse.Namespace) -> int:
     topics = [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]
     left = arguments.count
     with _subscriber(endpoint, topics) as subscriber:
-        for record in subscriber:
+        if (first := subscriber.receive(STATUS_TIMEOUT_S)) is None:
+            print(f"feedhandler: nothing yet from {endpoint}; waiting", file=sys.stderr, flush=True)
+        for record in itertools.chain([first] if first else [], subscriber):
             if arguments.json:
                 sys.stdout.write(view.record_json(record).decode() + "\n")
             else:

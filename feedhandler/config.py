@@ -302,6 +302,13 @@ def _check_sim(config: Config) -> None:
             raise ConfigError(
                 f"{config.path}: exchanges.{name}: the simulator has no TLS; use ws:// and http://"
             )
+        for key in ("ws_url", "rest_url"):
+            url = getattr(exchange, key)
+            if url and urlsplit(url).port is None:
+                raise ConfigError(
+                    f"{config.path}: exchanges.{name}.{key}: {url!r} has no port to listen on;"
+                    f" add one, like {url}:9101"
+                )
     sim = config.sim or SimConfig()
     if not 1 <= sim.messages_per_s <= 50_000:
         raise ConfigError(f"{config.path}: sim.messages_per_s: {sim.messages_per_s:g} is not in 1 to 50000")

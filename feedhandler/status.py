@@ -44,7 +44,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
         if self.phase != Phase.RUNNING.value:
             return f"connecting, attempt {self.attempt}, in progress{error}"
         if self.is_stale:
-            return f"connected, but no data{error}"
+            return "connected, but no data"
         if self.pending_topics:
             return f"subscribing, {self.pending_topics} topics to go"
         if self.silent:
@@ -109,8 +109,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         text = unwell[0] if unwell else "live"
         if len(unwell) > 1:
             text += f" (and {len(unwell) - 1} more of {len(texts)} connections)"
-        if rejected := len(self.rejected) + sum(len(c.rejected_topics) for c in self.connections):
-            text += f"; {rejected} rejected"
+        if rejected := [*self.rejected, *(topic for c in self.connections for topic in c.rejected_topics)]:
+            text += f"; rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else "")
         return text
 
 

@@ -18,6 +18,7 @@ WRONG = [
     ("exchanges = 3\n", "exchanges: must hold tables"),
     ("[[exchanges]]\n", "exchanges: must hold tables"),
     (OK + "[sim]\n", "sim: nothing to simulate"),
+    (SIMULATED + 'ws_url = "ws://127.0.0.1"\nrest_url = "http://127.0.0.1:1"\n[sim]\n', "has no port"),
     (OK + 'ws_url = "ws://*:80"\n', "exchanges.binance.ws_url: 'ws://*:80' must be ws or wss"),
     (OK + '[merger]\nfeeds = "ipc://*"\n', "is no ZeroMQ endpoint"),
     (OK + 'symbols = ["B\\u0001/USDT"]\n', "is not BASE/QUOTE"),

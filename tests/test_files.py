@@ -21,6 +21,11 @@ def test_a_second_owner_is_refused_with_the_pid_of_the_first(tmp_path):
         pass
 
 
+def test_a_directory_that_cannot_be_written_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="run_dir: cannot write to /proc/nowhere/"):
+        Lock("/proc/nowhere", "merger").__enter__()
+
+
 def test_a_lock_dies_with_its_owner(tmp_path):
     code = f"""
 import os

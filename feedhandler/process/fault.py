@@ -3,7 +3,7 @@
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -25,12 +25,12 @@ def send(rest_url: str, kind: str, settings: Sequence[str]) -> str:
 
     Raises ConfigError for what the simulator does not understand, ProtocolError if there is none.
     """
-    body: dict[str, Any] = {"fault": kind}
+    body = {"fault": kind}
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator:
             raise ConfigError(f"fault {kind}: {setting!r} is not KEY=VALUE, such as seconds=5")
-        body[key] = _number_or_text(value)
+        body[key] = value
     request = urllib.request.Request(f"{rest_url}/_sim/faults", msgspec.json.encode(body), method="POST")
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on loopback
@@ -40,10 +40,3 @@ def send(rest_url: str, kind: str, settings: Sequence[str]) -> str:
         raise ConfigError(f"fault {kind}: {exc.read().decode(errors='replace')}") from exc
     except OSError as exc:
         raise ProtocolError(f"no simulator answers at {rest_url}: {exc}") from exc
-
-
-def _number_or_text(value: str) -> Any:
-    try:
-        return msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return value

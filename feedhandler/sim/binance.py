@@ -93,8 +93,8 @@ class Binance:
         self.rejected_symbols: set[str] = set()
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._weight = Weight(60.0)
-        self._by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
-        self._by_stream_symbol = {symbol.lower(): each for symbol, each in self._by_symbol.items()}
+        self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
+        self._by_stream_symbol = {symbol.lower(): each for symbol, each in self.by_symbol.items()}
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         if not self._attempts.admit(request.remote, now.mono_ns):
@@ -211,9 +211,9 @@ class Binance:
                 )
         else:
             return self.instruments
-        if any(name not in self._by_symbol for name in names):
+        if any(name not in self.by_symbol for name in names):
             return _error(-1121, "Invalid symbol.")
-        return [self._by_symbol[name] for name in names]
+        return [self.by_symbol[name] for name in names]
 
 
 class BinanceDialog:

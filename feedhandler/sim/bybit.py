@@ -76,7 +76,7 @@ class Bybit:
         self._random = random.Random(f"connections {seed}")
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._requests = Weight(5.0)
-        self._by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
+        self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         if not self._attempts.admit(request.remote, now.mono_ns):
@@ -92,7 +92,7 @@ class Bybit:
         if not isinstance(topic, str) or (match := _TOPIC.fullmatch(topic)) is None:
             return f"error:handler not found,topic:{topic}"
         symbol = match["symbol"]
-        if symbol not in self._by_symbol or symbol in self.rejected_symbols:
+        if symbol not in self.by_symbol or symbol in self.rejected_symbols:
             return f"Invalid symbol :[{topic}]"
         return None
 
@@ -101,7 +101,7 @@ class Bybit:
 
     def stream(self, topic: str) -> Stream | None:
         channel, _, symbol = topic.rpartition(".")
-        instrument = self._by_symbol.get(symbol)
+        instrument = self.by_symbol.get(symbol)
         if instrument is None:
             return None
         if channel == "orderbook.1":
@@ -155,7 +155,7 @@ class Bybit:
         symbol = request.one("symbol")
         if symbol is None:
             return self.instruments
-        instrument = self._by_symbol.get(symbol)
+        instrument = self.by_symbol.get(symbol)
         return (
             [instrument]
             if instrument is not None

@@ -103,7 +103,7 @@ class Kucoin:
         self._used_tokens: set[str] = set()
         self._attempts = Attempts(self.rules.attempts_per_minute, 60.0)
         self._weight = Weight(30.0)
-        self._by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
+        self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
@@ -139,7 +139,7 @@ class Kucoin:
         if topic == ALL_TOPIC:
             return self._all_stream()
         prefix, _, symbol = topic.partition(":")
-        instrument = self._by_symbol.get(symbol)
+        instrument = self.by_symbol.get(symbol)
         if instrument is None or not instrument.listing.is_trading:
             return None
         if prefix == "/spotMarket/level1":
@@ -221,7 +221,7 @@ class Kucoin:
         return msgspec.structs.replace(found, headers=headers)
 
     def find(self, symbol: str | None) -> Instrument | None:
-        return self._by_symbol.get(symbol or "")
+        return self.by_symbol.get(symbol or "")
 
 
 class KucoinDialog:

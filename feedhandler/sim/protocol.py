@@ -160,6 +160,7 @@ class Exchange(Protocol):
     instruments: list[Instrument]
     ws_url: str  # where its socket really is, known once bound
     rejected_symbols: set[str]  # a fault: refuse these
+    by_symbol: dict[str, Instrument]  # in the exchange's spelling
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         """Answer a WebSocket handshake: a dialog, or why not."""

@@ -548,6 +548,8 @@ class SimServer:
             case faults.Late():
                 self._broadcast.tamper(fault.count, LATE_FRAMES, self._topics_of(fault.symbol))
             case _:
+                if isinstance(fault, faults.MuteSymbol | faults.RejectSymbol):
+                    self._check_symbol(fault.symbol)
                 self._active.add(fault, now.mono_ns)
                 self._apply_symbol_faults()
 
@@ -563,6 +565,14 @@ class SimServer:
             stream.is_muted = self._exchange.symbols_of(stream) in muted
         self._exchange.rejected_symbols.clear()
         self._exchange.rejected_symbols.update(self._active.symbols("reject_symbol"))
+
+    def _check_symbol(self, symbol: str) -> None:
+        known = self._exchange.by_symbol
+        if symbol not in known:
+            plain = "".join(filter(str.isalnum, symbol))
+            close = [name for name in known if "".join(filter(str.isalnum, name)) == plain]
+            hint = f"did you mean {close[0]}" if close else f"they look like {next(iter(known))}"
+            raise FaultError(f"{self._exchange.name} has no symbol {symbol!r} in its own spelling; {hint}")
 
     def _topics_of(self, symbol: str) -> set[str] | None:
         if not symbol:

@@ -27,9 +27,8 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         """Raises ConfigError, with the owner's pid, if another process has it."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         while self._fd < 0:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = self._open()
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -46,6 +45,15 @@ class Lock:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
         return self
+
+    def _open(self) -> int:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise ConfigError(
+                f"run_dir: cannot write to {self._path.parent}/: {exc.strerror}; set another run_dir"
+            ) from exc
 
     def _is_current(self, fd: int) -> bool:
         try:

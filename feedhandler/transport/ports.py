@@ -1,6 +1,7 @@
-"""Are the addresses free that a configuration wants to listen on?"""
+"""Are the addresses free, and the directory writable, that a configuration names?"""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,22 @@ def check(config: Config) -> None:
                 f"{config.path}: {key}: port {port} on {host}: {reason}{_owner(config)};"
                 " stop what holds it, or configure another one"
             )
+    _check_run_dir(config)
     for key, endpoint in _merger_endpoints(config):
         if is_ipc_in_use(endpoint):
             raise ConfigError(
                 f"{config.path}: {key}: {endpoint} is in use{_owner(config)};"
                 " stop what holds it, or configure another one"
             )
+
+
+def _check_run_dir(config: Config) -> None:
+    """Ask the nearest directory that exists; creating the rest is for those who run."""
+    directory = Path(config.run_dir).absolute()
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    if not directory.is_dir() or not os.access(directory, os.W_OK) or directory.is_relative_to("/proc"):
+        raise ConfigError(f"{config.path}: run_dir: cannot write to {directory}/; set another run_dir")
 
 
 def _table(key: str) -> str:

@@ -47,6 +47,10 @@ def test_a_fault_is_ordered_by_command(stack):
     listing = s.run("fault", "bybit", "-c", str(s.config))
     assert "stall" in listing.stdout
     assert s.run("fault", "bybit", "mute", "seconds=1", "-c", str(s.config)).returncode == 0
+    assert s.run("fault", "bybit", "refuse", "how=503", "seconds=0.1", "-c", str(s.config)).returncode == 0
+    nobody = s.run("fault", "bybit", "mute_symbol", "symbol=BTC/USDT", "-c", str(s.config))
+    assert nobody.returncode == 2
+    assert "did you mean BTCUSDT" in nobody.stderr
     wrong = s.run("fault", "bybit", "mut", "seconds=1", "-c", str(s.config))
     assert wrong.returncode == 2
     assert "mute" in wrong.stderr
@@ -69,6 +73,17 @@ def test_check_names_a_port_in_use(stack, key):
     assert result.returncode == 2
     assert f"test.toml: {key}: port " in result.stderr
     assert "in use" in result.stderr
+
+
+def test_check_names_a_run_directory_that_cannot_be_written(stack):
+    s = stack(exchanges=("bybit",))
+    s.config.write_text(
+        s.config.read_text().replace(f'run_dir = "{s.directory}/run"', 'run_dir = "/proc/nowhere"')
+    )
+    for command in ("check", "run", "merger"):
+        result = s.run(command, "-c", str(s.config))
+        assert result.returncode == 2
+        assert "run_dir: cannot write to /proc" in result.stderr
 
 
 def test_check_names_an_address_that_two_want(stack):

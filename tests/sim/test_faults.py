@@ -54,7 +54,7 @@ INVALID = [
     (b'{"fault":7}', "unknown fault 7"),
     (b'{"fault":"stall"}', "seconds"),
     (b'{"fault":"stall","secs":5}', 'did you mean "seconds"'),
-    (b'{"fault":"stall","seconds":"5"}', "seconds"),
+    (b'{"fault":"stall","seconds":"soon"}', "seconds"),
     (b'{"fault":"stall","seconds":-1}', "seconds must be from 0"),
     (b'{"fault":"close","code":99}', "code must be from 1000 to 4999"),
     (b'{"fault":"close","code":1000.5}', "code"),
