@@ -8,7 +8,7 @@ Pure: bytes and times in, states and control words out.
 import abc
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, ClassVar, Final, TypeVar
+from typing import Annotated, ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -193,6 +193,28 @@ class Exchange(abc.ABC):
 def is_late(update_id: int, newest: int) -> bool:
     """True for an update older than the newest; far below it, the exchange has begun to count anew."""
     return newest // 2 < update_id < newest
+
+
+class Statistics(Protocol):
+    """A message with last price and 24 h statistics, all of them known."""
+
+    last: float
+    open: float
+    high: float
+    low: float
+    base_volume: float
+    quote_volume: float
+
+
+def set_statistics(state: State, message: Statistics, recv_ns: int) -> None:
+    """Take last price and statistics over. A price of 0 is that of an instrument which never traded."""
+    state.last = message.last or wire.NAN
+    state.open_24h = message.open or wire.NAN
+    state.high_24h = message.high or wire.NAN
+    state.low_24h = message.low or wire.NAN
+    state.base_volume_24h = message.base_volume
+    state.quote_volume_24h = message.quote_volume
+    state.statistics_heard_ns = recv_ns
 
 
 def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

@@ -36,6 +36,7 @@ from feedhandler.exchanges.base import (
     decode_rest,
     is_late,
     rest_refusal,
+    set_statistics,
 )
 from feedhandler.instruments import Instrument
 from feedhandler.wire import NAN
@@ -202,13 +203,7 @@ class Binance(Exchange):
             return None
         time = event.time
         state.exchange_ns = time * (1000 if time > MICROSECONDS_ABOVE else 1_000_000)
-        state.last = event.last or NAN  # never traded: Binance says 0
-        state.open_24h = event.open or NAN
-        state.high_24h = event.high or NAN
-        state.low_24h = event.low or NAN
-        state.base_volume_24h = event.base_volume
-        state.quote_volume_24h = event.quote_volume
-        state.statistics_heard_ns = recv_ns
+        set_statistics(state, event, recv_ns)
         if recv_ns - state.quote_heard_ns > QUOTE_FRESH_NS:
             _set_quote(state, event)
         return state

@@ -35,6 +35,7 @@ from feedhandler.exchanges.base import (
     decode_rest,
     is_late,
     rest_refusal,
+    set_statistics,
 )
 from feedhandler.instruments import Instrument
 from feedhandler.wire import NAN
@@ -194,13 +195,7 @@ class Bybit(Exchange):
         if state is None:
             return None
         state.exchange_ns = frame.ts * NS_PER_MS
-        state.last = data.last or NAN
-        state.open_24h = data.open or NAN
-        state.high_24h = data.high or NAN
-        state.low_24h = data.low or NAN
-        state.base_volume_24h = data.base_volume
-        state.quote_volume_24h = data.quote_volume
-        state.statistics_heard_ns = recv_ns
+        set_statistics(state, data, recv_ns)
         return state
 
     def _answer(self, frame: _Frame) -> Control | None:
