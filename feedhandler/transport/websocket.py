@@ -113,6 +113,7 @@ class Connection:
         self._socket: Socket | None = None  # of the present attempt; others are let go
         self._transport: picows.WSTransport | None = None  # once it is open
         self._connecting: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self.wake = self._woken.set
         self._is_stopping = False
@@ -127,6 +128,7 @@ class Connection:
             transport.disconnect(graceful=False)
             return
         self._transport = transport
+        self._ending = asyncio.create_task(_end(transport))
         self.session.on_open(time.monotonic_ns())
         self.wake()
 
@@ -232,6 +234,14 @@ class Connection:
                 await asyncio.wait_for(transport.wait_disconnected(), CLOSE_TIMEOUT_S)
         except (OSError, picows.WSError) as exc:
             log.debug("%s: while closing: %s", self._label, exc)
+
+
+async def _end(transport: picows.WSTransport) -> None:
+    """Wait for the end, and take the failure that picows leaves there: the session has its reason already."""
+    try:
+        await transport.wait_disconnected()
+    except (OSError, picows.WSError) as exc:
+        log.debug("connection ended: %s", exc)
 
 
 def _discard(payload: memoryview | bytearray, recv_ns: int) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import json
 import random
@@ -180,7 +181,7 @@ def test_a_stream_cut_at_every_byte_gives_the_same_records():
         frame(b"\x00", CLOSE),
     ],
 )
-def test_a_broken_or_oversized_frame_costs_the_connection_and_nothing_more(nonsense):
+def test_a_broken_or_oversized_frame_costs_the_connection_and_nothing_more(nonsense, caplog):
     async def serve(reader, writer, number):
         await upgrade(reader, writer)
         if number == 1:
@@ -194,6 +195,8 @@ def test_a_broken_or_oversized_frame_costs_the_connection_and_nothing_more(nonse
 
     bench = play(serve, lambda b: [(8.5, 0)] in b.flushed)
     assert bench.session.connects == 2
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1006, 1008, 1012, 1013, 3000, 4001])
