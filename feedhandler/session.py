@@ -49,6 +49,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     stale_after_s: float = 5.0  # no data on the whole connection: its records are flagged STALE
     reconnect_after_s: float = 30.0  # and after so long without data, a new connection
 
+    def backoff_s(self, attempts: int, rng: random.Random) -> float:
+        """Return how long to wait after so many failures in a row.
+
+        Full jitter: anywhere between now and a ceiling that doubles with each failure.
+        """
+        exponent = min(max(attempts - 1, 0), 16)
+        return rng.uniform(0.0, min(self.backoff_max_s, self.backoff_min_s * 2**exponent))
+
 
 class Phase(enum.Enum):
     BACKOFF = "backoff"
@@ -219,10 +227,7 @@ class Session:
             self.attempts = 0
         self._reset(now_mono_ns)
         self.phase = Phase.BACKOFF
-        # Full jitter: anywhere between now and a ceiling that doubles with each failure.
-        exponent = min(max(self.attempts - 1, 0), 16)
-        ceiling = min(self._policy.backoff_max_s, self._policy.backoff_min_s * 2**exponent)
-        delay = max(self._rng.uniform(0.0, ceiling), retry_after_s)
+        delay = max(self._policy.backoff_s(self.attempts, self._rng), retry_after_s)
         self.deadline_mono_ns = max(now_mono_ns + int(delay * NS_PER_S), self._budget.next_mono_ns())
 
     def has_given_up(self) -> bool:

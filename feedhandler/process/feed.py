@@ -95,7 +95,6 @@ class Feed:
         self._publisher = publisher
         self._http = http
         self._exchange = EXCHANGES[name]()
-        self._rest_url = self._settings.rest_url or self._exchange.rest_url
         self._rng = random.Random()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
@@ -145,7 +144,7 @@ class Feed:
                 self._take_instruments(await self._fetch_instruments())
                 return True
             except (ProtocolError, DecodeError) as exc:
-                cached = read_instruments(self._run_dir, self._rest_url, self._name)
+                cached = read_instruments(self._run_dir, self._http.rest_url, self._name)
                 if cached is not None:
                     log.warning("instrument list from disk, %s: %s", _age(cached.as_of_ns), exc)
                     self._take_instruments(cached)
@@ -153,8 +152,7 @@ class Feed:
                 if 0 < policy.max_attempts <= attempt:
                     log.error("no instrument list after %d attempts, giving up: %s", attempt, exc)
                     return False
-                ceiling = min(policy.backoff_max_s, policy.backoff_min_s * 2 ** min(attempt - 1, 16))
-                delay = self._rng.uniform(0.0, ceiling)
+                delay = policy.backoff_s(attempt, self._rng)
                 if isinstance(exc, HttpRefused):
                     delay = max(delay, exc.retry_after_s)
                 log.warning("no instrument list, attempt %d, next in %.1f s: %s", attempt, delay, exc)
@@ -171,11 +169,17 @@ class Feed:
         self._status.starting = f"{what}, in progress, last error: {error}"
 
     async def _fetch_instruments(self) -> InstrumentList:
+        """Return the exchange's list, and keep it on disk for a start without its REST host."""
         body = await self._http.fetch(self._exchange.instruments_request)
         instruments = self._exchange.decode_instruments(body)
         if not any(instrument.is_trading for instrument in instruments):
             raise ProtocolError(f"{self._name} lists no tradable instrument, which cannot be")
-        return instrument_list(self._name, time.time_ns(), instruments)
+        listing = instrument_list(self._name, time.time_ns(), instruments)
+        try:
+            write_instruments(self._run_dir, self._http.rest_url, listing)
+        except OSError as exc:
+            log.warning("instrument list not kept on disk: %s", exc)
+        return listing
 
     def _take_instruments(self, listing: InstrumentList) -> None:
         self._listing, self._table = listing, listing.table()
@@ -185,10 +189,6 @@ class Feed:
             self._status.problems = self._table.problems
             for problem in self._table.problems:
                 log.warning("%s", problem)
-        try:
-            write_instruments(self._run_dir, self._rest_url, listing)
-        except OSError as exc:
-            log.warning("instrument list not kept on disk: %s", exc)
         self._send_instruments()
 
     async def _refresh(self) -> None:

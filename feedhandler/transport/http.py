@@ -28,7 +28,7 @@ class HttpClient:
     """Requests to one exchange's REST host; an async context manager."""
 
     def __init__(self, rest_url: str) -> None:
-        self._rest_url = rest_url
+        self.rest_url = rest_url
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "HttpClient":
@@ -51,7 +51,7 @@ class HttpClient:
         Raises HttpRefused for any other status and ProtocolError for a failed or oversized transfer.
         """
         assert self._session is not None, "use as a context manager"
-        url = self._rest_url + request.path
+        url = self.rest_url + request.path
         try:
             # A redirected POST would arrive as a GET.
             is_safe = request.method == "GET"
