@@ -5,11 +5,12 @@ key and the remedy. Pure but for reading that file; whether a port is free is as
 """
 
 import difflib
+import itertools
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,6 +28,9 @@ HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]+")  # a
 KNOWN_QUOTES: Final = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")  # for suggestions only
 
 
+Cpu = Annotated[int, msgspec.Meta(ge=0, lt=1024)]  # as the kernel numbers processors
+
+
 class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[exchanges.NAME]` table; ws_url and rest_url are scheme, host and port only."""
 
@@ -40,6 +44,8 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     connect_timeout_s: float = 10.0
     stale_after_s: float = 5.0
     reconnect_after_s: float = 30.0
+    direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
+    cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
 
     def policy(self) -> Policy:
         """Return the part that concerns a connection's life."""
@@ -50,7 +56,9 @@ class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The `[merger]` table: where it binds. The ipc defaults are in `run_dir`."""
 
     ticks: tuple[str, ...] = ("ipc://run/ticks.ipc", TICKS_TCP)
+    batches: tuple[str, ...] = ("ipc://run/batches.ipc",)  # the same records, several in a message
     feeds: str = "ipc://run/feeds.ipc"
+    cpus: tuple[Cpu, ...] = ()  # processors for the merger; none: any
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,6 +94,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             known = ", ".join(self.exchanges)
             raise ConfigError(f"{self.path}: no [exchanges.{name}] table; it configures {known}")
         return self.exchanges[name]
+
+    def endpoints(self) -> Iterator[tuple[str, str]]:
+        """Yield every ZeroMQ endpoint that a process of ours binds, after the key that sets it."""
+        for endpoint in self.merger.ticks:
+            yield "merger.ticks", endpoint
+        for endpoint in self.merger.batches:
+            yield "merger.batches", endpoint
+        yield "merger.feeds", self.merger.feeds
+        for name, exchange in self.exchanges.items():
+            for endpoint in exchange.direct:
+                yield f"exchanges.{name}.direct", endpoint
 
     def simulated(self) -> dict[str, ExchangeConfig]:
         """Return the exchanges that the simulator plays."""
@@ -127,7 +146,15 @@ def parse(text: str, path: str) -> Config:
     run_dir = document.get("run_dir", "run")
     if not isinstance(run_dir, str) or not run_dir.isprintable() or not run_dir:
         raise ConfigError(f'{path}: run_dir: must be the name of a directory, such as "run"')
-    merger = MergerConfig(ticks=(f"ipc://{run_dir}/ticks.ipc", TICKS_TCP), feeds=f"ipc://{run_dir}/feeds.ipc")
+    merger = MergerConfig(
+        ticks=(f"ipc://{run_dir}/ticks.ipc", TICKS_TCP),
+        batches=(f"ipc://{run_dir}/batches.ipc",),
+        feeds=f"ipc://{run_dir}/feeds.ipc",
+    )
+    for name, table in document.get("exchanges", {}).items():
+        if "direct" not in table:
+            direct = (f"ipc://{run_dir}/direct-{name}.ipc",)
+            exchanges[name] = msgspec.structs.replace(exchanges[name], direct=direct)
     for name in document.get("merger", ()):
         merger = msgspec.structs.replace(merger, **{name: getattr(tables["merger"], name)})
     config = Config(run_dir=run_dir, path=path, exchanges=exchanges, **{**tables, "merger": merger})
@@ -255,12 +282,14 @@ def _symbol_hint(symbol: str) -> str:
 def _check_endpoints(config: Config) -> None:
     if not config.merger.ticks:
         raise ConfigError(f'{config.path}: merger.ticks: is empty; for example ["{TICKS_TCP}"]')
-    for key, endpoints in (("ticks", config.merger.ticks), ("feeds", (config.merger.feeds,))):
-        for endpoint in endpoints:
-            _check_endpoint(endpoint, f"{config.path}: merger.{key}")
-    everything = [*config.merger.ticks, config.merger.feeds]
-    if doubles := {e for e in everything if everything.count(e) > 1}:
-        raise ConfigError(f"{config.path}: merger: {', '.join(doubles)} is used twice; give each its own")
+    everything = list(config.endpoints())
+    for key, endpoint in everything:
+        _check_endpoint(endpoint, f"{config.path}: {key}")
+    for (key, endpoint), (other_key, other) in itertools.combinations(everything, 2):
+        if endpoint == other:
+            raise ConfigError(
+                f"{config.path}: {other_key}: {endpoint} is used twice, by {key} too; change one"
+            )
     _, host, port = _host_port(f"tcp://{config.gateway.http}")
     if port is None or not host:
         raise ConfigError(f'{config.path}: gateway.http: must be host:port, such as "127.0.0.1:8080"')

@@ -1,11 +1,11 @@
 """What the merger decides: canonical symbols, sequence numbers, last values, who is down.
 
-Pure: messages from feeds and times come in, messages to subscribers go out through `emit`; the shell owns
+Pure: messages from feeds and times come in, messages to subscribers go out through outlets; the shell owns
 sockets and clock. Records of one topic leave in the order in which they came. It knows no exchange.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -36,6 +36,13 @@ class FeedHeartbeat(msgspec.Struct):
     pid: int
 
 
+class Latency(NamedTuple):
+    """How long one record took, in nanoseconds."""
+
+    in_feed_ns: int  # from receipt to the feed's send
+    on_hop_ns: int  # from there to our publishing it
+
+
 class Route:
     """One topic: where its records come from, and its newest record as it was published."""
 
@@ -45,7 +52,7 @@ class Route:
         self.topic = topic
         self.feed = feed
         self.sequence = 0
-        self.record = bytearray(wire.TICKER_SIZE)
+        self.record = bytearray(wire.pack_ticker(wire.Ticker(topic)))
 
 
 class FeedView:
@@ -67,33 +74,46 @@ class FeedView:
         self.rate = 0.0
         self.hop_base = self.hop_lost = self.resync = self.pid = 0
         self.unmapped = self.malformed = 0
-        self.sample_mask = 0  # a record is a latency sample if its number has none of these bits
-        self.latencies_ns: list[int] = []
+        self.messages = self.messages_seen = 0  # that brought records
+        self.sample_mask = 0  # the first record of a message is a sample if its number has none of these bits
+        self.latencies: list[Latency] = []
         self.flagged: dict[Route, int] = {}  # records that we flagged DOWN for its silence → their own flags
 
     def newest_recv_ns(self) -> int:
         """Return when the newest record was received by its feed; 0 = there is none."""
-        return max((wire.FLAGS_AND_RECV.unpack_from(r.record)[1] for r in self.routes.values()), default=0)
+        times = (wire.TIME.unpack_from(r.record, wire.RECV_NS_OFFSET) for r in self.routes.values())
+        return max((recv_ns for (recv_ns,) in times), default=0)
+
+
+class Outlet(Protocol):
+    """Where messages go to subscribers; it copies them. topic is padded."""
+
+    is_wanted: bool  # while at least one subscription covers tickers
+
+    def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
 
 
 class Merger:
-    """The merger's state; emit sends one message to the subscribers, and does not keep it.
+    """The merger's state.
 
-    session is the Unix second at which this merger started; clock returns Unix nanoseconds and is read
-    once per record, just before `emit`.
+    Two kinds of subscribers get the same records: `each` sends each record alone, `batches` those that came
+    together in one message, back to back. Documents go to both. session is the Unix second at which this
+    merger started; clock returns Unix nanoseconds and is read once per record, just before it is sent.
     """
 
     def __init__(
         self,
         exchanges: Sequence[str],
-        emit: Callable[[bytes | bytearray], None],
+        each: Outlet,
+        batches: Outlet,
         clock: Callable[[], int],
         *,
         session: int,
         pid: int,
         now_mono_ns: int,
     ) -> None:
-        self._emit = emit
+        self._each = each
+        self._batches = batches
         self._clock = clock
         self._session = session
         self._pid = pid
@@ -109,9 +129,9 @@ class Merger:
 
     # --- from the feeds
 
-    def on_message(self, message: bytes) -> None:
+    def on_message(self, message: bytes | memoryview) -> None:
         """Take one message of the feed hop: ticker records back to back, or one document."""
-        # hot: bench/load.py
+        # hot: `make bench-micro`, merge. One unpack and one pack a record; the topic is in the record already.
         size = len(message)
         if size < wire.HEADER_SIZE or message[wire.KIND_OFFSET] != wire.TICKER:
             self._on_document(message)
@@ -119,27 +139,38 @@ class Merger:
         if size % wire.TICKER_SIZE:
             self.malformed += 1
             return
-        routes, emit, clock = self._routes, self._emit, self._clock
-        for offset in range(0, size, wire.TICKER_SIZE):
-            route = routes.get(message[offset : offset + wire.TOPIC_SIZE])
+        routes, send, clock, session = self._routes, self._each.send, self._clock, self._session
+        is_each_wanted, is_batch_wanted = self._each.is_wanted, self._batches.is_wanted
+        pack_into, flags_offset = wire.AFTER_KIND.pack_into, wire.FLAGS_OFFSET
+        batch = bytearray()
+        count = publish_ns = 0
+        topic = b""
+        feed = None
+        for native_topic, flags, times, body in wire.HOP_RECORD.iter_unpack(message):
+            route = routes.get(native_topic)
             if route is None:
-                route = self._new_route(message[offset : offset + wire.TOPIC_SIZE])
+                route = self._new_route(native_topic)
                 if route is None:
                     continue
-            flags, recv_ns = wire.FLAGS_AND_RECV.unpack_from(message, offset)
-            feed, record = route.feed, route.record
-            feed.is_heard = True
-            feed.records += 1
+            feed, topic, record = route.feed, route.topic, route.record
+            count += 1
             route.sequence = sequence = route.sequence + 1
-            record[:] = message[offset : offset + wire.TICKER_SIZE]
-            wire.MERGER_HEAD.pack_into(
-                record, 0, route.topic, wire.VERSION, wire.TICKER, flags & NO_REPLAY, self._session, sequence
-            )
             publish_ns = clock()
-            wire.MERGER_STAMP.pack_into(record, wire.PUBLISH_NS_OFFSET, publish_ns)
-            emit(record)
-            if not feed.records & feed.sample_mask and not flags & NOT_FRESH:
-                feed.latencies_ns.append(publish_ns - recv_ns)
+            pack_into(record, flags_offset, flags & NO_REPLAY, session, sequence, times, publish_ns, body)
+            if is_each_wanted:
+                send(topic, record)
+            if is_batch_wanted:
+                batch += record
+        if feed is None:
+            return
+        if batch:
+            self._batches.send(topic, batch)
+        feed.is_heard = True
+        feed.records += count  # of one process, and so of one exchange
+        feed.messages += 1
+        if not feed.messages & feed.sample_mask and not message[wire.FLAGS_OFFSET] & NOT_FRESH:
+            recv_ns, sent_ns = wire.HOP_TIMES.unpack_from(message)
+            feed.latencies.append(Latency(sent_ns - recv_ns, publish_ns - sent_ns))
 
     def _new_route(self, native_topic: bytes) -> Route | None:
         """Find the canonical topic for a native one met for the first time; None if it has none."""
@@ -155,12 +186,12 @@ class Merger:
             feed.unmapped += 1
             return None
         feed.records -= 1
-        topic = wire.topic(wire.TICKER, feed.exchange, symbol)
+        topic = wire.padded(wire.topic(wire.TICKER, feed.exchange, symbol))
         route = self._by_topic.get(topic) or Route(topic, feed)
         self._routes[native_topic] = feed.routes[native_topic] = self._by_topic[topic] = route
         return route
 
-    def _on_document(self, message: bytes) -> None:
+    def _on_document(self, message: bytes | memoryview) -> None:
         try:
             document = wire.unpack(message)
             feed = self.feeds[document.exchange]
@@ -206,7 +237,7 @@ class Merger:
             if native not in feed.table.by_native:
                 continue  # delisted, or the list is short: as long as data come, they are what they were
             symbol = feed.table.symbol_of(native)
-            topic = wire.topic(wire.TICKER, feed.exchange, symbol) if symbol else b""
+            topic = wire.padded(wire.topic(wire.TICKER, feed.exchange, symbol)) if symbol else b""
             if topic != feed.routes[native_topic].topic:
                 self._drop_route(feed, native_topic)
         self._publish_document(wire.INSTRUMENTS, feed.exchange, body)
@@ -222,27 +253,29 @@ class Merger:
 
     # --- to the subscribers
 
-    def on_subscription(self, prefix: bytes) -> None:
-        """Replay the last value of every topic that a new subscription matches, flagged SNAPSHOT.
+    def _send(self, topic: bytes, message: bytes | bytearray) -> None:
+        """Send one message to both kinds of subscribers; for all but the stream itself."""
+        self._each.send(topic, message)
+        self._batches.send(topic, message)
 
-        All subscribers with a matching subscription get the replay; its sequence tells the others that
-        they have it already.
-        """
+    def snapshot(self, prefix: bytes) -> Iterator[bytearray]:
+        """Yield the last value of every topic that a new subscription matches, flagged SNAPSHOT."""
         for topic, message in self._documents.items():
-            if topic.ljust(wire.TOPIC_SIZE, b"\0").startswith(prefix):
-                self._replay(bytearray(message))
+            if topic.startswith(prefix):
+                yield self._replayed(message)
         for topic, route in self._by_topic.items():
-            if route.sequence and topic.ljust(wire.TOPIC_SIZE, b"\0").startswith(prefix):
-                self._replay(bytearray(route.record))
+            if route.sequence and topic.startswith(prefix):
+                yield self._replayed(route.record)
 
-    def _replay(self, message: bytearray) -> None:
+    def _replayed(self, message: bytes | bytearray) -> bytearray:
+        message = bytearray(message)
         (flags,) = wire.FLAGS.unpack_from(message, wire.FLAGS_OFFSET)
         wire.FLAGS.pack_into(message, wire.FLAGS_OFFSET, flags | wire.SNAPSHOT)
-        wire.MERGER_STAMP.pack_into(message, wire.PUBLISH_NS_OFFSET, self._clock())
-        self._emit(message)
+        wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, self._clock())
+        return message
 
     def _publish_document(self, kind: int, exchange: str, body: bytes) -> None:
-        topic = wire.topic(kind, exchange)
+        topic = wire.padded(wire.topic(kind, exchange))
         sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
         now = self._clock()
         feed = self.feeds.get(exchange)
@@ -251,7 +284,7 @@ class Merger:
             wire.Document(topic, wire.VERSION, kind, simulated, self._session, sequence, 0, now, now, body)
         )
         self._documents[topic] = message
-        self._emit(message)
+        self._send(topic, message)
 
     # --- time
 
@@ -298,11 +331,11 @@ class Merger:
     def _republish(self, route: Route, flags: int) -> None:
         """Publish a topic's newest record once more, under other flags and the next number."""
         route.sequence += 1
-        wire.MERGER_HEAD.pack_into(
-            route.record, 0, route.topic, wire.VERSION, wire.TICKER, flags, self._session, route.sequence
+        wire.SEQUENCE_AFTER_FLAGS.pack_into(
+            route.record, wire.FLAGS_OFFSET, flags, self._session, route.sequence
         )
-        wire.MERGER_STAMP.pack_into(route.record, wire.PUBLISH_NS_OFFSET, self._clock())
-        self._emit(route.record)
+        wire.TIME.pack_into(route.record, wire.PUBLISH_NS_OFFSET, self._clock())
+        self._send(route.topic, route.record)
 
     def on_stop(self) -> None:
         """Say that everything is down: this merger publishes no more."""
@@ -327,8 +360,9 @@ class Merger:
             feed.rate = count * NS_PER_S / elapsed_ns
             rate += feed.rate
             self._publish_exchange_status(feed)
-            feed.latencies_ns.clear()
-            feed.sample_mask = (1 << (count // LATENCY_SAMPLES).bit_length()) - 1
+            feed.latencies.clear()
+            messages, feed.messages_seen = feed.messages - feed.messages_seen, feed.messages
+            feed.sample_mask = (1 << (messages // LATENCY_SAMPLES).bit_length()) - 1
         heartbeat = Heartbeat(
             pid=self._pid,
             started_ns=self._started_ns,
@@ -340,7 +374,9 @@ class Merger:
         self._publish_document(wire.HEARTBEAT, "merger", msgspec.json.encode(heartbeat))
 
     def _publish_exchange_status(self, feed: FeedView) -> None:
-        latencies = sorted(feed.latencies_ns)
+        in_feed_ns = sorted(latency.in_feed_ns for latency in feed.latencies)
+        on_hop_ns = sorted(latency.on_hop_ns for latency in feed.latencies)
+        total_ns = sorted(latency.in_feed_ns + latency.on_hop_ns for latency in feed.latencies)
         status = ExchangeStatus(
             exchange=feed.exchange,
             state=feed.state,
@@ -350,8 +386,12 @@ class Merger:
             records=feed.records,
             records_per_s=feed.rate,
             newest_recv_ns=feed.newest_recv_ns(),
-            latency_p50_us=_quantile_us(latencies, 0.5),
-            latency_p99_us=_quantile_us(latencies, 0.99),
+            latency_p50_us=_quantile_us(total_ns, 0.5),
+            latency_p99_us=_quantile_us(total_ns, 0.99),
+            feed_p50_us=_quantile_us(in_feed_ns, 0.5),
+            feed_p99_us=_quantile_us(in_feed_ns, 0.99),
+            hop_p50_us=_quantile_us(on_hop_ns, 0.5),
+            hop_p99_us=_quantile_us(on_hop_ns, 0.99),
             hop_lost=feed.hop_lost,
             malformed=feed.malformed,
             unmapped=feed.unmapped,

@@ -16,18 +16,41 @@ EPOCH_NS = 1_790_000_000 * NS_PER_S
 NATIVES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
 
 
+class Outlet:
+    """What subscribers of one kind are sent."""
+
+    def __init__(self):
+        self.is_wanted = True
+        self.sent = []
+
+    def send(self, topic, message):
+        starts = range(0, len(message), wire.TICKER_SIZE)
+        assert topic in [bytes(message[start : start + wire.TOPIC_SIZE]) for start in starts]
+        self.sent.append(bytes(message))
+
+
 class World:
     """A merger of two exchanges; time moves only when told."""
 
     def __init__(self, session=100):
         self.mono = 50 * NS_PER_S
-        self.out = []
+        self.each, self.batches = Outlet(), Outlet()
         self.merger = Merger(
-            ["binance", "bybit"], self.emit, self.clock, session=session, pid=1, now_mono_ns=self.mono
+            ["binance", "bybit"],
+            self.each,
+            self.batches,
+            self.clock,
+            session=session,
+            pid=1,
+            now_mono_ns=self.mono,
         )
 
-    def emit(self, message):
-        self.out.append(wire.unpack(bytes(message)))
+    @property
+    def out(self):
+        return [wire.unpack(message) for message in self.each.sent]
+
+    def subscribe(self, prefix):
+        self.each.sent += map(bytes, self.merger.snapshot(prefix))
 
     def clock(self):
         return EPOCH_NS + self.mono
@@ -151,12 +174,12 @@ def test_a_new_subscription_gets_the_last_value_of_each_matching_topic_flagged_s
     world.instruments()
     world.records("BTCUSDT", bid=1.0)
     world.records("BTCUSDT", "ETHUSDT", bid=2.0)
-    world.out.clear()
-    world.merger.on_subscription(b"ticker.binance.BTC/USDT\0")
+    world.each.sent.clear()
+    world.subscribe(b"ticker.binance.BTC/USDT\0")
     assert [(r.symbol, r.sequence, r.bid, r.flag_names) for r in world.out] == [
         ("BTC/USDT", 2, 2.0, ["SNAPSHOT", "SIMULATED"])
     ]
-    world.out.clear()
+    world.each.sent.clear()
     world.records("BTCUSDT")
     assert (world.out[0].sequence, world.out[0].flags) == (3, 8), "the replay takes no number"
 
@@ -165,8 +188,8 @@ def test_a_subscription_to_everything_gets_documents_too():
     world = World()
     world.instruments()
     world.records("BTCUSDT", "ETHUSDT")
-    world.out.clear()
-    world.merger.on_subscription(b"")
+    world.each.sent.clear()
+    world.subscribe(b"")
     assert sorted(r.topic for r in world.out) == [
         b"instruments.binance",
         b"ticker.binance.BTC/USDT",
@@ -180,7 +203,7 @@ def test_states_that_a_feed_repeats_to_a_new_merger_take_numbers_like_any_record
     world.records("BTCUSDT", flags=wire.SNAPSHOT | wire.SIMULATED)
     world.records("BTCUSDT")
     assert [(r.sequence, r.flag_names) for r in world.tickers()] == [(1, ["SIMULATED"]), (2, ["SIMULATED"])]
-    assert len(world.merger.feeds["binance"].latencies_ns) == 1, "and are no sample of latency"
+    assert len(world.merger.feeds["binance"].latencies) == 1, "and are no sample of latency"
 
 
 # --- who is down
@@ -192,7 +215,7 @@ def test_a_silent_feed_is_down_within_a_second_and_its_records_say_so_once():
     world.status()
     world.records("BTCUSDT", "ETHUSDT", bid=3.0)
     world.tick()
-    world.out.clear()
+    world.each.sent.clear()
     died = world.mono
     while not world.tickers():
         world.tick()
@@ -262,7 +285,7 @@ def test_a_feed_that_was_only_held_up_gets_its_records_back():
     world.status()
     world.records("BTCUSDT", bid=4.0)
     world.tick(2)
-    world.out.clear()
+    world.each.sent.clear()
     world.tick(0.2, beat=["binance"])
     assert [(r.symbol, r.sequence, r.bid, r.flag_names) for r in world.tickers()] == [
         ("BTC/USDT", 3, 4.0, ["SIMULATED"])
@@ -397,7 +420,7 @@ def test_no_topic_has_a_hole_and_none_is_reordered_whatever_feeds_do(seed):
         elif action == 2:
             world.tick(rng.choice((0.05, 0.5, 1.2)))
         elif action == 3:
-            world.merger.on_subscription(rng.choice((b"", b"ticker.", b"status.")))
+            world.subscribe(rng.choice((b"", b"ticker.", b"status.")))
         elif action == 4:
             world.merger.on_message(rng.randbytes(rng.randrange(400)))
         else:
@@ -416,3 +439,49 @@ def test_no_topic_has_a_hole_and_none_is_reordered_whatever_feeds_do(seed):
             assert record.bid >= bid, "never backwards"
             bid = record.bid
         newest[record.topic] = (record.sequence, bid)
+
+
+def test_records_that_came_together_leave_together_at_the_batch_endpoint():
+    world = World()
+    world.instruments()
+    world.batches.sent.clear()
+    world.records("BTCUSDT", "ETHUSDT", "BTCUSDT")
+    (batch,) = world.batches.sent
+    assert wire.is_batch(batch)
+    each = [message for message in world.each.sent if wire.unpack(message).kind == wire.TICKER]
+    assert batch == b"".join(each), "the same bytes"
+
+
+def test_a_record_without_a_canonical_symbol_is_left_out_of_the_batch():
+    world = World()
+    world.instruments()
+    world.batches.sent.clear()
+    world.records("BTCUSDT", "NOSUCH", "ETHUSDT")
+    (batch,) = world.batches.sent
+    assert len(batch) == 2 * wire.TICKER_SIZE
+
+
+@pytest.mark.parametrize("kind", ["each", "batches"])
+def test_nothing_is_sent_to_an_endpoint_without_subscribers_and_no_number_is_lost(kind):
+    world = World()
+    world.instruments()
+    outlet = getattr(world, kind)
+    outlet.is_wanted = False
+    outlet.sent.clear()
+    world.records("BTCUSDT", "ETHUSDT")
+    assert not outlet.sent
+    outlet.is_wanted = True
+    world.records("BTCUSDT")
+    assert wire.unpack(outlet.sent[-1]).sequence == 2
+
+
+def test_the_status_tells_the_feeds_share_of_the_latency_from_the_hops():
+    world = World()
+    world.instruments()
+    world.status()
+    record = wire.Ticker(wire.topic(wire.TICKER, "binance", "BTCUSDT"))
+    record.recv_ns, record.publish_ns = world.clock() - 70_000, world.clock() - 50_000
+    world.merger.on_message(wire.pack_ticker(record))
+    world.tick(1, beat=["binance"])
+    status = world.exchange_status()
+    assert (status.feed_p50_us, status.hop_p50_us, status.latency_p50_us) == (20.0, 50.0, 70.0)

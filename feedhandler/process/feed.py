@@ -11,12 +11,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 import uvloop
-import zmq
 
 from feedhandler import wire
 from feedhandler.config import Config
@@ -25,9 +24,10 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import State
 from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
 from feedhandler.merge import FEED_HEARTBEAT_NS
+from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.session import NS_PER_S, ConnectBudget, Session
 from feedhandler.status import FeedStatus, connection_status, feed_state
-from feedhandler.transport import zmq_sockets
+from feedhandler.transport import zmtp
 from feedhandler.transport.files import Lock, read_instruments, write_instruments
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.websocket import Connection
@@ -36,65 +36,125 @@ HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
 HEARTBEATS_PER_STATUS: Final = 5
 REFRESH_S: Final = 3600.0  # instrument lists change a few times a day
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
-FLUSH_RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is flagged at once
+# Bytes that may wait for a merger that hangs, and for each direct subscriber that does not read: 100,000 records.
+MERGER_QUEUE_SIZE_MAX: Final = 17_000_000
+SUBSCRIBER_QUEUE_SIZE_MAX: Final = 17_000_000
+RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is flagged at once
 
 log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """The feed's end of the hop to the merger: batches records, one message per socket read."""
+    """The feed's two ends: the hop to the merger, one message per socket read, and its direct subscribers."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", exchange: str) -> None:
-        self._socket = socket
-        self._send = socket.send
+    def __init__(self, config: Config, exchange: str, states: Callable[[], Iterable[State]]) -> None:
+        loop = asyncio.get_running_loop()
+        self._uplink = zmtp.Uplink(loop, config.merger.feeds, queue_size_max=MERGER_QUEUE_SIZE_MAX)
+        self._direct = zmtp.Outlet(
+            loop,
+            config.exchange(exchange).direct,
+            self._snapshots,
+            key=f"exchanges.{exchange}.direct",
+            queue_size_max=SUBSCRIBER_QUEUE_SIZE_MAX,
+        )
+        self._states = states
         self._batch: list[bytes] = []
         self._pack = wire.pack_ticker
         self._exchange = exchange
+        self.session = int(time.time())  # for direct subscribers: numbers start anew
+        self._documents = 0
         self.records = 0
 
     def emit(self, state: State) -> None:
-        """Add one record to the present message."""
-        # hot: bench/load.py
+        """Number one record, and add it to the present message."""
+        # hot: `make bench-micro`, feed
+        state.sequence += 1
         self._batch.append(self._pack(state))
 
     def flush(self) -> None:
         """Send the message, if there is one; a merger that is away or full costs records, never time."""
+        # hot: `make bench-micro`, feed
         batch = self._batch
         if not batch:
             return
-        self.records += len(batch)
-        for start in range(0, len(batch), FLUSH_RECORDS_MAX):
-            with contextlib.suppress(zmq.Again):
-                self._send(b"".join(batch[start : start + FLUSH_RECORDS_MAX]), zmq.NOBLOCK)
+        if self._direct.is_wanted:
+            self._send_direct(batch)
+        if len(batch) > RECORDS_MAX:
+            for start in range(0, len(batch), RECORDS_MAX):
+                self._send_hop(batch[start : start + RECORDS_MAX])
+        else:
+            self._send_hop(batch)
         batch.clear()
 
-    def send_document(self, kind: int, body: bytes) -> None:
-        """Send a JSON document; what was batched before goes first."""
+    def _send_hop(self, records: Sequence[bytes]) -> None:
+        self.records += len(records)
+        message = bytearray().join(records)
+        # In the first record alone: there the merger looks how long we took.
+        wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, time.time_ns())
+        self._uplink.send(message)
+
+    def _send_direct(self, records: Sequence[bytes]) -> None:
+        """Send each record alone, to those who cannot wait for the merger."""
+        for record in records:
+            message = bytearray(record)
+            wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, time.time_ns())
+            self._direct.send(record[: wire.TOPIC_SIZE], message)
+        self._direct.flush()
+
+    def greet(self) -> None:
+        """Repeat all that is known to a merger that joined."""
         self.flush()
+        known = list(self._snapshots(b""))
+        for start in range(0, len(known), RECORDS_MAX):
+            self._send_hop(known[start : start + RECORDS_MAX])
+
+    def _snapshots(self, prefix: bytes) -> Iterator[bytes]:
+        """Yield the newest records of matching topics, flagged: they are no news, and take no number."""
+        self.flush()
+        for state in self._states():
+            if state.recv_ns and wire.padded(state.topic).startswith(prefix):
+                yield self._pack(msgspec.structs.replace(state, flags=state.flags | wire.SNAPSHOT))
+
+    def send_document(self, kind: int, body: bytes) -> None:
+        """Send a JSON document; what was batched before goes first. Heartbeats go to everybody."""
+        self.flush()
+        self._documents += 1
+        now = time.time_ns()
         document = wire.Document(
-            wire.topic(kind, self._exchange), kind=kind, recv_ns=time.time_ns(), body=body
+            wire.topic(kind, self._exchange),
+            kind=kind,
+            session=self.session,
+            sequence=self._documents,
+            recv_ns=now,
+            publish_ns=now,
+            body=body,
         )
-        with contextlib.suppress(zmq.Again):
-            self._send(wire.pack_document(document), zmq.NOBLOCK)
+        message = wire.pack_document(document)
+        if kind == wire.HEARTBEAT:
+            self._direct.send(wire.padded(document.topic), message)
+            self._direct.flush()
+        self._uplink.send(message)
 
     def has_new_subscriber(self) -> bool:
-        """True once for each time that a merger joined."""
-        joined = False
-        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            joined |= self._socket.recv(zmq.NOBLOCK)[:1] == b"\x01"
-        return joined
+        """True once for each time that a merger joined; connects to it if it was away."""
+        return self._uplink.poll()
+
+    def close(self) -> None:
+        """Close the sockets, after a moment for what is queued."""
+        self._uplink.close()
+        self._direct.close()
 
 
 class Feed:
     """One exchange's feed process."""
 
-    def __init__(self, config: Config, name: str, publisher: Publisher, http: HttpClient) -> None:
+    def __init__(self, config: Config, name: str, http: HttpClient) -> None:
         self._name = name
         self._settings = config.exchange(name)
         self._run_dir = config.run_dir
-        self._publisher = publisher
         self._http = http
         self._exchange = EXCHANGES[name]()
+        self._publisher = Publisher(config, name, self._exchange.states.values)
         self._rng = random.Random()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
@@ -123,12 +183,14 @@ class Feed:
             if not await self._first_instruments():
                 return EXIT_OK if self._stop.is_set() else EXIT_GAVE_UP
             self._connect(self._settings.symbols)
+            settle()
             return await self._run_connections()
         finally:
             beat.cancel()
             await asyncio.wait([beat])
             self._status.stopping = True
             self._send_status()
+            self._publisher.close()
             if not beat.cancelled():
                 beat.result()  # a bug in our reasoning ends the process, with its traceback
 
@@ -222,6 +284,8 @@ class Feed:
                     log.error("rejected: %s", exc)
                 self._status.rejected[symbol] = str(exc)
         self._exchange.add(natives, wire.SIMULATED if self._settings.simulated else 0)
+        for state in self._exchange.states.values():
+            state.session = self._publisher.session
         for run in self._exchange.connections(natives):
             connection = self._connection(len(self._connections), run)
             self._connections.append(connection)
@@ -290,10 +354,7 @@ class Feed:
         self._publisher.records = 0
         self._send_status()
         self._send_instruments()
-        for state in self._exchange.states.values():
-            if state.recv_ns:
-                self._publisher.emit(msgspec.structs.replace(state, flags=state.flags | wire.SNAPSHOT))
-        self._publisher.flush()
+        self._publisher.greet()
 
     def _state(self) -> str:
         if self._status.stopping:
@@ -321,18 +382,13 @@ def _age(as_of_ns: int) -> str:
 
 
 async def _main(config: Config, name: str) -> int:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-    socket = zmq_sockets.feed_publisher(context, config.merger.feeds)
-    settings = config.exchange(name)
-    try:
-        async with HttpClient(settings.rest_url or EXCHANGES[name].rest_url) as http:
-            return await Feed(config, name, Publisher(socket, name), http).run()
-    finally:
-        socket.close()
-        context.term()
+    rest_url = config.exchange(name).rest_url or EXCHANGES[name].rest_url
+    async with HttpClient(rest_url) as http:
+        return await Feed(config, name, http).run()
 
 
 def run(config: Config, name: str) -> int:
     """Run one exchange's feed; returns the exit status."""
     with Lock(config.run_dir, f"feed-{name}"):
+        use_cpus(config.exchange(name).cpus, f"{config.path}: exchanges.{name}.cpus")
         return uvloop.run(_main(config, name))

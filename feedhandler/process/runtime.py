@@ -1,13 +1,16 @@
 """What every process of ours does alike: logs, signals, and not outliving its supervisor."""
 
 import ctypes
+import gc
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from feedhandler.errors import ConfigError
 
 SUPERVISED_ENV: Final = "FEEDHANDLER_SUPERVISED"  # set by the supervisor's configuration
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -44,6 +47,26 @@ def follow_supervisor() -> None:
     die_with_parent()
     if os.getppid() != parent:  # it died before we asked
         raise SystemExit(0)
+
+
+def use_cpus(cpus: Sequence[int], where: str) -> None:
+    """Keep this process, and the threads that it starts from now on, on these processors; all if there are none.
+
+    Raises ConfigError if the machine does not have them.
+    """
+    if not cpus:
+        return
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as exc:
+        there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise ConfigError(f"{where}: {list(cpus)} are not there; this machine lets us use {there}") from exc
+
+
+def settle() -> None:
+    """Take what exists by now out of the garbage collector's rounds: it will live as long as the process."""
+    gc.collect()
+    gc.freeze()
 
 
 def on_stop_signals(callback: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from feedhandler.config import Config
 from feedhandler.errors import ConfigError
-from feedhandler.transport.zmq_sockets import is_ipc_in_use
+from feedhandler.transport.zmtp import is_ipc_in_use
 
 
 def check(config: Config) -> None:
@@ -25,7 +25,7 @@ def check(config: Config) -> None:
                 " stop what holds it, or configure another one"
             )
     _check_run_dir(config)
-    for key, endpoint in _merger_endpoints(config):
+    for key, endpoint in config.endpoints():
         if is_ipc_in_use(endpoint):
             raise ConfigError(
                 f"{config.path}: {key}: {endpoint} is in use{_owner(config)};"
@@ -47,14 +47,8 @@ def _table(key: str) -> str:
     return key.rpartition(".")[0] if key.startswith("exchanges.") else key
 
 
-def _merger_endpoints(config: Config) -> Iterator[tuple[str, str]]:
-    for endpoint in config.merger.ticks:
-        yield "merger.ticks", endpoint
-    yield "merger.feeds", config.merger.feeds
-
-
 def _tcp_addresses(config: Config) -> Iterator[tuple[str, str, int]]:
-    for key, endpoint in _merger_endpoints(config):
+    for key, endpoint in config.endpoints():
         parts = urlsplit(endpoint)
         if parts.scheme == "tcp":
             yield key, parts.hostname or "", parts.port or 0

@@ -1,0 +1,650 @@
+"""ZeroMQ's own protocol, ZMTP 3.0, for the three sockets of the tick path, spoken in the thread that has the data.
+
+libzmq does its input and output in a thread of its own, so each hop between processes costs three wake-ups of a
+sleeping thread: into the sender's I/O thread, into the receiver's, and into the receiver. On a virtual machine
+that is most of the latency and of the CPU time of a message (docs/performance.md has the numbers). Here the
+sender writes, and the receiver reads: one wake-up a hop. On the other side of each socket may be any ZeroMQ
+library: PUB and SUB, NULL mechanism, ipc and tcp on loopback; what is beyond loopback needs libzmq and CURVE.
+
+    Outlet     binds; a PUB for any number of subscribers, each with its own queue and subscriptions
+    Inlet      binds; a SUB to everything, for any number of publishers
+    Uplink     connects, and again; a PUB for the one subscriber that bound
+
+They are driven by a loop with `add_reader`, `add_writer` and their opposites: asyncio's, or `Loop` here.
+Source: https://rfc.zeromq.org/spec/23/ (ZMTP 3.0) and https://rfc.zeromq.org/spec/29/ (PUB and SUB).
+"""
+
+import contextlib
+import errno
+import functools
+import logging
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, Protocol
+
+from feedhandler import wire
+from feedhandler.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+# Greeting: signature, version 3.0, mechanism, not a server (NULL has none), filler.
+GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+GREETING_SIZE: Final = 64
+assert len(GREETING) == GREETING_SIZE
+MECHANISM: Final = slice(12, 32)
+VERSION_MAJOR: Final = 10
+MORE, LONG, COMMAND = 1, 2, 4  # bits of a frame's first byte
+_LONG_SIZE: Final = struct.Struct("!Q")
+SUBSCRIBE: Final = 1
+CANCEL: Final = 0
+
+READ_SIZE: Final = 1 << 18
+HANDSHAKE_S: Final = 30.0  # after which a silent connection may be closed
+HANDSHAKE_SIZE_MAX: Final = 1024  # of what a peer may send before it is ready
+REQUEST_SIZE_MAX: Final = 1024  # of what a subscriber may send: a subscription is a prefix of 40 bytes
+PREFIXES_MAX: Final = 100_000  # of one subscriber
+BUFFER_SIZE: Final = 1 << 20  # asked of the kernel, for both directions
+HEARERS_MAX: Final = 100_000  # topics whose hearers are remembered
+HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
+BACKLOG: Final = 128  # connections that wait to be accepted
+CONNECT_TIMEOUT_S: Final = 0.1  # on loopback
+TICKERS: Final = wire.topic(wire.TICKER, "")
+RECORD_HEAD: Final = bytes((0, wire.TICKER_SIZE))  # precedes a ticker record
+assert wire.TICKER_SIZE < 256, "a short frame"
+
+
+class Events(Protocol):
+    """The part of an event loop that sockets need."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> object: ...
+
+    def remove_reader(self, fd: int) -> object: ...
+
+    def add_writer(self, fd: int, callback: Callable[[], None]) -> object: ...
+
+    def remove_writer(self, fd: int) -> object: ...
+
+
+class Loop:
+    """The smallest event loop: epoll and callbacks, for a process that has nothing to do but sockets."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._writers: dict[int, Callable[[], None]] = {}
+
+    def run_once(self, timeout_s: float) -> None:
+        """Wait for something, and call back for all that is there."""
+        # hot: `make bench`
+        for fd, event in self._epoll.poll(timeout_s):
+            if event & ~select.EPOLLOUT and (read := self._readers.get(fd)) is not None:
+                read()
+            if event & select.EPOLLOUT and (write := self._writers.get(fd)) is not None:
+                write()
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        self._readers[fd] = callback
+        self._update(fd)
+
+    def remove_reader(self, fd: int) -> None:
+        self._readers.pop(fd, None)
+        self._update(fd)
+
+    def add_writer(self, fd: int, callback: Callable[[], None]) -> None:
+        self._writers[fd] = callback
+        self._update(fd)
+
+    def remove_writer(self, fd: int) -> None:
+        self._writers.pop(fd, None)
+        self._update(fd)
+
+    def _update(self, fd: int) -> None:
+        wanted = (select.EPOLLIN if fd in self._readers else 0) | (
+            select.EPOLLOUT if fd in self._writers else 0
+        )
+        if not wanted:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)
+            return
+        try:
+            self._epoll.modify(fd, wanted)
+        except FileNotFoundError:
+            self._epoll.register(fd, wanted)
+
+    def close(self) -> None:
+        self._epoll.close()
+
+
+class Peer:
+    """One connection: handshake, frames in, bytes out.
+
+    on_message gets each whole message, on loan until it returns, once the handshake is over.
+    `queue` is what waits to be written; `flush` writes as much of it as the kernel takes.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        sock: socket.socket,
+        socket_type: bytes,
+        *,
+        peer_types: tuple[bytes, ...],
+        on_ready: Callable[["Peer"], None],
+        on_message: Callable[["Peer", memoryview], None],
+        on_closed: Callable[["Peer"], None],
+        message_size_max: int,
+    ) -> None:
+        self._events = events
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._socket_type = socket_type
+        self._peer_types = peer_types
+        self._on_ready = on_ready
+        self._on_message = on_message
+        self._on_closed = on_closed
+        self._message_size_max = message_size_max
+        self._buffer = memoryview(bytearray(min(message_size_max, READ_SIZE)))
+        self._rest = b""  # read, and not yet a whole frame
+        self._is_greeted = False
+        self.is_ready = False
+        self.is_open = True
+        self.opened_mono_s = time.monotonic()
+        self.is_blocked = False  # the kernel takes no more until it says so
+        self.queue = bytearray()
+        self.prefixes: dict[bytes, int] = {}  # of a subscriber: how often each is subscribed
+        self.dropped = 0  # messages, at a full queue
+        sock.setblocking(False)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        events.add_reader(self._fd, self._on_readable)
+        self.queue += GREETING
+        self.flush()
+
+    # --- out
+
+    def flush(self) -> None:
+        """Write what is queued; the rest when the peer has read some."""
+        # hot: `make bench`
+        if self.is_blocked or not self.queue:
+            return
+        self._write()
+
+    def _write(self) -> None:
+        queue = self.queue
+        try:
+            sent = self._sock.send(queue)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        if sent == len(queue):
+            queue.clear()
+            if self.is_blocked:
+                self.is_blocked = False
+                self._events.remove_writer(self._fd)
+            return
+        del queue[:sent]
+        if not self.is_blocked:
+            self.is_blocked = True
+            self._events.add_writer(self._fd, self._write)
+
+    # --- in
+
+    def _on_readable(self) -> None:
+        # hot: `make bench`. Into a buffer of our own: a fresh one of that size is mapped and unmapped each time.
+        try:
+            size = self._sock.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        if not size:
+            self.close()
+            return
+        data = self._buffer[:size]
+        if self._rest:
+            data = memoryview(self._rest + data)
+        try:
+            used = self._take(data)
+        except ValueError as exc:
+            log.warning("a ZeroMQ peer was cut off: %s", exc)
+            self.close()
+            return
+        self._rest = bytes(data[used:]) if used < len(data) else b""
+
+    def _take(self, data: memoryview) -> int:
+        """Handle all whole frames; returns how many bytes they were. Raises ValueError for a broken peer."""
+        position, size = 0, len(data)
+        if not self._is_greeted:
+            if size < GREETING_SIZE:
+                return 0
+            self._greet(bytes(data[:GREETING_SIZE]))
+            position = GREETING_SIZE
+        while self.is_open and size - position >= 2:
+            flags = data[position]
+            if flags & LONG:
+                if size - position < 9:
+                    break
+                (length,) = _LONG_SIZE.unpack_from(data, position + 1)
+                start = position + 9
+            else:
+                length = data[position + 1]
+                start = position + 2
+            if length > (self._message_size_max if self.is_ready else HANDSHAKE_SIZE_MAX):
+                raise ValueError(f"it announced a frame of {length} bytes")
+            if start + length > size:
+                break
+            position = start + length
+            if flags & COMMAND:
+                self._on_command(bytes(data[start:position]))
+            elif not self.is_ready or flags & MORE:
+                raise ValueError("it sent a message before it was ready, or one of several parts")
+            else:
+                self._on_message(self, data[start:position])
+        return position
+
+    def _greet(self, greeting: bytes) -> None:
+        if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[VERSION_MAJOR] < 3:
+            raise ValueError("it does not speak ZMTP 3")
+        if (mechanism := greeting[MECHANISM].rstrip(b"\0")) != b"NULL":
+            raise ValueError(f"it wants the security mechanism {mechanism!r}, this endpoint has none")
+        self._is_greeted = True
+        name, value = b"Socket-Type", self._socket_type
+        body = b"\x05READY" + bytes((len(name),)) + name + struct.pack("!I", len(value)) + value
+        self.queue += bytes((COMMAND, len(body))) + body
+        self.flush()
+
+    def _on_command(self, body: bytes) -> None:
+        if not body:
+            raise ValueError("it sent a command without a name")
+        name, rest = body[1 : 1 + body[0]], body[1 + body[0] :]
+        if name == b"READY" and not self.is_ready:
+            kind = _properties(rest).get(b"socket-type", b"")
+            if kind not in self._peer_types:
+                raise ValueError(f"it is a {kind.decode(errors='replace')} socket")
+            self.is_ready = True
+            self._on_ready(self)
+        elif name == b"PING":
+            pong = b"\x04PONG" + rest[2:18]  # after the time to live
+            self.queue += bytes((COMMAND, len(pong))) + pong
+            self.flush()
+        elif name in (b"SUBSCRIBE", b"CANCEL") and self.is_ready:  # as ZMTP 3.1 has it
+            self._on_message(self, memoryview(bytes((name == b"SUBSCRIBE",)) + rest))
+        elif name == b"ERROR":
+            raise ValueError(f"it refused us: {rest[1:].decode(errors='replace')}")
+
+    def close(self) -> None:
+        """End the connection; what is queued is lost."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._events.remove_reader(self._fd)
+        if self.is_blocked:
+            self._events.remove_writer(self._fd)
+        self._sock.close()
+        self.queue.clear()
+        self._on_closed(self)
+
+    def close_gently(self, wait_s: float) -> None:
+        """End the connection, after a moment for what is queued."""
+        if self.is_open and self.queue:
+            with contextlib.suppress(OSError):
+                self._sock.settimeout(wait_s)
+                self._sock.sendall(self.queue)
+        self.close()
+
+
+def _properties(data: bytes) -> dict[bytes, bytes]:
+    """Decode a READY command's metadata; names are case-insensitive. Raises ValueError."""
+    found = {}
+    while data:
+        name_end = 1 + data[0]
+        if len(data) < name_end + 4:
+            raise ValueError("its READY command is broken")
+        value_end = name_end + 4 + int.from_bytes(data[name_end : name_end + 4], "big")
+        if len(data) < value_end:
+            raise ValueError("its READY command is broken")
+        found[data[1:name_end].lower()] = data[name_end + 4 : value_end]
+        data = data[value_end:]
+    return found
+
+
+def frame_head(size: int) -> bytes:
+    """Return what precedes a message of that size."""
+    return bytes((0, size)) if size < 256 else bytes((LONG,)) + _LONG_SIZE.pack(size)
+
+
+class Outlet:
+    """A PUB that binds: each message goes to the subscribers with a matching prefix, through a queue of each.
+
+    snapshot yields what a new subscription gets before anything newer, for its subscriber alone. A queue that
+    the kernel does not take and that exceeds queue_size_max drops what comes on top: the subscriber sees the
+    hole in the sequences, and nobody else sees anything. Raises ConfigError if an endpoint cannot be bound; key
+    names it in messages.
+
+    is_batched: messages hold several records, filtered by the topic of the first. A subscription to less than
+    an exchange would then miss records without a word, so it is refused, and brings nothing at all.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        endpoints: Iterable[str],
+        snapshot: Callable[[bytes], Iterable[bytes | bytearray]],
+        *,
+        key: str,
+        queue_size_max: int,
+        is_batched: bool = False,
+    ) -> None:
+        self._events = events
+        self._snapshot = snapshot
+        self._queue_size_max = queue_size_max
+        self._is_batched = is_batched
+        self._peers: set[Peer] = set()
+        self._hearers: dict[bytes, list[Peer]] = {}  # by topic, padded; forgotten when a subscription changes
+        self._unflushed: list[Peer] = []
+        self.is_wanted = False  # by a subscription that covers tickers
+        self._listener = Listener(events, endpoints, self._on_accept, key)
+
+    def send(self, topic: bytes, message: bytes | bytearray) -> None:
+        """Queue one message under its topic, padded; `flush` follows."""
+        # hot: `make bench`
+        hearers = self._hearers.get(topic)
+        if hearers is None:
+            hearers = self._find_hearers(topic)
+        for peer in hearers:
+            queue = peer.queue
+            if not queue:
+                self._unflushed.append(peer)
+            elif peer.is_blocked and len(queue) > self._queue_size_max:
+                peer.dropped += 1
+                continue
+            queue += RECORD_HEAD if len(message) == wire.TICKER_SIZE else frame_head(len(message))
+            queue += message
+
+    def flush(self) -> None:
+        """Write what was queued; what the kernel does not take is written later."""
+        # hot: `make bench`
+        if self._unflushed:
+            for peer in self._unflushed:
+                peer.flush()
+            self._unflushed.clear()
+
+    def _find_hearers(self, topic: bytes) -> list[Peer]:
+        if len(self._hearers) >= HEARERS_MAX:
+            self._hearers.clear()
+        hearers = [peer for peer in self._peers if any(topic.startswith(prefix) for prefix in peer.prefixes)]
+        self._hearers[topic] = hearers
+        return hearers
+
+    def _on_accept(self, sock: socket.socket) -> None:
+        _forget_the_silent(self._peers)
+        self._peers.add(
+            Peer(
+                self._events,
+                sock,
+                b"XPUB",
+                peer_types=(b"SUB", b"XSUB"),
+                on_ready=lambda peer: None,
+                on_message=self._on_request,
+                on_closed=self._on_closed,
+                message_size_max=REQUEST_SIZE_MAX,
+            )
+        )
+
+    def _on_request(self, peer: Peer, message: memoryview) -> None:
+        """Take a subscription or its cancellation. Raises ValueError for anything else."""
+        if not message or message[0] not in (SUBSCRIBE, CANCEL):
+            raise ValueError("a subscriber sent something other than a subscription")
+        prefix = bytes(message[1:])
+        count = peer.prefixes.get(prefix, 0)
+        if message[0] == SUBSCRIBE:
+            if self._is_batched and is_narrow(prefix):
+                log.warning("batches: subscription to %r refused: it is narrower than an exchange", prefix)
+                return
+            if len(peer.prefixes) >= PREFIXES_MAX:
+                raise ValueError(f"a subscriber has more than {PREFIXES_MAX} subscriptions")
+            peer.prefixes[prefix] = count + 1
+            if not count:
+                for each in self._snapshot(prefix):
+                    peer.queue += frame_head(len(each))
+                    peer.queue += each
+                peer.flush()
+        elif count > 1:
+            peer.prefixes[prefix] = count - 1
+        else:
+            peer.prefixes.pop(prefix, None)
+        self._on_change()
+
+    def _on_closed(self, peer: Peer) -> None:
+        self._peers.discard(peer)
+        self._on_change()
+        if peer.dropped:
+            log.warning("a subscriber that went had lost %d messages by not reading", peer.dropped)
+
+    def _on_change(self) -> None:
+        self._hearers.clear()
+        prefixes = (prefix for peer in self._peers for prefix in peer.prefixes)
+        self.is_wanted = any(TICKERS.startswith(p) or p.startswith(TICKERS) for p in prefixes)
+
+    def close(self, wait_s: float = 0.2) -> None:
+        """Close everything, after a moment for what is queued."""
+        self._listener.close()
+        for peer in list(self._peers):
+            peer.close_gently(wait_s)
+
+
+def is_narrow(prefix: bytes) -> bool:
+    """True if a prefix asks for less than all tickers of an exchange."""
+    words = prefix.split(b".", 2)
+    return prefix.startswith(TICKERS) and len(words) == 3 and words[2] != b""
+
+
+class Inlet:
+    """A SUB that binds and subscribes to everything; on_message gets each message, on loan until it returns.
+
+    Raises ConfigError if the endpoint cannot be bound; key names it in messages.
+    """
+
+    def __init__(
+        self, events: Events, endpoint: str, on_message: Callable[[memoryview], None], *, key: str
+    ) -> None:
+        self._events = events
+        self._on_message = on_message
+        self._peers: set[Peer] = set()
+        self._listener = Listener(events, [endpoint], self._on_accept, key)
+
+    def _on_accept(self, sock: socket.socket) -> None:
+        _forget_the_silent(self._peers)
+        self._peers.add(
+            Peer(
+                self._events,
+                sock,
+                b"SUB",
+                peer_types=(b"PUB", b"XPUB"),
+                on_ready=_subscribe_to_everything,
+                on_message=lambda peer, message: self._on_message(message),
+                on_closed=self._peers.discard,
+                message_size_max=HOP_MESSAGE_SIZE_MAX,
+            )
+        )
+
+    def close(self) -> None:
+        """Close everything."""
+        self._listener.close()
+        for peer in list(self._peers):
+            peer.close()
+
+
+def _subscribe_to_everything(peer: Peer) -> None:
+    peer.queue += frame_head(1) + bytes((SUBSCRIBE,))
+    peer.flush()
+
+
+def _forget_the_silent(peers: Iterable[Peer]) -> None:
+    """Close connections that never became sockets, so that they do not pile up."""
+    oldest = time.monotonic() - HANDSHAKE_S
+    for peer in [peer for peer in peers if not peer.is_ready and peer.opened_mono_s < oldest]:
+        peer.close()
+
+
+class Uplink:
+    """A PUB that connects to the one SUB that binds there, and again when it is gone, whenever `poll` is called.
+
+    Nothing is queued while there is no subscriber: `send` then does nothing. A subscriber that does not read
+    costs messages beyond queue_size_max, never time.
+    """
+
+    def __init__(self, events: Events, endpoint: str, *, queue_size_max: int) -> None:
+        self._events = events
+        self._endpoint = endpoint
+        self._queue_size_max = queue_size_max
+        self._peer: Peer | None = None
+        self._is_subscribed = False
+        self._has_joined = False
+
+    def poll(self) -> bool:
+        """Connect if there is no connection; True once for each time that a subscriber joined."""
+        if self._peer is None:
+            self._connect()
+        joined, self._has_joined = self._has_joined, False
+        return joined
+
+    def send(self, message: bytes | bytearray) -> None:
+        """Send one message, if a subscriber is there and reads."""
+        # hot: `make bench`
+        peer = self._peer
+        if peer is None or not self._is_subscribed:
+            return
+        queue = peer.queue
+        if peer.is_blocked and len(queue) > self._queue_size_max:
+            peer.dropped += 1
+            return
+        queue += frame_head(len(message))
+        queue += message
+        peer.flush()
+
+    def _connect(self) -> None:
+        family, address = address_of(self._endpoint)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(CONNECT_TIMEOUT_S)
+        try:
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            return
+        self._peer = Peer(
+            self._events,
+            sock,
+            b"XPUB",
+            peer_types=(b"SUB", b"XSUB"),
+            on_ready=lambda peer: None,
+            on_message=self._on_request,
+            on_closed=self._on_closed,
+            message_size_max=REQUEST_SIZE_MAX,
+        )
+
+    def _on_request(self, peer: Peer, message: memoryview) -> None:
+        if message and message[0] == SUBSCRIBE:
+            self._is_subscribed = self._has_joined = True
+
+    def _on_closed(self, peer: Peer) -> None:
+        self._peer = None
+        self._is_subscribed = False
+
+    def close(self, wait_s: float = 0.2) -> None:
+        """Close the connection, after a moment for what is queued."""
+        if self._peer is not None:
+            self._peer.close_gently(wait_s)
+
+
+class Listener:
+    """Binds endpoints and accepts connections. Raises ConfigError, with the remedy; key is for its message."""
+
+    def __init__(
+        self, events: Events, endpoints: Iterable[str], on_accept: Callable[[socket.socket], None], key: str
+    ) -> None:
+        self._events = events
+        self._on_accept = on_accept
+        self._sockets: list[socket.socket] = []
+        self._paths: list[Path] = []
+        for endpoint in endpoints:
+            self._bind(endpoint, key)
+
+    def _bind(self, endpoint: str, key: str) -> None:
+        family, address = address_of(endpoint)
+        if family == socket.AF_UNIX and isinstance(address, str) and not address.startswith("\0"):
+            if is_ipc_in_use(endpoint):
+                raise ConfigError(
+                    f"{key}: {endpoint} is in use by another process; stop it, or configure another address"
+                )
+            path = Path(address)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # left behind by one that was killed
+            self._paths.append(path)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            _bind_patiently(sock, address)
+            sock.listen(BACKLOG)
+        except OSError as exc:
+            sock.close()
+            raise ConfigError(
+                f"{key}: cannot bind {endpoint}: {exc.strerror}; stop what holds it, or configure another address"
+            ) from exc
+        sock.setblocking(False)
+        self._sockets.append(sock)
+        self._events.add_reader(sock.fileno(), functools.partial(self._accept, sock))
+
+    def _accept(self, sock: socket.socket) -> None:
+        try:
+            accepted, _ = sock.accept()
+        except OSError:  # it has gone already, or we have no file descriptor left for it
+            return
+        self._on_accept(accepted)
+
+    def close(self) -> None:
+        """Stop listening, and remove the socket files."""
+        for sock in self._sockets:
+            self._events.remove_reader(sock.fileno())
+            sock.close()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+
+
+def _bind_patiently(sock: socket.socket, address: str | tuple[str, int]) -> None:
+    """Bind within a second: a predecessor killed a moment ago may still hold the port. Raises OSError."""
+    deadline = time.monotonic() + 1.0
+    while True:
+        try:
+            sock.bind(address)
+            return
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+
+
+def address_of(endpoint: str) -> tuple[int, str | tuple[str, int]]:
+    """Return family and address of an `ipc://` or `tcp://` endpoint."""
+    scheme, _, place = endpoint.partition("://")
+    if scheme == "ipc":
+        return socket.AF_UNIX, "\0" + place[1:] if place.startswith("@") else place
+    host, _, port = place.rpartition(":")
+    return socket.AF_INET, (host, int(port))
+
+
+def is_ipc_in_use(endpoint: str) -> bool:
+    """True if a process listens at an ipc address; a file left behind by a killed one does not count."""
+    family, address = address_of(endpoint)
+    if family != socket.AF_UNIX:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(address) == 0

@@ -1,0 +1,381 @@
+"""Our end of ZeroMQ's protocol, with libzmq at the other, and with peers that speak nonsense."""
+
+import random
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+import zmq
+
+from feedhandler import wire
+from feedhandler.errors import ConfigError
+from feedhandler.transport import zmtp
+
+WAIT_S = 5.0
+BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/USDT", "ETH/USDT"))
+
+
+def ticker(topic=BTC, sequence=1):
+    return wire.pack_ticker(wire.Ticker(topic.rstrip(b"\0"), sequence=sequence))
+
+
+class World:
+    """Our loop, an outlet or inlet in it, and libzmq's sockets outside."""
+
+    def __init__(self, tmp_path):
+        self.path = tmp_path
+        self.loop = zmtp.Loop()
+        self.context = zmq.Context()
+        self.snapshots = {}
+        self.received = []
+        self.parts = []
+
+    def endpoint(self, name="x"):
+        return f"ipc://{self.path}/{name}.ipc"
+
+    def outlet(self, endpoint=None, **settings):
+        settings = {"queue_size_max": 1_000_000, **settings}
+        outlet = zmtp.Outlet(
+            self.loop, [endpoint or self.endpoint()], self.snapshot, key="merger.ticks", **settings
+        )
+        self.parts.append(outlet)
+        return outlet
+
+    def inlet(self):
+        inlet = zmtp.Inlet(
+            self.loop, self.endpoint(), lambda m: self.received.append(bytes(m)), key="merger.feeds"
+        )
+        self.parts.append(inlet)
+        return inlet
+
+    def uplink(self, **settings):
+        settings = {"queue_size_max": 1_000_000, **settings}
+        uplink = zmtp.Uplink(self.loop, self.endpoint(), **settings)
+        self.parts.append(uplink)
+        return uplink
+
+    def snapshot(self, prefix):
+        return [message for topic, message in self.snapshots.items() if topic.startswith(prefix)]
+
+    def socket(self, kind, **options):
+        sock = self.context.socket(kind)
+        sock.set(zmq.LINGER, 0)
+        for name, value in options.items():
+            sock.set(getattr(zmq, name), value)
+        return sock
+
+    def subscriber(self, *prefixes, endpoint=None, **options):
+        sock = self.socket(zmq.SUB, **options)
+        for prefix in prefixes:
+            sock.set(zmq.SUBSCRIBE, prefix)
+        sock.connect(endpoint or self.endpoint())
+        return sock
+
+    def until(self, condition: Callable[[], object]):
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            self.loop.run_once(0.01)
+
+    def receive(self, sock, count=1):
+        messages = []
+
+        def take():
+            while len(messages) < count and sock.poll(0):
+                messages.append(sock.recv())
+            return len(messages) >= count
+
+        self.until(take)
+        return messages
+
+    def drain(self, sock):
+        """Read until nothing has come for a while."""
+        messages = []
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < 0.3:
+            self.loop.run_once(0.001)
+            while sock.poll(0):
+                messages.append(sock.recv())
+                quiet_since = time.monotonic()
+        return messages
+
+    def settle(self, seconds=0.1):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.loop.run_once(0.01)
+
+    def close(self):
+        for part in self.parts:
+            part.close()
+        self.loop.close()
+        self.context.destroy(linger=0)
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def test_a_subscriber_gets_its_snapshot_first_and_then_what_matches_in_order(world):
+    world.snapshots = {BTC: BTC + b"old", ETH: ETH + b"old"}
+    outlet = world.outlet()
+    sock = world.subscriber(b"ticker.binance.BTC/USDT\0")
+    world.until(lambda: outlet.is_wanted)
+    for number in range(3):
+        outlet.send(BTC, ticker(BTC, number))
+        outlet.send(ETH, ticker(ETH, number))
+    outlet.flush()
+    snapshot, *records = world.receive(sock, 4)
+    assert snapshot == BTC + b"old"
+    assert [(wire.unpack(r).topic, wire.unpack(r).sequence) for r in records] == [
+        (BTC.rstrip(b"\0"), n) for n in range(3)
+    ]
+
+
+def test_a_snapshot_is_for_the_new_subscriber_alone(world):
+    outlet = world.outlet()
+    first = world.subscriber(b"")
+    world.until(lambda: outlet.is_wanted)
+    world.snapshots = {BTC: b"snapshot"}
+    second = world.subscriber(b"")
+    assert world.receive(second) == [b"snapshot"]
+    assert not first.poll(50)
+
+
+def test_over_tcp_as_over_ipc(world):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    outlet = world.outlet(endpoint)
+    sock = world.subscriber(b"ticker.", endpoint=endpoint)
+    world.until(lambda: outlet.is_wanted)
+    outlet.send(BTC, ticker())
+    outlet.flush()
+    assert world.receive(sock) == [ticker()]
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_536, 3_000_000])
+def test_messages_of_any_size_arrive_whole(world, size):
+    outlet = world.outlet(queue_size_max=10_000_000)
+    sock = world.subscriber(b"")
+    world.snapshots = {b"": b"hello"}
+    assert world.receive(sock) == [b"hello"]
+    message = random.Random(size).randbytes(size)
+    outlet.send(b"any", message)
+    outlet.send(b"any", b"after")
+    outlet.flush()
+    assert world.receive(sock, 2) == [message, b"after"]
+
+
+def test_is_wanted_follows_every_subscription_cancellation_and_end(world):
+    outlet = world.outlet()
+    status = world.subscriber(b"status.", b"heartbeat.")
+    world.settle()
+    assert not outlet.is_wanted, "nobody wants tickers"
+    narrow, wide = world.subscriber(b"ticker.binance.B"), world.subscriber(b"")
+    world.until(lambda: outlet.is_wanted)
+    narrow.set(zmq.UNSUBSCRIBE, b"ticker.binance.B")
+    world.settle()
+    assert outlet.is_wanted
+    wide.close()
+    world.until(lambda: not outlet.is_wanted)
+    narrow.set(zmq.SUBSCRIBE, b"tick")
+    world.until(lambda: outlet.is_wanted)
+    narrow.close()
+    status.close()
+    world.until(lambda: not outlet.is_wanted)
+
+
+def test_one_that_does_not_read_loses_records_for_itself_alone(world):
+    outlet = world.outlet(queue_size_max=100_000)
+    slow, quick = world.subscriber(b"", RCVHWM=1), world.subscriber(b"")
+    world.snapshots = {b"": b"hello"}
+    assert world.receive(quick) == [b"hello"]
+    world.receive(slow)
+    count = 40_000
+    seen = []
+    for number in range(count):
+        outlet.send(BTC, ticker(BTC, number))
+        if number % 100 == 0:
+            outlet.flush()
+            world.loop.run_once(0)
+            while quick.poll(0):
+                seen.append(wire.unpack(quick.recv()).sequence)
+    outlet.flush()
+    seen += [wire.unpack(m).sequence for m in world.receive(quick, count - len(seen))]
+    assert seen == list(range(count)), "the quick one has them all"
+    late = [wire.unpack(message).sequence for message in world.drain(slow)]
+    assert late == sorted(set(late)), "in order, once"
+    assert 0 < len(late) < count, "the slow one has holes"
+    outlet.send(BTC, ticker(BTC, count))
+    outlet.flush()
+    assert wire.unpack(world.receive(slow)[0]).sequence == count, "and goes on"
+
+
+def test_a_narrow_subscription_at_a_batch_endpoint_brings_nothing_and_a_wide_one_everything(world):
+    world.snapshots = {BTC: BTC + b"hello"}
+    outlet = world.outlet(is_batched=True)
+    narrow, wide = world.subscriber(BTC), world.subscriber(b"ticker.binance.")
+    assert world.receive(wide) == [BTC + b"hello"]
+    batch = ticker(BTC) + ticker(ETH)
+    outlet.send(BTC, batch)
+    outlet.flush()
+    assert world.receive(wide) == [batch]
+    assert not narrow.poll(50)
+
+
+@pytest.mark.parametrize("prefix", [b"", b"t", b"ticker.", b"ticker.bin", b"ticker.binance.", b"status."])
+def test_a_prefix_up_to_an_exchange_is_wide(prefix):
+    assert not zmtp.is_narrow(prefix)
+
+
+@pytest.mark.parametrize("prefix", [b"ticker.binance.B", b"ticker.binance.BTC/USDT\0", b"ticker.a.b.c."])
+def test_a_prefix_with_a_symbol_is_narrow(prefix):
+    assert zmtp.is_narrow(prefix)
+
+
+def test_libzmq_publishers_are_heard_and_may_go_and_come(world):
+    world.inlet()
+    for round_ in range(2):
+        feed = world.socket(zmq.XPUB)
+        feed.connect(world.endpoint())
+        world.until(lambda feed=feed: feed.poll(0))
+        assert feed.recv() == b"\x01", "we subscribe to everything"
+        feed.send(b"hello %d" % round_)
+        feed.send(bytes(1_000_000))
+        feed.send(b"bye %d" % round_)
+        world.until(lambda n=3 * round_ + 3: len(world.received) >= n)
+        feed.close()
+    assert [m for m in world.received if len(m) < 100] == [b"hello 0", b"bye 0", b"hello 1", b"bye 1"]
+
+
+def test_a_libzmq_subscriber_hears_our_uplink_and_a_new_one_is_announced(world):
+    uplink = world.uplink()
+    assert not uplink.poll(), "nobody is there yet"
+    uplink.send(b"lost, by intention")
+    for _ in range(2):
+        merger = world.socket(zmq.SUB)
+        merger.set(zmq.SUBSCRIBE, b"")
+        merger.bind(world.endpoint())
+        world.until(
+            lambda merger=merger: merger.poll(0) or uplink.poll()
+        )  # libzmq subscribes when it is called
+        uplink.send(b"x" * 300)
+        assert world.receive(merger) == [b"x" * 300]
+        merger.close()
+        world.settle()
+
+
+def test_our_uplink_and_our_inlet_understand_each_other(world):
+    world.inlet()
+    uplink = world.uplink()
+    world.until(uplink.poll)
+    for number in range(1000):
+        uplink.send(b"%d" % number * 50)
+    world.until(lambda: len(world.received) == 1000)
+    assert world.received == [b"%d" % number * 50 for number in range(1000)]
+
+
+def test_a_merger_that_does_not_read_costs_messages_and_no_time(world):
+    uplink = world.uplink(queue_size_max=100_000)
+    merger = world.socket(zmq.SUB, RCVHWM=1)
+    merger.set(zmq.SUBSCRIBE, b"")
+    merger.bind(world.endpoint())
+    world.until(lambda: merger.poll(0) or uplink.poll())
+    for number in range(30_000):
+        uplink.send(b"%08d" % number * 21)
+    numbers = [int(message[:8]) for message in world.drain(merger)]
+    assert numbers == sorted(set(numbers))
+    assert 0 < len(numbers) < 30_000
+    uplink.send(b"99999999")
+    assert world.receive(merger) == [b"99999999"]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + bytes(64),
+        zmtp.GREETING.replace(b"NULL", b"CURV"),
+        zmtp.GREETING.replace(b"\x03\x00NULL", b"\x02\x00NULL"),
+        zmtp.GREETING + b"\x02" + b"\xff" * 8,
+        zmtp.GREETING + b"\x00\x01\x01",  # a message before READY
+        zmtp.GREETING + b"\x04\x06\x05READY",  # of no socket type
+        zmtp.GREETING + b"\x04\x18\x05READY\x0bSocket-Type\x00\x00\x00\xffXX",
+        zmtp.GREETING + b"\x04\x00",
+    ],
+    ids=["http", "curve", "zmtp2", "huge", "early", "typeless", "broken", "empty"],
+)
+@pytest.mark.parametrize("end", ["outlet", "inlet"])
+def test_a_peer_that_speaks_nonsense_is_cut_off_and_harms_nobody(world, end, nonsense):
+    getattr(world, end)()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(world.endpoint().removeprefix("ipc://"))
+        sock.setblocking(False)
+        sock.sendall(nonsense)
+
+        def is_cut_off():
+            try:
+                return sock.recv(1000) == b""
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+
+        world.until(is_cut_off)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_bytes_and_any_cut_leave_the_outlet_running(world, seed):
+    rng = random.Random(seed)
+    outlet = world.outlet()
+    good = zmtp.GREETING + b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB" + b"\x00\x08\x01ticker."
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(world.endpoint().removeprefix("ipc://"))
+        data = bytearray(good)
+        if seed % 2:
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        for start in range(0, len(data), size := rng.randrange(1, 30)):
+            try:
+                sock.sendall(data[start : start + size])
+            except OSError:
+                break
+            world.loop.run_once(0.01)
+        world.settle(0.02)
+        if not seed % 2:
+            assert outlet.is_wanted, "however it was cut"
+        outlet.send(BTC, ticker())
+        outlet.flush()
+    world.until(lambda: not outlet.is_wanted)
+    sock = world.subscriber(b"ticker.")
+    world.until(lambda: outlet.is_wanted)
+    outlet.send(BTC, ticker())
+    outlet.flush()
+    assert world.receive(sock) == [ticker()]
+
+
+def test_heartbeats_of_a_libzmq_subscriber_are_answered(world):
+    outlet = world.outlet()
+    sock = world.subscriber(b"ticker.", HEARTBEAT_IVL=50, HEARTBEAT_TIMEOUT=200, HEARTBEAT_TTL=300)
+    monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    world.until(lambda: outlet.is_wanted)
+    world.settle(0.8)
+    assert not monitor.poll(0), "it would have left"
+    monitor.close()
+
+
+def test_an_address_in_use_is_refused_with_the_key_and_the_remedy(world):
+    world.outlet()
+    with pytest.raises(ConfigError, match=r"merger\.ticks: .* in use .* configure another address"):
+        world.outlet()
+
+
+def test_the_socket_file_of_a_killed_predecessor_is_taken_over(world):
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(world.endpoint().removeprefix("ipc://"))
+    dead.close()
+    outlet = world.outlet()
+    sock = world.subscriber(b"ticker.")
+    world.until(lambda: outlet.is_wanted)
+    sock.close()
