@@ -29,6 +29,15 @@ $(VENV)/.test: $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,third-party]'
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.run
+	@echo "installing the bench's tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+# It may fail to appear, with a notice: the bench then goes without cryptofeed.
+.venv-cryptofeed/.ok: bench/install_cryptofeed.sh | $(VENV)/.python
+	@bench/install_cryptofeed.sh .venv-cryptofeed $(BIN)/python
+
 demo: $(VENV)/.run ## simulated exchanges, full pipeline, live table; SECONDS=20 to end by itself
 	@$(BIN)/feedhandler run -c conf/demo.toml $(SECONDS_ARGUMENT)
 
@@ -61,4 +70,4 @@ prod-stop: $(VENV)/.run ## stop the daemon and wait for its end
 	  echo "still stopping after 20 s; see run/log/supervisord.log"; exit 1
 
 clean: ## remove .venv, caches and run files
-	rm -rf $(VENV) run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-cryptofeed run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

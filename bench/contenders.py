@@ -1,0 +1,204 @@
+"""The paths that are measured: what to start for each, and why it may have to be left out.
+
+Ours and the floor are complete; the alternatives run as their users would run them, with nothing changed but
+the addresses. Each ends in a sink that notes the same columns (`recorder`).
+"""
+
+import importlib.util
+import json
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench.rig import Place, Program, python
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+CRYPTOFEED_VENV: Final = ROOT / ".venv-cryptofeed"  # its own: see install_cryptofeed.sh
+
+
+class Contender(msgspec.Struct, frozen=True):
+    """One path.
+
+    programs is called once the load generator is up. missing says in a line why the path cannot run here, and
+    the remedy; "" if it can.
+    """
+
+    name: str
+    title: str
+    path: str  # drawn in a line
+    programs: Callable[[Place], Sequence[Program]]
+    missing: Callable[[], str] = lambda: ""
+    is_ours: bool = False
+    conflates: bool = False  # by design: what it did not deliver is not lost
+    has_sizes: bool = True  # else they are noted as NaN, and nothing is wrong
+    note: str = ""  # what its user has to accept, in a sentence
+
+
+def floor(place: Place) -> list[Program]:
+    """The same frames through the same three hops, raw."""
+    into, out = place.ipc("in"), place.ipc("out")
+    address, natives = place.url["binance"], place.natives["binance"]
+    return [
+        Program("merger", python("bench.paths.floor_merger", into, out)),
+        Program("feed", python("bench.paths.floor_feed", f"ws://{address}", into, *natives)),
+        Program("subscriber", python("bench.paths.floor_subscriber", out), is_sink=True),
+    ]
+
+
+def configuration(place: Place) -> str:
+    """Write feedhandler's configuration, nothing in it but addresses and patience; returns its path."""
+    lines = [f'run_dir = "{place.directory}"']
+    for exchange, address in place.url.items():
+        lines += [
+            f"[exchanges.{exchange}]",
+            f'ws_url = "ws://{address}"',
+            f'rest_url = "http://{address}"',
+            "simulated = true",
+            f"symbols = {json.dumps(place.symbols[exchange])}",
+            "stale_after_s = 3000",  # between two loads nothing comes
+            "reconnect_after_s = 3600",
+        ]
+    lines += ["[merger]", f'ticks = ["{place.ipc("ticks")}"]']
+    path = place.directory / "bench.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def processes(place: Place) -> list[Program]:
+    """feedhandler's merger and feeds."""
+    config = configuration(place)
+    merger = Program("merger", python("feedhandler", "merger", "-c", config))
+    feeds = [Program("feed", python("feedhandler", "feed", name, "-c", config)) for name in place.url]
+    return [merger, *feeds]
+
+
+def subscribed(endpoint: str, count: int = 1) -> Callable[[Place], list[Program]]:
+    """feedhandler with so many subscribers at one of its endpoints, named as in the run directory."""
+
+    def programs(place: Place) -> list[Program]:
+        argv = python("bench.paths.subscriber", place.ipc(endpoint))
+        return [*processes(place), *(Program("subscriber", argv, is_sink=True) for _ in range(count))]
+
+    return programs
+
+
+def websockets_json(place: Place) -> list[Program]:
+    """`websockets` and json, in the program that wants the quotes."""
+    argv = python("bench.paths.websockets_json", f"ws://{place.url['binance']}", *place.natives["binance"])
+    return [Program("subscriber", argv, is_sink=True)]
+
+
+def ccxt_pro(place: Place) -> list[Program]:
+    """ccxt.pro, in the program that wants the quotes."""
+    argv = python("bench.paths.ccxt_pro", place.url["binance"], *place.symbols["binance"])
+    return [Program("subscriber", argv, is_sink=True, conflates=True)]
+
+
+def cryptofeed_callback(place: Place) -> list[Program]:
+    """cryptofeed, in the program that wants the quotes."""
+    argv = _cryptofeed_python(
+        "bench.paths.cryptofeed_callback", place.url["binance"], *place.symbols["binance"]
+    )
+    return [Program("subscriber", argv, is_sink=True)]
+
+
+def cryptofeed_zmq(place: Place) -> list[Program]:
+    """cryptofeed that publishes, and a program that wants the quotes. Its backend knows TCP only."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])  # free now, and the receiver binds it at once
+    feed = _cryptofeed_python(
+        "bench.paths.cryptofeed_zmq", place.url["binance"], port, *place.symbols["binance"]
+    )
+    receiver = _cryptofeed_python("bench.paths.cryptofeed_receiver", port)
+    return [Program("subscriber", receiver, is_sink=True), Program("feed", feed)]
+
+
+def _cryptofeed_python(module: str, *arguments: str) -> list[str]:
+    """Return the command line of a program in cryptofeed's environment; `env` becomes that program."""
+    return ["env", f"PYTHONPATH={ROOT}", f"{CRYPTOFEED_VENV}/bin/python", "-m", module, *arguments]
+
+
+def _without_cryptofeed() -> str:
+    if (CRYPTOFEED_VENV / ".ok").exists():
+        return ""
+    return "cryptofeed is not installed: make .venv-cryptofeed/.ok (CRYPTOFEED_PYTHON names another Python)"
+
+
+def _without(package: str) -> Callable[[], str]:
+    """Return what says how to get a package of the extra `bench` if it is not installed."""
+
+    def missing() -> str:
+        if importlib.util.find_spec(package) is not None:
+            return ""
+        return f"{package} is not installed: pip install -e '.[bench]'"
+
+    return missing
+
+
+FLOOR = Contender("floor", "floor: raw frames, three hops", "picows → PUB → SUB/PUB → SUB", floor)
+OURS = Contender(
+    "feedhandler", "feedhandler", "feed → merger → Subscriber", subscribed("ticks"), is_ours=True
+)
+BATCHES = Contender(
+    "feedhandler-batches",
+    "feedhandler, batch endpoint",
+    "feed → merger ═ several records a message ═▶ Subscriber",
+    subscribed("batches"),
+    is_ours=True,
+)
+DIRECT = Contender(
+    "feedhandler-direct",
+    "feedhandler, feed's own endpoint",
+    "feed → Subscriber (the merger runs beside)",
+    subscribed("direct-binance"),
+    is_ours=True,
+)
+
+CRYPTOFEED = Contender(
+    "cryptofeed",
+    "cryptofeed, callback",
+    "cryptofeed → callback",
+    cryptofeed_callback,
+    _without_cryptofeed,
+    note="In one process with its user.",
+)
+CRYPTOFEED_ZMQ = Contender(
+    "cryptofeed-zmq",
+    "cryptofeed, ZeroMQ backend",
+    "cryptofeed → PUB → SUB, JSON",
+    cryptofeed_zmq,
+    _without_cryptofeed,
+    has_sizes=False,
+    note="Its messages have no sizes. batch_interval is 0, not 0.5 s; what exceeds its queues is lost.",
+)
+CCXT_PRO = Contender(
+    "ccxt.pro",
+    "ccxt.pro (not every message)",
+    "ccxt.pro → watch_bids_asks",
+    ccxt_pro,
+    _without("ccxt"),
+    conflates=True,
+    note="In one process with its user. What arrives between two calls of watch_bids_asks is not delivered.",
+)
+WEBSOCKETS_JSON = Contender(
+    "websockets+json",
+    "websockets and json",
+    "websockets → json.loads → float",
+    websockets_json,
+    _without("websockets"),
+    note="In one process with its user.",
+)
+
+CONTENDERS: tuple[Contender, ...] = (
+    FLOOR,
+    OURS,
+    BATCHES,
+    DIRECT,
+    CRYPTOFEED,
+    CRYPTOFEED_ZMQ,
+    CCXT_PRO,
+    WEBSOCKETS_JSON,
+)

@@ -1,0 +1,72 @@
+"""The merger's step: a feed's message to the messages for subscribers.
+
+    message of 1, 10 or 40 records ──▶ Merger.on_message ──▶ emit | emit_batch
+
+Timed: on_message with the real clock. `emit` and `emit_batch` are a deque that keeps the newest message; one
+of them is wanted at a time: each record in a message of its own, or those that came together in one. 5,000
+symbols come in random order, so that a record's route is rarely in the processor's cache. Not timed: sockets,
+and `on_tick`, which runs between the rounds.
+"""
+
+import collections
+import itertools
+import random
+import time
+
+import pytest
+from material import RECORDS, records_in, running_merger, ticker
+
+from feedhandler import wire
+from feedhandler.merge import TICK_NS
+
+
+@pytest.mark.parametrize("is_batched", [False, True], ids=["each", "batch"])
+@pytest.mark.parametrize("per_message", [1, 10, 40])
+@pytest.mark.parametrize("symbols", [10, 5000])
+def bench_merge(measure, symbols, per_message, is_batched):
+    check(per_message, is_batched)
+
+    newest: collections.deque[bytes | bytearray] = collections.deque(maxlen=1)
+    merger = running_merger(symbols, newest.append, newest.append, time.time_ns, is_batched=is_batched)
+    on_message = merger.on_message
+    rounds = itertools.cycle(message_runs(symbols, per_message))
+    now_mono_ns = 0
+
+    def prepare():
+        nonlocal now_mono_ns
+        now_mono_ns += TICK_NS
+        merger.on_tick(now_mono_ns)
+        return (next(rounds),), {}
+
+    def call(messages):
+        for message in messages:
+            on_message(message)
+
+    way = "in batches" if is_batched else "each alone"
+    measure(
+        f"merge: Merger.on_message, {way}", f"{symbols:5,} symbols, {per_message:2} a message", call, prepare
+    )
+    assert records_in(newest[0])[-1].kind == wire.TICKER
+
+
+def message_runs(symbols, per_message):
+    """Runs of messages, RECORDS records each, that visit every symbol in random order."""
+    numbers = [number % symbols for number in range(max(RECORDS, symbols))]
+    random.Random(1).shuffle(numbers)
+    records = [wire.pack_ticker(ticker(number)) for number in numbers]
+    for start in range(0, len(records), RECORDS):
+        run = records[start : start + RECORDS]
+        yield [b"".join(run[i : i + per_message]) for i in range(0, RECORDS, per_message)]
+
+
+def check(per_message, is_batched):
+    """What comes out is what came in, under the canonical topic, numbered and stamped."""
+    sent = []
+    merger = running_merger(50, sent.append, sent.append, lambda: 77, is_batched=is_batched)
+    sent.clear()
+    merger.on_message(b"".join(wire.pack_ticker(ticker(number)) for number in range(per_message)))
+    assert len(sent) == (1 if is_batched else per_message)
+    stamps = {"session": 100, "sequence": 2, "publish_ns": 77}  # the second of each: the first made it known
+    assert list(itertools.chain.from_iterable(map(records_in, sent))) == [
+        ticker(number, topic=b"ticker.binance.C%04d/USDT" % number, **stamps) for number in range(per_message)
+    ]

@@ -1,0 +1,27 @@
+"""Packing: a state to the 168 bytes of its record.
+
+Timed: `wire.pack_ticker`, once per record, over the states of 40 symbols in turn.
+"""
+
+import itertools
+
+from material import RECORDS, natives_of, running_exchange
+
+from feedhandler import wire
+
+SYMBOLS = 40
+
+
+def bench_pack(measure):
+    states = list(running_exchange("binance", natives_of("binance", SYMBOLS)).states.values())
+    for state in states:
+        record = wire.unpack(wire.pack_ticker(state))
+        assert all(getattr(record, name) == getattr(state, name) for name in ("topic", *wire.TICKER_VALUES))
+    turns = list(itertools.islice(itertools.cycle(states), RECORDS))
+    pack = wire.pack_ticker
+
+    def call():
+        for state in turns:
+            pack(state)
+
+    measure("pack: wire.pack_ticker", f"{SYMBOLS} symbols", call)

@@ -1,0 +1,119 @@
+"""What the micro-benchmarks move: frames of tests/frames, exchanges and sessions that know them, records.
+
+The one place to adapt when a constructor changes. Nothing here is timed.
+"""
+
+import importlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from feedhandler.transport.fanout import Fanout
+from table import RECV_NS, load
+
+from feedhandler import wire
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Exchange, State
+from feedhandler.instruments import Instrument, instrument_list
+from feedhandler.merge import Merger
+from feedhandler.process.feed import Publisher
+from feedhandler.session import ConnectBudget, Policy, Session
+
+RECORDS: Final = 1000  # moved by every timed call, so that the tables can show nanoseconds a record
+
+NATIVE: Final = {"binance": "BTCUSDT", "bybit": "BTCUSDT", "kucoin": "BTC-USDT"}
+QUOTES: Final = {"binance": "book_ticker", "bybit": "orderbook", "kucoin": "level1"}  # the fast channel
+DATA: Final = [
+    ("binance", "book_ticker"), ("binance", "ticker"),
+    ("bybit", "orderbook"), ("bybit", "tickers"),
+    ("kucoin", "level1"), ("kucoin", "snapshot"), ("kucoin", "ticker"),
+]  # fmt: skip
+ANSWERS: Final = [
+    ("binance", "ack"),
+    ("bybit", "ack"),
+    ("bybit", "pong"),
+    ("kucoin", "ack"),
+    ("kucoin", "pong"),
+]
+
+
+def expected(exchange: str, frame: str) -> Any:
+    """Return what the exchange's own test says that a frame decodes to."""
+    return dict(importlib.import_module(f"test_{exchange}").CASES)[frame]
+
+
+def running_exchange(name: str, natives: Sequence[str]) -> Exchange:
+    """Return an exchange of which every channel has just spoken, as in a feed that runs."""
+    exchange = EXCHANGES[name]()
+    exchange.add(natives, wire.SIMULATED)
+    for native in natives:
+        for frame in [frame for owner, frame in DATA if owner == name]:
+            assert exchange.decode(frame_of(name, frame, native), RECV_NS) is exchange.states[native]
+    return exchange
+
+
+def frame_of(exchange: str, frame: str, native: str) -> bytes:
+    """Return a frame of tests/frames as if it were about another symbol."""
+    own = NATIVE[exchange]
+    return load(exchange, frame).replace(own.encode(), native.encode())
+
+
+def natives_of(exchange: str, count: int) -> list[str]:
+    """Return symbols as long as usual ones."""
+    return [NATIVE[exchange].replace("BTC", f"C{number:02}") for number in range(count)]
+
+
+def running_session(name: str, natives: Sequence[str], emit: Callable[[State], None]) -> Session:
+    """Return a session whose exchange is running; on_frame is all that is used of it."""
+    return Session(
+        running_exchange(name, natives),
+        natives,
+        emit,
+        policy=Policy(),
+        budget=ConnectBudget(1, 1.0),
+        rng=random.Random(1),
+    )
+
+
+def publisher_to(hop: Any, direct: Any, exchange: str) -> Publisher:
+    """Return a feed's publisher with these sockets, or what stands in for them."""
+    return Publisher(hop, Fanout(direct), exchange)
+
+
+def ticker(number: int, **fields: Any) -> wire.Ticker:
+    """Return a record, all fields set, as a feed sends it; number is the symbol's, and bid tells it again."""
+    given = {"topic": wire.topic(wire.TICKER, "binance", f"C{number:04}USDT"), "bid": number + 0.5, **fields}
+    return wire.Ticker(
+        flags=wire.SIMULATED, exchange_ns=RECV_NS - 5_000_000, recv_ns=RECV_NS,
+        exchange_sequence=79_231_000_001,
+        last=97421.5, bid_size=0.125, ask=97421.5, ask_size=3.75,
+        open_24h=96000.0, high_24h=98000.25, low_24h=95500.125,
+        base_volume_24h=18234.5, quote_volume_24h=1770000000.0625, **given,
+    )  # fmt: skip
+
+
+def running_merger(
+    symbols: int,
+    emit: Callable[[bytes | bytearray], None],
+    emit_batch: Callable[[bytes | bytearray], None],
+    clock: Callable[[], int],
+    *,
+    is_batched: bool,
+) -> Merger:
+    """Return a merger that knows the symbols, and whose subscribers want one record a message, or batches."""
+    merger = Merger(["binance"], emit, emit_batch, clock, session=100, pid=1, now_mono_ns=0)
+    rows = [Instrument(f"C{number:04}USDT", f"C{number:04}", "USDT") for number in range(symbols)]
+    body = msgspec.json.encode(instrument_list("binance", 1, rows))
+    topic = wire.topic(wire.INSTRUMENTS, "binance")
+    merger.on_message(wire.pack_document(wire.Document(topic, kind=wire.INSTRUMENTS, body=body)))
+    merger.is_each_wanted, merger.is_batch_wanted = not is_batched, is_batched
+    for number in range(symbols):
+        merger.on_message(wire.pack_ticker(ticker(number)))
+    return merger
+
+
+def records_in(message: bytes | bytearray) -> list[wire.Ticker]:
+    """Return the records of a message that has them back to back."""
+    starts = range(0, len(message), wire.TICKER_SIZE)
+    return [wire.unpack(bytes(message[start : start + wire.TICKER_SIZE])) for start in starts]  # type: ignore[misc]

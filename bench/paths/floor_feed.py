@@ -1,0 +1,50 @@
+"""The floor, first of three: WebSocket frames to ZeroMQ as they are.
+
+    exchange ══WS══▶ this ══PUB══▶ floor_merger
+
+One ZeroMQ message per frame. It subscribes as feedhandler's adapter does, and answers pings; nothing else.
+
+    python -m bench.paths.floor_feed WS_URL OUT NATIVE…
+"""
+
+import asyncio
+import sys
+
+import picows
+import uvloop
+import zmq
+
+from feedhandler.exchanges.binance import Binance
+from feedhandler.transport.websocket import READ_BUFFER_SIZE
+from feedhandler.transport.zmq_sockets import TICKS_HWM_MESSAGES
+
+
+class Listener(picows.WSListener):
+    def __init__(self, send: "zmq.Socket[bytes]") -> None:
+        self._send = send.send
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if frame.msg_type is picows.WSMsgType.TEXT:
+            self._send(frame.get_payload_as_bytes(), zmq.NOBLOCK)
+
+
+async def main(ws_url: str, out: str, natives: list[str]) -> None:
+    socket = zmq.Context(io_threads=1).socket(zmq.PUB)
+    socket.set(zmq.SNDHWM, TICKS_HWM_MESSAGES)
+    socket.set(zmq.LINGER, 0)
+    socket.connect(out)
+    exchange = Binance()
+    endpoint = exchange.endpoint(ws_url, b"", "")
+    for run in exchange.connections(natives):
+        transport, _ = await picows.ws_connect(
+            lambda: Listener(socket), endpoint.url, read_buffer_init_size=READ_BUFFER_SIZE
+        )
+        topics = [topic for native in run for topic in exchange.topics(native)]
+        for number, batch in enumerate(exchange.batches(topics), 1):
+            transport.send(picows.WSMsgType.TEXT, exchange.subscribe(batch, str(number)))
+            await asyncio.sleep(exchange.command_interval_s)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

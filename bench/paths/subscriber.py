@@ -1,0 +1,44 @@
+"""feedhandler's own Subscriber, as a program would use it: every record as an object.
+
+merger (or a feed) ══PUB══▶ SUB this
+
+python -m bench.paths.subscriber ENDPOINT
+"""
+
+import sys
+import time
+
+from bench.recorder import Recorder
+from feedhandler import wire
+from feedhandler.client import Subscriber
+
+OLD_NEWS = wire.SNAPSHOT | wire.STALE | wire.DOWN
+
+
+def main(endpoint: str) -> None:
+    recorder = Recorder()
+    recorder.serve()
+    clock, symbol = time.time_ns, recorder.symbol.append
+    now_ns, recv_ns, publish_ns = recorder.now_ns.append, recorder.recv_ns.append, recorder.publish_ns.append
+    bid, bid_size = recorder.bid.append, recorder.bid_size.append
+    ask, ask_size = recorder.ask.append, recorder.ask_size.append
+    with Subscriber(endpoint, ["ticker.", "status."]) as subscriber:
+        for record in subscriber:
+            now = clock()
+            if record.kind != wire.TICKER:
+                recorder.statuses.append(record.body)
+                continue
+            if record.flags & OLD_NEWS:
+                continue
+            now_ns(now)
+            symbol(record.topic)
+            bid(record.bid)
+            bid_size(record.bid_size)
+            ask(record.ask)
+            ask_size(record.ask_size)
+            recv_ns(record.recv_ns)
+            publish_ns(record.publish_ns)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

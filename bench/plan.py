@@ -1,0 +1,311 @@
+"""What is measured, in which order: the loads, the sizes, the search for the ceilings.
+
+Paths are interleaved: every load goes through all of them in turn before the next load, and each ratio is
+between neighbours in time, since the machine is shared and its mood changes.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from bench import measure
+from bench.contenders import BATCHES, CONTENDERS, FLOOR, OURS, Contender, subscribed
+from bench.report import Ceiling, Run, Soak
+from bench.rig import BenchError, Load, Outcome, Rig
+
+BURST: Final = 200
+TRIES: Final = 3  # of a run whose generator was late
+CEILING_P99_US_MAX: Final = 100_000.0
+CEILING_ARRIVED_MIN: Final = 0.9999
+EXCHANGES: Final = ("binance", "kucoin", "bybit")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of everything."""
+
+    seconds: float  # of one run
+    rounds: int  # of the loads that have targets; the others once
+    rates: Sequence[float]
+    burst_rates: Sequence[float]
+    rates_with_targets: Sequence[float] = (1_000, 10_000, 40_000)
+    symbols: Sequence[int]
+    subscribers: Sequence[int]
+    feeds: Sequence[int]
+    ceiling_paths: Sequence[str]
+    ceiling_from: float
+    ceiling_step: float
+    ceiling_bursts: bool
+    soak_messages: int
+    soak_rate: float = 40_000
+    soak_symbols: int = 5_000
+    exchange_symbols: int = 2_900  # the whole of Binance
+    exchange_rate: float = 20_000
+
+
+FULL: Final = Plan(
+    seconds=1.2,
+    rounds=3,
+    rates=(100, 1_000, 5_000, 10_000, 20_000, 40_000),
+    burst_rates=(100, 1_000, 5_000, 10_000, 20_000, 40_000),
+    symbols=(10, 100, 1_000, 5_000),
+    subscribers=(1, 4, 16, 32),
+    feeds=(1, 2, 3),
+    ceiling_paths=(
+        "floor",
+        "feedhandler",
+        "feedhandler-batches",
+        "cryptofeed",
+        "cryptofeed-zmq",
+        "websockets+json",
+    ),
+    ceiling_from=20_000,
+    ceiling_step=1.3,
+    ceiling_bursts=True,
+    soak_messages=10_000_000,
+)
+QUICK: Final = Plan(
+    seconds=0.7,
+    rounds=1,
+    rates=(1_000, 10_000, 40_000),
+    burst_rates=(10_000,),
+    symbols=(10, 1_000),
+    subscribers=(1, 8),
+    feeds=(1,),
+    ceiling_paths=("floor", "feedhandler"),
+    ceiling_from=40_000,
+    ceiling_step=1.6,
+    ceiling_bursts=False,
+    soak_messages=100_000,
+    soak_symbols=500,
+    exchange_symbols=500,
+)
+
+
+class Progress:
+    """Says on standard error what is under way: one line, rewritten on a terminal."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
+        self._section = ""
+
+    def section(self, name: str) -> None:
+        self._section = name
+        if not self._is_terminal:
+            self._print(name)
+
+    def step(self, text: str) -> None:
+        if self._is_terminal:
+            self._print(f"{self._section}: {text}", end="")
+
+    def notice(self, text: str) -> None:
+        """Print what stays on the screen."""
+        self._print(text)
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        elapsed = int(time.monotonic() - self._started)
+        head = "\r\x1b[K" if self._is_terminal else ""
+        print(f"{head}[{elapsed // 60}:{elapsed % 60:02d}] {text}", end=end, file=sys.stderr, flush=True)
+
+
+def available(progress: Progress) -> tuple[list[Contender], dict[str, str]]:
+    """Return the paths that can run here, and why the others cannot."""
+    missing = {contender.name: contender.missing() for contender in CONTENDERS}
+    for name, reason in missing.items():
+        if reason:
+            progress.notice(f"skipped: {name}: {reason}")
+    return [c for c in CONTENDERS if not missing[c.name]], {n: why for n, why in missing.items() if why}
+
+
+def latency(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> list[Run]:
+    """Every rate, steady and in bursts, through every path; all paths stay up, and only one is loaded."""
+    runs = []
+    with _rigs(contenders, progress) as rigs:
+        loads = [Load(rate, plan.seconds) for rate in plan.rates]
+        # A burst every 200 / rate seconds: at low rates a run is longer, to have at least three.
+        loads += [Load(rate, max(plan.seconds, 3 * BURST / rate), BURST) for rate in plan.burst_rates]
+        for load in loads:
+            is_target = load.burst == 1 and load.rate in plan.rates_with_targets
+            outcomes: dict[str, list[Outcome]] = {contender.name: [] for contender, _ in rigs}
+            for _ in range(plan.rounds if is_target else 1):
+                for contender, rig in rigs:
+                    progress.step(f"{load.rate:,.0f}/s, bursts of {load.burst}, {contender.name}")
+                    outcomes[contender.name].append(_run(rig, load))
+            for contender, _ in rigs:
+                run = measure.run_of(
+                    contender, outcomes[contender.name], symbols=SYMBOLS, subscribers=1, feeds=1
+                )
+                runs.append(run)
+    return runs
+
+
+SYMBOLS: Final = 10
+
+
+@contextlib.contextmanager
+def _rigs(contenders: Sequence[Contender], progress: Progress) -> Iterator[list[tuple[Contender, Rig]]]:
+    with contextlib.ExitStack() as stack:
+        rigs = []
+        for contender in contenders:
+            progress.step(f"starting {contender.name}")
+            try:
+                rigs.append((contender, stack.enter_context(Rig(contender.name, contender.programs))))
+            except BenchError as exc:
+                if contender.is_ours or contender.name == FLOOR.name:
+                    raise
+                progress.notice(f"left out: {contender.name} does not start: {exc}")
+        yield rigs
+
+
+def _run(rig: Rig, load: Load) -> Outcome:
+    """Run until the generator was on time, some times at most; the last one counts."""
+    for _ in range(TRIES):
+        outcome = rig.run(load)
+        if measure.is_on_time(outcome):
+            break
+    return outcome
+
+
+def scaling(plan: Plan, section: str, progress: Progress) -> list[Run]:
+    """Cost against symbols, subscribers or feeds, of ours; against symbols beside the floor."""
+    if section == "symbols":
+        sizes = [(symbols, 1, 1) for symbols in plan.symbols]
+    elif section == "subscribers":
+        sizes = [(SYMBOLS, subscribers, 1) for subscribers in plan.subscribers]
+    else:
+        sizes = [(SYMBOLS, 1, feeds) for feeds in plan.feeds]
+    runs = []
+    for symbols, subscribers, feeds in sizes:
+        programs = subscribed("ticks", subscribers)
+        contenders = [msgspec.structs.replace(OURS, programs=programs)]
+        if section == "symbols":
+            contenders.insert(0, FLOOR)
+        for contender in contenders:
+            progress.step(f"{symbols} symbols, {subscribers} subscribers, {feeds} feeds: {contender.name}")
+            rate = SCALING_RATE if section != "subscribers" else SUBSCRIBERS_RATE
+            with Rig(contender.name, contender.programs, exchanges=EXCHANGES[:feeds], symbols=symbols) as rig:
+                outcomes = [_run(rig, Load(rate / feeds, plan.seconds)) for _ in range(plan.rounds)]
+                runs.append(
+                    measure.run_of(contender, outcomes, symbols=symbols, subscribers=subscribers, feeds=feeds)
+                )
+    return runs
+
+
+SCALING_RATE: Final = 20_000.0
+SUBSCRIBERS_RATE: Final = 1_000.0
+
+
+def whole_exchange(plan: Plan, progress: Progress) -> Run:
+    """One feed with as many symbols as Binance has, at a high rate."""
+    progress.step(f"{plan.exchange_symbols} symbols")
+    with Rig(OURS.name, OURS.programs, symbols=plan.exchange_symbols) as rig:
+        outcomes = [_run(rig, Load(plan.exchange_rate, plan.seconds * 2)) for _ in range(plan.rounds)]
+    return measure.run_of(OURS, outcomes, symbols=plan.exchange_symbols, subscribers=1, feeds=1)
+
+
+def ceilings(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> dict[str, Ceiling]:
+    """The highest rate of each path at which all arrives, soon enough."""
+    found = {}
+    chosen = [contender for contender in contenders if contender.name in plan.ceiling_paths]
+    with _rigs(chosen, progress) as rigs:
+        for contender, rig in rigs:
+            rate, limit, runs = _ceiling(plan, contender, rig, 1, progress)
+            burst_rate = 0.0
+            if plan.ceiling_bursts:
+                burst_rate, _, burst_runs = _ceiling(plan, contender, rig, BURST, progress)
+                runs += burst_runs
+            found[contender.name] = Ceiling(rate, limit, burst_rate, runs)
+    return found
+
+
+def _ceiling(
+    plan: Plan, contender: Contender, rig: Rig, burst: int, progress: Progress
+) -> tuple[float, str, list[Run]]:
+    """Climb until two runs in a row fail; from a first rate that fails already, descend until one does not."""
+    runs: list[Run] = []
+    best, limit, rate, is_climbing = 0.0, "the search", plan.ceiling_from, True
+    while CEILING_RATES[0] <= rate <= CEILING_RATES[1]:
+        progress.step(f"{contender.name}: {rate:,.0f}/s, bursts of {burst}")
+        load = Load(round(rate / burst) * burst, plan.seconds, burst)
+        for _ in range(2):
+            outcome = rig.run(load)
+            run = measure.run_of(contender, [outcome], symbols=SYMBOLS, subscribers=1, feeds=1)
+            runs.append(run)
+            reason = _why_not(contender, outcome, run)
+            if not reason:
+                break
+        if reason:
+            limit = reason
+            if best:
+                break
+            is_climbing = False
+        else:
+            best = load.rate
+            if not is_climbing:
+                break
+        rate = rate * plan.ceiling_step if is_climbing else rate / plan.ceiling_step
+    return best, limit, runs
+
+
+CEILING_RATES: Final = (1_000.0, 250_000.0)
+
+
+def _why_not(contender: Contender, outcome: Outcome, run: Run) -> str:
+    """Return what disqualifies a run, "" if it counts. A late generator is the machine's end as well."""
+    if (share := measure.arrived(contender, outcome)) < CEILING_ARRIVED_MIN:
+        return f"{1 - share:.2%} lost"
+    if (p99_us := run.latency_us["p99"]) > CEILING_P99_US_MAX:
+        return f"p99 of {p99_us / 1e3:.0f} ms"
+    return "; ".join(run.problems)
+
+
+def soak(plan: Plan, progress: Progress) -> Soak:
+    """Many messages about many symbols: nothing lost, and memory flat?"""
+    chunk = Load(plan.soak_rate, 200_000 / plan.soak_rate)
+    memory: dict[str, list[float]] = {}
+    messages = lost = 0
+    started = time.monotonic()
+    with Rig(BATCHES.name, BATCHES.programs, symbols=plan.soak_symbols) as rig:
+        while messages < plan.soak_messages:
+            outcome = rig.run(chunk)
+            messages += sum(int(sent["sent"]) for sent in outcome.sent.values())
+            share = measure.arrived(BATCHES, outcome)
+            lost += round((1 - share) * chunk.count)
+            for role, used in outcome.used.items():
+                memory.setdefault(role, []).append(used.resident_mb)
+            progress.step(f"{messages:,} messages, {lost} lost")
+    seconds = time.monotonic() - started
+    return Soak(
+        messages=messages,
+        lost=lost,
+        seconds=seconds,
+        rate=plan.soak_rate,
+        symbols=plan.soak_symbols,
+        memory_mb=memory,
+        is_flat=all(is_flat(samples) for role, samples in memory.items() if role != "subscriber"),
+    )
+
+
+def is_flat(samples: Sequence[float]) -> bool:
+    """True if the last third's mean is no more than 2 % and 1 MB above the middle third's."""
+    third = len(samples) // 3
+    if not third:
+        return True
+    middle, last = samples[third : 2 * third], samples[-third:]
+    return sum(last) / third <= sum(middle) / third * 1.02 + 1.0
+
+
+def described(plan: Plan) -> dict[str, str]:
+    """Return the settings that a reader of the report should know."""
+    return {
+        "one run": f"{plan.seconds:g} s; each path in turn, then the next load",
+        "rounds": f"{plan.rounds} for loads with targets (median of each figure), 1 for others",
+        "burst": f"{BURST} messages due at once",
+        "symbols": f"{SYMBOLS} unless varied",
+        "a generator is late": f"beyond {measure.LATE_P99_US_MAX / 1e3:g} ms at p99; such a run is repeated",
+        "ceiling": f"all but {1 - CEILING_ARRIVED_MIN:.2%} arrive, p99 under {CEILING_P99_US_MAX / 1e3:g} ms",
+    }

@@ -1,0 +1,78 @@
+"""What the last program of every path does alike: note what arrived, and when, in a few appends.
+
+All contenders' sinks note the same: arrival time, symbol, bid, bid_size, ask, ask_size. Commands come in on
+standard input, a line each, and are answered on standard output; when it closes, the program ends.
+
+    count          how many were noted since the last save
+    save PATH      write them as .npz, and begin anew
+"""
+
+import os
+import sys
+import threading
+import traceback
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+class Recorder:
+    """Columns of what arrived. A sink appends to them; between two loads, `save` empties them."""
+
+    def __init__(self) -> None:
+        self.now_ns = array("q")
+        self.symbol: list[Any] = []
+        self.bid, self.bid_size, self.ask, self.ask_size = (array("d") for _ in range(4))
+        # Of records that state them, else empty: when the feed had the frame, and when it was published.
+        self.recv_ns, self.publish_ns = array("q"), array("q")
+        self.raw: list[bytes] = []  # of a sink that decodes nothing
+        self.statuses: list[bytes] = []  # JSON, of a path that says how it does
+
+    def add(self, now_ns: int, symbol: Any, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
+        """Note one quote."""
+        self.now_ns.append(now_ns)
+        self.symbol.append(symbol)
+        self.bid.append(bid)
+        self.bid_size.append(bid_size)
+        self.ask.append(ask)
+        self.ask_size.append(ask_size)
+
+    def serve(self, decode: "Callable[[Recorder], None] | None" = None) -> None:
+        """Answer commands in a thread of its own; decode fills the columns from `raw` before they are saved."""
+        threading.Thread(target=self._serve, args=(decode,), daemon=True).start()
+
+    def _serve(self, decode: "Callable[[Recorder], None] | None") -> None:
+        status = 1  # a failure in here must end the program, which would otherwise never answer
+        try:
+            for line in sys.stdin:
+                word, _, path = line.strip().partition(" ")
+                count = len(self.now_ns)
+                if word == "save":
+                    if decode is not None:
+                        decode(self)
+                    self._save(path)
+                    self._clear()
+                print(count, flush=True)
+            status = 0
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def _columns(self) -> dict[str, Any]:
+        names = ("now_ns", "bid", "bid_size", "ask", "ask_size", "recv_ns", "publish_ns")
+        return {name: getattr(self, name) for name in names}
+
+    def _save(self, path: str) -> None:
+        columns = {name: np.array(column) for name, column in self._columns().items()}
+        texts = {
+            "symbol": np.array(self.symbol, dtype=np.bytes_),
+            "statuses": np.array(self.statuses, dtype=np.bytes_),
+        }
+        np.savez(path, **texts, **columns)
+
+    def _clear(self) -> None:
+        for column in (*self._columns().values(), self.symbol, self.raw, self.statuses):
+            del column[:]

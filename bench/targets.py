@@ -1,0 +1,145 @@
+"""What we want of the figures, and whether a report reaches it. Pure: a report in, a verdict a row out."""
+
+from collections.abc import Sequence
+
+from bench.report import FLOOR, Report, Run, Target
+
+OURS, BATCHES, DIRECT = "feedhandler", "feedhandler-batches", "feedhandler-direct"
+CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
+MEMORY_MB_MAX = 80.0
+HELD_MS_MAX = 50.0
+
+
+def judge(report: Report) -> list[Target]:
+    """Return one verdict for each target, in the order of importance to a user."""
+    targets = []
+    for rate in (1_000.0, 10_000.0):
+        for figure in ("p50", "p99"):
+            targets.append(_ratio(report, f"{figure} at {rate:,.0f}/s", OURS, FLOOR, rate, figure, 1.1, 0.7))
+    for rate in (10_000.0, 40_000.0):
+        for path in (OURS, BATCHES):
+            name = f"CPU at {rate:,.0f}/s" + (", batch endpoint" if path == BATCHES else "")
+            targets.append(_ratio(report, name, path, FLOOR, rate, "cpu", 1.0, 0.7))
+    for path in (OURS, BATCHES):
+        name = ", batch endpoint" if path == BATCHES else ""
+        targets.append(_ratio(report, f"CPU at 10,000/s{name}", path, CALLBACK, 10_000.0, "cpu", 1.2))
+        targets.append(_ratio(report, f"CPU at 40,000/s{name}", path, CALLBACK, 40_000.0, "cpu", 0.8, 0.5))
+    for rate in (10_000.0, 40_000.0):
+        targets.append(_ratio(report, f"CPU at {rate:,.0f}/s", OURS, BACKEND, rate, "cpu", 0.4))
+    targets += [
+        _ceiling(report, path, other, minimum) for path in (OURS, BATCHES) for other, minimum in OTHERS
+    ]
+    targets += [_symbols(report), _memory(report), _flat(report), *_whole_exchange(report)]
+    targets.append(
+        _ratio(report, "p50 at 1,000/s, the feed's own endpoint", DIRECT, OURS, 1_000.0, "p50", 0.6)
+    )
+    return targets
+
+
+OTHERS = ((CALLBACK, 1.5), (BACKEND, 4.0))
+
+
+def _target(figure: str, target: str, value: str, is_met: bool | None, stretch: str = "") -> Target:
+    return Target(figure=figure, target=target, stretch=stretch, value=value, is_met=is_met)
+
+
+def _unknown(figure: str, target: str, stretch: str = "") -> Target:
+    return _target(figure, target, "not measured", None, stretch)
+
+
+def _ratio(
+    report: Report,
+    name: str,
+    path: str,
+    other: str,
+    rate: float,
+    figure: str,
+    maximum: float,
+    stretch: float | None = None,
+) -> Target:
+    """A figure of one path as a multiple of another's, under the same load."""
+    name = f"{name}, against {other}"
+    texts = f"≤ {maximum:g}x", "" if stretch is None else f"≤ {stretch:g}x"
+    one, two = (report.run("latency", each, rate) for each in (path, other))
+    value, beneath = (run.figure(figure) if run is not None else None for run in (one, two))
+    if not value or not beneath:
+        return _unknown(name, *texts)
+    ratio = value / beneath
+    said = f"{ratio:.2f}x ({value:,.4g} / {beneath:,.4g} us)"
+    target = _target(name, texts[0], said, ratio <= maximum, texts[1])
+    target.is_stretch_met = None if stretch is None else ratio <= stretch
+    return target
+
+
+def _ceiling(report: Report, path: str, other: str, minimum: float) -> Target:
+    name = f"ceiling{', batch endpoint' if path == BATCHES else ''}, against {other}; bursts in brackets"
+    one, two = report.ceilings.get(path), report.ceilings.get(other)
+    if one is None or two is None or not two.rate:
+        return _unknown(name, f"≥ {minimum:g}x")
+    ratios = [one.rate / two.rate] + ([one.burst_rate / two.burst_rate] if two.burst_rate else [])
+    said = f"{ratios[0]:.2f}x" + (f" ({ratios[1]:.2f}x)" if len(ratios) > 1 else "")
+    said += f": {one.rate:,.0f} / {two.rate:,.0f} a second"
+    return _target(name, f"≥ {minimum:g}x", said, min(ratios) >= minimum)
+
+
+def _ends(report: Report) -> tuple[Run, Run] | None:
+    runs = [run for run in report.symbols if run.path == OURS]
+    return (runs[0], runs[-1]) if len(runs) > 1 else None
+
+
+def _symbols(report: Report) -> Target:
+    ends = _ends(report)
+    if ends is None:
+        return _unknown("CPU with many symbols against few", "≤ 1.15x")
+    few, many = ends
+    name = f"CPU with {many.symbols:,} symbols against {few.symbols}"
+    ratio = many.cpu_us / few.cpu_us
+    return _target(name, "≤ 1.15x", f"{ratio:.2f}x ({many.cpu_us:.1f} / {few.cpu_us:.1f} us)", ratio <= 1.15)
+
+
+def _memory(report: Report) -> Target:
+    ends = _ends(report)
+    if ends is None:
+        return _unknown("memory of a process", f"< {MEMORY_MB_MAX:g} MB")
+    run = ends[1]
+    said = ", ".join(
+        f"{role} {cost.resident_mb:.0f} MB" for role, cost in run.cost.items() if role != "subscriber"
+    )
+    is_met = all(cost.resident_mb < MEMORY_MB_MAX for role, cost in run.cost.items() if role != "subscriber")
+    return _target(
+        f"memory of a process with {run.symbols:,} symbols", f"< {MEMORY_MB_MAX:g} MB", said, is_met
+    )
+
+
+def _flat(report: Report) -> Target:
+    soak = report.soak
+    if soak is None:
+        return _unknown("memory over a long run", "flat, nothing lost")
+    growth = {role: (values[len(values) // 2], values[-1]) for role, values in soak.memory_mb.items()}
+    said = ", ".join(
+        f"{role} {a:.1f} → {b:.1f} MB" for role, (a, b) in growth.items() if role != "subscriber"
+    )
+    return _target(
+        f"memory over {soak.messages:,} messages",
+        "flat, nothing lost",
+        f"{said}; {soak.lost} lost",
+        soak.is_flat and not soak.lost,
+    )
+
+
+def _whole_exchange(report: Report) -> Sequence[Target]:
+    run = report.whole_exchange
+    if run is None:
+        return [_unknown("feed with all symbols of an exchange", "< 1 core")]
+    share = run.cost["feed"].cpu_us * run.rate / 1e6
+    name = f"feed with {run.symbols:,} symbols at {run.rate:,.0f}/s"
+    held_ms = (run.held_max_us or 0.0) / 1e3
+    return [
+        _target(f"CPU of a {name}", "< 1 core", f"{share:.2f} cores", share < 1 and not run.problems),
+        _target(
+            f"longest wait in a {name}",
+            f"< {HELD_MS_MAX:g} ms",
+            f"{held_ms:.1f} ms from receipt to publication",
+            held_ms < HELD_MS_MAX and not run.problems,
+        ),
+    ]

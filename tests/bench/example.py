@@ -1,0 +1,76 @@
+"""A small report, built here: what the tests of the bench's presentation change one thing of."""
+
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+from bench.report import Ceiling, Cost, PathInfo, Report, Run, Soak, Stage, Target
+
+PATHS = {
+    "floor": PathInfo("floor: raw frames", "picows → PUB → SUB", is_ours=False),
+    "feedhandler": PathInfo("feedhandler", "feed → merger → Subscriber", is_ours=True),
+    "other": PathInfo("somebody else's", "other → PUB → SUB", is_ours=False),
+    "absent": PathInfo("not here", "absent → SUB", is_ours=False, skipped="absent is not installed"),
+}
+P50_US = {"floor": 100.0, "feedhandler": 120.0, "other": 500.0}
+
+
+def run(path: str = "feedhandler", rate: float = 1000.0, burst: int = 1, **changes: Any) -> Run:
+    """Return a run whose percentiles are 1, 2, 3, 4 and 5 times the path's median."""
+    p50_us = P50_US[path]
+    facts: dict[str, Any] = {
+        "path": path,
+        "rate": rate,
+        "burst": burst,
+        "seconds": 1.0,
+        "symbols": 10,
+        "subscribers": 1,
+        "feeds": 1,
+        "count": 1000,
+        "is_valid": True,
+        "latency_us": {
+            name: p50_us * n for n, name in enumerate(("p50", "p90", "p99", "p99.9", "max"), start=1)
+        },
+        "histogram": histogram([int(p50_us)] * 500 + [int(p50_us * 2)] * 500),
+        "cost": {"feed": Cost(p50_us / 10, 1.5, 40.0), "merger": Cost(p50_us / 20, 0.5, 30.0)},
+        "generator": {"late_p99_us": 40.0, "late_max_us": 90.0},
+    }
+    if path == "feedhandler":
+        facts["stages"] = [
+            Stage("due → received", {"p50": 70.0, "p99": 200.0}),
+            Stage("received → subscriber", {"p50": 50.0, "p99": 160.0}),
+        ]
+    return Run(**(facts | changes))
+
+
+def histogram(values_us: list[int]) -> str:
+    recorded = HdrHistogram(1, 60_000_000, 3)
+    for value in values_us:
+        recorded.record_value(value)
+    encoded: bytes = recorded.encode()
+    return encoded.decode()
+
+
+def report(**changes: Any) -> Report:
+    """Return a report with something in each of its parts."""
+    latency = [run(path, rate) for rate in (1000.0, 5000.0) for path in P50_US]
+    facts: dict[str, Any] = {
+        "date": "2026-11-24T12:00:00Z",
+        "mode": "quick",
+        "seconds": 90.0,
+        "host": {"processor": "some CPU", "cores": "2"},
+        "settings": {"seconds per run": "1"},
+        "paths": dict(PATHS),
+        "latency": [*latency, *(run(path, burst=50) for path in P50_US)],
+        "symbols": [run(path, symbols=n) for n in (10, 100) for path in ("floor", "feedhandler")],
+        "subscribers": [run(path, subscribers=n) for n in (1, 4) for path in ("floor", "feedhandler")],
+        "feeds": [run(feeds=n) for n in (1, 3)],
+        "ceilings": {"feedhandler": Ceiling(40_000.0, "merger at 99 % of a core", 30_000.0, [run()])},
+        "soak": Soak(600_000, 0, 30.0, 20_000.0, 1000, {"feed": [40.0, 41.0, 41.0]}, is_flat=True),
+        "targets": [
+            Target("p50 ÷floor", "≤ 1.5x", "≤ 1.1x", "1.20x", is_met=True, is_stretch_met=False),
+            Target("CPU ÷floor", "≤ 1.1x", "", "1.20x", is_met=False),
+            Target("p50 against absent", "faster", "", "", is_met=None),
+        ],
+    }
+    return Report(**(facts | changes))
