@@ -75,11 +75,13 @@ def processes(place: Place) -> list[Program]:
     return [merger, *feeds]
 
 
-def subscribed(endpoint: str, count: int = 1) -> Callable[[Place], list[Program]]:
+def subscribed(
+    endpoint: str, count: int = 1, *, subscriber: str = "subscriber"
+) -> Callable[[Place], list[Program]]:
     """feedhandler with so many subscribers at one of its endpoints, named as in the run directory."""
 
     def programs(place: Place) -> list[Program]:
-        argv = python("bench.paths.subscriber", place.ipc(endpoint))
+        argv = python(f"bench.paths.{subscriber}", place.ipc(endpoint))
         return [*processes(place), *(Program("subscriber", argv, is_sink=True) for _ in range(count))]
 
     return programs
@@ -142,6 +144,13 @@ FLOOR = Contender("floor", "floor: raw frames, three hops", "picows → PUB → 
 OURS = Contender(
     "feedhandler", "feedhandler", "feed → merger → Subscriber", subscribed("ticks"), is_ours=True
 )
+LIBZMQ = Contender(
+    "feedhandler-libzmq",
+    "feedhandler, libzmq subscriber",
+    "feed → merger → libzmq's SUB and a struct",
+    subscribed("ticks", subscriber="libzmq_subscriber"),
+    is_ours=True,
+)
 BATCHES = Contender(
     "feedhandler-batches",
     "feedhandler, batch endpoint",
@@ -195,6 +204,7 @@ WEBSOCKETS_JSON = Contender(
 CONTENDERS: tuple[Contender, ...] = (
     FLOOR,
     OURS,
+    LIBZMQ,
     BATCHES,
     DIRECT,
     CRYPTOFEED,

@@ -244,14 +244,10 @@ def _ask_status(endpoint: str) -> tuple[Heartbeat | None, dict[str, ExchangeStat
 
 
 def _subscriber(endpoint: str, topics: Sequence[str]) -> Subscriber:
-    import zmq
-
     try:
         return Subscriber(endpoint, topics)
-    except zmq.ZMQError as exc:
-        raise ConfigError(
-            f"{endpoint!r} is no ZeroMQ endpoint ({exc.strerror}); write it like {DEFAULT_ENDPOINT}"
-        ) from exc
+    except ValueError as exc:
+        raise ConfigError(f"{endpoint!r} is no ZeroMQ endpoint; write it like {DEFAULT_ENDPOINT}") from exc
 
 
 def _fault(arguments: argparse.Namespace) -> int:

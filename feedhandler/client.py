@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Final
 
 import msgspec
-import zmq
 
 from feedhandler import wire
 from feedhandler.errors import DecodeError
-from feedhandler.transport import zmq_sockets
+from feedhandler.transport import zmtp
 
 DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:5555"
+RECONNECT_S: Final = 0.1  # how often a publisher that is away is looked for: on loopback, nobody minds
 
 
 class Loss(msgspec.Struct):
@@ -41,12 +41,14 @@ class Subscriber:
     """
 
     def __init__(self, endpoint: str = DEFAULT_ENDPOINT, topics: Sequence[str] = ("",)) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        """Raises ValueError if endpoint is neither `tcp://HOST:PORT` nor `ipc://PATH`."""
+        zmtp.address_of(endpoint)
+        self._loop = zmtp.Loop()
         prefixes = [topic.encode() for topic in topics]
-        self._socket = zmq_sockets.ticks_subscriber(self._context, endpoint, prefixes)
+        self._downlink = zmtp.Downlink(self._loop, endpoint, prefixes, self._on_message)
+        self._records: collections.deque[wire.Ticker | wire.Document] = collections.deque()  # of one read
         self.losses: dict[bytes, Loss] = {}
         self.undecodable = 0
-        self._waiting: collections.deque[wire.Ticker | wire.Document] = collections.deque()  # of a batch
 
     def __enter__(self) -> "Subscriber":
         return self
@@ -58,8 +60,8 @@ class Subscriber:
 
     def close(self) -> None:
         """Close the socket; what is queued is dropped."""
-        self._socket.close()
-        self._context.term()
+        self._downlink.close()
+        self._loop.close()
 
     @property
     def lost(self) -> int:
@@ -68,54 +70,55 @@ class Subscriber:
 
     def __iter__(self) -> Iterator[wire.Ticker | wire.Document]:
         """Yield records for ever."""
-        # hot: `make bench-micro`, client. A blocking receive: to try first and then poll cost 25 us more.
-        receive = self._socket.recv
+        # hot: `make bench`
+        records = self._records
         while True:
-            message = receive()
-            if len(message) <= wire.TICKER_SIZE:
-                if (record := self._take(message)) is not None:
-                    yield record
-            else:
-                yield from self._take_batch(message)
+            while records:
+                yield records.popleft()
+            self._wait(RECONNECT_S)
 
     def receive(self, timeout_s: float | None = None) -> wire.Ticker | wire.Document | None:
         """Return the next record; None if there is none within timeout_s (None: wait for ever)."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            if self._waiting:
-                return self._waiting.popleft()
-            left_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
-            if left_ms is not None and not self._socket.poll(left_ms):
+        while not self._records:
+            left_s = RECONNECT_S if deadline is None else deadline - time.monotonic()
+            self._wait(min(RECONNECT_S, max(0.0, left_s)))
+            if deadline is not None and not self._records and time.monotonic() >= deadline:
                 return None
-            self._waiting.extend(self._take_batch(self._socket.recv()))
+        return self._records.popleft()
 
-    def _take_batch(self, message: bytes) -> Iterator[wire.Ticker | wire.Document]:
-        """Yield the new records of a message, which at a batch endpoint may be several."""
+    def _wait(self, timeout_s: float) -> None:
+        """Take what comes within a while; connect first, if the publisher was away."""
+        self._downlink.poll()
+        self._loop.run_once(timeout_s)
+
+    def _on_message(self, message: memoryview) -> None:
+        """Take a message, which at a batch endpoint may hold several records."""
+        # hot: `make bench-micro`, client
         if wire.is_batch(message):
             for start in range(0, len(message), wire.TICKER_SIZE):
-                if (record := self._take(message[start : start + wire.TICKER_SIZE])) is not None:
-                    yield record
-        elif (record := self._take(message)) is not None:
-            yield record
+                self._take(message[start : start + wire.TICKER_SIZE])
+        else:
+            self._take(message)
 
-    def _take(self, message: bytes) -> wire.Ticker | wire.Document | None:
-        """Return the record, None if it is no news: undecodable, or seen before."""
+    def _take(self, message: memoryview) -> None:
+        """Keep the record, unless it is no news: undecodable, or seen before."""
         try:
             record = wire.unpack(message)
         except DecodeError:
             self.undecodable += 1
-            return None
+            return
         loss = self.losses.get(record.topic)
         if loss is None or loss.session != record.session:
             # The first of its topic, or of a new merger: what came before it is unknown, not lost.
             lost, gaps = (loss.lost, loss.gaps) if loss else (0, 0)
             self.losses[record.topic] = Loss(record.session, record.sequence, lost, gaps)
-            return record
-        missing = record.sequence - loss.sequence - 1
-        if missing:
-            if missing < 0:
-                return None
-            loss.lost += missing
-            loss.gaps += 1
-        loss.sequence = record.sequence
-        return record
+        else:
+            missing = record.sequence - loss.sequence - 1
+            if missing:
+                if missing < 0:
+                    return
+                loss.lost += missing
+                loss.gaps += 1
+            loss.sequence = record.sequence
+        self._records.append(record)

@@ -16,7 +16,8 @@ import zmq
 
 from feedhandler.exchanges.binance import Binance
 from feedhandler.transport.websocket import READ_BUFFER_SIZE
-from feedhandler.transport.zmq_sockets import TICKS_HWM_MESSAGES
+
+QUEUE_MESSAGES = 100_000  # at every socket of the floor
 
 
 class Listener(picows.WSListener):
@@ -30,7 +31,7 @@ class Listener(picows.WSListener):
 
 async def main(ws_url: str, out: str, natives: list[str]) -> None:
     socket = zmq.Context(io_threads=1).socket(zmq.PUB)
-    socket.set(zmq.SNDHWM, TICKS_HWM_MESSAGES)
+    socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
     socket.set(zmq.LINGER, 0)
     socket.connect(out)
     exchange = Binance()

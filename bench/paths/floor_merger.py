@@ -9,16 +9,16 @@ import sys
 
 import zmq
 
-from feedhandler.transport.zmq_sockets import TICKS_HWM_MESSAGES
+from bench.paths.floor_feed import QUEUE_MESSAGES
 
 
 def main(into: str, out: str) -> None:
     context = zmq.Context(io_threads=1)
     feeds, ticks = context.socket(zmq.SUB), context.socket(zmq.PUB)
-    feeds.set(zmq.RCVHWM, TICKS_HWM_MESSAGES)
+    feeds.set(zmq.RCVHWM, QUEUE_MESSAGES)
     feeds.set(zmq.SUBSCRIBE, b"")
     feeds.bind(into)
-    ticks.set(zmq.SNDHWM, TICKS_HWM_MESSAGES)
+    ticks.set(zmq.SNDHWM, QUEUE_MESSAGES)
     ticks.bind(out)
     receive, send = feeds.recv, ticks.send
     while True:

@@ -13,8 +13,8 @@ import time
 import msgspec
 import zmq
 
+from bench.paths.floor_feed import QUEUE_MESSAGES
 from bench.recorder import Recorder
-from feedhandler.transport.zmq_sockets import TICKS_HWM_MESSAGES
 
 
 class _Data(msgspec.Struct):
@@ -45,7 +45,7 @@ def main(endpoint: str) -> None:
     recorder = Recorder()
     recorder.serve(decode)
     socket = zmq.Context(io_threads=1).socket(zmq.SUB)
-    socket.set(zmq.RCVHWM, TICKS_HWM_MESSAGES)
+    socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
     socket.set(zmq.SUBSCRIBE, b"")
     socket.connect(endpoint)
     receive, clock, noted, dated = socket.recv, time.time_ns, recorder.raw.append, recorder.now_ns.append

@@ -1,4 +1,4 @@
-"""ZeroMQ's own protocol, ZMTP 3.0, for the three sockets of the tick path, spoken in the thread that has the data.
+"""ZeroMQ's own protocol, ZMTP 3.0, for the sockets of the tick path, spoken in the thread that has the data.
 
 libzmq does its input and output in a thread of its own, so each hop between processes costs three wake-ups of a
 sleeping thread: into the sender's I/O thread, into the receiver's, and into the receiver. On a virtual machine
@@ -9,6 +9,7 @@ library: PUB and SUB, NULL mechanism, ipc and tcp on loopback; what is beyond lo
     Outlet     binds; a PUB for any number of subscribers, each with its own queue and subscriptions
     Inlet      binds; a SUB to everything, for any number of publishers
     Uplink     connects, and again; a PUB for the one subscriber that bound
+    Downlink   connects, and again; a SUB with prefixes
 
 They are driven by a loop with `add_reader`, `add_writer` and their opposites: asyncio's, or `Loop` here.
 Source: https://rfc.zeromq.org/spec/23/ (ZMTP 3.0) and https://rfc.zeromq.org/spec/29/ (PUB and SUB).
@@ -51,7 +52,7 @@ BUFFER_SIZE: Final = 1 << 20  # asked of the kernel, for both directions
 HEARERS_MAX: Final = 100_000  # topics whose hearers are remembered
 HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
 BACKLOG: Final = 128  # connections that wait to be accepted
-CONNECT_TIMEOUT_S: Final = 0.1  # on loopback
+CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
 TICKERS: Final = wire.topic(wire.TICKER, "")
 RECORD_HEAD: Final = bytes((0, wire.TICKER_SIZE))  # precedes a ticker record
 assert wire.TICKER_SIZE < 256, "a short frame"
@@ -532,13 +533,7 @@ class Uplink:
         peer.flush()
 
     def _connect(self) -> None:
-        family, address = address_of(self._endpoint)
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.settimeout(CONNECT_TIMEOUT_S)
-        try:
-            sock.connect(address)
-        except OSError:
-            sock.close()
+        if (sock := connected(self._endpoint)) is None:
             return
         self._peer = Peer(
             self._events,
@@ -563,6 +558,67 @@ class Uplink:
         """Close the connection, after a moment for what is queued."""
         if self._peer is not None:
             self._peer.close_gently(wait_s)
+
+
+class Downlink:
+    """A SUB that connects, and again when the publisher is gone, whenever `poll` is called.
+
+    on_message gets each message that starts with one of the prefixes, on loan until it returns.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        endpoint: str,
+        prefixes: Iterable[bytes],
+        on_message: Callable[[memoryview], None],
+    ) -> None:
+        self._events = events
+        self._endpoint = endpoint
+        self._prefixes = list(prefixes)
+        self._on_message = on_message
+        self._peer: Peer | None = None
+
+    def poll(self) -> bool:
+        """Connect if there is no connection; True if there is one."""
+        if self._peer is None and (sock := connected(self._endpoint)) is not None:
+            self._peer = Peer(
+                self._events,
+                sock,
+                b"SUB",
+                peer_types=(b"PUB", b"XPUB"),
+                on_ready=self._subscribe,
+                on_message=lambda peer, message: self._on_message(message),
+                on_closed=self._on_closed,
+                message_size_max=HOP_MESSAGE_SIZE_MAX,
+            )
+        return self._peer is not None
+
+    def _subscribe(self, peer: Peer) -> None:
+        for prefix in self._prefixes:
+            peer.queue += frame_head(1 + len(prefix)) + bytes((SUBSCRIBE,)) + prefix
+        peer.flush()
+
+    def _on_closed(self, peer: Peer) -> None:
+        self._peer = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._peer is not None:
+            self._peer.close()
+
+
+def connected(endpoint: str) -> socket.socket | None:
+    """Return a connection to an endpoint, None if nobody listens there."""
+    family, address = address_of(endpoint)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        return None
+    return sock
 
 
 class Listener:
@@ -633,11 +689,13 @@ def _bind_patiently(sock: socket.socket, address: str | tuple[str, int]) -> None
 
 
 def address_of(endpoint: str) -> tuple[int, str | tuple[str, int]]:
-    """Return family and address of an `ipc://` or `tcp://` endpoint."""
+    """Return family and address of an `ipc://` or `tcp://` endpoint. Raises ValueError if it is neither."""
     scheme, _, place = endpoint.partition("://")
-    if scheme == "ipc":
+    if scheme == "ipc" and place:
         return socket.AF_UNIX, "\0" + place[1:] if place.startswith("@") else place
     host, _, port = place.rpartition(":")
+    if scheme != "tcp" or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{endpoint!r} is no endpoint")
     return socket.AF_INET, (host, int(port))
 
 
