@@ -7,7 +7,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format prod prod-status prod-stop clean
+.PHONY: help demo run test format bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ $(VENV)/.run: $(VENV)/.python
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing the test tools into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,third-party]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,third-party,bench]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run
@@ -49,6 +49,24 @@ test: $(VENV)/.test ## everything CI runs: format, lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 12 minutes
+	@$(BIN)/python -m bench $(BENCH_ARGUMENTS)
+
+bench-quick: $(VENV)/.bench .venv-cryptofeed/.ok ## the same shape in a minute and a half; says less
+	@$(BIN)/python -m bench --quick $(BENCH_ARGUMENTS)
+
+bench-micro: $(VENV)/.bench ## nanoseconds of decode, pack, merge, unpack and the client's loop
+	@$(BIN)/python -m pytest bench/micro --benchmark-only $(BENCH_ARGUMENTS)
+
+# The two files are goals to make, and nothing to be done.
+ifeq (bench-compare,$(firstword $(MAKECMDGOALS)))
+COMPARED := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+$(eval .PHONY: $(COMPARED))
+$(eval $(COMPARED):;@:)
+endif
+bench-compare: $(VENV)/.bench ## two reports: make bench-compare bench-results/A.json bench-results/B.json
+	@$(BIN)/python -m bench.compare $(COMPARED)
 
 format: $(VENV)/.test ## format the code and sort its imports
 	$(BIN)/ruff check --fix --quiet .

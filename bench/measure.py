@@ -107,7 +107,10 @@ def _sample(
     }
     position = number - sent["first"]
     problems = list(_problems(contender, number, position, columns, sent, natives))
-    due_ns = sent["start_unix_ns"] + position // load.burst * load.burst / load.rate * 1e9
+    # Rounded before it is added: a float counts today's nanoseconds in steps of 256.
+    due_ns = sent["start_unix_ns"] + np.rint(position // load.burst * load.burst / load.rate * 1e9).astype(
+        np.int64
+    )
     now_ns = columns["now_ns"]
     stages: dict[str, np.ndarray[Any, Any]] = {}
     if len(columns.get("recv_ns", ())) == len(number) > 0:

@@ -168,6 +168,7 @@ class Session:
         self._answers: list[Control] = []
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
         self._asked_again: dict[str, int] = {}  # topic → how often
+        self._is_all_heard = False
 
     # --- what the caller reports
 
@@ -425,7 +426,10 @@ class Session:
 
     def unheard_topics(self) -> list[str]:
         """Return the channels that are wanted, not rejected, and have not spoken on this connection."""
-        unheard = (topic for native in self.natives for topic in self._exchange.unheard(native))
+        if self._is_all_heard:  # who has spoken has: no need to look at thousands again each second
+            return []
+        unheard = [topic for native in self.natives for topic in self._exchange.unheard(native)]
+        self._is_all_heard = not unheard
         return [topic for topic in unheard if topic not in self.rejected]
 
     def is_asked_again(self, topic: str) -> bool:

@@ -59,6 +59,8 @@ class Publisher:
         )
         self._states = states
         self._batch: list[bytes] = []
+        self._call_soon = loop.call_soon
+        self._is_flush_due = False
         self._pack = wire.pack_ticker
         self._exchange = exchange
         self.session = int(time.time())  # for direct subscribers: numbers start anew
@@ -71,9 +73,19 @@ class Publisher:
         state.sequence += 1
         self._batch.append(self._pack(state))
 
+    def flush_soon(self) -> None:
+        """Send the message when all sockets that have something to read were read.
+
+        With many connections each has a record or two to give at a time: so they share a message.
+        """
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self.flush)
+
     def flush(self) -> None:
         """Send the message, if there is one; a merger that is away or full costs records, never time."""
         # hot: `make bench-micro`, feed
+        self._is_flush_due = False
         batch = self._batch
         if not batch:
             return
@@ -286,13 +298,16 @@ class Feed:
         self._exchange.add(natives, wire.SIMULATED if self._settings.simulated else 0)
         for state in self._exchange.states.values():
             state.session = self._publisher.session
-        for run in self._exchange.connections(natives):
-            connection = self._connection(len(self._connections), run)
+        runs = self._exchange.connections(natives)
+        is_alone = len(runs) + len(self._connections) == 1
+        flush = self._publisher.flush if is_alone else self._publisher.flush_soon
+        for run in runs:
+            connection = self._connection(len(self._connections), run, flush)
             self._connections.append(connection)
             self._tasks.add(asyncio.create_task(connection.run()))
         self._status.starting = ""
 
-    def _connection(self, index: int, natives: Sequence[str]) -> Connection:
+    def _connection(self, index: int, natives: Sequence[str], flush: Callable[[], None]) -> Connection:
         session = Session(
             self._exchange,
             natives,
@@ -303,7 +318,7 @@ class Feed:
         )
         ws_url = self._settings.ws_url or self._exchange.ws_url
         label = f"{self._name}.{index}"
-        return Connection(label, session, self._exchange, self._http, ws_url, self._publisher.flush)
+        return Connection(label, session, self._exchange, self._http, ws_url, flush)
 
     async def _run_connections(self) -> int:
         """Return the exit status once stopped, or given up."""

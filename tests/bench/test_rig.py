@@ -1,0 +1,51 @@
+"""The bench's own machinery, end to end and small: real processes, every message accounted for."""
+
+import pytest
+
+pytest.importorskip("numpy")
+pytest.importorskip("wsproto")
+
+from bench import contenders, measure
+from bench.rig import BenchError, Load, Program, Rig, python
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "contender",
+    [contenders.FLOOR, contenders.OURS, contenders.LIBZMQ, contenders.BATCHES, contenders.DIRECT],
+    ids=lambda contender: contender.name,
+)
+def test_every_message_of_a_small_load_comes_through(contender):
+    with Rig(contender.name, contender.programs) as rig:
+        for load in (Load(500.0, 0.4), Load(2000.0, 0.2, burst=50)):
+            outcome = rig.run(load)
+            run = measure.run_of(contender, [outcome], symbols=10, subscribers=1, feeds=1)
+            losses = [problem for problem in run.problems if "generator" not in problem]
+            assert losses == []
+            assert run.count == load.count
+            assert min(cost.cpu_us for cost in run.cost.values()) > 0
+
+
+@pytest.mark.e2e
+def test_three_exchanges_and_two_subscribers_at_once():
+    programs = contenders.subscribed("ticks", 2)
+    with Rig("ours", programs, exchanges=("binance", "kucoin", "bybit"), symbols=4) as rig:
+        outcome = rig.run(Load(500.0, 0.4))
+        run = measure.run_of(contenders.OURS, [outcome], symbols=4, subscribers=2, feeds=3)
+        assert [problem for problem in run.problems if "generator" not in problem] == []
+        assert run.count == 3 * 200
+        assert [len(received.columns["now_ns"]) for received in outcome.received] == [600, 600]
+
+
+@pytest.mark.e2e
+def test_a_program_that_fails_is_named_with_what_it_said():
+    def programs(place):
+        return [
+            Program("feed", python("bench.paths.floor_feed", "ws://127.0.0.1:1", place.ipc("in"), "BTCUSDT"))
+        ]
+
+    with (
+        pytest.raises(BenchError, match=r"(?is)0-feed does not work \(exit status 1\):.*refused"),
+        Rig("x", programs),
+    ):
+        pass
