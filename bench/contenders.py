@@ -162,7 +162,7 @@ DIRECT = Contender(
     "feedhandler-direct",
     "feedhandler, feed's own endpoint",
     "feed → Subscriber (the merger runs beside)",
-    subscribed("direct-binance"),
+    subscribed("binance"),
     is_ours=True,
 )
 

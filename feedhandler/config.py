@@ -153,7 +153,7 @@ def parse(text: str, path: str) -> Config:
     )
     for name, table in document.get("exchanges", {}).items():
         if "direct" not in table:
-            direct = (f"ipc://{run_dir}/direct-{name}.ipc",)
+            direct = (f"ipc://{run_dir}/{name}.ipc",)
             exchanges[name] = msgspec.structs.replace(exchanges[name], direct=direct)
     for name in document.get("merger", ()):
         merger = msgspec.structs.replace(merger, **{name: getattr(tables["merger"], name)})

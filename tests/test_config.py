@@ -6,6 +6,7 @@ import pytest
 
 from feedhandler import config
 from feedhandler.errors import ConfigError
+from feedhandler.process.runtime import use_cpus
 
 ROOT = Path(__file__).parent.parent
 OK = "[exchanges.binance]\n"
@@ -23,6 +24,21 @@ WRONG = [
     (OK + '[merger]\nfeeds = "ipc://*"\n', "is no ZeroMQ endpoint"),
     (OK + 'symbols = ["B\\u0001/USDT"]\n', "is not BASE/QUOTE"),
     (SIMULATED + 'ws_url = "wss://127.0.0.1:1"\nrest_url = "http://127.0.0.1:1"\n[sim]\n', "has no TLS"),
+    (OK + "cpus = [-1]\n", "exchanges.binance.cpus: Expected int >= 0"),
+    (OK + 'cpus = "1"\n', "exchanges.binance.cpus: Expected list, got str"),
+    (OK + '[merger]\ncpus = ["1"]\n', "merger.cpus: Expected int, got str"),
+    (
+        OK + 'direct = ["ipc://run/ticks.ipc"]\n',
+        "exchanges.binance.direct: ipc://run/ticks.ipc is used twice",
+    ),
+    (
+        OK + 'direct = ["tcp://0.0.0.0:5000"]\n',
+        "exchanges.binance.direct: 'tcp://0.0.0.0:5000' is not on loopback",
+    ),
+    (
+        OK + '[merger]\nbatches = ["tcp://127.0.0.1"]\n',
+        "merger.batches: 'tcp://127.0.0.1' is no ZeroMQ endpoint",
+    ),
     ("x = [\n", "not valid TOML"),
     ("[exchange.binance]\n", 'exchange: unknown key; did you mean "exchanges"?'),
     ("[exchanges.binanse]\n", 'exchanges.binanse: unknown exchange; did you mean "binance"?'),
@@ -135,3 +151,16 @@ def test_every_key_is_documented():
             assert f"`{name}`" in text or (
                 kind is config.Config and name in ("path", "exchanges", *config.TABLES)
             ), name
+
+
+def test_the_further_endpoints_are_in_the_run_directory_and_can_be_switched_off():
+    settings = config.parse('run_dir = "there"\n' + OK, "x.toml")
+    assert settings.exchange("binance").direct == ("ipc://there/binance.ipc",)
+    assert settings.merger.batches == ("ipc://there/batches.ipc",)
+    settings = config.parse(OK + "direct = []\n[merger]\nbatches = []\n", "x.toml")
+    assert (settings.exchange("binance").direct, settings.merger.batches) == ((), ())
+
+
+def test_processors_that_are_not_there_are_refused_with_those_that_are():
+    with pytest.raises(ConfigError, match=r"x.toml: merger.cpus: \[1023\] are not there; .* lets us use \d"):
+        use_cpus((1023,), "x.toml: merger.cpus")

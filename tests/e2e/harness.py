@@ -77,15 +77,20 @@ class Reader:
         self._socket.connect(endpoint)
         self.newest = {}
         self.holes = []
+        self.largest = 0  # records in one message
 
     def read(self, seconds=0.0):
         """Return the records of so many seconds, or what is queued."""
         records = []
         deadline = time.monotonic() + seconds
         while self._socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
-            record = Record(self._socket.recv())
-            self._follow(record)
-            records.append(record)
+            message = self._socket.recv()
+            is_batch = message[41] == 1
+            self.largest = max(self.largest, len(message) // TICKER.size if is_batch else 0)
+            for start in range(0, len(message), TICKER.size) if is_batch else [0]:
+                record = Record(message[start : start + TICKER.size] if is_batch else message)
+                self._follow(record)
+                records.append(record)
             if seconds and time.monotonic() >= deadline:
                 break
         return records
@@ -178,8 +183,8 @@ class Stack:
     def log(self, name):
         return (self.directory / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
-    def reader(self, *prefixes):
-        reader = Reader(self.endpoint, *prefixes)
+    def reader(self, *prefixes, endpoint=None):
+        reader = Reader(endpoint or self.endpoint, *prefixes)
         self._readers.append(reader)
         return reader
 

@@ -205,3 +205,52 @@ def test_under_load_every_subscriber_that_joins_gets_the_last_value_before_newer
         if number % 2:
             joined.close()
     assert steady.holes == []
+
+
+def test_the_batch_endpoint_has_the_same_records_several_in_a_message(stack):
+    s = stack(exchanges=("binance",), rate=5000)
+    s.start()
+    s.wait_live()
+    single, batched = (
+        s.reader(b"ticker."),
+        s.reader(b"ticker.", endpoint=f"ipc://{s.directory}/run/batches.ipc"),
+    )
+    narrow = s.reader(b"ticker.binance.BTC", endpoint=f"ipc://{s.directory}/run/batches.ipc")
+    single.read(0.5)
+    batched.read(2.0)
+    single.read(2.0)
+    assert batched.holes == single.holes == []
+    assert batched.largest > 1
+    assert single.largest == 1
+    assert set(batched.newest) == {f"ticker.binance.{m}" for m in MAJORS}
+    assert narrow.read(0.5) == [], "less than an exchange is refused"
+    assert "narrower than an exchange" in s.log("merger")
+
+
+def test_a_subscriber_at_the_feeds_own_endpoint_needs_no_merger(stack):
+    s = stack(exchanges=("binance",), rate=1000)
+    s.start("sim", "binance")
+    direct = s.reader(b"", endpoint=f"ipc://{s.directory}/run/binance.ipc")
+    native = {f"ticker.binance.{m.replace('/', '')}" for m in MAJORS}
+    seen = set()
+
+    def all_live(record):
+        if record.is_fresh and record.kind == 1:
+            seen.add(record.topic)
+        return seen == native
+
+    direct.read_until(all_live, "all majors")
+    late = s.reader(b"ticker.binance.BTCUSDT\0", endpoint=f"ipc://{s.directory}/run/binance.ipc")
+    first = wait_until(lambda: late.read(0.2), "a snapshot")[0]
+    assert first.flags & SNAPSHOT
+    assert first.recv_ns > 0
+    records = direct.read(1.5)
+    fresh = [record for record in records if record.kind == 1]
+    assert all(0 < record.recv_ns <= record.publish_ns for record in fresh)
+    assert {record.topic for record in records} - native == {"heartbeat.binance"}
+    session = fresh[-1].session
+    s.kill("binance")
+    s.start("binance")
+    again = direct.read_until(lambda record: record.session != session, "a new session")
+    assert again.flags & SNAPSHOT or again.sequence == 1
+    assert direct.holes == late.holes == []
