@@ -64,7 +64,7 @@ class Publisher:
         self._pack = wire.pack_ticker
         self._exchange = exchange
         self.session = int(time.time())  # for direct subscribers: numbers start anew
-        self._documents = 0
+        self._documents: dict[int, int] = {}  # how many of each kind
         self.records = 0
 
     def emit(self, state: State) -> None:
@@ -130,13 +130,13 @@ class Publisher:
     def send_document(self, kind: int, body: bytes) -> None:
         """Send a JSON document; what was batched before goes first. Heartbeats go to everybody."""
         self.flush()
-        self._documents += 1
+        self._documents[kind] = sequence = self._documents.get(kind, 0) + 1
         now = time.time_ns()
         document = wire.Document(
             wire.topic(kind, self._exchange),
             kind=kind,
             session=self.session,
-            sequence=self._documents,
+            sequence=sequence,
             recv_ns=now,
             publish_ns=now,
             body=body,
