@@ -1,6 +1,7 @@
 # Everything a user or CI runs. Each target creates .venv and installs into it what it needs.
 
-PYTHON ?= python3
+# Left empty: what ./python.sh finds.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= conf/live.toml
@@ -12,10 +13,11 @@ SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(VENV)/.python: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { echo "feedhandler needs Python 3.11 or newer, and '$(PYTHON)' is not one ($$($(PYTHON) --version 2>&1 | head -1)). Try: make PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/.python: pyproject.toml python.sh
+	@python='$(PYTHON)'; python=$${python:-$$(./python.sh)}; \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "feedhandler needs Python 3.11 or newer, and '$$python' is not one ($$($$python --version 2>&1 | head -1)). Try: make PYTHON=python3.12"; exit 1; }; \
+	  test -x $(BIN)/python || $$python -m venv $(VENV)
 	@touch $@
 
 # Stamps, so that nothing is installed twice.

@@ -193,7 +193,7 @@ class Session:
 
     def on_frame(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> bool:
         """Take one message, on loan until this returns; True asks for `advance` now."""
-        # hot: bench/load.py
+        # hot: `make bench-micro`, session
         self.frames += 1
         try:
             result = self._decode(payload, recv_ns)

@@ -68,7 +68,8 @@ def stream(request):
             time.sleep(ARRIVAL_S)
 
         with Subscriber(f"ipc://{directory}/ticks.ipc", ["ticker."]) as subscriber:
-            publisher.recv()  # the subscription
+            while not publisher.poll(0):  # until its subscription has come
+                subscriber.receive(0.01)
             yield Stream(subscriber, publish, request.param)
         context.destroy(linger=0)
 

@@ -1,20 +1,19 @@
 """The merger's step: a feed's message to the messages for subscribers.
 
-    message of 1, 10 or 40 records ──▶ Merger.on_message ──▶ emit | emit_batch
+    message of 1, 10 or 40 records ──▶ Merger.on_message ──▶ outlet for each record | for batches
 
-Timed: on_message with the real clock. `emit` and `emit_batch` are a deque that keeps the newest message; one
+Timed: on_message with the real clock. The outlets keep the newest message; one
 of them is wanted at a time: each record in a message of its own, or those that came together in one. 5,000
 symbols come in random order, so that a record's route is rarely in the processor's cache. Not timed: sockets,
 and `on_tick`, which runs between the rounds.
 """
 
-import collections
 import itertools
 import random
 import time
 
 import pytest
-from material import RECORDS, records_in, running_merger, ticker
+from material import RECORDS, Outlet, records_in, running_merger, ticker
 
 from feedhandler import wire
 from feedhandler.merge import TICK_NS
@@ -26,8 +25,9 @@ from feedhandler.merge import TICK_NS
 def bench_merge(measure, symbols, per_message, is_batched):
     check(per_message, is_batched)
 
-    newest: collections.deque[bytes | bytearray] = collections.deque(maxlen=1)
-    merger = running_merger(symbols, newest.append, newest.append, time.time_ns, is_batched=is_batched)
+    outlet = Outlet(is_wanted=True)
+    outlets = [Outlet(is_wanted=False), outlet] if is_batched else [outlet, Outlet(is_wanted=False)]
+    merger = running_merger(symbols, *outlets, time.time_ns)
     on_message = merger.on_message
     rounds = itertools.cycle(message_runs(symbols, per_message))
     now_mono_ns = 0
@@ -46,7 +46,7 @@ def bench_merge(measure, symbols, per_message, is_batched):
     measure(
         f"merge: Merger.on_message, {way}", f"{symbols:5,} symbols, {per_message:2} a message", call, prepare
     )
-    assert records_in(newest[0])[-1].kind == wire.TICKER
+    assert records_in(outlet.newest)[-1].kind == wire.TICKER
 
 
 def message_runs(symbols, per_message):
@@ -61,9 +61,9 @@ def message_runs(symbols, per_message):
 
 def check(per_message, is_batched):
     """What comes out is what came in, under the canonical topic, numbered and stamped."""
-    sent = []
-    merger = running_merger(50, sent.append, sent.append, lambda: 77, is_batched=is_batched)
-    sent.clear()
+    each, batches = Outlet(is_wanted=not is_batched), Outlet(is_wanted=is_batched)
+    merger = running_merger(50, each, batches, lambda: 77)
+    sent = (batches if is_batched else each).sent = []
     merger.on_message(b"".join(wire.pack_ticker(ticker(number)) for number in range(per_message)))
     assert len(sent) == (1 if is_batched else per_message)
     stamps = {"session": 100, "sequence": 2, "publish_ns": 77}  # the second of each: the first made it known

@@ -2,8 +2,8 @@
 
     python -m pytest bench/micro --benchmark-only
 
-One function at a time, in this process, without sockets where it can be; `bench/load.py` and the paths of
-`bench/` say what the whole costs. Each timed call moves RECORDS records and the tables show nanoseconds per
+One function at a time, in this process, without sockets where it can be; `python -m bench` and its paths
+say what the whole costs. Each timed call moves RECORDS records and the tables show nanoseconds per
 record: the loop that feeds the function is in them, 8 ns; pytest-benchmark's own call is not. Compare `min`,
 which repeats within some 5 %. A neighbour on the same core can lift a whole row by half, so run it twice.
 

@@ -3,22 +3,24 @@
 The one place to adapt when a constructor changes. Nothing here is timed.
 """
 
+import asyncio
+import collections
 import importlib
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-from feedhandler.transport.fanout import Fanout
 from table import RECV_NS, load
 
-from feedhandler import wire
+from feedhandler import config, wire
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Exchange, State
 from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.merge import Merger
 from feedhandler.process.feed import Publisher
 from feedhandler.session import ConnectBudget, Policy, Session
+from feedhandler.transport import zmtp
 
 RECORDS: Final = 1000  # moved by every timed call, so that the tables can show nanoseconds a record
 
@@ -76,9 +78,30 @@ def running_session(name: str, natives: Sequence[str], emit: Callable[[State], N
     )
 
 
-def publisher_to(hop: Any, direct: Any, exchange: str) -> Publisher:
-    """Return a feed's publisher with these sockets, or what stands in for them."""
-    return Publisher(hop, Fanout(direct), exchange)
+class Hop:
+    """A feed's publisher, and the inlet of a merger at the other end of a real socket."""
+
+    def __init__(self, directory: str, exchange: str) -> None:
+        self.received: list[bytes] = []
+        self._loop = asyncio.new_event_loop()
+        settings = config.parse(f'run_dir = "{directory}"\n[exchanges.{exchange}]\n', "micro.toml")
+        self._inlet = zmtp.Inlet(self._loop, settings.merger.feeds, self._keep, key="merger.feeds")
+        self.publisher = Publisher(self._loop, settings, exchange, tuple)
+        while not self.publisher.has_new_subscriber():
+            self.drain()
+
+    def _keep(self, message: memoryview) -> None:
+        self.received.append(bytes(message))
+
+    def drain(self) -> None:
+        """Let the inlet read what was sent."""
+        for _ in range(4):
+            self._loop.run_until_complete(asyncio.sleep(0.0005))
+
+    def close(self) -> None:
+        self.publisher.close()
+        self._inlet.close()
+        self._loop.close()
 
 
 def ticker(number: int, **fields: Any) -> wire.Ticker:
@@ -93,21 +116,28 @@ def ticker(number: int, **fields: Any) -> wire.Ticker:
     )  # fmt: skip
 
 
-def running_merger(
-    symbols: int,
-    emit: Callable[[bytes | bytearray], None],
-    emit_batch: Callable[[bytes | bytearray], None],
-    clock: Callable[[], int],
-    *,
-    is_batched: bool,
-) -> Merger:
-    """Return a merger that knows the symbols, and whose subscribers want one record a message, or batches."""
-    merger = Merger(["binance"], emit, emit_batch, clock, session=100, pid=1, now_mono_ns=0)
+class Outlet:
+    """Stands in for the merger's outlets: keeps what was sent, the newest alone unless asked for all."""
+
+    def __init__(self, *, is_wanted: bool) -> None:
+        self.is_wanted = is_wanted
+        self.sent: Any = collections.deque(maxlen=1)
+
+    @property
+    def newest(self) -> bytes | bytearray:
+        return self.sent[-1]  # type: ignore[no-any-return]
+
+    def send(self, topic: bytes, message: bytes | bytearray) -> None:
+        self.sent.append(bytes(message))
+
+
+def running_merger(symbols: int, each: Outlet, batches: Outlet, clock: Callable[[], int]) -> Merger:
+    """Return a merger that knows the symbols, and has had a record of each."""
+    merger = Merger(["binance"], each, batches, clock, session=100, pid=1, now_mono_ns=0)
     rows = [Instrument(f"C{number:04}USDT", f"C{number:04}", "USDT") for number in range(symbols)]
     body = msgspec.json.encode(instrument_list("binance", 1, rows))
     topic = wire.topic(wire.INSTRUMENTS, "binance")
     merger.on_message(wire.pack_document(wire.Document(topic, kind=wire.INSTRUMENTS, body=body)))
-    merger.is_each_wanted, merger.is_batch_wanted = not is_batched, is_batched
     for number in range(symbols):
         merger.on_message(wire.pack_ticker(ticker(number)))
     return merger

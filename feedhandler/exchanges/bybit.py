@@ -154,7 +154,7 @@ class Bybit(Exchange):
         return msgspec.json.encode(_Command(command_id, "ping"))
 
     def decode(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> State | Control | None:
-        # hot: bench/load.py
+        # hot: `make bench-micro`, decode
         try:
             frame = self._decode(payload)
         except UNDECODABLE as exc:

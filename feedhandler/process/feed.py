@@ -47,8 +47,13 @@ log = logging.getLogger(__name__)
 class Publisher:
     """The feed's two ends: the hop to the merger, one message per socket read, and its direct subscribers."""
 
-    def __init__(self, config: Config, exchange: str, states: Callable[[], Iterable[State]]) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        exchange: str,
+        states: Callable[[], Iterable[State]],
+    ) -> None:
         self._uplink = zmtp.Uplink(loop, config.merger.feeds, queue_size_max=MERGER_QUEUE_SIZE_MAX)
         self._direct = zmtp.Outlet(
             loop,
@@ -166,7 +171,8 @@ class Feed:
         self._run_dir = config.run_dir
         self._http = http
         self._exchange = EXCHANGES[name]()
-        self._publisher = Publisher(config, name, self._exchange.states.values)
+        loop = asyncio.get_running_loop()
+        self._publisher = Publisher(loop, config, name, self._exchange.states.values)
         self._rng = random.Random()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None

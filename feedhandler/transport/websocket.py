@@ -52,7 +52,7 @@ class Socket(picows.WSListener):
         self._connection.on_disconnected(self, _close_reason(transport))
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        # hot: bench/load.py. With picows answering pings itself, a ping at the end of a read would hide
+        # hot: `make bench`. With picows answering pings itself, a ping at the end of a read would hide
         # `last_in_buffer` from us, and the read's records would wait for the next one.
         recv_ns = time.time_ns()
         kind = frame.msg_type
