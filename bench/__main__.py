@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from bench import host, page, plan, terminal
+from bench.contenders import cryptofeed_version
 from bench.report import PathInfo, Report, save
 from bench.rig import BenchError
 from bench.targets import judge
@@ -54,7 +55,7 @@ def measure(arguments: argparse.Namespace) -> int:
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         mode="quick" if arguments.quick else "full",
         seconds=0.0,
-        host=host.description(),
+        host={**host.description(), "cryptofeed": cryptofeed_version() or "not installed"},
         settings=plan.described(chosen),
         paths={
             c.name: PathInfo(c.title, c.path, c.is_ours, skipped.get(c.name, ""), c.note)

@@ -123,8 +123,14 @@ def _cryptofeed_python(module: str, *arguments: str) -> list[str]:
     return ["env", f"PYTHONPATH={ROOT}", f"{CRYPTOFEED_VENV}/bin/python", "-m", module, *arguments]
 
 
+def cryptofeed_version() -> str:
+    """Return what was installed: versions, and how its Python is linked; "" if nothing was."""
+    stamp = CRYPTOFEED_VENV / ".ok"
+    return stamp.read_text(encoding="utf-8").strip() if stamp.exists() else ""
+
+
 def _without_cryptofeed() -> str:
-    if (CRYPTOFEED_VENV / ".ok").exists():
+    if cryptofeed_version():
         return ""
     return "cryptofeed is not installed: make .venv-cryptofeed/.ok (CRYPTOFEED_PYTHON names another Python)"
 

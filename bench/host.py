@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 PACKAGES: Final = (
-    "feedhandler", "picows", "msgspec", "pyzmq", "uvloop", "cryptofeed", "ccxt", "websockets", "numpy"
+    "feedhandler", "picows", "msgspec", "pyzmq", "uvloop", "ccxt", "websockets", "numpy"
 )  # fmt: skip
 
 
@@ -43,6 +43,11 @@ def usage(pid: int) -> Usage:
     return Usage(cpu_ns / 1e9, switches, pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20))
 
 
+def build() -> str:
+    """Return how this interpreter is linked: one in a shared library is slower whenever it was asleep."""
+    return "a shared library" if "libpython" in Path("/proc/self/maps").read_text() else "in one piece"
+
+
 def description() -> dict[str, str]:
     """Return host and versions, for the head of a report."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -51,7 +56,7 @@ def description() -> dict[str, str]:
         "processor": model,
         "cores": str(len(os.sched_getaffinity(0))),
         "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, {build()}",
     }
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -17,6 +17,15 @@ is_usable() {
 sys.exit(sys.version_info < (3, 13) or bool(sysconfig.get_config_var("Py_GIL_DISABLED")))' >/dev/null 2>&1
 }
 
+describe() {
+    "$1" - <<'PY'
+import platform
+from importlib.metadata import version
+build = "a shared library" if "libpython" in open("/proc/self/maps").read() else "in one piece"
+print(f"{version('cryptofeed')} on Python {platform.python_version()}, {build}")
+PY
+}
+
 # uvloop: from 0.22 on there is no event loop until one is made, and cryptofeed 2.4 makes none.
 set -- 'cryptofeed[zmq]>=2.4.1,<3' 'uvloop<0.22'
 python=$fallback
@@ -32,11 +41,9 @@ done
 echo "installing $1 into $directory, with $("$python" --version 2>&1) ..."
 rm -rf "$directory"
 if "$python" -m venv "$directory" &&
-    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check "$@" numpy; then
-    "$directory/bin/python" -c 'import platform
-from importlib.metadata import version
-print("cryptofeed", version("cryptofeed") + ", Python", platform.python_version())' >"$directory/.ok.new" &&
-        mv "$directory/.ok.new" "$directory/.ok" && exit 0
+    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check "$@" numpy &&
+    describe "$directory/bin/python" >"$directory/.ok.new"; then
+    mv "$directory/.ok.new" "$directory/.ok" && exit 0
 fi
 rm -rf "$directory"
 echo "NOTICE: cryptofeed was not installed, so the bench goes without it; the reason is above." \
