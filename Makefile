@@ -20,8 +20,8 @@ $(VENV)/.python: pyproject.toml python.sh
 	  test -x $(BIN)/python || $$python -m venv $(VENV)
 	@touch $@
 
-# Stamps, so that nothing is installed twice.
-$(VENV)/.run: $(VENV)/.python
+# Stamps, so that nothing is installed twice. With a C compiler the tick path is compiled; without one it is Python.
+$(VENV)/.run: $(VENV)/.python setup.py feedhandler/transport/_zmtp.pyx
 	@echo "installing feedhandler into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@

@@ -251,7 +251,7 @@ def _ceiling(
     return best, limit, runs
 
 
-CEILING_RATES: Final = (1_000.0, 250_000.0)
+CEILING_RATES: Final = (1_000.0, 500_000.0)
 
 
 def _why_not(contender: Contender, outcome: Outcome, run: Run) -> str:

@@ -17,7 +17,7 @@ from feedhandler.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_GAVE_UP, EXIT_OK, 
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.process import runtime
 from feedhandler.status import ExchangeStatus, Heartbeat
-from feedhandler.transport import ports
+from feedhandler.transport import ports, tick
 
 STATUS_TIMEOUT_S: Final = 3.0
 EPILOG: Final = f"""\
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"feedhandler {__version__}")
+    parser.add_argument("--version", action="version", version=f"feedhandler {__version__} ({tick.NAME})")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = _command(commands, "run", _run, "everything, under supervisord, in the foreground; Ctrl-C stops it")

@@ -13,23 +13,12 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
-import msgspec
-
 from feedhandler import wire
-from feedhandler.errors import DecodeError
-from feedhandler.transport import zmtp
+from feedhandler.follow import Loss
+from feedhandler.transport import tick, zmtp
 
 DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:5555"
 RECONNECT_S: Final = 0.1  # how often a publisher that is away is looked for: on loopback, nobody minds
-
-
-class Loss(msgspec.Struct):
-    """What a subscriber knows of one topic's sequence."""
-
-    session: int
-    sequence: int  # newest seen
-    lost: int = 0  # records missing in holes
-    gaps: int = 0  # holes
 
 
 class Subscriber:
@@ -37,18 +26,16 @@ class Subscriber:
 
     A prefix that ends with NUL is an exact topic: `"ticker.binance.BTC/USDT\\0"`. Reconnects by itself.
     Records that were seen before (a replay for another subscriber) are not returned again.
-    `undecodable` counts messages that this version cannot read.
     """
 
     def __init__(self, endpoint: str = DEFAULT_ENDPOINT, topics: Sequence[str] = ("",)) -> None:
         """Raises ValueError if endpoint is neither `tcp://HOST:PORT` nor `ipc://PATH`."""
         zmtp.address_of(endpoint)
-        self._loop = zmtp.Loop()
+        self._loop = tick.Loop()
         prefixes = [topic.encode() for topic in topics]
-        self._downlink = zmtp.Downlink(self._loop, endpoint, prefixes, self._on_message)
         self._records: collections.deque[wire.Ticker | wire.Document] = collections.deque()  # of one read
-        self.losses: dict[bytes, Loss] = {}
-        self.undecodable = 0
+        self._follower = tick.Follower(self._records.append)
+        self._downlink = tick.Downlink(self._loop, endpoint, prefixes, self._follower)
 
     def __enter__(self) -> "Subscriber":
         return self
@@ -62,6 +49,16 @@ class Subscriber:
         """Close the socket; what is queued is dropped."""
         self._downlink.close()
         self._loop.close()
+
+    @property
+    def losses(self) -> dict[bytes, Loss]:
+        """What is known of each topic's sequence."""
+        return self._follower.losses
+
+    @property
+    def undecodable(self) -> int:
+        """How many messages this version could not read."""
+        return self._follower.undecodable
 
     @property
     def lost(self) -> int:
@@ -91,34 +88,3 @@ class Subscriber:
         """Take what comes within a while; connect first, if the publisher was away."""
         self._downlink.poll()
         self._loop.run_once(timeout_s)
-
-    def _on_message(self, message: memoryview) -> None:
-        """Take a message, which at a batch endpoint may hold several records."""
-        # hot: `make bench-micro`, client
-        if wire.is_batch(message):
-            for start in range(0, len(message), wire.TICKER_SIZE):
-                self._take(message[start : start + wire.TICKER_SIZE])
-        else:
-            self._take(message)
-
-    def _take(self, message: memoryview) -> None:
-        """Keep the record, unless it is no news: undecodable, or seen before."""
-        try:
-            record = wire.unpack(message)
-        except DecodeError:
-            self.undecodable += 1
-            return
-        loss = self.losses.get(record.topic)
-        if loss is None or loss.session != record.session:
-            # The first of its topic, or of a new merger: what came before it is unknown, not lost.
-            lost, gaps = (loss.lost, loss.gaps) if loss else (0, 0)
-            self.losses[record.topic] = Loss(record.session, record.sequence, lost, gaps)
-        else:
-            missing = record.sequence - loss.sequence - 1
-            if missing:
-                if missing < 0:
-                    return
-                loss.lost += missing
-                loss.gaps += 1
-            loss.sequence = record.sequence
-        self._records.append(record)

@@ -2,6 +2,9 @@
 
 Pure: messages from feeds and times come in, messages to subscribers go out through outlets; the shell owns
 sockets and clock. Records of one topic leave in the order in which they came. It knows no exchange.
+
+`Step`, with `Route` and `Traffic`, is what happens to each record; it has a compiled twin beside the sockets,
+which the shell may pass in. Everything else is `Merger`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,14 +46,27 @@ class Latency(NamedTuple):
     on_hop_ns: int  # from there to our publishing it
 
 
+class Traffic:
+    """What came from one feed."""
+
+    __slots__ = ("is_heard", "latencies", "messages", "records", "sample_mask")
+
+    def __init__(self) -> None:
+        self.is_heard = False  # anything at all, since the last look
+        self.records = 0
+        self.messages = 0  # that brought records
+        self.sample_mask = 0  # the first record of a message is a sample if its number has none of these bits
+        self.latencies: list[tuple[int, int]] = []  # as in `Latency`
+
+
 class Route:
-    """One topic: where its records come from, and its newest record as it was published."""
+    """One topic: whose records it has, and its newest record as it was published."""
 
-    __slots__ = ("feed", "record", "sequence", "topic")
+    __slots__ = ("record", "sequence", "topic", "traffic")
 
-    def __init__(self, topic: bytes, feed: "FeedView") -> None:
+    def __init__(self, topic: bytes, traffic: Traffic) -> None:
         self.topic = topic
-        self.feed = feed
+        self.traffic = traffic
         self.sequence = 0
         self.record = bytearray(wire.pack_ticker(wire.Ticker(topic)))
 
@@ -58,25 +74,22 @@ class Route:
 class FeedView:
     """One exchange as the merger sees it."""
 
-    def __init__(self, exchange: str, now_ns: int, now_mono_ns: int) -> None:
+    def __init__(self, exchange: str, traffic: Traffic, now_ns: int, now_mono_ns: int) -> None:
         self.exchange = exchange
+        self.traffic = traffic
         self.routes: dict[bytes, Route] = {}  # by the native topic, padded
         self.table: InstrumentTable | None = None
         self.instruments_body = b""
         self.status: FeedStatus | None = None
-        self.is_heard = False
         self.heard_mono_ns = now_mono_ns
         self.is_down = True  # until it is heard
         self.reason = f"no feed process for {exchange} has been heard"
         self.state = "absent"
         self.since_ns = now_ns
-        self.records = self.records_seen = 0
+        self.records_seen = self.messages_seen = 0
         self.rate = 0.0
         self.hop_base = self.hop_lost = self.resync = self.pid = 0
         self.unmapped = self.malformed = 0
-        self.messages = self.messages_seen = 0  # that brought records
-        self.sample_mask = 0  # the first record of a message is a sample if its number has none of these bits
-        self.latencies: list[Latency] = []
         self.flagged: dict[Route, int] = {}  # records that we flagged DOWN for its silence → their own flags
 
     def newest_recv_ns(self) -> int:
@@ -93,12 +106,82 @@ class Outlet(Protocol):
     def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
 
 
+class Step:
+    """The hot step: one message of a feed to messages for subscribers.
+
+    routes are by the native topic, padded; find_route makes one for a topic met for the first time, or returns
+    None. What is no run of ticker records goes to on_document.
+    """
+
+    make_route = Route
+    make_traffic = Traffic
+
+    def __init__(
+        self,
+        routes: dict[bytes, Route],
+        find_route: Callable[[bytes], Route | None],
+        on_document: Callable[[bytes | memoryview], None],
+        each: Outlet,
+        batches: Outlet,
+        clock: Callable[[], int],
+        session: int,
+    ) -> None:
+        self._routes = routes
+        self._find_route = find_route
+        self._on_document = on_document
+        self._each = each
+        self._batches = batches
+        self._clock = clock
+        self._session = session
+
+    def __call__(self, message: bytes | memoryview) -> None:
+        """Take one message of the feed hop: ticker records back to back, or one document."""
+        # hot: `make bench-micro`, merge. One unpack and one pack a record; the topic is in the record already.
+        size = len(message)
+        if not size or size % wire.TICKER_SIZE or message[wire.KIND_OFFSET] != wire.TICKER:
+            self._on_document(message)
+            return
+        routes, send, clock, session = self._routes, self._each.send, self._clock, self._session
+        is_each_wanted, is_batch_wanted = self._each.is_wanted, self._batches.is_wanted
+        pack_into, flags_offset = wire.AFTER_KIND.pack_into, wire.FLAGS_OFFSET
+        batch = bytearray()
+        count = publish_ns = 0
+        topic = b""
+        traffic = None
+        for native_topic, flags, times, body in wire.HOP_RECORD.iter_unpack(message):
+            route = routes.get(native_topic)
+            if route is None:
+                route = self._find_route(native_topic)
+                if route is None:
+                    continue
+            traffic, topic, record = route.traffic, route.topic, route.record
+            count += 1
+            route.sequence = sequence = route.sequence + 1
+            publish_ns = clock()
+            pack_into(record, flags_offset, flags & NO_REPLAY, session, sequence, times, publish_ns, body)
+            if is_each_wanted:
+                send(topic, record)
+            if is_batch_wanted:
+                batch += record
+        if traffic is None:
+            return
+        if batch:
+            self._batches.send(topic, batch)
+        traffic.is_heard = True
+        traffic.records += count  # of one process, and so of one exchange
+        traffic.messages += 1
+        if not traffic.messages & traffic.sample_mask and not message[wire.FLAGS_OFFSET] & NOT_FRESH:
+            recv_ns, sent_ns = wire.HOP_TIMES.unpack_from(message)
+            traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
+
+
 class Merger:
     """The merger's state.
 
     Two kinds of subscribers get the same records: `each` sends each record alone, `batches` those that came
     together in one message, back to back. Documents go to both. session is the Unix second at which this
-    merger started; clock returns Unix nanoseconds and is read once per record, just before it is sent.
+    merger started; clock returns Unix nanoseconds and is read once per record, just before it is sent. step is
+    `Step` or its compiled twin. `on_message` takes one message of the feed hop.
     """
 
     def __init__(
@@ -111,6 +194,7 @@ class Merger:
         session: int,
         pid: int,
         now_mono_ns: int,
+        step: type[Step] = Step,
     ) -> None:
         self._each = each
         self._batches = batches
@@ -118,7 +202,9 @@ class Merger:
         self._session = session
         self._pid = pid
         self._started_ns = clock()
-        self.feeds = {name: FeedView(name, self._started_ns, now_mono_ns) for name in exchanges}
+        self.feeds = {
+            name: FeedView(name, step.make_traffic(), self._started_ns, now_mono_ns) for name in exchanges
+        }
         self._routes: dict[bytes, Route] = {}  # of all feeds, by the native topic, padded
         self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, as published
@@ -126,68 +212,29 @@ class Merger:
         self._status_mono_ns = now_mono_ns - STATUS_EVERY_NS
         self._last_tick_mono_ns = now_mono_ns
         self.malformed = 0
+        self._make_route = step.make_route
+        self.on_message = step(
+            self._routes, self._find_route, self._on_document, each, batches, clock, session
+        )
 
     # --- from the feeds
 
-    def on_message(self, message: bytes | memoryview) -> None:
-        """Take one message of the feed hop: ticker records back to back, or one document."""
-        # hot: `make bench-micro`, merge. One unpack and one pack a record; the topic is in the record already.
-        size = len(message)
-        if size < wire.HEADER_SIZE or message[wire.KIND_OFFSET] != wire.TICKER:
-            self._on_document(message)
-            return
-        if size % wire.TICKER_SIZE:
-            self.malformed += 1
-            return
-        routes, send, clock, session = self._routes, self._each.send, self._clock, self._session
-        is_each_wanted, is_batch_wanted = self._each.is_wanted, self._batches.is_wanted
-        pack_into, flags_offset = wire.AFTER_KIND.pack_into, wire.FLAGS_OFFSET
-        batch = bytearray()
-        count = publish_ns = 0
-        topic = b""
-        feed = None
-        for native_topic, flags, times, body in wire.HOP_RECORD.iter_unpack(message):
-            route = routes.get(native_topic)
-            if route is None:
-                route = self._new_route(native_topic)
-                if route is None:
-                    continue
-            feed, topic, record = route.feed, route.topic, route.record
-            count += 1
-            route.sequence = sequence = route.sequence + 1
-            publish_ns = clock()
-            pack_into(record, flags_offset, flags & NO_REPLAY, session, sequence, times, publish_ns, body)
-            if is_each_wanted:
-                send(topic, record)
-            if is_batch_wanted:
-                batch += record
-        if feed is None:
-            return
-        if batch:
-            self._batches.send(topic, batch)
-        feed.is_heard = True
-        feed.records += count  # of one process, and so of one exchange
-        feed.messages += 1
-        if not feed.messages & feed.sample_mask and not message[wire.FLAGS_OFFSET] & NOT_FRESH:
-            recv_ns, sent_ns = wire.HOP_TIMES.unpack_from(message)
-            feed.latencies.append(Latency(sent_ns - recv_ns, publish_ns - sent_ns))
-
-    def _new_route(self, native_topic: bytes) -> Route | None:
+    def _find_route(self, native_topic: bytes) -> Route | None:
         """Find the canonical topic for a native one met for the first time; None if it has none."""
         words = native_topic.rstrip(b"\0").decode(errors="replace").split(".", 2)
         feed = self.feeds.get(words[1]) if len(words) == 3 else None
         if feed is None:
             self.malformed += 1
             return None
-        feed.is_heard = True
-        feed.records += 1  # received, though not published: so that the hop's count stays right
+        feed.traffic.is_heard = True
+        feed.traffic.records += 1  # received, though not published: so that the hop's count stays right
         symbol = feed.table.symbol_of(words[2]) if feed.table else None
         if symbol is None or len(self._by_topic) >= TOPICS_MAX:
             feed.unmapped += 1
             return None
-        feed.records -= 1
+        feed.traffic.records -= 1
         topic = wire.padded(wire.topic(wire.TICKER, feed.exchange, symbol))
-        route = self._by_topic.get(topic) or Route(topic, feed)
+        route = self._by_topic.get(topic) or self._make_route(topic, feed.traffic)
         self._routes[native_topic] = feed.routes[native_topic] = self._by_topic[topic] = route
         return route
 
@@ -199,7 +246,7 @@ class Merger:
             self.malformed += 1
             return
         assert isinstance(document, wire.Document), "tickers do not come here"
-        feed.is_heard = True
+        feed.traffic.is_heard = True
         try:
             if document.kind == wire.STATUS:
                 self._on_status(feed, msgspec.json.decode(document.body, type=FeedStatus))
@@ -216,9 +263,9 @@ class Merger:
             feed.flagged.clear()
         if (status.pid, status.resync) != (feed.pid, feed.resync):
             feed.pid, feed.resync = status.pid, status.resync
-            feed.hop_base = feed.records - status.hop_records
+            feed.hop_base = feed.traffic.records - status.hop_records
         # Messages of one feed arrive in order, so whatever it sent before this one is here or lost.
-        if (lost := status.hop_records - (feed.records - feed.hop_base)) > 0:
+        if (lost := status.hop_records - (feed.traffic.records - feed.hop_base)) > 0:
             feed.hop_lost += lost
             feed.hop_base -= lost
         feed.status = status
@@ -295,8 +342,8 @@ class Merger:
         for feed in self.feeds.values():
             if gap > 4 * TICK_NS:
                 feed.heard_mono_ns += gap  # it was we who did not listen
-            if feed.is_heard:
-                feed.is_heard = False
+            if feed.traffic.is_heard:
+                feed.traffic.is_heard = False
                 feed.heard_mono_ns = now_mono_ns
             elif not feed.is_down and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
                 self._mark_down(feed, "feed process not heard")
@@ -356,34 +403,35 @@ class Merger:
     def _publish_status(self, elapsed_ns: int) -> None:
         rate = 0.0
         for feed in self.feeds.values():
-            count, feed.records_seen = feed.records - feed.records_seen, feed.records
+            count, feed.records_seen = feed.traffic.records - feed.records_seen, feed.traffic.records
             feed.rate = count * NS_PER_S / elapsed_ns
             rate += feed.rate
             self._publish_exchange_status(feed)
-            feed.latencies.clear()
-            messages, feed.messages_seen = feed.messages - feed.messages_seen, feed.messages
-            feed.sample_mask = (1 << (messages // LATENCY_SAMPLES).bit_length()) - 1
+            feed.traffic.latencies.clear()
+            messages, feed.messages_seen = feed.traffic.messages - feed.messages_seen, feed.traffic.messages
+            feed.traffic.sample_mask = (1 << (messages // LATENCY_SAMPLES).bit_length()) - 1
         heartbeat = Heartbeat(
             pid=self._pid,
             started_ns=self._started_ns,
             topics=len(self._by_topic),
-            records=sum(feed.records for feed in self.feeds.values()),
+            records=sum(feed.traffic.records for feed in self.feeds.values()),
             records_per_s=rate,
             exchanges={name: feed.state for name, feed in self.feeds.items()},
         )
         self._publish_document(wire.HEARTBEAT, "merger", msgspec.json.encode(heartbeat))
 
     def _publish_exchange_status(self, feed: FeedView) -> None:
-        in_feed_ns = sorted(latency.in_feed_ns for latency in feed.latencies)
-        on_hop_ns = sorted(latency.on_hop_ns for latency in feed.latencies)
-        total_ns = sorted(latency.in_feed_ns + latency.on_hop_ns for latency in feed.latencies)
+        latencies = [Latency(*each) for each in feed.traffic.latencies]
+        in_feed_ns = sorted(latency.in_feed_ns for latency in latencies)
+        on_hop_ns = sorted(latency.on_hop_ns for latency in latencies)
+        total_ns = sorted(sum(latency) for latency in latencies)
         status = ExchangeStatus(
             exchange=feed.exchange,
             state=feed.state,
             since_ns=feed.since_ns,
             reason=feed.reason,
             topics=len(feed.routes),
-            records=feed.records,
+            records=feed.traffic.records,
             records_per_s=feed.rate,
             newest_recv_ns=feed.newest_recv_ns(),
             latency_p50_us=_quantile_us(total_ns, 0.5),

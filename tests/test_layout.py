@@ -15,6 +15,7 @@ PURE = [
     "session.py",
     "merge.py",
     "status.py",
+    "follow.py",
     *(f"exchanges/{p.name}" for p in (PACKAGE / "exchanges").glob("*.py")),
 ]
 OUTSIDE = {
@@ -37,6 +38,7 @@ LAYERS = [
     "session",
     "status",
     "merge",
+    "follow",
     "config",
     "transport",
     "client",

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from feedhandler import wire
 from feedhandler.instruments import Instrument, instrument_list
-from feedhandler.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger
+from feedhandler.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger, Step
 from feedhandler.status import ExchangeStatus, FeedStatus
+from feedhandler.transport import tick, zmtp
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 NATIVES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
@@ -32,6 +33,8 @@ class Outlet:
 class World:
     """A merger of two exchanges; time moves only when told."""
 
+    step = Step
+
     def __init__(self, session=100):
         self.mono = 50 * NS_PER_S
         self.each, self.batches = Outlet(), Outlet()
@@ -43,6 +46,7 @@ class World:
             session=session,
             pid=1,
             now_mono_ns=self.mono,
+            step=self.step,
         )
 
     @property
@@ -91,6 +95,20 @@ class World:
             for exchange in beat:
                 self.document(wire.HEARTBEAT, exchange, b'{"pid":7}')
             self.merger.on_tick(self.mono)
+
+
+def compiled():
+    return pytest.importorskip(
+        tick.COMPILED_MODULE, reason="not built: pip install -e . with a C compiler builds it"
+    )
+
+
+@pytest.fixture(params=["pure", "compiled"], autouse=True, scope="module")
+def step(request):
+    """Every test here runs over the step in Python, and over its compiled twin."""
+    World.step = Step if request.param == "pure" else compiled().Step
+    yield
+    World.step = Step
 
 
 def test_native_symbols_become_canonical_and_each_topic_counts_from_1():
@@ -203,7 +221,7 @@ def test_states_that_a_feed_repeats_to_a_new_merger_take_numbers_like_any_record
     world.records("BTCUSDT", flags=wire.SNAPSHOT | wire.SIMULATED)
     world.records("BTCUSDT")
     assert [(r.sequence, r.flag_names) for r in world.tickers()] == [(1, ["SIMULATED"]), (2, ["SIMULATED"])]
-    assert len(world.merger.feeds["binance"].latencies) == 1, "and are no sample of latency"
+    assert len(world.merger.feeds["binance"].traffic.latencies) == 1, "and are no sample of latency"
 
 
 # --- who is down
@@ -485,3 +503,93 @@ def test_the_status_tells_the_feeds_share_of_the_latency_from_the_hops():
     world.tick(1, beat=["binance"])
     status = world.exchange_status()
     assert (status.feed_p50_us, status.hop_p50_us, status.latency_p50_us) == (20.0, 50.0, 70.0)
+
+
+def test_the_compiled_step_says_what_the_one_in_python_says():
+    rng = random.Random(1)
+    worlds = World.__new__(World), World.__new__(World)
+    for world, kind in zip(worlds, (Step, compiled().Step), strict=True):
+        world.step = kind
+        world.__init__()
+        world.instruments()
+        world.instruments("bybit")
+    for _ in range(2000):
+        wanted = rng.random() < 0.9, rng.random() < 0.9
+        records = [
+            bytearray(
+                wire.pack_ticker(
+                    wire.Ticker(
+                        wire.topic(wire.TICKER, exchange, rng.choice(["BTCUSDT", "ETHUSDT", "NOSUCH"])),
+                        flags=rng.randrange(1 << 16),
+                        recv_ns=rng.randrange(1 << 62),
+                        publish_ns=rng.randrange(1 << 62),
+                    )
+                )
+            )
+            for exchange in [rng.choice(["binance", "bybit"])]
+            for _ in range(rng.randrange(6))
+        ]
+        for record in records:
+            record[wire.HEADER_SIZE :] = rng.randbytes(wire.TICKER_SIZE - wire.HEADER_SIZE)
+        message = b"".join(records)
+        if rng.random() < 0.05:
+            message = message[: rng.randrange(len(message) + 1)]
+        for world in worlds:
+            world.mono += 1
+            world.each.is_wanted, world.batches.is_wanted = wanted
+            world.merger.on_message(message)
+    one, other = worlds
+    assert one.each.sent == other.each.sent
+    assert one.batches.sent == other.batches.sent
+    assert one.merger.malformed == other.merger.malformed > 0
+    for name, feed in one.merger.feeds.items():
+        twin = other.merger.feeds[name]
+        assert feed.unmapped == twin.unmapped > 0
+        for field in ("is_heard", "records", "messages", "latencies"):
+            assert getattr(feed.traffic, field) == getattr(twin.traffic, field), field
+
+
+@pytest.mark.parametrize("kind", ["pure", "compiled"])
+def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path, kind):
+    sockets = zmtp if kind == "pure" else compiled()
+    loop = sockets.Loop()
+    ends = {name: f"ipc://{tmp_path}/{name}" for name in ("each", "batches", "feeds")}
+    world = World()
+    outlets = [
+        sockets.Outlet(loop, [ends[name]], lambda prefix: world.merger.snapshot(prefix), key=name,
+                       queue_size_max=1 << 20)
+        for name in ("each", "batches")
+    ]  # fmt: skip
+    world.merger = Merger(
+        ["binance", "bybit"], *outlets, world.clock, session=100, pid=1, now_mono_ns=0,
+        step=Step if kind == "pure" else sockets.Step,
+    )  # fmt: skip
+    inlet = sockets.Inlet(loop, ends["feeds"], world.merger.on_message, key="feeds", outlets=outlets)
+    uplink = sockets.Uplink(loop, ends["feeds"], queue_size_max=1 << 20)
+    received = {"each": [], "batches": []}
+    links = [
+        sockets.Downlink(loop, ends[name], [b"ticker."], lambda m, to=to: to.append(bytes(m)))
+        for name, to in received.items()
+    ]
+    world.instruments()
+    joined = False
+    for _ in range(200):
+        joined |= uplink.poll()
+        if all(link.poll() for link in links) and joined and all(o.is_wanted for o in outlets):
+            break
+        loop.run_once(0.01)
+    for number in range(1000):
+        pair = [wire.Ticker(wire.topic(wire.TICKER, "binance", n), bid=float(number)) for n in NATIVES]
+        uplink.send(b"".join(map(wire.pack_ticker, pair)))
+        loop.run_once(0)
+    for _ in range(200):
+        if len(received["each"]) == 2000 and len(received["batches"]) == 1000:
+            break
+        loop.run_once(0.01)
+    assert b"".join(received["each"]) == b"".join(received["batches"])
+    records = [wire.unpack(message) for message in received["each"]]
+    assert [(r.symbol, r.sequence, r.bid) for r in records] == [
+        (symbol, number + 1, number) for number in range(1000) for symbol in ("BTC/USDT", "ETH/USDT")
+    ]
+    for part in (uplink, inlet, *links, *outlets, loop):
+        part.close()

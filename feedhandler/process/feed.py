@@ -27,7 +27,7 @@ from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.session import NS_PER_S, ConnectBudget, Session
 from feedhandler.status import FeedStatus, connection_status, feed_state
-from feedhandler.transport import zmtp
+from feedhandler.transport import tick
 from feedhandler.transport.files import Lock, read_instruments, write_instruments
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.websocket import Connection
@@ -54,8 +54,8 @@ class Publisher:
         exchange: str,
         states: Callable[[], Iterable[State]],
     ) -> None:
-        self._uplink = zmtp.Uplink(loop, config.merger.feeds, queue_size_max=MERGER_QUEUE_SIZE_MAX)
-        self._direct = zmtp.Outlet(
+        self._uplink = tick.Uplink(loop, config.merger.feeds, queue_size_max=MERGER_QUEUE_SIZE_MAX)
+        self._direct = tick.Outlet(
             loop,
             config.exchange(exchange).direct,
             self._snapshots,

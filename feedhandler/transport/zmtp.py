@@ -12,6 +12,7 @@ library: PUB and SUB, NULL mechanism, ipc and tcp on loopback; what is beyond lo
     Downlink   connects, and again; a SUB with prefixes
 
 They are driven by a loop with `add_reader`, `add_writer` and their opposites: asyncio's, or `Loop` here.
+`_zmtp.pyx` has compiled twins of the classes, held to the same tests; `tick` says which ones are in use.
 Source: https://rfc.zeromq.org/spec/23/ (ZMTP 3.0) and https://rfc.zeromq.org/spec/29/ (PUB and SUB).
 """
 
@@ -87,6 +88,11 @@ class Loop:
             if event & select.EPOLLOUT and (write := self._writers.get(fd)) is not None:
                 write()
 
+    def run_until(self, mono_ns: int) -> None:
+        """Call back for all that comes until then."""
+        while (left_ns := mono_ns - time.monotonic_ns()) > 0:
+            self.run_once(left_ns / 1e9)
+
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         self._readers[fd] = callback
         self._update(fd)
@@ -123,8 +129,8 @@ class Loop:
 class Peer:
     """One connection: handshake, frames in, bytes out.
 
-    on_message gets each whole message, on loan until it returns, once the handshake is over.
-    `queue` is what waits to be written; `flush` writes as much of it as the kernel takes.
+    on_message gets each whole message, on loan until it returns, once the handshake is over; on_read is called
+    after those of one read. `queue` is what waits to be written; `flush` writes as much as the kernel takes.
     """
 
     def __init__(
@@ -138,6 +144,7 @@ class Peer:
         on_message: Callable[["Peer", memoryview], None],
         on_closed: Callable[["Peer"], None],
         message_size_max: int,
+        on_read: Callable[[], None] | None = None,
     ) -> None:
         self._events = events
         self._sock = sock
@@ -147,6 +154,7 @@ class Peer:
         self._on_ready = on_ready
         self._on_message = on_message
         self._on_closed = on_closed
+        self._on_read = on_read
         self._message_size_max = message_size_max
         self._buffer = memoryview(bytearray(min(message_size_max, READ_SIZE)))
         self._rest = b""  # read, and not yet a whole frame
@@ -158,16 +166,17 @@ class Peer:
         self.queue = bytearray()
         self.prefixes: dict[bytes, int] = {}  # of a subscriber: how often each is subscribed
         self.dropped = 0  # messages, at a full queue
-        sock.setblocking(False)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare(sock)
         events.add_reader(self._fd, self._on_readable)
         self.queue += GREETING
         self.flush()
 
     # --- out
+
+    def put(self, message: bytes | bytearray | memoryview) -> None:
+        """Queue a message, whatever waits there already."""
+        self.queue += frame_head(len(message))
+        self.queue += message
 
     def flush(self) -> None:
         """Write what is queued; the rest when the peer has read some."""
@@ -217,8 +226,10 @@ class Peer:
         except ValueError as exc:
             log.warning("a ZeroMQ peer was cut off: %s", exc)
             self.close()
-            return
+            used = len(data)
         self._rest = bytes(data[used:]) if used < len(data) else b""
+        if self._on_read is not None:
+            self._on_read()
 
     def _take(self, data: memoryview) -> int:
         """Handle all whole frames; returns how many bytes they were. Raises ValueError for a broken peer."""
@@ -252,34 +263,21 @@ class Peer:
         return position
 
     def _greet(self, greeting: bytes) -> None:
-        if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[VERSION_MAJOR] < 3:
-            raise ValueError("it does not speak ZMTP 3")
-        if (mechanism := greeting[MECHANISM].rstrip(b"\0")) != b"NULL":
-            raise ValueError(f"it wants the security mechanism {mechanism!r}, this endpoint has none")
+        check_greeting(greeting)
         self._is_greeted = True
-        name, value = b"Socket-Type", self._socket_type
-        body = b"\x05READY" + bytes((len(name),)) + name + struct.pack("!I", len(value)) + value
-        self.queue += bytes((COMMAND, len(body))) + body
+        self.queue += ready_frame(self._socket_type)
         self.flush()
 
     def _on_command(self, body: bytes) -> None:
-        if not body:
-            raise ValueError("it sent a command without a name")
-        name, rest = body[1 : 1 + body[0]], body[1 + body[0] :]
+        name, rest = read_command(body, self.is_ready, self._peer_types)
         if name == b"READY" and not self.is_ready:
-            kind = _properties(rest).get(b"socket-type", b"")
-            if kind not in self._peer_types:
-                raise ValueError(f"it is a {kind.decode(errors='replace')} socket")
             self.is_ready = True
             self._on_ready(self)
         elif name == b"PING":
-            pong = b"\x04PONG" + rest[2:18]  # after the time to live
-            self.queue += bytes((COMMAND, len(pong))) + pong
+            self.queue += pong_frame(rest)
             self.flush()
         elif name in (b"SUBSCRIBE", b"CANCEL") and self.is_ready:  # as ZMTP 3.1 has it
             self._on_message(self, memoryview(bytes((name == b"SUBSCRIBE",)) + rest))
-        elif name == b"ERROR":
-            raise ValueError(f"it refused us: {rest[1:].decode(errors='replace')}")
 
     def close(self) -> None:
         """End the connection; what is queued is lost."""
@@ -300,6 +298,50 @@ class Peer:
                 self._sock.settimeout(wait_s)
                 self._sock.sendall(self.queue)
         self.close()
+
+
+def prepare(sock: socket.socket) -> None:
+    """Set the options of a connection, whoever opened it."""
+    sock.setblocking(False)
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def check_greeting(greeting: bytes) -> None:
+    """Raise ValueError if a peer speaks another protocol, or wants security that is not there."""
+    if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[VERSION_MAJOR] < 3:
+        raise ValueError("it does not speak ZMTP 3")
+    if (mechanism := greeting[MECHANISM].rstrip(b"\0")) != b"NULL":
+        raise ValueError(f"it wants the security mechanism {mechanism!r}, this endpoint has none")
+
+
+def ready_frame(socket_type: bytes) -> bytes:
+    """Return the command that follows the greeting."""
+    name = b"Socket-Type"
+    body = b"\x05READY" + bytes((len(name),)) + name + struct.pack("!I", len(socket_type)) + socket_type
+    return bytes((COMMAND, len(body))) + body
+
+
+def pong_frame(rest: bytes) -> bytes:
+    """Return the answer to a PING; rest is what follows its name."""
+    pong = b"\x04PONG" + rest[2:18]  # after the time to live
+    return bytes((COMMAND, len(pong))) + pong
+
+
+def read_command(body: bytes, is_ready: bool, peer_types: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    """Return name and rest of a command. Raises ValueError if it is broken, or ends the connection."""
+    if not body:
+        raise ValueError("it sent a command without a name")
+    name, rest = body[1 : 1 + body[0]], body[1 + body[0] :]
+    if name == b"READY" and not is_ready:
+        kind = _properties(rest).get(b"socket-type", b"")
+        if kind not in peer_types:
+            raise ValueError(f"it is a {kind.decode(errors='replace')} socket")
+    elif name == b"ERROR":
+        raise ValueError(f"it refused us: {rest[1:].decode(errors='replace')}")
+    return name, rest
 
 
 def _properties(data: bytes) -> dict[bytes, bytes]:
@@ -386,7 +428,7 @@ class Outlet:
         return hearers
 
     def _on_accept(self, sock: socket.socket) -> None:
-        _forget_the_silent(self._peers)
+        forget_the_silent(self._peers)
         self._peers.add(
             Peer(
                 self._events,
@@ -402,26 +444,11 @@ class Outlet:
 
     def _on_request(self, peer: Peer, message: memoryview) -> None:
         """Take a subscription or its cancellation. Raises ValueError for anything else."""
-        if not message or message[0] not in (SUBSCRIBE, CANCEL):
-            raise ValueError("a subscriber sent something other than a subscription")
-        prefix = bytes(message[1:])
-        count = peer.prefixes.get(prefix, 0)
-        if message[0] == SUBSCRIBE:
-            if self._is_batched and is_narrow(prefix):
-                log.warning("batches: subscription to %r refused: it is narrower than an exchange", prefix)
-                return
-            if len(peer.prefixes) >= PREFIXES_MAX:
-                raise ValueError(f"a subscriber has more than {PREFIXES_MAX} subscriptions")
-            peer.prefixes[prefix] = count + 1
-            if not count:
-                for each in self._snapshot(prefix):
-                    peer.queue += frame_head(len(each))
-                    peer.queue += each
-                peer.flush()
-        elif count > 1:
-            peer.prefixes[prefix] = count - 1
-        else:
-            peer.prefixes.pop(prefix, None)
+        prefix = take_request(peer.prefixes, bytes(message), is_batched=self._is_batched)
+        if prefix is not None:
+            for each in self._snapshot(prefix):
+                peer.put(each)
+            peer.flush()
         self._on_change()
 
     def _on_closed(self, peer: Peer) -> None:
@@ -432,14 +459,42 @@ class Outlet:
 
     def _on_change(self) -> None:
         self._hearers.clear()
-        prefixes = (prefix for peer in self._peers for prefix in peer.prefixes)
-        self.is_wanted = any(TICKERS.startswith(p) or p.startswith(TICKERS) for p in prefixes)
+        self.is_wanted = any(covers_tickers(peer.prefixes) for peer in self._peers)
 
     def close(self, wait_s: float = 0.2) -> None:
         """Close everything, after a moment for what is queued."""
         self._listener.close()
         for peer in list(self._peers):
             peer.close_gently(wait_s)
+
+
+def take_request(prefixes: dict[bytes, int], message: bytes, *, is_batched: bool) -> bytes | None:
+    """Note a subscription or its cancellation among a subscriber's prefixes; returns a prefix that is new.
+
+    Raises ValueError for anything else.
+    """
+    if not message or message[0] not in (SUBSCRIBE, CANCEL):
+        raise ValueError("a subscriber sent something other than a subscription")
+    prefix = message[1:]
+    count = prefixes.get(prefix, 0)
+    if message[0] == CANCEL:
+        if count > 1:
+            prefixes[prefix] = count - 1
+        else:
+            prefixes.pop(prefix, None)
+        return None
+    if is_batched and is_narrow(prefix):
+        log.warning("batches: subscription to %r refused: it is narrower than an exchange", prefix)
+        return None
+    if len(prefixes) >= PREFIXES_MAX:
+        raise ValueError(f"a subscriber has more than {PREFIXES_MAX} subscriptions")
+    prefixes[prefix] = count + 1
+    return None if count else prefix
+
+
+def covers_tickers(prefixes: Iterable[bytes]) -> bool:
+    """True if one of the prefixes asks for some ticker."""
+    return any(TICKERS.startswith(prefix) or prefix.startswith(TICKERS) for prefix in prefixes)
 
 
 def is_narrow(prefix: bytes) -> bool:
@@ -451,31 +506,44 @@ def is_narrow(prefix: bytes) -> bool:
 class Inlet:
     """A SUB that binds and subscribes to everything; on_message gets each message, on loan until it returns.
 
-    Raises ConfigError if the endpoint cannot be bound; key names it in messages.
+    outlets are flushed after the messages of one read. Raises ConfigError if the endpoint cannot be bound; key
+    names it in messages.
     """
 
     def __init__(
-        self, events: Events, endpoint: str, on_message: Callable[[memoryview], None], *, key: str
+        self,
+        events: Events,
+        endpoint: str,
+        on_message: Callable[[memoryview], None],
+        *,
+        key: str,
+        outlets: Iterable[Outlet] = (),
     ) -> None:
         self._events = events
         self._on_message = on_message
+        self._outlets = tuple(outlets)
         self._peers: set[Peer] = set()
         self._listener = Listener(events, [endpoint], self._on_accept, key)
 
     def _on_accept(self, sock: socket.socket) -> None:
-        _forget_the_silent(self._peers)
+        forget_the_silent(self._peers)
         self._peers.add(
             Peer(
                 self._events,
                 sock,
                 b"SUB",
                 peer_types=(b"PUB", b"XPUB"),
-                on_ready=_subscribe_to_everything,
+                on_ready=subscribe_to_everything,
                 on_message=lambda peer, message: self._on_message(message),
                 on_closed=self._peers.discard,
                 message_size_max=HOP_MESSAGE_SIZE_MAX,
+                on_read=self._on_read,
             )
         )
+
+    def _on_read(self) -> None:
+        for outlet in self._outlets:
+            outlet.flush()
 
     def close(self) -> None:
         """Close everything."""
@@ -484,12 +552,12 @@ class Inlet:
             peer.close()
 
 
-def _subscribe_to_everything(peer: Peer) -> None:
-    peer.queue += frame_head(1) + bytes((SUBSCRIBE,))
+def subscribe_to_everything(peer: Peer) -> None:
+    peer.put(bytes((SUBSCRIBE,)))
     peer.flush()
 
 
-def _forget_the_silent(peers: Iterable[Peer]) -> None:
+def forget_the_silent(peers: Iterable[Peer]) -> None:
     """Close connections that never became sockets, so that they do not pile up."""
     oldest = time.monotonic() - HANDSHAKE_S
     for peer in [peer for peer in peers if not peer.is_ready and peer.opened_mono_s < oldest]:
@@ -596,7 +664,7 @@ class Downlink:
 
     def _subscribe(self, peer: Peer) -> None:
         for prefix in self._prefixes:
-            peer.queue += frame_head(1 + len(prefix)) + bytes((SUBSCRIBE,)) + prefix
+            peer.put(bytes((SUBSCRIBE,)) + prefix)
         peer.flush()
 
     def _on_closed(self, peer: Peer) -> None:

@@ -1,16 +1,18 @@
 """Our end of ZeroMQ's protocol, with libzmq at the other, and with peers that speak nonsense."""
 
+import asyncio
 import random
 import socket
 import time
 from collections.abc import Callable
 
 import pytest
+import uvloop
 import zmq
 
 from feedhandler import wire
 from feedhandler.errors import ConfigError
-from feedhandler.transport import zmtp
+from feedhandler.transport import tick, zmtp
 
 WAIT_S = 5.0
 BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/USDT", "ETH/USDT"))
@@ -23,9 +25,10 @@ def ticker(topic=BTC, sequence=1):
 class World:
     """Our loop, an outlet or inlet in it, and libzmq's sockets outside."""
 
-    def __init__(self, tmp_path):
+    def __init__(self, tmp_path, sockets):
         self.path = tmp_path
-        self.loop = zmtp.Loop()
+        self.sockets = sockets
+        self.loop = sockets.Loop()
         self.context = zmq.Context()
         self.snapshots = {}
         self.received = []
@@ -36,14 +39,14 @@ class World:
 
     def outlet(self, endpoint=None, **settings):
         settings = {"queue_size_max": 1_000_000, **settings}
-        outlet = zmtp.Outlet(
+        outlet = self.sockets.Outlet(
             self.loop, [endpoint or self.endpoint()], self.snapshot, key="merger.ticks", **settings
         )
         self.parts.append(outlet)
         return outlet
 
     def inlet(self):
-        inlet = zmtp.Inlet(
+        inlet = self.sockets.Inlet(
             self.loop, self.endpoint(), lambda m: self.received.append(bytes(m)), key="merger.feeds"
         )
         self.parts.append(inlet)
@@ -51,7 +54,7 @@ class World:
 
     def uplink(self, **settings):
         settings = {"queue_size_max": 1_000_000, **settings}
-        uplink = zmtp.Uplink(self.loop, self.endpoint(), **settings)
+        uplink = self.sockets.Uplink(self.loop, self.endpoint(), **settings)
         self.parts.append(uplink)
         return uplink
 
@@ -112,9 +115,19 @@ class World:
         self.context.destroy(linger=0)
 
 
+@pytest.fixture(params=["pure", "compiled"])
+def sockets(request):
+    """The module with the sockets: in Python, or its compiled twin."""
+    if request.param == "pure":
+        return zmtp
+    return pytest.importorskip(
+        tick.COMPILED_MODULE, reason="not built: pip install -e . with a C compiler builds it"
+    )
+
+
 @pytest.fixture
-def world(tmp_path):
-    world = World(tmp_path)
+def world(tmp_path, sockets):
+    world = World(tmp_path, sockets)
     yield world
     world.close()
 
@@ -379,3 +392,44 @@ def test_the_socket_file_of_a_killed_predecessor_is_taken_over(world):
     sock = world.subscriber(b"ticker.")
     world.until(lambda: outlet.is_wanted)
     sock.close()
+
+
+def test_driven_by_uvloop_as_by_our_own_loop(tmp_path, sockets):
+    endpoint, received = f"ipc://{tmp_path}/x", []
+    message = bytes(1_000_000)
+
+    async def talk():
+        loop = asyncio.get_running_loop()
+        outlet = sockets.Outlet(loop, [endpoint], lambda prefix: [b"old"], key="x", queue_size_max=1 << 30)
+        downlink = sockets.Downlink(loop, endpoint, [b""], lambda m: received.append(bytes(m)))
+        async with asyncio.timeout(WAIT_S):
+            while not outlet.is_wanted:
+                downlink.poll()
+                await asyncio.sleep(0.001)
+            for _ in range(20):
+                outlet.send(BTC, message)  # more than the kernel takes at once
+            outlet.flush()
+            while len(received) < 21:
+                await asyncio.sleep(0.001)
+        downlink.close()
+        outlet.close()
+
+    uvloop.run(talk())
+    assert received == [b"old"] + 20 * [message]
+
+
+def test_a_callback_may_close_the_connection_whose_messages_it_gets(world):
+    uplink = world.uplink()
+    inlet = world.sockets.Inlet(world.loop, world.endpoint(), lambda m: on_message(m), key="merger.feeds")
+    kept = []
+
+    def on_message(message):
+        kept.append(message)
+        inlet.close()
+
+    world.until(uplink.poll)
+    for _ in range(100):
+        uplink.send(b"x" * 1000)
+    world.until(lambda: kept)
+    world.settle(0.02)
+    assert [bytes(message) for message in kept] == [b"x" * 1000], "what is kept too long is no freed memory"

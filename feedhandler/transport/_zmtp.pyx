@@ -1,0 +1,1155 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Compiled twins of the sockets in `zmtp`, of the merger's step in `merge`, and of the subscriber's in `follow`.
+
+A process on the tick path sleeps between messages, and finds its caches cold when it wakes: the interpreter's way
+through `zmtp.py` and `merge.py` takes 5 us when warm and 20 us then (docs/performance.md). Here a record goes from
+the kernel's buffer to the subscribers' queues in C, and no Python object but its topic is made for it. What is rare
+(handshake, subscriptions, accepting, logging) is `zmtp`'s own code, or Python in the classes below.
+
+Behaviour, limits and messages are those of `zmtp` and `merge`; the tests run over both. A buffer that Python code
+may look into is a bytearray that is never resized, so a memoryview kept for too long sees other bytes, not freed
+ones. Everything is for one thread; the interpreter's lock is given up while `Loop` waits, and only then.
+"""
+
+import functools
+import logging
+import sys
+import time
+
+from feedhandler import follow, merge, wire
+from feedhandler.errors import DecodeError
+from feedhandler.transport import zmtp
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from libc.errno cimport EAGAIN, EINTR, ENOENT, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport close as c_close
+
+
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(object mapping, object key) except? NULL
+
+
+cdef extern from "sys/socket.h" nogil:
+    enum: MSG_DONTWAIT
+    enum: MSG_NOSIGNAL
+    ssize_t c_send "send"(int fd, const void* data, size_t size, int flags)
+    ssize_t c_recv "recv"(int fd, void* data, size_t size, int flags)
+
+
+cdef extern from "sys/epoll.h" nogil:
+    enum: EPOLLIN
+    enum: EPOLLOUT
+    enum: EPOLL_CTL_ADD
+    enum: EPOLL_CTL_DEL
+    enum: EPOLL_CTL_MOD
+    enum: EPOLL_CLOEXEC
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
+    int epoll_wait(int epoll, epoll_event* events, int count, int timeout_ms)
+
+
+if sys.byteorder != "little":
+    raise ImportError("records are copied as they are, little-endian")
+
+log = logging.getLogger(zmtp.__name__)
+
+cdef enum:
+    RECORD_SIZE = 168  # of the array in Route; asserted below
+    EVENTS_MAX = 64  # taken from the kernel at once
+    QUEUE_SIZE = 1 << 13  # of a queue at first
+    QUEUE_KEPT_MAX = 1 << 20  # of an empty one: what is larger is given back
+    TABLE_MAX = 1 << 20  # file descriptors; the kernel's own limit is lower
+
+assert wire.TICKER_SIZE == RECORD_SIZE, "the array in Route"
+
+cdef Py_ssize_t TOPIC_SIZE = wire.TOPIC_SIZE
+cdef Py_ssize_t KIND_OFFSET = wire.KIND_OFFSET
+cdef Py_ssize_t FLAGS_OFFSET = wire.FLAGS_OFFSET
+cdef Py_ssize_t SESSION_OFFSET = wire.FLAGS_OFFSET + 2
+cdef Py_ssize_t SEQUENCE_OFFSET = wire.FLAGS_OFFSET + 6
+cdef Py_ssize_t EXCHANGE_NS_OFFSET = wire.EXCHANGE_NS_OFFSET
+cdef Py_ssize_t RECV_NS_OFFSET = wire.RECV_NS_OFFSET
+cdef Py_ssize_t PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
+cdef Py_ssize_t HEADER_SIZE = wire.HEADER_SIZE
+cdef uint8_t TICKER = wire.TICKER
+cdef uint8_t VERSION = wire.VERSION
+cdef object Ticker = wire.Ticker
+cdef object Loss = follow.Loss
+assert wire.Ticker.__struct_fields__ == (
+    "topic", "version", "kind", "flags", "session", "sequence", "exchange_ns", "recv_ns", "publish_ns",
+    "exchange_sequence", *wire.TICKER_VALUES,
+), "as Follower passes them"
+assert wire.SEQUENCE_AFTER_FLAGS.format == "<HIQ", "flags, session and sequence, as the offsets above have them"
+
+cdef uint16_t NO_REPLAY = merge.NO_REPLAY
+cdef uint16_t NOT_FRESH = merge.NOT_FRESH
+
+cdef uint8_t MORE = zmtp.MORE
+cdef uint8_t LONG = zmtp.LONG
+cdef uint8_t COMMAND = zmtp.COMMAND
+cdef uint8_t SUBSCRIBE = zmtp.SUBSCRIBE
+cdef size_t GREETING_SIZE = zmtp.GREETING_SIZE
+cdef size_t READ_SIZE = zmtp.READ_SIZE
+cdef uint64_t HANDSHAKE_SIZE_MAX = zmtp.HANDSHAKE_SIZE_MAX
+cdef Py_ssize_t HEARERS_MAX = zmtp.HEARERS_MAX
+
+
+cdef inline int64_t clock_ns(int clock) noexcept nogil:
+    cdef timespec now
+    clock_gettime(clock, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef class Loop:
+    """Twin of `zmtp.Loop`; a Peer of this module is called without going through Python."""
+
+    cdef int _epoll
+    cdef dict _readers
+    cdef dict _writers
+    cdef dict _peers  # by file descriptor; owns what _table borrows
+    cdef PyObject** _table
+    cdef int _table_size
+
+    def __cinit__(self):
+        self._epoll = -1
+        self._table = NULL
+        self._table_size = 0
+        self._readers, self._writers, self._peers = {}, {}, {}
+        self._epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self._epoll < 0:
+            raise OSError(errno, "epoll_create1")
+
+    def __dealloc__(self):
+        if self._epoll >= 0:
+            c_close(self._epoll)
+        free(self._table)
+
+    def run_once(self, double timeout_s):
+        """Wait for something, and call back for all that is there."""
+        self._run(clock_ns(CLOCK_MONOTONIC) + <int64_t>(min(timeout_s, 1e9) * 1e9))
+
+    def run_until(self, int64_t mono_ns):
+        """Call back for all that comes until then."""
+        while clock_ns(CLOCK_MONOTONIC) < mono_ns:
+            self._run(mono_ns)
+
+    cdef int _run(self, int64_t deadline_mono_ns) except -1:
+        # hot: `make bench`
+        cdef epoll_event events[EVENTS_MAX]
+        cdef int count, i, fd, timeout_ms
+        cdef int64_t left_ns
+        cdef uint32_t mask
+        cdef Peer peer
+        while True:
+            if self._epoll < 0:
+                raise ValueError("the loop is closed")
+            left_ns = deadline_mono_ns - clock_ns(CLOCK_MONOTONIC)
+            timeout_ms = 0 if left_ns <= 0 else <int>min(<int64_t>1000000000, (left_ns + 999999) // 1000000)
+            with nogil:
+                count = epoll_wait(self._epoll, events, EVENTS_MAX, timeout_ms)
+            if count >= 0:
+                break
+            if errno != EINTR:
+                raise OSError(errno, "epoll_wait")
+            PyErr_CheckSignals()
+        PyErr_CheckSignals()
+        for i in range(count):
+            fd, mask = events[i].data.fd, events[i].events
+            if 0 <= fd < self._table_size and self._table[fd] != NULL:
+                peer = <Peer>self._table[fd]
+                if mask & ~<uint32_t>EPOLLOUT:
+                    peer.read()
+                if mask & EPOLLOUT and peer.is_blocked:
+                    peer.write()
+                continue
+            if mask & ~<uint32_t>EPOLLOUT and (callback := self._readers.get(fd)) is not None:
+                callback()
+            if mask & EPOLLOUT and (callback := self._writers.get(fd)) is not None:
+                callback()
+        return 0
+
+    def add_reader(self, int fd, callback):
+        self._readers[fd] = callback
+        self._update(fd)
+
+    def remove_reader(self, int fd):
+        self._readers.pop(fd, None)
+        self._update(fd)
+
+    def add_writer(self, int fd, callback):
+        self._writers[fd] = callback
+        self._update(fd)
+
+    def remove_writer(self, int fd):
+        self._writers.pop(fd, None)
+        self._update(fd)
+
+    cdef int add_peer(self, int fd, Peer peer) except -1:
+        cdef PyObject** table
+        cdef int size
+        if not 0 <= fd < TABLE_MAX:
+            raise ValueError("no such file descriptor")
+        if fd >= self._table_size:
+            size = max(64, 2 * fd)
+            table = <PyObject**>realloc(self._table, size * sizeof(PyObject*))
+            if table == NULL:
+                raise MemoryError
+            memset(table + self._table_size, 0, (size - self._table_size) * sizeof(PyObject*))
+            self._table, self._table_size = table, size
+        self._peers[fd] = peer
+        self._table[fd] = <PyObject*>peer
+        self._set(fd, EPOLLIN)
+        return 0
+
+    cdef int remove_peer(self, int fd) except -1:
+        if 0 <= fd < self._table_size:
+            self._table[fd] = NULL
+        self._peers.pop(fd, None)
+        self._set(fd, 0)
+        return 0
+
+    cdef int _update(self, int fd) except -1:
+        self._set(fd, (EPOLLIN if fd in self._readers else 0) | (EPOLLOUT if fd in self._writers else 0))
+        return 0
+
+    cdef int _set(self, int fd, uint32_t wanted) except -1:
+        cdef epoll_event event
+        memset(&event, 0, sizeof(event))
+        event.events = wanted
+        event.data.fd = fd
+        if self._epoll < 0:
+            return 0
+        if not wanted:
+            epoll_ctl(self._epoll, EPOLL_CTL_DEL, fd, &event)
+        elif epoll_ctl(self._epoll, EPOLL_CTL_MOD, fd, &event) < 0:
+            if errno != ENOENT or epoll_ctl(self._epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+                raise OSError(errno, "epoll_ctl")
+        return 0
+
+    def close(self):
+        if self._epoll >= 0:
+            c_close(self._epoll)
+            self._epoll = -1
+
+
+cdef class Sink:
+    """Who takes messages as C data, on loan until `take` returns; an Inlet or Downlink calls it without Python."""
+
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        raise NotImplementedError
+
+
+cdef class Peer:
+    """Twin of `zmtp.Peer`."""
+
+    cdef object _events
+    cdef Loop _loop  # the same, if it is ours
+    cdef object _sock
+    cdef int _fd
+    cdef bytes _socket_type
+    cdef tuple _peer_types
+    cdef object _on_ready
+    cdef object _on_message
+    cdef object _on_closed
+    cdef Sink _sink  # instead of _on_message
+    cdef tuple _outlets  # flushed after the messages of a read
+    cdef uint64_t _message_size_max
+    cdef bytearray _buffer  # read, and not yet a whole frame: its first _used bytes
+    cdef size_t _size
+    cdef size_t _size_first
+    cdef size_t _size_max
+    cdef size_t _used
+    cdef size_t _parsed
+    cdef bint _is_parsing
+    cdef bint _is_greeted
+    cdef bint _is_listed  # among those to be flushed
+    cdef readonly bint is_ready
+    cdef readonly bint is_open
+    cdef readonly bint is_blocked
+    cdef readonly double opened_mono_s
+    cdef readonly dict prefixes
+    cdef public Py_ssize_t dropped
+    cdef uint8_t* _queue  # waits to be written: from _start to _end
+    cdef size_t _queue_size
+    cdef size_t _start
+    cdef size_t _end
+
+    def __cinit__(self):
+        self._queue = NULL
+        self._queue_size = self._start = self._end = 0
+        self._fd = -1
+
+    def __init__(
+        self, events, sock, bytes socket_type, *, tuple peer_types, on_ready, on_message, on_closed,
+        message_size_max, tuple outlets=(),
+    ):
+        self._events = events
+        self._loop = events if isinstance(events, Loop) else None
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._socket_type = socket_type
+        self._peer_types = peer_types
+        self._on_ready = on_ready
+        self._on_message = on_message
+        self._sink = on_message if isinstance(on_message, Sink) else None
+        for outlet in outlets:
+            if not isinstance(outlet, Outlet):
+                raise TypeError("an outlet of another kind")
+        self._outlets = outlets
+        self._on_closed = on_closed
+        self._message_size_max = message_size_max
+        # Larger than any frame that is not whole yet, with its head, so that there is always room to read.
+        self._size_max = max(self._message_size_max, HANDSHAKE_SIZE_MAX) + GREETING_SIZE
+        self._size = self._size_first = min(self._size_max, READ_SIZE)
+        self._buffer = PyByteArray_FromStringAndSize(NULL, self._size)
+        self._used = self._parsed = 0
+        self.prefixes = {}
+        self.is_open = True
+        self.opened_mono_s = time.monotonic()
+        zmtp.prepare(sock)
+        if self._loop is not None:
+            self._loop.add_peer(self._fd, self)
+        else:
+            events.add_reader(self._fd, self._on_readable)
+        self._put_bytes(zmtp.GREETING)
+        self.flush()
+
+    def __dealloc__(self):
+        free(self._queue)
+
+    def _on_readable(self):
+        self.read()
+
+    def _on_writable(self):
+        if self.is_open:
+            self.write()
+
+    # --- out
+
+    def put(self, message):
+        """Queue a message, whatever waits there already."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            self.append(<const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cpdef flush(self):
+        """Write what is queued; the rest when the peer has read some."""
+        if not self.is_blocked and self._end > self._start:
+            self.write()
+
+    cdef int _put_bytes(self, bytes data) except -1:
+        """Queue bytes as they are."""
+        cdef size_t size = PyBytes_GET_SIZE(data)
+        self._reserve(size)
+        memcpy(self._queue + self._end, PyBytes_AS_STRING(data), size)
+        self._end += size
+        return 0
+
+    cdef int append(self, const uint8_t* data, size_t size) except -1:
+        """Queue one message, with its head."""
+        # hot: `make bench`
+        cdef uint8_t* at
+        cdef int i
+        if not self.is_open:
+            return 0
+        self._reserve(size + 9)
+        at = self._queue + self._end
+        if size < 256:
+            at[0] = 0
+            at[1] = <uint8_t>size
+            at += 2
+        else:
+            at[0] = LONG
+            for i in range(8):
+                at[1 + i] = <uint8_t>(<uint64_t>size >> (56 - 8 * i))
+            at += 9
+        memcpy(at, data, size)
+        self._end = (at - self._queue) + size
+        return 0
+
+    cdef int _reserve(self, size_t count) except -1:
+        """Have room for so many bytes at the end of the queue."""
+        cdef size_t used, size
+        cdef uint8_t* larger
+        if self._queue_size - self._end >= count:
+            return 0
+        used = self._end - self._start
+        if used <= self._start and self._queue_size - used >= count:
+            if used:
+                memcpy(self._queue, self._queue + self._start, used)  # at most as long as what precedes it
+        else:
+            size = max(<size_t>QUEUE_SIZE, self._queue_size)
+            while size - used < count:
+                if size > <size_t>1 << 46:
+                    raise MemoryError
+                size *= 2
+            larger = <uint8_t*>malloc(size)
+            if larger == NULL:
+                raise MemoryError
+            if used:
+                memcpy(larger, self._queue + self._start, used)
+            free(self._queue)
+            self._queue, self._queue_size = larger, size
+        self._start, self._end = 0, used
+        return 0
+
+    cdef int write(self) except -1:
+        # hot: `make bench`
+        cdef size_t size = self._end - self._start
+        cdef ssize_t sent = 0
+        while size:
+            sent = c_send(self._fd, self._queue + self._start, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent >= 0:
+                break
+            if errno == EINTR:
+                continue
+            if errno == EAGAIN:
+                sent = 0
+                break
+            self.close()
+            return 0
+        self._start += <size_t>sent
+        if self._start == self._end:
+            self._start = self._end = 0
+            if self._queue_size > QUEUE_KEPT_MAX:
+                free(self._queue)
+                self._queue, self._queue_size = NULL, 0
+            if self.is_blocked:
+                self._set_blocked(False)
+        elif not self.is_blocked:
+            self._set_blocked(True)
+        return 0
+
+    cdef int _set_blocked(self, bint is_blocked) except -1:
+        self.is_blocked = is_blocked
+        if self._loop is not None:
+            self._loop._set(self._fd, EPOLLIN | (EPOLLOUT if is_blocked else 0))
+        elif is_blocked:
+            self._events.add_writer(self._fd, self._on_writable)
+        else:
+            self._events.remove_writer(self._fd)
+        return 0
+
+    # --- in
+
+    cdef int read(self) except -1:
+        # hot: `make bench`
+        cdef bytearray buffer = self._buffer  # kept while it is parsed, even if a callback closes us
+        cdef uint8_t* data
+        cdef ssize_t count
+        cdef size_t size
+        if not self.is_open or self._is_parsing:
+            return 0
+        data = <uint8_t*>PyByteArray_AS_STRING(buffer)
+        while True:
+            count = c_recv(self._fd, data + self._used, self._size - self._used, MSG_DONTWAIT)
+            if count >= 0 or errno != EINTR:
+                break
+        if count < 0 and errno == EAGAIN:
+            return 0
+        if count <= 0:
+            self.close()
+            return 0
+        size = self._used + <size_t>count
+        self._parsed = 0
+        self._is_parsing = True
+        try:
+            self._take(buffer, data, size)
+        except ValueError as exc:
+            log.warning("a ZeroMQ peer was cut off: %s", exc)
+            self.close()
+        finally:
+            self._is_parsing = False
+            if self.is_open:
+                self._keep(data, size)
+        for outlet in self._outlets:
+            (<Outlet>outlet).flush_peers()
+        return 0
+
+    cdef int _keep(self, uint8_t* data, size_t size) except -1:
+        """Move what is no whole frame yet to the front, and make room for more."""
+        cdef bytearray other
+        cdef size_t rest = size - self._parsed, wanted = self._size
+        if rest and self._parsed:
+            memmove(data, data + self._parsed, rest)
+        self._used = rest
+        if rest == self._size:
+            wanted = min(2 * self._size, self._size_max)
+        elif not rest:
+            wanted = self._size_first
+        if wanted != self._size:
+            other = PyByteArray_FromStringAndSize(NULL, wanted)
+            memcpy(PyByteArray_AS_STRING(other), data, rest)
+            self._buffer, self._size = other, wanted
+        return 0
+
+    cdef int _take(self, bytearray buffer, uint8_t* data, size_t size) except -1:
+        """Handle all whole frames; _parsed says how many bytes they were. Raises ValueError for a broken peer."""
+        # hot: `make bench`
+        cdef size_t position = 0, start
+        cdef uint64_t length
+        cdef uint8_t flags
+        cdef int i
+        if not self._is_greeted:
+            if size < GREETING_SIZE:
+                return 0
+            self._parsed = position = GREETING_SIZE
+            zmtp.check_greeting(PyBytes_FromStringAndSize(<char*>data, GREETING_SIZE))
+            self._is_greeted = True
+            self._put_bytes(zmtp.ready_frame(self._socket_type))
+            self.flush()
+        while self.is_open and size - position >= 2:
+            flags = data[position]
+            if flags & LONG:
+                if size - position < 9:
+                    break
+                length = 0
+                for i in range(8):
+                    length = length << 8 | data[position + 1 + i]
+                start = position + 9
+            else:
+                length = data[position + 1]
+                start = position + 2
+            if length > (self._message_size_max if self.is_ready else HANDSHAKE_SIZE_MAX):
+                raise ValueError(f"it announced a frame of {length} bytes")
+            if length > size - start:
+                break
+            self._parsed = position = start + length
+            if flags & COMMAND:
+                self._on_command(PyBytes_FromStringAndSize(<char*>data + start, length))
+            elif not self.is_ready or flags & MORE:
+                raise ValueError("it sent a message before it was ready, or one of several parts")
+            elif self._sink is not None:
+                self._sink.take(data + start, length)
+            else:
+                self._on_message(self, memoryview(buffer)[start:position])
+        return 0
+
+    cdef int _on_command(self, bytes body) except -1:
+        name, rest = zmtp.read_command(body, self.is_ready, self._peer_types)
+        if name == b"READY" and not self.is_ready:
+            self.is_ready = True
+            self._on_ready(self)
+        elif name == b"PING":
+            self._put_bytes(zmtp.pong_frame(rest))
+            self.flush()
+        elif name in (b"SUBSCRIBE", b"CANCEL") and self.is_ready:  # as ZMTP 3.1 has it
+            message = bytes((name == b"SUBSCRIBE",)) + rest
+            if self._sink is not None:
+                self._sink.take(<const uint8_t*>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+            else:
+                self._on_message(self, memoryview(message))
+        return 0
+
+    cpdef close(self):
+        """End the connection; what is queued is lost."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        if self._loop is not None:
+            self._loop.remove_peer(self._fd)
+        else:
+            self._events.remove_reader(self._fd)
+            if self.is_blocked:
+                self._events.remove_writer(self._fd)
+        self._sock.close()
+        self._fd = -1
+        free(self._queue)
+        self._queue = NULL
+        self._queue_size = self._start = self._end = 0
+        self._buffer = None  # `read` has a reference of its own
+        self._on_closed(self)
+
+    def close_gently(self, wait_s):
+        """End the connection, after a moment for what is queued."""
+        if self.is_open and self._end > self._start:
+            try:
+                self._sock.settimeout(wait_s)
+                self._sock.sendall(PyBytes_FromStringAndSize(<char*>self._queue + self._start, self._end - self._start))
+            except OSError:
+                pass
+        self.close()
+
+
+cdef class Outlet:
+    """Twin of `zmtp.Outlet`."""
+
+    cdef object _events
+    cdef object _snapshot
+    cdef size_t _queue_size_max
+    cdef bint _is_batched
+    cdef set _peers
+    cdef dict _hearers  # by topic, padded; forgotten when a subscription changes
+    cdef uint64_t _version  # of the subscriptions: whoever keeps hearers looks whether it is still the same
+    cdef list _unflushed
+    cdef object _listener
+    cdef public bint is_wanted  # by a subscription that covers tickers
+
+    def __init__(self, events, endpoints, snapshot, *, key, queue_size_max, is_batched=False):
+        self._events = events
+        self._snapshot = snapshot
+        self._queue_size_max = queue_size_max
+        self._is_batched = is_batched
+        self._peers, self._hearers, self._unflushed = set(), {}, []
+        self._version = 1
+        self.is_wanted = False
+        self._listener = zmtp.Listener(events, endpoints, self._on_accept, key)
+
+    def send(self, bytes topic, message):
+        """Queue one message under its topic, padded; `flush` follows."""
+        cdef Py_buffer view
+        hearers = self.find_hearers(topic)
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            self.send_to(hearers, <const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int send_to(self, list hearers, const uint8_t* data, size_t size) except -1:
+        # hot: `make bench`
+        cdef Peer peer
+        for each in hearers:
+            peer = <Peer>each
+            if peer._end == peer._start:
+                if not peer._is_listed:
+                    peer._is_listed = True
+                    self._unflushed.append(peer)
+            elif peer.is_blocked and peer._end - peer._start > self._queue_size_max:
+                peer.dropped += 1
+                continue
+            peer.append(data, size)
+        return 0
+
+    cdef list find_hearers(self, bytes topic):
+        hearers = self._hearers.get(topic)
+        if hearers is None:
+            if len(self._hearers) >= HEARERS_MAX:
+                self._hearers.clear()
+            hearers = [peer for peer in self._peers if any([topic.startswith(p) for p in (<Peer>peer).prefixes])]
+            self._hearers[topic] = hearers
+        return hearers
+
+    def flush(self):
+        """Write what was queued; what the kernel does not take is written later."""
+        self.flush_peers()
+
+    cdef int flush_peers(self) except -1:
+        # hot: `make bench`
+        cdef Peer peer
+        while self._unflushed:
+            peer = <Peer>self._unflushed.pop()
+            peer._is_listed = False
+            if not peer.is_blocked and peer._end > peer._start:
+                peer.write()
+        return 0
+
+    def _on_accept(self, sock):
+        zmtp.forget_the_silent(self._peers)
+        self._peers.add(
+            Peer(
+                self._events,
+                sock,
+                b"XPUB",
+                peer_types=(b"SUB", b"XSUB"),
+                on_ready=_do_nothing,
+                on_message=self._on_request,
+                on_closed=self._on_closed,
+                message_size_max=zmtp.REQUEST_SIZE_MAX,
+            )
+        )
+
+    def _on_request(self, Peer peer, message):
+        prefix = zmtp.take_request(peer.prefixes, bytes(message), is_batched=self._is_batched)
+        if prefix is not None:
+            for each in self._snapshot(prefix):
+                peer.put(each)
+            peer.flush()
+        self._on_change()
+
+    def _on_closed(self, Peer peer):
+        self._peers.discard(peer)
+        self._on_change()
+        if peer.dropped:
+            log.warning("a subscriber that went had lost %d messages by not reading", peer.dropped)
+
+    cdef int _on_change(self) except -1:
+        self._hearers.clear()
+        self._version += 1
+        self.is_wanted = any([zmtp.covers_tickers(peer.prefixes) for peer in self._peers])
+        return 0
+
+    def close(self, wait_s=0.2):
+        """Close everything, after a moment for what is queued."""
+        self._listener.close()
+        for peer in list(self._peers):
+            peer.close_gently(wait_s)
+
+
+def _do_nothing(peer):
+    pass
+
+
+def _without_peer(on_message, peer, message):
+    on_message(message)
+
+
+def _message_callback(on_message):
+    """Return what a Peer calls: a Sink as it is, or a function of peer and message."""
+    return on_message if isinstance(on_message, Sink) else functools.partial(_without_peer, on_message)
+
+
+cdef class Inlet:
+    """Twin of `zmtp.Inlet`; on_message may be a Sink."""
+
+    cdef object _events
+    cdef object _on_message
+    cdef tuple _outlets
+    cdef set _peers
+    cdef object _listener
+
+    def __init__(self, events, endpoint, on_message, *, key, outlets=()):
+        self._events = events
+        self._on_message = _message_callback(on_message)
+        self._outlets = tuple(outlets)
+        self._peers = set()
+        self._listener = zmtp.Listener(events, [endpoint], self._on_accept, key)
+
+    def _on_accept(self, sock):
+        zmtp.forget_the_silent(self._peers)
+        self._peers.add(
+            Peer(
+                self._events,
+                sock,
+                b"SUB",
+                peer_types=(b"PUB", b"XPUB"),
+                on_ready=zmtp.subscribe_to_everything,
+                on_message=self._on_message,
+                on_closed=self._peers.discard,
+                message_size_max=zmtp.HOP_MESSAGE_SIZE_MAX,
+                outlets=self._outlets,
+            )
+        )
+
+    def close(self):
+        """Close everything."""
+        self._listener.close()
+        for peer in list(self._peers):
+            peer.close()
+
+
+cdef class Uplink:
+    """Twin of `zmtp.Uplink`."""
+
+    cdef object _events
+    cdef object _endpoint
+    cdef size_t _queue_size_max
+    cdef Peer _peer
+    cdef bint _is_subscribed
+    cdef bint _has_joined
+
+    def __init__(self, events, endpoint, *, queue_size_max):
+        self._events = events
+        self._endpoint = endpoint
+        self._queue_size_max = queue_size_max
+
+    def poll(self):
+        """Connect if there is no connection; True once for each time that a subscriber joined."""
+        if self._peer is None:
+            self._connect()
+        joined, self._has_joined = self._has_joined, False
+        return joined
+
+    def send(self, message):
+        """Send one message, if a subscriber is there and reads."""
+        # hot: `make bench`
+        cdef Peer peer = self._peer
+        cdef Py_buffer view
+        if peer is None or not self._is_subscribed:
+            return
+        if peer.is_blocked and peer._end - peer._start > self._queue_size_max:
+            peer.dropped += 1
+            return
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            peer.append(<const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        if not peer.is_blocked:
+            peer.write()
+
+    cdef int _connect(self) except -1:
+        sock = zmtp.connected(self._endpoint)
+        if sock is None:
+            return 0
+        self._peer = Peer(
+            self._events,
+            sock,
+            b"XPUB",
+            peer_types=(b"SUB", b"XSUB"),
+            on_ready=_do_nothing,
+            on_message=self._on_request,
+            on_closed=self._on_closed,
+            message_size_max=zmtp.REQUEST_SIZE_MAX,
+        )
+        return 0
+
+    def _on_request(self, peer, message):
+        if message and message[0] == SUBSCRIBE:
+            self._is_subscribed = self._has_joined = True
+
+    def _on_closed(self, peer):
+        self._peer = None
+        self._is_subscribed = False
+
+    def close(self, wait_s=0.2):
+        """Close the connection, after a moment for what is queued."""
+        if self._peer is not None:
+            self._peer.close_gently(wait_s)
+
+
+cdef class Downlink:
+    """Twin of `zmtp.Downlink`; on_message may be a Sink."""
+
+    cdef object _events
+    cdef object _endpoint
+    cdef list _prefixes
+    cdef object _on_message
+    cdef Peer _peer
+
+    def __init__(self, events, endpoint, prefixes, on_message):
+        self._events = events
+        self._endpoint = endpoint
+        self._prefixes = list(prefixes)
+        self._on_message = _message_callback(on_message)
+
+    def poll(self):
+        """Connect if there is no connection; True if there is one."""
+        if self._peer is None:
+            sock = zmtp.connected(self._endpoint)
+            if sock is not None:
+                self._peer = Peer(
+                    self._events,
+                    sock,
+                    b"SUB",
+                    peer_types=(b"PUB", b"XPUB"),
+                    on_ready=self._subscribe,
+                    on_message=self._on_message,
+                    on_closed=self._on_closed,
+                    message_size_max=zmtp.HOP_MESSAGE_SIZE_MAX,
+                )
+        return self._peer is not None
+
+    def _subscribe(self, Peer peer):
+        for prefix in self._prefixes:
+            peer.put(bytes((SUBSCRIBE,)) + prefix)
+        peer.flush()
+
+    def _on_closed(self, peer):
+        self._peer = None
+
+    def close(self):
+        """Close the connection."""
+        if self._peer is not None:
+            self._peer.close()
+
+
+# --- the merger's step
+
+
+cdef class Traffic:
+    """Twin of `merge.Traffic`."""
+
+    cdef public bint is_heard
+    cdef public int64_t records
+    cdef public int64_t messages
+    cdef public int64_t sample_mask
+    cdef public list latencies
+
+    def __init__(self):
+        self.latencies = []
+
+
+cdef class Route:
+    """Twin of `merge.Route`, with its record in place, and with those who hear it."""
+
+    cdef uint8_t _record[RECORD_SIZE]
+    cdef public uint64_t sequence
+    cdef readonly bytes topic
+    cdef readonly Traffic traffic
+    cdef list _hearers  # of `each`, when its subscriptions had that version; 0: not known yet
+    cdef uint64_t _version
+
+    def __init__(self, bytes topic, Traffic traffic not None):
+        cdef bytes record = wire.pack_ticker(wire.Ticker(topic))
+        memcpy(self._record, PyBytes_AS_STRING(record), RECORD_SIZE)
+        self.topic = topic
+        self.traffic = traffic
+        self.sequence = self._version = 0
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self._record, RECORD_SIZE, 0, flags)
+
+    @property
+    def record(self):
+        return memoryview(self)
+
+
+cdef class Step(Sink):
+    """Twin of `merge.Step`. Outlets that are not of this module are called like any Python object."""
+
+    make_route = Route
+    make_traffic = Traffic
+
+    cdef dict _routes
+    cdef object _find_route
+    cdef object _on_document
+    cdef object _each
+    cdef object _batches
+    cdef Outlet _each_outlet
+    cdef Outlet _batches_outlet
+    cdef object _clock  # None: the kernel's
+    cdef uint32_t _session
+    cdef uint8_t* _batch
+    cdef size_t _batch_size
+
+    def __cinit__(self):
+        self._batch, self._batch_size = NULL, 0
+
+    def __init__(self, dict routes not None, find_route, on_document, each, batches, clock, session):
+        self._routes = routes
+        self._find_route = find_route
+        self._on_document = on_document
+        self._each, self._batches = each, batches
+        self._each_outlet = each if isinstance(each, Outlet) else None
+        self._batches_outlet = batches if isinstance(batches, Outlet) else None
+        self._clock = None if clock is time.time_ns else clock
+        self._session = session
+
+    def __dealloc__(self):
+        free(self._batch)
+
+    def __call__(self, message):
+        """Take one message of the feed hop: ticker records back to back, or one document."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            self.take(<const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        # hot: `make bench`
+        cdef const uint8_t* record
+        cdef Py_ssize_t offset = 0, count = 0
+        cdef size_t batch_used = 0
+        cdef bint is_each_wanted, is_batch_wanted
+        cdef int64_t publish_ns = 0, recv_ns, sent_ns
+        cdef uint16_t flags
+        cdef PyObject* found
+        cdef Route route = None
+        cdef Route last = None
+        cdef Traffic traffic
+        if not size or size % RECORD_SIZE or data[KIND_OFFSET] != TICKER:
+            self._on_document(PyBytes_FromStringAndSize(<const char*>data, size))
+            return 0
+        is_each_wanted = self._each.is_wanted if self._each_outlet is None else self._each_outlet.is_wanted
+        is_batch_wanted = (
+            self._batches.is_wanted if self._batches_outlet is None else self._batches_outlet.is_wanted
+        )
+        if is_batch_wanted and self._batch_size < <size_t>size:
+            self._grow(size)
+        while offset < size:
+            record = data + offset
+            offset += RECORD_SIZE
+            topic = PyBytes_FromStringAndSize(<const char*>record, TOPIC_SIZE)
+            found = PyDict_GetItemWithError(self._routes, topic)
+            if found != NULL:
+                route = <Route?>found
+            else:
+                made = self._find_route(topic)
+                if made is None:
+                    continue
+                route = <Route?>made
+            last = route
+            count += 1
+            route.sequence += 1
+            publish_ns = clock_ns(CLOCK_REALTIME) if self._clock is None else self._clock()
+            memcpy(&flags, record + FLAGS_OFFSET, 2)
+            flags &= NO_REPLAY
+            memcpy(route._record + FLAGS_OFFSET, &flags, 2)
+            memcpy(route._record + SESSION_OFFSET, &self._session, 4)
+            memcpy(route._record + SEQUENCE_OFFSET, &route.sequence, 8)
+            memcpy(route._record + EXCHANGE_NS_OFFSET, record + EXCHANGE_NS_OFFSET, PUBLISH_NS_OFFSET - EXCHANGE_NS_OFFSET)
+            memcpy(route._record + PUBLISH_NS_OFFSET, &publish_ns, 8)
+            memcpy(route._record + HEADER_SIZE, record + HEADER_SIZE, RECORD_SIZE - HEADER_SIZE)
+            if is_each_wanted:
+                if self._each_outlet is None:
+                    self._each.send(route.topic, route.record)
+                else:
+                    if route._version != self._each_outlet._version:
+                        route._hearers = self._each_outlet.find_hearers(route.topic)
+                        route._version = self._each_outlet._version
+                    self._each_outlet.send_to(route._hearers, route._record, RECORD_SIZE)
+            if is_batch_wanted:
+                memcpy(self._batch + batch_used, route._record, RECORD_SIZE)
+                batch_used += RECORD_SIZE
+        if last is None:
+            return 0
+        if batch_used:
+            if self._batches_outlet is None:
+                self._batches.send(last.topic, PyBytes_FromStringAndSize(<char*>self._batch, batch_used))
+            else:
+                self._batches_outlet.send_to(
+                    self._batches_outlet.find_hearers(last.topic), self._batch, batch_used
+                )
+            if self._batch_size > QUEUE_KEPT_MAX:
+                free(self._batch)
+                self._batch, self._batch_size = NULL, 0
+        traffic = last.traffic
+        traffic.is_heard = True
+        traffic.records += count  # of one process, and so of one exchange
+        traffic.messages += 1
+        memcpy(&flags, data + FLAGS_OFFSET, 2)
+        if not traffic.messages & traffic.sample_mask and not flags & NOT_FRESH:
+            memcpy(&recv_ns, data + RECV_NS_OFFSET, 8)
+            memcpy(&sent_ns, data + PUBLISH_NS_OFFSET, 8)
+            traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
+        return 0
+
+    cdef int _grow(self, size_t size) except -1:
+        cdef uint8_t* batch = <uint8_t*>realloc(self._batch, size)
+        if batch == NULL:
+            raise MemoryError
+        self._batch, self._batch_size = batch, size
+        return 0
+
+
+# --- the subscriber's step
+
+
+cdef class Topic:
+    """What is known of a topic, as it stands in a record."""
+
+    cdef bytes name  # without padding
+    cdef object loss
+    cdef uint32_t session
+    cdef uint64_t sequence
+
+
+cdef class Follower(Sink):
+    """Twin of `follow.Follower`."""
+
+    cdef object _emit
+    cdef dict _topics  # by topic, padded
+    cdef readonly dict losses
+    cdef public Py_ssize_t undecodable
+
+    def __init__(self, emit):
+        self._emit = emit
+        self._topics = {}
+        self.losses = {}
+        self.undecodable = 0
+
+    def __call__(self, message):
+        """Take a message, which at a batch endpoint may hold several records."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            self.take(<const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        # hot: `make bench-micro`, client
+        cdef Py_ssize_t offset = 0
+        if not size or size % RECORD_SIZE or data[KIND_OFFSET] != TICKER:
+            self._take_other(PyBytes_FromStringAndSize(<const char*>data, size))
+            return 0
+        while offset < size:
+            self._take_ticker(data + offset)
+            offset += RECORD_SIZE
+        return 0
+
+    def _take_other(self, bytes message):
+        try:
+            record = wire.unpack(message)
+        except DecodeError:
+            self.undecodable += 1
+            return
+        if self._is_news(self._topic(wire.padded(record.topic)), record.session, record.sequence):
+            self._emit(record)
+
+    cdef int _take_ticker(self, const uint8_t* data) except -1:
+        cdef uint16_t flags
+        cdef uint32_t session
+        cdef uint64_t sequence, exchange_sequence
+        cdef int64_t times[3]
+        cdef double values[10]
+        cdef Topic topic
+        if data[KIND_OFFSET - 1] != VERSION or data[KIND_OFFSET] != TICKER:
+            self.undecodable += 1
+            return 0
+        memcpy(&flags, data + FLAGS_OFFSET, 2)
+        memcpy(&session, data + SESSION_OFFSET, 4)
+        memcpy(&sequence, data + SEQUENCE_OFFSET, 8)
+        topic = self._topic(PyBytes_FromStringAndSize(<const char*>data, TOPIC_SIZE))
+        if not self._is_news(topic, session, sequence):
+            return 0
+        memcpy(times, data + EXCHANGE_NS_OFFSET, sizeof(times))
+        memcpy(&exchange_sequence, data + HEADER_SIZE, 8)
+        memcpy(values, data + HEADER_SIZE + 8, sizeof(values))
+        self._emit(
+            Ticker(
+                topic.name, VERSION, TICKER, flags, session, sequence, times[0], times[1], times[2],
+                exchange_sequence, values[0], values[1], values[2], values[3], values[4], values[5], values[6],
+                values[7], values[8], values[9],
+            )
+        )
+        return 0
+
+    cdef Topic _topic(self, bytes padded):
+        cdef PyObject* found = PyDict_GetItemWithError(self._topics, padded)
+        cdef Topic topic
+        if found != NULL:
+            return <Topic>found
+        topic = Topic.__new__(Topic)
+        topic.name = padded.rstrip(b"\0")
+        topic.loss = None
+        if len(self._topics) >= HEARERS_MAX:  # more than any merger has: names that somebody makes up
+            self._topics.clear()
+        self._topics[padded] = topic
+        return topic
+
+    cdef bint _is_news(self, Topic topic, uint32_t session, uint64_t sequence) except -1:
+        if topic.loss is None:
+            topic.loss = self.losses.get(topic.name)
+        loss = topic.loss
+        if loss is None or topic.session != session:
+            lost, gaps = (loss.lost, loss.gaps) if loss is not None else (0, 0)
+            topic.loss = self.losses[topic.name] = Loss(session, sequence, lost, gaps)
+            topic.session, topic.sequence = session, sequence
+            return True
+        if sequence != topic.sequence + 1:
+            if sequence <= topic.sequence:
+                return False
+            loss.lost += sequence - topic.sequence - 1
+            loss.gaps += 1
+        topic.sequence = sequence
+        loss.sequence = sequence
+        return True

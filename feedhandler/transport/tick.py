@@ -1,0 +1,25 @@
+"""The sockets and the steps of the tick path: compiled if they were built, else in Python.
+
+Both do the same (the tests run over both); the compiled ones leave more of a processor to others. Setting
+FEEDHANDLER_PURE in the environment chooses Python, to compare them or to debug.
+"""
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Final
+
+from feedhandler.follow import Follower
+from feedhandler.merge import Step
+from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
+
+PURE_ENV: Final = "FEEDHANDLER_PURE"
+COMPILED_MODULE: Final = "feedhandler.transport._zmtp"
+
+if not TYPE_CHECKING and not os.environ.get(PURE_ENV):
+    with contextlib.suppress(ImportError):  # not built: there was no compiler
+        from feedhandler.transport._zmtp import Downlink, Follower, Inlet, Loop, Outlet, Step, Uplink
+
+IS_COMPILED: Final = Loop.__module__ == COMPILED_MODULE
+NAME: Final = "compiled tick path" if IS_COMPILED else "pure Python tick path"
+
+__all__ = ["IS_COMPILED", "NAME", "Downlink", "Follower", "Inlet", "Loop", "Outlet", "Step", "Uplink"]

@@ -1,0 +1,126 @@
+"""What a subscriber makes of messages, in Python and compiled."""
+
+import random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedhandler import follow, wire
+
+try:
+    from feedhandler.transport import _zmtp
+except ImportError:  # there was no compiler
+    _zmtp = None
+
+FOLLOWERS = [
+    pytest.param(follow.Follower, id="pure"),
+    pytest.param(
+        getattr(_zmtp, "Follower", None),
+        id="compiled",
+        marks=pytest.mark.skipif(_zmtp is None, reason="the compiled tick path was not built"),
+    ),
+]
+BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "ETH/USDT"))
+
+
+def ticker(topic=BTC, sequence=1, session=100, **fields):
+    return wire.pack_ticker(wire.Ticker(topic, session=session, sequence=sequence, **fields))
+
+
+@pytest.fixture(params=FOLLOWERS)
+def stream(request):
+    class Stream:
+        def __init__(self):
+            self.records = []
+            self.follower = request.param(self.records.append)
+
+        def take(self, *messages):
+            for message in messages:
+                self.follower(message)
+            return [(record.topic, record.sequence) for record in self.records]
+
+    return Stream()
+
+
+def test_a_record_comes_out_with_every_value(stream):
+    values = dict(zip(wire.TICKER_VALUES, [float(n) + 0.25 for n in range(10)], strict=True))
+    whole = wire.Ticker(
+        BTC, 1, 1, 8, 100, 7, 1_790_000_000_000_000_001, -5, 2**62, 2**64 - 1, *values.values()
+    )
+    stream.take(wire.pack_ticker(whole))
+    assert stream.records == [whole]
+
+
+def test_holes_are_counted_and_what_was_seen_is_no_news(stream):
+    assert stream.take(*(ticker(sequence=n) for n in (5, 6, 9, 9, 7, 10))) == [
+        (BTC, 5),
+        (BTC, 6),
+        (BTC, 9),
+        (BTC, 10),
+    ]
+    assert stream.follower.losses == {BTC: follow.Loss(100, 10, lost=2, gaps=1)}
+
+
+def test_a_new_session_starts_over_and_old_losses_stay(stream):
+    stream.take(ticker(sequence=1), ticker(sequence=3), ticker(sequence=1, session=101))
+    assert stream.follower.losses == {BTC: follow.Loss(101, 1, lost=1, gaps=1)}
+
+
+def test_a_batch_is_its_records(stream):
+    batch = ticker(BTC, 1) + ticker(ETH, 1) + ticker(BTC, 2)
+    assert stream.take(memoryview(batch)) == [(BTC, 1), (ETH, 1), (BTC, 2)]
+
+
+def test_documents_pass_and_are_followed_too(stream):
+    topic = wire.topic(wire.HEARTBEAT, "merger")
+    beats = [
+        wire.Document(topic, kind=wire.HEARTBEAT, session=1, sequence=n, body=b"{}") for n in (1, 2, 2, 4)
+    ]
+    assert stream.take(*map(wire.pack_document, beats)) == [(topic, 1), (topic, 2), (topic, 4)]
+    assert stream.follower.losses[topic].lost == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"x", bytes(80), bytes(168), bytes(336), ticker()[:-1], ticker()[:40] + b"\x02" + ticker()[41:]],
+    ids=["empty", "short", "header", "version 0", "two of version 0", "cut", "version 2"],
+)
+def test_what_cannot_be_read_is_counted_and_the_stream_goes_on(stream, message):
+    assert stream.take(message, ticker()) == [(BTC, 1)]
+    assert stream.follower.undecodable >= 1
+
+
+@pytest.mark.skipif(_zmtp is None, reason="the compiled tick path was not built")
+@given(seed=st.integers(0, 10**9))
+def test_both_followers_do_the_same(seed):
+    rng = random.Random(seed)
+    outputs = []
+    messages = []
+    for _ in range(60):
+        message = b"".join(
+            ticker(
+                rng.choice((BTC, ETH)),
+                rng.randrange(1, 30),
+                rng.choice((100, 100, 100, 101)),
+                bid=rng.random(),
+            )
+            for _ in range(rng.choice((1, 1, 1, 2, 5)))
+        )
+        if rng.random() < 0.1:
+            message = bytearray(message)
+            message[rng.randrange(len(message))] = rng.randrange(256)
+            message = bytes(message)
+        messages.append(message if rng.random() < 0.95 else rng.randbytes(rng.randrange(400)))
+    for make in (follow.Follower, _zmtp.Follower):
+        records = []
+        follower = make(records.append)
+        for message in messages:
+            follower(message)
+        # Packed, as NaN is not itself.
+        packed = [
+            msgspec.json.encode(r) if isinstance(r, wire.Document) else wire.pack_ticker(r) for r in records
+        ]
+        outputs.append((packed, dict(follower.losses), follower.undecodable))
+    assert outputs[0] == outputs[1]
