@@ -76,12 +76,12 @@ def processes(place: Place) -> list[Program]:
 
 
 def subscribed(
-    endpoint: str, count: int = 1, *, subscriber: str = "subscriber"
+    endpoint: str, count: int = 1, *, subscriber: str = "subscriber", arguments: Sequence[str] = ()
 ) -> Callable[[Place], list[Program]]:
     """feedhandler with so many subscribers at one of its endpoints, named as in the run directory."""
 
     def programs(place: Place) -> list[Program]:
-        argv = python(f"bench.paths.{subscriber}", place.ipc(endpoint))
+        argv = python(f"bench.paths.{subscriber}", place.ipc(endpoint), *arguments)
         return [*processes(place), *(Program("subscriber", argv, is_sink=True) for _ in range(count))]
 
     return programs
@@ -150,6 +150,14 @@ FLOOR = Contender("floor", "floor: raw frames, three hops", "picows → PUB → 
 OURS = Contender(
     "feedhandler", "feedhandler", "feed → merger → Subscriber", subscribed("ticks"), is_ours=True
 )
+SPINNING = Contender(
+    "feedhandler-spin",
+    "feedhandler, subscriber awake",
+    "feed → merger → Subscriber(spin_s=0.01)",
+    subscribed("ticks", arguments=["0.01"]),
+    is_ours=True,
+    note="The subscriber looks instead of sleeping: a processor of its own for less latency.",
+)
 LIBZMQ = Contender(
     "feedhandler-libzmq",
     "feedhandler, libzmq subscriber",
@@ -210,6 +218,7 @@ WEBSOCKETS_JSON = Contender(
 CONTENDERS: tuple[Contender, ...] = (
     FLOOR,
     OURS,
+    SPINNING,
     LIBZMQ,
     BATCHES,
     DIRECT,

@@ -5,6 +5,7 @@ between neighbours in time, since the machine is shared and its mood changes.
 """
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -40,30 +41,23 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ceiling_step: float
     ceiling_bursts: bool
     soak_messages: int
-    soak_rate: float = 40_000
+    soak_rate: float = 60_000
     soak_symbols: int = 5_000
     exchange_symbols: int = 2_900  # the whole of Binance
     exchange_rate: float = 20_000
 
 
 FULL: Final = Plan(
-    seconds=1.2,
+    seconds=0.8,
     rounds=3,
     rates=(100, 1_000, 5_000, 10_000, 20_000, 40_000),
     burst_rates=(100, 1_000, 5_000, 10_000, 20_000, 40_000),
     symbols=(10, 100, 1_000, 5_000),
     subscribers=(1, 4, 16, 32),
     feeds=(1, 2, 3),
-    ceiling_paths=(
-        "floor",
-        "feedhandler",
-        "feedhandler-batches",
-        "cryptofeed",
-        "cryptofeed-zmq",
-        "websockets+json",
-    ),
-    ceiling_from=20_000,
-    ceiling_step=1.3,
+    ceiling_paths=("floor", "feedhandler", "feedhandler-batches", "cryptofeed", "cryptofeed-zmq"),
+    ceiling_from=40_000,
+    ceiling_step=1.6,
     ceiling_bursts=True,
     soak_messages=10_000_000,
 )
@@ -208,7 +202,7 @@ def whole_exchange(plan: Plan, progress: Progress) -> Run:
 
 
 def ceilings(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> dict[str, Ceiling]:
-    """The highest rate of each path at which all arrives, soon enough."""
+    """Return the highest rate of each path at which all arrives, soon enough."""
     found = {}
     chosen = [contender for contender in contenders if contender.name in plan.ceiling_paths]
     with _rigs(chosen, progress) as rigs:
@@ -225,30 +219,40 @@ def ceilings(plan: Plan, contenders: Sequence[Contender], progress: Progress) ->
 def _ceiling(
     plan: Plan, contender: Contender, rig: Rig, burst: int, progress: Progress
 ) -> tuple[float, str, list[Run]]:
-    """Climb until two runs in a row fail; from a first rate that fails already, descend until one does not."""
+    """Climb until two runs of a rate fail, then try once in between; from a first rate that fails, descend."""
     runs: list[Run] = []
-    best, limit, rate, is_climbing = 0.0, "the search", plan.ceiling_from, True
+    best, limit, rate, worst = 0.0, "the search", plan.ceiling_from, 0.0
     while CEILING_RATES[0] <= rate <= CEILING_RATES[1]:
         progress.step(f"{contender.name}: {rate:,.0f}/s, bursts of {burst}")
-        load = Load(round(rate / burst) * burst, plan.seconds, burst)
-        for _ in range(2):
-            outcome = rig.run(load)
-            run = measure.run_of(contender, [outcome], symbols=SYMBOLS, subscribers=1, feeds=1)
-            runs.append(run)
-            reason = _why_not(contender, outcome, run)
-            if not reason:
-                break
+        reason = _try(contender, rig, Load(round(rate / burst) * burst, plan.seconds, burst), runs)
         if reason:
             limit = reason
-            if best:
+            if best and worst:
                 break
-            is_climbing = False
+            worst = rate
         else:
-            best = load.rate
-            if not is_climbing:
+            best = rate
+            if worst:
                 break
-        rate = rate * plan.ceiling_step if is_climbing else rate / plan.ceiling_step
-    return best, limit, runs
+        if not worst:
+            rate *= plan.ceiling_step
+        elif best:
+            rate = math.sqrt(best * worst)
+        else:
+            rate /= plan.ceiling_step
+    return round(best / burst) * burst, limit, runs
+
+
+def _try(contender: Contender, rig: Rig, load: Load, runs: list[Run]) -> str:
+    """Run a load, twice if it fails; returns why it failed, or ""."""
+    for _ in range(2):
+        outcome = rig.run(load)
+        run = measure.run_of(contender, [outcome], symbols=SYMBOLS, subscribers=1, feeds=1)
+        runs.append(run)
+        reason = _why_not(contender, outcome, run)
+        if not reason:
+            break
+    return reason
 
 
 CEILING_RATES: Final = (1_000.0, 500_000.0)
