@@ -39,6 +39,7 @@ class Subscriber:
         zmtp.address_of(endpoint)
         self._loop = tick.Loop()
         self._spin_s = spin_s
+        self._is_awake = False
         prefixes = [topic.encode() for topic in topics]
         self._records: collections.deque[wire.Ticker | wire.Document] = collections.deque()  # of one read
         self._follower = tick.Follower(self._records.append)
@@ -94,10 +95,11 @@ class Subscriber:
     def _wait(self, timeout_s: float) -> None:
         """Take what comes within a while; connect first, if the publisher was away."""
         self._downlink.poll()
-        if self._spin_s:
+        if self._spin_s and self._is_awake:  # in a market that pauses there is nothing to be early for
             deadline = time.monotonic() + min(self._spin_s, timeout_s)
             while not self._records and time.monotonic() < deadline:
                 self._loop.run_once(0.0)
             if self._records:
                 return
         self._loop.run_once(timeout_s)
+        self._is_awake = bool(self._records)

@@ -307,11 +307,17 @@ class Merger:
 
     def snapshot(self, prefix: bytes) -> Iterator[bytearray]:
         """Yield the last value of every topic that a new subscription matches, flagged SNAPSHOT."""
-        for topic, message in self._documents.items():
-            if topic.startswith(prefix):
-                yield self._replayed(message)
-        for topic, route in self._by_topic.items():
-            if route.sequence and topic.startswith(prefix):
+        if prefix.endswith(b"\0"):  # an exact topic: thousands of them must not each look at all
+            exact = wire.padded(prefix)
+            routes = [self._by_topic[exact]] if exact in self._by_topic else []
+            documents = [self._documents[exact]] if exact in self._documents else []
+        else:
+            routes = [route for topic, route in self._by_topic.items() if topic.startswith(prefix)]
+            documents = [message for topic, message in self._documents.items() if topic.startswith(prefix)]
+        for message in documents:
+            yield self._replayed(message)
+        for route in routes:
+            if route.sequence:
                 yield self._replayed(route.record)
 
     def _replayed(self, message: bytes | bytearray) -> bytearray:

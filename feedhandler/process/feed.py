@@ -128,9 +128,11 @@ class Publisher:
     def _snapshots(self, prefix: bytes) -> Iterator[bytes]:
         """Yield the newest records of matching topics, flagged: they are no news, and take no number."""
         self.flush()
+        plain = prefix.rstrip(b"\0")
         for state in self._states():
-            if state.recv_ns and wire.padded(state.topic).startswith(prefix):
-                yield self._pack(msgspec.structs.replace(state, flags=state.flags | wire.SNAPSHOT))
+            if state.recv_ns and (state.topic == plain if plain != prefix else state.topic.startswith(prefix)):
+                flags = state.flags | wire.SNAPSHOT
+                yield self._pack(msgspec.structs.replace(state, flags=flags, publish_ns=time.time_ns()))
 
     def send_document(self, kind: int, body: bytes) -> None:
         """Send a JSON document; what was batched before goes first. Heartbeats go to everybody."""

@@ -280,7 +280,7 @@ cdef class Peer:
     cdef readonly bint is_open
     cdef readonly bint is_blocked
     cdef readonly double opened_mono_s
-    cdef readonly dict prefixes
+    cdef readonly object subscriptions
     cdef public Py_ssize_t dropped
     cdef uint8_t* _queue  # waits to be written: from _start to _end
     cdef size_t _queue_size
@@ -316,7 +316,7 @@ cdef class Peer:
         self._size = self._size_first = min(self._size_max, READ_SIZE)
         self._buffer = PyByteArray_FromStringAndSize(NULL, self._size)
         self._used = self._parsed = 0
-        self.prefixes = {}
+        self.subscriptions = zmtp.Subscriptions()
         self.is_open = True
         self.opened_mono_s = time.monotonic()
         zmtp.prepare(sock)
@@ -413,6 +413,8 @@ cdef class Peer:
         # hot: `make bench`
         cdef size_t size = self._end - self._start
         cdef ssize_t sent = 0
+        if not self.is_open:  # the same turn of the loop may have found it readable, and at its end
+            return 0
         while size:
             sent = c_send(self._fd, self._queue + self._start, size, MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent >= 0:
@@ -568,6 +570,7 @@ cdef class Peer:
             self._events.remove_reader(self._fd)
             if self.is_blocked:
                 self._events.remove_writer(self._fd)
+        self.is_blocked = False
         self._sock.close()
         self._fd = -1
         free(self._queue)
@@ -641,7 +644,7 @@ cdef class Outlet:
         if hearers is None:
             if len(self._hearers) >= HEARERS_MAX:
                 self._hearers.clear()
-            hearers = [peer for peer in self._peers if any([topic.startswith(p) for p in (<Peer>peer).prefixes])]
+            hearers = [peer for peer in self._peers if (<Peer>peer).subscriptions.match(topic)]
             self._hearers[topic] = hearers
         return hearers
 
@@ -661,22 +664,24 @@ cdef class Outlet:
 
     def _on_accept(self, sock):
         zmtp.forget_the_silent(self._peers)
-        self._peers.add(
-            Peer(
-                self._events,
-                sock,
-                b"XPUB",
-                peer_types=(b"SUB", b"XSUB"),
-                on_ready=_do_nothing,
-                on_message=self._on_request,
-                on_closed=self._on_closed,
-                message_size_max=zmtp.REQUEST_SIZE_MAX,
-            )
+        peer = Peer(
+            self._events,
+            sock,
+            b"XPUB",
+            peer_types=(b"SUB", b"XSUB"),
+            on_ready=_do_nothing,
+            on_message=self._on_request,
+            on_closed=self._on_closed,
+            message_size_max=zmtp.REQUEST_SIZE_MAX,
         )
+        if peer.is_open:  # it may have gone while it was greeted
+            self._peers.add(peer)
 
     def _on_request(self, Peer peer, message):
-        prefix = zmtp.take_request(peer.prefixes, bytes(message), is_batched=self._is_batched)
+        prefix = peer.subscriptions.take(bytes(message), is_batched=self._is_batched)
         if prefix is not None:
+            if peer.is_blocked and peer._end - peer._start > self._queue_size_max:
+                raise ValueError("a subscriber goes on subscribing and does not read")
             for each in self._snapshot(prefix):
                 peer.put(each)
             peer.flush()
@@ -691,14 +696,16 @@ cdef class Outlet:
     cdef int _on_change(self) except -1:
         self._hearers.clear()
         self._version += 1
-        self.is_wanted = any([zmtp.covers_tickers(peer.prefixes) for peer in self._peers])
+        self.is_wanted = any([(<Peer>peer).subscriptions.cover_tickers for peer in self._peers])
         return 0
 
     def close(self, wait_s=0.2):
         """Close everything, after a moment for what is queued."""
         self._listener.close()
+        self.flush_peers()
+        deadline = time.monotonic() + wait_s  # for all together: those that read are served first, by the flush
         for peer in list(self._peers):
-            peer.close_gently(wait_s)
+            peer.close_gently(max(0.0, deadline - time.monotonic()))
 
 
 def _do_nothing(peer):
@@ -732,19 +739,19 @@ cdef class Inlet:
 
     def _on_accept(self, sock):
         zmtp.forget_the_silent(self._peers)
-        self._peers.add(
-            Peer(
-                self._events,
-                sock,
-                b"SUB",
-                peer_types=(b"PUB", b"XPUB"),
-                on_ready=zmtp.subscribe_to_everything,
-                on_message=self._on_message,
-                on_closed=self._peers.discard,
-                message_size_max=zmtp.HOP_MESSAGE_SIZE_MAX,
-                outlets=self._outlets,
-            )
+        peer = Peer(
+            self._events,
+            sock,
+            b"SUB",
+            peer_types=(b"PUB", b"XPUB"),
+            on_ready=zmtp.subscribe_to_everything,
+            on_message=self._on_message,
+            on_closed=self._peers.discard,
+            message_size_max=zmtp.HOP_MESSAGE_SIZE_MAX,
+            outlets=self._outlets,
         )
+        if peer.is_open:  # it may have gone while it was greeted
+            self._peers.add(peer)
 
     def close(self):
         """Close everything."""
@@ -797,7 +804,7 @@ cdef class Uplink:
         sock = zmtp.connected(self._endpoint)
         if sock is None:
             return 0
-        self._peer = Peer(
+        peer = Peer(
             self._events,
             sock,
             b"XPUB",
@@ -807,6 +814,7 @@ cdef class Uplink:
             on_closed=self._on_closed,
             message_size_max=zmtp.REQUEST_SIZE_MAX,
         )
+        self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
         return 0
 
     def _on_request(self, peer, message):
@@ -843,7 +851,7 @@ cdef class Downlink:
         if self._peer is None:
             sock = zmtp.connected(self._endpoint)
             if sock is not None:
-                self._peer = Peer(
+                peer = Peer(
                     self._events,
                     sock,
                     b"SUB",
@@ -853,6 +861,7 @@ cdef class Downlink:
                     on_closed=self._on_closed,
                     message_size_max=zmtp.HOP_MESSAGE_SIZE_MAX,
                 )
+                self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
         return self._peer is not None
 
     def _subscribe(self, Peer peer):

@@ -52,6 +52,7 @@ PREFIXES_MAX: Final = 100_000  # of one subscriber
 BUFFER_SIZE: Final = 1 << 20  # asked of the kernel, for both directions
 HEARERS_MAX: Final = 100_000  # topics whose hearers are remembered
 HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
+IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
 BACKLOG: Final = 128  # connections that wait to be accepted
 CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
 TICKERS: Final = wire.topic(wire.TICKER, "")
@@ -164,7 +165,7 @@ class Peer:
         self.opened_mono_s = time.monotonic()
         self.is_blocked = False  # the kernel takes no more until it says so
         self.queue = bytearray()
-        self.prefixes: dict[bytes, int] = {}  # of a subscriber: how often each is subscribed
+        self.subscriptions = Subscriptions()  # of a subscriber
         self.dropped = 0  # messages, at a full queue
         prepare(sock)
         events.add_reader(self._fd, self._on_readable)
@@ -286,6 +287,7 @@ class Peer:
         self.is_open = False
         self._events.remove_reader(self._fd)
         if self.is_blocked:
+            self.is_blocked = False
             self._events.remove_writer(self._fd)
         self._sock.close()
         self.queue.clear()
@@ -423,29 +425,31 @@ class Outlet:
     def _find_hearers(self, topic: bytes) -> list[Peer]:
         if len(self._hearers) >= HEARERS_MAX:
             self._hearers.clear()
-        hearers = [peer for peer in self._peers if any(topic.startswith(prefix) for prefix in peer.prefixes)]
+        hearers = [peer for peer in self._peers if peer.subscriptions.match(topic)]
         self._hearers[topic] = hearers
         return hearers
 
     def _on_accept(self, sock: socket.socket) -> None:
         forget_the_silent(self._peers)
-        self._peers.add(
-            Peer(
-                self._events,
-                sock,
-                b"XPUB",
-                peer_types=(b"SUB", b"XSUB"),
-                on_ready=lambda peer: None,
-                on_message=self._on_request,
-                on_closed=self._on_closed,
-                message_size_max=REQUEST_SIZE_MAX,
-            )
+        peer = Peer(
+            self._events,
+            sock,
+            b"XPUB",
+            peer_types=(b"SUB", b"XSUB"),
+            on_ready=lambda peer: None,
+            on_message=self._on_request,
+            on_closed=self._on_closed,
+            message_size_max=REQUEST_SIZE_MAX,
         )
+        if peer.is_open:  # it may have gone while it was greeted
+            self._peers.add(peer)
 
     def _on_request(self, peer: Peer, message: memoryview) -> None:
         """Take a subscription or its cancellation. Raises ValueError for anything else."""
-        prefix = take_request(peer.prefixes, bytes(message), is_batched=self._is_batched)
+        prefix = peer.subscriptions.take(bytes(message), is_batched=self._is_batched)
         if prefix is not None:
+            if peer.is_blocked and len(peer.queue) > self._queue_size_max:
+                raise ValueError("a subscriber goes on subscribing and does not read")
             for each in self._snapshot(prefix):
                 peer.put(each)
             peer.flush()
@@ -459,42 +463,67 @@ class Outlet:
 
     def _on_change(self) -> None:
         self._hearers.clear()
-        self.is_wanted = any(covers_tickers(peer.prefixes) for peer in self._peers)
+        self.is_wanted = any(peer.subscriptions.cover_tickers for peer in self._peers)
 
     def close(self, wait_s: float = 0.2) -> None:
         """Close everything, after a moment for what is queued."""
         self._listener.close()
+        self.flush()
+        deadline = time.monotonic() + wait_s  # for all together: those that read are served first, by the flush
         for peer in list(self._peers):
-            peer.close_gently(wait_s)
+            peer.close_gently(max(0.0, deadline - time.monotonic()))
 
 
-def take_request(prefixes: dict[bytes, int], message: bytes, *, is_batched: bool) -> bytes | None:
-    """Note a subscription or its cancellation among a subscriber's prefixes; returns a prefix that is new.
+class Subscriptions:
+    """One subscriber's prefixes, however many; asked about a topic, it looks at one prefix of each length."""
 
-    Raises ValueError for anything else.
-    """
-    if not message or message[0] not in (SUBSCRIBE, CANCEL):
-        raise ValueError("a subscriber sent something other than a subscription")
-    prefix = message[1:]
-    count = prefixes.get(prefix, 0)
-    if message[0] == CANCEL:
-        if count > 1:
-            prefixes[prefix] = count - 1
-        else:
-            prefixes.pop(prefix, None)
-        return None
-    if is_batched and is_narrow(prefix):
-        log.warning("batches: subscription to %r refused: it is narrower than an exchange", prefix)
-        return None
-    if len(prefixes) >= PREFIXES_MAX:
-        raise ValueError(f"a subscriber has more than {PREFIXES_MAX} subscriptions")
-    prefixes[prefix] = count + 1
-    return None if count else prefix
+    __slots__ = ("_counts", "_sizes", "_tickers")
 
+    def __init__(self) -> None:
+        self._counts: dict[bytes, int] = {}  # how often each prefix is subscribed
+        self._sizes: dict[int, int] = {}  # how many prefixes have each length
+        self._tickers = 0  # how many ask for some ticker
 
-def covers_tickers(prefixes: Iterable[bytes]) -> bool:
-    """True if one of the prefixes asks for some ticker."""
-    return any(TICKERS.startswith(prefix) or prefix.startswith(TICKERS) for prefix in prefixes)
+    @property
+    def cover_tickers(self) -> bool:
+        """True if one of them asks for some ticker."""
+        return self._tickers > 0
+
+    def match(self, topic: bytes) -> bool:
+        """True if one of them is the beginning of a topic, padded."""
+        return any(topic[:size] in self._counts for size in self._sizes)
+
+    def take(self, message: bytes, *, is_batched: bool) -> bytes | None:
+        """Note a subscription or its cancellation; returns a prefix that is new. Raises ValueError for anything else."""
+        if not message or message[0] not in (SUBSCRIBE, CANCEL):
+            raise ValueError("a subscriber sent something other than a subscription")
+        prefix = message[1:]
+        count = self._counts.get(prefix, 0)
+        if message[0] == CANCEL:
+            if count > 1:
+                self._counts[prefix] = count - 1
+            elif count:
+                del self._counts[prefix]
+                self._note(prefix, -1)
+            return None
+        if is_batched and is_narrow(prefix):
+            log.warning("batches: subscription to %r refused: it is narrower than an exchange", prefix)
+            return None
+        if len(self._counts) >= PREFIXES_MAX:
+            raise ValueError(f"a subscriber has more than {PREFIXES_MAX} subscriptions")
+        self._counts[prefix] = count + 1
+        if count:
+            return None
+        self._note(prefix, 1)
+        return prefix
+
+    def _note(self, prefix: bytes, change: int) -> None:
+        size = len(prefix)
+        self._sizes[size] = self._sizes.get(size, 0) + change
+        if not self._sizes[size]:
+            del self._sizes[size]
+        if TICKERS.startswith(prefix) or prefix.startswith(TICKERS):
+            self._tickers += change
 
 
 def is_narrow(prefix: bytes) -> bool:
@@ -527,19 +556,19 @@ class Inlet:
 
     def _on_accept(self, sock: socket.socket) -> None:
         forget_the_silent(self._peers)
-        self._peers.add(
-            Peer(
-                self._events,
-                sock,
-                b"SUB",
-                peer_types=(b"PUB", b"XPUB"),
-                on_ready=subscribe_to_everything,
-                on_message=lambda peer, message: self._on_message(message),
-                on_closed=self._peers.discard,
-                message_size_max=HOP_MESSAGE_SIZE_MAX,
-                on_read=self._on_read,
-            )
+        peer = Peer(
+            self._events,
+            sock,
+            b"SUB",
+            peer_types=(b"PUB", b"XPUB"),
+            on_ready=subscribe_to_everything,
+            on_message=lambda peer, message: self._on_message(message),
+            on_closed=self._peers.discard,
+            message_size_max=HOP_MESSAGE_SIZE_MAX,
+            on_read=self._on_read,
         )
+        if peer.is_open:  # it may have gone while it was greeted
+            self._peers.add(peer)
 
     def _on_read(self) -> None:
         for outlet in self._outlets:
@@ -603,7 +632,7 @@ class Uplink:
     def _connect(self) -> None:
         if (sock := connected(self._endpoint)) is None:
             return
-        self._peer = Peer(
+        peer = Peer(
             self._events,
             sock,
             b"XPUB",
@@ -613,6 +642,7 @@ class Uplink:
             on_closed=self._on_closed,
             message_size_max=REQUEST_SIZE_MAX,
         )
+        self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
 
     def _on_request(self, peer: Peer, message: memoryview) -> None:
         if message and message[0] == SUBSCRIBE:
@@ -650,7 +680,7 @@ class Downlink:
     def poll(self) -> bool:
         """Connect if there is no connection; True if there is one."""
         if self._peer is None and (sock := connected(self._endpoint)) is not None:
-            self._peer = Peer(
+            peer = Peer(
                 self._events,
                 sock,
                 b"SUB",
@@ -660,6 +690,7 @@ class Downlink:
                 on_closed=self._on_closed,
                 message_size_max=HOP_MESSAGE_SIZE_MAX,
             )
+            self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
         return self._peer is not None
 
     def _subscribe(self, peer: Peer) -> None:
@@ -709,10 +740,7 @@ class Listener:
                 raise ConfigError(
                     f"{key}: {endpoint} is in use by another process; stop it, or configure another address"
                 )
-            path = Path(address)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # left behind by one that was killed
-            self._paths.append(path)
+            self._paths.append(_vacated(Path(address), endpoint, key))
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -743,6 +771,18 @@ class Listener:
             path.unlink(missing_ok=True)
 
 
+def _vacated(path: Path, endpoint: str, key: str) -> Path:
+    """Make room for a socket file: its directory, and no file left behind by a process that was killed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_socket():
+            raise ConfigError(f"{key}: {endpoint} names a file that is no socket; configure another address")
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"{key}: cannot bind {endpoint}: {exc.strerror}; configure another address") from exc
+    return path
+
+
 def _bind_patiently(sock: socket.socket, address: str | tuple[str, int]) -> None:
     """Bind within a second: a predecessor killed a moment ago may still hold the port. Raises OSError."""
     deadline = time.monotonic() + 1.0
@@ -759,10 +799,10 @@ def _bind_patiently(sock: socket.socket, address: str | tuple[str, int]) -> None
 def address_of(endpoint: str) -> tuple[int, str | tuple[str, int]]:
     """Return family and address of an `ipc://` or `tcp://` endpoint. Raises ValueError if it is neither."""
     scheme, _, place = endpoint.partition("://")
-    if scheme == "ipc" and place:
+    if scheme == "ipc" and place and len(place.encode()) <= IPC_PATH_SIZE_MAX:
         return socket.AF_UNIX, "\0" + place[1:] if place.startswith("@") else place
     host, _, port = place.rpartition(":")
-    if scheme != "tcp" or not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if scheme != "tcp" or not host.strip("*[]") or ":" in host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"{endpoint!r} is no endpoint")
     return socket.AF_INET, (host, int(port))
 

@@ -5,6 +5,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -433,3 +434,108 @@ def test_a_callback_may_close_the_connection_whose_messages_it_gets(world):
     world.until(lambda: kept)
     world.settle(0.02)
     assert [bytes(message) for message in kept] == [b"x" * 1000], "what is kept too long is no freed memory"
+
+
+READY = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
+
+
+def request(prefix, kind=1):
+    return bytes((0, 1 + len(prefix), kind)) + prefix
+
+
+def raw_subscriber(world, outlet, endpoint):
+    """A subscriber without a library, that reads nothing unless the test does."""
+    family, address = zmtp.address_of(endpoint)
+    sock = socket.socket(family)
+    sock.connect(address)
+    sock.sendall(zmtp.GREETING + READY + request(b"ticker."))
+    world.until(lambda: outlet.is_wanted)
+    return sock
+
+
+@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+def test_a_subscriber_that_does_not_read_and_then_dies_takes_nobody_along(world, scheme):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    endpoint = world.endpoint() if scheme == "ipc" else f"tcp://127.0.0.1:{port}"
+    outlet = world.outlet(endpoint)
+    sock = raw_subscriber(world, outlet, endpoint)
+    for number in range(60_000):
+        outlet.send(BTC, ticker(BTC, number))
+        outlet.flush()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    sock.close()
+    world.until(lambda: not outlet.is_wanted)
+    other = world.subscriber(b"ticker.", endpoint=endpoint)
+    world.until(lambda: outlet.is_wanted)
+    outlet.send(BTC, ticker())
+    outlet.flush()
+    assert world.receive(other) == [ticker()]
+
+
+def test_thousands_of_exact_subscriptions_cost_little_and_each_hears_its_own(world):
+    topics = [wire.padded(wire.topic(wire.TICKER, "binance", f"S{n}/USDT")) for n in range(5000)]
+    outlet = world.outlet()
+    sock = world.subscriber(*topics[::2], SNDHWM=0)  # libzmq drops its own requests beyond 1,000
+    world.settle(0.5)
+    started = time.process_time()
+    for _ in range(3):
+        other = world.subscriber(b"status.")
+        world.settle(0.05)
+        for topic in topics:
+            outlet.send(topic, topic)
+        outlet.flush()
+        other.close()
+        world.settle(0.05)
+    assert time.process_time() - started < 5.0, "not the product of topics and prefixes"
+    assert world.receive(sock, 7500) == topics[::2] * 3
+
+
+def test_one_that_goes_on_subscribing_without_reading_is_cut_off(world):
+    outlet = world.outlet(queue_size_max=100_000)
+    world.snapshots = {BTC: BTC + bytes(50_000)}
+    sock = raw_subscriber(world, outlet, world.endpoint())
+    with pytest.raises(OSError):
+        for number in range(100_000):
+            sock.sendall(request(b"ticker.binance.BTC"[: 8 + number % 10], number // 10 % 2 ^ 1))
+            world.loop.run_once(0)
+    sock.close()
+
+
+def test_a_peer_that_is_gone_before_it_is_greeted_is_forgotten(world):
+    world.outlet()
+    inlet_or_outlet_address = world.endpoint().removeprefix("ipc://")
+    for _ in range(50):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(inlet_or_outlet_address)
+        world.loop.run_once(0.01)
+    sock = world.subscriber(b"ticker.")
+    world.until(lambda: world.parts[0].is_wanted)
+    sock.close()
+
+
+def test_an_uplink_survives_a_merger_that_dies_between_connection_and_greeting(world):
+    uplink = world.uplink()
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as dying:
+            dying.bind(world.endpoint().removeprefix("ipc://"))
+            dying.listen()
+            assert not uplink.poll()
+        world.loop.run_once(0.01)
+        Path(world.endpoint().removeprefix("ipc://")).unlink()
+    world.inlet()
+    world.until(uplink.poll)
+
+
+def test_a_file_that_is_no_socket_is_left_alone_and_named(world):
+    path = Path(world.endpoint().removeprefix("ipc://"))
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match=r"merger\.ticks: .* no socket; configure another address"):
+        world.outlet()
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://*:5555", "tcp://[::1]:5555", "ipc://" + "x" * 108, "tcp://a:0"])
+def test_an_endpoint_that_can_never_work_is_refused(endpoint):
+    with pytest.raises(ValueError, match="is no endpoint"):
+        zmtp.address_of(endpoint)
