@@ -183,6 +183,8 @@ def _late(outcome: Outcome) -> str:
     """Return in words how the generator fell behind, "" if it did not."""
     for sent in outcome.sent.values():
         late = sent["late_us"]
+        if not late:
+            return "nothing was sent: nobody was subscribed"
         if late["p99"] > LATE_P99_US_MAX or late["p50"] > LATE_P50_US_MAX:
             return f"the generator was late: p50 {late['p50'] / 1e3:.1f} ms, p99 {late['p99'] / 1e3:.1f} ms"
         if sent["sent"] < outcome.load.count:
@@ -196,7 +198,7 @@ def is_on_time(outcome: Outcome) -> bool:
 
 
 def _percentiles(rounds: Sequence[Sequence[Sample]]) -> dict[str, float]:
-    """Return the median over the rounds of each percentile."""
+    """Return the median over the rounds of each percentile that has a message beyond it, and of the maximum."""
     points = [50, 90, 99, 99.9, 100]
     found = []
     for samples in rounds:
@@ -205,7 +207,12 @@ def _percentiles(rounds: Sequence[Sequence[Sample]]) -> dict[str, float]:
             found.append(np.percentile(values, points))
     if not found:
         return {}
-    return dict(zip(PERCENTILES, np.median(np.array(found), axis=0).tolist(), strict=True))
+    medians = dict(zip(PERCENTILES, np.median(np.array(found), axis=0).tolist(), strict=True))
+    return {
+        name: value
+        for (name, value), point in zip(medians.items(), points, strict=True)
+        if point == 100 or len(values) * (100 - point) >= 99.999
+    }
 
 
 def _stages(outcomes: Sequence[Outcome], rounds: Sequence[Sequence[Sample]]) -> list[Stage]:
@@ -239,7 +246,9 @@ def _inner_stages(outcomes: Sequence[Outcome]) -> list[Stage]:
         msgspec.json.decode(body)
         for outcome in outcomes
         for received in outcome.received
-        for body in received.columns["statuses"].tolist()
+        for at_ns, _, body in (text.partition(b" ") for text in received.columns["statuses"].tolist())
+        # An earlier one is about the load before.
+        if int(at_ns) > min(sent["start_unix_ns"] for sent in outcome.sent.values())
     ]
     stages = []
     for name, key in (("received → feed sends", "feed"), ("feed sends → published", "hop")):
@@ -254,7 +263,7 @@ def _inner_stages(outcomes: Sequence[Outcome]) -> list[Stage]:
 def _costs(outcomes: Sequence[Outcome]) -> dict[str, Cost]:
     costs = {}
     for role in outcomes[0].used:
-        counts = [sum(int(sent["sent"]) for sent in outcome.sent.values()) for outcome in outcomes]
+        counts = [max(1, sum(int(sent["sent"]) for sent in outcome.sent.values())) for outcome in outcomes]
         used = [outcome.used[role] for outcome in outcomes]
         costs[role] = Cost(
             cpu_us=statistics.median(u.cpu_s / c * 1e6 for u, c in zip(used, counts, strict=True)),
@@ -265,7 +274,9 @@ def _costs(outcomes: Sequence[Outcome]) -> dict[str, Cost]:
 
 
 def _generator(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    sents = [sent for outcome in outcomes for sent in outcome.sent.values()]
+    sents = [sent for outcome in outcomes for sent in outcome.sent.values() if sent["late_us"]]
+    if not sents:
+        return {}
     return {
         "late_p50_us": max(sent["late_us"]["p50"] for sent in sents),
         "late_p99_us": max(sent["late_us"]["p99"] for sent in sents),

@@ -126,9 +126,13 @@ def latency(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> 
             is_target = load.burst == 1 and load.rate in plan.rates_with_targets
             outcomes: dict[str, list[Outcome]] = {contender.name: [] for contender, _ in rigs}
             for _ in range(plan.rounds if is_target else 1):
-                for contender, rig in rigs:
+                for contender, rig in list(rigs):
                     progress.step(f"{load.rate:,.0f}/s, bursts of {load.burst}, {contender.name}")
-                    outcomes[contender.name].append(_run(rig, load))
+                    try:
+                        outcomes[contender.name].append(_run(rig, load))
+                    except BenchError as exc:
+                        _leave_out(contender, exc, progress)
+                        rigs.remove((contender, rig))
             for contender, _ in rigs:
                 run = measure.run_of(
                     contender, outcomes[contender.name], symbols=SYMBOLS, subscribers=1, feeds=1
@@ -149,10 +153,15 @@ def _rigs(contenders: Sequence[Contender], progress: Progress) -> Iterator[list[
             try:
                 rigs.append((contender, stack.enter_context(Rig(contender.name, contender.programs))))
             except BenchError as exc:
-                if contender.is_ours or contender.name == FLOOR.name:
-                    raise
-                progress.notice(f"left out: {contender.name} does not start: {exc}")
+                _leave_out(contender, exc, progress)
         yield rigs
+
+
+def _leave_out(contender: Contender, exc: BenchError, progress: Progress) -> None:
+    """Go on without an alternative that failed; without ours or the floor there is nothing to report."""
+    if contender.is_ours or contender.name == FLOOR.name:
+        raise exc
+    progress.notice(f"left out from here on: {contender.name}: {exc}")
 
 
 def _run(rig: Rig, load: Load) -> Outcome:
@@ -219,27 +228,26 @@ def ceilings(plan: Plan, contenders: Sequence[Contender], progress: Progress) ->
 def _ceiling(
     plan: Plan, contender: Contender, rig: Rig, burst: int, progress: Progress
 ) -> tuple[float, str, list[Run]]:
-    """Climb until two runs of a rate fail, then try once in between; from a first rate that fails, descend."""
+    """Climb until two runs of a rate fail, or descend until one does not; then try once in between."""
     runs: list[Run] = []
     best, limit, rate, worst = 0.0, "the search", plan.ceiling_from, 0.0
+    is_between = False
     while CEILING_RATES[0] <= rate <= CEILING_RATES[1]:
         progress.step(f"{contender.name}: {rate:,.0f}/s, bursts of {burst}")
-        reason = _try(contender, rig, Load(round(rate / burst) * burst, plan.seconds, burst), runs)
+        try:
+            reason = _try(contender, rig, Load(round(rate / burst) * burst, plan.seconds, burst), runs)
+        except BenchError as exc:
+            return best, f"it failed: {exc}".splitlines()[0], runs
         if reason:
-            limit = reason
-            if best and worst:
-                break
-            worst = rate
+            limit, worst = reason, rate
         else:
             best = rate
-            if worst:
-                break
-        if not worst:
-            rate *= plan.ceiling_step
-        elif best:
-            rate = math.sqrt(best * worst)
+        if is_between:
+            break
+        if best and worst:
+            rate, is_between = math.sqrt(best * worst), True
         else:
-            rate /= plan.ceiling_step
+            rate = rate / plan.ceiling_step if worst else rate * plan.ceiling_step
     return round(best / burst) * burst, limit, runs
 
 
@@ -298,7 +306,7 @@ def is_flat(samples: Sequence[float]) -> bool:
     """True if the last third's mean is no more than 2 % and 1 MB above the middle third's."""
     third = len(samples) // 3
     if not third:
-        return True
+        return False  # nothing is known of so short a run
     middle, last = samples[third : 2 * third], samples[-third:]
     return sum(last) / third <= sum(middle) / third * 1.02 + 1.0
 
@@ -312,4 +320,6 @@ def described(plan: Plan) -> dict[str, str]:
         "symbols": f"{SYMBOLS} unless varied",
         "a generator is late": f"beyond {measure.LATE_P99_US_MAX / 1e3:g} ms at p99; such a run is repeated",
         "ceiling": f"all but {1 - CEILING_ARRIVED_MIN:.2%} arrive, p99 under {CEILING_P99_US_MAX / 1e3:g} ms",
+        "ceilings' precision": f"rates a factor {math.sqrt(plan.ceiling_step):.2f} apart, in runs of {plan.seconds:g} s:"
+        " some percent beyond what would last may pass",
     }

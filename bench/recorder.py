@@ -28,7 +28,7 @@ class Recorder:
         # Of records that state them, else empty: when the feed had the frame, and when it was published.
         self.recv_ns, self.publish_ns = array("q"), array("q")
         self.raw: list[bytes] = []  # of a sink that decodes nothing
-        self.statuses: list[bytes] = []  # JSON, of a path that says how it does
+        self.statuses: list[bytes] = []  # Unix ns and JSON, of a path that says how it does
 
     def add(self, now_ns: int, symbol: Any, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
         """Note one quote."""

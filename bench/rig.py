@@ -261,6 +261,9 @@ class Rig:
             generator.tell(json.dumps({"do": "send", "rate": load.rate, "burst": load.burst}))
         sent = {name: json.loads(generator.line()) for name, generator in self._generators.items()}
         self._settle(sum(int(each["sent"]) for each in sent.values()))
+        for _, child in self._children:
+            if not child.is_alive():
+                raise child.failed()
         after = self._usage()
         seconds = time.monotonic() - started
         used = {role: after[role] - before[role] for role in after}

@@ -8,6 +8,7 @@ OURS, BATCHES, DIRECT = "feedhandler", "feedhandler-batches", "feedhandler-direc
 CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
 MEMORY_MB_MAX = 80.0
 HELD_MS_MAX = 50.0
+SAMPLES_MIN = 6  # of memory, to speak of a trend
 
 
 def judge(report: Report) -> list[Target]:
@@ -64,8 +65,13 @@ def _ratio(
     value, beneath = (run.figure(figure) if run is not None else None for run in (one, two))
     if not value or not beneath:
         return _unknown(name, *texts)
+    assert one is not None, "it has a figure"
+    assert two is not None, "it has a figure"
+    # What an alternative loses is its own affair; a faulty run of ours or of the floor proves nothing.
+    if faults := one.faults or (two.faults if other == FLOOR else ""):
+        return _target(name, texts[0], f"not valid: {faults}", None, texts[1])
     ratio = value / beneath
-    said = f"{ratio:.2f}x ({value:,.4g} / {beneath:,.4g} us)"
+    said = f"{ratio:.2f}x ({value:,.4g} / {beneath:,.4g} us)" + ("; it lost some" if two.problems else "")
     target = _target(name, texts[0], said, ratio <= maximum, texts[1])
     target.is_stretch_met = None if stretch is None else ratio <= stretch
     return target
@@ -115,6 +121,8 @@ def _flat(report: Report) -> Target:
     soak = report.soak
     if soak is None:
         return _unknown("memory over a long run", "flat, nothing lost")
+    if min(map(len, soak.memory_mb.values()), default=0) < SAMPLES_MIN:
+        return _unknown(f"memory over {soak.messages:,} messages", "flat, nothing lost")
     growth = {role: (values[len(values) // 2], values[-1]) for role, values in soak.memory_mb.items()}
     said = ", ".join(
         f"{role} {a:.1f} → {b:.1f} MB" for role, (a, b) in growth.items() if role != "subscriber"

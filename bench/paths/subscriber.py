@@ -26,7 +26,7 @@ def main(endpoint: str, spin_s: float) -> None:
         for record in subscriber:
             now = clock()
             if record.kind != wire.TICKER:
-                recorder.statuses.append(record.body)
+                recorder.statuses.append(b"%d " % record.publish_ns + record.body)
                 continue
             if record.flags & OLD_NEWS:
                 continue
