@@ -320,6 +320,6 @@ def described(plan: Plan) -> dict[str, str]:
         "symbols": f"{SYMBOLS} unless varied",
         "a generator is late": f"beyond {measure.LATE_P99_US_MAX / 1e3:g} ms at p99; such a run is repeated",
         "ceiling": f"all but {1 - CEILING_ARRIVED_MIN:.2%} arrive, p99 under {CEILING_P99_US_MAX / 1e3:g} ms",
-        "ceilings' precision": f"rates a factor {math.sqrt(plan.ceiling_step):.2f} apart, in runs of {plan.seconds:g} s:"
-        " some percent beyond what would last may pass",
+        "precision of ceilings": f"rates a factor {math.sqrt(plan.ceiling_step):.2f} apart,"
+        f" runs of {plan.seconds:g} s: some percent beyond what would last may pass",
     }

@@ -494,7 +494,10 @@ class Subscriptions:
         return any(topic[:size] in self._counts for size in self._sizes)
 
     def take(self, message: bytes, *, is_batched: bool) -> bytes | None:
-        """Note a subscription or its cancellation; returns a prefix that is new. Raises ValueError for anything else."""
+        """Note a subscription or its cancellation; returns a prefix that is new.
+
+        Raises ValueError for anything else.
+        """
         if not message or message[0] not in (SUBSCRIBE, CANCEL):
             raise ValueError("a subscriber sent something other than a subscription")
         prefix = message[1:]
