@@ -130,7 +130,9 @@ class Publisher:
         self.flush()
         plain = prefix.rstrip(b"\0")
         for state in self._states():
-            if state.recv_ns and (state.topic == plain if plain != prefix else state.topic.startswith(prefix)):
+            if state.recv_ns and (
+                state.topic == plain if plain != prefix else state.topic.startswith(prefix)
+            ):
                 flags = state.flags | wire.SNAPSHOT
                 yield self._pack(msgspec.structs.replace(state, flags=flags, publish_ns=time.time_ns()))
 

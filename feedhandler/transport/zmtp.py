@@ -469,7 +469,9 @@ class Outlet:
         """Close everything, after a moment for what is queued."""
         self._listener.close()
         self.flush()
-        deadline = time.monotonic() + wait_s  # for all together: those that read are served first, by the flush
+        deadline = (
+            time.monotonic() + wait_s
+        )  # for all together: those that read are served first, by the flush
         for peer in list(self._peers):
             peer.close_gently(max(0.0, deadline - time.monotonic()))
 
@@ -782,7 +784,9 @@ def _vacated(path: Path, endpoint: str, key: str) -> Path:
             raise ConfigError(f"{key}: {endpoint} names a file that is no socket; configure another address")
         path.unlink(missing_ok=True)
     except OSError as exc:
-        raise ConfigError(f"{key}: cannot bind {endpoint}: {exc.strerror}; configure another address") from exc
+        raise ConfigError(
+            f"{key}: cannot bind {endpoint}: {exc.strerror}; configure another address"
+        ) from exc
     return path
 
 
@@ -805,7 +809,13 @@ def address_of(endpoint: str) -> tuple[int, str | tuple[str, int]]:
     if scheme == "ipc" and place and len(place.encode()) <= IPC_PATH_SIZE_MAX:
         return socket.AF_UNIX, "\0" + place[1:] if place.startswith("@") else place
     host, _, port = place.rpartition(":")
-    if scheme != "tcp" or not host.strip("*[]") or ":" in host or not port.isdigit() or not 0 < int(port) < 65536:
+    if (
+        scheme != "tcp"
+        or not host.strip("*[]")
+        or ":" in host
+        or not port.isdigit()
+        or not 0 < int(port) < 65536
+    ):
         raise ValueError(f"{endpoint!r} is no endpoint")
     return socket.AF_INET, (host, int(port))
 
