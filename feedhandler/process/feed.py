@@ -27,7 +27,7 @@ from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.session import NS_PER_S, ConnectBudget, Session
 from feedhandler.status import FeedStatus, connection_status, feed_state
-from feedhandler.transport import tick
+from feedhandler.transport import tick, zmtp
 from feedhandler.transport.files import Lock, read_instruments, write_instruments
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.websocket import Connection
@@ -36,9 +36,6 @@ HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
 HEARTBEATS_PER_STATUS: Final = 5
 REFRESH_S: Final = 3600.0  # instrument lists change a few times a day
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
-# Bytes that may wait for a merger that hangs, and for each direct subscriber that does not read: 100,000 records.
-MERGER_QUEUE_SIZE_MAX: Final = 17_000_000
-SUBSCRIBER_QUEUE_SIZE_MAX: Final = 17_000_000
 RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is flagged at once
 
 log = logging.getLogger(__name__)
@@ -54,13 +51,13 @@ class Publisher:
         exchange: str,
         states: Callable[[], Iterable[State]],
     ) -> None:
-        self._uplink = tick.Uplink(loop, config.merger.feeds, queue_size_max=MERGER_QUEUE_SIZE_MAX)
+        self._uplink = tick.Uplink(loop, config.merger.feeds, queue_size_max=zmtp.QUEUE_SIZE_MAX)
         self._direct = tick.Outlet(
             loop,
             config.exchange(exchange).direct,
             self._snapshots,
             key=f"exchanges.{exchange}.direct",
-            queue_size_max=SUBSCRIBER_QUEUE_SIZE_MAX,
+            queue_size_max=zmtp.QUEUE_SIZE_MAX,
         )
         self._states = states
         self._batch: list[bytes] = []

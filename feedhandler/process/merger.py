@@ -12,11 +12,8 @@ from feedhandler.config import Config
 from feedhandler.errors import EXIT_OK
 from feedhandler.merge import TICK_NS, Merger
 from feedhandler.process.runtime import on_stop_signals, settle, use_cpus
-from feedhandler.transport import tick
+from feedhandler.transport import tick, zmtp
 from feedhandler.transport.files import Lock
-
-# Bytes that may wait for one subscriber that does not read: 100,000 records.
-SUBSCRIBER_QUEUE_SIZE_MAX = 17_000_000
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +51,7 @@ class MergerProcess:
             endpoints,
             lambda prefix: self.merger.snapshot(prefix),
             key=key,
-            queue_size_max=SUBSCRIBER_QUEUE_SIZE_MAX,
+            queue_size_max=zmtp.QUEUE_SIZE_MAX,
             is_batched=is_batched,
         )
 

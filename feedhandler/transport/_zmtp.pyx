@@ -248,6 +248,15 @@ cdef class Loop:
 cdef class Sink:
     """Who takes messages as C data, on loan until `take` returns; an Inlet or Downlink calls it without Python."""
 
+    def __call__(self, message):
+        """Take one message from Python."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            self.take(<const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
         raise NotImplementedError
 
@@ -953,15 +962,6 @@ cdef class Step(Sink):
     def __dealloc__(self):
         free(self._batch)
 
-    def __call__(self, message):
-        """Take one message of the feed hop: ticker records back to back, or one document."""
-        cdef Py_buffer view
-        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-        try:
-            self.take(<const uint8_t*>view.buf, view.len)
-        finally:
-            PyBuffer_Release(&view)
-
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
         # hot: `make bench`
         cdef const uint8_t* record
@@ -1074,15 +1074,6 @@ cdef class Follower(Sink):
         self._topics = {}
         self.losses = {}
         self.undecodable = 0
-
-    def __call__(self, message):
-        """Take a message, which at a batch endpoint may hold several records."""
-        cdef Py_buffer view
-        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-        try:
-            self.take(<const uint8_t*>view.buf, view.len)
-        finally:
-            PyBuffer_Release(&view)
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
         # hot: `make bench-micro`, client

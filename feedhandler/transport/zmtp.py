@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from feedhandler import wire
+from feedhandler.config import IPC_PATH_SIZE_MAX
 from feedhandler.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ PREFIXES_MAX: Final = 100_000  # of one subscriber
 BUFFER_SIZE: Final = 1 << 20  # asked of the kernel, for both directions
 HEARERS_MAX: Final = 100_000  # topics whose hearers are remembered
 HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
-IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
+# Bytes that may wait for one peer that does not read, a subscriber or a merger that hangs: 100,000 records.
+QUEUE_SIZE_MAX: Final = 17_000_000
 BACKLOG: Final = 128  # connections that wait to be accepted
 CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
 TICKERS: Final = wire.topic(wire.TICKER, "")
