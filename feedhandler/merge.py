@@ -82,7 +82,8 @@ class FeedView:
         self.instruments_body = b""
         self.status: FeedStatus | None = None
         self.heard_mono_ns = now_mono_ns
-        self.is_down = True  # until it is heard
+        self.is_silent = True  # nothing at all for `FEED_SILENCE_NS`
+        self.is_down = True  # until it says that it lives
         self.reason = f"no feed process for {exchange} has been heard"
         self.state = "absent"
         self.since_ns = now_ns
@@ -258,7 +259,7 @@ class Merger:
             feed.malformed += 1
 
     def _on_status(self, feed: FeedView, status: FeedStatus) -> None:
-        if feed.pid and status.pid != feed.pid:
+        if status.pid != feed.pid:
             self._flag_down(feed)  # a new process knows nothing yet, even if it was back in no time
             feed.flagged.clear()
         if (status.pid, status.resync) != (feed.pid, feed.resync):
@@ -349,9 +350,10 @@ class Merger:
             if gap > 4 * TICK_NS:
                 feed.heard_mono_ns += gap  # it was we who did not listen
             if feed.traffic.is_heard:
-                feed.traffic.is_heard = False
+                feed.traffic.is_heard = feed.is_silent = False
                 feed.heard_mono_ns = now_mono_ns
-            elif not feed.is_down and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
+            elif not feed.is_silent and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
+                feed.is_silent = True
                 self._mark_down(feed, "feed process not heard")
         if (elapsed_ns := now_mono_ns - self._status_mono_ns) >= STATUS_EVERY_NS:
             self._status_mono_ns = now_mono_ns

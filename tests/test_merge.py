@@ -297,6 +297,24 @@ def test_a_feed_that_returns_before_its_silence_was_noticed_is_down_until_it_has
     assert (world.tickers()[-1].sequence, world.tickers()[-1].flag_names) == (3, ["SIMULATED"])
 
 
+def test_what_a_feed_left_that_died_before_it_said_who_it_was_is_down():
+    world = World()
+    world.instruments()
+    world.records("BTCUSDT")
+    world.tick(2)
+    assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"]
+    assert world.exchange_status().reason == "feed process not heard"
+
+
+def test_a_new_feed_does_not_take_over_records_of_one_that_never_said_who_it_was():
+    world = World()
+    world.instruments()
+    world.records("BTCUSDT")
+    world.tick(0.1)
+    world.status(pid=8)
+    assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"]
+
+
 def test_a_feed_that_was_only_held_up_gets_its_records_back():
     world = World()
     world.instruments()
@@ -565,16 +583,16 @@ def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path, kind):
         step=Step if kind == "pure" else sockets.Step,
     )  # fmt: skip
     inlet = sockets.Inlet(loop, ends["feeds"], world.merger.on_message, key="feeds", outlets=outlets)
-    uplink = sockets.Uplink(loop, ends["feeds"], queue_size_max=1 << 20)
+    joined = []
+    uplink = sockets.Uplink(loop, ends["feeds"], lambda: joined.append(True), queue_size_max=1 << 20)
     received = {"each": [], "batches": []}
     links = [
         sockets.Downlink(loop, ends[name], [b"ticker."], lambda m, to=to: to.append(bytes(m)))
         for name, to in received.items()
     ]
     world.instruments()
-    joined = False
     for _ in range(200):
-        joined |= uplink.poll()
+        uplink.poll()
         if all(link.poll() for link in links) and joined and all(o.is_wanted for o in outlets):
             break
         loop.run_once(0.01)

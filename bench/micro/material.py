@@ -86,8 +86,10 @@ class Hop:
         self._loop = asyncio.new_event_loop()
         settings = config.parse(f'run_dir = "{directory}"\n[exchanges.{exchange}]\n', "micro.toml")
         self._inlet = zmtp.Inlet(self._loop, settings.merger.feeds, self._keep, key="merger.feeds")
-        self.publisher = Publisher(self._loop, settings, exchange, tuple)
-        while not self.publisher.has_new_subscriber():
+        joined: list[bool] = []
+        self.publisher = Publisher(self._loop, settings, exchange, tuple, lambda: joined.append(True))
+        while not joined:
+            self.publisher.poll()
             self.drain()
 
     def _keep(self, message: memoryview) -> None:

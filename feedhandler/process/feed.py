@@ -50,8 +50,9 @@ class Publisher:
         config: Config,
         exchange: str,
         states: Callable[[], Iterable[State]],
+        on_join: Callable[[], object],
     ) -> None:
-        self._uplink = tick.Uplink(loop, config.merger.feeds, queue_size_max=zmtp.QUEUE_SIZE_MAX)
+        self._uplink = tick.Uplink(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
         self._direct = tick.Outlet(
             loop,
             config.exchange(exchange).direct,
@@ -153,9 +154,9 @@ class Publisher:
             self._direct.flush()
         self._uplink.send(message)
 
-    def has_new_subscriber(self) -> bool:
-        """True once for each time that a merger joined; connects to it if it was away."""
-        return self._uplink.poll()
+    def poll(self) -> None:
+        """Connect to the merger if it was away; `on_join` is called when it is there."""
+        self._uplink.poll()
 
     def close(self) -> None:
         """Close the sockets, after a moment for what is queued."""
@@ -173,7 +174,7 @@ class Feed:
         self._http = http
         self._exchange = EXCHANGES[name]()
         loop = asyncio.get_running_loop()
-        self._publisher = Publisher(loop, config, name, self._exchange.states.values)
+        self._publisher = Publisher(loop, config, name, self._exchange.states.values, self._greet)
         self._rng = random.Random()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
@@ -357,13 +358,12 @@ class Feed:
     # --- what the merger hears besides records
 
     async def _beat(self) -> None:
-        """Say that we live, and how; greet a merger that joined with everything it needs."""
+        """Say that we live, and how; look for the merger if it is away."""
         alive = msgspec.json.encode({"pid": self._status.pid})
         count = 0
         while True:
-            if self._publisher.has_new_subscriber():
-                self._greet()
-            elif count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
+            self._publisher.poll()
+            if count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
                 self._send_status()
             else:
                 self._publisher.send_document(wire.HEARTBEAT, alive)
@@ -371,6 +371,7 @@ class Feed:
             await asyncio.sleep(HEARTBEAT_S)
 
     def _greet(self) -> None:
+        """Tell a merger that joined who we are, before any record, and then all that is known."""
         self._publisher.flush()
         self._status.resync += 1
         self._publisher.records = 0

@@ -776,20 +776,19 @@ cdef class Uplink:
     cdef object _endpoint
     cdef size_t _queue_size_max
     cdef Peer _peer
+    cdef object _on_join
     cdef bint _is_subscribed
-    cdef bint _has_joined
 
-    def __init__(self, events, endpoint, *, queue_size_max):
+    def __init__(self, events, endpoint, on_join, *, queue_size_max):
         self._events = events
         self._endpoint = endpoint
+        self._on_join = on_join
         self._queue_size_max = queue_size_max
 
     def poll(self):
-        """Connect if there is no connection; True once for each time that a subscriber joined."""
+        """Connect if there is no connection."""
         if self._peer is None:
             self._connect()
-        joined, self._has_joined = self._has_joined, False
-        return joined
 
     def send(self, message):
         """Send one message, if a subscriber is there and reads."""
@@ -827,8 +826,9 @@ cdef class Uplink:
         return 0
 
     def _on_request(self, peer, message):
-        if message and message[0] == SUBSCRIBE:
-            self._is_subscribed = self._has_joined = True
+        if message and message[0] == SUBSCRIBE and not self._is_subscribed:
+            self._is_subscribed = True
+            self._on_join()
 
     def _on_closed(self, peer):
         self._peer = None

@@ -603,24 +603,25 @@ def forget_the_silent(peers: Iterable[Peer]) -> None:
 class Uplink:
     """A PUB that connects to the one SUB that binds there, and again when it is gone, whenever `poll` is called.
 
-    Nothing is queued while there is no subscriber: `send` then does nothing. A subscriber that does not read
-    costs messages beyond queue_size_max, never time.
+    on_join is called each time that a subscriber joined: what it sends is the first that comes there. Nothing is
+    queued while there is no subscriber: `send` then does nothing. A subscriber that does not read costs messages
+    beyond queue_size_max, never time.
     """
 
-    def __init__(self, events: Events, endpoint: str, *, queue_size_max: int) -> None:
+    def __init__(
+        self, events: Events, endpoint: str, on_join: Callable[[], object], *, queue_size_max: int
+    ) -> None:
         self._events = events
         self._endpoint = endpoint
+        self._on_join = on_join
         self._queue_size_max = queue_size_max
         self._peer: Peer | None = None
         self._is_subscribed = False
-        self._has_joined = False
 
-    def poll(self) -> bool:
-        """Connect if there is no connection; True once for each time that a subscriber joined."""
+    def poll(self) -> None:
+        """Connect if there is no connection."""
         if self._peer is None:
             self._connect()
-        joined, self._has_joined = self._has_joined, False
-        return joined
 
     def send(self, message: bytes | bytearray) -> None:
         """Send one message, if a subscriber is there and reads."""
@@ -652,8 +653,9 @@ class Uplink:
         self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
 
     def _on_request(self, peer: Peer, message: memoryview) -> None:
-        if message and message[0] == SUBSCRIBE:
-            self._is_subscribed = self._has_joined = True
+        if message and message[0] == SUBSCRIBE and not self._is_subscribed:
+            self._is_subscribed = True
+            self._on_join()
 
     def _on_closed(self, peer: Peer) -> None:
         self._peer = None

@@ -33,6 +33,7 @@ class World:
         self.context = zmq.Context()
         self.snapshots = {}
         self.received = []
+        self.joined = 0  # how many subscribers the uplink has announced
         self.parts = []
 
     def endpoint(self, name="x"):
@@ -55,9 +56,23 @@ class World:
 
     def uplink(self, **settings):
         settings = {"queue_size_max": 1_000_000, **settings}
-        uplink = self.sockets.Uplink(self.loop, self.endpoint(), **settings)
+        uplink = self.sockets.Uplink(self.loop, self.endpoint(), self._on_join, **settings)
         self.parts.append(uplink)
         return uplink
+
+    def _on_join(self):
+        self.joined += 1
+
+    def until_joined(self, uplink, merger=None, count=1):
+        """Let the uplink connect until so many subscribers have joined; libzmq's subscribe when they are called."""
+
+        def is_joined():
+            uplink.poll()
+            if merger is not None:
+                merger.poll(0)
+            return self.joined == count
+
+        self.until(is_joined)
 
     def snapshot(self, prefix):
         return [message for topic, message in self.snapshots.items() if topic.startswith(prefix)]
@@ -267,15 +282,13 @@ def test_libzmq_publishers_are_heard_and_may_go_and_come(world):
 
 def test_a_libzmq_subscriber_hears_our_uplink_and_a_new_one_is_announced(world):
     uplink = world.uplink()
-    assert not uplink.poll(), "nobody is there yet"
-    uplink.send(b"lost, by intention")
-    for _ in range(2):
+    uplink.poll()
+    uplink.send(b"lost, by intention: nobody is there yet")
+    for count in (1, 2):
         merger = world.socket(zmq.SUB)
         merger.set(zmq.SUBSCRIBE, b"")
         merger.bind(world.endpoint())
-        world.until(
-            lambda merger=merger: merger.poll(0) or uplink.poll()
-        )  # libzmq subscribes when it is called
+        world.until_joined(uplink, merger, count)
         uplink.send(b"x" * 300)
         assert world.receive(merger) == [b"x" * 300]
         merger.close()
@@ -285,7 +298,7 @@ def test_a_libzmq_subscriber_hears_our_uplink_and_a_new_one_is_announced(world):
 def test_our_uplink_and_our_inlet_understand_each_other(world):
     world.inlet()
     uplink = world.uplink()
-    world.until(uplink.poll)
+    world.until_joined(uplink)
     for number in range(1000):
         uplink.send(b"%d" % number * 50)
     world.until(lambda: len(world.received) == 1000)
@@ -297,7 +310,7 @@ def test_a_merger_that_does_not_read_costs_messages_and_no_time(world):
     merger = world.socket(zmq.SUB, RCVHWM=1)
     merger.set(zmq.SUBSCRIBE, b"")
     merger.bind(world.endpoint())
-    world.until(lambda: merger.poll(0) or uplink.poll())
+    world.until_joined(uplink, merger)
     for number in range(30_000):
         uplink.send(b"%08d" % number * 21)
     numbers = [int(message[:8]) for message in world.drain(merger)]
@@ -428,7 +441,7 @@ def test_a_callback_may_close_the_connection_whose_messages_it_gets(world):
         kept.append(message)
         inlet.close()
 
-    world.until(uplink.poll)
+    world.until_joined(uplink)
     for _ in range(100):
         uplink.send(b"x" * 1000)
     world.until(lambda: kept)
@@ -520,11 +533,42 @@ def test_an_uplink_survives_a_merger_that_dies_between_connection_and_greeting(w
         with socket.socket(socket.AF_UNIX) as dying:
             dying.bind(world.endpoint().removeprefix("ipc://"))
             dying.listen()
-            assert not uplink.poll()
+            uplink.poll()
         world.loop.run_once(0.01)
         Path(world.endpoint().removeprefix("ipc://")).unlink()
+    assert not world.joined
     world.inlet()
-    world.until(uplink.poll)
+    world.until_joined(uplink)
+
+
+def test_what_is_sent_when_a_merger_joins_is_the_first_that_it_gets(world):
+    world.inlet()
+    uplink = world.sockets.Uplink(
+        world.loop, world.endpoint(), lambda: uplink.send(b"who I am"), queue_size_max=1_000_000
+    )
+    world.parts.append(uplink)
+
+    def send():
+        uplink.poll()
+        uplink.send(b"record")
+        return len(world.received) > 3
+
+    world.until(send)
+    assert world.received.index(b"who I am") == 0
+    assert world.received.count(b"who I am") == 1
+
+
+def test_a_merger_that_subscribes_again_and_again_is_announced_once(world):
+    uplink = world.uplink()
+    merger = world.socket(zmq.SUB)
+    merger.set(zmq.SUBSCRIBE, b"")
+    merger.bind(world.endpoint())
+    world.until_joined(uplink, merger)
+    for number in range(100):
+        merger.set(zmq.SUBSCRIBE, b"%d" % number)
+        merger.poll(0)
+    world.settle()
+    assert world.joined == 1
 
 
 def test_a_file_that_is_no_socket_is_left_alone_and_named(world):
