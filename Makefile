@@ -21,7 +21,7 @@ $(VENV)/.python: pyproject.toml python.sh
 	@touch $@
 
 # Stamps, so that nothing is installed twice. With a C compiler the tick path is compiled; without one it is Python.
-$(VENV)/.run: $(VENV)/.python setup.py feedhandler/transport/_zmtp.pyx
+$(VENV)/.run: $(VENV)/.python setup.py feedhandler/transport/_tick.pyx
 	@echo "installing feedhandler into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@

@@ -3,7 +3,7 @@
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-extensions = cythonize([Extension("feedhandler.transport._zmtp", ["feedhandler/transport/_zmtp.pyx"])])
+extensions = cythonize([Extension("feedhandler.transport._tick", ["feedhandler/transport/_tick.pyx"])])
 for extension in extensions:
     extension.optional = True  # cythonize() makes new ones, and forgets it
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from feedhandler import follow, wire
 
 try:
-    from feedhandler.transport import _zmtp
+    from feedhandler.transport import _tick
 except ImportError:  # there was no compiler
-    _zmtp = None
+    _tick = None
 
 FOLLOWERS = [
     pytest.param(follow.Follower, id="pure"),
     pytest.param(
-        getattr(_zmtp, "Follower", None),
+        getattr(_tick, "Follower", None),
         id="compiled",
-        marks=pytest.mark.skipif(_zmtp is None, reason="the compiled tick path was not built"),
+        marks=pytest.mark.skipif(_tick is None, reason="the compiled tick path was not built"),
     ),
 ]
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "ETH/USDT"))
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_counted_and_the_stream_goes_on(stream, message):
     assert stream.follower.undecodable >= 1
 
 
-@pytest.mark.skipif(_zmtp is None, reason="the compiled tick path was not built")
+@pytest.mark.skipif(_tick is None, reason="the compiled tick path was not built")
 @given(seed=st.integers(0, 10**9))
 def test_both_followers_do_the_same(seed):
     rng = random.Random(seed)
@@ -113,7 +113,7 @@ def test_both_followers_do_the_same(seed):
             message[rng.randrange(len(message))] = rng.randrange(256)
             message = bytes(message)
         messages.append(message if rng.random() < 0.95 else rng.randbytes(rng.randrange(400)))
-    for make in (follow.Follower, _zmtp.Follower):
+    for make in (follow.Follower, _tick.Follower):
         records = []
         follower = make(records.append)
         for message in messages:

@@ -13,11 +13,11 @@ from feedhandler.merge import Step
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 PURE_ENV: Final = "FEEDHANDLER_PURE"
-COMPILED_MODULE: Final = "feedhandler.transport._zmtp"
+COMPILED_MODULE: Final = "feedhandler.transport._tick"
 
 if not TYPE_CHECKING and not os.environ.get(PURE_ENV):
     with contextlib.suppress(ImportError):  # not built: there was no compiler
-        from feedhandler.transport._zmtp import Downlink, Follower, Inlet, Loop, Outlet, Step, Uplink
+        from feedhandler.transport._tick import Downlink, Follower, Inlet, Loop, Outlet, Step, Uplink
 
 IS_COMPILED: Final = Loop.__module__ == COMPILED_MODULE
 NAME: Final = "compiled tick path" if IS_COMPILED else "pure Python tick path"

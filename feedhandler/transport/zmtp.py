@@ -12,7 +12,7 @@ library: PUB and SUB, NULL mechanism, ipc and tcp on loopback; what is beyond lo
     Downlink   connects, and again; a SUB with prefixes
 
 They are driven by a loop with `add_reader`, `add_writer` and their opposites: asyncio's, or `Loop` here.
-`_zmtp.pyx` has compiled twins of the classes, held to the same tests; `tick` says which ones are in use.
+`_tick.pyx` has compiled twins of the classes, held to the same tests; `tick` says which ones are in use.
 Source: https://rfc.zeromq.org/spec/23/ (ZMTP 3.0) and https://rfc.zeromq.org/spec/29/ (PUB and SUB).
 """
 
