@@ -35,8 +35,6 @@ KEPT_FRAMES_MAX: Final = 8  # undecodable frames kept for inspection,
 KEPT_FRAME_SIZE: Final = 256  # the first bytes of each
 # A refusal is believed for so long; the next connection after that asks again, for that topic alone.
 REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
-# An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true.
-AHEAD_NS_MAX: Final = 60 * NS_PER_S
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +125,7 @@ class Session:
     ) -> None:
         self._exchange = exchange
         self._decode = exchange.decode
+        self._state_type = exchange.make_state
         self._emit = emit
         self._policy = policy
         self._budget = budget
@@ -202,12 +201,9 @@ class Session:
             return False
         if result is None:
             return False
-        if type(result) is State:
+        if type(result) is self._state_type:
             self._data += 1
-            result.recv_ns = recv_ns
-            result.flags = result.base_flags
-            if result.exchange_ns > recv_ns + AHEAD_NS_MAX:
-                result.flags |= wire.BAD_EXCHANGE_TIME
+            result.on_news(recv_ns)
             self._emit(result)
             return False
         self._answers.append(result)  # type: ignore[arg-type]  # not a State, so a Control

@@ -4,24 +4,13 @@ import random
 
 import msgspec
 import pytest
+import twins
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedhandler import follow, wire
+from feedhandler import wire
+from feedhandler.follow import Loss
 
-try:
-    from feedhandler.transport import _tick
-except ImportError:  # there was no compiler
-    _tick = None
-
-FOLLOWERS = [
-    pytest.param(follow.Follower, id="pure"),
-    pytest.param(
-        getattr(_tick, "Follower", None),
-        id="compiled",
-        marks=pytest.mark.skipif(_tick is None, reason="the compiled tick path was not built"),
-    ),
-]
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "ETH/USDT"))
 
 
@@ -29,12 +18,12 @@ def ticker(topic=BTC, sequence=1, session=100, **fields):
     return wire.pack_ticker(wire.Ticker(topic, session=session, sequence=sequence, **fields))
 
 
-@pytest.fixture(params=FOLLOWERS)
+@pytest.fixture(params=twins.KINDS)
 def stream(request):
     class Stream:
         def __init__(self):
             self.records = []
-            self.follower = request.param(self.records.append)
+            self.follower = twins.of(request.param).Follower(self.records.append)
 
         def take(self, *messages):
             for message in messages:
@@ -60,12 +49,12 @@ def test_holes_are_counted_and_what_was_seen_is_no_news(stream):
         (BTC, 9),
         (BTC, 10),
     ]
-    assert stream.follower.losses == {BTC: follow.Loss(100, 10, lost=2, gaps=1)}
+    assert stream.follower.losses == {BTC: Loss(100, 10, lost=2, gaps=1)}
 
 
 def test_a_new_session_starts_over_and_old_losses_stay(stream):
     stream.take(ticker(sequence=1), ticker(sequence=3), ticker(sequence=1, session=101))
-    assert stream.follower.losses == {BTC: follow.Loss(101, 1, lost=1, gaps=1)}
+    assert stream.follower.losses == {BTC: Loss(101, 1, lost=1, gaps=1)}
 
 
 def test_a_batch_is_its_records(stream):
@@ -92,7 +81,6 @@ def test_what_cannot_be_read_is_counted_and_the_stream_goes_on(stream, message):
     assert stream.follower.undecodable >= 1
 
 
-@pytest.mark.skipif(_tick is None, reason="the compiled tick path was not built")
 @given(seed=st.integers(0, 10**9))
 def test_both_followers_do_the_same(seed):
     rng = random.Random(seed)
@@ -113,9 +101,9 @@ def test_both_followers_do_the_same(seed):
             message[rng.randrange(len(message))] = rng.randrange(256)
             message = bytes(message)
         messages.append(message if rng.random() < 0.95 else rng.randbytes(rng.randrange(400)))
-    for make in (follow.Follower, _tick.Follower):
+    for kind in twins.KINDS:
         records = []
-        follower = make(records.append)
+        follower = twins.of(kind).Follower(records.append)
         for message in messages:
             follower(message)
         # Packed, as NaN is not itself.

@@ -16,6 +16,7 @@ PURE = [
     "merge.py",
     "status.py",
     "follow.py",
+    "batch.py",
     *(f"exchanges/{p.name}" for p in (PACKAGE / "exchanges").glob("*.py")),
 ]
 OUTSIDE = {
@@ -35,6 +36,7 @@ LAYERS = [
     "wire",
     "instruments",
     "exchanges",
+    "batch",
     "session",
     "status",
     "merge",

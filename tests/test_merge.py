@@ -4,6 +4,7 @@ import random
 
 import msgspec
 import pytest
+import twins
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ from feedhandler import wire
 from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger, Step
 from feedhandler.status import ExchangeStatus, FeedStatus
-from feedhandler.transport import tick, zmtp
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 NATIVES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
@@ -97,16 +97,10 @@ class World:
             self.merger.on_tick(self.mono)
 
 
-def compiled():
-    return pytest.importorskip(
-        tick.COMPILED_MODULE, reason="not built: pip install -e . with a C compiler builds it"
-    )
-
-
-@pytest.fixture(params=["pure", "compiled"], autouse=True, scope="module")
+@pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
 def step(request):
     """Every test here runs over the step in Python, and over its compiled twin."""
-    World.step = Step if request.param == "pure" else compiled().Step
+    World.step = twins.of(request.param).Step
     yield
     World.step = Step
 
@@ -526,7 +520,7 @@ def test_the_status_tells_the_feeds_share_of_the_latency_from_the_hops():
 def test_the_compiled_step_says_what_the_one_in_python_says():
     rng = random.Random(1)
     worlds = World.__new__(World), World.__new__(World)
-    for world, kind in zip(worlds, (Step, compiled().Step), strict=True):
+    for world, kind in zip(worlds, [twins.of(kind).Step for kind in twins.KINDS], strict=True):
         world.step = kind
         world.__init__()
         world.instruments()
@@ -567,9 +561,9 @@ def test_the_compiled_step_says_what_the_one_in_python_says():
             assert getattr(feed.traffic, field) == getattr(twin.traffic, field), field
 
 
-@pytest.mark.parametrize("kind", ["pure", "compiled"])
+@pytest.mark.parametrize("kind", twins.KINDS)
 def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path, kind):
-    sockets = zmtp if kind == "pure" else compiled()
+    sockets = twins.of(kind)
     loop = sockets.Loop()
     ends = {name: f"ipc://{tmp_path}/{name}" for name in ("each", "batches", "feeds")}
     world = World()
@@ -580,7 +574,7 @@ def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path, kind):
     ]  # fmt: skip
     world.merger = Merger(
         ["binance", "bybit"], *outlets, world.clock, session=100, pid=1, now_mono_ns=0,
-        step=Step if kind == "pure" else sockets.Step,
+        step=sockets.Step,
     )  # fmt: skip
     inlet = sockets.Inlet(loop, ends["feeds"], world.merger.on_message, key="feeds", outlets=outlets)
     joined = []

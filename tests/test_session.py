@@ -5,22 +5,33 @@ import json
 import random
 
 import pytest
+import twins
 
 from feedhandler import wire
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import Endpoint
+from feedhandler.exchanges.base import Endpoint, State
 from feedhandler.session import NS_PER_S, TICK_NS, ConnectBudget, Phase, Policy, Session
 
 START = 1_000 * NS_PER_S
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 
 
+@pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
+def make_state(request):
+    """Every test here runs over the state in Python, and over its compiled twin."""
+    World.make_state = twins.of(request.param).State
+    yield
+    World.make_state = State
+
+
 class World:
     """One session, its clock, and what it sent and emitted."""
 
+    make_state = State
+
     def __init__(self, exchange="bybit", natives=("AUSDT", "BUSDT"), seed=1, budget=(1000, 1.0), **policy):
         self.now = START
-        self.exchange = EXCHANGES[exchange]()
+        self.exchange = EXCHANGES[exchange](self.make_state)
         self.exchange.add(natives, 0)
         self.emitted = []
         self.sent = []  # (time, decoded request)
@@ -37,7 +48,7 @@ class World:
         )
 
     def emit(self, state):
-        self.emitted.append(wire.unpack(wire.pack_ticker(state)))
+        self.emitted.append(wire.unpack(state.record()))
 
     def advance(self):
         step = self.session.advance(self.now)

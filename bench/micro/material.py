@@ -20,7 +20,7 @@ from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.merge import Merger
 from feedhandler.process.feed import Publisher
 from feedhandler.session import ConnectBudget, Policy, Session
-from feedhandler.transport import zmtp
+from feedhandler.transport import tick, zmtp
 
 RECORDS: Final = 1000  # moved by every timed call, so that the tables can show nanoseconds a record
 
@@ -47,7 +47,7 @@ def expected(exchange: str, frame: str) -> Any:
 
 def running_exchange(name: str, natives: Sequence[str]) -> Exchange:
     """Return an exchange of which every channel has just spoken, as in a feed that runs."""
-    exchange = EXCHANGES[name]()
+    exchange = EXCHANGES[name](tick.State)
     exchange.add(natives, wire.SIMULATED)
     for native in natives:
         for frame in [frame for owner, frame in DATA if owner == name]:

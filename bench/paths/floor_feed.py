@@ -38,7 +38,10 @@ async def main(ws_url: str, out: str, natives: list[str]) -> None:
     endpoint = exchange.endpoint(ws_url, b"", "")
     for run in exchange.connections(natives):
         transport, _ = await picows.ws_connect(
-            lambda: Listener(socket), endpoint.url, read_buffer_init_size=READ_BUFFER_SIZE
+            lambda: Listener(socket),
+            endpoint.url,
+            read_buffer_init_size=READ_BUFFER_SIZE,
+            use_aiofastnet=False,  # costs less without TLS; our feed does the same
         )
         topics = [topic for native in run for topic in exchange.topics(native)]
         for number, batch in enumerate(exchange.batches(topics), 1):

@@ -8,7 +8,7 @@ Pure: bytes and times in, states and control words out.
 import abc
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, ClassVar, Final, Protocol, TypeVar
+from typing import Annotated, ClassVar, Final, TypeVar
 
 import msgspec
 
@@ -30,16 +30,21 @@ T = TypeVar("T")
 # Everything that msgspec raises for bytes that are not what was asked for; RecursionError: "[[[[[…".
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+# An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true.
+AHEAD_NS_MAX: Final = 60_000_000_000
+
 # While the fast quote channel has spoken within this time, slower channels that also carry a quote
 # do not overwrite it: theirs is older. Longer silence means a quiet book, and both agree.
 QUOTE_FRESH_NS: Final = 2_000_000_000
+
+NO_ORDERS: Final = (0.0, 0.0)  # price and size of an empty side
 
 
 class State(wire.Ticker, gc=False, kw_only=True):
     """The ticker of one symbol as a feed keeps it, updated in place by each frame.
 
     topic carries the native symbol. `*_heard_ns` is when (recv_ns) the channel of that name last spoke on
-    the present connection, 0 = not yet.
+    the present connection, 0 = not yet. It has a compiled twin beside the sockets, which is its own record.
     """
 
     native: str
@@ -56,11 +61,29 @@ class State(wire.Ticker, gc=False, kw_only=True):
         self.exchange_sequence = self.exchange_ns = self.recv_ns = 0
         self.statistics_heard_ns = self.quote_heard_ns = self.last_heard_ns = 0
 
+    def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
+        """Take the quote over. A price of 0 is that of an empty side."""
+        self.bid, self.bid_size = bid or wire.NAN, bid_size
+        self.ask, self.ask_size = ask or wire.NAN, ask_size
 
-def new_state(exchange: str, native: str, base_flags: int) -> State:
-    """Return an empty state, all values unknown. Raises ValueError if the topic does not fit."""
-    topic = wire.topic(wire.TICKER, exchange, native)
-    return State(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+    def set_statistics(
+        self, open_24h: float, high_24h: float, low_24h: float, base_volume: float, quote_volume: float
+    ) -> None:
+        """Take the 24 h statistics over. A price of 0 is that of an instrument which never traded."""
+        self.open_24h = open_24h or wire.NAN
+        self.high_24h = high_24h or wire.NAN
+        self.low_24h = low_24h or wire.NAN
+        self.base_volume_24h, self.quote_volume_24h = base_volume, quote_volume
+
+    def on_news(self, recv_ns: int) -> None:
+        """Note when the frame came that changed this state; every flag is decided anew."""
+        self.recv_ns = recv_ns
+        is_ahead = self.exchange_ns > recv_ns + AHEAD_NS_MAX
+        self.flags = self.base_flags | (wire.BAD_EXCHANGE_TIME if is_ahead else 0)
+
+    def record(self) -> bytes:
+        """Return the record as it is published."""
+        return wire.pack_ticker(self)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -133,13 +156,20 @@ class Exchange(abc.ABC):
     pong_timeout_s: ClassVar[float] = 10.0
     frame_silence_s: ClassVar[float]  # a connection without any frame for so long is dead
 
-    def __init__(self) -> None:
+    def __init__(self, make_state: type[State] = State) -> None:
+        self.make_state = make_state  # `State` or its compiled twin
         self.states: dict[str, State] = {}
 
     def add(self, natives: Iterable[str], base_flags: int) -> None:
-        """Take symbols into the set whose frames are decoded."""
+        """Take symbols into the set whose frames are decoded, all values unknown.
+
+        Raises ValueError for one whose topic does not fit a record.
+        """
         for native in natives:
-            self.states[native] = new_state(self.name, native, base_flags)
+            topic = wire.topic(wire.TICKER, self.name, native)
+            self.states[native] = self.make_state(
+                topic=topic, native=native, base_flags=base_flags, flags=base_flags
+            )
 
     @abc.abstractmethod
     def decode_instruments(self, body: bytes) -> list[Instrument]:
@@ -193,28 +223,6 @@ class Exchange(abc.ABC):
 def is_late(update_id: int, newest: int) -> bool:
     """True for an update older than the newest; far below it, the exchange has begun to count anew."""
     return newest // 2 < update_id < newest
-
-
-class Statistics(Protocol):
-    """A message with last price and 24 h statistics, all of them known."""
-
-    last: float
-    open: float
-    high: float
-    low: float
-    base_volume: float
-    quote_volume: float
-
-
-def set_statistics(state: State, message: Statistics, recv_ns: int) -> None:
-    """Take last price and statistics over. A price of 0 is that of an instrument which never traded."""
-    state.last = message.last or wire.NAN
-    state.open_24h = message.open or wire.NAN
-    state.high_24h = message.high or wire.NAN
-    state.low_24h = message.low or wire.NAN
-    state.base_volume_24h = message.base_volume
-    state.quote_volume_24h = message.quote_volume
-    state.statistics_heard_ns = recv_ns
 
 
 def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

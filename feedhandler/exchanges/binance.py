@@ -36,7 +36,6 @@ from feedhandler.exchanges.base import (
     decode_rest,
     is_late,
     rest_refusal,
-    set_statistics,
 )
 from feedhandler.instruments import Instrument
 from feedhandler.wire import NAN
@@ -125,8 +124,8 @@ class Binance(Exchange):
     connects = (300, 300.0)
     frame_silence_s = 65.0  # the server pings every 20 s, so a healthy connection is never silent so long
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, make_state: type[State] = State) -> None:
+        super().__init__(make_state)
         # strict=False: numbers come as strings; the decoder converts them without a Python float().
         self._decode = msgspec.json.Decoder(_Combined, strict=False).decode
         self._decode_other = msgspec.json.Decoder(_Frame, strict=False).decode
@@ -203,9 +202,7 @@ class Binance(Exchange):
         state.quote_heard_ns = recv_ns
         state.exchange_sequence = update_id
         state.exchange_ns = 0
-        # As in _set_quote, without the call.
-        state.bid, state.bid_size = bid or NAN, bid_size
-        state.ask, state.ask_size = ask or NAN, ask_size
+        state.set_quote(bid, bid_size, ask, ask_size)
         return state
 
     def _ticker(self, event: _Event, recv_ns: int) -> State | None:
@@ -217,9 +214,11 @@ class Binance(Exchange):
             return None
         time = event.time
         state.exchange_ns = time * (1000 if time > MICROSECONDS_ABOVE else 1_000_000)
-        set_statistics(state, event, recv_ns)
+        state.statistics_heard_ns = recv_ns
+        state.last = event.last or NAN
+        state.set_statistics(event.open, event.high, event.low, event.base_volume, event.quote_volume)
         if recv_ns - state.quote_heard_ns > QUOTE_FRESH_NS:
-            _set_quote(state, event)
+            state.set_quote(event.bid, event.bid_size, event.ask, event.ask_size)
         return state
 
     def _answer(self, frame: _Frame) -> Control | None:
@@ -232,11 +231,3 @@ class Binance(Exchange):
         if frame.result is msgspec.UNSET:
             raise DecodeError("binance: message of no known kind")
         return Ack(command_id)
-
-
-def _set_quote(state: State, event: _Event) -> None:
-    """An empty side comes as price 0, size 0: the price is then unknown."""
-    state.bid = event.bid or NAN
-    state.bid_size = event.bid_size
-    state.ask = event.ask or NAN
-    state.ask_size = event.ask_size

@@ -19,6 +19,7 @@ import msgspec
 
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges.base import (
+    NO_ORDERS,
     PONG,
     UNDECODABLE,
     Ack,
@@ -35,7 +36,6 @@ from feedhandler.exchanges.base import (
     decode_rest,
     is_late,
     rest_refusal,
-    set_statistics,
 )
 from feedhandler.instruments import Instrument
 from feedhandler.wire import NAN
@@ -112,8 +112,8 @@ class Bybit(Exchange):
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
     frame_silence_s = 50.0
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, make_state: type[State] = State) -> None:
+        super().__init__(make_state)
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._instruments = msgspec.json.Decoder(_InstrumentsAnswer)
 
@@ -183,8 +183,9 @@ class Bybit(Exchange):
         state.quote_heard_ns = recv_ns
         state.exchange_sequence = data.update_id
         state.exchange_ns = (frame.cts or frame.ts) * NS_PER_MS
-        state.bid, state.bid_size = data.bids[0] if data.bids else (NAN, 0.0)
-        state.ask, state.ask_size = data.asks[0] if data.asks else (NAN, 0.0)
+        bid, bid_size = data.bids[0] if data.bids else NO_ORDERS
+        ask, ask_size = data.asks[0] if data.asks else NO_ORDERS
+        state.set_quote(bid, bid_size, ask, ask_size)
         return state
 
     def _ticker(self, frame: _Frame, data: _Data, recv_ns: int) -> State | None:
@@ -195,7 +196,9 @@ class Bybit(Exchange):
         if state is None:
             return None
         state.exchange_ns = frame.ts * NS_PER_MS
-        set_statistics(state, data, recv_ns)
+        state.statistics_heard_ns = recv_ns
+        state.last = data.last or NAN
+        state.set_statistics(data.open, data.high, data.low, data.base_volume, data.quote_volume)
         return state
 
     def _answer(self, frame: _Frame) -> Control | None:

@@ -24,6 +24,7 @@ import msgspec
 
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import (
+    NO_ORDERS,
     PONG,
     QUOTE_FRESH_NS,
     UNDECODABLE,
@@ -165,8 +166,8 @@ class KuCoin(Exchange):
     ping_interval_s = 18.0  # the token answer's pingInterval is used where it is shorter
     frame_silence_s = 40.0  # two pongs missing
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, make_state: type[State] = State) -> None:
+        super().__init__(make_state)
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._symbols = msgspec.json.Decoder(_SymbolsAnswer)
         self._handshakes = 0
@@ -249,8 +250,9 @@ class KuCoin(Exchange):
             return None
         state.quote_heard_ns = recv_ns
         state.exchange_ns = data.timestamp * NS_PER_MS
-        state.bid, state.bid_size = bids or (NAN, 0.0)
-        state.ask, state.ask_size = asks or (NAN, 0.0)
+        bid, bid_size = bids or NO_ORDERS
+        ask, ask_size = asks or NO_ORDERS
+        state.set_quote(bid, bid_size, ask, ask_size)
         return state
 
     def _ticker(self, native: str, data: _Data, recv_ns: int) -> State | None:
@@ -277,12 +279,14 @@ class KuCoin(Exchange):
         if state is None:
             return None
         state.exchange_ns = statistics.time * NS_PER_MS
-        state.open_24h = statistics.open or NAN
-        state.high_24h = statistics.high or NAN
-        state.low_24h = statistics.low or NAN
-        state.base_volume_24h = NAN if statistics.base_volume is None else statistics.base_volume
-        state.quote_volume_24h = NAN if statistics.quote_volume is None else statistics.quote_volume
         state.statistics_heard_ns = recv_ns
+        state.set_statistics(
+            statistics.open or NAN,
+            statistics.high or NAN,
+            statistics.low or NAN,
+            _known(statistics.base_volume),
+            _known(statistics.quote_volume),
+        )
         if recv_ns - state.last_heard_ns > QUOTE_FRESH_NS:
             state.last = statistics.last or NAN
         if recv_ns - state.quote_heard_ns > QUOTE_FRESH_NS:
@@ -316,7 +320,8 @@ def _base(symbol: _Symbol) -> str:
 
 
 def _set_quote(state: State, source: _Data | _Statistics) -> None:
-    state.bid = source.bid or NAN
-    state.bid_size = NAN if source.bid_size is None else source.bid_size
-    state.ask = source.ask or NAN
-    state.ask_size = NAN if source.ask_size is None else source.ask_size
+    state.set_quote(source.bid or NAN, _known(source.bid_size), source.ask or NAN, _known(source.ask_size))
+
+
+def _known(number: float | None) -> float:
+    return NAN if number is None else number

@@ -36,13 +36,15 @@ HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
 HEARTBEATS_PER_STATUS: Final = 5
 REFRESH_S: Final = 3600.0  # instrument lists change a few times a day
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
-RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is flagged at once
 
 log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """The feed's two ends: the hop to the merger, one message per socket read, and its direct subscribers."""
+    """The feed's two ends: the hop to the merger, one message per socket read, and its direct subscribers.
+
+    A merger that is away or full costs records, never time. on_join is called when one has come.
+    """
 
     def __init__(
         self,
@@ -60,21 +62,25 @@ class Publisher:
             key=f"exchanges.{exchange}.direct",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
         )
+        self._batch = tick.Batch(self._uplink, self._direct, time.time_ns)
+        self.emit = self._batch.emit
+        self.flush = self._batch.flush
         self._states = states
-        self._batch: list[bytes] = []
         self._call_soon = loop.call_soon
         self._is_flush_due = False
-        self._pack = wire.pack_ticker
         self._exchange = exchange
         self.session = int(time.time())  # for direct subscribers: numbers start anew
         self._documents: dict[int, int] = {}  # how many of each kind
-        self.records = 0
 
-    def emit(self, state: State) -> None:
-        """Number one record, and add it to the present message."""
-        # hot: `make bench-micro`, feed
-        state.sequence += 1
-        self._batch.append(self._pack(state))
+    @property
+    def records(self) -> int:
+        """How many records were sent to the merger since `recount`."""
+        return self._batch.records
+
+    def recount(self) -> None:
+        """Send what there is, and count anew."""
+        self.flush()
+        self._batch.records = 0
 
     def flush_soon(self) -> None:
         """Send the message when all sockets that have something to read were read.
@@ -83,47 +89,17 @@ class Publisher:
         """
         if not self._is_flush_due:
             self._is_flush_due = True
-            self._call_soon(self.flush)
+            self._call_soon(self._flush_now)
 
-    def flush(self) -> None:
-        """Send the message, if there is one; a merger that is away or full costs records, never time."""
-        # hot: `make bench-micro`, feed
+    def _flush_now(self) -> None:
         self._is_flush_due = False
-        batch = self._batch
-        if not batch:
-            return
-        if self._direct.is_wanted:
-            self._send_direct(batch)
-        if len(batch) > RECORDS_MAX:
-            for start in range(0, len(batch), RECORDS_MAX):
-                self._send_hop(batch[start : start + RECORDS_MAX])
-        else:
-            self._send_hop(batch)
-        batch.clear()
-
-    def _send_hop(self, records: Sequence[bytes]) -> None:
-        self.records += len(records)
-        message = bytearray().join(records)
-        # In the first record alone: there the merger looks how long we took.
-        wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, time.time_ns())
-        self._uplink.send(message)
-
-    def _send_direct(self, records: Sequence[bytes]) -> None:
-        """Send each record alone, to those who cannot wait for the merger."""
-        for record in records:
-            message = bytearray(record)
-            wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, time.time_ns())
-            self._direct.send(record[: wire.TOPIC_SIZE], message)
-        self._direct.flush()
+        self.flush()
 
     def greet(self) -> None:
         """Repeat all that is known to a merger that joined."""
-        self.flush()
-        known = list(self._snapshots(b""))
-        for start in range(0, len(known), RECORDS_MAX):
-            self._send_hop(known[start : start + RECORDS_MAX])
+        self._batch.repeat(self._snapshots(b""))
 
-    def _snapshots(self, prefix: bytes) -> Iterator[bytes]:
+    def _snapshots(self, prefix: bytes) -> Iterator[bytearray]:
         """Yield the newest records of matching topics, flagged: they are no news, and take no number."""
         self.flush()
         plain = prefix.rstrip(b"\0")
@@ -131,8 +107,10 @@ class Publisher:
             if state.recv_ns and (
                 state.topic == plain if plain != prefix else state.topic.startswith(prefix)
             ):
-                flags = state.flags | wire.SNAPSHOT
-                yield self._pack(msgspec.structs.replace(state, flags=flags, publish_ns=time.time_ns()))
+                record = bytearray(state.record())
+                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
+                wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, time.time_ns())
+                yield record
 
     def send_document(self, kind: int, body: bytes) -> None:
         """Send a JSON document; what was batched before goes first. Heartbeats go to everybody."""
@@ -172,7 +150,7 @@ class Feed:
         self._settings = config.exchange(name)
         self._run_dir = config.run_dir
         self._http = http
-        self._exchange = EXCHANGES[name]()
+        self._exchange = EXCHANGES[name](tick.State)
         loop = asyncio.get_running_loop()
         self._publisher = Publisher(loop, config, name, self._exchange.states.values, self._greet)
         self._rng = random.Random()
@@ -372,9 +350,8 @@ class Feed:
 
     def _greet(self) -> None:
         """Tell a merger that joined who we are, before any record, and then all that is known."""
-        self._publisher.flush()
         self._status.resync += 1
-        self._publisher.records = 0
+        self._publisher.recount()
         self._send_status()
         self._send_instruments()
         self._publisher.greet()

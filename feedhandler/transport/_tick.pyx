@@ -1,5 +1,6 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Compiled twins of the sockets in `zmtp`, of the merger's step in `merge`, and of the subscriber's in `follow`.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, auto_pickle=False
+"""Compiled twins of the sockets in `zmtp`, and of what stands at each hop: a feed's states and its `batch`, the
+merger's step in `merge`, the subscriber's in `follow`.
 
 A process on the tick path sleeps between messages, and finds its caches cold when it wakes: the interpreter's way
 through `zmtp.py` and `merge.py` takes 5 us when warm and 20 us then (docs/performance.md). Here a record goes from
@@ -16,8 +17,9 @@ import logging
 import sys
 import time
 
-from feedhandler import follow, merge, wire
+from feedhandler import batch, follow, merge, wire
 from feedhandler.errors import DecodeError
+from feedhandler.exchanges import base
 from feedhandler.transport import zmtp
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
@@ -67,15 +69,15 @@ if sys.byteorder != "little":
 log = logging.getLogger(zmtp.__name__)
 
 cdef enum:
-    RECORD_SIZE = 168  # of the array in Route; asserted below
+    RECORD_SIZE = 168  # of arrays; asserted below
+    TOPIC_SIZE = 40
     EVENTS_MAX = 64  # taken from the kernel at once
     QUEUE_SIZE = 1 << 13  # of a queue at first
     QUEUE_KEPT_MAX = 1 << 20  # of an empty one: what is larger is given back
     TABLE_MAX = 1 << 20  # file descriptors; the kernel's own limit is lower
 
-assert wire.TICKER_SIZE == RECORD_SIZE, "the array in Route"
+assert (wire.TICKER_SIZE, wire.TOPIC_SIZE) == (RECORD_SIZE, TOPIC_SIZE), "the arrays below"
 
-cdef Py_ssize_t TOPIC_SIZE = wire.TOPIC_SIZE
 cdef Py_ssize_t KIND_OFFSET = wire.KIND_OFFSET
 cdef Py_ssize_t FLAGS_OFFSET = wire.FLAGS_OFFSET
 cdef Py_ssize_t SESSION_OFFSET = wire.FLAGS_OFFSET + 2
@@ -94,6 +96,9 @@ assert wire.Ticker.__struct_fields__ == (
 ), "as Follower passes them"
 assert wire.SEQUENCE_AFTER_FLAGS.format == "<HIQ", "flags, session and sequence, as the offsets above have them"
 
+cdef double NAN = wire.NAN
+cdef uint16_t BAD_EXCHANGE_TIME = wire.BAD_EXCHANGE_TIME
+cdef int64_t AHEAD_NS_MAX = base.AHEAD_NS_MAX
 cdef uint16_t NO_REPLAY = merge.NO_REPLAY
 cdef uint16_t NOT_FRESH = merge.NOT_FRESH
 
@@ -792,21 +797,25 @@ cdef class Uplink:
 
     def send(self, message):
         """Send one message, if a subscriber is there and reads."""
-        # hot: `make bench`
-        cdef Peer peer = self._peer
         cdef Py_buffer view
-        if peer is None or not self._is_subscribed:
-            return
-        if peer.is_blocked and peer._end - peer._start > self._queue_size_max:
-            peer.dropped += 1
-            return
         PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
         try:
-            peer.append(<const uint8_t*>view.buf, view.len)
+            self.send_data(<const uint8_t*>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
+
+    cdef int send_data(self, const uint8_t* data, size_t size) except -1:
+        # hot: `make bench`
+        cdef Peer peer = self._peer
+        if peer is None or not self._is_subscribed:
+            return 0
+        if peer.is_blocked and peer._end - peer._start > self._queue_size_max:
+            peer.dropped += 1
+            return 0
+        peer.append(data, size)
         if not peer.is_blocked:
             peer.write()
+        return 0
 
     cdef int _connect(self) except -1:
         sock = zmtp.connected(self._endpoint)
@@ -885,6 +894,191 @@ cdef class Downlink:
         """Close the connection."""
         if self._peer is not None:
             self._peer.close()
+
+
+# --- the feed's states, and its step
+
+
+cdef class State:
+    """Twin of `base.State`: its numbers lie as they do in a record, so that to pack it is to copy them."""
+
+    cdef uint8_t _topic[TOPIC_SIZE]
+    cdef readonly bytes topic
+    cdef readonly str native
+    cdef public uint16_t base_flags
+    cdef public uint16_t flags
+    cdef public uint32_t session
+    cdef public uint64_t sequence
+    cdef public int64_t exchange_ns  # from here on as in a record
+    cdef public int64_t recv_ns
+    cdef public int64_t publish_ns
+    cdef public uint64_t exchange_sequence
+    cdef public double last
+    cdef public double bid
+    cdef public double bid_size
+    cdef public double ask
+    cdef public double ask_size
+    cdef public double open_24h
+    cdef public double high_24h
+    cdef public double low_24h
+    cdef public double base_volume_24h
+    cdef public double quote_volume_24h  # to here
+    cdef public int64_t statistics_heard_ns
+    cdef public int64_t quote_heard_ns
+    cdef public int64_t last_heard_ns
+
+    def __init__(self, *, bytes topic not None, str native not None, base_flags=0, flags=0, session=0):
+        cdef bytes padded = wire.padded(topic)
+        if PyBytes_GET_SIZE(padded) != TOPIC_SIZE:
+            raise ValueError("topic is too long")
+        if <uint8_t*>(&self.quote_volume_24h + 1) - <uint8_t*>&self.exchange_ns != RECORD_SIZE - EXCHANGE_NS_OFFSET:
+            raise TypeError("the compiler has put the numbers of a State apart")
+        memcpy(self._topic, PyBytes_AS_STRING(padded), TOPIC_SIZE)
+        self.topic, self.native, self.base_flags, self.session = topic, native, base_flags, session
+        self.forget()
+        self.flags = flags
+
+    def forget(self):
+        """Make every value unknown: the state belongs to a connection that is gone."""
+        self.last = self.bid = self.bid_size = self.ask = self.ask_size = NAN
+        self.open_24h = self.high_24h = self.low_24h = self.base_volume_24h = self.quote_volume_24h = NAN
+        self.flags = self.base_flags
+        self.exchange_sequence = 0
+        self.exchange_ns = self.recv_ns = 0
+        self.statistics_heard_ns = self.quote_heard_ns = self.last_heard_ns = 0
+
+    def set_quote(self, double bid, double bid_size, double ask, double ask_size):
+        """Take the quote over. A price of 0 is that of an empty side."""
+        self.bid, self.bid_size = bid if bid else NAN, bid_size
+        self.ask, self.ask_size = ask if ask else NAN, ask_size
+
+    def set_statistics(
+        self, double open_24h, double high_24h, double low_24h, double base_volume, double quote_volume
+    ):
+        """Take the 24 h statistics over. A price of 0 is that of an instrument which never traded."""
+        self.open_24h = open_24h if open_24h else NAN
+        self.high_24h = high_24h if high_24h else NAN
+        self.low_24h = low_24h if low_24h else NAN
+        self.base_volume_24h, self.quote_volume_24h = base_volume, quote_volume
+
+    def on_news(self, int64_t recv_ns):
+        """Note when the frame came that changed this state; every flag is decided anew."""
+        self.recv_ns = recv_ns
+        self.flags = self.base_flags
+        if self.exchange_ns - AHEAD_NS_MAX > recv_ns:
+            self.flags |= BAD_EXCHANGE_TIME
+
+    def record(self):
+        """Return the record as it is published."""
+        cdef bytes record = PyBytes_FromStringAndSize(NULL, RECORD_SIZE)
+        self.pack(<uint8_t*>PyBytes_AS_STRING(record))
+        return record
+
+    cdef void pack(self, uint8_t* record) noexcept:
+        memcpy(record, self._topic, TOPIC_SIZE)
+        record[KIND_OFFSET - 1], record[KIND_OFFSET] = VERSION, TICKER
+        memcpy(record + FLAGS_OFFSET, &self.flags, 2)
+        memcpy(record + SESSION_OFFSET, &self.session, 4)
+        memcpy(record + SEQUENCE_OFFSET, &self.sequence, 8)
+        memcpy(record + EXCHANGE_NS_OFFSET, &self.exchange_ns, RECORD_SIZE - EXCHANGE_NS_OFFSET)
+
+
+cdef class Batch:
+    """Twin of `batch.Batch`. Ends that are not of this module are called like any Python object."""
+
+    cdef object _hop
+    cdef object _direct
+    cdef Uplink _uplink
+    cdef Outlet _outlet
+    cdef object _clock  # None: the kernel's
+    cdef uint8_t* _present
+    cdef size_t _size
+    cdef size_t _used
+    cdef public int64_t records
+
+    def __cinit__(self):
+        self._size, self._used = batch.RECORDS_MAX * RECORD_SIZE, 0
+        self._present = <uint8_t*>malloc(self._size)
+        if self._present == NULL:
+            raise MemoryError
+
+    def __init__(self, hop, direct, clock):
+        self._hop, self._direct = hop, direct
+        self._uplink = hop if isinstance(hop, Uplink) else None
+        self._outlet = direct if isinstance(direct, Outlet) else None
+        self._clock = None if clock is time.time_ns else clock
+
+    def __dealloc__(self):
+        free(self._present)
+
+    def emit(self, State state not None):
+        """Number a state's record, and add it to the present message."""
+        # hot: `make bench-micro`, feed
+        state.sequence += 1
+        state.pack(self._present + self._used)
+        self._used += RECORD_SIZE
+        if self._used == self._size:
+            self.flush()
+
+    cpdef flush(self):
+        """Send the present message, if there is one."""
+        # hot: `make bench-micro`, feed
+        if not self._used:
+            return
+        if self._direct.is_wanted if self._outlet is None else self._outlet.is_wanted:
+            self._send_direct()
+        self._send()
+
+    def repeat(self, records):
+        """Send records as they are, to the merger alone; what was emitted before goes first."""
+        cdef Py_buffer view
+        self.flush()
+        for record in records:
+            PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
+            try:
+                if view.len != RECORD_SIZE:
+                    raise ValueError("not a ticker record")
+                memcpy(self._present + self._used, view.buf, RECORD_SIZE)
+            finally:
+                PyBuffer_Release(&view)
+            self._used += RECORD_SIZE
+            if self._used == self._size:
+                self._send()
+        if self._used:
+            self._send()
+
+    cdef int64_t _now(self) except? -1:
+        return clock_ns(CLOCK_REALTIME) if self._clock is None else self._clock()
+
+    cdef int _send(self) except -1:
+        cdef size_t used = self._used
+        cdef int64_t now = self._now()
+        self._used = 0
+        self.records += used // RECORD_SIZE
+        # In the first record alone: there the merger looks how long we took.
+        memcpy(self._present + PUBLISH_NS_OFFSET, &now, 8)
+        if self._uplink is not None:
+            self._uplink.send_data(self._present, used)
+        else:
+            self._hop.send(PyBytes_FromStringAndSize(<char*>self._present, used))
+        return 0
+
+    cdef int _send_direct(self) except -1:
+        cdef size_t offset = 0
+        cdef int64_t now
+        cdef uint8_t message[RECORD_SIZE]
+        while offset < self._used:
+            memcpy(message, self._present + offset, RECORD_SIZE)
+            offset += RECORD_SIZE
+            now = self._now()
+            memcpy(message + PUBLISH_NS_OFFSET, &now, 8)
+            topic = PyBytes_FromStringAndSize(<char*>message, TOPIC_SIZE)
+            if self._outlet is not None:
+                self._outlet.send_to(self._outlet.find_hearers(topic), message, RECORD_SIZE)
+            else:
+                self._direct.send(topic, PyBytes_FromStringAndSize(<char*>message, RECORD_SIZE))
+        self._direct.flush()
+        return 0
 
 
 # --- the merger's step

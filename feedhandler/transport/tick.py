@@ -8,6 +8,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
+from feedhandler.batch import Batch
+from feedhandler.exchanges.base import State
 from feedhandler.follow import Follower
 from feedhandler.merge import Step
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
@@ -17,9 +19,31 @@ COMPILED_MODULE: Final = "feedhandler.transport._tick"
 
 if not TYPE_CHECKING and not os.environ.get(PURE_ENV):
     with contextlib.suppress(ImportError):  # not built: there was no compiler
-        from feedhandler.transport._tick import Downlink, Follower, Inlet, Loop, Outlet, Step, Uplink
+        from feedhandler.transport._tick import (
+            Batch,
+            Downlink,
+            Follower,
+            Inlet,
+            Loop,
+            Outlet,
+            State,
+            Step,
+            Uplink,
+        )
 
 IS_COMPILED: Final = Loop.__module__ == COMPILED_MODULE
 NAME: Final = "compiled tick path" if IS_COMPILED else "pure Python tick path"
 
-__all__ = ["IS_COMPILED", "NAME", "Downlink", "Follower", "Inlet", "Loop", "Outlet", "Step", "Uplink"]
+__all__ = [
+    "IS_COMPILED",
+    "NAME",
+    "Batch",
+    "Downlink",
+    "Follower",
+    "Inlet",
+    "Loop",
+    "Outlet",
+    "State",
+    "Step",
+    "Uplink",
+]

@@ -186,6 +186,7 @@ class Connection:
                 # The session watches the time; this makes picows let go of a socket that we gave up on.
                 websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 enable_auto_pong=False,  # see on_ws_frame
+                use_aiofastnet=urlsplit(url).scheme == "wss",  # for each kind what costs less: docs/design.md
                 max_frame_size=FRAME_SIZE_MAX,
                 read_buffer_init_size=READ_BUFFER_SIZE,
                 logger_name=self._label,

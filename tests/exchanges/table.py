@@ -23,9 +23,12 @@ def every_frame(exchange: str) -> set[str]:
     return {path.stem for path in (FRAMES / exchange).glob("*.json")}
 
 
+make_state = State  # which twin: conftest.py runs every test over both
+
+
 def make(exchange: str, *natives: str) -> Exchange:
     """An exchange that wants these symbols, all values unknown."""
-    instance = EXCHANGES[exchange]()
+    instance = EXCHANGES[exchange](make_state)
     instance.add(natives, wire.SIMULATED)
     return instance
 
@@ -49,4 +52,4 @@ def check_row(exchange: str, natives: tuple[str, ...], name: str, expected: obje
         assert not any(map(values, instance.states.values())), "a bad frame leaves no trace"
         return
     result = instance.decode(memoryview(load(exchange, name)), RECV_NS)
-    assert (values(result) if isinstance(result, State) else result) == expected
+    assert (values(result) if isinstance(result, make_state) else result) == expected

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import twins
 import uvloop
 import zmq
 
 from feedhandler import wire
 from feedhandler.errors import ConfigError
-from feedhandler.transport import tick, zmtp
+from feedhandler.transport import zmtp
 
 WAIT_S = 5.0
 BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/USDT", "ETH/USDT"))
@@ -131,14 +132,10 @@ class World:
         self.context.destroy(linger=0)
 
 
-@pytest.fixture(params=["pure", "compiled"])
+@pytest.fixture(params=twins.KINDS)
 def sockets(request):
-    """The module with the sockets: in Python, or its compiled twin."""
-    if request.param == "pure":
-        return zmtp
-    return pytest.importorskip(
-        tick.COMPILED_MODULE, reason="not built: pip install -e . with a C compiler builds it"
-    )
+    """What has the sockets: in Python, or their compiled twins."""
+    return twins.of(request.param)
 
 
 @pytest.fixture

@@ -1,0 +1,24 @@
+"""The hot path's two forms, in Python and compiled: what tests one tests the other."""
+
+import types
+
+import pytest
+
+from feedhandler.batch import Batch
+from feedhandler.exchanges.base import State
+from feedhandler.follow import Follower
+from feedhandler.merge import Step
+from feedhandler.transport import tick
+from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
+
+KINDS = ("pure", "compiled")
+PURE = (Batch, Downlink, Follower, Inlet, Loop, Outlet, State, Step, Uplink)
+
+
+def of(kind):
+    """Return what has the classes of one kind; skips the test if they were not built."""
+    if kind == "pure":
+        return types.SimpleNamespace(**{each.__name__: each for each in PURE})
+    return pytest.importorskip(
+        tick.COMPILED_MODULE, reason="not built: pip install -e . with a C compiler builds it"
+    )
