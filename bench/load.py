@@ -8,7 +8,7 @@ Memory is each process's resident set, sampled every second; flat means that the
 the first half's (after the warm-up) by no more than 5 %. Latency is publish to subscriber and receive to
 publish; on a shared machine it says little, so it decides nothing.
 
-    python bench/load.py --symbols 1000 --rate 20000 --seconds 60
+    python -m bench.load --symbols 1000 --rate 20000 --seconds 60
 """
 
 import argparse
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import zmq
 
+from bench import host
 from feedhandler import wire
 
 WARM_UP_S = 10.0
@@ -135,7 +136,7 @@ instruments = {max(300, self._arguments.symbols * 13 // 10)}
         for second in range(self._arguments.seconds):
             counter.read(subscriber, 1.0)
             for name, pid in self._pids.items():
-                memory[name].append(resident_mb(pid))
+                memory[name].append(host.usage(pid).resident_mb)
             print(f"\r{second + 1} s, {counter.records:,} records", end="", flush=True)
         elapsed = time.monotonic() - started
         sent, cpu = self._sent() - sent_before, self._cpu()
@@ -181,7 +182,7 @@ instruments = {max(300, self._arguments.symbols * 13 // 10)}
         return int(json.loads(fetch(self._url + "/_sim/state"))["messages_sent"])
 
     def _cpu(self) -> dict[str, float]:
-        return {name: cpu_seconds(pid) for name, pid in self._pids.items()}
+        return {name: host.usage(pid).cpu_s for name, pid in self._pids.items()}
 
 
 class Counter:
@@ -238,18 +239,6 @@ def retry(call):  # type: ignore[no-untyped-def]
             return call()
         time.sleep(0.1)
     return call()
-
-
-def resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def run_of(
         subscribers=subscribers,
         feeds=feeds,
         count=sum(int(sent["sent"]) for outcome in outcomes for sent in outcome.sent.values()),
+        arrived=min((sample.arrived for samples in rounds for sample in samples), default=0.0),
         is_valid=not any(late),
         problems=list(dict.fromkeys(problems)),
         latency_us=_percentiles(rounds),

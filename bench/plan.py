@@ -30,6 +30,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float  # of one run
     rounds: int  # of the loads that have targets; the others once
+    messages_with_targets: int  # in a run of those, at least
     rates: Sequence[float]
     burst_rates: Sequence[float]
     rates_with_targets: Sequence[float] = (1_000, 10_000, 40_000)
@@ -50,6 +51,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 FULL: Final = Plan(
     seconds=0.8,
     rounds=3,
+    messages_with_targets=2_500,
     rates=(100, 1_000, 5_000, 10_000, 20_000, 40_000),
     burst_rates=(100, 1_000, 5_000, 10_000, 20_000, 40_000),
     symbols=(10, 100, 1_000, 5_000),
@@ -64,6 +66,7 @@ FULL: Final = Plan(
 QUICK: Final = Plan(
     seconds=0.7,
     rounds=1,
+    messages_with_targets=1_500,
     rates=(1_000, 10_000, 40_000),
     burst_rates=(10_000,),
     symbols=(10, 1_000),
@@ -116,13 +119,10 @@ def available(progress: Progress) -> tuple[list[Contender], dict[str, str]]:
 
 
 def latency(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> list[Run]:
-    """Every rate, steady and in bursts, through every path; all paths stay up, and only one is loaded."""
+    """Every rate, steady and in bursts, through every path; all paths stay up, and only one is awake."""
     runs = []
     with _rigs(contenders, progress) as rigs:
-        loads = [Load(rate, plan.seconds) for rate in plan.rates]
-        # A burst every 200 / rate seconds: at low rates a run is longer, to have at least three.
-        loads += [Load(rate, max(plan.seconds, 3 * BURST / rate), BURST) for rate in plan.burst_rates]
-        for load in loads:
+        for load in _loads(plan):
             is_target = load.burst == 1 and load.rate in plan.rates_with_targets
             outcomes: dict[str, list[Outcome]] = {contender.name: [] for contender, _ in rigs}
             for _ in range(plan.rounds if is_target else 1):
@@ -141,6 +141,16 @@ def latency(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> 
     return runs
 
 
+def _loads(plan: Plan) -> list[Load]:
+    """Return the loads of the latency section; at low rates a run is longer, so that its p99 means something."""
+    loads = []
+    for rate in plan.rates:
+        least = plan.messages_with_targets if rate in plan.rates_with_targets else 0
+        loads.append(Load(rate, max(plan.seconds, least / rate)))
+    # A burst every 200 / rate seconds: at least two.
+    return loads + [Load(rate, max(plan.seconds, 2 * BURST / rate), BURST) for rate in plan.burst_rates]
+
+
 SYMBOLS: Final = 10
 
 
@@ -154,6 +164,8 @@ def _rigs(contenders: Sequence[Contender], progress: Progress) -> Iterator[list[
                 rigs.append((contender, stack.enter_context(Rig(contender.name, contender.programs))))
             except BenchError as exc:
                 _leave_out(contender, exc, progress)
+        for _, rig in rigs:  # not before all are there: none is to miss so much that it would connect anew
+            rig.pause()
         yield rigs
 
 
@@ -165,11 +177,13 @@ def _leave_out(contender: Contender, exc: BenchError, progress: Progress) -> Non
 
 
 def _run(rig: Rig, load: Load) -> Outcome:
-    """Run until the generator was on time, some times at most; the last one counts."""
+    """Run until the generator was on time, some times at most; the last one counts. The rig is paused then."""
+    rig.resume()
     for _ in range(TRIES):
         outcome = rig.run(load)
         if measure.is_on_time(outcome):
             break
+    rig.pause()
     return outcome
 
 
@@ -181,21 +195,31 @@ def scaling(plan: Plan, section: str, progress: Progress) -> list[Run]:
         sizes = [(SYMBOLS, subscribers, 1) for subscribers in plan.subscribers]
     else:
         sizes = [(SYMBOLS, 1, feeds) for feeds in plan.feeds]
-    runs = []
-    for symbols, subscribers, feeds in sizes:
-        programs = subscribed("ticks", subscribers)
-        contenders = [msgspec.structs.replace(OURS, programs=programs)]
-        if section == "symbols":
-            contenders.insert(0, FLOOR)
-        for contender in contenders:
-            progress.step(f"{symbols} symbols, {subscribers} subscribers, {feeds} feeds: {contender.name}")
-            rate = SCALING_RATE if section != "subscribers" else SUBSCRIBERS_RATE
-            with Rig(contender.name, contender.programs, exchanges=EXCHANGES[:feeds], symbols=symbols) as rig:
-                outcomes = [_run(rig, Load(rate / feeds, plan.seconds)) for _ in range(plan.rounds)]
-                runs.append(
-                    measure.run_of(contender, outcomes, symbols=symbols, subscribers=subscribers, feeds=feeds)
+    rate = SCALING_RATE if section != "subscribers" else SUBSCRIBERS_RATE
+    cases = []
+    with contextlib.ExitStack() as stack:
+        for symbols, subscribers, feeds in sizes:
+            ours = msgspec.structs.replace(OURS, programs=subscribed("ticks", subscribers))
+            for contender in (FLOOR, ours) if section == "symbols" else (ours,):
+                progress.step(f"starting {contender.name}: {_size(symbols, subscribers, feeds)}")
+                rig = Rig(contender.name, contender.programs, exchanges=EXCHANGES[:feeds], symbols=symbols)
+                cases.append(
+                    (contender, stack.enter_context(rig), (symbols, subscribers, feeds), list[Outcome]())
                 )
-    return runs
+        for _, rig, _, _ in cases:
+            rig.pause()
+        for _ in range(plan.rounds):
+            for contender, rig, size, outcomes in cases:
+                progress.step(f"{contender.name}: {_size(*size)}")
+                outcomes.append(_run(rig, Load(rate / size[2], plan.seconds)))
+    return [
+        measure.run_of(contender, outcomes, symbols=symbols, subscribers=subscribers, feeds=feeds)
+        for contender, _, (symbols, subscribers, feeds), outcomes in cases
+    ]
+
+
+def _size(symbols: int, subscribers: int, feeds: int) -> str:
+    return f"{symbols} symbols, {subscribers} subscribers, {feeds} feeds"
 
 
 SCALING_RATE: Final = 20_000.0
@@ -213,15 +237,19 @@ def whole_exchange(plan: Plan, progress: Progress) -> Run:
 def ceilings(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> dict[str, Ceiling]:
     """Return the highest rate of each path at which all arrives, soon enough."""
     found = {}
-    chosen = [contender for contender in contenders if contender.name in plan.ceiling_paths]
-    with _rigs(chosen, progress) as rigs:
-        for contender, rig in rigs:
-            rate, limit, runs = _ceiling(plan, contender, rig, 1, progress)
-            burst_rate = 0.0
-            if plan.ceiling_bursts:
-                burst_rate, _, burst_runs = _ceiling(plan, contender, rig, BURST, progress)
-                runs += burst_runs
-            found[contender.name] = Ceiling(rate, limit, burst_rate, runs)
+    for contender in contenders:
+        if contender.name not in plan.ceiling_paths:
+            continue
+        try:
+            with Rig(contender.name, contender.programs) as rig:
+                rate, limit, runs = _ceiling(plan, contender, rig, 1, progress)
+                burst_rate = 0.0
+                if plan.ceiling_bursts:
+                    burst_rate, _, burst_runs = _ceiling(plan, contender, rig, BURST, progress)
+                    runs += burst_runs
+                found[contender.name] = Ceiling(rate, limit, burst_rate, runs)
+        except BenchError as exc:
+            _leave_out(contender, exc, progress)
     return found
 
 
@@ -257,7 +285,7 @@ def _try(contender: Contender, rig: Rig, load: Load, runs: list[Run]) -> str:
         outcome = rig.run(load)
         run = measure.run_of(contender, [outcome], symbols=SYMBOLS, subscribers=1, feeds=1)
         runs.append(run)
-        reason = _why_not(contender, outcome, run)
+        reason = _why_not(run)
         if not reason:
             break
     return reason
@@ -266,10 +294,10 @@ def _try(contender: Contender, rig: Rig, load: Load, runs: list[Run]) -> str:
 CEILING_RATES: Final = (1_000.0, 500_000.0)
 
 
-def _why_not(contender: Contender, outcome: Outcome, run: Run) -> str:
+def _why_not(run: Run) -> str:
     """Return what disqualifies a run, "" if it counts. A late generator is the machine's end as well."""
-    if (share := measure.arrived(contender, outcome)) < CEILING_ARRIVED_MIN:
-        return f"{1 - share:.2%} lost"
+    if run.arrived < CEILING_ARRIVED_MIN:
+        return f"{1 - run.arrived:.2%} lost"
     if (p99_us := run.latency_us["p99"]) > CEILING_P99_US_MAX:
         return f"p99 of {p99_us / 1e3:.0f} ms"
     return "; ".join(run.problems)
@@ -314,7 +342,8 @@ def is_flat(samples: Sequence[float]) -> bool:
 def described(plan: Plan) -> dict[str, str]:
     """Return the settings that a reader of the report should know."""
     return {
-        "one run": f"{plan.seconds:g} s; each path in turn, then the next load",
+        "one run": f"{plan.seconds:g} s, longer at low rates; each path in turn, then the next load",
+        "paths that are not under load": "stopped (SIGSTOP)",
         "rounds": f"{plan.rounds} for loads with targets (median of each figure), 1 for others",
         "burst": f"{BURST} messages due at once",
         "symbols": f"{SYMBOLS} unless varied",

@@ -62,6 +62,7 @@ class Run(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     subscribers: int
     feeds: int
     count: int  # of messages
+    arrived: float = 0.0  # share of them that the sink got which got least
     is_valid: bool  # the generator was on time
     problems: list[str] = []  # loss, disorder, wrong values, a late generator; empty if all is fine
     latency_us: dict[str, float] = {}  # by PERCENTILES; empty if nothing arrived

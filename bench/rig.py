@@ -11,6 +11,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ START_TIMEOUT_S: Final = 60.0
 ANSWER_TIMEOUT_S: Final = 120.0  # a run takes some seconds, and no more than a minute
 SETTLE_S: Final = 1.0  # nothing new for so long: all that will come has come
 SETTLE_MAX_S: Final = 6.0
+AWAKE_S: Final = 0.25  # for what is late after a pause: beats, pings, reports
 
 
 class BenchError(Exception):
@@ -125,8 +127,12 @@ class Child:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def end(self) -> None:
         self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)  # one that is stopped hears nothing else
         with contextlib.suppress(OSError):
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
@@ -250,6 +256,19 @@ class Rig:
                 counts = [len(r.columns["now_ns"]) for r in outcome.received]
                 raise BenchError(f"{self.name}: of {load.count} messages, sinks got {counts}")
             time.sleep(0.2)
+
+    def pause(self) -> None:
+        """Stop every process where it is, so that it takes nothing from a path under load."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on, and catch up."""
+        self._signal(signal.SIGCONT)
+        time.sleep(AWAKE_S)
+
+    def _signal(self, number: int) -> None:
+        for child in (*self._generators.values(), *(child for _, child in self._children)):
+            child.signal(number)
 
     def run(self, load: Load) -> Outcome:
         """Send one load, from all generators at once, and return what became of it."""

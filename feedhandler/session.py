@@ -25,6 +25,7 @@ from feedhandler.exchanges.base import Ack, Control, Endpoint, Exchange, Goodbye
 NS_PER_S: Final = 1_000_000_000
 
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
+OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
 DELIVERS_NS: Final = 3 * NS_PER_S  # data younger than this: the connection delivers
 WELCOME_TIMEOUT_NS: Final = 10 * NS_PER_S
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
@@ -168,6 +169,7 @@ class Session:
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
         self._asked_again: dict[str, int] = {}  # topic → how often
         self._is_all_heard = False
+        self._has_overslept = False
 
     # --- what the caller reports
 
@@ -377,6 +379,10 @@ class Session:
             self.is_stale = False
         if self.frames != self._frames_seen:
             self._frames_seen, self._frame_mono_ns = self.frames, now
+        # If this process was stopped, what came meanwhile is read first; but no more than once in a row.
+        self._has_overslept = not self._has_overslept and now - self.deadline_mono_ns > OVERSLEPT_NS
+        if self._has_overslept:
+            return
         step.close = (
             self._overdue(self._frame_mono_ns, self._exchange.frame_silence_s, now, "no frame at all")
             or self._overdue(self._data_mono_ns, self._policy.reconnect_after_s, now, "no data")

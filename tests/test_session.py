@@ -479,6 +479,45 @@ def test_a_missing_pong_does_not_end_a_connection_that_delivers():
     assert world.closed == []
 
 
+def test_a_process_that_was_stopped_reads_what_came_meanwhile_before_it_blames_the_exchange():
+    world = World()
+    world.open()
+    world.ack_all(1)
+    world.frame(world.book())
+    world.run(1)
+    world.now += 300 * NS_PER_S  # longer than any limit
+    world.advance()
+    world.frame(world.book(update_id=6))
+    world.run(1)
+    assert not world.closed
+    assert not any(record.flags & wire.STALE for record in world.emitted)
+
+
+@pytest.mark.parametrize("stop_s", [2, 300])
+def test_a_connection_that_died_while_its_process_was_stopped_is_replaced_at_the_second_look(stop_s):
+    world = World(reconnect_after_s=1.5)
+    world.open()
+    world.ack_all(1)
+    world.frame(world.book())
+    world.advance()
+    world.now += stop_s * NS_PER_S
+    woken = world.now
+    world.run(1)
+    assert len(world.closed) == 1
+    assert 0 < world.closed[0][0] - woken <= TICK_NS
+
+
+def test_a_process_that_is_always_late_still_sees_silence():
+    world = World()
+    world.open()
+    world.ack_all(1)
+    opened = world.now
+    while not world.closed:
+        world.now += 3 * NS_PER_S
+        world.advance()
+    assert world.closed[0][0] - opened <= 36 * NS_PER_S
+
+
 def test_silence_counts_from_the_moment_of_subscribing():
     """An acknowledgement with nothing behind it, on the whole connection."""
     world = World(reconnect_after_s=20.0)
