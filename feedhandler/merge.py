@@ -49,12 +49,13 @@ class Latency(NamedTuple):
 class Traffic:
     """What came from one feed."""
 
-    __slots__ = ("is_heard", "latencies", "messages", "records", "sample_mask")
+    __slots__ = ("is_heard", "latencies", "messages", "newest_recv_ns", "records", "sample_mask")
 
     def __init__(self) -> None:
         self.is_heard = False  # anything at all, since the last look
         self.records = 0
         self.messages = 0  # that brought records
+        self.newest_recv_ns = 0  # of their last ones
         self.sample_mask = 0  # the first record of a message is a sample if its number has none of these bits
         self.latencies: list[tuple[int, int]] = []  # as in `Latency`
 
@@ -92,11 +93,6 @@ class FeedView:
         self.hop_base = self.hop_lost = self.resync = self.pid = 0
         self.unmapped = self.malformed = 0
         self.flagged: dict[Route, int] = {}  # records that we flagged DOWN for its silence → their own flags
-
-    def newest_recv_ns(self) -> int:
-        """Return when the newest record was received by its feed; 0 = there is none."""
-        times = (wire.TIME.unpack_from(r.record, wire.RECV_NS_OFFSET) for r in self.routes.values())
-        return max((recv_ns for (recv_ns,) in times), default=0)
 
 
 class Outlet(Protocol):
@@ -171,6 +167,8 @@ class Step:
         traffic.is_heard = True
         traffic.records += count  # of one process, and so of one exchange
         traffic.messages += 1
+        (recv_ns,) = wire.TIME.unpack_from(message, size - wire.TICKER_SIZE + wire.RECV_NS_OFFSET)
+        traffic.newest_recv_ns = max(traffic.newest_recv_ns, recv_ns)
         if not traffic.messages & traffic.sample_mask and not message[wire.FLAGS_OFFSET] & NOT_FRESH:
             recv_ns, sent_ns = wire.HOP_TIMES.unpack_from(message)
             traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
@@ -441,7 +439,7 @@ class Merger:
             topics=len(feed.routes),
             records=feed.traffic.records,
             records_per_s=feed.rate,
-            newest_recv_ns=feed.newest_recv_ns(),
+            newest_recv_ns=feed.traffic.newest_recv_ns,
             latency_p50_us=_quantile_us(total_ns, 0.5),
             latency_p99_us=_quantile_us(total_ns, 0.99),
             feed_p50_us=_quantile_us(in_feed_ns, 0.5),

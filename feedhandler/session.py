@@ -132,7 +132,12 @@ class Session:
         self._budget = budget
         self._rng = rng
         self.natives = list(natives)
-        self._symbol_of = {topic: native for native in natives for topic in exchange.topics(native)}
+        self._states = [exchange.states[native] for native in natives]
+        self._channels = {  # topic → whose it is, and which of its channels
+            topic: (state, channel)
+            for state in self._states
+            for channel, topic in enumerate(exchange.topics(state.native))
+        }
 
         self.phase = Phase.BACKOFF
         self.deadline_mono_ns = 0
@@ -167,6 +172,7 @@ class Session:
         self._frame_mono_ns = now
         self._answers: list[Control] = []
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
+        self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
         self._is_all_heard = False
         self._has_overslept = False
@@ -184,8 +190,8 @@ class Session:
         """The WebSocket is open."""
         assert self.phase is Phase.CONNECTING, self.phase
         self.opened_mono_ns = self._data_mono_ns = self._frame_mono_ns = now_mono_ns
-        for native in self.natives:
-            self._exchange.states[native].forget()
+        for state in self._states:
+            state.forget()
         if self._exchange.awaits_welcome:
             self.phase = Phase.GREETING
             self.deadline_mono_ns = now_mono_ns + WELCOME_TIMEOUT_NS
@@ -286,7 +292,7 @@ class Session:
             del self._rejected_mono_ns[topic]
             self.rejected.pop(topic, None)
             self._suspects.add(topic)
-        topics = [t for t in self._symbol_of if t not in self.rejected]
+        topics = [t for t in self._channels if t not in self.rejected]
         sound = [t for t in topics if t not in self._suspects]
         self._queue.extend(Command(batch) for batch in self._exchange.batches(sound))
         self._queue.extend(Command((t,)) for t in topics if t in self._suspects)
@@ -353,7 +359,8 @@ class Session:
         """Expect first data of what was asked for, with more patience each time that none came."""
         for topic in topics:
             patience = FIRST_DATA_TIMEOUT_NS << min(self._asked_again.get(topic, 0), ASK_AGAIN_SHIFT_MAX)
-            self._first_data_due[topic] = now + patience
+            self._first_data_due[topic] = due = now + patience
+            self._first_data_next = min(self._first_data_next or due, due)
 
     def _give_up_waiting(self, command: Command, now: int, step: Step) -> None:
         """No answer: data are one. Without any of either, the connection is to blame."""
@@ -413,30 +420,38 @@ class Session:
 
     def _ask_again(self, now: int) -> None:
         """Subscribe again to channels that were acknowledged and then stayed silent."""
+        if not 0 < self._first_data_next <= now:
+            return
         due = [topic for topic, at in self._first_data_due.items() if now >= at]
         for topic in due:
             del self._first_data_due[topic]
+        self._first_data_next = min(self._first_data_due.values(), default=0)
         silent = self._silent(due)
         for topic in silent:
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
         self._queue.extend(Command(batch) for batch in self._exchange.batches(silent))
 
-    def _silent(self, topics: Sequence[str]) -> list[str]:
+    def _silent(self, topics: Iterable[str]) -> list[str]:
         """Return those of the topics that have not spoken on this connection."""
-        unheard = {t for n in {self._symbol_of[t] for t in topics} for t in self._exchange.unheard(n)}
-        return [topic for topic in topics if topic in unheard]
+        return [topic for topic in topics if not self._has_heard(topic)]
 
-    def unheard_topics(self) -> list[str]:
-        """Return the channels that are wanted, not rejected, and have not spoken on this connection."""
+    def _has_heard(self, topic: str) -> bool:
+        state, channel = self._channels[topic]
+        return state.has_heard(channel)
+
+    def unheard(self) -> int:
+        """Return how many channels are wanted, not rejected, and have not spoken on this connection."""
         if self._is_all_heard:  # who has spoken has: no need to look at thousands again each second
-            return []
-        unheard = [topic for native in self.natives for topic in self._exchange.unheard(native)]
-        self._is_all_heard = not unheard
-        return [topic for topic in unheard if topic not in self.rejected]
+            return 0
+        count = len(self._channels) - sum(state.heard() for state in self._states)
+        self._is_all_heard = not count
+        return count - len(self._silent(self.rejected))
 
-    def is_asked_again(self, topic: str) -> bool:
-        """True for a channel that had its time to speak, and did not use it."""
-        return topic in self._asked_again
+    def silent_topics(self) -> list[str]:
+        """Return those of them that had their time to speak, and did not use it."""
+        if self._is_all_heard:
+            return []
+        return [topic for topic in self._silent(self._asked_again) if topic not in self.rejected]
 
     def pending_topics(self) -> int:
         """Return how many topics are still to be asked for or to be answered."""
@@ -446,8 +461,7 @@ class Session:
 
     def _mark(self, flag: int) -> None:
         """Say in the stream what is wrong, on every symbol that has had data; once per change."""
-        for native in self.natives:
-            state = self._exchange.states[native]
+        for state in self._states:
             if state.recv_ns and not state.flags & flag:
                 state.flags = state.base_flags | flag
                 self._emit(state)

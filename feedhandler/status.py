@@ -55,8 +55,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
 def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> ConnectionStatus:
     """Return what a session says of itself; the two clocks are the same moment."""
     is_running = session.phase is Phase.RUNNING
-    unheard = session.unheard_topics() if is_running else []
-    silent = [topic for topic in unheard if session.is_asked_again(topic)]
+    silent = session.silent_topics() if is_running else []
     offset = now_ns - now_mono_ns
     return ConnectionStatus(
         phase=session.phase.value,
@@ -66,7 +65,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> Connec
         connects=session.connects,
         opened_ns=session.opened_mono_ns + offset if is_running else 0,
         symbols=len(session.natives),
-        unheard=len(unheard),
+        unheard=session.unheard() if is_running else 0,
         silent=len(silent),
         silent_topics=silent[:LISTED_MAX],
         pending_topics=session.pending_topics(),

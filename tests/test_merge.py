@@ -557,7 +557,7 @@ def test_the_compiled_step_says_what_the_one_in_python_says():
     for name, feed in one.merger.feeds.items():
         twin = other.merger.feeds[name]
         assert feed.unmapped == twin.unmapped > 0
-        for field in ("is_heard", "records", "messages", "latencies"):
+        for field in ("is_heard", "records", "messages", "newest_recv_ns", "latencies"):
             assert getattr(feed.traffic, field) == getattr(twin.traffic, field), field
 
 

@@ -81,6 +81,14 @@ class State(wire.Ticker, gc=False, kw_only=True):
         is_ahead = self.exchange_ns > recv_ns + AHEAD_NS_MAX
         self.flags = self.base_flags | (wire.BAD_EXCHANGE_TIME if is_ahead else 0)
 
+    def heard(self) -> int:
+        """Return how many channels have spoken on the present connection."""
+        return sum(map(self.has_heard, range(3)))
+
+    def has_heard(self, channel: int) -> bool:
+        """True if a channel has spoken on the present connection; they count as in `Exchange.topics`."""
+        return (self.statistics_heard_ns, self.quote_heard_ns, self.last_heard_ns)[channel] != 0
+
     def record(self) -> bytes:
         """Return the record as it is published."""
         return wire.pack_ticker(self)
@@ -148,7 +156,6 @@ class Exchange(abc.ABC):
     instruments_request: ClassVar[Request]
     handshake_request: ClassVar[Request | None] = None  # before each connection, e.g. for a token
 
-    channels: ClassVar[int] = 2  # of a symbol, see `topics`
     awaits_welcome: ClassVar[bool] = False
     command_interval_s: ClassVar[float]  # between any two frames of ours on one connection
     connects: ClassVar[tuple[int, float]]  # new connections permitted: count, per seconds
@@ -210,14 +217,6 @@ class Exchange(abc.ABC):
         borrowed: valid until this returns. Raises DecodeError for anything else, whatever the bytes; the
         states are then as before.
         """
-
-    def unheard(self, native: str) -> list[str]:
-        """Return the channels of a symbol that have not spoken on this connection."""
-        state = self.states[native]
-        heard = (state.statistics_heard_ns, state.quote_heard_ns, state.last_heard_ns)[: self.channels]
-        if all(heard):
-            return []
-        return [topic for topic, ns in zip(self.topics(native), heard, strict=True) if not ns]
 
 
 def is_late(update_id: int, newest: int) -> bool:

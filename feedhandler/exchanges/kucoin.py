@@ -159,7 +159,6 @@ class KuCoin(Exchange):
     instruments_request = Request("/api/v2/symbols")
     handshake_request = Request("/api/v1/bullet-public", "POST")
 
-    channels = TOPICS_PER_SYMBOL
     awaits_welcome = True
     command_interval_s = 0.15  # 100 messages in 10 s, pings included
     connects = (30, 60.0)

@@ -26,7 +26,7 @@ from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.session import NS_PER_S, ConnectBudget, Session
-from feedhandler.status import FeedStatus, connection_status, feed_state
+from feedhandler.status import ConnectionStatus, FeedStatus, connection_status, feed_state
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.files import Lock, read_instruments, write_instruments
 from feedhandler.transport.http import HttpClient, HttpRefused
@@ -290,6 +290,7 @@ class Feed:
         for run in runs:
             connection = self._connection(len(self._connections), run, flush)
             self._connections.append(connection)
+            self._status.connections.append(_status_of(connection))
             self._tasks.add(asyncio.create_task(connection.run()))
         self._status.starting = ""
 
@@ -341,6 +342,8 @@ class Feed:
         count = 0
         while True:
             self._publisher.poll()
+            # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
+            self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))
             if count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
                 self._send_status()
             else:
@@ -362,19 +365,27 @@ class Feed:
         sessions = [connection.session for connection in self._connections]
         return feed_state(sessions, is_starting=bool(self._status.starting))
 
+    def _look_at(self, indices: Iterable[int]) -> None:
+        """Renew what the status says of some connections."""
+        for index in indices:
+            self._status.connections[index] = _status_of(self._connections[index])
+
     def _send_status(self) -> None:
         status, state = self._status, self._state()
-        now_ns, now_mono_ns = time.time_ns(), time.monotonic_ns()
-        status.connections = [connection_status(c.session, now_ns, now_mono_ns) for c in self._connections]
         if state != status.state:
             status.state = state
-            log.info("%s: %s", state, status.text(now_ns))
+            self._look_at(range(len(self._connections)))
+            log.info("%s: %s", state, status.text(time.time_ns()))
         status.hop_records = self._publisher.records
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
 
     def _send_instruments(self) -> None:
         if self._listing is not None:
             self._publisher.send_document(wire.INSTRUMENTS, msgspec.json.encode(self._listing))
+
+
+def _status_of(connection: Connection) -> ConnectionStatus:
+    return connection_status(connection.session, time.time_ns(), time.monotonic_ns())
 
 
 def _age(as_of_ns: int) -> str:

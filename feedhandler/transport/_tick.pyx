@@ -923,7 +923,7 @@ cdef class State:
     cdef public double low_24h
     cdef public double base_volume_24h
     cdef public double quote_volume_24h  # to here
-    cdef public int64_t statistics_heard_ns
+    cdef public int64_t statistics_heard_ns  # these three lie together, too
     cdef public int64_t quote_heard_ns
     cdef public int64_t last_heard_ns
 
@@ -967,6 +967,16 @@ cdef class State:
         self.flags = self.base_flags
         if self.exchange_ns - AHEAD_NS_MAX > recv_ns:
             self.flags |= BAD_EXCHANGE_TIME
+
+    def heard(self):
+        """Return how many channels have spoken on the present connection."""
+        return (self.statistics_heard_ns != 0) + (self.quote_heard_ns != 0) + (self.last_heard_ns != 0)
+
+    def has_heard(self, int channel):
+        """True if a channel has spoken on the present connection; they count as in `Exchange.topics`."""
+        if not 0 <= channel <= 2:
+            raise IndexError("no such channel")
+        return (&self.statistics_heard_ns)[channel] != 0
 
     def record(self):
         """Return the record as it is published."""
@@ -1091,6 +1101,7 @@ cdef class Traffic:
     cdef public int64_t records
     cdef public int64_t messages
     cdef public int64_t sample_mask
+    cdef public int64_t newest_recv_ns
     cdef public list latencies
 
     def __init__(self):
@@ -1228,6 +1239,8 @@ cdef class Step(Sink):
         traffic.is_heard = True
         traffic.records += count  # of one process, and so of one exchange
         traffic.messages += 1
+        memcpy(&recv_ns, data + size - RECORD_SIZE + RECV_NS_OFFSET, 8)
+        traffic.newest_recv_ns = max(traffic.newest_recv_ns, recv_ns)
         memcpy(&flags, data + FLAGS_OFFSET, 2)
         if not traffic.messages & traffic.sample_mask and not flags & NOT_FRESH:
             memcpy(&recv_ns, data + RECV_NS_OFFSET, 8)
