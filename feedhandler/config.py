@@ -18,6 +18,7 @@ import msgspec
 from feedhandler import wire
 from feedhandler.errors import ConfigError
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.legs import LEGS_MAX
 from feedhandler.session import Policy
 
 MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
@@ -44,6 +45,8 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     connect_timeout_s: float = 10.0
     stale_after_s: float = 5.0
     reconnect_after_s: float = 30.0
+    max_age_s: float = 0.0  # 0: the exchange's own
+    legs: int = 1  # connections that carry the same symbols
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
 
@@ -212,7 +215,7 @@ def _toml(value: Any) -> str:
 
 
 def _check_number(where: str, key: str, value: float) -> None:
-    minimum = 0 if key in ("max_attempts", "seed") else 0.001
+    minimum = 0 if key in ("max_attempts", "seed", "max_age_s") else 0.001
     if not minimum <= value < 1e9:
         raise ConfigError(f"{where}: {value} is out of range; it must be at least {minimum}")
 
@@ -241,6 +244,8 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
             f"{path}: {where}.stale_after_s: must be smaller than reconnect_after_s"
             f" ({exchange.reconnect_after_s:g}); a connection is first stale, then replaced"
         )
+    if not 1 <= exchange.legs <= LEGS_MAX:
+        raise ConfigError(f"{path}: {where}.legs: {exchange.legs} is out of range; it is 1, 2 or {LEGS_MAX}")
     return msgspec.structs.replace(
         exchange, ws_url=exchange.ws_url.rstrip("/"), rest_url=exchange.rest_url.rstrip("/")
     )

@@ -14,13 +14,24 @@ import collections
 import enum
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from feedhandler import wire
 from feedhandler.errors import DecodeError
-from feedhandler.exchanges.base import Ack, Control, Endpoint, Exchange, Goodbye, Nack, Pong, State, Welcome
+from feedhandler.exchanges.base import (
+    Ack,
+    Control,
+    Endpoint,
+    Exchange,
+    Goodbye,
+    Line,
+    Nack,
+    Pong,
+    State,
+    Welcome,
+)
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -47,6 +58,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float = 10.0
     stale_after_s: float = 5.0  # no data on the whole connection: its records are flagged STALE
     reconnect_after_s: float = 30.0  # and after so long without data, a new connection
+    max_age_s: float = 0.0  # of a connection, which is renewed before; 0 = the exchange's own
 
     def backoff_s(self, attempts: int, rng: random.Random) -> float:
         """Return how long to wait after so many failures in a row.
@@ -108,10 +120,21 @@ class ConnectBudget:
         self._times.append(now_mono_ns)
 
 
+class Owner(Protocol):
+    """Who answers for the symbols of a session: it alone decides what is said about them besides data."""
+
+    def on_open(self, session: "Session") -> None:
+        """The session has a new connection, which has said nothing yet."""
+
+    def on_condition(self, session: "Session") -> None:
+        """The session's `condition` is another."""
+
+
 class Session:
     """One connection's life; see the module's first lines for the calling convention.
 
-    emit gets each state that data or a change of condition touched, in order.
+    emit gets each state that data changed, in order. line is what the states know the connection by; leg says
+    which of several equal ones it is.
     """
 
     def __init__(
@@ -119,7 +142,10 @@ class Session:
         exchange: Exchange,
         natives: Sequence[str],
         emit: Callable[[State], None],
+        owner: Owner,
         *,
+        line: Line,
+        leg: int = 0,
         policy: Policy,
         budget: ConnectBudget,
         rng: random.Random,
@@ -128,14 +154,18 @@ class Session:
         self._decode = exchange.decode
         self._state_type = exchange.make_state
         self._emit = emit
+        self._owner = owner
+        self.line = line
+        self.leg = leg
+        self.reason = ""  # why it is to follow another one, as long as it does
         self._policy = policy
         self._budget = budget
         self._rng = rng
         self.natives = list(natives)
-        self._states = [exchange.states[native] for native in natives]
+        self.states = [exchange.states[native] for native in natives]
         self._channels = {  # topic → whose it is, and which of its channels
             topic: (state, channel)
-            for state in self._states
+            for state in self.states
             for channel, topic in enumerate(exchange.topics(state.native))
         }
 
@@ -144,7 +174,9 @@ class Session:
         self.attempts = 0  # in a row without data
         self.connects = 0
         self.last_error = ""
-        self.is_stale = False
+        self.is_stale = False  # it had its time to say something
+        self.condition = wire.DOWN  # what the symbols would be if this were their only connection; 0 = well
+        self.goodbye = ""  # why the exchange will end this connection, once it has said so
         self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
         self.frames = 0
         self.decode_errors = 0
@@ -165,12 +197,12 @@ class Session:
         self._pong_due = 0
         self._ping_interval_ns = int((self._exchange.ping_interval_s or 0) * NS_PER_S)
         self._pong_timeout_ns = int(self._exchange.pong_timeout_s * NS_PER_S)
-        self._data = 0
-        self._data_seen = 0
+        self._data_first = self._data_seen = self.line.frames
         self._data_mono_ns = now
         self._frames_seen = self.frames
         self._frame_mono_ns = now
         self._answers: list[Control] = []
+        self._answered_ns = 0  # when the newest of them came, in Unix time
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
         self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
@@ -190,8 +222,10 @@ class Session:
         """The WebSocket is open."""
         assert self.phase is Phase.CONNECTING, self.phase
         self.opened_mono_ns = self._data_mono_ns = self._frame_mono_ns = now_mono_ns
-        for state in self._states:
-            state.forget()
+        self.goodbye = ""
+        self.is_stale = False
+        self._owner.on_open(self)
+        self._set_condition(wire.STALE)  # until it has said something
         if self._exchange.awaits_welcome:
             self.phase = Phase.GREETING
             self.deadline_mono_ns = now_mono_ns + WELCOME_TIMEOUT_NS
@@ -203,18 +237,18 @@ class Session:
         # hot: `make bench-micro`, session
         self.frames += 1
         try:
-            result = self._decode(payload, recv_ns)
+            result = self._decode(payload, recv_ns, self.line)
         except DecodeError as exc:
             self._keep(bytes(payload[:KEPT_FRAME_SIZE]), len(payload), str(exc), recv_ns)
             return False
         if result is None:
             return False
         if type(result) is self._state_type:
-            self._data += 1
             result.on_news(recv_ns)
             self._emit(result)
             return False
         self._answers.append(result)  # type: ignore[arg-type]  # not a State, so a Control
+        self._answered_ns = recv_ns
         return True
 
     def on_ping(self) -> None:
@@ -226,14 +260,14 @@ class Session:
         # An exchange may refuse a request and close in one breath: what it refused must not be forgotten.
         self._take_answers(now_mono_ns, Step())
         self.last_error = reason
-        self._mark(wire.DOWN)
-        self.is_stale = False
-        if self._data:
+        if self.line.frames != self._data_first:
             self.attempts = 0
         self._reset(now_mono_ns)
+        self.is_stale = False
         self.phase = Phase.BACKOFF
         delay = max(self._policy.backoff_s(self.attempts, self._rng), retry_after_s)
         self.deadline_mono_ns = max(now_mono_ns + int(delay * NS_PER_S), self._budget.next_mono_ns())
+        self._set_condition(wire.DOWN)
 
     def has_given_up(self) -> bool:
         """True after `max_attempts` connections in a row that brought no data."""
@@ -323,7 +357,9 @@ class Session:
         answers, self._answers = self._answers, []
         for answer in answers:
             if isinstance(answer, Goodbye):
-                step.close = answer.reason
+                self.goodbye = self.last_error = answer.reason
+                if self.phase is not Phase.RUNNING:
+                    step.close = answer.reason
             elif isinstance(answer, Welcome):
                 if self.phase is Phase.GREETING:
                     self._start(now)
@@ -380,10 +416,11 @@ class Session:
     # --- watching
 
     def _watch(self, now: int, step: Step) -> None:
-        if self._data != self._data_seen:
-            self._data_seen, self._data_mono_ns = self._data, now
+        if self.line.frames != self._data_seen:
+            self._data_seen, self._data_mono_ns = self.line.frames, now
             self.attempts = 0
             self.is_stale = False
+            self._set_condition(0)
         if self.frames != self._frames_seen:
             self._frames_seen, self._frame_mono_ns = self.frames, now
         # If this process was stopped, what came meanwhile is read first; but no more than once in a row.
@@ -400,9 +437,9 @@ class Session:
         if self._in_flight and now >= self._answer_due:
             command, self._in_flight = self._in_flight, None
             self._give_up_waiting(command, now, step)
-        if not self.is_stale and now - self._data_mono_ns >= self._policy.stale_after_s * NS_PER_S:
+        if now - self._data_mono_ns >= self._policy.stale_after_s * NS_PER_S:
             self.is_stale = True
-            self._mark(wire.STALE)
+            self._set_condition(wire.STALE)
         self._ask_again(now)
 
     def _delivers(self, now: int) -> bool:
@@ -437,13 +474,14 @@ class Session:
 
     def _has_heard(self, topic: str) -> bool:
         state, channel = self._channels[topic]
-        return state.has_heard(channel)
+        return state.heard_ns(self.line.index, channel) != 0
 
     def unheard(self) -> int:
         """Return how many channels are wanted, not rejected, and have not spoken on this connection."""
         if self._is_all_heard:  # who has spoken has: no need to look at thousands again each second
             return 0
-        count = len(self._channels) - sum(state.heard() for state in self._states)
+        line = self.line.index
+        count = len(self._channels) - sum(state.heard(line) for state in self.states)
         self._is_all_heard = not count
         return count - len(self._silent(self.rejected))
 
@@ -459,12 +497,25 @@ class Session:
             self._in_flight.topics if self._in_flight else ()
         )
 
-    def _mark(self, flag: int) -> None:
-        """Say in the stream what is wrong, on every symbol that has had data; once per change."""
-        for state in self._states:
-            if state.recv_ns and not state.flags & flag:
-                state.flags = state.base_flags | flag
-                self._emit(state)
+    def has_followed(self, other: "Session") -> bool:
+        """True if each channel that another session hears has spoken here too: nobody would miss that one.
+
+        A channel that has been silent there since it was acknowledged here is a quiet market's.
+        """
+        if self.phase is not Phase.RUNNING or self._queue or self._in_flight:
+            return False
+        if self.condition > other.condition:
+            return False
+        line, theirs = self.line.index, other.line.index
+        return all(
+            state.heard_ns(line, channel) or state.heard_ns(theirs, channel) <= self._answered_ns
+            for state, channel in self._channels.values()
+        )
+
+    def _set_condition(self, condition: int) -> None:
+        if condition != self.condition:
+            self.condition = condition
+            self._owner.on_condition(self)
 
     def _keep(self, head: bytes, size: int, reason: str, recv_ns: int) -> None:
         self.decode_errors += 1

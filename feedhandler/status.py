@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.legs import Legs
 from feedhandler.session import KeptFrame, Phase, Session
 
 LISTED_MAX: Final = 20  # names in a list; the counts beside it are complete
@@ -16,8 +17,10 @@ NS_PER_S: Final = 1_000_000_000
 
 
 class ConnectionStatus(msgspec.Struct, kw_only=True):
-    """One connection of a feed."""
+    """One connection of a feed. Of its frames about our symbols, news are what it was first to say."""
 
+    leg: int = 0
+    is_successor: bool = False  # it is to follow that leg's connection, which lives on until then
     phase: str  # backoff, connecting, greeting, running
     attempt: int  # in a row without data
     next_attempt_ns: int = 0
@@ -32,6 +35,10 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     rejected_topics: dict[str, str] = {}
     is_stale: bool = False
     frames: int = 0
+    news: int = 0
+    repeated: int = 0  # another leg was first,
+    behind_us: float | None = None  # by so much, on average
+    late: int = 0  # older than what is known
     decode_errors: int = 0
     kept_frames: list[KeptFrame] = []
 
@@ -54,10 +61,13 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
 
 def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> ConnectionStatus:
     """Return what a session says of itself; the two clocks are the same moment."""
+    line = session.line
     is_running = session.phase is Phase.RUNNING
     silent = session.silent_topics() if is_running else []
     offset = now_ns - now_mono_ns
     return ConnectionStatus(
+        leg=session.leg,
+        is_successor=bool(session.reason),
         phase=session.phase.value,
         attempt=session.attempts,
         next_attempt_ns=session.deadline_mono_ns + offset if session.phase is Phase.BACKOFF else 0,
@@ -72,6 +82,10 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> Connec
         rejected_topics=dict(list(session.rejected.items())[:LISTED_MAX]),
         is_stale=session.is_stale,
         frames=session.frames,
+        news=line.news,
+        repeated=line.repeated,
+        behind_us=line.behind_ns / line.repeated / 1000 if line.repeated else None,
+        late=line.late,
         decode_errors=session.decode_errors,
         kept_frames=list(session.kept_frames),
     )
@@ -113,13 +127,12 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         return text
 
 
-def feed_state(sessions: Sequence[Session], *, is_starting: bool) -> str:
+def feed_state(legs: Sequence[Legs], *, is_starting: bool) -> str:
     """Return a feed's state in one word; cheap, for it is asked five times a second."""
-    if not sessions:
+    if not legs:
         return "connecting" if is_starting else "down"
-    if any(s.phase is not Phase.RUNNING or not s.frames for s in sessions):
-        return "connecting"
-    return "stale" if any(s.is_stale for s in sessions) else "live"
+    states = {each.state() for each in legs}
+    return next(state for state in ("connecting", "stale", "live") if state in states)
 
 
 class ExchangeStatus(msgspec.Struct, kw_only=True):

@@ -10,7 +10,8 @@ import twins
 from feedhandler import wire
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Endpoint, State
-from feedhandler.session import NS_PER_S, TICK_NS, ConnectBudget, Phase, Policy, Session
+from feedhandler.legs import Legs
+from feedhandler.session import NS_PER_S, TICK_NS, ConnectBudget, Phase, Policy
 
 START = 1_000 * NS_PER_S
 EPOCH_NS = 1_790_000_000 * NS_PER_S
@@ -38,14 +39,16 @@ class World:
         self.sent_times = {}  # connection number → times
         self.closed = []  # (time, reason)
         self.connects = []
-        self.session = Session(
+        legs = Legs(
             self.exchange,
             natives,
             self.emit,
+            count=1,
             policy=Policy(**policy),
             budget=ConnectBudget(*budget),
             rng=random.Random(seed),
         )
+        (self.session,) = legs.sessions
 
     def emit(self, state):
         self.emitted.append(wire.unpack(state.record()))
@@ -580,7 +583,8 @@ def test_a_farewell_is_a_new_connection_at_once():
     world = World(exchange="binance", natives=("AUSDT",))
     world.open()
     world.frame({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1790000000000}})
-    assert world.closed[-1][1] == "serverShutdown announced"
+    assert world.session.goodbye == "serverShutdown announced"
+    assert world.closed == [], "its owner decides"
 
 
 def test_undecodable_frames_are_counted_and_a_few_are_kept():

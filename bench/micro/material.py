@@ -17,6 +17,7 @@ from feedhandler import config, wire
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Exchange, State
 from feedhandler.instruments import Instrument, instrument_list
+from feedhandler.legs import Legs
 from feedhandler.merge import Merger
 from feedhandler.process.feed import Publisher
 from feedhandler.session import ConnectBudget, Policy, Session
@@ -48,10 +49,11 @@ def expected(exchange: str, frame: str) -> Any:
 def running_exchange(name: str, natives: Sequence[str]) -> Exchange:
     """Return an exchange of which every channel has just spoken, as in a feed that runs."""
     exchange = EXCHANGES[name](tick.State)
+    line = tick.State.make_line(0)
     exchange.add(natives, wire.SIMULATED)
     for native in natives:
         for frame in [frame for owner, frame in DATA if owner == name]:
-            assert exchange.decode(frame_of(name, frame, native), RECV_NS) is exchange.states[native]
+            assert exchange.decode(frame_of(name, frame, native), RECV_NS, line) is exchange.states[native]
     return exchange
 
 
@@ -68,14 +70,16 @@ def natives_of(exchange: str, count: int) -> list[str]:
 
 def running_session(name: str, natives: Sequence[str], emit: Callable[[State], None]) -> Session:
     """Return a session whose exchange is running; on_frame is all that is used of it."""
-    return Session(
+    legs = Legs(
         running_exchange(name, natives),
         natives,
         emit,
+        count=1,
         policy=Policy(),
         budget=ConnectBudget(1, 1.0),
         rng=random.Random(1),
     )
+    return legs.sessions[0]
 
 
 class Hop:

@@ -33,33 +33,142 @@ UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true.
 AHEAD_NS_MAX: Final = 60_000_000_000
 
-# While the fast quote channel has spoken within this time, slower channels that also carry a quote
-# do not overwrite it: theirs is older. Longer silence means a quiet book, and both agree.
-QUOTE_FRESH_NS: Final = 2_000_000_000
+# While a fast channel has spoken within this time, slower ones that also carry what it says do not overwrite it:
+# theirs is older. Longer silence means a quiet book, and both agree.
+QUIET_NS: Final = 2_000_000_000
+
+NOT_LIVE: Final = wire.STALE | wire.DOWN  # the next update of any kind makes the state live again
 
 NO_ORDERS: Final = (0.0, 0.0)  # price and size of an empty side
 
 
-class State(wire.Ticker, gc=False, kw_only=True):
-    """The ticker of one symbol as a feed keeps it, updated in place by each frame.
+LINES_MAX: Final = 6  # connections that carry a symbol at a time: three legs, and who is to follow each
+CHANNELS_MAX: Final = 3
+STATISTICS, QUOTE, LAST = range(CHANNELS_MAX)  # channels, in the order of `Exchange.topics`
 
-    topic carries the native symbol. `*_heard_ns` is when (recv_ns) the channel of that name last spoke on
-    the present connection, 0 = not yet. It has a compiled twin beside the sockets, which is its own record.
+# Another line's ids that are far below, while there was nothing new for so long, are of an exchange that has begun
+# to count anew. Ids not far below are a line's that was held up.
+OVERTAKEN_NS: Final = 10_000_000_000
+
+
+class Line:
+    """One connection, as the states see it that it feeds: which of them it is, and how it fares.
+
+    frames are those about our symbols: news, or repeated (another line was first, by behind_ns in sum), or late
+    (older than what is known already).
     """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.frames = self.news = self.repeated = self.late = self.behind_ns = 0
+
+
+class _Channel(msgspec.Struct, gc=False):
+    """The newest update of a channel: its id, who brought it, when; and how often ids began anew."""
+
+    update_id: int = 0
+    epoch: int = 0
+    owner: int = 0
+    news_ns: int = 0
+
+
+class _Heard(msgspec.Struct, gc=False):
+    """What one line last said on a channel; heard_ns 0 = nothing yet."""
+
+    update_id: int = 0
+    epoch: int = 0
+    heard_ns: int = 0
+
+
+class State(wire.Ticker, gc=False, kw_only=True):
+    """The ticker of one symbol as a feed keeps it, updated in place by each frame that is news.
+
+    topic carries the native symbol. Several lines may bring frames about it: `accept` says which are news. It has
+    a compiled twin beside the sockets, which is its own record.
+    """
+
+    make_line: ClassVar[type[Line]] = Line
 
     native: str
     base_flags: int = 0
-    statistics_heard_ns: int = 0
-    quote_heard_ns: int = 0
-    last_heard_ns: int = 0
+    channels: list[_Channel] = msgspec.field(
+        default_factory=lambda: [_Channel() for _ in range(CHANNELS_MAX)]
+    )
+    lines: list[list[_Heard]] = msgspec.field(
+        default_factory=lambda: [[_Heard() for _ in range(CHANNELS_MAX)] for _ in range(LINES_MAX)]
+    )
 
     def forget(self) -> None:
-        """Make every value unknown: the state belongs to a connection that is gone."""
+        """Make every value unknown: no line is left to keep them."""
         for name in wire.TICKER_VALUES:
             setattr(self, name, wire.NAN)
         self.flags = self.base_flags
         self.exchange_sequence = self.exchange_ns = self.recv_ns = 0
-        self.statistics_heard_ns = self.quote_heard_ns = self.last_heard_ns = 0
+        self.channels = [_Channel() for _ in range(CHANNELS_MAX)]
+        for index in range(LINES_MAX):
+            self.renew(index)
+
+    def renew(self, line: int) -> None:
+        """Another connection has this line from now on, and has said nothing yet."""
+        self.lines[line] = [_Heard(epoch=channel.epoch) for channel in self.channels]
+
+    def inherit(self, line: int, other: int) -> None:
+        """Channels that are silent on a line have been silent on another since: what that one said still holds."""
+        for channel, heard in enumerate(self.lines[line]):
+            if not heard.heard_ns:
+                heard.heard_ns = self.lines[other][channel].heard_ns
+
+    def accept(self, channel: int, line: Line, update_id: int, recv_ns: int) -> bool:
+        """Note that a channel has spoken; False if what it said is known, or older than what is known.
+
+        update_id grows with each update of the channel; a connection that brings one twice says so on purpose.
+        """
+        newest, own = self.channels[channel], self.lines[line.index][channel]
+        line.frames += 1
+        own.heard_ns = recv_ns
+        if update_id < own.update_id:
+            if update_id > own.update_id // 2:
+                line.late += 1
+                return False
+            own.epoch += 1  # far below: the exchange has begun to count anew
+        own.update_id = update_id
+        is_first = newest.news_ns == 0 or own.epoch > newest.epoch
+        if not is_first and (own.epoch < newest.epoch or update_id <= newest.update_id):
+            is_same = own.epoch == newest.epoch and update_id == newest.update_id
+            is_wanted = is_same and (newest.owner == line.index or self.flags & NOT_LIVE)
+            is_anew = update_id <= newest.update_id // 2 and recv_ns - newest.news_ns >= OVERTAKEN_NS
+            if not is_wanted and not is_anew:
+                if is_same:
+                    line.repeated += 1
+                    line.behind_ns += recv_ns - newest.news_ns
+                else:
+                    line.late += 1
+                return False
+        newest.update_id, newest.epoch, newest.owner, newest.news_ns = (
+            update_id,
+            own.epoch,
+            line.index,
+            recv_ns,
+        )
+        line.news += 1
+        return True
+
+    def is_quiet(self, channel: int, line: Line, recv_ns: int) -> bool:
+        """True if another, slower channel of this line may say what this one usually does.
+
+        That is, if this one has said nothing for a while, and spoke on this line last: what came on another
+        line may be newer.
+        """
+        newest = self.channels[channel]
+        return not newest.news_ns or (newest.owner == line.index and recv_ns - newest.news_ns > QUIET_NS)
+
+    def heard(self, line: int) -> int:
+        """Return how many channels have spoken on a line."""
+        return sum(heard.heard_ns != 0 for heard in self.lines[line])
+
+    def heard_ns(self, line: int, channel: int) -> int:
+        """Return when a channel last spoke on a line, 0 if it has not."""
+        return self.lines[line][channel].heard_ns
 
     def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
         """Take the quote over. A price of 0 is that of an empty side."""
@@ -80,14 +189,6 @@ class State(wire.Ticker, gc=False, kw_only=True):
         self.recv_ns = recv_ns
         is_ahead = self.exchange_ns > recv_ns + AHEAD_NS_MAX
         self.flags = self.base_flags | (wire.BAD_EXCHANGE_TIME if is_ahead else 0)
-
-    def heard(self) -> int:
-        """Return how many channels have spoken on the present connection."""
-        return sum(map(self.has_heard, range(3)))
-
-    def has_heard(self, channel: int) -> bool:
-        """True if a channel has spoken on the present connection; they count as in `Exchange.topics`."""
-        return (self.statistics_heard_ns, self.quote_heard_ns, self.last_heard_ns)[channel] != 0
 
     def record(self) -> bytes:
         """Return the record as it is published."""
@@ -162,6 +263,9 @@ class Exchange(abc.ABC):
     ping_interval_s: ClassVar[float | None] = None  # None: the exchange pings, we only answer
     pong_timeout_s: ClassVar[float] = 10.0
     frame_silence_s: ClassVar[float]  # a connection without any frame for so long is dead
+    max_age_s: ClassVar[float] = (
+        24 * 3600.0
+    )  # of a connection; where none is documented, we choose when it ends
 
     def __init__(self, make_state: type[State] = State) -> None:
         self.make_state = make_state  # `State` or its compiled twin
@@ -210,18 +314,15 @@ class Exchange(abc.ABC):
         raise NotImplementedError(f"{self.name} pings by itself")
 
     @abc.abstractmethod
-    def decode(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> State | Control | None:
-        """Decode one message.
+    def decode(
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line
+    ) -> State | Control | None:
+        """Decode one message of a line.
 
-        Returns the state that it changed, a control word, or None for what concerns nobody. payload is
+        Returns the state that it changed, a control word, or None for what is no news to anybody. payload is
         borrowed: valid until this returns. Raises DecodeError for anything else, whatever the bytes; the
         states are then as before.
         """
-
-
-def is_late(update_id: int, newest: int) -> bool:
-    """True for an update older than the newest; far below it, the exchange has begun to count anew."""
-    return newest // 2 < update_id < newest
 
 
 def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

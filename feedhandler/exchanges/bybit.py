@@ -1,6 +1,6 @@
 """Bybit V5 spot: `tickers` for last price and 24 h statistics, `orderbook.1` for the quote.
 
-Everything peculiar to Bybit is here. Quirks worth knowing:
+Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of tickers. Quirks worth knowing:
 
 - spot tickers have no bid and ask (linear ones do), and are always snapshots;
 - orderbook.1 is always complete and is sent again every 3 s without a change, with the same `u`;
@@ -21,12 +21,15 @@ from feedhandler.errors import DecodeError
 from feedhandler.exchanges.base import (
     NO_ORDERS,
     PONG,
+    QUOTE,
+    STATISTICS,
     UNDECODABLE,
     Ack,
     Amount,
     Control,
     Endpoint,
     Exchange,
+    Line,
     Milliseconds,
     Nack,
     Request,
@@ -34,7 +37,6 @@ from feedhandler.exchanges.base import (
     UpdateId,
     chunks,
     decode_rest,
-    is_late,
     rest_refusal,
 )
 from feedhandler.instruments import Instrument
@@ -71,6 +73,7 @@ class _Frame(msgspec.Struct, gc=False):
     type: str = ""
     ts: Milliseconds = 0
     cts: Milliseconds = 0
+    sequence: UpdateId = msgspec.field(name="cs", default=0)  # of tickers
     data: _Data | None = None
     op: str = ""
     success: bool | None = None
@@ -153,7 +156,9 @@ class Bybit(Exchange):
     def ping(self, command_id: str) -> bytes:
         return msgspec.json.encode(_Command(command_id, "ping"))
 
-    def decode(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> State | Control | None:
+    def decode(
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line
+    ) -> State | Control | None:
         # hot: `make bench-micro`, decode
         try:
             frame = self._decode(payload)
@@ -162,25 +167,22 @@ class Bybit(Exchange):
         data = frame.data
         if data is not None:
             if frame.topic.startswith("orderbook.1."):
-                return self._book(frame, data, recv_ns)
+                return self._book(frame, data, recv_ns, line)
             if frame.topic.startswith("tickers."):
-                return self._ticker(frame, data, recv_ns)
+                return self._ticker(frame, data, recv_ns, line)
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
             return None  # a topic that we did not ask for
         return self._answer(frame)
 
-    def _book(self, frame: _Frame, data: _Data, recv_ns: int) -> State | None:
+    def _book(self, frame: _Frame, data: _Data, recv_ns: int, line: Line) -> State | None:
         if data.bids is None or data.asks is None or not data.book_symbol:
             raise DecodeError("bybit: orderbook.1 lacks a field")
         if frame.type == "delta":  # as before 2025-03; taken for complete, it would empty a side
             raise DecodeError("bybit: orderbook.1 as a delta")
         state = self.states.get(data.book_symbol)
-        if state is None:
+        if state is None or not state.accept(QUOTE, line, data.update_id, recv_ns):
             return None
-        if is_late(data.update_id, state.exchange_sequence):
-            return None  # late: the book has moved on
-        state.quote_heard_ns = recv_ns
         state.exchange_sequence = data.update_id
         state.exchange_ns = (frame.cts or frame.ts) * NS_PER_MS
         bid, bid_size = data.bids[0] if data.bids else NO_ORDERS
@@ -188,15 +190,14 @@ class Bybit(Exchange):
         state.set_quote(bid, bid_size, ask, ask_size)
         return state
 
-    def _ticker(self, frame: _Frame, data: _Data, recv_ns: int) -> State | None:
+    def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line) -> State | None:
         values = data.last + data.open + data.high + data.low + data.base_volume + data.quote_volume
         if not values >= 0.0 or not data.symbol:
             raise DecodeError("bybit: tickers lacks a field")
         state = self.states.get(data.symbol)
-        if state is None:
+        if state is None or not state.accept(STATISTICS, line, frame.sequence or frame.ts, recv_ns):
             return None
         state.exchange_ns = frame.ts * NS_PER_MS
-        state.statistics_heard_ns = recv_ns
         state.last = data.last or NAN
         state.set_statistics(data.open, data.high, data.low, data.base_volume, data.quote_volume)
         return state

@@ -23,6 +23,7 @@ from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import State
 from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
+from feedhandler.legs import Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.session import NS_PER_S, ConnectBudget, Session
@@ -158,7 +159,9 @@ class Feed:
         self._table: InstrumentTable | None = None
         self._listing: InstrumentList | None = None
         self._budget = ConnectBudget(*self._exchange.connects)
+        self._legs: list[Legs] = []
         self._connections: list[Connection] = []
+        self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._status = FeedStatus(
             exchange=name,
@@ -284,28 +287,55 @@ class Feed:
         self._exchange.add(natives, wire.SIMULATED if self._settings.simulated else 0)
         for state in self._exchange.states.values():
             state.session = self._publisher.session
-        runs = self._exchange.connections(natives)
-        is_alone = len(runs) + len(self._connections) == 1
-        flush = self._publisher.flush if is_alone else self._publisher.flush_soon
-        for run in runs:
-            connection = self._connection(len(self._connections), run, flush)
-            self._connections.append(connection)
-            self._status.connections.append(_status_of(connection))
-            self._tasks.add(asyncio.create_task(connection.run()))
+        for run in self._exchange.connections(natives):
+            legs = Legs(
+                self._exchange,
+                run,
+                self._publisher.emit,
+                count=self._settings.legs,
+                policy=self._settings.policy(),
+                budget=self._budget,
+                rng=self._rng,
+            )
+            self._legs.append(legs)
+            for session in legs.sessions:
+                self._start(session)
+        self._on_connections()
         self._status.starting = ""
 
-    def _connection(self, index: int, natives: Sequence[str], flush: Callable[[], None]) -> Connection:
-        session = Session(
-            self._exchange,
-            natives,
-            self._publisher.emit,
-            policy=self._settings.policy(),
-            budget=self._budget,
-            rng=self._rng,
-        )
+    def _start(self, session: Session) -> None:
+        """Run one connection."""
+        label = f"{self._name}.{self._connections_made}"
+        self._connections_made += 1
         ws_url = self._settings.ws_url or self._exchange.ws_url
-        label = f"{self._name}.{index}"
-        return Connection(label, session, self._exchange, self._http, ws_url, flush)
+        connection = Connection(
+            label, session, self._exchange, self._http, ws_url, self._publisher.flush_soon
+        )
+        self._connections.append(connection)
+        self._tasks.add(asyncio.create_task(connection.run()))
+
+    def _steer(self) -> None:
+        """Renew connections that are due."""
+        now_mono_ns = time.monotonic_ns()
+        changes = [legs.advance(now_mono_ns) for legs in self._legs]
+        for session in [session for change in changes for session in change.run]:
+            log.info("renewing a connection of leg %d: %s", session.leg, session.reason)
+            self._start(session)
+        for session in [session for change in changes for session in change.stop]:
+            (connection,) = (c for c in self._connections if c.session is session)
+            self._connections.remove(connection)
+            self._tasks.add(asyncio.create_task(connection.stop()))
+            log.info("renewed a connection of leg %d", session.leg)
+        if any(change.run or change.stop for change in changes):
+            self._on_connections()
+
+    def _on_connections(self) -> None:
+        """Connections have come or gone."""
+        # A single one sends at the end of each read; several share a message.
+        flush = self._publisher.flush if len(self._connections) == 1 else self._publisher.flush_soon
+        for connection in self._connections:
+            connection.flush = flush
+        self._status.connections = [_status_of(connection) for connection in self._connections]
 
     async def _run_connections(self) -> int:
         """Return the exit status once stopped, or given up."""
@@ -318,6 +348,8 @@ class Feed:
                 )
                 for task in done:
                     task.result()  # a bug in our reasoning ends the process, with its traceback
+                    self._tasks.discard(task)
+                self._steer()
                 if self._has_given_up():
                     log.error("giving up: %s", self._status.text(time.time_ns()))
                     return EXIT_GAVE_UP
@@ -362,8 +394,7 @@ class Feed:
     def _state(self) -> str:
         if self._status.stopping:
             return "down"
-        sessions = [connection.session for connection in self._connections]
-        return feed_state(sessions, is_starting=bool(self._status.starting))
+        return feed_state(self._legs, is_starting=bool(self._status.starting))
 
     def _look_at(self, indices: Iterable[int]) -> None:
         """Renew what the status says of some connections."""

@@ -104,7 +104,7 @@ class HttpStatus(_Fault, tag="http_status"):
 
 
 class ServerShutdown(_Fault, tag="server_shutdown"):
-    """Binance: send serverShutdown, and close all connections after seconds"""
+    """Binance: send serverShutdown, and close those connections after seconds"""
 
     seconds: float = 3.0
 

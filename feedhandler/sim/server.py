@@ -204,6 +204,7 @@ class SimServer:
         self._remarks: deque[dict[str, object]] = deque(maxlen=KEPT_VIOLATIONS)
         self._closed_sent = 0  # messages of connections that are gone
         self._shutdown_mono_ns = 0
+        self._shutdown_last = 0  # the newest connection that it concerns
         self._started_mono_ns = 0
         self._wake = asyncio.Event()
         self._is_empty = asyncio.Event()  # of connections
@@ -345,7 +346,9 @@ class SimServer:
                     self._apply(connection, connection.dialog.on_tick(now), now)
             if self._shutdown_mono_ns and now.mono_ns >= self._shutdown_mono_ns:
                 self._shutdown_mono_ns = 0
-                self._close_all(Close(1001, "server shutdown"), None)
+                # Who has come since the announcement is on another machine.
+                for number in [n for n in self._connections if n <= self._shutdown_last]:
+                    self._close_all(Close(1001, "server shutdown"), number)
 
     # Requests.
 
@@ -607,6 +610,7 @@ class SimServer:
             if notice is not None:
                 self._send_text(connection, notice)
         self._shutdown_mono_ns = now.mono_ns + int(fault.seconds * NS_PER_S)
+        self._shutdown_last = self._opened
 
     # State.
 

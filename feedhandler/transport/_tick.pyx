@@ -28,7 +28,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, ENOENT, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
@@ -69,14 +69,17 @@ if sys.byteorder != "little":
 log = logging.getLogger(zmtp.__name__)
 
 cdef enum:
-    RECORD_SIZE = 168  # of arrays; asserted below
+    RECORD_SIZE = 168  # these four are of arrays; asserted below
     TOPIC_SIZE = 40
+    CHANNELS_MAX = 3
+    LINES_MAX = 6
     EVENTS_MAX = 64  # taken from the kernel at once
     QUEUE_SIZE = 1 << 13  # of a queue at first
     QUEUE_KEPT_MAX = 1 << 20  # of an empty one: what is larger is given back
     TABLE_MAX = 1 << 20  # file descriptors; the kernel's own limit is lower
 
 assert (wire.TICKER_SIZE, wire.TOPIC_SIZE) == (RECORD_SIZE, TOPIC_SIZE), "the arrays below"
+assert (base.CHANNELS_MAX, base.LINES_MAX) == (CHANNELS_MAX, LINES_MAX), "the arrays in State"
 
 cdef Py_ssize_t KIND_OFFSET = wire.KIND_OFFSET
 cdef Py_ssize_t FLAGS_OFFSET = wire.FLAGS_OFFSET
@@ -99,6 +102,9 @@ assert wire.SEQUENCE_AFTER_FLAGS.format == "<HIQ", "flags, session and sequence,
 cdef double NAN = wire.NAN
 cdef uint16_t BAD_EXCHANGE_TIME = wire.BAD_EXCHANGE_TIME
 cdef int64_t AHEAD_NS_MAX = base.AHEAD_NS_MAX
+cdef int64_t QUIET_NS = base.QUIET_NS
+cdef int64_t OVERTAKEN_NS = base.OVERTAKEN_NS
+cdef uint16_t NOT_LIVE = base.NOT_LIVE
 cdef uint16_t NO_REPLAY = merge.NO_REPLAY
 cdef uint16_t NOT_FRESH = merge.NOT_FRESH
 
@@ -898,6 +904,33 @@ cdef class Downlink:
 
 # --- the feed's states, and its step
 
+cdef struct Newest:  # update of a channel
+    uint64_t update_id
+    int64_t news_ns
+    uint32_t epoch
+    int32_t owner
+
+cdef struct Heard:  # what a line last said on a channel
+    uint64_t update_id
+    int64_t heard_ns
+    uint32_t epoch
+
+
+cdef class Line:
+    """Twin of `base.Line`."""
+
+    cdef readonly int index
+    cdef public int64_t frames
+    cdef public int64_t news
+    cdef public int64_t repeated
+    cdef public int64_t late
+    cdef public int64_t behind_ns
+
+    def __init__(self, int index):
+        if not 0 <= index < LINES_MAX:
+            raise IndexError("no such line")
+        self.index = index
+
 
 cdef class State:
     """Twin of `base.State`: its numbers lie as they do in a record, so that to pack it is to copy them."""
@@ -923,9 +956,10 @@ cdef class State:
     cdef public double low_24h
     cdef public double base_volume_24h
     cdef public double quote_volume_24h  # to here
-    cdef public int64_t statistics_heard_ns  # these three lie together, too
-    cdef public int64_t quote_heard_ns
-    cdef public int64_t last_heard_ns
+    cdef Newest _channels[CHANNELS_MAX]
+    cdef Heard _lines[LINES_MAX][CHANNELS_MAX]
+
+    make_line = Line
 
     def __init__(self, *, bytes topic not None, str native not None, base_flags=0, flags=0, session=0):
         cdef bytes padded = wire.padded(topic)
@@ -939,13 +973,89 @@ cdef class State:
         self.flags = flags
 
     def forget(self):
-        """Make every value unknown: the state belongs to a connection that is gone."""
+        """Make every value unknown: no line is left to keep them."""
+        cdef int line
         self.last = self.bid = self.bid_size = self.ask = self.ask_size = NAN
         self.open_24h = self.high_24h = self.low_24h = self.base_volume_24h = self.quote_volume_24h = NAN
         self.flags = self.base_flags
         self.exchange_sequence = 0
         self.exchange_ns = self.recv_ns = 0
-        self.statistics_heard_ns = self.quote_heard_ns = self.last_heard_ns = 0
+        memset(self._channels, 0, sizeof(self._channels))
+        memset(self._lines, 0, sizeof(self._lines))
+
+    def renew(self, int line):
+        """Another connection has this line from now on, and has said nothing yet."""
+        cdef int channel
+        self._check(0, line)
+        memset(self._lines[line], 0, sizeof(self._lines[line]))
+        for channel in range(CHANNELS_MAX):
+            self._lines[line][channel].epoch = self._channels[channel].epoch
+
+    def inherit(self, int line, int other):
+        """Channels that are silent on a line have been silent on another since: what that one said still holds."""
+        cdef int channel
+        self._check(0, line)
+        self._check(0, other)
+        for channel in range(CHANNELS_MAX):
+            if not self._lines[line][channel].heard_ns:
+                self._lines[line][channel].heard_ns = self._lines[other][channel].heard_ns
+
+    def accept(self, int channel, Line line not None, uint64_t update_id, int64_t recv_ns):
+        """Note that a channel has spoken; False if what it said is known, or older than what is known."""
+        # hot: `make bench-micro`, decode
+        cdef Newest* newest
+        cdef Heard* own
+        cdef bint is_same, is_wanted, is_anew
+        self._check(channel, line.index)
+        newest, own = &self._channels[channel], &self._lines[line.index][channel]
+        line.frames += 1
+        own.heard_ns = recv_ns
+        if update_id < own.update_id:
+            if update_id > own.update_id // 2:
+                line.late += 1
+                return False
+            own.epoch += 1  # far below: the exchange has begun to count anew
+        own.update_id = update_id
+        if newest.news_ns and own.epoch <= newest.epoch:
+            if own.epoch < newest.epoch or update_id <= newest.update_id:
+                is_same = own.epoch == newest.epoch and update_id == newest.update_id
+                is_wanted = is_same and (newest.owner == line.index or self.flags & NOT_LIVE)
+                is_anew = update_id <= newest.update_id // 2 and recv_ns - newest.news_ns >= OVERTAKEN_NS
+                if not is_wanted and not is_anew:
+                    if is_same:
+                        line.repeated += 1
+                        line.behind_ns += recv_ns - newest.news_ns
+                    else:
+                        line.late += 1
+                    return False
+        newest.update_id, newest.epoch, newest.owner, newest.news_ns = update_id, own.epoch, line.index, recv_ns
+        line.news += 1
+        return True
+
+    def is_quiet(self, int channel, Line line not None, int64_t recv_ns):
+        """True if another, slower channel of this line may say what this one usually does."""
+        cdef Newest* newest
+        self._check(channel, line.index)
+        newest = &self._channels[channel]
+        return not newest.news_ns or (newest.owner == line.index and recv_ns - newest.news_ns > QUIET_NS)
+
+    def heard(self, int line):
+        """Return how many channels have spoken on a line."""
+        cdef int channel, count = 0
+        self._check(0, line)
+        for channel in range(CHANNELS_MAX):
+            count += self._lines[line][channel].heard_ns != 0
+        return count
+
+    def heard_ns(self, int line, int channel):
+        """Return when a channel last spoke on a line, 0 if it has not."""
+        self._check(channel, line)
+        return self._lines[line][channel].heard_ns
+
+    cdef int _check(self, int channel, int line) except -1:
+        if not (0 <= channel < CHANNELS_MAX and 0 <= line < LINES_MAX):
+            raise IndexError("no such channel or line")
+        return 0
 
     def set_quote(self, double bid, double bid_size, double ask, double ask_size):
         """Take the quote over. A price of 0 is that of an empty side."""
@@ -967,16 +1077,6 @@ cdef class State:
         self.flags = self.base_flags
         if self.exchange_ns - AHEAD_NS_MAX > recv_ns:
             self.flags |= BAD_EXCHANGE_TIME
-
-    def heard(self):
-        """Return how many channels have spoken on the present connection."""
-        return (self.statistics_heard_ns != 0) + (self.quote_heard_ns != 0) + (self.last_heard_ns != 0)
-
-    def has_heard(self, int channel):
-        """True if a channel has spoken on the present connection; they count as in `Exchange.topics`."""
-        if not 0 <= channel <= 2:
-            raise IndexError("no such channel")
-        return (&self.statistics_heard_ns)[channel] != 0
 
     def record(self):
         """Return the record as it is published."""

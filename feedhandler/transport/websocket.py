@@ -37,7 +37,6 @@ class Socket(picows.WSListener):
     ) -> None:
         self._connection = connection
         self._on_frame = on_frame
-        self._flush = connection.flush
         self._wake = connection.wake
         self._fragments = bytearray()
 
@@ -62,7 +61,7 @@ class Socket(picows.WSListener):
         else:
             self._on_rare_frame(transport, frame, kind, recv_ns)
         if frame.last_in_buffer:
-            self._flush()
+            self._connection.flush()
 
     def _on_rare_frame(
         self, transport: picows.WSTransport, frame: picows.WSFrame, kind: picows.WSMsgType, recv_ns: int

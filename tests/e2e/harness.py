@@ -51,6 +51,7 @@ class Record:
         self.topic = fields[0].rstrip(b"\0").decode()
         self.flags, self.session, self.sequence = fields[3:6]
         self.exchange_ns, self.recv_ns, self.publish_ns = fields[6:9]
+        self.exchange_sequence = fields[9] if self.kind == 1 else 0
         self.values = fields[10:] if self.kind == 1 else ()
         self.body = None if self.kind == 1 else json.loads(message[80:])
         assert len(message) == (168 if self.kind == 1 else len(message))

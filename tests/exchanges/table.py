@@ -29,6 +29,7 @@ make_state = State  # which twin: conftest.py runs every test over both
 def make(exchange: str, *natives: str) -> Exchange:
     """An exchange that wants these symbols, all values unknown."""
     instance = EXCHANGES[exchange](make_state)
+    instance.line = make_state.make_line(0)  # whose frames the tests decode
     instance.add(natives, wire.SIMULATED)
     return instance
 
@@ -48,8 +49,8 @@ def check_row(exchange: str, natives: tuple[str, ...], name: str, expected: obje
     instance = make(exchange, *natives)
     if expected is DecodeError:
         with pytest.raises(DecodeError):
-            instance.decode(load(exchange, name), RECV_NS)
+            instance.decode(load(exchange, name), RECV_NS, instance.line)
         assert not any(map(values, instance.states.values())), "a bad frame leaves no trace"
         return
-    result = instance.decode(memoryview(load(exchange, name)), RECV_NS)
+    result = instance.decode(memoryview(load(exchange, name)), RECV_NS, instance.line)
     assert (values(result) if isinstance(result, make_state) else result) == expected

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import table
+import twins
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from table import RECV_NS, every_frame, load, make
@@ -11,7 +12,17 @@ from table import RECV_NS, every_frame, load, make
 from feedhandler import wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import AHEAD_NS_MAX, NO_ORDERS, Control, State
+from feedhandler.exchanges.base import (
+    AHEAD_NS_MAX,
+    CHANNELS_MAX,
+    LINES_MAX,
+    NO_ORDERS,
+    QUIET_NS,
+    QUOTE,
+    STATISTICS,
+    Control,
+    State,
+)
 
 NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
 PARTS = [
@@ -39,7 +50,7 @@ def is_publishable(state: State) -> bool:
 def check(exchange: str, payload: bytes) -> None:
     instance = make(exchange, NATIVES[exchange])
     try:
-        result = instance.decode(payload, RECV_NS)
+        result = instance.decode(payload, RECV_NS, instance.line)
     except DecodeError:
         return
     assert result is None or isinstance(result, table.make_state | Control)
@@ -92,17 +103,18 @@ def test_a_new_connection_forgets_what_the_old_one_said(exchange):
     fresh = wire.pack_ticker(state)
     for name in sorted(every_frame(exchange)):
         try:
-            instance.decode(load(exchange, name), RECV_NS)
+            instance.decode(load(exchange, name), RECV_NS, instance.line)
         except DecodeError:
             continue
     assert wire.pack_ticker(state) != fresh
     channels = range(len(instance.topics(NATIVES[exchange])))
-    assert all(state.has_heard(channel) for channel in channels)
-    assert state.heard() == len(channels)
+    assert [state.heard_ns(0, channel) for channel in channels] == [RECV_NS] * len(channels)
+    assert state.heard(0) == len(channels)
+    assert state.heard(1) == 0
     state.forget()
     assert wire.pack_ticker(state) == fresh
-    assert not any(state.has_heard(channel) for channel in channels)
-    assert state.heard() == 0
+    assert not any(state.heard_ns(0, channel) for channel in channels)
+    assert state.heard(0) == 0
 
 
 # --- states
@@ -158,3 +170,152 @@ def test_news_decide_every_flag_anew(ahead_ns, is_bad):
 def test_a_topic_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="bytes, 39 fit"):
         make("binance", "B" * 30)
+
+
+# --- lines
+
+
+SECOND = 1_000_000_000
+
+
+def lines(count=2):
+    return [table.make_state.make_line(index) for index in range(count)]
+
+
+def test_of_two_lines_the_first_to_say_something_is_news_and_the_other_is_measured():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, 100, RECV_NS)
+    assert not quote.accept(QUOTE, two, 100, RECV_NS + 250)
+    assert quote.accept(QUOTE, two, 101, RECV_NS + 300)
+    assert not quote.accept(QUOTE, one, 101, RECV_NS + 400)
+    assert (one.frames, one.news, one.repeated, one.behind_ns, one.late) == (2, 1, 1, 100, 0)
+    assert (two.frames, two.news, two.repeated, two.behind_ns, two.late) == (2, 1, 1, 250, 0)
+
+
+def test_channels_are_counted_each_for_itself():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, 100, RECV_NS)
+    assert quote.accept(STATISTICS, two, 7, RECV_NS)
+    assert (quote.heard(0), quote.heard(1)) == (1, 1)
+    assert (quote.heard_ns(0, QUOTE), quote.heard_ns(0, STATISTICS)) == (RECV_NS, 0)
+
+
+def test_a_slower_channel_may_speak_for_a_quiet_one_of_its_own_line_alone():
+    quote, (one, two) = state(), lines()
+    assert quote.is_quiet(QUOTE, one, RECV_NS), "it has never spoken"
+    quote.accept(QUOTE, one, 100, RECV_NS)
+    assert not quote.is_quiet(QUOTE, one, RECV_NS + QUIET_NS)
+    assert quote.is_quiet(QUOTE, one, RECV_NS + QUIET_NS + 1)
+    assert not quote.is_quiet(QUOTE, two, RECV_NS + QUIET_NS + 1)
+
+
+def test_what_one_connection_says_twice_is_news_and_what_it_says_late_is_not():
+    quote, (one,) = state(), lines(1)
+    assert quote.accept(QUOTE, one, 100, RECV_NS)
+    assert quote.accept(QUOTE, one, 100, RECV_NS + 1)
+    assert not quote.accept(QUOTE, one, 99, RECV_NS + 2)
+    assert (one.news, one.late) == (2, 1)
+
+
+def test_a_slow_line_never_moves_a_ticker_backwards():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, 105, RECV_NS)
+    assert not any(quote.accept(QUOTE, two, 100 + number, RECV_NS + number) for number in range(5))
+    assert two.late == 5
+
+
+def test_an_exchange_that_begins_to_count_anew_is_followed_and_what_was_under_way_is_late():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
+    assert not quote.accept(QUOTE, two, 100_000, RECV_NS)
+    assert quote.accept(QUOTE, one, 1, RECV_NS + 10)
+    assert not quote.accept(QUOTE, two, 100_001, RECV_NS + 20), "of before the restart"
+    assert quote.accept(QUOTE, one, 2, RECV_NS + 30)
+    assert not quote.accept(QUOTE, two, 1, RECV_NS + 40)
+    assert not quote.accept(QUOTE, two, 2, RECV_NS + 50)
+    assert quote.accept(QUOTE, two, 3, RECV_NS + 60)
+
+
+def test_a_line_whose_ids_are_behind_for_good_is_believed_when_the_other_is_silent():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
+    assert not quote.accept(QUOTE, two, 5, RECV_NS + 9 * SECOND)
+    assert quote.accept(QUOTE, two, 6, RECV_NS + 10 * SECOND)
+    assert quote.accept(QUOTE, two, 7, RECV_NS + 11 * SECOND)
+
+
+def test_what_a_held_up_line_says_at_last_is_not_taken_for_a_new_count():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
+    assert not any(quote.accept(QUOTE, two, 90_000 + number, RECV_NS + 60 * SECOND) for number in range(50))
+    assert quote.accept(QUOTE, two, 100_001, RECV_NS + 61 * SECOND)
+
+
+@pytest.mark.parametrize("flag", [wire.STALE, wire.DOWN])
+def test_what_is_known_already_is_news_to_a_state_that_is_not_live(flag):
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, 100, RECV_NS)
+    quote.flags |= flag
+    assert not quote.accept(QUOTE, two, 99, RECV_NS), "but never what is older"
+    assert quote.accept(QUOTE, two, 100, RECV_NS)
+
+
+def test_another_connection_on_a_line_begins_with_nothing_and_goes_on_in_the_same_count():
+    quote, (one, two) = state(), lines()
+    quote.accept(QUOTE, one, 100_000, RECV_NS)
+    quote.accept(QUOTE, one, 1, RECV_NS)
+    quote.renew(1)
+    assert quote.heard(1) == 0
+    assert not quote.accept(QUOTE, two, 1, RECV_NS)
+    assert quote.accept(QUOTE, two, 2, RECV_NS)
+
+
+def test_a_line_inherits_only_what_it_has_not_heard_itself():
+    quote, (one, two) = state(), lines()
+    quote.accept(QUOTE, one, 100, RECV_NS)
+    quote.accept(STATISTICS, one, 7, RECV_NS)
+    quote.accept(QUOTE, two, 101, RECV_NS + 5)
+    quote.inherit(1, 0)
+    assert (quote.heard_ns(1, QUOTE), quote.heard_ns(1, STATISTICS)) == (RECV_NS + 5, RECV_NS)
+
+
+def test_lines_and_channels_beyond_the_last_are_refused():
+    quote, (one,) = state(), lines(1)
+    with pytest.raises(IndexError):
+        quote.accept(CHANNELS_MAX, one, 1, RECV_NS)
+    with pytest.raises(IndexError):
+        quote.renew(LINES_MAX)
+    with pytest.raises(IndexError):
+        quote.heard(LINES_MAX)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 40), st.integers(0, 12)), max_size=60
+    )
+)
+def test_both_states_accept_the_same(steps):
+    twin_states = []
+    for kind in twins.KINDS:
+        kind_state = twins.of(kind).State(topic=b"ticker.x.Y", native="Y")
+        kind_lines = [kind_state.make_line(index) for index in range(4)]
+        twin_states.append((kind_state, kind_lines, []))
+    now = RECV_NS
+    for channel, line, update_id, seconds in steps:
+        now += seconds * SECOND
+        for kind_state, kind_lines, answers in twin_states:
+            if update_id == 40:
+                kind_state.renew(line)
+            elif update_id == 39:
+                kind_state.inherit(line, (line + 1) % 4)
+            elif update_id == 38:
+                kind_state.flags ^= wire.STALE
+            else:
+                answers.append(kind_state.accept(channel, kind_lines[line], update_id, now))
+            answers.append(kind_state.heard_ns(line, channel))
+            answers.append(kind_state.is_quiet(channel, kind_lines[line], now))
+    (_, pure_lines, pure), (_, compiled_lines, compiled) = twin_states
+    assert pure == compiled
+    for one, other in zip(pure_lines, compiled_lines, strict=True):
+        for name in ("frames", "news", "repeated", "late", "behind_ns"):
+            assert getattr(one, name) == getattr(other, name), name

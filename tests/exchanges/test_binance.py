@@ -72,34 +72,34 @@ def test_every_frame_on_disk_has_a_row():
 
 def test_both_channels_together_fill_every_field():
     exchange = make("binance", "BTCUSDT")
-    exchange.decode(load("binance", "book_ticker"), RECV_NS)
-    state = exchange.decode(load("binance", "ticker"), RECV_NS)
+    exchange.decode(load("binance", "book_ticker"), RECV_NS, exchange.line)
+    state = exchange.decode(load("binance", "ticker"), RECV_NS, exchange.line)
     assert values(state) == {**TICKER, **BOOK}
 
 
 def test_the_slow_channel_does_not_overwrite_a_fresh_quote():
     exchange = make("binance", "BTCUSDT")
-    exchange.decode(load("binance", "book_ticker").replace(b"97421.49", b"97400.00"), RECV_NS)
-    state = exchange.decode(load("binance", "ticker"), RECV_NS + 1_000_000_000)
+    exchange.decode(load("binance", "book_ticker").replace(b"97421.49", b"97400.00"), RECV_NS, exchange.line)
+    state = exchange.decode(load("binance", "ticker"), RECV_NS + 1_000_000_000, exchange.line)
     assert state.bid == 97400.0
-    state = exchange.decode(load("binance", "ticker"), RECV_NS + 3_000_000_000)
+    state = exchange.decode(load("binance", "ticker"), RECV_NS + 3_000_000_000, exchange.line)
     assert state.bid == 97421.49, "after a long silence the book is quiet, and both agree"
 
 
 def test_a_late_book_ticker_does_not_move_the_quote_backwards():
     exchange = make("binance", "BTCUSDT")
-    state = exchange.decode(load("binance", "book_ticker"), RECV_NS)
+    state = exchange.decode(load("binance", "book_ticker"), RECV_NS, exchange.line)
     late = (
         load("binance", "book_ticker").replace(b"79231000001", b"79231000000").replace(b"97421.49", b"1.00")
     )
-    assert exchange.decode(late, RECV_NS) is None
+    assert exchange.decode(late, RECV_NS, exchange.line) is None
     assert state.bid == 97421.49
 
 
 def test_a_book_ticker_after_a_ticker_states_no_event_time():
     exchange = make("binance", "BTCUSDT")
-    exchange.decode(load("binance", "ticker"), RECV_NS)
-    assert exchange.decode(load("binance", "book_ticker"), RECV_NS).exchange_ns == 0
+    exchange.decode(load("binance", "ticker"), RECV_NS, exchange.line)
+    assert exchange.decode(load("binance", "book_ticker"), RECV_NS, exchange.line).exchange_ns == 0
 
 
 def test_streams_are_lower_case_and_microseconds_are_asked_for():

@@ -69,23 +69,23 @@ def test_every_frame_on_disk_has_a_row():
 
 def test_both_channels_together_fill_every_field():
     exchange = make("bybit", "BTCUSDT")
-    exchange.decode(load("bybit", "tickers"), RECV_NS)
-    state = exchange.decode(load("bybit", "orderbook"), RECV_NS)
+    exchange.decode(load("bybit", "tickers"), RECV_NS, exchange.line)
+    state = exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line)
     assert values(state) == {**TICKER, **BOOK}
 
 
 def test_a_repeated_book_is_a_sign_of_life_and_a_late_one_is_dropped():
     exchange = make("bybit", "BTCUSDT")
-    assert exchange.decode(load("bybit", "orderbook"), RECV_NS) is not None
-    assert exchange.decode(load("bybit", "orderbook"), RECV_NS + 3_000_000_000) is not None
+    assert exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line) is not None
+    assert exchange.decode(load("bybit", "orderbook"), RECV_NS + 3_000_000_000, exchange.line) is not None
     late = load("bybit", "orderbook").replace(b"8100001", b"8100000")
-    assert exchange.decode(late, RECV_NS) is None
+    assert exchange.decode(late, RECV_NS, exchange.line) is None
 
 
 def test_update_id_1_is_a_restart_and_not_late():
     exchange = make("bybit", "BTCUSDT")
-    exchange.decode(load("bybit", "orderbook"), RECV_NS)
-    state = exchange.decode(load("bybit", "orderbook").replace(b"8100001", b"1"), RECV_NS)
+    exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line)
+    state = exchange.decode(load("bybit", "orderbook").replace(b"8100001", b"1"), RECV_NS, exchange.line)
     assert state.exchange_sequence == 1
 
 

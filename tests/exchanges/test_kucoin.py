@@ -78,19 +78,21 @@ def test_every_frame_on_disk_has_a_row():
 
 def test_the_fastest_channel_wins_while_it_is_fresh():
     exchange = make("kucoin", "BTC-USDT")
-    exchange.decode(load("kucoin", "level1").replace(b"97421.4", b"97000.1"), RECV_NS)
-    exchange.decode(load("kucoin", "ticker").replace(b'"price":"97421.5"', b'"price":"97421.7"'), RECV_NS)
-    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 1_000_000_000)
+    exchange.decode(load("kucoin", "level1").replace(b"97421.4", b"97000.1"), RECV_NS, exchange.line)
+    exchange.decode(
+        load("kucoin", "ticker").replace(b'"price":"97421.5"', b'"price":"97421.7"'), RECV_NS, exchange.line
+    )
+    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 1_000_000_000, exchange.line)
     assert (state.bid, state.last, state.open_24h) == (97000.1, 97421.7, 96000.0)
-    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 4_000_000_000)
+    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 4_000_000_000, exchange.line)
     assert (state.bid, state.last) == (97421.4, 97421.5)
 
 
 def test_a_late_ticker_does_not_move_the_last_price_backwards():
     exchange = make("kucoin", "BTC-USDT")
-    state = exchange.decode(load("kucoin", "ticker"), RECV_NS)
+    state = exchange.decode(load("kucoin", "ticker"), RECV_NS, exchange.line)
     late = load("kucoin", "ticker").replace(b"16100000002", b"16100000001").replace(b'"97421.5"', b'"1.5"')
-    assert exchange.decode(late, RECV_NS) is None
+    assert exchange.decode(late, RECV_NS, exchange.line) is None
     assert state.last == 97421.5
 
 

@@ -614,7 +614,9 @@ def test_a_server_shutdown_is_announced_and_comes():
             await client.fault(fault="server_shutdown", seconds=0.1)
             notice = await until(ws, lambda message: message.get("stream") == "!serverShutdown")
             assert notice["data"].keys() == {"e", "E"}
+            late = await client.connect("/stream?streams=btcusdt@bookTicker")
             assert (await end_of(ws)).type is aiohttp.WSMsgType.CLOSE
+            assert "data" in await until(late, lambda message: True), "one that came later lives on"
 
     run(scenario())
 

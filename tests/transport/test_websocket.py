@@ -12,7 +12,8 @@ import struct
 import pytest
 
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.session import ConnectBudget, Phase, Policy, Session
+from feedhandler.legs import Legs
+from feedhandler.session import ConnectBudget, Phase, Policy
 from feedhandler.transport.http import HttpClient
 from feedhandler.transport.websocket import FRAME_SIZE_MAX, Connection
 
@@ -58,14 +59,16 @@ class Bench:
         self.exchange.add(["AUSDT"], 0)
         self.batch, self.flushed = [], []
         settings = {"backoff_min_s": 0.05, "backoff_max_s": 0.1, "max_attempts": 0, **policy}
-        self.session = Session(
+        legs = Legs(
             self.exchange,
             ["AUSDT"],
             lambda state: self.batch.append((state.bid, state.flags)),
+            count=1,
             policy=Policy(**settings),
             budget=ConnectBudget(1000, 1.0),
             rng=random.Random(1),
         )
+        (self.session,) = legs.sessions
 
     def flush(self):
         if self.batch:

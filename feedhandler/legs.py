@@ -1,0 +1,206 @@
+"""The connections that carry the same symbols, so that none of them is missed when it ends.
+
+    leg 0   ──── session ────────────┬─ successor ─────────────▶
+    leg 1   ──────────┬─ successor ────────────────────┬───────▶      ages are staggered
+
+Each leg is one connection; the states take what comes first, whoever brings it (`State.accept`). A connection that
+is to end, for its age or because the exchange says so, is retired when a successor has heard all that it hears.
+What is said about the symbols besides data, STALE and DOWN, is said here, for it depends on all of them.
+
+Pure: times come in, sessions to be run and to be stopped go out. It knows no exchange.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.exchanges.base import LINES_MAX, Exchange, State
+from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy, Session
+
+LEGS_MAX: Final = 3
+assert 2 * LEGS_MAX <= LINES_MAX, "each leg may have a successor"
+
+# A connection is renewed somewhere in this part of its exchange's maximum: never at its end, and not all at once.
+AGE_SHARES: Final = (0.90, 0.97)
+
+
+class Change(msgspec.Struct):
+    """What the caller has to do: run these sessions, stop those."""
+
+    run: list[Session] = []
+    stop: list[Session] = []
+
+
+class Leg:
+    """One of several equal connections, and the one that is to follow it."""
+
+    def __init__(self, session: Session, age_ns: int) -> None:
+        self.session = session
+        self.successor: Session | None = None
+        self.order = ""  # why it is to be renewed, if somebody says so
+        self.age_ns = age_ns  # at which it is to be
+
+
+class Legs:
+    """The legs of some symbols; see the module's first lines. count is 1 to `LEGS_MAX`."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        natives: Sequence[str],
+        emit: Callable[[State], None],
+        *,
+        count: int,
+        policy: Policy,
+        budget: ConnectBudget,
+        rng: random.Random,
+    ) -> None:
+        self._exchange = exchange
+        self._natives = list(natives)
+        self._states = [exchange.states[native] for native in natives]
+        self._emit = emit
+        self._policy = policy
+        self._budget = budget
+        self._rng = rng
+        self._followed: set[Session] = set()  # those that hear all that is heard
+        self._next_line = 0
+        self._max_age_ns = int((policy.max_age_s or exchange.max_age_s) * NS_PER_S)
+        self.rolled = 0  # renewals so far
+        self.legs: list[Leg] = []
+        for number in range(count):
+            # A first life of its own length for each, so that they never come of age together.
+            age_ns = int(self._age_ns() * (count - number) / count)
+            self.legs.append(Leg(self._session(number), age_ns))
+
+    @property
+    def sessions(self) -> list[Session]:
+        """All connections, successors beside those that they follow."""
+        found = []
+        for leg in self.legs:
+            found += [leg.session] if leg.successor is None else [leg.session, leg.successor]
+        return found
+
+    def _session(self, leg: int) -> Session:
+        taken = {session.line.index for session in self.sessions}
+        # In turn: one that was retired may still say something for a second.
+        order = [(self._next_line + number) % LINES_MAX for number in range(LINES_MAX)]
+        index = next(index for index in order if index not in taken)
+        self._next_line = index + 1
+        return Session(
+            self._exchange,
+            self._natives,
+            self._emit,
+            self,
+            line=self._exchange.make_state.make_line(index),
+            leg=leg,
+            policy=self._policy,
+            budget=self._budget,
+            rng=self._rng,
+        )
+
+    def _age_ns(self) -> int:
+        return int(self._rng.uniform(*AGE_SHARES) * self._max_age_ns)
+
+    # --- what the caller asks
+
+    def advance(self, now_mono_ns: int) -> Change:
+        """Renew what is due; call a few times a second."""
+        self._follow()
+        change = Change()
+        for leg in self.legs:
+            if leg.successor is not None:
+                self._promote(leg, change)
+            elif reason := self._why_renew(leg, now_mono_ns):
+                leg.successor = self._session(leg.session.leg)
+                leg.successor.reason = reason
+                change.run.append(leg.successor)
+        return change
+
+    def renew(self, reason: str) -> None:
+        """Renew every leg, one after the other; one that is being renewed already is left alone."""
+        for leg in self.legs:
+            leg.order = reason
+
+    def _follow(self) -> None:
+        """See who has come to hear all that another hears: from then on each is as good as the other."""
+        for session in self.sessions:
+            if session in self._followed:
+                continue
+            for other in self._followed:
+                if other.condition == 0 and session.has_followed(other):
+                    self._inherit(session, other)
+                    break
+
+    def _inherit(self, session: Session, other: Session) -> None:
+        self._followed.add(session)
+        for state in self._states:
+            state.inherit(session.line.index, other.line.index)
+
+    def _why_renew(self, leg: Leg, now: int) -> str:
+        session = leg.session
+        if session.phase is not Phase.RUNNING:
+            leg.order = ""  # it makes a new connection anyway
+            return ""
+        if session.goodbye:
+            return session.goodbye
+        if any(other.successor is not None for other in self.legs):
+            return ""  # one at a time
+        age_ns = now - session.opened_mono_ns
+        return leg.order or (f"{age_ns / NS_PER_S / 3600:.1f} h old" if age_ns >= leg.age_ns else "")
+
+    def _promote(self, leg: Leg, change: Change) -> None:
+        """Let the successor take over if nobody would miss the other, or if the other is gone."""
+        successor = leg.successor
+        assert successor is not None, "the caller has looked"
+        if leg.session.phase in (Phase.RUNNING, Phase.GREETING):
+            if not successor.has_followed(leg.session):
+                return
+            self._inherit(successor, leg.session)
+        change.stop.append(leg.session)
+        self._followed.discard(leg.session)
+        leg.session, leg.successor, leg.order = successor, None, ""
+        leg.age_ns = self._age_ns()
+        successor.reason = ""
+        self.rolled += 1
+        self._tell()
+
+    def state(self) -> str:
+        """Return the state of the symbols in one word: that of the best connection."""
+        sessions = self.sessions
+        if not any(session.phase is Phase.RUNNING and session.frames for session in sessions):
+            return "connecting"
+        return "live" if any(s.phase is Phase.RUNNING and not s.is_stale for s in sessions) else "stale"
+
+    # --- what the sessions report
+
+    def on_open(self, session: Session) -> None:
+        """The session has a new connection; if it is the only one, nothing is known any more."""
+        is_alone = all(other is session or other.condition == wire.DOWN for other in self.sessions)
+        self._followed.discard(session)
+        if is_alone:
+            self._followed.add(session)
+        for state in self._states:
+            if is_alone:
+                state.forget()
+            else:
+                state.renew(session.line.index)
+
+    def on_condition(self, session: Session) -> None:
+        """A session's condition changed; what is retired already is nobody's concern."""
+        if session in self.sessions:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say in the stream what has become worse, on every symbol that has had data and is not kept current."""
+        best = min(session.condition for session in self.sessions)  # 0, STALE, DOWN
+        lines = [session.line.index for session in self.sessions if session.condition == 0]
+        for state in self._states:
+            flag = best
+            if not flag and not any(state.heard(line) for line in lines):
+                flag = wire.STALE  # the others live, but have not said anything about this one
+            if flag and state.recv_ns and not state.flags & flag:
+                state.flags = state.base_flags | flag
+                self._emit(state)

@@ -1,0 +1,146 @@
+"""Legs and renewals end to end: real processes, and an independent client of the exchange as witness."""
+
+import asyncio
+import json
+import threading
+import time
+
+import aiohttp
+import pytest
+from harness import DOWN, MAJORS, STALE, wait_until
+
+
+def binance_request(natives):
+    return {"method": "SUBSCRIBE", "params": [f"{native.lower()}@bookTicker" for native in natives], "id": 1}
+
+
+def bybit_request(natives):
+    return {"op": "subscribe", "args": [f"orderbook.1.{native}" for native in natives]}
+
+
+REQUESTS = {"binance": ("/stream", binance_request), "bybit": ("/v5/public/spot", bybit_request)}
+
+
+class Witness:
+    """Another client of the exchange: notes every update id of the quotes, by symbol, until it is closed."""
+
+    def __init__(self, exchange, port):
+        self.seen = {}
+        self._exchange = exchange
+        self._port = port
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
+        self._stop = asyncio.Event()
+        self._thread.start()
+
+    async def _run(self):
+        path, request = REQUESTS[self._exchange]
+        natives = [symbol.replace("/", "") for symbol in MAJORS]
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(f"ws://127.0.0.1:{self._port}{path}") as ws,
+        ):
+            await ws.send_json(request(natives))
+            reading = asyncio.create_task(self._read(ws))
+            await self._stop.wait()
+            reading.cancel()
+
+    async def _read(self, ws):
+        async for message in ws:
+            data = json.loads(message.data).get("data") or {}
+            if "u" in data:
+                self.seen.setdefault(data["s"], []).append(data["u"])
+
+    def close(self):
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)
+
+
+def ids_of(records):
+    """Update ids of the quotes in records, by exchange and native symbol."""
+    ids = {}
+    for record in records:
+        _, exchange, symbol = record.topic.split(".", 2)
+        ids.setdefault((exchange, symbol.replace("/", "")), []).append(record.exchange_sequence)
+    return ids
+
+
+def watch(s, seconds, each_second=lambda second: None):
+    """Read for so long beside witnesses; nothing may be flagged, missing, or out of order."""
+    reader = s.wait_live()
+    reader.read(1)
+    witnesses = {exchange: Witness(exchange, s.ports[exchange]) for exchange in s.exchanges}
+    wait_until(
+        lambda: all(len(w.seen) == len(MAJORS) for w in witnesses.values()), "the witnesses see everything"
+    )
+    records = []
+    for second in range(seconds):
+        each_second(second)
+        records += reader.read(1)
+    for witness in witnesses.values():
+        witness.close()
+    records += reader.read(1)
+    assert not reader.holes
+    assert not [record.topic for record in records if record.flags & (STALE | DOWN)]
+    ids = ids_of(records)
+    for exchange, witness in witnesses.items():
+        for native, seen in witness.seen.items():
+            got = ids[exchange, native]
+            assert got == sorted(got), "never backwards"
+            expected = {u for u in seen if u > got[0]}
+            assert len(expected) > 5 * seconds
+            assert not expected - set(got), f"{exchange} {native}"
+    return records
+
+
+@pytest.mark.parametrize("legs", [1, 2])
+def test_renewed_connections_lose_no_update_id_under_load(stack, legs):
+    s = stack(exchanges=("binance", "bybit"), rate=1500, extra=f"max_age_s = 4.0\nlegs = {legs}")
+    s.start()
+    watch(s, 15)
+    for exchange in s.exchanges:
+        assert s.log(exchange).count("renewed a connection") >= 2 * legs
+        assert s.sim_state(exchange)["violations"] == []
+
+
+def test_of_two_legs_one_may_be_unplugged_at_any_time(stack):
+    s = stack(exchanges=("binance", "bybit"), rate=1500, extra="legs = 2")
+    s.start()
+    s.wait_live()
+
+    def unplug(second):
+        """Each four seconds one of the two, in turn, once both are subscribed to everything."""
+        if second % 4 == 0:
+            for exchange in s.exchanges:
+                ours = wait_until(lambda exchange=exchange: subscribed(s, exchange), "both legs subscribed")
+                time.sleep(1)  # what they subscribed to last has been heard by then
+                s.fault(exchange, "rst", connection=ours[second // 4 % 2])
+
+    watch(s, 14, unplug)
+    for exchange in s.exchanges:
+        status = s.status()["exchanges"][exchange]["feed"]
+        assert {c["leg"] for c in status["connections"]} == {0, 1}
+        assert sum(c["connects"] for c in status["connections"]) >= 5
+        assert all(c["repeated"] > 0 for c in status["connections"])
+        assert s.sim_state(exchange)["violations"] == []
+
+
+def subscribed(s, exchange):
+    """The numbers of our connections, if there are two and each has all its subscriptions and some data."""
+    ours = [c for c in s.sim_state(exchange)["connections"] if len(c["subscriptions"]) == 2 * len(MAJORS)]
+    return [c["connection"] for c in ours] if len(ours) == 2 else None
+
+
+def test_an_exchange_that_announces_its_end_is_left_without_a_gap(stack):
+    s = stack(exchanges=("binance", "bybit"), rate=1500)
+    s.start()
+    s.wait_live()
+
+    def announce(second):
+        if second == 2:
+            s.fault("binance", "server_shutdown")
+
+    watch(s, 8, announce)
+    log = s.log("binance")
+    assert "renewing a connection of leg 0: serverShutdown announced" in log
+    assert "renewed a connection of leg 0" in log
