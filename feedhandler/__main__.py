@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from feedhandler.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_GAVE_UP, EXIT_OK, 
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.process import runtime
 from feedhandler.status import ExchangeStatus, Heartbeat
-from feedhandler.transport import ports, tick
+from feedhandler.transport import files, ports, tick
 
 STATUS_TIMEOUT_S: Final = 3.0
 EPILOG: Final = f"""\
@@ -80,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         commands, "status", _status, "what is connected, how fresh, how fast", needs_config=False
     )
     status.add_argument("--json", action="store_true", help="everything the processes say, as JSON")
+
+    renew = _command(commands, "renew", _renew, "make a feed renew its connections, without a gap")
+    renew.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
 
     fault = _command(
         commands, "fault", _fault, "make a simulated exchange misbehave; without KIND: list them"
@@ -248,6 +252,19 @@ def _subscriber(endpoint: str, topics: Sequence[str]) -> Subscriber:
         return Subscriber(endpoint, topics)
     except ValueError as exc:
         raise ConfigError(f"{endpoint!r} is no ZeroMQ endpoint; write it like {DEFAULT_ENDPOINT}") from exc
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    settings = config.load(arguments.config)
+    name = arguments.exchange
+    settings.exchange(name)
+    pid = files.lock_owner(settings.run_dir, f"feed-{name}")
+    if pid is None:
+        print(f"feedhandler: no feed of {name} runs in {settings.run_dir}/", file=sys.stderr)
+        return EXIT_FAILED
+    os.kill(pid, signal.SIGUSR1)
+    print(f"asked the feed of {name} (pid {pid}); its log and `feedhandler status` tell how it goes")
+    return EXIT_OK
 
 
 def _fault(arguments: argparse.Namespace) -> int:

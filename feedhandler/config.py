@@ -18,7 +18,7 @@ import msgspec
 from feedhandler import wire
 from feedhandler.errors import ConfigError
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.legs import LEGS_MAX
+from feedhandler.legs import LEGS_MAX, DailyWindow
 from feedhandler.session import Policy
 
 MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
@@ -47,6 +47,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     reconnect_after_s: float = 30.0
     max_age_s: float = 0.0  # 0: the exchange's own
     legs: int = 1  # connections that carry the same symbols
+    renew_window: str = ""  # of the day, UTC: `04:00-04:30`; "": connections are renewed for their age alone
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
 
@@ -199,11 +200,14 @@ def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> 
             msgspec.convert(value, fields[key].type)
         except msgspec.ValidationError as exc:
             message = str(exc).replace("`", "").replace(" - at $", ", at ").replace("array", "list")
-            example = _toml(fields[key].default)
+            example = _toml(EXAMPLES.get(key, fields[key].default))
             raise ConfigError(f"{path}: {where}.{key}: {message}; for example {key} = {example}") from exc
         if isinstance(value, int | float) and not isinstance(value, bool):
             _check_number(f"{path}: {where}.{key}", key, value)
     return msgspec.convert(document, kind)
+
+
+EXAMPLES: Final = {"renew_window": "04:00-04:30"}  # of keys whose default is none
 
 
 def _toml(value: Any) -> str:
@@ -244,6 +248,14 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
             f"{path}: {where}.stale_after_s: must be smaller than reconnect_after_s"
             f" ({exchange.reconnect_after_s:g}); a connection is first stale, then replaced"
         )
+    try:
+        if exchange.renew_window:
+            DailyWindow(exchange.renew_window)
+    except ValueError as exc:
+        raise ConfigError(
+            f"{path}: {where}.renew_window: {exchange.renew_window!r} is no part of a day;"
+            ' write it like "04:00-04:30", in UTC'
+        ) from exc
     if not 1 <= exchange.legs <= LEGS_MAX:
         raise ConfigError(f"{path}: {where}.legs: {exchange.legs} is out of range; it is 1, 2 or {LEGS_MAX}")
     return msgspec.structs.replace(

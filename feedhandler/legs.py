@@ -11,6 +11,7 @@ Pure: times come in, sessions to be run and to be stopped go out. It knows no ex
 """
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -25,6 +26,30 @@ assert 2 * LEGS_MAX <= LINES_MAX, "each leg may have a successor"
 
 # A connection is renewed somewhere in this part of its exchange's maximum: never at its end, and not all at once.
 AGE_SHARES: Final = (0.90, 0.97)
+
+
+NS_PER_MINUTE: Final = 60 * NS_PER_S
+NS_PER_DAY: Final = 24 * 60 * NS_PER_MINUTE
+
+
+class DailyWindow:
+    """A part of each day, UTC, such as `04:00-04:30`; it may span midnight. Raises ValueError for anything else."""
+
+    def __init__(self, text: str) -> None:
+        match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", text)
+        if match is None or match[1] + match[2] == match[3] + match[4]:
+            raise ValueError(f"{text!r} is no part of a day")
+        hour, minute, end_hour, end_minute = map(int, match.groups())
+        start, end = ((hour * 60 + minute) * NS_PER_MINUTE, (end_hour * 60 + end_minute) * NS_PER_MINUTE)
+        self._start_ns = start
+        self._length_ns = (end - start) % NS_PER_DAY
+        self._was_inside = True  # what starts inside has new connections anyway
+
+    def opens(self, now_ns: int) -> bool:
+        """True at the first look inside, each day; now is Unix time."""
+        is_inside = (now_ns - self._start_ns) % NS_PER_DAY < self._length_ns
+        was_inside, self._was_inside = self._was_inside, is_inside
+        return is_inside and not was_inside
 
 
 class Change(msgspec.Struct):
@@ -116,6 +141,7 @@ class Legs:
             elif reason := self._why_renew(leg, now_mono_ns):
                 leg.successor = self._session(leg.session.leg)
                 leg.successor.reason = reason
+                leg.successor.learn_from(leg.session)
                 change.run.append(leg.successor)
         return change
 
@@ -159,6 +185,7 @@ class Legs:
             if not successor.has_followed(leg.session):
                 return
             self._inherit(successor, leg.session)
+        successor.count_on(leg.session)
         change.stop.append(leg.session)
         self._followed.discard(leg.session)
         leg.session, leg.successor, leg.order = successor, None, ""

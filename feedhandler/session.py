@@ -512,6 +512,21 @@ class Session:
             for state, channel in self._channels.values()
         )
 
+    def learn_from(self, other: "Session") -> None:
+        """Know already what the exchange refused to another connection."""
+        self.rejected |= other.rejected
+        self._rejected_mono_ns |= other._rejected_mono_ns
+        self._suspects |= other._suspects
+
+    def count_on(self, other: "Session") -> None:
+        """Take over the counters and kept frames of the connection that this one has followed."""
+        self.frames += other.frames
+        self.connects += other.connects
+        self.decode_errors += other.decode_errors
+        self.kept_frames.extendleft(reversed(other.kept_frames))
+        for name in ("frames", "news", "repeated", "late", "behind_ns"):
+            setattr(self.line, name, getattr(self.line, name) + getattr(other.line, name))
+
     def _set_condition(self, condition: int) -> None:
         if condition != self.condition:
             self.condition = condition

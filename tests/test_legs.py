@@ -12,7 +12,7 @@ import twins
 from feedhandler import wire
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import LINES_MAX, Endpoint
-from feedhandler.legs import LEGS_MAX, Legs
+from feedhandler.legs import LEGS_MAX, NS_PER_DAY, DailyWindow, Legs
 from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
@@ -350,6 +350,27 @@ def test_a_successor_that_cannot_connect_costs_nothing_while_the_old_one_lives()
     assert world.flagged == []
 
 
+def test_a_successor_counts_on_and_does_not_ask_again_for_what_was_refused():
+    world = World("bybit")
+    world.run(3)
+    (old,) = world.links
+    old.on_frame(b"garbage", EPOCH_NS + world.now)
+    topic = f"tickers.{world.natives[1]}"
+    old.rejected[topic] = "no such thing"
+    old._rejected_mono_ns[topic] = world.now
+    before = old.frames, old.line.news
+    world.legs.renew("by order")
+    world.run(3)
+    (new,) = world.links
+    assert new is not old
+    assert new.connects == 2
+    assert (new.decode_errors, len(new.kept_frames)) == (1, 1)
+    assert new.frames > before[0]
+    assert new.line.news > before[1]
+    assert new.rejected == {topic: "no such thing"}
+    assert topic not in world.links[new].topics
+
+
 def test_only_one_leg_is_renewed_at_a_time_by_order():
     world = World(legs=3)
     world.run(3)
@@ -363,6 +384,30 @@ def test_only_one_leg_is_renewed_at_a_time_by_order():
     world.run(10, look)
     assert world.retired == 3
     assert most == 4
+
+
+@pytest.mark.parametrize(("text", "hours"), [("04:00-04:30", 4), ("23:45-00:15", 23.75), ("00:00-23:59", 0)])
+def test_a_window_opens_once_a_day(text, hours):
+    window = DailyWindow(text)
+    midnight = 20_000 * NS_PER_DAY
+    minute = 60 * NS_PER_S
+    looks = range(midnight + NS_PER_DAY // 2, midnight + 3 * NS_PER_DAY + NS_PER_DAY // 2, minute)
+    opened = [(now % NS_PER_DAY) / NS_PER_S / 3600 for now in looks if window.opens(now)]
+    assert opened == [hours] * 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "04:00", "04:00-04:00", "4-5", "04:00-25:00", "a-b", "04:00-04:30-05:00"]
+)
+def test_what_is_no_window_is_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        DailyWindow(text)
+
+
+def test_a_process_that_starts_inside_a_window_has_new_connections_already():
+    window = DailyWindow("00:00-12:00")
+    assert not window.opens(20_000 * NS_PER_DAY + 1)
+    assert not window.opens(20_000 * NS_PER_DAY + NS_PER_DAY // 4)
 
 
 # --- redundancy

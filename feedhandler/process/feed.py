@@ -23,7 +23,7 @@ from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import State
 from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
-from feedhandler.legs import Legs
+from feedhandler.legs import DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.session import NS_PER_S, ConnectBudget, Session
@@ -160,6 +160,8 @@ class Feed:
         self._listing: InstrumentList | None = None
         self._budget = ConnectBudget(*self._exchange.connects)
         self._legs: list[Legs] = []
+        window = self._settings.renew_window
+        self._window = DailyWindow(window) if window else None
         self._connections: list[Connection] = []
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -178,6 +180,7 @@ class Feed:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._renew, "by order")
         beat = asyncio.create_task(self._beat())
         beat.add_done_callback(lambda _: self._stop.set())
         try:
@@ -314,8 +317,14 @@ class Feed:
         self._connections.append(connection)
         self._tasks.add(asyncio.create_task(connection.run()))
 
+    def _renew(self, reason: str) -> None:
+        for legs in self._legs:
+            legs.renew(reason)
+
     def _steer(self) -> None:
         """Renew connections that are due."""
+        if self._window is not None and self._window.opens(time.time_ns()):
+            self._renew(f"the window {self._settings.renew_window}")
         now_mono_ns = time.monotonic_ns()
         changes = [legs.advance(now_mono_ns) for legs in self._legs]
         for session in [session for change in changes for session in change.run]:

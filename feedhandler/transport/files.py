@@ -70,6 +70,21 @@ class Lock:
         self._fd = -1
 
 
+def lock_owner(run_dir: str, name: str) -> int | None:
+    """Return the pid of the process that holds a lock, None if nobody does."""
+    try:
+        fd = os.open(Path(run_dir) / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.read(fd, 32) or 0) or None  # empty: it holds it for no longer than this line takes
+    finally:
+        os.close(fd)
+    return None
+
+
 def write_instruments(run_dir: str, rest_url: str, listing: InstrumentList) -> None:
     """Keep an instrument list for a start without the exchange's REST host; whole or not at all."""
     path = _cache_path(run_dir, rest_url, listing.exchange)

@@ -144,3 +144,28 @@ def test_an_exchange_that_announces_its_end_is_left_without_a_gap(stack):
     log = s.log("binance")
     assert "renewing a connection of leg 0: serverShutdown announced" in log
     assert "renewed a connection of leg 0" in log
+
+
+def test_an_operator_renews_connections_without_a_gap(stack):
+    s = stack(exchanges=("binance", "bybit"), rate=1500, extra="legs = 2")
+    s.start()
+    s.wait_live()
+
+    def order(second):
+        if second == 2:
+            for exchange in s.exchanges:
+                assert s.run("renew", exchange, "-c", str(s.config)).returncode == 0
+
+    watch(s, 8, order)
+    for exchange in s.exchanges:
+        assert s.log(exchange).count(": by order") == 2
+        assert s.log(exchange).count("renewed a connection") == 2
+
+
+def test_to_renew_what_does_not_run_says_so(stack):
+    s = stack(exchanges=("binance",))
+    result = s.run("renew", "binance", "-c", str(s.config))
+    assert result.returncode == 1
+    assert "no feed of binance runs in" in result.stderr
+    result = s.run("renew", "bybit", "-c", str(s.config))
+    assert result.returncode == 2
