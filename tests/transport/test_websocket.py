@@ -7,9 +7,12 @@ import gc
 import hashlib
 import json
 import random
+import ssl
 import struct
 
 import pytest
+import trustme
+import uvloop
 
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.legs import Legs
@@ -51,8 +54,26 @@ async def upgrade(reader, writer):
     await writer.drain()
 
 
+@pytest.fixture(params=["plain", "tls"], autouse=True, scope="module")
+def encryption(request, tmp_path_factory):
+    """Every test here runs without and with TLS: below it are two different transports."""
+    Bench.tls = None
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tls":
+            authority = trustme.CA()
+            Bench.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            authority.issue_cert("127.0.0.1").configure_cert(Bench.tls)
+            path = tmp_path_factory.mktemp("tls") / "authority.pem"
+            authority.cert_pem.write_to_path(path)
+            patch.setenv("SSL_CERT_FILE", str(path))
+        yield
+    Bench.tls = None
+
+
 class Bench:
     """A connection to a server that the test plays; flushed is what left after each socket read."""
+
+    tls = None  # of the server
 
     def __init__(self, **policy):
         self.exchange = EXCHANGES["bybit"]()
@@ -89,8 +110,8 @@ class Bench:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 await serve(reader, writer, len(writers))
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=self.tls)
+        url = f"{'wss' if self.tls else 'ws'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with HttpClient("http://127.0.0.1:1") as http:
             connection = Connection("test", self.session, self.exchange, http, url, self.flush)
             task = asyncio.create_task(connection.run())
@@ -113,7 +134,7 @@ def play(serve, condition, **policy):
             await bench.until(lambda: condition(bench))
         return bench
 
-    return asyncio.run(main())
+    return uvloop.run(main())
 
 
 def test_what_one_read_brought_leaves_as_one_batch_even_behind_a_ping():
