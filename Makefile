@@ -8,7 +8,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test format bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
+.PHONY: help demo run test format sim sim-long bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,13 @@ test: $(VENV)/.test ## everything CI runs: format, lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+SEEDS ?= 200
+sim: $(VENV)/.test ## connections through a simulated world of faults: make sim SEEDS=2000 (a fifth of a second each)
+	@$(BIN)/python tests/world.py --seeds $(SEEDS)
+
+sim-long: ## the same for 10,000 worlds
+	@$(MAKE) sim SEEDS=10000
 
 bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 12 minutes
 	@$(BIN)/python -m bench $(BENCH_ARGUMENTS)

@@ -262,7 +262,11 @@ def _renew(arguments: argparse.Namespace) -> int:
     if pid is None:
         print(f"feedhandler: no feed of {name} runs in {settings.run_dir}/", file=sys.stderr)
         return EXIT_FAILED
-    os.kill(pid, signal.SIGUSR1)
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except OSError as exc:
+        print(f"feedhandler: cannot ask the feed of {name} (pid {pid}): {exc.strerror}", file=sys.stderr)
+        return EXIT_FAILED
     print(f"asked the feed of {name} (pid {pid}); its log and `feedhandler status` tell how it goes")
     return EXIT_OK
 

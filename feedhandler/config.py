@@ -207,6 +207,7 @@ def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> 
     return msgspec.convert(document, kind)
 
 
+MAX_AGE_S_MIN: Final = 3.0
 EXAMPLES: Final = {"renew_window": "04:00-04:30"}  # of keys whose default is none
 
 
@@ -256,6 +257,11 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
             f"{path}: {where}.renew_window: {exchange.renew_window!r} is no part of a day;"
             ' write it like "04:00-04:30", in UTC'
         ) from exc
+    if 0 < exchange.max_age_s < MAX_AGE_S_MIN:
+        raise ConfigError(
+            f"{path}: {where}.max_age_s: {exchange.max_age_s:g} is too short to make a new connection in;"
+            f" it is 0 (the exchange's own), or at least {MAX_AGE_S_MIN:g}"
+        )
     if not 1 <= exchange.legs <= LEGS_MAX:
         raise ConfigError(f"{path}: {where}.legs: {exchange.legs} is out of range; it is 1, 2 or {LEGS_MAX}")
     return msgspec.structs.replace(

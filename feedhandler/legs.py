@@ -27,6 +27,9 @@ assert 2 * LEGS_MAX <= LINES_MAX, "each leg may have a successor"
 # A connection is renewed somewhere in this part of its exchange's maximum: never at its end, and not all at once.
 AGE_SHARES: Final = (0.90, 0.97)
 
+# An exchange that says goodbye to so young a connection may do so again: the next one waits, longer each time.
+YOUNG_NS: Final = 60 * NS_PER_S
+
 
 NS_PER_MINUTE: Final = 60 * NS_PER_S
 NS_PER_DAY: Final = 24 * 60 * NS_PER_MINUTE
@@ -67,6 +70,7 @@ class Leg:
         self.successor: Session | None = None
         self.order = ""  # why it is to be renewed, if somebody says so
         self.age_ns = age_ns  # at which it is to be
+        self.goodbyes = 0  # in a row, each to a young connection
 
 
 class Legs:
@@ -131,19 +135,30 @@ class Legs:
 
     # --- what the caller asks
 
-    def advance(self, now_mono_ns: int) -> Change:
-        """Renew what is due; call a few times a second."""
+    @property
+    def is_renewing(self) -> bool:
+        return any(leg.successor is not None for leg in self.legs)
+
+    def advance(self, now_mono_ns: int, *, may_renew: bool = True) -> Change:
+        """Renew what is due; call a few times a second. Without may_renew, only what its exchange gives up."""
         self._follow()
         change = Change()
         for leg in self.legs:
             if leg.successor is not None:
                 self._promote(leg, change)
-            elif reason := self._why_renew(leg, now_mono_ns):
+            elif reason := self._why_renew(leg, now_mono_ns, may_renew):
                 leg.successor = self._session(leg.session.leg)
                 leg.successor.reason = reason
                 leg.successor.learn_from(leg.session)
+                leg.successor.deadline_mono_ns = now_mono_ns + self._patience_ns(leg, now_mono_ns)
                 change.run.append(leg.successor)
         return change
+
+    def _patience_ns(self, leg: Leg, now: int) -> int:
+        """Return how long a successor waits before it connects: not at all, unless goodbyes follow each other."""
+        is_hasty = bool(leg.session.goodbye) and now - leg.session.opened_mono_ns < YOUNG_NS
+        leg.goodbyes = leg.goodbyes + 1 if is_hasty else 0
+        return int(self._policy.backoff_s(leg.goodbyes, self._rng) * NS_PER_S) if leg.goodbyes > 1 else 0
 
     def renew(self, reason: str) -> None:
         """Renew every leg, one after the other; one that is being renewed already is left alone."""
@@ -152,27 +167,28 @@ class Legs:
 
     def _follow(self) -> None:
         """See who has come to hear all that another hears: from then on each is as good as the other."""
+        live = [session for session in self.sessions if session.condition == 0]
+        if not any(session in self._followed for session in live):
+            self._followed.update(live[:1])  # whoever lives is the measure, if all that were are gone
         for session in self.sessions:
-            if session in self._followed:
-                continue
-            for other in self._followed:
-                if other.condition == 0 and session.has_followed(other):
-                    self._inherit(session, other)
-                    break
+            if session not in self._followed and any(
+                other in self._followed and session.has_followed(other) for other in live
+            ):
+                self._inherit(session)
 
-    def _inherit(self, session: Session, other: Session) -> None:
+    def _inherit(self, session: Session) -> None:
         self._followed.add(session)
         for state in self._states:
-            state.inherit(session.line.index, other.line.index)
+            state.inherit(session.line.index)
 
-    def _why_renew(self, leg: Leg, now: int) -> str:
+    def _why_renew(self, leg: Leg, now: int, may_renew: bool) -> str:
         session = leg.session
         if session.phase is not Phase.RUNNING:
             leg.order = ""  # it makes a new connection anyway
             return ""
         if session.goodbye:
             return session.goodbye
-        if any(other.successor is not None for other in self.legs):
+        if self.is_renewing or not may_renew:
             return ""  # one at a time
         age_ns = now - session.opened_mono_ns
         return leg.order or (f"{age_ns / NS_PER_S / 3600:.1f} h old" if age_ns >= leg.age_ns else "")
@@ -181,13 +197,18 @@ class Legs:
         """Let the successor take over if nobody would miss the other, or if the other is gone."""
         successor = leg.successor
         assert successor is not None, "the caller has looked"
-        if leg.session.phase in (Phase.RUNNING, Phase.GREETING):
+        is_gone = leg.session.phase in (Phase.BACKOFF, Phase.CONNECTING)
+        if is_gone and successor.phase in (Phase.BACKOFF, Phase.CONNECTING):
+            change.stop.append(successor)  # neither is connected: the first goes on by its own rules
+            leg.successor, leg.order = None, ""
+            return
+        if not is_gone:
             if not successor.has_followed(leg.session):
                 return
-            self._inherit(successor, leg.session)
+            self._inherit(successor)
         successor.count_on(leg.session)
         change.stop.append(leg.session)
-        self._followed.discard(leg.session)
+        self._release(leg.session)
         leg.session, leg.successor, leg.order = successor, None, ""
         leg.age_ns = self._age_ns()
         successor.reason = ""
@@ -217,8 +238,17 @@ class Legs:
 
     def on_condition(self, session: Session) -> None:
         """A session's condition changed; what is retired already is nobody's concern."""
-        if session in self.sessions:
-            self._tell()
+        if session not in self.sessions:
+            return
+        if session.condition == wire.DOWN:
+            self._release(session)
+        self._tell()
+
+    def _release(self, session: Session) -> None:
+        """A connection is gone: others may say again what it said last."""
+        self._followed.discard(session)
+        for state in self._states:
+            state.release(session.line.index)
 
     def _tell(self) -> None:
         """Say in the stream what has become worse, on every symbol that has had data and is not kept current."""
@@ -226,8 +256,8 @@ class Legs:
         lines = [session.line.index for session in self.sessions if session.condition == 0]
         for state in self._states:
             flag = best
-            if not flag and not any(state.heard(line) for line in lines):
-                flag = wire.STALE  # the others live, but have not said anything about this one
+            if not flag and not any(state.is_kept(line) for line in lines):
+                flag = wire.STALE  # the others live, but do not know about this one
             if flag and state.recv_ns and not state.flags & flag:
                 state.flags = state.base_flags | flag
                 self._emit(state)

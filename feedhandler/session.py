@@ -103,21 +103,27 @@ class Command(msgspec.Struct):
 
 
 class ConnectBudget:
-    """Permission for new connections, shared by all sessions of a process: `count` in any `per_s`."""
+    """Permission for new connections, shared by all sessions of a process: `count` in any `per_s`.
+
+    Over processes it is shared by `transport.budget`.
+    """
 
     def __init__(self, count: int, per_s: float) -> None:
         self._per_ns = int(per_s * NS_PER_S)
         self._times: collections.deque[int] = collections.deque(maxlen=count)
 
-    def next_mono_ns(self) -> int:
+    def next_mono_ns(self, now_mono_ns: int) -> int:
         """Return the earliest time at which one more connection is permitted."""
         if len(self._times) < (self._times.maxlen or 0):
             return 0
         return self._times[0] + self._per_ns
 
-    def take(self, now_mono_ns: int) -> None:
-        """Count one connection."""
+    def take(self, now_mono_ns: int) -> bool:
+        """Count one connection, if it is permitted now."""
+        if self.next_mono_ns(now_mono_ns) > now_mono_ns:
+            return False
         self._times.append(now_mono_ns)
+        return True
 
 
 class Owner(Protocol):
@@ -202,7 +208,8 @@ class Session:
         self._frames_seen = self.frames
         self._frame_mono_ns = now
         self._answers: list[Control] = []
-        self._answered_ns = 0  # when the newest of them came, in Unix time
+        self._answer_ns = 0  # when the newest of them came, in Unix time
+        self._complete_ns = 0  # and when the last subscription was first answered
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
         self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
@@ -248,7 +255,7 @@ class Session:
             self._emit(result)
             return False
         self._answers.append(result)  # type: ignore[arg-type]  # not a State, so a Control
-        self._answered_ns = recv_ns
+        self._answer_ns = recv_ns
         return True
 
     def on_ping(self) -> None:
@@ -266,7 +273,9 @@ class Session:
         self.is_stale = False
         self.phase = Phase.BACKOFF
         delay = max(self._policy.backoff_s(self.attempts, self._rng), retry_after_s)
-        self.deadline_mono_ns = max(now_mono_ns + int(delay * NS_PER_S), self._budget.next_mono_ns())
+        self.deadline_mono_ns = max(
+            now_mono_ns + int(delay * NS_PER_S), self._budget.next_mono_ns(now_mono_ns)
+        )
         self._set_condition(wire.DOWN)
 
     def has_given_up(self) -> bool:
@@ -289,11 +298,11 @@ class Session:
         return step
 
     def _advance_backoff(self, now: int, step: Step) -> None:
-        permitted = self._budget.next_mono_ns()
-        if now < max(self.deadline_mono_ns, permitted):
-            self.deadline_mono_ns = max(self.deadline_mono_ns, permitted)
+        if now < self.deadline_mono_ns:
             return
-        self._budget.take(now)
+        if not self._budget.take(now):
+            self.deadline_mono_ns = max(now + TICK_NS, self._budget.next_mono_ns(now))
+            return
         self.attempts += 1
         self.connects += 1
         self.phase = Phase.CONNECTING
@@ -375,6 +384,8 @@ class Session:
                 self.last_error = answer.reason
             return  # an answer to something that we no longer wait for
         self._in_flight = None
+        if not self._queue and isinstance(answer, Ack):
+            self._complete_ns = self._complete_ns or self._answer_ns
         if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
             self._await_data(command.topics, now)
             self._suspects.difference_update(command.topics)
@@ -508,12 +519,13 @@ class Session:
             return False
         line, theirs = self.line.index, other.line.index
         return all(
-            state.heard_ns(line, channel) or state.heard_ns(theirs, channel) <= self._answered_ns
+            state.heard_ns(line, channel) or state.heard_ns(theirs, channel) <= self._complete_ns
             for state, channel in self._channels.values()
         )
 
     def learn_from(self, other: "Session") -> None:
-        """Know already what the exchange refused to another connection."""
+        """Know already what the exchange refused to another connection, and how often it let it down."""
+        self.attempts = other.attempts
         self.rejected |= other.rejected
         self._rejected_mono_ns |= other._rejected_mono_ns
         self._suspects |= other._suspects
@@ -521,9 +533,12 @@ class Session:
     def count_on(self, other: "Session") -> None:
         """Take over the counters and kept frames of the connection that this one has followed."""
         self.frames += other.frames
+        self._frames_seen += other.frames
+        self._data_first += other.line.frames
+        self._data_seen += other.line.frames
         self.connects += other.connects
         self.decode_errors += other.decode_errors
-        self.kept_frames.extendleft(reversed(other.kept_frames))
+        self.kept_frames = collections.deque([*other.kept_frames, *self.kept_frames], KEPT_FRAMES_MAX)
         for name in ("frames", "news", "repeated", "late", "behind_ns"):
             setattr(self.line, name, getattr(self.line, name) + getattr(other.line, name))
 

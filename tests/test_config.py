@@ -83,6 +83,7 @@ WRONG = [
     (OK + "legs = 4\n", "exchanges.binance.legs: 4 is out of range; it is 1, 2 or 3"),
     (OK + "legs = 0\n", "exchanges.binance.legs: 0 is out of range"),
     (OK + "max_age_s = -1\n", "exchanges.binance.max_age_s: -1 is out of range"),
+    (OK + "max_age_s = 1\n", "exchanges.binance.max_age_s: 1 is too short"),
     (OK + 'renew_window = "4 am"\n', "renew_window: '4 am' is no part of a day; write it like"),
     (
         OK + "renew_window = 4\n",

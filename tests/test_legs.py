@@ -1,261 +1,16 @@
 """Legs in a simulated world: exchange, network and clock are the test's, and everything comes from a seed."""
 
-import heapq
 import itertools
-import json
-import os
-import random
 
 import pytest
 import twins
+import world as worlds
+from world import EPOCH_NS, World
 
 from feedhandler import wire
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import LINES_MAX, Endpoint
-from feedhandler.legs import LEGS_MAX, NS_PER_DAY, DailyWindow, Legs
-from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy
-
-EPOCH_NS = 1_790_000_000 * NS_PER_S
-SEEDS = int(os.environ.get("SEEDS", "12"))
-STEP_NS = 20_000_000
-DELAY_NS = 5_000_000  # of a link that is well
-NATIVES = {"binance": "S{}USDT", "kucoin": "S{}-USDT", "bybit": "S{}USDT"}
-
-
-# --- the three protocols, as little of them as a session needs
-
-
-def binance_answer(request):
-    return {"result": None, "id": request["id"]}, request["params"]
-
-
-def binance_quote(native, number, ms):
-    amounts = {"b": f"{number}.5", "B": "1", "a": f"{number + 1}.5", "A": "2"}
-    return {"stream": f"{native.lower()}@bookTicker", "data": {"u": number, "s": native, **amounts}}
-
-
-def binance_statistics(native, number, ms):
-    amounts = dict.fromkeys("cohlvq", "7")
-    amounts |= {"b": f"{number}.5", "B": "1", "a": f"{number + 1}.5", "A": "2"}
-    return {"stream": "x", "data": {"e": "24hrTicker", "E": ms, "s": native, **amounts}}
-
-
-def kucoin_answer(request):
-    if request["type"] == "ping":
-        return {"id": request["id"], "type": "pong"}, ()
-    channel, _, symbols = request["topic"].partition(":")
-    return {"id": request["id"], "type": "ack"}, [f"{channel}:{symbol}" for symbol in symbols.split(",")]
-
-
-def kucoin_quote(native, number, ms):
-    data = {"bids": [f"{number}.5", "1"], "asks": [f"{number + 1}.5", "2"], "timestamp": number}
-    return {"type": "message", "topic": f"/spotMarket/level1:{native}", "subject": "level1", "data": data}
-
-
-def kucoin_statistics(native, number, ms):
-    inner = {"symbol": native, "open": 7, "high": 7, "low": 7, "vol": 7, "volValue": 7, "datetime": ms}
-    data = {"sequence": str(number), "data": inner}
-    return {
-        "type": "message",
-        "topic": f"/market/snapshot:{native}",
-        "subject": "trade.snapshot",
-        "data": data,
-    }
-
-
-def bybit_answer(request):
-    text = "pong" if request["op"] == "ping" else "subscribe"
-    answer = {"success": True, "ret_msg": text, "op": request["op"], "req_id": request["req_id"]}
-    return answer, request.get("args", ())
-
-
-def bybit_quote(native, number, ms):
-    data = {"s": native, "b": [[f"{number}.5", "1"]], "a": [[f"{number + 1}.5", "2"]], "u": number, "seq": 1}
-    return {"topic": f"orderbook.1.{native}", "ts": ms, "type": "snapshot", "data": data, "cts": ms}
-
-
-def bybit_statistics(native, number, ms):
-    names = ("lastPrice", "highPrice24h", "lowPrice24h", "prevPrice24h", "volume24h", "turnover24h")
-    data = {"symbol": native, **dict.fromkeys(names, "7")}
-    return {"topic": f"tickers.{native}", "ts": ms, "type": "snapshot", "cs": ms, "data": data}
-
-
-PROTOCOLS = {
-    "binance": (binance_answer, binance_quote, binance_statistics, "{}@bookTicker"),
-    "kucoin": (kucoin_answer, kucoin_quote, kucoin_statistics, "/spotMarket/level1:{}"),
-    "bybit": (bybit_answer, bybit_quote, bybit_statistics, "orderbook.1.{}"),
-}
-
-
-class Link:
-    """One connection between the exchange and a session: in order, and as late as it likes."""
-
-    def __init__(self, opened_ns):
-        self.opened_ns = opened_ns
-        self.topics = set()
-        self.due = 0  # of the newest frame under way: none overtakes another
-        self.frames = []
-        self.delay_ns = DELAY_NS
-        self.stalled_until = 0
-
-
-class World:
-    """Legs, the connections that they hold, and a market of numbered quotes."""
-
-    make_state = None
-
-    def __init__(self, exchange="binance", legs=1, symbols=3, seed=1, quiet=(), **policy):
-        self.rng = random.Random(seed)
-        self.now = 1000 * NS_PER_S
-        self.exchange = EXCHANGES[exchange](self.make_state)
-        self.answer, self.quote, self.statistics, self.topic = PROTOCOLS[exchange]
-        self.natives = [NATIVES[exchange].format(number) for number in range(symbols)]
-        self.quiet = {self.natives[number] for number in quiet}  # they say something on demand
-        self.exchange.add(self.natives, 0)
-        self.number = dict.fromkeys(self.natives, 1000)
-        self.sent = {native: [] for native in self.natives}  # numbers of quotes
-        self.got = {native: [] for native in self.natives}
-        self.flags = dict.fromkeys(self.natives, 0)
-        self.flagged = []  # (time, native, flags)
-        self.links = {}
-        self.is_reachable = True
-        self.order = itertools.count()
-        self.connects = []
-        self.retired = 0
-        self.legs = Legs(
-            self.exchange,
-            self.natives,
-            self.emit,
-            count=legs,
-            policy=Policy(max_attempts=0, **policy),
-            budget=ConnectBudget(*self.exchange.connects),
-            rng=self.rng,
-        )
-        for session in self.legs.sessions:
-            self.links[session] = None
-
-    def emit(self, state):
-        record = wire.unpack(state.record())
-        if record.flags & (wire.STALE | wire.DOWN) and record.flags != self.flags[state.native]:
-            self.flagged.append((self.now, state.native, record.flags))
-        self.flags[state.native] = record.flags
-        if record.bid != record.bid:
-            return
-        number = int(record.bid)
-        got = self.got[state.native]
-        assert record.ask == record.bid + 1, "never half of one quote and half of another"
-        assert not got or number >= got[-1], "a ticker never moves backwards"
-        if not got or number > got[-1]:
-            got.append(number)
-
-    # --- the exchange
-
-    def say(self, native):
-        """A new quote of an instrument, on all connections that have subscribed to it."""
-        self.number[native] += self.rng.randrange(1, 4)
-        self.sent[native].append(self.number[native])
-        frame = self.quote(native, self.number[native], self.ms())
-        topics = {self.topic.format(native), self.topic.format(native.lower())}
-        for link in filter(None, self.links.values()):
-            if link.topics & topics:
-                self.post(link, frame)
-
-    def ms(self):
-        return (EPOCH_NS + self.now) // 1_000_000
-
-    def post(self, link, frame):
-        link.due = max(link.due, self.now + link.delay_ns + self.rng.randrange(3_000_000))
-        heapq.heappush(link.frames, (link.due, next(self.order), json.dumps(frame).encode()))
-
-    def take_request(self, link, message):
-        request = json.loads(message)
-        answer, topics = self.answer(request)
-        self.post(link, answer)
-        link.topics.update(topics)
-        for topic in topics:
-            for native in self.natives:
-                is_quote = topic in (self.topic.format(native), self.topic.format(native.lower()))
-                if native.lower() in topic.lower() and not is_quote:
-                    self.post(link, self.statistics(native, self.number[native], self.ms()))
-
-    # --- time
-
-    def run(self, seconds, each_step=lambda: None):
-        end = self.now + int(seconds * NS_PER_S)
-        while self.now < end:
-            each_step()
-            for native in self.natives:
-                if native not in self.quiet and self.rng.random() < 0.3:
-                    self.say(native)
-            self.deliver()
-            for session in list(self.links):
-                if self.now >= session.deadline_mono_ns:
-                    self.advance(session)
-            self.steer()
-            self.now += STEP_NS
-
-    def deliver(self):
-        for session, link in list(self.links.items()):
-            while link and link.frames and max(link.frames[0][0], link.stalled_until) <= self.now:
-                _, _, frame = heapq.heappop(link.frames)
-                if session.on_frame(frame, EPOCH_NS + self.now):
-                    self.advance(session)
-                link = self.links.get(session)
-
-    def advance(self, session):
-        step = session.advance(self.now)
-        if step.connect:
-            self.connects.append(self.now)
-            if self.is_reachable:
-                session.on_endpoint(Endpoint("ws://x"))
-                link = self.links[session] = Link(self.now)
-                session.on_open(self.now)
-                if self.exchange.awaits_welcome:
-                    self.post(link, {"id": "c", "type": "welcome"})
-                step.send += session.advance(self.now).send
-            else:
-                session.on_closed(self.now, "refused")
-        for message in step.send:
-            if self.links[session] is not None:
-                self.take_request(self.links[session], message)
-        if step.close:
-            self.close(session, step.close)
-
-    def steer(self):
-        change = self.legs.advance(self.now)
-        for session in change.run:
-            self.links[session] = None
-        for session in change.stop:
-            self.retired += 1
-            self.close(session, "stopping")
-            del self.links[session]
-        sessions = self.legs.sessions
-        assert set(sessions) == set(self.links)
-        lines = [session.line.index for session in sessions]
-        assert len(set(lines)) == len(lines) <= LINES_MAX
-
-    def close(self, session, reason):
-        self.links[session] = None
-        if session.phase is not Phase.BACKOFF:
-            session.on_closed(self.now, reason)
-
-    # --- verdicts
-
-    def all_live(self):
-        return all(
-            not self.flags[native] & (wire.STALE | wire.DOWN) and self.got[native] for native in self.natives
-        )
-
-    def missed(self):
-        """The quotes that were said since the first that came, and never came."""
-        self.quiet = set(self.natives)
-        self.run(5)  # what is under way
-        missed = {}
-        for native, got in self.got.items():
-            since = [number for number in self.sent[native] if got and number >= got[0]]
-            if lost := sorted(set(since) - set(got)):
-                missed[native] = lost
-        return missed
+from feedhandler.legs import NS_PER_DAY, DailyWindow
+from feedhandler.session import NS_PER_S, Phase
 
 
 @pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
@@ -263,6 +18,7 @@ def make_state(request):
     """Every test here runs over the state in Python, and over its compiled twin."""
     World.make_state = twins.of(request.param).State
     yield
+    World.make_state = twins.of("pure").State
 
 
 # --- renewal
@@ -410,6 +166,82 @@ def test_a_process_that_starts_inside_a_window_has_new_connections_already():
     assert not window.opens(20_000 * NS_PER_DAY + NS_PER_DAY // 4)
 
 
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("legs", [1, 2])
+def test_a_channel_that_is_acknowledged_and_silent_on_the_new_connection_is_asked_for_again(exchange, legs):
+    world = World(exchange, legs)
+    world.run(5)
+    world.mutes_until = world.now + 20 * NS_PER_S  # whatever is subscribed now stays silent
+    world.legs.renew("by order")
+    world.run(90)
+    world.run(30)
+    assert world.retired == legs
+    assert world.all_live()
+    assert world.missed() == {}
+    assert all(not session.silent_topics() for session in world.links if session.unheard() == 0)
+
+
+def test_goodbyes_one_upon_the_other_are_answered_with_patience():
+    world = World("binance")
+    greeted = set()
+
+    def bid_farewell():
+        for link in filter(None, world.links.values()):
+            if link not in greeted:
+                greeted.add(link)
+                world.post(link, {"e": "serverShutdown", "E": world.ms()})
+
+    world.run(120, bid_farewell)
+    assert 5 <= len(world.connects) <= 40
+    world.run(90)
+    assert world.all_live()
+
+
+def test_a_successor_without_a_connection_does_not_replace_one_that_hiccups():
+    world = World("binance", max_attempts=10)
+    world.run(5)
+    (old,) = world.links
+    world.is_reachable = False
+    world.legs.renew("by order")
+    world.run(60)
+    world.close(old, "a hiccup")
+    world.is_reachable = True
+    world.run(5)
+    assert world.legs.sessions == [old]
+    assert not old.has_given_up()
+    assert world.all_live()
+
+
+def test_what_is_followed_is_known_again_after_the_first_leg_died_early():
+    world = World(legs=2, quiet=(1,))
+    world.run(0.3)
+    world.close(world.legs.sessions[0], "unplugged")
+    world.run(5)
+    world.say(world.natives[1])
+    world.run(30)
+    world.close(world.legs.sessions[1], "unplugged")
+    world.run(20)
+    world.close(world.legs.sessions[0], "unplugged")
+    world.run(20)
+    assert not [flagged for flagged in world.flagged if flagged[1] == world.natives[1]]
+
+
+def test_a_quiet_book_that_is_repeated_is_news_after_a_renewal_too():
+    world = World("bybit", quiet=(0, 1, 2))
+    world.run(3)
+    world.say(world.natives[0])
+    world.run(1)
+    world.legs.renew("by order")
+    world.run(3)
+    (session,) = world.links
+    before = session.line.news
+    for _ in range(5):
+        frame = world.quote(world.natives[0], world.number[world.natives[0]], world.ms())
+        world.post(world.links[session], frame)
+        world.run(3)
+    assert session.line.news == before + 5
+
+
 # --- redundancy
 
 
@@ -499,86 +331,14 @@ def test_silence_of_one_leg_says_nothing_and_silence_of_both_does():
     assert world.all_live()
 
 
-# --- whatever happens
+# --- whatever happens; `make sim` plays thousands of these
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_no_update_is_missed_while_faults_leave_one_leg_alone(exchange, seed):
-    world = World(exchange, legs=2, seed=seed, max_age_s=200.0, symbols=2, quiet=(1,))
-    world.run(5)
-    world.say(world.natives[1])
-    rng = world.rng
-    healed = 0
-
-    def play():
-        nonlocal healed
-        if rng.random() < 0.001:
-            world.say(world.natives[1])
-        sessions = world.legs.sessions
-        links = [world.links[session] for session in sessions]
-        if world.now < healed or len(sessions) > 2 or not all(links):
-            return
-        if any(link.delay_ns != DELAY_NS or link.stalled_until > world.now for link in links):
-            for link in links:
-                link.delay_ns, link.stalled_until = DELAY_NS, 0
-            healed = world.now + 5 * NS_PER_S
-            return
-        if any(session.condition or session.unheard() for session in sessions):
-            return
-        healed = world.now + rng.randrange(5, 40) * NS_PER_S
-        victim = rng.choice(sessions)
-        kind = rng.randrange(4)
-        if kind == 0:
-            world.close(victim, "unplugged")
-        elif kind == 1:
-            world.links[victim].stalled_until = world.now + rng.randrange(60) * NS_PER_S
-        elif kind == 2:
-            world.links[victim].delay_ns = rng.randrange(2_000_000_000)
-        else:
-            world.legs.renew("by order")
-
-    world.run(300, play)
-    assert world.missed() == {}, f"seed {seed}"
-    assert world.flagged == [], f"seed {seed}"
+@pytest.mark.parametrize("seed", range(40))
+def test_no_update_is_missed_while_faults_spare_one_leg(seed):
+    worlds.spare_one_leg(seed)
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_whatever_happens_nothing_moves_backwards_and_all_comes_back(exchange, seed):
-    rng = random.Random(seed)
-    world = World(exchange, legs=rng.randrange(1, LEGS_MAX + 1), seed=seed, max_age_s=90.0)
-
-    def play():
-        if rng.random() < 0.01:
-            sessions = [session for session, link in world.links.items() if link is not None]
-            kind = rng.randrange(7)
-            if kind == 0:
-                world.is_reachable = rng.random() < 0.5
-            elif kind == 1:
-                world.legs.renew("by order")
-            elif kind == 2:
-                world.now += rng.randrange(1, 100) * NS_PER_S  # this process was stopped
-            elif sessions:
-                victim = rng.choice(sessions)
-                link = world.links[victim]
-                if kind == 3:
-                    world.close(victim, "unplugged")
-                elif kind == 4:
-                    link.stalled_until = world.now + rng.randrange(100) * NS_PER_S
-                elif kind == 5:
-                    link.delay_ns = rng.randrange(3_000_000_000)
-                elif link.frames:
-                    _, _, frame = rng.choice(link.frames)
-                    world.post(link, json.loads(frame))  # once more, and late
-
-    world.run(200, play)
-    world.is_reachable = True
-    for link in filter(None, world.links.values()):
-        link.stalled_until, link.delay_ns = 0, DELAY_NS
-    world.run(150)
-    assert world.all_live(), f"seed {seed}"
-    assert world.legs.state() == "live"
-    assert len(world.links) <= 2 * LEGS_MAX
-    for first, last in zip(world.connects, world.connects[world.exchange.connects[0] :], strict=False):
-        assert last - first >= world.exchange.connects[1] * NS_PER_S, "connect budget"
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_happens_nothing_moves_backwards_and_all_comes_back(seed):
+    worlds.whatever_happens(seed)

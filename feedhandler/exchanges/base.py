@@ -49,6 +49,11 @@ STATISTICS, QUOTE, LAST = range(CHANNELS_MAX)  # channels, in the order of `Exch
 # Another line's ids that are far below, while there was nothing new for so long, are of an exchange that has begun
 # to count anew. Ids not far below are a line's that was held up.
 OVERTAKEN_NS: Final = 10_000_000_000
+ANEW_NS: Final = (
+    60_000_000_000  # so long after it began, whoever has said nothing yet is taken to count so, too
+)
+TINY: Final = 16  # an id below this has nothing far below it, but 1
+NOBODY: Final = -1  # owns a channel whose line is gone: whoever says the same next does
 
 
 class Line:
@@ -64,20 +69,23 @@ class Line:
 
 
 class _Channel(msgspec.Struct, gc=False):
-    """The newest update of a channel: its id, who brought it, when; and how often ids began anew."""
+    """The newest update of a channel: its id, who brought it, when; how often ids began anew, when, and where."""
 
     update_id: int = 0
     epoch: int = 0
-    owner: int = 0
+    owner: int = NOBODY
     news_ns: int = 0
+    anew_ns: int = 0
+    before: int = 0  # the newest id of the count before
 
 
 class _Heard(msgspec.Struct, gc=False):
-    """What one line last said on a channel; heard_ns 0 = nothing yet."""
+    """What one line last said on a channel; heard_ns 0 = nothing yet. holds: what others said before still does."""
 
     update_id: int = 0
     epoch: int = 0
     heard_ns: int = 0
+    holds: bool = False
 
 
 class State(wire.Ticker, gc=False, kw_only=True):
@@ -112,31 +120,47 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """Another connection has this line from now on, and has said nothing yet."""
         self.lines[line] = [_Heard(epoch=channel.epoch) for channel in self.channels]
 
-    def inherit(self, line: int, other: int) -> None:
-        """Channels that are silent on a line have been silent on another since: what that one said still holds."""
-        for channel, heard in enumerate(self.lines[line]):
-            if not heard.heard_ns:
-                heard.heard_ns = self.lines[other][channel].heard_ns
+    def inherit(self, line: int) -> None:
+        """Channels that are silent on a line have been silent elsewhere since: what was said there still holds."""
+        for heard in self.lines[line]:
+            heard.holds = True
 
-    def accept(self, channel: int, line: Line, update_id: int, recv_ns: int) -> bool:
+    def release(self, line: int) -> None:
+        """A line is gone: another may repeat what it said last, and speak for its channels."""
+        for channel in self.channels:
+            if channel.owner == line:
+                channel.owner = NOBODY
+
+    def accept(self, channel: int, line: Line, update_id: int, recv_ns: int, is_time: bool = False) -> bool:
         """Note that a channel has spoken; False if what it said is known, or older than what is known.
 
         update_id grows with each update of the channel; a connection that brings one twice says so on purpose.
+        is_time: for want of an id it is the update's time, in Unix nanoseconds; clocks may be set back.
         """
         newest, own = self.channels[channel], self.lines[line.index][channel]
         line.frames += 1
         own.heard_ns = recv_ns
+        if is_time and update_id > recv_ns + AHEAD_NS_MAX:
+            update_id = recv_ns  # it cannot be
+        # Below the last one, may it be of a new count? A time may if it is of now, and nothing else was new.
+        is_overtaken = recv_ns - newest.news_ns >= OVERTAKEN_NS
+        is_present = is_time and is_overtaken and update_id >= recv_ns - OVERTAKEN_NS
         if update_id < own.update_id:
-            if update_id > own.update_id // 2:
+            is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
+            if not (is_present if is_time else is_far):
                 line.late += 1
                 return False
-            own.epoch += 1  # far below: the exchange has begun to count anew
+            own.epoch += 1
+        if own.epoch < newest.epoch and (
+            update_id <= newest.before // 2 or (not own.update_id and recv_ns - newest.anew_ns >= ANEW_NS)
+        ):
+            own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
         is_first = newest.news_ns == 0 or own.epoch > newest.epoch
         if not is_first and (own.epoch < newest.epoch or update_id <= newest.update_id):
             is_same = own.epoch == newest.epoch and update_id == newest.update_id
-            is_wanted = is_same and (newest.owner == line.index or self.flags & NOT_LIVE)
-            is_anew = update_id <= newest.update_id // 2 and recv_ns - newest.news_ns >= OVERTAKEN_NS
+            is_wanted = is_same and (newest.owner in (line.index, NOBODY) or self.flags & NOT_LIVE)
+            is_anew = is_present or (is_overtaken and not is_time and update_id <= newest.update_id // 2)
             if not is_wanted and not is_anew:
                 if is_same:
                     line.repeated += 1
@@ -144,6 +168,10 @@ class State(wire.Ticker, gc=False, kw_only=True):
                 else:
                     line.late += 1
                 return False
+            if not is_wanted:
+                own.epoch = newest.epoch + 1
+        if own.epoch > newest.epoch:
+            newest.before, newest.anew_ns = newest.update_id, recv_ns
         newest.update_id, newest.epoch, newest.owner, newest.news_ns = (
             update_id,
             own.epoch,
@@ -160,11 +188,16 @@ class State(wire.Ticker, gc=False, kw_only=True):
         line may be newer.
         """
         newest = self.channels[channel]
-        return not newest.news_ns or (newest.owner == line.index and recv_ns - newest.news_ns > QUIET_NS)
+        is_ours = newest.owner in (line.index, NOBODY)
+        return not newest.news_ns or (is_ours and recv_ns - newest.news_ns > QUIET_NS)
 
     def heard(self, line: int) -> int:
         """Return how many channels have spoken on a line."""
         return sum(heard.heard_ns != 0 for heard in self.lines[line])
+
+    def is_kept(self, line: int) -> bool:
+        """True if a line keeps what is known current: it has said some of it, or none of it has changed since."""
+        return any(heard.heard_ns or heard.holds for heard in self.lines[line])
 
     def heard_ns(self, line: int, channel: int) -> int:
         """Return when a channel last spoke on a line, 0 if it has not."""

@@ -54,6 +54,7 @@ COMMAND_SIZE_MAX: Final = 4000
 # Times are asked for in microseconds, but a proxy or testnet may ignore that. Milliseconds stay below
 # this until the year 5138, microseconds have been above it since 1973.
 MICROSECONDS_ABOVE: Final = 10**14
+TIME_NS_MAX: Final = 2**63 - 1
 Time = Annotated[int, msgspec.Meta(ge=0, le=(2**63 - 1) // 1000)]
 
 
@@ -210,10 +211,12 @@ class Binance(Exchange):
         if not values >= 0.0 or not event.symbol:
             raise DecodeError("binance: 24hrTicker lacks a field")
         state = self.states.get(event.symbol)
-        if state is None or not state.accept(STATISTICS, line, event.time, recv_ns):
+        time_ns = event.time * (1000 if event.time > MICROSECONDS_ABOVE else 1_000_000)
+        if time_ns > TIME_NS_MAX:
+            raise DecodeError(f"binance: 24hrTicker of {event.symbol} is of the year {event.time}")
+        if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
             return None
-        time = event.time
-        state.exchange_ns = time * (1000 if time > MICROSECONDS_ABOVE else 1_000_000)
+        state.exchange_ns = time_ns
         state.last = event.last or NAN
         state.set_statistics(event.open, event.high, event.low, event.base_volume, event.quote_volume)
         if state.is_quiet(QUOTE, line, recv_ns):

@@ -195,9 +195,11 @@ class Bybit(Exchange):
         if not values >= 0.0 or not data.symbol:
             raise DecodeError("bybit: tickers lacks a field")
         state = self.states.get(data.symbol)
-        if state is None or not state.accept(STATISTICS, line, frame.sequence or frame.ts, recv_ns):
+        time_ns = frame.ts * NS_PER_MS
+        update_id = frame.sequence or time_ns
+        if state is None or not state.accept(STATISTICS, line, update_id, recv_ns, not frame.sequence):
             return None
-        state.exchange_ns = frame.ts * NS_PER_MS
+        state.exchange_ns = time_ns
         state.last = data.last or NAN
         state.set_statistics(data.open, data.high, data.low, data.base_volume, data.quote_volume)
         return state

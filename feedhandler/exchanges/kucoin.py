@@ -250,9 +250,10 @@ class KuCoin(Exchange):
         if bids is None or asks is None or len(bids) not in (0, 2) or len(asks) not in (0, 2):
             raise DecodeError("kucoin: level1 lacks a side")
         state = self.states.get(native)
-        if state is None or not state.accept(QUOTE, line, data.timestamp, recv_ns):
+        time_ns = data.timestamp * NS_PER_MS
+        if state is None or not state.accept(QUOTE, line, time_ns, recv_ns, True):
             return None
-        state.exchange_ns = data.timestamp * NS_PER_MS
+        state.exchange_ns = time_ns
         bid, bid_size = bids or NO_ORDERS
         ask, ask_size = asks or NO_ORDERS
         state.set_quote(bid, bid_size, ask, ask_size)
@@ -276,9 +277,10 @@ class KuCoin(Exchange):
         if statistics is None or not statistics.symbol:
             raise DecodeError("kucoin: snapshot lacks its data or symbol")
         state = self.states.get(statistics.symbol)
-        if state is None or not state.accept(STATISTICS, line, statistics.time, recv_ns):
+        time_ns = statistics.time * NS_PER_MS
+        if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
             return None
-        state.exchange_ns = statistics.time * NS_PER_MS
+        state.exchange_ns = time_ns
         state.set_statistics(
             statistics.open or NAN,
             statistics.high or NAN,

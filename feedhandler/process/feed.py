@@ -26,9 +26,10 @@ from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_
 from feedhandler.legs import DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
-from feedhandler.session import NS_PER_S, ConnectBudget, Session
+from feedhandler.session import NS_PER_S, Session
 from feedhandler.status import ConnectionStatus, FeedStatus, connection_status, feed_state
 from feedhandler.transport import tick, zmtp
+from feedhandler.transport.budget import SharedBudget, path_of
 from feedhandler.transport.files import Lock, read_instruments, write_instruments
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.websocket import Connection
@@ -36,6 +37,7 @@ from feedhandler.transport.websocket import Connection
 HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
 HEARTBEATS_PER_STATUS: Final = 5
 REFRESH_S: Final = 3600.0  # instrument lists change a few times a day
+RENEWING_MAX: Final = 2  # groups of symbols whose connections are renewed at the same time
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 
 log = logging.getLogger(__name__)
@@ -158,7 +160,9 @@ class Feed:
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
         self._listing: InstrumentList | None = None
-        self._budget = ConnectBudget(*self._exchange.connects)
+        ws_url = self._settings.ws_url or self._exchange.ws_url
+        folder = config.run_dir if self._settings.simulated else ""  # a simulator's is nobody else's concern
+        self._budget = SharedBudget(path_of(name, ws_url, folder), *self._exchange.connects)
         self._legs: list[Legs] = []
         window = self._settings.renew_window
         self._window = DailyWindow(window) if window else None
@@ -326,7 +330,10 @@ class Feed:
         if self._window is not None and self._window.opens(time.time_ns()):
             self._renew(f"the window {self._settings.renew_window}")
         now_mono_ns = time.monotonic_ns()
-        changes = [legs.advance(now_mono_ns) for legs in self._legs]
+        changes = []
+        for legs in self._legs:  # a few at a time: the budget is there for those that break as well
+            may_renew = sum(each.is_renewing for each in self._legs) < RENEWING_MAX
+            changes.append(legs.advance(now_mono_ns, may_renew=may_renew))
         for session in [session for change in changes for session in change.run]:
             log.info("renewing a connection of leg %d: %s", session.leg, session.reason)
             self._start(session)
@@ -334,7 +341,8 @@ class Feed:
             (connection,) = (c for c in self._connections if c.session is session)
             self._connections.remove(connection)
             self._tasks.add(asyncio.create_task(connection.stop()))
-            log.info("renewed a connection of leg %d", session.leg)
+            text = "gave up renewing" if session.reason else "renewed"
+            log.info("%s a connection of leg %d", text, session.leg)
         if any(change.run or change.stop for change in changes):
             self._on_connections()
 
@@ -440,6 +448,7 @@ async def _main(config: Config, name: str) -> int:
 
 def run(config: Config, name: str) -> int:
     """Run one exchange's feed; returns the exit status."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # whoever finds our lock may send it at once
     with Lock(config.run_dir, f"feed-{name}"):
         use_cpus(config.exchange(name).cpus, f"{config.path}: exchanges.{name}.cpus")
         return uvloop.run(_main(config, name))

@@ -103,6 +103,9 @@ cdef double NAN = wire.NAN
 cdef uint16_t BAD_EXCHANGE_TIME = wire.BAD_EXCHANGE_TIME
 cdef int64_t AHEAD_NS_MAX = base.AHEAD_NS_MAX
 cdef int64_t QUIET_NS = base.QUIET_NS
+cdef int64_t ANEW_NS = base.ANEW_NS
+cdef uint64_t TINY = base.TINY
+cdef int32_t NOBODY = base.NOBODY
 cdef int64_t OVERTAKEN_NS = base.OVERTAKEN_NS
 cdef uint16_t NOT_LIVE = base.NOT_LIVE
 cdef uint16_t NO_REPLAY = merge.NO_REPLAY
@@ -907,6 +910,8 @@ cdef class Downlink:
 cdef struct Newest:  # update of a channel
     uint64_t update_id
     int64_t news_ns
+    int64_t anew_ns
+    uint64_t before
     uint32_t epoch
     int32_t owner
 
@@ -914,6 +919,7 @@ cdef struct Heard:  # what a line last said on a channel
     uint64_t update_id
     int64_t heard_ns
     uint32_t epoch
+    bint holds
 
 
 cdef class Line:
@@ -974,7 +980,7 @@ cdef class State:
 
     def forget(self):
         """Make every value unknown: no line is left to keep them."""
-        cdef int line
+        cdef int channel
         self.last = self.bid = self.bid_size = self.ask = self.ask_size = NAN
         self.open_24h = self.high_24h = self.low_24h = self.base_volume_24h = self.quote_volume_24h = NAN
         self.flags = self.base_flags
@@ -982,6 +988,8 @@ cdef class State:
         self.exchange_ns = self.recv_ns = 0
         memset(self._channels, 0, sizeof(self._channels))
         memset(self._lines, 0, sizeof(self._lines))
+        for channel in range(CHANNELS_MAX):
+            self._channels[channel].owner = NOBODY
 
     def renew(self, int line):
         """Another connection has this line from now on, and has said nothing yet."""
@@ -991,43 +999,66 @@ cdef class State:
         for channel in range(CHANNELS_MAX):
             self._lines[line][channel].epoch = self._channels[channel].epoch
 
-    def inherit(self, int line, int other):
-        """Channels that are silent on a line have been silent on another since: what that one said still holds."""
+    def inherit(self, int line):
+        """Channels that are silent on a line have been silent elsewhere since: what was said there still holds."""
         cdef int channel
         self._check(0, line)
-        self._check(0, other)
         for channel in range(CHANNELS_MAX):
-            if not self._lines[line][channel].heard_ns:
-                self._lines[line][channel].heard_ns = self._lines[other][channel].heard_ns
+            self._lines[line][channel].holds = True
 
-    def accept(self, int channel, Line line not None, uint64_t update_id, int64_t recv_ns):
+    def release(self, int line):
+        """A line is gone: another may repeat what it said last, and speak for its channels."""
+        cdef int channel
+        self._check(0, line)
+        for channel in range(CHANNELS_MAX):
+            if self._channels[channel].owner == line:
+                self._channels[channel].owner = NOBODY
+
+    def accept(self, int channel, Line line not None, uint64_t update_id, int64_t recv_ns, bint is_time=False):
         """Note that a channel has spoken; False if what it said is known, or older than what is known."""
         # hot: `make bench-micro`, decode
         cdef Newest* newest
         cdef Heard* own
-        cdef bint is_same, is_wanted, is_anew
+        cdef bint is_same, is_wanted, is_overtaken, is_present, is_far
         self._check(channel, line.index)
         newest, own = &self._channels[channel], &self._lines[line.index][channel]
         line.frames += 1
         own.heard_ns = recv_ns
+        is_overtaken = recv_ns - newest.news_ns >= OVERTAKEN_NS
+        is_present = False
+        if is_time:
+            if <int64_t>update_id > recv_ns + AHEAD_NS_MAX:
+                update_id = <uint64_t>recv_ns  # it cannot be
+            is_present = is_overtaken and <int64_t>update_id >= recv_ns - OVERTAKEN_NS
         if update_id < own.update_id:
-            if update_id > own.update_id // 2:
+            is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
+            if not (is_present if is_time else is_far):
                 line.late += 1
                 return False
-            own.epoch += 1  # far below: the exchange has begun to count anew
+            own.epoch += 1
+        if own.epoch < newest.epoch and (
+            update_id <= newest.before // 2
+            or (not own.update_id and recv_ns - newest.anew_ns >= ANEW_NS)
+        ):
+            own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
         if newest.news_ns and own.epoch <= newest.epoch:
             if own.epoch < newest.epoch or update_id <= newest.update_id:
                 is_same = own.epoch == newest.epoch and update_id == newest.update_id
-                is_wanted = is_same and (newest.owner == line.index or self.flags & NOT_LIVE)
-                is_anew = update_id <= newest.update_id // 2 and recv_ns - newest.news_ns >= OVERTAKEN_NS
-                if not is_wanted and not is_anew:
-                    if is_same:
-                        line.repeated += 1
-                        line.behind_ns += recv_ns - newest.news_ns
-                    else:
-                        line.late += 1
-                    return False
+                is_wanted = is_same and (
+                    newest.owner == line.index or newest.owner == NOBODY or self.flags & NOT_LIVE
+                )
+                if not is_wanted:
+                    if not (is_present or (is_overtaken and not is_time and update_id <= newest.update_id // 2)):
+                        if is_same:
+                            line.repeated += 1
+                            line.behind_ns += recv_ns - newest.news_ns
+                        else:
+                            line.late += 1
+                        return False
+                    own.epoch = newest.epoch + 1
+        if own.epoch > newest.epoch:
+            newest.before, newest.anew_ns = newest.update_id, recv_ns
         newest.update_id, newest.epoch, newest.owner, newest.news_ns = update_id, own.epoch, line.index, recv_ns
         line.news += 1
         return True
@@ -1037,7 +1068,9 @@ cdef class State:
         cdef Newest* newest
         self._check(channel, line.index)
         newest = &self._channels[channel]
-        return not newest.news_ns or (newest.owner == line.index and recv_ns - newest.news_ns > QUIET_NS)
+        if newest.news_ns and newest.owner != line.index and newest.owner != NOBODY:
+            return False
+        return not newest.news_ns or recv_ns - newest.news_ns > QUIET_NS
 
     def heard(self, int line):
         """Return how many channels have spoken on a line."""
@@ -1046,6 +1079,15 @@ cdef class State:
         for channel in range(CHANNELS_MAX):
             count += self._lines[line][channel].heard_ns != 0
         return count
+
+    def is_kept(self, int line):
+        """True if a line keeps what is known current: it has said some of it, or none of it has changed since."""
+        cdef int channel
+        self._check(0, line)
+        for channel in range(CHANNELS_MAX):
+            if self._lines[line][channel].heard_ns or self._lines[line][channel].holds:
+                return True
+        return False
 
     def heard_ns(self, int line, int channel):
         """Return when a channel last spoke on a line, 0 if it has not."""

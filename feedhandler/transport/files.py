@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -30,7 +31,7 @@ class Lock:
         while self._fd < 0:
             fd = self._open()
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(fd)
             except BlockingIOError:
                 owner = os.read(fd, 32).decode(errors="replace").strip()
                 os.close(fd)
@@ -68,6 +69,15 @@ class Lock:
             self._path.unlink()
         os.close(self._fd)
         self._fd = -1
+
+
+def _lock(fd: int) -> None:
+    """Raises BlockingIOError if another process has it for longer than a look at it takes."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.05)  # `lock_owner` may have been looking
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def lock_owner(run_dir: str, name: str) -> int | None:

@@ -158,8 +158,10 @@ class Connection:
             await self._sleep_until(self.session.deadline_mono_ns)
 
     async def stop(self) -> None:
-        """Close with a proper close frame, within `CLOSE_TIMEOUT_S`."""
+        """Close with a proper close frame, within `CLOSE_TIMEOUT_S`; what still comes is nobody's."""
         self._is_stopping = True
+        if self._socket is not None:
+            self._socket.let_go()
         self.wake()
         await self._close("stopping")
 

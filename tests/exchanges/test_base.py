@@ -270,13 +270,79 @@ def test_another_connection_on_a_line_begins_with_nothing_and_goes_on_in_the_sam
     assert quote.accept(QUOTE, two, 2, RECV_NS)
 
 
-def test_a_line_inherits_only_what_it_has_not_heard_itself():
+def test_a_line_that_inherits_keeps_what_is_known_and_has_not_heard_it():
+    quote, (one, _) = state(), lines()
+    quote.accept(QUOTE, one, 100, RECV_NS)
+    assert quote.is_kept(0)
+    assert not quote.is_kept(1)
+    quote.inherit(1)
+    assert quote.is_kept(1)
+    assert (quote.heard(1), quote.heard_ns(1, QUOTE)) == (0, 0)
+    quote.renew(1)
+    assert not quote.is_kept(1)
+
+
+def test_what_a_line_said_that_is_gone_may_be_said_again_by_another():
     quote, (one, two) = state(), lines()
     quote.accept(QUOTE, one, 100, RECV_NS)
-    quote.accept(STATISTICS, one, 7, RECV_NS)
-    quote.accept(QUOTE, two, 101, RECV_NS + 5)
-    quote.inherit(1, 0)
-    assert (quote.heard_ns(1, QUOTE), quote.heard_ns(1, STATISTICS)) == (RECV_NS + 5, RECV_NS)
+    assert not quote.accept(QUOTE, two, 100, RECV_NS)
+    quote.release(0)
+    assert quote.is_quiet(QUOTE, two, RECV_NS + QUIET_NS + 1)
+    assert quote.accept(QUOTE, two, 100, RECV_NS)
+    assert not quote.accept(QUOTE, one, 100, RECV_NS)
+
+
+def test_a_line_that_speaks_first_after_a_restart_is_not_mute():
+    quote, (one, two) = state(), lines()
+    quote.renew(1)  # before the restart, and silent until after it
+    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
+    assert quote.accept(QUOTE, one, 1, RECV_NS)
+    assert quote.accept(QUOTE, two, 2, RECV_NS)
+    later, (one, two) = state(), lines()
+    later.renew(1)
+    assert later.accept(QUOTE, one, 100_000, RECV_NS)
+    assert later.accept(QUOTE, one, 1, RECV_NS)
+    assert later.accept(QUOTE, one, 90_000, RECV_NS + 60 * SECOND)
+    assert later.accept(QUOTE, two, 90_001, RECV_NS + 60 * SECOND), "an hour later, far above the half"
+
+
+def test_the_backlog_of_the_old_count_is_late_after_a_new_one_was_believed():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
+    assert quote.accept(QUOTE, two, 5, RECV_NS + 10 * SECOND), "believed, for the other was silent"
+    assert not quote.accept(QUOTE, one, 100_001, RECV_NS + 11 * SECOND)
+    assert quote.accept(QUOTE, two, 6, RECV_NS + 12 * SECOND)
+    assert quote.accept(QUOTE, one, 7, RECV_NS + 13 * SECOND), "it has followed"
+
+
+def test_a_late_frame_is_no_restart_while_ids_are_tiny():
+    quote, (one,) = state(), lines(1)
+    assert quote.accept(QUOTE, one, 9, RECV_NS)
+    assert not quote.accept(QUOTE, one, 3, RECV_NS)
+    assert quote.accept(QUOTE, one, 1, RECV_NS), "as an exchange says that it begins anew"
+
+
+def test_a_time_ahead_of_ours_does_not_silence_what_follows():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, RECV_NS + 3600 * SECOND, RECV_NS, True)
+    assert quote.accept(QUOTE, one, RECV_NS + 2 * SECOND, RECV_NS + 2 * SECOND, True)
+    assert quote.accept(QUOTE, two, RECV_NS + 3 * SECOND, RECV_NS + 3 * SECOND, True)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_clock_set_back_silences_a_channel_for_some_seconds_only(other):
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, RECV_NS + 30 * SECOND, RECV_NS, True)
+    back = two if other else one
+    assert not quote.accept(QUOTE, back, RECV_NS + 1 * SECOND, RECV_NS + 1 * SECOND, True)
+    assert quote.accept(QUOTE, back, RECV_NS + 10 * SECOND, RECV_NS + 10 * SECOND, True)
+    assert quote.accept(QUOTE, back, RECV_NS + 11 * SECOND, RECV_NS + 11 * SECOND, True)
+
+
+def test_times_of_a_held_up_line_are_late_however_long_the_other_is_silent():
+    quote, (one, two) = state(), lines()
+    assert quote.accept(QUOTE, one, RECV_NS, RECV_NS, True)
+    assert not quote.accept(QUOTE, two, RECV_NS - 20 * SECOND, RECV_NS + 60 * SECOND, True)
 
 
 def test_lines_and_channels_beyond_the_last_are_refused():
@@ -307,12 +373,16 @@ def test_both_states_accept_the_same(steps):
             if update_id == 40:
                 kind_state.renew(line)
             elif update_id == 39:
-                kind_state.inherit(line, (line + 1) % 4)
+                kind_state.inherit(line)
+            elif update_id == 37:
+                kind_state.release(line)
             elif update_id == 38:
                 kind_state.flags ^= wire.STALE
             else:
-                answers.append(kind_state.accept(channel, kind_lines[line], update_id, now))
-            answers.append(kind_state.heard_ns(line, channel))
+                is_time = channel == 2
+                number = now + (update_id - 20) * 5 * SECOND if is_time else update_id
+                answers.append(kind_state.accept(channel, kind_lines[line], number, now, is_time))
+            answers.append((kind_state.heard_ns(line, channel), kind_state.is_kept(line)))
             answers.append(kind_state.is_quiet(channel, kind_lines[line], now))
     (_, pure_lines, pure), (_, compiled_lines, compiled) = twin_states
     assert pure == compiled
