@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def path_of(exchange: str, url: str, folder: str = "") -> Path:
     """Return the file of one exchange at one address, by default where all processes of this user find it."""
     host = re.sub(r"[^a-z0-9.]+", "-", url.lower())
-    return (Path(folder) if folder else _of_this_user()) / f"connects-{exchange}-{host}"
+    return (Path(folder) if folder else _of_this_user()) / "connects" / f"{exchange}-{host}"
 
 
 def _of_this_user() -> Path:

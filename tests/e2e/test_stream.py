@@ -174,7 +174,7 @@ def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_the_cache(stac
         str(p.relative_to(s.directory / "run")) for p in (s.directory / "run").rglob("*") if not p.is_dir()
     }
     lists = {f"instruments/{name}-http-127.0.0.1-{s.ports[name]}.json" for name in EXCHANGES}
-    assert left == lists | {f"connects-{name}-ws-127.0.0.1-{s.ports[name]}" for name in EXCHANGES}
+    assert left == lists | {f"connects/{name}-ws-127.0.0.1-{s.ports[name]}" for name in EXCHANGES}
     for name in EXCHANGES:
         assert "Traceback" not in s.log(name)
 

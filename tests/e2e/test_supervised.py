@@ -36,7 +36,9 @@ def leftovers(s):
     return {
         str(p.relative_to(run_dir))
         for p in run_dir.rglob("*")
-        if not p.is_dir() and p.parent.name not in ("log", "instruments") and p.name not in expected
+        if not p.is_dir()
+        and p.parent.name not in ("log", "instruments", "connects")
+        and p.name not in expected
     }
 
 

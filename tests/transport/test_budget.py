@@ -56,10 +56,10 @@ def test_exchanges_and_addresses_have_budgets_of_their_own(tmp_path):
 
 def test_without_a_folder_it_is_one_of_this_user_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert path_of("bybit", "wss://x").parent == tmp_path / "feedhandler"
+    assert path_of("bybit", "wss://x").parent == tmp_path / "feedhandler" / "connects"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert path_of("bybit", "wss://x").parent == tmp_path / f"feedhandler-{os.getuid()}"
+    assert path_of("bybit", "wss://x").parent == tmp_path / f"feedhandler-{os.getuid()}" / "connects"
 
 
 def test_half_a_file_is_half_the_truth_and_no_error(path):
