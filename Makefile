@@ -59,7 +59,7 @@ sim: $(VENV)/.test ## connections through a simulated world of faults: make sim 
 sim-long: ## the same for 10,000 worlds
 	@$(MAKE) sim SEEDS=10000
 
-bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 12 minutes
+bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 14 minutes
 	@$(BIN)/python -m bench $(BENCH_ARGUMENTS)
 
 bench-quick: $(VENV)/.bench .venv-cryptofeed/.ok ## the same shape in a minute and a half; says less
