@@ -382,7 +382,10 @@ def whatever_happens(seed, world=None):
     world.run(HEALS_S)
     assert world.all_live(), f"not live: {world.flags}"
     assert world.legs.state() == "live", world.legs.state()
-    assert all(not session.unheard() for leg in world.legs.legs for session in [leg.session])
+    # One that was made just now may wait for a market that has paused since.
+    settled = [s for s in world.links if world.now - s.opened_mono_ns > 20 * NS_PER_S]
+    unheard = {session.line.index: session.unheard() for session in settled if session.unheard()}
+    assert not unheard, f"channels not heard, by line: {unheard}"
     assert len(world.links) <= 2 * LEGS_MAX
     return world
 
