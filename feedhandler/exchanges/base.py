@@ -181,15 +181,17 @@ class State(wire.Ticker, gc=False, kw_only=True):
         line.news += 1
         return True
 
-    def is_quiet(self, channel: int, line: Line, recv_ns: int) -> bool:
+    def is_quiet(self, channel: int, line: Line, recv_ns: int, time_ns: int) -> bool:
         """True if another, slower channel of this line may say what this one usually does.
 
-        That is, if this one has said nothing for a while, and spoke on this line last: what came on another
-        line may be newer.
+        That is, if this one has said nothing for a while, and spoke on this line last: what came on another line
+        may be newer. If that line is gone, the slower channel's time_ns must be later than what came there.
         """
         newest = self.channels[channel]
-        is_ours = newest.owner in (line.index, NOBODY)
-        return not newest.news_ns or (is_ours and recv_ns - newest.news_ns > QUIET_NS)
+        if not newest.news_ns:
+            return True
+        is_newer = newest.owner == line.index or (newest.owner == NOBODY and time_ns > newest.news_ns)
+        return is_newer and recv_ns - newest.news_ns > QUIET_NS
 
     def heard(self, line: int) -> int:
         """Return how many channels have spoken on a line."""

@@ -268,7 +268,7 @@ class KuCoin(Exchange):
         state.exchange_sequence = data.sequence
         state.exchange_ns = (data.time or data.time_as_in_spec) * NS_PER_MS
         state.last = data.price or NAN
-        if state.is_quiet(QUOTE, line, recv_ns):
+        if state.is_quiet(QUOTE, line, recv_ns, state.exchange_ns):
             _set_quote(state, data)
         return state
 
@@ -288,9 +288,9 @@ class KuCoin(Exchange):
             _known(statistics.base_volume),
             _known(statistics.quote_volume),
         )
-        if state.is_quiet(LAST, line, recv_ns):
+        if state.is_quiet(LAST, line, recv_ns, time_ns):
             state.last = statistics.last or NAN
-        if state.is_quiet(QUOTE, line, recv_ns):
+        if state.is_quiet(QUOTE, line, recv_ns, time_ns):
             _set_quote(state, statistics)
         return state
 

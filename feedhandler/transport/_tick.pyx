@@ -1063,14 +1063,16 @@ cdef class State:
         line.news += 1
         return True
 
-    def is_quiet(self, int channel, Line line not None, int64_t recv_ns):
+    def is_quiet(self, int channel, Line line not None, int64_t recv_ns, int64_t time_ns):
         """True if another, slower channel of this line may say what this one usually does."""
         cdef Newest* newest
         self._check(channel, line.index)
         newest = &self._channels[channel]
-        if newest.news_ns and newest.owner != line.index and newest.owner != NOBODY:
+        if not newest.news_ns:
+            return True
+        if newest.owner != line.index and not (newest.owner == NOBODY and time_ns > newest.news_ns):
             return False
-        return not newest.news_ns or recv_ns - newest.news_ns > QUIET_NS
+        return recv_ns - newest.news_ns > QUIET_NS
 
     def heard(self, int line):
         """Return how many channels have spoken on a line."""

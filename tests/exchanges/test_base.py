@@ -202,11 +202,11 @@ def test_channels_are_counted_each_for_itself():
 
 def test_a_slower_channel_may_speak_for_a_quiet_one_of_its_own_line_alone():
     quote, (one, two) = state(), lines()
-    assert quote.is_quiet(QUOTE, one, RECV_NS), "it has never spoken"
+    assert quote.is_quiet(QUOTE, one, RECV_NS, 0), "it has never spoken"
     quote.accept(QUOTE, one, 100, RECV_NS)
-    assert not quote.is_quiet(QUOTE, one, RECV_NS + QUIET_NS)
-    assert quote.is_quiet(QUOTE, one, RECV_NS + QUIET_NS + 1)
-    assert not quote.is_quiet(QUOTE, two, RECV_NS + QUIET_NS + 1)
+    assert not quote.is_quiet(QUOTE, one, RECV_NS + QUIET_NS, 0)
+    assert quote.is_quiet(QUOTE, one, RECV_NS + QUIET_NS + 1, 0)
+    assert not quote.is_quiet(QUOTE, two, RECV_NS + QUIET_NS + 1, RECV_NS + 1)
 
 
 def test_what_one_connection_says_twice_is_news_and_what_it_says_late_is_not():
@@ -287,7 +287,8 @@ def test_what_a_line_said_that_is_gone_may_be_said_again_by_another():
     quote.accept(QUOTE, one, 100, RECV_NS)
     assert not quote.accept(QUOTE, two, 100, RECV_NS)
     quote.release(0)
-    assert quote.is_quiet(QUOTE, two, RECV_NS + QUIET_NS + 1)
+    assert quote.is_quiet(QUOTE, two, RECV_NS + QUIET_NS + 1, RECV_NS + 1)
+    assert not quote.is_quiet(QUOTE, two, RECV_NS + QUIET_NS + 1, RECV_NS), "older than what is known"
     assert quote.accept(QUOTE, two, 100, RECV_NS)
     assert not quote.accept(QUOTE, one, 100, RECV_NS)
 
@@ -383,7 +384,7 @@ def test_both_states_accept_the_same(steps):
                 number = now + (update_id - 20) * 5 * SECOND if is_time else update_id
                 answers.append(kind_state.accept(channel, kind_lines[line], number, now, is_time))
             answers.append((kind_state.heard_ns(line, channel), kind_state.is_kept(line)))
-            answers.append(kind_state.is_quiet(channel, kind_lines[line], now))
+            answers.append(kind_state.is_quiet(channel, kind_lines[line], now, now - update_id * SECOND))
     (_, pure_lines, pure), (_, compiled_lines, compiled) = twin_states
     assert pure == compiled
     for one, other in zip(pure_lines, compiled_lines, strict=True):
