@@ -30,7 +30,6 @@ AGE_SHARES: Final = (0.90, 0.97)
 # An exchange that says goodbye to so young a connection may do so again: the next one waits, longer each time.
 YOUNG_NS: Final = 60 * NS_PER_S
 
-
 NS_PER_MINUTE: Final = 60 * NS_PER_S
 NS_PER_DAY: Final = 24 * 60 * NS_PER_MINUTE
 
@@ -97,7 +96,6 @@ class Legs:
         self._followed: set[Session] = set()  # those that hear all that is heard
         self._next_line = 0
         self._max_age_ns = int((policy.max_age_s or exchange.max_age_s) * NS_PER_S)
-        self.rolled = 0  # renewals so far
         self.legs: list[Leg] = []
         for number in range(count):
             # A first life of its own length for each, so that they never come of age together.
@@ -212,7 +210,6 @@ class Legs:
         leg.session, leg.successor, leg.order = successor, None, ""
         leg.age_ns = self._age_ns()
         successor.reason = ""
-        self.rolled += 1
         self._tell()
 
     def state(self) -> str:

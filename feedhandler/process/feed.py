@@ -160,9 +160,9 @@ class Feed:
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
         self._listing: InstrumentList | None = None
-        ws_url = self._settings.ws_url or self._exchange.ws_url
+        self._ws_url = self._settings.ws_url or self._exchange.ws_url
         folder = config.run_dir if self._settings.simulated else ""  # a simulator's is nobody else's concern
-        self._budget = SharedBudget(path_of(name, ws_url, folder), *self._exchange.connects)
+        self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
         self._legs: list[Legs] = []
         window = self._settings.renew_window
         self._window = DailyWindow(window) if window else None
@@ -314,9 +314,8 @@ class Feed:
         """Run one connection."""
         label = f"{self._name}.{self._connections_made}"
         self._connections_made += 1
-        ws_url = self._settings.ws_url or self._exchange.ws_url
         connection = Connection(
-            label, session, self._exchange, self._http, ws_url, self._publisher.flush_soon
+            label, session, self._exchange, self._http, self._ws_url, self._publisher.flush_soon
         )
         self._connections.append(connection)
         self._tasks.add(asyncio.create_task(connection.run()))
