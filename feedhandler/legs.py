@@ -12,7 +12,7 @@ Pure: times come in, sessions to be run and to be stopped go out. It knows no ex
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -78,7 +78,7 @@ class Legs:
     def __init__(
         self,
         exchange: Exchange,
-        natives: Sequence[str],
+        natives: Iterable[str],
         emit: Callable[[State], None],
         *,
         count: int,
@@ -87,8 +87,7 @@ class Legs:
         rng: random.Random,
     ) -> None:
         self._exchange = exchange
-        self._natives = list(natives)
-        self._states = [exchange.states[native] for native in natives]
+        self.states = {native: exchange.states[native] for native in natives}
         self._emit = emit
         self._policy = policy
         self._budget = budget
@@ -118,7 +117,7 @@ class Legs:
         self._next_line = index + 1
         return Session(
             self._exchange,
-            self._natives,
+            self.states,
             self._emit,
             self,
             line=self._exchange.make_state.make_line(index),
@@ -132,6 +131,22 @@ class Legs:
         return int(self._rng.uniform(*AGE_SHARES) * self._max_age_ns)
 
     # --- what the caller asks
+
+    def add(self, natives: Sequence[str]) -> None:
+        """Carry these symbols too, whose states the exchange has; the others notice nothing."""
+        self.states |= {native: self._exchange.states[native] for native in natives}
+        for session in self.sessions:
+            session.subscriptions.add(natives)
+        # Who is as good as another is to be seen anew: the first of them is the measure of the others.
+        measures = [session for session in self.sessions if session in self._followed]
+        self._followed = set(measures[:1])
+
+    def remove(self, natives: Sequence[str]) -> None:
+        """Carry these symbols no more; what was known about them is said to be DOWN."""
+        for session in self.sessions:
+            session.subscriptions.remove(natives)
+        for state in [self.states.pop(native) for native in natives]:
+            self._flag(state, wire.DOWN)
 
     @property
     def is_renewing(self) -> bool:
@@ -176,7 +191,7 @@ class Legs:
 
     def _inherit(self, session: Session) -> None:
         self._followed.add(session)
-        for state in self._states:
+        for state in self.states.values():
             state.inherit(session.line.index)
 
     def _why_renew(self, leg: Leg, now: int, may_renew: bool) -> str:
@@ -227,7 +242,7 @@ class Legs:
         self._followed.discard(session)
         if is_alone:
             self._followed.add(session)
-        for state in self._states:
+        for state in self.states.values():
             if is_alone:
                 state.forget()
             else:
@@ -244,17 +259,20 @@ class Legs:
     def _release(self, session: Session) -> None:
         """A connection is gone: others may say again what it said last."""
         self._followed.discard(session)
-        for state in self._states:
+        for state in self.states.values():
             state.release(session.line.index)
 
     def _tell(self) -> None:
         """Say in the stream what has become worse, on every symbol that has had data and is not kept current."""
         best = min(session.condition for session in self.sessions)  # 0, STALE, DOWN
         lines = [session.line.index for session in self.sessions if session.condition == 0]
-        for state in self._states:
+        for state in self.states.values():
             flag = best
             if not flag and not any(state.is_kept(line) for line in lines):
                 flag = wire.STALE  # the others live, but do not know about this one
-            if flag and state.recv_ns and not state.flags & flag:
-                state.flags = state.base_flags | flag
-                self._emit(state)
+            self._flag(state, flag)
+
+    def _flag(self, state: State, flag: int) -> None:
+        if flag and state.recv_ns and not state.flags & flag:
+            state.flags = state.base_flags | flag
+            self._emit(state)

@@ -13,7 +13,7 @@ The caller calls `advance` whenever `deadline_mono_ns` has come, after `on_open`
 import collections
 import enum
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import msgspec
@@ -32,6 +32,7 @@ from feedhandler.exchanges.base import (
     State,
     Welcome,
 )
+from feedhandler.subscriptions import Subscriptions
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -39,14 +40,8 @@ TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
 OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
 DELIVERS_NS: Final = 3 * NS_PER_S  # data younger than this: the connection delivers
 WELCOME_TIMEOUT_NS: Final = 10 * NS_PER_S
-ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
-FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S  # from the acknowledgement to the first data of a channel
-ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 minutes
-COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
 KEPT_FRAMES_MAX: Final = 8  # undecodable frames kept for inspection,
 KEPT_FRAME_SIZE: Final = 256  # the first bytes of each
-# A refusal is believed for so long; the next connection after that asks again, for that topic alone.
-REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,15 +88,6 @@ class KeptFrame(msgspec.Struct):
     head: str
 
 
-class Command(msgspec.Struct):
-    """A subscription request: waiting for its turn, or for its answer."""
-
-    topics: tuple[str, ...]
-    id: str = ""
-    tries: int = 0
-    not_before_mono_ns: int = 0
-
-
 class ConnectBudget:
     """Permission for new connections, shared by all sessions of a process: `count` in any `per_s`.
 
@@ -146,7 +132,7 @@ class Session:
     def __init__(
         self,
         exchange: Exchange,
-        natives: Sequence[str],
+        natives: Iterable[str],
         emit: Callable[[State], None],
         owner: Owner,
         *,
@@ -167,13 +153,7 @@ class Session:
         self._policy = policy
         self._budget = budget
         self._rng = rng
-        self.natives = list(natives)
-        self.states = [exchange.states[native] for native in natives]
-        self._channels = {  # topic → whose it is, and which of its channels
-            topic: (state, channel)
-            for state in self.states
-            for channel, topic in enumerate(exchange.topics(state.native))
-        }
+        self.subscriptions = Subscriptions(exchange, natives, line)
 
         self.phase = Phase.BACKOFF
         self.deadline_mono_ns = 0
@@ -183,21 +163,16 @@ class Session:
         self.is_stale = False  # it had its time to say something
         self.condition = wire.DOWN  # what the symbols would be if this were their only connection; 0 = well
         self.goodbye = ""  # why the exchange will end this connection, once it has said so
-        self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
         self.frames = 0
         self.decode_errors = 0
         self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
         self.opened_mono_ns = 0
-        self._rejected_mono_ns: dict[str, int] = {}
-        self._suspects: set[str] = set()  # topics of a refused request, to be asked for one by one
         self._next_id = 1
         self._reset(0)
 
     def _reset(self, now: int) -> None:
         """Forget everything about the last connection."""
-        self._queue: collections.deque[Command] = collections.deque()
-        self._in_flight: Command | None = None
-        self._answer_due = 0
+        self.subscriptions.reset()
         self._next_send = 0
         self._ping_due = 0
         self._pong_due = 0
@@ -209,11 +184,6 @@ class Session:
         self._frame_mono_ns = now
         self._answers: list[Control] = []
         self._answer_ns = 0  # when the newest of them came, in Unix time
-        self._complete_ns = 0  # and when the last subscription was first answered
-        self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
-        self._first_data_next = 0  # the earliest of these times; 0 = there is none
-        self._asked_again: dict[str, int] = {}  # topic → how often
-        self._is_all_heard = False
         self._has_overslept = False
 
     # --- what the caller reports
@@ -318,9 +288,8 @@ class Session:
         if not step.close and self.phase is Phase.RUNNING:
             self._send_due(now, step)
             self.deadline_mono_ns = now + TICK_NS
-            if self._queue and self._in_flight is None:
-                due = max(self._next_send, self._queue[0].not_before_mono_ns, now)
-                self.deadline_mono_ns = min(self.deadline_mono_ns, due)
+            if (due := self.subscriptions.due_mono_ns) is not None:
+                self.deadline_mono_ns = min(self.deadline_mono_ns, max(self._next_send, due, now))
 
     # --- subscriptions
 
@@ -331,14 +300,7 @@ class Session:
         if self._ping_interval_ns:
             # Not at once: the first one would compete with the subscriptions.
             self._ping_due = now + self._ping_interval_ns // 2
-        for topic in [t for t, at in self._rejected_mono_ns.items() if now - at >= REJECTION_HOLDS_NS]:
-            del self._rejected_mono_ns[topic]
-            self.rejected.pop(topic, None)
-            self._suspects.add(topic)
-        topics = [t for t in self._channels if t not in self.rejected]
-        sound = [t for t in topics if t not in self._suspects]
-        self._queue.extend(Command(batch) for batch in self._exchange.batches(sound))
-        self._queue.extend(Command((t,)) for t in topics if t in self._suspects)
+        self.subscriptions.start(now)
 
     def _send_due(self, now: int, step: Step) -> None:
         if now < self._next_send:
@@ -347,13 +309,8 @@ class Session:
             step.send.append(self._exchange.ping(self._new_id()))
             self._ping_due = now + self._ping_interval_ns
             self._pong_due = self._pong_due or now + self._pong_timeout_ns
-        elif self._queue and self._in_flight is None and now >= self._queue[0].not_before_mono_ns:
-            command = self._queue.popleft()
-            command.id = self._new_id()
-            command.tries += 1
-            self._in_flight = command
-            self._answer_due = now + ACK_TIMEOUT_NS
-            step.send.append(self._exchange.subscribe(command.topics, command.id))
+        elif (due := self.subscriptions.due_mono_ns) is not None and now >= due:
+            step.send.append(self.subscriptions.send(now, self._new_id()))
         else:
             return
         self._next_send = now + int(self._exchange.command_interval_s * NS_PER_S)
@@ -378,51 +335,10 @@ class Session:
                 self._take_verdict(answer, now, step)
 
     def _take_verdict(self, answer: Ack | Nack, now: int, step: Step) -> None:
-        command = self._in_flight
-        if command is None or answer.id not in ("", command.id):
-            if isinstance(answer, Nack):
-                self.last_error = answer.reason
-            return  # an answer to something that we no longer wait for
-        self._in_flight = None
-        if not self._queue and isinstance(answer, Ack):
-            self._complete_ns = self._complete_ns or self._answer_ns
-        if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
-            self._await_data(command.topics, now)
-            self._suspects.difference_update(command.topics)
-            return
-        self.last_error = answer.reason
-        if answer.is_transient:
-            self._retry(command, answer.reason, now, step)
-        elif len(command.topics) == 1:
-            self._suspects.discard(command.topics[0])
-            self.rejected[command.topics[0]] = answer.reason
-            self._rejected_mono_ns[command.topics[0]] = now
-        else:
-            # One bad topic refuses its whole request: ask for each alone, so that only it is refused.
-            self._suspects.update(command.topics)
-            self._queue.extendleft(Command((topic,)) for topic in reversed(command.topics))
-
-    def _await_data(self, topics: Iterable[str], now: int) -> None:
-        """Expect first data of what was asked for, with more patience each time that none came."""
-        for topic in topics:
-            patience = FIRST_DATA_TIMEOUT_NS << min(self._asked_again.get(topic, 0), ASK_AGAIN_SHIFT_MAX)
-            self._first_data_due[topic] = due = now + patience
-            self._first_data_next = min(self._first_data_next or due, due)
-
-    def _give_up_waiting(self, command: Command, now: int, step: Step) -> None:
-        """No answer: data are one. Without any of either, the connection is to blame."""
-        command.topics = tuple(self._silent(command.topics))
-        if command.topics and command.tries >= COMMAND_TRIES_MAX and self._delivers(now):
-            self._await_data(command.topics, now)
-        elif command.topics:
-            self._retry(command, "no answer", now, step)
-
-    def _retry(self, command: Command, reason: str, now: int, step: Step) -> None:
-        if command.tries >= COMMAND_TRIES_MAX:
-            step.close = f"request refused {command.tries} times: {reason}"
-            return
-        command.not_before_mono_ns = now + command.tries * NS_PER_S
-        self._queue.appendleft(command)
+        if isinstance(answer, Nack) and not answer.is_satisfied:
+            self.last_error = answer.reason
+        if self.subscriptions.is_in_flight(answer.id):  # else it is to something that we no longer wait for
+            step.close = self.subscriptions.on_answer(answer, now, self._answer_ns) or step.close
 
     # --- watching
 
@@ -445,13 +361,10 @@ class Session:
         )
         if step.close:
             return
-        if self._in_flight and now >= self._answer_due:
-            command, self._in_flight = self._in_flight, None
-            self._give_up_waiting(command, now, step)
+        step.close = self.subscriptions.watch(now, delivers=self._delivers(now))
         if now - self._data_mono_ns >= self._policy.stale_after_s * NS_PER_S:
             self.is_stale = True
             self._set_condition(wire.STALE)
-        self._ask_again(now)
 
     def _delivers(self, now: int) -> bool:
         """True while data come in; a market that pauses for a second or two still counts."""
@@ -466,69 +379,25 @@ class Session:
             return ""
         return f"no pong within {self._pong_timeout_ns / NS_PER_S:g} s, and no data"
 
-    def _ask_again(self, now: int) -> None:
-        """Subscribe again to channels that were acknowledged and then stayed silent."""
-        if not 0 < self._first_data_next <= now:
-            return
-        due = [topic for topic, at in self._first_data_due.items() if now >= at]
-        for topic in due:
-            del self._first_data_due[topic]
-        self._first_data_next = min(self._first_data_due.values(), default=0)
-        silent = self._silent(due)
-        for topic in silent:
-            self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
-        self._queue.extend(Command(batch) for batch in self._exchange.batches(silent))
-
-    def _silent(self, topics: Iterable[str]) -> list[str]:
-        """Return those of the topics that have not spoken on this connection."""
-        return [topic for topic in topics if not self._has_heard(topic)]
-
-    def _has_heard(self, topic: str) -> bool:
-        state, channel = self._channels[topic]
-        return state.heard_ns(self.line.index, channel) != 0
-
-    def unheard(self) -> int:
-        """Return how many channels are wanted, not rejected, and have not spoken on this connection."""
-        if self._is_all_heard:  # who has spoken has: no need to look at thousands again each second
-            return 0
-        line = self.line.index
-        count = len(self._channels) - sum(state.heard(line) for state in self.states)
-        self._is_all_heard = not count
-        return count - len(self._silent(self.rejected))
-
-    def silent_topics(self) -> list[str]:
-        """Return those of them that had their time to speak, and did not use it."""
-        if self._is_all_heard:
-            return []
-        return [topic for topic in self._silent(self._asked_again) if topic not in self.rejected]
-
-    def pending_topics(self) -> int:
-        """Return how many topics are still to be asked for or to be answered."""
-        return sum(len(c.topics) for c in self._queue) + len(
-            self._in_flight.topics if self._in_flight else ()
-        )
-
     def has_followed(self, other: "Session") -> bool:
         """True if each channel that another session hears has spoken here too: nobody would miss that one.
 
         A channel that has been silent there since it was acknowledged here is a quiet market's.
         """
-        if self.phase is not Phase.RUNNING or self._queue or self._in_flight:
+        if self.phase is not Phase.RUNNING or not self.subscriptions.is_settled:
             return False
         if self.condition > other.condition:
             return False
         line, theirs = self.line.index, other.line.index
         return all(
-            state.heard_ns(line, channel) or state.heard_ns(theirs, channel) <= self._complete_ns
-            for state, channel in self._channels.values()
+            state.heard_ns(line, channel) or state.heard_ns(theirs, channel) <= answered_ns
+            for state, channel, answered_ns in self.subscriptions.answered_channels()
         )
 
     def learn_from(self, other: "Session") -> None:
         """Know already what the exchange refused to another connection, and how often it let it down."""
         self.attempts = other.attempts
-        self.rejected |= other.rejected
-        self._rejected_mono_ns |= other._rejected_mono_ns
-        self._suspects |= other._suspects
+        self.subscriptions.learn_from(other.subscriptions)
 
     def count_on(self, other: "Session") -> None:
         """Take over the counters and kept frames of the connection that this one has followed."""

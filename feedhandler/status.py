@@ -63,7 +63,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> Connec
     """Return what a session says of itself; the two clocks are the same moment."""
     line = session.line
     is_running = session.phase is Phase.RUNNING
-    silent = session.silent_topics() if is_running else []
+    silent = session.subscriptions.silent_topics() if is_running else []
     offset = now_ns - now_mono_ns
     return ConnectionStatus(
         leg=session.leg,
@@ -74,12 +74,12 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> Connec
         last_error=session.last_error,
         connects=session.connects,
         opened_ns=session.opened_mono_ns + offset if is_running else 0,
-        symbols=len(session.natives),
-        unheard=session.unheard() if is_running else 0,
+        symbols=len(session.subscriptions.states),
+        unheard=session.subscriptions.unheard() if is_running else 0,
         silent=len(silent),
         silent_topics=silent[:LISTED_MAX],
-        pending_topics=session.pending_topics(),
-        rejected_topics=dict(list(session.rejected.items())[:LISTED_MAX]),
+        pending_topics=session.subscriptions.pending(),
+        rejected_topics=dict(list(session.subscriptions.rejected.items())[:LISTED_MAX]),
         is_stale=session.is_stale,
         frames=session.frames,
         news=line.news,

@@ -112,8 +112,8 @@ def test_a_successor_counts_on_and_does_not_ask_again_for_what_was_refused():
     (old,) = world.links
     old.on_frame(b"garbage", EPOCH_NS + world.now)
     topic = f"tickers.{world.natives[1]}"
-    old.rejected[topic] = "no such thing"
-    old._rejected_mono_ns[topic] = world.now
+    old.subscriptions.rejected[topic] = "no such thing"
+    old.subscriptions._rejected_mono_ns[topic] = world.now
     before = old.frames, old.line.news
     world.legs.renew("by order")
     world.run(3)
@@ -123,7 +123,7 @@ def test_a_successor_counts_on_and_does_not_ask_again_for_what_was_refused():
     assert (new.decode_errors, len(new.kept_frames)) == (1, 1)
     assert new.frames > before[0]
     assert new.line.news > before[1]
-    assert new.rejected == {topic: "no such thing"}
+    assert new.subscriptions.rejected == {topic: "no such thing"}
     assert topic not in world.links[new].topics
 
 
@@ -178,7 +178,11 @@ def test_a_channel_that_is_acknowledged_and_silent_on_the_new_connection_is_aske
     assert world.retired == legs
     assert world.all_live()
     assert world.missed() == {}
-    assert all(not session.silent_topics() for session in world.links if session.unheard() == 0)
+    assert all(
+        not session.subscriptions.silent_topics()
+        for session in world.links
+        if session.subscriptions.unheard() == 0
+    )
 
 
 def test_goodbyes_one_upon_the_other_are_answered_with_patience():

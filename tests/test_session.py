@@ -226,7 +226,7 @@ def test_everything_wanted_is_subscribed_one_request_at_a_time_within_the_limits
     world.ack_all()
     asked = [topic for request in world.requests() for topic in request["args"]]
     assert asked == [topic for native in natives for topic in world.exchange.topics(native)]
-    assert world.session.pending_topics() == 0
+    assert world.session.subscriptions.pending() == 0
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -290,7 +290,7 @@ def test_one_bad_symbol_is_isolated_and_reported_and_the_others_stream_on():
             )
 
     world.run(5, answer)
-    assert world.session.rejected == {
+    assert world.session.subscriptions.rejected == {
         "tickers.BADUSDT": "Invalid symbol :[tickers.BADUSDT]",
         "orderbook.1.BADUSDT": "Invalid symbol :[orderbook.1.BADUSDT]",
     }
@@ -331,9 +331,9 @@ def test_a_bad_name_that_costs_the_connection_is_found_by_asking_one_by_one(is_i
                 world.frame({"result": None, "id": request["id"]})
 
     world.run(60, answer)
-    assert sorted(world.session.rejected) == ["b d@bookTicker", "b d@ticker"]
+    assert sorted(world.session.subscriptions.rejected) == ["b d@bookTicker", "b d@ticker"]
     assert world.session.phase is Phase.RUNNING
-    assert world.session.pending_topics() == 0
+    assert world.session.subscriptions.pending() == 0
 
 
 def test_a_rejection_is_doubted_after_some_minutes():
@@ -346,7 +346,7 @@ def test_a_rejection_is_doubted_after_some_minutes():
     for _ in range(2):
         world.run(0.2)
         world.frame({**refusal, "req_id": world.requests()[-1]["req_id"]})
-    assert len(world.session.rejected) == 2
+    assert len(world.session.subscriptions.rejected) == 2
     world.session.on_closed(world.now, "lost")
     world.sent.clear()
     world.open()
@@ -405,7 +405,7 @@ def test_data_are_as_good_as_an_answer():
     asked = [request["params"] for _, request in world.sent]
     assert asked[0] == ["ausdt@ticker", "ausdt@bookTicker", "busdt@ticker", "busdt@bookTicker"]
     assert set(map(tuple, asked[1:])) == {("busdt@ticker",)}, "only for what is silent"
-    assert world.session.unheard() == 1
+    assert world.session.subscriptions.unheard() == 1
 
 
 def test_a_busy_exchange_is_asked_again_a_little_later():
@@ -416,7 +416,7 @@ def test_a_busy_exchange_is_asked_again_a_little_later():
     world.frame({"id": first["id"], "type": "error", "code": 509, "data": "service is busy"})
     world.run(2)
     assert world.requests()[1]["topic"] == first["topic"]
-    assert world.session.rejected == {}
+    assert world.session.subscriptions.rejected == {}
 
 
 def test_an_acknowledged_channel_that_stays_silent_is_asked_for_again_with_growing_patience():
@@ -426,14 +426,16 @@ def test_an_acknowledged_channel_that_stays_silent_is_asked_for_again_with_growi
 
     def live():
         world.frame(world.book(update_id=next(updates)))  # the quote flows, the statistics do not
-        for request in world.requests():
-            world.frame({"success": True, "op": "subscribe", "req_id": request["req_id"]})
+        for _, request in world.sent:
+            world.frame({"success": True, "op": request["op"], "req_id": request["req_id"]})
 
     world.run(100, live)
     again = [request["args"] for request in world.requests()][1:]
     assert again == [["tickers.AUSDT"]] * 2, "after 15 s and, twice as patient, after 45 s; next at 105 s"
-    assert world.session.unheard() == 1
-    assert world.session.silent_topics() == ["tickers.AUSDT"]
+    left = [request["args"] for request in world.requests("unsubscribe")]
+    assert left == again, "an exchange that believes to be sending would refuse to begin again"
+    assert world.session.subscriptions.unheard() == 1
+    assert world.session.subscriptions.silent_topics() == ["tickers.AUSDT"]
     assert world.closed == []
 
 
@@ -656,14 +658,14 @@ def test_whatever_happens_the_session_comes_back_and_breaks_no_rule(seed):
     for _ in range(30):
         trouble = rng.choice((0.0, 0.1, 0.5, 1.0))
         world.run(20, lambda trouble=trouble: play(trouble))
-    world.session.rejected.clear()
+    world.session.subscriptions.rejected.clear()
     world.session.on_closed(world.now, "the faults end")
     world.run(120, lambda: play(0.0))
     session = world.session
     assert session.phase is Phase.RUNNING, f"seed {seed}"
     assert session.attempts == 0
     assert not session.is_stale
-    assert session.pending_topics() == 0
+    assert session.subscriptions.pending() == 0
     for times in world.sent_times.values():
         assert all(b - a >= 0.05 * NS_PER_S for a, b in itertools.pairwise(times)), "pace"
     for first, last in zip(world.connects, world.connects[50:], strict=False):

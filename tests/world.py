@@ -36,8 +36,8 @@ NATIVES = {"binance": "S{}USDT", "kucoin": "S{}-USDT", "bybit": "S{}USDT"}
 # --- the three protocols, as little of them as a session needs
 
 
-def binance_answer(request):
-    return {"result": None, "id": request["id"]}, request["params"]
+def binance_answer(request, topics):
+    return {"result": None, "id": request["id"]}, request["params"], request["method"] == "UNSUBSCRIBE"
 
 
 def binance_quote(native, number, ms):
@@ -51,11 +51,12 @@ def binance_statistics(native, number, ms):
     return {"stream": "x", "data": {"e": "24hrTicker", "E": ms, "s": native, **amounts}}
 
 
-def kucoin_answer(request):
+def kucoin_answer(request, topics):
     if request["type"] == "ping":
-        return {"id": request["id"], "type": "pong"}, ()
+        return {"id": request["id"], "type": "pong"}, (), False
     channel, _, symbols = request["topic"].partition(":")
-    return {"id": request["id"], "type": "ack"}, [f"{channel}:{symbol}" for symbol in symbols.split(",")]
+    named = [f"{channel}:{symbol}" for symbol in symbols.split(",")]
+    return {"id": request["id"], "type": "ack"}, named, request["type"] == "unsubscribe"
 
 
 def kucoin_quote(native, number, ms):
@@ -80,10 +81,14 @@ def kucoin_ticker(native, number, ms):
     return {"type": "message", "topic": f"/market/ticker:{native}", "subject": "trade.ticker", "data": data}
 
 
-def bybit_answer(request):
-    text = "pong" if request["op"] == "ping" else "subscribe"
+def bybit_answer(request, topics):
+    text = "pong" if request["op"] == "ping" else request["op"]
     answer = {"success": True, "ret_msg": text, "op": request["op"], "req_id": request["req_id"]}
-    return answer, request.get("args", ())
+    named = request.get("args", ())
+    if doubles := topics.intersection(named) if text == "subscribe" else ():
+        text = f"error:handler not found,topic:{min(doubles)} already subscribed"
+        return {**answer, "success": False, "ret_msg": text}, (), False
+    return answer, named, text == "unsubscribe"
 
 
 def bybit_quote(native, number, ms):
@@ -129,7 +134,7 @@ class World:
     make_state = twins.of("pure").State
     last = None  # the newest world
 
-    def __init__(self, exchange="binance", legs=1, symbols=3, seed=1, quiet=(), **policy):
+    def __init__(self, exchange="binance", legs=1, symbols=3, seed=1, quiet=(), spare=0, **policy):
         self.rng = random.Random(seed)
         World.last = self
         self.now = 1000 * NS_PER_S
@@ -138,12 +143,13 @@ class World:
         self.mutes_until = 0  # subscriptions are acknowledged, and no more
         self.exchange = EXCHANGES[exchange](self.make_state)
         self.answer, self.quote, self.statistics, self.topic = PROTOCOLS[exchange]
-        self.natives = [NATIVES[exchange].format(number) for number in range(symbols)]
+        self.listed = [NATIVES[exchange].format(number) for number in range(symbols + spare)]
+        self.natives = self.listed[:symbols]  # those that are wanted
         self.quiet = {self.natives[number] for number in quiet}  # they say something on demand
         self.exchange.add(self.natives, 0)
-        self.number = dict.fromkeys(self.natives, 1000)
-        self.sent = {native: [] for native in self.natives}  # numbers of quotes
-        self.got = {native: [] for native in self.natives}
+        self.number = dict.fromkeys(self.listed, 1000)
+        self.sent = {native: [] for native in self.listed}  # numbers of quotes, while it is wanted
+        self.got = {native: [] for native in self.listed}
         self.flags = dict.fromkeys(self.natives, 0)
         self.flagged = []  # (time, native, flags)
         self.links = {}
@@ -170,7 +176,26 @@ class World:
         """What this host takes for the time."""
         return EPOCH_NS + self.now + self.clock_off_ns
 
+    def want(self, native):
+        """Somebody wants one more."""
+        self.note(f"{native} is wanted")
+        self.natives = [*self.natives, native]
+        self.sent[native], self.got[native], self.flags[native] = [], [], 0
+        self.exchange.add([native], 0)
+        self.legs.add([native])
+
+    def unwant(self, native):
+        """Nobody wants this one any more."""
+        self.note(f"{native} is not wanted")
+        had_data = bool(self.exchange.states[native].recv_ns)
+        self.legs.remove([native])
+        self.exchange.remove([native])
+        assert not had_data or self.flags[native] & wire.DOWN, "it says so"
+        self.natives = [each for each in self.natives if each != native]
+        del self.flags[native]
+
     def emit(self, state):
+        assert state.native in self.flags, "what is not wanted is not heard of"
         record = wire.unpack(state.record())
         if record.flags & (wire.STALE | wire.DOWN) and record.flags != self.flags[state.native]:
             self.flagged.append((self.now, state.native, record.flags))
@@ -209,16 +234,19 @@ class World:
         assert not link.asked_ns or self.now - link.asked_ns >= interval_ns, "too many requests"
         link.asked_ns = self.now
         request = json.loads(message)
-        answer, topics = self.answer(request)
         if link.is_deaf:
             return
+        answer, topics, is_leaving = self.answer(request, link.topics)
         self.post(link, answer)
+        if is_leaving:
+            link.topics.difference_update(topics)
+            return
         link.topics.update(topics)
         link.muted.difference_update(topics)
         if self.now < self.mutes_until:
             link.muted.update(topics)
         for topic in set(topics) - link.muted:
-            for native in self.natives:
+            for native in self.listed:
                 is_quote = topic in (self.topic.format(native), self.topic.format(native.lower()))
                 if native.lower() in topic.lower() and not is_quote:
                     other = kucoin_ticker if topic.startswith("/market/ticker:") else self.statistics
@@ -230,7 +258,7 @@ class World:
         end = self.now + int(seconds * NS_PER_S)
         while self.now < end:
             each_step()
-            for native in self.natives:
+            for native in self.listed:
                 if native not in self.quiet and self.rng.random() < 0.3:
                     self.say(native)
             self.deliver()
@@ -301,10 +329,11 @@ class World:
 
     def missed(self):
         """The quotes that were said since the first that came, and never came."""
-        self.quiet = set(self.natives)
+        self.quiet = set(self.listed)
         self.run(5)  # what is under way
         missed = {}
-        for native, got in self.got.items():
+        for native in self.natives:
+            got = self.got[native]
             since = [number for number in self.sent[native] if got and number >= got[0]]
             if lost := sorted(set(since) - set(got)):
                 missed[native] = lost
@@ -317,7 +346,8 @@ class World:
 def spare_one_leg(seed, world=None):
     """Two legs, and faults that leave one of them alone: no update is missed, and nothing is flagged."""
     rng = random.Random(f"spare {seed}")
-    world = world or make(seed, legs=2, symbols=2, quiet=(1,), max_age_s=200.0)
+    world = world or make(seed, legs=2, symbols=2, spare=2, quiet=(1,), max_age_s=200.0)
+    kept = set(world.natives)  # others come and go
     world.run(5)
     world.say(world.natives[1])
     healed = 0
@@ -326,6 +356,8 @@ def spare_one_leg(seed, world=None):
         nonlocal healed
         if rng.random() < 0.001:
             world.say(world.natives[1])
+        if rng.random() < 0.002:
+            change_of_mind(world, rng, kept)
         sessions = world.legs.sessions
         links = [world.links[session] for session in sessions]
         if world.now < healed or len(sessions) > 2 or not all(links):
@@ -335,7 +367,7 @@ def spare_one_leg(seed, world=None):
                 link.heal()
             healed = world.now + 5 * NS_PER_S
             return
-        if any(session.condition or session.unheard() for session in sessions):
+        if any(session.condition or session.subscriptions.unheard() for session in sessions):
             return
         healed = world.now + rng.randrange(5, 40) * NS_PER_S
         victim = rng.choice(sessions)
@@ -356,7 +388,8 @@ def spare_one_leg(seed, world=None):
                 world.legs.renew("by order")
 
     world.run(300, play)
-    assert world.flagged == [], f"flagged {world.flagged[:5]}"
+    flagged = [each for each in world.flagged if each[1] in kept]
+    assert flagged == [], f"flagged {flagged[:5]}"
     missed = world.missed()
     assert missed == {}, f"missed {missed}"
     return world
@@ -366,13 +399,16 @@ def whatever_happens(seed, world=None):
     """Any faults at all, and then none: nothing moves backwards, and all comes back."""
     rng = random.Random(f"whatever {seed}")
     world = world or make(
-        seed, legs=rng.randrange(1, LEGS_MAX + 1), symbols=rng.randrange(1, 6), max_age_s=90.0
+        seed, legs=rng.randrange(1, LEGS_MAX + 1), symbols=rng.randrange(1, 6), spare=2, max_age_s=90.0
     )
+    kept = set(world.natives[:1])
     share = rng.choice((0.002, 0.01, 0.05))
 
     def play():
         if rng.random() < share:
             trouble(world, rng)
+        if rng.random() < share / 2:
+            change_of_mind(world, rng, kept)
 
     world.run(200, play)
     world.note("the faults end")
@@ -384,10 +420,23 @@ def whatever_happens(seed, world=None):
     assert world.legs.state() == "live", world.legs.state()
     # One that was made just now may wait for a market that has paused since.
     settled = [s for s in world.links if world.now - s.opened_mono_ns > 20 * NS_PER_S]
-    unheard = {session.line.index: session.unheard() for session in settled if session.unheard()}
+    unheard = {
+        session.line.index: session.subscriptions.unheard()
+        for session in settled
+        if session.subscriptions.unheard()
+    }
     assert not unheard, f"channels not heard, by line: {unheard}"
     assert len(world.links) <= 2 * LEGS_MAX
     return world
+
+
+def change_of_mind(world, rng, kept):
+    """One symbol more is wanted, or one less."""
+    native = rng.choice([each for each in world.listed if each not in kept])
+    if native in world.natives:
+        world.unwant(native)
+    else:
+        world.want(native)
 
 
 def trouble(world, rng):

@@ -304,7 +304,8 @@ class Exchange(abc.ABC):
 
     def __init__(self, make_state: type[State] = State) -> None:
         self.make_state = make_state  # `State` or its compiled twin
-        self.states: dict[str, State] = {}
+        self.states: dict[str, State] = {}  # of all that is wanted
+        self._parted: dict[str, State] = {}  # and of what was: their numbers go on if it is wanted again
 
     def add(self, natives: Iterable[str], base_flags: int) -> None:
         """Take symbols into the set whose frames are decoded, all values unknown.
@@ -313,9 +314,19 @@ class Exchange(abc.ABC):
         """
         for native in natives:
             topic = wire.topic(wire.TICKER, self.name, native)
-            self.states[native] = self.make_state(
-                topic=topic, native=native, base_flags=base_flags, flags=base_flags
-            )
+            if native in self._parted:
+                self.states[native] = self._parted.pop(native)
+            else:
+                self.states[native] = self.make_state(
+                    topic=topic, native=native, base_flags=base_flags, flags=base_flags
+                )
+
+    def remove(self, natives: Iterable[str]) -> None:
+        """Take symbols out of that set; what is still said about them is ignored."""
+        for native in natives:
+            state = self._parted[native] = self.states.pop(native)
+            state.base_flags &= wire.SIMULATED
+            state.forget()
 
     @abc.abstractmethod
     def decode_instruments(self, body: bytes) -> list[Instrument]:
@@ -343,6 +354,10 @@ class Exchange(abc.ABC):
     @abc.abstractmethod
     def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
         """Return the request for one batch."""
+
+    @abc.abstractmethod
+    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        """Return the request that takes one batch back."""
 
     def ping(self, command_id: str) -> bytes:
         """Return the frame that keeps the connection alive; only where `ping_interval_s` is set."""

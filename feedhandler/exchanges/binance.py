@@ -110,7 +110,7 @@ class _ExchangeInfo(_Error):
     symbols: list[_Symbol] | None = None
 
 
-class _Subscribe(msgspec.Struct):
+class _Command(msgspec.Struct):
     method: str
     params: Sequence[str]
     id: int
@@ -167,7 +167,10 @@ class Binance(Exchange):
             yield tuple(batch)
 
     def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
-        return msgspec.json.encode(_Subscribe("SUBSCRIBE", topics, int(command_id)))
+        return msgspec.json.encode(_Command("SUBSCRIBE", topics, int(command_id)))
+
+    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return msgspec.json.encode(_Command("UNSUBSCRIBE", topics, int(command_id)))
 
     def decode(
         self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line

@@ -153,6 +153,9 @@ class Bybit(Exchange):
     def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
         return msgspec.json.encode(_Command(command_id, "subscribe", topics))
 
+    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return msgspec.json.encode(_Command(command_id, "unsubscribe", topics))
+
     def ping(self, command_id: str) -> bytes:
         return msgspec.json.encode(_Command(command_id, "ping"))
 

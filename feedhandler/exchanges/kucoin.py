@@ -214,10 +214,10 @@ class KuCoin(Exchange):
             yield from chunks([t for t in topics if t.startswith(channel)], SYMBOLS_PER_COMMAND)
 
     def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
-        channel = topics[0].partition(":")[0]
-        symbols = ",".join(topic.partition(":")[2] for topic in topics)
-        command = _Command(command_id, "subscribe", f"{channel}:{symbols}", False, True)
-        return msgspec.json.encode(command)
+        return _command("subscribe", topics, command_id)
+
+    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return _command("unsubscribe", topics, command_id)
 
     def ping(self, command_id: str) -> bytes:
         return msgspec.json.encode(_Command(command_id, "ping"))
@@ -309,6 +309,13 @@ class KuCoin(Exchange):
             return Goodbye(reason)
         is_transient = frame.code == SERVER_ERROR or any(text in reason for text in TRANSIENT)
         return Nack(str(frame.id), reason, is_transient=is_transient)
+
+
+def _command(kind: str, topics: Sequence[str], command_id: str) -> bytes:
+    """Return a request for topics of one channel."""
+    channel = topics[0].partition(":")[0]
+    symbols = ",".join(topic.partition(":")[2] for topic in topics)
+    return msgspec.json.encode(_Command(command_id, kind, f"{channel}:{symbols}", False, True))
 
 
 def _base(symbol: _Symbol) -> str:

@@ -1,0 +1,288 @@
+"""What one connection is asked for: requests in their order, one in flight, their answers, and the first data.
+
+    wanted ──▶ queued ──▶ sent ──▶ acknowledged ──▶ heard
+                  ▲         └─ refused: each topic alone; the one refused alone is rejected for a while
+                  └── silent for its time: asked for again, with growing patience
+
+What is wanted may change at any time; a topic that has become unwanted is taken back on the connection, and what it
+still says is nobody's. Pure: times and answers come in, requests go out. It knows no exchange.
+"""
+
+import collections
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler.exchanges.base import Ack, Exchange, Line, Nack, State
+
+NS_PER_S: Final = 1_000_000_000
+
+ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
+FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S  # from the acknowledgement to the first data of a channel
+ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 minutes
+COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
+# A refusal is believed for so long; the next connection after that asks again, for that topic alone.
+REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
+
+
+class Command(msgspec.Struct):
+    """A request: waiting for its turn, or for its answer. is_leaving: to hear no more of these topics."""
+
+    topics: tuple[str, ...]
+    is_leaving: bool = False
+    id: str = ""
+    tries: int = 0
+    not_before_mono_ns: int = 0
+
+
+class Subscriptions:
+    """The topics of one line's connections; see the module's first lines.
+
+    The caller says when a connection begins (`start`) and ends (`reset`), sends what `send` returns at `due_mono_ns`,
+    and passes answers on; a reason that is returned says why the connection must be replaced.
+    """
+
+    def __init__(self, exchange: Exchange, natives: Iterable[str], line: Line) -> None:
+        self._exchange = exchange
+        self._line = line.index
+        self.states: dict[str, State] = {}  # by native symbol: all that is wanted
+        self._channels: dict[str, tuple[State, int]] = {}  # topic → whose it is, and which of its channels
+        self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
+        self._rejected_mono_ns: dict[str, int] = {}
+        self._suspects: set[str] = set()  # topics of a refused request, to be asked for one by one
+        self.reset()
+        self._enter(natives)
+
+    def reset(self) -> None:
+        """The connection is gone: what was asked for on it is forgotten."""
+        self._is_started = False
+        self._queue: collections.deque[Command] = collections.deque()
+        self._in_flight: Command | None = None
+        self._answer_due = 0
+        self._answered_ns: dict[str, int] = {}  # topic → when its first answer came, in Unix time
+        self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
+        self._first_data_next = 0  # the earliest of these times; 0 = there is none
+        self._asked_again: dict[str, int] = {}  # topic → how often
+        self._is_all_heard = False
+
+    # --- what is wanted
+
+    def start(self, now: int) -> None:
+        """A connection begins: ask for all that is wanted."""
+        self._is_started = True
+        for topic in [t for t, at in self._rejected_mono_ns.items() if now - at >= REJECTION_HOLDS_NS]:
+            del self._rejected_mono_ns[topic]
+            self.rejected.pop(topic, None)
+            self._suspects.add(topic)
+        self._ask(self._channels)
+
+    def add(self, natives: Iterable[str]) -> None:
+        """Want these symbols too, whose states the exchange has."""
+        topics = self._enter(natives)
+        self._is_all_heard = False
+        if self._is_started:
+            self._ask(self._unqueue(topics, is_leaving=True))
+
+    def remove(self, natives: Iterable[str]) -> None:
+        """Want these symbols no more."""
+        topics: list[str] = []
+        for native in natives:
+            del self.states[native]
+            topics += self._exchange.topics(native)
+        asked = [topic for topic in topics if topic not in self.rejected]
+        for topic in topics:
+            del self._channels[topic]
+            for known in (self.rejected, self._rejected_mono_ns, self._first_data_due, self._asked_again):
+                known.pop(topic, None)
+            self._answered_ns.pop(topic, None)
+        self._suspects.difference_update(topics)
+        if self._is_started:
+            self._leave(self._unqueue(asked, is_leaving=False))
+
+    def renew(self, topics: Sequence[str]) -> None:
+        """Take topics back and ask for them again: the exchange seems to have forgotten them."""
+        topics = [topic for topic in topics if topic in self._answered_ns and topic not in self.rejected]
+        self._leave(topics)
+        self._ask(topics)
+
+    def _enter(self, natives: Iterable[str]) -> list[str]:
+        topics: list[str] = []
+        for native in natives:
+            state = self.states[native] = self._exchange.states[native]
+            for channel, topic in enumerate(self._exchange.topics(native)):
+                self._channels[topic] = (state, channel)
+                topics.append(topic)
+        return topics
+
+    def _ask(self, topics: Iterable[str]) -> None:
+        """Queue requests for topics; those under suspicion each alone."""
+        topics = [topic for topic in topics if topic not in self.rejected]
+        sound = [topic for topic in topics if topic not in self._suspects]
+        self._queue.extend(Command(batch) for batch in self._exchange.batches(sound))
+        self._queue.extend(Command((topic,)) for topic in topics if topic in self._suspects)
+
+    def _leave(self, topics: Sequence[str]) -> None:
+        self._queue.extend(Command(batch, True) for batch in self._exchange.batches(topics))
+
+    def _unqueue(self, topics: Sequence[str], *, is_leaving: bool) -> list[str]:
+        """Drop topics from requests of one kind that are still to be sent; return those that were in none."""
+        left = dict.fromkeys(topics)
+        for command in self._queue:
+            if command.is_leaving == is_leaving:
+                kept = tuple(topic for topic in command.topics if topic not in left)
+                for topic in set(command.topics).difference(kept):
+                    del left[topic]
+                command.topics = kept
+        self._queue = collections.deque(command for command in self._queue if command.topics)
+        return list(left)
+
+    # --- requests and answers
+
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing is to be asked for, and no answer to come."""
+        return not self._queue and self._in_flight is None
+
+    @property
+    def due_mono_ns(self) -> int | None:
+        """When the next request may go, as far as the answers to others are concerned; None = not yet known."""
+        return self._queue[0].not_before_mono_ns if self._queue and self._in_flight is None else None
+
+    def send(self, now: int, command_id: str) -> bytes:
+        """Return the next request; it is in flight until it is answered."""
+        assert self._in_flight is None, "one at a time, so that a refusal without an id is understood"
+        command = self._in_flight = self._queue.popleft()
+        command.id = command_id
+        command.tries += 1
+        self._answer_due = now + ACK_TIMEOUT_NS
+        write = self._exchange.unsubscribe if command.is_leaving else self._exchange.subscribe
+        return write(command.topics, command.id)
+
+    def is_in_flight(self, command_id: str) -> bool:
+        """True if this is the request that waits for its answer; "" is an answer that does not say to what."""
+        return self._in_flight is not None and command_id in ("", self._in_flight.id)
+
+    def on_answer(self, answer: Ack | Nack, now: int, recv_ns: int) -> str:
+        """Take the answer to the request in flight, which came at recv_ns, in Unix time."""
+        command, self._in_flight = self._in_flight, None
+        assert command is not None, "the caller has looked"
+        if isinstance(answer, Nack) and answer.is_transient:
+            return self._retry(command, answer.reason, now)
+        topics = [topic for topic in command.topics if topic in self._channels]
+        if command.is_leaving:
+            return ""  # refused or not: what they still say is nobody's
+        if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
+            self._on_ack(topics, now, recv_ns)
+        elif len(command.topics) == 1:
+            for topic in topics:
+                self._suspects.discard(topic)
+                self.rejected[topic] = answer.reason
+                self._rejected_mono_ns[topic] = now
+                self._answered_ns.setdefault(topic, recv_ns)
+        else:
+            # One bad topic refuses its whole request: ask for each alone, so that only it is refused.
+            self._suspects.update(topics)
+            self._queue.extendleft(Command((topic,)) for topic in reversed(topics))
+        return ""
+
+    def _on_ack(self, topics: Sequence[str], now: int, recv_ns: int) -> None:
+        self._suspects.difference_update(topics)
+        for topic in topics:
+            self._answered_ns.setdefault(topic, recv_ns)
+        self._await_data(topics, now)
+
+    def _retry(self, command: Command, reason: str, now: int) -> str:
+        if command.tries >= COMMAND_TRIES_MAX:
+            return f"request refused {command.tries} times: {reason}"
+        command.not_before_mono_ns = now + command.tries * NS_PER_S
+        self._queue.appendleft(command)
+        return ""
+
+    # --- first data
+
+    def watch(self, now: int, *, delivers: bool) -> str:
+        """Look for answers and first data that are overdue; delivers: others of this connection speak."""
+        if self._in_flight is not None and now >= self._answer_due:
+            command, self._in_flight = self._in_flight, None
+            if reason := self._give_up_waiting(command, now, delivers):
+                return reason
+        self._ask_again(now)
+        return ""
+
+    def _give_up_waiting(self, command: Command, now: int, delivers: bool) -> str:
+        """No answer: data are one. Without any of either, the connection is to blame."""
+        is_last = command.tries >= COMMAND_TRIES_MAX and delivers
+        if command.is_leaving:
+            return "" if is_last else self._retry(command, "no answer", now)
+        command.topics = tuple(self._silent(topic for topic in command.topics if topic in self._channels))
+        if command.topics and is_last:
+            self._await_data(command.topics, now)
+        elif command.topics:
+            return self._retry(command, "no answer", now)
+        return ""
+
+    def _await_data(self, topics: Iterable[str], now: int) -> None:
+        """Expect first data of what was asked for, with more patience each time that none came."""
+        for topic in topics:
+            patience = FIRST_DATA_TIMEOUT_NS << min(self._asked_again.get(topic, 0), ASK_AGAIN_SHIFT_MAX)
+            self._first_data_due[topic] = due = now + patience
+            self._first_data_next = min(self._first_data_next or due, due)
+
+    def _ask_again(self, now: int) -> None:
+        """Subscribe again to channels that were acknowledged and then stayed silent."""
+        if not 0 < self._first_data_next <= now:
+            return
+        due = [topic for topic, at in self._first_data_due.items() if now >= at]
+        for topic in due:
+            del self._first_data_due[topic]
+        self._first_data_next = min(self._first_data_due.values(), default=0)
+        silent = self._silent(due)
+        for topic in silent:
+            self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
+        self._leave(silent)  # an exchange that believes to be sending would refuse, or do nothing
+        self._ask(silent)
+
+    def _silent(self, topics: Iterable[str]) -> list[str]:
+        """Return those of the topics that have not spoken on this connection."""
+        return [topic for topic in topics if not self._has_heard(topic)]
+
+    def _has_heard(self, topic: str) -> bool:
+        state, channel = self._channels[topic]
+        return state.heard_ns(self._line, channel) != 0
+
+    # --- what is asked about it
+
+    def unheard(self) -> int:
+        """Return how many channels are wanted, not rejected, and have not spoken on this connection."""
+        if self._is_all_heard:  # who has spoken has: no need to look at thousands again each second
+            return 0
+        count = len(self._channels) - sum(state.heard(self._line) for state in self.states.values())
+        self._is_all_heard = not count
+        return count - len(self._silent(self.rejected))
+
+    def silent_topics(self) -> list[str]:
+        """Return those of them that had their time to speak, and did not use it."""
+        if self._is_all_heard:
+            return []
+        return [topic for topic in self._silent(self._asked_again) if topic not in self.rejected]
+
+    def pending(self) -> int:
+        """Return how many topics are still to be asked for or to be answered."""
+        in_flight = [self._in_flight] if self._in_flight is not None else []
+        return sum(len(command.topics) for command in (*self._queue, *in_flight))
+
+    def answered_channels(self) -> Iterator[tuple[State, int, int]]:
+        """Yield each channel's state, number, and when it was first answered, in Unix ns; 0 = not yet.
+
+        One whose refusal is known from another connection is not asked for: it counts as answered with the last.
+        """
+        newest = max(self._answered_ns.values(), default=0)
+        for topic, (state, channel) in self._channels.items():
+            yield state, channel, self._answered_ns.get(topic, newest if topic in self.rejected else 0)
+
+    def learn_from(self, other: "Subscriptions") -> None:
+        """Know already what the exchange refused to another connection."""
+        self.rejected |= other.rejected
+        self._rejected_mono_ns |= other._rejected_mono_ns
+        self._suspects |= other._suspects
