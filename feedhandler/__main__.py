@@ -21,6 +21,7 @@ from feedhandler.status import ExchangeStatus, Heartbeat
 from feedhandler.transport import files, ports, tick
 
 STATUS_TIMEOUT_S: Final = 3.0
+WAIT_S: Final = 15.0
 EPILOG: Final = f"""\
 exit status: {EXIT_OK} done; {EXIT_FAILED} it ran, and failed; {EXIT_CONFIG} wrong configuration or arguments;
 {EXIT_GAVE_UP} a feed gave up after max_attempts connections in a row without data
@@ -85,6 +86,26 @@ def _parser() -> argparse.ArgumentParser:
     renew = _command(commands, "renew", _renew, "make a feed renew its connections, without a gap")
     renew.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
 
+    subscribe = _command(
+        commands, "subscribe", _subscribe, "want more symbols of an exchange, now and from now on"
+    )
+    unsubscribe = _command(commands, "unsubscribe", _unsubscribe, "want symbols of an exchange no more")
+    for command in (subscribe, unsubscribe):
+        command.add_argument(
+            "exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES)
+        )
+        command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="as BASE/QUOTE, such as DOGE/USDT")
+        command.add_argument(
+            "--wait",
+            type=_seconds,
+            default=WAIT_S,
+            metavar="S",
+            help="how long to wait for the feed to have done it (default: %(default)g; 0: not at all)",
+        )
+    subscribe.add_argument(
+        "--unlisted", action="store_true", help="also what the exchange does not list, or not yet"
+    )
+
     fault = _command(
         commands, "fault", _fault, "make a simulated exchange misbehave; without KIND: list them"
     )
@@ -114,6 +135,10 @@ def _positive(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
     return value
+
+
+def _seconds(text: str) -> float:
+    return 0.0 if text == "0" else _positive(text)
 
 
 def _count(text: str) -> int:
@@ -269,6 +294,25 @@ def _renew(arguments: argparse.Namespace) -> int:
         return EXIT_FAILED
     print(f"asked the feed of {name} (pid {pid}); its log and `feedhandler status` tell how it goes")
     return EXIT_OK
+
+
+def _subscribe(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import control
+
+    return control.subscribe(
+        config.load(arguments.config),
+        arguments.exchange,
+        list(dict.fromkeys(arguments.symbols)),
+        is_unlisted=arguments.unlisted,
+        wait_s=arguments.wait,
+    )
+
+
+def _unsubscribe(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import control
+
+    settings, symbols = config.load(arguments.config), list(dict.fromkeys(arguments.symbols))
+    return control.unsubscribe(settings, arguments.exchange, symbols, wait_s=arguments.wait)
 
 
 def _fault(arguments: argparse.Namespace) -> int:

@@ -47,6 +47,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     reconnect_after_s: float = 30.0
     max_age_s: float = 0.0  # 0: the exchange's own
     legs: int = 1  # connections that carry the same symbols
+    refresh_s: float = 3600.0  # between two looks at the instrument list; it changes a few times a day
     renew_window: str = ""  # of the day, UTC: `04:00-04:30`; "": connections are renewed for their age alone
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
@@ -239,7 +240,7 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
     if not exchange.symbols:
         raise ConfigError(f"{path}: {where}.symbols: is empty; leave it out for the majors, or name one")
     for symbol in exchange.symbols:
-        _check_symbol(name, symbol, f"{path}: {where}.symbols")
+        check_symbol(name, symbol, f"{path}: {where}.symbols")
     if doubles := {s for s in exchange.symbols if exchange.symbols.count(s) > 1}:
         raise ConfigError(f"{path}: {where}.symbols: {', '.join(sorted(doubles))} is listed twice")
     if exchange.backoff_min_s > exchange.backoff_max_s:
@@ -282,7 +283,8 @@ def _check_url(url: str, schemes: tuple[str, ...], where: str) -> None:
         raise ConfigError(f"{where}: {url!r} must end after the port, like {example}; paths are built in")
 
 
-def _check_symbol(exchange: str, symbol: str, where: str) -> None:
+def check_symbol(exchange: str, symbol: str, where: str) -> None:
+    """Check the spelling of a canonical symbol; where is for the message. Raises ConfigError."""
     base, slash, quote = symbol.partition("/")
     if not slash or not base or not quote or "/" in quote or " " in symbol or not symbol.isprintable():
         raise ConfigError(f"{where}: {symbol!r} is not BASE/QUOTE{_symbol_hint(symbol)}")

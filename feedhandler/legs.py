@@ -60,6 +60,9 @@ class Change(msgspec.Struct):
     run: list[Session] = []
     stop: list[Session] = []
 
+    def __bool__(self) -> bool:
+        return bool(self.run or self.stop)
+
 
 class Leg:
     """One of several equal connections, and the one that is to follow it."""

@@ -103,6 +103,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     stopping: bool = False
     wanted: list[str] = []  # canonical
     rejected: dict[str, str] = {}  # canonical symbol → reason
+    renamed: dict[str, str] = {}  # wanted under a name that the exchange has changed since → the new one
     problems: list[str] = []  # of the instrument list
     instruments: int = 0
     instruments_as_of_ns: int = 0
@@ -116,7 +117,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         if self.stopping:
             return "stopped"
         if not self.connections:
-            return self.starting or "nothing to do: every wanted symbol was rejected"
+            nothing = "every wanted symbol was rejected" if self.wanted else "no symbol is wanted"
+            return self.starting or f"nothing to do: {nothing}"
         texts = [c.text(now_ns) for c in self.connections]
         unwell = [text for text in texts if text != "live"]
         text = unwell[0] if unwell else "live"

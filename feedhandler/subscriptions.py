@@ -39,8 +39,8 @@ class Command(msgspec.Struct):
 class Subscriptions:
     """The topics of one line's connections; see the module's first lines.
 
-    The caller says when a connection begins (`start`) and ends (`reset`), sends what `send` returns at `due_mono_ns`,
-    and passes answers on; a reason that is returned says why the connection must be replaced.
+    The caller says when a connection begins (`start`) and ends (`reset`), sends what `send` returns at
+    `due_mono_ns`, and passes answers on; a reason that is returned says why the connection must be replaced.
     """
 
     def __init__(self, exchange: Exchange, natives: Iterable[str], line: Line) -> None:

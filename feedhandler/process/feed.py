@@ -19,26 +19,33 @@ import uvloop
 
 from feedhandler import wire
 from feedhandler.config import Config
-from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, DecodeError, ProtocolError, SubscriptionRejected
+from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import State
 from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
-from feedhandler.legs import DailyWindow, Legs
+from feedhandler.legs import Change, DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
-from feedhandler.session import NS_PER_S, Session
+from feedhandler.session import NS_PER_S
 from feedhandler.status import ConnectionStatus, FeedStatus, connection_status, feed_state
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.budget import SharedBudget, path_of
-from feedhandler.transport.files import Lock, read_instruments, write_instruments
+from feedhandler.transport.files import (
+    Lock,
+    Stamp,
+    read_instruments,
+    read_wanted,
+    wanted_stamp,
+    write_instruments,
+)
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.websocket import Connection
+from feedhandler.universe import Universe
 
 HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
 HEARTBEATS_PER_STATUS: Final = 5
-REFRESH_S: Final = 3600.0  # instrument lists change a few times a day
-RENEWING_MAX: Final = 2  # groups of symbols whose connections are renewed at the same time
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
+REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +170,9 @@ class Feed:
         self._ws_url = self._settings.ws_url or self._exchange.ws_url
         folder = config.run_dir if self._settings.simulated else ""  # a simulator's is nobody else's concern
         self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
-        self._legs: list[Legs] = []
+        flags = wire.SIMULATED if self._settings.simulated else 0
+        self._universe = Universe(self._exchange, self._make_legs, flags)
+        self._wanted_stamp: Stamp | None = None
         window = self._settings.renew_window
         self._window = DailyWindow(window) if window else None
         self._connections: list[Connection] = []
@@ -190,7 +199,7 @@ class Feed:
         try:
             if not await self._first_instruments():
                 return EXIT_OK if self._stop.is_set() else EXIT_GAVE_UP
-            self._connect(self._settings.symbols)
+            self._carry(self._status.wanted)
             settle()
             return await self._run_connections()
         finally:
@@ -266,84 +275,106 @@ class Feed:
         while True:
             listing = self._listing
             assert listing is not None
-            is_old = time.time_ns() - listing.as_of_ns > REFRESH_S * NS_PER_S
-            await asyncio.sleep(REFRESH_CACHED_S if is_old else REFRESH_S)
+            is_old = time.time_ns() - listing.as_of_ns > self._settings.refresh_s * NS_PER_S
+            await self._sleep_until_refresh(REFRESH_CACHED_S if is_old else self._settings.refresh_s)
             try:
                 self._take_instruments(await self._fetch_instruments())
-                self._connect(list(self._status.rejected))
+                self._carry(self._status.wanted)
             except HttpRefused as exc:
                 log.warning("instrument list not refreshed: %s", exc)
                 await asyncio.sleep(exc.retry_after_s)
             except (ProtocolError, DecodeError) as exc:
                 log.warning("instrument list not refreshed: %s", exc)
 
+    async def _sleep_until_refresh(self, delay_s: float) -> None:
+        """Sleep, but less if something is wanted that a newer list may have."""
+        started = time.monotonic()
+        while (passed_s := time.monotonic() - started) < delay_s:
+            if self._universe.is_waiting and passed_s >= REFRESH_WAITING_S:
+                return
+            await asyncio.sleep(min(1.0, delay_s - passed_s))
+
+    def _take_wanted(self) -> None:
+        """See whether something else is wanted."""
+        stamp = wanted_stamp(self._run_dir, self._name)
+        if stamp == self._wanted_stamp:
+            return
+        self._wanted_stamp = stamp
+        try:
+            wanted = read_wanted(self._run_dir, self._name).symbols(self._settings.symbols)
+        except ConfigError as exc:
+            log.error("what is wanted stays as it is: %s", exc)
+            return
+        added = [symbol for symbol in wanted if symbol not in self._status.wanted]
+        dropped = [symbol for symbol in self._status.wanted if symbol not in wanted]
+        for text, symbols in (("more", added), ("no more", dropped)):
+            if symbols:
+                log.info("wanted %s: %s%s", text, ", ".join(symbols[:10]), " …" if len(symbols) > 10 else "")
+        self._carry(wanted)
+        self._send_status()
+
     # --- connections
 
-    def _connect(self, symbols: Sequence[str]) -> None:
-        """Resolve what is wanted, and start connections for what the exchange has."""
-        assert self._table is not None
-        natives = []
-        for symbol in symbols:
-            try:
-                natives.append(self._table.resolve(symbol).native)
-                self._status.rejected.pop(symbol, None)
-            except SubscriptionRejected as exc:
-                if self._status.rejected.get(symbol) != str(exc):
-                    log.error("rejected: %s", exc)
-                self._status.rejected[symbol] = str(exc)
-        self._exchange.add(natives, wire.SIMULATED if self._settings.simulated else 0)
+    def _carry(self, wanted: Sequence[str]) -> None:
+        """Carry what is wanted; what the exchange does not have is reported, and tried with each new list."""
+        self._status.wanted = list(wanted)
+        if self._table is None:
+            return
+        known, renamed = self._universe.rejected, self._universe.renamed
+        change = self._universe.reconcile(self._table, wanted, time.time_ns())
+        self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed
+        for symbol, reason in self._universe.rejected.items():
+            if known.get(symbol) != reason:
+                log.error("rejected: %s", reason)
+        for symbol, name in self._universe.renamed.items():
+            if renamed.get(symbol) != name:
+                log.warning("%s is called %s now", symbol, name)
         for state in self._exchange.states.values():
             state.session = self._publisher.session
-        for run in self._exchange.connections(natives):
-            legs = Legs(
-                self._exchange,
-                run,
-                self._publisher.emit,
-                count=self._settings.legs,
-                policy=self._settings.policy(),
-                budget=self._budget,
-                rng=self._rng,
-            )
-            self._legs.append(legs)
-            for session in legs.sessions:
-                self._start(session)
-        self._on_connections()
+        self._apply(change)
         self._status.starting = ""
+        self._publisher.flush_soon()
 
-    def _start(self, session: Session) -> None:
-        """Run one connection."""
-        label = f"{self._name}.{self._connections_made}"
-        self._connections_made += 1
-        connection = Connection(
-            label, session, self._exchange, self._http, self._ws_url, self._publisher.flush_soon
+    def _make_legs(self, natives: Sequence[str]) -> Legs:
+        return Legs(
+            self._exchange,
+            natives,
+            self._publisher.emit,
+            count=self._settings.legs,
+            policy=self._settings.policy(),
+            budget=self._budget,
+            rng=self._rng,
         )
-        self._connections.append(connection)
-        self._tasks.add(asyncio.create_task(connection.run()))
+
+    def _apply(self, change: Change) -> None:
+        """Run new connections, and stop those that are not needed any more."""
+        for session in change.run:
+            if session.reason:
+                log.info("renewing a connection of leg %d: %s", session.leg, session.reason)
+            label = f"{self._name}.{self._connections_made}"
+            self._connections_made += 1
+            connection = Connection(
+                label, session, self._exchange, self._http, self._ws_url, self._publisher.flush_soon
+            )
+            self._connections.append(connection)
+            self._tasks.add(asyncio.create_task(connection.run()))
+        for session in change.stop:
+            (connection,) = (c for c in self._connections if c.session is session)
+            self._connections.remove(connection)
+            self._tasks.add(asyncio.create_task(connection.stop()))
+            text = "gave up renewing" if session.reason else "ended"
+            log.info("%s a connection of leg %d", text, session.leg)
+        self._on_connections()
 
     def _renew(self, reason: str) -> None:
-        for legs in self._legs:
-            legs.renew(reason)
+        self._universe.renew(reason)
 
     def _steer(self) -> None:
         """Renew connections that are due."""
         if self._window is not None and self._window.opens(time.time_ns()):
             self._renew(f"the window {self._settings.renew_window}")
-        now_mono_ns = time.monotonic_ns()
-        changes = []
-        for legs in self._legs:  # a few at a time: the budget is there for those that break as well
-            may_renew = sum(each.is_renewing for each in self._legs) < RENEWING_MAX
-            changes.append(legs.advance(now_mono_ns, may_renew=may_renew))
-        for session in [session for change in changes for session in change.run]:
-            log.info("renewing a connection of leg %d: %s", session.leg, session.reason)
-            self._start(session)
-        for session in [session for change in changes for session in change.stop]:
-            (connection,) = (c for c in self._connections if c.session is session)
-            self._connections.remove(connection)
-            self._tasks.add(asyncio.create_task(connection.stop()))
-            text = "gave up renewing" if session.reason else "renewed"
-            log.info("%s a connection of leg %d", text, session.leg)
-        if any(change.run or change.stop for change in changes):
-            self._on_connections()
+        if change := self._universe.advance(time.monotonic_ns()):
+            self._apply(change)
 
     def _on_connections(self) -> None:
         """Connections have come or gone."""
@@ -390,6 +421,7 @@ class Feed:
         count = 0
         while True:
             self._publisher.poll()
+            self._take_wanted()
             # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
             self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))
             if count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
@@ -410,7 +442,7 @@ class Feed:
     def _state(self) -> str:
         if self._status.stopping:
             return "down"
-        return feed_state(self._legs, is_starting=bool(self._status.starting))
+        return feed_state(self._universe.legs, is_starting=bool(self._status.starting))
 
     def _look_at(self, indices: Iterable[int]) -> None:
         """Renew what the status says of some connections."""

@@ -5,14 +5,19 @@ import fcntl
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 import msgspec
 
 from feedhandler.errors import ConfigError
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.instruments import InstrumentList
+from feedhandler.wanted import Wanted
+
+LOCK_PATIENCE_S: Final = 5.0
 
 
 class Lock:
@@ -113,6 +118,68 @@ def read_instruments(run_dir: str, rest_url: str, exchange: str) -> InstrumentLi
         return msgspec.json.decode(body, type=InstrumentList)
     except (OSError, *UNDECODABLE):
         return None
+
+
+Stamp = tuple[int, int, int]  # of a file: changes with its content
+
+
+def wanted_stamp(run_dir: str, exchange: str) -> Stamp | None:
+    """Return what changes whenever `change_wanted` has changed something; None if there is nothing."""
+    try:
+        status = wanted_path(run_dir, exchange).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def read_wanted(run_dir: str, exchange: str) -> Wanted:
+    """Return what is wanted besides the configuration. Raises ConfigError for a file that cannot be understood."""
+    path = wanted_path(run_dir, exchange)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Wanted)
+    except FileNotFoundError:
+        return Wanted()
+    except (OSError, *UNDECODABLE) as exc:
+        raise ConfigError(
+            f"{path}: cannot be used: {exc}; remove it (the configured symbols remain), and subscribe again"
+        ) from exc
+
+
+def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None]) -> Wanted:
+    """Change what is wanted, as the only one at a time, and whole or not at all. Raises ConfigError."""
+    path = wanted_path(run_dir, exchange)
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("wb") as lock:
+            _lock_soon(lock.fileno(), path)
+            wanted = read_wanted(run_dir, exchange)
+            change(wanted)
+            with temporary.open("wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(wanted)))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be written: {exc.strerror}; set another run_dir") from exc
+    return wanted
+
+
+def _lock_soon(fd: int, path: Path) -> None:
+    """Raises ConfigError if others are at it for longer than a change takes."""
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise ConfigError(f"{path}: another process holds its lock; is one stopped?") from None
+            time.sleep(0.01)
+
+
+def wanted_path(run_dir: str, exchange: str) -> Path:
+    """Return the file that says what is wanted besides the configuration."""
+    return Path(run_dir) / "wanted" / f"{exchange}.json"
 
 
 def _cache_path(run_dir: str, rest_url: str, exchange: str) -> Path:

@@ -1,0 +1,155 @@
+"""`feedhandler subscribe` and `unsubscribe`: what is wanted of an exchange, said by hand, and what became of it.
+
+The word goes to a file that the exchange's feeds follow (`transport/files.py`), whether they run or not. The answer
+is looked for in the stream, where everybody finds it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.client import Subscriber
+from feedhandler.config import Config, check_symbol
+from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError, SubscriptionRejected
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.status import ExchangeStatus
+from feedhandler.transport.files import change_wanted, read_instruments, read_wanted
+from feedhandler.wanted import OPERATOR, Wanted
+
+NOT_LIVE: Final = wire.STALE | wire.DOWN
+SILENCE_S: Final = 3.0  # a merger says something of each exchange once a second
+
+
+def subscribe(
+    config: Config, exchange: str, symbols: Sequence[str], *, is_unlisted: bool, wait_s: float
+) -> int:
+    """Want these symbols too, and report until they are live; returns the exit status.
+
+    is_unlisted also wants what the newest instrument list does not have. Raises ConfigError, SubscriptionRejected.
+    """
+    settings = config.exchange(exchange)
+    for symbol in symbols:
+        check_symbol(exchange, symbol, f"subscribe {exchange}")
+    if not is_unlisted:
+        _check_listed(config, exchange, symbols)
+    change_wanted(config.run_dir, exchange, lambda wanted: wanted.subscribe(symbols, settings.symbols))
+    watch = Watch(config, exchange, symbols)
+    watch.run(wait_s, watch.is_subscribed)
+    for symbol in symbols:
+        print(f"{symbol}: {watch.subscribed_text(symbol)}")
+    return EXIT_OK if not watch.is_heard or all(symbol in watch.live for symbol in symbols) else EXIT_FAILED
+
+
+def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s: float) -> int:
+    """Want these symbols no more, and report until the feed has let them go; returns the exit status.
+
+    Raises ConfigError for one that nobody wants.
+    """
+    settings = config.exchange(exchange)
+    present = read_wanted(config.run_dir, exchange).symbols(settings.symbols)
+    for symbol in symbols:
+        if symbol not in present:
+            known = ", ".join(present[:20]) + (" …" if len(present) > 20 else "")
+            raise ConfigError(
+                f"unsubscribe {exchange}: {symbol!r} is not wanted; what is: {known or 'nothing'}"
+            )
+
+    wanted = change_wanted(
+        config.run_dir, exchange, lambda wanted: wanted.unsubscribe(symbols, settings.symbols)
+    )
+    left = wanted.symbols(settings.symbols)
+    watch = Watch(config, exchange, symbols)
+    watch.run(wait_s, lambda symbol: watch.is_unsubscribed(symbol) or symbol in left)
+    for symbol in symbols:
+        print(f"{symbol}: {_held_by(wanted, symbol) or watch.unsubscribed_text(symbol)}")
+    is_done = not watch.is_heard or all(watch.is_unsubscribed(symbol) or symbol in left for symbol in symbols)
+    return EXIT_OK if is_done else EXIT_FAILED
+
+
+def _check_listed(config: Config, exchange: str, symbols: Sequence[str]) -> None:
+    """Raises SubscriptionRejected for what the newest list does not have, if there is one on disk."""
+    rest_url = config.exchange(exchange).rest_url or EXCHANGES[exchange].rest_url
+    listing = read_instruments(config.run_dir, rest_url, exchange)
+    if listing is None:
+        return
+    table = listing.table()
+    for symbol in symbols:
+        try:
+            table.resolve(symbol)
+        except SubscriptionRejected as exc:
+            raise SubscriptionRejected(f"{exc} (with --unlisted it is wanted all the same)") from exc
+
+
+def _held_by(wanted: Wanted, symbol: str) -> str:
+    owners = [owner for owner in wanted.owners(symbol) if owner != OPERATOR]
+    return f"still wanted by {', '.join(owners)}" if owners else ""
+
+
+class Watch:
+    """What the stream says about some symbols of an exchange."""
+
+    def __init__(self, config: Config, exchange: str, symbols: Sequence[str]) -> None:
+        self._endpoint = config.merger.ticks[0]
+        self._exchange = exchange
+        self._topics = {wire.topic(wire.TICKER, exchange, symbol): symbol for symbol in symbols}
+        self._status: ExchangeStatus | None = None
+        self.live: set[str] = set()
+
+    def run(self, seconds: float, is_done: Callable[[str], bool]) -> None:
+        """Look until everything is done, or for so long; for a while only where nobody publishes."""
+        prefixes = [f"status.{self._exchange}\0", *(f"{topic.decode()}\0" for topic in self._topics)]
+        started = time.monotonic()
+        with Subscriber(self._endpoint, prefixes) as subscriber:
+            while not self._status or not all(is_done(symbol) for symbol in self._topics.values()):
+                deadline = started + (seconds if self._status else min(seconds, SILENCE_S))
+                record = subscriber.receive(max(0.0, deadline - time.monotonic()))
+                if record is None:
+                    return
+                self._take(record)
+
+    def _take(self, record: wire.Record) -> None:
+        if isinstance(record, wire.Document):
+            self._status = msgspec.json.decode(record.body, type=ExchangeStatus)
+        elif record.flags & NOT_LIVE:
+            self.live.discard(self._topics[record.topic])
+        else:
+            self.live.add(self._topics[record.topic])
+
+    @property
+    def is_heard(self) -> bool:
+        """True if a feed has said something."""
+        return self._status is not None and self._status.feed is not None
+
+    def is_subscribed(self, symbol: str) -> bool:
+        """True if it is live, or will not be."""
+        return symbol in self.live or bool(self._rejected(symbol))
+
+    def is_unsubscribed(self, symbol: str) -> bool:
+        """True if the feed does not want it any more."""
+        feed = self._status.feed if self._status else None
+        return feed is not None and symbol not in feed.wanted
+
+    def _rejected(self, symbol: str) -> str:
+        feed = self._status.feed if self._status else None
+        return feed.rejected.get(symbol, "") if feed and symbol in feed.wanted else ""
+
+    def subscribed_text(self, symbol: str) -> str:
+        """Return what became of a subscription, in words."""
+        if symbol in self.live:
+            return "live"
+        if reason := self._rejected(symbol):
+            return f"rejected: {reason}; it stays wanted, `feedhandler unsubscribe` ends that"
+        return self._pending_text()
+
+    def unsubscribed_text(self, symbol: str) -> str:
+        """Return what became of the end of one, in words."""
+        return "unsubscribed" if self.is_unsubscribed(symbol) else self._pending_text()
+
+    def _pending_text(self) -> str:
+        if not self.is_heard:
+            return f"noted; no feed of {self._exchange} is heard at {self._endpoint}, it will follow when it runs"
+        assert self._status is not None, "it was heard"
+        return f"noted, and not done yet: the feed is {self._status.text(time.time_ns())}"

@@ -1,0 +1,120 @@
+"""The symbols that one feed carries: what is wanted, found in the instrument list, spread over groups of legs.
+
+    wanted ──instrument list──▶ native symbols ──limits of a connection──▶ groups, each with its legs
+
+Either side may change at any time: `reconcile` makes the difference, and disturbs no symbol that stays. Pure: times
+come in, sessions to be run and to be stopped go out. It knows no exchange.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from feedhandler.errors import SubscriptionRejected
+from feedhandler.exchanges.base import Exchange
+from feedhandler.instruments import InstrumentTable
+from feedhandler.legs import Change, Legs
+from feedhandler.session import NS_PER_S
+
+RENEWING_MAX: Final = 2  # groups whose connections are renewed at the same time
+# A symbol that is gone from the list is let go when it has said nothing for so long: lists have been short before.
+GONE_NS: Final = 60 * NS_PER_S
+
+
+class Universe:
+    """The symbols of one feed; see the module's first lines.
+
+    make_legs makes the legs of some native symbols, whose states the exchange then has.
+    """
+
+    def __init__(
+        self, exchange: Exchange, make_legs: Callable[[Sequence[str]], Legs], base_flags: int
+    ) -> None:
+        self._exchange = exchange
+        self._make_legs = make_legs
+        self._base_flags = base_flags
+        self.legs: list[Legs] = []
+        self.rejected: dict[str, str] = {}  # wanted, and not to be had: why
+        self.renamed: dict[
+            str, str
+        ] = {}  # wanted under a name that the exchange has changed since: the new one
+        self._natives: dict[str, str] = {}  # by canonical symbol, as it was found
+
+    def reconcile(self, table: InstrumentTable, wanted: Iterable[str], now_ns: int) -> Change:
+        """Carry what is wanted, and nothing else; now is Unix time."""
+        self.rejected, self.renamed = {}, {}
+        found = {symbol: native for symbol in wanted if (native := self._find(table, symbol, now_ns))}
+        self._natives = found
+        natives = dict.fromkeys(found.values())
+        change = Change()
+        self._remove([native for native in self._exchange.states if native not in natives], change)
+        self._add([native for native in natives if native not in self._exchange.states], change)
+        return change
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if a newer instrument list may bring something that is wanted."""
+        return bool(self.rejected)
+
+    def _find(self, table: InstrumentTable, symbol: str, now_ns: int) -> str:
+        """Return the native symbol to carry for a wanted one, "" if there is none."""
+        try:
+            return table.resolve(symbol).native
+        except SubscriptionRejected as exc:
+            reason = str(exc)
+        native = self._natives.get(symbol, "")
+        if native and native in table.by_native:
+            name = table.symbol_of(native)
+            if name is not None and name != symbol:
+                self.renamed[symbol] = name
+                return native
+            self.rejected[symbol] = reason  # a halt: it goes on when the exchange does
+            return native if name is not None else ""
+        self.rejected[symbol] = reason
+        state = self._exchange.states.get(native)
+        is_speaking = state is not None and now_ns - state.recv_ns < GONE_NS
+        return native if is_speaking else ""
+
+    def _remove(self, natives: Sequence[str], change: Change) -> None:
+        gone = set(natives)
+        for legs in self.legs:
+            if parting := [native for native in legs.states if native in gone]:
+                legs.remove(parting)
+            if not legs.states:
+                change.stop += legs.sessions
+        self.legs = [legs for legs in self.legs if legs.states]
+        self._exchange.remove(natives)
+
+    def _add(self, natives: Sequence[str], change: Change) -> None:
+        """Fill what room there is in the groups, then make new ones."""
+        self._exchange.add(natives, self._base_flags)
+        left = list(natives)
+        for legs in self.legs:
+            if not left:
+                return
+            present = list(legs.states)
+            run, *_ = self._exchange.connections([*present, *left])
+            joining = run[len(present) :]
+            if joining:
+                legs.add(joining)
+                left = left[len(joining) :]
+        for run in self._exchange.connections(left):
+            legs = self._make_legs(run)
+            self.legs.append(legs)
+            change.run += legs.sessions
+
+    # --- renewal
+
+    def renew(self, reason: str) -> None:
+        """Renew all connections, a few at a time."""
+        for legs in self.legs:
+            legs.renew(reason)
+
+    def advance(self, now_mono_ns: int) -> Change:
+        """Renew connections that are due; call a few times a second."""
+        change = Change()
+        for legs in self.legs:  # a few at a time: the budget is there for those that break as well
+            may_renew = sum(each.is_renewing for each in self.legs) < RENEWING_MAX
+            step = legs.advance(now_mono_ns, may_renew=may_renew)
+            change.run += step.run
+            change.stop += step.stop
+        return change
