@@ -91,6 +91,7 @@ class Binance:
         self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
         self.ws_url = ""
         self.rejected_symbols: set[str] = set()
+        self.unlisted_symbols: set[str] = set()
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._weight = Weight(60.0)
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
@@ -210,7 +211,7 @@ class Binance:
                     -1100, "Illegal characters found in parameter 'symbols'; legal range is a JSON array."
                 )
         else:
-            return self.instruments
+            return [each for each in self.instruments if _symbol(each) not in self.unlisted_symbols]
         if any(name not in self.by_symbol for name in names):
             return _error(-1121, "Invalid symbol.")
         return [self.by_symbol[name] for name in names]

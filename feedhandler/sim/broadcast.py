@@ -221,8 +221,10 @@ class Broadcast:
 
     def _send(self, stream: Stream, now: Now, dirty: list[Outbox]) -> None:
         # hot: bench/load.py
-        self.updates += 1
         stream.last_mono_ns = now.mono_ns
+        if stream.is_lost:
+            return
+        self.updates += 1
         keeps = stream.repeat_every_ns
         for variant, boxes in stream.audiences.items():
             payload = stream.encode(variant, now)
@@ -242,6 +244,8 @@ class Broadcast:
             if now.mono_ns - stream.last_mono_ns < stream.repeat_every_ns or stream.is_muted:
                 continue
             stream.last_mono_ns = now.mono_ns
+            if stream.is_lost:
+                continue
             for variant, boxes in stream.audiences.items():
                 payload = stream.last_payloads.get(variant) or stream.encode(variant, now)
                 stream.last_payloads[variant] = payload

@@ -73,6 +73,7 @@ class Bybit:
         self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
         self.ws_url = ""
         self.rejected_symbols: set[str] = set()
+        self.unlisted_symbols: set[str] = set()
         self._random = random.Random(f"connections {seed}")
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._requests = Weight(5.0)
@@ -154,7 +155,7 @@ class Bybit:
             return _answer(10001, "params error: Category is invalid", {}, now)
         symbol = request.one("symbol")
         if symbol is None:
-            return self.instruments
+            return [each for each in self.instruments if _symbol(each) not in self.unlisted_symbols]
         instrument = self.by_symbol.get(symbol)
         return (
             [instrument]

@@ -62,6 +62,21 @@ class MuteSymbol(_Fault, tag="mute_symbol"):
     seconds: float = SECONDS_MAX
 
 
+class LoseTopic(_Fault, tag="lose_topic"):
+    """send no more of one channel, such as orderbook.1.BTCUSDT, for seconds; heals: until it is subscribed anew"""
+
+    topic: str
+    seconds: float = SECONDS_MAX
+    heals: bool = False
+
+
+class Unlist(_Fault, tag="unlist"):
+    """leave a symbol out of the instrument list, for seconds; its data are another matter (mute_symbol)"""
+
+    symbol: str
+    seconds: float = SECONDS_MAX
+
+
 class AckWithoutData(_Fault, tag="ack_without_data"):
     """acknowledge what is subscribed within seconds, and never send data for it"""
 
@@ -159,6 +174,8 @@ Fault = (
     | Stall
     | Mute
     | MuteSymbol
+    | LoseTopic
+    | Unlist
     | AckWithoutData
     | Garbage
     | Oversize
@@ -233,8 +250,13 @@ def _check_values(name: str, fault: Fault) -> None:
             raise FaultError(f"fault {name!r}: {field} must be from {low:g} to {high:g}, not {value!r}")
     if isinstance(fault, Refuse) and fault.how not in ("rst", "503"):
         raise FaultError(f"fault {name!r}: how must be rst or 503, not {fault.how!r}")
-    if isinstance(fault, (MuteSymbol, RejectSymbol)) and not fault.symbol:
-        raise FaultError(f"fault {name!r}: symbol must not be empty")
+    for field in ("symbol", "topic"):
+        if getattr(fault, field, None) == "" and field in _required(type(fault)):
+            raise FaultError(f"fault {name!r}: {field} must not be empty")
+
+
+def _required(kind: type[_Fault]) -> set[str]:
+    return {field.name for field in msgspec.structs.fields(kind) if field.required}
 
 
 def _fields(kind: type[_Fault]) -> str:
@@ -259,7 +281,7 @@ class Active:
 
     def add(self, fault: Fault, mono_ns: int) -> None:
         """Start a fault that has `seconds`; the same one again replaces it."""
-        key = (_name(fault), getattr(fault, "symbol", ""))
+        key = (_name(fault), getattr(fault, "symbol", "") or getattr(fault, "topic", ""))
         self._until.pop(key, None)
         self._until[key] = (mono_ns + int(getattr(fault, "seconds", 0.0) * NS_PER_S), fault)
         if len(self._until) > self.SYMBOLS:
@@ -275,12 +297,18 @@ class Active:
             del self._until[key]
         return bool(over)
 
-    def get(self, name: str) -> Fault | None:
-        found = self._until.get((name, ""))
+    def get(self, name: str, about: str = "") -> Fault | None:
+        """Return the fault of this name, and of this symbol or topic; None if there is none."""
+        found = self._until.get((name, about))
         return found[1] if found else None
 
+    def remove(self, name: str, about: str) -> None:
+        """End one; harmless if it is over."""
+        self._until.pop((name, about), None)
+
     def symbols(self, name: str) -> set[str]:
-        return {symbol for kind, symbol in self._until if kind == name}
+        """Return the symbols, or topics, that faults of this name are about."""
+        return {about for kind, about in self._until if kind == name}
 
     def __bool__(self) -> bool:
         return bool(self._until)

@@ -98,6 +98,7 @@ class Kucoin:
         self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
         self.ws_url = ""
         self.rejected_symbols: set[str] = set()
+        self.unlisted_symbols: set[str] = set()
         self._random = random.Random(f"tokens {seed}")
         self._tokens: dict[str, int] = {}  # token: when it was handed out
         self._used_tokens: set[str] = set()
@@ -558,7 +559,8 @@ def _status(exchange: Kucoin, request: Request, now: Now) -> Answer:
 def _symbols(exchange: Kucoin, request: Request, now: Now) -> Answer:
     market = request.one("market")
     chosen = [each for each in exchange.instruments if market is None or _market(each) == market]
-    return _ok([_symbol_info(each) for each in chosen])
+    unlisted = exchange.unlisted_symbols
+    return _ok([_symbol_info(each) for each in chosen if _symbol(each) not in unlisted])
 
 
 def _one_symbol(exchange: Kucoin, request: Request, now: Now) -> Answer:

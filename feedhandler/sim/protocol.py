@@ -84,6 +84,7 @@ class Stream:
         "encode",
         "instrument",
         "is_heard",
+        "is_lost",
         "is_muted",
         "is_trade",
         "last_mono_ns",
@@ -120,7 +121,8 @@ class Stream:
         self.rank = -1 if next_instrument else instrument.index
         self.audiences: dict[int, list[Outbox]] = {}
         self.is_heard = False
-        self.is_muted = False
+        self.is_muted = False  # neither it nor its share of the market moves
+        self.is_lost = False  # the market moves, and nobody is told
         self.last_mono_ns = 0
         self.last_payloads: dict[int, bytes] = {}
 
@@ -160,6 +162,7 @@ class Exchange(Protocol):
     instruments: list[Instrument]
     ws_url: str  # where its socket really is, known once bound
     rejected_symbols: set[str]  # a fault: refuse these
+    unlisted_symbols: set[str]  # a fault: they are in no instrument list
     by_symbol: dict[str, Instrument]  # in the exchange's spelling
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:

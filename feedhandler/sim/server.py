@@ -44,6 +44,7 @@ from feedhandler.sim.protocol import (
     Outbox,
     Reply,
     Request,
+    Stream,
 )
 
 __all__ = ["EXCHANGES", "SimServer", "SimSettings", "fault_kinds", "serve"]
@@ -468,10 +469,13 @@ class SimServer:
                 connection.silent_topics.add(topic)
                 continue
             connection.silent_topics.discard(topic)
-            stream.is_muted = self._exchange.symbols_of(stream) in self._active.symbols("mute_symbol")
+            fault = self._active.get("lose_topic", topic)
+            if isinstance(fault, faults.LoseTopic) and fault.heals:
+                self._active.remove("lose_topic", topic)
+            self._apply_to(stream)
             variant = connection.dialog.variant
             snapshot = self._exchange.snapshot(stream, variant, now)
-            if snapshot is not None and not self._is_quiet() and not stream.is_muted:
+            if snapshot is not None and not (self._is_quiet() or stream.is_muted or stream.is_lost):
                 snapshots.append(frames.text(snapshot))
             self._broadcast.add(stream, variant, connection.outbox, now.mono_ns)
         if snapshots:
@@ -551,8 +555,11 @@ class SimServer:
             case faults.Late():
                 self._broadcast.tamper(fault.count, LATE_FRAMES, self._topics_of(fault.symbol))
             case _:
-                if isinstance(fault, faults.MuteSymbol | faults.RejectSymbol):
+                if isinstance(fault, faults.MuteSymbol | faults.RejectSymbol | faults.Unlist):
                     self._check_symbol(fault.symbol)
+                if isinstance(fault, faults.LoseTopic) and self._broadcast.find(fault.topic) is None:
+                    topics = ", ".join(self._broadcast.topics()[:3]) or "none"
+                    raise FaultError(f"nobody is subscribed to {fault.topic!r}; channels are {topics} …")
                 self._active.add(fault, now.mono_ns)
                 self._apply_symbol_faults()
 
@@ -563,11 +570,18 @@ class SimServer:
         self._apply_symbol_faults()
 
     def _apply_symbol_faults(self) -> None:
-        muted = self._active.symbols("mute_symbol")
         for stream in self._broadcast.streams():
-            stream.is_muted = self._exchange.symbols_of(stream) in muted
-        self._exchange.rejected_symbols.clear()
-        self._exchange.rejected_symbols.update(self._active.symbols("reject_symbol"))
+            self._apply_to(stream)
+        for symbols, name in (
+            (self._exchange.rejected_symbols, "reject_symbol"),
+            (self._exchange.unlisted_symbols, "unlist"),
+        ):
+            symbols.clear()
+            symbols.update(self._active.symbols(name))
+
+    def _apply_to(self, stream: Stream) -> None:
+        stream.is_muted = self._exchange.symbols_of(stream) in self._active.symbols("mute_symbol")
+        stream.is_lost = stream.topic in self._active.symbols("lose_topic")
 
     def _check_symbol(self, symbol: str) -> None:
         known = self._exchange.by_symbol

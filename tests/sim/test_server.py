@@ -56,6 +56,10 @@ class Client:
             token = (await answer.json())["data"]["token"]
         return f"/?token={quote(token, safe='')}&connectId=me"
 
+    async def rest(self, path: str) -> object:
+        async with self.http.get(f"{self.server.rest_url}{path}") as answer:
+            return await answer.json()
+
     async def wait_for(self, is_reached: Callable[[dict], bool]) -> dict:
         """Look at the state until it is as wanted."""
         while not is_reached(state := await self.state()):
@@ -512,6 +516,57 @@ def test_one_symbol_can_be_muted(exchange, symbol):
                 assert "BTC" not in json.dumps(message)
             await client.fault(fault="none")
             await until(ws, lambda message: "BTC" in json.dumps(message) and is_quote(message))
+
+    run(scenario())
+
+
+LOST = {
+    "binance": "btcusdt@bookTicker",
+    "kucoin": "/spotMarket/level1:BTC-USDT",
+    "bybit": "orderbook.1.BTCUSDT",
+}
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_one_channel_can_be_lost_while_its_market_goes_on(exchange):
+    def is_lost(message: object) -> bool:
+        return is_quote(message) and "BTC" in json.dumps(message)
+
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            ws = await client.connect()
+            await client.subscribe(ws, "BTC")
+            await client.subscribe(ws, "ETH")
+            await until(ws, is_lost)
+            await client.fault(fault="lose_topic", topic=LOST[exchange])
+            quotes = [await until(ws, is_quote) for _ in range(200)]
+            assert not any(is_lost(message) for message in quotes[100:])  # the first may have been under way
+            await client.fault(fault="none")
+            await until(ws, is_lost)
+            await client.fault(fault="lose_topic", topic=LOST[exchange], heals=True)
+            other = await client.connect()
+            await client.subscribe(other, "BTC")
+            await until(ws, is_lost)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("exchange", "path", "symbol"),
+    [
+        ("binance", "/api/v3/exchangeInfo", "BTCUSDT"),
+        ("kucoin", "/api/v2/symbols", "BTC-USDT"),
+        ("bybit", "/v5/market/instruments-info?category=spot", "BTCUSDT"),
+    ],
+)
+def test_a_symbol_can_be_left_out_of_the_instrument_list(exchange, path, symbol):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            assert f'"{symbol}"' in json.dumps(await client.rest(path))
+            await client.fault(fault="unlist", symbol=symbol)
+            assert f'"{symbol}"' not in json.dumps(await client.rest(path))
+            await client.fault(fault="none")
+            assert f'"{symbol}"' in json.dumps(await client.rest(path))
 
     run(scenario())
 

@@ -1,0 +1,96 @@
+"""What is wanted changes while everything runs: real processes, the command line, a raw subscriber."""
+
+import json
+
+import pytest
+from harness import DOWN, EXCHANGES, wait_until
+
+
+@pytest.fixture
+def s(stack):
+    s = stack(extra="refresh_s = 1.0", rate=200)
+    s.start()
+    return s
+
+
+def command(s, *arguments):
+    return s.run(*arguments, "-c", str(s.config))
+
+
+def test_symbols_come_and_go_and_no_other_notices(s):
+    reader = s.wait_live()
+    records = []
+    for exchange in EXCHANGES:
+        done = command(s, "subscribe", exchange, "DOGE/USDT")
+        assert (done.returncode, done.stdout) == (0, "DOGE/USDT: live\n"), done
+        done = command(s, "unsubscribe", exchange, "XRP/USDT")
+        assert (done.returncode, done.stdout) == (0, "XRP/USDT: unsubscribed\n"), done
+        records += reader.read(0.5)
+    records += reader.read(3)
+    assert reader.holes == []
+    for exchange in EXCHANGES:
+        xrp = [r for r in records if r.topic == f"ticker.{exchange}.XRP/USDT"]
+        assert xrp[-1].flags & DOWN, "its last word"
+        assert not any(r.flags & DOWN for r in xrp[:-1])
+        others = [r for r in records if r.topic.startswith(f"ticker.{exchange}.") and "XRP" not in r.topic]
+        assert not any(not r.is_fresh for r in others)
+        assert any(r.topic.endswith("DOGE/USDT") and r.is_complete for r in others)
+        state = s.sim_state(exchange)
+        topics = {topic for connection in state["connections"] for topic in connection["subscriptions"]}
+        assert not any("XRP" in topic.upper() for topic in topics)
+        assert state["violations"] == [], state["violations"]
+
+
+def test_what_is_wanted_outlives_everything_and_needs_no_feed(s):
+    s.wait_live()
+    s.kill("bybit")
+    done = command(s, "subscribe", "bybit", "DOGE/USDT", "LTC/USDT", "--wait", "0")
+    assert done.returncode == 0
+    assert "noted" in done.stdout
+    assert command(s, "unsubscribe", "bybit", "LTC/USDT", "BTC/USDT", "--wait", "0").returncode == 0
+    s.kill("merger")
+    s.start("merger", "bybit")
+    reader = s.reader(b"ticker.bybit.")
+    wanted = {f"ticker.bybit.{base}/USDT" for base in ("ETH", "SOL", "ADA", "XRP", "DOGE")}
+    seen = set()
+    reader.read_until(lambda r: r.is_fresh and (seen.add(r.topic) or seen >= wanted), "all that is wanted")
+    assert seen == wanted
+
+
+def test_a_new_listing_is_taken_over_while_everything_runs(s):
+    s.wait_live(exchanges=["kucoin"])
+    s.fault("kucoin", "unlist", symbol="DOGE-USDT")
+    (cache,) = (s.directory / "run" / "instruments").glob("kucoin-*")
+    wait_until(lambda: b'"DOGE-USDT"' not in cache.read_bytes(), "the feed's list lacks it")
+    assert command(s, "subscribe", "kucoin", "DOGE/USDT").returncode == 1
+    done = command(s, "subscribe", "kucoin", "DOGE/USDT", "--unlisted")
+    assert done.returncode == 1
+    assert "rejected: kucoin lists no DOGE/USDT" in done.stdout
+    reader = s.reader(b"ticker.kucoin.DOGE/USDT\0")
+    s.fault("kucoin", "none")
+    reader.read_until(lambda r: r.is_fresh, "its first record, by itself")
+
+
+def test_a_mistake_gets_one_clear_message(s):
+    for arguments, text in (
+        (("subscribe", "binance", "BTCUSDT"), "subscribe binance: 'BTCUSDT' is not BASE/QUOTE; did you mean"),
+        (("unsubscribe", "binance", "FOO/USDT"), "'FOO/USDT' is not wanted; what is: BTC/USDT, "),
+    ):
+        done = command(s, *arguments)
+        assert done.returncode == 2
+        assert text in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_understood_changes_nothing_and_is_named(s):
+    reader = s.wait_live()
+    path = s.directory / "run" / "wanted" / "binance.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{", encoding="utf-8")
+    wait_until(lambda: f"{path}: cannot be used" in s.log("binance"), "the feed says so")
+    done = command(s, "subscribe", "binance", "DOGE/USDT")
+    assert done.returncode == 2
+    assert "remove it" in done.stderr
+    assert not any(not r.is_fresh for r in reader.read(1) if r.topic.startswith("ticker.binance."))
+    path.write_text(json.dumps({"requested": {"me": ["DOGE/USDT"]}}), encoding="utf-8")
+    s.reader(b"ticker.binance.DOGE/USDT\0").read_until(lambda r: r.is_fresh, "and follows a sound one")

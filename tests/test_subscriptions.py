@@ -1,0 +1,198 @@
+"""What one connection is asked for, while what is wanted changes."""
+
+import json
+
+import pytest
+
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Ack, Line, Nack
+from feedhandler.session import NS_PER_S
+from feedhandler.subscriptions import ACK_TIMEOUT_NS, COMMAND_TRIES_MAX, Subscriptions
+
+UNIX = 1_790_000_000 * NS_PER_S
+
+
+class Desk:
+    """Subscriptions, and the exchange's side of them: it accepts all but what it is told to refuse."""
+
+    def __init__(self, *natives, exchange="bybit"):
+        self.exchange = EXCHANGES[exchange]()
+        self.exchange.add(natives, 0)
+        self.line = Line(0)
+        self.subscriptions = Subscriptions(self.exchange, natives, self.line)
+        self.now = NS_PER_S
+        self.sent = []
+        self.held = set()  # what the exchange believes that we hear
+        self.refuses = set()
+
+    def add(self, *natives):
+        self.exchange.add(natives, 0)
+        self.subscriptions.add(natives)
+
+    def remove(self, *natives):
+        self.subscriptions.remove(natives)
+        self.exchange.remove(natives)
+
+    def send(self):
+        """Take the next request, unanswered."""
+        request = json.loads(self.subscriptions.send(self.now, str(len(self.sent) + 1)))
+        self.sent.append((request["op"], tuple(request["args"])))
+        return request
+
+    def answer(self, request):
+        topics = set(request["args"])
+        if request["op"] == "unsubscribe":
+            self.held -= topics
+        elif topics & (self.refuses | self.held):
+            return self.subscriptions.on_answer(Nack(request["req_id"], "no"), self.now, UNIX)
+        else:
+            self.held |= topics
+        return self.subscriptions.on_answer(Ack(request["req_id"]), self.now, UNIX)
+
+    def settle(self):
+        """Send and answer all that is queued; returns the requests."""
+        before = len(self.sent)
+        while self.subscriptions.due_mono_ns is not None:
+            assert self.answer(self.send()) == ""
+        assert self.subscriptions.is_settled
+        return self.sent[before:]
+
+
+def topics(*natives):
+    return {f"{channel}.{native}" for native in natives for channel in ("tickers", "orderbook.1")}
+
+
+def test_one_more_is_asked_for_alone():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.add("C")
+    assert desk.settle() == [("subscribe", ("tickers.C", "orderbook.1.C"))]
+    assert desk.held == topics("A", "B", "C")
+
+
+def test_one_less_is_taken_back_alone():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.remove("A")
+    assert desk.settle() == [("unsubscribe", ("tickers.A", "orderbook.1.A"))]
+    assert desk.held == topics("B")
+
+
+def test_before_the_connection_nothing_is_sent_and_then_what_is_wanted_by_then():
+    desk = Desk("A", "B")
+    desk.add("C")
+    desk.remove("A")
+    assert desk.subscriptions.due_mono_ns is None
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert desk.held == topics("B", "C")
+
+
+def test_what_was_not_yet_asked_for_needs_no_taking_back():
+    desk = Desk("A")
+    desk.subscriptions.start(desk.now)
+    first = desk.send()
+    desk.add("B", "C")
+    desk.remove("B")
+    desk.answer(first)
+    assert [op for op, _ in desk.settle()] == ["subscribe"]
+    assert desk.held == topics("A", "C")
+
+
+def test_a_change_of_mind_before_it_was_sent_costs_nothing():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.remove("B")
+    desk.add("B")
+    assert desk.settle() == []
+    assert desk.held == topics("A", "B")
+
+
+def test_one_that_is_unwanted_while_its_request_is_under_way_is_taken_back_after_it():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    request = desk.send()
+    desk.remove("A")
+    desk.answer(request)
+    desk.settle()
+    assert desk.held == topics("B")
+    assert desk.subscriptions.unheard() == 2, "of B"
+
+
+def test_what_was_refused_needs_no_taking_back_and_is_asked_for_when_it_is_wanted_again():
+    desk = Desk("A", "BAD")
+    desk.refuses = topics("BAD")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert set(desk.subscriptions.rejected) == topics("BAD")
+    desk.remove("BAD")
+    assert desk.settle() == []
+    assert desk.subscriptions.rejected == {}
+    desk.refuses = set()
+    desk.add("BAD")
+    desk.settle()
+    assert desk.held == topics("A", "BAD")
+
+
+def test_a_refusal_of_the_taking_back_ends_the_matter():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.remove("A")
+    request = desk.send()
+    assert desk.subscriptions.on_answer(Nack(request["req_id"], "never heard of it"), desk.now, UNIX) == ""
+    assert desk.subscriptions.is_settled
+    assert desk.subscriptions.rejected == {}
+
+
+@pytest.mark.parametrize("delivers", [True, False])
+def test_a_taking_back_that_nobody_answers_ends_a_connection_only_if_it_delivers_nothing(delivers):
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.remove("A")
+    reasons = []
+    for _ in range(COMMAND_TRIES_MAX):
+        desk.now = max(desk.now, desk.subscriptions.due_mono_ns)
+        desk.send()
+        desk.now += ACK_TIMEOUT_NS
+        reasons.append(desk.subscriptions.watch(desk.now, delivers=delivers))
+    assert [bool(reason) for reason in reasons] == [False, False, not delivers]
+
+
+def test_to_renew_a_topic_is_to_take_it_back_and_ask_again():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.subscriptions.renew(["orderbook.1.B"])
+    assert desk.settle() == [("unsubscribe", ("orderbook.1.B",)), ("subscribe", ("orderbook.1.B",))]
+    assert desk.held == topics("A", "B")
+    assert desk.subscriptions.rejected == {}
+
+
+def test_a_new_connection_is_asked_for_all_of_it_again():
+    desk = Desk("A")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.add("B")
+    desk.subscriptions.reset()
+    desk.held.clear()
+    assert desk.subscriptions.due_mono_ns is None
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert desk.held == topics("A", "B")
+
+
+def test_the_numbers_of_a_symbol_go_on_when_it_is_wanted_again():
+    desk = Desk("A")
+    state = desk.exchange.states["A"]
+    state.sequence, state.recv_ns, state.bid = 7, UNIX, 1.0
+    desk.remove("A")
+    desk.add("A")
+    again = desk.exchange.states["A"]
+    assert again.sequence == 7
+    assert again.recv_ns == 0
+    assert again.bid != again.bid

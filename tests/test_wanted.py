@@ -1,0 +1,50 @@
+"""Who wants which symbols, and what remains when one of them changes its mind."""
+
+import hypothesis
+from hypothesis import strategies as st
+
+from feedhandler.wanted import Wanted
+
+CONFIGURED = ("BTC/USDT", "ETH/USDT")
+SYMBOLS = st.lists(st.sampled_from(["BTC/USDT", "ETH/USDT", "DOGE/USDT", "LTC/USDT"]), max_size=3)
+
+
+def test_the_configured_come_first_and_each_once():
+    wanted = Wanted({"positions": ["DOGE/USDT", "BTC/USDT"], "api": ["DOGE/USDT"]})
+    assert wanted.symbols(CONFIGURED) == ["BTC/USDT", "ETH/USDT", "DOGE/USDT"]
+
+
+def test_two_owners_of_one_symbol_do_not_fight():
+    wanted = Wanted()
+    wanted.subscribe(["DOGE/USDT"], CONFIGURED, "positions")
+    wanted.subscribe(["DOGE/USDT"], CONFIGURED)
+    wanted.unsubscribe(["DOGE/USDT"], CONFIGURED)
+    assert "DOGE/USDT" in wanted.symbols(CONFIGURED)
+    assert wanted.owners("DOGE/USDT") == ["positions"]
+    wanted.unsubscribe(["DOGE/USDT"], CONFIGURED, "positions")
+    assert wanted == Wanted()
+
+
+def test_by_hand_a_configured_symbol_can_be_left_out_and_taken_back():
+    wanted = Wanted()
+    wanted.unsubscribe(["ETH/USDT"], CONFIGURED)
+    assert wanted.symbols(CONFIGURED) == ["BTC/USDT"]
+    wanted.subscribe(["ETH/USDT"], CONFIGURED)
+    assert wanted == Wanted()
+
+
+def test_another_owner_cannot_leave_out_what_is_configured():
+    wanted = Wanted()
+    wanted.unsubscribe(["ETH/USDT"], CONFIGURED, "positions")
+    assert wanted.symbols(CONFIGURED) == list(CONFIGURED)
+
+
+@hypothesis.given(st.lists(st.tuples(st.booleans(), SYMBOLS), max_size=6))
+def test_the_last_word_about_each_symbol_counts(words):
+    wanted, expected = Wanted(), set(CONFIGURED)
+    for is_wanted, symbols in words:
+        (wanted.subscribe if is_wanted else wanted.unsubscribe)(symbols, CONFIGURED)
+        (expected.update if is_wanted else expected.difference_update)(symbols)
+    found = wanted.symbols(CONFIGURED)
+    assert set(found) == expected
+    assert len(found) == len(expected)
