@@ -362,8 +362,9 @@ class Feed:
             (connection,) = (c for c in self._connections if c.session is session)
             self._connections.remove(connection)
             self._tasks.add(asyncio.create_task(connection.stop()))
-            text = "gave up renewing" if session.reason else "ended"
-            log.info("%s a connection of leg %d", text, session.leg)
+            if session.subscriptions.states:
+                text = "gave up renewing" if session.reason else "renewed"
+                log.info("%s a connection of leg %d", text, session.leg)
         self._on_connections()
 
     def _renew(self, reason: str) -> None:
