@@ -231,10 +231,24 @@ class State(wire.Ticker, gc=False, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """An HTTP request without a body; path with query, to be appended to `rest_url`."""
+    """An HTTP request without a body; path with query, to be appended to `rest_url`.
+
+    weight is what it costs of the exchange's `rest_limit`.
+    """
 
     path: str
     method: str = "GET"
+    weight: int = 1
+    headers: dict[str, str] = {}
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """Best bid and offer as REST states them. An empty side has price NaN and size 0, as in a state."""
+
+    bid: float
+    bid_size: float
+    ask: float
+    ask_size: float
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -290,6 +304,8 @@ class Exchange(abc.ABC):
     ws_url: ClassVar[str]  # production; scheme, host and port
     rest_url: ClassVar[str]
     instruments_request: ClassVar[Request]
+    time_request: ClassVar[Request]
+    rest_limit: ClassVar[tuple[int, float]]  # weight permitted to one address, per seconds
     handshake_request: ClassVar[Request | None] = None  # before each connection, e.g. for a token
 
     awaits_welcome: ClassVar[bool] = False
@@ -331,6 +347,25 @@ class Exchange(abc.ABC):
     @abc.abstractmethod
     def decode_instruments(self, body: bytes) -> list[Instrument]:
         """Decode the answer to `instruments_request`. Raises DecodeError or ProtocolError."""
+
+    @abc.abstractmethod
+    def decode_time(self, body: bytes) -> int:
+        """Decode the answer to `time_request`: the exchange's clock in Unix ns.
+
+        Raises DecodeError or ProtocolError.
+        """
+
+    @abc.abstractmethod
+    def quote_request(self, native: str) -> Request:
+        """Return the request for the present quote of one symbol."""
+
+    @abc.abstractmethod
+    def decode_quote(self, body: bytes) -> Quote:
+        """Decode the answer to a `quote_request`.
+
+        Raises ProtocolError where the exchange refused, as for an unknown symbol, and DecodeError for what is no
+        quote.
+        """
 
     @abc.abstractmethod
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
@@ -388,6 +423,13 @@ def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
     except UNDECODABLE as exc:
         head = body[:120].decode(errors="replace")
         raise DecodeError(f"{what}: {exc}; answer starts {head!r}") from exc
+
+
+def rest_quote(bid: float | None, bid_size: float | None, ask: float | None, ask_size: float | None) -> Quote:
+    """Return the quote of a REST answer. A price of 0, or none, is that of an empty side."""
+    return Quote(
+        bid or wire.NAN, (bid_size or 0.0) if bid else 0.0, ask or wire.NAN, (ask_size or 0.0) if ask else 0.0
+    )
 
 
 def rest_refusal(what: str, code: object, message: str) -> ProtocolError:

@@ -16,6 +16,7 @@ as of 2026-11. Frames: tests/frames/binance/
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -32,11 +33,13 @@ from feedhandler.exchanges.base import (
     Goodbye,
     Line,
     Nack,
+    Quote,
     Request,
     State,
     UpdateId,
     chunks,
     decode_rest,
+    rest_quote,
     rest_refusal,
 )
 from feedhandler.instruments import Instrument
@@ -110,6 +113,19 @@ class _ExchangeInfo(_Error):
     symbols: list[_Symbol] | None = None
 
 
+class _Time(_Error):
+    time: Time | None = msgspec.field(name="serverTime", default=None)
+
+
+class _BookTicker(_Error):
+    """Answer to `quote_request`; an empty side has prices of 0."""
+
+    bid: Amount | None = msgspec.field(name="bidPrice", default=None)
+    bid_size: Amount | None = msgspec.field(name="bidQty", default=None)
+    ask: Amount | None = msgspec.field(name="askPrice", default=None)
+    ask_size: Amount | None = msgspec.field(name="askQty", default=None)
+
+
 class _Command(msgspec.Struct):
     method: str
     params: Sequence[str]
@@ -120,7 +136,10 @@ class Binance(Exchange):
     name = "binance"
     ws_url = "wss://stream.binance.com:9443"
     rest_url = "https://api.binance.com"
-    instruments_request = Request("/api/v3/exchangeInfo?showPermissionSets=false")
+    instruments_request = Request("/api/v3/exchangeInfo?showPermissionSets=false", weight=20)
+    time_request = Request("/api/v3/time", headers={"X-MBX-TIME-UNIT": "MICROSECOND"})
+    # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
+    rest_limit = (6000, 60.0)
 
     # At most 5 messages a second, pongs included, and no burst: the window is strict.
     command_interval_s = 0.3
@@ -133,6 +152,8 @@ class Binance(Exchange):
         self._decode = msgspec.json.Decoder(_Combined, strict=False).decode
         self._decode_other = msgspec.json.Decoder(_Frame, strict=False).decode
         self._info = msgspec.json.Decoder(_ExchangeInfo)
+        self._time = msgspec.json.Decoder(_Time)
+        self._rest_quote = msgspec.json.Decoder(_BookTicker, strict=False)
 
     def decode_instruments(self, body: bytes) -> list[Instrument]:
         info = decode_rest(self._info, body, "binance exchangeInfo")
@@ -142,6 +163,23 @@ class Binance(Exchange):
             Instrument(s.symbol, s.base, s.quote, s.status == "TRADING" and s.is_spot, s.status)
             for s in info.symbols
         ]
+
+    def decode_time(self, body: bytes) -> int:
+        answer = decode_rest(self._time, body, "binance time")
+        if answer.time is None:
+            raise rest_refusal("binance time", answer.code, answer.msg)
+        return _time_ns(answer.time, "binance time")
+
+    def quote_request(self, native: str) -> Request:
+        return Request(f"/api/v3/ticker/bookTicker?symbol={quote(native, safe='')}", weight=2)
+
+    def decode_quote(self, body: bytes) -> Quote:
+        answer = decode_rest(self._rest_quote, body, "binance bookTicker")
+        if answer.code:
+            raise rest_refusal("binance bookTicker", answer.code, answer.msg)
+        if None in (answer.bid, answer.bid_size, answer.ask, answer.ask_size):
+            raise DecodeError("binance bookTicker: the answer lacks a price or size")
+        return rest_quote(answer.bid, answer.bid_size, answer.ask, answer.ask_size)
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         return Endpoint(f"{ws_url}/stream?timeUnit=MICROSECOND")
@@ -214,9 +252,7 @@ class Binance(Exchange):
         if not values >= 0.0 or not event.symbol:
             raise DecodeError("binance: 24hrTicker lacks a field")
         state = self.states.get(event.symbol)
-        time_ns = event.time * (1000 if event.time > MICROSECONDS_ABOVE else 1_000_000)
-        if time_ns > TIME_NS_MAX:
-            raise DecodeError(f"binance: 24hrTicker of {event.symbol} is of the year {event.time}")
+        time_ns = _time_ns(event.time, f"binance: 24hrTicker of {event.symbol}")
         if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
             return None
         state.exchange_ns = time_ns
@@ -236,3 +272,11 @@ class Binance(Exchange):
         if frame.result is msgspec.UNSET:
             raise DecodeError("binance: message of no known kind")
         return Ack(command_id)
+
+
+def _time_ns(time: int, what: str) -> int:
+    """Return a time of either unit in Unix ns. Raises DecodeError for one that no record can carry."""
+    time_ns = time * (1000 if time > MICROSECONDS_ABOVE else 1_000_000)
+    if time_ns > TIME_NS_MAX:
+        raise DecodeError(f"{what} is of the year {time}")
+    return time_ns

@@ -14,10 +14,11 @@ Frames: tests/frames/bybit/
 
 from collections.abc import Iterator, Sequence
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
-from feedhandler.errors import DecodeError
+from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import (
     NO_ORDERS,
     PONG,
@@ -32,11 +33,13 @@ from feedhandler.exchanges.base import (
     Line,
     Milliseconds,
     Nack,
+    Quote,
     Request,
     State,
     UpdateId,
     chunks,
     decode_rest,
+    rest_quote,
     rest_refusal,
 )
 from feedhandler.instruments import Instrument
@@ -98,6 +101,35 @@ class _InstrumentsAnswer(msgspec.Struct):
     result: _Instruments | None = None
 
 
+class _Time(msgspec.Struct):
+    time_ns: UpdateId | None = msgspec.field(name="timeNano", default=None)
+
+
+class _TimeAnswer(msgspec.Struct):
+    code: int = msgspec.field(name="retCode")
+    message: str = msgspec.field(name="retMsg", default="")
+    result: _Time | None = None
+
+
+class _RestTicker(msgspec.Struct):
+    """An empty side's texts are empty."""
+
+    bid: str = msgspec.field(name="bid1Price")
+    bid_size: str = msgspec.field(name="bid1Size")
+    ask: str = msgspec.field(name="ask1Price")
+    ask_size: str = msgspec.field(name="ask1Size")
+
+
+class _RestTickers(msgspec.Struct):
+    tickers: list[_RestTicker] | None = msgspec.field(name="list", default=None)
+
+
+class _TickersAnswer(msgspec.Struct):
+    code: int = msgspec.field(name="retCode")
+    message: str = msgspec.field(name="retMsg", default="")
+    result: _RestTickers | None = None
+
+
 class _Command(msgspec.Struct, omit_defaults=True):
     req_id: str
     op: str
@@ -109,6 +141,9 @@ class Bybit(Exchange):
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
     instruments_request = Request("/v5/market/instruments-info?category=spot")
+    time_request = Request("/v5/market/time")
+    # Requests, whatever they ask for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
+    rest_limit = (600, 5.0)
 
     command_interval_s = 0.05  # no limit is documented; 200 requests in 0.4 s were all accepted
     connects = (500, 300.0)
@@ -119,6 +154,8 @@ class Bybit(Exchange):
         super().__init__(make_state)
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._instruments = msgspec.json.Decoder(_InstrumentsAnswer)
+        self._time = msgspec.json.Decoder(_TimeAnswer, strict=False)
+        self._tickers = msgspec.json.Decoder(_TickersAnswer)
 
     def decode_instruments(self, body: bytes) -> list[Instrument]:
         answer = decode_rest(self._instruments, body, "bybit instruments-info")
@@ -128,6 +165,28 @@ class Bybit(Exchange):
             Instrument(i.symbol, i.base, i.quote, i.status == "Trading", i.status)
             for i in answer.result.instruments
         ]
+
+    def decode_time(self, body: bytes) -> int:
+        answer = decode_rest(self._time, body, "bybit time")
+        if answer.code != 0 or answer.result is None or answer.result.time_ns is None:
+            raise rest_refusal("bybit time", answer.code, answer.message)
+        return answer.result.time_ns
+
+    def quote_request(self, native: str) -> Request:
+        return Request(f"/v5/market/tickers?category=spot&symbol={quote(native, safe='')}")
+
+    def decode_quote(self, body: bytes) -> Quote:
+        answer = decode_rest(self._tickers, body, "bybit tickers")
+        if answer.code != 0 or answer.result is None or answer.result.tickers is None:
+            raise rest_refusal("bybit tickers", answer.code, answer.message)
+        if not answer.result.tickers:
+            raise ProtocolError("bybit tickers: the exchange lists no such symbol")
+        if len(answer.result.tickers) != 1:
+            raise DecodeError("bybit tickers: one symbol was asked for, and several answered")
+        (ticker,) = answer.result.tickers
+        return rest_quote(
+            _amount(ticker.bid), _amount(ticker.bid_size), _amount(ticker.ask), _amount(ticker.ask_size)
+        )
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         return Endpoint(f"{ws_url}/v5/public/spot")
@@ -221,3 +280,11 @@ class Bybit(Exchange):
             # one was refused whole, and the session asks for its topics one by one.
             return Nack(frame.req_id, frame.ret_msg, is_satisfied=True)
         return Nack(frame.req_id, frame.ret_msg or "no reason given")
+
+
+def _amount(text: str) -> float:
+    """Return a number of a REST answer, 0 for an empty text. Raises DecodeError."""
+    try:
+        return msgspec.convert(text or "0", Amount, strict=False)
+    except msgspec.ValidationError as exc:
+        raise DecodeError(f"bybit tickers: {text[:40]!r} is no price or size") from exc

@@ -41,11 +41,13 @@ from feedhandler.exchanges.base import (
     Line,
     Milliseconds,
     Nack,
+    Quote,
     Request,
     State,
     UpdateId,
     chunks,
     decode_rest,
+    rest_quote,
     rest_refusal,
 )
 from feedhandler.instruments import Instrument
@@ -147,6 +149,20 @@ class _SymbolsAnswer(msgspec.Struct):
     data: list[_Symbol] | None = None
 
 
+class _TimeAnswer(msgspec.Struct):
+    code: str
+    msg: str = ""
+    data: Milliseconds | None = None
+
+
+class _QuoteAnswer(msgspec.Struct):
+    """Answer to `quote_request`. Null: an empty side."""
+
+    code: str
+    msg: str = ""
+    data: _Data | None = None
+
+
 class _Command(msgspec.Struct, omit_defaults=True):
     id: str
     type: str
@@ -159,8 +175,11 @@ class KuCoin(Exchange):
     name = "kucoin"
     ws_url = "wss://ws-api-spot.kucoin.com"  # for messages only: the token answer names the socket
     rest_url = "https://api.kucoin.com"
-    instruments_request = Request("/api/v2/symbols")
-    handshake_request = Request("/api/v1/bullet-public", "POST")
+    instruments_request = Request("/api/v2/symbols", weight=4)
+    time_request = Request("/api/v1/timestamp", weight=3)
+    handshake_request = Request("/api/v1/bullet-public", "POST", weight=10)
+    # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
+    rest_limit = (2000, 30.0)
 
     awaits_welcome = True
     command_interval_s = 0.15  # 100 messages in 10 s, pings included
@@ -174,6 +193,8 @@ class KuCoin(Exchange):
         self._symbols = msgspec.json.Decoder(_SymbolsAnswer)
         self._handshakes = 0
         self._token = msgspec.json.Decoder(_TokenAnswer, strict=False)
+        self._time = msgspec.json.Decoder(_TimeAnswer)
+        self._rest_quote = msgspec.json.Decoder(_QuoteAnswer, strict=False)
 
     def decode_instruments(self, body: bytes) -> list[Instrument]:
         answer = decode_rest(self._symbols, body, "kucoin symbols")
@@ -183,6 +204,24 @@ class KuCoin(Exchange):
             Instrument(s.symbol, _base(s), s.quote, s.is_trading, "open" if s.is_trading else "closed")
             for s in answer.data
         ]
+
+    def decode_time(self, body: bytes) -> int:
+        answer = decode_rest(self._time, body, "kucoin timestamp")
+        if answer.code != OK or answer.data is None:
+            raise rest_refusal("kucoin timestamp", answer.code, answer.msg)
+        return answer.data * NS_PER_MS
+
+    def quote_request(self, native: str) -> Request:
+        return Request(f"/api/v1/market/orderbook/level1?symbol={quote(native, safe='')}", weight=2)
+
+    def decode_quote(self, body: bytes) -> Quote:
+        answer = decode_rest(self._rest_quote, body, "kucoin level1")
+        data = answer.data
+        if answer.code != OK or data is None:  # for an unknown symbol either
+            raise rest_refusal("kucoin level1", answer.code, answer.msg)
+        if not data.time:
+            raise DecodeError("kucoin level1: the answer is no quote")
+        return rest_quote(data.bid, data.bid_size, data.ask, data.ask_size)
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         answer = decode_rest(self._token, handshake, "kucoin token")

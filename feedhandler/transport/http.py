@@ -55,7 +55,9 @@ class HttpClient:
         try:
             # A redirected POST would arrive as a GET.
             is_safe = request.method == "GET"
-            async with self._session.request(request.method, url, allow_redirects=is_safe) as answer:
+            async with self._session.request(
+                request.method, url, headers=request.headers, allow_redirects=is_safe
+            ) as answer:
                 body = await answer.content.read(BODY_SIZE_MAX + 1)
                 while len(body) <= BODY_SIZE_MAX and (more := await answer.content.read(BODY_SIZE_MAX)):
                     body += more

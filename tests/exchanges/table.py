@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from feedhandler import wire
@@ -21,6 +22,11 @@ def load(exchange: str, name: str) -> bytes:
 
 def every_frame(exchange: str) -> set[str]:
     return {path.stem for path in (FRAMES / exchange).glob("*.json")}
+
+
+def every_answer(exchange: str) -> set[str]:
+    """The names of the REST answers on disk."""
+    return {f"rest/{path.stem}" for path in (FRAMES / exchange / "rest").glob("*.json")}
 
 
 make_state = State  # which twin: conftest.py runs every test over both
@@ -54,3 +60,19 @@ def check_row(exchange: str, natives: tuple[str, ...], name: str, expected: obje
         return
     result = instance.decode(memoryview(load(exchange, name)), RECV_NS, instance.line)
     assert (values(result) if isinstance(result, make_state) else result) == expected
+
+
+def check_answer(exchange: str, name: str, expected: object, message: str = "") -> None:
+    """One row of a table of REST answers: expected is a time in Unix ns, the numbers of a quote, or an error.
+
+    The file's name says which request it answers.
+    """
+    instance = EXCHANGES[exchange]()
+    decode = instance.decode_time if name.startswith("rest/time") else instance.decode_quote
+    if isinstance(expected, type):
+        with pytest.raises(expected, match=message) as raised:
+            decode(load(exchange, name))
+        assert raised.type is expected
+        return
+    result = decode(load(exchange, name))
+    assert repr(result if isinstance(result, int) else msgspec.structs.astuple(result)) == repr(expected)

@@ -7,10 +7,10 @@ import table
 import twins
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from table import RECV_NS, every_frame, load, make
+from table import RECV_NS, every_answer, every_frame, load, make
 
 from feedhandler import wire
-from feedhandler.errors import DecodeError
+from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import (
     AHEAD_NS_MAX,
@@ -56,6 +56,36 @@ def check(exchange: str, payload: bytes) -> None:
     assert result is None or isinstance(result, table.make_state | Control)
     if isinstance(result, table.make_state):
         assert is_publishable(result)
+
+
+def check_answer(exchange: str, body: bytes) -> None:
+    """Any bytes give a time that a record can carry, numbers that a quote can have, or one of two errors."""
+    instance = EXCHANGES[exchange]()
+    for decode in (instance.decode_time, instance.decode_quote):
+        try:
+            result = decode(body)
+        except (DecodeError, ProtocolError):
+            continue
+        if isinstance(result, int):
+            assert 0 <= result < 2**63
+        else:
+            prices, sizes = (result.bid, result.ask), (result.bid_size, result.ask_size)
+            assert all(math.isnan(n) or 0 < n < math.inf for n in prices)
+            assert all(0 <= n < math.inf for n in sizes)
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@settings(max_examples=300)
+@given(data=st.data())
+def test_no_rest_answer_gives_an_impossible_time_or_quote(exchange, data):
+    name = data.draw(st.sampled_from(sorted(every_answer(exchange))))
+    body = bytearray(load(exchange, name))
+    for _ in range(data.draw(st.integers(0, 3))):
+        start = data.draw(st.integers(0, len(body)))
+        end = data.draw(st.integers(start, min(len(body), start + 12)))
+        body[start:end] = data.draw(st.sampled_from(PARTS) | st.binary(max_size=8))
+    check_answer(exchange, bytes(body))
+    check_answer(exchange, bytes(data.draw(st.binary(max_size=100))))
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)

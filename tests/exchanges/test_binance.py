@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from table import RECV_NS, check_row, every_frame, load, make, values
+from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make, values
 
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import Ack, Goodbye, Nack
@@ -68,6 +68,36 @@ def test_a_frame_decodes_as_the_table_says(name, expected):
 
 def test_every_frame_on_disk_has_a_row():
     assert every_frame("binance") == {name for name, _ in CASES}
+
+
+ANSWERS = [
+    ("rest/time", 1790000000250125000, ""),
+    ("rest/time_milliseconds", 1790000000250000000, ""),
+    ("rest/time_huge", DecodeError, "of the year"),
+    ("rest/time_text", DecodeError, "binance time: .*int"),
+    ("rest/quote", (97421.4, 0.125, 97421.6, 3.75), ""),
+    ("rest/quote_empty_bid", (NAN, 0.0, 97421.6, 3.75), ""),
+    ("rest/quote_unknown_symbol", ProtocolError, "Invalid symbol. .code -1121"),
+    ("rest/quote_banned", ProtocolError, "IP banned until"),
+    ("rest/quote_lacks_ask", DecodeError, "lacks a price or size"),
+    ("rest/quote_of_all", DecodeError, "binance bookTicker: .*array"),
+    ("rest/quote_negative_size", DecodeError, ">= 0.0"),
+]
+
+
+@pytest.mark.parametrize(("name", "expected", "message"), ANSWERS, ids=[name for name, _, _ in ANSWERS])
+def test_a_rest_answer_decodes_as_the_table_says(name, expected, message):
+    check_answer("binance", name, expected, message)
+
+
+def test_every_rest_answer_on_disk_has_a_row():
+    assert every_answer("binance") == {name for name, _, _ in ANSWERS}
+
+
+def test_a_quote_is_asked_for_with_the_symbol_encoded():
+    request = Binance().quote_request("汉字币USDT")
+    assert request.path == "/api/v3/ticker/bookTicker?symbol=%E6%B1%89%E5%AD%97%E5%B8%81USDT"
+    assert (request.weight, request.method) == (2, "GET")
 
 
 def test_both_channels_together_fill_every_field():

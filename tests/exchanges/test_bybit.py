@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from table import RECV_NS, check_row, every_frame, load, make, values
+from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make, values
 
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import PONG, Ack, Nack
@@ -65,6 +65,34 @@ def test_a_frame_decodes_as_the_table_says(name, expected):
 
 def test_every_frame_on_disk_has_a_row():
     assert every_frame("bybit") == {name for name, _ in CASES}
+
+
+ANSWERS = [
+    ("rest/time", 1790000000250123456, ""),
+    ("rest/time_refused", ProtocolError, "Too many visits! .code 10006"),
+    ("rest/time_huge", DecodeError, "<="),
+    ("rest/quote", (97421.4, 0.125, 97421.6, 3.75), ""),
+    ("rest/quote_empty_bid", (NAN, 0.0, 97421.6, 3.75), ""),
+    ("rest/quote_unknown_symbol", ProtocolError, "Not supported symbols .code 10001"),
+    ("rest/quote_of_none", ProtocolError, "lists no such symbol"),
+    ("rest/quote_of_two", DecodeError, "several answered"),
+    ("rest/quote_nan", DecodeError, "'nan' is no price or size"),
+]
+
+
+@pytest.mark.parametrize(("name", "expected", "message"), ANSWERS, ids=[name for name, _, _ in ANSWERS])
+def test_a_rest_answer_decodes_as_the_table_says(name, expected, message):
+    check_answer("bybit", name, expected, message)
+
+
+def test_every_rest_answer_on_disk_has_a_row():
+    assert every_answer("bybit") == {name for name, _, _ in ANSWERS}
+
+
+def test_a_quote_is_asked_for_with_the_symbol_encoded():
+    request = Bybit().quote_request("A&BUSDT")
+    assert request.path == "/v5/market/tickers?category=spot&symbol=A%26BUSDT"
+    assert (request.weight, request.method) == (1, "GET")
 
 
 def test_both_channels_together_fill_every_field():

@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from table import RECV_NS, check_row, every_frame, load, make
+from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make
 
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import PONG, WELCOME, Ack, Goodbye, Nack
@@ -74,6 +74,34 @@ def test_a_frame_decodes_as_the_table_says(name, expected):
 
 def test_every_frame_on_disk_has_a_row():
     assert every_frame("kucoin") == {name for name, _ in CASES}
+
+
+ANSWERS = [
+    ("rest/time", 1790000000290000000, ""),
+    ("rest/time_refused", ProtocolError, "Too Many Requests .code 429000"),
+    ("rest/time_negative", DecodeError, ">= 0"),
+    ("rest/quote", (97421.4, 0.125, 97421.6, 3.75), ""),
+    ("rest/quote_empty_ask", (97421.4, 0.125, NAN, 0.0), ""),
+    ("rest/quote_unknown_symbol", ProtocolError, "symbol not exists .code 900001"),
+    ("rest/quote_without_data", ProtocolError, "no reason given"),
+    ("rest/quote_empty_data", DecodeError, "no quote"),
+    ("rest/quote_infinite", DecodeError, "<="),
+]
+
+
+@pytest.mark.parametrize(("name", "expected", "message"), ANSWERS, ids=[name for name, _, _ in ANSWERS])
+def test_a_rest_answer_decodes_as_the_table_says(name, expected, message):
+    check_answer("kucoin", name, expected, message)
+
+
+def test_every_rest_answer_on_disk_has_a_row():
+    assert every_answer("kucoin") == {name for name, _, _ in ANSWERS}
+
+
+def test_a_quote_is_asked_for_with_the_symbol_encoded():
+    request = KuCoin().quote_request("A&B-USDT")
+    assert request.path == "/api/v1/market/orderbook/level1?symbol=A%26B-USDT"
+    assert (request.weight, request.method) == (2, "GET")
 
 
 def test_the_fastest_channel_wins_while_it_is_fresh():
