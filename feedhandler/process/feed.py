@@ -474,7 +474,7 @@ def _age(as_of_ns: int) -> str:
 
 async def _main(config: Config, name: str) -> int:
     rest_url = config.exchange(name).rest_url or EXCHANGES[name].rest_url
-    async with HttpClient(rest_url) as http:
+    async with HttpClient(rest_url, EXCHANGES[name].rest_limit) as http:
         return await Feed(config, name, http).run()
 
 

@@ -1,5 +1,12 @@
-"""REST requests: instrument lists and handshakes. aiohttp with limits spelled out."""
+"""REST requests: instrument lists, handshakes, clocks, quotes. aiohttp with limits spelled out.
 
+`RestBudget` decides when a request may go, as exchanges count what an address asks for; the client waits, or
+refuses in the exchange's place.
+"""
+
+import asyncio
+import collections
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
@@ -8,6 +15,7 @@ import aiohttp
 
 from feedhandler.errors import ProtocolError
 from feedhandler.exchanges.base import Request
+from feedhandler.session import NS_PER_S
 
 TIMEOUT_S: Final = 10.0
 BODY_SIZE_MAX: Final = 64 << 20  # Binance's full exchangeInfo is about 10 MB
@@ -15,20 +23,85 @@ BODY_SIZE_MAX: Final = 64 << 20  # Binance's full exchangeInfo is about 10 MB
 PATIENCE_STATUSES: Final = {429: 30.0, 418: 120.0, 403: 600.0}
 RETRY_AFTER_MAX_S: Final = 3 * 86400.0  # Binance bans for three days at most
 
+UNLIMITED: Final = (10**12, 1.0)  # weight, per seconds
+
+# What one feed takes of an exchange's limit for an address. The others are for other processes and programs: two
+# exchanges may share an address, a feed may have been started anew, its user may trade from here.
+REST_SHARE: Final = 0.1
+TURN_WAIT_MAX_S: Final = 5.0  # for a turn; less than the time that a connection's handshake has
+assert TURN_WAIT_MAX_S < TIMEOUT_S
+
 
 class HttpRefused(ProtocolError):
-    """An answer other than 200; retry_after_s is how long the exchange wants us to wait."""
+    """An answer other than 200, or none since we did not ask; retry_after_s is how long we are to wait."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
-class HttpClient:
-    """Requests to one exchange's REST host; an async context manager."""
+class RestBudget:
+    """When requests may go: at most `REST_SHARE` of limit (weight, per seconds), and none during a ban.
 
-    def __init__(self, rest_url: str) -> None:
+    Pure; times are monotonic. A request heavier than the share has it for itself.
+    """
+
+    def __init__(self, limit: tuple[int, float]) -> None:
+        weight, per_s = limit
+        self.weight_max = max(1, int(weight * REST_SHARE))
+        self.per_s = per_s
+        self._per_ns = int(per_s * NS_PER_S)
+        self._turns: collections.deque[tuple[int, int]] = collections.deque()  # given: when, weight; in order
+        self._banned_until_ns = 0
+        self._ban = ""
+
+    def turn_ns(self, weight: int, now_mono_ns: int) -> int:
+        """Return when a request would have its turn: now, or after those before it."""
+        while self._turns and self._turns[0][0] <= now_mono_ns - self._per_ns:
+            self._turns.popleft()
+        turn_ns = max(now_mono_ns, self._turns[-1][0]) if self._turns else now_mono_ns
+        window = [turn for turn in self._turns if turn[0] > turn_ns - self._per_ns]
+        used = sum(each for _, each in window)
+        for at_ns, each in window:
+            if used + weight <= self.weight_max:
+                break
+            turn_ns = at_ns + self._per_ns
+            used -= each
+        return turn_ns
+
+    def take(self, weight: int, now_mono_ns: int) -> int:
+        """Give a turn, and return when it is. Raises HttpRefused if it is too far off, or during a ban."""
+        self.check(now_mono_ns)
+        turn_ns = self.turn_ns(weight, now_mono_ns)
+        wait_s = (turn_ns - now_mono_ns) / NS_PER_S
+        if wait_s > TURN_WAIT_MAX_S:
+            raise HttpRefused(
+                f"our budget of weight {self.weight_max} in {self.per_s:g} s is used up,"
+                f" and has {weight} free in {wait_s:.1f} s",
+                wait_s,
+            )
+        self._turns.append((turn_ns, weight))
+        return turn_ns
+
+    def check(self, now_mono_ns: int) -> None:
+        """Raise HttpRefused, with the time that is left, if the exchange has told us to be quiet."""
+        if now_mono_ns < self._banned_until_ns:
+            left_s = (self._banned_until_ns - now_mono_ns) / NS_PER_S
+            raise HttpRefused(f"not asked for {left_s:.1f} s more, since the answer was {self._ban}", left_s)
+
+    def on_answer(self, status: int, retry_after_s: float, now_mono_ns: int) -> None:
+        """Take the status of an answer; those of `PATIENCE_STATUSES` forbid any request for so long."""
+        until_ns = now_mono_ns + int(retry_after_s * NS_PER_S)
+        if status in PATIENCE_STATUSES and until_ns > self._banned_until_ns:
+            self._banned_until_ns, self._ban = until_ns, f"HTTP {status}"
+
+
+class HttpClient:
+    """Requests to one exchange's REST host, within its limit; an async context manager."""
+
+    def __init__(self, rest_url: str, limit: tuple[int, float] = UNLIMITED) -> None:
         self.rest_url = rest_url
+        self._budget = RestBudget(limit)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "HttpClient":
@@ -46,12 +119,14 @@ class HttpClient:
         await self._session.close()
 
     async def fetch(self, request: Request) -> bytes:
-        """Return the body of a 200 answer.
+        """Return the body of a 200 answer, after waiting for our turn.
 
-        Raises HttpRefused for any other status and ProtocolError for a failed or oversized transfer.
+        Raises HttpRefused for any other status, or if the budget forbids to ask, and ProtocolError for a failed
+        or oversized transfer.
         """
         assert self._session is not None, "use as a context manager"
         url = self.rest_url + request.path
+        await self._turn(request, url)
         try:
             # A redirected POST would arrive as a GET.
             is_safe = request.method == "GET"
@@ -69,11 +144,21 @@ class HttpClient:
             raise ProtocolError(f"{request.method} {url}: answer exceeds {BODY_SIZE_MAX >> 20} MiB")
         if answer.status != 200:
             head = body[:200].decode(errors="replace")
-            raise HttpRefused(
-                f"{request.method} {url}: HTTP {answer.status} {head}",
-                retry_after_s(answer.headers, answer.status),
-            )
+            wait_s = retry_after_s(answer.headers, answer.status)
+            self._budget.on_answer(answer.status, wait_s, time.monotonic_ns())
+            raise HttpRefused(f"{request.method} {url}: HTTP {answer.status} {head}", wait_s)
         return body
+
+    async def _turn(self, request: Request, url: str) -> None:
+        """Wait until the request may go. Raises HttpRefused if that is not soon."""
+        try:
+            now_mono_ns = time.monotonic_ns()
+            turn_ns = self._budget.take(request.weight, now_mono_ns)
+            if turn_ns > now_mono_ns:
+                await asyncio.sleep((turn_ns - now_mono_ns) / NS_PER_S)
+                self._budget.check(time.monotonic_ns())  # those before us may have got us banned
+        except HttpRefused as exc:
+            raise HttpRefused(f"{request.method} {url}: {exc}", exc.retry_after_s) from exc
 
 
 def retry_after_s(headers: Mapping[str, str], status: int) -> float:

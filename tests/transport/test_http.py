@@ -1,0 +1,266 @@
+"""REST manners: what may be asked when, and what the client makes of answers."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+import uvloop
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedhandler.errors import ProtocolError
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Request
+from feedhandler.sim.server import SimServer, SimSettings
+from feedhandler.transport.http import (
+    REST_SHARE,
+    TURN_WAIT_MAX_S,
+    HttpClient,
+    HttpRefused,
+    RestBudget,
+    retry_after_s,
+)
+
+SECOND = 1_000_000_000
+NOW = 50 * SECOND
+GET = Request("/x")
+
+
+def budget(weight_max=10, per_s=4.0):
+    return RestBudget((int(weight_max / REST_SHARE), per_s))
+
+
+# --- the budget
+
+
+def test_a_feed_uses_a_tenth_of_what_each_exchange_permits():
+    assert {name: RestBudget(e.rest_limit).weight_max for name, e in EXCHANGES.items()} == {
+        "binance": 600,
+        "kucoin": 200,
+        "bybit": 60,
+    }
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_every_request_of_a_start_fits_the_budget_at_once(name):
+    exchange = EXCHANGES[name]
+    requests = [exchange.instruments_request, *[exchange.time_request] * 5]
+    requests += [exchange.handshake_request] * 10 if exchange.handshake_request else []
+    shared = RestBudget(exchange.rest_limit)
+    assert [shared.take(request.weight, NOW) for request in requests] == [NOW] * len(requests)
+
+
+def test_what_does_not_fit_waits_until_enough_has_left_the_window():
+    shared = budget()
+    assert [shared.take(6, NOW), shared.take(4, NOW + SECOND)] == [NOW, NOW + SECOND]
+    assert shared.take(5, NOW + 2 * SECOND) == NOW + 4 * SECOND, "when the 6 have left"
+    assert shared.take(1, NOW + 2 * SECOND) == NOW + 4 * SECOND, "in turn: a light one does not overtake"
+    assert shared.take(1, NOW + 2 * SECOND) == NOW + 5 * SECOND, "when the 4 have left as well"
+
+
+def test_a_turn_that_is_far_off_is_refused_with_the_budget_and_the_time():
+    shared = budget(per_s=60.0)
+    shared.take(9, NOW)
+    with pytest.raises(
+        HttpRefused, match=r"weight 10 in 60 s is used up, and has 2 free in 50\.0 s"
+    ) as refused:
+        shared.take(2, NOW + 10 * SECOND)
+    assert refused.value.retry_after_s == 50.0
+    assert shared.take(1, NOW + 10 * SECOND) == NOW + 10 * SECOND, "one that fits still does"
+    assert shared.take(2, NOW + 60 * SECOND) == NOW + 60 * SECOND, "what was refused took nothing"
+
+
+def test_a_request_heavier_than_the_budget_has_it_for_itself():
+    shared = budget()
+    shared.take(1, NOW)
+    assert shared.take(25, NOW + SECOND) == NOW + 4 * SECOND
+
+
+@given(asked=st.lists(st.tuples(st.integers(1, 10), st.integers(0, 3 * SECOND)), max_size=40))
+def test_no_window_ever_holds_more_than_the_budget_and_turns_keep_their_order(asked):
+    shared, now, turns = budget(), NOW, []
+    for weight, pause_ns in asked:
+        now += pause_ns
+        with contextlib.suppress(HttpRefused):
+            turn_ns = shared.take(weight, now)
+            assert now <= turn_ns <= now + TURN_WAIT_MAX_S * SECOND
+            turns.append((turn_ns, weight))
+    assert turns == sorted(turns, key=lambda turn: turn[0])
+    for end_ns, _ in turns:
+        assert sum(weight for at_ns, weight in turns if end_ns - 4 * SECOND < at_ns <= end_ns) <= 10
+
+
+@pytest.mark.parametrize("status", [429, 418, 403])
+def test_after_a_ban_nothing_goes_out_until_it_is_over(status):
+    shared = budget()
+    shared.on_answer(status, 7.0, NOW)
+    for later_s in (0, 3, 6):
+        with pytest.raises(HttpRefused, match=f"HTTP {status}") as refused:
+            shared.take(1, NOW + later_s * SECOND)
+        assert refused.value.retry_after_s == 7.0 - later_s
+    assert shared.take(1, NOW + 7 * SECOND) == NOW + 7 * SECOND
+
+
+def test_a_shorter_ban_does_not_end_a_longer_one():
+    shared = budget()
+    shared.on_answer(418, 100.0, NOW)
+    shared.on_answer(429, 1.0, NOW)
+    with pytest.raises(HttpRefused, match="HTTP 418"):
+        shared.take(1, NOW + 99 * SECOND)
+
+
+def test_an_answer_about_one_request_alone_bans_nothing():
+    shared = budget()
+    for status in (200, 400, 404, 500, 503):
+        shared.on_answer(status, 30.0, NOW)
+    assert shared.take(1, NOW) == NOW
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "seconds"),
+    [
+        ({"Retry-After": "12"}, 429, 12.0),
+        ({"gw-ratelimit-reset": "2500"}, 429, 2.5),
+        ({"Retry-After": "999999999"}, 418, 3 * 86400.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 429, 30.0),
+        ({}, 429, 30.0),
+        ({}, 418, 120.0),
+        ({}, 403, 600.0),
+        ({}, 400, 0.0),
+        ({"gw-ratelimit-reset": "2500"}, 200, 0.0),
+    ],
+)
+def test_an_exchange_is_taken_at_its_word_about_how_long_to_wait(headers, status, seconds):
+    assert retry_after_s(headers, status) == seconds
+
+
+# --- the client
+
+
+@contextlib.asynccontextmanager
+async def served(handler, **settings):
+    """A client of a server with one handler for everything; yields both, and the list of what was asked."""
+    asked = []
+
+    async def handle(request):
+        asked.append((request.method, request.raw_path, dict(request.headers)))
+        return await handler(request) if asyncio.iscoroutinefunction(handler) else handler(request)
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        async with HttpClient(f"http://127.0.0.1:{port}", **settings) as http:
+            yield http, asked
+    finally:
+        await runner.cleanup()
+
+
+def test_a_request_goes_out_as_it_was_made():
+    async def main():
+        async with served(lambda _: web.Response(body=b"yes")) as (http, asked):
+            path = Request("/q?symbol=%E6%B1%89%26USDT", headers={"X-Unit": "us"})
+            assert await http.fetch(path) == b"yes"
+            assert await http.fetch(Request("/t", "POST")) == b"yes"
+            return asked
+
+    (get, path, headers), (post, other, _) = uvloop.run(main())
+    assert (get, path, headers["X-Unit"]) == ("GET", "/q?symbol=%E6%B1%89%26USDT", "us")
+    assert (post, other) == ("POST", "/t")
+
+
+def test_after_a_ban_the_exchange_is_not_asked_again():
+    async def main():
+        answer = {"status": 418, "headers": {"Retry-After": "60"}, "text": "banned"}
+        async with served(lambda _: web.Response(**answer)) as (http, asked):
+            with pytest.raises(HttpRefused, match="HTTP 418 banned") as first:
+                await http.fetch(GET)
+            with pytest.raises(HttpRefused, match=r"/y: not asked for \d\d\.\d s more.*HTTP 418") as second:
+                await http.fetch(Request("/y"))
+            return first.value, second.value, asked
+
+    first, second, asked = uvloop.run(main())
+    assert first.retry_after_s == 60.0
+    assert 0 < second.retry_after_s <= 60.0
+    assert len(asked) == 1
+
+
+def test_a_request_that_waits_for_its_turn_is_stopped_by_a_ban():
+    async def main():
+        def answer(_):
+            return web.Response(status=429, headers={"Retry-After": "60"})
+
+        async with served(answer, limit=(10, 0.2)) as (http, asked):
+            results = await asyncio.gather(http.fetch(GET), http.fetch(GET), return_exceptions=True)
+            return results, asked
+
+    (first, second), asked = uvloop.run(main())
+    assert "HTTP 429" in str(first)
+    assert "not asked" in str(second)
+    assert len(asked) == 1
+
+
+def test_a_request_waits_for_its_turn_and_then_goes():
+    async def main():
+        async with served(lambda _: web.Response(body=b"yes"), limit=(10, 0.1)) as (http, asked):
+            assert await asyncio.gather(*(http.fetch(GET) for _ in range(3))) == [b"yes"] * 3
+            return asked
+
+    assert len(uvloop.run(main())) == 3
+
+
+def test_a_used_up_budget_refuses_without_asking():
+    async def main():
+        async with served(lambda _: web.Response(body=b"yes"), limit=(10, 3600.0)) as (http, asked):
+            await http.fetch(GET)
+            with pytest.raises(HttpRefused, match=r"GET http://127.*/x: our budget of weight 1 in 3600 s"):
+                await http.fetch(GET)
+            return asked
+
+    assert len(uvloop.run(main())) == 1
+
+
+def test_a_host_that_is_away_is_a_protocol_error_that_names_the_address():
+    async def main():
+        async with HttpClient("http://127.0.0.1:1") as http:
+            with pytest.raises(ProtocolError, match=r"http://127\.0\.0\.1:1/x"):
+                await http.fetch(GET)
+
+    uvloop.run(main())
+
+
+# --- against the simulator
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_a_simulated_exchange_tells_its_time_and_its_quotes(name):
+    exchange = EXCHANGES[name]()
+
+    async def fetch_all(http):
+        instruments = exchange.decode_instruments(await http.fetch(exchange.instruments_request))
+        trading = [i.native for i in instruments if i.is_trading]
+        odd = next((native for native in trading if not native.isascii()), trading[-1])
+        before_ns = time.time_ns()
+        time_ns = exchange.decode_time(await http.fetch(exchange.time_request))
+        assert before_ns - 1_000_000 <= time_ns <= time.time_ns()
+        for native in (trading[0], odd):
+            quote = exchange.decode_quote(await http.fetch(exchange.quote_request(native)))
+            assert 0 < quote.bid < quote.ask
+            assert min(quote.bid_size, quote.ask_size) > 0
+        with pytest.raises(ProtocolError):
+            exchange.decode_quote(await http.fetch(exchange.quote_request("NOSUCH")))
+
+    async def main():
+        server = SimServer(name, SimSettings(), ws_url="ws://127.0.0.1:0", rest_url="http://127.0.0.1:0")
+        await server.start()
+        try:
+            async with HttpClient(server.rest_url, exchange.rest_limit) as http:
+                await fetch_all(http)
+        finally:
+            await server.close()
+
+    uvloop.run(main())
