@@ -107,6 +107,9 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     problems: list[str] = []  # of the instrument list
     instruments: int = 0
     instruments_as_of_ns: int = 0
+    clock_offset_ms: float | None = None  # the exchange's clock less this host's, as its REST host tells it,
+    clock_uncertainty_ms: float | None = None  # give or take; None until known
+    clock_error: str = ""  # why it could not be asked
     connections: list[ConnectionStatus] = []
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0

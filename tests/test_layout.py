@@ -12,6 +12,7 @@ PACKAGE = ROOT / "feedhandler"
 PURE = [
     "wire.py",
     "instruments.py",
+    "clock.py",
     "subscriptions.py",
     "session.py",
     "legs.py",
@@ -39,6 +40,7 @@ OUTSIDE = {
 LAYERS = [
     "wire",
     "instruments",
+    "clock",
     "exchanges",
     "batch",
     "subscriptions",

@@ -30,7 +30,8 @@ T = TypeVar("T")
 # Everything that msgspec raises for bytes that are not what was asked for; RecursionError: "[[[[[…".
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-# An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true.
+# An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true. So it is
+# decided as long as nothing is known of the exchange's clock; after that, `Exchange.set_clock` says what cannot be.
 AHEAD_NS_MAX: Final = 60_000_000_000
 
 # While a fast channel has spoken within this time, slower ones that also carry what it says do not overwrite it:
@@ -92,13 +93,16 @@ class State(wire.Ticker, gc=False, kw_only=True):
     """The ticker of one symbol as a feed keeps it, updated in place by each frame that is news.
 
     topic carries the native symbol. Several lines may bring frames about it: `accept` says which are news. It has
-    a compiled twin beside the sockets, which is its own record.
+    a compiled twin beside the sockets, which is its own record. offset_ns is how far the exchange's clock is ahead
+    of ours, and ahead_ns_max how much later than our receipt an event may be stated.
     """
 
     make_line: ClassVar[type[Line]] = Line
 
     native: str
     base_flags: int = 0
+    offset_ns: int = 0
+    ahead_ns_max: int = AHEAD_NS_MAX
     channels: list[_Channel] = msgspec.field(
         default_factory=lambda: [_Channel() for _ in range(CHANNELS_MAX)]
     )
@@ -135,16 +139,17 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """Note that a channel has spoken; False if what it said is known, or older than what is known.
 
         update_id grows with each update of the channel; a connection that brings one twice says so on purpose.
-        is_time: for want of an id it is the update's time, in Unix nanoseconds; clocks may be set back.
+        is_time: for want of an id it is the update's time, in Unix nanoseconds; clocks may be set back. One that
+        cannot be counts as the exchange's present time.
         """
         newest, own = self.channels[channel], self.lines[line.index][channel]
         line.frames += 1
         own.heard_ns = recv_ns
-        if is_time and update_id > recv_ns + AHEAD_NS_MAX:
-            update_id = recv_ns  # it cannot be
+        if is_time and update_id > recv_ns + self.ahead_ns_max:
+            update_id = max(0, recv_ns + self.offset_ns)  # it cannot be
         # Below the last one, may it be of a new count? A time may if it is of now, and nothing else was new.
         is_overtaken = recv_ns - newest.news_ns >= OVERTAKEN_NS
-        is_present = is_time and is_overtaken and update_id >= recv_ns - OVERTAKEN_NS
+        is_present = is_time and is_overtaken and update_id >= recv_ns + self.offset_ns - OVERTAKEN_NS
         if update_id < own.update_id:
             is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
             if not (is_present if is_time else is_far):
@@ -190,7 +195,8 @@ class State(wire.Ticker, gc=False, kw_only=True):
         newest = self.channels[channel]
         if not newest.news_ns:
             return True
-        is_newer = newest.owner == line.index or (newest.owner == NOBODY and time_ns > newest.news_ns)
+        is_later = time_ns - self.offset_ns > newest.news_ns
+        is_newer = newest.owner == line.index or (newest.owner == NOBODY and is_later)
         return is_newer and recv_ns - newest.news_ns > QUIET_NS
 
     def heard(self, line: int) -> int:
@@ -222,7 +228,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
     def on_news(self, recv_ns: int) -> None:
         """Note when the frame came that changed this state; every flag is decided anew."""
         self.recv_ns = recv_ns
-        is_ahead = self.exchange_ns > recv_ns + AHEAD_NS_MAX
+        is_ahead = self.exchange_ns > recv_ns + self.ahead_ns_max
         self.flags = self.base_flags | (wire.BAD_EXCHANGE_TIME if is_ahead else 0)
 
     def record(self) -> bytes:
@@ -322,6 +328,7 @@ class Exchange(abc.ABC):
         self.make_state = make_state  # `State` or its compiled twin
         self.states: dict[str, State] = {}  # of all that is wanted
         self._parted: dict[str, State] = {}  # and of what was: their numbers go on if it is wanted again
+        self._clock = (0, AHEAD_NS_MAX)
 
     def add(self, natives: Iterable[str], base_flags: int) -> None:
         """Take symbols into the set whose frames are decoded, all values unknown.
@@ -331,11 +338,11 @@ class Exchange(abc.ABC):
         for native in natives:
             topic = wire.topic(wire.TICKER, self.name, native)
             if native in self._parted:
-                self.states[native] = self._parted.pop(native)
+                state = self._parted.pop(native)
             else:
-                self.states[native] = self.make_state(
-                    topic=topic, native=native, base_flags=base_flags, flags=base_flags
-                )
+                state = self.make_state(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+            self.states[native] = state
+            state.offset_ns, state.ahead_ns_max = self._clock
 
     def remove(self, natives: Iterable[str]) -> None:
         """Take symbols out of that set; what is still said about them is ignored."""
@@ -343,6 +350,12 @@ class Exchange(abc.ABC):
             state = self._parted[native] = self.states.pop(native)
             state.base_flags &= wire.SIMULATED
             state.forget()
+
+    def set_clock(self, offset_ns: int = 0, ahead_ns_max: int = AHEAD_NS_MAX) -> None:
+        """Say how far the exchange's clock is ahead of ours, and from how far ahead of ours events are doubted."""
+        self._clock = offset_ns, ahead_ns_max
+        for state in self.states.values():  # each has its own: to look elsewhere would cost something a frame
+            state.offset_ns, state.ahead_ns_max = offset_ns, ahead_ns_max
 
     @abc.abstractmethod
     def decode_instruments(self, body: bytes) -> list[Instrument]:

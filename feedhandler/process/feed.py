@@ -26,6 +26,7 @@ from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_
 from feedhandler.legs import Change, DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
+from feedhandler.process.timekeeper import Timekeeper
 from feedhandler.session import NS_PER_S
 from feedhandler.status import ConnectionStatus, FeedStatus, connection_status, feed_state
 from feedhandler.transport import tick, zmtp
@@ -161,6 +162,7 @@ class Feed:
         self._run_dir = config.run_dir
         self._http = http
         self._exchange = EXCHANGES[name](tick.State)
+        self._timekeeper = Timekeeper(self._exchange, http)
         loop = asyncio.get_running_loop()
         self._publisher = Publisher(loop, config, name, self._exchange.states.values, self._greet)
         self._rng = random.Random()
@@ -195,7 +197,9 @@ class Feed:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._renew, "by order")
         beat = asyncio.create_task(self._beat())
-        beat.add_done_callback(lambda _: self._stop.set())
+        timekeeping = asyncio.create_task(self._timekeeper.run())
+        for task in (beat, timekeeping):
+            task.add_done_callback(lambda _: self._stop.set())
         try:
             if not await self._first_instruments():
                 return EXIT_OK if self._stop.is_set() else EXIT_GAVE_UP
@@ -204,12 +208,14 @@ class Feed:
             return await self._run_connections()
         finally:
             beat.cancel()
-            await asyncio.wait([beat])
+            timekeeping.cancel()
+            await asyncio.wait([beat, timekeeping])
             self._status.stopping = True
             self._send_status()
             self._publisher.close()
-            if not beat.cancelled():
-                beat.result()  # a bug in our reasoning ends the process, with its traceback
+            for task in (beat, timekeeping):
+                if not task.cancelled():
+                    task.result()  # a bug in our reasoning ends the process, with its traceback
 
     # --- instruments
 
@@ -457,6 +463,7 @@ class Feed:
             self._look_at(range(len(self._connections)))
             log.info("%s: %s", state, status.text(time.time_ns()))
         status.hop_records = self._publisher.records
+        self._timekeeper.report(status)
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
 
     def _send_instruments(self) -> None:

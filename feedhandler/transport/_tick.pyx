@@ -945,6 +945,8 @@ cdef class State:
     cdef readonly bytes topic
     cdef readonly str native
     cdef public uint16_t base_flags
+    cdef public int64_t offset_ns
+    cdef public int64_t ahead_ns_max
     cdef public uint16_t flags
     cdef public uint32_t session
     cdef public uint64_t sequence
@@ -975,6 +977,7 @@ cdef class State:
             raise TypeError("the compiler has put the numbers of a State apart")
         memcpy(self._topic, PyBytes_AS_STRING(padded), TOPIC_SIZE)
         self.topic, self.native, self.base_flags, self.session = topic, native, base_flags, session
+        self.ahead_ns_max = AHEAD_NS_MAX
         self.forget()
         self.flags = flags
 
@@ -1027,9 +1030,9 @@ cdef class State:
         is_overtaken = recv_ns - newest.news_ns >= OVERTAKEN_NS
         is_present = False
         if is_time:
-            if <int64_t>update_id > recv_ns + AHEAD_NS_MAX:
-                update_id = <uint64_t>recv_ns  # it cannot be
-            is_present = is_overtaken and <int64_t>update_id >= recv_ns - OVERTAKEN_NS
+            if <int64_t>update_id > recv_ns + self.ahead_ns_max:
+                update_id = <uint64_t>max(<int64_t>0, recv_ns + self.offset_ns)  # it cannot be
+            is_present = is_overtaken and <int64_t>update_id >= recv_ns + self.offset_ns - OVERTAKEN_NS
         if update_id < own.update_id:
             is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
             if not (is_present if is_time else is_far):
@@ -1070,7 +1073,9 @@ cdef class State:
         newest = &self._channels[channel]
         if not newest.news_ns:
             return True
-        if newest.owner != line.index and not (newest.owner == NOBODY and time_ns > newest.news_ns):
+        if newest.owner != line.index and not (
+            newest.owner == NOBODY and time_ns - self.offset_ns > newest.news_ns
+        ):
             return False
         return recv_ns - newest.news_ns > QUIET_NS
 
@@ -1119,7 +1124,7 @@ cdef class State:
         """Note when the frame came that changed this state; every flag is decided anew."""
         self.recv_ns = recv_ns
         self.flags = self.base_flags
-        if self.exchange_ns - AHEAD_NS_MAX > recv_ns:
+        if self.exchange_ns > recv_ns + self.ahead_ns_max:
             self.flags |= BAD_EXCHANGE_TIME
 
     def record(self):

@@ -24,6 +24,7 @@ from feedhandler.exchanges.base import (
     State,
 )
 
+SECOND = 1_000_000_000
 NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
 PARTS = [
     b'"nan"',
@@ -197,15 +198,63 @@ def test_news_decide_every_flag_anew(ahead_ns, is_bad):
     assert news.flags == wire.SIMULATED | (wire.BAD_EXCHANGE_TIME if is_bad else 0)
 
 
+@pytest.mark.parametrize("offset_s", [-300, 0, 300])
+@pytest.mark.parametrize(("beyond_ns", "is_bad"), [(0, False), (1, True)])
+def test_with_the_exchanges_clock_known_it_alone_says_what_cannot_be(offset_s, beyond_ns, is_bad):
+    exchange = make("bybit", "BTCUSDT")
+    ahead_ns_max = offset_s * SECOND + 1_200_000_000
+    exchange.set_clock(offset_s * SECOND, ahead_ns_max)
+    exchange.add(["ETHUSDT"], 0)
+    for state in exchange.states.values():
+        state.exchange_ns = RECV_NS + ahead_ns_max + beyond_ns
+        state.on_news(RECV_NS)
+        assert bool(state.flags & wire.BAD_EXCHANGE_TIME) == is_bad
+        state.forget()
+        assert state.ahead_ns_max == ahead_ns_max
+    exchange.set_clock()
+    assert {(s.offset_ns, s.ahead_ns_max) for s in exchange.states.values()} == {(0, AHEAD_NS_MAX)}
+
+
+@pytest.mark.parametrize("offset_s", [-300, 0, 300])
+def test_a_time_that_cannot_be_counts_as_the_exchanges_present(offset_s):
+    exchange = make("bybit", "BTCUSDT")
+    exchange.set_clock(offset_s * SECOND, offset_s * SECOND + 1_200_000_000)
+    (state,) = exchange.states.values()
+    present = RECV_NS + offset_s * SECOND
+    assert state.accept(STATISTICS, exchange.line, present + 5 * SECOND, RECV_NS, True)
+    assert not state.accept(STATISTICS, exchange.line, present - 1, RECV_NS, True), "older than what counts"
+    assert state.accept(STATISTICS, exchange.line, present + SECOND, RECV_NS + SECOND, True)
+
+
+def test_a_time_is_of_the_present_by_the_exchanges_clock():
+    """Set back by half a second, while ours is five minutes slow."""
+    exchange = make("bybit", "BTCUSDT")
+    exchange.set_clock(300 * SECOND, 301 * SECOND)
+    (state,) = exchange.states.values()
+    present = RECV_NS + 300 * SECOND
+    assert state.accept(STATISTICS, exchange.line, present + SECOND, RECV_NS, True)
+    later = RECV_NS + 10 * SECOND + SECOND // 2
+    assert not state.accept(STATISTICS, exchange.line, present + SECOND // 2 - 1, later, True), "too old"
+    assert state.accept(STATISTICS, exchange.line, present + SECOND // 2, later, True)
+
+
+def test_a_slower_channel_is_compared_by_the_exchanges_clock_once_a_connection_is_gone():
+    exchange = make("bybit", "BTCUSDT")
+    exchange.set_clock(-300 * SECOND, -299 * SECOND)
+    (state,) = exchange.states.values()
+    assert state.accept(QUOTE, exchange.line, 1, RECV_NS)
+    state.release(exchange.line.index)
+    later = RECV_NS + QUIET_NS + 1
+    assert state.is_quiet(QUOTE, exchange.line, later, RECV_NS - 300 * SECOND + 1)
+    assert not state.is_quiet(QUOTE, exchange.line, later, RECV_NS - 300 * SECOND)
+
+
 def test_a_topic_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="bytes, 39 fit"):
         make("binance", "B" * 30)
 
 
 # --- lines
-
-
-SECOND = 1_000_000_000
 
 
 def lines(count=2):
