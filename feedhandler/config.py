@@ -5,6 +5,7 @@ key and the remedy. Pure but for reading that file; whether a port is free is as
 """
 
 import difflib
+import ipaddress
 import itertools
 import re
 import tomllib
@@ -47,10 +48,20 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     reconnect_after_s: float = 30.0
     max_age_s: float = 0.0  # 0: the exchange's own
     legs: int = 1  # connections that carry the same symbols
+    leg_ws_urls: tuple[str, ...] = ()  # of the legs in turn; none: ws_url for all
+    source_addresses: tuple[str, ...] = ()  # that the legs in turn connect from; none: any
     refresh_s: float = 3600.0  # between two looks at the instrument list; it changes a few times a day
     renew_window: str = ""  # of the day, UTC: `04:00-04:30`; "": connections are renewed for their age alone
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
+
+    def leg_ws_url(self, leg: int) -> str:
+        """Return the address that one leg connects to, "" for the exchange's own."""
+        return self.leg_ws_urls[leg % len(self.leg_ws_urls)] if self.leg_ws_urls else self.ws_url
+
+    def leg_source_address(self, leg: int) -> str:
+        """Return the address that one leg connects from, "" for any."""
+        return self.source_addresses[leg % len(self.source_addresses)] if self.source_addresses else ""
 
     def policy(self) -> Policy:
         """Return the part that concerns a connection's life."""
@@ -209,7 +220,11 @@ def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> 
 
 
 MAX_AGE_S_MIN: Final = 3.0
-EXAMPLES: Final = {"renew_window": "04:00-04:30"}  # of keys whose default is none
+EXAMPLES: Final = {  # of keys whose default is none
+    "renew_window": "04:00-04:30",
+    "leg_ws_urls": ("wss://a.example:443", "wss://b.example:443"),
+    "source_addresses": ("192.0.2.1", "192.0.2.2"),
+}
 
 
 def _toml(value: Any) -> str:
@@ -230,6 +245,15 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
     for key, schemes in (("ws_url", ("ws", "wss")), ("rest_url", ("http", "https"))):
         if url := getattr(exchange, key):
             _check_url(url, schemes, f"{path}: {where}.{key}")
+    for url in exchange.leg_ws_urls:
+        _check_url(url, ("ws", "wss"), f"{path}: {where}.leg_ws_urls")
+    if exchange.leg_ws_urls and EXCHANGES[name].handshake_request:
+        raise ConfigError(
+            f"{path}: {where}.leg_ws_urls: {name} names the socket itself, whenever a connection is made;"
+            " leave it out"
+        )
+    for address in exchange.source_addresses:
+        _check_source_address(address, f"{path}: {where}.source_addresses")
     # Where a handshake names the socket, rest_url alone decides.
     is_redirected = exchange.rest_url and (exchange.ws_url or EXCHANGES[name].handshake_request)
     if exchange.simulated and not is_redirected:
@@ -266,7 +290,10 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
     if not 1 <= exchange.legs <= LEGS_MAX:
         raise ConfigError(f"{path}: {where}.legs: {exchange.legs} is out of range; it is 1, 2 or {LEGS_MAX}")
     return msgspec.structs.replace(
-        exchange, ws_url=exchange.ws_url.rstrip("/"), rest_url=exchange.rest_url.rstrip("/")
+        exchange,
+        ws_url=exchange.ws_url.rstrip("/"),
+        rest_url=exchange.rest_url.rstrip("/"),
+        leg_ws_urls=tuple(url.rstrip("/") for url in exchange.leg_ws_urls),
     )
 
 
@@ -281,6 +308,20 @@ def _check_url(url: str, schemes: tuple[str, ...], where: str) -> None:
         raise ConfigError(f"{where}: {url!r} must be {' or '.join(schemes)}, host and port, like {example}")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise ConfigError(f"{where}: {url!r} must end after the port, like {example}; paths are built in")
+
+
+def _check_source_address(text: str, where: str) -> None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as exc:
+        raise ConfigError(
+            f"{where}: {text!r} is no IP address; write one of this machine's (`ip address` lists them),"
+            " like 192.0.2.1"
+        ) from exc
+    if address.is_unspecified or address.is_multicast:
+        raise ConfigError(
+            f"{where}: {text!r} is no single machine's address; leave it out to connect from any"
+        )
 
 
 def check_symbol(exchange: str, symbol: str, where: str) -> None:
@@ -352,7 +393,8 @@ def _check_sim(config: Config) -> None:
             f"{config.path}: sim: nothing to simulate: no exchange has simulated = true; leave the table out"
         )
     for name, exchange in config.simulated().items() if config.sim is not None else ():
-        if exchange.ws_url.startswith("wss") or exchange.rest_url.startswith("https"):
+        ws_urls = (exchange.ws_url, *exchange.leg_ws_urls)
+        if any(url.startswith("wss") for url in ws_urls) or exchange.rest_url.startswith("https"):
             raise ConfigError(
                 f"{config.path}: exchanges.{name}: the simulator has no TLS; use ws:// and http://"
             )

@@ -90,6 +90,21 @@ WRONG = [
         'renew_window: Expected str, got int; for example renew_window = "04:00-04:30"',
     ),
     (OK + "backoff_min_s = 31\n", "backoff_min_s: is larger than backoff_max_s"),
+    (
+        OK + "source_addresses = [1]\n",
+        "source_addresses: Expected str, got int, at [0]; for example source_ad",
+    ),
+    (OK + 'source_addresses = ["eth0"]\n', "source_addresses: 'eth0' is no IP address; write one of this"),
+    (OK + 'source_addresses = ["192.0.2.1/24"]\n', "'192.0.2.1/24' is no IP address"),
+    (OK + 'source_addresses = ["::"]\n', "'::' is no single machine's address; leave it out"),
+    (OK + 'leg_ws_urls = ["https://a.example"]\n', "leg_ws_urls: 'https://a.example' must be ws or wss"),
+    (OK + 'leg_ws_urls = ["wss://a.example/ws"]\n', "leg_ws_urls: 'wss://a.example/ws' must end after the"),
+    (OK + 'leg_ws_urls = "wss://a.example"\n', "leg_ws_urls: Expected list, got str; for example leg_ws_"),
+    (
+        '[exchanges.kucoin]\nleg_ws_urls = ["wss://a.example"]\n',
+        "exchanges.kucoin.leg_ws_urls: kucoin names the socket itself",
+    ),
+    (LOCAL + 'leg_ws_urls = ["wss://127.0.0.1:1"]\n[sim]\n', "has no TLS"),
     (OK + "[merger]\nticks = []\n", "merger.ticks: is empty"),
     (OK + '[merger]\nticks = ["udp://127.0.0.1:1"]\n', "is no ZeroMQ endpoint"),
     (OK + '[merger]\nticks = ["tcp://127.0.0.1:0"]\n', "is no ZeroMQ endpoint"),
@@ -127,6 +142,27 @@ def test_a_file_that_is_no_text_says_so(tmp_path):
 def test_left_out_symbols_are_the_majors():
     settings = config.parse(OK, "x").exchange("binance")
     assert settings.symbols == ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
+
+
+def test_legs_take_hosts_and_source_addresses_in_turn():
+    settings = config.parse(
+        OK
+        + 'leg_ws_urls = ["wss://a.example/", "ws://b.example:81"]\nsource_addresses = ["192.0.2.1", "::1"]\n',
+        "x.toml",
+    ).exchange("binance")
+    assert [settings.leg_ws_url(leg) for leg in range(3)] == [
+        "wss://a.example",
+        "ws://b.example:81",
+        "wss://a.example",
+    ]
+    assert [settings.leg_source_address(leg) for leg in range(3)] == ["192.0.2.1", "::1", "192.0.2.1"]
+
+
+def test_legs_that_are_told_nothing_go_where_ws_url_says_from_any_address():
+    settings = config.parse(LOCAL + "legs = 3\n", "x.toml").exchange("binance")
+    assert {settings.leg_ws_url(leg) for leg in range(3)} == {"ws://127.0.0.1:1"}
+    assert {settings.leg_source_address(leg) for leg in range(3)} == {""}
+    assert config.parse(OK, "x.toml").exchange("binance").leg_ws_url(0) == ""
 
 
 def test_the_ipc_addresses_are_in_the_run_directory_unless_set():

@@ -171,6 +171,7 @@ class Feed:
         self._listing: InstrumentList | None = None
         self._ws_url = self._settings.ws_url or self._exchange.ws_url
         folder = config.run_dir if self._settings.simulated else ""  # a simulator's is nobody else's concern
+        # One budget, whatever hosts and addresses the legs have: some exchanges count by host, others by address.
         self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
         flags = wire.SIMULATED if self._settings.simulated else 0
         self._universe = Universe(self._exchange, self._make_legs, flags)
@@ -360,7 +361,13 @@ class Feed:
             label = f"{self._name}.{self._connections_made}"
             self._connections_made += 1
             connection = Connection(
-                label, session, self._exchange, self._http, self._ws_url, self._publisher.flush_soon
+                label,
+                session,
+                self._exchange,
+                self._http,
+                self._settings.leg_ws_url(session.leg) or self._ws_url,
+                self._publisher.flush_soon,
+                self._settings.leg_source_address(session.leg),
             )
             self._connections.append(connection)
             self._tasks.add(asyncio.create_task(connection.run()))

@@ -6,6 +6,7 @@ the session's steps say. picows' core API calls us for each frame, inside the ev
 
 import asyncio
 import contextlib
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -92,6 +93,7 @@ class Connection:
     """Runs one session: connects, passes frames, sends, closes, until `stop`.
 
     flush is called at the end of each socket read, so that what one read brought leaves as one message.
+    source_address is this host's address to connect from, "" for any.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Connection:
         http: HttpClient,
         ws_url: str,
         flush: Callable[[], None],
+        source_address: str = "",
     ) -> None:
         self.session = session
         self.flush = flush
@@ -109,6 +112,7 @@ class Connection:
         self._exchange = exchange
         self._http = http
         self._ws_url = ws_url
+        self._source_address = source_address
         self._socket: Socket | None = None  # of the present attempt; others are let go
         self._transport: picows.WSTransport | None = None  # once it is open
         self._connecting: asyncio.Task[None] | None = None
@@ -191,6 +195,7 @@ class Connection:
                 max_frame_size=FRAME_SIZE_MAX,
                 read_buffer_init_size=READ_BUFFER_SIZE,
                 logger_name=self._label,
+                local_addr=(self._source_address, 0) if self._source_address else None,
             )
         except HttpRefused as exc:
             self._failed(str(exc), exc.retry_after_s)
@@ -200,12 +205,21 @@ class Connection:
         except (DecodeError, ProtocolError) as exc:
             self._failed(str(exc))
         except (OSError, ValueError, picows.WSError) as exc:
-            self._failed(f"cannot connect to {_host(url)}: {exc or type(exc).__name__}")
+            self._failed(f"cannot connect to {_host(url)}{self._whence(exc)}: {exc or type(exc).__name__}")
         else:
             if transport.is_disconnected:
                 self._failed("connection closed during the WebSocket handshake")
         finally:
             self.wake()
+
+    def _whence(self, exc: Exception) -> str:
+        """Return the source address for a message, and whether it is to blame."""
+        if not self._source_address:
+            return ""
+        is_foreign = isinstance(exc, OSError) and exc.errno == errno.EADDRNOTAVAIL
+        return f" from {self._source_address}" + (
+            ", which is no address of this machine" if is_foreign else ""
+        )
 
     def _failed(self, reason: str, retry_after_s: float = 0.0) -> None:
         if self.session.phase is Phase.CONNECTING:

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import random
+import re
 import ssl
 import struct
 
@@ -74,6 +75,7 @@ class Bench:
     """A connection to a server that the test plays; flushed is what left after each socket read."""
 
     tls = None  # of the server
+    source_address = ""
 
     def __init__(self, **policy):
         self.exchange = EXCHANGES["bybit"]()
@@ -113,7 +115,9 @@ class Bench:
         server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=self.tls)
         url = f"{'wss' if self.tls else 'ws'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with HttpClient("http://127.0.0.1:1") as http:
-            connection = Connection("test", self.session, self.exchange, http, url, self.flush)
+            connection = Connection(
+                "test", self.session, self.exchange, http, url, self.flush, self.source_address
+            )
             task = asyncio.create_task(connection.run())
             try:
                 yield writers
@@ -298,6 +302,40 @@ def test_an_upgrade_that_comes_after_we_gave_up_is_let_go():
     bench = play(serve, lambda b: b.flushed and ended, connect_timeout_s=0.3)
     assert all(bid == 1.5 for batch in bench.flushed for bid, _ in batch)
     assert bench.session.connects == 2
+
+
+def test_a_connection_comes_from_the_address_that_it_was_given(monkeypatch):
+    monkeypatch.setattr(Bench, "source_address", "127.0.0.2")
+    peers = []
+
+    async def serve(reader, writer, number):
+        peers.append(writer.get_extra_info("peername")[0])
+        await upgrade(reader, writer)
+        writer.write(frame(book(2)))
+        await reader.read()
+
+    play(serve, lambda b: b.flushed)
+    assert peers == ["127.0.0.2"]
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("192.0.2.7", "://127.0.0.1 from 192.0.2.7, which is no address of this machine: "),
+        ("::1", "://127.0.0.1 from ::1: "),  # another family than the host's
+    ],
+)
+def test_an_address_that_cannot_be_connected_from_is_named(monkeypatch, address, text):
+    monkeypatch.setattr(Bench, "source_address", address)
+
+    async def serve(reader, writer, number):
+        raise AssertionError("nobody comes")
+
+    bench = play(serve, lambda b: b.session.last_error)
+    assert re.sub(r":\d+ from", " from", bench.session.last_error).startswith(
+        f"cannot connect to {'wss' if Bench.tls else 'ws'}{text}"
+    )
+    assert bench.session.phase is Phase.BACKOFF
 
 
 def test_a_peer_that_never_reads_does_not_hold_up_the_end():
