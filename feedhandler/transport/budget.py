@@ -14,8 +14,11 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-from feedhandler.session import ConnectBudget
+from feedhandler.session import NS_PER_S, ConnectBudget
+
+OVERTAKEN_NS: Final = 60 * NS_PER_S  # longer than anybody waits between a look at the clock and at the file
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +93,13 @@ class SharedBudget(ConnectBudget):
             os.close(fd)
 
     def _read(self, fd: int, now_mono_ns: int) -> list[int]:
-        """Return the times in order; those of before the last boot are in this one's future."""
+        """Return the times in order; those of before the last boot are far in this one's future.
+
+        Others may be a little: whoever looked at its clock and then waited for a processor is not to forget them.
+        """
         data = os.pread(fd, self._count * 8, 0)
         times = array.array("q", data[: len(data) // 8 * 8])
-        return sorted(at for at in times if now_mono_ns - self._per_ns < at <= now_mono_ns)
+        return sorted(at for at in times if now_mono_ns - self._per_ns < at <= now_mono_ns + OVERTAKEN_NS)
 
     def _warn(self, exc: OSError) -> None:
         if not self._has_warned:

@@ -36,6 +36,14 @@ def test_who_comes_back_finds_what_its_predecessor_has_used(path):
     assert not SharedBudget(path, 3, 60.0).take(NOW + 3 * NS_PER_S)
 
 
+def test_who_looked_at_its_clock_earlier_does_not_forget_those_who_were_faster(path):
+    slow, fast = SharedBudget(path, 2, 60.0), SharedBudget(path, 2, 60.0)
+    assert fast.take(NOW + 5)
+    assert fast.take(NOW + 7)
+    assert not slow.take(NOW + 3)
+    assert slow.next_mono_ns(NOW + 3) == NOW + 5 + 60 * NS_PER_S
+
+
 def test_times_of_before_the_last_boot_count_no_more(path):
     before = SharedBudget(path, 1, 60.0)
     assert before.take(NOW)
