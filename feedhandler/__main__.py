@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seconds", type=_positive, metavar="S", help="stop after so long, with a summary")
     feed = _command(commands, "feed", _feed, "one exchange's feed process")
     feed.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
+    feed.add_argument(
+        "--shard", metavar="I/N", help="only this part of the symbols, such as 1/4; as many processes as N"
+    )
     _command(commands, "merger", _merger, "the merger process")
     _command(commands, "sim", _sim, "the simulated exchanges")
     _command(commands, "check", _check, "validate a configuration: exit 0, or 2 with file, key and remedy")
@@ -162,9 +165,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def _feed(arguments: argparse.Namespace) -> int:
     from feedhandler.process import feed
 
-    runtime.set_up_logging(f"feed-{arguments.exchange}", is_verbose=arguments.verbose)
+    settings = config.load(arguments.config)
+    shard = settings.shard(arguments.exchange, arguments.shard)
+    runtime.set_up_logging(files.feed_name(arguments.exchange, shard), is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return feed.run(config.load(arguments.config), arguments.exchange)
+    return feed.run(settings, arguments.exchange, shard)
 
 
 def _merger(arguments: argparse.Namespace) -> int:
@@ -191,7 +196,11 @@ def _check(arguments: argparse.Namespace) -> int:
     ports.check(settings)
     for name, exchange in settings.exchanges.items():
         kind = "simulated" if exchange.simulated else "not simulated"
-        print(f"{name}: {kind}, {len(exchange.symbols)} symbols: {', '.join(exchange.symbols[:5])}", end="")
+        spread = f" over {exchange.shards} processes" if exchange.shards > 1 else ""
+        print(
+            f"{name}: {kind}, {len(exchange.symbols)} symbols{spread}: {', '.join(exchange.symbols[:5])}",
+            end="",
+        )
         print(" …" if len(exchange.symbols) > 5 else "")
     print(f"{arguments.config}: ok")
     return EXIT_OK
@@ -283,17 +292,20 @@ def _renew(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     name = arguments.exchange
     settings.exchange(name)
-    pid = files.lock_owner(settings.run_dir, f"feed-{name}")
-    if pid is None:
+    running = files.running_feeds(settings.run_dir, name)
+    if not running:
         print(f"feedhandler: no feed of {name} runs in {settings.run_dir}/", file=sys.stderr)
         return EXIT_FAILED
-    try:
-        os.kill(pid, signal.SIGUSR1)
-    except OSError as exc:
-        print(f"feedhandler: cannot ask the feed of {name} (pid {pid}): {exc.strerror}", file=sys.stderr)
-        return EXIT_FAILED
-    print(f"asked the feed of {name} (pid {pid}); its log and `feedhandler status` tell how it goes")
-    return EXIT_OK
+    failed = 0
+    for shard, pid in running.items():
+        who = f"the feed of {name}{'' if shard.is_whole else f', shard {shard},'} (pid {pid})"
+        try:
+            os.kill(pid, signal.SIGUSR1)
+            print(f"asked {who}; its log and `feedhandler status` tell how it goes")
+        except OSError as exc:
+            print(f"feedhandler: cannot ask {who}: {exc.strerror}", file=sys.stderr)
+            failed += 1
+    return EXIT_FAILED if failed else EXIT_OK
 
 
 def _subscribe(arguments: argparse.Namespace) -> int:

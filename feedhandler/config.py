@@ -21,6 +21,8 @@ from feedhandler.errors import ConfigError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.legs import LEGS_MAX, DailyWindow
 from feedhandler.session import Policy
+from feedhandler.shard import SHARDS_MAX, WHOLE, Shard, shards
+from feedhandler.shard import parse as parse_shard
 
 MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 TICKS_TCP: Final = "tcp://127.0.0.1:5555"
@@ -51,6 +53,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     leg_ws_urls: tuple[str, ...] = ()  # of the legs in turn; none: ws_url for all
     source_addresses: tuple[str, ...] = ()  # that the legs in turn connect from; none: any
     refresh_s: float = 3600.0  # between two looks at the instrument list; it changes a few times a day
+    shards: int = 1  # feed processes over which the symbols are spread
     renew_window: str = ""  # of the day, UTC: `04:00-04:30`; "": connections are renewed for their age alone
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
@@ -66,6 +69,10 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def policy(self) -> Policy:
         """Return the part that concerns a connection's life."""
         return Policy(**{name: getattr(self, name) for name in Policy.__struct_fields__})
+
+    def direct_of(self, shard: Shard) -> tuple[str, ...]:
+        """Return where one of several feed processes publishes by itself: `ipc://run/binance-1of4.ipc`."""
+        return tuple(_sharded(endpoint, shard) for endpoint in self.direct)
 
 
 class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +118,33 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError(f"{self.path}: no [exchanges.{name}] table; it configures {known}")
         return self.exchanges[name]
 
+    def shard(self, name: str, text: str | None) -> Shard:
+        """Return what part of an exchange a feed process has that was started with `--shard text`, or without.
+
+        Raises ConfigError if it does not go with the file.
+        """
+        exchange = self.exchange(name)
+        where = f"{self.path}: exchanges.{name}.shards"
+        if text is None:
+            if exchange.shards > 1:
+                first, *_, last = shards(exchange.shards)
+                raise ConfigError(
+                    f"{where}: is {exchange.shards}, and this is one process: start it with --shard {first}"
+                    f" to --shard {last}, or leave the key out"
+                )
+            return WHOLE
+        try:
+            shard = parse_shard(text)
+        except ValueError as exc:
+            raise ConfigError(f"--shard: {exc}") from exc
+        if exchange.shards not in (1, shard.count):
+            raise ConfigError(
+                f"{where}: is {exchange.shards}, and --shard is {shard}: change one of them, for the merger and"
+                " the other feeds go by the file"
+            )
+        _check_direct(exchange, shard.count, f"{self.path}: exchanges.{name}.direct")
+        return shard
+
     def endpoints(self) -> Iterator[tuple[str, str]]:
         """Yield every ZeroMQ endpoint that a process of ours binds, after the key that sets it."""
         for endpoint in self.merger.ticks:
@@ -119,8 +153,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             yield "merger.batches", endpoint
         yield "merger.feeds", self.merger.feeds
         for name, exchange in self.exchanges.items():
-            for endpoint in exchange.direct:
-                yield f"exchanges.{name}.direct", endpoint
+            for shard in shards(exchange.shards):
+                for endpoint in exchange.direct_of(shard):
+                    yield f"exchanges.{name}.direct", endpoint
 
     def simulated(self) -> dict[str, ExchangeConfig]:
         """Return the exchanges that the simulator plays."""
@@ -289,12 +324,30 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
         )
     if not 1 <= exchange.legs <= LEGS_MAX:
         raise ConfigError(f"{path}: {where}.legs: {exchange.legs} is out of range; it is 1, 2 or {LEGS_MAX}")
+    if not 1 <= exchange.shards <= SHARDS_MAX:
+        raise ConfigError(
+            f"{path}: {where}.shards: {exchange.shards} is out of range; it is 1 to {SHARDS_MAX} processes"
+        )
+    _check_direct(exchange, exchange.shards, f"{path}: {where}.direct")
     return msgspec.structs.replace(
         exchange,
         ws_url=exchange.ws_url.rstrip("/"),
         rest_url=exchange.rest_url.rstrip("/"),
         leg_ws_urls=tuple(url.rstrip("/") for url in exchange.leg_ws_urls),
     )
+
+
+def _check_direct(exchange: ExchangeConfig, count: int, where: str) -> None:
+    for endpoint in exchange.direct:
+        if count > 1 and not endpoint.startswith("ipc://"):
+            raise ConfigError(
+                f"{where}: {endpoint!r} is one address, and each of {count} shards needs its own;"
+                ' use ipc, such as "ipc://run/name.ipc", whose name gets the shard'
+            )
+
+
+def _sharded(endpoint: str, shard: Shard) -> str:
+    return endpoint.removesuffix(".ipc") + shard.suffix + (".ipc" if endpoint.endswith(".ipc") else "")
 
 
 def _check_url(url: str, schemes: tuple[str, ...], where: str) -> None:

@@ -3,20 +3,23 @@
 Pure: messages from feeds and times come in, messages to subscribers go out through outlets; the shell owns
 sockets and clock. Records of one topic leave in the order in which they came. It knows no exchange.
 
-`Step`, with `Route` and `Traffic`, is what happens to each record; it has a compiled twin beside the sockets,
-which the shell may pass in. Everything else is `Merger`.
+`Step`, with `Route` and `Traffic` of `feeds`, is what happens to each record; it has a compiled twin beside the
+sockets, which the shell may pass in. Everything else is `Merger`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
 
 import msgspec
 
 from feedhandler import wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.instruments import InstrumentList, InstrumentTable
-from feedhandler.status import ExchangeStatus, FeedStatus, Heartbeat
+from feedhandler.feeds import ExchangeView, FeedView, Route, Traffic, native_of
+from feedhandler.instruments import InstrumentList
+from feedhandler.shard import parse as parse_shard
+from feedhandler.shard import shards
+from feedhandler.status import FeedStatus, Heartbeat
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -29,7 +32,7 @@ STATUS_EVERY_NS: Final = NS_PER_S
 assert FEED_SILENCE_NS + 2 * TICK_NS < NS_PER_S, "DOWN within 1 s"
 assert FEED_SILENCE_NS > 4 * FEED_HEARTBEAT_NS, "three late heartbeats must not cost a DOWN"
 
-LATENCY_SAMPLES: Final = 2000  # a second and feed, about: sorting them takes under a millisecond
+LATENCY_SAMPLES: Final = 2000  # a second and exchange, about: sorting them takes under a millisecond
 TOPICS_MAX: Final = 50_000  # routes: 50,000 x about 1 kB
 
 
@@ -37,62 +40,13 @@ class FeedHeartbeat(msgspec.Struct):
     """Body of a feed's heartbeat."""
 
     pid: int
+    shard: str = "1/1"
 
 
-class Latency(NamedTuple):
-    """How long one record took, in nanoseconds."""
+class InstrumentListTime(msgspec.Struct):
+    """What has to be known of an instrument list to pass it over."""
 
-    in_feed_ns: int  # from receipt to the feed's send
-    on_hop_ns: int  # from there to our publishing it
-
-
-class Traffic:
-    """What came from one feed."""
-
-    __slots__ = ("is_heard", "latencies", "messages", "newest_recv_ns", "records", "sample_mask")
-
-    def __init__(self) -> None:
-        self.is_heard = False  # anything at all, since the last look
-        self.records = 0
-        self.messages = 0  # that brought records
-        self.newest_recv_ns = 0  # of their last ones
-        self.sample_mask = 0  # the first record of a message is a sample if its number has none of these bits
-        self.latencies: list[tuple[int, int]] = []  # as in `Latency`
-
-
-class Route:
-    """One topic: whose records it has, and its newest record as it was published."""
-
-    __slots__ = ("record", "sequence", "topic", "traffic")
-
-    def __init__(self, topic: bytes, traffic: Traffic) -> None:
-        self.topic = topic
-        self.traffic = traffic
-        self.sequence = 0
-        self.record = bytearray(wire.pack_ticker(wire.Ticker(topic)))
-
-
-class FeedView:
-    """One exchange as the merger sees it."""
-
-    def __init__(self, exchange: str, traffic: Traffic, now_ns: int, now_mono_ns: int) -> None:
-        self.exchange = exchange
-        self.traffic = traffic
-        self.routes: dict[bytes, Route] = {}  # by the native topic, padded
-        self.table: InstrumentTable | None = None
-        self.instruments_body = b""
-        self.status: FeedStatus | None = None
-        self.heard_mono_ns = now_mono_ns
-        self.is_silent = True  # nothing at all for `FEED_SILENCE_NS`
-        self.is_down = True  # until it says that it lives
-        self.reason = f"no feed process for {exchange} has been heard"
-        self.state = "absent"
-        self.since_ns = now_ns
-        self.records_seen = self.messages_seen = 0
-        self.rate = 0.0
-        self.hop_base = self.hop_lost = self.resync = self.pid = 0
-        self.unmapped = self.malformed = 0
-        self.flagged: dict[Route, int] = {}  # records that we flagged DOWN for its silence → their own flags
+    as_of_ns: int
 
 
 class Outlet(Protocol):
@@ -178,14 +132,15 @@ class Merger:
     """The merger's state.
 
     Two kinds of subscribers get the same records: `each` sends each record alone, `batches` those that came
-    together in one message, back to back. Documents go to both. session is the Unix second at which this
+    together in one message, back to back. Documents go to both. exchanges says of each how many feeds share it;
+    if they turn out to be another number, they are believed. session is the Unix second at which this
     merger started; clock returns Unix nanoseconds and is read once per record, just before it is sent. step is
     `Step` or its compiled twin. `on_message` takes one message of the feed hop.
     """
 
     def __init__(
         self,
-        exchanges: Sequence[str],
+        exchanges: Mapping[str, int],
         each: Outlet,
         batches: Outlet,
         clock: Callable[[], int],
@@ -201,9 +156,7 @@ class Merger:
         self._session = session
         self._pid = pid
         self._started_ns = clock()
-        self.feeds = {
-            name: FeedView(name, step.make_traffic(), self._started_ns, now_mono_ns) for name in exchanges
-        }
+        self._make_route, self._make_traffic = step.make_route, step.make_traffic
         self._routes: dict[bytes, Route] = {}  # of all feeds, by the native topic, padded
         self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, as published
@@ -211,52 +164,88 @@ class Merger:
         self._status_mono_ns = now_mono_ns - STATUS_EVERY_NS
         self._last_tick_mono_ns = now_mono_ns
         self.malformed = 0
-        self._make_route = step.make_route
+        self.exchanges = {name: ExchangeView(name, self._started_ns) for name in exchanges}
+        for name, count in exchanges.items():
+            self.exchanges[name].spread(self._make_feeds(name, count))
         self.on_message = step(
             self._routes, self._find_route, self._on_document, each, batches, clock, session
         )
+
+    def _make_feeds(self, exchange: str, count: int) -> list[FeedView]:
+        return [
+            FeedView(exchange, shard, self._make_traffic(), self._last_tick_mono_ns)
+            for shard in shards(count)
+        ]
 
     # --- from the feeds
 
     def _find_route(self, native_topic: bytes) -> Route | None:
         """Find the canonical topic for a native one met for the first time; None if it has none."""
         words = native_topic.rstrip(b"\0").decode(errors="replace").split(".", 2)
-        feed = self.feeds.get(words[1]) if len(words) == 3 else None
-        if feed is None:
+        exchange = self.exchanges.get(words[1]) if len(words) == 3 else None
+        if exchange is None:
             self.malformed += 1
             return None
+        feed = exchange.feed_of(words[2])
         feed.traffic.is_heard = True
-        feed.traffic.records += 1  # received, though not published: so that the hop's count stays right
-        symbol = feed.table.symbol_of(words[2]) if feed.table else None
+        symbol = exchange.table.symbol_of(words[2]) if exchange.table else None
         if symbol is None or len(self._by_topic) >= TOPICS_MAX:
-            feed.unmapped += 1
+            feed.traffic.records += 1  # received, though not published: so that the hop's count stays right
+            exchange.unmapped += 1
             return None
-        feed.traffic.records -= 1
-        topic = wire.padded(wire.topic(wire.TICKER, feed.exchange, symbol))
-        route = self._by_topic.get(topic) or self._make_route(topic, feed.traffic)
-        self._routes[native_topic] = feed.routes[native_topic] = self._by_topic[topic] = route
+        topic = wire.padded(wire.topic(wire.TICKER, exchange.name, symbol))
+        route = self._by_topic.get(topic)
+        if route is None:
+            route = self._by_topic[topic] = self._make_route(topic, feed.traffic)
+        else:
+            self._take_over(exchange, feed, route)
+        self._routes[native_topic] = feed.routes[native_topic] = route
         return route
+
+    def _take_over(self, exchange: ExchangeView, feed: FeedView, route: Route) -> None:
+        """A topic that is known belongs to another symbol from now on, of this feed: what it was before is over."""
+        for other in exchange.feeds.values():
+            for native_topic in [native for native, known in other.routes.items() if known is route]:
+                del other.routes[native_topic], self._routes[native_topic]
+            other.flagged.pop(route, None)
+        route.traffic = feed.traffic
 
     def _on_document(self, message: bytes | memoryview) -> None:
         try:
             document = wire.unpack(message)
-            feed = self.feeds[document.exchange]
+            exchange = self.exchanges[document.exchange]
         except (DecodeError, UnicodeDecodeError, IndexError, KeyError):
             self.malformed += 1
             return
         assert isinstance(document, wire.Document), "tickers do not come here"
-        feed.traffic.is_heard = True
         try:
             if document.kind == wire.STATUS:
-                self._on_status(feed, msgspec.json.decode(document.body, type=FeedStatus))
+                self._on_status(exchange, msgspec.json.decode(document.body, type=FeedStatus))
             elif document.kind == wire.INSTRUMENTS:
-                self._on_instruments(feed, document.body)
-            elif feed.is_down and msgspec.json.decode(document.body, type=FeedHeartbeat).pid == feed.pid:
-                self._revive(feed)
-        except UNDECODABLE:
-            feed.malformed += 1
+                self._on_instruments(exchange, document.body)
+            else:
+                self._on_heartbeat(exchange, msgspec.json.decode(document.body, type=FeedHeartbeat))
+        except (*UNDECODABLE, ValueError):
+            exchange.malformed += 1
 
-    def _on_status(self, feed: FeedView, status: FeedStatus) -> None:
+    def _on_heartbeat(self, exchange: ExchangeView, heartbeat: FeedHeartbeat) -> None:
+        feed = exchange.feeds.get(heartbeat.shard)
+        if feed is None:
+            parse_shard(heartbeat.shard)  # of a feed that is still to say who it is, or that was
+            return
+        feed.on_word()
+        if feed.is_down and heartbeat.pid == feed.pid:
+            self._revive(exchange, feed)
+
+    def _on_status(self, exchange: ExchangeView, status: FeedStatus) -> None:
+        feed = exchange.feeds.get(status.shard)
+        if feed is None:
+            shard = parse_shard(status.shard)
+            if not exchange.has_begun_anew(status):
+                return
+            self._begin_anew(exchange, shard.count)
+            feed = exchange.feeds[status.shard]
+        feed.on_word()
         if status.pid != feed.pid:
             self._flag_down(feed)  # a new process knows nothing yet, even if it was back in no time
             feed.flagged.clear()
@@ -267,26 +256,36 @@ class Merger:
         if (lost := status.hop_records - (feed.traffic.records - feed.hop_base)) > 0:
             feed.hop_lost += lost
             feed.hop_base -= lost
-        feed.status = status
+        feed.status, feed.started_ns = status, status.started_ns
         if feed.is_down:
-            self._revive(feed)
-        self._check_state(feed)
+            self._revive(exchange, feed)
+        self._check_state(exchange, feed)
 
-    def _on_instruments(self, feed: FeedView, body: bytes) -> None:
-        if body == feed.instruments_body:
+    def _begin_anew(self, exchange: ExchangeView, count: int) -> None:
+        """Feeds of another count of shards have followed: none of them knows anything yet."""
+        for feed in exchange.feeds.values():
+            self._flag_down(feed)
+        exchange.spread(self._make_feeds(exchange.name, count))
+
+    def _on_instruments(self, exchange: ExchangeView, body: bytes) -> None:
+        """Take over a list; of several feeds each has its own, and sends it again to a merger that joined."""
+        if body == exchange.instruments_body:
             return
-        listing = msgspec.json.decode(body, type=InstrumentList)
-        feed.instruments_body = body
-        feed.table = listing.table()
-        for native_topic in list(feed.routes):
-            native = native_topic.rstrip(b"\0").decode().split(".", 2)[2]
-            if native not in feed.table.by_native:
-                continue  # delisted, or the list is short: as long as data come, they are what they were
-            symbol = feed.table.symbol_of(native)
-            topic = wire.padded(wire.topic(wire.TICKER, feed.exchange, symbol)) if symbol else b""
-            if topic != feed.routes[native_topic].topic:
-                self._drop_route(feed, native_topic)
-        self._publish_document(wire.INSTRUMENTS, feed.exchange, body)
+        as_of_ns = msgspec.json.decode(body, type=InstrumentListTime).as_of_ns
+        if as_of_ns < exchange.instruments_as_of_ns:
+            return
+        table = msgspec.json.decode(body, type=InstrumentList).table()
+        exchange.table, exchange.instruments_body, exchange.instruments_as_of_ns = table, body, as_of_ns
+        for feed in exchange.feeds.values():
+            for native_topic, route in list(feed.routes.items()):
+                native = native_of(native_topic)
+                if native not in table.by_native:
+                    continue  # delisted, or the list is short: as long as data come, they are what they were
+                symbol = table.symbol_of(native)
+                topic = wire.padded(wire.topic(wire.TICKER, exchange.name, symbol)) if symbol else b""
+                if topic != route.topic:
+                    self._drop_route(feed, native_topic)
+        self._publish_document(wire.INSTRUMENTS, exchange.name, body)
 
     def _drop_route(self, feed: FeedView, native_topic: bytes) -> None:
         """Renamed, or in conflict: the topic gets no more records from here, and says so."""
@@ -330,8 +329,8 @@ class Merger:
         topic = wire.padded(wire.topic(kind, exchange))
         sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
         now = self._clock()
-        feed = self.feeds.get(exchange)
-        simulated = wire.SIMULATED if feed and feed.status and feed.status.simulated else 0
+        view = self.exchanges.get(exchange)
+        simulated = wire.SIMULATED if view and view.is_simulated else 0
         message = wire.pack_document(
             wire.Document(topic, wire.VERSION, kind, simulated, self._session, sequence, 0, now, now, body)
         )
@@ -344,20 +343,28 @@ class Merger:
         """Look at the clock; call every `TICK_NS` or so, after draining what the feeds sent."""
         gap = now_mono_ns - self._last_tick_mono_ns
         self._last_tick_mono_ns = now_mono_ns
-        for feed in self.feeds.values():
-            if gap > 4 * TICK_NS:
-                feed.heard_mono_ns += gap  # it was we who did not listen
-            if feed.traffic.is_heard:
-                feed.traffic.is_heard = feed.is_silent = False
-                feed.heard_mono_ns = now_mono_ns
-            elif not feed.is_silent and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
-                feed.is_silent = True
-                self._mark_down(feed, "feed process not heard")
+        for exchange in self.exchanges.values():
+            for feed in exchange.feeds.values():
+                self._watch(exchange, feed, now_mono_ns, gap if gap > 4 * TICK_NS else 0)
         if (elapsed_ns := now_mono_ns - self._status_mono_ns) >= STATUS_EVERY_NS:
             self._status_mono_ns = now_mono_ns
             self._publish_status(elapsed_ns)
 
-    def _revive(self, feed: FeedView) -> None:
+    def _watch(self, exchange: ExchangeView, feed: FeedView, now_mono_ns: int, deaf_ns: int) -> None:
+        """Look whether a feed was heard; deaf_ns is how long it was we who did not listen."""
+        feed.heard_mono_ns += deaf_ns
+        feed.spoke_mono_ns += deaf_ns
+        if feed.has_spoken:
+            feed.has_spoken, feed.spoke_mono_ns = False, now_mono_ns
+        feed.is_mute = feed.is_mute or now_mono_ns - feed.spoke_mono_ns >= FEED_SILENCE_NS
+        if feed.traffic.is_heard:
+            feed.traffic.is_heard = feed.is_silent = False
+            feed.heard_mono_ns = now_mono_ns
+        elif not feed.is_silent and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
+            feed.is_silent = True
+            self._mark_down(exchange, feed, "feed process not heard")
+
+    def _revive(self, exchange: ExchangeView, feed: FeedView) -> None:
         """The same process speaks again, or a new one: what we flagged for silence was current after all."""
         feed.is_down, feed.reason = False, ""
         for route, flags in feed.flagged.items():
@@ -365,16 +372,16 @@ class Merger:
             if present & wire.DOWN:
                 self._republish(route, flags)
         feed.flagged.clear()
-        self._check_state(feed)
+        self._check_state(exchange, feed)
 
-    def _mark_down(self, feed: FeedView, reason: str) -> None:
+    def _mark_down(self, exchange: ExchangeView, feed: FeedView, reason: str) -> None:
         feed.is_down, feed.reason = True, reason
         feed.status = None
         self._flag_down(feed)
-        self._check_state(feed)
+        self._check_state(exchange, feed)
 
     def _flag_down(self, feed: FeedView) -> None:
-        """Flag every record of an exchange: nobody keeps it current."""
+        """Flag every record of a feed: nobody keeps it current."""
         for route in feed.routes.values():
             (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
             if not flags & wire.DOWN:
@@ -392,76 +399,53 @@ class Merger:
 
     def on_stop(self) -> None:
         """Say that everything is down: this merger publishes no more."""
-        for feed in self.feeds.values():
-            if not feed.is_down:
-                self._mark_down(feed, "merger stopped")
+        for exchange in self.exchanges.values():
+            for feed in exchange.feeds.values():
+                if not feed.is_down:
+                    self._mark_down(exchange, feed, "merger stopped")
 
-    def _check_state(self, feed: FeedView) -> None:
-        """Publish the status at once when its word changes."""
+    def _check_state(self, exchange: ExchangeView, feed: FeedView) -> None:
+        """Publish the status at once when the word of a feed changes."""
         if feed.is_down:
             state = "down" if feed.pid else "absent"
         else:
             state = feed.status.state if feed.status else "starting"
-        if state != feed.state:
-            feed.state, feed.since_ns = state, self._clock()
-            self._publish_exchange_status(feed)
+        if state == feed.state:
+            return
+        feed.state = state
+        if (joined_state := exchange.joined_state()) != exchange.state:
+            exchange.state, exchange.since_ns = joined_state, self._clock()
+        self._publish_exchange_status(exchange)
 
     def _publish_status(self, elapsed_ns: int) -> None:
-        rate = 0.0
-        for feed in self.feeds.values():
-            count, feed.records_seen = feed.traffic.records - feed.records_seen, feed.traffic.records
-            feed.rate = count * NS_PER_S / elapsed_ns
-            rate += feed.rate
-            self._publish_exchange_status(feed)
-            feed.traffic.latencies.clear()
-            messages, feed.messages_seen = feed.traffic.messages - feed.messages_seen, feed.traffic.messages
-            feed.traffic.sample_mask = (1 << (messages // LATENCY_SAMPLES).bit_length()) - 1
+        for exchange in self.exchanges.values():
+            for feed in exchange.feeds.values():
+                count, feed.records_seen = feed.traffic.records - feed.records_seen, feed.traffic.records
+                feed.rate = count * NS_PER_S / elapsed_ns
+            self._publish_exchange_status(exchange)
+            for feed in exchange.feeds.values():
+                self._begin_second(feed, LATENCY_SAMPLES // len(exchange.feeds))
         heartbeat = Heartbeat(
             pid=self._pid,
             started_ns=self._started_ns,
             topics=len(self._by_topic),
-            records=sum(feed.traffic.records for feed in self.feeds.values()),
-            records_per_s=rate,
-            exchanges={name: feed.state for name, feed in self.feeds.items()},
+            records=sum(exchange.records for exchange in self.exchanges.values()),
+            records_per_s=sum(exchange.rate for exchange in self.exchanges.values()),
+            exchanges={name: exchange.state for name, exchange in self.exchanges.items()},
         )
         self._publish_document(wire.HEARTBEAT, "merger", msgspec.json.encode(heartbeat))
 
-    def _publish_exchange_status(self, feed: FeedView) -> None:
-        latencies = [Latency(*each) for each in feed.traffic.latencies]
-        in_feed_ns = sorted(latency.in_feed_ns for latency in latencies)
-        on_hop_ns = sorted(latency.on_hop_ns for latency in latencies)
-        total_ns = sorted(sum(latency) for latency in latencies)
-        status = ExchangeStatus(
-            exchange=feed.exchange,
-            state=feed.state,
-            since_ns=feed.since_ns,
-            reason=feed.reason,
-            topics=len(feed.routes),
-            records=feed.traffic.records,
-            records_per_s=feed.rate,
-            newest_recv_ns=feed.traffic.newest_recv_ns,
-            latency_p50_us=_quantile_us(total_ns, 0.5),
-            latency_p99_us=_quantile_us(total_ns, 0.99),
-            feed_p50_us=_quantile_us(in_feed_ns, 0.5),
-            feed_p99_us=_quantile_us(in_feed_ns, 0.99),
-            hop_p50_us=_quantile_us(on_hop_ns, 0.5),
-            hop_p99_us=_quantile_us(on_hop_ns, 0.99),
-            hop_lost=feed.hop_lost,
-            malformed=feed.malformed,
-            unmapped=feed.unmapped,
-            feed=feed.status,
-        )
-        self._publish_document(wire.STATUS, feed.exchange, msgspec.json.encode(status))
+    def _begin_second(self, feed: FeedView, samples: int) -> None:
+        """Take about so many samples of latency in the next second as well."""
+        feed.traffic.latencies.clear()
+        messages, feed.messages_seen = feed.traffic.messages - feed.messages_seen, feed.traffic.messages
+        feed.traffic.sample_mask = (1 << (messages // samples).bit_length()) - 1
+
+    def _publish_exchange_status(self, exchange: ExchangeView) -> None:
+        self._publish_document(wire.STATUS, exchange.name, msgspec.json.encode(exchange.status()))
 
 
 NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
 # A feed repeats its states, flagged, when a merger joined. Here they are the first of their topic and take a
 # number; the flag says on this side that a record takes none.
 NO_REPLAY: Final = 0xFFFF & ~wire.SNAPSHOT
-
-
-def _quantile_us(ordered_ns: Sequence[int], quantile: float) -> float | None:
-    """Return the nearest-rank quantile in microseconds, None of nothing."""
-    if not ordered_ns:
-        return None
-    return ordered_ns[min(len(ordered_ns) - 1, int(quantile * len(ordered_ns)))] / 1000

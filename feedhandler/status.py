@@ -4,7 +4,7 @@ Written by feeds and the merger, read by `feedhandler status`, the live table an
 parser. Pure. Times are Unix nanoseconds; the fields are described in `docs/wire.md`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     connects: int = 0
     opened_ns: int = 0
     symbols: int = 0
+    topics: int = 0  # channels of all its symbols
     unheard: int = 0  # channels that have not spoken on this connection,
     silent: int = 0  # and those of them that have had their time to
     silent_topics: list[str] = []
@@ -41,6 +42,18 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     late: int = 0  # older than what is known
     decode_errors: int = 0
     kept_frames: list[KeptFrame] = []
+
+    @property
+    def is_starting(self) -> bool:
+        """True while its first attempt, or its subscriptions, are under way: nothing is wrong with it."""
+        if self.phase == Phase.RUNNING.value:
+            return self.pending_topics > 0 and not self.is_stale
+        return not self.last_error and not self.is_successor
+
+    @property
+    def topics_to_go(self) -> int:
+        """How many topics are still to be asked for or to be answered."""
+        return self.pending_topics if self.phase == Phase.RUNNING.value else self.topics
 
     def text(self, now_ns: int) -> str:
         """Return what the connection is doing, in words."""
@@ -75,6 +88,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> Connec
         connects=session.connects,
         opened_ns=session.opened_mono_ns + offset if is_running else 0,
         symbols=len(session.subscriptions.states),
+        topics=session.subscriptions.topic_count,
         unheard=session.subscriptions.unheard() if is_running else 0,
         silent=len(silent),
         silent_topics=silent[:LISTED_MAX],
@@ -95,9 +109,10 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     """Body of a feed's status message to the merger; part of `ExchangeStatus` for subscribers."""
 
     exchange: str
-    pid: int
+    shard: str = "1/1"  # which part of the exchange's symbols: of several, in `ExchangeStatus`, all of them
+    pid: int  # 0 of several
     started_ns: int
-    state: str = "starting"  # starting, connecting, live, stale, down
+    state: str = "starting"  # starting, connecting, live, stale, down, idle
     simulated: bool = False
     starting: str = ""  # what a feed without connections is doing, in words; "" once it has them
     stopping: bool = False
@@ -120,31 +135,95 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         if self.stopping:
             return "stopped"
         if not self.connections:
-            nothing = "every wanted symbol was rejected" if self.wanted else "no symbol is wanted"
-            return self.starting or f"nothing to do: {nothing}"
-        texts = [c.text(now_ns) for c in self.connections]
-        unwell = [text for text in texts if text != "live"]
-        text = unwell[0] if unwell else "live"
-        if len(unwell) > 1:
-            text += f" (and {len(unwell) - 1} more of {len(texts)} connections)"
+            return self.starting or self._idle_text()
+        parts = self._connection_texts(now_ns)
+        if self.starting:
+            parts.append(self.starting)
         if rejected := [*self.rejected, *(topic for c in self.connections for topic in c.rejected_topics)]:
-            text += f"; rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else "")
-        return text
+            parts.append(f"rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else ""))
+        return "; ".join(parts)
+
+    def _idle_text(self) -> str:
+        if self.wanted:
+            return "nothing to do: every wanted symbol was rejected"
+        part = "" if self.shard == "1/1" else f" in shard {self.shard}"
+        return f"nothing to do: no symbol is wanted{part}"
+
+    def _connection_texts(self, now_ns: int) -> list[str]:
+        """Return how far several connections have come that start, and the worst of the others."""
+        is_counted = len(self.connections) > 1
+        others = [c.text(now_ns) for c in self.connections if not (is_counted and c.is_starting)]
+        parts = [self._progress()] if len(others) < len(self.connections) else []
+        others = [text for text in others if text != "live"]
+        if others:
+            more = f" (and {len(others) - 1} more of {len(self.connections)} connections)"
+            parts.append(others[0] + (more if len(others) > 1 else ""))
+        return parts or ["live"]
+
+    def _progress(self) -> str:
+        lasting = [c for c in self.connections if not c.is_successor]
+        to_go, count = sum(c.topics_to_go for c in lasting), sum(c.topics for c in lasting)
+        share = f", {100 * (count - to_go) // count} % done" if count >= to_go > 0 else ""
+        return f"subscribing, {to_go:,} of {count:,} topics to go{share}"
 
 
-def feed_state(legs: Sequence[Legs], *, is_starting: bool) -> str:
+def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
+    """Return one status of an exchange's feeds, each with a part of its symbols; None of none."""
+    if not statuses:
+        return None
+    newest = max(statuses, key=lambda status: status.instruments_as_of_ns)
+    starting = [f"shard {s.shard}: {s.starting}" for s in statuses if s.starting]
+    return msgspec.structs.replace(
+        newest,
+        shard="1/1",
+        pid=0,
+        started_ns=min(status.started_ns for status in statuses),
+        state=worst(status.state for status in statuses),
+        simulated=any(status.simulated for status in statuses),
+        starting="; ".join(starting[:3]) + (" …" if len(starting) > 3 else ""),
+        stopping=all(status.stopping for status in statuses),
+        wanted=list(dict.fromkeys(symbol for status in statuses for symbol in status.wanted)),
+        rejected={symbol: reason for status in statuses for symbol, reason in status.rejected.items()},
+        renamed={symbol: name for status in statuses for symbol, name in status.renamed.items()},
+        connections=[connection for status in statuses for connection in status.connections],
+        resync=sum(status.resync for status in statuses),
+        hop_records=sum(status.hop_records for status in statuses),
+    )
+
+
+# A feed that has nothing to do is no fault of the exchange's.
+WORST_FIRST: Final = ("down", "absent", "starting", "connecting", "stale", "live", "idle")
+
+
+def worst(states: Iterable[str]) -> str:
+    """Return the worst of some states; one that is not known is the worst."""
+    return min(states, key=lambda state: WORST_FIRST.index(state) if state in WORST_FIRST else -1)
+
+
+def feed_state(legs: Sequence[Legs], *, is_starting: bool, is_idle: bool) -> str:
     """Return a feed's state in one word; cheap, for it is asked five times a second."""
     if not legs:
-        return "connecting" if is_starting else "down"
+        return "connecting" if is_starting else "idle" if is_idle else "down"
     states = {each.state() for each in legs}
     return next(state for state in ("connecting", "stale", "live") if state in states)
+
+
+class ShardStatus(msgspec.Struct, kw_only=True):
+    """One feed process of several, as the merger sees it."""
+
+    shard: str
+    pid: int  # 0: not heard yet
+    state: str
+    reason: str = ""
+    topics: int = 0
+    records_per_s: float = 0.0
 
 
 class ExchangeStatus(msgspec.Struct, kw_only=True):
     """Body of a status record: one exchange as the merger sees it."""
 
     exchange: str
-    state: str  # absent, starting, connecting, live, stale, down
+    state: str  # absent, starting, connecting, live, stale, down, idle; the worst of its shards
     since_ns: int
     reason: str = ""  # why it is absent or down
     topics: int = 0
@@ -160,10 +239,13 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
     hop_lost: int = 0  # records that the feed sent and the merger did not get
     malformed: int = 0
     unmapped: int = 0  # records whose native symbol is in no instrument list
-    feed: FeedStatus | None = None
+    shards: list[ShardStatus] = []  # none if one process has it all
+    feed: FeedStatus | None = None  # of several, what they say together
 
     def text(self, now_ns: int) -> str:
         """Return what the exchange is doing, in words."""
+        if self.reason and self.shards and self.feed:
+            return f"{self.reason}; the others: {self.feed.text(now_ns)}"
         if self.reason:
             return self.reason
         return self.feed.text(now_ns) if self.feed else self.state

@@ -267,6 +267,11 @@ class Subscriptions:
             return []
         return [topic for topic in self._silent(self._asked_again) if topic not in self.rejected]
 
+    @property
+    def topic_count(self) -> int:
+        """How many topics are wanted."""
+        return len(self._channels)
+
     def pending(self) -> int:
         """Return how many topics are still to be asked for or to be answered."""
         in_flight = [self._in_flight] if self._in_flight is not None else []

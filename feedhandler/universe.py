@@ -23,16 +23,24 @@ GONE_NS: Final = 60 * NS_PER_S
 class Universe:
     """The symbols of one feed; see the module's first lines.
 
-    make_legs makes the legs of some native symbols, whose states the exchange then has.
+    make_legs makes the legs of some native symbols, whose states the exchange then has. is_ours says whether a
+    native symbol is this feed's, or another shard's.
     """
 
     def __init__(
-        self, exchange: Exchange, make_legs: Callable[[Sequence[str]], Legs], base_flags: int
+        self,
+        exchange: Exchange,
+        make_legs: Callable[[Sequence[str]], Legs],
+        base_flags: int,
+        is_ours: Callable[[str], bool] = lambda native: True,
     ) -> None:
         self._exchange = exchange
         self._make_legs = make_legs
         self._base_flags = base_flags
+        self._is_ours = is_ours
         self.legs: list[Legs] = []
+        self.wanted: list[str] = []  # of our symbols
+        self.is_waiting = False  # a newer instrument list may bring something that is wanted
         self.rejected: dict[str, str] = {}  # wanted, and not to be had: why
         self.renamed: dict[
             str, str
@@ -41,19 +49,24 @@ class Universe:
 
     def reconcile(self, table: InstrumentTable, wanted: Iterable[str], now_ns: int) -> Change:
         """Carry what is wanted, and nothing else; now is Unix time."""
-        self.rejected, self.renamed = {}, {}
-        found = {symbol: native for symbol in wanted if (native := self._find(table, symbol, now_ns))}
+        self.rejected, self.renamed, self.wanted = {}, {}, []
+        found = {}
+        for symbol in wanted:
+            native = self._find(table, symbol, now_ns)
+            if self._is_ours(native or symbol):  # what has no native spelling is one shard's to report
+                self.wanted.append(symbol)
+                if native:
+                    found[symbol] = native
+        self.is_waiting = bool(self.rejected)
+        for symbol in set(self.rejected).union(self.renamed).difference(self.wanted):
+            self.rejected.pop(symbol, None)
+            self.renamed.pop(symbol, None)
         self._natives = found
         natives = dict.fromkeys(found.values())
         change = Change()
         self._remove([native for native in self._exchange.states if native not in natives], change)
         self._add([native for native in natives if native not in self._exchange.states], change)
         return change
-
-    @property
-    def is_waiting(self) -> bool:
-        """True if a newer instrument list may bring something that is wanted."""
-        return bool(self.rejected)
 
     def _find(self, table: InstrumentTable, symbol: str, now_ns: int) -> str:
         """Return the native symbol to carry for a wanted one, "" if there is none."""

@@ -22,7 +22,13 @@ LATENCY_MAX_US: Final = 60_000_000
 LINE_WIDTH: Final = 1000
 NS_PER_S: Final = 1_000_000_000
 NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
-STATE_STYLES: Final = {"live": "green", "stale": "yellow", "connecting": "yellow", "starting": "yellow"}
+STATE_STYLES: Final = {
+    "live": "green",
+    "stale": "yellow",
+    "connecting": "yellow",
+    "starting": "yellow",
+    "idle": "dim",
+}
 
 
 class Watch:
@@ -164,6 +170,10 @@ def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
             *(f"{us:,.0f} us" if us is not None else "-" for us in latencies),
             status.text(now_ns),
         )
+        for row in status.shards:
+            state = Text(row.state, style=STATE_STYLES.get(row.state, "red"))
+            rate = f"{row.records_per_s:,.0f}"
+            table.add_row(f"  {row.shard}", state, "", str(row.topics), rate, "", "", "", row.reason)
     return table
 
 

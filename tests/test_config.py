@@ -7,6 +7,7 @@ import pytest
 from feedhandler import config
 from feedhandler.errors import ConfigError
 from feedhandler.process.runtime import use_cpus
+from feedhandler.shard import WHOLE, Shard
 
 ROOT = Path(__file__).parent.parent
 OK = "[exchanges.binance]\n"
@@ -82,6 +83,18 @@ WRONG = [
     (OK + "stale_after_s = 50\n", "must be smaller than reconnect_after_s"),
     (OK + "legs = 4\n", "exchanges.binance.legs: 4 is out of range; it is 1, 2 or 3"),
     (OK + "legs = 0\n", "exchanges.binance.legs: 0 is out of range"),
+    (OK + "shards = 0\n", "exchanges.binance.shards: 0 is out of range; it must be at least"),
+    (OK + "shards = -2\n", "exchanges.binance.shards: -2 is out of range"),
+    (OK + "shards = 17\n", "exchanges.binance.shards: 17 is out of range; it is 1 to 16 processes"),
+    (OK + 'shards = "1/4"\n', "exchanges.binance.shards: Expected int, got str; for example shards = 1"),
+    (
+        OK + 'shards = 2\ndirect = ["tcp://127.0.0.1:7000"]\n',
+        "exchanges.binance.direct: 'tcp://127.0.0.1:7000' is one address, and each of 2 shards needs its own",
+    ),
+    (
+        OK + 'shards = 2\n[merger]\nfeeds = "ipc://run/binance-2of2.ipc"\n',
+        "exchanges.binance.direct: ipc://run/binance-2of2.ipc is used twice, by merger.feeds too",
+    ),
     (OK + "max_age_s = -1\n", "exchanges.binance.max_age_s: -1 is out of range"),
     (OK + "max_age_s = 1\n", "exchanges.binance.max_age_s: 1 is too short"),
     (OK + 'renew_window = "4 am"\n', "renew_window: '4 am' is no part of a day; write it like"),
@@ -174,6 +187,34 @@ def test_the_ipc_addresses_are_in_the_run_directory_unless_set():
 def test_an_exchange_that_is_not_configured_is_a_configuration_error():
     with pytest.raises(ConfigError, match=r"no \[exchanges\.bybit\] table; it configures binance"):
         config.parse(OK, "x").exchange("bybit")
+
+
+def test_each_shard_publishes_at_an_address_of_its_own():
+    settings = config.parse(OK + 'shards = 2\ndirect = ["ipc://a/b.ipc", "ipc://@c"]\n', "x")
+    direct = [endpoint for key, endpoint in settings.endpoints() if key == "exchanges.binance.direct"]
+    assert direct == ["ipc://a/b-1of2.ipc", "ipc://@c-1of2", "ipc://a/b-2of2.ipc", "ipc://@c-2of2"]
+    assert settings.exchange("binance").direct_of(Shard(2, 2)) == ("ipc://a/b-2of2.ipc", "ipc://@c-2of2")
+    assert config.parse(OK, "x").exchange("binance").direct_of(WHOLE) == ("ipc://run/binance.ipc",)
+
+
+def test_the_command_line_says_which_shard_and_must_go_with_the_file():
+    assert config.parse(OK, "x").shard("binance", None) == WHOLE
+    assert config.parse(OK, "x").shard("binance", "1/4") == Shard(1, 4), "left out: the command line decides"
+    sharded = config.parse(OK + "shards = 4\n", "x")
+    assert sharded.shard("binance", "4/4") == Shard(4, 4)
+    with pytest.raises(
+        ConfigError, match=r"shards: is 4, and this is one process: start it with --shard 1/4 to"
+    ):
+        sharded.shard("binance", None)
+    with pytest.raises(ConfigError, match="shards: is 4, and --shard is 1/2: change one of them"):
+        sharded.shard("binance", "1/2")
+    with pytest.raises(ConfigError, match="shards: is 4, and --shard is 1/1"):
+        sharded.shard("binance", "1/1")
+    with pytest.raises(ConfigError, match="--shard: '5/4': there is no shard 5 of 4"):
+        sharded.shard("binance", "5/4")
+    tcp = config.parse(OK + 'direct = ["tcp://127.0.0.1:7000"]\n', "x")
+    with pytest.raises(ConfigError, match="is one address, and each of 2 shards needs its own"):
+        tcp.shard("binance", "1/2")
 
 
 def test_where_a_handshake_names_the_socket_rest_url_is_enough_to_simulate():

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler import wire
+from feedhandler.feeds import native_of
 from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger, Step
-from feedhandler.status import ExchangeStatus, FeedStatus
+from feedhandler.shard import parse as parse_shard
+from feedhandler.shard import shards
+from feedhandler.status import ConnectionStatus, ExchangeStatus, FeedStatus
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 NATIVES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
@@ -35,11 +38,12 @@ class World:
 
     step = Step
 
-    def __init__(self, session=100):
+    def __init__(self, session=100, shards=1):
+        self.shards = shards
         self.mono = 50 * NS_PER_S
         self.each, self.batches = Outlet(), Outlet()
         self.merger = Merger(
-            ["binance", "bybit"],
+            {"binance": self.shards, "bybit": 1},
             self.each,
             self.batches,
             self.clock,
@@ -62,8 +66,8 @@ class World:
     def tickers(self, topic=b"ticker."):
         return [record for record in self.out if record.topic.startswith(topic)]
 
-    def instruments(self, exchange="binance", natives=NATIVES):
-        listing = instrument_list(exchange, 1, [Instrument(n, b, q) for n, (b, q) in natives.items()])
+    def instruments(self, exchange="binance", natives=NATIVES, as_of_ns=1):
+        listing = instrument_list(exchange, as_of_ns, [Instrument(n, b, q) for n, (b, q) in natives.items()])
         self.document(wire.INSTRUMENTS, exchange, msgspec.json.encode(listing))
 
     def document(self, kind, exchange, body):
@@ -71,9 +75,12 @@ class World:
             wire.pack_document(wire.Document(wire.topic(kind, exchange), kind=kind, body=body))
         )
 
-    def status(self, exchange="binance", pid=7, **fields):
-        status = FeedStatus(exchange=exchange, pid=pid, started_ns=0, state="live", **fields)
+    def status(self, exchange="binance", pid=7, started_ns=0, **fields):
+        status = FeedStatus(exchange=exchange, pid=pid, started_ns=started_ns, state="live", **fields)
         self.document(wire.STATUS, exchange, msgspec.json.encode(status))
+
+    def feed(self, shard="1/1", exchange="binance"):
+        return self.merger.exchanges[exchange].feeds[shard]
 
     def exchange_status(self, exchange="binance"):
         newest = [r for r in self.out if r.topic == f"status.{exchange}".encode()][-1]
@@ -139,7 +146,7 @@ def test_a_record_of_an_instrument_in_no_list_is_counted_and_not_published():
     world.instruments(natives={"ETHUSDT": ("ETH", "USDT")})
     world.records("BTCUSDT", "ETHUSDT")
     assert [r.topic for r in world.tickers()] == [b"ticker.binance.ETH/USDT"]
-    assert world.merger.feeds["binance"].unmapped == 2
+    assert world.merger.exchanges["binance"].unmapped == 2
 
 
 def test_natives_that_clash_are_not_published():
@@ -215,7 +222,7 @@ def test_states_that_a_feed_repeats_to_a_new_merger_take_numbers_like_any_record
     world.records("BTCUSDT", flags=wire.SNAPSHOT | wire.SIMULATED)
     world.records("BTCUSDT")
     assert [(r.sequence, r.flag_names) for r in world.tickers()] == [(1, ["SIMULATED"]), (2, ["SIMULATED"])]
-    assert len(world.merger.feeds["binance"].traffic.latencies) == 1, "and are no sample of latency"
+    assert len(world.feed().traffic.latencies) == 1, "and are no sample of latency"
 
 
 # --- who is down
@@ -329,6 +336,7 @@ def test_a_new_feed_process_does_not_revive_what_the_old_one_left():
     world.records("BTCUSDT")
     world.tick(2)
     world.document(wire.HEARTBEAT, "binance", b'{"pid":8}')
+    assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"], "nor does its first sign of life"
     world.status(pid=8)
     world.tick(0.3)
     assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"]
@@ -386,16 +394,16 @@ def test_records_lost_between_feed_and_merger_are_counted():
     world.status(resync=1, hop_records=0)
     world.records("BTCUSDT", "ETHUSDT")
     world.status(resync=1, hop_records=2)
-    assert world.merger.feeds["binance"].hop_lost == 0
+    assert world.feed().hop_lost == 0
     world.status(resync=1, hop_records=7)
-    assert world.merger.feeds["binance"].hop_lost == 5
+    assert world.feed().hop_lost == 5
     world.records("BTCUSDT")
     world.status(resync=1, hop_records=8)
-    assert world.merger.feeds["binance"].hop_lost == 5
+    assert world.feed().hop_lost == 5
     world.status(resync=2, hop_records=0)
     world.records("BTCUSDT")
     world.status(resync=2, hop_records=1)
-    assert world.merger.feeds["binance"].hop_lost == 5
+    assert world.feed().hop_lost == 5
 
 
 def test_status_comes_every_second_with_rate_and_latency():
@@ -469,6 +477,294 @@ def test_no_topic_has_a_hole_and_none_is_reordered_whatever_feeds_do(seed):
             assert record.bid >= bid, "never backwards"
             bid = record.bid
         newest[record.topic] = (record.sequence, bid)
+
+
+# --- one exchange, several feeds
+
+SYMBOLS = {f"S{number}USDT": (f"S{number}", "USDT") for number in range(20)}
+ALL = list(SYMBOLS)
+
+
+def of_shard(text):
+    return [native for native in ALL if parse_shard(text).has(native)]
+
+
+def symbols_of(text):
+    return [native.replace("USDT", "/USDT") for native in of_shard(text)]
+
+
+def down(records):
+    return [record.symbol for record in records if record.flags & wire.DOWN]
+
+
+def sharded(count=2):
+    """A merger that expects so many shards, all heard, each with its symbols; pids are 1 to count."""
+    world = World(shards=count)
+    world.instruments(natives=SYMBOLS)
+    for shard in shards(count):
+        world.status(pid=shard.number, shard=str(shard), started_ns=1)
+        world.records(*of_shard(str(shard)))
+    world.tick()
+    return world
+
+
+def beat(world, seconds, *texts, pid=0):
+    """Let time pass while some shards beat; their pids are pid + number."""
+    for _ in range(int(seconds * NS_PER_S / TICK_NS)):
+        for text in texts:
+            body = {"pid": pid + parse_shard(text).number, "shard": text}
+            world.document(wire.HEARTBEAT, "binance", msgspec.json.encode(body))
+        world.tick()
+
+
+def assert_unbroken(world):
+    newest = {}
+    for record in world.out:
+        assert record.sequence == newest.get(record.topic, 0) + 1, record.topic
+        newest[record.topic] = record.sequence
+
+
+def test_the_silence_of_one_shard_is_told_for_its_symbols_only():
+    world = sharded(3)
+    world.each.sent.clear()
+    beat(world, 2, "1/3", "3/3")
+    assert down(world.tickers()) == symbols_of("2/3")
+    status = world.exchange_status()
+    assert (status.state, status.reason) == ("down", "feed process not heard: shard 2/3")
+    assert [(row.shard, row.state, row.pid) for row in status.shards] == [
+        ("1/3", "live", 1),
+        ("2/3", "down", 2),
+        ("3/3", "live", 3),
+    ]
+    assert status.text(0).startswith("feed process not heard: shard 2/3; the others: ")
+    beat(world, 0.1, "2/3")
+    assert [r.symbol for r in world.tickers()[-len(of_shard("2/3")) :]] == symbols_of("2/3"), "it was held up"
+    assert not down(world.tickers()[-len(of_shard("2/3")) :])
+    world.status(pid=2, shard="2/3", started_ns=1)
+    assert (world.exchange_status().state, world.exchange_status().reason) == ("live", "")
+
+
+def test_a_new_process_of_one_shard_leaves_the_others_alone():
+    world = sharded()
+    world.each.sent.clear()
+    world.status(pid=9, shard="2/2", started_ns=2)
+    assert down(world.tickers()) == symbols_of("2/2")
+
+
+def test_a_shard_that_never_came_is_named():
+    world = World(shards=3)
+    world.instruments(natives=SYMBOLS)
+    world.status(pid=1, shard="1/3")
+    beat(world, 1, "1/3")
+    status = world.exchange_status()
+    assert (status.state, status.reason) == (
+        "absent",
+        "no feed process for binance has been heard: shard 2/3, 3/3",
+    )
+    assert [row.state for row in status.shards] == ["live", "absent", "absent"]
+
+
+def test_of_shards_that_are_all_absent_the_exchange_is_told_alone():
+    world = World(shards=3)
+    world.tick(1)
+    assert world.exchange_status().reason == "no feed process for binance has been heard"
+
+
+def test_shards_are_one_exchange_to_subscribers():
+    world = World(shards=2)
+    world.instruments(natives=SYMBOLS)
+    connection = ConnectionStatus(phase="running", attempt=1)
+    for text in ("1/2", "2/2"):
+        world.status(
+            pid=int(text[0]),
+            shard=text,
+            wanted=symbols_of(text),
+            rejected={f"X{text[0]}/Y": "no"},
+            connections=[connection],
+        )
+        for _ in range(5):
+            world.records(*of_shard(text))
+    beat(world, 1, "1/2", "2/2")
+    status = world.exchange_status()
+    assert (status.state, status.reason, status.topics, status.records) == ("live", "", 20, 100)
+    assert sorted(status.feed.wanted) == sorted(symbols_of("1/2") + symbols_of("2/2"))
+    assert status.feed.rejected == {"X1/Y": "no", "X2/Y": "no"}
+    assert len(status.feed.connections) == 2
+    assert [row.pid for row in status.shards] == [1, 2]
+    assert sum(row.topics for row in status.shards) == 20
+    assert status.latency_p50_us == 5.0
+    heartbeat = [r for r in world.out if r.kind == wire.HEARTBEAT][-1]
+    assert msgspec.json.decode(heartbeat.body)["exchanges"]["binance"] == "live"
+
+
+def test_an_unsharded_exchange_has_no_rows():
+    world = World()
+    world.status()
+    world.tick(1, beat=["binance"])
+    assert world.exchange_status().shards == []
+    assert world.exchange_status().feed.pid == 7
+
+
+def test_what_each_shard_lost_on_the_hop_is_counted():
+    world = sharded()
+    for shard, lost in (("1/2", 3), ("2/2", 4)):
+        pid = int(shard[0])
+        sent = len(of_shard(shard))
+        world.status(pid=pid, shard=shard, started_ns=1, resync=1, hop_records=sent)
+        world.records(*of_shard(shard))
+        world.status(pid=pid, shard=shard, started_ns=1, resync=1, hop_records=2 * sent + lost)
+    world.tick(1)
+    assert world.exchange_status().hop_lost == 7
+
+
+def test_an_idle_shard_is_no_fault():
+    world = sharded()
+    world.document(
+        wire.STATUS,
+        "binance",
+        msgspec.json.encode(FeedStatus(exchange="binance", pid=2, shard="2/2", started_ns=1, state="idle")),
+    )
+    beat(world, 1, "1/2", "2/2")
+    assert world.exchange_status().state == "live"
+    assert [row.state for row in world.exchange_status().shards] == ["live", "idle"]
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 1), (4, 2), (2, 3)])
+@pytest.mark.parametrize("is_noticed", [False, True])
+def test_another_count_of_shards_takes_over(old, new, is_noticed):
+    world = sharded(old)
+    if is_noticed:
+        world.tick(2)
+    records = world.exchange_status().records if is_noticed else None
+    world.each.sent.clear()
+    first, *others = shards(new)
+    world.status(pid=11, shard=str(first), started_ns=2)
+    assert sorted(down(world.tickers())) == ([] if is_noticed else sorted(set(symbols_of("1/1")))), "at once"
+    for shard in others:
+        world.status(pid=10 + shard.number, shard=str(shard), started_ns=2)
+    for shard in shards(new):
+        world.records(*of_shard(str(shard)))
+    assert not down(world.tickers()[-len(ALL) :])
+    world.each.sent.clear()
+    beat(world, 0.2, *map(str, shards(new)), pid=10)
+    assert not world.tickers()
+    beat(world, 2, *map(str, others), pid=10)
+    assert sorted(down(world.tickers())) == sorted(symbols_of(str(first))), "of the one that fell silent"
+    beat(world, 1, *map(str, shards(new)), pid=10)
+    status = world.exchange_status()
+    assert status.records >= 2 * len(ALL)
+    assert records is None or status.records == records + len(ALL), "counters go on"
+    assert status.topics == len(ALL)
+
+
+def test_no_sequence_breaks_when_the_count_of_shards_changes():
+    world = sharded(1)
+    for number, count in enumerate((2, 4, 1, 3), 2):
+        for shard in shards(count):
+            world.status(pid=100 * number + shard.number, shard=str(shard), started_ns=number)
+            world.records(*of_shard(str(shard)))
+    assert_unbroken(world)
+    assert not down(world.tickers()[-3:])
+
+
+def test_what_a_feed_of_the_old_count_said_last_does_not_bring_it_back():
+    world = sharded(1)
+    for shard in shards(2):
+        world.status(pid=10 + shard.number, shard=str(shard), started_ns=2)
+    world.records(*ALL)
+    world.each.sent.clear()
+    world.status(pid=1, shard="1/1", started_ns=1)
+    world.document(wire.HEARTBEAT, "binance", b'{"pid":1}')
+    assert world.tickers() == []
+    assert list(world.merger.exchanges["binance"].feeds) == ["1/2", "2/2"]
+
+
+def test_another_count_takes_over_even_if_the_clock_was_set_back_meanwhile():
+    world = sharded(1)
+    for _ in range(40):
+        world.status(pid=11, shard="1/2", started_ns=0)
+        world.status(pid=12, shard="2/2", started_ns=0)
+        world.records(*ALL)  # as if the old one still spoke
+        world.tick()
+    assert list(world.merger.exchanges["binance"].feeds) == ["1/2", "2/2"]
+    assert world.exchange_status().state == "live"
+
+
+@pytest.mark.parametrize("text", ["", "0/2", "3/2", "1/99", "x", "1/2/3", "½"])
+@pytest.mark.parametrize("kind", [wire.STATUS, wire.HEARTBEAT])
+def test_a_shard_that_cannot_be_is_malformed_and_changes_nothing(kind, text):
+    world = sharded()
+    status = FeedStatus(exchange="binance", pid=3, shard=text, started_ns=9)
+    world.document(kind, "binance", msgspec.json.encode(status))
+    assert world.merger.exchanges["binance"].malformed == 1
+    assert list(world.merger.exchanges["binance"].feeds) == ["1/2", "2/2"]
+
+
+def test_an_older_instrument_list_of_another_shard_does_not_replace_a_newer_one():
+    world = World(shards=2)
+    world.instruments(natives={"ALT": ("NEU", "USDT")}, as_of_ns=5)
+    world.instruments(natives={"ALT": ("ALT", "USDT")}, as_of_ns=4)
+    world.records("ALT")
+    assert [r.symbol for r in world.tickers()] == ["NEU/USDT"]
+    assert len([r for r in world.out if r.kind == wire.INSTRUMENTS]) == 1
+    world.instruments(natives={"ALT": ("ALT", "USDT")}, as_of_ns=6)
+    world.records("ALT")
+    assert world.tickers()[-1].symbol == "ALT/USDT"
+
+
+def test_a_symbol_that_is_renamed_into_another_shard_keeps_its_topic_and_follows_its_new_feed():
+    world = World(shards=2)
+    old, new = of_shard("1/2")[0], of_shard("2/2")[0]
+    world.instruments(natives={old: ("A", "USDT")}, as_of_ns=1)
+    for text in ("1/2", "2/2"):
+        world.status(pid=int(text[0]), shard=text)
+    world.records(old)
+    world.instruments(natives={new: ("A", "USDT")}, as_of_ns=2)
+    world.records(new)
+    assert [world.feed(text).traffic.records for text in ("1/2", "2/2")] == [1, 1]
+    beat(world, 2, "2/2")
+    assert [(r.topic, r.sequence, r.flags & wire.DOWN) for r in world.tickers()] == [
+        (b"ticker.binance.A/USDT", 1, 0),
+        (b"ticker.binance.A/USDT", 2, 0),
+    ]
+    beat(world, 2)
+    assert down(world.tickers()) == ["A/USDT"]
+    assert world.exchange_status().topics == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_topic_breaks_and_flags_tell_the_truth_whatever_shards_do(seed):
+    rng = random.Random(seed)
+    world = World(shards=rng.choice([1, 2, 4]))
+    world.instruments(natives=SYMBOLS)
+    started = 0
+    for _ in range(12):
+        started += 1
+        count = rng.choice([1, 2, 3, 4])
+        alive = [shard for shard in shards(count) if rng.random() < 0.8]
+        for shard in alive:
+            world.status(pid=100 * started + shard.number, shard=str(shard), started_ns=started)
+            world.records(*of_shard(str(shard)))
+        ticks = rng.choice([2, 40])
+        for _ in range(ticks):
+            for shard in alive:
+                world.status(pid=100 * started + shard.number, shard=str(shard), started_ns=started)
+            world.tick()
+        if not alive or ticks < 40:
+            continue  # what is silent is not noticed yet
+        newest = {record.symbol: record for record in world.tickers()}
+        for native in ALL:
+            record = newest.get(native.replace("USDT", "/USDT"))
+            is_live = any(shard.has(native) for shard in alive)
+            assert record is None or bool(record.flags & wire.DOWN) != is_live
+            assert record is not None or not is_live
+        feeds = world.merger.exchanges["binance"].feeds.values()
+        assert sum(len(feed.routes) for feed in feeds) == len(newest), "each route has one owner"
+        for feed in feeds:
+            for topic, route in feed.routes.items():
+                assert feed.shard.has(native_of(topic))
+                assert route.traffic is feed.traffic
+    assert_unbroken(world)
 
 
 def test_records_that_came_together_leave_together_at_the_batch_endpoint():
@@ -554,9 +850,9 @@ def test_the_compiled_step_says_what_the_one_in_python_says():
     assert one.each.sent == other.each.sent
     assert one.batches.sent == other.batches.sent
     assert one.merger.malformed == other.merger.malformed > 0
-    for name, feed in one.merger.feeds.items():
-        twin = other.merger.feeds[name]
-        assert feed.unmapped == twin.unmapped > 0
+    for name, exchange in one.merger.exchanges.items():
+        assert exchange.unmapped == other.merger.exchanges[name].unmapped > 0
+        feed, twin = exchange.feeds["1/1"], other.merger.exchanges[name].feeds["1/1"]
         for field in ("is_heard", "records", "messages", "newest_recv_ns", "latencies"):
             assert getattr(feed.traffic, field) == getattr(twin.traffic, field), field
 
@@ -573,7 +869,7 @@ def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path, kind):
         for name in ("each", "batches")
     ]  # fmt: skip
     world.merger = Merger(
-        ["binance", "bybit"], *outlets, world.clock, session=100, pid=1, now_mono_ns=0,
+        {"binance": 1, "bybit": 1}, *outlets, world.clock, session=100, pid=1, now_mono_ns=0,
         step=sockets.Step,
     )  # fmt: skip
     inlet = sockets.Inlet(loop, ends["feeds"], world.merger.on_message, key="feeds", outlets=outlets)

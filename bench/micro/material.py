@@ -139,7 +139,7 @@ class Outlet:
 
 def running_merger(symbols: int, each: Outlet, batches: Outlet, clock: Callable[[], int]) -> Merger:
     """Return a merger that knows the symbols, and has had a record of each."""
-    merger = Merger(["binance"], each, batches, clock, session=100, pid=1, now_mono_ns=0)
+    merger = Merger({"binance": 1}, each, batches, clock, session=100, pid=1, now_mono_ns=0)
     rows = [Instrument(f"C{number:04}USDT", f"C{number:04}", "USDT") for number in range(symbols)]
     body = msgspec.json.encode(instrument_list("binance", 1, rows))
     topic = wire.topic(wire.INSTRUMENTS, "binance")

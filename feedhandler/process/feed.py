@@ -1,4 +1,4 @@
-"""One exchange's feed: REST instrument list, connections, records to the merger.
+"""One exchange's feed, or one of several that share it: REST instrument list, connections, records to the merger.
 
 Wiring only. Reads top to bottom: lock, sockets, instruments, sessions, run, stop. It knows one exchange, by
 name, and nothing about symbols' canonical form beyond the table that resolves what is wanted.
@@ -28,12 +28,13 @@ from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.process.timekeeper import Timekeeper
 from feedhandler.session import NS_PER_S
+from feedhandler.shard import Shard
 from feedhandler.status import ConnectionStatus, FeedStatus, connection_status, feed_state
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.budget import SharedBudget, path_of
 from feedhandler.transport.files import (
-    Lock,
     Stamp,
+    feed_lock,
     read_instruments,
     read_wanted,
     wanted_stamp,
@@ -62,13 +63,14 @@ class Publisher:
         loop: asyncio.AbstractEventLoop,
         config: Config,
         exchange: str,
+        shard: Shard,
         states: Callable[[], Iterable[State]],
         on_join: Callable[[], object],
     ) -> None:
         self._uplink = tick.Uplink(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
         self._direct = tick.Outlet(
             loop,
-            config.exchange(exchange).direct,
+            config.exchange(exchange).direct_of(shard),
             self._snapshots,
             key=f"exchanges.{exchange}.direct",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
@@ -156,15 +158,16 @@ class Publisher:
 class Feed:
     """One exchange's feed process."""
 
-    def __init__(self, config: Config, name: str, http: HttpClient) -> None:
+    def __init__(self, config: Config, name: str, shard: Shard, http: HttpClient) -> None:
         self._name = name
+        self._shard = shard
         self._settings = config.exchange(name)
         self._run_dir = config.run_dir
         self._http = http
         self._exchange = EXCHANGES[name](tick.State)
         self._timekeeper = Timekeeper(self._exchange, http)
         loop = asyncio.get_running_loop()
-        self._publisher = Publisher(loop, config, name, self._exchange.states.values, self._greet)
+        self._publisher = Publisher(loop, config, name, shard, self._exchange.states.values, self._greet)
         self._rng = random.Random()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
@@ -174,7 +177,8 @@ class Feed:
         # One budget, whatever hosts and addresses the legs have: some exchanges count by host, others by address.
         self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
         flags = wire.SIMULATED if self._settings.simulated else 0
-        self._universe = Universe(self._exchange, self._make_legs, flags)
+        self._universe = Universe(self._exchange, self._make_legs, flags, shard.has)
+        self._wanted = list(self._settings.symbols)  # of all shards
         self._wanted_stamp: Stamp | None = None
         window = self._settings.renew_window
         self._window = DailyWindow(window) if window else None
@@ -183,6 +187,7 @@ class Feed:
         self._tasks: set[asyncio.Task[None]] = set()
         self._status = FeedStatus(
             exchange=name,
+            shard=str(shard),
             pid=os.getpid(),
             started_ns=time.time_ns(),
             simulated=self._settings.simulated,
@@ -204,7 +209,7 @@ class Feed:
         try:
             if not await self._first_instruments():
                 return EXIT_OK if self._stop.is_set() else EXIT_GAVE_UP
-            self._carry(self._status.wanted)
+            self._carry()
             settle()
             return await self._run_connections()
         finally:
@@ -286,7 +291,7 @@ class Feed:
             await self._sleep_until_refresh(REFRESH_CACHED_S if is_old else self._settings.refresh_s)
             try:
                 self._take_instruments(await self._fetch_instruments())
-                self._carry(self._status.wanted)
+                self._carry()
             except HttpRefused as exc:
                 log.warning("instrument list not refreshed: %s", exc)
                 await asyncio.sleep(exc.retry_after_s)
@@ -312,23 +317,25 @@ class Feed:
         except ConfigError as exc:
             log.error("what is wanted stays as it is: %s", exc)
             return
-        added = [symbol for symbol in wanted if symbol not in self._status.wanted]
-        dropped = [symbol for symbol in self._status.wanted if symbol not in wanted]
+        added = [symbol for symbol in wanted if symbol not in self._wanted]
+        dropped = [symbol for symbol in self._wanted if symbol not in wanted]
+        self._wanted = wanted
         for text, symbols in (("more", added), ("no more", dropped)):
             if symbols:
                 log.info("wanted %s: %s%s", text, ", ".join(symbols[:10]), " …" if len(symbols) > 10 else "")
-        self._carry(wanted)
+        self._carry()
         self._send_status()
 
     # --- connections
 
-    def _carry(self, wanted: Sequence[str]) -> None:
+    def _carry(self) -> None:
         """Carry what is wanted; what the exchange does not have is reported, and tried with each new list."""
-        self._status.wanted = list(wanted)
         if self._table is None:
+            self._status.wanted = self._wanted
             return
         known, renamed = self._universe.rejected, self._universe.renamed
-        change = self._universe.reconcile(self._table, wanted, time.time_ns())
+        change = self._universe.reconcile(self._table, self._wanted, time.time_ns())
+        self._status.wanted = self._universe.wanted
         self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed
         for symbol, reason in self._universe.rejected.items():
             if known.get(symbol) != reason:
@@ -431,7 +438,7 @@ class Feed:
 
     async def _beat(self) -> None:
         """Say that we live, and how; look for the merger if it is away."""
-        alive = msgspec.json.encode({"pid": self._status.pid})
+        alive = msgspec.json.encode({"pid": self._status.pid, "shard": self._status.shard})
         count = 0
         while True:
             self._publisher.poll()
@@ -456,7 +463,8 @@ class Feed:
     def _state(self) -> str:
         if self._status.stopping:
             return "down"
-        return feed_state(self._universe.legs, is_starting=bool(self._status.starting))
+        is_idle = not self._status.wanted
+        return feed_state(self._universe.legs, is_starting=bool(self._status.starting), is_idle=is_idle)
 
     def _look_at(self, indices: Iterable[int]) -> None:
         """Renew what the status says of some connections."""
@@ -486,15 +494,15 @@ def _age(as_of_ns: int) -> str:
     return f"{(time.time_ns() - as_of_ns) / NS_PER_S / 3600:.1f} h old"
 
 
-async def _main(config: Config, name: str) -> int:
+async def _main(config: Config, name: str, shard: Shard) -> int:
     rest_url = config.exchange(name).rest_url or EXCHANGES[name].rest_url
     async with HttpClient(rest_url, EXCHANGES[name].rest_limit) as http:
-        return await Feed(config, name, http).run()
+        return await Feed(config, name, shard, http).run()
 
 
-def run(config: Config, name: str) -> int:
-    """Run one exchange's feed; returns the exit status."""
+def run(config: Config, name: str, shard: Shard) -> int:
+    """Run the feed of one exchange, or of a shard of its symbols; returns the exit status."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # whoever finds our lock may send it at once
-    with Lock(config.run_dir, f"feed-{name}"):
+    with feed_lock(config.run_dir, name, shard):
         use_cpus(config.exchange(name).cpus, f"{config.path}: exchanges.{name}.cpus")
-        return uvloop.run(_main(config, name))
+        return uvloop.run(_main(config, name, shard))

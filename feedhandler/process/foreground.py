@@ -17,7 +17,7 @@ from feedhandler.client import Subscriber
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK
 from feedhandler.process.runtime import die_with_parent, on_stop_signals
-from feedhandler.process.supervision import Layout, log_dir, render
+from feedhandler.process.supervision import Layout, feed_programs, log_dir, render
 from feedhandler.transport.files import Lock
 from feedhandler.view import Watch
 
@@ -133,7 +133,9 @@ class Foreground:
             status = self.watch.statuses.get(name)
             reason = status.text(time.time_ns()) if status else "the merger was never heard"
             self._console.print(f"{name}: no data flowed: {reason}", soft_wrap=True, highlight=False)
-            self._print_log(f"feed-{name}.log" if status else "merger.log")
+            feeds = [program for program, _ in feed_programs(self._config, name)]
+            for program in feeds if status else ["merger"]:
+                self._print_log(f"{program}.log")
         return EXIT_FAILED if silent and seconds is not None else EXIT_OK
 
     def _print_log(self, name: str) -> None:

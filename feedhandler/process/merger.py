@@ -27,7 +27,7 @@ class MergerProcess:
         self._ticks = self._outlet(config.merger.ticks, "merger.ticks")
         self._batches = self._outlet(config.merger.batches, "merger.batches", is_batched=True)
         self.merger = Merger(
-            list(config.exchanges),
+            {name: exchange.shards for name, exchange in config.exchanges.items()},
             self._ticks,
             self._batches,
             time.time_ns,

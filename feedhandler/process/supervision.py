@@ -3,6 +3,7 @@
 `conf/supervisord.conf` is `render` applied to `conf/live.toml`; a test proves that it is current.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,8 @@ import msgspec
 
 from feedhandler.config import Config
 from feedhandler.process.runtime import SUPERVISED_ENV
+from feedhandler.shard import shards
+from feedhandler.transport.files import feed_name
 
 # A process that ends before START_S is started again after 1 s, 2 s, 3 s, …; one that ran longer, at once.
 START_S: Final = 1
@@ -32,11 +35,21 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 def render(config: Config, layout: Layout) -> str:
     """Return the text of a supervisord configuration that runs everything `config` names."""
     programs = [("merger", "merger", 20)]
-    programs += [(f"feed-{name}", f"feed {name}", 30) for name in config.exchanges]
+    programs += [(name, arguments, 30) for name, arguments in feed_programs(config)]
     if config.sim is not None:
         programs.insert(0, ("sim", "sim", 10))
     control = [_control(layout)] if layout.has_control else []
     return "\n".join([_head(layout), *control, *(_program(layout, *program) for program in programs)])
+
+
+def feed_programs(config: Config, *exchanges: str) -> Iterator[tuple[str, str]]:
+    """Yield the feed processes of these exchanges, of all if none is named: name and arguments of each."""
+    for exchange in exchanges or config.exchanges:
+        for shard in shards(config.exchange(exchange).shards):
+            yield (
+                feed_name(exchange, shard),
+                f"feed {exchange}" + ("" if shard.is_whole else f" --shard {shard}"),
+            )
 
 
 def log_dir(run_dir: str) -> Path:

@@ -1244,7 +1244,7 @@ cdef class Batch:
 
 
 cdef class Traffic:
-    """Twin of `merge.Traffic`."""
+    """Twin of `feeds.Traffic`."""
 
     cdef public bint is_heard
     cdef public int64_t records
@@ -1258,12 +1258,12 @@ cdef class Traffic:
 
 
 cdef class Route:
-    """Twin of `merge.Route`, with its record in place, and with those who hear it."""
+    """Twin of `feeds.Route`, with its record in place, and with those who hear it."""
 
     cdef uint8_t _record[RECORD_SIZE]
     cdef public uint64_t sequence
     cdef readonly bytes topic
-    cdef readonly Traffic traffic
+    cdef public Traffic traffic  # another one, if another feed has the symbol from now on
     cdef list _hearers  # of `each`, when its subscriptions had that version; 0: not known yet
     cdef uint64_t _version
 

@@ -5,7 +5,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -15,9 +15,11 @@ import msgspec
 from feedhandler.errors import ConfigError
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.instruments import InstrumentList
+from feedhandler.shard import Shard, parse
 from feedhandler.wanted import Wanted
 
 LOCK_PATIENCE_S: Final = 5.0
+SHARED_TRIES_S: Final = 1.0  # who looks at a lock, or is about to leave, has it for a moment
 
 
 class Lock:
@@ -34,38 +36,24 @@ class Lock:
     def __enter__(self) -> "Lock":
         """Raises ConfigError, with the owner's pid, if another process has it."""
         while self._fd < 0:
-            fd = self._open()
+            fd = _open(self._path)
             try:
                 _lock(fd)
             except BlockingIOError:
                 owner = os.read(fd, 32).decode(errors="replace").strip()
                 os.close(fd)
                 raise ConfigError(
-                    f"{self._name} runs already in {self._path.parent}/ (pid {owner or 'unknown'});"
+                    f"{self._name} runs already in {self._path.parent}/"
+                    f" (pid {owner if owner.isdigit() else 'unknown'});"
                     " stop it first, or set another run_dir"
                 ) from None
-            if self._is_current(fd):
+            if _is_current(self._path, fd):
                 self._fd = fd
             else:
                 os.close(fd)  # a predecessor removed the file between our open and our lock
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
         return self
-
-    def _open(self) -> int:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as exc:
-            raise ConfigError(
-                f"run_dir: cannot write to {self._path.parent}/: {exc.strerror}; set another run_dir"
-            ) from exc
-
-    def _is_current(self, fd: int) -> bool:
-        try:
-            return self._path.stat().st_ino == os.fstat(fd).st_ino
-        except FileNotFoundError:
-            return False
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -94,21 +82,148 @@ def lock_owner(run_dir: str, name: str) -> int | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return int(os.read(fd, 32) or 0) or None  # empty: it holds it for no longer than this line takes
+        text = os.read(fd, 32).strip()
+        return int(text) if text.isdigit() else None  # it has only just come, or shares it in a moment
     finally:
         os.close(fd)
     return None
 
 
+@contextlib.contextmanager
+def feed_lock(run_dir: str, exchange: str, shard: Shard) -> Iterator[None]:
+    """Make this process the only one of its shard, among shards of the same count only.
+
+    Otherwise the same records would be published twice. Raises ConfigError that names what runs.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if shard.is_whole:
+                stack.enter_context(Lock(run_dir, feed_name(exchange, shard)))
+            else:
+                stack.enter_context(_among_shards(run_dir, exchange, shard))
+                stack.enter_context(Lock(run_dir, feed_name(exchange, shard)))
+        except ConfigError:
+            running = running_feeds(run_dir, exchange)
+            if not running or shard in running:
+                raise
+            raise ConfigError(_refusal(run_dir, exchange, shard, running)) from None
+        yield
+
+
+def running_feeds(run_dir: str, exchange: str) -> dict[Shard, int]:
+    """Return the pids of an exchange's feeds that run, by shard."""
+    start = feed_name(exchange, Shard())
+    found = {}
+    for path in sorted(Path(run_dir).glob(f"{start}*.lock")):
+        text = path.stem.removeprefix(start).removeprefix("-").replace("of", "/")
+        with contextlib.suppress(ValueError):
+            shard = parse(text) if text else Shard()
+            if pid := lock_owner(run_dir, path.stem):
+                found[shard] = pid
+    return dict(sorted(found.items()))
+
+
+def feed_name(exchange: str, shard: Shard) -> str:
+    """Return what a feed process is called, in locks, logs and the supervisor."""
+    return f"feed-{exchange}{shard.suffix}"
+
+
+def _refusal(run_dir: str, exchange: str, shard: Shard, running: dict[Shard, int]) -> str:
+    parts = [
+        f"{feed_name(exchange, Shard())} runs already in {run_dir}/ (pid {pid})"
+        if other.is_whole
+        else f"shard {other} (pid {pid})"
+        for other, pid in running.items()
+    ]
+    if Shard() not in running:
+        parts[0] = f"{feed_name(exchange, Shard())} runs already in {run_dir}/, as {parts[0]}"
+    what = "unsharded" if shard.is_whole else f"as shard {shard}"
+    return (
+        f"{', '.join(parts)}; {what} it would send the same again: stop those first, or set another run_dir"
+    )
+
+
+@contextlib.contextmanager
+def _among_shards(run_dir: str, exchange: str, shard: Shard) -> Iterator[None]:
+    """Hold the exchange's lock together with shards of the same count, and with nobody else.
+
+    The file has the count: it is written by who holds the lock alone, and so by the first of them, and believed by
+    who holds it together with others. Raises ConfigError if others have it.
+    """
+    path = Path(run_dir) / f"{feed_name(exchange, Shard())}.lock"
+    deadline = time.monotonic() + SHARED_TRIES_S
+    while (fd := _share(path, f"of {shard.count}\n".encode())) is None:
+        if time.monotonic() >= deadline:
+            raise ConfigError(
+                f"{feed_name(exchange, shard)}: other feeds of {exchange} run in {run_dir}/;"
+                " stop them first, or set another run_dir"
+            )
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(BlockingIOError):  # others go on
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_current(path, fd):
+                path.unlink()
+        os.close(fd)
+
+
+def _share(path: Path, text: bytes) -> int | None:
+    """Return a descriptor that holds a lock on a file with this text together with others; None: try again."""
+    fd = _open(path)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, text, 0)
+        # Between the two somebody else may have it, and write: the kernel lets one go before it gives the other.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.pread(fd, len(text) + 1, 0) == text and _is_current(path, fd):
+            return fd
+    except BlockingIOError:
+        pass
+    os.close(fd)
+    return None
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as exc:
+        raise ConfigError(
+            f"run_dir: cannot write to {path.parent}/: {exc.strerror}; set another run_dir"
+        ) from exc
+
+
+def _is_current(path: Path, fd: int) -> bool:
+    """False if somebody removed the file since it was opened."""
+    try:
+        return path.stat().st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False
+
+
 def write_instruments(run_dir: str, rest_url: str, listing: InstrumentList) -> None:
-    """Keep an instrument list for a start without the exchange's REST host; whole or not at all."""
+    """Keep an instrument list for a start without the exchange's REST host; whole or not at all.
+
+    Of several feeds that would keep theirs at the same moment, one does.
+    """
     path = _cache_path(run_dir, rest_url, listing.exchange)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(
-        ".tmp"
-    )  # one name: a kill in mid-write leaves one file, overwritten next time
-    temporary.write_bytes(msgspec.json.encode(listing))
-    temporary.replace(path)
+    # One name: a kill in mid-write leaves one file, overwritten next time.
+    temporary = path.with_suffix(".tmp")
+    with os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        if _is_current(temporary, file.fileno()):
+            file.truncate()
+            file.write(msgspec.json.encode(listing))
+            file.flush()
+            temporary.replace(path)
 
 
 def read_instruments(run_dir: str, rest_url: str, exchange: str) -> InstrumentList | None:

@@ -151,9 +151,12 @@ class Stack:
         self._readers = []
 
     def start(self, *names):
-        """Start processes: sim, merger, or an exchange's name for its feed."""
+        """Start processes: sim, merger, an exchange's name for its feed, or binance-1of2 for a shard of it."""
         for name in names or ("sim", "merger", *self.exchanges):
-            arguments = ["feed", name] if name in EXCHANGES else [name]
+            exchange, _, shard = name.partition("-")
+            arguments = ["feed", exchange] if exchange in EXCHANGES else [name]
+            if shard:
+                arguments += ["--shard", shard.replace("of", "/")]
             self.processes[name] = self.popen(*arguments, "-c", str(self.config), log=name)
 
     def popen(self, *arguments, log):
