@@ -140,6 +140,8 @@ class World:
         self.now = 1000 * NS_PER_S
         self.log = collections.deque(maxlen=LOG_MAX)
         self.clock_off_ns = 0  # of this host's clock
+        self.asks_time = bool(seed % 2)  # of the exchange, as the timekeeper does
+        self.known_at = self.now  # when the answer comes
         self.mutes_until = 0  # subscriptions are acknowledged, and no more
         self.exchange = EXCHANGES[exchange](self.make_state)
         self.answer, self.quote, self.statistics, self.topic = PROTOCOLS[exchange]
@@ -261,6 +263,9 @@ class World:
             for native in self.listed:
                 if native not in self.quiet and self.rng.random() < 0.3:
                     self.say(native)
+            if self.asks_time and 0 < self.known_at <= self.now:
+                self.known_at = 0
+                self.exchange.set_clock(-self.clock_off_ns, -self.clock_off_ns + 1_100_000_000)
             self.deliver()
             for session in list(self.links):
                 if self.now >= session.deadline_mono_ns:
@@ -455,6 +460,8 @@ def trouble(world, rng):
             world.now += rng.randrange(1, 100) * NS_PER_S
         case "clock":
             world.clock_off_ns = rng.randrange(-100, 100) * NS_PER_S
+            world.exchange.set_clock()
+            world.known_at = world.now + 3 * NS_PER_S
         case "acks only":
             world.mutes_until = world.now + rng.randrange(40) * NS_PER_S
         case "unplugged":

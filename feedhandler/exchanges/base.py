@@ -245,7 +245,7 @@ class Request(msgspec.Struct, frozen=True):
     path: str
     method: str = "GET"
     weight: int = 1
-    headers: dict[str, str] = {}
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Quote(msgspec.Struct, frozen=True):

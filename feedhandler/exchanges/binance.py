@@ -137,7 +137,7 @@ class Binance(Exchange):
     ws_url = "wss://stream.binance.com:9443"
     rest_url = "https://api.binance.com"
     instruments_request = Request("/api/v3/exchangeInfo?showPermissionSets=false", weight=20)
-    time_request = Request("/api/v3/time", headers={"X-MBX-TIME-UNIT": "MICROSECOND"})
+    time_request = Request("/api/v3/time", headers=(("X-MBX-TIME-UNIT", "MICROSECOND"),))
     # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
     rest_limit = (6000, 60.0)
 

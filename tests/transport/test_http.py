@@ -163,7 +163,7 @@ async def served(handler, **settings):
 def test_a_request_goes_out_as_it_was_made():
     async def main():
         async with served(lambda _: web.Response(body=b"yes")) as (http, asked):
-            path = Request("/q?symbol=%E6%B1%89%26USDT", headers={"X-Unit": "us"})
+            path = Request("/q?symbol=%E6%B1%89%26USDT", headers=(("X-Unit", "us"),))
             assert await http.fetch(path) == b"yes"
             assert await http.fetch(Request("/t", "POST")) == b"yes"
             return asked
