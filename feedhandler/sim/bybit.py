@@ -216,10 +216,12 @@ class BybitDialog:
             return self._refuse(f"args size >{self._rules.args_per_request}", without_id, "subscribe")
         for index, topic in enumerate(args):
             refusal = self._exchange.refusal(topic)
-            if refusal is None and (topic in self.topics or topic in args[:index]):
+            is_repeated = refusal is None and topic in self.topics
+            if is_repeated or (refusal is None and topic in args[:index]):
                 refusal = f"error:already subscribed,topic:{topic}"
             if refusal is not None:
                 reply = self._refuse(refusal, message, "subscribe")
+                reply.repeats = topic if is_repeated else ""
                 if self._exchange.is_rejected(topic):
                     reply.violation = ""  # our whim, not the client's fault
                 return reply

@@ -68,6 +68,9 @@ class Reply(msgspec.Struct, kw_only=True):
     subscribe: list[str] = []  # topics accepted just now; snapshots, if any, follow the texts
     close: Close | None = None
     violation: str = ""  # a rule that the client broke
+    repeats: str = (
+        ""  # if it was broken by asking for this topic again: no fault of whom we kept an answer from
+    )
     remark: str = ""  # against the exchange's advice, and tolerated by it
 
 

@@ -128,6 +128,7 @@ class Connection:
         self.sent_size = 0
         self.received = 0
         self.silent_topics: set[str] = set()  # acknowledged, and nothing follows
+        self.kept_back_topics: set[str] = set()  # subscribed while a fault kept their first data back
         self._pieces: deque[bytes] = deque()  # while cut at random: what waits for the loop's next turn
 
     def write(self, data: bytes) -> None:
@@ -431,7 +432,7 @@ class SimServer:
 
     def _apply(self, connection: Connection, reply: Reply, now: Now) -> None:
         """Do what the dialog decided."""
-        if reply.violation:
+        if reply.violation and reply.repeats not in connection.silent_topics | connection.kept_back_topics:
             self._note_violation(connection.number, reply.violation)
         if reply.remark:
             self._remark_count += 1
@@ -475,7 +476,9 @@ class SimServer:
             self._apply_to(stream)
             variant = connection.dialog.variant
             snapshot = self._exchange.snapshot(stream, variant, now)
-            if snapshot is not None and not (self._is_quiet() or stream.is_muted or stream.is_lost):
+            if self._is_quiet() or stream.is_muted or stream.is_lost:
+                connection.kept_back_topics.add(topic)
+            elif snapshot is not None:
                 snapshots.append(frames.text(snapshot))
             self._broadcast.add(stream, variant, connection.outbox, now.mono_ns)
         if snapshots:

@@ -474,6 +474,27 @@ def test_a_stall_sends_nothing_at_all_and_ends():
     run(scenario())
 
 
+@pytest.mark.parametrize("kind", ["stall", "mute", "ack_without_data"])
+def test_who_asks_again_because_we_were_silent_breaks_no_rule(kind):
+    async def scenario() -> None:
+        async with running("bybit") as client:
+            ws = await client.connect()
+            await client.fault(fault=kind, seconds=3600)
+            await client.subscribe(ws)
+            await client.wait_for(lambda state: state["connections"][0]["subscriptions"])
+            await client.fault(fault="none")
+            await client.subscribe(ws)
+            refusal = await until(ws, lambda message: message.get("success") is False)
+            assert "already subscribed" in refusal["ret_msg"]
+            assert (await client.state())["violations"] == []
+            await client.subscribe(ws, "ETH")
+            await client.subscribe(ws, "ETH")
+            await until(ws, lambda message: message.get("success") is False)
+            assert (await client.state())["violations_total"] == 1, "nothing was kept from it this time"
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_mute_stops_data_only(exchange):
     async def scenario() -> None:
