@@ -8,7 +8,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test format sim sim-long bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
+.PHONY: help demo run test format sim sim-long chaos bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,11 @@ sim: $(VENV)/.test ## connections through a simulated world of faults: make sim 
 
 sim-long: ## the same for 10,000 worlds
 	@$(MAKE) sim SEEDS=10000
+
+CHAOS_ARGUMENTS = $(SECONDS_ARGUMENT) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) \
+  $(if $(KILLS),--kills $(KILLS)) $(if $(ACT),--act "$(ACT)")
+chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 RATE=300 KILLS=15 (4 minutes)
+	@$(BIN)/python tests/chaos $(CHAOS_ARGUMENTS)
 
 bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 14 minutes
 	@$(BIN)/python -m bench $(BENCH_ARGUMENTS)

@@ -135,7 +135,7 @@ class Stack:
                 f'rest_url = "http://127.0.0.1:{self.ports[name]}"',
                 "simulated = true",
                 "max_attempts = 0",
-                extra,
+                extra if isinstance(extra, str) else extra[name],
             ]
             if symbols:
                 lines.append(f"symbols = {json.dumps(symbols)}")
@@ -257,3 +257,31 @@ def is_alive(pid):
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
+
+
+def programs(run):
+    """Return the supervised programs' pids by name; that of a shard is binance-1of2."""
+    found = {}
+    for pid in descendants(run.pid):
+        line = command_line(pid)
+        if "-m feedhandler" in line:
+            words = line.split("-m feedhandler", 1)[1].split()
+            name = words[1] if words[0] == "feed" else words[0]
+            shard = words[words.index("--shard") + 1].replace("/", "of") if "--shard" in words else ""
+            found[f"{name}-{shard}" if shard else name] = pid
+        elif "supervisord" in line:
+            found["supervisord"] = pid
+    return found
+
+
+def leftovers(stack):
+    """Return what a run left behind: sockets, pid files, locks."""
+    run_dir = stack.directory / "run"
+    expected = {"supervisord.conf"}
+    return {
+        str(p.relative_to(run_dir))
+        for p in run_dir.rglob("*")
+        if not p.is_dir()
+        and p.parent.name not in ("log", "instruments", "connects", "wanted")
+        and p.name not in expected
+    }

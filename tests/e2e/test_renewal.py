@@ -1,66 +1,16 @@
 """Legs and renewals end to end: real processes, and an independent client of the exchange as witness."""
 
-import asyncio
-import json
-import threading
-
-import aiohttp
 import pytest
 from harness import DOWN, MAJORS, STALE, wait_until
-
-
-def binance_request(natives):
-    return {"method": "SUBSCRIBE", "params": [f"{native.lower()}@bookTicker" for native in natives], "id": 1}
-
-
-def bybit_request(natives):
-    return {"op": "subscribe", "args": [f"orderbook.1.{native}" for native in natives]}
-
-
-REQUESTS = {"binance": ("/stream", binance_request), "bybit": ("/v5/public/spot", bybit_request)}
-
-
-class Witness:
-    """Another client of the exchange: notes every update id of the quotes, by symbol, until it is closed."""
-
-    def __init__(self, exchange, port):
-        self.seen = {}
-        self._exchange = exchange
-        self._port = port
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
-        self._stop = asyncio.Event()
-        self._thread.start()
-
-    async def _run(self):
-        path, request = REQUESTS[self._exchange]
-        natives = [symbol.replace("/", "") for symbol in MAJORS]
-        async with (
-            aiohttp.ClientSession() as http,
-            http.ws_connect(f"ws://127.0.0.1:{self._port}{path}") as ws,
-        ):
-            await ws.send_json(request(natives))
-            reading = asyncio.create_task(self._read(ws))
-            await self._stop.wait()
-            reading.cancel()
-
-    async def _read(self, ws):
-        async for message in ws:
-            data = json.loads(message.data).get("data") or {}
-            if "u" in data:
-                self.seen.setdefault(data["s"], []).append(data["u"])
-
-    def close(self):
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
+from witness import Witness
 
 
 def ids_of(records):
-    """Update ids of the quotes in records, by exchange and native symbol."""
+    """Update ids of the quotes in records, by exchange and symbol."""
     ids = {}
     for record in records:
         _, exchange, symbol = record.topic.split(".", 2)
-        ids.setdefault((exchange, symbol.replace("/", "")), []).append(record.exchange_sequence)
+        ids.setdefault((exchange, symbol), []).append(record.exchange_sequence)
     return ids
 
 
@@ -69,9 +19,7 @@ def watch(s, seconds, each_second=lambda second: None):
     reader = s.wait_live()
     reader.read(1)
     witnesses = {exchange: Witness(exchange, s.ports[exchange]) for exchange in s.exchanges}
-    wait_until(
-        lambda: all(len(w.seen) == len(MAJORS) for w in witnesses.values()), "the witnesses see everything"
-    )
+    wait_until(lambda: all(w.hears_all for w in witnesses.values()), "the witnesses see everything")
     records = []
     for second in range(seconds):
         each_second(second)
@@ -83,12 +31,12 @@ def watch(s, seconds, each_second=lambda second: None):
     assert not [record.topic for record in records if record.flags & (STALE | DOWN)]
     ids = ids_of(records)
     for exchange, witness in witnesses.items():
-        for native, seen in witness.seen.items():
-            got = ids[exchange, native]
+        for symbol, seen in witness.seen.items():
+            got = ids[exchange, symbol]
             assert got == sorted(got), "never backwards"
             expected = {u for u in seen if u > got[0]}
             assert len(expected) > seconds, "a market that lives"
-            assert not expected - set(got), f"{exchange} {native}"
+            assert not expected - set(got), f"{exchange} {symbol}"
     return records
 
 

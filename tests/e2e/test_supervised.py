@@ -6,40 +6,14 @@ import signal
 import time
 
 import pytest
-from harness import command_line, descendants, is_alive, wait_until
+from harness import is_alive, leftovers, programs, wait_until
 
 KILLS_EACH = int(os.environ.get("KILLS_EACH", "2"))  # acceptance asks for 10, which takes five minutes
-
-
-def programs(run):
-    """Return the supervised programs' pids by name."""
-    found = {}
-    for pid in descendants(run.pid):
-        line = command_line(pid)
-        if "-m feedhandler" in line:
-            words = line.split("-m feedhandler", 1)[1].split()
-            found[words[1] if words[0] == "feed" else words[0]] = pid
-        elif "supervisord" in line:
-            found["supervisord"] = pid
-    return found
 
 
 def start(s, *arguments):
     s.processes["run"] = s.popen("run", "-c", str(s.config), *arguments, log="run")
     return s.processes["run"]
-
-
-def leftovers(s):
-    """Return what a run left behind: sockets, pid files, locks."""
-    run_dir = s.directory / "run"
-    expected = {"supervisord.conf"}
-    return {
-        str(p.relative_to(run_dir))
-        for p in run_dir.rglob("*")
-        if not p.is_dir()
-        and p.parent.name not in ("log", "instruments", "connects")
-        and p.name not in expected
-    }
 
 
 def test_any_process_may_be_killed_and_the_stream_comes_back(stack):

@@ -1,0 +1,366 @@
+"""The acts: what is done to real processes under load, and what is claimed meanwhile.
+
+An act gets a stage on which everything is live, and a `random.Random` that decides what happens; it returns what
+it did, in words, and its claims. What holds for every act is claimed in `perform`.
+"""
+
+import os
+import signal
+import time
+import urllib.error
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from harness import EXCHANGES, MAJORS, wait_until
+from observer import NS_PER_S
+from stage import PATIENCE_S, WANTED, Stage, seconds_since
+
+SHARE = 1 / 6  # of the seconds, for each act that has no other end; twice for faults
+MAX_AGE_S = 6.0  # with two legs, KuCoin's 30 new connections a minute allow no less
+GUESTS = ("DOGE/USDT", "LTC/USDT", "LINK/USDT")
+NOISE_S = 5.0  # of a machine that several share, on top of what the documentation promises
+ASKED_AGAIN_S = 15.0  # a channel that was acknowledged and is silent
+CHANNELS = {"binance": 2, "kucoin": 3, "bybit": 2}  # that a feed subscribes to, of each symbol
+BUDGET_S = 60.0  # KuCoin's window for new connections: until then the next one may have to wait
+
+
+class Patience(NamedTuple):
+    """The limits of a connection's life, shorter than in production."""
+
+    stale_after_s: float
+    reconnect_after_s: float
+    connect_timeout_s: float = 4.0
+    backoff_max_s: float = 2.0
+
+    def lines(self, legs, max_age_s=0.0):
+        return "\n".join(
+            [f"{name} = {value}" for name, value in self._asdict().items()]
+            + [f"legs = {legs}", f"max_age_s = {max_age_s}"]
+        )
+
+    @property
+    def heals_s(self):
+        """How long after the end of a fault everything is live, at the latest."""
+        return self.reconnect_after_s + self.connect_timeout_s + self.backoff_max_s + ASKED_AGAIN_S + BUDGET_S
+
+
+PATIENCE = Patience(stale_after_s=2.0, reconnect_after_s=12.0)
+assert PATIENCE.stale_after_s + NOISE_S < PATIENCE.reconnect_after_s, "or a new connection hides a lie"
+
+
+class Settings(NamedTuple):
+    seed: int
+    seconds: float  # of load, in sum, of those acts that have no other end
+    rate: int  # messages/s of each exchange
+    kills: int
+
+
+class Claim(NamedTuple):
+    claim: str
+    measured: str
+    holds: bool
+
+
+class Act(NamedTuple):
+    name: str
+    extra: Callable  # (rng) → TOML lines of the exchanges
+    play: Callable  # (stage, settings, rng) → what was done, claims
+
+
+def none_of(claim, found, measured=""):
+    """A claim that nothing was found; the first of what was is shown."""
+    shown = ", ".join(str(each) for each in found[:3])
+    return Claim(claim, measured or str(len(found)) + (f": {shown}" if found else ""), not found)
+
+
+# --- connections that end
+
+
+def rollover(stage, settings, rng):
+    """Connections grow old, and are followed by others."""
+    stage.witness()
+    before = renewals(stage)
+    stage.pause(settings.seconds * SHARE, "connections come of age")
+    wait_until(
+        lambda: min((renewals(stage) - before).get(name, 0) for name in EXCHANGES) >= 2,
+        "two renewals of each exchange",
+        PATIENCE_S,
+    )
+    count = sum((renewals(stage) - before).values())
+    return f"{count} renewals", nothing_was_missed(stage)
+
+
+def renewals(stage):
+    return Counter({name: stage.count_in_log(f"feed-{name}", "renewed a connection") for name in EXCHANGES})
+
+
+def unplug(stage, settings, rng):
+    """Again and again one of two connections, once the other has heard everything."""
+    stage.witness()
+    until = time.monotonic() + settings.seconds * SHARE
+    connects = dict.fromkeys(EXCHANGES, 0)
+    count = 0
+    while time.monotonic() < until or not all(connects.values()):
+        exchange = rng.choice([name for name in EXCHANGES if not connects[name]] or EXCHANGES)
+        connects[exchange] = wait_until(
+            lambda name=exchange: both_hear_all(stage, name, connects[name]),
+            f"both legs of {exchange} hear everything",
+            PATIENCE_S,
+        )
+        ours = wait_until(lambda name=exchange: subscribed(stage, name), "two are subscribed", PATIENCE_S)
+        stage.stack.fault(exchange, "rst", connection=ours[rng.randrange(2)])
+        count += 1
+        stage.pause(rng.uniform(0.0, 1.0), f"{count} unplugged")
+    stage.pause(3.0, "the last ones come back")
+    return f"{count} of two unplugged", nothing_was_missed(stage)
+
+
+def both_hear_all(stage, exchange, more_than):
+    """How often connections were made, if that was more often, and both have heard each channel."""
+    feed = stage.status(exchange)
+    connections = feed["connections"] if feed else []
+    is_complete = len(connections) == 2 and all(
+        c["phase"] == "running" and not c["unheard"] and not c["pending_topics"] for c in connections
+    )
+    connects = sum(c["connects"] for c in connections)
+    return connects if is_complete and connects > more_than else 0
+
+
+def subscribed(stage, exchange):
+    """The simulator's numbers of our two connections, once both have all their subscriptions."""
+    connections = stage.stack.sim_state(exchange)["connections"]
+    ours = [
+        c["connection"] for c in connections if len(c["subscriptions"]) == CHANNELS[exchange] * len(MAJORS)
+    ]
+    return sorted(ours) if len(ours) == 2 else None
+
+
+def nothing_was_missed(stage):
+    """What is claimed wherever connections end and others stand in for them."""
+    found = stage.compare()
+    missing = [each for _, lost in found.values() for each in lost]
+    expected = sum(count for count, _ in found.values())
+    failures = [f"{name}: {each.failure}" for name, each in stage.witnesses.items() if each.failure]
+    with stage.watch as observer:
+        flagged = [(name, flags) for name, flags in observer.unexplained() if name in WANTED]
+        held_up = len(observer.held_up)
+    failures += [f"{name}: nothing" for name, (count, _) in found.items() if not count]
+    counts = ", ".join(f"{name} {count:,}" for name, (count, _) in found.items())
+    excuse = f"; {held_up} times a process was held up" if held_up else ""
+    return [
+        none_of("the witnesses heard everything", failures, "; ".join(failures) or counts),
+        none_of(
+            "no update id is lost",
+            missing,
+            f"{len(missing)} of {expected:,} lost {missing[:3] or ''}".strip(),
+        ),
+        none_of("nothing is flagged", flagged, f"{len(flagged)} {flagged[:3] or ''}".strip() + excuse),
+    ]
+
+
+# --- symbols that come and go
+
+
+def guests(stage, settings, rng):
+    """Others are subscribed and let go again, while connections are renewed."""
+    stage.witness()
+    until = time.monotonic() + settings.seconds * SHARE
+    count, slowest_s = 0, 0.0
+    while time.monotonic() < until or count < len(EXCHANGES):
+        exchange, symbol = EXCHANGES[count % len(EXCHANGES)], rng.choice(GUESTS)
+        topic = f"ticker.{exchange}.{symbol}"
+        asked_ns = time.time_ns()
+        stage.command("subscribe", exchange, symbol)
+        stage.heal(asked_ns, PATIENCE_S, [topic])
+        slowest_s = max(slowest_s, seconds_since(asked_ns))
+        stage.pause(rng.uniform(0.0, 1.0), f"{count} have come and gone")
+        stage.command("unsubscribe", exchange, symbol)
+        wait_until(lambda topic=topic: stage.is_down(topic), f"the last word of {topic}", PATIENCE_S)
+        count += 1
+    renewed = sum(renewals(stage).values())
+    return f"{count} came and went beside {renewed} renewals", [
+        Claim("each is live, and says DOWN when it goes", f"live after {slowest_s:.1f} s at most", True),
+        *nothing_was_missed(stage),
+    ]
+
+
+# --- whatever may happen
+
+
+def faults(stage, settings, rng):
+    """Anything at random exchanges; then nothing more."""
+    with stage.watch as observer:
+        observer.begin()
+        observer.lie_after_ns = int((PATIENCE.stale_after_s + NOISE_S) * NS_PER_S)
+    started, count = time.monotonic(), Counter()
+    for at_s, exchange, kind, fields in schedule(rng, settings.seconds * 2 * SHARE):
+        stage.pause(started + at_s - time.monotonic(), f"{sum(count.values())} faults")
+        order(stage, exchange, kind, fields, rng)
+        count[kind] += 1
+    for exchange in EXCHANGES:
+        stage.stack.fault(exchange, "none")
+    ended_ns = time.time_ns()
+    stage.heal(ended_ns, PATIENCE.heals_s + NOISE_S)
+    healed_s = seconds_since(ended_ns)
+    with stage.watch as observer:
+        lies, falls = observer.lies, observer.falls
+        silence_s, flagged = observer.silence_max_ns / NS_PER_S, len(observer.flagged)
+        observer.lie_after_ns = None
+    limit_s = PATIENCE.stale_after_s + NOISE_S
+    kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(count.items()))
+    return f"{sum(count.values())} faults: {kinds}", [
+        none_of("no ticker moves backwards", falls),
+        none_of(
+            f"what is silent for {PATIENCE.stale_after_s:g} s is flagged",
+            lies,
+            f"{flagged} times flagged, longest without {silence_s:.1f} s of {limit_s:g} {lies[:3] or ''}".strip(),
+        ),
+        Claim(f"all live {PATIENCE.heals_s:g} s after the last", f"{healed_s:.1f} s", True),
+    ]
+
+
+# Fields of each fault; those that are not here in some range break what is told of a symbol for longer than an act.
+KINDS = {
+    "close": lambda rng: {"code": rng.choice((1000, 1001, 1012, 1013)), "reason": "chaos"},
+    "rst": lambda rng: {},
+    "rst one": lambda rng: {},
+    "stall": lambda rng: {"seconds": round(rng.uniform(1, 15), 1), "answer_pings": rng.random() < 0.5},
+    "mute": lambda rng: {"seconds": round(rng.uniform(1, 15), 1)},
+    "ack_without_data": lambda rng: {"seconds": round(rng.uniform(1, 5), 1)},
+    "garbage": lambda rng: {"count": rng.randrange(1, 40)},
+    "oversize": lambda rng: {"size": rng.randrange(1_500_000, 3_000_000)},
+    "refuse": lambda rng: {"seconds": round(rng.uniform(0.5, 5), 1), "how": rng.choice(("rst", "503"))},
+    "http_status": lambda rng: {
+        "status": rng.choice((403, 418, 429, 503)),
+        "seconds": round(rng.uniform(1, 5), 1),
+        "retry_after": rng.randrange(1, 4),
+    },
+    "duplicate": lambda rng: {"count": rng.randrange(1, 50)},
+    "late": lambda rng: {"count": rng.randrange(1, 50)},
+    "fragment": lambda rng: {"seconds": round(rng.uniform(1, 5), 1)},
+    "clock": lambda rng: {
+        "offset_s": round(rng.uniform(-100, 100), 1),
+        "seconds": round(rng.uniform(1, 5), 1),
+    },
+    "expired_token": lambda rng: {"keep_open": rng.random() < 0.3},
+    "server_shutdown": lambda rng: {"seconds": round(rng.uniform(0.5, 4), 1)},
+}
+ONLY_ON = {"expired_token": "kucoin", "server_shutdown": "binance"}
+
+
+def schedule(rng, seconds):
+    """Return what goes wrong when: (second, exchange, kind, fields)."""
+    plan, at_s = [], 0.0
+    while (at_s := at_s + rng.uniform(0.2, 1.6)) < seconds or not plan:
+        exchange = rng.choice(EXCHANGES)
+        kind = rng.choice([kind for kind in KINDS if ONLY_ON.get(kind, exchange) == exchange])
+        plan.append((at_s, exchange, kind, KINDS[kind](rng)))
+    return plan
+
+
+def order(stage, exchange, kind, fields, rng):
+    """Give a fault to the simulator; one connection of several is the rng's choice."""
+    which = rng.random()
+    if kind == "rst one":
+        connections = [c["connection"] for c in stage.stack.sim_state(exchange)["connections"]]
+        kind = "rst"
+        fields = {"connection": connections[int(which * len(connections))]} if connections else {}
+    try:
+        stage.stack.fault(exchange, kind, **fields)
+    except urllib.error.HTTPError as exc:
+        reason = exc.read().decode()
+        if "no connection" not in reason:  # it went by itself meanwhile
+            raise AssertionError(f"{exchange} has no fault {kind} {fields}: {reason}") from None
+
+
+# --- processes that die
+
+
+def kills(stage, settings, rng):
+    """Any process, at times two at once, each time once everything is live again."""
+    done, slowest = Counter(), (0.0, "")
+    names = sorted(set(stage.programs()) - {"supervisord", "sim"})
+    while sum(done.values()) < settings.kills:
+        victims = choose(rng, names, settings.kills - sum(done.values()))
+        old = stage.programs()
+        if "sim" in victims:
+            with stage.watch as observer:
+                for exchange in EXCHANGES:
+                    observer.allow_restart(exchange)
+        killed_s = time.monotonic()
+        for victim in victims:
+            os.kill(old[victim], signal.SIGKILL)
+        restarted_ns = wait_until(
+            lambda old=old, victims=victims: has_restarted(stage, old, victims) and time.time_ns(),
+            f"{' and '.join(victims)} started again",
+            PATIENCE_S,
+        )
+        stage.heal(restarted_ns, PATIENCE.heals_s + NOISE_S)
+        slowest = max(slowest, (time.monotonic() - killed_s, " and ".join(victims)))
+        done.update(victims)
+        stage.pause(rng.uniform(0.0, 1.5), f"{sum(done.values())} of {settings.kills} killed")
+    with stage.watch as observer:
+        falls = observer.falls
+    killed = ", ".join(f"{name} {number}" for name, number in sorted(done.items()))
+    return f"{sum(done.values())} killed: {killed}", [
+        Claim(
+            f"all live {PATIENCE.heals_s:g} s after each", f"longest {slowest[0]:.1f} s, {slowest[1]}", True
+        ),
+        none_of("no ticker moves backwards", falls),
+    ]
+
+
+def choose(rng, names, left):
+    """One victim or two; the simulator less often, for it takes everything along."""
+    victims = list(dict.fromkeys(rng.sample(names * 2 + ["sim"], 2)))
+    return victims[: 2 if rng.random() < 0.2 and left > 1 else 1]
+
+
+def has_restarted(stage, old, victims):
+    present = stage.programs()
+    return all(present.get(victim, old[victim]) != old[victim] for victim in victims)
+
+
+# --- the whole
+
+
+def same_legs(legs, max_age_s=0.0):
+    return lambda rng: f"legs = {legs}\nmax_age_s = {max_age_s}"
+
+
+def any_legs(max_age_s=0.0):
+    return lambda rng: {name: PATIENCE.lines(rng.choice((1, 2)), max_age_s) for name in EXCHANGES}
+
+
+def any_shards(rng):
+    return {name: f"{lines}\nshards = {rng.choice((1, 2))}" for name, lines in any_legs()(rng).items()}
+
+
+ACTS = (
+    Act("rollover, one leg", same_legs(1, MAX_AGE_S), rollover),
+    Act("rollover, two legs", same_legs(2, MAX_AGE_S), rollover),
+    Act("unplugging one of two", same_legs(2), unplug),
+    Act("symbols come and go", same_legs(2, MAX_AGE_S), guests),
+    Act("random faults", any_legs(15.0), faults),
+    Act("kills", any_shards, kills),
+)
+
+
+def perform(act, directory, settings, rng):
+    """Play one act; returns what was done, and its claims with those that hold for every act."""
+    with Stage(directory, settings.rate, act.extra(rng)) as stage:
+        try:
+            stage.start()
+            did, claims = act.play(stage, settings, rng)
+        except AssertionError as exc:
+            did, claims = "broken off", [Claim("it comes to its end", str(exc), False)]
+        with stage.watch as observer:
+            holes, records = observer.holes, observer.records
+        return f"{did}; {records:,} records", [
+            *claims,
+            none_of("no hole in a session's sequence", holes),
+            none_of("no rule of an exchange is broken", stage.violations()),
+            none_of("no process fails by itself", stage.tracebacks()),
+            none_of("nothing is left behind", stage.leave()),
+        ]

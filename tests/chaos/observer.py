@@ -1,0 +1,215 @@
+"""A subscriber that only watches: what is live, what was flagged, and what must never be.
+
+It knows the wire as a stranger does, from docs/wire.md. `Observer` is pure: messages and times come in. `Watch`
+reads a socket in a thread of its own, so that what a play does meanwhile delays nothing.
+"""
+
+import json
+import threading
+import time
+
+import zmq
+from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
+
+NS_PER_S = 1_000_000_000
+TICKER_KIND, STATUS_KIND = 1, 2
+FLAGGED = STALE | DOWN
+NOT_HEARD = "feed process not heard"  # what a status says of a feed that was held up, or died
+HELD_UP_NS = 2 * NS_PER_S  # the status that says so follows the flags at once
+LOOK_EVERY_NS = NS_PER_S // 10
+
+
+class Topic:
+    """The newest record of one topic, and what has been seen of it."""
+
+    def __init__(self, name):
+        self.name = name
+        self.session = self.sequence = self.flags = 0
+        self.recv_ns = self.exchange_sequence = 0
+        self.values = ()
+        self.falls_allowed = 0  # how often the exchange's count may restart
+        self.sequences = set()
+        self.times_ns = set()
+
+    @property
+    def exchange(self):
+        return self.name.split(".", 2)[1]
+
+    def is_live(self, since_ns):
+        """True if all is known, nothing is flagged, and it was received later than since_ns."""
+        return (
+            not self.flags & (FLAGGED | SNAPSHOT)
+            and self.recv_ns > since_ns
+            and all(value == value for value in self.values)
+        )
+
+
+class Observer:
+    """Follows every topic. holes: missing numbers of a session; falls: an exchange's update id that went back;
+    flagged: beginnings of STALE or DOWN; lies: records without a flag whose data had stopped for too long."""
+
+    def __init__(self):
+        self.topics = {}
+        self.records = 0
+        self.holes = []
+        self.falls = []
+        self.flagged = []  # (ns, topic, flags)
+        self.held_up = []  # (ns, exchange)
+        self.statuses = {}  # of each exchange, the newest
+        self.lies = []
+        self.silence_max_ns = 0  # the oldest record without a flag
+        self.lie_after_ns = None  # how old such a record may be; None: it is not looked at
+        self._told = {}
+        self._notes_updates = False
+
+    def begin(self, *, notes_updates=False):
+        """Forget what was seen so far, but not where each topic is. notes_updates: for `compare`."""
+        self._notes_updates = notes_updates
+        for topic in self.topics.values():
+            topic.sequences, topic.times_ns = set(), set()
+        self.flagged, self.held_up, self.lies = [], [], []
+        self.silence_max_ns = 0
+
+    def allow_restart(self, exchange):
+        """The count of this exchange's update ids may begin anew, once."""
+        for topic in self.topics.values():
+            if topic.exchange == exchange:
+                topic.falls_allowed = 1
+
+    def take(self, message, now_ns):
+        kind = message[41]
+        if kind == STATUS_KIND:
+            self._take_status(message, now_ns)
+        if kind != TICKER_KIND:
+            return
+        fields = TICKER.unpack(message)
+        flags, session, sequence = fields[3:6]
+        topic = self.topics.get(fields[0])
+        if topic is None:
+            topic = self.topics[fields[0]] = Topic(fields[0].rstrip(b"\0").decode())
+        elif session == topic.session:
+            if flags & SNAPSHOT and sequence <= topic.sequence:
+                return
+            if sequence != topic.sequence + 1:
+                self.holes.append((topic.name, topic.sequence, sequence))
+        self.records += 1
+        if flags & FLAGGED & ~topic.flags:
+            self.flagged.append((now_ns, topic.name, flags & FLAGGED))
+        topic.session, topic.sequence, topic.flags = session, sequence, flags
+        topic.recv_ns, topic.values = fields[7], fields[10:]
+        if self._notes_updates:
+            topic.times_ns.add(fields[6])
+            topic.sequences.add(fields[9])
+        if 0 < fields[9] < topic.exchange_sequence:
+            if topic.falls_allowed:
+                topic.falls_allowed -= 1
+            else:
+                self.falls.append((topic.name, topic.exchange_sequence, fields[9]))
+        topic.exchange_sequence = fields[9] or topic.exchange_sequence
+
+    def _take_status(self, message, now_ns):
+        status = json.loads(message[HEADER.size :])
+        self.statuses[status["exchange"]] = status
+        if status["reason"].startswith(NOT_HEARD) and status["state"] == "down":
+            self.held_up.append((now_ns, status["exchange"]))
+
+    def look(self, now_ns):
+        """See how old each record is that carries no flag; only when nothing is left to read."""
+        if self.lie_after_ns is None:
+            return
+        for topic in self.topics.values():
+            age_ns = now_ns - topic.recv_ns
+            if topic.flags & FLAGGED or not topic.recv_ns:
+                continue
+            self.silence_max_ns = max(self.silence_max_ns, age_ns)
+            if age_ns > self.lie_after_ns and self._told.get(topic.name) != topic.recv_ns:
+                self._told[topic.name] = topic.recv_ns
+                self.lies.append((topic.name, round(age_ns / NS_PER_S, 1)))
+
+    def unexplained(self):
+        """What was flagged although no process was held up: `docs/operations.md` says what a hold-up looks like."""
+        return [
+            (name, flags)
+            for at_ns, name, flags in self.flagged
+            if flags & STALE
+            or not any(
+                exchange == name.split(".", 2)[1] and abs(since_ns - at_ns) < HELD_UP_NS
+                for since_ns, exchange in self.held_up
+            )
+        ]
+
+    def not_live(self, wanted, since_ns):
+        """Return those of the wanted topics that are not live with data later than since_ns."""
+        live = {topic.name for topic in self.topics.values() if topic.is_live(since_ns)}
+        return sorted(set(wanted) - live)
+
+    def is_down(self, name):
+        return any(topic.name == name and topic.flags & DOWN for topic in self.topics.values())
+
+    def compare(self, exchange, witness):
+        """Return how many updates of a witness were to come, since the first that did, and those that did not."""
+        expected, missing = 0, []
+        for topic in self.topics.values():
+            if topic.exchange != exchange:
+                continue
+            symbol = topic.name.split(".", 2)[2]
+            for seen, got in (
+                (witness.seen[symbol], topic.sequences),
+                (witness.times_ns[symbol], topic.times_ns),
+            ):
+                first = next((at for at, update in enumerate(seen) if update in got), len(seen))
+                expected += len(seen) - first
+                missing += [(topic.name, update) for update in seen[first:] if update not in got]
+        return expected, missing
+
+
+class Watch:
+    """An observer at an endpoint, and the thread that reads for it."""
+
+    def __init__(self, endpoint):
+        self.lock = threading.Lock()
+        self._observer = Observer()
+        self._is_over = False
+        self._failure = None
+        self._context = zmq.Context()
+        self._thread = threading.Thread(target=self._read, args=(endpoint,), daemon=True)
+        self._thread.start()
+
+    def __enter__(self):
+        """Lend the observer, to whom nothing happens meanwhile."""
+        self.lock.acquire()
+        if self._failure:
+            self.lock.release()
+            raise AssertionError("the subscriber cannot go on") from self._failure
+        return self._observer
+
+    def __exit__(self, *exc):
+        self.lock.release()
+
+    def _read(self, endpoint):
+        try:
+            self._follow(endpoint)
+        except Exception as exc:  # noqa: BLE001 - whoever asks is told
+            self._failure = exc
+
+    def _follow(self, endpoint):
+        with self._context.socket(zmq.SUB) as socket:
+            socket.set(zmq.RCVHWM, 0)
+            for prefix in (b"ticker.", b"status."):
+                socket.set(zmq.SUBSCRIBE, prefix)
+            socket.connect(endpoint)
+            looked_ns = 0
+            while not self._is_over:
+                if time.time_ns() - looked_ns > LOOK_EVERY_NS and not socket.poll(0):
+                    looked_ns = time.time_ns()
+                    with self.lock:
+                        self._observer.look(looked_ns)
+                if socket.poll(50):
+                    message = socket.recv()
+                    with self.lock:
+                        self._observer.take(message, time.time_ns())
+
+    def close(self):
+        self._is_over = True
+        self._thread.join(30)
+        self._context.destroy(linger=0)
