@@ -7,7 +7,7 @@ Pure: bytes and times in, states and control words out.
 
 import abc
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Final, TypeVar
 
 import msgspec
@@ -144,7 +144,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """
         newest, own = self.channels[channel], self.lines[line.index][channel]
         line.frames += 1
-        own.heard_ns = recv_ns
+        heard_before_ns, own.heard_ns = own.heard_ns, recv_ns
         if is_time and update_id > recv_ns + self.ahead_ns_max:
             update_id = max(0, recv_ns + self.offset_ns)  # it cannot be
         # Below the last one, may it be of a new count? A time may if it is of now, and nothing else was new.
@@ -154,6 +154,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
             is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
             if not (is_present if is_time else is_far):
                 line.late += 1
+                own.heard_ns = heard_before_ns  # a line that repeats its past says nothing
                 return False
             own.epoch += 1
         if own.epoch < newest.epoch and (
@@ -210,6 +211,14 @@ class State(wire.Ticker, gc=False, kw_only=True):
     def heard_ns(self, line: int, channel: int) -> int:
         """Return when a channel last spoke on a line, 0 if it has not."""
         return self.lines[line][channel].heard_ns
+
+    def spoke_ns(self, channel: int) -> int:
+        """Return when a channel last spoke on any line, 0 if it has not."""
+        return max(line[channel].heard_ns for line in self.lines)
+
+    def update_id(self, channel: int) -> int:
+        """Return the newest update id of a channel."""
+        return self.channels[channel].update_id
 
     def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
         """Take the quote over. A price of 0 is that of an empty side."""
@@ -320,6 +329,8 @@ class Exchange(abc.ABC):
     ping_interval_s: ClassVar[float | None] = None  # None: the exchange pings, we only answer
     pong_timeout_s: ClassVar[float] = 10.0
     frame_silence_s: ClassVar[float]  # a connection without any frame for so long is dead
+    # Seconds within which a channel repeats itself even if nothing has changed, by channel; only what is promised.
+    repeats_s: ClassVar[Mapping[int, float]] = {}
     max_age_s: ClassVar[float] = (
         24 * 3600.0
     )  # of a connection; where none is documented, we choose when it ends

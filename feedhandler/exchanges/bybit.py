@@ -149,6 +149,7 @@ class Bybit(Exchange):
     connects = (500, 300.0)
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
     frame_silence_s = 50.0
+    repeats_s = {QUOTE: 3.0}
 
     def __init__(self, make_state: type[State] = State) -> None:
         super().__init__(make_state)

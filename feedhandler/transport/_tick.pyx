@@ -1022,10 +1022,12 @@ cdef class State:
         # hot: `make bench-micro`, decode
         cdef Newest* newest
         cdef Heard* own
+        cdef int64_t heard_before_ns
         cdef bint is_same, is_wanted, is_overtaken, is_present, is_far
         self._check(channel, line.index)
         newest, own = &self._channels[channel], &self._lines[line.index][channel]
         line.frames += 1
+        heard_before_ns = own.heard_ns
         own.heard_ns = recv_ns
         is_overtaken = recv_ns - newest.news_ns >= OVERTAKEN_NS
         is_present = False
@@ -1037,6 +1039,7 @@ cdef class State:
             is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
             if not (is_present if is_time else is_far):
                 line.late += 1
+                own.heard_ns = heard_before_ns  # a line that repeats its past says nothing
                 return False
             own.epoch += 1
         if own.epoch < newest.epoch and (
@@ -1100,6 +1103,20 @@ cdef class State:
         """Return when a channel last spoke on a line, 0 if it has not."""
         self._check(channel, line)
         return self._lines[line][channel].heard_ns
+
+    def spoke_ns(self, int channel):
+        """Return when a channel last spoke on any line, 0 if it has not."""
+        cdef int64_t newest = 0
+        cdef int line
+        self._check(channel, 0)
+        for line in range(LINES_MAX):
+            newest = max(newest, self._lines[line][channel].heard_ns)
+        return newest
+
+    def update_id(self, int channel):
+        """Return the newest update id of a channel."""
+        self._check(channel, 0)
+        return self._channels[channel].update_id
 
     cdef int _check(self, int channel, int line) except -1:
         if not (0 <= channel < CHANNELS_MAX and 0 <= line < LINES_MAX):

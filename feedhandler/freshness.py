@@ -1,0 +1,354 @@
+"""Whether each channel of each symbol still speaks, and what to do about one that does not.
+
+    waiting ──first data──▶ live ──silent for longer than usual──▶ suspected ──nobody speaks for it──▶ stale
+                              ▲───────────── it speaks, or REST says that nothing has changed ◀──┘        │
+                              ▲───────────────────────────── it speaks ◀──────────────────────────────────┘
+
+A quiet market and a dead channel look alike on their own. What tells them apart: how long the channel was silent at
+most of late; that it repeats itself, where the exchange promises so; another channel of the symbol that says
+something new about what this one usually says; the other legs; and, last, the quote over REST. A suspect is
+subscribed to anew at once; what is stale is flagged in the records, tried again with growing patience, and then the
+connections are renewed.
+
+Silence is counted on a clock that stands still while no connection delivers, or this process was stopped. Pure: times
+come in, flagged states and questions to be asked over REST go out. It knows no exchange.
+"""
+
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.exchanges.base import LAST, QUOTE, Exchange, Quote, State
+from feedhandler.session import NS_PER_S, Phase, Session
+
+LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
+STEP_NS_MAX: Final = NS_PER_S  # of the clock between two calls: whoever was stopped for longer has heard nothing
+GAPS_MIN: Final = 20  # silences that were ended by data, before one can be unusual
+USUAL_FACTOR: Final = 5  # a suspect has been silent so many times longer than it usually is,
+SILENCE_NS_MIN: Final = 10 * NS_PER_S  # and so long
+FADES: Final = 64  # of so many silences the longest counts, about
+FROZEN_FACTOR: Final = 30  # silent so many times longer than usual, REST may say what it likes:
+FROZEN_NS_MIN: Final = 30 * NS_PER_S  # nobody can tell a market that stands still from one that is not told
+REPEATS_FACTOR: Final = 3  # promised repetitions missed in a row
+CONTRADICTIONS_MIN: Final = 3  # looks at which another channel had something new to say
+CONTRADICTED_NS_MIN: Final = 5 * NS_PER_S
+FIRST_DATA_NS: Final = 15 * NS_PER_S  # after which a channel that never spoke can be contradicted
+VERDICT_NS: Final = 5 * NS_PER_S  # what a new subscription, and REST, have to speak for a suspect
+ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is asked twice
+ASKED_MAX: Final = 4  # questions under way, of one group of symbols
+MANY: Final = 20  # suspects at once are an outage, and need no other witness
+RENEW_AFTER_NS: Final = 10 * NS_PER_S  # stale for so long: new connections
+RENEW_AGAIN_NS: Final = (300 * NS_PER_S, 3600 * NS_PER_S)  # and again, the wait doubling
+SUBSCRIBE_AGAIN_NS: Final = (30 * NS_PER_S, 600 * NS_PER_S)
+LAG_NS: Final = 10 * NS_PER_S  # one leg has heard nothing of a channel for so long that another hears
+LAG_AGAIN_NS: Final = 30 * NS_PER_S
+
+# The decision about a channel that usually speaks every second or more falls within this time of its last word.
+DECIDES_NS: Final = SILENCE_NS_MIN + LOOK_NS + VERDICT_NS + NS_PER_S
+
+
+class Stage(enum.Enum):
+    WAITING = "waiting"  # for its first data since the connection began
+    LIVE = "live"
+    SUSPECTED = "suspected"
+    STALE = "stale"
+
+
+class Pulse(msgspec.Struct, eq=False):
+    """One channel of one symbol. Times are of the clock that the module's first lines speak of."""
+
+    state: State
+    channel: int
+    topic: str
+    at: int  # when it last spoke, to a second
+    spoke_ns: int = 0  # the same, as the state has it
+    stage: Stage = Stage.WAITING
+    since: int = 0  # of the stage
+    reason: str = ""  # of the suspicion
+    usual_ns: int = 0  # the longest of its latest silences,
+    gaps: int = 0  # and how many there were
+    patience_ns: int = 0  # what REST has vouched for, until it speaks again
+    values: tuple[float, ...] = ()  # what it usually says, as it was at the last look
+    contradictions: int = 0  # how often that has changed since it spoke
+    is_asking: bool = False  # over REST,
+    asks_at: int = 0  # or is to at this time; 0 = no
+    disagreements: int = 0
+    tries: int = 0  # new subscriptions since it fell silent
+    lagged_at: int = 0  # when one leg was found to hear nothing of it
+
+
+class Question(msgspec.Struct, eq=False):
+    """What is the quote of this symbol? Answer with `watch.on_quote`."""
+
+    native: str
+    watch: "Freshness"
+
+
+class Freshness:
+    """The channels of some symbols that the same connections carry; emit gets each state whose flags have changed."""
+
+    def __init__(self, exchange: Exchange, emit: Callable[[State], None]) -> None:
+        self._exchange = exchange
+        self._emit = emit
+        self._pulses: dict[str, list[Pulse]] = {}  # by native symbol
+        self._order: list[Pulse] = []  # in which they are looked at
+        self._next = 0
+        self._open: list[Pulse] = []  # suspected and stale
+        self._clock = 0
+        self._last_mono_ns = 0
+        self._asking = 0
+        self._renewed_at = 0
+        self._renew_again_ns = 0
+        self.renewal = ""  # why the connections should be renewed; the owner clears it
+        self.laggards: dict[Session, str] = {}  # single ones that should be, and why; likewise
+
+    def add(self, states: Iterable[State]) -> None:
+        """Watch these symbols too."""
+        for state in states:
+            topics = enumerate(self._exchange.topics(state.native))
+            self._pulses[state.native] = [Pulse(state, channel, topic, self._clock) for channel, topic in topics]
+        self._reorder()
+
+    def remove(self, natives: Iterable[str]) -> None:
+        """Watch these no more; their flags are somebody else's business from now on."""
+        for native in natives:
+            for pulse in self._pulses.pop(native):
+                pulse.stage = Stage.WAITING
+        self._reorder()
+
+    def _reorder(self) -> None:
+        self._order = [pulse for pulses in self._pulses.values() for pulse in pulses]
+        self._open = [pulse for pulse in self._order if pulse.stage in (Stage.SUSPECTED, Stage.STALE)]
+        self._next = 0
+
+    def reset(self) -> None:
+        """All values are unknown again: a first connection has begun. What is usual is remembered."""
+        for pulse in self._order:
+            pulse.state.base_flags &= ~wire.STALE
+            self._enter(pulse, Stage.WAITING)
+            pulse.spoke_ns, pulse.at = 0, self._clock
+        self._open = []
+
+    def stale(self) -> dict[str, str]:
+        """Return the stale channels, and why they are taken to be."""
+        return {
+            pulse.topic: f"{pulse.reason}; silent for {(self._clock - pulse.at) / NS_PER_S:.0f} s"
+            for pulse in self._open
+            if pulse.stage is Stage.STALE
+        }
+
+    # --- time
+
+    def advance(self, now_mono_ns: int, sessions: Sequence[Session]) -> list[Question]:
+        """Look at some channels; call a few times a second. sessions are the connections that carry them."""
+        step_ns = min(max(0, now_mono_ns - self._last_mono_ns), STEP_NS_MAX)
+        self._last_mono_ns = now_mono_ns
+        live = [s for s in sessions if s.condition == 0 and s.phase is Phase.RUNNING]
+        if not live:
+            return []
+        self._clock += step_ns
+        renewed: list[Pulse] = []
+        for pulse in [*self._open, *self._due(step_ns)]:
+            self._look(pulse, live, renewed)
+        for session in live if renewed else ():
+            session.subscriptions.renew([pulse.topic for pulse in renewed])
+        return self._questions()
+
+    def _due(self, step_ns: int) -> list[Pulse]:
+        """Return the next in turn, so that everybody's comes once in `LOOK_NS`."""
+        count = min(len(self._order), -(-len(self._order) * step_ns // LOOK_NS))
+        due = self._order[self._next : self._next + count]
+        due += self._order[: count - len(due)]
+        self._next = (self._next + count) % max(1, len(self._order))
+        return [pulse for pulse in due if pulse.stage in (Stage.WAITING, Stage.LIVE)]
+
+    def _look(self, pulse: Pulse, live: Sequence[Session], renewed: list[Pulse]) -> None:
+        spoke_ns = pulse.state.spoke_ns(pulse.channel)
+        if spoke_ns != pulse.spoke_ns:
+            self._on_word(pulse, spoke_ns)
+            if len(live) > 1:
+                self._find_laggards(pulse, live)
+            return
+        self._compare(pulse)
+        if pulse.stage is Stage.SUSPECTED:
+            self._judge(pulse)
+        elif pulse.stage is Stage.STALE:
+            self._escalate(pulse, renewed)
+        elif reason := self._suspicion(pulse):
+            self._enter(pulse, Stage.SUSPECTED)
+            pulse.reason, pulse.disagreements, pulse.tries = reason, 0, 1
+            pulse.asks_at = self._clock if self._has_witness(pulse) else 0
+            self._open.append(pulse)
+            renewed.append(pulse)
+
+    def _on_word(self, pulse: Pulse, spoke_ns: int) -> None:
+        """It has spoken since the last look."""
+        gap_ns = self._clock - pulse.at
+        if pulse.stage is Stage.LIVE:
+            pulse.usual_ns = max(gap_ns, pulse.usual_ns - pulse.usual_ns // FADES)
+            pulse.gaps += 1
+        was_stale = pulse.stage is Stage.STALE
+        if pulse.stage is not Stage.LIVE:
+            self._enter(pulse, Stage.LIVE)
+            if pulse in self._open:
+                self._open.remove(pulse)
+        pulse.spoke_ns, pulse.at = spoke_ns, self._clock
+        pulse.contradictions = pulse.patience_ns = 0
+        pulse.values = _values(pulse.state, pulse.channel)
+        if was_stale:
+            self._unflag(pulse.state)
+
+    def _compare(self, pulse: Pulse) -> None:
+        """While it is silent, slower channels speak for it: if they have news, it should have had them first."""
+        values = _values(pulse.state, pulse.channel)
+        if values and not _equal(values, pulse.values):
+            pulse.contradictions += bool(pulse.values)
+            pulse.values = values
+
+    def _enter(self, pulse: Pulse, stage: Stage) -> None:
+        pulse.stage, pulse.since, pulse.asks_at = stage, self._clock, 0
+
+    # --- suspicion
+
+    def _suspicion(self, pulse: Pulse) -> str:
+        """Return why a silent channel may be dead, "" if its silence is nothing unusual."""
+        silence_ns = self._clock - pulse.at
+        if pulse.contradictions >= CONTRADICTIONS_MIN and silence_ns >= (
+            CONTRADICTED_NS_MIN if pulse.spoke_ns else FIRST_DATA_NS
+        ):
+            return "another channel had news that it had not"
+        if not pulse.spoke_ns:
+            return ""
+        repeats_ns = self._repeats_ns(pulse)
+        if repeats_ns and silence_ns >= max(SILENCE_NS_MIN, REPEATS_FACTOR * repeats_ns):
+            return f"it repeats itself every {repeats_ns / NS_PER_S:g} s, and did not"
+        if repeats_ns or pulse.gaps < GAPS_MIN:
+            return ""
+        limit_ns = max(SILENCE_NS_MIN, USUAL_FACTOR * pulse.usual_ns, pulse.patience_ns)
+        usual_s = max(1.0, pulse.usual_ns / NS_PER_S)
+        return f"it was never silent for more than {usual_s:.0f} s of late" if silence_ns >= limit_ns else ""
+
+    def _repeats_ns(self, pulse: Pulse) -> int:
+        """Return the promised time between repetitions, 0 if there is no promise, or it is not kept here."""
+        repeats_ns = int(self._exchange.repeats_s.get(pulse.channel, 0.0) * NS_PER_S)
+        is_kept = pulse.gaps >= REPEATS_FACTOR and pulse.usual_ns <= 2 * repeats_ns
+        return repeats_ns if is_kept else 0
+
+    def _has_witness(self, pulse: Pulse) -> bool:
+        """True if REST can tell a quiet market from a dead channel; no need to ask if that is clear."""
+        is_clear = pulse.contradictions >= CONTRADICTIONS_MIN or self._repeats_ns(pulse)
+        return pulse.channel == QUOTE and not is_clear
+
+    def _questions(self) -> list[Question]:
+        """Return what to ask over REST now: a few at a time, and nothing in an outage of many channels."""
+        due = [pulse for pulse in self._open if pulse.asks_at and self._clock >= pulse.asks_at]
+        if len(due) > MANY:
+            for pulse in due:
+                pulse.asks_at = 0
+            return []
+        questions = []
+        for pulse in due[: max(0, ASKED_MAX - self._asking)]:
+            pulse.is_asking, pulse.asks_at = True, 0
+            self._asking += 1
+            questions.append(Question(pulse.state.native, self))
+        return questions
+
+    def on_quote(self, native: str, quote: Quote | None) -> None:
+        """Take the answer to a question; None: there is none to be had."""
+        self._asking -= 1
+        for pulse in self._pulses.get(native, ()):
+            if pulse.is_asking:
+                pulse.is_asking = False
+                if pulse.stage is Stage.SUSPECTED and quote is not None:
+                    self._on_witness(pulse, quote)
+
+    def _on_witness(self, pulse: Pulse, quote: Quote) -> None:
+        state = pulse.state
+        known = (state.bid, state.bid_size, state.ask, state.ask_size)
+        if not _equal((quote.bid, quote.bid_size, quote.ask, quote.ask_size), known):
+            pulse.disagreements += 1
+            if pulse.disagreements > 1:
+                self._condemn(pulse, f"{pulse.reason}, and REST has another quote")
+            else:
+                pulse.asks_at = self._clock + ASK_AGAIN_NS
+            return
+        silence_ns = self._clock - pulse.at
+        frozen_ns = max(FROZEN_NS_MIN, FROZEN_FACTOR * pulse.usual_ns)
+        if silence_ns >= frozen_ns:
+            self._condemn(pulse, f"{pulse.reason}; over REST nothing moves either")
+            return
+        pulse.patience_ns = min(2 * silence_ns, frozen_ns)
+        self._enter(pulse, Stage.LIVE)
+        self._open.remove(pulse)
+
+    # --- verdict
+
+    def _judge(self, pulse: Pulse) -> None:
+        """Condemn a suspect for whom nobody spoke in its time."""
+        is_awaited = pulse.is_asking or pulse.asks_at
+        time_ns = 2 * VERDICT_NS if is_awaited else VERDICT_NS
+        if self._clock - pulse.since >= time_ns:
+            self._condemn(pulse, pulse.reason)
+
+    def _condemn(self, pulse: Pulse, reason: str) -> None:
+        self._enter(pulse, Stage.STALE)
+        pulse.reason = reason
+        state = pulse.state
+        if not state.base_flags & wire.STALE:
+            state.base_flags |= wire.STALE
+            if state.recv_ns and not state.flags & (wire.STALE | wire.DOWN):
+                state.flags |= wire.STALE
+                self._emit(state)
+
+    def _unflag(self, state: State) -> None:
+        """Say that a symbol is current again, if all its channels are."""
+        if any(pulse.stage is Stage.STALE for pulse in self._pulses[state.native]):
+            return
+        state.base_flags &= ~wire.STALE
+        if state.flags & wire.STALE:
+            state.flags &= ~wire.STALE
+            self._emit(state)
+
+    def _escalate(self, pulse: Pulse, renewed: list[Pulse]) -> None:
+        """Subscribe anew, with growing patience; and ask for new connections, more patiently still."""
+        stale_ns = self._clock - pulse.since
+        first_ns, last_ns = SUBSCRIBE_AGAIN_NS
+        if stale_ns >= min(first_ns << min(pulse.tries - 1, 10), last_ns * max(1, pulse.tries - 4)):
+            pulse.tries += 1
+            renewed.append(pulse)
+        first_ns, last_ns = RENEW_AGAIN_NS
+        is_due = not self._renew_again_ns or self._clock - self._renewed_at >= self._renew_again_ns
+        if stale_ns >= RENEW_AFTER_NS and is_due and not self.renewal:
+            self._renewed_at = self._clock
+            self._renew_again_ns = min(2 * self._renew_again_ns or first_ns, last_ns)
+            self.renewal = f"{pulse.topic} is silent"
+
+    def _find_laggards(self, pulse: Pulse, live: Sequence[Session]) -> None:
+        """See whether one leg hears nothing of a channel that another hears."""
+        for session in live:
+            heard_ns = pulse.state.heard_ns(session.line.index, pulse.channel)
+            if not heard_ns or pulse.spoke_ns - heard_ns < LAG_NS:
+                continue
+            if not pulse.lagged_at or self._clock - pulse.lagged_at >= 2 * LAG_AGAIN_NS:
+                pulse.lagged_at = self._clock
+                session.subscriptions.renew([pulse.topic])
+            elif self._clock - pulse.lagged_at >= LAG_AGAIN_NS:
+                pulse.lagged_at = self._clock
+                self.laggards[session] = f"{pulse.topic} is silent on it alone"
+
+
+def _values(state: State, channel: int) -> tuple[float, ...]:
+    """Return what a channel says that slower ones say as well."""
+    if channel == QUOTE:
+        return state.bid, state.bid_size, state.ask, state.ask_size
+    return (state.last,) if channel == LAST else ()
+
+
+def _equal(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    """Compare numbers of which some may be unknown."""
+    return len(ours) == len(theirs) and all(
+        a == b or (a != a and b != b) for a, b in zip(ours, theirs, strict=True)
+    )
