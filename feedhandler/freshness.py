@@ -6,12 +6,11 @@
 
 A quiet market and a dead channel look alike on their own. What tells them apart: how long the channel was silent at
 most of late; that it repeats itself, where the exchange promises so; another channel of the symbol that says
-something new about what this one usually says; the other legs; and, last, the quote over REST. A suspect is
-subscribed to anew at once; what is stale is flagged in the records, tried again with growing patience, and then the
-connections are renewed.
+something new about what this one usually says; the other legs; and, last, the quote over REST. What is
+stale is flagged in the records, and subscribed to anew with growing patience; then the connections are renewed.
 
-Silence is counted on a clock that stands still while no connection delivers, or this process was stopped. Pure: times
-come in, flagged states and questions to be asked over REST go out. It knows no exchange.
+Silence is counted on a clock that stands still while no connection delivers, or this process is stopped. Pure:
+times come in, flagged states and questions to be asked over REST go out. It knows no exchange.
 """
 
 import enum
@@ -25,7 +24,9 @@ from feedhandler.exchanges.base import LAST, QUOTE, Exchange, Quote, State
 from feedhandler.session import NS_PER_S, Phase, Session
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
-STEP_NS_MAX: Final = NS_PER_S  # of the clock between two calls: whoever was stopped for longer has heard nothing
+STEP_NS_MAX: Final = (
+    NS_PER_S  # of the clock between two calls: whoever was stopped for longer has heard nothing
+)
 GAPS_MIN: Final = 20  # silences that were ended by data, before one can be unusual
 USUAL_FACTOR: Final = 5  # a suspect has been silent so many times longer than it usually is,
 SILENCE_NS_MIN: Final = 10 * NS_PER_S  # and so long
@@ -44,6 +45,7 @@ RENEW_AFTER_NS: Final = 10 * NS_PER_S  # stale for so long: new connections
 RENEW_AGAIN_NS: Final = (300 * NS_PER_S, 3600 * NS_PER_S)  # and again, the wait doubling
 SUBSCRIBE_AGAIN_NS: Final = (30 * NS_PER_S, 600 * NS_PER_S)
 LAG_NS: Final = 10 * NS_PER_S  # one leg has heard nothing of a channel for so long that another hears
+LAG_WORDS_MIN: Final = 3
 LAG_AGAIN_NS: Final = 30 * NS_PER_S
 
 # The decision about a channel that usually speaks every second or more falls within this time of its last word.
@@ -76,8 +78,11 @@ class Pulse(msgspec.Struct, eq=False):
     is_asking: bool = False  # over REST,
     asks_at: int = 0  # or is to at this time; 0 = no
     disagreements: int = 0
-    tries: int = 0  # new subscriptions since it fell silent
-    lagged_at: int = 0  # when one leg was found to hear nothing of it
+    tries: int = 0  # new subscriptions since it was found stale,
+    subscribes_at: int = 0  # and the next one, after that
+    lag_line: int = -1  # the line that hears nothing of it,
+    lag_words: int = 0  # how often it has spoken on others since,
+    lagged_at: int = 0  # and when something was done about it; 0 = never
 
 
 class Question(msgspec.Struct, eq=False):
@@ -88,7 +93,7 @@ class Question(msgspec.Struct, eq=False):
 
 
 class Freshness:
-    """The channels of some symbols that the same connections carry; emit gets each state whose flags have changed."""
+    """The channels of some symbols that the same connections carry; emit gets states whose flags have changed."""
 
     def __init__(self, exchange: Exchange, emit: Callable[[State], None]) -> None:
         self._exchange = exchange
@@ -109,7 +114,9 @@ class Freshness:
         """Watch these symbols too."""
         for state in states:
             topics = enumerate(self._exchange.topics(state.native))
-            self._pulses[state.native] = [Pulse(state, channel, topic, self._clock) for channel, topic in topics]
+            self._pulses[state.native] = [
+                Pulse(state, channel, topic, self._clock) for channel, topic in topics
+            ]
         self._reorder()
 
     def remove(self, natives: Iterable[str]) -> None:
@@ -179,10 +186,13 @@ class Freshness:
             self._escalate(pulse, renewed)
         elif reason := self._suspicion(pulse):
             self._enter(pulse, Stage.SUSPECTED)
-            pulse.reason, pulse.disagreements, pulse.tries = reason, 0, 1
-            pulse.asks_at = self._clock if self._has_witness(pulse) else 0
+            pulse.reason, pulse.disagreements = reason, 0
+            # REST can tell a quiet market from a dead channel; no need to ask if that is clear.
+            has_witness = pulse.channel == QUOTE and not self._is_clear(pulse)
+            pulse.asks_at = self._clock if has_witness else 0
             self._open.append(pulse)
-            renewed.append(pulse)
+            if self._is_clear(pulse):  # else a quiet market's next word could fall into the gap
+                renewed.append(pulse)
 
     def _on_word(self, pulse: Pulse, spoke_ns: int) -> None:
         """It has spoken since the last look."""
@@ -204,7 +214,7 @@ class Freshness:
     def _compare(self, pulse: Pulse) -> None:
         """While it is silent, slower channels speak for it: if they have news, it should have had them first."""
         values = _values(pulse.state, pulse.channel)
-        if values and not _equal(values, pulse.values):
+        if any(value == value for value in values) and not _equal(values, pulse.values):
             pulse.contradictions += bool(pulse.values)
             pulse.values = values
 
@@ -237,10 +247,9 @@ class Freshness:
         is_kept = pulse.gaps >= REPEATS_FACTOR and pulse.usual_ns <= 2 * repeats_ns
         return repeats_ns if is_kept else 0
 
-    def _has_witness(self, pulse: Pulse) -> bool:
-        """True if REST can tell a quiet market from a dead channel; no need to ask if that is clear."""
-        is_clear = pulse.contradictions >= CONTRADICTIONS_MIN or self._repeats_ns(pulse)
-        return pulse.channel == QUOTE and not is_clear
+    def _is_clear(self, pulse: Pulse) -> bool:
+        """True if no quiet market can be as silent as this channel."""
+        return pulse.contradictions >= CONTRADICTIONS_MIN or self._repeats_ns(pulse) > 0
 
     def _questions(self) -> list[Question]:
         """Return what to ask over REST now: a few at a time, and nothing in an outage of many channels."""
@@ -295,7 +304,7 @@ class Freshness:
 
     def _condemn(self, pulse: Pulse, reason: str) -> None:
         self._enter(pulse, Stage.STALE)
-        pulse.reason = reason
+        pulse.reason, pulse.tries, pulse.subscribes_at = reason, 0, 0
         state = pulse.state
         if not state.base_flags & wire.STALE:
             state.base_flags |= wire.STALE
@@ -315,8 +324,9 @@ class Freshness:
     def _escalate(self, pulse: Pulse, renewed: list[Pulse]) -> None:
         """Subscribe anew, with growing patience; and ask for new connections, more patiently still."""
         stale_ns = self._clock - pulse.since
-        first_ns, last_ns = SUBSCRIBE_AGAIN_NS
-        if stale_ns >= min(first_ns << min(pulse.tries - 1, 10), last_ns * max(1, pulse.tries - 4)):
+        if stale_ns >= pulse.subscribes_at:
+            first_ns, last_ns = SUBSCRIBE_AGAIN_NS
+            pulse.subscribes_at = stale_ns + min(first_ns << pulse.tries, last_ns)
             pulse.tries += 1
             renewed.append(pulse)
         first_ns, last_ns = RENEW_AGAIN_NS
@@ -328,16 +338,23 @@ class Freshness:
 
     def _find_laggards(self, pulse: Pulse, live: Sequence[Session]) -> None:
         """See whether one leg hears nothing of a channel that another hears."""
-        for session in live:
-            heard_ns = pulse.state.heard_ns(session.line.index, pulse.channel)
-            if not heard_ns or pulse.spoke_ns - heard_ns < LAG_NS:
-                continue
-            if not pulse.lagged_at or self._clock - pulse.lagged_at >= 2 * LAG_AGAIN_NS:
-                pulse.lagged_at = self._clock
-                session.subscriptions.renew([pulse.topic])
-            elif self._clock - pulse.lagged_at >= LAG_AGAIN_NS:
-                pulse.lagged_at = self._clock
-                self.laggards[session] = f"{pulse.topic} is silent on it alone"
+        laggard = next((session for session in live if self._lags(pulse, session)), None)
+        line = laggard.line.index if laggard else -1
+        pulse.lag_words = pulse.lag_words + 1 if line == pulse.lag_line else 1
+        pulse.lag_line = line
+        # A new connection may be told at once what others were told long ago: one word is no evidence.
+        if laggard is None or pulse.lag_words < LAG_WORDS_MIN:
+            return
+        if not pulse.lagged_at or self._clock - pulse.lagged_at >= 2 * LAG_AGAIN_NS:
+            pulse.lagged_at = self._clock
+            laggard.subscriptions.renew([pulse.topic])
+        elif self._clock - pulse.lagged_at >= LAG_AGAIN_NS:
+            pulse.lagged_at = self._clock
+            self.laggards[laggard] = f"{pulse.topic} is silent on it alone"
+
+    def _lags(self, pulse: Pulse, session: Session) -> bool:
+        heard_ns = pulse.state.heard_ns(session.line.index, pulse.channel)
+        return heard_ns != 0 and pulse.spoke_ns - heard_ns >= LAG_NS
 
 
 def _values(state: State, channel: int) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ import msgspec
 
 from feedhandler import wire
 from feedhandler.exchanges.base import LINES_MAX, Exchange, State
+from feedhandler.freshness import Freshness, Question
 from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy, Session
 
 LEGS_MAX: Final = 3
@@ -55,13 +56,11 @@ class DailyWindow:
 
 
 class Change(msgspec.Struct):
-    """What the caller has to do: run these sessions, stop those."""
+    """What the caller has to do: run these sessions, stop those; and ask these questions over REST."""
 
     run: list[Session] = []
     stop: list[Session] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.run or self.stop)
+    ask: list[Question] = []
 
 
 class Leg:
@@ -95,6 +94,8 @@ class Legs:
         self._policy = policy
         self._budget = budget
         self._rng = rng
+        self.freshness = Freshness(exchange, emit)
+        self.freshness.add(self.states.values())
         self._followed: set[Session] = set()  # those that hear all that is heard
         self._next_line = 0
         self._max_age_ns = int((policy.max_age_s or exchange.max_age_s) * NS_PER_S)
@@ -137,7 +138,9 @@ class Legs:
 
     def add(self, natives: Sequence[str]) -> None:
         """Carry these symbols too, whose states the exchange has; the others notice nothing."""
-        self.states |= {native: self._exchange.states[native] for native in natives}
+        joining = {native: self._exchange.states[native] for native in natives}
+        self.states |= joining
+        self.freshness.add(joining.values())
         for session in self.sessions:
             session.subscriptions.add(natives)
         # Who is as good as another is to be seen anew: the first of them is the measure of the others.
@@ -146,6 +149,7 @@ class Legs:
 
     def remove(self, natives: Sequence[str]) -> None:
         """Carry these symbols no more; what was known about them is said to be DOWN."""
+        self.freshness.remove(natives)
         for session in self.sessions:
             session.subscriptions.remove(natives)
         for state in [self.states.pop(native) for native in natives]:
@@ -158,7 +162,8 @@ class Legs:
     def advance(self, now_mono_ns: int, *, may_renew: bool = True) -> Change:
         """Renew what is due; call a few times a second. Without may_renew, only what its exchange gives up."""
         self._follow()
-        change = Change()
+        change = Change(ask=self.freshness.advance(now_mono_ns, self.sessions))
+        self._take_orders()
         for leg in self.legs:
             if leg.successor is not None:
                 self._promote(leg, change)
@@ -169,6 +174,16 @@ class Legs:
                 leg.successor.deadline_mono_ns = now_mono_ns + self._patience_ns(leg, now_mono_ns)
                 change.run.append(leg.successor)
         return change
+
+    def _take_orders(self) -> None:
+        """Renew what the watch over the channels has given up."""
+        if self.freshness.renewal:
+            self.renew(self.freshness.renewal)
+            self.freshness.renewal = ""
+        for leg in self.legs:
+            if reason := self.freshness.laggards.pop(leg.session, ""):
+                leg.order = reason
+        self.freshness.laggards.clear()
 
     def _patience_ns(self, leg: Leg, now: int) -> int:
         """Return how long a successor waits before it connects: not at all, unless goodbyes follow each other."""
@@ -245,6 +260,7 @@ class Legs:
         self._followed.discard(session)
         if is_alone:
             self._followed.add(session)
+            self.freshness.reset()
         for state in self.states.values():
             if is_alone:
                 state.forget()

@@ -126,6 +126,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     clock_uncertainty_ms: float | None = None  # give or take; None until known
     clock_error: str = ""  # why it could not be asked
     connections: list[ConnectionStatus] = []
+    stale: int = 0  # channels that are silent and should not be,
+    stale_topics: dict[str, str] = {}  # some of them, with the reason
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0
     hop_records: int = 0
@@ -139,6 +141,9 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         parts = self._connection_texts(now_ns)
         if self.starting:
             parts.append(self.starting)
+        if self.stale:
+            first = ", ".join(f"{topic} ({reason})" for topic, reason in list(self.stale_topics.items())[:2])
+            parts.append(f"stale: {first}" + (f" and {self.stale - 2} more" if self.stale > 2 else ""))
         if rejected := [*self.rejected, *(topic for c in self.connections for topic in c.rejected_topics)]:
             parts.append(f"rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else ""))
         return "; ".join(parts)
@@ -186,6 +191,8 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         rejected={symbol: reason for status in statuses for symbol, reason in status.rejected.items()},
         renamed={symbol: name for status in statuses for symbol, name in status.renamed.items()},
         connections=[connection for status in statuses for connection in status.connections],
+        stale=sum(status.stale for status in statuses),
+        stale_topics={topic: text for status in statuses for topic, text in status.stale_topics.items()},
         resync=sum(status.resync for status in statuses),
         hop_records=sum(status.hop_records for status in statuses),
     )

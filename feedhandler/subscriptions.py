@@ -174,6 +174,10 @@ class Subscriptions:
             return ""  # refused or not: what they still say is nobody's
         if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
             self._on_ack(topics, now, recv_ns)
+            if isinstance(answer, Nack) and (
+                mute := [t for t in self._silent(topics) if t in self._asked_again]
+            ):
+                self.renew(mute)  # the exchange believes to be sending, and would refuse for ever
         elif len(command.topics) == 1:
             for topic in topics:
                 self._suspects.discard(topic)
@@ -240,8 +244,7 @@ class Subscriptions:
         silent = self._silent(due)
         for topic in silent:
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
-        self._leave(silent)  # an exchange that believes to be sending would refuse, or do nothing
-        self._ask(silent)
+        self._ask(silent)  # not taken back before: a quiet market's next word could fall into the gap
 
     def _silent(self, topics: Iterable[str]) -> list[str]:
         """Return those of the topics that have not spoken on this connection."""

@@ -115,6 +115,10 @@ class Universe:
             self.legs.append(legs)
             change.run += legs.sessions
 
+    def stale(self) -> dict[str, str]:
+        """Return the channels that are silent and should not be, and why we think so."""
+        return {topic: text for legs in self.legs for topic, text in legs.freshness.stale().items()}
+
     # --- renewal
 
     def renew(self, reason: str) -> None:
@@ -123,11 +127,12 @@ class Universe:
             legs.renew(reason)
 
     def advance(self, now_mono_ns: int) -> Change:
-        """Renew connections that are due; call a few times a second."""
+        """Renew connections that are due, and look who has fallen silent; call a few times a second."""
         change = Change()
         for legs in self.legs:  # a few at a time: the budget is there for those that break as well
             may_renew = sum(each.is_renewing for each in self.legs) < RENEWING_MAX
             step = legs.advance(now_mono_ns, may_renew=may_renew)
             change.run += step.run
             change.stop += step.stop
+            change.ask += step.ask
         return change

@@ -432,8 +432,7 @@ def test_an_acknowledged_channel_that_stays_silent_is_asked_for_again_with_growi
     world.run(100, live)
     again = [request["args"] for request in world.requests()][1:]
     assert again == [["tickers.AUSDT"]] * 2, "after 15 s and, twice as patient, after 45 s; next at 105 s"
-    left = [request["args"] for request in world.requests("unsubscribe")]
-    assert left == again, "an exchange that believes to be sending would refuse to begin again"
+    assert world.requests("unsubscribe") == [], "a quiet market's next word could fall into the gap"
     assert world.session.subscriptions.unheard() == 1
     assert world.session.subscriptions.silent_topics() == ["tickers.AUSDT"]
     assert world.closed == []

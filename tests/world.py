@@ -21,13 +21,15 @@ import twins
 
 from feedhandler import wire
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import LINES_MAX, Endpoint
+from feedhandler.exchanges.base import LINES_MAX, QUOTE, Endpoint, Quote
+from feedhandler.freshness import DECIDES_NS
 from feedhandler.legs import LEGS_MAX, Legs
 from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000
 DELAY_NS = 5_000_000  # of a link that is well
+SILENT_S = DECIDES_NS / NS_PER_S + 1  # within this time of its last word a busy channel is flagged
 HEALS_S = 150  # after the last fault everything is live again
 LOG_MAX = 300
 NATIVES = {"binance": "S{}USDT", "kucoin": "S{}-USDT", "bybit": "S{}USDT"}
@@ -66,6 +68,7 @@ def kucoin_quote(native, number, ms):
 
 def kucoin_statistics(native, number, ms):
     inner = {"symbol": native, "open": 7, "high": 7, "low": 7, "vol": 7, "volValue": 7, "datetime": ms}
+    inner |= {"buy": number + 0.5, "bidSize": 1, "sell": number + 1.5, "askSize": 2}
     data = {"sequence": str(number), "data": inner}
     return {
         "type": "message",
@@ -152,12 +155,18 @@ class World:
         self.number = dict.fromkeys(self.listed, 1000)
         self.sent = {native: [] for native in self.listed}  # numbers of quotes, while it is wanted
         self.got = {native: [] for native in self.listed}
+        self.newest = {}  # number of the quote in the newest record
         self.flags = dict.fromkeys(self.natives, 0)
         self.flagged = []  # (time, native, flags)
         self.links = {}
         self.is_reachable = True
         self.order = itertools.count()
         self.connects = []
+        self.lost = set()  # topics that nobody is told of, while their market goes on
+        self.heals = (
+            0  # they come back: 0 = with a new subscription, 1 = with a new connection, 2 = by themselves
+        )
+        self.asked = []  # (when it is answered, question)
         self.retired = 0
         self.legs = Legs(
             self.exchange,
@@ -183,6 +192,7 @@ class World:
         self.note(f"{native} is wanted")
         self.natives = [*self.natives, native]
         self.sent[native], self.got[native], self.flags[native] = [], [], 0
+        self.newest.pop(native, None)
         self.exchange.add([native], 0)
         self.legs.add([native])
 
@@ -208,8 +218,10 @@ class World:
         number = int(record.bid)
         got = self.got[state.native]
         assert record.ask == record.bid + 1, "never half of one quote and half of another"
-        assert not got or number >= got[-1], "a ticker never moves backwards"
-        if not got or number > got[-1]:
+        assert number >= self.newest.get(state.native, 0), "a ticker never moves backwards"
+        self.newest[state.native] = number
+        # As long as slower channels speak for the quote, single ones may be passed over.
+        if state.update_id(QUOTE) and (not got or number > got[-1]):
             got.append(number)
 
     # --- the exchange
@@ -217,11 +229,13 @@ class World:
     def say(self, native):
         """A new quote of an instrument, on all connections that have subscribed to it."""
         self.number[native] += self.rng.randrange(1, 4)
-        self.sent[native].append(self.number[native])
-        frame = self.quote(native, self.number[native], self.ms())
+        links = [link for link in self.links.values() if link]
         topics = {self.topic.format(native), self.topic.format(native.lower())}
-        for link in filter(None, self.links.values()):
-            if (link.topics - link.muted) & topics:
+        if self.got.get(native) or (links and all(link.topics & topics for link in links)):
+            self.sent[native].append(self.number[native])
+        frame = self.quote(native, self.number[native], self.ms())
+        for link in links:
+            if (link.topics - link.muted - self.lost) & topics:
                 self.post(link, frame)
 
     def ms(self):
@@ -245,6 +259,8 @@ class World:
             return
         link.topics.update(topics)
         link.muted.difference_update(topics)
+        if self.heals == 0 or (self.heals == 1 and self.now - link.opened_ns < 5 * NS_PER_S):
+            self.lost.difference_update(topics)
         if self.now < self.mutes_until:
             link.muted.update(topics)
         for topic in set(topics) - link.muted:
@@ -306,6 +322,11 @@ class World:
 
     def steer(self):
         change = self.legs.advance(self.now)
+        for question in change.ask:
+            self.asked.append((self.now + self.rng.randrange(20_000_000, 3_000_000_000), question))
+        for due, question in [each for each in self.asked if each[0] <= self.now]:
+            self.asked.remove((due, question))
+            self.answer_over_rest(question)
         for session in change.run:
             self.note(f"line {session.line.index} is to follow: {session.reason}")
             self.links[session] = None
@@ -319,6 +340,12 @@ class World:
         lines = [session.line.index for session in sessions]
         assert len(set(lines)) == len(lines) <= LINES_MAX
 
+    def answer_over_rest(self, question):
+        """The quote as it is, unless REST is away too."""
+        number = self.number[question.native]
+        quote = Quote(number + 0.5, 1.0, number + 1.5, 2.0)
+        question.watch.on_quote(question.native, quote if self.is_reachable else None)
+
     def close(self, session, reason):
         self.links[session] = None
         self.note(f"line {session.line.index} closed: {reason}")
@@ -329,15 +356,16 @@ class World:
 
     def all_live(self):
         return all(
-            not self.flags[native] & (wire.STALE | wire.DOWN) and self.got[native] for native in self.natives
+            not self.flags[native] & (wire.STALE | wire.DOWN) and native in self.newest
+            for native in self.natives
         )
 
-    def missed(self):
-        """The quotes that were said since the first that came, and never came."""
+    def missed(self, natives=None):
+        """The quotes that were said since the first that came, and never came; of some symbols, or all."""
         self.quiet = set(self.listed)
         self.run(5)  # what is under way
         missed = {}
-        for native in self.natives:
+        for native in natives or self.natives:
             got = self.got[native]
             since = [number for number in self.sent[native] if got and number >= got[0]]
             if lost := sorted(set(since) - set(got)):
@@ -395,8 +423,68 @@ def spare_one_leg(seed, world=None):
     world.run(300, play)
     flagged = [each for each in world.flagged if each[1] in kept]
     assert flagged == [], f"flagged {flagged[:5]}"
+    missed = world.missed(kept)  # who has just come may be heard by the other leg alone
+    assert missed == {}, f"missed {missed}"
+    return world
+
+
+def change_of_minds(seed, world=None):
+    """Symbols come and go, connections are renewed, and nobody else notices; who has come is missed no more."""
+    rng = random.Random(f"minds {seed}")
+    legs = rng.randrange(1, LEGS_MAX + 1)
+    world = world or make(seed, legs=legs, symbols=3, spare=4, quiet=(1,), max_age_s=60.0)
+    kept = set(world.natives)
+
+    def play():
+        if rng.random() < 0.001:
+            world.say(world.natives[1])
+        if rng.random() < 0.01:
+            change_of_mind(world, rng, kept)
+
+    world.run(200, play)
+    world.run(10)
+    assert world.all_live(), f"not live: {world.flags}"
+    flagged = [each for each in world.flagged if each[1] in kept]
+    assert flagged == [], f"flagged {flagged[:5]}"
     missed = world.missed()
     assert missed == {}, f"missed {missed}"
+    return world
+
+
+def silent_channels(seed, world=None):
+    """Channels fall silent one at a time: each is flagged in time if its market goes on, and heals; no other is."""
+    rng = random.Random(f"silent {seed}")
+    world = world or make(seed, legs=rng.randrange(1, 3), symbols=4, quiet=(1,), max_age_s=0.0)
+    victim = None
+    silenced = healed = 0
+    count = 0
+
+    def play():
+        nonlocal victim, silenced, healed, count
+        if rng.random() < 0.001:
+            world.say(world.natives[1])
+        if victim is None and world.now >= healed:
+            victim, silenced = rng.choice([world.natives[0], *world.natives[2:]]), world.now
+            spellings = {world.topic.format(victim), world.topic.format(victim.lower())}
+            world.lost = {topic for link in world.links.values() if link for topic in link.topics & spellings}
+            world.heals = rng.randrange(3)
+            world.note(f"{victim} is lost, heals {world.heals}")
+            count += 1
+        elif victim and world.now - silenced > SILENT_S * NS_PER_S:
+            is_flagged = world.flags[victim] & wire.STALE
+            is_well = not world.lost
+            assert is_flagged or is_well, f"{victim} is not flagged after {SILENT_S} s"
+            world.lost = set()
+            if not world.flags[victim]:
+                victim, healed = None, world.now + rng.randrange(30, 60) * NS_PER_S
+
+    world.run(40)
+    world.run(250, play)
+    world.lost = set()
+    world.run(HEALS_S)
+    assert world.all_live(), f"not live: {world.flags}"
+    assert count > 1
+    assert world.natives[1] not in {native for _, native, _ in world.flagged}, "a quiet market is no fault"
     return world
 
 
@@ -488,7 +576,7 @@ KINDS = (
     "outage", "order", "stopped", "clock", "acks only",
     "unplugged", "stall", "delay", "mute", "deaf", "garbage", "again", "goodbye",
 )  # fmt: skip
-PLAYS = (spare_one_leg, whatever_happens)
+PLAYS = (spare_one_leg, change_of_minds, silent_channels, whatever_happens)
 
 
 def make(seed, **settings):

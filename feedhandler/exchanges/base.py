@@ -78,6 +78,7 @@ class _Channel(msgspec.Struct, gc=False):
     news_ns: int = 0
     anew_ns: int = 0
     before: int = 0  # the newest id of the count before
+    filled_ns: int = 0  # when slower channels of the owner began to speak for it; it has said nothing yet
 
 
 class _Heard(msgspec.Struct, gc=False):
@@ -162,6 +163,12 @@ class State(wire.Ticker, gc=False, kw_only=True):
         ):
             own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
+        is_spoken_for = not newest.news_ns and newest.owner not in (NOBODY, line.index)
+        if is_spoken_for and 0 <= recv_ns - newest.filled_ns < OVERTAKEN_NS:
+            line.late += (
+                1  # a slower channel of a quick line was first: a late line's word may be older than that
+            )
+            return False
         is_first = newest.news_ns == 0 or own.epoch > newest.epoch
         if not is_first and (own.epoch < newest.epoch or update_id <= newest.update_id):
             is_same = own.epoch == newest.epoch and update_id == newest.update_id
@@ -191,10 +198,13 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """True if another, slower channel of this line may say what this one usually does.
 
         That is, if this one has said nothing for a while, and spoke on this line last: what came on another line
-        may be newer. If that line is gone, the slower channel's time_ns must be later than what came there.
+        may be newer. If that line is gone, the slower channel's time_ns must be later than what came there. As long
+        as it has not spoken at all, it is noted which line speaks for it: the caller does, if this is true.
         """
         newest = self.channels[channel]
         if not newest.news_ns:
+            if newest.owner == NOBODY:
+                newest.owner, newest.filled_ns = line.index, recv_ns
             return True
         is_later = time_ns - self.offset_ns > newest.news_ns
         is_newer = newest.owner == line.index or (newest.owner == NOBODY and is_later)

@@ -329,7 +329,8 @@ class KuCoin(Exchange):
         )
         if state.is_quiet(LAST, line, recv_ns, time_ns):
             state.last = statistics.last or NAN
-        if state.is_quiet(QUOTE, line, recv_ns, time_ns):
+        has_quote = statistics.bid is not None or statistics.ask is not None
+        if has_quote and state.is_quiet(QUOTE, line, recv_ns, time_ns):
             _set_quote(state, statistics)
         return state
 

@@ -22,6 +22,7 @@ from feedhandler.config import Config
 from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import State
+from feedhandler.freshness import Question
 from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
 from feedhandler.legs import Change, DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
@@ -29,7 +30,7 @@ from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.process.timekeeper import Timekeeper
 from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
-from feedhandler.status import ConnectionStatus, FeedStatus, connection_status, feed_state
+from feedhandler.status import LISTED_MAX, ConnectionStatus, FeedStatus, connection_status, feed_state
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.budget import SharedBudget, path_of
 from feedhandler.transport.files import (
@@ -180,6 +181,7 @@ class Feed:
         self._universe = Universe(self._exchange, self._make_legs, flags, shard.has)
         self._wanted = list(self._settings.symbols)  # of all shards
         self._wanted_stamp: Stamp | None = None
+        self._stale: dict[str, str] = {}  # channels that are silent and should not be
         window = self._settings.renew_window
         self._window = DailyWindow(window) if window else None
         self._connections: list[Connection] = []
@@ -391,11 +393,39 @@ class Feed:
         self._universe.renew(reason)
 
     def _steer(self) -> None:
-        """Renew connections that are due."""
+        """Renew connections that are due, and look who has fallen silent."""
         if self._window is not None and self._window.opens(time.time_ns()):
             self._renew(f"the window {self._settings.renew_window}")
-        if change := self._universe.advance(time.monotonic_ns()):
+        change = self._universe.advance(time.monotonic_ns())
+        for question in change.ask:
+            self._tasks.add(asyncio.create_task(self._ask(question)))
+        if change.run or change.stop:
             self._apply(change)
+        self._publisher.flush_soon()
+
+    async def _ask(self, question: Question) -> None:
+        """Ask the exchange for the quote of a symbol whose channel has fallen silent."""
+        quote = None
+        try:
+            quote = self._exchange.decode_quote(
+                await self._http.fetch(self._exchange.quote_request(question.native))
+            )
+        except (ProtocolError, DecodeError) as exc:
+            log.info("no word from REST about %s, which is silent: %s", question.native, exc)
+        question.watch.on_quote(question.native, quote)
+
+    def _note_stale(self) -> None:
+        """Report the channels that are silent and should not be; log which have come or gone."""
+        stale = self._universe.stale()
+        for topic in [topic for topic in stale if topic not in self._stale][:LISTED_MAX]:
+            log.warning("stale: %s: %s", topic, stale[topic])
+        if gone := [topic for topic in self._stale if topic not in stale]:
+            log.info(
+                "no more stale: %s%s", ", ".join(gone[:LISTED_MAX]), " …" if len(gone) > LISTED_MAX else ""
+            )
+        self._stale = stale
+        self._status.stale = len(stale)
+        self._status.stale_topics = dict(list(stale.items())[:LISTED_MAX])
 
     def _on_connections(self) -> None:
         """Connections have come or gone."""
@@ -477,6 +507,7 @@ class Feed:
             status.state = state
             self._look_at(range(len(self._connections)))
             log.info("%s: %s", state, status.text(time.time_ns()))
+        self._note_stale()
         status.hop_records = self._publisher.records
         self._timekeeper.report(status)
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))

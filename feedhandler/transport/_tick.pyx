@@ -911,6 +911,7 @@ cdef struct Newest:  # update of a channel
     uint64_t update_id
     int64_t news_ns
     int64_t anew_ns
+    int64_t filled_ns
     uint64_t before
     uint32_t epoch
     int32_t owner
@@ -1048,6 +1049,14 @@ cdef class State:
         ):
             own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
+        if (
+            not newest.news_ns
+            and newest.owner != NOBODY
+            and newest.owner != line.index
+            and 0 <= recv_ns - newest.filled_ns < OVERTAKEN_NS
+        ):
+            line.late += 1  # a slower channel of a quick line was first: a late line's word may be older than that
+            return False
         if newest.news_ns and own.epoch <= newest.epoch:
             if own.epoch < newest.epoch or update_id <= newest.update_id:
                 is_same = own.epoch == newest.epoch and update_id == newest.update_id
@@ -1075,6 +1084,8 @@ cdef class State:
         self._check(channel, line.index)
         newest = &self._channels[channel]
         if not newest.news_ns:
+            if newest.owner == NOBODY:
+                newest.owner, newest.filled_ns = line.index, recv_ns
             return True
         if newest.owner != line.index and not (
             newest.owner == NOBODY and time_ns - self.offset_ns > newest.news_ns
