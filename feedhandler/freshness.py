@@ -254,7 +254,7 @@ class Freshness:
     def _questions(self) -> list[Question]:
         """Return what to ask over REST now: a few at a time, and nothing in an outage of many channels."""
         due = [pulse for pulse in self._open if pulse.asks_at and self._clock >= pulse.asks_at]
-        if len(due) > MANY:
+        if due and sum(pulse.stage is Stage.SUSPECTED for pulse in self._open) > MANY:
             for pulse in due:
                 pulse.asks_at = 0
             return []
