@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from feedhandler import wire
-from feedhandler.exchanges.base import LAST, QUOTE, Exchange, Quote, State
+from feedhandler.exchanges.base import CHANNELS_MAX, LAST, QUOTE, Exchange, Quote, State
 from feedhandler.session import NS_PER_S, Phase, Session
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
@@ -33,11 +33,12 @@ SILENCE_NS_MIN: Final = 10 * NS_PER_S  # and so long
 FADES: Final = 64  # of so many silences the longest counts, about
 FROZEN_FACTOR: Final = 30  # silent so many times longer than usual, REST may say what it likes:
 FROZEN_NS_MIN: Final = 30 * NS_PER_S  # nobody can tell a market that stands still from one that is not told
+REPEATS_MIN: Final = 3  # seen on any symbol's channel of this kind, before the promise is believed
 REPEATS_FACTOR: Final = 3  # promised repetitions missed in a row
 CONTRADICTIONS_MIN: Final = 3  # looks at which another channel had something new to say
 CONTRADICTED_NS_MIN: Final = 5 * NS_PER_S
 FIRST_DATA_NS: Final = 15 * NS_PER_S  # after which a channel that never spoke can be contradicted
-VERDICT_NS: Final = 5 * NS_PER_S  # what a new subscription, and REST, have to speak for a suspect
+VERDICT_NS: Final = 5 * NS_PER_S  # what a new subscription, or REST, have to speak for a suspect
 ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is asked twice
 ASKED_MAX: Final = 4  # questions under way, of one group of symbols
 MANY: Final = 20  # suspects at once are an outage, and need no other witness
@@ -67,6 +68,7 @@ class Pulse(msgspec.Struct, eq=False):
     topic: str
     at: int  # when it last spoke, to a second
     spoke_ns: int = 0  # the same, as the state has it
+    update_id: int = -1  # of its last word
     stage: Stage = Stage.WAITING
     since: int = 0  # of the stage
     reason: str = ""  # of the suspicion
@@ -105,6 +107,7 @@ class Freshness:
         self._clock = 0
         self._last_mono_ns = 0
         self._asking = 0
+        self._repeats = [0] * CHANNELS_MAX  # words that repeated the last one, by channel
         self._renewed_at = 0
         self._renew_again_ns = 0
         self.renewal = ""  # why the connections should be renewed; the owner clears it
@@ -197,6 +200,9 @@ class Freshness:
     def _on_word(self, pulse: Pulse, spoke_ns: int) -> None:
         """It has spoken since the last look."""
         gap_ns = self._clock - pulse.at
+        update_id = pulse.state.update_id(pulse.channel)
+        self._repeats[pulse.channel] += update_id == pulse.update_id
+        pulse.update_id = update_id
         if pulse.stage is Stage.LIVE:
             pulse.usual_ns = max(gap_ns, pulse.usual_ns - pulse.usual_ns // FADES)
             pulse.gaps += 1
@@ -242,10 +248,9 @@ class Freshness:
         return f"it was never silent for more than {usual_s:.0f} s of late" if silence_ns >= limit_ns else ""
 
     def _repeats_ns(self, pulse: Pulse) -> int:
-        """Return the promised time between repetitions, 0 if there is no promise, or it is not kept here."""
-        repeats_ns = int(self._exchange.repeats_s.get(pulse.channel, 0.0) * NS_PER_S)
-        is_kept = pulse.gaps >= REPEATS_FACTOR and pulse.usual_ns <= 2 * repeats_ns
-        return repeats_ns if is_kept else 0
+        """Return the promised time between repetitions, 0 if there is no promise, or nobody was seen to keep it."""
+        is_kept = self._repeats[pulse.channel] >= REPEATS_MIN
+        return int(self._exchange.repeats_s.get(pulse.channel, 0.0) * NS_PER_S) if is_kept else 0
 
     def _is_clear(self, pulse: Pulse) -> bool:
         """True if no quiet market can be as silent as this channel."""
@@ -297,9 +302,7 @@ class Freshness:
 
     def _judge(self, pulse: Pulse) -> None:
         """Condemn a suspect for whom nobody spoke in its time."""
-        is_awaited = pulse.is_asking or pulse.asks_at
-        time_ns = 2 * VERDICT_NS if is_awaited else VERDICT_NS
-        if self._clock - pulse.since >= time_ns:
+        if self._clock - pulse.since >= VERDICT_NS:
             self._condemn(pulse, pulse.reason)
 
     def _condemn(self, pulse: Pulse, reason: str) -> None:

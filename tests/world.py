@@ -13,10 +13,13 @@ import collections
 import heapq
 import itertools
 import json
+import multiprocessing
+import os
 import random
 import sys
 import time
 
+import msgspec
 import twins
 
 from feedhandler import wire
@@ -28,6 +31,7 @@ from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000
+STEER_NS = 200_000_000  # how often a feed looks at its connections
 DELAY_NS = 5_000_000  # of a link that is well
 SILENT_S = DECIDES_NS / NS_PER_S + 1  # within this time of its last word a busy channel is flagged
 HEALS_S = 150  # after the last fault everything is live again
@@ -153,14 +157,19 @@ class World:
         self.quiet = {self.natives[number] for number in quiet}  # they say something on demand
         self.exchange.add(self.natives, 0)
         self.number = dict.fromkeys(self.listed, 1000)
+        self.quote_topics = {  # in any spelling
+            native: {self.topic.format(native), self.topic.format(native.lower())} for native in self.listed
+        }
         self.sent = {native: [] for native in self.listed}  # numbers of quotes, while it is wanted
         self.got = {native: [] for native in self.listed}
+        self.said_ns = {}  # when each was last said
         self.newest = {}  # number of the quote in the newest record
         self.flags = dict.fromkeys(self.natives, 0)
         self.flagged = []  # (time, native, flags)
         self.links = {}
         self.is_reachable = True
         self.order = itertools.count()
+        self.steers_at = 0
         self.connects = []
         self.lost = set()  # topics that nobody is told of, while their market goes on
         self.heals = (
@@ -230,20 +239,36 @@ class World:
         """A new quote of an instrument, on all connections that have subscribed to it."""
         self.number[native] += self.rng.randrange(1, 4)
         links = [link for link in self.links.values() if link]
-        topics = {self.topic.format(native), self.topic.format(native.lower())}
-        if self.got.get(native) or (links and all(link.topics & topics for link in links)):
+        topics = self.quote_topics[native]
+        if self.got[native] or (links and all(link.topics & topics for link in links)):
             self.sent[native].append(self.number[native])
-        frame = self.quote(native, self.number[native], self.ms())
-        for link in links:
-            if (link.topics - link.muted - self.lost) & topics:
+        self.said_ns[native] = self.now
+        self.tell(native)
+
+    def tell(self, native):
+        """Say the present quote to all that have subscribed to it."""
+        topics = self.quote_topics[native] - self.lost
+        hearing = [link for link in self.links.values() if link and (topics & link.topics) - link.muted]
+        if hearing:
+            frame = msgspec.json.encode(self.quote(native, self.number[native], self.ms()))
+            for link in hearing:
                 self.post(link, frame)
+
+    def repeat(self):
+        """Say again what has not changed for so long, where the exchange does."""
+        repeats_ns = int(self.exchange.repeats_s.get(QUOTE, 0) * NS_PER_S)
+        for native in self.listed if repeats_ns else ():
+            if self.now - self.said_ns.get(native, self.now) >= repeats_ns:
+                self.said_ns[native] = self.now
+                self.tell(native)
 
     def ms(self):
         return (EPOCH_NS + self.now) // 1_000_000
 
     def post(self, link, frame):
-        link.due = max(link.due, self.now + link.delay_ns + self.rng.randrange(3_000_000))
-        heapq.heappush(link.frames, (link.due, next(self.order), json.dumps(frame).encode()))
+        frame = frame if isinstance(frame, bytes) else msgspec.json.encode(frame)
+        link.due = max(link.due, self.now + link.delay_ns + int(3_000_000 * self.rng.random()))
+        heapq.heappush(link.frames, (link.due, next(self.order), frame))
 
     def take_request(self, link, message):
         interval_ns = int(self.exchange.command_interval_s * NS_PER_S)
@@ -265,7 +290,7 @@ class World:
             link.muted.update(topics)
         for topic in set(topics) - link.muted:
             for native in self.listed:
-                is_quote = topic in (self.topic.format(native), self.topic.format(native.lower()))
+                is_quote = topic in self.quote_topics[native]
                 if native.lower() in topic.lower() and not is_quote:
                     other = kucoin_ticker if topic.startswith("/market/ticker:") else self.statistics
                     self.post(link, other(native, self.number[native], self.ms()))
@@ -277,16 +302,19 @@ class World:
         while self.now < end:
             each_step()
             for native in self.listed:
-                if native not in self.quiet and self.rng.random() < 0.3:
+                if native not in self.quiet and self.rng.random() < 0.1:
                     self.say(native)
             if self.asks_time and 0 < self.known_at <= self.now:
                 self.known_at = 0
                 self.exchange.set_clock(-self.clock_off_ns, -self.clock_off_ns + 1_100_000_000)
+            self.repeat()
             self.deliver()
             for session in list(self.links):
                 if self.now >= session.deadline_mono_ns:
                     self.advance(session)
-            self.steer()
+            if self.now >= self.steers_at:
+                self.steers_at = self.now + STEER_NS
+                self.steer()
             self.now += STEP_NS
 
     def deliver(self):
@@ -465,7 +493,7 @@ def silent_channels(seed, world=None):
             world.say(world.natives[1])
         if victim is None and world.now >= healed:
             victim, silenced = rng.choice([world.natives[0], *world.natives[2:]]), world.now
-            spellings = {world.topic.format(victim), world.topic.format(victim.lower())}
+            spellings = world.quote_topics[victim]
             world.lost = {topic for link in world.links.values() if link for topic in link.topics & spellings}
             world.heals = rng.randrange(3)
             world.note(f"{victim} is lost, heals {world.heals}")
@@ -565,7 +593,7 @@ def trouble(world, rng):
         case "garbage":
             world.post(link, rng.choice(({}, [], {"data": 1}, {"type": "message"}, "x")))
         case "again" if link.frames:
-            world.post(link, json.loads(rng.choice(link.frames)[2]))
+            world.post(link, rng.choice(link.frames)[2])
         case "goodbye" if world.exchange.name == "binance":
             world.post(link, {"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": world.ms()}})
         case "goodbye" if world.exchange.name == "kucoin":
@@ -584,38 +612,61 @@ def make(seed, **settings):
     return World(list(EXCHANGES)[seed % len(EXCHANGES)], seed=seed, **settings)
 
 
+class Figures(msgspec.Struct):
+    """What the plays of one seed were about."""
+
+    simulated_s: float = 0.0
+    updates: int = 0
+    renewals: int = 0
+    connects: int = 0
+    failure: str = ""
+
+
+def play_all(seed):
+    """Play all plays of a seed; the failure, if there is one, is told in full."""
+    figures = Figures()
+    for play in PLAYS:
+        World.last = None
+        try:
+            world = play(seed)
+        except AssertionError as exc:
+            log = "\n".join(list(World.last.log)[-60:]) if World.last else ""
+            figures.failure = f"seed {seed}, {play.__name__}: {exc}\nThe last of its log:\n{log}"
+            return figures
+        figures.simulated_s += world.now / NS_PER_S - 1000
+        figures.updates += sum(map(len, world.sent.values()))
+        figures.renewals += world.retired
+        figures.connects += len(world.connects)
+    return figures
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=200, metavar="N", help="default: %(default)s")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="default: %(default)s")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="default: %(default)s")
     arguments = parser.parse_args()
     started = time.monotonic()
-    simulated_s = updates = renewals = connects = 0
-    for seed in range(arguments.first, arguments.first + arguments.seeds):
-        for play in PLAYS:
-            world = None
-            World.last = None
-            try:
-                world = play(seed)
-            except AssertionError as exc:
-                print(f"\nseed {seed}, {play.__name__}: {exc}\nThe last of its log:")
-                print("\n".join(list(World.last.log)[-60:]))
-                print(f"\nagain: python tests/world.py --first {seed} --seeds 1")
+    total = Figures()
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    with multiprocessing.Pool(arguments.jobs) as pool:
+        for done, figures in enumerate(pool.imap(play_all, seeds), 1):
+            if figures.failure:
+                print(f"\n{figures.failure}")
+                print(f"\nagain: python tests/world.py --first {seeds[done - 1]} --seeds 1")
                 return 1
-            simulated_s += world.now / NS_PER_S - 1000
-            updates += sum(map(len, world.sent.values()))
-            renewals += world.retired
-            connects += len(world.connects)
-        done = seed - arguments.first + 1
-        if done % 20 == 0 or done == arguments.seeds:
-            print(
-                f"\r{done} of {arguments.seeds} seeds, {simulated_s / 3600:.1f} h of {updates:,} updates, "
-                f"{connects:,} connections, {renewals:,} renewed, {time.monotonic() - started:.0f} s",
-                end="",
-                flush=True,
-            )
+            for name in ("simulated_s", "updates", "renewals", "connects"):
+                setattr(total, name, getattr(total, name) + getattr(figures, name))
+            if done % 20 == 0 or done == arguments.seeds:
+                print(
+                    f"\r{done} of {arguments.seeds} seeds, {total.simulated_s / 3600:.1f} h"
+                    f" of {total.updates:,} updates, {total.connects:,} connections,"
+                    f" {total.renewals:,} renewed, {time.monotonic() - started:.0f} s",
+                    end="",
+                    flush=True,
+                )
     print("\nnothing missed, nothing moved backwards, no limit exceeded, everything came back")
     return 0
 

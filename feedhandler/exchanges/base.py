@@ -53,6 +53,9 @@ OVERTAKEN_NS: Final = 10_000_000_000
 ANEW_NS: Final = (
     60_000_000_000  # so long after it began, whoever has said nothing yet is taken to count so, too
 )
+# While slower channels of one line speak for a channel that has said nothing, another line's first word is passed
+# over for so long at most, unless it is known to be newer.
+SPOKEN_FOR_NS: Final = 300_000_000_000
 TINY: Final = 16  # an id below this has nothing far below it, but 1
 NOBODY: Final = -1  # owns a channel whose line is gone: whoever says the same next does
 
@@ -78,7 +81,8 @@ class _Channel(msgspec.Struct, gc=False):
     news_ns: int = 0
     anew_ns: int = 0
     before: int = 0  # the newest id of the count before
-    filled_ns: int = 0  # when slower channels of the owner began to speak for it; it has said nothing yet
+    filled_ns: int = 0  # when slower channels began to speak for one that has said nothing,
+    said_ns: int = 0  # and the time that the newest of them stated; the owner is its line
 
 
 class _Heard(msgspec.Struct, gc=False):
@@ -163,12 +167,12 @@ class State(wire.Ticker, gc=False, kw_only=True):
         ):
             own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
-        is_spoken_for = not newest.news_ns and newest.owner not in (NOBODY, line.index)
-        if is_spoken_for and 0 <= recv_ns - newest.filled_ns < OVERTAKEN_NS:
-            line.late += (
-                1  # a slower channel of a quick line was first: a late line's word may be older than that
-            )
-            return False
+        if not newest.news_ns and newest.owner not in (NOBODY, line.index):
+            # A slower channel of another line spoke for this one. What comes here is newer if that has come here, too.
+            is_as_far = self.lines[line.index][STATISTICS].update_id >= newest.said_ns
+            if not is_as_far and 0 <= recv_ns - newest.filled_ns < SPOKEN_FOR_NS:
+                line.late += 1
+                return False
         is_first = newest.news_ns == 0 or own.epoch > newest.epoch
         if not is_first and (own.epoch < newest.epoch or update_id <= newest.update_id):
             is_same = own.epoch == newest.epoch and update_id == newest.update_id
@@ -203,8 +207,10 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """
         newest = self.channels[channel]
         if not newest.news_ns:
-            if newest.owner == NOBODY:
-                newest.owner, newest.filled_ns = line.index, recv_ns
+            if newest.filled_ns and newest.owner != line.index and time_ns <= newest.said_ns:
+                return False
+            newest.filled_ns = newest.filled_ns or recv_ns
+            newest.owner, newest.said_ns = line.index, max(newest.said_ns, time_ns)
             return True
         is_later = time_ns - self.offset_ns > newest.news_ns
         is_newer = newest.owner == line.index or (newest.owner == NOBODY and is_later)

@@ -103,6 +103,8 @@ cdef double NAN = wire.NAN
 cdef uint16_t BAD_EXCHANGE_TIME = wire.BAD_EXCHANGE_TIME
 cdef int64_t AHEAD_NS_MAX = base.AHEAD_NS_MAX
 cdef int64_t QUIET_NS = base.QUIET_NS
+cdef int64_t SPOKEN_FOR_NS = base.SPOKEN_FOR_NS
+cdef int STATISTICS = base.STATISTICS
 cdef int64_t ANEW_NS = base.ANEW_NS
 cdef uint64_t TINY = base.TINY
 cdef int32_t NOBODY = base.NOBODY
@@ -912,6 +914,7 @@ cdef struct Newest:  # update of a channel
     int64_t news_ns
     int64_t anew_ns
     int64_t filled_ns
+    int64_t said_ns
     uint64_t before
     uint32_t epoch
     int32_t owner
@@ -1024,7 +1027,7 @@ cdef class State:
         cdef Newest* newest
         cdef Heard* own
         cdef int64_t heard_before_ns
-        cdef bint is_same, is_wanted, is_overtaken, is_present, is_far
+        cdef bint is_same, is_wanted, is_overtaken, is_present, is_far, is_as_far
         self._check(channel, line.index)
         newest, own = &self._channels[channel], &self._lines[line.index][channel]
         line.frames += 1
@@ -1049,14 +1052,12 @@ cdef class State:
         ):
             own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
-        if (
-            not newest.news_ns
-            and newest.owner != NOBODY
-            and newest.owner != line.index
-            and 0 <= recv_ns - newest.filled_ns < OVERTAKEN_NS
-        ):
-            line.late += 1  # a slower channel of a quick line was first: a late line's word may be older than that
-            return False
+        if not newest.news_ns and newest.owner != NOBODY and newest.owner != line.index:
+            # A slower channel of another line spoke for this one. What comes here is newer if that has come here, too.
+            is_as_far = <int64_t>self._lines[line.index][STATISTICS].update_id >= newest.said_ns
+            if not is_as_far and 0 <= recv_ns - newest.filled_ns < SPOKEN_FOR_NS:
+                line.late += 1
+                return False
         if newest.news_ns and own.epoch <= newest.epoch:
             if own.epoch < newest.epoch or update_id <= newest.update_id:
                 is_same = own.epoch == newest.epoch and update_id == newest.update_id
@@ -1084,8 +1085,11 @@ cdef class State:
         self._check(channel, line.index)
         newest = &self._channels[channel]
         if not newest.news_ns:
-            if newest.owner == NOBODY:
-                newest.owner, newest.filled_ns = line.index, recv_ns
+            if newest.filled_ns and newest.owner != line.index and time_ns <= newest.said_ns:
+                return False
+            if not newest.filled_ns:
+                newest.filled_ns = recv_ns
+            newest.owner, newest.said_ns = line.index, max(newest.said_ns, time_ns)
             return True
         if newest.owner != line.index and not (
             newest.owner == NOBODY and time_ns - self.offset_ns > newest.news_ns
