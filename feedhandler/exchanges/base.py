@@ -168,7 +168,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
             own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
         if not newest.news_ns and newest.owner not in (NOBODY, line.index):
-            # A slower channel of another line spoke for this one. What comes here is newer if that has come here, too.
+            # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
             is_as_far = self.lines[line.index][STATISTICS].update_id >= newest.said_ns
             if not is_as_far and 0 <= recv_ns - newest.filled_ns < SPOKEN_FOR_NS:
                 line.late += 1

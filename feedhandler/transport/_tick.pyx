@@ -1053,7 +1053,7 @@ cdef class State:
             own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
         if not newest.news_ns and newest.owner != NOBODY and newest.owner != line.index:
-            # A slower channel of another line spoke for this one. What comes here is newer if that has come here, too.
+            # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
             is_as_far = <int64_t>self._lines[line.index][STATISTICS].update_id >= newest.said_ns
             if not is_as_far and 0 <= recv_ns - newest.filled_ns < SPOKEN_FOR_NS:
                 line.late += 1
