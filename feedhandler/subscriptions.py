@@ -82,7 +82,9 @@ class Subscriptions:
         topics = self._enter(natives)
         self._is_all_heard = False
         if self._is_started:
-            self._ask(self._unqueue(topics, is_leaving=True))
+            self._ask(
+                topics
+            )  # also what is about to be taken back: only who asks is told what has not changed
 
     def remove(self, natives: Iterable[str]) -> None:
         """Want these symbols no more."""
@@ -98,7 +100,7 @@ class Subscriptions:
             self._answered_ns.pop(topic, None)
         self._suspects.difference_update(topics)
         if self._is_started:
-            self._leave(self._unqueue(asked, is_leaving=False))
+            self._leave(self._unqueue(asked))
 
     def renew(self, topics: Sequence[str]) -> None:
         """Take topics back and ask for them again: the exchange seems to have forgotten them."""
@@ -125,11 +127,11 @@ class Subscriptions:
     def _leave(self, topics: Sequence[str]) -> None:
         self._queue.extend(Command(batch, True) for batch in self._exchange.batches(topics))
 
-    def _unqueue(self, topics: Sequence[str], *, is_leaving: bool) -> list[str]:
-        """Drop topics from requests of one kind that are still to be sent; return those that were in none."""
+    def _unqueue(self, topics: Sequence[str]) -> list[str]:
+        """Drop topics from subscriptions that are still to be sent; return those that were in none."""
         left = dict.fromkeys(topics)
         for command in self._queue:
-            if command.is_leaving == is_leaving:
+            if not command.is_leaving:
                 kept = tuple(topic for topic in command.topics if topic not in left)
                 for topic in set(command.topics).difference(kept):
                     del left[topic]

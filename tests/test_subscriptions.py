@@ -101,14 +101,26 @@ def test_what_was_not_yet_asked_for_needs_no_taking_back():
     assert desk.held == topics("A", "C")
 
 
-def test_a_change_of_mind_before_it_was_sent_costs_nothing():
+def test_who_is_wanted_again_is_asked_for_again_so_that_the_exchange_says_how_it_stands():
     desk = Desk("A", "B")
     desk.subscriptions.start(desk.now)
     desk.settle()
     desk.remove("B")
     desk.add("B")
-    assert desk.settle() == []
+    both = ("tickers.B", "orderbook.1.B")
+    assert desk.settle() == [("unsubscribe", both), ("subscribe", both)]
     assert desk.held == topics("A", "B")
+
+
+def test_an_answer_that_comes_while_its_symbol_is_not_wanted_is_not_missed_later():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    request = desk.send()
+    desk.remove("B")
+    desk.answer(request)
+    desk.add("B")
+    desk.settle()
+    assert all(answered_ns for _, _, answered_ns in desk.subscriptions.answered_channels())
 
 
 def test_one_that_is_unwanted_while_its_request_is_under_way_is_taken_back_after_it():
