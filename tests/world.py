@@ -163,6 +163,7 @@ class World:
         self.sent = {native: [] for native in self.listed}  # numbers of quotes, while it is wanted
         self.got = {native: [] for native in self.listed}
         self.said_ns = {}  # when each was last said
+        self.again = set()  # who has come to be wanted
         self.newest = {}  # number of the quote in the newest record
         self.flags = dict.fromkeys(self.natives, 0)
         self.flagged = []  # (time, native, flags)
@@ -202,6 +203,7 @@ class World:
         self.natives = [*self.natives, native]
         self.sent[native], self.got[native], self.flags[native] = [], [], 0
         self.newest.pop(native, None)
+        self.again.add(native)
         self.exchange.add([native], 0)
         self.legs.add([native])
 
@@ -281,6 +283,9 @@ class World:
         self.post(link, answer)
         if is_leaving:
             link.topics.difference_update(topics)
+            # Wanted again before it was taken back: it is taken back and asked for again, and begins then.
+            for native in [each for each in self.again if self.quote_topics[each].intersection(topics)]:
+                self.sent[native], self.got[native] = [], []
             return
         link.topics.update(topics)
         link.muted.difference_update(topics)

@@ -53,8 +53,8 @@ OVERTAKEN_NS: Final = 10_000_000_000
 ANEW_NS: Final = (
     60_000_000_000  # so long after it began, whoever has said nothing yet is taken to count so, too
 )
-# While slower channels of one line speak for a channel that has said nothing, another line's first word is passed
-# over for so long at most, unless it is known to be newer.
+# While slower channels of one line speak for one that is silent, its words on another line are passed over for so
+# long at most, unless they are known to be newer.
 SPOKEN_FOR_NS: Final = 300_000_000_000
 TINY: Final = 16  # an id below this has nothing far below it, but 1
 NOBODY: Final = -1  # owns a channel whose line is gone: whoever says the same next does
@@ -81,8 +81,9 @@ class _Channel(msgspec.Struct, gc=False):
     news_ns: int = 0
     anew_ns: int = 0
     before: int = 0  # the newest id of the count before
-    filled_ns: int = 0  # when slower channels began to speak for one that has said nothing,
-    said_ns: int = 0  # and the time that the newest of them stated; the owner is its line
+    filled_ns: int = 0  # since when slower channels speak for it; 0 = they do not,
+    filler: int = NOBODY  # on which line the newest of them,
+    said_ns: int = 0  # and the time that it stated
 
 
 class _Heard(msgspec.Struct, gc=False):
@@ -139,6 +140,8 @@ class State(wire.Ticker, gc=False, kw_only=True):
         for channel in self.channels:
             if channel.owner == line:
                 channel.owner = NOBODY
+            if channel.filler == line:
+                channel.filler = NOBODY
 
     def accept(self, channel: int, line: Line, update_id: int, recv_ns: int, is_time: bool = False) -> bool:
         """Note that a channel has spoken; False if what it said is known, or older than what is known.
@@ -167,10 +170,11 @@ class State(wire.Ticker, gc=False, kw_only=True):
         ):
             own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
-        if not newest.news_ns and newest.owner not in (NOBODY, line.index):
+        if newest.filled_ns and newest.filler != line.index:
             # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
             is_as_far = self.lines[line.index][STATISTICS].update_id >= newest.said_ns
-            if not is_as_far and 0 <= recv_ns - newest.filled_ns < SPOKEN_FOR_NS:
+            patience_ns = OVERTAKEN_NS if newest.filler == NOBODY else SPOKEN_FOR_NS
+            if not is_as_far and 0 <= recv_ns - newest.filled_ns < patience_ns:
                 line.late += 1
                 return False
         is_first = newest.news_ns == 0 or own.epoch > newest.epoch
@@ -195,6 +199,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
             line.index,
             recv_ns,
         )
+        newest.filled_ns = 0
         line.news += 1
         return True
 
@@ -202,19 +207,20 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """True if another, slower channel of this line may say what this one usually does.
 
         That is, if this one has said nothing for a while, and spoke on this line last: what came on another line
-        may be newer. If that line is gone, the slower channel's time_ns must be later than what came there. As long
-        as it has not spoken at all, it is noted which line speaks for it: the caller does, if this is true.
+        may be newer. If that line is gone, the slower channel's time_ns must be later than what came there, and in
+        any case than what slower channels of other lines have said for it. That the caller says it now is noted.
         """
         newest = self.channels[channel]
-        if not newest.news_ns:
-            if newest.filled_ns and newest.owner != line.index and time_ns <= newest.said_ns:
+        if newest.news_ns:
+            is_later = time_ns - self.offset_ns > newest.news_ns
+            is_newer = newest.owner == line.index or (newest.owner == NOBODY and is_later)
+            if not is_newer or recv_ns - newest.news_ns <= QUIET_NS:
                 return False
-            newest.filled_ns = newest.filled_ns or recv_ns
-            newest.owner, newest.said_ns = line.index, max(newest.said_ns, time_ns)
-            return True
-        is_later = time_ns - self.offset_ns > newest.news_ns
-        is_newer = newest.owner == line.index or (newest.owner == NOBODY and is_later)
-        return is_newer and recv_ns - newest.news_ns > QUIET_NS
+        if newest.filled_ns and newest.filler != line.index and time_ns <= newest.said_ns:
+            return False
+        newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
+        newest.filler, newest.filled_ns = line.index, newest.filled_ns or recv_ns
+        return True
 
     def heard(self, line: int) -> int:
         """Return how many channels have spoken on a line."""

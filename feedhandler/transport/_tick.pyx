@@ -914,6 +914,7 @@ cdef struct Newest:  # update of a channel
     int64_t news_ns
     int64_t anew_ns
     int64_t filled_ns
+    int32_t filler
     int64_t said_ns
     uint64_t before
     uint32_t epoch
@@ -996,7 +997,7 @@ cdef class State:
         memset(self._channels, 0, sizeof(self._channels))
         memset(self._lines, 0, sizeof(self._lines))
         for channel in range(CHANNELS_MAX):
-            self._channels[channel].owner = NOBODY
+            self._channels[channel].owner = self._channels[channel].filler = NOBODY
 
     def renew(self, int line):
         """Another connection has this line from now on, and has said nothing yet."""
@@ -1020,13 +1021,15 @@ cdef class State:
         for channel in range(CHANNELS_MAX):
             if self._channels[channel].owner == line:
                 self._channels[channel].owner = NOBODY
+            if self._channels[channel].filler == line:
+                self._channels[channel].filler = NOBODY
 
     def accept(self, int channel, Line line not None, uint64_t update_id, int64_t recv_ns, bint is_time=False):
         """Note that a channel has spoken; False if what it said is known, or older than what is known."""
         # hot: `make bench-micro`, decode
         cdef Newest* newest
         cdef Heard* own
-        cdef int64_t heard_before_ns
+        cdef int64_t heard_before_ns, patience_ns
         cdef bint is_same, is_wanted, is_overtaken, is_present, is_far, is_as_far
         self._check(channel, line.index)
         newest, own = &self._channels[channel], &self._lines[line.index][channel]
@@ -1052,10 +1055,11 @@ cdef class State:
         ):
             own.epoch = newest.epoch  # it has followed
         own.update_id = update_id
-        if not newest.news_ns and newest.owner != NOBODY and newest.owner != line.index:
+        if newest.filled_ns and newest.filler != line.index:
             # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
             is_as_far = <int64_t>self._lines[line.index][STATISTICS].update_id >= newest.said_ns
-            if not is_as_far and 0 <= recv_ns - newest.filled_ns < SPOKEN_FOR_NS:
+            patience_ns = OVERTAKEN_NS if newest.filler == NOBODY else SPOKEN_FOR_NS
+            if not is_as_far and 0 <= recv_ns - newest.filled_ns < patience_ns:
                 line.late += 1
                 return False
         if newest.news_ns and own.epoch <= newest.epoch:
@@ -1076,6 +1080,7 @@ cdef class State:
         if own.epoch > newest.epoch:
             newest.before, newest.anew_ns = newest.update_id, recv_ns
         newest.update_id, newest.epoch, newest.owner, newest.news_ns = update_id, own.epoch, line.index, recv_ns
+        newest.filled_ns = 0
         line.news += 1
         return True
 
@@ -1084,18 +1089,20 @@ cdef class State:
         cdef Newest* newest
         self._check(channel, line.index)
         newest = &self._channels[channel]
-        if not newest.news_ns:
-            if newest.filled_ns and newest.owner != line.index and time_ns <= newest.said_ns:
+        if newest.news_ns:
+            if newest.owner != line.index and not (
+                newest.owner == NOBODY and time_ns - self.offset_ns > newest.news_ns
+            ):
                 return False
-            if not newest.filled_ns:
-                newest.filled_ns = recv_ns
-            newest.owner, newest.said_ns = line.index, max(newest.said_ns, time_ns)
-            return True
-        if newest.owner != line.index and not (
-            newest.owner == NOBODY and time_ns - self.offset_ns > newest.news_ns
-        ):
+            if recv_ns - newest.news_ns <= QUIET_NS:
+                return False
+        if newest.filled_ns and newest.filler != line.index and time_ns <= newest.said_ns:
             return False
-        return recv_ns - newest.news_ns > QUIET_NS
+        newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
+        newest.filler = line.index
+        if not newest.filled_ns:
+            newest.filled_ns = recv_ns
+        return True
 
     def heard(self, int line):
         """Return how many channels have spoken on a line."""
