@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness import EXCHANGES, MAJORS, wait_until
+from harness import EXCHANGES, MAJORS, STALE, wait_until
 from observer import NS_PER_S
 from stage import PATIENCE_S, WANTED, Stage, seconds_since
 
@@ -22,6 +22,9 @@ GUESTS = ("DOGE/USDT", "LTC/USDT", "LINK/USDT")
 NOISE_S = 5.0  # of a machine that several share, on top of what the documentation promises
 ASKED_AGAIN_S = 15.0  # a channel that was acknowledged and is silent
 CHANNELS = {"binance": 2, "kucoin": 3, "bybit": 2}  # that a feed subscribes to, of each symbol
+QUOTES = {"binance": "{2}@bookTicker", "kucoin": "/spotMarket/level1:{1}", "bybit": "orderbook.1.{0}"}
+SILENT_AFTER_S = 17.0  # of a channel that usually speaks every second: from its last word to the flag
+LEARNS_S = 30.0  # how long it has to speak first
 BUDGET_S = 60.0  # KuCoin's window for new connections: until then the next one may have to wait
 
 
@@ -322,6 +325,49 @@ def has_restarted(stage, old, victims):
     return all(present.get(victim, old[victim]) != old[victim] for victim in victims)
 
 
+# --- a channel that falls silent
+
+
+def silence(stage, settings, rng):
+    """One channel's data stop while its market goes on: told in time, and over when they return."""
+    stage.pause(LEARNS_S, "what is usual is learned")
+    told_s, healed_s, others = [], [], []
+    until = time.monotonic() + settings.seconds * SHARE
+    while time.monotonic() < until or not told_s:
+        silent = {exchange: rng.choice(MAJORS[:3]) for exchange in EXCHANGES}
+        topics = [f"ticker.{exchange}.{symbol}" for exchange, symbol in silent.items()]
+        with stage.watch as observer:
+            observer.begin()
+        started = time.monotonic()
+        for exchange, symbol in silent.items():
+            plain, dashed = symbol.replace("/", ""), symbol.replace("/", "-")
+            topic = QUOTES[exchange].format(plain, dashed, plain.lower())
+            stage.stack.fault(exchange, "lose_topic", topic=topic)
+        wait_until(
+            lambda topics=topics: all(is_stale(stage, topic) for topic in topics),
+            f"{', '.join(topics)} flagged",
+            SILENT_AFTER_S + NOISE_S,
+        )
+        told_s.append(time.monotonic() - started)
+        with stage.watch as observer:
+            others += [each for each in observer.unexplained() if each[0] not in topics]
+        cleared_ns = time.time_ns()
+        for exchange in EXCHANGES:
+            stage.stack.fault(exchange, "none")
+        stage.heal(cleared_ns, ASKED_AGAIN_S + NOISE_S, topics)
+        healed_s.append(seconds_since(cleared_ns))
+    return f"{3 * len(told_s)} channels fell silent", [
+        Claim(f"flagged within {SILENT_AFTER_S:g} s", f"{max(told_s):.1f} s at most", True),
+        Claim("live again by itself", f"{max(healed_s):.1f} s at most", True),
+        none_of("no other instrument is flagged", others),
+    ]
+
+
+def is_stale(stage, topic):
+    with stage.watch as observer:
+        return any(each.name == topic and each.flags & STALE for each in observer.topics.values())
+
+
 # --- the whole
 
 
@@ -342,6 +388,7 @@ ACTS = (
     Act("rollover, two legs", same_legs(2, MAX_AGE_S), rollover),
     Act("unplugging one of two", same_legs(2), unplug),
     Act("symbols come and go", same_legs(2, MAX_AGE_S), guests),
+    Act("a silent channel", same_legs(1), silence),
     Act("random faults", any_legs(15.0), faults),
     Act("kills", any_shards, kills),
 )
