@@ -163,7 +163,8 @@ class World:
         self.sent = {native: [] for native in self.listed}  # numbers of quotes, while it is wanted
         self.got = {native: [] for native in self.listed}
         self.said_ns = {}  # when each was last said
-        self.again = set()  # who has come to be wanted
+        self.again = set()  # who has come to be wanted,
+        self.since = {}  # and which of their quotes were said before that
         self.newest = {}  # number of the quote in the newest record
         self.flags = dict.fromkeys(self.natives, 0)
         self.flagged = []  # (time, native, flags)
@@ -232,7 +233,8 @@ class World:
         assert number >= self.newest.get(state.native, 0), "a ticker never moves backwards"
         self.newest[state.native] = number
         # As long as slower channels speak for the quote, single ones may be passed over.
-        if state.update_id(QUOTE) and (not got or number > got[-1]):
+        has_begun = state.update_id(QUOTE) and number > self.since.get(state.native, 0)
+        if has_begun and (not got or number > got[-1]):
             got.append(number)
 
     # --- the exchange
@@ -286,6 +288,7 @@ class World:
             # Wanted again before it was taken back: it is taken back and asked for again, and begins then.
             for native in [each for each in self.again if self.quote_topics[each].intersection(topics)]:
                 self.sent[native], self.got[native] = [], []
+                self.since[native] = self.number[native]  # what is under way was said before
             return
         link.topics.update(topics)
         link.muted.difference_update(topics)
