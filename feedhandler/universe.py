@@ -6,7 +6,7 @@ Either side may change at any time: `reconcile` makes the difference, and distur
 come in, sessions to be run and to be stopped go out. It knows no exchange.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from feedhandler.errors import SubscriptionRejected
@@ -126,13 +126,14 @@ class Universe:
         for legs in self.legs:
             legs.renew(reason)
 
-    def advance(self, now_mono_ns: int) -> Change:
-        """Renew connections that are due, and look who has fallen silent; call a few times a second."""
-        change = Change()
-        for legs in self.legs:  # a few at a time: the budget is there for those that break as well
+    def advance(self, now_mono_ns: int) -> Iterator[Change]:
+        """Renew connections that are due, and look who has fallen silent; call a few times a second.
+
+        A group at a time, so that the caller may give others their turn: thousands of symbols take milliseconds.
+        """
+        for legs in list(self.legs):
+            if legs not in self.legs:
+                continue  # it was let go meanwhile
+            # A few at a time: the budget is there for those that break as well.
             may_renew = sum(each.is_renewing for each in self.legs) < RENEWING_MAX
-            step = legs.advance(now_mono_ns, may_renew=may_renew)
-            change.run += step.run
-            change.stop += step.stop
-            change.ask += step.ask
-        return change
+            yield legs.advance(now_mono_ns, may_renew=may_renew)

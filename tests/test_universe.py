@@ -42,7 +42,7 @@ class Feed:
         assert self.running == {s for legs in self.universe.legs for s in legs.sessions}
         carried = [native for legs in self.universe.legs for native in legs.states]
         assert sorted(carried) == sorted(self.exchange.states), "each symbol once"
-        return change
+        return [*change.run, *change.stop]
 
     def hear(self, native, at=NOW):
         self.exchange.states[native].recv_ns = at
@@ -85,10 +85,10 @@ def test_a_connection_without_symbols_is_ended():
     feed = Feed(legs=2)
     feed.reconcile(table("A"), pairs("A"))
     feed.hear("AUSDT")
-    change = feed.reconcile(table("A"), [])
-    assert len(change.stop) == 2
+    assert len(feed.reconcile(table("A"), [])) == 2
+    assert feed.running == set()
     assert [record.flags for record in feed.emitted] == [wire.DOWN], "the last word about it"
-    assert feed.reconcile(table("A"), pairs("A")).run
+    assert feed.reconcile(table("A"), pairs("A"))
 
 
 def test_a_new_listing_is_taken_over():

@@ -392,16 +392,17 @@ class Feed:
     def _renew(self, reason: str) -> None:
         self._universe.renew(reason)
 
-    def _steer(self) -> None:
+    async def _steer(self) -> None:
         """Renew connections that are due, and look who has fallen silent."""
         if self._window is not None and self._window.opens(time.time_ns()):
             self._renew(f"the window {self._settings.renew_window}")
-        change = self._universe.advance(time.monotonic_ns())
-        for question in change.ask:
-            self._tasks.add(asyncio.create_task(self._ask(question)))
-        if change.run or change.stop:
-            self._apply(change)
-        self._publisher.flush_soon()
+        for change in self._universe.advance(time.monotonic_ns()):
+            for question in change.ask:
+                self._tasks.add(asyncio.create_task(self._ask(question)))
+            if change.run or change.stop:
+                self._apply(change)
+            self._publisher.flush_soon()
+            await asyncio.sleep(0)  # sockets are read between groups
 
     async def _ask(self, question: Question) -> None:
         """Ask the exchange for the quote of a symbol whose channel has fallen silent."""
@@ -447,7 +448,7 @@ class Feed:
                 for task in done:
                     task.result()  # a bug in our reasoning ends the process, with its traceback
                     self._tasks.discard(task)
-                self._steer()
+                await self._steer()
                 if self._has_given_up():
                     log.error("giving up: %s", self._status.text(time.time_ns()))
                     return EXIT_GAVE_UP
