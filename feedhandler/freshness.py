@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from feedhandler import wire
-from feedhandler.exchanges.base import CHANNELS_MAX, LAST, QUOTE, Exchange, Quote, State
+from feedhandler.exchanges.base import CHANNELS_MAX, LAST, QUOTE, Exchange, Quote, State, is_same
 from feedhandler.session import NS_PER_S, Phase, Session
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
@@ -242,7 +242,7 @@ class Freshness:
         if self._clock - pulse.at < LOOK_NS and pulse.spoke_ns:
             return
         values = _values(pulse.state, pulse.channel)
-        if any(value == value for value in values) and not _equal(values, pulse.values):
+        if any(value == value for value in values) and not _is_same(values, pulse.values):
             pulse.contradictions += bool(pulse.values)
             pulse.values = values
 
@@ -304,7 +304,7 @@ class Freshness:
     def _on_witness(self, pulse: Pulse, quote: Quote) -> None:
         state = pulse.state
         known = (state.bid, state.bid_size, state.ask, state.ask_size)
-        if not _equal((quote.bid, quote.bid_size, quote.ask, quote.ask_size), known):
+        if not _is_same((quote.bid, quote.bid_size, quote.ask, quote.ask_size), known):
             pulse.disagreements += 1
             if pulse.disagreements > 1:
                 self._condemn(pulse, f"{pulse.reason}, and REST has another quote")
@@ -389,8 +389,5 @@ def _values(state: State, channel: int) -> tuple[float, ...]:
     return (state.last,) if channel == LAST else ()
 
 
-def _equal(ours: Sequence[float], theirs: Sequence[float]) -> bool:
-    """Compare numbers of which some may be unknown."""
-    return len(ours) == len(theirs) and all(
-        a == b or (a != a and b != b) for a, b in zip(ours, theirs, strict=True)
-    )
+def _is_same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    return len(ours) == len(theirs) and is_same(ours, theirs)

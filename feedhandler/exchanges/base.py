@@ -95,6 +95,11 @@ class _Heard(msgspec.Struct, gc=False):
     holds: bool = False
 
 
+def is_same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    """Compare as many numbers, of which some may be unknown."""
+    return all(a == b or (a != a and b != b) for a, b in zip(ours, theirs, strict=True))
+
+
 class State(wire.Ticker, gc=False, kw_only=True):
     """The ticker of one symbol as a feed keeps it, updated in place by each frame that is news.
 
@@ -208,7 +213,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
 
         That is, if this one has said nothing for a while, and spoke on this line last: what came on another line
         may be newer. If that line is gone, the slower channel's time_ns must be later than what came there, and in
-        any case than what slower channels of other lines have said for it. That the caller says it now is noted.
+        any case than what slower channels of other lines have said for it.
         """
         newest = self.channels[channel]
         if newest.news_ns:
@@ -216,11 +221,13 @@ class State(wire.Ticker, gc=False, kw_only=True):
             is_newer = newest.owner == line.index or (newest.owner == NOBODY and is_later)
             if not is_newer or recv_ns - newest.news_ns <= QUIET_NS:
                 return False
-        if newest.filled_ns and newest.filler != line.index and time_ns <= newest.said_ns:
-            return False
+        return not newest.filled_ns or newest.filler == line.index or time_ns > newest.said_ns
+
+    def _note_filled(self, channel: int, line: Line, recv_ns: int, time_ns: int) -> None:
+        """Another, slower channel had news about a silent one."""
+        newest = self.channels[channel]
         newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
         newest.filler, newest.filled_ns = line.index, newest.filled_ns or recv_ns
-        return True
 
     def heard(self, line: int) -> int:
         """Return how many channels have spoken on a line."""
@@ -246,6 +253,25 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """Take the quote over. A price of 0 is that of an empty side."""
         self.bid, self.bid_size = bid or wire.NAN, bid_size
         self.ask, self.ask_size = ask or wire.NAN, ask_size
+
+    def fill_quote(
+        self, line: Line, recv_ns: int, time_ns: int, bid: float, bid_size: float, ask: float, ask_size: float
+    ) -> None:
+        """Take over the quote of a slower channel, as of time_ns, if the quote's own is quiet."""
+        if not self.is_quiet(QUOTE, line, recv_ns, time_ns):
+            return
+        before = (self.bid, self.bid_size, self.ask, self.ask_size)
+        self.set_quote(bid, bid_size, ask, ask_size)
+        if not is_same(before, (self.bid, self.bid_size, self.ask, self.ask_size)):
+            self._note_filled(QUOTE, line, recv_ns, time_ns)
+
+    def fill_last(self, line: Line, recv_ns: int, time_ns: int, last: float) -> None:
+        """The same of the last price. 0 is that of an instrument which never traded."""
+        if not self.is_quiet(LAST, line, recv_ns, time_ns):
+            return
+        before, self.last = self.last, last or wire.NAN
+        if not is_same((before,), (self.last,)):
+            self._note_filled(LAST, line, recv_ns, time_ns)
 
     def set_statistics(
         self, open_24h: float, high_24h: float, low_24h: float, base_volume: float, quote_volume: float

@@ -258,8 +258,7 @@ class Binance(Exchange):
         state.exchange_ns = time_ns
         state.last = event.last or NAN
         state.set_statistics(event.open, event.high, event.low, event.base_volume, event.quote_volume)
-        if state.is_quiet(QUOTE, line, recv_ns, time_ns):
-            state.set_quote(event.bid, event.bid_size, event.ask, event.ask_size)
+        state.fill_quote(line, recv_ns, time_ns, event.bid, event.bid_size, event.ask, event.ask_size)
         return state
 
     def _answer(self, frame: _Frame) -> Control | None:

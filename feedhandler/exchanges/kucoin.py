@@ -307,8 +307,7 @@ class KuCoin(Exchange):
         state.exchange_sequence = data.sequence
         state.exchange_ns = (data.time or data.time_as_in_spec) * NS_PER_MS
         state.last = data.price or NAN
-        if state.is_quiet(QUOTE, line, recv_ns, state.exchange_ns):
-            _set_quote(state, data)
+        _fill_quote(state, data, line, recv_ns, state.exchange_ns)
         return state
 
     def _snapshot(self, data: _Data, recv_ns: int, line: Line) -> State | None:
@@ -327,11 +326,9 @@ class KuCoin(Exchange):
             _known(statistics.base_volume),
             _known(statistics.quote_volume),
         )
-        if state.is_quiet(LAST, line, recv_ns, time_ns):
-            state.last = statistics.last or NAN
-        has_quote = statistics.bid is not None or statistics.ask is not None
-        if has_quote and state.is_quiet(QUOTE, line, recv_ns, time_ns):
-            _set_quote(state, statistics)
+        state.fill_last(line, recv_ns, time_ns, statistics.last or NAN)
+        if statistics.bid is not None or statistics.ask is not None:
+            _fill_quote(state, statistics, line, recv_ns, time_ns)
         return state
 
     def _answer(self, frame: _Frame) -> Control | None:
@@ -367,8 +364,9 @@ def _base(symbol: _Symbol) -> str:
     return base if base and base != symbol.name else symbol.base
 
 
-def _set_quote(state: State, source: _Data | _Statistics) -> None:
-    state.set_quote(source.bid or NAN, _known(source.bid_size), source.ask or NAN, _known(source.ask_size))
+def _fill_quote(state: State, source: _Data | _Statistics, line: Line, recv_ns: int, time_ns: int) -> None:
+    bid_size, ask_size = _known(source.bid_size), _known(source.ask_size)
+    state.fill_quote(line, recv_ns, time_ns, source.bid or NAN, bid_size, source.ask or NAN, ask_size)
 
 
 def _known(number: float | None) -> float:

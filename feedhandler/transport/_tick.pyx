@@ -105,6 +105,8 @@ cdef int64_t AHEAD_NS_MAX = base.AHEAD_NS_MAX
 cdef int64_t QUIET_NS = base.QUIET_NS
 cdef int64_t SPOKEN_FOR_NS = base.SPOKEN_FOR_NS
 cdef int STATISTICS = base.STATISTICS
+cdef int QUOTE = base.QUOTE
+cdef int LAST = base.LAST
 cdef int64_t ANEW_NS = base.ANEW_NS
 cdef uint64_t TINY = base.TINY
 cdef int32_t NOBODY = base.NOBODY
@@ -943,6 +945,10 @@ cdef class Line:
         self.index = index
 
 
+cdef inline bint is_same(double a, double b) noexcept:
+    return a == b or (a != a and b != b)
+
+
 cdef class State:
     """Twin of `base.State`: its numbers lie as they do in a record, so that to pack it is to copy them."""
 
@@ -1096,13 +1102,16 @@ cdef class State:
                 return False
             if recv_ns - newest.news_ns <= QUIET_NS:
                 return False
-        if newest.filled_ns and newest.filler != line.index and time_ns <= newest.said_ns:
-            return False
+        return not newest.filled_ns or newest.filler == line.index or time_ns > newest.said_ns
+
+    cdef int _note_filled(self, int channel, int line, int64_t recv_ns, int64_t time_ns) except -1:
+        """Another, slower channel had news about a silent one."""
+        cdef Newest* newest = &self._channels[channel]
         newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
-        newest.filler = line.index
+        newest.filler = line
         if not newest.filled_ns:
             newest.filled_ns = recv_ns
-        return True
+        return 0
 
     def heard(self, int line):
         """Return how many channels have spoken on a line."""
@@ -1149,6 +1158,33 @@ cdef class State:
         """Take the quote over. A price of 0 is that of an empty side."""
         self.bid, self.bid_size = bid if bid else NAN, bid_size
         self.ask, self.ask_size = ask if ask else NAN, ask_size
+
+    def fill_quote(
+        self, Line line not None, int64_t recv_ns, int64_t time_ns,
+        double bid, double bid_size, double ask, double ask_size,
+    ):
+        """Take over the quote of a slower channel, as of time_ns, if the quote's own is quiet."""
+        cdef double bid_before = self.bid, bid_size_before = self.bid_size
+        cdef double ask_before = self.ask, ask_size_before = self.ask_size
+        if not self.is_quiet(QUOTE, line, recv_ns, time_ns):
+            return
+        self.set_quote(bid, bid_size, ask, ask_size)
+        if not (
+            is_same(bid_before, self.bid)
+            and is_same(bid_size_before, self.bid_size)
+            and is_same(ask_before, self.ask)
+            and is_same(ask_size_before, self.ask_size)
+        ):
+            self._note_filled(QUOTE, line.index, recv_ns, time_ns)
+
+    def fill_last(self, Line line not None, int64_t recv_ns, int64_t time_ns, double last):
+        """The same of the last price. 0 is that of an instrument which never traded."""
+        cdef double before = self.last
+        if not self.is_quiet(LAST, line, recv_ns, time_ns):
+            return
+        self.last = last if last else NAN
+        if not is_same(before, self.last):
+            self._note_filled(LAST, line.index, recv_ns, time_ns)
 
     def set_statistics(
         self, double open_24h, double high_24h, double low_24h, double base_volume, double quote_volume

@@ -425,6 +425,29 @@ def test_times_of_a_held_up_line_are_late_however_long_the_other_is_silent():
     assert not quote.accept(QUOTE, two, RECV_NS - 20 * SECOND, RECV_NS + 60 * SECOND, True)
 
 
+def test_while_a_slower_channel_has_news_of_the_quote_a_late_line_is_not_heard_about_it():
+    quote, (one, two, three) = state(), lines(3)
+    later = RECV_NS + QUIET_NS + 1
+    assert quote.accept(QUOTE, one, 10, RECV_NS)
+    quote.set_quote(1.0, 1.0, 2.0, 1.0)
+    assert quote.accept(STATISTICS, one, RECV_NS, later, True)
+    quote.fill_quote(one, later, RECV_NS, 5.0, 1.0, 6.0, 1.0)
+    assert quote.bid == 5.0
+    assert not quote.accept(QUOTE, two, 11, later), "perhaps of before"
+    quote.accept(STATISTICS, three, RECV_NS, later, True)
+    assert quote.accept(QUOTE, three, 12, later), "its own slower channel has come as far"
+    assert quote.accept(QUOTE, two, 13, later + 1), "the fast channels are compared by their ids again"
+
+
+def test_a_slower_channel_that_says_the_same_as_the_quote_hinders_nobody():
+    quote, (one, two) = state(), lines(2)
+    later = RECV_NS + QUIET_NS + 1
+    assert quote.accept(QUOTE, one, 10, RECV_NS)
+    quote.set_quote(1.0, 1.0, 2.0, 1.0)
+    quote.fill_quote(one, later, RECV_NS, 1.0, 1.0, 2.0, 1.0)
+    assert quote.accept(QUOTE, two, 11, later)
+
+
 def test_lines_and_channels_beyond_the_last_are_refused():
     quote, (one,) = state(), lines(1)
     with pytest.raises(IndexError):
@@ -464,6 +487,13 @@ def test_both_states_accept_the_same(steps):
                 answers.append(kind_state.accept(channel, kind_lines[line], number, now, is_time))
             answers.append((kind_state.heard_ns(line, channel), kind_state.is_kept(line)))
             answers.append(kind_state.is_quiet(channel, kind_lines[line], now, now - update_id * SECOND))
+            if channel == STATISTICS:
+                bid = float(update_id // 10)  # often the same as before
+                time_ns = now + (update_id - 20) * SECOND
+                kind_state.fill_quote(kind_lines[line], now, time_ns, bid, 1.0, bid + 1.0, 1.0)
+                kind_state.fill_last(kind_lines[line], now, time_ns, bid)
+            answers.append([repr(value) for value in (kind_state.bid, kind_state.ask, kind_state.last)])
+            answers.append([(kind_state.spoke_ns(each), kind_state.update_id(each)) for each in range(3)])
     (_, pure_lines, pure), (_, compiled_lines, compiled) = twin_states
     assert pure == compiled
     for one, other in zip(pure_lines, compiled_lines, strict=True):
