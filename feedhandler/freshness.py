@@ -38,6 +38,9 @@ REPEATS_FACTOR: Final = 3  # promised repetitions missed in a row
 CONTRADICTIONS_MIN: Final = 3  # looks at which another channel had something new to say
 CONTRADICTED_NS_MIN: Final = 5 * NS_PER_S
 FIRST_DATA_NS: Final = 15 * NS_PER_S  # after which a channel that never spoke can be contradicted
+STUCK_NS: Final = 30 * NS_PER_S  # words that all state the same time for so long are repeated, not new
+STUCK_WORDS_MIN: Final = 3
+CHECKS_TIME_NS: Final = 5 * NS_PER_S
 VERDICT_NS: Final = 5 * NS_PER_S  # what a new subscription, or REST, have to speak for a suspect
 ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is asked twice
 ASKED_MAX: Final = 4  # questions under way, of one group of symbols
@@ -83,6 +86,11 @@ class Pulse(msgspec.Struct, eq=False):
     disagreements: int = 0
     tries: int = 0  # new subscriptions since it was found stale,
     subscribes_at: int = 0  # and the next one, after that
+    checks_at: int = 1 << 62  # when to look at the time that it states; far away where it states none
+    timed_at: int = 0  # when that was last seen to go on,
+    timed_id: int = -1  # what it was,
+    timed_gaps: int = 0  # and how many silences there were until then
+    is_stuck: bool = False
     lag_line: int = -1  # the line that hears nothing of it,
     lag_words: int = 0  # how often it has spoken on others since,
     lagged_at: int = 0  # and when something was done about it; 0 = never
@@ -118,9 +126,11 @@ class Freshness:
         """Watch these symbols too."""
         for state in states:
             topics = enumerate(self._exchange.topics(state.native))
-            self._pulses[state.native] = [
-                Pulse(state, state.spoke_ns, channel, topic, self._clock) for channel, topic in topics
-            ]
+            pulses = [Pulse(state, state.spoke_ns, channel, topic, self._clock) for channel, topic in topics]
+            for pulse in pulses:
+                if pulse.channel in self._exchange.clocked:
+                    pulse.checks_at = self._clock
+            self._pulses[state.native] = pulses
         self._reorder()
 
     def remove(self, natives: Iterable[str]) -> None:
@@ -140,7 +150,7 @@ class Freshness:
         for pulse in self._order:
             pulse.state.base_flags &= ~wire.STALE
             self._enter(pulse, Stage.WAITING)
-            pulse.spoke_ns, pulse.at = 0, self._clock
+            pulse.spoke_ns, pulse.at, pulse.is_stuck = 0, self._clock, False
         self._open = []
 
     def stale(self) -> dict[str, str]:
@@ -185,7 +195,8 @@ class Freshness:
         unusual = []
         for pulse in pulses:
             stage = pulse.stage
-            if stage is live and is_alone and clock - pulse.at < 2 * LOOK_NS and not pulse.values:
+            is_usual = is_alone and clock - pulse.at < 2 * LOOK_NS and not pulse.values
+            if stage is live and is_usual and clock < pulse.checks_at:
                 spoke_ns = pulse.spoke(pulse.channel)
                 if spoke_ns != pulse.spoke_ns:
                     pulse.spoke_ns, pulse.at = spoke_ns, clock
@@ -196,8 +207,10 @@ class Freshness:
         return unusual
 
     def _look(self, pulse: Pulse, live: Sequence[Session], renewed: list[Pulse]) -> None:
+        if self._clock >= pulse.checks_at:
+            self._check_time(pulse)
         spoke_ns = pulse.spoke(pulse.channel)
-        if spoke_ns != pulse.spoke_ns:
+        if spoke_ns != pulse.spoke_ns and not pulse.is_stuck:
             self._on_word(pulse, spoke_ns)
             if len(live) > 1:
                 self._find_laggards(pulse, live)
@@ -216,6 +229,22 @@ class Freshness:
             self._open.append(pulse)
             if self._is_clear(pulse):  # else a quiet market's next word could fall into the gap
                 renewed.append(pulse)
+
+    def _check_time(self, pulse: Pulse) -> None:
+        """See whether the time that a channel states goes on while it speaks."""
+        pulse.checks_at = self._clock + CHECKS_TIME_NS
+        update_id = pulse.state.update_id(pulse.channel)
+        if update_id != pulse.timed_id or not pulse.spoke_ns:
+            pulse.timed_id, pulse.timed_at, pulse.timed_gaps = update_id, self._clock, pulse.gaps
+            pulse.is_stuck = False
+        elif (
+            pulse.stage is Stage.LIVE
+            and self._clock - pulse.timed_at >= STUCK_NS
+            and pulse.gaps - pulse.timed_gaps >= STUCK_WORDS_MIN
+        ):
+            pulse.is_stuck = True
+            self._condemn(pulse, f"it has stated the same time for {STUCK_NS / NS_PER_S:g} s")
+            self._open.append(pulse)
 
     def _on_word(self, pulse: Pulse, spoke_ns: int) -> None:
         """It has spoken since the last look."""

@@ -239,6 +239,24 @@ def test_a_late_replay_is_no_sign_of_life():
     assert feed.is_stale()
 
 
+def test_times_that_stand_still_are_those_of_old_data_and_flagged_until_they_go_on():
+    feed = Feed()
+    feed.run(40, every=1, channel=STATISTICS, again=False)
+    assert not feed.is_stale()
+    feed.run(45, every=1, channel=STATISTICS, again=True)
+    assert feed.is_stale()
+    assert "the same time" in feed.watch.stale()["a@ticker"]
+    feed.run(7, every=1, channel=STATISTICS)
+    assert not feed.is_stale()
+
+
+def test_a_quiet_channel_states_the_same_time_and_is_not_blamed():
+    feed = Feed()
+    feed.run(5, every=1, channel=STATISTICS)
+    feed.run(120)
+    assert not feed.is_stale()
+
+
 def test_while_no_connection_delivers_nobody_can_speak():
     feed = Feed()
     feed.run(60, every=0.5)

@@ -379,6 +379,9 @@ class Exchange(abc.ABC):
     frame_silence_s: ClassVar[float]  # a connection without any frame for so long is dead
     # Seconds within which a channel repeats itself even if nothing has changed, by channel; only what is promised.
     repeats_s: ClassVar[Mapping[int, float]] = {}
+    clocked: ClassVar[frozenset[int]] = (
+        frozenset()
+    )  # channels whose update id is the time of sending: it never rests
     max_age_s: ClassVar[float] = (
         24 * 3600.0
     )  # of a connection; where none is documented, we choose when it ends

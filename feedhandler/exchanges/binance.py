@@ -144,6 +144,7 @@ class Binance(Exchange):
     # At most 5 messages a second, pongs included, and no burst: the window is strict.
     command_interval_s = 0.3
     connects = (300, 300.0)
+    clocked = frozenset({STATISTICS})
     frame_silence_s = 65.0  # the server pings every 20 s, so a healthy connection is never silent so long
 
     def __init__(self, make_state: type[State] = State) -> None:
