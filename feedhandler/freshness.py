@@ -30,7 +30,7 @@ STEP_NS_MAX: Final = (
 GAPS_MIN: Final = 20  # silences that were ended by data, before one can be unusual
 USUAL_FACTOR: Final = 5  # a suspect has been silent so many times longer than it usually is,
 SILENCE_NS_MIN: Final = 10 * NS_PER_S  # and so long
-FADES: Final = 64  # of so many silences the longest counts, about
+FADES_NS: Final = 1800 * NS_PER_S  # what was usual so long ago counts a third: a market's bursts are shorter
 FROZEN_FACTOR: Final = 30  # silent so many times longer than usual, REST may say what it likes:
 FROZEN_NS_MIN: Final = 30 * NS_PER_S  # nobody can tell a market that stands still from one that is not told
 REPEATS_MIN: Final = 3  # seen on any symbol's channel of this kind, before the promise is believed
@@ -199,9 +199,9 @@ class Freshness:
             if stage is live and is_usual and clock < pulse.checks_at:
                 spoke_ns = pulse.spoke(pulse.channel)
                 if spoke_ns != pulse.spoke_ns:
+                    pulse.usual_ns -= pulse.usual_ns * (clock - pulse.at) // FADES_NS
                     pulse.spoke_ns, pulse.at = spoke_ns, clock
                     pulse.gaps += 1
-                    pulse.usual_ns -= pulse.usual_ns // FADES
             elif stage is live or stage is waiting:
                 unusual.append(pulse)
         return unusual
@@ -252,8 +252,9 @@ class Freshness:
         update_id = pulse.state.update_id(pulse.channel)
         self._repeats[pulse.channel] += update_id == pulse.update_id
         pulse.update_id = update_id
-        if pulse.stage is Stage.LIVE:
-            pulse.usual_ns = max(gap_ns, pulse.usual_ns - pulse.usual_ns // FADES)
+        # A suspect that speaks by itself was a quiet market's.
+        if pulse.stage is Stage.LIVE or (pulse.stage is Stage.SUSPECTED and not self._is_clear(pulse)):
+            pulse.usual_ns = max(gap_ns, pulse.usual_ns - pulse.usual_ns * gap_ns // FADES_NS)
             pulse.gaps += 1
         was_stale = pulse.stage is Stage.STALE
         if pulse.stage is not Stage.LIVE:

@@ -6,11 +6,16 @@ symbols that claim the same canonical one are an error that names both, never a 
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from feedhandler import wire
 from feedhandler.errors import SubscriptionRejected
+
+# The nearest names of so many unknown symbols are looked for: each costs milliseconds, and a list that is short
+# lacks thousands.
+HINTS_MAX: Final = 5
 
 
 class Instrument(msgspec.Struct, frozen=True):
@@ -43,6 +48,7 @@ class InstrumentTable:
         self.problems: list[str] = []
         self._by_symbol: dict[str, Instrument] = {}
         self._conflicts: dict[str, list[str]] = {}
+        self._hints: dict[str, str] = {}  # by unknown symbol
         for instrument in instruments:
             self._add(instrument)
         for symbol, natives in self._conflicts.items():
@@ -83,21 +89,25 @@ class InstrumentTable:
     def resolve(self, symbol: str) -> Instrument:
         """Return the tradable instrument behind a canonical symbol.
 
-        Raises SubscriptionRejected with the reason, and with the nearest names if it is unknown.
+        Raises SubscriptionRejected with the reason, and with the nearest names if it is one of the first unknown.
         """
         if symbol in self._conflicts:
             raise SubscriptionRejected(self._conflict(symbol, self._conflicts[symbol]))
         instrument = self._by_symbol.get(symbol)
         if instrument is None:
-            close = difflib.get_close_matches(symbol, self._by_symbol, n=3)
-            hint = f"; did you mean {', '.join(close)}?" if close else ""
-            raise SubscriptionRejected(f"{self.exchange} lists no {symbol}{hint}")
+            raise SubscriptionRejected(f"{self.exchange} lists no {symbol}{self._hint(symbol)}")
         if not instrument.is_trading:
             raise SubscriptionRejected(
                 f"{self.exchange}: {symbol} ({instrument.native}) is not trading, "
                 f"status {instrument.status or 'unknown'}"
             )
         return instrument
+
+    def _hint(self, symbol: str) -> str:
+        if symbol not in self._hints and len(self._hints) < HINTS_MAX:
+            close = difflib.get_close_matches(symbol, self._by_symbol, n=3)
+            self._hints[symbol] = f"; did you mean {', '.join(close)}?" if close else ""
+        return self._hints.get(symbol, "")
 
 
 class InstrumentRow(msgspec.Struct):

@@ -59,6 +59,7 @@ class Subscriptions:
         self._is_started = False
         self._queue: collections.deque[Command] = collections.deque()
         self._in_flight: Command | None = None
+        self._held: set[str] = set()  # what the exchange may be sending: asked for, and not taken back since
         self._answer_due = 0
         self._answered_ns: dict[str, int] = {}  # topic → when its first answer came, in Unix time
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
@@ -82,9 +83,8 @@ class Subscriptions:
         topics = self._enter(natives)
         self._is_all_heard = False
         if self._is_started:
-            self._ask(
-                topics
-            )  # also what is about to be taken back: only who asks is told what has not changed
+            # Also what is still to be taken back: its values are forgotten, and a quiet market says them but once.
+            self._ask(topics)
 
     def remove(self, natives: Iterable[str]) -> None:
         """Want these symbols no more."""
@@ -92,7 +92,6 @@ class Subscriptions:
         for native in natives:
             del self.states[native]
             topics += self._exchange.topics(native)
-        asked = [topic for topic in topics if topic not in self.rejected]
         for topic in topics:
             del self._channels[topic]
             for known in (self.rejected, self._rejected_mono_ns, self._first_data_due, self._asked_again):
@@ -100,7 +99,9 @@ class Subscriptions:
             self._answered_ns.pop(topic, None)
         self._suspects.difference_update(topics)
         if self._is_started:
-            self._leave(self._unqueue(asked))
+            self._unask(topics)
+            leaving = {topic for command in self._queue if command.is_leaving for topic in command.topics}
+            self._leave([topic for topic in topics if topic in self._held and topic not in leaving])
 
     def renew(self, topics: Sequence[str]) -> None:
         """Take topics back and ask for them again: the exchange seems to have forgotten them."""
@@ -127,17 +128,13 @@ class Subscriptions:
     def _leave(self, topics: Sequence[str]) -> None:
         self._queue.extend(Command(batch, True) for batch in self._exchange.batches(topics))
 
-    def _unqueue(self, topics: Sequence[str]) -> list[str]:
-        """Drop topics from subscriptions that are still to be sent; return those that were in none."""
-        left = dict.fromkeys(topics)
+    def _unask(self, topics: Iterable[str]) -> None:
+        """Drop topics from the requests for them that are still to be sent, or to be sent again."""
+        dropped = set(topics)
         for command in self._queue:
             if not command.is_leaving:
-                kept = tuple(topic for topic in command.topics if topic not in left)
-                for topic in set(command.topics).difference(kept):
-                    del left[topic]
-                command.topics = kept
+                command.topics = tuple(topic for topic in command.topics if topic not in dropped)
         self._queue = collections.deque(command for command in self._queue if command.topics)
-        return list(left)
 
     # --- requests and answers
 
@@ -158,8 +155,11 @@ class Subscriptions:
         command.id = command_id
         command.tries += 1
         self._answer_due = now + ACK_TIMEOUT_NS
-        write = self._exchange.unsubscribe if command.is_leaving else self._exchange.subscribe
-        return write(command.topics, command.id)
+        if command.is_leaving:
+            self._held.difference_update(command.topics)
+            return self._exchange.unsubscribe(command.topics, command.id)
+        self._held.update(command.topics)
+        return self._exchange.subscribe(command.topics, command.id)
 
     def is_in_flight(self, command_id: str) -> bool:
         """True if this is the request that waits for its answer; "" is an answer that does not say to what."""
@@ -173,7 +173,10 @@ class Subscriptions:
             return self._retry(command, answer.reason, now)
         topics = [topic for topic in command.topics if topic in self._channels]
         if command.is_leaving:
-            return ""  # refused or not: what they still say is nobody's
+            if isinstance(answer, Nack) and len(command.topics) > 1:
+                # As below: of one that it does not know any more, the others are not to be kept.
+                self._queue.extendleft(Command((topic,), True) for topic in reversed(command.topics))
+            return ""  # refused alone or not: what it still says is nobody's
         if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
             self._on_ack(topics, now, recv_ns)
             if isinstance(answer, Nack) and (
@@ -185,6 +188,8 @@ class Subscriptions:
                 self._suspects.discard(topic)
                 self.rejected[topic] = answer.reason
                 self._rejected_mono_ns[topic] = now
+                if topic not in self._answered_ns:
+                    self._held.discard(topic)
                 self._answered_ns.setdefault(topic, recv_ns)
         else:
             # One bad topic refuses its whole request: ask for each alone, so that only it is refused.

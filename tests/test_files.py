@@ -15,7 +15,9 @@ from feedhandler.transport.files import (
     feed_lock,
     lock_owner,
     read_instruments,
+    read_wanted,
     running_feeds,
+    wanted_path,
     write_instruments,
 )
 
@@ -208,3 +210,15 @@ def test_a_damaged_cache_is_no_cache(tmp_path, content):
     (path,) = (tmp_path / "instruments").iterdir()
     path.write_bytes(content)
     assert read_instruments(str(tmp_path), "http://h", "x") is None
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: os.truncate(path.open("wb").name, 1 << 30)]
+)
+def test_what_is_no_file_of_wishes_is_refused_at_once(tmp_path, make):
+    """A pipe would block the feed for ever, and a huge file for long."""
+    path = wanted_path(str(tmp_path), "binance")
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(ConfigError, match=r"binance\.json: cannot be used"):
+        read_wanted(str(tmp_path), "binance")

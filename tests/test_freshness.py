@@ -367,3 +367,23 @@ def test_each_channel_is_looked_at_once_a_second_however_many_there_are():
     feed.watch._look = lambda pulse, live, renewed: (looked.append(pulse.topic), look(pulse, live, renewed))
     feed.run(LOOK_NS / NS_PER_S * 3)
     assert all(looked.count(f"{native.lower()}@bookTicker") in (2, 3, 4) for native in natives)
+
+
+def test_a_market_that_trades_in_bursts_is_not_taken_for_dead_when_one_is_over():
+    feed = Feed()
+    feed.run(20 * (GAPS_MIN + 3), every=20, channel=STATISTICS)
+    feed.run(180, every=1, channel=STATISTICS)
+    feed.run(60)
+    assert not feed.is_stale()
+    feed.run(60)
+    assert feed.is_stale(), "that is longer than ever"
+
+
+def test_a_suspect_that_speaks_by_itself_teaches_how_long_its_market_may_be_silent():
+    feed = Feed()
+    feed.run(60, every=1, channel=STATISTICS)
+    feed.run(SILENCE_NS_MIN / NS_PER_S + 3)
+    assert not feed.is_stale()
+    feed.run(60, every=1, channel=STATISTICS)
+    feed.run(2 * SILENCE_NS_MIN / NS_PER_S)
+    assert not feed.is_stale()

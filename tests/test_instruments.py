@@ -3,7 +3,7 @@
 import pytest
 
 from feedhandler.errors import SubscriptionRejected
-from feedhandler.instruments import Instrument, InstrumentTable, instrument_list
+from feedhandler.instruments import HINTS_MAX, Instrument, InstrumentTable, instrument_list
 
 BTC = Instrument("BTCUSDT", "BTC", "USDT")
 
@@ -33,6 +33,20 @@ def test_a_halted_namesake_gives_way_to_the_tradable_one_in_either_order():
 def test_an_unknown_symbol_is_rejected_with_the_nearest_names():
     with pytest.raises(SubscriptionRejected, match=r"x lists no BCT/USDT; did you mean BTC/USDT\?"):
         InstrumentTable("x", [BTC]).resolve("BCT/USDT")
+
+
+def test_the_nearest_names_are_looked_for_a_few_times_only_and_once_each():
+    """Each costs milliseconds of the event loop, and a short list lacks thousands."""
+    table = InstrumentTable("x", [BTC])
+
+    def reason(symbol):
+        with pytest.raises(SubscriptionRejected) as refusal:
+            table.resolve(symbol)
+        return str(refusal.value)
+
+    texts = [reason(f"BTC{number}/USDT") for number in range(2 * HINTS_MAX)]
+    assert ["did you mean BTC/USDT?" in text for text in texts] == [True] * HINTS_MAX + [False] * HINTS_MAX
+    assert [reason(f"BTC{number}/USDT") for number in range(2 * HINTS_MAX)] == texts
 
 
 def test_a_symbol_that_is_not_trading_is_rejected_with_its_status():

@@ -7,7 +7,7 @@ import pytest
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Ack, Line, Nack
 from feedhandler.session import NS_PER_S
-from feedhandler.subscriptions import ACK_TIMEOUT_NS, COMMAND_TRIES_MAX, Subscriptions
+from feedhandler.subscriptions import ACK_TIMEOUT_NS, COMMAND_TRIES_MAX, FIRST_DATA_TIMEOUT_NS, Subscriptions
 
 UNIX = 1_790_000_000 * NS_PER_S
 
@@ -41,6 +41,8 @@ class Desk:
 
     def answer(self, request):
         topics = set(request["args"])
+        if request["op"] == "unsubscribe" and topics & self.refuses:
+            return self.subscriptions.on_answer(Nack(request["req_id"], "no"), self.now, UNIX)
         if request["op"] == "unsubscribe":
             self.held -= topics
         elif topics & (self.refuses | self.held):
@@ -110,6 +112,46 @@ def test_who_is_wanted_again_is_asked_for_again_so_that_the_exchange_says_how_it
     both = ("tickers.B", "orderbook.1.B")
     assert desk.settle() == [("unsubscribe", both), ("subscribe", both)]
     assert desk.held == topics("A", "B")
+    desk.remove("B")
+    desk.add("B")
+    desk.remove("B")
+    assert desk.settle() == [("unsubscribe", both)]
+    assert desk.held == topics("A")
+
+
+def test_what_is_being_asked_for_again_is_taken_back_when_it_is_unwanted():
+    """Its first request was accepted: the exchange counts it among ours."""
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.now += FIRST_DATA_TIMEOUT_NS
+    desk.subscriptions.watch(desk.now, delivers=True)
+    assert desk.subscriptions.pending() == 4, "nothing has spoken"
+    desk.remove("B")
+    assert [op for op, _ in desk.settle()][-1] == "unsubscribe"
+    assert desk.held == topics("A")
+
+
+def test_what_was_asked_for_without_an_answer_is_taken_back_when_it_is_unwanted():
+    desk = Desk("A")
+    desk.subscriptions.start(desk.now)
+    desk.held |= set(desk.send()["args"])  # it accepts, and its answer is lost
+    desk.now += ACK_TIMEOUT_NS
+    assert desk.subscriptions.watch(desk.now, delivers=False) == ""
+    desk.remove("A")
+    desk.settle()
+    assert desk.held == set()
+
+
+def test_what_waits_in_two_requests_is_dropped_from_both():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    for _ in range(2):
+        desk.subscriptions.renew(["orderbook.1.B"])
+    desk.remove("B")
+    desk.settle()
+    assert desk.held == topics("A")
 
 
 def test_an_answer_that_comes_while_its_symbol_is_not_wanted_is_not_missed_later():
@@ -154,9 +196,12 @@ def test_a_refusal_of_the_taking_back_ends_the_matter():
     desk.subscriptions.start(desk.now)
     desk.settle()
     desk.remove("A")
-    request = desk.send()
-    assert desk.subscriptions.on_answer(Nack(request["req_id"], "never heard of it"), desk.now, UNIX) == ""
-    assert desk.subscriptions.is_settled
+    requests = []
+    while not desk.subscriptions.is_settled:
+        requests.append(request := desk.send())
+        nack = Nack(request["req_id"], "never heard of it")
+        assert desk.subscriptions.on_answer(nack, desk.now, UNIX) == ""
+    assert [len(request["args"]) for request in requests] == [2, 1, 1], "one may spoil it for the others"
     assert desk.subscriptions.rejected == {}
 
 
@@ -208,3 +253,14 @@ def test_the_numbers_of_a_symbol_go_on_when_it_is_wanted_again():
     assert again.sequence == 7
     assert again.recv_ns == 0
     assert again.bid != again.bid
+
+
+def test_one_that_the_exchange_knows_no_more_does_not_keep_others_of_its_request():
+    """It refuses a whole request for one bad topic, as it may for a symbol that was delisted."""
+    desk = Desk("A", "B", "GONE")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.refuses = topics("GONE")
+    desk.remove("B", "GONE")
+    desk.settle()
+    assert desk.held == topics("A", "GONE")

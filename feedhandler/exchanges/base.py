@@ -161,7 +161,11 @@ class State(wire.Ticker, gc=False, kw_only=True):
         if is_time and update_id > recv_ns + self.ahead_ns_max:
             update_id = max(0, recv_ns + self.offset_ns)  # it cannot be
         # Below the last one, may it be of a new count? A time may if it is of now, and nothing else was new.
-        is_overtaken = recv_ns - newest.news_ns >= OVERTAKEN_NS
+        # What was heard in our future was heard before our own clock was set back.
+        is_overtaken = (
+            recv_ns - newest.news_ns >= OVERTAKEN_NS
+            or max(newest.news_ns, heard_before_ns) - recv_ns >= OVERTAKEN_NS
+        )
         is_present = is_time and is_overtaken and update_id >= recv_ns + self.offset_ns - OVERTAKEN_NS
         if update_id < own.update_id:
             is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)

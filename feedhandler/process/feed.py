@@ -187,6 +187,7 @@ class Feed:
         self._connections: list[Connection] = []
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
         self._status = FeedStatus(
             exchange=name,
             shard=str(shard),
@@ -309,7 +310,9 @@ class Feed:
             await asyncio.sleep(min(1.0, delay_s - passed_s))
 
     def _take_wanted(self) -> None:
-        """See whether something else is wanted."""
+        """See whether something else is wanted; not while everything is being stopped."""
+        if self._stop.is_set():
+            return
         stamp = wanted_stamp(self._run_dir, self._name)
         if stamp == self._wanted_stamp:
             return
@@ -319,8 +322,9 @@ class Feed:
         except ConfigError as exc:
             log.error("what is wanted stays as it is: %s", exc)
             return
-        added = [symbol for symbol in wanted if symbol not in self._wanted]
-        dropped = [symbol for symbol in self._wanted if symbol not in wanted]
+        before, now = dict.fromkeys(self._wanted), dict.fromkeys(wanted)  # thousands: no list is searched
+        added = [symbol for symbol in wanted if symbol not in before]
+        dropped = [symbol for symbol in before if symbol not in now]
         self._wanted = wanted
         for text, symbols in (("more", added), ("no more", dropped)):
             if symbols:
@@ -398,7 +402,10 @@ class Feed:
             self._renew(f"the window {self._settings.renew_window}")
         for change in self._universe.advance(time.monotonic_ns()):
             for question in change.ask:
-                self._tasks.add(asyncio.create_task(self._ask(question)))
+                task = asyncio.create_task(self._ask(question))
+                task.add_done_callback(self._asking.discard)
+                self._tasks.add(task)
+                self._asking.add(task)
             if change.run or change.stop:
                 self._apply(change)
             self._publisher.flush_soon()
@@ -454,7 +461,9 @@ class Feed:
                     return EXIT_GAVE_UP
             return EXIT_OK
         finally:
-            refresh.cancel()
+            self._stop.set()  # also if it gives up: nothing new is to begin
+            for task in (refresh, *self._asking):
+                task.cancel()
             await asyncio.gather(*(connection.stop() for connection in self._connections))
             stop.cancel()
             await asyncio.wait({stop, refresh, *self._tasks})
@@ -528,7 +537,7 @@ def _age(as_of_ns: int) -> str:
 
 async def _main(config: Config, name: str, shard: Shard) -> int:
     rest_url = config.exchange(name).rest_url or EXCHANGES[name].rest_url
-    async with HttpClient(rest_url, EXCHANGES[name].rest_limit) as http:
+    async with HttpClient(rest_url, EXCHANGES[name].rest_limit, shard.count) as http:
         return await Feed(config, name, shard, http).run()
 
 

@@ -1042,7 +1042,12 @@ cdef class State:
         line.frames += 1
         heard_before_ns = own.heard_ns
         own.heard_ns = recv_ns
-        is_overtaken = recv_ns - newest.news_ns >= OVERTAKEN_NS
+        # What was heard in our future was heard before our own clock was set back.
+        is_overtaken = (
+            recv_ns - newest.news_ns >= OVERTAKEN_NS
+            or newest.news_ns - recv_ns >= OVERTAKEN_NS
+            or heard_before_ns - recv_ns >= OVERTAKEN_NS
+        )
         is_present = False
         if is_time:
             if <int64_t>update_id > recv_ns + self.ahead_ns_max:

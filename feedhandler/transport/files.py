@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from feedhandler.shard import Shard, parse
 from feedhandler.wanted import Wanted
 
 LOCK_PATIENCE_S: Final = 5.0
+WANTED_SIZE_MAX: Final = 4 << 20  # 50,000 symbols are one megabyte
 SHARED_TRIES_S: Final = 1.0  # who looks at a lock, or is about to leave, has it for a moment
 
 
@@ -251,10 +253,15 @@ def read_wanted(run_dir: str, exchange: str) -> Wanted:
     """Return what is wanted besides the configuration. Raises ConfigError for a file that cannot be understood."""
     path = wanted_path(run_dir, exchange)
     try:
+        status = path.stat()
+        if (
+            not stat.S_ISREG(status.st_mode) or status.st_size > WANTED_SIZE_MAX
+        ):  # a pipe would block a feed for ever
+            raise ValueError(f"no plain file of at most {WANTED_SIZE_MAX >> 20} MiB")
         return msgspec.json.decode(path.read_bytes(), type=Wanted)
     except FileNotFoundError:
         return Wanted()
-    except (OSError, *UNDECODABLE) as exc:
+    except (OSError, ValueError, *UNDECODABLE) as exc:
         raise ConfigError(
             f"{path}: cannot be used: {exc}; remove it (the configured symbols remain), and subscribe again"
         ) from exc

@@ -28,6 +28,9 @@ UNLIMITED: Final = (10**12, 1.0)  # weight, per seconds
 # What one feed takes of an exchange's limit for an address. The others are for other processes and programs: two
 # exchanges may share an address, a feed may have been started anew, its user may trade from here.
 REST_SHARE: Final = 0.1
+SHARDS_SHARE: Final = (
+    0.5  # and what those that share an exchange take together at most: they know nothing of each other
+)
 TURN_WAIT_MAX_S: Final = 5.0  # for a turn; less than the time that a connection's handshake has
 assert TURN_WAIT_MAX_S < TIMEOUT_S
 
@@ -43,12 +46,13 @@ class HttpRefused(ProtocolError):
 class RestBudget:
     """When requests may go: at most `REST_SHARE` of limit (weight, per seconds), and none during a ban.
 
-    Pure; times are monotonic. A request heavier than the share has it for itself.
+    Pure; times are monotonic. A request heavier than the share has it for itself. feeds is how many processes
+    share the exchange.
     """
 
-    def __init__(self, limit: tuple[int, float]) -> None:
+    def __init__(self, limit: tuple[int, float], feeds: int = 1) -> None:
         weight, per_s = limit
-        self.weight_max = max(1, int(weight * REST_SHARE))
+        self.weight_max = max(1, int(weight * min(REST_SHARE, SHARDS_SHARE / feeds)))
         self.per_s = per_s
         self._per_ns = int(per_s * NS_PER_S)
         self._turns: collections.deque[tuple[int, int]] = collections.deque()  # given: when, weight; in order
@@ -97,11 +101,14 @@ class RestBudget:
 
 
 class HttpClient:
-    """Requests to one exchange's REST host, within its limit; an async context manager."""
+    """Requests to one exchange's REST host, within its limit; an async context manager.
 
-    def __init__(self, rest_url: str, limit: tuple[int, float] = UNLIMITED) -> None:
+    feeds is how many processes share the exchange.
+    """
+
+    def __init__(self, rest_url: str, limit: tuple[int, float] = UNLIMITED, feeds: int = 1) -> None:
         self.rest_url = rest_url
-        self._budget = RestBudget(limit)
+        self._budget = RestBudget(limit, feeds)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "HttpClient":

@@ -419,6 +419,21 @@ def test_a_clock_set_back_silences_a_channel_for_some_seconds_only(other):
     assert quote.accept(QUOTE, back, RECV_NS + 11 * SECOND, RECV_NS + 11 * SECOND, True)
 
 
+@pytest.mark.parametrize("set_back_s", [120, 3600])
+def test_our_own_clock_set_back_silences_no_line(set_back_s):
+    """Nor for as long as nobody can say how far the exchange's is ahead since."""
+    known, (a, b) = state(), lines()
+    for time_ns in range(RECV_NS, RECV_NS + 20 * SECOND, SECOND):
+        for line in (a, b):
+            known.accept(QUOTE, line, time_ns, time_ns + 1, True)
+    for time_ns in range(RECV_NS + 20 * SECOND, RECV_NS + 40 * SECOND, SECOND):
+        recv_ns = time_ns - set_back_s * SECOND
+        assert known.accept(QUOTE, a, time_ns, recv_ns, True)
+        known.accept(QUOTE, b, time_ns, recv_ns + 1, True)
+    assert (a.late, b.late) == (0, 0)
+    assert known.spoke_ns(QUOTE) < RECV_NS, "by the clock as it is now"
+
+
 def test_times_of_a_held_up_line_are_late_however_long_the_other_is_silent():
     quote, (one, two) = state(), lines()
     assert quote.accept(QUOTE, one, RECV_NS, RECV_NS, True)

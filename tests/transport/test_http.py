@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from feedhandler.errors import ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Request
+from feedhandler.shard import SHARDS_MAX
 from feedhandler.sim.server import SimServer, SimSettings
 from feedhandler.transport.http import (
     REST_SHARE,
@@ -41,6 +42,18 @@ def test_a_feed_uses_a_tenth_of_what_each_exchange_permits():
         "kucoin": 200,
         "bybit": 60,
     }
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+@pytest.mark.parametrize("count", [1, 2, 5, 6, SHARDS_MAX])
+def test_feeds_that_share_an_exchange_leave_half_of_its_limit_to_others_and_can_start(name, count):
+    exchange = EXCHANGES[name]
+    weight, _ = exchange.rest_limit
+    shared = RestBudget(exchange.rest_limit, count)
+    assert shared.weight_max * count <= weight / 2
+    requests = [exchange.instruments_request, *[exchange.time_request] * 5]
+    requests += [exchange.handshake_request] * 2 if exchange.handshake_request else []
+    assert [shared.take(request.weight, NOW) for request in requests] == [NOW] * len(requests)
 
 
 @pytest.mark.parametrize("name", EXCHANGES)
