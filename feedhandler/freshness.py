@@ -385,6 +385,8 @@ class Freshness:
             pulse.tries += 1
             renewed.append(pulse)
         first_ns, last_ns = RENEW_AGAIN_NS
+        if self._clock - self._renewed_at >= 2 * last_ns:
+            self._renew_again_ns = 0  # what was long ago is no reason for patience
         is_due = not self._renew_again_ns or self._clock - self._renewed_at >= self._renew_again_ns
         if stale_ns >= RENEW_AFTER_NS and is_due and not self.renewal:
             self._renewed_at = self._clock

@@ -96,10 +96,12 @@ class Watch:
         self._exchange = exchange
         self._topics = {wire.topic(wire.TICKER, exchange, symbol): symbol for symbol in symbols}
         self._status: ExchangeStatus | None = None
+        self.has_looked = False
         self.live: set[str] = set()
 
     def run(self, seconds: float, is_done: Callable[[str], bool]) -> None:
         """Look until everything is done, or for so long; for a while only where nobody publishes."""
+        self.has_looked = seconds > 0
         prefixes = [f"status.{self._exchange}\0", *(f"{topic.decode()}\0" for topic in self._topics)]
         started = time.monotonic()
         with Subscriber(self._endpoint, prefixes) as subscriber:
@@ -149,6 +151,8 @@ class Watch:
         return "unsubscribed" if self.is_unsubscribed(symbol) else self._pending_text()
 
     def _pending_text(self) -> str:
+        if not self.has_looked:
+            return "noted"
         if not self.is_heard:
             return f"noted; no feed of {self._exchange} is heard at {self._endpoint}, it will follow when it runs"
         assert self._status is not None, "it was heard"
