@@ -58,6 +58,7 @@ COMMAND_SIZE_MAX: Final = 4000
 # this until the year 5138, microseconds have been above it since 1973.
 MICROSECONDS_ABOVE: Final = 10**14
 TIME_NS_MAX: Final = 2**63 - 1
+NS_PER_YEAR: Final = 31_556_952 * 1_000_000_000
 Time = Annotated[int, msgspec.Meta(ge=0, le=(2**63 - 1) // 1000)]
 
 
@@ -169,7 +170,7 @@ class Binance(Exchange):
         answer = decode_rest(self._time, body, "binance time")
         if answer.time is None:
             raise rest_refusal("binance time", answer.code, answer.msg)
-        return _time_ns(answer.time, "binance time")
+        return _time_ns(answer.time)
 
     def quote_request(self, native: str) -> Request:
         return Request(f"/api/v3/ticker/bookTicker?symbol={quote(native, safe='')}", weight=2)
@@ -253,7 +254,7 @@ class Binance(Exchange):
         if not values >= 0.0 or not event.symbol:
             raise DecodeError("binance: 24hrTicker lacks a field")
         state = self.states.get(event.symbol)
-        time_ns = _time_ns(event.time, f"binance: 24hrTicker of {event.symbol}")
+        time_ns = _time_ns(event.time)
         if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
             return None
         state.exchange_ns = time_ns
@@ -274,9 +275,9 @@ class Binance(Exchange):
         return Ack(command_id)
 
 
-def _time_ns(time: int, what: str) -> int:
+def _time_ns(time: int) -> int:
     """Return a time of either unit in Unix ns. Raises DecodeError for one that no record can carry."""
     time_ns = time * (1000 if time > MICROSECONDS_ABOVE else 1_000_000)
     if time_ns > TIME_NS_MAX:
-        raise DecodeError(f"{what} is of the year {time}")
+        raise DecodeError(f"binance: the time {time} is of the year {1970 + time_ns // NS_PER_YEAR}")
     return time_ns

@@ -1097,17 +1097,19 @@ cdef class State:
 
     def is_quiet(self, int channel, Line line not None, int64_t recv_ns, int64_t time_ns):
         """True if another, slower channel of this line may say what this one usually does."""
-        cdef Newest* newest
         self._check(channel, line.index)
-        newest = &self._channels[channel]
+        return self._is_quiet(channel, line.index, recv_ns, time_ns)
+
+    cdef bint _is_quiet(self, int channel, int line, int64_t recv_ns, int64_t time_ns) noexcept:
+        cdef Newest* newest = &self._channels[channel]
         if newest.news_ns:
-            if newest.owner != line.index and not (
+            if newest.owner != line and not (
                 newest.owner == NOBODY and time_ns - self.offset_ns > newest.news_ns
             ):
                 return False
             if recv_ns - newest.news_ns <= QUIET_NS:
                 return False
-        return not newest.filled_ns or newest.filler == line.index or time_ns > newest.said_ns
+        return not newest.filled_ns or newest.filler == line or time_ns > newest.said_ns
 
     cdef int _note_filled(self, int channel, int line, int64_t recv_ns, int64_t time_ns) except -1:
         """Another, slower channel had news about a silent one."""
@@ -1171,7 +1173,7 @@ cdef class State:
         """Take over the quote of a slower channel, as of time_ns, if the quote's own is quiet."""
         cdef double bid_before = self.bid, bid_size_before = self.bid_size
         cdef double ask_before = self.ask, ask_size_before = self.ask_size
-        if not self.is_quiet(QUOTE, line, recv_ns, time_ns):
+        if not self._is_quiet(QUOTE, line.index, recv_ns, time_ns):
             return
         self.set_quote(bid, bid_size, ask, ask_size)
         if not (
@@ -1185,7 +1187,7 @@ cdef class State:
     def fill_last(self, Line line not None, int64_t recv_ns, int64_t time_ns, double last):
         """The same of the last price. 0 is that of an instrument which never traded."""
         cdef double before = self.last
-        if not self.is_quiet(LAST, line, recv_ns, time_ns):
+        if not self._is_quiet(LAST, line.index, recv_ns, time_ns):
             return
         self.last = last if last else NAN
         if not is_same(before, self.last):
