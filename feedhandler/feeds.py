@@ -65,7 +65,8 @@ class FeedView:
         self.records_seen = self.messages_seen = 0
         self.rate = 0.0
         self.hop_base = self.hop_lost = self.resync = self.pid = self.started_ns = 0
-        self.flagged: dict[Route, int] = {}  # records that we flagged DOWN for its silence → their own flags
+        # Records that we flagged DOWN for its silence → their own flags, and the number that they got by that.
+        self.flagged: dict[Route, tuple[int, int]] = {}
 
     def on_word(self) -> None:
         """It said something of itself."""

@@ -256,10 +256,22 @@ class Merger:
         if (lost := status.hop_records - (feed.traffic.records - feed.hop_base)) > 0:
             feed.hop_lost += lost
             feed.hop_base -= lost
+            self._flag_unwanted(feed, status)
         feed.status, feed.started_ns = status, status.started_ns
         if feed.is_down:
             self._revive(exchange, feed)
         self._check_state(exchange, feed)
+
+    def _flag_unwanted(self, feed: FeedView, status: FeedStatus) -> None:
+        """Records were lost; those that said DOWN of what is not wanted any more are not said again."""
+        wanted = {*status.wanted, *status.renamed.values()}
+        for route in feed.routes.values():
+            if route.topic.rstrip(b"\0").decode().split(".", 2)[2] in wanted:
+                continue
+            feed.flagged.pop(route, None)
+            (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+            if not flags & wire.DOWN:
+                self._republish(route, flags & ~wire.STALE | wire.DOWN)
 
     def _begin_anew(self, exchange: ExchangeView, count: int) -> None:
         """Feeds of another count of shards have followed: none of them knows anything yet."""
@@ -367,9 +379,8 @@ class Merger:
     def _revive(self, exchange: ExchangeView, feed: FeedView) -> None:
         """The same process speaks again, or a new one: what we flagged for silence was current after all."""
         feed.is_down, feed.reason = False, ""
-        for route, flags in feed.flagged.items():
-            (present,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
-            if present & wire.DOWN:
+        for route, (flags, sequence) in feed.flagged.items():
+            if route.sequence == sequence:  # else it has said something since, and may have said DOWN itself
                 self._republish(route, flags)
         feed.flagged.clear()
         self._check_state(exchange, feed)
@@ -385,8 +396,8 @@ class Merger:
         for route in feed.routes.values():
             (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
             if not flags & wire.DOWN:
-                feed.flagged[route] = flags
                 self._republish(route, flags & ~wire.STALE | wire.DOWN)
+                feed.flagged[route] = flags, route.sequence
 
     def _republish(self, route: Route, flags: int) -> None:
         """Publish a topic's newest record once more, under other flags and the next number."""

@@ -329,6 +329,18 @@ def test_a_feed_that_was_only_held_up_gets_its_records_back():
     ]
 
 
+def test_a_feed_that_was_only_held_up_and_says_itself_that_a_symbol_is_down_is_believed():
+    world = World()
+    world.instruments()
+    world.status()
+    world.records("BTCUSDT", "ETHUSDT")
+    world.tick(2)
+    world.records("BTCUSDT", flags=wire.DOWN)  # the first that it does: its connection has gone meanwhile
+    world.tick(0.2, beat=["binance"])
+    newest = {record.symbol: record.flag_names for record in world.tickers()}
+    assert newest == {"BTC/USDT": ["DOWN"], "ETH/USDT": ["SIMULATED"]}
+
+
 def test_a_new_feed_process_does_not_revive_what_the_old_one_left():
     world = World()
     world.instruments()
@@ -404,6 +416,29 @@ def test_records_lost_between_feed_and_merger_are_counted():
     world.records("BTCUSDT")
     world.status(resync=2, hop_records=1)
     assert world.feed().hop_lost == 5
+
+
+def test_when_records_were_lost_what_is_not_wanted_any_more_is_down():
+    world = World()
+    world.instruments()
+    world.status(resync=1, wanted=["BTC/USDT", "ETH/USDT"])
+    world.records("BTCUSDT", "ETHUSDT")
+    world.status(resync=1, hop_records=2, wanted=["BTC/USDT"])
+    assert [record.flag_names for record in world.tickers()] == [["SIMULATED"]] * 2, "the feed says so itself"
+    world.status(resync=1, hop_records=3, wanted=["BTC/USDT"])
+    newest = {record.symbol: record.flag_names for record in world.tickers()}
+    assert newest == {"BTC/USDT": ["SIMULATED"], "ETH/USDT": ["DOWN", "SIMULATED"]}
+
+
+def test_what_is_not_wanted_any_more_is_not_revived_after_a_loss():
+    world = World()
+    world.instruments()
+    world.status(resync=1, wanted=["BTC/USDT", "ETH/USDT"])
+    world.records("BTCUSDT", "ETHUSDT")
+    world.tick(2)
+    world.status(resync=1, hop_records=3, wanted=["BTC/USDT"])
+    newest = {record.symbol: record.flag_names for record in world.tickers()}
+    assert newest == {"BTC/USDT": ["SIMULATED"], "ETH/USDT": ["DOWN", "SIMULATED"]}
 
 
 def test_status_comes_every_second_with_rate_and_latency():

@@ -36,6 +36,7 @@ DELAY_NS = 5_000_000  # of a link that is well
 SILENT_S = DECIDES_NS / NS_PER_S + 1  # within this time of its last word a busy channel is flagged
 HEALS_S = 150  # after the last fault everything is live again
 LOG_MAX = 300
+LONG_EVERY = 10  # seeds: one of so many plays a whole day, too
 NATIVES = {"binance": "S{}USDT", "kucoin": "S{}-USDT", "bybit": "S{}USDT"}
 
 
@@ -139,12 +140,13 @@ class World:
     """Legs, the connections that they hold, and a market of numbered quotes."""
 
     make_state = twins.of("pure").State
+    step_ns = STEP_NS
     last = None  # the newest world
 
     def __init__(self, exchange="binance", legs=1, symbols=3, seed=1, quiet=(), spare=0, **policy):
         self.rng = random.Random(seed)
         World.last = self
-        self.now = 1000 * NS_PER_S
+        self.now = self.began_at = 1000 * NS_PER_S
         self.log = collections.deque(maxlen=LOG_MAX)
         self.clock_off_ns = 0  # of this host's clock
         self.asks_time = bool(seed % 2)  # of the exchange, as the timekeeper does
@@ -179,17 +181,20 @@ class World:
         )
         self.asked = []  # (when it is answered, question)
         self.retired = 0
-        self.legs = Legs(
+        self.legs = self.make_legs(legs, Policy(**{"max_attempts": 0, **policy}))
+        for session in self.legs.sessions:
+            self.links[session] = None
+
+    def make_legs(self, count, policy):
+        return Legs(
             self.exchange,
             self.natives,
             self.emit,
-            count=legs,
-            policy=Policy(**{"max_attempts": 0, **policy}),
+            count=count,
+            policy=policy,
             budget=ConnectBudget(*self.exchange.connects),
             rng=self.rng,
         )
-        for session in self.legs.sessions:
-            self.links[session] = None
 
     def note(self, text):
         self.log.append(f"{self.now / NS_PER_S:.2f} {text}")
@@ -296,12 +301,15 @@ class World:
             self.lost.difference_update(topics)
         if self.now < self.mutes_until:
             link.muted.update(topics)
-        for topic in set(topics) - link.muted:
-            for native in self.listed:
-                is_quote = topic in self.quote_topics[native]
-                if native.lower() in topic.lower() and not is_quote:
-                    other = kucoin_ticker if topic.startswith("/market/ticker:") else self.statistics
-                    self.post(link, other(native, self.number[native], self.ms()))
+        for topic in [topic for topic in topics if topic not in link.muted]:
+            self.tell_slowly(link, topic)
+
+    def tell_slowly(self, link, topic):
+        """Say on one connection what a slower channel has to say."""
+        for native in self.listed:
+            if native.lower() in topic.lower() and topic not in self.quote_topics[native]:
+                other = kucoin_ticker if topic.startswith("/market/ticker:") else self.statistics
+                self.post(link, other(native, self.number[native], self.ms()))
 
     # --- time
 
@@ -312,18 +320,22 @@ class World:
             for native in self.listed:
                 if native not in self.quiet and self.rng.random() < 0.1:
                     self.say(native)
-            if self.asks_time and 0 < self.known_at <= self.now:
-                self.known_at = 0
-                self.exchange.set_clock(-self.clock_off_ns, -self.clock_off_ns + 1_100_000_000)
             self.repeat()
-            self.deliver()
-            for session in list(self.links):
-                if self.now >= session.deadline_mono_ns:
-                    self.advance(session)
-            if self.now >= self.steers_at:
-                self.steers_at = self.now + STEER_NS
-                self.steer()
-            self.now += STEP_NS
+            self.turn()
+            self.now += self.step_ns
+
+    def turn(self):
+        """Do what the feed does now."""
+        if self.asks_time and 0 < self.known_at <= self.now:
+            self.known_at = 0
+            self.exchange.set_clock(-self.clock_off_ns, -self.clock_off_ns + 1_100_000_000)
+        self.deliver()
+        for session in list(self.links):
+            if self.now >= session.deadline_mono_ns:
+                self.advance(session)
+        if self.now >= self.steers_at:
+            self.steers_at = self.now + STEER_NS
+            self.steer()
 
     def deliver(self):
         for session, link in list(self.links.items()):
@@ -363,6 +375,14 @@ class World:
         for due, question in [each for each in self.asked if each[0] <= self.now]:
             self.asked.remove((due, question))
             self.answer_over_rest(question)
+        self.apply(change)
+        sessions = self.legs.sessions
+        assert set(sessions) == set(self.links)
+        lines = [session.line.index for session in sessions]
+        assert len(set(lines)) == len(lines) <= LINES_MAX
+
+    def apply(self, change):
+        """Run new connections, and stop those that are not needed any more."""
         for session in change.run:
             self.note(f"line {session.line.index} is to follow: {session.reason}")
             self.links[session] = None
@@ -371,10 +391,6 @@ class World:
             self.note(f"line {session.line.index} retired")
             self.close(session, "stopping")
             del self.links[session]
-        sessions = self.legs.sessions
-        assert set(sessions) == set(self.links)
-        lines = [session.line.index for session in sessions]
-        assert len(set(lines)) == len(lines) <= LINES_MAX
 
     def answer_over_rest(self, question):
         """The quote as it is, unless REST is away too."""
@@ -568,10 +584,10 @@ def change_of_mind(world, rng, kept):
         world.want(native)
 
 
-def trouble(world, rng):
-    """One fault, of any kind."""
+def trouble(world, rng, kinds=None):
+    """One fault, of any kind, or of some."""
     sessions = [session for session, link in world.links.items() if link is not None]
-    kind = rng.choice(KINDS if sessions else KINDS[:5])
+    kind = rng.choice([kind for kind in kinds or KINDS if sessions or kind in KINDS[:5]])
     victim = rng.choice(sessions) if sessions else None
     link = world.links[victim] if victim else None
     world.note(f"fault: {kind}" + (f", line {victim.line.index}" if victim else ""))
@@ -633,7 +649,10 @@ class Figures(msgspec.Struct):
 def play_all(seed):
     """Play all plays of a seed; the failure, if there is one, is told in full."""
     figures = Figures()
-    for play in PLAYS:
+    import chain_plays  # they are made of this world
+    import days
+
+    for play in (*PLAYS, *chain_plays.PLAYS, *(days.PLAYS if seed % LONG_EVERY == 0 else ())):
         World.last = None
         try:
             world = play(seed)
@@ -641,7 +660,7 @@ def play_all(seed):
             log = "\n".join(list(World.last.log)[-60:]) if World.last else ""
             figures.failure = f"seed {seed}, {play.__name__}: {exc}\nThe last of its log:\n{log}"
             return figures
-        figures.simulated_s += world.now / NS_PER_S - 1000
+        figures.simulated_s += (world.now - world.began_at) / NS_PER_S
         figures.updates += sum(map(len, world.sent.values()))
         figures.renewals += world.retired
         figures.connects += len(world.connects)
@@ -680,4 +699,6 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import world  # the plays of other files know this one by its name
+
+    sys.exit(world.main())

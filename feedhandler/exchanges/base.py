@@ -230,6 +230,8 @@ class State(wire.Ticker, gc=False, kw_only=True):
     def _note_filled(self, channel: int, line: Line, recv_ns: int, time_ns: int) -> None:
         """Another, slower channel had news about a silent one."""
         newest = self.channels[channel]
+        if time_ns > recv_ns + self.ahead_ns_max:
+            time_ns = recv_ns + self.offset_ns  # as `accept` takes it
         newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
         newest.filler, newest.filled_ns = line.index, newest.filled_ns or recv_ns
 

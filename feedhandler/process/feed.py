@@ -150,6 +150,10 @@ class Publisher:
         """Connect to the merger if it was away; `on_join` is called when it is there."""
         self._uplink.poll()
 
+    def take_loss(self) -> bool:
+        """Return, once, that a merger which did not read has lost records, when it reads again."""
+        return self._uplink.take_loss()
+
     def close(self) -> None:
         """Close the sockets, after a moment for what is queued."""
         self._uplink.close()
@@ -482,6 +486,9 @@ class Feed:
         count = 0
         while True:
             self._publisher.poll()
+            if self._publisher.take_loss():
+                self._send_status()  # so that the loss is counted
+                self._publisher.greet()  # a quiet symbol would not say again what was lost
             self._take_wanted()
             # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
             self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))

@@ -808,6 +808,14 @@ cdef class Uplink:
         if self._peer is None:
             self._connect()
 
+    def take_loss(self):
+        """Return, once, that messages were dropped, when there is room again for what they said."""
+        cdef Peer peer = self._peer
+        if peer is None or not peer.dropped or peer._end - peer._start > self._queue_size_max // 2:
+            return False
+        peer.dropped = 0
+        return True
+
     def send(self, message):
         """Send one message, if a subscriber is there and reads."""
         cdef Py_buffer view
@@ -1114,6 +1122,8 @@ cdef class State:
     cdef int _note_filled(self, int channel, int line, int64_t recv_ns, int64_t time_ns) except -1:
         """Another, slower channel had news about a silent one."""
         cdef Newest* newest = &self._channels[channel]
+        if time_ns > recv_ns + self.ahead_ns_max:
+            time_ns = recv_ns + self.offset_ns  # as `accept` takes it
         newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
         newest.filler = line
         if not newest.filled_ns:

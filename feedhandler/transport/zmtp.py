@@ -605,7 +605,7 @@ class Uplink:
 
     on_join is called each time that a subscriber joined: what it sends is the first that comes there. Nothing is
     queued while there is no subscriber: `send` then does nothing. A subscriber that does not read costs messages
-    beyond queue_size_max, never time.
+    beyond queue_size_max, never time; `take_loss` tells when there is room again.
     """
 
     def __init__(
@@ -622,6 +622,14 @@ class Uplink:
         """Connect if there is no connection."""
         if self._peer is None:
             self._connect()
+
+    def take_loss(self) -> bool:
+        """Return, once, that messages were dropped, when there is room again for what they said."""
+        peer = self._peer
+        if peer is None or not peer.dropped or len(peer.queue) > self._queue_size_max // 2:
+            return False
+        peer.dropped = 0
+        return True
 
     def send(self, message: bytes | bytearray) -> None:
         """Send one message, if a subscriber is there and reads."""

@@ -317,6 +317,22 @@ def test_a_merger_that_does_not_read_costs_messages_and_no_time(world):
     assert world.receive(merger) == [b"99999999"]
 
 
+def test_that_messages_were_dropped_is_told_once_and_when_there_is_room_again(world):
+    uplink = world.uplink(queue_size_max=100_000)
+    merger = world.socket(zmq.SUB, RCVHWM=1)
+    merger.set(zmq.SUBSCRIBE, b"")
+    merger.bind(world.endpoint())
+    world.until_joined(uplink, merger)
+    uplink.send(b"x" * 168)
+    assert not uplink.take_loss(), "nothing was dropped"
+    for number in range(30_000):
+        uplink.send(b"%08d" % number * 21)
+    assert not uplink.take_loss(), "the queue is full"
+    world.drain(merger)
+    assert uplink.take_loss()
+    assert not uplink.take_loss()
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [

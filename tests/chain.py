@@ -1,0 +1,748 @@
+"""The whole chain in a simulated world: two exchanges, their feeds, the merger and subscribers, all from a seed.
+
+    exchange ──Link──▶ feed 1/2 ──Hop──┐
+             ──Link──▶ feed 2/2 ──Hop──┤ merger ──▶ subscribers
+    exchange ──Link──▶ feed 1/1 ──Hop──┘
+
+Processes are killed, stopped (SIGSTOP) and told to end, and come back; each feed is wired as `process/feed.py`
+does it, the merger as `process/merger.py` does. The plays are in `chain_plays`.
+"""
+
+import collections
+import itertools
+import random
+
+import msgspec
+import twins
+from world import EPOCH_NS, NATIVES, World
+
+from feedhandler import wire
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.instruments import Instrument, instrument_list
+from feedhandler.legs import LEGS_MAX, Change, Legs
+from feedhandler.merge import FEED_HEARTBEAT_NS, TICK_NS, Merger
+from feedhandler.session import NS_PER_S, ConnectBudget
+from feedhandler.shard import shards
+from feedhandler.status import ExchangeStatus, FeedStatus, connection_status, feed_state
+from feedhandler.transport import tick
+from feedhandler.universe import Universe
+
+NS_PER_MS = 1_000_000
+NOT_LIVE = wire.STALE | wire.DOWN
+DOWN_NS = NS_PER_S  # a feed that is gone is told within this time
+HEARTBEATS_PER_STATUS = 5
+SPEAKS = 0.1  # a market does, at a step,
+SPEAKS_QUIETLY = 0.001  # or a quiet one
+SYMBOLS = 5  # of each exchange, of which some are wanted at a time
+SAYS_NOTHING_S = 5  # so long a status may call all well while a symbol is not
+UNFOLLOWED = "S99/USDT"  # wanted, and listed by nobody
+HOP_MESSAGES = (30, 300, 100_000)  # what waits for a merger that does not read
+KINDS = {"pure": twins.of("pure")}
+if tick.IS_COMPILED:
+    KINDS["compiled"] = twins.of("compiled")
+
+
+class Market:
+    """One exchange: its instruments, numbered quotes, and who is connected."""
+
+    def __init__(self, chain, name, shard_count):
+        self.chain = chain
+        self.name = name
+        self.listed = [NATIVES[name].format(number) for number in range(SYMBOLS)]
+        self.symbols = {f"S{number}/USDT": native for number, native in enumerate(self.listed)}
+        self.unlisted = set()  # natives that the exchange has, and does not list yet
+        self.relisted_at = 0  # when that changed
+        self.wanted = [*list(self.symbols)[:3], UNFOLLOWED]
+        self.changed_at = 0  # when that did
+        self.number = dict.fromkeys(self.listed, 1000)
+        self.said_ns = {}
+        self.connects = []
+        self.budget = ConnectBudget(*EXCHANGES[name].connects)
+        self.slots = [Slot(self, shard) for shard in shards(shard_count)]
+        self.repeats = EXCHANGES[name].repeats_s
+        self.is_paused = False
+        self.quiet = set()  # they say something now and then, on any channel
+        self.tells_slowly_at = 0  # the channels that are no quotes
+
+    def listing(self):
+        rows = [
+            Instrument(native, symbol.partition("/")[0], "USDT")
+            for symbol, native in self.symbols.items()
+            if native not in self.unlisted
+        ]
+        return instrument_list(self.name, self.chain.unix_ns(), rows)
+
+    def wanted_topics(self):
+        """Return the topics that are to be live, and whose quotes they have."""
+        return {
+            wire.topic(wire.TICKER, self.name, symbol): self.symbols[symbol]
+            for symbol in self.wanted
+            if symbol in self.symbols and self.symbols[symbol] not in self.unlisted
+        }
+
+    def turn(self):
+        """Say new quotes, and old ones again where the exchange does."""
+        now, rng = self.chain.now, self.chain.rng
+        repeats_ns = int(self.repeats.get(1, 0) * NS_PER_S)
+        for native in self.listed:
+            if not self.is_paused and rng.random() < (SPEAKS_QUIETLY if native in self.quiet else SPEAKS):
+                self.say(native)
+            elif repeats_ns and now - self.said_ns.get(native, now) >= repeats_ns:
+                self.tell(native)
+        if now >= self.tells_slowly_at:
+            self.tells_slowly_at = now + 2 * NS_PER_S
+            for feed in self.feeds():
+                for session, link in feed.links.items():
+                    if link is None:
+                        continue
+                    if self.quiet:
+                        session.on_ping()
+                    for topic in sorted(link.topics - link.muted):
+                        if not any(native.lower() in topic.lower() for native in self.quiet):
+                            feed.tell_slowly(link, topic)
+
+    def say(self, native):
+        self.number[native] += self.chain.rng.randrange(1, 4)
+        self.tell(native)
+
+    def tell(self, native):
+        self.said_ns[native] = self.chain.now
+        for feed in self.feeds():
+            feed.tell(native)
+
+    def feeds(self):
+        return [slot.feed for slot in self.slots if slot.feed is not None]
+
+
+class Slot:
+    """A feed's place: the process that has it now, if there is one, and what the merger heard from it."""
+
+    def __init__(self, market, shard):
+        self.market = market
+        self.shard = shard
+        self.feed = None
+        self.starts_at = 0
+        self.stopped_until = 0
+        self.heard_at = 0  # when the merger took a message of it
+        self.said_at = 0  # when the newest status that it took had been sent
+        self.known_pid = 0  # of that
+
+    def __str__(self):
+        return f"{self.market.name}{self.shard.suffix}"
+
+
+class Hop:
+    """The way from one feed to the merger: in order, as `zmtp.Uplink` is, and counted."""
+
+    def __init__(self, chain, slot, on_join):
+        self.chain = chain
+        self.slot = slot
+        self.on_join = on_join
+        self.peer = None  # the merger that it is connected to
+        self.joins_at = 0
+        self.is_subscribed = False
+        self.queue = (
+            collections.deque()
+        )  # (due, message, records lost before it if it is a status, when, pid)
+        self.has_lost = False  # something, since it was asked
+        self.lost = 0  # records, since the merger joined
+        self.told = 0  # and of them those that a status has told the merger
+
+    def poll(self):
+        if self.peer is None and self.chain.merger is not None:
+            self.peer = self.chain.merger
+            self.joins_at = self.chain.now + self.chain.rng.randrange(NS_PER_S // 2)
+
+    def turn(self):
+        """See whether the merger has gone, or has come to subscribe."""
+        if self.peer is not None and self.peer is not self.chain.merger:
+            self.peer, self.is_subscribed = None, False
+            self.queue.clear()
+            self.lost = self.told = 0
+            self.has_lost = False
+        is_due = self.peer is not None and self.chain.is_merging and self.chain.now >= self.joins_at
+        if is_due and not self.is_subscribed:
+            self.is_subscribed = True
+            self.on_join()
+
+    def take_loss(self):
+        if not self.has_lost or len(self.queue) > self.chain.hop_messages_max // 2:
+            return False
+        self.has_lost = False
+        return True
+
+    def send(self, message):
+        if not self.is_subscribed or self.peer is not self.chain.merger:
+            return
+        kind = message[wire.KIND_OFFSET]
+        if len(self.queue) >= self.chain.hop_messages_max:
+            self.has_lost = True
+            if kind == wire.TICKER:
+                self.lost += len(message) // wire.TICKER_SIZE
+            return
+        is_status = kind == wire.STATUS
+        due = self.chain.now + self.chain.rng.randrange(5 * NS_PER_MS)
+        told = (self.lost, self.chain.now, self.slot.feed.pid) if is_status else None
+        self.queue.append((due, bytes(message), told))
+
+
+class Nobody:
+    """No direct subscriber."""
+
+    is_wanted = False
+
+    def send(self, topic, message):
+        raise AssertionError("nobody wants it")
+
+    flush = send
+
+
+class Carried(Universe):
+    """A universe that a `World` takes for its legs."""
+
+    @property
+    def sessions(self):
+        return [session for legs in self.legs for session in legs.sessions]
+
+    def advance(self, now_mono_ns):
+        change = Change()
+        for each in super().advance(now_mono_ns):
+            change.run += each.run
+            change.stop += each.stop
+            change.ask += each.ask
+        return change
+
+
+class Feed(World):
+    """One process of a feed: wired as `process/feed.py` does it, its connections those of a `World`."""
+
+    def __init__(self, chain, slot, pid):
+        self.chain, self.slot, self.market, self.pid = chain, slot, slot.market, pid
+        self.make_state = chain.kind.State
+        self.hop = Hop(chain, slot, self.greet)
+        self.batch = chain.kind.Batch(self.hop, Nobody(), chain.unix_ns)
+        # Where markets are quiet, a connection without data says nothing about the exchange.
+        policy = {"stale_after_s": 1e6, "reconnect_after_s": 1e6} if self.market.quiet else {}
+        super().__init__(
+            self.market.name, chain.legs, 0, chain.rng.random(), spare=SYMBOLS, max_age_s=60.0, **policy
+        )
+        self.now = chain.now
+        self.known_at = self.now + NS_PER_S
+        self.asks_time = chain.asks_time
+        self.log = chain.log
+        self.number, self.connects = self.market.number, self.market.connects
+        self.session = self.unix_ns() // NS_PER_S
+        self.table = self.listing = None
+        self.lists_at = self.now + chain.rng.randrange(2 * NS_PER_S)
+        self.beats = 0
+        self.beats_at = self.now
+        self.wanted = list(self.market.wanted)
+        self.documents = collections.Counter()
+        self.status = FeedStatus(
+            exchange=self.market.name,
+            shard=str(slot.shard),
+            pid=pid,
+            started_ns=self.unix_ns(),
+            state="connecting",
+            starting="connecting, attempt 1, in progress",
+            wanted=list(self.wanted),
+        )
+
+    def make_legs(self, count, policy):
+        def legs_of(natives):
+            budget = self.market.budget
+            return Legs(
+                self.exchange, natives, self.emit, count=count, policy=policy, budget=budget, rng=self.rng
+            )
+
+        return Carried(self.exchange, legs_of, 0, self.slot.shard.has)
+
+    def unix_ns(self):
+        return self.chain.unix_ns()
+
+    def note(self, text):
+        self.chain.note(f"{self.slot}: {text}")
+
+    def emit(self, state):
+        self.chain.authors[state.topic, state.recv_ns] = self.pid
+        self.batch.emit(state)
+
+    def take_request(self, link, message):
+        """Answer; where quotes are repeated, the present one is told to whoever subscribes, too."""
+        before = set(link.topics)
+        super().take_request(link, message)
+        for native in self.listed if self.market.repeats else ():
+            if self.quote_topics[native] & (link.topics - before - link.muted):
+                self.post(link, self.quote(native, self.number[native], self.ms()))
+
+    def live(self):
+        """Do what is due."""
+        self.now = self.chain.now
+        self.hop.turn()
+        if self.lists_at <= self.now:
+            self.fetch_list()
+        self.turn()
+        if self.now >= self.beats_at:
+            self.beats_at = self.now + FEED_HEARTBEAT_NS
+            self.beat()
+        self.batch.flush()
+
+    # --- what is wanted
+
+    def fetch_list(self):
+        self.lists_at = self.now + 10 * NS_PER_S
+        if self.is_reachable:
+            self.listing = self.market.listing()
+            self.table = self.listing.table()
+            self.send_instruments()
+            self.carry()
+        elif self.table is None:
+            self.lists_at = self.now + NS_PER_S
+
+    def carry(self):
+        if self.table is None:
+            self.status.wanted = self.wanted
+            return
+        change = self.legs.reconcile(self.table, self.wanted, self.unix_ns())
+        self.status.wanted = self.legs.wanted
+        self.status.rejected, self.status.renamed = self.legs.rejected, self.legs.renamed
+        for state in self.exchange.states.values():
+            state.session = self.session
+        self.apply(change)
+        self.status.starting = ""
+
+    # --- what the merger hears
+
+    def beat(self):
+        self.hop.poll()
+        if self.hop.take_loss():
+            self.send_status()
+            self.batch.repeat(self.snapshots())
+        if self.wanted != self.market.wanted:
+            self.wanted = list(self.market.wanted)
+            self.carry()
+            self.send_status()
+        if self.beats % HEARTBEATS_PER_STATUS == 0 or self.state() != self.status.state:
+            self.send_status()
+        else:
+            alive = {"pid": self.pid, "shard": str(self.slot.shard)}
+            self.send_document(wire.HEARTBEAT, msgspec.json.encode(alive))
+        self.beats += 1
+
+    def greet(self):
+        self.note("greets the merger")
+        self.status.resync += 1
+        self.batch.flush()
+        self.batch.records = 0
+        self.send_status()
+        self.send_instruments()
+        self.batch.repeat(self.snapshots())
+
+    def snapshots(self):
+        for state in self.exchange.states.values():
+            if state.recv_ns:
+                record = bytearray(state.record())
+                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
+                wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, self.unix_ns())
+                yield record
+
+    def state(self):
+        if self.status.stopping:
+            return "down"
+        is_idle = not self.status.wanted
+        return feed_state(self.legs.legs, is_starting=bool(self.status.starting), is_idle=is_idle)
+
+    def send_status(self):
+        stale = self.legs.stale()
+        self.status.state = self.state()
+        self.status.connections = [
+            connection_status(session, self.unix_ns(), self.now) for session in self.links
+        ]
+        self.status.stale, self.status.stale_topics = len(stale), stale
+        self.batch.flush()
+        self.status.hop_records = self.batch.records
+        self.send_document(wire.STATUS, msgspec.json.encode(self.status))
+
+    def send_instruments(self):
+        if self.listing is not None:
+            self.send_document(wire.INSTRUMENTS, msgspec.json.encode(self.listing))
+
+    def send_document(self, kind, body):
+        self.batch.flush()
+        self.documents[kind] += 1
+        now = self.unix_ns()
+        topic = wire.topic(kind, self.market.name)
+        number = self.documents[kind]
+        self.hop.send(
+            wire.pack_document(wire.Document(topic, 1, kind, 0, self.session, number, 0, now, now, body))
+        )
+
+    def end(self):
+        """SIGTERM."""
+        self.apply(Change(stop=list(self.links)))
+        self.status.stopping = True
+        self.send_status()
+
+
+class Outlet:
+    """What one kind of the merger's subscribers is sent: here nothing is lost, or late."""
+
+    def __init__(self):
+        self.subscribers = []
+
+    @property
+    def is_wanted(self):
+        return bool(self.subscribers)
+
+    def send(self, topic, message):
+        for subscriber in self.subscribers:
+            subscriber.follower(bytes(message))
+
+
+class Subscriber:
+    """Takes everything, and looks whether it can be true."""
+
+    def __init__(self, chain, name):
+        self.chain = chain
+        self.name = name
+        self.follower = chain.kind.Follower(self.take)
+        self.outlet = None
+        self.records = {}  # the newest of each ticker topic, of this merger
+        self.newest = {}  # number of its quote
+        self.got = collections.defaultdict(list)  # all numbers
+        self.flagged = []
+        self.numbers = {}  # sequence of each topic, in this session
+        self.left = {}  # the same as others knew it when this one left
+        self.holes = 0  # records that it cannot have: it was not there
+
+    def join(self, outlet):
+        self.outlet = outlet
+        outlet.subscribers.append(self)
+        for message in self.chain.merger.snapshot(b""):
+            self.follower(bytes(message))
+
+    def leave(self):
+        self.outlet.subscribers.remove(self)
+        self.outlet = None
+
+    def forget(self):
+        """The merger is gone."""
+        if self.outlet is not None:
+            self.leave()
+        self.records.clear()
+        self.numbers.clear()
+
+    @property
+    def lost(self):
+        return sum(loss.lost for loss in self.follower.losses.values())
+
+    def take(self, record):
+        assert record.session == self.chain.session, "what a dead merger said"
+        before = self.numbers.get(record.topic, 0)
+        assert record.sequence > before, "a number comes once"
+        is_first = not before or record.flags & wire.SNAPSHOT
+        if before and record.flags & wire.SNAPSHOT:
+            self.holes += record.sequence - before - 1
+        assert is_first or record.sequence == before + 1, f"{self.name}: a hole in {record.topic}"
+        self.numbers[record.topic] = record.sequence
+        if record.kind == wire.TICKER:
+            self.take_ticker(record)
+        elif record.kind == wire.STATUS and self is self.chain.first:
+            self.chain.look_at_status(record)
+
+    def take_ticker(self, record):
+        before = self.records.get(record.topic)
+        self.records[record.topic] = record
+        if record.flags & NOT_LIVE:
+            if before is None or not before.flags & NOT_LIVE:
+                self.flagged.append((self.chain.now, record.topic, record.flags))
+                self.chain.note(f"{self.name}: {record.topic.decode()} {record.flag_names}")
+        elif not record.flags & wire.DOWN:
+            self.chain.look_at_author(record)
+        if record.bid != record.bid:
+            return
+        assert record.ask == record.bid + 1, "never half of one quote and half of another"
+        number = int(record.bid)
+        newest = self.newest.get(record.topic, 0)
+        assert number >= newest, f"a ticker never moves backwards: {record.topic}"
+        self.newest[record.topic] = number
+        if number > newest:
+            self.got[record.topic].append(number)
+
+
+class Chain:
+    """All of it."""
+
+    def __init__(self, seed, hop_messages_max=None):
+        self.rng = random.Random(f"chain {seed}")
+        World.last = self
+        self.now = self.began_at = 1000 * NS_PER_S
+        self.log = collections.deque(maxlen=300)
+        self.clock_off_ns = 0
+        self.asks_time = bool(seed % 4 > 1)
+        self.kind = list(KINDS.values())[seed % len(KINDS)]
+        self.legs = self.rng.randrange(1, LEGS_MAX)
+        self.hop_messages_max = hop_messages_max or self.rng.choice(HOP_MESSAGES)
+        self.pids = itertools.count(1)
+        self.authors = {}  # (native topic, recv_ns) → pid of the feed that said it
+        self.told_before = 0  # losses, by feeds that are gone
+        self.orphans = []  # hops whose feed is gone, and which still hold something
+        self.unwell_since = {}  # topic → when a status first called all well, and it was not
+        self.merger = None
+        self.session = 0
+        self.merger_starts_at = self.now
+        self.merger_since = self.merger_stopped_until = 0
+        self.ticks_at = 0
+        self.looks_at = 0
+        first, second = self.rng.sample(sorted(EXCHANGES), 2)
+        self.markets = [Market(self, first, 1), Market(self, second, 2)]
+        self.slots = [slot for market in self.markets for slot in market.slots]
+        self.slot_of_topic = {
+            wire.topic(wire.TICKER, market.name, symbol): slot
+            for market in self.markets
+            for symbol, native in market.symbols.items()
+            for slot in market.slots
+            if slot.shard.has(native)
+        }
+        self.native_topic = {
+            wire.topic(wire.TICKER, market.name, symbol): wire.topic(wire.TICKER, market.name, native)
+            for market in self.markets
+            for symbol, native in market.symbols.items()
+        }
+        self.first, self.second = Subscriber(self, "first"), Subscriber(self, "second")
+        self.is_second_there = False
+        self.each, self.batches = Outlet(), Outlet()
+
+    def note(self, text):
+        self.log.append(f"{self.now / NS_PER_S:.2f} {text}")
+
+    def unix_ns(self):
+        return EPOCH_NS + self.now + self.clock_off_ns
+
+    @property
+    def is_merging(self):
+        return self.merger is not None and self.now >= self.merger_stopped_until
+
+    # --- time
+
+    def run(self, seconds, each_step=lambda: None):
+        end = self.now + int(seconds * NS_PER_S)
+        while self.now < end:
+            each_step()
+            self.supervise()
+            for market in self.markets:
+                market.turn()
+            for slot in self.slots:
+                if slot.feed is not None and self.now >= slot.stopped_until:
+                    slot.feed.live()
+            self.now += TICK_NS
+            if self.is_merging:
+                self.merge()
+                self.look()
+
+    def supervise(self):
+        """Start who is not there."""
+        if self.merger is None and self.now >= self.merger_starts_at:
+            self.start_merger()
+        for slot in self.slots:
+            if slot.feed is None and self.now >= slot.starts_at:
+                slot.feed = Feed(self, slot, next(self.pids))
+                World.last = self
+                slot.stopped_until = 0
+                self.note(f"{slot} starts as {slot.feed.pid}")
+        if self.merger is not None:
+            if self.first.outlet is None:
+                self.first.join(self.each)
+            if self.is_second_there and self.second.outlet is None and self.is_merging:
+                self.second.join(self.batches)
+                self.compare()
+
+    def start_merger(self):
+        self.session = max(self.session + 1, self.unix_ns() // NS_PER_S)
+        self.merger_since, self.ticks_at = self.now, self.now
+        self.told_before = 0
+        self.unwell_since.clear()
+        self.note("the merger starts")
+        self.merger = Merger(
+            {market.name: len(market.slots) for market in self.markets},
+            self.each,
+            self.batches,
+            self.unix_ns,
+            session=self.session,
+            pid=next(self.pids),
+            now_mono_ns=self.now,
+            step=self.kind.Step,
+        )
+
+    def merge(self):
+        if self.now - self.ticks_at > 4 * TICK_NS and self.rng.random() < 0.5:
+            self.merger.on_tick(self.now)  # it was stopped, and looks at the clock first
+        self.ticks_at = self.now
+        hops = self.orphans + [slot.feed.hop for slot in self.slots if slot.feed is not None]
+        for hop in hops:
+            while hop.peer is self.merger and hop.queue and hop.queue[0][0] <= self.now:
+                _, message, told = hop.queue.popleft()
+                hop.slot.heard_at = self.now
+                if told is not None:
+                    hop.told, hop.slot.said_at, hop.slot.known_pid = told
+                self.merger.on_message(message)
+        for hop in self.orphans:
+            if not hop.queue:
+                self.told_before += hop.told
+        self.orphans = [hop for hop in self.orphans if hop.queue]
+        self.merger.on_tick(self.now)
+
+    # --- processes
+
+    def kill_feed(self, slot):
+        self.note(f"{slot} is killed")
+        self.bury(slot)
+
+    def end_feed(self, slot):
+        self.note(f"{slot} ends")
+        slot.feed.now = self.now
+        slot.feed.end()
+        self.bury(slot, is_gentle=True)
+
+    def bury(self, slot, is_gentle=False):
+        hop, slot.feed = slot.feed.hop, None
+        for _ in range(0 if is_gentle else self.rng.randrange(len(hop.queue) + 1)):
+            hop.queue.pop()  # what the kernel had not taken
+        if hop.peer is self.merger and self.merger is not None:
+            self.orphans.append(hop)
+        slot.starts_at = self.now + self.rng.randrange(100 * NS_PER_MS, 5 * NS_PER_S)
+
+    def end_merger(self, is_gentle):
+        self.note("the merger ends" if is_gentle else "the merger is killed")
+        if is_gentle:
+            self.merger.on_stop()
+            alive = [record for record in self.first.records.values() if not record.flags & wire.DOWN]
+            assert not alive, "it says that everything is down"
+        self.merger = None
+        self.orphans.clear()
+        for subscriber in (self.first, self.second):
+            subscriber.forget()
+        self.merger_starts_at = self.now + self.rng.randrange(100 * NS_PER_MS, 10 * NS_PER_S)
+
+    # --- verdicts
+
+    def look(self):
+        """What must hold after each turn of the merger."""
+        for slot in self.slots:
+            if self.now - max(slot.heard_at, self.merger_since) > DOWN_NS:
+                for topic, record in self.first.records.items():
+                    is_told = self.slot_of_topic[topic] is not slot or record.flags & wire.DOWN
+                    assert is_told, f"{topic.decode()}: {slot} is silent, and it is not told"
+        told = self.told_before + sum(hop.told for hop in self.hops())
+        views = [feed for exchange in self.merger.exchanges.values() for feed in exchange.feeds.values()]
+        lost = sum(view.hop_lost for view in views)
+        assert lost == told, f"{lost} records counted as lost on the hop, {told} were"
+        assert self.first.lost == 0
+        assert self.second.lost == self.second.holes
+        if self.now >= self.looks_at:
+            self.looks_at = self.now + NS_PER_S
+            self.look_at_sizes()
+
+    def hops(self):
+        hops = self.orphans + [slot.feed.hop for slot in self.slots if slot.feed is not None]
+        return [hop for hop in hops if hop.peer is self.merger]
+
+    def look_at_author(self, record):
+        """Who is dead is not heard as if he lived."""
+        slot = self.slot_of_topic[record.topic]
+        author = self.authors.get((self.native_topic[record.topic], record.recv_ns))
+        assert author is not None, "somebody said it"
+        assert author >= slot.known_pid, f"{record.topic.decode()}: {author} said it, who is dead"
+
+    def look_at_status(self, record):
+        """Each wanted symbol is live, or rejected, or something is said about it."""
+        status = msgspec.json.decode(record.body, type=ExchangeStatus)
+        market = next(market for market in self.markets if market.name == status.exchange)
+        changed_at = max(market.changed_at, market.relisted_at + 11 * NS_PER_S)
+        is_known = status.feed is not None and status.state not in ("absent", "starting", "down")
+        if not is_known or any(
+            slot.said_at < max(changed_at, slot.stopped_until) + 2 * NS_PER_S for slot in market.slots
+        ):
+            return
+        wanted = market.wanted
+        assert sorted(status.feed.wanted) == sorted(wanted), f"{status.feed.wanted}, wanted: {wanted}"
+        is_well = status.feed.text(record.publish_ns).partition("; rejected")[0] == "live"
+        for symbol in wanted:
+            topic = wire.topic(wire.TICKER, market.name, symbol)
+            is_listed = market.symbols.get(symbol, "") not in {"", *market.unlisted}
+            if status.feed.starting or status.state == "connecting":
+                continue
+            if not is_listed:
+                assert symbol in status.feed.rejected, f"{symbol} is not to be had, and nobody says so"
+                continue
+            if not is_well or self.is_live(self.first, topic):
+                self.unwell_since.pop(topic, None)
+            else:
+                since = max(self.merger_since, self.unwell_since.setdefault(topic, self.now))
+                assert self.now - since < SAYS_NOTHING_S * NS_PER_S, (
+                    f"{topic.decode()} is not live, or reported"
+                )
+
+    def look_at_sizes(self):
+        merger, symbols = self.merger, len(self.slot_of_topic)
+        assert len(merger._routes) <= symbols
+        assert len(merger._by_topic) <= symbols
+        assert len(merger._documents) == len(merger._sequences) <= 2 * len(self.markets) + 1
+        for exchange in merger.exchanges.values():
+            for feed in exchange.feeds.values():
+                assert len(feed.flagged) <= len(feed.routes) <= symbols
+                assert len(feed.traffic.latencies) <= 2000
+        for feed in [slot.feed for slot in self.slots if slot.feed is not None]:
+            assert len(feed.legs.legs) <= 1
+            assert len(feed.links) <= 2 * self.legs
+            assert len(feed.exchange.states) + len(feed.exchange._parted) <= SYMBOLS
+            assert set(feed.exchange.states).isdisjoint(feed.exchange._parted)
+
+    @staticmethod
+    def is_live(subscriber, topic):
+        record = subscriber.records.get(topic)
+        return record is not None and not record.flags & NOT_LIVE and record.bid == record.bid
+
+    def unlive(self):
+        """Return what should be live and is not, and what is and should not be, by subscriber."""
+        wanted = {topic for market in self.markets for topic in market.wanted_topics()}
+        odd = {}
+        for subscriber in (self.first, self.second):
+            for topic in wanted:
+                if not self.is_live(subscriber, topic):
+                    odd[subscriber.name, topic] = "is not live"
+            for topic, record in subscriber.records.items():
+                if topic not in wanted and not record.flags & wire.DOWN:
+                    odd[subscriber.name, topic] = "is not wanted"
+        return odd
+
+    def compare(self):
+        """Whoever joins knows what the others know."""
+        ours, theirs = (
+            {
+                topic: [
+                    *msgspec.structs.astuple(record)[4:8],
+                    record.flags & ~wire.SNAPSHOT,
+                    repr(record.bid),
+                ]
+                for topic, record in subscriber.records.items()
+            }
+            for subscriber in (self.first, self.second)
+        )
+        assert ours == theirs, (
+            f"{[(t, ours.get(t), theirs.get(t)) for t in ours if ours.get(t) != theirs.get(t)]}"
+        )
+
+    # --- what `world.play_all` counts
+
+    @property
+    def sent(self):
+        return self.first.got
+
+    @property
+    def connects(self):
+        return [at for market in self.markets for at in market.connects]
+
+    @property
+    def retired(self):
+        return sum(feed.retired for market in self.markets for feed in market.feeds())

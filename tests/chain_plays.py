@@ -1,0 +1,182 @@
+"""Plays of the whole chain (`chain`): processes and exchanges that fail, and those that are only held up."""
+
+import random
+
+from chain import HOP_MESSAGES, NS_PER_MS, Chain
+from world import HEALS_S, trouble
+
+from feedhandler import wire
+from feedhandler.session import NS_PER_S
+
+LASTS_S = 15  # so long all is well, and it is over: who was silent has been suspected by then
+
+
+def whole_chain(seed, chain=None):
+    """Any faults of exchanges and processes, and then none: nothing is untrue meanwhile, and all comes back."""
+    rng = random.Random(f"whole chain {seed}")
+    chain = chain or Chain(seed)
+    is_exchange_well = seed % 3 == 0  # then the merger alone must know what quiet markets have said
+    for market in chain.markets if is_exchange_well else ():
+        market.quiet.update(market.listed[:2])
+    share = rng.choice((0.005, 0.02, 0.05))
+
+    def play():
+        if rng.random() < share:
+            kind = rng.choice(list(PROCESS_FAULTS))
+            # After a step back, a quiet channel's first word may be passed over for `SPOKEN_FOR_NS`.
+            if not (is_exchange_well and kind == "clock"):
+                PROCESS_FAULTS[kind](chain, rng)
+        if not is_exchange_well and rng.random() < share:
+            feeds = [feed for market in chain.markets for feed in market.feeds()]
+            if feeds:
+                trouble(rng.choice(feeds), rng, EXCHANGE_FAULTS)
+
+    chain.run(10)
+    assert not chain.first.flagged, f"flagged without a fault: {chain.first.flagged[:5]}"
+    chain.run(45, play)
+    heal(chain)
+    healed_at, well_s = chain.now, 0
+    while well_s < LASTS_S and chain.now - healed_at < HEALS_S * NS_PER_S:
+        chain.run(1)
+        well_s = 0 if chain.unlive() or chain.second.outlet is None else well_s + 1
+    assert well_s, f"not as it should be: {chain.unlive()}"
+    settle(chain)
+    return chain
+
+
+def held_up(seed, chain=None):
+    """Feeds are held up for less than the silence that counts, the merger for longer; others come and go.
+
+    Nobody who stays notices anything.
+    """
+    rng = random.Random(f"held up {seed}")
+    chain = chain or Chain(seed, HOP_MESSAGES[-1])
+    kept = {market.name: list(market.wanted[:2]) for market in chain.markets}
+    for market in chain.markets:
+        market.quiet.add(market.listed[1])
+
+    def play():
+        if rng.random() < 0.02:
+            held_ns = rng.randrange(100, 600) * NS_PER_MS
+            slot = rng.choice([None, *chain.slots])
+            if slot is None and chain.is_merging:
+                hold_merger(chain, rng.choice((held_ns, 10 * held_ns)))
+            elif slot is not None and chain.now >= slot.stopped_until + NS_PER_S:
+                slot.stopped_until = chain.now + held_ns
+        if rng.random() < 0.02:
+            change_of_mind(chain, rng, kept)
+        if rng.random() < 0.01:
+            come_or_go(chain)
+
+    chain.run(10)
+    for market in chain.markets:
+        market.say(market.listed[1])  # not every exchange repeats its quote for whoever subscribes
+    topics = {wire.topic(wire.TICKER, name, symbol) for name, symbols in kept.items() for symbol in symbols}
+    started = chain.now
+    chain.run(25, play)
+    heal(chain)
+    chain.run(2)
+    flagged = [each for each in chain.first.flagged if each[0] >= started and each[1] in topics]
+    assert not flagged, f"flagged {flagged[:5]}"
+    settle(chain)
+    return chain
+
+
+def settle(chain):
+    """All is well: so it stays, and the markets' last words are everybody's."""
+    chain.run(3)
+    assert not chain.unlive(), f"it does not last: {chain.unlive()}"
+    for market in chain.markets:
+        market.is_paused = True
+        for native in market.listed:  # what a quiet one said between two subscriptions is not said again
+            market.say(native)
+    chain.run(2)
+    for subscriber in (chain.first, chain.second):
+        for market in chain.markets:
+            for topic, native in market.wanted_topics().items():
+                bid = subscriber.records[topic].bid
+                assert int(bid) == market.number[native], (
+                    f"{topic.decode()}: {bid}, said: {market.number[native]}"
+                )
+    chain.compare()
+
+
+def heal(chain):
+    """No more faults."""
+    chain.note("the faults end")
+    chain.merger_stopped_until = min(chain.merger_stopped_until, chain.now)
+    chain.is_second_there = True
+    for slot in chain.slots:
+        slot.stopped_until = min(slot.stopped_until, chain.now)
+        if slot.feed is not None:
+            slot.feed.is_reachable, slot.feed.mutes_until = True, 0
+            for link in filter(None, slot.feed.links.values()):
+                link.heal()
+
+
+def hold_merger(chain, held_ns):
+    chain.note(f"the merger is stopped for {held_ns / NS_PER_S:.1f} s")
+    chain.merger_stopped_until = chain.merger_since = chain.now + held_ns
+
+
+def hold_a_feed(chain, rng):
+    slot = rng.choice(chain.slots)
+    held_ns = rng.randrange(60) * NS_PER_S
+    chain.note(f"{slot} is stopped for {held_ns / NS_PER_S:.0f} s")
+    slot.stopped_until = chain.now + held_ns
+
+
+def kill_a_feed(chain, rng):
+    slot = rng.choice(chain.slots)
+    if slot.feed is not None:
+        chain.kill_feed(slot)
+
+
+def end_a_feed(chain, rng):
+    slot = rng.choice(chain.slots)
+    if slot.feed is not None and chain.now >= slot.stopped_until:
+        chain.end_feed(slot)
+
+
+def come_or_go(chain, rng=None):
+    """The second subscriber does."""
+    chain.is_second_there = not chain.is_second_there
+    if chain.second.outlet is not None and not chain.is_second_there:
+        chain.second.leave()
+
+
+def change_of_mind(chain, rng, kept=None):
+    """One symbol more is wanted, or one less."""
+    market = rng.choice(chain.markets)
+    symbol = rng.choice([each for each in market.symbols if each not in (kept or {}).get(market.name, ())])
+    wanted = market.wanted
+    market.wanted = [each for each in wanted if each != symbol] if symbol in wanted else [*wanted, symbol]
+    market.changed_at = chain.now
+    chain.note(f"{market.name}: wanted {market.wanted}")
+
+
+def set_clock(chain, rng):
+    chain.clock_off_ns = rng.randrange(-100, 100) * NS_PER_S
+    chain.note(f"the clock is set by {chain.clock_off_ns / NS_PER_S:.0f} s")
+    for market in chain.markets:
+        for feed in market.feeds():
+            feed.clock_off_ns = chain.clock_off_ns
+            feed.exchange.set_clock()
+            feed.known_at = chain.now + 3 * NS_PER_S
+
+
+PROCESS_FAULTS = {
+    "kill": kill_a_feed,
+    "end": end_a_feed,
+    "hold": hold_a_feed,
+    "merger": lambda chain, rng: chain.merger is not None and chain.end_merger(rng.random() < 0.5),
+    "hold merger": lambda chain, rng: chain.is_merging and hold_merger(chain, rng.randrange(60) * NS_PER_S),
+    "subscriber": come_or_go,
+    "mind": change_of_mind,
+    "clock": set_clock,
+}
+EXCHANGE_FAULTS = (
+    "outage", "order", "acks only",
+    "unplugged", "stall", "delay", "mute", "deaf", "garbage", "again", "goodbye",
+)  # fmt: skip
+PLAYS = (whole_chain, held_up)

@@ -1,0 +1,21 @@
+"""Feeds, merger and subscribers in a simulated world; `make sim` plays thousands of these."""
+
+import chain_plays
+import days
+import pytest
+
+
+# The last ones have found that a feed's own DOWN was revived over.
+@pytest.mark.parametrize("seed", [*range(20), 124, 136, 289])
+def test_whatever_processes_do_nothing_untrue_is_told_and_all_comes_back(seed):
+    chain_plays.whole_chain(seed)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_processes_that_are_held_up_briefly_are_not_noticed(seed):
+    chain_plays.held_up(seed)
+
+
+@pytest.mark.parametrize("seed", [0, 10, 25], ids=["binance", "kucoin", "bybit"])
+def test_a_day_passes_without_an_event(seed):
+    days.long_day(seed)
