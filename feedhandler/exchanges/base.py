@@ -181,7 +181,8 @@ class State(wire.Ticker, gc=False, kw_only=True):
         own.update_id = update_id
         if newest.filled_ns and newest.filler != line.index:
             # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
-            is_as_far = self.lines[line.index][STATISTICS].update_id >= newest.said_ns
+            own_ns = max(update_id if is_time else 0, self.lines[line.index][STATISTICS].update_id)
+            is_as_far = own_ns >= newest.said_ns
             patience_ns = OVERTAKEN_NS if newest.filler == NOBODY else SPOKEN_FOR_NS
             if not is_as_far and 0 <= recv_ns - newest.filled_ns < patience_ns:
                 line.late += 1

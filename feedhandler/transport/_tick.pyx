@@ -1076,7 +1076,9 @@ cdef class State:
         own.update_id = update_id
         if newest.filled_ns and newest.filler != line.index:
             # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
-            is_as_far = <int64_t>self._lines[line.index][STATISTICS].update_id >= newest.said_ns
+            is_as_far = <int64_t>self._lines[line.index][STATISTICS].update_id >= newest.said_ns or (
+                is_time and <int64_t>update_id >= newest.said_ns
+            )
             patience_ns = OVERTAKEN_NS if newest.filler == NOBODY else SPOKEN_FOR_NS
             if not is_as_far and 0 <= recv_ns - newest.filled_ns < patience_ns:
                 line.late += 1
