@@ -53,7 +53,7 @@ test: $(VENV)/.test ## everything CI runs: format, lint, types, tests
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
 SEEDS ?= 200
-sim: $(VENV)/.test ## connections through a simulated world of faults: make sim SEEDS=2000 (a fifth of a second each)
+sim: $(VENV)/.test ## connections through a simulated world of faults: make sim SEEDS=2000 (a second of a processor each)
 	@$(BIN)/python tests/world.py --seeds $(SEEDS)
 
 sim-long: ## the same for 10,000 worlds
@@ -61,7 +61,7 @@ sim-long: ## the same for 10,000 worlds
 
 CHAOS_ARGUMENTS = $(SECONDS_ARGUMENT) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) \
   $(if $(KILLS),--kills $(KILLS)) $(if $(ACT),--act "$(ACT)")
-chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 RATE=300 KILLS=15 (4 minutes)
+chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 (of load) RATE=300 KILLS=15 (5 minutes in all)
 	@$(BIN)/python tests/chaos $(CHAOS_ARGUMENTS)
 
 bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 14 minutes

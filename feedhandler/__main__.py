@@ -141,7 +141,10 @@ def _positive(text: str) -> float:
 
 
 def _seconds(text: str) -> float:
-    return 0.0 if text == "0" else _positive(text)
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, 0 or more")
+    return value
 
 
 def _count(text: str) -> int:
@@ -243,7 +246,7 @@ def _status(arguments: argparse.Namespace) -> int:
     if heartbeat is None:
         print(
             f"feedhandler: no merger answers at {endpoint} within {STATUS_TIMEOUT_S:g} s;"
-            " is it running? (`make demo`, `make run` or `make prod` start it)",
+            " is it running? (`make demo`, `make run` or `make prod` start it; -c FILE names another place)",
             file=sys.stderr,
         )
         return EXIT_FAILED

@@ -249,6 +249,11 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
     shards: list[ShardStatus] = []  # none if one process has it all
     feed: FeedStatus | None = None  # of several, what they say together
 
+    @property
+    def symbols(self) -> int:
+        """How many symbols are wanted and to be had; of those topics some may still be silent."""
+        return len(self.feed.wanted) - len(self.feed.rejected) if self.feed else self.topics
+
     def text(self, now_ns: int) -> str:
         """Return what the exchange is doing, in words."""
         if self.reason and self.shards and self.feed:

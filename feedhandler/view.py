@@ -164,7 +164,7 @@ def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
             name,
             Text(status.state, style=STATE_STYLES.get(status.state, "red")),
             duration((now_ns - status.since_ns) / NS_PER_S),
-            str(status.topics),
+            str(status.symbols),
             f"{status.records_per_s:,.0f}",
             duration((now_ns - status.newest_recv_ns) / NS_PER_S) if status.newest_recv_ns else "-",
             *(f"{us:,.0f} us" if us is not None else "-" for us in latencies),

@@ -4,6 +4,7 @@ The word goes to a file that the exchange's feeds follow (`transport/files.py`),
 is looked for in the stream, where everybody finds it.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,11 +16,13 @@ from feedhandler.client import Subscriber
 from feedhandler.config import Config, check_symbol
 from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError, SubscriptionRejected
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.instruments import InstrumentTable
 from feedhandler.status import ExchangeStatus
 from feedhandler.transport.files import change_wanted, read_instruments, read_wanted
 from feedhandler.wanted import OPERATOR, Wanted
 
 NOT_LIVE: Final = wire.STALE | wire.DOWN
+NOT_HEARD: Final = ("down", "absent")  # states of a shard that does not say what it wants
 SILENCE_S: Final = 3.0  # a merger says something of each exchange once a second
 
 
@@ -51,6 +54,7 @@ def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s
     settings = config.exchange(exchange)
     present = read_wanted(config.run_dir, exchange).symbols(settings.symbols)
     for symbol in symbols:
+        check_symbol(exchange, symbol, f"unsubscribe {exchange}")
         if symbol not in present:
             known = ", ".join(present[:20]) + (" …" if len(present) > 20 else "")
             raise ConfigError(
@@ -69,18 +73,37 @@ def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s
     return EXIT_OK if is_done else EXIT_FAILED
 
 
-def _check_listed(config: Config, exchange: str, symbols: Sequence[str]) -> None:
-    """Raises SubscriptionRejected for what the newest list does not have, if there is one on disk."""
+def _table(config: Config, exchange: str) -> InstrumentTable | None:
+    """Return the newest instrument list that a feed has kept on disk."""
     rest_url = config.exchange(exchange).rest_url or EXCHANGES[exchange].rest_url
     listing = read_instruments(config.run_dir, rest_url, exchange)
-    if listing is None:
+    return listing.table() if listing is not None else None
+
+
+def _channels(config: Config, exchange: str, symbols: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return what the exchange calls the channels of each symbol, as far as that is known."""
+    table = _table(config, exchange)
+    found: dict[str, tuple[str, ...]] = {}
+    if table is None:
+        return found
+    for symbol in symbols:
+        with contextlib.suppress(SubscriptionRejected):
+            found[symbol] = EXCHANGES[exchange]().topics(table.resolve(symbol).native)
+    return found
+
+
+def _check_listed(config: Config, exchange: str, symbols: Sequence[str]) -> None:
+    """Raises SubscriptionRejected for what the newest list does not have, if there is one on disk."""
+    table = _table(config, exchange)
+    if table is None:
         return
-    table = listing.table()
     for symbol in symbols:
         try:
             table.resolve(symbol)
         except SubscriptionRejected as exc:
-            raise SubscriptionRejected(f"{exc} (with --unlisted it is wanted all the same)") from exc
+            raise SubscriptionRejected(
+                f"{exc}; nothing was changed (with --unlisted it is wanted all the same)"
+            ) from exc
 
 
 def _held_by(wanted: Wanted, symbol: str) -> str:
@@ -95,6 +118,7 @@ class Watch:
         self._endpoint = config.merger.ticks[0]
         self._exchange = exchange
         self._topics = {wire.topic(wire.TICKER, exchange, symbol): symbol for symbol in symbols}
+        self._natives = _channels(config, exchange, symbols)
         self._status: ExchangeStatus | None = None
         self.has_looked = False
         self.live: set[str] = set()
@@ -130,13 +154,22 @@ class Watch:
         return symbol in self.live or bool(self._rejected(symbol))
 
     def is_unsubscribed(self, symbol: str) -> bool:
-        """True if the feed does not want it any more."""
-        feed = self._status.feed if self._status else None
-        return feed is not None and symbol not in feed.wanted
+        """True if no feed wants it any more, and all have been heard."""
+        status = self._status
+        if status is None or status.feed is None or any(row.state in NOT_HEARD for row in status.shards):
+            return False
+        return symbol not in status.feed.wanted
 
     def _rejected(self, symbol: str) -> str:
         feed = self._status.feed if self._status else None
-        return feed.rejected.get(symbol, "") if feed and symbol in feed.wanted else ""
+        if feed is None or symbol not in feed.wanted:
+            return ""
+        if symbol in feed.rejected:
+            return feed.rejected[symbol]
+        refused = [(topic, why) for c in feed.connections for topic, why in c.rejected_topics.items()]
+        return next(
+            (f"{topic}: {why}" for topic, why in refused if topic in self._natives.get(symbol, ())), ""
+        )
 
     def subscribed_text(self, symbol: str) -> str:
         """Return what became of a subscription, in words."""

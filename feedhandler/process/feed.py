@@ -349,7 +349,7 @@ class Feed:
         self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed
         for symbol, reason in self._universe.rejected.items():
             if known.get(symbol) != reason:
-                log.error("rejected: %s", reason)
+                log.warning("rejected: %s", reason)
         for symbol, name in self._universe.renamed.items():
             if renamed.get(symbol) != name:
                 log.warning("%s is called %s now", symbol, name)
@@ -523,7 +523,9 @@ class Feed:
         if state != status.state:
             status.state = state
             self._look_at(range(len(self._connections)))
-            log.info("%s: %s", state, status.text(time.time_ns()))
+            is_well = state in ("live", "idle") or status.stopping
+            text = "" if status.stopping else f": {status.text(time.time_ns())}"
+            log.log(logging.INFO if is_well else logging.WARNING, "now %s%s", state, text)
         self._note_stale()
         status.hop_records = self._publisher.records
         self._timekeeper.report(status)

@@ -131,6 +131,8 @@ class Connection:
             transport.disconnect(graceful=False)
             return
         self._transport = transport
+        if self.session.connects > 1:
+            log.info("%s: leg %d is connected again", self._label, self.session.leg)
         self._ending = asyncio.create_task(_end(transport))
         self.session.on_open(time.monotonic_ns())
         self.wake()
@@ -140,6 +142,8 @@ class Connection:
         if socket is not self._socket:
             return
         self._socket = self._transport = None
+        if not self._is_stopping:
+            log.warning("%s: leg %d: %s", self._label, self.session.leg, self._close_reason or reason)
         self.session.on_closed(time.monotonic_ns(), self._close_reason or reason)
         self.flush()
         self.wake()
@@ -224,6 +228,11 @@ class Connection:
     def _failed(self, reason: str, retry_after_s: float = 0.0) -> None:
         if self.session.phase is Phase.CONNECTING:
             self._socket = None
+            attempts = self.session.attempts
+            if (
+                not self._is_stopping and attempts & (attempts - 1) == 0
+            ):  # the first, second, fourth, … in a row
+                log.warning("%s: leg %d, attempt %d: %s", self._label, self.session.leg, attempts, reason)
             self.session.on_closed(time.monotonic_ns(), reason, retry_after_s)
 
     async def _handshake(self) -> Endpoint:
