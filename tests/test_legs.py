@@ -336,21 +336,21 @@ def test_silence_of_one_leg_says_nothing_and_silence_of_both_does():
 
 
 # The last seeds of each are what longer plays have found.
-@pytest.mark.parametrize("seed", [*range(30), 405])
+@pytest.mark.parametrize("seed", [*range(15), 405])
 def test_no_update_is_missed_while_faults_spare_one_leg(seed):
     worlds.spare_one_leg(seed)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_symbols_come_and_go_and_nobody_else_notices(seed):
     worlds.change_of_minds(seed)
 
 
-@pytest.mark.parametrize("seed", [*range(20), 86])
+@pytest.mark.parametrize("seed", [*range(8), 86])
 def test_channels_that_fall_silent_are_flagged_in_time_and_quiet_ones_are_not(seed):
     worlds.silent_channels(seed)
 
 
-@pytest.mark.parametrize("seed", [*range(40), 150, 554, 567, 1149, 1276])
+@pytest.mark.parametrize("seed", [*range(20), 150, 554, 567, 1149, 1276])
 def test_whatever_happens_nothing_moves_backwards_and_all_comes_back(seed):
     worlds.whatever_happens(seed)

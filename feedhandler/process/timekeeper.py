@@ -22,7 +22,7 @@ SAMPLES_MAX: Final = 6
 SAMPLE_EVERY_S: Final = 1.0
 
 ROUND_EVERY_S: Final = 300.0  # 500 ppm of it are 150 ms
-RETRY_S: Final = 60.0
+RETRY_S: Final = (2.0, 60.0)  # after a round that failed, doubling each time in a row
 NS_PER_MS: Final = 1_000_000
 LOOK_EVERY_S: Final = 1.0  # at our own clocks
 
@@ -35,6 +35,7 @@ class Timekeeper:
     def __init__(self, exchange: Exchange, http: HttpClient) -> None:
         self.clock = ExchangeClock()
         self.error = ""
+        self._failures = 0  # rounds in a row
         self._exchange = exchange
         self._http = http
 
@@ -67,12 +68,10 @@ class Timekeeper:
                     break
                 await asyncio.sleep(SAMPLE_EVERY_S)
         except (ProtocolError, DecodeError, ValueError) as exc:
-            self._failed(str(exc))
-            return max(RETRY_S, exc.retry_after_s if isinstance(exc, HttpRefused) else 0.0)
+            return max(self._failed(str(exc)), exc.retry_after_s if isinstance(exc, HttpRefused) else 0.0)
         if not self.clock.is_settled:
-            self._failed("its answers contradict each other")
-            return RETRY_S
-        self.error = ""
+            return self._failed("its answers contradict each other")
+        self.error, self._failures = "", 0
         return ROUND_EVERY_S
 
     async def _sample(self) -> Sample:
@@ -81,10 +80,15 @@ class Timekeeper:
         received_mono_ns, unix_ns = time.monotonic_ns(), time.time_ns()
         return Sample(sent_mono_ns, received_mono_ns, unix_ns, self._exchange.decode_time(body))
 
-    def _failed(self, error: str) -> None:
-        if not self.error:
+    def _failed(self, error: str) -> float:
+        """Note why a round failed, and return the seconds until the next one."""
+        first_s, last_s = RETRY_S
+        retry_s = min(last_s, first_s * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        if self._failures == 3:  # a REST host that comes up a moment after us is no news
             log.warning("the exchange's time is not known any better: %s", error)
         self.error = error
+        return retry_s
 
     async def _watch(self, until_mono_ns: int) -> None:
         """Wait, unless this host's clock is set."""

@@ -88,13 +88,13 @@ def test_a_host_that_is_away_costs_a_line_in_the_status():
 
 
 def test_a_host_that_is_back_is_asked_again_and_the_line_goes(monkeypatch):
-    monkeypatch.setattr(timekeeper, "RETRY_S", 0.01)
+    monkeypatch.setattr(timekeeper, "RETRY_S", (0.01, 0.01))
     keeper, _ = keep(Http(ProtocolError("away"), ValueError("nonsense"), 0.0), lambda k, s: s.offset_ns)
     assert keeper.error == ""
 
 
 def test_an_exchange_that_asks_for_patience_is_not_asked_before(monkeypatch):
-    monkeypatch.setattr(timekeeper, "RETRY_S", 0.001)
+    monkeypatch.setattr(timekeeper, "RETRY_S", (0.001, 0.001))
     http = Http(HttpRefused("HTTP 429", 3600.0))
     keep(http, lambda k, s: k.error)
     assert http.asked == 1
