@@ -181,8 +181,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
         own.update_id = update_id
         if newest.filled_ns and newest.filler != line.index:
             # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
-            own_ns = max(update_id if is_time else 0, self.lines[line.index][STATISTICS].update_id)
-            is_as_far = own_ns >= newest.said_ns
+            is_as_far = self.lines[line.index][STATISTICS].update_id >= newest.said_ns
             patience_ns = OVERTAKEN_NS if newest.filler == NOBODY else SPOKEN_FOR_NS
             if not is_as_far and 0 <= recv_ns - newest.filled_ns < patience_ns:
                 line.late += 1
@@ -231,8 +230,6 @@ class State(wire.Ticker, gc=False, kw_only=True):
     def _note_filled(self, channel: int, line: Line, recv_ns: int, time_ns: int) -> None:
         """Another, slower channel had news about a silent one."""
         newest = self.channels[channel]
-        if time_ns > recv_ns + self.ahead_ns_max:
-            time_ns = recv_ns + self.offset_ns  # as `accept` takes it
         newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
         newest.filler, newest.filled_ns = line.index, newest.filled_ns or recv_ns
 

@@ -1076,9 +1076,7 @@ cdef class State:
         own.update_id = update_id
         if newest.filled_ns and newest.filler != line.index:
             # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
-            is_as_far = <int64_t>self._lines[line.index][STATISTICS].update_id >= newest.said_ns or (
-                is_time and <int64_t>update_id >= newest.said_ns
-            )
+            is_as_far = <int64_t>self._lines[line.index][STATISTICS].update_id >= newest.said_ns
             patience_ns = OVERTAKEN_NS if newest.filler == NOBODY else SPOKEN_FOR_NS
             if not is_as_far and 0 <= recv_ns - newest.filled_ns < patience_ns:
                 line.late += 1
@@ -1124,8 +1122,6 @@ cdef class State:
     cdef int _note_filled(self, int channel, int line, int64_t recv_ns, int64_t time_ns) except -1:
         """Another, slower channel had news about a silent one."""
         cdef Newest* newest = &self._channels[channel]
-        if time_ns > recv_ns + self.ahead_ns_max:
-            time_ns = recv_ns + self.offset_ns  # as `accept` takes it
         newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
         newest.filler = line
         if not newest.filled_ns:

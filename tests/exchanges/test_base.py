@@ -454,15 +454,6 @@ def test_while_a_slower_channel_has_news_of_the_quote_a_late_line_is_not_heard_a
     assert quote.accept(QUOTE, two, 13, later + 1), "the fast channels are compared by their ids again"
 
 
-def test_a_time_that_cannot_be_hinders_no_line_that_states_it_as_well():
-    quote, (one, two) = state(), lines(2)
-    ahead = RECV_NS + 3600 * SECOND  # this host's clock was set back
-    assert quote.accept(STATISTICS, one, ahead, RECV_NS, True)
-    quote.fill_quote(one, RECV_NS, ahead, 5.0, 1.0, 6.0, 1.0)
-    quote.accept(STATISTICS, two, ahead, RECV_NS + 1, True)
-    assert quote.accept(QUOTE, two, 11, RECV_NS + 2)
-
-
 def test_a_slower_channel_that_says_the_same_as_the_quote_hinders_nobody():
     quote, (one, two) = state(), lines(2)
     later = RECV_NS + QUIET_NS + 1
