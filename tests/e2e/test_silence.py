@@ -45,17 +45,3 @@ def test_a_channel_that_falls_silent_is_flagged_in_time_and_heals_by_itself(stac
     assert reader.holes == []
     for exchange in EXCHANGES:
         assert s.sim_state(exchange)["violations"] == []
-
-
-def test_a_channel_that_comes_back_with_a_new_subscription_is_given_one(stack):
-    s = stack(rate=300, exchanges=("bybit",))
-    s.start()
-    reader = s.wait_live()
-    reader.read(23)
-    s.fault("bybit", "lose_topic", topic=QUOTES["bybit"], heals=True)
-    lost_ns = time.time_ns()
-    reader.read_until(
-        lambda r: r.topic == "ticker.bybit.BTC/USDT" and r.is_fresh and r.recv_ns > lost_ns + 5 * 10**9,
-        "it speaks again, by itself",
-    )
-    assert s.sim_state("bybit")["violations"] == []
