@@ -25,7 +25,7 @@ import twins
 from feedhandler import wire
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import LINES_MAX, QUOTE, Endpoint, Quote
-from feedhandler.freshness import DECIDES_NS
+from feedhandler.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.legs import LEGS_MAX, Legs
 from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy
 
@@ -33,7 +33,6 @@ EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000
 STEER_NS = 200_000_000  # how often a feed looks at its connections
 DELAY_NS = 5_000_000  # of a link that is well
-SILENT_S = DECIDES_NS / NS_PER_S + 1  # within this time of its last word a busy channel is flagged
 HEALS_S = 150  # after the last fault everything is live again
 LOG_MAX = 300
 LONG_EVERY = 10  # seeds: one of so many plays a whole day, too
@@ -503,6 +502,12 @@ def change_of_minds(seed, world=None):
     return world
 
 
+def bound_ns(world, native):
+    """Within this time of its last word a channel is to be flagged: later if it was silent for longer before."""
+    (pulse,) = (p for p in world.legs.freshness._pulses[native] if p.channel == QUOTE)
+    return DECIDES_NS + NS_PER_S + max(0, USUAL_FACTOR * pulse.usual_ns - SILENCE_NS_MIN)
+
+
 def silent_channels(seed, world=None):
     """Channels fall silent one at a time: each is flagged in time if its market goes on, and heals; no other is."""
     rng = random.Random(f"silent {seed}")
@@ -522,10 +527,10 @@ def silent_channels(seed, world=None):
             world.heals = rng.randrange(3)
             world.note(f"{victim} is lost, heals {world.heals}")
             count += 1
-        elif victim and world.now - silenced > SILENT_S * NS_PER_S:
+        elif victim and world.now - silenced > bound_ns(world, victim):
             is_flagged = world.flags[victim] & wire.STALE
             is_well = not world.lost
-            assert is_flagged or is_well, f"{victim} is not flagged after {SILENT_S} s"
+            assert is_flagged or is_well, f"{victim} is not flagged in time"
             world.lost = set()
             if not world.flags[victim]:
                 victim, healed = None, world.now + rng.randrange(30, 60) * NS_PER_S
