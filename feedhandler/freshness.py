@@ -112,7 +112,7 @@ class Freshness:
         self._pulses: dict[str, list[Pulse]] = {}  # by native symbol
         self._order: list[Pulse] = []  # in which they are looked at
         self._next = 0
-        self._open: list[Pulse] = []  # suspected and stale
+        self._open: dict[str, Pulse] = {}  # suspected and stale, by topic
         self._clock = 0
         self._last_mono_ns = 0
         self._asking = 0
@@ -137,12 +137,11 @@ class Freshness:
         """Watch these no more; their flags are somebody else's business from now on."""
         for native in natives:
             for pulse in self._pulses.pop(native):
-                pulse.stage = Stage.WAITING
+                self._enter(pulse, Stage.WAITING)
         self._reorder()
 
     def _reorder(self) -> None:
         self._order = [pulse for pulses in self._pulses.values() for pulse in pulses]
-        self._open = [pulse for pulse in self._order if pulse.stage in (Stage.SUSPECTED, Stage.STALE)]
         self._next = 0
 
     def reset(self) -> None:
@@ -151,13 +150,12 @@ class Freshness:
             pulse.state.base_flags &= ~wire.STALE
             self._enter(pulse, Stage.WAITING)
             pulse.spoke_ns, pulse.at, pulse.is_stuck = 0, self._clock, False
-        self._open = []
 
     def stale(self) -> dict[str, str]:
         """Return the stale channels, and why they are taken to be."""
         return {
             pulse.topic: f"{pulse.reason}; silent for {(self._clock - pulse.at) / NS_PER_S:.0f} s"
-            for pulse in self._open
+            for pulse in self._open.values()
             if pulse.stage is Stage.STALE
         }
 
@@ -172,7 +170,7 @@ class Freshness:
             return []
         self._clock += step_ns
         renewed: list[Pulse] = []
-        for pulse in list(self._open):
+        for pulse in list(self._open.values()):
             self._look(pulse, live, renewed)
         for pulse in self._unusual(self._due(step_ns), is_alone=len(live) == 1):
             self._look(pulse, live, renewed)
@@ -226,7 +224,6 @@ class Freshness:
             # REST can tell a quiet market from a dead channel; no need to ask if that is clear.
             has_witness = pulse.channel == QUOTE and not self._is_clear(pulse)
             pulse.asks_at = self._clock if has_witness else 0
-            self._open.append(pulse)
             if self._is_clear(pulse):  # else a quiet market's next word could fall into the gap
                 renewed.append(pulse)
 
@@ -244,7 +241,6 @@ class Freshness:
         ):
             pulse.is_stuck = True
             self._condemn(pulse, f"it has stated the same time for {STUCK_NS / NS_PER_S:g} s")
-            self._open.append(pulse)
 
     def _on_word(self, pulse: Pulse, spoke_ns: int) -> None:
         """It has spoken since the last look."""
@@ -259,8 +255,6 @@ class Freshness:
         was_stale = pulse.stage is Stage.STALE
         if pulse.stage is not Stage.LIVE:
             self._enter(pulse, Stage.LIVE)
-            if pulse in self._open:
-                self._open.remove(pulse)
         pulse.spoke_ns, pulse.at = spoke_ns, self._clock
         pulse.contradictions = pulse.patience_ns = 0
         pulse.values = ()
@@ -272,12 +266,17 @@ class Freshness:
         if self._clock - pulse.at < LOOK_NS and pulse.spoke_ns:
             return
         values = _values(pulse.state, pulse.channel)
-        if any(value == value for value in values) and not _is_same(values, pulse.values):
+        is_known = any(value == value for value in values)
+        if is_known and not (pulse.values and is_same(values, pulse.values)):
             pulse.contradictions += bool(pulse.values)
             pulse.values = values
 
     def _enter(self, pulse: Pulse, stage: Stage) -> None:
         pulse.stage, pulse.since, pulse.asks_at = stage, self._clock, 0
+        if stage in (Stage.SUSPECTED, Stage.STALE):
+            self._open[pulse.topic] = pulse
+        else:
+            self._open.pop(pulse.topic, None)
 
     # --- suspicion
 
@@ -310,8 +309,8 @@ class Freshness:
 
     def _questions(self) -> list[Question]:
         """Return what to ask over REST now: a few at a time, and nothing in an outage of many channels."""
-        due = [pulse for pulse in self._open if pulse.asks_at and self._clock >= pulse.asks_at]
-        if due and sum(pulse.stage is Stage.SUSPECTED for pulse in self._open) > MANY:
+        due = [pulse for pulse in self._open.values() if pulse.asks_at and self._clock >= pulse.asks_at]
+        if due and sum(pulse.stage is Stage.SUSPECTED for pulse in self._open.values()) > MANY:
             for pulse in due:
                 pulse.asks_at = 0
             return []
@@ -332,9 +331,8 @@ class Freshness:
                     self._on_witness(pulse, quote)
 
     def _on_witness(self, pulse: Pulse, quote: Quote) -> None:
-        state = pulse.state
-        known = (state.bid, state.bid_size, state.ask, state.ask_size)
-        if not _is_same((quote.bid, quote.bid_size, quote.ask, quote.ask_size), known):
+        stated = (quote.bid, quote.bid_size, quote.ask, quote.ask_size)
+        if not is_same(stated, _values(pulse.state, QUOTE)):
             pulse.disagreements += 1
             if pulse.disagreements > 1:
                 self._condemn(pulse, f"{pulse.reason}, and REST has another quote")
@@ -348,7 +346,6 @@ class Freshness:
             return
         pulse.patience_ns = min(2 * silence_ns, frozen_ns)
         self._enter(pulse, Stage.LIVE)
-        self._open.remove(pulse)
 
     # --- verdict
 
@@ -419,7 +416,3 @@ def _values(state: State, channel: int) -> tuple[float, ...]:
     if channel == QUOTE:
         return state.bid, state.bid_size, state.ask, state.ask_size
     return (state.last,) if channel == LAST else ()
-
-
-def _is_same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
-    return len(ours) == len(theirs) and is_same(ours, theirs)
