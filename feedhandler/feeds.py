@@ -114,7 +114,7 @@ class ExchangeView:
         self._by_number = tuple(feeds)
         self.feeds = {str(feed.shard): feed for feed in feeds}
         for native_topic, route in routes:
-            feed = self.feed_of(native_of(native_topic))
+            feed = self.feed_of(symbol_in(native_topic))
             feed.routes[native_topic] = route
             route.traffic = feed.traffic
 
@@ -187,9 +187,9 @@ class ExchangeView:
         )
 
 
-def native_of(native_topic: bytes) -> str:
-    """Return the exchange's symbol in a native topic."""
-    return native_topic.rstrip(b"\0").decode(errors="replace").split(".", 2)[2]
+def symbol_in(topic: bytes) -> str:
+    """Return the symbol in a padded topic: the exchange's in a native one."""
+    return topic.rstrip(b"\0").decode(errors="replace").split(".", 2)[2]
 
 
 def quantile_us(ordered_ns: Sequence[int], quantile: float) -> float | None:

@@ -15,7 +15,7 @@ import msgspec
 from feedhandler import wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.feeds import ExchangeView, FeedView, Route, Traffic, native_of
+from feedhandler.feeds import ExchangeView, FeedView, Route, Traffic, symbol_in
 from feedhandler.instruments import InstrumentList
 from feedhandler.shard import parse as parse_shard
 from feedhandler.shard import shards
@@ -266,12 +266,9 @@ class Merger:
         """Records were lost; those that said DOWN of what is not wanted any more are not said again."""
         wanted = {*status.wanted, *status.renamed.values()}
         for route in feed.routes.values():
-            if route.topic.rstrip(b"\0").decode().split(".", 2)[2] in wanted:
-                continue
-            feed.flagged.pop(route, None)
-            (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
-            if not flags & wire.DOWN:
-                self._republish(route, flags & ~wire.STALE | wire.DOWN)
+            if symbol_in(route.topic) not in wanted:
+                feed.flagged.pop(route, None)
+                self._say_down(route)
 
     def _begin_anew(self, exchange: ExchangeView, count: int) -> None:
         """Feeds of another count of shards have followed: none of them knows anything yet."""
@@ -290,7 +287,7 @@ class Merger:
         exchange.table, exchange.instruments_body, exchange.instruments_as_of_ns = table, body, as_of_ns
         for feed in exchange.feeds.values():
             for native_topic, route in list(feed.routes.items()):
-                native = native_of(native_topic)
+                native = symbol_in(native_topic)
                 if native not in table.by_native:
                     continue  # delisted, or the list is short: as long as data come, they are what they were
                 symbol = table.symbol_of(native)
@@ -394,10 +391,16 @@ class Merger:
     def _flag_down(self, feed: FeedView) -> None:
         """Flag every record of a feed: nobody keeps it current."""
         for route in feed.routes.values():
-            (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+            flags = self._say_down(route)
             if not flags & wire.DOWN:
-                self._republish(route, flags & ~wire.STALE | wire.DOWN)
                 feed.flagged[route] = flags, route.sequence
+
+    def _say_down(self, route: Route) -> int:
+        """Publish a topic's newest record as DOWN, unless it is; return the flags that it had."""
+        (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+        if not flags & wire.DOWN:
+            self._republish(route, flags & ~wire.STALE | wire.DOWN)
+        return int(flags)
 
     def _republish(self, route: Route, flags: int) -> None:
         """Publish a topic's newest record once more, under other flags and the next number."""

@@ -1,6 +1,6 @@
 """Which of several feeds has a symbol, and what they say together."""
 
-from feedhandler.feeds import ExchangeView, FeedView, Route, Traffic, native_of, quantile_us
+from feedhandler.feeds import ExchangeView, FeedView, Route, Traffic, quantile_us, symbol_in
 from feedhandler.shard import shards
 from feedhandler.wire import TICKER, padded, topic
 
@@ -22,8 +22,8 @@ def test_each_route_is_with_the_feed_that_has_its_symbol_whatever_the_count():
         assert sum(len(feed.routes) for feed in exchange.feeds.values()) == 50
         for feed in exchange.feeds.values():
             for name, route in feed.routes.items():
-                assert feed.shard.has(native_of(name))
-                assert exchange.feed_of(native_of(name)) is feed
+                assert feed.shard.has(symbol_in(name))
+                assert exchange.feed_of(symbol_in(name)) is feed
                 assert route.traffic is feed.traffic
 
 
@@ -53,4 +53,4 @@ def test_a_quantile_is_a_value_that_occurred():
 
 
 def test_a_native_symbol_may_have_dots_and_any_letters():
-    assert native_of(padded("ticker.x.A.B币".encode())) == "A.B币"
+    assert symbol_in(padded("ticker.x.A.B币".encode())) == "A.B币"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler import wire
-from feedhandler.feeds import native_of
+from feedhandler.feeds import symbol_in
 from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger, Step
 from feedhandler.shard import parse as parse_shard
@@ -797,7 +797,7 @@ def test_no_topic_breaks_and_flags_tell_the_truth_whatever_shards_do(seed):
         assert sum(len(feed.routes) for feed in feeds) == len(newest), "each route has one owner"
         for feed in feeds:
             for topic, route in feed.routes.items():
-                assert feed.shard.has(native_of(topic))
+                assert feed.shard.has(symbol_in(topic))
                 assert route.traffic is feed.traffic
     assert_unbroken(world)
 
