@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "everything, under supervisord, in the foreground; Ctrl-C stops it")
     run.add_argument("--seconds", type=_positive, metavar="S", help="stop after so long, with a summary")
     feed = _command(commands, "feed", _feed, "one exchange's feed process")
-    feed.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
+    _add_exchange(feed)
     feed.add_argument(
         "--shard", metavar="I/N", help="only this part of the symbols, such as 1/4; as many processes as N"
     )
@@ -87,16 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="everything the processes say, as JSON")
 
     renew = _command(commands, "renew", _renew, "make a feed renew its connections, without a gap")
-    renew.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
+    _add_exchange(renew)
 
     subscribe = _command(
         commands, "subscribe", _subscribe, "want more symbols of an exchange, now and from now on"
     )
     unsubscribe = _command(commands, "unsubscribe", _unsubscribe, "want symbols of an exchange no more")
     for command in (subscribe, unsubscribe):
-        command.add_argument(
-            "exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES)
-        )
+        _add_exchange(command)
         command.add_argument("symbols", nargs="+", metavar="SYMBOL", help="as BASE/QUOTE, such as DOGE/USDT")
         command.add_argument(
             "--wait",
@@ -112,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     fault = _command(
         commands, "fault", _fault, "make a simulated exchange misbehave; without KIND: list them"
     )
-    fault.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
+    _add_exchange(fault)
     fault.add_argument("kind", nargs="?", metavar="KIND", help="what to do, such as close or stall")
     fault.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as seconds=5 or code=1012")
     return parser
@@ -131,6 +129,10 @@ def _command(
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     parser.set_defaults(run=run, name=name)
     return parser
+
+
+def _add_exchange(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
 
 
 def _positive(text: str) -> float:

@@ -118,6 +118,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError(f"{self.path}: no [exchanges.{name}] table; it configures {known}")
         return self.exchanges[name]
 
+    def rest_url(self, name: str) -> str:
+        """Return where an exchange's REST host is. Raises ConfigError as `exchange` does."""
+        return self.exchange(name).rest_url or EXCHANGES[name].rest_url
+
     def shard(self, name: str, text: str | None) -> Shard:
         """Return what part of an exchange a feed process has that was started with `--shard text`, or without.
 

@@ -6,7 +6,7 @@ is looked for in the stream, where everybody finds it.
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -36,10 +36,12 @@ def subscribe(
     settings = config.exchange(exchange)
     for symbol in symbols:
         check_symbol(exchange, symbol, f"subscribe {exchange}")
-    if not is_unlisted:
-        _check_listed(config, exchange, symbols)
+    listing = read_instruments(config.run_dir, config.rest_url(exchange), exchange)  # that a feed has kept
+    table = listing.table() if listing is not None else None
+    if table is not None and not is_unlisted:
+        _check_listed(table, symbols)
     change_wanted(config.run_dir, exchange, lambda wanted: wanted.subscribe(symbols, settings.symbols))
-    watch = Watch(config, exchange, symbols)
+    watch = Watch(config, exchange, symbols, _channels(exchange, table, symbols) if table is not None else {})
     watch.run(wait_s, watch.is_subscribed)
     for symbol in symbols:
         print(f"{symbol}: {watch.subscribed_text(symbol)}")
@@ -66,37 +68,18 @@ def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s
     )
     left = wanted.symbols(settings.symbols)
     watch = Watch(config, exchange, symbols)
-    watch.run(wait_s, lambda symbol: watch.is_unsubscribed(symbol) or symbol in left)
+
+    def is_done(symbol: str) -> bool:
+        return watch.is_unsubscribed(symbol) or symbol in left
+
+    watch.run(wait_s, is_done)
     for symbol in symbols:
         print(f"{symbol}: {_held_by(wanted, symbol) or watch.unsubscribed_text(symbol)}")
-    is_done = not watch.is_heard or all(watch.is_unsubscribed(symbol) or symbol in left for symbol in symbols)
-    return EXIT_OK if is_done else EXIT_FAILED
+    return EXIT_OK if not watch.is_heard or all(map(is_done, symbols)) else EXIT_FAILED
 
 
-def _table(config: Config, exchange: str) -> InstrumentTable | None:
-    """Return the newest instrument list that a feed has kept on disk."""
-    rest_url = config.exchange(exchange).rest_url or EXCHANGES[exchange].rest_url
-    listing = read_instruments(config.run_dir, rest_url, exchange)
-    return listing.table() if listing is not None else None
-
-
-def _channels(config: Config, exchange: str, symbols: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return what the exchange calls the channels of each symbol, as far as that is known."""
-    table = _table(config, exchange)
-    found: dict[str, tuple[str, ...]] = {}
-    if table is None:
-        return found
-    for symbol in symbols:
-        with contextlib.suppress(SubscriptionRejected):
-            found[symbol] = EXCHANGES[exchange]().topics(table.resolve(symbol).native)
-    return found
-
-
-def _check_listed(config: Config, exchange: str, symbols: Sequence[str]) -> None:
-    """Raises SubscriptionRejected for what the newest list does not have, if there is one on disk."""
-    table = _table(config, exchange)
-    if table is None:
-        return
+def _check_listed(table: InstrumentTable, symbols: Sequence[str]) -> None:
+    """Raises SubscriptionRejected for what the list does not have."""
     for symbol in symbols:
         try:
             table.resolve(symbol)
@@ -106,19 +89,31 @@ def _check_listed(config: Config, exchange: str, symbols: Sequence[str]) -> None
             ) from exc
 
 
+def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[str, str]:
+    """Return the symbol of each channel, as the exchange calls it; none for what the list does not have."""
+    protocol = EXCHANGES[exchange]()
+    found: dict[str, str] = {}
+    for symbol in symbols:
+        with contextlib.suppress(SubscriptionRejected):
+            found |= dict.fromkeys(protocol.topics(table.resolve(symbol).native), symbol)
+    return found
+
+
 def _held_by(wanted: Wanted, symbol: str) -> str:
     owners = [owner for owner in wanted.owners(symbol) if owner != OPERATOR]
     return f"still wanted by {', '.join(owners)}" if owners else ""
 
 
 class Watch:
-    """What the stream says about some symbols of an exchange."""
+    """What the stream says about some symbols of an exchange; channels: their symbols, as far as they are known."""
 
-    def __init__(self, config: Config, exchange: str, symbols: Sequence[str]) -> None:
+    def __init__(
+        self, config: Config, exchange: str, symbols: Sequence[str], channels: Mapping[str, str] = {}
+    ) -> None:
         self._endpoint = config.merger.ticks[0]
         self._exchange = exchange
         self._topics = {wire.topic(wire.TICKER, exchange, symbol): symbol for symbol in symbols}
-        self._natives = _channels(config, exchange, symbols)
+        self._channels = channels
         self._status: ExchangeStatus | None = None
         self.has_looked = False
         self.live: set[str] = set()
@@ -166,10 +161,8 @@ class Watch:
             return ""
         if symbol in feed.rejected:
             return feed.rejected[symbol]
-        refused = [(topic, why) for c in feed.connections for topic, why in c.rejected_topics.items()]
-        return next(
-            (f"{topic}: {why}" for topic, why in refused if topic in self._natives.get(symbol, ())), ""
-        )
+        refused = (item for connection in feed.connections for item in connection.rejected_topics.items())
+        return next((f"{topic}: {why}" for topic, why in refused if self._channels.get(topic) == symbol), "")
 
     def subscribed_text(self, symbol: str) -> str:
         """Return what became of a subscription, in words."""

@@ -208,7 +208,7 @@ class Feed:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._renew, "by order")
+        loop.add_signal_handler(signal.SIGUSR1, self._universe.renew, "by order")
         beat = asyncio.create_task(self._beat())
         timekeeping = asyncio.create_task(self._timekeeper.run())
         for task in (beat, timekeeping):
@@ -397,13 +397,10 @@ class Feed:
                 log.info("%s a connection of leg %d", text, session.leg)
         self._on_connections()
 
-    def _renew(self, reason: str) -> None:
-        self._universe.renew(reason)
-
     async def _steer(self) -> None:
         """Renew connections that are due, and look who has fallen silent."""
         if self._window is not None and self._window.opens(time.time_ns()):
-            self._renew(f"the window {self._settings.renew_window}")
+            self._universe.renew(f"the window {self._settings.renew_window}")
         for change in self._universe.advance(time.monotonic_ns()):
             for question in change.ask:
                 task = asyncio.create_task(self._ask(question))
@@ -545,8 +542,7 @@ def _age(as_of_ns: int) -> str:
 
 
 async def _main(config: Config, name: str, shard: Shard) -> int:
-    rest_url = config.exchange(name).rest_url or EXCHANGES[name].rest_url
-    async with HttpClient(rest_url, EXCHANGES[name].rest_limit, shard.count) as http:
+    async with HttpClient(config.rest_url(name), EXCHANGES[name].rest_limit, shard.count) as http:
         return await Feed(config, name, shard, http).run()
 
 
