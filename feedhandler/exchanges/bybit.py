@@ -13,7 +13,7 @@ Frames: tests/frames/bybit/
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Generic
 from urllib.parse import quote
 
 import msgspec
@@ -36,6 +36,7 @@ from feedhandler.exchanges.base import (
     Quote,
     Request,
     State,
+    T,
     UpdateId,
     chunks,
     decode_rest,
@@ -95,20 +96,8 @@ class _Instruments(msgspec.Struct):
     instruments: list[_Instrument] | None = msgspec.field(name="list", default=None)
 
 
-class _InstrumentsAnswer(msgspec.Struct):
-    code: int = msgspec.field(name="retCode")
-    message: str = msgspec.field(name="retMsg", default="")
-    result: _Instruments | None = None
-
-
 class _Time(msgspec.Struct):
     time_ns: UpdateId | None = msgspec.field(name="timeNano", default=None)
-
-
-class _TimeAnswer(msgspec.Struct):
-    code: int = msgspec.field(name="retCode")
-    message: str = msgspec.field(name="retMsg", default="")
-    result: _Time | None = None
 
 
 class _RestTicker(msgspec.Struct):
@@ -124,10 +113,12 @@ class _RestTickers(msgspec.Struct):
     tickers: list[_RestTicker] | None = msgspec.field(name="list", default=None)
 
 
-class _TickersAnswer(msgspec.Struct):
+class _Answer(msgspec.Struct, Generic[T]):
+    """Any answer over REST."""
+
     code: int = msgspec.field(name="retCode")
     message: str = msgspec.field(name="retMsg", default="")
-    result: _RestTickers | None = None
+    result: T | None = None
 
 
 class _Command(msgspec.Struct, omit_defaults=True):
@@ -154,9 +145,9 @@ class Bybit(Exchange):
     def __init__(self, make_state: type[State] = State) -> None:
         super().__init__(make_state)
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
-        self._instruments = msgspec.json.Decoder(_InstrumentsAnswer)
-        self._time = msgspec.json.Decoder(_TimeAnswer, strict=False)
-        self._tickers = msgspec.json.Decoder(_TickersAnswer)
+        self._instruments = msgspec.json.Decoder(_Answer[_Instruments])
+        self._time = msgspec.json.Decoder(_Answer[_Time], strict=False)
+        self._tickers = msgspec.json.Decoder(_Answer[_RestTickers])
 
     def decode_instruments(self, body: bytes) -> list[Instrument]:
         answer = decode_rest(self._instruments, body, "bybit instruments-info")

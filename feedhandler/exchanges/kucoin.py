@@ -18,7 +18,7 @@ as of 2026-11. Frames: tests/frames/kucoin/
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Generic
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -44,6 +44,7 @@ from feedhandler.exchanges.base import (
     Quote,
     Request,
     State,
+    T,
     UpdateId,
     chunks,
     decode_rest,
@@ -129,12 +130,6 @@ class _Token(msgspec.Struct):
     servers: list[_Server] = msgspec.field(name="instanceServers")
 
 
-class _TokenAnswer(msgspec.Struct):
-    code: str
-    msg: str = ""
-    data: _Token | None = None
-
-
 class _Symbol(msgspec.Struct):
     symbol: str
     base: str = msgspec.field(name="baseCurrency")
@@ -143,24 +138,12 @@ class _Symbol(msgspec.Struct):
     name: str = ""
 
 
-class _SymbolsAnswer(msgspec.Struct):
-    code: str
-    msg: str = ""
-    data: list[_Symbol] | None = None
-
-
-class _TimeAnswer(msgspec.Struct):
-    code: str
-    msg: str = ""
-    data: Milliseconds | None = None
-
-
-class _QuoteAnswer(msgspec.Struct):
-    """Answer to `quote_request`. Null: an empty side."""
+class _Answer(msgspec.Struct, Generic[T]):
+    """Any answer over REST. Without data, whatever the code says: nothing of that name."""
 
     code: str
     msg: str = ""
-    data: _Data | None = None
+    data: T | None = None
 
 
 class _Command(msgspec.Struct, omit_defaults=True):
@@ -190,54 +173,43 @@ class KuCoin(Exchange):
     def __init__(self, make_state: type[State] = State) -> None:
         super().__init__(make_state)
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
-        self._symbols = msgspec.json.Decoder(_SymbolsAnswer)
+        self._symbols = msgspec.json.Decoder(_Answer[list[_Symbol]])
         self._handshakes = 0
-        self._token = msgspec.json.Decoder(_TokenAnswer, strict=False)
-        self._time = msgspec.json.Decoder(_TimeAnswer)
-        self._rest_quote = msgspec.json.Decoder(_QuoteAnswer, strict=False)
+        self._token = msgspec.json.Decoder(_Answer[_Token], strict=False)
+        self._time = msgspec.json.Decoder(_Answer[Milliseconds])
+        self._rest_quote = msgspec.json.Decoder(_Answer[_Data], strict=False)
 
     def decode_instruments(self, body: bytes) -> list[Instrument]:
-        answer = decode_rest(self._symbols, body, "kucoin symbols")
-        if answer.code != OK or answer.data is None:
-            raise rest_refusal("kucoin symbols", answer.code, answer.msg)
         return [
             Instrument(s.symbol, _base(s), s.quote, s.is_trading, "open" if s.is_trading else "closed")
-            for s in answer.data
+            for s in _data_of(self._symbols, body, "kucoin symbols")
         ]
 
     def decode_time(self, body: bytes) -> int:
-        answer = decode_rest(self._time, body, "kucoin timestamp")
-        if answer.code != OK or answer.data is None:
-            raise rest_refusal("kucoin timestamp", answer.code, answer.msg)
-        return answer.data * NS_PER_MS
+        return _data_of(self._time, body, "kucoin timestamp") * NS_PER_MS
 
     def quote_request(self, native: str) -> Request:
         return Request(f"/api/v1/market/orderbook/level1?symbol={quote(native, safe='')}", weight=2)
 
     def decode_quote(self, body: bytes) -> Quote:
-        answer = decode_rest(self._rest_quote, body, "kucoin level1")
-        data = answer.data
-        if answer.code != OK or data is None:  # for an unknown symbol either
-            raise rest_refusal("kucoin level1", answer.code, answer.msg)
+        data = _data_of(self._rest_quote, body, "kucoin level1")
         if not data.time:
             raise DecodeError("kucoin level1: the answer is no quote")
         return rest_quote(data.bid, data.bid_size, data.ask, data.ask_size)
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
-        answer = decode_rest(self._token, handshake, "kucoin token")
-        if answer.code != OK or answer.data is None:
-            raise rest_refusal("kucoin token", answer.code, answer.msg)
-        if not answer.data.servers:
+        token = _data_of(self._token, handshake, "kucoin token")
+        if not token.servers:
             raise ProtocolError("kucoin token: the answer names no server")
         self._handshakes += 1
-        server = answer.data.servers[self._handshakes % len(answer.data.servers)]  # the next one each time
+        server = token.servers[self._handshakes % len(token.servers)]  # the next one each time
         if urlsplit(server.endpoint).scheme not in ("ws", "wss"):
             raise ProtocolError(f"kucoin token: {server.endpoint!r} is no WebSocket address")
         if server.ping_interval_ms <= 0 or server.ping_timeout_ms <= 0:
             raise ProtocolError("kucoin token: pingInterval and pingTimeout must be positive")
         separator = "" if urlsplit(server.endpoint).path else "/"
         return Endpoint(
-            f"{server.endpoint}{separator}?token={quote(answer.data.token, safe='')}&connectId={connect_id}",
+            f"{server.endpoint}{separator}?token={quote(token.token, safe='')}&connectId={connect_id}",
             min(self.ping_interval_s, server.ping_interval_ms / 1000),
             server.ping_timeout_ms / 1000,
         )
@@ -346,6 +318,14 @@ class KuCoin(Exchange):
             return Goodbye(reason)
         is_transient = frame.code == SERVER_ERROR or any(text in reason for text in TRANSIENT)
         return Nack(str(frame.id), reason, is_transient=is_transient)
+
+
+def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str) -> T:
+    """Return the data of an answer over REST. Raises DecodeError or ProtocolError, with what was asked for."""
+    answer = decode_rest(decoder, body, what)
+    if answer.code != OK or answer.data is None:
+        raise rest_refusal(what, answer.code, answer.msg)
+    return answer.data
 
 
 def _command(kind: str, topics: Sequence[str], command_id: str) -> bytes:
