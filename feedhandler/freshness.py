@@ -67,11 +67,11 @@ class Pulse(msgspec.Struct, eq=False):
     """One channel of one symbol. Times are of the clock that the module's first lines speak of."""
 
     state: State
-    spoke: Callable[[int], int]  # of the state: when a channel did
+    count: Callable[[int], int]  # of the state: how often a channel has spoken
     channel: int
     topic: str
     at: int  # when it last spoke, to a second
-    spoke_ns: int = 0  # the same, as the state has it
+    words: int = 0  # how often it had, then
     update_id: int = -1  # of its last word
     stage: Stage = Stage.WAITING
     since: int = 0  # of the stage
@@ -126,7 +126,7 @@ class Freshness:
         """Watch these symbols too."""
         for state in states:
             topics = enumerate(self._exchange.topics(state.native))
-            pulses = [Pulse(state, state.spoke_ns, channel, topic, self._clock) for channel, topic in topics]
+            pulses = [Pulse(state, state.words, channel, topic, self._clock) for channel, topic in topics]
             for pulse in pulses:
                 if pulse.channel in self._exchange.clocked:
                     pulse.checks_at = self._clock
@@ -149,7 +149,7 @@ class Freshness:
         for pulse in self._order:
             pulse.state.base_flags &= ~wire.STALE
             self._enter(pulse, Stage.WAITING)
-            pulse.spoke_ns, pulse.at, pulse.is_stuck = 0, self._clock, False
+            pulse.words, pulse.at, pulse.is_stuck = 0, self._clock, False
 
     def stale(self) -> dict[str, str]:
         """Return the stale channels, and why they are taken to be."""
@@ -195,10 +195,10 @@ class Freshness:
             stage = pulse.stage
             is_usual = is_alone and clock - pulse.at < 2 * LOOK_NS and not pulse.values
             if stage is live and is_usual and clock < pulse.checks_at:
-                spoke_ns = pulse.spoke(pulse.channel)
-                if spoke_ns != pulse.spoke_ns:
+                words = pulse.count(pulse.channel)
+                if words != pulse.words:
                     pulse.usual_ns -= pulse.usual_ns * (clock - pulse.at) // FADES_NS
-                    pulse.spoke_ns, pulse.at = spoke_ns, clock
+                    pulse.words, pulse.at = words, clock
                     pulse.gaps += 1
             elif stage is live or stage is waiting:
                 unusual.append(pulse)
@@ -207,9 +207,9 @@ class Freshness:
     def _look(self, pulse: Pulse, live: Sequence[Session], renewed: list[Pulse]) -> None:
         if self._clock >= pulse.checks_at:
             self._check_time(pulse)
-        spoke_ns = pulse.spoke(pulse.channel)
-        if spoke_ns != pulse.spoke_ns and not pulse.is_stuck:
-            self._on_word(pulse, spoke_ns)
+        words = pulse.count(pulse.channel)
+        if words != pulse.words and not pulse.is_stuck:
+            self._on_word(pulse, words)
             if len(live) > 1:
                 self._find_laggards(pulse, live)
             return
@@ -231,7 +231,7 @@ class Freshness:
         """See whether the time that a channel states goes on while it speaks."""
         pulse.checks_at = self._clock + CHECKS_TIME_NS
         update_id = pulse.state.update_id(pulse.channel)
-        if update_id != pulse.timed_id or not pulse.spoke_ns:
+        if update_id != pulse.timed_id or not pulse.words:
             pulse.timed_id, pulse.timed_at, pulse.timed_gaps = update_id, self._clock, pulse.gaps
             pulse.is_stuck = False
         elif (
@@ -242,7 +242,7 @@ class Freshness:
             pulse.is_stuck = True
             self._condemn(pulse, f"it has stated the same time for {STUCK_NS / NS_PER_S:g} s")
 
-    def _on_word(self, pulse: Pulse, spoke_ns: int) -> None:
+    def _on_word(self, pulse: Pulse, words: int) -> None:
         """It has spoken since the last look."""
         gap_ns = self._clock - pulse.at
         update_id = pulse.state.update_id(pulse.channel)
@@ -255,7 +255,7 @@ class Freshness:
         was_stale = pulse.stage is Stage.STALE
         if pulse.stage is not Stage.LIVE:
             self._enter(pulse, Stage.LIVE)
-        pulse.spoke_ns, pulse.at = spoke_ns, self._clock
+        pulse.words, pulse.at = words, self._clock
         pulse.contradictions = pulse.patience_ns = 0
         pulse.values = ()
         if was_stale:
@@ -263,7 +263,7 @@ class Freshness:
 
     def _compare(self, pulse: Pulse) -> None:
         """While it is silent, slower channels speak for it: if they have news, it should have had them first."""
-        if self._clock - pulse.at < LOOK_NS and pulse.spoke_ns:
+        if self._clock - pulse.at < LOOK_NS and pulse.words:
             return
         values = _values(pulse.state, pulse.channel)
         is_known = any(value == value for value in values)
@@ -284,10 +284,10 @@ class Freshness:
         """Return why a silent channel may be dead, "" if its silence is nothing unusual."""
         silence_ns = self._clock - pulse.at
         if pulse.contradictions >= CONTRADICTIONS_MIN and silence_ns >= (
-            CONTRADICTED_NS_MIN if pulse.spoke_ns else FIRST_DATA_NS
+            CONTRADICTED_NS_MIN if pulse.words else FIRST_DATA_NS
         ):
             return "another channel had news that it had not"
-        if not pulse.spoke_ns:
+        if not pulse.words:
             return ""
         repeats_ns = self._repeats_ns(pulse)
         if repeats_ns and silence_ns >= max(SILENCE_NS_MIN, REPEATS_FACTOR * repeats_ns):
@@ -392,7 +392,11 @@ class Freshness:
 
     def _find_laggards(self, pulse: Pulse, live: Sequence[Session]) -> None:
         """See whether one leg hears nothing of a channel that another hears."""
-        laggard = next((session for session in live if self._lags(pulse, session)), None)
+        heard_ns = {session: pulse.state.heard_ns(session.line.index, pulse.channel) for session in live}
+        newest_ns = max(heard_ns.values())
+        laggard = next(
+            (each for each, at_ns in heard_ns.items() if at_ns and newest_ns - at_ns >= LAG_NS), None
+        )
         line = laggard.line.index if laggard else -1
         pulse.lag_words = pulse.lag_words + 1 if line == pulse.lag_line else 1
         pulse.lag_line = line
@@ -405,10 +409,6 @@ class Freshness:
         elif self._clock - pulse.lagged_at >= LAG_AGAIN_NS:
             pulse.lagged_at = self._clock
             self.laggards[laggard] = f"{pulse.topic} is silent on it alone"
-
-    def _lags(self, pulse: Pulse, session: Session) -> bool:
-        heard_ns = pulse.state.heard_ns(session.line.index, pulse.channel)
-        return heard_ns != 0 and pulse.spoke_ns - heard_ns >= LAG_NS
 
 
 def _values(state: State, channel: int) -> tuple[float, ...]:

@@ -73,14 +73,17 @@ class Feed:
         self.number = 0
         self.asked = []
 
+    clock_off_ns = 0  # of this host's clock
+
     def say(self, native="A", channel=QUOTE, lines=None, quote=SAME, again=False):
         self.number += not again
         state = self.exchange.states[native]
         for connection in self.connections if lines is None else [self.connections[i] for i in lines]:
-            if state.accept(channel, connection.line, 1_000 + self.number, UNIX + self.now):
+            recv_ns = UNIX + self.now + self.clock_off_ns
+            if state.accept(channel, connection.line, 1_000 + self.number, recv_ns):
                 if channel == QUOTE:
                     state.set_quote(quote.bid, quote.bid_size, quote.ask, quote.ask_size)
-                state.on_news(UNIX + self.now)
+                state.on_news(recv_ns)
 
     def run(self, seconds, *, every=None, answer=None, **said):
         """Let time pass; say something every so often; answer questions at once, None: there is no answer."""
@@ -324,6 +327,17 @@ def test_what_a_new_connection_is_told_at_once_is_no_evidence_against_an_old_one
     feed.say(lines=[1])
     feed.run(10)
     assert feed.renewed(0) == []
+
+
+def test_what_a_gone_line_heard_before_the_clock_was_set_back_silences_nobody():
+    feed = Feed(lines=2)
+    feed.run(60, every=0.5)
+    gone = feed.connections.pop(0)
+    feed.exchange.states["A"].release(gone.line.index)
+    feed.clock_off_ns = -600 * NS_PER_S
+    feed.run(60, every=0.5, answer=OTHER)
+    assert feed.asked == []
+    assert not feed.is_stale()
 
 
 def test_a_new_only_connection_begins_without_a_flag():

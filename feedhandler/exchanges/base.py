@@ -84,6 +84,7 @@ class _Channel(msgspec.Struct, gc=False):
     filled_ns: int = 0  # since when slower channels speak for it; 0 = they do not,
     filler: int = NOBODY  # on which line the newest of them,
     said_ns: int = 0  # and the time that it stated
+    words: int = 0  # how often it has spoken, on any line
 
 
 class _Heard(msgspec.Struct, gc=False):
@@ -158,6 +159,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
         newest, own = self.channels[channel], self.lines[line.index][channel]
         line.frames += 1
         heard_before_ns, own.heard_ns = own.heard_ns, recv_ns
+        newest.words += 1
         if is_time and update_id > recv_ns + self.ahead_ns_max:
             update_id = max(0, recv_ns + self.offset_ns)  # it cannot be
         # Below the last one, may it be of a new count? A time may if it is of now, and nothing else was new.
@@ -171,7 +173,10 @@ class State(wire.Ticker, gc=False, kw_only=True):
             is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
             if not (is_present if is_time else is_far):
                 line.late += 1
-                own.heard_ns = heard_before_ns  # a line that repeats its past says nothing
+                own.heard_ns, newest.words = (
+                    heard_before_ns,
+                    newest.words - 1,
+                )  # who repeats the past says nothing
                 return False
             own.epoch += 1
         if own.epoch < newest.epoch and (
@@ -245,9 +250,9 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """Return when a channel last spoke on a line, 0 if it has not."""
         return self.lines[line][channel].heard_ns
 
-    def spoke_ns(self, channel: int) -> int:
-        """Return when a channel last spoke on any line, 0 if it has not."""
-        return max(line[channel].heard_ns for line in self.lines)
+    def words(self, channel: int) -> int:
+        """Return how often a channel has spoken on any line since all was forgotten; no clock is asked for it."""
+        return self.channels[channel].words
 
     def update_id(self, channel: int) -> int:
         """Return the newest update id of a channel."""

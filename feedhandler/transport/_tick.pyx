@@ -926,6 +926,7 @@ cdef struct Newest:  # update of a channel
     int64_t filled_ns
     int32_t filler
     int64_t said_ns
+    uint64_t words
     uint64_t before
     uint32_t epoch
     int32_t owner
@@ -1050,6 +1051,7 @@ cdef class State:
         line.frames += 1
         heard_before_ns = own.heard_ns
         own.heard_ns = recv_ns
+        newest.words += 1
         # What was heard in our future was heard before our own clock was set back.
         is_overtaken = (
             recv_ns - newest.news_ns >= OVERTAKEN_NS
@@ -1065,7 +1067,8 @@ cdef class State:
             is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
             if not (is_present if is_time else is_far):
                 line.late += 1
-                own.heard_ns = heard_before_ns  # a line that repeats its past says nothing
+                own.heard_ns = heard_before_ns  # who repeats the past says nothing
+                newest.words -= 1
                 return False
             own.epoch += 1
         if own.epoch < newest.epoch and (
@@ -1150,14 +1153,10 @@ cdef class State:
         self._check(channel, line)
         return self._lines[line][channel].heard_ns
 
-    def spoke_ns(self, int channel):
-        """Return when a channel last spoke on any line, 0 if it has not."""
-        cdef int64_t newest = 0
-        cdef int line
+    def words(self, int channel):
+        """Return how often a channel has spoken on any line since all was forgotten; no clock is asked for it."""
         self._check(channel, 0)
-        for line in range(LINES_MAX):
-            newest = max(newest, self._lines[line][channel].heard_ns)
-        return newest
+        return self._channels[channel].words
 
     def update_id(self, int channel):
         """Return the newest update id of a channel."""

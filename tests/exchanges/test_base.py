@@ -431,7 +431,8 @@ def test_our_own_clock_set_back_silences_no_line(set_back_s):
         assert known.accept(QUOTE, a, time_ns, recv_ns, True)
         known.accept(QUOTE, b, time_ns, recv_ns + 1, True)
     assert (a.late, b.late) == (0, 0)
-    assert known.spoke_ns(QUOTE) < RECV_NS, "by the clock as it is now"
+    newest_ns = max(known.heard_ns(each, QUOTE) for each in range(LINES_MAX))
+    assert newest_ns < RECV_NS, "by the clock as it is now"
 
 
 def test_times_of_a_held_up_line_are_late_however_long_the_other_is_silent():
@@ -508,7 +509,7 @@ def test_both_states_accept_the_same(steps):
                 kind_state.fill_quote(kind_lines[line], now, time_ns, bid, 1.0, bid + 1.0, 1.0)
                 kind_state.fill_last(kind_lines[line], now, time_ns, bid)
             answers.append([repr(value) for value in (kind_state.bid, kind_state.ask, kind_state.last)])
-            answers.append([(kind_state.spoke_ns(each), kind_state.update_id(each)) for each in range(3)])
+            answers.append([(kind_state.words(each), kind_state.update_id(each)) for each in range(3)])
     (_, pure_lines, pure), (_, compiled_lines, compiled) = twin_states
     assert pure == compiled
     for one, other in zip(pure_lines, compiled_lines, strict=True):
