@@ -1,0 +1,198 @@
+"""What an exchange file provides for an account of its: signed requests, their answers, the private stream.
+
+Shared code works through `Account` and `AccountStream` and never asks which exchange it has. Pure: times come as
+arguments, in the exchange's own clock; requests, frames and balances go out. Amounts are decimals exactly as the
+exchange states them, never floats. Credentials are in here and in the gateway only: nothing below prints them.
+"""
+
+import abc
+import enum
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import ClassVar, Final
+
+import msgspec
+
+from feedhandler.errors import FeedError
+from feedhandler.exchanges.base import Request
+
+ZERO: Final = Decimal(0)
+CREDENTIAL_SIZE_MAX: Final = 8192  # a PEM key of 4096 bits has some 3,300
+
+
+class Trouble(enum.Enum):
+    """Why an account cannot be read; the value is its name in the API and in metrics."""
+
+    KEY = "key"
+    PERMISSION = "permission"
+    ADDRESS = "address"
+    CLOCK = "clock"
+    RATE_LIMIT = "rate_limit"
+    MAINTENANCE = "maintenance"
+    NETWORK = "network"
+    ANSWER = "answer"
+
+    @property
+    def remedy(self) -> str:
+        """What the operator can do about it."""
+        return REMEDIES[self]
+
+    @property
+    def needs_operator(self) -> bool:
+        """True if asking again helps only after somebody has changed something."""
+        return self in (Trouble.KEY, Trouble.PERMISSION, Trouble.ADDRESS)
+
+
+REMEDIES: Final = {
+    Trouble.KEY: "check key, secret and passphrase; the key may have expired, or belong to another environment",
+    Trouble.PERMISSION: "give the key permission to read the account; it needs no other",
+    Trouble.ADDRESS: "add this machine's address to the key's list at the exchange",
+    Trouble.CLOCK: "the request's time was refused twice: set this machine's clock (NTP)",
+    Trouble.RATE_LIMIT: "nothing: it is asked again when the exchange permits; other programs may share the limit",
+    Trouble.MAINTENANCE: "nothing: it is asked again; see the exchange's status page",
+    Trouble.NETWORK: "check the route to the exchange, and rest_url; it is asked again by itself",
+    Trouble.ANSWER: "nothing: it is asked again; if it stays so, the exchange has changed its protocol",
+}
+assert set(REMEDIES) == set(Trouble)
+
+
+class AccountError(FeedError):
+    """An account cannot be read; trouble tells why, retry_after_s how long the exchange wants to be left alone."""
+
+    def __init__(self, trouble: Trouble, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+        self.retry_after_s = retry_after_s
+
+
+class CredentialsError(FeedError):
+    """Credentials that cannot be right; field is key, secret or passphrase. The message never quotes them."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class Credentials:
+    """What signs the requests of one account. It prints as nothing, and is compared by nobody."""
+
+    __slots__ = ("key", "passphrase", "secret")
+
+    def __init__(self, key: str, secret: str, passphrase: str = "") -> None:
+        """Raises CredentialsError for what no exchange hands out."""
+        for field, value in (("key", key), ("secret", secret), ("passphrase", passphrase)):
+            if not value and field != "passphrase":
+                raise CredentialsError(field, "is empty")
+            if len(value) > CREDENTIAL_SIZE_MAX:
+                raise CredentialsError(field, f"is longer than {CREDENTIAL_SIZE_MAX} characters")
+            if not value.isascii() or "\0" in value:
+                raise CredentialsError(field, "has characters that no exchange uses; was it copied whole?")
+        if not key.isprintable() or " " in key:
+            raise CredentialsError("key", "has a space or a line break in it; was it copied whole?")
+        self.key, self.secret, self.passphrase = key, secret, passphrase
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("credentials are not written anywhere")
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """What an account holds of one asset, in its units: free to use, and locked in orders."""
+
+    asset: str
+    free: Decimal
+    locked: Decimal = ZERO
+
+    @property
+    def total(self) -> Decimal:
+        return self.free + self.locked
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP answer of any status; retry_after_s is how long it asks us to wait, 0 if it does not."""
+
+    status: int
+    body: bytes
+    retry_after_s: float = 0.0
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What one message of a private stream means.
+
+    send: frames to answer with, in order. balances: absolute, newest last, of assets that may have changed.
+    is_incomplete: something changed of which this does not tell all, so REST is to be asked.
+    """
+
+    send: tuple[bytes, ...] = ()
+    balances: tuple[Balance, ...] = ()
+    is_incomplete: bool = False
+
+
+NOTHING: Final = Heard()
+
+
+class AccountStream(abc.ABC):
+    """The conversation on one private connection; the caller owns socket and clock."""
+
+    url: str
+    ping_interval_s: float | None = None  # None: the exchange pings at the WebSocket level, and that suffices
+    silence_s: float = 60.0  # a connection without any frame, pings included, for so long is dead
+    is_live: bool = (
+        False  # the exchange has acknowledged: from now on it tells every change. It tells no state first
+    )
+
+    @abc.abstractmethod
+    def on_open(self, time_ms: int) -> Sequence[bytes]:
+        """Return the frames to send first; none where the exchange speaks first."""
+
+    @abc.abstractmethod
+    def on_message(self, payload: bytes, time_ms: int) -> Heard:
+        """Take one text message.
+
+        Raises AccountError if the exchange refuses us, ProtocolError if it ends the conversation, and DecodeError
+        for anything that it does not document, after which the conversation goes on.
+        """
+
+    def ping(self, time_ms: int) -> bytes:
+        """Return the frame that keeps the connection alive; only where ping_interval_s is set."""
+        raise NotImplementedError(f"{type(self).__name__} needs no ping")
+
+
+class Account(abc.ABC):
+    """The private side of one exchange, for one account, read only."""
+
+    name: ClassVar[str]
+    private_ws_url: ClassVar[str]  # production; scheme, host and port; "" where a handshake names the socket
+    has_passphrase: ClassVar[bool] = False
+
+    def __init__(self, credentials: Credentials) -> None:
+        """Raises CredentialsError for what this exchange does not hand out, such as a missing passphrase."""
+        if self.has_passphrase and not credentials.passphrase:
+            raise CredentialsError("passphrase", f"is missing; {self.name} asks for the one set with the key")
+        if credentials.passphrase and not self.has_passphrase:
+            raise CredentialsError("passphrase", f"{self.name} keys have none; leave it out")
+        self._credentials = credentials
+
+    @abc.abstractmethod
+    def balances_request(self, time_ms: int) -> Request:
+        """Return the signed request for all balances; time_ms is the exchange's present, in Unix ms."""
+
+    @abc.abstractmethod
+    def decode_balances(self, answer: Answer) -> list[Balance]:
+        """Decode its answer: one item per asset, none of them empty.
+
+        Raises AccountError if the exchange refused, and DecodeError for what is no answer of its.
+        """
+
+    def stream_request(self, time_ms: int) -> Request | None:
+        """Return the signed request that precedes each private connection, such as for a token; None: none does."""
+        return None
+
+    @abc.abstractmethod
+    def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
+        """Return the conversation for a new private connection; answer is that to `stream_request`.
+
+        Raises AccountError if the exchange refused that, and DecodeError for what is no answer of its.
+        """
