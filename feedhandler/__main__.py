@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", metavar="I/N", help="only this part of the symbols, such as 1/4; as many processes as N"
     )
     _command(commands, "merger", _merger, "the merger process")
+    _command(commands, "gateway", _gateway, "the control plane: HTTP API, balances, dashboard, metrics")
     _command(commands, "sim", _sim, "the simulated exchanges")
     _command(commands, "check", _check, "validate a configuration: exit 0, or 2 with file, key and remedy")
     _command(commands, "supervisord", _supervisord, "print the supervisord configuration for `make prod`")
@@ -183,6 +184,14 @@ def _merger(arguments: argparse.Namespace) -> int:
     runtime.set_up_logging("merger", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
     return merger.run(config.load(arguments.config))
+
+
+def _gateway(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import gateway
+
+    runtime.set_up_logging("gateway", is_verbose=arguments.verbose)
+    runtime.follow_supervisor()
+    return gateway.run(config.load(arguments.config))
 
 
 def _sim(arguments: argparse.Namespace) -> int:

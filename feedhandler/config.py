@@ -10,6 +10,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -23,12 +24,17 @@ from feedhandler.legs import LEGS_MAX, DailyWindow
 from feedhandler.session import Policy
 from feedhandler.shard import SHARDS_MAX, WHOLE, Shard, shards
 from feedhandler.shard import parse as parse_shard
+from feedhandler.wanted import MAJORS
 
-MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 TICKS_TCP: Final = "tcp://127.0.0.1:5555"
 IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
 LOOPBACK: Final = ("127.0.0.1", "localhost")
 HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]+")  # a name, IPv4 or IPv6 address
+API_TOKEN_ENV: Final = "FEEDHANDLER_API_TOKEN"
+SECRETS: Final = (  # variables of the environment that are the gateway's alone
+    API_TOKEN_ENV,
+    *(f"{name.upper()}_{what}" for name in EXCHANGES for what in ("API_KEY", "API_SECRET", "PASSPHRASE")),
+)
 KNOWN_QUOTES: Final = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")  # for suggestions only
 
 
@@ -38,9 +44,11 @@ Cpu = Annotated[int, msgspec.Meta(ge=0, lt=1024)]  # as the kernel numbers proce
 class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[exchanges.NAME]` table; ws_url and rest_url are scheme, host and port only."""
 
-    symbols: tuple[str, ...] = MAJORS
+    symbols: tuple[str, ...] = MAJORS  # (): what is held, and the majors while nothing is
+    connect: bool = True  # False: not until somebody says so while running
     ws_url: str = ""  # "": the exchange's production address
     rest_url: str = ""
+    private_ws_url: str = ""  # of the account's stream; "": ws_url, else production
     simulated: bool = False
     backoff_min_s: float = 1.0
     backoff_max_s: float = 30.0
@@ -85,9 +93,35 @@ class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `[gateway]` table; the gateway itself is not part of this version."""
+    """The `[gateway]` table: control plane, balances, browsers."""
 
     http: str = "127.0.0.1:8080"
+    hosts: tuple[str, ...] = ()  # names besides its own under which browsers may reach it
+    balances_every_s: float = 60.0
+    quotes: tuple[str, ...] = ("USDT",)  # what is held is watched against these
+    dust: Decimal = Decimal("0.0001")  # holdings up to this much are none
+    dust_of: Mapping[str, Decimal] = {}  # the same, of single assets
+    updates_per_s: float = 10.0  # to a browser, per symbol, unless it chooses
+    cpus: tuple[Cpu, ...] = ()  # processors for the gateway; none: any
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return host and port to listen at."""
+        _, host, port = _host_port(f"tcp://{self.http}")
+        assert port is not None, "checked when it was read"
+        return host.strip("[]"), port
+
+    @property
+    def url(self) -> str:
+        """Return where a browser on this machine finds it."""
+        host, port = self.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    @property
+    def is_local(self) -> bool:
+        """True if only this machine can reach it."""
+        return self.address[0] in LOOPBACK
 
 
 class SimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -214,6 +248,7 @@ def parse(text: str, path: str) -> Config:
         merger = msgspec.structs.replace(merger, **{name: getattr(tables["merger"], name)})
     config = Config(run_dir=run_dir, path=path, exchanges=exchanges, **{**tables, "merger": merger})
     _check_endpoints(config)
+    _check_gateway(config.gateway, f"{path}: gateway")
     _check_sim(config)
     return config
 
@@ -259,14 +294,21 @@ def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> 
 
 
 MAX_AGE_S_MIN: Final = 3.0
+DUST_MAX: Final = Decimal(10**15)
+UPDATES_PER_S_MAX: Final = 50  # more than a screen shows
 EXAMPLES: Final = {  # of keys whose default is none
     "renew_window": "04:00-04:30",
     "leg_ws_urls": ("wss://a.example:443", "wss://b.example:443"),
     "source_addresses": ("192.0.2.1", "192.0.2.2"),
+    "hosts": ("feeds.example",),
+    "dust": "0.0001",
+    "dust_of": {"SHIB": "1000"},
 }
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, bool):
@@ -281,7 +323,11 @@ def _check_number(where: str, key: str, value: float) -> None:
 
 
 def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) -> ExchangeConfig:
-    for key, schemes in (("ws_url", ("ws", "wss")), ("rest_url", ("http", "https"))):
+    for key, schemes in (
+        ("ws_url", ("ws", "wss")),
+        ("private_ws_url", ("ws", "wss")),
+        ("rest_url", ("http", "https")),
+    ):
         if url := getattr(exchange, key):
             _check_url(url, schemes, f"{path}: {where}.{key}")
     for url in exchange.leg_ws_urls:
@@ -300,8 +346,6 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
             f"{path}: {where}.simulated: is true, but ws_url or rest_url is left out,"
             f" so real data would be flagged as simulated; set both to the simulator's address"
         )
-    if not exchange.symbols:
-        raise ConfigError(f"{path}: {where}.symbols: is empty; leave it out for the majors, or name one")
     for symbol in exchange.symbols:
         check_symbol(name, symbol, f"{path}: {where}.symbols")
     if doubles := {s for s in exchange.symbols if exchange.symbols.count(s) > 1}:
@@ -337,6 +381,7 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
         exchange,
         ws_url=exchange.ws_url.rstrip("/"),
         rest_url=exchange.rest_url.rstrip("/"),
+        private_ws_url=exchange.private_ws_url.rstrip("/"),
         leg_ws_urls=tuple(url.rstrip("/") for url in exchange.leg_ws_urls),
     )
 
@@ -413,11 +458,32 @@ def _check_endpoints(config: Config) -> None:
             raise ConfigError(
                 f"{config.path}: {other_key}: {endpoint} is used twice, by {key} too; change one"
             )
-    _, host, port = _host_port(f"tcp://{config.gateway.http}")
-    if port is None or not host:
-        raise ConfigError(f'{config.path}: gateway.http: must be host:port, such as "127.0.0.1:8080"')
-    if host not in LOOPBACK:
-        raise ConfigError(f"{config.path}: gateway.http: {host} is not loopback; use 127.0.0.1")
+
+
+def _check_gateway(gateway: GatewayConfig, where: str) -> None:
+    _, host, port = _host_port(f"tcp://{gateway.http}")
+    if port is None or not HOST_NAME.fullmatch(host.strip("[]")) or (":" in host) != host.startswith("["):
+        raise ConfigError(f'{where}.http: must be host:port, such as "127.0.0.1:8080"')
+    if host in ("0.0.0.0", "[::]") and not gateway.hosts:
+        raise ConfigError(
+            f"{where}.hosts: is empty, and {host} is no name to be reached under; add those that browsers use"
+        )
+    for name in gateway.hosts:
+        if not HOST_NAME.fullmatch(name):
+            raise ConfigError(f'{where}.hosts: {name!r} is no name of a host; write it like "feeds.example"')
+    if not 5 <= gateway.balances_every_s <= 3600:
+        raise ConfigError(f"{where}.balances_every_s: {gateway.balances_every_s:g} is not in 5 to 3600")
+    if not 0.1 <= gateway.updates_per_s <= UPDATES_PER_S_MAX:
+        raise ConfigError(
+            f"{where}.updates_per_s: {gateway.updates_per_s:g} is not in 0.1 to {UPDATES_PER_S_MAX}"
+        )
+    for key, amount in (("dust", gateway.dust), *((f"dust_of.{k}", v) for k, v in gateway.dust_of.items())):
+        if not amount.is_finite() or not 0 <= amount < DUST_MAX:
+            raise ConfigError(f"{where}.{key}: {amount} is out of range; it is an amount of the asset, or 0")
+    for key, assets in (("quotes", gateway.quotes), ("dust_of", tuple(gateway.dust_of))):
+        for asset in assets:
+            if asset != asset.upper() or not asset.isprintable() or not asset or "/" in asset or " " in asset:
+                raise ConfigError(f'{where}.{key}: {asset!r} is no asset; write it like "USDT"')
 
 
 def _check_endpoint(endpoint: str, where: str) -> None:

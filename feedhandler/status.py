@@ -116,6 +116,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     simulated: bool = False
     starting: str = ""  # what a feed without connections is doing, in words; "" once it has them
     stopping: bool = False
+    connect: bool = True  # False: the operator wants no connection to this exchange
     wanted: list[str] = []  # canonical
     rejected: dict[str, str] = {}  # canonical symbol → reason
     renamed: dict[str, str] = {}  # wanted under a name that the exchange has changed since → the new one
@@ -149,6 +150,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         return "; ".join(parts)
 
     def _idle_text(self) -> str:
+        if not self.connect:
+            return "disconnected by order: `feedhandler connect` ends that"
         if self.wanted:
             return "nothing to do: every wanted symbol was rejected"
         part = "" if self.shard == "1/1" else f" in shard {self.shard}"
@@ -187,6 +190,7 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         simulated=any(status.simulated for status in statuses),
         starting="; ".join(starting[:3]) + (" …" if len(starting) > 3 else ""),
         stopping=all(status.stopping for status in statuses),
+        connect=any(status.connect for status in statuses),
         wanted=list(dict.fromkeys(symbol for status in statuses for symbol in status.wanted)),
         rejected={symbol: reason for status in statuses for symbol, reason in status.rejected.items()},
         renamed={symbol: name for status in statuses for symbol, name in status.renamed.items()},

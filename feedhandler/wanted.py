@@ -1,4 +1,4 @@
-"""What is wanted of one exchange besides what its configuration names: who asked for which symbols.
+"""What is wanted of one exchange besides what its configuration says: by whom which symbols, and whether at all.
 
 The control plane writes it to a file in the run directory, and the exchange's feeds follow that file: so it
 survives every restart, and a feed that starts later finds it. An owner's symbols are its own, so that two who want
@@ -10,22 +10,42 @@ from typing import Final
 
 import msgspec
 
-OPERATOR: Final = "operator"  # the owner of what is asked for by hand
+MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")  # where nobody says anything
+OPERATOR: Final = "operator"  # the owner of what is asked for by hand,
+HOLDINGS: Final = "holdings"  # of what the account holds,
+POSITIONS: Final = "positions"  # and of what is said to be held elsewhere
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    """Symbols as `BASE/QUOTE`. requested: by owner. excluded: configured ones that the operator does not want."""
+    """Symbols as `BASE/QUOTE`. requested: by owner. excluded: configured ones that the operator does not want.
+
+    connect: whether the exchange is to be connected to at all; None: as configured.
+    """
 
     requested: dict[str, list[str]] = {}
     excluded: list[str] = []
+    connect: bool | None = None
+
+    def is_connected(self, configured: bool) -> bool:
+        """Return whether the exchange is to be connected to."""
+        return configured if self.connect is None else self.connect
+
+    def base(self, configured: Sequence[str]) -> Sequence[str]:
+        """Return what is wanted without a request: the configured; the majors if none is, and nothing is held."""
+        is_held = any(self.requested.get(owner) for owner in (HOLDINGS, POSITIONS))
+        return configured if configured or is_held else MAJORS
 
     def symbols(self, configured: Sequence[str]) -> list[str]:
         """Return all that is wanted, each once, the configured first."""
         excluded = set(self.excluded)
-        found = dict.fromkeys(symbol for symbol in configured if symbol not in excluded)
+        found = dict.fromkeys(symbol for symbol in self.base(configured) if symbol not in excluded)
         for symbols in self.requested.values():
             found |= dict.fromkeys(symbols)
         return list(found)
+
+    def replace(self, owner: str, symbols: Iterable[str]) -> None:
+        """Let an owner want exactly these."""
+        self._set(owner, dict.fromkeys(symbols))
 
     def subscribe(self, symbols: Iterable[str], configured: Sequence[str], owner: str = OPERATOR) -> None:
         """Want these too; what is configured needs no request, only no exclusion."""
@@ -33,7 +53,7 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
         for symbol in symbols:
             if symbol in self.excluded:
                 self.excluded.remove(symbol)
-            if symbol not in configured:
+            if symbol not in self.base(configured):
                 own[symbol] = None
         self._set(owner, own)
 
@@ -42,7 +62,7 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
         own = dict.fromkeys(self.requested.get(owner, ()))
         for symbol in symbols:
             own.pop(symbol, None)
-            if owner == OPERATOR and symbol in configured and symbol not in self.excluded:
+            if owner == OPERATOR and symbol in self.base(configured) and symbol not in self.excluded:
                 self.excluded.append(symbol)
         self._set(owner, own)
 

@@ -61,6 +61,7 @@ LAYERS = [
     "transport",
     "client",
     "view",
+    "gateway",
     "process",
     "__main__",
 ]

@@ -3,7 +3,7 @@
 import hypothesis
 from hypothesis import strategies as st
 
-from feedhandler.wanted import Wanted
+from feedhandler.wanted import HOLDINGS, MAJORS, Wanted
 
 CONFIGURED = ("BTC/USDT", "ETH/USDT")
 SYMBOLS = st.lists(st.sampled_from(["BTC/USDT", "ETH/USDT", "DOGE/USDT", "LTC/USDT"]), max_size=3)
@@ -48,3 +48,26 @@ def test_the_last_word_about_each_symbol_counts(words):
     found = wanted.symbols(CONFIGURED)
     assert set(found) == expected
     assert len(found) == len(expected)
+
+
+def test_where_nothing_is_configured_the_majors_are_wanted_until_something_is_held():
+    wanted = Wanted()
+    assert wanted.symbols(()) == list(MAJORS)
+    wanted.subscribe(["DOGE/USDT"], (), "desk")
+    assert wanted.symbols(()) == [*MAJORS, "DOGE/USDT"]
+    wanted.replace(HOLDINGS, ["LTC/USDT", "LTC/USDT"])
+    assert wanted.symbols(()) == ["DOGE/USDT", "LTC/USDT"]
+    wanted.replace(HOLDINGS, [])
+    assert wanted.symbols(()) == [*MAJORS, "DOGE/USDT"]
+
+
+def test_by_hand_a_major_can_be_left_out_too():
+    wanted = Wanted()
+    wanted.unsubscribe(["XRP/USDT"], ())
+    assert wanted.symbols(()) == list(MAJORS[:-1])
+
+
+def test_an_exchange_is_connected_as_configured_until_somebody_says_otherwise():
+    assert [Wanted().is_connected(c) for c in (True, False)] == [True, False]
+    assert [Wanted(connect=False).is_connected(c) for c in (True, False)] == [False, False]
+    assert [Wanted(connect=True).is_connected(c) for c in (True, False)] == [True, True]

@@ -44,11 +44,13 @@ from feedhandler.transport.files import (
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.websocket import Connection
 from feedhandler.universe import Universe
+from feedhandler.wanted import Wanted
 
 HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
 HEARTBEATS_PER_STATUS: Final = 5
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
+NEVER_READ: Final[Stamp] = (-1, -1, -1)
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +185,8 @@ class Feed:
         self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
         flags = wire.SIMULATED if self._settings.simulated else 0
         self._universe = Universe(self._exchange, self._make_legs, flags, shard.has)
-        self._wanted = list(self._settings.symbols)  # of all shards
-        self._wanted_stamp: Stamp | None = None
+        self._wanted = self._symbols(Wanted())  # of all shards
+        self._wanted_stamp: Stamp | None = NEVER_READ
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
         window = self._settings.renew_window
         self._window = DailyWindow(window) if window else None
@@ -200,7 +202,7 @@ class Feed:
             simulated=self._settings.simulated,
             state="connecting",
             starting="connecting, attempt 1, in progress",
-            wanted=list(self._settings.symbols),
+            wanted=list(self._wanted),
         )
 
     async def run(self) -> int:
@@ -313,6 +315,12 @@ class Feed:
                 return
             await asyncio.sleep(min(1.0, delay_s - passed_s))
 
+    def _symbols(self, wanted: Wanted) -> list[str]:
+        """Return the symbols to carry: none of an exchange that is not to be connected to."""
+        if not wanted.is_connected(self._settings.connect):
+            return []
+        return wanted.symbols(self._settings.symbols)
+
     def _take_wanted(self) -> None:
         """See whether something else is wanted; not while everything is being stopped."""
         if self._stop.is_set():
@@ -322,10 +330,12 @@ class Feed:
             return
         self._wanted_stamp = stamp
         try:
-            wanted = read_wanted(self._run_dir, self._name).symbols(self._settings.symbols)
+            file = read_wanted(self._run_dir, self._name)
         except ConfigError as exc:
             log.error("what is wanted stays as it is: %s", exc)
             return
+        self._status.connect = file.is_connected(self._settings.connect)
+        wanted = self._symbols(file)
         before, now = dict.fromkeys(self._wanted), dict.fromkeys(wanted)  # thousands: no list is searched
         added = [symbol for symbol in wanted if symbol not in before]
         dropped = [symbol for symbol in before if symbol not in now]

@@ -43,6 +43,7 @@ class Foreground:
     def run(self, seconds: float | None) -> int:
         """Show the stream for so long, or until `stop`; returns the exit status."""
         supervisor = self._start()
+        self._console.print(f"dashboard: {self._config.gateway.url}", highlight=False)
         try:
             with Subscriber(self._config.merger.ticks[0]) as subscriber:
                 self._show(subscriber, supervisor, seconds)
@@ -128,7 +129,7 @@ class Foreground:
             self._print_log("supervisord.err")
             self._print_log("supervisord.log")
             return EXIT_FAILED
-        silent = [name for name, count in self.watch.records.items() if not count]
+        silent = [name for name, count in self.watch.records.items() if not count and self._is_wanted(name)]
         for name in silent:
             status = self.watch.statuses.get(name)
             reason = status.text(time.time_ns()) if status else "the merger was never heard"
@@ -137,6 +138,10 @@ class Foreground:
             for program in feeds if status else ["merger"]:
                 self._print_log(f"{program}.log")
         return EXIT_FAILED if silent and seconds is not None else EXIT_OK
+
+    def _is_wanted(self, name: str) -> bool:
+        status = self.watch.statuses.get(name)
+        return status is None or status.feed is None or status.feed.connect
 
     def _print_log(self, name: str) -> None:
         path = log_dir(self._config.run_dir) / name

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.config import Config
+from feedhandler.config import SECRETS, Config
 from feedhandler.process.runtime import SUPERVISED_ENV
 from feedhandler.shard import shards
 from feedhandler.transport.files import feed_name
@@ -20,6 +20,7 @@ START_TRIES: Final = 1_000_000  # an outage of any length heals without an opera
 STOP_S: Final = 5
 LOG_SIZE_MB: Final = 10
 LOG_COUNT: Final = 5
+GATEWAY: Final = "gateway"
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,7 @@ def render(config: Config, layout: Layout) -> str:
     """Return the text of a supervisord configuration that runs everything `config` names."""
     programs = [("merger", "merger", 20)]
     programs += [(name, arguments, 30) for name, arguments in feed_programs(config)]
+    programs.append((GATEWAY, GATEWAY, 40))
     if config.sim is not None:
         programs.insert(0, ("sim", "sim", 10))
     control = [_control(layout)] if layout.has_control else []
@@ -90,12 +92,15 @@ serverurl = unix://{run}/supervisor.sock
 
 def _program(layout: Layout, name: str, arguments: str, priority: int) -> str:
     # Restarted whatever the exit status: also a wrong configuration may be mended meanwhile.
+    # The supervisor hands its environment on; secrets are the gateway's alone.
+    blanks = ",".join(f'{variable}=""' for variable in SECRETS)
+    blank = "" if name == GATEWAY else f"environment = {blanks}\n"
     return f"""\
 [program:{name}]
 command = {layout.command} {arguments} -c {layout.config}
 directory = {layout.directory}
 priority = {priority}
-autorestart = true
+{blank}autorestart = true
 startsecs = {START_S}
 startretries = {START_TRIES}
 stopsignal = TERM

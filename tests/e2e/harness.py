@@ -121,10 +121,21 @@ class Reader:
 class Stack:
     """A configuration on free ports, and the processes that were started with it."""
 
-    def __init__(self, directory, *, exchanges=EXCHANGES, rate=300, sim_table=True, extra="", symbols=None):
+    def __init__(
+        self,
+        directory,
+        *,
+        exchanges=EXCHANGES,
+        rate=300,
+        sim_table=True,
+        extra="",
+        symbols=None,
+        gateway="",  # further lines of its table
+    ):
         self.directory = Path(directory)
         self.exchanges = exchanges
-        self.ports = dict(zip((*exchanges, "ticks"), free_ports(len(exchanges) + 1), strict=True))
+        self.ports = dict(zip((*exchanges, "ticks", "gateway"), free_ports(len(exchanges) + 2), strict=True))
+        self.gateway = f"http://127.0.0.1:{self.ports['gateway']}"
         self.endpoint = f"tcp://127.0.0.1:{self.ports['ticks']}"
         self.config = self.directory / "test.toml"
         lines = [f'run_dir = "{self.directory}/run"']
@@ -143,6 +154,9 @@ class Stack:
             "[merger]",
             f'ticks = ["{self.endpoint}", "ipc://{self.directory}/run/ticks.ipc"]',
             f'feeds = "ipc://{self.directory}/run/feeds.ipc"',
+            "[gateway]",
+            f'http = "127.0.0.1:{self.ports["gateway"]}"',
+            gateway,
         ]
         if sim_table:
             lines += ["[sim]", f"messages_per_s = {rate}"]
@@ -277,7 +291,7 @@ def programs(run):
 def leftovers(stack):
     """Return what a run left behind: sockets, pid files, locks."""
     run_dir = stack.directory / "run"
-    expected = {"supervisord.conf"}
+    expected = {"supervisord.conf", "api-token"}
     return {
         str(p.relative_to(run_dir))
         for p in run_dir.rglob("*")

@@ -21,7 +21,7 @@ def test_any_process_may_be_killed_and_the_stream_comes_back(stack):
     s = stack(rate=1000, extra="backoff_max_s = 1.0")
     run = start(s)
     reader = s.wait_live()
-    victims = ["sim", "merger", *s.exchanges] * KILLS_EACH
+    victims = ["sim", "merger", "gateway", *s.exchanges] * KILLS_EACH
     random.Random(5).shuffle(victims)
     times = []
     for victim in victims:
@@ -32,14 +32,14 @@ def test_any_process_may_be_killed_and_the_stream_comes_back(stack):
             lambda old=old, v=victim: programs(run).get(v, old) != old and time.monotonic(), victim
         )
         reader.read()
-        hit = s.exchanges if victim in ("sim", "merger") else (victim,)
+        hit = (victim,) if victim in s.exchanges else s.exchanges
         s.wait_live(reader, exchanges=hit)
         times.append((round(time.monotonic() - restarted, 2), victim))
         time.sleep(1.2)  # a process that ends within its first second is a failed start to the supervisor
     print("seconds from restart to the whole stream:", sorted(times, reverse=True)[:10])
     assert reader.holes == [], "no topic of any exchange has a hole in a session's sequence"
     everybody = [*programs(run).values()]
-    assert len(everybody) == 6
+    assert len(everybody) == 7
     run.send_signal(signal.SIGINT)
     assert run.wait(40) == 0
     assert [pid for pid in everybody if is_alive(pid)] == []

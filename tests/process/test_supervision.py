@@ -18,11 +18,22 @@ def test_each_shard_is_a_program_of_its_own_with_its_own_log():
         "program:feed-bybit",
         "program:feed-kucoin-1of2",
         "program:feed-kucoin-2of2",
+        "program:gateway",
     ]
+    assert "environment" not in programs["program:gateway"]
     shard = programs["program:feed-binance-3of4"]
     assert shard["command"].endswith('feedhandler" feed binance --shard 3/4 -c x.toml')
     assert shard["stdout_logfile"].endswith("/log/feed-binance-3of4.log")
     assert programs["program:feed-bybit"]["command"].endswith("feed bybit -c x.toml")
+
+
+def test_secrets_are_the_gateways_alone():
+    parser = configparser.RawConfigParser()
+    parser.read_string(render(config.parse(TEXT, "x.toml"), checkout("x.toml")))
+    for name in parser.sections():
+        if name.startswith("program:") and name != "program:gateway":
+            assert 'KUCOIN_PASSPHRASE=""' in parser[name]["environment"]
+            assert 'FEEDHANDLER_API_TOKEN=""' in parser[name]["environment"]
 
 
 def test_what_is_started_is_what_the_command_line_accepts():

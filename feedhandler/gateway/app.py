@@ -1,0 +1,85 @@
+"""The web application: what every request passes, and where it goes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from feedhandler.config import Config
+from feedhandler.gateway.access import Access
+from feedhandler.gateway.market import Market
+from feedhandler.gateway.problem import Handler, Problem, problems
+
+BODY_SIZE_MAX: Final = 256 << 10  # thousands of symbols
+UNGUARDED: Final = ("/live", "/ready")  # probes know no token
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none';"
+    " base-uri 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """What the gateway is made of, for those who answer requests."""
+
+    config: Config
+    access: Access
+    market: Market
+
+
+def make_app(parts: Parts, routes: Iterable[web.RouteDef]) -> web.Application:
+    """Return the application that answers these routes, behind the guard."""
+    app = web.Application(
+        middlewares=[problems, _guard(parts.access)],
+        client_max_size=BODY_SIZE_MAX,
+    )
+    app.add_routes(routes)
+    app.on_response_prepare.append(_add_headers)
+    return app
+
+
+def _guard(access: Access) -> Middleware:
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turn away who does not mean us, comes from another page, or has no token where one is needed."""
+        if not access.is_our_host(request.headers):
+            raise Problem(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "the Host header names none of this gateway's names; [gateway] hosts adds some",
+                field="Host",
+            )
+        if not access.is_our_origin(request.headers):
+            raise Problem(
+                HTTPStatus.FORBIDDEN, "pages of other origins may not ask this gateway", field="Origin"
+            )
+        if request.path in UNGUARDED:
+            return await handler(request)
+        needs_token = not access.is_open or request.method not in SAFE_METHODS
+        if needs_token and request.path not in ("/", "/ws") and not access.is_authorized(request.headers):
+            raise unauthorized()
+        return await handler(request)
+
+    return guard
+
+
+def unauthorized() -> Problem:
+    """Return the answer to who has no token."""
+    return Problem(
+        HTTPStatus.UNAUTHORIZED,
+        "this needs `Authorization: Bearer` with the token of FEEDHANDLER_API_TOKEN, or of the file that the"
+        " gateway's log names",
+        field="Authorization",
+    )
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)

@@ -1,0 +1,89 @@
+"""The newest of everything that the merger publishes: what the gateway shows, and decides by.
+
+A subscriber like any other, on the gateway's own loop. It keeps one record per topic: to fall behind costs updates
+here, and nothing anywhere else.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.exchanges.base import UNDECODABLE
+from feedhandler.instruments import InstrumentList, InstrumentTable
+from feedhandler.status import ExchangeStatus, Heartbeat
+from feedhandler.transport import tick
+
+LOOK_EVERY_S: Final = 0.25  # for a merger that was away
+SILENCE_S: Final = 3.0  # it says something every second
+
+log = logging.getLogger(__name__)
+
+
+class Market:
+    """Newest records by topic; statuses, instrument lists and tables by exchange.
+
+    on_ticker is called for each ticker record, in order, and has to be quick. on_document is called after a status,
+    an instrument list or a heartbeat was taken, with its kind and its exchange.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoint: str,
+        on_ticker: Callable[[wire.Ticker], object],
+        on_document: Callable[[int, str], object],
+    ) -> None:
+        self.tickers: dict[bytes, wire.Ticker] = {}
+        self.statuses: dict[str, ExchangeStatus] = {}
+        self.listings: dict[str, InstrumentList] = {}
+        self.tables: dict[str, InstrumentTable] = {}
+        self.heartbeat: Heartbeat | None = None
+        self.heard_mono = 0.0  # when the merger last said that it lives
+        self._on_ticker = on_ticker
+        self._on_document = on_document
+        self.follower = tick.Follower(self._take)
+        self._downlink = tick.Downlink(loop, endpoint, [b""], self.follower)
+
+    @property
+    def is_heard(self) -> bool:
+        """True while the merger says that it lives: what it said last is then current, or flagged."""
+        return self.heartbeat is not None and time.monotonic() - self.heard_mono < SILENCE_S
+
+    async def run(self) -> None:
+        """Keep the connection to the merger; for ever."""
+        while True:
+            self._downlink.poll()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def close(self) -> None:
+        """Leave the merger."""
+        self._downlink.close()
+
+    def _take(self, record: wire.Ticker | wire.Document) -> None:
+        if isinstance(record, wire.Document):
+            with contextlib.suppress(*UNDECODABLE):  # of another version's merger
+                self._take_document(record)
+        else:
+            self.tickers[record.topic] = record
+            self._on_ticker(record)
+
+    def _take_document(self, document: wire.Document) -> None:
+        exchange = ""
+        if document.kind == wire.HEARTBEAT:
+            self.heartbeat = msgspec.json.decode(document.body, type=Heartbeat)
+            self.heard_mono = time.monotonic()
+        elif document.kind == wire.STATUS:
+            status = msgspec.json.decode(document.body, type=ExchangeStatus)
+            self.statuses[status.exchange] = status
+            exchange = status.exchange
+        elif document.kind == wire.INSTRUMENTS:
+            listing = msgspec.json.decode(document.body, type=InstrumentList)
+            self.listings[listing.exchange], self.tables[listing.exchange] = listing, listing.table()
+            exchange = listing.exchange
+        self._on_document(document.kind, exchange)

@@ -1,0 +1,89 @@
+"""The gateway: control plane and window on the system, one process outside the tick path.
+
+Wiring only. It subscribes to the merger like anybody else, and tells feeds what is wanted through files: when it is
+killed, feeds and merger run on as they are.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import signal
+import sys
+from typing import Final
+
+import uvloop
+from aiohttp import web
+
+from feedhandler.config import API_TOKEN_ENV, Config
+from feedhandler.errors import EXIT_OK, ConfigError
+from feedhandler.gateway import health
+from feedhandler.gateway.access import Access, token_of, token_path
+from feedhandler.gateway.app import Parts, make_app
+from feedhandler.gateway.market import Market
+from feedhandler.process.runtime import settle, use_cpus
+from feedhandler.transport.files import Lock
+
+PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+SHUTDOWN_S: Final = 2.0  # for requests under way; all in all it is to end within 5 s
+
+log = logging.getLogger(__name__)
+
+
+def keep_secrets_in_memory() -> None:
+    """Let no core dump, and no other process of this user, see our memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0)
+
+
+async def _main(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    token = token_of(config, os.environ)
+    endpoint = (*config.merger.batches, *config.merger.ticks)[0]
+    market = Market(loop, endpoint, lambda ticker: None, lambda kind, exchange: None)
+    parts = Parts(config=config, access=Access(config.gateway, token), market=market)
+    intake = asyncio.create_task(parts.market.run())
+    runner = web.AppRunner(
+        make_app(parts, health.routes(parts)),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=SHUTDOWN_S,
+    )
+    await runner.setup()
+    try:
+        await _listen(runner, config)
+        where = API_TOKEN_ENV if os.environ.get(API_TOKEN_ENV) else token_path(config.run_dir)
+        log.info("listening at %s; changes need the token in %s", config.gateway.url, where)
+        settle()
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+        intake.cancel()
+        await asyncio.wait([intake])
+        parts.market.close()
+    log.info("stopped")
+    return EXIT_OK
+
+
+async def _listen(runner: web.AppRunner, config: Config) -> None:
+    host, port = config.gateway.address
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as exc:
+        raise ConfigError(
+            f"{config.path}: gateway.http: cannot listen at {config.gateway.http}: {exc.strerror or exc};"
+            " stop what holds it, or configure another one"
+        ) from exc
+
+
+def run(config: Config) -> int:
+    """Run the gateway; returns the exit status."""
+    keep_secrets_in_memory()
+    with Lock(config.run_dir, "gateway"):
+        use_cpus(config.gateway.cpus, f"{config.path}: gateway.cpus")
+        return uvloop.run(_main(config))
