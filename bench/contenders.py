@@ -62,6 +62,7 @@ def configuration(place: Place) -> str:
             "reconnect_after_s = 3600",
         ]
     lines += ["[merger]", f'ticks = ["{place.ipc("ticks")}"]']
+    lines += ["[gateway]", f'http = "127.0.0.1:{_free_port()}"']
     path = place.directory / "bench.toml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(path)
@@ -73,6 +74,12 @@ def processes(place: Place) -> list[Program]:
     merger = Program("merger", python("feedhandler", "merger", "-c", config))
     feeds = [Program("feed", python("feedhandler", "feed", name, "-c", config)) for name in place.url]
     return [merger, *feeds]
+
+
+def beside_gateway(place: Place) -> list[Program]:
+    """feedhandler with a subscriber, while the gateway takes everything as well."""
+    gateway = Program("gateway", python("feedhandler", "gateway", "-c", str(place.directory / "bench.toml")))
+    return [*subscribed("ticks")(place), gateway]
 
 
 def subscribed(
@@ -109,13 +116,17 @@ def cryptofeed_callback(place: Place) -> list[Program]:
 
 def cryptofeed_zmq(place: Place) -> list[Program]:
     """cryptofeed that publishes, and a program that wants the quotes. Its backend knows TCP only."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])  # free now, and the receiver binds it at once
+    port = str(_free_port())
     feed = _cryptofeed_python(
         "bench.paths.cryptofeed_zmq", place.url["binance"], port, *place.symbols["binance"]
     )
     receiver = _cryptofeed_python("bench.paths.cryptofeed_receiver", port)
     return [Program("subscriber", receiver, is_sink=True), Program("feed", feed)]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])  # free now, and bound at once
 
 
 def _cryptofeed_python(module: str, *arguments: str) -> list[str]:
@@ -179,6 +190,13 @@ DIRECT = Contender(
     subscribed("binance"),
     is_ours=True,
 )
+GATEWAY = Contender(
+    "feedhandler-gateway",
+    "feedhandler, gateway running",
+    "feed → merger → Subscriber (the gateway subscribes to everything beside)",
+    beside_gateway,
+    is_ours=True,
+)
 
 CRYPTOFEED = Contender(
     "cryptofeed",
@@ -222,6 +240,7 @@ CONTENDERS: tuple[Contender, ...] = (
     LIBZMQ,
     BATCHES,
     DIRECT,
+    GATEWAY,
     CRYPTOFEED,
     CRYPTOFEED_ZMQ,
     CCXT_PRO,

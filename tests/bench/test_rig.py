@@ -12,7 +12,14 @@ from bench.rig import BenchError, Load, Program, Rig, python
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     "contender",
-    [contenders.FLOOR, contenders.OURS, contenders.LIBZMQ, contenders.BATCHES, contenders.DIRECT],
+    [
+        contenders.FLOOR,
+        contenders.OURS,
+        contenders.LIBZMQ,
+        contenders.BATCHES,
+        contenders.DIRECT,
+        contenders.GATEWAY,
+    ],
     ids=lambda contender: contender.name,
 )
 def test_every_message_of_a_small_load_comes_through(contender):
