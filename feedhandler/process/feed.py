@@ -27,7 +27,6 @@ from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_
 from feedhandler.legs import Change, DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.runtime import settle, use_cpus
-from feedhandler.process.timekeeper import Timekeeper
 from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
 from feedhandler.status import LISTED_MAX, ConnectionStatus, FeedStatus, connection_status, feed_state
@@ -42,6 +41,7 @@ from feedhandler.transport.files import (
     write_instruments,
 )
 from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.timekeeper import Timekeeper
 from feedhandler.transport.websocket import Connection
 from feedhandler.universe import Universe
 from feedhandler.wanted import Wanted

@@ -12,11 +12,11 @@ import uvloop
 from feedhandler.errors import ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import AHEAD_NS_MAX
-from feedhandler.process import timekeeper
-from feedhandler.process.timekeeper import Timekeeper
 from feedhandler.sim.server import SimServer, SimSettings
 from feedhandler.status import FeedStatus
+from feedhandler.transport import timekeeper
 from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.timekeeper import Timekeeper
 
 SECOND = 1_000_000_000
 PATIENCE_S = 20.0
