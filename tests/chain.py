@@ -663,6 +663,8 @@ class Chain:
         if not is_known or any(
             slot.said_at < max(changed_at, slot.stopped_until) + 2 * NS_PER_S for slot in market.slots
         ):
+            for symbol in market.symbols:  # nobody has called it well meanwhile
+                self.unwell_since.pop(wire.topic(wire.TICKER, market.name, symbol), None)
             return
         wanted = market.wanted
         assert sorted(status.feed.wanted) == sorted(wanted), f"{status.feed.wanted}, wanted: {wanted}"

@@ -1,0 +1,60 @@
+"""What is to be watched of what is held: each asset against the quote assets that the user reckons in.
+
+Pure, and by the exchange's own instrument list: no symbol is made up that the exchange does not trade.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from feedhandler.errors import SubscriptionRejected
+from feedhandler.instruments import InstrumentTable
+
+LET_GO: Final = Decimal("0.5")  # of the dust threshold: below it, what was held before is held no more
+
+
+class Dust(msgspec.Struct, frozen=True):
+    """Up to how much of an asset, in its units, is no holding: of each, and of single ones."""
+
+    default: Decimal
+    of: Mapping[str, Decimal] = {}
+
+    def is_held(self, asset: str, amount: Decimal, *, was_held: bool) -> bool:
+        """Return whether so much is a holding; one that goes up and down about the threshold does not flap."""
+        threshold = self.of.get(asset, self.default)
+        return amount > threshold or (was_held and amount > 0 and amount >= threshold * LET_GO)
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """What holdings lead to. symbols: canonical. unpaired: held, and against no quote asset in the list."""
+
+    symbols: list[str]
+    unpaired: list[str]
+
+
+def held(amounts: Mapping[str, Decimal], dust: Dust, before: Iterable[str] = ()) -> list[str]:
+    """Return the assets that are held, by name; before are those that were."""
+    known = set(before)
+    return sorted(a for a, amount in amounts.items() if dust.is_held(a, amount, was_held=a in known))
+
+
+def watched(assets: Iterable[str], quotes: Sequence[str], table: InstrumentTable) -> Watched:
+    """Pair each asset with each quote asset that the exchange trades it against. A quote asset needs no pair."""
+    symbols: dict[str, None] = {}
+    unpaired = []
+    for asset in assets:
+        found = [f"{asset}/{quote}" for quote in quotes if quote != asset and _is_traded(asset, quote, table)]
+        symbols |= dict.fromkeys(found)
+        if not found and asset not in quotes:
+            unpaired.append(asset)
+    return Watched(list(symbols), unpaired)
+
+
+def _is_traded(asset: str, quote: str, table: InstrumentTable) -> bool:
+    try:
+        table.resolve(f"{asset}/{quote}")
+    except SubscriptionRejected:
+        return False
+    return True
