@@ -15,7 +15,7 @@ from feedhandler.exchanges.account import Balance, Trouble
 
 NS_PER_S: Final = 1_000_000_000
 
-# REST may be answered by a copy that is a little behind, and the stream's message may come a little after REST knew.
+# REST may be answered by a copy that is a little behind, and the stream's message may come after REST knew of it.
 # What was said within this time before the question, or is said within it after the answer, is no contradiction.
 SETTLE_NS: Final = 3 * NS_PER_S
 ASSETS_MAX: Final = 20_000  # more than any exchange lists

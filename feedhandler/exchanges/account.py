@@ -7,13 +7,13 @@ exchange states them, never floats. Credentials are in here and in the gateway o
 
 import abc
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import ClassVar, Final
 
 import msgspec
 
-from feedhandler.errors import FeedError
+from feedhandler.errors import DecodeError, FeedError
 from feedhandler.exchanges.base import Request
 
 ZERO: Final = Decimal(0)
@@ -118,6 +118,42 @@ class Answer(msgspec.Struct, frozen=True):
     retry_after_s: float = 0.0
 
 
+HTTP_TROUBLES: Final = {
+    403: Trouble.ADDRESS,  # a firewall, or a country
+    418: Trouble.RATE_LIMIT,
+    429: Trouble.RATE_LIMIT,
+    451: Trouble.ADDRESS,
+}
+TEXT_SIZE_MAX: Final = 200  # of what an exchange says, in messages
+AMOUNT_MAX: Final = Decimal(10) ** 30
+AMOUNT_SIZE_MAX: Final = 100  # digits, or an exponent, that no exchange has
+
+
+def amount(text: str | int | Decimal, what: str) -> Decimal:
+    """Return an amount exactly as it is stated. Raises DecodeError for what is none."""
+    try:
+        number = Decimal(text)
+    except ArithmeticError as exc:  # Decimal's own errors are
+        raise DecodeError(f"{what}: an amount that is no number") from exc
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or abs(exponent) > AMOUNT_SIZE_MAX or abs(number) >= AMOUNT_MAX:
+        raise DecodeError(f"{what}: an amount beyond all bounds")
+    return number
+
+
+def balances(rows: Iterable[Balance], what: str) -> list[Balance]:
+    """Return balances as they are, but for assets of which there is nothing. Raises DecodeError for odd names."""
+    found: dict[str, Balance] = {}
+    for row in rows:
+        if not row.asset.isprintable() or not 0 < len(row.asset) <= ASSET_SIZE_MAX or row.asset in found:
+            raise DecodeError(f"{what}: an asset without a name, or twice")
+        found[row.asset] = row
+    return [row for row in found.values() if row.free or row.locked]
+
+
+ASSET_SIZE_MAX: Final = 64
+
+
 class Heard(msgspec.Struct, frozen=True):
     """What one message of a private stream means.
 
@@ -174,6 +210,26 @@ class Account(abc.ABC):
         if credentials.passphrase and not self.has_passphrase:
             raise CredentialsError("passphrase", f"{self.name} keys have none; leave it out")
         self._credentials = credentials
+
+    def refusal(self, answer: Answer, trouble: Trouble | None, code: object, text: str) -> AccountError:
+        """Return the error for a refused request; trouble None: what the HTTP status tells.
+
+        Exchanges quote what we sent: nothing of the credentials gets into the message.
+        """
+        if trouble is None:
+            default = Trouble.MAINTENANCE if answer.status >= 500 else Trouble.ANSWER
+            trouble = HTTP_TROUBLES.get(answer.status, default)
+        said = self.scrubbed(text) or "no reason given"
+        message = f"{self.name}: {said} (code {code}, HTTP {answer.status})"
+        return AccountError(trouble, message, answer.retry_after_s)
+
+    def scrubbed(self, text: str) -> str:
+        """Return what an exchange said, in bounds, printable, and without anything that is ours."""
+        text = "".join(each if each.isprintable() else " " for each in text)
+        for secret in (self._credentials.secret, self._credentials.passphrase, self._credentials.key):
+            if secret:
+                text = text.replace(secret, "…")
+        return text[:TEXT_SIZE_MAX].strip()
 
     @abc.abstractmethod
     def balances_request(self, time_ms: int) -> Request:

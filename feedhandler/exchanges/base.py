@@ -305,13 +305,18 @@ class State(wire.Ticker, gc=False, kw_only=True):
 class Request(msgspec.Struct, frozen=True):
     """An HTTP request without a body; path with query, to be appended to `rest_url`.
 
-    weight is what it costs of the exchange's `rest_limit`.
+    weight is what it costs of the exchange's `rest_limit`. is_signed: query and headers are of an account, and are
+    not to be printed.
     """
 
     path: str
     method: str = "GET"
     weight: int = 1
     headers: tuple[tuple[str, str], ...] = ()
+    is_signed: bool = False
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.path.partition('?')[0]})"
 
 
 class Quote(msgspec.Struct, frozen=True):

@@ -13,10 +13,16 @@ together are as fast as it gets: 2 s, 100 ms and 10 ms. Quirks worth knowing:
 - snapshot numbers are JSON numbers with long tails, and can be null for a new symbol;
 - `symbol` is permanent, `name` follows a rename: we subscribe with the one and publish the other.
 
+The account: `/api/v1/accounts`, of which the trading account is what counts here; three headers are signatures or
+nearly so, and the passphrase is never sent as it is. Its changes come on a socket of the private token, absolute,
+and without a first state.
+
 Source: https://www.kucoin.com/docs-new/websocket-api/base-info/introduction and the public spot pages,
 as of 2026-11. Frames: tests/frames/kucoin/
 """
 
+import base64
+import hmac
 from collections.abc import Iterator, Sequence
 from typing import Final, Generic
 from urllib.parse import quote, urlsplit
@@ -24,6 +30,18 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.exchanges.account import (
+    NOTHING,
+    Account,
+    AccountError,
+    AccountStream,
+    Answer,
+    Balance,
+    Heard,
+    Trouble,
+    amount,
+    balances,
+)
 from feedhandler.exchanges.base import (
     LAST,
     NO_ORDERS,
@@ -351,3 +369,152 @@ def _fill_quote(state: State, source: _Data | _Statistics, line: Line, recv_ns: 
 
 def _known(number: float | None) -> float:
     return NAN if number is None else number
+
+
+# --- the account
+
+KEY_VERSION: Final = "3"
+BALANCE: Final = "/account/balance"
+TROUBLES: Final = {
+    "400001": Trouble.KEY,
+    "400002": Trouble.CLOCK,
+    "400003": Trouble.KEY,
+    "400004": Trouble.KEY,
+    "400005": Trouble.KEY,
+    "400006": Trouble.ADDRESS,
+    "400007": Trouble.PERMISSION,
+    "400008": Trouble.KEY,
+    "411100": Trouble.KEY,  # the user is frozen
+    "420001": Trouble.RATE_LIMIT,
+    "429000": Trouble.RATE_LIMIT,
+    "429002": Trouble.RATE_LIMIT,
+    "1015": Trouble.RATE_LIMIT,
+    "501000": Trouble.MAINTENANCE,
+    "503000": Trouble.MAINTENANCE,
+    "500000": Trouble.MAINTENANCE,
+}
+
+
+class _Holding(msgspec.Struct):
+    asset: str = msgspec.field(name="currency")
+    type: str
+    free: str = msgspec.field(name="available")
+    locked: str = msgspec.field(name="holds")
+
+
+class _Change(msgspec.Struct):
+    asset: str = msgspec.field(name="currency")
+    free: str = msgspec.field(name="available")
+    locked: str = msgspec.field(name="hold")
+    reason: str = msgspec.field(name="relationEvent", default="")
+
+
+class _AccountFrame(msgspec.Struct):
+    type: str
+    topic: str = ""
+    code: int = 0
+    data: _Change | str | None = None
+
+
+class KuCoinAccount(Account):
+    name = "kucoin"
+    private_ws_url = ""
+    has_passphrase = True
+
+    def balances_request(self, time_ms: int) -> Request:
+        return self._signed("GET", "/api/v1/accounts?type=trade", time_ms, weight=5)
+
+    def decode_balances(self, answer: Answer) -> list[Balance]:
+        what = "kucoin accounts"
+        rows = [row for row in self._data(answer, list[_Holding], what) if row.type == "trade"]
+        return balances((Balance(r.asset, amount(r.free, what), amount(r.locked, what)) for r in rows), what)
+
+    def stream_request(self, time_ms: int) -> Request | None:
+        return self._signed("POST", "/api/v1/bullet-private", time_ms, weight=10)
+
+    def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
+        assert answer is not None, "it has asked for a token"
+        self._data(answer, _Token, "kucoin private token")
+        try:
+            return _KuCoinStream(self, KuCoin().endpoint(ws_url, answer.body, "account"))
+        except ProtocolError as exc:
+            raise AccountError(Trouble.ANSWER, str(exc)) from None
+
+    def _data(self, answer: Answer, kind: type[T], what: str) -> T:
+        """Return the data of an answer. Raises AccountError or DecodeError."""
+        try:
+            body = msgspec.json.decode(answer.body, type=_Answer[msgspec.Raw])
+        except UNDECODABLE:  # a proxy's page
+            if answer.status != 200:
+                raise self.refusal(answer, None, "none", "") from None
+            raise DecodeError(f"{what}: the answer is no JSON of the exchange's") from None
+        if body.code != OK or body.data is None:
+            raise self.refusal(answer, TROUBLES.get(body.code), body.code, body.msg)
+        try:
+            return msgspec.json.decode(body.data, type=kind, strict=False)
+        except UNDECODABLE as exc:
+            raise DecodeError(f"{what}: {exc}") from exc
+
+    def _signed(self, method: str, path: str, time_ms: int, *, weight: int) -> Request:
+        headers = (
+            ("KC-API-KEY", self._credentials.key),
+            ("KC-API-TIMESTAMP", str(time_ms)),
+            ("KC-API-SIGN", self._hash(f"{time_ms}{method}{path}")),
+            ("KC-API-PASSPHRASE", self._hash(self._credentials.passphrase)),
+            ("KC-API-KEY-VERSION", KEY_VERSION),
+            ("Content-Type", "application/json"),
+        )
+        return Request(path, method, weight, headers, is_signed=True)
+
+    def _hash(self, text: str) -> str:
+        digest = hmac.digest(self._credentials.secret.encode(), text.encode(), "sha256")
+        return base64.b64encode(digest).decode()
+
+
+class _KuCoinStream(AccountStream):
+    def __init__(self, account: KuCoinAccount, endpoint: Endpoint) -> None:
+        assert endpoint.ping_interval_s is not None, "the token tells"
+        self.url = endpoint.url
+        self.ping_interval_s = endpoint.ping_interval_s
+        self.silence_s = 2 * endpoint.ping_interval_s + (endpoint.pong_timeout_s or 0.0)
+        self._account = account
+        self._decode = msgspec.json.Decoder(_AccountFrame, strict=False).decode
+
+    def on_open(self, time_ms: int) -> Sequence[bytes]:
+        return ()  # not before its welcome
+
+    def on_message(self, payload: bytes, time_ms: int) -> Heard:
+        try:
+            frame = self._decode(payload)
+        except UNDECODABLE as exc:
+            raise DecodeError(f"kucoin account: {exc}") from exc
+        if frame.type == "welcome":
+            return Heard(
+                send=(msgspec.json.encode(_Command(str(time_ms), "subscribe", BALANCE, True, True)),)
+            )
+        if frame.type == "ack":
+            self.is_live = True
+        elif frame.type == "error":
+            self._refuse(frame)
+        elif frame.type == "message" and frame.topic == BALANCE:
+            return self._on_change(frame.data)
+        return NOTHING
+
+    def _on_change(self, data: _Change | str | None) -> Heard:
+        if not isinstance(data, _Change):
+            raise DecodeError("kucoin account: a balance without data")
+        if not data.reason.startswith(
+            "trade"
+        ):  # another account of the same user; trade_hf is the newer name
+            return NOTHING
+        what = "kucoin account"
+        return Heard(balances=(Balance(data.asset, amount(data.free, what), amount(data.locked, what)),))
+
+    def _refuse(self, frame: _AccountFrame) -> None:
+        text = self._account.scrubbed(frame.data if isinstance(frame.data, str) else "")
+        if frame.code == TOKEN_INVALID or PING_TIMEOUT in text:
+            raise ProtocolError(f"kucoin ends the account's stream: {text} (code {frame.code})")
+        raise AccountError(Trouble.ANSWER, f"kucoin refuses the account's stream: {text} (code {frame.code})")
+
+    def ping(self, time_ms: int) -> bytes:
+        return msgspec.json.encode(_Command(str(time_ms), "ping"))

@@ -1,8 +1,8 @@
 """Keeps one exchange's account known: a signed look every minute, and the private stream in between.
 
-`balances.Ledger` decides what is held, the exchange's file how it is asked; here are requests, sockets, pauses. Each
-account has tasks and a client of its own, so that one exchange's failure delays no other. Logs tell what changed of
-the condition, and never amounts.
+`balances.Ledger` decides what is held, the exchange's file how it is asked; here are requests, sockets, pauses.
+Each account has tasks and a client of its own, so that one exchange's failure delays no other. Logs tell what
+changed of the condition, and never amounts.
 """
 
 import asyncio
@@ -10,9 +10,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine
-from http import HTTPStatus
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import aiohttp
 
@@ -21,20 +20,17 @@ from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.account import Account, AccountError, AccountStream, Answer, Trouble
 from feedhandler.exchanges.base import Request
-from feedhandler.process.timekeeper import Timekeeper
 from feedhandler.session import NS_PER_S, ConnectBudget, Policy
 from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.timekeeper import Timekeeper
 
 JITTER: Final = 0.1  # of the pause between two looks, so that accounts do not go in step
 PAUSE_MIN_S: Final = 1.0  # between two looks, whoever asks for them
 OPERATOR_S: Final = 600.0  # between two tries while somebody has to change something first
 HANDSHAKE_S: Final = 10.0
 MESSAGE_SIZE_MAX: Final = 4 << 20
-MAX_AGE_S: Final = (
-    23 * 3600.0
-)  # of a private connection: exchanges end it at 24 h; a look follows each new one
+MAX_AGE_S: Final = 23 * 3600.0  # of a private connection: exchanges end it at 24 h, and a look follows each
 CLOSE_S: Final = 1.0  # for the other side's close frame
-TRANSIENT: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +63,8 @@ class Keeper:
         self._rng = random.Random()
         self._ledger = Ledger()
         self._status = AccountStatus(exchange=account.name, state="syncing")
-        self._failures = 0  # of syncs in a row
+        self._failures = 0  # of syncs in a row,
+        self._retry_after_s = 0.0  # after which the exchange wants to be left alone for so long
         self._synced_mono = float("-inf")  # when the last one began
         self._syncing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()  # a sync is due
@@ -122,8 +119,6 @@ class Keeper:
         if error is not None and Trouble(error.kind).needs_operator:
             return OPERATOR_S
         return max(PAUSE_MIN_S, self._policy.backoff_s(self._failures, self._rng), self._retry_after_s)
-
-    _retry_after_s = 0.0
 
     async def _sync(self) -> None:
         """Look once; a second time if the request's time was refused, after asking for the exchange's."""
@@ -225,7 +220,11 @@ class Keeper:
                 )
         except aiohttp.WSServerHandshakeError as exc:
             raise ProtocolError(f"{self.name}: the private stream answers HTTP {exc.status}") from None
-        except (TimeoutError, aiohttp.ClientError, OSError) as exc:  # its text may have the address, and a token
+        except (
+            TimeoutError,
+            aiohttp.ClientError,
+            OSError,
+        ) as exc:  # its text may have the address, and a token
             raise ProtocolError(f"{self.name}: no private stream: {type(exc).__name__}") from None
         self._status.stream_connects += 1
         try:
@@ -257,7 +256,9 @@ class Keeper:
             if now >= heard + stream.silence_s:
                 raise ProtocolError(f"{self.name}: the private stream is silent for {stream.silence_s:g} s")
             if not stream.is_live and now >= opened + HANDSHAKE_S:
-                raise ProtocolError(f"{self.name}: the private stream acknowledged nothing in {HANDSHAKE_S:g} s")
+                raise ProtocolError(
+                    f"{self.name}: the private stream acknowledged nothing in {HANDSHAKE_S:g} s"
+                )
             until = min(next_ping, heard + stream.silence_s, opened + MAX_AGE_S)
             if not stream.is_live:
                 until = min(until, opened + HANDSHAKE_S)
@@ -330,6 +331,3 @@ def _problem_of(exc: Exception) -> AccountProblem:
     if isinstance(exc, DecodeError):
         return problem(Trouble.ANSWER, str(exc))
     return problem(Trouble.NETWORK, str(exc))
-
-
-Work = Coroutine[Any, Any, None]

@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import Final
 
 import aiohttp
+from yarl import URL
 
 from feedhandler.errors import ProtocolError
+from feedhandler.exchanges.account import Answer
 from feedhandler.exchanges.base import Request
 from feedhandler.session import NS_PER_S
 
@@ -131,12 +133,25 @@ class HttpClient:
         Raises HttpRefused for any other status, or if the budget forbids to ask, and ProtocolError for a failed
         or oversized transfer.
         """
+        answer = await self.ask(request)
+        if answer.status != 200:
+            head = answer.body[:200].decode(errors="replace")
+            what = self._describe(request)
+            raise HttpRefused(f"{what}: HTTP {answer.status} {head}", answer.retry_after_s)
+        return answer.body
+
+    async def ask(self, request: Request) -> Answer:
+        """Return the answer, whatever its status, after waiting for our turn.
+
+        Raises HttpRefused if the budget forbids to ask, and ProtocolError for a failed or oversized transfer.
+        """
         assert self._session is not None, "use as a context manager"
-        url = self.rest_url + request.path
-        await self._turn(request, url)
+        what = self._describe(request)
+        await self._turn(request, what)
+        url = URL(self.rest_url + request.path, encoded=request.is_signed)  # what is signed stays as it is
         try:
-            # A redirected POST would arrive as a GET.
-            is_safe = request.method == "GET"
+            # A redirected POST would arrive as a GET, and a signed request is for nobody else.
+            is_safe = request.method == "GET" and not request.is_signed
             async with self._session.request(
                 request.method, url, headers=request.headers, allow_redirects=is_safe
             ) as answer:
@@ -144,19 +159,23 @@ class HttpClient:
                 while len(body) <= BODY_SIZE_MAX and (more := await answer.content.read(BODY_SIZE_MAX)):
                     body += more
         except TimeoutError as exc:
-            raise ProtocolError(f"{request.method} {url}: no answer within {TIMEOUT_S:g} s") from exc
+            raise ProtocolError(f"{what}: no answer within {TIMEOUT_S:g} s") from exc
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            raise ProtocolError(f"{request.method} {url}: {exc or type(exc).__name__}") from exc
+            if request.is_signed:  # it may quote the whole address
+                raise ProtocolError(f"{what}: {type(exc).__name__}") from None
+            raise ProtocolError(f"{what}: {exc or type(exc).__name__}") from exc
         if len(body) > BODY_SIZE_MAX:
-            raise ProtocolError(f"{request.method} {url}: answer exceeds {BODY_SIZE_MAX >> 20} MiB")
-        if answer.status != 200:
-            head = body[:200].decode(errors="replace")
-            wait_s = retry_after_s(answer.headers, answer.status)
-            self._budget.on_answer(answer.status, wait_s, time.monotonic_ns())
-            raise HttpRefused(f"{request.method} {url}: HTTP {answer.status} {head}", wait_s)
-        return body
+            raise ProtocolError(f"{what}: answer exceeds {BODY_SIZE_MAX >> 20} MiB")
+        wait_s = retry_after_s(answer.headers, answer.status)
+        self._budget.on_answer(answer.status, wait_s, time.monotonic_ns())
+        return Answer(answer.status, body, wait_s)
 
-    async def _turn(self, request: Request, url: str) -> None:
+    def _describe(self, request: Request) -> str:
+        """Return a request for messages; a signature in its query is nobody's business."""
+        path = request.path.partition("?")[0] if request.is_signed else request.path
+        return f"{request.method} {self.rest_url}{path}"
+
+    async def _turn(self, request: Request, what: str) -> None:
         """Wait until the request may go. Raises HttpRefused if that is not soon."""
         try:
             now_mono_ns = time.monotonic_ns()
@@ -165,7 +184,7 @@ class HttpClient:
                 await asyncio.sleep((turn_ns - now_mono_ns) / NS_PER_S)
                 self._budget.check(time.monotonic_ns())  # those before us may have got us banned
         except HttpRefused as exc:
-            raise HttpRefused(f"{request.method} {url}: {exc}", exc.retry_after_s) from exc
+            raise HttpRefused(f"{what}: {exc}", exc.retry_after_s) from exc
 
 
 def retry_after_s(headers: Mapping[str, str], status: int) -> float:

@@ -53,10 +53,19 @@ class Timekeeper:
     async def run(self) -> None:
         """Ask in rounds, from now on; at once after this host's clock was set."""
         while True:
-            pause_s = await self._ask()
-            until_mono_ns = time.monotonic_ns() + int(pause_s * NS_PER_S)
-            self._exchange.set_clock(*self.clock.bounds(until_mono_ns) or ())
-            await self._watch(until_mono_ns)
+            await self._watch(await self.refresh())
+
+    async def refresh(self) -> int:
+        """Ask now; returns the monotonic time of the next round."""
+        pause_s = await self._ask()
+        until_mono_ns = time.monotonic_ns() + int(pause_s * NS_PER_S)
+        self._exchange.set_clock(*self.clock.bounds(until_mono_ns) or ())
+        return until_mono_ns
+
+    def now_ms(self) -> int:
+        """Return the exchange's present time in Unix ms, as far as it is known."""
+        known = self.estimate()
+        return (time.time_ns() + (known.offset_ns if known else 0)) // NS_PER_MS
 
     async def _ask(self) -> float:
         """Do a round, and return the seconds until the next one."""
