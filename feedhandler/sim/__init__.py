@@ -6,9 +6,11 @@ feed handler: what it says about a protocol is its own reading of the exchange's
     server.py      the shell: sockets, clock, tasks, HTTP
     binance.py     ┐
     kucoin.py      ├ one exchange each: frames, REST answers, rules, how a breach is answered
-    bybit.py       ┘
+    bybit.py       ┘ and with _private in their names: the account, signed requests, its stream
     broadcast.py   which stream is due when, and who gets it
-    faults.py      what can be asked to go wrong
+    faults.py      what can be asked to go wrong, or to happen to an account
+    credentials.py who may ask for an account, and how that is checked
+    account.py     what an account holds
     market.py      the instruments and their random walk
     protocol.py    what the exchanges have in common: shapes, no facts
     frames.py      WebSocket frames, server side

@@ -1,4 +1,4 @@
-"""Binance spot, simulated: market streams and public REST.
+"""Binance spot, simulated: market streams and REST. The account's side is in binance_private.py.
 
 Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
 handler's adapter is another, and the two meet only on the socket.
@@ -20,6 +20,14 @@ from urllib.parse import unquote
 
 import msgspec
 
+from feedhandler.sim.account import Account, Update
+from feedhandler.sim.binance_private import (
+    ACCOUNT_WEIGHT,
+    CONNECT_WEIGHT,
+    BinancePrivate,
+    BinanceWsApiDialog,
+    WsApiRules,
+)
 from feedhandler.sim.market import Instrument, Listing, Market, padded, universe
 from feedhandler.sim.protocol import (
     NS_PER_MS,
@@ -32,6 +40,7 @@ from feedhandler.sim.protocol import (
     Now,
     Reply,
     Request,
+    ServerPings,
     SlidingWindow,
     Stream,
     Weight,
@@ -94,8 +103,18 @@ class Binance:
         self.unlisted_symbols: set[str] = set()
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._weight = Weight(60.0)
+        self.private = BinancePrivate()
+        self.accounts: dict[str, Account] = {"spot": self.private.account}
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._by_stream_symbol = {symbol.lower(): each for symbol, each in self.by_symbol.items()}
+
+    @property
+    def key_refusal(self) -> str:
+        return self.private.key_refusal
+
+    @key_refusal.setter
+    def key_refusal(self, reason: str) -> None:
+        self.private.key_refusal = reason
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         if not self._attempts.admit(request.remote, now.mono_ns):
@@ -109,11 +128,34 @@ class Binance:
             names, variant = request.path[4:].split("/"), 0
         elif request.path == "/stream":
             names, variant = (request.one("streams") or "").split("/"), COMBINED
+        elif request.path == "/ws-api/v3":
+            return self._accept_ws_api(request, now)
         else:
             return Answer(body=b"", status=404)
         if (request.one("timeUnit") or "").upper() == "MICROSECOND":
             variant |= MICROSECOND
         return BinanceDialog(self, [unquote(name) for name in names if name], variant)
+
+    def _accept_ws_api(self, request: Request, now: Now) -> Dialog | Answer:
+        def use_weight(weight: int, at: Now) -> tuple[int, float]:
+            return self._weight.use(request.remote, weight, at.mono_ns), self._weight.left_s(at.mono_ns)
+
+        used, left_s = use_weight(CONNECT_WEIGHT, now)
+        if used > self.rules.weight_per_minute:
+            refusal = self.throttled(429, int(left_s) + 1, now)
+            return msgspec.structs.replace(refusal, violation="request weight of the minute used up")
+        return BinanceWsApiDialog(
+            self.private,
+            WsApiRules(
+                ping_every_s=self.rules.ping_every_s,
+                pong_within_s=self.rules.pong_within_s,
+                max_age_s=self.rules.max_age_s,
+                weight_per_minute=self.rules.weight_per_minute,
+            ),
+            use_weight,
+            is_micro=(request.one("timeUnit") or "").upper() == "MICROSECOND",
+            with_limits=request.one("returnRateLimits") != "false",
+        )
 
     def is_well_formed(self, name: str) -> bool:
         return _STREAM.fullmatch(name) is not None
@@ -167,7 +209,12 @@ class Binance:
     def expired_token_error(self, dialog: Dialog) -> bytes | None:
         return None
 
+    def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
+        return dialog.end_subscriptions(now) if isinstance(dialog, BinanceWsApiDialog) else Reply()
+
     def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
+        if isinstance(dialog, BinanceWsApiDialog):
+            return dialog.shutdown_notice(now)
         event = b'{"e":"serverShutdown","E":%d}' % _time(dialog.variant, now)
         return b'{"stream":"!serverShutdown","data":%s}' % event if dialog.variant & COMBINED else event
 
@@ -220,6 +267,8 @@ class Binance:
 class BinanceDialog:
     """One stream connection. In combined form events are wrapped with their stream's name, answers never."""
 
+    is_private = False
+
     def __init__(self, exchange: Binance, names: list[str], variant: int) -> None:
         self._exchange = exchange
         self._rules = exchange.rules
@@ -228,14 +277,10 @@ class BinanceDialog:
         self.topics: dict[str, None] = {}
         self._incoming = SlidingWindow(self._rules.messages_per_s, 1.0)
         self._opened_ns = 0
-        self._next_ping_ns = 0
-        self._unanswered: dict[
-            bytes, int
-        ] = {}  # ping payload: when sent; at most pong_within / ping_every of them
 
     def on_open(self, now: Now) -> Reply:
         self._opened_ns = now.mono_ns
-        self._next_ping_ns = now.mono_ns + int(self._rules.ping_every_s * NS_PER_S)
+        self._pings = ServerPings(self._rules.ping_every_s, self._rules.pong_within_s, now.mono_ns)
         # A name in the URL that makes no sense is let pass: clients put a running number there.
         names = [name for name in self._first_names if self._exchange.is_well_formed(name)]
         if len(names) > self._rules.streams:
@@ -264,23 +309,17 @@ class BinanceDialog:
     def on_pong(self, payload: bytes, now: Now) -> Reply:
         if not self._incoming.admit(now.mono_ns):
             return self._too_many()
-        if payload in self._unanswered:
-            # An answer to a later ping proves life as well: what was sent before it needs none.
-            sent_ns = self._unanswered[payload]
-            self._unanswered = {each: at_ns for each, at_ns in self._unanswered.items() if at_ns > sent_ns}
+        self._pings.on_pong(payload)
         return Reply()
 
     def on_tick(self, now: Now) -> Reply:
         if now.mono_ns - self._opened_ns > self._rules.max_age_s * NS_PER_S:
             return Reply(close=Close(1001, "24 h"))
-        oldest_ns = min(self._unanswered.values(), default=now.mono_ns)
-        if now.mono_ns - oldest_ns > self._rules.pong_within_s * NS_PER_S:
+        if self._pings.is_late(now.mono_ns):
             return self._breach("no pong with the ping's payload in time", Close(1008, "Pong timeout"))
-        if now.mono_ns >= self._next_ping_ns:
-            self._next_ping_ns += int(self._rules.ping_every_s * NS_PER_S)
-            payload = b"%d" % now.unix_ms
-            self._unanswered[payload] = now.mono_ns
-            return Reply(ping=payload)
+        return Reply(ping=self._pings.due(now))
+
+    def on_account(self, update: Update, now: Now) -> Reply:
         return Reply()
 
     def _on_method(self, message: dict[str, object], request_id: object) -> Reply:
@@ -645,6 +684,10 @@ def _filters(instrument: Instrument) -> list[dict[str, object]]:
     ]
 
 
+def _account(exchange: Binance, request: Request, now: Now) -> _Weighed:
+    return _Weighed(exchange.private.rest_account(request, now), ACCOUNT_WEIGHT)
+
+
 def _day_tickers(exchange: Binance, request: Request, now: Now) -> _Weighed:
     kind = request.one("type") or "FULL"
     if kind not in ("FULL", "MINI"):
@@ -735,6 +778,7 @@ _ENDPOINTS: dict[str, _Endpoint] = {
         frozenset({"symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"}),
         _exchange_info,
     ),
+    "/api/v3/account": (frozenset({"omitZeroBalances", "recvWindow", "timestamp", "signature"}), _account),
     "/api/v3/ticker/24hr": (frozenset({"symbol", "symbols", "type"}), _day_tickers),
     "/api/v3/ticker/bookTicker": (frozenset({"symbol", "symbols"}), _book_tickers),
     "/api/v3/ticker/price": (frozenset({"symbol", "symbols"}), _last_prices),

@@ -1,4 +1,4 @@
-"""Bybit V5 spot, simulated: public market data and REST.
+"""Bybit V5 spot, simulated: public market data and REST. The account's side is in bybit_private.py.
 
 Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
 handler's adapter is another, and the two meet only on the socket.
@@ -18,10 +18,13 @@ Not played: order books deeper than one level, klines. They are refused like an 
 import random
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from uuid import UUID
 
 import msgspec
 
+from feedhandler.sim.account import ZERO, Account, Update
+from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
 from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed, universe
 from feedhandler.sim.protocol import (
     NS_PER_MS,
@@ -78,12 +81,32 @@ class Bybit:
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._requests = Weight(5.0)
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
+        self.private = BybitPrivate(self.price)
+        self.accounts: dict[str, Account] = {"unified": self.private.account}
+
+    @property
+    def key_refusal(self) -> str:
+        return self.private.key_refusal
+
+    @key_refusal.setter
+    def key_refusal(self, reason: str) -> None:
+        self.private.key_refusal = reason
+
+    def price(self, asset: str) -> Decimal:
+        """Value an asset in USD, for which USDT stands; 0 if it is not traded."""
+        instrument = self.by_symbol.get(f"{asset}USDT")
+        if instrument is None:
+            return Decimal(1) if asset == "USDT" else ZERO
+        return Decimal(instrument.last).scaleb(-instrument.price_decimals)
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         if not self._attempts.admit(request.remote, now.mono_ns):
             return Answer(
                 body=b"", status=403, violation=f"more than {self.rules.attempts} connections in 5 minutes"
             )
+        if request.path == PRIVATE_PATH:
+            connection_id = f"{self._random.getrandbits(80):020x}-{self._random.getrandbits(10):x}"
+            return BybitPrivateDialog(self.private, connection_id, request.one("max_active_time"))
         if request.path != SPOT_PATH:
             return Answer(body=b"", status=404)
         return BybitDialog(self, str(UUID(int=self._random.getrandbits(128), version=4)))
@@ -134,11 +157,16 @@ class Bybit:
     def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
         return None
 
+    def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
+        return Reply()
+
     def rest(self, request: Request, now: Now) -> Answer:
         used = self._requests.use(request.remote, 1, now.mono_ns)
         if used > self.rules.requests_per_5_s:
             refusal = self.throttled(403, 600, now)
             return msgspec.structs.replace(refusal, violation="more than 600 HTTP requests in 5 s")
+        if request.path == "/v5/account/wallet-balance" and request.method == "GET":
+            return self._wallet_balance(request, now)
         endpoint = _ENDPOINTS.get(request.path)
         if endpoint is None or request.method != "GET":
             return Answer(body=b"404 page not found", status=404, content_type="text/plain")
@@ -148,6 +176,22 @@ class Bybit:
             "X-Bapi-Limit-Reset-Timestamp": str(now.unix_ms + int(self._requests.left_s(now.mono_ns) * 1000)),
         }
         return msgspec.structs.replace(endpoint(self, request, now), headers=headers)
+
+    def _wallet_balance(self, request: Request, now: Now) -> Answer:
+        refusal = self.private.refusal(request, now)
+        headers = self.private.limit_headers(now)
+        if refusal is None:
+            return _answer(0, "OK", self.private.print_balance(request.one("coin")), now, headers=headers)
+        said = f"{refusal.code} {refusal.text.partition('[')[0]}"  # without the text that was signed
+        if refusal.status != 200:
+            return Answer(body=b"", status=refusal.status, violation=said)
+        answer = _answer(refusal.code, refusal.text, {}, now, headers=headers)
+        is_ours = bool(self.key_refusal)
+        return msgspec.structs.replace(
+            answer,
+            violation=said if refusal.is_breach else "",
+            remark="" if refusal.is_breach or is_ours else said,
+        )
 
     def selected(self, request: Request, now: Now) -> "list[Instrument] | Answer":
         """Resolve category and symbol, or say what is wrong with them."""
@@ -166,6 +210,8 @@ class Bybit:
 
 class BybitDialog:
     """One public connection. There is no greeting; requests that fail leave it open."""
+
+    is_private = False
 
     def __init__(self, exchange: Bybit, connection_id: str) -> None:
         self._exchange = exchange
@@ -205,6 +251,9 @@ class BybitDialog:
             self._alive_ns = now.mono_ns
         elif now.mono_ns - self._alive_ns > self._rules.idle_s * NS_PER_S:
             return Reply(close=Close(0), violation="no subscription and no ping in time")
+        return Reply()
+
+    def on_account(self, update: Update, now: Now) -> Reply:
         return Reply()
 
     def _on_subscribe(self, message: dict[str, object], now: Now) -> Reply:

@@ -8,12 +8,13 @@ keeps the lasting ones. What a fault does to a socket is the server's business.
 
 import random
 from collections.abc import Sequence
+from decimal import Decimal
 from difflib import get_close_matches
 
 import msgspec
 
 from feedhandler.sim import frames
-from feedhandler.sim.protocol import NS_PER_S
+from feedhandler.sim.protocol import KEY_REFUSALS, NS_PER_S
 
 OVERSIZE_MAX = 64 * 1024 * 1024
 COUNT_MAX = 10_000
@@ -29,17 +30,19 @@ class _Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field
 
 
 class CloseAll(_Fault, tag="close"):
-    """close connections with a close frame; code, reason, connection (default: all)"""
+    """close connections with a close frame; code, reason, connection (default: all), private=1: only those"""
 
     code: int = 1001
     reason: str = ""
     connection: int | None = None
+    private: bool = False
 
 
 class Rst(_Fault, tag="rst"):
-    """drop connections with a TCP reset; connection (default: all)"""
+    """drop connections with a TCP reset; connection (default: all), private=1: only those"""
 
     connection: int | None = None
+    private: bool = False
 
 
 class Stall(_Fault, tag="stall"):
@@ -164,6 +167,43 @@ class Rate(_Fault, tag="rate"):
     messages_per_s: float
 
 
+class Deposit(_Fault, tag="deposit"):
+    """add amount of asset to the account, negative: a withdrawal; wallet; silent=1: no private stream is told"""
+
+    asset: str
+    amount: Decimal
+    wallet: str = ""
+    silent: bool = False
+
+
+class Hold(_Fault, tag="hold"):
+    """reserve amount of asset as for an open order, negative: release it; wallet; silent=1, as in deposit"""
+
+    asset: str
+    amount: Decimal
+    wallet: str = ""
+    silent: bool = False
+
+
+class Trade(_Fault, tag="trade"):
+    """buy amount of a symbol's base at its last price, negative: sell; silent=1, as in deposit"""
+
+    symbol: str
+    amount: Decimal
+    silent: bool = False
+
+
+class RefuseKey(_Fault, tag="refuse_key"):
+    """refuse every API key for seconds, for the reason kind: key, permission, address, expired or maintenance"""
+
+    kind: str
+    seconds: float = SECONDS_MAX
+
+
+class EndSubscriptions(_Fault, tag="end_subscriptions"):
+    """Binance: end the user data subscriptions with eventStreamTerminated; connections stay open"""
+
+
 class Clear(_Fault, tag="none"):
     """end all faults that last"""
 
@@ -189,6 +229,11 @@ Fault = (
     | RejectSymbol
     | Clock
     | Rate
+    | Deposit
+    | Hold
+    | Trade
+    | RefuseKey
+    | EndSubscriptions
     | Clear
 )
 _KINDS: tuple[type[_Fault], ...] = Fault.__args__
@@ -203,7 +248,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "messages_per_s": (1, 50_000),
     "offset_s": (-10 * SECONDS_MAX * 365, 10 * SECONDS_MAX * 365),
 }
-ONLY_ON = {"expired_token": "kucoin", "server_shutdown": "binance"}
+ONLY_ON = {"expired_token": "kucoin", "server_shutdown": "binance", "end_subscriptions": "binance"}
 
 
 def fault_kinds() -> dict[str, str]:
@@ -250,6 +295,8 @@ def _check_values(name: str, fault: Fault) -> None:
             raise FaultError(f"fault {name!r}: {field} must be from {low:g} to {high:g}, not {value!r}")
     if isinstance(fault, Refuse) and fault.how not in ("rst", "503"):
         raise FaultError(f"fault {name!r}: how must be rst or 503, not {fault.how!r}")
+    if isinstance(fault, RefuseKey) and fault.kind not in KEY_REFUSALS:
+        raise FaultError(f"fault {name!r}: kind must be one of {', '.join(KEY_REFUSALS)}, not {fault.kind!r}")
     for field in ("symbol", "topic"):
         if getattr(fault, field, None) == "" and field in _required(type(fault)):
             raise FaultError(f"fault {name!r}: {field} must not be empty")

@@ -1,4 +1,5 @@
-"""KuCoin spot, simulated: the classic token-handshake WebSocket and public REST.
+"""KuCoin spot, simulated: the classic token-handshake WebSocket and REST. What an account's own data look
+like is in kucoin_private.py.
 
 Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
 handler's adapter is another, and the two meet only on the socket.
@@ -21,6 +22,8 @@ from urllib.parse import unquote
 
 import msgspec
 
+from feedhandler.sim.account import Account, Update
+from feedhandler.sim.kucoin_private import BALANCE_TOPIC, KucoinPrivate
 from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed, universe
 from feedhandler.sim.protocol import (
     NS_PER_MS,
@@ -51,7 +54,7 @@ SILENT_TOPICS = (
     "/market/candles",
 )
 PRIVATE_TOPICS = (
-    "/account/balance",
+    BALANCE_TOPIC,
     "/spotMarket/tradeOrders",
     "/spotMarket/tradeOrdersV2",
     "/spotMarket/advancedOrders",
@@ -86,6 +89,8 @@ class KucoinRules(msgspec.Struct, frozen=True, kw_only=True):
     topics: int = 300
     attempts_per_minute: int = 30  # from the limits page of 2025; a remark, as its enforcement is not known
     weight_per_30_s: int = 2000
+    spot_weight_per_30_s: int = 4000  # signed requests are counted by account, in two pools
+    management_weight_per_30_s: int = 2000
 
 
 class Kucoin:
@@ -100,12 +105,26 @@ class Kucoin:
         self.rejected_symbols: set[str] = set()
         self.unlisted_symbols: set[str] = set()
         self._random = random.Random(f"tokens {seed}")
-        self._tokens: dict[str, int] = {}  # token: when it was handed out
+        self._tokens: dict[str, tuple[int, bool]] = {}  # token: when it was handed out, whether it is private
         self._used_tokens: set[str] = set()
         self._attempts = Attempts(self.rules.attempts_per_minute, 60.0)
-        self._weight = Weight(30.0)
+        self._pools = {
+            "public": (Weight(30.0), self.rules.weight_per_30_s),
+            "spot": (Weight(30.0), self.rules.spot_weight_per_30_s),
+            "management": (Weight(30.0), self.rules.management_weight_per_30_s),
+        }
+        self.private = KucoinPrivate()
+        self.accounts: dict[str, Account] = self.private.accounts
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
+
+    @property
+    def key_refusal(self) -> str:
+        return self.private.key_refusal
+
+    @key_refusal.setter
+    def key_refusal(self, reason: str) -> None:
+        self.private.key_refusal = reason
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         if request.path not in ("", "/"):
@@ -119,17 +138,19 @@ class Kucoin:
         if token in self._tokens:
             self._used_tokens.add(token)
         connect_id = request.one("connectId") or f"{self._random.getrandbits(48):012x}"
-        return KucoinDialog(self, connect_id, token, self.is_valid(token, now.mono_ns), ", ".join(remarks))
+        _, is_private = self._tokens.get(token, (0, False))
+        is_valid = self.is_valid(token, now.mono_ns)
+        return KucoinDialog(self, connect_id, is_valid, ", ".join(remarks), is_private=is_private)
 
     def is_valid(self, token: str, mono_ns: int) -> bool:
-        given_ns = self._tokens.get(token)
+        given_ns, _ = self._tokens.get(token, (None, False))
         return given_ns is not None and mono_ns - given_ns < self.rules.token_age_s * NS_PER_S
 
-    def new_token(self, now: Now) -> str:
+    def new_token(self, now: Now, *, is_private: bool = False) -> str:
         """Hand out a token with the characters that need care in a URL: + / =."""
         body, seal = self._random.randbytes(48), self._random.randbytes(16)
         token = f"{urlsafe_b64encode(body).decode()}.{b64encode(seal).decode()}"
-        self._tokens[token] = now.mono_ns
+        self._tokens[token] = (now.mono_ns, is_private)
         if len(self._tokens) > TOKENS:
             oldest = next(iter(self._tokens))
             del self._tokens[oldest]
@@ -175,15 +196,8 @@ class Kucoin:
         return _symbol(stream.instrument)
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
-        headers = self._rate_headers(0, retry_after_s * 1000) | {"Retry-After": str(retry_after_s)}
-        return _error("429000", "Too Many Requests", status=status, headers=headers)
-
-    def _rate_headers(self, remaining: int, reset_ms: int) -> dict[str, str]:
-        return {
-            "gw-ratelimit-limit": str(self.rules.weight_per_30_s),
-            "gw-ratelimit-remaining": str(remaining),
-            "gw-ratelimit-reset": str(reset_ms),
-        }
+        headers = _rate_headers(self.rules.weight_per_30_s, 0, retry_after_s * 1000)
+        return _too_many(status, headers, retry_after_s)
 
     def expire_tokens(self, now: Now) -> None:
         self._tokens.clear()
@@ -199,6 +213,9 @@ class Kucoin:
     def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
         return None
 
+    def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
+        return Reply()
+
     def is_rejected(self, topic: str) -> bool:
         return topic.partition(":")[2] in self.rejected_symbols
 
@@ -209,17 +226,37 @@ class Kucoin:
         endpoint = _ENDPOINTS.get(path)
         if endpoint is None:
             return _error("404000", "Url Not Found", status=404)
-        method, weight, answer = endpoint
-        if request.method != method:
+        if request.method != endpoint.method:
             return _error("405000", "Method Not Allowed", status=405)
-        used = self._weight.use(request.remote, weight, now.mono_ns)
-        left_ms = int(self._weight.left_s(now.mono_ns) * 1000)
-        if used > self.rules.weight_per_30_s:
-            refusal = self.throttled(429, left_ms // 1000 + 1, now)
+        if endpoint.pool != "public":
+            refused = self._refused(request, now)
+            if refused is not None:
+                return refused
+        return self._weighed(endpoint, request if symbol is None else _with_symbol(request, symbol), now)
+
+    def _refused(self, request: Request, now: Now) -> Answer | None:
+        refusal = self.private.refusal(request, now)
+        if refusal is None:
+            return None
+        said = f"{refusal.code} {refusal.text}"
+        return Answer(
+            body=to_json({"code": refusal.code, "msg": refusal.text}),
+            status=refusal.status,
+            violation=said if refusal.is_breach else "",
+            remark="" if refusal.is_breach or self.key_refusal else said,
+        )
+
+    def _weighed(self, endpoint: "_Endpoint", request: Request, now: Now) -> Answer:
+        """Answer, and count: what is public by address, what is signed by account."""
+        weight, limit = self._pools[endpoint.pool]
+        whose = request.remote if endpoint.pool == "public" else "account"
+        used = weight.use(whose, endpoint.weight, now.mono_ns)
+        left_ms = int(weight.left_s(now.mono_ns) * 1000)
+        headers = _rate_headers(limit, max(0, limit - used), left_ms)
+        if used > limit:
+            refusal = _too_many(429, headers, left_ms // 1000 + 1)
             return msgspec.structs.replace(refusal, violation="request weight of the 30 s used up")
-        found = answer(self, request if symbol is None else _with_symbol(request, symbol), now)
-        headers = self._rate_headers(self.rules.weight_per_30_s - used, left_ms)
-        return msgspec.structs.replace(found, headers=headers)
+        return msgspec.structs.replace(endpoint.answer(self, request, now), headers=headers)
 
     def find(self, symbol: str | None) -> Instrument | None:
         return self.by_symbol.get(symbol or "")
@@ -229,12 +266,12 @@ class KucoinDialog:
     """One session. It begins with the exchange's welcome; every topic counts once per symbol."""
 
     def __init__(
-        self, exchange: Kucoin, connect_id: str, token: str, is_token_valid: bool, remark: str
+        self, exchange: Kucoin, connect_id: str, is_token_valid: bool, remark: str, *, is_private: bool
     ) -> None:
         self._exchange = exchange
         self._rules = exchange.rules
         self.connect_id = connect_id
-        self._token = token
+        self.is_private = is_private
         self._is_token_valid = is_token_valid
         self._remark = remark
         self.variant = 0
@@ -292,6 +329,11 @@ class KucoinDialog:
             return Reply(texts=[self._welcome()])
         return Reply()
 
+    def on_account(self, update: Update, now: Now) -> Reply:
+        if not self.is_private or BALANCE_TOPIC not in self.topics:
+            return Reply()
+        return Reply(texts=self._exchange.private.print_events(update))
+
     def _welcome(self) -> bytes:
         self._is_welcomed = True
         return to_json({"id": self.connect_id, "type": "welcome"})
@@ -320,7 +362,8 @@ class KucoinDialog:
         if any(self._exchange.is_rejected(topic) for topic in topics):
             return Reply(texts=[self._error(request_id, 404, f"topic {message['topic']} is not exist")])
         self.topics.update(dict.fromkeys(fresh))
-        return Reply(texts=self._ack(message, request_id), subscribe=fresh)
+        streams = [topic for topic in fresh if topic not in PRIVATE_TOPICS]
+        return Reply(texts=self._ack(message, request_id), subscribe=streams)
 
     def _on_unsubscribe(self, message: dict[str, object], request_id: object) -> Reply:
         topics = self._topics(message, request_id)
@@ -338,7 +381,9 @@ class KucoinDialog:
             return self._refuse(request_id, 406, "topic is required")
         prefix, colon, symbols = topic.partition(":")
         if prefix in PRIVATE_TOPICS:
-            return self._refuse(request_id, 403, "login is required")
+            if not self.is_private or message.get("privateChannel") not in (True, "true"):
+                return self._refuse(request_id, 403, "login is required")
+            return [prefix]
         if prefix not in DATA_TOPICS + SILENT_TOPICS:
             return self._refuse(request_id, 404, f"topic {topic} is not exist")
         names = symbols.split(",")
@@ -537,7 +582,33 @@ def _with_symbol(request: Request, symbol: str) -> Request:
     return msgspec.structs.replace(request, query=[("symbol", symbol)])
 
 
-def _bullet(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _rate_headers(limit: int, remaining: int, reset_ms: int) -> dict[str, str]:
+    return {
+        "gw-ratelimit-limit": str(limit),
+        "gw-ratelimit-remaining": str(remaining),
+        "gw-ratelimit-reset": str(reset_ms),
+    }
+
+
+def _too_many(status: int, headers: dict[str, str], retry_after_s: int) -> Answer:
+    all_headers = headers | {"Retry-After": str(retry_after_s)}
+    return _error("429000", "Too Many Requests", status=status, headers=all_headers)
+
+
+def _public_bullet(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    return _bullet(exchange, exchange.new_token(now))
+
+
+def _private_bullet(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    return _bullet(exchange, exchange.new_token(now, is_private=True))
+
+
+def _accounts(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    found = exchange.private.print_accounts(request.one("type"), request.one("currency"))
+    return _error("400100", "Parameter Error: type") if found is None else _ok(found)
+
+
+def _bullet(exchange: Kucoin, token: str) -> Answer:
     server = {
         "endpoint": exchange.ws_url.rstrip("/") + "/",
         "encrypt": exchange.ws_url.startswith("wss"),
@@ -545,7 +616,7 @@ def _bullet(exchange: Kucoin, request: Request, now: Now) -> Answer:
         "pingInterval": int(exchange.rules.ping_interval_s * 1000),
         "pingTimeout": int(exchange.rules.ping_timeout_s * 1000),
     }
-    return _ok({"token": exchange.new_token(now), "instanceServers": [server]})
+    return _ok({"token": token, "instanceServers": [server]})
 
 
 def _timestamp(exchange: Kucoin, request: Request, now: Now) -> Answer:
@@ -684,15 +755,23 @@ def _currency(code: str) -> dict[str, object]:
     }
 
 
-_Endpoint = tuple[str, int, Callable[[Kucoin, Request, Now], Answer]]
+class _Endpoint(msgspec.Struct, frozen=True):
+    method: str
+    pool: str  # all but the public one are for who signs
+    weight: int
+    answer: Callable[[Kucoin, Request, Now], Answer]
+
+
 _ENDPOINTS: dict[str, _Endpoint] = {
-    "/api/v1/bullet-public": ("POST", 10, _bullet),
-    "/api/v1/timestamp": ("GET", 3, _timestamp),
-    "/api/v1/status": ("GET", 3, _status),
-    "/api/v2/symbols": ("GET", 4, _symbols),
-    "/api/v2/symbols/": ("GET", 4, _one_symbol),
-    "/api/v1/market/allTickers": ("GET", 15, _all_tickers),
-    "/api/v1/market/stats": ("GET", 15, _stats),
-    "/api/v1/market/orderbook/level1": ("GET", 2, _best_quote),
-    "/api/v3/currencies": ("GET", 3, _currencies),
+    "/api/v1/bullet-public": _Endpoint("POST", "public", 10, _public_bullet),
+    "/api/v1/timestamp": _Endpoint("GET", "public", 3, _timestamp),
+    "/api/v1/status": _Endpoint("GET", "public", 3, _status),
+    "/api/v2/symbols": _Endpoint("GET", "public", 4, _symbols),
+    "/api/v2/symbols/": _Endpoint("GET", "public", 4, _one_symbol),
+    "/api/v1/market/allTickers": _Endpoint("GET", "public", 15, _all_tickers),
+    "/api/v1/market/stats": _Endpoint("GET", "public", 15, _stats),
+    "/api/v1/market/orderbook/level1": _Endpoint("GET", "public", 2, _best_quote),
+    "/api/v3/currencies": _Endpoint("GET", "public", 3, _currencies),
+    "/api/v1/bullet-private": _Endpoint("POST", "spot", 10, _private_bullet),
+    "/api/v1/accounts": _Endpoint("GET", "management", 5, _accounts),
 }

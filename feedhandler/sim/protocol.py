@@ -10,11 +10,13 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from feedhandler.sim.account import Account, Update
 from feedhandler.sim.market import Instrument
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
+KEY_REFUSALS = ("key", "permission", "address", "expired", "maintenance")
 
 
 class Now(NamedTuple):
@@ -34,7 +36,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str  # as decoded by the server, without the query
     query: list[tuple[str, str]] = []  # in order, decoded; a name may come twice
+    raw_query: str = ""  # as sent, which is what signatures are about
     headers: Mapping[str, str] = {}  # case-insensitive in the shell
+    body: bytes = b""
     remote: str = ""  # the client's address: limits are per IP
 
     def one(self, name: str) -> str | None:
@@ -49,6 +53,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     content_type: str = "application/json"
     violation: str = ""
+    remark: str = ""
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -144,6 +149,7 @@ class Dialog(Protocol):
 
     topics: dict[str, None]  # subscribed, oldest first
     variant: int
+    is_private: bool  # made for an account's own data
 
     def on_open(self, now: Now) -> Reply: ...
 
@@ -157,6 +163,10 @@ class Dialog(Protocol):
         """Called a few times a second: pings and deadlines."""
         ...
 
+    def on_account(self, update: Update, now: Now) -> Reply:
+        """Tell of a change of the account, if this connection is to know."""
+        ...
+
 
 class Exchange(Protocol):
     """One simulated exchange: everything but sockets, clocks and the market's rate."""
@@ -167,6 +177,8 @@ class Exchange(Protocol):
     rejected_symbols: set[str]  # a fault: refuse these
     unlisted_symbols: set[str]  # a fault: they are in no instrument list
     by_symbol: dict[str, Instrument]  # in the exchange's spelling
+    accounts: dict[str, Account]  # by wallet, the one that trades first
+    key_refusal: str  # a fault: why every key is refused, one of KEY_REFUSALS; "" if none is
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         """Answer a WebSocket handshake: a dialog, or why not."""
@@ -200,6 +212,10 @@ class Exchange(Protocol):
         """Print the notice that precedes a restart; None if this exchange gives none."""
         ...
 
+    def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
+        """End what a private connection hears of the account, if this exchange does that."""
+        ...
+
 
 class SlidingWindow:
     """At most `limit` events in any `period_ns`; remembers no more than that many."""
@@ -215,6 +231,43 @@ class SlidingWindow:
         is_full = len(times) == self._limit and mono_ns - times[0] < self._period_ns
         times.append(mono_ns)
         return not is_full
+
+    def left(self, mono_ns: int) -> int:
+        """How many more are admitted now."""
+        return self._limit - sum(mono_ns - at_ns < self._period_ns for at_ns in self._times)
+
+    def reset_s(self, mono_ns: int) -> float:
+        """How long until the oldest event is forgotten."""
+        return max(0.0, (self._times[0] + self._period_ns - mono_ns) / NS_PER_S) if self._times else 0.0
+
+
+class ServerPings:
+    """The pings of an exchange that expects each payload back; remembers within / every of them."""
+
+    def __init__(self, every_s: float, within_s: float, mono_ns: int) -> None:
+        self._every_ns = int(every_s * NS_PER_S)
+        self._within_ns = int(within_s * NS_PER_S)
+        self._next_ns = mono_ns + self._every_ns
+        self._unanswered: dict[bytes, int] = {}  # payload: when sent
+
+    def on_pong(self, payload: bytes) -> None:
+        if payload in self._unanswered:
+            # An answer to a later ping proves life as well: what was sent before it needs none.
+            sent_ns = self._unanswered[payload]
+            self._unanswered = {each: at_ns for each, at_ns in self._unanswered.items() if at_ns > sent_ns}
+
+    def is_late(self, mono_ns: int) -> bool:
+        """True if a ping has waited too long."""
+        return mono_ns - min(self._unanswered.values(), default=mono_ns) > self._within_ns
+
+    def due(self, now: Now) -> bytes | None:
+        """Return the payload of the next ping, when it is time for it."""
+        if now.mono_ns < self._next_ns:
+            return None
+        self._next_ns += self._every_ns
+        payload = b"%d" % now.unix_ms
+        self._unanswered[payload] = now.mono_ns
+        return payload
 
 
 class Attempts:

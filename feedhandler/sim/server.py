@@ -2,7 +2,7 @@
 
 One listener serves REST, WebSocket and the simulator's own pages:
 
-    GET  /_sim/state     connections, subscriptions, counters, lateness, violations, faults
+    GET  /_sim/state     connections, subscriptions, counters, lateness, violations, faults, accounts
     POST /_sim/faults    see faults.py
 
 Handshakes and incoming frames are aiohttp's; market data is framed here and leaves in one write per
@@ -22,12 +22,14 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import WebSocketError, WSMsgType, web
 
 from feedhandler.sim import faults, frames
+from feedhandler.sim.account import AccountError, Update
 from feedhandler.sim.binance import Binance, BinanceRules
 from feedhandler.sim.broadcast import LATE_FRAMES, Broadcast
 from feedhandler.sim.bybit import Bybit, BybitRules
@@ -120,7 +122,7 @@ class Connection:
         self.write_limit = WRITE_LIMIT
         self.transport = request.transport
         self.remote = request.remote or ""
-        self.path = request.path_qs
+        self.path = _shown_path(request)
         self.opened = now
         self.is_closing = False
         self.close_deadline_ns = 0  # when to stop waiting for the client's close frame
@@ -337,7 +339,7 @@ class SimServer:
             await asyncio.sleep(HOUSEKEEPING_S)
             now = self._now()
             if self._active and self._active.expire(now.mono_ns):
-                self._apply_symbol_faults()
+                self._apply_lasting_faults()
             stall = self._active.get("stall") if self._active else None
             is_frozen = isinstance(stall, faults.Stall) and not stall.answer_pings
             for connection in list(self._connections.values()):
@@ -364,16 +366,19 @@ class SimServer:
             return _refused(request, refusal)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._on_socket(request)
-        return self._on_rest(request)
+        return await self._on_rest(request)
 
-    def _on_rest(self, request: web.Request) -> web.Response:
+    async def _on_rest(self, request: web.Request) -> web.Response:
+        body = await request.read()
         now = self._now()
         broken = self._active.get("http_status") if self._active else None
         if isinstance(broken, faults.HttpStatus):
             return _response(self._exchange.throttled(broken.status, broken.retry_after, now))
-        answer = self._exchange.rest(_request(request), now)
+        answer = self._exchange.rest(_request(request, body), now)
         if answer.violation:
             self._note_violation(0, answer.violation)
+        if answer.remark:
+            self._note_remark(0, answer.remark)
         return _response(answer)
 
     async def _on_socket(self, request: web.Request) -> web.StreamResponse:
@@ -435,8 +440,7 @@ class SimServer:
         if reply.violation and reply.repeats not in connection.silent_topics | connection.kept_back_topics:
             self._note_violation(connection.number, reply.violation)
         if reply.remark:
-            self._remark_count += 1
-            self._remarks.append(_entry(connection.number, reply.remark))
+            self._note_remark(connection.number, reply.remark)
         stall = self._active.get("stall") if self._active else None
         is_stalled = isinstance(stall, faults.Stall)
         if not is_stalled:
@@ -500,13 +504,14 @@ class SimServer:
         else:
             connection.begin_close(close.code, close.reason, time.monotonic_ns())
 
-    def _close_all(self, close: Close, number: int | None) -> None:
-        for connection in self._chosen(number):
+    def _close_all(self, close: Close, number: int | None, *, is_private: bool = False) -> None:
+        for connection in self._chosen(number, is_private=is_private):
             self._close(connection, close)
 
-    def _chosen(self, number: int | None) -> list[Connection]:
+    def _chosen(self, number: int | None, *, is_private: bool = False) -> list[Connection]:
+        """Pick one connection, all, or all that are private."""
         if number is None:
-            return list(self._connections.values())
+            return [each for each in self._connections.values() if each.dialog.is_private or not is_private]
         if number not in self._connections:
             numbers = ", ".join(map(str, self._connections)) or "none"
             raise FaultError(f"no connection {number}; open: {numbers}")
@@ -536,9 +541,10 @@ class SimServer:
             case faults.Rate():
                 self._broadcast.set_rate(fault.messages_per_s)
             case faults.CloseAll():
-                self._close_all(Close(fault.code, fault.reason), fault.connection)
+                close = Close(fault.code, fault.reason)
+                self._close_all(close, fault.connection, is_private=fault.private)
             case faults.Rst():
-                for connection in self._chosen(fault.connection):
+                for connection in self._chosen(fault.connection, is_private=fault.private):
                     connection.reset()
             case faults.Garbage():
                 for connection in self._chosen(fault.connection):
@@ -553,6 +559,11 @@ class SimServer:
                 self._expire_tokens(fault, now)
             case faults.ServerShutdown():
                 self._announce_shutdown(fault, now)
+            case faults.EndSubscriptions():
+                for connection in list(self._connections.values()):
+                    self._apply(connection, self._exchange.end_subscriptions(connection.dialog, now), now)
+            case faults.Deposit() | faults.Hold() | faults.Trade():
+                self._change_account(fault, now)
             case faults.Duplicate():
                 self._broadcast.tamper(fault.count, 0, self._topics_of(fault.symbol))
             case faults.Late():
@@ -564,15 +575,15 @@ class SimServer:
                     topics = ", ".join(self._broadcast.topics()[:3]) or "none"
                     raise FaultError(f"nobody is subscribed to {fault.topic!r}; channels are {topics} …")
                 self._active.add(fault, now.mono_ns)
-                self._apply_symbol_faults()
+                self._apply_lasting_faults()
 
     def _clear_faults(self) -> None:
         self._active.clear()
         self._broadcast.stop_tampering()
         self._shutdown_mono_ns = 0
-        self._apply_symbol_faults()
+        self._apply_lasting_faults()
 
-    def _apply_symbol_faults(self) -> None:
+    def _apply_lasting_faults(self) -> None:
         for stream in self._broadcast.streams():
             self._apply_to(stream)
         for symbols, name in (
@@ -581,6 +592,8 @@ class SimServer:
         ):
             symbols.clear()
             symbols.update(self._active.symbols(name))
+        refusal = self._active.get("refuse_key")
+        self._exchange.key_refusal = refusal.kind if isinstance(refusal, faults.RefuseKey) else ""
 
     def _apply_to(self, stream: Stream) -> None:
         stream.is_muted = self._exchange.symbols_of(stream) in self._active.symbols("mute_symbol")
@@ -593,6 +606,31 @@ class SimServer:
             close = [name for name in known if "".join(filter(str.isalnum, name)) == plain]
             hint = f"did you mean {close[0]}" if close else f"they look like {next(iter(known))}"
             raise FaultError(f"{self._exchange.name} has no symbol {symbol!r} in its own spelling; {hint}")
+
+    def _change_account(self, fault: faults.Deposit | faults.Hold | faults.Trade, now: Now) -> None:
+        """Change what the account holds, and tell the private streams unless that is not wanted."""
+        try:
+            update = self._changed_account(fault, now)
+        except AccountError as error:
+            raise FaultError(str(error)) from None
+        for connection in list(self._connections.values()) if not fault.silent else ():
+            if not connection.is_closing:
+                self._apply(connection, connection.dialog.on_account(update, now), now)
+
+    def _changed_account(self, fault: faults.Deposit | faults.Hold | faults.Trade, now: Now) -> Update:
+        accounts = self._exchange.accounts
+        account = next(iter(accounts.values()))
+        if isinstance(fault, faults.Trade):
+            self._check_symbol(fault.symbol)
+            instrument = self._exchange.by_symbol[fault.symbol]
+            base, quote = instrument.listing.base, instrument.listing.quote
+            price = Decimal(instrument.last).scaleb(-instrument.price_decimals)
+            return account.trade(base, quote, fault.amount, price, now.unix_ns)
+        if fault.wallet and fault.wallet not in accounts:
+            raise FaultError(f"no wallet {fault.wallet!r} here; choose from: {', '.join(accounts)}")
+        account = accounts.get(fault.wallet, account)
+        change = account.transfer if isinstance(fault, faults.Deposit) else account.hold
+        return change(fault.asset, fault.amount, now.unix_ns)
 
     def _topics_of(self, symbol: str) -> set[str] | None:
         if not symbol:
@@ -636,6 +674,10 @@ class SimServer:
         self._violations.append(_entry(connection, text))
         log.warning("simulated %s: connection %d: %s", self._exchange.name, connection, text)
 
+    def _note_remark(self, connection: int, text: str) -> None:
+        self._remark_count += 1
+        self._remarks.append(_entry(connection, text))
+
     def state(self) -> dict[str, object]:
         """What `GET /_sim/state` answers. Connection 0 is an HTTP request."""
         now = self._now()
@@ -662,6 +704,7 @@ class SimServer:
             "remarks_total": self._remark_count,
             "remarks": list(self._remarks),
             "faults": self._active.describe(now.mono_ns),
+            "accounts": {name: account.describe() for name, account in self._exchange.accounts.items()},
         }
 
     def _describe(self, connection: Connection, now: Now) -> dict[str, object]:
@@ -669,6 +712,7 @@ class SimServer:
             "connection": connection.number,
             "remote": connection.remote,
             "path": connection.path,
+            "is_private": connection.dialog.is_private,
             "age_s": round((now.mono_ns - connection.opened.mono_ns) / NS_PER_S, 3),
             "subscriptions": list(connection.dialog.topics),
             "silent": sorted(connection.silent_topics & connection.dialog.topics.keys()),
@@ -693,14 +737,22 @@ async def _listen(runner: web.AppRunner, url: str) -> str:
     return parts._replace(netloc=f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}").geturl()
 
 
-def _request(request: web.Request) -> Request:
+def _request(request: web.Request, body: bytes = b"") -> Request:
     return Request(
         method=request.method,
         path=request.path,
         query=list(request.query.items()),
+        raw_query=request.raw_path.partition("?")[2],
         headers=request.headers,
+        body=body,
         remote=request.remote or "",
     )
+
+
+def _shown_path(request: web.Request) -> str:
+    """Print where a connection went, without the token that let it in."""
+    url = request.rel_url
+    return str(url.update_query(token="…") if "token" in url.query else url)
 
 
 def _response(answer: Answer) -> web.Response:

@@ -127,7 +127,7 @@ def test_a_raw_stream_in_the_url_is_subscribed_and_a_running_number_there_is_let
     assert connect(exchange, clock, "/ws/17").first_reply == Reply()
 
 
-@pytest.mark.parametrize("path", ["/", "/wss", "/streams", "/ws-api/v3"])
+@pytest.mark.parametrize("path", ["/", "/wss", "/streams", "/ws-api/v2"])
 def test_other_paths_are_no_stream(exchange, clock, path):
     answer = exchange.accept(Request(method="GET", path=path), clock.now)
     assert isinstance(answer, Answer)
