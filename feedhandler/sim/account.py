@@ -88,13 +88,13 @@ class Account:
 
     def hold(self, asset: str, amount: Decimal, unix_ns: int) -> Update:
         """Reserve for an open order, or release what is negative. Raises AccountError if there is less."""
-        return self._change("hold", {asset: (_EXACT.minus(amount), amount)}, unix_ns)
+        return self._change("hold", {asset: (amount.copy_negate(), amount)}, unix_ns)
 
     def trade(self, base: str, quote: str, size: Decimal, price: Decimal, unix_ns: int) -> Update:
         """Buy, or sell what is negative, at `price`; the value is rounded down to what can be counted."""
         self._check_amount(size)
         value = _ROUNDING.quantize(_EXACT.multiply(size, price), Decimal(1).scaleb(-self.decimals))
-        return self._change("trade", {base: (size, ZERO), quote: (_EXACT.minus(value), ZERO)}, unix_ns)
+        return self._change("trade", {base: (size, ZERO), quote: (value.copy_negate(), ZERO)}, unix_ns)
 
     def _change(self, reason: str, moves: Mapping[str, tuple[Decimal, Decimal]], unix_ns: int) -> Update:
         """Apply all moves, or none."""

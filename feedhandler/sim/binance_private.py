@@ -323,9 +323,8 @@ class BinanceWsApiDialog:
                 return self._log_on(params, now)
             case "session.logout":
                 self._session = None
-                return self._status(now), self._end(
-                    [n for n, ends in self._subscriptions.items() if ends], now
-                )
+                events = self._end_of_session(now)
+                return self._status(now), events
             case "session.status":
                 return self._status(now), []
             case "session.subscriptions":
@@ -368,8 +367,7 @@ class BinanceWsApiDialog:
         if self._session is None or self._private.key_refusal in ("", "maintenance"):
             return None
         self._session = None
-        events = self._end([number for number, ends in self._subscriptions.items() if ends], now)
-        return Reply(texts=[_error(None, _BAD_KEY), *events])
+        return Reply(texts=[_error(None, _BAD_KEY), *self._end_of_session(now)])
 
     def _status(self, now: Now) -> dict[str, object]:
         session = self._session
@@ -399,6 +397,9 @@ class BinanceWsApiDialog:
         if not wanted:
             return Refusal(-2036, "User Data Stream subscription not active.")
         return {}, self._end(wanted, now)
+
+    def _end_of_session(self, now: Now) -> list[bytes]:
+        return self._end([number for number, ends in self._subscriptions.items() if ends], now)
 
     def _end(self, numbers: list[int], now: Now) -> list[bytes]:
         for number in numbers:

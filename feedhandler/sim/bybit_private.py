@@ -185,8 +185,12 @@ class BybitPrivate:
         return product(amount, self._price(asset), 8)
 
 
+def _is_time(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20
+
+
 def _bad_time(timestamp: str, window: str, now: Now) -> Refusal | None:
-    if not (timestamp.isdecimal() and window.isdecimal() and len(timestamp) < 20 and len(window) < 20):
+    if not (_is_time(timestamp) and _is_time(window)):
         return Refusal(10001, "params error: timestamp or recv_window invalid")
     if now.unix_ms - int(window) <= int(timestamp) < now.unix_ms + AHEAD_MS:
         return None
@@ -251,8 +255,8 @@ class BybitPrivateDialog:
 
     def _on_auth(self, message: dict[str, object], now: Now) -> Reply:
         match message.get("args"):
-            case [str(key), int(expires), str(signature)]:
-                pass
+            case [str(key), (int() | str()) as given, str(signature)] if _is_time(str(given)):
+                expires = int(given)
             case _:
                 return self._refuse("Params Error", message, "auth")
         fault = self._private.key_fault()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.request import urlopen
@@ -25,6 +26,20 @@ class Simulator:
     def state(self) -> dict:
         with urlopen(f"{self.rest_url}/_sim/state", timeout=10) as answer:
             return json.load(answer)
+
+    def fault(self, **request: object) -> None:
+        body = json.dumps(request).encode()
+        with urlopen(f"{self.rest_url}/_sim/faults", body, timeout=10) as answer:
+            assert json.load(answer)["ok"]
+
+    def wait_for_topic(self, topic: str) -> None:
+        """Wait until some private connection is subscribed, whatever the client says about it."""
+        until = time.monotonic() + START_WITHIN_S
+        while not any(
+            each["is_private"] and topic in each["subscriptions"] for each in self.state()["connections"]
+        ):
+            assert time.monotonic() < until, self.state()
+            time.sleep(0.01)
 
     def assert_well_behaved(self) -> None:
         state = self.state()

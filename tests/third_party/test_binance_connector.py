@@ -1,4 +1,4 @@
-"""binance-connector, Binance's own client, unmodified but for its URL, receives tickers and quotes."""
+"""binance-connector, Binance's own client, unmodified but for its URL, receives tickers, quotes and balances."""
 
 import json
 import queue
@@ -7,8 +7,13 @@ import pytest
 
 pytest.importorskip("binance", reason="third-party client not installed: pip install -e .[third-party]")
 
+from binance.error import ClientError
+from binance.lib.utils import websocket_api_signature
 from binance.spot import Spot
+from binance.websocket.spot.websocket_api import SpotWebsocketAPIClient
 from binance.websocket.spot.websocket_stream import SpotWebsocketStreamClient
+
+from feedhandler.sim import credentials
 
 WITHIN_S = 20.0
 
@@ -72,4 +77,71 @@ def test_rest(binance):
         assert all(0 < float(quote["bidPrice"]) < float(quote["askPrice"]) for quote in quotes)
     finally:
         client.session.close()
+    assert binance.state()["violations"] == []
+
+
+# Balances.
+
+OPENING = [
+    {"asset": "BTC", "free": "1.25000000", "locked": "0.05000000"},
+    {"asset": "ETH", "free": "12.50000000", "locked": "0.00000000"},
+    {"asset": "USDT", "free": "10000.50000000", "locked": "250.00000000"},
+]
+
+
+@pytest.fixture(params=["hmac", "ed25519"])
+def signing(request) -> dict[str, str]:
+    """What a client is given to sign with."""
+    if request.param == "hmac":
+        return {"api_key": credentials.BINANCE.key, "api_secret": credentials.BINANCE.secret}
+    return {"api_key": credentials.BINANCE_ED25519_KEY, "private_key": credentials.ed25519_pem()}
+
+
+def test_account(binance, signing):
+    client = Spot(base_url=binance.rest_url, timeout=WITHIN_S, **signing)
+    try:
+        assert client.account(omitZeroBalances="true")["balances"] == OPENING
+        everything = client.account(recvWindow=60000)["balances"]
+        assert everything == [*OPENING, {"asset": "BNB", "free": "0.00000000", "locked": "0.00000000"}]
+    finally:
+        client.session.close()
+    assert binance.state()["violations"] == []
+
+
+def test_account_with_the_key_of_another_fails(binance):
+    client = Spot(api_key="sim-binance-key-of-another", api_secret="secret", base_url=binance.rest_url)
+    try:
+        with pytest.raises(ClientError) as raised:
+            client.account()
+    finally:
+        client.session.close()
+    assert (raised.value.status_code, raised.value.error_code) == (401, -2015)
+
+
+def test_user_data_over_the_websocket_api(binance):
+    """The connector names no method that subscribes: what is sent is ours, signed and carried by it."""
+    received: queue.Queue = queue.Queue()
+    client = SpotWebsocketAPIClient(
+        stream_url=f"{binance.ws_url}/ws-api/v3",
+        api_key=credentials.BINANCE.key,
+        api_secret=credentials.BINANCE.secret,
+        on_message=lambda _, text: received.put(json.loads(text)),
+        timeout=WITHIN_S,
+    )
+    try:
+        client.account(id="status")
+        status = first(received, lambda message: message.get("id") == "status")
+        params = websocket_api_signature(client.api_key, client.api_secret, {"recvWindow": 60000})
+        client.send({"id": 7, "method": "userDataStream.subscribe.signature", "params": params})
+        subscribed = first(received, lambda message: message.get("id") == 7)
+        binance.fault(fault="deposit", asset="DOGE", amount="100")
+        position = first(
+            received, lambda message: message.get("event", {}).get("e") == "outboundAccountPosition"
+        )
+    finally:
+        client.stop()
+    assert status["status"] == 200
+    assert status["result"]["balances"][:3] == OPENING
+    assert subscribed["result"] == {"subscriptionId": 0}
+    assert position["event"]["B"] == [{"a": "DOGE", "f": "100.00000000", "l": "0.00000000"}]
     assert binance.state()["violations"] == []

@@ -1,4 +1,4 @@
-"""ccxt.pro, unmodified but for its URLs, receives tickers from all three simulated exchanges.
+"""ccxt.pro, unmodified but for its URLs, receives tickers and balances from all three simulated exchanges.
 
 Spot only, as the simulators play nothing else: `fetchMarkets` is told so.
 """
@@ -10,6 +10,9 @@ import pytest
 pytest.importorskip("ccxt.pro", reason="third-party client not installed: pip install -e .[third-party]")
 
 import ccxt.pro
+import msgspec
+
+from feedhandler.sim import credentials
 
 WITHIN_S = 30.0
 SPOT = {"options": {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}}}
@@ -103,3 +106,149 @@ def test_bybit_watch_ticker(bybit):
     assert_plausible(ticker, "SOL/USDT", has_quote=False)
     assert ticker["bid"] is None, "Bybit's spot ticker has no quote"
     bybit.assert_well_behaved()
+
+
+# Balances.
+
+
+async def load(client: "ccxt.pro.Exchange", key: credentials.Credentials) -> None:
+    """Load the markets, and have the keys only then: with keys it asks for margin and coins as well."""
+    await client.load_markets()
+    client.apiKey, client.secret, client.password = key.key, key.secret, key.passphrase
+
+
+def fetch_balance(client: "ccxt.pro.Exchange", key: credentials.Credentials) -> dict:
+    async def run() -> dict:
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                await load(client, key)
+                return await client.fetch_balance()
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def watch_balance(
+    client: "ccxt.pro.Exchange", key: credentials.Credentials, simulator, topic: str, **change: object
+) -> dict:
+    """Wait for one push of the account; the change is made when the client is subscribed."""
+
+    async def run() -> dict:
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                await load(client, key)
+                watching = asyncio.create_task(client.watch_balance())
+                await asyncio.to_thread(simulator.wait_for_topic, topic)
+                await asyncio.to_thread(lambda: simulator.fault(**change))
+                return await watching
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def assert_opening(found: dict) -> None:
+    for coin, free, used in (("BTC", 1.25, 0.05), ("USDT", 10000.5, 250.0)):
+        assert found[coin]["free"] == free
+        assert found[coin]["used"] == used
+        assert found[coin]["total"] == free + used
+
+
+def wrong(key: credentials.Credentials, /, **parts: str) -> credentials.Credentials:
+    return msgspec.structs.replace(key, **parts)
+
+
+ED25519 = credentials.Credentials(key=credentials.BINANCE_ED25519_KEY, secret=credentials.ed25519_pem())
+
+
+def make_private_binance(simulator) -> "ccxt.pro.Exchange":
+    client = make_binance(simulator)
+    client.urls["api"]["private"] = f"{simulator.rest_url}/api/v3"
+    client.urls["api"]["ws"]["ws-api"] = {"spot": f"{simulator.ws_url}/ws-api/v3"}
+    return client
+
+
+@pytest.mark.parametrize("key", [credentials.BINANCE, ED25519], ids=["hmac", "ed25519"])
+def test_binance_fetch_balance(binance, key):
+    assert_opening(fetch_balance(make_private_binance(binance), key))
+    assert binance.state()["violations"] == []
+
+
+def test_binance_fetch_balance_with_a_wrong_secret_fails(binance):
+    with pytest.raises(ccxt.pro.AuthenticationError, match="-1022"):
+        fetch_balance(make_private_binance(binance), wrong(credentials.BINANCE, secret="wrong"))
+    assert binance.state()["violations_total"] == 1
+
+
+@pytest.mark.parametrize("key", [credentials.BINANCE, ED25519], ids=["hmac", "ed25519"])
+def test_binance_watch_balance(binance, key):
+    change = {"fault": "deposit", "asset": "BTC", "amount": "0.5"}
+    found = watch_balance(make_private_binance(binance), key, binance, "userDataStream 0", **change)
+    assert found["BTC"]["free"] == 1.75
+    assert binance.state()["violations"] == []
+
+
+def make_private_kucoin(simulator) -> "ccxt.pro.Exchange":
+    client = make("kucoin", public=simulator.rest_url, private=simulator.rest_url)
+    client.options["uta"] = False
+    return client
+
+
+def test_kucoin_fetch_balance(kucoin):
+    assert_opening(fetch_balance(make_private_kucoin(kucoin), credentials.KUCOIN))
+    assert kucoin.state()["violations"] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "code"), [("key", "400003"), ("passphrase", "400004"), ("secret", "400004")]
+)
+def test_kucoin_fetch_balance_with_anything_wrong_fails(kucoin, part, code):
+    with pytest.raises(ccxt.pro.AuthenticationError, match=code):
+        fetch_balance(make_private_kucoin(kucoin), wrong(credentials.KUCOIN, **{part: "wrong"}))
+
+
+def test_kucoin_watch_balance(kucoin):
+    change = {"fault": "deposit", "asset": "BTC", "amount": "0.5"}
+    client = make_private_kucoin(kucoin)
+    found = watch_balance(client, credentials.KUCOIN, kucoin, "/account/balance", **change)
+    assert found["BTC"]["free"] == 1.75
+    assert kucoin.state()["violations"] == []
+
+
+def make_private_bybit(simulator) -> "ccxt.pro.Exchange":
+    """Make a client that is told the kind of its account: the simulator does not play who says that."""
+    private = dict.fromkeys(("spot", "contract", "usdc", "unified"), f"{simulator.ws_url}/v5/private")
+    ws = {"public": {"spot": f"{simulator.ws_url}/v5/public/spot"}, "private": private}
+    client = make("bybit", **dict.fromkeys(("spot", "public", "private"), simulator.rest_url), ws=ws)
+    client.options |= {"enableUnifiedMargin": False, "enableUnifiedAccount": True}
+    return client
+
+
+def test_bybit_fetch_balance(bybit):
+    assert_opening(fetch_balance(make_private_bybit(bybit), credentials.BYBIT))
+    assert bybit.state()["violations"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("key", ccxt.pro.AuthenticationError),
+        ("permission", ccxt.pro.PermissionDenied),
+        ("address", ccxt.pro.PermissionDenied),
+        ("expired", ccxt.pro.AuthenticationError),
+        ("maintenance", ccxt.pro.ExchangeError),
+    ],
+)
+def test_bybit_fetch_balance_understands_why_a_key_is_refused(bybit, kind, error):
+    bybit.fault(fault="refuse_key", kind=kind)
+    with pytest.raises(error):
+        fetch_balance(make_private_bybit(bybit), credentials.BYBIT)
+    assert bybit.state()["violations"] == []
+
+
+def test_bybit_watch_balance(bybit):
+    change = {"fault": "deposit", "asset": "BTC", "amount": "0.5"}
+    found = watch_balance(make_private_bybit(bybit), credentials.BYBIT, bybit, "wallet", **change)
+    assert found["BTC"]["total"] == 1.8
+    assert bybit.state()["violations"] == []

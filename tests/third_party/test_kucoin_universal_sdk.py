@@ -1,4 +1,4 @@
-"""kucoin-universal-sdk, KuCoin's own client, unmodified but for its endpoint, receives tickers."""
+"""kucoin-universal-sdk, KuCoin's own client, unmodified but for its endpoint, receives tickers and balances."""
 
 import queue
 import time
@@ -13,12 +13,19 @@ pytest.importorskip(
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is written against an older pydantic
     from kucoin_universal_sdk.api.client import DefaultClient
+    from kucoin_universal_sdk.generate.account.account.model_get_spot_account_list_req import (
+        GetSpotAccountListReq,
+        GetSpotAccountListReqBuilder,
+    )
     from kucoin_universal_sdk.generate.spot.market.model_get_all_symbols_req import (
         GetAllSymbolsReqBuilder,
     )
     from kucoin_universal_sdk.model.client_option import ClientOptionBuilder
+    from kucoin_universal_sdk.model.common import RestError
     from kucoin_universal_sdk.model.transport_option import TransportOptionBuilder
     from kucoin_universal_sdk.model.websocket_option import WebSocketClientOptionBuilder
+
+from feedhandler.sim import credentials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 WITHIN_S = 20.0
@@ -26,11 +33,20 @@ WITHIN_S = 20.0
 
 @pytest.fixture
 def sdk(kucoin):
+    return make(kucoin, credentials.Credentials(key="", secret=""))
+
+
+@pytest.fixture
+def private_sdk(kucoin):
+    return make(kucoin, credentials.KUCOIN)
+
+
+def make(kucoin, key: credentials.Credentials) -> DefaultClient:
     option = (
         ClientOptionBuilder()
-        .set_key("")
-        .set_secret("")
-        .set_passphrase("")
+        .set_key(key.key)
+        .set_secret(key.secret)
+        .set_passphrase(key.passphrase)
         .set_spot_endpoint(kucoin.rest_url)
         .set_futures_endpoint(kucoin.rest_url)
         .set_broker_endpoint(kucoin.rest_url)
@@ -87,3 +103,52 @@ def test_symbols(sdk):
     by_symbol = {each.symbol: each for each in answer.data}
     assert by_symbol["FENOLD-USDT"].name == "FENNEW-USDT"
     assert by_symbol["HALTED-USDT"].enable_trading is False
+
+
+# Balances.
+
+
+def accounts(sdk, request) -> list:
+    return sdk.rest_service().get_account_service().get_account_api().get_spot_account_list(request).data
+
+
+def test_account_list(kucoin, private_sdk):
+    everything = accounts(private_sdk, GetSpotAccountListReqBuilder().build())
+    assert {(each.type.value, each.currency) for each in everything} == {
+        ("trade", "BTC"),
+        ("trade", "ETH"),
+        ("trade", "USDT"),
+        ("main", "BTC"),
+        ("main", "USDT"),
+    }
+    request = (
+        GetSpotAccountListReqBuilder().set_type(GetSpotAccountListReq.TypeEnum.TRADE).set_currency("BTC")
+    )
+    [bitcoin] = accounts(private_sdk, request.build())
+    assert (bitcoin.balance, bitcoin.available, bitcoin.holds) == ("1.3", "1.25", "0.05")
+    assert kucoin.state()["violations"] == []
+
+
+def test_account_list_with_a_wrong_passphrase_fails(kucoin):
+    key = credentials.KUCOIN
+    sdk = make(kucoin, credentials.Credentials(key=key.key, secret=key.secret, passphrase="wrong"))
+    with pytest.raises(RestError, match="400004"):
+        accounts(sdk, GetSpotAccountListReqBuilder().build())
+
+
+def test_account_stream(kucoin, private_sdk):
+    received: queue.Queue = queue.Queue()
+    private = private_sdk.ws_service().new_spot_private_ws()
+    private.start()
+    try:
+        private.account(lambda topic, subject, data: received.put((subject, data)))
+        kucoin.wait_for_topic("/account/balance")
+        kucoin.fault(fault="hold", asset="USDT", amount="0.5")
+        subject, event = received.get(timeout=WITHIN_S)
+    finally:
+        private.stop()
+    assert subject == "account.balance"
+    assert (event.currency, event.total, event.available, event.hold) == ("USDT", "10250.5", "10000", "250.5")
+    assert (event.available_change, event.hold_change) == ("-0.5", "0.5")
+    assert event.relation_event == "trade.hold"
+    assert kucoin.state()["violations"] == []

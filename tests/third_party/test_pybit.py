@@ -1,4 +1,4 @@
-"""pybit, Bybit's own client, unmodified but for its URL, receives tickers and books."""
+"""pybit, Bybit's own client, unmodified but for its URL, receives tickers, books and balances."""
 
 import queue
 
@@ -7,6 +7,9 @@ import pytest
 pytest.importorskip("pybit", reason="third-party client not installed: pip install -e .[third-party]")
 
 from pybit import unified_trading
+from pybit.exceptions import InvalidRequestError
+
+from feedhandler.sim import credentials
 
 WITHIN_S = 20.0
 
@@ -46,3 +49,61 @@ def test_orderbook_stream_of_one_level(bybit, client):
     sequences = [book["u"] for book in books]
     assert sequences == sorted(set(sequences))
     bybit.assert_well_behaved()
+
+
+# Balances.
+
+
+def make_http(bybit, key: credentials.Credentials) -> unified_trading.HTTP:
+    client = unified_trading.HTTP(api_key=key.key, api_secret=key.secret, max_retries=1)
+    client.endpoint = bybit.rest_url
+    return client
+
+
+def test_wallet_balance(bybit):
+    client = make_http(bybit, credentials.BYBIT)
+    everything = client.get_wallet_balance(accountType="UNIFIED")["result"]["list"][0]["coin"]
+    assert {coin["coin"]: (coin["walletBalance"], coin["locked"]) for coin in everything} == {
+        "BTC": ("1.3", "0.05"),
+        "ETH": ("12.5", "0"),
+        "USDT": ("10250.5", "250"),
+    }
+    some = client.get_wallet_balance(accountType="UNIFIED", coin="USDT,DOGE")["result"]["list"][0]["coin"]
+    assert [(coin["coin"], coin["walletBalance"]) for coin in some] == [("USDT", "10250.5"), ("DOGE", "0")]
+    assert bybit.state()["violations"] == []
+
+
+def test_wallet_balance_with_a_wrong_secret_fails(bybit):
+    client = make_http(bybit, credentials.Credentials(key=credentials.BYBIT.key, secret="wrong"))
+    with pytest.raises(InvalidRequestError) as raised:
+        client.get_wallet_balance(accountType="UNIFIED")
+    assert raised.value.status_code == 10004
+
+
+def test_wallet_stream(bybit, monkeypatch):
+    monkeypatch.setattr(unified_trading, "PRIVATE_WSS", f"{bybit.ws_url}/v5/private")
+    received: queue.Queue = queue.Queue()
+    key = credentials.BYBIT
+    client = unified_trading.WebSocket(
+        testnet=False,
+        channel_type="private",
+        api_key=key.key,
+        api_secret=key.secret,
+        restart_on_error=False,
+        private_auth_expire=int(WITHIN_S),
+    )
+    try:
+        client.wallet_stream(received.put)
+        bybit.wait_for_topic("wallet")
+        bybit.fault(fault="trade", symbol="BTCUSDT", amount="0.01")
+        message = received.get(timeout=WITHIN_S)
+    finally:
+        client.exit()
+        client.wst.join(WITHIN_S)
+    assert message["topic"] == "wallet"
+    [account] = message["data"]
+    coins = {coin["coin"]: coin for coin in account["coin"]}
+    assert coins.keys() == {"BTC", "USDT"}
+    assert coins["BTC"]["walletBalance"] == "1.31"
+    assert 0 < float(coins["USDT"]["walletBalance"]) < 10250.5
+    assert bybit.state()["violations"] == []
