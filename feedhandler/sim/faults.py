@@ -297,7 +297,9 @@ def _check_values(name: str, fault: Fault) -> None:
         raise FaultError(f"fault {name!r}: how must be rst or 503, not {fault.how!r}")
     if isinstance(fault, RefuseKey) and fault.kind not in KEY_REFUSALS:
         raise FaultError(f"fault {name!r}: kind must be one of {', '.join(KEY_REFUSALS)}, not {fault.kind!r}")
-    for field in ("symbol", "topic"):
+    if isinstance(fault, Deposit | Hold | Trade) and not fault.amount.is_finite():
+        raise FaultError(f"fault {name!r}: amount must be a number, not {fault.amount}")
+    for field in ("symbol", "topic", "asset"):
         if getattr(fault, field, None) == "" and field in _required(type(fault)):
             raise FaultError(f"fault {name!r}: {field} must not be empty")
 

@@ -110,7 +110,7 @@ class KucoinPrivate:
             "hold": plain(change.held),
             "availableChange": plain(change.available_change),
             "holdChange": plain(change.held_change),
-            "relationContext": {},
+            "relationContext": _context(update, event_id),
             "relationEvent": f"{update.wallet}.{_RELATIONS[update.reason]}",
             "relationEventId": event_id,
             "time": str(update.unix_ns // NS_PER_MS),
@@ -130,6 +130,14 @@ class KucoinPrivate:
     def _account_id(self, wallet: str, asset: str) -> str:
         """Name an account; bounded, as assets are."""
         return self._ids.setdefault((wallet, asset), str(_FIRST_ACCOUNT_ID + len(self._ids)))
+
+
+def _context(update: Update, event_id: str) -> dict[str, object]:
+    """Name the order of a trade; other changes have none here."""
+    if update.reason != "trade":
+        return {}
+    base, quote = (change.asset for change in update.changes)
+    return {"symbol": f"{base}-{quote}", "orderId": f"{int(event_id[:-3]):024x}"}
 
 
 def _bad_signature(request: Request, sign: str, timestamp: str, passphrase: str) -> Refusal | None:

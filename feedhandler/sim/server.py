@@ -752,7 +752,7 @@ def _request(request: web.Request, body: bytes = b"") -> Request:
 def _shown_path(request: web.Request) -> str:
     """Print where a connection went, without the token that let it in."""
     url = request.rel_url
-    return str(url.update_query(token="…") if "token" in url.query else url)
+    return str(url.update_query(token="*") if "token" in url.query else url)
 
 
 def _response(answer: Answer) -> web.Response:

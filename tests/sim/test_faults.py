@@ -2,6 +2,7 @@
 
 import json
 import random
+from decimal import Decimal
 
 import pytest
 
@@ -29,6 +30,11 @@ ASKED_FOR = [
     "fragment",
     "reject_symbol",
     "rate",
+    "deposit",
+    "hold",
+    "trade",
+    "refuse_key",
+    "end_subscriptions",
     "none",
 ]
 
@@ -48,6 +54,14 @@ VALID = [
     ({"fault": "server_shutdown"}, "binance"),
     ({"fault": "rate", "messages_per_s": 5}, "binance"),
     ({"fault": "clock", "offset_s": -3600}, "binance"),
+    ({"fault": "close", "private": True}, "kucoin"),
+    ({"fault": "rst", "private": True}, "binance"),
+    ({"fault": "deposit", "asset": "DOGE", "amount": 100, "silent": True}, "bybit"),
+    ({"fault": "deposit", "asset": "DOGE", "amount": -100, "wallet": "main"}, "kucoin"),
+    ({"fault": "hold", "asset": "USDT", "amount": 5}, "binance"),
+    ({"fault": "trade", "symbol": "BTCUSDT", "amount": -1}, "binance"),
+    ({"fault": "refuse_key", "kind": "address", "seconds": 5}, "bybit"),
+    ({"fault": "end_subscriptions"}, "binance"),
     ({"fault": "none"}, "binance"),
 ]
 INVALID = [
@@ -70,6 +84,12 @@ INVALID = [
     (b'{"fault":"rate","messages_per_s":100000}', "messages_per_s must be from 1 to 50000"),
     (b'{"fault":"refuse","seconds":1,"how":"maybe"}', "how must be rst or 503"),
     (b'{"fault":"expired_token"}', "exists on kucoin only"),
+    (b'{"fault":"deposit","asset":"BTC","amount":"lots"}', "amount"),
+    (b'{"fault":"deposit","asset":"BTC","amount":"NaN"}', "amount must be a number"),
+    (b'{"fault":"hold","asset":"BTC","amount":"Infinity"}', "amount must be a number"),
+    (b'{"fault":"deposit","asset":"","amount":1}', "asset must not be empty"),
+    (b'{"fault":"trade","symbol":"","amount":1}', "symbol must not be empty"),
+    (b'{"fault":"refuse_key","kind":"mood"}', "kind must be one of key, permission"),
     (b'{"fault":"none","seconds":1}', "it takes: no fields"),
 ]
 
@@ -86,6 +106,21 @@ def test_a_valid_request(request_body, exchange):
     assert {name: getattr(fault, name) for name in request_body if name != "fault"} == {
         name: value for name, value in request_body.items() if name != "fault"
     }
+
+
+def test_an_amount_is_exact_however_it_is_written():
+    for body in (
+        b'{"fault":"deposit","asset":"BTC","amount":"0.1"}',
+        b'{"fault":"deposit","asset":"BTC","amount":0.1}',
+    ):
+        fault = parse(body, "binance")
+        assert isinstance(fault, faults.Deposit)
+        assert fault.amount == Decimal("0.1")
+
+
+def test_a_command_line_has_texts_only():
+    fault = parse(b'{"fault":"deposit","asset":"BTC","amount":"1","silent":"1"}', "binance")
+    assert fault == faults.Deposit(asset="BTC", amount=Decimal(1), silent=True)
 
 
 @pytest.mark.parametrize(("body", "culprit"), INVALID)

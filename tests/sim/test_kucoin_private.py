@@ -288,6 +288,9 @@ def test_a_trade_is_two_pushes(exchange, dialog, clock):
     ]
     assert {each["data"]["relationEvent"] for each in pushes} == {"trade.setted"}
     assert len({each["id"] for each in pushes}) == 2
+    [context] = {json.dumps(each["data"]["relationContext"]) for each in pushes}
+    assert json.loads(context).keys() == {"symbol", "orderId"}
+    assert json.loads(context)["symbol"] == "ETH-USDT"
 
 
 def test_each_wallet_names_itself(exchange, dialog, clock):
