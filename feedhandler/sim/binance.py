@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from feedhandler.sim.account import Account, Update
+from feedhandler.sim.account import Update
 from feedhandler.sim.binance_private import (
     ACCOUNT_WEIGHT,
     CONNECT_WEIGHT,
@@ -104,17 +104,8 @@ class Binance:
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._weight = Weight(60.0)
         self.private = BinancePrivate()
-        self.accounts: dict[str, Account] = {"spot": self.private.account}
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._by_stream_symbol = {symbol.lower(): each for symbol, each in self.by_symbol.items()}
-
-    @property
-    def key_refusal(self) -> str:
-        return self.private.key_refusal
-
-    @key_refusal.setter
-    def key_refusal(self, reason: str) -> None:
-        self.private.key_refusal = reason
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         if not self._attempts.admit(request.remote, now.mono_ns):

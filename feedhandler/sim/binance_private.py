@@ -101,6 +101,7 @@ class BinancePrivate:
 
     def __init__(self) -> None:
         self.account = Account("spot", PLACES)
+        self.accounts = {"spot": self.account}
         self.key_refusal = ""
         self._public = credentials.ed25519_public()
 

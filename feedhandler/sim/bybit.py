@@ -23,7 +23,7 @@ from uuid import UUID
 
 import msgspec
 
-from feedhandler.sim.account import ZERO, Account, Update
+from feedhandler.sim.account import ZERO, Update
 from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
 from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed, universe
 from feedhandler.sim.protocol import (
@@ -82,15 +82,6 @@ class Bybit:
         self._requests = Weight(5.0)
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self.private = BybitPrivate(self.price)
-        self.accounts: dict[str, Account] = {"unified": self.private.account}
-
-    @property
-    def key_refusal(self) -> str:
-        return self.private.key_refusal
-
-    @key_refusal.setter
-    def key_refusal(self, reason: str) -> None:
-        self.private.key_refusal = reason
 
     def price(self, asset: str) -> Decimal:
         """Value an asset in USD, for which USDT stands; 0 if it is not traded."""
@@ -186,7 +177,7 @@ class Bybit:
         if refusal.status != 200:
             return Answer(body=b"", status=refusal.status, violation=said)
         answer = _answer(refusal.code, refusal.text, {}, now, headers=headers)
-        is_ours = bool(self.key_refusal)
+        is_ours = bool(self.private.key_refusal)
         return msgspec.structs.replace(
             answer,
             violation=said if refusal.is_breach else "",

@@ -69,6 +69,7 @@ class BybitPrivate:
 
     def __init__(self, price: Callable[[str], Decimal]) -> None:
         self.account = Account("unified", DECIMALS)
+        self.accounts = {"unified": self.account}
         self.key_refusal = ""
         self._price = price
         self._requests = SlidingWindow(REQUESTS_PER_S, 1.0)

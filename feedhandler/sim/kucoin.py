@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from feedhandler.sim.account import Account, Update
+from feedhandler.sim.account import Update
 from feedhandler.sim.kucoin_private import BALANCE_TOPIC, KucoinPrivate
 from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed, universe
 from feedhandler.sim.protocol import (
@@ -114,17 +114,8 @@ class Kucoin:
             "management": (Weight(30.0), self.rules.management_weight_per_30_s),
         }
         self.private = KucoinPrivate()
-        self.accounts: dict[str, Account] = self.private.accounts
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
-
-    @property
-    def key_refusal(self) -> str:
-        return self.private.key_refusal
-
-    @key_refusal.setter
-    def key_refusal(self, reason: str) -> None:
-        self.private.key_refusal = reason
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         if request.path not in ("", "/"):
@@ -243,7 +234,7 @@ class Kucoin:
             body=to_json({"code": refusal.code, "msg": refusal.text}),
             status=refusal.status,
             violation=said if refusal.is_breach else "",
-            remark="" if refusal.is_breach or self.key_refusal else said,
+            remark="" if refusal.is_breach or self.private.key_refusal else said,
         )
 
     def _weighed(self, endpoint: "_Endpoint", request: Request, now: Now) -> Answer:

@@ -168,6 +168,13 @@ class Dialog(Protocol):
         ...
 
 
+class Private(Protocol):
+    """The account's side of an exchange."""
+
+    accounts: dict[str, Account]  # by wallet, the one that trades first
+    key_refusal: str  # a fault: why every key is refused, one of KEY_REFUSALS; "" if none is
+
+
 class Exchange(Protocol):
     """One simulated exchange: everything but sockets, clocks and the market's rate."""
 
@@ -177,8 +184,9 @@ class Exchange(Protocol):
     rejected_symbols: set[str]  # a fault: refuse these
     unlisted_symbols: set[str]  # a fault: they are in no instrument list
     by_symbol: dict[str, Instrument]  # in the exchange's spelling
-    accounts: dict[str, Account]  # by wallet, the one that trades first
-    key_refusal: str  # a fault: why every key is refused, one of KEY_REFUSALS; "" if none is
+
+    @property
+    def private(self) -> Private: ...
 
     def accept(self, request: Request, now: Now) -> Dialog | Answer:
         """Answer a WebSocket handshake: a dialog, or why not."""

@@ -593,7 +593,7 @@ class SimServer:
             symbols.clear()
             symbols.update(self._active.symbols(name))
         refusal = self._active.get("refuse_key")
-        self._exchange.key_refusal = refusal.kind if isinstance(refusal, faults.RefuseKey) else ""
+        self._exchange.private.key_refusal = refusal.kind if isinstance(refusal, faults.RefuseKey) else ""
 
     def _apply_to(self, stream: Stream) -> None:
         stream.is_muted = self._exchange.symbols_of(stream) in self._active.symbols("mute_symbol")
@@ -618,7 +618,7 @@ class SimServer:
                 self._apply(connection, connection.dialog.on_account(update, now), now)
 
     def _changed_account(self, fault: faults.Deposit | faults.Hold | faults.Trade, now: Now) -> Update:
-        accounts = self._exchange.accounts
+        accounts = self._exchange.private.accounts
         account = next(iter(accounts.values()))
         if isinstance(fault, faults.Trade):
             self._check_symbol(fault.symbol)
@@ -704,7 +704,9 @@ class SimServer:
             "remarks_total": self._remark_count,
             "remarks": list(self._remarks),
             "faults": self._active.describe(now.mono_ns),
-            "accounts": {name: account.describe() for name, account in self._exchange.accounts.items()},
+            "accounts": {
+                name: account.describe() for name, account in self._exchange.private.accounts.items()
+            },
         }
 
     def _describe(self, connection: Connection, now: Now) -> dict[str, object]:

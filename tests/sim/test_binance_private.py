@@ -96,7 +96,7 @@ def test_zero_balances_are_left_out_on_request(exchange, clock):
 
 
 def test_the_time_of_the_last_change_is_stated_in_the_unit_asked_for(exchange, clock):
-    exchange.accounts["spot"].transfer("BTC", Decimal(1), clock.now.unix_ns)
+    exchange.private.accounts["spot"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     query = signed(f"timestamp={clock.now.unix_ms}")
     assert json.loads(get(exchange, clock, query).body)["updateTime"] == clock.now.unix_ns // 10**6
     micro = get(exchange, clock, query, **{"X-MBX-TIME-UNIT": "MICROSECOND"})
@@ -210,11 +210,11 @@ def test_an_ed25519_signature_must_be_percent_encoded(exchange, clock):
     ],
 )
 def test_a_key_is_refused_on_command_and_that_is_nobodys_violation(exchange, clock, reason, expected):
-    exchange.key_refusal = reason
+    exchange.private.key_refusal = reason
     answer = get(exchange, clock, signed(f"timestamp={clock.now.unix_ms}"))
     assert (answer.status, json.loads(answer.body)["code"]) == expected
     assert (answer.violation, answer.remark) == ("", "")
-    exchange.key_refusal = ""
+    exchange.private.key_refusal = ""
     assert asked(exchange, clock, f"timestamp={clock.now.unix_ms}") == (200, 0)
 
 
@@ -441,7 +441,7 @@ def test_a_request_that_makes_no_sense_is_refused_and_the_connection_stays(
 
 def test_a_deposit_is_told_twice(exchange, dialog, clock):
     ask(dialog, clock, "userDataStream.subscribe.signature", signed_params(clock))
-    update = exchange.accounts["spot"].transfer("BTC", Decimal("-0.25"), clock.now.unix_ns)
+    update = exchange.private.accounts["spot"].transfer("BTC", Decimal("-0.25"), clock.now.unix_ns)
     time_ms = clock.now.unix_ms
     assert [json.loads(text) for text in dialog.on_account(update, clock.now).texts] == [
         {
@@ -462,7 +462,7 @@ def test_a_deposit_is_told_twice(exchange, dialog, clock):
 
 def test_a_trade_is_one_event_about_both_assets(exchange, dialog, clock):
     ask(dialog, clock, "userDataStream.subscribe.signature", signed_params(clock))
-    account = exchange.accounts["spot"]
+    account = exchange.private.accounts["spot"]
     update = account.trade("ETH", "USDT", Decimal(1), Decimal(2500), clock.now.unix_ns)
     event = only(dialog.on_account(update, clock.now))["event"]
     assert event["e"] == "outboundAccountPosition"
@@ -474,7 +474,7 @@ def test_a_trade_is_one_event_about_both_assets(exchange, dialog, clock):
 
 def test_who_is_not_subscribed_hears_nothing(exchange, dialog, clock):
     log_on(dialog, clock)
-    update = exchange.accounts["spot"].transfer("BTC", Decimal(1), clock.now.unix_ns)
+    update = exchange.private.accounts["spot"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     assert dialog.on_account(update, clock.now) == Reply()
     market = exchange.accept(Request(method="GET", path="/ws", remote="x"), clock.now)
     assert market.on_account(update, clock.now) == Reply()
@@ -483,7 +483,7 @@ def test_who_is_not_subscribed_hears_nothing(exchange, dialog, clock):
 def test_a_session_whose_key_is_refused_is_revoked_at_its_next_request(exchange, dialog, clock):
     log_on(dialog, clock)
     ask(dialog, clock, "userDataStream.subscribe")
-    exchange.key_refusal = "permission"
+    exchange.private.key_refusal = "permission"
     revoked, event = map(json.loads, ask(dialog, clock, "time").texts)
     assert revoked == {
         "id": None,

@@ -127,7 +127,7 @@ def test_the_balance_has_the_documented_fields(exchange, clock):
 
 
 def test_coins_are_listed_that_are_asked_for_or_not_zero(exchange, clock):
-    exchange.accounts["unified"].transfer("ETH", Decimal("-12.5"), clock.now.unix_ns)
+    exchange.private.accounts["unified"].transfer("ETH", Decimal("-12.5"), clock.now.unix_ns)
     [account] = result(get(exchange, clock))["list"]
     assert [coin["coin"] for coin in account["coin"]] == ["BTC", "USDT"]
     [account] = result(get(exchange, clock, "accountType=UNIFIED&coin=ETH,DOGE"))["list"]
@@ -231,11 +231,11 @@ REASONS = [
 
 @pytest.mark.parametrize(("reason", "expected"), REASONS)
 def test_a_key_is_refused_on_command_and_that_is_nobodys_violation(exchange, clock, reason, expected):
-    exchange.key_refusal = reason
+    exchange.private.key_refusal = reason
     answer = get(exchange, clock)
     assert code(answer) == expected
     assert (answer.violation, answer.remark) == ("", "")
-    exchange.key_refusal = ""
+    exchange.private.key_refusal = ""
     result(get(exchange, clock))
 
 
@@ -333,7 +333,7 @@ def test_an_authentication_that_has_expired_is_refused_and_remarked_on(dialog, c
 
 @pytest.mark.parametrize(("reason", "expected"), REASONS)
 def test_an_authentication_is_refused_on_command(exchange, dialog, clock, reason, expected):
-    exchange.key_refusal = reason
+    exchange.private.key_refusal = reason
     reply = ask(dialog, clock, op="auth", args=authentication(clock.now.unix_ms + 1000))
     assert only(reply)["success"] is False
     assert (reply.violation, reply.remark) == ("", "")
@@ -375,7 +375,7 @@ def test_what_is_not_json_is_refused_without_being_repeated(dialog, clock):
 
 
 def test_a_change_is_pushed_with_the_documented_fields(exchange, listener, clock):
-    update = exchange.accounts["unified"].transfer("BTC", Decimal("0.1"), clock.now.unix_ns)
+    update = exchange.private.accounts["unified"].transfer("BTC", Decimal("0.1"), clock.now.unix_ns)
     event = only(listener.on_account(update, clock.now))
     [account] = event.pop("data")
     assert event.pop("id")
@@ -387,7 +387,7 @@ def test_a_change_is_pushed_with_the_documented_fields(exchange, listener, clock
 
 
 def test_a_trade_is_one_push_about_both_coins(exchange, listener, clock):
-    account = exchange.accounts["unified"]
+    account = exchange.private.accounts["unified"]
     update = account.trade("ETH", "USDT", Decimal(-1), Decimal(2500), clock.now.unix_ns)
     coins = only(listener.on_account(update, clock.now))["data"][0]["coin"]
     assert [(coin["coin"], coin["walletBalance"]) for coin in coins] == [("ETH", "11.5"), ("USDT", "12750.5")]
@@ -395,14 +395,14 @@ def test_a_trade_is_one_push_about_both_coins(exchange, listener, clock):
 
 def test_who_has_unsubscribed_hears_nothing(exchange, listener, clock):
     assert only(ask(listener, clock, op="unsubscribe", args=["wallet"]))["success"] is True
-    update = exchange.accounts["unified"].transfer("BTC", Decimal(1), clock.now.unix_ns)
+    update = exchange.private.accounts["unified"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     assert listener.on_account(update, clock.now) == Reply()
 
 
 def test_a_market_connection_hears_nothing_of_an_account(exchange, clock):
     request = Request(method="GET", path="/v5/public/spot", remote="test")
     dialog = exchange.accept(request, clock.now)
-    update = exchange.accounts["unified"].transfer("BTC", Decimal(1), clock.now.unix_ns)
+    update = exchange.private.accounts["unified"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     assert dialog.on_account(update, clock.now) == Reply()
 
 
@@ -421,6 +421,6 @@ def test_a_connection_without_ping_and_data_is_cut(exchange, clock, asked, secon
 
 def test_data_keeps_a_connection(exchange, listener, clock):
     clock.pass_s(500)
-    update = exchange.accounts["unified"].transfer("BTC", Decimal(1), clock.now.unix_ns)
+    update = exchange.private.accounts["unified"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     listener.on_account(update, clock.now)
     assert listener.on_tick(clock.pass_s(500)) == Reply()

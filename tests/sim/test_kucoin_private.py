@@ -201,13 +201,13 @@ def test_a_signature_is_good_for_one_request(exchange, clock, other):
     ],
 )
 def test_a_key_is_refused_on_command_and_that_is_nobodys_violation(exchange, clock, reason, expected):
-    exchange.key_refusal = reason
+    exchange.private.key_refusal = reason
     answer = exchange.rest(request(clock), clock.now)
     assert code(answer) == expected
     assert (answer.violation, answer.remark) == ("", "")
     public = Request(method="POST", path="/api/v1/bullet-public", remote="rest")
     assert exchange.rest(public, clock.now).status == 200
-    exchange.key_refusal = ""
+    exchange.private.key_refusal = ""
     data(exchange.rest(request(clock), clock.now))
 
 
@@ -256,7 +256,7 @@ def events(dialog: KucoinDialog, clock, update) -> list[dict]:
 def test_a_change_is_pushed_with_the_documented_fields(exchange, dialog, clock):
     assert dialog.is_private
     subscribe(dialog, clock)
-    update = exchange.accounts["trade"].hold("USDT", Decimal("0.5005"), clock.now.unix_ns)
+    update = exchange.private.accounts["trade"].hold("USDT", Decimal("0.5005"), clock.now.unix_ns)
     [event] = events(dialog, clock, update)
     [row] = data(exchange.rest(request(clock, raw_query="type=trade&currency=USDT"), clock.now))
     assert event.pop("data") == {
@@ -279,7 +279,7 @@ def test_a_change_is_pushed_with_the_documented_fields(exchange, dialog, clock):
 
 def test_a_trade_is_two_pushes(exchange, dialog, clock):
     subscribe(dialog, clock)
-    account = exchange.accounts["trade"]
+    account = exchange.private.accounts["trade"]
     update = account.trade("ETH", "USDT", Decimal(1), Decimal(2500), clock.now.unix_ns)
     pushes = events(dialog, clock, update)
     assert [(each["data"]["currency"], each["data"]["availableChange"]) for each in pushes] == [
@@ -296,7 +296,7 @@ def test_a_trade_is_two_pushes(exchange, dialog, clock):
 def test_each_wallet_names_itself(exchange, dialog, clock):
     subscribe(dialog, clock)
     for wallet in ("trade", "main"):
-        update = exchange.accounts[wallet].transfer("BTC", Decimal(1), clock.now.unix_ns)
+        update = exchange.private.accounts[wallet].transfer("BTC", Decimal(1), clock.now.unix_ns)
         [event] = events(dialog, clock, update)
         assert event["data"]["relationEvent"] == f"{wallet}.transfer"
 
@@ -304,7 +304,7 @@ def test_each_wallet_names_itself(exchange, dialog, clock):
 def test_who_has_unsubscribed_hears_nothing(exchange, dialog, clock):
     subscribe(dialog, clock)
     ask(dialog, clock, "unsubscribe", "/account/balance", privateChannel=True)
-    update = exchange.accounts["trade"].transfer("BTC", Decimal(1), clock.now.unix_ns)
+    update = exchange.private.accounts["trade"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     assert events(dialog, clock, update) == []
 
 
@@ -323,7 +323,7 @@ def test_a_public_token_hears_nothing_of_an_account(exchange, clock):
     assert not dialog.is_private
     reply = ask(dialog, clock, "subscribe", "/account/balance", privateChannel=True)
     assert json.loads(reply.texts[0])["code"] == 403
-    update = exchange.accounts["trade"].transfer("BTC", Decimal(1), clock.now.unix_ns)
+    update = exchange.private.accounts["trade"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     assert events(dialog, clock, update) == []
 
 
