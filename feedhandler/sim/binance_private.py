@@ -29,6 +29,7 @@ from feedhandler.sim.protocol import (
     Answer,
     Close,
     Now,
+    Refusal,
     Reply,
     Request,
     ServerPings,
@@ -67,33 +68,24 @@ _PARAMETERS = {
 }
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why not; `is_breach`: the client's fault, and not a matter of clocks or of a fault on command."""
-
-    code: int
-    text: str
-    status: int = 400
-    is_breach: bool = True
-
-
 _NOT_AUTHORIZED = Refusal(-1002, "You are not authorized to execute this request.", 401)
 _BAD_KEY_FORMAT = Refusal(-2014, "API-key format invalid.", 401)
 _BAD_KEY = Refusal(-2015, "Invalid API-key, IP, or permissions for action.", 401)
-_BAD_SIGNATURE = Refusal(-1022, "Signature for this request is not valid.")
+_BAD_SIGNATURE = Refusal(-1022, "Signature for this request is not valid.", 400)
 _OVERLOADED = Refusal(
     -1008,
     "Server is currently overloaded with other requests. Please try again in a few minutes.",
     503,
-    False,
+    "command",
 )
 
 
 def _missing(name: str) -> Refusal:
-    return Refusal(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+    return Refusal(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.", 400)
 
 
 def _illegal(name: str, legal: str) -> Refusal:
-    return Refusal(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^{legal}$'.")
+    return Refusal(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^{legal}$'.", 400)
 
 
 class BinancePrivate:
@@ -109,10 +101,12 @@ class BinancePrivate:
         """Answer `GET /api/v3/account`."""
         refusal = self._rest_refusal(request, now)
         if refusal is not None:
-            violation = f"{refusal.code} {refusal.text}" if refusal.is_breach else ""
-            remark = "" if refusal.is_breach or self.key_refusal else f"{refusal.code} {refusal.text}"
-            body = to_json({"code": refusal.code, "msg": refusal.text})
-            return Answer(body=body, status=refusal.status, violation=violation, remark=remark)
+            return Answer(
+                body=to_json({"code": refusal.code, "msg": refusal.text}),
+                status=refusal.status,
+                violation=refusal.violation,
+                remark=refusal.remark,
+            )
         is_micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
         omit = request.one("omitZeroBalances") == "true"
         return Answer(body=to_json(self.print_account(omit, NS_PER_US if is_micro else NS_PER_MS)))
@@ -135,7 +129,7 @@ class BinancePrivate:
         """Say what is wrong with a signed request; None if nothing is."""
         if self.key_refusal:
             is_down = self.key_refusal == "maintenance"
-            return _OVERLOADED if is_down else msgspec.structs.replace(_BAD_KEY, is_breach=False)
+            return _OVERLOADED if is_down else msgspec.structs.replace(_BAD_KEY, blame="command")
         if _KEY_FORMAT.fullmatch(key) is None:
             return _BAD_KEY_FORMAT
         if key not in (credentials.BINANCE.key, credentials.BINANCE_ED25519_KEY):
@@ -147,12 +141,14 @@ class BinancePrivate:
             if not params.get(name):
                 return _missing(name)
         if params.get("omitZeroBalances", "true") not in ("true", "false"):
-            return Refusal(-1130, "Data sent for parameter 'omitZeroBalances' is not valid.")
+            return Refusal(-1130, "Data sent for parameter 'omitZeroBalances' is not valid.", 400)
         window = params.get("recvWindow", str(RECV_WINDOW_MS))
         if _RECV_WINDOW.fullmatch(window) is None:
             return _illegal("recvWindow", _RECV_WINDOW.pattern)
         if Decimal(window) > RECV_WINDOW_MAX_MS:
-            return Refusal(-1102, "'recvWindow' contains unexpected value. Cannot be greater than 60000.")
+            return Refusal(
+                -1102, "'recvWindow' contains unexpected value. Cannot be greater than 60000.", 400
+            )
         if _TIMESTAMP.fullmatch(params["timestamp"]) is None:
             return _illegal("timestamp", _TIMESTAMP.pattern)
         return _bad_time(int(params["timestamp"]), Decimal(window), now)
@@ -201,10 +197,10 @@ def _bad_time(timestamp: int, window_ms: Decimal, now: Now) -> Refusal | None:
     sent_ns = timestamp * (NS_PER_US if is_micro else NS_PER_MS)
     if sent_ns >= now.unix_ns + AHEAD_NS:
         text = "Timestamp for this request was 1000ms ahead of the server's time."
-        return Refusal(-1021, text, is_breach=False)
+        return Refusal(-1021, text, 400, "clock")
     if now.unix_ns - sent_ns > window_ms * NS_PER_MS:
         text = "Timestamp for this request is outside of the recvWindow."
-        return Refusal(-1021, text, is_breach=False)
+        return Refusal(-1021, text, 400, "clock")
     return None
 
 
@@ -278,16 +274,18 @@ class BinanceWsApiDialog:
         try:
             message = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return self._refuse(None, Refusal(-1135, "Invalid JSON Request"))
+            return self._refuse(None, Refusal(-1135, "Invalid JSON Request", 400))
         if not isinstance(message, dict) or "id" not in message or not _is_id(message["id"]):
             return self._refuse(None, _missing("id"))
         request_id, method, params = message["id"], message.get("method"), message.get("params", {})
         if isinstance(method, str):
             method = method.removeprefix("v3/")
         if method not in _WEIGHTS:
-            return self._refuse(request_id, Refusal(-1020, "This operation is not supported."))
+            return self._refuse(request_id, Refusal(-1020, "This operation is not supported.", 400))
         if not isinstance(params, dict):
-            return self._refuse(request_id, Refusal(-1135, "JSON sent for parameter 'params' is not valid"))
+            return self._refuse(
+                request_id, Refusal(-1135, "JSON sent for parameter 'params' is not valid", 400)
+            )
         return self._on_method(request_id, str(method), params, now)
 
     def _on_method(self, request_id: object, method: str, params: dict[str, object], now: Now) -> Reply:
@@ -303,7 +301,7 @@ class BinanceWsApiDialog:
         if unread:
             known, count = len(params) - len(unread), len(params)
             text = f"Not all sent parameters were read; read '{known}' parameter(s) but was sent '{count}'."
-            return self._refuse(request_id, Refusal(-1104, text), shown)
+            return self._refuse(request_id, Refusal(-1104, text, 400), shown)
         found = self._answer(method, params, now)
         if isinstance(found, Refusal):
             return self._refuse(request_id, found, shown)
@@ -385,9 +383,9 @@ class BinanceWsApiDialog:
 
     def _subscribe(self, is_of_session: bool) -> tuple[object, list[bytes]] | Refusal:
         if self._subscriptions:  # there is one account, and one subscription to it
-            return Refusal(-2035, "User Data Stream subscription already active.")
+            return Refusal(-2035, "User Data Stream subscription already active.", 400)
         if self._next_subscription >= SUBSCRIPTIONS_MAX:
-            return Refusal(-2042, "Maximum subscription ID reached for this connection.")
+            return Refusal(-2042, "Maximum subscription ID reached for this connection.", 400)
         number, self._next_subscription = self._next_subscription, self._next_subscription + 1
         self._subscriptions[number] = is_of_session
         self.topics[f"userDataStream {number}"] = None
@@ -396,7 +394,7 @@ class BinanceWsApiDialog:
     def _unsubscribe(self, number: object, now: Now) -> tuple[object, list[bytes]] | Refusal:
         wanted = [each for each in self._subscriptions if number is None or each == number]
         if not wanted:
-            return Refusal(-2036, "User Data Stream subscription not active.")
+            return Refusal(-2036, "User Data Stream subscription not active.", 400)
         return {}, self._end(wanted, now)
 
     def _end_of_session(self, now: Now) -> list[bytes]:
@@ -464,11 +462,10 @@ class BinanceWsApiDialog:
         return Reply(texts=[answer], violation="request weight of the minute used up")
 
     def _refuse(self, request_id: object, refusal: Refusal, limits: dict[str, object] | None = None) -> Reply:
-        said = f"{refusal.code} {refusal.text}"
         return Reply(
             texts=[_error(request_id, refusal, limits)],
-            violation=said if refusal.is_breach else "",
-            remark="" if refusal.is_breach or self._private.key_refusal else said,
+            violation=refusal.violation,
+            remark=refusal.remark,
         )
 
 

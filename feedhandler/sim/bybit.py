@@ -173,16 +173,10 @@ class Bybit:
         headers = self.private.limit_headers(now)
         if refusal is None:
             return _answer(0, "OK", self.private.print_balance(request.one("coin")), now, headers=headers)
-        said = f"{refusal.code} {refusal.text.partition('[')[0]}"  # without the text that was signed
         if refusal.status != 200:
-            return Answer(body=b"", status=refusal.status, violation=said)
+            return Answer(body=b"", status=refusal.status, violation=refusal.violation)
         answer = _answer(refusal.code, refusal.text, {}, now, headers=headers)
-        is_ours = bool(self.private.key_refusal)
-        return msgspec.structs.replace(
-            answer,
-            violation=said if refusal.is_breach else "",
-            remark="" if refusal.is_breach or is_ours else said,
-        )
+        return msgspec.structs.replace(answer, violation=refusal.violation, remark=refusal.remark)
 
     def selected(self, request: Request, now: Now) -> "list[Instrument] | Answer":
         """Resolve category and symbol, or say what is wrong with them."""
@@ -421,7 +415,7 @@ def _index_price(each: Instrument) -> bytes:
 
 
 def _answer(
-    code: int,
+    code: int | str,
     text: str,
     result: object,
     now: Now,

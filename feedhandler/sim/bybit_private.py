@@ -26,6 +26,7 @@ from feedhandler.sim.protocol import (
     NS_PER_S,
     Close,
     Now,
+    Refusal,
     Reply,
     Request,
     SlidingWindow,
@@ -45,22 +46,13 @@ _ACTIVE_S = (30, 600)  # what max_active_time may ask for; the last is the defau
 _HEADERS = ("X-BAPI-API-KEY", "X-BAPI-TIMESTAMP", "X-BAPI-SIGN")
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why not; `is_breach`: the client's fault, and not a matter of clocks or of a fault on command."""
-
-    code: int
-    text: str
-    status: int = 200
-    is_breach: bool = True
-
-
-_BAD_KEY = Refusal(10003, "API key is invalid.")
+_BAD_KEY = Refusal(10003, "API key is invalid.", 200)
 _ON_COMMAND = {
     "key": _BAD_KEY,
-    "permission": Refusal(10005, "Permission denied, please check your API key permissions."),
-    "address": Refusal(10010, "Unmatched IP, please check your API key's bound IP addresses."),
-    "expired": Refusal(33004, "Your api key has expired."),
-    "maintenance": Refusal(10016, "Server error."),
+    "permission": Refusal(10005, "Permission denied, please check your API key permissions.", 200),
+    "address": Refusal(10010, "Unmatched IP, please check your API key's bound IP addresses.", 200),
+    "expired": Refusal(33004, "Your api key has expired.", 200),
+    "maintenance": Refusal(10016, "Server error.", 200),
 }
 
 
@@ -78,7 +70,7 @@ class BybitPrivate:
         """Why every key is refused, if a fault has it so."""
         if not self.key_refusal:
             return None
-        return msgspec.structs.replace(_ON_COMMAND[self.key_refusal], is_breach=False)
+        return msgspec.structs.replace(_ON_COMMAND[self.key_refusal], blame="command")
 
     def refusal(self, request: Request, now: Now) -> Refusal | None:
         """Say what is wrong with a signed request; None if nothing is."""
@@ -98,11 +90,11 @@ class BybitPrivate:
             return late
         text = f"{timestamp}{key}{window}{request.raw_query}"
         if not credentials.is_same(sign, credentials.hmac_hex(credentials.BYBIT.secret, text)):
-            return Refusal(10004, f"error sign! origin_string[{text}]")
+            return Refusal(10004, f"error sign! origin_string[{text}]", 200)
         if not self._requests.admit(now.mono_ns):
-            return Refusal(10006, "Too many visits!")
+            return Refusal(10006, "Too many visits!", 200)
         if request.one("accountType") != "UNIFIED":
-            return Refusal(10001, "accountType only support UNIFIED.")
+            return Refusal(10001, "accountType only support UNIFIED.", 200)
         return None
 
     def limit_headers(self, now: Now) -> dict[str, str]:
@@ -192,14 +184,14 @@ def _is_time(text: str) -> bool:
 
 def _bad_time(timestamp: str, window: str, now: Now) -> Refusal | None:
     if not (_is_time(timestamp) and _is_time(window)):
-        return Refusal(10001, "params error: timestamp or recv_window invalid")
+        return Refusal(10001, "params error: timestamp or recv_window invalid", 200)
     if now.unix_ms - int(window) <= int(timestamp) < now.unix_ms + AHEAD_MS:
         return None
     text = (
         "invalid request, please check your server timestamp or recv_window param."
         f" req_timestamp[{timestamp}],server_timestamp[{now.unix_ms}],recv_window[{window}]"
     )
-    return Refusal(10002, text, is_breach=False)
+    return Refusal(10002, text, 200, "clock")
 
 
 class BybitPrivateDialog:

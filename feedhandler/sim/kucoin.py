@@ -229,12 +229,11 @@ class Kucoin:
         refusal = self.private.refusal(request, now)
         if refusal is None:
             return None
-        said = f"{refusal.code} {refusal.text}"
         return Answer(
             body=to_json({"code": refusal.code, "msg": refusal.text}),
             status=refusal.status,
-            violation=said if refusal.is_breach else "",
-            remark="" if refusal.is_breach or self.private.key_refusal else said,
+            violation=refusal.violation,
+            remark=refusal.remark,
         )
 
     def _weighed(self, endpoint: "_Endpoint", request: Request, now: Now) -> Answer:

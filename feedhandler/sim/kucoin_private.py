@@ -17,7 +17,7 @@ import msgspec
 
 from feedhandler.sim import credentials
 from feedhandler.sim.account import Account, Change, Update, plain
-from feedhandler.sim.protocol import NS_PER_MS, Now, Request, to_json
+from feedhandler.sim.protocol import NS_PER_MS, Now, Refusal, Request, to_json
 
 BALANCE_TOPIC = "/account/balance"
 DECIMALS = 12
@@ -31,22 +31,13 @@ _FIRST_EVENT_ID = 402_118_530_000_000
 _RELATIONS = {"transfer": "transfer", "hold": "hold", "trade": "setted"}
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why not; `is_breach`: the client's fault, and not a matter of clocks or of a fault on command."""
-
-    code: str
-    text: str
-    status: int = 401
-    is_breach: bool = True
-
-
-_BAD_KEY = Refusal("400003", "KC-API-KEY not exists")
-_OLD_KEY = Refusal("400008", "V1 & V2 API keys are no longer supported")
-_BAD_TIME = Refusal("400002", "Invalid KC-API-TIMESTAMP", is_breach=False)
+_BAD_KEY = Refusal("400003", "KC-API-KEY not exists", 401)
+_OLD_KEY = Refusal("400008", "V1 & V2 API keys are no longer supported", 401)
+_BAD_TIME = Refusal("400002", "Invalid KC-API-TIMESTAMP", 401)
 _ON_COMMAND = {
     "key": _BAD_KEY,
     "permission": Refusal("400007", "Access denied, require more permission.", 403),
-    "address": Refusal("400006", "The requested ip address is not in the api whitelist"),
+    "address": Refusal("400006", "The requested ip address is not in the api whitelist", 401),
     "expired": _OLD_KEY,
     "maintenance": Refusal("503000", "Service unavailable", 503),
 }
@@ -63,18 +54,20 @@ class KucoinPrivate:
     def refusal(self, request: Request, now: Now) -> Refusal | None:
         """Say what is wrong with a signed request; None if nothing is."""
         if self.key_refusal:
-            return msgspec.structs.replace(_ON_COMMAND[self.key_refusal], is_breach=False)
+            return msgspec.structs.replace(_ON_COMMAND[self.key_refusal], blame="command")
         key, sign, timestamp, passphrase = (request.headers.get(name, "") for name in _HEADERS)
         if not (key and sign and timestamp and passphrase):
-            return Refusal("400001", f"Please check the header of your request for {', '.join(_HEADERS)}")
+            return Refusal(
+                "400001", f"Please check the header of your request for {', '.join(_HEADERS)}", 401
+            )
         if key != credentials.KUCOIN.key:
             return _BAD_KEY
         if request.headers.get("KC-API-KEY-VERSION", "1") not in KEY_VERSIONS:
             return _OLD_KEY
         if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 20):
-            return msgspec.structs.replace(_BAD_TIME, is_breach=True)
-        if abs(int(timestamp) - now.unix_ms) > TIMESTAMP_WITHIN_MS:
             return _BAD_TIME
+        if abs(int(timestamp) - now.unix_ms) > TIMESTAMP_WITHIN_MS:
+            return msgspec.structs.replace(_BAD_TIME, blame="clock")
         return _bad_signature(request, sign, timestamp, passphrase)
 
     def print_accounts(self, wallet: str | None, currency: str | None) -> list[dict[str, object]] | None:
@@ -143,11 +136,11 @@ def _context(update: Update, event_id: str) -> dict[str, object]:
 def _bad_signature(request: Request, sign: str, timestamp: str, passphrase: str) -> Refusal | None:
     secret = credentials.KUCOIN.secret
     if not credentials.is_same(passphrase, credentials.hmac_base64(secret, credentials.KUCOIN.passphrase)):
-        return Refusal("400004", "Invalid KC-API-PASSPHRASE")
+        return Refusal("400004", "Invalid KC-API-PASSPHRASE", 401)
     # What is signed is the address before it was percent-encoded.
     query = f"?{unquote(request.raw_query)}" if request.raw_query else ""
     body = request.body.decode(errors="replace")
     text = f"{timestamp}{request.method}{request.path}{query}{body}"
     if not credentials.is_same(sign, credentials.hmac_base64(secret, text)):
-        return Refusal("400005", "Invalid KC-API-SIGN")
+        return Refusal("400005", "Invalid KC-API-SIGN", 401)
     return None

@@ -56,6 +56,28 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     remark: str = ""
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a signed request is refused, in the exchange's own numbers and words; `status` is HTTP's."""
+
+    code: int | str
+    text: str
+    status: int
+    blame: str = "client"  # or "clock": neither need be right; or "command": a fault has it so
+
+    @property
+    def violation(self) -> str:
+        return self._said if self.blame == "client" else ""
+
+    @property
+    def remark(self) -> str:
+        return self._said if self.blame == "clock" else ""
+
+    @property
+    def _said(self) -> str:
+        """What is noted: without what the exchange repeats of the request, in brackets."""
+        return f"{self.code} {self.text.partition('[')[0]}"
+
+
 class Close(msgspec.Struct, frozen=True):
     """End the connection; code 0 drops it without a close frame, which a client reports as 1006."""
 
