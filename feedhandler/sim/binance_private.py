@@ -66,8 +66,6 @@ _PARAMETERS = {
     "userDataStream.subscribe.signature": {"apiKey", "recvWindow", "signature", "timestamp"},
     "userDataStream.unsubscribe": {"subscriptionId"},
 }
-
-
 _NOT_AUTHORIZED = Refusal(-1002, "You are not authorized to execute this request.", 401)
 _BAD_KEY_FORMAT = Refusal(-2014, "API-key format invalid.", 401)
 _BAD_KEY = Refusal(-2015, "Invalid API-key, IP, or permissions for action.", 401)
@@ -205,6 +203,8 @@ def _bad_time(timestamp: int, window_ms: Decimal, now: Now) -> Refusal | None:
 
 
 class WsApiRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of the exchange's limits and timers that holds here."""
+
     ping_every_s: float
     pong_within_s: float
     max_age_s: float
@@ -278,15 +278,14 @@ class BinanceWsApiDialog:
         if not isinstance(message, dict) or "id" not in message or not _is_id(message["id"]):
             return self._refuse(None, _missing("id"))
         request_id, method, params = message["id"], message.get("method"), message.get("params", {})
-        if isinstance(method, str):
-            method = method.removeprefix("v3/")
+        method = method.removeprefix("v3/") if isinstance(method, str) else ""
         if method not in _WEIGHTS:
             return self._refuse(request_id, Refusal(-1020, "This operation is not supported.", 400))
         if not isinstance(params, dict):
             return self._refuse(
                 request_id, Refusal(-1135, "JSON sent for parameter 'params' is not valid", 400)
             )
-        return self._on_method(request_id, str(method), params, now)
+        return self._on_method(request_id, method, params, now)
 
     def _on_method(self, request_id: object, method: str, params: dict[str, object], now: Now) -> Reply:
         limits = params.get("returnRateLimits", self._with_limits)

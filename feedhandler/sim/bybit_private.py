@@ -44,8 +44,6 @@ TOPICS = (WALLET, "order", "execution", "execution.fast", "position", "greeks")
 _ACTIVE_TIME = re.compile(r"([0-9]{1,3})([sm])")
 _ACTIVE_S = (30, 600)  # what max_active_time may ask for; the last is the default
 _HEADERS = ("X-BAPI-API-KEY", "X-BAPI-TIMESTAMP", "X-BAPI-SIGN")
-
-
 _BAD_KEY = Refusal(10003, "API key is invalid.", 200)
 _ON_COMMAND = {
     "key": _BAD_KEY,
@@ -76,9 +74,9 @@ class BybitPrivate:
         """Say what is wrong with a signed request; None if nothing is."""
         key, timestamp, sign = (request.headers.get(name, "") for name in _HEADERS)
         if request.body:
-            return Refusal(0, "a GET has no body", 403)
+            return Refusal(403, "a GET has no body", 403)
         if not (key and timestamp and sign):
-            return Refusal(0, f"{', '.join(_HEADERS)} are required", 401)
+            return Refusal(401, f"{', '.join(_HEADERS)} are required", 401)
         fault = self.key_fault()
         if fault is not None:
             return fault

@@ -27,10 +27,8 @@ KEY_VERSIONS = ("2", "3")  # with either the passphrase is sent as a HMAC, in ve
 _HEADERS = ("KC-API-KEY", "KC-API-SIGN", "KC-API-TIMESTAMP", "KC-API-PASSPHRASE")
 _FIRST_ACCOUNT_ID = 618_204_700_000
 _FIRST_EVENT_ID = 402_118_530_000_000
-# The account's side of an update, by wallet and reason.
+# How `relationEvent` names what happened, after the wallet.
 _RELATIONS = {"transfer": "transfer", "hold": "hold", "trade": "setted"}
-
-
 _BAD_KEY = Refusal("400003", "KC-API-KEY not exists", 401)
 _OLD_KEY = Refusal("400008", "V1 & V2 API keys are no longer supported", 401)
 _BAD_TIME = Refusal("400002", "Invalid KC-API-TIMESTAMP", 401)
@@ -94,7 +92,8 @@ class KucoinPrivate:
         return [self._event(update, change, index) for index, change in enumerate(update.changes)]
 
     def _event(self, update: Update, change: Change, index: int) -> bytes:
-        event_id = str(_FIRST_EVENT_ID + update.number * 1000 + index)
+        place = 100 * list(self.accounts).index(update.wallet) + index  # wallets count on their own
+        event_id = str(_FIRST_EVENT_ID + 1000 * update.number + place)
         data = {
             "accountId": self._account_id(update.wallet, change.asset),
             "currency": change.asset,

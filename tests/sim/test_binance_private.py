@@ -424,6 +424,7 @@ def test_without_a_session_nothing_unsigned_is_subscribed(dialog, clock):
         ('{"id":true,"method":"time"}', None, -1102),
         ('{"id":1}', 1, -1020),
         ('{"id":1,"method":7}', 1, -1020),
+        ('{"id":1,"method":{}}', 1, -1020),
         ('{"id":1,"method":"userDataStream.start"}', 1, -1020),
         ('{"id":null,"method":"time","params":[]}', None, -1135),
         ('{"id":1,"method":"time","params":{"x":1}}', 1, -1104),

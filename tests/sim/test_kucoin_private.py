@@ -293,12 +293,15 @@ def test_a_trade_is_two_pushes(exchange, dialog, clock):
     assert json.loads(context)["symbol"] == "ETH-USDT"
 
 
-def test_each_wallet_names_itself(exchange, dialog, clock):
+def test_each_wallet_names_itself_and_no_two_events_share_an_id(exchange, dialog, clock):
     subscribe(dialog, clock)
-    for wallet in ("trade", "main"):
+    ids = set()
+    for wallet in ("trade", "main", "trade", "main"):
         update = exchange.private.accounts[wallet].transfer("BTC", Decimal(1), clock.now.unix_ns)
         [event] = events(dialog, clock, update)
         assert event["data"]["relationEvent"] == f"{wallet}.transfer"
+        ids.add(event["id"])
+    assert len(ids) == 4
 
 
 def test_who_has_unsubscribed_hears_nothing(exchange, dialog, clock):
