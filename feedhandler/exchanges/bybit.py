@@ -9,8 +9,8 @@ Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of ti
 - the pong of the spot socket says `"op":"ping"`; test `success` and `ret_msg`, not `op`.
 
 The account: the unified wallet, over `/v5/account/wallet-balance` and the topic `wallet` of the private socket,
-which tells no first state. Many of its numbers may be empty texts. What was borrowed to trade is in `walletBalance`,
-and is not held: an account may owe more of an asset than it has.
+which tells no first state. Many of its numbers may be empty texts. What was borrowed to trade is in
+`walletBalance`, and is not held: an account may owe more of an asset than it has.
 
 Source: https://bybit-exchange.github.io/docs/v5/ws/connect and v5/websocket/public, as of 2026-11.
 Frames: tests/frames/bybit/

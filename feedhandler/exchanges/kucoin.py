@@ -395,6 +395,12 @@ TROUBLES: Final = {
 }
 
 
+class _Envelope(msgspec.Struct):
+    code: str
+    msg: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class _Holding(msgspec.Struct):
     asset: str = msgspec.field(name="currency")
     type: str
@@ -443,12 +449,12 @@ class KuCoinAccount(Account):
     def _data(self, answer: Answer, kind: type[T], what: str) -> T:
         """Return the data of an answer. Raises AccountError or DecodeError."""
         try:
-            body = msgspec.json.decode(answer.body, type=_Answer[msgspec.Raw])
+            body = msgspec.json.decode(answer.body, type=_Envelope)
         except UNDECODABLE:  # a proxy's page
             if answer.status != 200:
                 raise self.refusal(answer, None, "none", "") from None
             raise DecodeError(f"{what}: the answer is no JSON of the exchange's") from None
-        if body.code != OK or body.data is None:
+        if body.code != OK:
             raise self.refusal(answer, TROUBLES.get(body.code), body.code, body.msg)
         try:
             return msgspec.json.decode(body.data, type=kind, strict=False)
