@@ -167,6 +167,8 @@ class HttpClient:
         if len(body) > BODY_SIZE_MAX:
             raise ProtocolError(f"{what}: answer exceeds {BODY_SIZE_MAX >> 20} MiB")
         wait_s = retry_after_s(answer.headers, answer.status)
+        if request.is_signed and answer.status == 403 and answer.content_type == "application/json":
+            return Answer(answer.status, body)  # it is about the account; a firewall sends a page
         self._budget.on_answer(answer.status, wait_s, time.monotonic_ns())
         return Answer(answer.status, body, wait_s)
 
