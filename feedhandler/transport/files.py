@@ -6,10 +6,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.instruments import InstrumentList
 from feedhandler.shard import Shard, parse
 from feedhandler.wanted import Wanted
+
+T = TypeVar("T")
 
 LOCK_PATIENCE_S: Final = 5.0
 WANTED_SIZE_MAX: Final = 4 << 20  # 50,000 symbols are one megabyte
@@ -265,6 +267,35 @@ def read_wanted(run_dir: str, exchange: str) -> Wanted:
         raise ConfigError(
             f"{path}: cannot be used: {exc}; remove it (the configured symbols remain), and subscribe again"
         ) from exc
+
+
+def read_positions(run_dir: str, kind: type[T]) -> T | None:
+    """Return the positions kept earlier, a list of some kind; None if there are none that can be read."""
+    try:
+        return msgspec.json.decode(_positions_path(run_dir).read_bytes(), type=kind)
+    except (OSError, *UNDECODABLE):
+        return None
+
+
+def write_positions(run_dir: str, positions: Sequence[object]) -> None:
+    """Keep positions over restarts, whole or not at all, and for this user alone. Raises ConfigError."""
+    path = _positions_path(run_dir)
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb"
+        ) as file:
+            file.write(msgspec.json.encode(positions))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be written: {exc.strerror}; set another run_dir") from exc
+
+
+def _positions_path(run_dir: str) -> Path:
+    return Path(run_dir) / "wanted" / "positions.json"
 
 
 def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None]) -> Wanted:

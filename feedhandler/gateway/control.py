@@ -1,0 +1,260 @@
+"""What is wanted of each exchange, as the gateway's users and their holdings have it; feeds follow the files.
+
+Owners are kept apart: what accounts hold, what is said to be held elsewhere, and each user of the API. What cannot
+be read any more stays wanted: an error is no sale, and neither is a restart without credentials.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from feedhandler.config import Config, check_symbol
+from feedhandler.errors import ConfigError, SubscriptionRejected
+from feedhandler.gateway.accounts import Accounts
+from feedhandler.gateway.market import Market
+from feedhandler.instruments import InstrumentTable
+from feedhandler.positions import Dust, Watched, held, watched
+from feedhandler.transport.files import (
+    change_wanted,
+    read_instruments,
+    read_positions,
+    read_wanted,
+    write_positions,
+)
+from feedhandler.wanted import HOLDINGS, OPERATOR, POSITIONS, Wanted
+
+OWNERS_MAX: Final = 100  # of one exchange
+OWNER_SIZE_MAX: Final = 64
+SYMBOLS_MAX: Final = 5_000  # of one owner and exchange
+POSITIONS_MAX: Final = 5_000
+LATER_S: Final = 5.0  # between two tries to write what could not be written
+
+log = logging.getLogger(__name__)
+
+
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """So much of an asset is held at an exchange, or because of it, in units of the asset."""
+
+    exchange: str
+    asset: str
+    amount: Decimal
+
+
+class SubscriptionRow(msgspec.Struct, kw_only=True):
+    """What is wanted of one exchange, and why; rejected as its feeds say."""
+
+    configured: list[str]
+    excluded: list[str]
+    requested: dict[str, list[str]]
+    wanted: list[str]
+    rejected: dict[str, str] = {}
+
+
+class Control:
+    """The control plane. Files are written in a thread: a disk that is slow holds up nobody else."""
+
+    def __init__(self, config: Config, market: Market, accounts: Accounts) -> None:
+        self._config = config
+        self._market = market
+        self._accounts = accounts
+        self._dust = Dust(config.gateway.dust, config.gateway.dust_of)
+        self._due: set[str] = set()  # exchanges whose holdings are to be looked at
+        self._wake = asyncio.Event()
+        self._kept: dict[str, InstrumentTable] = {}  # lists that feeds have kept on disk
+        self._held: dict[tuple[str, str], list[str]] = {}  # assets, by exchange and owner
+        self.watched: dict[str, Watched] = {}
+        self.positions: list[Position] = read_positions(config.run_dir, list[Position]) or []
+
+    # --- subscriptions
+
+    async def row(self, exchange: str) -> SubscriptionRow:
+        """Return what is wanted of an exchange. Raises ConfigError."""
+        self._config.exchange(exchange)
+        return self._row(exchange, await asyncio.to_thread(read_wanted, self._config.run_dir, exchange))
+
+    def _row(self, exchange: str, wanted: Wanted) -> SubscriptionRow:
+        configured = self._config.exchange(exchange).symbols
+        status = self._market.statuses.get(exchange)
+        return SubscriptionRow(
+            configured=list(configured),
+            excluded=wanted.excluded,
+            requested=wanted.requested,
+            wanted=wanted.symbols(configured),
+            rejected=dict(status.feed.rejected) if status and status.feed else {},
+        )
+
+    async def subscribe(
+        self, exchange: str, symbols: Sequence[str], owner: str, *, is_unlisted: bool
+    ) -> SubscriptionRow:
+        """Want symbols for an owner. Raises ConfigError or SubscriptionRejected, with nothing changed."""
+        settings = self._config.exchange(exchange)
+        check_owner(owner)
+        table = await self._table(exchange)
+        for symbol in symbols:
+            check_symbol(exchange, symbol, "symbols")
+            if table is not None and not is_unlisted:
+                table.resolve(symbol)
+
+        def change(wanted: Wanted) -> None:
+            if owner not in wanted.requested and len(wanted.requested) >= OWNERS_MAX:
+                raise ConfigError(
+                    f"owner: there are {OWNERS_MAX} already; take back what one of them wants first"
+                )
+            wanted.subscribe(symbols, settings.symbols, owner)
+            if len(wanted.requested.get(owner, ())) > SYMBOLS_MAX:
+                raise ConfigError(f"symbols: {owner} would want more than {SYMBOLS_MAX} of {exchange}")
+
+        return self._row(exchange, await self._change(exchange, change))
+
+    async def unsubscribe(self, exchange: str, symbol: str, owner: str) -> SubscriptionRow:
+        """Want a symbol no more, as far as an owner is concerned. Raises ConfigError, SubscriptionRejected."""
+        settings = self._config.exchange(exchange)
+        check_owner(owner)
+        check_symbol(exchange, symbol, "symbol")
+        present = await self.row(exchange)
+        is_own = symbol in present.requested.get(owner, ())
+        if not is_own and not (owner == OPERATOR and symbol in present.wanted):
+            raise SubscriptionRejected(f"{owner} does not want {symbol} of {exchange}")
+        return self._row(
+            exchange,
+            await self._change(
+                exchange, lambda wanted: wanted.unsubscribe([symbol], settings.symbols, owner)
+            ),
+        )
+
+    async def connect(self, exchange: str, is_wanted: bool) -> None:
+        """Want an exchange to be connected to, or not. Raises ConfigError."""
+        self._config.exchange(exchange)
+
+        def change(wanted: Wanted) -> None:
+            wanted.connect = is_wanted
+
+        await self._change(exchange, change)
+        log.info("%s: to be %s by order", exchange, "connected" if is_wanted else "disconnected")
+
+    async def is_connected(self, exchange: str) -> bool:
+        """Return whether an exchange is to be connected to. Raises ConfigError."""
+        wanted = await asyncio.to_thread(read_wanted, self._config.run_dir, exchange)
+        return wanted.is_connected(self._config.exchange(exchange).connect)
+
+    async def _change(self, exchange: str, change: Callable[[Wanted], None]) -> Wanted:
+        return await asyncio.to_thread(change_wanted, self._config.run_dir, exchange, change)
+
+    async def _table(self, exchange: str) -> InstrumentTable | None:
+        """Return the exchange's instruments: as its feed publishes them, else as one has kept them."""
+        if exchange in self._market.tables:
+            return self._market.tables[exchange]
+        if exchange not in self._kept:
+            listing = await asyncio.to_thread(
+                read_instruments, self._config.run_dir, self._config.rest_url(exchange), exchange
+            )
+            if listing is None:
+                return None
+            self._kept[exchange] = listing.table()
+        return self._kept[exchange]
+
+    # --- holdings
+
+    async def replace_positions(self, positions: Sequence[Position]) -> None:
+        """Take what is held elsewhere; it is remembered over restarts. Raises ConfigError, with nothing changed."""
+        if len(positions) > POSITIONS_MAX:
+            raise ConfigError(f"positions: at most {POSITIONS_MAX}")
+        for index, position in enumerate(positions):
+            _check_position(self._config, position, f"positions[{index}]")
+        await asyncio.to_thread(write_positions, self._config.run_dir, positions)
+        self.positions = list(positions)
+        await asyncio.gather(*(self._watch(exchange) for exchange in self._config.exchanges))
+
+    async def release(self, exchange: str) -> None:
+        """Want no more what the account holds: its credentials were taken back. Raises ConfigError."""
+        self._held.pop((exchange, HOLDINGS), None)
+        await self._change(exchange, lambda wanted: wanted.replace(HOLDINGS, []))
+        await self._watch(exchange)
+
+    def touch(self, exchange: str) -> None:
+        """Holdings or instruments of an exchange may be different now."""
+        self._due.add(exchange)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Let what is wanted follow what is held; for ever."""
+        self._due.update(self._config.exchanges)
+        while True:
+            due, self._due = self._due, set()
+            self._wake.clear()
+            for exchange in due:
+                try:
+                    await self._watch(exchange)
+                except ConfigError as exc:
+                    log.error("%s: what is held is not followed: %s", exchange, exc)
+                    self._due.add(exchange)
+            if self._due:
+                await asyncio.sleep(LATER_S)
+            else:
+                await self._wake.wait()
+
+    async def _watch(self, exchange: str) -> None:
+        """Want what is held of one exchange, if that has changed."""
+        table = await self._table(exchange)
+        if table is None:
+            return  # `touch` comes again with the list
+        symbols: dict[str, list[str]] = {}
+        unpaired: dict[str, None] = {}
+        for owner, amounts in self._amounts(exchange):
+            before = self._held.get((exchange, owner), ())
+            assets = self._held[exchange, owner] = held(amounts, self._dust, before)
+            found = watched(assets, self._config.gateway.quotes, table)
+            symbols[owner] = found.symbols[:SYMBOLS_MAX]
+            unpaired |= dict.fromkeys(found.unpaired)
+        everything = dict.fromkeys(symbol for each in symbols.values() for symbol in each)
+        self.watched[exchange] = Watched(list(everything), list(unpaired))
+        wanted = await asyncio.to_thread(read_wanted, self._config.run_dir, exchange)
+        if all(wanted.requested.get(owner, []) == each for owner, each in symbols.items()):
+            return
+
+        def change(wanted: Wanted) -> None:
+            for owner, each in symbols.items():
+                wanted.replace(owner, each)
+
+        await self._change(exchange, change)
+        log.info("%s: held, and so wanted: %s", exchange, ", ".join(everything) or "nothing")
+
+    def _amounts(self, exchange: str) -> Iterable[tuple[str, dict[str, Decimal]]]:
+        """Yield what is held by owner, as far as it is known."""
+        elsewhere: dict[str, Decimal] = {}
+        for position in self.positions:
+            if position.exchange == exchange:
+                elsewhere[position.asset] = elsewhere.get(position.asset, Decimal(0)) + position.amount
+        yield POSITIONS, elsewhere
+        status = self._accounts.status(exchange)
+        if status.as_of_ns:  # else nothing is known of it, or not yet
+            yield HOLDINGS, {row.asset: Decimal(row.total) for row in status.balances}
+
+
+def check_owner(owner: str) -> None:
+    """Raises ConfigError for a name that no user of the API can have."""
+    if not owner or len(owner) > OWNER_SIZE_MAX or not owner.isprintable():
+        raise ConfigError(f"owner: must have 1 to {OWNER_SIZE_MAX} printable characters")
+    if owner in (HOLDINGS, POSITIONS):
+        raise ConfigError(f"owner: {owner!r} is the gateway's own; take another name")
+
+
+def _check_position(config: Config, position: Position, where: str) -> None:
+    if position.exchange not in config.exchanges:
+        known = ", ".join(config.exchanges)
+        raise ConfigError(f"{where}.exchange: {position.exchange!r} is not configured (known: {known})")
+    asset = position.asset
+    if (
+        not asset
+        or len(asset) > OWNER_SIZE_MAX
+        or not asset.isprintable()
+        or asset != asset.upper()
+        or "/" in asset
+    ):
+        raise ConfigError(f'{where}.asset: must be an asset in upper case, such as "BTC"')
+    if not position.amount.is_finite() or not 0 <= position.amount < Decimal(10) ** 30:
+        raise ConfigError(f"{where}.amount: must be a number of units, 0 or more, such as 1.5")

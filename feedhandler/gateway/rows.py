@@ -1,0 +1,67 @@
+"""What the gateway says of exchanges and tickers, in JSON: the same over HTTP and to browsers."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from feedhandler import wire
+from feedhandler.status import ExchangeStatus
+
+
+class ExchangeRow(msgspec.Struct, kw_only=True):
+    """One exchange. connect: whether it is to be connected to. status: None until the merger is heard."""
+
+    exchange: str
+    is_simulated: bool
+    connect: bool
+    has_credentials: bool
+    text: str
+    status: ExchangeStatus | None = None
+
+
+class TickerRow(msgspec.Struct, kw_only=True):
+    """One ticker; a value that is not known is None. Times are Unix ns."""
+
+    topic: str
+    exchange: str
+    symbol: str
+    flags: Sequence[str]
+    session: int
+    sequence: int
+    exchange_ns: int
+    recv_ns: int
+    publish_ns: int
+    exchange_sequence: int
+    last: float | None
+    bid: float | None
+    bid_size: float | None
+    ask: float | None
+    ask_size: float | None
+    open_24h: float | None
+    high_24h: float | None
+    low_24h: float | None
+    base_volume_24h: float | None
+    quote_volume_24h: float | None
+
+
+def ticker_row(ticker: wire.Ticker, flags: int = 0) -> TickerRow:
+    """Return a ticker for JSON; flags are added to its own. That it is a repetition is not said: here all are."""
+    names = [name for bit, name in wire.FLAG_NAMES.items() if (ticker.flags | flags) & bit & ~wire.SNAPSHOT]
+    values = {name: _known(getattr(ticker, name)) for name in wire.TICKER_VALUES}
+    return TickerRow(
+        topic=ticker.topic.decode(),
+        exchange=ticker.exchange,
+        symbol=ticker.symbol,
+        flags=names,
+        session=ticker.session,
+        sequence=ticker.sequence,
+        exchange_ns=ticker.exchange_ns,
+        recv_ns=ticker.recv_ns,
+        publish_ns=ticker.publish_ns,
+        exchange_sequence=ticker.exchange_sequence,
+        **values,
+    )
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None
