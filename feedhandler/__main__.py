@@ -3,7 +3,6 @@
 import argparse
 import itertools
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -306,20 +305,15 @@ def _renew(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     name = arguments.exchange
     settings.exchange(name)
-    running = files.running_feeds(settings.run_dir, name)
-    if not running:
-        print(f"feedhandler: no feed of {name} runs in {settings.run_dir}/", file=sys.stderr)
+    try:
+        asked = files.renew_feeds(settings.run_dir, name)
+    except ConfigError as exc:
+        print(f"feedhandler: {exc}", file=sys.stderr)
         return EXIT_FAILED
-    failed = 0
-    for shard, pid in running.items():
+    for shard, pid in asked.items():
         who = f"the feed of {name}{'' if shard.is_whole else f', shard {shard},'} (pid {pid})"
-        try:
-            os.kill(pid, signal.SIGUSR1)
-            print(f"asked {who}; its log and `feedhandler status` tell how it goes")
-        except OSError as exc:
-            print(f"feedhandler: cannot ask {who}: {exc.strerror}", file=sys.stderr)
-            failed += 1
-    return EXIT_FAILED if failed else EXIT_OK
+        print(f"asked {who}; its log and `feedhandler status` tell how it goes")
+    return EXIT_OK
 
 
 def _subscribe(arguments: argparse.Namespace) -> int:

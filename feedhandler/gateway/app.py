@@ -1,5 +1,6 @@
 """The web application: what every request passes, and where it goes."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,8 +11,11 @@ from aiohttp.typedefs import Middleware
 
 from feedhandler.config import Config
 from feedhandler.gateway.access import Access
+from feedhandler.gateway.accounts import Accounts
+from feedhandler.gateway.control import Control
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.problem import Handler, Problem, problems
+from feedhandler.gateway.rows import ExchangeRow
 
 BODY_SIZE_MAX: Final = 256 << 10  # thousands of symbols
 UNGUARDED: Final = ("/live", "/ready")  # probes know no token
@@ -33,6 +37,26 @@ class Parts:
     config: Config
     access: Access
     market: Market
+    accounts: Accounts
+    control: Control
+
+    def row(self, exchange: str) -> ExchangeRow:
+        """Return what is known of an exchange."""
+        settings = self.config.exchange(exchange)
+        status = self.market.statuses.get(exchange) if self.market.is_heard else None
+        feed = status.feed if status is not None else None
+        return ExchangeRow(
+            exchange=exchange,
+            is_simulated=settings.simulated,
+            connect=feed.connect if feed is not None else settings.connect,
+            has_credentials=exchange in self.accounts,
+            text=status.text(time.time_ns()) if status is not None else "the merger is not heard",
+            status=status,
+        )
+
+    def rows(self) -> dict[str, ExchangeRow]:
+        """Return what is known of all."""
+        return {exchange: self.row(exchange) for exchange in self.config.exchanges}
 
 
 def make_app(parts: Parts, routes: Iterable[web.RouteDef]) -> web.Application:

@@ -16,16 +16,21 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
+from feedhandler import wire
 from feedhandler.config import API_TOKEN_ENV, Config
 from feedhandler.errors import EXIT_OK, ConfigError
-from feedhandler.gateway import health
+from feedhandler.gateway import api, health
 from feedhandler.gateway.access import Access, token_of, token_path
+from feedhandler.gateway.accounts import Accounts, credentials_of
 from feedhandler.gateway.app import Parts, make_app
+from feedhandler.gateway.control import Control
 from feedhandler.gateway.market import Market
+from feedhandler.gateway.operations import routes
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.transport.files import Lock
 
 PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+LINE_SIZE_MAX: Final = 8190  # of a request, and of each of its headers
 SHUTDOWN_S: Final = 2.0  # for requests under way; all in all it is to end within 5 s
 
 log = logging.getLogger(__name__)
@@ -44,28 +49,55 @@ async def _main(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = token_of(config, os.environ)
+    given = {name: credentials_of(os.environ, name) for name in config.exchanges}
     endpoint = (*config.merger.batches, *config.merger.ticks)[0]
-    market = Market(loop, endpoint, lambda ticker: None, lambda kind, exchange: None)
-    parts = Parts(config=config, access=Access(config.gateway, token), market=market)
-    intake = asyncio.create_task(parts.market.run())
+
+    def on_document(kind: int, exchange: str) -> None:
+        if kind == wire.INSTRUMENTS and exchange in config.exchanges:
+            control.touch(exchange)
+
+    market = Market(loop, endpoint, lambda ticker: None, on_document)
+    accounts = Accounts(config, lambda exchange: control.touch(exchange))
+    control = Control(config, market, accounts)
+    parts = Parts(
+        config=config,
+        access=Access(config.gateway, token),
+        market=market,
+        accounts=accounts,
+        control=control,
+    )
+    operations = api.operations(parts)
+    app = make_app(parts, [*health.routes(parts), *routes(operations, parts)])
     runner = web.AppRunner(
-        make_app(parts, health.routes(parts)),
+        app,
         access_log=None,
         handle_signals=False,
         shutdown_timeout=SHUTDOWN_S,
+        max_line_size=LINE_SIZE_MAX,
+        max_field_size=LINE_SIZE_MAX,
     )
     await runner.setup()
+    tasks = [asyncio.create_task(work) for work in (market.run(), control.run())]
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.set())
     try:
         await _listen(runner, config)
         where = API_TOKEN_ENV if os.environ.get(API_TOKEN_ENV) else token_path(config.run_dir)
         log.info("listening at %s; changes need the token in %s", config.gateway.url, where)
+        for name, credentials in given.items():
+            if credentials is not None:
+                await accounts.put(name, credentials)
         settle()
         await stop.wait()
     finally:
-        await runner.cleanup()
-        intake.cancel()
-        await asyncio.wait([intake])
-        parts.market.close()
+        await asyncio.gather(runner.cleanup(), accounts.close())
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        market.close()
+    for task in tasks:
+        if not task.cancelled():
+            task.result()  # a bug in our reasoning ends the process, with its traceback
     log.info("stopped")
     return EXIT_OK
 

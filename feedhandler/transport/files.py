@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import signal
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -125,6 +126,19 @@ def running_feeds(run_dir: str, exchange: str) -> dict[Shard, int]:
             if pid := lock_owner(run_dir, path.stem):
                 found[shard] = pid
     return dict(sorted(found.items()))
+
+
+def renew_feeds(run_dir: str, exchange: str) -> dict[Shard, int]:
+    """Ask an exchange's feeds to renew their connections; returns their pids. Raises ConfigError if none runs."""
+    running = running_feeds(run_dir, exchange)
+    asked = {}
+    for shard, pid in running.items():
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+            os.kill(pid, signal.SIGUSR1)
+            asked[shard] = pid
+    if not asked:
+        raise ConfigError(f"no feed of {exchange} runs in {run_dir}/ that could be asked")
+    return asked
 
 
 def feed_name(exchange: str, shard: Shard) -> str:

@@ -1,0 +1,174 @@
+"""What a request over HTTP is: one table from which both the routes and their description are made.
+
+A handler gets what was asked for, decoded and checked, and returns what is to be answered; here is all around it.
+"""
+
+import difflib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from feedhandler.exchanges.base import UNDECODABLE
+from feedhandler.gateway.app import Parts, unauthorized
+from feedhandler.gateway.problem import Problem
+
+JSON: Final = "application/json"
+# Requests per second, and at once, of one address; those with the token are counted apart, so that nobody else can
+# use them up.
+RATE: Final = (100.0, 400.0)
+ADDRESSES_MAX: Final = 1024
+
+
+class Query(msgspec.Struct, frozen=True):
+    """One parameter of a query; pattern is a regular expression for the whole of its text."""
+
+    name: str
+    text: str
+    pattern: str = ""
+    example: str = ""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request as its handler gets it: path holds the variable parts of the path."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any = None
+    is_authorized: bool = False
+
+
+Handler = Callable[[Asked], Awaitable[Any]]
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One method of one path. body and answer are the types of their JSON; None: there is none."""
+
+    method: str
+    path: str
+    handler: Handler
+    text: str
+    answer: type | None = None
+    body: type[msgspec.Struct] | None = None
+    query: tuple[Query, ...] = ()
+    is_private: bool = False  # needs the token even for reading
+    problems: tuple[HTTPStatus, ...] = ()  # besides those that all have
+
+    @property
+    def name(self) -> str:
+        """Its name in the description."""
+        return str(getattr(self.handler, "__name__", ""))
+
+    @property
+    def needs_token(self) -> bool:
+        return self.is_private or self.method != "GET"
+
+
+class Rates:
+    """How much each address may still ask, as buckets that fill up again."""
+
+    def __init__(self, per_s: float, at_once: float) -> None:
+        self._per_s, self._at_once = per_s, at_once
+        self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()  # left, as of
+
+    def take(self, whom: object, now_s: float) -> float:
+        """Count one request; returns 0, or the seconds after which it may come."""
+        left, as_of = self._buckets.pop(whom, (self._at_once, now_s))
+        left = min(self._at_once, left + (now_s - as_of) * self._per_s)
+        wait_s = 0.0 if left >= 1 else (1 - left) / self._per_s
+        self._buckets[whom] = left - 1 if left >= 1 else left, now_s
+        if len(self._buckets) > ADDRESSES_MAX:
+            self._buckets.popitem(last=False)
+        return wait_s
+
+
+def routes(operations: list[Operation], parts: Parts) -> list[web.RouteDef]:
+    """Return the operations' routes."""
+    rates = Rates(*RATE)
+    return [web.route(each.method, each.path, _handle(each, parts, rates)) for each in operations]
+
+
+def _handle(
+    operation: Operation, parts: Parts, rates: Rates
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    decode: Callable[[bytes], Any] | None = None
+    if operation.body is not None:
+        decode = msgspec.json.Decoder(operation.body).decode
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        is_authorized = parts.access.is_authorized(request.headers)
+        if wait_s := rates.take((request.remote, is_authorized), time.monotonic()):
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS, "too many requests from this address", retry_after_s=wait_s
+            )
+        if operation.is_private and not is_authorized:
+            raise unauthorized()
+        query = _query(operation, request)
+        body = None if decode is None else _body(operation, decode, request, await request.read())
+        path = dict(request.match_info)
+        if "exchange" in path:
+            known_exchange(parts, path["exchange"], HTTPStatus.NOT_FOUND)
+        answer = await operation.handler(Asked(path, query, body, is_authorized))
+        if answer is None:
+            return web.Response(status=HTTPStatus.NO_CONTENT)
+        return web.Response(body=msgspec.json.encode(answer), content_type=JSON)
+
+    return handle
+
+
+def known_exchange(parts: Parts, name: str, status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY) -> None:
+    """Raise Problem for an exchange that is not configured."""
+    if name not in parts.config.exchanges:
+        known = tuple(parts.config.exchanges)
+        detail = f"exchange: {name!r} is not configured{_did_you_mean(name, known)}"
+        raise Problem(status, detail, field="exchange")
+
+
+def _query(operation: Operation, request: web.Request) -> dict[str, str]:
+    found: dict[str, str] = {}
+    known = {parameter.name: parameter for parameter in operation.query}
+    for name, value in request.query.items():
+        if name not in known:
+            hint = _did_you_mean(name, tuple(known))
+            raise Problem(HTTPStatus.BAD_REQUEST, f"{name}: unknown parameter{hint}", field=name)
+        if name in found:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"{name}: is there twice", field=name)
+        pattern, example = known[name].pattern, known[name].example
+        if pattern and not re.fullmatch(pattern, value):
+            detail = f"{name}: {value[:100]!r} cannot be understood; write it like {example}"
+            raise Problem(HTTPStatus.BAD_REQUEST, detail, field=name)
+        found[name] = value
+    return found
+
+
+def _body(operation: Operation, decode: Callable[[bytes], Any], request: web.Request, body: bytes) -> Any:
+    if request.content_type != JSON:
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"the body must be JSON, with Content-Type: {JSON}",
+            field="Content-Type",
+        )
+    try:
+        return decode(body)
+    except msgspec.ValidationError as exc:  # it names types and fields, and quotes no value
+        reason, _, path = str(exc).partition(" - at `$")
+        field = path.rstrip("`").lstrip(".")
+        if unknown := re.search(r"unknown field `(.*)`", reason):
+            assert operation.body is not None, "it was decoded"
+            field = f"{field}.{unknown[1][:100]}".lstrip(".")
+            reason += _did_you_mean(unknown[1], operation.body.__struct_fields__)
+        detail = f"{field}: {reason}" if field else reason
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail.replace("`", ""), field=field) from None
+    except UNDECODABLE:
+        raise Problem(HTTPStatus.BAD_REQUEST, "the body is no JSON", field="") from None
+
+
+def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.5)
+    hint = f'; did you mean "{close[0]}"?' if close else ""
+    return f"{hint} (known: {', '.join(known) or 'none'})"
