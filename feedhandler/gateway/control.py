@@ -191,11 +191,8 @@ class Control:
                     await self._watch(exchange)
                 except ConfigError as exc:
                     log.error("%s: what is held is not followed: %s", exchange, exc)
-                    self._due.add(exchange)
-            if self._due:
-                await asyncio.sleep(LATER_S)
-            else:
-                await self._wake.wait()
+                    asyncio.get_running_loop().call_later(LATER_S, self.touch, exchange)
+            await self._wake.wait()
 
     async def _watch(self, exchange: str) -> None:
         """Want what is held of one exchange, if that has changed."""

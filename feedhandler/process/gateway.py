@@ -26,6 +26,8 @@ from feedhandler.gateway.app import Parts, make_app
 from feedhandler.gateway.control import Control
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.operations import routes
+from feedhandler.gateway.screens import Screens
+from feedhandler.gateway.screens import routes as screen_routes
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.transport.files import Lock
 
@@ -52,12 +54,22 @@ async def _main(config: Config) -> int:
     given = {name: credentials_of(os.environ, name) for name in config.exchanges}
     endpoint = (*config.merger.batches, *config.merger.ticks)[0]
 
-    def on_document(kind: int, exchange: str) -> None:
-        if kind == wire.INSTRUMENTS and exchange in config.exchanges:
-            control.touch(exchange)
+    screens = Screens()
 
-    market = Market(loop, endpoint, lambda ticker: None, on_document)
-    accounts = Accounts(config, lambda exchange: control.touch(exchange))
+    def on_document(kind: int, exchange: str) -> None:
+        if exchange not in config.exchanges:
+            return
+        if kind == wire.INSTRUMENTS:
+            control.touch(exchange)
+        elif kind == wire.STATUS:
+            screens.on_status(exchange)
+
+    def on_account(exchange: str) -> None:
+        control.touch(exchange)
+        screens.on_account(exchange)
+
+    market = Market(loop, endpoint, screens.newest.take, on_document)
+    accounts = Accounts(config, on_account)
     control = Control(config, market, accounts)
     parts = Parts(
         config=config,
@@ -67,7 +79,12 @@ async def _main(config: Config) -> int:
         control=control,
     )
     operations = api.operations(parts)
-    app = make_app(parts, [*health.routes(parts), *routes(operations, parts)])
+    app = make_app(parts, [*health.routes(parts), *routes(operations, parts), *screen_routes(screens, parts)])
+
+    async def say_goodbye(app: web.Application) -> None:
+        await screens.close()
+
+    app.on_shutdown.append(say_goodbye)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -77,7 +94,7 @@ async def _main(config: Config) -> int:
         max_field_size=LINE_SIZE_MAX,
     )
     await runner.setup()
-    tasks = [asyncio.create_task(work) for work in (market.run(), control.run())]
+    tasks = [asyncio.create_task(work) for work in (market.run(), control.run(), screens.run(parts))]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
     try:

@@ -93,7 +93,8 @@ def put_credentials(stack, exchange):
     held = wait_until(lambda: balances(stack, exchange), "the first balances")
 
     def is_streaming():
-        return ask(stack, "GET", "/v1/balances")[1]["accounts"][exchange]["stream"] == "live"
+        account = ask(stack, "GET", "/v1/balances")[1]["accounts"][exchange]
+        return account["stream"] == "live" and account["syncs"] >= 2  # the second follows the stream
 
     wait_until(is_streaming, "the private stream")
     return held
@@ -119,8 +120,12 @@ def test_what_the_private_stream_does_not_tell_the_sync_finds_and_calls_drift(tr
     s.fault("binance", "deposit", asset="LTC", amount="3", silent=True)
     seconds = first_update(s, "ticker.binance.LTC/USDT", PATIENCE_S)
     print(f"{seconds:.2f} s from the deposit to the ticker, at one sync in 5 s")
-    account = ask(s, "GET", "/v1/balances")[1]["accounts"]["binance"]
-    assert account["drifts"] == 1
+
+    def drifting():
+        account = ask(s, "GET", "/v1/balances")[1]["accounts"]["binance"]
+        return account if account["drifts"] else None
+
+    account = wait_until(drifting, "the drift is told")
     assert [row["asset"] for row in account["drifted"]] == ["LTC"]
 
 
