@@ -3,13 +3,14 @@
 Pure, and without decisions: those are in `merge`. It knows no exchange.
 """
 
+import bisect
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from feedhandler import wire
 from feedhandler.instruments import InstrumentTable
 from feedhandler.shard import Shard, shard_number
-from feedhandler.status import ExchangeStatus, FeedStatus, ShardStatus, joined, worst
+from feedhandler.status import LATENCY_BOUNDS_US, ExchangeStatus, FeedStatus, ShardStatus, joined, worst
 
 
 class Latency(NamedTuple):
@@ -101,6 +102,8 @@ class ExchangeView:
         self.state = "absent"
         self.since_ns = now_ns
         self.unmapped = self.malformed = 0
+        self.latency_counts = [0] * (len(LATENCY_BOUNDS_US) + 1)
+        self.latency_sum_us = 0.0
         # Of feeds that were, before the count of shards changed.
         self.records_before = self.hop_lost_before = self.newest_recv_ns_before = 0
 
@@ -121,6 +124,13 @@ class ExchangeView:
     def feed_of(self, native: str) -> FeedView:
         """Return the feed that has a symbol."""
         return self._by_number[shard_number(native, len(self._by_number)) - 1]
+
+    def count_latencies(self, feed: FeedView) -> None:
+        """Count a second's samples of a feed."""
+        for in_feed_ns, on_hop_ns in feed.traffic.latencies:
+            latency_us = (in_feed_ns + on_hop_ns) / 1000
+            self.latency_counts[bisect.bisect_left(LATENCY_BOUNDS_US, latency_us)] += 1
+            self.latency_sum_us += latency_us
 
     @property
     def records(self) -> int:
@@ -179,6 +189,8 @@ class ExchangeView:
             feed_p99_us=quantile_us(in_feed_ns, 0.99),
             hop_p50_us=quantile_us(on_hop_ns, 0.5),
             hop_p99_us=quantile_us(on_hop_ns, 0.99),
+            latency_counts=self.latency_counts,
+            latency_sum_us=self.latency_sum_us,
             hop_lost=self.hop_lost_before + sum(feed.hop_lost for feed in feeds),
             malformed=self.malformed,
             unmapped=self.unmapped,

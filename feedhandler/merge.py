@@ -438,6 +438,7 @@ class Merger:
                 feed.rate = count * NS_PER_S / elapsed_ns
             self._publish_exchange_status(exchange)
             for feed in exchange.feeds.values():
+                exchange.count_latencies(feed)
                 self._begin_second(feed, LATENCY_SAMPLES // len(exchange.feeds))
         heartbeat = Heartbeat(
             pid=self._pid,

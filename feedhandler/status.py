@@ -12,6 +12,8 @@ import msgspec
 from feedhandler.legs import Legs
 from feedhandler.session import KeptFrame, Phase, Session
 
+# Upper ends of the counted latencies, in microseconds; what is longer is counted after the last.
+LATENCY_BOUNDS_US: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 25_600, 102_400, 409_600)
 LISTED_MAX: Final = 20  # names in a list; the counts beside it are complete
 NS_PER_S: Final = 1_000_000_000
 
@@ -247,6 +249,9 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
     feed_p99_us: float | None = None
     hop_p50_us: float | None = None  # and from there on
     hop_p99_us: float | None = None
+    # Of this session's sampled records: how many took so long, by `LATENCY_BOUNDS_US`, and how long all took.
+    latency_counts: list[int] = []
+    latency_sum_us: float = 0.0
     hop_lost: int = 0  # records that the feed sent and the merger did not get
     malformed: int = 0
     unmapped: int = 0  # records whose native symbol is in no instrument list

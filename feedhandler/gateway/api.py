@@ -17,6 +17,7 @@ from feedhandler.errors import ConfigError, SubscriptionRejected
 from feedhandler.exchanges.account import Credentials, CredentialsError
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Position, SubscriptionRow
+from feedhandler.gateway.history import Latency
 from feedhandler.gateway.operations import Asked, Operation, Query, known_exchange
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rows import ExchangeRow, TickerRow, ticker_row
@@ -146,8 +147,11 @@ class Api:
     async def exchanges(self, asked: Asked) -> Exchanges:
         return Exchanges(self._parts.rows())
 
+    async def latency(self, asked: Asked) -> Latency:
+        return self._parts.history.latency()
+
     async def instruments(self, asked: Asked) -> Instruments:
-        exchange = asked.query.get("exchange", "")
+        exchange = asked.query["exchange"]
         known_exchange(self._parts, exchange)
         listing = self._parts.market.listings.get(exchange)
         if listing is None:
@@ -282,9 +286,10 @@ def operations(parts: Parts) -> list[Operation]:
             api.instruments,
             "what an exchange lists",
             Instruments,
-            query=(Query("exchange", "whose"), search, limit),
+            query=(Query("exchange", "whose", is_required=True), search, limit),
             problems=busy,
         ),
+        Operation("GET", "/v1/latency", api.latency, "the last ten minutes, a row a second", Latency),
         Operation("GET", "/v1/tickers", api.tickers, "last values", Tickers, query=(EXCHANGE, symbol)),
         Operation(
             "GET",

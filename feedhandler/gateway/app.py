@@ -13,6 +13,7 @@ from feedhandler.config import Config
 from feedhandler.gateway.access import Access
 from feedhandler.gateway.accounts import Accounts
 from feedhandler.gateway.control import Control
+from feedhandler.gateway.history import History
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.problem import Handler, Problem, problems
 from feedhandler.gateway.rows import ExchangeRow
@@ -37,6 +38,7 @@ class Parts:
     config: Config
     access: Access
     market: Market
+    history: History
     accounts: Accounts
     control: Control
 
@@ -59,10 +61,10 @@ class Parts:
         return {exchange: self.row(exchange) for exchange in self.config.exchanges}
 
 
-def make_app(parts: Parts, routes: Iterable[web.RouteDef]) -> web.Application:
-    """Return the application that answers these routes, behind the guard."""
+def make_app(parts: Parts, routes: Iterable[web.RouteDef], *outer: Middleware) -> web.Application:
+    """Return the application that answers these routes, behind the guard; outer see all requests first."""
     app = web.Application(
-        middlewares=[problems, _guard(parts.access)],
+        middlewares=[*outer, problems, _guard(parts.access)],
         client_max_size=BODY_SIZE_MAX,
     )
     app.add_routes(routes)

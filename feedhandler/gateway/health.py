@@ -9,6 +9,10 @@ from aiohttp import web
 from feedhandler.gateway.app import Parts
 
 
+class Liveness(msgspec.Struct):
+    is_live: bool = True
+
+
 class Readiness(msgspec.Struct, kw_only=True):
     """The answer of /ready; waiting_for says what is missing, by exchange, or of the merger."""
 
@@ -20,7 +24,7 @@ def routes(parts: Parts) -> list[web.RouteDef]:
     """Return what probes ask for."""
 
     async def live(request: web.Request) -> web.Response:
-        return web.json_response({"is_live": True})
+        return web.Response(body=msgspec.json.encode(Liveness()), content_type="application/json")
 
     async def ready(request: web.Request) -> web.Response:
         missing = dict(_missing(parts))

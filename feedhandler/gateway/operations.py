@@ -32,6 +32,7 @@ class Query(msgspec.Struct, frozen=True):
     text: str
     pattern: str = ""
     example: str = ""
+    is_required: bool = False
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -90,6 +91,7 @@ class Rates:
 def routes(operations: list[Operation], parts: Parts) -> list[web.RouteDef]:
     """Return the operations' routes."""
     rates = Rates(*RATE)
+    # GET without the HEAD that aiohttp would add: the description knows none.
     return [web.route(each.method, each.path, _handle(each, parts, rates)) for each in operations]
 
 
@@ -143,6 +145,9 @@ def _query(operation: Operation, request: web.Request) -> dict[str, str]:
             detail = f"{name}: {value[:100]!r} cannot be understood; write it like {example}"
             raise Problem(HTTPStatus.BAD_REQUEST, detail, field=name)
         found[name] = value
+    for name, parameter in known.items():
+        if parameter.is_required and name not in found:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"{name}: is missing: {parameter.text}", field=name)
     return found
 
 

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from typing import Final
 
 import uvloop
@@ -24,7 +25,10 @@ from feedhandler.gateway.access import Access, token_of, token_path
 from feedhandler.gateway.accounts import Accounts, credentials_of
 from feedhandler.gateway.app import Parts, make_app
 from feedhandler.gateway.control import Control
+from feedhandler.gateway.history import History
 from feedhandler.gateway.market import Market
+from feedhandler.gateway.metrics import Metrics
+from feedhandler.gateway.openapi import description, document
 from feedhandler.gateway.operations import routes
 from feedhandler.gateway.screens import Screens
 from feedhandler.gateway.screens import routes as screen_routes
@@ -54,7 +58,7 @@ async def _main(config: Config) -> int:
     given = {name: credentials_of(os.environ, name) for name in config.exchanges}
     endpoint = (*config.merger.batches, *config.merger.ticks)[0]
 
-    screens = Screens()
+    screens, history = Screens(), History()
 
     def on_document(kind: int, exchange: str) -> None:
         if exchange not in config.exchanges:
@@ -62,6 +66,7 @@ async def _main(config: Config) -> int:
         if kind == wire.INSTRUMENTS:
             control.touch(exchange)
         elif kind == wire.STATUS:
+            history.take(market.statuses[exchange], int(time.time()))
             screens.on_status(exchange)
 
     def on_account(exchange: str) -> None:
@@ -75,11 +80,20 @@ async def _main(config: Config) -> int:
         config=config,
         access=Access(config.gateway, token),
         market=market,
+        history=history,
         accounts=accounts,
         control=control,
     )
     operations = api.operations(parts)
-    app = make_app(parts, [*health.routes(parts), *routes(operations, parts), *screen_routes(screens, parts)])
+    metrics = Metrics(parts, screens)
+    everything = [
+        metrics.route(),
+        *health.routes(parts),
+        *routes(operations, parts),
+        description(document(operations)),
+        *screen_routes(screens, parts),
+    ]
+    app = make_app(parts, everything, metrics.middleware())
 
     async def say_goodbye(app: web.Application) -> None:
         await screens.close()

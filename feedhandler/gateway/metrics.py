@@ -1,0 +1,269 @@
+"""/metrics: what all processes say of themselves, for Prometheus.
+
+Feeds and merger have no listeners of their own: what they count is in the status records, and is handed on here as
+it is. Nothing is counted per symbol, so the number of series does not grow with what is subscribed to. The metrics
+are described in docs/operations.md.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from feedhandler import __version__
+from feedhandler.exchanges.account import Trouble
+from feedhandler.gateway.app import Parts
+from feedhandler.gateway.screens import Screens
+from feedhandler.status import LATENCY_BOUNDS_US, WORST_FIRST, ConnectionStatus, ExchangeStatus
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+NS_PER_S: Final = 1_000_000_000
+US_PER_S: Final = 1_000_000
+MS_PER_S: Final = 1_000
+ACCOUNT_STATES: Final = ("off", "syncing", "live", "failed")
+STREAM_STATES: Final = ("off", "connecting", "live")
+DURATIONS_S: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Metrics(Collector):
+    """Everything, gathered when it is asked for."""
+
+    def __init__(self, parts: Parts, screens: Screens) -> None:
+        self._parts = parts
+        self._screens = screens
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "feedhandler_http_requests",
+            "Requests answered by the gateway.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self._durations = Histogram(
+            "feedhandler_http_request_seconds",
+            "How long the gateway took to answer.",
+            ("route",),
+            buckets=DURATIONS_S,
+            registry=self.registry,
+        )
+        self.registry.register(self)
+        ProcessCollector(namespace="feedhandler_gateway", registry=self.registry)
+
+    def middleware(self) -> Middleware:
+        """Return what counts requests, by the route that they match."""
+
+        @web.middleware
+        async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+            started, status = time.perf_counter(), 500
+            try:
+                answer = await handler(request)
+                status = answer.status
+                return answer
+            except web.HTTPException as exc:
+                status = exc.status
+                raise
+            finally:
+                resource = request.match_info.route.resource
+                route = resource.canonical if resource is not None else "none"
+                # A method is whatever a client sends: others than the usual are one.
+                method = request.method if request.method in ("GET", "POST", "PUT", "DELETE") else "other"
+                self._requests.labels(method, route, f"{status // 100}xx").inc()
+                if route != "/ws":  # it lasts as long as the page is open
+                    self._durations.labels(route).observe(time.perf_counter() - started)
+
+        return count
+
+    def route(self) -> web.RouteDef:
+        """Return where it is asked for."""
+
+        async def metrics(request: web.Request) -> web.Response:
+            return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE})
+
+        return web.get("/metrics", metrics)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families."""
+        yield from self._merger()
+        # What a merger that is silent said last is not true any more: its series are absent, and `up` is 0.
+        statuses = self._parts.market.statuses if self._parts.market.is_heard else {}
+        rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
+        yield from _exchanges(rows)
+        yield from _connections(rows)
+        yield from self._accounts()
+        yield from self._gateway()
+
+    def _merger(self) -> Iterator[Metric]:
+        market = self._parts.market
+        yield _gauge("merger_up", "1 while the merger is heard.", float(market.is_heard))
+        info = GaugeMetricFamily("feedhandler_build_info", "1, with the version.", labels=("version",))
+        info.add_metric((__version__,), 1.0)
+        yield info
+        if (beat := market.heartbeat) is not None and market.is_heard:
+            yield _counter("merger_records", "Records that the merger published.", beat.records)
+            yield _gauge("merger_topics", "Topics that it has.", beat.topics)
+            yield _gauge(
+                "merger_start_time_seconds", "When it started, Unix time.", beat.started_ns / NS_PER_S
+            )
+
+    def _accounts(self) -> Iterator[Metric]:
+        statuses = self._parts.accounts.statuses()
+        state = _family("account_state", "1 for the state that an account is in.", "exchange", "state")
+        stream = _family(
+            "account_stream_state", "1 for the state of its private stream.", "exchange", "state"
+        )
+        synced = _family(
+            "account_synced_time_seconds", "When its balances were last told by REST.", "exchange"
+        )
+        syncs = _counters("account_syncs", "Looks at an account that succeeded.", "exchange")
+        failures = _counters("account_failures", "Looks that failed, by reason.", "exchange", "reason")
+        drifts = _counters("account_drifts", "Contradictions of REST and private stream.", "exchange")
+        connects = _counters("account_stream_connects", "Connections of private streams.", "exchange")
+        undecodable = _counters("account_undecodable", "Messages of them not understood.", "exchange")
+        for name, status in statuses.items():
+            for each in ACCOUNT_STATES:
+                state.add_metric((name, each), float(status.state == each))
+            for each in STREAM_STATES:
+                stream.add_metric((name, each), float(status.stream == each))
+            synced.add_metric((name,), status.as_of_ns / NS_PER_S)
+            syncs.add_metric((name,), status.syncs)
+            for trouble in Trouble:
+                failures.add_metric((name, trouble.value), status.failures.get(trouble.value, 0))
+            drifts.add_metric((name,), status.drifts)
+            connects.add_metric((name,), status.stream_connects)
+            undecodable.add_metric((name,), status.undecodable)
+        yield from (state, stream, synced, syncs, failures, drifts, connects, undecodable)
+
+    def _gateway(self) -> Iterator[Metric]:
+        screens, follower = self._screens, self._parts.market.follower
+        yield _gauge("websocket_clients", "Browsers that are connected.", len(screens.clients))
+        yield _counter("websocket_updates", "Updates sent to them.", screens.updates)
+        yield _counter(
+            "websocket_passed_over",
+            "Times that one was not sent to, since it did not read.",
+            screens.passed_over,
+        )
+        yield _counter("websocket_cut_off", "Those that did not for too long.", screens.cut_off)
+        yield _counter("websocket_refused", "Those refused, or closed for what they did.", screens.refused)
+        lost = sum(loss.lost for loss in follower.losses.values())
+        yield _counter("gateway_lost_records", "Records that the gateway itself was too slow for.", lost)
+        yield _gauge("gateway_topics", "Tickers that the gateway has.", len(screens.newest))
+
+
+def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
+    state = _family("exchange_state", "1 for the state that an exchange is in.", "exchange", "state")
+    wanted = _family("exchange_connect", "1 if it is to be connected to.", "exchange")
+    records = _counters("exchange_records", "Records of an exchange.", "exchange")
+    topics = _family("exchange_topics", "Topics of an exchange.", "exchange")
+    newest = _family("exchange_newest_time_seconds", "When its newest record was received.", "exchange")
+    hop_lost = _counters(
+        "exchange_hop_lost", "Records that a feed sent and the merger did not get.", "exchange"
+    )
+    malformed = _counters("exchange_malformed", "Messages of feeds that were no records.", "exchange")
+    unmapped = _counters("exchange_unmapped", "Records without a canonical symbol.", "exchange")
+    stale = _family("exchange_stale_channels", "Channels that are silent and should not be.", "exchange")
+    rejected = _family("exchange_rejected_symbols", "Wanted symbols that cannot be had.", "exchange")
+    offset = _family("exchange_clock_offset_seconds", "How far its clock is ahead of ours.", "exchange")
+    latency = HistogramMetricFamily(
+        "feedhandler_tick_to_publish_seconds",
+        "From a frame's receipt to its record's publication, sampled.",
+        labels=("exchange",),
+    )
+    for name, status in rows.items():
+        for each in WORST_FIRST:
+            state.add_metric((name, each), float(status.state == each))
+        records.add_metric((name,), status.records)
+        topics.add_metric((name,), status.topics)
+        newest.add_metric((name,), status.newest_recv_ns / NS_PER_S)
+        hop_lost.add_metric((name,), status.hop_lost)
+        malformed.add_metric((name,), status.malformed)
+        unmapped.add_metric((name,), status.unmapped)
+        if len(status.latency_counts) == len(LATENCY_BOUNDS_US) + 1:
+            latency.add_metric((name,), _buckets(status.latency_counts), status.latency_sum_us / US_PER_S)
+        if status.feed is None:
+            continue
+        wanted.add_metric((name,), float(status.feed.connect))
+        stale.add_metric((name,), status.feed.stale)
+        rejected.add_metric((name,), len(status.feed.rejected))
+        if status.feed.clock_offset_ms is not None:
+            offset.add_metric((name,), status.feed.clock_offset_ms / MS_PER_S)
+    yield from (
+        state,
+        wanted,
+        records,
+        topics,
+        newest,
+        hop_lost,
+        malformed,
+        unmapped,
+        stale,
+        rejected,
+        offset,
+    )
+    yield latency
+
+
+def _buckets(counts: list[int]) -> list[tuple[str, float]]:
+    """Return counts as Prometheus has them: of all up to each bound."""
+    bounds = [*(f"{bound / US_PER_S:g}" for bound in LATENCY_BOUNDS_US), "+Inf"]
+    total, found = 0, []
+    for bound, count in zip(bounds, counts, strict=True):
+        total += count
+        found.append((bound, float(total)))
+    return found
+
+
+# Of a leg's connections that are there: one that is renewed counts anew, so these are no counters to Prometheus.
+LEG_FIGURES: Final[dict[str, tuple[str, Callable[[ConnectionStatus], float]]]] = {
+    "connections": ("Connections that are up.", lambda c: c.phase == "running"),
+    "stale_connections": ("Those of them that bring no data.", lambda c: c.is_stale),
+    "connects": ("How often they were made.", lambda c: c.connects),
+    "frames": ("Frames that they brought.", lambda c: c.frames),
+    "news": ("Updates that they were first to bring.", lambda c: c.news),
+    "repeated": ("Updates that another was first to bring.", lambda c: c.repeated),
+    "late": ("Updates older than what was known.", lambda c: c.late),
+    "undecodable": ("Frames that could not be decoded.", lambda c: c.decode_errors),
+}
+
+
+def _connections(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
+    families = {
+        name: _family(f"leg_{name}", text, "exchange", "leg") for name, (text, _) in LEG_FIGURES.items()
+    }
+    behind = _family(
+        "leg_behind_seconds", "By how much a leg is behind others, on average.", "exchange", "leg"
+    )
+    for name, status in rows.items():
+        legs: dict[int, list[ConnectionStatus]] = {}
+        for connection in status.feed.connections if status.feed else ():
+            legs.setdefault(connection.leg, []).append(connection)
+        for leg, connections in sorted(legs.items()):
+            labels = (name, str(leg))
+            for figure, (_, value) in LEG_FIGURES.items():
+                families[figure].add_metric(labels, float(sum(map(value, connections))))
+            if late := [c.behind_us for c in connections if c.behind_us is not None]:
+                behind.add_metric(labels, max(late) / US_PER_S)
+    yield from families.values()
+    yield behind
+
+
+def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"feedhandler_{name}", text, labels=labels)
+
+
+def _counters(name: str, text: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"feedhandler_{name}", text, labels=labels)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"feedhandler_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"feedhandler_{name}", text, value=value)

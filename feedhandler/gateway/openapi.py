@@ -1,0 +1,118 @@
+"""The description of the HTTP API, OpenAPI 3.1: made from the table that the routes are made from."""
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from feedhandler import __version__
+from feedhandler.gateway.health import Liveness, Readiness
+from feedhandler.gateway.operations import JSON, Operation
+from feedhandler.gateway.problem import CONTENT_TYPE, ProblemBody
+
+REF: Final = "#/components/schemas/{name}"
+ALWAYS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+WITH_BODY: Final = (
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+DESCRIPTION: Final = """\
+Changes, and balances, need `Authorization: Bearer` with the token of `FEEDHANDLER_API_TOKEN`, or of the file
+`api-token` in the run directory. Where others than this machine can reach the gateway, everything but probes does.
+Times in `_ns` are Unix nanoseconds; amounts of accounts are exact, and texts. `/ws` is a WebSocket."""
+
+
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """Return the whole document."""
+    kinds: list[Any] = [each.answer for each in operations if each.answer is not None]
+    kinds += [each.body for each in operations if each.body is not None]
+    kinds += [ProblemBody, Liveness, Readiness]
+    unique = list({id(kind): kind for kind in kinds}.values())
+    schemas, components = msgspec.json.schema_components(unique, ref_template=REF)
+    schema_of = {id(kind): schema for kind, schema in zip(unique, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schema_of)
+    for path, kind, statuses in (
+        ("/live", Liveness, (HTTPStatus.OK,)),
+        ("/ready", Readiness, (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)),
+    ):
+        answers = {str(int(s)): _answer(s.phrase, JSON, schema_of[id(kind)]) for s in statuses}
+        paths[path] = {"get": _probe(path, answers)}
+    text = _answer("OK", "text/plain", {"type": "string"})
+    paths["/metrics"] = {"get": _probe("/metrics", {"200": text})}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "feedhandler", "version": __version__, "description": DESCRIPTION},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def description(document: dict[str, Any]) -> web.RouteDef:
+    """Return where the document is asked for."""
+    body = msgspec.json.encode(document)
+
+    async def openapi(request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=JSON)
+
+    return web.get("/v1/openapi.json", openapi)
+
+
+def _probe(path: str, answers: dict[str, Any]) -> dict[str, Any]:
+    return {"operationId": path.strip("/"), "summary": "for probes and Prometheus", "responses": answers}
+
+
+def _operation(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"operationId": operation.name, "summary": operation.text}
+    found["parameters"] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)\}", operation.path)
+    ]
+    for each in operation.query:
+        schema: dict[str, Any] = {"type": "string"}
+        if each.pattern:
+            schema["pattern"] = f"^{each.pattern}$"
+        if each.example:
+            schema["examples"] = [each.example]
+        found["parameters"].append(
+            {
+                "name": each.name,
+                "in": "query",
+                "required": each.is_required,
+                "description": each.text,
+                "schema": schema,
+            }
+        )
+    if operation.body is not None:
+        content = {JSON: {"schema": schema_of[id(operation.body)]}}
+        found["requestBody"] = {"required": True, "content": content}
+    if operation.needs_token:
+        found["security"] = [{"token": []}]
+    found["responses"] = _answers(operation, schema_of)
+    return found
+
+
+def _answers(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:
+    problem = schema_of[id(ProblemBody)]
+    if operation.answer is None:
+        answers: dict[str, Any] = {"204": {"description": "done"}}
+    else:
+        answers = {"200": _answer("OK", JSON, schema_of[id(operation.answer)])}
+    statuses = [*ALWAYS, *operation.problems, HTTPStatus.UNPROCESSABLE_ENTITY]
+    statuses += WITH_BODY if operation.body is not None else ()
+    statuses += [HTTPStatus.UNAUTHORIZED] if operation.needs_token else []
+    for status in sorted(set(statuses)):
+        answers[str(int(status))] = _answer(status.phrase, CONTENT_TYPE, problem)
+    return answers
+
+
+def _answer(text: str, content_type: str, schema: Any) -> dict[str, Any]:
+    return {"description": text, "content": {content_type: {"schema": schema}}}
