@@ -8,7 +8,7 @@ exchange states them, never floats. Credentials are in here and in the gateway o
 import abc
 import enum
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import ClassVar, Final
 
 import msgspec
@@ -17,6 +17,9 @@ from feedhandler.errors import DecodeError, FeedError
 from feedhandler.exchanges.base import Request
 
 ZERO: Final = Decimal(0)
+EXACT: Final = Context(
+    prec=250
+)  # the default one rounds to 28 digits; `amount` lets none through that need more
 CREDENTIAL_SIZE_MAX: Final = 8192  # a PEM key of 4096 bits has some 3,300
 
 
@@ -107,7 +110,7 @@ class Balance(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> Decimal:
-        return self.free + self.locked
+        return EXACT.add(self.free, self.locked)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -116,6 +119,9 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     body: bytes
     retry_after_s: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status}, {len(self.body)} bytes)"
 
 
 HTTP_TROUBLES: Final = {

@@ -25,6 +25,7 @@ import msgspec
 
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.account import (
+    EXACT,
     NOTHING,
     ZERO,
     Account,
@@ -334,7 +335,7 @@ class _Coin(msgspec.Struct):
         held, locked, borrowed = (
             amount(text, what) if text else ZERO for text in (self.held, self.locked, self.borrowed)
         )
-        return Balance(self.asset, held - borrowed - locked, locked)
+        return Balance(self.asset, EXACT.subtract(EXACT.subtract(held, borrowed), locked), locked)
 
 
 class _Wallet(msgspec.Struct):

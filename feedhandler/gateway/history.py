@@ -1,4 +1,4 @@
-"""The last minutes of each exchange's latency and rate, a row a second: a page that is opened has a past to draw."""
+"""The last minutes of each exchange's latency and rate, a row a second: a page that is opened can draw its past."""
 
 import collections
 from typing import Final
