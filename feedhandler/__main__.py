@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import logging
 import os
 import sys
 import time
@@ -32,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except ConfigError as exc:
-        print(f"feedhandler: {exc}", file=sys.stderr)
-        return EXIT_CONFIG
     except FeedError as exc:
-        print(f"feedhandler: {exc}", file=sys.stderr)
-        return EXIT_FAILED
+        if os.environ.get(runtime.SUPERVISED_ENV):
+            logging.getLogger(__name__).critical("%s", exc)
+        else:
+            print(f"feedhandler: {exc}", file=sys.stderr)
+        return EXIT_CONFIG if isinstance(exc, ConfigError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_OK
     except BrokenPipeError:

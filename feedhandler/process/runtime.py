@@ -8,7 +8,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Final
+
+from pythonjsonlogger.msgspec import MsgspecFormatter
 
 from feedhandler.errors import ConfigError
 
@@ -17,16 +20,39 @@ PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def set_up_logging(name: str, *, is_verbose: bool = False) -> None:
-    """Log state changes to standard error, which the supervisor writes to a rotated file."""
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(
-        level=logging.DEBUG if is_verbose else logging.INFO,
-        format=f"%(asctime)s.%(msecs)03dZ %(levelname)s {name}[{os.getpid()}]: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-        force=True,
-    )
+    """Log state changes to standard error, which the supervisor writes to a rotated file.
+
+    For people on a terminal; elsewhere each line is a JSON object, also that of an exception that ends the process.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_for_people(name) if sys.stderr.isatty() else _for_programs(name))
+    logging.basicConfig(level=logging.DEBUG if is_verbose else logging.INFO, handlers=[handler], force=True)
+    sys.excepthook = _log_exception
     # One line a connection at INFO; we log these changes ourselves, with the reason.
     logging.getLogger("picows").setLevel(logging.DEBUG if is_verbose else logging.ERROR)
+
+
+def _for_people(name: str) -> logging.Formatter:
+    logging.Formatter.converter = time.gmtime
+    return logging.Formatter(
+        f"%(asctime)s.%(msecs)03dZ %(levelname)s {name}[{os.getpid()}]: %(message)s", "%Y-%m-%dT%H:%M:%S"
+    )
+
+
+def _for_programs(name: str) -> logging.Formatter:
+    return MsgspecFormatter(
+        ["levelname", "name", "message"],
+        timestamp="time",
+        static_fields={"process": name, "pid": os.getpid()},
+        rename_fields={"levelname": "level", "name": "logger", "exc_info": "traceback"},
+    )
+
+
+def _log_exception(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, exc, trace)
+    else:
+        logging.getLogger(__name__).critical("ends: %s", exc, exc_info=(kind, exc, trace))
 
 
 def die_with_parent() -> None:

@@ -1,6 +1,7 @@
 """Where an act plays: processes under their supervisor, a watching subscriber, witnesses, and the end of it all."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ PATIENCE_S = 90.0  # of a wait that takes seconds on a machine that is not busy
 STOP_S = 40.0
 LINE_EVERY_S = 5.0
 CATCH_UP_S = 60.0  # for what is still under way to the subscriber
-VIOLATION = re.compile(r"WARNING .*simulated (\w+): connection \d+: (.*)")
+VIOLATION = re.compile(r"simulated (\w+): connection \d+: (.*)")
 WANTED = [f"ticker.{exchange}.{symbol}" for exchange in EXCHANGES for symbol in MAJORS]
 
 
@@ -149,7 +150,9 @@ class Stage:
 
     def violations(self):
         """Return the rules of exchanges that somebody broke: what simulators logged, or else what they tell."""
-        logged = [" ".join(match.groups()) for match in VIOLATION.finditer(self.log("sim"))]
+        lines = [json.loads(line) for line in self.log("sim").splitlines() if line.startswith("{")]
+        warnings = [VIOLATION.match(line["message"]) for line in lines if line["level"] == "WARNING"]
+        logged = [" ".join(match.groups()) for match in warnings if match]
         if logged:
             return logged
         told = []
