@@ -26,6 +26,7 @@ PURE = [
     "merge.py",
     "status.py",
     "follow.py",
+    "conflate.py",
     "batch.py",
     *(f"exchanges/{p.name}" for p in (PACKAGE / "exchanges").glob("*.py")),
 ]
@@ -61,6 +62,7 @@ LAYERS = [
     "feeds",
     "merge",
     "follow",
+    "conflate",
     "config",
     "transport",
     "client",

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ from feedhandler.status import Heartbeat
 TURN_S: Final = 1 / UPDATES_PER_S_MAX
 CLIENTS_MAX: Final = 1000
 WAITING_MAX: Final = 256 << 10  # bytes that a client has not read, beyond which it is passed over
+KERNEL_MAX: Final = 128 << 10  # and bytes that the kernel keeps besides, about twice
 UNREAD_S: Final = 30.0  # so long, and then it is cut off
 MESSAGE_SIZE_MAX: Final = 64 << 10  # incoming: thousands of symbols
 MESSAGES_PER_S_MAX: Final = 20  # incoming
@@ -232,6 +234,8 @@ class Screens:
             await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"too many clients")
             return socket
         assert request.transport is not None, "it was upgraded"
+        # Left to itself the kernel would keep some megabytes for each that does not read.
+        request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, KERNEL_MAX)
         client = Screen(socket, request.transport, per_s)
         client.interest = interest
         if not parts.access.is_open and not await self._first_word(client, parts):

@@ -1,0 +1,414 @@
+"""/ws with real sockets: what well-behaved clients see, whatever the others do."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+
+import aiohttp
+import pytest
+import uvloop
+from aiohttp import web
+
+from feedhandler import config, wire
+from feedhandler.gateway import screens as module
+from feedhandler.gateway.access import Access
+from feedhandler.gateway.accounts import Accounts
+from feedhandler.gateway.app import Parts, make_app
+from feedhandler.gateway.control import Control
+from feedhandler.gateway.history import History
+from feedhandler.gateway.market import Market
+from feedhandler.gateway.screens import Screens, framed, routes
+from feedhandler.status import ExchangeStatus, Heartbeat
+
+TOKEN = "0123456789abcdef-token"
+PATIENCE_S = 30.0
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+
+
+class Desk:
+    """A gateway without feeds: the test is the stream."""
+
+    def __init__(self, parts, screens, url):
+        self.parts, self.screens, self.url = parts, screens, url
+        self.sequence = 0
+
+    def tick(self, symbol="BTC/USDT", exchange="binance", flags=wire.SIMULATED, **values):
+        self.sequence += 1
+        topic = wire.topic(wire.TICKER, exchange, symbol)
+        now = time.time_ns()
+        self.screens.newest.take(
+            wire.Ticker(
+                topic=topic,
+                session=7,
+                sequence=self.sequence,
+                flags=flags,
+                recv_ns=now,
+                publish_ns=now,
+                last=float(self.sequence),
+                **values,
+            )
+        )
+        return self.sequence
+
+    def beat(self):
+        market = self.parts.market
+        market.heartbeat = Heartbeat(
+            pid=1, started_ns=1, topics=1, records=1, records_per_s=1.0, exchanges={"binance": "live"}
+        )
+        market.heard_mono = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def client(self, query="", **options):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{self.url}/ws{query}", **options) as ws,
+        ):
+            yield Client(ws)
+
+    async def until(self, condition, what):
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, what
+            await asyncio.sleep(0.01)
+
+
+class Client:
+    def __init__(self, ws):
+        self.ws = ws
+        self.last = {}
+
+    async def receive(self):
+        message = await self.ws.receive(PATIENCE_S)
+        assert message.type is aiohttp.WSMsgType.TEXT, message
+        decoded = json.loads(message.data)
+        if decoded["type"] == "market_update":
+            self.see(decoded["data"])
+        elif decoded["type"] == "snapshot":
+            for each in decoded["data"]["tickers"]:
+                self.last[each["topic"]] = each["sequence"]
+        return decoded
+
+    def see(self, data):
+        assert data["sequence"] >= self.last.get(data["topic"], 0), "never an old one"
+        self.last[data["topic"]] = data["sequence"]
+
+    async def next(self, kind, condition=lambda data: True):
+        while True:
+            message = await self.receive()
+            if message["type"] == kind and condition(message.get("data")):
+                return message.get("data")
+
+    async def send(self, **message):
+        await self.ws.send_str(json.dumps(message))
+
+    async def closed(self):
+        """Return the code with which it is closed."""
+        while True:
+            message = await self.ws.receive(PATIENCE_S)
+            if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING):
+                return self.ws.close_code
+
+
+def play(tmp_path, scene, gateway="", host="127.0.0.1"):
+    async def main():
+        text = f'run_dir = "{tmp_path}"\n[exchanges.binance]\n[exchanges.bybit]\n[gateway]\nhttp = "{host}:8080"\n'
+        settings = config.parse(text + gateway, "test.toml")
+        screens = Screens()
+        market = Market(
+            asyncio.get_running_loop(), f"ipc://{tmp_path}/none.ipc", screens.newest.take, lambda *_: None
+        )
+        accounts = Accounts(settings, screens.on_account)
+        parts = Parts(
+            config=settings,
+            access=Access(settings.gateway, TOKEN),
+            market=market,
+            history=History(),
+            accounts=accounts,
+            control=Control(settings, market, accounts),
+        )
+        app = make_app(parts, routes(screens, parts))
+
+        async def goodbye(app):
+            await screens.close()
+
+        app.on_shutdown.append(goodbye)
+        runner = web.AppRunner(app, shutdown_timeout=1.0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        desk = Desk(parts, screens, f"http://127.0.0.1:{port}")
+        desk.runner = runner
+        desk.beat()
+        run = asyncio.create_task(screens.run(parts))
+        try:
+            await scene(desk)
+        finally:
+            await runner.cleanup()
+            run.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await run
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_frames_are_what_rfc_6455_says(size):
+    frame = framed(b"x" * size)
+    assert frame[0] == 0x81
+    head = {0: 2, 125: 2, 126: 4, 65535: 4, 65536: 10}[size]
+    assert frame[1] == {2: size, 4: 126, 10: 127}[head]
+    assert len(frame) == head + size
+
+
+def test_a_client_gets_a_snapshot_and_then_what_changes(tmp_path):
+    async def scene(desk):
+        desk.tick()
+        async with desk.client() as client:
+            snapshot = await client.next("snapshot")
+            assert [t["symbol"] for t in snapshot["tickers"]] == ["BTC/USDT"]
+            assert snapshot["tickers"][0]["flags"] == ["SIMULATED"]
+            assert snapshot["tickers"][0]["bid"] is None, "what is not known is null"
+            assert set(snapshot["exchanges"]) == {"binance", "bybit"}
+            sequence = desk.tick("ETH/USDT", bid=2.5)
+            data = await client.next("market_update")
+            assert (data["sequence"], data["symbol"], data["bid"]) == (sequence, "ETH/USDT", 2.5)
+            assert (await client.next("heartbeat"))["merger"]["pid"] == 1
+            desk.parts.market.statuses["binance"] = ExchangeStatus(
+                exchange="binance", state="stale", since_ns=1
+            )
+            desk.screens.on_status("binance")
+            assert (await client.next("status_update"))["status"]["state"] == "stale"
+
+    play(tmp_path, scene)
+
+
+def test_a_client_hears_of_what_it_asked_for_only(tmp_path):
+    async def scene(desk):
+        async with desk.client("?symbols=ETH/USDT,SOL/USDT&exchanges=binance&per_s=50") as client:
+            await client.next("snapshot")
+            desk.tick("BTC/USDT")
+            desk.tick("ETH/USDT", "bybit")
+            desk.tick("ETH/USDT")
+            assert (await client.next("market_update"))["topic"] == "ticker.binance.ETH/USDT"
+            await client.send(type="subscribe", symbols=["BTC/USDT"], exchanges=None)
+            snapshot = await client.next("snapshot")
+            assert [t["topic"] for t in snapshot["tickers"]] == ["ticker.binance.BTC/USDT"]
+            await client.send(type="subscribe")
+            assert len((await client.next("snapshot"))["tickers"]) == 3
+
+    play(tmp_path, scene)
+
+
+def test_updates_are_conflated_at_the_clients_own_rate(tmp_path):
+    async def scene(desk):
+        async with desk.client("?per_s=50") as fast, desk.client() as slow:
+            await slow.send(type="rate", per_s=0.5)
+            await slow.next("heartbeat")
+            await fast.next("snapshot")
+            for _ in range(40):
+                desk.tick()
+                await asyncio.sleep(0.02)
+            last = desk.tick()
+            received = [0, 0]
+            for index, client in enumerate((fast, slow)):
+                while client.last.get("ticker.binance.BTC/USDT") != last:
+                    received[index] += (await client.receive())["type"] == "market_update"
+            assert received[1] <= 3 < received[0] <= 41
+
+    play(tmp_path, scene)
+
+
+def test_a_merger_that_falls_silent_is_shown_at_every_symbol_and_its_return_too(tmp_path):
+    async def scene(desk):
+        desk.tick()
+        async with desk.client() as client:
+            await client.next("snapshot")
+            desk.parts.market.heard_mono = 0.0
+            assert (await client.next("market_update"))["flags"] == ["DOWN", "SIMULATED"]
+            assert await client.next("heartbeat", lambda data: data["merger"] is None)
+            desk.beat()
+            assert (await client.next("market_update"))["flags"] == ["SIMULATED"]
+
+    play(tmp_path, scene)
+
+
+def test_balances_are_for_who_has_the_token(tmp_path):
+    async def scene(desk):
+        async with desk.client() as client:
+            await client.send(type="auth", token="wrong-token-wrong")
+            assert "token" in (await client.next("error"))["detail"]
+            await client.send(type="auth", token=TOKEN)
+            await client.next("authorized")
+            states = {(await client.next("balance_update"))["exchange"] for _ in range(2)}
+            assert states == {"binance", "bybit"}
+
+    play(tmp_path, scene)
+
+
+def test_beyond_this_machine_nothing_is_told_before_the_token(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "AUTH_WITHIN_S", 0.3)
+
+    async def scene(desk):
+        headers = {"Host": "feeds.example"}
+        async with desk.client(headers=headers) as client:
+            await client.send(type="subscribe")
+            assert await client.closed() == 1008
+        async with desk.client(headers=headers) as client:
+            assert await client.closed() == 1008
+        async with desk.client(headers=headers) as client:
+            await client.send(type="auth", token=TOKEN)
+            assert (await client.receive())["type"] == "authorized"
+            await client.next("snapshot")
+
+    play(tmp_path, scene, 'hosts = ["feeds.example"]\n', host="0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("?per_s=1000", "per_s"),
+        ("?per_s=nan", "per_s"),
+        ("?per_s=x", "per_s"),
+        ("?exchanges=okx", "exchanges"),
+        ("?x=1", "x"),
+    ],
+)
+def test_a_query_that_cannot_be_understood_is_refused_by_name(tmp_path, query, field):
+    async def scene(desk):
+        async with aiohttp.ClientSession() as session, session.get(f"{desk.url}/ws{query}") as answer:
+            assert answer.status == 400
+            assert json.loads(await answer.read())["field"] == field
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({"Host": "evil.example"}, 421), ({"Origin": "https://evil.example"}, 403)]
+)
+def test_pages_of_others_and_names_of_others_are_refused(tmp_path, headers, status):
+    async def scene(desk):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as raised:
+            async with desk.client(headers=headers):
+                pass
+        assert raised.value.status == status
+
+    play(tmp_path, scene)
+
+
+def test_what_breaks_the_rules_is_closed_with_its_code(tmp_path):
+    async def scene(desk):
+        async with desk.client() as client:
+            await client.ws.send_str("x" * (module.MESSAGE_SIZE_MAX + 1))
+            assert await client.closed() == 1009
+        async with desk.client() as client:
+            for _ in range(module.MISTAKES_MAX):
+                await client.ws.send_str("{")
+            assert await client.closed() == 1008
+        async with desk.client() as client:
+            for _ in range(module.MESSAGES_PER_S_MAX * 3):
+                await client.send(type="rate", per_s=1)
+            assert await client.closed() == 1008
+        async with desk.client() as client:
+            await client.ws.send_bytes(b"x")
+            assert await client.closed() == 1003
+
+    play(tmp_path, scene)
+
+
+def test_more_clients_than_there_is_room_for_are_asked_to_come_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CLIENTS_MAX", 2)
+
+    async def scene(desk):
+        async with desk.client() as one, desk.client() as two:
+            await one.next("snapshot")
+            await two.next("snapshot")
+            async with desk.client() as third:
+                assert await third.closed() == 1013
+
+    play(tmp_path, scene)
+
+
+def test_at_the_end_everybody_is_told_and_it_is_quick(tmp_path):
+    async def scene(desk):
+        async with desk.client() as client:
+            await client.next("snapshot")
+            closing = asyncio.create_task(client.closed())
+            await desk.runner.cleanup()
+            assert await closing == 1001
+
+    play(tmp_path, scene)
+
+
+async def deaf(desk):
+    """Open a WebSocket by hand, and read nothing ever."""
+    host, port = desk.url.removeprefix("http://").split(":")
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, (host, int(port)))
+    request = (
+        f"GET /ws?per_s=50 HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    await loop.sock_sendall(sock, request.encode())
+    return sock
+
+
+def test_those_who_do_not_read_and_those_who_mean_harm_change_nothing_for_the_others(tmp_path, monkeypatch):
+    """200 of the one kind, 50 of the other: five honest ones see every last value, and what waits is bounded."""
+    monkeypatch.setattr(module, "UNREAD_S", 2.0)
+
+    async def hostile(desk, number):
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
+            kind = number % 5
+            headers = {3: {"Origin": "https://evil.example"}, 4: {"Host": "evil.example"}}.get(kind, {})
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(f"{desk.url}/ws", headers=headers) as ws,
+            ):
+                for _ in range(100):
+                    await ws.send_str(
+                        {0: "x" * 200_000, 1: "{nonsense", 2: '{"type":"auth","token":"guess"}'}[kind]
+                    )
+
+    async def scene(desk):
+        symbols = [f"S{number}/USDT" for number in range(300)]
+        for symbol in symbols:
+            desk.tick(symbol)
+        async with contextlib.AsyncExitStack() as stack:
+            honest = [await stack.enter_async_context(desk.client("?per_s=20")) for _ in range(5)]
+            sockets = [await deaf(desk) for _ in range(200)]
+            attacks = [asyncio.create_task(hostile(desk, number)) for number in range(50)]
+
+            async def read(client):
+                while len(done) < len(honest):
+                    await client.receive()
+                    if all(client.last.get(topic) == sequence for topic, sequence in final.items()) and final:
+                        done.add(client)
+                        return
+
+            done, final = set(), {}
+            readers = [asyncio.create_task(read(client)) for client in honest]
+            deadline = time.monotonic() + 3.0
+            while time.monotonic() < deadline:
+                for symbol in symbols:
+                    desk.tick(symbol)
+                desk.beat()
+                for screen in desk.screens.clients:
+                    waiting = screen._transport.get_write_buffer_size()
+                    assert waiting < module.WAITING_MAX + 1_000_000, "a snapshot and a flush more, at most"
+                await asyncio.sleep(0.05)
+            final.update({f"ticker.binance.{symbol}": desk.tick(symbol) for symbol in symbols})
+            await asyncio.wait_for(asyncio.gather(*readers), PATIENCE_S)
+            await asyncio.gather(*attacks)
+            await desk.until(lambda: desk.screens.cut_off >= 200, "who reads nothing is cut off in the end")
+            assert desk.screens.passed_over > 200
+            await desk.until(lambda: len(desk.screens.clients) == 5, "and nobody else is left")
+            for sock in sockets:
+                sock.close()
+
+    play(tmp_path, scene)
