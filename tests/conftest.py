@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hypothesis import settings
 
-for folder in ("exchanges", "e2e"):
+for folder in ("exchanges", "e2e", "gateway"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 settings.register_profile("feedhandler", deadline=None, derandomize=True)

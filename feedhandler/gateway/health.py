@@ -44,5 +44,7 @@ def _missing(parts: Parts) -> Iterator[tuple[str, str]]:
         status = parts.market.statuses.get(name)
         if status is None:
             yield name, "is not heard"
+        elif status.feed is not None and not status.feed.connect:
+            continue  # nobody wants it
         elif status.state not in ("live", "idle"):
             yield name, status.state

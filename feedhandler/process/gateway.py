@@ -16,6 +16,7 @@ from typing import Final
 
 import uvloop
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from feedhandler import wire
 from feedhandler.config import API_TOKEN_ENV, Config
@@ -47,6 +48,13 @@ def keep_secrets_in_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0)
+
+
+def log_no_nonsense() -> None:
+    """Let no client fill our log with what is no HTTP: it is answered with 400, and counted by nobody."""
+    logging.getLogger("aiohttp.server").addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    )
 
 
 async def _main(config: Config) -> int:
@@ -147,6 +155,7 @@ async def _listen(runner: web.AppRunner, config: Config) -> None:
 def run(config: Config) -> int:
     """Run the gateway; returns the exit status."""
     keep_secrets_in_memory()
+    log_no_nonsense()
     with Lock(config.run_dir, "gateway"):
         use_cpus(config.gateway.cpus, f"{config.path}: gateway.cpus")
         return uvloop.run(_main(config))

@@ -10,19 +10,14 @@ import aiohttp
 import pytest
 import uvloop
 from aiohttp import web
+from desk import TOKEN, beat, make
 
-from feedhandler import config, wire
+from feedhandler import wire
 from feedhandler.gateway import screens as module
-from feedhandler.gateway.access import Access
-from feedhandler.gateway.accounts import Accounts
-from feedhandler.gateway.app import Parts, make_app
-from feedhandler.gateway.control import Control
-from feedhandler.gateway.history import History
-from feedhandler.gateway.market import Market
-from feedhandler.gateway.screens import Screens, framed, routes
-from feedhandler.status import ExchangeStatus, Heartbeat
+from feedhandler.gateway.app import make_app
+from feedhandler.gateway.screens import framed, routes
+from feedhandler.status import ExchangeStatus
 
-TOKEN = "0123456789abcdef-token"
 PATIENCE_S = 30.0
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 
@@ -53,11 +48,7 @@ class Desk:
         return self.sequence
 
     def beat(self):
-        market = self.parts.market
-        market.heartbeat = Heartbeat(
-            pid=1, started_ns=1, topics=1, records=1, records_per_s=1.0, exchanges={"binance": "live"}
-        )
-        market.heard_mono = time.monotonic()
+        beat(self.parts)
 
     @contextlib.asynccontextmanager
     async def client(self, query="", **options):
@@ -113,21 +104,7 @@ class Client:
 
 def play(tmp_path, scene, gateway="", host="127.0.0.1"):
     async def main():
-        text = f'run_dir = "{tmp_path}"\n[exchanges.binance]\n[exchanges.bybit]\n[gateway]\nhttp = "{host}:8080"\n'
-        settings = config.parse(text + gateway, "test.toml")
-        screens = Screens()
-        market = Market(
-            asyncio.get_running_loop(), f"ipc://{tmp_path}/none.ipc", screens.newest.take, lambda *_: None
-        )
-        accounts = Accounts(settings, screens.on_account)
-        parts = Parts(
-            config=settings,
-            access=Access(settings.gateway, TOKEN),
-            market=market,
-            history=History(),
-            accounts=accounts,
-            control=Control(settings, market, accounts),
-        )
+        parts, screens = make(tmp_path, gateway, host)
         app = make_app(parts, routes(screens, parts))
 
         async def goodbye(app):

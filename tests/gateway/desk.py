@@ -1,0 +1,50 @@
+"""A gateway's parts without a stream: the test is the stream."""
+
+import asyncio
+import time
+
+from feedhandler import config
+from feedhandler.gateway.access import Access
+from feedhandler.gateway.accounts import Accounts
+from feedhandler.gateway.app import Parts
+from feedhandler.gateway.control import Control
+from feedhandler.gateway.history import History
+from feedhandler.gateway.market import Market
+from feedhandler.gateway.screens import Screens
+from feedhandler.status import Heartbeat
+
+TOKEN = "0123456789abcdef-token"
+
+
+def make(tmp_path, gateway="", host="127.0.0.1"):
+    """Return parts and screens; to be called on a running loop."""
+    text = (
+        f'run_dir = "{tmp_path}"\n[exchanges.binance]\n[exchanges.bybit]\n[gateway]\nhttp = "{host}:8080"\n'
+    )
+    settings = config.parse(text + gateway, "test.toml")
+    screens = Screens()
+    nowhere = f"ipc://{tmp_path}/none.ipc"
+    market = Market(asyncio.get_running_loop(), nowhere, screens.newest.take, lambda *_: None)
+    accounts = Accounts(settings, screens.on_account)
+    parts = Parts(
+        config=settings,
+        access=Access(settings.gateway, TOKEN),
+        market=market,
+        history=History(),
+        accounts=accounts,
+        control=Control(settings, market, accounts),
+    )
+    return parts, screens
+
+
+def beat(parts):
+    """The merger says that it lives."""
+    parts.market.heartbeat = Heartbeat(
+        pid=1,
+        started_ns=1,
+        topics=1,
+        records=1,
+        records_per_s=1.0,
+        exchanges=dict.fromkeys(parts.config.exchanges, "live"),
+    )
+    parts.market.heard_mono = time.monotonic()

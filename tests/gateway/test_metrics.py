@@ -1,0 +1,210 @@
+"""What Prometheus is told, whether probes are told the truth, and the last minutes that are kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+import uvloop
+from aiohttp.test_utils import TestClient, TestServer
+from desk import beat, make
+from prometheus_client.parser import text_string_to_metric_families
+
+from feedhandler.gateway import health
+from feedhandler.gateway.app import make_app
+from feedhandler.gateway.history import COLUMNS, ROWS_MAX, History
+from feedhandler.gateway.metrics import Metrics
+from feedhandler.status import LATENCY_BOUNDS_US, ConnectionStatus, ExchangeStatus, FeedStatus
+
+COUNTS = [1, *[2] * (len(LATENCY_BOUNDS_US) - 1), 5]
+
+
+def status(name, state="live", connect=True, **feed):
+    legs = [
+        ConnectionStatus(
+            leg=leg, phase="running", attempt=0, connects=1, frames=10, news=7, behind_us=leg * 5.0
+        )
+        for leg in (0, 0, 1)
+    ]
+    return ExchangeStatus(
+        exchange=name,
+        state=state,
+        since_ns=1,
+        records=42,
+        topics=3,
+        newest_recv_ns=2_000_000_000,
+        latency_counts=COUNTS,
+        latency_sum_us=1e6,
+        hop_lost=4,
+        feed=FeedStatus(exchange=name, pid=1, started_ns=1, connect=connect, connections=legs, **feed),
+    )
+
+
+def play(tmp_path, scene):
+    async def main():
+        parts, screens = make(tmp_path)
+        metrics = Metrics(parts, screens)
+        app = make_app(parts, [metrics.route(), *health.routes(parts)], metrics.middleware())
+        async with TestClient(TestServer(app)) as client:
+            await scene(parts, client)
+
+    uvloop.run(main())
+
+
+async def samples(client):
+    answer = await client.get("/metrics")
+    assert answer.content_type == "text/plain"
+    text = await answer.text()
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_what_processes_count_is_handed_on(tmp_path):
+    async def scene(parts, client):
+        beat(parts)
+        parts.market.statuses["binance"] = status("binance", clock_offset_ms=250.0, stale=2)
+        found = await samples(client)
+        assert found["feedhandler_merger_up",] == 1
+        assert found["feedhandler_exchange_records_total", "binance"] == 42
+        assert found["feedhandler_exchange_state", "binance", "live"] == 1
+        assert found["feedhandler_exchange_state", "binance", "down"] == 0
+        assert found["feedhandler_exchange_newest_time_seconds", "binance"] == 2
+        assert found["feedhandler_exchange_clock_offset_seconds", "binance"] == 0.25
+        assert found["feedhandler_exchange_stale_channels", "binance"] == 2
+        assert found["feedhandler_leg_connections", "0", "binance"] == 2
+        assert found["feedhandler_leg_news", "1", "binance"] == 7
+        assert found["feedhandler_leg_behind_seconds", "1", "binance"] == pytest.approx(5e-6)
+        assert found["feedhandler_account_state", "bybit", "off"] == 1
+        assert ("feedhandler_exchange_records_total", "bybit") not in found, "it has not been heard"
+
+    play(tmp_path, scene)
+
+
+def test_latencies_are_a_histogram_of_cumulative_buckets(tmp_path):
+    async def scene(parts, client):
+        beat(parts)
+        parts.market.statuses["binance"] = status("binance")
+        found = await samples(client)
+        name = "feedhandler_tick_to_publish_seconds"
+        buckets = {key[1]: value for key, value in found.items() if key[0] == f"{name}_bucket"}
+        assert buckets["2.5e-05"] == 1
+        assert buckets["5e-05"] == 3
+        assert buckets["+Inf"] == sum(COUNTS) == found[f"{name}_count", "binance"]
+        assert list(buckets.values()) == sorted(buckets.values())
+        assert found[f"{name}_sum", "binance"] == 1.0
+
+    play(tmp_path, scene)
+
+
+def test_what_a_silent_merger_said_is_not_told_as_if_it_were_so(tmp_path):
+    async def scene(parts, client):
+        beat(parts)
+        parts.market.statuses["binance"] = status("binance")
+        parts.market.heard_mono = 0.0
+        found = await samples(client)
+        assert found["feedhandler_merger_up",] == 0
+        assert not [key for key in found if key[0].startswith(("feedhandler_exchange", "feedhandler_leg"))]
+
+    play(tmp_path, scene)
+
+
+def test_requests_are_counted_by_route_and_no_client_can_make_series(tmp_path):
+    async def scene(parts, client):
+        for number in range(20):
+            await client.get(f"/no/such/{number}")
+            await client.request(("PROPFIND", "LOCK", "PATCH", "MKCOL")[number % 4], "/live")
+        await client.get("/live")
+        found = await samples(client)
+        requests = {key[1:]: n for key, n in found.items() if key[0] == "feedhandler_http_requests_total"}
+        assert requests["/live", "2xx", "GET"] == 1
+        assert sum(requests.values()) == 41
+        assert len(requests) <= 4
+
+    play(tmp_path, scene)
+
+
+def test_there_is_nothing_per_symbol_and_every_metric_is_documented(tmp_path):
+    async def scene(parts, client):
+        beat(parts)
+        for name in parts.config.exchanges:
+            parts.market.statuses[name] = status(name, wanted=[f"S{n}/USDT" for n in range(1000)])
+        text = await (await client.get("/metrics")).text()
+        assert "S1/USDT" not in text
+        operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+        for family in text_string_to_metric_families(text):
+            if not family.name.startswith("feedhandler_gateway_process"):
+                assert f"`{family.name}" in operations, family.name
+            assert family.documentation, family.name
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("file", ["alerts.yml", "grafana.json"])
+def test_alerts_and_panels_ask_for_metrics_that_there_are(tmp_path, file):
+    import re
+
+    async def scene(parts, client):
+        beat(parts)
+        for name in parts.config.exchanges:
+            parts.market.statuses[name] = status(name, clock_offset_ms=1.0)
+        names = {key[0] for key in await samples(client)}
+        text = (Path(__file__).parents[2] / "conf" / file).read_text(encoding="utf-8")
+        asked = set(re.findall(r"feedhandler_\w+", text))
+        assert asked, "it asks for something"
+        assert asked <= names, asked - names
+
+    play(tmp_path, scene)
+
+
+# --- probes
+
+
+async def ready(client):
+    answer = await client.get("/ready")
+    body = json.loads(await answer.read())
+    assert (answer.status == 200) == body["is_ready"]
+    return body["waiting_for"]
+
+
+def test_ready_is_when_every_wanted_exchange_has_fresh_data(tmp_path):
+    async def scene(parts, client):
+        assert (await client.get("/live")).status == 200
+        assert await ready(client) == {"merger": "is not heard"}
+        beat(parts)
+        assert await ready(client) == {"binance": "is not heard", "bybit": "is not heard"}
+        parts.market.statuses = {"binance": status("binance"), "bybit": status("bybit", "stale")}
+        assert await ready(client) == {"bybit": "stale"}
+        parts.market.statuses["bybit"] = status("bybit", "live")
+        assert await ready(client) == {}
+        parts.market.statuses["bybit"] = status("bybit", "idle", connect=False)
+        assert await ready(client) == {}, "nobody wants it"
+        parts.market.statuses["bybit"] = status("bybit", "connecting", connect=False)
+        assert await ready(client) == {}
+        parts.market.heard_mono = 0.0
+        assert await ready(client) == {"merger": "is not heard"}
+
+    play(tmp_path, scene)
+
+
+# --- history
+
+
+def test_a_row_a_second_is_kept_and_no_more_than_ten_minutes():
+    history = History()
+    for second in range(2 * ROWS_MAX):
+        for _ in range(3):  # a change of state is told at once
+            history.take(status("binance"), second)
+    rows = history.latency().exchanges["binance"]
+    assert len(rows) == ROWS_MAX
+    assert [row[0] for row in rows] == list(range(ROWS_MAX, 2 * ROWS_MAX))
+    assert len(rows[0]) == len(COLUMNS)
+
+
+def test_a_clock_that_was_set_back_makes_no_gap_in_order():
+    history = History()
+    for second in (10, 11, 5, 6):
+        history.take(status("binance"), second)
+    seconds = [row[0] for row in history.latency().exchanges["binance"]]
+    assert seconds[-1] == 6
