@@ -149,6 +149,7 @@ def test_alerts_and_panels_ask_for_metrics_that_there_are(tmp_path, file):
         beat(parts)
         for name in parts.config.exchanges:
             parts.market.statuses[name] = status(name, clock_offset_ms=1.0)
+        await client.get("/live")
         names = {key[0] for key in await samples(client)}
         text = (Path(__file__).parents[2] / "conf" / file).read_text(encoding="utf-8")
         asked = set(re.findall(r"feedhandler_\w+", text))
