@@ -34,7 +34,7 @@ HEARTBEATS_PER_STATUS = 5
 SPEAKS = 0.1  # a market does, at a step,
 SPEAKS_QUIETLY = 0.001  # or a quiet one
 SYMBOLS = 5  # of each exchange, of which some are wanted at a time
-SAYS_NOTHING_S = 5  # so long a status may call all well while a symbol is not
+SAYS_NOTHING_S = 5  # so long one status after the other may call all well while a symbol is not
 UNFOLLOWED = "S99/USDT"  # wanted, and listed by nobody
 HOP_MESSAGES = (30, 300, 100_000)  # what waits for a merger that does not read
 KINDS = {"pure": twins.of("pure")}
@@ -63,6 +63,7 @@ class Market:
         self.is_paused = False
         self.quiet = set()  # they say something now and then, on any channel
         self.tells_slowly_at = 0  # the channels that are no quotes
+        self.unwell_since = {}  # topic → since when each status called all well, and it was not
 
     def listing(self):
         rows = [
@@ -487,7 +488,6 @@ class Chain:
         self.authors = {}  # (native topic, recv_ns) → pid of the feed that said it
         self.told_before = 0  # losses, by feeds that are gone
         self.orphans = []  # hops whose feed is gone, and which still hold something
-        self.unwell_since = {}  # topic → when a status first called all well, and it was not
         self.merger = None
         self.session = 0
         self.merger_starts_at = self.now
@@ -561,7 +561,8 @@ class Chain:
         self.session = max(self.session + 1, self.unix_ns() // NS_PER_S)
         self.merger_since, self.ticks_at = self.now, self.now
         self.told_before = 0
-        self.unwell_since.clear()
+        for market in self.markets:
+            market.unwell_since = {}
         self.note("the merger starts")
         self.merger = Merger(
             {market.name: len(market.slots) for market in self.markets},
@@ -658,32 +659,34 @@ class Chain:
         """Each wanted symbol is live, or rejected, or something is said about it."""
         status = msgspec.json.decode(record.body, type=ExchangeStatus)
         market = next(market for market in self.markets if market.name == status.exchange)
+        before = market.unwell_since
+        # A status that says something else in between, such as that a feed is down, begins the wait anew.
+        market.unwell_since = {
+            topic: before.get(topic, self.now) for topic in self.unwell(market, status, record.publish_ns)
+        }
+        for topic, since in market.unwell_since.items():
+            assert self.now - max(self.merger_since, since) < SAYS_NOTHING_S * NS_PER_S, (
+                f"{topic.decode()} is not live, or reported"
+            )
+
+    def unwell(self, market, status, now_ns):
+        """Return which topics should be live and are not, though a status that can know of it calls all well."""
         changed_at = max(market.changed_at, market.relisted_at + 11 * NS_PER_S)
         is_known = status.feed is not None and status.state not in ("absent", "starting", "down")
         if not is_known or any(
             slot.said_at < max(changed_at, slot.stopped_until) + 2 * NS_PER_S for slot in market.slots
         ):
-            for symbol in market.symbols:  # nobody has called it well meanwhile
-                self.unwell_since.pop(wire.topic(wire.TICKER, market.name, symbol), None)
-            return
+            return []
         wanted = market.wanted
         assert sorted(status.feed.wanted) == sorted(wanted), f"{status.feed.wanted}, wanted: {wanted}"
-        is_well = status.feed.text(record.publish_ns).partition("; rejected")[0] == "live"
-        for symbol in wanted:
-            topic = wire.topic(wire.TICKER, market.name, symbol)
-            is_listed = market.symbols.get(symbol, "") not in {"", *market.unlisted}
-            if status.feed.starting or status.state == "connecting":
-                continue
-            if not is_listed:
-                assert symbol in status.feed.rejected, f"{symbol} is not to be had, and nobody says so"
-                continue
-            if not is_well or self.is_live(self.first, topic):
-                self.unwell_since.pop(topic, None)
-            else:
-                since = max(self.merger_since, self.unwell_since.setdefault(topic, self.now))
-                assert self.now - since < SAYS_NOTHING_S * NS_PER_S, (
-                    f"{topic.decode()} is not live, or reported"
-                )
+        if status.feed.starting or status.state == "connecting":
+            return []
+        live = market.wanted_topics()
+        topics = {symbol: wire.topic(wire.TICKER, market.name, symbol) for symbol in wanted}
+        for symbol in [symbol for symbol, topic in topics.items() if topic not in live]:
+            assert symbol in status.feed.rejected, f"{symbol} is not to be had, and nobody says so"
+        is_well = status.feed.text(now_ns).partition("; rejected")[0] == "live"
+        return [topic for topic in live if is_well and not self.is_live(self.first, topic)]
 
     def look_at_sizes(self):
         merger, symbols = self.merger, len(self.slot_of_topic)
