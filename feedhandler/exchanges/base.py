@@ -73,12 +73,16 @@ class Line:
 
 
 class _Channel(msgspec.Struct, gc=False):
-    """The newest update of a channel: its id, who brought it, when; how often ids began anew, when, and where."""
+    """The newest update of a channel: its id, who brought it, when; how often ids began anew, when, and where.
+
+    news_at is its number among the words of all channels of the symbol.
+    """
 
     update_id: int = 0
     epoch: int = 0
     owner: int = NOBODY
     news_ns: int = 0
+    news_at: int = 0
     anew_ns: int = 0
     before: int = 0  # the newest id of the count before
     filled_ns: int = 0  # since when slower channels speak for it; 0 = they do not,
@@ -88,11 +92,15 @@ class _Channel(msgspec.Struct, gc=False):
 
 
 class _Heard(msgspec.Struct, gc=False):
-    """What one line last said on a channel; heard_ns 0 = nothing yet. holds: what others said before still does."""
+    """What one line last said on a channel; heard_ns 0 = nothing yet. holds: what others said before still does.
+
+    said_at is the number of the word that was the first to say so.
+    """
 
     update_id: int = 0
     epoch: int = 0
     heard_ns: int = 0
+    said_at: int = 0
     holds: bool = False
 
 
@@ -115,6 +123,8 @@ class State(wire.Ticker, gc=False, kw_only=True):
     base_flags: int = 0
     offset_ns: int = 0
     ahead_ns_max: int = AHEAD_NS_MAX
+    number: int = 0  # of words so far, on any line and channel,
+    said_at: int = 0  # and of the one that first said, on its line, what the newest says
     channels: list[_Channel] = msgspec.field(
         default_factory=lambda: [_Channel() for _ in range(CHANNELS_MAX)]
     )
@@ -183,6 +193,10 @@ class State(wire.Ticker, gc=False, kw_only=True):
             update_id <= newest.before // 2 or (not own.update_id and recv_ns - newest.anew_ns >= ANEW_NS)
         ):
             own.epoch = newest.epoch  # it has followed
+        self.number += 1
+        if update_id != own.update_id or not heard_before_ns:
+            own.said_at = self.number
+        self.said_at = own.said_at
         own.update_id = update_id
         if newest.filled_ns and newest.filler != line.index:
             # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
@@ -213,7 +227,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
             line.index,
             recv_ns,
         )
-        newest.filled_ns = 0
+        newest.news_at, newest.filled_ns = self.number, 0
         line.news += 1
         return True
 
@@ -222,13 +236,14 @@ class State(wire.Ticker, gc=False, kw_only=True):
 
         That is, if this one has said nothing for a while, and spoke on this line last: what came on another line
         may be newer. If that line is gone, the slower channel's time_ns must be later than what came there, and in
-        any case than what slower channels of other lines have said for it.
+        any case than what slower channels of other lines have said for it. What a line repeats is as old as when
+        it came first.
         """
         newest = self.channels[channel]
         if newest.news_ns:
             is_later = time_ns - self.offset_ns > newest.news_ns
             is_newer = newest.owner == line.index or (newest.owner == NOBODY and is_later)
-            if not is_newer or recv_ns - newest.news_ns <= QUIET_NS:
+            if not is_newer or recv_ns - newest.news_ns <= QUIET_NS or self.said_at < newest.news_at:
                 return False
         return not newest.filled_ns or newest.filler == line.index or time_ns > newest.said_ns
 

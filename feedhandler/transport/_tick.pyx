@@ -922,6 +922,7 @@ cdef class Downlink:
 cdef struct Newest:  # update of a channel
     uint64_t update_id
     int64_t news_ns
+    uint64_t news_at
     int64_t anew_ns
     int64_t filled_ns
     int32_t filler
@@ -934,6 +935,7 @@ cdef struct Newest:  # update of a channel
 cdef struct Heard:  # what a line last said on a channel
     uint64_t update_id
     int64_t heard_ns
+    uint64_t said_at
     uint32_t epoch
     bint holds
 
@@ -984,6 +986,8 @@ cdef class State:
     cdef public double low_24h
     cdef public double base_volume_24h
     cdef public double quote_volume_24h  # to here
+    cdef uint64_t _number
+    cdef uint64_t _said_at
     cdef Newest _channels[CHANNELS_MAX]
     cdef Heard _lines[LINES_MAX][CHANNELS_MAX]
 
@@ -1076,6 +1080,10 @@ cdef class State:
             or (not own.update_id and recv_ns - newest.anew_ns >= ANEW_NS)
         ):
             own.epoch = newest.epoch  # it has followed
+        self._number += 1
+        if update_id != own.update_id or not heard_before_ns:
+            own.said_at = self._number
+        self._said_at = own.said_at
         own.update_id = update_id
         if newest.filled_ns and newest.filler != line.index:
             # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
@@ -1102,7 +1110,7 @@ cdef class State:
         if own.epoch > newest.epoch:
             newest.before, newest.anew_ns = newest.update_id, recv_ns
         newest.update_id, newest.epoch, newest.owner, newest.news_ns = update_id, own.epoch, line.index, recv_ns
-        newest.filled_ns = 0
+        newest.news_at, newest.filled_ns = self._number, 0
         line.news += 1
         return True
 
@@ -1118,7 +1126,7 @@ cdef class State:
                 newest.owner == NOBODY and time_ns - self.offset_ns > newest.news_ns
             ):
                 return False
-            if recv_ns - newest.news_ns <= QUIET_NS:
+            if recv_ns - newest.news_ns <= QUIET_NS or self._said_at < newest.news_at:
                 return False
         return not newest.filled_ns or newest.filler == line or time_ns > newest.said_ns
 

@@ -15,6 +15,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import (
     AHEAD_NS_MAX,
     CHANNELS_MAX,
+    LAST,
     LINES_MAX,
     NO_ORDERS,
     QUIET_NS,
@@ -462,6 +463,22 @@ def test_a_slower_channel_that_says_the_same_as_the_quote_hinders_nobody():
     quote.set_quote(1.0, 1.0, 2.0, 1.0)
     quote.fill_quote(one, later, RECV_NS, 1.0, 1.0, 2.0, 1.0)
     assert quote.accept(QUOTE, two, 11, later)
+
+
+def test_what_a_slower_channel_repeats_is_as_old_as_when_it_came_first():
+    quote, (one,) = state(), lines(1)
+    old, new = (1.0, 1.0, 2.0, 1.0), (5.0, 1.0, 6.0, 1.0)
+    assert quote.accept(LAST, one, 10, RECV_NS)
+    quote.fill_quote(one, RECV_NS, RECV_NS, *old)
+    assert quote.accept(QUOTE, one, 10, RECV_NS)
+    quote.set_quote(*new)
+    later = RECV_NS + QUIET_NS + 1
+    assert quote.accept(LAST, one, 10, later)
+    quote.fill_quote(one, later, RECV_NS, *old)
+    assert quote.bid == 5.0, "the quote's own channel has spoken since"
+    assert quote.accept(LAST, one, 11, later)
+    quote.fill_quote(one, later, later, *old)
+    assert quote.bid == 1.0
 
 
 def test_lines_and_channels_beyond_the_last_are_refused():
