@@ -94,13 +94,14 @@ class _Channel(msgspec.Struct, gc=False):
 class _Heard(msgspec.Struct, gc=False):
     """What one line last said on a channel; heard_ns 0 = nothing yet. holds: what others said before still does.
 
-    said_at is the number of the word that was the first to say so.
+    said_at is the number of the word that was the first to say so, opened_at how many there were when it began.
     """
 
     update_id: int = 0
     epoch: int = 0
     heard_ns: int = 0
     said_at: int = 0
+    opened_at: int = 0
     holds: bool = False
 
 
@@ -144,7 +145,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
 
     def renew(self, line: int) -> None:
         """Another connection has this line from now on, and has said nothing yet."""
-        self.lines[line] = [_Heard(epoch=channel.epoch) for channel in self.channels]
+        self.lines[line] = [_Heard(epoch=channel.epoch, opened_at=self.number) for channel in self.channels]
 
     def inherit(self, line: int) -> None:
         """Channels that are silent on a line have been silent elsewhere since: what was said there still holds."""
@@ -235,14 +236,19 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """True if another, slower channel of this line may say what this one usually does.
 
         That is, if this one has said nothing for a while, and spoke on this line last: what came on another line
-        may be newer. If that line is gone, the slower channel's time_ns must be later than what came there, and in
-        any case than what slower channels of other lines have said for it. What a line repeats is as old as when
-        it came first.
+        may be newer. If that line is gone, this one must have begun since, or have come as far; no clock can tell.
+        time_ns must be later than what slower channels of other lines have said for it. What a line repeats is as
+        old as when it came first.
         """
-        newest = self.channels[channel]
+        newest, own = self.channels[channel], self.lines[line.index][channel]
         if newest.news_ns:
-            is_later = time_ns - self.offset_ns > newest.news_ns
-            is_newer = newest.owner == line.index or (newest.owner == NOBODY and is_later)
+            is_as_far = (
+                own.epoch == newest.epoch
+                and own.update_id >= newest.update_id
+                and 0 < own.said_at < self.said_at
+            )
+            has_followed = own.opened_at >= newest.news_at or is_as_far
+            is_newer = newest.owner == line.index or (newest.owner == NOBODY and has_followed)
             if not is_newer or recv_ns - newest.news_ns <= QUIET_NS or self.said_at < newest.news_at:
                 return False
         return not newest.filled_ns or newest.filler == line.index or time_ns > newest.said_ns

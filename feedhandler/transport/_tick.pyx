@@ -936,6 +936,7 @@ cdef struct Heard:  # what a line last said on a channel
     uint64_t update_id
     int64_t heard_ns
     uint64_t said_at
+    uint64_t opened_at
     uint32_t epoch
     bint holds
 
@@ -1007,16 +1008,17 @@ cdef class State:
 
     def forget(self):
         """Make every value unknown: no line is left to keep them."""
-        cdef int channel
+        cdef int channel, line
         self.last = self.bid = self.bid_size = self.ask = self.ask_size = NAN
         self.open_24h = self.high_24h = self.low_24h = self.base_volume_24h = self.quote_volume_24h = NAN
         self.flags = self.base_flags
         self.exchange_sequence = 0
         self.exchange_ns = self.recv_ns = 0
         memset(self._channels, 0, sizeof(self._channels))
-        memset(self._lines, 0, sizeof(self._lines))
         for channel in range(CHANNELS_MAX):
             self._channels[channel].owner = self._channels[channel].filler = NOBODY
+        for line in range(LINES_MAX):
+            self.renew(line)
 
     def renew(self, int line):
         """Another connection has this line from now on, and has said nothing yet."""
@@ -1025,6 +1027,7 @@ cdef class State:
         memset(self._lines[line], 0, sizeof(self._lines[line]))
         for channel in range(CHANNELS_MAX):
             self._lines[line][channel].epoch = self._channels[channel].epoch
+            self._lines[line][channel].opened_at = self._number
 
     def inherit(self, int line):
         """Channels that are silent on a line have been silent elsewhere since: what was said there still holds."""
@@ -1121,9 +1124,16 @@ cdef class State:
 
     cdef bint _is_quiet(self, int channel, int line, int64_t recv_ns, int64_t time_ns) noexcept:
         cdef Newest* newest = &self._channels[channel]
+        cdef Heard* own = &self._lines[line][channel]
+        cdef bint is_as_far
         if newest.news_ns:
+            is_as_far = (
+                own.epoch == newest.epoch
+                and own.update_id >= newest.update_id
+                and 0 < own.said_at < self._said_at
+            )
             if newest.owner != line and not (
-                newest.owner == NOBODY and time_ns - self.offset_ns > newest.news_ns
+                newest.owner == NOBODY and (own.opened_at >= newest.news_at or is_as_far)
             ):
                 return False
             if recv_ns - newest.news_ns <= QUIET_NS or self._said_at < newest.news_at:
