@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         "--unlisted", action="store_true", help="also what the exchange does not list, or not yet"
     )
 
+    _add_operator_commands(commands)
+
     fault = _command(
         commands, "fault", _fault, "make a simulated exchange misbehave; without KIND: list them"
     )
@@ -115,6 +117,49 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument("kind", nargs="?", metavar="KIND", help="what to do, such as close or stall")
     fault.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as seconds=5 or code=1012")
     return parser
+
+
+def _add_operator_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """What is asked and told through the gateway, but for `connect` and `disconnect`."""
+    for name, is_wanted, text in (
+        ("connect", True, "connect to an exchange from now on; its feed follows within a second"),
+        ("disconnect", False, "leave an exchange unconnected until `connect`; what is wanted stays noted"),
+    ):
+        command = _command(commands, name, _connect, text)
+        _add_exchange(command)
+        command.set_defaults(is_wanted=is_wanted)
+
+    balances = _command(commands, "balances", _balances, "what accounts hold, as the gateway knows it")
+    balances.add_argument("--sync", action="store_true", help="ask the exchanges first")
+
+    text = "what is held and watched; with ASSET=AMOUNT: say what is held besides accounts"
+    positions = _command(commands, "positions", _positions, text)
+    _add_exchange(positions, nargs="?")
+    positions.add_argument(
+        "amounts", nargs="*", metavar="ASSET=AMOUNT", help="such as BTC=0.5; 0 ends one, others stay"
+    )
+
+    text = "give the gateway an account's credentials, or let it forget them"
+    credentials = _command(commands, "credentials", _credentials, text)
+    credentials.epilog = (
+        "set takes them from the environment (BINANCE_API_KEY and so on), else from standard input: the key in"
+        " the first line, then the secret, then, where the exchange has one, the passphrase in the last; at a"
+        " terminal it asks. Never from arguments: those are seen by other users."
+    )
+    credentials.add_argument("action", choices=("set", "remove"), metavar="ACTION", help="set or remove")
+    _add_exchange(credentials)
+
+    subscriptions = _command(commands, "subscriptions", _subscriptions, "what is wanted, and by whom")
+    for command in (balances, subscriptions):
+        _add_exchange(command, nargs="?")
+    instruments = _command(commands, "instruments", _instruments, "what an exchange lists")
+    _add_exchange(instruments)
+    instruments.add_argument(
+        "search", nargs="?", default="", metavar="SEARCH", help="only symbols with this in them"
+    )
+    for command in (balances, positions, subscriptions, instruments):
+        command.add_argument("--json", action="store_true", help="what the gateway answers, as JSON")
+    _command(commands, "token", _token, "print the file that has the API's token")
 
 
 def _command(
@@ -132,8 +177,10 @@ def _command(
     return parser
 
 
-def _add_exchange(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("exchange", choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES))
+def _add_exchange(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    parser.add_argument(
+        "exchange", nargs=nargs, choices=list(EXCHANGES), metavar="EXCHANGE", help=", ".join(EXCHANGES)
+    )
 
 
 def _positive(text: str) -> float:
@@ -334,6 +381,56 @@ def _unsubscribe(arguments: argparse.Namespace) -> int:
 
     settings, symbols = config.load(arguments.config), list(dict.fromkeys(arguments.symbols))
     return control.unsubscribe(settings, arguments.exchange, symbols, wait_s=arguments.wait)
+
+
+def _connect(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import operator
+
+    return operator.connect(config.load(arguments.config), arguments.exchange, is_wanted=arguments.is_wanted)
+
+
+def _balances(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import operator
+
+    settings = config.load(arguments.config)
+    return operator.balances(settings, arguments.exchange, is_sync=arguments.sync, is_json=arguments.json)
+
+
+def _positions(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import operator
+
+    settings = config.load(arguments.config)
+    if arguments.amounts:
+        return operator.set_positions(settings, arguments.exchange, arguments.amounts)
+    return operator.positions(settings, arguments.exchange, is_json=arguments.json)
+
+
+def _credentials(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import operator
+
+    settings = config.load(arguments.config)
+    act = operator.set_credentials if arguments.action == "set" else operator.remove_credentials
+    return act(settings, arguments.exchange)
+
+
+def _subscriptions(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import operator
+
+    settings = config.load(arguments.config)
+    return operator.subscriptions(settings, arguments.exchange, is_json=arguments.json)
+
+
+def _instruments(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import operator
+
+    settings = config.load(arguments.config)
+    return operator.instruments(settings, arguments.exchange, arguments.search, is_json=arguments.json)
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import operator
+
+    return operator.token(config.load(arguments.config))
 
 
 def _fault(arguments: argparse.Namespace) -> int:

@@ -16,11 +16,15 @@ from feedhandler.gateway.control import Control
 from feedhandler.gateway.history import History
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.problem import Handler, Problem, problems
+from feedhandler.gateway.rates import Rates
 from feedhandler.gateway.rows import ExchangeRow
 
 BODY_SIZE_MAX: Final = 256 << 10  # thousands of symbols
 UNGUARDED: Final = ("/live", "/ready")  # probes know no token
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+# Requests without the token per second, and at once, of one address. The right token is never kept waiting: behind
+# one address there may be others, and what they get wrong is to lock nobody out.
+FAILED_RATE: Final = (2.0, 50.0)
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -73,6 +77,8 @@ def make_app(parts: Parts, routes: Iterable[web.RouteDef], *outer: Middleware) -
 
 
 def _guard(access: Access) -> Middleware:
+    failed = Rates(*FAILED_RATE)
+
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Turn away who does not mean us, comes from another page, or has no token where one is needed."""
@@ -90,6 +96,13 @@ def _guard(access: Access) -> Middleware:
             return await handler(request)
         needs_token = not access.is_open or request.method not in SAFE_METHODS
         if needs_token and request.path not in ("/", "/ws") and not access.is_authorized(request.headers):
+            if wait_s := failed.take(request.remote, time.monotonic()):
+                raise Problem(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    "too many requests without the token from this address",
+                    field="Authorization",
+                    retry_after_s=wait_s,
+                )
             raise unauthorized()
         return await handler(request)
 

@@ -6,7 +6,6 @@ A handler gets what was asked for, decoded and checked, and returns what is to b
 import difflib
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -17,12 +16,12 @@ from aiohttp import web
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.gateway.app import Parts, unauthorized
 from feedhandler.gateway.problem import Problem
+from feedhandler.gateway.rates import Rates
 
 JSON: Final = "application/json"
 # Requests per second, and at once, of one address; those with the token are counted apart, so that nobody else can
 # use them up.
 RATE: Final = (100.0, 400.0)
-ADDRESSES_MAX: Final = 1024
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -68,24 +67,6 @@ class Operation(msgspec.Struct, frozen=True):
     @property
     def needs_token(self) -> bool:
         return self.is_private or self.method != "GET"
-
-
-class Rates:
-    """How much each address may still ask, as buckets that fill up again."""
-
-    def __init__(self, per_s: float, at_once: float) -> None:
-        self._per_s, self._at_once = per_s, at_once
-        self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()  # left, as of
-
-    def take(self, whom: object, now_s: float) -> float:
-        """Count one request; returns 0, or the seconds after which it may come."""
-        left, as_of = self._buckets.pop(whom, (self._at_once, now_s))
-        left = min(self._at_once, left + (now_s - as_of) * self._per_s)
-        wait_s = 0.0 if left >= 1 else (1 - left) / self._per_s
-        self._buckets[whom] = left - 1 if left >= 1 else left, now_s
-        if len(self._buckets) > ADDRESSES_MAX:
-            self._buckets.popitem(last=False)
-        return wait_s
 
 
 def routes(operations: list[Operation], parts: Parts) -> list[web.RouteDef]:
