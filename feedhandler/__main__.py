@@ -401,7 +401,7 @@ def _positions(arguments: argparse.Namespace) -> int:
 
     settings = config.load(arguments.config)
     if arguments.amounts:
-        return operator.set_positions(settings, arguments.exchange, arguments.amounts)
+        return operator.set_positions(settings, arguments.exchange, arguments.amounts, is_json=arguments.json)
     return operator.positions(settings, arguments.exchange, is_json=arguments.json)
 
 

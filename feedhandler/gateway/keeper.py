@@ -108,8 +108,10 @@ class Keeper:
             await self.sync()
             pause_s = self._pause_s()
             self._status.next_sync_ns = time.time_ns() + int(pause_s * NS_PER_S)
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
 
     def _pause_s(self) -> float:
         """Return how long until the next look: less after a failure, unless that needs patience."""
@@ -230,7 +232,7 @@ class Keeper:
         try:
             await self._listen(socket, stream)
         finally:
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            with contextlib.suppress(ConnectionError):  # a cancellation is not the close's: it ends us
                 await socket.close()
 
     def _stream_request(self, time_ms: int) -> Request:

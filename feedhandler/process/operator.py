@@ -204,7 +204,7 @@ def positions(config: Config, exchange: str | None, *, is_json: bool) -> int:
     return EXIT_OK
 
 
-def set_positions(config: Config, exchange: str, amounts: Sequence[str]) -> int:
+def set_positions(config: Config, exchange: str, amounts: Sequence[str], *, is_json: bool) -> int:
     """Say what is held besides accounts, as `ASSET=AMOUNT`; 0 ends one, others stay. Raises FeedError."""
     config.exchange(exchange)
     changes = dict(_amount(text) for text in amounts)
@@ -214,7 +214,7 @@ def set_positions(config: Config, exchange: str, amounts: Sequence[str]) -> int:
     body = [{name: row[name] for name in ("exchange", "asset", "amount")} for row in kept]
     body += [{"exchange": exchange, "asset": a, "amount": n} for a, n in changes.items() if Decimal(n)]
     gateway.ask("PUT", "/v1/positions", {"positions": body})
-    return positions(config, exchange, is_json=False)
+    return positions(config, exchange, is_json=is_json)
 
 
 def _amount(text: str) -> tuple[str, str]:

@@ -309,3 +309,24 @@ def test_credentials_come_from_the_environment_and_half_of_them_name_what_is_mis
     assert "hidden" not in str(e.value)
     with pytest.raises(ConfigError, match="BINANCE_API_SECRET: secret: is no private key in PEM"):
         credentials_of({"BINANCE_API_KEY": "k", "BINANCE_API_SECRET": "-----BEGIN hidden"}, "binance")
+
+
+def test_an_account_is_removed_while_the_socket_of_a_refused_key_is_being_closed(tmp_path, monkeypatch):
+    """Its end must not be taken for that of the close: it would go on for ever, and hold up all other accounts."""
+    closing, real_close = asyncio.Event(), aiohttp.ClientWebSocketResponse.close
+
+    async def close(socket, **settings):
+        closing.set()
+        await asyncio.sleep(0.1)
+        return await real_close(socket, **settings)
+
+    async def scene(world):
+        monkeypatch.setattr(aiohttp.ClientWebSocketResponse, "close", close)
+        for name in ("binance", "bybit"):
+            closing.clear()
+            await world.put(name, secret="another-secret")
+            async with asyncio.timeout(PATIENCE_S):
+                await closing.wait()
+                assert await world.accounts.remove(name)
+
+    play(tmp_path, scene, "binance", "bybit")
