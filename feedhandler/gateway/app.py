@@ -19,7 +19,7 @@ from feedhandler.gateway.problem import Handler, Problem, problems
 from feedhandler.gateway.rates import Rates
 from feedhandler.gateway.rows import ExchangeRow
 
-BODY_SIZE_MAX: Final = 256 << 10  # thousands of symbols
+BODY_SIZE_MAX: Final = 2 << 20  # as many positions or symbols as are taken at once, at their longest
 UNGUARDED: Final = ("/live", "/ready")  # probes know no token
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 # Requests without the token per second, and at once, of one address. The right token is never kept waiting: behind

@@ -1,7 +1,7 @@
 """The description of the HTTP API, OpenAPI 3.1: made from the table that the routes are made from."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,20 +14,31 @@ from feedhandler.gateway.operations import JSON, Operation
 from feedhandler.gateway.problem import CONTENT_TYPE, ProblemBody
 
 REF: Final = "#/components/schemas/{name}"
-ALWAYS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+PATH: Final = "/v1/openapi.json"
+GUARD: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST)
+ALWAYS: Final = (*GUARD, HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
 WITH_BODY: Final = (
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
+SUMMARIES: Final = {
+    "/live": "whether the gateway lives",
+    "/ready": "whether data are fresh, and what is missing",
+    "/metrics": "figures for Prometheus",
+    PATH: "this description",
+}
 DESCRIPTION: Final = """\
 Changes, and balances, need `Authorization: Bearer` with the token of `FEEDHANDLER_API_TOKEN`, or of the file
 `api-token` in the run directory. Where others than this machine can reach the gateway, everything but probes does.
 Times in `_ns` are Unix nanoseconds; amounts of accounts are exact, and texts. `/ws` is a WebSocket."""
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Return the whole document."""
+def document(
+    operations: Sequence[Operation], exchanges: Iterable[str], *, needs_token: bool
+) -> dict[str, Any]:
+    """Return the whole document. exchanges: those configured; needs_token: reading needs the token, too."""
+    names = {"type": "string", "enum": list(exchanges)}
     kinds: list[Any] = [each.answer for each in operations if each.answer is not None]
     kinds += [each.body for each in operations if each.body is not None]
     kinds += [ProblemBody, Liveness, Readiness]
@@ -36,15 +47,20 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     schema_of = {id(kind): schema for kind, schema in zip(unique, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schema_of)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
+            operation, schema_of, names, needs_token=needs_token or operation.needs_token
+        )
     for path, kind, statuses in (
         ("/live", Liveness, (HTTPStatus.OK,)),
         ("/ready", Readiness, (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)),
     ):
+        problem = schema_of[id(ProblemBody)]
         answers = {str(int(s)): _answer(s.phrase, JSON, schema_of[id(kind)]) for s in statuses}
+        answers |= {str(int(s)): _answer(s.phrase, CONTENT_TYPE, problem) for s in GUARD}
         paths[path] = {"get": _probe(path, answers)}
     text = _answer("OK", "text/plain", {"type": "string"})
     paths["/metrics"] = {"get": _probe("/metrics", {"200": text})}
+    paths[PATH] = {"get": _probe(PATH, {"200": _answer("OK", JSON, {"type": "object"})})}
     return {
         "openapi": "3.1.0",
         "info": {"title": "feedhandler", "version": __version__, "description": DESCRIPTION},
@@ -63,23 +79,32 @@ def description(document: dict[str, Any]) -> web.RouteDef:
     async def openapi(request: web.Request) -> web.Response:
         return web.Response(body=body, content_type=JSON)
 
-    return web.get("/v1/openapi.json", openapi)
+    return web.get(PATH, openapi)
 
 
 def _probe(path: str, answers: dict[str, Any]) -> dict[str, Any]:
-    return {"operationId": path.strip("/"), "summary": "for probes and Prometheus", "responses": answers}
+    name = path.rpartition("/")[2].removesuffix(".json")
+    return {"operationId": name, "summary": SUMMARIES[path], "responses": answers}
 
 
-def _operation(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:
+def _operation(
+    operation: Operation, schema_of: dict[int, Any], exchanges: dict[str, Any], *, needs_token: bool
+) -> dict[str, Any]:
     found: dict[str, Any] = {"operationId": operation.name, "summary": operation.text}
+    part = {"type": "string", "minLength": 1}
     found["parameters"] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": exchanges if name == "exchange" else part,
+        }
         for name in re.findall(r"\{(\w+)\}", operation.path)
     ]
     for each in operation.query:
-        schema: dict[str, Any] = {"type": "string"}
+        schema: dict[str, Any] = dict(exchanges) if each.name == "exchange" else {"type": "string"}
         if each.pattern:
-            schema["pattern"] = f"^{each.pattern}$"
+            schema["pattern"] = f"^({each.pattern})$"
         if each.example:
             schema["examples"] = [each.example]
         found["parameters"].append(
@@ -94,7 +119,7 @@ def _operation(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any
     if operation.body is not None:
         content = {JSON: {"schema": schema_of[id(operation.body)]}}
         found["requestBody"] = {"required": True, "content": content}
-    if operation.needs_token:
+    if needs_token:
         found["security"] = [{"token": []}]
     found["responses"] = _answers(operation, schema_of)
     return found
@@ -108,7 +133,6 @@ def _answers(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:
         answers = {"200": _answer("OK", JSON, schema_of[id(operation.answer)])}
     statuses = [*ALWAYS, *operation.problems, HTTPStatus.UNPROCESSABLE_ENTITY]
     statuses += WITH_BODY if operation.body is not None else ()
-    statuses += [HTTPStatus.UNAUTHORIZED] if operation.needs_token else []
     for status in sorted(set(statuses)):
         answers[str(int(status))] = _answer(status.phrase, CONTENT_TYPE, problem)
     return answers

@@ -50,11 +50,12 @@ def keep_secrets_in_memory() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0)
 
 
-def log_no_nonsense() -> None:
-    """Let no client fill our log with what is no HTTP: it is answered with 400, and counted by nobody."""
-    logging.getLogger("aiohttp.server").addFilter(
-        lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-    )
+def _is_no_quote(record: logging.LogRecord) -> bool:
+    """Return False for what aiohttp logs of a request that is no HTTP: it quotes headers, which may hold the token.
+
+    Anybody can send such a request; it is answered with 400.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _main(config: Config) -> int:
@@ -98,7 +99,7 @@ async def _main(config: Config) -> int:
         metrics.route(),
         *health.routes(parts),
         *routes(operations, parts),
-        description(document(operations)),
+        description(document(operations, config.exchanges, needs_token=not parts.access.is_open)),
         *screen_routes(screens, parts),
     ]
     app = make_app(parts, everything, metrics.middleware())
@@ -155,7 +156,7 @@ async def _listen(runner: web.AppRunner, config: Config) -> None:
 def run(config: Config) -> int:
     """Run the gateway; returns the exit status."""
     keep_secrets_in_memory()
-    log_no_nonsense()
+    logging.getLogger("aiohttp.server").addFilter(_is_no_quote)
     with Lock(config.run_dir, "gateway"):
         use_cpus(config.gateway.cpus, f"{config.path}: gateway.cpus")
         return uvloop.run(_main(config))

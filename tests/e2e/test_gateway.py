@@ -1,0 +1,140 @@
+"""The control plane at work: wishes reach feeds while everything runs, by API and by command, and outlive it."""
+
+import json
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+from harness import DOWN, wait_until
+from test_holdings import CREDENTIALS, TOKEN, ask, is_up
+
+FAILED_AT_ONCE = 50
+
+
+@pytest.fixture
+def s(stack, monkeypatch):
+    monkeypatch.setenv("FEEDHANDLER_API_TOKEN", TOKEN)
+    s = stack(rate=200, exchanges=("binance", "kucoin"))
+    s.start("sim", "merger", *s.exchanges, "gateway")
+    wait_until(lambda: is_up(s), "the gateway")
+    s.wait_live()
+    return s
+
+
+def command(s, *arguments, typed=None):
+    return subprocess.run(
+        [sys.executable, "-m", "feedhandler", *arguments, "-c", str(s.config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        input=typed or "",
+        check=False,
+    )
+
+
+def state(s, exchange):
+    return ask(s, "GET", "/v1/exchanges")[1]["exchanges"][exchange]["status"]["state"]
+
+
+def test_a_wish_outlives_the_gateway_and_its_death_is_no_event_in_the_stream(s):
+    body = {"exchange": "binance", "symbols": ["DOGE/USDT"], "owner": "desk"}
+    status, row = ask(s, "POST", "/v1/subscriptions", body)
+    assert (status, row["requested"]) == (200, {"desk": ["DOGE/USDT"]})
+    reader = s.reader(b"ticker.")
+    reader.read_until(lambda r: r.topic == "ticker.binance.DOGE/USDT" and r.is_fresh, "it streams")
+    s.kill("gateway")
+    records = reader.read(2)
+    assert reader.holes == []
+    assert len(records) > 100
+    assert not any(record.flags & DOWN for record in records)
+    s.start("gateway")
+    wait_until(lambda: is_up(s), "the gateway")
+    assert ask(s, "GET", "/v1/subscriptions")[1]["exchanges"]["binance"]["requested"] == row["requested"]
+    assert ask(s, "DELETE", "/v1/subscriptions/binance/DOGE/USDT")[0] == 404, "`api` does not want it"
+    status, row = ask(s, "DELETE", "/v1/subscriptions/binance/DOGE/USDT?owner=desk")
+    assert (status, row["requested"]) == (200, {})
+    reader.read_until(lambda r: r.topic == "ticker.binance.DOGE/USDT" and r.flags & DOWN, "its last word")
+
+
+def test_exchanges_are_left_and_connected_to_and_credentials_connect_them(s):
+    assert ask(s, "POST", "/v1/exchanges/kucoin/disconnect")[1]["connect"] is False
+    wait_until(lambda: state(s, "kucoin") == "idle", "it is left")
+    assert command(s, "connect", "kucoin").returncode == 0
+    wait_until(lambda: state(s, "kucoin") == "live", "it is back")
+    assert ask(s, "POST", "/v1/exchanges/kucoin/disconnect")[0] == 200
+    wait_until(lambda: state(s, "kucoin") == "idle", "it is left")
+    assert ask(s, "PUT", "/v1/exchanges/kucoin/credentials", CREDENTIALS["kucoin"])[0] == 204
+    wait_until(lambda: state(s, "kucoin") == "live", "it is back")
+    assert ask(s, "POST", "/v1/exchanges/kucoin/rollover")[0] == 200
+    s.kill("kucoin")
+    assert ask(s, "POST", "/v1/exchanges/kucoin/rollover")[0] == 409
+
+
+def test_the_operator_asks_and_tells_by_command(s):
+    done = command(s, "positions", "binance", "DOGE=0.5", "NOSUCH=3")
+    assert done.returncode == 0, done
+    assert "watched because of them: DOGE/USDT" in done.stdout
+    assert "no quote asset of yours: NOSUCH" in done.stdout
+    s.reader(b"ticker.binance.DOGE/USDT\0").read_until(lambda record: record.is_fresh, "what is held streams")
+    shown = command(s, "subscriptions", "binance").stdout
+    assert ["binance", "DOGE/USDT", "positions"] in [line.split() for line in shown.splitlines()]
+    done = command(s, "positions", "binance", "DOGE=0", "NOSUCH=0", "--json")
+    assert json.loads(done.stdout)["positions"] == []
+
+    typed = "\n".join(CREDENTIALS["kucoin"][part] for part in ("key", "secret", "passphrase"))
+    assert command(s, "credentials", "set", "kucoin", typed=typed).returncode == 0
+    done = command(s, "balances", "kucoin", "--sync")
+    assert ["kucoin", "BTC", "1.25", "0.05", "1.3"] in [line.split() for line in done.stdout.splitlines()]
+    assert command(s, "credentials", "remove", "kucoin").returncode == 0
+    assert "kucoin: no credentials" in command(s, "balances").stdout
+    assert "DOGE-USDT" in command(s, "instruments", "kucoin", "doge/usdt").stdout
+    assert command(s, "token").stdout == "in the environment: FEEDHANDLER_API_TOKEN\n"
+
+    for arguments, typed, status, text in (
+        (("positions", "binance", "BTC=x"), "", 2, "write it like BTC=0.5"),
+        (("positions", "binance", "btc=1"), "", 1, "positions[0].asset: must be an asset in upper case"),
+        (("credentials", "set", "kucoin"), "one line", 2, "passphrase in its last line"),
+        (("credentials", "set", "kucoin"), "a b\nc\nd", 1, "key: has a space"),
+        (("connect", "bybit"), "", 2, "no [exchanges.bybit] table"),
+    ):
+        done = command(s, *arguments, typed=typed)
+        assert (done.returncode, text in done.stderr, "Traceback" in done.stderr) == (status, True, False), (
+            done
+        )
+    s.kill("gateway")
+    done = command(s, "balances")
+    assert (done.returncode, "is it running?" in done.stderr) == (1, True)
+    assert command(s, "disconnect", "kucoin").returncode == 0
+
+
+def test_who_may_not_ask_is_told_why_and_no_quote_of_a_request_reaches_the_log(s):
+    def refused(path="/v1/status", method="GET", **headers):
+        request = urllib.request.Request(s.gateway + path, method=method, headers=headers)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=10)
+        body = json.loads(caught.value.read())
+        assert caught.value.headers["Content-Type"].startswith("application/problem+json")
+        assert body["status"] == caught.value.code
+        return caught.value.code, body["field"]
+
+    assert refused(Host="rebound.example") == (421, "Host")
+    assert refused(Origin="http://evil.example") == (403, "Origin")
+    assert refused("/v1/balances") == (401, "Authorization")
+    assert refused("/v1/tickers?exchang=binance") == (400, "exchang")
+    assert refused("/v1/tickers?exchange=kraken") == (422, "exchange")
+    answers = [refused("/v1/balances/sync", "POST") for _ in range(FAILED_AT_ONCE + 5)]
+    assert answers[0] == (401, "Authorization")
+    assert (429, "Authorization") in answers
+    assert ask(s, "GET", "/v1/balances")[0] == 200, "who has the token is not kept waiting"
+
+    planted = "planted-0123456789abcdef"
+    host, _, port = s.gateway.removeprefix("http://").partition(":")
+    for header in (f"Authorization: Bearer {planted}\0", f"Authorization: Bearer {planted * 1000}"):
+        with socket.create_connection((host, int(port)), 10) as client:
+            client.sendall(f"GET /v1/status HTTP/1.1\r\nHost: {host}\r\n{header}\r\n\r\n".encode())
+            assert b" 400 " in client.makefile("rb").readline()
+    assert ask(s, "GET", "/v1/status")[0] == 200
+    assert planted not in s.log("gateway")
