@@ -95,7 +95,10 @@ def _guard(access: Access) -> Middleware:
         if request.path in UNGUARDED:
             return await handler(request)
         needs_token = not access.is_open or request.method not in SAFE_METHODS
-        if needs_token and request.path not in ("/", "/ws") and not access.is_authorized(request.headers):
+        is_page = request.path in ("/", "/ws") or request.path.startswith(
+            "/page/"
+        )  # which asks for the token itself
+        if needs_token and not is_page and not access.is_authorized(request.headers):
             if wait_s := failed.take(request.remote, time.monotonic()):
                 raise Problem(
                     HTTPStatus.TOO_MANY_REQUESTS,

@@ -21,7 +21,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from feedhandler import wire
 from feedhandler.config import API_TOKEN_ENV, Config
 from feedhandler.errors import EXIT_OK, ConfigError
-from feedhandler.gateway import api, health
+from feedhandler.gateway import api, dashboard, health
 from feedhandler.gateway.access import Access, token_of, token_path
 from feedhandler.gateway.accounts import Accounts, credentials_of
 from feedhandler.gateway.app import Parts, make_app
@@ -101,6 +101,7 @@ async def _main(config: Config) -> int:
         *routes(operations, parts),
         description(document(operations, config.exchanges, needs_token=not parts.access.is_open)),
         *screen_routes(screens, parts),
+        *dashboard.routes(),
     ]
     app = make_app(parts, everything, metrics.middleware())
 

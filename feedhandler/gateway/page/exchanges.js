@@ -1,0 +1,110 @@
+// The panel of exchanges and their connections.
+
+import { element, micros, put, span } from "./text.js";
+
+const STATES = { live: "good", idle: "plain", stale: "warn", connecting: "warn", starting: "warn" };
+
+export class Exchanges {
+  /** steer(exchange, "connect" | "disconnect" | "rollover") is called by the buttons; news(text) tells changes. */
+  constructor(now, steer, news) {
+    this.now = now;
+    this.steer = steer;
+    this.news = news;
+    this.rows = new Map(); // exchange → ExchangeRow
+    this.made = new Map();
+    this.body = document.querySelector("#exchanges tbody");
+    setInterval(() => this.draw(), 1000);
+  }
+
+  replace(rows) {
+    for (const row of Object.values(rows)) this.take(row, true);
+  }
+
+  take(row, isFirst = false) {
+    const before = this.rows.get(row.exchange);
+    this.rows.set(row.exchange, row);
+    const [was, is] = [before?.status?.state, row.status?.state];
+    if (!isFirst && was && was !== is) this.news(`${row.exchange} is ${is ?? "not heard"}`);
+    this.update(row);
+  }
+
+  names() {
+    return [...this.rows.keys()];
+  }
+
+  draw() {
+    for (const row of this.rows.values()) this.update(row);
+  }
+
+  make(row) {
+    const made = { row: element("tr"), legs: [], cells: {} };
+    const name = element("th", row.exchange);
+    name.scope = "row";
+    made.row.append(name);
+    for (const key of ["state", "rate", "p50", "p99", "newest", "text", "buttons"]) {
+      made.cells[key] = element("td", "", ["state", "buttons"].includes(key) ? "" : key === "text" ? "text" : "number");
+      made.row.append(made.cells[key]);
+    }
+    made.toggle = element("button");
+    made.toggle.type = "button";
+    made.toggle.addEventListener("click", () => {
+      const isOn = this.rows.get(row.exchange).connect;
+      this.steer(row.exchange, isOn ? "disconnect" : "connect");
+    });
+    const renew = element("button", "Renew");
+    renew.type = "button";
+    renew.setAttribute("aria-label", `Renew the connections of ${row.exchange}`);
+    renew.addEventListener("click", () => this.steer(row.exchange, "rollover"));
+    made.cells.buttons.append(made.toggle, " ", renew);
+    this.body.append(made.row);
+    this.made.set(row.exchange, made);
+    return made;
+  }
+
+  update(row) {
+    const made = this.made.get(row.exchange) ?? this.make(row);
+    const { cells } = made;
+    const status = row.status;
+    const state = status?.state ?? "not heard";
+    if (cells.state.textContent !== state) cells.state.replaceChildren(element("span", state, `badge ${STATES[state] ?? "bad"}`));
+    put(cells.rate, status ? Math.round(status.records_per_s).toLocaleString("en") : "–");
+    put(cells.p50, micros(status?.latency_p50_us));
+    put(cells.p99, micros(status?.latency_p99_us));
+    put(cells.newest, status?.newest_recv_ns ? span((this.now() - status.newest_recv_ns / 1e6) / 1000) : "–");
+    put(cells.text, row.text);
+    put(made.toggle, row.connect ? "Disconnect" : "Connect");
+    made.toggle.setAttribute("aria-label", `${row.connect ? "Disconnect from" : "Connect to"} ${row.exchange}`);
+    this.updateLegs(made, status?.feed?.connections ?? [], status?.feed?.stale_topics ?? {});
+  }
+
+  updateLegs(made, connections, staleTopics) {
+    while (made.legs.length > connections.length) made.legs.pop().row.remove();
+    connections.forEach((connection, index) => {
+      let leg = made.legs[index];
+      if (!leg) {
+        leg = { row: element("tr", "", "leg"), name: element("td"), state: element("td"), text: element("td", "", "text") };
+        leg.text.colSpan = 6;
+        leg.row.append(leg.name, leg.state, leg.text);
+        (made.legs.at(-1)?.row ?? made.row).after(leg.row);
+        made.legs.push(leg);
+      }
+      put(leg.name, `leg ${connection.leg}${connection.is_successor ? ", successor" : ""}`);
+      put(leg.state, connection.is_stale ? "stale" : connection.phase);
+      put(leg.text, this.legText(connection, index ? {} : staleTopics));
+    });
+  }
+
+  legText(connection, staleTopics) {
+    const parts = [];
+    if (connection.opened_ns) parts.push(`up ${span((this.now() - connection.opened_ns / 1e6) / 1000)}`);
+    parts.push(`${connection.symbols} symbols`, `${Math.max(0, connection.connects - 1)} reconnects`);
+    parts.push(`${connection.frames.toLocaleString("en")} frames`);
+    if (connection.repeated) parts.push(`${connection.repeated.toLocaleString("en")} repeated`);
+    if (connection.decode_errors) parts.push(`${connection.decode_errors} undecodable`);
+    const stale = Object.keys(staleTopics);
+    if (stale.length) parts.push(`stale: ${stale.slice(0, 5).join(", ")}`);
+    if (connection.silent) parts.push(`silent: ${connection.silent_topics.slice(0, 5).join(", ")}`);
+    if (connection.last_error) parts.push(`last error: ${connection.last_error}`);
+    return parts.join(" · ");
+  }
+}

@@ -1,0 +1,84 @@
+// The dashboard: one stream from the gateway, and who shows what of it.
+
+import { Exchanges } from "./exchanges.js";
+import { Operator, ask, token } from "./operator.js";
+import { Plots } from "./plots.js";
+import { Stream } from "./stream.js";
+import { put } from "./text.js";
+import { Tickers } from "./tickers.js";
+
+const find = (selector) => document.querySelector(selector);
+
+let offset = 0; // the gateway's clock less ours, ms
+const now = () => Date.now() + offset;
+const news = (text) => put(find("#news"), text);
+
+const tickers = new Tickers(now);
+const operator = new Operator(now, () => stream.authorize());
+const exchanges = new Exchanges(now, (exchange, what) => operator.steer(exchange, what), news);
+const plots = new Plots();
+let merger = null;
+let retryAt = 0;
+let isLost = false;
+
+function takePulse(data) {
+  offset = data.now_ns / 1e6 - Date.now();
+  merger = data.merger;
+  put(find("#rate"), merger ? `${Math.round(merger.records_per_s).toLocaleString("en")} records/s, ${merger.topics} topics` : "");
+}
+
+function takeExchange(row) {
+  exchanges.take(row);
+  plots.take(row, Math.floor(now() / 1000));
+}
+
+const stream = new Stream(
+  {
+    snapshot(data) {
+      takePulse(data);
+      tickers.replace(data.tickers);
+      exchanges.replace(data.exchanges);
+      operator.setExchanges(exchanges.names());
+      ask("GET", "/v1/latency").then((history) => plots.replace(history), () => plots.make());
+    },
+    market_update: (data) => tickers.take(data),
+    status_update: takeExchange,
+    heartbeat: takePulse,
+    authorized: () => operator.authorized(),
+    balance_update: (data) => operator.takeAccount(data),
+    error: (data) => operator.refused(data.detail),
+  },
+  (state, wait) => {
+    retryAt = performance.now() + wait;
+    if (state === "lost" && !isLost) news("the page has lost its connection to the gateway");
+    if (state === "live" && isLost) news("the page is connected again");
+    if (state !== "connecting") isLost = state === "lost";
+    document.body.classList.toggle("lost", isLost);
+    const link = find("#link");
+    link.dataset.state = state;
+    put(link, { live: "connected to the gateway", lost: "connection lost", connecting: "connecting …" }[state]);
+    banners();
+  },
+  token,
+);
+
+function show(selector, text) {
+  const banner = find(selector);
+  banner.hidden = !text;
+  put(banner, text);
+}
+
+function banners() {
+  const left = Math.max(0, (retryAt - performance.now()) / 1000);
+  const again = left > 0 ? `the next attempt is in ${left.toFixed(0)} s` : "trying now";
+  show("#lost", isLost ? `This page has lost its connection to the gateway: what it shows is old; ${again}.` : "");
+  const rows = [...exchanges.rows.values()];
+  const bad = rows.filter((row) => row.connect && row.status && !["live", "idle"].includes(row.status.state));
+  const texts = bad.map((row) => `${row.exchange} is ${row.status.state.toUpperCase()}: ${row.text}`);
+  if (!isLost && !merger && rows.length) texts.unshift("The merger is silent: all data are DOWN");
+  show("#trouble", texts.join(" — "));
+  const simulated = rows.filter((row) => row.is_simulated).map((row) => row.exchange);
+  show("#simulated", simulated.length ? `SIMULATED data, of no real exchange: ${simulated.join(", ")}` : "");
+  put(find("#clock"), new Date(now()).toISOString().slice(11, 19) + " UTC");
+}
+setInterval(banners, 500);
