@@ -242,8 +242,8 @@ class Api:
             await self._parts.control.connect(exchange, True)
 
     async def delete_credentials(self, asked: Asked) -> None:
-        if await self._parts.accounts.remove(asked.path["exchange"]):
-            await self._parts.control.release(asked.path["exchange"])
+        await self._parts.accounts.remove(asked.path["exchange"])
+        await self._parts.control.release(asked.path["exchange"])  # also what was held before a restart
 
     # --- exchanges
 

@@ -66,6 +66,9 @@ class Control:
         self._wake = asyncio.Event()
         self._kept: dict[str, InstrumentTable] = {}  # lists that feeds have kept on disk
         self._held: dict[tuple[str, str], list[str]] = {}  # assets, by exchange and owner
+        self._placing = asyncio.Lock()  # one caller's positions at a time,
+        # and one look at a time at what is held: an older one that is held up is not to undo a newer one.
+        self._watching = {exchange: asyncio.Lock() for exchange in config.exchanges}
         self.watched: dict[str, Watched] = {}
         self.positions: list[Position] = read_positions(config.run_dir, list[Position]) or []
 
@@ -165,14 +168,16 @@ class Control:
             raise ConfigError(f"positions: at most {POSITIONS_MAX}")
         for index, position in enumerate(positions):
             _check_position(self._config, position, f"positions[{index}]")
-        await asyncio.to_thread(write_positions, self._config.run_dir, positions)
-        self.positions = list(positions)
+        async with self._placing:
+            await asyncio.to_thread(write_positions, self._config.run_dir, positions)
+            self.positions = list(positions)
         await asyncio.gather(*(self._watch(exchange) for exchange in self._config.exchanges))
 
     async def release(self, exchange: str) -> None:
         """Want no more what the account holds: its credentials were taken back. Raises ConfigError."""
-        self._held.pop((exchange, HOLDINGS), None)
-        await self._change(exchange, lambda wanted: wanted.replace(HOLDINGS, []))
+        async with self._watching[exchange]:
+            self._held.pop((exchange, HOLDINGS), None)
+            await self._change(exchange, lambda wanted: wanted.replace(HOLDINGS, []))
         await self._watch(exchange)
 
     def touch(self, exchange: str) -> None:
@@ -196,6 +201,10 @@ class Control:
 
     async def _watch(self, exchange: str) -> None:
         """Want what is held of one exchange, if that has changed."""
+        async with self._watching[exchange]:
+            await self._watch_alone(exchange)
+
+    async def _watch_alone(self, exchange: str) -> None:
         table = await self._table(exchange)
         if table is None:
             return  # `touch` comes again with the list

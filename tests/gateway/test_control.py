@@ -1,0 +1,219 @@
+"""What is wanted follows what is held and asked for: real files, an instrument list, no feed."""
+
+import asyncio
+import threading
+from decimal import Decimal
+
+import pytest
+
+from feedhandler import config
+from feedhandler.errors import ConfigError, SubscriptionRejected
+from feedhandler.gateway import control as module
+from feedhandler.gateway.accounts import Accounts
+from feedhandler.gateway.control import Control, Position
+from feedhandler.gateway.market import Market
+from feedhandler.instruments import Instrument, InstrumentTable
+from feedhandler.transport.files import change_wanted, read_wanted, wanted_path, wanted_stamp
+from feedhandler.wanted import HOLDINGS, POSITIONS
+
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT", "LTC/USDT", "LTC/BTC")
+TABLE = InstrumentTable("bybit", [Instrument(s.replace("/", ""), *s.split("/")) for s in SYMBOLS])
+
+
+def play(tmp_path, scene, *, has_list=True):
+    """Run a scene with a control plane of one exchange; returns what the scene does."""
+    text = f'run_dir = "{tmp_path}"\n[exchanges.bybit]\nsymbols = ["BTC/USDT"]\n'
+
+    async def main():
+        settings = config.parse(text, "test.toml")
+        loop = asyncio.get_running_loop()
+        market = Market(loop, f"ipc://{tmp_path}/none.ipc", lambda ticker: None, lambda kind, exchange: None)
+        if has_list:
+            market.tables["bybit"] = TABLE
+        try:
+            return await scene(Control(settings, market, Accounts(settings, lambda exchange: None)))
+        finally:
+            market.close()
+
+    return asyncio.run(main())
+
+
+def requested(tmp_path):
+    return read_wanted(str(tmp_path), "bybit").requested
+
+
+def of(asset, amount="1"):
+    return Position("bybit", asset, Decimal(amount))
+
+
+def test_each_owner_has_its_own_and_the_row_tells_of_all(tmp_path):
+    async def scene(control):
+        await control.subscribe("bybit", ["DOGE/USDT"], "a", is_unlisted=False)
+        await control.subscribe("bybit", ["DOGE/USDT", "LTC/USDT"], "b", is_unlisted=False)
+        return await control.unsubscribe("bybit", "DOGE/USDT", "a")
+
+    row = play(tmp_path, scene)
+    assert row.requested == {"b": ["DOGE/USDT", "LTC/USDT"]} == requested(tmp_path)
+    assert row.wanted == ["BTC/USDT", "DOGE/USDT", "LTC/USDT"]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "owner", "is_unlisted", "error", "text"),
+    [
+        (["doge/usdt"], "a", False, ConfigError, 'did you mean "DOGE/USDT"'),
+        (["BTC/USDT", "DOGF/USDT"], "a", False, SubscriptionRejected, "did you mean DOGE/USDT"),
+        (["nonsense"], "a", True, ConfigError, "is not BASE/QUOTE"),
+        (["DOGE/USDT"], "holdings", False, ConfigError, "owner: 'holdings' is the gateway's own"),
+        (["DOGE/USDT"], "positions", False, ConfigError, "owner: 'positions' is the gateway's own"),
+        (["DOGE/USDT"], "", False, ConfigError, "owner: must have 1 to 64"),
+        (["DOGE/USDT"], "a\n", False, ConfigError, "owner: must have 1 to 64"),
+        (["DOGE/USDT"], "a" * 65, False, ConfigError, "owner: must have 1 to 64"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_refused_and_nothing_is_changed(
+    tmp_path, symbols, owner, is_unlisted, error, text
+):
+    async def scene(control):
+        with pytest.raises(error, match=text.replace("(", r"\(")):
+            await control.subscribe("bybit", symbols, owner, is_unlisted=is_unlisted)
+
+    play(tmp_path, scene)
+    assert not wanted_path(str(tmp_path), "bybit").exists()
+
+
+def test_what_is_not_listed_can_be_wanted_all_the_same(tmp_path):
+    async def scene(control):
+        await control.subscribe("bybit", ["NEW/USDT"], "a", is_unlisted=True)
+
+    play(tmp_path, scene)
+    assert requested(tmp_path) == {"a": ["NEW/USDT"]}
+
+
+def test_owners_and_their_symbols_are_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "OWNERS_MAX", 2)
+    monkeypatch.setattr(module, "SYMBOLS_MAX", 2)
+
+    async def scene(control):
+        for owner in ("a", "b"):
+            await control.subscribe("bybit", ["ETH/USDT"], owner, is_unlisted=False)
+        with pytest.raises(ConfigError, match="owner: there are 2 already"):
+            await control.subscribe("bybit", ["ETH/USDT"], "c", is_unlisted=False)
+        with pytest.raises(ConfigError, match="symbols: a would want more than 2"):
+            await control.subscribe("bybit", ["DOGE/USDT", "LTC/USDT"], "a", is_unlisted=False)
+
+    play(tmp_path, scene)
+    assert requested(tmp_path) == {"a": ["ETH/USDT"], "b": ["ETH/USDT"]}
+
+
+def test_positions_are_watched_remembered_and_let_go(tmp_path):
+    async def first(control):
+        await control.replace_positions([of("LTC"), of("NOSUCH"), of("DOGE", "0.00001")])
+        return control.watched["bybit"]
+
+    watched = play(tmp_path, first)
+    assert (watched.symbols, watched.unpaired) == (["LTC/USDT"], ["NOSUCH"])
+    assert requested(tmp_path) == {POSITIONS: ["LTC/USDT"]}
+    assert (tmp_path / "wanted" / "positions.json").stat().st_mode & 0o777 == 0o600
+
+    async def second(control):
+        known = control.positions
+        await control.replace_positions([])
+        return known
+
+    assert [position.asset for position in play(tmp_path, second)] == ["LTC", "NOSUCH", "DOGE"]
+    assert requested(tmp_path) == {}
+
+
+def test_what_has_not_changed_is_not_written(tmp_path):
+    async def scene(control):
+        await control.replace_positions([of("LTC")])
+        stamp = wanted_stamp(str(tmp_path), "bybit")
+        await control.replace_positions([of("LTC", "2")])
+        return stamp
+
+    assert play(tmp_path, scene) == wanted_stamp(str(tmp_path), "bybit")
+
+
+@pytest.mark.parametrize(
+    ("position", "text"),
+    [
+        (Position("kraken", "BTC", Decimal(1)), r"positions\[1\].exchange: 'kraken'"),
+        (of("btc"), r"positions\[1\].asset"),
+        (of("A" * 65), r"positions\[1\].asset"),
+        (of("BTC", "-1"), r"positions\[1\].amount"),
+        (of("BTC", "nan"), r"positions\[1\].amount"),
+        (of("BTC", "1e30"), r"positions\[1\].amount"),
+    ],
+)
+def test_positions_that_cannot_be_are_refused_all_together(tmp_path, position, text):
+    async def scene(control):
+        with pytest.raises(ConfigError, match=text):
+            await control.replace_positions([of("LTC"), position])
+        return control.positions
+
+    assert play(tmp_path, scene) == []
+    assert requested(tmp_path) == {}
+
+
+def test_without_an_instrument_list_nothing_held_before_is_let_go(tmp_path):
+    change_wanted(str(tmp_path), "bybit", lambda wanted: wanted.replace(HOLDINGS, ["DOGE/USDT"]))
+
+    async def scene(control):
+        await control.replace_positions([])
+
+    play(tmp_path, scene, has_list=False)
+    assert requested(tmp_path) == {HOLDINGS: ["DOGE/USDT"]}
+
+
+def test_an_account_that_cannot_be_read_keeps_what_it_held_until_its_credentials_are_taken_back(tmp_path):
+    change_wanted(str(tmp_path), "bybit", lambda wanted: wanted.replace(HOLDINGS, ["DOGE/USDT"]))
+
+    async def scene(control):
+        await control.replace_positions([of("LTC")])
+        kept = requested(tmp_path)
+        await control.release("bybit")
+        return kept
+
+    assert play(tmp_path, scene) == {HOLDINGS: ["DOGE/USDT"], POSITIONS: ["LTC/USDT"]}
+    assert requested(tmp_path) == {POSITIONS: ["LTC/USDT"]}
+
+
+def test_of_two_looks_at_what_is_held_the_older_does_not_undo_the_newer(tmp_path, monkeypatch):
+    """The first is held up by the disk, after it has seen what was held; meanwhile something else is."""
+    calls, go_on, real = [], threading.Event(), module.read_wanted
+
+    def slow_once(run_dir, exchange):
+        found = real(run_dir, exchange)
+        calls.append(exchange)
+        if len(calls) == 1:
+            go_on.wait(20)
+        return found
+
+    async def scene(control):
+        monkeypatch.setattr(module, "read_wanted", slow_once)
+        older = asyncio.create_task(control.replace_positions([of("DOGE")]))
+        while not calls:
+            await asyncio.sleep(0.001)
+        newer = asyncio.create_task(control.replace_positions([of("LTC")]))
+        await asyncio.wait([newer], timeout=0.2)  # it may have to wait for the older
+        go_on.set()
+        await asyncio.gather(older, newer)
+
+    play(tmp_path, scene)
+    assert requested(tmp_path) == {POSITIONS: ["LTC/USDT"]}
+
+
+def test_positions_that_are_replaced_all_at_once_are_those_of_one_caller(tmp_path):
+    async def scene(control):
+        await asyncio.gather(
+            *(control.replace_positions([of("LTC", str(n))] * (1 + n % 50)) for n in range(1, 100))
+        )
+        return control.positions
+
+    last = play(tmp_path, scene)
+    assert len(last) == 1 + int(last[0].amount) % 50
+
+    async def reread(control):
+        return control.positions
+
+    assert play(tmp_path, reread) == last
