@@ -1,0 +1,222 @@
+"""The dashboard in a real browser, over real processes. A screenshot is kept as artifacts/dashboard.png."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from harness import PATIENCE_S, Stack, wait_until
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+TOKEN = "0123456789abcdef0123456789abcdef"
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--no-proxy-server"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--window-size=1400,1600"),
+)
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="needs a browser: `apt-get install chromium chromium-driver`, or what your system calls them",
+)
+
+
+class Page:
+    """What a user sees and does."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def find(self, selector):
+        return self.driver.find_element("css selector", selector)
+
+    def text(self, selector):
+        return self.driver.execute_script(
+            "return document.querySelector(arguments[0])?.textContent ?? ''", selector
+        )
+
+    def row(self, topic):
+        """Return the texts of a ticker's cells."""
+        return self.driver.execute_script(
+            "return [...document.querySelectorAll(`tr[data-topic='${arguments[0]}'] > *`)].map(c => c.textContent)",
+            topic,
+        )
+
+    def is_shown(self, selector):
+        return self.driver.execute_script("return !document.querySelector(arguments[0]).hidden", selector)
+
+    def until(self, condition, what):
+        return wait_until(condition, what, PATIENCE_S)
+
+    def set_token(self):
+        self.find("#token").clear()
+        self.find("#token").send_keys(TOKEN)
+        self.find("#token-form button[type=submit]").click()
+        self.until(lambda: self.text("#token-state") == "accepted", "the token is accepted")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("dashboard")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEEDHANDLER_API_TOKEN", TOKEN)
+        s = Stack(directory, rate=300, extra="backoff_max_s = 1.0\nstale_after_s = 2")
+        try:
+            s.start("sim", "merger", *s.exchanges, "gateway")
+            s.wait_live()
+            yield s
+        finally:
+            s.close()
+
+
+@pytest.fixture(scope="module")
+def page(world, tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for each in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(each)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        driver.set_script_timeout(PATIENCE_S)
+        made = Page(driver)
+        driver.get(world.gateway + "/")
+        made.until(lambda: made.text("#link") == "connected to the gateway", "the page is connected")
+        yield made
+    finally:
+        driver.quit()
+
+
+def test_every_symbol_has_a_row_that_moves_and_says_what_it_is(page):
+    topic = "ticker.binance.BTC/USDT"
+    page.until(lambda: len(page.driver.find_elements("css selector", "#rows tbody tr")) == 15, "15 rows")
+    first = page.until(lambda: page.row(topic), "its row")
+    assert first[:2] == ["BTC/USDT", "binance"]
+    assert "LIVE" in first[-1]
+    assert "SIMULATED" in first[-1]
+    page.until(lambda: page.row(topic)[2:5] != first[2:5], "its price moves")
+    page.until(lambda: page.driver.find_elements("css selector", "svg.spark polyline"), "sparklines")
+    assert page.is_shown("#simulated")
+    assert "binance" in page.text("#simulated")
+    assert page.until(lambda: page.driver.find_elements("css selector", "#latency canvas"), "the plot")
+    page.until(lambda: "leg 0" in page.text("#exchanges"), "legs")
+    (ROOT / "artifacts").mkdir(exist_ok=True)
+    assert page.driver.save_screenshot(str(ROOT / "artifacts" / "dashboard.png"))
+
+
+def test_the_table_can_be_filtered_and_sorted_by_keyboard(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.find("#filter").send_keys("eth kucoin")
+    page.until(lambda: len(page.driver.find_elements("css selector", "#rows tbody tr")) == 1, "one row")
+    page.find("#filter").send_keys(Keys.CONTROL, "a")
+    page.find("#filter").send_keys(Keys.DELETE)
+    page.find("[data-sort=last]").send_keys(Keys.ENTER)
+    header = page.find("[data-sort=last]").find_element("xpath", "..")
+    page.until(lambda: header.get_attribute("aria-sort") == "ascending", "sorted")
+    page.find("[data-sort=last]").send_keys(Keys.ENTER)
+    page.until(lambda: page.text("#rows tbody tr th") == "BTC/USDT", "the dearest is first")
+
+
+def test_a_tab_reaches_every_control_and_each_has_a_name(page):
+    unnamed = page.driver.execute_script(
+        """return [...document.querySelectorAll('button, input, select')]
+             .filter(e => !e.labels?.length && !e.getAttribute('aria-label') && !e.textContent.trim())
+             .map(e => e.outerHTML)"""
+    )
+    assert unnamed == []
+    from selenium.webdriver.common.keys import Keys
+
+    page.driver.execute_script("document.activeElement.blur()")
+    wanted = {"filter", "plotted", "token", "subscribe-exchange", "subscribe-symbol"}
+    for _ in range(80):
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        wanted.discard(page.driver.switch_to.active_element.get_attribute("id"))
+    assert wanted == set()
+
+
+def test_a_fault_is_shown_in_words_and_its_end_too(page, world):
+    world.fault("bybit", "stall", seconds=6)
+    page.until(lambda: "STALE" in page.row("ticker.bybit.BTC/USDT")[-1], "the row says STALE")
+    page.until(
+        lambda: "bybit is STALE" in page.text("#trouble") and page.is_shown("#trouble"), "the banner, too"
+    )
+    page.until(lambda: "LIVE" in page.row("ticker.bybit.BTC/USDT")[-1], "and LIVE again")
+    world.fault("bybit", "refuse", seconds=4)
+    world.fault("bybit", "rst")
+    page.until(lambda: "DOWN" in page.row("ticker.bybit.BTC/USDT")[-1], "the row says DOWN")
+    page.until(lambda: "LIVE" in page.row("ticker.bybit.BTC/USDT")[-1], "and LIVE again")
+    page.until(lambda: not page.is_shown("#trouble"), "the banner goes")
+
+
+def test_a_symbol_is_subscribed_and_unsubscribed_from_the_page(page):
+    page.find("#subscribe-symbol").send_keys("DOGE/USDT")
+    page.find("#subscribe-form button[value=subscribe]").click()
+    page.until(lambda: "token" in page.text("#subscribe-state"), "without the token it says so")
+    page.set_token()
+    page.find("#subscribe-form button[value=subscribe]").click()
+    page.until(lambda: page.text("#subscribe-state").endswith("subscribed"), "it is subscribed")
+    exchange = page.find("#subscribe-exchange").get_attribute("value")
+    topic = f"ticker.{exchange}.DOGE/USDT"
+    page.until(lambda: "LIVE" in (page.row(topic) or [""])[-1], "its row is live")
+    page.find("#subscribe-form button[value=unsubscribe]").click()
+    page.until(lambda: "DOWN" in page.row(topic)[-1], "its last record says DOWN")
+
+
+def test_balances_are_shown_with_the_token_and_not_without(page, world):
+    import test_holdings
+
+    assert page.is_shown("#sync"), "the token was given"
+    assert not page.is_shown("#balances")
+    test_holdings.put_credentials(world, "kucoin")
+    page.until(lambda: "10250.5" in page.text("#balances"), "balances")
+    page.driver.execute_script("sessionStorage.clear(); location.reload()")
+    page.until(lambda: page.text("#link") == "connected to the gateway", "connected anew")
+    assert "10250.5" not in page.text("body")
+
+
+def test_the_page_says_that_it_has_lost_the_gateway_and_finds_it_again(page, world):
+    world.kill("gateway")
+    page.until(lambda: page.text("#link") == "connection lost" or page.is_shown("#lost"), "it is lost")
+    page.until(lambda: "lost its connection" in page.text("#lost"), "it says so")
+    world.start("gateway")
+    page.until(lambda: page.text("#link") == "connected to the gateway", "it is back")
+    page.until(lambda: not page.is_shown("#lost"), "and says so")
+    page.until(lambda: "LIVE" in (page.row("ticker.binance.BTC/USDT") or [""])[-1], "with live data")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_have_contrast_in_light_and_dark(page, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    worst = page.driver.execute_script(
+        """
+        const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+        const light = (c) => { const v = c / 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
+        const bright = ([r, g, b]) => 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b);
+        const back = (e) => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+          if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+        return [...document.querySelectorAll('h1,h2,p,th,td,label,button,.badge')]
+          .filter(e => e.offsetParent && e.textContent.trim() && ![...e.children].length)
+          .map(e => { const [a, b] = [bright(rgb(getComputedStyle(e).color)), bright(back(e))];
+                      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 120)]; })
+          .sort((x, y) => x[0] - y[0])[0];
+        """
+    )
+    assert worst[0] >= 4.5, f"WCAG AA asks for 4.5: {worst}"
+
+
+def test_nothing_is_asked_of_another_host_and_the_console_is_empty(page, world):
+    hosts = page.driver.execute_script(
+        "return [...new Set(performance.getEntriesByType('resource').map(e => new URL(e.name).host))]"
+    )
+    assert hosts == [world.gateway.removeprefix("http://")]
+    noise = (
+        "net::ERR_CONNECTION_REFUSED",
+        "WebSocket connection",
+        "401 (Unauthorized)",
+    )  # of the tests above
+    errors = [e for e in page.driver.get_log("browser") if not any(each in e["message"] for each in noise)]
+    assert errors == []
