@@ -95,9 +95,8 @@ def _guard(access: Access) -> Middleware:
         if request.path in UNGUARDED:
             return await handler(request)
         needs_token = not access.is_open or request.method not in SAFE_METHODS
-        is_page = request.path in ("/", "/ws") or request.path.startswith(
-            "/page/"
-        )  # which asks for the token itself
+        # The page holds no data, and asks for the token itself; so does the WebSocket.
+        is_page = request.path in ("/", "/ws") or request.path.startswith("/page/")
         if needs_token and not is_page and not access.is_authorized(request.headers):
             if wait_s := failed.take(request.remote, time.monotonic()):
                 raise Problem(
