@@ -238,7 +238,7 @@ class Api:
             await self._parts.accounts.put(exchange, Credentials(body.key, body.secret, body.passphrase))
         except CredentialsError as exc:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(exc), field=exc.field) from None
-        if not await self._parts.control.is_connected(exchange):
+        if not self._parts.control.is_connected(exchange):
             await self._parts.control.connect(exchange, True)
 
     async def delete_credentials(self, asked: Asked) -> None:
@@ -255,9 +255,7 @@ class Api:
 
     async def _connect(self, exchange: str, is_wanted: bool) -> ExchangeRow:
         await self._parts.control.connect(exchange, is_wanted)
-        row = self._parts.row(exchange)
-        row.connect = is_wanted
-        return row
+        return self._parts.row(exchange)
 
     async def rollover(self, asked: Asked) -> ExchangeRow:
         exchange = asked.path["exchange"]

@@ -50,11 +50,10 @@ class Parts:
         """Return what is known of an exchange."""
         settings = self.config.exchange(exchange)
         status = self.market.statuses.get(exchange) if self.market.is_heard else None
-        feed = status.feed if status is not None else None
         return ExchangeRow(
             exchange=exchange,
             is_simulated=settings.simulated,
-            connect=feed.connect if feed is not None else settings.connect,
+            connect=self.control.is_connected(exchange),
             has_credentials=exchange in self.accounts,
             text=status.text(time.time_ns()) if status is not None else "the merger is not heard",
             status=status,

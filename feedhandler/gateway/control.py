@@ -19,10 +19,12 @@ from feedhandler.gateway.market import Market
 from feedhandler.instruments import InstrumentTable
 from feedhandler.positions import Dust, Watched, held, watched
 from feedhandler.transport.files import (
+    Stamp,
     change_wanted,
     read_instruments,
     read_positions,
     read_wanted,
+    wanted_stamp,
     write_positions,
 )
 from feedhandler.wanted import HOLDINGS, OPERATOR, POSITIONS, Wanted
@@ -66,6 +68,7 @@ class Control:
         self._wake = asyncio.Event()
         self._kept: dict[str, InstrumentTable] = {}  # lists that feeds have kept on disk
         self._held: dict[tuple[str, str], list[str]] = {}  # assets, by exchange and owner
+        self._connects: dict[str, tuple[Stamp | None, bool]] = {}  # as of a file: whether to connect
         self._placing = asyncio.Lock()  # one caller's positions at a time,
         # and one look at a time at what is held: an older one that is held up is not to undo a newer one.
         self._watching = {exchange: asyncio.Lock() for exchange in config.exchanges}
@@ -139,10 +142,21 @@ class Control:
         await self._change(exchange, change)
         log.info("%s: to be %s by order", exchange, "connected" if is_wanted else "disconnected")
 
-    async def is_connected(self, exchange: str) -> bool:
-        """Return whether an exchange is to be connected to. Raises ConfigError."""
-        wanted = await asyncio.to_thread(read_wanted, self._config.run_dir, exchange)
-        return wanted.is_connected(self._config.exchange(exchange).connect)
+    def is_connected(self, exchange: str) -> bool:
+        """Return whether an exchange is to be connected to, as its file says, whoever has changed it.
+
+        A file that cannot be understood changes nothing: feeds see it so, too. Raises ConfigError.
+        """
+        stamp = wanted_stamp(self._config.run_dir, exchange)
+        if exchange not in self._connects or self._connects[exchange][0] != stamp:
+            configured = self._config.exchange(exchange).connect
+            _, before = self._connects.get(exchange, (None, configured))
+            try:
+                before = read_wanted(self._config.run_dir, exchange).is_connected(configured)
+            except ConfigError as exc:
+                log.error("%s: whether to connect stays as it was: %s", exchange, exc)
+            self._connects[exchange] = stamp, before
+        return self._connects[exchange][1]
 
     async def _change(self, exchange: str, change: Callable[[Wanted], None]) -> Wanted:
         return await asyncio.to_thread(change_wanted, self._config.run_dir, exchange, change)

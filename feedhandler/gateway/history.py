@@ -9,9 +9,7 @@ from feedhandler.status import ExchangeStatus
 
 ROWS_MAX: Final = 600  # ten minutes: some 60 kB an exchange
 
-Row = tuple[
-    int, float | None, float | None, float | None, float | None, float | None, float | None, float
-]  # as `COLUMNS`
+Row = list[float | None]  # as `COLUMNS`
 COLUMNS: Final = (
     "unix_s",
     "feed_p50_us",
@@ -40,10 +38,10 @@ class History:
     def take(self, status: ExchangeStatus, unix_s: int) -> None:
         """Note a status as of a second; a later one of the same second replaces it."""
         rows = self._rows.setdefault(status.exchange, collections.deque(maxlen=ROWS_MAX))
-        if rows and rows[-1][0] >= unix_s:
+        if rows and (rows[-1][0] or 0) >= unix_s:
             rows.pop()
         rows.append(
-            (
+            [
                 unix_s,
                 status.feed_p50_us,
                 status.feed_p99_us,
@@ -52,7 +50,7 @@ class History:
                 status.latency_p50_us,
                 status.latency_p99_us,
                 status.records_per_s,
-            )
+            ]
         )
 
     def latency(self) -> Latency:

@@ -1,5 +1,6 @@
 """Whatever is asked of the gateway, it answers as its own description says, and never with an error of its own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,unsupported_method,negative_data_rejection"
 )
-SECONDS = 30  # as far as it comes: what is asked first does not depend on it
+SECONDS = int(
+    os.environ.get("FUZZ_SECONDS", "10")
+)  # as far as it comes: what is asked first does not depend on it
 
 
 def test_whatever_is_asked_the_answer_is_as_described(stack, monkeypatch):
@@ -28,13 +31,12 @@ def test_whatever_is_asked_the_answer_is_as_described(stack, monkeypatch):
             f"{s.gateway}/v1/openapi.json",
             *("--header", f"Authorization: Bearer {TOKEN}", "--checks", CHECKS),
             *("--phases", "examples,coverage,fuzzing", "--max-examples", "20", "--generation-deterministic"),
-            *("--exclude-path", "/v1/latency"),  # its rows have places, `prefixItems`, which it does not know
             *("--max-time", str(SECONDS), "--no-shrink", "--continue-on-failure", "--warnings", "off"),
         ],
         cwd=s.directory,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS + 90,
         check=False,
     )
     report = "\n".join(line[:300] for line in done.stdout.splitlines())
