@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from bench.report import FLOOR, Report, Run, Target
 
 OURS, BATCHES, DIRECT = "feedhandler", "feedhandler-batches", "feedhandler-direct"
+GATEWAY = "feedhandler-gateway"
 CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
 MEMORY_MB_MAX = 80.0
 HELD_MS_MAX = 50.0
@@ -34,6 +35,10 @@ def judge(report: Report) -> list[Target]:
     targets.append(
         _ratio(report, "p50 at 1,000/s, the feed's own endpoint", DIRECT, OURS, 1_000.0, "p50", 0.6)
     )
+    # One subscriber more, in a process of its own: on two processors it takes its share.
+    for rate in (1_000.0, 10_000.0):
+        name = f"p50 at {rate:,.0f}/s beside the gateway"
+        targets.append(_ratio(report, name, GATEWAY, OURS, rate, "p50", 1.2))
     return targets
 
 
