@@ -135,7 +135,7 @@ class Ledger:
         is_checked = (
             self._live_since_mono_ns is not None
             and self._asked_mono_ns is not None
-            and self._live_since_mono_ns <= self._asked_mono_ns
+            and self._live_since_mono_ns + SETTLE_NS <= self._asked_mono_ns  # else that copy was of before
         )
         stated = {balance.asset: balance for balance in balances}
         is_changed = False
@@ -151,8 +151,12 @@ class Ledger:
         return is_changed
 
     def is_open(self, asked_mono_ns: int) -> bool:
-        """Return whether the answer to a question left something open, which another one would decide."""
-        return any(told > asked_mono_ns - SETTLE_NS for told in self._told_mono_ns.values())
+        """Return whether the answer to a question left something open, which another one would decide.
+
+        What the stream had just told, or what came before a stream that was just live.
+        """
+        told = [*self._told_mono_ns.values(), self._live_since_mono_ns or -SETTLE_NS]
+        return max(told) > asked_mono_ns - SETTLE_NS
 
     def settle(self, now_mono_ns: int) -> bool:
         """Count the contradictions that nothing has explained in time; returns whether there were any."""

@@ -25,10 +25,10 @@ def totals(ledger):
 
 
 def synced(*rows, live=True):
-    """Return a ledger that was asked for at NOW, while its stream was live."""
+    """Return a ledger that was asked for at NOW, while its stream was live and had been for a while."""
     ledger = Ledger()
     if live:
-        ledger.on_stream_live(NOW - S)
+        ledger.on_stream_live(NOW - SETTLE_NS)
     assert ledger.on_sync(rows, NOW, NOW + S // 10) == bool(rows)
     return ledger
 
@@ -85,6 +85,19 @@ def test_a_stream_that_was_not_live_all_the_time_has_promised_nothing(live_at_s)
         ledger.on_stream_live(NOW + live_at_s * S)
     ledger.on_sync([held("BTC", "2")], NOW + 60 * S, NOW + 60 * S)
     assert not ledger.settle(NOW + 100 * S)
+
+
+def test_a_copy_that_is_older_than_the_stream_is_no_promise_of_it_and_another_answer_is_wanted():
+    ledger = Ledger()
+    ledger.on_stream_live(NOW)
+    ledger.on_sync([held("BTC", "1")], NOW, NOW + S // 10)  # of a moment ago; since then it has become 2
+    assert ledger.is_open(NOW)
+    asked = NOW + SETTLE_NS
+    ledger.on_sync([held("BTC", "2")], asked, asked)
+    assert not ledger.is_open(asked)
+    assert not ledger.settle(NOW + 100 * S)
+    ledger.on_sync([held("BTC", "3")], NOW + 60 * S, NOW + 60 * S)
+    assert ledger.settle(NOW + 100 * S), "from then on it counts"
 
 
 def test_a_stream_that_was_lost_since_has_promised_nothing():
