@@ -47,6 +47,11 @@ class Accounts:
         self._on_change = on_change
         self._keepers: dict[str, tuple[Keeper, contextlib.AsyncExitStack]] = {}
         self._changing = asyncio.Lock()  # one change at a time
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Wait for ever. Raises what ended a task of an account: a bug, and it would be kept no more."""
+        await self._failed
 
     def __contains__(self, exchange: str) -> bool:
         return exchange in self._keepers
@@ -78,7 +83,13 @@ class Accounts:
         )
         stack.push_async_callback(keeper.close)
         self._keepers[exchange] = keeper, stack
-        keeper.start()
+        for task in keeper.start():
+            task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        exc = None if task.cancelled() else task.exception()
+        if exc is not None and not self._failed.done():
+            self._failed.set_exception(exc)
 
     async def remove(self, exchange: str) -> bool:
         """Keep it no more, and forget its credentials; returns whether there were any."""

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import aiohttp
@@ -26,6 +26,9 @@ from feedhandler.transport.timekeeper import Timekeeper
 
 JITTER: Final = 0.1  # of the pause between two looks, so that accounts do not go in step
 PAUSE_MIN_S: Final = 1.0  # between two looks, whoever asks for them
+HURRY_MIN_S: Final = (
+    3.0  # and before one that the stream asks for: 20 a minute, two thirds of our share at Binance
+)
 OPERATOR_S: Final = 600.0  # between two tries while somebody has to change something first
 HANDSHAKE_S: Final = 10.0
 MESSAGE_SIZE_MAX: Final = 4 << 20
@@ -67,7 +70,9 @@ class Keeper:
         self._retry_after_s = 0.0  # after which the exchange wants to be left alone for so long
         self._synced_mono = float("-inf")  # when the last one began
         self._syncing: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()  # a sync is due
+        self._due_mono = 0.0  # when the next one does
+        self._is_hurried = False  # something has changed since the last one began, which it may not tell
+        self._replanned = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- what others see and do
@@ -78,16 +83,20 @@ class Keeper:
         self._status.drifts, self._status.drifted = self._ledger.drifts, self._ledger.drifted
         return self._status
 
-    def start(self) -> None:
-        """Begin to keep it."""
+    def start(self) -> Sequence[asyncio.Task[None]]:
+        """Begin to keep it; returns the tasks, none of which ends by itself but by a bug."""
         for work in (self._timekeeper.run(), self._run_syncs(), self._run_stream(), self._settle()):
             self._tasks.append(asyncio.create_task(work))
+        return self._tasks
 
     async def sync(self) -> AccountStatus:
         """Look now, or wait for the look that is under way; whether it succeeded is in the status."""
         if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.create_task(self._sync())
-        await asyncio.shield(self._syncing)
+        look = self._syncing
+        await asyncio.wait([look])  # neither cancels the other: a caller may go, and so may the account
+        if not look.cancelled():
+            look.result()
         return self.status()
 
     async def close(self) -> None:
@@ -104,14 +113,29 @@ class Keeper:
 
     async def _run_syncs(self) -> None:
         while True:
-            self._wake.clear()
             await self.sync()
-            pause_s = self._pause_s()
-            self._status.next_sync_ns = time.time_ns() + int(pause_s * NS_PER_S)
-            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with what it waits for.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
+            while (wait_s := self._due_mono - time.monotonic()) > 0:
+                self._replanned.clear()
+                # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with what it waits for.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._replanned.wait()
+
+    def _hurry(self) -> None:
+        """Look soon, since the stream does not tell all; but what keeps failing keeps its pauses."""
+        self._is_hurried = True
+        if not self._failures:
+            self._plan(max(0.0, self._due_mono - time.monotonic()))
+
+    def _plan(self, pause_s: float) -> None:
+        """Look again after so long, or before, if that was planned."""
+        now = time.monotonic()
+        due_mono = now + pause_s
+        if self._is_hurried and not self._failures:
+            due_mono = min(due_mono, max(now, self._synced_mono + HURRY_MIN_S))
+        self._due_mono = due_mono
+        self._status.next_sync_ns = time.time_ns() + int((due_mono - now) * NS_PER_S)
+        self._replanned.set()
 
     def _pause_s(self) -> float:
         """Return how long until the next look: less after a failure, unless that needs patience."""
@@ -126,6 +150,7 @@ class Keeper:
         """Look once; a second time if the request's time was refused, after asking for the exchange's."""
         await asyncio.sleep(max(0.0, self._synced_mono + PAUSE_MIN_S - time.monotonic()))
         self._synced_mono = time.monotonic()
+        self._is_hurried = False
         self._retry_after_s = 0.0
         try:
             try:
@@ -156,12 +181,13 @@ class Keeper:
         self._ledger.on_sync(balances, asked_mono_ns, time.monotonic_ns())
         self._status.as_of_ns = time.time_ns()
         if self._ledger.is_open(asked_mono_ns):
-            asyncio.get_running_loop().call_later(SETTLE_NS / NS_PER_S, self._wake.set)
+            asyncio.get_running_loop().call_later(SETTLE_NS / NS_PER_S, self._hurry)
 
     async def _ask(self, make: Callable[[int], Request]) -> Answer:
         return await self._http.ask(make(self._timekeeper.now_ms()))
 
     def _set_state(self, state: str, error: AccountProblem | None) -> None:
+        """Note how a look has ended, and when the next one is."""
         before = self._status.state, self._status.error and self._status.error.kind
         self._status.state, self._status.error = state, error
         if before != (state, error and error.kind):
@@ -169,6 +195,7 @@ class Keeper:
                 log.info("%s: balances are known", self.name)
             else:
                 log.warning("%s: no balances: %s; %s", self.name, error.message, error.remedy)
+        self._plan(self._pause_s())
         self._on_change()
 
     async def _settle(self) -> None:
@@ -279,8 +306,10 @@ class Keeper:
                 await socket.pong(message.data)
         elif message.type is aiohttp.WSMsgType.TEXT:
             await self._take_text(socket, stream, message.data.encode())
+        elif message.type is aiohttp.WSMsgType.BINARY:  # of which nothing is quoted: it may hold amounts
+            raise ProtocolError(f"{self.name}: the private stream sends bytes in place of text")
         elif message.type is not aiohttp.WSMsgType.PONG:
-            reason = f"closed with {socket.close_code or message.data}" if message.data else "closed"
+            reason = f"closed with {socket.close_code}" if socket.close_code else "closed"
             raise ProtocolError(f"{self.name}: the private stream was {reason}")
 
     async def _take_text(
@@ -293,15 +322,15 @@ class Keeper:
             self._status.undecodable += 1
             if self._status.undecodable == 1:  # it may hold amounts: only what is wrong with it is told
                 log.warning("%s: the private stream sends what is not understood: %s", self.name, exc)
-            self._wake.set()
+            self._hurry()
             return
         await _send(socket, *heard.send)
         if stream.is_live and self._status.stream != "live":
             self._ledger.on_stream_live(time.monotonic_ns())
             self._set_stream("live", None)
-            self._wake.set()  # no exchange tells the state first
+            self._hurry()  # no exchange tells the state first
         if heard.is_incomplete:
-            self._wake.set()
+            self._hurry()
         if is_changed:
             self._on_change()
 

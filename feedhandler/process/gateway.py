@@ -118,7 +118,10 @@ async def _main(config: Config) -> int:
         max_field_size=LINE_SIZE_MAX,
     )
     await runner.setup()
-    tasks = [asyncio.create_task(work) for work in (market.run(), control.run(), screens.run(parts))]
+    tasks = [
+        asyncio.create_task(work)
+        for work in (market.run(), control.run(), screens.run(parts), accounts.run())
+    ]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
     try:

@@ -15,6 +15,7 @@ from feedhandler.exchanges.account import Credentials, CredentialsError
 from feedhandler.gateway import keeper
 from feedhandler.gateway.accounts import Accounts, credentials_of
 from feedhandler.sim import credentials as sim
+from feedhandler.sim import frames
 from feedhandler.sim.server import SimServer, SimSettings
 
 CREDENTIALS = {"binance": sim.BINANCE, "kucoin": sim.KUCOIN, "bybit": sim.BYBIT}
@@ -24,6 +25,7 @@ PATIENCE_S = 30.0
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr(keeper, "PAUSE_MIN_S", 0.02)
+    monkeypatch.setattr(keeper, "HURRY_MIN_S", 0.02)
     monkeypatch.setattr("feedhandler.transport.timekeeper.SAMPLE_EVERY_S", 0.01)
 
 
@@ -125,7 +127,9 @@ def test_an_ed25519_key_signs_for_binance_rest_and_stream(tmp_path):
 def test_a_change_that_the_stream_kept_silent_about_is_found_and_is_drift(tmp_path):
     async def scene(world):
         await world.live("kucoin")
-        await world.accounts.sync("kucoin")
+        await world.until(
+            "kucoin", lambda s: s.syncs >= 3
+        )  # the third is of a copy that is younger than the stream
         await world.fault("kucoin", "deposit", asset="LTC", amount="3", silent=True)
         await world.accounts.sync("kucoin")
         status = await world.until("kucoin", lambda s: s.drifts)
@@ -241,6 +245,100 @@ def test_a_stream_that_breaks_is_made_anew_and_what_it_missed_is_asked_for(tmp_p
         assert status.drifts == 0, "it was not there to tell"
 
     play(tmp_path, scene, exchange)
+
+
+def test_what_keeps_failing_keeps_its_pause_whatever_the_stream_tells_and_a_healed_account_is_looked_at_again(
+    tmp_path,
+):
+    async def scene(world):
+        await world.live("binance")
+        await world.fault("binance", "refuse_key", kind="permission")
+        await world.accounts.sync("binance")
+        until, count = time.monotonic() + 1.0, 0
+        while time.monotonic() < until:  # each a change of which the stream does not tell all
+            await world.fault("binance", "deposit", asset="DOGE", amount="1")
+            count += 1
+            await world.until("binance", lambda s, n=count: totals(s).get("DOGE") == str(n))
+        status = world.accounts.status("binance")
+        assert status.failures == {"key": 1}
+        assert status.next_sync_ns > time.time_ns() + keeper.OPERATOR_S / 2 * 1e9
+        await world.fault("binance", "none")
+        syncs = (await world.accounts.sync("binance")).syncs
+        await world.fault("binance", "deposit", asset="DOGE", amount="1")
+        await world.until("binance", lambda s: s.syncs > syncs)
+
+    play(tmp_path, scene, "binance")
+
+
+def test_a_stream_that_tells_half_of_each_change_costs_a_look_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "HURRY_MIN_S", 3600.0)
+
+    async def scene(world):
+        await world.put("binance")
+        status = await world.until("binance", lambda s: s.state == "live" and s.stream == "live")
+        looks = status.syncs
+        for number in range(20):
+            await world.fault("binance", "deposit", asset="DOGE", amount="1")
+            await world.until("binance", lambda s, n=number: totals(s).get("DOGE") == str(n + 1))
+        assert status.syncs == looks
+        assert (await world.accounts.sync("binance")).syncs == looks + 1, (
+            "whoever asks does not wait for that"
+        )
+
+    play(tmp_path, scene, "binance")
+
+
+def test_when_the_next_look_is_is_told_with_the_one_before(tmp_path):
+    told, worlds = [], []
+
+    def on_change(exchange):
+        status = worlds[0].accounts.status(exchange)
+        if status.state == "live":
+            told.append(status.next_sync_ns)
+
+    async def scene(world):
+        worlds.append(world)
+        await world.live("bybit")
+        assert told[0] > 0
+
+    play(tmp_path, scene, "bybit", on_change=on_change)
+
+
+def test_who_waits_for_a_look_is_answered_when_the_account_is_removed_meanwhile(tmp_path, monkeypatch):
+    async def scene(world):
+        await world.live("bybit")
+        monkeypatch.setattr(keeper, "PAUSE_MIN_S", 3600.0)
+        caller = asyncio.create_task(world.accounts.sync("bybit"))
+        await asyncio.sleep(0)  # it waits for its turn now
+        await world.accounts.remove("bybit")
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await caller).state == "off"
+
+    play(tmp_path, scene, "bybit")
+
+
+def test_a_bug_that_ends_a_task_of_an_account_is_raised_to_who_runs_the_accounts(tmp_path, monkeypatch):
+    async def scene(world):
+        await world.live("bybit")
+        monkeypatch.setattr("feedhandler.balances.Ledger.on_stream", None)  # not callable: a TypeError
+        await world.fault("bybit", "deposit", asset="DOGE", amount="1")
+        with pytest.raises(TypeError):
+            async with asyncio.timeout(PATIENCE_S):
+                await world.accounts.run()
+
+    play(tmp_path, scene, "bybit")
+
+
+def test_of_bytes_in_place_of_text_nothing_is_quoted(tmp_path, caplog):
+    async def scene(world):
+        connects = (await world.live("binance")).stream_connects
+        for connection in world.servers["binance"]._chosen(None, is_private=True):
+            connection.write(frames.frame(frames.BINARY, b'{"B":[{"a":"BTC","f":"42.4242"}]}'))
+        status = await world.until("binance", lambda s: s.stream_connects > connects)
+        assert "in place of text" in caplog.text
+        assert "42.4242" not in f"{caplog.text} {status}"
+
+    play(tmp_path, scene, "binance")
 
 
 def test_callers_share_the_look_that_is_under_way(tmp_path):
