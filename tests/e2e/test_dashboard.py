@@ -187,21 +187,49 @@ def test_the_page_says_that_it_has_lost_the_gateway_and_finds_it_again(page, wor
     page.until(lambda: "LIVE" in (page.row("ticker.binance.BTC/USDT") or [""])[-1], "with live data")
 
 
+def test_beyond_the_own_machine_the_page_asks_for_the_token_first(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEEDHANDLER_API_TOKEN", TOKEN)
+    other = Stack(tmp_path, exchanges=("binance",), rate=50, gateway='hosts = ["127.0.0.1"]')
+    text = other.config.read_text(encoding="utf-8")
+    other.config.write_text(text.replace('http = "127.0.0.1:', 'http = "0.0.0.0:'), encoding="utf-8")
+    here = page.driver.current_url
+    try:
+        other.start("sim", "merger", "binance", "gateway")
+        other.wait_live()
+        page.until(lambda: other.log("gateway").count("listening"), "it listens")
+        page.driver.get(other.gateway + "/")
+        page.until(lambda: page.text("#link") == "token wanted", "it asks for the token")
+        assert "without its token" in page.text("#lost")
+        assert page.row("ticker.binance.BTC/USDT") == []
+        page.set_token()
+        page.until(lambda: "LIVE" in (page.row("ticker.binance.BTC/USDT") or [""])[-1], "then it shows all")
+    finally:
+        page.driver.get(here)
+        other.close()
+    page.until(lambda: page.text("#link") == "connected to the gateway", "back to the first one")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_have_contrast_in_light_and_dark(page, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page.driver.execute_script("document.querySelector('#rows tbody tr').classList.add('old')")
     worst = page.driver.execute_script(
         """
         const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
         const light = (c) => { const v = c / 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
         const bright = ([r, g, b]) => 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b);
-        const back = (e) => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
-          if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+        const up = (e) => (e ? [e, ...up(e.parentElement)] : []);
+        const back = (e) => up(e).map(each => rgb(getComputedStyle(each).backgroundColor))
+          .find(c => c.length < 4 || c[3] > 0) ?? [255, 255, 255];
+        const contrast = (e) => {
+          if (up(e).some(each => getComputedStyle(each).opacity < 1)) return 0;
+          const [a, b] = [bright(rgb(getComputedStyle(e).color)), bright(back(e))];
+          return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        };
         return [...document.querySelectorAll('h1,h2,p,th,td,label,button,.badge')]
           .filter(e => e.offsetParent && e.textContent.trim() && ![...e.children].length)
-          .map(e => { const [a, b] = [bright(rgb(getComputedStyle(e).color)), bright(back(e))];
-                      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 120)]; })
+          .map(e => [contrast(e), e.outerHTML.slice(0, 120)])
           .sort((x, y) => x[0] - y[0])[0];
         """
     )

@@ -20,6 +20,7 @@ const plots = new Plots();
 let merger = null;
 let retryAt = 0;
 let isLost = false;
+let isAsked = false; // for the token
 
 function takePulse(data) {
   offset = data.now_ns / 1e6 - Date.now();
@@ -53,10 +54,11 @@ const stream = new Stream(
     if (state === "lost" && !isLost) news("the page has lost its connection to the gateway");
     if (state === "live" && isLost) news("the page is connected again");
     if (state !== "connecting") isLost = state === "lost";
+    isAsked = state === "token";
     document.body.classList.toggle("lost", isLost);
     const link = find("#link");
     link.dataset.state = state;
-    put(link, { live: "connected to the gateway", lost: "connection lost", connecting: "connecting …" }[state]);
+    put(link, { live: "connected to the gateway", lost: "connection lost", connecting: "connecting …", token: "token wanted" }[state]);
     banners();
   },
   token,
@@ -70,12 +72,16 @@ function show(selector, text) {
 
 function banners() {
   const left = Math.max(0, (retryAt - performance.now()) / 1000);
-  const again = left > 0 ? `the next attempt is in ${left.toFixed(0)} s` : "trying now";
-  show("#lost", isLost ? `This page has lost its connection to the gateway: what it shows is old; ${again}.` : "");
+  const lost = "This page has lost its connection to the gateway: what it shows is old.";
+  const asked = "This gateway tells nothing without its token: enter it below.";
+  show("#lost", isAsked ? asked : isLost ? lost : "");
+  show("#again", isLost && !isAsked ? (left > 0 ? `The next attempt is in ${left.toFixed(0)} s.` : "Trying now.") : "");
   const rows = [...exchanges.rows.values()];
   const bad = rows.filter((row) => row.connect && row.status && !["live", "idle"].includes(row.status.state));
   const texts = bad.map((row) => `${row.exchange} is ${row.status.state.toUpperCase()}: ${row.text}`);
   if (!isLost && !merger && rows.length) texts.unshift("The merger is silent: all data are DOWN");
+  const stale = [...tickers.tickers.values()].filter((t) => t.flags.includes("STALE") && !t.flags.includes("DOWN")).length;
+  if (stale && !bad.length) texts.push(`${stale} ${stale > 1 ? "symbols are" : "symbol is"} STALE: filter for it`);
   show("#trouble", texts.join(" — "));
   const simulated = rows.filter((row) => row.is_simulated).map((row) => row.exchange);
   show("#simulated", simulated.length ? `SIMULATED data, of no real exchange: ${simulated.join(", ")}` : "");

@@ -101,7 +101,7 @@ export class Operator {
 
   steer(exchange, what) {
     const doing = { connect: "is to be connected to", disconnect: "is to be disconnected from", rollover: "renews its connections" };
-    return this.run("#subscribe-state", () => ask("POST", `/v1/exchanges/${exchange}/${what}`), `${exchange} ${doing[what]}`);
+    return this.run("#steer-state", () => ask("POST", `/v1/exchanges/${exchange}/${what}`), `${exchange} ${doing[what]}`);
   }
 
   takeAccount(status) {

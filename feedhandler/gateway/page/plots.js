@@ -53,7 +53,7 @@ export class Plots {
         scales: { x: { time: true }, y: { distr: 3 } },
         axes: [time, { ...axis, size: 62, values: (_, ticks) => ticks.map((t) => (t === null ? "" : t >= 1000 ? `${t / 1000} ms` : `${t} µs`)) }],
         series: [{}, ...STAGES.map((label, i) => ({
-          label, stroke: colours[i], width: i > 3 ? 1.6 : 1, dash: i % 2 && i < 4 ? [4, 3] : undefined, points: { show: false },
+          label, stroke: colours[i], width: i % 2 ? 1.8 : 1.1, dash: [[2, 3], [9, 4], undefined][i >> 1], points: { show: false },
           value: (_, v) => (v === null || v === undefined ? "–" : `${v.toFixed(0)} µs`),
         }))],
       },
@@ -65,7 +65,7 @@ export class Plots {
         scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
         axes: [time, { ...axis, size: 62 }],
         series: [{}, ...names.map((label, i) => ({
-          label, stroke: colours[[4, 2, 5][i % 3]], width: 1.4, points: { show: false },
+          label, stroke: colours[[4, 2, 5][i % 3]], width: 1.4, dash: [undefined, [9, 4], [2, 3]][i % 3], points: { show: false },
           value: (_, v) => (v === null || v === undefined ? "–" : `${v.toFixed(0)}/s`),
         }))],
       },

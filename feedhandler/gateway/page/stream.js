@@ -2,9 +2,10 @@
 
 const SILENCE_MS = 3000; // the gateway says something every second
 const RETRY_MS = [500, 10000];
+const POLICY = 1008; // with which the gateway closes on who does not keep its rules
 
 export class Stream {
-  /** handlers: by type of message; onState("connecting" | "live" | "lost", ms until the next attempt) */
+  /** handlers: by type of message; onState("connecting" | "live" | "lost" | "token", ms until the next attempt) */
   constructor(handlers, onState, token) {
     this.handlers = handlers;
     this.onState = onState;
@@ -18,24 +19,34 @@ export class Stream {
   connect() {
     this.onState("connecting", 0);
     this.heard = performance.now();
+    this.isHeard = false;
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = (this.socket = new WebSocket(`${scheme}://${location.host}/ws`));
     socket.onopen = () => this.authorize();
     socket.onmessage = (event) => {
       if (socket === this.socket) this.take(JSON.parse(event.data));
     };
-    socket.onclose = () => {
-      if (socket === this.socket) this.lose();
+    socket.onclose = (event) => {
+      if (socket !== this.socket) return;
+      // Beyond its own machine the gateway says nothing before it was told the token.
+      if (event.code === POLICY && !this.isHeard) this.ask();
+      else this.lose();
     };
   }
 
+  /** There is another token: say it, on a new connection if need be. */
   authorize() {
-    if (this.token() && this.socket.readyState === WebSocket.OPEN)
+    if (this.token() && this.socket?.readyState === WebSocket.OPEN)
       this.socket.send(JSON.stringify({ type: "auth", token: this.token() }));
+    else if (this.isAsking) {
+      this.isAsking = false;
+      this.connect();
+    }
   }
 
   take(message) {
     this.heard = performance.now();
+    if (message.type !== "error") this.isHeard = true;
     if (message.type === "snapshot") {
       this.failures = 0;
       this.onState("live", 0);
@@ -44,11 +55,17 @@ export class Stream {
   }
 
   look() {
-    if (this.socket && performance.now() - this.heard > SILENCE_MS) {
-      const silent = this.socket;
-      this.lose();
-      silent.close();
-    }
+    if (!this.socket || performance.now() - this.heard <= SILENCE_MS) return;
+    const silent = this.socket;
+    if (!this.isHeard && silent.readyState === WebSocket.OPEN && !this.token()) this.ask();
+    else this.lose();
+    silent.close();
+  }
+
+  ask() {
+    this.socket = null;
+    this.isAsking = true;
+    this.onState("token", 0);
   }
 
   lose() {
