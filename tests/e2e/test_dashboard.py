@@ -98,8 +98,9 @@ def test_every_symbol_has_a_row_that_moves_and_says_what_it_is(page):
     assert "SIMULATED" in first[-1]
     page.until(lambda: page.row(topic)[2:5] != first[2:5], "its price moves")
     page.until(lambda: page.driver.find_elements("css selector", "svg.spark polyline"), "sparklines")
-    assert page.is_shown("#simulated")
-    assert "binance" in page.text("#simulated")
+    page.until(
+        lambda: "binance" in page.text("#simulated") and page.is_shown("#simulated"), "it is no real exchange"
+    )
     assert page.until(lambda: page.driver.find_elements("css selector", "#latency canvas"), "the plot")
     page.until(lambda: "leg 0" in page.text("#exchanges"), "legs")
     (ROOT / "artifacts").mkdir(exist_ok=True)
@@ -213,6 +214,7 @@ def test_beyond_the_own_machine_the_page_asks_for_the_token_first(page, tmp_path
 def test_texts_have_contrast_in_light_and_dark(page, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page.until(lambda: page.row("ticker.binance.BTC/USDT"), "rows")
     page.driver.execute_script("document.querySelector('#rows tbody tr').classList.add('old')")
     worst = page.driver.execute_script(
         """
