@@ -24,6 +24,7 @@ BODY_SIZE_MAX: Final = 64 << 20  # Binance's full exchangeInfo is about 10 MB
 # Statuses with which exchanges ask for patience; if they do not say how long, the usual ban's length.
 PATIENCE_STATUSES: Final = {429: 30.0, 418: 120.0, 403: 600.0}
 RETRY_AFTER_MAX_S: Final = 3 * 86400.0  # Binance bans for three days at most
+DIGITS_MAX: Final = 18  # of a wait; Python refuses to read thousands of them
 
 UNLIMITED: Final = (10**12, 1.0)  # weight, per seconds
 
@@ -198,6 +199,6 @@ def retry_after_s(headers: Mapping[str, str], status: int) -> float:
         return 0.0
     for name, per_s in (("Retry-After", 1), ("gw-ratelimit-reset", 1000)):
         value = headers.get(name, "")
-        if value.isascii() and value.isdigit():
+        if value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX:
             return min(int(value) / per_s, RETRY_AFTER_MAX_S)
     return PATIENCE_STATUSES.get(status, 0.0)

@@ -138,6 +138,7 @@ def test_an_answer_about_one_request_alone_bans_nothing():
         ({"gw-ratelimit-reset": "2500"}, 429, 2.5),
         ({"Retry-After": "999999999"}, 418, 3 * 86400.0),
         ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 429, 30.0),
+        ({"Retry-After": "9" * 5000}, 429, 30.0),
         ({}, 429, 30.0),
         ({}, 418, 120.0),
         ({}, 403, 600.0),
