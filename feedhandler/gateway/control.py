@@ -13,12 +13,14 @@ from typing import Final
 import msgspec
 
 from feedhandler.config import Config, check_symbol
-from feedhandler.errors import ConfigError, SubscriptionRejected
+from feedhandler.errors import ConfigError, DecodeError, SubscriptionRejected
+from feedhandler.exchanges.account import amount
 from feedhandler.gateway.accounts import Accounts
 from feedhandler.gateway.market import Market
 from feedhandler.instruments import InstrumentTable
 from feedhandler.positions import Dust, Watched, held, watched
 from feedhandler.transport.files import (
+    POSITIONS_REMEDY,
     Stamp,
     change_wanted,
     read_instruments,
@@ -73,7 +75,11 @@ class Control:
         # and one look at a time at what is held: an older one that is held up is not to undo a newer one.
         self._watching = {exchange: asyncio.Lock() for exchange in config.exchanges}
         self.watched: dict[str, Watched] = {}
-        self.positions: list[Position] = read_positions(config.run_dir, list[Position]) or []
+        self.positions: list[Position] = []
+        self._is_placed = (
+            True  # the positions are known; while they cannot be read, what they led to stays wanted
+        )
+        self._read_positions()
 
     # --- subscriptions
 
@@ -176,6 +182,21 @@ class Control:
 
     # --- holdings
 
+    def _read_positions(self) -> None:
+        """Take the positions that were kept, as critically as those of a caller: anybody may have written them."""
+        try:
+            kept = read_positions(self._config.run_dir, list[Position]) or []
+            if len(kept) > POSITIONS_MAX:
+                raise ConfigError(f"positions: at most {POSITIONS_MAX}; {POSITIONS_REMEDY}")
+            for index, position in enumerate(kept):
+                if position.exchange in self._config.exchanges:  # one that is not may come back
+                    _check_position(self._config, position, f"positions.json: [{index}]")
+        except ConfigError as exc:
+            self._is_placed = False
+            log.error("positions are not known, what they led to stays wanted: %s", exc)
+        else:
+            self.positions = [each for each in kept if each.exchange in self._config.exchanges]
+
     async def replace_positions(self, positions: Sequence[Position]) -> None:
         """Take what is held elsewhere; it is remembered over restarts. Raises ConfigError, with nothing changed."""
         if len(positions) > POSITIONS_MAX:
@@ -184,7 +205,7 @@ class Control:
             _check_position(self._config, position, f"positions[{index}]")
         async with self._placing:
             await asyncio.to_thread(write_positions, self._config.run_dir, positions)
-            self.positions = list(positions)
+            self.positions, self._is_placed = list(positions), True
         await asyncio.gather(*(self._watch(exchange) for exchange in self._config.exchanges))
 
     async def release(self, exchange: str) -> None:
@@ -249,7 +270,8 @@ class Control:
         for position in self.positions:
             if position.exchange == exchange:
                 elsewhere[position.asset] = elsewhere.get(position.asset, Decimal(0)) + position.amount
-        yield POSITIONS, elsewhere
+        if self._is_placed:
+            yield POSITIONS, elsewhere
         status = self._accounts.status(exchange)
         if status.as_of_ns:  # else nothing is known of it, or not yet
             yield HOLDINGS, {row.asset: Decimal(row.total) for row in status.balances}
@@ -276,5 +298,9 @@ def _check_position(config: Config, position: Position, where: str) -> None:
         or "/" in asset
     ):
         raise ConfigError(f'{where}.asset: must be an asset in upper case, such as "BTC"')
-    if not position.amount.is_finite() or not 0 <= position.amount < Decimal(10) ** 30:
+    try:
+        is_sound = amount(position.amount, where) >= 0
+    except DecodeError:
+        is_sound = False
+    if not is_sound:
         raise ConfigError(f"{where}.amount: must be a number of units, 0 or more, such as 1.5")

@@ -22,6 +22,7 @@ from feedhandler.wanted import Wanted
 
 T = TypeVar("T")
 
+POSITIONS_REMEDY: Final = "remove it, and say again what is held (PUT /v1/positions)"
 LOCK_PATIENCE_S: Final = 5.0
 WANTED_SIZE_MAX: Final = 4 << 20  # 50,000 symbols are one megabyte
 SHARED_TRIES_S: Final = 1.0  # who looks at a lock, or is about to leave, has it for a moment
@@ -269,12 +270,7 @@ def read_wanted(run_dir: str, exchange: str) -> Wanted:
     """Return what is wanted besides the configuration. Raises ConfigError for a file that cannot be understood."""
     path = wanted_path(run_dir, exchange)
     try:
-        status = path.stat()
-        if (
-            not stat.S_ISREG(status.st_mode) or status.st_size > WANTED_SIZE_MAX
-        ):  # a pipe would block a feed for ever
-            raise ValueError(f"no plain file of at most {WANTED_SIZE_MAX >> 20} MiB")
-        return msgspec.json.decode(path.read_bytes(), type=Wanted)
+        return msgspec.json.decode(_read_plain(path), type=Wanted)
     except FileNotFoundError:
         return Wanted()
     except (OSError, ValueError, *UNDECODABLE) as exc:
@@ -283,12 +279,26 @@ def read_wanted(run_dir: str, exchange: str) -> Wanted:
         ) from exc
 
 
+def _read_plain(path: Path) -> bytes:
+    """Raises ValueError for what is no plain file of a sound size: a pipe would block its reader for ever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > WANTED_SIZE_MAX:
+        raise ValueError(f"no plain file of at most {WANTED_SIZE_MAX >> 20} MiB")
+    return path.read_bytes()
+
+
 def read_positions(run_dir: str, kind: type[T]) -> T | None:
-    """Return the positions kept earlier, a list of some kind; None if there are none that can be read."""
+    """Return the positions kept earlier, a list of some kind; None if there are none.
+
+    Raises ConfigError for a file that cannot be understood.
+    """
+    path = _positions_path(run_dir)
     try:
-        return msgspec.json.decode(_positions_path(run_dir).read_bytes(), type=kind)
-    except (OSError, *UNDECODABLE):
+        return msgspec.json.decode(_read_plain(path), type=kind)
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, *UNDECODABLE) as exc:
+        raise ConfigError(f"{path}: cannot be used: {exc}; {POSITIONS_REMEDY}") from exc
 
 
 def write_positions(run_dir: str, positions: Sequence[object]) -> None:

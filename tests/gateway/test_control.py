@@ -1,6 +1,7 @@
 """What is wanted follows what is held and asked for: real files, an instrument list, no feed."""
 
 import asyncio
+import os
 import threading
 from decimal import Decimal
 
@@ -217,3 +218,46 @@ def test_positions_that_are_replaced_all_at_once_are_those_of_one_caller(tmp_pat
         return control.positions
 
     assert play(tmp_path, reread) == last
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"exchange":"bybit","asset":"LTC","amount":"NaN"}]',
+        '[{"exchange":"bybit","asset":"LTC","amount":"1e-999999"}]',
+        '[{"exchange":"bybit","asset":"","amount":"1"}]',
+        "half of a fi",
+        " " * (5 << 20),
+        None,
+    ],
+)
+def test_kept_positions_that_cannot_be_are_told_and_what_they_led_to_stays_wanted(tmp_path, caplog, text):
+    async def first(control):
+        await control.replace_positions([of("LTC")])
+
+    play(tmp_path, first)
+    before = requested(tmp_path)
+    assert before
+    path = tmp_path / "wanted" / "positions.json"
+    path.unlink()
+    if text is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(text, encoding="utf-8")
+
+    async def second(control):
+        work = asyncio.create_task(control.run())
+        await control.subscribe("bybit", ["DOGE/USDT"], "a", is_unlisted=False)
+        while "bybit" not in control.watched:
+            assert not work.done(), work
+            await asyncio.sleep(0.01)
+        work.cancel()
+        await asyncio.wait([work])
+        assert work.cancelled()
+        kept = requested(tmp_path)
+        await control.replace_positions([of("DOGE")])
+        return kept
+
+    assert play(tmp_path, second) == {**before, "a": ["DOGE/USDT"]}
+    assert "positions are not known" in caplog.text
+    assert requested(tmp_path)[POSITIONS] == ["DOGE/USDT"]
