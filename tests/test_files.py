@@ -11,7 +11,9 @@ from feedhandler.errors import ConfigError
 from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.shard import WHOLE, Shard, shards
 from feedhandler.transport.files import (
+    WANTED_SIZE_MAX,
     Lock,
+    change_wanted,
     feed_lock,
     lock_owner,
     read_instruments,
@@ -222,3 +224,12 @@ def test_what_is_no_file_of_wishes_is_refused_at_once(tmp_path, make):
     make(path)
     with pytest.raises(ConfigError, match=r"binance\.json: cannot be used"):
         read_wanted(str(tmp_path), "binance")
+
+
+def test_wishes_that_nobody_could_read_any_more_are_refused_and_the_others_stay(tmp_path):
+    run_dir = str(tmp_path)
+    change_wanted(run_dir, "bybit", lambda wanted: wanted.replace("a", ["BTC/USDT"]))
+    symbols = [f"{number:059}/USDT" for number in range(WANTED_SIZE_MAX // 64)]
+    with pytest.raises(ConfigError, match="would exceed 4 MiB; take back"):
+        change_wanted(run_dir, "bybit", lambda wanted: wanted.replace("b", symbols))
+    assert read_wanted(run_dir, "bybit").requested == {"a": ["BTC/USDT"]}

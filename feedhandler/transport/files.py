@@ -332,8 +332,13 @@ def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None])
             _lock_soon(lock.fileno(), path)
             wanted = read_wanted(run_dir, exchange)
             change(wanted)
+            text = msgspec.json.format(msgspec.json.encode(wanted))
+            if len(text) > WANTED_SIZE_MAX:  # nobody would read it any more
+                raise ConfigError(
+                    f"{path}: would exceed {WANTED_SIZE_MAX >> 20} MiB; take back some of what is wanted first"
+                )
             with temporary.open("wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(wanted)))
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
