@@ -6,7 +6,6 @@ Who does not read is passed over until it does, and then gets the newest: it cos
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -139,6 +138,7 @@ class Screens:
     def __init__(self) -> None:
         self.newest = Newest(lambda ticker, flags: message("market_update", ticker_row(ticker, flags)))
         self.clients: set[Screen] = set()
+        self._strangers: set[Screen] = set()  # connected, and have not said the token yet
         self.updates = self.passed_over = self.cut_off = self.refused = 0
         self._decode = msgspec.json.Decoder(Subscribe | Rate | Auth).decode
 
@@ -229,7 +229,7 @@ class Screens:
             timeout=CLOSE_WITHIN_S,
         )
         await socket.prepare(request)
-        if len(self.clients) >= CLIENTS_MAX:
+        if len(self.clients) + len(self._strangers) >= CLIENTS_MAX:
             self.refused += 1
             await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"too many clients")
             return socket
@@ -255,9 +255,14 @@ class Screens:
 
     async def _first_word(self, client: Screen, parts: Parts) -> bool:
         """Whoever is not on this machine says the token first; nothing is told before."""
-        with contextlib.suppress(TimeoutError, TypeError):
+        self._strangers.add(client)
+        try:
             text = await client.socket.receive_str(timeout=AUTH_WITHIN_S)
             self._take(client, text, parts)
+        except (TimeoutError, TypeError):
+            pass  # it said nothing, or no text
+        finally:
+            self._strangers.discard(client)
         if not client.is_authorized:
             await self._refuse(client, b"the first message has to be auth, with the token")
         return client.is_authorized
@@ -299,7 +304,7 @@ class Screens:
         await asyncio.gather(
             *(
                 client.socket.close(code=WSCloseCode.GOING_AWAY, message=b"the gateway stops")
-                for client in list(self.clients)
+                for client in (*self.clients, *self._strangers)
             )
         )
 

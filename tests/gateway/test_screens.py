@@ -308,6 +308,22 @@ def test_more_clients_than_there_is_room_for_are_asked_to_come_later(tmp_path, m
     play(tmp_path, scene)
 
 
+def test_those_who_have_not_said_the_token_take_room_too_and_are_told_of_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CLIENTS_MAX", 1)
+    monkeypatch.setattr(module, "AUTH_WITHIN_S", PATIENCE_S)
+
+    async def scene(desk):
+        headers = {"Host": "feeds.example"}
+        async with desk.client(headers=headers) as silent:
+            async with desk.client(headers=headers) as second:
+                assert await second.closed() == 1013
+            closing = asyncio.create_task(silent.closed())
+            await desk.runner.cleanup()
+            assert await closing == 1001
+
+    play(tmp_path, scene, 'hosts = ["feeds.example"]\n', host="0.0.0.0")
+
+
 def test_at_the_end_everybody_is_told_and_it_is_quick(tmp_path):
     async def scene(desk):
         async with desk.client() as client:
