@@ -97,8 +97,8 @@ prod-status: $(VENV)/.run ## processes, and what each exchange is doing
 	  $(BIN)/feedhandler status -c conf/live.toml
 
 prod-stop: $(VENV)/.run ## stop the daemon and wait for its end
-	@test -e run/supervisord.pid || { echo "not running"; exit 0; }; $(BIN)/supervisorctl -c conf/supervisord.conf shutdown
-	@for i in $$(seq 1 200); do test -e run/supervisord.pid || { echo "stopped"; exit 0; }; sleep 0.1; done; \
+	@test -e run/supervisord.pid || { echo "not running"; exit 0; }; $(BIN)/supervisorctl -c conf/supervisord.conf shutdown; \
+	  for i in $$(seq 1 200); do test -e run/supervisord.pid || { echo "stopped"; exit 0; }; sleep 0.1; done; \
 	  echo "still stopping after 20 s; see run/log/supervisord.log"; exit 1
 
 clean: ## remove .venv, caches and run files

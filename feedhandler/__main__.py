@@ -441,6 +441,11 @@ def _fault(arguments: argparse.Namespace) -> int:
         print(fault.listing())
         return EXIT_OK
     exchange = settings.exchange(arguments.exchange)
+    if not exchange.simulated:
+        raise ConfigError(
+            f"{settings.path}: exchanges.{arguments.exchange}: is not simulated, and real exchanges take no faults;"
+            " use a configuration with simulated = true, such as conf/demo.toml"
+        )
     print(fault.send(exchange.rest_url, arguments.kind, arguments.settings))
     return EXIT_OK
 

@@ -154,8 +154,11 @@ def set_credentials(config: Config, exchange: str) -> int:
 def _asked_credentials(has_passphrase: bool) -> dict[str, str]:
     """Ask for the parts, or read them: the key is the first line, the passphrase the last."""
     if sys.stdin.isatty():
-        typed = {"key": input("key: ").strip(), "secret": getpass.getpass("secret: ")}
-        return typed | ({"passphrase": getpass.getpass("passphrase: ")} if has_passphrase else {})
+        try:
+            typed = {"key": input("key: ").strip(), "secret": getpass.getpass("secret: ")}
+            return typed | ({"passphrase": getpass.getpass("passphrase: ")} if has_passphrase else {})
+        except EOFError:
+            raise ConfigError("credentials: nothing was entered, and nothing was changed") from None
     lines = sys.stdin.read().splitlines()
     if len(lines) < (3 if has_passphrase else 2):
         raise ConfigError(
@@ -267,10 +270,13 @@ def instruments(config: Config, exchange: str, search: str, *, is_json: bool) ->
     table = _table("symbol", f"at {exchange}", "")
     for row in answer["instruments"]:
         table.add_row(row["symbol"], row["native"], "" if row["is_trading"] else "not trading")
+    if not answer["instruments"]:
+        print(f"feedhandler: {exchange} lists nothing with {search.upper()!r} in it", file=sys.stderr)
+        return EXIT_FAILED
     _print(table)
     if (more := answer["count"] - len(answer["instruments"])) > 0:
         print(f"… and {more} more; search for less")
-    return EXIT_OK if answer["instruments"] else EXIT_FAILED
+    return EXIT_OK
 
 
 def token(config: Config) -> int:

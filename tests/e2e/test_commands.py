@@ -144,3 +144,11 @@ def test_wrong_arguments_end_with_2_and_one_clear_message(stack, arguments, text
     assert result.returncode == 2
     assert text in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_real_exchange_is_sent_no_fault(stack, tmp_path):
+    path = tmp_path / "real.toml"
+    path.write_text("[exchanges.binance]\n", encoding="utf-8")
+    result = stack().run("fault", "binance", "stall", "-c", str(path))
+    assert result.returncode == 2
+    assert "exchanges.binance: is not simulated" in result.stderr
