@@ -9,7 +9,6 @@ import msgspec
 from aiohttp import web
 
 from feedhandler import __version__
-from feedhandler.gateway.health import Liveness, Readiness
 from feedhandler.gateway.operations import JSON, Operation
 from feedhandler.gateway.problem import CONTENT_TYPE, ProblemBody
 
@@ -22,12 +21,6 @@ WITH_BODY: Final = (
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
-SUMMARIES: Final = {
-    "/live": "whether the gateway lives",
-    "/ready": "whether data are fresh, and what is missing",
-    "/metrics": "figures for Prometheus",
-    PATH: "this description",
-}
 DESCRIPTION: Final = """\
 Changes, and balances, need `Authorization: Bearer` with the token of `FEEDHANDLER_API_TOKEN`, or of the file
 `api-token` in the run directory. Where others than this machine can reach the gateway, everything but probes does.
@@ -41,7 +34,7 @@ def document(
     names = {"type": "string", "enum": list(exchanges)}
     kinds: list[Any] = [each.answer for each in operations if each.answer is not None]
     kinds += [each.body for each in operations if each.body is not None]
-    kinds += [ProblemBody, Liveness, Readiness]
+    kinds.append(ProblemBody)
     unique = list({id(kind): kind for kind in kinds}.values())
     schemas, components = msgspec.json.schema_components(unique, ref_template=REF)
     schema_of = {id(kind): schema for kind, schema in zip(unique, schemas, strict=True)}
@@ -50,17 +43,8 @@ def document(
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
             operation, schema_of, names, needs_token=needs_token or operation.needs_token
         )
-    for path, kind, statuses in (
-        ("/live", Liveness, (HTTPStatus.OK,)),
-        ("/ready", Readiness, (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)),
-    ):
-        problem = schema_of[id(ProblemBody)]
-        answers = {str(int(s)): _answer(s.phrase, JSON, schema_of[id(kind)]) for s in statuses}
-        answers |= {str(int(s)): _answer(s.phrase, CONTENT_TYPE, problem) for s in GUARD}
-        paths[path] = {"get": _probe(path, answers)}
-    text = _answer("OK", "text/plain", {"type": "string"})
-    paths["/metrics"] = {"get": _probe("/metrics", {"200": text})}
-    paths[PATH] = {"get": _probe(PATH, {"200": _answer("OK", JSON, {"type": "object"})})}
+    itself = {"200": _answer("OK", JSON, {"type": "object"})}
+    paths[PATH] = {"get": {"operationId": "openapi", "summary": "this description", "responses": itself}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "feedhandler", "version": __version__, "description": DESCRIPTION},
@@ -80,11 +64,6 @@ def description(document: dict[str, Any]) -> web.RouteDef:
         return web.Response(body=body, content_type=JSON)
 
     return web.get(PATH, openapi)
-
-
-def _probe(path: str, answers: dict[str, Any]) -> dict[str, Any]:
-    name = path.rpartition("/")[2].removesuffix(".json")
-    return {"operationId": name, "summary": SUMMARIES[path], "responses": answers}
 
 
 def _operation(

@@ -44,7 +44,7 @@ def watch(s, seconds, each_second=lambda second: None):
 def test_renewed_connections_lose_no_update_id_under_load(stack, legs):
     s = stack(exchanges=("binance", "bybit"), rate=1500, extra=f"max_age_s = 4.0\nlegs = {legs}")
     s.start()
-    watch(s, 15)
+    watch(s, 11)
     for exchange in s.exchanges:
         assert s.log(exchange).count("renewed a connection") >= 2 * legs
         assert s.sim_state(exchange)["violations"] == []

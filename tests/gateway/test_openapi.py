@@ -6,14 +6,11 @@ import msgspec
 import pytest
 
 from feedhandler import config
-from feedhandler.gateway import api, health
+from feedhandler.gateway import api
 from feedhandler.gateway.access import Access
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.openapi import PATH, description, document
 from feedhandler.gateway.operations import routes
-
-UNDESCRIBED = {"/", "/ws"}  # a page, and a WebSocket
-DESCRIBED_ELSEWHERE = {("GET", "/metrics")}
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +35,9 @@ def operations(described):
 
 
 def test_what_is_served_is_described_and_what_is_described_is_served(parts, described):
-    rooms = [*routes(api.operations(parts), parts), *health.routes(parts), description(described)]
-    served = {(route.method, route.path) for route in rooms if route.path not in UNDESCRIBED}
-    assert set(operations(described)) == served | DESCRIBED_ELSEWHERE
+    rooms = [*routes(api.operations(parts), parts), description(described)]
+    assert set(operations(described)) == {(route.method, route.path) for route in rooms}
+    assert all(path.startswith("/v1/") for _, path in operations(described)), "probes are no part of the API"
 
 
 def test_each_operation_has_a_name_of_its_own_and_all_parts_of_its_path(described):
