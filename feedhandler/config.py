@@ -35,6 +35,7 @@ SECRETS: Final = (  # variables of the environment that are the gateway's alone
     API_TOKEN_ENV,
     *(f"{name.upper()}_{what}" for name in EXCHANGES for what in ("API_KEY", "API_SECRET", "PASSPHRASE")),
 )
+WORD_SIZE_MAX: Final = 100  # of a word that may have been meant otherwise: the search costs its square
 KNOWN_QUOTES: Final = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")  # for suggestions only
 
 
@@ -227,7 +228,7 @@ def parse(text: str, path: str) -> Config:
     top = ("exchanges", "run_dir", *TABLES)
     for key in document:
         if key not in top:
-            raise ConfigError(f"{path}: {key}: unknown key{_did_you_mean(key, top)}")
+            raise ConfigError(f"{path}: {key}: unknown key{did_you_mean(key, top)}")
     exchanges = _exchanges(document.get("exchanges", {}), path)
     tables = {
         name: _table(document[name], kind, path, name) for name, kind in TABLES.items() if name in document
@@ -265,7 +266,7 @@ def _exchanges(document: Any, path: str) -> dict[str, ExchangeConfig]:
     for name, table in document.items():
         if name not in EXCHANGES:
             raise ConfigError(
-                f"{path}: exchanges.{name}: unknown exchange{_did_you_mean(name, tuple(EXCHANGES))}"
+                f"{path}: exchanges.{name}: unknown exchange{did_you_mean(name, tuple(EXCHANGES))}"
             )
         where = f"exchanges.{name}"
         exchange = _table(table, ExchangeConfig, path, where)
@@ -281,7 +282,7 @@ def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> 
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     for key, value in document.items():
         if key not in fields:
-            raise ConfigError(f"{path}: {where}.{key}: unknown key{_did_you_mean(key, tuple(fields))}")
+            raise ConfigError(f"{path}: {where}.{key}: unknown key{did_you_mean(key, tuple(fields))}")
         try:
             msgspec.convert(value, fields[key].type)
         except msgspec.ValidationError as exc:
@@ -535,7 +536,8 @@ def _check_sim(config: Config) -> None:
         raise ConfigError(f"{config.path}: sim.instruments: {sim.instruments} is not in 50 to 5000")
 
 
-def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+def did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    """Return what may have been meant by an unknown word, and what is known, to be appended to a message."""
+    close = difflib.get_close_matches(word[:WORD_SIZE_MAX], known, n=1, cutoff=0.5)
     hint = f'; did you mean "{close[0]}"?' if close else ""
-    return f"{hint} (known: {', '.join(known)})"
+    return f"{hint} (known: {', '.join(known) or 'none'})"

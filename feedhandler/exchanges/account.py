@@ -132,6 +132,7 @@ HTTP_TROUBLES: Final = {
 }
 TEXT_SIZE_MAX: Final = 200  # of what an exchange says, in messages
 AMOUNT_MAX: Final = Decimal(10) ** 30
+ASSET_SIZE_MAX: Final = 64
 AMOUNT_SIZE_MAX: Final = 100  # digits, or an exponent, that no exchange has
 
 
@@ -155,9 +156,6 @@ def balances(rows: Iterable[Balance], what: str) -> list[Balance]:
             raise DecodeError(f"{what}: an asset without a name, or twice")
         found[row.asset] = row
     return [row for row in found.values() if row.free or row.locked]
-
-
-ASSET_SIZE_MAX: Final = 64
 
 
 class Heard(msgspec.Struct, frozen=True):

@@ -76,9 +76,7 @@ class Control:
         self._watching = {exchange: asyncio.Lock() for exchange in config.exchanges}
         self.watched: dict[str, Watched] = {}
         self.positions: list[Position] = []
-        self._is_placed = (
-            True  # the positions are known; while they cannot be read, what they led to stays wanted
-        )
+        self._is_placed = True  # they are known; while they cannot be read, what they led to stays wanted
         self._read_positions()
 
     # --- subscriptions

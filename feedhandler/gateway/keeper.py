@@ -18,17 +18,15 @@ import aiohttp
 from feedhandler.balances import SETTLE_NS, AccountProblem, AccountStatus, Ledger, problem
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.account import Account, AccountError, AccountStream, Answer, Trouble
-from feedhandler.exchanges.base import Request
+from feedhandler.exchanges.account import Account, AccountError, AccountStream, Trouble
 from feedhandler.session import NS_PER_S, ConnectBudget, Policy
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.timekeeper import Timekeeper
 
 JITTER: Final = 0.1  # of the pause between two looks, so that accounts do not go in step
 PAUSE_MIN_S: Final = 1.0  # between two looks, whoever asks for them
-HURRY_MIN_S: Final = (
-    3.0  # and before one that the stream asks for: 20 a minute, two thirds of our share at Binance
-)
+# And before one that the stream asks for: 20 a minute are two thirds of our share at Binance.
+HURRY_MIN_S: Final = 3.0
 OPERATOR_S: Final = 600.0  # between two tries while somebody has to change something first
 HANDSHAKE_S: Final = 10.0
 MESSAGE_SIZE_MAX: Final = 4 << 20
@@ -176,15 +174,12 @@ class Keeper:
 
     async def _look(self) -> None:
         asked_mono_ns = time.monotonic_ns()
-        answer = await self._ask(self._account.balances_request)
+        answer = await self._http.ask(self._account.balances_request(self._timekeeper.now_ms()))
         balances = self._account.decode_balances(answer)
         self._ledger.on_sync(balances, asked_mono_ns, time.monotonic_ns())
         self._status.as_of_ns = time.time_ns()
         if self._ledger.is_open(asked_mono_ns):
             asyncio.get_running_loop().call_later(SETTLE_NS / NS_PER_S, self._hurry)
-
-    async def _ask(self, make: Callable[[int], Request]) -> Answer:
-        return await self._http.ask(make(self._timekeeper.now_ms()))
 
     def _set_state(self, state: str, error: AccountProblem | None) -> None:
         """Note how a look has ended, and when the next one is."""
@@ -233,9 +228,8 @@ class Keeper:
     async def _converse(self, session: aiohttp.ClientSession) -> None:
         """Hold one connection until it grows old. Raises what ends it otherwise."""
         self._set_stream("connecting", self._status.stream_error)
-        answer = None
-        if self._account.stream_request(self._timekeeper.now_ms()) is not None:
-            answer = await self._ask(self._stream_request)
+        request = self._account.stream_request(self._timekeeper.now_ms())
+        answer = None if request is None else await self._http.ask(request)
         stream = self._account.stream(self._ws_url, answer)
         await self._permission()
         try:
@@ -249,11 +243,8 @@ class Keeper:
                 )
         except aiohttp.WSServerHandshakeError as exc:
             raise ProtocolError(f"{self.name}: the private stream answers HTTP {exc.status}") from None
-        except (
-            TimeoutError,
-            aiohttp.ClientError,
-            OSError,
-        ) as exc:  # its text may have the address, and a token
+        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+            # Its text may have the address, and in it a token.
             raise ProtocolError(f"{self.name}: no private stream: {type(exc).__name__}") from None
         self._status.stream_connects += 1
         try:
@@ -261,11 +252,6 @@ class Keeper:
         finally:
             with contextlib.suppress(ConnectionError):  # a cancellation is not the close's: it ends us
                 await socket.close()
-
-    def _stream_request(self, time_ms: int) -> Request:
-        request = self._account.stream_request(time_ms)
-        assert request is not None, "it has one each time, or never"
-        return request
 
     async def _permission(self) -> None:
         """Wait until the budget for new connections permits one more."""

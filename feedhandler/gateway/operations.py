@@ -3,7 +3,6 @@
 A handler gets what was asked for, decoded and checked, and returns what is to be answered; here is all around it.
 """
 
-import difflib
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from feedhandler.config import did_you_mean
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.gateway.app import Parts, unauthorized
 from feedhandler.gateway.problem import Problem
@@ -108,7 +108,7 @@ def known_exchange(parts: Parts, name: str, status: HTTPStatus = HTTPStatus.UNPR
     """Raise Problem for an exchange that is not configured."""
     if name not in parts.config.exchanges:
         known = tuple(parts.config.exchanges)
-        detail = f"exchange: {name!r} is not configured{_did_you_mean(name, known)}"
+        detail = f"exchange: {name!r} is not configured{did_you_mean(name, known)}"
         raise Problem(status, detail, field="exchange")
 
 
@@ -117,7 +117,7 @@ def _query(operation: Operation, request: web.Request) -> dict[str, str]:
     known = {parameter.name: parameter for parameter in operation.query}
     for name, value in request.query.items():
         if name not in known:
-            hint = _did_you_mean(name, tuple(known))
+            hint = did_you_mean(name, tuple(known))
             raise Problem(HTTPStatus.BAD_REQUEST, f"{name}: unknown parameter{hint}", field=name)
         if name in found:
             raise Problem(HTTPStatus.BAD_REQUEST, f"{name}: is there twice", field=name)
@@ -147,14 +147,8 @@ def _body(operation: Operation, decode: Callable[[bytes], Any], request: web.Req
         if unknown := re.search(r"unknown field `(.*)`", reason):
             assert operation.body is not None, "it was decoded"
             field = f"{field}.{unknown[1][:100]}".lstrip(".")
-            reason += _did_you_mean(unknown[1], operation.body.__struct_fields__)
+            reason += did_you_mean(unknown[1], operation.body.__struct_fields__)
         detail = f"{field}: {reason}" if field else reason
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail.replace("`", ""), field=field) from None
     except UNDECODABLE:
         raise Problem(HTTPStatus.BAD_REQUEST, "the body is no JSON", field="") from None
-
-
-def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.5)
-    hint = f'; did you mean "{close[0]}"?' if close else ""
-    return f"{hint} (known: {', '.join(known) or 'none'})"

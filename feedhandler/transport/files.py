@@ -304,18 +304,22 @@ def read_positions(run_dir: str, kind: type[T]) -> T | None:
 def write_positions(run_dir: str, positions: Sequence[object]) -> None:
     """Keep positions over restarts, whole or not at all, and for this user alone. Raises ConfigError."""
     path = _positions_path(run_dir)
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(
-            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb"
-        ) as file:
-            file.write(msgspec.json.encode(positions))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        _write_whole(path, msgspec.json.encode(positions), 0o600)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written: {exc.strerror}; set another run_dir") from exc
+
+
+def _write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Replace a file, whole or not at all, also if the machine stops; by one caller at a time. Raises OSError."""
+    temporary = path.with_suffix(".tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def _positions_path(run_dir: str) -> Path:
@@ -325,7 +329,6 @@ def _positions_path(run_dir: str) -> Path:
 def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None]) -> Wanted:
     """Change what is wanted, as the only one at a time, and whole or not at all. Raises ConfigError."""
     path = wanted_path(run_dir, exchange)
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("wb") as lock:
@@ -337,11 +340,7 @@ def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None])
                 raise ConfigError(
                     f"{path}: would exceed {WANTED_SIZE_MAX >> 20} MiB; take back some of what is wanted first"
                 )
-            with temporary.open("wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            _write_whole(path, text)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written: {exc.strerror}; set another run_dir") from exc
     return wanted
