@@ -16,11 +16,12 @@ from feedhandler.status import Heartbeat
 TOKEN = "0123456789abcdef-token"
 
 
-def make(tmp_path, gateway="", host="127.0.0.1"):
+EXCHANGES = "[exchanges.binance]\n[exchanges.bybit]\n"
+
+
+def make(tmp_path, gateway="", host="127.0.0.1", exchanges=EXCHANGES):
     """Return parts and screens; to be called on a running loop."""
-    text = (
-        f'run_dir = "{tmp_path}"\n[exchanges.binance]\n[exchanges.bybit]\n[gateway]\nhttp = "{host}:8080"\n'
-    )
+    text = f'run_dir = "{tmp_path}"\n{exchanges}[gateway]\nhttp = "{host}:8080"\n'
     settings = config.parse(text + gateway, "test.toml")
     screens = Screens()
     nowhere = f"ipc://{tmp_path}/none.ipc"

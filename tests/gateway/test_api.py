@@ -5,42 +5,32 @@ import json
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from desk import TOKEN, make
 
-from feedhandler import config
 from feedhandler.gateway import api, health
-from feedhandler.gateway.access import Access
-from feedhandler.gateway.accounts import Accounts
-from feedhandler.gateway.app import BODY_SIZE_MAX, Parts, make_app
-from feedhandler.gateway.control import Control
-from feedhandler.gateway.history import History
-from feedhandler.gateway.market import Market
+from feedhandler.gateway.app import BODY_SIZE_MAX, make_app
 from feedhandler.gateway.operations import routes
 from feedhandler.transport.files import change_wanted, read_wanted
 from feedhandler.wanted import HOLDINGS
 
-TOKEN = "0123456789abcdef0123456789abcdef"
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 SECRET = "planted-secret-0123456789"
 CREDENTIALS = "/v1/exchanges/bybit/credentials"
+
+
+NOWHERE = """\
+[exchanges.bybit]
+rest_url = "http://127.0.0.1:1"
+ws_url = "ws://127.0.0.1:1"
+simulated = true
+"""
 
 
 def ask(tmp_path, *requests):
     """Send requests, (method, path, body), to a gateway without merger; returns the answers' status and text."""
 
     async def main():
-        text = f'run_dir = "{tmp_path}"\n[exchanges.bybit]\nrest_url = "http://127.0.0.1:1"\n'
-        settings = config.parse(text + 'ws_url = "ws://127.0.0.1:1"\nsimulated = true\n', "test.toml")
-        loop = asyncio.get_running_loop()
-        market = Market(loop, f"ipc://{tmp_path}/none.ipc", lambda ticker: None, lambda kind, exchange: None)
-        accounts = Accounts(settings, lambda exchange: None)
-        parts = Parts(
-            config=settings,
-            access=Access(settings.gateway, TOKEN),
-            market=market,
-            history=History(),
-            accounts=accounts,
-            control=Control(settings, market, accounts),
-        )
+        parts, _ = make(tmp_path, exchanges=NOWHERE)
         app = make_app(parts, [*health.routes(parts), *routes(api.operations(parts), parts)])
         answers = []
         async with TestClient(TestServer(app)) as client:
@@ -49,8 +39,8 @@ def ask(tmp_path, *requests):
                 sent = headers[0] if headers else HEADERS
                 async with client.request(method, path, data=data, headers=sent) as answer:
                     answers.append((answer.status, await answer.text()))
-        await accounts.close()
-        market.close()
+        await parts.accounts.close()
+        parts.market.close()
         return answers
 
     return asyncio.run(main())
