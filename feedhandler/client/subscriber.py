@@ -1,10 +1,8 @@
-"""Subscribing from Python: an iterator of records that knows when it lost some.
+"""The synchronous subscriber: an iterator of records that knows when it lost some. For one thread.
 
-    with Subscriber(topics=["ticker.binance."]) as subscriber:
-        for record in subscriber:
-            print(record.symbol, record.bid, record.ask)
-
-Synchronous and for one thread. The bytes behind it are in `wire`, and in `docs/wire.md` for other languages.
+with Subscriber(topics=["ticker.binance."]) as subscriber:
+    for record in subscriber:
+        print(record.symbol, record.bid, record.ask)
 """
 
 import collections

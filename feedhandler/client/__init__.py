@@ -1,0 +1,8 @@
+"""Subscribing from Python: records as they come, the newest of each topic, and what was lost.
+
+The bytes behind it are in `wire`, and in `docs/wire.md` for other languages.
+"""
+
+from feedhandler.client.subscriber import DEFAULT_ENDPOINT, Subscriber
+
+__all__ = ["DEFAULT_ENDPOINT", "Subscriber"]
