@@ -21,7 +21,14 @@ TICKER: Final = 1
 STATUS: Final = 2
 INSTRUMENTS: Final = 3
 HEARTBEAT: Final = 4
-KIND_NAMES: Final = {TICKER: "ticker", STATUS: "status", INSTRUMENTS: "instruments", HEARTBEAT: "heartbeat"}
+NOTICE: Final = 5  # to one subscriber, about itself: its topic is the mode that it declared
+KIND_NAMES: Final = {
+    TICKER: "ticker",
+    STATUS: "status",
+    INSTRUMENTS: "instruments",
+    HEARTBEAT: "heartbeat",
+    NOTICE: "notice",
+}
 
 # Flags, a bit set.
 SNAPSHOT: Final = 1  # last value replayed, not a new event
@@ -126,7 +133,7 @@ class Ticker(Record):
 
 
 class Document(Record):
-    """A message with a JSON body: status, instruments or heartbeat."""
+    """A message with a JSON body: status, instruments, heartbeat or notice."""
 
     body: bytes = b""
 
@@ -189,7 +196,7 @@ def pack_ticker(ticker: Ticker) -> bytes:
 
 
 def pack_document(document: Document) -> bytes:
-    """Return header and JSON body of a status, instruments or heartbeat message."""
+    """Return header and JSON body of any message that is no ticker."""
     return (
         HEADER.pack(
             document.topic,

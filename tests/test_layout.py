@@ -28,6 +28,7 @@ PURE = [
     "follow.py",
     "conflate.py",
     "batch.py",
+    "pace.py",
     *(f"exchanges/{p.name}" for p in (PACKAGE / "exchanges").glob("*.py")),
 ]
 OUTSIDE = {
@@ -45,6 +46,7 @@ OUTSIDE = {
 }
 LAYERS = [
     "wire",
+    "pace",
     "instruments",
     "clock",
     "shard",

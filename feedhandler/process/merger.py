@@ -24,14 +24,15 @@ class MergerProcess:
     def __init__(self, config: Config) -> None:
         self._loop = tick.Loop()
         self._is_stopping = False
-        self._ticks = self._outlet(config.merger.ticks, "merger.ticks")
+        session = int(time.time())
+        self._ticks = self._outlet(config.merger.ticks, "merger.ticks", has_modes=True, session=session)
         self._batches = self._outlet(config.merger.batches, "merger.batches", is_batched=True)
         self.merger = Merger(
             {name: exchange.shards for name, exchange in config.exchanges.items()},
             self._ticks,
             self._batches,
             time.time_ns,
-            session=int(time.time()),
+            session=session,
             pid=os.getpid(),
             now_mono_ns=time.monotonic_ns(),
             step=tick.Step,
@@ -45,7 +46,15 @@ class MergerProcess:
             outlets=(self._ticks, self._batches),
         )
 
-    def _outlet(self, endpoints: tuple[str, ...], key: str, *, is_batched: bool = False) -> tick.Outlet:
+    def _outlet(
+        self,
+        endpoints: tuple[str, ...],
+        key: str,
+        *,
+        is_batched: bool = False,
+        has_modes: bool = False,
+        session: int = 0,
+    ) -> tick.Outlet:
         return tick.Outlet(
             self._loop,
             endpoints,
@@ -53,6 +62,8 @@ class MergerProcess:
             key=key,
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
             is_batched=is_batched,
+            has_modes=has_modes,
+            session=session,
         )
 
     def stop(self) -> None:
@@ -66,7 +77,8 @@ class MergerProcess:
             self.merger.on_tick(now)
             self._ticks.flush()
             self._batches.flush()
-            self._loop.run_until(now + TICK_NS)
+            self._ticks.on_time(now)
+            self._loop.run_until(min(now + TICK_NS, self._ticks.look_mono_ns(now)))
 
     def close(self) -> None:
         """Tell subscribers that everything is down, and close the sockets."""

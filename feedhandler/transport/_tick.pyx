@@ -17,7 +17,7 @@ import logging
 import sys
 import time
 
-from feedhandler import batch, follow, merge, wire
+from feedhandler import batch, follow, merge, pace, wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges import base
 from feedhandler.transport import zmtp
@@ -119,10 +119,13 @@ cdef uint8_t MORE = zmtp.MORE
 cdef uint8_t LONG = zmtp.LONG
 cdef uint8_t COMMAND = zmtp.COMMAND
 cdef uint8_t SUBSCRIBE = zmtp.SUBSCRIBE
+cdef uint8_t CANCEL = zmtp.CANCEL
 cdef size_t GREETING_SIZE = zmtp.GREETING_SIZE
 cdef size_t READ_SIZE = zmtp.READ_SIZE
 cdef uint64_t HANDSHAKE_SIZE_MAX = zmtp.HANDSHAKE_SIZE_MAX
 cdef Py_ssize_t HEARERS_MAX = zmtp.HEARERS_MAX
+cdef size_t CHUNK_SIZE = pace.CHUNK_SIZE
+cdef int CHUNKS_MAX = pace.CHUNKS_MAX
 
 
 cdef inline int64_t clock_ns(int clock) noexcept nogil:
@@ -308,6 +311,7 @@ cdef class Peer:
     cdef readonly bint is_blocked
     cdef readonly double opened_mono_s
     cdef readonly object subscriptions
+    cdef readonly object pace
     cdef public Py_ssize_t dropped
     cdef uint8_t* _queue  # waits to be written: from _start to _end
     cdef size_t _queue_size
@@ -438,10 +442,33 @@ cdef class Peer:
 
     cdef int write(self) except -1:
         # hot: `make bench`
-        cdef size_t size = self._end - self._start
-        cdef ssize_t sent = 0
+        cdef int chunks = 0
         if not self.is_open:  # the same turn of the loop may have found it readable, and at its end
             return 0
+        while self._send_queue():
+            if self._start < self._end or self.pace is None or not self.pace.is_waiting:
+                break
+            chunks += 1
+            self.refill()
+            if chunks == CHUNKS_MAX:
+                break  # the rest in the next turn, after what others have to say
+        if not self.is_open:
+            return 0
+        if self._start == self._end:
+            self._start = self._end = 0
+            if self._queue_size > QUEUE_KEPT_MAX:
+                free(self._queue)
+                self._queue, self._queue_size = NULL, 0
+            if self.is_blocked:
+                self._set_blocked(False)
+        elif not self.is_blocked:
+            self._set_blocked(True)
+        return 0
+
+    cdef bint _send_queue(self) except -1:
+        """Write what the kernel takes of the queue; False if the connection is gone."""
+        cdef size_t size = self._end - self._start
+        cdef ssize_t sent = 0
         while size:
             sent = c_send(self._fd, self._queue + self._start, size, MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent >= 0:
@@ -452,17 +479,23 @@ cdef class Peer:
                 sent = 0
                 break
             self.close()
-            return 0
+            return False
         self._start += <size_t>sent
-        if self._start == self._end:
-            self._start = self._end = 0
-            if self._queue_size > QUEUE_KEPT_MAX:
-                free(self._queue)
-                self._queue, self._queue_size = NULL, 0
-            if self.is_blocked:
-                self._set_blocked(False)
-        elif not self.is_blocked:
-            self._set_blocked(True)
+        return True
+
+    cdef int refill(self) except -1:
+        """Queue a part of what a subscriber with a mode is due, or one that has not kept up."""
+        for message in self.pace.take():
+            self.put(message)
+        return 0
+
+    cdef int set_pace(self, its_pace) except -1:
+        """Follow another mode from now on; what was still due in the last one goes first."""
+        if self.pace is not None:
+            for message in self.pace.take_all():
+                self.put(message)
+        self.pace = its_pace
+        zmtp.set_send_buffer(self._sock, its_pace is not None and its_pace.is_conflated)
         return 0
 
     cdef int _set_blocked(self, bint is_blocked) except -1:
@@ -624,19 +657,24 @@ cdef class Outlet:
     cdef object _snapshot
     cdef size_t _queue_size_max
     cdef bint _is_batched
+    cdef bint _has_modes
+    cdef uint32_t _session
     cdef set _peers
+    cdef set _paced  # those that declared a mode
     cdef dict _hearers  # by topic, padded; forgotten when a subscription changes
     cdef uint64_t _version  # of the subscriptions: whoever keeps hearers looks whether it is still the same
     cdef list _unflushed
     cdef object _listener
     cdef public bint is_wanted  # by a subscription that covers tickers
 
-    def __init__(self, events, endpoints, snapshot, *, key, queue_size_max, is_batched=False):
+    def __init__(
+        self, events, endpoints, snapshot, *, key, queue_size_max, is_batched=False, has_modes=False, session=0
+    ):
         self._events = events
         self._snapshot = snapshot
         self._queue_size_max = queue_size_max
-        self._is_batched = is_batched
-        self._peers, self._hearers, self._unflushed = set(), {}, []
+        self._is_batched, self._has_modes, self._session = is_batched, has_modes, session
+        self._peers, self._paced, self._hearers, self._unflushed = set(), set(), {}, []
         self._version = 1
         self.is_wanted = False
         self._listener = zmtp.Listener(events, endpoints, self._on_accept, key)
@@ -647,24 +685,65 @@ cdef class Outlet:
         hearers = self.find_hearers(topic)
         PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
         try:
-            self.send_to(hearers, <const uint8_t*>view.buf, view.len)
+            self.send_to(hearers, topic, message, <const uint8_t*>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
 
-    cdef int send_to(self, list hearers, const uint8_t* data, size_t size) except -1:
+    cdef int send_to(self, list hearers, bytes topic, owner, const uint8_t* data, size_t size) except -1:
+        """Queue one message; owner is what has it, and has its topic's newest later; None: nothing has it."""
         # hot: `make bench`
         cdef Peer peer
         for each in hearers:
             peer = <Peer>each
+            if peer.pace is not None and self._is_kept_back(peer, topic, owner, data, size):
+                continue
             if peer._end == peer._start:
                 if not peer._is_listed:
                     peer._is_listed = True
                     self._unflushed.append(peer)
             elif peer.is_blocked and peer._end - peer._start > self._queue_size_max:
-                peer.dropped += 1
+                self._overflow(peer, topic, owner, data, size)
                 continue
             peer.append(data, size)
         return 0
+
+    cdef bint _is_kept_back(self, Peer peer, bytes topic, owner, const uint8_t* data, size_t size) except -1:
+        its_pace = peer.pace
+        if not its_pace.is_conflated:
+            is_full = peer.is_blocked and peer._end - peer._start > self._queue_size_max
+            if not is_full and not its_pace.is_waiting:
+                return False
+        elif its_pace.is_immediate and not peer.is_blocked and peer._end - peer._start < CHUNK_SIZE:
+            return False
+        its_pace.note(topic, PyBytes_FromStringAndSize(<const char*>data, size) if owner is None else owner)
+        return True
+
+    cdef int _overflow(self, Peer peer, bytes topic, owner, const uint8_t* data, size_t size) except -1:
+        """A queue is full: what comes on top is kept by topic, the newest of each, until all of it has left."""
+        if self._is_batched:
+            peer.dropped += 1  # it would be kept by the first of its topics
+            return 0
+        peer.pace = pace.Pace(pace.ALL, time.monotonic_ns())  # undeclared: nobody is told
+        peer.pace.note(topic, PyBytes_FromStringAndSize(<const char*>data, size) if owner is None else owner)
+        return 0
+
+    def look_mono_ns(self, now_mono_ns):
+        """Return when `on_time` is to be called next, at the latest."""
+        return min([(<Peer>peer).pace.look_mono_ns(now_mono_ns) for peer in self._paced], default=pace.NEVER)
+
+    def on_time(self, now_mono_ns):
+        """Let go what is due to subscribers at intervals, and tell each what it did not get."""
+        cdef Peer peer
+        for each in list(self._paced):  # one may go while it is written to
+            peer = <Peer>each
+            peer.pace.release(now_mono_ns)
+            if peer._end > peer._start:
+                continue  # the rest of it has to wait for room anyway
+            if (notice := peer.pace.report(self._session, now_mono_ns, time.time_ns())) is not None:
+                peer.put(notice)
+            else:
+                peer.refill()
+            peer.flush()
 
     cdef list find_hearers(self, bytes topic):
         hearers = self._hearers.get(topic)
@@ -705,20 +784,43 @@ cdef class Outlet:
             self._peers.add(peer)
 
     def _on_request(self, Peer peer, message):
-        prefix = peer.subscriptions.take(bytes(message), is_batched=self._is_batched)
+        request = bytes(message)
+        prefix = peer.subscriptions.take(request, is_batched=self._is_batched)
+        if peer.pace is not None and request == bytes((CANCEL,)) + peer.pace.declaration:
+            self._paced.discard(peer)
+            peer.set_pace(None)
+            peer.flush()
         if prefix is not None:
             if peer.is_blocked and peer._end - peer._start > self._queue_size_max:
                 raise ValueError("a subscriber goes on subscribing and does not read")
-            for each in self._snapshot(prefix):
-                peer.put(each)
+            if pace.is_declaration(prefix):
+                peer.put(self._declare(peer, prefix))
+            else:
+                for each in self._snapshot(prefix):
+                    peer.put(each)
             peer.flush()
         self._on_change()
 
+    def _declare(self, Peer peer, bytes declaration):
+        """Take a subscriber's mode; returns the notice that says so, or why not."""
+        try:
+            if not self._has_modes:
+                raise ValueError(zmtp.NO_MODES)
+            its_pace = pace.Pace(declaration, time.monotonic_ns())
+        except ValueError as exc:
+            log.warning("a subscriber's declaration has no effect: %s", exc)
+            return pace.refusal(declaration, str(exc), self._session, time.time_ns())
+        peer.set_pace(its_pace)
+        self._paced.add(peer)
+        return its_pace.answer(self._session, time.time_ns())
+
     def _on_closed(self, Peer peer):
         self._peers.discard(peer)
+        self._paced.discard(peer)
         self._on_change()
-        if peer.dropped:
-            log.warning("a subscriber that went had lost %d messages by not reading", peer.dropped)
+        skipped = peer.dropped + (peer.pace.skipped if peer.pace and not peer.pace.is_conflated else 0)
+        if skipped:
+            log.warning("a subscriber that went had lost %d messages by not reading", skipped)
 
     cdef int _on_change(self) except -1:
         self._hearers.clear()
@@ -1340,7 +1442,7 @@ cdef class Batch:
             memcpy(message + PUBLISH_NS_OFFSET, &now, 8)
             topic = PyBytes_FromStringAndSize(<char*>message, TOPIC_SIZE)
             if self._outlet is not None:
-                self._outlet.send_to(self._outlet.find_hearers(topic), message, RECORD_SIZE)
+                self._outlet.send_to(self._outlet.find_hearers(topic), topic, None, message, RECORD_SIZE)
             else:
                 self._direct.send(topic, PyBytes_FromStringAndSize(<char*>message, RECORD_SIZE))
         self._direct.flush()
@@ -1475,7 +1577,7 @@ cdef class Step(Sink):
                     if route._version != self._each_outlet._version:
                         route._hearers = self._each_outlet.find_hearers(route.topic)
                         route._version = self._each_outlet._version
-                    self._each_outlet.send_to(route._hearers, route._record, RECORD_SIZE)
+                    self._each_outlet.send_to(route._hearers, route.topic, route, route._record, RECORD_SIZE)
             if is_batch_wanted:
                 memcpy(self._batch + batch_used, route._record, RECORD_SIZE)
                 batch_used += RECORD_SIZE
@@ -1486,7 +1588,7 @@ cdef class Step(Sink):
                 self._batches.send(last.topic, PyBytes_FromStringAndSize(<char*>self._batch, batch_used))
             else:
                 self._batches_outlet.send_to(
-                    self._batches_outlet.find_hearers(last.topic), self._batch, batch_used
+                    self._batches_outlet.find_hearers(last.topic), last.topic, None, self._batch, batch_used
                 )
             if self._batch_size > QUEUE_KEPT_MAX:
                 free(self._batch)

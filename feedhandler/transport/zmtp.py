@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
-from feedhandler import wire
+from feedhandler import pace, wire
 from feedhandler.config import IPC_PATH_SIZE_MAX
 from feedhandler.errors import ConfigError
 
@@ -55,9 +55,12 @@ HEARERS_MAX: Final = 100_000  # topics whose hearers are remembered
 HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
 # Bytes that may wait for one peer that does not read, a subscriber or a merger that hangs: 100,000 records.
 QUEUE_SIZE_MAX: Final = 17_000_000
+# Of a subscriber that wants the newest only: what the kernel holds for it is no longer the newest when it is read.
+CONFLATED_BUFFER_SIZE: Final = 1 << 14
 BACKLOG: Final = 128  # connections that wait to be accepted
 CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
 TICKERS: Final = wire.topic(wire.TICKER, "")
+NO_MODES: Final = "this endpoint has no modes; merger.ticks and relay.ticks have"
 RECORD_HEAD: Final = bytes((0, wire.TICKER_SIZE))  # precedes a ticker record
 assert wire.TICKER_SIZE < 256, "a short frame"
 
@@ -168,6 +171,7 @@ class Peer:
         self.is_blocked = False  # the kernel takes no more until it says so
         self.queue = bytearray()
         self.subscriptions = Subscriptions()  # of a subscriber
+        self.pace: pace.Pace | None = None  # that it declared
         self.dropped = 0  # messages, at a full queue
         prepare(sock)
         events.add_reader(self._fd, self._on_readable)
@@ -190,23 +194,44 @@ class Peer:
 
     def _write(self) -> None:
         queue = self.queue
-        try:
-            sent = self._sock.send(queue)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.close()
-            return
-        if sent == len(queue):
-            queue.clear()
-            if self.is_blocked:
-                self.is_blocked = False
-                self._events.remove_writer(self._fd)
-            return
-        del queue[:sent]
-        if not self.is_blocked:
-            self.is_blocked = True
+        chunks = 0
+        while queue:
+            try:
+                sent = self._sock.send(queue)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.close()
+                return
+            del queue[:sent]
+            if queue or self.pace is None or not self.pace.is_waiting:
+                break
+            chunks += 1
+            self.refill()
+            if chunks == pace.CHUNKS_MAX:
+                break  # the rest in the next turn, after what others have to say
+        self._set_blocked(bool(queue))
+
+    def refill(self) -> None:
+        """Queue a part of what a subscriber with a mode is due, or one that has not kept up."""
+        assert self.pace is not None
+        for message in self.pace.take():
+            self.put(message)
+
+    def _set_blocked(self, is_blocked: bool) -> None:
+        if is_blocked and not self.is_blocked:
             self._events.add_writer(self._fd, self._write)
+        elif self.is_blocked and not is_blocked:
+            self._events.remove_writer(self._fd)
+        self.is_blocked = is_blocked
+
+    def set_pace(self, its_pace: pace.Pace | None) -> None:
+        """Follow another mode from now on; what was still due in the last one goes first."""
+        if self.pace is not None:
+            for message in self.pace.take_all():
+                self.put(message)
+        self.pace = its_pace
+        set_send_buffer(self._sock, its_pace is not None and its_pace.is_conflated)
 
     # --- in
 
@@ -313,6 +338,15 @@ def prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def set_send_buffer(sock: socket.socket, is_conflated: bool) -> None:
+    """Have the kernel hold little of what is sent to a subscriber that wants the newest only."""
+    size = CONFLATED_BUFFER_SIZE if is_conflated else BUFFER_SIZE
+    with contextlib.suppress(OSError):  # the connection may be gone
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+
 def check_greeting(greeting: bytes) -> None:
     """Raise ValueError if a peer speaks another protocol, or wants security that is not there."""
     if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[VERSION_MAJOR] < 3:
@@ -371,13 +405,20 @@ def frame_head(size: int) -> bytes:
 class Outlet:
     """A PUB that binds: each message goes to the subscribers with a matching prefix, through a queue of each.
 
-    snapshot yields what a new subscription gets before anything newer, for its subscriber alone. A queue that
-    the kernel does not take and that exceeds queue_size_max drops what comes on top: the subscriber sees the
-    hole in the sequences, and nobody else sees anything. Raises ConfigError if an endpoint cannot be bound; key
+    snapshot yields what a new subscription gets before anything newer, for its subscriber alone. When a queue that
+    the kernel does not take exceeds queue_size_max, only the newest of each topic is kept of what comes on top,
+    until the subscriber has read all: it sees holes in the sequences and ends on the newest values, and nobody
+    else sees anything. Raises ConfigError if an endpoint cannot be bound; key
     names it in messages.
 
     is_batched: messages hold several records, filtered by the topic of the first. A subscription to less than
-    an exchange would then miss records without a word, so it is refused, and brings nothing at all.
+    an exchange would then miss records without a word, so it is refused, and brings nothing at all. A full queue
+    drops them.
+
+    A message that is sent may be kept: one that is changed afterwards has to stay its topic's newest.
+
+    has_modes: subscribers may declare a mode (`pace`). Then `on_time` is to be called when `look_mono_ns` says.
+    session is for notices.
     """
 
     def __init__(
@@ -389,11 +430,16 @@ class Outlet:
         key: str,
         queue_size_max: int,
         is_batched: bool = False,
+        has_modes: bool = False,
+        session: int = 0,
     ) -> None:
         self._events = events
         self._snapshot = snapshot
         self._queue_size_max = queue_size_max
         self._is_batched = is_batched
+        self._has_modes = has_modes
+        self._session = session
+        self._paced: set[Peer] = set()  # that declared a mode
         self._peers: set[Peer] = set()
         self._hearers: dict[bytes, list[Peer]] = {}  # by topic, padded; forgotten when a subscription changes
         self._unflushed: list[Peer] = []
@@ -408,13 +454,36 @@ class Outlet:
             hearers = self._find_hearers(topic)
         for peer in hearers:
             queue = peer.queue
+            if peer.pace is not None and self._is_kept_back(peer, peer.pace, topic, message):
+                continue
             if not queue:
                 self._unflushed.append(peer)
             elif peer.is_blocked and len(queue) > self._queue_size_max:
-                peer.dropped += 1
+                self._overflow(peer, topic, message)
                 continue
             queue += RECORD_HEAD if len(message) == wire.TICKER_SIZE else frame_head(len(message))
             queue += message
+
+    def _is_kept_back(
+        self, peer: Peer, its_pace: pace.Pace, topic: bytes, message: bytes | bytearray
+    ) -> bool:
+        """Decide about a message for a subscriber with a mode; True if it is not to be queued now."""
+        if not its_pace.is_conflated:
+            is_full = peer.is_blocked and len(peer.queue) > self._queue_size_max
+            if not is_full and not its_pace.is_waiting:
+                return False
+        elif its_pace.is_immediate and not peer.is_blocked and len(peer.queue) < pace.CHUNK_SIZE:
+            return False
+        its_pace.note(topic, message)
+        return True
+
+    def _overflow(self, peer: Peer, topic: bytes, message: bytes | bytearray) -> None:
+        """A queue is full: what comes on top is kept by topic, the newest of each, until all of it has left."""
+        if self._is_batched:
+            peer.dropped += 1  # it would be kept by the first of its topics
+            return
+        peer.pace = pace.Pace(pace.ALL, time.monotonic_ns())  # undeclared: nobody is told
+        peer.pace.note(topic, message)
 
     def flush(self) -> None:
         """Write what was queued; what the kernel does not take is written later."""
@@ -423,6 +492,27 @@ class Outlet:
             for peer in self._unflushed:
                 peer.flush()
             self._unflushed.clear()
+
+    def look_mono_ns(self, now_mono_ns: int) -> int:
+        """Return when `on_time` is to be called next, at the latest."""
+        return min(
+            (peer.pace.look_mono_ns(now_mono_ns) for peer in self._paced if peer.pace is not None),
+            default=pace.NEVER,
+        )
+
+    def on_time(self, now_mono_ns: int) -> None:
+        """Let go what is due to subscribers at intervals, and tell each what it did not get."""
+        for peer in list(self._paced):  # one may go while it is written to
+            its_pace = peer.pace
+            assert its_pace is not None
+            its_pace.release(now_mono_ns)
+            if peer.queue:
+                continue  # the rest of it has to wait for room anyway
+            if (notice := its_pace.report(self._session, now_mono_ns, time.time_ns())) is not None:
+                peer.put(notice)
+            else:
+                peer.refill()
+            peer.flush()
 
     def _find_hearers(self, topic: bytes) -> list[Peer]:
         if len(self._hearers) >= HEARERS_MAX:
@@ -448,20 +538,43 @@ class Outlet:
 
     def _on_request(self, peer: Peer, message: memoryview) -> None:
         """Take a subscription or its cancellation. Raises ValueError for anything else."""
-        prefix = peer.subscriptions.take(bytes(message), is_batched=self._is_batched)
+        request = bytes(message)
+        prefix = peer.subscriptions.take(request, is_batched=self._is_batched)
+        if peer.pace is not None and request == bytes((CANCEL,)) + peer.pace.declaration:
+            self._paced.discard(peer)
+            peer.set_pace(None)
+            peer.flush()
         if prefix is not None:
             if peer.is_blocked and len(peer.queue) > self._queue_size_max:
                 raise ValueError("a subscriber goes on subscribing and does not read")
-            for each in self._snapshot(prefix):
-                peer.put(each)
+            if pace.is_declaration(prefix):
+                peer.put(self._declare(peer, prefix))
+            else:
+                for each in self._snapshot(prefix):
+                    peer.put(each)
             peer.flush()
         self._on_change()
 
+    def _declare(self, peer: Peer, declaration: bytes) -> bytes:
+        """Take a subscriber's mode; returns the notice that says so, or why not."""
+        try:
+            if not self._has_modes:
+                raise ValueError(NO_MODES)
+            its_pace = pace.Pace(declaration, time.monotonic_ns())
+        except ValueError as exc:
+            log.warning("a subscriber's declaration has no effect: %s", exc)
+            return pace.refusal(declaration, str(exc), self._session, time.time_ns())
+        peer.set_pace(its_pace)
+        self._paced.add(peer)
+        return its_pace.answer(self._session, time.time_ns())
+
     def _on_closed(self, peer: Peer) -> None:
         self._peers.discard(peer)
+        self._paced.discard(peer)
         self._on_change()
-        if peer.dropped:
-            log.warning("a subscriber that went had lost %d messages by not reading", peer.dropped)
+        skipped = peer.dropped + (peer.pace.skipped if peer.pace and not peer.pace.is_conflated else 0)
+        if skipped:
+            log.warning("a subscriber that went had lost %d messages by not reading", skipped)
 
     def _on_change(self) -> None:
         self._hearers.clear()

@@ -1,0 +1,123 @@
+"""Our sockets in a loop of ours, and libzmq's outside: what tests of the sockets share."""
+
+import time
+from collections.abc import Callable
+
+import zmq
+
+from feedhandler import wire
+
+WAIT_S = 5.0
+BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/USDT", "ETH/USDT"))
+
+
+def ticker(topic=BTC, sequence=1):
+    return wire.pack_ticker(wire.Ticker(topic.rstrip(b"\0"), sequence=sequence))
+
+
+class World:
+    """Our loop, an outlet or inlet in it, and libzmq's sockets outside."""
+
+    def __init__(self, tmp_path, sockets):
+        self.path = tmp_path
+        self.sockets = sockets
+        self.loop = sockets.Loop()
+        self.context = zmq.Context()
+        self.snapshots = {}
+        self.received = []
+        self.joined = 0  # how many subscribers the uplink has announced
+        self.parts = []
+
+    def endpoint(self, name="x"):
+        return f"ipc://{self.path}/{name}.ipc"
+
+    def outlet(self, endpoint=None, **settings):
+        settings = {"queue_size_max": 1_000_000, **settings}
+        outlet = self.sockets.Outlet(
+            self.loop, [endpoint or self.endpoint()], self.snapshot, key="merger.ticks", **settings
+        )
+        self.parts.append(outlet)
+        return outlet
+
+    def inlet(self):
+        inlet = self.sockets.Inlet(
+            self.loop, self.endpoint(), lambda m: self.received.append(bytes(m)), key="merger.feeds"
+        )
+        self.parts.append(inlet)
+        return inlet
+
+    def uplink(self, **settings):
+        settings = {"queue_size_max": 1_000_000, **settings}
+        uplink = self.sockets.Uplink(self.loop, self.endpoint(), self._on_join, **settings)
+        self.parts.append(uplink)
+        return uplink
+
+    def _on_join(self):
+        self.joined += 1
+
+    def until_joined(self, uplink, merger=None, count=1):
+        """Let the uplink connect until so many subscribers have joined; libzmq's subscribe when they are called."""
+
+        def is_joined():
+            uplink.poll()
+            if merger is not None:
+                merger.poll(0)
+            return self.joined == count
+
+        self.until(is_joined)
+
+    def snapshot(self, prefix):
+        return [message for topic, message in self.snapshots.items() if topic.startswith(prefix)]
+
+    def socket(self, kind, **options):
+        sock = self.context.socket(kind)
+        sock.set(zmq.LINGER, 0)
+        for name, value in options.items():
+            sock.set(getattr(zmq, name), value)
+        return sock
+
+    def subscriber(self, *prefixes, endpoint=None, **options):
+        sock = self.socket(zmq.SUB, **options)
+        for prefix in prefixes:
+            sock.set(zmq.SUBSCRIBE, prefix)
+        sock.connect(endpoint or self.endpoint())
+        return sock
+
+    def until(self, condition: Callable[[], object]):
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            self.loop.run_once(0.01)
+
+    def receive(self, sock, count=1):
+        messages = []
+
+        def take():
+            while len(messages) < count and sock.poll(0):
+                messages.append(sock.recv())
+            return len(messages) >= count
+
+        self.until(take)
+        return messages
+
+    def drain(self, sock):
+        """Read until nothing has come for a while."""
+        messages = []
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < 0.3:
+            self.loop.run_once(0.001)
+            while sock.poll(0):
+                messages.append(sock.recv())
+                quiet_since = time.monotonic()
+        return messages
+
+    def settle(self, seconds=0.1):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.loop.run_once(0.01)
+
+    def close(self):
+        for part in self.parts:
+            part.close()
+        self.loop.close()
+        self.context.destroy(linger=0)
