@@ -16,18 +16,27 @@ class Loss(msgspec.Struct):
 
     session: int
     sequence: int  # newest seen
-    lost: int = 0  # records missing in holes
+    lost: int = 0  # records missing in holes, less those that came after all
     gaps: int = 0  # holes
+    recovered: int = 0  # records that came after all, because they were asked for
+
+
+Record = wire.Ticker | wire.Document
+OnHole = Callable[[Record, Loss, int], bool]
 
 
 class Follower:
     """Unpacks messages and passes on the records that were not seen before; follows each topic's sequence.
 
-    losses is by topic; undecodable counts messages that this version cannot read.
+    losses is by topic; undecodable counts messages that this version cannot read. on_hole is called with a record
+    before which others are missing, what is known of its topic, and the first number that is missing; True: it has
+    taken the record. While a topic is in held, its records are added to the list there.
     """
 
-    def __init__(self, emit: Callable[[wire.Ticker | wire.Document], object]) -> None:
+    def __init__(self, emit: Callable[[Record], object], on_hole: OnHole | None = None) -> None:
         self._emit = emit
+        self.on_hole = on_hole
+        self.held: dict[bytes, list[Record]] = {}
         self.losses: dict[bytes, Loss] = {}
         self.undecodable = 0
 
@@ -46,22 +55,31 @@ class Follower:
         except DecodeError:
             self.undecodable += 1
             return
-        if self._is_news(record):
+        if not self._is_news(record):
+            return
+        if self.held and (held := self.held.get(record.topic)) is not None:
+            held.append(record)
+        else:
             self._emit(record)
 
-    def _is_news(self, record: wire.Record) -> bool:
-        """Follow the topic's sequence; False for a record that was seen before."""
+    def _is_news(self, record: Record) -> bool:
+        """Follow the topic's sequence; False for a record that was seen before, or that was taken for later."""
         loss = self.losses.get(record.topic)
         if loss is None or loss.session != record.session:
             # The first of its topic, or of a new merger: what came before it is unknown, not lost.
-            lost, gaps = (loss.lost, loss.gaps) if loss else (0, 0)
-            self.losses[record.topic] = Loss(record.session, record.sequence, lost, gaps)
+            before = loss or Loss(0, 0)
+            self.losses[record.topic] = Loss(
+                record.session, record.sequence, before.lost, before.gaps, before.recovered
+            )
             return True
-        missing = record.sequence - loss.sequence - 1
+        first = loss.sequence + 1
+        missing = record.sequence - first
+        if missing < 0:
+            return False
+        loss.sequence = record.sequence
         if missing:
-            if missing < 0:
-                return False
             loss.lost += missing
             loss.gaps += 1
-        loss.sequence = record.sequence
+            if self.on_hole is not None and self.on_hole(record, loss, first):
+                return False
         return True

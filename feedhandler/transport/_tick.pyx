@@ -1630,13 +1630,17 @@ cdef class Follower(Sink):
     """Twin of `follow.Follower`."""
 
     cdef object _emit
+    cdef public object on_hole
     cdef dict _topics  # by topic, padded
+    cdef readonly dict held
     cdef readonly dict losses
     cdef public Py_ssize_t undecodable
 
-    def __init__(self, emit):
+    def __init__(self, emit, on_hole=None):
         self._emit = emit
+        self.on_hole = on_hole
         self._topics = {}
+        self.held = {}
         self.losses = {}
         self.undecodable = 0
 
@@ -1657,8 +1661,7 @@ cdef class Follower(Sink):
         except DecodeError:
             self.undecodable += 1
             return
-        if self._is_news(self._topic(wire.padded(record.topic)), record.session, record.sequence):
-            self._emit(record)
+        self._pass(record, self._topic(wire.padded(record.topic)), record.session, record.sequence)
 
     cdef int _take_ticker(self, const uint8_t* data) except -1:
         cdef uint16_t flags
@@ -1674,18 +1677,30 @@ cdef class Follower(Sink):
         memcpy(&session, data + SESSION_OFFSET, 4)
         memcpy(&sequence, data + SEQUENCE_OFFSET, 8)
         topic = self._topic(PyBytes_FromStringAndSize(<const char*>data, TOPIC_SIZE))
-        if not self._is_news(topic, session, sequence):
-            return 0
+        if topic.loss is not None and topic.session == session and sequence <= topic.sequence:
+            return 0  # seen before, and not worth an object
         memcpy(times, data + EXCHANGE_NS_OFFSET, sizeof(times))
         memcpy(&exchange_sequence, data + HEADER_SIZE, 8)
         memcpy(values, data + HEADER_SIZE + 8, sizeof(values))
-        self._emit(
+        self._pass(
             Ticker(
                 topic.name, VERSION, TICKER, flags, session, sequence, times[0], times[1], times[2],
                 exchange_sequence, values[0], values[1], values[2], values[3], values[4], values[5], values[6],
                 values[7], values[8], values[9],
-            )
+            ),
+            topic, session, sequence,
         )
+        return 0
+
+    cdef int _pass(self, record, Topic topic, uint32_t session, uint64_t sequence) except -1:
+        if not self._is_news(record, topic, session, sequence):
+            return 0
+        if self.held:
+            held = self.held.get(topic.name)
+            if held is not None:
+                held.append(record)
+                return 0
+        self._emit(record)
         return 0
 
     cdef Topic _topic(self, bytes padded):
@@ -1701,20 +1716,26 @@ cdef class Follower(Sink):
         self._topics[padded] = topic
         return topic
 
-    cdef bint _is_news(self, Topic topic, uint32_t session, uint64_t sequence) except -1:
+    cdef bint _is_news(self, record, Topic topic, uint32_t session, uint64_t sequence) except -1:
+        cdef uint64_t first
         if topic.loss is None:
             topic.loss = self.losses.get(topic.name)
         loss = topic.loss
         if loss is None or topic.session != session:
-            lost, gaps = (loss.lost, loss.gaps) if loss is not None else (0, 0)
-            topic.loss = self.losses[topic.name] = Loss(session, sequence, lost, gaps)
+            before = Loss(0, 0) if loss is None else loss
+            topic.loss = self.losses[topic.name] = Loss(
+                session, sequence, before.lost, before.gaps, before.recovered
+            )
             topic.session, topic.sequence = session, sequence
             return True
-        if sequence != topic.sequence + 1:
-            if sequence <= topic.sequence:
-                return False
-            loss.lost += sequence - topic.sequence - 1
-            loss.gaps += 1
+        if sequence <= topic.sequence:
+            return False
+        first = topic.sequence + 1
         topic.sequence = sequence
         loss.sequence = sequence
+        if sequence != first:
+            loss.lost += sequence - first
+            loss.gaps += 1
+            if self.on_hole is not None and self.on_hole(record, loss, first):
+                return False
         return True

@@ -1,0 +1,170 @@
+"""What a subscriber does about a hole in a topic's sequence: it asks for what is missing, and keeps the order.
+
+Records that follow a hole are held back, for that topic alone, until those before them have come or cannot be had.
+Pure: the subscriber's `Follower` reports holes, frames to send and answers that came go through here; whoever
+drives it owns socket and clock.
+"""
+
+import collections
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+
+from feedhandler import recover, wire
+from feedhandler.errors import DecodeError
+from feedhandler.exchanges.base import UNDECODABLE
+from feedhandler.follow import Follower, Loss
+
+NS_PER_S: Final = 1_000_000_000
+# Longer than an answer takes, and short for whoever waits: after that the newer records count more.
+PATIENCE_NS: Final = NS_PER_S
+TOPICS_MAX: Final = 20_000  # with a hole at the same time
+HELD_MAX: Final = 500  # records of one topic that are held back
+RECORDS_MAX: Final = 10_000  # of one hole: a larger one is a restart of ours, and no ring is that deep
+
+
+class Hole(msgspec.Struct):
+    """A topic with missing records: those of `wanted` are asked for, `found` have come."""
+
+    loss: Loss
+    session: int
+    wanted: list[recover.Missing]
+    since_mono_ns: int
+    held: list[wire.Ticker | wire.Document]
+    found: dict[int, wire.Ticker] = {}
+
+
+class Healer:
+    """Asks for missing records, one request at a time; emits what was held back.
+
+    follower is the subscriber's; its `on_hole` is to be the method of this name. It is idle unless `is_connected`.
+    recovered counts records that came after all, refusals answers that were none.
+    """
+
+    def __init__(
+        self,
+        follower: Follower,
+        emit: Callable[[wire.Ticker | wire.Document], object],
+        clock: Callable[[], int],
+    ) -> None:
+        """clock returns the monotonic time in nanoseconds."""
+        self._follower = follower
+        self._emit = emit
+        self._clock = clock
+        self._holes: dict[bytes, Hole] = {}
+        self._request_id = 0
+        self._asked: dict[str, list[recover.Missing]] | None = None  # in the request that is under way
+        self.is_connected = False
+        self.recovered = 0
+        self.refusals = 0
+
+    @property
+    def is_healing(self) -> bool:
+        """True while something is missing and may still come."""
+        return bool(self._holes)
+
+    def on_hole(self, record: wire.Ticker | wire.Document, loss: Loss, first: int) -> bool:
+        """Take a record before which others are missing, from number first on; False: it is not held back."""
+        count = record.sequence - first
+        if not self.is_connected or not isinstance(record, wire.Ticker) or count > RECORDS_MAX:
+            return False
+        missing = recover.Missing(record.topic.decode(), first, record.sequence - 1)
+        hole = self._holes.get(record.topic)
+        if hole is None:
+            if len(self._holes) >= TOPICS_MAX:
+                return False
+            hole = Hole(loss, record.session, [missing], self._clock(), [record])
+            self._holes[record.topic] = hole
+            self._follower.held[record.topic] = hole.held
+        else:
+            hole.wanted.append(missing)
+            hole.held.append(record)
+        return True
+
+    def request(self) -> bytes | None:
+        """Return the next request to send; None if there is nothing to ask, or one is under way."""
+        if self._asked is not None or not self.is_connected:
+            return None
+        session, asked = 0, {}
+        room = recover.RANGES_MAX
+        for hole in self._holes.values():
+            session = session or hole.session
+            if hole.session == session and hole.wanted and len(hole.wanted) <= room:
+                asked[hole.wanted[0].topic] = hole.wanted
+                room -= len(hole.wanted)
+        if not asked:
+            return None
+        self._asked = asked
+        self._request_id += 1
+        missing = [each for ranges in asked.values() for each in ranges]
+        return msgspec.json.encode(recover.Request(id=self._request_id, session=session, missing=missing))
+
+    def on_answer(self, frames: list[bytes]) -> None:
+        """Take the frames of an answer; one that nobody waits for, or that makes no sense, changes nothing."""
+        try:
+            head = msgspec.json.decode(frames[0], type=recover.Head)
+            records = list(_records(frames[1]))
+        except (*UNDECODABLE, DecodeError, IndexError):
+            self.refusals += 1
+            return
+        if self._asked is None or head.id != self._request_id:
+            return
+        asked, self._asked = self._asked, None
+        if head.error:
+            self.refusals += 1
+        rest: dict[str, list[recover.Missing]] = {}
+        for each in head.rest:
+            rest.setdefault(each.topic, []).append(each)
+        for record in records:
+            hole, ranges = self._holes.get(record.topic), asked.get(record.topic.decode(), ())
+            is_asked = any(each.first <= record.sequence <= each.last for each in ranges)
+            if hole is not None and is_asked and record.session == hole.session:
+                hole.found[record.sequence] = record
+        for topic in asked:
+            hole = self._holes.get(topic.encode())
+            if hole is not None:
+                # What was asked is answered; holes that were seen meanwhile are still to be asked for.
+                hole.wanted = [*rest.get(topic, ()), *hole.wanted[len(asked[topic]) :]]
+                if not hole.wanted:
+                    self._close(topic.encode(), hole)
+
+    def on_time(self) -> None:
+        """Give up what takes too long, or holds back too much."""
+        if not self._holes:
+            return
+        oldest = self._clock() - PATIENCE_NS
+        for topic, hole in list(self._holes.items()):
+            if hole.since_mono_ns < oldest or len(hole.held) > HELD_MAX:
+                self._close(topic, hole)
+
+    def on_disconnect(self) -> None:
+        """There is nobody to ask: nothing is held back any longer."""
+        self.is_connected = False
+        self._asked = None
+        for topic, hole in list(self._holes.items()):
+            self._close(topic, hole)
+
+    def _close(self, topic: bytes, hole: Hole) -> None:
+        """Pass on what has come and what was held back, in order."""
+        del self._holes[topic]
+        del self._follower.held[topic]
+        numbers = collections.deque(sorted(hole.found))
+        for record in hole.held:
+            while numbers and record.session == hole.session and numbers[0] < record.sequence:
+                self._emit(hole.found[numbers.popleft()])
+                self.recovered += 1
+                hole.loss.lost -= 1
+                hole.loss.recovered += 1
+            self._emit(record)
+
+
+def _records(data: bytes) -> Iterator[wire.Ticker]:
+    """Yield the ticker records of an answer. Raises DecodeError."""
+    if len(data) % wire.TICKER_SIZE:
+        raise DecodeError(f"{len(data)} bytes are no records")
+    for start in range(0, len(data), wire.TICKER_SIZE):
+        record = wire.unpack(data[start : start + wire.TICKER_SIZE])
+        if not isinstance(record, wire.Ticker):
+            raise DecodeError("an answer has something other than tickers among its records")
+        yield record
