@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", metavar="I/N", help="only this part of the symbols, such as 1/4; as many processes as N"
     )
     _command(commands, "merger", _merger, "the merger process")
+    _command(commands, "relay", _relay, "the relay: answers subscribers that have missed something")
     _command(commands, "gateway", _gateway, "the control plane: HTTP API, balances, dashboard, metrics")
     _command(commands, "sim", _sim, "the simulated exchanges")
     _command(commands, "check", _check, "validate a configuration: exit 0, or 2 with file, key and remedy")
@@ -231,6 +232,14 @@ def _merger(arguments: argparse.Namespace) -> int:
     runtime.set_up_logging("merger", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
     return merger.run(config.load(arguments.config))
+
+
+def _relay(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import relay
+
+    runtime.set_up_logging("relay", is_verbose=arguments.verbose)
+    runtime.follow_supervisor()
+    return relay.run(config.load(arguments.config))
 
 
 def _gateway(arguments: argparse.Namespace) -> int:

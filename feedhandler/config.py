@@ -27,6 +27,7 @@ from feedhandler.shard import parse as parse_shard
 from feedhandler.wanted import MAJORS
 
 TICKS_TCP: Final = "tcp://127.0.0.1:5555"
+RECOVER_TCP: Final = "tcp://127.0.0.1:5556"
 IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
 LOOPBACK: Final = ("127.0.0.1", "localhost")
 HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]+")  # a name, IPv4 or IPv6 address
@@ -93,6 +94,13 @@ class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cpus: tuple[Cpu, ...] = ()  # processors for the merger; none: any
 
 
+class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[relay]` table: where subscribers ask for what they missed. The ipc default is in `run_dir`."""
+
+    recover: tuple[str, ...] = ("ipc://run/recover.ipc", RECOVER_TCP)
+    cpus: tuple[Cpu, ...] = ()  # processors for the relay; none: any
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[gateway]` table: control plane, balances, browsers."""
 
@@ -141,6 +149,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     exchanges: Mapping[str, ExchangeConfig] = {}
     merger: MergerConfig = MergerConfig()
+    relay: RelayConfig = RelayConfig()
     gateway: GatewayConfig = GatewayConfig()
     sim: SimConfig | None = None
     run_dir: str = "run"
@@ -191,6 +200,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for endpoint in self.merger.batches:
             yield "merger.batches", endpoint
         yield "merger.feeds", self.merger.feeds
+        for endpoint in self.relay.recover:
+            yield "relay.recover", endpoint
         for name, exchange in self.exchanges.items():
             for shard in shards(exchange.shards):
                 for endpoint in exchange.direct_of(shard):
@@ -203,6 +214,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "merger": MergerConfig,
+    "relay": RelayConfig,
     "gateway": GatewayConfig,
     "sim": SimConfig,
 }
@@ -245,9 +257,14 @@ def parse(text: str, path: str) -> Config:
         if "direct" not in table:
             direct = (f"ipc://{run_dir}/{name}.ipc",)
             exchanges[name] = msgspec.structs.replace(exchanges[name], direct=direct)
+    relay = RelayConfig(recover=(f"ipc://{run_dir}/recover.ipc", RECOVER_TCP))
     for name in document.get("merger", ()):
         merger = msgspec.structs.replace(merger, **{name: getattr(tables["merger"], name)})
-    config = Config(run_dir=run_dir, path=path, exchanges=exchanges, **{**tables, "merger": merger})
+    for name in document.get("relay", ()):
+        relay = msgspec.structs.replace(relay, **{name: getattr(tables["relay"], name)})
+    config = Config(
+        run_dir=run_dir, path=path, exchanges=exchanges, **{**tables, "merger": merger, "relay": relay}
+    )
     _check_endpoints(config)
     _check_gateway(config.gateway, f"{path}: gateway")
     _check_sim(config)
@@ -449,8 +466,12 @@ def _symbol_hint(symbol: str) -> str:
 
 
 def _check_endpoints(config: Config) -> None:
-    if not config.merger.ticks:
-        raise ConfigError(f'{config.path}: merger.ticks: is empty; for example ["{TICKS_TCP}"]')
+    for key, endpoints, example in (
+        ("merger.ticks", config.merger.ticks, TICKS_TCP),
+        ("relay.recover", config.relay.recover, RECOVER_TCP),
+    ):
+        if not endpoints:
+            raise ConfigError(f'{config.path}: {key}: is empty; for example ["{example}"]')
     everything = list(config.endpoints())
     for key, endpoint in everything:
         _check_endpoint(endpoint, f"{config.path}: {key}")

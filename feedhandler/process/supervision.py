@@ -37,7 +37,7 @@ def render(config: Config, layout: Layout) -> str:
     """Return the text of a supervisord configuration that runs everything `config` names."""
     programs = [("merger", "merger", 20)]
     programs += [(name, arguments, 30) for name, arguments in feed_programs(config)]
-    programs.append((GATEWAY, GATEWAY, 40))
+    programs += [("relay", "relay", 40), (GATEWAY, GATEWAY, 40)]
     if config.sim is not None:
         programs.insert(0, ("sim", "sim", 10))
     control = [_control(layout)] if layout.has_control else []

@@ -46,6 +46,7 @@ SUBSCRIBE: Final = 1
 CANCEL: Final = 0
 
 READ_SIZE: Final = 1 << 18
+PARTS_MAX: Final = 64  # of a message, where one may have several
 HANDSHAKE_S: Final = 30.0  # after which a silent connection may be closed
 HANDSHAKE_SIZE_MAX: Final = 1024  # of what a peer may send before it is ready
 REQUEST_SIZE_MAX: Final = 1024  # of what a subscriber may send: a subscription is a prefix of 40 bytes
@@ -137,6 +138,7 @@ class Peer:
 
     on_message gets each whole message, on loan until it returns, once the handshake is over; on_read is called
     after those of one read. `queue` is what waits to be written; `flush` writes as much as the kernel takes.
+    With on_parts, messages have parts, and it gets each whole one as a list of them.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class Peer:
         on_closed: Callable[["Peer"], None],
         message_size_max: int,
         on_read: Callable[[], None] | None = None,
+        on_parts: Callable[["Peer", list[bytes]], None] | None = None,
     ) -> None:
         self._events = events
         self._sock = sock
@@ -161,6 +164,9 @@ class Peer:
         self._on_message = on_message
         self._on_closed = on_closed
         self._on_read = on_read
+        self._on_parts = on_parts
+        self._parts: list[bytes] = []  # of a message that has not ended
+        self._is_paused = False
         self._message_size_max = message_size_max
         self._buffer = memoryview(bytearray(min(message_size_max, READ_SIZE)))
         self._rest = b""  # read, and not yet a whole frame
@@ -184,6 +190,13 @@ class Peer:
         """Queue a message, whatever waits there already."""
         self.queue += frame_head(len(message))
         self.queue += message
+
+    def put_parts(self, parts: list[bytes]) -> None:
+        """Queue a message of several parts."""
+        for part in parts[:-1]:
+            self.queue += frame_head(len(part), MORE)
+            self.queue += part
+        self.put(parts[-1])
 
     def flush(self) -> None:
         """Write what is queued; the rest when the peer has read some."""
@@ -246,7 +259,22 @@ class Peer:
         if not size:
             self.close()
             return
-        data = self._buffer[:size]
+        self._on_data(self._buffer[:size])
+
+    def pause(self) -> None:
+        """Read nothing more, so that the other side has to wait; what was read is kept."""
+        if self.is_open and not self._is_paused:
+            self._is_paused = True
+            self._events.remove_reader(self._fd)
+
+    def resume(self) -> None:
+        """Go on where `pause` left off."""
+        if self.is_open and self._is_paused:
+            self._is_paused = False
+            self._events.add_reader(self._fd, self._on_readable)
+            self._on_data(memoryview(b""))
+
+    def _on_data(self, data: memoryview) -> None:
         if self._rest:
             data = memoryview(self._rest + data)
         try:
@@ -267,7 +295,7 @@ class Peer:
                 return 0
             self._greet(bytes(data[:GREETING_SIZE]))
             position = GREETING_SIZE
-        while self.is_open and size - position >= 2:
+        while self.is_open and not self._is_paused and size - position >= 2:
             flags = data[position]
             if flags & LONG:
                 if size - position < 9:
@@ -284,11 +312,24 @@ class Peer:
             position = start + length
             if flags & COMMAND:
                 self._on_command(bytes(data[start:position]))
-            elif not self.is_ready or flags & MORE:
-                raise ValueError("it sent a message before it was ready, or one of several parts")
             else:
-                self._on_message(self, data[start:position])
+                self._on_frame(flags, data[start:position])
         return position
+
+    def _on_frame(self, flags: int, frame: memoryview) -> None:
+        """Take a part of a message, most often its only one."""
+        # hot: `make bench`
+        if self._on_parts is None:
+            if not self.is_ready or flags & MORE:
+                raise ValueError("it sent a message before it was ready, or one of several parts")
+            self._on_message(self, frame)
+            return
+        if not self.is_ready or len(self._parts) == PARTS_MAX:
+            raise ValueError("it sent a message before it was ready, or one of too many parts")
+        self._parts.append(bytes(frame))
+        if not flags & MORE:
+            parts, self._parts = self._parts, []
+            self._on_parts(self, parts)
 
     def _greet(self, greeting: bytes) -> None:
         check_greeting(greeting)
@@ -312,7 +353,8 @@ class Peer:
         if not self.is_open:
             return
         self.is_open = False
-        self._events.remove_reader(self._fd)
+        if not self._is_paused:
+            self._events.remove_reader(self._fd)
         if self.is_blocked:
             self.is_blocked = False
             self._events.remove_writer(self._fd)
@@ -397,9 +439,9 @@ def _properties(data: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def frame_head(size: int) -> bytes:
-    """Return what precedes a message of that size."""
-    return bytes((0, size)) if size < 256 else bytes((LONG,)) + _LONG_SIZE.pack(size)
+def frame_head(size: int, flags: int = 0) -> bytes:
+    """Return what precedes a message, or a part of one, of that size."""
+    return bytes((flags, size)) if size < 256 else bytes((flags | LONG,)) + _LONG_SIZE.pack(size)
 
 
 class Outlet:

@@ -1,0 +1,178 @@
+"""Requests and answers over ZeroMQ: a ROUTER that binds, for any number of REQ and DEALER sockets, and a DEALER.
+
+Beside the tick path, and never on it: these sockets are plain Python, on any loop that `zmtp` works with.
+Source: https://rfc.zeromq.org/spec/28/ (REQ, DEALER, ROUTER).
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from feedhandler.transport import zmtp
+from feedhandler.transport.zmtp import Events, Peer
+
+log = logging.getLogger(__name__)
+
+PEERS_MAX: Final = 1000
+ANSWERS_SIZE_MAX: Final = 1 << 22  # that may wait for one who asks and does not read
+ANSWER_SIZE_MAX: Final = 1 << 26  # as much as an instrument list may have
+# What may be asked, in records: by one, and by all together. A tenth of a second's worth at once is nothing unusual
+# after a reconnection, hence the burst.
+RATE_EACH: Final = 20_000.0  # a second
+RATE_ALL: Final = 100_000.0
+BURST_S: Final = 1.0
+
+
+class Budget:
+    """So much a second, and a second's worth at once. It may be overdrawn: then there is nothing for a while."""
+
+    def __init__(self, rate: float, now_s: float) -> None:
+        self._rate = rate
+        self._left = rate * BURST_S
+        self._now_s = now_s
+
+    def spend(self, cost: float, now_s: float) -> float:
+        """Take what something cost; returns for how many seconds nothing more is to be had."""
+        self._left = min(self._left + (now_s - self._now_s) * self._rate, self._rate * BURST_S) - cost
+        self._now_s = now_s
+        return max(0.0, -self._left / self._rate)
+
+
+class Router:
+    """Binds; on_request gets each request and returns the frames of its answer, and what it cost.
+
+    Who asks faster than is good for the others is not read for a while: it waits, and nobody else does. Raises
+    ConfigError if an endpoint cannot be bound; key names it in messages. `on_time` is to be called every
+    fraction of a second.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        endpoints: Iterable[str],
+        on_request: Callable[[bytes], tuple[list[bytes], int]],
+        *,
+        key: str,
+        request_size_max: int,
+    ) -> None:
+        self._events = events
+        self._on_request = on_request
+        self._request_size_max = request_size_max
+        self._peers: dict[Peer, Budget] = {}
+        self._paused: dict[Peer, float] = {}  # until when
+        self._of_all = Budget(RATE_ALL, time.monotonic())
+        self.requests = 0
+        self.delays = 0  # how often somebody had to wait
+        self.refused = 0  # connections
+        self._listener = zmtp.Listener(events, endpoints, self._on_accept, key)
+
+    def _on_accept(self, sock: socket.socket) -> None:
+        zmtp.forget_the_silent(self._peers)
+        if len(self._peers) >= PEERS_MAX:
+            self.refused += 1
+            sock.close()
+            return
+        peer = Peer(
+            self._events,
+            sock,
+            b"ROUTER",
+            peer_types=(b"REQ", b"DEALER", b"ROUTER"),
+            on_ready=lambda peer: None,
+            on_message=lambda peer, message: None,
+            on_closed=self._on_closed,
+            message_size_max=self._request_size_max,
+            on_parts=self._on_parts,
+        )
+        if peer.is_open:  # it may have gone while it was greeted
+            self._peers[peer] = Budget(RATE_EACH, time.monotonic())
+
+    def _on_parts(self, peer: Peer, parts: list[bytes]) -> None:
+        """Answer a request. Raises ValueError for one whose peer does not read its answers."""
+        if len(peer.queue) > ANSWERS_SIZE_MAX:
+            raise ValueError("it asks and does not read the answers")
+        self.requests += 1
+        frames, cost = self._on_request(parts[-1])
+        peer.put_parts([*parts[:-1], *frames])  # what precedes a request is where its answer goes
+        peer.flush()
+        now_s = time.monotonic()
+        wait_s = max(self._peers[peer].spend(cost, now_s), self._of_all.spend(cost, now_s))
+        if wait_s > 0:
+            self.delays += 1
+            self._paused[peer] = now_s + wait_s
+            peer.pause()
+
+    def _on_closed(self, peer: Peer) -> None:
+        self._peers.pop(peer, None)
+        self._paused.pop(peer, None)
+
+    def on_time(self) -> None:
+        """Go on reading from those that have waited."""
+        now_s = time.monotonic()
+        for peer in [peer for peer, until_s in self._paused.items() if until_s <= now_s]:
+            del self._paused[peer]
+            peer.resume()
+
+    def close(self) -> None:
+        """Close everything, after a moment for what is queued."""
+        self._listener.close()
+        for peer in list(self._peers):
+            peer.close_gently(0.1)
+
+
+class Dealer:
+    """A DEALER that connects, and again when the other side is gone, whenever `poll` is called.
+
+    on_answer gets the frames of each answer; on_closed is called when a connection ended.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        endpoint: str,
+        on_answer: Callable[[list[bytes]], None],
+        on_closed: Callable[[], None],
+    ) -> None:
+        self._events = events
+        self._endpoint = endpoint
+        self._on_answer = on_answer
+        self._on_closed = on_closed
+        self._peer: Peer | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """True if a request would be heard."""
+        return self._peer is not None and self._peer.is_ready
+
+    def poll(self) -> bool:
+        """Connect if there is no connection; True if there is one."""
+        if self._peer is None and (sock := zmtp.connected(self._endpoint)) is not None:
+            peer = Peer(
+                self._events,
+                sock,
+                b"DEALER",
+                peer_types=(b"ROUTER", b"DEALER", b"REP"),
+                on_ready=lambda peer: None,
+                on_message=lambda peer, message: None,
+                on_closed=self._forget,
+                message_size_max=ANSWER_SIZE_MAX,
+                on_parts=lambda peer, parts: self._on_answer(parts),
+            )
+            self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
+        return self._peer is not None
+
+    def send(self, request: bytes) -> None:
+        """Send a request, if there is a connection."""
+        if self._peer is not None:
+            self._peer.put(request)
+            self._peer.flush()
+
+    def _forget(self, peer: Peer) -> None:
+        self._peer = None
+        self._on_closed()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._peer is not None:
+            self._peer.close()
