@@ -7,7 +7,7 @@ import bisect
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from feedhandler import wire
+from feedhandler import board, wire
 from feedhandler.instruments import InstrumentTable
 from feedhandler.shard import Shard, shard_number
 from feedhandler.status import LATENCY_BOUNDS_US, ExchangeStatus, FeedStatus, ShardStatus, joined, worst
@@ -37,12 +37,13 @@ class Traffic:
 class Route:
     """One topic: whose records it has, and its newest record as it was published."""
 
-    __slots__ = ("record", "sequence", "topic", "traffic")
+    __slots__ = ("record", "sequence", "slot", "topic", "traffic")
 
     def __init__(self, topic: bytes, traffic: Traffic) -> None:
         self.topic = topic
         self.traffic = traffic
         self.sequence = 0
+        self.slot: board.Slot | None = None  # where its records are written before they are sent
         self.record = bytearray(wire.pack_ticker(wire.Ticker(topic)))
 
 

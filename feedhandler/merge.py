@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from feedhandler import wire
+from feedhandler import board, wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.feeds import ExchangeView, FeedView, Route, Traffic, symbol_in
@@ -55,6 +55,12 @@ class Outlet(Protocol):
     is_wanted: bool  # while at least one subscription covers tickers
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
+
+
+class Ring(Protocol):
+    """Where the last records of each topic are kept, for those who missed some; None: no room for the topic."""
+
+    def slot(self, topic: bytes) -> board.Slot | None: ...
 
 
 class Step:
@@ -110,6 +116,8 @@ class Step:
             route.sequence = sequence = route.sequence + 1
             publish_ns = clock()
             pack_into(record, flags_offset, flags & NO_REPLAY, session, sequence, times, publish_ns, body)
+            if route.slot is not None:
+                route.slot.write(record, publish_ns)
             if is_each_wanted:
                 send(topic, record)
             if is_batch_wanted:
@@ -135,7 +143,8 @@ class Merger:
     together in one message, back to back. Documents go to both. exchanges says of each how many feeds share it;
     if they turn out to be another number, they are believed. session is the Unix second at which this
     merger started; clock returns Unix nanoseconds and is read once per record, just before it is sent. step is
-    `Step` or its compiled twin. `on_message` takes one message of the feed hop.
+    `Step` or its compiled twin. Each ticker record is in the ring, under its
+    number, before it is sent. `on_message` takes one message of the feed hop.
     """
 
     def __init__(
@@ -149,6 +158,7 @@ class Merger:
         pid: int,
         now_mono_ns: int,
         step: type[Step] = Step,
+        ring: Ring | None = None,
     ) -> None:
         self._each = each
         self._batches = batches
@@ -156,6 +166,7 @@ class Merger:
         self._session = session
         self._pid = pid
         self._started_ns = clock()
+        self._ring = ring
         self._make_route, self._make_traffic = step.make_route, step.make_traffic
         self._routes: dict[bytes, Route] = {}  # of all feeds, by the native topic, padded
         self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
@@ -197,6 +208,7 @@ class Merger:
         route = self._by_topic.get(topic)
         if route is None:
             route = self._by_topic[topic] = self._make_route(topic, feed.traffic)
+            route.slot = self._ring.slot(topic) if self._ring else None
         else:
             self._take_over(exchange, feed, route)
         self._routes[native_topic] = feed.routes[native_topic] = route
@@ -408,7 +420,10 @@ class Merger:
         wire.SEQUENCE_AFTER_FLAGS.pack_into(
             route.record, wire.FLAGS_OFFSET, flags, self._session, route.sequence
         )
-        wire.TIME.pack_into(route.record, wire.PUBLISH_NS_OFFSET, self._clock())
+        publish_ns = self._clock()
+        wire.TIME.pack_into(route.record, wire.PUBLISH_NS_OFFSET, publish_ns)
+        if route.slot is not None:
+            route.slot.write(route.record, publish_ns)
         self._send(route.topic, route.record)
 
     def on_stop(self) -> None:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "feedhandler"
 PURE = [
     "wire.py",
+    "board.py",
     "instruments.py",
     "clock.py",
     "shard.py",
@@ -46,6 +47,7 @@ OUTSIDE = {
 }
 LAYERS = [
     "wire",
+    "board",
     "pace",
     "instruments",
     "clock",

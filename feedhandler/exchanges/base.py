@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final, TypeVar
 
 import msgspec
 
-from feedhandler import wire
+from feedhandler import board, wire
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.instruments import Instrument
 
@@ -124,6 +124,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
     base_flags: int = 0
     offset_ns: int = 0
     ahead_ns_max: int = AHEAD_NS_MAX
+    slot: board.Slot | None = None  # where its records are written besides
     number: int = 0  # of words so far, on any line and channel,
     said_at: int = 0  # and of the one that first said, on its line, what the newest says
     channels: list[_Channel] = msgspec.field(

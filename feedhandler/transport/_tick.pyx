@@ -17,12 +17,12 @@ import logging
 import sys
 import time
 
-from feedhandler import batch, follow, merge, pace, wire
+from feedhandler import batch, board, follow, merge, pace, wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges import base
 from feedhandler.transport import zmtp
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
@@ -77,8 +77,10 @@ cdef enum:
     QUEUE_SIZE = 1 << 13  # of a queue at first
     QUEUE_KEPT_MAX = 1 << 20  # of an empty one: what is larger is given back
     TABLE_MAX = 1 << 20  # file descriptors; the kernel's own limit is lower
+    RECORD_WORDS = 21
 
 assert (wire.TICKER_SIZE, wire.TOPIC_SIZE) == (RECORD_SIZE, TOPIC_SIZE), "the arrays below"
+assert board.RECORD_WORDS == RECORD_WORDS and RECORD_WORDS * 8 == RECORD_SIZE
 assert (base.CHANNELS_MAX, base.LINES_MAX) == (CHANNELS_MAX, LINES_MAX), "the arrays in State"
 
 cdef Py_ssize_t KIND_OFFSET = wire.KIND_OFFSET
@@ -1019,6 +1021,317 @@ cdef class Downlink:
             self._peer.close()
 
 
+# --- the board
+
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    #if defined(__x86_64__) || defined(__i386__)
+    #define BOARD_PAUSE() __builtin_ia32_pause()
+    #elif defined(__aarch64__)
+    #define BOARD_PAUSE() __asm__ __volatile__("yield")
+    #else
+    #define BOARD_PAUSE() ((void)0)
+    #endif
+
+    /* All three as in feedhandler/board.py. Records go word by word, each one atomic: a plain memcpy would be a
+       data race, which C leaves undefined; the compiler makes the same instructions of it but for their width. */
+    static void board_put(
+        uint64_t *cell, uint64_t *newest, uint64_t number, const uint8_t *record, int words, int topic_words
+    ) {
+        uint64_t word;
+        __atomic_store_n(cell, 2 * number - 1, __ATOMIC_RELAXED);
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+        for (int i = topic_words; i < words; i++) {
+            memcpy(&word, record + 8 * i, 8);
+            __atomic_store_n(cell + 1 + i, word, __ATOMIC_RELAXED);
+        }
+        __atomic_store_n(cell, 2 * number, __ATOMIC_RELEASE);
+        __atomic_store_n(newest, number, __ATOMIC_RELEASE);
+    }
+
+    static int board_take(const uint64_t *cell, uint64_t number, uint64_t *record, int words) {
+        if (__atomic_load_n(cell, __ATOMIC_ACQUIRE) != 2 * number)
+            return 0;
+        for (int i = 0; i < words; i++)
+            record[i] = __atomic_load_n(cell + 1 + i, __ATOMIC_RELAXED);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        return __atomic_load_n(cell, __ATOMIC_RELAXED) == 2 * number;
+    }
+
+    static uint64_t board_load(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+    """
+    void board_put(
+        uint64_t* cell, uint64_t* newest, uint64_t number, const uint8_t* record, int words, int topic_words
+    ) noexcept nogil
+    bint board_take(const uint64_t* cell, uint64_t number, uint64_t* record, int words) noexcept nogil
+    uint64_t board_load(const uint64_t* word) noexcept nogil
+    void BOARD_PAUSE() noexcept nogil
+
+
+cdef extern from "time.h" nogil:
+    enum: CLOCK_MONOTONIC_COARSE
+
+cdef Py_ssize_t BOARD_HEADER_SIZE = board.HEADER_SIZE
+cdef Py_ssize_t SLOT_HEADER_SIZE = board.SLOT_HEADER_SIZE
+cdef Py_ssize_t CELL_SIZE = board.CELL_SIZE
+cdef Py_ssize_t NEWEST_OFFSET = board.NEWEST_OFFSET
+cdef Py_ssize_t COUNT_OFFSET = board.COUNT_OFFSET
+cdef Py_ssize_t CLOSED_OFFSET = board.CLOSED_OFFSET
+cdef Py_ssize_t HEARTBEAT_MONO_NS_OFFSET = board.HEARTBEAT_MONO_NS_OFFSET
+cdef int64_t DEAD_NS = board.DEAD_NS
+cdef int64_t BOARD_AHEAD_NS_MAX = board.AHEAD_NS_MAX
+cdef int TRIES_MAX = board.TRIES_MAX
+cdef uint16_t DOWN = wire.DOWN
+assert board.RECORD_OFFSET == 8, "board_put and board_take have it after the stamp"
+assert board.SLOTS_MAX * board.slot_size(board.DEPTH_MAX) < 1 << 40, "offsets fit"
+
+
+cdef class BoardSlot:
+    """Twin of `cells.BoardSlot`."""
+
+    cdef Py_buffer _view
+    cdef uint8_t* _at
+    cdef uint64_t _depth
+    cdef readonly uint64_t number
+
+    def __cinit__(self):
+        self._at = NULL
+
+    def __init__(self, file, Py_ssize_t offset, uint64_t depth):
+        cdef int i
+        if self._at != NULL:
+            raise TypeError("a slot is made once")
+        if depth < 2:
+            raise ValueError("one cell may be in the writing while another is read")
+        PyObject_GetBuffer(file, &self._view, PyBUF_WRITABLE)
+        self._at = <uint8_t*>self._view.buf + offset
+        if offset < 0 or offset % 8 or offset + SLOT_HEADER_SIZE + <Py_ssize_t>depth * CELL_SIZE > self._view.len:
+            raise ValueError("the board has no such slot")
+        self._depth = depth
+        self.number = board_load(<uint64_t*>(self._at + NEWEST_OFFSET))
+        for i in range(<int>depth):  # the topic of all its records, so that it needs not be written each time
+            memcpy(self._at + SLOT_HEADER_SIZE + i * CELL_SIZE + 8, self._at, TOPIC_SIZE)
+
+    def __dealloc__(self):
+        if self._at != NULL:
+            PyBuffer_Release(&self._view)
+
+    @property
+    def topic(self):
+        """The topic, padded."""
+        return PyBytes_FromStringAndSize(<char*>self._at, TOPIC_SIZE)
+
+    def write(self, record, int64_t publish_ns):
+        """Write a record under this slot's topic, as published at that time."""
+        cdef Py_buffer view
+        cdef uint8_t message[RECORD_SIZE]
+        PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
+        try:
+            if view.len != RECORD_SIZE:
+                raise ValueError("not a ticker record")
+            memcpy(message, view.buf, RECORD_SIZE)
+        finally:
+            PyBuffer_Release(&view)
+        memcpy(message + PUBLISH_NS_OFFSET, &publish_ns, 8)
+        self.put(message)
+
+    cdef void put(self, const uint8_t* record) noexcept:
+        """Write a record as it is, but for the topic."""
+        # hot: `make bench-micro`, board
+        self.number += 1
+        board_put(
+            <uint64_t*>(self._at + SLOT_HEADER_SIZE + <Py_ssize_t>(self.number % self._depth) * CELL_SIZE),
+            <uint64_t*>(self._at + NEWEST_OFFSET),
+            self.number,
+            record,
+            RECORD_WORDS,
+            TOPIC_SIZE // 8,
+        )
+
+    def newest(self):
+        """Return the newest record, None if there is none yet."""
+        if not self.number:
+            return None
+        return PyBytes_FromStringAndSize(
+            <char*>self._at + SLOT_HEADER_SIZE + <Py_ssize_t>(self.number % self._depth) * CELL_SIZE + 8,
+            RECORD_SIZE,
+        )
+
+
+cdef class BoardCells:
+    """Twin of `cells.BoardCells`."""
+
+    cdef Py_buffer _view
+    cdef const uint8_t* _at
+    cdef uint64_t _depth
+    cdef Py_ssize_t _size
+    cdef Py_ssize_t _slots
+    cdef list _names  # of the slots, unpadded: None, until somebody asks
+
+    def __cinit__(self):
+        self._at = NULL
+
+    def __init__(self, file, uint64_t depth):
+        if self._at != NULL:
+            raise TypeError("made once")
+        if depth < 2:
+            raise ValueError("one cell may be in the writing while another is read")
+        PyObject_GetBuffer(file, &self._view, PyBUF_SIMPLE)
+        self._at = <const uint8_t*>self._view.buf
+        self._depth = depth
+        self._size = SLOT_HEADER_SIZE + <Py_ssize_t>depth * CELL_SIZE
+        self._slots = (self._view.len - BOARD_HEADER_SIZE) // self._size
+        self._names = [None] * max(0, self._slots)
+
+    def __dealloc__(self):
+        if self._at != NULL:
+            PyBuffer_Release(&self._view)
+
+    cpdef Py_ssize_t count(self):
+        """Return how many slots are in use."""
+        cdef uint64_t count = board_load(<const uint64_t*>(self._at + COUNT_OFFSET))
+        return self._slots if count > <uint64_t>self._slots else <Py_ssize_t>count
+
+    def topic(self, Py_ssize_t index):
+        """Return a slot's topic, padded."""
+        return PyBytes_FromStringAndSize(<const char*>self._slot(index), TOPIC_SIZE)
+
+    cpdef bint is_alive(self):
+        """True if somebody keeps the records current."""
+        cdef int64_t heartbeat_mono_ns, age_ns
+        if board_load(<const uint64_t*>(self._at + CLOSED_OFFSET)):
+            return False
+        heartbeat_mono_ns = <int64_t>board_load(<const uint64_t*>(self._at + HEARTBEAT_MONO_NS_OFFSET))
+        # The coarse clock is a load from memory that the kernel shares, on any host; it is milliseconds behind.
+        age_ns = clock_ns(CLOCK_MONOTONIC_COARSE) - heartbeat_mono_ns
+        return -BOARD_AHEAD_NS_MAX <= age_ns < DEAD_NS
+
+    def number(self, Py_ssize_t index):
+        """Return the number of the newest record, 0 if there is none."""
+        return board_load(<const uint64_t*>(self._slot(index) + NEWEST_OFFSET))
+
+    def newest(self, Py_ssize_t index):
+        """Return the newest record as it was written, None if there is none."""
+        # hot: `make bench-micro`, board
+        cdef uint64_t record[RECORD_WORDS]
+        if not self._newest(self._slot(index), record):
+            return None
+        return PyBytes_FromStringAndSize(<char*>record, RECORD_SIZE)
+
+    def record(self, Py_ssize_t index, number):
+        """Return the record of a number, from 1; None if it is not written yet, or not there any more."""
+        cdef uint64_t record[RECORD_WORDS]
+        cdef const uint8_t* slot = self._slot(index)
+        if not 0 < number < 1 << 63:
+            return None
+        if not self._take(slot, <uint64_t>number, record):
+            return None
+        return PyBytes_FromStringAndSize(<char*>record, RECORD_SIZE)
+
+    cdef bint _take(self, const uint8_t* slot, uint64_t number, uint64_t* record) noexcept:
+        cdef Py_ssize_t offset = SLOT_HEADER_SIZE + <Py_ssize_t>(number % self._depth) * CELL_SIZE
+        return board_take(<const uint64_t*>(slot + offset), number, record, RECORD_WORDS)
+
+    cdef bint _newest(self, const uint8_t* slot, uint64_t* record) except -1:
+        """Copy the newest record; False if there is none."""
+        cdef uint64_t number
+        cdef int i
+        for i in range(TRIES_MAX):
+            number = board_load(<const uint64_t*>(slot + NEWEST_OFFSET))
+            if not number:
+                return False
+            if self._take(slot, number, record):
+                return True
+        index = (slot - self._at - BOARD_HEADER_SIZE) // self._size
+        raise DecodeError(f"slot {index} of the board is damaged")
+
+    cdef const uint8_t* _slot(self, Py_ssize_t index) except NULL:
+        if not 0 <= index < self._slots:
+            raise IndexError("the board has no such slot")
+        return self._at + BOARD_HEADER_SIZE + index * self._size
+
+    def ticker(self, Py_ssize_t index):
+        """Return the newest record, None if there is none; flagged DOWN if nobody keeps it current."""
+        # hot: `make bench-micro`, board
+        cdef uint64_t words[RECORD_WORDS]
+        cdef const uint8_t* data = <const uint8_t*>words
+        cdef uint16_t flags
+        cdef uint32_t session
+        cdef uint64_t sequence, exchange_sequence
+        cdef int64_t times[3]
+        cdef double values[10]
+        if not self._newest(self._slot(index), words):
+            return None
+        if data[KIND_OFFSET - 1] != VERSION or data[KIND_OFFSET] != TICKER:
+            raise DecodeError(f"slot {index} of the board is damaged")
+        name = self._names[index]
+        if name is None:
+            name = self._names[index] = self.topic(index).rstrip(b"\0")
+        memcpy(&flags, data + FLAGS_OFFSET, 2)
+        memcpy(&session, data + SESSION_OFFSET, 4)
+        memcpy(&sequence, data + SEQUENCE_OFFSET, 8)
+        memcpy(times, data + EXCHANGE_NS_OFFSET, sizeof(times))
+        memcpy(&exchange_sequence, data + HEADER_SIZE, 8)
+        memcpy(values, data + HEADER_SIZE + 8, sizeof(values))
+        if not self.is_alive():
+            flags |= DOWN
+        return Ticker(
+            name, VERSION, TICKER, flags, session, sequence, times[0], times[1], times[2], exchange_sequence,
+            values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8],
+            values[9],
+        )
+
+    def copy(self, Py_ssize_t first=0):
+        """Return the newest records of all slots in use from that one on, back to back, each whole.
+
+        Slots without a record are left out. Flagged DOWN if nobody keeps them current.
+        """
+        cdef uint64_t words[RECORD_WORDS]
+        cdef Py_ssize_t index, used = 0, count = self.count()
+        cdef bint is_alive = self.is_alive()
+        cdef uint8_t* at
+        cdef uint16_t flags
+        if first < 0:
+            raise IndexError("the board has no such slot")
+        cdef bytearray records = PyByteArray_FromStringAndSize(NULL, max(0, count - first) * RECORD_SIZE)
+        at = <uint8_t*>PyByteArray_AS_STRING(records)
+        for index in range(first, count):
+            if not self._newest(self._at + BOARD_HEADER_SIZE + index * self._size, words):
+                continue
+            memcpy(at + used, words, RECORD_SIZE)
+            if not is_alive:
+                memcpy(&flags, at + used + FLAGS_OFFSET, 2)
+                flags |= DOWN
+                memcpy(at + used + FLAGS_OFFSET, &flags, 2)
+            used += RECORD_SIZE
+        del records[used:]
+        return records
+
+    def wait(self, Py_ssize_t index, uint64_t after, int64_t spin_ns):
+        """Look until the newest number is another than after, awake, for so long at most; True if it is."""
+        cdef const uint64_t* newest = <const uint64_t*>(self._slot(index) + NEWEST_OFFSET)
+        cdef int64_t deadline
+        cdef int i
+        cdef bint is_other
+        if board_load(newest) != after:
+            return True
+        with nogil:  # other threads may run: who waits here needs its own processor, and nobody's lock
+            deadline = clock_ns(CLOCK_MONOTONIC) + spin_ns
+            while True:
+                for i in range(64):
+                    is_other = board_load(newest) != after
+                    if is_other:
+                        break
+                    BOARD_PAUSE()
+                if is_other or clock_ns(CLOCK_MONOTONIC) >= deadline:
+                    break
+        return is_other
+
+
 # --- the feed's states, and its step
 
 cdef struct Newest:  # update of a channel
@@ -1091,6 +1404,7 @@ cdef class State:
     cdef public double quote_volume_24h  # to here
     cdef uint64_t _number
     cdef uint64_t _said_at
+    cdef public BoardSlot slot  # where its records are written besides, None: nowhere
     cdef Newest _channels[CHANNELS_MAX]
     cdef Heard _lines[LINES_MAX][CHANNELS_MAX]
 
@@ -1382,8 +1696,15 @@ cdef class Batch:
     def emit(self, State state not None):
         """Number a state's record, and add it to the present message."""
         # hot: `make bench-micro`, feed
+        cdef int64_t now
+        cdef uint8_t* record = self._present + self._used
         state.sequence += 1
-        state.pack(self._present + self._used)
+        state.pack(record)
+        if state.slot is not None:  # before anything else: whoever reads there is early by the hop
+            now = self._now()
+            memcpy(record + PUBLISH_NS_OFFSET, &now, 8)
+            state.slot.put(record)
+            memcpy(record + PUBLISH_NS_OFFSET, &state.publish_ns, 8)
         self._used += RECORD_SIZE
         if self._used == self._size:
             self.flush()
@@ -1473,6 +1794,7 @@ cdef class Route:
     cdef public uint64_t sequence
     cdef readonly bytes topic
     cdef public Traffic traffic  # another one, if another feed has the symbol from now on
+    cdef public BoardSlot slot  # where its records are written before they are sent, None: nowhere
     cdef list _hearers  # of `each`, when its subscriptions had that version; 0: not known yet
     cdef uint64_t _version
 
@@ -1570,6 +1892,8 @@ cdef class Step(Sink):
             memcpy(route._record + EXCHANGE_NS_OFFSET, record + EXCHANGE_NS_OFFSET, PUBLISH_NS_OFFSET - EXCHANGE_NS_OFFSET)
             memcpy(route._record + PUBLISH_NS_OFFSET, &publish_ns, 8)
             memcpy(route._record + HEADER_SIZE, record + HEADER_SIZE, RECORD_SIZE - HEADER_SIZE)
+            if route.slot is not None:
+                route.slot.put(route._record)
             if is_each_wanted:
                 if self._each_outlet is None:
                     self._each.send(route.topic, route.record)

@@ -12,6 +12,7 @@ from feedhandler.batch import Batch
 from feedhandler.exchanges.base import State
 from feedhandler.follow import Follower
 from feedhandler.merge import Step
+from feedhandler.transport.cells import BoardCells, BoardSlot
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 PURE_ENV: Final = "FEEDHANDLER_PURE"
@@ -21,6 +22,8 @@ if not TYPE_CHECKING and not os.environ.get(PURE_ENV):
     with contextlib.suppress(ImportError):  # not built: there was no compiler
         from feedhandler.transport._tick import (
             Batch,
+            BoardCells,
+            BoardSlot,
             Downlink,
             Follower,
             Inlet,
@@ -38,6 +41,8 @@ __all__ = [
     "IS_COMPILED",
     "NAME",
     "Batch",
+    "BoardCells",
+    "BoardSlot",
     "Downlink",
     "Follower",
     "Inlet",

@@ -1,0 +1,244 @@
+"""Boards as files: made by one writer, mapped by any number of readers, who take nothing from it but memory.
+
+What is in them is `board`'s; how a record gets in and out of a slot is `cells`' (compiled, `tick` chooses).
+
+A writer that starts makes a new file, puts it in the place of the old one, and then marks that as superseded. A
+file that is mapped is therefore never changed in shape, and a reader that finds its file closed, or nobody writing,
+looks whether another one has its name.
+"""
+
+import contextlib
+import logging
+import mmap
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from feedhandler import board, wire
+from feedhandler.errors import DecodeError
+from feedhandler.transport import tick
+
+log = logging.getLogger(__name__)
+
+DEPTH: Final = board.DEPTH_MIN  # of a board for readers of the newest: a deeper one would only cost caches
+ALLOCATED_SIZE: Final = 1 << 18  # the file is given room on its disk so much at a time
+
+
+class BoardWriter:
+    """Makes a board and writes it; for one thread of one process. A slot is given once per topic and then kept.
+
+    session is the Unix second at which the writer started. After `close` nothing is written any more.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        depth: int = DEPTH,
+        slots_max: int = board.SLOTS_MAX,
+        session: int = 0,
+        slot: type[tick.BoardSlot] = tick.BoardSlot,
+    ) -> None:
+        """Raises OSError if the file cannot be made."""
+        self.path = Path(path)
+        now_ns = time.time_ns()
+        session = session or now_ns // 1_000_000_000
+        self._layout = board.Layout(depth, slots_max, os.getpid(), session, now_ns)
+        self._make_slot = slot
+        self._slots: dict[bytes, tick.BoardSlot] = {}
+        self._allocated_size = 0
+        self._is_full = False
+        self._fd = -1
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f"{self.path.name}.tmp")  # one name: a kill leaves one file
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()  # a new inode in any case: the old one may be mapped
+        try:
+            self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            os.ftruncate(self._fd, self._layout.file_size)
+            self._allocate(board.HEADER_SIZE)
+            self._file = mmap.mmap(self._fd, self._layout.file_size)
+            self._words = memoryview(self._file).cast("Q")
+            fixed = board.pack_fixed(self._layout)
+            self._file[: len(fixed)] = fixed
+            self.beat()
+            predecessor = _open_quietly(self.path)
+            temporary.replace(self.path)
+        except BaseException:
+            if self._fd >= 0:
+                os.close(self._fd)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        if predecessor is not None:
+            _supersede(predecessor)
+
+    def _allocate(self, size: int) -> None:
+        """Have the first so many bytes on the disk. Raises OSError if it is full.
+
+        A page of a sparse file that finds no room when it is first written costs the writer its life (SIGBUS).
+        """
+        if size > self._allocated_size:
+            size = min(self._layout.file_size, max(size, self._allocated_size + ALLOCATED_SIZE))
+            os.posix_fallocate(self._fd, self._allocated_size, size - self._allocated_size)
+            self._allocated_size = size
+
+    @property
+    def session(self) -> int:
+        """The Unix second at which the writer started."""
+        return self._layout.session
+
+    def slot(self, topic: bytes) -> tick.BoardSlot | None:
+        """Return where the records of a topic are written; None if board or disk have no room, logged once."""
+        topic = wire.padded(topic)
+        slot = self._slots.get(topic)
+        if slot is not None:
+            return slot
+        index = len(self._slots)
+        offset = self._layout.slot_offset(index)
+        if self._is_full or not self._has_room(index, offset + self._layout.slot_size):
+            return None
+        self._file[offset : offset + wire.TOPIC_SIZE] = topic
+        slot = self._slots[topic] = self._make_slot(self._file, offset, self._layout.depth)
+        self._words[board.COUNT_OFFSET >> 3] = index + 1
+        return slot
+
+    def _has_room(self, index: int, size: int) -> bool:
+        reason = f"it has {index} topics"
+        if index < self._layout.slots_max:
+            try:
+                self._allocate(size)
+                return True
+            except OSError as exc:
+                reason = exc.strerror or str(exc)
+        self._is_full = True
+        log.warning("%s: no more topics on this board: %s", self.path, reason)
+        return False
+
+    def beat(self) -> None:
+        """Say that the records are kept current; at least every half of `board.DEAD_NS`."""
+        self._words[board.HEARTBEAT_NS_OFFSET >> 3] = time.time_ns()
+        self._words[board.HEARTBEAT_MONO_NS_OFFSET >> 3] = time.monotonic_ns()
+
+    def close(self) -> None:
+        """Say that nobody keeps the records current any more. The file stays, for its last values."""
+        if self._fd >= 0:
+            self._words[board.CLOSED_OFFSET >> 3] = board.ENDED
+            os.close(self._fd)
+            self._fd = -1
+
+
+def open_board(path: Path, *, depth: int = DEPTH, session: int) -> BoardWriter | None:
+    """Make a board for writing; None, and a warning, if it cannot be: nobody else needs it."""
+    try:
+        return BoardWriter(path, depth=depth, session=session)
+    except OSError as exc:
+        log.warning("%s: no board for readers of this host: %s", path, exc.strerror)
+        return None
+
+
+class BoardReader:
+    """A board mapped for reading; for one thread. It keeps to the file that it opened: see `is_current`."""
+
+    def __init__(self, path: str | Path, *, cells: type[tick.BoardCells] = tick.BoardCells) -> None:
+        """Raises OSError if there is no such file, DecodeError if it is no board of this version."""
+        self.path = Path(path)
+        with self.path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            try:
+                layout = board.unpack_fixed(file.read(board.HEADER_SIZE), status.st_size)
+            except DecodeError as exc:
+                raise DecodeError(f"{self.path}: {exc}") from exc
+            self._file = mmap.mmap(file.fileno(), layout.file_size, prot=mmap.PROT_READ)
+        self._inode = status.st_dev, status.st_ino
+        self.layout = layout
+        self._words = memoryview(self._file).cast("Q")
+        self._topics: dict[bytes, int] = {}
+        self.cells = cells(self._file, layout.depth)  # for those who cannot wait for one more call
+        self.newest = self.cells.newest  # index → the record as it was written, None if there is none
+        self.record = self.cells.record  # index, number → one of the last `depth`, None if it is not there
+        self.number = self.cells.number  # index → the number of the newest record, 0 if there is none
+
+    def __enter__(self) -> "BoardReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; the memory is given back when nothing refers to it any more."""
+        self._topics = {}
+
+    @property
+    def session(self) -> int:
+        """The Unix second at which the writer started; with another session numbers start anew."""
+        return self.layout.session
+
+    def topics(self) -> dict[bytes, int]:
+        """Return the index of each topic, unpadded. Indices never change while a file lives; do not change it."""
+        for index in range(len(self._topics), self.cells.count()):
+            self._topics[self.cells.topic(index).rstrip(b"\0")] = index
+        return self._topics
+
+    @property
+    def closed(self) -> int:
+        """0 while a writer has the board; else `board.ENDED` or `board.SUPERSEDED`."""
+        return self._words[board.CLOSED_OFFSET >> 3]
+
+    def is_alive(self) -> bool:
+        """True if somebody keeps the records current: its heartbeat is young, and the board not closed."""
+        return self.cells.is_alive()
+
+    def writer_age_ns(self, now_mono_ns: int) -> int:
+        """Return how long ago the writer was last known to live, by the monotonic clock of this host."""
+        return now_mono_ns - self._words[board.HEARTBEAT_MONO_NS_OFFSET >> 3]
+
+    def is_current(self) -> bool:
+        """True while the path leads to this file: a system call, to be made when `is_alive` says no."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._inode
+
+
+def board_path(run_dir: str | Path, exchange: str, suffix: str = "") -> Path:
+    """Return the board of a feed; suffix is that of its shard, `-1of4`."""
+    return Path(run_dir) / "board" / f"{exchange}{suffix}.board"
+
+
+def recent_path(run_dir: str | Path) -> Path:
+    """Return the merger's board, of the last few records per topic."""
+    return Path(run_dir) / "recent.board"
+
+
+def retire(path: Path) -> None:
+    """Remove a board that nobody writes any more, and tell its readers. Raises OSError."""
+    file = _open_quietly(path)
+    path.unlink(missing_ok=True)
+    if file is not None:
+        _supersede(file)
+
+
+def _open_quietly(path: Path) -> mmap.mmap | None:
+    """Map the header of a board that is to be superseded, None if there is none, or it is of another version."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        board.unpack_fixed(os.pread(fd, board.HEADER_SIZE, 0), os.fstat(fd).st_size)
+        return mmap.mmap(fd, board.HEADER_SIZE)
+    except (DecodeError, OSError, ValueError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def _supersede(header: mmap.mmap) -> None:
+    header[board.CLOSED_OFFSET : board.CLOSED_OFFSET + 8] = board.SUPERSEDED.to_bytes(8, "little")
+    header.close()
