@@ -91,7 +91,7 @@ class Healer:
         for hole in self._holes.values():
             session = session or hole.session
             if hole.session == session and hole.wanted and len(hole.wanted) <= room:
-                asked[hole.wanted[0].topic] = hole.wanted
+                asked[hole.wanted[0].topic] = list(hole.wanted)
                 room -= len(hole.wanted)
         if not asked:
             return None
