@@ -23,6 +23,7 @@ class Loss(msgspec.Struct):
 
 Record = wire.Ticker | wire.Document
 OnHole = Callable[[Record, Loss, int], bool]
+OnNotice = Callable[[wire.Document], object]
 
 
 class Follower:
@@ -30,12 +31,19 @@ class Follower:
 
     losses is by topic; undecodable counts messages that this version cannot read. on_hole is called with a record
     before which others are missing, what is known of its topic, and the first number that is missing; True: it has
-    taken the record. While a topic is in held, its records are added to the list there.
+    taken the record. While a topic is in held, its records are added to the list there. on_notice takes what the
+    publisher says of this subscriber; without it these are records like others.
     """
 
-    def __init__(self, emit: Callable[[Record], object], on_hole: OnHole | None = None) -> None:
+    def __init__(
+        self,
+        emit: Callable[[Record], object],
+        on_hole: OnHole | None = None,
+        on_notice: OnNotice | None = None,
+    ) -> None:
         self._emit = emit
         self.on_hole = on_hole
+        self._on_notice = on_notice
         self.held: dict[bytes, list[Record]] = {}
         self.losses: dict[bytes, Loss] = {}
         self.undecodable = 0
@@ -54,6 +62,10 @@ class Follower:
             record = wire.unpack(message)
         except DecodeError:
             self.undecodable += 1
+            return
+        if record.kind == wire.NOTICE and self._on_notice is not None:
+            assert isinstance(record, wire.Document), "tickers have a kind of their own"
+            self._on_notice(record)
             return
         if not self._is_news(record):
             return

@@ -3,6 +3,7 @@
 The bytes behind it are in `wire`, and in `docs/wire.md` for other languages.
 """
 
-from feedhandler.client.subscriber import DEFAULT_ENDPOINT, Subscriber
+from feedhandler.client.stream import DEFAULT_ENDPOINT
+from feedhandler.client.subscriber import Subscriber
 
 __all__ = ["DEFAULT_ENDPOINT", "Subscriber"]

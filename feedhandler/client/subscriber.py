@@ -5,43 +5,47 @@ with Subscriber(topics=["ticker.binance."]) as subscriber:
         print(record.symbol, record.bid, record.ask)
 """
 
-import collections
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Final
 
-from feedhandler import wire
+from feedhandler import pace, wire
+from feedhandler.client.stream import DEFAULT_ENDPOINT, RECONNECT_S, Stream
 from feedhandler.follow import Loss
-from feedhandler.transport import tick, zmtp
-
-DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:5555"
-RECONNECT_S: Final = 0.1  # how often a publisher that is away is looked for: on loopback, nobody minds
+from feedhandler.transport import tick
 
 
 class Subscriber:
     """Receives the records of the topics that start with one of the prefixes; all of them by default.
 
     A prefix that ends with NUL is an exact topic: `"ticker.binance.BTC/USDT\\0"`. Reconnects by itself.
-    Records that were seen before (a replay for another subscriber) are not returned again.
+    Records that were seen before (a replay for another subscriber) are not returned again; those that were missed
+    are asked for, and come in their place as far as the relay has them.
     """
 
     def __init__(
-        self, endpoint: str = DEFAULT_ENDPOINT, topics: Sequence[str] = ("",), *, spin_s: float = 0.0
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        topics: Sequence[str] = ("",),
+        *,
+        mode: str | int = "",
+        recover: str | None = None,
+        spin_s: float = 0.0,
     ) -> None:
-        """Raises ValueError if endpoint is neither `tcp://HOST:PORT` nor `ipc://PATH`.
+        """Raises ValueError if endpoint is neither `tcp://HOST:PORT` nor `ipc://PATH`, or there is no such mode.
+
+        mode is how records are wanted: "all", "latest" (the newest of each topic, for those who may be slow), or a
+        number of milliseconds (the same, at most so often). recover is where missing records are asked for: beside
+        the endpoint unless it says otherwise; "" is nowhere.
 
         spin_s is how long to go on looking, awake, before sleeping: to be woken costs some 30 us. It takes a
         processor of its own, and only there it pays.
         """
-        zmtp.address_of(endpoint)
         self._loop = tick.Loop()
         self._spin_s = spin_s
         self._is_awake = False
-        prefixes = [topic.encode() for topic in topics]
-        self._records: collections.deque[wire.Ticker | wire.Document] = collections.deque()  # of one read
-        self._follower = tick.Follower(self._records.append)
-        self._downlink = tick.Downlink(self._loop, endpoint, prefixes, self._follower)
+        self._stream = Stream(self._loop, endpoint, topics, mode=mode, recover=recover)
+        self._records = self._stream.records
 
     def __enter__(self) -> "Subscriber":
         return self
@@ -53,23 +57,33 @@ class Subscriber:
 
     def close(self) -> None:
         """Close the socket; what is queued is dropped."""
-        self._downlink.close()
+        self._stream.close()
         self._loop.close()
 
     @property
     def losses(self) -> dict[bytes, Loss]:
         """What is known of each topic's sequence."""
-        return self._follower.losses
+        return self._stream.losses
 
     @property
     def undecodable(self) -> int:
         """How many messages this version could not read."""
-        return self._follower.undecodable
+        return self._stream.undecodable
 
     @property
     def lost(self) -> int:
-        """How many records never arrived, over all topics."""
+        """How many records never arrived, over all topics; in a conflated mode, those that were passed over."""
         return sum(loss.lost for loss in self.losses.values())
+
+    @property
+    def recovered(self) -> int:
+        """How many records came after all, because they were asked for."""
+        return self._stream.recovered
+
+    @property
+    def notice(self) -> pace.Notice:
+        """What the publisher last said of this subscriber: its mode, and how much of it was passed over."""
+        return self._stream.notice
 
     def __iter__(self) -> Iterator[wire.Ticker | wire.Document]:
         """Yield records for ever."""
@@ -92,7 +106,7 @@ class Subscriber:
 
     def _wait(self, timeout_s: float) -> None:
         """Take what comes within a while; connect first, if the publisher was away."""
-        self._downlink.poll()
+        self._stream.poll()
         if self._spin_s and self._is_awake:  # in a market that pauses there is nothing to be early for
             deadline = time.monotonic() + min(self._spin_s, timeout_s)
             while not self._records and time.monotonic() < deadline:

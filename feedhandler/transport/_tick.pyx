@@ -981,9 +981,11 @@ cdef class Downlink:
     cdef object _endpoint
     cdef list _prefixes
     cdef object _on_message
+    cdef bint _is_conflated
     cdef Peer _peer
 
-    def __init__(self, events, endpoint, prefixes, on_message):
+    def __init__(self, events, endpoint, prefixes, on_message, *, is_conflated=False):
+        self._is_conflated = is_conflated
         self._events = events
         self._endpoint = endpoint
         self._prefixes = list(prefixes)
@@ -1004,6 +1006,8 @@ cdef class Downlink:
                     on_closed=self._on_closed,
                     message_size_max=zmtp.HOP_MESSAGE_SIZE_MAX,
                 )
+                if self._is_conflated:
+                    zmtp.shrink_receive_buffer(sock)
                 self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
         return self._peer is not None
 
@@ -1955,14 +1959,16 @@ cdef class Follower(Sink):
 
     cdef object _emit
     cdef public object on_hole
+    cdef object _on_notice
     cdef dict _topics  # by topic, padded
     cdef readonly dict held
     cdef readonly dict losses
     cdef public Py_ssize_t undecodable
 
-    def __init__(self, emit, on_hole=None):
+    def __init__(self, emit, on_hole=None, on_notice=None):
         self._emit = emit
         self.on_hole = on_hole
+        self._on_notice = on_notice
         self._topics = {}
         self.held = {}
         self.losses = {}
@@ -1984,6 +1990,9 @@ cdef class Follower(Sink):
             record = wire.unpack(message)
         except DecodeError:
             self.undecodable += 1
+            return
+        if record.kind == wire.NOTICE and self._on_notice is not None:
+            self._on_notice(record)
             return
         self._pass(record, self._topic(wire.padded(record.topic)), record.session, record.sequence)
 

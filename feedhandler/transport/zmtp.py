@@ -389,6 +389,12 @@ def set_send_buffer(sock: socket.socket, is_conflated: bool) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
+def shrink_receive_buffer(sock: socket.socket) -> None:
+    """Have the kernel hold little for a subscriber that wants the newest only."""
+    with contextlib.suppress(OSError):  # the connection may be gone
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CONFLATED_BUFFER_SIZE)
+
+
 def check_greeting(greeting: bytes) -> None:
     """Raise ValueError if a peer speaks another protocol, or wants security that is not there."""
     if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[VERSION_MAJOR] < 3:
@@ -833,7 +839,8 @@ class Uplink:
 class Downlink:
     """A SUB that connects, and again when the publisher is gone, whenever `poll` is called.
 
-    on_message gets each message that starts with one of the prefixes, on loan until it returns.
+    on_message gets each message that starts with one of the prefixes, on loan until it returns. is_conflated: what
+    is not the newest any more is not to lie in the kernel for long.
     """
 
     def __init__(
@@ -842,7 +849,10 @@ class Downlink:
         endpoint: str,
         prefixes: Iterable[bytes],
         on_message: Callable[[memoryview], None],
+        *,
+        is_conflated: bool = False,
     ) -> None:
+        self._is_conflated = is_conflated
         self._events = events
         self._endpoint = endpoint
         self._prefixes = list(prefixes)
@@ -862,6 +872,8 @@ class Downlink:
                 on_closed=self._on_closed,
                 message_size_max=HOP_MESSAGE_SIZE_MAX,
             )
+            if self._is_conflated:
+                shrink_receive_buffer(sock)
             self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
         return self._peer is not None
 

@@ -134,7 +134,9 @@ class Stack:
     ):
         self.directory = Path(directory)
         self.exchanges = exchanges
-        self.ports = dict(zip((*exchanges, "ticks", "gateway"), free_ports(len(exchanges) + 2), strict=True))
+        self.ports = dict(
+            zip((*exchanges, "ticks", "recover", "gateway"), free_ports(len(exchanges) + 3), strict=True)
+        )
         self.gateway = f"http://127.0.0.1:{self.ports['gateway']}"
         self.endpoint = f"tcp://127.0.0.1:{self.ports['ticks']}"
         self.config = self.directory / "test.toml"
@@ -154,6 +156,8 @@ class Stack:
             "[merger]",
             f'ticks = ["{self.endpoint}", "ipc://{self.directory}/run/ticks.ipc"]',
             f'feeds = "ipc://{self.directory}/run/feeds.ipc"',
+            "[relay]",
+            f'recover = ["ipc://{self.directory}/run/recover.ipc", "tcp://127.0.0.1:{self.ports["recover"]}"]',
             "[gateway]",
             f'http = "127.0.0.1:{self.ports["gateway"]}"',
             gateway,
@@ -166,7 +170,7 @@ class Stack:
 
     def start(self, *names):
         """Start processes: sim, merger, an exchange's name for its feed, or binance-1of2 for a shard of it."""
-        for name in names or ("sim", "merger", *self.exchanges):
+        for name in names or ("sim", "merger", "relay", *self.exchanges):
             exchange, _, shard = name.partition("-")
             arguments = ["feed", exchange] if exchange in EXCHANGES else [name]
             if shard:
