@@ -63,6 +63,14 @@ class Slot(Protocol):
 
     def write(self, record: bytes | bytearray | memoryview, publish_ns: int) -> None: ...
 
+    def newest(self) -> bytes | None: ...
+
+
+class Slots(Protocol):
+    """Who gives slots: one per topic, padded or not; None: there is no room for one more."""
+
+    def slot(self, topic: bytes) -> Slot | None: ...
+
 
 class Layout(NamedTuple):
     """The part of the header that never changes."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from feedhandler import wire
+from feedhandler import board, wire
 from feedhandler.errors import ConfigError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.legs import LEGS_MAX, DailyWindow
@@ -91,6 +91,7 @@ class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ticks: tuple[str, ...] = ("ipc://run/ticks.ipc", TICKS_TCP)
     batches: tuple[str, ...] = ("ipc://run/batches.ipc",)  # the same records, several in a message
     feeds: str = "ipc://run/feeds.ipc"
+    recent: int = 16  # records of each topic that are kept for who missed some; 0: none
     cpus: tuple[Cpu, ...] = ()  # processors for the merger; none: any
 
 
@@ -266,6 +267,11 @@ def parse(text: str, path: str) -> Config:
         run_dir=run_dir, path=path, exchanges=exchanges, **{**tables, "merger": merger, "relay": relay}
     )
     _check_endpoints(config)
+    if not 0 <= config.merger.recent <= RECENT_MAX:
+        raise ConfigError(
+            f"{path}: merger.recent: {config.merger.recent} is out of range; it is 0 to {RECENT_MAX} records"
+            " of each topic"
+        )
     _check_gateway(config.gateway, f"{path}: gateway")
     _check_sim(config)
     return config
@@ -312,6 +318,7 @@ def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> 
 
 
 MAX_AGE_S_MIN: Final = 3.0
+RECENT_MAX: Final = board.DEPTH_MAX - 1
 DUST_MAX: Final = Decimal(10**15)
 UPDATES_PER_S_MAX: Final = 50  # more than a screen shows
 EXAMPLES: Final = {  # of keys whose default is none
@@ -335,7 +342,7 @@ def _toml(value: Any) -> str:
 
 
 def _check_number(where: str, key: str, value: float) -> None:
-    minimum = 0 if key in ("max_attempts", "seed", "max_age_s") else 0.001
+    minimum = 0 if key in ("max_attempts", "seed", "max_age_s", "recent") else 0.001
     if not minimum <= value < 1e9:
         raise ConfigError(f"{where}: {value} is out of range; it must be at least {minimum}")
 

@@ -57,12 +57,6 @@ class Outlet(Protocol):
     def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
 
 
-class Ring(Protocol):
-    """Where the last records of each topic are kept, for those who missed some; None: no room for the topic."""
-
-    def slot(self, topic: bytes) -> board.Slot | None: ...
-
-
 class Step:
     """The hot step: one message of a feed to messages for subscribers.
 
@@ -143,8 +137,8 @@ class Merger:
     together in one message, back to back. Documents go to both. exchanges says of each how many feeds share it;
     if they turn out to be another number, they are believed. session is the Unix second at which this
     merger started; clock returns Unix nanoseconds and is read once per record, just before it is sent. step is
-    `Step` or its compiled twin. Each ticker record is in the ring, under its
-    number, before it is sent. `on_message` takes one message of the feed hop.
+    `Step` or its compiled twin. Each ticker record is in the ring, the number of its writing being its own
+    sequence, before it is sent. `on_message` takes one message of the feed hop.
     """
 
     def __init__(
@@ -158,7 +152,7 @@ class Merger:
         pid: int,
         now_mono_ns: int,
         step: type[Step] = Step,
-        ring: Ring | None = None,
+        ring: board.Slots | None = None,
     ) -> None:
         self._each = each
         self._batches = batches

@@ -9,6 +9,8 @@ come in, sessions to be run and to be stopped go out. It knows no exchange.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from feedhandler import wire
+from feedhandler.board import Slot, Slots
 from feedhandler.errors import SubscriptionRejected
 from feedhandler.exchanges.base import Exchange
 from feedhandler.instruments import InstrumentTable
@@ -24,7 +26,8 @@ class Universe:
     """The symbols of one feed; see the module's first lines.
 
     make_legs makes the legs of some native symbols, whose states the exchange then has. is_ours says whether a
-    native symbol is this feed's, or another shard's.
+    native symbol is this feed's, or another shard's. slots: where their records are written besides, each under
+    its canonical topic.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class Universe:
         make_legs: Callable[[Sequence[str]], Legs],
         base_flags: int,
         is_ours: Callable[[str], bool] = lambda native: True,
+        slots: Slots | None = None,
     ) -> None:
         self._exchange = exchange
         self._make_legs = make_legs
         self._base_flags = base_flags
         self._is_ours = is_ours
+        self._slots = slots
         self.legs: list[Legs] = []
         self.wanted: list[str] = []  # of our symbols
         self.is_waiting = False  # a newer instrument list may bring something that is wanted
@@ -66,7 +71,37 @@ class Universe:
         change = Change()
         self._remove([native for native in self._exchange.states if native not in natives], change)
         self._add([native for native in natives if native not in self._exchange.states], change)
+        self._place(table, now_ns)
         return change
+
+    def _place(self, table: InstrumentTable, now_ns: int) -> None:
+        """Have each symbol's records written under the name that it has now; what lost its name is DOWN there."""
+        if self._slots is None:
+            return
+        left: list[Slot] = []
+        for native, state in self._exchange.states.items():
+            if native not in table.by_native:
+                continue  # delisted, or the list is short: as long as data come, it is what it was
+            symbol = table.symbol_of(native)
+            topic = wire.topic(wire.TICKER, self._exchange.name, symbol) if symbol else b""
+            slot = self._slots.slot(topic) if topic else None
+            if state.slot is not None and state.slot is not slot:
+                left.append(state.slot)
+            state.slot = slot
+        owned = {
+            id(state.slot): native
+            for native, state in self._exchange.states.items()
+            if state.slot is not None and native in table.by_native
+        }
+        for native, state in self._exchange.states.items():
+            if owned.get(id(state.slot), native) != native:
+                state.slot = None  # another symbol has taken over its name
+        for slot in left:
+            if id(slot) not in owned and (newest := slot.newest()) is not None:
+                record = bytearray(newest)
+                (flags,) = wire.FLAGS.unpack_from(record, wire.FLAGS_OFFSET)
+                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, flags & ~wire.STALE | wire.DOWN)
+                slot.write(record, now_ns)
 
     def _find(self, table: InstrumentTable, symbol: str, now_ns: int) -> str:
         """Return the native symbol to carry for a wanted one, "" if there is none."""

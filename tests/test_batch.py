@@ -6,6 +6,7 @@ import pytest
 import twins
 
 from feedhandler import batch, wire
+from feedhandler.transport.board import BoardReader, BoardWriter
 
 
 class End:
@@ -150,3 +151,33 @@ def test_the_twins_send_the_same_bytes():
     assert worlds[0].hop.sent == worlds[1].hop.sent
     assert worlds[0].direct.sent == worlds[1].direct.sent
     assert worlds[0].batch.records == worlds[1].batch.records > 2000
+
+
+def test_a_record_is_on_the_board_before_it_leaves_under_the_canonical_topic(twin, tmp_path):
+    world = World(twin)
+    writer = BoardWriter(tmp_path / "x.board", slot=twin.BoardSlot)
+    reader = BoardReader(tmp_path / "x.board", cells=twin.BoardCells)
+    world.states[1].slot = writer.slot(b"ticker.x.S/ONE")
+    world.states[1].bid = 7.0
+    world.emit(0, 1)
+    assert not world.hop.sent
+    first = reader.cells.ticker(0)
+    assert (first.topic, first.sequence, first.bid, first.publish_ns) == (
+        b"ticker.x.S/ONE",
+        1,
+        7.0,
+        world.now,
+    )
+    world.states[1].bid = 8.0
+    world.emit(1)
+    assert (reader.cells.ticker(0).bid, wire.unpack(reader.record(0, 1)).bid) == (8.0, 7.0)
+    world.batch.flush()
+    assert [(r.topic, r.bid == r.bid) for r in world.records()] == [
+        (b"ticker.x.S0", False),
+        (b"ticker.x.S1", True),
+        (b"ticker.x.S1", True),
+    ]
+    assert [r.publish_ns for r in world.records()][1:] == [0, 0], "as without a board"
+    world.states[1].slot = None
+    world.emit(1)
+    assert reader.cells.ticker(0).sequence == 2

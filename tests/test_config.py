@@ -118,6 +118,8 @@ WRONG = [
     ),
     (LOCAL + 'leg_ws_urls = ["wss://127.0.0.1:1"]\n[sim]\n', "has no TLS"),
     (OK + "[merger]\nticks = []\n", "merger.ticks: is empty"),
+    (OK + "[merger]\nrecent = 1025\n", "merger.recent: 1025 is out of range; it is 0 to 1024 records"),
+    (OK + "[merger]\nrecent = -1\n", "merger.recent: -1 is out of range"),
     (OK + '[merger]\nticks = ["udp://127.0.0.1:1"]\n', "is no ZeroMQ endpoint"),
     (OK + '[merger]\nticks = ["tcp://127.0.0.1:0"]\n', "is no ZeroMQ endpoint"),
     (OK + '[merger]\nticks = ["tcp://0.0.0.0:5555"]\n', "is not on loopback"),

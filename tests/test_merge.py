@@ -15,6 +15,7 @@ from feedhandler.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger, Step
 from feedhandler.shard import parse as parse_shard
 from feedhandler.shard import shards
 from feedhandler.status import ConnectionStatus, ExchangeStatus, FeedStatus
+from feedhandler.transport.board import BoardReader, BoardWriter
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 NATIVES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
@@ -38,7 +39,7 @@ class World:
 
     step = Step
 
-    def __init__(self, session=100, shards=1):
+    def __init__(self, session=100, shards=1, ring=None):
         self.shards = shards
         self.mono = 50 * NS_PER_S
         self.each, self.batches = Outlet(), Outlet()
@@ -51,6 +52,7 @@ class World:
             pid=1,
             now_mono_ns=self.mono,
             step=self.step,
+            ring=ring,
         )
 
     @property
@@ -108,6 +110,7 @@ class World:
 def step(request):
     """Every test here runs over the step in Python, and over its compiled twin."""
     World.step = twins.of(request.param).Step
+    World.slot = twins.of(request.param).BoardSlot
     yield
     World.step = Step
 
@@ -936,3 +939,46 @@ def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path, kind):
     ]
     for part in (uplink, inlet, *links, *outlets, loop):
         part.close()
+
+
+class RingOutlet(Outlet):
+    """Looks for each record in the ring while it is sent."""
+
+    reader = None
+
+    def send(self, topic, message):
+        super().send(topic, message)
+        record = wire.unpack(message)
+        if record.kind == wire.TICKER:
+            index = self.reader.topics()[record.topic]
+            assert self.reader.record(index, record.sequence) == bytes(message)
+
+
+def test_whoever_sees_a_record_finds_it_in_the_ring_under_its_number(tmp_path):
+    ring = BoardWriter(tmp_path / "x.board", depth=4, slot=World.slot)
+    world = World(ring=ring)
+    world.each.__class__ = RingOutlet
+    world.each.reader = reader = BoardReader(tmp_path / "x.board")
+    world.instruments()
+    world.status(wanted=["BTC/USDT", "ETH/USDT"])
+    for bid in range(1, 8):
+        world.records("BTCUSDT", "ETHUSDT", "BTCUSDT", bid=bid)
+    world.tick(2.0)  # the feed falls silent: records of ours, not of the feed
+    world.status()
+    world.merger.on_stop()
+    assert len(world.tickers()) == 27
+    assert [r.flags for r in world.tickers(b"ticker.binance.ETH")][-3:] == [12, 8, 12]
+    newest = {topic: wire.unpack(reader.newest(index)).sequence for topic, index in reader.topics().items()}
+    assert newest == {b"ticker.binance.BTC/USDT": 17, b"ticker.binance.ETH/USDT": 10}
+    assert [
+        None if (found := reader.record(0, number)) is None else wire.unpack(found).sequence
+        for number in range(12, 19)
+    ] == [None, None, 14, 15, 16, 17, None]
+
+
+def test_a_topic_without_room_in_the_ring_is_published_all_the_same(tmp_path):
+    world = World(ring=BoardWriter(tmp_path / "x.board", slots_max=1, slot=World.slot))
+    world.instruments()
+    world.records("BTCUSDT", "ETHUSDT", "ETHUSDT")
+    assert [r.sequence for r in world.tickers(b"ticker.binance.ETH")] == [1, 2]
+    assert BoardReader(tmp_path / "x.board").topics() == {b"ticker.binance.BTC/USDT": 0}

@@ -17,12 +17,12 @@ NOW = 1_790_000_000 * NS_PER_S
 class Feed:
     """A universe, and the sessions that it has asked to be run."""
 
-    def __init__(self, exchange="binance", legs=1):
+    def __init__(self, exchange="binance", legs=1, slots=None):
         self.exchange = EXCHANGES[exchange]()
         self.emitted = []
         self.running = set()
         self.count = legs
-        self.universe = Universe(self.exchange, self.make_legs, 0)
+        self.universe = Universe(self.exchange, self.make_legs, 0, slots=slots)
 
     def make_legs(self, natives):
         return Legs(
@@ -146,3 +146,90 @@ def test_a_symbol_that_comes_to_be_claimed_by_two_is_let_go():
     feed.reconcile(InstrumentTable("x", rows), pairs("A", "B"))
     assert feed.exchange.states == {}
     assert "claimed by" in feed.universe.rejected["A/USDT"]
+
+
+class Slot:
+    """What was written under one topic."""
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, record, publish_ns):
+        self.written.append((wire.unpack(bytes(record)), publish_ns))
+
+    def newest(self):
+        return wire.pack_ticker(self.written[-1][0]) if self.written else None
+
+
+class Slots:
+    """Slots by topic, for so many topics."""
+
+    def __init__(self, room=100):
+        self.by_topic = {}
+        self.room = room
+
+    def slot(self, topic):
+        if topic not in self.by_topic and len(self.by_topic) < self.room:
+            self.by_topic[topic] = Slot()
+        return self.by_topic.get(topic)
+
+    def of(self, name):
+        return self.by_topic[f"ticker.binance.{name}/USDT".encode()]
+
+
+def test_each_symbol_is_written_under_its_canonical_topic_while_there_is_room():
+    slots = Slots(room=2)
+    feed = Feed(slots=slots)
+    feed.reconcile(table("A", "B", "C"), pairs("A", "B", "C"))
+    states = feed.exchange.states
+    assert [states[n].slot for n in ("AUSDT", "BUSDT", "CUSDT")] == [slots.of("A"), slots.of("B"), None]
+    slot = states["AUSDT"].slot
+    feed.reconcile(table("A", "B", "C"), pairs("B"))
+    feed.reconcile(table("A", "B", "C"), pairs("A", "B"))
+    assert states["AUSDT"].slot is slot, "wanted again: the slot that it had"
+
+
+def test_a_renamed_symbol_is_written_under_its_new_name_and_down_under_the_old():
+    slots = Slots()
+    feed = Feed(slots=slots)
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    feed.hear("AUSDT")
+    state = feed.exchange.states["AUSDT"]
+    state.slot.write(state.record(), NOW)
+    feed.reconcile(table("A", "B", renamed={"A": "N"}), pairs("A", "B"), NOW + 5)
+    assert state.slot is slots.of("N")
+    newest, publish_ns = slots.of("A").written[-1]
+    assert (newest.flags, publish_ns) == (wire.DOWN, NOW + 5)
+    feed.reconcile(table("A", "B", renamed={"A": "N"}), pairs("A", "B"), NOW + 9)
+    assert len(slots.of("A").written) == 2, "said once"
+    assert not slots.of("B").written
+
+
+def test_a_symbol_that_the_list_lacks_keeps_its_slot_until_another_has_the_name():
+    slots = Slots()
+    feed = Feed(slots=slots)
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    feed.hear("AUSDT")
+    state = feed.exchange.states["AUSDT"]
+    state.slot.write(state.record(), NOW)
+    feed.reconcile(table("B"), pairs("A", "B"))
+    assert state.slot is slots.of("A"), "it still speaks"
+    feed.hear("BUSDT")
+    feed.reconcile(table("B", renamed={"B": "A"}), pairs("A", "B"))
+    assert feed.exchange.states["BUSDT"].slot is slots.of("A")
+    assert state.slot is None or "AUSDT" not in feed.exchange.states
+    assert len(slots.of("A").written) == 1, "it is another's now, and not down"
+
+
+def test_a_name_in_conflict_is_nobodys_and_down():
+    slots = Slots()
+    feed = Feed(slots=slots)
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    state = feed.exchange.states["AUSDT"]
+    feed.hear("AUSDT")
+    feed.hear("BUSDT")
+    slot = state.slot
+    feed.reconcile(table("A", "B", renamed={"B": "A"}), pairs("A", "B"))
+    assert feed.emitted[-1].flags == feed.emitted[-2].flags == wire.DOWN, "said while they had their slots"
+    assert state.slot is slot
+    assert not feed.exchange.states

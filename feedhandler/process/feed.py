@@ -31,6 +31,7 @@ from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
 from feedhandler.status import LISTED_MAX, ConnectionStatus, FeedStatus, connection_status, feed_state
 from feedhandler.transport import tick, zmtp
+from feedhandler.transport.board import board_path, open_board, retire_others
 from feedhandler.transport.budget import SharedBudget, path_of
 from feedhandler.transport.files import (
     Stamp,
@@ -184,7 +185,10 @@ class Feed:
         # One budget, whatever hosts and addresses the legs have: some exchanges count by host, others by address.
         self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
         flags = wire.SIMULATED if self._settings.simulated else 0
-        self._universe = Universe(self._exchange, self._make_legs, flags, shard.has)
+        # The earliest that anybody on this host can know: written as each record is made.
+        retire_others(config.run_dir, name, shard)
+        self._board = open_board(board_path(config.run_dir, name, shard), session=self._publisher.session)
+        self._universe = Universe(self._exchange, self._make_legs, flags, shard.has, self._board)
         self._wanted = self._symbols(Wanted())  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
@@ -228,6 +232,8 @@ class Feed:
             self._status.stopping = True
             self._send_status()
             self._publisher.close()
+            if self._board is not None:
+                self._board.close()
             for task in (beat, timekeeping):
                 if not task.cancelled():
                     task.result()  # a bug in our reasoning ends the process, with its traceback
@@ -492,6 +498,8 @@ class Feed:
         alive = msgspec.json.encode({"pid": self._status.pid, "shard": self._status.shard})
         count = 0
         while True:
+            if self._board is not None:
+                self._board.beat()
             self._publisher.poll()
             if self._publisher.take_loss():
                 self._send_status()  # so that the loss is counted

@@ -13,6 +13,7 @@ from feedhandler.errors import EXIT_OK
 from feedhandler.merge import TICK_NS, Merger
 from feedhandler.process.runtime import on_stop_signals, settle, use_cpus
 from feedhandler.transport import tick, zmtp
+from feedhandler.transport.board import open_board, recent_path, retire
 from feedhandler.transport.files import Lock
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,12 @@ class MergerProcess:
         session = int(time.time())
         self._ticks = self._outlet(config.merger.ticks, "merger.ticks", has_modes=True, session=session)
         self._batches = self._outlet(config.merger.batches, "merger.batches", is_batched=True)
+        recent = recent_path(config.run_dir)
+        # One cell more than asked for: while one is written, the others are all there.
+        depth = config.merger.recent + 1
+        self._ring = open_board(recent, depth=depth, session=session) if config.merger.recent else None
+        if self._ring is None:
+            retire(recent)
         self.merger = Merger(
             {name: exchange.shards for name, exchange in config.exchanges.items()},
             self._ticks,
@@ -36,6 +43,7 @@ class MergerProcess:
             pid=os.getpid(),
             now_mono_ns=time.monotonic_ns(),
             step=tick.Step,
+            ring=self._ring,
         )
         # From here to the outlets no line of this process runs, if the tick path is compiled.
         self._feeds = tick.Inlet(
@@ -75,6 +83,8 @@ class MergerProcess:
         while not self._is_stopping:
             now = time.monotonic_ns()
             self.merger.on_tick(now)
+            if self._ring is not None:
+                self._ring.beat()
             self._ticks.flush()
             self._batches.flush()
             self._ticks.on_time(now)
@@ -84,6 +94,8 @@ class MergerProcess:
         """Tell subscribers that everything is down, and close the sockets."""
         self._feeds.close()
         self.merger.on_stop()
+        if self._ring is not None:
+            self._ring.close()
         self._ticks.close()
         self._batches.close()
         self._loop.close()

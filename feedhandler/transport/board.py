@@ -18,6 +18,8 @@ from typing import Final
 
 from feedhandler import board, wire
 from feedhandler.errors import DecodeError
+from feedhandler.shard import WHOLE, Shard
+from feedhandler.shard import parse as parse_shard
 from feedhandler.transport import tick
 
 log = logging.getLogger(__name__)
@@ -206,9 +208,19 @@ class BoardReader:
         return (status.st_dev, status.st_ino) == self._inode
 
 
-def board_path(run_dir: str | Path, exchange: str, suffix: str = "") -> Path:
-    """Return the board of a feed; suffix is that of its shard, `-1of4`."""
-    return Path(run_dir) / "board" / f"{exchange}{suffix}.board"
+def board_path(run_dir: str | Path, exchange: str, shard: Shard = WHOLE) -> Path:
+    """Return the board of a feed: `run/board/binance.board`, or `binance-1of4.board` of a shard."""
+    return Path(run_dir) / "board" / f"{exchange}{shard.suffix}.board"
+
+
+def boards_in(run_dir: str | Path) -> dict[Path, tuple[str, Shard]]:
+    """Return the feeds' boards that there are, and whose they are: exchange, and shard of it."""
+    found = {}
+    for path in sorted((Path(run_dir) / "board").glob("*.board")):
+        exchange, _, text = path.stem.partition("-")
+        with contextlib.suppress(ValueError):
+            found[path] = exchange, parse_shard(text.replace("of", "/")) if text else WHOLE
+    return found
 
 
 def recent_path(run_dir: str | Path) -> Path:
@@ -217,11 +229,21 @@ def recent_path(run_dir: str | Path) -> Path:
 
 
 def retire(path: Path) -> None:
-    """Remove a board that nobody writes any more, and tell its readers. Raises OSError."""
+    """Remove a board that nobody writes any more, and tell its readers; what cannot be removed stays."""
     file = _open_quietly(path)
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        log.warning("%s: an old board that cannot be removed: %s", path, exc.strerror)
     if file is not None:
         _supersede(file)
+
+
+def retire_others(run_dir: str | Path, exchange: str, shard: Shard) -> None:
+    """Retire the boards of an exchange's feeds of another count of shards: none of those runs any more."""
+    for path, (name, other) in boards_in(run_dir).items():
+        if name == exchange and other.count != shard.count:
+            retire(path)
 
 
 def _open_quietly(path: Path) -> mmap.mmap | None:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from feedhandler import board, wire
 from feedhandler.errors import DecodeError
-from feedhandler.transport.board import BoardReader, BoardWriter, open_board, retire
+from feedhandler.shard import parse
+from feedhandler.transport.board import (
+    BoardReader,
+    BoardWriter,
+    board_path,
+    boards_in,
+    open_board,
+    retire,
+    retire_others,
+)
 
 BTC = b"ticker.binance.BTC/USDT"
 ETH = b"ticker.binance.ETH/USDT"
@@ -175,6 +184,21 @@ def test_a_retired_board_is_gone_and_its_readers_are_told(make, tmp_path):
     retire(tmp_path / "x.board")
     assert (reader.closed, reader.is_current()) == (board.SUPERSEDED, False)
     retire(tmp_path / "x.board")
+
+
+def test_boards_of_another_count_of_shards_are_retired_and_no_others(tmp_path):
+    for exchange, shard in [("a", "1/1"), ("a", "1/2"), ("a", "2/2"), ("b", "1/1"), ("a", "1/4")]:
+        BoardWriter(board_path(tmp_path, exchange, parse(shard)), slots_max=1)
+    (tmp_path / "board" / "a-x.board").touch()
+    reader = BoardReader(board_path(tmp_path, "a"))
+    assert len(boards_in(tmp_path)) == 5
+    retire_others(tmp_path, "a", parse("2/2"))
+    assert [(exchange, str(shard)) for exchange, shard in boards_in(tmp_path).values()] == [
+        ("a", "1/2"),
+        ("a", "2/2"),
+        ("b", "1/1"),
+    ]
+    assert reader.closed == board.SUPERSEDED
 
 
 def test_a_full_board_has_no_slot_and_a_full_disk_says_so(make, monkeypatch, caplog):

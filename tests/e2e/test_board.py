@@ -1,0 +1,75 @@
+"""The boards of real processes, beside the stream."""
+
+import signal
+
+from harness import DOWN, MAJORS, wait_until
+
+from feedhandler import wire
+from feedhandler.transport.board import BoardReader, board_path, recent_path
+
+
+def test_the_feeds_board_and_the_mergers_say_what_the_stream_says(stack):
+    s = stack(exchanges=("binance", "bybit"))
+    s.start()
+    reader = s.wait_live()
+    run = s.directory / "run"
+    recent = BoardReader(recent_path(run))
+    topics = recent.topics()
+    assert set(topics) == {f"ticker.{e}.{m}".encode() for e in s.exchanges for m in MAJORS}
+    reader.read()
+    boards = {name: BoardReader(board_path(run, name)) for name in s.exchanges}
+    checked = 0
+    for record in reader.read(2.0):
+        if record.kind != 1:
+            continue
+        kept = recent.record(topics[record.topic.encode()], record.sequence)
+        if kept is not None:  # 16 are kept, and the reader may be behind
+            kept = wire.unpack(kept)
+            assert (kept.session, kept.recv_ns, kept.publish_ns) == (
+                record.session,
+                record.recv_ns,
+                record.publish_ns,
+            )
+            assert (kept.last, kept.bid, kept.ask) == (record.values[0], record.values[1], record.values[3])
+            checked += 1
+    assert checked > 20
+    for name in s.exchanges:
+        s.fault(name, "mute", seconds=60)
+    reader.read(1.0)
+    for name, board in boards.items():
+        assert board.is_alive()
+        assert set(board.topics()) == {f"ticker.{name}.{m}".encode() for m in MAJORS}
+        for topic, index in board.topics().items():
+            first, last = board.cells.ticker(index), recent.cells.ticker(topics[topic])
+            assert (first.topic, first.recv_ns, first.bid, first.ask) == (
+                last.topic,
+                last.recv_ns,
+                last.bid,
+                last.ask,
+            )
+            assert first.recv_ns < first.publish_ns < last.publish_ns, "earlier than the merger"
+
+
+def test_a_killed_feed_is_down_on_its_board_and_a_new_one_is_found(stack):
+    s = stack(exchanges=("binance",))
+    s.start()
+    s.wait_live()
+    run = s.directory / "run"
+    board = BoardReader(board_path(run, "binance"))
+    ring = BoardReader(recent_path(run))
+    index = board.topics()[b"ticker.binance.BTC/USDT"]
+    s.kill("binance", signal.SIGKILL)
+    wait_until(lambda: not board.is_alive(), "the board's writer is dead")
+    assert board.cells.ticker(index).flags & DOWN
+    at = ring.topics()[b"ticker.binance.BTC/USDT"]
+    wait_until(lambda: ring.cells.ticker(at).flags & DOWN, "DOWN in the ring, as in the stream")
+    assert board.is_current()
+    s.start("binance")
+    wait_until(lambda: board.closed, "the old board is superseded")
+    board = BoardReader(board_path(run, "binance"))
+    index = wait_until(lambda: board.topics().get(b"ticker.binance.BTC/USDT", -1) + 1, "the topic") - 1
+    wait_until(lambda: (t := board.cells.ticker(index)) and not t.flags & DOWN, "live again")
+    assert s.kill("binance", signal.SIGTERM) == 0
+    assert (board.closed, board.is_current()) == (1, True)
+    s.kill("merger", signal.SIGTERM)
+    assert ring.closed == 1
