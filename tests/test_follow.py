@@ -1,6 +1,8 @@
 """What a subscriber makes of messages, in Python and compiled."""
 
+import json
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from feedhandler import wire
 from feedhandler.follow import Loss
 
+CASES = json.loads((Path(__file__).parent / "golden" / "follow.json").read_text(encoding="utf-8"))
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "ETH/USDT"))
 
 
@@ -60,6 +63,31 @@ def test_a_new_session_starts_over_and_old_losses_stay(stream):
 def test_a_batch_is_its_records(stream):
     batch = ticker(BTC, 1) + ticker(ETH, 1) + ticker(BTC, 2)
     assert stream.take(memoryview(batch)) == [(BTC, 1), (ETH, 1), (BTC, 2)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_the_table_that_all_languages_share(case, stream):
+    """Every language's Follow goes through it in tests/languages; these give the same losses."""
+    expected = []
+    lost = 0
+    for step in case["steps"]:
+        if step["news"] != "repeated":
+            expected.append((BTC, step["sequence"]))
+        lost += step["missing"]
+        assert stream.take(ticker(sequence=step["sequence"], session=step["session"])) == expected
+        assert stream.follower.losses[BTC].lost == lost
+    assert (stream.follower.losses[BTC].lost, stream.follower.losses[BTC].gaps) == (
+        case["lost"],
+        case["gaps"],
+    )
+
+
+@pytest.mark.parametrize("kind", [wire.TICKER, wire.HEARTBEAT])
+def test_a_topic_without_nul_is_no_record(kind, stream):
+    message = bytearray(ticker())
+    message[:40], message[41] = b"t" * 40, kind
+    assert stream.take(message) == []
+    assert stream.follower.undecodable == 1
 
 
 def test_documents_pass_and_are_followed_too(stream):

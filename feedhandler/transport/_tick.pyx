@@ -2003,7 +2003,7 @@ cdef class Follower(Sink):
         cdef int64_t times[3]
         cdef double values[10]
         cdef Topic topic
-        if data[KIND_OFFSET - 1] != VERSION or data[KIND_OFFSET] != TICKER:
+        if data[KIND_OFFSET - 1] != VERSION or data[KIND_OFFSET] != TICKER or data[TOPIC_SIZE - 1]:
             self.undecodable += 1
             return 0
         memcpy(&flags, data + FLAGS_OFFSET, 2)

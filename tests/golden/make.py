@@ -1,0 +1,286 @@
+"""Makes the golden vectors from docs/wire.md alone: knows offsets as numbers, and nothing of this project's code.
+
+    python tests/golden/make.py [FOLDER]
+
+NAME.bin is a message, NAME.json what it stands for (NaN is null). batches/: several records in a message, a list.
+refused/: messages that are no record of version 1, with the word for what is wrong. follow.json: what a subscriber
+makes of sessions and sequences.
+"""
+
+import json
+import struct
+import sys
+from pathlib import Path
+
+NAN = float("nan")
+VALUES = [
+    "last",
+    "bid",
+    "bid_size",
+    "ask",
+    "ask_size",
+    "open_24h",
+    "high_24h",
+    "low_24h",
+    "base_volume_24h",
+    "quote_volume_24h",
+]
+U64_MAX, I64_MAX = 2**64 - 1, 2**63 - 1
+BASE_NS = 1_790_000_000_000_000_000
+
+
+def header(topic, kind, flags, session, sequence, exchange_ns, recv_ns, publish_ns):
+    out = bytearray(80)
+    encoded = topic.encode()
+    assert len(encoded) < 40
+    out[0 : len(encoded)] = encoded
+    out[40] = 1
+    out[41] = kind
+    out[42:44] = flags.to_bytes(2, "little")
+    out[44:48] = session.to_bytes(4, "little")
+    out[48:56] = sequence.to_bytes(8, "little")
+    out[56:64] = exchange_ns.to_bytes(8, "little", signed=True)
+    out[64:72] = recv_ns.to_bytes(8, "little", signed=True)
+    out[72:80] = publish_ns.to_bytes(8, "little", signed=True)
+    record = {
+        "topic": topic,
+        "version": 1,
+        "kind": kind,
+        "flags": flags,
+        "session": session,
+        "sequence": sequence,
+        "exchange_ns": exchange_ns,
+        "recv_ns": recv_ns,
+        "publish_ns": publish_ns,
+    }
+    return bytes(out), record
+
+
+def ticker(topic, flags, session, sequence, times, exchange_sequence, values):
+    head, record = header(topic, 1, flags, session, sequence, *times)
+    body = exchange_sequence.to_bytes(8, "little")
+    for value in values:
+        body += struct.pack("<d", value)
+    assert len(values) == 10
+    record["exchange_sequence"] = exchange_sequence
+    record |= {name: None if value != value else value for name, value in zip(VALUES, values, strict=True)}
+    return head + body, record
+
+
+def document(topic, kind, flags, sequence, ns, body):
+    head, record = header(topic, kind, flags, 1_790_000_000, sequence, 0, ns, ns)
+    record["body"] = body
+    return head + json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(), record
+
+
+def quote(sequence, flags=8, symbol="BTC/USDT", bid=97421.49):
+    times = (BASE_NS, BASE_NS + 1_000_111, BASE_NS + 1_100_222)
+    values = [97421.5, bid, 0.125, 97421.5, 3.75, 96000.0, 98000.25, 95500.125, 18234.5, 1770000000.0625]
+    return ticker(f"ticker.binance.{symbol}", flags, 1_790_000_000, sequence, times, 79231000001, values)
+
+
+SINGLES = {
+    "ticker_complete": ticker(
+        "ticker.binance.BTC/USDT",
+        8,
+        1_790_000_000,
+        42,
+        (BASE_NS + 123_456_789_000, BASE_NS + 123_457_000_111, BASE_NS + 123_457_100_222),
+        79231000001,
+        [97421.5, 97421.49, 0.125, 97421.5, 3.75, 96000.0, 98000.25, 95500.125, 18234.5, 1770000000.0625],
+    ),
+    "ticker_unknown": ticker(
+        "ticker.kucoin.NEW/USDT",
+        0,
+        1_790_000_000,
+        1,
+        (0, BASE_NS + 200_000_000_001, BASE_NS + 200_000_050_002),
+        0,
+        [NAN] * 10,
+    ),
+    "ticker_widest": ticker(
+        "ticker.binance.汉字币长名称A/USDT",
+        31,
+        2**32 - 1,
+        U64_MAX,
+        (I64_MAX,) * 3,
+        U64_MAX,
+        [1.7976931348623157e308, 5e-324, 0.0, NAN, 0.0, 1e-08, 123456789.12345679, 1e-300, 0.1, 0.2],
+    ),
+    "ticker_before_1970": ticker(
+        "ticker.x.A.B/C", 0, 0, 0, (-1, -(2**63), -BASE_NS), 1, [0.0, 1e15, 2.0**53 + 2, 1 / 3, *[0.5] * 6]
+    ),
+    "ticker_longest_topic": quote(2**53 + 1, symbol="X" * 19 + "/USDT"),
+    "ticker_empty_side": quote(44, bid=NAN),
+    **{
+        f"ticker_flag_{name}": quote(n, flag)
+        for n, (name, flag) in enumerate(
+            {
+                "snapshot": 1,
+                "stale": 2,
+                "down": 4,
+                "simulated": 8,
+                "bad_exchange_time": 16,
+                "unassigned": 32768,
+            }.items(),
+            60,
+        )
+    },
+    "status": document(
+        "status.bybit",
+        2,
+        8,
+        7,
+        BASE_NS + 300_000_000_000,
+        {"exchange": "bybit", "state": "live", "since_ns": BASE_NS + 1_000_000_000, "topics": 5},
+    ),
+    "instruments": document(
+        "instruments.kucoin",
+        3,
+        0,
+        1,
+        BASE_NS + 2_000_000_000,
+        {
+            "exchange": "kucoin",
+            "as_of_ns": BASE_NS + 1_500_000_000,
+            "instruments": [
+                {
+                    "symbol": "NEU/USDT",
+                    "native": "ALT-USDT",
+                    "base": "NEU",
+                    "quote": "USDT",
+                    "trading": True,
+                    "status": "open",
+                }
+            ],
+        },
+    ),
+    "heartbeat": document(
+        "heartbeat.merger", 4, 0, 300, BASE_NS + 300_000_000_000, {"pid": 4711, "records": 123456}
+    ),
+    # 168 and 336 bytes, as ticker records have: the kind decides, not the length.
+    "status_as_long_as_a_ticker": document(
+        "status.kucoin", 2, 6, 8, BASE_NS, {"reason": "汉" * 22, "x": "yz"}
+    ),
+    "status_as_long_as_a_batch": document("status.kucoin", 2, 4, 9, BASE_NS, {"reason": "r" * 243}),
+}
+assert [len(SINGLES[f"status_as_long_as_a_{name}"][0]) for name in ("ticker", "batch")] == [168, 336]
+
+BATCHES = {
+    "two": [quote(1), quote(2)],
+    "mixed": [
+        SINGLES[f"ticker_{name}"] for name in ("complete", "widest", "unknown", "flag_down", "empty_side")
+    ],
+}
+
+
+def with_byte(message, at, value):
+    return message[:at] + bytes([value]) + message[at + 1 :]
+
+
+TICKER, STATUS = quote(1)[0], SINGLES["status"][0]
+REFUSED = {
+    "empty": (b"", "short"),
+    "half_a_header": (TICKER[:79], "short"),
+    "header_of_a_ticker": (TICKER[:80], "length"),
+    "one_byte_missing": (TICKER[:-1], "length"),
+    "one_byte_more": (TICKER + b"\0", "length"),
+    "a_record_and_a_half": (TICKER + TICKER[:84], "length"),
+    "version_0": (with_byte(TICKER, 40, 0), "version"),
+    "version_2": (with_byte(TICKER, 40, 2), "version"),
+    "version_2_of_another_length": (with_byte(TICKER, 40, 2) + b"\0" * 8, "version"),
+    "kind_0": (with_byte(TICKER, 41, 0), "kind"),
+    "kind_5": (with_byte(STATUS, 41, 5), "kind"),
+    "kind_255": (with_byte(TICKER, 41, 255), "kind"),
+    "topic_without_nul": (b"t" * 40 + TICKER[40:], "topic"),
+}
+
+# Of one topic: session, sequence, what the record is, how many are missing before it.
+S = 1_790_000_000
+FOLLOW = {
+    "in order": [(S, 1, "first", 0), (S, 2, "next", 0), (S, 3, "next", 0)],
+    "joined late": [(S, 5000, "first", 0), (S, 5001, "next", 0)],
+    "a hole": [(S, 1, "first", 0), (S, 2, "next", 0), (S, 6, "gap", 3), (S, 7, "next", 0)],
+    "two holes": [(S, 1, "first", 0), (S, 3, "gap", 1), (S, 10, "gap", 6)],
+    "a snapshot of what is known": [(S, 7, "first", 0), (S, 7, "repeated", 0), (S, 8, "next", 0)],
+    "a snapshot after a hole": [(S, 7, "first", 0), (S, 9, "gap", 1), (S, 9, "repeated", 0)],
+    "an old one": [(S, 7, "first", 0), (S, 3, "repeated", 0), (S, 8, "next", 0)],
+    "an old one in a hole is not made good": [
+        (S, 1, "first", 0),
+        (S, 4, "gap", 2),
+        (S, 2, "repeated", 0),
+        (S, 5, "next", 0),
+    ],
+    "a restart": [(S, 70, "first", 0), (S + 9, 1, "new_session", 0), (S + 9, 2, "next", 0)],
+    "a restart, joined late": [(S, 70, "first", 0), (S + 9, 900, "new_session", 0), (S + 9, 902, "gap", 1)],
+    "a restart with the same number": [
+        (S, 7, "first", 0),
+        (S + 1, 7, "new_session", 0),
+        (S + 1, 8, "next", 0),
+    ],
+    "a restart after a clock was set back": [(S, 7, "first", 0), (S - 60, 1, "new_session", 0)],
+    "holes over restarts": [
+        (S, 1, "first", 0),
+        (S, 3, "gap", 1),
+        (S + 1, 1, "new_session", 0),
+        (S + 1, 1, "repeated", 0),
+        (S + 1, 4, "gap", 2),
+    ],
+    "beyond what a double can count": [
+        (S, 2**53, "first", 0),
+        (S, 2**53 + 1, "next", 0),
+        (S, 2**53 + 3, "gap", 1),
+    ],
+    "the widest": [
+        (2**32 - 1, 1, "first", 0),
+        (2**32 - 1, U64_MAX, "gap", U64_MAX - 2),
+        (2**32 - 1, U64_MAX, "repeated", 0),
+        (0, 0, "new_session", 0),
+        (0, 0, "repeated", 0),
+        (0, 1, "next", 0),
+    ],
+    "zero is a number": [(0, 0, "first", 0), (0, 0, "repeated", 0), (0, 2, "gap", 1)],
+}
+
+
+def text(value):
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+def follow_case(name, steps):
+    rows = ",\n".join(
+        f'   {{"session": {session}, "sequence": {sequence}, "news": "{news}", "missing": {missing}}}'
+        for session, sequence, news, missing in steps
+    )
+    holes = [missing for *_, missing in steps if missing]
+    return (
+        f' {{\n  "name": "{name}",\n  "steps": [\n{rows}\n  ],\n'
+        f'  "lost": {sum(holes)},\n  "gaps": {len(holes)}\n }}'
+    )
+
+
+def files():
+    """Return each file's content by its path."""
+    made = {}
+    for name, (message, record) in SINGLES.items():
+        made |= {f"{name}.bin": message, f"{name}.json": text(record).encode()}
+    for name, records in BATCHES.items():
+        made[f"batches/{name}.bin"] = b"".join(message for message, _ in records)
+        made[f"batches/{name}.json"] = text([record for _, record in records]).encode()
+    for name, (message, error) in REFUSED.items():
+        made |= {f"refused/{name}.bin": message, f"refused/{name}.json": text({"error": error}).encode()}
+    cases = ",\n".join(follow_case(name, steps) for name, steps in FOLLOW.items())
+    made["follow.json"] = f"[\n{cases}\n]\n".encode()
+    return made
+
+
+def main():
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    for name, content in files().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()
