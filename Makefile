@@ -8,7 +8,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test format sim sim-long chaos bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
+.PHONY: help demo run test format languages sim sim-long chaos bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ bench-compare: $(VENV)/.bench ## two reports: make bench-compare bench-results/A
 format: $(VENV)/.test ## format the code and sort its imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+
+languages: $(VENV)/.run ## after a change of the bytes: languages/ and the tables of docs/wire.md, from feedhandler/schema.py
+	@$(BIN)/python languages/generate.py
 
 prod: $(VENV)/.run ## start the real thing as a daemon, from conf/supervisord.conf
 	@$(BIN)/feedhandler check -c conf/live.toml

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hypothesis import settings
 
-for folder in ("exchanges", "e2e", "gateway"):
+for folder in ("exchanges", "e2e", "gateway", "languages"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 settings.register_profile("feedhandler", deadline=None, derandomize=True)

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "feedhandler"
 PURE = [
     "wire.py",
     "board.py",
+    "schema.py",
     "instruments.py",
     "clock.py",
     "shard.py",
@@ -49,6 +50,7 @@ LAYERS = [
     "wire",
     "board",
     "pace",
+    "schema",
     "instruments",
     "clock",
     "shard",

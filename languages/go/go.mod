@@ -1,0 +1,3 @@
+module feedhandler
+
+go 1.18

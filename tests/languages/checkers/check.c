@@ -1,0 +1,89 @@
+/*
+ * What feedhandler.h makes of messages and sequences, as lines that test_readers.py compares.
+ *     check records | verdicts < MESSAGES (each after its length, u32)         check follow < STEPS
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "feedhandler.h"
+
+static void print_number(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if (value != value)
+        printf("|nan");
+    else
+        printf("|%016" PRIx64, bits);
+}
+
+static void print_record(const fh_ticker *t, const unsigned char *message, size_t size) {
+    char exchange[FH_TOPIC_SIZE];
+    const fh_header *h = &t->header;
+    fh_exchange(h, exchange);
+    printf("ok|%s|%s|%s|%d|%d|%d|%d|%" PRIu32 "|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%" PRId64, h->topic, exchange,
+           fh_symbol(h), h->version, h->kind, h->flags, fh_is_live(h), h->session, h->sequence, h->exchange_ns,
+           h->recv_ns, h->publish_ns);
+    if (h->kind == FH_KIND_TICKER) {
+        printf("|%" PRIu64, t->exchange_sequence);
+        print_number(t->last);
+        print_number(t->bid);
+        print_number(t->bid_size);
+        print_number(t->ask);
+        print_number(t->ask_size);
+        print_number(t->open_24h);
+        print_number(t->high_24h);
+        print_number(t->low_24h);
+        print_number(t->base_volume_24h);
+        print_number(t->quote_volume_24h);
+    } else {
+        if (t->exchange_sequence || t->last == t->last || t->quote_volume_24h == t->quote_volume_24h) abort();
+        printf("|%.*s", (int)(size - FH_HEADER_SIZE), (const char *)message + FH_HEADER_SIZE);
+    }
+    putchar('\n');
+}
+
+static void messages(int is_verdict) {
+    unsigned char length[4];
+    while (fread(length, 1, 4, stdin) == 4) {
+        size_t size = fh_load_u32(length);
+        unsigned char *message = malloc(size); /* of exactly that size: a sanitizer sees what reads beyond */
+        if (size && fread(message, 1, size, stdin) != size) abort();
+        size_t step = fh_record_size(message, size), at = 0;
+        do {
+            fh_ticker ticker;
+            fh_error error = fh_decode(message + at, step, &ticker);
+            if (error || is_verdict)
+                printf("%s\n", fh_error_name(error));
+            else
+                print_record(&ticker, message + at, step);
+            at += step;
+        } while (at < size);
+        puts(".");
+        free(message);
+    }
+}
+
+static void follow(void) {
+    static const char *const NEWS[] = {"first", "next", "gap", "new_session", "repeated"};
+    fh_follow state = {0};
+    char line[100];
+    while (fgets(line, sizeof line, stdin)) {
+        uint32_t session;
+        uint64_t sequence;
+        if (sscanf(line, "%" SCNu32 " %" SCNu64, &session, &sequence) != 2) {
+            state = (fh_follow){0};
+            continue;
+        }
+        fh_news news = fh_follow_take(&state, session, sequence);
+        printf("%s %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", NEWS[news], state.missing, state.lost, state.gaps);
+    }
+}
+
+int main(int count, char **arguments) {
+    if (count > 1 && !strcmp(arguments[1], "follow"))
+        follow();
+    else
+        messages(count > 1 && !strcmp(arguments[1], "verdicts"));
+    return 0;
+}

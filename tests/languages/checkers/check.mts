@@ -1,0 +1,23 @@
+// Compiled, never run: the types say what feedhandler.mjs has, and refuse what it has not.
+import { FLAG, Follow, KIND, Ticker, decode, split, type News } from "../../../languages/js/feedhandler.mjs"
+
+const message: Uint8Array = new Uint8Array(168)
+for (const bytes of split(message)) {
+  const record = decode(bytes)
+  const sequence: bigint = record.sequence
+  const received: number = record.recv_ms
+  if (record instanceof Ticker) {
+    const price: number = record.bid + record.quote_volume_24h
+    console.log(record.topic.length, price, record.flags & FLAG.STALE, record.is_live)
+  } else if (record.kind === KIND.STATUS) {
+    console.log(record.body.byteLength, record.json())
+  }
+  const news: News = new Follow().take(record.session, sequence)
+  console.log(news === "gap", received)
+  // @ts-expect-error a sequence is no ordinary number
+  new Follow().take(record.session, 1)
+  // @ts-expect-error a document has no price
+  if (!(record instanceof Ticker)) console.log(record.bid)
+  // @ts-expect-error fields are read only
+  record.flags = 0
+}

@@ -1,0 +1,81 @@
+//! What feedhandler.rs makes of messages and sequences; see check.c.
+
+use std::io::{self, BufRead, Read, Write};
+
+#[path = "../../../languages/rust/feedhandler.rs"]
+mod feedhandler;
+use feedhandler::{decode, split, Follow, News, Record};
+
+fn number(value: f64) -> String {
+    if value.is_nan() { "nan".to_string() } else { format!("{:016x}", value.to_bits()) }
+}
+
+fn line(record: &Record<'_>) -> String {
+    let h = record.header();
+    let mut words = vec!["ok".to_string(), h.topic().to_string(), h.exchange(), h.symbol()];
+    words.extend([h.version.to_string(), h.kind.to_string(), h.flags.to_string()]);
+    words.extend([(h.is_live() as u8).to_string(), h.session.to_string(), h.sequence.to_string()]);
+    words.extend([h.exchange_ns.to_string(), h.recv_ns.to_string(), h.publish_ns.to_string()]);
+    match record {
+        Record::Ticker(t) => {
+            words.push(t.exchange_sequence.to_string());
+            words.extend([t.last, t.bid, t.bid_size, t.ask, t.ask_size].map(number));
+            words.extend([t.open_24h, t.high_24h, t.low_24h, t.base_volume_24h, t.quote_volume_24h].map(number));
+        }
+        Record::Document { body, .. } => words.push(String::from_utf8_lossy(body).to_string()),
+    }
+    words.join("|")
+}
+
+fn messages(is_verdict: bool) -> io::Result<()> {
+    let mut input = Vec::new();
+    io::stdin().read_to_end(&mut input)?;
+    let mut out = io::BufWriter::new(io::stdout());
+    let mut rest = &input[..];
+    while !rest.is_empty() {
+        let size = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        let message = &rest[4..4 + size];
+        rest = &rest[4 + size..];
+        if message.is_empty() {
+            assert_eq!(split(message).count(), 0);
+            writeln!(out, "{}", decode(message).unwrap_err())?;
+        }
+        for bytes in split(message) {
+            match decode(bytes) {
+                Ok(_) if is_verdict => writeln!(out, "ok")?,
+                Ok(record) => writeln!(out, "{}", line(&record))?,
+                Err(error) => writeln!(out, "{}", error)?,
+            }
+        }
+        writeln!(out, ".")?;
+    }
+    out.flush()
+}
+
+fn follow() -> io::Result<()> {
+    let mut state = Follow::default();
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split(' ').collect();
+        if words.len() != 2 {
+            state = Follow::default();
+            continue;
+        }
+        let (name, missing) = match state.take(words[0].parse().unwrap(), words[1].parse().unwrap()) {
+            News::First => ("first", 0),
+            News::Next => ("next", 0),
+            News::Gap { missing } => ("gap", missing),
+            News::NewSession => ("new_session", 0),
+            News::Repeated => ("repeated", 0),
+        };
+        println!("{} {} {} {}", name, missing, state.lost, state.gaps);
+    }
+    Ok(())
+}
+
+fn main() -> io::Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("follow") => follow(),
+        what => messages(what == Some("verdicts")),
+    }
+}

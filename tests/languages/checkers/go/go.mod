@@ -1,0 +1,7 @@
+module check
+
+go 1.18
+
+require feedhandler v0.0.0
+
+replace feedhandler => ../../../../languages/go

@@ -1,0 +1,94 @@
+// Command check prints what the package makes of messages and sequences; see check.c.
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"os"
+
+	"feedhandler"
+)
+
+var out = bufio.NewWriter(os.Stdout)
+
+func printRecord(r *feedhandler.Record) {
+	live := 0
+	if r.IsLive() {
+		live = 1
+	}
+	fmt.Fprintf(out, "ok|%s|%s|%s|%d|%d|%d|%d|%d|%d|%d|%d|%d", r.TopicString(), r.Exchange(), r.Symbol(), r.Version,
+		r.Kind, r.Flags, live, r.Session, r.Sequence, r.ExchangeNs, r.RecvNs, r.PublishNs)
+	values := []float64{r.Last, r.Bid, r.BidSize, r.Ask, r.AskSize, r.Open24h, r.High24h, r.Low24h,
+		r.BaseVolume24h, r.QuoteVolume24h}
+	if r.Kind != feedhandler.KindTicker {
+		for _, value := range values {
+			if !math.IsNaN(value) {
+				panic("a document has a price")
+			}
+		}
+		fmt.Fprintf(out, "|%s\n", r.Body)
+		return
+	}
+	fmt.Fprintf(out, "|%d", r.ExchangeSequence)
+	for _, value := range values {
+		if math.IsNaN(value) {
+			fmt.Fprint(out, "|nan")
+		} else {
+			fmt.Fprintf(out, "|%016x", math.Float64bits(value))
+		}
+	}
+	fmt.Fprintln(out)
+}
+
+func messages(isVerdict bool) {
+	input, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		panic(err)
+	}
+	for len(input) > 0 {
+		size := binary.LittleEndian.Uint32(input)
+		message := input[4 : 4+size : 4+size]
+		input = input[4+size:]
+		for _, bytes := range feedhandler.Split(message) {
+			record, err := feedhandler.Decode(bytes)
+			switch {
+			case err != nil:
+				fmt.Fprintln(out, err)
+			case isVerdict:
+				fmt.Fprintln(out, "ok")
+			default:
+				printRecord(&record)
+			}
+		}
+		fmt.Fprintln(out, ".")
+	}
+}
+
+func follow() {
+	names := map[feedhandler.News]string{feedhandler.First: "first", feedhandler.Next: "next", feedhandler.Gap: "gap",
+		feedhandler.NewSession: "new_session", feedhandler.Repeated: "repeated"}
+	var state feedhandler.Follow
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		var session uint32
+		var sequence uint64
+		if n, _ := fmt.Sscanf(lines.Text(), "%d %d", &session, &sequence); n != 2 {
+			state = feedhandler.Follow{}
+			continue
+		}
+		news := state.Take(session, sequence)
+		fmt.Fprintln(out, names[news], state.Missing, state.Lost, state.Gaps)
+	}
+}
+
+func main() {
+	defer out.Flush()
+	if os.Args[1] == "follow" {
+		follow()
+	} else {
+		messages(os.Args[1] == "verdicts")
+	}
+}
