@@ -98,7 +98,7 @@ export class Ticker extends Header {
 export class Document extends Header {
   /** The body's bytes, a part of the message. */
   get body(): Uint8Array
-  /** The body, parsed. Throws SyntaxError if it is not JSON. */
+  /** The body, parsed: times in ns lose their last digits. Throws SyntaxError if it is not JSON. */
   json(): unknown
 }
 

@@ -244,7 +244,7 @@ export class Document extends Header {
     return new Uint8Array(buffer, byteOffset + HEADER_SIZE, byteLength - HEADER_SIZE)
   }
 
-  /** The body, parsed. Throws SyntaxError if it is not JSON. */
+  /** The body, parsed: times in ns lose their last digits. Throws SyntaxError if it is not JSON. */
   json() {
     return JSON.parse(utf8.decode(this.body))
   }

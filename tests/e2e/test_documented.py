@@ -1,43 +1,45 @@
-"""The programs in docs/wire.md, run as they stand there."""
+"""The programs that the documents show, whole and against the real thing."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from toolchains import EXAMPLES, LANGUAGES
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "wire.md"
-
-
-def program(language):
-    return re.search(rf"```{language}\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL).group(1)
-
-
-def has_libzmq():
-    return (
-        shutil.which("pkg-config")
-        and not subprocess.run(["pkg-config", "--exists", "libzmq"], check=False).returncode
-    )
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "languages.md"
+SOURCES = {
+    "c": "c/subscribe.c",
+    "go": "go/main.go",
+    "rust": "rust/src/main.rs",
+    "js": "node/subscribe.mjs",
+}
 
 
-@pytest.mark.skipif(
-    not shutil.which("cc") or not has_libzmq(), reason="needs a C compiler and libzmq (libzmq3-dev)"
-)
-def test_the_c_program_compiles_without_a_warning_and_prints_the_stream(stack):
+@pytest.mark.parametrize("language", SOURCES)
+def test_what_the_document_shows_is_part_of_an_example_that_is_run(language):
+    shown = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert shown
+    source = (LANGUAGES / "examples" / SOURCES[language]).read_text(encoding="utf-8")
+    for part in shown:
+        assert part in source
+
+
+@pytest.mark.parametrize("language", EXAMPLES)
+def test_an_example_prints_the_stream(language, stack, tmp_path):
     s = stack(exchanges=("binance",))
-    source, binary = s.directory / "tail.c", s.directory / "tail"
-    source.write_text(program("c").replace("tcp://127.0.0.1:5555", s.endpoint), encoding="utf-8")
-    subprocess.run(
-        ["cc", "-Wall", "-Wextra", "-Werror", "-o", binary, source, "-lzmq"], check=True, timeout=60
-    )
+    command = EXAMPLES[language](tmp_path)
     s.start()
     s.wait_live()
-    with subprocess.Popen([binary], stdout=subprocess.PIPE, bufsize=0) as process:
+    with subprocess.Popen([*map(str, command), s.endpoint], stdout=subprocess.PIPE, bufsize=0) as process:
         output = b""
-        while output.count(b"\n") < 20:
-            output += process.stdout.read(1)
+        while output.count(b"\n") < 50:
+            output += process.stdout.read(65536)
         process.kill()
-    assert re.search(
-        rb"^ticker\.binance\.BTC/USDT last [0-9.]+ bid [0-9.]+ ask [0-9.]+$", output, re.MULTILINE
-    )
+    complete = output[: output.rindex(b"\n")].decode().splitlines()
+    number = r"\d+(\.\d+)?(e-?\d+)?"
+    for text in complete:
+        assert re.fullmatch(
+            rf"ticker\.binance\.[A-Z]+/USDT #\d+ last {number} bid {number} ask {number}( NOT LIVE)?", text
+        ), text
+    assert any(text.startswith("ticker.binance.BTC/USDT #") for text in complete)

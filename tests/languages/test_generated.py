@@ -30,7 +30,7 @@ def check(root):
 
 @pytest.fixture
 def copy(tmp_path):
-    shutil.copytree(ROOT / "languages", tmp_path / "languages")
+    shutil.copytree(ROOT / "languages", tmp_path / "languages", ignore=shutil.ignore_patterns("node_modules"))
     (tmp_path / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "wire.md", tmp_path / "docs")
     return tmp_path

@@ -224,7 +224,7 @@ def test_the_types_are_those_of_the_module(tmp_path):
     tsc = tool("tsc", package="node-typescript")
     run(
         tsc,
-        *("--strict", "--noEmit", "--skipLibCheck", "--types", "", "--target", "es2022"),
+        *("--strict", "--noEmit", "--typeRoots", tmp_path, "--target", "es2022"),
         *("--module", "nodenext", "--moduleResolution", "nodenext", "--lib", "es2022,dom"),
         CHECKERS / "check.mts",
     )

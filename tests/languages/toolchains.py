@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 LANGUAGES = ROOT / "languages"
 BUILD_TIMEOUT_S = 300
+DEBIAN_CRATES = Path("/usr/share/cargo/registry")
 
 
 def tool(*names, package):
@@ -44,3 +45,53 @@ def go_build(folder, binary, *, cgo):
     # Nothing is fetched: what is imported is the standard library and the package beside.
     environment = os.environ | {"GOPROXY": "off", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "1" if cgo else "0"}
     run(go, "build", "-o", binary, ".", cwd=folder, env=environment)
+
+
+def needs_libzmq():
+    """Skip the test where libzmq's header is not installed."""
+    pkg_config = tool("pkg-config", package="pkg-config")
+    if subprocess.run([pkg_config, "--exists", "libzmq"], check=False).returncode:
+        pytest.skip("needs libzmq (Debian: libzmq3-dev)")
+
+
+def example_c(folder):
+    needs_libzmq()
+    source = LANGUAGES / "examples" / "c" / "subscribe.c"
+    compile_c(source, folder / "subscribe", f"-I{LANGUAGES / 'c'}", "-lzmq")
+    return [folder / "subscribe"]
+
+
+def example_go(folder):
+    needs_libzmq()
+    tool("cc", "gcc", "clang", package="gcc")
+    go_build(LANGUAGES / "examples" / "go", folder / "subscribe", cgo=True)
+    return [folder / "subscribe"]
+
+
+def example_rust(folder):
+    needs_libzmq()
+    cargo = tool("cargo", package="cargo")
+    if not list(DEBIAN_CRATES.glob("zmq-[0-9]*")):
+        pytest.skip("needs the zmq crate (Debian: librust-zmq-dev)")
+    # A copy: cargo writes beside its manifest.
+    shutil.copytree(LANGUAGES, folder / "languages", ignore=shutil.ignore_patterns("node_modules"))
+    source = folder / "languages" / "examples" / "rust"
+    config = ('source.crates-io.replace-with="debian"', f'source.debian.directory="{DEBIAN_CRATES}"')
+    run(
+        cargo,
+        *("build", "--quiet", "--offline", "--target-dir", folder / "target"),
+        *(word for line in config for word in ("--config", line)),
+        cwd=source,
+    )
+    return [folder / "target" / "debug" / "subscribe"]
+
+
+def example_node(folder):
+    node = tool("node", "nodejs", package="nodejs")
+    source = LANGUAGES / "examples" / "node"
+    if not (source / "node_modules" / "zeromq").is_dir():
+        pytest.skip("needs the zeromq package (npm install in languages/examples/node)")
+    return [node, source / "subscribe.mjs"]
+
+
+EXAMPLES = {"c": example_c, "go": example_go, "rust": example_rust, "node": example_node}
