@@ -140,6 +140,7 @@ KIND_MEANINGS: Final = {
     wire.STATUS: "JSON: how an exchange is doing",
     wire.INSTRUMENTS: "JSON: an exchange's instruments",
     wire.HEARTBEAT: "JSON: the merger lives",
+    wire.NOTICE: "JSON: to one subscriber, about the mode that it declared",
 }
 FLAG_MEANINGS: Final = {
     wire.SNAPSHOT: "the last value again, because somebody subscribed; not a new event, and no number of its own",

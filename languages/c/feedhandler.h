@@ -44,6 +44,9 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 /* JSON: the merger lives. */
 #define FH_KIND_HEARTBEAT 4
 
+/* JSON: to one subscriber, about the mode that it declared. */
+#define FH_KIND_NOTICE 5
+
 /* The last value again, because somebody subscribed; not a new event, and no number of its own. */
 #define FH_FLAG_SNAPSHOT 1
 
@@ -82,7 +85,7 @@ typedef struct fh_header {
     char topic[40];
     /* Offset 40: 1. Refuse any other. */
     uint8_t version;
-    /* Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat. Ignore any other. */
+    /* Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat, 5 notice. Ignore any other. */
     uint8_t kind;
     /* Offset 42: a bit set: the flags. */
     uint16_t flags;
@@ -252,6 +255,7 @@ static inline fh_error fh_decode(const void *message, size_t size, fh_ticker *ou
         case FH_KIND_STATUS:
         case FH_KIND_INSTRUMENTS:
         case FH_KIND_HEARTBEAT:
+        case FH_KIND_NOTICE:
             break;
         default: return FH_ERROR_KIND;
     }

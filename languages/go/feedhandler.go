@@ -34,6 +34,8 @@ const (
 	KindInstruments = 3
 	// KindHeartbeat: JSON: the merger lives.
 	KindHeartbeat = 4
+	// KindNotice: JSON: to one subscriber, about the mode that it declared.
+	KindNotice = 5
 )
 
 // Bits of Flags.
@@ -74,7 +76,7 @@ type Header struct {
 	Topic [40]byte
 	// Offset 40: 1. Refuse any other.
 	Version uint8
-	// Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat. Ignore any other.
+	// Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat, 5 notice. Ignore any other.
 	Kind uint8
 	// Offset 42: a bit set: the flags.
 	Flags uint16
@@ -239,7 +241,7 @@ func Decode(message []byte) (record Record, err error) {
 		if len(message) != TickerSize {
 			return record, ErrLength
 		}
-	case KindStatus, KindInstruments, KindHeartbeat:
+	case KindStatus, KindInstruments, KindHeartbeat, KindNotice:
 	default:
 		return record, ErrKind
 	}

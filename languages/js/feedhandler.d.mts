@@ -7,6 +7,7 @@ export const KIND: Readonly<{
   STATUS: 2
   INSTRUMENTS: 3
   HEARTBEAT: 4
+  NOTICE: 5
 }>
 export const FLAG: Readonly<{
   SNAPSHOT: 1
@@ -37,7 +38,7 @@ export class Header {
   get topic(): string
   /** Offset 40: 1. Refuse any other. */
   get version(): number
-  /** Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat. Ignore any other. */
+  /** Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat, 5 notice. Ignore any other. */
   get kind(): number
   /** Offset 42: a bit set: the flags. */
   get flags(): number

@@ -23,6 +23,8 @@ export const KIND = Object.freeze({
   INSTRUMENTS: 3,
   /** JSON: the merger lives. */
   HEARTBEAT: 4,
+  /** JSON: to one subscriber, about the mode that it declared. */
+  NOTICE: 5,
 })
 
 /** Bits of the flags. */
@@ -102,7 +104,7 @@ export class Header {
     return this.view.getUint8(40)
   }
 
-  /** Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat. Ignore any other. */
+  /** Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat, 5 notice. Ignore any other. */
   get kind() {
     return this.view.getUint8(41)
   }

@@ -17,6 +17,8 @@ KIND_STATUS = 2
 KIND_INSTRUMENTS = 3
 # JSON: the merger lives.
 KIND_HEARTBEAT = 4
+# JSON: to one subscriber, about the mode that it declared.
+KIND_NOTICE = 5
 
 # Bits of the flags.
 # The last value again, because somebody subscribed; not a new event, and no number of its own.
@@ -43,7 +45,7 @@ HEADER = numpy.dtype(
         ("topic", "S40"),
         # Offset 40: 1. Refuse any other.
         ("version", "u1"),
-        # Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat. Ignore any other.
+        # Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat, 5 notice. Ignore any other.
         ("kind", "u1"),
         # Offset 42: a bit set: the flags.
         ("flags", "<u2"),
@@ -68,7 +70,7 @@ TICKER = numpy.dtype(
         ("topic", "S40"),
         # Offset 40: 1. Refuse any other.
         ("version", "u1"),
-        # Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat. Ignore any other.
+        # Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat, 5 notice. Ignore any other.
         ("kind", "u1"),
         # Offset 42: a bit set: the flags.
         ("flags", "<u2"),

@@ -32,6 +32,9 @@ pub const KIND_INSTRUMENTS: u8 = 3;
 /// JSON: the merger lives.
 pub const KIND_HEARTBEAT: u8 = 4;
 
+/// JSON: to one subscriber, about the mode that it declared.
+pub const KIND_NOTICE: u8 = 5;
+
 /// The last value again, because somebody subscribed; not a new event, and no number of its own.
 pub const FLAG_SNAPSHOT: u16 = 1;
 
@@ -69,7 +72,7 @@ pub struct Header {
     pub topic: [u8; 40],
     /// Offset 40: 1. Refuse any other.
     pub version: u8,
-    /// Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat. Ignore any other.
+    /// Offset 41: 1 ticker, 2 status, 3 instruments, 4 heartbeat, 5 notice. Ignore any other.
     pub kind: u8,
     /// Offset 42: a bit set: the flags.
     pub flags: u16,
@@ -247,7 +250,7 @@ pub fn decode(message: &[u8]) -> Result<Record<'_>, Error> {
     }
     match message[KIND_OFFSET] {
         KIND_TICKER if message.len() != TICKER_SIZE => return Err(Error::Length),
-        KIND_TICKER | KIND_STATUS | KIND_INSTRUMENTS | KIND_HEARTBEAT => {}
+        KIND_TICKER | KIND_STATUS | KIND_INSTRUMENTS | KIND_HEARTBEAT | KIND_NOTICE => {}
         _ => return Err(Error::Kind),
     }
     if message[TOPIC_SIZE - 1] != 0 {

@@ -158,6 +158,9 @@ SINGLES = {
     "heartbeat": document(
         "heartbeat.merger", 4, 0, 300, BASE_NS + 300_000_000_000, {"pid": 4711, "records": 123456}
     ),
+    "notice": document(
+        "@interval=100", 5, 0, 2, BASE_NS, {"mode": "interval", "interval_ms": 100, "skipped": 12}
+    ),
     # 168 and 336 bytes, as ticker records have: the kind decides, not the length.
     "status_as_long_as_a_ticker": document(
         "status.kucoin", 2, 6, 8, BASE_NS, {"reason": "汉" * 22, "x": "yz"}
@@ -190,7 +193,7 @@ REFUSED = {
     "version_2": (with_byte(TICKER, 40, 2), "version"),
     "version_2_of_another_length": (with_byte(TICKER, 40, 2) + b"\0" * 8, "version"),
     "kind_0": (with_byte(TICKER, 41, 0), "kind"),
-    "kind_5": (with_byte(STATUS, 41, 5), "kind"),
+    "kind_6": (with_byte(STATUS, 41, 6), "kind"),
     "kind_255": (with_byte(TICKER, 41, 255), "kind"),
     "topic_without_nul": (b"t" * 40 + TICKER[40:], "topic"),
 }

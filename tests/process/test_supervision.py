@@ -18,6 +18,7 @@ def test_each_shard_is_a_program_of_its_own_with_its_own_log():
         "program:feed-bybit",
         "program:feed-kucoin-1of2",
         "program:feed-kucoin-2of2",
+        "program:relay",
         "program:gateway",
     ]
     assert "environment" not in programs["program:gateway"]
