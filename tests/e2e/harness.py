@@ -139,6 +139,7 @@ class Stack:
         )
         self.gateway = f"http://127.0.0.1:{self.ports['gateway']}"
         self.endpoint = f"tcp://127.0.0.1:{self.ports['ticks']}"
+        self.recover = f"tcp://127.0.0.1:{self.ports['recover']}"
         self.config = self.directory / "test.toml"
         lines = [f'run_dir = "{self.directory}/run"']
         for name in exchanges:
@@ -157,7 +158,7 @@ class Stack:
             f'ticks = ["{self.endpoint}", "ipc://{self.directory}/run/ticks.ipc"]',
             f'feeds = "ipc://{self.directory}/run/feeds.ipc"',
             "[relay]",
-            f'recover = ["ipc://{self.directory}/run/recover.ipc", "tcp://127.0.0.1:{self.ports["recover"]}"]',
+            f'recover = ["ipc://{self.directory}/run/recover.ipc", "{self.recover}"]',
             "[gateway]",
             f'http = "127.0.0.1:{self.ports["gateway"]}"',
             gateway,
