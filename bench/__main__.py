@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> int:
         settings=plan.described(chosen),
         paths={
             c.name: PathInfo(c.title, c.path, c.is_ours, skipped.get(c.name, ""), c.note)
-            for c in plan.CONTENDERS
+            for c in (*plan.CONTENDERS, plan.SILENT)
         },
     )
     for section in wanted:
@@ -72,6 +72,7 @@ def measure(arguments: argparse.Namespace) -> int:
                 report.whole_exchange = plan.whole_exchange(chosen, progress)
             case "subscribers":
                 report.subscribers = plan.scaling(chosen, section, progress)
+                report.subscribers += plan.beside_silent(chosen, progress)
             case "feeds":
                 report.feeds = plan.scaling(chosen, section, progress)
             case "ceilings":

@@ -94,6 +94,16 @@ def subscribed(
     return programs
 
 
+def beside_silent(count: int) -> Callable[[Place], list[Program]]:
+    """feedhandler with so many subscribers, and one more that takes everything and does not read."""
+
+    def programs(place: Place) -> list[Program]:
+        silent = Program("silent", python("bench.paths.silent_subscriber", place.ipc("ticks")))
+        return [*subscribed("ticks", count)(place), silent]
+
+    return programs
+
+
 def websockets_json(place: Place) -> list[Program]:
     """`websockets` and json, in the program that wants the quotes."""
     argv = python("bench.paths.websockets_json", f"ws://{place.url['binance']}", *place.natives["binance"])
@@ -190,6 +200,22 @@ DIRECT = Contender(
     subscribed("binance"),
     is_ours=True,
 )
+LATEST = Contender(
+    "feedhandler-latest",
+    "feedhandler, newest only",
+    'feed → merger → Subscriber(mode="latest")',
+    subscribed("ticks", arguments=["0", "latest"]),
+    is_ours=True,
+    conflates=True,
+    note="What a newer one of its topic follows before the subscriber reads is passed over.",
+)
+SILENT = Contender(
+    "feedhandler-silent",
+    "feedhandler, and one that does not read",
+    "feed → merger → Subscribers (one more has stopped reading)",
+    beside_silent(9),
+    is_ours=True,
+)
 GATEWAY = Contender(
     "feedhandler-gateway",
     "feedhandler, gateway running",
@@ -240,6 +266,7 @@ CONTENDERS: tuple[Contender, ...] = (
     LIBZMQ,
     BATCHES,
     DIRECT,
+    LATEST,
     GATEWAY,
     CRYPTOFEED,
     CRYPTOFEED_ZMQ,

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from bench import measure
-from bench.contenders import BATCHES, CONTENDERS, FLOOR, OURS, Contender, subscribed
+from bench.contenders import BATCHES, CONTENDERS, FLOOR, OURS, SILENT, Contender, subscribed
 from bench.report import Ceiling, Run, Soak
 from bench.rig import BenchError, Load, Outcome, Rig
 
@@ -223,12 +223,37 @@ def scaling(plan: Plan, section: str, progress: Progress) -> list[Run]:
     ]
 
 
+def beside_silent(plan: Plan, progress: Progress) -> list[Run]:
+    """Nine subscribers without and with one more that does not read, in turns."""
+    nine = msgspec.structs.replace(OURS, programs=subscribed("ticks", READING))
+    cases: list[tuple[Contender, Rig, list[Outcome]]] = []
+    with contextlib.ExitStack() as stack:
+        for contender in (nine, SILENT):
+            progress.step(f"starting {contender.name}: {_size(SYMBOLS, READING, 1)}")
+            rig = stack.enter_context(Rig(contender.name, contender.programs))
+            rig.run(FILL)
+            rig.pause()
+            cases.append((contender, rig, []))
+        for _ in range(plan.rounds_of_p99):
+            for contender, rig, outcomes in cases:
+                progress.step(f"{contender.name}: {_size(SYMBOLS, READING, 1)}")
+                outcomes.append(_run(rig, Load(SUBSCRIBERS_RATE, max(plan.seconds, 2.0))))
+    return [
+        measure.run_of(contender, outcomes, symbols=SYMBOLS, subscribers=READING, feeds=1)
+        for contender, _, outcomes in cases
+    ]
+
+
 def _size(symbols: int, subscribers: int, feeds: int) -> str:
     return f"{symbols} symbols, {subscribers} subscribers, {feeds} feeds"
 
 
 SCALING_RATE: Final = 20_000.0
 SUBSCRIBERS_RATE: Final = 1_000.0
+READING: Final = 9
+FILL: Final = Load(
+    5_000, 8.0
+)  # more than kernel and merger hold for one who does not read: then it is behind
 
 
 def whole_exchange(plan: Plan, progress: Progress) -> Run:

@@ -6,6 +6,7 @@ from bench.report import FLOOR, Report, Run, Target
 
 OURS, BATCHES, DIRECT = "feedhandler", "feedhandler-batches", "feedhandler-direct"
 GATEWAY = "feedhandler-gateway"
+SILENT = "feedhandler-silent"
 CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
 MEMORY_MB_MAX = 80.0
 HELD_MS_MAX = 50.0
@@ -39,7 +40,25 @@ def judge(report: Report) -> list[Target]:
     for rate in (1_000.0, 10_000.0):
         name = f"p50 at {rate:,.0f}/s beside the gateway"
         targets.append(_ratio(report, name, GATEWAY, OURS, rate, "p50", 1.2))
+    targets.append(_silent(report))
     return targets
+
+
+def _silent(report: Report) -> Target:
+    """What one subscriber that does not read costs nine others: nothing but noise."""
+    runs = [run for run in report.subscribers if run.path == SILENT]
+    name, text = "p99 of nine subscribers beside one that does not read", "≤ 1.25x"
+    if not runs:
+        return _unknown(name, text)
+    (with_it,) = runs
+    without = report.run("subscribers", OURS, with_it.rate, subscribers=with_it.subscribers)
+    assert without is not None, "they are measured together"
+    if faults := with_it.faults or without.faults:
+        return _target(name, text, f"not valid: {faults}", None)
+    one, two = with_it.latency_us["p99"], without.latency_us["p99"]
+    memory = with_it.cost["merger"].resident_mb - without.cost["merger"].resident_mb
+    said = f"{one / two:.2f}x ({one:,.0f} / {two:,.0f} us); merger {memory:+.0f} MB"
+    return _target(name, text, said, one <= 1.25 * two)
 
 
 OTHERS = ((CALLBACK, 1.5), (BACKEND, 4.0))

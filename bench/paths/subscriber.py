@@ -2,7 +2,7 @@
 
 merger (or a feed) ══PUB══▶ SUB this
 
-python -m bench.paths.subscriber ENDPOINT
+python -m bench.paths.subscriber ENDPOINT [SPIN_S [MODE]]
 """
 
 import sys
@@ -15,14 +15,14 @@ from feedhandler.client import Subscriber
 OLD_NEWS = wire.SNAPSHOT | wire.STALE | wire.DOWN
 
 
-def main(endpoint: str, spin_s: float) -> None:
+def main(endpoint: str, spin_s: float, mode: str) -> None:
     recorder = Recorder()
     recorder.serve()
     clock, symbol = time.time_ns, recorder.symbol.append
     now_ns, recv_ns, publish_ns = recorder.now_ns.append, recorder.recv_ns.append, recorder.publish_ns.append
     bid, bid_size = recorder.bid.append, recorder.bid_size.append
     ask, ask_size = recorder.ask.append, recorder.ask_size.append
-    with Subscriber(endpoint, ["ticker.", "status."], spin_s=spin_s) as subscriber:
+    with Subscriber(endpoint, ["ticker.", "status."], spin_s=spin_s, mode=mode) as subscriber:
         for record in subscriber:
             now = clock()
             if record.kind != wire.TICKER:
@@ -41,4 +41,6 @@ def main(endpoint: str, spin_s: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
+    endpoint, *options = sys.argv[1:]
+    spin_s, mode = (*options, *("0", "")[len(options) :])
+    main(endpoint, float(spin_s), mode)
