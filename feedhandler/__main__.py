@@ -7,13 +7,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 from rich.console import Console
 
 from feedhandler import __version__, config, view, wire
-from feedhandler.client import DEFAULT_ENDPOINT, Subscriber
+from feedhandler.client import DEFAULT_ENDPOINT, Curve, Subscriber
+from feedhandler.client.stream import declaration_of
 from feedhandler.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_GAVE_UP, EXIT_OK, ConfigError, FeedError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.process import runtime
@@ -74,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     tail = _command(commands, "tail", _tail, "print the stream", needs_config=False)
     tail.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
     tail.add_argument(
+        "--mode", metavar="M", default="", help="all, latest, or a number of milliseconds (default: all)"
+    )
+    _add_keys(tail)
+    tail.add_argument(
         "--topic",
         action="append",
         metavar="PREFIX",
@@ -86,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     status = _command(
         commands, "status", _status, "what is connected, how fresh, how fast", needs_config=False
     )
+    status.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
     status.add_argument("--json", action="store_true", help="everything the processes say, as JSON")
+    _add_keys(status)
 
     renew = _command(commands, "renew", _renew, "make a feed renew its connections, without a gap")
     _add_exchange(renew)
@@ -110,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     _add_operator_commands(commands)
+    _add_keys_command(commands)
 
     fault = _command(
         commands, "fault", _fault, "make a simulated exchange misbehave; without KIND: list them"
@@ -163,6 +172,36 @@ def _add_operator_commands(commands: "argparse._SubParsersAction[argparse.Argume
     _command(commands, "token", _token, "print the file that has the API's token")
 
 
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    """What an endpoint on another host needs."""
+    parser.add_argument("--key", metavar="FILE", help="our secret key, for an endpoint on another host")
+    parser.add_argument("--server-key", metavar="FILE", help="the public key of that host")
+
+
+def _add_keys_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "make keys for connections that leave this host, and say who may connect"
+    parser = commands.add_parser(
+        "keys",
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog="NAME.key is public: give it to those who are to let you in, or whom you let in. NAME.key_secret"
+        " stays where it was made. Who may connect is looked at every second: nothing has to be restarted.",
+    )
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    make = actions.add_parser("make", help="make a key pair: NAME.key and NAME.key_secret")
+    make.add_argument("name", metavar="NAME")
+    make.add_argument("--dir", default="conf/keys", help="where to (default: %(default)s)")
+    make.set_defaults(run=_keys_make, name="keys make")
+    authorize = actions.add_parser("authorize", help="let the owner of a public key connect")
+    authorize.add_argument("file", metavar="FILE", help="such as desk-3.key")
+    revoke = actions.add_parser("revoke", help="let the owner of a key connect no more; ends its connections")
+    revoke.add_argument("key", metavar="NAME", help="as `list` shows it")
+    listing = actions.add_parser("list", help="who may connect")
+    for action, run in ((authorize, _keys_authorize), (revoke, _keys_revoke), (listing, _keys_list)):
+        action.add_argument("-c", "--config", required=True, metavar="FILE", help="TOML configuration")
+        action.set_defaults(run=run, name="keys")
+
+
 def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
@@ -209,9 +248,15 @@ def _count(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from feedhandler.process import foreground
+    from feedhandler.process import curve, foreground
 
     settings = config.load(arguments.config)
+    if settings.is_merger_elsewhere:
+        raise ConfigError(
+            f"{settings.path}: merger.feeds: is on another host, so there is nothing to show here; start the feeds"
+            " by supervisord (`feedhandler supervisord` prints its configuration) or one by one"
+        )
+    curve.check(settings)
     ports.check(settings)
     return foreground.run(settings, arguments.seconds)
 
@@ -262,7 +307,10 @@ def _sim(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import curve
+
     settings = config.load(arguments.config)
+    curve.check(settings)
     ports.check(settings)
     for name, exchange in settings.exchanges.items():
         kind = "simulated" if exchange.simulated else "not simulated"
@@ -291,9 +339,10 @@ def _endpoint(arguments: argparse.Namespace) -> str:
 
 def _tail(arguments: argparse.Namespace) -> int:
     endpoint = arguments.endpoint or _endpoint(arguments)
+    mode = int(arguments.mode) if arguments.mode.isdecimal() else arguments.mode
     topics = [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]
     left = arguments.count
-    with _subscriber(endpoint, topics) as subscriber:
+    with _subscriber(endpoint, topics, arguments, mode) as subscriber:
         if (first := subscriber.receive(STATUS_TIMEOUT_S)) is None:
             print(f"feedhandler: nothing yet from {endpoint}; waiting", file=sys.stderr, flush=True)
         for record in itertools.chain([first] if first else [], subscriber):
@@ -308,8 +357,8 @@ def _tail(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    endpoint = _endpoint(arguments)
-    heartbeat, statuses = _ask_status(endpoint)
+    endpoint = arguments.endpoint or _endpoint(arguments)
+    heartbeat, statuses = _ask_status(endpoint, arguments)
     if heartbeat is None:
         print(
             f"feedhandler: no merger answers at {endpoint} within {STATUS_TIMEOUT_S:g} s;"
@@ -331,13 +380,15 @@ def _status(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _ask_status(endpoint: str) -> tuple[Heartbeat | None, dict[str, ExchangeStatus]]:
+def _ask_status(
+    endpoint: str, arguments: argparse.Namespace
+) -> tuple[Heartbeat | None, dict[str, ExchangeStatus]]:
     """Return what the merger says of itself and of each exchange; None if it says nothing in time."""
     heartbeat: Heartbeat | None = None
     statuses: dict[str, ExchangeStatus] = {}
     deadline = time.monotonic() + STATUS_TIMEOUT_S
     prefixes = ["status.", "heartbeat."]
-    with _subscriber(endpoint, prefixes) as subscriber:
+    with _subscriber(endpoint, prefixes, arguments) as subscriber:
         while heartbeat is None or set(heartbeat.exchanges) - set(statuses):
             record = subscriber.receive(max(0.0, deadline - time.monotonic()))
             if record is None:
@@ -351,11 +402,63 @@ def _ask_status(endpoint: str) -> tuple[Heartbeat | None, dict[str, ExchangeStat
     return heartbeat, statuses
 
 
-def _subscriber(endpoint: str, topics: Sequence[str]) -> Subscriber:
+def _subscriber(
+    endpoint: str, topics: Sequence[str], arguments: argparse.Namespace, mode: str | int = ""
+) -> Subscriber:
+    if bool(arguments.key) != bool(arguments.server_key):
+        raise ConfigError("--key and --server-key go together: our own secret key, and their public one")
+    curve = Curve(arguments.key, arguments.server_key) if arguments.key else None
     try:
-        return Subscriber(endpoint, topics)
+        declaration_of(mode)
+    except ValueError as exc:
+        raise ConfigError(f"--mode: {exc}") from exc
+    try:
+        return Subscriber(endpoint, topics, mode=mode, curve=curve)
     except ValueError as exc:
         raise ConfigError(f"{endpoint!r} is no ZeroMQ endpoint; write it like {DEFAULT_ENDPOINT}") from exc
+
+
+def _keys_make(arguments: argparse.Namespace) -> int:
+    from feedhandler.transport import keys
+
+    public, secret = keys.make(Path(arguments.dir), arguments.name)
+    print(f"{public}: public; give it to whoever is to let you in, or whom you let in")
+    print(f"{secret}: secret; stays here, readable by you alone")
+    return EXIT_OK
+
+
+def _clients(arguments: argparse.Namespace) -> Path:
+    settings = config.load(arguments.config)
+    if not settings.curve.clients:
+        raise ConfigError(f'{settings.path}: curve.clients: is missing; for example "conf/keys/clients"')
+    return Path(settings.curve.clients)
+
+
+def _keys_authorize(arguments: argparse.Namespace) -> int:
+    from feedhandler.transport import keys
+
+    print(f"{keys.authorize(arguments.file, _clients(arguments))}: may connect, from within a second on")
+    return EXIT_OK
+
+
+def _keys_revoke(arguments: argparse.Namespace) -> int:
+    from feedhandler.transport import keys
+
+    print(f"{keys.revoke(arguments.key, _clients(arguments))}: removed; its connections end within seconds")
+    return EXIT_OK
+
+
+def _keys_list(arguments: argparse.Namespace) -> int:
+    from zmq.utils import z85
+
+    from feedhandler.transport import keys
+
+    names = keys.Clients(str(_clients(arguments)), "curve.clients").names()
+    for name, key in names.items():
+        print(f"{name:<30} {z85.encode(key).decode()}")
+    if not names:
+        print("nobody may connect; `feedhandler keys authorize FILE` lets somebody in", file=sys.stderr)
+    return EXIT_OK
 
 
 def _renew(arguments: argparse.Namespace) -> int:

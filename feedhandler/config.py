@@ -66,6 +66,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shards: int = 1  # feed processes over which the symbols are spread
     renew_window: str = ""  # of the day, UTC: `04:00-04:30`; "": connections are renewed for their age alone
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
+    elsewhere: bool = False  # its feeds run on another host: `run` and the supervisor start none here
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
 
     def leg_ws_url(self, leg: int) -> str:
@@ -91,15 +92,28 @@ class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ticks: tuple[str, ...] = ("ipc://run/ticks.ipc", TICKS_TCP)
     batches: tuple[str, ...] = ("ipc://run/batches.ipc",)  # the same records, several in a message
     feeds: str = "ipc://run/feeds.ipc"
+    feeds_beyond: tuple[str, ...] = ()  # where feeds of other hosts connect, under CURVE
     recent: int = 16  # records of each topic that are kept for who missed some; 0: none
     cpus: tuple[Cpu, ...] = ()  # processors for the merger; none: any
 
 
 class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `[relay]` table: where subscribers ask for what they missed. The ipc default is in `run_dir`."""
+    """The `[relay]` table: subscribers that missed something, and those of other hosts.
+
+    The ipc default is in `run_dir`.
+    """
 
     recover: tuple[str, ...] = ("ipc://run/recover.ipc", RECOVER_TCP)
+    ticks: tuple[str, ...] = ()  # where subscribers of other hosts connect, under CURVE
     cpus: tuple[Cpu, ...] = ()  # processors for the relay; none: any
+
+
+class CurveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[curve]` table: keys for connections that leave this host, as names of files."""
+
+    key: str = ""  # our secret key
+    clients: str = ""  # directory of the public keys that may connect to us
+    server: str = ""  # public key of the merger on another host that our feeds connect to
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,6 +165,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     exchanges: Mapping[str, ExchangeConfig] = {}
     merger: MergerConfig = MergerConfig()
     relay: RelayConfig = RelayConfig()
+    curve: CurveConfig = CurveConfig()
     gateway: GatewayConfig = GatewayConfig()
     sim: SimConfig | None = None
     run_dir: str = "run"
@@ -200,13 +215,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             yield "merger.ticks", endpoint
         for endpoint in self.merger.batches:
             yield "merger.batches", endpoint
-        yield "merger.feeds", self.merger.feeds
+        if not self.is_merger_elsewhere:
+            yield "merger.feeds", self.merger.feeds
+        for endpoint in self.merger.feeds_beyond:
+            yield "merger.feeds_beyond", endpoint
         for endpoint in self.relay.recover:
             yield "relay.recover", endpoint
+        for endpoint in self.relay.ticks:
+            yield "relay.ticks", endpoint
         for name, exchange in self.exchanges.items():
             for shard in shards(exchange.shards):
                 for endpoint in exchange.direct_of(shard):
                     yield f"exchanges.{name}.direct", endpoint
+
+    @property
+    def is_merger_elsewhere(self) -> bool:
+        """True if our feeds connect to the merger of another host."""
+        return not is_local(self.merger.feeds)
 
     def simulated(self) -> dict[str, ExchangeConfig]:
         """Return the exchanges that the simulator plays."""
@@ -216,6 +241,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "merger": MergerConfig,
     "relay": RelayConfig,
+    "curve": CurveConfig,
     "gateway": GatewayConfig,
     "sim": SimConfig,
 }
@@ -326,6 +352,9 @@ EXAMPLES: Final = {  # of keys whose default is none
     "leg_ws_urls": ("wss://a.example:443", "wss://b.example:443"),
     "source_addresses": ("192.0.2.1", "192.0.2.2"),
     "hosts": ("feeds.example",),
+    "key": "conf/keys/merger.key_secret",
+    "clients": "conf/keys/clients",
+    "server": "conf/keys/central.key",
     "dust": "0.0001",
     "dust_of": {"SHIB": "1000"},
 }
@@ -481,7 +510,8 @@ def _check_endpoints(config: Config) -> None:
             raise ConfigError(f'{config.path}: {key}: is empty; for example ["{example}"]')
     everything = list(config.endpoints())
     for key, endpoint in everything:
-        _check_endpoint(endpoint, f"{config.path}: {key}")
+        _check_endpoint(endpoint, f"{config.path}: {key}", config.curve)
+    _check_beyond(config)
     for (key, endpoint), (other_key, other) in itertools.combinations(everything, 2):
         if endpoint == other:
             raise ConfigError(
@@ -515,19 +545,62 @@ def _check_gateway(gateway: GatewayConfig, where: str) -> None:
                 raise ConfigError(f'{where}.{key}: {asset!r} is no asset; write it like "USDT"')
 
 
-def _check_endpoint(endpoint: str, where: str) -> None:
+SECURE_KEYS: Final = ("relay.ticks", "relay.recover", "merger.feeds_beyond")  # may leave this host
+
+
+def _check_endpoint(endpoint: str, where: str, curve: CurveConfig) -> None:
+    _check_form(endpoint, where)
+    key = where.rpartition(": ")[2]
+    if is_local(endpoint):
+        return
+    if key not in SECURE_KEYS:
+        raise ConfigError(
+            f"{where}: {endpoint!r} is not on loopback; subscribers of other hosts are served by relay.ticks,"
+            " and their feeds by merger.feeds_beyond, which encrypt"
+        )
+    if not curve.key or not curve.clients:
+        raise ConfigError(
+            f"{where}: {endpoint!r} is not on loopback, so it needs [curve] key and clients;"
+            " `feedhandler keys make NAME` makes a key"
+        )
+
+
+def _check_form(endpoint: str, where: str) -> None:
     scheme, host, port = _host_port(endpoint)
     if scheme == "ipc" and host.isprintable() and host.strip("*@"):
         if len(host.encode()) > IPC_PATH_SIZE_MAX:
             raise ConfigError(f"{where}: {endpoint!r} is too long; a socket's path has 107 bytes at most")
         return
-    if scheme != "tcp" or port is None:
+    if scheme != "tcp" or port is None or not HOST_NAME.fullmatch(host) or ":" in host:
         raise ConfigError(
             f'{where}: {endpoint!r} is no ZeroMQ endpoint; write "ipc://run/name.ipc" or "{TICKS_TCP}"'
         )
-    if host not in LOOPBACK:
+
+
+def is_local(endpoint: str) -> bool:
+    """True if an endpoint does not leave this host."""
+    scheme, host, _ = _host_port(endpoint)
+    return scheme != "tcp" or host in LOOPBACK
+
+
+def _check_beyond(config: Config) -> None:
+    """Check what concerns other hosts."""
+    for key in ("relay.ticks", "merger.feeds_beyond"):
+        table, _, name = key.partition(".")
+        for endpoint in getattr(getattr(config, table), name):
+            where = f"{config.path}: {key}"
+            if not endpoint.startswith("tcp://"):
+                raise ConfigError(f"{where}: {endpoint!r} is no TCP endpoint; write it like {TICKS_TCP}")
+            if not config.curve.key or not config.curve.clients:
+                raise ConfigError(
+                    f"{where}: needs [curve] key and clients, since what is there is always encrypted;"
+                    " `feedhandler keys make NAME` makes a key"
+                )
+    _check_form(config.merger.feeds, f"{config.path}: merger.feeds")
+    if config.is_merger_elsewhere and not (config.curve.key and config.curve.server):
         raise ConfigError(
-            f"{where}: {endpoint!r} is not on loopback, and this version has no encryption; use 127.0.0.1"
+            f"{config.path}: merger.feeds: {config.merger.feeds!r} is on another host, so it needs [curve] key"
+            " and server: our own key, and the public key of the merger there"
         )
 
 

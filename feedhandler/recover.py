@@ -115,6 +115,17 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes]) 
     return Answer([msgspec.json.encode(head), b"".join(records), *found], cost)
 
 
+def last_values(
+    prefixes: tuple[bytes, ...], ring: Ring | None, documents: Mapping[bytes, bytes]
+) -> Iterator[bytes]:
+    """Yield the last value of everything that begins with one of the prefixes, flagged SNAPSHOT."""
+    yield from (_replayed(m) for topic, m in documents.items() if topic.startswith(prefixes))
+    if ring is not None:
+        for topic, index in _from(ring.topics(), 0):
+            if topic.startswith(prefixes) and (record := ring.newest(index)) is not None:
+                yield _replayed(record)
+
+
 def _check(asked: Request) -> None:
     """Raise ValueError for what no subscriber needs to ask."""
     if len(asked.topics) > PREFIXES_MAX or len(asked.missing) > RANGES_MAX:

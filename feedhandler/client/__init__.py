@@ -4,7 +4,7 @@ The bytes behind it are in `wire`, and in `docs/wire.md` for other languages.
 """
 
 from feedhandler.client.board import Board
-from feedhandler.client.stream import DEFAULT_ENDPOINT
+from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve
 from feedhandler.client.subscriber import Subscriber
 
-__all__ = ["DEFAULT_ENDPOINT", "Board", "Subscriber"]
+__all__ = ["DEFAULT_ENDPOINT", "Board", "Curve", "Subscriber"]

@@ -5,10 +5,11 @@ The loop calls back when there is something to read; `poll` is to be called when
 """
 
 import collections
+import functools
 import logging
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -27,6 +28,20 @@ RELAY_EVERY_S: Final = 1.0  # the same for the relay, which nobody waits for
 TICKS_IPC: Final = "/ticks.ipc"
 
 
+class Curve(NamedTuple):
+    """Keys for a publisher on another host, as files: our secret key, and its public one."""
+
+    key: str
+    server: str
+
+    def security(self) -> zmtp.Security:
+        """Return what encrypts. Raises ConfigError that names the file."""
+        from feedhandler.transport.keys import load_pair, load_public  # most subscribers need none of it
+        from feedhandler.transport.secure import ClientSecurity
+
+        return ClientSecurity(load_pair(self.key, "key"), load_public(self.server, "server"))
+
+
 class Stream:
     """Records of the topics that start with one of the prefixes, in order, each once.
 
@@ -42,8 +57,9 @@ class Stream:
         *,
         mode: str | int = "",
         recover: str | None = None,
+        curve: Curve | None = None,
     ) -> None:
-        """Raises ValueError for an endpoint or a mode that does not exist."""
+        """Raises ValueError for an endpoint or a mode that does not exist, ConfigError for keys that do not."""
         zmtp.address_of(endpoint)
         declaration = declaration_of(mode)
         is_conflated = declaration not in (b"", pace.ALL)
@@ -54,12 +70,16 @@ class Stream:
         self.notice = pace.Notice()  # the last that the publisher said of this subscriber
         self._follower = tick.Follower(self.records.append, on_notice=self._on_notice)
         self._healer = Healer(self._follower, self.records.append, time.monotonic_ns)
-        self._downlink = tick.Downlink(events, endpoint, prefixes, self._follower, is_conflated=is_conflated)
+        security = None if curve is None else curve.security()
+        connect = tick.Downlink if security is None else functools.partial(zmtp.Downlink, security=security)
+        self._downlink = connect(events, endpoint, prefixes, self._follower, is_conflated=is_conflated)
         self._dealer: Dealer | None = None
         where = recover_endpoint(endpoint) if recover is None else recover
         if where and not is_conflated:
             zmtp.address_of(where)
-            self._dealer = Dealer(events, where, self._healer.on_answer, self._healer.on_disconnect)
+            self._dealer = Dealer(
+                events, where, self._healer.on_answer, self._healer.on_disconnect, security=security
+            )
             self._follower.on_hole = self._healer.on_hole
         self._relay_mono_s = -RELAY_EVERY_S
         self.is_connected = False

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from feedhandler import pace, wire
-from feedhandler.client.stream import DEFAULT_ENDPOINT, RECONNECT_S, Stream
+from feedhandler.client.stream import DEFAULT_ENDPOINT, RECONNECT_S, Curve, Stream
 from feedhandler.follow import Loss
 from feedhandler.transport import tick
 
@@ -30,13 +30,14 @@ class Subscriber:
         *,
         mode: str | int = "",
         recover: str | None = None,
+        curve: Curve | None = None,
         spin_s: float = 0.0,
     ) -> None:
         """Raises ValueError if endpoint is neither `tcp://HOST:PORT` nor `ipc://PATH`, or there is no such mode.
 
         mode is how records are wanted: "all", "latest" (the newest of each topic, for those who may be slow), or a
         number of milliseconds (the same, at most so often). recover is where missing records are asked for: beside
-        the endpoint unless it says otherwise; "" is nowhere.
+        the endpoint unless it says otherwise; "" is nowhere. curve is for an endpoint on another host.
 
         spin_s is how long to go on looking, awake, before sleeping: to be woken costs some 30 us. It takes a
         processor of its own, and only there it pays.
@@ -44,7 +45,7 @@ class Subscriber:
         self._loop = tick.Loop()
         self._spin_s = spin_s
         self._is_awake = False
-        self._stream = Stream(self._loop, endpoint, topics, mode=mode, recover=recover)
+        self._stream = Stream(self._loop, endpoint, topics, mode=mode, recover=recover, curve=curve)
         self._records = self._stream.records
 
     def __enter__(self) -> "Subscriber":

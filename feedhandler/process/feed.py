@@ -6,6 +6,7 @@ name, and nothing about symbols' canonical form beyond the table that resolves w
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -26,6 +27,7 @@ from feedhandler.freshness import Question
 from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
 from feedhandler.legs import Change, DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
+from feedhandler.process.curve import client_security
 from feedhandler.process.runtime import settle, use_cpus
 from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
@@ -71,7 +73,9 @@ class Publisher:
         states: Callable[[], Iterable[State]],
         on_join: Callable[[], object],
     ) -> None:
-        self._uplink = tick.Uplink(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
+        security = client_security(config)
+        connect = tick.Uplink if security is None else functools.partial(zmtp.Uplink, security=security)
+        self._uplink = connect(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
         self._direct = tick.Outlet(
             loop,
             config.exchange(exchange).direct_of(shard),

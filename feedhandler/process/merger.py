@@ -10,7 +10,8 @@ import time
 
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_OK
-from feedhandler.merge import TICK_NS, Merger
+from feedhandler.merge import NS_PER_S, TICK_NS, Merger
+from feedhandler.process.curve import server_security
 from feedhandler.process.runtime import on_stop_signals, settle, use_cpus
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.board import open_board, recent_path, retire
@@ -53,6 +54,20 @@ class MergerProcess:
             key="merger.feeds",
             outlets=(self._ticks, self._batches),
         )
+        # Feeds of other hosts come in boxes, which are opened in Python.
+        self._security = server_security(config) if config.merger.feeds_beyond else None
+        self._feeds_beyond = [
+            zmtp.Inlet(
+                self._loop,
+                endpoint,
+                self.merger.on_message,
+                key="merger.feeds_beyond",
+                outlets=(self._ticks, self._batches),
+                security=self._security,
+            )
+            for endpoint in config.merger.feeds_beyond
+        ]
+        self._looked_mono_ns = 0
 
     def _outlet(
         self,
@@ -88,11 +103,15 @@ class MergerProcess:
             self._ticks.flush()
             self._batches.flush()
             self._ticks.on_time(now)
+            if self._security is not None and now - self._looked_mono_ns >= NS_PER_S:
+                self._looked_mono_ns = now
+                self._security.on_time()
             self._loop.run_until(min(now + TICK_NS, self._ticks.look_mono_ns(now)))
 
     def close(self) -> None:
         """Tell subscribers that everything is down, and close the sockets."""
-        self._feeds.close()
+        for inlet in (self._feeds, *self._feeds_beyond):
+            inlet.close()
         self.merger.on_stop()
         if self._ring is not None:
             self._ring.close()
@@ -108,6 +127,8 @@ def run(config: Config) -> int:
         process = MergerProcess(config)
         on_stop_signals(process.stop)
         log.info("publishing at %s", ", ".join((*config.merger.ticks, *config.merger.batches)))
+        if config.merger.feeds_beyond:
+            log.info("for feeds of other hosts at %s", ", ".join(config.merger.feeds_beyond))
         settle()
         process.run()
         process.close()

@@ -1,24 +1,28 @@
-"""The relay: answers subscribers that have missed something, beside the tick path and never on it.
+"""The relay: answers subscribers that have missed something, and serves those of other hosts, beside the tick path.
 
-It reads what the merger has written into its file, so that nobody asks the merger anything. Without the relay
-subscribers see holes and count them; everything else runs on, unchanged.
+It reads what the merger has written into its file, so that nobody asks the merger anything; what goes to other
+hosts is encrypted here. Without the relay subscribers see holes and count them, and other hosts see nothing;
+everything else runs on, unchanged.
 """
 
 import logging
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from feedhandler import recover, wire
-from feedhandler.config import Config
+from feedhandler.config import Config, is_local
 from feedhandler.errors import EXIT_OK, DecodeError
+from feedhandler.process.curve import server_security
 from feedhandler.process.runtime import on_stop_signals, settle, use_cpus
-from feedhandler.transport import tick
+from feedhandler.transport import tick, zmtp
 from feedhandler.transport.board import BoardReader, recent_path
 from feedhandler.transport.files import Lock
 from feedhandler.transport.router import Router
 
 TURN_S: Final = 0.05
+DOCUMENTS: Final = [wire.KIND_NAMES[kind] for kind in (wire.STATUS, wire.INSTRUMENTS, wire.HEARTBEAT)]
 LOOK_EVERY_S: Final = 0.25  # for another merger's file, while nobody writes the one that is open
 
 log = logging.getLogger(__name__)
@@ -58,6 +62,44 @@ class Recent:
         log.info("answering for the merger of session %d", reader.session)
 
 
+class Beyond:
+    """The stream for other hosts: the merger's, message for message. While the merger is away, so is this."""
+
+    def __init__(self, loop: tick.Loop, config: Config, snapshot: Callable[[bytes], Iterable[bytes]]) -> None:
+        self._loop = loop
+        self._endpoints = config.relay.ticks
+        self._snapshot = snapshot
+        self._session = int(time.time())
+        self.security = server_security(config)
+        self.outlet: zmtp.Outlet | None = None
+
+    def open(self) -> None:
+        """Let subscribers come."""
+        if self.outlet is None:
+            self.outlet = zmtp.Outlet(
+                self._loop,
+                self._endpoints,
+                self._snapshot,
+                key="relay.ticks",
+                queue_size_max=zmtp.QUEUE_SIZE_MAX,
+                has_modes=True,
+                session=self._session,
+                security=self.security,
+            )
+            log.info("for other hosts at %s", ", ".join(self._endpoints))
+
+    def close(self) -> None:
+        """End all connections: subscribers see what those of this host see when the merger goes."""
+        if self.outlet is not None:
+            self.outlet.close()
+            self.outlet = None
+
+    def send(self, message: bytes) -> None:
+        """Pass on one record or document."""
+        if self.outlet is not None:
+            self.outlet.send(message[: wire.TOPIC_SIZE], message)
+
+
 class RelayProcess:
     """Owns the sockets and the loop."""
 
@@ -66,25 +108,43 @@ class RelayProcess:
         self._is_stopping = False
         self._recent = Recent(recent_path(config.run_dir))
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
-        self._documents_session = 0
-        prefixes = [
-            wire.KIND_NAMES[kind].encode() for kind in (wire.STATUS, wire.INSTRUMENTS, wire.HEARTBEAT)
-        ]
-        self._downlink = tick.Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
-        self._router = Router(
-            self._loop,
-            config.relay.recover,
-            self._answer,
-            key="relay.recover",
-            request_size_max=recover.REQUEST_SIZE_MAX,
+        self._beyond = Beyond(self._loop, config, self._last_values) if config.relay.ticks else None
+        prefixes = [b""] if self._beyond else [f"{kind}.".encode() for kind in DOCUMENTS]
+        source = (*config.merger.batches, *config.merger.ticks)[0] if self._beyond else config.merger.ticks[0]
+        self._downlink = tick.Downlink(self._loop, source, prefixes, self._take)
+        needs_keys = not all(map(is_local, config.relay.recover))
+        self._security = (
+            self._beyond.security if self._beyond else server_security(config) if needs_keys else None
         )
+        self._routers = [
+            Router(
+                self._loop,
+                [endpoint],
+                self._answer,
+                key="relay.recover",
+                request_size_max=recover.REQUEST_SIZE_MAX,
+                security=None if is_local(endpoint) else self._security,
+            )
+            for endpoint in config.relay.recover
+        ]
+        self._looked_mono_s = 0.0
 
     def _take(self, message: bytes | memoryview) -> None:
-        """Keep the newest document of each topic."""
-        document = bytes(message)
-        if len(document) < wire.HEADER_SIZE:
+        """Keep the newest document of each topic, and pass on everything."""
+        if len(message) < wire.HEADER_SIZE:
             return
-        self._documents[document[: wire.TOPIC_SIZE]] = document
+        if message[wire.KIND_OFFSET] != wire.TICKER:
+            document = bytes(message)
+            self._documents[document[: wire.TOPIC_SIZE]] = document
+            if self._beyond:
+                self._beyond.send(document)
+        elif self._beyond:
+            for start in range(0, len(message), wire.TICKER_SIZE):
+                self._beyond.send(bytes(message[start : start + wire.TICKER_SIZE]))
+
+    def _last_values(self, prefix: bytes) -> Iterator[bytes]:
+        """Yield what a subscriber of another host gets first."""
+        return recover.last_values((prefix,), self._recent.ring(), self._documents)
 
     def _answer(self, request: bytes) -> tuple[list[bytes], int]:
         answer = recover.answer(request, self._recent.ring(), self._documents)
@@ -97,13 +157,39 @@ class RelayProcess:
     def run(self) -> None:
         """Answer until `stop`."""
         while not self._is_stopping:
-            self._downlink.poll()
-            self._router.on_time()
-            self._loop.run_once(TURN_S)
+            is_connected = self._downlink.poll()
+            if self._beyond is not None:
+                self._turn(self._beyond, is_connected=is_connected)
+            for router in self._routers:
+                router.on_time()
+            if self._security is not None and (now_s := time.monotonic()) - self._looked_mono_s >= 1.0:
+                self._looked_mono_s = now_s
+                self._security.on_time()
+            self._loop.run_once(self._wait_s())
+
+    def _wait_s(self) -> float:
+        """Return how long to sleep at most."""
+        outlet = self._beyond.outlet if self._beyond is not None else None
+        if outlet is None:
+            return TURN_S
+        now = time.monotonic_ns()
+        return min(TURN_S, (outlet.look_mono_ns(now) - now) / 1e9)
+
+    def _turn(self, beyond: Beyond, *, is_connected: bool) -> None:
+        if not is_connected:
+            beyond.close()
+            return
+        beyond.open()
+        if beyond.outlet is not None:
+            beyond.outlet.flush()
+            beyond.outlet.on_time(time.monotonic_ns())
 
     def close(self) -> None:
         """Close the sockets."""
-        self._router.close()
+        for router in self._routers:
+            router.close()
+        if self._beyond is not None:
+            self._beyond.close()
         self._downlink.close()
         self._loop.close()
 

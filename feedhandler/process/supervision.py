@@ -35,9 +35,15 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 def render(config: Config, layout: Layout) -> str:
     """Return the text of a supervisord configuration that runs everything `config` names."""
-    programs = [("merger", "merger", 20)]
-    programs += [(name, arguments, 30) for name, arguments in feed_programs(config)]
-    programs += [("relay", "relay", 40), (GATEWAY, GATEWAY, 40)]
+    programs = [
+        (name, arguments, 30)
+        for exchange, settings in config.exchanges.items()
+        if not settings.elsewhere
+        for name, arguments in feed_programs(config, exchange)
+    ]
+    if not config.is_merger_elsewhere:  # else this host has feeds and nothing else
+        programs.insert(0, ("merger", "merger", 20))
+        programs += [("relay", "relay", 40), (GATEWAY, GATEWAY, 40)]
     if config.sim is not None:
         programs.insert(0, ("sim", "sim", 10))
     control = [_control(layout)] if layout.has_control else []

@@ -56,7 +56,9 @@ class Router:
         *,
         key: str,
         request_size_max: int,
+        security: zmtp.Security | None = None,
     ) -> None:
+        self._security = security
         self._events = events
         self._on_request = on_request
         self._request_size_max = request_size_max
@@ -74,7 +76,8 @@ class Router:
             self.refused += 1
             sock.close()
             return
-        peer = Peer(
+        peer = zmtp.make_peer(
+            self._security,
             self._events,
             sock,
             b"ROUTER",
@@ -133,9 +136,12 @@ class Dealer:
         endpoint: str,
         on_answer: Callable[[list[bytes]], None],
         on_closed: Callable[[], None],
+        *,
+        security: zmtp.Security | None = None,
     ) -> None:
+        self._security = security
         self._events = events
-        self._endpoint = endpoint
+        self._connector = zmtp.connector(events, endpoint, self._adopt, security)
         self._on_answer = on_answer
         self._on_closed = on_closed
         self._peer: Peer | None = None
@@ -147,20 +153,24 @@ class Dealer:
 
     def poll(self) -> bool:
         """Connect if there is no connection; True if there is one."""
-        if self._peer is None and (sock := zmtp.connected(self._endpoint)) is not None:
-            peer = Peer(
-                self._events,
-                sock,
-                b"DEALER",
-                peer_types=(b"ROUTER", b"DEALER", b"REP"),
-                on_ready=lambda peer: None,
-                on_message=lambda peer, message: None,
-                on_closed=self._forget,
-                message_size_max=ANSWER_SIZE_MAX,
-                on_parts=lambda peer, parts: self._on_answer(parts),
-            )
-            self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
+        if self._peer is None:
+            self._connector.poll()
         return self._peer is not None
+
+    def _adopt(self, sock: socket.socket) -> None:
+        peer = zmtp.make_peer(
+            self._security,
+            self._events,
+            sock,
+            b"DEALER",
+            peer_types=(b"ROUTER", b"DEALER", b"REP"),
+            on_ready=lambda peer: None,
+            on_message=lambda peer, message: None,
+            on_closed=self._forget,
+            message_size_max=ANSWER_SIZE_MAX,
+            on_parts=lambda peer, parts: self._on_answer(parts),
+        )
+        self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
 
     def send(self, request: bytes) -> None:
         """Send a request, if there is a connection."""
@@ -174,5 +184,6 @@ class Dealer:
 
     def close(self) -> None:
         """Close the connection."""
+        self._connector.close()
         if self._peer is not None:
             self._peer.close()

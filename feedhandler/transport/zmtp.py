@@ -26,7 +26,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from feedhandler import pace, wire
 from feedhandler.config import IPC_PATH_SIZE_MAX
@@ -34,8 +34,15 @@ from feedhandler.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-# Greeting: signature, version 3.0, mechanism, not a server (NULL has none), filler.
-GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+NULL: Final = b"NULL"
+
+
+def greeting_of(mechanism: bytes, *, is_server: bool = False) -> bytes:
+    """Return a greeting: signature, version 3.0, mechanism, whether we are its server, filler."""
+    return b"\xff" + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + bytes((is_server,)) + bytes(31)
+
+
+GREETING: Final = greeting_of(NULL)  # which has no server
 GREETING_SIZE: Final = 64
 assert len(GREETING) == GREETING_SIZE
 MECHANISM: Final = slice(12, 32)
@@ -60,6 +67,8 @@ QUEUE_SIZE_MAX: Final = 17_000_000
 CONFLATED_BUFFER_SIZE: Final = 1 << 14
 BACKLOG: Final = 128  # connections that wait to be accepted
 CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
+REMOTE_CONNECT_TIMEOUT_S: Final = 5.0
+REMOTE_CONNECT_EVERY_S: Final = 1.0
 TICKERS: Final = wire.topic(wire.TICKER, "")
 NO_MODES: Final = "this endpoint has no modes; merger.ticks and relay.ticks have"
 RECORD_HEAD: Final = bytes((0, wire.TICKER_SIZE))  # precedes a ticker record
@@ -181,8 +190,11 @@ class Peer:
         self.dropped = 0  # messages, at a full queue
         prepare(sock)
         events.add_reader(self._fd, self._on_readable)
-        self.queue += GREETING
+        self.queue += self._greeting()
         self.flush()
+
+    def _greeting(self) -> bytes:
+        return GREETING
 
     # --- out
 
@@ -197,6 +209,10 @@ class Peer:
             self.queue += frame_head(len(part), MORE)
             self.queue += part
         self.put(parts[-1])
+
+    def _put_command(self, command: bytes) -> None:
+        """Queue a command of up to 255 bytes, once the handshake is over."""
+        self.queue += bytes((COMMAND, len(command))) + command
 
     def flush(self) -> None:
         """Write what is queued; the rest when the peer has read some."""
@@ -343,7 +359,7 @@ class Peer:
             self.is_ready = True
             self._on_ready(self)
         elif name == b"PING":
-            self.queue += pong_frame(rest)
+            self._put_command(pong(rest))
             self.flush()
         elif name in (b"SUBSCRIBE", b"CANCEL") and self.is_ready:  # as ZMTP 3.1 has it
             self._on_message(self, memoryview(bytes((name == b"SUBSCRIBE",)) + rest))
@@ -395,25 +411,35 @@ def shrink_receive_buffer(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CONFLATED_BUFFER_SIZE)
 
 
-def check_greeting(greeting: bytes) -> None:
-    """Raise ValueError if a peer speaks another protocol, or wants security that is not there."""
+def check_greeting(greeting: bytes, wanted: bytes = NULL) -> None:
+    """Raise ValueError if a peer speaks another protocol, or wants other security than there is."""
     if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[VERSION_MAJOR] < 3:
         raise ValueError("it does not speak ZMTP 3")
-    if (mechanism := greeting[MECHANISM].rstrip(b"\0")) != b"NULL":
-        raise ValueError(f"it wants the security mechanism {mechanism!r}, this endpoint has none")
+    if (mechanism := greeting[MECHANISM].rstrip(b"\0")) != wanted:
+        raise ValueError(f"it wants the security mechanism {mechanism!r}, and this endpoint {wanted!r}")
+
+
+def metadata_of(socket_type: bytes) -> bytes:
+    """Return what a peer is told about our socket."""
+    name = b"Socket-Type"
+    return bytes((len(name),)) + name + struct.pack("!I", len(socket_type)) + socket_type
 
 
 def ready_frame(socket_type: bytes) -> bytes:
     """Return the command that follows the greeting."""
-    name = b"Socket-Type"
-    body = b"\x05READY" + bytes((len(name),)) + name + struct.pack("!I", len(socket_type)) + socket_type
+    body = b"\x05READY" + metadata_of(socket_type)
     return bytes((COMMAND, len(body))) + body
 
 
-def pong_frame(rest: bytes) -> bytes:
+def pong(rest: bytes) -> bytes:
     """Return the answer to a PING; rest is what follows its name."""
-    pong = b"\x04PONG" + rest[2:18]  # after the time to live
-    return bytes((COMMAND, len(pong))) + pong
+    return b"\x04PONG" + rest[2:18]  # after the time to live
+
+
+def pong_frame(rest: bytes) -> bytes:
+    """Return the same as a frame."""
+    answer = pong(rest)
+    return bytes((COMMAND, len(answer))) + answer
 
 
 def read_command(body: bytes, is_ready: bool, peer_types: tuple[bytes, ...]) -> tuple[bytes, bytes]:
@@ -422,12 +448,17 @@ def read_command(body: bytes, is_ready: bool, peer_types: tuple[bytes, ...]) -> 
         raise ValueError("it sent a command without a name")
     name, rest = body[1 : 1 + body[0]], body[1 + body[0] :]
     if name == b"READY" and not is_ready:
-        kind = _properties(rest).get(b"socket-type", b"")
-        if kind not in peer_types:
-            raise ValueError(f"it is a {kind.decode(errors='replace')} socket")
+        check_metadata(rest, peer_types)
     elif name == b"ERROR":
         raise ValueError(f"it refused us: {rest[1:].decode(errors='replace')}")
     return name, rest
+
+
+def check_metadata(metadata: bytes, peer_types: tuple[bytes, ...]) -> None:
+    """Raise ValueError if a peer's socket is of a type that does not go with ours."""
+    kind = _properties(metadata).get(b"socket-type", b"")
+    if kind not in peer_types:
+        raise ValueError(f"it is a {kind.decode(errors='replace')} socket")
 
 
 def _properties(data: bytes) -> dict[bytes, bytes]:
@@ -448,6 +479,21 @@ def _properties(data: bytes) -> dict[bytes, bytes]:
 def frame_head(size: int, flags: int = 0) -> bytes:
     """Return what precedes a message, or a part of one, of that size."""
     return bytes((flags, size)) if size < 256 else bytes((flags | LONG,)) + _LONG_SIZE.pack(size)
+
+
+class Security(Protocol):
+    """What makes the connections of an endpoint, where they are more than bytes: `secure` has one for each side."""
+
+    def make_peer(self, events: Events, sock: socket.socket, socket_type: bytes, **settings: Any) -> Peer: ...
+
+
+def make_peer(
+    security: Security | None, events: Events, sock: socket.socket, socket_type: bytes, **settings: Any
+) -> Peer:
+    """Return a connection as an endpoint has them."""
+    if security is None:
+        return Peer(events, sock, socket_type, **settings)
+    return security.make_peer(events, sock, socket_type, **settings)
 
 
 class Outlet:
@@ -480,7 +526,9 @@ class Outlet:
         is_batched: bool = False,
         has_modes: bool = False,
         session: int = 0,
+        security: Security | None = None,
     ) -> None:
+        self._security = security
         self._events = events
         self._snapshot = snapshot
         self._queue_size_max = queue_size_max
@@ -508,6 +556,9 @@ class Outlet:
                 self._unflushed.append(peer)
             elif peer.is_blocked and len(queue) > self._queue_size_max:
                 self._overflow(peer, topic, message)
+                continue
+            if self._security is not None:
+                peer.put(message)
                 continue
             queue += RECORD_HEAD if len(message) == wire.TICKER_SIZE else frame_head(len(message))
             queue += message
@@ -571,7 +622,8 @@ class Outlet:
 
     def _on_accept(self, sock: socket.socket) -> None:
         forget_the_silent(self._peers)
-        peer = Peer(
+        peer = make_peer(
+            self._security,
             self._events,
             sock,
             b"XPUB",
@@ -715,7 +767,9 @@ class Inlet:
         *,
         key: str,
         outlets: Iterable[Outlet] = (),
+        security: Security | None = None,
     ) -> None:
+        self._security = security
         self._events = events
         self._on_message = on_message
         self._outlets = tuple(outlets)
@@ -724,7 +778,8 @@ class Inlet:
 
     def _on_accept(self, sock: socket.socket) -> None:
         forget_the_silent(self._peers)
-        peer = Peer(
+        peer = make_peer(
+            self._security,
             self._events,
             sock,
             b"SUB",
@@ -770,10 +825,17 @@ class Uplink:
     """
 
     def __init__(
-        self, events: Events, endpoint: str, on_join: Callable[[], object], *, queue_size_max: int
+        self,
+        events: Events,
+        endpoint: str,
+        on_join: Callable[[], object],
+        *,
+        queue_size_max: int,
+        security: Security | None = None,
     ) -> None:
+        self._security = security
         self._events = events
-        self._endpoint = endpoint
+        self._connector = connector(events, endpoint, self._adopt, security)
         self._on_join = on_join
         self._queue_size_max = queue_size_max
         self._peer: Peer | None = None
@@ -782,7 +844,7 @@ class Uplink:
     def poll(self) -> None:
         """Connect if there is no connection."""
         if self._peer is None:
-            self._connect()
+            self._connector.poll()
 
     def take_loss(self) -> bool:
         """Return, once, that messages were dropped, when there is room again for what they said."""
@@ -802,14 +864,12 @@ class Uplink:
         if peer.is_blocked and len(queue) > self._queue_size_max:
             peer.dropped += 1
             return
-        queue += frame_head(len(message))
-        queue += message
+        peer.put(message)
         peer.flush()
 
-    def _connect(self) -> None:
-        if (sock := connected(self._endpoint)) is None:
-            return
-        peer = Peer(
+    def _adopt(self, sock: socket.socket) -> None:
+        peer = make_peer(
+            self._security,
             self._events,
             sock,
             b"XPUB",
@@ -832,6 +892,7 @@ class Uplink:
 
     def close(self, wait_s: float = 0.2) -> None:
         """Close the connection, after a moment for what is queued."""
+        self._connector.close()
         if self._peer is not None:
             self._peer.close_gently(wait_s)
 
@@ -851,31 +912,37 @@ class Downlink:
         on_message: Callable[[memoryview], None],
         *,
         is_conflated: bool = False,
+        security: Security | None = None,
     ) -> None:
         self._is_conflated = is_conflated
+        self._security = security
         self._events = events
-        self._endpoint = endpoint
+        self._connector = connector(events, endpoint, self._adopt, security)
         self._prefixes = list(prefixes)
         self._on_message = on_message
         self._peer: Peer | None = None
 
     def poll(self) -> bool:
         """Connect if there is no connection; True if there is one."""
-        if self._peer is None and (sock := connected(self._endpoint)) is not None:
-            peer = Peer(
-                self._events,
-                sock,
-                b"SUB",
-                peer_types=(b"PUB", b"XPUB"),
-                on_ready=self._subscribe,
-                on_message=lambda peer, message: self._on_message(message),
-                on_closed=self._on_closed,
-                message_size_max=HOP_MESSAGE_SIZE_MAX,
-            )
-            if self._is_conflated:
-                shrink_receive_buffer(sock)
-            self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
+        if self._peer is None:
+            self._connector.poll()
         return self._peer is not None
+
+    def _adopt(self, sock: socket.socket) -> None:
+        peer = make_peer(
+            self._security,
+            self._events,
+            sock,
+            b"SUB",
+            peer_types=(b"PUB", b"XPUB"),
+            on_ready=self._subscribe,
+            on_message=lambda peer, message: self._on_message(message),
+            on_closed=self._on_closed,
+            message_size_max=HOP_MESSAGE_SIZE_MAX,
+        )
+        if self._is_conflated:
+            shrink_receive_buffer(sock)
+        self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
 
     def _subscribe(self, peer: Peer) -> None:
         for prefix in self._prefixes:
@@ -887,8 +954,87 @@ class Downlink:
 
     def close(self) -> None:
         """Close the connection."""
+        self._connector.close()
         if self._peer is not None:
             self._peer.close()
+
+
+class Connector:
+    """Connects to an endpoint of this host, whenever `poll` is called; on_connected gets the socket."""
+
+    def __init__(self, endpoint: str, on_connected: Callable[[socket.socket], None]) -> None:
+        self._endpoint = endpoint
+        self._on_connected = on_connected
+
+    def poll(self) -> None:
+        """Try at once."""
+        if (sock := connected(self._endpoint)) is not None:
+            self._on_connected(sock)
+
+    def close(self) -> None:
+        """Nothing is under way."""
+
+
+class PatientConnector(Connector):
+    """The same to another host, which may be slow to answer, or silent: nobody waits for it meanwhile."""
+
+    def __init__(self, events: Events, endpoint: str, on_connected: Callable[[socket.socket], None]) -> None:
+        super().__init__(endpoint, on_connected)
+        self._events = events
+        self._sock: socket.socket | None = None
+        self._deadline_mono_s = 0.0
+        self._next_mono_s = 0.0
+
+    def poll(self) -> None:
+        """Begin to connect, or go on; a name is looked up first, which a host file or cache should answer."""
+        if self._sock is not None:
+            if time.monotonic() >= self._deadline_mono_s:
+                self.close()
+            return
+        if time.monotonic() < self._next_mono_s:
+            return  # whoever refuses us is not asked ten times a second
+        self._next_mono_s = time.monotonic() + REMOTE_CONNECT_EVERY_S
+        family, address = address_of(self._endpoint)
+        self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        self._deadline_mono_s = time.monotonic() + REMOTE_CONNECT_TIMEOUT_S
+        try:
+            error = sock.connect_ex(address)
+        except OSError:  # no such name
+            error = errno.EHOSTUNREACH
+        if error in (0, errno.EINPROGRESS):
+            self._events.add_writer(sock.fileno(), self._on_writable)
+        else:
+            self._sock = None
+            sock.close()
+
+    def _on_writable(self) -> None:
+        sock, self._sock = self._sock, None
+        assert sock is not None, "called as long as there is one"
+        self._events.remove_writer(sock.fileno())
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            sock.close()
+        else:
+            self._on_connected(sock)
+
+    def close(self) -> None:
+        """Give up an attempt that is under way."""
+        if self._sock is not None:
+            self._events.remove_writer(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
+
+
+def connector(
+    events: Events,
+    endpoint: str,
+    on_connected: Callable[[socket.socket], None],
+    security: Security | None,
+) -> Connector:
+    """Return what connects to an endpoint; only where connections are secure is it on another host."""
+    if security is None:
+        return Connector(endpoint, on_connected)
+    return PatientConnector(events, endpoint, on_connected)
 
 
 def connected(endpoint: str) -> socket.socket | None:
