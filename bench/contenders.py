@@ -104,6 +104,13 @@ def beside_silent(count: int) -> Callable[[Place], list[Program]]:
     return programs
 
 
+def board(place: Place) -> list[Program]:
+    """feedhandler with a program that looks at the feed's board."""
+    topics = [f"ticker.{name}.{symbol}" for name, symbols in place.symbols.items() for symbol in symbols]
+    argv = python("bench.paths.board", str(place.directory), *topics)
+    return [*processes(place), Program("subscriber", argv, is_sink=True, conflates=True)]
+
+
 def websockets_json(place: Place) -> list[Program]:
     """`websockets` and json, in the program that wants the quotes."""
     argv = python("bench.paths.websockets_json", f"ws://{place.url['binance']}", *place.natives["binance"])
@@ -216,6 +223,15 @@ SILENT = Contender(
     beside_silent(9),
     is_ours=True,
 )
+BOARD = Contender(
+    "feedhandler-board",
+    "feedhandler, the feed's board",
+    "feed ┄ memory ┄▶ Board.read, awake (the merger runs beside)",
+    board,
+    is_ours=True,
+    conflates=True,
+    note="Whoever looks takes a processor of its own, and sees the newest, not all of them.",
+)
 GATEWAY = Contender(
     "feedhandler-gateway",
     "feedhandler, gateway running",
@@ -267,6 +283,7 @@ CONTENDERS: tuple[Contender, ...] = (
     BATCHES,
     DIRECT,
     LATEST,
+    BOARD,
     GATEWAY,
     CRYPTOFEED,
     CRYPTOFEED_ZMQ,

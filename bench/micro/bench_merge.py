@@ -9,11 +9,10 @@ and `on_tick`, which runs between the rounds.
 """
 
 import itertools
-import random
 import time
 
 import pytest
-from material import RECORDS, Outlet, records_in, running_merger, ticker
+from material import Outlet, message_runs, records_in, running_merger, ticker
 
 from feedhandler import wire
 from feedhandler.merge import TICK_NS
@@ -47,16 +46,6 @@ def bench_merge(measure, symbols, per_message, is_batched):
         f"merge: Merger.on_message, {way}", f"{symbols:5,} symbols, {per_message:2} a message", call, prepare
     )
     assert records_in(outlet.newest)[-1].kind == wire.TICKER
-
-
-def message_runs(symbols, per_message):
-    """Runs of messages, RECORDS records each, that visit every symbol in random order."""
-    numbers = [number % symbols for number in range(max(RECORDS, symbols))]
-    random.Random(1).shuffle(numbers)
-    records = [wire.pack_ticker(ticker(number)) for number in numbers]
-    for start in range(0, len(records), RECORDS):
-        run = records[start : start + RECORDS]
-        yield [b"".join(run[i : i + per_message]) for i in range(0, RECORDS, per_message)]
 
 
 def check(per_message, is_batched):

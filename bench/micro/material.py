@@ -7,7 +7,7 @@ import asyncio
 import collections
 import importlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -137,9 +137,11 @@ class Outlet:
         self.sent.append(bytes(message))
 
 
-def running_merger(symbols: int, each: Outlet, batches: Outlet, clock: Callable[[], int]) -> Merger:
+def running_merger(
+    symbols: int, each: Outlet, batches: Outlet, clock: Callable[[], int], **more: Any
+) -> Merger:
     """Return a merger that knows the symbols, and has had a record of each."""
-    merger = Merger({"binance": 1}, each, batches, clock, session=100, pid=1, now_mono_ns=0)
+    merger = Merger({"binance": 1}, each, batches, clock, session=100, pid=1, now_mono_ns=0, **more)
     rows = [Instrument(f"C{number:04}USDT", f"C{number:04}", "USDT") for number in range(symbols)]
     body = msgspec.json.encode(instrument_list("binance", 1, rows))
     topic = wire.topic(wire.INSTRUMENTS, "binance")
@@ -147,6 +149,16 @@ def running_merger(symbols: int, each: Outlet, batches: Outlet, clock: Callable[
     for number in range(symbols):
         merger.on_message(wire.pack_ticker(ticker(number)))
     return merger
+
+
+def message_runs(symbols: int, per_message: int) -> Iterator[list[bytes]]:
+    """Runs of messages, RECORDS records each, that visit every symbol in random order."""
+    numbers = [number % symbols for number in range(max(RECORDS, symbols))]
+    random.Random(1).shuffle(numbers)
+    records = [wire.pack_ticker(ticker(number)) for number in numbers]
+    for start in range(0, len(records), RECORDS):
+        run = records[start : start + RECORDS]
+        yield [b"".join(run[i : i + per_message]) for i in range(0, RECORDS, per_message)]
 
 
 def records_in(message: bytes | bytearray) -> list[wire.Ticker]:

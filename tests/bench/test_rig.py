@@ -34,6 +34,21 @@ def test_every_message_of_a_small_load_comes_through(contender):
 
 
 @pytest.mark.e2e
+def test_who_looks_at_the_board_sees_each_symbols_newest():
+    contender = contenders.BOARD
+    with Rig(contender.name, contender.programs) as rig:
+        outcome = rig.run(Load(500.0, 0.4))
+        run = measure.run_of(contender, [outcome], symbols=10, subscribers=1, feeds=1)
+    assert [
+        problem for problem in run.problems if "generator" not in problem and "by design" not in problem
+    ] == []
+    (received,) = outcome.received
+    newest = dict(zip(received.columns["symbol"].tolist(), received.columns["bid"].tolist(), strict=True))
+    assert len(newest) == 10
+    assert run.arrived > 0.5
+
+
+@pytest.mark.e2e
 def test_three_exchanges_and_two_subscribers_at_once():
     programs = contenders.subscribed("ticks", 2)
     with Rig("ours", programs, exchanges=("binance", "kucoin", "bybit"), symbols=4) as rig:
