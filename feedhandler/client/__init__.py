@@ -1,4 +1,4 @@
-"""Subscribing from Python: records as they come, the newest of each topic, and what was lost.
+"""Subscribing from Python: records as they come, the newest of each topic, and what was lost; and the board.
 
 The bytes behind it are in `wire`, and in `docs/wire.md` for other languages.
 """

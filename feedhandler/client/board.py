@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from feedhandler import wire
 from feedhandler.errors import DecodeError
+from feedhandler.schema import numpy_dtype_fields
 from feedhandler.transport.board import BoardReader, boards_in
 
 LOOK_EVERY_S: Final = (
@@ -150,7 +151,9 @@ class Board:
         except ImportError as exc:
             raise ImportError("arrays need NumPy: pip install numpy; `read` does not") from exc
         self._look_again()
-        return np.frombuffer(bytearray().join(r.cells.copy() for r in readers), dtype=_dtype())
+        records = bytearray().join(reader.cells.copy() for reader in readers)
+        fields: Any = numpy_dtype_fields()
+        return np.frombuffer(records, dtype=np.dtype(fields))
 
     def _of(self) -> list[tuple[str, BoardReader]]:
         return list(self._readers.values())
@@ -174,7 +177,7 @@ class Board:
         return place
 
     def _look_again(self) -> None:
-        """Look at the directory, a few times a second, unless all boards are alive."""
+        """Look at the directory, a few times a second at most."""
         if time.monotonic() - self._looked_mono_s >= LOOK_EVERY_S:
             self._look()
 
@@ -195,11 +198,3 @@ class Board:
         if list(readers.values()) != list(self._readers.values()):
             self._places.clear()
         self._readers = readers
-
-
-def _dtype() -> list[tuple[str, str]]:
-    """Return a ticker record as NumPy describes it."""
-    codes = {"s": "S40", "B": "u1", "H": "<u2", "I": "<u4", "Q": "<u8", "q": "<i8", "d": "<f8"}
-    header = wire.HEADER.format.lstrip("<").replace("40", "")
-    formats = [codes[code] for code in header] + ["<u8"] + ["<f8"] * len(wire.TICKER_VALUES)
-    return list(zip(wire.Ticker.__struct_fields__, formats, strict=True))

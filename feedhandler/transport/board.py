@@ -31,7 +31,7 @@ ALLOCATED_SIZE: Final = 1 << 18  # the file is given room on its disk so much at
 class BoardWriter:
     """Makes a board and writes it; for one thread of one process. A slot is given once per topic and then kept.
 
-    session is the Unix second at which the writer started. After `close` nothing is written any more.
+    session is the Unix second at which the writer started.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ import signal
 from harness import DOWN, MAJORS, wait_until
 
 from feedhandler import wire
+from feedhandler.client import Board
 from feedhandler.transport.board import BoardReader, board_path, recent_path
 
 
@@ -73,3 +74,27 @@ def test_a_killed_feed_is_down_on_its_board_and_a_new_one_is_found(stack):
     assert (board.closed, board.is_current()) == (1, True)
     s.kill("merger", signal.SIGTERM)
     assert ring.closed == 1
+
+
+def test_shards_have_a_board_each_and_one_feed_that_follows_has_its_own(stack):
+    s = stack(exchanges=("binance",), extra="shards = 2")
+    s.start("sim", "merger", "binance-1of2", "binance-2of2")
+    s.wait_live()
+    run = s.directory / "run"
+    topics = [f"ticker.binance.{m}" for m in MAJORS]
+    with Board(run) as board:
+        assert board.topics() == sorted(topics)
+        assert sorted(topic.decode() for topic in board.exchange("binance")["topic"]) == sorted(topics)
+        before = {topic: board[topic] for topic in topics}
+        for topic in topics:
+            newer = wait_until(lambda t=topic: board.wait(t, before[t].sequence, 1.0), "a newer record")
+            assert newer.sequence > before[topic].sequence
+            assert newer.recv_ns > before[topic].recv_ns
+        s.kill("binance-1of2", signal.SIGTERM)
+        s.kill("binance-2of2", signal.SIGTERM)
+        assert all(board[topic].flags & DOWN for topic in topics)
+        s.config.write_text(s.config.read_text(encoding="utf-8").replace("shards = 2", ""), encoding="utf-8")
+        s.start("binance")
+        for topic in topics:
+            wait_until(lambda t=topic: (r := board.read(t)) and not r.flags & DOWN, "live again")
+        assert [path.name for path in sorted((run / "board").glob("*"))] == ["binance.board"]
