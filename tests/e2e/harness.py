@@ -296,11 +296,11 @@ def programs(run):
 def leftovers(stack):
     """Return what a run left behind: sockets, pid files, locks."""
     run_dir = stack.directory / "run"
-    expected = {"supervisord.conf", "api-token"}
+    expected = {"supervisord.conf", "api-token", "recent.board"}
     return {
         str(p.relative_to(run_dir))
         for p in run_dir.rglob("*")
         if not p.is_dir()
-        and p.parent.name not in ("log", "instruments", "connects", "wanted")
+        and p.parent.name not in ("log", "instruments", "connects", "wanted", "board")
         and p.name not in expected
     }

@@ -162,19 +162,21 @@ def test_a_symbol_that_the_exchange_does_not_have_is_reported_and_the_others_str
     assert "did you mean" in rejected["BTCC/USDT"]
 
 
-def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_the_cache(stack):
+def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_caches_and_boards(stack):
     s = stack()
     s.start()
     reader = s.wait_live()
     assert s.kill("kucoin", signal.SIGTERM) == 0
     reader.read_until(lambda r: r.topic.startswith("ticker.kucoin.") and r.flags & DOWN, "DOWN at once")
-    for name in ("binance", "bybit", "merger", "sim"):
+    for name in ("binance", "bybit", "merger", "relay", "sim"):
         assert s.kill(name, signal.SIGTERM) == 0
     left = {
         str(p.relative_to(s.directory / "run")) for p in (s.directory / "run").rglob("*") if not p.is_dir()
     }
     lists = {f"instruments/{name}-http-127.0.0.1-{s.ports[name]}.json" for name in EXCHANGES}
-    assert left == lists | {f"connects/{name}-ws-127.0.0.1-{s.ports[name]}" for name in EXCHANGES}
+    boards = {"recent.board", *(f"board/{name}.board" for name in EXCHANGES)}
+    connects = {f"connects/{name}-ws-127.0.0.1-{s.ports[name]}" for name in EXCHANGES}
+    assert left == lists | connects | boards
     for name in EXCHANGES:
         assert "Traceback" not in s.log(name)
 

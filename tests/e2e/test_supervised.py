@@ -39,7 +39,7 @@ def test_any_process_may_be_killed_and_the_stream_comes_back(stack):
     print("seconds from restart to the whole stream:", sorted(times, reverse=True)[:10])
     assert reader.holes == [], "no topic of any exchange has a hole in a session's sequence"
     everybody = [*programs(run).values()]
-    assert len(everybody) == 7
+    assert len(everybody) == 8
     run.send_signal(signal.SIGINT)
     assert run.wait(40) == 0
     assert [pid for pid in everybody if is_alive(pid)] == []
