@@ -1,11 +1,17 @@
 """What is generated is current, and the check would say if it were not."""
 
+import importlib.util
+import re
 import shutil
+import struct
 import subprocess
 import sys
 
 import pytest
-from toolchains import ROOT
+import toolchains
+from toolchains import ROOT, run
+
+from feedhandler import schema
 
 FILES = {
     "languages/c/feedhandler.h": ("    double bid;\n", "    float bid;\n"),
@@ -52,6 +58,45 @@ def test_a_file_that_was_edited_is_named_and_made_right_again(name, copy):
     assert done.stderr == f"{name} is not what feedhandler/schema.py says; run: make languages\n"
     subprocess.run([sys.executable, copy / "languages" / "generate.py"], check=True, timeout=60)
     assert (copy / name).read_text(encoding="utf-8") == right
+
+
+def test_the_page_has_the_table_of_each_struct_and_of_the_flags():
+    text = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
+    assert re.findall(r"<!-- (\w+): make languages -->", text) == ["header", "flags", "ticker"]
+
+
+def test_another_struct_is_another_entry_in_the_list(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "languages" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    meanings = {
+        name: ("", name) for name in ("magic", "turn", "written_ns", "place", "width", "mark", "kind", "end")
+    }
+    slot = schema.layout("board_slot", "one slot", struct.Struct("<8sQqdIHBB"), meanings)
+    monkeypatch.setattr(generate, "LAYOUTS", (*generate.LAYOUTS, slot))
+    for path, text in generate.files().items():
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    assert "#define FH_BOARD_SLOT_SIZE 40" in (tmp_path / "feedhandler.h").read_text(encoding="utf-8")
+    source = tmp_path / "slot.c"
+    source.write_text(
+        '#include "feedhandler.h"\n'
+        "int main(void) {\n"
+        "    unsigned char bytes[FH_BOARD_SLOT_SIZE] = {[8] = 7, [39] = 9};\n"
+        "    fh_board_slot slot;\n"
+        "    fh_board_slot_load(&slot, bytes);\n"
+        "    return !(slot.turn == 7 && slot.end == 9);\n"
+        "}\n",
+        encoding="utf-8",
+    )
+    toolchains.compile_c(source, tmp_path / "slot")
+    run(tmp_path / "slot")
+    for language, command in {
+        "rustc": ("--edition", "2018", "-D", "warnings", "--crate-type", "lib", "feedhandler.rs"),
+        "go": ("vet", "feedhandler.go"),
+        "node": ("--check", "feedhandler.mjs"),
+    }.items():
+        if program := shutil.which(language):
+            run(program, *command, cwd=tmp_path)
 
 
 def test_each_generated_file_says_so_in_its_first_line():

@@ -41,6 +41,14 @@ def build_c(folder):
     return [binary]
 
 
+def build_c_big_endian(folder):
+    cc = tool("s390x-linux-gnu-gcc", package="gcc-s390x-linux-gnu libc6-dev-s390x-cross")
+    emulator = tool("qemu-s390x", package="qemu-user")
+    include = f"-I{LANGUAGES / 'c'}"
+    run(cc, "-std=c11", "-O2", "-static", include, "-o", folder / "check", CHECKERS / "check.c")
+    return [emulator, folder / "check"]
+
+
 def build_rust(folder):
     rustc = tool("rustc", package="rustc")
     binary = folder / "check"
@@ -69,7 +77,13 @@ def build_node(folder):
     return [tool("node", "nodejs", package="nodejs"), CHECKERS / "check.mjs"]
 
 
-BUILDS = {"c": build_c, "rust": build_rust, "go": build_go, "node": build_node}
+BUILDS = {
+    "c": build_c,
+    "c_big_endian": build_c_big_endian,
+    "rust": build_rust,
+    "go": build_go,
+    "node": build_node,
+}
 
 
 @pytest.fixture(scope="module", params=BUILDS)
