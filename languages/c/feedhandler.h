@@ -309,7 +309,7 @@ typedef struct fh_follow {
     bool is_known; /* a record was seen */
 } fh_follow;
 
-/* Take the next record of the topic, of any kind and with any flags. */
+/* Take the next record of the topic, with any flags and of any kind but notice. */
 static inline fh_news fh_follow_take(fh_follow *follow, uint32_t session, uint64_t sequence) {
     fh_news news = FH_NEXT;
     follow->missing = 0;

@@ -280,7 +280,7 @@ type Follow struct {
 	isKnown  bool
 }
 
-// Take takes the next record of the topic, of any kind and with any flags.
+// Take takes the next record of the topic, with any flags and of any kind but notice.
 func (f *Follow) Take(session uint32, sequence uint64) News {
 	news := Next
 	f.Missing = 0

@@ -121,6 +121,6 @@ export class Follow {
   lost: bigint
   /** How many gaps. */
   gaps: number
-  /** Take the next record of the topic, of any kind and with any flags. */
+  /** Take the next record of the topic, with any flags and of any kind but notice. */
   take(session: number, sequence: bigint): News
 }

@@ -294,7 +294,7 @@ export class Follow {
   gaps = 0
 
   /**
-   * Take the next record of the topic, of any kind and with any flags: a number and a BigInt. Returns
+   * Take the next record of the topic, with any flags and of any kind but notice: a number and a BigInt. Returns
    * - "first": the first one of this topic,
    * - "next": the one that was expected,
    * - "gap": new, but records before it are missing,

@@ -289,7 +289,7 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Take the next record of the topic, of any kind and with any flags.
+    /// Take the next record of the topic, with any flags and of any kind but notice.
     pub fn take(&mut self, session: u32, sequence: u64) -> News {
         let news = match self.newest {
             None => News::First,

@@ -68,7 +68,13 @@ class Play:
         if self._outlet:
             self._outlet.close()
         self._outlet = tick.Outlet(
-            self._loop, [self._endpoint], self._on_subscribe, key="test", queue_size_max=1_000_000
+            self._loop,
+            [self._endpoint],
+            self._on_subscribe,
+            key="test",
+            queue_size_max=1_000_000,
+            has_modes=True,
+            session=100,
         )
 
     def send(self, message):
@@ -161,6 +167,20 @@ def test_records_gaps_flags_and_batches_are_printed_and_repetitions_are_not(play
     assert [read(text) for text in p.lines()] == expected
     p.wait(lambda: p.lines("err"), "the refusal")
     assert "a message of 168 bytes is refused: version" in p.lines("err")[0]
+
+
+def test_a_mode_is_declared_by_one_more_prefix_and_its_notices_are_not_followed(play):
+    p = play("@latest", "ticker.")
+    p.wait(lambda: b"ticker." in p.asked, "the subscription")
+    p.wait(lambda: p.lines(), "the notice")
+    p.send(ticker(7))
+    p.wait(lambda: len(p.lines()) >= 2, "a record")
+    p.publish()
+    p.wait(lambda: p.asked.count(b"ticker.") == 2, "the subscription again")
+    p.wait(lambda: len(p.lines()) >= 3, "the notice to the new connection, which has number 1 again")
+    first, record, again = p.lines()
+    assert read(record) == line(7)
+    assert first == again == '@latest #1 {"mode":"latest"}'
 
 
 def test_a_publisher_that_comes_again_is_found_and_its_new_session_is_no_loss(play):

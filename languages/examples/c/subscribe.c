@@ -43,7 +43,9 @@ static void take(const unsigned char *message, size_t size) {
         return;
     }
     fh_follow *follow = follow_of(t.header.topic);
-    switch (fh_follow_take(follow, t.header.session, t.header.sequence)) {
+    /* A notice is about this connection alone, and its numbers start over with the next one. */
+    bool is_notice = t.header.kind == FH_KIND_NOTICE;
+    switch (is_notice ? FH_NEXT : fh_follow_take(follow, t.header.session, t.header.sequence)) {
         case FH_REPEATED: return; /* a snapshot of what is known already */
         case FH_GAP:
             printf("%s: %" PRIu64 " lost before #%" PRIu64 "\n", t.header.topic, follow->missing, t.header.sequence);

@@ -34,7 +34,11 @@ func take(message []byte) {
 		follow = new(feedhandler.Follow)
 		topics[topic] = follow
 	}
-	switch follow.Take(r.Session, r.Sequence) {
+	news := feedhandler.Next
+	if r.Kind != feedhandler.KindNotice { // which is about this connection alone; its numbers start over with the next one
+		news = follow.Take(r.Session, r.Sequence)
+	}
+	switch news {
 	case feedhandler.Repeated:
 		return // a snapshot of what is known already
 	case feedhandler.Gap:

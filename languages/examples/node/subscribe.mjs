@@ -3,7 +3,7 @@
 //     npm install
 //     node subscribe.mjs [ENDPOINT [PREFIX...]]
 import { Subscriber } from "zeromq"
-import { DecodeError, Follow, Ticker, decode, split } from "../../js/feedhandler.mjs"
+import { DecodeError, Follow, KIND, Ticker, decode, split } from "../../js/feedhandler.mjs"
 
 const topics = new Map() // what is known of each topic's sequence
 
@@ -12,7 +12,9 @@ const take = (bytes) => {
   const { topic, sequence } = record
   let follow = topics.get(topic)
   if (!follow) topics.set(topic, (follow = new Follow()))
-  switch (follow.take(record.session, sequence)) {
+  // A notice is about this connection alone, and its numbers start over with the next one.
+  const news = record.kind === KIND.NOTICE ? "next" : follow.take(record.session, sequence)
+  switch (news) {
     case "repeated":
       return // a snapshot of what is known already
     case "gap":

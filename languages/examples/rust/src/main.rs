@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 #[path = "../../../rust/feedhandler.rs"]
 mod feedhandler;
-use feedhandler::{decode, split, Follow, News, Record};
+use feedhandler::{decode, split, Follow, News, Record, KIND_NOTICE};
 
 fn take(topics: &mut HashMap<String, Follow>, message: &[u8]) {
     let record = match decode(message) {
@@ -23,7 +23,11 @@ fn take(topics: &mut HashMap<String, Follow>, message: &[u8]) {
     let topic = header.topic();
     // What is known of this topic's sequence.
     let follow = topics.entry(topic.to_string()).or_default();
-    match follow.take(header.session, header.sequence) {
+    let news = match header.kind {
+        KIND_NOTICE => News::Next, // about this connection alone; its numbers start over with the next one
+        _ => follow.take(header.session, header.sequence),
+    };
+    match news {
         News::Repeated => return, // a snapshot of what is known already
         News::Gap { missing } => println!("{}: {} lost before #{}", topic, missing, header.sequence),
         News::NewSession => println!("{}: the merger was restarted", topic),
