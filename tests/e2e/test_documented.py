@@ -1,10 +1,12 @@
 """The programs that the documents show, whole and against the real thing."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from harness import wait_until
 from toolchains import EXAMPLES, LANGUAGES
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "languages.md"
@@ -32,10 +34,17 @@ def test_an_example_prints_the_stream(language, stack, tmp_path):
     s.start()
     s.wait_live()
     with subprocess.Popen([*map(str, command), s.endpoint], stdout=subprocess.PIPE, bufsize=0) as process:
-        output = b""
-        while output.count(b"\n") < 50:
-            output += process.stdout.read(65536)
-        process.kill()
+        os.set_blocking(process.stdout.fileno(), False)
+        output = bytearray()
+
+        def has_enough():
+            output.extend(process.stdout.read(65536) or b"")
+            return output.count(b"\n") >= 50
+
+        try:
+            wait_until(has_enough, "50 lines")
+        finally:
+            process.kill()
     complete = output[: output.rindex(b"\n")].decode().splitlines()
     number = r"\d+(\.\d+)?(e-?\d+)?"
     for text in complete:
