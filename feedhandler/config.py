@@ -211,18 +211,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def endpoints(self) -> Iterator[tuple[str, str]]:
         """Yield every ZeroMQ endpoint that a process of ours binds, after the key that sets it."""
-        for endpoint in self.merger.ticks:
-            yield "merger.ticks", endpoint
-        for endpoint in self.merger.batches:
-            yield "merger.batches", endpoint
-        if not self.is_merger_elsewhere:
+        if not self.is_merger_elsewhere:  # else feeds are all there is here
             yield "merger.feeds", self.merger.feeds
-        for endpoint in self.merger.feeds_beyond:
-            yield "merger.feeds_beyond", endpoint
-        for endpoint in self.relay.recover:
-            yield "relay.recover", endpoint
-        for endpoint in self.relay.ticks:
-            yield "relay.ticks", endpoint
+            for table in (
+                "merger.ticks",
+                "merger.batches",
+                "merger.feeds_beyond",
+                "relay.recover",
+                "relay.ticks",
+            ):
+                section, _, key = table.partition(".")
+                for endpoint in getattr(getattr(self, section), key):
+                    yield table, endpoint
         for name, exchange in self.exchanges.items():
             for shard in shards(exchange.shards):
                 for endpoint in exchange.direct_of(shard):

@@ -52,7 +52,8 @@ def _tcp_addresses(config: Config) -> Iterator[tuple[str, str, int]]:
         parts = urlsplit(endpoint)
         if parts.scheme == "tcp":
             yield key, parts.hostname or "", parts.port or 0
-    yield "gateway.http", *config.gateway.address
+    if not config.is_merger_elsewhere:
+        yield "gateway.http", *config.gateway.address
     if config.sim is None:
         return
     for name, exchange in config.simulated().items():

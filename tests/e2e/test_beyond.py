@@ -1,0 +1,167 @@
+"""Subscribers and feeds of other hosts, under CURVE, with real processes."""
+
+import json
+import os
+import signal
+import socket
+
+import pytest
+import zmq
+from harness import MAJORS, Stack, free_ports, wait_until
+from zmq.utils import z85
+
+from feedhandler import wire
+from feedhandler.client import Curve, Subscriber
+from feedhandler.transport import keys
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("central", "desk", "stranger", "near"):
+        keys.make(tmp_path / "keys", name)
+    (tmp_path / "clients").mkdir()
+    return tmp_path
+
+
+def secure(stack, folder, relay="", merger=""):
+    """Add to a stack's configuration what other hosts need."""
+    text = stack.config.read_text()
+    text = text.replace("[relay]\n", f"[relay]\n{relay}\n").replace("[merger]\n", f"[merger]\n{merger}\n")
+    curve = f'[curve]\nkey = "{folder}/keys/central.key_secret"\nclients = "{folder}/clients"\n'
+    stack.config.write_text(text + curve, encoding="utf-8")
+
+
+def run(stack, *arguments):
+    result = stack.run(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def curve(folder, name):
+    return Curve(f"{folder}/keys/{name}.key_secret", f"{folder}/keys/central.key")
+
+
+def test_another_hosts_subscriber_gets_everything_and_a_stranger_nothing(folder):
+    ticks = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+    stack = Stack(folder, rate=300, exchanges=("binance",))
+    secure(stack, folder, relay=f'ticks = ["{ticks}"]')
+    try:
+        run(stack, "keys", "authorize", f"{folder}/keys/desk.key", "-c", str(stack.config))
+        assert "desk" in run(stack, "keys", "list", "-c", str(stack.config))
+        stack.start()
+        stack.wait_live()
+        with (
+            Subscriber(ticks, ["ticker."], curve=curve(folder, "desk"), recover="") as desk,
+            Subscriber(ticks, ["ticker."], curve=curve(folder, "stranger"), recover="") as stranger,
+        ):
+            seen = {}
+            while len(seen) < len(MAJORS) or len(desk.losses) < len(MAJORS) or sum(seen.values()) < 300:
+                record = desk.receive(20)
+                assert record is not None
+                seen[record.symbol] = seen.get(record.symbol, 0) + 1
+            assert set(seen) == set(MAJORS)
+            assert desk.lost == 0
+            assert stranger.receive(1.5) is None
+            assert "not authorized" in stack.log("relay")
+
+            # The merger goes: so does this stream, and it comes back with the next session.
+            session = record.session
+            stack.kill("merger")
+            stack.start("merger")
+            while desk.receive(30).session == session:
+                pass
+
+            # What is allowed may be withdrawn, and allowed to others, while everything runs.
+            run(stack, "keys", "revoke", "desk", "-c", str(stack.config))
+            run(stack, "keys", "authorize", f"{folder}/keys/stranger.key", "-c", str(stack.config))
+            assert stranger.receive(20) is not None
+            wait_until(lambda: desk.receive(1.0) is None, "nothing comes any more")
+        command = ["tail", "--endpoint", ticks, "--count", "3", "--json"]
+        key = ["--key", f"{folder}/keys/stranger.key_secret", "--server-key", f"{folder}/keys/central.key"]
+        assert len(run(stack, *command, *key).splitlines()) == 3
+    finally:
+        stack.close()
+    for log in folder.glob("*.log"):
+        for name in ("central", "desk", "stranger"):
+            secret = keys.load_pair(f"{folder}/keys/{name}.key_secret", "k").secret
+            assert z85.encode(secret).decode() not in log.read_text(), "no secret in a log"
+
+
+def test_recovery_beyond_this_host_is_for_those_with_a_key(folder):
+    (port,) = free_ports(1)
+    endpoint = f"tcp://{own_address()}:{port}"
+    stack = Stack(folder, rate=300, exchanges=("binance",))
+    secure(stack, folder)
+    text = stack.config.read_text()
+    stack.config.write_text(text.replace('recover = ["', f'recover = ["{endpoint}", "'), encoding="utf-8")
+    keys.authorize(f"{folder}/keys/desk.key", folder / "clients")
+    pair = keys.load_pair(f"{folder}/keys/desk.key_secret", "k")
+    try:
+        stack.start()
+        stack.wait_live()
+        with zmq.Context() as context, context.socket(zmq.REQ) as req, context.socket(zmq.REQ) as plain:
+            for sock in (req, plain):
+                sock.set(zmq.LINGER, 0)
+            req.set(zmq.CURVE_PUBLICKEY, z85.encode(pair.public))
+            req.set(zmq.CURVE_SECRETKEY, z85.encode(pair.secret))
+            req.set(zmq.CURVE_SERVERKEY, z85.encode(keys.load_public(f"{folder}/keys/central.key", "k")))
+            for sock in (plain, req):
+                sock.connect(endpoint)
+                sock.send(b'{"topics": ["ticker."]}')
+            assert req.poll(20_000)
+            head, records = req.recv_multipart()[:2]
+            assert json.loads(head)["records"] == len(records) // wire.TICKER_SIZE == len(MAJORS)
+            assert not plain.poll(200)
+    finally:
+        stack.close()
+
+
+def own_address():
+    """Return an address of this machine that is not loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+            address = probe.getsockname()[0]
+        except OSError:
+            address = "127.0.0.1"
+    if address.startswith("127."):
+        pytest.skip("this machine has no address but loopback's")
+    return address
+
+
+def test_a_feed_of_another_host_reaches_the_merger_and_its_death_shows(folder):
+    (port,) = free_ports(1)
+    endpoint = f"tcp://{own_address()}:{port}"
+    central = Stack(folder, rate=300, exchanges=("binance",))
+    text = central.config.read_text()
+    secure(central, folder, merger=f'feeds_beyond = ["{endpoint}"]')
+    near = folder / "near.toml"
+    text = text.replace(f'run_dir = "{folder}/run"', f'run_dir = "{folder}/near"')
+    text = text.replace(f'feeds = "ipc://{folder}/run/feeds.ipc"', f'feeds = "{endpoint}"')
+    near.write_text(
+        text + f'[curve]\nkey = "{folder}/keys/near.key_secret"\nserver = "{folder}/keys/central.key"\n',
+        encoding="utf-8",
+    )
+    keys.authorize(f"{folder}/keys/near.key", folder / "clients")
+    try:
+        assert central.run("check", "-c", str(near)).returncode == 0
+        central.start("sim", "merger")
+        feed = central.popen("feed", "binance", "-c", str(near), log="near")
+        central.processes["near"] = feed
+        reader = central.wait_live(exchanges=["binance"])
+        os.kill(feed.pid, signal.SIGKILL)
+        feed.wait(10)
+        reader.read_until(lambda record: record.kind == 1 and record.flags & 4, "its records are DOWN")
+        central.processes["near"] = central.popen("feed", "binance", "-c", str(near), log="near")
+        central.wait_live(exchanges=["binance"])
+        # The other way round: the merger goes, and the feed finds the next one.
+        central.kill("merger")
+        central.start("merger")
+        central.wait_live(exchanges=["binance"])
+        refused = central.run("run", "-c", str(near))
+        assert refused.returncode == 2
+        assert "merger.feeds: is on another host" in refused.stderr
+    finally:
+        central.close()
