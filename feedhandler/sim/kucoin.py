@@ -43,6 +43,7 @@ from feedhandler.sim.protocol import (
     to_json,
 )
 
+TAKEN_BACK = "taken back before it was used"  # what is wrong with a token, and nobody's fault
 LONG_ZEROS = 20  # the 24 h numbers of a snapshot are printed with this many decimals
 ALL_TOPIC = "/market/ticker:all"
 DATA_TOPICS = ("/market/ticker", "/market/snapshot", "/spotMarket/level1")
@@ -107,6 +108,7 @@ class Kucoin:
         self._random = random.Random(f"tokens {seed}")
         self._tokens: dict[str, tuple[int, bool]] = {}  # token: when it was handed out, whether it is private
         self._used_tokens: set[str] = set()
+        self._taken_back: set[str] = set()  # before they were used: who comes with one could not know
         self._attempts = Attempts(self.rules.attempts_per_minute, 60.0)
         self._pools = {
             "public": (Weight(30.0), self.rules.weight_per_30_s),
@@ -130,8 +132,11 @@ class Kucoin:
             self._used_tokens.add(token)
         connect_id = request.one("connectId") or f"{self._random.getrandbits(48):012x}"
         _, is_private = self._tokens.get(token, (0, False))
-        is_valid = self.is_valid(token, now.mono_ns)
-        return KucoinDialog(self, connect_id, is_valid, ", ".join(remarks), is_private=is_private)
+        wrong = ""
+        if not self.is_valid(token, now.mono_ns):
+            wrong = TAKEN_BACK if token in self._taken_back else "token unknown or expired"
+        self._taken_back.discard(token)
+        return KucoinDialog(self, connect_id, wrong, ", ".join(remarks), is_private=is_private)
 
     def is_valid(self, token: str, mono_ns: int) -> bool:
         given_ns, _ = self._tokens.get(token, (None, False))
@@ -191,6 +196,7 @@ class Kucoin:
         return _too_many(status, headers, retry_after_s)
 
     def expire_tokens(self, now: Now) -> None:
+        self._taken_back = self._tokens.keys() - self._used_tokens
         self._tokens.clear()
         self._used_tokens.clear()
 
@@ -256,13 +262,13 @@ class KucoinDialog:
     """One session. It begins with the exchange's welcome; every topic counts once per symbol."""
 
     def __init__(
-        self, exchange: Kucoin, connect_id: str, is_token_valid: bool, remark: str, *, is_private: bool
+        self, exchange: Kucoin, connect_id: str, wrong_token: str, remark: str, *, is_private: bool
     ) -> None:
         self._exchange = exchange
         self._rules = exchange.rules
         self.connect_id = connect_id
         self.is_private = is_private
-        self._is_token_valid = is_token_valid
+        self._wrong_token = wrong_token
         self._remark = remark
         self.variant = 0
         self.topics: dict[str, None] = {}
@@ -273,9 +279,10 @@ class KucoinDialog:
 
     def on_open(self, now: Now) -> Reply:
         self._opened_ns = self._pinged_ns = now.mono_ns
-        if not self._is_token_valid:
+        if self._wrong_token:
             text = _socket_error(self.connect_id, 401, "token is invalid")
-            return Reply(texts=[text], close=Close(1000, "Bye"), violation="token unknown or expired")
+            violation = "" if self._wrong_token == TAKEN_BACK else self._wrong_token
+            return Reply(texts=[text], close=Close(1000, "Bye"), violation=violation)
         return Reply(remark=self._remark)
 
     def on_text(self, text: str, now: Now) -> Reply:

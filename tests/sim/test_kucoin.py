@@ -306,9 +306,14 @@ def test_a_token_lives_a_day_and_dies_on_command(exchange, clock):
     assert connect(exchange, clock, token)[1].close is None
     clock.pass_s(86_401)
     assert connect(exchange, clock, token)[1].close is not None
-    fresh = exchange.new_token(clock.now)
+    used, fresh = exchange.new_token(clock.now), exchange.new_token(clock.now)
+    connect(exchange, clock, used)
     exchange.expire_tokens(clock.now)
-    assert connect(exchange, clock, fresh)[1].close is not None
+    assert connect(exchange, clock, used)[1].violation
+    refused = connect(exchange, clock, fresh)[1]
+    assert refused.close is not None
+    assert not refused.violation, "it was taken away while its owner was on the way"
+    assert connect(exchange, clock, fresh)[1].violation
 
 
 def test_a_token_used_twice_is_let_pass_with_a_remark(exchange, clock):
