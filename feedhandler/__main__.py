@@ -28,6 +28,12 @@ EPILOG: Final = f"""\
 exit status: {EXIT_OK} done; {EXIT_FAILED} it ran, and failed; {EXIT_CONFIG} wrong configuration or arguments;
 {EXIT_GAVE_UP} a feed gave up after max_attempts connections in a row without data
 """
+BRIDGE_EPILOG: Final = """\
+Every record is published unchanged, at ticker.binance.BTC-USDT, status.binance, heartbeat.merger and so on
+(docs/bridge.md). While NATS is slower than the market, or away, the newest record of each topic waits for it.
+User and password, or a token, come from the environment: FEEDHANDLER_NATS_USER and FEEDHANDLER_NATS_PASSWORD,
+or FEEDHANDLER_NATS_TOKEN. Needs nats-py: pip install 'feedhandler[nats]'.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "merger", _merger, "the merger process")
     _command(commands, "relay", _relay, "the relay: answers subscribers that have missed something")
     _command(commands, "gateway", _gateway, "the control plane: HTTP API, balances, dashboard, metrics")
+    text = "republish the stream to NATS, as the table [nats] says"
+    bridge = _command(commands, "bridge", _bridge, text)
+    bridge.add_argument("target", choices=("nats",), metavar="TARGET", help="nats")
+    bridge.formatter_class = argparse.RawDescriptionHelpFormatter
+    bridge.epilog = BRIDGE_EPILOG
     _command(commands, "sim", _sim, "the simulated exchanges")
     _command(commands, "check", _check, "validate a configuration: exit 0, or 2 with file, key and remedy")
     _command(commands, "supervisord", _supervisord, "print the supervisord configuration for `make prod`")
@@ -293,6 +304,19 @@ def _gateway(arguments: argparse.Namespace) -> int:
     runtime.set_up_logging("gateway", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
     return gateway.run(config.load(arguments.config))
+
+
+def _bridge(arguments: argparse.Namespace) -> int:
+    settings = config.load(arguments.config)
+    try:
+        from feedhandler.process import bridge
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.split(".")[0] != "nats":
+            raise
+        raise ConfigError("the bridge needs the package nats-py: pip install 'feedhandler[nats]'") from exc
+    runtime.set_up_logging("bridge-nats", is_verbose=arguments.verbose)
+    runtime.follow_supervisor()
+    return bridge.run(settings)
 
 
 def _sim(arguments: argparse.Namespace) -> int:

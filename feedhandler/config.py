@@ -24,6 +24,7 @@ from feedhandler.legs import LEGS_MAX, DailyWindow
 from feedhandler.session import Policy
 from feedhandler.shard import SHARDS_MAX, WHOLE, Shard, shards
 from feedhandler.shard import parse as parse_shard
+from feedhandler.subjects import PREFIX
 from feedhandler.wanted import MAJORS
 
 TICKS_TCP: Final = "tcp://127.0.0.1:5555"
@@ -36,6 +37,11 @@ SECRETS: Final = (  # variables of the environment that are the gateway's alone
     API_TOKEN_ENV,
     *(f"{name.upper()}_{what}" for name in EXCHANGES for what in ("API_KEY", "API_SECRET", "PASSPHRASE")),
 )
+NATS_ENV: Final = (
+    "FEEDHANDLER_NATS_USER",
+    "FEEDHANDLER_NATS_PASSWORD",
+    "FEEDHANDLER_NATS_TOKEN",
+)  # the bridge's
 WORD_SIZE_MAX: Final = 100  # of a word that may have been meant otherwise: the search costs its square
 KNOWN_QUOTES: Final = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")  # for suggestions only
 
@@ -148,6 +154,45 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self.address[0] in LOOPBACK
 
 
+class NatsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[nats]` table: where the bridge republishes the merger's stream. Left out: there is no bridge.
+
+    stream "" is plain NATS; with a name, JetStream keeps the records within the limits that follow.
+    """
+
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    prefix: str = ""  # words of a subject, before ours
+    topics: tuple[str, ...] = ("",)  # what is republished: kinds, or a kind of an exchange
+    credentials: str = ""  # file of a JWT and an NKEY seed; "": none, or by user, password or token
+    tls_ca: str = ""  # file of certificates; "": those of the system
+    stream: str = ""
+    storage: str = "file"
+    replicas: int = 1
+    max_bytes: int = 1 << 30
+    max_age_s: float = 3600.0
+    max_msgs_per_subject: int = 0  # 0: as many as the other limits let
+    metrics: str = ""  # host:port to listen at for Prometheus; "": nowhere
+    cpus: tuple[Cpu, ...] = ()  # processors for the bridge; none: any
+
+    @property
+    def metrics_address(self) -> tuple[str, int]:
+        """Return host and port for Prometheus; there has to be one."""
+        _, host, port = _host_port(f"tcp://{self.metrics}")
+        assert port is not None, "checked when it was read"
+        return host, port
+
+    @property
+    def uses_tls(self) -> bool:
+        """True if connections are to be encrypted: all are, or none."""
+        return self.servers[0].startswith("tls://")
+
+    def clear_servers(self) -> list[str]:
+        """Return the servers beyond this machine that are spoken to without encryption."""
+        if self.uses_tls:
+            return []
+        return [server for server in self.servers if urlsplit(server).hostname not in (*LOOPBACK, "::1")]
+
+
 class SimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[sim]` table: how the simulated exchanges behave. They listen where ws_url and rest_url point.
 
@@ -167,6 +212,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     relay: RelayConfig = RelayConfig()
     curve: CurveConfig = CurveConfig()
     gateway: GatewayConfig = GatewayConfig()
+    nats: NatsConfig | None = None
     sim: SimConfig | None = None
     run_dir: str = "run"
     path: str = ""
@@ -243,6 +289,7 @@ TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "relay": RelayConfig,
     "curve": CurveConfig,
     "gateway": GatewayConfig,
+    "nats": NatsConfig,
     "sim": SimConfig,
 }
 
@@ -299,6 +346,8 @@ def parse(text: str, path: str) -> Config:
             " of each topic"
         )
     _check_gateway(config.gateway, f"{path}: gateway")
+    if config.nats is not None:
+        _check_nats(config, config.nats, f"{path}: nats")
     _check_sim(config)
     return config
 
@@ -346,6 +395,9 @@ def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> 
 MAX_AGE_S_MIN: Final = 3.0
 RECENT_MAX: Final = board.DEPTH_MAX - 1
 DUST_MAX: Final = Decimal(10**15)
+STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+STREAM_SIZE_MIN: Final = 1 << 20
+MERGER: Final = "merger"  # whose heartbeat is a topic like those of exchanges
 UPDATES_PER_S_MAX: Final = 50  # more than a screen shows
 EXAMPLES: Final = {  # of keys whose default is none
     "renew_window": "04:00-04:30",
@@ -357,6 +409,11 @@ EXAMPLES: Final = {  # of keys whose default is none
     "server": "conf/keys/central.key",
     "dust": "0.0001",
     "dust_of": {"SHIB": "1000"},
+    "prefix": "md",
+    "credentials": "/etc/feedhandler/nats.creds",
+    "tls_ca": "/etc/feedhandler/ca.pem",
+    "stream": "MARKET",
+    "metrics": "127.0.0.1:9464",
 }
 
 
@@ -371,7 +428,7 @@ def _toml(value: Any) -> str:
 
 
 def _check_number(where: str, key: str, value: float) -> None:
-    minimum = 0 if key in ("max_attempts", "seed", "max_age_s", "recent") else 0.001
+    minimum = 0 if key in ("max_attempts", "seed", "max_age_s", "recent", "max_msgs_per_subject") else 0.001
     if not minimum <= value < 1e9:
         raise ConfigError(f"{where}: {value} is out of range; it must be at least {minimum}")
 
@@ -543,6 +600,75 @@ def _check_gateway(gateway: GatewayConfig, where: str) -> None:
         for asset in assets:
             if asset != asset.upper() or not asset.isprintable() or not asset or "/" in asset or " " in asset:
                 raise ConfigError(f'{where}.{key}: {asset!r} is no asset; write it like "USDT"')
+
+
+def _check_nats(config: Config, nats: NatsConfig, where: str) -> None:
+    if config.is_merger_elsewhere:
+        raise ConfigError(
+            f"{where}: merger.feeds is another host's, and the bridge has to be beside the merger; put this table"
+            " into that host's file"
+        )
+    if not nats.servers:
+        raise ConfigError(f'{where}.servers: is empty; for example ["nats://127.0.0.1:4222"]')
+    for server in nats.servers:
+        _check_url(server, ("nats", "tls"), f"{where}.servers")
+    if len({urlsplit(server).scheme for server in nats.servers}) > 1:
+        raise ConfigError(f"{where}.servers: some are nats:// and some tls://; use one of them for all")
+    if nats.tls_ca and not nats.uses_tls:
+        raise ConfigError(f"{where}.tls_ca: is set, and servers are nats://; use tls://, or leave it out")
+    if nats.prefix and not PREFIX.fullmatch(nats.prefix):
+        raise ConfigError(
+            f"{where}.prefix: {nats.prefix!r} is no beginning of a subject; write words of letters, digits, _ and -"
+            ' with dots between them, like "md.eu"'
+        )
+    if not nats.topics:
+        raise ConfigError(f'{where}.topics: is empty, and nothing would be published; [""] is everything')
+    for topic in nats.topics:
+        _check_bridged_topic(config, topic, f"{where}.topics")
+    if nats.stream and not STREAM_NAME.fullmatch(nats.stream):
+        raise ConfigError(
+            f"{where}.stream: {nats.stream!r} is no name of a stream; use letters, digits, _ and -, up to 32"
+        )
+    if nats.storage not in ("file", "memory"):
+        raise ConfigError(f'{where}.storage: {nats.storage!r} is not "file" or "memory"')
+    if not 1 <= nats.replicas <= 5:
+        raise ConfigError(
+            f"{where}.replicas: {nats.replicas} is out of range; it is 1 to 5 servers of a cluster"
+        )
+    if nats.max_bytes < STREAM_SIZE_MIN:
+        raise ConfigError(
+            f"{where}.max_bytes: {nats.max_bytes} is too small; it is at least {STREAM_SIZE_MIN}"
+        )
+    if 0 < nats.max_age_s < 1:
+        raise ConfigError(
+            f"{where}.max_age_s: {nats.max_age_s:g} is too short; it is 0 (any age), or at least 1"
+        )
+    if not nats.metrics:
+        return
+    host, port = _host_port(f"tcp://{nats.metrics}")[1:]
+    if port is None or host not in LOOPBACK:
+        raise ConfigError(
+            f'{where}.metrics: must be host:port on loopback, such as "127.0.0.1:9464"; for other hosts put a proxy'
+            " before it"
+        )
+
+
+def _check_bridged_topic(config: Config, topic: str, where: str) -> None:
+    """The merger has whole exchanges at its batch endpoint, so that is the least that can be chosen."""
+    kind, dot, rest = topic.partition(".")
+    kinds = [name for number, name in wire.KIND_NAMES.items() if number != wire.NOTICE]
+    if not topic or (kind in kinds and dot and not rest):
+        return
+    exchange, end, more = rest.partition(".")
+    is_ticker = kind == wire.KIND_NAMES[wire.TICKER]
+    if kind in kinds and not more and exchange in (*config.exchanges, MERGER) and bool(end) == is_ticker:
+        return
+    name = next(iter(config.exchanges))
+    raise ConfigError(
+        f'{where}: {topic!r} is not what can be chosen: "" (everything), a kind ("ticker."), or a kind of'
+        f' an exchange that is configured ("ticker.{name}.", "status.{name}"); single symbols are for those who'
+        " subscribe at NATS"
+    )
 
 
 SECURE_KEYS: Final = ("relay.ticks", "relay.recover", "merger.feeds_beyond")  # may leave this host

@@ -15,6 +15,40 @@ SIMULATED = OK + "simulated = true\n"
 LOCAL = SIMULATED + 'ws_url = "ws://127.0.0.1:1"\nrest_url = "http://127.0.0.1:1"\n'
 
 WRONG = [
+    (OK + "[nats]\nserver = 1\n", 'nats.server: unknown key; did you mean "servers"?'),
+    (
+        OK + '[merger]\nfeeds = "tcp://central:5550"\n[curve]\nkey = "k"\nserver = "s"\n[nats]\n',
+        "nats: merger.feeds is another host's, and the bridge has to be beside the merger",
+    ),
+    (OK + "[nats]\nservers = []\n", "nats.servers: is empty"),
+    (
+        OK + '[nats]\nservers = ["http://127.0.0.1:4222"]\n',
+        "nats.servers: 'http://127.0.0.1:4222' must be nats",
+    ),
+    (OK + '[nats]\nservers = ["nats://user:secret@127.0.0.1:4222"]\n', "must end after the port"),
+    (
+        OK + '[nats]\nservers = ["nats://a:1", "tls://b:1"]\n',
+        "nats.servers: some are nats:// and some tls://",
+    ),
+    (OK + '[nats]\ntls_ca = "ca.pem"\n', "nats.tls_ca: is set, and servers are nats://"),
+    (OK + '[nats]\nprefix = "md."\n', "nats.prefix: 'md.' is no beginning of a subject"),
+    (OK + '[nats]\nprefix = "$SYS"\n', "nats.prefix: '$SYS' is no beginning"),
+    (OK + '[nats]\nprefix = "md.>"\n', "nats.prefix: 'md.>' is no beginning"),
+    (OK + "[nats]\ntopics = []\n", "nats.topics: is empty"),
+    (
+        OK + '[nats]\ntopics = ["ticker.binance.BTC/USDT"]\n',
+        "single symbols are for those who subscribe at NATS",
+    ),
+    (OK + '[nats]\ntopics = ["ticker.kucoin."]\n', "an exchange that is configured"),
+    (OK + '[nats]\ntopics = ["trades."]\n', "nats.topics: 'trades.' is not what can be chosen"),
+    (OK + '[nats]\nstream = "a.b"\n', "nats.stream: 'a.b' is no name of a stream"),
+    (OK + '[nats]\nstorage = "disk"\n', "nats.storage: 'disk' is not"),
+    (OK + "[nats]\nreplicas = 6\n", "nats.replicas: 6 is out of range"),
+    (OK + "[nats]\nmax_bytes = 1000\n", "nats.max_bytes: 1000 is too small"),
+    (OK + "[nats]\nmax_age_s = 0.5\n", "nats.max_age_s: 0.5 is too short"),
+    (OK + "[nats]\nmax_msgs_per_subject = -1\n", "nats.max_msgs_per_subject: -1 is out of range"),
+    (OK + '[nats]\nmetrics = "0.0.0.0:9464"\n', "nats.metrics: must be host:port on loopback"),
+    (OK + '[nats]\nmetrics = "9464"\n', "nats.metrics: must be host:port on loopback"),
     ("", "exchanges: names no exchange; add a table such as [exchanges.binance]"),
     ("[exchanges]\n", "exchanges: names no exchange"),
     ("exchanges = 3\n", "exchanges: must hold tables"),
@@ -273,3 +307,10 @@ def test_the_further_endpoints_are_in_the_run_directory_and_can_be_switched_off(
 def test_processors_that_are_not_there_are_refused_with_those_that_are():
     with pytest.raises(ConfigError, match=r"x.toml: merger.cpus: \[1023\] are not there; .* lets us use \d"):
         use_cpus((1023,), "x.toml: merger.cpus")
+
+
+def test_topics_of_the_bridge_are_kinds_and_exchanges():
+    topics = ["", "ticker.", "ticker.binance.", "status.binance", "heartbeat.merger"]
+    settings = config.parse(f"{OK}[nats]\ntopics = {topics}\n", "x.toml")
+    assert settings.nats.topics == tuple(topics)
+    assert config.parse(OK, "x.toml").nats is None

@@ -31,6 +31,8 @@ PURE = [
     "conflate.py",
     "batch.py",
     "pace.py",
+    "subjects.py",
+    "bridge.py",
     *(f"exchanges/{p.name}" for p in (PACKAGE / "exchanges").glob("*.py")),
 ]
 OUTSIDE = {
@@ -69,6 +71,8 @@ LAYERS = [
     "merge",
     "follow",
     "conflate",
+    "subjects",
+    "bridge",
     "config",
     "transport",
     "client",

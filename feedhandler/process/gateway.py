@@ -5,12 +5,9 @@ killed, feeds and merger run on as they are.
 """
 
 import asyncio
-import ctypes
 import logging
 import os
-import resource
 import signal
-import sys
 import time
 from typing import Final
 
@@ -33,21 +30,13 @@ from feedhandler.gateway.openapi import description, document
 from feedhandler.gateway.operations import routes
 from feedhandler.gateway.screens import Screens
 from feedhandler.gateway.screens import routes as screen_routes
-from feedhandler.process.runtime import settle, use_cpus
+from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
 from feedhandler.transport.files import Lock
 
-PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 LINE_SIZE_MAX: Final = 8190  # of a request, and of each of its headers
 SHUTDOWN_S: Final = 2.0  # for requests under way; all in all it is to end within 5 s
 
 log = logging.getLogger(__name__)
-
-
-def keep_secrets_in_memory() -> None:
-    """Let no core dump, and no other process of this user, see our memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0)
 
 
 def _is_no_quote(record: logging.LogRecord) -> bool:

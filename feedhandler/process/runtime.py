@@ -4,6 +4,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from feedhandler.errors import ConfigError
 
 SUPERVISED_ENV: Final = "FEEDHANDLER_SUPERVISED"  # set by the supervisor's configuration
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+PR_SET_DUMPABLE: Final = 4
 
 
 def set_up_logging(name: str, *, is_verbose: bool = False) -> None:
@@ -73,6 +75,13 @@ def follow_supervisor() -> None:
     die_with_parent()
     if os.getppid() != parent:  # it died before we asked
         raise SystemExit(0)
+
+
+def keep_secrets_in_memory() -> None:
+    """Let no core dump, and no other process of this user, see our memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0)
 
 
 def use_cpus(cpus: Sequence[int], where: str) -> None:

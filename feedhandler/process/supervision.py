@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.config import SECRETS, Config
+from feedhandler.config import NATS_ENV, SECRETS, Config
 from feedhandler.process.runtime import SUPERVISED_ENV
 from feedhandler.shard import shards
 from feedhandler.transport.files import feed_name
@@ -21,6 +21,8 @@ STOP_S: Final = 5
 LOG_SIZE_MB: Final = 10
 LOG_COUNT: Final = 5
 GATEWAY: Final = "gateway"
+BRIDGE: Final = "bridge-nats"
+OWN_SECRETS: Final = {GATEWAY: SECRETS, BRIDGE: NATS_ENV}
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,8 @@ def render(config: Config, layout: Layout) -> str:
     if not config.is_merger_elsewhere:  # else this host has feeds and nothing else
         programs.insert(0, ("merger", "merger", 20))
         programs += [("relay", "relay", 40), (GATEWAY, GATEWAY, 40)]
+        if config.nats is not None:
+            programs.append((BRIDGE, "bridge nats", 50))
     if config.sim is not None:
         programs.insert(0, ("sim", "sim", 10))
     control = [_control(layout)] if layout.has_control else []
@@ -98,15 +102,16 @@ serverurl = unix://{run}/supervisor.sock
 
 def _program(layout: Layout, name: str, arguments: str, priority: int) -> str:
     # Restarted whatever the exit status: also a wrong configuration may be mended meanwhile.
-    # The supervisor hands its environment on; secrets are the gateway's alone.
-    blanks = ",".join(f'{variable}=""' for variable in SECRETS)
-    blank = "" if name == GATEWAY else f"environment = {blanks}\n"
+    # The supervisor hands its environment on; secrets are for those who need them.
+    own = OWN_SECRETS.get(name, ())
+    blanks = ",".join(f'{variable}=""' for variable in (*SECRETS, *NATS_ENV) if variable not in own)
     return f"""\
 [program:{name}]
 command = {layout.command} {arguments} -c {layout.config}
 directory = {layout.directory}
 priority = {priority}
-{blank}autorestart = true
+environment = {blanks}
+autorestart = true
 startsecs = {START_S}
 startretries = {START_TRIES}
 stopsignal = TERM

@@ -54,6 +54,8 @@ def _tcp_addresses(config: Config) -> Iterator[tuple[str, str, int]]:
             yield key, parts.hostname or "", parts.port or 0
     if not config.is_merger_elsewhere:
         yield "gateway.http", *config.gateway.address
+    if config.nats is not None and config.nats.metrics:
+        yield "nats.metrics", *config.nats.metrics_address
     if config.sim is None:
         return
     for name, exchange in config.simulated().items():
