@@ -272,6 +272,22 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
         return self.feed.text(now_ns) if self.feed else self.state
 
 
+class RelayStatus(msgspec.Struct, kw_only=True):
+    """What the relay says of itself, in a file, since nobody listens to it: for the gateway's metrics.
+
+    Counts are since it started. delays is how often somebody who asked too much had to wait, refused connections
+    that were one too many; strangers those from other hosts whose key may not connect.
+    """
+
+    pid: int
+    as_of_ns: int
+    requests: int = 0
+    delays: int = 0
+    refused: int = 0
+    subscribers: int = 0  # of other hosts, that are connected
+    strangers: int = 0
+
+
 class Heartbeat(msgspec.Struct, kw_only=True):
     """Body of the merger's heartbeat record."""
 

@@ -20,12 +20,20 @@ from feedhandler import __version__
 from feedhandler.exchanges.account import Trouble
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.screens import Screens
-from feedhandler.status import LATENCY_BOUNDS_US, WORST_FIRST, ConnectionStatus, ExchangeStatus
+from feedhandler.status import (
+    LATENCY_BOUNDS_US,
+    WORST_FIRST,
+    ConnectionStatus,
+    ExchangeStatus,
+    RelayStatus,
+)
+from feedhandler.transport.files import read_relay_status
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 NS_PER_S: Final = 1_000_000_000
 US_PER_S: Final = 1_000_000
 MS_PER_S: Final = 1_000
+RELAY_SILENCE_NS: Final = 5 * NS_PER_S  # it says something every second
 ACCOUNT_STATES: Final = ("off", "syncing", "live", "failed")
 STREAM_STATES: Final = ("off", "connecting", "live")
 DURATIONS_S: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
@@ -91,6 +99,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
         yield from self._merger()
+        yield from _relay(read_relay_status(self._parts.config.run_dir))
         # What a merger that is silent said last is not true any more: its series are absent, and `up` is 0.
         statuses = self._parts.market.statuses if self._parts.market.is_heard else {}
         rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
@@ -154,6 +163,18 @@ class Metrics(Collector):
         lost = sum(loss.lost for loss in follower.losses.values())
         yield _counter("gateway_lost_records", "Records that the gateway itself was too slow for.", lost)
         yield _gauge("gateway_topics", "Tickers that the gateway has.", len(screens.newest))
+
+
+def _relay(status: RelayStatus | None) -> Iterator[Metric]:
+    is_up = status is not None and abs(time.time_ns() - status.as_of_ns) < RELAY_SILENCE_NS
+    yield _gauge("relay_up", "1 while the relay says how it is doing.", float(is_up))
+    if status is None or not is_up:
+        return
+    yield _counter("relay_requests", "Requests that the relay answered.", status.requests)
+    yield _counter("relay_delays", "Times that one who asked too much had to wait.", status.delays)
+    yield _counter("relay_refused", "Connections that were one too many.", status.refused)
+    yield _gauge("relay_subscribers", "Subscribers of other hosts.", status.subscribers)
+    yield _counter("relay_strangers", "Connections whose key is not authorized.", status.strangers)
 
 
 def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:

@@ -6,6 +6,7 @@ everything else runs on, unchanged.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from feedhandler.config import Config, is_local
 from feedhandler.errors import EXIT_OK, DecodeError
 from feedhandler.process.curve import server_security
 from feedhandler.process.runtime import on_stop_signals, settle, use_cpus
+from feedhandler.status import RelayStatus
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.board import BoardReader, recent_path
-from feedhandler.transport.files import Lock
+from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
 from feedhandler.transport.router import Router
 
 TURN_S: Final = 0.05
@@ -128,6 +130,8 @@ class RelayProcess:
             for endpoint in config.relay.recover
         ]
         self._looked_mono_s = 0.0
+        self._run_dir = config.run_dir
+        self._is_told = True
 
     def _take(self, message: bytes | memoryview) -> None:
         """Keep the newest document of each topic, and pass on everything."""
@@ -162,10 +166,31 @@ class RelayProcess:
                 self._turn(self._beyond, is_connected=is_connected)
             for router in self._routers:
                 router.on_time()
-            if self._security is not None and (now_s := time.monotonic()) - self._looked_mono_s >= 1.0:
+            if (now_s := time.monotonic()) - self._looked_mono_s >= 1.0:
                 self._looked_mono_s = now_s
-                self._security.on_time()
+                self._each_second()
             self._loop.run_once(self._wait_s())
+
+    def _each_second(self) -> None:
+        if self._security is not None:
+            self._security.on_time()
+        outlet = self._beyond.outlet if self._beyond is not None else None
+        status = RelayStatus(
+            pid=os.getpid(),
+            as_of_ns=time.time_ns(),
+            requests=sum(router.requests for router in self._routers),
+            delays=sum(router.delays for router in self._routers),
+            refused=sum(router.refused for router in self._routers),
+            subscribers=outlet.subscribers if outlet is not None else 0,
+            strangers=self._security.unauthorized if self._security is not None else 0,
+        )
+        try:
+            write_relay_status(self._run_dir, status)
+            self._is_told = True
+        except OSError as exc:
+            if self._is_told:
+                log.warning("how the relay is doing cannot be told: %s", exc.strerror)
+            self._is_told = False
 
     def _wait_s(self) -> float:
         """Return how long to sleep at most."""
@@ -192,6 +217,7 @@ class RelayProcess:
             self._beyond.close()
         self._downlink.close()
         self._loop.close()
+        relay_status_path(self._run_dir).unlink(missing_ok=True)
 
 
 def run(config: Config) -> int:

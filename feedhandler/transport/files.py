@@ -18,6 +18,7 @@ from feedhandler.errors import ConfigError
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.instruments import InstrumentList
 from feedhandler.shard import Shard, parse
+from feedhandler.status import RelayStatus
 from feedhandler.wanted import Wanted
 
 T = TypeVar("T")
@@ -324,6 +325,27 @@ def _write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 def _positions_path(run_dir: str) -> Path:
     return Path(run_dir) / "wanted" / "positions.json"
+
+
+def write_relay_status(run_dir: str, status: RelayStatus) -> None:
+    """Replace what the relay says of itself; a machine that stops may lose it. Raises OSError."""
+    path = relay_status_path(run_dir)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.encode(status))
+    temporary.replace(path)
+
+
+def read_relay_status(run_dir: str) -> RelayStatus | None:
+    """Return what the relay last said of itself, None if that cannot be had."""
+    try:
+        return msgspec.json.decode(relay_status_path(run_dir).read_bytes(), type=RelayStatus)
+    except (OSError, *UNDECODABLE):
+        return None
+
+
+def relay_status_path(run_dir: str) -> Path:
+    """Return the file that the relay renews each second."""
+    return Path(run_dir) / "relay.json"
 
 
 def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None]) -> Wanted:

@@ -592,6 +592,11 @@ class Outlet:
                 peer.flush()
             self._unflushed.clear()
 
+    @property
+    def subscribers(self) -> int:
+        """How many are connected."""
+        return sum(peer.is_ready for peer in self._peers)
+
     def look_mono_ns(self, now_mono_ns: int) -> int:
         """Return when `on_time` is to be called next, at the latest."""
         return min(

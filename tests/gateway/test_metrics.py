@@ -1,6 +1,7 @@
 """What Prometheus is told, whether probes are told the truth, and the last minutes that are kept."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from feedhandler.gateway import health
 from feedhandler.gateway.app import make_app
 from feedhandler.gateway.history import COLUMNS, ROWS_MAX, History
 from feedhandler.gateway.metrics import Metrics
-from feedhandler.status import LATENCY_BOUNDS_US, ConnectionStatus, ExchangeStatus, FeedStatus
+from feedhandler.status import LATENCY_BOUNDS_US, ConnectionStatus, ExchangeStatus, FeedStatus, RelayStatus
+from feedhandler.transport.files import relay_status_path, write_relay_status
 
 COUNTS = [1, *[2] * (len(LATENCY_BOUNDS_US) - 1), 5]
 
@@ -59,6 +61,25 @@ async def samples(client):
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def test_the_relay_is_up_as_long_as_it_says_so(tmp_path):
+    async def scene(parts, client):
+        assert (await samples(client))["feedhandler_relay_up",] == 0
+        status = RelayStatus(pid=1, as_of_ns=time.time_ns(), requests=7, delays=2, subscribers=3, strangers=4)
+        write_relay_status(parts.config.run_dir, status)
+        found = await samples(client)
+        names = ("up", "requests_total", "delays_total", "refused_total", "subscribers", "strangers_total")
+        assert [found[f"feedhandler_relay_{name}",] for name in names] == [1, 7, 2, 0, 3, 4]
+        status.as_of_ns -= 6 * 10**9
+        write_relay_status(parts.config.run_dir, status)
+        found = await samples(client)
+        assert found["feedhandler_relay_up",] == 0
+        assert ("feedhandler_relay_requests_total",) not in found
+        relay_status_path(parts.config.run_dir).write_bytes(b"{")
+        assert (await samples(client))["feedhandler_relay_up",] == 0
+
+    play(tmp_path, scene)
 
 
 def test_what_processes_count_is_handed_on(tmp_path):
