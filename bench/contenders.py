@@ -62,6 +62,7 @@ def configuration(place: Place) -> str:
             "reconnect_after_s = 3600",
         ]
     lines += ["[merger]", f'ticks = ["{place.ipc("ticks")}"]']
+    lines += ["[relay]", f'recover = ["{place.ipc("recover")}"]']
     lines += ["[gateway]", f'http = "127.0.0.1:{_free_port()}"']
     path = place.directory / "bench.toml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -92,6 +93,17 @@ def subscribed(
         return [*processes(place), *(Program("subscriber", argv, is_sink=True) for _ in range(count))]
 
     return programs
+
+
+def beside_asker(place: Place) -> list[Program]:
+    """feedhandler with a subscriber, while somebody asks the relay for everything, again and again."""
+    config = str(place.directory / "bench.toml")
+    relay = Program("relay", python("feedhandler", "relay", "-c", config))
+    return [
+        *subscribed("ticks")(place),
+        relay,
+        Program("asker", python("bench.paths.asker", place.ipc("recover"))),
+    ]
 
 
 def beside_silent(count: int) -> Callable[[Place], list[Program]]:
@@ -216,6 +228,13 @@ LATEST = Contender(
     conflates=True,
     note="What a newer one of its topic follows before the subscriber reads is passed over.",
 )
+ASKED = Contender(
+    "feedhandler-asked",
+    "feedhandler, relay under load",
+    "feed → merger → Subscriber (beside it, one asks the relay for everything without a pause)",
+    beside_asker,
+    is_ours=True,
+)
 SILENT = Contender(
     "feedhandler-silent",
     "feedhandler, and one that does not read",
@@ -285,6 +304,7 @@ CONTENDERS: tuple[Contender, ...] = (
     LATEST,
     BOARD,
     GATEWAY,
+    ASKED,
     CRYPTOFEED,
     CRYPTOFEED_ZMQ,
     CCXT_PRO,

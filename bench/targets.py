@@ -7,6 +7,7 @@ from bench.report import FLOOR, Report, Run, Target
 OURS, BATCHES, DIRECT = "feedhandler", "feedhandler-batches", "feedhandler-direct"
 GATEWAY = "feedhandler-gateway"
 SILENT = "feedhandler-silent"
+ASKED = "feedhandler-asked"
 CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
 MEMORY_MB_MAX = 80.0
 HELD_MS_MAX = 50.0
@@ -40,6 +41,9 @@ def judge(report: Report) -> list[Target]:
     for rate in (1_000.0, 10_000.0):
         name = f"p50 at {rate:,.0f}/s beside the gateway"
         targets.append(_ratio(report, name, GATEWAY, OURS, rate, "p50", 1.2))
+    for rate in (1_000.0, 10_000.0):
+        name = f"p50 at {rate:,.0f}/s beside one who asks the relay without a pause"
+        targets.append(_ratio(report, name, ASKED, OURS, rate, "p50", 1.2))
     targets.append(_silent(report))
     return targets
 
