@@ -439,7 +439,7 @@ def _subscriber(
     try:
         return Subscriber(endpoint, topics, mode=mode, curve=curve)
     except ValueError as exc:
-        raise ConfigError(f"{endpoint!r} is no ZeroMQ endpoint; write it like {DEFAULT_ENDPOINT}") from exc
+        raise ConfigError(str(exc)) from exc
 
 
 def _keys_make(arguments: argparse.Namespace) -> int:

@@ -158,7 +158,7 @@ KINDS: Final = tuple(
     Constant(name.upper(), value, KIND_MEANINGS[value]) for value, name in wire.KIND_NAMES.items()
 )
 FLAGS: Final = tuple(Constant(name, bit, FLAG_MEANINGS[bit]) for bit, name in wire.FLAG_NAMES.items())
-NOT_LIVE: Final = wire.STALE | wire.DOWN  # a record with one of these repeats the last known values
+NOT_LIVE: Final = wire.NOT_LIVE
 
 # The names are those of the records in Python, and the parts make up the whole.
 assert tuple(field.name for field in HEADER.all_fields) == wire.Record.__struct_fields__

@@ -44,6 +44,8 @@ FLAG_NAMES: Final = {
     BAD_EXCHANGE_TIME: "BAD_EXCHANGE_TIME",
 }
 
+NOT_LIVE: Final = STALE | DOWN  # with either, the values are the last known ones
+
 NAN: Final = float("nan")
 
 TOPIC_SIZE: Final = 40
@@ -114,6 +116,33 @@ class Record(msgspec.Struct):
     @property
     def flag_names(self) -> list[str]:
         return [name for bit, name in FLAG_NAMES.items() if self.flags & bit]
+
+    @property
+    def is_live(self) -> bool:
+        """Neither STALE nor DOWN: the values are not merely the last known ones."""
+        return not self.flags & NOT_LIVE
+
+    @property
+    def is_stale(self) -> bool:
+        return bool(self.flags & STALE)
+
+    @property
+    def is_down(self) -> bool:
+        return bool(self.flags & DOWN)
+
+    @property
+    def is_snapshot(self) -> bool:
+        """The last value again, because somebody subscribed; not a new event."""
+        return bool(self.flags & SNAPSHOT)
+
+    @property
+    def is_simulated(self) -> bool:
+        return bool(self.flags & SIMULATED)
+
+    @property
+    def latency_ns(self) -> int:
+        """Our own latency: from the frame's receipt until it was published."""
+        return self.publish_ns - self.recv_ns
 
 
 class Ticker(Record):

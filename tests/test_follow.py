@@ -109,6 +109,52 @@ def test_what_cannot_be_read_is_counted_and_the_stream_goes_on(stream, message):
     assert stream.follower.undecodable >= 1
 
 
+def test_the_newest_of_each_topic_is_known_whoever_has_taken_it(stream):
+    stream.follower.on_hole = lambda record, loss, first: True
+    assert stream.take(ticker(sequence=1), ticker(ETH, 1), ticker(sequence=4), ticker(sequence=2)) == [
+        (BTC, 1),
+        (ETH, 1),
+    ]
+    assert {topic: record.sequence for topic, record in stream.follower.newest.items()} == {BTC: 4, ETH: 1}
+
+
+@pytest.mark.parametrize("kind", twins.KINDS)
+def test_documents_may_go_aside_and_are_followed_unless_somebody_keeps_them(kind):
+    topic, records, aside = wire.topic(wire.HEARTBEAT, "merger"), [], []
+    beats = [wire.Document(topic, kind=wire.HEARTBEAT, session=1, sequence=n) for n in (1, 2)]
+
+    def take(document):
+        aside.append(document)
+        return document.sequence == 1
+
+    follower = twins.of(kind).Follower(records.append, aside={wire.HEARTBEAT: take})
+    for beat in (*beats, beats[1]):
+        follower(wire.pack_document(beat))
+    assert [beat.sequence for beat in aside] == [1, 2, 2]
+    assert [record.sequence for record in records] == [2]
+    assert follower.losses == {topic: Loss(1, 2)}
+
+
+@pytest.mark.parametrize("kind", twins.KINDS)
+def test_a_gatherer_copies_what_is_news(kind):
+    gatherer = twins.of(kind).Gatherer()
+    beat = wire.Document(wire.topic(wire.HEARTBEAT, "merger"), kind=wire.HEARTBEAT, session=1, sequence=1)
+    gatherer(ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=1))
+    for message in (ticker(sequence=3), wire.pack_document(beat), b"junk", ticker()[:-1]):
+        gatherer(memoryview(message))
+    assert gatherer.count == 3
+    first = gatherer.collect()
+    assert first == ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=3)
+    assert (gatherer.count, gatherer.collect()) == (0, b"")
+    assert gatherer.losses[BTC] == Loss(100, 3, lost=1, gaps=1)
+    assert gatherer.undecodable == 2
+    assert list(gatherer.newest) == [beat.topic]
+    for number in range(4, 1000):
+        gatherer(ticker(sequence=number))
+    assert gatherer.collect() == b"".join(ticker(sequence=number) for number in range(4, 1000))
+    assert first[:168] == ticker(sequence=1), "it has been given away"
+
+
 @given(seed=st.integers(0, 10**9))
 def test_both_followers_do_the_same(seed):
     rng = random.Random(seed)
@@ -139,4 +185,11 @@ def test_both_followers_do_the_same(seed):
             msgspec.json.encode(r) if isinstance(r, wire.Document) else wire.pack_ticker(r) for r in records
         ]
         outputs.append((packed, dict(follower.losses), follower.undecodable))
+        gatherer = twins.of(kind).Gatherer()
+        for message in messages:
+            gatherer(message)
+        assert gatherer.collect() == b"".join(
+            wire.pack_ticker(record) for record in records if isinstance(record, wire.Ticker)
+        )
+        assert (gatherer.losses, gatherer.undecodable) == (follower.losses, follower.undecodable)
     assert outputs[0] == outputs[1]

@@ -184,3 +184,20 @@ def test_an_exact_subscription_matches_one_topic_only():
 
 def test_flag_names_follow_the_bits():
     assert wire.Ticker(b"t", flags=1 | 8).flag_names == ["SNAPSHOT", "SIMULATED"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "true"),
+    [
+        (0, {"is_live"}),
+        (wire.SNAPSHOT, {"is_live", "is_snapshot"}),
+        (wire.STALE, {"is_stale"}),
+        (wire.DOWN | wire.SIMULATED, {"is_down", "is_simulated"}),
+        (wire.BAD_EXCHANGE_TIME, {"is_live"}),
+    ],
+)
+def test_flags_are_claims(flags, true):
+    record = wire.Ticker(b"ticker.x.A/B", flags=flags, recv_ns=5, publish_ns=12)
+    names = ("is_live", "is_snapshot", "is_stale", "is_down", "is_simulated")
+    assert {name for name in names if getattr(record, name)} == true
+    assert record.latency_ns == 7

@@ -6,14 +6,14 @@ import pytest
 
 from feedhandler.batch import Batch
 from feedhandler.exchanges.base import State
-from feedhandler.follow import Follower
+from feedhandler.follow import Follower, Gatherer
 from feedhandler.merge import Step
 from feedhandler.transport import tick
 from feedhandler.transport.cells import BoardCells, BoardSlot
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 KINDS = ("pure", "compiled")
-PURE = (Batch, BoardCells, BoardSlot, Downlink, Follower, Inlet, Loop, Outlet, State, Step, Uplink)
+PURE = (Batch, BoardCells, BoardSlot, Downlink, Follower, Gatherer, Inlet, Loop, Outlet, State, Step, Uplink)
 
 
 def of(kind):

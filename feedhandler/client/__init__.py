@@ -4,7 +4,8 @@ The bytes behind it are in `wire`, and in `docs/wire.md` for other languages.
 """
 
 from feedhandler.client.board import Board
-from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve
+from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve, exact
 from feedhandler.client.subscriber import Subscriber
+from feedhandler.wire import Document, Ticker
 
-__all__ = ["DEFAULT_ENDPOINT", "Board", "Curve", "Subscriber"]
+__all__ = ["DEFAULT_ENDPOINT", "Board", "Curve", "Document", "Subscriber", "Ticker", "exact"]

@@ -7,16 +7,18 @@ The loop calls back when there is something to read; `poll` is to be called when
 import collections
 import functools
 import logging
+import math
 import time
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from feedhandler import pace, wire
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.follow import Loss
+from feedhandler.follow import Aside, Follower, Loss, Record
 from feedhandler.heal import Healer
+from feedhandler.status import ExchangeStatus, Heartbeat
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.router import Dealer
 
@@ -26,6 +28,14 @@ DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:5555"
 RECONNECT_S: Final = 0.1  # how often a publisher that is away is looked for: on loopback, nobody minds
 RELAY_EVERY_S: Final = 1.0  # the same for the relay, which nobody waits for
 TICKS_IPC: Final = "/ticks.ipc"
+# Records that wait for their consumer, some 6 MB. What comes on top waits at the publisher, where the mode decides.
+PENDING_MAX: Final = 10_000
+HEARTBEATS: Final = b"heartbeat."
+SUBSCRIBED_MAX: Final = wire.TOPIC_SIZE  # of a prefix: it may end with the NUL
+Body = TypeVar("Body", ExchangeStatus, Heartbeat)
+FIRST_WORDS: Final = tuple(
+    f"{name}.".encode() for kind, name in wire.KIND_NAMES.items() if kind != wire.NOTICE
+)
 
 
 class Curve(NamedTuple):
@@ -42,67 +52,149 @@ class Curve(NamedTuple):
         return ClientSecurity(load_pair(self.key, "key"), load_public(self.server, "server"))
 
 
-class Stream:
+class Link:
+    """A connection to a publisher, with its declared mode, its signs of life, and a follower for what comes."""
+
+    def __init__(
+        self,
+        events: zmtp.Events,
+        endpoint: str,
+        topics: Iterable[str | bytes],
+        make_follower: Callable[[Aside], Follower],
+        *,
+        mode: str | int = "",
+        curve: Curve | None = None,
+        is_patient: bool = False,
+    ) -> None:
+        """Raises ValueError for an endpoint, topic or mode that cannot be, TypeError if topics is no list, and
+        ConfigError for keys that do not exist. is_patient: as for the sockets.
+        """
+        check_endpoint(endpoint)
+        declaration = declaration_of(mode)
+        self.is_conflated = declaration not in (b"", pace.ALL)
+        self.endpoint = endpoint
+        self.prefixes = prefixes_of(topics)
+        self._hands_on_heartbeats = any(
+            HEARTBEATS.startswith(prefix) or prefix.startswith(HEARTBEATS) for prefix in self.prefixes
+        )
+        prefixes = [declaration, *self.prefixes] if declaration else list(self.prefixes)
+        if not self._hands_on_heartbeats:
+            prefixes.append(HEARTBEATS)
+        self.notice = pace.Notice()  # the last that the publisher said of this subscriber
+        self.heartbeat: wire.Document | None = None
+        self._heard_mono_s = -math.inf
+        self.follower = make_follower({wire.NOTICE: self._on_notice, wire.HEARTBEAT: self._on_heartbeat})
+        self.security = None if curve is None else curve.security()
+        connect = (
+            tick.Downlink
+            if self.security is None
+            else functools.partial(zmtp.Downlink, security=self.security)
+        )
+        self._downlink = connect(
+            events,
+            endpoint,
+            prefixes,
+            self.follower,
+            is_conflated=self.is_conflated,
+            is_patient=is_patient,
+        )
+        self.is_connected = False
+        self.is_closed = False
+
+    @property
+    def silence_s(self) -> float:
+        """How long ago the publisher's last sign of life came, of which there is one a second; infinite before."""
+        return time.monotonic() - self._heard_mono_s
+
+    def poll(self) -> None:
+        """Connect if there is no connection. Raises RuntimeError once this is closed."""
+        # hot: `make bench`
+        if self.is_closed:
+            raise RuntimeError("the subscriber is closed; make another one")
+        self.is_connected = self._downlink.poll()
+
+    def _on_notice(self, document: wire.Document) -> bool:
+        try:
+            self.notice = msgspec.json.decode(document.body, type=pace.Notice)
+        except UNDECODABLE:
+            return True
+        if self.notice.error:
+            log.warning("the mode that was asked for has no effect: %s", self.notice.error)
+        return True
+
+    def _on_heartbeat(self, document: wire.Document) -> bool:
+        """Note a sign of life; it is a record for those who subscribed to it, and for nobody else."""
+        self._heard_mono_s = time.monotonic()
+        self.heartbeat = document
+        return not self._hands_on_heartbeats
+
+    def close(self) -> None:
+        """Close the socket; what is queued is dropped."""
+        self.is_closed = True
+        self.is_connected = False
+        self._downlink.close()
+
+
+class Stream(Link):
     """Records of the topics that start with one of the prefixes, in order, each once.
 
     mode is how they are wanted: "" or "all", "latest", or the milliseconds of an interval. recover is where
     missing records are asked for, None: beside the endpoint, "": nowhere; in conflated modes nothing is missing.
+    relay_events is the loop of that socket, if it is another one.
     """
 
     def __init__(
         self,
         events: zmtp.Events,
         endpoint: str,
-        topics: Sequence[str],
+        topics: Iterable[str | bytes],
         *,
         mode: str | int = "",
         recover: str | None = None,
         curve: Curve | None = None,
+        is_patient: bool = False,
+        relay_events: zmtp.Events | None = None,
     ) -> None:
-        """Raises ValueError for an endpoint or a mode that does not exist, ConfigError for keys that do not."""
-        zmtp.address_of(endpoint)
-        declaration = declaration_of(mode)
-        is_conflated = declaration not in (b"", pace.ALL)
-        prefixes = [topic.encode() for topic in topics]
-        if declaration:
-            prefixes.insert(0, declaration)
-        self.records: collections.deque[wire.Ticker | wire.Document] = collections.deque()
-        self.notice = pace.Notice()  # the last that the publisher said of this subscriber
-        self._follower = tick.Follower(self.records.append, on_notice=self._on_notice)
-        self._healer = Healer(self._follower, self.records.append, time.monotonic_ns)
-        security = None if curve is None else curve.security()
-        connect = tick.Downlink if security is None else functools.partial(zmtp.Downlink, security=security)
-        self._downlink = connect(events, endpoint, prefixes, self._follower, is_conflated=is_conflated)
+        self.records: collections.deque[Record] = collections.deque()
+        super().__init__(
+            events,
+            endpoint,
+            topics,
+            lambda aside: tick.Follower(self.records.append, aside=aside),
+            mode=mode,
+            curve=curve,
+            is_patient=is_patient,
+        )
+        self._healer = Healer(self.follower, self.records.append, time.monotonic_ns)
         self._dealer: Dealer | None = None
         where = recover_endpoint(endpoint) if recover is None else recover
-        if where and not is_conflated:
-            zmtp.address_of(where)
+        if where and not self.is_conflated:
+            check_endpoint(where)
             self._dealer = Dealer(
-                events, where, self._healer.on_answer, self._healer.on_disconnect, security=security
+                relay_events or events,
+                where,
+                self._healer.on_answer,
+                self._healer.on_disconnect,
+                is_patient=is_patient,
+                security=self.security,
             )
-            self._follower.on_hole = self._healer.on_hole
+            self.follower.on_hole = self._healer.on_hole
         self._relay_mono_s = -RELAY_EVERY_S
-        self.is_connected = False
-
-    @property
-    def losses(self) -> dict[bytes, Loss]:
-        """What is known of each topic's sequence."""
-        return self._follower.losses
-
-    @property
-    def undecodable(self) -> int:
-        """How many messages this version could not read."""
-        return self._follower.undecodable
 
     @property
     def recovered(self) -> int:
         """How many records came after all, because they were asked for."""
         return self._healer.recovered
 
+    @property
+    def is_healing(self) -> bool:
+        """True while something is missing and may still come: then `poll` is to be called after each read."""
+        return self._healer.is_healing
+
     def poll(self) -> None:
         """Connect what is not connected, and ask for what is missing."""
         # hot: `make bench`
-        self.is_connected = self._downlink.poll()
+        super().poll()
         if self._dealer is not None:
             self._poll_relay(self._dealer)
 
@@ -119,19 +211,222 @@ class Stream:
             if (request := self._healer.request()) is not None:
                 dealer.send(request)
 
-    def _on_notice(self, document: wire.Document) -> None:
-        try:
-            self.notice = msgspec.json.decode(document.body, type=pace.Notice)
-        except UNDECODABLE:
-            return
-        if self.notice.error:
-            log.warning("the mode that was asked for has no effect: %s", self.notice.error)
+    def take(self, count: int) -> list[Record]:
+        """Return the first records that wait, at most so many."""
+        records = self.records
+        if count >= len(records):
+            taken = list(records)
+            records.clear()
+            return taken
+        return [records.popleft() for _ in range(count)]
+
+    def condense(self) -> None:
+        """Keep only the newest record of each topic of those that wait; the others count as lost."""
+        newest = {record.topic: record for record in self.records}
+        for record in self.records:
+            if newest[record.topic] is not record:
+                self.follower.losses[record.topic].lost += 1
+        # In order still: a topic has the place of its newest record.
+        kept = [record for record in self.records if newest[record.topic] is record]
+        self.records.clear()
+        self.records.extend(kept)
+
+    def close(self) -> None:
+        super().close()
+        if self._dealer is not None:
+            self._dealer.close()
+
+
+class Subscription:
+    """What every subscriber tells about its stream, whatever it hands on, and however it waits."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
     def close(self) -> None:
         """Close the sockets; what is queued is dropped."""
-        self._downlink.close()
-        if self._dealer is not None:
-            self._dealer.close()
+        self._link.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there was a connection to the publisher when it was last looked at."""
+        return self._link.is_connected
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the publisher's last sign of life, as far as this subscriber has read; infinite before one.
+
+        The merger gives one each second, and it is subscribed to in any case. No record says that the merger itself
+        is gone: this does, and `is_connected`.
+        """
+        return self._link.silence_s
+
+    @property
+    def losses(self) -> dict[bytes, Loss]:
+        """What is known of each topic's sequence."""
+        return self._link.follower.losses
+
+    @property
+    def lost(self) -> int:
+        """How many records never arrived, over all topics; in a conflated mode, those that were passed over."""
+        return sum(loss.lost for loss in self.losses.values())
+
+    @property
+    def undecodable(self) -> int:
+        """How many messages this version could not read."""
+        return self._link.follower.undecodable
+
+    @property
+    def notice(self) -> pace.Notice:
+        """What the publisher last said of this subscriber: its mode, and how much of it was passed over."""
+        return self._link.notice
+
+
+class RecordSubscription(Subscription):
+    """The same of those that hand on records as objects."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self._stream = stream
+        self._records = stream.records
+        self._is_stopping = False
+
+    @property
+    def recovered(self) -> int:
+        """How many records came after all, because they were asked for."""
+        return self._stream.recovered
+
+    def newest(self, topic: str | bytes) -> Record | None:
+        """Return a topic's newest record that has come, whether it was returned yet or not; None before one."""
+        return self._stream.follower.newest.get(encoded(topic))
+
+    def age_s(self, topic: str | bytes) -> float:
+        """Return how long ago the feed received what the newest record of a topic says, in seconds; inf before one.
+
+        The clocks are this host's and the feed's. STALE and DOWN records are as old as the data that they repeat.
+        """
+        record = self.newest(topic)
+        return math.inf if record is None else max(0.0, (time.time_ns() - record.recv_ns) / 1e9)
+
+
+class Wanted:
+    """Topics of which a live record is waited for."""
+
+    def __init__(self, stream: Stream, topics: Sequence[str | bytes]) -> None:
+        """Raises ValueError for a topic that is not subscribed to."""
+        self._stream = stream
+        self._topics = [encoded(topic) for topic in topics]
+        self._missing = list(self._topics)
+        for topic in self._topics:
+            if not any((topic + b"\0").startswith(prefix) for prefix in stream.prefixes):
+                raise ValueError(
+                    f"{topic.decode()!r} is waited for and not subscribed to; add it to topics="
+                    f"{[prefix.decode() for prefix in stream.prefixes]}"
+                )
+
+    def is_there(self) -> bool:
+        """True once each has had a live record; what waits for the consumer is kept within its limit meanwhile."""
+        newest = self._stream.follower.newest
+        self._missing = [t for t in self._missing if (r := newest.get(t)) is None or not r.is_live]
+        return not self._missing
+
+    def found(self) -> dict[str, Record]:
+        """Return the newest record of each."""
+        return {topic.decode(): self._stream.follower.newest[topic] for topic in self._topics}
+
+    def timeout(self, timeout_s: float | None) -> TimeoutError:
+        """Return the error that names what is missing, and why as far as it is known."""
+        why = "; ".join(f"{topic.decode()}: {self._why(topic)}" for topic in self._missing[:10])
+        more = f"; and {len(self._missing) - 10} more" if len(self._missing) > 10 else ""
+        return TimeoutError(f"not live within {timeout_s} s: {why}{more}")
+
+    def _why(self, topic: bytes) -> str:
+        if not self._stream.is_connected:
+            return f"there is no publisher at {self._stream.endpoint}; start one with `feedhandler run`"
+        record = self._stream.follower.newest.get(topic)
+        seen = "no record has come" if record is None else f"its newest record is {record.flag_names}"
+        _, exchange, symbol = [*topic.decode().split(".", 2), "", ""][:3]
+        status = self._status(exchange)
+        if status is not None and status.feed is not None and symbol in status.feed.rejected:
+            return f"{seen}; {exchange} does not have it: {status.feed.rejected[symbol]}"
+        states = self._states()
+        state = status.state if status is not None else states.get(exchange)
+        if state is None and states:
+            return f"{seen}; the merger knows of {', '.join(states)}, and of no {exchange!r}"
+        if state == "live" and record is None:
+            return f"{seen}; {exchange} is live: is it wanted? `feedhandler subscribe {exchange} {symbol}`"
+        reason = f", {status.reason}" if status is not None and status.reason else ""
+        return f"{seen}; {exchange} is {state}{reason}" if state else seen
+
+    def _status(self, exchange: str) -> ExchangeStatus | None:
+        document = self._stream.follower.newest.get(f"status.{exchange}".encode())
+        return _body(document, ExchangeStatus)
+
+    def _states(self) -> dict[str, str]:
+        heartbeat = _body(self._stream.heartbeat, Heartbeat)
+        return {} if heartbeat is None else {name: str(state) for name, state in heartbeat.exchanges.items()}
+
+
+def _body(record: Record | None, type_: type[Body]) -> Body | None:
+    """Return what a document says, None if there is none that can be read."""
+    if not isinstance(record, wire.Document):
+        return None
+    try:
+        return msgspec.json.decode(record.body, type=type_)
+    except UNDECODABLE:
+        return None
+
+
+def exact(topic: str) -> str:
+    """Return the prefix that this topic alone begins with: `BTC/USD` is one of `BTC/USDT`, and this is not."""
+    return topic.rstrip("\0") + "\0"
+
+
+def encoded(topic: str | bytes) -> bytes:
+    """Return a topic as records have it."""
+    return (topic.encode() if isinstance(topic, str) else bytes(topic)).rstrip(b"\0")
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Raise ValueError, with the remedy, for what is no endpoint."""
+    try:
+        zmtp.address_of(endpoint)
+    except ValueError as exc:
+        raise ValueError(
+            f"{endpoint!r} is no ZeroMQ endpoint; write it like {DEFAULT_ENDPOINT} or ipc://run/ticks.ipc"
+        ) from exc
+
+
+def check_count(max_count: int) -> None:
+    """Raise ValueError for a number of records that cannot be returned."""
+    if max_count < 1:
+        raise ValueError(f"max_count is {max_count}; it has to be at least 1")
+
+
+def prefixes_of(topics: Iterable[str | bytes]) -> list[bytes]:
+    """Return what is subscribed to. Raises TypeError or ValueError for what no topic begins with."""
+    if isinstance(topics, str | bytes):
+        raise TypeError(f"topics is a list of prefixes: write topics=[{topics!r}]")
+    prefixes = []
+    for topic in topics:
+        if not isinstance(topic, str | bytes):
+            raise TypeError(f"topics has {topic!r}, which is neither str nor bytes")
+        prefix = topic.encode() if isinstance(topic, str) else topic
+        if prefix.startswith(pace.MARK):
+            raise ValueError(f"{topic!r} is no topic; how records are wanted is said by mode=")
+        if not any(word.startswith(prefix) or prefix.startswith(word) for word in FIRST_WORDS):
+            known = ", ".join(word.decode() for word in FIRST_WORDS)
+            raise ValueError(
+                f"no topic begins with {topic!r}: they begin with one of {known} as `ticker.binance.BTC/USDT` does"
+            )
+        if len(prefix) > SUBSCRIBED_MAX:
+            raise ValueError(
+                f"no topic is as long as {topic!r}: they have {wire.TOPIC_BYTES_MAX} bytes at most"
+            )
+        prefixes.append(prefix)
+    if not prefixes:
+        raise ValueError('topics is empty, so nothing would come; everything is topics=[""]')
+    return prefixes
 
 
 def declaration_of(mode: str | int) -> bytes:

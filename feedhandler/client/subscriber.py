@@ -5,35 +5,48 @@ with Subscriber(topics=["ticker.binance."]) as subscriber:
         print(record.symbol, record.bid, record.ask)
 """
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import Self
 
-from feedhandler import pace, wire
-from feedhandler.client.stream import DEFAULT_ENDPOINT, RECONNECT_S, Curve, Stream
-from feedhandler.follow import Loss
+from feedhandler.client.stream import (
+    DEFAULT_ENDPOINT,
+    PENDING_MAX,
+    RECONNECT_S,
+    Curve,
+    RecordSubscription,
+    Stream,
+    Wanted,
+    check_count,
+)
+from feedhandler.follow import Record
 from feedhandler.transport import tick
 
 
-class Subscriber:
+class Subscriber(RecordSubscription):
     """Receives the records of the topics that start with one of the prefixes; all of them by default.
 
-    A prefix that ends with NUL is an exact topic: `"ticker.binance.BTC/USDT\\0"`. Reconnects by itself.
+    A prefix that ends with NUL is an exact topic, which `exact` makes of one. Reconnects by itself.
     Records that were seen before (a replay for another subscriber) are not returned again; those that were missed
     are asked for, and come in their place as far as the relay has them.
+
+    It reads when it has nothing left to return, so a consumer that is slow leaves the rest to the publisher's
+    queue, where the mode decides.
     """
 
     def __init__(
         self,
         endpoint: str = DEFAULT_ENDPOINT,
-        topics: Sequence[str] = ("",),
+        topics: Iterable[str | bytes] = ("",),
         *,
         mode: str | int = "",
         recover: str | None = None,
         curve: Curve | None = None,
         spin_s: float = 0.0,
     ) -> None:
-        """Raises ValueError if endpoint is neither `tcp://HOST:PORT` nor `ipc://PATH`, or there is no such mode.
+        """Raises ValueError for an endpoint, a topic or a mode that cannot be, TypeError if topics is no list.
 
         mode is how records are wanted: "all", "latest" (the newest of each topic, for those who may be slow), or a
         number of milliseconds (the same, at most so often). recover is where missing records are asked for: beside
@@ -45,10 +58,9 @@ class Subscriber:
         self._loop = tick.Loop()
         self._spin_s = spin_s
         self._is_awake = False
-        self._stream = Stream(self._loop, endpoint, topics, mode=mode, recover=recover, curve=curve)
-        self._records = self._stream.records
+        super().__init__(Stream(self._loop, endpoint, topics, mode=mode, recover=recover, curve=curve))
 
-    def __enter__(self) -> "Subscriber":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -57,36 +69,12 @@ class Subscriber:
         self.close()
 
     def close(self) -> None:
-        """Close the socket; what is queued is dropped."""
-        self._stream.close()
-        self._loop.close()
+        """Close the sockets; what is queued is dropped."""
+        if not self._stream.is_closed:
+            super().close()
+            self._loop.close()
 
-    @property
-    def losses(self) -> dict[bytes, Loss]:
-        """What is known of each topic's sequence."""
-        return self._stream.losses
-
-    @property
-    def undecodable(self) -> int:
-        """How many messages this version could not read."""
-        return self._stream.undecodable
-
-    @property
-    def lost(self) -> int:
-        """How many records never arrived, over all topics; in a conflated mode, those that were passed over."""
-        return sum(loss.lost for loss in self.losses.values())
-
-    @property
-    def recovered(self) -> int:
-        """How many records came after all, because they were asked for."""
-        return self._stream.recovered
-
-    @property
-    def notice(self) -> pace.Notice:
-        """What the publisher last said of this subscriber: its mode, and how much of it was passed over."""
-        return self._stream.notice
-
-    def __iter__(self) -> Iterator[wire.Ticker | wire.Document]:
+    def __iter__(self) -> Iterator[Record]:
         """Yield records for ever."""
         # hot: `make bench`
         records = self._records
@@ -95,24 +83,77 @@ class Subscriber:
                 yield records.popleft()
             self._wait(RECONNECT_S)
 
-    def receive(self, timeout_s: float | None = None) -> wire.Ticker | wire.Document | None:
+    def receive(self, timeout_s: float | None = None) -> Record | None:
         """Return the next record; None if there is none within timeout_s (None: wait for ever)."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._records:
-            left_s = RECONNECT_S if deadline is None else deadline - time.monotonic()
-            self._wait(min(RECONNECT_S, max(0.0, left_s)))
-            if deadline is not None and not self._records and time.monotonic() >= deadline:
-                return None
+        if not self._records and not self._wait_until(lambda: bool(self._records), timeout_s):
+            return None
         return self._records.popleft()
+
+    def receive_many(self, max_count: int = PENDING_MAX, timeout_s: float | None = None) -> list[Record]:
+        """Return what has come, at most max_count records; waits for the first one, [] after timeout_s.
+
+        Raises ValueError if max_count is not positive.
+        """
+        check_count(max_count)
+        if not self._records:
+            self._wait_until(lambda: bool(self._records), timeout_s)
+        return self._stream.take(max_count)
+
+    def wait_for(self, *topics: str | bytes, timeout_s: float | None = None) -> dict[str, Record]:
+        """Wait until each of the topics has had a live record, and return the newest of each; nothing is taken.
+
+        What comes meanwhile is returned afterwards; of more than PENDING_MAX records only the newest of each
+        topic. Raises TimeoutError with what is missing, and why as far as it is known; ValueError for a topic
+        that is not subscribed to.
+        """
+        wanted = Wanted(self._stream, topics)
+
+        def is_there() -> bool:
+            if len(self._records) > PENDING_MAX:
+                self._stream.condense()
+            return wanted.is_there()
+
+        if not self._wait_until(is_there, timeout_s):
+            raise wanted.timeout(timeout_s)
+        return wanted.found()
+
+    def run(self, on_record: Callable[[Record], object], *, timeout_s: float | None = None) -> None:
+        """Call back for each record, until `stop` is called or timeout_s has passed.
+
+        What the callback raises ends it, and comes out of here; the records after that one are still to come.
+        """
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        records = self._records
+        while not self._is_stopping and (left_s := deadline - time.monotonic()) > 0:
+            for _ in range(len(records)):
+                on_record(records.popleft())
+                if self._is_stopping:
+                    break
+            else:
+                self._wait(min(RECONNECT_S, left_s))
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End `run`, or the next one if there is none: from its callback, another thread, or a signal's handler."""
+        self._is_stopping = True
+
+    def _wait_until(self, is_true: Callable[[], bool], timeout_s: float | None) -> bool:
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not is_true():
+            self._wait(min(RECONNECT_S, max(0.0, deadline - time.monotonic())))
+            if time.monotonic() >= deadline:
+                return is_true()
+        return True
 
     def _wait(self, timeout_s: float) -> None:
         """Take what comes within a while; connect first, if the publisher was away."""
         self._stream.poll()
+        waiting = len(self._records)
         if self._spin_s and self._is_awake:  # in a market that pauses there is nothing to be early for
             deadline = time.monotonic() + min(self._spin_s, timeout_s)
-            while not self._records and time.monotonic() < deadline:
+            while len(self._records) == waiting and time.monotonic() < deadline:
                 self._loop.run_once(0.0)
-            if self._records:
+            if len(self._records) > waiting:
                 return
         self._loop.run_once(timeout_s)
-        self._is_awake = bool(self._records)
+        self._is_awake = len(self._records) > waiting

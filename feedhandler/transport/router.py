@@ -137,11 +137,13 @@ class Dealer:
         on_answer: Callable[[list[bytes]], None],
         on_closed: Callable[[], None],
         *,
+        is_patient: bool = False,
         security: zmtp.Security | None = None,
     ) -> None:
+        """is_patient: as for `zmtp.Downlink`."""
         self._security = security
         self._events = events
-        self._connector = zmtp.connector(events, endpoint, self._adopt, security)
+        self._connector = zmtp.connector(events, endpoint, self._adopt, security, is_patient=is_patient)
         self._on_answer = on_answer
         self._on_closed = on_closed
         self._peer: Peer | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from feedhandler.batch import Batch
 from feedhandler.exchanges.base import State
-from feedhandler.follow import Follower
+from feedhandler.follow import Follower, Gatherer
 from feedhandler.merge import Step
 from feedhandler.transport.cells import BoardCells, BoardSlot
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
@@ -26,6 +26,7 @@ if not TYPE_CHECKING and not os.environ.get(PURE_ENV):
             BoardSlot,
             Downlink,
             Follower,
+            Gatherer,
             Inlet,
             Loop,
             Outlet,
@@ -45,6 +46,7 @@ __all__ = [
     "BoardSlot",
     "Downlink",
     "Follower",
+    "Gatherer",
     "Inlet",
     "Loop",
     "Outlet",

@@ -906,7 +906,8 @@ class Downlink:
     """A SUB that connects, and again when the publisher is gone, whenever `poll` is called.
 
     on_message gets each message that starts with one of the prefixes, on loan until it returns. is_conflated: what
-    is not the newest any more is not to lie in the kernel for long.
+    is not the newest any more is not to lie in the kernel for long. is_patient: connecting must not make the loop
+    wait.
     """
 
     def __init__(
@@ -917,12 +918,13 @@ class Downlink:
         on_message: Callable[[memoryview], None],
         *,
         is_conflated: bool = False,
+        is_patient: bool = False,
         security: Security | None = None,
     ) -> None:
         self._is_conflated = is_conflated
         self._security = security
         self._events = events
-        self._connector = connector(events, endpoint, self._adopt, security)
+        self._connector = connector(events, endpoint, self._adopt, security, is_patient=is_patient)
         self._prefixes = list(prefixes)
         self._on_message = on_message
         self._peer: Peer | None = None
@@ -981,10 +983,20 @@ class Connector:
 
 
 class PatientConnector(Connector):
-    """The same to another host, which may be slow to answer, or silent: nobody waits for it meanwhile."""
+    """The same to another host, which may be slow to answer, or silent: nobody waits for it meanwhile.
 
-    def __init__(self, events: Events, endpoint: str, on_connected: Callable[[socket.socket], None]) -> None:
+    every_s is how often it is tried, at most.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        endpoint: str,
+        on_connected: Callable[[socket.socket], None],
+        every_s: float = REMOTE_CONNECT_EVERY_S,
+    ) -> None:
         super().__init__(endpoint, on_connected)
+        self._every_s = every_s
         self._events = events
         self._sock: socket.socket | None = None
         self._deadline_mono_s = 0.0
@@ -998,7 +1010,7 @@ class PatientConnector(Connector):
             return
         if time.monotonic() < self._next_mono_s:
             return  # whoever refuses us is not asked ten times a second
-        self._next_mono_s = time.monotonic() + REMOTE_CONNECT_EVERY_S
+        self._next_mono_s = time.monotonic() + self._every_s
         family, address = address_of(self._endpoint)
         self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
@@ -1035,11 +1047,19 @@ def connector(
     endpoint: str,
     on_connected: Callable[[socket.socket], None],
     security: Security | None,
+    *,
+    is_patient: bool = False,
 ) -> Connector:
-    """Return what connects to an endpoint; only where connections are secure is it on another host."""
-    if security is None:
-        return Connector(endpoint, on_connected)
-    return PatientConnector(events, endpoint, on_connected)
+    """Return what connects to an endpoint; only where connections are secure is it on another host.
+
+    On this host an answer comes at once, unless who listens hangs and many have asked already: is_patient is for
+    loops that must not wait even then.
+    """
+    if security is not None:
+        return PatientConnector(events, endpoint, on_connected)
+    if is_patient:
+        return PatientConnector(events, endpoint, on_connected, every_s=0.0)
+    return Connector(endpoint, on_connected)
 
 
 def connected(endpoint: str) -> socket.socket | None:

@@ -5,45 +5,11 @@ import threading
 import time
 
 import pytest
-import zmq
+from publishing import BTC, ETH, Publisher, RawPublisher, document, framed, heartbeat, ticker
 
 from feedhandler import wire
-from feedhandler.client import Subscriber
-
-BTC = wire.topic(wire.TICKER, "binance", "BTC/USDT")
-
-
-def ticker(sequence, session=100):
-    return wire.pack_ticker(wire.Ticker(BTC, session=session, sequence=sequence))
-
-
-class Publisher:
-    """An XPUB that waits for its subscriber."""
-
-    def __init__(self, endpoint):
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.XPUB)
-        self._socket.set(zmq.LINGER, 0)
-        self._socket.bind(endpoint)
-
-    def wait_for(self, subscriber, prefix):
-        deadline = time.monotonic() + 5
-        while not self._socket.poll(0):
-            assert time.monotonic() < deadline, "nobody subscribed"
-            assert subscriber.receive(0.01) is None
-        assert self._socket.recv() == b"\x01" + prefix
-
-    def send(self, *messages):
-        for message in messages:
-            self._socket.send(message)
-
-    def close(self):
-        self._context.destroy(linger=0)
-
-
-@pytest.fixture
-def endpoint(tmp_path):
-    return f"ipc://{tmp_path}/ticks.ipc"
+from feedhandler.client import Subscriber, exact
+from feedhandler.client import subscriber as module
 
 
 @pytest.mark.parametrize("spin_s", [0.0, 0.01])
@@ -99,5 +65,220 @@ def test_other_threads_run_while_a_subscriber_waits(endpoint):
 
 @pytest.mark.parametrize("endpoint", ["", "tcp://", "tcp://localhost", "udp://127.0.0.1:5", "ipc://", "x"])
 def test_what_is_no_endpoint_is_refused(endpoint):
-    with pytest.raises(ValueError, match="is no endpoint"):
+    with pytest.raises(ValueError, match="is no ZeroMQ endpoint; write it like"):
         Subscriber(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("topics", "error", "message"),
+    [
+        ("ticker.", TypeError, r"topics is a list of prefixes: write topics=\['ticker.'\]"),
+        ([5], TypeError, "neither str nor bytes"),
+        ([], ValueError, "topics is empty"),
+        (
+            ["binance."],
+            ValueError,
+            "no topic begins with 'binance.': they begin with one of ticker., status.",
+        ),
+        (["@latest"], ValueError, "said by mode="),
+        (["ticker." + "x" * 40], ValueError, "39 bytes at most"),
+    ],
+)
+def test_topics_that_would_bring_nothing_are_refused(topics, error, message):
+    with pytest.raises(error, match=message):
+        Subscriber(topics=topics)
+
+
+def test_topics_may_be_bytes_a_part_of_a_word_or_exact(endpoint):
+    publisher = Publisher(endpoint)
+    with Subscriber(endpoint, [b"tick", exact("ticker.binance.BTC/USD")]) as subscriber:
+        publisher.wait_for(subscriber, b"tick")
+        publisher.wait_for(subscriber, b"ticker.binance.BTC/USD\0")
+    publisher.close()
+    assert exact(exact("ticker.x.A/B")) == "ticker.x.A/B\0"
+
+
+@pytest.fixture
+def raw(endpoint, sockets):
+    """A subscriber to all tickers, and its publisher, byte by byte."""
+    with RawPublisher(endpoint) as publisher, Subscriber(endpoint, ["ticker."]) as subscriber:
+        subscriber.receive(0)
+        publisher.accept()
+        yield subscriber, publisher
+
+
+def test_many_are_received_at_once(raw):
+    subscriber, publisher = raw
+    publisher.send(*map(ticker, range(1, 8)))
+    assert [r.sequence for r in subscriber.receive_many(3, 5.0)] == [1, 2, 3]
+    assert [r.sequence for r in subscriber.receive_many(timeout_s=5.0)] == [4, 5, 6, 7]
+    assert subscriber.receive_many(timeout_s=0.0) == []
+    with pytest.raises(ValueError, match="max_count is 0"):
+        subscriber.receive_many(0)
+
+
+def test_a_callback_gets_each_record_until_it_stops_or_time_is_up(raw):
+    subscriber, publisher = raw
+    seen = []
+
+    def take(record):
+        seen.append(record.sequence)
+        if record.sequence == 3:
+            subscriber.stop()
+
+    publisher.send(*map(ticker, range(1, 6)))
+    subscriber.run(take)
+    assert seen == [1, 2, 3]
+    subscriber.run(take, timeout_s=0.05)
+    assert seen == [1, 2, 3, 4, 5]
+    subscriber.stop()
+    subscriber.run(take)
+    assert seen == [1, 2, 3, 4, 5], "a stop before a run ends it"
+
+
+def test_another_thread_may_stop_a_run(raw):
+    subscriber, _ = raw
+    threading.Timer(0.05, subscriber.stop).start()
+    subscriber.run(lambda record: None)
+
+
+def test_a_callback_that_raises_costs_no_other_record(raw):
+    subscriber, publisher = raw
+    publisher.send(ticker(1), ticker(2))
+
+    def fail(record):
+        raise LookupError(record.sequence)
+
+    with pytest.raises(LookupError, match="1"):
+        subscriber.run(fail)
+    assert subscriber.receive(5.0).sequence == 2
+
+
+def test_waiting_for_topics_takes_nothing(raw):
+    subscriber, publisher = raw
+    publisher.send(ticker(1), ticker(2), ticker(1, topic=ETH))
+    found = subscriber.wait_for("ticker.binance.BTC/USDT", exact("ticker.binance.ETH/USDT"), timeout_s=5.0)
+    assert {topic: record.sequence for topic, record in found.items()} == {
+        "ticker.binance.BTC/USDT": 2,
+        "ticker.binance.ETH/USDT": 1,
+    }
+    assert len(subscriber.receive_many(timeout_s=0.0)) == 3
+    assert subscriber.newest(BTC) is found["ticker.binance.BTC/USDT"], "also once it was returned"
+    with pytest.raises(ValueError, match=r"'status.binance' is waited for and not subscribed to"):
+        subscriber.wait_for("status.binance", timeout_s=0)
+
+
+def test_one_that_waits_is_not_blind_with_records_that_wait(endpoint, sockets):
+    """The spinning wait looks on although there is something to return."""
+    with RawPublisher(endpoint) as publisher, Subscriber(endpoint, ["ticker."], spin_s=0.01) as subscriber:
+        subscriber.receive(0)
+        publisher.accept()
+        publisher.send(ticker(1))
+        subscriber.wait_for(BTC, timeout_s=5.0)
+        publisher.send(ticker(1, topic=ETH))
+        subscriber.wait_for(BTC, ETH, timeout_s=5.0)
+        assert len(subscriber.receive_many()) == 2
+
+
+def test_waiting_holds_no_more_than_the_newest_beyond_a_limit(raw, monkeypatch):
+    monkeypatch.setattr(module, "PENDING_MAX", 5)
+    subscriber, publisher = raw
+    publisher.send(*map(ticker, range(1, 11)))
+    with pytest.raises(TimeoutError):
+        subscriber.wait_for(ETH, timeout_s=0.1)
+    assert [record.sequence for record in subscriber.receive_many()] == [10]
+    assert subscriber.lost == 9, "and says so"
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([], "ticker.binance.BTC/USDT: no record has come$"),
+        ([ticker(1, flags=wire.DOWN)], r"its newest record is \['DOWN'\]$"),
+        ([heartbeat(binance="connecting")], "no record has come; binance is connecting$"),
+        ([heartbeat(kucoin="live")], "the merger knows of kucoin, and of no 'binance'$"),
+        ([heartbeat(binance="live")], "is it wanted. `feedhandler subscribe binance BTC/USDT`$"),
+        (
+            [
+                document(
+                    b"status.binance",
+                    wire.STATUS,
+                    b'{"exchange":"binance","state":"down","since_ns":1,"reason":"x"}',
+                )
+            ],
+            "binance is down, x$",
+        ),
+        ([document(b"status.binance", wire.STATUS, b"no JSON")], "no record has come$"),
+    ],
+)
+def test_what_was_waited_for_in_vain_is_named_with_the_reason(endpoint, messages, why):
+    with RawPublisher(endpoint) as publisher, Subscriber(endpoint, ["ticker.", "status."]) as subscriber:
+        subscriber.receive(0)
+        publisher.accept()
+        publisher.send(*messages)
+        with pytest.raises(TimeoutError, match=why):
+            subscriber.wait_for("ticker.binance.BTC/USDT", timeout_s=0.1)
+
+
+def test_a_publisher_that_is_away_is_the_reason(endpoint):
+    with (
+        Subscriber(endpoint) as subscriber,
+        pytest.raises(TimeoutError, match=f"no publisher at {endpoint}; start one"),
+    ):
+        subscriber.wait_for(BTC, timeout_s=0)
+
+
+def test_the_age_of_a_topic_is_that_of_its_data(raw):
+    subscriber, publisher = raw
+    assert subscriber.age_s(BTC) == float("inf")
+    publisher.send(ticker(1, recv_ns=time.time_ns() - 5_000_000_000, flags=wire.STALE))
+    record = subscriber.receive(5.0)
+    assert record.is_stale
+    assert subscriber.age_s("ticker.binance.BTC/USDT") >= 5.0
+
+
+def test_silence_is_told_by_heartbeats_that_nobody_asked_for(raw):
+    subscriber, publisher = raw
+    assert subscriber.silence_s == float("inf")
+    publisher.send(heartbeat(binance="live"), ticker(1))
+    assert subscriber.receive(5.0).kind == wire.TICKER, "they are not returned"
+    assert 0 <= subscriber.silence_s < float("inf")
+    assert set(subscriber.losses) == {BTC}
+    assert subscriber.is_connected
+    assert b"\x01heartbeat." in publisher.heard()
+
+
+@pytest.mark.parametrize("topics", [[""], ["heart"], ["heartbeat."], [exact("heartbeat.merger")]])
+def test_heartbeats_that_were_asked_for_are_returned(endpoint, sockets, topics):
+    with RawPublisher(endpoint) as publisher, Subscriber(endpoint, topics) as subscriber:
+        subscriber.receive(0)
+        publisher.accept()
+        publisher.send(heartbeat(binance="live"))
+        assert subscriber.receive(5.0).kind == wire.HEARTBEAT
+        assert subscriber.silence_s < float("inf")
+
+
+def test_a_connection_that_ended_is_known(raw):
+    subscriber, publisher = raw
+    subscriber.receive(0)
+    assert subscriber.is_connected
+    publisher.close()
+    assert subscriber.receive(0.25) is None
+    assert not subscriber.is_connected
+
+
+def test_after_its_end_a_subscriber_says_so(raw):
+    subscriber, _ = raw
+    subscriber.close()
+    subscriber.close()
+    with pytest.raises(RuntimeError, match="the subscriber is closed; make another one"):
+        subscriber.receive(0)
+
+
+def test_a_cut_message_waits_for_its_rest(raw):
+    subscriber, publisher = raw
+    data = framed(ticker(1))
+    publisher.send_bytes(data[:50])
+    assert subscriber.receive(0.0) is None
+    publisher.send_bytes(data[50:])
+    assert subscriber.receive(5.0).sequence == 1
