@@ -1,11 +1,22 @@
 """Subscribing from Python: records as they come, the newest of each topic, and what was lost; and the board.
 
-The bytes behind it are in `wire`, and in `docs/wire.md` for other languages.
+`arrays` has the same as NumPy arrays and frames; it is imported by itself, since it needs NumPy. `docs/python.md`
+shows all of it. The bytes behind it are in `wire`, and in `docs/wire.md` for other languages.
 """
 
+from feedhandler.client.asynchronous import AsyncSubscriber
 from feedhandler.client.board import Board
 from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve, exact
 from feedhandler.client.subscriber import Subscriber
 from feedhandler.wire import Document, Ticker
 
-__all__ = ["DEFAULT_ENDPOINT", "Board", "Curve", "Document", "Subscriber", "Ticker", "exact"]
+__all__ = [
+    "DEFAULT_ENDPOINT",
+    "AsyncSubscriber",
+    "Board",
+    "Curve",
+    "Document",
+    "Subscriber",
+    "Ticker",
+    "exact",
+]

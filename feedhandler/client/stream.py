@@ -98,8 +98,12 @@ class Link:
             is_conflated=self.is_conflated,
             is_patient=is_patient,
         )
-        self.is_connected = False
         self.is_closed = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the publisher, as far as the loop has seen."""
+        return self._downlink.is_connected
 
     @property
     def silence_s(self) -> float:
@@ -111,7 +115,7 @@ class Link:
         # hot: `make bench`
         if self.is_closed:
             raise RuntimeError("the subscriber is closed; make another one")
-        self.is_connected = self._downlink.poll()
+        self._downlink.poll()
 
     def _on_notice(self, document: wire.Document) -> bool:
         try:
@@ -131,7 +135,6 @@ class Link:
     def close(self) -> None:
         """Close the socket; what is queued is dropped."""
         self.is_closed = True
-        self.is_connected = False
         self._downlink.close()
 
 
@@ -249,7 +252,7 @@ class Subscription:
 
     @property
     def is_connected(self) -> bool:
-        """Whether there was a connection to the publisher when it was last looked at."""
+        """Whether there is a connection to the publisher, as far as was seen when it was last read from."""
         return self._link.is_connected
 
     @property

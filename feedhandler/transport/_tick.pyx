@@ -992,6 +992,11 @@ cdef class Downlink:
         self._prefixes = list(prefixes)
         self._on_message = _message_callback(on_message)
 
+    @property
+    def is_connected(self):
+        """True while there is a connection."""
+        return self._peer is not None
+
     def poll(self):
         """Connect if there is no connection; True if there is one."""
         if self._peer is None:

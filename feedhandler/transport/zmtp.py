@@ -929,6 +929,11 @@ class Downlink:
         self._on_message = on_message
         self._peer: Peer | None = None
 
+    @property
+    def is_connected(self) -> bool:
+        """True while there is a connection."""
+        return self._peer is not None
+
     def poll(self) -> bool:
         """Connect if there is no connection; True if there is one."""
         if self._peer is None:
