@@ -1,0 +1,77 @@
+"""Every Python example of the documents, as it stands, against real processes; one stack for all of them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import EXCHANGES, Stack
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLE_S_MAX = 60.0
+# Where examples say nothing else, they subscribe at the usual port: here at the stack's.
+PREAMBLE = """\
+from feedhandler.client import AsyncSubscriber, Subscriber, arrays
+for each in (AsyncSubscriber, Subscriber, arrays.ArraySubscriber):
+    each.__init__.__defaults__ = ({endpoint!r}, *each.__init__.__defaults__[1:])
+"""
+
+
+def examples(document):
+    """Return the examples of a document, by the heading above each."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found = []
+    for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        heading = re.findall(r"^#+ (.*)", text[: match.start()], re.MULTILINE)[-1]
+        number = sum(heading in name for name, _ in found)
+        found.append((f"{heading} {number + 1}" if number else heading, match[1]))
+    return found
+
+
+ENDING = examples("docs/python.md")
+ENDLESS = examples("README.md")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A directory in which a stack runs, and its endpoint."""
+    stack = Stack(tmp_path_factory.mktemp("examples"), exchanges=EXCHANGES)
+    try:
+        stack.start()
+        stack.wait_live()
+        yield stack
+    finally:
+        stack.close()
+
+
+def command(stack, code):
+    return [sys.executable, "-c", PREAMBLE.format(endpoint=stack.endpoint) + code]
+
+
+@pytest.mark.parametrize("code", [code for _, code in ENDING], ids=[name for name, _ in ENDING])
+def test_an_example_of_the_document_prints_something_and_ends(running, code):
+    result = subprocess.run(
+        command(running, code),
+        cwd=running.directory,
+        capture_output=True,
+        text=True,
+        timeout=EXAMPLE_S_MAX,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+    if "except TimeoutError as error" in code:  # its output is shown as well
+        assert result.stdout in (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("code", [code for _, code in ENDLESS], ids=[name for name, _ in ENDLESS])
+def test_an_example_of_the_readme_goes_on_printing(running, code):
+    arguments = command(running, code)
+    arguments.insert(1, "-u")
+    with subprocess.Popen(arguments, cwd=running.directory, stdout=subprocess.PIPE) as process:
+        try:
+            lines = [process.stdout.readline() for _ in range(10)]
+        finally:
+            process.kill()
+    assert all(re.match(rb"BTC/USDT \d+\.\d+ \d+\.\d+ \[.*\] 0\n", line) for line in lines), lines
