@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import zmq
+import zmq.auth
 
 from feedhandler import wire
 from feedhandler.status import Heartbeat
@@ -34,11 +35,22 @@ def framed(*messages):
 class Publisher:
     """An XPUB of libzmq that waits for its subscriber."""
 
-    def __init__(self, endpoint):
+    def __init__(self, endpoint, server_key=None):
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.set(zmq.LINGER, 0)
+        if server_key is not None:
+            self._socket.set(zmq.CURVE_SERVER, 1)
+            self._socket.set(zmq.CURVE_SECRETKEY, zmq.auth.load_certificate(server_key)[1])
         self._socket.bind(endpoint)
+        self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
+
+    def is_subscribed(self):
+        """True once for each subscription to tickers."""
+        while self._socket.poll(0):
+            if self._socket.recv() == b"\x01ticker.":
+                return True
+        return False
 
     def wait_for(self, subscriber, prefix):
         deadline = time.monotonic() + 5

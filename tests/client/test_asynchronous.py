@@ -10,10 +10,11 @@ import time
 import msgspec
 import pytest
 import uvloop
+import zmq.auth
 from publishing import BTC, ETH, Publisher, RawPublisher, ticker
 
 from feedhandler import recover, wire
-from feedhandler.client import AsyncSubscriber
+from feedhandler.client import AsyncSubscriber, Curve, arrays
 from feedhandler.transport import router, zmtp
 
 READ_RECORDS = zmtp.READ_SIZE // wire.TICKER_SIZE  # as many as may come on top of a limit
@@ -348,10 +349,32 @@ def test_libzmq_is_understood_as_well(run, endpoint):
     async def main():
         publisher = Publisher(endpoint)
         async with AsyncSubscriber(endpoint, ["ticker."]) as subscriber:
-            while not publisher._socket.poll(0):
+            while not publisher.is_subscribed():
                 assert await subscriber.receive(0.01) is None
             publisher.send(ticker(1) + ticker(2))
             assert sequences([await subscriber.receive(5.0), await subscriber.receive(5.0)]) == [1, 2]
         publisher.close()
 
     run(main())
+
+
+def test_another_host_is_reached_with_its_key_and_ours(run, tmp_path):
+    for name in ("server", "desk"):
+        zmq.auth.create_certificates(tmp_path, name)
+    publisher = Publisher("tcp://127.0.0.1:*", server_key=tmp_path / "server.key_secret")
+    keys = Curve(str(tmp_path / "desk.key_secret"), str(tmp_path / "server.key"))
+
+    async def main():
+        async with AsyncSubscriber(publisher.endpoint, ["ticker."], curve=keys, recover="") as subscriber:
+            while not publisher.is_subscribed():
+                assert await subscriber.receive(0.01) is None
+            publisher.send(ticker(1))
+            assert (await subscriber.receive(5.0)).sequence == 1
+
+    run(main())
+    with arrays.ArraySubscriber(publisher.endpoint, curve=keys) as subscriber:
+        while not publisher.is_subscribed():
+            assert len(subscriber.receive(timeout_s=0.01)) == 0
+        publisher.send(ticker(2))
+        assert subscriber.receive(timeout_s=5.0)["sequence"].tolist() == [2]
+    publisher.close()

@@ -1,12 +1,15 @@
 """Every Python example of the documents, as it stands, against real processes; one stack for all of them."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from harness import EXCHANGES, Stack
+from harness import EXCHANGES, Stack, wait_until
+
+from feedhandler.client import Subscriber
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE_S_MAX = 60.0
@@ -75,3 +78,24 @@ def test_an_example_of_the_readme_goes_on_printing(running, code):
         finally:
             process.kill()
     assert all(re.match(rb"BTC/USDT \d+\.\d+ \d+\.\d+ \[.*\] 0\n", line) for line in lines), lines
+
+
+def test_a_merger_that_hangs_is_told_by_its_silence(running):
+    """It is connected all the time, and no record says anything."""
+    merger = running.processes["merger"]
+    with Subscriber(running.endpoint, ["ticker.binance."]) as subscriber:
+
+        def silence_s():
+            subscriber.receive_many(timeout_s=0.1)
+            return subscriber.silence_s
+
+        wait_until(lambda: silence_s() < 1.0, "a sign of life")
+        try:
+            merger.send_signal(signal.SIGSTOP)
+            wait_until(lambda: silence_s() > 3.0, "its end")
+            assert subscriber.is_connected
+            assert subscriber.newest("ticker.binance.BTC/USDT").is_live, "as of what was heard"
+        finally:
+            merger.send_signal(signal.SIGCONT)
+        wait_until(lambda: silence_s() < 1.0, "another sign of life")
+    running.wait_live()
