@@ -397,6 +397,7 @@ RECENT_MAX: Final = board.DEPTH_MAX - 1
 DUST_MAX: Final = Decimal(10**15)
 STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 STREAM_SIZE_MIN: Final = 1 << 20
+STREAM_SIZE_MAX: Final = 1 << 50
 MERGER: Final = "merger"  # whose heartbeat is a topic like those of exchanges
 UPDATES_PER_S_MAX: Final = 50  # more than a screen shows
 EXAMPLES: Final = {  # of keys whose default is none
@@ -429,7 +430,7 @@ def _toml(value: Any) -> str:
 
 def _check_number(where: str, key: str, value: float) -> None:
     minimum = 0 if key in ("max_attempts", "seed", "max_age_s", "recent", "max_msgs_per_subject") else 0.001
-    if not minimum <= value < 1e9:
+    if not minimum <= value < (STREAM_SIZE_MAX if key == "max_bytes" else 1e9):
         raise ConfigError(f"{where}: {value} is out of range; it must be at least {minimum}")
 
 

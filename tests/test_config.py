@@ -1,5 +1,6 @@
 """A wrong configuration gets one message that names file, key and remedy."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -314,3 +315,11 @@ def test_topics_of_the_bridge_are_kinds_and_exchanges():
     settings = config.parse(f"{OK}[nats]\ntopics = {topics}\n", "x.toml")
     assert settings.nats.topics == tuple(topics)
     assert config.parse(OK, "x.toml").nats is None
+
+
+def test_what_is_shown_of_several_boxes_is_a_configuration():
+    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        config.parse(block if "[exchanges." in block else OK + block, "scaling.md")

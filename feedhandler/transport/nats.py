@@ -329,7 +329,8 @@ def difference(there: StreamConfig, wanted: StreamConfig) -> str:
         has, needs = ", ".join(there.subjects or ("none",)), ", ".join(wanted.subjects or ())
         return f"its subjects are {has}, not {needs}"
     if there.storage != wanted.storage:
-        return f"its storage is {there.storage}, not {wanted.storage}"
+        has, needs = (StorageType(each.storage).value for each in (there, wanted))
+        return f"its storage is {has}, not {needs}"
     if there.mirror or there.sources or there.sealed:
         return "it is a mirror of another, or sealed"
     return ""

@@ -37,14 +37,14 @@ async def until(condition, what):
 class World:
     """One test's processes, ended by pid whatever happens."""
 
-    def __init__(self, path, *, table="", server=(), extra=""):
+    def __init__(self, path, *, table="", server=(), scheme="nats"):
         self.path = path
         self.port, self.metrics_port = free_ports(2)
-        self.url = f"nats://127.0.0.1:{self.port}"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.config = path / "bridge.toml"
         self.config.write_text(
             f'run_dir = "{path}/run"\n[exchanges.binance]\n[merger]\nbatches = ["ipc://{path}/b.ipc"]\n'
-            f'{extra}[nats]\nservers = ["{self.url}"]\nmetrics = "127.0.0.1:{self.metrics_port}"\n{table}\n',
+            f'[nats]\nservers = ["{self.url}"]\nmetrics = "127.0.0.1:{self.metrics_port}"\n{table}\n',
             encoding="utf-8",
         )
         self._server_arguments = server

@@ -4,11 +4,13 @@ import asyncio
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import trustme
 from natsworld import NATS_SERVER, nats, needs_server, play, until
 
 from feedhandler import wire
@@ -244,6 +246,65 @@ def test_wrong_credentials_say_so_and_right_ones_are_let_in(tmp_path):
     play(tmp_path, scene, server=("--user", "feeds", "--pass", "right-hunter2"))
 
 
+SECRETS = {"FEEDHANDLER_NATS_USER": "feeds", "FEEDHANDLER_NATS_PASSWORD": "right-hunter2"}
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """Return the file of an authority, and a server's arguments with a certificate of it."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    files = ("--tlscert", str(tmp_path / "cert.pem"), "--tlskey", str(tmp_path / "key.pem"))
+    return tmp_path / "ca.pem", ("--tls", *files, "--user", "feeds", "--pass", "right-hunter2")
+
+
+def test_with_tls_the_server_has_to_prove_who_it_is(tmp_path, certificates):
+    authority, server = certificates
+
+    async def scene(world):
+        world.start_server()
+        world.start_merger()
+        world.start_bridge(**SECRETS)
+        await until(lambda: "connected to NATS" in world.log(), "connection")
+        await world.consume(
+            user="feeds", password="right-hunter2", tls=ssl.create_default_context(cafile=authority)
+        )
+        await world.until_bridged()
+
+    async def stranger(world):
+        world.start_server()
+        world.start_bridge(**SECRETS)
+        await until(lambda: "certificate verify failed" in world.log(), "the reason")
+
+    play(tmp_path, scene, table=f'tls_ca = "{authority}"', server=server, scheme="tls")
+    (tmp_path / "bridge.log").unlink()
+    play(tmp_path, stranger, server=server, scheme="tls")
+
+
+def test_a_server_that_offers_no_tls_is_not_told_the_password(tmp_path):
+    told = []
+
+    async def scene(world):
+        async def serve(reader, writer):
+            writer.write(
+                b'INFO {"server_id":"x","version":"2.9.0","max_payload":1048576,"auth_required":true}\r\n'
+            )
+            told.append(await reader.read())
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", world.port)
+        world.start_bridge(**SECRETS)
+        await until(lambda: "the server offers no TLS" in world.log(), "the reason")
+        await until(lambda: told, "the end of the connection")
+        server.close()
+        assert not any(told)
+
+    play(tmp_path, scene, scheme="tls")
+
+
 JETSTREAM = 'stream = "MARKET"\nmax_bytes = 4194304\nmax_age_s = 600\nmax_msgs_per_subject = 5'
 
 
@@ -460,7 +521,9 @@ def test_every_metric_of_the_bridge_is_documented(tmp_path):
     play(tmp_path, scene)
 
 
-def test_the_status_of_the_bridge_is_documented():
+def test_the_status_and_the_consumer_of_the_bridge_are_documented():
     text = (Path(__file__).parents[2] / "docs" / "bridge.md").read_text(encoding="utf-8")
+    shown = text.partition("```python\n")[2].partition("```")[0]
+    assert shown and shown in EXAMPLE.read_text(encoding="utf-8")
     for name in BridgeStatus.__struct_fields__:
         assert f"`{name}`" in text, name

@@ -1,0 +1,89 @@
+"""What is refused before a connection to NATS is tried, and what of a stream is not ours to change."""
+
+import subprocess
+import sys
+
+import pytest
+
+from feedhandler.config import NATS_ENV, NatsConfig
+from feedhandler.errors import ConfigError
+
+nats = pytest.importorskip("nats")
+
+from nats.js.api import StorageType, StreamConfig  # noqa: E402
+
+from feedhandler.transport.nats import check_credentials, check_secrets, difference  # noqa: E402
+
+USER, PASSWORD, TOKEN = NATS_ENV
+FAR, FAR_TLS = ("nats://nats.example:4222",), ("tls://nats.example:4222",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "secrets", "message"),
+    [
+        ({}, {USER: "u"}, f"{USER} and {PASSWORD} go together"),
+        ({}, {USER: "u", PASSWORD: "p", TOKEN: "t"}, "two ways to log in"),
+        ({"credentials": "x.creds"}, {TOKEN: "t"}, f"x: nats.credentials: is set, and so is {TOKEN}"),
+        ({"servers": FAR}, {TOKEN: "hunter2"}, "nats://nats.example:4222 would be told .* in the clear"),
+        ({"servers": (*NatsConfig().servers, *FAR)}, {TOKEN: "hunter2"}, "in the clear"),
+    ],
+)
+def test_secrets_that_do_not_go_together_or_would_be_read_by_others_are_refused(settings, secrets, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        check_secrets(NatsConfig(**settings), secrets, "x: nats")
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("servers", "secrets"),
+    [(FAR_TLS, {TOKEN: "t"}), (FAR, {}), (("nats://localhost:4222", "nats://[::1]:4222"), {TOKEN: "t"})],
+)
+def test_other_secrets_are_taken(servers, secrets):
+    check_secrets(NatsConfig(servers=servers), secrets, "x: nats")
+
+
+def test_a_file_that_has_no_credentials_is_refused(tmp_path):
+    path = tmp_path / "x.creds"
+    with pytest.raises(ConfigError, match=r"nats.credentials: .*x.creds cannot be read"):
+        check_credentials(NatsConfig(credentials=str(path)), "nats")
+    path.write_text("secret", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is no credentials file as `nsc` writes it"):
+        check_credentials(NatsConfig(credentials=str(path)), "nats")
+
+
+WANTED = StreamConfig(name="S", subjects=["a.>", "b.>"], storage=StorageType.FILE)
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        (WANTED, ""),
+        (WANTED.evolve(subjects=["b.>", "a.>"], max_bytes=5), ""),
+        (WANTED.evolve(subjects=["c"]), "its subjects are c, not a.>, b.>"),
+        (WANTED.evolve(storage=StorageType.MEMORY), "its storage is memory, not file"),
+        (WANTED.evolve(sealed=True), "it is a mirror of another, or sealed"),
+    ],
+)
+def test_limits_of_a_stream_are_ours_and_what_it_is_is_not(there, reason):
+    assert difference(there, WANTED) == reason
+
+
+WITHOUT_NATS = (
+    "import sys; sys.modules['nats'] = None; from feedhandler.__main__ import main; sys.exit(main())"
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "command", "message"),
+    [
+        ("", ["-m", "feedhandler"], "nats: there is no such table; add [nats]"),
+        ("[nats]\n", ["-c", WITHOUT_NATS], "needs the package nats-py: pip install 'feedhandler[nats]'"),
+    ],
+)
+def test_the_command_says_what_to_configure_and_what_to_install(tmp_path, table, command, message):
+    path = tmp_path / "x.toml"
+    path.write_text(f'run_dir = "{tmp_path}/run"\n[exchanges.binance]\n{table}', encoding="utf-8")
+    arguments = [sys.executable, *command, "bridge", "nats", "-c", str(path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
