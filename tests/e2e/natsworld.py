@@ -188,13 +188,6 @@ class World:
         await until(lambda: self.last("heartbeat.merger"), f"a heartbeat by NATS; {self.log()}")
 
     async def close(self):
-        for client in self.clients:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(client.close(), 2)
-        if self._beats is not None:
-            self._beats.cancel()
-        if self.outlet is not None:
-            self.outlet.close()
         for process in (self.bridge, self.server):
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGCONT)
@@ -204,6 +197,13 @@ class World:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+        for client in self.clients:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(client.close(), 2)
+        if self._beats is not None:
+            self._beats.cancel()
+        if self.outlet is not None:
+            self.outlet.close()
 
 
 def play(path, scene, **settings):
