@@ -39,7 +39,7 @@ class CurvePeer(Peer):
     def __init__(
         self,
         mechanism: curve.Server | curve.Client,
-        on_failed: Callable[[], None],
+        on_failed: Callable[[str], None],
         events: Events,
         sock: socket.socket,
         socket_type: bytes,
@@ -49,6 +49,7 @@ class CurvePeer(Peer):
     ) -> None:
         self._mechanism = mechanism
         self._on_failed = on_failed
+        self._reason = "the other side ended it"
         keep_alive(sock)
         super().__init__(
             events, sock, socket_type, message_size_max=message_size_max + curve.OVERHEAD, **settings
@@ -100,8 +101,15 @@ class CurvePeer(Peer):
     def close(self) -> None:
         """End the connection; what is queued is lost."""
         if self.is_open and self._is_greeted and not self.is_ready:
-            self._on_failed()
+            self._on_failed(self._reason)
         super().close()
+
+    def _cut_off(self, reason: str) -> None:
+        if self.is_ready:
+            super()._cut_off(reason)
+            return
+        self._reason = reason  # whoever knocks ten times a second is not to fill a log
+        self.close()
 
     def put(self, message: bytes | bytearray | memoryview) -> None:
         """Queue a message, boxed."""
@@ -149,14 +157,15 @@ class ClientSecurity:
         mechanism = curve.Client(self._keys, self._server_key, zmtp.metadata_of(socket_type))
         return CurvePeer(mechanism, self._on_failed, events, sock, socket_type, **settings)
 
-    def _on_failed(self) -> None:
+    def _on_failed(self, reason: str) -> None:
         self.failures += 1
         if (now_s := time.monotonic()) - self._logged_mono_s >= LOG_EVERY_S:
             self._logged_mono_s = now_s
             log.warning(
-                "a secure connection ended in its handshake (%d so far): is our key authorized there, and the"
+                "a secure connection ended in its handshake (%d so far), %s: is our key authorized there, and the"
                 " server's key that we have the right one?",
                 self.failures,
+                reason,
             )
 
 
@@ -185,19 +194,21 @@ class ServerSecurity:
         self._peers.add(peer)
         return peer
 
-    def _on_failed(self) -> None:
+    def _on_failed(self, reason: str) -> None:
         self.failures += 1
-
-    def _is_authorized(self, public_key: bytes) -> bool:
-        if self._authorized.has(public_key):
-            return True
-        self.unauthorized += 1
         if (now_s := time.monotonic()) - self._logged_mono_s >= LOG_EVERY_S:
             self._logged_mono_s = now_s
             log.warning(
-                "refused, because the key is not authorized: %d connections so far", self.unauthorized
+                "a connection ended in its handshake: %s (%d so far, %d of them not authorized)",
+                reason,
+                self.failures,
+                self.unauthorized,
             )
-        return False
+
+    def _is_authorized(self, public_key: bytes) -> bool:
+        is_authorized = self._authorized.has(public_key)
+        self.unauthorized += not is_authorized
+        return is_authorized
 
     def on_time(self) -> None:
         """End connections of those who may not connect any more."""

@@ -296,12 +296,15 @@ class Peer:
         try:
             used = self._take(data)
         except ValueError as exc:
-            log.warning("a ZeroMQ peer was cut off: %s", exc)
-            self.close()
+            self._cut_off(str(exc))
             used = len(data)
         self._rest = bytes(data[used:]) if used < len(data) else b""
         if self._on_read is not None:
             self._on_read()
+
+    def _cut_off(self, reason: str) -> None:
+        log.warning("a ZeroMQ peer was cut off: %s", reason)
+        self.close()
 
     def _take(self, data: memoryview) -> int:
         """Handle all whole frames; returns how many bytes they were. Raises ValueError for a broken peer."""
