@@ -99,7 +99,7 @@ class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     batches: tuple[str, ...] = ("ipc://run/batches.ipc",)  # the same records, several in a message
     feeds: str = "ipc://run/feeds.ipc"
     feeds_beyond: tuple[str, ...] = ()  # where feeds of other hosts connect, under CURVE
-    recent: int = 16  # records of each topic that are kept for who missed some; 0: none
+    recent: int = 64  # records of each topic that are kept for who missed some; 0: none
     cpus: tuple[Cpu, ...] = ()  # processors for the merger; none: any
 
 

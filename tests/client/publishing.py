@@ -38,15 +38,18 @@ class Publisher:
     def __init__(self, endpoint, server_key=None):
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
+        self._socket.set(zmq.XPUB_VERBOSE, 1)  # a subscription that another had before is told as well
         self._socket.set(zmq.LINGER, 0)
         if server_key is not None:
             self._socket.set(zmq.CURVE_SERVER, 1)
             self._socket.set(zmq.CURVE_SECRETKEY, zmq.auth.load_certificate(server_key)[1])
         self._socket.bind(endpoint)
         self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
+        self._deadline = time.monotonic() + 60
 
     def is_subscribed(self):
-        """True once for each subscription to tickers."""
+        """True once for each subscription to tickers; bounds who waits for one."""
+        assert time.monotonic() < self._deadline, "nobody subscribed"
         while self._socket.poll(0):
             if self._socket.recv() == b"\x01ticker.":
                 return True

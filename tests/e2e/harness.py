@@ -131,6 +131,7 @@ class Stack:
         extra="",
         symbols=None,
         gateway="",  # further lines of its table
+        merger="",  # the same
     ):
         self.directory = Path(directory)
         self.exchanges = exchanges
@@ -157,6 +158,7 @@ class Stack:
             "[merger]",
             f'ticks = ["{self.endpoint}", "ipc://{self.directory}/run/ticks.ipc"]',
             f'feeds = "ipc://{self.directory}/run/feeds.ipc"',
+            merger,
             "[relay]",
             f'recover = ["ipc://{self.directory}/run/recover.ipc", "{self.recover}"]',
             "[gateway]",

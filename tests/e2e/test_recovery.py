@@ -103,7 +103,7 @@ class Proxy:
 
 @pytest.fixture
 def stack(tmp_path):
-    stack = Stack(tmp_path, rate=1000)
+    stack = Stack(tmp_path, rate=1000, merger="recent = 1000")  # seconds, on the slowest machine
     stack.start()
     yield stack
     stack.close()
