@@ -66,6 +66,7 @@ assert TICKER_SIZE == HEADER_SIZE + TICKER_BODY.size == 168, "no padding between
 
 KIND_OFFSET: Final = 41
 FLAGS_OFFSET: Final = 42
+SESSION_OFFSET: Final = 44
 SEQUENCE_OFFSET: Final = 48
 EXCHANGE_NS_OFFSET: Final = 56
 PUBLISH_NS_OFFSET: Final = 72
@@ -77,10 +78,12 @@ AFTER_KIND: Final = struct.Struct("<HIQ16sq88s")
 RECV_NS_OFFSET: Final = 64
 FLAGS: Final = struct.Struct("<H")
 SEQUENCE_AFTER_FLAGS: Final = struct.Struct("<HIQ")
+SESSION: Final = struct.Struct("<I")
 SEQUENCE: Final = struct.Struct("<Q")
 TIME: Final = struct.Struct("<q")
 assert HOP_RECORD.size == FLAGS_OFFSET + AFTER_KIND.size == TICKER_SIZE
 assert FLAGS_OFFSET + SEQUENCE_AFTER_FLAGS.size == EXCHANGE_NS_OFFSET
+assert SESSION_OFFSET + SESSION.size == SEQUENCE_OFFSET
 assert SEQUENCE_OFFSET + SEQUENCE.size == EXCHANGE_NS_OFFSET
 assert RECV_NS_OFFSET + TIME.size == PUBLISH_NS_OFFSET
 assert HOP_TIMES.size == HEADER_SIZE
@@ -199,6 +202,12 @@ def topic(kind: int, exchange: str, symbol: str = "") -> bytes:
 def padded(topic: bytes) -> bytes:
     """Return a topic as it stands in a record."""
     return topic.ljust(TOPIC_SIZE, b"\0")
+
+
+def session_of(message: bytes | bytearray | memoryview) -> int:
+    """Return the session in a message."""
+    (session,) = SESSION.unpack_from(message, SESSION_OFFSET)
+    return int(session)
 
 
 def sequence_of(message: bytes | bytearray | memoryview) -> int:

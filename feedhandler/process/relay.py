@@ -72,6 +72,7 @@ class Beyond:
         self._endpoints = config.relay.ticks
         self._snapshot = snapshot
         self._session = int(time.time())
+        self._of_session = 0  # whose records these are
         self.security = server_security(config)
         self.outlet: zmtp.Outlet | None = None
 
@@ -98,6 +99,11 @@ class Beyond:
 
     def send(self, message: bytes) -> None:
         """Pass on one record or document."""
+        session = wire.session_of(message)
+        if session != self._of_session:
+            if self._of_session:
+                self.close()  # another merger has followed, and what the last one said is over
+            self._of_session = session
         if self.outlet is not None:
             self.outlet.send(message[: wire.TOPIC_SIZE], message)
 

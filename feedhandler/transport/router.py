@@ -99,6 +99,8 @@ class Router:
         frames, cost = self._on_request(parts[-1])
         peer.put_parts([*parts[:-1], *frames])  # what precedes a request is where its answer goes
         peer.flush()
+        if not peer.is_open:
+            return  # it has gone while we answered
         now_s = time.monotonic()
         wait_s = max(self._peers[peer].spend(cost, now_s), self._of_all.spend(cost, now_s))
         if wait_s > 0:

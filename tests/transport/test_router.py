@@ -162,6 +162,24 @@ def test_too_many_connections_are_refused_and_counted(world, router, monkeypatch
     assert answer(world, first)[1] == b"fe"
 
 
+def test_one_that_goes_while_it_is_answered_takes_nobody_along(world, router, asked):
+    """Its end is noticed by the very write of its answer."""
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + bytes(32)
+    ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+    for number in range(1, 4):
+        end = socket.socket(socket.AF_UNIX)
+        end.connect(f"{world.path}/x.ipc")
+        end.sendall(greeting + bytes((4, len(ready))) + ready)
+        world.until(lambda: router._peers)
+        world.settle(0.05)
+        end.sendall(b"\x00\x03abc")
+        end.close()
+        world.until(lambda number=number: len(asked) == number and not router._peers)
+    modest = connect(world, zmq.REQ)
+    modest.send(b"ab")
+    assert answer(world, modest)[1] == b"ba"
+
+
 def test_an_endpoint_in_use_is_refused_with_its_key(world, router):
     with pytest.raises(ConfigError, match=r"relay\.recover: .* is in use"):
         Router(world.loop, [world.endpoint()], lambda r: ([b""], 1), key="relay.recover", request_size_max=10)
