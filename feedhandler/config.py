@@ -111,6 +111,7 @@ class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     recover: tuple[str, ...] = ("ipc://run/recover.ipc", RECOVER_TCP)
     ticks: tuple[str, ...] = ()  # where subscribers of other hosts connect, under CURVE
+    recover_beyond: tuple[str, ...] = ()  # where they ask for what they missed, under CURVE
     cpus: tuple[Cpu, ...] = ()  # processors for the relay; none: any
 
 
@@ -672,7 +673,7 @@ def _check_bridged_topic(config: Config, topic: str, where: str) -> None:
     )
 
 
-SECURE_KEYS: Final = ("relay.ticks", "relay.recover", "merger.feeds_beyond")  # may leave this host
+SECURE_KEYS: Final = ("relay.ticks", "relay.recover_beyond", "merger.feeds_beyond")  # may leave this host
 
 
 def _check_endpoint(endpoint: str, where: str, curve: CurveConfig) -> None:
@@ -682,8 +683,8 @@ def _check_endpoint(endpoint: str, where: str, curve: CurveConfig) -> None:
         return
     if key not in SECURE_KEYS:
         raise ConfigError(
-            f"{where}: {endpoint!r} is not on loopback; subscribers of other hosts are served by relay.ticks,"
-            " and their feeds by merger.feeds_beyond, which encrypt"
+            f"{where}: {endpoint!r} is not on loopback; subscribers of other hosts are served by relay.ticks and"
+            " relay.recover_beyond, and their feeds by merger.feeds_beyond, which encrypt"
         )
     if not curve.key or not curve.clients:
         raise ConfigError(
@@ -712,7 +713,7 @@ def is_local(endpoint: str) -> bool:
 
 def _check_beyond(config: Config) -> None:
     """Check what concerns other hosts."""
-    for key in ("relay.ticks", "merger.feeds_beyond"):
+    for key in ("relay.ticks", "relay.recover_beyond", "merger.feeds_beyond"):
         table, _, name = key.partition(".")
         for endpoint in getattr(getattr(config, table), name):
             where = f"{config.path}: {key}"

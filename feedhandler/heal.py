@@ -20,19 +20,24 @@ NS_PER_S: Final = 1_000_000_000
 # Longer than an answer takes, and short for whoever waits: after that the newer records count more.
 PATIENCE_NS: Final = NS_PER_S
 TOPICS_MAX: Final = 20_000  # with a hole at the same time
+# After a request that nobody has answered, nothing is held back for so long: whoever is asked there hangs.
+DOUBT_NS: Final = 10 * NS_PER_S
 HELD_MAX: Final = 500  # records of one topic that are held back
 RECORDS_MAX: Final = 10_000  # of one hole: a larger one is a restart of ours, and no ring is that deep
 
 
 class Hole(msgspec.Struct):
-    """A topic with missing records: those of `wanted` are asked for, `found` have come."""
+    """A topic with missing records: those of `wanted` are asked for, `found` have come.
 
-    loss: Loss
+    since_mono_ns is when it was first asked for, and before that, when it was seen.
+    """
+
     session: int
     wanted: list[recover.Missing]
     since_mono_ns: int
     held: list[wire.Ticker | wire.Document]
     found: dict[int, wire.Ticker] = {}
+    is_asked: bool = False
 
 
 class Healer:
@@ -55,6 +60,8 @@ class Healer:
         self._holes: dict[bytes, Hole] = {}
         self._request_id = 0
         self._asked: dict[str, list[recover.Missing]] | None = None  # in the request that is under way
+        self._asked_mono_ns = 0
+        self._doubted_until_ns = 0
         self.is_connected = False
         self.recovered = 0
         self.refusals = 0
@@ -69,12 +76,17 @@ class Healer:
         count = record.sequence - first
         if not self.is_connected or not isinstance(record, wire.Ticker) or count > RECORDS_MAX:
             return False
+        if self._clock() < self._doubted_until_ns:
+            return False
         missing = recover.Missing(record.topic.decode(), first, record.sequence - 1)
         hole = self._holes.get(record.topic)
+        if hole is not None and hole.session != record.session:
+            self._close(record.topic, hole)  # of a merger that is gone
+            hole = None
         if hole is None:
             if len(self._holes) >= TOPICS_MAX:
                 return False
-            hole = Hole(loss, record.session, [missing], self._clock(), [record])
+            hole = Hole(record.session, [missing], self._clock(), [record])
             self._holes[record.topic] = hole
             self._follower.held[record.topic] = hole.held
         else:
@@ -84,7 +96,7 @@ class Healer:
 
     def request(self) -> bytes | None:
         """Return the next request to send; None if there is nothing to ask, or one is under way."""
-        if self._asked is not None or not self.is_connected:
+        if not self.is_connected or self._is_under_way():
             return None
         session, asked = 0, {}
         room = recover.RANGES_MAX
@@ -96,9 +108,25 @@ class Healer:
         if not asked:
             return None
         self._asked = asked
+        self._asked_mono_ns = self._clock()
         self._request_id += 1
+        for topic in asked:
+            hole = self._holes[topic.encode()]
+            if not hole.is_asked:
+                hole.is_asked, hole.since_mono_ns = True, self._asked_mono_ns
         missing = [each for ranges in asked.values() for each in ranges]
         return msgspec.json.encode(recover.Request(id=self._request_id, session=session, missing=missing))
+
+    def _is_under_way(self) -> bool:
+        """Return whether an answer is waited for; one that does not come is not waited for any longer."""
+        if self._asked is None:
+            return False
+        now_ns = self._clock()
+        if now_ns - self._asked_mono_ns <= PATIENCE_NS:
+            return True
+        self._asked = None
+        self._doubted_until_ns = now_ns + DOUBT_NS
+        return False
 
     def on_answer(self, frames: list[bytes]) -> None:
         """Take the frames of an answer; one that nobody waits for, or that makes no sense, changes nothing."""
@@ -115,7 +143,8 @@ class Healer:
             self.refusals += 1
         rest: dict[str, list[recover.Missing]] = {}
         for each in head.rest:
-            rest.setdefault(each.topic, []).append(each)
+            if any(own.first <= each.first <= each.last <= own.last for own in asked.get(each.topic, ())):
+                rest.setdefault(each.topic, []).append(each)
         for record in records:
             hole, ranges = self._holes.get(record.topic), asked.get(record.topic.decode(), ())
             is_asked = any(each.first <= record.sequence <= each.last for each in ranges)
@@ -147,6 +176,9 @@ class Healer:
 
     def _close(self, topic: bytes, hole: Hole) -> None:
         """Pass on what has come and what was held back, in order."""
+        if self._asked is not None:
+            self._asked.pop(topic.decode(), None)  # its answer comes too late, and is not for the next hole
+        loss = self._follower.losses[topic]
         del self._holes[topic]
         del self._follower.held[topic]
         numbers = collections.deque(sorted(hole.found))
@@ -154,8 +186,8 @@ class Healer:
             while numbers and record.session == hole.session and numbers[0] < record.sequence:
                 self._emit(hole.found[numbers.popleft()])
                 self.recovered += 1
-                hole.loss.lost -= 1
-                hole.loss.recovered += 1
+                loss.lost -= 1
+                loss.recovered += 1
             self._emit(record)
 
 

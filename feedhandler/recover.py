@@ -19,11 +19,12 @@ REQUEST_SIZE_MAX: Final = 1 << 16
 PREFIXES_MAX: Final = 100
 RANGES_MAX: Final = 1000
 RECORDS_MAX: Final = 2000  # in one answer: 336 kB
-# What answering costs, in records: an answer with none has to be read and written as well.
+# What answering costs, in records, each some 10 us: an answer with none has to be read and written as well.
 REQUEST_COST: Final = 20
-LOOKS_PER_RECORD: Final = (
-    20  # topics that are looked at and do not match cost as much as one record that does
-)
+RANGES_PER_RECORD: Final = 10  # one that is lost is looked for all the same
+BYTES_PER_RECORD: Final = 1000  # of a request, which have to be read
+# Topics that are looked at and do not match: each one, for each prefix, and 20 of that for the topic itself.
+LOOKS_PER_RECORD: Final = 1000
 
 
 class Missing(msgspec.Struct, frozen=True, array_like=True):
@@ -90,24 +91,28 @@ class Answer(msgspec.Struct):
     cost: int
 
 
-def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes]) -> Answer:
-    """Answer one request, whatever its bytes; documents are the newest of each topic, padded."""
+def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], flags: int = 0) -> Answer:
+    """Answer one request, whatever its bytes; documents are the newest of each topic, padded.
+
+    flags are added to last values: DOWN, while there is no merger.
+    """
     try:
         asked = msgspec.json.decode(request, type=Request)
         _check(asked)
     except (*UNDECODABLE, ValueError) as exc:
-        return _refusal(0, f"this is no request: {exc}")
+        return _refusal(_id_of(request), f"this is no request: {exc}", len(request))
     if ring is None:
-        return _refusal(asked.id, "nothing has been published here yet; is the merger running?")
+        error = "nothing has been published here yet; is the merger running?"
+        return _refusal(asked.id, error, len(request))
     head = Head(id=asked.id, session=ring.session)
     records: list[bytes] = []
     found: list[bytes] = []
-    cost = REQUEST_COST
+    cost = REQUEST_COST + len(request) // BYTES_PER_RECORD + len(asked.missing) // RANGES_PER_RECORD
     if asked.topics:
         prefixes = tuple(prefix.encode() for prefix in asked.topics)
         if asked.start == 0:
-            found = [_replayed(m) for topic, m in documents.items() if topic.startswith(prefixes)]
-        cost += _add_newest(asked.start, prefixes, ring, records, head)
+            found = [_replayed(m, flags) for topic, m in documents.items() if topic.startswith(prefixes)]
+        cost += _add_newest(asked.start, prefixes, ring, records, head, flags)
     if asked.missing:
         _add_missing(asked, ring, records, head)
     head.records, head.documents = len(records), len(found)
@@ -116,29 +121,47 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes]) 
 
 
 def last_values(
-    prefixes: tuple[bytes, ...], ring: Ring | None, documents: Mapping[bytes, bytes]
+    prefixes: tuple[bytes, ...], ring: Ring | None, documents: Mapping[bytes, bytes], flags: int = 0
 ) -> Iterator[bytes]:
-    """Yield the last value of everything that begins with one of the prefixes, flagged SNAPSHOT."""
-    yield from (_replayed(m) for topic, m in documents.items() if topic.startswith(prefixes))
+    """Yield the last value of everything that begins with one of the prefixes, flagged SNAPSHOT and as said."""
+    yield from (_replayed(m, flags) for topic, m in documents.items() if topic.startswith(prefixes))
     if ring is not None:
         for topic, index in _from(ring.topics(), 0):
             if topic.startswith(prefixes) and (record := ring.newest(index)) is not None:
-                yield _replayed(record)
+                yield _replayed(record, flags)
 
 
 def _check(asked: Request) -> None:
     """Raise ValueError for what no subscriber needs to ask."""
     if len(asked.topics) > PREFIXES_MAX or len(asked.missing) > RANGES_MAX:
         raise ValueError(f"more than {PREFIXES_MAX} prefixes, or {RANGES_MAX} ranges")
+    if not asked.topics and not asked.missing:
+        raise ValueError("it asks for neither topics nor missing")
     if asked.start < 0 or any(not 0 < each.first <= each.last for each in asked.missing):
         raise ValueError("numbers begin at 1, and the first comes before the last")
 
 
-def _refusal(number: int, error: str) -> Answer:
-    return Answer([msgspec.json.encode(Head(id=number, error=error)), b""], REQUEST_COST)
+class _Id(msgspec.Struct):
+    """The part of a request that its answer repeats, whatever is wrong with the rest."""
+
+    id: int = 0
 
 
-def _add_newest(start: int, prefixes: tuple[bytes, ...], ring: Ring, records: list[bytes], head: Head) -> int:
+def _id_of(request: bytes) -> int:
+    try:
+        return msgspec.json.decode(request, type=_Id).id
+    except UNDECODABLE:
+        return 0
+
+
+def _refusal(number: int, error: str, size: int) -> Answer:
+    cost = REQUEST_COST + size // BYTES_PER_RECORD
+    return Answer([msgspec.json.encode(Head(id=number, error=error)), b""], cost)
+
+
+def _add_newest(
+    start: int, prefixes: tuple[bytes, ...], ring: Ring, records: list[bytes], head: Head, flags: int
+) -> int:
     """Add last values from a slot on; returns what it cost to look."""
     looks = 0
     for topic, index in _from(ring.topics(), start):
@@ -149,8 +172,8 @@ def _add_newest(start: int, prefixes: tuple[bytes, ...], ring: Ring, records: li
             head.next = index
             break
         if (record := ring.newest(index)) is not None:
-            records.append(_replayed(record))
-    return looks // LOOKS_PER_RECORD
+            records.append(_replayed(record, flags))
+    return looks * (20 + len(prefixes)) // LOOKS_PER_RECORD
 
 
 def _from(topics: Mapping[bytes, int], start: int) -> Iterator[tuple[bytes, int]]:
@@ -159,11 +182,11 @@ def _from(topics: Mapping[bytes, int], start: int) -> Iterator[tuple[bytes, int]
             yield wire.padded(topic), index  # a prefix may end with NUL
 
 
-def _replayed(message: bytes) -> bytes:
+def _replayed(message: bytes, more: int) -> bytes:
     """Return a message as the last value: not a new event, and no number of its own."""
     replayed = bytearray(message)
     (flags,) = wire.FLAGS.unpack_from(replayed, wire.FLAGS_OFFSET)
-    wire.FLAGS.pack_into(replayed, wire.FLAGS_OFFSET, flags | wire.SNAPSHOT)
+    wire.FLAGS.pack_into(replayed, wire.FLAGS_OFFSET, flags | wire.SNAPSHOT | more)
     return bytes(replayed)
 
 

@@ -158,8 +158,9 @@ WRONG = [
     (OK + '[relay]\nticks = ["tcp://127.0.0.1:5557"]\n', "what is there is always encrypted"),
     (
         OK + '[relay]\nrecover = ["tcp://192.0.2.1:5556"]\n',
-        "is not on loopback, so it needs [curve] key and clients",
+        "are served by relay.ticks and relay.recover_beyond",
     ),
+    (OK + '[relay]\nrecover_beyond = ["tcp://192.0.2.1:5556"]\n', "needs [curve] key and clients"),
     (OK + '[relay]\nrecover = ["tcp://127.0.0.1:5555"]\n', "is used twice, by merger.ticks too"),
     (OK + '[merger]\nfeeds_beyond = ["tcp://*:5550"]\n', "is no ZeroMQ endpoint"),
     (OK + '[merger]\nfeeds = "tcp://192.0.2.1:5550"\n', "so it needs [curve] key and server"),

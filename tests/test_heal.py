@@ -7,8 +7,8 @@ import pytest
 import twins
 
 from feedhandler import recover, wire
-from feedhandler.heal import HELD_MAX, PATIENCE_NS, Healer
-from feedhandler.recover import Head
+from feedhandler.heal import DOUBT_NS, HELD_MAX, PATIENCE_NS, Healer
+from feedhandler.recover import Head, Missing
 from feedhandler.transport.board import BoardReader, BoardWriter
 
 SESSION = 1_790_000_000
@@ -157,6 +157,83 @@ def test_too_much_is_not_held_back(world):
 
 def records(*numbers, topic=BTC, session=SESSION):
     return b"".join(wire.pack_ticker(wire.Ticker(topic, session=session, sequence=n)) for n in numbers)
+
+
+def test_an_answer_that_comes_too_late_is_not_for_the_next_hole(world):
+    world.publish()
+    world.publish(is_heard=False)
+    world.publish()
+    late = world.ask()
+    world.now_ns += PATIENCE_NS + 1
+    world.healer.on_time()
+    assert world.seen() == [1, 3]
+    world.publish(is_heard=False)
+    world.publish()
+    world.answer(late)
+    world.now_ns += DOUBT_NS
+    world.publish(is_heard=False)
+    world.publish()
+    world.heal()
+    assert world.seen() == sorted(set(world.seen()))
+    assert world.seen()[-2:] == [6, 7]
+
+
+def test_one_who_was_busy_when_a_hole_came_asks_all_the_same(world):
+    world.publish()
+    world.publish(is_heard=False)
+    world.publish()
+    world.now_ns += PATIENCE_NS + 1
+    request = world.ask()
+    world.healer.on_time()
+    world.answer(request)
+    assert world.seen() == [1, 2, 3]
+
+
+def test_a_relay_that_does_not_answer_is_not_waited_for_again_and_again(world):
+    for _ in range(5):
+        world.publish(is_heard=False)
+        world.publish()
+        world.publish(is_heard=False)
+        world.publish()
+        world.ask()
+        world.now_ns += PATIENCE_NS + 1
+        world.healer.on_time()
+    assert world.ask() is None
+    world.publish(is_heard=False)
+    world.publish()
+    assert world.seen()[-1] == world.sequences[BTC], "nothing is held back any more"
+    world.now_ns += DOUBT_NS + 1
+    world.publish(is_heard=False)
+    world.publish()
+    world.heal()
+    assert world.seen()[-2:] == [world.sequences[BTC] - 1, world.sequences[BTC]]
+
+
+def test_what_was_not_asked_for_is_not_asked_for_because_an_answer_says_so(world):
+    for _ in range(11):
+        world.publish()
+    world.publish(is_heard=False)
+    world.publish()
+    world.ask()
+    head = Head(id=1, session=SESSION, rest=[Missing(BTC.decode(), 1, 9)])
+    world.healer.on_answer([msgspec.json.encode(head), b""])
+    world.heal()
+    assert world.seen() == [*range(1, 12), 13]
+    assert world.lost == 1
+
+
+def test_a_restart_within_a_hole_counts_for_the_new_session_alone(world):
+    world.publish()
+    world.publish(is_heard=False)
+    world.publish()
+    world.restart(SESSION + 1)
+    world.publish()
+    world.publish(is_heard=False)
+    world.publish()
+    world.heal()
+    assert [(r.session - SESSION, r.sequence) for r in world.out] == [(0, 1), (0, 3), (1, 1), (1, 2), (1, 3)]
+    loss = world.follower.losses[BTC]
+    assert (loss.lost, loss.recovered, world.healer.recovered) == (1, 1, 1)
 
 
 FORGED = [

@@ -130,7 +130,8 @@ BAD = [
     (b'{"missing": [["t", 0, 5]]}', "numbers begin at 1"),
     (b'{"missing": [["t", 5, 4]]}', "numbers begin at 1"),
     (b'{"missing": [["t", 1]]}', "length"),
-    (b'{"start": -1}', "numbers begin at 1"),
+    (b'{"topics": [""], "start": -1}', "numbers begin at 1"),
+    (b'{"id": 7}', "neither topics nor missing"),
     (msgspec.json.encode({"topics": ["x"] * 101}), "more than 100 prefixes"),
     (msgspec.json.encode({"missing": [["t", 1, 1]] * 1001}), "1000 ranges"),
 ]
@@ -142,6 +143,7 @@ def test_what_is_no_request_is_answered_with_what_is_wrong(published, request_, 
     head = msgspec.json.decode(answer.frames[0], type=Head)
     assert error in head.error
     assert answer.frames[1:] == [b""]
+    assert head.id == (7 if b'"id": 7' in request_ else 0)
 
 
 @given(st.binary(max_size=200))

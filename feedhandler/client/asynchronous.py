@@ -93,17 +93,23 @@ class AsyncSubscriber(RecordSubscription):
 
     async def __anext__(self) -> Record:
         # hot: `make bench-micro`, client
-        while not self._records:
-            if self._stream.is_closed:
-                raise StopAsyncIteration
-            await self._something()
-        return self._pop()
+        while True:
+            while not self._records:
+                if self._stream.is_closed:
+                    raise StopAsyncIteration
+                await self._something()
+            if self._stream.is_conflated:
+                await self._catch_up()
+            if self._records:  # another task may have taken them
+                return self._pop()
 
     async def receive(self, timeout_s: float | None = None) -> Record | None:
         """Return the next record; None if there is none within timeout_s (None: wait for ever)."""
         if not self._records and not await self._wait_until(lambda: bool(self._records), timeout_s):
             return None
-        return self._pop()
+        if self._stream.is_conflated:
+            await self._catch_up()
+        return self._pop() if self._records else await self.receive(timeout_s)
 
     async def receive_many(
         self, max_count: int = PENDING_MAX, timeout_s: float | None = None
@@ -115,6 +121,8 @@ class AsyncSubscriber(RecordSubscription):
         check_count(max_count)
         if not self._records:
             await self._wait_until(lambda: bool(self._records), timeout_s)
+        if self._stream.is_conflated:
+            await self._catch_up()
         taken = self._stream.take(max_count)
         self._open_again()
         return taken
@@ -164,6 +172,13 @@ class AsyncSubscriber(RecordSubscription):
         """End `run`, or the next one if there is none; to be called in the loop's thread."""
         self._is_stopping = True
         self._has_come.set()
+
+    async def _catch_up(self) -> None:
+        """In a conflated mode, let the loop read what is there, and keep each topic's newest."""
+        for _ in range(2):  # as in `_wait_until`
+            await asyncio.sleep(0)
+        if self._records:
+            self._stream.condense()
 
     def _pop(self) -> Record:
         record = self._records.popleft()

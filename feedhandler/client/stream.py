@@ -28,6 +28,7 @@ DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:5555"
 RECONNECT_S: Final = 0.1  # how often a publisher that is away is looked for: on loopback, nobody minds
 RELAY_EVERY_S: Final = 1.0  # the same for the relay, which nobody waits for
 TICKS_IPC: Final = "/ticks.ipc"
+BATCHES_IPC: Final = "/batches.ipc"
 # Records that wait for their consumer, some 6 MB. What comes on top waits at the publisher, where the mode decides.
 PENDING_MAX: Final = 10_000
 HEARTBEATS: Final = b"heartbeat."
@@ -74,6 +75,11 @@ class Link:
         self.is_conflated = declaration not in (b"", pace.ALL)
         self.endpoint = endpoint
         self.prefixes = prefixes_of(topics)
+        if endpoint.endswith(BATCHES_IPC) and (narrow := list(filter(zmtp.is_narrow, self.prefixes))):
+            raise ValueError(
+                f"topics has {narrow[0].decode()!r}, and {endpoint!r} has batches of an exchange or more;"
+                " subscribe to all of it there, or take the ticks endpoint"
+            )
         self._hands_on_heartbeats = any(
             HEARTBEATS.startswith(prefix) or prefix.startswith(HEARTBEATS) for prefix in self.prefixes
         )
@@ -210,9 +216,9 @@ class Stream(Link):
             return
         self._healer.is_connected = True
         if self._healer.is_healing:
-            self._healer.on_time()
             if (request := self._healer.request()) is not None:
-                dealer.send(request)
+                dealer.send(request)  # first: who was busy for a while has asked nobody yet
+            self._healer.on_time()
 
     def take(self, count: int) -> list[Record]:
         """Return the first records that wait, at most so many."""
@@ -392,6 +398,10 @@ def encoded(topic: str | bytes) -> bytes:
 
 def check_endpoint(endpoint: str) -> None:
     """Raise ValueError, with the remedy, for what is no endpoint."""
+    if not isinstance(endpoint, str):
+        raise TypeError(f"the endpoint comes first, and {endpoint!r} is none; write topics={endpoint!r}")
+    if endpoint.encode().startswith(FIRST_WORDS):
+        raise ValueError(f"{endpoint!r} is no ZeroMQ endpoint but a topic; write topics=[{endpoint!r}]")
     try:
         zmtp.address_of(endpoint)
     except ValueError as exc:
@@ -436,10 +446,15 @@ def declaration_of(mode: str | int) -> bytes:
     """Return what is subscribed to for a mode. Raises ValueError with the choices."""
     if mode == "":
         return b""
-    declaration = b"%s%d" % (pace.INTERVAL, mode) if isinstance(mode, int) else f"@{mode}".encode()
-    if declaration not in (pace.ALL, pace.LATEST) and not isinstance(mode, int):
-        raise ValueError(f'{mode!r} is no mode; choose "all", "latest", or a number of milliseconds')
-    pace.Pace(declaration, 0)  # or it raises
+    digits = str(mode)
+    declaration = (b"%s%s" % (pace.INTERVAL, digits.encode())) if digits.isdecimal() else f"@{mode}".encode()
+    try:
+        pace.Pace(declaration, 0)
+    except ValueError as exc:
+        raise ValueError(
+            f'{mode!r} is no mode; choose "all", "latest", or a number of milliseconds from'
+            f" {pace.INTERVAL_MS_MIN} to {pace.INTERVAL_MS_MAX}"
+        ) from exc
     return declaration
 
 

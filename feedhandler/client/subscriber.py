@@ -24,6 +24,8 @@ from feedhandler.client.stream import (
 from feedhandler.follow import Record
 from feedhandler.transport import tick
 
+READS_MAX = 100  # to catch up: a publisher may be faster than we read
+
 
 class Subscriber(RecordSubscription):
     """Receives the records of the topics that start with one of the prefixes; all of them by default.
@@ -77,9 +79,11 @@ class Subscriber(RecordSubscription):
     def __iter__(self) -> Iterator[Record]:
         """Yield records for ever."""
         # hot: `make bench`
-        records = self._records
+        records, is_conflated = self._records, self._stream.is_conflated
         while True:
             while records:
+                if is_conflated:
+                    self._catch_up()
                 yield records.popleft()
             self._wait(RECONNECT_S)
 
@@ -87,6 +91,7 @@ class Subscriber(RecordSubscription):
         """Return the next record; None if there is none within timeout_s (None: wait for ever)."""
         if not self._records and not self._wait_until(lambda: bool(self._records), timeout_s):
             return None
+        self._catch_up()
         return self._records.popleft()
 
     def receive_many(self, max_count: int = PENDING_MAX, timeout_s: float | None = None) -> list[Record]:
@@ -97,6 +102,7 @@ class Subscriber(RecordSubscription):
         check_count(max_count)
         if not self._records:
             self._wait_until(lambda: bool(self._records), timeout_s)
+        self._catch_up()
         return self._stream.take(max_count)
 
     def wait_for(self, *topics: str | bytes, timeout_s: float | None = None) -> dict[str, Record]:
@@ -126,6 +132,9 @@ class Subscriber(RecordSubscription):
         records = self._records
         while not self._is_stopping and (left_s := deadline - time.monotonic()) > 0:
             for _ in range(len(records)):
+                self._catch_up()
+                if not records:
+                    break
                 on_record(records.popleft())
                 if self._is_stopping:
                     break
@@ -136,6 +145,17 @@ class Subscriber(RecordSubscription):
     def stop(self) -> None:
         """End `run`, or the next one if there is none: from its callback, another thread, or a signal's handler."""
         self._is_stopping = True
+
+    def _catch_up(self) -> None:
+        """In a conflated mode, read all that is there, and keep each topic's newest: the others are old by now."""
+        if not self._stream.is_conflated:
+            return
+        for _ in range(READS_MAX):
+            waiting = len(self._records)
+            self._loop.run_once(0.0)
+            if len(self._records) == waiting:
+                break
+            self._stream.condense()
 
     def _wait_until(self, is_true: Callable[[], bool], timeout_s: float | None) -> bool:
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s

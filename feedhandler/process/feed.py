@@ -28,7 +28,7 @@ from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_
 from feedhandler.legs import Change, DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.curve import client_security
-from feedhandler.process.runtime import settle, use_cpus
+from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
 from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
 from feedhandler.status import LISTED_MAX, ConnectionStatus, FeedStatus, connection_status, feed_state
@@ -571,6 +571,8 @@ async def _main(config: Config, name: str, shard: Shard) -> int:
 def run(config: Config, name: str, shard: Shard) -> int:
     """Run the feed of one exchange, or of a shard of its symbols; returns the exit status."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # whoever finds our lock may send it at once
+    if config.is_merger_elsewhere:
+        keep_secrets_in_memory()
     with feed_lock(config.run_dir, name, shard):
         use_cpus(config.exchange(name).cpus, f"{config.path}: exchanges.{name}.cpus")
         return uvloop.run(_main(config, name, shard))

@@ -12,7 +12,7 @@ from feedhandler.config import Config
 from feedhandler.errors import EXIT_OK
 from feedhandler.merge import NS_PER_S, TICK_NS, Merger
 from feedhandler.process.curve import server_security
-from feedhandler.process.runtime import on_stop_signals, settle, use_cpus
+from feedhandler.process.runtime import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.board import open_board, recent_path, retire
 from feedhandler.transport.files import Lock
@@ -122,6 +122,8 @@ class MergerProcess:
 
 def run(config: Config) -> int:
     """Run the merger; returns the exit status."""
+    if config.curve.key:
+        keep_secrets_in_memory()
     with Lock(config.run_dir, "merger"):
         use_cpus(config.merger.cpus, f"{config.path}: merger.cpus")
         process = MergerProcess(config)

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from feedhandler import recover, wire
-from feedhandler.config import Config, is_local
+from feedhandler.config import Config
 from feedhandler.errors import EXIT_OK, DecodeError
 from feedhandler.process.curve import server_security
-from feedhandler.process.runtime import on_stop_signals, settle, use_cpus
+from feedhandler.process.runtime import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.status import RelayStatus
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.board import BoardReader, recent_path
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
-from feedhandler.transport.router import Router
+from feedhandler.transport.router import RATE_ALL, Budget, Router
 
 TURN_S: Final = 0.05
 DOCUMENTS: Final = [wire.KIND_NAMES[kind] for kind in (wire.STATUS, wire.INSTRUMENTS, wire.HEARTBEAT)]
@@ -38,13 +38,14 @@ class Recent:
         self._reader: BoardReader | None = None
         self._looked_mono_s = 0.0
 
-    def ring(self) -> BoardReader | None:
-        """Return what the merger has written, None if there has never been one."""
+    def ring(self, session: int = 0) -> BoardReader | None:
+        """Return what the merger has written, None if there has never been one; at once that of a new session."""
         reader = self._reader
-        if reader is not None and reader.is_alive():
+        is_old = bool(session) and (reader is None or reader.session != session)
+        if reader is not None and reader.is_alive() and not is_old:
             return reader
         now_s = time.monotonic()
-        if now_s - self._looked_mono_s >= LOOK_EVERY_S:
+        if is_old or now_s - self._looked_mono_s >= LOOK_EVERY_S:
             self._looked_mono_s = now_s
             if reader is None or not reader.is_current():
                 self._open()
@@ -116,24 +117,29 @@ class RelayProcess:
         self._is_stopping = False
         self._recent = Recent(recent_path(config.run_dir))
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
+        self._session = 0  # of the merger, as the stream says
         self._beyond = Beyond(self._loop, config, self._last_values) if config.relay.ticks else None
         prefixes = [b""] if self._beyond else [f"{kind}.".encode() for kind in DOCUMENTS]
-        source = (*config.merger.batches, *config.merger.ticks)[0] if self._beyond else config.merger.ticks[0]
-        self._downlink = tick.Downlink(self._loop, source, prefixes, self._take)
-        needs_keys = not all(map(is_local, config.relay.recover))
-        self._security = (
-            self._beyond.security if self._beyond else server_security(config) if needs_keys else None
-        )
+        # Not the batches: there a full queue drops, here it ends in the newest of each topic.
+        self._downlink = tick.Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
+        self._security = self._beyond.security if self._beyond else None
+        if config.relay.recover_beyond and self._security is None:
+            self._security = server_security(config)
+        of_all = Budget(RATE_ALL, time.monotonic())
         self._routers = [
             Router(
                 self._loop,
-                [endpoint],
+                endpoints,
                 self._answer,
-                key="relay.recover",
+                key=key,
                 request_size_max=recover.REQUEST_SIZE_MAX,
-                security=None if is_local(endpoint) else self._security,
+                security=security,
+                of_all=of_all,
             )
-            for endpoint in config.relay.recover
+            for key, endpoints, security in (
+                ("relay.recover", config.relay.recover, None),
+                ("relay.recover_beyond", config.relay.recover_beyond, self._security),
+            )
         ]
         self._looked_mono_s = 0.0
         self._run_dir = config.run_dir
@@ -143,21 +149,25 @@ class RelayProcess:
         """Keep the newest document of each topic, and pass on everything."""
         if len(message) < wire.HEADER_SIZE:
             return
+        if (session := wire.session_of(message)) != self._session:
+            self._session = session
+            self._documents.clear()  # of a merger that is gone
         if message[wire.KIND_OFFSET] != wire.TICKER:
             document = bytes(message)
             self._documents[document[: wire.TOPIC_SIZE]] = document
             if self._beyond:
                 self._beyond.send(document)
         elif self._beyond:
-            for start in range(0, len(message), wire.TICKER_SIZE):
-                self._beyond.send(bytes(message[start : start + wire.TICKER_SIZE]))
+            self._beyond.send(bytes(message))
 
     def _last_values(self, prefix: bytes) -> Iterator[bytes]:
         """Yield what a subscriber of another host gets first."""
-        return recover.last_values((prefix,), self._recent.ring(), self._documents)
+        ring = self._recent.ring(self._session)
+        return recover.last_values((prefix,), ring, self._documents, _flags_of(ring))
 
     def _answer(self, request: bytes) -> tuple[list[bytes], int]:
-        answer = recover.answer(request, self._recent.ring(), self._documents)
+        ring = self._recent.ring(self._session)
+        answer = recover.answer(request, ring, self._documents, _flags_of(ring))
         return answer.frames, answer.cost
 
     def stop(self) -> None:
@@ -168,6 +178,9 @@ class RelayProcess:
         """Answer until `stop`."""
         while not self._is_stopping:
             is_connected = self._downlink.poll()
+            if not is_connected:
+                self._session = 0
+                self._documents.clear()
             if self._beyond is not None:
                 self._turn(self._beyond, is_connected=is_connected)
             for router in self._routers:
@@ -210,7 +223,9 @@ class RelayProcess:
         if not is_connected:
             beyond.close()
             return
-        beyond.open()
+        ring = self._recent.ring(self._session)
+        if self._session and ring is not None and ring.session == self._session:
+            beyond.open()  # not before last values are those of this merger
         if beyond.outlet is not None:
             beyond.outlet.flush()
             beyond.outlet.on_time(time.monotonic_ns())
@@ -226,8 +241,15 @@ class RelayProcess:
         relay_status_path(self._run_dir).unlink(missing_ok=True)
 
 
+def _flags_of(ring: BoardReader | None) -> int:
+    """Return what is to be added to last values: nobody keeps them current while there is no merger."""
+    return 0 if ring is None or ring.is_alive() else wire.DOWN
+
+
 def run(config: Config) -> int:
     """Run the relay; returns the exit status."""
+    if config.curve.key:
+        keep_secrets_in_memory()
     with Lock(config.run_dir, "relay"):
         use_cpus(config.relay.cpus, f"{config.path}: relay.cpus")
         process = RelayProcess(config)

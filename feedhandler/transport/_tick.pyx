@@ -122,12 +122,12 @@ cdef uint8_t MORE = zmtp.MORE
 cdef uint8_t LONG = zmtp.LONG
 cdef uint8_t COMMAND = zmtp.COMMAND
 cdef uint8_t SUBSCRIBE = zmtp.SUBSCRIBE
-cdef uint8_t CANCEL = zmtp.CANCEL
 cdef size_t GREETING_SIZE = zmtp.GREETING_SIZE
 cdef size_t READ_SIZE = zmtp.READ_SIZE
 cdef uint64_t HANDSHAKE_SIZE_MAX = zmtp.HANDSHAKE_SIZE_MAX
 cdef Py_ssize_t HEARERS_MAX = zmtp.HEARERS_MAX
 cdef size_t CHUNK_SIZE = pace.CHUNK_SIZE
+cdef size_t QUEUE_SIZE_MAX = zmtp.QUEUE_SIZE_MAX
 cdef int CHUNKS_MAX = pace.CHUNKS_MAX
 
 
@@ -612,6 +612,8 @@ cdef class Peer:
             self.is_ready = True
             self._on_ready(self)
         elif name == b"PING":
+            if self._end - self._start > <size_t>QUEUE_SIZE_MAX:
+                raise ValueError("it wants to hear from us, and does not read")
             self._put_bytes(zmtp.pong_frame(rest))
             self.flush()
         elif name in (b"SUBSCRIBE", b"CANCEL") and self.is_ready:  # as ZMTP 3.1 has it
@@ -789,20 +791,26 @@ cdef class Outlet:
     def _on_request(self, Peer peer, message):
         request = bytes(message)
         prefix = peer.subscriptions.take(request, is_batched=self._is_batched)
-        if peer.pace is not None and request == bytes((CANCEL,)) + peer.pace.declaration:
-            self._paced.discard(peer)
-            peer.set_pace(None)
-            peer.flush()
-        if prefix is not None:
+        is_mode = pace.is_declaration(request[1:])
+        if prefix is not None or is_mode:
             if peer.is_blocked and peer._end - peer._start > self._queue_size_max:
                 raise ValueError("a subscriber goes on subscribing and does not read")
-            if pace.is_declaration(prefix):
-                peer.put(self._declare(peer, prefix))
+            if is_mode:
+                self._on_mode(peer, request)
             else:
                 for each in self._snapshot(prefix):
                     peer.put(each)
             peer.flush()
         self._on_change()
+
+    cdef int _on_mode(self, Peer peer, bytes request) except -1:
+        """Take a declaration, however often it was made before, or its end."""
+        if request[0] == SUBSCRIBE:
+            peer.put(self._declare(peer, request[1:]))
+        elif peer in self._paced and request[1:] == peer.pace.declaration:
+            self._paced.discard(peer)
+            peer.set_pace(None)
+        return 0
 
     def _declare(self, Peer peer, bytes declaration):
         """Take a subscriber's mode; returns the notice that says so, or why not."""
@@ -837,6 +845,8 @@ cdef class Outlet:
         self.flush_peers()
         deadline = time.monotonic() + wait_s  # for all together: those that read are served first, by the flush
         for peer in list(self._peers):
+            if (<Peer>peer).pace is not None:
+                (<Peer>peer).set_pace(None)  # what it was due is the last that it hears
             peer.close_gently(max(0.0, deadline - time.monotonic()))
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import struct
 import time
 from pathlib import Path
 from typing import Final
@@ -62,6 +63,8 @@ def load_pair(path: str, where: str) -> KeyPair:
     public, secret = _load(path, where)
     if secret is None:
         raise ConfigError(f"{where}: {path} has only a public key; name the file {SECRET_SUFFIX!r} beside it")
+    if Path(path).stat().st_mode & 0o077:
+        log.warning("%s: %s is readable by others; `chmod 600` keeps it to its owner", where, path)
     return KeyPair(public, secret)
 
 
@@ -84,7 +87,7 @@ def _load(path: str, where: str) -> tuple[bytes, bytes | None]:
         keys = [z85.decode(key) for key in (public, secret) if key is not None]
     except OSError as exc:
         raise ConfigError(f"{where}: {path} cannot be read: {exc.strerror}") from exc
-    except (ValueError, KeyError, IndexError, binascii.Error):
+    except (ValueError, KeyError, IndexError, binascii.Error, struct.error):
         keys = [b""]
     if any(len(key) != KEY_SIZE for key in keys):
         raise ConfigError(f"{where}: {path} is no key file; {REMEDY}")

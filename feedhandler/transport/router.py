@@ -21,7 +21,7 @@ ANSWER_SIZE_MAX: Final = 1 << 26  # as much as an instrument list may have
 # What may be asked, in records: by one, and by all together. A tenth of a second's worth at once is nothing unusual
 # after a reconnection, hence the burst.
 RATE_EACH: Final = 20_000.0  # a second
-RATE_ALL: Final = 100_000.0
+RATE_ALL: Final = 50_000.0
 BURST_S: Final = 1.0
 
 
@@ -57,14 +57,16 @@ class Router:
         key: str,
         request_size_max: int,
         security: zmtp.Security | None = None,
+        of_all: Budget | None = None,
     ) -> None:
+        """of_all is what this router shares with others."""
         self._security = security
         self._events = events
         self._on_request = on_request
         self._request_size_max = request_size_max
         self._peers: dict[Peer, Budget] = {}
         self._paused: dict[Peer, float] = {}  # until when
-        self._of_all = Budget(RATE_ALL, time.monotonic())
+        self._of_all = of_all or Budget(RATE_ALL, time.monotonic())
         self.requests = 0
         self.delays = 0  # how often somebody had to wait
         self.refused = 0  # connections
@@ -89,7 +91,9 @@ class Router:
             on_parts=self._on_parts,
         )
         if peer.is_open:  # it may have gone while it was greeted
-            self._peers[peer] = Budget(RATE_EACH, time.monotonic())
+            now_s = time.monotonic()
+            self._peers[peer] = Budget(RATE_EACH, now_s)
+            self._wait(peer, self._of_all.spend(0.0, now_s), now_s)  # who comes anew waits with the others
 
     def _on_parts(self, peer: Peer, parts: list[bytes]) -> None:
         """Answer a request. Raises ValueError for one whose peer does not read its answers."""
@@ -98,11 +102,15 @@ class Router:
         self.requests += 1
         frames, cost = self._on_request(parts[-1])
         peer.put_parts([*parts[:-1], *frames])  # what precedes a request is where its answer goes
+        budget = self._peers[peer]
         peer.flush()
+        now_s = time.monotonic()
+        wait_s = max(budget.spend(cost, now_s), self._of_all.spend(cost, now_s))
         if not peer.is_open:
             return  # it has gone while we answered
-        now_s = time.monotonic()
-        wait_s = max(self._peers[peer].spend(cost, now_s), self._of_all.spend(cost, now_s))
+        self._wait(peer, wait_s, now_s)
+
+    def _wait(self, peer: Peer, wait_s: float, now_s: float) -> None:
         if wait_s > 0:
             self.delays += 1
             self._paused[peer] = now_s + wait_s

@@ -6,6 +6,7 @@
 
 import logging
 import socket
+import struct
 import time
 import weakref
 from collections.abc import Callable
@@ -23,8 +24,11 @@ LOG_EVERY_S: Final = 60.0
 KEEPALIVE_IDLE_S: Final = 4
 KEEPALIVE_EVERY_S: Final = 2
 KEEPALIVE_COUNT: Final = 3
-USER_TIMEOUT_MS: Final = 10_000
-assert KEEPALIVE_IDLE_S + KEEPALIVE_COUNT * KEEPALIVE_EVERY_S <= USER_TIMEOUT_MS / 1000
+UNHEARD_MS_MAX: Final = 10_000  # of what was sent: one who lives acknowledges, also while he does not read
+assert KEEPALIVE_IDLE_S + KEEPALIVE_COUNT * KEEPALIVE_EVERY_S <= UNHEARD_MS_MAX / 1000
+# struct tcp_info of linux/tcp.h: packets that are not acknowledged, and when an acknowledgement last came, in ms.
+TCP_INFO: Final = struct.Struct("=8x16xI28xI")
+LOOK_EVERY_S: Final = 1.0
 
 
 class Authorized(Protocol):
@@ -54,6 +58,11 @@ class CurvePeer(Peer):
         super().__init__(
             events, sock, socket_type, message_size_max=message_size_max + curve.OVERHEAD, **settings
         )
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket, to be looked at."""
+        return self._sock
 
     @property
     def client_key(self) -> bytes:
@@ -100,7 +109,7 @@ class CurvePeer(Peer):
 
     def close(self) -> None:
         """End the connection; what is queued is lost."""
-        if self.is_open and self._is_greeted and not self.is_ready:
+        if self.is_open and not self.is_ready:
             self._on_failed(self._reason)
         super().close()
 
@@ -140,7 +149,47 @@ def keep_alive(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def is_gone(sock: socket.socket) -> bool:
+    """Return whether the other host acknowledges nothing any more; the user timeout would not do.
+
+    The kernel applies that to one who does not read as well, however well he lives.
+    """
+    if sock.family == socket.AF_UNIX:
+        return False
+    unacknowledged, since_ms = TCP_INFO.unpack(
+        sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
+    )
+    return bool(unacknowledged) and since_ms > UNHEARD_MS_MAX
+
+
+class Peers:
+    """The connections of one security, as long as somebody has them."""
+
+    def __init__(self) -> None:
+        self._peers: weakref.WeakSet[CurvePeer] = weakref.WeakSet()
+        self._looked_mono_s = -LOOK_EVERY_S
+
+    def add(self, peer: CurvePeer) -> None:
+        self._peers.add(peer)
+
+    def open(self) -> list[CurvePeer]:
+        return [peer for peer in self._peers if peer.is_open]
+
+    def look(self) -> list[CurvePeer]:
+        """Return the open ones, once a second, without those whose host is gone: these are closed."""
+        now_s = time.monotonic()
+        if now_s - self._looked_mono_s < LOOK_EVERY_S:
+            return []
+        self._looked_mono_s = now_s
+        for peer in self.open():
+            if is_gone(peer.sock):
+                log.warning(
+                    "a connection was ended: its host has not been heard for %d s", UNHEARD_MS_MAX // 1000
+                )
+                peer.close()
+        return self.open()
 
 
 class ClientSecurity:
@@ -149,13 +198,20 @@ class ClientSecurity:
     def __init__(self, keys: KeyPair, server_key: bytes) -> None:
         self._keys = keys
         self._server_key = server_key
+        self._peers = Peers()
         self._logged_mono_s = -LOG_EVERY_S
         self.failures = 0
 
     def make_peer(self, events: Events, sock: socket.socket, socket_type: bytes, **settings: Any) -> Peer:
         """Return the connection over a socket that has connected."""
         mechanism = curve.Client(self._keys, self._server_key, zmtp.metadata_of(socket_type))
-        return CurvePeer(mechanism, self._on_failed, events, sock, socket_type, **settings)
+        peer = CurvePeer(mechanism, self._on_failed, events, sock, socket_type, **settings)
+        self._peers.add(peer)
+        return peer
+
+    def on_time(self) -> None:
+        """End connections to a host that is gone."""
+        self._peers.look()
 
     def _on_failed(self, reason: str) -> None:
         self.failures += 1
@@ -179,7 +235,7 @@ class ServerSecurity:
     def __init__(self, keys: KeyPair, authorized: Authorized) -> None:
         self._keys = keys
         self._authorized = authorized
-        self._peers: weakref.WeakSet[CurvePeer] = weakref.WeakSet()
+        self._peers = Peers()
         self._logged_mono_s = -LOG_EVERY_S
         self.unauthorized = 0
         self.failures = 0
@@ -187,7 +243,7 @@ class ServerSecurity:
     def make_peer(self, events: Events, sock: socket.socket, socket_type: bytes, **settings: Any) -> Peer:
         """Return the connection over a socket that was accepted."""
         mechanism = curve.Server(self._keys, self._is_authorized, zmtp.metadata_of(socket_type))
-        strangers = [peer for peer in self._peers if peer.is_open and not peer.is_ready]
+        strangers = [peer for peer in self._peers.open() if not peer.is_ready]
         if len(strangers) >= STRANGERS_MAX:
             min(strangers, key=lambda peer: peer.opened_mono_s).close()
         peer = CurvePeer(mechanism, self._on_failed, events, sock, socket_type, **settings)
@@ -212,7 +268,7 @@ class ServerSecurity:
 
     def on_time(self) -> None:
         """End connections of those who may not connect any more."""
-        for peer in list(self._peers):
-            if peer.is_open and peer.client_key and not self._authorized.has(peer.client_key):
+        for peer in self._peers.look():
+            if peer.client_key and not self._authorized.has(peer.client_key):
                 log.warning("a connection was ended: its key is not authorized any more")
                 peer.close()

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import select
 import socket
 import struct
@@ -32,7 +33,35 @@ from feedhandler import pace, wire
 from feedhandler.config import IPC_PATH_SIZE_MAX
 from feedhandler.errors import ConfigError
 
+LOGGED_MAX: Final = 100
+LOG_AGAIN_S: Final = 60.0
+
+
+class NotAgain(logging.Filter):
+    """Passes the same line once a minute: a peer that comes back ten times a second is not to fill a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: dict[str, float] = {}  # when it may be logged again
+
+    def forget(self) -> None:
+        """Let everything pass again."""
+        self._logged.clear()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text, now_s = record.getMessage(), time.monotonic()
+        if now_s < self._logged.get(text, 0.0):
+            return False
+        if len(self._logged) >= LOGGED_MAX:  # or whoever finds something new to say each time
+            self._logged = {text: until for text, until in self._logged.items() if now_s < until}
+            if len(self._logged) >= LOGGED_MAX:
+                return False
+        self._logged[text] = now_s + LOG_AGAIN_S
+        return True
+
+
 log = logging.getLogger(__name__)
+log.addFilter(NotAgain())
 
 NULL: Final = b"NULL"
 
@@ -64,9 +93,10 @@ HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
 # Bytes that may wait for one peer that does not read, a subscriber or a merger that hangs: 100,000 records.
 QUEUE_SIZE_MAX: Final = 17_000_000
 # Of a subscriber that wants the newest only: what the kernel holds for it is no longer the newest when it is read.
-CONFLATED_BUFFER_SIZE: Final = 1 << 14
+CONFLATED_BUFFER_SIZE: Final = 1 << 12
 BACKLOG: Final = 128  # connections that wait to be accepted
 CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
+CONNECT_EVERY_S: Final = 0.1
 REMOTE_CONNECT_TIMEOUT_S: Final = 5.0
 REMOTE_CONNECT_EVERY_S: Final = 1.0
 TICKERS: Final = wire.topic(wire.TICKER, "")
@@ -362,6 +392,8 @@ class Peer:
             self.is_ready = True
             self._on_ready(self)
         elif name == b"PING":
+            if len(self.queue) > QUEUE_SIZE_MAX:
+                raise ValueError("it wants to hear from us, and does not read")
             self._put_command(pong(rest))
             self.flush()
         elif name in (b"SUBSCRIBE", b"CANCEL") and self.is_ready:  # as ZMTP 3.1 has it
@@ -419,7 +451,15 @@ def check_greeting(greeting: bytes, wanted: bytes = NULL) -> None:
     if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[VERSION_MAJOR] < 3:
         raise ValueError("it does not speak ZMTP 3")
     if (mechanism := greeting[MECHANISM].rstrip(b"\0")) != wanted:
-        raise ValueError(f"it wants the security mechanism {mechanism!r}, and this endpoint {wanted!r}")
+        if mechanism == b"CURVE":
+            raise ValueError(
+                "it is under CURVE, and we have come without keys (docs/operations.md, Beyond this host)"
+            )
+        if wanted == b"CURVE":
+            raise ValueError(
+                "it is not under CURVE, and we have keys: leave them out, or use another endpoint"
+            )
+        raise ValueError(f"it wants the security mechanism {mechanism!r}, which is unknown here")
 
 
 def metadata_of(socket_type: bytes) -> bytes:
@@ -485,9 +525,14 @@ def frame_head(size: int, flags: int = 0) -> bytes:
 
 
 class Security(Protocol):
-    """What makes the connections of an endpoint, where they are more than bytes: `secure` has one for each side."""
+    """What makes the connections of an endpoint, where they are more than bytes: `secure` has one for each side.
+
+    `on_time` is to be called every second or so, or more often.
+    """
 
     def make_peer(self, events: Events, sock: socket.socket, socket_type: bytes, **settings: Any) -> Peer: ...
+
+    def on_time(self) -> None: ...
 
 
 def make_peer(
@@ -648,20 +693,25 @@ class Outlet:
         """Take a subscription or its cancellation. Raises ValueError for anything else."""
         request = bytes(message)
         prefix = peer.subscriptions.take(request, is_batched=self._is_batched)
-        if peer.pace is not None and request == bytes((CANCEL,)) + peer.pace.declaration:
-            self._paced.discard(peer)
-            peer.set_pace(None)
-            peer.flush()
-        if prefix is not None:
+        is_mode = pace.is_declaration(request[1:])
+        if prefix is not None or is_mode:
             if peer.is_blocked and len(peer.queue) > self._queue_size_max:
                 raise ValueError("a subscriber goes on subscribing and does not read")
-            if pace.is_declaration(prefix):
-                peer.put(self._declare(peer, prefix))
-            else:
+            if is_mode:
+                self._on_mode(peer, request)
+            elif prefix is not None:
                 for each in self._snapshot(prefix):
                     peer.put(each)
             peer.flush()
         self._on_change()
+
+    def _on_mode(self, peer: Peer, request: bytes) -> None:
+        """Take a declaration, however often it was made before, or its end."""
+        if request[0] == SUBSCRIBE:
+            peer.put(self._declare(peer, request[1:]))
+        elif peer in self._paced and peer.pace is not None and request[1:] == peer.pace.declaration:
+            self._paced.discard(peer)
+            peer.set_pace(None)
 
     def _declare(self, peer: Peer, declaration: bytes) -> bytes:
         """Take a subscriber's mode; returns the notice that says so, or why not."""
@@ -696,6 +746,8 @@ class Outlet:
             time.monotonic() + wait_s
         )  # for all together: those that read are served first, by the flush
         for peer in list(self._peers):
+            if peer.pace is not None:
+                peer.set_pace(None)  # what it was due is the last that it hears
             peer.close_gently(max(0.0, deadline - time.monotonic()))
 
 
@@ -851,6 +903,8 @@ class Uplink:
 
     def poll(self) -> None:
         """Connect if there is no connection."""
+        if self._security is not None:
+            self._security.on_time()
         if self._peer is None:
             self._connector.poll()
 
@@ -939,6 +993,8 @@ class Downlink:
 
     def poll(self) -> bool:
         """Connect if there is no connection; True if there is one."""
+        if self._security is not None:
+            self._security.on_time()
         if self._peer is None:
             self._connector.poll()
         return self._peer is not None
@@ -980,9 +1036,14 @@ class Connector:
     def __init__(self, endpoint: str, on_connected: Callable[[socket.socket], None]) -> None:
         self._endpoint = endpoint
         self._on_connected = on_connected
+        self._next_mono_s = 0.0
 
     def poll(self) -> None:
-        """Try at once."""
+        """Try at once, but not again and again: who accepts and hangs up would be asked without a pause."""
+        now_s = time.monotonic()
+        if now_s < self._next_mono_s:
+            return
+        self._next_mono_s = now_s + CONNECT_EVERY_S
         if (sock := connected(self._endpoint)) is not None:
             self._on_connected(sock)
 
@@ -1008,7 +1069,6 @@ class PatientConnector(Connector):
         self._events = events
         self._sock: socket.socket | None = None
         self._deadline_mono_s = 0.0
-        self._next_mono_s = 0.0
 
     def poll(self) -> None:
         """Begin to connect, or go on; a name is looked up first, which a host file or cache should answer."""
@@ -1066,7 +1126,7 @@ def connector(
     if security is not None:
         return PatientConnector(events, endpoint, on_connected)
     if is_patient:
-        return PatientConnector(events, endpoint, on_connected, every_s=0.0)
+        return PatientConnector(events, endpoint, on_connected, every_s=CONNECT_EVERY_S)
     return Connector(endpoint, on_connected)
 
 
@@ -1093,6 +1153,7 @@ class Listener:
         self._on_accept = on_accept
         self._sockets: list[socket.socket] = []
         self._paths: list[Path] = []
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         for endpoint in endpoints:
             self._bind(endpoint, key)
 
@@ -1121,15 +1182,28 @@ class Listener:
     def _accept(self, sock: socket.socket) -> None:
         try:
             accepted, _ = sock.accept()
-        except OSError:  # it has gone already, or we have no file descriptor left for it
-            return
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away(sock)
+            return  # else it has gone already
         self._on_accept(accepted)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """Accept with the descriptor kept for this, and hang up: what waits would wake us again and again."""
+        log.error("no file descriptor is left: a connection was turned away (see `ulimit -n`)")
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            sock.accept()[0].close()
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Stop listening, and remove the socket files."""
         for sock in self._sockets:
             self._events.remove_reader(sock.fileno())
             sock.close()
+        with contextlib.suppress(OSError):
+            os.close(self._spare)
         for path in self._paths:
             path.unlink(missing_ok=True)
 

@@ -90,12 +90,9 @@ def test_another_hosts_subscriber_gets_everything_and_a_stranger_nothing(folder)
 
 
 def test_recovery_beyond_this_host_is_for_those_with_a_key(folder):
-    (port,) = free_ports(1)
-    endpoint = f"tcp://{own_address()}:{port}"
+    endpoint = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     stack = Stack(folder, rate=300, exchanges=("binance",))
-    secure(stack, folder)
-    text = stack.config.read_text()
-    stack.config.write_text(text.replace('recover = ["', f'recover = ["{endpoint}", "'), encoding="utf-8")
+    secure(stack, folder, relay=f'recover_beyond = ["{endpoint}"]')
     keys.authorize(f"{folder}/keys/desk.key", folder / "clients")
     pair = keys.load_pair(f"{folder}/keys/desk.key_secret", "k")
     try:

@@ -72,6 +72,7 @@ def test_errors_name_the_key_of_the_configuration_and_the_file_and_show_no_key(f
     for junk in (
         b"",
         b"public-key = short",
+        b'public-key = "' + b"#" * 40 + b'"',
         b"\xff\xfe",
         b'public-key = "' + b"~" * 40 + b'"',
         b"public-key",

@@ -204,6 +204,47 @@ def test_a_declaration_that_is_cancelled_is_over_and_what_was_due_goes_out(world
     assert outlet.look_mono_ns(time.monotonic_ns()) == pace.NEVER
 
 
+def test_the_last_declaration_counts_also_if_it_was_made_before(world, outlet):
+    sock = declare(world, outlet, b"@latest")
+    for mode in (b"@interval=60000", b"@latest"):
+        sock.set(zmq.SUBSCRIBE, mode)
+        assert receive_notice(world, sock)[0] == mode
+    for number in range(1, 20):
+        outlet.send(BTC, ticker(BTC, number))
+        outlet.flush()
+        assert sequences(world.receive(sock)) == [number]
+
+
+def test_who_cancels_what_he_never_declared_gets_no_longer_queue(world, outlet):
+    slow = world.subscriber(b"ticker.", RCVHWM=10)
+    slow.set(zmq.SUBSCRIBE, b"@all")
+    world.until(lambda: outlet.is_wanted)
+    flood(world, outlet, 8000)
+    for _ in range(50):
+        slow.set(zmq.UNSUBSCRIBE, b"@all")
+        slow.set(zmq.SUBSCRIBE, b"@all")
+        outlet.send(BTC, ticker(BTC, 9000))
+        world.loop.run_once(0.001)
+    late = world.drain(slow)
+    assert len(late) < 8000, "what was passed over is not made good by asking for it"
+
+
+@pytest.mark.parametrize("mode", [b"@latest", b"@interval=60000"])
+def test_what_one_is_due_when_it_ends_is_the_last_that_it_hears(world, outlet, mode):
+    sock = declare(world, outlet, mode)
+    quick = declare(world, outlet, b"@all")
+    outlet.on_time(time.monotonic_ns())
+    for number in (1, 2, 3):
+        outlet.send(BTC, ticker(BTC, number))
+        outlet.send(ETH, ticker(ETH, number))
+    outlet.flush()
+    world.receive(quick, 6)
+    world.parts.remove(outlet)
+    outlet.close()
+    late = world.drain(sock)
+    assert sequences(late, BTC)[-1] == sequences(late, ETH)[-1] == 3
+
+
 def test_one_that_dies_with_something_due_takes_nobody_along(world, outlet):
     dying = declare(world, outlet, b"@latest", RCVHWM=100)
     quick = declare(world, outlet, b"@all")

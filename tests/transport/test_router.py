@@ -69,8 +69,7 @@ def test_our_dealer_asks_and_comes_back_when_the_router_does(world, router):
     assert not dealer.poll()
     second = Router(world.loop, [world.endpoint()], lambda r: ([b"2"], 1), key="k", request_size_max=10)
     world.parts.append(second)
-    assert dealer.poll()
-    world.until(lambda: dealer.is_ready)
+    world.until(lambda: dealer.poll() and dealer.is_ready)
     dealer.send(b"y")
     world.until(lambda: len(answers) == 2)
     assert answers[1] == [b"2"]
