@@ -153,9 +153,11 @@ class Subscriber(RecordSubscription):
         for _ in range(READS_MAX):
             waiting = len(self._records)
             self._loop.run_once(0.0)
-            if len(self._records) == waiting:
+            is_more = len(self._records) > waiting
+            if len(self._records) > 1:
+                self._stream.condense()
+            if not is_more:
                 break
-            self._stream.condense()
 
     def _wait_until(self, is_true: Callable[[], bool], timeout_s: float | None) -> bool:
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s

@@ -282,3 +282,63 @@ def test_a_cut_message_waits_for_its_rest(raw):
     assert subscriber.receive(0.0) is None
     publisher.send_bytes(data[50:])
     assert subscriber.receive(5.0).sequence == 1
+
+
+def test_a_slow_consumer_of_the_latest_gets_what_is_newest_when_it_looks(endpoint):
+    """Not what was the newest when it was sent: all that lies in buffers is read first."""
+    with RawPublisher(endpoint) as publisher, Subscriber(endpoint, ["ticker."], mode="latest") as subscriber:
+        assert subscriber.receive(0.01) is None
+        publisher.accept()
+        for first in (1, 101):
+            numbers = range(first, first + 100)
+            publisher.send(*(ticker(n, topic=topic) for n in numbers for topic in (BTC, ETH)))
+            seen = [subscriber.receive(5.0) for _ in range(2)]
+            assert {(r.topic, r.sequence) for r in seen} == {(BTC, numbers[-1]), (ETH, numbers[-1])}
+            assert subscriber.receive(0.01) is None
+            publisher.send(*(ticker(n, topic=BTC) for n in range(first, first + 100)))  # again: nothing new
+
+
+def test_one_who_hangs_up_is_not_asked_without_a_pause(endpoint):
+    connects = []
+    with RawPublisher(endpoint) as publisher, Subscriber(endpoint) as subscriber:
+
+        def hang_up():
+            while len(connects) < 1000:
+                try:
+                    sock, _ = publisher._listener.accept()
+                except OSError:
+                    return
+                connects.append(sock)
+                sock.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        assert subscriber.receive(0.5) is None
+        publisher._listener.shutdown(2)
+    thread.join(20)
+    assert 1 <= len(connects) <= 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ((["ticker."],), TypeError, r"the endpoint comes first.*write topics=\['ticker.'\]"),
+        (("ticker.binance.BTC/USDT",), ValueError, r"no ZeroMQ endpoint but a topic; write topics="),
+        (
+            ("ipc://run/batches.ipc", ["ticker.binance.BTC/USDT"]),
+            ValueError,
+            "has batches of an exchange or more",
+        ),
+    ],
+)
+def test_what_is_easily_mistaken_is_told_with_the_remedy(arguments, error, text):
+    with pytest.raises(error, match=text):
+        Subscriber(*arguments)
+
+
+@pytest.mark.parametrize("mode", ["newest", 5, "5", 3_600_001, -1, "@latest"])
+def test_a_mode_that_is_none_is_told_with_the_choices(mode):
+    with pytest.raises(
+        ValueError, match='choose "all", "latest", or a number of milliseconds from 10 to 3600000'
+    ):
+        Subscriber(mode=mode)

@@ -56,7 +56,7 @@ static void take(const unsigned char *message, size_t size) {
     }
     printf("%s #%" PRIu64, t.header.topic, t.header.sequence);
     if (t.header.kind == FH_KIND_TICKER)
-        printf(" last %.17g bid %.17g ask %.17g", t.last, t.bid, t.ask);
+        printf(" last %.10g bid %.10g ask %.10g", t.last, t.bid, t.ask);
     else
         printf(" %.*s", (int)(size - FH_HEADER_SIZE), (const char *)message + FH_HEADER_SIZE);
     puts(fh_is_live(&t.header) ? "" : " NOT LIVE");
