@@ -23,7 +23,7 @@ class Loss(msgspec.Struct):
 
 
 Record = wire.Ticker | wire.Document
-OnHole = Callable[[Record, Loss, int], bool]
+OnHole = Callable[[Record, int], bool]
 Aside = Mapping[int, Callable[[wire.Document], bool]]
 NOBODY: Final[Aside] = {}
 
@@ -32,8 +32,8 @@ class Follower:
     """Unpacks messages and passes on the records that were not seen before; follows each topic's sequence.
 
     losses and newest (the newest record that has come) are by topic; undecodable counts messages that this version
-    cannot read. on_hole is called with a record before which others are missing, what is known of its topic, and
-    the first number that is missing; True: it has taken the record. While a topic is in held, its records are added
+    cannot read. on_hole is called with a record before which others are missing, and the first number that is
+    missing; True: it has taken the record. While a topic is in held, its records are added
     to the list there. aside has, by kind, who is asked about a document first; True: it is for nobody else.
     """
 
@@ -74,10 +74,8 @@ class Follower:
         if missing < 0:
             return
         self.newest[record.topic] = record
-        if missing and self.on_hole is not None:
-            loss = self.losses[record.topic]
-            if self.on_hole(record, loss, record.sequence - missing):
-                return
+        if missing and self.on_hole is not None and self.on_hole(record, record.sequence - missing):
+            return
         if self.held and (held := self.held.get(record.topic)) is not None:
             held.append(record)
         else:

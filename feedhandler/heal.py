@@ -14,7 +14,7 @@ import msgspec
 from feedhandler import recover, wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.follow import Follower, Loss
+from feedhandler.follow import Follower
 
 NS_PER_S: Final = 1_000_000_000
 # Longer than an answer takes, and short for whoever waits: after that the newer records count more.
@@ -71,7 +71,7 @@ class Healer:
         """True while something is missing and may still come."""
         return bool(self._holes)
 
-    def on_hole(self, record: wire.Ticker | wire.Document, loss: Loss, first: int) -> bool:
+    def on_hole(self, record: wire.Ticker | wire.Document, first: int) -> bool:
         """Take a record before which others are missing, from number first on; False: it is not held back."""
         count = record.sequence - first
         if not self.is_connected or not isinstance(record, wire.Ticker) or count > RECORDS_MAX:

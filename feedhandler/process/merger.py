@@ -10,7 +10,7 @@ import time
 
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_OK
-from feedhandler.merge import NS_PER_S, TICK_NS, Merger
+from feedhandler.merge import TICK_NS, Merger
 from feedhandler.process.curve import server_security
 from feedhandler.process.runtime import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.transport import tick, zmtp
@@ -67,7 +67,6 @@ class MergerProcess:
             )
             for endpoint in config.merger.feeds_beyond
         ]
-        self._looked_mono_ns = 0
 
     def _outlet(
         self,
@@ -103,8 +102,7 @@ class MergerProcess:
             self._ticks.flush()
             self._batches.flush()
             self._ticks.on_time(now)
-            if self._security is not None and now - self._looked_mono_ns >= NS_PER_S:
-                self._looked_mono_ns = now
+            if self._security is not None:
                 self._security.on_time()
             self._loop.run_until(min(now + TICK_NS, self._ticks.look_mono_ns(now)))
 

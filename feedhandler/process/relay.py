@@ -73,24 +73,22 @@ class Beyond:
         self._endpoints = config.relay.ticks
         self._snapshot = snapshot
         self._session = int(time.time())
-        self._of_session = 0  # whose records these are
         self.security = server_security(config)
         self.outlet: zmtp.Outlet | None = None
 
     def open(self) -> None:
-        """Let subscribers come."""
-        if self.outlet is None:
-            self.outlet = zmtp.Outlet(
-                self._loop,
-                self._endpoints,
-                self._snapshot,
-                key="relay.ticks",
-                queue_size_max=zmtp.QUEUE_SIZE_MAX,
-                has_modes=True,
-                session=self._session,
-                security=self.security,
-            )
-            log.info("for other hosts at %s", ", ".join(self._endpoints))
+        """Let subscribers come, to an endpoint that is closed."""
+        self.outlet = zmtp.Outlet(
+            self._loop,
+            self._endpoints,
+            self._snapshot,
+            key="relay.ticks",
+            queue_size_max=zmtp.QUEUE_SIZE_MAX,
+            has_modes=True,
+            session=self._session,
+            security=self.security,
+        )
+        log.info("for other hosts at %s", ", ".join(self._endpoints))
 
     def close(self) -> None:
         """End all connections: subscribers see what those of this host see when the merger goes."""
@@ -100,11 +98,6 @@ class Beyond:
 
     def send(self, message: bytes) -> None:
         """Pass on one record or document."""
-        session = wire.session_of(message)
-        if session != self._of_session:
-            if self._of_session:
-                self.close()  # another merger has followed, and what the last one said is over
-            self._of_session = session
         if self.outlet is not None:
             self.outlet.send(message[: wire.TOPIC_SIZE], message)
 
@@ -150,15 +143,19 @@ class RelayProcess:
         if len(message) < wire.HEADER_SIZE:
             return
         if (session := wire.session_of(message)) != self._session:
+            self._forget_merger()  # another has followed, and what the last one said is over
             self._session = session
-            self._documents.clear()  # of a merger that is gone
-        if message[wire.KIND_OFFSET] != wire.TICKER:
-            document = bytes(message)
-            self._documents[document[: wire.TOPIC_SIZE]] = document
-            if self._beyond:
-                self._beyond.send(document)
-        elif self._beyond:
-            self._beyond.send(bytes(message))
+        kept = bytes(message)
+        if kept[wire.KIND_OFFSET] != wire.TICKER:
+            self._documents[kept[: wire.TOPIC_SIZE]] = kept
+        if self._beyond is not None:
+            self._beyond.send(kept)
+
+    def _forget_merger(self) -> None:
+        self._session = 0
+        self._documents.clear()
+        if self._beyond is not None:
+            self._beyond.close()
 
     def _last_values(self, prefix: bytes) -> Iterator[bytes]:
         """Yield what a subscriber of another host gets first."""
@@ -177,22 +174,20 @@ class RelayProcess:
     def run(self) -> None:
         """Answer until `stop`."""
         while not self._is_stopping:
-            is_connected = self._downlink.poll()
-            if not is_connected:
-                self._session = 0
-                self._documents.clear()
+            if not self._downlink.poll():
+                self._forget_merger()
             if self._beyond is not None:
-                self._turn(self._beyond, is_connected=is_connected)
+                self._turn(self._beyond)
             for router in self._routers:
                 router.on_time()
+            if self._security is not None:
+                self._security.on_time()
             if (now_s := time.monotonic()) - self._looked_mono_s >= 1.0:
                 self._looked_mono_s = now_s
                 self._each_second()
             self._loop.run_once(self._wait_s())
 
     def _each_second(self) -> None:
-        if self._security is not None:
-            self._security.on_time()
         outlet = self._beyond.outlet if self._beyond is not None else None
         status = RelayStatus(
             pid=os.getpid(),
@@ -219,13 +214,11 @@ class RelayProcess:
         now = time.monotonic_ns()
         return min(TURN_S, (outlet.look_mono_ns(now) - now) / 1e9)
 
-    def _turn(self, beyond: Beyond, *, is_connected: bool) -> None:
-        if not is_connected:
-            beyond.close()
-            return
-        ring = self._recent.ring(self._session)
-        if self._session and ring is not None and ring.session == self._session:
-            beyond.open()  # not before last values are those of this merger
+    def _turn(self, beyond: Beyond) -> None:
+        if beyond.outlet is None and self._session:
+            ring = self._recent.ring(self._session)
+            if ring is not None and ring.session == self._session:
+                beyond.open()  # not before last values are those of this merger
         if beyond.outlet is not None:
             beyond.outlet.flush()
             beyond.outlet.on_time(time.monotonic_ns())

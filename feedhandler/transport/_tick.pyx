@@ -2055,7 +2055,7 @@ cdef class Follower(Sink):
             return 0
         self.newest[topic.name] = record
         if missing and self.on_hole is not None:
-            if self.on_hole(record, topic.loss, topic.sequence - <uint64_t>missing):
+            if self.on_hole(record, topic.sequence - <uint64_t>missing):
                 return 0
         if self.held:
             held = self.held.get(topic.name)

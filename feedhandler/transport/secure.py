@@ -229,7 +229,7 @@ class ServerSecurity:
     """For an endpoint that binds: our key pair, and those who may connect.
 
     unauthorized counts connections that were refused for their key, failures all that ended in the handshake.
-    `on_time` is to be called every second or so.
+    `on_time` is to be called every second or more often; it looks once a second.
     """
 
     def __init__(self, keys: KeyPair, authorized: Authorized) -> None:
