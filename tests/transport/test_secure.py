@@ -2,6 +2,7 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import zmq
@@ -9,7 +10,7 @@ import zmq.auth.base
 from ends import BTC, ETH, ticker
 from zmq.utils import z85
 
-from feedhandler.transport import curve, secure, zmtp
+from feedhandler.transport import curve, keys, secure, zmtp
 from feedhandler.transport.curve import KeyPair
 from feedhandler.transport.router import Dealer, Router
 from feedhandler.transport.secure import ClientSecurity, ServerSecurity
@@ -302,6 +303,25 @@ def test_modes_work_under_curve_too(world, endpoint, server):
         out.send(BTC, ticker(BTC, number))
     out.on_time(time.monotonic_ns() + 1)
     assert world.receive(sub) == [ticker(BTC, 3)]
+
+
+def test_the_documented_way_for_pyzmq_connects(world, endpoint, guests, tmp_path, monkeypatch):
+    """The lines of docs/wire.md, as they stand."""
+    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    sub.curve_")]
+    assert len(lines) == 2
+    for name in ("desk-3", "merger"):
+        keys.make(tmp_path, name)
+    monkeypatch.chdir(tmp_path)
+    theirs = ServerSecurity(keys.load_pair("merger.key_secret", "k"), guests)
+    guests.keys = {keys.load_public("desk-3.key", "k")}
+    outlet(world, endpoint, theirs)
+    world.snapshots = {BTC: b"hello"}
+    sub = world.socket(zmq.SUB)
+    exec("\n".join(lines), {"sub": sub, "zmq": zmq})
+    sub.set(zmq.SUBSCRIBE, b"")
+    sub.connect(endpoint)
+    assert world.receive(sub) == [b"hello"]
 
 
 def test_keys_show_nothing_of_themselves():
