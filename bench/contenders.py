@@ -84,13 +84,21 @@ def beside_gateway(place: Place) -> list[Program]:
 
 
 def subscribed(
-    endpoint: str, count: int = 1, *, subscriber: str = "subscriber", arguments: Sequence[str] = ()
+    endpoint: str,
+    count: int = 1,
+    *,
+    subscriber: str = "subscriber",
+    arguments: Sequence[str] = (),
+    conflates: bool = False,
 ) -> Callable[[Place], list[Program]]:
     """feedhandler with so many subscribers at one of its endpoints, named as in the run directory."""
 
     def programs(place: Place) -> list[Program]:
         argv = python(f"bench.paths.{subscriber}", place.ipc(endpoint), *arguments)
-        return [*processes(place), *(Program("subscriber", argv, is_sink=True) for _ in range(count))]
+        return [
+            *processes(place),
+            *(Program("subscriber", argv, is_sink=True, conflates=conflates) for _ in range(count)),
+        ]
 
     return programs
 
@@ -223,7 +231,7 @@ LATEST = Contender(
     "feedhandler-latest",
     "feedhandler, newest only",
     'feed → merger → Subscriber(mode="latest")',
-    subscribed("ticks", arguments=["0", "latest"]),
+    subscribed("ticks", arguments=["0", "latest"], conflates=True),
     is_ours=True,
     conflates=True,
     note="What a newer one of its topic follows before the subscriber reads is passed over.",
@@ -234,6 +242,15 @@ ASKED = Contender(
     "feed → merger → Subscriber (beside it, one asks the relay for everything without a pause)",
     beside_asker,
     is_ours=True,
+)
+INTERVAL = Contender(
+    "feedhandler-interval",
+    "feedhandler, every 100 ms",
+    "feed → merger → Subscriber(mode=100)",
+    subscribed("ticks", arguments=["0", "100"], conflates=True),
+    is_ours=True,
+    conflates=True,
+    note="Ten times a second, and then what is each symbol's newest: what is passed over is not in its latency.",
 )
 SILENT = Contender(
     "feedhandler-silent",
@@ -302,6 +319,7 @@ CONTENDERS: tuple[Contender, ...] = (
     BATCHES,
     DIRECT,
     LATEST,
+    INTERVAL,
     BOARD,
     GATEWAY,
     ASKED,
