@@ -684,7 +684,7 @@ def _day_tickers(exchange: Binance, request: Request, now: Now) -> _Weighed:
     if kind not in ("FULL", "MINI"):
         return _Weighed(_error(-1139, "Invalid ticker type."), 2)
     ms = now.unix_ms
-    return _per_symbol(exchange, request, (2, 40, 80), lambda each: _day_ticker(each, kind == "MINI", ms))
+    return _per_symbol(exchange, request, (2, 2, 40, 80), lambda each: _day_ticker(each, kind == "MINI", ms))
 
 
 def _day_ticker(each: Instrument, is_mini: bool, unix_ms: int) -> dict[str, object]:
@@ -724,6 +724,9 @@ def _day_ticker(each: Instrument, is_mini: bool, unix_ms: int) -> dict[str, obje
 
 
 def _best(each: Instrument) -> dict[str, object]:
+    """What does not trade has no book: its row is there, in zeros."""
+    if not each.listing.is_trading:
+        return dict.fromkeys(("bidPrice", "bidQty", "askPrice", "askQty"), _size(each, 0).decode())
     return {
         "bidPrice": _price(each, each.bid).decode(),
         "bidQty": _size(each, each.bid_size).decode(),
@@ -733,14 +736,15 @@ def _best(each: Instrument) -> dict[str, object]:
 
 
 def _book_tickers(exchange: Binance, request: Request, now: Now) -> _Weighed:
-    return _per_symbol(exchange, request, (2, 4, 4), lambda each: {"symbol": _symbol(each), **_best(each)})
+    weights = (2, 4, 4, 4)
+    return _per_symbol(exchange, request, weights, lambda each: {"symbol": _symbol(each), **_best(each)})
 
 
 def _last_prices(exchange: Binance, request: Request, now: Now) -> _Weighed:
     return _per_symbol(
         exchange,
         request,
-        (2, 4, 4),
+        (2, 4, 4, 4),
         lambda each: {"symbol": _symbol(each), "price": _price(each, each.last).decode()},
     )
 
@@ -748,16 +752,16 @@ def _last_prices(exchange: Binance, request: Request, now: Now) -> _Weighed:
 def _per_symbol(
     exchange: Binance,
     request: Request,
-    weights: tuple[int, int, int],
+    weights: tuple[int, int, int, int],
     print_one: Callable[[Instrument], dict[str, object]],
 ) -> _Weighed:
-    """Print one object for `symbol`, a list otherwise. `weights`: up to 20 symbols, up to 100, more."""
+    """Print one object for `symbol`, else a list. `weights`: of the one; a list up to 20, up to 100, longer."""
     selected = exchange.selected(request)
     if isinstance(selected, Answer):
         return _Weighed(selected, weights[0])
     rows = [print_one(instrument) for instrument in selected]
     is_one = request.one("symbol") is not None
-    weight = weights[0] if len(rows) <= 20 else weights[1] if len(rows) <= 100 else weights[2]
+    weight = weights[0 if is_one else 1 if len(rows) <= 20 else 2 if len(rows) <= 100 else 3]
     return _Weighed(Answer(body=to_json(rows[0] if is_one else rows)), weight)
 
 

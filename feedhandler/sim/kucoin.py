@@ -674,9 +674,11 @@ def _symbol_info(each: Instrument) -> dict[str, object]:
 
 
 def _statistics(each: Instrument) -> dict[str, object]:
+    """24 h in strings, without an open; what does not trade has no book: null."""
+    is_trading = each.listing.is_trading
     return {
-        "buy": _price(each, each.bid).decode(),
-        "sell": _price(each, each.ask).decode(),
+        "buy": _price(each, each.bid).decode() if is_trading else None,
+        "sell": _price(each, each.ask).decode() if is_trading else None,
         "changeRate": _rate(each).decode(),
         "changePrice": _price(each, each.last - each.open).decode(),
         "high": _price(each, each.high).decode(),
@@ -698,10 +700,11 @@ def _all_tickers(exchange: Kucoin, request: Request, now: Now) -> Answer:
             "symbol": _symbol(each),
             "symbolName": _name(each),
             **_statistics(each),
-            "bestBidSize": _size(each, each.bid_size).decode(),
-            "bestAskSize": _size(each, each.ask_size).decode(),
+            "bestBidSize": _size(each, each.bid_size).decode() if each.listing.is_trading else None,
+            "bestAskSize": _size(each, each.ask_size).decode() if each.listing.is_trading else None,
         }
         for each in exchange.instruments
+        if _symbol(each) not in exchange.unlisted_symbols
     ]
     return _ok({"time": now.unix_ms, "ticker": rows})
 

@@ -415,6 +415,60 @@ def test_rest_tickers(exchange, clock):
     assert [set(each) for each in books] == [{"symbol", "bidPrice", "bidQty", "askPrice", "askQty"}]
 
 
+def test_rows_in_bulk_are_what_the_streams_have_said(clock):
+    exchange = Binance(60, seed=3)
+    for position, each in enumerate(exchange.instruments):
+        for bits in range(position % 5):
+            each.step(bits * 7919)
+    _, books = get(exchange, clock, "/api/v3/ticker/bookTicker")
+    _, days = get(exchange, clock, "/api/v3/ticker/24hr")
+    books = {row["symbol"]: row for row in books}
+    assert len(books) == len(days) == len(exchange.instruments)
+    for row in days:
+        stream = exchange.stream(f"{row['symbol'].lower()}@ticker")
+        if stream is None:
+            continue
+        said = json.loads(stream.encode(0, clock.now))
+        names = {"lastPrice": "c", "openPrice": "o", "highPrice": "h", "lowPrice": "l", "volume": "v"}
+        names |= {"quoteVolume": "q", "closeTime": "C", "lastId": "L"}
+        quote = {"bidPrice": "b", "bidQty": "B", "askPrice": "a", "askQty": "A"}
+        assert {name: row[name] for name in names | quote} == {n: said[f] for n, f in (names | quote).items()}
+        assert {name: books[row["symbol"]][name] for name in quote} == {n: said[f] for n, f in quote.items()}
+
+
+def test_what_does_not_trade_has_a_row_in_zeros(exchange, clock):
+    _, books = get(exchange, clock, "/api/v3/ticker/bookTicker")
+    [row] = [each for each in books if each["symbol"] == "HALTEDUSDT"]
+    assert set(row.values()) == {"HALTEDUSDT", "0.00000000"}
+
+
+@pytest.mark.parametrize(
+    ("path", "count", "weight"),
+    [
+        ("ticker/bookTicker", None, 2),  # `symbol`, not a list of one
+        ("ticker/bookTicker", 1, 4),
+        ("ticker/bookTicker", 21, 4),
+        ("ticker/bookTicker", 0, 4),  # all
+        ("ticker/24hr", None, 2),
+        ("ticker/24hr", 20, 2),
+        ("ticker/24hr", 21, 40),
+        ("ticker/24hr", 101, 80),
+        ("ticker/24hr", 0, 80),
+    ],
+)
+def test_many_symbols_at_once_cost_their_weight(clock, path, count, weight):
+    exchange = Binance(300, seed=1)
+    names = list(exchange.by_symbol)
+    query = [] if count == 0 else [("symbol", "BTCUSDT")]
+    if count:
+        query = [("symbols", json.dumps(names[:count], ensure_ascii=False))]
+    request = Request(method="GET", path=f"/api/v3/{path}", query=query, remote="10.1.1.1")
+    answer = exchange.rest(request, clock.now)
+    assert answer.headers["x-mbx-used-weight-1m"] == str(weight)
+    rows = json.loads(answer.body)
+    assert isinstance(rows, dict) if count is None else len(rows) == (count or len(names))
+
+
 def test_unknown_paths_and_methods(exchange, clock):
     assert exchange.rest(Request(method="GET", path="/api/v1/time"), clock.now).status == 404
     assert exchange.rest(Request(method="POST", path="/api/v3/time"), clock.now).status == 405

@@ -297,6 +297,22 @@ def test_rest_tickers_have_the_quote(exchange, clock):
     assert Decimal(row["bid1Price"]) < Decimal(row["ask1Price"])
 
 
+def test_rows_in_bulk_are_what_the_topics_have_said(clock):
+    exchange = Bybit(60, seed=3)
+    for position, each in enumerate(exchange.instruments):
+        for bits in range(position % 5):
+            each.step(bits * 7919)
+    rows = get(exchange, clock, "/v5/market/tickers", category="spot")["result"]["list"]
+    assert len(rows) == len(exchange.instruments)
+    for row in rows:
+        day = exchange.stream(f"tickers.{row['symbol']}").encode(0, clock.now)
+        book = json.loads(exchange.stream(f"orderbook.1.{row['symbol']}").encode(0, clock.now))["data"]
+        quote = {"bid": (row.pop("bid1Price"), row.pop("bid1Size"))}
+        quote["ask"] = (row.pop("ask1Price"), row.pop("ask1Size"))
+        assert row == json.loads(day)["data"]
+        assert quote == {"bid": tuple(*book["b"]) or ("", ""), "ask": tuple(*book["a"]) or ("", "")}
+
+
 @pytest.mark.parametrize("query", [{}, {"category": "linear"}, {"category": "spot", "symbol": "NOSUCH"}])
 def test_a_bad_call_is_retcode_10001(exchange, clock, query):
     assert get(exchange, clock, "/v5/market/tickers", **query)["retCode"] == 10001

@@ -359,6 +359,35 @@ def test_all_tickers_have_strings_and_no_open(exchange, clock):
     assert Decimal(row["low"]) <= Decimal(row["last"]) <= Decimal(row["high"])
 
 
+def test_rows_in_bulk_are_what_the_channels_have_said(clock):
+    exchange = Kucoin(60, seed=3)
+    for position, each in enumerate(exchange.instruments):
+        for bits in range(position % 5):
+            each.step(bits * 7919)
+    _, answer = get(exchange, clock, "/api/v1/market/allTickers")
+    rows = answer["data"]["ticker"]
+    assert len(rows) == len(exchange.instruments)
+    for row in rows:
+        stream = exchange.stream(f"/market/snapshot:{row['symbol']}")
+        if stream is None:
+            continue
+        said = json.loads(stream.encode(0, clock.now), parse_float=Decimal, parse_int=Decimal)["data"]["data"]
+        names = {name: name for name in ("buy", "sell", "high", "low", "vol", "volValue", "changePrice")}
+        names |= {"bestBidSize": "bidSize", "bestAskSize": "askSize", "last": "lastTradedPrice"}
+        assert {name: Decimal(row[name]) for name in names} == {n: said[field] for n, field in names.items()}
+        assert Decimal(row["last"]) - Decimal(row["changePrice"]) == said["open"]
+
+
+def test_what_does_not_trade_has_no_book_and_what_is_unlisted_no_row(clock):
+    exchange = Kucoin(60, seed=1)
+    exchange.unlisted_symbols.add("ETH-USDT")
+    _, answer = get(exchange, clock, "/api/v1/market/allTickers")
+    rows = {each["symbol"]: each for each in answer["data"]["ticker"]}
+    assert "ETH-USDT" not in rows
+    book = ("buy", "sell", "bestBidSize", "bestAskSize")
+    assert {rows["HALTED-USDT"][name] for name in book} == {None}
+
+
 def test_small_answers(exchange, clock):
     assert get(exchange, clock, "/api/v1/timestamp")[1] == {"code": "200000", "data": clock.now.unix_ms}
     assert get(exchange, clock, "/api/v1/status")[1]["data"]["status"] == "open"
