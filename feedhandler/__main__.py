@@ -331,11 +331,12 @@ def _sim(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from feedhandler.process import curve
+    from feedhandler.process import curve, supervision
 
     settings = config.load(arguments.config)
     curve.check(settings)
     ports.check(settings)
+    supervision.here(settings)
     for name, exchange in settings.exchanges.items():
         kind = "simulated" if exchange.simulated else "not simulated"
         spread = f" over {exchange.shards} processes" if exchange.shards > 1 else ""

@@ -1,7 +1,6 @@
 """`feedhandler run`: everything under supervisord, in the foreground, with a live view until Ctrl-C."""
 
 import contextlib
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from feedhandler.client import Subscriber
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK
 from feedhandler.process.runtime import die_with_parent, on_stop_signals
-from feedhandler.process.supervision import Layout, feed_programs, log_dir, render
+from feedhandler.process.supervision import feed_programs, here, log_dir, render
 from feedhandler.transport.files import Lock
 from feedhandler.view import Watch
 
@@ -55,15 +54,8 @@ class Foreground:
     def _start(self) -> "subprocess.Popen[bytes]":
         run_dir = Path(self._config.run_dir).absolute()
         log_dir(str(run_dir)).mkdir(parents=True, exist_ok=True)
-        layout = Layout(
-            command=_escape(f"{shlex.quote(sys.executable)} -m feedhandler"),
-            config=_escape(shlex.quote(str(Path(self._config.path).absolute()))),
-            directory=_escape(str(Path.cwd())),
-            run_dir=_escape(str(run_dir)),
-            has_control=False,  # its socket's path would be too long in a deep directory
-        )
         path = run_dir / "supervisord.conf"
-        path.write_text(render(self._config, layout), encoding="utf-8")
+        path.write_text(render(self._config, here(self._config)), encoding="utf-8")
         # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the rest in order.
         with (log_dir(str(run_dir)) / "supervisord.err").open("wb") as errors:
             return subprocess.Popen(
@@ -148,11 +140,6 @@ class Foreground:
         with contextlib.suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
             self._console.print(f"the end of {path}:", *lines, sep="\n  ", soft_wrap=True, highlight=False)
-
-
-def _escape(text: str) -> str:
-    """Return text as supervisord reads it: % starts an expansion there."""
-    return text.replace("%", "%%")
 
 
 def run(config: Config, seconds: float | None) -> int:

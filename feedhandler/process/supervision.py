@@ -3,6 +3,9 @@
 `conf/supervisord.conf` is `render` applied to `conf/live.toml`; a test proves that it is current.
 """
 
+import re
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -10,6 +13,7 @@ from typing import Final
 import msgspec
 
 from feedhandler.config import NATS_ENV, SECRETS, Config
+from feedhandler.errors import ConfigError
 from feedhandler.process.runtime import SUPERVISED_ENV
 from feedhandler.shard import shards
 from feedhandler.transport.files import feed_name
@@ -22,11 +26,12 @@ LOG_SIZE_MB: Final = 10
 LOG_COUNT: Final = 5
 GATEWAY: Final = "gateway"
 BRIDGE: Final = "bridge-nats"
+COMMENT: Final = re.compile(r"\s[;#]")
 OWN_SECRETS: Final = {GATEWAY: SECRETS, BRIDGE: NATS_ENV}
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Where things are, as the supervisor is to see them."""
+    """Where things are, as the supervisor is to see them: `escaped`, since % starts an expansion there."""
 
     command: str  # the `feedhandler` program
     config: str
@@ -117,17 +122,39 @@ startretries = {START_TRIES}
 stopsignal = TERM
 stopwaitsecs = {STOP_S}
 redirect_stderr = true
-stdout_logfile = {layout.run_dir}/log/{name}.log
+stdout_logfile = {layout.run_dir.replace("%%", "%%%%")}/log/{name}.log
 stdout_logfile_maxbytes = {LOG_SIZE_MB}MB
 stdout_logfile_backups = {LOG_COUNT}
 """
+
+
+def here(config: Config) -> Layout:
+    """Return the layout of what is started from the working directory. Raises ConfigError for impossible paths."""
+    where = f"{config.path}: run_dir"
+    return Layout(
+        command=escaped(f"{shlex.quote(sys.executable)} -m feedhandler", where),
+        config=escaped(shlex.quote(str(Path(config.path).absolute())), where),
+        directory=escaped(str(Path.cwd()), where),
+        run_dir=escaped(str(Path(config.run_dir).absolute()), where),
+        has_control=False,  # its socket's path would be too long in a deep directory
+    )
+
+
+def escaped(text: str, where: str) -> str:
+    """Return text as supervisord reads it once. Raises ConfigError for what it cannot be told at all."""
+    if COMMENT.search(text) or not text.isprintable():
+        raise ConfigError(
+            f"{where}: {text!r} cannot be told to supervisord, which takes `;` or `#` after a blank for a comment;"
+            " use another path"
+        )
+    return text.replace("%", "%%")
 
 
 def checkout(config_path: str) -> Layout:
     """Return the layout of a checkout with its `.venv`, as seen from its `conf/supervisord.conf`."""
     return Layout(
         command='"%(here)s/../.venv/bin/feedhandler"',
-        config=config_path,
+        config=escaped(shlex.quote(config_path), "-c"),
         directory="%(here)s/..",
         run_dir="%(here)s/../run",
         has_control=True,
