@@ -24,6 +24,7 @@ from feedhandler.transport import files, ports, tick
 
 STATUS_TIMEOUT_S: Final = 3.0
 WAIT_S: Final = 15.0
+FIRST_DATA_WAIT_S: Final = 60.0  # 3 s are usual, 10 s on a busy machine
 EPILOG: Final = f"""\
 exit status: {EXIT_OK} done; {EXIT_FAILED} it ran, and failed; {EXIT_CONFIG} wrong configuration or arguments;
 {EXIT_GAVE_UP} a feed gave up after max_attempts connections in a row without data
@@ -66,7 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = _command(commands, "run", _run, "everything, under supervisord, in the foreground; Ctrl-C stops it")
-    run.add_argument("--seconds", type=_positive, metavar="S", help="stop after so long, with a summary")
+    run.add_argument(
+        "--seconds",
+        type=_positive,
+        metavar="S",
+        help="stop after so long, with a summary; counted from when each exchange has had data",
+    )
+    run.add_argument(
+        "--wait",
+        type=_seconds,
+        default=FIRST_DATA_WAIT_S,
+        metavar="S",
+        help="with --seconds: how long at most to wait for the first data (default: %(default)g)",
+    )
     feed = _command(commands, "feed", _feed, "one exchange's feed process")
     _add_exchange(feed)
     feed.add_argument(
@@ -269,7 +282,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     curve.check(settings)
     ports.check(settings)
-    return foreground.run(settings, arguments.seconds)
+    return foreground.run(settings, arguments.seconds, arguments.wait)
 
 
 def _feed(arguments: argparse.Namespace) -> int:

@@ -35,12 +35,12 @@ class Watch:
     """What a subscriber has seen so far: newest values, counts and latencies, per exchange."""
 
     def __init__(self, exchanges: Iterable[str]) -> None:
-        self.started = time.monotonic()
         self.exchanges = list(exchanges)
         self.tickers: dict[bytes, wire.Ticker] = {}
         self.statuses: dict[str, ExchangeStatus] = {}
         self.heartbeat: Heartbeat | None = None
         self.records = dict.fromkeys(self.exchanges, 0)  # fresh ones
+        self.since_mono: dict[str, float] = {}  # when the first of them came
         # Tick to publish, microseconds. Not to this subscriber: it draws, and would measure its own drawing.
         self.latencies = {name: HdrHistogram(1, LATENCY_MAX_US, 3) for name in self.exchanges}
         self._newest_latency_us: dict[bytes, float] = {}
@@ -54,6 +54,8 @@ class Watch:
         exchange = record.exchange
         if record.flags & NOT_FRESH or exchange not in self.records:
             return
+        if not self.records[exchange]:
+            self.since_mono[exchange] = time.monotonic()
         self.records[exchange] += 1
         latency_us = (record.publish_ns - record.recv_ns) / 1000
         self._newest_latency_us[record.topic] = latency_us
@@ -121,13 +123,15 @@ class Watch:
         return " | ".join(parts)
 
     def summary(self, subscriber: Subscriber) -> Table:
-        """Return the final table: records, rate, gaps and latency per exchange."""
-        seconds = time.monotonic() - self.started
+        """Return the final table: records, rate since the first of them, gaps and latency per exchange."""
+        now = time.monotonic()
+        seconds = {name: now - since for name, since in self.since_mono.items()}
         table = Table(
             box=None,
             pad_edge=False,
             header_style="bold",
-            title=f"{seconds:.0f} s; latency is from the frame's receipt to its record's publication",
+            title=f"{max(seconds.values(), default=0.0):.0f} s since the first data;"
+            " latency is from the frame's receipt to its record's publication",
             title_justify="left",
         )
         table.add_column("exchange")
@@ -142,7 +146,7 @@ class Watch:
                 name,
                 str(len(losses)),
                 f"{count:,}",
-                f"{count / seconds:,.0f}",
+                f"{count / seconds[name]:,.0f}" if count else "-",
                 str(sum(loss.gaps for loss in losses)),
                 str(sum(loss.lost for loss in losses)),
                 *(f"{us / 1000:.2f} ms" if count else "-" for us in quantiles),

@@ -1,7 +1,10 @@
 """What people see in a terminal."""
 
+from types import SimpleNamespace
+
+from feedhandler import view, wire
 from feedhandler.status import ExchangeStatus, FeedStatus, ShardStatus
-from feedhandler.view import plain, status_table
+from feedhandler.view import Watch, plain, status_table
 
 FEED = FeedStatus(exchange="x", pid=0, started_ns=0, starting="connecting, attempt 1")
 
@@ -26,4 +29,21 @@ def test_each_shard_has_a_line_under_its_exchange_with_what_is_wrong_with_it():
     assert shards == [
         ["1/2", "live", "1400", "1,234"],
         ["2/2", "down", "0", "0", "feed", "process", "not", "heard"],
+    ]
+
+
+def test_the_rate_of_a_summary_counts_from_the_first_data_of_each_exchange(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(view.time, "monotonic", lambda: clock.now)
+    watch = Watch(["x", "y", "silent"])
+    for clock.now, exchange, count in ((9.0, "x", 20), (17.0, "y", 20)):
+        for _ in range(count):
+            watch.take(wire.Ticker(wire.topic(wire.TICKER, exchange, "BTC/USDT")))
+    clock.now = 19.0
+    lines = plain(watch.summary(SimpleNamespace(losses={}))).splitlines()
+    assert "".join(lines).strip().startswith("10 s since the first data; ")
+    assert [line.split()[:4] for line in lines[-3:]] == [
+        ["x", "0", "20", "2"],
+        ["y", "0", "20", "10"],
+        ["silent", "0", "0", "-"],
     ]

@@ -1,6 +1,7 @@
 """`feedhandler run`: everything under supervisord, in the foreground, with a live view until Ctrl-C."""
 
 import contextlib
+import math
 import signal
 import subprocess
 import sys
@@ -26,6 +27,25 @@ STOP_TIMEOUT_S: Final = 20.0  # supervisord stops one priority after the other
 LOG_TAIL_LINES: Final = 5
 
 
+class Span:
+    """When a run of so many seconds is over. Pure.
+
+    They count from when each exchange has had data: how long processes take to start depends on the machine. After
+    `wait_s` what is missing is waited for no longer; if nothing flows then, nothing is left to be shown.
+    """
+
+    def __init__(self, seconds: float, wait_s: float, now_mono: float) -> None:
+        self._seconds = seconds
+        self._wait_end_mono = now_mono + wait_s
+        self.end_mono = math.inf  # until it is known
+
+    def is_over(self, now_mono: float, flowing: int, missing: int) -> bool:
+        """`flowing` exchanges have had data, `missing` ones are to have some."""
+        if self.end_mono == math.inf and (not missing or now_mono >= self._wait_end_mono):
+            self.end_mono = now_mono + (self._seconds if flowing or not missing else 0.0)
+        return now_mono >= self.end_mono
+
+
 class Foreground:
     """One run: the supervisor as a child, and a subscriber that shows what flows."""
 
@@ -39,13 +59,14 @@ class Foreground:
         """End the view; the supervisor and its children follow."""
         self._is_stopping = True
 
-    def run(self, seconds: float | None) -> int:
-        """Show the stream for so long, or until `stop`; returns the exit status."""
+    def run(self, seconds: float | None, wait_s: float) -> int:
+        """Show the stream for so long (see `Span`), or until `stop`; returns the exit status."""
         supervisor = self._start()
         self._console.print(f"dashboard: {self._config.gateway.url}", highlight=False)
         try:
             with Subscriber(self._config.merger.ticks[0]) as subscriber:
-                self._show(subscriber, supervisor, seconds)
+                span = None if seconds is None else Span(seconds, wait_s, time.monotonic())
+                self._show(subscriber, supervisor, span)
                 self._console.print(self.watch.summary(subscriber))
         finally:
             self._stop_supervisor(supervisor)
@@ -67,20 +88,18 @@ class Foreground:
                 preexec_fn=die_with_parent,
             )
 
-    def _show(
-        self, subscriber: Subscriber, supervisor: "subprocess.Popen[bytes]", seconds: float | None
-    ) -> None:
-        deadline = None if seconds is None else time.monotonic() + seconds
+    def _show(self, subscriber: Subscriber, supervisor: "subprocess.Popen[bytes]", span: Span | None) -> None:
         with contextlib.ExitStack() as stack:
             update = self._updater(stack)
             next_update = 0.0
             while not self._is_stopping and supervisor.poll() is None:
                 now = time.monotonic()
-                if deadline is not None and now >= deadline:
+                if span is not None and span.is_over(now, len(self.watch.since_mono), len(self._missing())):
                     return
                 if now >= next_update:
                     next_update = now + update()
-                self._receive(subscriber, min(next_update, deadline or next_update))
+                until = min(next_update, now + REFRESH_S)
+                self._receive(subscriber, until if span is None else min(until, span.end_mono))
 
     def _updater(self, stack: contextlib.ExitStack) -> Callable[[], float]:
         """Return what shows the present state, and returns the seconds until it wants to again."""
@@ -121,7 +140,7 @@ class Foreground:
             self._print_log("supervisord.err")
             self._print_log("supervisord.log")
             return EXIT_FAILED
-        silent = [name for name, count in self.watch.records.items() if not count and self._is_wanted(name)]
+        silent = self._missing()
         for name in silent:
             status = self.watch.statuses.get(name)
             reason = status.text(time.time_ns()) if status else "the merger was never heard"
@@ -130,6 +149,10 @@ class Foreground:
             for program in feeds if status else ["merger"]:
                 self._print_log(f"{program}.log")
         return EXIT_FAILED if silent and seconds is not None else EXIT_OK
+
+    def _missing(self) -> list[str]:
+        """Return the exchanges that are to have data, and have had none."""
+        return [name for name, count in self.watch.records.items() if not count and self._is_wanted(name)]
 
     def _is_wanted(self, name: str) -> bool:
         status = self.watch.statuses.get(name)
@@ -142,9 +165,9 @@ class Foreground:
             self._console.print(f"the end of {path}:", *lines, sep="\n  ", soft_wrap=True, highlight=False)
 
 
-def run(config: Config, seconds: float | None) -> int:
-    """Run everything until Ctrl-C, or for so many seconds; returns the exit status."""
+def run(config: Config, seconds: float | None, wait_s: float) -> int:
+    """Run everything until Ctrl-C, or for so many seconds (see `Span`); returns the exit status."""
     with Lock(config.run_dir, "run"):
         foreground = Foreground(config, Console())
         on_stop_signals(foreground.stop)
-        return foreground.run(seconds)
+        return foreground.run(seconds, wait_s)

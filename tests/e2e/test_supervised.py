@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from harness import is_alive, leftovers, programs, wait_until
+from harness import PATIENCE_S, is_alive, leftovers, programs, wait_until
 
 KILLS_EACH = int(os.environ.get("KILLS_EACH", "1"))  # acceptance asks for 10, which takes five minutes
 
@@ -55,14 +55,14 @@ def test_a_killed_supervisor_leaves_no_process_behind(stack, victim):
     os.kill(run.pid if victim == "run" else everybody["supervisord"], signal.SIGKILL)
     wait_until(lambda: not [pid for pid in everybody.values() if is_alive(pid)], "all gone")
     run.wait(40)
-    again = start(s, "--seconds", "8")
-    assert again.wait(90) == 0, "what a killed run left behind does not hinder the next"
+    again = start(s, "--seconds", "2")
+    assert again.wait(PATIENCE_S) == 0, "what a killed run left behind does not hinder the next"
     assert leftovers(s) == set()
 
 
 def test_a_run_without_a_terminal_ends_with_a_summary(stack):
     s = stack()
-    assert start(s, "--seconds", "10").wait(90) == 0
+    assert start(s, "--seconds", "3").wait(PATIENCE_S) == 0
     text = s.log("run")
     for name in s.exchanges:
         assert f"\n{name} " in text, "a row of the summary"
@@ -73,7 +73,10 @@ def test_a_run_without_a_terminal_ends_with_a_summary(stack):
 
 def test_a_run_in_which_nothing_flows_fails_and_says_why(stack):
     s = stack(exchanges=("binance",), sim_table=False)
-    assert start(s, "--seconds", "6").wait(90) == 1
+    run = start(s, "--seconds", "1", "--wait", f"{PATIENCE_S:g}")
+    wait_until(lambda: "binance: connecting, attempt" in s.log("run"), "it shows what it is doing")
+    run.send_signal(signal.SIGINT)
+    assert run.wait(PATIENCE_S) == 1
     text = s.log("run")
     assert "binance: no data flowed: connecting, attempt" in text
     assert "Cannot connect" in text

@@ -1,0 +1,37 @@
+"""How long `feedhandler run --seconds` runs."""
+
+from feedhandler.process.foreground import Span
+
+
+def test_the_seconds_count_from_the_first_data_of_the_last_exchange():
+    span = Span(10.0, 60.0, now_mono=100.0)
+    assert not span.is_over(109.0, flowing=0, missing=3)
+    assert not span.is_over(130.0, flowing=2, missing=1)
+    assert not span.is_over(140.0, flowing=3, missing=0)
+    assert not span.is_over(149.9, flowing=3, missing=0)
+    assert span.is_over(150.0, flowing=3, missing=0)
+
+
+def test_an_exchange_without_data_is_waited_for_so_long_and_no_longer():
+    span = Span(10.0, 60.0, now_mono=100.0)
+    assert not span.is_over(159.9, flowing=1, missing=1)
+    assert not span.is_over(160.0, flowing=1, missing=1)
+    assert span.is_over(170.0, flowing=1, missing=1)
+
+
+def test_what_is_missing_later_prolongs_nothing():
+    span = Span(10.0, 60.0, now_mono=100.0)
+    assert not span.is_over(105.0, flowing=1, missing=0)
+    assert span.is_over(115.0, flowing=1, missing=1), "an exchange that is to be connected again"
+
+
+def test_where_nothing_flows_the_wait_is_all():
+    span = Span(10.0, 60.0, now_mono=100.0)
+    assert not span.is_over(159.9, flowing=0, missing=1)
+    assert span.is_over(160.0, flowing=0, missing=1)
+
+
+def test_where_nothing_is_to_flow_nothing_is_waited_for():
+    span = Span(10.0, 60.0, now_mono=100.0)
+    assert not span.is_over(103.0, flowing=0, missing=0)
+    assert span.is_over(113.0, flowing=0, missing=0)
