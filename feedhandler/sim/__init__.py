@@ -7,7 +7,8 @@ feed handler: what it says about a protocol is its own reading of the exchange's
     binance.py     ┐
     kucoin.py      ├ one exchange each: frames, REST answers, rules, how a breach is answered
     bybit.py       ┘ and with _private in their names: the account, signed requests, its stream
-    broadcast.py   which stream is due when, and who gets it
+    broadcast.py   who hears which stream, and what goes into whose outbox
+    rate.py        when the market moves: at a known rate
     faults.py      what can be asked to go wrong, or to happen to an account
     credentials.py who may ask for an account, and how that is checked
     account.py     what an account holds

@@ -9,7 +9,7 @@ Handshakes and incoming frames are aiohttp's; market data is framed here and lea
 connection and tick, past aiohttp, on the same transport.
 
 Budget: a connection may hold WRITE_LIMIT of unread data before it is dropped, and one tick adds at most
-`broadcast.CATCH_UP_S` worth of messages; all that is kept for `/_sim/state` sits in bounded deques.
+`rate.CATCH_UP_S` worth of messages; all that is kept for `/_sim/state` sits in bounded deques.
 """
 
 import asyncio
@@ -48,6 +48,7 @@ from feedhandler.sim.protocol import (
     Request,
     Stream,
 )
+from feedhandler.sim.rate import Rate
 
 __all__ = ["EXCHANGES", "SimServer", "SimSettings", "fault_kinds", "serve"]
 
@@ -193,7 +194,8 @@ class SimServer:
         self.rest_url = rest_url
         self._settings = settings
         self._exchange = make_exchange(exchange, settings, rules)
-        self._broadcast = Broadcast(settings.messages_per_s, settings.seed)
+        self._schedule = Rate(settings.messages_per_s, settings.seed)
+        self._broadcast = Broadcast(self._schedule)
         self._random = random.Random(f"faults {settings.seed}")
         self._active = faults.Active()
         self._connections: dict[int, Connection] = {}
@@ -289,7 +291,7 @@ class SimServer:
         while True:
             now = self._now()
             if self._is_quiet():
-                self._broadcast.pause(now.mono_ns)
+                self._broadcast.pause(now)
             else:
                 self._broadcast.run(now, dirty)
                 self._flush(dirty)
@@ -539,7 +541,7 @@ class SimServer:
             case faults.Clear():
                 self._clear_faults()
             case faults.Rate():
-                self._broadcast.set_rate(fault.messages_per_s)
+                self._schedule.set_rate(fault.messages_per_s)
             case faults.CloseAll():
                 close = Close(fault.code, fault.reason)
                 self._close_all(close, fault.connection, is_private=fault.private)
@@ -687,7 +689,7 @@ class SimServer:
             "ws_url": self.ws_url,
             "rest_url": self.rest_url,
             "uptime_s": round((now.mono_ns - self._started_mono_ns) / NS_PER_S, 3),
-            "messages_per_s": broadcast.messages_per_s,
+            "messages_per_s": self._schedule.messages_per_s,
             "instruments": len(self._exchange.instruments),
             "seed": self._settings.seed,
             "connections_opened": self._opened,
@@ -695,9 +697,9 @@ class SimServer:
             "topics": len(broadcast.topics()),
             "updates": broadcast.updates,
             "messages_sent": self._closed_sent + sum(each.sent for each in self._connections.values()),
-            "late_ms": round(broadcast.late_ns / NS_PER_MS, 3),
-            "late_ms_max": round(broadcast.late_ns_max / NS_PER_MS, 3),
-            "updates_skipped": broadcast.skipped,
+            "late_ms": round(self._schedule.late_ns / NS_PER_MS, 3),
+            "late_ms_max": round(self._schedule.late_ns_max / NS_PER_MS, 3),
+            "updates_skipped": self._schedule.skipped,
             "slow_disconnects": self._slow,
             "violations_total": self._violation_count,
             "violations": list(self._violations),
