@@ -106,7 +106,7 @@ instruments = {max(300, self._arguments.symbols * 13 // 10)}
 
         exchange = EXCHANGES[self._arguments.exchange]()
         body = retry(lambda: fetch(self._url + exchange.instruments_request.path))
-        table = InstrumentTable(exchange.name, exchange.decode_instruments(body))
+        table = InstrumentTable(exchange.name, exchange.decode_instruments(body).items)
         symbols = [i.symbol for i in table.by_native.values() if i.is_trading and table.symbol_of(i.native)]
         symbols = [symbol for symbol in symbols if symbol == symbol.upper()]
         if len(symbols) < self._arguments.symbols:

@@ -39,13 +39,16 @@ class Instrument(msgspec.Struct, frozen=True):
 class InstrumentTable:
     """The instruments of one exchange, looked up both ways.
 
-    by_native has every instrument with a usable name; `problems` says in plain words what was left out.
+    by_native has every instrument with a usable name; `problems` says in plain words what was left out, after those
+    that are known already.
     """
 
-    def __init__(self, exchange: str, instruments: Iterable[Instrument]) -> None:
+    def __init__(
+        self, exchange: str, instruments: Iterable[Instrument], problems: Iterable[str] = ()
+    ) -> None:
         self.exchange = exchange
         self.by_native: dict[str, Instrument] = {}
-        self.problems: list[str] = []
+        self.problems = list(problems)
         self._by_symbol: dict[str, Instrument] = {}
         self._conflicts: dict[str, list[str]] = {}
         self._hints: dict[str, str] = {}  # by unknown symbol
@@ -124,20 +127,23 @@ class InstrumentRow(msgspec.Struct):
 class InstrumentList(msgspec.Struct):
     """JSON body of an `instruments` record, and the shape of the cache on disk.
 
-    as_of_ns is the Unix time at which the exchange gave the list.
+    as_of_ns is the Unix time at which the exchange gave the list; problems are of rows that could not be read.
     """
 
     exchange: str
     as_of_ns: int
     instruments: list[InstrumentRow]
+    problems: list[str] = []
 
     def table(self) -> InstrumentTable:
         """Return the lookup tables."""
         rows = (Instrument(r.native, r.base, r.quote, r.trading, r.status) for r in self.instruments)
-        return InstrumentTable(self.exchange, rows)
+        return InstrumentTable(self.exchange, rows, self.problems)
 
 
-def instrument_list(exchange: str, as_of_ns: int, instruments: Iterable[Instrument]) -> InstrumentList:
+def instrument_list(
+    exchange: str, as_of_ns: int, instruments: Iterable[Instrument], problems: Iterable[str] = ()
+) -> InstrumentList:
     """Return the list in the shape that is published and cached."""
     rows = [InstrumentRow(i.symbol, i.native, i.base, i.quote, i.is_trading, i.status) for i in instruments]
-    return InstrumentList(exchange, as_of_ns, rows)
+    return InstrumentList(exchange, as_of_ns, rows, list(problems))

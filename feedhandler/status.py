@@ -14,6 +14,7 @@ from feedhandler.session import KeptFrame, Phase, Session
 
 # Upper ends of the counted latencies, in microseconds; what is longer is counted after the last.
 LATENCY_BOUNDS_US: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 25_600, 102_400, 409_600)
+PROBLEM_SIZE_SHOWN: Final = 160  # characters of one, in words about a feed; its list has it whole
 LISTED_MAX: Final = 20  # names in a list; the counts beside it are complete
 NS_PER_S: Final = 1_000_000_000
 
@@ -122,7 +123,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     wanted: list[str] = []  # canonical
     rejected: dict[str, str] = {}  # canonical symbol → reason
     renamed: dict[str, str] = {}  # wanted under a name that the exchange has changed since → the new one
-    problems: list[str] = []  # of the instrument list
+    problems: list[str] = []  # of the instrument list, and of instruments that are wanted
     instruments: int = 0
     instruments_as_of_ns: int = 0
     clock_offset_ms: float | None = None  # the exchange's clock less this host's, as its REST host tells it,
@@ -149,6 +150,9 @@ class FeedStatus(msgspec.Struct, kw_only=True):
             parts.append(f"stale: {first}" + (f" and {self.stale - 2} more" if self.stale > 2 else ""))
         if rejected := [*self.rejected, *(topic for c in self.connections for topic in c.rejected_topics)]:
             parts.append(f"rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else ""))
+        if self.problems:
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            parts.append(f"instrument list: {self.problems[0][:PROBLEM_SIZE_SHOWN]}{more}")
         return "; ".join(parts)
 
     def _idle_text(self) -> str:

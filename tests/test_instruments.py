@@ -1,9 +1,10 @@
 """Canonical symbols come from the exchange's own list, and a clash is an error, not an overwrite."""
 
+import msgspec
 import pytest
 
 from feedhandler.errors import SubscriptionRejected
-from feedhandler.instruments import HINTS_MAX, Instrument, InstrumentTable, instrument_list
+from feedhandler.instruments import HINTS_MAX, Instrument, InstrumentList, InstrumentTable, instrument_list
 
 BTC = Instrument("BTCUSDT", "BTC", "USDT")
 
@@ -77,4 +78,11 @@ def test_a_published_list_gives_the_same_table_back():
     listing = instrument_list("x", 7, [BTC, Instrument("OLDUSDT", "OLD", "USDT", False, "BREAK")])
     table = listing.table()
     assert table.by_native["OLDUSDT"] == Instrument("OLDUSDT", "OLD", "USDT", False, "BREAK")
+    assert table.resolve("BTC/USDT") == BTC
+
+
+def test_what_could_not_be_read_of_a_list_is_published_and_kept_with_it():
+    listing = instrument_list("x", 7, [BTC], ["x list: 1 of 2 rows cannot be read"])
+    table = msgspec.json.decode(msgspec.json.encode(listing), type=InstrumentList).table()
+    assert table.problems == ["x list: 1 of 2 rows cannot be read"]
     assert table.resolve("BTC/USDT") == BTC

@@ -49,6 +49,10 @@ TEXTS = [
         feed([{}, {"phase": "connecting", "attempt": 1, "is_successor": True}]),
     ),
     ("live; rejected: A/B, c", feed([{"rejected_topics": {"c": "no"}}], rejected={"A/B": "no"})),
+    (
+        "live; instrument list: 2 rows are odd (and 1 more)",
+        feed([{}], problems=["2 rows are odd", "another"]),
+    ),
     ("nothing to do: every wanted symbol was rejected", feed(wanted=["A/B"], rejected={"A/B": "no"})),
     ("nothing to do: no symbol is wanted in shard 2/4", feed(shard="2/4")),
     ("nothing to do: no symbol is wanted", feed()),

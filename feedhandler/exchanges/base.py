@@ -7,8 +7,8 @@ Pure: bytes and times in, states and control words out.
 
 import abc
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
@@ -37,6 +37,8 @@ AHEAD_NS_MAX: Final = 60_000_000_000
 # While a fast channel has spoken within this time, slower ones that also carry what it says do not overwrite it:
 # theirs is older. Longer silence means a quiet book, and both agree.
 QUIET_NS: Final = 2_000_000_000
+
+ROW_SIZE_SHOWN: Final = 120  # of a row that cannot be read, in messages
 
 NOT_LIVE: Final = wire.STALE | wire.DOWN  # the next update of any kind makes the state live again
 
@@ -324,6 +326,13 @@ class State(wire.Ticker, gc=False, kw_only=True):
         return wire.pack_ticker(self)
 
 
+class Rows(msgspec.Struct, Generic[T], frozen=True):
+    """What could be read of a list; problem: how many of its rows could not, and why, "" if all could."""
+
+    items: list[T]
+    problem: str = ""
+
+
 class Request(msgspec.Struct, frozen=True):
     """An HTTP request without a body; path with query, to be appended to `rest_url`.
 
@@ -456,8 +465,8 @@ class Exchange(abc.ABC):
             state.offset_ns, state.ahead_ns_max = offset_ns, ahead_ns_max
 
     @abc.abstractmethod
-    def decode_instruments(self, body: bytes) -> list[Instrument]:
-        """Decode the answer to `instruments_request`. Raises DecodeError or ProtocolError."""
+    def decode_instruments(self, body: bytes) -> Rows[Instrument]:
+        """Decode the answer to `instruments_request`, row by row. Raises DecodeError or ProtocolError."""
 
     @abc.abstractmethod
     def decode_time(self, body: bytes) -> int:
@@ -534,6 +543,30 @@ def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
     except UNDECODABLE as exc:
         head = body[:120].decode(errors="replace")
         raise DecodeError(f"{what}: {exc}; answer starts {head!r}") from exc
+
+
+def read_rows(read: Callable[[msgspec.Raw], T], rows: Iterable[msgspec.Raw], what: str) -> Rows[T]:
+    """Read the rows of a list, each for itself: one that is odd must not cost the others.
+
+    Raises ProtocolError where there are rows, and none of them can be read.
+    """
+    found: list[T] = []
+    count = bad = 0
+    reason = ""
+    for row in rows:
+        count += 1
+        try:
+            found.append(read(row))
+        except (*UNDECODABLE, DecodeError) as exc:
+            bad += 1
+            if not reason:
+                head = bytes(row)[:ROW_SIZE_SHOWN].decode(errors="replace")
+                reason = f"the first of them, {exc}: {head!r}"
+    if bad and not found:
+        raise ProtocolError(f"{what}: none of {count} rows can be read; {reason}")
+    return Rows(
+        found, f"{what}: {bad} of {count} rows cannot be read and are left out; {reason}" if bad else ""
+    )
 
 
 def rest_quote(bid: float | None, bid_size: float | None, ask: float | None, ask_size: float | None) -> Quote:

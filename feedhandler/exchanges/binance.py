@@ -54,10 +54,12 @@ from feedhandler.exchanges.base import (
     Nack,
     Quote,
     Request,
+    Rows,
     State,
     UpdateId,
     chunks,
     decode_rest,
+    read_rows,
     rest_quote,
     rest_refusal,
 )
@@ -130,7 +132,7 @@ class _Symbol(msgspec.Struct):
 
 
 class _ExchangeInfo(_Error):
-    symbols: list[_Symbol] | None = None
+    symbols: list[msgspec.Raw] | None = None  # each a _Symbol
 
 
 class _Time(_Error):
@@ -173,17 +175,20 @@ class Binance(Exchange):
         self._decode = msgspec.json.Decoder(_Combined, strict=False).decode
         self._decode_other = msgspec.json.Decoder(_Frame, strict=False).decode
         self._info = msgspec.json.Decoder(_ExchangeInfo)
+        self._symbol = msgspec.json.Decoder(_Symbol)
         self._time = msgspec.json.Decoder(_Time)
         self._rest_quote = msgspec.json.Decoder(_BookTicker, strict=False)
 
-    def decode_instruments(self, body: bytes) -> list[Instrument]:
+    def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         info = decode_rest(self._info, body, "binance exchangeInfo")
         if info.symbols is None:
             raise rest_refusal("binance exchangeInfo", info.code, info.msg)
-        return [
-            Instrument(s.symbol, s.base, s.quote, s.status == "TRADING" and s.is_spot, s.status)
-            for s in info.symbols
-        ]
+        return read_rows(self._instrument, info.symbols, "binance exchangeInfo")
+
+    def _instrument(self, row: msgspec.Raw) -> Instrument:
+        symbol = self._symbol.decode(row)
+        is_trading = symbol.status == "TRADING" and symbol.is_spot
+        return Instrument(symbol.symbol, symbol.base, symbol.quote, is_trading, symbol.status)
 
     def decode_time(self, body: bytes) -> int:
         answer = decode_rest(self._time, body, "binance time")

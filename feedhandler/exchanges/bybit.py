@@ -55,11 +55,13 @@ from feedhandler.exchanges.base import (
     Nack,
     Quote,
     Request,
+    Rows,
     State,
     T,
     UpdateId,
     chunks,
     decode_rest,
+    read_rows,
     rest_quote,
     rest_refusal,
 )
@@ -113,7 +115,7 @@ class _Instrument(msgspec.Struct):
 
 
 class _Instruments(msgspec.Struct):
-    instruments: list[_Instrument] | None = msgspec.field(name="list", default=None)
+    rows: list[msgspec.Raw] | None = msgspec.field(name="list", default=None)  # each an _Instrument
 
 
 class _Time(msgspec.Struct):
@@ -166,17 +168,19 @@ class Bybit(Exchange):
         super().__init__(make_state)
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._instruments = msgspec.json.Decoder(_Answer[_Instruments])
+        self._row = msgspec.json.Decoder(_Instrument)
         self._time = msgspec.json.Decoder(_Answer[_Time], strict=False)
         self._tickers = msgspec.json.Decoder(_Answer[_RestTickers])
 
-    def decode_instruments(self, body: bytes) -> list[Instrument]:
+    def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         answer = decode_rest(self._instruments, body, "bybit instruments-info")
-        if answer.code != 0 or answer.result is None or answer.result.instruments is None:
+        if answer.code != 0 or answer.result is None or answer.result.rows is None:
             raise rest_refusal("bybit instruments-info", answer.code, answer.message)
-        return [
-            Instrument(i.symbol, i.base, i.quote, i.status == "Trading", i.status)
-            for i in answer.result.instruments
-        ]
+        return read_rows(self._instrument, answer.result.rows, "bybit instruments-info")
+
+    def _instrument(self, row: msgspec.Raw) -> Instrument:
+        found = self._row.decode(row)
+        return Instrument(found.symbol, found.base, found.quote, found.status == "Trading", found.status)
 
     def decode_time(self, body: bytes) -> int:
         answer = decode_rest(self._time, body, "bybit time")

@@ -61,11 +61,13 @@ from feedhandler.exchanges.base import (
     Nack,
     Quote,
     Request,
+    Rows,
     State,
     T,
     UpdateId,
     chunks,
     decode_rest,
+    read_rows,
     rest_quote,
     rest_refusal,
 )
@@ -191,17 +193,21 @@ class KuCoin(Exchange):
     def __init__(self, make_state: type[State] = State) -> None:
         super().__init__(make_state)
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
-        self._symbols = msgspec.json.Decoder(_Answer[list[_Symbol]])
+        self._symbols = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
+        self._symbol = msgspec.json.Decoder(_Symbol)
         self._handshakes = 0
         self._token = msgspec.json.Decoder(_Answer[_Token], strict=False)
         self._time = msgspec.json.Decoder(_Answer[Milliseconds])
         self._rest_quote = msgspec.json.Decoder(_Answer[_Data], strict=False)
 
-    def decode_instruments(self, body: bytes) -> list[Instrument]:
-        return [
-            Instrument(s.symbol, _base(s), s.quote, s.is_trading, "open" if s.is_trading else "closed")
-            for s in _data_of(self._symbols, body, "kucoin symbols")
-        ]
+    def decode_instruments(self, body: bytes) -> Rows[Instrument]:
+        rows = _data_of(self._symbols, body, "kucoin symbols")
+        return read_rows(self._instrument, rows, "kucoin symbols")
+
+    def _instrument(self, row: msgspec.Raw) -> Instrument:
+        symbol = self._symbol.decode(row)
+        status = "open" if symbol.is_trading else "closed"
+        return Instrument(symbol.symbol, _base(symbol), symbol.quote, symbol.is_trading, status)
 
     def decode_time(self, body: bytes) -> int:
         return _data_of(self._time, body, "kucoin timestamp") * NS_PER_MS

@@ -281,10 +281,11 @@ class Feed:
     async def _fetch_instruments(self) -> InstrumentList:
         """Return the exchange's list, and keep it on disk for a start without its REST host."""
         body = await self._http.fetch(self._exchange.instruments_request)
-        instruments = self._exchange.decode_instruments(body)
-        if not any(instrument.is_trading for instrument in instruments):
+        rows = self._exchange.decode_instruments(body)
+        if not any(instrument.is_trading for instrument in rows.items):
             raise ProtocolError(f"{self._name} lists no tradable instrument, which cannot be")
-        listing = instrument_list(self._name, time.time_ns(), instruments)
+        problems = [rows.problem] if rows.problem else []
+        listing = instrument_list(self._name, time.time_ns(), rows.items, problems)
         try:
             write_instruments(self._run_dir, self._http.rest_url, listing)
         except OSError as exc:

@@ -150,7 +150,7 @@ def test_instruments_come_from_instruments_info():
     ]
     body = {"retCode": 0, "retMsg": "OK", "result": {"category": "spot", "list": rows}, "time": 1}
     instruments = Bybit().decode_instruments(msgspec.json.encode(body))
-    assert [(i.native, i.symbol) for i in instruments] == [
+    assert [(i.native, i.symbol) for i in instruments.items] == [
         ("BTCUSDT", "BTC/USDT"),
         ("1XUSDUSDT", "1XUSD/USDT"),
     ]

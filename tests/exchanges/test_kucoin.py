@@ -203,7 +203,7 @@ def test_a_renamed_instrument_is_published_under_its_new_name_and_asked_for_unde
         row("HALT-USDT", "HALT-USDT", "HALT", trading=False),
     ]
     instruments = KuCoin().decode_instruments(msgspec.json.encode({"code": "200000", "data": rows}))
-    assert [(i.native, i.symbol, i.is_trading) for i in instruments] == [
+    assert [(i.native, i.symbol, i.is_trading) for i in instruments.items] == [
         ("BTC-USDT", "BTC/USDT", True),
         ("ALT-USDT", "NEU/USDT", True),
         ("OLD-USDT", "NEW/USDT", True),

@@ -256,7 +256,7 @@ def test_a_simulated_exchange_tells_its_time_and_its_quotes(name):
 
     async def fetch_all(http):
         instruments = exchange.decode_instruments(await http.fetch(exchange.instruments_request))
-        trading = [i.native for i in instruments if i.is_trading]
+        trading = [i.native for i in instruments.items if i.is_trading]
         odd = next((native for native in trading if not native.isascii()), trading[-1])
         before_ns = time.time_ns()
         time_ns = exchange.decode_time(await http.fetch(exchange.time_request))
