@@ -127,6 +127,7 @@ cdef size_t READ_SIZE = zmtp.READ_SIZE
 cdef uint64_t HANDSHAKE_SIZE_MAX = zmtp.HANDSHAKE_SIZE_MAX
 cdef Py_ssize_t HEARERS_MAX = zmtp.HEARERS_MAX
 cdef size_t CHUNK_SIZE = pace.CHUNK_SIZE
+cdef int64_t NEVER = pace.NEVER
 cdef size_t QUEUE_SIZE_MAX = zmtp.QUEUE_SIZE_MAX
 cdef int CHUNKS_MAX = pace.CHUNKS_MAX
 
@@ -146,12 +147,16 @@ cdef class Loop:
     cdef dict _peers  # by file descriptor; owns what _table borrows
     cdef PyObject** _table
     cdef int _table_size
+    cdef object _timers
+    cdef int64_t _due_mono_ns  # of the first timer
 
     def __cinit__(self):
         self._epoll = -1
         self._table = NULL
         self._table_size = 0
         self._readers, self._writers, self._peers = {}, {}, {}
+        self._timers = zmtp.Timers()
+        self._due_mono_ns = NEVER
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         if self._epoll < 0:
             raise OSError(errno, "epoll_create1")
@@ -162,7 +167,7 @@ cdef class Loop:
         free(self._table)
 
     def run_once(self, double timeout_s):
-        """Wait for something, and call back for all that is there."""
+        """Wait for something, and call back for all that is there or due."""
         self._run(clock_ns(CLOCK_MONOTONIC) + <int64_t>(min(timeout_s, 1e9) * 1e9))
 
     def run_until(self, int64_t mono_ns):
@@ -177,6 +182,8 @@ cdef class Loop:
         cdef int64_t left_ns
         cdef uint32_t mask
         cdef Peer peer
+        cdef bint is_timed = self._due_mono_ns != NEVER
+        deadline_mono_ns = min(deadline_mono_ns, self._due_mono_ns)
         while True:
             if self._epoll < 0:
                 raise ValueError("the loop is closed")
@@ -203,7 +210,18 @@ cdef class Loop:
                 callback()
             if mask & EPOLLOUT and (callback := self._writers.get(fd)) is not None:
                 callback()
+        if is_timed and clock_ns(CLOCK_MONOTONIC) >= self._due_mono_ns:
+            try:
+                self._timers.run(clock_ns(CLOCK_MONOTONIC))
+            finally:
+                self._due_mono_ns = self._timers.due_mono_ns
         return 0
+
+    def call_later(self, double delay, callback):
+        """Call back once so many seconds have passed."""
+        timer = self._timers.call_later(delay, callback)
+        self._due_mono_ns = self._timers.due_mono_ns
+        return timer
 
     def add_reader(self, int fd, callback):
         self._readers[fd] = callback
@@ -669,6 +687,7 @@ cdef class Outlet:
     cdef dict _hearers  # by topic, padded; forgotten when a subscription changes
     cdef uint64_t _version  # of the subscriptions: whoever keeps hearers looks whether it is still the same
     cdef list _unflushed
+    cdef object _handshakes
     cdef object _listener
     cdef public bint is_wanted  # by a subscription that covers tickers
 
@@ -682,6 +701,7 @@ cdef class Outlet:
         self._peers, self._paced, self._hearers, self._unflushed = set(), set(), {}, []
         self._version = 1
         self.is_wanted = False
+        self._handshakes = zmtp.Handshakes(events)
         self._listener = zmtp.Listener(events, endpoints, self._on_accept, key)
 
     def send(self, bytes topic, message):
@@ -774,7 +794,6 @@ cdef class Outlet:
         return 0
 
     def _on_accept(self, sock):
-        zmtp.forget_the_silent(self._peers)
         peer = Peer(
             self._events,
             sock,
@@ -787,6 +806,7 @@ cdef class Outlet:
         )
         if peer.is_open:  # it may have gone while it was greeted
             self._peers.add(peer)
+            self._handshakes.watch(peer)
 
     def _on_request(self, Peer peer, message):
         request = bytes(message)
@@ -842,6 +862,7 @@ cdef class Outlet:
     def close(self, wait_s=0.2):
         """Close everything, after a moment for what is queued."""
         self._listener.close()
+        self._handshakes.close()
         self.flush_peers()
         deadline = time.monotonic() + wait_s  # for all together: those that read are served first, by the flush
         for peer in list(self._peers):
@@ -870,6 +891,7 @@ cdef class Inlet:
     cdef object _on_message
     cdef tuple _outlets
     cdef set _peers
+    cdef object _handshakes
     cdef object _listener
 
     def __init__(self, events, endpoint, on_message, *, key, outlets=()):
@@ -877,10 +899,10 @@ cdef class Inlet:
         self._on_message = _message_callback(on_message)
         self._outlets = tuple(outlets)
         self._peers = set()
+        self._handshakes = zmtp.Handshakes(events)
         self._listener = zmtp.Listener(events, [endpoint], self._on_accept, key)
 
     def _on_accept(self, sock):
-        zmtp.forget_the_silent(self._peers)
         peer = Peer(
             self._events,
             sock,
@@ -894,10 +916,12 @@ cdef class Inlet:
         )
         if peer.is_open:  # it may have gone while it was greeted
             self._peers.add(peer)
+            self._handshakes.watch(peer)
 
     def close(self):
         """Close everything."""
         self._listener.close()
+        self._handshakes.close()
         for peer in list(self._peers):
             peer.close()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from feedhandler.transport import zmtp
-from feedhandler.transport.zmtp import Events, Peer
+from feedhandler.transport.zmtp import Events, Peer, TimedEvents
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Router:
 
     def __init__(
         self,
-        events: Events,
+        events: TimedEvents,
         endpoints: Iterable[str],
         on_request: Callable[[bytes], tuple[list[bytes], int]],
         *,
@@ -70,11 +70,11 @@ class Router:
         self.requests = 0
         self.delays = 0  # how often somebody had to wait
         self.refused = 0  # connections
+        self._handshakes = zmtp.Handshakes(events)
         self._listener = zmtp.Listener(events, endpoints, self._on_accept, key)
 
     def _on_accept(self, sock: socket.socket) -> None:
-        zmtp.forget_the_silent(self._peers)
-        if len(self._peers) >= PEERS_MAX:
+        if len(self._peers) >= PEERS_MAX and not self._handshakes.make_room():
             self.refused += 1
             sock.close()
             return
@@ -91,6 +91,7 @@ class Router:
             on_parts=self._on_parts,
         )
         if peer.is_open:  # it may have gone while it was greeted
+            self._handshakes.watch(peer)
             now_s = time.monotonic()
             self._peers[peer] = Budget(RATE_EACH, now_s)
             self._wait(peer, self._of_all.spend(0.0, now_s), now_s)  # who comes anew waits with the others
@@ -130,6 +131,7 @@ class Router:
     def close(self) -> None:
         """Close everything, after a moment for what is queued."""
         self._listener.close()
+        self._handshakes.close()
         for peer in list(self._peers):
             peer.close_gently(0.1)
 

@@ -19,12 +19,14 @@ Source: https://rfc.zeromq.org/spec/23/ (ZMTP 3.0) and https://rfc.zeromq.org/sp
 import contextlib
 import errno
 import functools
+import heapq
 import logging
 import os
 import select
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -83,7 +85,8 @@ CANCEL: Final = 0
 
 READ_SIZE: Final = 1 << 18
 PARTS_MAX: Final = 64  # of a message, where one may have several
-HANDSHAKE_S: Final = 30.0  # after which a silent connection may be closed
+HANDSHAKE_S: Final = 10.0  # after which a connection that is no socket yet is closed; it takes milliseconds
+CLOSED_PER_TURN: Final = 20  # of those: each is some system calls, and thousands may be due at once
 HANDSHAKE_SIZE_MAX: Final = 1024  # of what a peer may send before it is ready
 REQUEST_SIZE_MAX: Final = 1024  # of what a subscriber may send: a subscription is a prefix of 40 bytes
 PREFIXES_MAX: Final = 100_000  # of one subscriber
@@ -117,6 +120,62 @@ class Events(Protocol):
     def remove_writer(self, fd: int) -> object: ...
 
 
+class Cancellable(Protocol):
+    """What was put off, and may be called off."""
+
+    def cancel(self) -> object: ...
+
+
+class TimedEvents(Events, Protocol):
+    """The same with a clock: what endpoints that bind need."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Cancellable: ...
+
+
+class Timer:
+    """A callback that is due at a time."""
+
+    __slots__ = ("callback", "due_mono_ns")
+
+    def __init__(self, due_mono_ns: int, callback: Callable[[], None]) -> None:
+        self.due_mono_ns = due_mono_ns
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Do not call back."""
+        self.callback = None
+
+    def __lt__(self, other: "Timer") -> bool:
+        return self.due_mono_ns < other.due_mono_ns
+
+
+class Timers:
+    """The callbacks of a loop that wait for their time."""
+
+    def __init__(self) -> None:
+        self._heap: list[Timer] = []
+
+    @property
+    def due_mono_ns(self) -> int:
+        """When `run` is to be called; `NEVER` if nothing waits."""
+        return self._heap[0].due_mono_ns if self._heap else pace.NEVER
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Have `run` call back once so much time has passed."""
+        timer = Timer(time.monotonic_ns() + int(delay_s * 1e9), callback)
+        heapq.heappush(self._heap, timer)
+        return timer
+
+    def run(self, now_mono_ns: int) -> None:
+        """Call back for all that is due, but not for what that puts off."""
+        due = []
+        while self._heap and self._heap[0].due_mono_ns <= now_mono_ns:
+            due.append(heapq.heappop(self._heap))
+        for timer in due:
+            if timer.callback is not None:
+                timer.callback()
+
+
 class Loop:
     """The smallest event loop: epoll and callbacks, for a process that has nothing to do but sockets."""
 
@@ -124,15 +183,25 @@ class Loop:
         self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
+        self._timers = Timers()
 
     def run_once(self, timeout_s: float) -> None:
-        """Wait for something, and call back for all that is there."""
+        """Wait for something, and call back for all that is there or due."""
         # hot: `make bench`
+        due_mono_ns = self._timers.due_mono_ns
+        if due_mono_ns != pace.NEVER:
+            timeout_s = max(0.0, min(timeout_s, (due_mono_ns - time.monotonic_ns()) / 1e9))
         for fd, event in self._epoll.poll(timeout_s):
             if event & ~select.EPOLLOUT and (read := self._readers.get(fd)) is not None:
                 read()
             if event & select.EPOLLOUT and (write := self._writers.get(fd)) is not None:
                 write()
+        if due_mono_ns != pace.NEVER:
+            self._timers.run(time.monotonic_ns())
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
+        """Call back once so many seconds have passed."""
+        return self._timers.call_later(delay, callback)
 
     def run_until(self, mono_ns: int) -> None:
         """Call back for all that comes until then."""
@@ -565,7 +634,7 @@ class Outlet:
 
     def __init__(
         self,
-        events: Events,
+        events: TimedEvents,
         endpoints: Iterable[str],
         snapshot: Callable[[bytes], Iterable[bytes | bytearray]],
         *,
@@ -588,6 +657,7 @@ class Outlet:
         self._hearers: dict[bytes, list[Peer]] = {}  # by topic, padded; forgotten when a subscription changes
         self._unflushed: list[Peer] = []
         self.is_wanted = False  # by a subscription that covers tickers
+        self._handshakes = Handshakes(events)
         self._listener = Listener(events, endpoints, self._on_accept, key)
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None:
@@ -674,7 +744,6 @@ class Outlet:
         return hearers
 
     def _on_accept(self, sock: socket.socket) -> None:
-        forget_the_silent(self._peers)
         peer = make_peer(
             self._security,
             self._events,
@@ -688,6 +757,7 @@ class Outlet:
         )
         if peer.is_open:  # it may have gone while it was greeted
             self._peers.add(peer)
+            self._handshakes.watch(peer)
 
     def _on_request(self, peer: Peer, message: memoryview) -> None:
         """Take a subscription or its cancellation. Raises ValueError for anything else."""
@@ -741,6 +811,7 @@ class Outlet:
     def close(self, wait_s: float = 0.2) -> None:
         """Close everything, after a moment for what is queued."""
         self._listener.close()
+        self._handshakes.close()
         self.flush()
         deadline = (
             time.monotonic() + wait_s
@@ -821,7 +892,7 @@ class Inlet:
 
     def __init__(
         self,
-        events: Events,
+        events: TimedEvents,
         endpoint: str,
         on_message: Callable[[memoryview], None],
         *,
@@ -834,10 +905,10 @@ class Inlet:
         self._on_message = on_message
         self._outlets = tuple(outlets)
         self._peers: set[Peer] = set()
+        self._handshakes = Handshakes(events)
         self._listener = Listener(events, [endpoint], self._on_accept, key)
 
     def _on_accept(self, sock: socket.socket) -> None:
-        forget_the_silent(self._peers)
         peer = make_peer(
             self._security,
             self._events,
@@ -852,6 +923,7 @@ class Inlet:
         )
         if peer.is_open:  # it may have gone while it was greeted
             self._peers.add(peer)
+            self._handshakes.watch(peer)
 
     def _on_read(self) -> None:
         for outlet in self._outlets:
@@ -860,6 +932,7 @@ class Inlet:
     def close(self) -> None:
         """Close everything."""
         self._listener.close()
+        self._handshakes.close()
         for peer in list(self._peers):
             peer.close()
 
@@ -869,11 +942,57 @@ def subscribe_to_everything(peer: Peer) -> None:
     peer.flush()
 
 
-def forget_the_silent(peers: Iterable[Peer]) -> None:
-    """Close connections that never became sockets, so that they do not pile up."""
-    oldest = time.monotonic() - HANDSHAKE_S
-    for peer in [peer for peer in peers if not peer.is_ready and peer.opened_mono_s < oldest]:
-        peer.close()
+def is_half_open(peer: Peer) -> bool:
+    """True for a connection that is no socket yet."""
+    return peer.is_open and not peer.is_ready
+
+
+class Handshakes:
+    """The limit on handshakes at an endpoint: whoever connects and says nothing keeps no descriptor for longer."""
+
+    def __init__(self, events: TimedEvents) -> None:
+        self._events = events
+        self._waiting: deque[Peer] = deque()  # the oldest first
+        self._timer: Cancellable | None = None
+
+    def watch(self, peer: Peer) -> None:
+        """Close this connection if it is not ready in time."""
+        self._forget_the_ready()
+        self._waiting.append(peer)
+        if self._timer is None:
+            self._timer = self._events.call_later(HANDSHAKE_S, self._look)
+
+    def _forget_the_ready(self) -> None:
+        while self._waiting and not is_half_open(self._waiting[0]):
+            self._waiting.popleft()
+
+    def _look(self) -> None:
+        """Close those whose time is over, some in each turn of the loop, and sleep until that of the next."""
+        oldest_mono_s = time.monotonic() - HANDSHAKE_S
+        self._timer = None
+        for _ in range(CLOSED_PER_TURN):
+            self._forget_the_ready()
+            if not self._waiting:
+                return
+            if (left_s := self._waiting[0].opened_mono_s - oldest_mono_s) > 0:
+                self._timer = self._events.call_later(left_s, self._look)
+                return
+            self._waiting.popleft().close()
+        self._timer = self._events.call_later(0.0, self._look)
+
+    def make_room(self) -> bool:
+        """Close the oldest connection that is no socket yet; False if there is none."""
+        self._forget_the_ready()
+        if not self._waiting:
+            return False
+        self._waiting.popleft().close()
+        return True
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Uplink:

@@ -10,6 +10,7 @@ import zmq
 
 from feedhandler.errors import ConfigError
 from feedhandler.transport import router as routers
+from feedhandler.transport import zmtp
 from feedhandler.transport.router import Dealer, Router
 
 
@@ -182,3 +183,36 @@ def test_one_that_goes_while_it_is_answered_takes_nobody_along(world, router, as
 def test_an_endpoint_in_use_is_refused_with_its_key(world, router):
     with pytest.raises(ConfigError, match=r"relay\.recover: .* is in use"):
         Router(world.loop, [world.endpoint()], lambda r: ([b""], 1), key="relay.recover", request_size_max=10)
+
+
+def silent(world, count):
+    ends = [socket.socket(socket.AF_UNIX) for _ in range(count)]
+    for end in ends:
+        end.connect(f"{world.path}/x.ipc")
+        end.setblocking(False)
+    return ends
+
+
+def is_closed(end):
+    try:
+        while end.recv(1000):
+            pass
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_connections_that_say_nothing_are_closed_in_time(world, router, monkeypatch):
+    monkeypatch.setattr(zmtp, "HANDSHAKE_S", 0.2)
+    ends = silent(world, 50)
+    world.until(lambda: all(map(is_closed, ends)))
+    assert not router._peers
+
+
+def test_connections_that_say_nothing_make_room_for_those_that_ask(world, router, monkeypatch):
+    monkeypatch.setattr(routers, "PEERS_MAX", 3)
+    ends = silent(world, 10)
+    world.until(lambda: sum(map(is_closed, ends)) == 7)
+    modest = connect(world, zmq.REQ)
+    modest.send(b"ab")
+    assert answer(world, modest)[1] == b"ba"

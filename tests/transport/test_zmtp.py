@@ -467,3 +467,67 @@ def test_a_file_that_is_no_socket_is_left_alone_and_named(world):
 def test_an_endpoint_that_can_never_work_is_refused(endpoint):
     with pytest.raises(ValueError, match="is no endpoint"):
         zmtp.address_of(endpoint)
+
+
+def half_open(world, count):
+    """Connections that never say a word, or stop in the middle of their greeting."""
+    socks = []
+    for number in range(count):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(world.endpoint().removeprefix("ipc://"))
+        sock.sendall(zmtp.GREETING[: number % 2 * 20])
+        sock.setblocking(False)
+        socks.append(sock)
+        world.loop.run_once(0)
+    return socks
+
+
+def is_closed(sock):
+    try:
+        while sock.recv(1000):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize("end", ["outlet", "inlet"])
+def test_connections_that_say_nothing_are_closed_in_time_although_nobody_else_comes(world, end, monkeypatch):
+    monkeypatch.setattr(zmtp, "HANDSHAKE_S", 0.2)
+    getattr(world, end)()
+    socks = half_open(world, 50)
+    assert not any(map(is_closed, socks)), "they have their time"
+    world.until(lambda: all(map(is_closed, socks)))
+
+
+def test_a_peer_that_is_ready_in_time_stays_however_long_it_says_nothing_more(world, monkeypatch):
+    monkeypatch.setattr(zmtp, "HANDSHAKE_S", 0.1)
+    outlet = world.outlet()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(world.endpoint().removeprefix("ipc://"))
+        sock.sendall(zmtp.GREETING + READY)
+        sock.setblocking(False)
+        world.settle(0.5)
+        assert not is_closed(sock)
+        sock.sendall(request(b"ticker."))
+        world.until(lambda: outlet.is_wanted)
+
+
+def test_a_loop_calls_back_when_it_is_time_and_not_what_was_called_off(sockets):
+    loop, called = sockets.Loop(), []
+    loop.call_later(0.05, lambda: called.append("second"))
+    loop.call_later(
+        0.0, lambda: (called.append("first"), loop.call_later(0.1, lambda: called.append("third")))
+    )
+    loop.call_later(0.02, lambda: called.append("never")).cancel()
+    started = time.monotonic()
+    while len(called) < 3:
+        loop.run_once(WAIT_S)
+        assert time.monotonic() - started < WAIT_S, "it sleeps past what is due"
+    assert called == ["first", "second", "third"]
+    assert time.monotonic() - started >= 0.1
+    loop.run_until(time.monotonic_ns() + 1_000_000)
+    assert called == ["first", "second", "third"]
+    loop.close()
