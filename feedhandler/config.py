@@ -200,9 +200,22 @@ class SimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Without this table `feedhandler run` starts no simulator: the addresses are somebody else's.
     """
 
-    messages_per_s: float = 1000.0  # per exchange
+    busiest_per_s: float = 100.0  # changes of the symbol that is traded most
+    busy_symbols: int = 60  # so many change more often than once a minute
+    quietest_s: float = 600.0  # between two changes of the one that is traded least
+    messages_per_s: float = 0.0  # per exchange, shared out over what is subscribed; 0: the three above hold
     instruments: int = 300  # per exchange
     seed: int = 1
+
+
+RHYTHM_KEYS: Final = ("busiest_per_s", "busy_symbols", "quietest_s")
+SIM_RANGES: Final = {
+    "busiest_per_s": (1, 1000),
+    "busy_symbols": (1, 5000),
+    "quietest_s": (60, 86_400),
+    "messages_per_s": (1, 50_000),
+    "instruments": (50, 5000),
+}
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -429,8 +442,11 @@ def _toml(value: Any) -> str:
     return f'"{value or "ws://127.0.0.1:9101"}"' if isinstance(value, str) else f"{value}"
 
 
+MAY_BE_0: Final = ("max_attempts", "seed", "messages_per_s", "max_age_s", "recent", "max_msgs_per_subject")
+
+
 def _check_number(where: str, key: str, value: float) -> None:
-    minimum = 0 if key in ("max_attempts", "seed", "max_age_s", "recent", "max_msgs_per_subject") else 0.001
+    minimum = 0 if key in MAY_BE_0 else 0.001
     if not minimum <= value < (STREAM_SIZE_MAX if key == "max_bytes" else 1e9):
         raise ConfigError(f"{where}: {value} is out of range; it must be at least {minimum}")
 
@@ -759,10 +775,16 @@ def _check_sim(config: Config) -> None:
                     f" add one, like {url}:9101"
                 )
     sim = config.sim or SimConfig()
-    if not 1 <= sim.messages_per_s <= 50_000:
-        raise ConfigError(f"{config.path}: sim.messages_per_s: {sim.messages_per_s:g} is not in 1 to 50000")
-    if not 50 <= sim.instruments <= 5000:
-        raise ConfigError(f"{config.path}: sim.instruments: {sim.instruments} is not in 50 to 5000")
+    for key, (low, high) in SIM_RANGES.items():
+        value = getattr(sim, key)
+        if not low <= value <= high and not (key == "messages_per_s" and value == 0):
+            raise ConfigError(f"{config.path}: sim.{key}: {value:g} is not in {low} to {high}")
+    for key in RHYTHM_KEYS if sim.messages_per_s else ():
+        if getattr(sim, key) != getattr(SimConfig(), key):
+            raise ConfigError(
+                f"{config.path}: sim.{key}: has no effect beside messages_per_s, which makes every symbol busy;"
+                " leave one of them out"
+            )
 
 
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:

@@ -186,6 +186,10 @@ WRONG = [
     (OK + '[gateway]\ndust_of = {SHIB = "x"}\n', 'for example dust_of = {SHIB = "1000"}'),
     (OK + '[gateway]\nhttp = "8080"\n', "gateway.http: must be host:port"),
     (LOCAL + "[sim]\nmessages_per_s = 0.5\n", "sim.messages_per_s: 0.5 is not in 1 to 50000"),
+    (LOCAL + "[sim]\nbusiest_per_s = 0.5\n", "sim.busiest_per_s: 0.5 is not in 1 to 1000"),
+    (LOCAL + "[sim]\nbusy_symbols = 5001\n", "sim.busy_symbols: 5001 is not in 1 to 5000"),
+    (LOCAL + "[sim]\nquietest_s = 59\n", "sim.quietest_s: 59 is not in 60 to 86400"),
+    (LOCAL + "[sim]\nmessages_per_s = 9\nquietest_s = 60\n", "sim.quietest_s: has no effect beside"),
     (LOCAL + "[sim]\ninstruments = 3\n", "sim.instruments: 3 is not in 50 to 5000"),
     ('run_dir = ""\n' + OK, "run_dir: must be the name of a directory"),
 ]
@@ -287,6 +291,8 @@ def test_the_shipped_configurations_are_valid():
     assert not live.simulated()
     assert live.sim is None
     assert set(demo.simulated()) == set(demo.exchanges)
+    assert demo.sim is not None
+    assert demo.sim.messages_per_s == 0, "its symbols have a rhythm of their own"
 
 
 def test_every_key_is_documented():

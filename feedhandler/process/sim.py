@@ -8,6 +8,7 @@ import uvloop
 
 from feedhandler.config import Config, SimConfig
 from feedhandler.errors import EXIT_OK, ConfigError
+from feedhandler.sim.rhythm import Activity
 from feedhandler.sim.server import SimServer, SimSettings, serve
 from feedhandler.transport.files import Lock
 
@@ -16,7 +17,14 @@ log = logging.getLogger(__name__)
 
 async def _main(config: Config) -> int:
     sim = config.sim or SimConfig()
-    settings = SimSettings(messages_per_s=sim.messages_per_s, instruments=sim.instruments, seed=sim.seed)
+    settings = SimSettings(
+        messages_per_s=sim.messages_per_s,
+        activity=Activity(
+            busiest_per_s=sim.busiest_per_s, busy_symbols=sim.busy_symbols, quietest_s=sim.quietest_s
+        ),
+        instruments=sim.instruments,
+        seed=sim.seed,
+    )
     servers = [
         SimServer(name, settings, ws_url=exchange.ws_url or exchange.rest_url, rest_url=exchange.rest_url)
         for name, exchange in config.simulated().items()

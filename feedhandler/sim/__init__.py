@@ -8,7 +8,8 @@ feed handler: what it says about a protocol is its own reading of the exchange's
     kucoin.py      ├ one exchange each: frames, REST answers, rules, how a breach is answered
     bybit.py       ┘ and with _private in their names: the account, signed requests, its stream
     broadcast.py   who hears which stream, and what goes into whose outbox
-    rate.py        when the market moves: at a known rate
+    rhythm.py      when the market moves: each symbol by itself, few often and most seldom
+    rate.py        or all that is heard, at a known rate
     faults.py      what can be asked to go wrong, or to happen to an account
     credentials.py who may ask for an account, and how that is checked
     account.py     what an account holds

@@ -169,9 +169,8 @@ class Binance:
                 topic, instrument, _combinable(topic, _ticker(instrument)), regular_every_ns=NS_PER_S
             )
         if kind == "miniTicker":
-            return Stream(
-                topic, instrument, _combinable(topic, _mini_ticker(instrument)), regular_every_ns=NS_PER_S
-            )
+            encode = _combinable(topic, _mini_ticker(instrument))
+            return Stream(topic, instrument, encode, regular_every_ns=NS_PER_S, shows_quote=False)
         return None
 
     def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:

@@ -122,7 +122,8 @@ class Bybit:
         if channel == "orderbook.1":
             return Stream(topic, instrument, _book(instrument), repeat_every_ns=3 * NS_PER_S)
         if channel == "tickers":
-            return Stream(topic, instrument, _ticker(instrument), at_most_every_ns=50 * NS_PER_MS)
+            encode = _ticker(instrument)
+            return Stream(topic, instrument, encode, at_most_every_ns=50 * NS_PER_MS, shows_quote=False)
         if channel == "publicTrade":
             return Stream(topic, instrument, _trade(instrument), is_trade=True)
         return None

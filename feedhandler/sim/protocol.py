@@ -105,7 +105,8 @@ class Stream:
     """One topic that carries data, and who hears it.
 
     `encode(variant, now)` prints the instrument as it stands; `variant` is the dialog's: an exchange that
-    has only one form uses 0. A stream is `regular` (its own clock) or takes its share of the market rate.
+    has only one form uses 0. A stream is `regular` (sent by its own clock) or in real time. Whether it is sent
+    at all without a change is the schedule's business.
     """
 
     __slots__ = (
@@ -117,6 +118,7 @@ class Stream:
         "is_lost",
         "is_muted",
         "is_trade",
+        "is_waiting",
         "last_mono_ns",
         "last_payloads",
         "moves_quote",
@@ -124,6 +126,7 @@ class Stream:
         "rank",
         "regular_every_ns",
         "repeat_every_ns",
+        "shows_quote",
         "topic",
     )
 
@@ -137,6 +140,7 @@ class Stream:
         at_most_every_ns: int = 0,
         repeat_every_ns: int = 0,
         is_trade: bool = False,
+        shows_quote: bool = True,
         next_instrument: Callable[[int], Instrument] | None = None,
     ) -> None:
         self.topic = topic
@@ -146,12 +150,14 @@ class Stream:
         self.at_most_every_ns = at_most_every_ns  # 0: no limit of its own
         self.repeat_every_ns = repeat_every_ns  # the same payload again after this much silence; 0: never
         self.is_trade = is_trade
+        self.shows_quote = shows_quote and not is_trade  # else only a trade changes what it shows
         self.moves_quote = not (regular_every_ns or at_most_every_ns or is_trade)
         self.next_instrument = next_instrument  # for a topic that carries many: picks one by random bits
         self.rank = -1 if next_instrument else instrument.index
         self.audiences: dict[int, list[Outbox]] = {}
         self.is_heard = False
-        self.is_muted = False  # neither it nor its share of the market moves
+        self.is_waiting = False  # something has changed, and its clock does not allow it to be sent yet
+        self.is_muted = False  # not sent, and at a known rate its share of the market does not move
         self.is_lost = False  # the market moves, and nobody is told
         self.last_mono_ns = 0
         self.last_payloads: dict[int, bytes] = {}

@@ -49,6 +49,7 @@ from feedhandler.sim.protocol import (
     Stream,
 )
 from feedhandler.sim.rate import Rate
+from feedhandler.sim.rhythm import Activity, Rhythm
 
 __all__ = ["EXCHANGES", "SimServer", "SimSettings", "fault_kinds", "serve"]
 
@@ -71,13 +72,14 @@ Rules = BinanceRules | KucoinRules | BybitRules
 class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the market of one exchange looks like."""
 
-    messages_per_s: float = 1000.0  # per exchange, 1 .. 50_000
+    messages_per_s: float = 0.0  # per exchange, 1 .. 50_000; 0: each symbol changes by itself, see `activity`
+    activity: Activity = Activity()
     instruments: int = 300  # per exchange, at most 5000
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.messages_per_s <= 50_000:
-            raise ValueError(f"messages_per_s must be from 1 to 50000, not {self.messages_per_s}")
+        if self.messages_per_s and not 1 <= self.messages_per_s <= 50_000:
+            raise ValueError(f"messages_per_s must be 0 or from 1 to 50000, not {self.messages_per_s}")
         if not 1 <= self.instruments <= 5000:
             raise ValueError(f"instruments must be from 1 to 5000, not {self.instruments}")
 
@@ -194,7 +196,7 @@ class SimServer:
         self.rest_url = rest_url
         self._settings = settings
         self._exchange = make_exchange(exchange, settings, rules)
-        self._schedule = Rate(settings.messages_per_s, settings.seed)
+        self._schedule = self._make_schedule()
         self._broadcast = Broadcast(self._schedule)
         self._random = random.Random(f"faults {settings.seed}")
         self._active = faults.Active()
@@ -217,6 +219,12 @@ class SimServer:
         self._is_empty.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
+
+    def _make_schedule(self) -> Rate | Rhythm:
+        settings = self._settings
+        if settings.messages_per_s:
+            return Rate(settings.messages_per_s, settings.seed)
+        return Rhythm(self._exchange.instruments, settings.activity, settings.seed)
 
     # Life.
 
@@ -541,7 +549,7 @@ class SimServer:
             case faults.Clear():
                 self._clear_faults()
             case faults.Rate():
-                self._schedule.set_rate(fault.messages_per_s)
+                self._set_rate(fault.messages_per_s)
             case faults.CloseAll():
                 close = Close(fault.code, fault.reason)
                 self._close_all(close, fault.connection, is_private=fault.private)
@@ -578,6 +586,13 @@ class SimServer:
                     raise FaultError(f"nobody is subscribed to {fault.topic!r}; channels are {topics} …")
                 self._active.add(fault, now.mono_ns)
                 self._apply_lasting_faults()
+
+    def _set_rate(self, messages_per_s: float) -> None:
+        if not isinstance(self._schedule, Rate):
+            raise FaultError(
+                "this market has no rate, as each symbol changes by itself; start it with sim.messages_per_s"
+            )
+        self._schedule.set_rate(messages_per_s)
 
     def _clear_faults(self) -> None:
         self._active.clear()
@@ -689,7 +704,7 @@ class SimServer:
             "ws_url": self.ws_url,
             "rest_url": self.rest_url,
             "uptime_s": round((now.mono_ns - self._started_mono_ns) / NS_PER_S, 3),
-            "messages_per_s": self._schedule.messages_per_s,
+            "messages_per_s": self._schedule.messages_per_s if isinstance(self._schedule, Rate) else None,
             "instruments": len(self._exchange.instruments),
             "seed": self._settings.seed,
             "connections_opened": self._opened,

@@ -10,6 +10,7 @@ import pytest
 from feedhandler.sim.binance import BinanceRules
 from feedhandler.sim.bybit import BybitRules
 from feedhandler.sim.kucoin import KucoinRules
+from feedhandler.sim.rhythm import Activity
 from feedhandler.sim.server import EXCHANGES, SimServer, SimSettings, fault_kinds, serve
 
 from .wire import HOST, end_of, handshake, is_quote, make, run, running, until
@@ -261,13 +262,16 @@ def test_serve_runs_until_told_to_stop_and_closes_all():
 
 def test_settings_out_of_range_are_refused():
     for wrong in (
-        {"messages_per_s": 0},
+        {"messages_per_s": 0.5},
         {"messages_per_s": 50_001},
         {"instruments": 0},
         {"instruments": 5001},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             SimSettings(**wrong)
+    for wrong in ({"busiest_per_s": 0.5}, {"busy_symbols": 0}, {"quietest_s": 59}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Activity(**wrong)
     with pytest.raises(ValueError, match="kraken"):
         SimServer("kraken", SimSettings(), ws_url=f"ws://{HOST}", rest_url=f"http://{HOST}")
 
@@ -646,6 +650,17 @@ def test_stated_times_can_be_wrong():
             await client.fault(fault="none")
             async with client.http.get(f"{client.server.rest_url}/v5/market/time") as answer:
                 assert (await answer.json())["time"] - now_ms > 80_000_000
+
+    run(scenario())
+
+
+def test_a_market_with_a_rhythm_of_its_own_has_no_rate_to_be_changed():
+    async def scenario() -> None:
+        async with running("binance", messages_per_s=0) as client:
+            url = f"{client.server.rest_url}/_sim/faults"
+            async with client.http.post(url, json={"fault": "rate", "messages_per_s": 5}) as answer:
+                assert answer.status == 400
+                assert "sim.messages_per_s" in (await answer.json())["error"]
 
     run(scenario())
 

@@ -80,9 +80,9 @@ def handshake(path: str) -> bytes:
 
 
 def make(exchange: str, rules=None, **settings) -> SimServer:
-    return SimServer(
-        exchange, SimSettings(**settings), ws_url=f"ws://{HOST}", rest_url=f"http://{HOST}", rules=rules
-    )
+    """Without further settings a market at a known rate, so that nobody has to wait for it."""
+    chosen = SimSettings(**{"messages_per_s": 1000} | settings)
+    return SimServer(exchange, chosen, ws_url=f"ws://{HOST}", rest_url=f"http://{HOST}", rules=rules)
 
 
 @asynccontextmanager

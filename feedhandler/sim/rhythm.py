@@ -1,0 +1,168 @@
+"""A market with a rhythm of its own: each symbol changes when it changes, whoever listens.
+
+Pure. Few symbols are busy and most are quiet, see `Activity`; changes of a symbol are independent of one another
+(a Poisson process). A stream is sent only after something that it shows has changed: at once, or at the next
+moment that its own clock allows. So silence means that nothing has happened, and only what an exchange repeats by
+the clock (`Stream.repeat_every_ns`) comes without a change. REST answers from the same instruments.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush, heapreplace
+from math import log
+
+import msgspec
+
+from feedhandler.sim.market import BYTES_OF_RANDOM, Instrument
+from feedhandler.sim.protocol import NS_PER_S, Now, Stream
+
+QUIET_S = 60.0  # a symbol is quiet if it changes less often than this, on average
+CATCH_UP_NS = NS_PER_S // 4  # behind by more than this, a symbol's changes are given up, and counted
+UNHEARD_NS = NS_PER_S // 10  # how often the market is looked at while nobody listens
+_BITS = 8 * BYTES_OF_RANDOM
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
+    """How often symbols change, by their rank in the listing: two power laws that meet where quiet begins."""
+
+    busiest_per_s: float = 100.0  # changes of the first
+    busy_symbols: int = 60  # so many change more often than once in QUIET_S
+    quietest_s: float = 600.0  # between two changes of the last
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.busiest_per_s <= 1000:
+            raise ValueError(f"busiest_per_s must be from 1 to 1000, not {self.busiest_per_s:g}")
+        if not 1 <= self.busy_symbols <= 5000:
+            raise ValueError(f"busy_symbols must be from 1 to 5000, not {self.busy_symbols}")
+        if not QUIET_S <= self.quietest_s <= 86_400:
+            raise ValueError(f"quietest_s must be from {QUIET_S:g} to 86400, not {self.quietest_s:g}")
+
+    def every_s(self, rank: int, count: int) -> float:
+        """Return the mean time between two changes of the symbol at `rank`, from 0, of `count`."""
+        busy = 1 + self.busy_symbols
+        if rank < self.busy_symbols:
+            exponent = log(QUIET_S * self.busiest_per_s) / log(busy)
+            return float((1 + rank) ** exponent / self.busiest_per_s)
+        if count <= busy:
+            return QUIET_S
+        exponent = log(self.quietest_s / QUIET_S) / log(count / busy)
+        return float(QUIET_S * ((1 + rank) / busy) ** exponent)
+
+
+class Rhythm:
+    """A schedule of changes."""
+
+    def __init__(self, instruments: Sequence[Instrument], activity: Activity, seed: int) -> None:
+        self._random = random.Random(f"rhythm {seed}")
+        self._instruments = instruments
+        self._every_ns = [
+            activity.every_s(each.index, len(instruments)) * NS_PER_S if each.listing.is_trading else 0.0
+            for each in instruments
+        ]
+        self._changes: list[tuple[int, int]] = []  # heap of (due, position); made when time begins
+        self._streams: list[list[Stream]] = [[] for _ in instruments]
+        self._position = {id(each): position for position, each in enumerate(instruments)}
+        self._of_all: list[Stream] = []  # those that carry every instrument
+        self._heard_count = 0
+        self._clock_ns: dict[str, int] = {}  # by topic: a moment at which a regular stream was due
+        self._waiting: list[tuple[int, int, Stream]] = []  # heap of (due, tie-break, stream)
+        self._waiting_count = 0
+        self.skipped = 0
+        self.late_ns = 0
+        self.late_ns_max = 0
+
+    def start(self, stream: Stream, mono_ns: int) -> None:
+        self._heard_count += 1
+        self._streams_beside(stream).append(stream)
+        if stream.regular_every_ns:
+            # Somewhere in its period, as the exchange's clock does not start when we subscribe.
+            self._clock_ns[stream.topic] = mono_ns + self._random.randrange(stream.regular_every_ns)
+
+    def stop(self, stream: Stream) -> None:
+        self._heard_count -= 1
+        self._streams_beside(stream).remove(stream)
+        self._clock_ns.pop(stream.topic, None)
+        stream.is_waiting = False  # it leaves the heap when it comes up
+
+    def _streams_beside(self, stream: Stream) -> list[Stream]:
+        return (
+            self._of_all if stream.next_instrument else self._streams[self._position[id(stream.instrument)]]
+        )
+
+    def run(self, now: Now, send: Callable[[Stream], None]) -> None:
+        changes = self._changes_due(now.mono_ns)
+        if changes:
+            self.late_ns = now.mono_ns - changes[0][0]
+            self.late_ns_max = max(self.late_ns_max, self.late_ns)
+        for _, position in changes:
+            is_traded = self._change(position)
+            for stream in self._streams[position]:
+                self._show(stream, is_traded, now.mono_ns, send)
+            for stream in self._of_all:
+                stream.instrument = self._instruments[position]
+                self._show(stream, is_traded, now.mono_ns, send)
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= now.mono_ns:
+            _, _, stream = heappop(waiting)
+            if stream.is_waiting:
+                stream.is_waiting = False
+                if not stream.is_muted:
+                    send(stream)
+
+    def pause(self, now: Now) -> None:
+        """The market goes on, and nobody is told."""
+        for _, position in self._changes_due(now.mono_ns):
+            self._change(position)
+
+    def next_due_ns(self, mono_ns: int) -> int:
+        if not self._heard_count:
+            return mono_ns + UNHEARD_NS
+        due_ns = self._changes[0][0] if self._changes else mono_ns
+        return min(due_ns, self._waiting[0][0]) if self._waiting else due_ns
+
+    def _changes_due(self, mono_ns: int) -> list[tuple[int, int]]:
+        """Take what has fallen due, in order: (when it was due, position)."""
+        changes = self._changes
+        if not changes:
+            changes += [
+                (mono_ns + self._pause_ns(position), position)
+                for position, every_ns in enumerate(self._every_ns)
+                if every_ns
+            ]
+            heapify(changes)
+        due: list[tuple[int, int]] = []
+        while changes and changes[0][0] <= mono_ns:
+            due_ns, position = changes[0]
+            due.append((due_ns, position))
+            if mono_ns - due_ns > CATCH_UP_NS:
+                self.skipped += int((mono_ns - due_ns) / self._every_ns[position])
+                due_ns = mono_ns
+            heapreplace(changes, (due_ns + self._pause_ns(position), position))
+        return due
+
+    def _pause_ns(self, position: int) -> int:
+        return 1 + int(self._random.expovariate(1.0) * self._every_ns[position])
+
+    def _change(self, position: int) -> bool:
+        """Move one symbol; True if it was traded, too."""
+        instrument = self._instruments[position]
+        trade_id = instrument.trade_id
+        instrument.step(self._random.getrandbits(_BITS))
+        return instrument.trade_id != trade_id
+
+    def _show(self, stream: Stream, is_traded: bool, mono_ns: int, send: Callable[[Stream], None]) -> None:
+        """Send a stream that shows what has changed, now or when it may be."""
+        if stream.is_waiting or stream.is_muted or not (is_traded or stream.shows_quote):
+            return
+        due_ns = mono_ns
+        if stream.regular_every_ns:
+            since_ns = mono_ns - self._clock_ns[stream.topic]
+            due_ns += stream.regular_every_ns - since_ns % stream.regular_every_ns
+        elif stream.at_most_every_ns:
+            due_ns = stream.last_mono_ns + stream.at_most_every_ns
+        if due_ns <= mono_ns:
+            send(stream)
+        else:
+            stream.is_waiting = True
+            self._waiting_count += 1
+            heappush(self._waiting, (due_ns, self._waiting_count, stream))
