@@ -52,6 +52,12 @@ class Stall(_Fault, tag="stall"):
     answer_pings: bool = False
 
 
+class HalfOpen(_Fault, tag="half_open"):
+    """leave connections open, and for ever send nothing and answer nothing; connection (default: all)"""
+
+    connection: int | None = None
+
+
 class Mute(_Fault, tag="mute"):
     """stop market data for seconds; acknowledgements, pings and pongs go on"""
 
@@ -212,6 +218,7 @@ Fault = (
     CloseAll
     | Rst
     | Stall
+    | HalfOpen
     | Mute
     | MuteSymbol
     | LoseTopic

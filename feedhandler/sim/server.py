@@ -128,6 +128,7 @@ class Connection:
         self.path = _shown_path(request)
         self.opened = now
         self.is_closing = False
+        self.is_half_open = False  # as if the way to the client were cut: a fault
         self.close_deadline_ns = 0  # when to stop waiting for the client's close frame
         self.sent = 0
         self.sent_size = 0
@@ -137,7 +138,7 @@ class Connection:
         self._pieces: deque[bytes] = deque()  # while cut at random: what waits for the loop's next turn
 
     def write(self, data: bytes) -> None:
-        if self.is_closing or self.transport.is_closing():
+        if self.is_closing or self.is_half_open or self.transport.is_closing():
             return
         if self._pieces:
             self._pieces.append(data)
@@ -326,7 +327,7 @@ class SimServer:
         for outbox in dirty:
             connection = self._by_outbox.get(id(outbox))
             waiting = outbox.frames
-            if connection is None:
+            if connection is None or connection.is_half_open:
                 waiting.clear()
                 continue
             connection.sent += len(waiting)
@@ -356,7 +357,9 @@ class SimServer:
                 if connection.is_closing:
                     if now.mono_ns > connection.close_deadline_ns:
                         connection.abort()
-                elif not is_frozen:  # a client cannot answer a ping that a stall keeps from it
+                elif (
+                    not is_frozen and not connection.is_half_open
+                ):  # a client cannot answer a ping that is kept from it
                     self._apply(connection, connection.dialog.on_tick(now), now)
             if self._shutdown_mono_ns and now.mono_ns >= self._shutdown_mono_ns:
                 self._shutdown_mono_ns = 0
@@ -418,6 +421,12 @@ class SimServer:
         while True:
             message = await connection.ws.receive()
             now = self._now()
+            if connection.is_half_open:
+                if message.type in _FRAMES:
+                    continue
+                while not connection.transport.is_closing():  # noqa: ASYNC110 - a transport has no event
+                    await asyncio.sleep(HOUSEKEEPING_S)
+                return
             if message.type not in _FRAMES:
                 if isinstance(message.data, WebSocketError):
                     self._note_violation(connection.number, f"broken frame: {message.data}")
@@ -556,6 +565,9 @@ class SimServer:
             case faults.Rst():
                 for connection in self._chosen(fault.connection, is_private=fault.private):
                     connection.reset()
+            case faults.HalfOpen():
+                for connection in self._chosen(fault.connection):
+                    connection.is_half_open = True
             case faults.Garbage():
                 for connection in self._chosen(fault.connection):
                     connection.write(
@@ -732,6 +744,7 @@ class SimServer:
             "remote": connection.remote,
             "path": connection.path,
             "is_private": connection.dialog.is_private,
+            "is_half_open": connection.is_half_open,
             "age_s": round((now.mono_ns - connection.opened.mono_ns) / NS_PER_S, 3),
             "subscriptions": list(connection.dialog.topics),
             "silent": sorted(connection.silent_topics & connection.dialog.topics.keys()),

@@ -1,6 +1,7 @@
 """The simulator on real sockets: loopback, port 0, an aiohttp client. Nothing depends on speed."""
 
 import asyncio
+import contextlib
 import json
 import socket
 
@@ -661,6 +662,57 @@ def test_a_market_with_a_rhythm_of_its_own_has_no_rate_to_be_changed():
             async with client.http.post(url, json={"fault": "rate", "messages_per_s": 5}) as answer:
                 assert answer.status == 400
                 assert "sim.messages_per_s" in (await answer.json())["error"]
+
+    run(scenario())
+
+
+PINGS = {"binance": None, "kucoin": {"id": "9", "type": "ping"}, "bybit": {"req_id": "9", "op": "ping"}}
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_half_open_connection_is_silent_answers_nothing_and_ends_nobody_elses(exchange):
+    async def scenario() -> None:
+        async with running(exchange, messages_per_s=0) as client:
+            dead, alive = await client.connect(), await client.connect()
+            for ws in (dead, alive):
+                await client.subscribe(ws)
+                await until(ws, is_quote)
+            await client.fault(fault="half_open", connection=1)
+            with contextlib.suppress(TimeoutError):
+                while True:  # what was under way
+                    await dead.receive(0.1)
+            await dead.ping(b"there?")
+            if PINGS[exchange]:
+                await dead.send_json(PINGS[exchange])
+            for _ in range(3):
+                await until(alive, is_quote)
+            with pytest.raises(TimeoutError):
+                await dead.receive(0.5)
+            assert [each["is_half_open"] for each in (await client.state())["connections"]] == [True, False]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await dead.close()  # in vain: nobody answers
+            dead._response.close()
+            await client.wait_for(lambda state: len(state["connections"]) == 1)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_signs_of_life_go_on_however_quiet_the_market(exchange):
+    async def scenario() -> None:
+        rules = BinanceRules(ping_every_s=0.05) if exchange == "binance" else None
+        async with running(exchange, rules, messages_per_s=0, activity=Activity(busy_symbols=1)) as client:
+            ws = await client.connect()
+            await client.subscribe(ws, "XLM")
+            for _ in range(5):
+                if exchange == "binance":
+                    while (message := await ws.receive()).type is not aiohttp.WSMsgType.PING:
+                        pass
+                    await ws.pong(message.data)
+                else:
+                    await ws.send_json(PINGS[exchange])
+                    await until(ws, lambda message: "pong" in (message.get("type"), message.get("ret_msg")))
 
     run(scenario())
 
