@@ -4,14 +4,14 @@ REST is believed in the end, and the stream sooner. If both have worked, they mu
 that is drift, which is counted and shown. Pure: times are monotonic nanoseconds, given as arguments.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 import msgspec
 
 from feedhandler.errors import DecodeError
-from feedhandler.exchanges.account import Balance, Trouble
+from feedhandler.exchanges.account import EXACT, Balance, Trouble
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -56,6 +56,7 @@ class AccountStatus(msgspec.Struct, kw_only=True):
     as_of_ns: int = 0
     stream: str = "off"  # off, connecting, live
     error: AccountProblem | None = None
+    incomplete: AccountProblem | None = None  # some of the newest answer could not be read
     stream_error: AccountProblem | None = None
     drifts: int = 0
     drifted: list[Drift] = []  # the newest
@@ -66,9 +67,9 @@ class AccountStatus(msgspec.Struct, kw_only=True):
     next_sync_ns: int = 0
 
 
-def problem(trouble: Trouble, message: str) -> AccountProblem:
-    """Return a trouble with its remedy."""
-    return AccountProblem(trouble.value, message, trouble.remedy)
+def problem(trouble: Trouble, message: str, remedy: str = "") -> AccountProblem:
+    """Return a trouble with its remedy, its own unless there is a better one."""
+    return AccountProblem(trouble.value, message, remedy or trouble.remedy)
 
 
 def plain(amount: Decimal) -> str:
@@ -79,13 +80,14 @@ def plain(amount: Decimal) -> str:
 
 
 class Ledger:
-    """The balances of one account.
+    """The balances of one account: of each asset the sum of its parts.
 
     After each call, `settle` is to be called once SETTLE_NS have passed, and at will.
     """
 
     def __init__(self) -> None:
         self.balances: dict[str, Balance] = {}
+        self._parts: dict[str, dict[str, Balance]] = {}  # of each of these assets, by name
         self.drifts = 0
         self.drifted: list[Drift] = []  # the newest DRIFTED_MAX
         self._told_mono_ns: dict[str, int] = {}  # by asset: when the stream last spoke of it
@@ -116,16 +118,25 @@ class Ledger:
             if balance.asset not in self._told_mono_ns and len(self._told_mono_ns) >= ASSETS_MAX:
                 raise DecodeError(f"more than {ASSETS_MAX} assets")
             self._told_mono_ns[balance.asset] = now_mono_ns
+            parts = {**self._parts.get(balance.asset, {}), balance.part: balance}
+            is_changed |= self._set(balance.asset, parts)
             suspect = self._suspects.get(balance.asset)
-            if suspect is not None and suspect[2] == balance.total:
+            if suspect is not None and suspect[2] == self._total(balance.asset):
                 del self._suspects[balance.asset]  # it was only late
-            is_changed |= self._set(balance)
         return is_changed
 
-    def on_sync(self, balances: Sequence[Balance], asked_mono_ns: int, now_mono_ns: int) -> bool:
+    def on_sync(
+        self,
+        balances: Sequence[Balance],
+        asked_mono_ns: int,
+        now_mono_ns: int,
+        *,
+        is_complete: bool = True,
+    ) -> bool:
         """Take an answer of REST, of all balances; returns whether anything is different now.
 
-        One whose question is older than that of another answer says nothing. Raises DecodeError for too much.
+        One whose question is older than that of another answer says nothing. is_complete: what it does not have is
+        not held; else nothing is known of that. Raises DecodeError for too much.
         """
         if len(balances) > ASSETS_MAX:
             raise DecodeError(f"more than {ASSETS_MAX} assets")
@@ -137,16 +148,19 @@ class Ledger:
             and self._asked_mono_ns is not None
             and self._live_since_mono_ns + SETTLE_NS <= self._asked_mono_ns  # else that copy was of before
         )
-        stated = {balance.asset: balance for balance in balances}
+        stated: dict[str, dict[str, Balance]] = (
+            {} if is_complete else {a: dict(p) for a, p in self._parts.items()}
+        )
+        for balance in balances:
+            stated.setdefault(balance.asset, {})[balance.part] = balance
         is_changed = False
         for asset in {*stated, *self.balances}:
             if self._told_mono_ns.get(asset, -SETTLE_NS) > asked_mono_ns - SETTLE_NS:
                 continue  # the stream may know better; the next answer decides
-            balance = stated.get(asset, Balance(asset, Decimal(0)))
-            known = self.balances.get(asset, Balance(asset, Decimal(0)))
-            if is_checked and known.total != balance.total and asset not in self._suspects:
-                self._suspects[asset] = (now_mono_ns, known.total, balance.total)
-            is_changed |= self._set(balance)
+            known = self._total(asset)
+            is_changed |= self._set(asset, stated.get(asset, {}))
+            if is_checked and known != (total := self._total(asset)) and asset not in self._suspects:
+                self._suspects[asset] = (now_mono_ns, known, total)
         self._asked_mono_ns = asked_mono_ns
         return is_changed
 
@@ -167,10 +181,18 @@ class Ledger:
             self.drifted = [*self.drifted, Drift(asset, plain(told), plain(stated))][-DRIFTED_MAX:]
         return bool(due)
 
-    def _set(self, balance: Balance) -> bool:
-        before = self.balances.get(balance.asset)
-        if not balance.free and not balance.locked:
-            self.balances.pop(balance.asset, None)
-            return before is not None
-        self.balances[balance.asset] = balance
-        return before != balance
+    def _total(self, asset: str) -> Decimal:
+        balance = self.balances.get(asset)
+        return balance.total if balance is not None else Decimal(0)
+
+    def _set(self, asset: str, parts: Mapping[str, Balance]) -> bool:
+        """Hold these parts of an asset, and no others; returns whether the sum is different now."""
+        before = self.balances.pop(asset, None)
+        self._parts.pop(asset, None)
+        free = locked = Decimal(0)
+        for part in parts.values():
+            free, locked = EXACT.add(free, part.free), EXACT.add(locked, part.locked)
+        held = {name: part for name, part in parts.items() if part.free or part.locked}
+        if held:
+            self.balances[asset], self._parts[asset] = Balance(asset, free, locked), held
+        return before != self.balances.get(asset)

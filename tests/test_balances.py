@@ -16,8 +16,8 @@ S = 1_000_000_000
 NOW = 1000 * S
 
 
-def held(asset, free, locked="0"):
-    return Balance(asset, Decimal(free), Decimal(locked))
+def held(asset, free, locked="0", part=""):
+    return Balance(asset, Decimal(free), Decimal(locked), part)
 
 
 def totals(ledger):
@@ -44,6 +44,28 @@ def test_the_stream_is_believed_at_once_and_an_asset_that_was_sold_is_gone():
     assert ledger.on_stream([held("DOGE", "100"), held("BTC", "0")], NOW + 5 * S)
     assert totals(ledger) == {"DOGE": "100"}
     assert not ledger.on_stream([held("DOGE", "100.0")], NOW + 6 * S), "the same amount is no change"
+
+
+def test_what_is_held_of_an_asset_is_the_sum_of_its_parts_and_a_change_of_one_leaves_the_others():
+    ledger = synced(held("BTC", "1", "0.5", part="trade"), held("BTC", "2", part="fast"))
+    assert totals(ledger) == {"BTC": "3.5"}
+    assert ledger.on_stream([held("BTC", "4", part="fast")], NOW + 5 * S)
+    assert totals(ledger) == {"BTC": "5.5"}
+    assert ledger.on_stream([held("BTC", "0", part="trade")], NOW + 6 * S)
+    assert totals(ledger) == {"BTC": "4"}
+    ledger.on_sync([held("BTC", "4", part="fast")], NOW + 60 * S, NOW + 60 * S)
+    assert not ledger.settle(NOW + 100 * S)
+    assert ledger.drifts == 0
+    ledger.on_sync([], NOW + 160 * S, NOW + 160 * S)
+    assert totals(ledger) == {}
+
+
+def test_what_an_incomplete_answer_does_not_have_is_not_sold():
+    ledger = synced(held("BTC", "1"), held("ETH", "1", part="a"), held("ETH", "2", part="b"))
+    ledger.on_sync([held("ETH", "5", part="b")], NOW + 60 * S, NOW + 60 * S, is_complete=False)
+    assert totals(ledger) == {"BTC": "1", "ETH": "6"}
+    ledger.on_sync([held("ETH", "5", part="b")], NOW + 120 * S, NOW + 120 * S)
+    assert totals(ledger) == {"ETH": "5"}
 
 
 def test_what_the_stream_has_missed_is_drift_and_rest_wins():

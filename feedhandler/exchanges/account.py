@@ -7,14 +7,14 @@ exchange states them, never floats. Credentials are in here and in the gateway o
 
 import abc
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Context, Decimal
 from typing import ClassVar, Final
 
 import msgspec
 
-from feedhandler.errors import DecodeError, FeedError
-from feedhandler.exchanges.base import Request
+from feedhandler.errors import DecodeError, FeedError, ProtocolError
+from feedhandler.exchanges.base import Request, Rows, read_rows
 
 ZERO: Final = Decimal(0)
 EXACT: Final = Context(
@@ -29,6 +29,8 @@ class Trouble(enum.Enum):
     KEY = "key"
     PERMISSION = "permission"
     ADDRESS = "address"
+    REGION = "region"
+    ACCOUNT = "account"
     CLOCK = "clock"
     RATE_LIMIT = "rate_limit"
     MAINTENANCE = "maintenance"
@@ -43,13 +45,16 @@ class Trouble(enum.Enum):
     @property
     def needs_operator(self) -> bool:
         """True if asking again helps only after somebody has changed something."""
-        return self in (Trouble.KEY, Trouble.PERMISSION, Trouble.ADDRESS)
+        return self in (Trouble.KEY, Trouble.PERMISSION, Trouble.ADDRESS, Trouble.REGION, Trouble.ACCOUNT)
 
 
 REMEDIES: Final = {
     Trouble.KEY: "check key, secret and passphrase; the key may have expired, or belong to another environment",
     Trouble.PERMISSION: "give the key permission to read the account; it needs no other",
     Trouble.ADDRESS: "add this machine's address to the key's list at the exchange",
+    Trouble.REGION: "the exchange does not serve the country of this machine's address or of the account, and its"
+    " terms of use tell which it does; if it has a host of its own for yours, private_rest_url names it",
+    Trouble.ACCOUNT: "use the key of an account of the kind that is read here",
     Trouble.CLOCK: "the request's time was refused twice: set this machine's clock (NTP)",
     Trouble.RATE_LIMIT: "nothing: it is asked again when the exchange permits; other programs may share the limit",
     Trouble.MAINTENANCE: "nothing: it is asked again; see the exchange's status page",
@@ -60,12 +65,18 @@ assert set(REMEDIES) == set(Trouble)
 
 
 class AccountError(FeedError):
-    """An account cannot be read; trouble tells why, retry_after_s how long the exchange wants to be left alone."""
+    """An account cannot be read; trouble tells why, retry_after_s how long the exchange wants to be left alone.
 
-    def __init__(self, trouble: Trouble, message: str, retry_after_s: float = 0.0) -> None:
+    remedy is the trouble's own unless an exchange has a better one.
+    """
+
+    def __init__(
+        self, trouble: Trouble, message: str, retry_after_s: float = 0.0, *, remedy: str = ""
+    ) -> None:
         super().__init__(message)
         self.trouble = trouble
         self.retry_after_s = retry_after_s
+        self.remedy = remedy or trouble.remedy
 
 
 class CredentialsError(FeedError):
@@ -102,11 +113,15 @@ class Credentials:
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """What an account holds of one asset, in its units: free to use, and locked in orders."""
+    """What an account holds of one asset, in its units: free to use, and locked in orders.
+
+    part: where an exchange keeps an asset in several places, which of them this is; what is held is their sum.
+    """
 
     asset: str
     free: Decimal
     locked: Decimal = ZERO
+    part: str = ""
 
     @property
     def total(self) -> Decimal:
@@ -125,11 +140,14 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 HTTP_TROUBLES: Final = {
-    403: Trouble.ADDRESS,  # a firewall, or a country
+    403: Trouble.ADDRESS,  # a firewall, unless the page speaks of a country
     418: Trouble.RATE_LIMIT,
     429: Trouble.RATE_LIMIT,
-    451: Trouble.ADDRESS,
+    451: Trouble.REGION,
 }
+# In the page of a 403, in small letters: the address is refused for its country, and no list of a key's will help.
+OF_A_REGION: Final = ("country", "your region", "jurisdiction", "restricted location", "your location")
+PAGE_SIZE_READ: Final = 4096  # of a page, in search of why it was sent
 TEXT_SIZE_MAX: Final = 200  # of what an exchange says, in messages
 AMOUNT_MAX: Final = Decimal(10) ** 30
 ASSET_SIZE_MAX: Final = 64
@@ -148,14 +166,35 @@ def amount(text: str | int | Decimal, what: str) -> Decimal:
     return number
 
 
-def balances(rows: Iterable[Balance], what: str) -> list[Balance]:
-    """Return balances as they are, but for assets of which there is nothing. Raises DecodeError for odd names."""
-    found: dict[str, Balance] = {}
-    for row in rows:
-        if not row.asset.isprintable() or not 0 < len(row.asset) <= ASSET_SIZE_MAX or row.asset in found:
-            raise DecodeError(f"{what}: an asset without a name, or twice")
-        found[row.asset] = row
-    return [row for row in found.values() if row.free or row.locked]
+def balances(
+    read: Callable[[msgspec.Raw], Balance | None], rows: Iterable[msgspec.Raw], what: str
+) -> Rows[Balance]:
+    """Return what is held by the rows of an answer, but for assets of which there is nothing.
+
+    read returns None for a row that is not our business. Amounts are not quoted. Raises AccountError where no row
+    can be read.
+    """
+    known: set[tuple[str, str]] = set()
+
+    def checked(row: msgspec.Raw) -> Balance | None:
+        balance = read(row)
+        if balance is not None:
+            _check_asset(balance)
+            if (balance.asset, balance.part) in known:
+                raise DecodeError(f"{what}: an asset twice")
+            known.add((balance.asset, balance.part))
+        return balance
+
+    try:
+        found = read_rows(checked, rows, what, size_shown=0)
+    except ProtocolError as exc:
+        raise AccountError(Trouble.ANSWER, str(exc)) from None
+    return Rows([row for row in found.items if row is not None and (row.free or row.locked)], found.problem)
+
+
+def _check_asset(balance: Balance) -> None:
+    if not balance.asset.isprintable() or not 0 < len(balance.asset) <= ASSET_SIZE_MAX:
+        raise DecodeError("an asset without a name")
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -171,6 +210,24 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 NOTHING: Final = Heard()
+
+
+def changes(read: Callable[[msgspec.Raw], Balance], rows: Iterable[msgspec.Raw], what: str) -> Heard:
+    """Return what the rows of a stream's message mean; for one that cannot be read REST is to be asked.
+
+    Raises DecodeError where none can be.
+    """
+
+    def checked(row: msgspec.Raw) -> Balance:
+        balance = read(row)
+        _check_asset(balance)
+        return balance
+
+    try:
+        found = read_rows(checked, rows, what, size_shown=0)
+    except ProtocolError as exc:
+        raise DecodeError(str(exc)) from None
+    return Heard(balances=tuple(found.items), is_incomplete=bool(found.problem))
 
 
 class AccountStream(abc.ABC):
@@ -215,7 +272,9 @@ class Account(abc.ABC):
             raise CredentialsError("passphrase", f"{self.name} keys have none; leave it out")
         self._credentials = credentials
 
-    def refusal(self, answer: Answer, trouble: Trouble | None, code: object, text: str) -> AccountError:
+    def refusal(
+        self, answer: Answer, trouble: Trouble | None, code: object, text: str, *, remedy: str = ""
+    ) -> AccountError:
         """Return the error for a refused request; trouble None: what the HTTP status tells.
 
         Exchanges quote what we sent: nothing of the credentials gets into the message.
@@ -223,9 +282,12 @@ class Account(abc.ABC):
         if trouble is None:
             default = Trouble.MAINTENANCE if answer.status >= 500 else Trouble.ANSWER
             trouble = HTTP_TROUBLES.get(answer.status, default)
+            page = (text or answer.body[:PAGE_SIZE_READ].decode(errors="replace")).lower()
+            if answer.status == 403 and any(word in page for word in OF_A_REGION):
+                trouble = Trouble.REGION
         said = self.scrubbed(text) or "no reason given"
         message = f"{self.name}: {said} (code {code}, HTTP {answer.status})"
-        return AccountError(trouble, message, answer.retry_after_s)
+        return AccountError(trouble, message, answer.retry_after_s, remedy=remedy)
 
     def scrubbed(self, text: str) -> str:
         """Return what an exchange said, in bounds, printable, and without anything that is ours."""
@@ -240,10 +302,23 @@ class Account(abc.ABC):
         """Return the signed request for all balances; time_ms is the exchange's present, in Unix ms."""
 
     @abc.abstractmethod
-    def decode_balances(self, answer: Answer) -> list[Balance]:
-        """Decode its answer: one item per asset, none of them empty.
+    def decode_balances(self, answer: Answer) -> Rows[Balance]:
+        """Decode its answer: one item per asset and part, none of them empty.
 
         Raises AccountError if the exchange refused, and DecodeError for what is no answer of its.
+        """
+
+    def kind_request(self, time_ms: int) -> Request | None:
+        """Return the signed request that tells what kind of account it is, asked where nothing is held.
+
+        None: all kinds are read alike.
+        """
+        return None
+
+    def check_kind(self, answer: Answer) -> None:  # noqa: B027  # most have one kind
+        """Take its answer; one that is not understood proves nothing.
+
+        Raises AccountError for a kind of account whose balances are elsewhere.
         """
 
     def stream_request(self, time_ms: int) -> Request | None:

@@ -545,10 +545,15 @@ def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
         raise DecodeError(f"{what}: {exc}; answer starts {head!r}") from exc
 
 
-def read_rows(read: Callable[[msgspec.Raw], T], rows: Iterable[msgspec.Raw], what: str) -> Rows[T]:
+def read_rows(
+    read: Callable[[msgspec.Raw], T],
+    rows: Iterable[msgspec.Raw],
+    what: str,
+    size_shown: int = ROW_SIZE_SHOWN,
+) -> Rows[T]:
     """Read the rows of a list, each for itself: one that is odd must not cost the others.
 
-    Raises ProtocolError where there are rows, and none of them can be read.
+    size_shown: how much of one may be quoted. Raises ProtocolError where there are rows, and none can be read.
     """
     found: list[T] = []
     count = bad = 0
@@ -560,8 +565,8 @@ def read_rows(read: Callable[[msgspec.Raw], T], rows: Iterable[msgspec.Raw], wha
         except (*UNDECODABLE, DecodeError) as exc:
             bad += 1
             if not reason:
-                head = bytes(row)[:ROW_SIZE_SHOWN].decode(errors="replace")
-                reason = f"the first of them, {exc}: {head!r}"
+                head = bytes(row)[:size_shown].decode(errors="replace")
+                reason = f"the first of them, {exc}" + (f": {head!r}" if head else "")
     if bad and not found:
         raise ProtocolError(f"{what}: none of {count} rows can be read; {reason}")
     return Rows(

@@ -39,6 +39,7 @@ from feedhandler.exchanges.account import (
     Trouble,
     amount,
     balances,
+    changes,
 )
 from feedhandler.exchanges.base import (
     QUOTE,
@@ -312,6 +313,7 @@ def _time_ns(time: int) -> int:
 RECV_WINDOW_MS: Final = 5000
 PEM: Final = "-----BEGIN"
 SUBSCRIBE_ID: Final = "account"
+ACCOUNT: Final = "binance account"  # in messages
 TROUBLES: Final = {
     -1002: Trouble.KEY,
     -1003: Trouble.RATE_LIMIT,
@@ -334,7 +336,7 @@ class _Holding(msgspec.Struct):
 
 
 class _Holdings(msgspec.Struct):
-    balances: list[_Holding]
+    balances: list[msgspec.Raw]  # each a _Holding
 
 
 class _Refusal(msgspec.Struct):
@@ -350,7 +352,7 @@ class _Position(msgspec.Struct):
 
 class _AccountEvent(msgspec.Struct):
     event: str = msgspec.field(name="e")
-    positions: list[_Position] | None = msgspec.field(name="B", default=None)
+    positions: list[msgspec.Raw] | None = msgspec.field(name="B", default=None)  # each a _Position
 
 
 class _AccountMessage(msgspec.Struct):
@@ -378,16 +380,15 @@ class BinanceAccount(Account):
         path = f"/api/v3/account?{query}&signature={signature}"
         return Request(path, weight=20, headers=headers, is_signed=True)
 
-    def decode_balances(self, answer: Answer) -> list[Balance]:
-        what = "binance account"
+    def decode_balances(self, answer: Answer) -> Rows[Balance]:
         if answer.status != 200:
             try:
                 refusal = msgspec.json.decode(answer.body, type=_Refusal)
             except UNDECODABLE:  # a proxy's page
                 refusal = _Refusal()
             raise self.refusal(answer, TROUBLES.get(refusal.code), refusal.code, refusal.msg)
-        rows = decode_rest(self._holdings, answer.body, what).balances
-        return balances((Balance(r.asset, amount(r.free, what), amount(r.locked, what)) for r in rows), what)
+        rows = decode_rest(self._holdings, answer.body, ACCOUNT).balances
+        return balances(_holding, rows, ACCOUNT)
 
     def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
         return _BinanceStream(self, f"{ws_url}/ws-api/v3")
@@ -431,16 +432,22 @@ class _BinanceStream(AccountStream):
 
     def _on_event(self, event: _AccountEvent) -> Heard:
         if event.event == "outboundAccountPosition":
-            what = "binance account"
-            rows = event.positions or ()
-            return Heard(
-                balances=tuple(Balance(r.asset, amount(r.free, what), amount(r.locked, what)) for r in rows)
-            )
+            return changes(_position, event.positions or (), ACCOUNT)
         if event.event in ("balanceUpdate", "externalLockUpdate"):
             return Heard(is_incomplete=True)
         if event.event in ("eventStreamTerminated", "serverShutdown"):
             raise ProtocolError(f"binance ends the account's events: {event.event}")
         return NOTHING  # orders, which are not our business
+
+
+def _holding(row: msgspec.Raw) -> Balance:
+    held = msgspec.json.decode(row, type=_Holding)
+    return Balance(held.asset, amount(held.free, ACCOUNT), amount(held.locked, ACCOUNT))
+
+
+def _position(row: msgspec.Raw) -> Balance:
+    position = msgspec.json.decode(row, type=_Position)
+    return Balance(position.asset, amount(position.free, ACCOUNT), amount(position.locked, ACCOUNT))
 
 
 def _signer(secret: str) -> Callable[[str], str]:

@@ -38,6 +38,7 @@ from feedhandler.exchanges.account import (
     Trouble,
     amount,
     balances,
+    changes,
 )
 from feedhandler.exchanges.base import (
     NO_ORDERS,
@@ -311,6 +312,12 @@ def _amount(text: str) -> float:
 RECV_WINDOW_MS: Final = 5000
 AUTH_MS: Final = 10_000  # for which an authentication is good
 PING: Final = b'{"op":"ping"}'
+WALLET: Final = "bybit wallet"  # in messages
+CLASSIC: Final = ("accounttype", "account type", "classic")  # in the text of 10001, in small letters
+CLASSIC_REMEDY: Final = (
+    "this is a classic account, whose balances are not read: upgrade it to a unified trading account"
+)
+BAD_PARAMETER: Final = 10001
 TROUBLES: Final = {
     10000: Trouble.MAINTENANCE,
     10002: Trouble.CLOCK,
@@ -334,17 +341,20 @@ class _Coin(msgspec.Struct):
     borrowed: str = msgspec.field(name="spotBorrow", default="")
 
     def balance(self) -> Balance:
-        """Return what is one's own of it."""
-        what = "bybit wallet"
+        """Return what is one's own of it. Raises DecodeError."""
         held, locked, borrowed = (
-            amount(text, what) if text else ZERO for text in (self.held, self.locked, self.borrowed)
+            amount(text, WALLET) if text else ZERO for text in (self.held, self.locked, self.borrowed)
         )
         return Balance(self.asset, EXACT.subtract(EXACT.subtract(held, borrowed), locked), locked)
 
 
 class _Wallet(msgspec.Struct):
-    coins: list[_Coin] = msgspec.field(name="coin")
+    coins: list[msgspec.Raw] = msgspec.field(name="coin")  # each a _Coin
     type: str = msgspec.field(name="accountType", default="UNIFIED")
+
+
+def _balance(row: msgspec.Raw) -> Balance:
+    return msgspec.json.decode(row, type=_Coin).balance()
 
 
 class _Wallets(msgspec.Struct):
@@ -384,22 +394,27 @@ class BybitAccount(Account):
         )
         return Request(f"/v5/account/wallet-balance?{query}", headers=headers, is_signed=True)
 
-    def decode_balances(self, answer: Answer) -> list[Balance]:
-        what = "bybit wallet"
+    def decode_balances(self, answer: Answer) -> Rows[Balance]:
         try:
             body = self._answers.decode(answer.body)
         except UNDECODABLE:  # a proxy's page
+            if answer.status == 404:  # how the host answers who has no wallet of the kind that was asked for
+                raise AccountError(
+                    Trouble.ACCOUNT, "bybit: no unified wallet (HTTP 404)", remedy=CLASSIC_REMEDY
+                ) from None
             if answer.status != 200:
                 raise self.refusal(answer, None, "none", "") from None
-            raise DecodeError(f"{what}: the answer is no JSON of the exchange's") from None
+            raise DecodeError(f"{WALLET}: the answer is no JSON of the exchange's") from None
         if body.code != 0:
             text = body.message.partition("origin_string")[0]  # it goes on with what was signed
+            if body.code == BAD_PARAMETER and any(word in text.lower() for word in CLASSIC):
+                raise self.refusal(answer, Trouble.ACCOUNT, body.code, text, remedy=CLASSIC_REMEDY)
             raise self.refusal(answer, TROUBLES.get(body.code), body.code, text)
         try:
             wallets = msgspec.json.decode(body.result, type=_Wallets).list
         except UNDECODABLE as exc:
-            raise DecodeError(f"{what}: {exc}") from exc
-        return balances((coin.balance() for wallet in wallets for coin in wallet.coins), what)
+            raise DecodeError(f"{WALLET}: {exc}") from exc
+        return balances(_balance, (coin for wallet in wallets for coin in wallet.coins), WALLET)
 
     def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
         return _BybitStream(self, f"{ws_url}/v5/private")
@@ -434,7 +449,7 @@ class _BybitStream(AccountStream):
             raise DecodeError(f"bybit account: {exc}") from exc
         if frame.topic == "wallet":
             wallets = [wallet for wallet in frame.data or () if wallet.type == "UNIFIED"]
-            return Heard(balances=tuple(coin.balance() for wallet in wallets for coin in wallet.coins))
+            return changes(_balance, (coin for wallet in wallets for coin in wallet.coins), WALLET)
         if frame.success is False:
             trouble = Trouble.KEY if frame.op == "auth" else Trouble.ANSWER
             text = self._account.scrubbed(frame.message) or "no reason given"

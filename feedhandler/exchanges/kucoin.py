@@ -13,9 +13,11 @@ together are as fast as it gets: 2 s, 100 ms and 10 ms. Quirks worth knowing:
 - snapshot numbers are JSON numbers with long tails, and can be null for a new symbol;
 - `symbol` is permanent, `name` follows a rename: we subscribe with the one and publish the other.
 
-The account: `/api/v1/accounts`, of which the trading account is what counts here; three headers are signatures or
-nearly so, and the passphrase is never sent as it is. Its changes come on a socket of the private token, absolute,
-and without a first state.
+The account: `/api/v1/accounts` of all types, of which those that spot trades with count here, and are summed:
+`trade` and `trade_hf`, one of which an account has, or both. Three headers are signatures or nearly so, and the
+passphrase is never sent as it is. Changes come on a socket of the private token, absolute for one account of one
+type, and without a first state. A unified account answers as one that holds nothing, or lists other types only: its
+mode is asked.
 
 Source: https://www.kucoin.com/docs-new/websocket-api/base-info/introduction and the public spot pages,
 as of 2026-11. Frames: tests/frames/kucoin/
@@ -37,6 +39,7 @@ from feedhandler.exchanges.account import (
     AccountStream,
     Answer,
     Balance,
+    Credentials,
     Heard,
     Trouble,
     amount,
@@ -381,6 +384,12 @@ def _known(number: float | None) -> float:
 
 KEY_VERSION: Final = "3"
 BALANCE: Final = "/account/balance"
+ACCOUNTS: Final = "kucoin accounts"  # in messages
+TRADING: Final = ("trade", "trade_hf")  # types of accounts; main, margin and others are not traded on spot
+UNIFIED_REMEDY: Final = (
+    "balances of unified accounts are not read: use the key of a classic account, transfer to its trading account"
+    " what is to be followed, or say what is held with `feedhandler positions`"
+)
 TROUBLES: Final = {
     "400001": Trouble.KEY,
     "400002": Trouble.CLOCK,
@@ -390,6 +399,7 @@ TROUBLES: Final = {
     "400006": Trouble.ADDRESS,
     "400007": Trouble.PERMISSION,
     "400008": Trouble.KEY,
+    "400302": Trouble.REGION,
     "411100": Trouble.KEY,  # the user is frozen
     "420001": Trouble.RATE_LIMIT,
     "429000": Trouble.RATE_LIMIT,
@@ -407,9 +417,14 @@ class _Envelope(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Mode(msgspec.Struct):
+    mode: str = msgspec.field(name="selfAccountMode")
+
+
 class _Holding(msgspec.Struct):
     asset: str = msgspec.field(name="currency")
     type: str
+    id: str
     free: str = msgspec.field(name="available")
     locked: str = msgspec.field(name="holds")
 
@@ -418,6 +433,7 @@ class _Change(msgspec.Struct):
     asset: str = msgspec.field(name="currency")
     free: str = msgspec.field(name="available")
     locked: str = msgspec.field(name="hold")
+    id: str = msgspec.field(name="accountId", default="")
     reason: str = msgspec.field(name="relationEvent", default="")
 
 
@@ -433,13 +449,64 @@ class KuCoinAccount(Account):
     private_ws_url = ""
     has_passphrase = True
 
-    def balances_request(self, time_ms: int) -> Request:
-        return self._signed("GET", "/api/v1/accounts?type=trade", time_ms, weight=5)
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__(credentials)
+        # As REST has told last: the type of each account by its id, and which ids of each asset are traded with.
+        self._types: dict[str, str] = {}
+        self._traded: dict[str, list[str]] = {}
 
-    def decode_balances(self, answer: Answer) -> list[Balance]:
-        what = "kucoin accounts"
-        rows = [row for row in self._data(answer, list[_Holding], what) if row.type == "trade"]
-        return balances((Balance(r.asset, amount(r.free, what), amount(r.locked, what)) for r in rows), what)
+    def balances_request(self, time_ms: int) -> Request:
+        return self._signed("GET", "/api/v1/accounts", time_ms, weight=5)
+
+    def decode_balances(self, answer: Answer) -> Rows[Balance]:
+        types: dict[str, str] = {}
+        traded: dict[str, list[str]] = {}
+        elsewhere: set[str] = set()
+
+        def read(row: msgspec.Raw) -> Balance | None:
+            held = msgspec.json.decode(row, type=_Holding, strict=False)
+            balance = Balance(held.asset, amount(held.free, ACCOUNTS), amount(held.locked, ACCOUNTS), held.id)
+            types[held.id] = held.type
+            if held.type not in TRADING:
+                if balance.free or balance.locked:
+                    elsewhere.add(held.type)
+                return None
+            traded.setdefault(held.asset, []).append(held.id)
+            return balance
+
+        rows = balances(read, self._data(answer, list[msgspec.Raw], ACCOUNTS), ACCOUNTS)
+        if elsewhere and not traded and not rows.problem:
+            raise AccountError(
+                Trouble.ACCOUNT,
+                f"kucoin: no trading account, and balances in others: {', '.join(sorted(elsewhere))}",
+                remedy=UNIFIED_REMEDY,
+            )
+        self._types, self._traded = types, traded
+        return rows
+
+    def kind_request(self, time_ms: int) -> Request | None:
+        return self._signed("GET", "/api/ua/v2/account/mode", time_ms, weight=20)
+
+    def check_kind(self, answer: Answer) -> None:
+        try:
+            mode = self._data(answer, _Mode, "kucoin account mode").mode
+        except (AccountError, DecodeError):
+            return
+        if mode == "UNIFIED":
+            raise AccountError(Trouble.ACCOUNT, "kucoin: this is a unified account", remedy=UNIFIED_REMEDY)
+
+    def is_traded(self, change: _Change) -> bool:
+        """Return whether a change is of an account that spot trades with."""
+        kind = self._types.get(change.id) or change.reason.partition(".")[0]
+        return kind in TRADING
+
+    def is_known(self, change: _Change) -> bool:
+        """Return whether it is sure which part of an asset a change is about.
+
+        REST has told of that part, or of none of the asset.
+        """
+        known = self._traded.get(change.asset, ())
+        return bool(change.id) and (change.id in known or not known)
 
     def stream_request(self, time_ms: int) -> Request | None:
         return self._signed("POST", "/api/v1/bullet-private", time_ms, weight=10)
@@ -515,12 +582,13 @@ class _KuCoinStream(AccountStream):
     def _on_change(self, data: _Change | str | None) -> Heard:
         if not isinstance(data, _Change):
             raise DecodeError("kucoin account: a balance without data")
-        if not data.reason.startswith(
-            "trade"
-        ):  # another account of the same user; trade_hf is the newer name
+        if not self._account.is_traded(data):
             return NOTHING
+        if not self._account.is_known(data):
+            return Heard(is_incomplete=True)  # it would be counted twice, or stand for all
         what = "kucoin account"
-        return Heard(balances=(Balance(data.asset, amount(data.free, what), amount(data.locked, what)),))
+        balance = Balance(data.asset, amount(data.free, what), amount(data.locked, what), data.id)
+        return Heard(balances=(balance,))
 
     def _refuse(self, frame: _AccountFrame) -> None:
         text = self._account.scrubbed(frame.data if isinstance(frame.data, str) else "")

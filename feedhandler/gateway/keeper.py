@@ -175,11 +175,20 @@ class Keeper:
     async def _look(self) -> None:
         asked_mono_ns = time.monotonic_ns()
         answer = await self._http.ask(self._account.balances_request(self._timekeeper.now_ms()))
-        balances = self._account.decode_balances(answer)
-        self._ledger.on_sync(balances, asked_mono_ns, time.monotonic_ns())
+        rows = self._account.decode_balances(answer)
+        if not rows.items and (request := self._account.kind_request(self._timekeeper.now_ms())) is not None:
+            self._account.check_kind(await self._http.ask(request))
+        is_complete = not rows.problem
+        self._ledger.on_sync(rows.items, asked_mono_ns, time.monotonic_ns(), is_complete=is_complete)
+        self._note_incomplete(rows.problem)
         self._status.as_of_ns = time.time_ns()
         if self._ledger.is_open(asked_mono_ns):
             asyncio.get_running_loop().call_later(SETTLE_NS / NS_PER_S, self._hurry)
+
+    def _note_incomplete(self, text: str) -> None:
+        if text and self._status.incomplete is None:
+            log.warning("%s: %s", self.name, text)
+        self._status.incomplete = problem(Trouble.ANSWER, text) if text else None
 
     def _set_state(self, state: str, error: AccountProblem | None) -> None:
         """Note how a look has ended, and when the next one is."""
@@ -342,7 +351,7 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, *frames: bytes) -> None
 
 def _problem_of(exc: Exception) -> AccountProblem:
     if isinstance(exc, AccountError):
-        return problem(exc.trouble, str(exc))
+        return problem(exc.trouble, str(exc), exc.remedy)
     if isinstance(exc, HttpRefused):
         return problem(Trouble.RATE_LIMIT, str(exc))
     if isinstance(exc, DecodeError):

@@ -130,7 +130,7 @@ def balances(config: Config, exchange: str | None, *, is_sync: bool, is_json: bo
 def _account_text(account: Mapping[str, Any]) -> str:
     if account["state"] == "off":
         return "no credentials; `feedhandler credentials set` gives them"
-    error = account["error"]
+    error = account["error"] or account["incomplete"]
     trouble = f": {error['message']}; {error['remedy']}" if error else ""
     return f"{account['state']}, private stream {account['stream']}{trouble}"
 

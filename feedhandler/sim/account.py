@@ -7,6 +7,7 @@ Opening holdings, available + held by open orders:
 
     binance, spot      BTC 1.25 + 0.05   ETH 12.5   USDT 10000.5 + 250   BNB 0
     kucoin, trade      BTC 1.25 + 0.05   ETH 12.5   USDT 10000.5 + 250
+    kucoin, trade_hf   nothing
     kucoin, main       BTC 0.1           USDT 500
     bybit, unified     BTC 1.25 + 0.05   ETH 12.5   USDT 10000.5 + 250
 """
@@ -25,6 +26,7 @@ ZERO = Decimal(0)
 HOLDINGS: dict[str, dict[str, tuple[str, str]]] = {
     "spot": {"BTC": ("1.25", "0.05"), "ETH": ("12.5", "0"), "USDT": ("10000.5", "250"), "BNB": ("0", "0")},
     "trade": {"BTC": ("1.25", "0.05"), "ETH": ("12.5", "0"), "USDT": ("10000.5", "250")},
+    "trade_hf": {},
     "main": {"BTC": ("0.1", "0"), "USDT": ("500", "0")},
     "unified": {"BTC": ("1.25", "0.05"), "ETH": ("12.5", "0"), "USDT": ("10000.5", "250")},
 }

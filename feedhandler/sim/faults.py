@@ -14,7 +14,7 @@ from difflib import get_close_matches
 import msgspec
 
 from feedhandler.sim import frames
-from feedhandler.sim.protocol import KEY_REFUSALS, NS_PER_S
+from feedhandler.sim.protocol import KEY_REFUSALS, NS_PER_S, UNIFIED
 
 OVERSIZE_MAX = 64 * 1024 * 1024
 COUNT_MAX = 10_000
@@ -200,7 +200,7 @@ class Trade(_Fault, tag="trade"):
 
 
 class RefuseKey(_Fault, tag="refuse_key"):
-    """refuse every API key for seconds, for the reason kind: key, permission, address, expired or maintenance"""
+    """refuse every key for seconds; kind: key, permission, address, expired, maintenance, or unified (KuCoin)"""
 
     kind: str
     seconds: float = SECONDS_MAX
@@ -283,7 +283,7 @@ def parse(body: bytes, exchange: str) -> Fault:
         fault: Fault = msgspec.convert(request, Fault, strict=False)  # a command line has texts only
     except msgspec.ValidationError as error:
         raise FaultError(f"fault {name!r}: {error}; it takes: {_fields(kind)}") from None
-    _check_values(name, fault)
+    _check_values(name, fault, exchange)
     return fault
 
 
@@ -294,7 +294,7 @@ def _check_names(name: str, kind: type[_Fault], request: dict[str, object]) -> N
         raise FaultError(f"fault {name!r} has no field {unknown[0]!r}{hint}; it takes: {_fields(kind)}")
 
 
-def _check_values(name: str, fault: Fault) -> None:
+def _check_values(name: str, fault: Fault, exchange: str) -> None:
     for field in fault.__struct_fields__:
         low, high = _RANGES.get(field, (None, None))
         value = getattr(fault, field)
@@ -304,6 +304,8 @@ def _check_values(name: str, fault: Fault) -> None:
         raise FaultError(f"fault {name!r}: how must be rst or 503, not {fault.how!r}")
     if isinstance(fault, RefuseKey) and fault.kind not in KEY_REFUSALS:
         raise FaultError(f"fault {name!r}: kind must be one of {', '.join(KEY_REFUSALS)}, not {fault.kind!r}")
+    if isinstance(fault, RefuseKey) and fault.kind == UNIFIED and exchange != "kucoin":
+        raise FaultError(f"fault {name!r}: kind {UNIFIED!r} exists at kucoin only")
     if isinstance(fault, Deposit | Hold | Trade) and not fault.amount.is_finite():
         raise FaultError(f"fault {name!r}: amount must be a number, not {fault.amount}")
     for field in ("symbol", "topic", "asset"):

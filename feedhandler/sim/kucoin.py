@@ -605,6 +605,10 @@ def _accounts(exchange: Kucoin, request: Request, now: Now) -> Answer:
     return _error("400100", "Parameter Error: type") if found is None else _ok(found)
 
 
+def _account_mode(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    return _ok(exchange.private.print_mode())
+
+
 def _bullet(exchange: Kucoin, token: str) -> Answer:
     server = {
         "endpoint": exchange.ws_url.rstrip("/") + "/",
@@ -774,4 +778,5 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v3/currencies": _Endpoint("GET", "public", 3, _currencies),
     "/api/v1/bullet-private": _Endpoint("POST", "spot", 10, _private_bullet),
     "/api/v1/accounts": _Endpoint("GET", "management", 5, _accounts),
+    "/api/ua/v2/account/mode": _Endpoint("GET", "management", 20, _account_mode),
 }

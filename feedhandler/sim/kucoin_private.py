@@ -6,9 +6,10 @@ Sources:
   signing    https://www.kucoin.com/docs-new/authentication
   accounts   https://www.kucoin.com/docs-new/rest/account-info/account-funding/get-account-list-spot
   balance    https://www.kucoin.com/docs-new/3470075w0
+  mode       https://www.kucoin.com/docs-new/rest/ua/get-account-mode
   errors     https://www.kucoin.com/docs-new/error-code/rest
 Not in the documentation: the order in which faults are looked for; HTTP status 401 is what clients report.
-Not played: orders, transfers between wallets, the unified account.
+Not played: orders, transfers between wallets; of the unified account no more than that it is one.
 """
 
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ import msgspec
 
 from feedhandler.sim import credentials
 from feedhandler.sim.account import Account, Change, Update, plain
-from feedhandler.sim.protocol import NS_PER_MS, Now, Refusal, Request, to_json
+from feedhandler.sim.protocol import NS_PER_MS, UNIFIED, Now, Refusal, Request, to_json
 
 BALANCE_TOPIC = "/account/balance"
 DECIMALS = 12
@@ -45,13 +46,13 @@ class KucoinPrivate:
     """The account's wallets, and the key to them."""
 
     def __init__(self) -> None:
-        self.accounts = {wallet: Account(wallet, DECIMALS) for wallet in ("trade", "main")}
+        self.accounts = {wallet: Account(wallet, DECIMALS) for wallet in ("trade", "trade_hf", "main")}
         self.key_refusal = ""
         self._ids: dict[tuple[str, str], str] = {}
 
     def refusal(self, request: Request, now: Now) -> Refusal | None:
         """Say what is wrong with a signed request; None if nothing is."""
-        if self.key_refusal:
+        if self.key_refusal and not self.is_unified:
             return msgspec.structs.replace(_ON_COMMAND[self.key_refusal], blame="command")
         key, sign, timestamp, passphrase = (request.headers.get(name, "") for name in _HEADERS)
         if not (key and sign and timestamp and passphrase):
@@ -68,10 +69,22 @@ class KucoinPrivate:
             return msgspec.structs.replace(_BAD_TIME, blame="clock")
         return _bad_signature(request, sign, timestamp, passphrase)
 
+    @property
+    def is_unified(self) -> bool:
+        """A fault: the account is a unified one."""
+        return self.key_refusal == UNIFIED
+
+    def print_mode(self) -> dict[str, object]:
+        """Print which kind of account this is."""
+        mode = "UNIFIED" if self.is_unified else "CLASSIC"
+        return {"selfAccountMode": mode, "unifiedSubAccount": [], "classicSubAccount": []}
+
     def print_accounts(self, wallet: str | None, currency: str | None) -> list[dict[str, object]] | None:
         """Print the accounts, one per wallet and currency; None for a wallet that there is not."""
         if wallet not in (None, "option", *self.accounts):
             return None
+        if self.is_unified:
+            return []
         return [
             {
                 "id": self._account_id(account.wallet, asset),

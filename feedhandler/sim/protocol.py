@@ -16,7 +16,8 @@ from feedhandler.sim.market import Instrument
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
-KEY_REFUSALS = ("key", "permission", "address", "expired", "maintenance")
+UNIFIED = "unified"  # the key is good, the account is of a kind that a classic interface does not read
+KEY_REFUSALS = ("key", "permission", "address", "expired", "maintenance", UNIFIED)
 
 
 class Now(NamedTuple):

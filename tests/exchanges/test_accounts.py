@@ -21,9 +21,11 @@ from feedhandler.exchanges.account import (
     Balance,
     Credentials,
     CredentialsError,
+    Heard,
     Trouble,
     amount,
 )
+from feedhandler.exchanges.base import Rows
 
 KEY, SECRET, PASSPHRASE = "planted-key-0000", "planted-secret-0000", "planted-passphrase"
 NOW_MS = 1_763_800_000_000
@@ -47,8 +49,8 @@ def answer(body, status=200, retry_after_s=0.0):
     return Answer(status, body if isinstance(body, bytes) else json.dumps(body).encode(), retry_after_s)
 
 
-def held(asset, free, locked="0"):
-    return Balance(asset, Decimal(free), Decimal(locked))
+def held(asset, free, locked="0", part=""):
+    return Balance(asset, Decimal(free), Decimal(locked), part)
 
 
 def pem(key):
@@ -196,6 +198,14 @@ HELD = {
                     "holds": "0",
                 },
                 {
+                    "id": "4",
+                    "currency": "BTC",
+                    "type": "trade_hf",
+                    "balance": "2",
+                    "available": "2",
+                    "holds": "0",
+                },
+                {
                     "id": "3",
                     "currency": "ETH",
                     "type": "trade",
@@ -205,7 +215,7 @@ HELD = {
                 },
             ],
         },
-        [held("BTC", "1.25", "0.05")],
+        [held("BTC", "1.25", "0.05", part="1"), held("BTC", "2", part="4")],
     ),
     "bybit": (
         {
@@ -232,7 +242,7 @@ HELD = {
 @pytest.mark.parametrize("name", ACCOUNTS)
 def test_balances_are_exact_and_empty_ones_are_left_out(name):
     body, expected = HELD[name]
-    assert account(name).decode_balances(answer(body)) == expected
+    assert account(name).decode_balances(answer(body)) == Rows(expected)
 
 
 def test_a_sum_is_not_rounded():
@@ -245,20 +255,145 @@ def test_what_is_no_amount_is_a_decode_error(text):
     with pytest.raises(DecodeError):
         amount(text, "here")
     body = {"balances": [{"asset": "BTC", "free": text, "locked": "0"}]}
-    with pytest.raises(DecodeError):
+    with pytest.raises(AccountError, match="none of 1 rows can be read") as raised:
         account("binance").decode_balances(answer(body))
+    assert raised.value.trouble is Trouble.ANSWER
 
 
-def test_an_asset_twice_or_without_a_name_is_a_decode_error():
-    row = {"asset": "BTC", "free": "1", "locked": "0"}
-    for rows in (
-        [row, row],
-        [{**row, "asset": ""}],
-        [{**row, "asset": "x" * 100}],
-        [{**row, "asset": "A\n"}],
+ROW = {"asset": "BTC", "free": "1.5", "locked": "0"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        ROW,
+        {**ROW, "asset": ""},
+        {**ROW, "asset": "x" * 100},
+        {**ROW, "asset": "A\n"},
+        {**ROW, "asset": None},
+        {"asset": "LTC"},
+        {**ROW, "free": "77x"},
+        17,
+    ],
+    ids=["twice", "no name", "long name", "odd name", "null", "no amounts", "no amount", "no row"],
+)
+def test_an_odd_row_of_balances_costs_itself_alone_and_no_amount_is_quoted(odd):
+    rows = account("binance").decode_balances(answer({"balances": [ROW, odd, {**ROW, "asset": "ETH"}]}))
+    assert rows.items == [held("BTC", "1.5"), held("ETH", "1.5")]
+    assert rows.problem.startswith("binance account: 1 of 3 rows cannot be read")
+    assert not {"1.5", "77x"} & set(rows.problem.replace(":", " ").split())
+
+
+def kucoin_row(kind, asset, available, number):
+    row = {"id": number, "currency": asset, "type": kind, "balance": available, "available": available}
+    return {**row, "holds": "0"}
+
+
+def kucoin_answer(*rows):
+    return answer({"code": "200000", "data": list(rows)})
+
+
+def test_kucoin_is_asked_for_accounts_of_all_types():
+    assert account("kucoin").balances_request(NOW_MS).path == "/api/v1/accounts"
+
+
+def test_kucoin_balances_in_accounts_that_are_not_traded_with_are_a_problem_and_no_holding_of_nothing():
+    with pytest.raises(
+        AccountError, match="no trading account, and balances in others: main, unified"
+    ) as raised:
+        account("kucoin").decode_balances(
+            kucoin_answer(kucoin_row("unified", "BTC", "1", "1"), kucoin_row("main", "ETH", "1", "2"))
+        )
+    assert raised.value.trouble is Trouble.ACCOUNT
+    assert "classic account" in raised.value.remedy
+    nothing = kucoin_answer(kucoin_row("trade", "BTC", "0", "1"), kucoin_row("main", "ETH", "1", "2"))
+    assert account("kucoin").decode_balances(nothing) == Rows([]), (
+        "sold, and the rest is in the funding account"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "is_unified"),
+    [
+        ({"code": "200000", "data": {"selfAccountMode": "UNIFIED", "classicSubAccount": []}}, True),
+        ({"code": "200000", "data": {"selfAccountMode": "CLASSIC", "unifiedSubAccount": []}}, False),
+        ({"code": "200000", "data": {"selfAccountMode": None}}, False),
+        ({"code": "400007", "msg": "Access denied"}, False),
+        (b"<html>", False),
+    ],
+)
+def test_the_mode_of_a_kucoin_account_that_holds_nothing_tells_if_it_is_unified(body, is_unified):
+    ours = account("kucoin")
+    assert ours.kind_request(NOW_MS).path == "/api/ua/v2/account/mode"
+    if not is_unified:
+        ours.check_kind(answer(body))
+        return
+    with pytest.raises(AccountError, match="unified account") as raised:
+        ours.check_kind(answer(body))
+    assert raised.value.trouble is Trouble.ACCOUNT
+    assert "feedhandler positions" in raised.value.remedy
+
+
+def kucoin_change(number, event, available="7"):
+    data = {
+        "accountId": number,
+        "currency": "BTC",
+        "available": available,
+        "hold": "0",
+        "relationEvent": event,
+    }
+    return json.dumps({"type": "message", "topic": "/account/balance", "data": data}).encode()
+
+
+def test_a_change_of_one_kucoin_account_leaves_the_asset_in_others_as_it_is():
+    ours = account("kucoin")
+    each = ours.stream("", answer(TOKEN))
+    ours.decode_balances(
+        kucoin_answer(
+            kucoin_row("trade", "BTC", "1", "1"),
+            kucoin_row("trade_hf", "BTC", "2", "2"),
+            kucoin_row("main", "BTC", "3", "3"),
+        )
+    )
+    hear = lambda *event: each.on_message(kucoin_change(*event), NOW_MS)  # noqa: E731
+    assert hear("2", "trade_hf.setted") == Heard(balances=(held("BTC", "7", part="2"),))
+    assert hear("1", "trade_hf.setted") == Heard(balances=(held("BTC", "7", part="1"),)), "its id tells"
+    assert hear("3", "trade.setted") == Heard(), "its id tells that, too"
+    assert hear("4", "trade.setted") == Heard(is_incomplete=True), (
+        "a third one, or the first under another id"
+    )
+    assert hear("4", "margin.hold") == Heard()
+
+
+def test_bybit_tells_who_has_no_unified_wallet_and_that_has_its_remedy():
+    for body, status in (
+        (refused("bybit", 10001, "accountType only support CONTRACT for a classic account"), 200),
+        (b"", 404),
     ):
-        with pytest.raises(DecodeError):
-            account("binance").decode_balances(answer({"balances": rows}))
+        with pytest.raises(AccountError) as raised:
+            account("bybit").decode_balances(answer(body, status))
+        assert raised.value.trouble is Trouble.ACCOUNT
+        assert "upgrade it" in raised.value.remedy
+
+
+BLOCKED = b"<html>The distribution is configured to block access from your country.</html>"
+REGIONS = [
+    ("binance", 451, {"code": 0, "msg": "Service unavailable from a restricted location"}),
+    ("kucoin", 403, {"code": "400302", "msg": "Our services are currently unavailable in the U.S."}),
+    ("kucoin", 200, {"code": "400302", "msg": "Our services are currently unavailable in the U.S."}),
+    ("bybit", 403, BLOCKED),
+    ("binance", 403, BLOCKED),
+    ("kucoin", 403, BLOCKED),
+]
+
+
+@pytest.mark.parametrize(("name", "status", "body"), REGIONS)
+def test_a_country_that_is_not_served_is_no_missing_address_of_the_key(name, status, body):
+    with pytest.raises(AccountError) as raised:
+        account(name).decode_balances(answer(body, status))
+    assert raised.value.trouble is Trouble.REGION
+    assert raised.value.trouble.needs_operator
+    assert "address to the key" not in raised.value.remedy
 
 
 # --- refusals
@@ -318,7 +453,7 @@ def test_each_code_has_its_trouble(name, status, code, trouble):
 @pytest.mark.parametrize("name", ACCOUNTS)
 @pytest.mark.parametrize(
     ("status", "trouble"),
-    [(403, Trouble.ADDRESS), (451, Trouble.ADDRESS), (429, Trouble.RATE_LIMIT), (502, Trouble.MAINTENANCE)],
+    [(403, Trouble.ADDRESS), (451, Trouble.REGION), (429, Trouble.RATE_LIMIT), (502, Trouble.MAINTENANCE)],
 )
 def test_a_page_of_somebody_in_between_is_told_by_its_status(name, status, trouble):
     with pytest.raises(AccountError) as raised:
@@ -423,6 +558,7 @@ CHANGES = [
             "type": "message",
             "topic": "/account/balance",
             "data": {
+                "accountId": "8",
                 "currency": "USDT",
                 "total": "21.5",
                 "available": "20",
@@ -431,7 +567,7 @@ CHANGES = [
                 "time": "1730269283892",
             },
         },
-        [held("USDT", "20", "1.5")],
+        [held("USDT", "20", "1.5", part="8")],
     ),
     (
         "kucoin",
@@ -560,7 +696,7 @@ def test_any_answer_is_balances_or_one_of_our_errors(name, body, status):
     except FeedError as exc:
         assert isinstance(exc, AccountError | DecodeError)
     else:
-        assert all(row.total.is_finite() for row in rows)
+        assert all(row.total.is_finite() for row in rows.items)
 
 
 @pytest.mark.parametrize("name", ACCOUNTS)

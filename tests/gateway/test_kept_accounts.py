@@ -11,7 +11,8 @@ import uvloop
 
 from feedhandler import config
 from feedhandler.errors import ConfigError
-from feedhandler.exchanges.account import Credentials, CredentialsError
+from feedhandler.exchanges import ACCOUNTS
+from feedhandler.exchanges.account import Answer, Credentials, CredentialsError
 from feedhandler.gateway import keeper
 from feedhandler.gateway.accounts import Accounts, credentials_of
 from feedhandler.sim import credentials as sim
@@ -122,6 +123,56 @@ def test_an_ed25519_key_signs_for_binance_rest_and_stream(tmp_path):
         assert await world.violations("binance") == []
 
     play(tmp_path, scene, "binance")
+
+
+def test_kucoin_keeps_an_asset_in_two_accounts_and_what_is_held_is_their_sum(tmp_path):
+    async def scene(world):
+        await world.live("kucoin")
+        await world.fault("kucoin", "deposit", wallet="trade_hf", asset="BTC", amount="2", silent=True)
+        await world.accounts.sync("kucoin")
+        await world.until("kucoin", lambda s: totals(s)["BTC"] == "3.3")
+        await world.fault("kucoin", "deposit", wallet="trade_hf", asset="BTC", amount="1")
+        await world.until("kucoin", lambda s: totals(s)["BTC"] == "4.3")
+        await world.fault("kucoin", "deposit", asset="BTC", amount="-1")
+        await world.until("kucoin", lambda s: totals(s)["BTC"] == "3.3")
+        await world.fault("kucoin", "deposit", wallet="main", asset="BTC", amount="9")
+        await world.accounts.sync("kucoin")
+        assert totals(world.accounts.status("kucoin"))["BTC"] == "3.3"
+
+    play(tmp_path, scene, "kucoin")
+
+
+def test_a_unified_kucoin_account_is_a_problem_with_its_remedy_and_no_holding_of_nothing(tmp_path):
+    async def scene(world):
+        await world.fault("kucoin", "refuse_key", kind="unified")
+        await world.put("kucoin")
+        status = await world.until("kucoin", lambda s: s.state == "failed")
+        assert (status.error.kind, status.as_of_ns) == ("account", 0)
+        assert "unified account" in status.error.message
+        assert "classic account" in status.error.remedy
+
+    play(tmp_path, scene, "kucoin")
+
+
+def test_what_cannot_be_read_of_an_answer_is_shown_and_stays_what_it_was(tmp_path, monkeypatch):
+    async def scene(world):
+        await world.live("bybit")
+        read = ACCOUNTS["bybit"].decode_balances
+
+        def odd(self, answer):
+            return read(self, Answer(200, answer.body.replace(b'"coin":"BTC"', b'"coin":null')))
+
+        monkeypatch.setattr(ACCOUNTS["bybit"], "decode_balances", odd)
+        await world.accounts.sync("bybit")
+        status = await world.until("bybit", lambda s: s.incomplete is not None)
+        assert status.state == "live"
+        assert "1 of 3 rows cannot be read" in status.incomplete.message
+        assert totals(status) == {"BTC": "1.3", "ETH": "12.5", "USDT": "10250.5"}
+        monkeypatch.setattr(ACCOUNTS["bybit"], "decode_balances", read)
+        await world.accounts.sync("bybit")
+        await world.until("bybit", lambda s: s.incomplete is None)
+
+    play(tmp_path, scene, "bybit")
 
 
 def test_a_change_that_the_stream_kept_silent_about_is_found_and_is_drift(tmp_path):

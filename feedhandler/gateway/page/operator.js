@@ -126,10 +126,11 @@ export class Operator {
     const texts = [...this.accounts.values()].map((account) => {
       if (account.state === "off") return `${account.exchange}: no credentials`;
       const age = account.as_of_ns ? `, as of ${span((this.now() - account.as_of_ns / 1e6) / 1000)} ago` : "";
-      const error = account.error ? `: ${account.error.message}; ${account.error.remedy}` : "";
+      const trouble = account.error ?? account.incomplete;
+      const error = trouble ? `: ${trouble.message}; ${trouble.remedy}` : "";
       const drift = account.drifts ? `, ${account.drifts} drifts` : "";
       return `${account.exchange}: ${account.state}${age}, stream ${account.stream}${drift}${error}`;
     });
-    this.say("#balances-state", texts.join(" · "), [...this.accounts.values()].some((account) => account.error));
+    this.say("#balances-state", texts.join(" · "), [...this.accounts.values()].some((account) => account.error ?? account.incomplete));
   }
 }
