@@ -47,7 +47,7 @@ class Batch:
         if state.slot is not None:  # before anything else: whoever reads there is early by the hop
             state.slot.write(record, self._clock())
         self._present.append(record)
-        if len(self._present) == RECORDS_MAX:
+        if len(self._present) >= RECORDS_MAX:
             self.flush()
 
     def flush(self) -> None:
@@ -55,7 +55,7 @@ class Batch:
         # hot: `make bench-micro`, feed
         if not self._present:
             return
-        records, self._present = self._present, []
+        records = self._taken()
         if self._direct.is_wanted:
             for record in records:
                 message = bytearray(record)
@@ -68,16 +68,21 @@ class Batch:
         """Send records as they are, to the merger alone; what was emitted before goes first."""
         self.flush()
         for record in records:
+            if len(record) != wire.TICKER_SIZE:
+                raise ValueError("not a ticker record")
             self._present.append(record)
-            if len(self._present) == RECORDS_MAX:
-                self._send(self._present)
-                self._present = []
+            if len(self._present) >= RECORDS_MAX:
+                self._send(self._taken())
         if self._present:
-            self._send(self._present)
-            self._present = []
+            self._send(self._taken())
+
+    def _taken(self) -> list[bytes | bytearray]:
+        """Take the present message out: it is gone from here, and counted, whatever comes of it."""
+        records, self._present = self._present, []
+        self.records += len(records)
+        return records
 
     def _send(self, records: list[bytes | bytearray]) -> None:
-        self.records += len(records)
         message = bytearray().join(records)
         # In the first record alone: there the merger looks how long we took.
         wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, self._clock())

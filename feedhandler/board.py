@@ -48,8 +48,11 @@ assert wire.TICKER_SIZE % WORD == wire.PUBLISH_NS_OFFSET % WORD == 0, "copied wo
 assert NEWEST_OFFSET % WORD == RECORD_OFFSET % WORD == 0
 assert RECORD_OFFSET + wire.TICKER_SIZE <= CELL_SIZE
 
-DEPTH_MIN: Final = 2  # one may be in the writing while another is read
+DEPTH_MIN: Final = 2
 DEPTH_MAX: Final = 1025
+NO_DEPTH: Final = (
+    f"a slot has {DEPTH_MIN} to {DEPTH_MAX} cells: one may be in the writing while another is read"
+)
 SLOTS_MAX: Final = 50_000  # as many topics as the merger has at most
 
 DEAD_NS: Final = 1_000_000_000  # a heartbeat this old: nobody keeps the records current

@@ -10,6 +10,11 @@ the kernel's buffer to the subscribers' queues in C, and no Python object but it
 Behaviour, limits and messages are those of `zmtp` and `merge`; the tests run over both. A buffer that Python code
 may look into is a bytearray that is never resized, so a memoryview kept for too long sees other bytes, not freed
 ones. Everything is for one thread; the interpreter's lock is given up while `Loop` waits, and only then.
+
+Four rules keep the memory whole, and `tests/transport/test_memory.py` and `make sanitize` hold us to them. What an
+object cannot be without, it takes in `__cinit__`: there is none that is half made. State is reset before anything
+that can raise. Whoever writes into raw memory looks in the same function whether there is room, by `<` or `>=`. A
+buffer that is being read while others are called is taken out of the object, so that nobody writes into it.
 """
 
 import functools
@@ -130,6 +135,8 @@ cdef size_t CHUNK_SIZE = pace.CHUNK_SIZE
 cdef int64_t NEVER = pace.NEVER
 cdef size_t QUEUE_SIZE_MAX = zmtp.QUEUE_SIZE_MAX
 cdef int CHUNKS_MAX = pace.CHUNKS_MAX
+cdef size_t MESSAGE_SIZE = batch.RECORDS_MAX * RECORD_SIZE
+assert batch.RECORDS_MAX > 0
 
 
 cdef inline int64_t clock_ns(int clock) noexcept nogil:
@@ -168,6 +175,8 @@ cdef class Loop:
 
     def run_once(self, double timeout_s):
         """Wait for something, and call back for all that is there or due."""
+        if not timeout_s > 0:
+            timeout_s = 0  # or no number
         self._run(clock_ns(CLOCK_MONOTONIC) + <int64_t>(min(timeout_s, 1e9) * 1e9))
 
     def run_until(self, int64_t mono_ns):
@@ -339,15 +348,13 @@ cdef class Peer:
     cdef size_t _start
     cdef size_t _end
 
-    def __cinit__(self):
-        self._queue = NULL
-        self._queue_size = self._start = self._end = 0
-        self._fd = -1
-
-    def __init__(
+    def __cinit__(
         self, events, sock, bytes socket_type, *, tuple peer_types, on_ready, on_message, on_closed,
         message_size_max, tuple outlets=(),
     ):
+        self._queue = NULL
+        self._queue_size = self._start = self._end = 0
+        self._fd = -1
         self._events = events
         self._loop = events if isinstance(events, Loop) else None
         self._sock = sock
@@ -539,6 +546,7 @@ cdef class Peer:
         cdef size_t size
         if not self.is_open or self._is_parsing:
             return 0
+        assert self._used < self._size, "there is always room to read"
         data = <uint8_t*>PyByteArray_AS_STRING(buffer)
         while True:
             count = c_recv(self._fd, data + self._used, self._size - self._used, MSG_DONTWAIT)
@@ -576,7 +584,7 @@ cdef class Peer:
             wanted = min(2 * self._size, self._size_max)
         elif not rest:
             wanted = self._size_first
-        if wanted != self._size:
+        if wanted != self._size and wanted >= rest:
             other = PyByteArray_FromStringAndSize(NULL, wanted)
             memcpy(PyByteArray_AS_STRING(other), data, rest)
             self._buffer, self._size = other, wanted
@@ -691,7 +699,7 @@ cdef class Outlet:
     cdef object _listener
     cdef public bint is_wanted  # by a subscription that covers tickers
 
-    def __init__(
+    def __cinit__(
         self, events, endpoints, snapshot, *, key, queue_size_max, is_batched=False, has_modes=False, session=0
     ):
         self._events = events
@@ -808,7 +816,7 @@ cdef class Outlet:
             self._peers.add(peer)
             self._handshakes.watch(peer)
 
-    def _on_request(self, Peer peer, message):
+    def _on_request(self, Peer peer not None, message):
         request = bytes(message)
         prefix = peer.subscriptions.take(request, is_batched=self._is_batched)
         is_mode = pace.is_declaration(request[1:])
@@ -845,7 +853,7 @@ cdef class Outlet:
         self._paced.add(peer)
         return its_pace.answer(self._session, time.time_ns())
 
-    def _on_closed(self, Peer peer):
+    def _on_closed(self, Peer peer not None):
         self._peers.discard(peer)
         self._paced.discard(peer)
         self._on_change()
@@ -894,7 +902,7 @@ cdef class Inlet:
     cdef object _handshakes
     cdef object _listener
 
-    def __init__(self, events, endpoint, on_message, *, key, outlets=()):
+    def __cinit__(self, events, endpoint, on_message, *, key, outlets=()):
         self._events = events
         self._on_message = _message_callback(on_message)
         self._outlets = tuple(outlets)
@@ -936,7 +944,7 @@ cdef class Uplink:
     cdef object _on_join
     cdef bint _is_subscribed
 
-    def __init__(self, events, endpoint, on_join, *, queue_size_max):
+    def __cinit__(self, events, endpoint, on_join, *, queue_size_max):
         self._events = events
         self._endpoint = endpoint
         self._on_join = on_join
@@ -1019,7 +1027,7 @@ cdef class Downlink:
     cdef bint _is_conflated
     cdef Peer _peer
 
-    def __init__(self, events, endpoint, prefixes, on_message, *, is_conflated=False, is_patient=False):
+    def __cinit__(self, events, endpoint, prefixes, on_message, *, is_conflated=False, is_patient=False):
         self._is_conflated = is_conflated
         self._events = events
         self._connector = zmtp.connector(events, endpoint, self._adopt, None, is_patient=is_patient)
@@ -1052,7 +1060,7 @@ cdef class Downlink:
             zmtp.shrink_receive_buffer(sock)
         self._peer = peer if peer.is_open else None  # it may have gone while it was greeted
 
-    def _subscribe(self, Peer peer):
+    def _subscribe(self, Peer peer not None):
         for prefix in self._prefixes:
             peer.put(bytes((SUBSCRIBE,)) + prefix)
         peer.flush()
@@ -1131,9 +1139,17 @@ cdef Py_ssize_t HEARTBEAT_MONO_NS_OFFSET = board.HEARTBEAT_MONO_NS_OFFSET
 cdef int64_t DEAD_NS = board.DEAD_NS
 cdef int64_t BOARD_AHEAD_NS_MAX = board.AHEAD_NS_MAX
 cdef int TRIES_MAX = board.TRIES_MAX
+cdef uint64_t DEPTH_MIN = board.DEPTH_MIN
+cdef uint64_t DEPTH_MAX = board.DEPTH_MAX
 cdef uint16_t DOWN = wire.DOWN
 assert board.RECORD_OFFSET == 8, "board_put and board_take have it after the stamp"
 assert board.SLOTS_MAX * board.slot_size(board.DEPTH_MAX) < 1 << 40, "offsets fit"
+
+
+cdef Py_ssize_t slot_size(uint64_t depth) except -1:
+    if not DEPTH_MIN <= depth <= DEPTH_MAX:
+        raise ValueError(board.NO_DEPTH)
+    return SLOT_HEADER_SIZE + <Py_ssize_t>depth * CELL_SIZE
 
 
 cdef class BoardSlot:
@@ -1144,19 +1160,15 @@ cdef class BoardSlot:
     cdef uint64_t _depth
     cdef readonly uint64_t number
 
-    def __cinit__(self):
-        self._at = NULL
-
-    def __init__(self, file, Py_ssize_t offset, uint64_t depth):
+    def __cinit__(self, file, Py_ssize_t offset, uint64_t depth):
         cdef int i
-        if self._at != NULL:
-            raise TypeError("a slot is made once")
-        if depth < 2:
-            raise ValueError("one cell may be in the writing while another is read")
+        cdef Py_ssize_t size = slot_size(depth)
+        self._at = NULL
         PyObject_GetBuffer(file, &self._view, PyBUF_WRITABLE)
-        self._at = <uint8_t*>self._view.buf + offset
-        if offset < 0 or offset % 8 or offset + SLOT_HEADER_SIZE + <Py_ssize_t>depth * CELL_SIZE > self._view.len:
+        if offset < 0 or size > self._view.len or offset > self._view.len - size or (<size_t>self._view.buf + offset) % 8:
+            PyBuffer_Release(&self._view)
             raise ValueError("the board has no such slot")
+        self._at = <uint8_t*>self._view.buf + offset
         self._depth = depth
         self.number = board_load(<uint64_t*>(self._at + NEWEST_OFFSET))
         for i in range(<int>depth):  # the topic of all its records, so that it needs not be written each time
@@ -1218,20 +1230,17 @@ cdef class BoardCells:
     cdef Py_ssize_t _slots
     cdef list _names  # of the slots, unpadded: None, until somebody asks
 
-    def __cinit__(self):
+    def __cinit__(self, file, uint64_t depth):
         self._at = NULL
-
-    def __init__(self, file, uint64_t depth):
-        if self._at != NULL:
-            raise TypeError("made once")
-        if depth < 2:
-            raise ValueError("one cell may be in the writing while another is read")
-        PyObject_GetBuffer(file, &self._view, PyBUF_SIMPLE)
-        self._at = <const uint8_t*>self._view.buf
+        self._size = slot_size(depth)
         self._depth = depth
-        self._size = SLOT_HEADER_SIZE + <Py_ssize_t>depth * CELL_SIZE
+        PyObject_GetBuffer(file, &self._view, PyBUF_SIMPLE)
+        if self._view.len < BOARD_HEADER_SIZE or <size_t>self._view.buf % 8:
+            PyBuffer_Release(&self._view)
+            raise ValueError("too short for a board")
+        self._at = <const uint8_t*>self._view.buf
         self._slots = (self._view.len - BOARD_HEADER_SIZE) // self._size
-        self._names = [None] * max(0, self._slots)
+        self._names = [None] * self._slots
 
     def __dealloc__(self):
         if self._at != NULL:
@@ -1280,6 +1289,8 @@ cdef class BoardCells:
 
     cdef bint _take(self, const uint8_t* slot, uint64_t number, uint64_t* record) noexcept:
         cdef Py_ssize_t offset = SLOT_HEADER_SIZE + <Py_ssize_t>(number % self._depth) * CELL_SIZE
+        if number >> 63:
+            return False  # its stamp is no u64: nobody has written so many
         return board_take(<const uint64_t*>(slot + offset), number, record, RECORD_WORDS)
 
     cdef bint _newest(self, const uint8_t* slot, uint64_t* record) except -1:
@@ -1346,7 +1357,7 @@ cdef class BoardCells:
         cdef bytearray records = PyByteArray_FromStringAndSize(NULL, max(0, count - first) * RECORD_SIZE)
         at = <uint8_t*>PyByteArray_AS_STRING(records)
         for index in range(first, count):
-            if not self._newest(self._at + BOARD_HEADER_SIZE + index * self._size, words):
+            if not self._newest(self._slot(index), words):
                 continue
             memcpy(at + used, words, RECORD_SIZE)
             if not is_alive:
@@ -1412,7 +1423,7 @@ cdef class Line:
     cdef public int64_t late
     cdef public int64_t behind_ns
 
-    def __init__(self, int index):
+    def __cinit__(self, int index):
         if not 0 <= index < LINES_MAX:
             raise IndexError("no such line")
         self.index = index
@@ -1456,7 +1467,7 @@ cdef class State:
 
     make_line = Line
 
-    def __init__(self, *, bytes topic not None, str native not None, base_flags=0, flags=0, session=0):
+    def __cinit__(self, *, bytes topic not None, str native not None, base_flags=0, flags=0, session=0):
         cdef bytes padded = wire.padded(topic)
         if PyBytes_GET_SIZE(padded) != TOPIC_SIZE:
             raise ValueError("topic is too long")
@@ -1724,13 +1735,9 @@ cdef class Batch:
     cdef size_t _used
     cdef public int64_t records
 
-    def __cinit__(self):
-        self._size, self._used = batch.RECORDS_MAX * RECORD_SIZE, 0
-        self._present = <uint8_t*>malloc(self._size)
-        if self._present == NULL:
-            raise MemoryError
-
-    def __init__(self, hop, direct, clock):
+    def __cinit__(self, hop, direct, clock):
+        self._present = NULL
+        self._size = self._used = 0
         self._hop, self._direct = hop, direct
         self._uplink = hop if isinstance(hop, Uplink) else None
         self._outlet = direct if isinstance(direct, Outlet) else None
@@ -1743,7 +1750,10 @@ cdef class Batch:
         """Number a state's record, and add it to the present message."""
         # hot: `make bench-micro`, feed
         cdef int64_t now
-        cdef uint8_t* record = self._present + self._used
+        cdef uint8_t* record
+        if self._size - self._used < RECORD_SIZE:
+            self._make_room()
+        record = self._present + self._used
         state.sequence += 1
         state.pack(record)
         if state.slot is not None:  # before anything else: whoever reads there is early by the hop
@@ -1752,17 +1762,23 @@ cdef class Batch:
             state.slot.put(record)
             memcpy(record + PUBLISH_NS_OFFSET, &state.publish_ns, 8)
         self._used += RECORD_SIZE
-        if self._used == self._size:
+        if self._used >= self._size:
             self.flush()
+
+    cdef int _make_room(self) except -1:
+        """Have a buffer again: at first, and while the last one is being sent."""
+        assert not self._size, "a full message leaves at once"
+        self._present = <uint8_t*>malloc(MESSAGE_SIZE)
+        if self._present == NULL:
+            raise MemoryError
+        self._size, self._used = MESSAGE_SIZE, 0
+        return 0
 
     cpdef flush(self):
         """Send the present message, if there is one."""
         # hot: `make bench-micro`, feed
-        if not self._used:
-            return
-        if self._direct.is_wanted if self._outlet is None else self._outlet.is_wanted:
-            self._send_direct()
-        self._send()
+        if self._used:
+            self._send(True)
 
     def repeat(self, records):
         """Send records as they are, to the merger alone; what was emitted before goes first."""
@@ -1773,37 +1789,51 @@ cdef class Batch:
             try:
                 if view.len != RECORD_SIZE:
                     raise ValueError("not a ticker record")
+                if self._size - self._used < RECORD_SIZE:
+                    self._make_room()
                 memcpy(self._present + self._used, view.buf, RECORD_SIZE)
             finally:
                 PyBuffer_Release(&view)
             self._used += RECORD_SIZE
-            if self._used == self._size:
-                self._send()
+            if self._used >= self._size:
+                self._send(False)
         if self._used:
-            self._send()
+            self._send(False)
 
     cdef int64_t _now(self) except? -1:
         return clock_ns(CLOCK_REALTIME) if self._clock is None else self._clock()
 
-    cdef int _send(self) except -1:
-        cdef size_t used = self._used
-        cdef int64_t now = self._now()
-        self._used = 0
+    cdef int _send(self, bint is_for_all) except -1:
+        """Send the present message, which is gone from here, and counted, whatever comes of it."""
+        cdef uint8_t* message = self._present
+        cdef size_t size = self._size, used = self._used
+        cdef int64_t now
+        self._present = NULL
+        self._size = self._used = 0
         self.records += used // RECORD_SIZE
-        # In the first record alone: there the merger looks how long we took.
-        memcpy(self._present + PUBLISH_NS_OFFSET, &now, 8)
-        if self._uplink is not None:
-            self._uplink.send_data(self._present, used)
-        else:
-            self._hop.send(PyBytes_FromStringAndSize(<char*>self._present, used))
+        try:
+            if is_for_all and (self._direct.is_wanted if self._outlet is None else self._outlet.is_wanted):
+                self._send_direct(message, used)
+            # In the first record alone: there the merger looks how long we took.
+            now = self._now()
+            memcpy(message + PUBLISH_NS_OFFSET, &now, 8)
+            if self._uplink is not None:
+                self._uplink.send_data(message, used)
+            else:
+                self._hop.send(PyBytes_FromStringAndSize(<char*>message, used))
+        finally:
+            if self._present == NULL:
+                self._present, self._size = message, size
+            else:  # who was called has emitted
+                free(message)
         return 0
 
-    cdef int _send_direct(self) except -1:
+    cdef int _send_direct(self, const uint8_t* present, size_t used) except -1:
         cdef size_t offset = 0
         cdef int64_t now
         cdef uint8_t message[RECORD_SIZE]
-        while offset < self._used:
-            memcpy(message, self._present + offset, RECORD_SIZE)
+        while offset < used:
+            memcpy(message, present + offset, RECORD_SIZE)
             offset += RECORD_SIZE
             now = self._now()
             memcpy(message + PUBLISH_NS_OFFSET, &now, 8)
@@ -1829,7 +1859,7 @@ cdef class Traffic:
     cdef public int64_t newest_recv_ns
     cdef public list latencies
 
-    def __init__(self):
+    def __cinit__(self):
         self.latencies = []
 
 
@@ -1844,8 +1874,10 @@ cdef class Route:
     cdef list _hearers  # of `each`, when its subscriptions had that version; 0: not known yet
     cdef uint64_t _version
 
-    def __init__(self, bytes topic, Traffic traffic not None):
+    def __cinit__(self, bytes topic not None, Traffic traffic not None):
         cdef bytes record = wire.pack_ticker(wire.Ticker(topic))
+        if PyBytes_GET_SIZE(record) != RECORD_SIZE:
+            raise ValueError("topic is too long")
         memcpy(self._record, PyBytes_AS_STRING(record), RECORD_SIZE)
         self.topic = topic
         self.traffic = traffic
@@ -1877,10 +1909,8 @@ cdef class Step(Sink):
     cdef uint8_t* _batch
     cdef size_t _batch_size
 
-    def __cinit__(self):
+    def __cinit__(self, dict routes not None, find_route, on_document, each, batches, clock, session):
         self._batch, self._batch_size = NULL, 0
-
-    def __init__(self, dict routes not None, find_route, on_document, each, batches, clock, session):
         self._routes = routes
         self._find_route = find_route
         self._on_document = on_document
@@ -1897,7 +1927,8 @@ cdef class Step(Sink):
         # hot: `make bench`
         cdef const uint8_t* record
         cdef Py_ssize_t offset = 0, count = 0
-        cdef size_t batch_used = 0
+        cdef uint8_t* batch = self._batch  # ours while it is written and read
+        cdef size_t batch_size = self._batch_size, batch_used = 0
         cdef bint is_each_wanted, is_batch_wanted
         cdef int64_t publish_ns = 0, recv_ns, sent_ns
         cdef uint16_t flags
@@ -1912,58 +1943,69 @@ cdef class Step(Sink):
         is_batch_wanted = (
             self._batches.is_wanted if self._batches_outlet is None else self._batches_outlet.is_wanted
         )
-        if is_batch_wanted and self._batch_size < <size_t>size:
-            self._grow(size)
-        while offset < size:
-            record = data + offset
-            offset += RECORD_SIZE
-            topic = PyBytes_FromStringAndSize(<const char*>record, TOPIC_SIZE)
-            found = PyDict_GetItemWithError(self._routes, topic)
-            if found != NULL:
-                route = <Route?>found
-            else:
-                made = self._find_route(topic)
-                if made is None:
-                    continue
-                route = <Route?>made
-            last = route
-            count += 1
-            route.sequence += 1
-            publish_ns = clock_ns(CLOCK_REALTIME) if self._clock is None else self._clock()
-            memcpy(&flags, record + FLAGS_OFFSET, 2)
-            flags &= NO_REPLAY
-            memcpy(route._record + FLAGS_OFFSET, &flags, 2)
-            memcpy(route._record + SESSION_OFFSET, &self._session, 4)
-            memcpy(route._record + SEQUENCE_OFFSET, &route.sequence, 8)
-            memcpy(route._record + EXCHANGE_NS_OFFSET, record + EXCHANGE_NS_OFFSET, PUBLISH_NS_OFFSET - EXCHANGE_NS_OFFSET)
-            memcpy(route._record + PUBLISH_NS_OFFSET, &publish_ns, 8)
-            memcpy(route._record + HEADER_SIZE, record + HEADER_SIZE, RECORD_SIZE - HEADER_SIZE)
-            if route.slot is not None:
-                route.slot.put(route._record)
-            if is_each_wanted:
-                if self._each_outlet is None:
-                    self._each.send(route.topic, route.record)
+        self._batch, self._batch_size = NULL, 0
+        try:
+            if is_batch_wanted and batch_size < <size_t>size:
+                free(batch)
+                batch, batch_size = NULL, 0
+                batch = <uint8_t*>malloc(size)
+                if batch == NULL:
+                    raise MemoryError
+                batch_size = size
+            while offset < size:
+                record = data + offset
+                offset += RECORD_SIZE
+                topic = PyBytes_FromStringAndSize(<const char*>record, TOPIC_SIZE)
+                found = PyDict_GetItemWithError(self._routes, topic)
+                if found != NULL:
+                    route = <Route?>found
                 else:
-                    if route._version != self._each_outlet._version:
-                        route._hearers = self._each_outlet.find_hearers(route.topic)
-                        route._version = self._each_outlet._version
-                    self._each_outlet.send_to(route._hearers, route.topic, route, route._record, RECORD_SIZE)
-            if is_batch_wanted:
-                memcpy(self._batch + batch_used, route._record, RECORD_SIZE)
-                batch_used += RECORD_SIZE
+                    made = self._find_route(topic)
+                    if made is None:
+                        continue
+                    route = <Route?>made
+                last = route
+                count += 1
+                route.sequence += 1
+                publish_ns = clock_ns(CLOCK_REALTIME) if self._clock is None else self._clock()
+                memcpy(&flags, record + FLAGS_OFFSET, 2)
+                flags &= NO_REPLAY
+                memcpy(route._record + FLAGS_OFFSET, &flags, 2)
+                memcpy(route._record + SESSION_OFFSET, &self._session, 4)
+                memcpy(route._record + SEQUENCE_OFFSET, &route.sequence, 8)
+                memcpy(route._record + EXCHANGE_NS_OFFSET, record + EXCHANGE_NS_OFFSET, PUBLISH_NS_OFFSET - EXCHANGE_NS_OFFSET)
+                memcpy(route._record + PUBLISH_NS_OFFSET, &publish_ns, 8)
+                memcpy(route._record + HEADER_SIZE, record + HEADER_SIZE, RECORD_SIZE - HEADER_SIZE)
+                if route.slot is not None:
+                    route.slot.put(route._record)
+                if is_each_wanted:
+                    if self._each_outlet is None:
+                        self._each.send(route.topic, route.record)
+                    else:
+                        if route._version != self._each_outlet._version:
+                            route._hearers = self._each_outlet.find_hearers(route.topic)
+                            route._version = self._each_outlet._version
+                        self._each_outlet.send_to(route._hearers, route.topic, route, route._record, RECORD_SIZE)
+                if is_batch_wanted:
+                    memcpy(batch + batch_used, route._record, RECORD_SIZE)
+                    batch_used += RECORD_SIZE
+            if batch_used:
+                if self._batches_outlet is None:
+                    self._batches.send(last.topic, PyBytes_FromStringAndSize(<char*>batch, batch_used))
+                else:
+                    self._batches_outlet.send_to(
+                        self._batches_outlet.find_hearers(last.topic), last.topic, None, batch, batch_used
+                    )
+        finally:
+            if self._batch == NULL and batch_size <= QUEUE_KEPT_MAX:
+                self._batch, self._batch_size = batch, batch_size
+            else:  # too large to be kept, or who was called has brought a message
+                free(batch)
         if last is None:
             return 0
-        if batch_used:
-            if self._batches_outlet is None:
-                self._batches.send(last.topic, PyBytes_FromStringAndSize(<char*>self._batch, batch_used))
-            else:
-                self._batches_outlet.send_to(
-                    self._batches_outlet.find_hearers(last.topic), last.topic, None, self._batch, batch_used
-                )
-            if self._batch_size > QUEUE_KEPT_MAX:
-                free(self._batch)
-                self._batch, self._batch_size = NULL, 0
         traffic = last.traffic
+        if traffic is None:
+            raise TypeError("a route has no traffic")
         traffic.is_heard = True
         traffic.records += count  # of one process, and so of one exchange
         traffic.messages += 1
@@ -1974,13 +2016,6 @@ cdef class Step(Sink):
             memcpy(&recv_ns, data + RECV_NS_OFFSET, 8)
             memcpy(&sent_ns, data + PUBLISH_NS_OFFSET, 8)
             traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
-        return 0
-
-    cdef int _grow(self, size_t size) except -1:
-        cdef uint8_t* batch = <uint8_t*>realloc(self._batch, size)
-        if batch == NULL:
-            raise MemoryError
-        self._batch, self._batch_size = batch, size
         return 0
 
 
@@ -2008,15 +2043,14 @@ cdef class Follower(Sink):
     cdef readonly dict newest
     cdef public Py_ssize_t undecodable
 
+    def __cinit__(self):
+        self._topics, self.held, self.losses, self.newest, self._aside = {}, {}, {}, {}, {}
+        self.undecodable = 0
+
     def __init__(self, emit, on_hole=None, aside={}):
         self._emit = emit
         self.on_hole = on_hole
         self._aside = aside
-        self._topics = {}
-        self.held = {}
-        self.losses = {}
-        self.newest = {}
-        self.undecodable = 0
 
     cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
         # hot: `make bench-micro`, client
@@ -2134,10 +2168,12 @@ cdef class Gatherer(Follower):
     cdef bytearray _records  # as long as there is room for; the first _used bytes are records
     cdef Py_ssize_t _used
 
-    def __init__(self, aside={}):
-        Follower.__init__(self, None, None, aside)
+    def __cinit__(self):
         self._records = bytearray()
         self._used = 0
+
+    def __init__(self, aside={}):
+        Follower.__init__(self, None, None, aside)
 
     @property
     def count(self):
@@ -2145,9 +2181,9 @@ cdef class Gatherer(Follower):
 
     def collect(self):
         """Return the buffer, which belongs to the caller; what comes next goes to another one."""
-        records, self._records = self._records, bytearray()
-        PyByteArray_Resize(records, self._used)
-        self._used = 0
+        used, records = self._used, self._records
+        self._records, self._used = bytearray(), 0
+        PyByteArray_Resize(records, used)
         return records
 
     cdef int _take_ticker(self, const uint8_t* data) except -1:
@@ -2158,7 +2194,7 @@ cdef class Gatherer(Follower):
         memcpy(&sequence, data + SEQUENCE_OFFSET, 8)
         if self._follow(self._topic(PyBytes_FromStringAndSize(<const char*>data, TOPIC_SIZE)), session, sequence) < 0:
             return 0
-        if self._used == len(self._records):
+        if len(self._records) - self._used < RECORD_SIZE:
             PyByteArray_Resize(self._records, max(2 * self._used, GATHERED_SIZE_FIRST))
         memcpy(PyByteArray_AS_STRING(self._records) + self._used, data, RECORD_SIZE)
         self._used += RECORD_SIZE

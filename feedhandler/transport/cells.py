@@ -19,13 +19,29 @@ RECORD_AT: Final = board.RECORD_OFFSET
 PUBLISH_NS: Final = wire.PUBLISH_NS_OFFSET
 
 
+def _slot_size(depth: int) -> int:
+    if not board.DEPTH_MIN <= depth <= board.DEPTH_MAX:
+        raise ValueError(board.NO_DEPTH)
+    return board.slot_size(depth)
+
+
+def _words(view: memoryview) -> memoryview:
+    """Return the words of a buffer, whole ones only."""
+    return view[: len(view) // board.WORD * board.WORD].cast("Q")
+
+
 class BoardSlot:
     """Where one topic's records are written; number is that of the newest."""
 
     def __init__(self, file: mmap.mmap, offset: int, depth: int) -> None:
         """Offset is that of the slot, whose topic is there already."""
+        size = _slot_size(depth)
         self._bytes = memoryview(file)
-        self._words = self._bytes.cast("Q")
+        if self._bytes.readonly:
+            raise BufferError("a board that cannot be written")
+        if offset < 0 or offset % board.WORD or offset > len(self._bytes) - size:
+            raise ValueError("the board has no such slot")
+        self._words = _words(self._bytes)
         self._offset = offset
         self._depth = depth
         self.number = self._words[offset // board.WORD + NEWEST]
@@ -67,10 +83,12 @@ class BoardCells:
     """The records of all slots, as a reader finds them. Raises DecodeError for a slot that contradicts itself."""
 
     def __init__(self, file: mmap.mmap, depth: int) -> None:
+        self._size = _slot_size(depth)
         self._bytes = memoryview(file)
-        self._words = self._bytes.cast("Q")
+        if len(self._bytes) < board.HEADER_SIZE:
+            raise ValueError("too short for a board")
+        self._words = _words(self._bytes)
         self._depth = depth
-        self._size = board.slot_size(depth)
         self._slots = (len(self._bytes) - board.HEADER_SIZE) // self._size
 
     def count(self) -> int:
@@ -139,6 +157,8 @@ class BoardCells:
 
         Slots without a record are left out. Flagged DOWN if nobody keeps them current.
         """
+        if first < 0:
+            raise IndexError("the board has no such slot")
         found = (self.newest(index) for index in range(first, self.count()))
         records = bytearray().join(record for record in found if record is not None)
         if not self.is_alive():

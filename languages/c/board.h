@@ -159,7 +159,7 @@ static inline int fh_board_record(const struct fh_board *board, long slot, uint6
     const _Atomic uint64_t *cell = (const _Atomic uint64_t *)(const void *)(board->map + offset);
     uint64_t words[FH_BOARD_RECORD_SIZE / 8];
     int i;
-    if (number == 0 || atomic_load_explicit(cell, memory_order_acquire) != 2 * number)
+    if (number == 0 || number >> 63 || atomic_load_explicit(cell, memory_order_acquire) != 2 * number)
         return 0;
     for (i = 0; i < FH_BOARD_RECORD_SIZE / 8; i++)
         words[i] = atomic_load_explicit(cell + 1 + i, memory_order_relaxed);
