@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import zmq
 import zmq.auth
+from patience import PATIENCE_S
 
 from feedhandler import wire
 from feedhandler.status import Heartbeat
@@ -45,7 +46,7 @@ class Publisher:
             self._socket.set(zmq.CURVE_SECRETKEY, zmq.auth.load_certificate(server_key)[1])
         self._socket.bind(endpoint)
         self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
-        self._deadline = time.monotonic() + 60
+        self._deadline = time.monotonic() + PATIENCE_S
 
     def is_subscribed(self):
         """True once for each subscription to tickers; bounds who waits for one."""
@@ -56,7 +57,7 @@ class Publisher:
         return False
 
     def wait_for(self, subscriber, prefix):
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while not self._socket.poll(0):
             assert time.monotonic() < deadline, "nobody subscribed"
             assert subscriber.receive(0.01) is None
@@ -78,7 +79,7 @@ class RawPublisher:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._path))
         self._listener.listen(5)
-        self._listener.settimeout(10.0)
+        self._listener.settimeout(PATIENCE_S)
         self.sock = None
 
     def __enter__(self):
@@ -90,7 +91,7 @@ class RawPublisher:
     def accept(self):
         """Take the connection that was made, or is being made in another thread, and shake hands."""
         self.sock, _ = self._listener.accept()
-        self.sock.settimeout(10.0)
+        self.sock.settimeout(PATIENCE_S)
         self.send_bytes(zmtp.GREETING + zmtp.ready_frame(b"XPUB"))
 
     def send(self, *messages):

@@ -13,6 +13,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import twins
+from patience import PATIENCE_S
 from publishing import BTC, ETH, RawPublisher, document, framed, heartbeat, ticker
 
 from feedhandler import wire
@@ -39,7 +40,7 @@ def test_an_array_has_every_field_of_every_record(stream):
     values = {name: float(n) + 0.25 for n, name in enumerate(wire.TICKER_VALUES)}
     record = wire.Ticker(BTC, 1, 1, 8, 100, 7, T_NS, -5, 2**62, 2**64 - 1, **values)
     publisher.send(wire.pack_ticker(record))
-    (row,) = subscriber.receive(timeout_s=5.0)
+    (row,) = subscriber.receive(timeout_s=PATIENCE_S)
     assert wire.Ticker(*row.tolist()) == record
     assert arrays.DTYPE.names == wire.Ticker.__struct_fields__
 
@@ -73,10 +74,10 @@ def test_what_is_no_record_is_not_seen_as_one(message, error):
 def test_an_array_stays_as_it_is_when_the_next_one_comes(stream):
     subscriber, publisher = stream
     publisher.send(ticker(1), ticker(2))
-    first = subscriber.receive(timeout_s=5.0)
+    first = subscriber.receive(timeout_s=PATIENCE_S)
     kept = first.tobytes()
     publisher.send(*[ticker(number) for number in range(3, 300)])
-    assert subscriber.receive(timeout_s=5.0)["sequence"].tolist() == list(range(3, 300))
+    assert subscriber.receive(timeout_s=PATIENCE_S)["sequence"].tolist() == list(range(3, 300))
     assert first.tobytes() == kept
     first["bid"] = 1.0  # it is the caller's own
 
@@ -86,7 +87,7 @@ def test_no_array_has_more_records_than_were_asked_for(stream):
     publisher.send(*map(ticker, range(1, 8)))
     sizes, seen = [], []
     while len(seen) < 7:
-        array = subscriber.receive(3, timeout_s=5.0)
+        array = subscriber.receive(3, timeout_s=PATIENCE_S)
         sizes.append(len(array))
         seen += array["sequence"].tolist()
     assert (sizes, seen) == ([3, 3, 1], [1, 2, 3, 4, 5, 6, 7])
@@ -114,7 +115,7 @@ def test_what_is_no_ticker_goes_elsewhere(stream):
     subscriber, publisher = stream
     status = document(b"status.binance", wire.STATUS, b"{}")
     publisher.send(status, heartbeat(binance="live"), b"junk", ticker(1))
-    assert subscriber.receive(timeout_s=5.0)["topic"].tolist() == [BTC]
+    assert subscriber.receive(timeout_s=PATIENCE_S)["topic"].tolist() == [BTC]
     assert subscriber.silence_s < math.inf
     assert subscriber.undecodable == 1
 

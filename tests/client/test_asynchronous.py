@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import uvloop
 import zmq.auth
+from patience import PATIENCE_S
 from publishing import BTC, ETH, Publisher, RawPublisher, ticker
 
 from feedhandler import recover, wire
@@ -26,7 +27,7 @@ def run(request, sockets):
 
     def run(coroutine):
         with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(asyncio.wait_for(coroutine, 30.0))
+            return runner.run(asyncio.wait_for(coroutine, 2 * PATIENCE_S))
 
     return run
 
@@ -89,7 +90,7 @@ def test_a_publisher_that_comes_late_or_again_is_found(run, endpoint):
                     # In a thread, since the subscriber connects at its own time.
                     await asyncio.to_thread(publisher.accept)
                     publisher.send(ticker(1, session))
-                    assert (await subscriber.receive(5.0)).session == session
+                    assert (await subscriber.receive(PATIENCE_S)).session == session
 
     run(main())
 
@@ -97,8 +98,8 @@ def test_a_publisher_that_comes_late_or_again_is_found(run, endpoint):
 def test_many_are_received_at_once(with_publisher):
     async def test(subscriber, publisher):
         publisher.send(*map(ticker, range(1, 8)))
-        assert sequences(await subscriber.receive_many(3, 5.0)) == [1, 2, 3]
-        assert sequences(await subscriber.receive_many(timeout_s=5.0)) == [4, 5, 6, 7]
+        assert sequences(await subscriber.receive_many(3, PATIENCE_S)) == [1, 2, 3]
+        assert sequences(await subscriber.receive_many(timeout_s=PATIENCE_S)) == [4, 5, 6, 7]
         with pytest.raises(ValueError, match="max_count is 0"):
             await subscriber.receive_many(0)
 
@@ -116,7 +117,7 @@ def test_one_that_does_not_take_its_records_leaves_the_rest_to_the_publisher(wit
             for _ in range(5):
                 await asyncio.sleep(0)
             most = max(most, len(subscriber._records))
-            seen += await subscriber.receive_many(37, 5.0)
+            seen += await subscriber.receive_many(37, PATIENCE_S)
         thread.join()
         assert sequences(seen) == list(range(1, count + 1)), "late, and nothing lost"
         assert 100 <= most < 100 + READ_RECORDS + 1
@@ -144,7 +145,7 @@ def test_without_a_consumer_reading_stops_and_goes_on_with_one(with_publisher):
         assert sent > len(subscriber._records) + 100, "the rest is in the kernel"
         seen = []
         while len(seen) < sent - 1:
-            seen += await subscriber.receive_many(timeout_s=5.0)
+            seen += await subscriber.receive_many(timeout_s=PATIENCE_S)
         assert sequences(seen) == list(range(1, sent))
 
     with_publisher(test, pending_max=100)
@@ -228,7 +229,7 @@ def test_a_callback_that_raises_costs_no_other_record(with_publisher):
 
         with pytest.raises(LookupError, match="1"):
             await subscriber.run(fail)
-        assert (await subscriber.receive(5.0)).sequence == 2
+        assert (await subscriber.receive(PATIENCE_S)).sequence == 2
 
     with_publisher(test)
 
@@ -236,7 +237,7 @@ def test_a_callback_that_raises_costs_no_other_record(with_publisher):
 def test_waiting_for_topics_takes_nothing_and_names_what_is_missing(with_publisher):
     async def test(subscriber, publisher):
         publisher.send(ticker(1), ticker(2), ticker(1, topic=ETH, flags=wire.STALE))
-        found = await subscriber.wait_for("ticker.binance.BTC/USDT", timeout_s=5.0)
+        found = await subscriber.wait_for("ticker.binance.BTC/USDT", timeout_s=PATIENCE_S)
         assert list(found) == ["ticker.binance.BTC/USDT"]
         with pytest.raises(TimeoutError, match=r"ETH/USDT: its newest record is \['STALE'\]$"):
             await subscriber.wait_for(BTC, ETH, timeout_s=0.05)
@@ -248,7 +249,7 @@ def test_waiting_for_topics_takes_nothing_and_names_what_is_missing(with_publish
 def test_waiting_is_not_stopped_by_records_that_wait(with_publisher):
     async def test(subscriber, publisher):
         publisher.send(*map(ticker, range(1, 101)))
-        waiting = asyncio.create_task(subscriber.wait_for(ETH, timeout_s=10.0))
+        waiting = asyncio.create_task(subscriber.wait_for(ETH, timeout_s=PATIENCE_S))
         while subscriber.newest(BTC) is None or subscriber.newest(BTC).sequence < 100:
             await asyncio.sleep(0)
         publisher.send(ticker(1, topic=ETH))
@@ -337,7 +338,7 @@ def test_what_was_missed_is_asked_for_and_comes_in_its_place(run, endpoint, tmp_
                 while not subscriber._stream._healer.is_connected:
                     await asyncio.sleep(0.01)
                 publisher.send(ticker(1), ticker(2), ticker(6), ticker(7))
-                seen = [await subscriber.receive(5.0) for _ in range(7)]
+                seen = [await subscriber.receive(PATIENCE_S) for _ in range(7)]
                 assert sequences(seen) == [1, 2, 3, 4, 5, 6, 7]
                 assert (subscriber.lost, subscriber.recovered) == (0, 3)
         relay.close()
@@ -352,7 +353,9 @@ def test_libzmq_is_understood_as_well(run, endpoint):
             while not publisher.is_subscribed():
                 assert await subscriber.receive(0.01) is None
             publisher.send(ticker(1) + ticker(2))
-            assert sequences([await subscriber.receive(5.0), await subscriber.receive(5.0)]) == [1, 2]
+            assert sequences(
+                [await subscriber.receive(PATIENCE_S), await subscriber.receive(PATIENCE_S)]
+            ) == [1, 2]
         publisher.close()
 
     run(main())
@@ -369,12 +372,12 @@ def test_another_host_is_reached_with_its_key_and_ours(run, tmp_path):
             while not publisher.is_subscribed():
                 assert await subscriber.receive(0.01) is None
             publisher.send(ticker(1))
-            assert (await subscriber.receive(5.0)).sequence == 1
+            assert (await subscriber.receive(PATIENCE_S)).sequence == 1
 
     run(main())
     with arrays.ArraySubscriber(publisher.endpoint, curve=keys) as subscriber:
         while not publisher.is_subscribed():
             assert len(subscriber.receive(timeout_s=0.01)) == 0
         publisher.send(ticker(2))
-        assert subscriber.receive(timeout_s=5.0)["sequence"].tolist() == [2]
+        assert subscriber.receive(timeout_s=PATIENCE_S)["sequence"].tolist() == [2]
     publisher.close()

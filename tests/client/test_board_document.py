@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler import wire
 from feedhandler.transport.board import BoardWriter, board_path
@@ -17,7 +18,6 @@ from feedhandler.transport.board import BoardWriter, board_path
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "board.md").read_text(encoding="utf-8")
 TOPIC = b"ticker.binance.BTC/USDT"
-PATIENCE_S = 60.0
 
 
 def program(language):

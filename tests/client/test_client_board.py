@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler import board as layout
 from feedhandler import wire
@@ -170,7 +171,7 @@ def test_waiting_goes_on_over_a_restart_of_the_feed(tmp_path):
     board = Board(tmp_path)
     assert board[BTC].sequence == 5
     got = []
-    thread = threading.Thread(target=lambda: got.append(board.wait(BTC, 5, timeout_s=60.0)))
+    thread = threading.Thread(target=lambda: got.append(board.wait(BTC, 5, timeout_s=PATIENCE_S)))
     thread.start()
     write(writer_of(tmp_path), BTC, 1)
     thread.join()

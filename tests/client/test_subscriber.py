@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE_S
 from publishing import BTC, ETH, Publisher, RawPublisher, document, framed, heartbeat, ticker
 
 from feedhandler import wire
@@ -18,7 +19,7 @@ def test_records_come_in_order_and_losses_are_known(endpoint, spin_s):
     with Subscriber(endpoint, ["ticker."], spin_s=spin_s) as subscriber:
         publisher.wait_for(subscriber, b"ticker.")
         publisher.send(ticker(1), ticker(2), ticker(2), ticker(5), b"ticker.junk")
-        records = [subscriber.receive(5.0) for _ in range(3)]
+        records = [subscriber.receive(PATIENCE_S) for _ in range(3)]
         assert [record.sequence for record in records] == [1, 2, 5]
         assert subscriber.receive(0.05) is None
         assert (subscriber.lost, subscriber.losses[BTC].gaps, subscriber.undecodable) == (2, 1, 1)
@@ -41,7 +42,7 @@ def test_a_publisher_that_comes_late_or_again_is_found(endpoint):
             publisher = Publisher(endpoint)
             publisher.wait_for(subscriber, b"ticker.")
             publisher.send(ticker(1, session))
-            assert subscriber.receive(5.0).session == session
+            assert subscriber.receive(PATIENCE_S).session == session
             publisher.close()
 
 
@@ -59,7 +60,7 @@ def test_other_threads_run_while_a_subscriber_waits(endpoint):
         thread = threading.Thread(target=lambda: counts.append(sum(range(1000))))
         thread.start()
         subscriber.receive(0.2)
-        thread.join(5)
+        thread.join(PATIENCE_S)
         assert counts == [499500]
 
 
@@ -110,8 +111,8 @@ def raw(endpoint, sockets):
 def test_many_are_received_at_once(raw):
     subscriber, publisher = raw
     publisher.send(*map(ticker, range(1, 8)))
-    assert [r.sequence for r in subscriber.receive_many(3, 5.0)] == [1, 2, 3]
-    assert [r.sequence for r in subscriber.receive_many(timeout_s=5.0)] == [4, 5, 6, 7]
+    assert [r.sequence for r in subscriber.receive_many(3, PATIENCE_S)] == [1, 2, 3]
+    assert [r.sequence for r in subscriber.receive_many(timeout_s=PATIENCE_S)] == [4, 5, 6, 7]
     assert subscriber.receive_many(timeout_s=0.0) == []
     with pytest.raises(ValueError, match="max_count is 0"):
         subscriber.receive_many(0)
@@ -151,13 +152,15 @@ def test_a_callback_that_raises_costs_no_other_record(raw):
 
     with pytest.raises(LookupError, match="1"):
         subscriber.run(fail)
-    assert subscriber.receive(5.0).sequence == 2
+    assert subscriber.receive(PATIENCE_S).sequence == 2
 
 
 def test_waiting_for_topics_takes_nothing(raw):
     subscriber, publisher = raw
     publisher.send(ticker(1), ticker(2), ticker(1, topic=ETH))
-    found = subscriber.wait_for("ticker.binance.BTC/USDT", exact("ticker.binance.ETH/USDT"), timeout_s=5.0)
+    found = subscriber.wait_for(
+        "ticker.binance.BTC/USDT", exact("ticker.binance.ETH/USDT"), timeout_s=PATIENCE_S
+    )
     assert {topic: record.sequence for topic, record in found.items()} == {
         "ticker.binance.BTC/USDT": 2,
         "ticker.binance.ETH/USDT": 1,
@@ -174,9 +177,9 @@ def test_one_that_waits_is_not_blind_with_records_that_wait(endpoint, sockets):
         subscriber.receive(0)
         publisher.accept()
         publisher.send(ticker(1))
-        subscriber.wait_for(BTC, timeout_s=5.0)
+        subscriber.wait_for(BTC, timeout_s=PATIENCE_S)
         publisher.send(ticker(1, topic=ETH))
-        subscriber.wait_for(BTC, ETH, timeout_s=5.0)
+        subscriber.wait_for(BTC, ETH, timeout_s=PATIENCE_S)
         assert len(subscriber.receive_many()) == 2
 
 
@@ -232,7 +235,7 @@ def test_the_age_of_a_topic_is_that_of_its_data(raw):
     subscriber, publisher = raw
     assert subscriber.age_s(BTC) == float("inf")
     publisher.send(ticker(1, recv_ns=time.time_ns() - 5_000_000_000, flags=wire.STALE))
-    record = subscriber.receive(5.0)
+    record = subscriber.receive(PATIENCE_S)
     assert record.is_stale
     assert subscriber.age_s("ticker.binance.BTC/USDT") >= 5.0
 
@@ -241,7 +244,7 @@ def test_silence_is_told_by_heartbeats_that_nobody_asked_for(raw):
     subscriber, publisher = raw
     assert subscriber.silence_s == float("inf")
     publisher.send(heartbeat(binance="live"), ticker(1))
-    assert subscriber.receive(5.0).kind == wire.TICKER, "they are not returned"
+    assert subscriber.receive(PATIENCE_S).kind == wire.TICKER, "they are not returned"
     assert 0 <= subscriber.silence_s < float("inf")
     assert set(subscriber.losses) == {BTC}
     assert subscriber.is_connected
@@ -254,7 +257,7 @@ def test_heartbeats_that_were_asked_for_are_returned(endpoint, sockets, topics):
         subscriber.receive(0)
         publisher.accept()
         publisher.send(heartbeat(binance="live"))
-        assert subscriber.receive(5.0).kind == wire.HEARTBEAT
+        assert subscriber.receive(PATIENCE_S).kind == wire.HEARTBEAT
         assert subscriber.silence_s < float("inf")
 
 
@@ -281,7 +284,7 @@ def test_a_cut_message_waits_for_its_rest(raw):
     publisher.send_bytes(data[:50])
     assert subscriber.receive(0.0) is None
     publisher.send_bytes(data[50:])
-    assert subscriber.receive(5.0).sequence == 1
+    assert subscriber.receive(PATIENCE_S).sequence == 1
 
 
 def test_a_slow_consumer_of_the_latest_gets_what_is_newest_when_it_looks(endpoint):
@@ -292,7 +295,7 @@ def test_a_slow_consumer_of_the_latest_gets_what_is_newest_when_it_looks(endpoin
         for first in (1, 101):
             numbers = range(first, first + 100)
             publisher.send(*(ticker(n, topic=topic) for n in numbers for topic in (BTC, ETH)))
-            seen = [subscriber.receive(5.0) for _ in range(2)]
+            seen = [subscriber.receive(PATIENCE_S) for _ in range(2)]
             assert {(r.topic, r.sequence) for r in seen} == {(BTC, numbers[-1]), (ETH, numbers[-1])}
             assert subscriber.receive(0.01) is None
             publisher.send(*(ticker(n, topic=BTC) for n in range(first, first + 100)))  # again: nothing new

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -13,33 +12,17 @@ import urllib.request
 from pathlib import Path
 
 import zmq
+from loopback import free_ports as free_ports
+from patience import PATIENCE_S as PATIENCE_S
+from patience import wait_until as wait_until
 
 EXCHANGES = ("binance", "kucoin", "bybit")
 MAJORS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
-PATIENCE_S = 60.0  # bounds a wait that normally takes a second or two
 
 # The wire format as a stranger reads it in docs/wire.md; deliberately not the project's own definition.
 TICKER = struct.Struct("<40sBBHIQqqqQ10d")
 HEADER = struct.Struct("<40sBBHIQqqq")
 SNAPSHOT, STALE, DOWN, SIMULATED = 1, 2, 4, 8
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-
-
-def wait_until(condition, what, patience_s=PATIENCE_S):
-    """Return the first true value of condition()."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"not within {patience_s:g} s: {what}")
 
 
 class Record:
@@ -189,7 +172,7 @@ class Stack:
                 stdin=subprocess.DEVNULL,
             )
 
-    def run(self, *arguments, timeout=120):
+    def run(self, *arguments, timeout=PATIENCE_S):
         """Run one command to its end."""
         return subprocess.run(
             [sys.executable, "-m", "feedhandler", *arguments],
@@ -203,7 +186,7 @@ class Stack:
     def kill(self, name, number=signal.SIGKILL):
         process = self.processes[name]
         process.send_signal(number)
-        return process.wait(30)
+        return process.wait(PATIENCE_S)
 
     def log(self, name):
         return (self.directory / f"{name}.log").read_text(encoding="utf-8", errors="replace")
@@ -216,12 +199,14 @@ class Stack:
     def fault(self, exchange, kind, **settings):
         body = json.dumps({"fault": kind, **settings}).encode()
         url = f"http://127.0.0.1:{self.ports[exchange]}/_sim/faults"
-        with urllib.request.urlopen(urllib.request.Request(url, body, method="POST"), timeout=10) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, body, method="POST"), timeout=PATIENCE_S
+        ) as answer:
             return answer.read()
 
     def sim_state(self, exchange):
         url = f"http://127.0.0.1:{self.ports[exchange]}/_sim/state"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return json.loads(answer.read())
 
     def status(self):

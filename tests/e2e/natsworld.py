@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import free_ports
+from loopback import free_ports
+from patience import PATIENCE_S, until
 
 from feedhandler import wire
 from feedhandler.subjects import subject_of
@@ -19,19 +20,9 @@ from feedhandler.transport import tick
 
 nats = pytest.importorskip("nats")
 
-PATIENCE_S = 60.0  # bounds a wait that normally takes a second or two
 BEAT_S = 0.2
 NATS_SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/bin")
 needs_server = pytest.mark.skipif(NATS_SERVER is None, reason="needs nats-server (Debian: nats-server)")
-
-
-async def until(condition, what):
-    """Wait for the first true value of condition()."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}"
-        await asyncio.sleep(0.01)
-    return value
 
 
 class World:
@@ -68,7 +59,7 @@ class World:
 
     def end_server(self, number=signal.SIGTERM):
         self.server.send_signal(number)
-        self.server.wait(20)
+        self.server.wait(PATIENCE_S)
 
     def start_bridge(self, **environment):
         with (self.path / "bridge.log").open("ab") as out:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import trustme
-from natsworld import NATS_SERVER, nats, needs_server, play, until
+from loopback import free_ports
+from natsworld import NATS_SERVER, nats, needs_server, play
+from patience import PATIENCE_S, until
 
 from feedhandler import wire
 from feedhandler.bridge import BridgeStatus
@@ -34,6 +35,8 @@ async def start(world):
 def test_each_record_arrives_byte_for_byte_and_in_order(tmp_path):
     async def scene(world):
         await start(world)
+        # It looks some times a second whether NATS is there, and conflates until it has seen it.
+        await until(lambda: len(world.got.get("status.bridge-nats", ())) >= 2, "it says twice how it is")
         names = ["BTC/USDT", "A.B/USDT", "币 *>/USDT", "ETH/USDT"]
         for number in range(300):
             world.send(*(world.ticker(name, last=float(number)) for name in names))
@@ -85,7 +88,7 @@ def test_a_restarted_server_gets_the_newest_of_all_that_changed(tmp_path):
         for round_ in range(1, 50):
             world.send(*(world.ticker(name, last=float(round_)) for name in names))
             await asyncio.sleep(0)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             conflated = 'feedhandler_bridge_conflated_total{kind="ticker"}'
             while (await world.metrics())[conflated] < 48 * 500:
                 await asyncio.sleep(0.05)
@@ -236,7 +239,7 @@ def test_wrong_credentials_say_so_and_right_ones_are_let_in(tmp_path):
         world.start_bridge(FEEDHANDLER_NATS_USER="feeds", FEEDHANDLER_NATS_PASSWORD="guess-hunter2")
         await until(lambda: "Authorization Violation" in world.log(), "the reason")
         world.bridge.terminate()
-        world.bridge.wait(20)
+        world.bridge.wait(PATIENCE_S)
         world.start_bridge(FEEDHANDLER_NATS_USER="feeds", FEEDHANDLER_NATS_PASSWORD="right-hunter2")
         await until(lambda: "connected to NATS" in world.log(), "connection")
         await world.consume(user="feeds", password="right-hunter2")
@@ -319,7 +322,7 @@ def test_a_stream_is_made_with_its_limits_and_replays(tmp_path):
         async def stored():
             return await stream.stream_info("MARKET", subjects_filter="ticker.>")
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while (info := await stored()).state.subjects != {
                 "ticker.binance.BTC-USDT": 5,
                 "ticker.binance.ETH-USDT": 5,
@@ -329,12 +332,12 @@ def test_a_stream_is_made_with_its_limits_and_replays(tmp_path):
         assert (limits.max_bytes, limits.max_age, limits.max_msgs_per_subject) == (4194304, 600, 5)
         assert (limits.storage, limits.discard) == ("file", "old")
         replay = await stream.subscribe("ticker.binance.BTC-USDT", ordered_consumer=True)
-        records = [wire.unpack((await replay.next_msg(timeout=30)).data) for _ in range(5)]
+        records = [wire.unpack((await replay.next_msg(timeout=PATIENCE_S)).data) for _ in range(5)]
         assert [record.last for record in records] == [195.0, 196.0, 197.0, 198.0, 199.0]
         assert (await world.metrics())["feedhandler_bridge_refused_total"] == 0
         # Other limits are set, and what is kept stays.
         world.bridge.terminate()
-        world.bridge.wait(20)
+        world.bridge.wait(PATIENCE_S)
         text = world.config.read_text(encoding="utf-8").replace("max_age_s = 600", "max_age_s = 900")
         world.config.write_text(text, encoding="utf-8")
         world.start_bridge()
@@ -347,7 +350,7 @@ def test_a_stream_is_made_with_its_limits_and_replays(tmp_path):
 def test_another_stream_of_the_name_or_of_the_subjects_is_one_clear_message(tmp_path):
     async def scene(world):
         world.start_server()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
                     client = await world.client()
@@ -398,7 +401,7 @@ def test_records_that_a_stream_refuses_are_counted_and_a_stream_that_was_removed
         await until(lambda: world.log().count("created the stream MARKET") == 2, "the stream")
         world.send(world.ticker(last=2.0))
         found = 0.0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while found != 2.0:
                 await asyncio.sleep(0.05)
                 messages = (await stream.stream_info("MARKET", subjects_filter="ticker.>")).state.subjects
@@ -439,7 +442,7 @@ def test_the_example_prints_records_losses_and_what_is_not_live(tmp_path):
 
         async def until_line(text):
             while not lines or text not in lines[-1]:
-                line = await asyncio.wait_for(consumer.stdout.readline(), 60)
+                line = await asyncio.wait_for(consumer.stdout.readline(), PATIENCE_S)
                 assert line, "it ended"
                 lines.append(line.decode())
 
@@ -464,9 +467,7 @@ def test_the_example_prints_records_losses_and_what_is_not_live(tmp_path):
 
 
 def test_the_whole_pipeline_ends_at_nats_with_what_its_own_subscribers_see(tmp_path, stack):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     s = stack(
         exchanges=("binance", "bybit"), rate=200, gateway=f'[nats]\nservers = ["nats://127.0.0.1:{port}"]'
     )
@@ -504,7 +505,7 @@ def test_the_whole_pipeline_ends_at_nats_with_what_its_own_subscribers_see(tmp_p
         asyncio.run(scene())
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE_S)
 
 
 def test_every_metric_of_the_bridge_is_documented(tmp_path):

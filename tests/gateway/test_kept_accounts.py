@@ -8,6 +8,7 @@ import time
 import aiohttp
 import pytest
 import uvloop
+from patience import PATIENCE_S, until
 
 from feedhandler import config
 from feedhandler.errors import ConfigError
@@ -20,7 +21,6 @@ from feedhandler.sim import frames
 from feedhandler.sim.server import SimServer, SimSettings
 
 CREDENTIALS = {"binance": sim.BINANCE, "kucoin": sim.KUCOIN, "bybit": sim.BYBIT}
-PATIENCE_S = 30.0
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +55,11 @@ class World:
 
     async def until(self, exchange, condition):
         """Return the status of which it holds."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition(status := self.accounts.status(exchange)):
-            assert time.monotonic() < deadline, f"never, last: {status}"
-            await asyncio.sleep(0.01)
-        return status
+
+        def found():
+            return status if condition(status := self.accounts.status(exchange)) else None
+
+        return await until(found, lambda: f"last: {self.accounts.status(exchange)}")
 
     async def live(self, exchange):
         await self.put(exchange)

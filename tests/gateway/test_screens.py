@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from aiohttp import web
 from desk import TOKEN, beat, make
+from patience import PATIENCE_S, until
 
 from feedhandler import wire
 from feedhandler.gateway import screens as module
@@ -18,7 +19,6 @@ from feedhandler.gateway.app import make_app
 from feedhandler.gateway.screens import framed, routes
 from feedhandler.status import ExchangeStatus
 
-PATIENCE_S = 30.0
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 
 
@@ -59,10 +59,7 @@ class Desk:
             yield Client(ws)
 
     async def until(self, condition, what):
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < deadline, what
-            await asyncio.sleep(0.01)
+        await until(condition, what)
 
 
 class Client:

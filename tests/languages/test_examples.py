@@ -6,12 +6,12 @@ import subprocess
 import time
 
 import pytest
+from patience import PATIENCE_S
 from toolchains import EXAMPLES
 
 from feedhandler import wire
 from feedhandler.transport import tick
 
-PATIENCE_S = 60.0  # bounds a wait that normally takes some milliseconds
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "汉字/USDT"))
 STATUS = wire.topic(wire.STATUS, "binance")
 NAME, OTHER = BTC.decode(), ETH.decode()

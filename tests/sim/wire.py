@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 import aiohttp
+from patience import PATIENCE_S
 
 from feedhandler.sim.server import SimServer, SimSettings
 
-WITHIN_S = 20.0
 HOST = "127.0.0.1:0"
 
 
@@ -90,7 +90,7 @@ async def running(exchange: str, rules=None, **settings) -> AsyncIterator[Client
     server = make(exchange, rules, **settings)
     await server.start()
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(WITHIN_S)) as http:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE_S)) as http:
             yield Client(exchange, server, http)
     finally:
         await server.close()
@@ -100,7 +100,7 @@ def run(scenario: Awaitable[None]) -> None:
     """Run one scenario to its end; what it leaves running is an error."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(PATIENCE_S):
             await scenario
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         assert not left, left

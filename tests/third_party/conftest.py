@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from urllib.request import urlopen
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler.sim.server import SimServer, SimSettings
 
-START_WITHIN_S = 20.0
 QUIET_SETTINGS = SimSettings(messages_per_s=200.0)  # some of these clients are slow
 
 
@@ -34,7 +34,7 @@ class Simulator:
 
     def wait_for_topic(self, topic: str) -> None:
         """Wait until some private connection is subscribed, whatever the client says about it."""
-        until = time.monotonic() + START_WITHIN_S
+        until = time.monotonic() + PATIENCE_S
         while not any(
             each["is_private"] and topic in each["subscriptions"] for each in self.state()["connections"]
         ):
@@ -67,13 +67,13 @@ def _running(exchange: str) -> Iterator[Simulator]:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), name=f"sim {exchange}")
     thread.start()
-    assert is_started.wait(START_WITHIN_S)
+    assert is_started.wait(PATIENCE_S)
     loop, stop, server = started[0]
     try:
         yield Simulator(server)
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(START_WITHIN_S)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 

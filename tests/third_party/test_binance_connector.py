@@ -4,6 +4,7 @@ import json
 import queue
 
 import pytest
+from patience import PATIENCE_S
 
 pytest.importorskip("binance", reason="third-party client not installed: pip install -e .[third-party]")
 
@@ -15,8 +16,6 @@ from binance.websocket.spot.websocket_stream import SpotWebsocketStreamClient
 
 from feedhandler.sim import credentials
 
-WITHIN_S = 20.0
-
 
 def connect(simulator, **options):
     """Open a stream client; messages arrive decoded, in a queue."""
@@ -24,7 +23,7 @@ def connect(simulator, **options):
     client = SpotWebsocketStreamClient(
         stream_url=simulator.ws_url,
         on_message=lambda _, text: received.put(json.loads(text)),
-        timeout=WITHIN_S,
+        timeout=PATIENCE_S,
         **options,
     )
     return client, received
@@ -32,7 +31,7 @@ def connect(simulator, **options):
 
 def first(received, is_wanted):
     while True:
-        message = received.get(timeout=WITHIN_S)
+        message = received.get(timeout=PATIENCE_S)
         if is_wanted(message):
             return message
 
@@ -67,7 +66,7 @@ def test_book_ticker_combined_in_microseconds(binance):
 
 
 def test_rest(binance):
-    client = Spot(base_url=binance.rest_url, timeout=WITHIN_S)
+    client = Spot(base_url=binance.rest_url, timeout=PATIENCE_S)
     try:
         assert client.ping() == {}
         assert client.exchange_info(symbol="BTCUSDT")["symbols"][0]["baseAsset"] == "BTC"
@@ -98,7 +97,7 @@ def signing(request) -> dict[str, str]:
 
 
 def test_account(binance, signing):
-    client = Spot(base_url=binance.rest_url, timeout=WITHIN_S, **signing)
+    client = Spot(base_url=binance.rest_url, timeout=PATIENCE_S, **signing)
     try:
         assert client.account(omitZeroBalances="true")["balances"] == OPENING
         everything = client.account(recvWindow=60000)["balances"]
@@ -126,7 +125,7 @@ def test_user_data_over_the_websocket_api(binance):
         api_key=credentials.BINANCE.key,
         api_secret=credentials.BINANCE.secret,
         on_message=lambda _, text: received.put(json.loads(text)),
-        timeout=WITHIN_S,
+        timeout=PATIENCE_S,
     )
     try:
         client.account(id="status")

@@ -6,6 +6,7 @@ Spot only, as the simulators play nothing else: `fetchMarkets` is told so.
 import asyncio
 
 import pytest
+from patience import PATIENCE_S
 
 pytest.importorskip("ccxt.pro", reason="third-party client not installed: pip install -e .[third-party]")
 
@@ -14,7 +15,6 @@ import msgspec
 
 from feedhandler.sim import credentials
 
-WITHIN_S = 30.0
 SPOT = {"options": {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}}}
 
 
@@ -23,7 +23,7 @@ def watch(client: "ccxt.pro.Exchange", symbol: str, **params: object) -> dict:
 
     async def run() -> dict:
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(PATIENCE_S):
                 await client.load_markets()
                 return await client.watch_ticker(symbol, params)
         finally:
@@ -76,7 +76,7 @@ def test_binance_watch_bids_asks(binance):
     async def run() -> dict:
         client = make_binance(binance)
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(PATIENCE_S):
                 return await client.watch_bids_asks(["ETH/USDT"])
         finally:
             await client.close()
@@ -120,7 +120,7 @@ async def load(client: "ccxt.pro.Exchange", key: credentials.Credentials) -> Non
 def fetch_balance(client: "ccxt.pro.Exchange", key: credentials.Credentials) -> dict:
     async def run() -> dict:
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(PATIENCE_S):
                 await load(client, key)
                 return await client.fetch_balance()
         finally:
@@ -136,7 +136,7 @@ def watch_balance(
 
     async def run() -> dict:
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(PATIENCE_S):
                 await load(client, key)
                 watching = asyncio.create_task(client.watch_balance())
                 await asyncio.to_thread(simulator.wait_for_topic, topic)

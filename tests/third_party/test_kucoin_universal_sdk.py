@@ -6,6 +6,7 @@ import time
 import warnings
 
 import pytest
+from patience import PATIENCE_S
 
 pytest.importorskip(
     "kucoin_universal_sdk", reason="third-party client not installed: pip install -e .[third-party]"
@@ -29,7 +30,6 @@ with warnings.catch_warnings():
 from feedhandler.sim import credentials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-WITHIN_S = 20.0
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def test_ticker_snapshot_and_level1(kucoin, sdk):
 def collect(received: queue.Queue, count: int) -> dict:
     """Wait for `count` different topics; returns the newest of each."""
     seen: dict = {}
-    until = time.monotonic() + WITHIN_S
+    until = time.monotonic() + PATIENCE_S
     while len(seen) < count and time.monotonic() < until:
-        topic, data = received.get(timeout=WITHIN_S)
+        topic, data = received.get(timeout=PATIENCE_S)
         seen[topic] = data
     assert len(seen) == count, seen.keys()
     return seen
@@ -149,7 +149,7 @@ def test_account_stream(kucoin, private_sdk):
         private.account(lambda topic, subject, data: received.put((subject, data)))
         kucoin.wait_for_topic("/account/balance")
         kucoin.fault(fault="hold", asset="USDT", amount="0.5")
-        subject, event = received.get(timeout=WITHIN_S)
+        subject, event = received.get(timeout=PATIENCE_S)
     finally:
         stop(private)
     assert subject == "account.balance"

@@ -4,6 +4,7 @@ import contextlib
 import queue
 
 import pytest
+from patience import PATIENCE_S
 
 pytest.importorskip("pybit", reason="third-party client not installed: pip install -e .[third-party]")
 
@@ -11,8 +12,6 @@ from pybit import unified_trading
 from pybit.exceptions import InvalidRequestError
 
 from feedhandler.sim import credentials
-
-WITHIN_S = 20.0
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def test_ticker_stream(bybit, client):
         client.ticker_stream(symbol=["BTCUSDT", "ETHUSDT"], callback=received.put)
     seen = {}
     while len(seen) < 2:
-        message = received.get(timeout=WITHIN_S)
+        message = received.get(timeout=PATIENCE_S)
         seen[message["data"]["symbol"]] = message["data"]
     for symbol in ("BTCUSDT", "ETHUSDT"):
         ticker = seen[symbol]
@@ -56,7 +55,7 @@ def test_orderbook_stream_of_one_level(bybit, client):
     received: queue.Queue = queue.Queue()
     with noted_first(client):
         client.orderbook_stream(1, "XRPUSDT", received.put)
-    books = [received.get(timeout=WITHIN_S)["data"] for _ in range(5)]
+    books = [received.get(timeout=PATIENCE_S)["data"] for _ in range(5)]
     for book in books:
         assert book["s"] == "XRPUSDT"
         assert 0 < float(book["b"][0][0]) < float(book["a"][0][0])
@@ -104,14 +103,14 @@ def test_wallet_stream(bybit, monkeypatch):
         api_key=key.key,
         api_secret=key.secret,
         restart_on_error=False,
-        private_auth_expire=int(WITHIN_S),
+        private_auth_expire=int(PATIENCE_S),
     )
     try:
         with noted_first(client):
             client.wallet_stream(received.put)
         bybit.wait_for_topic("wallet")
         bybit.fault(fault="trade", symbol="BTCUSDT", amount="0.01")
-        message = received.get(timeout=WITHIN_S)
+        message = received.get(timeout=PATIENCE_S)
     finally:
         client.exit()
     assert message["topic"] == "wallet"

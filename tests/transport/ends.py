@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 
 import zmq
+from patience import PATIENCE_S
 
 from feedhandler import wire
 
-WAIT_S = 5.0
 BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/USDT", "ETH/USDT"))
 
 
@@ -84,7 +84,7 @@ class World:
         return sock
 
     def until(self, condition: Callable[[], object]):
-        deadline = time.monotonic() + WAIT_S
+        deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline, "it never came true"
             self.loop.run_once(0.01)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import twins
+from patience import PATIENCE_S
 
 from feedhandler import board, wire
 from feedhandler.errors import DecodeError
@@ -25,7 +26,6 @@ ROOT = Path(__file__).parents[2]
 TOPIC = b"ticker.x.A/B"
 KILLS = int(os.environ.get("BOARD_KILLS", "50"))
 READS = 200  # between two kills, at least
-PATIENCE_S = 60.0
 
 
 def record(number):

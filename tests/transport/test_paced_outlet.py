@@ -3,12 +3,12 @@
 import itertools
 import json
 import random
-import socket
 import time
 
 import pytest
 import zmq
 from ends import BTC, ETH, ticker
+from loopback import free_endpoint
 
 from feedhandler import pace, wire
 
@@ -106,10 +106,7 @@ def test_the_newest_reaches_a_reader_that_keeps_up_without_delay(world, outlet):
 
 @pytest.mark.parametrize("scheme", ["ipc", "tcp"])
 def test_a_latest_reader_that_stops_gets_the_newest_of_each_topic_when_it_reads_again(world, scheme):
-    endpoint = world.endpoint()
-    if scheme == "tcp":
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    endpoint = world.endpoint() if scheme == "ipc" else free_endpoint()
     outlet = world.outlet(endpoint, has_modes=True, session=SESSION)
     stopped = declare(world, outlet, b"@latest", endpoint=endpoint, RCVHWM=100, RCVBUF=4096)
     quick = declare(world, outlet, b"@all", endpoint=endpoint)

@@ -8,6 +8,7 @@ import pytest
 import zmq
 import zmq.auth.base
 from ends import BTC, ETH, ticker
+from loopback import free_endpoint
 from zmq.utils import z85
 
 from feedhandler.transport import curve, keys, secure, zmtp
@@ -44,8 +45,7 @@ def server(guests):
 
 @pytest.fixture
 def endpoint():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return free_endpoint()
 
 
 def outlet(world, endpoint, server, **settings):

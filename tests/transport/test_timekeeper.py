@@ -8,6 +8,7 @@ import aiohttp
 import msgspec
 import pytest
 import uvloop
+from patience import PATIENCE_S
 
 from feedhandler.errors import ProtocolError
 from feedhandler.exchanges import EXCHANGES
@@ -19,7 +20,6 @@ from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.timekeeper import Timekeeper
 
 SECOND = 1_000_000_000
-PATIENCE_S = 20.0
 
 
 @pytest.fixture(autouse=True)

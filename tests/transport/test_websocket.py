@@ -14,6 +14,7 @@ import struct
 import pytest
 import trustme
 import uvloop
+from patience import until
 
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.legs import Legs
@@ -22,7 +23,6 @@ from feedhandler.transport.http import HttpClient
 from feedhandler.transport.websocket import FRAME_SIZE_MAX, Connection
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING = 1, 2, 0, 8, 9
-PATIENCE_S = 20.0
 
 
 def book(update_id, bid="1.5"):
@@ -99,9 +99,7 @@ class Bench:
             self.batch.clear()
 
     async def until(self, condition):
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.01)
+        await until(condition, "what the test waits for")
 
     @contextlib.asynccontextmanager
     async def running(self, serve):

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import uvloop
 import zmq
-from ends import BTC, ETH, WAIT_S, ticker
+from ends import BTC, ETH, ticker
+from loopback import free_endpoint
+from patience import PATIENCE_S
 
 from feedhandler import wire
 from feedhandler.errors import ConfigError
@@ -43,8 +45,7 @@ def test_a_snapshot_is_for_the_new_subscriber_alone(world):
 
 
 def test_over_tcp_as_over_ipc(world):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    endpoint = free_endpoint()
     outlet = world.outlet(endpoint)
     sock = world.subscriber(b"ticker.", endpoint=endpoint)
     world.until(lambda: outlet.is_wanted)
@@ -300,7 +301,7 @@ def test_driven_by_uvloop_as_by_our_own_loop(tmp_path, sockets):
         loop = asyncio.get_running_loop()
         outlet = sockets.Outlet(loop, [endpoint], lambda prefix: [b"old"], key="x", queue_size_max=1 << 30)
         downlink = sockets.Downlink(loop, endpoint, [b""], lambda m: received.append(bytes(m)))
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not outlet.is_wanted:
                 downlink.poll()
                 await asyncio.sleep(0.001)
@@ -352,9 +353,7 @@ def raw_subscriber(world, outlet, endpoint):
 
 @pytest.mark.parametrize("scheme", ["ipc", "tcp"])
 def test_a_subscriber_that_does_not_read_and_then_dies_takes_nobody_along(world, scheme):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    endpoint = world.endpoint() if scheme == "ipc" else f"tcp://127.0.0.1:{port}"
+    endpoint = world.endpoint() if scheme == "ipc" else free_endpoint()
     outlet = world.outlet(endpoint)
     sock = raw_subscriber(world, outlet, endpoint)
     for number in range(60_000):
