@@ -334,6 +334,23 @@ TROUBLES: Final = {
 }
 
 
+# What refusals of an authentication speak of, in small letters; the first that fits counts. "Params Error" is said
+# of a time that is not good any more, and of a signature. Of a wrong secret REST tells: it is taken for the time.
+AUTH_TEXTS: Final = (
+    (("api key", "api_key", "apikey", "api-key", "wrong key"), Trouble.KEY),
+    (("permission",), Trouble.PERMISSION),
+    (("unmatched ip", "ip address"), Trouble.ADDRESS),
+    (("request expired", "timestamp", "expires", "params error"), Trouble.CLOCK),
+    (("sign", "key", "auth failed"), Trouble.KEY),
+    (("too many", "rate limit"), Trouble.RATE_LIMIT),
+    (("server", "system", "internal", "timeout", "busy", "try again"), Trouble.MAINTENANCE),
+)
+AUTH_REMEDY: Final = (
+    "time or signature of the stream's authentication were refused: set this machine's clock (NTP); if balances"
+    " cannot be read either, check key and secret"
+)
+
+
 class _Coin(msgspec.Struct):
     asset: str = msgspec.field(name="coin")
     held: str = msgspec.field(name="walletBalance")
@@ -370,9 +387,18 @@ class _AccountAnswer(msgspec.Struct):
 class _AccountFrame(msgspec.Struct):
     topic: str = ""
     op: str = ""
+    code: int = msgspec.field(name="retCode", default=0)
     success: bool | None = None
     message: str = msgspec.field(name="ret_msg", default="")
     data: list[_Wallet] | None = None
+
+
+def _auth_trouble(frame: _AccountFrame) -> Trouble:
+    """Return why an authentication was refused: by its code, where there is one, else by its text."""
+    if frame.code in TROUBLES:
+        return TROUBLES[frame.code]
+    text = frame.message.lower()
+    return next((trouble for words, trouble in AUTH_TEXTS if any(w in text for w in words)), Trouble.ANSWER)
 
 
 class BybitAccount(Account):
@@ -451,9 +477,12 @@ class _BybitStream(AccountStream):
             wallets = [wallet for wallet in frame.data or () if wallet.type == "UNIFIED"]
             return changes(_balance, (coin for wallet in wallets for coin in wallet.coins), WALLET)
         if frame.success is False:
-            trouble = Trouble.KEY if frame.op == "auth" else Trouble.ANSWER
+            trouble = _auth_trouble(frame) if frame.op == "auth" else Trouble.ANSWER
             text = self._account.scrubbed(frame.message) or "no reason given"
-            raise AccountError(trouble, f"bybit refuses the account's stream: {text} ({frame.op})")
+            remedy = AUTH_REMEDY if trouble is Trouble.CLOCK else ""
+            raise AccountError(
+                trouble, f"bybit refuses the account's stream: {text} ({frame.op})", remedy=remedy
+            )
         if frame.op == "auth":
             return Heard(send=(b'{"op":"subscribe","args":["wallet"]}',))
         if frame.op == "subscribe":

@@ -225,12 +225,17 @@ class Keeper:
                     was_live = self._status.stream == "live"
                     failures = 1 if was_live or time.monotonic() - began > OPERATOR_S else failures + 1
                     self._set_stream("connecting", _problem_of(exc))
+                    if isinstance(exc, AccountError) and exc.trouble is Trouble.CLOCK:
+                        await self._timekeeper.refresh()
                     await asyncio.sleep(self._stream_pause_s(exc, failures))
                 finally:
                     self._ledger.on_stream_lost()
 
     def _stream_pause_s(self, exc: Exception, failures: int) -> float:
-        if isinstance(exc, AccountError) and exc.trouble.needs_operator:
+        error = self._status.error  # REST may know better why we are refused
+        if isinstance(exc, AccountError) and (
+            exc.trouble.needs_operator or (error is not None and Trouble(error.kind).needs_operator)
+        ):
             return OPERATOR_S
         return max(self._policy.backoff_s(failures, self._rng), getattr(exc, "retry_after_s", 0.0))
 

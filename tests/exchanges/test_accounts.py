@@ -638,7 +638,29 @@ ENDS = [
     ),
     ("kucoin", {"type": "error", "code": 401, "data": "token is expired"}, ProtocolError, None),
     ("kucoin", {"type": "error", "code": 404, "data": "topic is not found"}, AccountError, Trouble.ANSWER),
-    ("bybit", {"success": False, "ret_msg": "wrong key", "op": "auth"}, AccountError, Trouble.KEY),
+    *(
+        ("bybit", {"success": False, "ret_msg": text, "op": "auth"}, AccountError, trouble)
+        for text, trouble in (
+            ("wrong key", Trouble.KEY),
+            ("Your api key has expired.", Trouble.KEY),
+            ("error:verify signature fail", Trouble.KEY),
+            ("Params Error", Trouble.CLOCK),
+            ("error:request expired", Trouble.CLOCK),
+            ("Permission denied, please check your API permissions", Trouble.PERMISSION),
+            ("Unmatched IP, please check your bound addresses", Trouble.ADDRESS),
+            ("System error. Please try again later.", Trouble.MAINTENANCE),
+            ("Internal error", Trouble.MAINTENANCE),
+            ("what nobody has read before", Trouble.ANSWER),
+            ("", Trouble.ANSWER),
+        )
+    ),
+    ("bybit", {"success": False, "retCode": 10004, "ret_msg": "", "op": "auth"}, AccountError, Trouble.KEY),
+    (
+        "bybit",
+        {"success": False, "retCode": 10016, "ret_msg": "", "op": "auth"},
+        AccountError,
+        Trouble.MAINTENANCE,
+    ),
     (
         "bybit",
         {"success": False, "ret_msg": "no such topic", "op": "subscribe"},
