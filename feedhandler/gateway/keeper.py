@@ -20,6 +20,7 @@ from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.account import Account, AccountError, AccountStream, Trouble
 from feedhandler.session import NS_PER_S, ConnectBudget, Policy
+from feedhandler.transport.dial import Connector
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.timekeeper import Timekeeper
 
@@ -215,7 +216,12 @@ class Keeper:
     async def _run_stream(self) -> None:
         """Converse, again and again."""
         failures = 0
-        async with aiohttp.ClientSession(trust_env=False, headers={"User-Agent": "feedhandler"}) as session:
+        async with aiohttp.ClientSession(
+            connector=Connector(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours, as in `HttpClient`
+            headers={"User-Agent": "feedhandler"},
+            trust_env=False,
+        ) as session:
             while True:
                 began = time.monotonic()
                 try:

@@ -18,6 +18,7 @@ from feedhandler.errors import ProtocolError
 from feedhandler.exchanges.account import Answer
 from feedhandler.exchanges.base import Request
 from feedhandler.session import NS_PER_S
+from feedhandler.transport.dial import Connector
 
 TIMEOUT_S: Final = 10.0
 BODY_SIZE_MAX: Final = 64 << 20  # Binance's full exchangeInfo is about 10 MB
@@ -116,7 +117,9 @@ class HttpClient:
 
     async def __aenter__(self) -> "HttpClient":
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            connector=Connector(),
+            # None of aiohttp's: one that passes in the same turn as a cancellation swallows it.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             headers={"User-Agent": "feedhandler"},
             trust_env=False,  # no proxy: the WebSocket would not take it, and loopback must not
         )
@@ -153,9 +156,12 @@ class HttpClient:
         try:
             # A redirected POST would arrive as a GET, and a signed request is for nobody else.
             is_safe = request.method == "GET" and not request.is_signed
-            async with self._session.request(
-                request.method, url, headers=request.headers, allow_redirects=is_safe
-            ) as answer:
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                self._session.request(
+                    request.method, url, headers=request.headers, allow_redirects=is_safe
+                ) as answer,
+            ):
                 body = await answer.content.read(BODY_SIZE_MAX + 1)
                 while len(body) <= BODY_SIZE_MAX and (more := await answer.content.read(BODY_SIZE_MAX)):
                     body += more

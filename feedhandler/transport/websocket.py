@@ -17,6 +17,7 @@ import picows
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import Endpoint, Exchange
 from feedhandler.session import NS_PER_S, Phase, Session
+from feedhandler.transport.dial import TLS_HANDSHAKE_S, dial, to_its_end
 from feedhandler.transport.http import HttpClient, HttpRefused, retry_after_s
 
 FRAME_SIZE_MAX = 1 << 20  # the largest frame that an exchange documents is a few kilobytes
@@ -177,7 +178,8 @@ class Connection:
         # At least one turn of the event loop, so that a late loop still reads its sockets.
         delay_s = max(0.001, (deadline_mono_ns - time.monotonic_ns()) / NS_PER_S)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), delay_s)
+            async with asyncio.timeout(delay_s):
+                await self._woken.wait()
         self._woken.clear()
 
     async def _connect(self) -> None:
@@ -189,18 +191,7 @@ class Connection:
             endpoint = await self._handshake()
             url = endpoint.url
             self.session.on_endpoint(endpoint)
-            transport, _ = await picows.ws_connect(
-                lambda: socket,
-                url,
-                # The session watches the time; this makes picows let go of a socket that we gave up on.
-                websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                enable_auto_pong=False,  # see on_ws_frame
-                use_aiofastnet=urlsplit(url).scheme == "wss",  # for each kind what costs less: docs/design.md
-                max_frame_size=FRAME_SIZE_MAX,
-                read_buffer_init_size=READ_BUFFER_SIZE,
-                logger_name=self._label,
-                local_addr=(self._source_address, 0) if self._source_address else None,
-            )
+            transport = await self._open(url, socket)
         except HttpRefused as exc:
             self._failed(str(exc), exc.retry_after_s)
         except picows.WSHandshakeError as exc:
@@ -215,6 +206,27 @@ class Connection:
                 self._failed("connection closed during the WebSocket handshake")
         finally:
             self.wake()
+
+    async def _open(self, url: str, socket: Socket) -> picows.WSTransport:
+        """Return the open WebSocket. A cancellation leaves none behind."""
+        parts = urlsplit(url)
+        is_secure = parts.scheme == "wss"
+        tcp = await dial(parts.hostname or "", parts.port or (443 if is_secure else 80), self._source_address)
+        opening = picows.ws_connect(
+            lambda: socket,
+            url,
+            # The session watches the time; this makes picows let go of a socket that we gave up on.
+            websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            enable_auto_pong=False,  # see on_ws_frame
+            use_aiofastnet=is_secure,  # for each kind what costs less: docs/design.md
+            max_frame_size=FRAME_SIZE_MAX,
+            read_buffer_init_size=READ_BUFFER_SIZE,
+            logger_name=self._label,
+            socket_factory=lambda _: tcp,
+            ssl_handshake_timeout=TLS_HANDSHAKE_S if is_secure else None,
+        )
+        transport, _ = await to_its_end(tcp, opening, lambda opened: opened[0].disconnect(graceful=False))
+        return transport
 
     def _whence(self, exc: Exception) -> str:
         """Return the source address for a message, and whether it is to blame."""
@@ -243,7 +255,7 @@ class Connection:
     async def _close(self, reason: str) -> None:
         if self._connecting is not None and not self._connecting.done():
             self._connecting.cancel()
-            await asyncio.wait([self._connecting])
+            await asyncio.wait([self._connecting], timeout=CLOSE_TIMEOUT_S)
         self._close_reason = reason
         transport = self._transport
         if transport is None:

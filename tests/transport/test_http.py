@@ -247,6 +247,28 @@ def test_a_host_that_is_away_is_a_protocol_error_that_names_the_address():
     uvloop.run(main())
 
 
+def test_a_request_that_is_cancelled_as_its_time_is_over_is_cancelled(monkeypatch):
+    """The end of one is why the other is cancelled, so both fall into the same turn of the loop."""
+    monkeypatch.setattr("feedhandler.transport.http.TIMEOUT_S", 0.3)
+
+    async def main():
+        async with served(lambda _: asyncio.Event().wait()) as (http, _):
+
+            async def again_and_again():
+                while True:
+                    with contextlib.suppress(ProtocolError):
+                        await http.ask(Request("/time"))
+
+            other = asyncio.create_task(again_and_again())
+            with pytest.raises(ProtocolError, match="no answer within"):
+                await http.ask(GET)
+            other.cancel()
+            done, _ = await asyncio.wait([other], timeout=20.0)
+            return done
+
+    assert uvloop.run(main()), "it asks on"
+
+
 # --- against the simulator
 
 

@@ -285,12 +285,14 @@ def test_an_upgrade_that_comes_after_we_gave_up_is_let_go():
     async def serve(reader, writer, number):
         if number == 1:
             await late.wait()
-            await upgrade(reader, writer)
-            with contextlib.suppress(ConnectionError):
-                writer.write(frame(book(9, "666.0")))
-                await writer.drain()
-            await reader.read()
-            ended.append(number)
+            try:
+                await upgrade(reader, writer)
+                with contextlib.suppress(ConnectionError):
+                    writer.write(frame(book(9, "666.0")))
+                    await writer.drain()
+                await reader.read()
+            finally:
+                ended.append(number)
             return
         await upgrade(reader, writer)
         writer.write(frame(book(2)))
