@@ -21,7 +21,8 @@ HINTS_MAX: Final = 5
 class Instrument(msgspec.Struct, frozen=True):
     """One line of an exchange's instrument list.
 
-    native is the exchange's spelling; status is its own word for the trading state, for messages only.
+    native is the exchange's spelling; status is its own word for the trading state, for messages only. code is what
+    accounts call the base asset, where that is another name. note: what users are to know of one that is tradable.
     """
 
     native: str
@@ -29,6 +30,8 @@ class Instrument(msgspec.Struct, frozen=True):
     quote: str
     is_trading: bool = True
     status: str = ""
+    code: str = ""
+    note: str = ""
 
     @property
     def symbol(self) -> str:
@@ -50,6 +53,8 @@ class InstrumentTable:
         self.by_native: dict[str, Instrument] = {}
         self.problems = list(problems)
         self._by_symbol: dict[str, Instrument] = {}
+        self._by_code: dict[tuple[str, str], Instrument] = {}
+        self._assets: set[str] = set()  # as accounts call them
         self._conflicts: dict[str, list[str]] = {}
         self._hints: dict[str, str] = {}  # by unknown symbol
         for instrument in instruments:
@@ -62,6 +67,11 @@ class InstrumentTable:
             self.problems.append(problem)
             return
         self.by_native[instrument.native] = instrument
+        code = instrument.code or instrument.base
+        self._assets |= {code, instrument.quote}
+        self._by_code.setdefault((code, instrument.quote), instrument)
+        if instrument.is_trading:
+            self._by_code[code, instrument.quote] = instrument
         known = self._by_symbol.get(instrument.symbol)
         if known is None or (instrument.is_trading and not known.is_trading):
             self._by_symbol[instrument.symbol] = instrument
@@ -88,6 +98,20 @@ class InstrumentTable:
         if instrument is None or instrument.symbol in self._conflicts:
             return None
         return instrument.symbol
+
+    def lists(self, asset: str) -> bool:
+        """Return whether an asset, as accounts call it, is one side of an instrument."""
+        return asset in self._assets
+
+    def symbol_of_code(self, code: str, quote: str) -> str:
+        """Return the canonical symbol of an asset, as accounts call it, against a quote; "": not tradable."""
+        instrument = self._by_code.get((code, quote))
+        return instrument.symbol if instrument is not None and self.is_tradable(instrument.symbol) else ""
+
+    def is_tradable(self, symbol: str) -> bool:
+        """Return whether there is a tradable instrument behind a canonical symbol."""
+        instrument = self._by_symbol.get(symbol)
+        return instrument is not None and instrument.is_trading and symbol not in self._conflicts
 
     def resolve(self, symbol: str) -> Instrument:
         """Return the tradable instrument behind a canonical symbol.
@@ -122,6 +146,8 @@ class InstrumentRow(msgspec.Struct):
     quote: str
     trading: bool
     status: str = ""
+    code: str = ""
+    note: str = ""
 
 
 class InstrumentList(msgspec.Struct):
@@ -137,7 +163,10 @@ class InstrumentList(msgspec.Struct):
 
     def table(self) -> InstrumentTable:
         """Return the lookup tables."""
-        rows = (Instrument(r.native, r.base, r.quote, r.trading, r.status) for r in self.instruments)
+        rows = (
+            Instrument(r.native, r.base, r.quote, r.trading, r.status, r.code, r.note)
+            for r in self.instruments
+        )
         return InstrumentTable(self.exchange, rows, self.problems)
 
 
@@ -145,5 +174,8 @@ def instrument_list(
     exchange: str, as_of_ns: int, instruments: Iterable[Instrument], problems: Iterable[str] = ()
 ) -> InstrumentList:
     """Return the list in the shape that is published and cached."""
-    rows = [InstrumentRow(i.symbol, i.native, i.base, i.quote, i.is_trading, i.status) for i in instruments]
+    rows = [
+        InstrumentRow(i.symbol, i.native, i.base, i.quote, i.is_trading, i.status, i.code, i.note)
+        for i in instruments
+    ]
     return InstrumentList(exchange, as_of_ns, rows, list(problems))

@@ -3,13 +3,12 @@
 Pure, and by the exchange's own instrument list: no symbol is made up that the exchange does not trade.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 import msgspec
 
-from feedhandler.errors import SubscriptionRejected
 from feedhandler.instruments import InstrumentTable
 
 LET_GO: Final = Decimal("0.5")  # of the dust threshold: below it, what was held before is held no more
@@ -40,21 +39,47 @@ def held(amounts: Mapping[str, Decimal], dust: Dust, before: Iterable[str] = ())
     return sorted(a for a, amount in amounts.items() if dust.is_held(a, amount, was_held=a in known))
 
 
-def watched(assets: Iterable[str], quotes: Sequence[str], table: InstrumentTable) -> Watched:
-    """Pair each asset with each quote asset that the exchange trades it against. A quote asset needs no pair."""
+def by_code(table: InstrumentTable) -> Callable[[str, str], str]:
+    """Return what finds the symbol of an asset that an account holds: accounts have the assets' codes."""
+    return table.symbol_of_code
+
+
+def by_name(table: InstrumentTable) -> Callable[[str, str], str]:
+    """Return what finds the symbol of an asset that somebody named: as it is published, else by its code."""
+
+    def find(asset: str, quote: str) -> str:
+        symbol = f"{asset}/{quote}"
+        return symbol if table.is_tradable(symbol) else table.symbol_of_code(asset, quote)
+
+    return find
+
+
+def folded(
+    amounts: Mapping[str, Decimal], underlying: Callable[[str], str], table: InstrumentTable
+) -> dict[str, Decimal]:
+    """Return what is held, with what stands for another asset added to that one.
+
+    Only where the exchange lists the other and not the one: names alone prove nothing.
+    """
+    found: dict[str, Decimal] = {}
+    for asset, amount in amounts.items():
+        other = underlying(asset)
+        if not other or table.lists(asset) or not table.lists(other):
+            other = asset
+        found[other] = found.get(other, Decimal(0)) + amount
+    return found
+
+
+def watched(assets: Iterable[str], quotes: Sequence[str], find: Callable[[str, str], str]) -> Watched:
+    """Pair each asset with each quote asset that the exchange trades it against. A quote asset needs no pair.
+
+    find returns the symbol of an asset against a quote, "" if there is none that is tradable.
+    """
     symbols: dict[str, None] = {}
     unpaired = []
     for asset in assets:
-        found = [f"{asset}/{quote}" for quote in quotes if quote != asset and _is_traded(asset, quote, table)]
+        found = [symbol for quote in quotes if quote != asset and (symbol := find(asset, quote))]
         symbols |= dict.fromkeys(found)
         if not found and asset not in quotes:
             unpaired.append(asset)
     return Watched(list(symbols), unpaired)
-
-
-def _is_traded(asset: str, quote: str, table: InstrumentTable) -> bool:
-    try:
-        table.resolve(f"{asset}/{quote}")
-    except SubscriptionRejected:
-        return False
-    return True

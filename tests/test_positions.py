@@ -5,8 +5,9 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedhandler.exchanges import ACCOUNTS
 from feedhandler.instruments import Instrument, InstrumentTable
-from feedhandler.positions import Dust, held, watched
+from feedhandler.positions import Dust, by_code, by_name, folded, held, watched
 
 TABLE = InstrumentTable(
     "binance",
@@ -15,15 +16,34 @@ TABLE = InstrumentTable(
         Instrument("BTCEUR", "BTC", "EUR"),
         Instrument("DOGEUSDT", "DOGE", "USDT"),
         Instrument("LUNAUSDT", "LUNA", "USDT", is_trading=False),
+        Instrument("LDOUSDT", "LDO", "USDT"),
+        Instrument("GALAX-USDT", "GALA", "USDT", code="GALAX"),
     ],
 )
 DUST = Dust(Decimal("0.1"), {"SHIB": Decimal(1000)})
 
 
 def test_each_asset_is_paired_with_each_quote_asset_that_the_exchange_trades_it_against():
-    found = watched(["BTC", "DOGE", "LUNA", "NOBODY", "USDT"], ["USDT", "EUR"], TABLE)
+    found = watched(["BTC", "DOGE", "LUNA", "NOBODY", "USDT"], ["USDT", "EUR"], by_code(TABLE))
     assert found.symbols == ["BTC/USDT", "BTC/EUR", "DOGE/USDT"]
     assert found.unpaired == ["LUNA", "NOBODY"], "halted, and unknown; a quote asset needs no pair"
+
+
+def test_what_an_account_holds_is_paired_by_the_code_of_the_asset_and_published_by_its_name():
+    found = watched(["GALAX", "GALA"], ["USDT"], by_code(TABLE))
+    assert (found.symbols, found.unpaired) == (["GALA/USDT"], ["GALA"]), "another coin may have had that code"
+
+
+def test_what_somebody_names_is_paired_by_its_name_or_else_by_its_code():
+    assert watched(["GALA"], ["USDT"], by_name(TABLE)).symbols == ["GALA/USDT"]
+    assert watched(["GALAX"], ["USDT"], by_name(TABLE)).symbols == ["GALA/USDT"]
+
+
+def test_savings_are_the_asset_in_which_they_are_paid_out_and_names_alone_prove_nothing():
+    amounts = {asset: Decimal(1) for asset in ("BTC", "LDBTC", "LDUSDT", "LDO", "LDNOBODY", "LD")}
+    found = folded(amounts, ACCOUNTS["binance"].underlying, TABLE)
+    assert found == {"BTC": 2, "USDT": 1, "LDO": 1, "LDNOBODY": 1, "LD": 1}
+    assert folded(amounts, ACCOUNTS["bybit"].underlying, TABLE) == amounts
 
 
 def test_dust_is_no_holding_and_assets_have_their_own():

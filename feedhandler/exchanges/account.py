@@ -308,6 +308,11 @@ class Account(abc.ABC):
         Raises AccountError if the exchange refused, and DecodeError for what is no answer of its.
         """
 
+    @classmethod
+    def underlying(cls, asset: str) -> str:
+        """Return the asset in which one is paid out on demand, as savings are; "" if its name tells of none."""
+        return ""
+
     def kind_request(self, time_ms: int) -> Request | None:
         """Return the signed request that tells what kind of account it is, asked where nothing is held.
 

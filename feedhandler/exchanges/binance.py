@@ -313,6 +313,9 @@ def _time_ns(time: int) -> int:
 RECV_WINDOW_MS: Final = 5000
 PEM: Final = "-----BEGIN"
 SUBSCRIBE_ID: Final = "account"
+SAVINGS: Final = (
+    "LD"  # before the asset: lent by Simple Earn, and paid out in the asset on demand. LDO is none
+)
 ACCOUNT: Final = "binance account"  # in messages
 TROUBLES: Final = {
     -1002: Trouble.KEY,
@@ -389,6 +392,10 @@ class BinanceAccount(Account):
             raise self.refusal(answer, TROUBLES.get(refusal.code), refusal.code, refusal.msg)
         rows = decode_rest(self._holdings, answer.body, ACCOUNT).balances
         return balances(_holding, rows, ACCOUNT)
+
+    @classmethod
+    def underlying(cls, asset: str) -> str:
+        return asset.removeprefix(SAVINGS) if asset.startswith(SAVINGS) else ""
 
     def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
         return _BinanceStream(self, f"{ws_url}/ws-api/v3")

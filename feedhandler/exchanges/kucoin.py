@@ -11,7 +11,9 @@ together are as fast as it gets: 2 s, 100 ms and 10 ms. Quirks worth knowing:
 - an unknown symbol is acknowledged and then silent for ever;
 - level1 has no symbol in its data: it is in the topic; a side without orders is an empty list;
 - snapshot numbers are JSON numbers with long tails, and can be null for a new symbol;
-- `symbol` is permanent, `name` follows a rename: we subscribe with the one and publish the other.
+- `symbol` is permanent, `name` follows a rename: we subscribe with the one and publish the other; accounts have the
+  asset's code, `baseCurrency`;
+- a symbol in its call auction takes orders, and has neither trades nor quotes until it opens.
 
 The account: `/api/v1/accounts` of all types, of which those that spot trades with count here, and are summed:
 `trade` and `trade_hf`, one of which an account has, or both. Three headers are signatures or nearly so, and the
@@ -86,6 +88,8 @@ SNAPSHOT: Final = "/market/snapshot:"
 TICKER: Final = "/market/ticker:"
 LEVEL1: Final = "/spotMarket/level1:"
 
+CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it opens"
+
 OK: Final = "200000"
 NS_PER_MS: Final = 1_000_000
 
@@ -159,6 +163,7 @@ class _Symbol(msgspec.Struct):
     quote: str = msgspec.field(name="quoteCurrency")
     is_trading: bool = msgspec.field(name="enableTrading")
     name: str = ""
+    is_in_auction: bool | None = msgspec.field(name="callauctionIsEnabled", default=None)
 
 
 class _Answer(msgspec.Struct, Generic[T]):
@@ -209,8 +214,12 @@ class KuCoin(Exchange):
 
     def _instrument(self, row: msgspec.Raw) -> Instrument:
         symbol = self._symbol.decode(row)
-        status = "open" if symbol.is_trading else "closed"
-        return Instrument(symbol.symbol, _base(symbol), symbol.quote, symbol.is_trading, status)
+        base = _base(symbol)
+        code = symbol.base if symbol.base != base else ""
+        status, note = ("open" if symbol.is_trading else "closed"), ""
+        if symbol.is_in_auction:
+            status, note = "call auction", CALL_AUCTION
+        return Instrument(symbol.symbol, base, symbol.quote, symbol.is_trading, status, code, note)
 
     def decode_time(self, body: bytes) -> int:
         return _data_of(self._time, body, "kucoin timestamp") * NS_PER_MS

@@ -59,6 +59,8 @@ class InstrumentItem(msgspec.Struct):
     base: str
     quote: str
     is_trading: bool
+    status: str  # the exchange's own word for the trading state,
+    note: str  # and what is to be known of one that is tradable
 
 
 class Instruments(msgspec.Struct):
@@ -163,7 +165,10 @@ class Api:
         word = asked.query.get("search", "").upper()
         found = [row for row in listing.instruments if word in row.symbol]
         limit = int(asked.query.get("limit", INSTRUMENTS_DEFAULT))
-        items = [InstrumentItem(r.symbol, r.native, r.base, r.quote, r.trading) for r in found[:limit]]
+        items = [
+            InstrumentItem(r.symbol, r.native, r.base, r.quote, r.trading, r.status, r.note)
+            for r in found[:limit]
+        ]
         return Instruments(exchange, listing.as_of_ns, len(found), items)
 
     async def tickers(self, asked: Asked) -> Tickers:

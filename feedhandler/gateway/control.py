@@ -14,11 +14,12 @@ import msgspec
 
 from feedhandler.config import Config, check_symbol
 from feedhandler.errors import ConfigError, DecodeError, SubscriptionRejected
+from feedhandler.exchanges import ACCOUNTS
 from feedhandler.exchanges.account import amount
 from feedhandler.gateway.accounts import Accounts
 from feedhandler.gateway.market import Market
 from feedhandler.instruments import InstrumentTable
-from feedhandler.positions import Dust, Watched, held, watched
+from feedhandler.positions import Dust, Watched, by_code, by_name, folded, held, watched
 from feedhandler.transport.files import (
     POSITIONS_REMEDY,
     Stamp,
@@ -244,9 +245,13 @@ class Control:
         symbols: dict[str, list[str]] = {}
         unpaired: dict[str, None] = {}
         for owner, amounts in self._amounts(exchange):
+            if owner == HOLDINGS:
+                amounts, find = folded(amounts, ACCOUNTS[exchange].underlying, table), by_code(table)
+            else:
+                find = by_name(table)
             before = self._held.get((exchange, owner), ())
             assets = self._held[exchange, owner] = held(amounts, self._dust, before)
-            found = watched(assets, self._config.gateway.quotes, table)
+            found = watched(assets, self._config.gateway.quotes, find)
             symbols[owner] = found.symbols[:SYMBOLS_MAX]
             unpaired |= dict.fromkeys(found.unpaired)
         everything = dict.fromkeys(symbol for each in symbols.values() for symbol in each)

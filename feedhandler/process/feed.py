@@ -296,11 +296,18 @@ class Feed:
         self._listing, self._table = listing, listing.table()
         self._status.instruments = len(listing.instruments)
         self._status.instruments_as_of_ns = listing.as_of_ns
-        if self._table.problems != self._status.problems:
-            self._status.problems = self._table.problems
-            for problem in self._table.problems:
-                log.warning("%s", problem)
+        self._note_problems()
         self._send_instruments()
+
+    def _note_problems(self) -> None:
+        """Tell, once each, what the list lacks, and what is to be known of instruments that are carried."""
+        assert self._table is not None
+        carried = (self._table.by_native.get(native) for native in self._exchange.states)
+        notes = [f"{i.symbol} is {i.note}" for i in carried if i is not None and i.note]
+        known, self._status.problems = self._status.problems, [*self._table.problems, *notes]
+        for problem in self._status.problems:
+            if problem not in known:
+                log.warning("%s", problem)
 
     async def _refresh(self) -> None:
         """Fetch the list again from time to time; what changed is published."""
@@ -376,6 +383,7 @@ class Feed:
                 log.warning("%s is called %s now", symbol, name)
         for state in self._exchange.states.values():
             state.session = self._publisher.session
+        self._note_problems()
         self._apply(change)
         self._status.starting = ""
         self._publisher.flush_soon()

@@ -269,7 +269,10 @@ def instruments(config: Config, exchange: str, search: str, *, is_json: bool) ->
         return _print_json(answer)
     table = _table("symbol", f"at {exchange}", "")
     for row in answer["instruments"]:
-        table.add_row(row["symbol"], row["native"], "" if row["is_trading"] else "not trading")
+        status = f", {row['status']}" if row["status"] else ""
+        table.add_row(
+            row["symbol"], row["native"], row["note"] if row["is_trading"] else f"not trading{status}"
+        )
     if not answer["instruments"]:
         print(f"feedhandler: {exchange} lists nothing with {search.upper()!r} in it", file=sys.stderr)
         return EXIT_FAILED

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make
 
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.errors import DecodeError, ProtocolError, SubscriptionRejected
 from feedhandler.exchanges.base import PONG, WELCOME, Ack, Goodbye, Nack
 from feedhandler.exchanges.kucoin import SYMBOLS_PER_COMMAND, TOPICS_PER_CONNECTION, KuCoin
+from feedhandler.instruments import InstrumentTable
 
 QUOTE = {"bid": 97421.4, "bid_size": 0.125, "ask": 97421.6, "ask_size": 3.75}
 SNAPSHOT = {
@@ -209,6 +210,28 @@ def test_a_renamed_instrument_is_published_under_its_new_name_and_asked_for_unde
         ("OLD-USDT", "NEW/USDT", True),
         ("HALT-USDT", "HALT/USDT", False),
     ]
+
+
+def test_accounts_have_the_code_of_an_asset_and_a_call_auction_is_shown_as_that():
+    row = {"quoteCurrency": "USDT", "enableTrading": True, "callauctionIsEnabled": False}
+    rows = [
+        {**row, "symbol": "GALAX-USDT", "name": "GALA-USDT", "baseCurrency": "GALAX"},
+        {
+            **row,
+            "symbol": "NEW-USDT",
+            "name": "NEW-USDT",
+            "baseCurrency": "NEW",
+            "callauctionIsEnabled": True,
+        },
+    ]
+    rows.append({**rows[1], "symbol": "NEXT-USDT", "name": "NEXT-USDT", "baseCurrency": "NEXT"})
+    rows[2]["enableTrading"] = False
+    body = msgspec.json.encode({"code": "200000", "data": rows})
+    table = InstrumentTable("kucoin", KuCoin().decode_instruments(body).items)
+    assert table.symbol_of_code("GALAX", "USDT") == "GALA/USDT"
+    assert table.resolve("NEW/USDT").note == "in its call auction: neither trades nor quotes until it opens"
+    with pytest.raises(SubscriptionRejected, match="is not trading, status call auction"):
+        table.resolve("NEXT/USDT")
 
 
 def test_an_error_with_http_200_is_told_apart():
