@@ -19,7 +19,7 @@ import msgspec
 
 from feedhandler import board, wire
 from feedhandler.errors import ConfigError
-from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges import ACCOUNTS, EXCHANGES
 from feedhandler.legs import LEGS_MAX, DailyWindow
 from feedhandler.session import Policy
 from feedhandler.shard import SHARDS_MAX, WHOLE, Shard, shards
@@ -56,7 +56,10 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     connect: bool = True  # False: not until somebody says so while running
     ws_url: str = ""  # "": the exchange's production address
     rest_url: str = ""
-    private_ws_url: str = ""  # of the account's stream; "": ws_url, else production
+    private_rest_url: str = (
+        ""  # of the account's requests, and of its stream; "": production, whatever hosts market
+    )
+    private_ws_url: str = ""  # data have; a simulated exchange's are those of its market data
     simulated: bool = False
     backoff_min_s: float = 1.0
     backoff_max_s: float = 30.0
@@ -241,6 +244,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def rest_url(self, name: str) -> str:
         """Return where an exchange's REST host is. Raises ConfigError as `exchange` does."""
         return self.exchange(name).rest_url or EXCHANGES[name].rest_url
+
+    def private_rest_url(self, name: str) -> str:
+        """Return where an account's requests go. Raises ConfigError for an exchange that is not configured."""
+        exchange = self.exchange(name)
+        shared = exchange.rest_url if exchange.simulated else ""
+        return exchange.private_rest_url or shared or EXCHANGES[name].rest_url
+
+    def private_ws_url(self, name: str) -> str:
+        """Return where an account's stream is, "" where the exchange names it. Raises ConfigError as above."""
+        exchange = self.exchange(name)
+        shared = exchange.ws_url if exchange.simulated else ""
+        return exchange.private_ws_url or shared or ACCOUNTS[name].private_ws_url
 
     def shard(self, name: str, text: str | None) -> Shard:
         """Return what part of an exchange a feed process has that was started with `--shard text`, or without.
@@ -456,6 +471,7 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
         ("ws_url", ("ws", "wss")),
         ("private_ws_url", ("ws", "wss")),
         ("rest_url", ("http", "https")),
+        ("private_rest_url", ("http", "https")),
     ):
         if url := getattr(exchange, key):
             _check_url(url, schemes, f"{path}: {where}.{key}")
@@ -510,6 +526,7 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
         exchange,
         ws_url=exchange.ws_url.rstrip("/"),
         rest_url=exchange.rest_url.rstrip("/"),
+        private_rest_url=exchange.private_rest_url.rstrip("/"),
         private_ws_url=exchange.private_ws_url.rstrip("/"),
         leg_ws_urls=tuple(url.rstrip("/") for url in exchange.leg_ws_urls),
     )

@@ -330,3 +330,27 @@ def test_what_is_shown_of_several_boxes_is_a_configuration():
     assert len(blocks) == 3
     for block in blocks:
         config.parse(block if "[exchanges." in block else OK + block, "scaling.md")
+
+
+def test_an_account_has_hosts_of_its_own_wherever_market_data_come_from():
+    text = OK + 'ws_url = "wss://stream.binance.com:443"\nrest_url = "https://data-api.binance.vision"\n'
+    settings = config.parse(text, "x.toml")
+    assert settings.rest_url("binance") == "https://data-api.binance.vision"
+    assert settings.private_rest_url("binance") == "https://api.binance.com"
+    assert settings.private_ws_url("binance") == "wss://ws-api.binance.com:443"
+    own = 'private_rest_url = "https://api1.binance.com/"\nprivate_ws_url = "wss://ws-api.binance.com:9443"\n'
+    settings = config.parse(text + own, "x.toml")
+    assert settings.private_rest_url("binance") == "https://api1.binance.com"
+    assert settings.private_ws_url("binance") == "wss://ws-api.binance.com:9443"
+
+
+def test_a_simulated_exchange_has_its_accounts_where_its_market_data_are():
+    settings = config.parse(LOCAL, "x.toml")
+    assert settings.private_rest_url("binance") == "http://127.0.0.1:1"
+    assert settings.private_ws_url("binance") == "ws://127.0.0.1:1"
+    settings = config.parse(LOCAL + 'private_rest_url = "http://127.0.0.1:2"\n', "x.toml")
+    assert settings.private_rest_url("binance") == "http://127.0.0.1:2"
+
+
+def test_kucoins_private_socket_is_named_by_the_exchange():
+    assert config.parse("[exchanges.kucoin]\n", "x.toml").private_ws_url("kucoin") == ""

@@ -58,7 +58,7 @@ REMEDIES: Final = {
     Trouble.CLOCK: "the request's time was refused twice: set this machine's clock (NTP)",
     Trouble.RATE_LIMIT: "nothing: it is asked again when the exchange permits; other programs may share the limit",
     Trouble.MAINTENANCE: "nothing: it is asked again; see the exchange's status page",
-    Trouble.NETWORK: "check the route to the exchange, and rest_url; it is asked again by itself",
+    Trouble.NETWORK: "check the route to the exchange, and private_rest_url; it is asked again by itself",
     Trouble.ANSWER: "nothing: it is asked again; if it stays so, the exchange has changed its protocol",
 }
 assert set(REMEDIES) == set(Trouble)

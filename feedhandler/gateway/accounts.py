@@ -67,11 +67,11 @@ class Accounts:
     async def _begin(self, exchange: str, account: Account) -> None:
         settings = self._config.exchange(exchange)
         protocol = EXCHANGES[exchange]
-        ws_url = settings.private_ws_url or settings.ws_url or account.private_ws_url
+        ws_url = self._config.private_ws_url(exchange)
         folder = self._config.run_dir if settings.simulated else ""  # a simulator's is nobody else's concern
         stack = contextlib.AsyncExitStack()
         http = await stack.enter_async_context(
-            HttpClient(self._config.rest_url(exchange), protocol.rest_limit)
+            HttpClient(self._config.private_rest_url(exchange), protocol.rest_limit)
         )
         keeper = Keeper(
             account,
