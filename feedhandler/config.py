@@ -232,6 +232,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     nats: NatsConfig | None = None
     sim: SimConfig | None = None
     run_dir: str = "run"
+    group: str = ""  # whose members may subscribe, by ipc and boards; "": only this user
     path: str = ""
 
     def exchange(self, name: str) -> ExchangeConfig:
@@ -340,7 +341,7 @@ def parse(text: str, path: str) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
-    top = ("exchanges", "run_dir", *TABLES)
+    top = ("exchanges", "run_dir", "group", *TABLES)
     for key in document:
         if key not in top:
             raise ConfigError(f"{path}: {key}: unknown key{did_you_mean(key, top)}")
@@ -351,6 +352,9 @@ def parse(text: str, path: str) -> Config:
     run_dir = document.get("run_dir", "run")
     if not isinstance(run_dir, str) or not run_dir.isprintable() or not run_dir:
         raise ConfigError(f'{path}: run_dir: must be the name of a directory, such as "run"')
+    group = document.get("group", "")
+    if not isinstance(group, str) or not group.isprintable():
+        raise ConfigError(f'{path}: group: must be the name of a group of this host, such as "market-data"')
     merger = MergerConfig(
         ticks=(f"ipc://{run_dir}/ticks.ipc", TICKS_TCP),
         batches=(f"ipc://{run_dir}/batches.ipc",),
@@ -366,7 +370,11 @@ def parse(text: str, path: str) -> Config:
     for name in document.get("relay", ()):
         relay = msgspec.structs.replace(relay, **{name: getattr(tables["relay"], name)})
     config = Config(
-        run_dir=run_dir, path=path, exchanges=exchanges, **{**tables, "merger": merger, "relay": relay}
+        run_dir=run_dir,
+        group=group,
+        path=path,
+        exchanges=exchanges,
+        **{**tables, "merger": merger, "relay": relay},
     )
     _check_endpoints(config)
     if not 0 <= config.merger.recent <= RECENT_MAX:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -190,20 +191,14 @@ def test_an_instrument_list_is_kept_per_host(tmp_path):
     )
 
 
-def test_a_list_that_another_feed_is_writing_is_left_to_it(tmp_path):
-    write_instruments(str(tmp_path), "http://h", LISTING)
-    (path,) = (tmp_path / "instruments").iterdir()
-    with path.with_suffix(".tmp").open("wb") as other:
-        other.write(b"half of a li")
-        other.flush()
-        fcntl.flock(other, fcntl.LOCK_EX)
-        write_instruments(str(tmp_path), "http://h", LISTING)
-        assert path.with_suffix(".tmp").read_bytes() == b"half of a li"
-    assert read_instruments(str(tmp_path), "http://h", "x") == LISTING
-    newer = instrument_list("x", 2, [])
-    write_instruments(str(tmp_path), "http://h", newer)
-    assert read_instruments(str(tmp_path), "http://h", "x") == newer, "what a killed one left is overwritten"
-    assert list(path.parent.iterdir()) == [path]
+def test_of_lists_that_several_feeds_write_at_once_a_whole_one_stays(tmp_path):
+    listings = [
+        instrument_list("x", number, [Instrument("AB", "A", "B")] * number) for number in range(1, 20)
+    ]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda listing: write_instruments(str(tmp_path), "http://h", listing), listings))
+    assert read_instruments(str(tmp_path), "http://h", "x") in listings
+    assert len([*(tmp_path / "instruments").iterdir()]) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 20000, b"{}"])

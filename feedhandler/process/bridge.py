@@ -23,6 +23,7 @@ from feedhandler.config import Config, NatsConfig
 from feedhandler.errors import EXIT_OK, ConfigError
 from feedhandler.process.bridge_metrics import BridgeMetrics
 from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
+from feedhandler.process.upkeep import Upkeep
 from feedhandler.subjects import BRIDGE, own_subject, subject_of
 from feedhandler.transport import tick
 from feedhandler.transport.files import Lock
@@ -266,7 +267,7 @@ def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -
         loop.default_exception_handler(context)
 
 
-async def _main(config: Config, nats: NatsConfig) -> int:
+async def _main(config: Config, nats: NatsConfig, lock: Lock) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_exception)
     stop = asyncio.Event()
@@ -277,7 +278,13 @@ async def _main(config: Config, nats: NatsConfig) -> int:
     _listen(config, nats, bridge)
     tasks = [
         asyncio.create_task(work)
-        for work in (bridge.link.run(), bridge.look(), bridge.publish(), bridge.say())
+        for work in (
+            bridge.link.run(),
+            bridge.look(),
+            bridge.publish(),
+            bridge.say(),
+            Upkeep(config, lock.look).run(),
+        )
     ]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
@@ -301,9 +308,9 @@ def run(config: Config) -> int:
             ' servers = ["nats://127.0.0.1:4222"]'
         )
     keep_secrets_in_memory()
-    with Lock(config.run_dir, BRIDGE):
+    with Lock(config.run_dir, BRIDGE) as lock:
         use_cpus(config.nats.cpus, f"{config.path}: nats.cpus")
-        return uvloop.run(_main(config, config.nats))
+        return uvloop.run(_main(config, config.nats, lock))
 
 
 HEARTBEAT: Final = wire.topic(wire.HEARTBEAT, "merger")

@@ -29,10 +29,11 @@ from feedhandler.legs import Change, DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.curve import client_security
 from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
+from feedhandler.process.upkeep import Upkeep
 from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
 from feedhandler.status import LISTED_MAX, ConnectionStatus, FeedStatus, connection_status, feed_state
-from feedhandler.transport import tick, zmtp
+from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import board_path, open_board, retire_others
 from feedhandler.transport.budget import SharedBudget, path_of
 from feedhandler.transport.files import (
@@ -72,6 +73,7 @@ class Publisher:
         shard: Shard,
         states: Callable[[], Iterable[State]],
         on_join: Callable[[], object],
+        group: int,
     ) -> None:
         security = client_security(config)
         connect = tick.Uplink if security is None else functools.partial(zmtp.Uplink, security=security)
@@ -82,7 +84,9 @@ class Publisher:
             self._snapshots,
             key=f"exchanges.{exchange}.direct",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
+            group=group,
         )
+        self.look = self._direct.look
         self._batch = tick.Batch(self._uplink, self._direct, time.time_ns)
         self.emit = self._batch.emit
         self.flush = self._batch.flush
@@ -170,7 +174,15 @@ class Publisher:
 class Feed:
     """One exchange's feed process."""
 
-    def __init__(self, config: Config, name: str, shard: Shard, http: HttpClient) -> None:
+    def __init__(
+        self,
+        config: Config,
+        name: str,
+        shard: Shard,
+        http: HttpClient,
+        looks: Iterable[Callable[[], None]] = (),
+    ) -> None:
+        """looks are further ones that see to files."""
         self._name = name
         self._shard = shard
         self._settings = config.exchange(name)
@@ -179,7 +191,10 @@ class Feed:
         self._exchange = EXCHANGES[name](tick.State)
         self._timekeeper = Timekeeper(self._exchange, http)
         loop = asyncio.get_running_loop()
-        self._publisher = Publisher(loop, config, name, shard, self._exchange.states.values, self._greet)
+        group = private.group_of(config.group, f"{config.path}: group")
+        self._publisher = Publisher(
+            loop, config, name, shard, self._exchange.states.values, self._greet, group
+        )
         self._rng = random.Random()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
@@ -191,7 +206,10 @@ class Feed:
         flags = wire.SIMULATED if self._settings.simulated else 0
         # The earliest that anybody on this host can know: written as each record is made.
         retire_others(config.run_dir, name, shard)
-        self._board = open_board(board_path(config.run_dir, name, shard), session=self._publisher.session)
+        session = self._publisher.session
+        self._board = open_board(board_path(config.run_dir, name, shard), session=session, group=group)
+        boards = () if self._board is None else (self._board.look,)
+        self._upkeep = Upkeep(config, self._publisher.look, *boards, *looks)
         self._universe = Universe(self._exchange, self._make_legs, flags, shard.has, self._board)
         self._wanted = self._symbols(Wanted())  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
@@ -513,6 +531,7 @@ class Feed:
         while True:
             if self._board is not None:
                 self._board.beat()
+            self._upkeep.on_time(time.monotonic())
             self._publisher.poll()
             if self._publisher.take_loss():
                 self._send_status()  # so that the loss is counted
@@ -572,9 +591,9 @@ def _age(as_of_ns: int) -> str:
     return f"{(time.time_ns() - as_of_ns) / NS_PER_S / 3600:.1f} h old"
 
 
-async def _main(config: Config, name: str, shard: Shard) -> int:
+async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callable[[], None]]) -> int:
     async with HttpClient(config.rest_url(name), EXCHANGES[name].rest_limit, shard.count) as http:
-        return await Feed(config, name, shard, http).run()
+        return await Feed(config, name, shard, http, looks).run()
 
 
 def run(config: Config, name: str, shard: Shard) -> int:
@@ -582,6 +601,6 @@ def run(config: Config, name: str, shard: Shard) -> int:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # whoever finds our lock may send it at once
     if config.is_merger_elsewhere:
         keep_secrets_in_memory()
-    with feed_lock(config.run_dir, name, shard):
+    with feed_lock(config.run_dir, name, shard) as looks:
         use_cpus(config.exchange(name).cpus, f"{config.path}: exchanges.{name}.cpus")
-        return uvloop.run(_main(config, name, shard))
+        return uvloop.run(_main(config, name, shard, looks))

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK
 from feedhandler.process.runtime import die_with_parent, on_stop_signals
 from feedhandler.process.supervision import feed_programs, here, log_dir, render
+from feedhandler.transport import private
 from feedhandler.transport.files import Lock
 from feedhandler.view import Watch
 
@@ -74,11 +76,14 @@ class Foreground:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         run_dir = Path(self._config.run_dir).absolute()
-        log_dir(str(run_dir)).mkdir(parents=True, exist_ok=True)
+        private.make_folder(log_dir(str(run_dir)))
         path = run_dir / "supervisord.conf"
-        path.write_text(render(self._config, here(self._config)), encoding="utf-8")
+        private.write_whole(path, render(self._config, here(self._config)).encode())
         # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the rest in order.
-        with (log_dir(str(run_dir)) / "supervisord.err").open("wb") as errors:
+        errors_fd = private.open_file(
+            log_dir(str(run_dir)) / "supervisord.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        )
+        with os.fdopen(errors_fd, "wb") as errors:
             return subprocess.Popen(
                 [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)],
                 stdin=subprocess.DEVNULL,

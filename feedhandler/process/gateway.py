@@ -31,6 +31,7 @@ from feedhandler.gateway.operations import routes
 from feedhandler.gateway.screens import Screens
 from feedhandler.gateway.screens import routes as screen_routes
 from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
+from feedhandler.process.upkeep import Upkeep
 from feedhandler.transport.files import Lock
 
 LINE_SIZE_MAX: Final = 8190  # of a request, and of each of its headers
@@ -47,7 +48,7 @@ def _is_no_quote(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-async def _main(config: Config) -> int:
+async def _main(config: Config, lock: Lock) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -109,7 +110,13 @@ async def _main(config: Config) -> int:
     await runner.setup()
     tasks = [
         asyncio.create_task(work)
-        for work in (market.run(), control.run(), screens.run(parts), accounts.run())
+        for work in (
+            market.run(),
+            control.run(),
+            screens.run(parts),
+            accounts.run(),
+            Upkeep(config, lock.look).run(),
+        )
     ]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
@@ -150,6 +157,6 @@ def run(config: Config) -> int:
     """Run the gateway; returns the exit status."""
     keep_secrets_in_memory()
     logging.getLogger("aiohttp.server").addFilter(_is_no_quote)
-    with Lock(config.run_dir, "gateway"):
+    with Lock(config.run_dir, "gateway") as lock:
         use_cpus(config.gateway.cpus, f"{config.path}: gateway.cpus")
-        return uvloop.run(_main(config))
+        return uvloop.run(_main(config, lock))

@@ -7,15 +7,20 @@ subscriber sees the hole in the sequence.
 import logging
 import os
 import time
+from pathlib import Path
+from typing import Final
 
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_OK
 from feedhandler.merge import TICK_NS, Merger
 from feedhandler.process.curve import server_security
 from feedhandler.process.runtime import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
-from feedhandler.transport import tick, zmtp
+from feedhandler.process.upkeep import Upkeep
+from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import open_board, recent_path, retire
 from feedhandler.transport.files import Lock
+
+GROUP_MAY_PASS: Final = 0o710  # through `run_dir`, to what is for subscribers
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +28,11 @@ log = logging.getLogger(__name__)
 class MergerProcess:
     """Owns the sockets and the loop."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, lock: Lock) -> None:
         self._loop = tick.Loop()
         self._is_stopping = False
+        self._group = private.group_of(config.group, f"{config.path}: group")
+        private.let_in(Path(config.run_dir), GROUP_MAY_PASS, self._group)
         session = int(time.time())
         self._ticks = self._outlet(config.merger.ticks, "merger.ticks", has_modes=True, session=session)
         self._batches = self._outlet(config.merger.batches, "merger.batches", is_batched=True)
@@ -67,6 +74,10 @@ class MergerProcess:
             )
             for endpoint in config.merger.feeds_beyond
         ]
+        looks = [lock.look, self._ticks.look, self._batches.look, self._feeds.look]
+        looks += [inlet.look for inlet in self._feeds_beyond]
+        looks += [self._ring.look] if self._ring is not None else []
+        self._upkeep = Upkeep(config, *looks)
 
     def _outlet(
         self,
@@ -86,6 +97,7 @@ class MergerProcess:
             is_batched=is_batched,
             has_modes=has_modes,
             session=session,
+            group=self._group,
         )
 
     def stop(self) -> None:
@@ -96,6 +108,7 @@ class MergerProcess:
         """Move messages until `stop`."""
         while not self._is_stopping:
             now = time.monotonic_ns()
+            self._upkeep.on_time(now / 1e9)
             self.merger.on_tick(now)
             if self._ring is not None:
                 self._ring.beat()
@@ -122,9 +135,9 @@ def run(config: Config) -> int:
     """Run the merger; returns the exit status."""
     if config.curve.key:
         keep_secrets_in_memory()
-    with Lock(config.run_dir, "merger"):
+    with Lock(config.run_dir, "merger") as lock:
         use_cpus(config.merger.cpus, f"{config.path}: merger.cpus")
-        process = MergerProcess(config)
+        process = MergerProcess(config, lock)
         on_stop_signals(process.stop)
         log.info("publishing at %s", ", ".join((*config.merger.ticks, *config.merger.batches)))
         if config.merger.feeds_beyond:

@@ -17,8 +17,9 @@ from feedhandler.config import Config
 from feedhandler.errors import EXIT_OK, DecodeError
 from feedhandler.process.curve import server_security
 from feedhandler.process.runtime import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
+from feedhandler.process.upkeep import Upkeep
 from feedhandler.status import RelayStatus
-from feedhandler.transport import tick, zmtp
+from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import BoardReader, recent_path
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
 from feedhandler.transport.router import RATE_ALL, Budget, Router
@@ -105,9 +106,10 @@ class Beyond:
 class RelayProcess:
     """Owns the sockets and the loop."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, lock: Lock) -> None:
         self._loop = tick.Loop()
         self._is_stopping = False
+        group = private.group_of(config.group, f"{config.path}: group")
         self._recent = Recent(recent_path(config.run_dir))
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
         self._session = 0  # of the merger, as the stream says
@@ -128,12 +130,14 @@ class RelayProcess:
                 request_size_max=recover.REQUEST_SIZE_MAX,
                 security=security,
                 of_all=of_all,
+                group=group,
             )
             for key, endpoints, security in (
                 ("relay.recover", config.relay.recover, None),
                 ("relay.recover_beyond", config.relay.recover_beyond, self._security),
             )
         ]
+        self._upkeep = Upkeep(config, lock.look, *(router.look for router in self._routers))
         self._looked_mono_s = 0.0
         self._run_dir = config.run_dir
         self._is_told = True
@@ -188,6 +192,7 @@ class RelayProcess:
             self._loop.run_once(self._wait_s())
 
     def _each_second(self) -> None:
+        self._upkeep.on_time(self._looked_mono_s)
         outlet = self._beyond.outlet if self._beyond is not None else None
         status = RelayStatus(
             pid=os.getpid(),
@@ -243,9 +248,9 @@ def run(config: Config) -> int:
     """Run the relay; returns the exit status."""
     if config.curve.key:
         keep_secrets_in_memory()
-    with Lock(config.run_dir, "relay"):
+    with Lock(config.run_dir, "relay") as lock:
         use_cpus(config.relay.cpus, f"{config.path}: relay.cpus")
-        process = RelayProcess(config)
+        process = RelayProcess(config, lock)
         on_stop_signals(process.stop)
         log.info("answering at %s", ", ".join(config.relay.recover))
         settle()

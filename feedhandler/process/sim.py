@@ -8,6 +8,7 @@ import uvloop
 
 from feedhandler.config import Config, SimConfig
 from feedhandler.errors import EXIT_OK, ConfigError
+from feedhandler.process.upkeep import Upkeep
 from feedhandler.sim.rhythm import Activity
 from feedhandler.sim.server import SimServer, SimSettings, serve
 from feedhandler.transport.files import Lock
@@ -15,7 +16,7 @@ from feedhandler.transport.files import Lock
 log = logging.getLogger(__name__)
 
 
-async def _main(config: Config) -> int:
+async def _main(config: Config, lock: Lock) -> int:
     sim = config.sim or SimConfig()
     settings = SimSettings(
         messages_per_s=sim.messages_per_s,
@@ -32,6 +33,8 @@ async def _main(config: Config) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    upkeep = asyncio.create_task(Upkeep(config, lock.look).run())
+    upkeep.add_done_callback(lambda _: stop.set())
     try:
         await serve(servers, stop)
     except OSError as exc:
@@ -39,6 +42,11 @@ async def _main(config: Config) -> int:
             f"{config.path}: a simulated exchange cannot listen: {exc.strerror or exc};"
             " stop what holds the port, or change ws_url and rest_url"
         ) from exc
+    finally:
+        upkeep.cancel()
+        await asyncio.wait([upkeep])
+    if not upkeep.cancelled():
+        upkeep.result()
     return EXIT_OK
 
 
@@ -46,5 +54,5 @@ def run(config: Config) -> int:
     """Run the simulator; returns the exit status."""
     if not config.simulated():
         raise ConfigError(f"{config.path}: no exchange has simulated = true, so there is nothing to simulate")
-    with Lock(config.run_dir, "sim"):
-        return uvloop.run(_main(config))
+    with Lock(config.run_dir, "sim") as lock:
+        return uvloop.run(_main(config, lock))

@@ -81,6 +81,7 @@ def _head(layout: Layout) -> str:
 
 [supervisord]
 nodaemon = false
+umask = 077
 directory = {layout.directory}
 pidfile = {run}/supervisord.pid
 logfile = {run}/log/supervisord.log

@@ -25,7 +25,7 @@ import time
 from feedhandler import batch, board, follow, merge, pace, wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges import base
-from feedhandler.transport import zmtp
+from feedhandler.transport import private, zmtp
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize
@@ -700,7 +700,8 @@ cdef class Outlet:
     cdef public bint is_wanted  # by a subscription that covers tickers
 
     def __cinit__(
-        self, events, endpoints, snapshot, *, key, queue_size_max, is_batched=False, has_modes=False, session=0
+        self, events, endpoints, snapshot, *, key, queue_size_max, is_batched=False, has_modes=False, session=0,
+        group=private.NOBODY,
     ):
         self._events = events
         self._snapshot = snapshot
@@ -710,7 +711,7 @@ cdef class Outlet:
         self._version = 1
         self.is_wanted = False
         self._handshakes = zmtp.Handshakes(events)
-        self._listener = zmtp.Listener(events, endpoints, self._on_accept, key)
+        self._listener = zmtp.Listener(events, endpoints, self._on_accept, key, group)
 
     def send(self, bytes topic, message):
         """Queue one message under its topic, padded; `flush` follows."""
@@ -867,6 +868,10 @@ cdef class Outlet:
         self.is_wanted = any([(<Peer>peer).subscriptions.cover_tickers for peer in self._peers])
         return 0
 
+    def look(self):
+        """See that subscribers can still come, as `zmtp.Listener.look` does."""
+        self._listener.look()
+
     def close(self, wait_s=0.2):
         """Close everything, after a moment for what is queued."""
         self._listener.close()
@@ -925,6 +930,10 @@ cdef class Inlet:
         if peer.is_open:  # it may have gone while it was greeted
             self._peers.add(peer)
             self._handshakes.watch(peer)
+
+    def look(self):
+        """See that publishers can still come, as `zmtp.Listener.look` does."""
+        self._listener.look()
 
     def close(self):
         """Close everything."""

@@ -17,14 +17,16 @@ from types import TracebackType
 from typing import Final
 
 from feedhandler import board, wire
-from feedhandler.errors import DecodeError
+from feedhandler.errors import DecodeError, FeedError
 from feedhandler.shard import WHOLE, Shard
 from feedhandler.shard import parse as parse_shard
-from feedhandler.transport import tick
+from feedhandler.transport import private, tick
 
 log = logging.getLogger(__name__)
 
 DEPTH: Final = board.DEPTH_MIN  # of a board for readers of the newest: a deeper one would only cost caches
+GROUP_MAY_READ: Final = 0o640
+GROUP_MAY_LIST: Final = 0o750
 ALLOCATED_SIZE: Final = 1 << 18  # the file is given room on its disk so much at a time
 
 
@@ -41,9 +43,10 @@ class BoardWriter:
         depth: int = DEPTH,
         slots_max: int = board.SLOTS_MAX,
         session: int = 0,
+        group: int = private.NOBODY,
         slot: type[tick.BoardSlot] = tick.BoardSlot,
     ) -> None:
-        """Raises OSError if the file cannot be made."""
+        """Raises OSError if the file cannot be made. A group may read it, if there is one."""
         self.path = Path(path)
         now_ns = time.time_ns()
         session = session or now_ns // 1_000_000_000
@@ -53,12 +56,12 @@ class BoardWriter:
         self._allocated_size = 0
         self._is_full = False
         self._fd = -1
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folder(self.path.parent)
         temporary = self.path.with_name(f"{self.path.name}.tmp")  # one name: a kill leaves one file
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()  # a new inode in any case: the old one may be mapped
         try:
-            self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, private.FILE)
             os.ftruncate(self._fd, self._layout.file_size)
             self._allocate(board.HEADER_SIZE)
             self._file = mmap.mmap(self._fd, self._layout.file_size)
@@ -67,7 +70,11 @@ class BoardWriter:
             self._file[: len(fixed)] = fixed
             self.beat()
             predecessor = _open_quietly(self.path)
+            private.let_in(temporary, GROUP_MAY_READ, group)
             temporary.replace(self.path)
+            self._made = private.identity(self.path)
+            if group != private.NOBODY:
+                private.let_in(self.path.parent, GROUP_MAY_LIST, group)
         except BaseException:
             if self._fd >= 0:
                 os.close(self._fd)
@@ -124,6 +131,11 @@ class BoardWriter:
         self._words[board.HEARTBEAT_NS_OFFSET >> 3] = time.time_ns()
         self._words[board.HEARTBEAT_MONO_NS_OFFSET >> 3] = time.monotonic_ns()
 
+    def look(self) -> None:
+        """Raises FeedError if the file is gone or another's: nobody who comes now would find these records."""
+        if self._fd >= 0 and private.identity(self.path) != self._made:
+            raise FeedError(f"{self.path} is gone, which readers look for; a new start makes a new one")
+
     def close(self) -> None:
         """Say that nobody keeps the records current any more. The file stays, for its last values."""
         if self._fd >= 0:
@@ -132,10 +144,12 @@ class BoardWriter:
             self._fd = -1
 
 
-def open_board(path: Path, *, depth: int = DEPTH, session: int) -> BoardWriter | None:
+def open_board(
+    path: Path, *, depth: int = DEPTH, session: int, group: int = private.NOBODY
+) -> BoardWriter | None:
     """Make a board for writing; None, and a warning, if it cannot be: nobody else needs it."""
     try:
-        return BoardWriter(path, depth=depth, session=session)
+        return BoardWriter(path, depth=depth, session=session, group=group)
     except OSError as exc:
         log.warning("%s: no board for readers of this host: %s", path, exc.strerror)
         return None
@@ -249,7 +263,7 @@ def retire_others(run_dir: str | Path, exchange: str, shard: Shard) -> None:
 def _open_quietly(path: Path) -> mmap.mmap | None:
     """Map the header of a board that is to be superseded, None if there is none, or it is of another version."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = private.open_file(path, os.O_RDWR)
     except OSError:
         return None
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from feedhandler.session import NS_PER_S, ConnectBudget
+from feedhandler.transport import private
 
 OVERTAKEN_NS: Final = 60 * NS_PER_S  # longer than anybody waits between a look at the clock and at the file
 
@@ -83,10 +84,10 @@ class SharedBudget(ConnectBudget):
     @contextlib.contextmanager
     def _open(self) -> Iterator[int]:
         folder = self._path.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(folder)
         if folder.stat().st_uid != os.getuid():  # in a directory that everybody may write to
             raise PermissionError(errno.EPERM, f"{folder} belongs to somebody else")
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = private.open_file(self._path, os.O_RDWR | os.O_CREAT)
         try:
             yield fd
         finally:

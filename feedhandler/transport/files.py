@@ -1,11 +1,11 @@
 """Files under the run directory: locks that make a process the only one of its kind, and the cache."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import signal
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.instruments import InstrumentList
 from feedhandler.shard import Shard, parse
 from feedhandler.status import RelayStatus
+from feedhandler.transport import private
 from feedhandler.wanted import Wanted
 
 T = TypeVar("T")
@@ -26,6 +27,9 @@ T = TypeVar("T")
 POSITIONS_REMEDY: Final = "remove it, and say again what is held (PUT /v1/positions)"
 LOCK_PATIENCE_S: Final = 5.0
 WANTED_SIZE_MAX: Final = 4 << 20  # 50,000 symbols are one megabyte
+LIST_SIZE_MAX: Final = 64 << 20  # 3,000 instruments are one megabyte
+RELAY_STATUS_SIZE_MAX: Final = 1 << 20
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHARED_TRIES_S: Final = 1.0  # who looks at a lock, or is about to leave, has it for a moment
 
 
@@ -58,17 +62,33 @@ class Lock:
                 self._fd = fd
             else:
                 os.close(fd)  # a predecessor removed the file between our open and our lock
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as exc:
+            self.__exit__(None, None, None)
+            raise _unwritable(self._path.parent, exc) from exc
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        if _is_current(self._path, self._fd):
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
         os.close(self._fd)
         self._fd = -1
+
+    def look(self) -> None:
+        """Take the lock anew if its file is gone: others could come. Raises ConfigError if one has."""
+        if not _is_current(self._path, self._fd):
+            lost, self._fd = self._fd, -1
+            try:
+                self.__enter__()
+            except ConfigError:
+                self._fd = lost
+                raise
+            os.close(lost)
 
 
 def _lock(fd: int) -> None:
@@ -83,7 +103,7 @@ def _lock(fd: int) -> None:
 def lock_owner(run_dir: str, name: str) -> int | None:
     """Return the pid of the process that holds a lock, None if nobody does."""
     try:
-        fd = os.open(Path(run_dir) / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
+        fd = private.open_file(Path(run_dir) / f"{name}.lock", os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -97,24 +117,26 @@ def lock_owner(run_dir: str, name: str) -> int | None:
 
 
 @contextlib.contextmanager
-def feed_lock(run_dir: str, exchange: str, shard: Shard) -> Iterator[None]:
+def feed_lock(run_dir: str, exchange: str, shard: Shard) -> Iterator[list[Callable[[], None]]]:
     """Make this process the only one of its shard, among shards of the same count only.
 
-    Otherwise the same records would be published twice. Raises ConfigError that names what runs.
+    Otherwise the same records would be published twice. Yields what looks whether its files are there. Raises
+    ConfigError that names what runs.
     """
+    own = Lock(run_dir, feed_name(exchange, shard))
+    locks: list[Lock | _AmongShards] = (
+        [own] if shard.is_whole else [_AmongShards(run_dir, exchange, shard), own]
+    )
     with contextlib.ExitStack() as stack:
         try:
-            if shard.is_whole:
-                stack.enter_context(Lock(run_dir, feed_name(exchange, shard)))
-            else:
-                stack.enter_context(_among_shards(run_dir, exchange, shard))
-                stack.enter_context(Lock(run_dir, feed_name(exchange, shard)))
+            for lock in locks:
+                stack.enter_context(lock)
         except ConfigError:
             running = running_feeds(run_dir, exchange)
             if not running or shard in running:
                 raise
             raise ConfigError(_refusal(run_dir, exchange, shard, running)) from None
-        yield
+        yield [lock.look for lock in locks]
 
 
 def running_feeds(run_dir: str, exchange: str) -> dict[Shard, int]:
@@ -163,30 +185,47 @@ def _refusal(run_dir: str, exchange: str, shard: Shard, running: dict[Shard, int
     )
 
 
-@contextlib.contextmanager
-def _among_shards(run_dir: str, exchange: str, shard: Shard) -> Iterator[None]:
-    """Hold the exchange's lock together with shards of the same count, and with nobody else.
+class _AmongShards:
+    """The exchange's lock, held together with shards of the same count, and with nobody else.
 
     The file has the count: it is written by who holds the lock alone, and so by the first of them, and believed by
-    who holds it together with others. Raises ConfigError if others have it.
+    who holds it together with others.
     """
-    path = Path(run_dir) / f"{feed_name(exchange, Shard())}.lock"
-    deadline = time.monotonic() + SHARED_TRIES_S
-    while (fd := _share(path, f"of {shard.count}\n".encode())) is None:
-        if time.monotonic() >= deadline:
-            raise ConfigError(
-                f"{feed_name(exchange, shard)}: other feeds of {exchange} run in {run_dir}/;"
-                " stop them first, or set another run_dir"
-            )
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
+
+    def __init__(self, run_dir: str, exchange: str, shard: Shard) -> None:
+        self._path = Path(run_dir) / f"{feed_name(exchange, Shard())}.lock"
+        self._refusal = (
+            f"{feed_name(exchange, shard)}: other feeds of {exchange} run in {run_dir}/;"
+            " stop them first, or set another run_dir"
+        )
+        self._text = f"of {shard.count}\n".encode()
+        self._fd = -1
+
+    def __enter__(self) -> "_AmongShards":
+        """Raises ConfigError if others have it."""
+        deadline = time.monotonic() + SHARED_TRIES_S
+        while (fd := _share(self._path, self._text)) is None:
+            if time.monotonic() >= deadline:
+                raise ConfigError(self._refusal)
+            time.sleep(0.01)
+        self._fd = fd
+        return self
+
+    def look(self) -> None:
+        """As `Lock.look`."""
+        if not _is_current(self._path, self._fd):
+            lost = self._fd
+            self.__enter__()
+            os.close(lost)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with contextlib.suppress(BlockingIOError):  # others go on
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_current(path, fd):
-                path.unlink()
-        os.close(fd)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_current(self._path, self._fd):
+                self._path.unlink()
+        os.close(self._fd)
 
 
 def _share(path: Path, text: bytes) -> int | None:
@@ -203,18 +242,24 @@ def _share(path: Path, text: bytes) -> int | None:
             return fd
     except BlockingIOError:
         pass
+    except OSError as exc:
+        os.close(fd)
+        raise _unwritable(path.parent, exc) from exc
     os.close(fd)
     return None
 
 
 def _open(path: Path) -> int:
+    private.take_over(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return private.open_file(path, os.O_RDWR | os.O_CREAT)
     except OSError as exc:
-        raise ConfigError(
-            f"run_dir: cannot write to {path.parent}/: {exc.strerror}; set another run_dir"
-        ) from exc
+        raise _unwritable(path.parent, exc) from exc
+
+
+def _unwritable(run_dir: Path, exc: OSError) -> ConfigError:
+    remedy = "make room, or set another run_dir" if exc.errno in NO_ROOM else "set another run_dir"
+    return ConfigError(f"run_dir: cannot write to {run_dir}/: {exc.strerror}; {remedy}")
 
 
 def _is_current(path: Path, fd: int) -> bool:
@@ -226,32 +271,18 @@ def _is_current(path: Path, fd: int) -> bool:
 
 
 def write_instruments(run_dir: str, rest_url: str, listing: InstrumentList) -> None:
-    """Keep an instrument list for a start without the exchange's REST host; whole or not at all.
-
-    Of several feeds that would keep theirs at the same moment, one does.
-    """
+    """Keep an instrument list for a start without the exchange's REST host; whole or not at all. Raises OSError."""
     path = _cache_path(run_dir, rest_url, listing.exchange)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One name: a kill in mid-write leaves one file, overwritten next time.
-    temporary = path.with_suffix(".tmp")
-    with os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        if _is_current(temporary, file.fileno()):
-            file.truncate()
-            file.write(msgspec.json.encode(listing))
-            file.flush()
-            temporary.replace(path)
+    private.make_folder(path.parent)
+    private.write_whole(path, msgspec.json.encode(listing), is_durable=False)
 
 
 def read_instruments(run_dir: str, rest_url: str, exchange: str) -> InstrumentList | None:
     """Return the list kept earlier from the same host, None if there is none that can be read."""
     try:
-        body = _cache_path(run_dir, rest_url, exchange).read_bytes()
+        body = private.read_plain(_cache_path(run_dir, rest_url, exchange), LIST_SIZE_MAX)
         return msgspec.json.decode(body, type=InstrumentList)
-    except (OSError, *UNDECODABLE):
+    except (OSError, ValueError, *UNDECODABLE):
         return None
 
 
@@ -271,21 +302,13 @@ def read_wanted(run_dir: str, exchange: str) -> Wanted:
     """Return what is wanted besides the configuration. Raises ConfigError for a file that cannot be understood."""
     path = wanted_path(run_dir, exchange)
     try:
-        return msgspec.json.decode(_read_plain(path), type=Wanted)
+        return msgspec.json.decode(private.read_plain(path, WANTED_SIZE_MAX), type=Wanted)
     except FileNotFoundError:
         return Wanted()
     except (OSError, ValueError, *UNDECODABLE) as exc:
         raise ConfigError(
             f"{path}: cannot be used: {exc}; remove it (the configured symbols remain), and subscribe again"
         ) from exc
-
-
-def _read_plain(path: Path) -> bytes:
-    """Raises ValueError for what is no plain file of a sound size: a pipe would block its reader for ever."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > WANTED_SIZE_MAX:
-        raise ValueError(f"no plain file of at most {WANTED_SIZE_MAX >> 20} MiB")
-    return path.read_bytes()
 
 
 def read_positions(run_dir: str, kind: type[T]) -> T | None:
@@ -295,7 +318,7 @@ def read_positions(run_dir: str, kind: type[T]) -> T | None:
     """
     path = _positions_path(run_dir)
     try:
-        return msgspec.json.decode(_read_plain(path), type=kind)
+        return msgspec.json.decode(private.read_plain(path, WANTED_SIZE_MAX), type=kind)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, *UNDECODABLE) as exc:
@@ -303,24 +326,13 @@ def read_positions(run_dir: str, kind: type[T]) -> T | None:
 
 
 def write_positions(run_dir: str, positions: Sequence[object]) -> None:
-    """Keep positions over restarts, whole or not at all, and for this user alone. Raises ConfigError."""
+    """Keep positions over restarts, whole or not at all. Raises ConfigError."""
     path = _positions_path(run_dir)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, msgspec.json.encode(positions), 0o600)
+        private.make_folder(path.parent)
+        private.write_whole(path, msgspec.json.encode(positions))
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written: {exc.strerror}; set another run_dir") from exc
-
-
-def _write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Replace a file, whole or not at all, also if the machine stops; by one caller at a time. Raises OSError."""
-    temporary = path.with_suffix(".tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _positions_path(run_dir: str) -> Path:
@@ -329,17 +341,15 @@ def _positions_path(run_dir: str) -> Path:
 
 def write_relay_status(run_dir: str, status: RelayStatus) -> None:
     """Replace what the relay says of itself; a machine that stops may lose it. Raises OSError."""
-    path = relay_status_path(run_dir)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(status))
-    temporary.replace(path)
+    private.write_whole(relay_status_path(run_dir), msgspec.json.encode(status), is_durable=False)
 
 
 def read_relay_status(run_dir: str) -> RelayStatus | None:
     """Return what the relay last said of itself, None if that cannot be had."""
     try:
-        return msgspec.json.decode(relay_status_path(run_dir).read_bytes(), type=RelayStatus)
-    except (OSError, *UNDECODABLE):
+        body = private.read_plain(relay_status_path(run_dir), RELAY_STATUS_SIZE_MAX)
+        return msgspec.json.decode(body, type=RelayStatus)
+    except (OSError, ValueError, *UNDECODABLE):
         return None
 
 
@@ -352,8 +362,8 @@ def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None])
     """Change what is wanted, as the only one at a time, and whole or not at all. Raises ConfigError."""
     path = wanted_path(run_dir, exchange)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("wb") as lock:
+        private.make_folder(path.parent)
+        with os.fdopen(private.open_file(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT), "wb") as lock:
             _lock_soon(lock.fileno(), path)
             wanted = read_wanted(run_dir, exchange)
             change(wanted)
@@ -362,7 +372,7 @@ def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None])
                 raise ConfigError(
                     f"{path}: would exceed {WANTED_SIZE_MAX >> 20} MiB; take back some of what is wanted first"
                 )
-            _write_whole(path, text)
+            private.write_whole(path, text)
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written: {exc.strerror}; set another run_dir") from exc
     return wanted

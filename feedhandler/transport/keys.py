@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import struct
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import zmq.auth
 from zmq.utils import z85
 
 from feedhandler.errors import ConfigError
+from feedhandler.transport import private
 from feedhandler.transport.curve import KEY_SIZE, KeyPair
 
 log = logging.getLogger(__name__)
@@ -166,10 +166,8 @@ def authorize(file: str, directory: Path) -> Path:
     if target.exists():
         raise ConfigError(f"{target}: exists already; revoke it first, or give the file another name")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp")  # no name that counts, until it is whole
-        shutil.copyfile(file, temporary)
-        temporary.replace(target)
+        private.make_folder(directory)
+        private.write_whole(target, Path(file).read_bytes(), mode=0o644)
     except OSError as exc:
         raise ConfigError(f"{directory}: {exc.strerror}") from exc
     return target

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from feedhandler.config import Config
 from feedhandler.errors import ConfigError
+from feedhandler.transport import private
 from feedhandler.transport.zmtp import is_ipc_in_use
 
 
@@ -38,6 +39,9 @@ def _check_run_dir(config: Config) -> None:
     directory = Path(config.run_dir).absolute()
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
+    if directory == Path(config.run_dir).absolute() and (reason := private.refusal(directory)):
+        raise ConfigError(f"{config.path}: run_dir: {reason}")
+    private.group_of(config.group, f"{config.path}: group")
     if not directory.is_dir() or not os.access(directory, os.W_OK) or directory.is_relative_to("/proc"):
         raise ConfigError(f"{config.path}: run_dir: cannot write to {directory}/; set another run_dir")
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from feedhandler.transport import zmtp
+from feedhandler.transport import private, zmtp
 from feedhandler.transport.zmtp import Events, Peer, TimedEvents
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Router:
         request_size_max: int,
         security: zmtp.Security | None = None,
         of_all: Budget | None = None,
+        group: int = private.NOBODY,
     ) -> None:
         """of_all is what this router shares with others."""
         self._security = security
@@ -71,7 +72,7 @@ class Router:
         self.delays = 0  # how often somebody had to wait
         self.refused = 0  # connections
         self._handshakes = zmtp.Handshakes(events)
-        self._listener = zmtp.Listener(events, endpoints, self._on_accept, key)
+        self._listener = zmtp.Listener(events, endpoints, self._on_accept, key, group)
 
     def _on_accept(self, sock: socket.socket) -> None:
         if len(self._peers) >= PEERS_MAX and not self._handshakes.make_room():
@@ -127,6 +128,10 @@ class Router:
         for peer in [peer for peer, until_s in self._paused.items() if until_s <= now_s]:
             del self._paused[peer]
             peer.resume()
+
+    def look(self) -> None:
+        """See that requests can still come, as `zmtp.Listener.look` does."""
+        self._listener.look()
 
     def close(self) -> None:
         """Close everything, after a moment for what is queued."""

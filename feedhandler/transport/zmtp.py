@@ -34,6 +34,7 @@ from typing import Any, Final, Protocol
 from feedhandler import pace, wire
 from feedhandler.config import IPC_PATH_SIZE_MAX
 from feedhandler.errors import ConfigError
+from feedhandler.transport import private
 
 LOGGED_MAX: Final = 100
 LOG_AGAIN_S: Final = 60.0
@@ -97,6 +98,7 @@ HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
 QUEUE_SIZE_MAX: Final = 17_000_000
 # Of a subscriber that wants the newest only: what the kernel holds for it is no longer the newest when it is read.
 CONFLATED_BUFFER_SIZE: Final = 1 << 12
+GROUP_MAY_CONNECT: Final = 0o660  # to connect to a socket is to write to it
 BACKLOG: Final = 128  # connections that wait to be accepted
 CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
 CONNECT_EVERY_S: Final = 0.1
@@ -644,6 +646,7 @@ class Outlet:
         has_modes: bool = False,
         session: int = 0,
         security: Security | None = None,
+        group: int = private.NOBODY,
     ) -> None:
         self._security = security
         self._events = events
@@ -658,7 +661,7 @@ class Outlet:
         self._unflushed: list[Peer] = []
         self.is_wanted = False  # by a subscription that covers tickers
         self._handshakes = Handshakes(events)
-        self._listener = Listener(events, endpoints, self._on_accept, key)
+        self._listener = Listener(events, endpoints, self._on_accept, key, group)
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None:
         """Queue one message under its topic, padded; `flush` follows."""
@@ -808,6 +811,10 @@ class Outlet:
         self._hearers.clear()
         self.is_wanted = any(peer.subscriptions.cover_tickers for peer in self._peers)
 
+    def look(self) -> None:
+        """See that subscribers can still come, as `Listener.look` does."""
+        self._listener.look()
+
     def close(self, wait_s: float = 0.2) -> None:
         """Close everything, after a moment for what is queued."""
         self._listener.close()
@@ -928,6 +935,10 @@ class Inlet:
     def _on_read(self) -> None:
         for outlet in self._outlets:
             outlet.flush()
+
+    def look(self) -> None:
+        """See that publishers can still come, as `Listener.look` does."""
+        self._listener.look()
 
     def close(self) -> None:
         """Close everything."""
@@ -1263,40 +1274,78 @@ def connected(endpoint: str) -> socket.socket | None:
 
 
 class Listener:
-    """Binds endpoints and accepts connections. Raises ConfigError, with the remedy; key is for its message."""
+    """Binds endpoints and accepts connections. Raises ConfigError, with the remedy; key is for its message.
+
+    Who may connect to an ipc endpoint is this user, and group if there is one.
+    """
 
     def __init__(
-        self, events: Events, endpoints: Iterable[str], on_accept: Callable[[socket.socket], None], key: str
+        self,
+        events: Events,
+        endpoints: Iterable[str],
+        on_accept: Callable[[socket.socket], None],
+        key: str,
+        group: int = private.NOBODY,
     ) -> None:
+        self._group = group
+        self._key = key
         self._events = events
         self._on_accept = on_accept
-        self._sockets: list[socket.socket] = []
-        self._paths: list[Path] = []
+        self._sockets: dict[str, socket.socket] = {}  # by endpoint
+        self._files: dict[str, tuple[Path, tuple[int, int]]] = {}  # those of sockets, as they were made
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         for endpoint in endpoints:
-            self._bind(endpoint, key)
+            self._bind(endpoint)
 
-    def _bind(self, endpoint: str, key: str) -> None:
+    def _bind(self, endpoint: str) -> None:
         family, address = address_of(endpoint)
+        path = None
         if family == socket.AF_UNIX and isinstance(address, str) and not address.startswith("\0"):
             if is_ipc_in_use(endpoint):
                 raise ConfigError(
-                    f"{key}: {endpoint} is in use by another process; stop it, or configure another address"
+                    f"{self._key}: {endpoint} is in use by another process; stop it, or configure another address"
                 )
-            self._paths.append(_vacated(Path(address), endpoint, key))
+            path = _vacated(Path(address), endpoint, self._key)
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            if path is not None:
+                os.fchmod(
+                    sock.fileno(), private.FILE
+                )  # what bind makes of it: open to nobody else for no moment
             _bind_patiently(sock, address)
+            if path is not None:
+                self._files[endpoint] = path, private.identity(path)
+                if self._group != private.NOBODY:
+                    private.let_in(path, GROUP_MAY_CONNECT, self._group)
+                    private.let_pass(path.parent, self._group)
             sock.listen(BACKLOG)
         except OSError as exc:
             sock.close()
             raise ConfigError(
-                f"{key}: cannot bind {endpoint}: {exc.strerror}; stop what holds it, or configure another address"
+                f"{self._key}: cannot bind {endpoint}: {exc.strerror}; stop what holds it,"
+                " or configure another address"
             ) from exc
         sock.setblocking(False)
-        self._sockets.append(sock)
+        self._sockets[endpoint] = sock
         self._events.add_reader(sock.fileno(), functools.partial(self._accept, sock))
+
+    def look(self) -> None:
+        """Bind anew where the file of a socket is gone: nobody could connect any more. To be called every second.
+
+        Connections that there are stay. Raises ConfigError if it cannot be bound, or somebody else has done so.
+        """
+        for endpoint, (path, made) in list(self._files.items()):
+            if private.identity(path) == made:
+                continue
+            log.warning("%s: the file of %s is gone; it is bound anew", self._key, endpoint)
+            self._unbind(endpoint)
+            self._bind(endpoint)
+
+    def _unbind(self, endpoint: str) -> None:
+        sock = self._sockets.pop(endpoint)
+        self._events.remove_reader(sock.fileno())
+        sock.close()
 
     def _accept(self, sock: socket.socket) -> None:
         try:
@@ -1318,19 +1367,19 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening, and remove the socket files."""
-        for sock in self._sockets:
-            self._events.remove_reader(sock.fileno())
-            sock.close()
+        for endpoint in list(self._sockets):
+            self._unbind(endpoint)
         with contextlib.suppress(OSError):
             os.close(self._spare)
-        for path in self._paths:
-            path.unlink(missing_ok=True)
+        for path, made in self._files.values():
+            if private.identity(path) == made:
+                path.unlink(missing_ok=True)
 
 
 def _vacated(path: Path, endpoint: str, key: str) -> Path:
     """Make room for a socket file: its directory, and no file left behind by a process that was killed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folder(path.parent)
         if path.exists() and not path.is_socket():
             raise ConfigError(f"{key}: {endpoint} names a file that is no socket; configure another address")
         path.unlink(missing_ok=True)

@@ -1,9 +1,16 @@
 """Where things are: paths of any spelling, disks without room, files that others remove, whom they belong to."""
 
+import grp
+import os
+import shutil
+import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
-from harness import Stack
+import pytest
+from harness import Stack, wait_until
 
 
 def test_everything_runs_in_a_place_of_any_spelling(tmp_path):
@@ -32,3 +39,130 @@ def test_a_place_that_the_supervisor_cannot_be_told_is_refused_by_check(stack):
     for command in ("check", "run"):
         done = s.run(command, "-c", str(s.config))
         assert (done.returncode, "use another path" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.fixture
+def processes(stack):
+    """A stack of everything but the bridge, live."""
+    s = stack(exchanges=("bybit",), symbols=["BTC/USDT"])
+    s.start("sim", "merger", "relay", "bybit", "gateway")
+    reader = s.reader(b"ticker.")
+    reader.read_until(lambda record: record.is_fresh, "a first record")
+    wait_until(lambda: (s.directory / "run/recover.ipc").is_socket(), "the relay's socket")
+    wait_until(lambda: (s.directory / "run/gateway.lock").exists(), "the gateway's lock")
+    return s
+
+
+def test_sockets_whose_files_are_removed_are_bound_anew_and_data_flow_after_every_restart(processes):
+    s = processes
+    run = s.directory / "run"
+    sockets = sorted(path.name for path in run.glob("*.ipc"))
+    assert sockets == ["batches.ipc", "bybit.ipc", "feeds.ipc", "recover.ipc", "ticks.ipc"]
+    for name in sockets:
+        (run / name).unlink()
+    wait_until(lambda: all((run / name).is_socket() for name in sockets), "they are there again")
+    for process in ("bybit", "relay", "gateway"):
+        s.kill(process)
+        s.start(process)
+    for name in ("ticks.ipc", "bybit.ipc"):
+        reader = s.reader(b"ticker.", endpoint=f"ipc://{run}/{name}")
+        reader.read_until(lambda record: record.is_fresh, f"a record of {name}")
+    assert "the file of ipc://" in s.log("merger")
+    assert all(process.poll() is None for process in s.processes.values())
+
+
+def test_locks_that_are_removed_are_taken_anew(processes):
+    s = processes
+    run = s.directory / "run"
+    locks = {path: path.stat().st_ino for path in run.glob("*.lock")}
+    assert {path.stem for path in locks} == {"sim", "merger", "relay", "feed-bybit", "gateway"}
+    for path in locks:
+        path.unlink()
+    wait_until(lambda: all(path.exists() for path in locks), "they are there again")
+    for command in (("merger",), ("feed", "bybit"), ("gateway",), ("relay",), ("sim",)):
+        done = s.run(*command, "-c", str(s.config))
+        assert (done.returncode, "runs already" in done.stderr) == (2, True), done.stderr
+
+
+def test_whatever_is_removed_data_flow_again_once_each_process_was_started_again(processes):
+    s = processes
+    shutil.rmtree(s.directory / "run")
+    ended = wait_until(
+        lambda: (
+            {name: p.returncode for name, p in s.processes.items() if p.poll() is not None}.keys()
+            >= {"merger", "bybit"}
+        ),
+        "those whose boards are gone end",
+    )
+    assert ended
+    for name in ("merger", "bybit"):
+        (line,) = [line for line in s.log(name).splitlines() if ".board is gone" in line]
+        assert "a new start makes a new one" in line
+        assert "Traceback" not in s.log(name)
+        s.start(name)
+    reader = s.reader(b"ticker.", endpoint=f"ipc://{s.directory}/run/ticks.ipc")
+    reader.read_until(lambda record: record.is_fresh, "a record")
+
+
+SUBSCRIBER = """
+import os, socket, sys
+from pathlib import Path
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(65534)
+run = Path(sys.argv[1])
+for name in sys.argv[3:]:
+    try:
+        if name.endswith(".ipc"):
+            socket.socket(socket.AF_UNIX).connect(str(run / name))
+        elif name.endswith("/"):
+            list((run / name).iterdir())
+        else:
+            (run / name).open("rb").close()
+        print(name)
+    except PermissionError:
+        pass
+    try:
+        (run / name).unlink()
+        print("removed", name)
+    except (PermissionError, IsADirectoryError):
+        pass
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("group", ["", "users"])
+def test_a_group_may_subscribe_and_nothing_else(group):
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        s = Stack(place, exchanges=("bybit",), symbols=["BTC/USDT"])
+        s.config.write_text(f'group = "{group}"\n' + s.config.read_text())
+        before = os.umask(0o002)
+        try:
+            s.start("sim", "merger", "relay", "bybit", "gateway")
+        finally:
+            os.umask(before)
+        try:
+            s.reader(b"ticker.").read_until(lambda record: record.is_fresh, "a first record")
+            run = place / "run"
+            wait_until(lambda: (run / "recover.ipc").is_socket(), "the relay's socket")
+            wait_until(lambda: (run / "api-token").exists(), "the gateway's token")
+            names = [str(path.relative_to(run)) + "/" * path.is_dir() for path in run.rglob("*")]
+            assert {"feeds.ipc", "merger.lock", "recent.board", "api-token"} < {*names}
+            gid = str(grp.getgrnam(group or "users").gr_gid)
+            done = subprocess.run(
+                [sys.executable, "-c", SUBSCRIBER, str(run), gid, *names],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            shared = {"ticks.ipc", "batches.ipc", "recover.ipc", "bybit.ipc", "board/", "board/bybit.board"}
+            assert {*done.stdout.split("\n")} - {""} == (shared if group else set())
+            for path in [run, *run.rglob("*")]:
+                mode = stat.S_IMODE(path.lstat().st_mode)
+                assert not mode & 0o007, path
+                is_shared = str(path.relative_to(run)) in {each.rstrip("/") for each in shared} or path == run
+                assert not mode & 0o070 or (group and is_shared), path
+        finally:
+            s.close()
