@@ -6,6 +6,7 @@ symbols that claim the same canonical one are an error that names both, never a 
 
 import difflib
 from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
 from typing import Final
 
 import msgspec
@@ -16,6 +17,8 @@ from feedhandler.errors import SubscriptionRejected
 # The nearest names of so many unknown symbols are looked for: each costs milliseconds, and a list that is short
 # lacks thousands.
 HINTS_MAX: Final = 5
+TICK_MIN: Final = Decimal("1e-18")  # beyond these it is no price's
+TICK_MAX: Final = Decimal("1e9")
 
 
 class Instrument(msgspec.Struct, frozen=True):
@@ -23,6 +26,7 @@ class Instrument(msgspec.Struct, frozen=True):
 
     native is the exchange's spelling; status is its own word for the trading state, for messages only. code is what
     accounts call the base asset, where that is another name. note: what users are to know of one that is tradable.
+    tick is the step between prices, in quote currency, as `price_tick` has it.
     """
 
     native: str
@@ -32,11 +36,28 @@ class Instrument(msgspec.Struct, frozen=True):
     status: str = ""
     code: str = ""
     note: str = ""
+    tick: str = ""
 
     @property
     def symbol(self) -> str:
         """The canonical symbol, `BASE/QUOTE`."""
         return f"{self.base}/{self.quote}"
+
+
+def price_tick(stated: object) -> str:
+    """Return the step between prices as plain decimal text, without trailing zeros; "" for what is none."""
+    try:
+        tick = Decimal(stated if isinstance(stated, str) else "NaN")
+    except InvalidOperation:
+        return ""
+    if not tick.is_finite() or not TICK_MIN <= tick <= TICK_MAX:
+        return ""
+    return f"{tick.normalize():f}"
+
+
+def decimals(tick: str) -> int | None:
+    """Return how many decimals prices have, by their tick; None if that is not known."""
+    return len(tick.partition(".")[2]) if tick else None
 
 
 class InstrumentTable:
@@ -148,6 +169,7 @@ class InstrumentRow(msgspec.Struct):
     status: str = ""
     code: str = ""
     note: str = ""
+    tick: str = ""
 
 
 class InstrumentList(msgspec.Struct):
@@ -164,7 +186,7 @@ class InstrumentList(msgspec.Struct):
     def table(self) -> InstrumentTable:
         """Return the lookup tables."""
         rows = (
-            Instrument(r.native, r.base, r.quote, r.trading, r.status, r.code, r.note)
+            Instrument(r.native, r.base, r.quote, r.trading, r.status, r.code, r.note, r.tick)
             for r in self.instruments
         )
         return InstrumentTable(self.exchange, rows, self.problems)
@@ -175,7 +197,7 @@ def instrument_list(
 ) -> InstrumentList:
     """Return the list in the shape that is published and cached."""
     rows = [
-        InstrumentRow(i.symbol, i.native, i.base, i.quote, i.is_trading, i.status, i.code, i.note)
+        InstrumentRow(i.symbol, i.native, i.base, i.quote, i.is_trading, i.status, i.code, i.note, i.tick)
         for i in instruments
     ]
     return InstrumentList(exchange, as_of_ns, rows, list(problems))

@@ -4,7 +4,15 @@ import msgspec
 import pytest
 
 from feedhandler.errors import SubscriptionRejected
-from feedhandler.instruments import HINTS_MAX, Instrument, InstrumentList, InstrumentTable, instrument_list
+from feedhandler.instruments import (
+    HINTS_MAX,
+    Instrument,
+    InstrumentList,
+    InstrumentTable,
+    decimals,
+    instrument_list,
+    price_tick,
+)
 
 BTC = Instrument("BTCUSDT", "BTC", "USDT")
 
@@ -86,3 +94,29 @@ def test_what_could_not_be_read_of_a_list_is_published_and_kept_with_it():
     table = msgspec.json.decode(msgspec.json.encode(listing), type=InstrumentList).table()
     assert table.problems == ["x list: 1 of 2 rows cannot be read"]
     assert table.resolve("BTC/USDT") == BTC
+
+
+@pytest.mark.parametrize(
+    ("stated", "tick", "places"),
+    [
+        ("0.01000000", "0.01", 2),
+        ("0.00000001", "0.00000001", 8),
+        ("1.0", "1", 0),
+        ("10", "10", 0),
+        ("0.25", "0.25", 2),
+        ("1e-5", "0.00001", 5),
+        *(
+            (odd, "", None)
+            for odd in ("", "0", "-0.1", "NaN", "inf", "1e-400", "9e99", "x", None, 0.1, ["1"])
+        ),
+    ],
+)
+def test_a_tick_is_plain_text_and_unknown_if_no_price_could_have_it(stated, tick, places):
+    assert price_tick(stated) == tick
+    assert decimals(tick) == places
+
+
+def test_the_list_that_is_published_has_ticks():
+    listing = instrument_list("x", 7, [Instrument("BTCUSDT", "BTC", "USDT", tick="0.01")])
+    assert listing.instruments[0].tick == "0.01"
+    assert listing.table().by_native["BTCUSDT"].tick == "0.01"

@@ -64,7 +64,7 @@ from feedhandler.exchanges.base import (
     rest_quote,
     rest_refusal,
 )
-from feedhandler.instruments import Instrument
+from feedhandler.instruments import Instrument, price_tick
 from feedhandler.wire import NAN
 
 STREAMS_PER_CONNECTION: Final = 1024
@@ -130,6 +130,14 @@ class _Symbol(msgspec.Struct):
     base: str = msgspec.field(name="baseAsset")
     quote: str = msgspec.field(name="quoteAsset")
     is_spot: bool = msgspec.field(name="isSpotTradingAllowed", default=True)
+    filters: Any = None
+
+    @property
+    def tick(self) -> str:
+        for each in self.filters if isinstance(self.filters, list) else ():
+            if isinstance(each, dict) and each.get("filterType") == "PRICE_FILTER":
+                return price_tick(each.get("tickSize"))
+        return ""
 
 
 class _ExchangeInfo(_Error):
@@ -189,7 +197,9 @@ class Binance(Exchange):
     def _instrument(self, row: msgspec.Raw) -> Instrument:
         symbol = self._symbol.decode(row)
         is_trading = symbol.status == "TRADING" and symbol.is_spot
-        return Instrument(symbol.symbol, symbol.base, symbol.quote, is_trading, symbol.status)
+        return Instrument(
+            symbol.symbol, symbol.base, symbol.quote, is_trading, symbol.status, tick=symbol.tick
+        )
 
     def decode_time(self, body: bytes) -> int:
         answer = decode_rest(self._time, body, "binance time")

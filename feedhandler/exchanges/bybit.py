@@ -18,7 +18,7 @@ Frames: tests/frames/bybit/
 
 import hmac
 from collections.abc import Iterator, Sequence
-from typing import Final, Generic
+from typing import Any, Final, Generic
 from urllib.parse import quote
 
 import msgspec
@@ -66,7 +66,7 @@ from feedhandler.exchanges.base import (
     rest_quote,
     rest_refusal,
 )
-from feedhandler.instruments import Instrument
+from feedhandler.instruments import Instrument, price_tick
 from feedhandler.wire import NAN
 
 TOPICS_PER_COMMAND: Final = 10
@@ -113,6 +113,11 @@ class _Instrument(msgspec.Struct):
     base: str = msgspec.field(name="baseCoin")
     quote: str = msgspec.field(name="quoteCoin")
     status: str = "Trading"
+    prices: Any = msgspec.field(name="priceFilter", default=None)
+
+    @property
+    def tick(self) -> str:
+        return price_tick(self.prices.get("tickSize")) if isinstance(self.prices, dict) else ""
 
 
 class _Instruments(msgspec.Struct):
@@ -181,7 +186,8 @@ class Bybit(Exchange):
 
     def _instrument(self, row: msgspec.Raw) -> Instrument:
         found = self._row.decode(row)
-        return Instrument(found.symbol, found.base, found.quote, found.status == "Trading", found.status)
+        is_trading = found.status == "Trading"
+        return Instrument(found.symbol, found.base, found.quote, is_trading, found.status, tick=found.tick)
 
     def decode_time(self, body: bytes) -> int:
         answer = decode_rest(self._time, body, "bybit time")

@@ -28,7 +28,7 @@ as of 2026-11. Frames: tests/frames/kucoin/
 import base64
 import hmac
 from collections.abc import Iterator, Sequence
-from typing import Final, Generic
+from typing import Any, Final, Generic
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -76,7 +76,7 @@ from feedhandler.exchanges.base import (
     rest_quote,
     rest_refusal,
 )
-from feedhandler.instruments import Instrument
+from feedhandler.instruments import Instrument, price_tick
 from feedhandler.wire import NAN
 
 TOPICS_PER_CONNECTION: Final = 300  # the rate-limit page says 400, the server enforces 300
@@ -164,6 +164,7 @@ class _Symbol(msgspec.Struct):
     is_trading: bool = msgspec.field(name="enableTrading")
     name: str = ""
     is_in_auction: bool | None = msgspec.field(name="callauctionIsEnabled", default=None)
+    tick: Any = msgspec.field(name="priceIncrement", default=None)
 
 
 class _Answer(msgspec.Struct, Generic[T]):
@@ -219,7 +220,8 @@ class KuCoin(Exchange):
         status, note = ("open" if symbol.is_trading else "closed"), ""
         if symbol.is_in_auction:
             status, note = "call auction", CALL_AUCTION
-        return Instrument(symbol.symbol, base, symbol.quote, symbol.is_trading, status, code, note)
+        tick = price_tick(symbol.tick)
+        return Instrument(symbol.symbol, base, symbol.quote, symbol.is_trading, status, code, note, tick)
 
     def decode_time(self, body: bytes) -> int:
         return _data_of(self._time, body, "kucoin timestamp") * NS_PER_MS

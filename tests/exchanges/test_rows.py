@@ -49,3 +49,11 @@ def test_a_row_is_refused_by_its_reader_or_by_its_type_and_quoted_in_bounds():
     assert len(rows.problem) < 400
     assert read_rows(read, [], "some list").items == []
     assert read_rows(read, raw[:1], "some list").problem == ""
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_the_tick_of_prices_is_what_the_exchange_states_and_unknown_if_it_states_none(name):
+    rows = EXCHANGES[name]().decode_instruments(load(name, "lists/instruments_ticks"))
+    ticks = {instrument.base: instrument.tick for instrument in rows.items}
+    assert ticks == {"BTC": "0.01", "SHIB": "0.00000001", "BIG": "10", "NONE": "", "ODD": ""}
+    assert not rows.problem, "a tick that cannot be read costs no instrument"
