@@ -43,10 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except FeedError as exc:
-        if os.environ.get(runtime.SUPERVISED_ENV):
-            logging.getLogger(__name__).critical("%s", exc)
-        else:
-            print(f"feedhandler: {exc}", file=sys.stderr)
+        _tell(str(exc))
         return EXIT_CONFIG if isinstance(exc, ConfigError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_OK
@@ -54,6 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as `head` does; nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as exc:
+        if exc.errno not in files.NO_ROOM:
+            raise
+        what = exc.filename or "a file"
+        _tell(f"{what}: cannot be written: {exc.strerror}; make room")
+        return EXIT_CONFIG
+
+
+def _tell(text: str) -> None:
+    """Say in one line why a command ends, whatever library has put it into words."""
+    text = " ".join(line.strip() for line in text.splitlines())
+    if os.environ.get(runtime.SUPERVISED_ENV):
+        logging.getLogger(__name__).critical("%s", text)
+    else:
+        print(f"feedhandler: {text}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -175,7 +175,9 @@ def write_whole(path: Path, data: bytes, *, mode: int = FILE, is_durable: bool =
             if is_durable:
                 os.fsync(fd)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as exc:
         with contextlib.suppress(OSError):
             Path(name).unlink()
+        if isinstance(exc, OSError):
+            exc.filename = str(path)  # not that which nobody knows, or none
         raise

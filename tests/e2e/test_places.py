@@ -2,6 +2,7 @@
 
 import grp
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -166,3 +167,59 @@ def test_a_group_may_subscribe_and_nothing_else(group):
                 assert not mode & 0o070 or (group and is_shared), path
         finally:
             s.close()
+
+
+def without_room(s, command, size=0, **environment):
+    """Run a command that may write files of so many bytes, as if the disk were full then."""
+    return subprocess.run(
+        [sys.executable, "-m", "feedhandler", *command, "-c", str(s.config)],
+        env={**os.environ, **environment},
+        # Without the limit's signal, which Python ignores, what comes is an error like that of a full disk.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+PROCESSES = [["merger"], ["relay"], ["gateway"], ["feed", "bybit"], ["bridge", "nats"], ["sim"], ["run"]]
+
+
+@pytest.mark.parametrize("command", PROCESSES, ids=" ".join)
+@pytest.mark.parametrize("is_supervised", [False, True], ids=["alone", "supervised"])
+def test_a_disk_without_room_at_the_start_is_one_sentence_and_status_2(stack, command, is_supervised):
+    s = stack(exchanges=("bybit",))
+    s.config.write_text(s.config.read_text() + "[nats]\n")
+    done = without_room(s, command, **({"FEEDHANDLER_SUPERVISED": "1"} if is_supervised else {}))
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"run_dir: cannot write to {s.directory}/run/: File too large; make room" in line
+    assert "raceback" not in line
+
+
+@pytest.mark.parametrize("command", ["gateway", "run"])
+def test_a_disk_with_room_for_a_lock_and_nothing_else_is_one_sentence_and_status_2(stack, command):
+    s = stack(exchanges=("bybit",))
+    done = without_room(s, [command], size=16)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "annot be written: File too large" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_disk_that_fills_up_while_a_process_starts_is_one_sentence(stack):
+    s = stack(exchanges=("bybit",))
+    run = s.directory / "run"
+    run.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k,mode=700", "tmpfs", str(run)], check=False
+    ).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (run / "filler").write_bytes(bytes(4096))
+        for command in PROCESSES[:4]:
+            done = s.run(*command, "-c", str(s.config))
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+            assert "No space left on device; make room" in done.stderr
+    finally:
+        subprocess.run(["umount", str(run)], check=True)
