@@ -9,7 +9,7 @@ import ipaddress
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from feedhandler import board, wire
-from feedhandler.errors import ConfigError
+from feedhandler.errors import ConfigError, SubscriptionRejected
 from feedhandler.exchanges import ACCOUNTS, EXCHANGES
+from feedhandler.instruments import InstrumentTable
 from feedhandler.legs import LEGS_MAX, DailyWindow
 from feedhandler.session import Policy
 from feedhandler.shard import SHARDS_MAX, WHOLE, Shard, shards
@@ -585,12 +586,35 @@ def check_symbol(exchange: str, symbol: str, where: str) -> None:
     base, slash, quote = symbol.partition("/")
     if not slash or not base or not quote or "/" in quote or " " in symbol or not symbol.isprintable():
         raise ConfigError(f"{where}: {symbol!r} is not BASE/QUOTE{_symbol_hint(symbol)}")
-    if symbol != symbol.upper():
-        raise ConfigError(f'{where}: {symbol!r} is not upper case; did you mean "{symbol.upper()}"?')
+    if is_lower_case(symbol):
+        raise ConfigError(f'{where}: {symbol!r} is in lower case; did you mean "{symbol.upper()}"?')
     try:
         wire.topic(wire.TICKER, exchange, symbol)
     except ValueError as exc:
         raise ConfigError(f"{where}: {symbol!r} cannot be published: {exc}; leave it out") from exc
+
+
+def refusals(
+    exchange: str, symbols: Iterable[str], table: InstrumentTable | None, where: str
+) -> dict[str, ConfigError | SubscriptionRejected]:
+    """Return which of some symbols cannot be had, and why; table None: judged by their spelling alone.
+
+    where is for messages.
+    """
+    refused: dict[str, ConfigError | SubscriptionRejected] = {}
+    for symbol in symbols:
+        try:
+            check_symbol(exchange, symbol, where)
+            if table is not None:
+                table.resolve(symbol)
+        except (ConfigError, SubscriptionRejected) as exc:
+            refused[symbol] = exc
+    return refused
+
+
+def is_lower_case(name: str) -> bool:
+    """Return whether a symbol or asset is surely mistyped: some have small letters in them, none has no others."""
+    return name == name.lower() and name != name.upper()
 
 
 def _symbol_hint(symbol: str) -> str:
@@ -641,7 +665,7 @@ def _check_gateway(gateway: GatewayConfig, where: str) -> None:
             raise ConfigError(f"{where}.{key}: {amount} is out of range; it is an amount of the asset, or 0")
     for key, assets in (("quotes", gateway.quotes), ("dust_of", tuple(gateway.dust_of))):
         for asset in assets:
-            if asset != asset.upper() or not asset.isprintable() or not asset or "/" in asset or " " in asset:
+            if is_lower_case(asset) or not asset.isprintable() or not asset or "/" in asset or " " in asset:
                 raise ConfigError(f'{where}.{key}: {asset!r} is no asset; write it like "USDT"')
 
 

@@ -153,7 +153,9 @@ class InstrumentTable:
 
     def _hint(self, symbol: str) -> str:
         if symbol not in self._hints and len(self._hints) < HINTS_MAX:
-            close = difflib.get_close_matches(symbol, self._by_symbol, n=3)
+            folded = symbol.casefold()
+            close = [known for known in self._by_symbol if known.casefold() == folded]
+            close = close or difflib.get_close_matches(symbol, self._by_symbol, n=3)
             self._hints[symbol] = f"; did you mean {', '.join(close)}?" if close else ""
         return self._hints.get(symbol, "")
 

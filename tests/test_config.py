@@ -332,6 +332,12 @@ def test_what_is_shown_of_several_boxes_is_a_configuration():
         config.parse(block if "[exchanges." in block else OK + block, "scaling.md")
 
 
+def test_symbols_and_assets_may_have_small_letters_in_them():
+    text = OK + 'symbols = ["LYXe/USDT"]\n[gateway]\nquotes = ["USDe"]\ndust_of = { LYXe = "2" }\n'
+    settings = config.parse(text, "x.toml")
+    assert settings.exchange("binance").symbols == ("LYXe/USDT",)
+
+
 def test_an_account_has_hosts_of_its_own_wherever_market_data_come_from():
     text = OK + 'ws_url = "wss://stream.binance.com:443"\nrest_url = "https://data-api.binance.vision"\n'
     settings = config.parse(text, "x.toml")

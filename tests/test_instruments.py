@@ -89,6 +89,14 @@ def test_a_published_list_gives_the_same_table_back():
     assert table.resolve("BTC/USDT") == BTC
 
 
+def test_a_symbol_is_found_as_it_is_spelled_and_another_case_gets_the_right_one_as_a_hint():
+    table = InstrumentTable("x", [BTC, Instrument("LYXE-USDT", "LYXe", "USDT")])
+    assert table.resolve("LYXe/USDT").native == "LYXE-USDT"
+    for symbol in ("LYXE/USDT", "lyxe/usdt"):
+        with pytest.raises(SubscriptionRejected, match=r"did you mean LYXe/USDT\?"):
+            table.resolve(symbol)
+
+
 def test_what_could_not_be_read_of_a_list_is_published_and_kept_with_it():
     listing = instrument_list("x", 7, [BTC], ["x list: 1 of 2 rows cannot be read"])
     table = msgspec.json.decode(msgspec.json.encode(listing), type=InstrumentList).table()

@@ -16,7 +16,7 @@ from feedhandler.balances import AccountStatus, plain
 from feedhandler.errors import ConfigError, SubscriptionRejected
 from feedhandler.exchanges.account import Credentials, CredentialsError
 from feedhandler.gateway.app import Parts
-from feedhandler.gateway.control import Position, SubscriptionRow
+from feedhandler.gateway.control import Position, SubscribedRow, SubscriptionRow
 from feedhandler.gateway.history import Latency
 from feedhandler.gateway.operations import Asked, Operation, Query, known_exchange
 from feedhandler.gateway.problem import Problem
@@ -162,8 +162,8 @@ class Api:
                 f"no list of {exchange}'s instruments is known yet: its feed publishes it when it runs",
                 field="exchange",
             )
-        word = asked.query.get("search", "").upper()
-        found = [row for row in listing.instruments if word in row.symbol]
+        word = asked.query.get("search", "").casefold()
+        found = [row for row in listing.instruments if word in row.symbol.casefold()]
         limit = int(asked.query.get("limit", INSTRUMENTS_DEFAULT))
         items = [
             InstrumentItem(r.symbol, r.native, r.base, r.quote, r.trading, r.status, r.note)
@@ -192,7 +192,7 @@ class Api:
             known_exchange(self._parts, name)
         return Subscriptions({name: await self._parts.control.row(name) for name in names})
 
-    async def subscribe(self, asked: Asked) -> SubscriptionRow:
+    async def subscribe(self, asked: Asked) -> SubscribedRow:
         body: Subscribe = asked.body
         known_exchange(self._parts, body.exchange)
         symbols = list(dict.fromkeys(body.symbols))
@@ -308,7 +308,7 @@ def operations(parts: Parts) -> list[Operation]:
         Operation("GET", "/v1/balances", api.balances, "what accounts hold", Balances, is_private=True),
     ]
     change = [
-        Operation("POST", "/v1/subscriptions", api.subscribe, "want symbols", SubscriptionRow, Subscribe),
+        Operation("POST", "/v1/subscriptions", api.subscribe, "want symbols", SubscribedRow, Subscribe),
         Operation(
             "DELETE",
             "/v1/subscriptions/{exchange}/{base}/{quote}",

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.config import Config, check_symbol
+from feedhandler.config import Config, check_symbol, is_lower_case, refusals
 from feedhandler.errors import ConfigError, DecodeError, SubscriptionRejected
 from feedhandler.exchanges import ACCOUNTS
 from feedhandler.exchanges.account import amount
@@ -59,6 +59,12 @@ class SubscriptionRow(msgspec.Struct, kw_only=True):
     rejected: dict[str, str] = {}
 
 
+class SubscribedRow(SubscriptionRow, kw_only=True):
+    """The same after a request; refused: what of it cannot be had, and why. The rest is wanted."""
+
+    refused: dict[str, str] = {}
+
+
 class Control:
     """The control plane. Files are written in a thread: a disk that is slow holds up nobody else."""
 
@@ -100,26 +106,31 @@ class Control:
 
     async def subscribe(
         self, exchange: str, symbols: Sequence[str], owner: str, *, is_unlisted: bool
-    ) -> SubscriptionRow:
-        """Want symbols for an owner. Raises ConfigError or SubscriptionRejected, with nothing changed."""
+    ) -> SubscribedRow:
+        """Want symbols for an owner, as many of them as can be had.
+
+        Raises ConfigError or SubscriptionRejected, with nothing changed, if none can.
+        """
         settings = self._config.exchange(exchange)
         check_owner(owner)
-        table = await self._table(exchange)
-        for symbol in symbols:
-            check_symbol(exchange, symbol, "symbols")
-            if table is not None and not is_unlisted:
-                table.resolve(symbol)
+        table = None if is_unlisted else await self._table(exchange)
+        refused = refusals(exchange, symbols, table, "symbols")
+        taken = [symbol for symbol in symbols if symbol not in refused]
+        if not taken:
+            raise next(iter(refused.values()))
 
         def change(wanted: Wanted) -> None:
             if owner not in wanted.requested and len(wanted.requested) >= OWNERS_MAX:
                 raise ConfigError(
                     f"owner: there are {OWNERS_MAX} already; take back what one of them wants first"
                 )
-            wanted.subscribe(symbols, settings.symbols, owner)
+            wanted.subscribe(taken, settings.symbols, owner)
             if len(wanted.requested.get(owner, ())) > SYMBOLS_MAX:
                 raise ConfigError(f"symbols: {owner} would want more than {SYMBOLS_MAX} of {exchange}")
 
-        return self._row(exchange, await self._change(exchange, change))
+        row = self._row(exchange, await self._change(exchange, change))
+        reasons = {symbol: str(exc) for symbol, exc in refused.items()}
+        return SubscribedRow(**msgspec.structs.asdict(row), refused=reasons)
 
     async def unsubscribe(self, exchange: str, symbol: str, owner: str) -> SubscriptionRow:
         """Want a symbol no more, as far as an owner is concerned. Raises ConfigError, SubscriptionRejected."""
@@ -297,7 +308,7 @@ def _check_position(config: Config, position: Position, where: str) -> None:
         not asset
         or len(asset) > OWNER_SIZE_MAX
         or not asset.isprintable()
-        or asset != asset.upper()
+        or is_lower_case(asset)
         or "/" in asset
     ):
         raise ConfigError(f'{where}.asset: must be an asset in upper case, such as "BTC"')

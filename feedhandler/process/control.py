@@ -13,7 +13,7 @@ import msgspec
 
 from feedhandler import wire
 from feedhandler.client import Subscriber
-from feedhandler.config import Config, check_symbol
+from feedhandler.config import Config, check_symbol, refusals
 from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError, SubscriptionRejected
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.instruments import InstrumentTable
@@ -31,37 +31,44 @@ def subscribe(
 ) -> int:
     """Want these symbols too, and report until they are live; returns the exit status.
 
-    is_unlisted also wants what the newest instrument list does not have. Raises ConfigError, SubscriptionRejected.
+    is_unlisted also wants what the newest instrument list does not have. What cannot be had is told, and does not
+    keep the others. Raises ConfigError or SubscriptionRejected, with nothing changed, if none can be had.
     """
     settings = config.exchange(exchange)
-    for symbol in symbols:
-        check_symbol(exchange, symbol, f"subscribe {exchange}")
     listing = read_instruments(config.run_dir, config.rest_url(exchange), exchange)  # that a feed has kept
     table = listing.table() if listing is not None else None
-    if table is not None and not is_unlisted:
-        _check_listed(table, symbols)
-    change_wanted(config.run_dir, exchange, lambda wanted: wanted.subscribe(symbols, settings.symbols))
-    watch = Watch(config, exchange, symbols, _channels(exchange, table, symbols) if table is not None else {})
+    refused = refusals(exchange, symbols, None if is_unlisted else table, f"subscribe {exchange}")
+    taken = [symbol for symbol in symbols if symbol not in refused]
+    if not taken:
+        raise _of_all(refused)
+    change_wanted(config.run_dir, exchange, lambda wanted: wanted.subscribe(taken, settings.symbols))
+    for symbol, reason in refused.items():
+        print(f"{symbol}: not subscribed to: {reason}")
+    watch = Watch(config, exchange, taken, _channels(exchange, table, taken) if table is not None else {})
     watch.run(wait_s, watch.is_subscribed)
-    for symbol in symbols:
+    for symbol in taken:
         print(f"{symbol}: {watch.subscribed_text(symbol)}")
-    return EXIT_OK if not watch.is_heard or all(symbol in watch.live for symbol in symbols) else EXIT_FAILED
+    is_done = not watch.is_heard or all(symbol in watch.live for symbol in taken)
+    return EXIT_OK if is_done and not refused else EXIT_FAILED
 
 
 def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s: float) -> int:
     """Want these symbols no more, and report until the feed has let them go; returns the exit status.
 
-    Raises ConfigError for one that nobody wants.
+    One that nobody wants is told, and does not keep the others. Raises ConfigError if all are of that kind.
     """
     settings = config.exchange(exchange)
     present = read_wanted(config.run_dir, exchange).symbols(settings.symbols)
-    for symbol in symbols:
-        check_symbol(exchange, symbol, f"unsubscribe {exchange}")
-        if symbol not in present:
-            known = ", ".join(present[:20]) + (" …" if len(present) > 20 else "")
-            raise ConfigError(
-                f"unsubscribe {exchange}: {symbol!r} is not wanted; what is: {known or 'nothing'}"
-            )
+    unknown = [symbol for symbol in symbols if symbol not in present]
+    symbols = [symbol for symbol in symbols if symbol in present]
+    if not symbols:
+        check_symbol(exchange, unknown[0], f"unsubscribe {exchange}")
+        known = ", ".join(present[:20]) + (" …" if len(present) > 20 else "")
+        raise ConfigError(
+            f"unsubscribe {exchange}: {', '.join(map(repr, unknown))} is not wanted; what is: {known or 'nothing'}"
+        )
+    for symbol in unknown:
+        print(f"{symbol}: is not wanted")
 
     wanted = change_wanted(
         config.run_dir, exchange, lambda wanted: wanted.unsubscribe(symbols, settings.symbols)
@@ -75,18 +82,17 @@ def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s
     watch.run(wait_s, is_done)
     for symbol in symbols:
         print(f"{symbol}: {_held_by(wanted, symbol) or watch.unsubscribed_text(symbol)}")
-    return EXIT_OK if not watch.is_heard or all(map(is_done, symbols)) else EXIT_FAILED
+    is_all_done = not watch.is_heard or all(map(is_done, symbols))
+    return EXIT_OK if is_all_done and not unknown else EXIT_FAILED
 
 
-def _check_listed(table: InstrumentTable, symbols: Sequence[str]) -> None:
-    """Raises SubscriptionRejected for what the list does not have."""
-    for symbol in symbols:
-        try:
-            table.resolve(symbol)
-        except SubscriptionRejected as exc:
-            raise SubscriptionRejected(
-                f"{exc}; nothing was changed (with --unlisted it is wanted all the same)"
-            ) from exc
+def _of_all(refused: Mapping[str, ConfigError | SubscriptionRejected]) -> ConfigError | SubscriptionRejected:
+    """Return the error of a request of which nothing can be had."""
+    first = next(iter(refused.values()))
+    text = "; ".join(map(str, refused.values()))
+    if isinstance(first, SubscriptionRejected):
+        text += "; nothing was changed (with --unlisted it is wanted all the same)"
+    return type(first)(text)
 
 
 def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[str, str]:

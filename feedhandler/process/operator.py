@@ -274,7 +274,7 @@ def instruments(config: Config, exchange: str, search: str, *, is_json: bool) ->
             row["symbol"], row["native"], row["note"] if row["is_trading"] else f"not trading{status}"
         )
     if not answer["instruments"]:
-        print(f"feedhandler: {exchange} lists nothing with {search.upper()!r} in it", file=sys.stderr)
+        print(f"feedhandler: {exchange} lists nothing with {search!r} in it", file=sys.stderr)
         return EXIT_FAILED
     _print(table)
     if (more := answer["count"] - len(answer["instruments"])) > 0:

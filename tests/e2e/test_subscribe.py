@@ -71,6 +71,20 @@ def test_a_new_listing_is_taken_over_while_everything_runs(s):
     reader.read_until(lambda r: r.is_fresh, "its first record, by itself")
 
 
+def test_one_symbol_that_cannot_be_had_does_not_keep_the_others(s):
+    reader = s.wait_live()
+    done = command(s, "subscribe", "kucoin", "NOSUCH/USDT", "DOGE/USDT", "doge/usdt")
+    assert done.returncode == 1
+    assert "DOGE/USDT: live" in done.stdout
+    assert "NOSUCH/USDT: not subscribed to: kucoin lists no NOSUCH/USDT" in done.stdout
+    assert "doge/usdt: not subscribed to: " in done.stdout
+    done = command(s, "unsubscribe", "kucoin", "NOSUCH/USDT", "DOGE/USDT")
+    assert done.returncode == 1
+    assert "DOGE/USDT: unsubscribed" in done.stdout
+    assert "NOSUCH/USDT: is not wanted" in done.stdout
+    assert reader.holes == []
+
+
 def test_a_mistake_gets_one_clear_message(s):
     for arguments, text in (
         (("subscribe", "binance", "BTCUSDT"), "subscribe binance: 'BTCUSDT' is not BASE/QUOTE; did you mean"),

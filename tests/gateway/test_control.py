@@ -17,7 +17,7 @@ from feedhandler.instruments import Instrument, InstrumentTable
 from feedhandler.transport.files import change_wanted, read_wanted, wanted_path, wanted_stamp
 from feedhandler.wanted import HOLDINGS, POSITIONS
 
-SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT", "LTC/USDT", "LTC/BTC")
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT", "LTC/USDT", "LTC/BTC", "LYXe/USDT")
 TABLE = InstrumentTable("bybit", [Instrument(s.replace("/", ""), *s.split("/")) for s in SYMBOLS])
 
 
@@ -62,7 +62,8 @@ def test_each_owner_has_its_own_and_the_row_tells_of_all(tmp_path):
     ("symbols", "owner", "is_unlisted", "error", "text"),
     [
         (["doge/usdt"], "a", False, ConfigError, 'did you mean "DOGE/USDT"'),
-        (["BTC/USDT", "DOGF/USDT"], "a", False, SubscriptionRejected, "did you mean DOGE/USDT"),
+        (["DOGF/USDT", "nonsense"], "a", False, SubscriptionRejected, "did you mean DOGE/USDT"),
+        (["LYXE/USDT"], "a", False, SubscriptionRejected, "did you mean LYXe/USDT"),
         (["nonsense"], "a", True, ConfigError, "is not BASE/QUOTE"),
         (["DOGE/USDT"], "holdings", False, ConfigError, "owner: 'holdings' is the gateway's own"),
         (["DOGE/USDT"], "positions", False, ConfigError, "owner: 'positions' is the gateway's own"),
@@ -80,6 +81,18 @@ def test_a_wish_that_cannot_be_is_refused_and_nothing_is_changed(
 
     play(tmp_path, scene)
     assert not wanted_path(str(tmp_path), "bybit").exists()
+
+
+def test_what_cannot_be_had_is_told_and_does_not_keep_the_others(tmp_path):
+    async def scene(control):
+        symbols = ["DOGF/USDT", "LYXe/USDT", "btc/usdt", "DOGE/USDT"]
+        return await control.subscribe("bybit", symbols, "a", is_unlisted=False)
+
+    row = play(tmp_path, scene)
+    assert row.requested == {"a": ["LYXe/USDT", "DOGE/USDT"]} == requested(tmp_path)
+    assert list(row.refused) == ["DOGF/USDT", "btc/usdt"]
+    assert "did you mean DOGE/USDT" in row.refused["DOGF/USDT"]
+    assert 'did you mean "BTC/USDT"' in row.refused["btc/usdt"]
 
 
 def test_what_is_not_listed_can_be_wanted_all_the_same(tmp_path):

@@ -89,9 +89,16 @@ export class Operator {
     }
   }
 
+  symbol() {
+    const typed = this.find("#subscribe-symbol").value.trim();
+    const alike = [...this.find("#symbols").options].map((option) => option.value).filter((s) => s.toUpperCase() === typed.toUpperCase());
+    if (alike.length) return alike.includes(typed) ? typed : alike[0]; // some have small letters in them
+    return typed === typed.toLowerCase() ? typed.toUpperCase() : typed;
+  }
+
   subscribe(what) {
     const exchange = this.find("#subscribe-exchange").value;
-    const symbol = this.find("#subscribe-symbol").value.trim().toUpperCase();
+    const symbol = this.symbol();
     const work =
       what === "subscribe"
         ? () => ask("POST", "/v1/subscriptions", { exchange, symbols: [symbol], owner: "dashboard" })

@@ -71,7 +71,7 @@ export class Tickers {
     const words = this.filter.value.toUpperCase().split(/[\s,]+/).filter(Boolean);
     const [key, sign] = this.order;
     const found = [...this.tickers.values()].filter((t) => {
-      const text = `${t.symbol} ${t.exchange.toUpperCase()} ${t.flags.join(" ")}`;
+      const text = `${t.symbol} ${t.exchange} ${t.flags.join(" ")}`.toUpperCase();
       return words.every((word) => text.includes(word));
     });
     found.sort((a, b) => {
