@@ -120,6 +120,11 @@ class InstrumentTable:
             return None
         return instrument.symbol
 
+    def tick_of(self, symbol: str) -> str:
+        """Return the step between prices of a canonical symbol; "" if it is not known."""
+        instrument = self._by_symbol.get(symbol)
+        return instrument.tick if instrument is not None else ""
+
     def lists(self, asset: str) -> bool:
         """Return whether an asset, as accounts call it, is one side of an instrument."""
         return asset in self._assets

@@ -17,6 +17,7 @@ from feedhandler.errors import ConfigError, SubscriptionRejected
 from feedhandler.exchanges.account import Credentials, CredentialsError
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Position, SubscribedRow, SubscriptionRow
+from feedhandler.gateway.events import Event
 from feedhandler.gateway.history import Latency
 from feedhandler.gateway.operations import Asked, Operation, Query, known_exchange
 from feedhandler.gateway.problem import Problem
@@ -53,6 +54,12 @@ class Exchanges(msgspec.Struct):
     exchanges: dict[str, ExchangeRow]
 
 
+class EventList(msgspec.Struct):
+    """The newest first."""
+
+    events: list[Event]
+
+
 class InstrumentItem(msgspec.Struct):
     symbol: str
     native: str
@@ -61,6 +68,7 @@ class InstrumentItem(msgspec.Struct):
     is_trading: bool
     status: str  # the exchange's own word for the trading state,
     note: str  # and what is to be known of one that is tradable
+    tick: str  # the step between prices, "" if it is not known
 
 
 class Instruments(msgspec.Struct):
@@ -152,6 +160,9 @@ class Api:
     async def latency(self, asked: Asked) -> Latency:
         return self._parts.history.latency()
 
+    async def events(self, asked: Asked) -> EventList:
+        return EventList(self._parts.events.newest_first(time.time_ns()))
+
     async def instruments(self, asked: Asked) -> Instruments:
         exchange = asked.query["exchange"]
         known_exchange(self._parts, exchange)
@@ -166,7 +177,7 @@ class Api:
         found = [row for row in listing.instruments if word in row.symbol.casefold()]
         limit = int(asked.query.get("limit", INSTRUMENTS_DEFAULT))
         items = [
-            InstrumentItem(r.symbol, r.native, r.base, r.quote, r.trading, r.status, r.note)
+            InstrumentItem(r.symbol, r.native, r.base, r.quote, r.trading, r.status, r.note, r.tick)
             for r in found[:limit]
         ]
         return Instruments(exchange, listing.as_of_ns, len(found), items)
@@ -175,11 +186,12 @@ class Api:
         exchange, symbol = asked.query.get("exchange"), asked.query.get("symbol")
         if exchange is not None:
             known_exchange(self._parts, exchange)
-        flags = 0 if self._parts.market.is_heard else wire.DOWN
+        market = self._parts.market
+        flags = 0 if market.is_heard else wire.DOWN
         return Tickers(
             [
-                ticker_row(ticker, flags)
-                for ticker in self._parts.market.tickers.values()
+                ticker_row(ticker, flags, market.tick_of(ticker))
+                for ticker in market.tickers.values()
                 if exchange in (None, ticker.exchange) and symbol in (None, ticker.symbol)
             ]
         )
@@ -293,6 +305,7 @@ def operations(parts: Parts) -> list[Operation]:
             problems=busy,
         ),
         Operation("GET", "/v1/latency", api.latency, "the last ten minutes, a row a second", Latency),
+        Operation("GET", "/v1/events", api.events, "what happened in the last hour", EventList),
         Operation("GET", "/v1/tickers", api.tickers, "last values", Tickers, query=(EXCHANGE, symbol)),
         Operation(
             "GET",

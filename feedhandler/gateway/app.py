@@ -13,6 +13,7 @@ from feedhandler.config import Config
 from feedhandler.gateway.access import Access
 from feedhandler.gateway.accounts import Accounts
 from feedhandler.gateway.control import Control
+from feedhandler.gateway.events import Events
 from feedhandler.gateway.history import History
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.problem import Handler, Problem, problems
@@ -43,6 +44,7 @@ class Parts:
     access: Access
     market: Market
     history: History
+    events: Events
     accounts: Accounts
     control: Control
 

@@ -55,6 +55,11 @@ class Market:
         """True while the merger says that it lives: what it said last is then current, or flagged."""
         return self.heartbeat is not None and time.monotonic() - self.heard_mono < SILENCE_S
 
+    def tick_of(self, ticker: wire.Ticker) -> str:
+        """Return the step between a ticker's prices, as its exchange's list has it; "" if it is not known."""
+        table = self.tables.get(ticker.exchange)
+        return table.tick_of(ticker.symbol) if table is not None else ""
+
     async def run(self) -> None:
         """Keep the connection to the merger; for ever."""
         while True:

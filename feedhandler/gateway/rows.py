@@ -20,7 +20,10 @@ class ExchangeRow(msgspec.Struct, kw_only=True):
 
 
 class TickerRow(msgspec.Struct, kw_only=True):
-    """One ticker; a value that is not known is None. Times are Unix ns."""
+    """One ticker; a value that is not known is None. Times are Unix ns.
+
+    tick is the step between prices as decimal text, "" if it is not known.
+    """
 
     topic: str
     exchange: str
@@ -42,9 +45,10 @@ class TickerRow(msgspec.Struct, kw_only=True):
     low_24h: float | None
     base_volume_24h: float | None
     quote_volume_24h: float | None
+    tick: str
 
 
-def ticker_row(ticker: wire.Ticker, flags: int = 0) -> TickerRow:
+def ticker_row(ticker: wire.Ticker, flags: int = 0, tick: str = "") -> TickerRow:
     """Return a ticker for JSON; flags are added to its own. That it is a repetition is not said: here all are."""
     names = [name for bit, name in wire.FLAG_NAMES.items() if (ticker.flags | flags) & bit & ~wire.SNAPSHOT]
     values = {name: _known(getattr(ticker, name)) for name in wire.TICKER_VALUES}
@@ -59,6 +63,7 @@ def ticker_row(ticker: wire.Ticker, flags: int = 0) -> TickerRow:
         recv_ns=ticker.recv_ns,
         publish_ns=ticker.publish_ns,
         exchange_sequence=ticker.exchange_sequence,
+        tick=tick,
         **values,
     )
 

@@ -61,10 +61,11 @@ class Auth(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
 
 
 class Pulse(msgspec.Struct):
-    """merger: null while it is not heard."""
+    """merger: null while it is not heard. events: how many there were; when it has changed, /v1/events has more."""
 
     now_ns: int
     merger: Heartbeat | None
+    events: int
 
 
 class Snapshot(Pulse):
@@ -135,12 +136,17 @@ class Screen:
 class Screens:
     """All clients, and the newest of the stream; counts are for metrics."""
 
-    def __init__(self) -> None:
-        self.newest = Newest(lambda ticker, flags: message("market_update", ticker_row(ticker, flags)))
+    def __init__(self, tick_of: Callable[[wire.Ticker], str]) -> None:
+        self._tick_of = tick_of
+        self.newest = Newest(lambda ticker, flags: message("market_update", self.row(ticker, flags)))
         self.clients: set[Screen] = set()
         self._strangers: set[Screen] = set()  # connected, and have not said the token yet
         self.updates = self.passed_over = self.cut_off = self.refused = 0
         self._decode = msgspec.json.Decoder(Subscribe | Rate | Auth).decode
+
+    def row(self, ticker: wire.Ticker, flags: int) -> TickerRow:
+        """Return a ticker as browsers get it."""
+        return ticker_row(ticker, flags, self._tick_of(ticker))
 
     # --- what is new
 
@@ -163,6 +169,8 @@ class Screens:
             self.newest.set_flags(0 if parts.market.is_heard else wire.DOWN)
             if now >= next_pulse:
                 next_pulse = now + 1.0
+                if not parts.market.is_heard:
+                    parts.events.on_merger(0, time.time_ns())
                 for client in self.clients:
                     client.is_pulse_due = True
             self._flush(parts, now)
@@ -172,7 +180,7 @@ class Screens:
         """Send each client what it is due; those that are alike share the bytes."""
         # hot: 500 clients at 10 a second
         shared: dict[tuple[int, Interest], tuple[bytes, int]] = {}
-        common = Common(parts, self.newest)
+        common = Common(parts, self)
         for client in list(self.clients):
             if now < client.next_s:
                 continue
@@ -312,9 +320,10 @@ class Screens:
 class Common:
     """What several clients are due in a turn, encoded once."""
 
-    def __init__(self, parts: Parts, newest: Newest) -> None:
+    def __init__(self, parts: Parts, screens: Screens) -> None:
         self._parts = parts
-        self._newest = newest
+        self._newest = screens.newest
+        self._row = screens.row
         self._merger = parts.market.heartbeat if parts.market.is_heard else None
         self._made: dict[tuple[str, object], bytes] = {}
 
@@ -325,7 +334,9 @@ class Common:
         return self._once("balance_update", exchange, self._parts.accounts.status)
 
     def pulse(self) -> bytes:
-        return self._once("heartbeat", "", lambda _: Pulse(time.time_ns(), self._merger))
+        return self._once(
+            "heartbeat", "", lambda _: Pulse(time.time_ns(), self._merger, self._parts.events.count)
+        )
 
     def snapshot(self, interest: Interest) -> bytes:
         return self._once("snapshot", interest, self._make_snapshot)
@@ -335,8 +346,9 @@ class Common:
         return Snapshot(
             now_ns=time.time_ns(),
             merger=self._merger,
+            events=self._parts.events.count,
             exchanges=self._parts.rows(),
-            tickers=[ticker_row(topic.ticker, self._newest.flags) for topic in topics],
+            tickers=[self._row(topic.ticker, self._newest.flags) for topic in topics],
         )
 
     def _once(self, kind: str, whose: K, make: Callable[[K], msgspec.Struct]) -> bytes:

@@ -23,6 +23,7 @@ from feedhandler.gateway.access import Access, token_of, token_path
 from feedhandler.gateway.accounts import Accounts, credentials_of
 from feedhandler.gateway.app import Parts, make_app
 from feedhandler.gateway.control import Control
+from feedhandler.gateway.events import Events
 from feedhandler.gateway.history import History
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.metrics import Metrics
@@ -57,15 +58,18 @@ async def _main(config: Config, lock: Lock) -> int:
     given = {name: credentials_of(os.environ, name) for name in config.exchanges}
     endpoint = (*config.merger.batches, *config.merger.ticks)[0]
 
-    screens, history = Screens(), History()
+    screens, history, events = Screens(lambda ticker: market.tick_of(ticker)), History(), Events()
 
     def on_document(kind: int, exchange: str) -> None:
+        if kind == wire.HEARTBEAT and market.heartbeat is not None:
+            events.on_merger(market.heartbeat.started_ns, time.time_ns())
         if exchange not in config.exchanges:
             return
         if kind == wire.INSTRUMENTS:
             control.touch(exchange)
         elif kind == wire.STATUS:
             history.take(market.statuses[exchange], int(time.time()))
+            events.on_status(market.statuses[exchange], time.time_ns())
             screens.on_status(exchange)
 
     def on_account(exchange: str) -> None:
@@ -80,6 +84,7 @@ async def _main(config: Config, lock: Lock) -> int:
         access=Access(config.gateway, token),
         market=market,
         history=history,
+        events=events,
         accounts=accounts,
         control=control,
     )

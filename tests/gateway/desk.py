@@ -8,6 +8,7 @@ from feedhandler.gateway.access import Access
 from feedhandler.gateway.accounts import Accounts
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Control
+from feedhandler.gateway.events import Events
 from feedhandler.gateway.history import History
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.screens import Screens
@@ -23,7 +24,7 @@ def make(tmp_path, gateway="", host="127.0.0.1", exchanges=EXCHANGES):
     """Return parts and screens; to be called on a running loop."""
     text = f'run_dir = "{tmp_path}"\n{exchanges}[gateway]\nhttp = "{host}:8080"\n'
     settings = config.parse(text + gateway, "test.toml")
-    screens = Screens()
+    screens = Screens(lambda ticker: market.tick_of(ticker))
     nowhere = f"ipc://{tmp_path}/none.ipc"
     market = Market(asyncio.get_running_loop(), nowhere, screens.newest.take, lambda *_: None)
     accounts = Accounts(settings, screens.on_account)
@@ -32,6 +33,7 @@ def make(tmp_path, gateway="", host="127.0.0.1", exchanges=EXCHANGES):
         access=Access(settings.gateway, TOKEN),
         market=market,
         history=History(),
+        events=Events(),
         accounts=accounts,
         control=Control(settings, market, accounts),
     )

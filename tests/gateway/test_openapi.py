@@ -17,7 +17,9 @@ from feedhandler.gateway.operations import routes
 def parts():
     settings = config.parse("[exchanges.binance]\n[exchanges.bybit]\n", "test.toml")
     access = Access(settings.gateway, "0123456789abcdef")
-    return Parts(config=settings, access=access, market=None, history=None, accounts=None, control=None)
+    return Parts(
+        config=settings, access=access, market=None, history=None, events=None, accounts=None, control=None
+    )
 
 
 @pytest.fixture(scope="module")
