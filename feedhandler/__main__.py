@@ -27,7 +27,7 @@ WAIT_S: Final = 15.0
 FIRST_DATA_WAIT_S: Final = 60.0  # 3 s are usual, 10 s on a busy machine
 EPILOG: Final = f"""\
 exit status: {EXIT_OK} done; {EXIT_FAILED} it ran, and failed; {EXIT_CONFIG} wrong configuration or arguments;
-{EXIT_GAVE_UP} a feed gave up after max_attempts connections in a row without data
+{EXIT_GAVE_UP} a feed gave up after max_attempts connections in a row that came to nothing
 """
 BRIDGE_EPILOG: Final = """\
 Every record is published unchanged, at ticker.binance.BTC-USDT, status.binance, heartbeat.merger and so on

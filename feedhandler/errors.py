@@ -13,7 +13,7 @@ import os
 EXIT_OK = 0
 EXIT_FAILED = 1  # the command ran, and what it was asked for did not happen
 EXIT_CONFIG = 2  # the configuration or the arguments are wrong: starting again will not help
-EXIT_GAVE_UP = os.EX_TEMPFAIL  # 75: `max_attempts` connections in a row brought no data; supervisord decides
+EXIT_GAVE_UP = os.EX_TEMPFAIL  # 75: `max_attempts` connections in a row came to nothing; supervisord decides
 
 
 class FeedError(Exception):

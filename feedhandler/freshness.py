@@ -392,7 +392,12 @@ class Freshness:
 
     def _find_laggards(self, pulse: Pulse, live: Sequence[Session]) -> None:
         """See whether one leg hears nothing of a channel that another hears."""
-        heard_ns = {session: pulse.state.heard_ns(session.line.index, pulse.channel) for session in live}
+        # Who has not heard anything yet could have since it was answered.
+        heard_ns = {
+            session: pulse.state.heard_ns(session.line.index, pulse.channel)
+            or session.subscriptions.answered_ns(pulse.topic)
+            for session in live
+        }
         newest_ns = max(heard_ns.values())
         laggard = next(
             (each for each, at_ns in heard_ns.items() if at_ns and newest_ns - at_ns >= LAG_NS), None

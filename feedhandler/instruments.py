@@ -139,6 +139,10 @@ class InstrumentTable:
         instrument = self._by_symbol.get(symbol)
         return instrument is not None and instrument.is_trading and symbol not in self._conflicts
 
+    def trading(self, symbol: str) -> str:
+        """Return the native symbol of a canonical one that is tradable, "" if there is none."""
+        return self._by_symbol[symbol].native if self.is_tradable(symbol) else ""
+
     def resolve(self, symbol: str) -> Instrument:
         """Return the tradable instrument behind a canonical symbol.
 

@@ -89,7 +89,10 @@ class Legs:
         rng: random.Random,
     ) -> None:
         self._exchange = exchange
-        self.states = {native: exchange.states[native] for native in natives}
+        self._group = exchange.new_group()
+        self._canary = ""
+        self.states: dict[str, State] = {}
+        self._enter(natives)
         self._emit = emit
         self._policy = policy
         self._budget = budget
@@ -124,12 +127,20 @@ class Legs:
             self.states,
             self._emit,
             self,
-            line=self._exchange.make_state.make_line(index),
+            line=self._exchange.make_state.make_line(index, self._group),
             leg=leg,
             policy=self._policy,
             budget=self._budget,
             rng=self._rng,
+            canary=self._canary,
         )
+
+    def _enter(self, natives: Iterable[str]) -> list[State]:
+        joining = {native: self._exchange.states[native] for native in natives}
+        for state in joining.values():
+            state.group = self._group
+        self.states |= joining
+        return list(joining.values())
 
     def _age_ns(self) -> int:
         return int(self._rng.uniform(*AGE_SHARES) * self._max_age_ns)
@@ -138,9 +149,7 @@ class Legs:
 
     def add(self, natives: Sequence[str]) -> None:
         """Carry these symbols too, whose states the exchange has; the others notice nothing."""
-        joining = {native: self._exchange.states[native] for native in natives}
-        self.states |= joining
-        self.freshness.add(joining.values())
+        self.freshness.add(self._enter(natives))
         for session in self.sessions:
             session.subscriptions.add(natives)
         # Who is as good as another is to be seen anew: the first of them is the measure of the others.
@@ -155,6 +164,12 @@ class Legs:
         for state in [self.states.pop(native) for native in natives]:
             self._flag(state, wire.DOWN)
 
+    def set_canary(self, native: str) -> None:
+        """Have each connection hear of an instrument that is never quiet, "" for none; nobody else does."""
+        self._canary = native
+        for session in self.sessions:
+            session.subscriptions.set_canary(native)
+
     @property
     def is_renewing(self) -> bool:
         return any(leg.successor is not None for leg in self.legs)
@@ -163,7 +178,7 @@ class Legs:
         """Renew what is due; call a few times a second. Without may_renew, only what its exchange gives up."""
         self._follow()
         change = Change(ask=self.freshness.advance(now_mono_ns, self.sessions))
-        self._take_orders()
+        self._take_orders(change)
         for leg in self.legs:
             if leg.successor is not None:
                 self._promote(leg, change)
@@ -175,14 +190,19 @@ class Legs:
                 change.run.append(leg.successor)
         return change
 
-    def _take_orders(self) -> None:
-        """Renew what the watch over the channels has given up."""
+    def _take_orders(self, change: Change) -> None:
+        """Renew what the watch over the channels has given up; a successor makes room for another one."""
         if self.freshness.renewal:
             self.renew(self.freshness.renewal)
             self.freshness.renewal = ""
         for leg in self.legs:
             if reason := self.freshness.laggards.pop(leg.session, ""):
                 leg.order = reason
+            if leg.successor is not None and leg.successor in self.freshness.laggards:
+                leg.order = leg.order or leg.successor.reason
+                change.stop.append(leg.successor)
+                self._release(leg.successor)
+                leg.successor = None
         self.freshness.laggards.clear()
 
     def _patience_ns(self, leg: Leg, now: int) -> int:

@@ -8,6 +8,10 @@ timer. It must not know which exchange it talks to: that is `Exchange`'s busines
 
 The caller calls `advance` whenever `deadline_mono_ns` has come, after `on_open`, after `on_closed`, and when
 `on_frame` asks for it; it does what the returned step says and arms its one timer anew.
+
+Whether the connection lives is told by its own signs: any frame, and a ping that is answered. Markets may be quiet,
+so that data are missed only where some should have come: a channel promises to repeat itself, or an instrument that
+is never quiet is among them.
 """
 
 import collections
@@ -39,6 +43,13 @@ NS_PER_S: Final = 1_000_000_000
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
 OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
 DELIVERS_NS: Final = 3 * NS_PER_S  # data younger than this: the connection delivers
+# No frame for so long: a ping is sent, and without an answer in `Exchange.pong_timeout_s` the connection is dead.
+PROBE_NS: Final = 10 * NS_PER_S
+GAPS_MIN: Final = 20  # silences that were ended by data, before it is known how long they usually are
+USUAL_FACTOR: Final = 5  # so many times longer than usual is unusual
+FADES_NS: Final = 1800 * NS_PER_S  # what was usual so long ago counts a third: a market's bursts are shorter
+REPEATS_FACTOR: Final = 2  # promised repetitions, of a whole connection's channels, that are missed in a row
+ODD_MAX: Final = 3  # unusual silences, one upon the other: what was usual is so no more
 WELCOME_TIMEOUT_NS: Final = 10 * NS_PER_S
 KEPT_FRAMES_MAX: Final = 8  # undecodable frames kept for inspection,
 KEPT_FRAME_SIZE: Final = 256  # the first bytes of each
@@ -49,10 +60,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     backoff_min_s: float = 1.0
     backoff_max_s: float = 30.0
-    max_attempts: int = 10  # in a row without data; 0 = never give up
+    max_attempts: int = 10  # in a row that came to nothing; 0 = never give up
     connect_timeout_s: float = 10.0
-    stale_after_s: float = 5.0  # no data on the whole connection: its records are flagged STALE
-    reconnect_after_s: float = 30.0  # and after so long without data, a new connection
+    # Where data should have come, and none did on the whole connection for so long: its records are flagged STALE,
+    stale_after_s: float = 5.0
+    reconnect_after_s: float = 30.0  # and after so long there is a new connection
     max_age_s: float = 0.0  # of a connection, which is renewed before; 0 = the exchange's own
 
     def backoff_s(self, attempts: int, rng: random.Random) -> float:
@@ -72,9 +84,10 @@ class Phase(enum.Enum):
 
 
 class Step(msgspec.Struct):
-    """What the caller has to do now, in this order: connect, send, close."""
+    """What the caller has to do now, in this order: connect, ping, send, close."""
 
     connect: bool = False
+    ping: bool = False  # with a ping of the WebSocket's own
     send: list[bytes] = msgspec.field(default_factory=list)
     close: str = ""  # the reason, if the connection is to be closed
 
@@ -126,7 +139,7 @@ class Session:
     """One connection's life; see the module's first lines for the calling convention.
 
     emit gets each state that data changed, in order. line is what the states know the connection by; leg says
-    which of several equal ones it is.
+    which of several equal ones it is. canary is the native symbol of an instrument that is never quiet, or "".
     """
 
     def __init__(
@@ -141,6 +154,7 @@ class Session:
         policy: Policy,
         budget: ConnectBudget,
         rng: random.Random,
+        canary: str = "",
     ) -> None:
         self._exchange = exchange
         self._decode = exchange.decode
@@ -153,17 +167,21 @@ class Session:
         self._policy = policy
         self._budget = budget
         self._rng = rng
-        self.subscriptions = Subscriptions(exchange, natives, line)
+        self.subscriptions = Subscriptions(exchange, natives, line, canary)
 
         self.phase = Phase.BACKOFF
         self.deadline_mono_ns = 0
-        self.attempts = 0  # in a row without data
+        self.attempts = 0  # in a row that came to nothing
         self.connects = 0
         self.last_error = ""
-        self.is_stale = False  # it had its time to say something
+        self.is_stale = False  # data should have come, and did not
         self.condition = wire.DOWN  # what the symbols would be if this were their only connection; 0 = well
         self.goodbye = ""  # why the exchange will end this connection, once it has said so
         self.frames = 0
+        self._signs = 0  # frames that are no data: pings and pongs, answers
+        self._usual_ns = 0  # the longest of the latest silences between data,
+        self._gaps = 0  # how many there were,
+        self._odd = 0  # and how many of the last, in a row, were unusual
         self.decode_errors = 0
         self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
         self.opened_mono_ns = 0
@@ -178,8 +196,10 @@ class Session:
         self._pong_due = 0
         self._ping_interval_ns = int((self._exchange.ping_interval_s or 0) * NS_PER_S)
         self._pong_timeout_ns = int(self._exchange.pong_timeout_s * NS_PER_S)
-        self._data_first = self._data_seen = self.line.frames
+        self._data_first = self._data_seen = self._data()
         self._data_mono_ns = now
+        self._acknowledged_mono_ns = 0  # when all was, for the first time
+        self._is_proven = False  # something came after that
         self._frames_seen = self.frames
         self._frame_mono_ns = now
         self._answers: list[Control] = []
@@ -219,11 +239,12 @@ class Session:
             self._keep(bytes(payload[:KEPT_FRAME_SIZE]), len(payload), str(exc), recv_ns)
             return False
         if result is None:
-            return False
+            return False  # data too: what is known already, or the canary's
         if type(result) is self._state_type:
             result.on_news(recv_ns)
             self._emit(result)
             return False
+        self._signs += 1
         self._answers.append(result)  # type: ignore[arg-type]  # not a State, so a Control
         self._answer_ns = recv_ns
         return True
@@ -231,13 +252,18 @@ class Session:
     def on_ping(self) -> None:
         """A protocol-level ping or pong arrived: the connection lives."""
         self.frames += 1
+        self._signs += 1
+
+    def _data(self) -> int:
+        """Return how many frames brought data, whoever's; those that nobody understands among them."""
+        return self.frames - self._signs
 
     def on_closed(self, now_mono_ns: int, reason: str, retry_after_s: float = 0.0) -> None:
         """The connection ended or could not be made; retry_after_s is what the exchange asked for."""
         # An exchange may refuse a request and close in one breath: what it refused must not be forgotten.
         self._take_answers(now_mono_ns, Step())
         self.last_error = reason
-        if self.line.frames != self._data_first:
+        if self._data() != self._data_first:
             self.attempts = 0
         self._reset(now_mono_ns)
         self.is_stale = False
@@ -249,7 +275,7 @@ class Session:
         self._set_condition(wire.DOWN)
 
     def has_given_up(self) -> bool:
-        """True after `max_attempts` connections in a row that brought no data."""
+        """True after `max_attempts` connections in a row that came to nothing."""
         limit = self._policy.max_attempts
         return 0 < limit < self.attempts + (self.phase is Phase.BACKOFF)
 
@@ -305,8 +331,12 @@ class Session:
     def _send_due(self, now: int, step: Step) -> None:
         if now < self._next_send:
             return
-        if self._ping_due and now >= self._ping_due:
-            step.send.append(self._exchange.ping(self._new_id()))
+        if self._is_ping_due(now):
+            message = self._exchange.ping(self._new_id())
+            if message is None:
+                step.ping = True
+            else:
+                step.send.append(message)
             self._ping_due = now + self._ping_interval_ns
             self._pong_due = self._pong_due or now + self._pong_timeout_ns
         elif (due := self.subscriptions.due_mono_ns) is not None and now >= due:
@@ -314,6 +344,12 @@ class Session:
         else:
             return
         self._next_send = now + int(self._exchange.command_interval_s * NS_PER_S)
+
+    def _is_ping_due(self, now: int) -> bool:
+        """True when the exchange wants to be pinged, and once whenever nothing has come for a while."""
+        if self._ping_interval_ns and now >= self._ping_due:
+            return True
+        return not self._pong_due and now - self._frame_mono_ns >= PROBE_NS
 
     def _new_id(self) -> str:
         self._next_id += 1
@@ -329,9 +365,7 @@ class Session:
             elif isinstance(answer, Welcome):
                 if self.phase is Phase.GREETING:
                     self._start(now)
-            elif isinstance(answer, Pong):
-                self._pong_due = 0
-            else:
+            elif not isinstance(answer, Pong):  # that is a sign of life, as any frame is
                 self._take_verdict(answer, now, step)
 
     def _take_verdict(self, answer: Ack | Nack, now: int, step: Step) -> None:
@@ -339,45 +373,87 @@ class Session:
             self.last_error = answer.reason
         if self.subscriptions.is_in_flight(answer.id):  # else it is to something that we no longer wait for
             step.close = self.subscriptions.on_answer(answer, now, self._answer_ns) or step.close
+            if not self._acknowledged_mono_ns and self.subscriptions.is_acknowledged:
+                self._acknowledged_mono_ns = now
 
     # --- watching
 
     def _watch(self, now: int, step: Step) -> None:
-        if self.line.frames != self._data_seen:
-            self._data_seen, self._data_mono_ns = self.line.frames, now
+        if self.frames != self._frames_seen:
+            self._frames_seen, self._frame_mono_ns = self.frames, now
+            self._pong_due = 0
+            if not self._is_data_expected():
+                self._note_life()
+        is_late = now - self.deadline_mono_ns > OVERSLEPT_NS
+        if (data := self._data()) != self._data_seen:
+            if self._data_seen != self._data_first and not is_late:
+                self._learn(now - self._data_mono_ns)
+            self._data_seen, self._data_mono_ns = data, now
             self.attempts = 0
             self.is_stale = False
             self._set_condition(0)
-        if self.frames != self._frames_seen:
-            self._frames_seen, self._frame_mono_ns = self.frames, now
         # If this process was stopped, what came meanwhile is read first; but no more than once in a row.
-        self._has_overslept = not self._has_overslept and now - self.deadline_mono_ns > OVERSLEPT_NS
+        self._has_overslept = not self._has_overslept and is_late
         if self._has_overslept:
             return
-        step.close = (
-            self._overdue(self._frame_mono_ns, self._exchange.frame_silence_s, now, "no frame at all")
-            or self._overdue(self._data_mono_ns, self._policy.reconnect_after_s, now, "no data")
-            or self._overdue_pong(now)
-        )
-        if step.close:
+        step.close = self._overdue_pong(now) or self._overdue_data(now)
+        if not step.close:
+            step.close = self.subscriptions.watch(now, delivers=self._delivers(now))
+
+    def _note_life(self) -> None:
+        """A frame has come: if all is acknowledged, that is as good as data where markets are quiet."""
+        if self.subscriptions.is_acknowledged:
+            self.is_stale = False
+            self._set_condition(0)
+            if self._is_proven:  # not the answer itself: whoever hangs up after it is no success
+                self.attempts = 0
+            self._is_proven = True
+
+    def _learn(self, gap_ns: int) -> None:
+        """Note how long data usually are silent; not of a silence that was flagged, unless each is."""
+        self._odd = self._odd + 1 if self.is_stale else 0
+        if 0 < self._odd < ODD_MAX:
             return
-        step.close = self.subscriptions.watch(now, delivers=self._delivers(now))
-        if now - self._data_mono_ns >= self._policy.stale_after_s * NS_PER_S:
-            self.is_stale = True
-            self._set_condition(wire.STALE)
+        self._usual_ns = max(gap_ns, self._usual_ns - self._usual_ns * gap_ns // FADES_NS)
+        self._gaps += 1
 
     def _delivers(self, now: int) -> bool:
         """True while data come in; a market that pauses for a second or two still counts."""
         return now - self._data_mono_ns < DELIVERS_NS
 
-    def _overdue(self, since: int, limit_s: float, now: int, what: str) -> str:
-        return f"{what} for {limit_s:g} s" if now - since >= limit_s * NS_PER_S else ""
+    def _expected_ns(self) -> int:
+        """Return within what time data come in any case, 0 if there is no knowing."""
+        repeats_ns = REPEATS_FACTOR * self.subscriptions.repeats_ns
+        if self._gaps >= GAPS_MIN and self.subscriptions.has_canary:
+            usual_ns = USUAL_FACTOR * self._usual_ns
+            return min(usual_ns, repeats_ns) if repeats_ns else usual_ns
+        return repeats_ns
+
+    def _is_data_expected(self) -> bool:
+        return self._expected_ns() > 0
+
+    def _overdue_data(self, now: int) -> str:
+        """Flag or give up a connection without data, where some should have come."""
+        expected_ns = self._expected_ns()
+        silence_ns = now - self._data_mono_ns
+        policy = self._policy
+        if not expected_ns or silence_ns < max(expected_ns, policy.stale_after_s * NS_PER_S):
+            return ""
+        self.is_stale = True
+        self._set_condition(wire.STALE)
+        if silence_ns < max(expected_ns, policy.reconnect_after_s * NS_PER_S):
+            return ""
+        if self._data_seen == self._data_first:
+            self._odd += 1
+            if self._odd >= ODD_MAX:  # nothing on one connection after the other: what never rested does now
+                self._usual_ns = self._gaps = self._odd = 0
+        return f"no data for {silence_ns / NS_PER_S:.0f} s"
 
     def _overdue_pong(self, now: int) -> str:
-        """A late pong alone never ends a connection that delivers data."""
-        if not self._pong_due or now < self._pong_due or self._delivers(now):
+        """No frame since a ping: the connection is dead. A late pong never ends one that delivers anything."""
+        if not self._pong_due or now < self._pong_due:
             return ""
-        return f"no pong within {self._pong_timeout_ns / NS_PER_S:g} s, and no data"
+        return f"no pong within {self._pong_timeout_ns / NS_PER_S:g} s, and no other frame"
 
     def has_followed(self, other: "Session") -> bool:
         """True if each channel that another session hears has spoken here too: nobody would miss that one.
@@ -388,6 +464,10 @@ class Session:
             return False
         if self.condition > other.condition:
             return False
+        # What came there since all was acknowledged here should have come here, too: the canary, if nothing else.
+        is_silent = self._data() == self._data_first
+        if is_silent and other._data_mono_ns > self._acknowledged_mono_ns + 2 * TICK_NS:
+            return False
         line, theirs = self.line.index, other.line.index
         return all(
             state.heard_ns(line, channel) or state.heard_ns(theirs, channel) <= answered_ns
@@ -395,16 +475,18 @@ class Session:
         )
 
     def learn_from(self, other: "Session") -> None:
-        """Know already what the exchange refused to another connection, and how often it let it down."""
+        """Know already what the exchange refused to another connection, how often it let it down, what is usual."""
         self.attempts = other.attempts
+        self._usual_ns, self._gaps, self._odd = other._usual_ns, other._gaps, other._odd
         self.subscriptions.learn_from(other.subscriptions)
 
     def count_on(self, other: "Session") -> None:
         """Take over the counters and kept frames of the connection that this one has followed."""
+        self._data_first += other._data()
+        self._data_seen += other._data()
         self.frames += other.frames
+        self._signs += other._signs
         self._frames_seen += other.frames
-        self._data_first += other.line.frames
-        self._data_seen += other.line.frames
         self.connects += other.connects
         self.decode_errors += other.decode_errors
         self.kept_frames = collections.deque([*other.kept_frames, *self.kept_frames], KEPT_FRAMES_MAX)

@@ -25,7 +25,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     leg: int = 0
     is_successor: bool = False  # it is to follow that leg's connection, which lives on until then
     phase: str  # backoff, connecting, greeting, running
-    attempt: int  # in a row without data
+    attempt: int  # in a row that came to nothing
     next_attempt_ns: int = 0
     last_error: str = ""
     connects: int = 0
@@ -33,7 +33,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     symbols: int = 0
     topics: int = 0  # channels of all its symbols
     unheard: int = 0  # channels that have not spoken on this connection,
-    silent: int = 0  # and those of them that have had their time to
+    silent: int = 0  # and those of them that should have
     silent_topics: list[str] = []
     pending_topics: int = 0
     rejected_topics: dict[str, str] = {}
@@ -67,12 +67,12 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
         if self.phase != Phase.RUNNING.value:
             return f"connecting, attempt {self.attempt}, in progress{error}"
         if self.is_stale:
-            return "connected, but no data"
+            return "connected, but no data, and there should be some"
         if self.pending_topics:
             return f"subscribing, {self.pending_topics} topics to go"
         if self.silent:
             return f"live, but {self.silent} channels are silent: {', '.join(self.silent_topics[:3])}"
-        return f"live, first data of {self.unheard} channels to come" if self.unheard else "live"
+        return f"live, {self.unheard} channels quiet so far" if self.unheard else "live"
 
 
 def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> ConnectionStatus:

@@ -2,10 +2,11 @@
 
     wanted ──▶ queued ──▶ sent ──▶ acknowledged ──▶ heard
                   ▲         └─ refused: each topic alone; the one refused alone is rejected for a while
-                  └── silent for its time: asked for again, with growing patience
+                  └── silent, though the exchange promises repetitions: asked for again, with growing patience
 
 What is wanted may change at any time; a topic that has become unwanted is taken back on the connection, and what it
-still says is nobody's. Pure: times and answers come in, requests go out. It knows no exchange.
+still says is nobody's. One topic more is asked for to tell a dead connection from quiet markets: the quote of an
+instrument that is never quiet, the canary. Pure: times and answers come in, requests go out. It knows no exchange.
 """
 
 import collections
@@ -14,12 +15,13 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.exchanges.base import Ack, Exchange, Line, Nack, State
+from feedhandler.exchanges.base import QUOTE, Ack, Exchange, Line, Nack, State
 
 NS_PER_S: Final = 1_000_000_000
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
-FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S  # from the acknowledgement to the first data of a channel
+# From the acknowledgement to the first data of a channel that repeats itself.
+FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S
 ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 minutes
 COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
 # A refusal is believed for so long; the next connection after that asks again, for that topic alone.
@@ -41,10 +43,12 @@ class Subscriptions:
 
     The caller says when a connection begins (`start`) and ends (`reset`), sends what `send` returns at
     `due_mono_ns`, and passes answers on; a reason that is returned says why the connection must be replaced.
+    canary is the native symbol of the instrument that is never quiet, "" if there is none.
     """
 
-    def __init__(self, exchange: Exchange, natives: Iterable[str], line: Line) -> None:
+    def __init__(self, exchange: Exchange, natives: Iterable[str], line: Line, canary: str = "") -> None:
         self._exchange = exchange
+        self._canary = canary
         self._line = line.index
         self.states: dict[str, State] = {}  # by native symbol: all that is wanted
         self._channels: dict[str, tuple[State, int]] = {}  # topic → whose it is, and which of its channels
@@ -66,6 +70,8 @@ class Subscriptions:
         self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
         self._is_all_heard = False
+        self._is_canary_refused = False
+        self._is_promised = False  # something acknowledged repeats itself
 
     # --- what is wanted
 
@@ -76,12 +82,15 @@ class Subscriptions:
             del self._rejected_mono_ns[topic]
             self.rejected.pop(topic, None)
             self._suspects.add(topic)
-        self._ask(self._channels)
+        self._ask([*self._channels, *self._canary_topics()])
 
     def add(self, natives: Iterable[str]) -> None:
         """Want these symbols too, whose states the exchange has."""
+        canary = self._canary_topics()
         topics = self._enter(natives)
         self._is_all_heard = False
+        if canary and canary[0] in self._channels:
+            self._give_up_canary(canary[0])  # now it is one of those that are wanted
         if self._is_started:
             # Also what is still to be taken back: its values are forgotten, and a quiet market says them but once.
             self._ask(topics)
@@ -102,10 +111,37 @@ class Subscriptions:
             self._unask(topics)
             leaving = {topic for command in self._queue if command.is_leaving for topic in command.topics}
             self._leave([topic for topic in topics if topic in self._held and topic not in leaving])
+            self._ask([topic for topic in self._canary_topics() if topic in topics])
+
+    def set_canary(self, native: str) -> None:
+        """Have another canary, "" for none."""
+        if native == self._canary:
+            return
+        for topic in self._canary_topics():
+            self._give_up_canary(topic)
+        self._canary, self._is_canary_refused = native, False
+        if self._is_started:
+            self._ask(self._canary_topics())
+
+    def _canary_topics(self) -> list[str]:
+        """Return what to ask for besides what is wanted: nothing, if the canary is wanted anyway."""
+        if not self._canary or self._canary in self.states:
+            return []
+        return [self._exchange.topics(self._canary)[QUOTE]]
+
+    def _give_up_canary(self, topic: str) -> None:
+        self._answered_ns.pop(topic, None)
+        self._suspects.discard(topic)
+        if self._is_started:
+            self._unask([topic])
+            if topic in self._held:
+                self._leave([topic])
 
     def renew(self, topics: Sequence[str]) -> None:
         """Take topics back and ask for them again: the exchange seems to have forgotten them."""
         topics = [topic for topic in topics if topic in self._answered_ns and topic not in self.rejected]
+        for topic in self._silent(topics):
+            self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
         self._leave(topics)
         self._ask(topics)
 
@@ -171,7 +207,8 @@ class Subscriptions:
         assert command is not None, "the caller has looked"
         if isinstance(answer, Nack) and answer.is_transient:
             return self._retry(command, answer.reason, now)
-        topics = [topic for topic in command.topics if topic in self._channels]
+        canary = self._canary_topics()
+        topics = [topic for topic in command.topics if topic in self._channels or topic in canary]
         if command.is_leaving:
             if isinstance(answer, Nack) and len(command.topics) > 1:
                 # As below: of one that it does not know any more, the others are not to be kept.
@@ -183,6 +220,9 @@ class Subscriptions:
                 mute := [t for t in self._silent(topics) if t in self._asked_again]
             ):
                 self.renew(mute)  # the exchange believes to be sending, and would refuse for ever
+        elif topics == canary and len(command.topics) == 1:
+            self._is_canary_refused = True
+            self._held.difference_update(topics)
         elif len(command.topics) == 1:
             for topic in topics:
                 self._suspects.discard(topic)
@@ -201,7 +241,12 @@ class Subscriptions:
         self._suspects.difference_update(topics)
         for topic in topics:
             self._answered_ns.setdefault(topic, recv_ns)
-        self._await_data(topics, now)
+        repeats = self._exchange.repeats_s
+        promised = (
+            [t for t in topics if t in self._channels and self._channels[t][1] in repeats] if repeats else []
+        )
+        self._is_promised = self._is_promised or bool(promised)
+        self._await_data(promised, now)  # the others may be a quiet market's
 
     def _retry(self, command: Command, reason: str, now: int) -> str:
         if command.tries >= COMMAND_TRIES_MAX:
@@ -226,7 +271,8 @@ class Subscriptions:
         is_last = command.tries >= COMMAND_TRIES_MAX and delivers
         if command.is_leaving:
             return "" if is_last else self._retry(command, "no answer", now)
-        command.topics = tuple(self._silent(topic for topic in command.topics if topic in self._channels))
+        wanted = [topic for topic in command.topics if topic in self._channels]
+        command.topics = (*self._silent(wanted), *[t for t in self._canary_topics() if t in command.topics])
         if command.topics and is_last:
             self._await_data(command.topics, now)
         elif command.topics:
@@ -234,14 +280,14 @@ class Subscriptions:
         return ""
 
     def _await_data(self, topics: Iterable[str], now: int) -> None:
-        """Expect first data of what was asked for, with more patience each time that none came."""
+        """Expect first data, or an answer, of what was asked for: with more patience each time that none came."""
         for topic in topics:
             patience = FIRST_DATA_TIMEOUT_NS << min(self._asked_again.get(topic, 0), ASK_AGAIN_SHIFT_MAX)
             self._first_data_due[topic] = due = now + patience
             self._first_data_next = min(self._first_data_next or due, due)
 
     def _ask_again(self, now: int) -> None:
-        """Subscribe again to channels that were acknowledged and then stayed silent."""
+        """Subscribe again to channels that should have spoken, or were never answered."""
         if not 0 < self._first_data_next <= now:
             return
         due = [topic for topic, at in self._first_data_due.items() if now >= at]
@@ -254,8 +300,8 @@ class Subscriptions:
         self._ask(silent)  # not taken back before: a quiet market's next word could fall into the gap
 
     def _silent(self, topics: Iterable[str]) -> list[str]:
-        """Return those of the topics that have not spoken on this connection."""
-        return [topic for topic in topics if not self._has_heard(topic)]
+        """Return those of the topics of our symbols that have not spoken on this connection."""
+        return [topic for topic in topics if topic in self._channels and not self._has_heard(topic)]
 
     def _has_heard(self, topic: str) -> bool:
         state, channel = self._channels[topic]
@@ -272,7 +318,7 @@ class Subscriptions:
         return count - len(self._silent(self.rejected))
 
     def silent_topics(self) -> list[str]:
-        """Return those of them that had their time to speak, and did not use it."""
+        """Return those of them that should have spoken, and did not."""
         if self._is_all_heard:
             return []
         return [topic for topic in self._silent(self._asked_again) if topic not in self.rejected]
@@ -282,10 +328,36 @@ class Subscriptions:
         """How many topics are wanted."""
         return len(self._channels)
 
+    @property
+    def has_canary(self) -> bool:
+        """True if an instrument that is never quiet has been subscribed to."""
+        if self._canary not in self.states:
+            return not self._is_canary_refused and not self._answered_ns.keys().isdisjoint(
+                self._canary_topics()
+            )
+        topic = self._exchange.topics(self._canary)[QUOTE]
+        return topic in self._answered_ns and topic not in self.rejected
+
+    @property
+    def repeats_ns(self) -> int:
+        """Return within what time a channel that was acknowledged repeats itself; 0: none promises to."""
+        return (
+            int(min(self._exchange.repeats_s.values()) * NS_PER_S) if self._is_promised and self.states else 0
+        )
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """True if all that is wanted was asked for and answered, and not all of it refused."""
+        return self.is_settled and any(topic not in self.rejected for topic in self._answered_ns)
+
     def pending(self) -> int:
         """Return how many topics are still to be asked for or to be answered."""
         in_flight = [self._in_flight] if self._in_flight is not None else []
         return sum(len(command.topics) for command in (*self._queue, *in_flight))
+
+    def answered_ns(self, topic: str) -> int:
+        """Return when a topic was first answered on this connection, in Unix time; 0 = not yet."""
+        return self._answered_ns.get(topic, 0)
 
     def answered_channels(self) -> Iterator[tuple[State, int, int]]:
         """Yield each channel's state, number, and when it was first answered, in Unix ns; 0 = not yet.

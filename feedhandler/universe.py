@@ -17,6 +17,8 @@ from feedhandler.instruments import InstrumentTable
 from feedhandler.legs import Change, Legs
 from feedhandler.session import NS_PER_S
 
+# Its quote changes many times a second wherever it trades: whoever hears nothing of it, hears nothing.
+CANARY: Final = "BTC/USDT"
 RENEWING_MAX: Final = 2  # groups whose connections are renewed at the same time
 # A symbol that is gone from the list is let go when it has said nothing for so long: lists have been short before.
 GONE_NS: Final = 60 * NS_PER_S
@@ -51,6 +53,7 @@ class Universe:
             str, str
         ] = {}  # wanted under a name that the exchange has changed since: the new one
         self._natives: dict[str, str] = {}  # by canonical symbol, as it was found
+        self._canary = ""
 
     def reconcile(self, table: InstrumentTable, wanted: Iterable[str], now_ns: int) -> Change:
         """Carry what is wanted, and nothing else; now is Unix time."""
@@ -69,6 +72,9 @@ class Universe:
         self._natives = found
         natives = dict.fromkeys(found.values())
         change = Change()
+        self._canary = table.trading(CANARY)
+        for legs in self.legs:
+            legs.set_canary(self._canary)
         self._remove([native for native in self._exchange.states if native not in natives], change)
         self._add([native for native in natives if native not in self._exchange.states], change)
         self._place(table, now_ns)
@@ -147,6 +153,7 @@ class Universe:
                 left = left[len(joining) :]
         for run in self._exchange.connections(left):
             legs = self._make_legs(run)
+            legs.set_canary(self._canary)
             self.legs.append(legs)
             change.run += legs.sessions
 

@@ -77,6 +77,7 @@ class Day(World):
             Instrument(NATIVES[self.exchange.name].format(number), f"S{number}", "USDT")
             for number in range(count)
         ]
+        rows.append(Instrument(NATIVES[self.exchange.name].format("BTC"), "BTC", "USDT"))
         listing = instrument_list(self.exchange.name, self.unix_ns(), rows)
         self.apply(self.legs.reconcile(listing.table(), self.wanted, self.unix_ns()))
 

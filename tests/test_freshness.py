@@ -44,6 +44,9 @@ class Subscriptions:
     def renew(self, topics):
         self.renewed += topics
 
+    def answered_ns(self, topic):
+        return UNIX
+
 
 class Connection:
     """What the watch sees of a session: its line, its condition, and what was renewed on it."""

@@ -175,7 +175,8 @@ def test_a_channel_that_is_acknowledged_and_silent_on_the_new_connection_is_aske
     world.legs.renew("by order")
     world.run(90)
     world.run(30)
-    assert world.retired == legs
+    assert legs <= world.retired <= 2 * legs, "or a successor that heard nothing was given up"
+    assert len(world.links) == legs
     assert world.all_live()
     assert world.missed() == {}
     assert all(
@@ -301,7 +302,7 @@ def test_without_any_leg_everything_is_down_and_then_comes_back():
 
 
 def test_what_only_the_dead_leg_has_said_is_stale_until_the_other_says_it_too():
-    world = World(legs=2, quiet=(1,))
+    world = World("kucoin", legs=2, quiet=(1,))
     quiet = world.natives[1]
     first, second = world.legs.sessions
     world.run(5)
@@ -322,7 +323,7 @@ def test_what_only_the_dead_leg_has_said_is_stale_until_the_other_says_it_too():
 
 def test_silence_of_one_leg_says_nothing_and_silence_of_both_does():
     world = World(legs=2)
-    world.run(5)
+    world.run(10)  # until it is known that the canary never rests
     for number, session in enumerate(world.legs.sessions):
         world.links[session].stalled_until = 1 << 62
         world.run(6)

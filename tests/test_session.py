@@ -39,6 +39,8 @@ class World:
         self.sent_times = {}  # connection number → times
         self.closed = []  # (time, reason)
         self.connects = []
+        self.pings = []  # of the WebSocket's own
+        self.is_half_open = False
         legs = Legs(
             self.exchange,
             natives,
@@ -59,6 +61,10 @@ class World:
         self.sent_times.setdefault(len(self.connects), []).extend([self.now] * len(step.send))
         if step.connect:
             self.connects.append(self.now)
+        if step.ping:
+            self.pings.append(self.now)
+            if not self.is_half_open:
+                self.session.on_ping()
         if step.close:
             self.closed.append((self.now, step.close))
             self.session.on_closed(self.now, step.close)
@@ -119,11 +125,11 @@ class World:
             "cts": 1790000000000,
         }
 
-    def ticker(self, native):
+    def ticker(self, native, number=1):
         names = ("lastPrice", "highPrice24h", "lowPrice24h", "prevPrice24h", "volume24h", "turnover24h")
         return {
             "topic": f"tickers.{native}",
-            "ts": 1790000000000,
+            "ts": 1790000000000 + number,
             "type": "snapshot",
             "data": {"symbol": native, **dict.fromkeys(names, "7")},
         }
@@ -419,23 +425,38 @@ def test_a_busy_exchange_is_asked_again_a_little_later():
     assert world.session.subscriptions.rejected == {}
 
 
-def test_an_acknowledged_channel_that_stays_silent_is_asked_for_again_with_growing_patience():
+def test_a_channel_that_promises_to_repeat_itself_and_does_not_is_asked_for_again_with_growing_patience():
     world = World(natives=("AUSDT",))
     world.open()
     updates = iter(range(10, 10_000))
 
     def live():
-        world.frame(world.book(update_id=next(updates)))  # the quote flows, the statistics do not
+        world.frame(world.ticker("AUSDT", next(updates)))  # the statistics flow, the quote does not
         for _, request in world.sent:
             world.frame({"success": True, "op": request["op"], "req_id": request["req_id"]})
 
     world.run(100, live)
     again = [request["args"] for request in world.requests()][1:]
-    assert again == [["tickers.AUSDT"]] * 2, "after 15 s and, twice as patient, after 45 s; next at 105 s"
+    assert again == [["orderbook.1.AUSDT"]] * 2, "after 15 s and, twice as patient, after 45 s; next at 105 s"
     assert world.requests("unsubscribe") == [], "a quiet market's next word could fall into the gap"
     assert world.session.subscriptions.unheard() == 1
-    assert world.session.subscriptions.silent_topics() == ["tickers.AUSDT"]
+    assert world.session.subscriptions.silent_topics() == ["orderbook.1.AUSDT"]
     assert world.closed == []
+
+
+def test_a_channel_that_promises_nothing_is_acknowledged_and_may_be_silent():
+    world = World(natives=("AUSDT",))
+    world.open()
+    updates = iter(range(10, 10_000))
+
+    def live():
+        world.frame(world.book(update_id=next(updates)))  # the quote flows, and nobody trades
+        for _, request in world.sent:
+            world.frame({"success": True, "op": request["op"], "req_id": request["req_id"]})
+
+    world.run(300, live)
+    assert len(world.requests()) == 1
+    assert world.session.subscriptions.silent_topics() == []
 
 
 # --- heartbeat and silence
@@ -497,9 +518,9 @@ def test_a_process_that_was_stopped_reads_what_came_meanwhile_before_it_blames_t
     assert not any(record.flags & wire.STALE for record in world.emitted)
 
 
-@pytest.mark.parametrize("stop_s", [2, 300])
+@pytest.mark.parametrize("stop_s", [8, 300])
 def test_a_connection_that_died_while_its_process_was_stopped_is_replaced_at_the_second_look(stop_s):
-    world = World(reconnect_after_s=1.5)
+    world = World(reconnect_after_s=7.0)
     world.open()
     world.ack_all(1)
     world.frame(world.book())
@@ -541,11 +562,12 @@ def test_silence_counts_from_the_moment_of_subscribing():
 
 
 def test_records_are_flagged_stale_when_data_stop_and_clean_when_they_return():
-    world = World(stale_after_s=5.0)
+    world = World(stale_after_s=8.0)
     world.open()
+    world.ack_all(1)
     world.frame(world.book("AUSDT"))
     world.emitted.clear()
-    world.run(4.5)
+    world.run(7.5)
     assert world.emitted == []
     world.run(2)
     assert [(r.symbol, r.flag_names) for r in world.emitted] == [("AUSDT", ["STALE"])], "BUSDT never spoke"
@@ -671,3 +693,124 @@ def test_whatever_happens_the_session_comes_back_and_breaks_no_rule(seed):
         assert last - first >= 60 * NS_PER_S, "connect budget"
     assert len(session.kept_frames) <= 8
     assert session.deadline_mono_ns - world.now <= TICK_NS
+
+
+# --- quiet markets
+
+
+NATIVES = {"binance": "AUSDT", "kucoin": "A-USDT", "bybit": "AUSDT"}
+
+
+def quiet_world(exchange, canary="", **policy):
+    """A connection whose requests and pings are answered, and on which nothing is said."""
+    world = World(exchange, natives=(NATIVES[exchange],), **policy)
+    world.session.subscriptions.set_canary(canary)
+    answered = set()
+
+    def answer():
+        if world.session.phase is Phase.CONNECTING:
+            world.session.on_open(world.now)
+            answered.clear()
+            if world.exchange.awaits_welcome:
+                world.frame({"id": "x", "type": "welcome"})
+        for number, (_, request) in enumerate(world.sent):
+            if number in answered or world.is_half_open:
+                continue
+            answered.add(number)
+            kind = request.get("type")
+            if exchange == "binance":
+                world.frame({"result": None, "id": request["id"]})
+            elif exchange == "kucoin":
+                world.frame({"id": request["id"], "type": "pong" if kind == "ping" else "ack"})
+            else:
+                is_ping = request["op"] == "ping"
+                answer = {"success": True, "op": request["op"], "req_id": request["req_id"]}
+                world.frame({**answer, "ret_msg": "pong" if is_ping else "subscribe"})
+
+    return world, answer
+
+
+@pytest.mark.parametrize("exchange", ["binance", "kucoin"])
+def test_a_connection_that_is_acknowledged_and_answers_pings_may_be_quiet(exchange):
+    world, answer = quiet_world(exchange, max_attempts=1)
+    world.run(3600, answer)
+    assert len(world.connects) == 1
+    assert world.closed == []
+    assert (world.session.condition, world.session.is_stale, world.session.attempts) == (0, False, 0)
+    assert not world.session.has_given_up()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_half_open_connection_of_a_quiet_market_is_found_within_30_seconds(exchange):
+    world, answer = quiet_world(exchange, stale_after_s=1000.0, reconnect_after_s=2000.0)
+    world.run(101, answer)
+    assert world.closed == []
+    world.is_half_open = True
+    world.run(30, answer)
+    assert [reason.partition(" within")[0] for _, reason in world.closed][:1] == ["no pong"]
+
+
+def test_whoever_accepts_acknowledges_and_hangs_up_has_come_to_nothing():
+    world, answer = quiet_world("binance", max_attempts=5)
+    for _ in range(5):
+        assert not world.session.has_given_up()
+        while not world.session.subscriptions.is_acknowledged:
+            world.run(0.1, answer)
+        world.session.on_closed(world.now, "hung up")
+        world.sent.clear()
+    assert world.session.has_given_up()
+
+
+def canary_says(world, number):
+    amounts = {"b": "1", "B": "1", "a": "2", "A": "1"}
+    world.frame({"stream": "x", "data": {"u": number, "s": "BTCUSDT", **amounts}})
+
+
+def test_the_silence_of_what_never_rests_is_that_of_the_connection():
+    world, answer = quiet_world("binance", canary="BTCUSDT", stale_after_s=5.0, reconnect_after_s=30.0)
+    numbers = itertools.count(1)
+
+    def busy():
+        answer()
+        canary_says(world, next(numbers))
+
+    world.run(20, busy)
+    assert world.requests() == []
+    assert "btcusdt@bookTicker" in world.sent[0][1]["params"]
+    assert world.emitted == [], "nobody wants to know it"
+    world.run(4.5, answer)
+    assert not world.session.is_stale
+    world.run(1.5, answer)
+    assert world.session.is_stale
+    world.run(25, answer)
+    assert [reason for _, reason in world.closed] == ["no data for 30 s"]
+    assert world.session.attempts == 1
+
+
+def test_what_was_never_seen_to_be_busy_is_no_canary():
+    """Where the instrument rests as the others do, its silence says nothing."""
+    world, answer = quiet_world("binance", canary="BTCUSDT", stale_after_s=5.0, reconnect_after_s=30.0)
+    for number in range(30):
+        canary_says(world, number + 1) if number else world.run(2, answer)
+        world.run(50, answer)
+    assert world.closed == []
+    assert not world.session.is_stale
+
+
+def test_a_canary_that_comes_to_rest_is_none_after_a_while():
+    world, answer = quiet_world("binance", canary="BTCUSDT", stale_after_s=5.0, reconnect_after_s=30.0)
+    numbers = itertools.count(1)
+
+    def busy():
+        answer()
+        canary_says(world, next(numbers))
+
+    world.run(20, busy)
+    flags = 0
+    for _ in range(20):
+        world.run(25, answer)
+        flags += world.session.is_stale
+        canary_says(world, next(numbers))
+        world.run(1, answer)
+    assert flags <= 3
+    assert world.closed == []

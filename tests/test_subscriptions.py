@@ -126,7 +126,7 @@ def test_what_is_being_asked_for_again_is_taken_back_when_it_is_unwanted():
     desk.settle()
     desk.now += FIRST_DATA_TIMEOUT_NS
     desk.subscriptions.watch(desk.now, delivers=True)
-    assert desk.subscriptions.pending() == 4, "nothing has spoken"
+    assert desk.subscriptions.pending() == 2, "no book has spoken, and that repeats itself"
     desk.remove("B")
     assert [op for op, _ in desk.settle()][-1] == "unsubscribe"
     assert desk.held == topics("A")
@@ -241,6 +241,49 @@ def test_a_new_connection_is_asked_for_all_of_it_again():
     desk.subscriptions.start(desk.now)
     desk.settle()
     assert desk.held == topics("A", "B")
+
+
+def test_a_canary_is_asked_for_with_the_others_and_is_not_one_of_them():
+    desk = Desk("A")
+    desk.subscriptions.set_canary("BTC")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert desk.held == topics("A") | {"orderbook.1.BTC"}
+    assert desk.subscriptions.has_canary
+    assert (desk.subscriptions.topic_count, desk.subscriptions.unheard()) == (2, 2)
+    desk.subscriptions.set_canary("XBT")
+    assert desk.settle() == [("unsubscribe", ("orderbook.1.BTC",)), ("subscribe", ("orderbook.1.XBT",))]
+    desk.subscriptions.set_canary("")
+    desk.settle()
+    assert desk.held == topics("A")
+    assert not desk.subscriptions.has_canary
+
+
+def test_a_canary_that_is_wanted_is_asked_for_as_what_is_wanted_and_back():
+    desk = Desk("A")
+    desk.subscriptions.set_canary("BTC")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.add("BTC")
+    desk.settle()
+    assert desk.held == topics("A", "BTC")
+    assert desk.subscriptions.has_canary
+    desk.remove("BTC")
+    desk.settle()
+    assert desk.held == topics("A") | {"orderbook.1.BTC"}
+    assert desk.subscriptions.has_canary
+
+
+def test_a_canary_that_is_refused_costs_the_others_nothing():
+    desk = Desk("A")
+    desk.subscriptions.set_canary("BTC")
+    desk.refuses = {"orderbook.1.BTC"}
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert desk.held == topics("A")
+    assert desk.subscriptions.rejected == {}
+    assert not desk.subscriptions.has_canary
+    assert desk.subscriptions.is_acknowledged
 
 
 def test_the_numbers_of_a_symbol_go_on_when_it_is_wanted_again():

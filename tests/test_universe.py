@@ -91,6 +91,24 @@ def test_a_connection_without_symbols_is_ended():
     assert feed.reconcile(table("A"), pairs("A"))
 
 
+def test_every_group_has_a_canary_while_one_is_listed_and_it_is_not_carried():
+    names = [f"S{number}" for number in range(600)]
+    feed = Feed()
+
+    def canaries():
+        return [legs.sessions[0].subscriptions._canary_topics() for legs in feed.universe.legs]
+
+    feed.reconcile(table(*names), pairs(*names[:10]))
+    assert canaries() == [[]]
+    feed.reconcile(table(*names, "BTC"), pairs(*names))
+    assert canaries() == [["btcusdt@bookTicker"]] * 2
+    assert "BTCUSDT" not in feed.exchange.states
+    feed.reconcile(table(*names, "BTC"), pairs(*names, "BTC"))
+    assert canaries() == [["btcusdt@bookTicker"], []], "the group that carries it needs no other"
+    feed.reconcile(table(*names, halted=["BTC"]), pairs(*names))
+    assert canaries() == [[], []]
+
+
 def test_a_new_listing_is_taken_over():
     feed = Feed()
     feed.reconcile(table("A"), pairs("A", "NEW"))

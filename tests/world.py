@@ -33,6 +33,8 @@ EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000
 STEER_NS = 200_000_000  # how often a feed looks at its connections
 DELAY_NS = 5_000_000  # of a link that is well
+PING = b""  # a ping of the WebSocket's own, or the answer to one
+PINGS_EVERY_NS = {"binance": 20 * NS_PER_S}  # the exchange does
 HEALS_S = 150  # after the last fault everything is live again
 LOG_MAX = 300
 LONG_EVERY = 10  # seeds: one of so many plays a whole day, too
@@ -129,6 +131,7 @@ class Link:
         self.muted = set()  # topics that are acknowledged, and silent
         self.is_deaf = False  # requests get no answer
         self.asked_ns = 0  # when the last request came
+        self.pings_at = opened_ns
 
     def heal(self):
         self.delay_ns, self.stalled_until, self.is_deaf = DELAY_NS, 0, False
@@ -142,7 +145,9 @@ class World:
     step_ns = STEP_NS
     last = None  # the newest world
 
-    def __init__(self, exchange="binance", legs=1, symbols=3, seed=1, quiet=(), spare=0, **policy):
+    def __init__(
+        self, exchange="binance", legs=1, symbols=3, seed=1, quiet=(), spare=0, has_canary=True, **policy
+    ):
         self.rng = random.Random(seed)
         World.last = self
         self.now = self.began_at = 1000 * NS_PER_S
@@ -180,12 +185,14 @@ class World:
         )
         self.asked = []  # (when it is answered, question)
         self.retired = 0
+        self.canary = NATIVES[exchange].format("BTC") if has_canary else ""
+        self.canary_topics = {self.topic.format(self.canary), self.topic.format(self.canary.lower())}
         self.legs = self.make_legs(legs, Policy(**{"max_attempts": 0, **policy}))
         for session in self.legs.sessions:
             self.links[session] = None
 
     def make_legs(self, count, policy):
-        return Legs(
+        legs = Legs(
             self.exchange,
             self.natives,
             self.emit,
@@ -194,6 +201,8 @@ class World:
             budget=ConnectBudget(*self.exchange.connects),
             rng=self.rng,
         )
+        legs.set_canary(self.canary)
+        return legs
 
     def note(self, text):
         self.log.append(f"{self.now / NS_PER_S:.2f} {text}")
@@ -259,6 +268,16 @@ class World:
         hearing = [link for link in self.links.values() if link and (topics & link.topics) - link.muted]
         if hearing:
             frame = msgspec.json.encode(self.quote(native, self.number[native], self.ms()))
+            for link in hearing:
+                self.post(link, frame)
+
+    def say_canary(self):
+        """What never rests has a new quote; nobody wants to know it."""
+        hearing = [
+            link for link in self.links.values() if link and (self.canary_topics & link.topics) - link.muted
+        ]
+        if hearing and self.rng.random() < 0.2:
+            frame = msgspec.json.encode(self.quote(self.canary, int(self.now // 1_000_000), self.ms()))
             for link in hearing:
                 self.post(link, frame)
 
@@ -328,6 +347,8 @@ class World:
         if self.asks_time and 0 < self.known_at <= self.now:
             self.known_at = 0
             self.exchange.set_clock(-self.clock_off_ns, -self.clock_off_ns + 1_100_000_000)
+        self.ping()
+        self.say_canary()
         self.deliver()
         for session in list(self.links):
             if self.now >= session.deadline_mono_ns:
@@ -336,11 +357,21 @@ class World:
             self.steers_at = self.now + STEER_NS
             self.steer()
 
+    def ping(self):
+        """Do so where the exchange does."""
+        every_ns = PINGS_EVERY_NS.get(self.exchange.name)
+        for link in filter(None, self.links.values() if every_ns else ()):
+            if self.now >= link.pings_at + every_ns:
+                link.pings_at = self.now
+                self.post(link, PING)
+
     def deliver(self):
         for session, link in list(self.links.items()):
             while link and link.frames and max(link.frames[0][0], link.stalled_until) <= self.now:
                 _, _, frame = heapq.heappop(link.frames)
-                if session.on_frame(frame, self.unix_ns()):
+                if frame == PING:
+                    session.on_ping()
+                elif session.on_frame(frame, self.unix_ns()):
                     self.advance(session)
                 link = self.links.get(session)
 
@@ -361,6 +392,8 @@ class World:
                 step.send += session.advance(self.now).send
             else:
                 session.on_closed(self.now, "refused")
+        if step.ping and self.links[session] is not None:
+            self.post(self.links[session], PING)
         for message in step.send:
             if self.links[session] is not None:
                 self.take_request(self.links[session], message)
@@ -570,12 +603,13 @@ def whatever_happens(seed, world=None):
     assert world.legs.state() == "live", world.legs.state()
     # One that was made just now may wait for a market that has paused since.
     settled = [s for s in world.links if world.now - s.opened_mono_ns > 20 * NS_PER_S]
-    unheard = {
-        session.line.index: session.subscriptions.unheard()
+    unheard = [
+        (session.line.index, native)
         for session in settled
-        if session.subscriptions.unheard()
-    }
-    assert not unheard, f"channels not heard, by line: {unheard}"
+        for native, state in session.subscriptions.states.items()
+        if not state.heard_ns(session.line.index, QUOTE)
+    ]
+    assert not unheard, f"quotes not heard, by line: {unheard}"
     assert len(world.links) <= 2 * LEGS_MAX
     return world
 

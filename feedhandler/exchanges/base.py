@@ -66,11 +66,12 @@ class Line:
     """One connection, as the states see it that it feeds: which of them it is, and how it fares.
 
     frames are those about our symbols: news, or repeated (another line was first, by behind_ns in sum), or late
-    (older than what is known already).
+    (older than what is known already). Lines that carry the same symbols are a group, which their states know.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, group: int = 0) -> None:
         self.index = index
+        self.group = group
         self.frames = self.news = self.repeated = self.late = self.behind_ns = 0
 
 
@@ -123,6 +124,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
     make_line: ClassVar[type[Line]] = Line
 
     native: str
+    group: int = 0  # whose lines carry it; what others bring of it is nobody's
     base_flags: int = 0
     offset_ns: int = 0
     ahead_ns_max: int = AHEAD_NS_MAX
@@ -170,6 +172,10 @@ class State(wire.Ticker, gc=False, kw_only=True):
         is_time: for want of an id it is the update's time, in Unix nanoseconds; clocks may be set back. One that
         cannot be counts as the exchange's present time.
         """
+        if line.group != self.group:
+            return (
+                False  # another group's canary, or what was still under way when the symbol left that group
+            )
         newest, own = self.channels[channel], self.lines[line.index][channel]
         line.frames += 1
         heard_before_ns, own.heard_ns = own.heard_ns, recv_ns
@@ -419,9 +425,9 @@ class Exchange(abc.ABC):
     awaits_welcome: ClassVar[bool] = False
     command_interval_s: ClassVar[float]  # between any two frames of ours on one connection
     connects: ClassVar[tuple[int, float]]  # new connections permitted: count, per seconds
-    ping_interval_s: ClassVar[float | None] = None  # None: the exchange pings, we only answer
-    pong_timeout_s: ClassVar[float] = 10.0
-    frame_silence_s: ClassVar[float]  # a connection without any frame for so long is dead
+    # How often the exchange wants to be pinged; None: it pings by itself. Whoever is silent is pinged in any case.
+    ping_interval_s: ClassVar[float | None] = None
+    pong_timeout_s: ClassVar[float] = 10.0  # a ping, and no frame at all for so long: the connection is dead
     # Seconds within which a channel repeats itself even if nothing has changed, by channel; only what is promised.
     repeats_s: ClassVar[Mapping[int, float]] = {}
     clocked: ClassVar[frozenset[int]] = (
@@ -436,6 +442,12 @@ class Exchange(abc.ABC):
         self.states: dict[str, State] = {}  # of all that is wanted
         self._parted: dict[str, State] = {}  # and of what was: their numbers go on if it is wanted again
         self._clock = (0, AHEAD_NS_MAX)
+        self._groups = 0
+
+    def new_group(self) -> int:
+        """Return a number for the lines that carry some symbols together, and for the states of those."""
+        self._groups += 1
+        return self._groups
 
     def add(self, natives: Iterable[str], base_flags: int) -> None:
         """Take symbols into the set whose frames are decoded, all values unknown.
@@ -514,9 +526,9 @@ class Exchange(abc.ABC):
     def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
         """Return the request that takes one batch back."""
 
-    def ping(self, command_id: str) -> bytes:
-        """Return the frame that keeps the connection alive; only where `ping_interval_s` is set."""
-        raise NotImplementedError(f"{self.name} pings by itself")
+    def ping(self, command_id: str) -> bytes | None:
+        """Return the message that is answered by a pong; None: the WebSocket's own ping is."""
+        return None
 
     @abc.abstractmethod
     def decode(

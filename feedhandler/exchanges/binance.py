@@ -70,7 +70,7 @@ from feedhandler.wire import NAN
 STREAMS_PER_CONNECTION: Final = 1024
 STREAMS_PER_SYMBOL: Final = 2
 SYMBOLS_PER_CONNECTION: Final = 500
-assert SYMBOLS_PER_CONNECTION * STREAMS_PER_SYMBOL <= STREAMS_PER_CONNECTION
+assert SYMBOLS_PER_CONNECTION * STREAMS_PER_SYMBOL + 1 <= STREAMS_PER_CONNECTION, "and the canary"
 
 # Undocumented: frames over about 4096 bytes were cut (Binance.Net issues 884 and 974).
 STREAMS_PER_COMMAND: Final = 100
@@ -176,7 +176,8 @@ class Binance(Exchange):
     command_interval_s = 0.3
     connects = (300, 300.0)
     clocked = frozenset({STATISTICS})
-    frame_silence_s = 65.0  # the server pings every 20 s, so a healthy connection is never silent so long
+    # The server pings every 20 s. A ping of ours goes out after 10 s of silence: so either is enough to live on.
+    pong_timeout_s = 15.0
 
     def __init__(self, make_state: type[State] = State) -> None:
         super().__init__(make_state)

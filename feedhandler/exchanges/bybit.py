@@ -71,7 +71,7 @@ from feedhandler.wire import NAN
 
 TOPICS_PER_COMMAND: Final = 10
 ARGS_LENGTH_MAX: Final = 21_000  # characters of all topics of one connection
-ARGS_LENGTH_USED: Final = 20_000  # what we use of it: quotes and commas may count or not
+ARGS_LENGTH_USED: Final = 20_000  # by symbols: quotes and commas may count or not, and there is the canary
 assert ARGS_LENGTH_USED < ARGS_LENGTH_MAX
 
 NS_PER_MS: Final = 1_000_000
@@ -167,7 +167,6 @@ class Bybit(Exchange):
     command_interval_s = 0.05  # no limit is documented; 200 requests in 0.4 s were all accepted
     connects = (500, 300.0)
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
-    frame_silence_s = 50.0
     repeats_s = {QUOTE: 3.0}
 
     def __init__(self, make_state: type[State] = State) -> None:

@@ -81,7 +81,7 @@ from feedhandler.wire import NAN
 
 TOPICS_PER_CONNECTION: Final = 300  # the rate-limit page says 400, the server enforces 300
 TOPICS_PER_SYMBOL: Final = 3
-SYMBOLS_PER_CONNECTION: Final = TOPICS_PER_CONNECTION // TOPICS_PER_SYMBOL
+SYMBOLS_PER_CONNECTION: Final = (TOPICS_PER_CONNECTION - 1) // TOPICS_PER_SYMBOL  # and the canary
 SYMBOLS_PER_COMMAND: Final = 100
 
 SNAPSHOT: Final = "/market/snapshot:"
@@ -197,7 +197,6 @@ class KuCoin(Exchange):
     command_interval_s = 0.15  # 100 messages in 10 s, pings included
     connects = (30, 60.0)
     ping_interval_s = 18.0  # the token answer's pingInterval is used where it is shorter
-    frame_silence_s = 40.0  # two pongs missing
 
     def __init__(self, make_state: type[State] = State) -> None:
         super().__init__(make_state)

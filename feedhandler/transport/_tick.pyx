@@ -1426,16 +1426,18 @@ cdef class Line:
     """Twin of `base.Line`."""
 
     cdef readonly int index
+    cdef readonly int64_t group
     cdef public int64_t frames
     cdef public int64_t news
     cdef public int64_t repeated
     cdef public int64_t late
     cdef public int64_t behind_ns
 
-    def __cinit__(self, int index):
+    def __cinit__(self, int index, int64_t group=0):
         if not 0 <= index < LINES_MAX:
             raise IndexError("no such line")
         self.index = index
+        self.group = group
 
 
 cdef inline bint is_same(double a, double b) noexcept:
@@ -1448,6 +1450,7 @@ cdef class State:
     cdef uint8_t _topic[TOPIC_SIZE]
     cdef readonly bytes topic
     cdef readonly str native
+    cdef public int64_t group
     cdef public uint16_t base_flags
     cdef public int64_t offset_ns
     cdef public int64_t ahead_ns_max
@@ -1535,6 +1538,8 @@ cdef class State:
         cdef Heard* own
         cdef int64_t heard_before_ns, patience_ns
         cdef bint is_same, is_wanted, is_overtaken, is_present, is_far, is_as_far
+        if line.group != self.group:
+            return False  # another group's canary, or what was still under way when the symbol left that group
         self._check(channel, line.index)
         newest, own = &self._channels[channel], &self._lines[line.index][channel]
         line.frames += 1

@@ -158,6 +158,8 @@ class Connection:
             self.flush()
             if step.connect:
                 self._connecting = asyncio.create_task(self._connect())
+            if step.ping and self._transport is not None:
+                self._transport.send_ping()
             for message in step.send:
                 if self._transport is not None:
                     self._transport.send(TEXT, message)

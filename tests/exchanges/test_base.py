@@ -251,6 +251,17 @@ def lines(count=2):
     return [table.make_state.make_line(index) for index in range(count)]
 
 
+def test_what_a_line_of_another_group_brings_is_nobodys():
+    quote, (own,) = state(), lines(1)
+    assert quote.accept(QUOTE, own, 100, RECV_NS)
+    other = table.make_state.make_line(0, 7)
+    assert not quote.accept(QUOTE, other, 101, RECV_NS + 1)
+    assert (other.frames, quote.update_id(QUOTE), quote.words(QUOTE)) == (0, 100, 1)
+    quote.group = 7
+    assert quote.accept(QUOTE, other, 101, RECV_NS + 2)
+    assert not quote.accept(QUOTE, own, 102, RECV_NS + 3)
+
+
 def test_of_two_lines_the_first_to_say_something_is_news_and_the_other_is_measured():
     quote, (one, two) = state(), lines()
     assert quote.accept(QUOTE, one, 100, RECV_NS)

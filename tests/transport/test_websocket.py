@@ -166,6 +166,31 @@ def test_a_ping_is_answered_with_its_payload():
     assert answers == [b"1790000000123"]
 
 
+def test_a_silent_exchange_is_pinged_by_the_websocket_itself_where_it_has_no_ping_of_its_own():
+    opcodes = []
+
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        while True:
+            head = await reader.readexactly(2)
+            size = head[1] & 0x7F
+            if size == 126:
+                size = int.from_bytes(await reader.readexactly(2), "big")
+            await reader.readexactly(4 + size)
+            opcodes.append(head[0] & 0x0F)
+
+    bench = Bench()
+    bench.exchange.ping = lambda command_id: None
+
+    async def main():
+        async with bench.running(serve):
+            await bench.until(lambda: bench.session.phase is Phase.RUNNING)
+            bench.session._ping_due = 1  # now
+            await bench.until(lambda: PING in opcodes)
+
+    uvloop.run(main())
+
+
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_a_message_in_fragments_with_a_ping_between_is_one_message(opcode):
     payload = book(2, "7.25")
