@@ -33,6 +33,9 @@ assert FEED_SILENCE_NS + 2 * TICK_NS < NS_PER_S, "DOWN within 1 s"
 assert FEED_SILENCE_NS > 4 * FEED_HEARTBEAT_NS, "three late heartbeats must not cost a DOWN"
 
 LATENCY_SAMPLES: Final = 2000  # a second and exchange, about: sorting them takes under a millisecond
+# A time further from ours is that of a clock that is wrong, or a lie: no sample. A feed that was held up for longer
+# is no latency either.
+LATENCY_NS_MAX: Final = 3600 * NS_PER_S
 TOPICS_MAX: Final = 50_000  # routes: 50,000 x about 1 kB
 
 
@@ -124,10 +127,14 @@ class Step:
         traffic.records += count  # of one process, and so of one exchange
         traffic.messages += 1
         (recv_ns,) = wire.TIME.unpack_from(message, size - wire.TICKER_SIZE + wire.RECV_NS_OFFSET)
-        traffic.newest_recv_ns = max(traffic.newest_recv_ns, recv_ns)
+        traffic.newest_recv_ns = min(
+            max(traffic.newest_recv_ns, recv_ns), publish_ns
+        )  # what lies ahead is now
         if not traffic.messages & traffic.sample_mask and not message[wire.FLAGS_OFFSET] & NOT_FRESH:
             recv_ns, sent_ns = wire.HOP_TIMES.unpack_from(message)
-            traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
+            first_ns, last_ns = publish_ns - LATENCY_NS_MAX, publish_ns + LATENCY_NS_MAX
+            if first_ns <= recv_ns <= last_ns and first_ns <= sent_ns <= last_ns:
+                traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
 
 
 class Merger:
@@ -263,7 +270,7 @@ class Merger:
             feed.hop_lost += lost
             feed.hop_base -= lost
             self._flag_unwanted(feed, status)
-        feed.status, feed.started_ns = status, status.started_ns
+        feed.status, feed.started_ns = status, min(status.started_ns, self._clock())
         if feed.is_down:
             self._revive(exchange, feed)
         self._check_state(exchange, feed)
@@ -286,7 +293,7 @@ class Merger:
         """Take over a list; of several feeds each has its own, and sends it again to a merger that joined."""
         if body == exchange.instruments_body:
             return
-        as_of_ns = msgspec.json.decode(body, type=InstrumentListTime).as_of_ns
+        as_of_ns = min(msgspec.json.decode(body, type=InstrumentListTime).as_of_ns, self._clock())
         if as_of_ns < exchange.instruments_as_of_ns:
             return
         table = msgspec.json.decode(body, type=InstrumentList).table()

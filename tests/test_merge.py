@@ -89,11 +89,9 @@ class World:
         return msgspec.json.decode(newest.body, type=ExchangeStatus)
 
     def records(self, *natives, exchange="binance", flags=8, bid=1.0):
+        times = {"recv_ns": self.clock() - 5000, "publish_ns": self.clock() - 2000}
         batch = [
-            wire.Ticker(
-                wire.topic(wire.TICKER, exchange, n), flags=flags, bid=bid, recv_ns=self.clock() - 5000
-            )
-            for n in natives
+            wire.Ticker(wire.topic(wire.TICKER, exchange, n), flags=flags, bid=bid, **times) for n in natives
         ]
         self.merger.on_message(b"".join(map(wire.pack_ticker, batch)))
 
@@ -837,6 +835,53 @@ def test_nothing_is_sent_to_an_endpoint_without_subscribers_and_no_number_is_los
     outlet.is_wanted = True
     world.records("BTCUSDT")
     assert wire.unpack(outlet.sent[-1]).sequence == 2
+
+
+LIES_NS = (2**63 - 1, -(2**63), 0, -1, EPOCH_NS * 2)
+
+
+@pytest.mark.parametrize("lie_ns", LIES_NS)
+@pytest.mark.parametrize("field", ["recv_ns", "publish_ns", "exchange_ns"])
+def test_a_time_that_lies_is_passed_on_and_is_no_latency_nor_newest_for_ever(field, lie_ns):
+    world = World()
+    world.instruments()
+    world.status()
+    topic = wire.topic(wire.TICKER, "binance", "BTCUSDT")
+    now = world.clock()
+    honest = {"recv_ns": now - 50_000, "publish_ns": now - 30_000, "exchange_ns": now - 90_000, "flags": 8}
+    world.merger.on_message(wire.pack_ticker(wire.Ticker(topic, **{**honest, field: lie_ns})))
+    assert getattr(world.tickers()[-1], field) == (lie_ns if field != "publish_ns" else now), (
+        "not ours to change"
+    )
+    samples = list(world.feed().traffic.latencies)
+    assert samples == ([(20_000, 30_000)] if field == "exchange_ns" else [])
+    assert world.feed().traffic.newest_recv_ns <= now
+    world.tick(1.1, beat=["binance"])
+    assert 0 <= (world.exchange_status().latency_p99_us or 0) < 1000
+    world.records("BTCUSDT")
+    assert world.feed().traffic.newest_recv_ns == world.clock() - 5000
+    assert world.exchange_status().newest_recv_ns <= world.clock()
+
+
+def test_what_was_newest_by_a_clock_that_was_set_back_is_so_no_longer():
+    world = World()
+    world.instruments()
+    world.status()
+    world.records("BTCUSDT")
+    world.mono -= 20 * NS_PER_S
+    world.records("BTCUSDT")
+    assert world.feed().traffic.newest_recv_ns <= world.clock()
+
+
+@pytest.mark.parametrize("lie_ns", [2**63 - 1, EPOCH_NS * 2, 10**25])
+def test_a_list_of_instruments_from_the_future_is_followed_by_the_next_one(lie_ns):
+    world = World()
+    world.instruments(as_of_ns=lie_ns)
+    world.tick(1)
+    world.instruments(natives={"NEWUSDT": ("NEW", "USDT")}, as_of_ns=world.clock())
+    world.status()
+    world.records("NEWUSDT")
+    assert [record.symbol for record in world.tickers()] == ["NEW/USDT"]
 
 
 def test_the_status_tells_the_feeds_share_of_the_latency_from_the_hops():

@@ -120,6 +120,7 @@ cdef uint64_t TINY = base.TINY
 cdef int32_t NOBODY = base.NOBODY
 cdef int64_t OVERTAKEN_NS = base.OVERTAKEN_NS
 cdef uint16_t NOT_LIVE = base.NOT_LIVE
+cdef int64_t LATENCY_NS_MAX = merge.LATENCY_NS_MAX
 cdef uint16_t NO_REPLAY = merge.NO_REPLAY
 cdef uint16_t NOT_FRESH = merge.NOT_FRESH
 
@@ -1944,7 +1945,7 @@ cdef class Step(Sink):
         cdef uint8_t* batch = self._batch  # ours while it is written and read
         cdef size_t batch_size = self._batch_size, batch_used = 0
         cdef bint is_each_wanted, is_batch_wanted
-        cdef int64_t publish_ns = 0, recv_ns, sent_ns
+        cdef int64_t publish_ns = 0, recv_ns, sent_ns, first_ns, last_ns
         cdef uint16_t flags
         cdef PyObject* found
         cdef Route route = None
@@ -2024,12 +2025,14 @@ cdef class Step(Sink):
         traffic.records += count  # of one process, and so of one exchange
         traffic.messages += 1
         memcpy(&recv_ns, data + size - RECORD_SIZE + RECV_NS_OFFSET, 8)
-        traffic.newest_recv_ns = max(traffic.newest_recv_ns, recv_ns)
+        traffic.newest_recv_ns = min(max(traffic.newest_recv_ns, recv_ns), publish_ns)  # what lies ahead is now
         memcpy(&flags, data + FLAGS_OFFSET, 2)
         if not traffic.messages & traffic.sample_mask and not flags & NOT_FRESH:
             memcpy(&recv_ns, data + RECV_NS_OFFSET, 8)
             memcpy(&sent_ns, data + PUBLISH_NS_OFFSET, 8)
-            traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
+            first_ns, last_ns = publish_ns - LATENCY_NS_MAX, publish_ns + LATENCY_NS_MAX
+            if first_ns <= recv_ns <= last_ns and first_ns <= sent_ns <= last_ns:
+                traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
         return 0
 
 
