@@ -8,7 +8,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test format languages sim sim-long chaos bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
+.PHONY: help demo run test format languages sim sim-long chaos sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,10 @@ CHAOS_ARGUMENTS = $(SECONDS_ARGUMENT) $(if $(SEED),--seed $(SEED)) $(if $(RATE),
   $(if $(KILLS),--kills $(KILLS)) $(if $(ACT),--act "$(ACT)")
 chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 (of load) RATE=300 KILLS=15 (5 minutes in all)
 	@$(BIN)/python tests/chaos $(CHAOS_ARGUMENTS)
+
+FUZZ_SECONDS ?= 60
+sanitize: $(VENV)/.test ## the compiled part under sanitizers: its tests, then a fuzz: make sanitize FUZZ_SECONDS=600 SEED=7 (4 minutes)
+	@tests/fuzz/sanitize.sh --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 14 minutes
 	@$(BIN)/python -m bench $(BENCH_ARGUMENTS)

@@ -127,7 +127,8 @@ class BoardCells:
 
     def record(self, index: int, number: int) -> bytes | None:
         """Return the record of a number, from 1; None if it is not written yet, or not there any more."""
-        return self._take(self._offset(index), number) if number > 0 else None
+        at = self._offset(index)
+        return self._take(at, number) if number > 0 else None
 
     def _take(self, at: int, number: int) -> bytes | None:
         cell = at + board.cell_offset(self._depth, number)
@@ -148,6 +149,7 @@ class BoardCells:
             return None
         ticker = wire.unpack(record)
         assert isinstance(ticker, wire.Ticker), "nothing else has this size"
+        ticker.topic = self.topic(index).rstrip(b"\0")
         if not self.is_alive():
             ticker.flags |= wire.DOWN
         return ticker
