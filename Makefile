@@ -8,7 +8,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test format languages sim sim-long chaos sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
+.PHONY: help demo run check test format languages sim sim-long chaos sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,11 +46,22 @@ demo: $(VENV)/.run ## simulated exchanges, full pipeline, live table; SECONDS=20
 run: $(VENV)/.run ## the same against the real exchanges (CONFIG=conf/live.toml)
 	@$(BIN)/feedhandler run -c $(CONFIG) $(SECONDS_ARGUMENT)
 
-test: $(VENV)/.test ## everything CI runs: format, lint, types, tests
+# Most of the time a test waits for processes of its own: more workers than processors. 0: one test after the other.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGUMENTS)
+define STATIC
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+endef
+
+check: $(VENV)/.test ## in a minute, before each commit: format, lint, types, tests without processes of their own
+	$(STATIC)
+	$(PYTEST) -m "not e2e"
+
+test: $(VENV)/.test ## everything CI runs: format, lint, types, all tests
+	$(STATIC)
+	$(PYTEST)
 
 SEEDS ?= 200
 sim: $(VENV)/.test ## connections through a simulated world of faults: make sim SEEDS=2000 (a second of a processor each)

@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 for folder in ("exchanges", "e2e", "gateway", "languages"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
-settings.register_profile("feedhandler", deadline=None, derandomize=True)
+settings.register_profile(
+    "feedhandler", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("feedhandler")
 
 

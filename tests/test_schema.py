@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler import schema, wire
 
@@ -58,4 +59,4 @@ def test_a_packing_that_other_languages_could_not_follow_is_refused(packing, mes
 
 def test_the_schema_needs_no_numpy():
     code = "import sys; from feedhandler.schema import *; numpy_dtype_fields(); assert 'numpy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)

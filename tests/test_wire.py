@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 
 from feedhandler import wire
 from feedhandler.errors import DecodeError
@@ -125,7 +126,7 @@ def test_golden_messages_that_are_no_records_are_refused(path):
 
 
 def test_the_golden_files_are_what_their_maker_makes(tmp_path):
-    subprocess.run([sys.executable, GOLDEN / "make.py", tmp_path], check=True, timeout=60)
+    subprocess.run([sys.executable, GOLDEN / "make.py", tmp_path], check=True, timeout=PATIENCE_S)
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     kept = {
         path.relative_to(GOLDEN): path.read_bytes()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from example import histogram, report, run
+from patience import PATIENCE_S
 
 from bench.report import COMPARED, PERCENTILES, ReportError, load, save
 
@@ -112,4 +113,4 @@ def test_reports_can_be_read_and_compared_without_plotly_or_numpy() -> None:
         "import bench.report, bench.terminal, bench.compare"
     )
     root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", program], cwd=root, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True, timeout=PATIENCE_S)

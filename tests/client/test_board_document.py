@@ -15,6 +15,7 @@ from patience import PATIENCE_S
 from feedhandler import wire
 from feedhandler.transport.board import BoardWriter, board_path
 
+pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "board.md").read_text(encoding="utf-8")
 TOPIC = b"ticker.binance.BTC/USDT"

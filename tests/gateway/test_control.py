@@ -6,6 +6,7 @@ import threading
 from decimal import Decimal
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler import config
 from feedhandler.errors import ConfigError, SubscriptionRejected
@@ -200,7 +201,7 @@ def test_of_two_looks_at_what_is_held_the_older_does_not_undo_the_newer(tmp_path
         found = real(run_dir, exchange)
         calls.append(exchange)
         if len(calls) == 1:
-            go_on.wait(20)
+            go_on.wait(PATIENCE_S)
         return found
 
     async def scene(control):

@@ -13,6 +13,7 @@ from feedhandler import wire
 from feedhandler.transport import tick
 
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "汉字/USDT"))
+pytestmark = pytest.mark.e2e
 STATUS = wire.topic(wire.STATUS, "binance")
 NAME, OTHER = BTC.decode(), ETH.decode()
 

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import toolchains
+from patience import PATIENCE_S
 from toolchains import ROOT, run
 
 from feedhandler import schema
@@ -29,7 +30,7 @@ def check(root):
         [sys.executable, root / "languages" / "generate.py", "--check"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -47,6 +48,7 @@ def test_the_generated_files_are_what_the_definition_says():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_was_edited_is_named_and_made_right_again(name, copy):
     right = (copy / name).read_text(encoding="utf-8")
@@ -56,7 +58,7 @@ def test_a_file_that_was_edited_is_named_and_made_right_again(name, copy):
     done = check(copy)
     assert done.returncode == 1
     assert done.stderr == f"{name} is not what feedhandler/schema.py says; run: make languages\n"
-    subprocess.run([sys.executable, copy / "languages" / "generate.py"], check=True, timeout=60)
+    subprocess.run([sys.executable, copy / "languages" / "generate.py"], check=True, timeout=PATIENCE_S)
     assert (copy / name).read_text(encoding="utf-8") == right
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import toolchains
-from toolchains import LANGUAGES, ROOT, run, tool
+from toolchains import BUILD_TIMEOUT_S, LANGUAGES, ROOT, run, tool
 
 from feedhandler import wire
 from feedhandler.errors import DecodeError
 
+pytestmark = pytest.mark.e2e
 CHECKERS = Path(__file__).parent / "checkers"
 GOLDEN = ROOT / "tests" / "golden"
 HEADER = ["topic", "version", "kind", "flags", "session", "sequence", "exchange_ns", "recv_ns", "publish_ns"]
@@ -93,7 +94,11 @@ def check(request, tmp_path_factory):
 
     def ask(what, given):
         done = subprocess.run(
-            [*map(str, command), what], input=given, capture_output=True, timeout=120, check=False
+            [*map(str, command), what],
+            input=given,
+            capture_output=True,
+            timeout=BUILD_TIMEOUT_S,
+            check=False,
         )
         assert done.returncode == 0, done.stderr.decode(errors="replace")[-3000:]
         return done.stdout.decode()

@@ -3,6 +3,7 @@
 import asyncio
 
 import uvloop
+from patience import PATIENCE_S
 
 from feedhandler import config
 from feedhandler.errors import EXIT_OK
@@ -45,7 +46,7 @@ def test_a_question_that_nobody_answers_does_not_keep_a_feed_from_stopping(tmp_p
         running = asyncio.create_task(feed._run_connections())
         await http.asked.wait()
         feed._stop.set()
-        done, _ = await asyncio.wait([running], timeout=30.0)
+        done, _ = await asyncio.wait([running], timeout=PATIENCE_S)
         feed._publisher.close()
         assert done, "it waits for REST"
         return running.result()

@@ -22,6 +22,7 @@ from feedhandler.errors import DecodeError
 from feedhandler.transport import tick
 from feedhandler.transport.board import BoardReader, BoardWriter
 
+pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 TOPIC = b"ticker.x.A/B"
 KILLS = int(os.environ.get("BOARD_KILLS", "50"))

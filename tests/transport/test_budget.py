@@ -112,6 +112,7 @@ while time.monotonic() < end:
 """
 
 
+@pytest.mark.e2e
 def test_processes_that_race_and_are_killed_never_take_more_than_there_is(path):
     takers = [
         subprocess.Popen([sys.executable, "-c", TAKER, str(path), "1.5"], stdout=subprocess.PIPE, text=True)

@@ -16,11 +16,12 @@ from collections.abc import Callable
 
 import pytest
 import twins
+from patience import PATIENCE_S
 
 from feedhandler import batch, board, wire
 from feedhandler.transport import zmtp
 
-PATIENCE_S = 60
+pytestmark = pytest.mark.e2e
 TOPIC = wire.padded(b"ticker.x.A")
 RECORD = wire.pack_ticker(wire.Ticker(b"ticker.x.A", flags=8, recv_ns=1))
 DEPTH = 2
@@ -56,7 +57,7 @@ def ends_well(act: Callable[[], object]) -> bool:
     if not pid:
         status = 1
         try:
-            signal.alarm(PATIENCE_S)
+            signal.alarm(int(PATIENCE_S))
             act()
             gc.collect()
             status = 0

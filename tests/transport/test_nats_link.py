@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler.config import NATS_ENV, NatsConfig
 from feedhandler.errors import ConfigError
@@ -84,6 +85,6 @@ def test_the_command_says_what_to_configure_and_what_to_install(tmp_path, table,
     path = tmp_path / "x.toml"
     path.write_text(f'run_dir = "{tmp_path}/run"\n[exchanges.binance]\n{table}', encoding="utf-8")
     arguments = [sys.executable, *command, "bridge", "nats", "-c", str(path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
