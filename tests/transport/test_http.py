@@ -162,7 +162,7 @@ async def served(handler, **settings):
         asked.append((request.method, request.raw_path, dict(request.headers)))
         return await handler(request) if asyncio.iscoroutinefunction(handler) else handler(request)
 
-    runner = web.ServerRunner(web.Server(handle))
+    runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.1)  # some never answer
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -251,8 +251,11 @@ def test_a_request_that_is_cancelled_as_its_time_is_over_is_cancelled(monkeypatc
     """The end of one is why the other is cancelled, so both fall into the same turn of the loop."""
     monkeypatch.setattr("feedhandler.transport.http.TIMEOUT_S", 0.3)
 
+    async def never(_):
+        await asyncio.Event().wait()
+
     async def main():
-        async with served(lambda _: asyncio.Event().wait()) as (http, _):
+        async with served(never) as (http, _):
 
             async def again_and_again():
                 while True:
