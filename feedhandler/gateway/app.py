@@ -22,6 +22,7 @@ from feedhandler.gateway.rows import ExchangeRow
 
 BODY_SIZE_MAX: Final = 2 << 20  # as many positions or symbols as are taken at once, at their longest
 UNGUARDED: Final = ("/live", "/ready")  # probes know no token
+IDENTITY: Final = "identity"  # of codings of a body: as it is
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 # Requests without the token per second, and at once, of one address. The right token is never kept waiting: behind
 # one address there may be others, and what they get wrong is to lock nobody out.
@@ -83,6 +84,12 @@ def _guard(access: Access) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Turn away who does not mean us, comes from another page, or has no token where one is needed."""
+        if (encoding := request.headers.get("Content-Encoding", IDENTITY)).lower() != IDENTITY:
+            raise Problem(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"bodies are taken as they are, and not packed as {encoding[:20]!r}",
+                field="Content-Encoding",
+            )
         if not access.is_our_host(request.headers):
             raise Problem(
                 HTTPStatus.MISDIRECTED_REQUEST,

@@ -14,11 +14,11 @@ from feedhandler.gateway.problem import CONTENT_TYPE, ProblemBody
 
 REF: Final = "#/components/schemas/{name}"
 PATH: Final = "/v1/openapi.json"
-GUARD: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST)
+GUARD: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 ALWAYS: Final = (*GUARD, HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
 WITH_BODY: Final = (
+    HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
 DESCRIPTION: Final = """\

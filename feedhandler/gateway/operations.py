@@ -3,6 +3,7 @@
 A handler gets what was asked for, decoded and checked, and returns what is to be answered; here is all around it.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,7 @@ from aiohttp import web
 from feedhandler.config import did_you_mean
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.gateway.app import Parts, unauthorized
+from feedhandler.gateway.listener import BODY_S
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rates import Rates
 
@@ -92,7 +94,7 @@ def _handle(
         if operation.is_private and not is_authorized:
             raise unauthorized()
         query = _query(operation, request)
-        body = None if decode is None else _body(operation, decode, request, await request.read())
+        body = None if decode is None else _body(operation, decode, request, await _read(request))
         path = dict(request.match_info)
         if "exchange" in path:
             known_exchange(parts, path["exchange"], HTTPStatus.NOT_FOUND)
@@ -102,6 +104,19 @@ def _handle(
         return web.Response(body=msgspec.json.encode(answer), content_type=JSON)
 
     return handle
+
+
+async def _read(request: web.Request) -> bytes:
+    """Return a request's body. Raises Problem for one that does not come in time, or whole."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(
+            HTTPStatus.REQUEST_TIMEOUT, f"the body has not come within {BODY_S:g} s", field="body"
+        ) from None
+    except (ConnectionError, web.RequestPayloadError):  # mostly nobody is there to read that
+        raise Problem(HTTPStatus.BAD_REQUEST, "the body is broken, or broke off", field="body") from None
 
 
 def known_exchange(parts: Parts, name: str, status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY) -> None:

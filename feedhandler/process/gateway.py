@@ -9,11 +9,9 @@ import logging
 import os
 import signal
 import time
-from typing import Final
 
 import uvloop
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from feedhandler import wire
 from feedhandler.config import API_TOKEN_ENV, Config
@@ -25,6 +23,7 @@ from feedhandler.gateway.app import Parts, make_app
 from feedhandler.gateway.control import Control
 from feedhandler.gateway.events import Events
 from feedhandler.gateway.history import History
+from feedhandler.gateway.listener import Listener
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.metrics import Metrics
 from feedhandler.gateway.openapi import description, document
@@ -35,18 +34,7 @@ from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
 from feedhandler.process.upkeep import Upkeep
 from feedhandler.transport.files import Lock
 
-LINE_SIZE_MAX: Final = 8190  # of a request, and of each of its headers
-SHUTDOWN_S: Final = 2.0  # for requests under way; all in all it is to end within 5 s
-
 log = logging.getLogger(__name__)
-
-
-def _is_no_quote(record: logging.LogRecord) -> bool:
-    """Return False for what aiohttp logs of a request that is no HTTP: it quotes headers, which may hold the token.
-
-    Anybody can send such a request; it is answered with 400.
-    """
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _main(config: Config, lock: Lock) -> int:
@@ -104,15 +92,7 @@ async def _main(config: Config, lock: Lock) -> int:
         await screens.close()
 
     app.on_shutdown.append(say_goodbye)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=SHUTDOWN_S,
-        max_line_size=LINE_SIZE_MAX,
-        max_field_size=LINE_SIZE_MAX,
-    )
-    await runner.setup()
+    listener = Listener(app)
     tasks = [
         asyncio.create_task(work)
         for work in (
@@ -126,7 +106,7 @@ async def _main(config: Config, lock: Lock) -> int:
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
     try:
-        await _listen(runner, config)
+        await _listen(listener, config)
         where = API_TOKEN_ENV if os.environ.get(API_TOKEN_ENV) else token_path(config.run_dir)
         log.info("listening at %s; changes need the token in %s", config.gateway.url, where)
         for name, credentials in given.items():
@@ -135,7 +115,7 @@ async def _main(config: Config, lock: Lock) -> int:
         settle()
         await stop.wait()
     finally:
-        await asyncio.gather(runner.cleanup(), accounts.close())
+        await asyncio.gather(listener.close(), accounts.close())
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -147,10 +127,9 @@ async def _main(config: Config, lock: Lock) -> int:
     return EXIT_OK
 
 
-async def _listen(runner: web.AppRunner, config: Config) -> None:
-    host, port = config.gateway.address
+async def _listen(listener: Listener, config: Config) -> None:
     try:
-        await web.TCPSite(runner, host, port).start()
+        await listener.start(*config.gateway.address)
     except OSError as exc:
         raise ConfigError(
             f"{config.path}: gateway.http: cannot listen at {config.gateway.http}: {exc.strerror or exc};"
@@ -161,7 +140,6 @@ async def _listen(runner: web.AppRunner, config: Config) -> None:
 def run(config: Config) -> int:
     """Run the gateway; returns the exit status."""
     keep_secrets_in_memory()
-    logging.getLogger("aiohttp.server").addFilter(_is_no_quote)
     with Lock(config.run_dir, "gateway") as lock:
         use_cpus(config.gateway.cpus, f"{config.path}: gateway.cpus")
         return uvloop.run(_main(config, lock))

@@ -9,13 +9,13 @@ import time
 import aiohttp
 import pytest
 import uvloop
-from aiohttp import web
 from desk import TOKEN, beat, make
 from patience import PATIENCE_S, until
 
 from feedhandler import wire
 from feedhandler.gateway import screens as module
 from feedhandler.gateway.app import make_app
+from feedhandler.gateway.listener import Listener
 from feedhandler.gateway.screens import framed, routes
 from feedhandler.status import ExchangeStatus
 
@@ -108,19 +108,16 @@ def play(tmp_path, scene, gateway="", host="127.0.0.1"):
             await screens.close()
 
         app.on_shutdown.append(goodbye)
-        runner = web.AppRunner(app, shutdown_timeout=1.0)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
+        listener = Listener(app)
+        port = await listener.start("127.0.0.1", 0)
         desk = Desk(parts, screens, f"http://127.0.0.1:{port}")
-        desk.runner = runner
+        desk.port, desk.close = port, listener.close
         desk.beat()
         run = asyncio.create_task(screens.run(parts))
         try:
             await scene(desk)
         finally:
-            await runner.cleanup()
+            await listener.close()
             run.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await run
@@ -315,7 +312,7 @@ def test_those_who_have_not_said_the_token_take_room_too_and_are_told_of_the_end
             async with desk.client(headers=headers) as second:
                 assert await second.closed() == 1013
             closing = asyncio.create_task(silent.closed())
-            await desk.runner.cleanup()
+            await desk.close()
             assert await closing == 1001
 
     play(tmp_path, scene, 'hosts = ["feeds.example"]\n', host="0.0.0.0")
@@ -326,7 +323,7 @@ def test_at_the_end_everybody_is_told_and_it_is_quick(tmp_path):
         async with desk.client() as client:
             await client.next("snapshot")
             closing = asyncio.create_task(client.closed())
-            await desk.runner.cleanup()
+            await desk.close()
             assert await closing == 1001
 
     play(tmp_path, scene)
