@@ -33,4 +33,11 @@ class DecodeError(FeedError):
 
 
 class ProtocolError(FeedError):
-    """The exchange broke its own protocol, or ended the conversation."""
+    """The exchange broke its own protocol, or ended the conversation.
+
+    retry_after_s is for how long it wants to be left alone, 0 if it did not say.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

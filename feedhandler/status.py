@@ -4,6 +4,7 @@ Written by feeds and the merger, read by `feedhandler status`, the live table an
 parser. Pure. Times are Unix nanoseconds; the fields are described in `docs/wire.md`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -30,6 +31,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     last_error: str = ""
     connects: int = 0
     opened_ns: int = 0
+    address: str = ""  # of the exchange, as address:port, while there is a socket
     symbols: int = 0
     topics: int = 0  # channels of all its symbols
     unheard: int = 0  # channels that have not spoken on this connection,
@@ -75,8 +77,8 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
         return f"live, {self.unheard} channels quiet so far" if self.unheard else "live"
 
 
-def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> ConnectionStatus:
-    """Return what a session says of itself; the two clocks are the same moment."""
+def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: str = "") -> ConnectionStatus:
+    """Return what a session says of itself; the two clocks are the same moment, address is its socket's."""
     line = session.line
     is_running = session.phase is Phase.RUNNING
     silent = session.subscriptions.silent_topics() if is_running else []
@@ -90,6 +92,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int) -> Connec
         last_error=session.last_error,
         connects=session.connects,
         opened_ns=session.opened_mono_ns + offset if is_running else 0,
+        address=address,
         symbols=len(session.subscriptions.states),
         topics=session.subscriptions.topic_count,
         unheard=session.subscriptions.unheard() if is_running else 0,
@@ -129,6 +132,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     clock_offset_ms: float | None = None  # the exchange's clock less this host's, as its REST host tells it,
     clock_uncertainty_ms: float | None = None  # give or take; None until known
     clock_error: str = ""  # why it could not be asked
+    failures: dict[str, int] = {}  # what nobody foresaw, by place and type of the error
     connections: list[ConnectionStatus] = []
     stale: int = 0  # channels that are silent and should not be,
     stale_topics: dict[str, str] = {}  # some of them, with the reason
@@ -200,6 +204,7 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         wanted=list(dict.fromkeys(symbol for status in statuses for symbol in status.wanted)),
         rejected={symbol: reason for status in statuses for symbol, reason in status.rejected.items()},
         renamed={symbol: name for status in statuses for symbol, name in status.renamed.items()},
+        failures=dict(sum((Counter(status.failures) for status in statuses), Counter[str]())),
         connections=[connection for status in statuses for connection in status.connections],
         stale=sum(status.stale for status in statuses),
         stale_topics={topic: text for status in statuses for topic, text in status.stale_topics.items()},

@@ -20,7 +20,7 @@ import uvloop
 
 from feedhandler import wire
 from feedhandler.config import Config
-from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, DecodeError, ProtocolError
+from feedhandler.errors import EXIT_FAILED, EXIT_GAVE_UP, EXIT_OK, ConfigError, DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import State
 from feedhandler.freshness import Question
@@ -28,7 +28,14 @@ from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_
 from feedhandler.legs import Change, DailyWindow, Legs
 from feedhandler.merge import FEED_HEARTBEAT_NS
 from feedhandler.process.curve import client_security
-from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
+from feedhandler.process.runtime import (
+    END_S,
+    end_within,
+    keep_secrets_in_memory,
+    on_stop_signals,
+    settle,
+    use_cpus,
+)
 from feedhandler.process.upkeep import Upkeep
 from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
@@ -45,6 +52,7 @@ from feedhandler.transport.files import (
     write_instruments,
 )
 from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
 from feedhandler.transport.timekeeper import Timekeeper
 from feedhandler.transport.websocket import Connection
 from feedhandler.universe import Universe
@@ -54,6 +62,8 @@ HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
 HEARTBEATS_PER_STATUS: Final = 5
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
+STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
+assert 2 * END_TASKS_S + STOP_CONNECTIONS_S < END_S, "an end in order has its time"
 NEVER_READ: Final[Stamp] = (-1, -1, -1)
 
 log = logging.getLogger(__name__)
@@ -181,8 +191,9 @@ class Feed:
         shard: Shard,
         http: HttpClient,
         looks: Iterable[Callable[[], None]] = (),
+        failures: Failures | None = None,
     ) -> None:
-        """looks are further ones that see to files."""
+        """looks are further ones that see to files; failures are counted together with those given."""
         self._name = name
         self._shard = shard
         self._settings = config.exchange(name)
@@ -196,6 +207,7 @@ class Feed:
             loop, config, name, shard, self._exchange.states.values, self._greet, group
         )
         self._rng = random.Random()
+        self._failures = failures or Failures()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
         self._listing: InstrumentList | None = None
@@ -234,31 +246,43 @@ class Feed:
     async def run(self) -> int:
         """Run until SIGTERM (returns 0), or until too many attempts in a row brought no data (75)."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        on_stop_signals(self._stop.set, loop)
         loop.add_signal_handler(signal.SIGUSR1, self._universe.renew, "by order")
-        beat = asyncio.create_task(self._beat())
-        timekeeping = asyncio.create_task(self._timekeeper.run())
-        for task in (beat, timekeeping):
+        tasks = [
+            asyncio.create_task(self._failures.endure(what, work))
+            for what, work in (("the heartbeat", self._beat), ("the exchange's clock", self._timekeeper.run))
+        ]
+        for task in tasks:
             task.add_done_callback(lambda _: self._stop.set())
+        status = EXIT_FAILED  # of an end by an exception
         try:
-            if not await self._first_instruments():
-                return EXIT_OK if self._stop.is_set() else EXIT_GAVE_UP
-            self._carry()
-            settle()
-            return await self._run_connections()
+            status = await self._work()
+            return status
         finally:
-            beat.cancel()
-            timekeeping.cancel()
-            await asyncio.wait([beat, timekeeping])
+            end_within(END_S, status)
+            await end_tasks(tasks)
             self._status.stopping = True
             self._send_status()
             self._publisher.close()
             if self._board is not None:
                 self._board.close()
-            for task in (beat, timekeeping):
-                if not task.cancelled():
+            for task in tasks:
+                if task.done() and not task.cancelled():
                     task.result()  # a bug in our reasoning ends the process, with its traceback
+
+    async def _work(self) -> int:
+        """Return the exit status once stopped, or given up."""
+        first = asyncio.create_task(self._first_instruments())
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([first, stop], return_when=asyncio.FIRST_COMPLETED)
+        await end_tasks([stop] if first.done() else [first, stop])  # whoever was asked may never answer
+        if self._stop.is_set():
+            return EXIT_OK
+        if not first.result():
+            return EXIT_GAVE_UP
+        self._carry()
+        settle()
+        return await self._run_connections()
 
     # --- instruments
 
@@ -269,7 +293,8 @@ class Feed:
         while not self._stop.is_set():
             attempt += 1
             try:
-                self._take_instruments(await self._fetch_instruments())
+                with self._failures.converted("the instrument list"):
+                    self._take_instruments(await self._fetch_instruments())
                 return True
             except (ProtocolError, DecodeError) as exc:
                 cached = read_instruments(self._run_dir, self._http.rest_url, self._name)
@@ -281,7 +306,7 @@ class Feed:
                     log.error("no instrument list after %d attempts, giving up: %s", attempt, exc)
                     return False
                 delay = policy.backoff_s(attempt, self._rng)
-                if isinstance(exc, HttpRefused):
+                if isinstance(exc, ProtocolError):
                     delay = max(delay, exc.retry_after_s)
                 log.warning("no instrument list, attempt %d, next in %.1f s: %s", attempt, delay, exc)
                 await self._wait(delay, f"connecting, attempt {attempt + 1}", str(exc))
@@ -432,17 +457,21 @@ class Feed:
                 self._settings.leg_ws_url(session.leg) or self._ws_url,
                 self._publisher.flush_soon,
                 self._settings.leg_source_address(session.leg),
+                failures=self._failures,
             )
             self._connections.append(connection)
-            self._tasks.add(asyncio.create_task(connection.run()))
+            self._tasks.add(asyncio.create_task(self._failures.endure("a connection", connection.run)))
         for session in change.stop:
             (connection,) = (c for c in self._connections if c.session is session)
             self._connections.remove(connection)
-            self._tasks.add(asyncio.create_task(connection.stop()))
+            self._tasks.add(asyncio.create_task(self._end(connection)))
             if session.subscriptions.states:
                 text = "gave up renewing" if session.reason else "renewed"
                 log.info("%s a connection of leg %d", text, session.leg)
         self._on_connections()
+
+    async def _end(self, connection: Connection) -> None:
+        await self._failures.attempt("the end of a connection", connection.stop)
 
     async def _steer(self) -> None:
         """Renew connections that are due, and look who has fallen silent."""
@@ -463,9 +492,9 @@ class Feed:
         """Ask the exchange for the quote of a symbol whose channel has fallen silent."""
         quote = None
         try:
-            quote = self._exchange.decode_quote(
-                await self._http.fetch(self._exchange.quote_request(question.native))
-            )
+            with self._failures.converted("a question to REST"):
+                body = await self._http.fetch(self._exchange.quote_request(question.native))
+                quote = self._exchange.decode_quote(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no word from REST about %s, which is silent: %s", question.native, exc)
         question.watch.on_quote(question.native, quote)
@@ -493,7 +522,7 @@ class Feed:
 
     async def _run_connections(self) -> int:
         """Return the exit status once stopped, or given up."""
-        refresh = asyncio.create_task(self._refresh())
+        refresh = asyncio.create_task(self._failures.endure("the instrument list", self._refresh))
         stop = asyncio.create_task(self._stop.wait())
         try:
             while not self._stop.is_set():
@@ -510,11 +539,10 @@ class Feed:
             return EXIT_OK
         finally:
             self._stop.set()  # also if it gives up: nothing new is to begin
-            for task in (refresh, *self._asking):
-                task.cancel()
-            await asyncio.gather(*(connection.stop() for connection in self._connections))
-            stop.cancel()
-            await asyncio.wait({stop, refresh, *self._tasks})
+            ends = [asyncio.create_task(self._end(connection)) for connection in self._connections]
+            await end_tasks([stop, refresh, *self._asking])
+            # Connections end by themselves, with a close frame; each of them has a limit.
+            await asyncio.wait({stop, *ends, *self._tasks}, timeout=STOP_CONNECTIONS_S)
             self._publisher.flush()
 
     def _has_given_up(self) -> bool:
@@ -574,6 +602,7 @@ class Feed:
             text = "" if status.stopping else f": {status.text(time.time_ns())}"
             log.log(logging.INFO if is_well else logging.WARNING, "now %s%s", state, text)
         self._note_stale()
+        status.failures = dict(self._failures.counts)
         status.hop_records = self._publisher.records
         self._timekeeper.report(status)
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
@@ -584,7 +613,7 @@ class Feed:
 
 
 def _status_of(connection: Connection) -> ConnectionStatus:
-    return connection_status(connection.session, time.time_ns(), time.monotonic_ns())
+    return connection_status(connection.session, time.time_ns(), time.monotonic_ns(), connection.address)
 
 
 def _age(as_of_ns: int) -> str:
@@ -592,8 +621,9 @@ def _age(as_of_ns: int) -> str:
 
 
 async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callable[[], None]]) -> int:
-    async with HttpClient(config.rest_url(name), EXCHANGES[name].rest_limit, shard.count) as http:
-        return await Feed(config, name, shard, http, looks).run()
+    failures = Failures()
+    async with HttpClient(config.rest_url(name), EXCHANGES[name].rest_limit, shard.count, failures) as http:
+        return await Feed(config, name, shard, http, looks, failures).run()
 
 
 def run(config: Config, name: str, shard: Shard) -> int:

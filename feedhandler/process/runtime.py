@@ -1,5 +1,6 @@
 """What every process of ours does alike: logs, signals, and not outliving its supervisor."""
 
+import asyncio
 import ctypes
 import gc
 import logging
@@ -7,18 +8,23 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final
 
 from pythonjsonlogger.msgspec import MsgspecFormatter
 
-from feedhandler.errors import ConfigError
+from feedhandler.errors import EXIT_OK, ConfigError
 
 SUPERVISED_ENV: Final = "FEEDHANDLER_SUPERVISED"  # set by the supervisor's configuration
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PR_SET_DUMPABLE: Final = 4
+END_S: Final = 4.0  # for a process to end in order; each of its parts takes less
+
+log = logging.getLogger(__name__)
 
 
 def set_up_logging(name: str, *, is_verbose: bool = False) -> None:
@@ -104,7 +110,37 @@ def settle() -> None:
     gc.freeze()
 
 
-def on_stop_signals(callback: Callable[[], None]) -> None:
-    """Call back on SIGTERM and SIGINT, in the main thread between two bytecodes."""
+def on_stop_signals(callback: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None) -> None:
+    """Call back on SIGTERM and SIGINT, in the loop if there is one; `END_S` later all is over in any case."""
+
+    def stop(*_: object) -> None:
+        end_within(END_S, EXIT_OK)
+        callback()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: callback())
+        if loop is None:
+            signal.signal(number, stop)  # in the main thread, between two bytecodes
+        else:
+            loop.add_signal_handler(number, stop)
+
+
+def end_within(limit_s: float, status: int) -> None:
+    """Let this process end in order, for so long; then it ends as it is, with this status.
+
+    Whatever it waits for: a part whose end has no limit may be a library's. The supervisor would kill it a moment
+    later, and would not know the status.
+    """
+    watch = threading.Timer(limit_s, _cut_off, (limit_s, status))
+    watch.daemon = True
+    watch.start()
+
+
+def _cut_off(limit_s: float, status: int) -> None:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    log.error(
+        "not ended within %g s, and ends as it is; it was at:\n%s",
+        limit_s,
+        "".join(traceback.format_stack(frame)),
+    )
+    logging.shutdown()
+    os._exit(status)

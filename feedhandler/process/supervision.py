@@ -14,7 +14,7 @@ import msgspec
 
 from feedhandler.config import NATS_ENV, SECRETS, Config
 from feedhandler.errors import ConfigError
-from feedhandler.process.runtime import SUPERVISED_ENV
+from feedhandler.process.runtime import END_S, SUPERVISED_ENV
 from feedhandler.shard import shards
 from feedhandler.transport.files import feed_name
 
@@ -22,6 +22,7 @@ from feedhandler.transport.files import feed_name
 START_S: Final = 1
 START_TRIES: Final = 1_000_000  # an outage of any length heals without an operator
 STOP_S: Final = 5
+assert STOP_S > END_S, "a process ends by itself before it is killed"
 LOG_SIZE_MB: Final = 10
 LOG_COUNT: Final = 5
 GATEWAY: Final = "gateway"

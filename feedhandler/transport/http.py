@@ -6,6 +6,7 @@ refuses in the exchange's place.
 
 import asyncio
 import collections
+import contextlib
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -19,13 +20,21 @@ from feedhandler.exchanges.account import Answer
 from feedhandler.exchanges.base import Request
 from feedhandler.session import NS_PER_S
 from feedhandler.transport.dial import Connector
+from feedhandler.transport.tasks import Failures
 
 TIMEOUT_S: Final = 10.0
+CLOSE_S: Final = 0.25  # for connections to end that nobody uses
 BODY_SIZE_MAX: Final = 64 << 20  # Binance's full exchangeInfo is about 10 MB
 # Statuses with which exchanges ask for patience; if they do not say how long, the usual ban's length.
 PATIENCE_STATUSES: Final = {429: 30.0, 418: 120.0, 403: 600.0}
 RETRY_AFTER_MAX_S: Final = 3 * 86400.0  # Binance bans for three days at most
 DIGITS_MAX: Final = 18  # of a wait; Python refuses to read thousands of them
+
+FORESEEN: Final = (
+    aiohttp.ClientError,
+    OSError,
+    ValueError,
+)  # what a request may fail with; TimeoutError is an OSError
 
 UNLIMITED: Final = (10**12, 1.0)  # weight, per seconds
 
@@ -40,11 +49,7 @@ assert TURN_WAIT_MAX_S < TIMEOUT_S
 
 
 class HttpRefused(ProtocolError):
-    """An answer other than 200, or none since we did not ask; retry_after_s is how long we are to wait."""
-
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+    """An answer other than 200, or none since we did not ask."""
 
 
 class RestBudget:
@@ -107,11 +112,18 @@ class RestBudget:
 class HttpClient:
     """Requests to one exchange's REST host, within its limit; an async context manager.
 
-    feeds is how many processes share the exchange.
+    feeds is how many processes share the exchange; failures are counted together with those given.
     """
 
-    def __init__(self, rest_url: str, limit: tuple[int, float] = UNLIMITED, feeds: int = 1) -> None:
+    def __init__(
+        self,
+        rest_url: str,
+        limit: tuple[int, float] = UNLIMITED,
+        feeds: int = 1,
+        failures: Failures | None = None,
+    ) -> None:
         self.rest_url = rest_url
+        self._failures = failures or Failures()
         self._budget = RestBudget(limit, feeds)
         self._session: aiohttp.ClientSession | None = None
 
@@ -129,7 +141,9 @@ class HttpClient:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._session is not None
-        await self._session.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._session.close()
 
     async def fetch(self, request: Request) -> bytes:
         """Return the body of a 200 answer, after waiting for our turn.
@@ -152,22 +166,13 @@ class HttpClient:
         assert self._session is not None, "use as a context manager"
         what = self._describe(request)
         await self._turn(request, what)
-        url = URL(self.rest_url + request.path, encoded=request.is_signed)  # what is signed stays as it is
         try:
-            # A redirected POST would arrive as a GET, and a signed request is for nobody else.
-            is_safe = request.method == "GET" and not request.is_signed
-            async with (
-                asyncio.timeout(TIMEOUT_S),
-                self._session.request(
-                    request.method, url, headers=request.headers, allow_redirects=is_safe
-                ) as answer,
-            ):
-                body = await answer.content.read(BODY_SIZE_MAX + 1)
-                while len(body) <= BODY_SIZE_MAX and (more := await answer.content.read(BODY_SIZE_MAX)):
-                    body += more
+            place = what.partition("?")[0]  # one for all symbols
+            with self._failures.converted(place, *FORESEEN, is_secret=request.is_signed):
+                answer, body = await self._transfer(self._session, request)
         except TimeoutError as exc:
             raise ProtocolError(f"{what}: no answer within {TIMEOUT_S:g} s") from exc
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
+        except FORESEEN as exc:
             if request.is_signed:  # it may quote the whole address
                 raise ProtocolError(f"{what}: {type(exc).__name__}") from None
             raise ProtocolError(f"{what}: {exc or type(exc).__name__}") from exc
@@ -178,6 +183,22 @@ class HttpClient:
             return Answer(answer.status, body)  # it is about the account; a firewall sends a page
         self._budget.on_answer(answer.status, wait_s, time.monotonic_ns())
         return Answer(answer.status, body, wait_s)
+
+    async def _transfer(
+        self, session: aiohttp.ClientSession, request: Request
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        """Ask, and return the answer with its body, or with more than the body may have."""
+        url = URL(self.rest_url + request.path, encoded=request.is_signed)  # what is signed stays as it is
+        # A redirected POST would arrive as a GET, and a signed request is for nobody else.
+        is_safe = request.method == "GET" and not request.is_signed
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            session.request(request.method, url, headers=request.headers, allow_redirects=is_safe) as answer,
+        ):
+            body = await answer.content.read(BODY_SIZE_MAX + 1)
+            while len(body) <= BODY_SIZE_MAX and (more := await answer.content.read(BODY_SIZE_MAX)):
+                body += more
+        return answer, body
 
     def _describe(self, request: Request) -> str:
         """Return a request for messages; a signature in its query is nobody's business."""

@@ -10,6 +10,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import picows
@@ -17,12 +18,14 @@ import picows
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import Endpoint, Exchange
 from feedhandler.session import NS_PER_S, Phase, Session
-from feedhandler.transport.dial import TLS_HANDSHAKE_S, dial, to_its_end
-from feedhandler.transport.http import HttpClient, HttpRefused, retry_after_s
+from feedhandler.transport.dial import TLS_HANDSHAKE_S, address_of, dial, to_its_end
+from feedhandler.transport.http import HttpClient, retry_after_s
+from feedhandler.transport.tasks import Failures
 
 FRAME_SIZE_MAX = 1 << 20  # the largest frame that an exchange documents is a few kilobytes
 READ_BUFFER_SIZE = 1 << 16  # about 300 frames; one read of a burst is one message to the merger
 CLOSE_TIMEOUT_S = 1.0
+PLACE = "the WebSocket"  # of a failure; one for all, since their number grows
 HANDSHAKE_TIMEOUT_S = 30.0
 
 log = logging.getLogger(__name__)
@@ -94,7 +97,7 @@ class Connection:
     """Runs one session: connects, passes frames, sends, closes, until `stop`.
 
     flush is called at the end of each socket read, so that what one read brought leaves as one message.
-    source_address is this host's address to connect from, "" for any.
+    source_address is this host's address to connect from, "" for any; failures are counted with those given.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Connection:
         ws_url: str,
         flush: Callable[[], None],
         source_address: str = "",
+        failures: Failures | None = None,
     ) -> None:
         self.session = session
         self.flush = flush
@@ -114,10 +118,13 @@ class Connection:
         self._http = http
         self._ws_url = ws_url
         self._source_address = source_address
+        self._failures = failures or Failures()
+        self.address = ""  # of the exchange, as long as the socket is open
         self._socket: Socket | None = None  # of the present attempt; others are let go
         self._transport: picows.WSTransport | None = None  # once it is open
         self._connecting: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[float | None] | None = None
+        self._fault: BaseException | None = None  # of ours, in a callback of picows'
         self._woken = asyncio.Event()
         self.wake = self._woken.set
         self._is_stopping = False
@@ -134,7 +141,8 @@ class Connection:
         self._transport = transport
         if self.session.connects > 1:
             log.info("%s: leg %d is connected again", self._label, self.session.leg)
-        self._ending = asyncio.create_task(_end(transport))
+        self._ending = asyncio.create_task(self._failures.attempt(PLACE, lambda: _end(transport)))
+        self._ending.add_done_callback(self._on_end)
         self.session.on_open(time.monotonic_ns())
         self.wake()
 
@@ -143,21 +151,28 @@ class Connection:
         if socket is not self._socket:
             return
         self._socket = self._transport = None
+        self.address = ""
+        reason = self._close_reason or reason
         if not self._is_stopping:
-            log.warning("%s: leg %d: %s", self._label, self.session.leg, self._close_reason or reason)
-        self.session.on_closed(time.monotonic_ns(), self._close_reason or reason)
+            log.warning("%s: leg %d: %s", self._label, self.session.leg, reason)
+        self.session.on_closed(time.monotonic_ns(), reason)
         self.flush()
         self.wake()
 
     # --- the feed calls these
 
     async def run(self) -> None:
-        """Keep the connection up until `stop`."""
+        """Keep the connection up until `stop`; begun again after a failure, with a new socket."""
+        if self._socket is not None:
+            self._cut("its last failure")
         while not self._is_stopping:
+            if self._fault is not None:
+                raise self._fault
             step = self.session.advance(time.monotonic_ns())
             self.flush()
             if step.connect:
                 self._connecting = asyncio.create_task(self._connect())
+                self._connecting.add_done_callback(self._on_end)
             if step.ping and self._transport is not None:
                 self._transport.send_ping()
             for message in step.send:
@@ -167,6 +182,18 @@ class Connection:
                 await self._close(step.close)
                 continue
             await self._sleep_until(self.session.deadline_mono_ns)
+
+    def _cut(self, reason: str) -> None:
+        """Let go of the socket as it is."""
+        socket, transport, self._close_reason = self._socket, self._transport, reason
+        if transport is None:
+            if self._connecting is not None:
+                self._connecting.cancel()
+            self._failed(reason)
+        elif socket is not None:
+            transport.disconnect(graceful=False)
+            self.on_disconnected(socket, reason)
+            socket.let_go()
 
     async def stop(self) -> None:
         """Close with a proper close frame, within `CLOSE_TIMEOUT_S`; what still comes is nobody's."""
@@ -190,17 +217,16 @@ class Connection:
         socket = self._socket = Socket(self, self.session.on_frame)
         self._close_reason = ""
         try:
-            endpoint = await self._handshake()
-            url = endpoint.url
-            self.session.on_endpoint(endpoint)
-            transport = await self._open(url, socket)
-        except HttpRefused as exc:
-            self._failed(str(exc), exc.retry_after_s)
+            with self._failures.converted(PLACE, OSError, ValueError, picows.WSError):
+                endpoint = await self._handshake()
+                url = endpoint.url
+                self.session.on_endpoint(endpoint)
+                transport = await self._open(url, socket)
         except picows.WSHandshakeError as exc:
             status, wait_s = _refusal(exc)
             self._failed(f"WebSocket handshake refused: {status or exc}", wait_s)
         except (DecodeError, ProtocolError) as exc:
-            self._failed(str(exc))
+            self._failed(str(exc), exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
         except (OSError, ValueError, picows.WSError) as exc:
             self._failed(f"cannot connect to {_host(url)}{self._whence(exc)}: {exc or type(exc).__name__}")
         else:
@@ -227,6 +253,7 @@ class Connection:
             socket_factory=lambda _: tcp,
             ssl_handshake_timeout=TLS_HANDSHAKE_S if is_secure else None,
         )
+        self.address = address_of(tcp)
         transport, _ = await to_its_end(tcp, opening, lambda opened: opened[0].disconnect(graceful=False))
         return transport
 
@@ -242,6 +269,7 @@ class Connection:
     def _failed(self, reason: str, retry_after_s: float = 0.0) -> None:
         if self.session.phase is Phase.CONNECTING:
             self._socket = None
+            self.address = ""
             attempts = self.session.attempts
             if (
                 not self._is_stopping and attempts & (attempts - 1) == 0
@@ -253,6 +281,12 @@ class Connection:
         request = self._exchange.handshake_request
         body = b"" if request is None else await self._http.fetch(request)
         return self._exchange.endpoint(self._ws_url, body, connect_id=f"{time.time_ns():x}")
+
+    def _on_end(self, task: "asyncio.Task[Any]") -> None:
+        """A task of ours is over: what it raised is for `run`."""
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            self._fault = exc
+            self.wake()
 
     async def _close(self, reason: str) -> None:
         if self._connecting is not None and not self._connecting.done():

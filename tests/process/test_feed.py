@@ -1,18 +1,23 @@
 """The feed process' wiring, without an exchange: what it may never wait for."""
 
 import asyncio
+from types import SimpleNamespace
 
+import msgspec
+import pytest
 import uvloop
 from patience import PATIENCE_S
 
 from feedhandler import config
-from feedhandler.errors import EXIT_OK
+from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK
 from feedhandler.freshness import Question
 from feedhandler.instruments import InstrumentList
 from feedhandler.legs import Change
 from feedhandler.process.feed import Feed
+from feedhandler.session import Phase
 from feedhandler.shard import WHOLE
 from feedhandler.transport.files import change_wanted
+from feedhandler.transport.http import HttpRefused
 
 
 class Http:
@@ -52,6 +57,83 @@ def test_a_question_that_nobody_answers_does_not_keep_a_feed_from_stopping(tmp_p
         return running.result()
 
     assert uvloop.run(play()) == EXIT_OK
+
+
+class Failing:
+    """A REST host at which the library fails in a way that nobody has a name for, so many times."""
+
+    rest_url = "http://127.0.0.1:1"
+
+    def __init__(self, times):
+        self.times = times
+
+    async def fetch(self, request):
+        self.times -= 1
+        if self.times >= 0:
+            raise RuntimeError("File descriptor 27 is used by transport")
+        raise HttpRefused("enough", 0.0)
+
+
+def test_what_a_library_raises_at_the_first_list_is_an_attempt_like_others(tmp_path):
+    async def play():
+        feed = feed_of(tmp_path, Failing(2))
+        feed._settings = msgspec.structs.replace(feed._settings, max_attempts=3, backoff_min_s=0.0)
+        status = await feed._work()
+        feed._publisher.close()
+        return status, feed._failures.counts
+
+    status, counts = uvloop.run(play())
+    assert status == EXIT_GAVE_UP
+    assert counts == {"the instrument list: RuntimeError": 2}
+
+
+def test_what_a_library_raises_in_a_question_answers_it_with_nothing(tmp_path):
+    async def play():
+        feed = feed_of(tmp_path, Failing(1))
+        answers = []
+        watch = SimpleNamespace(on_quote=lambda *answer: answers.append(answer))
+        await feed._ask(Question("BTCUSDT", watch))
+        feed._publisher.close()
+        return answers
+
+    assert uvloop.run(play()) == [("BTCUSDT", None)]
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_connection_that_fails_is_begun_again_unless_it_is_we_who_are_wrong(tmp_path, monkeypatch, is_ours):
+    monkeypatch.setattr("feedhandler.transport.tasks.PAUSE_S", (0.0, 0.0))
+    runs = []
+
+    async def run(connection):
+        runs.append(connection)
+        if len(runs) == 1 and is_ours:
+            exec(compile("assert False, 'ours'", "x.py", "exec"), {"__name__": "feedhandler.x"})
+        if len(runs) < 3:
+            raise RuntimeError("a library's own")
+        feed._stop.set()
+
+    async def play():
+        nonlocal feed
+        feed = feed_of(tmp_path, Http())
+        monkeypatch.setattr("feedhandler.process.feed.Connection.run", run)
+        session = SimpleNamespace(
+            leg=0, reason="", phase=Phase.BACKOFF, subscriptions=SimpleNamespace(states=())
+        )
+        monkeypatch.setattr("feedhandler.process.feed._status_of", lambda connection: None)
+        feed._apply(Change(run=[session]))
+        feed._connections.clear()
+        try:
+            return await feed._run_connections()
+        finally:
+            feed._publisher.close()
+
+    feed = None
+    if is_ours:
+        with pytest.raises(AssertionError, match="ours"):
+            uvloop.run(play())
+    else:
+        assert uvloop.run(play()) == EXIT_OK
+        assert len(runs) == 3
 
 
 def test_what_is_wanted_while_a_feed_stops_begins_nothing(tmp_path):

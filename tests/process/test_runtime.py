@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK
+
 SCRIPT = """
 import logging
 from feedhandler.process import runtime
@@ -30,3 +34,38 @@ def test_each_line_is_an_object_with_time_level_process_and_message():
     assert lines[0]["logger"] == "feedhandler.test"
     assert "ZeroDivisionError" in lines[1]["traceback"]
     assert lines[2]["traceback"].startswith("Traceback (most recent call last)")
+
+
+ENDLESS = """
+import asyncio, os, signal, sys, threading, time
+from feedhandler.process import runtime
+runtime.set_up_logging("merger")
+runtime.END_S = 0.2
+kind = sys.argv[1]
+if kind == "loop":
+    async def main():
+        runtime.on_stop_signals(lambda: None, asyncio.get_running_loop())
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(60)
+    asyncio.run(main())
+elif kind == "plain":
+    runtime.on_stop_signals(lambda: None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+else:
+    runtime.end_within(0.2, 75)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("loop", EXIT_OK), ("plain", EXIT_OK), ("gave up", EXIT_GAVE_UP)]
+)
+def test_an_end_that_does_not_come_is_cut_short_with_its_status(kind, status):
+    done = subprocess.run(
+        [sys.executable, "-c", ENDLESS, kind], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert done.returncode == status
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert "not ended within 0.2 s" in line["message"]
+    assert 'File "<string>", line' in line["message"], "it says where it was"

@@ -11,6 +11,7 @@ import re
 import ssl
 import struct
 
+import picows
 import pytest
 import trustme
 import uvloop
@@ -113,10 +114,10 @@ class Bench:
         server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=self.tls)
         url = f"{'wss' if self.tls else 'ws'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with HttpClient("http://127.0.0.1:1") as http:
-            connection = Connection(
+            connection = self.connection = Connection(
                 "test", self.session, self.exchange, http, url, self.flush, self.source_address
             )
-            task = asyncio.create_task(connection.run())
+            task = asyncio.create_task(connection._failures.endure("test", connection.run))
             try:
                 yield writers
             finally:
@@ -327,6 +328,107 @@ def test_an_upgrade_that_comes_after_we_gave_up_is_let_go():
     bench = play(serve, lambda b: b.flushed and ended, connect_timeout_s=0.3)
     assert all(bid == 1.5 for batch in bench.flushed for bid, _ in batch)
     assert bench.session.connects == 2
+
+
+def test_what_the_library_raises_costs_an_attempt(monkeypatch, caplog):
+    """Whatever it is: here what uvloop says of a number that another transport has."""
+    connect, calls = picows.ws_connect, []
+
+    async def failing(*arguments, **settings):
+        calls.append(settings)
+        if len(calls) == 1:
+            raise RuntimeError("File descriptor 27 is used by transport")
+        return await connect(*arguments, **settings)
+
+    monkeypatch.setattr(picows, "ws_connect", failing)
+
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        writer.write(frame(book(2)))
+        await reader.read()
+
+    bench = play(serve, lambda b: b.flushed)
+    assert bench.session.connects == 2
+    assert "the WebSocket: unforeseen, 1 times by now" in caplog.text
+
+
+def test_what_is_raised_while_a_frame_is_taken_costs_the_connection(caplog):
+    """picows closes it, and leaves what was raised to who waits for its end."""
+
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        writer.write(frame(book(number + 1)))
+        await reader.read()
+
+    bench, taken = Bench(), []
+    on_frame = bench.session.on_frame
+
+    def failing(payload, recv_ns):
+        taken.append(recv_ns)
+        if len(taken) == 1:
+            raise KeyError("of a library")
+        return on_frame(payload, recv_ns)
+
+    bench.session.on_frame = failing
+
+    async def main():
+        async with bench.running(serve):
+            await bench.until(lambda: bench.flushed)
+
+    uvloop.run(main())
+    assert bench.session.connects == 2
+    assert "KeyError" in caplog.text
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+def test_a_connection_that_failed_while_it_was_open_is_begun_anew():
+    serving = []
+
+    async def serve(reader, writer, number):
+        serving.append(number)
+        await upgrade(reader, writer)
+        writer.write(frame(book(number + 1)))
+        await reader.read()
+
+    bench = Bench()
+
+    async def main():
+        async with bench.running(serve) as _:
+            await bench.until(lambda: bench.flushed)
+            advance, failed = bench.session.advance, []
+
+            def failing(now_mono_ns):
+                if not failed:
+                    failed.append(True)
+                    raise RuntimeError("a library's own")
+                return advance(now_mono_ns)
+
+            bench.session.advance = failing
+            await bench.until(lambda: len(serving) == 2 and bench.session.condition == 0)
+
+    uvloop.run(main())
+
+
+def test_the_address_that_is_used_is_known_while_it_is():
+    seen = []
+
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        writer.write(frame(book(2)))
+        await reader.read()
+
+    bench = Bench()
+
+    async def main():
+        async with bench.running(serve):
+            await bench.until(lambda: bench.flushed)
+            seen.append(bench.connection.address)
+        seen.append(bench.connection.address)
+
+    uvloop.run(main())
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", seen[0])
+    assert seen[1] == ""
 
 
 def test_a_connection_comes_from_the_address_that_it_was_given(monkeypatch):
