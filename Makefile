@@ -71,8 +71,8 @@ sim-long: ## the same for 10,000 worlds
 	@$(MAKE) sim SEEDS=10000
 
 CHAOS_ARGUMENTS = $(SECONDS_ARGUMENT) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) \
-  $(if $(KILLS),--kills $(KILLS)) $(if $(ACT),--act "$(ACT)")
-chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 (of load) RATE=300 KILLS=15 (5 minutes in all)
+  $(if $(KILLS),--kills $(KILLS)) $(if $(QUIET),--quiet $(QUIET)) $(if $(ACT),--act "$(ACT)")
+chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 (of load) RATE=300 KILLS=15 QUIET=600 (16 minutes in all)
 	@$(BIN)/python tests/chaos $(CHAOS_ARGUMENTS)
 
 FUZZ_SECONDS ?= 60

@@ -35,13 +35,16 @@ def arguments():
         "--rate", type=int, default=300, metavar="N", help="messages/s of each exchange (%(default)s)"
     )
     parser.add_argument("--kills", type=int, default=15, metavar="N", help="processes to kill (%(default)s)")
+    parser.add_argument(
+        "--quiet", type=float, default=600.0, metavar="S", help="seconds of quiet markets (%(default)g)"
+    )
     names = ", ".join(f'"{act.name}"' for act in ACTS)
     parser.add_argument("--act", action="append", metavar="NAME", help=f"only this one, of {names}")
     parsed = parser.parse_args()
     if unknown := set(parsed.act or ()) - {act.name for act in ACTS}:
         parser.error(f"there is no act {sorted(unknown)[0]!r}; choose from {names}")
-    if parsed.seconds <= 0 or parsed.kills < 1:
-        parser.error("--seconds and --kills must be positive")
+    if parsed.seconds <= 0 or parsed.quiet <= 0 or parsed.kills < 1:
+        parser.error("--seconds, --quiet and --kills must be positive")
     if not 100 <= parsed.rate <= 50_000:
         parser.error("--rate must be from 100, below which a symbol may be silent for seconds, to 50000")
     return parsed
@@ -60,13 +63,14 @@ def show(name, did, claims):
 def main():
     given = arguments()
     seed = random.SystemRandom().randrange(10_000) if given.seed is None else given.seed
-    settings = Settings(seed, given.seconds, given.rate, given.kills)
+    settings = Settings(seed, given.seconds, given.rate, given.kills, given.quiet)
     acts = [act for act in ACTS if not given.act or act.name in given.act]
     again = f"make chaos SEED={seed} SECONDS={given.seconds:g} RATE={given.rate} KILLS={given.kills}"
+    again += f" QUIET={given.quiet:g}"
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGALRM, interrupted)
-    signal.alarm(int(given.seconds + given.kills * PATIENCE.heals_s + 4 * START_S * len(acts)))
+    signal.alarm(int(given.seconds + given.quiet + given.kills * PATIENCE.heals_s + 4 * START_S * len(acts)))
     started = time.monotonic()
     print(f"seed {seed}: {again}", flush=True)
     results = []

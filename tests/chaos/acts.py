@@ -4,6 +4,7 @@ An act gets a stage on which everything is live, and a `random.Random` that deci
 it did, in words, and its claims. What holds for every act is claimed in `perform`.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -16,6 +17,8 @@ from harness import EXCHANGES, MAJORS, STALE, wait_until
 from observer import NS_PER_S
 from stage import PATIENCE_S, WANTED, Stage, seconds_since
 
+from feedhandler.sim.market import universe
+
 SHARE = 1 / 6  # of the seconds, for each act that has no other end; twice for faults
 MAX_AGE_S = 6.0  # with two legs, KuCoin's 30 new connections a minute allow no less
 GUESTS = ("DOGE/USDT", "LTC/USDT", "LINK/USDT")
@@ -25,6 +28,11 @@ CHANNELS = {"binance": 2, "kucoin": 3, "bybit": 2}  # that a feed subscribes to,
 QUOTES = {"binance": "{2}@bookTicker", "kucoin": "/spotMarket/level1:{1}", "bybit": "orderbook.1.{0}"}
 SILENT_AFTER_S = 17.0  # of a channel that usually speaks every second: from its last word to the flag
 LEARNS_S = 30.0  # how long it has to speak first
+FIRST_QUOTE_S = 5.0  # of a new connection: its symbols are asked for by REST, whatever the stream says
+QUOTES_AFTER_S = 40.0  # no longer are they waited for
+HALF_OPEN_S = 30.0  # a ping and what its answer may take
+QUIET_SYMBOLS = tuple(f"{each.base}/{each.quote}" for each in universe(1, 110, ()))[:100]  # on all exchanges
+QUIET_MARKET = "instruments = 110\nbusy_symbols = 5"  # the others change every 1 to 10 minutes
 BUDGET_S = 60.0  # KuCoin's window for new connections: until then the next one may have to wait
 
 
@@ -57,6 +65,7 @@ class Settings(NamedTuple):
     seconds: float  # of load, in sum, of those acts that have no other end
     rate: int  # messages/s of each exchange
     kills: int
+    quiet: float = 600.0  # seconds that quiet markets are watched
 
 
 class Claim(NamedTuple):
@@ -69,6 +78,9 @@ class Act(NamedTuple):
     name: str
     extra: Callable  # (rng) → TOML lines of the exchanges
     play: Callable  # (stage, settings, rng) → what was done, claims
+    symbols: tuple = ()  # none: the majors
+    sim: str = ""  # TOML lines of the simulator, instead of a rate
+    begin: Callable = Stage.start
 
 
 def none_of(claim, found, measured=""):
@@ -335,27 +347,10 @@ def silence(stage, settings, rng):
     until = time.monotonic() + settings.seconds * SHARE
     while time.monotonic() < until or not told_s:
         silent = {exchange: rng.choice(MAJORS[:3]) for exchange in EXCHANGES}
-        topics = [f"ticker.{exchange}.{symbol}" for exchange, symbol in silent.items()]
-        with stage.watch as observer:
-            observer.begin()
-        started = time.monotonic()
-        for exchange, symbol in silent.items():
-            plain, dashed = symbol.replace("/", ""), symbol.replace("/", "-")
-            topic = QUOTES[exchange].format(plain, dashed, plain.lower())
-            stage.stack.fault(exchange, "lose_topic", topic=topic)
-        wait_until(
-            lambda topics=topics: all(is_stale(stage, topic) for topic in topics),
-            f"{', '.join(topics)} flagged",
-            SILENT_AFTER_S + NOISE_S,
-        )
-        told_s.append(time.monotonic() - started)
-        with stage.watch as observer:
-            others += [each for each in observer.unexplained() if each[0] not in topics]
-        cleared_ns = time.time_ns()
-        for exchange in EXCHANGES:
-            stage.stack.fault(exchange, "none")
-        stage.heal(cleared_ns, ASKED_AGAIN_S + NOISE_S, topics)
-        healed_s.append(seconds_since(cleared_ns))
+        seconds, flagged = mute(stage, silent)
+        told_s.append(seconds)
+        others += flagged
+        healed_s.append(unmute(stage, [f"ticker.{exchange}.{symbol}" for exchange, symbol in silent.items()]))
     return f"{3 * len(told_s)} channels fell silent", [
         Claim(f"flagged within {SILENT_AFTER_S:g} s", f"{max(told_s):.1f} s at most", True),
         Claim("live again by itself", f"{max(healed_s):.1f} s at most", True),
@@ -363,9 +358,125 @@ def silence(stage, settings, rng):
     ]
 
 
+def mute(stage, silent):
+    """Stop the quotes of one symbol of each exchange: how long until all are flagged, and what else was by then."""
+    topics = [f"ticker.{exchange}.{symbol}" for exchange, symbol in silent.items()]
+    with stage.watch as observer:
+        observer.begin()
+    started = time.monotonic()
+    for exchange, symbol in silent.items():
+        plain, dashed = symbol.replace("/", ""), symbol.replace("/", "-")
+        topic = QUOTES[exchange].format(plain, dashed, plain.lower())
+        stage.stack.fault(exchange, "lose_topic", topic=topic)
+    wait_until(
+        lambda: all(is_stale(stage, topic) for topic in topics),
+        f"{', '.join(topics)} flagged",
+        SILENT_AFTER_S + NOISE_S,
+    )
+    told_s = time.monotonic() - started
+    with stage.watch as observer:
+        return told_s, [each for each in observer.unexplained() if each[0] not in topics]
+
+
+def unmute(stage, topics):
+    """End it. Returns how long it took until they were live."""
+    cleared_ns = time.time_ns()
+    for exchange in EXCHANGES:
+        stage.stack.fault(exchange, "none")
+    stage.heal(cleared_ns, ASKED_AGAIN_S + NOISE_S, topics)
+    return seconds_since(cleared_ns)
+
+
 def is_stale(stage, topic):
     with stage.watch as observer:
         return any(each.name == topic and each.flags & STALE for each in observer.topics.values())
+
+
+# --- markets in which hardly anything happens
+
+
+def quiet(stage, settings, rng):
+    """Most symbols rest for minutes: nothing is wrong with them. What is wrong beside them is found."""
+    topics = {name: [f"ticker.{name}.{symbol}" for symbol in QUIET_SYMBOLS] for name in EXCHANGES}
+    ages_s, missing = first_quotes(stage, topics)
+    slowest_s = max(ages_s.values(), default=0.0)
+    with stage.watch as observer:
+        observer.begin()
+        flagged = observer.flagged_now()
+    opened = connections_opened(stage)
+    stage.pause(settings.quiet, "nothing happens")
+    again = {name: count - opened[name] for name, count in connections_opened(stage).items()}
+    with stage.watch as observer:
+        flagged += [name for name, _ in observer.unexplained()]
+        changed = sum(topic.changes > 0 for topic in observer.topics.values())
+    claims = [
+        Claim(
+            f"every symbol has a quote {FIRST_QUOTE_S:g} s after it is connected",
+            f"{len(missing)} without: {missing[:3]}" if missing else f"{slowest_s:.1f} s at most",
+            not missing and slowest_s <= FIRST_QUOTE_S + NOISE_S,
+        ),
+        none_of("no record is STALE or DOWN", flagged),
+        Claim("no connection is made anew", str(again), not any(again.values())),
+    ]
+    told_s, others = mute(stage, dict.fromkeys(EXCHANGES, MAJORS[0]))
+    claims += [
+        Claim(f"a muted channel is flagged within {SILENT_AFTER_S:g} s", f"{told_s:.1f} s at most", True),
+        none_of("no other instrument is flagged then", others),
+    ]
+    unmute(stage, [f"ticker.{name}.{MAJORS[0]}" for name in EXCHANGES])
+    found_s = half_open(stage)
+    claims.append(
+        Claim(
+            f"a half-open connection is replaced within {HALF_OPEN_S:g} s",
+            f"{found_s:.1f} s at most",
+            found_s <= HALF_OPEN_S + NOISE_S,
+        )
+    )
+    total = sum(map(len, topics.values()))
+    return f"{total} symbols, of which {changed} changed in {settings.quiet:g} s", claims
+
+
+def first_quotes(stage, topics):
+    """Return how old each connection was when all its symbols had quotes; and those that have none."""
+    ages_s, missing = {}, {}
+
+    def look():
+        for name in EXCHANGES:
+            with stage.watch as observer:
+                missing[name] = observer.without_quote(topics[name])
+            if name not in ages_s and not missing[name]:
+                ages_s[name] = max(c["age_s"] for c in stage.stack.sim_state(name)["connections"])
+        stage.say(f"{len(ages_s)} exchanges have all quotes")
+        return len(ages_s) == len(EXCHANGES)
+
+    wait_until(lambda: is_connected(stage), "connected to all exchanges", PATIENCE_S)
+    with contextlib.suppress(AssertionError):
+        wait_until(look, "", QUOTES_AFTER_S)
+    return ages_s, [topic for each in missing.values() for topic in each]
+
+
+def is_connected(stage):
+    with contextlib.suppress(OSError):  # until the simulator listens
+        return all(stage.stack.sim_state(name)["connections"] for name in EXCHANGES)
+    return False
+
+
+def connections_opened(stage):
+    return {name: stage.stack.sim_state(name)["connections_opened"] for name in EXCHANGES}
+
+
+def half_open(stage):
+    """Let each exchange's connection be half open. Returns how long it took until all had others."""
+    opened = connections_opened(stage)
+    started = time.monotonic()
+    for exchange in EXCHANGES:
+        stage.stack.fault(exchange, "half_open")
+    wait_until(
+        lambda: all(count > opened[name] for name, count in connections_opened(stage).items()),
+        "half-open connections replaced",
+        PATIENCE_S,
+    )
+    return time.monotonic() - started
 
 
 # --- the whole
@@ -391,14 +502,16 @@ ACTS = (
     Act("a silent channel", same_legs(1), silence),
     Act("random faults", any_legs(15.0), faults),
     Act("kills", any_shards, kills),
+    Act("quiet markets", same_legs(1), quiet, QUIET_SYMBOLS, QUIET_MARKET, Stage.launch),
 )
 
 
 def perform(act, directory, settings, rng):
     """Play one act; returns what was done, and its claims with those that hold for every act."""
-    with Stage(directory, settings.rate, act.extra(rng)) as stage:
+    extra = act.extra(rng)
+    with Stage(directory, settings.rate, extra, symbols=act.symbols, sim=act.sim) as stage:
         try:
-            stage.start()
+            act.begin(stage)
             did, claims = act.play(stage, settings, rng)
         except AssertionError as exc:
             did, claims = "broken off", [Claim("it comes to its end", str(exc), False)]

@@ -14,6 +14,7 @@ from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
 NS_PER_S = 1_000_000_000
 TICKER_KIND, STATUS_KIND = 1, 2
 FLAGGED = STALE | DOWN
+BID, ASK = 1, 3  # places among the values
 NOT_HEARD = "feed process not heard"  # what a status says of a feed that was held up, or died
 HELD_UP_NS = 2 * NS_PER_S  # the status that says so follows the flags at once
 LOOK_EVERY_NS = NS_PER_S // 10
@@ -25,6 +26,7 @@ class Topic:
     def __init__(self, name):
         self.name = name
         self.session = self.sequence = self.flags = 0
+        self.changes = 0  # of what the exchange says, since `begin`
         self.recv_ns = self.exchange_sequence = 0
         self.values = ()
         self.falls_allowed = 0  # how often the exchange's count may restart
@@ -67,6 +69,7 @@ class Observer:
         self._notes_updates = notes_updates
         for topic in self.topics.values():
             topic.sequences, topic.times_ns = set(), set()
+            topic.changes = 0
         self.flagged, self.held_up, self.lies = [], [], []
         self.silence_max_ns = 0
 
@@ -96,6 +99,7 @@ class Observer:
         if flags & FLAGGED & ~topic.flags:
             self.flagged.append((now_ns, topic.name, flags & FLAGGED))
         topic.session, topic.sequence, topic.flags = session, sequence, flags
+        topic.changes += topic.values != fields[10:]
         topic.recv_ns, topic.values = fields[7], fields[10:]
         if self._notes_updates:
             topic.times_ns.add(fields[6])
@@ -142,6 +146,21 @@ class Observer:
         """Return those of the wanted topics that are not live with data later than since_ns."""
         live = {topic.name for topic in self.topics.values() if topic.is_live(since_ns)}
         return sorted(set(wanted) - live)
+
+    def without_quote(self, wanted):
+        """Return those of the wanted topics whose best bid and offer are not known."""
+        known = {
+            topic.name
+            for topic in self.topics.values()
+            if topic.values
+            and topic.values[BID] == topic.values[BID]
+            and topic.values[ASK] == topic.values[ASK]
+        }
+        return sorted(set(wanted) - known)
+
+    def flagged_now(self):
+        """Return the topics whose newest record is STALE or DOWN."""
+        return sorted(topic.name for topic in self.topics.values() if topic.flags & FLAGGED)
 
     def is_down(self, name):
         return any(topic.name == name and topic.flags & DOWN for topic in self.topics.values())

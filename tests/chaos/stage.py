@@ -25,12 +25,13 @@ WANTED = [f"ticker.{exchange}.{symbol}" for exchange in EXCHANGES for symbol in 
 
 
 class Stage:
-    """One run of everything, in a directory of its own. extra: TOML lines of all exchanges, or by exchange."""
+    """One run of everything, in a directory of its own. extra: TOML lines of all exchanges, or by exchange;
+    sim: those of the simulator, instead of a rate."""
 
-    def __init__(self, directory, rate, extra):
+    def __init__(self, directory, rate, extra, *, symbols=None, sim=""):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True)
-        self.stack = Stack(self.directory, rate=rate, extra=extra)
+        self.stack = Stack(self.directory, rate=rate, extra=extra, symbols=symbols, sim=sim)
         self.run = self.watch = None
         self.witnesses = {}
         self.pids = set()
@@ -52,14 +53,18 @@ class Stage:
 
     def start(self):
         """Start everything, and wait until all that is wanted is live."""
+        self.launch()
+        self.heal(0, PATIENCE_S)
+        self.programs()
+
+    def launch(self):
+        """Start everything, and wait for nothing."""
         command = [sys.executable, "-m", "feedhandler", "run", "-c", str(self.stack.config)]
         with (self.directory / "run.log").open("ab") as out:
             self.run = self.stack.processes["run"] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=die_with_parent
             )
         self.watch = Watch(self.stack.endpoint)
-        self.heal(0, PATIENCE_S)
-        self.programs()
 
     def programs(self):
         found = programs(self.run)

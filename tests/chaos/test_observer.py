@@ -92,6 +92,20 @@ def test_down_is_what_the_newest_record_says():
     assert not observed().is_down(TOPIC)
 
 
+def test_a_quote_is_known_when_both_sides_are_whatever_else_is_not():
+    nan = float("nan")
+    assert observed(ticker(1, values=(nan, 1.0, 1.0, 2.0, 1.0, *(nan,) * 5))).without_quote([TOPIC]) == []
+    assert observed(ticker(1, values=(1.0, 1.0, 1.0, nan, 1.0, *(1.0,) * 5))).without_quote([TOPIC]) == [
+        TOPIC
+    ]
+    assert observed().without_quote([TOPIC]) == [TOPIC]
+
+
+def test_flagged_now_is_what_the_newest_record_says():
+    assert observed(ticker(1, flags=STALE)).flagged_now() == [TOPIC]
+    assert observed(ticker(1, flags=STALE), ticker(2)).flagged_now() == []
+
+
 def test_live_is_complete_fresh_and_later():
     assert observed(ticker(1)).not_live([TOPIC], NOW_NS - 1) == []
     assert observed(ticker(1)).not_live([TOPIC], NOW_NS) == [TOPIC]

@@ -111,6 +111,7 @@ class Stack:
         exchanges=EXCHANGES,
         rate=300,
         sim_table=True,
+        sim="",  # lines of its table; none: the rate
         extra="",
         symbols=None,
         gateway="",  # further lines of its table
@@ -136,7 +137,7 @@ class Stack:
                 extra if isinstance(extra, str) else extra[name],
             ]
             if symbols:
-                lines.append(f"symbols = {json.dumps(symbols)}")
+                lines.append(f"symbols = {json.dumps(list(symbols))}")
         lines += [
             "[merger]",
             f'ticks = ["{self.endpoint}", "ipc://{self.directory}/run/ticks.ipc"]',
@@ -149,7 +150,7 @@ class Stack:
             gateway,
         ]
         if sim_table:
-            lines += ["[sim]", f"messages_per_s = {rate}"]
+            lines += ["[sim]", sim or f"messages_per_s = {rate}"]
         self.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
         self.processes = {}
         self._readers = []
