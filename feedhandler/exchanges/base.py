@@ -8,7 +8,7 @@ Pure: bytes and times in, states and control words out.
 import abc
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
@@ -288,6 +288,10 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """Return the newest update id of a channel."""
         return self.channels[channel].update_id
 
+    def line_update_id(self, line: int, channel: int) -> int:
+        """Return the newest update id of a channel on one line, 0 if it has not spoken there."""
+        return self.lines[line][channel].update_id
+
     def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
         """Take the quote over. A price of 0 is that of an empty side."""
         self.bid, self.bid_size = bid or wire.NAN, bid_size
@@ -546,6 +550,31 @@ def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
     """Cut a sequence into runs of at most `size`."""
     for start in range(0, len(items), size):
         yield tuple(items[start : start + size])
+
+
+def decode_sparse(decode: Callable[[bytes], T], payload: bytes | bytearray | memoryview, refused: str) -> T:
+    """Decode a message once more, without the fields that are empty or null in it: what they tell is unknown.
+
+    For messages that were refused only, and refused tells why. Raises DecodeError with it, if there are no such
+    fields, or it is refused without them as well.
+    """
+    try:
+        message = msgspec.json.decode(payload)
+        sparse = _without_empty(message)
+        if sparse != message:
+            return decode(msgspec.json.encode(sparse))
+    except (*UNDECODABLE, OverflowError):  # the last: an integer beyond what can be encoded
+        pass
+    raise DecodeError(refused)
+
+
+def _without_empty(value: Any) -> Any:
+    """Return a JSON value without members that are "" or null; in lists places have a meaning, and they stay."""
+    if isinstance(value, dict):
+        return {name: _without_empty(each) for name, each in value.items() if each is not None and each != ""}
+    if isinstance(value, list):
+        return [_without_empty(each) for each in value]
+    return value
 
 
 def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:

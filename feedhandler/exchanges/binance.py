@@ -60,6 +60,7 @@ from feedhandler.exchanges.base import (
     UpdateId,
     chunks,
     decode_rest,
+    decode_sparse,
     read_rows,
     rest_quote,
     rest_refusal,
@@ -107,6 +108,10 @@ class _Combined(msgspec.Struct, gc=False):
     """What nearly every message is: data of a stream, wrapped with its name."""
 
     data: _Event | None = None
+
+
+class _Wrapped(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Error(msgspec.Struct):
@@ -258,7 +263,7 @@ class Binance(Exchange):
             if event is None:
                 event = frame = self._decode_other(payload)
         except UNDECODABLE as exc:
-            raise DecodeError(f"binance: {exc}") from exc
+            event = frame = decode_sparse(self._decode_sparse, payload, f"binance: {exc}")
         kind = event.event
         if not kind and event.symbol:
             return self._book_ticker(event, recv_ns, line)
@@ -272,11 +277,17 @@ class Binance(Exchange):
             raise DecodeError("binance: message of no known kind")
         return self._answer(frame)
 
+    def _decode_sparse(self, payload: bytes) -> "_Frame":
+        """Decode a message of either form; its own data stand for the wrapped ones."""
+        wrapped = msgspec.json.decode(payload, type=_Wrapped)
+        data = bytes(wrapped.data)
+        return self._decode_other(payload if data == b"null" else data)
+
     def _book_ticker(self, event: _Event, recv_ns: int, line: Line) -> State | None:
         bid, bid_size, ask, ask_size = event.bid, event.bid_size, event.ask, event.ask_size
         # A missing number is NaN, and so is its sum; no other number can be.
-        if not bid + bid_size + ask + ask_size >= 0.0:
-            raise DecodeError(f"binance: message about {event.symbol} is no complete bookTicker")
+        if not bid + bid_size + ask + ask_size >= 0.0 and not (bid >= 0.0 or ask >= 0.0):
+            raise DecodeError(f"binance: message about {event.symbol} has neither bid nor ask")
         state = self.states.get(event.symbol)
         if state is None or not state.accept(QUOTE, line, event.update_id, recv_ns):
             return None
@@ -287,8 +298,10 @@ class Binance(Exchange):
 
     def _ticker(self, event: _Event, recv_ns: int, line: Line) -> State | None:
         values = event.last + event.open + event.high + event.low + event.base_volume + event.quote_volume
-        if not values >= 0.0 or not event.symbol:
-            raise DecodeError("binance: 24hrTicker lacks a field")
+        if not event.symbol:
+            raise DecodeError("binance: 24hrTicker lacks its symbol")
+        if not values >= 0.0 and not _is_any_known(event):
+            raise DecodeError("binance: 24hrTicker lacks every number")
         state = self.states.get(event.symbol)
         time_ns = _time_ns(event.time)
         if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
@@ -296,7 +309,8 @@ class Binance(Exchange):
         state.exchange_ns = time_ns
         state.last = event.last or NAN
         state.set_statistics(event.open, event.high, event.low, event.base_volume, event.quote_volume)
-        state.fill_quote(line, recv_ns, time_ns, event.bid, event.bid_size, event.ask, event.ask_size)
+        if event.bid >= 0.0 or event.ask >= 0.0:
+            state.fill_quote(line, recv_ns, time_ns, event.bid, event.bid_size, event.ask, event.ask_size)
         return state
 
     def _answer(self, frame: _Frame) -> Control | None:
@@ -309,6 +323,11 @@ class Binance(Exchange):
         if frame.result is msgspec.UNSET:
             raise DecodeError("binance: message of no known kind")
         return Ack(command_id)
+
+
+def _is_any_known(event: _Event) -> bool:
+    numbers = (event.last, event.open, event.high, event.low, event.base_volume, event.quote_volume)
+    return any(number >= 0.0 for number in (*numbers, event.bid, event.ask))
 
 
 def _time_ns(time: int) -> int:

@@ -3,8 +3,10 @@
 Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of tickers. Quirks worth knowing:
 
 - spot tickers have no bid and ask (linear ones do), and are always snapshots;
-- orderbook.1 is always complete and is sent again every 3 s without a change, with the same `u`;
-  `u` = 1 is a restart of their service, and an empty side is an empty list;
+- orderbook.1 is complete and is sent again every 3 s without a change, with the same `u`; `u` = 1 is a restart of
+  their service, and an empty side is an empty list. It came as deltas until 2025, and they are still understood: a
+  level with size 0 is gone, another one is the side's new best, and a side without levels is as it was;
+- the symbol of data is that of their topic;
 - at most 10 topics in a request, and one bad topic refuses the whole request; a refusal may lack req_id;
 - the pong of the spot socket says `"op":"ping"`; test `success` and `ret_msg`, not `op`.
 
@@ -62,6 +64,7 @@ from feedhandler.exchanges.base import (
     UpdateId,
     chunks,
     decode_rest,
+    decode_sparse,
     read_rows,
     rest_quote,
     rest_refusal,
@@ -69,12 +72,18 @@ from feedhandler.exchanges.base import (
 from feedhandler.instruments import Instrument, price_tick
 from feedhandler.wire import NAN
 
+BOOK: Final = "orderbook.1."
+BOOK_SIZE: Final = len(BOOK)
+TICKERS: Final = "tickers."
+TICKERS_SIZE: Final = len(TICKERS)
 TOPICS_PER_COMMAND: Final = 10
 ARGS_LENGTH_MAX: Final = 21_000  # characters of all topics of one connection
 ARGS_LENGTH_USED: Final = 20_000  # by symbols: quotes and commas may count or not, and there is the canary
 assert ARGS_LENGTH_USED < ARGS_LENGTH_MAX
 
 NS_PER_MS: Final = 1_000_000
+RESTARTED: Final = 1  # the update id of a book that begins anew, whatever its type says
+UNKNOWN: Final = (NAN, NAN)  # price and size of a side of which nothing is said
 
 
 class _Data(msgspec.Struct, gc=False):
@@ -86,8 +95,6 @@ class _Data(msgspec.Struct, gc=False):
     open: Amount = msgspec.field(name="prevPrice24h", default=NAN)
     base_volume: Amount = msgspec.field(name="volume24h", default=NAN)
     quote_volume: Amount = msgspec.field(name="turnover24h", default=NAN)
-    symbol: str = ""
-    book_symbol: str = msgspec.field(name="s", default="")
     bids: list[tuple[Amount, Amount]] | None = msgspec.field(name="b", default=None)
     asks: list[tuple[Amount, Amount]] | None = msgspec.field(name="a", default=None)
     update_id: UpdateId = msgspec.field(name="u", default=0)
@@ -226,7 +233,7 @@ class Bybit(Exchange):
         return connections
 
     def topics(self, native: str) -> tuple[str, ...]:
-        return (f"tickers.{native}", f"orderbook.1.{native}")
+        return (TICKERS + native, BOOK + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
         return chunks(topics, TOPICS_PER_COMMAND)
@@ -247,12 +254,12 @@ class Bybit(Exchange):
         try:
             frame = self._decode(payload)
         except UNDECODABLE as exc:
-            raise DecodeError(f"bybit: {exc}") from exc
+            frame = decode_sparse(self._decode, payload, f"bybit: {exc}")
         data = frame.data
         if data is not None:
-            if frame.topic.startswith("orderbook.1."):
+            if frame.topic.startswith(BOOK):
                 return self._book(frame, data, recv_ns, line)
-            if frame.topic.startswith("tickers."):
+            if frame.topic.startswith(TICKERS):
                 return self._ticker(frame, data, recv_ns, line)
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
@@ -260,25 +267,44 @@ class Bybit(Exchange):
         return self._answer(frame)
 
     def _book(self, frame: _Frame, data: _Data, recv_ns: int, line: Line) -> State | None:
-        if data.bids is None or data.asks is None or not data.book_symbol:
-            raise DecodeError("bybit: orderbook.1 lacks a field")
-        if frame.type == "delta":  # as before 2025-03; taken for complete, it would empty a side
-            raise DecodeError("bybit: orderbook.1 as a delta")
-        state = self.states.get(data.book_symbol)
-        if state is None or not state.accept(QUOTE, line, data.update_id, recv_ns):
+        bids, asks = data.bids, data.asks
+        if bids is None and asks is None:
+            raise DecodeError("bybit: orderbook.1 has neither side")
+        state = self.states.get(frame.topic[BOOK_SIZE:])
+        if state is None:
+            return None
+        if frame.type == "delta" and data.update_id != RESTARTED:
+            return self._book_delta(frame, state, data, recv_ns, line)
+        if not state.accept(QUOTE, line, data.update_id, recv_ns):
             return None
         state.exchange_sequence = data.update_id
         state.exchange_ns = (frame.cts or frame.ts) * NS_PER_MS
-        bid, bid_size = data.bids[0] if data.bids else NO_ORDERS
-        ask, ask_size = data.asks[0] if data.asks else NO_ORDERS
+        bid, bid_size = bids[0] if bids else NO_ORDERS if bids is not None else UNKNOWN
+        ask, ask_size = asks[0] if asks else NO_ORDERS if asks is not None else UNKNOWN
+        state.set_quote(bid, bid_size, ask, ask_size)
+        return state
+
+    def _book_delta(self, frame: _Frame, state: State, data: _Data, recv_ns: int, line: Line) -> State | None:
+        """Take what has changed since the line's last book; that has to be what is known."""
+        base = state.line_update_id(line.index, QUOTE)
+        if data.update_id > state.update_id(QUOTE) and base != state.update_id(QUOTE):
+            raise DecodeError("bybit: orderbook.1 as a delta to a book that is not known")
+        if not base:
+            raise DecodeError("bybit: orderbook.1 as a delta before its snapshot")
+        if not state.accept(QUOTE, line, data.update_id, recv_ns):
+            return None
+        state.exchange_sequence = data.update_id
+        state.exchange_ns = (frame.cts or frame.ts) * NS_PER_MS
+        bid, bid_size = _best(data.bids, state.bid, state.bid_size)
+        ask, ask_size = _best(data.asks, state.ask, state.ask_size)
         state.set_quote(bid, bid_size, ask, ask_size)
         return state
 
     def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line) -> State | None:
         values = data.last + data.open + data.high + data.low + data.base_volume + data.quote_volume
-        if not values >= 0.0 or not data.symbol:
-            raise DecodeError("bybit: tickers lacks a field")
-        state = self.states.get(data.symbol)
+        if not values >= 0.0 and not _is_any_known(data):
+            raise DecodeError("bybit: tickers lacks every number")
+        state = self.states.get(frame.topic[TICKERS_SIZE:])
         time_ns = frame.ts * NS_PER_MS
         update_id = frame.sequence or time_ns
         if state is None or not state.accept(STATISTICS, line, update_id, recv_ns, not frame.sequence):
@@ -302,6 +328,21 @@ class Bybit(Exchange):
             # one was refused whole, and the session asks for its topics one by one.
             return Nack(frame.req_id, frame.ret_msg, is_satisfied=True)
         return Nack(frame.req_id, frame.ret_msg or "no reason given")
+
+
+def _best(levels: Sequence[tuple[float, float]] | None, price: float, size: float) -> tuple[float, float]:
+    """Return a side's best level after a delta, in whatever order it takes the old one away and brings another."""
+    for level_price, level_size in levels or ():
+        if level_size:
+            price, size = level_price, level_size
+        elif level_price == price:
+            price, size = NO_ORDERS
+    return price, size
+
+
+def _is_any_known(data: _Data) -> bool:
+    numbers = (data.last, data.open, data.high, data.low, data.base_volume, data.quote_volume)
+    return any(number >= 0.0 for number in numbers)
 
 
 def _amount(text: str) -> float:

@@ -72,6 +72,7 @@ from feedhandler.exchanges.base import (
     UpdateId,
     chunks,
     decode_rest,
+    decode_sparse,
     read_rows,
     rest_quote,
     rest_refusal,
@@ -92,6 +93,7 @@ CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it o
 
 OK: Final = "200000"
 NS_PER_MS: Final = 1_000_000
+UNKNOWN: Final = [NAN, NAN]  # price and size of a side of which nothing is said
 
 # Error codes of the socket that end the connection; any other refuses a command.
 TOKEN_INVALID: Final = 401
@@ -277,7 +279,7 @@ class KuCoin(Exchange):
         try:
             frame = self._decode(payload)
         except UNDECODABLE as exc:
-            raise DecodeError(f"kucoin: {exc}") from exc
+            frame = decode_sparse(self._decode, payload, f"kucoin: {exc}")
         if frame.type != "message":
             return self._answer(frame)
         data = frame.data
@@ -295,8 +297,12 @@ class KuCoin(Exchange):
 
     def _level1(self, native: str, data: _Data, recv_ns: int, line: Line) -> State | None:
         bids, asks = data.bids, data.asks
-        if bids is None or asks is None or len(bids) not in (0, 2) or len(asks) not in (0, 2):
-            raise DecodeError("kucoin: level1 lacks a side")
+        if bids is None or asks is None:
+            if bids is asks:
+                raise DecodeError("kucoin: level1 has neither side")
+            bids, asks = UNKNOWN if bids is None else bids, UNKNOWN if asks is None else asks
+        if len(bids) not in (0, 2) or len(asks) not in (0, 2):
+            raise DecodeError("kucoin: level1 has a side that is no level")
         state = self.states.get(native)
         time_ns = data.timestamp * NS_PER_MS
         if state is None or not state.accept(QUOTE, line, time_ns, recv_ns, True):
@@ -308,15 +314,16 @@ class KuCoin(Exchange):
         return state
 
     def _ticker(self, native: str, data: _Data, recv_ns: int, line: Line) -> State | None:
-        if data.price is None:
-            raise DecodeError("kucoin: ticker lacks its price")
+        if data.price is None and data.bid is None and data.ask is None:
+            raise DecodeError("kucoin: ticker lacks every number")
         state = self.states.get(native)
         if state is None or not state.accept(LAST, line, data.sequence, recv_ns):
             return None
         state.exchange_sequence = data.sequence
-        state.exchange_ns = (data.time or data.time_as_in_spec) * NS_PER_MS
+        # The time is that of the last match, hours ago perhaps: it may be the newest that is known, and else tells
+        # nothing. So the quote that comes along cannot be put in order, and that of the snapshot has to do.
+        state.exchange_ns = max(state.exchange_ns, (data.time or data.time_as_in_spec) * NS_PER_MS)
         state.last = data.price or NAN
-        _fill_quote(state, data, line, recv_ns, state.exchange_ns)
         return state
 
     def _snapshot(self, data: _Data, recv_ns: int, line: Line) -> State | None:
@@ -335,7 +342,8 @@ class KuCoin(Exchange):
             _known(statistics.base_volume),
             _known(statistics.quote_volume),
         )
-        state.fill_last(line, recv_ns, time_ns, statistics.last or NAN)
+        if statistics.last is not None:
+            state.fill_last(line, recv_ns, time_ns, statistics.last or NAN)
         if statistics.bid is not None or statistics.ask is not None:
             _fill_quote(state, statistics, line, recv_ns, time_ns)
         return state
@@ -381,7 +389,7 @@ def _base(symbol: _Symbol) -> str:
     return base if base and base != symbol.name else symbol.base
 
 
-def _fill_quote(state: State, source: _Data | _Statistics, line: Line, recv_ns: int, time_ns: int) -> None:
+def _fill_quote(state: State, source: _Statistics, line: Line, recv_ns: int, time_ns: int) -> None:
     bid_size, ask_size = _known(source.bid_size), _known(source.ask_size)
     state.fill_quote(line, recv_ns, time_ns, source.bid or NAN, bid_size, source.ask or NAN, ask_size)
 

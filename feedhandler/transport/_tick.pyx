@@ -1669,6 +1669,11 @@ cdef class State:
         self._check(channel, 0)
         return self._channels[channel].update_id
 
+    def line_update_id(self, int line, int channel):
+        """Return the newest update id of a channel on one line, 0 if it has not spoken there."""
+        self._check(channel, line)
+        return self._lines[line][channel].update_id
+
     cdef int _check(self, int channel, int line) except -1:
         if not (0 <= channel < CHANNELS_MAX and 0 <= line < LINES_MAX):
             raise IndexError("no such channel or line")

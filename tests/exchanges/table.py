@@ -50,6 +50,11 @@ def values(state: State) -> dict[str, float]:
     return known
 
 
+def without(known: dict[str, float], *names: str) -> dict[str, float]:
+    """What is known, less some of it."""
+    return {name: value for name, value in known.items() if name not in names}
+
+
 def check_row(exchange: str, natives: tuple[str, ...], name: str, expected: object) -> None:
     """One row of a table: expected is what is known then, a control word, None, or DecodeError."""
     instance = make(exchange, *natives)

@@ -4,7 +4,18 @@ import json
 
 import msgspec
 import pytest
-from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make, values
+from table import (
+    NAN,
+    RECV_NS,
+    check_answer,
+    check_row,
+    every_answer,
+    every_frame,
+    load,
+    make,
+    values,
+    without,
+)
 
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import Ack, Goodbye, Nack
@@ -35,7 +46,10 @@ CASES = [
     ("ticker_nan", DecodeError),
     ("ticker_infinite", DecodeError),
     ("ticker_huge_time", DecodeError),
-    ("ticker_lacks_last", DecodeError),
+    ("ticker_lacks_last", without(TICKER, "last")),
+    ("ticker_null_volume", without(TICKER, "base_volume_24h", "high_24h")),
+    ("ticker_raw_null_volume", without(TICKER, "base_volume_24h")),
+    ("ticker_empty_numbers", DecodeError),
     ("book_ticker", BOOK),
     ("book_ticker_raw", BOOK),
     (
@@ -44,7 +58,9 @@ CASES = [
     ),
     ("book_ticker_negative_size", DecodeError),
     ("book_ticker_huge_id", DecodeError),
-    ("book_ticker_lacks_ask", DecodeError),
+    ("book_ticker_lacks_ask", without(BOOK, "ask")),
+    ("book_ticker_empty_size", without(BOOK, "bid_size")),
+    ("book_ticker_null_prices", DecodeError),
     ("mini_ticker", None),
     ("server_shutdown", Goodbye("serverShutdown announced")),
     ("server_shutdown_raw", Goodbye("serverShutdown announced")),

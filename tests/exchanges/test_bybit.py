@@ -4,7 +4,18 @@ import json
 
 import msgspec
 import pytest
-from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make, values
+from table import (
+    NAN,
+    RECV_NS,
+    check_answer,
+    check_row,
+    every_answer,
+    every_frame,
+    load,
+    make,
+    values,
+    without,
+)
 
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import PONG, Ack, Nack
@@ -29,7 +40,11 @@ CASES = [
     ("tickers_other_key_order", TICKER),
     ("tickers_nan", DecodeError),
     ("tickers_negative_price", DecodeError),
-    ("tickers_lacks_volume", DecodeError),
+    ("tickers_lacks_volume", without(TICKER, "base_volume_24h")),
+    ("tickers_empty_turnover", without(TICKER, "quote_volume_24h")),
+    ("tickers_empty_numbers", DecodeError),
+    ("tickers_without_symbol", TICKER),
+    ("tickers_of_another_topic", None),
     ("tickers_huge_time", DecodeError),
     ("orderbook", BOOK),
     ("orderbook_without_cts", {**BOOK, "exchange_ns": 1790000000262000000}),
@@ -37,8 +52,11 @@ CASES = [
     ("orderbook_empty_book", {**{k: v for k, v in NO_BID.items() if k != "ask"}, "ask_size": 0.0}),
     ("orderbook_negative_size", DecodeError),
     ("orderbook_half_a_level", DecodeError),
-    ("orderbook_lacks_asks", DecodeError),
+    ("orderbook_lacks_asks", without(BOOK, "ask", "ask_size")),
+    ("orderbook_lacks_both", DecodeError),
+    ("orderbook_without_symbol", BOOK),
     ("orderbook_delta", DecodeError),
+    ("orderbook_delta_restart", {**BOOK, "exchange_sequence": 1}),
     ("orderbook_unknown_symbol", None),
     ("orderbook_50", None),
     ("ack", Ack("7")),
@@ -108,6 +126,47 @@ def test_a_repeated_book_is_a_sign_of_life_and_a_late_one_is_dropped():
     assert exchange.decode(load("bybit", "orderbook"), RECV_NS + 3_000_000_000, exchange.line) is not None
     late = load("bybit", "orderbook").replace(b"8100001", b"8100000")
     assert exchange.decode(late, RECV_NS, exchange.line) is None
+
+
+def delta(update_id, bids, asks):
+    """A change of the book that the frame `orderbook` has, with id 8100001."""
+    frame = json.loads(load("bybit", "orderbook_delta"))
+    frame["data"] |= {"u": update_id, "b": bids, "a": asks}
+    return json.dumps(frame).encode()
+
+
+@pytest.mark.parametrize(
+    ("bids", "asks", "expected"),
+    [
+        ([], [], (97421.4, 0.125, 97421.5, 3.75)),
+        ([["97421.4", "0.5"]], [], (97421.4, 0.5, 97421.5, 3.75)),
+        ([["97421.4", "0"], ["97420.1", "2"]], [], (97420.1, 2.0, 97421.5, 3.75)),
+        ([["97420.1", "2"], ["97421.4", "0"]], [], (97420.1, 2.0, 97421.5, 3.75)),
+        ([], [["97421.5", "0"]], (97421.4, 0.125, NAN, 0.0)),
+        ([["97421.45", "1"]], [["97421.5", "0"], ["97422", "9"]], (97421.45, 1.0, 97422.0, 9.0)),
+    ],
+)
+def test_a_delta_of_the_best_level_is_applied(bids, asks, expected):
+    exchange = make("bybit", "BTCUSDT")
+    exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line)
+    state = exchange.decode(delta(8100002, bids, asks), RECV_NS, exchange.line)
+    assert repr((state.bid, state.bid_size, state.ask, state.ask_size)) == repr(expected)
+    assert state.exchange_sequence == 8100002
+
+
+def test_a_delta_to_another_book_than_the_one_that_is_known_is_refused():
+    exchange = make("bybit", "BTCUSDT")
+    other = exchange.make_state.make_line(1)
+    change = delta(8100004, [["97400", "1"]], [])
+    with pytest.raises(DecodeError, match="before its snapshot"):
+        exchange.decode(change, RECV_NS, exchange.line)
+    exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line)
+    newer = load("bybit", "orderbook").replace(b"8100001", b"8100003").replace(b"97421.4", b"97410")
+    exchange.decode(newer, RECV_NS, other)
+    with pytest.raises(DecodeError, match="a book that is not known"):
+        exchange.decode(change, RECV_NS, exchange.line)
+    assert exchange.decode(delta(8100003, [["97410", "1"]], []), RECV_NS, exchange.line) is None, "known"
+    assert exchange.decode(change, RECV_NS, exchange.line).bid == 97400.0, "both have come as far"
 
 
 def test_update_id_1_is_a_restart_and_not_late():

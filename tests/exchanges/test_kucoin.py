@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make
+from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make, without
 
 from feedhandler.errors import DecodeError, ProtocolError, SubscriptionRejected
 from feedhandler.exchanges.base import PONG, WELCOME, Ack, Goodbye, Nack
@@ -22,13 +22,14 @@ SNAPSHOT = {
     "quote_volume_24h": 1770000000.0625,
     "exchange_ns": 1790000000250000000,
 }
-TICKER = {**QUOTE, "last": 97421.5, "exchange_ns": 1790000000260000000, "exchange_sequence": 16100000002}
+TICKER = {"last": 97421.5, "exchange_ns": 1790000000260000000, "exchange_sequence": 16100000002}
 LEVEL1 = {**QUOTE, "exchange_ns": 1790000000270000000}
 
 CASES = [
     ("snapshot", SNAPSHOT),
     ("snapshot_integer_sequence", SNAPSHOT),
     ("snapshot_of_market", SNAPSHOT),
+    ("snapshot_empty_high", without(SNAPSHOT, "high_24h")),
     ("snapshot_nulls", {"exchange_ns": 1790000000250000000}),
     ("snapshot_negative_volume", DecodeError),
     ("snapshot_lacks_symbol", DecodeError),
@@ -36,7 +37,10 @@ CASES = [
     ("ticker_capital_time", TICKER),
     ("ticker_all", TICKER),
     ("ticker_nan", DecodeError),
-    ("ticker_lacks_price", DecodeError),
+    ("ticker_lacks_price", without(TICKER, "last")),
+    ("ticker_null_price", without(TICKER, "last")),
+    ("ticker_lacks_all", DecodeError),
+    ("ticker_empty_time", without(TICKER, "exchange_ns")),
     ("ticker_huge_sequence", DecodeError),
     ("level1", LEVEL1),
     (
@@ -45,7 +49,8 @@ CASES = [
     ),
     ("level1_negative_size", DecodeError),
     ("level1_half_a_level", DecodeError),
-    ("level1_lacks_bids", DecodeError),
+    ("level1_lacks_bids", without(LEVEL1, "bid", "bid_size")),
+    ("level1_lacks_both", DecodeError),
     ("level1_unknown_symbol", None),
     ("level2", None),
     ("welcome", WELCOME),
@@ -115,6 +120,22 @@ def test_the_fastest_channel_wins_while_it_is_fresh():
     assert (state.bid, state.last, state.open_24h) == (97000.1, 97421.7, 96000.0)
     state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 4_000_000_000, exchange.line)
     assert (state.bid, state.last) == (97421.4, 97421.5)
+
+
+def test_a_ticker_of_an_old_match_sets_no_time_back_and_no_quote():
+    exchange = make("kucoin", "BTC-USDT")
+    state = exchange.decode(load("kucoin", "level1"), RECV_NS, exchange.line)
+    known = (state.exchange_ns, state.bid, state.ask)
+    old = load("kucoin", "ticker").replace(b"1790000000260", b"1789990000000").replace(b"97421.4", b"1.5")
+    state = exchange.decode(old, RECV_NS + 60_000_000_000, exchange.line)
+    assert state.last == 97421.5
+    assert (state.exchange_ns, state.bid, state.ask) == known
+    new = (
+        load("kucoin", "ticker")
+        .replace(b"1790000000260", b"1790000000290")
+        .replace(b"16100000002", b"16100000003")
+    )
+    assert exchange.decode(new, RECV_NS, exchange.line).exchange_ns == 1790000000290000000
 
 
 def test_a_late_ticker_does_not_move_the_last_price_backwards():
