@@ -19,6 +19,7 @@ buffer that is being read while others are called is taken out of the object, so
 
 import functools
 import logging
+import mmap
 import sys
 import time
 
@@ -33,7 +34,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, ENOENT, errno
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
@@ -1154,6 +1155,107 @@ cdef uint64_t DEPTH_MAX = board.DEPTH_MAX
 cdef uint16_t DOWN = wire.DOWN
 assert board.RECORD_OFFSET == 8, "board_put and board_take have it after the stamp"
 assert board.SLOTS_MAX * board.slot_size(board.DEPTH_MAX) < 1 << 40, "offsets fit"
+
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <signal.h>
+    #include <sys/mman.h>
+
+    /* Who has a file mapped is killed with SIGBUS when somebody cuts it short and it looks behind the end. Where that
+       file is a board the handler puts empty memory in its place, all of it, and the look succeeds: what is read there
+       is no record, what is written there is lost, and both are told by the file's size. For all else, what was there
+       before decides. Only what a signal handler may do: no locks, no Python, mmap as a plain system call. */
+    enum { BOARD_MAPS_MAX = 1024 };
+    static struct { uintptr_t start, end; int protection; } board_maps[BOARD_MAPS_MAX];
+    static struct sigaction board_bus_before;
+
+    static void board_on_bus(int number, siginfo_t *info, void *context) {
+        uintptr_t at = (uintptr_t)info->si_addr;
+        int error = errno;
+        for (int i = 0; i < BOARD_MAPS_MAX && info->si_code > 0; i++) {  /* else somebody has sent it */
+            uintptr_t start = __atomic_load_n(&board_maps[i].start, __ATOMIC_ACQUIRE), end = board_maps[i].end;
+            if (start == 0 || at < start || at >= end)
+                continue;
+            if (mmap((void *)start, end - start, board_maps[i].protection,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+                break;
+            errno = error;
+            return;
+        }
+        errno = error;
+        if (board_bus_before.sa_flags & SA_SIGINFO) {
+            board_bus_before.sa_sigaction(number, info, context);
+        } else if (board_bus_before.sa_handler == SIG_DFL || board_bus_before.sa_handler == SIG_IGN) {
+            sigaction(number, &board_bus_before, NULL);  /* and again, from where it came */
+            if (info->si_code <= 0)
+                raise(number);
+        } else {
+            board_bus_before.sa_handler(number);
+        }
+    }
+
+    /* A place in the table, or -1: it is full, or there is no handler. */
+    static int board_guard(uintptr_t start, uintptr_t size, int is_writable) {
+        static int has_handler;
+        struct sigaction ours;
+        if (!has_handler) {
+            memset(&ours, 0, sizeof ours);
+            ours.sa_sigaction = board_on_bus;
+            ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+            sigemptyset(&ours.sa_mask);
+            if (sigaction(SIGBUS, &ours, &board_bus_before) < 0)
+                return -1;
+            has_handler = 1;
+        }
+        for (int i = 0; i < BOARD_MAPS_MAX; i++) {
+            if (board_maps[i].start == 0) {
+                board_maps[i].end = start + size;
+                board_maps[i].protection = is_writable ? PROT_READ | PROT_WRITE : PROT_READ;
+                __atomic_store_n(&board_maps[i].start, start, __ATOMIC_RELEASE);
+                return i;
+            }
+        }
+        return -1;
+    }
+
+    static void board_unguard(int place) {
+        if (place >= 0)
+            __atomic_store_n(&board_maps[place].start, 0, __ATOMIC_RELEASE);
+    }
+    """
+    int board_guard(uintptr_t start, uintptr_t size, int is_writable) noexcept
+    void board_unguard(int place) noexcept
+
+
+cdef class BoardMap:
+    """The bytes of a mapped board; whoever has a view of them outlives it when the file is cut short."""
+
+    cdef Py_buffer _view
+    cdef int _place
+    cdef bint _is_held
+
+    def __cinit__(self, file not None):
+        self._place = -1
+        if not isinstance(file, mmap.mmap):
+            raise TypeError("not a mapped file")
+        PyObject_GetBuffer(file, &self._view, PyBUF_SIMPLE)
+        self._is_held = True
+        self._place = board_guard(<uintptr_t>self._view.buf, self._view.len, not self._view.readonly)
+
+    def __dealloc__(self):
+        board_unguard(self._place)
+        if self._is_held:
+            PyBuffer_Release(&self._view)
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self._view.buf, self._view.len, self._view.readonly, flags)
+
+
+def mapped(file):
+    """Twin of `cells.mapped`."""
+    return memoryview(BoardMap(file))
 
 
 cdef Py_ssize_t slot_size(uint64_t depth) except -1:

@@ -55,7 +55,7 @@ class BoardWriter:
         self._slots: dict[bytes, tick.BoardSlot] = {}
         self._allocated_size = 0
         self._is_full = False
-        self._fd = -1
+        self._fd = predecessor = -1
         private.make_folder(self.path.parent)
         temporary = self.path.with_name(f"{self.path.name}.tmp")  # one name: a kill leaves one file
         with contextlib.suppress(FileNotFoundError):
@@ -64,11 +64,11 @@ class BoardWriter:
             self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, private.FILE)
             os.ftruncate(self._fd, self._layout.file_size)
             self._allocate(board.HEADER_SIZE)
-            self._file = mmap.mmap(self._fd, self._layout.file_size)
-            self._words = memoryview(self._file).cast("Q")
+            self._file = tick.mapped(mmap.mmap(self._fd, self._layout.file_size))
+            self._words = self._file.cast("Q")
             fixed = board.pack_fixed(self._layout)
             self._file[: len(fixed)] = fixed
-            self.beat()
+            self._say_alive()
             predecessor = _open_quietly(self.path)
             private.let_in(temporary, GROUP_MAY_READ, group)
             temporary.replace(self.path)
@@ -76,13 +76,12 @@ class BoardWriter:
             if group != private.NOBODY:
                 private.let_in(self.path.parent, GROUP_MAY_LIST, group)
         except BaseException:
-            if self._fd >= 0:
-                os.close(self._fd)
+            for fd in {self._fd, predecessor} - {-1}:
+                os.close(fd)
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        if predecessor is not None:
-            _supersede(predecessor)
+        _supersede(predecessor)
 
     def _allocate(self, size: int) -> None:
         """Have the first so many bytes on the disk. Raises OSError if it is full.
@@ -127,9 +126,25 @@ class BoardWriter:
         return False
 
     def beat(self) -> None:
-        """Say that the records are kept current; at least every half of `board.DEAD_NS`."""
+        """Say that the records are kept current; at least every half of `board.DEAD_NS`.
+
+        Raises FeedError if somebody has cut the file short: what is written is lost, and readers have nothing.
+        """
+        if self._is_cut():
+            raise FeedError(f"{self.path} was cut short while it was in use; a new start makes a new one")
+        self._say_alive()
+
+    def _say_alive(self) -> None:
         self._words[board.HEARTBEAT_NS_OFFSET >> 3] = time.time_ns()
         self._words[board.HEARTBEAT_MONO_NS_OFFSET >> 3] = time.monotonic_ns()
+
+    def _is_cut(self) -> bool:
+        """True if the file is short, or was, so that what we write is not in it any more."""
+        if os.fstat(self._fd).st_size < self._layout.file_size:
+            return True
+        beat = slice(board.HEARTBEAT_MONO_NS_OFFSET, board.HEARTBEAT_MONO_NS_OFFSET + board.WORD)
+        head = os.pread(self._fd, beat.stop, 0)
+        return not head.startswith(board.MAGIC) or head[beat] != self._file[beat]
 
     def look(self) -> None:
         """Raises FeedError if the file is gone or another's: nobody who comes now would find these records."""
@@ -139,7 +154,8 @@ class BoardWriter:
     def close(self) -> None:
         """Say that nobody keeps the records current any more. The file stays, for its last values."""
         if self._fd >= 0:
-            self._words[board.CLOSED_OFFSET >> 3] = board.ENDED
+            if not self._is_cut():
+                self._words[board.CLOSED_OFFSET >> 3] = board.ENDED
             os.close(self._fd)
             self._fd = -1
 
@@ -167,10 +183,10 @@ class BoardReader:
                 layout = board.unpack_fixed(file.read(board.HEADER_SIZE), status.st_size)
             except DecodeError as exc:
                 raise DecodeError(f"{self.path}: {exc}") from exc
-            self._file = mmap.mmap(file.fileno(), layout.file_size, prot=mmap.PROT_READ)
+            self._file = tick.mapped(mmap.mmap(file.fileno(), layout.file_size, prot=mmap.PROT_READ))
         self._inode = status.st_dev, status.st_ino
         self.layout = layout
-        self._words = memoryview(self._file).cast("Q")
+        self._words = self._file.cast("Q")
         self._topics: dict[bytes, int] = {}
         self.cells = cells(self._file, layout.depth)  # for those who cannot wait for one more call
         self.newest = self.cells.newest  # index → the record as it was written, None if there is none
@@ -214,12 +230,12 @@ class BoardReader:
         return now_mono_ns - self._words[board.HEARTBEAT_MONO_NS_OFFSET >> 3]
 
     def is_current(self) -> bool:
-        """True while the path leads to this file: a system call, to be made when `is_alive` says no."""
+        """True while the path leads to this file, and all of it is there: for when `is_alive` says no."""
         try:
             status = self.path.stat()
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._inode
+        return (status.st_dev, status.st_ino) == self._inode and status.st_size >= self.layout.file_size
 
 
 def board_path(run_dir: str | Path, exchange: str, shard: Shard = WHOLE) -> Path:
@@ -244,13 +260,12 @@ def recent_path(run_dir: str | Path) -> Path:
 
 def retire(path: Path) -> None:
     """Remove a board that nobody writes any more, and tell its readers; what cannot be removed stays."""
-    file = _open_quietly(path)
+    fd = _open_quietly(path)
     try:
         path.unlink(missing_ok=True)
     except OSError as exc:
         log.warning("%s: an old board that cannot be removed: %s", path, exc.strerror)
-    if file is not None:
-        _supersede(file)
+    _supersede(fd)
 
 
 def retire_others(run_dir: str | Path, exchange: str, shard: Shard) -> None:
@@ -260,21 +275,23 @@ def retire_others(run_dir: str | Path, exchange: str, shard: Shard) -> None:
             retire(path)
 
 
-def _open_quietly(path: Path) -> mmap.mmap | None:
-    """Map the header of a board that is to be superseded, None if there is none, or it is of another version."""
+def _open_quietly(path: Path) -> int:
+    """Open a board that is to be superseded, -1 if there is none, or it is of another version."""
     try:
         fd = private.open_file(path, os.O_RDWR)
     except OSError:
-        return None
+        return -1
     try:
         board.unpack_fixed(os.pread(fd, board.HEADER_SIZE, 0), os.fstat(fd).st_size)
-        return mmap.mmap(fd, board.HEADER_SIZE)
-    except (DecodeError, OSError, ValueError):
-        return None
-    finally:
+    except (DecodeError, OSError):
         os.close(fd)
+        return -1
+    return fd
 
 
-def _supersede(header: mmap.mmap) -> None:
-    header[board.CLOSED_OFFSET : board.CLOSED_OFFSET + 8] = board.SUPERSEDED.to_bytes(8, "little")
-    header.close()
+def _supersede(fd: int) -> None:
+    """Tell a board's readers that it is one no more; not through memory, for it may be cut short by now."""
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.pwrite(fd, board.SUPERSEDED.to_bytes(8, "little"), board.CLOSED_OFFSET)
+        os.close(fd)

@@ -19,6 +19,11 @@ RECORD_AT: Final = board.RECORD_OFFSET
 PUBLISH_NS: Final = wire.PUBLISH_NS_OFFSET
 
 
+def mapped(file: mmap.mmap) -> memoryview:
+    """Return the bytes of a mapped board. The compiled twin survives a file that is cut short; this one cannot."""
+    return memoryview(file)
+
+
 def _slot_size(depth: int) -> int:
     if not board.DEPTH_MIN <= depth <= board.DEPTH_MAX:
         raise ValueError(board.NO_DEPTH)
@@ -33,7 +38,7 @@ def _words(view: memoryview) -> memoryview:
 class BoardSlot:
     """Where one topic's records are written; number is that of the newest."""
 
-    def __init__(self, file: mmap.mmap, offset: int, depth: int) -> None:
+    def __init__(self, file: mmap.mmap | memoryview, offset: int, depth: int) -> None:
         """Offset is that of the slot, whose topic is there already."""
         size = _slot_size(depth)
         self._bytes = memoryview(file)
@@ -82,7 +87,7 @@ class BoardSlot:
 class BoardCells:
     """The records of all slots, as a reader finds them. Raises DecodeError for a slot that contradicts itself."""
 
-    def __init__(self, file: mmap.mmap, depth: int) -> None:
+    def __init__(self, file: mmap.mmap | memoryview, depth: int) -> None:
         self._size = _slot_size(depth)
         self._bytes = memoryview(file)
         if len(self._bytes) < board.HEADER_SIZE:

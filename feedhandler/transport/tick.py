@@ -12,7 +12,7 @@ from feedhandler.batch import Batch
 from feedhandler.exchanges.base import State
 from feedhandler.follow import Follower, Gatherer
 from feedhandler.merge import Step
-from feedhandler.transport.cells import BoardCells, BoardSlot
+from feedhandler.transport.cells import BoardCells, BoardSlot, mapped
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 PURE_ENV: Final = "FEEDHANDLER_PURE"
@@ -33,6 +33,7 @@ if not TYPE_CHECKING and not os.environ.get(PURE_ENV):
             State,
             Step,
             Uplink,
+            mapped,
         )
 
 IS_COMPILED: Final = Loop.__module__ == COMPILED_MODULE
@@ -53,4 +54,5 @@ __all__ = [
     "State",
     "Step",
     "Uplink",
+    "mapped",
 ]

@@ -12,7 +12,8 @@
  *     }
  *
  * A feed that starts anew makes a new file: when fh_board_is_alive says no, ask fh_board_is_current, and open again
- * if that says no as well. Slots never move while a file lives.
+ * if that says no as well. Slots never move while a file lives. Whoever cuts the file of a board short ends those who
+ * have it mapped by SIGBUS: docs/board.md says what to do about that.
  */
 #ifndef FEEDHANDLER_BOARD_READER
 #define FEEDHANDLER_BOARD_READER
@@ -199,10 +200,11 @@ static inline int fh_board_is_alive(const struct fh_board *board) {
     return -FH_BOARD_AHEAD_NS_MAX <= age_ns && age_ns < FH_BOARD_DEAD_NS;
 }
 
-/* Whether the path leads to this file still; a system call. */
+/* Whether the path leads to this file still, and all of it is there; a system call. */
 static inline int fh_board_is_current(const struct fh_board *board, const char *path) {
     struct stat status;
-    return stat(path, &status) == 0 && status.st_dev == board->device && status.st_ino == board->inode;
+    return stat(path, &status) == 0 && status.st_dev == board->device && status.st_ino == board->inode &&
+           (size_t)status.st_size >= board->size;
 }
 
 static inline void fh_board_pause(void) {

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from harness import Stack, wait_until
 
+from feedhandler.client import Board
+from feedhandler.errors import EXIT_FAILED
+from feedhandler.transport import tick
+
 
 def test_everything_runs_in_a_place_of_any_spelling(tmp_path):
     """The supervisor's configuration is a format string, where `%` begins an expansion."""
@@ -103,6 +107,31 @@ def test_whatever_is_removed_data_flow_again_once_each_process_was_started_again
         s.start(name)
     reader = s.reader(b"ticker.", endpoint=f"ipc://{s.directory}/run/ticks.ipc")
     reader.read_until(lambda record: record.is_fresh, "a record")
+
+
+@pytest.mark.skipif(
+    not tick.IS_COMPILED, reason="without the compiled part it may be a signal that ends them"
+)
+def test_boards_that_are_cut_short_end_their_writers_with_a_sentence_and_nobody_else(processes):
+    s = processes
+    boards = [s.directory / "run" / "board" / "bybit.board", s.directory / "run" / "recent.board"]
+    wait_until(lambda: all(path.exists() for path in boards), "they are there")
+    for path in boards:
+        os.truncate(path, 0)
+    for name in ("merger", "bybit"):
+        process = s.processes[name]
+        wait_until(lambda process=process: process.poll() is not None, f"{name} ends")
+        assert process.returncode == EXIT_FAILED
+        (line,) = [line for line in s.log(name).splitlines() if "was cut short" in line]
+        assert "a new start makes a new one" in line
+        assert "Traceback" not in s.log(name)
+    assert s.processes["relay"].poll() is None
+    for name in ("merger", "bybit"):
+        s.start(name)
+    reader = s.reader(b"ticker.", endpoint=f"ipc://{s.directory}/run/ticks.ipc")
+    reader.read_until(lambda record: record.is_fresh, "a record")
+    with Board(s.directory / "run") as board:
+        wait_until(lambda: any(board.read(topic) for topic in board.topics()), "a record on the new board")
 
 
 SUBSCRIBER = """

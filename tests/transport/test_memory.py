@@ -157,6 +157,8 @@ def make(twin, name, tmp_path):
         return twin.Batch(end, end, end.clock)
     if name == "Step":
         return twin.Step({}, lambda topic: None, lambda document: None, end, end, end.clock, 1)
+    if name == "BoardMap":
+        return twin.BoardMap(buffer())
     if name == "BoardSlot":
         return twin.BoardSlot(buffer(), board.HEADER_SIZE, DEPTH)
     if name == "BoardCells":
