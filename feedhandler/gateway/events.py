@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.status import NS_PER_S, ExchangeStatus
+from feedhandler.status import NS_PER_S, ConnectionStatus, ExchangeStatus
 
 KEPT_NS: Final = 3600 * NS_PER_S
 EVENTS_MAX: Final = 500
@@ -106,11 +106,11 @@ class Events:
         assert before.feed is not None, "the caller has looked"
         assert status.feed is not None, "the caller has looked"
         old, new = before.feed.connections, status.feed.connections
-        if len(new) < len(old) or sum(c.connects for c in new) <= sum(c.connects for c in old):
+        if _reconnects(new) <= _reconnects(old):
             return
         if any(connection.is_successor for connection in (*old, *new)):
             self._add(now_ns, status.exchange, "connection", False, "a connection was renewed, without a gap")
-        elif len(new) == len(old):
+        else:
             error = next((c.last_error for c in new if c.last_error), "")
             text = "reconnected" + (f" after: {error}" if error else "")
             self._add(now_ns, status.exchange, "connection", False, text)
@@ -130,6 +130,10 @@ class Events:
         self._events.append(event)
         self.count += 1
         return event
+
+
+def _reconnects(connections: Iterable[ConnectionStatus]) -> int:
+    return sum(max(0, connection.connects - 1) for connection in connections)
 
 
 def _named(topics: Iterable[str]) -> str:

@@ -1,9 +1,11 @@
-"""The dashboard in a real browser, over real processes. A screenshot is kept as artifacts/dashboard.png."""
+"""The dashboard in a real browser, over real processes. Screenshots are kept as artifacts/dashboard-….png."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import test_holdings
 from harness import PATIENCE_S, Stack, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -44,13 +46,42 @@ class Page:
     def is_shown(self, selector):
         return self.driver.execute_script("return !document.querySelector(arguments[0]).hidden", selector)
 
+    def resize(self, width, height):
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def set_scheme(self, scheme):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def rows_in_sight(self):
+        """How many rows of the table of tickers are wholly to be seen without scrolling, with their prices."""
+        return self.driver.execute_script(
+            """
+            const isSeen = (box) => box.width && box.top >= 0 && box.left >= 0
+              && box.bottom <= innerHeight && box.right <= document.documentElement.clientWidth;
+            scrollTo(0, 0);
+            return [...document.querySelectorAll('#rows tbody tr')]
+              .map(row => [...row.children].slice(0, 5).filter(e => e.offsetParent))
+              .filter(cells => cells.length >= 4 && cells.every(e => isSeen(e.getBoundingClientRect())))
+              .length
+            """
+        )
+
+    def shoot(self, name):
+        (ROOT / "artifacts").mkdir(exist_ok=True)
+        assert self.driver.save_screenshot(str(ROOT / "artifacts" / f"dashboard-{name}.png"))
+
     def until(self, condition, what):
         return wait_until(condition, what, PATIENCE_S)
 
-    def set_token(self):
+    def use_token(self, token):
         self.find("#token").clear()
-        self.find("#token").send_keys(TOKEN)
+        self.find("#token").send_keys(token)
         self.find("#token-form button[type=submit]").click()
+
+    def set_token(self):
+        self.use_token(TOKEN)
         self.until(lambda: self.text("#token-state") == "accepted", "the token is accepted")
 
 
@@ -94,17 +125,54 @@ def test_every_symbol_has_a_row_that_moves_and_says_what_it_is(page):
     page.until(lambda: len(page.driver.find_elements("css selector", "#rows tbody tr")) == 15, "15 rows")
     first = page.until(lambda: page.row(topic), "its row")
     assert first[:2] == ["BTC/USDT", "binance"]
-    assert "LIVE" in first[-1]
-    assert "SIMULATED" in first[-1]
+    assert first[-1] == "LIVE"
     page.until(lambda: page.row(topic)[2:5] != first[2:5], "its price moves")
     page.until(lambda: page.driver.find_elements("css selector", "svg.spark polyline"), "sparklines")
     page.until(
-        lambda: "binance" in page.text("#simulated") and page.is_shown("#simulated"), "it is no real exchange"
+        lambda: page.text("#simulated") == "SIMULATED" and page.is_shown("#simulated"),
+        "it is no real exchange",
     )
     assert page.until(lambda: page.driver.find_elements("css selector", "#latency canvas"), "the plot")
     page.until(lambda: "leg 0" in page.text("#exchanges"), "legs")
-    (ROOT / "artifacts").mkdir(exist_ok=True)
-    assert page.driver.save_screenshot(str(ROOT / "artifacts" / "dashboard.png"))
+    page.until(
+        lambda: re.search(r"total p50:?[0-9.]+ .s", page.text("#latency")), "values without pointing at them"
+    )
+
+
+def test_prices_have_the_decimals_of_their_tick(page, world):
+    for exchange in world.exchanges:
+        listed = test_holdings.ask(world, "GET", f"/v1/instruments?exchange={exchange}")[1]["instruments"]
+        ticks = {each["symbol"]: each["tick"] for each in listed}
+        for symbol in ("BTC/USDT", "XRP/USDT"):
+            shown = page.row(f"ticker.{exchange}.{symbol}")[2:5]
+            places = len(ticks[symbol].partition(".")[2])
+            assert places > 0
+            assert [len(price.partition(".")[2]) for price in shown] == [places] * 3, shown
+            assert shown[1] != shown[2], "bid and ask differ by a tick at least"
+
+
+def test_prices_are_above_the_fold(page):
+    for size, count in (((1280, 800), 15), ((390, 844), 12)):
+        page.resize(*size)
+        page.until(lambda count=count: page.rows_in_sight() >= count, f"{count} rows at {size}")
+        assert page.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    for size in ((1280, 800), (390, 844)):
+        shoot_in_both_schemes(page, size, "live")
+    page.resize(1400, 1600)
+
+
+def test_axe_finds_nothing(page):
+    axe = pytest.importorskip(
+        "axe_core_python.selenium", reason="needs axe-core-python, from the extra `test`"
+    )
+    for scheme in ("light", "dark"):
+        page.set_scheme(scheme)
+        page.driver.execute_script(
+            "document.querySelector('#exchanges').open = arguments[0] === 'dark'", scheme
+        )
+        found = axe.Axe().run(page.driver)["violations"]
+        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
+    page.driver.execute_script("document.querySelector('#exchanges').open = false")
 
 
 def test_the_table_can_be_filtered_and_sorted_by_keyboard(page):
@@ -150,25 +218,92 @@ def test_a_fault_is_shown_in_words_and_its_end_too(page, world):
     page.until(lambda: "DOWN" in page.row("ticker.bybit.BTC/USDT")[-1], "the row says DOWN")
     page.until(lambda: "LIVE" in page.row("ticker.bybit.BTC/USDT")[-1], "and LIVE again")
     page.until(lambda: not page.is_shown("#trouble"), "the banner goes")
+    page.until(lambda: "bybit: live again, after" in page.text("#events"), "the last hour has it")
+    assert "bybit: stale: " in page.text("#events")
+    assert "bybit: reconnected after: " in page.text("#events")
+    assert not page.is_shown("#events-none")
 
 
 def test_a_symbol_is_subscribed_and_unsubscribed_from_the_page(page):
     page.find("#subscribe-symbol").send_keys("DOGE/USDT")
     page.find("#subscribe-form button[value=subscribe]").click()
-    page.until(lambda: "token" in page.text("#subscribe-state"), "without the token it says so")
-    page.set_token()
+    page.until(
+        lambda: page.text("#subscribe-state") == "enter the token first", "without the token it says so"
+    )
+    page.use_token("x" * 32)
+    page.until(lambda: page.text("#token-state") == "wrong token", "a wrong one is told so")
     page.find("#subscribe-form button[value=subscribe]").click()
-    page.until(lambda: page.text("#subscribe-state").endswith("subscribed"), "it is subscribed")
+    page.until(lambda: page.text("#subscribe-state") == "wrong token", "here, too")
+    page.set_token()
+    assert page.text("#subscribe-state") == "", "what was refused for want of the token is not said any more"
+    page.find("#subscribe-form button[value=subscribe]").click()
+    page.until(lambda: page.text("#subscribe-state").endswith("is subscribed"), "it is subscribed")
     exchange = page.find("#subscribe-exchange").get_attribute("value")
     topic = f"ticker.{exchange}.DOGE/USDT"
     page.until(lambda: "LIVE" in (page.row(topic) or [""])[-1], "its row is live")
     page.find("#subscribe-form button[value=unsubscribe]").click()
-    page.until(lambda: "DOWN" in page.row(topic)[-1], "its last record says DOWN")
+    page.until(lambda: page.row(topic)[-1] == "NOT SUBSCRIBED", "that nobody wants it is no fault")
+    assert not page.is_shown("#trouble")
+    page.find("#subscribe-symbol").clear()
+    page.find("#subscribe-symbol").send_keys("btc/usdt")
+    page.find("#subscribe-form button[value=unsubscribe]").click()
+    page.until(
+        lambda: page.text("#subscribe-state") == "this symbol comes from the configuration file",
+        "whose it is",
+    )
+    page.find("#subscribe-symbol").clear()
+    page.find("#subscribe-symbol").send_keys("E")
+    assert page.text("#subscribe-state") == "", "what was said of another symbol is gone"
+
+
+def test_disconnecting_asks_once(page):
+    page.driver.execute_script("document.querySelector('#exchanges').open = true")
+    row = page.driver.find_element("xpath", "//details//tr[th='kucoin']")
+    button = row.find_element("xpath", ".//button[contains(., 'onnect')]")
+    button.click()
+    page.until(lambda: page.text("#sure-title") == "Disconnect from kucoin?", "it asks")
+    page.find("#sure button[value='']").click()
+    page.until(lambda: not page.driver.execute_script("return document.querySelector('#sure').open"), "no")
+    assert button.text == "Disconnect"
+    button.click()
+    page.find("#sure button[value=yes]").click()
+    page.until(lambda: button.text == "Connect", "yes")
+    page.until(
+        lambda: page.row("ticker.kucoin.BTC/USDT")[-1] == "NOT SUBSCRIBED", "by order: that is no fault"
+    )
+    button.click()
+    page.until(lambda: page.row("ticker.kucoin.BTC/USDT")[-1] == "LIVE", "and back, without a question")
+    page.driver.execute_script("document.querySelector('#exchanges').open = false")
+
+
+def test_while_the_merger_is_silent_nothing_is_said_of_exchanges(page, world):
+    world.fault("bybit", "stall", seconds=600)
+    page.until(lambda: page.text("#exchanges .strip").count("stale"), "one exchange is stale")
+    for size in ((1280, 800), (390, 844)):
+        shoot_in_both_schemes(page, size, "stalled")
+    world.fault("bybit", "none")
+    world.kill("merger")
+    page.until(lambda: "The merger is silent" in page.text("#trouble"), "it says so")
+    page.until(lambda: page.text("#exchanges .strip").count("unknown") == 3, "and that nothing is known")
+    assert "/s" not in page.text("#exchanges .strip")
+    assert not re.search(r"is (LIVE|STALE|DOWN)", page.text("#trouble"))
+    assert not re.search(r"[0-9]+ records/s", page.text("#rate"))
+    for size in ((1280, 800), (390, 844)):
+        shoot_in_both_schemes(page, size, "silent")
+    world.start("merger")
+    page.until(lambda: page.text("#exchanges .strip").count("live") == 3, "all is known again")
+    page.until(lambda: "the merger was started anew" in page.text("#events"), "the last hour has it")
+    page.resize(1400, 1600)
+
+
+def shoot_in_both_schemes(page, size, name):
+    page.resize(*size)
+    for scheme in ("light", "dark"):
+        page.set_scheme(scheme)
+        page.shoot(f"{name}-{size[0]}x{size[1]}-{scheme}")
 
 
 def test_balances_are_shown_with_the_token_and_not_without(page, world):
-    import test_holdings
-
     assert page.is_shown("#sync"), "the token was given"
     assert not page.is_shown("#balances")
     test_holdings.put_credentials(world, "kucoin")
@@ -212,8 +347,7 @@ def test_beyond_the_own_machine_the_page_asks_for_the_token_first(page, tmp_path
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_have_contrast_in_light_and_dark(page, scheme):
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page.set_scheme(scheme)
     page.until(lambda: page.row("ticker.binance.BTC/USDT"), "rows")
     page.driver.execute_script("document.querySelector('#rows tbody tr').classList.add('old')")
     worst = page.driver.execute_script(

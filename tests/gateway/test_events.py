@@ -66,9 +66,10 @@ def test_a_renewal_is_no_reconnection():
     ]
 
 
-def test_more_symbols_or_fewer_are_no_reconnection():
+def test_a_first_connection_and_more_or_fewer_of_them_are_no_reconnection():
     two = feed(connection(), connection(connects=1))
     assert told(status(), status(feed=two), status()) == []
+    assert told(status(feed=feed(connection(connects=0))), status()) == []
 
 
 def test_channels_that_fall_silent_and_speak_again_are_named():

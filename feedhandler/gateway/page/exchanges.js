@@ -1,18 +1,24 @@
-// The panel of exchanges and their connections.
+// The exchanges: a line for all of them, and behind it each with its connections.
 
 import { element, micros, put, span } from "./text.js";
 
-const STATES = { live: "good", idle: "plain", stale: "warn", connecting: "warn", starting: "warn" };
+const STATES = { live: "good", idle: "plain", unknown: "plain", stale: "warn", connecting: "warn", starting: "warn" };
 
 export class Exchanges {
-  /** steer(exchange, "connect" | "disconnect" | "rollover") is called by the buttons; news(text) tells changes. */
-  constructor(now, steer, news) {
+  /**
+   * steer(exchange, "connect" | "disconnect" | "rollover") is called by the buttons; news(text) tells changes;
+   * newest(exchange) is when its newest data were received, in ns.
+   */
+  constructor(now, steer, news, newest) {
     this.now = now;
     this.steer = steer;
     this.news = news;
+    this.newest = newest;
+    this.isKnown = false; // whether the merger is heard: else nothing is known of any
     this.rows = new Map(); // exchange → ExchangeRow
     this.made = new Map();
     this.body = document.querySelector("#exchanges tbody");
+    this.strip = document.querySelector("#exchanges .strip");
     setInterval(() => this.draw(), 1000);
   }
 
@@ -24,7 +30,7 @@ export class Exchanges {
     const before = this.rows.get(row.exchange);
     this.rows.set(row.exchange, row);
     const [was, is] = [before?.status?.state, row.status?.state];
-    if (!isFirst && was && was !== is) this.news(`${row.exchange} is ${is ?? "not heard"}`);
+    if (!isFirst && was && was !== is) this.news(`${row.exchange} is ${is ?? "unknown"}`);
     this.update(row);
   }
 
@@ -32,12 +38,27 @@ export class Exchanges {
     return [...this.rows.keys()];
   }
 
+  /** The status of an exchange, null where it is not known; what was said before the merger fell silent is old. */
+  status(row) {
+    return this.isKnown ? row.status : null;
+  }
+
+  /** Whether somebody wants a symbol; null: not known. What nobody wants is DOWN on purpose. */
+  isWanted(exchange, symbol) {
+    const row = this.rows.get(exchange);
+    const feed = row && this.status(row)?.feed;
+    if (!feed) return null;
+    return feed.wanted.includes(symbol) || Object.values(feed.renamed).includes(symbol);
+  }
+
   draw() {
     for (const row of this.rows.values()) this.update(row);
   }
 
   make(row) {
-    const made = { row: element("tr"), legs: [], cells: {} };
+    const made = { row: element("tr"), legs: [], cells: {}, chip: element("span"), state: element("span"), figures: element("span", "", "quiet") };
+    made.chip.append(element("b", row.exchange), made.state, " ", made.figures);
+    this.strip.append(made.chip);
     const name = element("th", row.exchange);
     name.scope = "row";
     made.row.append(name);
@@ -64,14 +85,21 @@ export class Exchanges {
   update(row) {
     const made = this.made.get(row.exchange) ?? this.make(row);
     const { cells } = made;
-    const status = row.status;
-    const state = status?.state ?? "not heard";
-    if (cells.state.textContent !== state) cells.state.replaceChildren(element("span", state, `badge ${STATES[state] ?? "bad"}`));
-    put(cells.rate, status ? Math.round(status.records_per_s).toLocaleString("en") : "–");
+    const status = this.status(row);
+    const state = status?.state ?? "unknown";
+    const classes = `badge ${STATES[state] ?? "bad"}`;
+    if (cells.state.textContent !== state) cells.state.replaceChildren(element("span", state, classes));
+    put(made.state, state);
+    made.state.className = classes;
+    const rate = status ? Math.round(status.records_per_s).toLocaleString("en") : "–";
+    const newest = status && this.newest(row.exchange);
+    const age = newest ? span((this.now() - newest / 1e6) / 1000) : "–";
+    put(cells.rate, rate);
     put(cells.p50, micros(status?.latency_p50_us));
     put(cells.p99, micros(status?.latency_p99_us));
-    put(cells.newest, status?.newest_recv_ns ? span((this.now() - status.newest_recv_ns / 1e6) / 1000) : "–");
-    put(cells.text, row.text);
+    put(cells.newest, age);
+    put(cells.text, status ? row.text : "not known: the merger is silent");
+    put(made.figures, status ? `${rate}/s, p50 ${micros(status.latency_p50_us)}, data ${age} old` : "");
     put(made.toggle, row.connect ? "Disconnect" : "Connect");
     made.toggle.setAttribute("aria-label", `${row.connect ? "Disconnect from" : "Connect to"} ${row.exchange}`);
     this.updateLegs(made, status?.feed?.connections ?? [], status?.feed?.stale_topics ?? {});

@@ -1,5 +1,6 @@
 // The dashboard: one stream from the gateway, and who shows what of it.
 
+import { Events } from "./events.js";
 import { Exchanges } from "./exchanges.js";
 import { Operator, ask, token } from "./operator.js";
 import { Plots } from "./plots.js";
@@ -13,10 +14,12 @@ let offset = 0; // the gateway's clock less ours, ms
 const now = () => Date.now() + offset;
 const news = (text) => put(find("#news"), text);
 
-const tickers = new Tickers(now);
+const tickers = new Tickers(now, (exchange, symbol) => exchanges.isWanted(exchange, symbol));
 const operator = new Operator(now, () => stream.authorize());
-const exchanges = new Exchanges(now, (exchange, what) => operator.steer(exchange, what), news);
+const steer = (exchange, what) => operator.steer(exchange, what);
+const exchanges = new Exchanges(now, steer, news, (exchange) => tickers.newest.get(exchange));
 const plots = new Plots();
+const events = new Events();
 let merger = null;
 let retryAt = 0;
 let isLost = false;
@@ -25,6 +28,10 @@ let isAsked = false; // for the token
 function takePulse(data) {
   offset = data.now_ns / 1e6 - Date.now();
   merger = data.merger;
+  exchanges.isKnown = merger !== null;
+  document.body.classList.toggle("silent", !merger);
+  exchanges.draw();
+  events.take(data.events);
   put(find("#rate"), merger ? `${Math.round(merger.records_per_s).toLocaleString("en")} records/s, ${merger.topics} topics` : "");
 }
 
@@ -36,9 +43,11 @@ function takeExchange(row) {
 const stream = new Stream(
   {
     snapshot(data) {
-      takePulse(data);
+      events.count = -1;
       tickers.replace(data.tickers);
       exchanges.replace(data.exchanges);
+      takePulse(data);
+      operator.connected();
       operator.setExchanges(exchanges.names());
       ask("GET", "/v1/latency").then((history) => plots.replace(history), () => plots.make());
     },
@@ -77,14 +86,16 @@ function banners() {
   show("#lost", isAsked ? asked : isLost ? lost : "");
   show("#again", isLost && !isAsked ? (left > 0 ? `The next attempt is in ${left.toFixed(0)} s.` : "Trying now.") : "");
   const rows = [...exchanges.rows.values()];
-  const bad = rows.filter((row) => row.connect && row.status && !["live", "idle"].includes(row.status.state));
+  const isBad = (row) => row.connect && exchanges.status(row) && !["live", "idle"].includes(row.status.state);
+  const bad = rows.filter(isBad);
   const texts = bad.map((row) => `${row.exchange} is ${row.status.state.toUpperCase()}: ${row.text}`);
-  if (!isLost && !merger && rows.length) texts.unshift("The merger is silent: all data are DOWN");
-  const stale = [...tickers.tickers.values()].filter((t) => t.flags.includes("STALE") && !t.flags.includes("DOWN")).length;
+  if (!isLost && !merger && rows.length) texts.unshift("The merger is silent: nothing is known of any exchange, and all data are DOWN");
+  const stale = tickers.staleCount();
   if (stale && !bad.length) texts.push(`${stale} ${stale > 1 ? "symbols are" : "symbol is"} STALE: filter for it`);
   show("#trouble", texts.join(" — "));
   const simulated = rows.filter((row) => row.is_simulated).map((row) => row.exchange);
-  show("#simulated", simulated.length ? `SIMULATED data, of no real exchange: ${simulated.join(", ")}` : "");
+  const isAll = simulated.length === rows.length;
+  show("#simulated", simulated.length ? `SIMULATED${isAll ? "" : `: ${simulated.join(", ")}`}` : "");
   put(find("#clock"), new Date(now()).toISOString().slice(11, 19) + " UTC");
 }
 setInterval(banners, 500);

@@ -1,12 +1,14 @@
 // Latency and rates of the last ten minutes, drawn by uPlot: from the gateway's history, then as statuses come.
 
+import { micros } from "./text.js";
+
 const SECONDS = 600;
 const HEIGHT = 190;
 const STAGES = ["feed p50", "feed p99", "hop p50", "hop p99", "total p50", "total p99"];
-const COLOURS = {
-  light: ["#7aa6d6", "#7aa6d6", "#c58f2d", "#c58f2d", "#0b5cad", "#b3261e"],
-  dark: ["#5584b5", "#5584b5", "#d9a441", "#d9a441", "#77b7f5", "#ff9a92"],
-};
+// Of each stage the median is drawn whole and the 99th percentile in dashes; of each exchange the rate, likewise apart.
+const DASHES = [undefined, [7, 4], [2, 3]];
+const BORDERS = ["solid", "dashed", "dotted"];
+const COLOURS = { light: ["#8a5300", "#6b4fa0", "#0b5cad"], dark: ["#f3c163", "#c4a7ff", "#77b7f5"] };
 
 export class Plots {
   constructor() {
@@ -44,28 +46,30 @@ export class Plots {
     const colours = COLOURS[matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"];
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
     const time = { ...axis, values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB").slice(0, 8)), space: 80 };
-    const width = (id) => Math.max(280, document.querySelector(id).clientWidth);
+    const width = (id) => Math.max(240, document.querySelector(id).clientWidth);
+    const at = { label: "at", value: (_, t) => (t === null ? "–" : new Date(t * 1000).toLocaleTimeString("en-GB")) };
+    const legend = (dash) => ({ markers: { width: () => 2, fill: () => "transparent", dash: (_, i) => BORDERS[dash(i - 1)] } });
     this.latency?.destroy();
     this.rates?.destroy();
     this.latency = new uPlot(
       {
-        width: width("#latency"), height: HEIGHT, cursor: { drag: { x: false, y: false } },
+        width: width("#latency"), height: HEIGHT, cursor: { drag: { x: false, y: false } }, legend: legend((i) => i % 2),
         scales: { x: { time: true }, y: { distr: 3 } },
-        axes: [time, { ...axis, size: 62, values: (_, ticks) => ticks.map((t) => (t === null ? "" : t >= 1000 ? `${t / 1000} ms` : `${t} µs`)) }],
-        series: [{}, ...STAGES.map((label, i) => ({
-          label, stroke: colours[i], width: i % 2 ? 1.8 : 1.1, dash: [[2, 3], [9, 4], undefined][i >> 1], points: { show: false },
-          value: (_, v) => (v === null || v === undefined ? "–" : `${v.toFixed(0)} µs`),
+        axes: [time, { ...axis, size: 62, values: (_, ticks) => ticks.map((t) => (t === null ? "" : t >= 1e6 ? `${t / 1e6} s` : t >= 1000 ? `${t / 1000} ms` : `${t} µs`)) }],
+        series: [at, ...STAGES.map((label, i) => ({
+          label, stroke: colours[i >> 1], width: 1.5, dash: DASHES[i % 2], points: { show: false },
+          value: (_, v) => micros(v),
         }))],
       },
       [[], ...STAGES.map(() => [])], document.querySelector("#latency"),
     );
     this.rates = new uPlot(
       {
-        width: width("#rates"), height: HEIGHT, cursor: { drag: { x: false, y: false } },
+        width: width("#rates"), height: HEIGHT, cursor: { drag: { x: false, y: false } }, legend: legend((i) => i % 3),
         scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
         axes: [time, { ...axis, size: 62 }],
-        series: [{}, ...names.map((label, i) => ({
-          label, stroke: colours[[4, 2, 5][i % 3]], width: 1.4, dash: [undefined, [9, 4], [2, 3]][i % 3], points: { show: false },
+        series: [at, ...names.map((label, i) => ({
+          label, stroke: colours[i % 3], width: 1.5, dash: DASHES[i % 3], points: { show: false },
           value: (_, v) => (v === null || v === undefined ? "–" : `${v.toFixed(0)}/s`),
         }))],
       },
@@ -86,10 +90,12 @@ export class Plots {
       return seconds.map((second) => known.get(second) ?? null);
     });
     this.rates.setData([seconds, ...rates]);
+    // Who points at nothing reads the newest values.
+    for (const plot of [this.latency, this.rates]) if (plot.cursor.left < 0) plot.setLegend({ idx: plot.data[0].length - 1 });
   }
 
   resize() {
     for (const [plot, id] of [[this.latency, "#latency"], [this.rates, "#rates"]])
-      plot?.setSize({ width: Math.max(280, document.querySelector(id).clientWidth), height: HEIGHT });
+      plot?.setSize({ width: Math.max(240, document.querySelector(id).clientWidth), height: HEIGHT });
   }
 }

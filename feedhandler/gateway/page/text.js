@@ -1,10 +1,13 @@
 // Numbers and times in words. Nothing from the wire becomes HTML: elements get text, never markup.
 
-export function price(value) {
+const FIGURES = 6; // of a price whose tick is not known
+
+/** A price with the decimals of its tick, as text such as "0.01"; all prices of a symbol then have as many. */
+export function price(value, tick) {
   if (value === null || value === undefined) return "–";
-  const size = Math.abs(value);
-  const digits = size >= 1000 ? 2 : size >= 1 ? 4 : size >= 0.01 ? 6 : 8;
-  return value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: Math.min(2, digits) });
+  const guess = value ? Math.max(2, FIGURES - 1 - Math.floor(Math.log10(Math.abs(value)))) : 2;
+  const digits = Math.min(20, tick ? (tick.split(".")[1] ?? "").length : guess);
+  return value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 }
 
 export function percent(value, digits = 2) {

@@ -5,11 +5,14 @@ import { element, percent, price, put, span } from "./text.js";
 const ROWS_MAX = 300;
 const SPARK_SECONDS = 120;
 const DRAW_MS = 200;
-const BADGES = { DOWN: "bad", STALE: "warn", BAD_EXCHANGE_TIME: "warn", SIMULATED: "plain" };
+const BADGES = { LIVE: "good", DOWN: "bad", STALE: "warn", "BAD EXCHANGE TIME": "warn" };
 
 export class Tickers {
-  constructor(now) {
+  /** isWanted(exchange, symbol): whether somebody wants it; null where that is not known. */
+  constructor(now, isWanted) {
     this.now = now; // the gateway's clock, in ms
+    this.isWanted = isWanted;
+    this.newest = new Map(); // exchange → when its newest data were received, in ns
     this.tickers = new Map(); // topic → ticker
     this.pasts = new Map(); // topic → [[second, last], …]
     this.rows = new Map(); // topic → its cells
@@ -28,12 +31,19 @@ export class Tickers {
 
   replace(tickers) {
     this.tickers = new Map(tickers.map((ticker) => [ticker.topic, ticker]));
+    this.newest.clear();
+    for (const ticker of tickers) this.note(ticker);
     for (const topic of this.pasts.keys()) if (!this.tickers.has(topic)) this.pasts.delete(topic);
     this.changed = new Set(this.tickers.keys());
     this.isOrderOld = true;
   }
 
+  note(ticker) {
+    if (ticker.recv_ns > (this.newest.get(ticker.exchange) ?? 0)) this.newest.set(ticker.exchange, ticker.recv_ns);
+  }
+
   take(ticker) {
+    this.note(ticker);
     if (!this.tickers.has(ticker.topic)) this.isOrderOld = true;
     this.tickers.set(ticker.topic, ticker);
     this.changed.add(ticker.topic);
@@ -66,12 +76,25 @@ export class Tickers {
     return ticker[key];
   }
 
+  /** The conditions of a ticker, as they are shown. That of a symbol that nobody wants any more is no fault. */
+  conditions(ticker) {
+    const isDown = ticker.flags.includes("DOWN");
+    if (isDown && this.isWanted(ticker.exchange, ticker.symbol) === false) return ["NOT SUBSCRIBED"];
+    const left = isDown ? ["SIMULATED", "STALE"] : ["SIMULATED"]; // said above; what is DOWN is old, too
+    const flags = ticker.flags.filter((flag) => !left.includes(flag)).map((flag) => flag.replaceAll("_", " "));
+    return isDown || flags.includes("STALE") ? flags : ["LIVE", ...flags];
+  }
+
+  staleCount() {
+    return [...this.tickers.values()].filter((t) => this.conditions(t).includes("STALE")).length;
+  }
+
   arrange() {
     this.isOrderOld = false;
     const words = this.filter.value.toUpperCase().split(/[\s,]+/).filter(Boolean);
     const [key, sign] = this.order;
     const found = [...this.tickers.values()].filter((t) => {
-      const text = `${t.symbol} ${t.exchange} ${t.flags.join(" ")}`.toUpperCase();
+      const text = `${t.symbol} ${t.exchange} ${this.conditions(t).join(" ")} ${t.flags.join(" ")}`.toUpperCase();
       return words.every((word) => text.includes(word));
     });
     found.sort((a, b) => {
@@ -106,10 +129,11 @@ export class Tickers {
     row.dataset.topic = ticker.topic;
     const symbol = element("th", ticker.symbol);
     symbol.scope = "row";
-    const cells = { row, exchange: element("td", ticker.exchange) };
-    for (const name of ["last", "bid", "ask", "spread", "change", "age"]) cells[name] = element("td", "", "number");
-    cells.spark = element("td");
-    cells.flags = element("td");
+    const cells = { row, symbol, exchange: element("td", ticker.exchange, "wide") };
+    for (const name of ["last", "bid", "ask"]) cells[name] = element("td", "", "number");
+    for (const name of ["spread", "change", "age"]) cells[name] = element("td", "", "number wide");
+    cells.spark = element("td", "", "wide");
+    cells.flags = element("td", "", "wide");
     const { exchange, last, bid, ask, spread, change, spark, age, flags } = cells;
     row.append(symbol, exchange, last, bid, ask, spread, change, spark, age, flags);
     return cells;
@@ -124,30 +148,31 @@ export class Tickers {
     for (const [topic, cells] of this.rows) {
       const ticker = this.tickers.get(topic);
       put(cells.age, ticker.recv_ns ? span((now - ticker.recv_ns / 1e6) / 1000) : "–");
+      this.updateCondition(cells, ticker);
     }
   }
 
   update(topic) {
     const [cells, ticker] = [this.rows.get(topic), this.tickers.get(topic)];
     if (!cells || !ticker) return;
-    put(cells.last, price(ticker.last));
-    put(cells.bid, price(ticker.bid));
-    put(cells.ask, price(ticker.ask));
+    for (const name of ["last", "bid", "ask"]) put(cells[name], price(ticker[name], ticker.tick));
     const spread = this.value(ticker, "spread");
     put(cells.spread, spread === null ? "–" : `${(spread * 10000).toFixed(2)} bp`);
     const change = this.value(ticker, "change");
     put(cells.change, percent(change));
-    cells.change.className = `number ${change === null ? "" : change < 0 ? "down" : "up"}`;
-    const flags = ticker.flags.join(" ");
-    if (cells.flags.dataset.flags !== flags) {
-      cells.flags.dataset.flags = flags;
-      const badges = ticker.flags.map((flag) => element("span", flag.replaceAll("_", " "), `badge ${BADGES[flag] ?? "plain"}`));
-      const isLive = !ticker.flags.includes("DOWN") && !ticker.flags.includes("STALE");
-      if (isLive) badges.unshift(element("span", "LIVE", "badge good"));
-      cells.flags.replaceChildren(...badges);
-      cells.row.classList.toggle("old", !isLive);
-    }
+    cells.change.className = `number wide ${change === null ? "" : change < 0 ? "down" : "up"}`;
     this.spark(cells.spark, this.pasts.get(topic) ?? []);
+  }
+
+  updateCondition(cells, ticker) {
+    const conditions = this.conditions(ticker);
+    const text = conditions.join(" ");
+    if (cells.flags.dataset.text === text) return;
+    cells.flags.dataset.text = text;
+    cells.flags.replaceChildren(...conditions.map((each) => element("span", each, `badge ${BADGES[each] ?? "plain"}`)));
+    // On a narrow screen: what the columns that are left out say.
+    cells.symbol.dataset.sub = [ticker.exchange, ...conditions.filter((each) => each !== "LIVE")].join(" · ");
+    cells.row.classList.toggle("old", conditions[0] !== "LIVE");
   }
 
   spark(cell, past) {
