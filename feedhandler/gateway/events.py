@@ -17,6 +17,7 @@ EVENTS_MAX: Final = 500
 TOGETHER_NS: Final = 60 * NS_PER_S  # what is counted within so long is one event
 NAMED_MAX: Final = 3  # channels in a text
 WELL: Final = ("live", "idle")
+BEGINNING: Final = ("absent", "starting", "connecting")  # of one that was not live before, these are no fault
 
 
 class Event(msgspec.Struct, kw_only=True):
@@ -42,6 +43,7 @@ class Events:
         self._counted: dict[
             tuple[str, str], tuple[Event, int]
         ] = {}  # the last of its exchange and kind; how many
+        self._were_live: set[str] = set()
         self._is_merger_heard = False
         self._session_ns = 0
 
@@ -97,10 +99,14 @@ class Events:
         is_well = status.state in WELL
         if is_well and before.state not in WELL:
             lasted_s = (status.since_ns - before.since_ns) / NS_PER_S
-            text = f"{status.state} again, after {lasted_s:.0f} s {before.state}"
+            again = " again" if status.exchange in self._were_live else ""
+            text = f"{status.state}{again}, after {lasted_s:.0f} s {before.state}"
         else:
             text = status.state if is_well else f"{status.state}: {status.text(now_ns)}"
-        self._add(now_ns, status.exchange, "state", not is_well, text)
+        is_bad = not is_well and not (status.state in BEGINNING and before.state in (*BEGINNING, "idle"))
+        self._add(now_ns, status.exchange, "state", is_bad, text)
+        if before.state == "live":
+            self._were_live.add(status.exchange)
 
     def _on_connections(self, before: ExchangeStatus, status: ExchangeStatus, now_ns: int) -> None:
         assert before.feed is not None, "the caller has looked"

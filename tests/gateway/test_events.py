@@ -51,6 +51,14 @@ def test_a_state_that_is_worse_says_why_and_its_end_how_long_it_lasted():
     ]
 
 
+def test_a_beginning_is_no_fault():
+    assert told(status("absent"), status("connecting"), status("live", 2)) == [
+        ("state", False, "connecting: live"),
+        ("state", False, "live, after 2 s connecting"),
+    ]
+    assert told(status("live"), status("connecting", 1))[0][1], "but to lose a connection is one"
+
+
 def test_a_connection_that_is_made_anew_says_what_the_last_one_died_of():
     after = feed(connection(connects=2, last_error="no frame at all for 30 s"))
     assert told(status(), status(feed=after), status(feed=after)) == [
