@@ -10,18 +10,21 @@ from typing import Any, Final
 
 import msgspec
 from hdrh.histogram import HdrHistogram
-from rich.console import Console
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from feedhandler import wire
 from feedhandler.client import Subscriber
+from feedhandler.instruments import InstrumentList, InstrumentTable, decimals
 from feedhandler.status import ExchangeStatus, Heartbeat
 
 LATENCY_MAX_US: Final = 60_000_000
 LINE_WIDTH: Final = 1000
 NS_PER_S: Final = 1_000_000_000
 NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
+COLUMNS: Final = ("exchange", "symbol", "last", "bid", "ask", "24 h", "age", "latency", "flags")
+DROPPED_IN_ORDER: Final = ("latency", "24 h", "age", "exchange")  # where a terminal is too narrow for all
 STATE_STYLES: Final = {
     "live": "green",
     "stale": "yellow",
@@ -44,6 +47,7 @@ class Watch:
         # Tick to publish, microseconds. Not to this subscriber: it draws, and would measure its own drawing.
         self.latencies = {name: HdrHistogram(1, LATENCY_MAX_US, 3) for name in self.exchanges}
         self._newest_latency_us: dict[bytes, float] = {}
+        self._tables: dict[str, InstrumentTable] = {}
 
     def take(self, record: wire.Ticker | wire.Document) -> None:
         """Take one record."""
@@ -65,50 +69,73 @@ class Watch:
         if document.kind == wire.STATUS:
             status = msgspec.json.decode(document.body, type=ExchangeStatus)
             self.statuses[status.exchange] = status
+        elif document.kind == wire.INSTRUMENTS:
+            listing = msgspec.json.decode(document.body, type=InstrumentList)
+            self._tables[listing.exchange] = listing.table()
         elif document.kind == wire.HEARTBEAT:
             self.heartbeat = msgspec.json.decode(document.body, type=Heartbeat)
 
-    def table(self, rows_max: int) -> Table:
-        """Return the live table: at most rows_max instruments, then what each exchange is doing."""
+    def picture(self, rows_max: int, width: int) -> Group:
+        """Return the live picture: at most rows_max instruments, then what each exchange is doing.
+
+        Symbols and prices are never cut: on a narrow terminal there are fewer columns.
+        """
         now_ns = time.time_ns()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("exchange")
-        table.add_column("symbol")
-        for name in ("last", "bid", "ask", "24h change", "age", "latency"):
-            table.add_column(name, justify="right")
-        table.add_column("")
         topics = sorted(self.tickers, key=lambda topic: topic.split(b".")[1:])
-        for topic in topics[:rows_max]:
-            table.add_row(*self._row(self.tickers[topic], now_ns))
+        cells = [self._row(self.tickers[topic], now_ns) for topic in topics[:rows_max]]
+        names = [name for name in COLUMNS if name != "flags" or any(row["flags"].plain for row in cells)]
+        for name in DROPPED_IN_ORDER:
+            if _width(cells, names) > width and name in names:
+                names.remove(name)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in names:
+            justify: JustifyMethod = "left" if name in ("exchange", "symbol", "flags") else "right"
+            table.add_column("" if name == "flags" else name, justify=justify, no_wrap=True)
+        for row in cells:
+            table.add_row(*(row[name] for name in names))
+        parts: list[RenderableType] = [table]
+        if simulated := sorted({t.exchange for t in self.tickers.values() if t.flags & wire.SIMULATED}):
+            parts.insert(
+                0, Text(f"SIMULATED data, of no real exchange: {', '.join(simulated)}", style="bold")
+            )
         if len(topics) > rows_max:
-            table.add_row("", f"… {len(topics) - rows_max} more")
-        table.add_section()
+            parts.append(Text(f"… {len(topics) - rows_max} more", style="dim"))
+        return Group(*parts, "", self._states(now_ns))
+
+    def _row(self, ticker: wire.Ticker, now_ns: int) -> dict[str, Text]:
+        """Return the cells of an instrument by column."""
+        latency = self._newest_latency_us.get(ticker.topic)
+        flags = " ".join(name for name in ticker.flag_names if name not in ("SNAPSHOT", "SIMULATED"))
+        is_bad = ticker.flags & (wire.STALE | wire.DOWN)
+        table = self._tables.get(ticker.exchange)
+        places = decimals(table.tick_of(ticker.symbol)) if table is not None else None
+        return {
+            "exchange": Text(ticker.exchange),
+            "symbol": Text(ticker.symbol),
+            "last": Text(price(ticker.last, places)),
+            "bid": Text(price(ticker.bid, places)),
+            "ask": Text(price(ticker.ask, places)),
+            "24 h": _change(ticker),
+            "age": Text(duration((now_ns - ticker.recv_ns) / NS_PER_S) if ticker.recv_ns else "-"),
+            "latency": Text(f"{latency / 1000:.2f} ms" if latency is not None else "-"),
+            "flags": Text(flags, style="bold red" if is_bad else "dim"),
+        }
+
+    def _states(self, now_ns: int) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for name in ("exchange", "state", "rate"):
+            table.add_column(name, no_wrap=True, justify="right" if name == "rate" else "left")
+        table.add_column("doing", no_wrap=True, overflow="ellipsis")
         for name in self.exchanges:
             table.add_row(name, *self._status_cells(name, now_ns))
         return table
-
-    def _row(self, ticker: wire.Ticker, now_ns: int) -> tuple[Text | str, ...]:
-        latency = self._newest_latency_us.get(ticker.topic)
-        flags = " ".join(name for name in ticker.flag_names if name != "SNAPSHOT")
-        is_bad = ticker.flags & (wire.STALE | wire.DOWN)
-        return (
-            ticker.exchange,
-            ticker.symbol,
-            number(ticker.last),
-            number(ticker.bid),
-            number(ticker.ask),
-            _change(ticker),
-            duration((now_ns - ticker.recv_ns) / NS_PER_S) if ticker.recv_ns else "-",
-            f"{latency / 1000:.2f} ms" if latency is not None else "-",
-            Text(flags, style="bold red" if is_bad else "dim"),
-        )
 
     def _status_cells(self, name: str, now_ns: int) -> tuple[Text | str, ...]:
         status = self.statuses.get(name)
         if status is None:
             return (Text("unknown", style="red"),)
         state = Text(status.state, style=STATE_STYLES.get(status.state, "red"))
-        return (state, f"{status.records_per_s:,.0f}/s", *[""] * 5, status.text(now_ns))
+        return (state, f"{status.records_per_s:,.0f}/s", status.text(now_ns))
 
     def line(self) -> str:
         """Return one line of text for output that is no terminal."""
@@ -220,6 +247,11 @@ def record_line(record: wire.Ticker | wire.Document) -> str:
     return f"{head}{flags} last {number(record.last)} bid/ask {quote}{latency}"
 
 
+def price(value: float, places: int | None) -> str:
+    """Return a price with so many decimals, its tick's; None: as many as it has. - for unknown."""
+    return number(value) if places is None or math.isnan(value) else f"{value:.{places}f}"
+
+
 def number(value: float) -> str:
     """Return a price or size in plain digits, - for unknown."""
     if math.isnan(value):
@@ -244,6 +276,12 @@ def _change(ticker: wire.Ticker) -> Text:
         return Text("-")
     change = ticker.last / ticker.open_24h - 1
     return Text(f"{change:+.2%}", style="green" if change >= 0 else "red")
+
+
+def _width(cells: list[dict[str, Text]], names: list[str]) -> int:
+    """Return how wide a table of these columns is, with a blank on each side of what is between two."""
+    widths = (max([len(name), *(len(row[name].plain) for row in cells)]) for name in names)
+    return sum(widths) + 2 * (len(names) - 1)
 
 
 def _clock(ns: int) -> str:

@@ -2,7 +2,12 @@
 
 from types import SimpleNamespace
 
+import msgspec
+import pytest
+from rich.console import Console
+
 from feedhandler import view, wire
+from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.status import ExchangeStatus, FeedStatus, ShardStatus
 from feedhandler.view import Watch, plain, status_table
 
@@ -47,3 +52,74 @@ def test_the_rate_of_a_summary_counts_from_the_first_data_of_each_exchange(monke
         ["y", "0", "20", "10"],
         ["silent", "0", "0", "-"],
     ]
+
+
+WIDE = {"last": 104123.4, "bid": 104123.3, "ask": 104123.5, "open_24h": 100000.0}
+SMALL = {"last": 2.5, "bid": 2.49999, "ask": 2.5, "open_24h": 2.6}
+BASE_FLAGS = wire.SIMULATED
+
+
+def picture(width, *, flags=0, height=30):
+    """The lines of a live picture of three exchanges with a dear and a cheap instrument each."""
+    watch = Watch(["binance", "kucoin", "bybit"])
+    now_ns = view.time.time_ns()
+    for exchange in watch.exchanges:
+        rows = [
+            Instrument("B", "BTC", "USDT", tick="0.1"),
+            Instrument("S", "1000SATS", "USDT", tick="0.00001"),
+        ]
+        body = msgspec.json.encode(instrument_list(exchange, 1, rows))
+        watch.take(wire.Document(wire.topic(wire.INSTRUMENTS, exchange), kind=wire.INSTRUMENTS, body=body))
+        status = ExchangeStatus(
+            exchange=exchange, state="live", since_ns=0, records_per_s=1234.5, reason="x" * 200
+        )
+        body = msgspec.json.encode(status)
+        watch.take(wire.Document(wire.topic(wire.STATUS, exchange), kind=wire.STATUS, body=body))
+        for symbol, values in (("BTC/USDT", WIDE), ("1000SATS/USDT", SMALL)):
+            topic = wire.topic(wire.TICKER, exchange, symbol)
+            watch.take(
+                wire.Ticker(topic, recv_ns=now_ns, publish_ns=now_ns, flags=BASE_FLAGS | flags, **values)
+            )
+    console = Console(width=width, height=height, color_system=None)
+    with console.capture() as capture:
+        console.print(watch.picture(20, width))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("flags", [0, wire.STALE, wire.DOWN | wire.BAD_EXCHANGE_TIME])
+def test_the_live_picture_fits_and_cuts_neither_symbol_nor_price(width, flags):
+    lines = picture(width, flags=flags)
+    assert max(map(len, lines)) <= width
+    cheap = [line.split("1000SATS/USDT")[1].split() for line in lines if "1000SATS/USDT" in line]
+    assert [row[:3] for row in cheap] == [["2.50000", "2.49999", "2.50000"]] * 3
+    assert sum("104123.4" in line and "104123.3" in line and "104123.5" in line for line in lines) == 3
+
+
+def test_that_data_are_simulated_is_said_once_above():
+    lines = picture(80)
+    assert lines[0] == "SIMULATED data, of no real exchange: binance, bybit, kucoin"
+    assert sum("SIMULATED" in line for line in lines) == 1
+
+
+def test_a_wide_terminal_has_all_columns_and_a_narrow_one_the_flags_all_the_same():
+    assert picture(140)[1].split() == [
+        "exchange",
+        "symbol",
+        "last",
+        "bid",
+        "ask",
+        "24",
+        "h",
+        "age",
+        "latency",
+    ]
+    narrow = picture(80, flags=wire.STALE)
+    assert sum("STALE" in line for line in narrow) == 6
+
+
+def test_prices_have_the_decimals_of_their_tick_and_as_many_as_they_have_where_none_is_known():
+    assert view.price(2.5, 5) == "2.50000"
+    assert view.price(100.0, 0) == "100"
+    assert view.price(2.5, None) == "2.5"
+    assert view.price(float("nan"), 2) == "-"

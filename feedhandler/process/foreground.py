@@ -118,7 +118,8 @@ class Foreground:
         live = stack.enter_context(Live(console=self._console, auto_refresh=False, screen=False))
 
         def draw() -> float:
-            live.update(self.watch.table(max(5, self._console.height - 8)), refresh=True)
+            rows_max = max(5, self._console.height - 5 - len(self.watch.exchanges))
+            live.update(self.watch.picture(rows_max, self._console.width), refresh=True)
             return REFRESH_S
 
         return draw
