@@ -273,6 +273,7 @@ class BridgeStatus(msgspec.Struct, kw_only=True):
     too_large: int
     unmapped: int
     missed: int
+    failures: int = 0  # that nobody foresaw; the log has the first of each kind
 
 
 def flagged(record: bytes, flags: int) -> bytes:

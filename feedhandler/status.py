@@ -295,6 +295,7 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     refused: int = 0
     subscribers: int = 0  # of other hosts, that are connected
     strangers: int = 0
+    failures: int = 0  # that nobody foresaw; the log has the first of each kind
 
 
 class Heartbeat(msgspec.Struct, kw_only=True):

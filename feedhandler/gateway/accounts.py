@@ -16,6 +16,7 @@ from feedhandler.exchanges.account import Account, Credentials, CredentialsError
 from feedhandler.gateway.keeper import Keeper
 from feedhandler.transport.budget import SharedBudget, path_of
 from feedhandler.transport.http import HttpClient
+from feedhandler.transport.tasks import Failures
 
 PARTS: Final = {"key": "API_KEY", "secret": "API_SECRET", "passphrase": "PASSPHRASE"}  # of credentials
 
@@ -42,8 +43,11 @@ def credentials_of(environ: Mapping[str, str], exchange: str) -> Credentials | N
 class Accounts:
     """The accounts by exchange. on_change is called with an exchange whose account's status has changed."""
 
-    def __init__(self, config: Config, on_change: Callable[[str], object]) -> None:
+    def __init__(
+        self, config: Config, on_change: Callable[[str], object], failures: Failures | None = None
+    ) -> None:
         self._config = config
+        self._failures = failures or Failures()
         self._on_change = on_change
         self._keepers: dict[str, tuple[Keeper, contextlib.AsyncExitStack]] = {}
         self._changing = asyncio.Lock()  # one change at a time
@@ -71,7 +75,7 @@ class Accounts:
         folder = self._config.run_dir if settings.simulated else ""  # a simulator's is nobody else's concern
         stack = contextlib.AsyncExitStack()
         http = await stack.enter_async_context(
-            HttpClient(self._config.private_rest_url(exchange), protocol.rest_limit)
+            HttpClient(self._config.private_rest_url(exchange), protocol.rest_limit, failures=self._failures)
         )
         keeper = Keeper(
             account,
@@ -80,6 +84,7 @@ class Accounts:
             SharedBudget(path_of(exchange, ws_url or protocol.ws_url, folder), *protocol.connects),
             every_s=self._config.gateway.balances_every_s,
             on_change=lambda: self._on_change(exchange),
+            failures=self._failures,
         )
         stack.push_async_callback(keeper.close)
         self._keepers[exchange] = keeper, stack

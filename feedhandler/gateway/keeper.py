@@ -22,6 +22,7 @@ from feedhandler.exchanges.account import Account, AccountError, AccountStream, 
 from feedhandler.session import NS_PER_S, ConnectBudget, Policy
 from feedhandler.transport.dial import Connector
 from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.tasks import Failures, end_tasks
 from feedhandler.transport.timekeeper import Timekeeper
 
 JITTER: Final = 0.1  # of the pause between two looks, so that accounts do not go in step
@@ -33,6 +34,7 @@ HANDSHAKE_S: Final = 10.0
 MESSAGE_SIZE_MAX: Final = 4 << 20
 MAX_AGE_S: Final = 23 * 3600.0  # of a private connection: exchanges end it at 24 h, and a look follows each
 CLOSE_S: Final = 1.0  # for the other side's close frame
+END_S: Final = 2 * CLOSE_S  # for all tasks of an account
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +54,17 @@ class Keeper:
         *,
         every_s: float,
         on_change: Callable[[], object],
+        failures: Failures,
     ) -> None:
         self.name = account.name
+        self._place = f"{account.name}'s account"  # of a failure
         self._account = account
         self._http = http
         self._ws_url = ws_url
         self._budget = budget
         self._every_s = every_s
         self._on_change = on_change
+        self._unforeseen = failures
         self._timekeeper = Timekeeper(EXCHANGES[account.name](), http)
         self._policy = Policy(backoff_max_s=every_s)
         self._rng = random.Random()
@@ -84,8 +89,8 @@ class Keeper:
 
     def start(self) -> Sequence[asyncio.Task[None]]:
         """Begin to keep it; returns the tasks, none of which ends by itself but by a bug."""
-        for work in (self._timekeeper.run(), self._run_syncs(), self._run_stream(), self._settle()):
-            self._tasks.append(asyncio.create_task(work))
+        for work in (self._timekeeper.run, self._run_syncs, self._run_stream, self._settle):
+            self._tasks.append(asyncio.create_task(self._unforeseen.endure(self._place, work)))
         return self._tasks
 
     async def sync(self) -> AccountStatus:
@@ -101,12 +106,10 @@ class Keeper:
     async def close(self) -> None:
         """End everything, with a proper close of the socket."""
         tasks = [*self._tasks, *([self._syncing] if self._syncing else [])]
+        await end_tasks(tasks, END_S)
         for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                log.error("%s: a task of the account failed", self.name, exc_info=result)
+            if task.done() and not task.cancelled() and (exc := task.exception()) is not None:
+                log.error("%s: a task of the account failed", self.name, exc_info=exc)
 
     # --- REST
 
@@ -152,13 +155,8 @@ class Keeper:
         self._is_hurried = False
         self._retry_after_s = 0.0
         try:
-            try:
-                await self._look()
-            except AccountError as exc:
-                if exc.trouble is not Trouble.CLOCK:
-                    raise
-                await self._timekeeper.refresh()
-                await self._look()
+            with self._unforeseen.converted(self._place, is_secret=True):
+                await self._look_twice()
         except (AccountError, ProtocolError, DecodeError) as exc:
             self._failures += 1
             self._retry_after_s = getattr(exc, "retry_after_s", 0.0)
@@ -172,6 +170,15 @@ class Keeper:
             self._failures = 0
             self._status.syncs += 1
             self._set_state("live", None)
+
+    async def _look_twice(self) -> None:
+        try:
+            await self._look()
+        except AccountError as exc:
+            if exc.trouble is not Trouble.CLOCK:
+                raise
+            await self._timekeeper.refresh()
+            await self._look()
 
     async def _look(self) -> None:
         asked_mono_ns = time.monotonic_ns()
@@ -225,7 +232,8 @@ class Keeper:
             while True:
                 began = time.monotonic()
                 try:
-                    await self._converse(session)
+                    with self._unforeseen.converted(self._place, is_secret=True):
+                        await self._converse(session)
                     failures = 0
                 except (AccountError, ProtocolError, DecodeError) as exc:
                     was_live = self._status.stream == "live"

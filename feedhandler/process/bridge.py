@@ -7,7 +7,6 @@ other, outside the tick path: feeds, merger and other subscribers run on, unchan
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections import Counter
 from typing import Final
@@ -20,19 +19,28 @@ from prometheus_client.process_collector import ProcessCollector
 from feedhandler import wire
 from feedhandler.bridge import Backlog, BridgeStatus, Silence
 from feedhandler.config import Config, NatsConfig
-from feedhandler.errors import EXIT_OK, ConfigError
+from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.process.bridge_metrics import BridgeMetrics
-from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
+from feedhandler.process.runtime import (
+    END_S,
+    end_within,
+    keep_secrets_in_memory,
+    on_stop_signals,
+    settle,
+    use_cpus,
+)
 from feedhandler.process.upkeep import Upkeep
 from feedhandler.subjects import BRIDGE, own_subject, subject_of
 from feedhandler.transport import tick
 from feedhandler.transport.files import Lock
-from feedhandler.transport.nats import Link, check_credentials
+from feedhandler.transport.nats import CLOSE_S, Link, check_credentials
+from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
 
 LOOK_EVERY_S: Final = 0.05
 JOIN_EVERY_S: Final = 0.25  # a merger that was away
 STATUS_EVERY_S: Final = 1.0
-FLUSH_S: Final = 2.0  # at the end; the supervisor waits 5 s in all
+FLUSH_S: Final = 2.0  # at the end
+assert END_TASKS_S + FLUSH_S + CLOSE_S < END_S, "an end in order has its time"
 TOLD_MAX: Final = 20  # topics that are named in the log
 
 log = logging.getLogger(__name__)
@@ -45,6 +53,7 @@ class Bridge:
         self.started_ns = time.time_ns()
         self._config = nats
         self.backlog = Backlog()
+        self.failures = Failures()
         self._silence = Silence(time.monotonic_ns())
         self._wake = asyncio.Event()
         self._is_stopping = False
@@ -122,21 +131,26 @@ class Bridge:
 
     async def _publish(self, chunk: list[bytes]) -> None:
         # hot: `python -m bench.bridge`
-        for position, record in enumerate(chunk):
-            if not self.link.has_room():
-                self.backlog.return_first(chunk[position:])
-                return
-            kind = record[wire.KIND_OFFSET]
-            if (subject := self._subject(record)) is None:
-                continue
-            if kind == wire.HEARTBEAT and not self._wants_heartbeat:
-                continue
-            if len(record) > wire.TICKER_SIZE and len(record) > self.link.size_max:
-                self._on_too_large(record)
-                continue
-            await self.link.publish(subject, record)
-            self.published[wire.KIND_NAMES[kind]] += 1
-            self.bytes_published += len(record)
+        position = 0
+        try:
+            for position, record in enumerate(chunk):
+                if not self.link.has_room():
+                    self.backlog.return_first(chunk[position:])
+                    return
+                kind = record[wire.KIND_OFFSET]
+                if (subject := self._subject(record)) is None:
+                    continue
+                if kind == wire.HEARTBEAT and not self._wants_heartbeat:
+                    continue
+                if len(record) > wire.TICKER_SIZE and len(record) > self.link.size_max:
+                    self._on_too_large(record)
+                    continue
+                await self.link.publish(subject, record)
+                self.published[wire.KIND_NAMES[kind]] += 1
+                self.bytes_published += len(record)
+        except BaseException:  # also a cancellation at the end: what is left is still to be published
+            self.backlog.return_first(chunk[position:])
+            raise
 
     def _subject(self, record: bytes) -> str | None:
         topic = record[: wire.TOPIC_SIZE]
@@ -192,6 +206,7 @@ class Bridge:
             too_large=self.too_large,
             unmapped=self.unmapped,
             missed=self.backlog.missed,
+            failures=self.failures.counts.total(),
         )
 
     def _say_status(self) -> None:
@@ -271,30 +286,28 @@ async def _main(config: Config, nats: NatsConfig, lock: Lock) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_exception)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    on_stop_signals(stop.set, loop)
     check_credentials(nats, f"{config.path}: nats")
     bridge = Bridge(loop, config, nats)
     _listen(config, nats, bridge)
     tasks = [
-        asyncio.create_task(work)
-        for work in (
-            bridge.link.run(),
-            bridge.look(),
-            bridge.publish(),
-            bridge.say(),
-            Upkeep(config, lock.look).run(),
+        asyncio.create_task(bridge.failures.endure(what, work))
+        for what, work in (
+            ("the connection to NATS", bridge.link.run),
+            ("the merger's stream", bridge.look),
+            ("publishing", bridge.publish),
+            ("the status", bridge.say),
+            ("files", Upkeep(config, lock.look).run),
         )
     ]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
     settle()
     await stop.wait()
+    end_within(END_S, EXIT_FAILED)  # unless it was a signal, which came first
+    await end_tasks(tasks)
     for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
+        if task.done() and not task.cancelled():
             task.result()  # a stream that cannot be had, or a bug in our reasoning
     await bridge.stop()
     return EXIT_OK

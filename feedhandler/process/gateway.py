@@ -5,17 +5,18 @@ killed, feeds and merger run on as they are.
 """
 
 import asyncio
+import functools
 import logging
 import os
-import signal
 import time
+from typing import Final
 
 import uvloop
 from aiohttp import web
 
 from feedhandler import wire
 from feedhandler.config import API_TOKEN_ENV, Config
-from feedhandler.errors import EXIT_OK, ConfigError
+from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.gateway import api, dashboard, health
 from feedhandler.gateway.access import Access, token_of, token_path
 from feedhandler.gateway.accounts import Accounts, credentials_of
@@ -30,9 +31,20 @@ from feedhandler.gateway.openapi import description, document
 from feedhandler.gateway.operations import routes
 from feedhandler.gateway.screens import Screens
 from feedhandler.gateway.screens import routes as screen_routes
-from feedhandler.process.runtime import keep_secrets_in_memory, settle, use_cpus
+from feedhandler.process.runtime import (
+    END_S,
+    end_within,
+    keep_secrets_in_memory,
+    on_stop_signals,
+    settle,
+    use_cpus,
+)
 from feedhandler.process.upkeep import Upkeep
 from feedhandler.transport.files import Lock
+from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
+
+CLOSE_ALL_S: Final = 3.0  # for requests under way, browsers and accounts, all at the same time
+assert CLOSE_ALL_S + END_TASKS_S < END_S, "an end in order has its time"
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +52,7 @@ log = logging.getLogger(__name__)
 async def _main(config: Config, lock: Lock) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    on_stop_signals(stop.set, loop)
     token = token_of(config, os.environ)
     given = {name: credentials_of(os.environ, name) for name in config.exchanges}
     endpoint = (*config.merger.batches, *config.merger.ticks)[0]
@@ -65,7 +76,8 @@ async def _main(config: Config, lock: Lock) -> int:
         screens.on_account(exchange)
 
     market = Market(loop, endpoint, screens.newest.take, on_document)
-    accounts = Accounts(config, on_account)
+    failures = Failures()
+    accounts = Accounts(config, on_account, failures)
     control = Control(config, market, accounts)
     parts = Parts(
         config=config,
@@ -94,13 +106,13 @@ async def _main(config: Config, lock: Lock) -> int:
     app.on_shutdown.append(say_goodbye)
     listener = Listener(app)
     tasks = [
-        asyncio.create_task(work)
-        for work in (
-            market.run(),
-            control.run(),
-            screens.run(parts),
-            accounts.run(),
-            Upkeep(config, lock.look).run(),
+        asyncio.create_task(failures.endure(what, work))
+        for what, work in (
+            ("the merger's stream", market.run),
+            ("what is held", control.run),
+            ("browsers", functools.partial(screens.run, parts)),
+            ("the accounts", accounts.run),
+            ("files", Upkeep(config, lock.look).run),
         )
     ]
     for task in tasks:
@@ -114,14 +126,14 @@ async def _main(config: Config, lock: Lock) -> int:
                 await accounts.put(name, credentials)
         settle()
         await stop.wait()
+        end_within(END_S, EXIT_FAILED)  # unless it was a signal, which came first
     finally:
-        await asyncio.gather(listener.close(), accounts.close())
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        ends = [asyncio.create_task(work) for work in (listener.close(), accounts.close())]
+        await asyncio.wait(ends, timeout=CLOSE_ALL_S)
+        await end_tasks([*ends, *tasks])
         market.close()
-    for task in tasks:
-        if not task.cancelled():
+    for task in (*ends, *tasks):
+        if task.done() and not task.cancelled():
             task.result()  # a bug in our reasoning ends the process, with its traceback
     log.info("stopped")
     return EXIT_OK

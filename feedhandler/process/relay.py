@@ -14,7 +14,7 @@ from typing import Final
 
 from feedhandler import recover, wire
 from feedhandler.config import Config
-from feedhandler.errors import EXIT_OK, DecodeError
+from feedhandler.errors import EXIT_OK, DecodeError, ProtocolError
 from feedhandler.process.curve import server_security
 from feedhandler.process.runtime import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.process.upkeep import Upkeep
@@ -23,9 +23,11 @@ from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import BoardReader, recent_path
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
 from feedhandler.transport.router import RATE_ALL, Budget, Router
+from feedhandler.transport.tasks import Failures
 
 TURN_S: Final = 0.05
 DOCUMENTS: Final = [wire.KIND_NAMES[kind] for kind in (wire.STATUS, wire.INSTRUMENTS, wire.HEARTBEAT)]
+FAILED_TURN_S: Final = 0.5  # after a turn that failed: subscribers of other hosts wait
 LOOK_EVERY_S: Final = 0.25  # for another merger's file, while nobody writes the one that is open
 
 log = logging.getLogger(__name__)
@@ -110,6 +112,7 @@ class RelayProcess:
         self._loop = tick.Loop()
         self._is_stopping = False
         group = private.group_of(config.group, f"{config.path}: group")
+        self._failures = Failures()
         self._recent = Recent(recent_path(config.run_dir))
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
         self._session = 0  # of the merger, as the stream says
@@ -167,8 +170,12 @@ class RelayProcess:
         return recover.last_values((prefix,), ring, self._documents, _flags_of(ring))
 
     def _answer(self, request: bytes) -> tuple[list[bytes], int]:
-        ring = self._recent.ring(self._session)
-        answer = recover.answer(request, ring, self._documents, _flags_of(ring))
+        try:
+            with self._failures.converted("an answer"):
+                ring = self._recent.ring(self._session)
+                answer = recover.answer(request, ring, self._documents, _flags_of(ring))
+        except ProtocolError:
+            return [], 1  # none: whoever asks waits for a second at most
         return answer.frames, answer.cost
 
     def stop(self) -> None:
@@ -178,18 +185,22 @@ class RelayProcess:
     def run(self) -> None:
         """Answer until `stop`."""
         while not self._is_stopping:
-            if not self._downlink.poll():
-                self._forget_merger()
-            if self._beyond is not None:
-                self._turn(self._beyond)
-            for router in self._routers:
-                router.on_time()
-            if self._security is not None:
-                self._security.on_time()
-            if (now_s := time.monotonic()) - self._looked_mono_s >= 1.0:
-                self._looked_mono_s = now_s
-                self._each_second()
-            self._loop.run_once(self._wait_s())
+            if self._failures.attempt_now("a turn of the relay", self._run_once) is not None:
+                time.sleep(FAILED_TURN_S)
+
+    def _run_once(self) -> None:
+        if not self._downlink.poll():
+            self._forget_merger()
+        if self._beyond is not None:
+            self._turn(self._beyond)
+        for router in self._routers:
+            router.on_time()
+        if self._security is not None:
+            self._security.on_time()
+        if (now_s := time.monotonic()) - self._looked_mono_s >= 1.0:
+            self._looked_mono_s = now_s
+            self._each_second()
+        self._loop.run_once(self._wait_s())
 
     def _each_second(self) -> None:
         self._upkeep.on_time(self._looked_mono_s)
@@ -201,6 +212,7 @@ class RelayProcess:
             delays=sum(router.delays for router in self._routers),
             refused=sum(router.refused for router in self._routers),
             subscribers=outlet.subscribers if outlet is not None else 0,
+            failures=self._failures.counts.total(),
             strangers=self._security.unauthorized if self._security is not None else 0,
         )
         try:

@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-import signal
 
 import uvloop
 
 from feedhandler.config import Config, SimConfig
 from feedhandler.errors import EXIT_OK, ConfigError
+from feedhandler.process.runtime import on_stop_signals
 from feedhandler.process.upkeep import Upkeep
 from feedhandler.sim.rhythm import Activity
 from feedhandler.sim.server import SimServer, SimSettings, serve
 from feedhandler.transport.files import Lock
+from feedhandler.transport.tasks import end_tasks
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,7 @@ async def _main(config: Config, lock: Lock) -> int:
         for name, exchange in config.simulated().items()
     ]
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_stop_signals(stop.set, asyncio.get_running_loop())
     upkeep = asyncio.create_task(Upkeep(config, lock.look).run())
     upkeep.add_done_callback(lambda _: stop.set())
     try:
@@ -43,9 +43,8 @@ async def _main(config: Config, lock: Lock) -> int:
             " stop what holds the port, or change ws_url and rest_url"
         ) from exc
     finally:
-        upkeep.cancel()
-        await asyncio.wait([upkeep])
-    if not upkeep.cancelled():
+        await end_tasks([upkeep])
+    if upkeep.done() and not upkeep.cancelled():
         upkeep.result()
     return EXIT_OK
 

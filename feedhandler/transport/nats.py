@@ -109,12 +109,19 @@ class Link:
         if not len(self.unconfirmed):
             self._progress_s = time.monotonic()
         number = self.unconfirmed.add(record)
-        if self._stream is None:
-            await self._client.publish(subject, record)
-        else:
-            acknowledged = await self._stream.publish_async(subject, record)
-            client = self._client
-            acknowledged.add_done_callback(lambda future: self._on_ack(client, number, future))
+        client = self._client
+        try:
+            if self._stream is None:
+                await client.publish(subject, record)
+            else:
+                acknowledged = await self._stream.publish_async(subject, record)
+                acknowledged.add_done_callback(lambda future: self._on_ack(client, number, future))
+        except (
+            OSError,
+            nats.errors.Error,
+        ) as exc:  # it has ended since there was room, or will not take this
+            self._error = str(exc) or type(exc).__name__
+            abort(client)  # and what was not confirmed is handed back
 
     def _on_ack(self, client: Client, number: int, future: "asyncio.Future[PubAck]") -> None:
         if future.cancelled() or client is not self._client:
@@ -177,6 +184,13 @@ class Link:
 
     async def run(self) -> None:
         """Have a connection, for ever. Raises ConfigError if the stream cannot be what is configured."""
+        try:
+            await self._run()
+        except Exception:
+            self._forget()  # it may be begun again
+            raise
+
+    async def _run(self) -> None:
         backoff_s = BACKOFF_MIN_S
         told = ""
         while True:
@@ -249,15 +263,22 @@ class Link:
         # Looked at, rather than told: nats-py calls back only if closing raises nothing.
         while client.is_connected:  # noqa: ASYNC110
             await asyncio.sleep(ASK_EVERY_S)
-        lost = self.unconfirmed.take_all()
+        lost = self._forget()
+        reason = _plain(self._error or str(client.last_error or "closed"))
+        log.warning("the connection to NATS is gone (%s); %d records were not confirmed", reason, len(lost))
+        await _closed(client)
+
+    def _forget(self) -> list[bytes]:
+        """Have no connection any more; hand back, and return, what was not confirmed."""
+        if self._client is not None:
+            abort(self._client)
         self._client = self._stream = None
         if self._asking is not None:
             self._asking.cancel()
             self._asking = None
-        reason = _plain(self._error or str(client.last_error or "closed"))
-        log.warning("the connection to NATS is gone (%s); %d records were not confirmed", reason, len(lost))
+        lost = self.unconfirmed.take_all()
         self._on_lost(lost)
-        await _closed(client)
+        return lost
 
     async def close(self) -> None:
         """End the connection, if there is one."""

@@ -64,6 +64,14 @@ class Failures:
             return self.take(place, exc)
         return None
 
+    def attempt_now(self, place: str, work: Callable[[], object]) -> float | None:
+        """The same for a work that waits for nothing, where there is no event loop of asyncio's."""
+        try:
+            work()
+        except Exception as exc:  # noqa: BLE001  # and this, for loops of our own
+            return self.take(place, exc)
+        return None
+
     async def endure(self, place: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do a work, and begin it again after whatever it raised, until it returns."""
         pause_s = await self.attempt(place, work)

@@ -368,14 +368,70 @@ def test_who_waits_for_a_look_is_answered_when_the_account_is_removed_meanwhile(
     play(tmp_path, scene, "bybit")
 
 
-def test_a_bug_that_ends_a_task_of_an_account_is_raised_to_who_runs_the_accounts(tmp_path, monkeypatch):
+def test_an_assertion_of_ours_that_fails_is_raised_to_who_runs_the_accounts(tmp_path, monkeypatch):
+    names = {"__name__": "feedhandler.balances"}
+    exec(compile("def on_stream(*_):\n    assert False, 'ours'", "balances.py", "exec"), names)
+
     async def scene(world):
         await world.live("bybit")
-        monkeypatch.setattr("feedhandler.balances.Ledger.on_stream", None)  # not callable: a TypeError
+        monkeypatch.setattr("feedhandler.balances.Ledger.on_stream", names["on_stream"])
         await world.fault("bybit", "deposit", asset="DOGE", amount="1")
-        with pytest.raises(TypeError):
+        with pytest.raises(AssertionError, match="ours"):
             async with asyncio.timeout(PATIENCE_S):
                 await world.accounts.run()
+
+    play(tmp_path, scene, "bybit")
+
+
+UNFORESEEN = [
+    RuntimeError("File descriptor 27 is used by transport"),
+    AssertionError("a library's own"),
+    AttributeError("'NoneType' object has no attribute 'write'"),
+    asyncio.InvalidStateError("secret-of-somebody"),
+]
+
+
+@pytest.mark.parametrize("exc", UNFORESEEN, ids=lambda exc: type(exc).__name__)
+def test_whatever_a_request_raises_the_account_is_shown_as_failed_and_asked_again(
+    tmp_path, monkeypatch, caplog, exc
+):
+    """Raised where the library is called, which is below `HttpClient`."""
+    request, left = aiohttp.ClientSession.request, [exc, exc]
+
+    def failing(session, method, url, **settings):
+        if left and "wallet-balance" in str(url):
+            raise left.pop()
+        return request(session, method, url, **settings)
+
+    async def scene(world):
+        monkeypatch.setattr(aiohttp.ClientSession, "request", failing)
+        await world.put("bybit")
+        status = await world.until("bybit", lambda s: s.state == "failed")
+        assert status.error.kind == "network"
+        assert type(exc).__name__ in status.error.message
+        await world.until("bybit", lambda s: s.state == "live")
+        assert caplog.text.count("Traceback") + caplog.text.count("unforeseen, 1 times") == 1
+        assert "secret-of-somebody" not in caplog.text
+
+    play(tmp_path, scene, "bybit")
+
+
+@pytest.mark.parametrize("exc", UNFORESEEN, ids=lambda exc: type(exc).__name__)
+def test_whatever_its_socket_raises_the_stream_is_shown_as_failed_and_made_again(tmp_path, monkeypatch, exc):
+    receive, left = aiohttp.ClientWebSocketResponse.receive, [exc]
+
+    async def failing(socket, *arguments):
+        if left:
+            raise left.pop()
+        return await receive(socket, *arguments)
+
+    async def scene(world):
+        errors = []
+        monkeypatch.setattr(aiohttp.ClientWebSocketResponse, "receive", failing)
+        await world.put("bybit")
+        status = await world.until("bybit", lambda s: errors.append(s.stream_error) or s.stream == "live")
+        assert status.stream_connects >= 2
+        assert any(error is not None and type(exc).__name__ in error.message for error in errors)
 
     play(tmp_path, scene, "bybit")
 

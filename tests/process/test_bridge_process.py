@@ -1,0 +1,91 @@
+"""The bridge's wiring: what a library raises costs no record and does not end it."""
+
+import asyncio
+
+import pytest
+import uvloop
+
+from feedhandler import config, wire
+from feedhandler.bridge import Backlog
+from feedhandler.config import NatsConfig
+
+nats = pytest.importorskip("nats")
+
+from feedhandler.process.bridge import Bridge  # noqa: E402
+from feedhandler.transport.nats import Link  # noqa: E402
+
+
+def record(number):
+    ticker = wire.Ticker(wire.topic(wire.TICKER, "binance", f"A{number}/USDT"), sequence=number)
+    return bytes(wire.pack_ticker(ticker))
+
+
+def bridge_of(directory):
+    path = directory / "test.toml"
+    path.write_text(
+        f'run_dir = "{directory}/run"\n[exchanges.binance]\n[nats]\n'
+        f'[merger]\nticks = ["ipc://{directory}/ticks.ipc"]\nfeeds = "ipc://{directory}/feeds.ipc"\n',
+        encoding="utf-8",
+    )
+    settings = config.load(str(path))
+    return Bridge(asyncio.get_running_loop(), settings, settings.nats)
+
+
+@pytest.mark.parametrize("exc", [RuntimeError("a library's own"), asyncio.CancelledError()])
+def test_what_is_not_published_since_something_failed_stays_due(tmp_path, monkeypatch, exc):
+    published, left = [], [exc]
+
+    async def main():
+        bridge = bridge_of(tmp_path)
+
+        async def publish(subject, record):
+            if left and published:
+                raise left.pop()
+            published.append(subject)
+
+        monkeypatch.setattr(bridge.link, "publish", publish)
+        monkeypatch.setattr(bridge.link, "has_room", lambda: True)
+        chunk = [record(1), record(2), record(3)]
+        with pytest.raises(type(exc)):
+            await bridge._publish(chunk)
+        await bridge._publish(bridge.backlog.take_chunk())
+        bridge._downlink.close()
+
+    uvloop.run(main())
+    assert published == [f"ticker.binance.A{number}-USDT" for number in (1, 2, 3)]
+
+
+class Client:
+    """What nats-py's does, as far as it is asked to here."""
+
+    is_connected = True
+    _transport = None
+
+    async def publish(self, subject, record):
+        raise nats.errors.ConnectionClosedError
+
+
+def test_a_connection_that_has_ended_since_there_was_room_hands_back_what_it_was_given():
+    lost = []
+
+    async def main():
+        link = Link(NatsConfig(), {}, "nats", on_lost=lost.extend, on_change=lambda: None)
+        link._client = Client()
+        await link.publish("a", record(1))
+
+        async def failing():
+            raise RuntimeError("a library's own")
+
+        link._run = failing
+        with pytest.raises(RuntimeError):
+            await link.run()
+        assert not link.is_connected
+
+    uvloop.run(main())
+    assert lost == [record(1)]
+
+
+def test_a_backlog_takes_back_in_order():
+    backlog = Backlog()
+    backlog.return_first([record(1), record(2)])
+    assert backlog.take_chunk() == [record(1), record(2)]
