@@ -2,7 +2,8 @@
 
     wanted ──▶ queued ──▶ sent ──▶ acknowledged ──▶ heard
                   ▲         └─ refused: each topic alone; the one refused alone is rejected for a while
-                  └── silent, though the exchange promises repetitions: asked for again, with growing patience
+                  ├── silent, though the exchange promises repetitions: asked for again, with growing patience
+                  └── a whole request silent, though its symbols speak on other channels: each topic alone, once
 
 What is wanted may change at any time; a topic that has become unwanted is taken back on the connection, and what it
 still says is nobody's. One topic more is asked for to tell a dead connection from quiet markets: the quote of an
@@ -15,13 +16,19 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.exchanges.base import QUOTE, Ack, Exchange, Line, Nack, State
+from feedhandler.exchanges.base import CHANNELS_MAX, QUOTE, Ack, Exchange, Line, Nack, State
 
 NS_PER_S: Final = 1_000_000_000
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
 # From the acknowledgement to the first data of a channel that repeats itself.
 FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S
+# A request whose topics are all silent was acknowledged so long ago, and other channels of so many of its symbols
+# (of all, if they are fewer) have spoken so often in sum: it was not meant for several topics, whatever the answer
+# says. A few words prove nothing: where quotes change there need not be trades.
+TOGETHER_TIMEOUT_NS: Final = 15 * NS_PER_S
+OTHERS_SPEAK_MIN: Final = 3
+OTHER_WORDS_MIN: Final = 20
 ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 minutes
 COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
 # A refusal is believed for so long; the next connection after that asks again, for that topic alone.
@@ -69,6 +76,10 @@ class Subscriptions:
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
         self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
+        self._together: list[
+            tuple[int, tuple[str, ...]]
+        ] = []  # acknowledged requests: when to look, their topics
+        self._together_next = 0  # the earliest of these times; 0 = there is none
         self._is_all_heard = False
         self._is_canary_refused = False
         self._is_promised = False  # something acknowledged repeats itself
@@ -247,6 +258,8 @@ class Subscriptions:
         )
         self._is_promised = self._is_promised or bool(promised)
         self._await_data(promised, now)  # the others may be a quiet market's
+        if len(topics) > 1:
+            self._look_later(now + TOGETHER_TIMEOUT_NS, tuple(topics))
 
     def _retry(self, command: Command, reason: str, now: int) -> str:
         if command.tries >= COMMAND_TRIES_MAX:
@@ -264,6 +277,7 @@ class Subscriptions:
             if reason := self._give_up_waiting(command, now, delivers):
                 return reason
         self._ask_again(now)
+        self._ask_apart(now)
         return ""
 
     def _give_up_waiting(self, command: Command, now: int, delivers: bool) -> str:
@@ -298,6 +312,33 @@ class Subscriptions:
         for topic in silent:
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
         self._ask(silent)  # not taken back before: a quiet market's next word could fall into the gap
+
+    def _look_later(self, at: int, topics: tuple[str, ...]) -> None:
+        self._together.append((at, topics))
+        self._together_next = min(self._together_next or at, at)
+
+    def _ask_apart(self, now: int) -> None:
+        """Ask topic by topic for requests that were acknowledged and brought nothing, though others deliver."""
+        if not 0 < self._together_next <= now:
+            return
+        looked, self._together, self._together_next = self._together, [], 0
+        for at, topics in looked:
+            topics = tuple(
+                topic for topic in topics if topic in self._channels and topic not in self.rejected
+            )
+            if len(topics) < 2 or len(self._silent(topics)) < len(topics):
+                continue
+            if at > now or not self._do_others_speak(topics):
+                self._look_later(at if at > now else now + TOGETHER_TIMEOUT_NS, topics)
+                continue
+            self._queue.extend(Command((topic,)) for topic in topics)
+
+    def _do_others_speak(self, topics: Sequence[str]) -> bool:
+        """Return whether other channels of the symbols of some silent topics have spoken on this connection."""
+        states = {state.native: state for state, _ in (self._channels[topic] for topic in topics)}
+        speaking = [state for state in states.values() if state.heard(self._line)]
+        words = sum(state.words(channel) for state in speaking for channel in range(CHANNELS_MAX))
+        return len(speaking) >= min(OTHERS_SPEAK_MIN, len(states)) and words >= OTHER_WORDS_MIN
 
     def _silent(self, topics: Iterable[str]) -> list[str]:
         """Return those of the topics of our symbols that have not spoken on this connection."""

@@ -7,7 +7,13 @@ import pytest
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Ack, Line, Nack
 from feedhandler.session import NS_PER_S
-from feedhandler.subscriptions import ACK_TIMEOUT_NS, COMMAND_TRIES_MAX, FIRST_DATA_TIMEOUT_NS, Subscriptions
+from feedhandler.subscriptions import (
+    ACK_TIMEOUT_NS,
+    COMMAND_TRIES_MAX,
+    FIRST_DATA_TIMEOUT_NS,
+    TOGETHER_TIMEOUT_NS,
+    Subscriptions,
+)
 
 UNIX = 1_790_000_000 * NS_PER_S
 
@@ -307,3 +313,84 @@ def test_one_that_the_exchange_knows_no_more_does_not_keep_others_of_its_request
     desk.remove("B", "GONE")
     desk.settle()
     assert desk.held == topics("A", "GONE")
+
+
+# --- requests of several topics that are acknowledged, and of which nothing comes
+
+NATIVES = ("A-B", "C-D", "E-F", "G-H")
+
+
+class KuCoinDesk:
+    """A connection to an exchange that has a request per channel, each of several symbols."""
+
+    def __init__(self, *natives):
+        self.exchange = EXCHANGES["kucoin"]()
+        self.exchange.add(natives, 0)
+        self.line = Line(0)
+        self.subscriptions = Subscriptions(self.exchange, natives, self.line)
+        self.now = NS_PER_S
+        self.sent = []
+        self.subscriptions.start(self.now)
+        self.settle()
+
+    def settle(self):
+        """Send and acknowledge all that is queued; returns the topics of each request."""
+        before = len(self.sent)
+        while self.subscriptions.due_mono_ns is not None:
+            request = json.loads(self.subscriptions.send(self.now, str(len(self.sent) + 1)))
+            self.sent.append(request["topic"])
+            assert self.subscriptions.on_answer(Ack(request["id"]), self.now, UNIX) == ""
+        return self.sent[before:]
+
+    def say(self, channel, *natives):
+        for number, native in enumerate(natives):
+            data = {"asks": ["2", "1"], "bids": ["1", "1"], "timestamp": UNIX // 1_000_000 + number}
+            if channel == "/market/snapshot":
+                data = {"data": {"symbol": native, "open": 1.0, "datetime": UNIX // 1_000_000}}
+            frame = {"topic": f"{channel}:{native}", "type": "message", "subject": "s", "data": data}
+            assert self.exchange.decode(json.dumps(frame).encode(), UNIX, self.line) is not None
+
+    def wait(self, periods=1):
+        """Let time pass; returns what is asked for then."""
+        asked = []
+        for _ in range(periods):
+            self.now += TOGETHER_TIMEOUT_NS
+            assert self.subscriptions.watch(self.now, delivers=True) == ""
+            asked += self.settle()
+        return asked
+
+
+def test_a_request_of_which_nothing_comes_is_asked_again_topic_by_topic_if_its_symbols_speak_elsewhere():
+    desk = KuCoinDesk(*NATIVES)
+    assert desk.sent[0] == "/market/snapshot:A-B,C-D,E-F,G-H"
+    desk.say("/spotMarket/level1", *NATIVES[:2] * 10)
+    assert desk.wait() == [], "too few of them"
+    desk.say("/spotMarket/level1", NATIVES[2])
+    assert desk.wait() == [
+        *(f"/market/snapshot:{native}" for native in NATIVES),
+        *(f"/market/ticker:{native}" for native in NATIVES),
+    ]
+    assert desk.wait(20) == [], "once"
+
+
+def test_a_quiet_market_is_asked_for_once():
+    desk = KuCoinDesk(*NATIVES)
+    assert desk.wait(5) == []
+    desk.say("/spotMarket/level1", *NATIVES)
+    assert desk.wait(5) == [], "a quote may change where nobody trades"
+    assert desk.subscriptions.silent_topics() == []
+
+
+def test_a_request_of_which_something_comes_is_as_it_should_be():
+    desk = KuCoinDesk(*NATIVES)
+    desk.say("/spotMarket/level1", *NATIVES * 9)
+    desk.say("/market/snapshot", NATIVES[0])
+    assert not any(topic.startswith("/market/snapshot") for topic in desk.wait(3))
+
+
+def test_what_is_not_wanted_any_more_is_not_asked_for_apart():
+    desk = KuCoinDesk(*NATIVES)
+    desk.say("/spotMarket/level1", *NATIVES * 9)
+    desk.subscriptions.remove(NATIVES[:3])
+    desk.settle()
+    assert desk.wait(3) == []

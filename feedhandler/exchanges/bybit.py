@@ -302,8 +302,11 @@ class Bybit(Exchange):
 
     def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line) -> State | None:
         values = data.last + data.open + data.high + data.low + data.base_volume + data.quote_volume
-        if not values >= 0.0 and not _is_any_known(data):
-            raise DecodeError("bybit: tickers lacks every number")
+        if not values >= 0.0:
+            if frame.type == "delta":  # as on other markets: what it lacks is as it was
+                raise DecodeError("bybit: tickers as a delta")
+            if not _is_any_known(data):
+                raise DecodeError("bybit: tickers lacks every number")
         state = self.states.get(frame.topic[TICKERS_SIZE:])
         time_ns = frame.ts * NS_PER_MS
         update_id = frame.sequence or time_ns

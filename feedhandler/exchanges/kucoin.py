@@ -8,7 +8,7 @@ together are as fast as it gets: 2 s, 100 ms and 10 ms. Quirks worth knowing:
 - each connection needs a new token (`POST /api/v1/bullet-public`), whose answer also names the socket;
 - commands only after the `welcome`; the client pings, in JSON, every `pingInterval` of the token answer,
   or is cut off after about 60 s even while data flow;
-- an unknown symbol is acknowledged and then silent for ever;
+- an unknown symbol is acknowledged and then silent for ever; `/market/snapshot` is documented for one symbol;
 - level1 has no symbol in its data: it is in the topic; a side without orders is an empty list;
 - snapshot numbers are JSON numbers with long tails, and can be null for a new symbol;
 - `symbol` is permanent, `name` follows a rename: we subscribe with the one and publish the other; accounts have the
@@ -94,6 +94,8 @@ CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it o
 OK: Final = "200000"
 NS_PER_MS: Final = 1_000_000
 UNKNOWN: Final = [NAN, NAN]  # price and size of a side of which nothing is said
+
+COMMAND_ID_SIZE_MAX: Final = 9  # we count from 1; a connection's id has 16 characters, and a time in ms 13
 
 # Error codes of the socket that end the connection; any other refuses a command.
 TOKEN_INVALID: Final = 401
@@ -362,7 +364,10 @@ class KuCoin(Exchange):
         if frame.code == TOKEN_INVALID or PING_TIMEOUT in reason:
             return Goodbye(reason)
         is_transient = frame.code == SERVER_ERROR or any(text in reason for text in TRANSIENT)
-        return Nack(str(frame.id), reason, is_transient=is_transient)
+        # Errors come with the request's id, with the connection's, with one of theirs, or with none.
+        command_id = str(frame.id)
+        is_ours = command_id.isascii() and command_id.isdecimal() and len(command_id) <= COMMAND_ID_SIZE_MAX
+        return Nack(command_id if is_ours else "", reason, is_transient=is_transient)
 
 
 def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str) -> T:

@@ -43,6 +43,7 @@ CASES = [
     ("tickers_lacks_volume", without(TICKER, "base_volume_24h")),
     ("tickers_empty_turnover", without(TICKER, "quote_volume_24h")),
     ("tickers_empty_numbers", DecodeError),
+    ("tickers_delta", DecodeError),
     ("tickers_without_symbol", TICKER),
     ("tickers_of_another_topic", None),
     ("tickers_huge_time", DecodeError),

@@ -61,6 +61,8 @@ CASES = [
     ("error_token", Goodbye("token is invalid (code 401)")),
     ("error_ping_timeout", Goodbye("ping timeout (code 400)")),
     ("error_topic", Nack("9", "topic /market/nope is not found (code 404)")),
+    ("error_of_connection", Nack("", "topic /market/nope is not found (code 404)")),
+    ("error_time_as_id", Nack("", "topic /market/nope is not found (code 404)")),
     (
         "error_session_limit",
         Nack("10", "exceed max subscription count limitation of 300 per session (code 509)"),
