@@ -548,7 +548,9 @@ cdef class Peer:
         cdef size_t size
         if not self.is_open or self._is_parsing:
             return 0
-        assert self._used < self._size, "there is always room to read"
+        if self._used >= self._size:  # there is always room to read; if not, no byte goes behind it
+            self.close()
+            return 0
         data = <uint8_t*>PyByteArray_AS_STRING(buffer)
         while True:
             count = c_recv(self._fd, data + self._used, self._size - self._used, MSG_DONTWAIT)

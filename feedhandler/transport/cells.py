@@ -61,18 +61,19 @@ class BoardSlot:
         # hot: `make bench-micro`, board
         if len(record) != wire.TICKER_SIZE:
             raise ValueError("not a ticker record")
+        whole = (
+            self.topic
+            + record[wire.TOPIC_SIZE : PUBLISH_NS]
+            + publish_ns.to_bytes(8, "little", signed=True)
+            + record[wire.HEADER_SIZE :]
+        )
         number = self.number + 1
         self.number = number
         offset, words = self._offset, self._words
         cell = offset + board.cell_offset(self._depth, number)
         at = cell + RECORD_AT
         words[cell >> 3] = 2 * number - 1
-        self._bytes[at : at + wire.TICKER_SIZE] = (
-            self.topic
-            + record[wire.TOPIC_SIZE : PUBLISH_NS]
-            + publish_ns.to_bytes(8, "little")
-            + record[wire.HEADER_SIZE :]
-        )
+        self._bytes[at : at + wire.TICKER_SIZE] = whole
         words[cell >> 3] = 2 * number
         words[(offset >> 3) + NEWEST] = number
 

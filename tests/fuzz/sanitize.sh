@@ -46,7 +46,8 @@ assert _tick.__file__.startswith('$home/'), _tick.__file__
 ctypes.CDLL(_tick.__file__).__asan_init
 "
 "$python" -m pytest -q --capture=sys -p no:cacheprovider -p no:faulthandler -k "not pure" \
-    tests/transport/test_memory.py tests/transport/test_board_files.py tests/transport/test_zmtp.py \
+    tests/transport/test_memory.py tests/transport/test_board_cut.py tests/transport/test_board_files.py \
+    tests/transport/test_zmtp.py \
     tests/transport/test_paced_outlet.py tests/test_batch.py tests/test_board.py tests/test_merge.py \
     tests/test_follow.py tests/exchanges
 exec "$python" tests/fuzz "$@"

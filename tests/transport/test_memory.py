@@ -264,7 +264,12 @@ def test_a_slot_takes_a_record_and_nothing_else(twin):
     assert (slot.number, slot.newest()) == (0, None)
     slot.write(memoryview(RECORD), 1)
     slot.write(bytearray(RECORD), 2)
-    assert wire.unpack(slot.newest()).publish_ns == 2
+    for publish_ns in (2**63, -(2**63) - 1):
+        with pytest.raises(OverflowError):
+            slot.write(RECORD, publish_ns)
+    assert (slot.number, wire.unpack(slot.newest()).publish_ns) == (2, 2), "as before"
+    slot.write(RECORD, -(2**63))
+    assert (slot.number, wire.unpack(slot.newest()).publish_ns) == (3, -(2**63))
 
 
 def test_cells_of_a_buffer_that_is_too_short_are_refused(twin):
