@@ -6,8 +6,9 @@
 
 A quiet market and a dead channel look alike on their own. What tells them apart: how long the channel was silent at
 most of late; that it repeats itself, where the exchange promises so; another channel of the symbol that says
-something new about what this one usually says; the other legs; and, last, the quote over REST. What is
-stale is flagged in the records, and subscribed to anew with growing patience; then the connections are renewed.
+something new about what this one usually says; the other legs; and, last, REST, which is asked for one quote, or
+about all symbols at once. What is stale is flagged in the records, and subscribed to anew with growing patience;
+then the connections are renewed.
 
 Silence is counted on a clock that stands still while no connection delivers, or this process is stopped. Pure:
 times come in, flagged states and questions to be asked over REST go out. It knows no exchange.
@@ -20,19 +21,27 @@ from typing import Final
 import msgspec
 
 from feedhandler import wire
-from feedhandler.exchanges.base import CHANNELS_MAX, LAST, QUOTE, Exchange, Quote, State, is_same
-from feedhandler.session import NS_PER_S, Phase, Session
+from feedhandler.exchanges.base import (
+    CHANNELS_MAX,
+    LAST,
+    QUOTE,
+    Exchange,
+    Quote,
+    RestTicker,
+    State,
+    is_same,
+)
+from feedhandler.session import FADES_NS, GAPS_MIN, NS_PER_S, USUAL_FACTOR, Phase, Session
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
 STEP_NS_MAX: Final = (
     NS_PER_S  # of the clock between two calls: whoever was stopped for longer has heard nothing
 )
-GAPS_MIN: Final = 20  # silences that were ended by data, before one can be unusual
-USUAL_FACTOR: Final = 5  # a suspect has been silent so many times longer than it usually is,
-SILENCE_NS_MIN: Final = 10 * NS_PER_S  # and so long
-FADES_NS: Final = 1800 * NS_PER_S  # what was usual so long ago counts a third: a market's bursts are shorter
-FROZEN_FACTOR: Final = 30  # silent so many times longer than usual, REST may say what it likes:
-FROZEN_NS_MIN: Final = 30 * NS_PER_S  # nobody can tell a market that stands still from one that is not told
+# A suspect has been silent `USUAL_FACTOR` times longer than it usually is, and so long.
+SILENCE_NS_MIN: Final = 10 * NS_PER_S
+PATIENCE_NS_MAX: Final = (
+    300 * NS_PER_S
+)  # for which REST vouches for a silence at most, before it is asked again
 REPEATS_MIN: Final = 3  # seen on any symbol's channel of this kind, before the promise is believed
 REPEATS_FACTOR: Final = 3  # promised repetitions missed in a row
 CONTRADICTIONS_MIN: Final = 3  # looks at which another channel had something new to say
@@ -43,8 +52,9 @@ STUCK_WORDS_MIN: Final = 3
 CHECKS_TIME_NS: Final = 5 * NS_PER_S
 VERDICT_NS: Final = 5 * NS_PER_S  # what a new subscription, or REST, have to speak for a suspect
 ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is asked twice
-ASKED_MAX: Final = 4  # questions under way, of one group of symbols
-MANY: Final = 20  # suspects at once are an outage, and need no other witness
+ASKED_MAX: Final = 4  # questions for one quote that are under way, of one group; for more, all are asked for
+# How often REST is asked about those of whom it is not known yet how long they are silent: the wait doubles.
+SURVEYS_NS: Final = (15 * NS_PER_S, 600 * NS_PER_S)
 RENEW_AFTER_NS: Final = 10 * NS_PER_S  # stale for so long: new connections
 RENEW_AGAIN_NS: Final = (300 * NS_PER_S, 3600 * NS_PER_S)  # and again, the wait doubling
 SUBSCRIBE_AGAIN_NS: Final = (30 * NS_PER_S, 600 * NS_PER_S)
@@ -81,11 +91,15 @@ class Pulse(msgspec.Struct, eq=False):
     patience_ns: int = 0  # what REST has vouched for, until it speaks again
     values: tuple[float, ...] = ()  # what it usually says, as it was at the last look since it fell silent
     contradictions: int = 0  # how often that has changed since it spoke
-    is_asking: bool = False  # over REST,
+    is_asking: bool = False  # for its quote over REST,
+    is_surveyed: bool = False  # or about all symbols,
     asks_at: int = 0  # or is to at this time; 0 = no
     disagreements: int = 0
+    is_proven: bool = False  # stale, and not for its silence alone
+    is_refuted: bool = False  # by REST
     tries: int = 0  # new subscriptions since it was found stale,
-    subscribes_at: int = 0  # and the next one, after that
+    subscribes_at: int = 0  # the next one, after that,
+    renewed_at: int = -(1 << 62)  # and when the last one was
     checks_at: int = 1 << 62  # when to look at the time that it states; far away where it states none
     timed_at: int = 0  # when that was last seen to go on,
     timed_id: int = -1  # what it was,
@@ -116,6 +130,9 @@ class Freshness:
         self._clock = 0
         self._last_mono_ns = 0
         self._asking = 0
+        self._surveys_at = SURVEYS_NS[0]
+        self._survey_wait_ns = SURVEYS_NS[0]
+        self.wants_survey = False  # REST is to be asked about all symbols; the owner clears it
         self._repeats = [0] * CHANNELS_MAX  # words that repeated the last one, by channel
         self._renewed_at = 0
         self._renew_again_ns = 0
@@ -149,7 +166,10 @@ class Freshness:
         for pulse in self._order:
             pulse.state.base_flags &= ~wire.STALE
             self._enter(pulse, Stage.WAITING)
-            pulse.words, pulse.at, pulse.is_stuck = 0, self._clock, False
+            pulse.words, pulse.at, pulse.is_stuck, pulse.disagreements = 0, self._clock, False, 0
+            pulse.values, pulse.contradictions = (), 0
+        self._survey_wait_ns = SURVEYS_NS[0]
+        self._surveys_at = self._clock + self._survey_wait_ns
 
     def stale(self) -> dict[str, str]:
         """Return the stale channels, and why they are taken to be."""
@@ -220,11 +240,11 @@ class Freshness:
             self._escalate(pulse, renewed)
         elif reason := self._suspicion(pulse):
             self._enter(pulse, Stage.SUSPECTED)
-            pulse.reason, pulse.disagreements = reason, 0
+            pulse.reason = reason
             # REST can tell a quiet market from a dead channel; no need to ask if that is clear.
-            has_witness = pulse.channel == QUOTE and not self._is_clear(pulse)
-            pulse.asks_at = self._clock if has_witness else 0
+            pulse.asks_at = 0 if self._is_clear(pulse) else self._clock
             if self._is_clear(pulse):  # else a quiet market's next word could fall into the gap
+                pulse.renewed_at = self._clock
                 renewed.append(pulse)
 
     def _check_time(self, pulse: Pulse) -> None:
@@ -240,7 +260,9 @@ class Freshness:
             and pulse.gaps - pulse.timed_gaps >= STUCK_WORDS_MIN
         ):
             pulse.is_stuck = True
-            self._condemn(pulse, f"it has stated the same time for {STUCK_NS / NS_PER_S:g} s")
+            self._condemn(
+                pulse, is_proven=True, reason=f"it has stated the same time for {STUCK_NS / NS_PER_S:g} s"
+            )
 
     def _on_word(self, pulse: Pulse, words: int) -> None:
         """It has spoken since the last look."""
@@ -248,18 +270,28 @@ class Freshness:
         update_id = pulse.state.update_id(pulse.channel)
         self._repeats[pulse.channel] += update_id == pulse.update_id
         pulse.update_id = update_id
-        # A suspect that speaks by itself was a quiet market's.
-        if pulse.stage is Stage.LIVE or (pulse.stage is Stage.SUSPECTED and not self._is_clear(pulse)):
+        if self._was_usual(pulse):
             pulse.usual_ns = max(gap_ns, pulse.usual_ns - pulse.usual_ns * gap_ns // FADES_NS)
             pulse.gaps += 1
         was_stale = pulse.stage is Stage.STALE
         if pulse.stage is not Stage.LIVE:
             self._enter(pulse, Stage.LIVE)
         pulse.words, pulse.at = words, self._clock
-        pulse.contradictions = pulse.patience_ns = 0
+        pulse.contradictions = pulse.patience_ns = pulse.disagreements = 0
         pulse.values = ()
         if was_stale:
             self._unflag(pulse.state)
+
+    def _was_usual(self, pulse: Pulse) -> bool:
+        """True if the silence that a word ends was a quiet market's, from which there is something to learn."""
+        if pulse.stage is Stage.SUSPECTED:
+            return not self._is_clear(pulse)  # it speaks by itself
+        if (
+            pulse.stage is Stage.STALE
+        ):  # for its silence alone, and not since it was subscribed to anew just now
+            renewed_at = max(pulse.renewed_at, self._renewed_at)
+            return not pulse.is_proven and self._clock - renewed_at >= VERDICT_NS
+        return pulse.stage is Stage.LIVE
 
     def _compare(self, pulse: Pulse) -> None:
         """While it is silent, slower channels speak for it: if they have news, it should have had them first."""
@@ -273,6 +305,7 @@ class Freshness:
 
     def _enter(self, pulse: Pulse, stage: Stage) -> None:
         pulse.stage, pulse.since, pulse.asks_at = stage, self._clock, 0
+        pulse.is_surveyed = False
         if stage in (Stage.SUSPECTED, Stage.STALE):
             self._open[pulse.topic] = pulse
         else:
@@ -307,19 +340,33 @@ class Freshness:
         """True if no quiet market can be as silent as this channel."""
         return pulse.contradictions >= CONTRADICTIONS_MIN or self._repeats_ns(pulse) > 0
 
+    # --- REST
+
     def _questions(self) -> list[Question]:
-        """Return what to ask over REST now: a few at a time, and nothing in an outage of many channels."""
+        """Return whose quotes to ask for over REST now: a few. For more, and other channels, want a survey."""
+        if self._clock >= self._surveys_at:
+            self._survey_wait_ns = min(2 * self._survey_wait_ns, SURVEYS_NS[1])
+            self._surveys_at = self._clock + self._survey_wait_ns
+            self.wants_survey = self.wants_survey or any(self._is_unknown(pulse) for pulse in self._order)
         due = [pulse for pulse in self._open.values() if pulse.asks_at and self._clock >= pulse.asks_at]
-        if due and sum(pulse.stage is Stage.SUSPECTED for pulse in self._open.values()) > MANY:
-            for pulse in due:
-                pulse.asks_at = 0
-            return []
+        singles = [pulse for pulse in due if pulse.channel == QUOTE and pulse.stage is Stage.SUSPECTED]
+        if len(singles) > ASKED_MAX - self._asking:
+            singles = []
         questions = []
-        for pulse in due[: max(0, ASKED_MAX - self._asking)]:
-            pulse.is_asking, pulse.asks_at = True, 0
-            self._asking += 1
-            questions.append(Question(pulse.state.native, self))
+        for pulse in due:
+            pulse.asks_at = 0
+            if pulse in singles:
+                pulse.is_asking = True
+                self._asking += 1
+                questions.append(Question(pulse.state.native, self))
+            else:
+                pulse.is_surveyed = self.wants_survey = True
         return questions
+
+    def _is_unknown(self, pulse: Pulse) -> bool:
+        """True if only REST can tell whether a channel's silence means something: it has not spoken enough."""
+        is_young = pulse.stage is Stage.LIVE and pulse.gaps < GAPS_MIN
+        return (is_young or pulse.stage is Stage.WAITING) and self._clock - pulse.at >= FIRST_DATA_NS
 
     def on_quote(self, native: str, quote: Quote | None) -> None:
         """Take the answer to a question; None: there is none to be had."""
@@ -328,35 +375,69 @@ class Freshness:
             if pulse.is_asking:
                 pulse.is_asking = False
                 if pulse.stage is Stage.SUSPECTED and quote is not None:
-                    self._on_witness(pulse, quote)
+                    self._on_witness(pulse, RestTicker(native, quote))
 
-    def _on_witness(self, pulse: Pulse, quote: Quote) -> None:
-        stated = (quote.bid, quote.bid_size, quote.ask, quote.ask_size)
-        if not is_same(stated, _values(pulse.state, QUOTE)):
-            pulse.disagreements += 1
-            if pulse.disagreements > 1:
-                self._condemn(pulse, f"{pulse.reason}, and REST has another quote")
-            else:
-                pulse.asks_at = self._clock + ASK_AGAIN_NS
+    def on_survey(self, rows: Iterable[RestTicker]) -> None:
+        """Take what REST states of all symbols; others' are among them."""
+        for row in rows:
+            for pulse in self._pulses.get(row.native, ()):
+                if pulse.is_surveyed or self._is_unknown(pulse):
+                    self._on_witness(pulse, row)
+
+    def on_survey_end(self) -> None:
+        """There are no more rows, or none were to be had."""
+        for pulse in self._open.values():
+            pulse.is_surveyed = False
+
+    def _on_witness(self, pulse: Pulse, row: RestTicker) -> None:
+        agrees = _agrees(pulse, row)
+        if agrees is None:
             return
-        silence_ns = self._clock - pulse.at
-        frozen_ns = max(FROZEN_NS_MIN, FROZEN_FACTOR * pulse.usual_ns)
-        if silence_ns >= frozen_ns:
-            self._condemn(pulse, f"{pulse.reason}; over REST nothing moves either")
+        pulse.is_surveyed = False
+        if agrees:
+            self._vouch(pulse)
             return
-        pulse.patience_ns = min(2 * silence_ns, frozen_ns)
-        self._enter(pulse, Stage.LIVE)
+        pulse.disagreements += 1
+        what = "another quote" if pulse.channel == QUOTE else "other values"
+        if pulse.stage is Stage.STALE:
+            pulse.is_proven = pulse.is_refuted = True
+        elif pulse.disagreements > 1:
+            reason = pulse.reason if pulse.stage is Stage.SUSPECTED else "it has said nothing"
+            self._condemn(pulse, f"{reason}, and REST has {what}", is_proven=True)
+            pulse.is_refuted = True
+        elif pulse.stage is Stage.SUSPECTED:
+            pulse.asks_at = self._clock + ASK_AGAIN_NS
+        else:
+            self._surveys_at = min(self._surveys_at, self._clock + ASK_AGAIN_NS)
+
+    def _vouch(self, pulse: Pulse) -> None:
+        """REST states what is known: the market is quiet."""
+        if pulse.stage is Stage.LIVE:
+            pulse.disagreements = 0
+        if pulse.stage is Stage.SUSPECTED or (pulse.stage is Stage.STALE and not pulse.is_proven):
+            silence_ns = self._clock - pulse.at
+            pulse.patience_ns = silence_ns + min(silence_ns, PATIENCE_NS_MAX)
+            pulse.disagreements = 0
+            was_stale = pulse.stage is Stage.STALE
+            self._enter(pulse, Stage.LIVE if pulse.words else Stage.WAITING)
+            if was_stale:
+                self._unflag(pulse.state)
 
     # --- verdict
 
     def _judge(self, pulse: Pulse) -> None:
-        """Condemn a suspect for whom nobody spoke in its time."""
-        if self._clock - pulse.since >= VERDICT_NS:
-            self._condemn(pulse, pulse.reason)
+        """Condemn a suspect for whom nobody spoke in its time; a survey has twice that."""
+        if self._clock - pulse.since >= VERDICT_NS * (2 if pulse.is_surveyed else 1):
+            is_clear = self._is_clear(pulse)
+            self._condemn(pulse, pulse.reason, is_proven=is_clear)
 
-    def _condemn(self, pulse: Pulse, reason: str) -> None:
+    def _condemn(self, pulse: Pulse, reason: str, *, is_proven: bool) -> None:
         self._enter(pulse, Stage.STALE)
         pulse.reason, pulse.tries, pulse.subscribes_at = reason, 0, 0
+        pulse.is_proven, pulse.is_refuted = is_proven, False
+        pulse.asks_at = (
+            self._clock + VERDICT_NS
+        )  # REST may be back, and vouch for it, or give a reason to renew
         state = pulse.state
         if not state.base_flags & wire.STALE:
             state.base_flags |= wire.STALE
@@ -380,7 +461,13 @@ class Freshness:
             first_ns, last_ns = SUBSCRIBE_AGAIN_NS
             pulse.subscribes_at = stale_ns + min(first_ns << pulse.tries, last_ns)
             pulse.tries += 1
+            pulse.renewed_at = self._clock
             renewed.append(pulse)
+            if not pulse.is_refuted:
+                pulse.asks_at = pulse.asks_at or self._clock + VERDICT_NS
+        # Statistics and last prices are no reason for new connections, unless REST has others.
+        if pulse.channel != QUOTE and not pulse.is_refuted:
+            return
         first_ns, last_ns = RENEW_AGAIN_NS
         if self._clock - self._renewed_at >= 2 * last_ns:
             self._renew_again_ns = 0  # what was long ago is no reason for patience
@@ -421,3 +508,21 @@ def _values(state: State, channel: int) -> tuple[float, ...]:
     if channel == QUOTE:
         return state.bid, state.bid_size, state.ask, state.ask_size
     return (state.last,) if channel == LAST else ()
+
+
+def _agrees(pulse: Pulse, row: RestTicker) -> bool | None:
+    """Return whether REST states what is known from a channel, None if it does not say, or nothing is known.
+
+    Of statistics the volume tells: within 24 h that roll on it falls by itself, and grows only by trades.
+    """
+    state = pulse.state
+    if pulse.channel == QUOTE:
+        ours = _values(state, QUOTE)
+        if row.quote is None or all(value != value for value in ours):
+            return None
+        return is_same((row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size), ours)
+    if pulse.channel == LAST:
+        return None if row.last != row.last or state.last != state.last else row.last == state.last
+    if row.statistics is None or state.base_volume_24h != state.base_volume_24h:
+        return None
+    return row.statistics[3] <= state.base_volume_24h

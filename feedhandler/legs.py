@@ -18,11 +18,21 @@ from typing import Final
 import msgspec
 
 from feedhandler import wire
-from feedhandler.exchanges.base import LINES_MAX, Exchange, State
+from feedhandler.exchanges.base import (
+    LAST,
+    LINES_MAX,
+    QUOTE,
+    STATISTICS,
+    Exchange,
+    RestTicker,
+    State,
+    is_same,
+)
 from feedhandler.freshness import Freshness, Question
 from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy, Session
 
 LEGS_MAX: Final = 3
+CHANNELS: Final = (STATISTICS, QUOTE, LAST)
 assert 2 * LEGS_MAX <= LINES_MAX, "each leg may have a successor"
 
 # A connection is renewed somewhere in this part of its exchange's maximum: never at its end, and not all at once.
@@ -30,6 +40,10 @@ AGE_SHARES: Final = (0.90, 0.97)
 
 # An exchange that says goodbye to so young a connection may do so again: the next one waits, longer each time.
 YOUNG_NS: Final = 60 * NS_PER_S
+
+# Symbols have their first values from REST when everything is subscribed to, since from then on nothing is missed;
+# and once before that, if it takes so long.
+EARLY_NS: Final = NS_PER_S
 
 NS_PER_MINUTE: Final = 60 * NS_PER_S
 NS_PER_DAY: Final = 24 * 60 * NS_PER_MINUTE
@@ -91,6 +105,13 @@ class Legs:
         self._exchange = exchange
         self._group = exchange.new_group()
         self._canary = ""
+        self._unsaid: set[str] = set()  # symbols of which REST is to tell
+        self._surveyed: set[str] = (
+            set()
+        )  # all that were carried when it was asked; of others it knows too little,
+        self._is_early = False  # or of all, since not everything was subscribed to
+        self._was_early = False
+        self._wants_seeds = False
         self.states: dict[str, State] = {}
         self._enter(natives)
         self._emit = emit
@@ -155,10 +176,13 @@ class Legs:
         # Who is as good as another is to be seen anew: the first of them is the measure of the others.
         measures = [session for session in self.sessions if session in self._followed]
         self._followed = set(measures[:1])
+        self._unsaid.update(natives)
 
     def remove(self, natives: Sequence[str]) -> None:
         """Carry these symbols no more; what was known about them is said to be DOWN."""
         self.freshness.remove(natives)
+        self._unsaid.difference_update(natives)
+        self._surveyed.difference_update(natives)
         for session in self.sessions:
             session.subscriptions.remove(natives)
         for state in [self.states.pop(native) for native in natives]:
@@ -178,6 +202,7 @@ class Legs:
         """Renew what is due; call a few times a second. Without may_renew, only what its exchange gives up."""
         self._follow()
         change = Change(ask=self.freshness.advance(now_mono_ns, self.sessions))
+        self._plan_seeds(now_mono_ns)
         self._take_orders(change)
         for leg in self.legs:
             if leg.successor is not None:
@@ -189,6 +214,69 @@ class Legs:
                 leg.successor.deadline_mono_ns = now_mono_ns + self._patience_ns(leg, now_mono_ns)
                 change.run.append(leg.successor)
         return change
+
+    # --- what REST says of all symbols
+
+    @property
+    def wants_survey(self) -> bool:
+        """True if REST is to be asked about all symbols; while nothing is connected, nobody could use it."""
+        is_wanted = self._wants_seeds or self.freshness.wants_survey
+        return is_wanted and any(session.phase is Phase.RUNNING for session in self.sessions)
+
+    def _plan_seeds(self, now: int) -> None:
+        """See whether there are symbols of which a living connection may not tell for a while."""
+        running = [session for session in self.sessions if session.phase is Phase.RUNNING]
+        if not self._unsaid or not running:
+            return
+        is_settled = any(session.subscriptions.is_acknowledged for session in running)
+        is_slow = now - min(session.opened_mono_ns for session in running) >= EARLY_NS
+        self._wants_seeds = is_settled or (is_slow and not self._was_early)
+
+    def on_survey_sent(self) -> None:
+        """REST is being asked."""
+        running = [session for session in self.sessions if session.phase is Phase.RUNNING]
+        self._is_early = not any(session.subscriptions.is_acknowledged for session in running)
+        self._was_early = True
+        self._surveyed = set(self.states)
+        self._wants_seeds = self.freshness.wants_survey = False
+
+    def on_survey(self, rows: Iterable[RestTicker], recv_ns: int) -> None:
+        """Take what REST states: as a witness, and for what no living connection has said."""
+        self.freshness.on_survey(rows)
+        lines = [session.line.index for session in self.sessions if session.phase is Phase.RUNNING]
+        for row in rows if lines else ():
+            if row.native in self._surveyed:
+                self._seed(self.states[row.native], row, lines, recv_ns)
+
+    def on_survey_end(self, *, has_failed: bool) -> None:
+        """There are no more rows, or none were to be had: then REST is asked again."""
+        self.freshness.on_survey_end()
+        if not self._is_early and not has_failed:
+            self._unsaid -= self._surveyed
+        self._surveyed = set()
+
+    def _seed(self, state: State, row: RestTicker, lines: Sequence[int], recv_ns: int) -> None:
+        """Fill what the stream has not said: whatever it says is newer. No channel is fresher for it."""
+        unsaid = [channel for channel in CHANNELS if self._is_unsaid(state, channel, lines)]
+        before = _values(state)
+        if row.quote is not None and QUOTE in unsaid:
+            state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)
+        if row.last == row.last and LAST in unsaid and STATISTICS in unsaid:
+            state.last = row.last
+        if row.statistics is not None and STATISTICS in unsaid:
+            state.set_statistics(*row.statistics)
+        for line in lines:
+            state.inherit(line)  # REST was asked when they had been subscribed to, or nearly
+        is_changed = not is_same(before, _values(state))
+        if is_changed or state.flags & wire.STALE & ~state.base_flags:
+            if len(unsaid) == len(CHANNELS):
+                state.exchange_ns = 0  # REST states no time
+            state.on_news(recv_ns)
+            self._emit(state)
+
+    def _is_unsaid(self, state: State, channel: int, lines: Sequence[int]) -> bool:
+        """True if neither a channel has spoken on any of some lines, nor a slower one for it."""
+        return state.filler(channel) not in lines and not any(state.heard_ns(line, channel) for line in lines)
 
     def _take_orders(self, change: Change) -> None:
         """Renew what the watch over the channels has given up; a successor makes room for another one."""
@@ -281,6 +369,7 @@ class Legs:
         if is_alone:
             self._followed.add(session)
             self.freshness.reset()
+            self._unsaid, self._surveyed, self._was_early = set(self.states), set(), False
         for state in self.states.values():
             if is_alone:
                 state.forget()
@@ -307,11 +396,16 @@ class Legs:
         lines = [session.line.index for session in self.sessions if session.condition == 0]
         for state in self.states.values():
             flag = best
-            if not flag and not any(state.is_kept(line) for line in lines):
-                flag = wire.STALE  # the others live, but do not know about this one
+            if not flag and state.recv_ns and not any(state.is_kept(line) for line in lines):
+                flag = wire.STALE  # the others live, but do not know about this one; REST does
+                self._unsaid.add(state.native)
             self._flag(state, flag)
 
     def _flag(self, state: State, flag: int) -> None:
         if flag and state.recv_ns and not state.flags & flag:
             state.flags = state.base_flags | flag
             self._emit(state)
+
+
+def _values(state: State) -> tuple[float, ...]:
+    return tuple(getattr(state, name) for name in wire.TICKER_VALUES)

@@ -216,6 +216,8 @@ class Carried(Universe):
 class Feed(World):
     """One process of a feed: wired as `process/feed.py` does it, its connections those of a `World`."""
 
+    carries_groups = True
+
     def __init__(self, chain, slot, pid):
         self.chain, self.slot, self.market, self.pid = chain, slot, slot.market, pid
         self.make_state = chain.kind.State

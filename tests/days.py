@@ -24,6 +24,8 @@ HOUR_NS = 3600 * NS_PER_S
 class Day(World):
     """A feed whose symbols come from an instrument list."""
 
+    carries_groups = True
+
     def __init__(self, exchange, seed, legs):
         super().__init__(exchange, legs, 0, seed, spare=4)
         self.now += self.rng.randrange(24 * 3600) * NS_PER_S

@@ -24,10 +24,11 @@ import twins
 
 from feedhandler import wire
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import LINES_MAX, QUOTE, Endpoint, Quote
+from feedhandler.exchanges.base import LINES_MAX, QUOTE, Endpoint, Quote, RestTicker
 from feedhandler.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.legs import LEGS_MAX, Legs
 from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy
+from feedhandler.survey import Survey
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000
@@ -144,6 +145,8 @@ class World:
     make_state = twins.of("pure").State
     step_ns = STEP_NS
     last = None  # the newest world
+    carries_groups = False  # of legs, in a universe
+    tells_first = True  # on subscribing, how it stands on slower channels
 
     def __init__(
         self, exchange="binance", legs=1, symbols=3, seed=1, quiet=(), spare=0, has_canary=True, **policy
@@ -184,6 +187,12 @@ class World:
             0  # they come back: 0 = with a new subscription, 1 = with a new connection, 2 = by themselves
         )
         self.asked = []  # (when it is answered, question)
+        self.survey = Survey()
+        self.survey_at = 0  # when REST makes its answer about all symbols,
+        self.answer_at = 0  # when that comes,
+        self.rows = None  # and what it says
+        self.surveys = 0
+        self.answers_rest = True
         self.retired = 0
         self.canary = NATIVES[exchange].format("BTC") if has_canary else ""
         self.canary_topics = {self.topic.format(self.canary), self.topic.format(self.canary.lower())}
@@ -319,7 +328,7 @@ class World:
             self.lost.difference_update(topics)
         if self.now < self.mutes_until:
             link.muted.update(topics)
-        for topic in [topic for topic in topics if topic not in link.muted]:
+        for topic in [topic for topic in topics if topic not in link.muted] if self.tells_first else ():
             self.tell_slowly(link, topic)
 
     def tell_slowly(self, link, topic):
@@ -407,6 +416,7 @@ class World:
         for due, question in [each for each in self.asked if each[0] <= self.now]:
             self.asked.remove((due, question))
             self.answer_over_rest(question)
+        self.survey_all()
         self.apply(change)
         sessions = self.legs.sessions
         assert set(sessions) == set(self.links)
@@ -424,11 +434,32 @@ class World:
             self.close(session, "stopping")
             del self.links[session]
 
+    def survey_all(self):
+        """Ask REST about all symbols, and take the answer; what it says is a moment old by then."""
+        if self.survey.begin(self.legs.legs if self.carries_groups else [self.legs], self.now):
+            self.surveys += 1
+            self.survey_at = self.now + self.rng.randrange(20_000_000, 2_000_000_000)
+            self.answer_at = self.survey_at + self.rng.randrange(500_000_000)
+        if 0 < self.survey_at <= self.now:
+            self.survey_at = 0
+            is_there = self.is_reachable and self.answers_rest
+            self.rows = [self.row(native) for native in self.listed] if is_there else None
+        if not self.survey_at and 0 < self.answer_at <= self.now:
+            self.answer_at = 0
+            if self.rows is not None:
+                self.survey.on_rows(self.rows, self.unix_ns())
+            self.survey.end(self.now, has_failed=self.rows is None)
+
+    def row(self, native):
+        number = self.number[native]
+        return RestTicker(native, Quote(number + 0.5, 1.0, number + 1.5, 2.0), 7.0, (7.0, 7.0, 7.0, 7.0, 7.0))
+
     def answer_over_rest(self, question):
         """The quote as it is, unless REST is away too."""
         number = self.number[question.native]
         quote = Quote(number + 0.5, 1.0, number + 1.5, 2.0)
-        question.watch.on_quote(question.native, quote if self.is_reachable else None)
+        is_there = self.is_reachable and self.answers_rest
+        question.watch.on_quote(question.native, quote if is_there else None)
 
     def close(self, session, reason):
         self.links[session] = None

@@ -292,6 +292,11 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """Return the newest update id of a channel on one line, 0 if it has not spoken there."""
         return self.lines[line][channel].update_id
 
+    def filler(self, channel: int) -> int:
+        """Return the line whose slower channel speaks for this one, `NOBODY` if none does."""
+        newest = self.channels[channel]
+        return newest.filler if newest.filled_ns else NOBODY
+
     def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
         """Take the quote over. A price of 0 is that of an empty side."""
         self.bid, self.bid_size = bid or wire.NAN, bid_size
@@ -369,6 +374,18 @@ class Quote(msgspec.Struct, frozen=True):
     ask_size: float
 
 
+class RestTicker(msgspec.Struct, frozen=True):
+    """What REST states of one symbol among all; what it leaves out is None, or NaN.
+
+    statistics are open, high, low, base and quote volume, as in `State.set_statistics`.
+    """
+
+    native: str
+    quote: Quote | None = None
+    last: float = wire.NAN
+    statistics: tuple[float, float, float, float, float] | None = None
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """Where and how to open one socket: the answer to a handshake."""
 
@@ -423,6 +440,9 @@ class Exchange(abc.ABC):
     rest_url: ClassVar[str]
     instruments_request: ClassVar[Request]
     time_request: ClassVar[Request]
+    survey_requests: ClassVar[
+        tuple[Request, ...]
+    ]  # for all symbols at once, in the order in which they are asked
     rest_limit: ClassVar[tuple[int, float]]  # weight permitted to one address, per seconds
     handshake_request: ClassVar[Request | None] = None  # before each connection, e.g. for a token
 
@@ -502,6 +522,10 @@ class Exchange(abc.ABC):
         Raises ProtocolError where the exchange refused, as for an unknown symbol, and DecodeError for what is no
         quote.
         """
+
+    @abc.abstractmethod
+    def decode_survey(self, body: bytes) -> Rows[RestTicker]:
+        """Decode the answer to one of `survey_requests`, row by row. Raises DecodeError or ProtocolError."""
 
     @abc.abstractmethod
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
@@ -620,6 +644,28 @@ def rest_quote(bid: float | None, bid_size: float | None, ask: float | None, ask
     return Quote(
         bid or wire.NAN, (bid_size or 0.0) if bid else 0.0, ask or wire.NAN, (ask_size or 0.0) if ask else 0.0
     )
+
+
+def rest_ticker(
+    native: str,
+    quote: tuple[float | None, float | None, float | None, float | None],
+    last: float | None = None,
+    statistics: tuple[float | None, ...] = (),
+) -> RestTicker:
+    """Return what a row of a REST answer states; quote and statistics count only if they are complete.
+
+    Raises DecodeError for a row of which nothing can be used. A price of 0 is that of what never traded.
+    """
+    known = tuple(number for number in statistics if number is not None)
+    found = RestTicker(
+        native,
+        None if None in quote else rest_quote(*quote),
+        last or wire.NAN,
+        (known[0], known[1], known[2], known[3], known[4]) if len(known) == 5 else None,
+    )
+    if found.quote is None and found.statistics is None and found.last != found.last:
+        raise DecodeError(f"{native!r} is without a quote, a price and statistics")
+    return found
 
 
 def rest_refusal(what: str, code: object, message: str) -> ProtocolError:

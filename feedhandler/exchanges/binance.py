@@ -55,6 +55,7 @@ from feedhandler.exchanges.base import (
     Nack,
     Quote,
     Request,
+    RestTicker,
     Rows,
     State,
     UpdateId,
@@ -64,6 +65,7 @@ from feedhandler.exchanges.base import (
     read_rows,
     rest_quote,
     rest_refusal,
+    rest_ticker,
 )
 from feedhandler.instruments import Instrument, price_tick
 from feedhandler.wire import NAN
@@ -162,6 +164,22 @@ class _BookTicker(_Error):
     ask_size: Amount | None = msgspec.field(name="askQty", default=None)
 
 
+class _BulkRow(msgspec.Struct):
+    """A row of ticker/bookTicker, or of ticker/24hr, whose quotes are older."""
+
+    symbol: str
+    bid: Amount | None = msgspec.field(name="bidPrice", default=None)
+    bid_size: Amount | None = msgspec.field(name="bidQty", default=None)
+    ask: Amount | None = msgspec.field(name="askPrice", default=None)
+    ask_size: Amount | None = msgspec.field(name="askQty", default=None)
+    last: Amount | None = msgspec.field(name="lastPrice", default=None)
+    open: Amount | None = msgspec.field(name="openPrice", default=None)
+    high: Amount | None = msgspec.field(name="highPrice", default=None)
+    low: Amount | None = msgspec.field(name="lowPrice", default=None)
+    base_volume: Amount | None = msgspec.field(name="volume", default=None)
+    quote_volume: Amount | None = msgspec.field(name="quoteVolume", default=None)
+
+
 class _Command(msgspec.Struct):
     method: str
     params: Sequence[str]
@@ -174,6 +192,10 @@ class Binance(Exchange):
     rest_url = "https://api.binance.com"
     instruments_request = Request("/api/v3/exchangeInfo?showPermissionSets=false", weight=20)
     time_request = Request("/api/v3/time", headers=(("X-MBX-TIME-UNIT", "MICROSECOND"),))
+    survey_requests = (
+        Request("/api/v3/ticker/bookTicker", weight=4),
+        Request("/api/v3/ticker/24hr", weight=80),
+    )
     # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
     rest_limit = (6000, 60.0)
 
@@ -193,6 +215,8 @@ class Binance(Exchange):
         self._symbol = msgspec.json.Decoder(_Symbol)
         self._time = msgspec.json.Decoder(_Time)
         self._rest_quote = msgspec.json.Decoder(_BookTicker, strict=False)
+        self._rows = msgspec.json.Decoder(list[msgspec.Raw])
+        self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         info = decode_rest(self._info, body, "binance exchangeInfo")
@@ -223,6 +247,17 @@ class Binance(Exchange):
         if None in (answer.bid, answer.bid_size, answer.ask, answer.ask_size):
             raise DecodeError("binance bookTicker: the answer lacks a price or size")
         return rest_quote(answer.bid, answer.bid_size, answer.ask, answer.ask_size)
+
+    def decode_survey(self, body: bytes) -> Rows[RestTicker]:
+        rows: list[msgspec.Raw] = decode_rest(self._rows, body, "binance tickers")
+        return read_rows(self._rest_ticker, rows, "binance tickers")
+
+    def _rest_ticker(self, row: msgspec.Raw) -> RestTicker:
+        r = self._bulk_row.decode(row)
+        if r.last is None:
+            return rest_ticker(r.symbol, (r.bid, r.bid_size, r.ask, r.ask_size))
+        statistics = (r.open, r.high, r.low, r.base_volume, r.quote_volume)
+        return rest_ticker(r.symbol, (None, None, None, None), r.last, statistics)
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         return Endpoint(f"{ws_url}/stream?timeUnit=MICROSECOND")

@@ -58,6 +58,7 @@ from feedhandler.exchanges.base import (
     Nack,
     Quote,
     Request,
+    RestTicker,
     Rows,
     State,
     T,
@@ -68,6 +69,7 @@ from feedhandler.exchanges.base import (
     read_rows,
     rest_quote,
     rest_refusal,
+    rest_ticker,
 )
 from feedhandler.instruments import Instrument, price_tick
 from feedhandler.wire import NAN
@@ -148,6 +150,22 @@ class _RestTickers(msgspec.Struct):
     tickers: list[_RestTicker] | None = msgspec.field(name="list", default=None)
 
 
+class _BulkRow(_RestTicker):
+    """The same of all symbols, with what is stated besides."""
+
+    symbol: str
+    last: str = msgspec.field(name="lastPrice", default="")
+    open: str = msgspec.field(name="prevPrice24h", default="")
+    high: str = msgspec.field(name="highPrice24h", default="")
+    low: str = msgspec.field(name="lowPrice24h", default="")
+    base_volume: str = msgspec.field(name="volume24h", default="")
+    quote_volume: str = msgspec.field(name="turnover24h", default="")
+
+
+class _BulkRows(msgspec.Struct):
+    rows: list[msgspec.Raw] | None = msgspec.field(name="list", default=None)
+
+
 class _Answer(msgspec.Struct, Generic[T]):
     """Any answer over REST."""
 
@@ -168,6 +186,7 @@ class Bybit(Exchange):
     rest_url = "https://api.bybit.com"
     instruments_request = Request("/v5/market/instruments-info?category=spot")
     time_request = Request("/v5/market/time")
+    survey_requests = (Request("/v5/market/tickers?category=spot"),)
     # Requests, whatever they ask for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
     rest_limit = (600, 5.0)
 
@@ -183,6 +202,8 @@ class Bybit(Exchange):
         self._row = msgspec.json.Decoder(_Instrument)
         self._time = msgspec.json.Decoder(_Answer[_Time], strict=False)
         self._tickers = msgspec.json.Decoder(_Answer[_RestTickers])
+        self._all_tickers = msgspec.json.Decoder(_Answer[_BulkRows])
+        self._bulk_row = msgspec.json.Decoder(_BulkRow)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         answer = decode_rest(self._instruments, body, "bybit instruments-info")
@@ -216,6 +237,19 @@ class Bybit(Exchange):
         return rest_quote(
             _amount(ticker.bid), _amount(ticker.bid_size), _amount(ticker.ask), _amount(ticker.ask_size)
         )
+
+    def decode_survey(self, body: bytes) -> Rows[RestTicker]:
+        answer = decode_rest(self._all_tickers, body, "bybit tickers")
+        if answer.code != 0 or answer.result is None or answer.result.rows is None:
+            raise rest_refusal("bybit tickers", answer.code, answer.message)
+        return read_rows(self._rest_ticker, answer.result.rows, "bybit tickers")
+
+    def _rest_ticker(self, row: msgspec.Raw) -> RestTicker:
+        r = self._bulk_row.decode(row)
+        bid, bid_size, ask, ask_size = map(_amount, (r.bid, r.bid_size, r.ask, r.ask_size))
+        texts = (r.open, r.high, r.low, r.base_volume, r.quote_volume)
+        statistics = tuple(_amount(text) if text else None for text in texts)
+        return rest_ticker(r.symbol, (bid, bid_size, ask, ask_size), _amount(r.last), statistics)
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         return Endpoint(f"{ws_url}/v5/public/spot")

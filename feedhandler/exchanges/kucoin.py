@@ -27,7 +27,9 @@ as of 2026-11. Frames: tests/frames/kucoin/
 
 import base64
 import hmac
+import math
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any, Final, Generic
 from urllib.parse import quote, urlsplit
 
@@ -66,6 +68,7 @@ from feedhandler.exchanges.base import (
     Nack,
     Quote,
     Request,
+    RestTicker,
     Rows,
     State,
     T,
@@ -76,6 +79,7 @@ from feedhandler.exchanges.base import (
     read_rows,
     rest_quote,
     rest_refusal,
+    rest_ticker,
 )
 from feedhandler.instruments import Instrument, price_tick
 from feedhandler.wire import NAN
@@ -150,6 +154,26 @@ class _Frame(msgspec.Struct, gc=False):
     data: _Data | str | None = None
 
 
+class _AllTickers(msgspec.Struct):
+    tickers: list[msgspec.Raw] = msgspec.field(name="ticker")
+
+
+class _BulkRow(msgspec.Struct):
+    """A row of allTickers. What is not known is null; the open price is left out, and follows from the change."""
+
+    symbol: str
+    bid: Amount | None = msgspec.field(name="buy", default=None)
+    bid_size: Amount | None = msgspec.field(name="bestBidSize", default=None)
+    ask: Amount | None = msgspec.field(name="sell", default=None)
+    ask_size: Amount | None = msgspec.field(name="bestAskSize", default=None)
+    last: Amount | None = None
+    change: str | None = msgspec.field(name="changePrice", default=None)
+    high: Amount | None = None
+    low: Amount | None = None
+    base_volume: Amount | None = msgspec.field(name="vol", default=None)
+    quote_volume: Amount | None = msgspec.field(name="volValue", default=None)
+
+
 class _Server(msgspec.Struct):
     endpoint: str
     ping_interval_ms: int = msgspec.field(name="pingInterval")
@@ -193,6 +217,7 @@ class KuCoin(Exchange):
     rest_url = "https://api.kucoin.com"
     instruments_request = Request("/api/v2/symbols", weight=4)
     time_request = Request("/api/v1/timestamp", weight=3)
+    survey_requests = (Request("/api/v1/market/allTickers", weight=15),)
     handshake_request = Request("/api/v1/bullet-public", "POST", weight=10)
     # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
     rest_limit = (2000, 30.0)
@@ -211,6 +236,8 @@ class KuCoin(Exchange):
         self._token = msgspec.json.Decoder(_Answer[_Token], strict=False)
         self._time = msgspec.json.Decoder(_Answer[Milliseconds])
         self._rest_quote = msgspec.json.Decoder(_Answer[_Data], strict=False)
+        self._all_tickers = msgspec.json.Decoder(_Answer[_AllTickers])
+        self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         rows = _data_of(self._symbols, body, "kucoin symbols")
@@ -237,6 +264,15 @@ class KuCoin(Exchange):
         if not data.time:
             raise DecodeError("kucoin level1: the answer is no quote")
         return rest_quote(data.bid, data.bid_size, data.ask, data.ask_size)
+
+    def decode_survey(self, body: bytes) -> Rows[RestTicker]:
+        found = _data_of(self._all_tickers, body, "kucoin allTickers")
+        return read_rows(self._rest_ticker, found.tickers, "kucoin allTickers")
+
+    def _rest_ticker(self, row: msgspec.Raw) -> RestTicker:
+        r = self._bulk_row.decode(row)
+        statistics = (_open(r), r.high, r.low, r.base_volume, r.quote_volume)
+        return rest_ticker(r.symbol, (r.bid, r.bid_size, r.ask, r.ask_size), r.last, statistics)
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         token = _data_of(self._token, handshake, "kucoin token")
@@ -376,6 +412,17 @@ def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str
     if answer.code != OK or answer.data is None:
         raise rest_refusal(what, answer.code, answer.msg)
     return answer.data
+
+
+def _open(row: _BulkRow) -> float | None:
+    """Return the price of 24 h ago: the last one less its change, in the exchange's digits. Raises DecodeError."""
+    if row.last is None or row.change is None:
+        return None
+    try:
+        open_24h = float(Decimal(repr(row.last)) - Decimal(row.change))
+    except ArithmeticError as exc:
+        raise DecodeError(f"{row.symbol}: changePrice {row.change[:40]!r} is no number") from exc
+    return open_24h if 0.0 <= open_24h < math.inf else None
 
 
 def _command(kind: str, topics: Sequence[str], command_id: str) -> bytes:

@@ -12,8 +12,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 import uvloop
@@ -40,6 +40,7 @@ from feedhandler.process.upkeep import Upkeep
 from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
 from feedhandler.status import LISTED_MAX, ConnectionStatus, FeedStatus, connection_status, feed_state
+from feedhandler.survey import Survey
 from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import board_path, open_board, retire_others
 from feedhandler.transport.budget import SharedBudget, path_of
@@ -231,6 +232,8 @@ class Feed:
         self._connections: list[Connection] = []
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._survey = Survey()
+        self._survey_problem = ""  # of its rows, as it was logged
         self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
         self._status = FeedStatus(
             exchange=name,
@@ -479,14 +482,39 @@ class Feed:
             self._universe.renew(f"the window {self._settings.renew_window}")
         for change in self._universe.advance(time.monotonic_ns()):
             for question in change.ask:
-                task = asyncio.create_task(self._ask(question))
-                task.add_done_callback(self._asking.discard)
-                self._tasks.add(task)
-                self._asking.add(task)
+                self._spawn(self._ask(question))
             if change.run or change.stop:
                 self._apply(change)
             self._publisher.flush_soon()
             await asyncio.sleep(0)  # sockets are read between groups
+
+        if self._survey.begin(self._universe.legs, time.monotonic_ns()):
+            self._spawn(self._ask_about_all())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what waits for REST, and for which nobody waits."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._asking.discard)
+        self._tasks.add(task)
+        self._asking.add(task)
+
+    async def _ask_about_all(self) -> None:
+        """Ask the exchange for the present values of all symbols."""
+        has_failed, retry_after_s = True, 0.0
+        try:
+            for request in self._exchange.survey_requests:
+                rows = self._exchange.decode_survey(await self._http.fetch(request))
+                if rows.problem and rows.problem != self._survey_problem:
+                    log.warning("%s", rows.problem)
+                self._survey_problem = rows.problem or self._survey_problem
+                self._survey.on_rows(rows.items, time.time_ns())
+                self._publisher.flush_soon()
+            has_failed = False
+        except (ProtocolError, DecodeError) as exc:
+            log.warning("no present values from REST, asked for again later: %s", exc)
+            retry_after_s = exc.retry_after_s if isinstance(exc, HttpRefused) else 0.0
+        finally:
+            self._survey.end(time.monotonic_ns(), has_failed=has_failed, retry_after_s=retry_after_s)
 
     async def _ask(self, question: Question) -> None:
         """Ask the exchange for the quote of a symbol whose channel has fallen silent."""

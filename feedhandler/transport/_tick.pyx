@@ -1778,6 +1778,11 @@ cdef class State:
         self._check(channel, line)
         return self._lines[line][channel].update_id
 
+    def filler(self, int channel):
+        """Return the line whose slower channel speaks for this one, `NOBODY` if none does."""
+        self._check(channel, 0)
+        return self._channels[channel].filler if self._channels[channel].filled_ns else NOBODY
+
     cdef int _check(self, int channel, int line) except -1:
         if not (0 <= channel < CHANNELS_MAX and 0 <= line < LINES_MAX):
             raise IndexError("no such channel or line")

@@ -218,3 +218,21 @@ def test_instruments_come_from_exchange_info():
 def test_a_bad_instrument_answer_says_what_is_wrong(body, error, text):
     with pytest.raises(error, match=text):
         Binance().decode_instruments(body)
+
+
+def test_a_survey_is_read_row_by_row():
+    quotes = b"""[{"symbol":"AUSDT","bidPrice":"1.5","bidQty":"2","askPrice":"1.6","askQty":"3"},
+      {"symbol":"BUSDT","bidPrice":"0.00000000","bidQty":"0.0","askPrice":"1.6","askQty":"3"},
+      {"symbol":"CUSDT","bidPrice":null,"bidQty":"2","askPrice":"1.6","askQty":"3"}, {"symbol":null}]"""
+    rows = Binance().decode_survey(quotes)
+    assert [(row.native, row.quote.ask, row.quote.bid_size) for row in rows.items] == [
+        ("AUSDT", 1.6, 2.0),
+        ("BUSDT", 1.6, 0.0),
+    ]
+    assert "2 of 4 rows" in rows.problem
+    day = b"""[{"symbol":"AUSDT","lastPrice":"7","openPrice":"6","highPrice":"8","lowPrice":"5","volume":"4",
+      "quoteVolume":"28","bidPrice":"1","bidQty":"1","askPrice":"2","askQty":"1"},
+      {"symbol":"BUSDT","lastPrice":"7","openPrice":"6","highPrice":"8","lowPrice":"5","volume":null}]"""
+    first, second = Binance().decode_survey(day).items
+    assert (first.quote, first.last, first.statistics) == (None, 7.0, (6.0, 8.0, 5.0, 4.0, 28.0))
+    assert (second.last, second.statistics) == (7.0, None)

@@ -220,3 +220,17 @@ def test_instruments_come_from_instruments_info():
 def test_an_error_with_http_200_is_told_apart():
     with pytest.raises(ProtocolError, match="10006"):
         Bybit().decode_instruments(b'{"retCode":10006,"retMsg":"Too many visits!","result":{}}')
+
+
+def test_a_survey_is_read_row_by_row():
+    row = (
+        b'{"symbol":"AUSDT","bid1Price":"1.5","bid1Size":"2","ask1Price":"","ask1Size":"","lastPrice":"7",'
+        b'"prevPrice24h":"6","highPrice24h":"8","lowPrice24h":"5","volume24h":"4","turnover24h":"28"}'
+    )
+    body = b'{"retCode":0,"retMsg":"OK","result":{"category":"spot","list":[%s,{"symbol":"B"},%s]}}'
+    rows = Bybit().decode_survey(body % (row, row.replace(b'"turnover24h":"28"', b'"turnover24h":""')))
+    first, second = rows.items
+    assert (first.quote.bid, first.quote.ask_size, first.quote.ask != first.quote.ask) == (1.5, 0.0, True)
+    assert (first.last, first.statistics) == (7.0, (6.0, 8.0, 5.0, 4.0, 28.0))
+    assert second.statistics is None
+    assert "1 of 3 rows" in rows.problem

@@ -260,3 +260,24 @@ def test_accounts_have_the_code_of_an_asset_and_a_call_auction_is_shown_as_that(
 def test_an_error_with_http_200_is_told_apart():
     with pytest.raises(ProtocolError, match="429000"):
         KuCoin().decode_instruments(b'{"code":"429000","msg":"Too Many Requests"}')
+
+
+def test_a_survey_is_read_row_by_row():
+    row = (
+        b'{"symbol":"A-USDT","symbolName":"A-USDT","buy":"1.5","bestBidSize":"2","sell":"1.6","bestAskSize":"3",'
+        b'"changePrice":"-0.3","last":"99.8","high":"101","low":"98","vol":"4","volValue":"400"}'
+    )
+    new = b'{"symbol":"B-USDT","buy":null,"bestBidSize":null,"sell":null,"bestAskSize":null,"last":null}'
+    odd = row.replace(b'"-0.3"', b'"x"')
+    body = b'{"code":"200000","data":{"time":1790000000000,"ticker":[%s,%s,%s]}}' % (row, new, odd)
+    rows = KuCoin().decode_survey(body)
+    (found,) = rows.items
+    assert (found.quote.bid, found.quote.bid_size, found.quote.ask, found.quote.ask_size) == (
+        1.5,
+        2.0,
+        1.6,
+        3.0,
+    )
+    assert found.last == 99.8
+    assert found.statistics == (100.1, 101.0, 98.0, 4.0, 400.0), "the open price in the exchange's digits"
+    assert "2 of 3 rows" in rows.problem

@@ -1,0 +1,157 @@
+"""REST states all symbols at once: who is told, when it is asked again, and that it never disturbs the stream."""
+
+import pytest
+from world import World
+
+from feedhandler import wire
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import RestTicker
+from feedhandler.session import NS_PER_S
+from feedhandler.survey import BACKOFF_NS, DISTANCE_NS, Survey
+
+
+class Group:
+    """What a survey sees of legs."""
+
+    def __init__(self):
+        self.wants_survey = True
+        self.heard = []
+
+    def on_survey_sent(self):
+        self.wants_survey = False
+
+    def on_survey(self, rows, recv_ns):
+        self.heard += rows
+
+    def on_survey_end(self, *, has_failed):
+        self.wants_survey = has_failed
+
+
+def test_groups_share_an_answer_and_who_comes_later_waits_for_the_next():
+    survey, first, second, late = Survey(), Group(), Group(), Group()
+    late.wants_survey = False
+    assert survey.begin([first, second, late], 1)
+    late.wants_survey = True
+    assert not survey.begin([first, second, late], 2), "one at a time"
+    survey.on_rows([RestTicker("A")], 3)
+    survey.end(3)
+    assert [len(group.heard) for group in (first, second, late)] == [1, 1, 0]
+    assert not survey.begin([late], 3)
+    assert survey.begin([late], 3 + DISTANCE_NS)
+
+
+def test_a_failure_is_followed_by_growing_patience():
+    survey, group = Survey(), Group()
+    now, waits = 0, []
+    for _ in range(10):
+        assert survey.begin([group], now)
+        survey.end(now, has_failed=True)
+        failed = now
+        while not survey.begin([group], now):
+            now += NS_PER_S // 4
+        survey.end(now, has_failed=True, retry_after_s=0.0)
+        waits.append(now - failed)
+        now += BACKOFF_NS[1]
+    assert waits[0] == BACKOFF_NS[0]
+    assert waits[-1] == BACKOFF_NS[1]
+    assert survey.begin([group], now)
+    survey.end(now, has_failed=True, retry_after_s=500.0)
+    assert not survey.begin([group], now + 499 * NS_PER_S)
+
+
+def test_without_a_wish_nothing_is_asked():
+    survey, group = Survey(), Group()
+    group.wants_survey = False
+    assert not survey.begin([group], 1)
+
+
+# --- in a world
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_quiet_symbols_have_their_values_within_seconds_of_the_start(exchange):
+    world = World(exchange, symbols=20, quiet=range(20))
+    world.run(5)
+    for native in world.natives:
+        state = world.exchange.states[native]
+        assert state.bid == world.number[native] + 0.5
+        assert (state.last, state.high_24h, state.base_volume_24h) == (7.0, 7.0, 7.0)
+        assert state.words(1) == 0 or exchange == "bybit", "no channel has spoken"
+    assert world.all_live()
+    assert world.flagged == []
+    assert world.surveys <= 2
+
+
+def test_what_the_stream_says_is_newer_than_any_answer():
+    world = World("binance", symbols=2, quiet=(0, 1))
+    first, second = world.natives
+    world.run(0.3)
+    world.say(first)
+    world.run(0.2)
+    number = world.number[first]
+    world.number[first] = number - 100  # what REST states is old
+    world.run(20)
+    assert world.exchange.states[first].bid == number + 0.5
+    assert world.exchange.states[second].bid == world.number[second] + 0.5
+
+
+def test_a_lone_leg_that_reconnects_asks_again_and_one_beside_another_does_not():
+    world = World("binance", legs=2, symbols=4, quiet=range(4))
+    world.run(20)
+    before = world.surveys
+    first, second = world.legs.sessions
+    world.close(first, "unplugged")
+    world.run(10)
+    assert world.surveys == before
+    assert world.flagged == []
+    for session in (first, second):
+        world.close(session, "unplugged")
+    assert {native for _, native, flags in world.flagged if flags & wire.DOWN} == set(world.natives)
+    world.run(10)
+    assert world.surveys > before
+    assert world.all_live()
+
+
+def test_rest_that_is_away_disturbs_nobody_and_is_asked_until_it_is_back():
+    world = World("binance", symbols=3, quiet=(1,))
+    world.answers_rest = world.tells_first = False
+    world.run(60)
+    assert world.flagged == []
+    assert world.exchange.states[world.natives[1]].bid != world.exchange.states[world.natives[1]].bid
+    assert 3 <= world.surveys <= 12
+    world.answers_rest = True
+    world.run(61)
+    assert world.all_live()
+
+
+def test_an_answer_from_before_a_reconnection_is_not_taken():
+    world = World("binance", symbols=2, quiet=(0, 1))
+    while not world.answer_at or world.survey_at:
+        world.run(0.02)
+    (session,) = world.links
+    world.say(world.natives[0])
+    world.close(session, "unplugged")
+    session.deadline_mono_ns = world.now
+    world.run(30)
+    assert world.exchange.states[world.natives[0]].bid == world.number[world.natives[0]] + 0.5
+
+
+def test_what_only_a_dead_leg_has_said_is_asked_for():
+    world = World("kucoin", legs=2, quiet=(1,))
+    world.tells_first = False
+    quiet = world.natives[1]
+    first, second = world.legs.sessions
+    world.run(5)
+    world.close(second, "unplugged")
+    second.deadline_mono_ns = 1 << 62
+    world.say(quiet)
+    world.run(1)
+    second.deadline_mono_ns = world.now
+    world.run(0.05)
+    world.close(first, "unplugged")
+    first.deadline_mono_ns = 1 << 62
+    assert world.flags[quiet] & wire.STALE
+    world.number[quiet] += 5  # nobody was told
+    world.run(10)
+    assert not world.flags[quiet] & wire.STALE
+    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
