@@ -448,6 +448,7 @@ def _ticker(instrument: Instrument) -> _Encode:
 
 
 def _ticker_data(each: Instrument, now: Now) -> bytes:
+    """Last trade, and best bid and offer; the time is that of the trade, minutes ago where trades are rare."""
     return (
         b'"data":{"bestAsk":"%b","bestAskSize":"%b","bestBid":"%b","bestBidSize":"%b",'
         b'"price":"%b","sequence":"%d","size":"%b","time":%d}}'
@@ -459,7 +460,7 @@ def _ticker_data(each: Instrument, now: Now) -> bytes:
         _price(each, each.last),
         each.update_id,
         _size(each, each.last_size),
-        now.unix_ms,
+        (each.traded_unix_ns or now.unix_ns) // NS_PER_MS,
     )
 
 

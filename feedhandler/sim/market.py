@@ -99,6 +99,7 @@ class Instrument:
         "quote_volume",
         "size_decimals",
         "trade_id",
+        "traded_unix_ns",
         "update_id",
     )
 
@@ -131,6 +132,7 @@ class Instrument:
         self.update_id = rng.randrange(10**8, 10**10)
         self.trade_id = rng.randrange(10**6, 10**9)
         self.first_trade_id = self.trade_id - rng.randrange(10**3, 10**6)
+        self.traded_unix_ns = 0  # when it was traded last; 0: before anybody looked
 
     @property
     def is_bid_empty(self) -> bool:
@@ -140,8 +142,8 @@ class Instrument:
     def is_ask_empty(self) -> bool:
         return self.listing.is_thin and self.update_id % 7 == 0
 
-    def step(self, bits: int) -> None:
-        """Move the quote; every fourth time also trade. `bits`: 32 or more random bits.
+    def step(self, bits: int, unix_ns: int = 0) -> None:
+        """Move the quote; every fourth time also trade. `bits`: 32 or more random bits; `unix_ns`: when.
 
         # hot: bench/load.py, 50,000 times a second
         """
@@ -156,9 +158,9 @@ class Instrument:
         else:
             self.ask_size = self._sizes[(bits >> 8) % _SIZE_COUNT]
         if not (bits >> 6) & 3:
-            self.trade(bits >> 7)
+            self.trade(bits >> 7, unix_ns)
 
-    def trade(self, bits: int) -> None:
+    def trade(self, bits: int, unix_ns: int = 0) -> None:
         """Let somebody hit the bid or lift the ask; the quote stays."""
         self.is_sell = bool(bits & 1)
         price = self.bid if self.is_sell else self.ask
@@ -172,6 +174,7 @@ class Instrument:
         self.base_volume += size
         self.quote_volume += size * price
         self.trade_id += 1
+        self.traded_unix_ns = unix_ns
 
     def _move(self, ticks: int) -> None:
         bid = self.bid + ticks

@@ -74,7 +74,7 @@ class Rate:
     def run(self, now: Now, send: Callable[[Stream], None]) -> None:
         due = self._due_slots(now.mono_ns)
         if due:
-            self._fill(due, now.mono_ns, send)
+            self._fill(due, now, send)
 
     def pause(self, now: Now) -> None:
         """The slots pass unused."""
@@ -104,14 +104,15 @@ class Rate:
             due = most
         return due
 
-    def _fill(self, slots: int, mono_ns: int, send: Callable[[Stream], None]) -> None:
+    def _fill(self, slots: int, now: Now, send: Callable[[Stream], None]) -> None:
         # hot: bench/load.py
+        mono_ns, unix_ns = now
         regular, real_time = self._regular, self._real_time
         getrandbits = self._random.getrandbits
         for _ in range(slots):
             if regular and regular[0][0] <= mono_ns and not (self._was_regular and real_time):
                 self._was_regular = True
-                self._send_regular(mono_ns, send)
+                self._send_regular(now, send)
                 continue
             self._was_regular = False
             if not real_time:
@@ -119,7 +120,7 @@ class Rate:
             bits = getrandbits(_BITS)
             stream = self._pick(bits, mono_ns)
             if stream is not None:
-                _move(stream, bits)
+                _move(stream, bits, unix_ns)
                 send(stream)
 
     def _pick(self, bits: int, mono_ns: int) -> Stream | None:
@@ -145,17 +146,17 @@ class Rate:
                 return stream
         return None
 
-    def _send_regular(self, mono_ns: int, send: Callable[[Stream], None]) -> None:
+    def _send_regular(self, now: Now, send: Callable[[Stream], None]) -> None:
         due_ns, _, stream = heappop(self._regular)
         if not stream.is_heard:
             return
         # A rate below the cadence must not pile up arrears: at most one period is made up for.
         self._regular_count += 1
-        due_ns = max(due_ns + stream.regular_every_ns, mono_ns)
+        due_ns = max(due_ns + stream.regular_every_ns, now.mono_ns)
         heappush(self._regular, (due_ns, self._regular_count, stream))
         if stream.is_muted:
             return
-        _move(stream, self._random.getrandbits(_BITS))
+        _move(stream, self._random.getrandbits(_BITS), now.unix_ns)
         send(stream)
 
 
@@ -163,7 +164,7 @@ def _rank(stream: Stream) -> int:
     return stream.rank
 
 
-def _move(stream: Stream, bits: int) -> None:
+def _move(stream: Stream, bits: int, unix_ns: int) -> None:
     """Let the market move as far as this stream shows it.
 
     A stream without the right to move the quote leaves it alone while another one announces its changes.
@@ -171,8 +172,8 @@ def _move(stream: Stream, bits: int) -> None:
     if stream.next_instrument is not None:
         stream.instrument = stream.next_instrument(bits)
     if stream.is_trade:
-        stream.instrument.trade(bits)
+        stream.instrument.trade(bits, unix_ns)
     elif stream.moves_quote or not stream.instrument.quote_stream_count:
-        stream.instrument.step(bits)
+        stream.instrument.step(bits, unix_ns)
     else:
-        stream.instrument.trade(bits)
+        stream.instrument.trade(bits, unix_ns)

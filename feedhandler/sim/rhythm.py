@@ -18,6 +18,7 @@ from feedhandler.sim.protocol import NS_PER_S, Now, Stream
 
 QUIET_S = 60.0  # a symbol is quiet if it changes less often than this, on average
 CATCH_UP_NS = NS_PER_S // 4  # behind by more than this, a symbol's changes are given up, and counted
+CHANGES_PER_TRADE = 4  # see Instrument.step
 UNHEARD_NS = NS_PER_S // 10  # how often the market is looked at while nobody listens
 _BITS = 8 * BYTES_OF_RANDOM
 
@@ -90,12 +91,12 @@ class Rhythm:
         )
 
     def run(self, now: Now, send: Callable[[Stream], None]) -> None:
-        changes = self._changes_due(now.mono_ns)
+        changes = self._changes_due(now)
         if changes:
             self.late_ns = now.mono_ns - changes[0][0]
             self.late_ns_max = max(self.late_ns_max, self.late_ns)
         for _, position in changes:
-            is_traded = self._change(position)
+            is_traded = self._change(position, now.unix_ns)
             for stream in self._streams[position]:
                 self._show(stream, is_traded, now.mono_ns, send)
             for stream in self._of_all:
@@ -111,8 +112,8 @@ class Rhythm:
 
     def pause(self, now: Now) -> None:
         """The market goes on, and nobody is told."""
-        for _, position in self._changes_due(now.mono_ns):
-            self._change(position)
+        for _, position in self._changes_due(now):
+            self._change(position, now.unix_ns)
 
     def next_due_ns(self, mono_ns: int) -> int:
         if not self._heard_count:
@@ -120,16 +121,11 @@ class Rhythm:
         due_ns = self._changes[0][0] if self._changes else mono_ns
         return min(due_ns, self._waiting[0][0]) if self._waiting else due_ns
 
-    def _changes_due(self, mono_ns: int) -> list[tuple[int, int]]:
+    def _changes_due(self, now: Now) -> list[tuple[int, int]]:
         """Take what has fallen due, in order: (when it was due, position)."""
-        changes = self._changes
+        mono_ns, changes = now.mono_ns, self._changes
         if not changes:
-            changes += [
-                (mono_ns + self._pause_ns(position), position)
-                for position, every_ns in enumerate(self._every_ns)
-                if every_ns
-            ]
-            heapify(changes)
+            self._begin(now)
         due: list[tuple[int, int]] = []
         while changes and changes[0][0] <= mono_ns:
             due_ns, position = changes[0]
@@ -140,14 +136,23 @@ class Rhythm:
             heapreplace(changes, (due_ns + self._pause_ns(position), position))
         return due
 
+    def _begin(self, now: Now) -> None:
+        """Let every symbol be somewhere between two changes, and its last trade some changes ago."""
+        for position, every_ns in enumerate(self._every_ns):
+            if every_ns:
+                self._changes.append((now.mono_ns + self._pause_ns(position), position))
+                traded_ago_ns = CHANGES_PER_TRADE * self._pause_ns(position)
+                self._instruments[position].traded_unix_ns = now.unix_ns - traded_ago_ns
+        heapify(self._changes)
+
     def _pause_ns(self, position: int) -> int:
         return 1 + int(self._random.expovariate(1.0) * self._every_ns[position])
 
-    def _change(self, position: int) -> bool:
+    def _change(self, position: int, unix_ns: int) -> bool:
         """Move one symbol; True if it was traded, too."""
         instrument = self._instruments[position]
         trade_id = instrument.trade_id
-        instrument.step(self._random.getrandbits(_BITS))
+        instrument.step(self._random.getrandbits(_BITS), unix_ns)
         return instrument.trade_id != trade_id
 
     def _show(self, stream: Stream, is_traded: bool, mono_ns: int, send: Callable[[Stream], None]) -> None:

@@ -378,6 +378,18 @@ def test_rows_in_bulk_are_what_the_channels_have_said(clock):
         assert Decimal(row["last"]) - Decimal(row["changePrice"]) == said["open"]
 
 
+def test_the_time_of_a_ticker_is_that_of_the_last_trade(clock):
+    exchange = Kucoin(60, seed=1)
+    instrument = exchange.by_symbol["BTC-USDT"]
+    instrument.trade(1, clock.now.unix_ns)
+    traded_ms = clock.now.unix_ms
+    later = clock.pass_s(3600)
+    for topic in ("/market/ticker:BTC-USDT", "/market/ticker:all"):
+        assert json.loads(exchange.stream(topic).encode(0, later))["data"]["time"] == traded_ms
+    level1 = json.loads(exchange.stream("/spotMarket/level1:BTC-USDT").encode(0, later))
+    assert level1["data"]["timestamp"] == later.unix_ms
+
+
 def test_what_does_not_trade_has_no_book_and_what_is_unlisted_no_row(clock):
     exchange = Kucoin(60, seed=1)
     exchange.unlisted_symbols.add("ETH-USDT")

@@ -87,6 +87,20 @@ def test_symbols_change_as_often_as_the_profile_says_whoever_listens():
     assert max(quiet) < 100
 
 
+def test_the_last_trade_of_a_symbol_was_some_time_ago_when_all_begins():
+    world = living(count=300)
+    world.step()
+    ages_s = [(world.now_ns - each.traded_unix_ns) / NS_PER_S for each in world.instruments]
+    assert ages_s[0] < 1
+    assert sum(age_s > 60 for age_s in ages_s) > 150
+    world = living(ALL_BUSY)
+    world.run(1.0)
+    trade_id = world.instruments[0].trade_id
+    while world.instruments[0].trade_id == trade_id:
+        world.run(0.001)
+    assert world.instruments[0].traded_unix_ns == world.now_ns
+
+
 def test_what_does_not_trade_never_changes():
     world = living(ALL_BUSY, odd=HALTED)
     changes = Changes(world)
