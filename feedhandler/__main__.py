@@ -1,7 +1,6 @@
 """The command line: arguments in, one process or one look at the stream out."""
 
 import argparse
-import itertools
 import logging
 import os
 import sys
@@ -393,9 +392,7 @@ def _tail(arguments: argparse.Namespace) -> int:
     topics = [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]
     left = arguments.count
     with _subscriber(endpoint, topics, arguments, mode) as subscriber:
-        if (first := subscriber.receive(STATUS_TIMEOUT_S)) is None:
-            print(f"feedhandler: nothing yet from {endpoint}; waiting", file=sys.stderr, flush=True)
-        for record in itertools.chain([first] if first else [], subscriber):
+        for record in subscriber:
             if arguments.json:
                 sys.stdout.write(view.record_json(record).decode() + "\n")
             else:

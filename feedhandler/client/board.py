@@ -8,6 +8,7 @@ There is no queue: what is read is the newest, and nothing is lost by not readin
 earlier than a subscription, and says the same. The files are described in `docs/board.md`.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from feedhandler import wire
 from feedhandler.errors import DecodeError
 from feedhandler.schema import numpy_dtype_fields
 from feedhandler.transport.board import BoardReader, boards_in
+
+log = logging.getLogger("feedhandler.client")
 
 LOOK_EVERY_S: Final = (
     0.1  # for boards that have come, or taken the place of others, while something is missing
@@ -49,6 +52,11 @@ class Board:
         self._places: dict[str, _Place] = {}
         self._looked_mono_s = -math.inf
         self._look()
+        if not self._readers:
+            log.warning(
+                "there is no board in %s/board yet: is a feed running, with this run_dir?",
+                Path(run_dir).absolute(),
+            )
 
     def __enter__(self) -> "Board":
         return self

@@ -10,15 +10,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import msgspec
 
 from feedhandler import pace, wire
+from feedhandler.client.silence import Doubt, nobody_listens, reason, states_of, statuses_in
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.follow import Aside, Follower, Loss, Record
 from feedhandler.heal import Healer
-from feedhandler.status import ExchangeStatus, Heartbeat
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.router import Dealer
 
@@ -32,8 +32,8 @@ BATCHES_IPC: Final = "/batches.ipc"
 # Records that wait for their consumer, some 6 MB. What comes on top waits at the publisher, where the mode decides.
 PENDING_MAX: Final = 10_000
 HEARTBEATS: Final = b"heartbeat."
+STATUSES: Final = [b"status."]
 SUBSCRIBED_MAX: Final = wire.TOPIC_SIZE  # of a prefix: it may end with the NUL
-Body = TypeVar("Body", ExchangeStatus, Heartbeat)
 FIRST_WORDS: Final = tuple(
     f"{name}.".encode() for kind, name in wire.KIND_NAMES.items() if kind != wire.NOTICE
 )
@@ -105,6 +105,9 @@ class Link:
             is_patient=is_patient,
         )
         self.is_closed = False
+        self._doubt: Doubt | None = Doubt(
+            self, lambda follower: connect(events, endpoint, STATUSES, follower, is_patient=is_patient)
+        )
 
     @property
     def is_connected(self) -> bool:
@@ -122,6 +125,9 @@ class Link:
         if self.is_closed:
             raise RuntimeError("the subscriber is closed; make another one")
         self._downlink.poll()
+        if self._doubt is not None and (self.follower.losses or not self._doubt.look()):
+            self._doubt.close()
+            self._doubt = None
 
     def _on_notice(self, document: wire.Document) -> bool:
         try:
@@ -142,6 +148,8 @@ class Link:
         """Close the socket; what is queued is dropped."""
         self.is_closed = True
         self._downlink.close()
+        if self._doubt is not None:
+            self._doubt.close()
 
 
 class Stream(Link):
@@ -350,40 +358,14 @@ class Wanted:
         return TimeoutError(f"not live within {timeout_s} s: {why}{more}")
 
     def _why(self, topic: bytes) -> str:
-        if not self._stream.is_connected:
-            return f"there is no publisher at {self._stream.endpoint}; start one with `feedhandler run`"
-        record = self._stream.follower.newest.get(topic)
+        stream = self._stream
+        if not stream.is_connected:
+            return nobody_listens(stream.endpoint)
+        record = stream.follower.newest.get(topic)
+        statuses = statuses_in(stream.follower.newest.values())
+        why = reason(topic, states_of(stream.heartbeat), statuses)
         seen = "no record has come" if record is None else f"its newest record is {record.flag_names}"
-        _, exchange, symbol = [*topic.decode().split(".", 2), "", ""][:3]
-        status = self._status(exchange)
-        if status is not None and status.feed is not None and symbol in status.feed.rejected:
-            return f"{seen}; {exchange} does not have it: {status.feed.rejected[symbol]}"
-        states = self._states()
-        state = status.state if status is not None else states.get(exchange)
-        if state is None and states:
-            return f"{seen}; the merger knows of {', '.join(states)}, and of no {exchange!r}"
-        if state == "live" and record is None:
-            return f"{seen}; {exchange} is live: is it wanted? `feedhandler subscribe {exchange} {symbol}`"
-        reason = f", {status.reason}" if status is not None and status.reason else ""
-        return f"{seen}; {exchange} is {state}{reason}" if state else seen
-
-    def _status(self, exchange: str) -> ExchangeStatus | None:
-        document = self._stream.follower.newest.get(f"status.{exchange}".encode())
-        return _body(document, ExchangeStatus)
-
-    def _states(self) -> dict[str, str]:
-        heartbeat = _body(self._stream.heartbeat, Heartbeat)
-        return {} if heartbeat is None else {name: str(state) for name, state in heartbeat.exchanges.items()}
-
-
-def _body(record: Record | None, type_: type[Body]) -> Body | None:
-    """Return what a document says, None if there is none that can be read."""
-    if not isinstance(record, wire.Document):
-        return None
-    try:
-        return msgspec.json.decode(record.body, type=type_)
-    except UNDECODABLE:
-        return None
+        return f"{seen}; {why}" if why else seen
 
 
 def exact(topic: str) -> str:
