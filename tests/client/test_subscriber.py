@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from patience import PATIENCE_S
+from patience import PATIENCE_S, wait_until
 from publishing import BTC, ETH, Publisher, RawPublisher, document, framed, heartbeat, ticker
 
 from feedhandler import wire
@@ -21,7 +21,9 @@ def test_records_come_in_order_and_losses_are_known(endpoint, spin_s):
         publisher.send(ticker(1), ticker(2), ticker(2), ticker(5), b"ticker.junk")
         records = [subscriber.receive(PATIENCE_S) for _ in range(3)]
         assert [record.sequence for record in records] == [1, 2, 5]
-        assert subscriber.receive(0.05) is None
+        wait_until(
+            lambda: subscriber.receive(0.05) is None and subscriber.undecodable, "the junk, and no record"
+        )
         assert (subscriber.lost, subscriber.losses[BTC].gaps, subscriber.undecodable) == (2, 1, 1)
     publisher.close()
 

@@ -211,8 +211,13 @@ class Stack:
             return json.loads(answer.read())
 
     def status(self):
-        result = self.run("status", "-c", str(self.config), "--json")
-        return json.loads(result.stdout) if result.returncode == 0 else None
+        """Return what `feedhandler status` says, which waits for some seconds for the merger."""
+
+        def answer():
+            result = self.run("status", "-c", str(self.config), "--json")
+            return json.loads(result.stdout) if result.returncode == 0 else None
+
+        return wait_until(answer, "the status")
 
     def wait_live(self, reader=None, exchanges=None):
         """Wait until each major of each exchange has a fresh record with all ten values."""

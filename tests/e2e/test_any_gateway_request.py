@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import wait_until
+from harness import PATIENCE_S, wait_until
 from test_holdings import TOKEN, ask, is_up
 
 # What a valid body means may be refused (no such symbol), so that acceptance is not checked.
@@ -36,7 +36,7 @@ def test_whatever_is_asked_the_answer_is_as_described(stack, monkeypatch):
         cwd=s.directory,
         capture_output=True,
         text=True,
-        timeout=SECONDS + 90,
+        timeout=SECONDS + 2 * PATIENCE_S,
         check=False,
     )
     report = "\n".join(line[:300] for line in done.stdout.splitlines())

@@ -37,6 +37,17 @@ def test_the_feeds_board_and_the_mergers_say_what_the_stream_says(stack):
     for name in s.exchanges:
         s.fault(name, "mute", seconds=60)
     reader.read(1.0)
+
+    def is_settled():
+        """What the feeds wrote last has come to the merger."""
+        pairs = [
+            (b.cells.ticker(i), recent.cells.ticker(topics[t]))
+            for b in boards.values()
+            for t, i in b.topics().items()
+        ]
+        return all(first.recv_ns == last.recv_ns for first, last in pairs)
+
+    wait_until(is_settled, "the merger has all that the feeds had")
     for name, board in boards.items():
         assert board.is_alive()
         assert set(board.topics()) == {f"ticker.{name}.{m}".encode() for m in MAJORS}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import descendants, is_alive, wait_until
+from harness import PATIENCE_S, descendants, is_alive, wait_until
 
 PROCESSES = 7  # run, the supervisor, simulator, merger, three feeds
 CHAOS = Path(__file__).parent.parent / "chaos"
@@ -29,7 +29,7 @@ def test_a_short_run_of_it_finds_that_every_claim_holds(tmp_path):
     with started(
         tmp_path, "--seconds", "6", "--kills", "2", "--act", "random faults", "--act", "kills"
     ) as run:
-        output, _ = run.communicate(timeout=300)
+        output, _ = run.communicate(timeout=3 * PATIENCE_S)
     assert run.returncode == 0, output
     assert "every claim holds" in output
     assert "2 killed: " in output
@@ -44,7 +44,7 @@ def test_whatever_ends_it_ends_everything(tmp_path, number):
             lambda: (found := descendants(run.pid)) and len(found) >= PROCESSES and found, "everything runs"
         )
         run.send_signal(number)
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 1)
     wait_until(lambda: not [pid for pid in everybody if is_alive(pid)], "all gone")
     if number != signal.SIGKILL:

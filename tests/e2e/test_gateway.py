@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from harness import DOWN, wait_until
+from harness import DOWN, PATIENCE_S, wait_until
 from test_holdings import CREDENTIALS, TOKEN, ask, is_up
 
 FAILED_AT_ONCE = 50
@@ -29,7 +29,7 @@ def command(s, *arguments, typed=None):
         [sys.executable, "-m", "feedhandler", *arguments, "-c", str(s.config)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         input=typed or "",
         check=False,
     )
@@ -46,9 +46,9 @@ def test_a_wish_outlives_the_gateway_and_its_death_is_no_event_in_the_stream(s):
     reader = s.reader(b"ticker.")
     reader.read_until(lambda r: r.topic == "ticker.binance.DOGE/USDT" and r.is_fresh, "it streams")
     s.kill("gateway")
-    records = reader.read(2)
+    records = []
+    reader.read_until(lambda record: records.append(record) or len(records) > 500, "the stream goes on")
     assert reader.holes == []
-    assert len(records) > 100
     assert not any(record.flags & DOWN for record in records)
     s.start("gateway")
     wait_until(lambda: is_up(s), "the gateway")
@@ -114,7 +114,7 @@ def test_who_may_not_ask_is_told_why_and_no_quote_of_a_request_reaches_the_log(s
     def refused(path="/v1/status", method="GET", **headers):
         request = urllib.request.Request(s.gateway + path, method=method, headers=headers)
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=10)
+            urllib.request.urlopen(request, timeout=PATIENCE_S)
         body = json.loads(caught.value.read())
         assert caught.value.headers["Content-Type"].startswith("application/problem+json")
         assert body["status"] == caught.value.code
@@ -133,7 +133,7 @@ def test_who_may_not_ask_is_told_why_and_no_quote_of_a_request_reaches_the_log(s
     planted = "planted-0123456789abcdef"
     host, _, port = s.gateway.removeprefix("http://").partition(":")
     for header in (f"Authorization: Bearer {planted}\0", f"Authorization: Bearer {planted * 1000}"):
-        with socket.create_connection((host, int(port)), 10) as client:
+        with socket.create_connection((host, int(port)), PATIENCE_S) as client:
             client.sendall(f"GET /v1/status HTTP/1.1\r\nHost: {host}\r\n{header}\r\n\r\n".encode())
             assert b" 400 " in client.makefile("rb").readline()
     assert ask(s, "GET", "/v1/status")[0] == 200

@@ -32,7 +32,7 @@ def ask(stack, method, path, body=None, token=TOKEN):
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             text = answer.read()
             return answer.status, json.loads(text) if text else None
     except urllib.error.HTTPError as exc:
@@ -164,7 +164,7 @@ def test_no_secret_reaches_anything_that_is_written_or_said(trading):
     ):
         request = urllib.request.Request(trading.gateway + path)
         request.add_header("Authorization", f"Bearer {TOKEN}")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             said.append(answer.read().decode())
     bad = {"key": "k", "secret": planted[1], "passphrase": planted[1], "extra": planted[1]}
     said.append(json.dumps(ask(trading, "PUT", "/v1/exchanges/bybit/credentials", bad)))

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import EXCHANGES, Stack, wait_until
+from harness import EXCHANGES, PATIENCE_S, Stack, wait_until
 
 from feedhandler.client import Subscriber
 
 ROOT = Path(__file__).parent.parent.parent
-EXAMPLE_S_MAX = 60.0
 # Where examples say nothing else, they subscribe at the usual port: here at the stack's.
 PREAMBLE = """\
 from feedhandler.client import AsyncSubscriber, Subscriber, arrays
@@ -59,7 +58,7 @@ def test_an_example_of_the_document_prints_something_and_ends(running, code):
         cwd=running.directory,
         capture_output=True,
         text=True,
-        timeout=EXAMPLE_S_MAX,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -25,8 +25,9 @@ def test_each_symbol_is_sent_once_and_a_killed_shard_takes_down_its_own_only(sta
     for number, name in enumerate(SHARDS, 1):
         direct = s.reader(b"ticker.", endpoint=f"ipc://{s.directory}/run/{name}.ipc")
         wait_until(lambda direct=direct: direct.read(0.5), "records")
-        direct.read(1.0)
         native = {topic.replace("/", "") for topic in topics_of(number)}
+        direct.read_until(lambda _, d=direct, n=native: set(d.newest) >= n, "all of them")
+        direct.read(1.0)
         assert set(direct.newest) == native, "nothing is sent twice, and nothing by nobody"
     told = s.status()["exchanges"]["binance"]["feed"]
     assert list(told["rejected"]) == ["BTCC/USDT"], "one of them says so"
@@ -51,8 +52,10 @@ def test_each_symbol_is_sent_once_and_a_killed_shard_takes_down_its_own_only(sta
         return not missing
 
     reader.read_until(all_down, "DOWN on every topic of the shard")
-    status = s.status()["exchanges"]["binance"]
-    assert (status["state"], status["reason"]) == ("down", "feed process not heard: shard 1/2")
+    status = wait_until(
+        lambda: (e := s.status()["exchanges"]["binance"])["state"] == "down" and e, "it is down"
+    )
+    assert status["reason"] == "feed process not heard: shard 1/2"
     assert [row["state"] for row in status["shards"]] == ["down", "live"]
     s.start(SHARDS[0])
     back = topics_of(1)

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from harness import DOWN, EXCHANGES, MAJORS, SIMULATED, SNAPSHOT, STALE, wait_until
+from harness import DOWN, EXCHANGES, MAJORS, PATIENCE_S, SIMULATED, SNAPSHOT, STALE, wait_until
 
 
 def test_a_stranger_sees_every_value_of_every_major_in_sequence(stack):
@@ -37,9 +37,12 @@ def test_a_late_subscriber_gets_the_last_values_at_once_and_an_exact_topic_nothi
     everything = s.reader(b"ticker.binance.")
     exact = s.reader(b"ticker.binance.BTC/USDT\0")
     first = {}
-    for record in wait_until(lambda: everything.read(0.5), "a snapshot"):
+
+    def is_whole(record):
         first.setdefault(record.topic, record)
-    assert set(first) == {f"ticker.binance.{m}" for m in MAJORS}
+        return set(first) == {f"ticker.binance.{m}" for m in MAJORS}
+
+    everything.read_until(is_whole, "a snapshot of each")
     assert all(record.flags & SNAPSHOT for record in first.values())
     records = wait_until(lambda: exact.read(0.5), "a snapshot of one")
     assert {record.topic for record in records} == {"ticker.binance.BTC/USDT"}
@@ -149,7 +152,7 @@ def test_a_feed_without_any_exchange_gives_up_with_its_documented_status(stack):
     s = stack(exchanges=("binance",), sim_table=False, extra="backoff_max_s = 1.0")
     s.config.write_text(s.config.read_text().replace("max_attempts = 0", "max_attempts = 3"))
     s.start("merger", "binance")
-    assert s.processes["binance"].wait(60) == 75
+    assert s.processes["binance"].wait(PATIENCE_S) == 75
     assert "no instrument list after 3 attempts, giving up" in s.log("binance")
 
 
@@ -219,15 +222,17 @@ def test_the_batch_endpoint_has_the_same_records_several_in_a_message(stack):
         s.reader(b"ticker.", endpoint=f"ipc://{s.directory}/run/batches.ipc"),
     )
     narrow = s.reader(b"ticker.binance.BTC", endpoint=f"ipc://{s.directory}/run/batches.ipc")
-    single.read(0.5)
-    batched.read(2.0)
-    single.read(2.0)
+    topics = {f"ticker.binance.{m}" for m in MAJORS}
+    batched.read_until(
+        lambda _: batched.largest > 1 and set(batched.newest) == topics, "several in a message"
+    )
+    single.read_until(lambda _: set(single.newest) == topics, "the same")
+    batched.read(1.0)
+    single.read(1.0)
     assert batched.holes == single.holes == []
-    assert batched.largest > 1
     assert single.largest == 1
-    assert set(batched.newest) == {f"ticker.binance.{m}" for m in MAJORS}
-    assert narrow.read(0.5) == [], "less than an exchange is refused"
-    assert "narrower than an exchange" in s.log("merger")
+    wait_until(lambda: "narrower than an exchange" in s.log("merger"), "less than an exchange is refused")
+    assert narrow.read(0.5) == []
 
 
 def test_a_subscriber_at_the_feeds_own_endpoint_needs_no_merger(stack):

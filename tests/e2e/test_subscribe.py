@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from harness import DOWN, EXCHANGES, wait_until
+from harness import DOWN, EXCHANGES, PATIENCE_S, wait_until
+
+PATIENT = ("--wait", f"{PATIENCE_S:g}")
 
 
 @pytest.fixture
@@ -21,12 +23,19 @@ def test_symbols_come_and_go_and_no_other_notices(s):
     reader = s.wait_live()
     records = []
     for exchange in EXCHANGES:
-        done = command(s, "subscribe", exchange, "DOGE/USDT")
+        done = command(s, "subscribe", exchange, "DOGE/USDT", *PATIENT)
         assert (done.returncode, done.stdout) == (0, "DOGE/USDT: live\n"), done
-        done = command(s, "unsubscribe", exchange, "XRP/USDT")
+        done = command(s, "unsubscribe", exchange, "XRP/USDT", *PATIENT)
         assert (done.returncode, done.stdout) == (0, "XRP/USDT: unsubscribed\n"), done
         records += reader.read(0.5)
-    records += reader.read(3)
+    new = {f"ticker.{exchange}.DOGE/USDT" for exchange in EXCHANGES}
+
+    def are_complete():
+        records.extend(reader.read(0.5))
+        return new <= {record.topic for record in records if record.kind == 1 and record.is_complete}
+
+    wait_until(are_complete, "all values of the new ones")
+    records += reader.read(1)
     assert reader.holes == []
     for exchange in EXCHANGES:
         xrp = [r for r in records if r.topic == f"ticker.{exchange}.XRP/USDT"]

@@ -41,7 +41,7 @@ def test_any_process_may_be_killed_and_the_stream_comes_back(stack):
     everybody = [*programs(run).values()]
     assert len(everybody) == 8
     run.send_signal(signal.SIGINT)
-    assert run.wait(40) == 0
+    assert run.wait(PATIENCE_S) == 0
     assert [pid for pid in everybody if is_alive(pid)] == []
     assert leftovers(s) == set()
 
@@ -54,7 +54,7 @@ def test_a_killed_supervisor_leaves_no_process_behind(stack, victim):
     everybody = programs(run)
     os.kill(run.pid if victim == "run" else everybody["supervisord"], signal.SIGKILL)
     wait_until(lambda: not [pid for pid in everybody.values() if is_alive(pid)], "all gone")
-    run.wait(40)
+    run.wait(PATIENCE_S)
     again = start(s, "--seconds", "2")
     assert again.wait(PATIENCE_S) == 0, "what a killed run left behind does not hinder the next"
     assert leftovers(s) == set()
@@ -96,4 +96,4 @@ def test_without_a_route_the_status_says_what_it_is_doing(stack):
     assert "connecting, attempt" in line
     assert "last error: " in line
     s.processes["run"].send_signal(signal.SIGTERM)
-    assert s.processes["run"].wait(40) == 0
+    assert s.processes["run"].wait(PATIENCE_S) == 0

@@ -8,6 +8,10 @@ from patience import PATIENCE_S
 
 from feedhandler import wire
 
+QUIET_TURNS = (
+    300  # of the loop, a millisecond each: who is not given a processor sees time pass, and no turns
+)
+
 BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/USDT", "ETH/USDT"))
 
 
@@ -103,15 +107,17 @@ class World:
     def drain(self, sock):
         """Read until nothing has come for a while."""
         messages = []
-        quiet_since = time.monotonic()
-        while time.monotonic() - quiet_since < 0.3:
+        quiet = 0
+        while quiet < QUIET_TURNS:
             self.loop.run_once(0.001)
+            quiet += 1
             while sock.poll(0):
                 messages.append(sock.recv())
-                quiet_since = time.monotonic()
+                quiet = 0
         return messages
 
     def settle(self, seconds=0.1):
+        """Let so much time pass, for what is not to happen."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.loop.run_once(0.01)

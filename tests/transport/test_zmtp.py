@@ -254,9 +254,10 @@ def test_any_bytes_and_any_cut_leave_the_outlet_running(world, seed):
             except OSError:
                 break
             world.loop.run_once(0.01)
-        world.settle(0.02)
-        if not seed % 2:
-            assert outlet.is_wanted, "however it was cut"
+        if seed % 2:
+            world.settle(0.02)
+        else:
+            world.until(lambda: outlet.is_wanted)  # however it was cut
         outlet.send(BTC, ticker())
         outlet.flush()
     world.until(lambda: not outlet.is_wanted)
@@ -269,10 +270,10 @@ def test_any_bytes_and_any_cut_leave_the_outlet_running(world, seed):
 
 def test_heartbeats_of_a_libzmq_subscriber_are_answered(world):
     outlet = world.outlet()
-    sock = world.subscriber(b"ticker.", HEARTBEAT_IVL=50, HEARTBEAT_TIMEOUT=200, HEARTBEAT_TTL=300)
+    sock = world.subscriber(b"ticker.", HEARTBEAT_IVL=50, HEARTBEAT_TIMEOUT=1000, HEARTBEAT_TTL=1000)
     monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     world.until(lambda: outlet.is_wanted)
-    world.settle(0.8)
+    world.settle(1.3)
     assert not monitor.poll(0), "it would have left"
     monitor.close()
 
@@ -372,8 +373,9 @@ def test_a_subscriber_that_does_not_read_and_then_dies_takes_nobody_along(world,
 def test_thousands_of_exact_subscriptions_cost_little_and_each_hears_its_own(world):
     topics = [wire.padded(wire.topic(wire.TICKER, "binance", f"S{n}/USDT")) for n in range(5000)]
     outlet = world.outlet()
+    world.snapshots = {topics[-2]: topics[-2]}
     sock = world.subscriber(*topics[::2], SNDHWM=0)  # libzmq drops its own requests beyond 1,000
-    world.settle(0.5)
+    assert world.receive(sock) == [topics[-2]], "the last of them is known"
     started = time.process_time()
     for _ in range(3):
         other = world.subscriber(b"status.")
@@ -383,6 +385,7 @@ def test_thousands_of_exact_subscriptions_cost_little_and_each_hears_its_own(wor
         outlet.flush()
         other.close()
         world.settle(0.05)
+    print("CPU seconds:", time.process_time() - started)
     assert time.process_time() - started < 5.0, "not the product of topics and prefixes"
     assert world.receive(sock, 7500) == topics[::2] * 3
 
