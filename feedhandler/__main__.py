@@ -15,7 +15,15 @@ from rich.console import Console
 from feedhandler import __version__, config, view, wire
 from feedhandler.client import DEFAULT_ENDPOINT, Curve, Subscriber
 from feedhandler.client.stream import declaration_of
-from feedhandler.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_GAVE_UP, EXIT_OK, ConfigError, FeedError
+from feedhandler.errors import (
+    EXIT_CONFIG,
+    EXIT_FAILED,
+    EXIT_GAVE_UP,
+    EXIT_OK,
+    ConfigError,
+    FeedError,
+    one_line,
+)
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.process import runtime
 from feedhandler.status import ExchangeStatus, Heartbeat
@@ -60,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tell(text: str) -> None:
     """Say in one line why a command ends, whatever library has put it into words."""
-    text = " ".join(line.strip() for line in text.splitlines())
+    text = one_line(text)
     if os.environ.get(runtime.SUPERVISED_ENV):
         logging.getLogger(__name__).critical("%s", text)
     else:

@@ -32,7 +32,10 @@ TICKS_TCP: Final = "tcp://127.0.0.1:5555"
 RECOVER_TCP: Final = "tcp://127.0.0.1:5556"
 IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
 LOOPBACK: Final = ("127.0.0.1", "localhost")
-HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]+")  # a name, IPv4 or IPv6 address
+HOST_SIZE_MAX: Final = 253  # RFC 1035, 2.3.4
+LABEL: Final = re.compile(
+    r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+)  # of a name; underscores are usual inside of networks
 API_TOKEN_ENV: Final = "FEEDHANDLER_API_TOKEN"
 SECRETS: Final = (  # variables of the environment that are the gateway's alone
     API_TOKEN_ENV,
@@ -561,10 +564,33 @@ def _check_url(url: str, schemes: tuple[str, ...], where: str) -> None:
         port = parts.port
     except ValueError as exc:
         raise ConfigError(f"{where}: {url!r} is no address: {exc}; write it like {example}") from exc
-    if parts.scheme not in schemes or port == 0 or not HOST_NAME.fullmatch(parts.hostname or ""):
+    if parts.scheme not in schemes or port == 0 or not parts.hostname:
         raise ConfigError(f"{where}: {url!r} must be {' or '.join(schemes)}, host and port, like {example}")
+    if reason := host_problem(parts.hostname):
+        raise ConfigError(f"{where}: {url!r} must be {' or '.join(schemes)}, host and port: {reason}")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise ConfigError(f"{where}: {url!r} must end after the port, like {example}; paths are built in")
+
+
+def host_problem(host: str) -> str:
+    """Return why this cannot be the name or the address of a host, with the remedy; "" if it can."""
+    if ":" in host or host.replace(".", "").isdecimal():
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return f"{host!r} is no IP address"
+        return ""
+    if not host.isascii():
+        return f"{host!r} has letters that the network does not know; write it as DNS does, with xn--"
+    if host != host.lower():
+        return f"{host!r} has capital letters; write {host.lower()!r}"
+    for label in host.split("."):
+        if not LABEL.fullmatch(label):
+            return (
+                f"{host!r} is no name of a host: parts between dots have 1 to 63 letters, digits, - and _,"
+                " and neither begin nor end with -"
+            )
+    return f"{host!r} has more than {HOST_SIZE_MAX} characters" if len(host) > HOST_SIZE_MAX else ""
 
 
 def _check_source_address(text: str, where: str) -> None:
@@ -645,15 +671,17 @@ def _check_endpoints(config: Config) -> None:
 
 def _check_gateway(gateway: GatewayConfig, where: str) -> None:
     _, host, port = _host_port(f"tcp://{gateway.http}")
-    if port is None or not HOST_NAME.fullmatch(host.strip("[]")) or (":" in host) != host.startswith("["):
+    if port is None or not host or (":" in host) != host.startswith("["):
         raise ConfigError(f'{where}.http: must be host:port, such as "127.0.0.1:8080"')
+    if reason := host_problem(host.strip("[]")):
+        raise ConfigError(f"{where}.http: {reason}")
     if host in ("0.0.0.0", "[::]") and not gateway.hosts:
         raise ConfigError(
             f"{where}.hosts: is empty, and {host} is no name to be reached under; add those that browsers use"
         )
     for name in gateway.hosts:
-        if not HOST_NAME.fullmatch(name):
-            raise ConfigError(f'{where}.hosts: {name!r} is no name of a host; write it like "feeds.example"')
+        if reason := host_problem(name):
+            raise ConfigError(f"{where}.hosts: {reason}")
     if not 5 <= gateway.balances_every_s <= 3600:
         raise ConfigError(f"{where}.balances_every_s: {gateway.balances_every_s:g} is not in 5 to 3600")
     if not 0.1 <= gateway.updates_per_s <= UPDATES_PER_S_MAX:
@@ -764,10 +792,12 @@ def _check_form(endpoint: str, where: str) -> None:
         if len(host.encode()) > IPC_PATH_SIZE_MAX:
             raise ConfigError(f"{where}: {endpoint!r} is too long; a socket's path has 107 bytes at most")
         return
-    if scheme != "tcp" or port is None or not HOST_NAME.fullmatch(host) or ":" in host:
+    if scheme != "tcp" or port is None or not host or ":" in host:
         raise ConfigError(
             f'{where}: {endpoint!r} is no ZeroMQ endpoint; write "ipc://run/name.ipc" or "{TICKS_TCP}"'
         )
+    if reason := host_problem(host):
+        raise ConfigError(f"{where}: {endpoint!r} is no ZeroMQ endpoint: {reason}")
 
 
 def is_local(endpoint: str) -> bool:

@@ -16,8 +16,17 @@ EXIT_CONFIG = 2  # the configuration or the arguments are wrong: starting again 
 EXIT_GAVE_UP = os.EX_TEMPFAIL  # 75: `max_attempts` connections in a row came to nothing; supervisord decides
 
 
+def one_line(text: object) -> str:
+    """Return a message in one line, however a library has laid it out."""
+    lines = (line.strip() for line in str(text).splitlines())
+    return " ".join(line for line in lines if line)
+
+
 class FeedError(Exception):
-    """Base of all errors that the project raises on purpose."""
+    """Base of all errors that the project raises on purpose; its message has one line, whoever is quoted in it."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(FeedError):

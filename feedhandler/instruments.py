@@ -152,7 +152,7 @@ class InstrumentTable:
             raise SubscriptionRejected(self._conflict(symbol, self._conflicts[symbol]))
         instrument = self._by_symbol.get(symbol)
         if instrument is None:
-            raise SubscriptionRejected(f"{self.exchange} lists no {symbol}{self._hint(symbol)}")
+            raise SubscriptionRejected(f"{self.exchange} lists no {symbol}{self.hint(symbol)}")
         if not instrument.is_trading:
             raise SubscriptionRejected(
                 f"{self.exchange}: {symbol} ({instrument.native}) is not trading, "
@@ -160,7 +160,12 @@ class InstrumentTable:
             )
         return instrument
 
-    def _hint(self, symbol: str) -> str:
+    def has(self, symbol: str) -> bool:
+        """Return whether the exchange lists a canonical symbol, tradable or not."""
+        return symbol in self._by_symbol
+
+    def hint(self, symbol: str) -> str:
+        """Return what may have been meant by an unknown symbol, to be appended to a message."""
         if symbol not in self._hints and len(self._hints) < HINTS_MAX:
             folded = symbol.casefold()
             close = [known for known in self._by_symbol if known.casefold() == folded]

@@ -111,6 +111,25 @@ WRONG = [
         OK + 'rest_url = "127.0.0.1:9101"\n',
         "exchanges.binance.rest_url: '127.0.0.1:9101' must be http or https",
     ),
+    (
+        OK + 'ws_url = "ws://bü.example:1"\n',
+        "host and port: 'bü.example' has letters that the",
+    ),
+    (
+        OK + 'rest_url = "http://-a.example:1"\n',
+        "'-a.example' is no name of a host: parts between dots have 1 to 63",
+    ),
+    (OK + 'rest_url = "http://a..b:1"\n', "'a..b' is no name of a host"),
+    (OK + 'rest_url = "http://300.1.1.1:1"\n', "'300.1.1.1' is no IP address"),
+    (OK + f'rest_url = "http://{"a." * 130}b:1"\n', "has more than 253 characters"),
+    (OK + '[gateway]\nhosts = ["Feeds.Example"]\n', "has capital letters; write 'feeds.example'"),
+    (OK + '[gateway]\nhttp = "a_b-:8080"\n', "gateway.http: 'a_b-' is no name of a host"),
+    (
+        OK + '[relay]\nrecover = ["tcp://*:5555"]\n',
+        "relay.recover: 'tcp://*:5555' is no ZeroMQ endpoint: '*' is no name",
+    ),
+    (OK + "group = 1\n", "exchanges.binance.group: unknown key"),
+    ("group = 1\n" + OK, "group: must be the name of a group"),
     (OK + "max_attempts = -1\n", "exchanges.binance.max_attempts: -1 is out of range"),
     (OK + "max_attempts = 1.5\n", "exchanges.binance.max_attempts: Expected int, got float"),
     (OK + "stale_after_s = nan\n", "exchanges.binance.stale_after_s: nan is out of range"),
@@ -360,3 +379,11 @@ def test_a_simulated_exchange_has_its_accounts_where_its_market_data_are():
 
 def test_kucoins_private_socket_is_named_by_the_exchange():
     assert config.parse("[exchanges.kucoin]\n", "x.toml").private_ws_url("kucoin") == ""
+
+
+@pytest.mark.parametrize(
+    "host", ["feed_sim", "_a", "a_", "a-b.c_d.example", "1a", "127.0.0.1", "[::1]", "9.example"]
+)
+def test_names_of_hosts_may_have_what_networks_inside_use(host):
+    text = f'{OK}ws_url = "wss://{host}:9000"\nrest_url = "https://{host}"\n[gateway]\nhttp = "{host}:80"\n'
+    assert config.parse(text, "x.toml").gateway.address == (host.strip("[]"), 80)

@@ -200,7 +200,7 @@ def _time_name(name: str) -> str:
 
 def _times(array: Array, name: str) -> "np.ndarray[Any, np.dtype[np.datetime64]]":
     times = array[name].astype("datetime64[ns]")
-    times[array[name] == 0] = np.datetime64("NaT")
+    times[array[name] == 0] = np.datetime64("NaT", "ns")
     return times
 
 

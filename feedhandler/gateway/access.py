@@ -6,6 +6,7 @@ from ours (`Origin`), and every change has to carry a token, which no other page
 """
 
 import hmac
+import logging
 import os
 import secrets
 import stat
@@ -16,6 +17,9 @@ from urllib.parse import urlsplit
 
 from feedhandler.config import API_TOKEN_ENV, Config, GatewayConfig
 from feedhandler.errors import ConfigError
+from feedhandler.transport import private
+
+log = logging.getLogger(__name__)
 
 TOKEN_SIZE_MIN: Final = 16
 TOKEN_SIZE_MAX: Final = 512
@@ -62,7 +66,7 @@ class Access:
 
 def token_path(run_dir: str) -> Path:
     """Return the file that has the token, unless the environment has it."""
-    return Path(run_dir) / "api-token"
+    return Path(run_dir) / private.TOKEN
 
 
 def token_of(config: Config, environ: Mapping[str, str]) -> str:
@@ -86,35 +90,46 @@ def token_of(config: Config, environ: Mapping[str, str]) -> str:
             f"{config.path}: gateway.http: {config.gateway.http} can be reached by others, and {API_TOKEN_ENV}"
             " is not set; set it, or use 127.0.0.1"
         )
-    return read_token(config.run_dir) or _make_token(config.run_dir)
+    token, reason = _token_in(token_path(config.run_dir))
+    if reason:
+        log.warning("%s: %s; another token is made, and takes its place", token_path(config.run_dir), reason)
+    return token or _make_token(config.run_dir)
 
 
 def read_token(run_dir: str) -> str | None:
     """Return the token of the file; None if there is none, or others may have read it."""
+    return _token_in(token_path(run_dir))[0] or None
+
+
+def _token_in(path: Path) -> tuple[str, str]:
+    """Return the token of a file, or why it is not to be used; neither if there is no such file."""
     try:
-        fd = os.open(token_path(run_dir), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
+        fd = private.open_file(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return "", ""
+    except OSError as exc:
+        return "", f"cannot be read ({exc.strerror})"
     with os.fdopen(fd, encoding="ascii", errors="replace") as file:
         status = os.fstat(file.fileno())
-        is_private = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077
-        if not is_private or status.st_uid != os.geteuid():
-            return None
+        if not stat.S_ISREG(status.st_mode):
+            return "", "is no plain file"
+        if status.st_mode & 0o077 or status.st_uid != os.geteuid():
+            return (
+                "",
+                f"is not this user's alone (mode {stat.S_IMODE(status.st_mode):04o}): others may know it",
+            )
         token = file.read(TOKEN_SIZE_MAX + 1).strip()
-    return token if TOKEN_SIZE_MIN <= len(token) <= TOKEN_SIZE_MAX and token.isprintable() else None
+    if not TOKEN_SIZE_MIN <= len(token) <= TOKEN_SIZE_MAX or not token.isprintable():
+        return "", f"holds no token of {TOKEN_SIZE_MIN} to {TOKEN_SIZE_MAX} printable characters"
+    return token, ""
 
 
 def _make_token(run_dir: str) -> str:
     token = secrets.token_hex(TOKEN_BITS // 8)
     path = token_path(run_dir)
-    temporary = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(token + "\n")
-        temporary.replace(path)
+        private.make_folder(path.parent)
+        private.write_whole(path, f"{token}\n".encode())
     except OSError as exc:
         raise ConfigError(
             f"{path}: cannot be written: {exc.strerror}; set {API_TOKEN_ENV}, or another run_dir"

@@ -1,7 +1,7 @@
 """The web application: what every request passes, and where it goes."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from feedhandler import wire
 from feedhandler.config import Config
 from feedhandler.gateway.access import Access
 from feedhandler.gateway.accounts import Accounts
@@ -61,6 +62,31 @@ class Parts:
             text=status.text(time.time_ns()) if status is not None else "the merger is not heard",
             status=status,
         )
+
+    def unlisted(self, symbols: Iterable[str], exchanges: Sequence[str]) -> str:
+        """Return which of some symbols none of the exchanges lists or publishes; "" if that is not known."""
+        tables = [self.market.tables.get(exchange) for exchange in exchanges]
+        known = [table for table in tables if table is not None]
+        if not known or len(known) < len(tables):
+            return ""
+        unlisted = [
+            symbol
+            for symbol in symbols
+            if not any(table.has(symbol) for table in known) and not self._is_published(symbol, exchanges)
+        ]
+        if not unlisted:
+            return ""
+        hint = next((hint for table in known if (hint := table.hint(unlisted[0]))), "")
+        more = f", nor {len(unlisted) - 1} more of these symbols" if len(unlisted) > 1 else ""
+        return f"no {unlisted[0]!r} is listed by {', '.join(exchanges)}{more}{hint}"
+
+    def _is_published(self, symbol: str, exchanges: Sequence[str]) -> bool:
+        """What no list has may have been asked for all the same (`unlisted`)."""
+        try:
+            topics = [wire.topic(wire.TICKER, exchange, symbol) for exchange in exchanges]
+        except ValueError:
+            return False
+        return any(topic in self.market.tickers for topic in topics)
 
     def rows(self) -> dict[str, ExchangeRow]:
         """Return what is known of all."""

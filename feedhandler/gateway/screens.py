@@ -249,6 +249,7 @@ class Screens:
         if not parts.access.is_open and not await self._first_word(client, parts):
             return socket
         self.clients.add(client)
+        self._tell_unlisted(client, parts)
         try:
             async for incoming in socket:
                 if incoming.type is not WSMsgType.TEXT:
@@ -294,6 +295,7 @@ class Screens:
                 return self._mistake(client, f"exchanges: {unknown[0]!r} is not configured")
             client.interest = _interest(wish.symbols, wish.exchanges)
             client.is_snapshot_due = True
+            self._tell_unlisted(client, parts)
         elif not parts.access.is_token(wish.token):
             return self._mistake(client, "token: is not the gateway's")
         else:
@@ -301,6 +303,13 @@ class Screens:
             client.accounts_due.update(parts.config.exchanges)
             client.write(message("authorized"))
         return True
+
+    def _tell_unlisted(self, client: Screen, parts: Parts) -> None:
+        """Tell a client of a symbol of which nothing will come; no mistake: it may be listed tomorrow."""
+        symbols, among = client.interest.symbols, client.interest.exchanges
+        exchanges = [name for name in parts.config.exchanges if among is None or name in among]
+        if detail := parts.unlisted(sorted(symbols or ()), exchanges):
+            client.write(message("error", {"detail": f"symbols: {detail}"}))
 
     def _mistake(self, client: Screen, detail: str) -> bool:
         client.mistakes += 1

@@ -5,11 +5,12 @@ other, outside the tick path: feeds, merger and other subscribers run on, unchan
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import uvloop
@@ -41,6 +42,7 @@ JOIN_EVERY_S: Final = 0.25  # a merger that was away
 STATUS_EVERY_S: Final = 1.0
 FLUSH_S: Final = 2.0  # at the end
 assert END_TASKS_S + FLUSH_S + CLOSE_S < END_S, "an end in order has its time"
+REQUEST_S: Final = 10.0  # of silence, for who asks for metrics
 TOLD_MAX: Final = 20  # topics that are named in the log
 
 log = logging.getLogger(__name__)
@@ -263,15 +265,28 @@ def _listen(config: Config, nats: NatsConfig, bridge: Bridge) -> None:
     ProcessCollector(namespace="feedhandler_bridge", registry=registry)
     host, port = nats.metrics_address
     try:
-        start_http_server(
-            port, addr=host, registry=registry
-        )  # a thread of its own, that ends with the process
+        # A thread of its own, that ends with the process; and one per connection.
+        server, _ = start_http_server(port, addr=host, registry=registry)
     except OSError as exc:
         raise ConfigError(
             f"{config.path}: nats.metrics: cannot listen at {nats.metrics}: {exc.strerror or exc};"
             " stop what holds it, or configure another one"
         ) from exc
+    server.RequestHandlerClass = _limited(server.RequestHandlerClass)
     log.info("metrics are at http://%s/metrics", nats.metrics)
+
+
+def _limited(handler: Any) -> Any:
+    """Return a handler of connections that gives up one on which nothing is said, without a traceback."""
+
+    class Limited(handler):  # type: ignore[misc]
+        timeout = REQUEST_S
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                super().handle()
+
+    return Limited
 
 
 def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

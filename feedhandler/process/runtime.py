@@ -17,7 +17,7 @@ from typing import Final
 
 from pythonjsonlogger.msgspec import MsgspecFormatter
 
-from feedhandler.errors import EXIT_OK, ConfigError
+from feedhandler.errors import EXIT_OK, ConfigError, one_line
 
 SUPERVISED_ENV: Final = "FEEDHANDLER_SUPERVISED"  # set by the supervisor's configuration
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -42,9 +42,18 @@ def set_up_logging(name: str, *, is_verbose: bool = False) -> None:
 
 def _for_people(name: str) -> logging.Formatter:
     logging.Formatter.converter = time.gmtime
-    return logging.Formatter(
+    return _OneLine(
         f"%(asctime)s.%(msecs)03dZ %(levelname)s {name}[{os.getpid()}]: %(message)s", "%Y-%m-%dT%H:%M:%S"
     )
+
+
+class _OneLine(logging.Formatter):
+    """What a library words in several lines is one; a traceback follows it in its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if not record.name.startswith(f"{__package__.partition('.')[0]}."):
+            record.message = one_line(record.message)
+        return super().formatMessage(record)
 
 
 def _for_programs(name: str) -> logging.Formatter:
@@ -111,13 +120,17 @@ def settle() -> None:
 
 
 def on_stop_signals(callback: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None) -> None:
-    """Call back on SIGTERM and SIGINT, in the loop if there is one; `END_S` later all is over in any case."""
+    """Call back on SIGTERM and SIGINT, in the loop if there is one; `END_S` later all is over in any case.
+
+    The same on SIGHUP, of a terminal that is closed, unless we are to outlive it: `nohup` ignores it beforehand.
+    """
 
     def stop(*_: object) -> None:
         end_within(END_S, EXIT_OK)
         callback()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    is_to_outlive = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    for number in (signal.SIGTERM, signal.SIGINT, *(() if is_to_outlive else (signal.SIGHUP,))):
         if loop is None:
             signal.signal(number, stop)  # in the main thread, between two bytecodes
         else:

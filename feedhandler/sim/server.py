@@ -233,7 +233,13 @@ class SimServer:
         """Bind and begin. Raises OSError if a port is taken; nothing is left open then."""
         app = web.Application(client_max_size=BODY_LIMIT)
         app.router.add_route("*", "/{path:.*}", self._on_request)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_WITHIN_S)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=CLOSE_WITHIN_S,
+            auto_decompress=False,  # no exchange takes packed bodies, and a megabyte may unpack to a gigabyte
+        )
         await runner.setup()
         self._runner = runner
         try:

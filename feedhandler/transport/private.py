@@ -22,6 +22,7 @@ NOBODY: Final = -1  # no group: for `os.chown`, too
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 SHARED_FOLDER: Final = "board"  # what a group may look into, where there is one
 SHARED_SUFFIX: Final = ".board"
+TOKEN: Final = "api-token"  # stays as it is: to be read by others is a reason to make another
 LEFT_BEHIND_S: Final = 60.0  # nobody writes a file for so long
 
 
@@ -88,7 +89,7 @@ def _tidy(path: Path) -> None:
         elif stat.S_ISREG(status.st_mode):
             if path.suffix == ".tmp" and time.time() - status.st_mtime > LEFT_BEHIND_S:
                 path.unlink()
-            else:
+            elif path.name != TOKEN:
                 _tighten(path, stat.S_IRGRP if path.suffix == SHARED_SUFFIX else 0)
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import picows
 
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.errors import DecodeError, ProtocolError, one_line
 from feedhandler.exchanges.base import Endpoint, Exchange
 from feedhandler.session import NS_PER_S, Phase, Session
 from feedhandler.transport.dial import TLS_HANDSHAKE_S, address_of, dial, to_its_end
@@ -267,6 +267,7 @@ class Connection:
         )
 
     def _failed(self, reason: str, retry_after_s: float = 0.0) -> None:
+        reason = one_line(reason)
         if self.session.phase is Phase.CONNECTING:
             self._socket = None
             self.address = ""

@@ -1210,7 +1210,9 @@ class PatientConnector(Connector):
             return  # whoever refuses us is not asked ten times a second
         self._next_mono_s = time.monotonic() + self._every_s
         family, address = address_of(self._endpoint)
-        self._sock = sock = socket.socket(family, socket.SOCK_STREAM)
+        self._sock = sock = _socket(family)
+        if sock is None:
+            return
         sock.setblocking(False)
         self._deadline_mono_s = time.monotonic() + REMOTE_CONNECT_TIMEOUT_S
         try:
@@ -1260,10 +1262,20 @@ def connector(
     return Connector(endpoint, on_connected)
 
 
+def _socket(family: int) -> socket.socket | None:
+    """Return a new socket, None if there is no descriptor for it: some may be given back until the next try."""
+    try:
+        return socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:
+        log.error("no connection can be made: %s (see `ulimit -n`)", exc.strerror)
+        return None
+
+
 def connected(endpoint: str) -> socket.socket | None:
     """Return a connection to an endpoint, None if nobody listens there."""
     family, address = address_of(endpoint)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    if (sock := _socket(family)) is None:
+        return None
     sock.settimeout(CONNECT_TIMEOUT_S)
     try:
         sock.connect(address)

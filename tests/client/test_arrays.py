@@ -23,6 +23,7 @@ from feedhandler.errors import DecodeError
 from feedhandler.follow import Follower
 from feedhandler.transport import tick
 
+pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 GOLDEN = Path(__file__).parent.parent / "golden"
 T_NS = 1_790_000_000_123_456_789
 

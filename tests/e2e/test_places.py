@@ -1,13 +1,17 @@
 """Where things are: paths of any spelling, disks without room, files that others remove, whom they belong to."""
 
+import contextlib
 import grp
 import os
 import resource
 import shutil
+import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -252,3 +256,37 @@ def test_a_disk_that_fills_up_while_a_process_starts_is_one_sentence(stack):
             assert "No space left on device; make room" in done.stderr
     finally:
         subprocess.run(["umount", str(run)], check=True)
+
+
+def test_a_terminal_that_is_closed_ends_each_process_cleanly(processes):
+    s = processes
+    for name in s.processes:
+        assert s.kill(name, signal.SIGHUP) == 0, s.log(name)
+        assert "Traceback" not in s.log(name)
+
+
+def test_the_gateway_tells_that_no_descriptor_is_left_and_goes_on_when_there_are_some_again(stack):
+    s = stack(exchanges=("bybit",))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (48, hard))
+    try:
+        s.start("gateway")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    def is_answered():
+        try:
+            with urllib.request.urlopen(f"{s.gateway}/live", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    wait_until(is_answered, "the gateway listens")
+    with contextlib.ExitStack() as connections:
+        for _ in range(60):
+            with contextlib.suppress(OSError):
+                connections.enter_context(socket.create_connection(("127.0.0.1", s.ports["gateway"]), 5))
+        wait_until(lambda: "no file descriptor is left" in s.log("gateway"), "it tells")
+        assert s.processes["gateway"].poll() is None
+    wait_until(is_answered, "it answers again")
+    assert s.kill("gateway", signal.SIGTERM) == 0

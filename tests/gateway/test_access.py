@@ -5,6 +5,7 @@ import pytest
 from feedhandler import config
 from feedhandler.errors import ConfigError
 from feedhandler.gateway.access import TOKEN_SIZE_MAX, Access, read_token, token_of, token_path
+from feedhandler.transport.files import Lock
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -95,7 +96,9 @@ def test_a_token_is_made_once_for_this_user_alone(tmp_path):
 
 
 @pytest.mark.parametrize("spoil", ["mode", "link", "short", "long", "bytes"])
-def test_a_token_that_others_may_know_or_nobody_can_use_is_not_read_but_made_anew(tmp_path, spoil):
+def test_a_token_that_others_may_know_or_nobody_can_use_is_not_read_but_made_anew_and_told(
+    tmp_path, spoil, caplog
+):
     path = token_path(tmp_path)
     path.write_text(TOKEN)
     path.chmod(0o640 if spoil == "mode" else 0o600)
@@ -105,8 +108,13 @@ def test_a_token_that_others_may_know_or_nobody_can_use_is_not_read_but_made_ane
     elif spoil != "mode":
         path.write_bytes({"short": b"a", "long": b"a" * (TOKEN_SIZE_MAX + 1), "bytes": b"\xff" * 3}[spoil])
     assert read_token(tmp_path) is None
-    assert token_of(settings(tmp_path), {}) not in (TOKEN, "a")
+    with Lock(str(tmp_path), "gateway"):  # which closes other files that are open
+        assert token_of(settings(tmp_path), {}) not in (TOKEN, "a")
     assert not path.is_symlink()
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"{path}: ")
+    assert told.endswith("another token is made, and takes its place")
+    assert TOKEN not in told
 
 
 def test_the_environment_is_first_and_a_token_that_can_be_guessed_is_refused(tmp_path):

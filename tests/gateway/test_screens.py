@@ -17,6 +17,7 @@ from feedhandler.gateway import screens as module
 from feedhandler.gateway.app import make_app
 from feedhandler.gateway.listener import Listener
 from feedhandler.gateway.screens import framed, routes
+from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.status import ExchangeStatus
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
@@ -400,5 +401,42 @@ def test_those_who_do_not_read_and_those_who_mean_harm_change_nothing_for_the_ot
             await desk.until(lambda: len(desk.screens.clients) == 5, "and nobody else is left")
             for sock in sockets:
                 sock.close()
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("in_address", [True, False])
+def test_a_client_is_told_of_a_symbol_that_nobody_lists(tmp_path, in_address):
+    def lists(desk, exchange, *symbols):
+        instruments = [Instrument(symbol.replace("/", ""), *symbol.split("/")) for symbol in symbols]
+        desk.parts.market.tables[exchange] = instrument_list(exchange, 1, instruments).table()
+
+    async def asks(desk, symbols, exchanges="binance,bybit"):
+        """Return what a client that asks for these is told besides its snapshot."""
+        query = f"?symbols={symbols}&exchanges={exchanges}" if in_address else ""
+        async with desk.client(query) as client:
+            if not in_address:
+                await client.send(
+                    type="subscribe", symbols=symbols.split(","), exchanges=exchanges.split(",")
+                )
+            await client.send(type="nonsense")  # whose error comes last
+            told = []
+            while "nonsense" not in (detail := (await client.next("error"))["detail"]):
+                told.append(detail)
+            return told
+
+    async def scene(desk):
+        assert await asks(desk, "BTC/USD") == [], "as long as the lists are not there, nobody knows"
+        lists(desk, "binance", "BTC/USDT", "DOGE/EUR")
+        assert await asks(desk, "BTC/USD") == []
+        assert await asks(desk, "BTC/USD", "binance") == [
+            "symbols: no 'BTC/USD' is listed by binance; did you mean BTC/USDT?"
+        ]
+        lists(desk, "bybit", "SOL/USDT")
+        assert await asks(desk, "SOL/USDT,BTC/USDT") == []
+        (told,) = await asks(desk, "SOL/USDT,B/X,A/X,C/X")
+        assert told.startswith("symbols: no 'A/X' is listed by binance, bybit, nor 2 more of these symbols")
+        desk.parts.market.tickers[wire.topic(wire.TICKER, "bybit", "A/X")] = None
+        assert await asks(desk, "A/X") == [], "it was asked for all the same, and is published"
 
     play(tmp_path, scene)

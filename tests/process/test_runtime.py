@@ -1,12 +1,15 @@
 """Logs: one JSON object a line for programs, whatever is logged, and also for what ends the process."""
 
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK
+from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, one_line
 
 SCRIPT = """
 import logging
@@ -69,3 +72,64 @@ def test_an_end_that_does_not_come_is_cut_short_with_its_status(kind, status):
     (line,) = map(json.loads, done.stderr.splitlines())
     assert "not ended within 0.2 s" in line["message"]
     assert 'File "<string>", line' in line["message"], "it says where it was"
+
+
+QUOTING = """
+import logging
+from feedhandler.process import runtime
+runtime.set_up_logging("merger")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("aiohttp.server").exception("400, message:\\n  Invalid character\\n\\n    ^")
+logging.getLogger("feedhandler.x").error("our own\\nstack")
+"""
+
+
+def test_on_a_terminal_what_a_library_words_in_several_lines_is_one_and_a_traceback_follows():
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", QUOTING], stderr=theirs, check=True)
+    os.close(theirs)
+    text = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            text += chunk
+    except OSError:  # as terminals end
+        pass
+    os.close(ours)
+    lines = text.decode().splitlines()
+    assert lines[0].endswith(": 400, message: Invalid character ^")
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-2].endswith(": our own")
+    assert lines[-1] == "stack"
+
+
+def test_messages_of_our_errors_have_one_line():
+    quoted = "400, message:\n  Invalid character in chunk size:\n\n    b'zz'\n      ^"
+    assert str(ConfigError(f"x: {quoted}")) == "x: 400, message: Invalid character in chunk size: b'zz' ^"
+    assert one_line("two  blanks stay") == "two  blanks stay"
+
+
+STOPPED = """
+import signal, sys
+from feedhandler.process import runtime
+if sys.argv[1] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stopped = []
+runtime.on_stop_signals(lambda: stopped.append(1))
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.raise_signal(number)
+print(len(stopped))
+"""
+
+
+@pytest.mark.parametrize(("how", "count"), [("terminal", 3), ("nohup", 2)])
+def test_a_terminal_that_is_closed_ends_a_process_unless_it_is_to_outlive_it(how, count):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, how],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
+    assert done.stdout.strip() == str(count)

@@ -1,8 +1,10 @@
 """Our end of ZeroMQ's protocol, with libzmq at the other, and with peers that speak nonsense."""
 
 import asyncio
+import errno
 import random
 import socket
+import stat
 import time
 from pathlib import Path
 
@@ -533,3 +535,52 @@ def test_a_loop_calls_back_when_it_is_time_and_not_what_was_called_off(sockets):
     loop.run_until(time.monotonic_ns() + 1_000_000)
     assert called == ["first", "second", "third"]
     loop.close()
+
+
+@pytest.mark.parametrize("is_patient", [False, True])
+def test_one_that_connects_without_a_descriptor_goes_on_and_tries_again(
+    world, monkeypatch, caplog, is_patient
+):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    world.outlet()
+    downlink = world.sockets.Downlink(
+        world.loop, world.endpoint(), [b""], lambda message: None, is_patient=is_patient
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", refuse)
+        assert not downlink.poll()
+    assert "no connection can be made: Too many open files" in caplog.text
+    world.until(downlink.poll)
+    downlink.close()
+
+
+def test_a_socket_whose_file_is_gone_is_bound_anew_and_connections_stay(world):
+    world.snapshots = {BTC: BTC + b"old"}
+    outlet = world.outlet()
+    old = world.subscriber(b"")
+    assert world.receive(old) == [BTC + b"old"]
+    path = world.path / "x.ipc"
+    for remove in (path.unlink, lambda: path.rename(world.path / "y")):
+        remove()
+        outlet.look()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    new = world.subscriber(b"")
+    assert world.receive(new) == [BTC + b"old"]
+    outlet.send(BTC, ticker())
+    outlet.flush()
+    for each in (old, new):
+        assert world.receive(each) == [ticker()]
+
+
+def test_an_address_that_another_process_has_taken_over_is_left_to_it(world):
+    outlet = world.outlet()
+    (world.path / "x.ipc").unlink()
+    with socket.socket(socket.AF_UNIX) as thief:
+        thief.bind(str(world.path / "x.ipc"))
+        thief.listen()
+        with pytest.raises(ConfigError, match=r"merger.ticks: .* is in use by another process"):
+            outlet.look()
+    outlet.close()
+    assert (world.path / "x.ipc").exists(), "it is not ours to remove"
