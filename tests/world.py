@@ -38,7 +38,9 @@ PING = b""  # a ping of the WebSocket's own, or the answer to one
 PINGS_EVERY_NS = {"binance": 20 * NS_PER_S}  # the exchange does
 HEALS_S = 150  # after the last fault everything is live again
 LOG_MAX = 300
-LONG_EVERY = 10  # seeds: one of so many plays a whole day, too
+LONG_EVERY = 10  # seeds: one of so many plays a whole day, too,
+CALM_EVERY = 5  # one of so many what dies in a quiet market,
+HOURS_EVERY = 70  # and one of so many 30 hours of one, which cost as much as 20 other plays
 NATIVES = {"binance": "S{}USDT", "kucoin": "S{}-USDT", "bybit": "S{}USDT"}
 
 
@@ -716,13 +718,26 @@ class Figures(msgspec.Struct):
     failure: str = ""
 
 
+def plays_of(seed):
+    """Return what a seed plays: long worlds are for a few."""
+    import chain_plays  # they are made of this world
+    import days
+    import quiet
+
+    plays = [*PLAYS, *chain_plays.PLAYS]
+    if seed % LONG_EVERY == 0:
+        plays += days.PLAYS
+    if seed % CALM_EVERY == 1:
+        plays.append(quiet.calm_and_dead)
+    if seed % HOURS_EVERY == HOURS_EVERY // 2:
+        plays.append(quiet.calm_hours)
+    return plays
+
+
 def play_all(seed):
     """Play all plays of a seed; the failure, if there is one, is told in full."""
     figures = Figures()
-    import chain_plays  # they are made of this world
-    import days
-
-    for play in (*PLAYS, *chain_plays.PLAYS, *(days.PLAYS if seed % LONG_EVERY == 0 else ())):
+    for play in plays_of(seed):
         World.last = None
         try:
             world = play(seed)

@@ -1,0 +1,23 @@
+"""Quiet markets in a simulated world; `make sim` plays 30 hours of them."""
+
+import pytest
+import quiet
+import world
+
+NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=["binance", "kucoin", "bybit"])
+
+
+@NAMED
+def test_hours_of_a_quiet_market_pass_without_an_event_and_every_symbol_has_its_quote_at_once(seed):
+    quiet.calm_hours(seed, hours=2)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 11, 12, 20, 21])
+def test_what_is_dead_in_a_quiet_market_is_found(seed):
+    quiet.calm_and_dead(seed)
+
+
+def test_most_seeds_play_a_calm_world_and_some_whole_days():
+    plays = [world.plays_of(seed) for seed in range(140)]
+    assert sum(quiet.calm_and_dead in each for each in plays) >= 20
+    assert sum(quiet.calm_hours in each for each in plays) == 2
