@@ -257,10 +257,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return exchange.private_rest_url or shared or EXCHANGES[name].rest_url
 
     def private_ws_url(self, name: str) -> str:
-        """Return where an account's stream is, "" where the exchange names it. Raises ConfigError as above."""
+        """Return where an account's stream is, "" where the exchange names it, or has no accounts.
+
+        Raises ConfigError as above.
+        """
         exchange = self.exchange(name)
         shared = exchange.ws_url if exchange.simulated else ""
-        return exchange.private_ws_url or shared or ACCOUNTS[name].private_ws_url
+        usual = ACCOUNTS[name].private_ws_url if name in ACCOUNTS else ""
+        return exchange.private_ws_url or shared or usual
 
     def shard(self, name: str, text: str | None) -> Shard:
         """Return what part of an exchange a feed process has that was started with `--shard text`, or without.

@@ -23,6 +23,8 @@ PARTS: Final = {"key": "API_KEY", "secret": "API_SECRET", "passphrase": "PASSPHR
 
 def credentials_of(environ: Mapping[str, str], exchange: str) -> Credentials | None:
     """Return an exchange's credentials, None if there are none. Raises ConfigError that names the variable."""
+    if exchange not in ACCOUNTS:
+        return None
     variables = {part: f"{exchange.upper()}_{name}" for part, name in PARTS.items()}
     if not ACCOUNTS[exchange].has_passphrase:
         del variables["passphrase"]
@@ -38,6 +40,11 @@ def credentials_of(environ: Mapping[str, str], exchange: str) -> Credentials | N
     except CredentialsError as exc:
         raise ConfigError(f"{variables[exc.field]}: {exc}") from None
     return credentials
+
+
+def unread(exchange: str) -> str:
+    """Return that an exchange has no account side here, in words."""
+    return f"accounts of {exchange} are not read by this version, which has those of {', '.join(ACCOUNTS)}"
 
 
 class Accounts:
@@ -62,6 +69,8 @@ class Accounts:
 
     async def put(self, exchange: str, credentials: Credentials) -> None:
         """Keep an account from now on, with these credentials. Raises CredentialsError, with nothing changed."""
+        if exchange not in ACCOUNTS:
+            raise CredentialsError("exchange", unread(exchange))
         account = ACCOUNTS[exchange](credentials)
         async with self._changing:
             await self._end(exchange)

@@ -24,7 +24,7 @@ from feedhandler.config import API_TOKEN_ENV, Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError, FeedError
 from feedhandler.exchanges import ACCOUNTS
 from feedhandler.gateway.access import read_token, token_path
-from feedhandler.gateway.accounts import credentials_of
+from feedhandler.gateway.accounts import credentials_of, unread
 from feedhandler.transport.files import change_wanted, running_feeds
 from feedhandler.wanted import Wanted
 
@@ -128,6 +128,8 @@ def balances(config: Config, exchange: str | None, *, is_sync: bool, is_json: bo
 
 
 def _account_text(account: Mapping[str, Any]) -> str:
+    if account["exchange"] not in ACCOUNTS:
+        return unread(account["exchange"])
     if account["state"] == "off":
         return "no credentials; `feedhandler credentials set` gives them"
     error = account["error"] or account["incomplete"]
@@ -138,6 +140,8 @@ def _account_text(account: Mapping[str, Any]) -> str:
 def set_credentials(config: Config, exchange: str) -> int:
     """Give the gateway an account's credentials: of the environment, else typed or piped. Raises FeedError."""
     config.exchange(exchange)
+    if exchange not in ACCOUNTS:
+        raise ConfigError(unread(exchange))
     gateway = Gateway(config)
     given = credentials_of(os.environ, exchange)
     if given is not None:

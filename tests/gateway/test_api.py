@@ -7,7 +7,9 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from desk import TOKEN, make
 
+from feedhandler.exchanges import ACCOUNTS
 from feedhandler.gateway import api, health
+from feedhandler.gateway.accounts import credentials_of
 from feedhandler.gateway.app import BODY_SIZE_MAX, make_app
 from feedhandler.gateway.operations import routes
 from feedhandler.transport.files import change_wanted, read_wanted
@@ -134,3 +136,24 @@ def test_taking_credentials_back_lets_go_of_what_was_held_before_a_restart(tmp_p
     ((status, _),) = ask(tmp_path, ("DELETE", CREDENTIALS, None))
     assert status == 204
     assert read_wanted(str(tmp_path), "bybit").requested == {}
+
+
+def test_an_exchange_without_an_account_side_is_served_and_refuses_credentials_with_the_reason(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delitem(ACCOUNTS, "bybit")
+    monkeypatch.setenv("BYBIT_API_KEY", SECRET)
+    body = {"key": SECRET, "secret": SECRET}
+    (refused, text), *others = ask(
+        tmp_path,
+        ("PUT", CREDENTIALS, body),
+        ("GET", "/v1/balances", None),
+        ("GET", "/v1/exchanges", None),
+        ("DELETE", CREDENTIALS, None),
+    )
+    assert refused == 422
+    assert "accounts of bybit are not read by this version" in text
+    assert SECRET not in text
+    assert [status for status, _ in others] == [200, 200, 204]
+    assert json.loads(others[0][1])["accounts"]["bybit"]["state"] == "off"
+    assert credentials_of({"BYBIT_API_KEY": SECRET}, "bybit") is None
