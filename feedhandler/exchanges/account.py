@@ -15,6 +15,7 @@ import msgspec
 
 from feedhandler.errors import DecodeError, FeedError, ProtocolError
 from feedhandler.exchanges.base import Request, Rows, read_rows
+from feedhandler.exchanges.refusal import is_of_a_region
 
 ZERO: Final = Decimal(0)
 EXACT: Final = Context(
@@ -145,9 +146,6 @@ HTTP_TROUBLES: Final = {
     429: Trouble.RATE_LIMIT,
     451: Trouble.REGION,
 }
-# In the page of a 403, in small letters: the address is refused for its country, and no list of a key's will help.
-OF_A_REGION: Final = ("country", "your region", "jurisdiction", "restricted location", "your location")
-PAGE_SIZE_READ: Final = 4096  # of a page, in search of why it was sent
 TEXT_SIZE_MAX: Final = 200  # of what an exchange says, in messages
 AMOUNT_MAX: Final = Decimal(10) ** 30
 ASSET_SIZE_MAX: Final = 64
@@ -282,8 +280,7 @@ class Account(abc.ABC):
         if trouble is None:
             default = Trouble.MAINTENANCE if answer.status >= 500 else Trouble.ANSWER
             trouble = HTTP_TROUBLES.get(answer.status, default)
-            page = (text or answer.body[:PAGE_SIZE_READ].decode(errors="replace")).lower()
-            if answer.status == 403 and any(word in page for word in OF_A_REGION):
+            if answer.status == 403 and is_of_a_region(text or answer.body.decode(errors="replace")):
                 trouble = Trouble.REGION
         said = self.scrubbed(text) or "no reason given"
         message = f"{self.name}: {said} (code {code}, HTTP {answer.status})"

@@ -14,6 +14,7 @@ import msgspec
 
 from feedhandler import board, wire
 from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.exchanges.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.instruments import Instrument
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
@@ -670,4 +671,7 @@ def rest_ticker(
 
 def rest_refusal(what: str, code: object, message: str) -> ProtocolError:
     """Return the error for a REST answer that carries an error code."""
-    return ProtocolError(f"{what} refused: {message or 'no reason given'} (code {code})")
+    said, wait_s, remedy = first_words(message), 0.0, ""
+    if is_of_a_region(message):
+        wait_s, remedy = FINAL_S, f"; {REGION_REMEDY}"
+    return ProtocolError(f"{what} refused: {said or 'no reason given'} (code {code}){remedy}", wait_s)

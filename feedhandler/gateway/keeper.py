@@ -18,7 +18,8 @@ import aiohttp
 from feedhandler.balances import SETTLE_NS, AccountProblem, AccountStatus, Ledger, problem
 from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.account import Account, AccountError, AccountStream, Trouble
+from feedhandler.exchanges.account import HTTP_TROUBLES, Account, AccountError, AccountStream, Trouble
+from feedhandler.exchanges.refusal import first_words
 from feedhandler.session import NS_PER_S, ConnectBudget, Policy
 from feedhandler.transport.dial import Connector
 from feedhandler.transport.http import HttpClient, HttpRefused
@@ -322,9 +323,14 @@ class Keeper:
             await self._take_text(socket, stream, message.data.encode())
         elif message.type is aiohttp.WSMsgType.BINARY:  # of which nothing is quoted: it may hold amounts
             raise ProtocolError(f"{self.name}: the private stream sends bytes in place of text")
+        elif message.type is aiohttp.WSMsgType.ERROR:
+            said = first_words(str(socket.exception() or "no more is known"))
+            raise ProtocolError(
+                f"{self.name}: we closed the private stream, which broke the protocol: {said}"
+            )
         elif message.type is not aiohttp.WSMsgType.PONG:
-            reason = f"closed with {socket.close_code}" if socket.close_code else "closed"
-            raise ProtocolError(f"{self.name}: the private stream was {reason}")
+            code = f", code {socket.close_code}" if socket.close_code else ""
+            raise ProtocolError(f"{self.name}: the private stream was closed by the exchange{code}")
 
     async def _take_text(
         self, socket: aiohttp.ClientWebSocketResponse, stream: AccountStream, payload: bytes
@@ -372,7 +378,7 @@ def _problem_of(exc: Exception) -> AccountProblem:
     if isinstance(exc, AccountError):
         return problem(exc.trouble, str(exc), exc.remedy)
     if isinstance(exc, HttpRefused):
-        return problem(Trouble.RATE_LIMIT, str(exc))
+        return problem(HTTP_TROUBLES.get(exc.status, Trouble.RATE_LIMIT), str(exc))
     if isinstance(exc, DecodeError):
         return problem(Trouble.ANSWER, str(exc))
     return problem(Trouble.NETWORK, str(exc))

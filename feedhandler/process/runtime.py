@@ -36,8 +36,12 @@ def set_up_logging(name: str, *, is_verbose: bool = False) -> None:
     handler.setFormatter(_for_people(name) if sys.stderr.isatty() else _for_programs(name))
     logging.basicConfig(level=logging.DEBUG if is_verbose else logging.INFO, handlers=[handler], force=True)
     sys.excepthook = _log_exception
-    # One line a connection at INFO; we log these changes ourselves, with the reason.
-    logging.getLogger("picows").setLevel(logging.DEBUG if is_verbose else logging.ERROR)
+    set_up_picows_log(is_verbose=is_verbose)
+
+
+def set_up_picows_log(*, is_verbose: bool) -> None:
+    """Let picows log nothing of its own: we log its changes ourselves, with the reason in words."""
+    logging.getLogger("picows").setLevel(logging.DEBUG if is_verbose else logging.CRITICAL)
 
 
 def _for_people(name: str) -> logging.Formatter:

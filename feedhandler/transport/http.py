@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
@@ -18,6 +19,7 @@ from yarl import URL
 from feedhandler.errors import ProtocolError
 from feedhandler.exchanges.account import Answer
 from feedhandler.exchanges.base import Request
+from feedhandler.exchanges.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.session import NS_PER_S
 from feedhandler.transport.dial import Connector
 from feedhandler.transport.tasks import Failures
@@ -26,7 +28,11 @@ TIMEOUT_S: Final = 10.0
 CLOSE_S: Final = 0.25  # for connections to end that nobody uses
 BODY_SIZE_MAX: Final = 64 << 20  # Binance's full exchangeInfo is about 10 MB
 # Statuses with which exchanges ask for patience; if they do not say how long, the usual ban's length.
-PATIENCE_STATUSES: Final = {429: 30.0, 418: 120.0, 403: 600.0}
+PATIENCE_STATUSES: Final = {429: 30.0, 418: 120.0, 403: FINAL_S, 451: FINAL_S}
+FIREWALL_REMEDY: Final = (
+    "a firewall of the exchange turns this address away: for some minutes if it was asked too much, for good if its"
+    " country is not served; another address of this machine goes to source_addresses"
+)
 RETRY_AFTER_MAX_S: Final = 3 * 86400.0  # Binance bans for three days at most
 DIGITS_MAX: Final = 18  # of a wait; Python refuses to read thousands of them
 
@@ -49,7 +55,11 @@ assert TURN_WAIT_MAX_S < TIMEOUT_S
 
 
 class HttpRefused(ProtocolError):
-    """An answer other than 200, or none since we did not ask."""
+    """An answer other than 200, or none since we did not ask; status is the answer's, also of an earlier one."""
+
+    def __init__(self, message: str, retry_after_s: float, status: int = 0) -> None:
+        super().__init__(message, retry_after_s)
+        self.status = status
 
 
 class RestBudget:
@@ -66,7 +76,7 @@ class RestBudget:
         self._per_ns = int(per_s * NS_PER_S)
         self._turns: collections.deque[tuple[int, int]] = collections.deque()  # given: when, weight; in order
         self._banned_until_ns = 0
-        self._ban = ""
+        self._ban = 0  # the status that told us so
 
     def turn_ns(self, weight: int, now_mono_ns: int) -> int:
         """Return when a request would have its turn: now, or after those before it."""
@@ -100,13 +110,15 @@ class RestBudget:
         """Raise HttpRefused, with the time that is left, if the exchange has told us to be quiet."""
         if now_mono_ns < self._banned_until_ns:
             left_s = (self._banned_until_ns - now_mono_ns) / NS_PER_S
-            raise HttpRefused(f"not asked for {left_s:.1f} s more, since the answer was {self._ban}", left_s)
+            raise HttpRefused(
+                f"not asked for {left_s:.1f} s more, since the answer was HTTP {self._ban}", left_s, self._ban
+            )
 
     def on_answer(self, status: int, retry_after_s: float, now_mono_ns: int) -> None:
         """Take the status of an answer; those of `PATIENCE_STATUSES` forbid any request for so long."""
         until_ns = now_mono_ns + int(retry_after_s * NS_PER_S)
         if status in PATIENCE_STATUSES and until_ns > self._banned_until_ns:
-            self._banned_until_ns, self._ban = until_ns, f"HTTP {status}"
+            self._banned_until_ns, self._ban = until_ns, status
 
 
 class HttpClient:
@@ -153,9 +165,9 @@ class HttpClient:
         """
         answer = await self.ask(request)
         if answer.status != 200:
-            head = answer.body[:200].decode(errors="replace")
+            text, wait_s = refusal(answer.status, answer.body)
             what = self._describe(request)
-            raise HttpRefused(f"{what}: HTTP {answer.status} {head}", answer.retry_after_s)
+            raise HttpRefused(f"{what}: {text}", answer.retry_after_s or wait_s, answer.status)
         return answer.body
 
     async def ask(self, request: Request) -> Answer:
@@ -214,7 +226,30 @@ class HttpClient:
                 await asyncio.sleep((turn_ns - now_mono_ns) / NS_PER_S)
                 self._budget.check(time.monotonic_ns())  # those before us may have got us banned
         except HttpRefused as exc:
-            raise HttpRefused(f"{what}: {exc}", exc.retry_after_s) from exc
+            raise HttpRefused(f"{what}: {exc}", exc.retry_after_s, exc.status) from exc
+
+
+def refusal(status: int, body: bytes, location: str = "") -> tuple[str, float]:
+    """Return in words what an answer other than the one hoped for says, and what can be done about it.
+
+    And for how long not to ask again, if it does not say itself: 0 for as always.
+    """
+    page = body.decode(errors="replace")
+    text = f"HTTP {status} {first_words(page)}".rstrip()
+    if 300 <= status < 400 and location:
+        target = urlsplit(location)  # in its query there may be a token
+        where = first_words(
+            f"{target.scheme}://{target.netloc}{target.path}" if target.netloc else target.path
+        )
+        return (
+            f"{text}, a redirect to {where}, which is not followed: configure it, if it is the exchange's",
+            0.0,
+        )
+    if status == 451 or (status >= 400 and is_of_a_region(page)):
+        return f"{text}; {REGION_REMEDY}", FINAL_S
+    if status == 403:
+        return f"{text}; {FIREWALL_REMEDY}", FINAL_S
+    return text, PATIENCE_STATUSES.get(status, 0.0)
 
 
 def retry_after_s(headers: Mapping[str, str], status: int) -> float:

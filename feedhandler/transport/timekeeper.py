@@ -14,7 +14,7 @@ from feedhandler.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import Exchange
 from feedhandler.session import NS_PER_S
 from feedhandler.status import FeedStatus
-from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.http import HttpClient
 
 # A round: the first answer waits for a connection to be made, the next ones do not; one more if they contradict.
 SAMPLES_MIN: Final = 3
@@ -77,7 +77,7 @@ class Timekeeper:
                     break
                 await asyncio.sleep(SAMPLE_EVERY_S)
         except (ProtocolError, DecodeError, ValueError) as exc:
-            return max(self._failed(str(exc)), exc.retry_after_s if isinstance(exc, HttpRefused) else 0.0)
+            return max(self._failed(str(exc)), exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
         if not self.clock.is_settled:
             return self._failed("its answers contradict each other")
         self.error, self._failures = "", 0

@@ -17,9 +17,10 @@ import picows
 
 from feedhandler.errors import DecodeError, ProtocolError, one_line
 from feedhandler.exchanges.base import Endpoint, Exchange
+from feedhandler.exchanges.refusal import first_words
 from feedhandler.session import NS_PER_S, Phase, Session
 from feedhandler.transport.dial import TLS_HANDSHAKE_S, address_of, dial, to_its_end
-from feedhandler.transport.http import HttpClient, retry_after_s
+from feedhandler.transport.http import HttpClient, refusal, retry_after_s
 from feedhandler.transport.tasks import Failures
 
 FRAME_SIZE_MAX = 1 << 20  # the largest frame that an exchange documents is a few kilobytes
@@ -27,6 +28,14 @@ READ_BUFFER_SIZE = 1 << 16  # about 300 frames; one read of a burst is one messa
 CLOSE_TIMEOUT_S = 1.0
 PLACE = "the WebSocket"  # of a failure; one for all, since their number grows
 HANDSHAKE_TIMEOUT_S = 30.0
+
+# Codes with which we close, other than 1000, and why.
+OUR_REASONS = {
+    1002: "the exchange broke the WebSocket protocol",
+    1007: "the exchange sent text that is none",
+    1009: "the exchange sent more than a message may have",
+    1011: "a frame could not be taken",
+}
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +53,7 @@ class Socket(picows.WSListener):
         self._on_frame = on_frame
         self._wake = connection.wake
         self._fragments = bytearray()
+        self._complaint = ""  # why we close: picows may have read on, and met a close frame, before we say so
 
     def let_go(self) -> None:
         """Pass on nothing more, not even what is read already."""
@@ -53,7 +63,7 @@ class Socket(picows.WSListener):
         self._connection.on_connected(self, transport)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._connection.on_disconnected(self, _close_reason(transport))
+        self._connection.on_disconnected(self, self._complaint or _close_reason(transport))
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         # hot: `make bench`. With picows answering pings itself, a ping at the end of a read would hide
@@ -83,9 +93,12 @@ class Socket(picows.WSListener):
 
     def _on_fragment(self, frame: picows.WSFrame, recv_ns: int) -> None:
         if len(self._fragments) + frame.payload_size > FRAME_SIZE_MAX:
-            raise picows.WSProtocolError(
-                picows.WSCloseCode.MESSAGE_TOO_BIG, f"message in fragments exceeds {FRAME_SIZE_MAX} bytes"
+            code, text = (
+                picows.WSCloseCode.MESSAGE_TOO_BIG,
+                f"message in fragments exceeds {FRAME_SIZE_MAX} bytes",
             )
+            self._complaint = _closed_by_us(code.value, text)
+            raise picows.WSProtocolError(code, text)
         self._fragments += frame.get_payload_as_memoryview()
         if frame.fin:
             message, self._fragments = self._fragments, bytearray()
@@ -223,8 +236,8 @@ class Connection:
                 self.session.on_endpoint(endpoint)
                 transport = await self._open(url, socket)
         except picows.WSHandshakeError as exc:
-            status, wait_s = _refusal(exc)
-            self._failed(f"WebSocket handshake refused: {status or exc}", wait_s)
+            text, wait_s = _refusal(exc)
+            self._failed(f"WebSocket handshake refused by {_host(url)}: {text}", wait_s)
         except (DecodeError, ProtocolError) as exc:
             self._failed(str(exc), exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
         except (OSError, ValueError, picows.WSError) as exc:
@@ -251,6 +264,7 @@ class Connection:
             read_buffer_init_size=READ_BUFFER_SIZE,
             logger_name=self._label,
             socket_factory=lambda _: tcp,
+            max_redirects=0,  # past our budget of connections, and to whom?
             ssl_handshake_timeout=TLS_HANDSHAKE_S if is_secure else None,
         )
         self.address = address_of(tcp)
@@ -323,14 +337,23 @@ def _discard(payload: memoryview | bytearray, recv_ns: int) -> bool:
 
 
 def _close_reason(transport: picows.WSTransport) -> str:
+    """Return in words who ended a connection, and why."""
     handshake = transport.close_handshake
     if handshake is None:
         return "connection lost without a close frame"
-    who, info = ("the exchange", handshake.recv) if handshake.recv is not None else ("us", handshake.sent)
-    if info is None:
+    # Whoever is first closes; what comes then is the answer.
+    if (info := handshake.recv) is not None and (handshake.recv_then_sent or handshake.sent is None):
+        code = f"code {int(info.code.value)}" if info.code else "without a code"
+        return f"closed by the exchange, {code}" + (f" {info.reason!r}" if info.reason else "")
+    if (info := handshake.sent) is None:
         return "connection lost without a close frame"
-    code = f"code {int(info.code.value)}" if info.code else "without a code"
-    return f"closed by {who}, {code}" + (f" {info.reason!r}" if info.reason else "")
+    return _closed_by_us(info.code.value, info.reason)
+
+
+def _closed_by_us(code: int, reason: str) -> str:
+    if why := OUR_REASONS.get(code):
+        return f"closed by us, since {why}: {reason or 'no more is known'} (code {code})"
+    return f"closed by us, code {code}"
 
 
 def _host(url: str) -> str:
@@ -340,8 +363,11 @@ def _host(url: str) -> str:
 
 
 def _refusal(exc: picows.WSHandshakeError) -> tuple[str, float]:
-    """Return the HTTP status line of a refused upgrade and its Retry-After in seconds."""
+    """Return what is known of a refused upgrade, and for how long not to try again, in s."""
     if exc.response is None:
-        return "", 0.0
-    status = exc.response.status
-    return f"HTTP {int(status)}", retry_after_s(exc.response.headers, int(status))
+        return first_words(str(exc)), 0.0
+    status, headers = int(exc.response.status), exc.response.headers
+    if status == 101:  # an upgrade, and not a right one
+        return first_words(str(exc)), 0.0
+    text, wait_s = refusal(status, exc.raw_body or b"", headers.get("Location", ""))
+    return text, retry_after_s(headers, status) or wait_s

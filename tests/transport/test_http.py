@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from feedhandler.errors import ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Request
+from feedhandler.exchanges.refusal import FINAL_S
 from feedhandler.shard import SHARDS_MAX
 from feedhandler.sim.server import SimServer, SimSettings
 from feedhandler.transport.http import (
@@ -21,6 +22,7 @@ from feedhandler.transport.http import (
     HttpClient,
     HttpRefused,
     RestBudget,
+    refusal,
     retry_after_s,
 )
 
@@ -201,6 +203,44 @@ def test_after_a_ban_the_exchange_is_not_asked_again():
     assert first.retry_after_s == 60.0
     assert 0 < second.retry_after_s <= 60.0
     assert len(asked) == 1
+
+
+COUNTRY = b'{"code":"400302","msg":"Our services are unavailable here; use a non-restricted country"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words", "wait_s"),
+    [
+        (451, b"", "HTTP 451; the exchange does not serve the country", FINAL_S),
+        (400, COUNTRY, 'non-restricted country"}; the exchange does not serve the country', FINAL_S),
+        (403, b"<h1>Not in your\nregion</h1>", "HTTP 403 Not in your region; the exchange does", FINAL_S),
+        (403, b"<h1>Blocked</h1>", "HTTP 403 Blocked; a firewall of the exchange", FINAL_S),
+        (429, b"too many", "HTTP 429 too many", 30.0),
+        (500, b"\x00\x1b[2J\xff" + b"x" * 10_000, "HTTP 500 [2J", 0.0),
+        (302, b"", "HTTP 302, a redirect to https://a.example/x, which is not followed", 0.0),
+    ],
+)
+def test_what_is_refused_is_told_in_one_line_with_a_remedy_and_a_pause(status, body, words, wait_s):
+    location = "https://a.example/x?token=secret" if status == 302 else ""
+    text, pause_s = refusal(status, body, location)
+    assert words in text
+    assert pause_s == wait_s
+    assert text.isprintable()
+    assert len(text) < 600
+    assert "secret" not in text
+
+
+def test_after_a_country_is_refused_nothing_is_asked_for_minutes():
+    async def main():
+        async with served(lambda _: web.Response(status=451, text="no")) as (http, asked):
+            for words in ("HTTP 451 no; the exchange", "not asked for 600"):
+                with pytest.raises(HttpRefused, match=words) as refused:
+                    await http.fetch(GET)
+                assert refused.value.status == 451
+                assert refused.value.retry_after_s > FINAL_S - 60
+            return asked
+
+    assert len(uvloop.run(main())) == 1
 
 
 def test_a_request_that_waits_for_its_turn_is_stopped_by_a_ban():

@@ -6,10 +6,12 @@ import contextlib
 import gc
 import hashlib
 import json
+import logging
 import random
 import re
 import ssl
 import struct
+import time
 
 import picows
 import pytest
@@ -19,6 +21,7 @@ from patience import until
 
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.legs import Legs
+from feedhandler.process.runtime import set_up_picows_log
 from feedhandler.session import ConnectBudget, Phase, Policy
 from feedhandler.transport.http import HttpClient
 from feedhandler.transport.websocket import FRAME_SIZE_MAX, Connection
@@ -224,16 +227,34 @@ def test_a_stream_cut_at_every_byte_gives_the_same_records():
     assert [r for batch in bench.flushed for r in batch][:2] == [(1.25, 0), (2.25, 0)]
 
 
+@pytest.mark.parametrize("is_answered", [False, True])
 @pytest.mark.parametrize(
-    "nonsense",
+    ("nonsense", "words"),
     [
-        frame(b"x" * (FRAME_SIZE_MAX + 1)),
-        frame(b"x" * (FRAME_SIZE_MAX - 1), fin=False) + frame(b"x" * 100, CONTINUATION),
-        b"\xff\xff\xff\xff garbage that is no WebSocket frame",
-        frame(b"\x00", CLOSE),
+        (
+            frame(b"x" * (FRAME_SIZE_MAX + 1)),
+            "since the exchange sent more than a message may have: .* (code 1009)",
+        ),
+        (
+            frame(b"x" * (FRAME_SIZE_MAX - 1), fin=False) + frame(b"x" * 100, CONTINUATION),
+            "since the exchange sent more than a message may have: .* (code 1009)",
+        ),
+        (
+            b"\xff\xff\xff\xff garbage that is no WebSocket frame",
+            "since the exchange broke the WebSocket protocol: .* (code 1002)",
+        ),
+        (frame(b"\x00", CLOSE), "since the exchange broke the WebSocket protocol: .* (code 1002)"),
     ],
+    ids=["large", "large in fragments", "garbage", "half a code"],
 )
-def test_a_broken_or_oversized_frame_costs_the_connection_and_nothing_more(nonsense, caplog):
+def test_a_broken_or_oversized_frame_costs_the_connection_and_is_told_once_in_words(
+    nonsense, words, is_answered, caplog, monkeypatch
+):
+    """It was we who closed, whether or not the exchange answers."""
+    picows_log = logging.getLogger("picows")
+    monkeypatch.setattr(picows_log, "level", picows_log.level)
+    set_up_picows_log(is_verbose=False)
+
     async def serve(reader, writer, number):
         await upgrade(reader, writer)
         if number == 1:
@@ -241,6 +262,8 @@ def test_a_broken_or_oversized_frame_costs_the_connection_and_nothing_more(nonse
             await writer.drain()
             await asyncio.sleep(0.05)
             writer.write(nonsense)
+            if is_answered:
+                writer.write(frame(struct.pack(">H", 1002), CLOSE))
         else:
             writer.write(frame(book(3, "8.5")))
         await reader.read()
@@ -249,6 +272,11 @@ def test_a_broken_or_oversized_frame_costs_the_connection_and_nothing_more(nonse
     assert bench.session.connects == 2
     gc.collect()
     assert "never retrieved" not in caplog.text
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    pattern = re.escape(f"test: leg 0: closed by us, {words}").replace(re.escape(".*"), ".+")
+    assert len(told) == 1, told
+    assert re.fullmatch(pattern, told[0]), told
+    gc.collect()
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1006, 1008, 1012, 1013, 3000, 4001])
@@ -301,6 +329,67 @@ def test_a_refused_upgrade_is_tried_again(answer, text):
 
     play(serve, condition)
     assert text in errors[0]
+
+
+def test_a_redirected_upgrade_is_not_followed_and_the_target_is_named():
+    elsewhere = []
+
+    async def serve(reader, writer, number):
+        await reader.readuntil(b"\r\n\r\n")
+        port = writer.get_extra_info("sockname")[1]
+        elsewhere.append(number)
+        target = f"/ws?token=secret-{number}" if number == 1 else f"ws://localhost:{port}/other?token=secret"
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    errors = set()
+
+    def condition(bench):
+        errors.add(bench.session.last_error)
+        return bench.session.connects == 3
+
+    bench = play(serve, condition, backoff_min_s=0.3)
+    assert len(elsewhere) <= bench.session.connects, "each attempt is one connection"
+    texts = sorted(re.sub(r":\d+", ":PORT", error) for error in errors if error)
+    scheme = "wss" if Bench.tls else "ws"
+    head = f"WebSocket handshake refused by {scheme}://127.0.0.1:PORT: HTTP 302, a redirect to "
+    tail = ", which is not followed: configure it, if it is the exchange's"
+    assert texts == [f"{head}/ws{tail}", f"{head}ws://localhost:PORT/other{tail}"]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            "451 Unavailable For Legal Reasons",
+            "HTTP 451 Not here You are elsewhere & more; the exchange does not serve the country",
+        ),
+        ("403 Forbidden", "HTTP 403 Not here You are elsewhere & more; a firewall of the exchange"),
+    ],
+)
+def test_a_final_refusal_gets_a_long_pause_the_first_words_and_a_remedy(status, words, caplog):
+    page = b"<head><style>b{}</style><title>Not here</title></head>You\nare \x1b<b>elsewhere</b> &amp; more"
+
+    async def serve(reader, writer, number):
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(page)}\r\n\r\n"
+        writer.write(head.encode() + page)
+        await writer.drain()
+        writer.close()
+
+    bench = Bench()
+
+    async def main():
+        async with bench.running(serve):
+            await bench.until(lambda: bench.session.last_error)
+            return bench.session.deadline_mono_ns - time.monotonic_ns(), bench.session.last_error
+
+    wait_ns, error = uvloop.run(main())
+    assert wait_ns > 500 * 10**9
+    assert words in error
+    assert error in caplog.text
+    assert bench.session.connects == 1
 
 
 def test_an_upgrade_that_comes_after_we_gave_up_is_let_go():
