@@ -97,6 +97,7 @@ class Pulse(msgspec.Struct, eq=False):
     disagreements: int = 0
     is_proven: bool = False  # stale, and not for its silence alone
     is_refuted: bool = False  # by REST
+    is_unreadable: bool = False  # it speaks, in words that nobody understands
     tries: int = 0  # new subscriptions since it was found stale,
     subscribes_at: int = 0  # the next one, after that,
     renewed_at: int = -(1 << 62)  # and when the last one was
@@ -174,7 +175,9 @@ class Freshness:
     def stale(self) -> dict[str, str]:
         """Return the stale channels, and why they are taken to be."""
         return {
-            pulse.topic: f"{pulse.reason}; silent for {(self._clock - pulse.at) / NS_PER_S:.0f} s"
+            pulse.topic: pulse.reason
+            if pulse.is_unreadable
+            else f"{pulse.reason}; silent for {(self._clock - pulse.at) / NS_PER_S:.0f} s"
             for pulse in self._open.values()
             if pulse.stage is Stage.STALE
         }
@@ -234,6 +237,12 @@ class Freshness:
                 self._find_laggards(pulse, live)
             return
         self._compare(pulse)
+        if self._clock - pulse.at >= SILENCE_NS_MIN and (failure := _failure(pulse, live)):
+            if not pulse.is_unreadable:  # no silence: to ask for it again, or elsewhere, would bring the same
+                self._condemn(pulse, f"it cannot be decoded: {failure}", is_proven=True)
+                pulse.is_unreadable = True
+            return
+        pulse.is_unreadable = False
         if pulse.stage is Stage.SUSPECTED:
             self._judge(pulse)
         elif pulse.stage is Stage.STALE:
@@ -276,7 +285,7 @@ class Freshness:
         was_stale = pulse.stage is Stage.STALE
         if pulse.stage is not Stage.LIVE:
             self._enter(pulse, Stage.LIVE)
-        pulse.words, pulse.at = words, self._clock
+        pulse.words, pulse.at, pulse.is_unreadable = words, self._clock, False
         pulse.contradictions = pulse.patience_ns = pulse.disagreements = 0
         pulse.values = ()
         if was_stale:
@@ -508,6 +517,14 @@ def _values(state: State, channel: int) -> tuple[float, ...]:
     if channel == QUOTE:
         return state.bid, state.bid_size, state.ask, state.ask_size
     return (state.last,) if channel == LAST else ()
+
+
+def _failure(pulse: Pulse, live: Sequence[Session]) -> str:
+    """Return why a channel that is heard on no connection is not understood, "" if that is not so."""
+    for session in live:
+        if failure := session.subscriptions.unreadable(pulse.topic):
+            return failure
+    return ""
 
 
 def _agrees(pulse: Pulse, row: RestTicker) -> bool | None:

@@ -101,6 +101,14 @@ class KeptFrame(msgspec.Struct):
     head: str
 
 
+class Undecodable(msgspec.Struct):
+    """Messages of one kind that could not be decoded: how many, and the newest of them."""
+
+    count: int
+    topic: str
+    newest: KeptFrame
+
+
 class ConnectBudget:
     """Permission for new connections, shared by all sessions of a process: `count` in any `per_s`.
 
@@ -184,6 +192,7 @@ class Session:
         self._odd = 0  # and how many of the last, in a row, were unusual
         self.decode_errors = 0
         self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
+        self.undecodable: dict[str, Undecodable] = {}  # by kind, as `Subscriptions.on_undecodable` tells it
         self.opened_mono_ns = 0
         self._next_id = 1
         self._reset(0)
@@ -490,6 +499,10 @@ class Session:
         self.connects += other.connects
         self.decode_errors += other.decode_errors
         self.kept_frames = collections.deque([*other.kept_frames, *self.kept_frames], KEPT_FRAMES_MAX)
+        for kind, known in other.undecodable.items():
+            newest = self.undecodable.get(kind, known)
+            count = known.count + (newest.count if newest is not known else 0)
+            self.undecodable[kind] = Undecodable(count, newest.topic, newest.newest)
         for name in ("frames", "news", "repeated", "late", "behind_ns"):
             setattr(self.line, name, getattr(self.line, name) + getattr(other.line, name))
 
@@ -500,4 +513,9 @@ class Session:
 
     def _keep(self, head: bytes, size: int, reason: str, recv_ns: int) -> None:
         self.decode_errors += 1
-        self.kept_frames.append(KeptFrame(recv_ns, reason, size, head.decode(errors="backslashreplace")))
+        kept = KeptFrame(recv_ns, reason, size, head.decode(errors="backslashreplace"))
+        self.kept_frames.append(kept)
+        topic = self._exchange.topic_of(head)
+        kind = self.subscriptions.on_undecodable(topic, recv_ns, reason)
+        before = self.undecodable[kind].count if kind in self.undecodable else 0
+        self.undecodable[kind] = Undecodable(before + 1, topic, kept)

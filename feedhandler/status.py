@@ -11,13 +11,15 @@ from typing import Final
 import msgspec
 
 from feedhandler.legs import Legs
-from feedhandler.session import KeptFrame, Phase, Session
+from feedhandler.session import KeptFrame, Phase, Session, Undecodable
 
 # Upper ends of the counted latencies, in microseconds; what is longer is counted after the last.
 LATENCY_BOUNDS_US: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 25_600, 102_400, 409_600)
 PROBLEM_SIZE_SHOWN: Final = 160  # characters of one, in words about a feed; its list has it whole
 LISTED_MAX: Final = 20  # names in a list; the counts beside it are complete
 NS_PER_S: Final = 1_000_000_000
+COMPLAINS_EVERY_NS: Final = 60 * NS_PER_S
+SHOWN_SIZE: Final = 120  # characters of a message, in the log
 
 
 class ConnectionStatus(msgspec.Struct, kw_only=True):
@@ -109,6 +111,35 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: 
         decode_errors=session.decode_errors,
         kept_frames=list(session.kept_frames),
     )
+
+
+class Complaints:
+    """What the log is told of messages that cannot be decoded: each kind, at most once in `COMPLAINS_EVERY_NS`."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[int, int]] = {}  # kind → when, and how many there were by then
+
+    def due(self, sessions: Iterable[Session], now_ns: int) -> list[str]:
+        """Return what is to be logged now."""
+        counts: dict[str, int] = {}
+        newest: dict[str, Undecodable] = {}
+        for session in sessions:
+            for kind, each in session.undecodable.items():
+                counts[kind] = counts.get(kind, 0) + each.count
+                if kind not in newest or each.newest.at_ns > newest[kind].newest.at_ns:
+                    newest[kind] = each
+        texts = []
+        for kind, count in counts.items():
+            at_ns, before = self._told.get(kind, (0, 0))
+            if count == before or abs(now_ns - at_ns) < COMPLAINS_EVERY_NS:
+                continue
+            self._told[kind] = (now_ns, count)
+            each, what = newest[kind], newest[kind].topic or "no topic that is named"
+            texts.append(
+                f"{count - before if count > before else count} messages cannot be decoded, the newest of {what}:"
+                f" {each.newest.reason}; it begins {each.newest.head[:SHOWN_SIZE]!r}"
+            )
+        return texts
 
 
 class FeedStatus(msgspec.Struct, kw_only=True):

@@ -29,6 +29,9 @@ FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S
 TOGETHER_TIMEOUT_NS: Final = 15 * NS_PER_S
 OTHERS_SPEAK_MIN: Final = 3
 OTHER_WORDS_MIN: Final = 20
+UNREADABLE_MIN: Final = (
+    3  # frames of a channel, none of which could be decoded: it speaks, and is not understood
+)
 ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 minutes
 COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
 # A refusal is believed for so long; the next connection after that asks again, for that topic alone.
@@ -80,6 +83,8 @@ class Subscriptions:
             tuple[int, tuple[str, ...]]
         ] = []  # acknowledged requests: when to look, their topics
         self._together_next = 0  # the earliest of these times; 0 = there is none
+        # Topic → frames of it that could not be decoded since it last spoke: how many, when the last came, and why.
+        self._unreadable: dict[str, tuple[int, int, str]] = {}
         self._is_all_heard = False
         self._is_canary_refused = False
         self._is_promised = False  # something acknowledged repeats itself
@@ -114,7 +119,13 @@ class Subscriptions:
             topics += self._exchange.topics(native)
         for topic in topics:
             del self._channels[topic]
-            for known in (self.rejected, self._rejected_mono_ns, self._first_data_due, self._asked_again):
+            for known in (
+                self.rejected,
+                self._rejected_mono_ns,
+                self._first_data_due,
+                self._asked_again,
+                self._unreadable,
+            ):
                 known.pop(topic, None)
             self._answered_ns.pop(topic, None)
         self._suspects.difference_update(topics)
@@ -346,7 +357,29 @@ class Subscriptions:
 
     def _has_heard(self, topic: str) -> bool:
         state, channel = self._channels[topic]
-        return state.heard_ns(self._line, channel) != 0
+        return state.heard_ns(self._line, channel) != 0 or topic in self._unreadable
+
+    # --- what is not understood
+
+    def on_undecodable(self, topic: str, recv_ns: int, reason: str) -> str:
+        """Note a frame that could not be decoded; return of what kind it is, "" if it is of no topic of ours."""
+        if topic not in self._channels:
+            return ""
+        state, channel = self._channels[topic]
+        count, last_ns, _ = self._unreadable.get(topic, (0, 0, ""))
+        if state.heard_ns(self._line, channel) > last_ns:
+            count = 0
+        self._unreadable[topic] = (count + 1, recv_ns, reason)
+        return f"channel {channel}"
+
+    def unreadable(self, topic: str) -> str:
+        """Return why nothing of a channel could be decoded since its last word, "" if that is not so."""
+        if topic not in self._unreadable:
+            return ""
+        count, last_ns, reason = self._unreadable[topic]
+        state, channel = self._channels[topic]
+        is_failing = count >= UNREADABLE_MIN and last_ns > state.heard_ns(self._line, channel)
+        return reason if is_failing else ""
 
     # --- what is asked about it
 

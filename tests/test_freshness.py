@@ -38,6 +38,10 @@ def kind(request):
 class Subscriptions:
     def __init__(self):
         self.renewed = []
+        self.failure = ""
+
+    def unreadable(self, topic):
+        return self.failure if topic.endswith("bookTicker") else ""
 
     def renew(self, topics):
         self.renewed += topics
@@ -233,6 +237,20 @@ def test_an_acknowledged_channel_that_never_spoke_can_be_proven_dead_as_well():
         state.set_quote(10.0 + number, 1.0, 11.0 + number, 1.0)
         feed.run(1)
     assert feed.is_stale()
+
+
+def test_a_channel_that_speaks_and_is_not_understood_is_told_as_that_and_nothing_is_renewed_for_it():
+    feed = Feed()
+    feed.run(60, every=0.5)
+    feed.connections[0].subscriptions.failure = "Expected `float`, got `object`"
+    feed.run(600, answer=OTHER)
+    assert feed.is_stale()
+    assert feed.watch.stale() == {"a@bookTicker": "it cannot be decoded: Expected `float`, got `object`"}
+    assert feed.renewed() == []
+    assert feed.watch.renewal == ""
+    feed.connections[0].subscriptions.failure = ""
+    feed.run(2, every=0.5)
+    assert not feed.is_stale()
 
 
 def test_the_last_price_is_watched_like_the_quote():

@@ -12,6 +12,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Endpoint, State
 from feedhandler.legs import Legs
 from feedhandler.session import NS_PER_S, TICK_NS, ConnectBudget, Phase, Policy
+from feedhandler.status import Complaints
 
 START = 1_000 * NS_PER_S
 EPOCH_NS = 1_790_000_000 * NS_PER_S
@@ -814,3 +815,52 @@ def test_a_canary_that_comes_to_rest_is_none_after_a_while():
         world.run(1, answer)
     assert flags <= 3
     assert world.closed == []
+
+
+# --- what cannot be decoded
+
+
+def test_a_channel_that_fails_to_decode_is_neither_silent_nor_a_reason_for_a_new_connection():
+    world = World(natives=("AUSDT",), max_attempts=1)
+    world.open()
+    acked = set()
+
+    def live():
+        broken = world.book()
+        broken["data"]["u"] = "not a number"
+        world.frame(broken)
+        for request in world.requests():
+            if request["req_id"] not in acked:
+                acked.add(request["req_id"])
+                world.frame({"success": True, "op": "subscribe", "req_id": request["req_id"]})
+
+    world.run(100, live)
+    subscriptions = world.session.subscriptions
+    assert world.closed == []
+    assert len(world.requests()) == 1, "to ask again would bring the same"
+    assert subscriptions.silent_topics() == []
+    assert "u" in subscriptions.unreadable("orderbook.1.AUSDT")
+    assert subscriptions.unreadable("tickers.AUSDT") == ""
+    world.frame(world.book())
+    assert subscriptions.unreadable("orderbook.1.AUSDT") == ""
+
+
+def test_the_log_is_told_once_a_minute_for_each_kind_of_what_cannot_be_decoded():
+    world = World(natives=("AUSDT",))
+    world.open()
+    complaints = Complaints()
+    texts = []
+
+    def live():
+        broken = world.book()
+        broken["data"]["u"] = "not a number"
+        world.frame(broken)
+        world.frame(b"\xff nonsense")
+        texts.extend(complaints.due([world.session], EPOCH_NS + world.now))
+
+    world.run(125, live)
+    assert len(texts) == 6
+    assert sum("orderbook.1.AUSDT" in text and "Expected" in text for text in texts) == 3
+    assert sum("no topic" in text and "nonsense" in text for text in texts) == 3
+    assert complaints.due([world.session], EPOCH_NS + world.now + 1000 * NS_PER_S)
+    assert not complaints.due([world.session], EPOCH_NS + world.now + 2000 * NS_PER_S), "no more came"

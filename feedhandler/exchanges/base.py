@@ -6,6 +6,7 @@ Pure: bytes and times in, states and control words out.
 """
 
 import abc
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
@@ -447,6 +448,7 @@ class Exchange(abc.ABC):
     rest_limit: ClassVar[tuple[int, float]]  # weight permitted to one address, per seconds
     handshake_request: ClassVar[Request | None] = None  # before each connection, e.g. for a token
 
+    topic_key: ClassVar[bytes]  # under which a message names its topic
     awaits_welcome: ClassVar[bool] = False
     command_interval_s: ClassVar[float]  # between any two frames of ours on one connection
     connects: ClassVar[tuple[int, float]]  # new connections permitted: count, per seconds
@@ -558,6 +560,11 @@ class Exchange(abc.ABC):
     def ping(self, command_id: str) -> bytes | None:
         """Return the message that is answered by a pong; None: the WebSocket's own ping is."""
         return None
+
+    def topic_of(self, head: bytes) -> str:
+        """Return the topic that a message names in its beginning, "" if none; it need not be decodable."""
+        match = re.search(rb'"%s"\s*:\s*"([^"\\]*)"' % self.topic_key, head)
+        return match[1].decode(errors="replace") if match else ""
 
     @abc.abstractmethod
     def decode(

@@ -199,6 +199,7 @@ class Binance(Exchange):
     # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
     rest_limit = (6000, 60.0)
 
+    topic_key = b"stream"
     # At most 5 messages a second, pongs included, and no burst: the window is strict.
     command_interval_s = 0.3
     connects = (300, 300.0)

@@ -190,6 +190,7 @@ class Bybit(Exchange):
     # Requests, whatever they ask for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
     rest_limit = (600, 5.0)
 
+    topic_key = b"topic"
     command_interval_s = 0.05  # no limit is documented; 200 requests in 0.4 s were all accepted
     connects = (500, 300.0)
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s

@@ -222,6 +222,7 @@ class KuCoin(Exchange):
     # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
     rest_limit = (2000, 30.0)
 
+    topic_key = b"topic"
     awaits_welcome = True
     command_interval_s = 0.15  # 100 messages in 10 s, pings included
     connects = (30, 60.0)

@@ -39,7 +39,14 @@ from feedhandler.process.runtime import (
 from feedhandler.process.upkeep import Upkeep
 from feedhandler.session import NS_PER_S
 from feedhandler.shard import Shard
-from feedhandler.status import LISTED_MAX, ConnectionStatus, FeedStatus, connection_status, feed_state
+from feedhandler.status import (
+    LISTED_MAX,
+    Complaints,
+    ConnectionStatus,
+    FeedStatus,
+    connection_status,
+    feed_state,
+)
 from feedhandler.survey import Survey
 from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import board_path, open_board, retire_others
@@ -233,6 +240,7 @@ class Feed:
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._survey = Survey()
+        self._complaints = Complaints()
         self._survey_problem = ""  # of its rows, as it was logged
         self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
         self._status = FeedStatus(
@@ -630,6 +638,8 @@ class Feed:
             text = "" if status.stopping else f": {status.text(time.time_ns())}"
             log.log(logging.INFO if is_well else logging.WARNING, "now %s%s", state, text)
         self._note_stale()
+        for text in self._complaints.due((c.session for c in self._connections), time.time_ns()):
+            log.warning("%s", text)
         status.failures = dict(self._failures.counts)
         status.hop_records = self._publisher.records
         self._timekeeper.report(status)
