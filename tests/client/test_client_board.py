@@ -156,7 +156,7 @@ def test_waiting_ends_with_the_next_record(tmp_path, spin_s):
 
     def wait():
         waits.set()
-        got.append(board.wait(BTC, 1, timeout_s=60.0, spin_s=spin_s))
+        got.append(board.wait(BTC, 1, timeout_s=PATIENCE_S, spin_s=spin_s))
 
     thread = threading.Thread(target=wait)
     thread.start()

@@ -16,6 +16,7 @@ from loopback import free_ports as free_ports
 from patience import PATIENCE_S as PATIENCE_S
 from patience import wait_until as wait_until
 
+STOP_S = 30.0  # whoever has not ended then is killed
 EXCHANGES = ("binance", "kucoin", "bybit")
 MAJORS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 
@@ -240,7 +241,7 @@ class Stack:
                 process.terminate()
         for process in self.processes.values():
             try:
-                process.wait(15)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

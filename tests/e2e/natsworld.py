@@ -21,6 +21,7 @@ from feedhandler.transport import tick
 nats = pytest.importorskip("nats")
 
 BEAT_S = 0.2
+STOP_S = 30.0  # whoever has not ended then is killed
 NATS_SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/bin")
 needs_server = pytest.mark.skipif(NATS_SERVER is None, reason="needs nats-server (Debian: nats-server)")
 
@@ -184,7 +185,7 @@ class World:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()
                 try:
-                    process.wait(20)
+                    process.wait(STOP_S)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

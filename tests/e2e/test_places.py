@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from harness import Stack, wait_until
+from patience import PATIENCE_S
 
 from feedhandler.client import Board
 from feedhandler.errors import EXIT_FAILED
@@ -29,13 +30,13 @@ def test_everything_runs_in_a_place_of_any_spelling(tmp_path):
     s = Stack(place, exchanges=("bybit",))
     # A socket's path has 107 bytes at most: theirs begins in the working directory.
     s.config.write_text(s.config.read_text().replace(f"{place}/", ""))
-    for arguments in (("check",), ("run", "--seconds", "20")):
+    for arguments in (("check",), ("run", "--seconds", "2")):
         done = subprocess.run(
             [sys.executable, "-m", "feedhandler", *arguments, "-c", "test.toml"],
             cwd=place,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -211,7 +212,7 @@ def without_room(s, command, size=0, **environment):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -276,7 +277,7 @@ def test_the_gateway_tells_that_no_descriptor_is_left_and_goes_on_when_there_are
 
     def is_answered():
         try:
-            with urllib.request.urlopen(f"{s.gateway}/live", timeout=5) as answer:
+            with urllib.request.urlopen(f"{s.gateway}/live", timeout=PATIENCE_S) as answer:
                 return answer.status == 200
         except OSError:
             return False

@@ -3,11 +3,10 @@
 import socket
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler import config
 from feedhandler.process import bridge
-
-PATIENCE_S = 30.0
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: a\r\n"])

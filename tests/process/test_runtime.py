@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, one_line
 
@@ -66,7 +67,7 @@ else:
 )
 def test_an_end_that_does_not_come_is_cut_short_with_its_status(kind, status):
     done = subprocess.run(
-        [sys.executable, "-c", ENDLESS, kind], capture_output=True, text=True, check=False, timeout=50
+        [sys.executable, "-c", ENDLESS, kind], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == status
     (line,) = map(json.loads, done.stderr.splitlines())

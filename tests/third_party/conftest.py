@@ -24,12 +24,12 @@ class Simulator:
         self.rest_url = server.rest_url
 
     def state(self) -> dict:
-        with urlopen(f"{self.rest_url}/_sim/state", timeout=10) as answer:
+        with urlopen(f"{self.rest_url}/_sim/state", timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def fault(self, **request: object) -> None:
         body = json.dumps(request).encode()
-        with urlopen(f"{self.rest_url}/_sim/faults", body, timeout=10) as answer:
+        with urlopen(f"{self.rest_url}/_sim/faults", body, timeout=PATIENCE_S) as answer:
             assert json.load(answer)["ok"]
 
     def wait_for_topic(self, topic: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import twins
+from patience import PATIENCE_S
 
 from feedhandler import board, wire
 from feedhandler.client import Board
@@ -15,7 +16,6 @@ from feedhandler.errors import DecodeError, FeedError
 from feedhandler.transport import tick
 from feedhandler.transport.board import BoardReader, BoardWriter, board_path, open_board, retire
 
-PATIENCE_S = 60
 BTC = b"ticker.x.BTC/USDT"
 RECORD = wire.pack_ticker(wire.Ticker(b"ticker.x.BTCUSDT", sequence=1, last=1.0))
 SIZES = (0, 100, board.HEADER_SIZE, 2 * board.HEADER_SIZE, 200_000)
@@ -28,7 +28,7 @@ def status_of(act) -> int:
     if not pid:
         status = 1
         try:
-            signal.alarm(PATIENCE_S)
+            signal.alarm(int(PATIENCE_S))
             with Path(os.devnull).open("w") as nowhere:
                 os.dup2(nowhere.fileno(), 2)  # where a handler of the test's own would print
             act()

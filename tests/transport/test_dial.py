@@ -12,13 +12,13 @@ import aiohttp
 import pytest
 import trustme
 import uvloop
+from patience import PATIENCE_S
 
 from feedhandler.exchanges.base import Request
 from feedhandler.transport import dial
 from feedhandler.transport.http import HttpClient
 from feedhandler.transport.websocket import Connection, Socket
 
-PATIENCE_S = 30.0
 TURNS = (
     12  # of the loop that a request has gone through when it is given up: from none to waiting for its answer
 )

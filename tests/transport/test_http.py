@@ -9,6 +9,7 @@ import uvloop
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 
 from feedhandler.errors import ProtocolError
 from feedhandler.exchanges import EXCHANGES
@@ -306,7 +307,7 @@ def test_a_request_that_is_cancelled_as_its_time_is_over_is_cancelled(monkeypatc
             with pytest.raises(ProtocolError, match="no answer within"):
                 await http.ask(GET)
             other.cancel()
-            done, _ = await asyncio.wait([other], timeout=20.0)
+            done, _ = await asyncio.wait([other], timeout=PATIENCE_S)
             return done
 
     assert uvloop.run(main()), "it asks on"
