@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from feedhandler import wire
@@ -49,7 +50,7 @@ def publish(endpoint: str, rate: int, seconds: float) -> None:
     outlet = tick.Outlet(
         loop,
         [endpoint],
-        lambda prefix: joined.append(prefix) or (),
+        SimpleNamespace(topics=lambda prefix: joined.append(prefix) or []),
         key="bench",
         queue_size_max=1 << 26,
         is_batched=True,

@@ -7,7 +7,7 @@ sockets and clock. Records of one topic leave in the order in which they came. I
 sockets, which the shell may pass in. Everything else is `Merger`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from feedhandler.instruments import InstrumentList
 from feedhandler.shard import parse as parse_shard
 from feedhandler.shard import shards
 from feedhandler.status import FeedStatus, Heartbeat
+from feedhandler.topics import Topics
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -172,6 +173,7 @@ class Merger:
         self._routes: dict[bytes, Route] = {}  # of all feeds, by the native topic, padded
         self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, as published
+        self._topics = Topics()  # of both
         self._sequences: dict[bytes, int] = {}  # of documents
         self._status_mono_ns = now_mono_ns - STATUS_EVERY_NS
         self._last_tick_mono_ns = now_mono_ns
@@ -209,6 +211,7 @@ class Merger:
         route = self._by_topic.get(topic)
         if route is None:
             route = self._by_topic[topic] = self._make_route(topic, feed.traffic)
+            self._topics.add(topic)
             route.slot = self._ring.slot(topic) if self._ring else None
         else:
             self._take_over(exchange, feed, route)
@@ -325,20 +328,16 @@ class Merger:
         self._each.send(topic, message)
         self._batches.send(topic, message)
 
-    def snapshot(self, prefix: bytes) -> Iterator[bytearray]:
-        """Yield the last value of every topic that a new subscription matches, flagged SNAPSHOT."""
-        if prefix.endswith(b"\0"):  # an exact topic: thousands of them must not each look at all
-            exact = wire.padded(prefix)
-            routes = [self._by_topic[exact]] if exact in self._by_topic else []
-            documents = [self._documents[exact]] if exact in self._documents else []
-        else:
-            routes = [route for topic, route in self._by_topic.items() if topic.startswith(prefix)]
-            documents = [message for topic, message in self._documents.items() if topic.startswith(prefix)]
-        for message in documents:
-            yield self._replayed(message)
-        for route in routes:
-            if route.sequence:
-                yield self._replayed(route.record)
+    def topics(self, prefix: bytes) -> list[bytes]:
+        """Return the topics that a new subscription matches, padded, in order."""
+        return self._topics.under(prefix)
+
+    def last(self, topic: bytes) -> bytearray | None:
+        """Return a topic's last value, flagged SNAPSHOT; None if there was none yet."""
+        route = self._by_topic.get(topic)
+        if route is None:
+            return self._replayed(self._documents[topic])
+        return self._replayed(route.record) if route.sequence else None
 
     def _replayed(self, message: bytes | bytearray) -> bytearray:
         message = bytearray(message)
@@ -356,6 +355,8 @@ class Merger:
         message = wire.pack_document(
             wire.Document(topic, wire.VERSION, kind, simulated, self._session, sequence, 0, now, now, body)
         )
+        if topic not in self._documents:
+            self._topics.add(topic)
         self._documents[topic] = message
         self._send(topic, message)
 

@@ -7,7 +7,8 @@ and a frame for each JSON document.
 Pure: what the merger has written comes in as a `Ring`, answers go out as frames; the relay owns sockets and clock.
 """
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -23,8 +24,7 @@ RECORDS_MAX: Final = 2000  # in one answer: 336 kB
 REQUEST_COST: Final = 20
 RANGES_PER_RECORD: Final = 10  # one that is lost is looked for all the same
 BYTES_PER_RECORD: Final = 1000  # of a request, which have to be read
-# Topics that are looked at and do not match: each one, for each prefix, and 20 of that for the topic itself.
-LOOKS_PER_RECORD: Final = 1000
+LOOKS_PER_RECORD: Final = 20  # at topics that match, whether or not their records are in this answer
 
 
 class Missing(msgspec.Struct, frozen=True, array_like=True):
@@ -77,7 +77,10 @@ class Ring(Protocol):
     def session(self) -> int: ...
 
     def topics(self) -> Mapping[bytes, int]:
-        """Return the slot of each topic, in the order of the slots."""
+        """Return the slot of each topic, unpadded."""
+
+    def under(self, prefix: bytes) -> list[bytes]:
+        """Return the topics that begin with a prefix, padded, in order."""
 
     def newest(self, index: int) -> bytes | None: ...
 
@@ -109,9 +112,11 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], 
     found: list[bytes] = []
     cost = REQUEST_COST + len(request) // BYTES_PER_RECORD + len(asked.missing) // RANGES_PER_RECORD
     if asked.topics:
-        prefixes = tuple(prefix.encode() for prefix in asked.topics)
+        prefixes = _distinct(asked.topics)
         if asked.start == 0:
-            found = [_replayed(m, flags) for topic, m in documents.items() if topic.startswith(prefixes)]
+            found = [
+                _replayed(m, flags) for topic, m in documents.items() if topic.startswith(tuple(prefixes))
+            ]
         cost += _add_newest(asked.start, prefixes, ring, records, head, flags)
     if asked.missing:
         _add_missing(asked, ring, records, head)
@@ -120,15 +125,15 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], 
     return Answer([msgspec.json.encode(head), b"".join(records), *found], cost)
 
 
-def last_values(
-    prefixes: tuple[bytes, ...], ring: Ring | None, documents: Mapping[bytes, bytes], flags: int = 0
-) -> Iterator[bytes]:
-    """Yield the last value of everything that begins with one of the prefixes, flagged SNAPSHOT and as said."""
-    yield from (_replayed(m, flags) for topic, m in documents.items() if topic.startswith(prefixes))
-    if ring is not None:
-        for topic, index in _from(ring.topics(), 0):
-            if topic.startswith(prefixes) and (record := ring.newest(index)) is not None:
-                yield _replayed(record, flags)
+def last_value(
+    topic: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], flags: int = 0
+) -> bytes | None:
+    """Return the last value of a topic, padded, flagged SNAPSHOT and as said; None if there is none."""
+    message = documents.get(topic)
+    if message is None and ring is not None:
+        index = ring.topics().get(topic.rstrip(b"\0"))
+        message = None if index is None else ring.newest(index)
+    return None if message is None else _replayed(message, flags)
 
 
 def _check(asked: Request) -> None:
@@ -160,26 +165,27 @@ def _refusal(number: int, error: str, size: int) -> Answer:
 
 
 def _add_newest(
-    start: int, prefixes: tuple[bytes, ...], ring: Ring, records: list[bytes], head: Head, flags: int
+    start: int, prefixes: list[bytes], ring: Ring, records: list[bytes], head: Head, flags: int
 ) -> int:
     """Add last values from a slot on; returns what it cost to look."""
-    looks = 0
-    for topic, index in _from(ring.topics(), start):
-        looks += 1
-        if not topic.startswith(prefixes):
-            continue
+    slots = ring.topics()
+    found = sorted(slots[topic.rstrip(b"\0")] for prefix in prefixes for topic in ring.under(prefix))
+    for index in found[bisect_left(found, start) :]:
         if len(records) == RECORDS_MAX:
             head.next = index
             break
         if (record := ring.newest(index)) is not None:
             records.append(_replayed(record, flags))
-    return looks * (20 + len(prefixes)) // LOOKS_PER_RECORD
+    return len(found) // LOOKS_PER_RECORD
 
 
-def _from(topics: Mapping[bytes, int], start: int) -> Iterator[tuple[bytes, int]]:
-    for topic, index in topics.items():
-        if index >= start:
-            yield wire.padded(topic), index  # a prefix may end with NUL
+def _distinct(prefixes: list[str]) -> list[bytes]:
+    """Return prefixes without those that another one covers: no topic begins with two of the rest."""
+    distinct: list[bytes] = []
+    for prefix in sorted(prefix.encode() for prefix in prefixes):
+        if not distinct or not prefix.startswith(distinct[-1]):
+            distinct.append(prefix)
+    return distinct
 
 
 def _replayed(message: bytes, more: int) -> bytes:

@@ -416,7 +416,8 @@ class Subscriber:
     def join(self, outlet):
         self.outlet = outlet
         outlet.subscribers.append(self)
-        for message in self.chain.merger.snapshot(b""):
+        merger = self.chain.merger
+        for message in filter(None, map(merger.last, merger.topics(b""))):
             self.follower(bytes(message))
 
     def leave(self):

@@ -22,7 +22,7 @@ from feedhandler.merge import Merger
 from feedhandler.process.feed import Publisher
 from feedhandler.session import ConnectBudget, Policy, Session
 from feedhandler.shard import WHOLE
-from feedhandler.transport import tick, zmtp
+from feedhandler.transport import private, tick, zmtp
 
 RECORDS: Final = 1000  # moved by every timed call, so that the tables can show nanoseconds a record
 
@@ -92,7 +92,14 @@ class Hop:
         settings = config.parse(f'run_dir = "{directory}"\n[exchanges.{exchange}]\n', "micro.toml")
         self._inlet = zmtp.Inlet(self._loop, settings.merger.feeds, self._keep, key="merger.feeds")
         joined: list[bool] = []
-        self.publisher = Publisher(self._loop, settings, exchange, WHOLE, tuple, lambda: joined.append(True))
+        self.publisher = Publisher(
+            self._loop,
+            settings,
+            EXCHANGES[exchange](),
+            WHOLE,
+            lambda: joined.append(True),
+            private.NOBODY,
+        )
         while not joined:
             self.publisher.poll()
             self.drain()

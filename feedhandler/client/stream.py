@@ -21,6 +21,7 @@ from feedhandler.follow import Aside, Follower, Loss, Record
 from feedhandler.heal import Healer
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.router import Dealer
+from feedhandler.transport.subscribing import is_narrow
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Link:
         self.is_conflated = declaration not in (b"", pace.ALL)
         self.endpoint = endpoint
         self.prefixes = prefixes_of(topics)
-        if endpoint.endswith(BATCHES_IPC) and (narrow := list(filter(zmtp.is_narrow, self.prefixes))):
+        if endpoint.endswith(BATCHES_IPC) and (narrow := list(filter(is_narrow, self.prefixes))):
             raise ValueError(
                 f"topics has {narrow[0].decode()!r}, and {endpoint!r} has batches of an exchange or more;"
                 " subscribe to all of it there, or take the ticks endpoint"

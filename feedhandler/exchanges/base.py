@@ -467,6 +467,7 @@ class Exchange(abc.ABC):
     def __init__(self, make_state: type[State] = State) -> None:
         self.make_state = make_state  # `State` or its compiled twin
         self.states: dict[str, State] = {}  # of all that is wanted
+        self.changes = 0  # of that set
         self._parted: dict[str, State] = {}  # and of what was: their numbers go on if it is wanted again
         self._clock = (0, AHEAD_NS_MAX)
         self._groups = 0
@@ -481,6 +482,7 @@ class Exchange(abc.ABC):
 
         Raises ValueError for one whose topic does not fit a record.
         """
+        self.changes += 1
         for native in natives:
             topic = wire.topic(wire.TICKER, self.name, native)
             if native in self._parted:
@@ -492,6 +494,7 @@ class Exchange(abc.ABC):
 
     def remove(self, natives: Iterable[str]) -> None:
         """Take symbols out of that set; what is still said about them is ignored."""
+        self.changes += 1
         for native in natives:
             state = self._parted[native] = self.states.pop(native)
             state.base_flags &= wire.SIMULATED

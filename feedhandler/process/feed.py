@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +22,8 @@ from feedhandler import wire
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_GAVE_UP, EXIT_OK, ConfigError, DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import State
+from feedhandler.exchanges.base import Exchange
+from feedhandler.feeds import symbol_in
 from feedhandler.freshness import Question
 from feedhandler.instruments import InstrumentList, InstrumentTable, instrument_list
 from feedhandler.legs import Change, DailyWindow, Legs
@@ -48,6 +49,7 @@ from feedhandler.status import (
     feed_state,
 )
 from feedhandler.survey import Survey
+from feedhandler.topics import Topics
 from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import board_path, open_board, retire_others
 from feedhandler.transport.budget import SharedBudget, path_of
@@ -87,9 +89,8 @@ class Publisher:
         self,
         loop: asyncio.AbstractEventLoop,
         config: Config,
-        exchange: str,
+        exchange: Exchange,
         shard: Shard,
-        states: Callable[[], Iterable[State]],
         on_join: Callable[[], object],
         group: int,
     ) -> None:
@@ -98,9 +99,9 @@ class Publisher:
         self._uplink = connect(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
         self._direct = tick.Outlet(
             loop,
-            config.exchange(exchange).direct_of(shard),
-            self._snapshots,
-            key=f"exchanges.{exchange}.direct",
+            config.exchange(exchange.name).direct_of(shard),
+            self,
+            key=f"exchanges.{exchange.name}.direct",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
             group=group,
         )
@@ -108,7 +109,8 @@ class Publisher:
         self._batch = tick.Batch(self._uplink, self._direct, time.time_ns)
         self.emit = self._batch.emit
         self.flush = self._batch.flush
-        self._states = states
+        self._topics = Topics()
+        self._changes = -1  # of the exchange's symbols, which were the ones in _topics then
         self._call_soon = loop.call_soon
         self._is_flush_due = False
         self._exchange = exchange
@@ -140,20 +142,31 @@ class Publisher:
 
     def greet(self) -> None:
         """Repeat all that is known to a merger that joined."""
-        self._batch.repeat(self._snapshots(b""))
+        self._batch.repeat(filter(None, map(self._newest, self.topics(b""))))
 
-    def _snapshots(self, prefix: bytes) -> Iterator[bytearray]:
-        """Yield the newest records of matching topics, flagged: they are no news, and take no number."""
+    def topics(self, prefix: bytes) -> list[bytes]:
+        """Return the topics that begin with a prefix, padded, in order."""
+        if self._changes != self._exchange.changes:
+            self._changes = self._exchange.changes
+            self._topics.clear()
+            for state in self._exchange.states.values():
+                self._topics.add(wire.padded(state.topic))
+        return self._topics.under(prefix)
+
+    def last(self, topic: bytes) -> bytearray | None:
+        """Return a topic's newest record, flagged; what was batched before goes first. None if there is none."""
         self.flush()
-        plain = prefix.rstrip(b"\0")
-        for state in self._states():
-            if state.recv_ns and (
-                state.topic == plain if plain != prefix else state.topic.startswith(prefix)
-            ):
-                record = bytearray(state.record())
-                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
-                wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, time.time_ns())
-                yield record
+        return self._newest(topic)
+
+    def _newest(self, topic: bytes) -> bytearray | None:
+        """Return the same, whatever is batched: it is no news, and takes no number."""
+        state = self._exchange.states.get(symbol_in(topic))
+        if state is None or not state.recv_ns:
+            return None
+        record = bytearray(state.record())
+        wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
+        wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, time.time_ns())
+        return record
 
     def send_document(self, kind: int, body: bytes) -> None:
         """Send a JSON document; what was batched before goes first. Heartbeats go to everybody."""
@@ -161,7 +174,7 @@ class Publisher:
         self._documents[kind] = sequence = self._documents.get(kind, 0) + 1
         now = time.time_ns()
         document = wire.Document(
-            wire.topic(kind, self._exchange),
+            wire.topic(kind, self._exchange.name),
             kind=kind,
             session=self.session,
             sequence=sequence,
@@ -211,9 +224,7 @@ class Feed:
         self._timekeeper = Timekeeper(self._exchange, http)
         loop = asyncio.get_running_loop()
         group = private.group_of(config.group, f"{config.path}: group")
-        self._publisher = Publisher(
-            loop, config, name, shard, self._exchange.states.values, self._greet, group
-        )
+        self._publisher = Publisher(loop, config, self._exchange, shard, self._greet, group)
         self._rng = random.Random()
         self._failures = failures or Failures()
         self._stop = asyncio.Event()

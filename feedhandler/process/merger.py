@@ -91,7 +91,7 @@ class MergerProcess:
         return tick.Outlet(
             self._loop,
             endpoints,
-            lambda prefix: self.merger.snapshot(prefix),
+            self,
             key=key,
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
             is_batched=is_batched,
@@ -99,6 +99,14 @@ class MergerProcess:
             session=session,
             group=self._group,
         )
+
+    def topics(self, prefix: bytes) -> list[bytes]:
+        """For outlets, which are there before the merger."""
+        return self.merger.topics(prefix)
+
+    def last(self, topic: bytes) -> bytearray | None:
+        """The same."""
+        return self.merger.last(topic)
 
     def stop(self) -> None:
         """Leave the loop at its next turn."""

@@ -8,7 +8,6 @@ everything else runs on, unchanged.
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,7 @@ from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import BoardReader, recent_path
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
 from feedhandler.transport.router import RATE_ALL, Budget, Router
+from feedhandler.transport.subscribing import LastValues
 from feedhandler.transport.tasks import Failures
 
 TURN_S: Final = 0.05
@@ -71,10 +71,10 @@ class Recent:
 class Beyond:
     """The stream for other hosts: the merger's, message for message. While the merger is away, so is this."""
 
-    def __init__(self, loop: tick.Loop, config: Config, snapshot: Callable[[bytes], Iterable[bytes]]) -> None:
+    def __init__(self, loop: tick.Loop, config: Config, last: LastValues) -> None:
         self._loop = loop
         self._endpoints = config.relay.ticks
-        self._snapshot = snapshot
+        self._last = last
         self._session = int(time.time())
         self.security = server_security(config)
         self.outlet: zmtp.Outlet | None = None
@@ -84,7 +84,7 @@ class Beyond:
         self.outlet = zmtp.Outlet(
             self._loop,
             self._endpoints,
-            self._snapshot,
+            self._last,
             key="relay.ticks",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
             has_modes=True,
@@ -116,7 +116,7 @@ class RelayProcess:
         self._recent = Recent(recent_path(config.run_dir))
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
         self._session = 0  # of the merger, as the stream says
-        self._beyond = Beyond(self._loop, config, self._last_values) if config.relay.ticks else None
+        self._beyond = Beyond(self._loop, config, self) if config.relay.ticks else None
         prefixes = [b""] if self._beyond else [f"{kind}.".encode() for kind in DOCUMENTS]
         # Not the batches: there a full queue drops, here it ends in the newest of each topic.
         self._downlink = tick.Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
@@ -164,10 +164,16 @@ class RelayProcess:
         if self._beyond is not None:
             self._beyond.close()
 
-    def _last_values(self, prefix: bytes) -> Iterator[bytes]:
-        """Yield what a subscriber of another host gets first."""
+    def topics(self, prefix: bytes) -> list[bytes]:
+        """Return the topics of which a subscriber of another host gets something first, padded, in order."""
+        documents = sorted(topic for topic in self._documents if topic.startswith(prefix))
         ring = self._recent.ring(self._session)
-        return recover.last_values((prefix,), ring, self._documents, _flags_of(ring))
+        return sorted(documents + ring.under(prefix)) if ring is not None else documents
+
+    def last(self, topic: bytes) -> bytes | None:
+        """Return a topic's last value, flagged SNAPSHOT; None if there is none any more."""
+        ring = self._recent.ring(self._session)
+        return recover.last_value(topic, ring, self._documents, _flags_of(ring))
 
     def _answer(self, request: bytes) -> tuple[list[bytes], int]:
         try:

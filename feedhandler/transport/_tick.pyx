@@ -26,8 +26,9 @@ import time
 from feedhandler import batch, board, follow, merge, pace, wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges import base
-from feedhandler.transport import private, zmtp
+from feedhandler.transport import private, subscribing, zmtp
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -128,7 +129,7 @@ cdef uint16_t NOT_FRESH = merge.NOT_FRESH
 cdef uint8_t MORE = zmtp.MORE
 cdef uint8_t LONG = zmtp.LONG
 cdef uint8_t COMMAND = zmtp.COMMAND
-cdef uint8_t SUBSCRIBE = zmtp.SUBSCRIBE
+cdef uint8_t SUBSCRIBE = subscribing.SUBSCRIBE
 cdef size_t GREETING_SIZE = zmtp.GREETING_SIZE
 cdef size_t READ_SIZE = zmtp.READ_SIZE
 cdef uint64_t HANDSHAKE_SIZE_MAX = zmtp.HANDSHAKE_SIZE_MAX
@@ -314,6 +315,7 @@ cdef class Sink:
         raise NotImplementedError
 
 
+@cython.final  # its methods are called without a look at a table
 cdef class Peer:
     """Twin of `zmtp.Peer`."""
 
@@ -336,6 +338,7 @@ cdef class Peer:
     cdef size_t _used
     cdef size_t _parsed
     cdef bint _is_parsing
+    cdef bint _is_paused
     cdef bint _is_greeted
     cdef bint _is_listed  # among those to be flushed
     cdef readonly bint is_ready
@@ -344,6 +347,9 @@ cdef class Peer:
     cdef readonly double opened_mono_s
     cdef readonly object subscriptions
     cdef readonly object pace
+    cdef public object join  # what a subscriber is still to get first
+    cdef public object on_room  # called after each write, if somebody waits for room
+    cdef uint64_t _stamp  # the number of the last message that it was given
     cdef public Py_ssize_t dropped
     cdef uint8_t* _queue  # waits to be written: from _start to _end
     cdef size_t _queue_size
@@ -377,7 +383,7 @@ cdef class Peer:
         self._size = self._size_first = min(self._size_max, READ_SIZE)
         self._buffer = PyByteArray_FromStringAndSize(NULL, self._size)
         self._used = self._parsed = 0
-        self.subscriptions = zmtp.Subscriptions()
+        self.subscriptions = subscribing.Subscriptions()
         self.is_open = True
         self.opened_mono_s = time.monotonic()
         zmtp.prepare(sock)
@@ -399,6 +405,11 @@ cdef class Peer:
             self.write()
 
     # --- out
+
+    @property
+    def queued(self):
+        """How many bytes wait to be written."""
+        return self._end - self._start
 
     def put(self, message):
         """Queue a message, whatever waits there already."""
@@ -493,6 +504,8 @@ cdef class Peer:
                 self._set_blocked(False)
         elif not self.is_blocked:
             self._set_blocked(True)
+        if self.on_room is not None:
+            self.on_room(self)
         return 0
 
     cdef bint _send_queue(self) except -1:
@@ -531,22 +544,56 @@ cdef class Peer:
     cdef int _set_blocked(self, bint is_blocked) except -1:
         self.is_blocked = is_blocked
         if self._loop is not None:
-            self._loop._set(self._fd, EPOLLIN | (EPOLLOUT if is_blocked else 0))
+            self._set_wanted()
         elif is_blocked:
             self._events.add_writer(self._fd, self._on_writable)
         else:
             self._events.remove_writer(self._fd)
         return 0
 
+    cdef int _set_wanted(self) except -1:
+        self._loop._set(self._fd, (0 if self._is_paused else EPOLLIN) | (EPOLLOUT if self.is_blocked else 0))
+        return 0
+
     # --- in
+
+    def pause(self):
+        """Read nothing more, so that the other side has to wait; what was read is kept."""
+        if not self.is_open or self._is_paused:
+            return
+        self._is_paused = True
+        if self._loop is not None:
+            self._set_wanted()
+        else:
+            self._events.remove_reader(self._fd)
+
+    def resume(self):
+        """Go on where `pause` left off."""
+        if not self.is_open or not self._is_paused:
+            return
+        self._is_paused = False
+        if self._loop is not None:
+            self._set_wanted()
+        else:
+            self._events.add_reader(self._fd, self._on_readable)
+        if self._used and not self._is_parsing:
+            self._parse(self._buffer, <uint8_t*>PyByteArray_AS_STRING(self._buffer), self._used)
+
+    def has_hung_up(self):
+        """True if the other side is gone, whatever of it is still to be read."""
+        return zmtp.has_hung_up(self._fd)
+
+    def cut_off(self, reason):
+        """End the connection, and say why."""
+        log.warning("a ZeroMQ peer was cut off: %s", reason)
+        self.close()
 
     cdef int read(self) except -1:
         # hot: `make bench`
         cdef bytearray buffer = self._buffer  # kept while it is parsed, even if a callback closes us
         cdef uint8_t* data
         cdef ssize_t count
-        cdef size_t size
-        if not self.is_open or self._is_parsing:
+        if not self.is_open or self._is_parsing or self._is_paused:
             return 0
         if self._used >= self._size:  # there is always room to read; if not, no byte goes behind it
             self.close()
@@ -561,14 +608,16 @@ cdef class Peer:
         if count <= 0:
             self.close()
             return 0
-        size = self._used + <size_t>count
+        return self._parse(buffer, data, self._used + <size_t>count)
+
+    cdef int _parse(self, bytearray buffer, uint8_t* data, size_t size) except -1:
+        """Handle what is in the buffer, and keep what is no whole frame yet."""
         self._parsed = 0
         self._is_parsing = True
         try:
             self._take(buffer, data, size)
         except ValueError as exc:
-            log.warning("a ZeroMQ peer was cut off: %s", exc)
-            self.close()
+            self.cut_off(str(exc))
         finally:
             self._is_parsing = False
             if self.is_open:
@@ -609,7 +658,7 @@ cdef class Peer:
             self._is_greeted = True
             self._put_bytes(zmtp.ready_frame(self._socket_type))
             self.flush()
-        while self.is_open and size - position >= 2:
+        while self.is_open and not self._is_paused and size - position >= 2:
             flags = data[position]
             if flags & LONG:
                 if size - position < 9:
@@ -685,34 +734,39 @@ cdef class Peer:
         self.close()
 
 
+@cython.final  # its methods are called without a look at a table
 cdef class Outlet:
     """Twin of `zmtp.Outlet`."""
 
     cdef object _events
-    cdef object _snapshot
     cdef size_t _queue_size_max
     cdef bint _is_batched
     cdef bint _has_modes
     cdef uint32_t _session
     cdef set _peers
     cdef set _paced  # those that declared a mode
-    cdef dict _hearers  # by topic, padded; forgotten when a subscription changes
-    cdef uint64_t _version  # of the subscriptions: whoever keeps hearers looks whether it is still the same
+    cdef object _subscribers
+    cdef dict _groups  # lists of subscribers by topic, padded; they follow all changes
+    cdef uint64_t _version  # of that dict: whoever keeps groups of a topic looks whether it is still the same
+    cdef uint64_t _stamp  # of the last message with several groups
     cdef list _unflushed
     cdef object _handshakes
     cdef object _listener
     cdef public bint is_wanted  # by a subscription that covers tickers
 
     def __cinit__(
-        self, events, endpoints, snapshot, *, key, queue_size_max, is_batched=False, has_modes=False, session=0,
+        self, events, endpoints, last, *, key, queue_size_max, is_batched=False, has_modes=False, session=0,
         group=private.NOBODY,
     ):
         self._events = events
-        self._snapshot = snapshot
         self._queue_size_max = queue_size_max
         self._is_batched, self._has_modes, self._session = is_batched, has_modes, session
-        self._peers, self._paced, self._hearers, self._unflushed = set(), set(), {}, []
-        self._version = 1
+        self._peers, self._paced, self._unflushed = set(), set(), []
+        self._subscribers = subscribing.Subscribers(
+            events, last, is_batched=is_batched, on_mode=self._on_mode, on_wanted=self._on_wanted
+        )
+        self._groups = self._subscribers.by_topic
+        self._version, self._stamp = 1, 0
         self.is_wanted = False
         self._handshakes = zmtp.Handshakes(events)
         self._listener = zmtp.Listener(events, endpoints, self._on_accept, key, group)
@@ -720,29 +774,52 @@ cdef class Outlet:
     def send(self, bytes topic, message):
         """Queue one message under its topic, padded; `flush` follows."""
         cdef Py_buffer view
-        hearers = self.find_hearers(topic)
+        groups = self.find_groups(topic)
         PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
         try:
-            self.send_to(hearers, topic, message, <const uint8_t*>view.buf, view.len)
+            self.send_to(groups, topic, message, <const uint8_t*>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
 
-    cdef int send_to(self, list hearers, bytes topic, owner, const uint8_t* data, size_t size) except -1:
+    cdef int send_to(self, list groups, bytes topic, owner, const uint8_t* data, size_t size) except -1:
         """Queue one message; owner is what has it, and has its topic's newest later; None: nothing has it."""
         # hot: `make bench`
         cdef Peer peer
-        for each in hearers:
-            peer = <Peer>each
-            if peer.pace is not None and self._is_kept_back(peer, topic, owner, data, size):
-                continue
-            if peer._end == peer._start:
-                if not peer._is_listed:
-                    peer._is_listed = True
-                    self._unflushed.append(peer)
-            elif peer.is_blocked and peer._end - peer._start > self._queue_size_max:
-                self._overflow(peer, topic, owner, data, size)
-                continue
-            peer.append(data, size)
+        cdef bint are_several = len(groups) > 1
+        if are_several:
+            self._stamp += 1
+        for group in groups:
+            for each in <list>group:
+                peer = <Peer>each
+                if are_several:
+                    if peer._stamp == self._stamp:
+                        continue  # it has another prefix of this topic as well
+                    peer._stamp = self._stamp
+                if peer.join is not None:
+                    self._send_joining(peer, topic, owner, data, size)
+                else:
+                    self._give(peer, topic, owner, data, size)
+        return 0
+
+    cdef inline int _give(self, Peer peer, bytes topic, owner, const uint8_t* data, size_t size) except -1:
+        if peer.pace is not None and self._is_kept_back(peer, topic, owner, data, size):
+            return 0
+        if peer._end == peer._start:
+            if not peer._is_listed:
+                peer._is_listed = True
+                self._unflushed.append(peer)
+        elif peer.is_blocked and peer._end - peer._start > self._queue_size_max:
+            return self._overflow(peer, topic, owner, data, size)
+        return peer.append(data, size)
+
+    cdef int _send_joining(self, Peer peer, bytes topic, owner, const uint8_t* data, size_t size) except -1:
+        """Queue what may go to one who has not got all last values yet."""
+        message = PyBytes_FromStringAndSize(<const char*>data, size)
+        passed = peer.join.let_through(topic, message)
+        if passed is message:
+            self._give(peer, topic, owner, data, size)
+        elif passed is not None:
+            self._give(peer, topic, None, <const uint8_t*>PyBytes_AS_STRING(passed), PyBytes_GET_SIZE(passed))
         return 0
 
     cdef bint _is_kept_back(self, Peer peer, bytes topic, owner, const uint8_t* data, size_t size) except -1:
@@ -783,14 +860,14 @@ cdef class Outlet:
                 peer.refill()
             peer.flush()
 
-    cdef list find_hearers(self, bytes topic):
-        hearers = self._hearers.get(topic)
-        if hearers is None:
-            if len(self._hearers) >= HEARERS_MAX:
-                self._hearers.clear()
-            hearers = [peer for peer in self._peers if (<Peer>peer).subscriptions.match(topic)]
-            self._hearers[topic] = hearers
-        return hearers
+    cdef list find_groups(self, bytes topic):
+        groups = self._groups.get(topic)
+        if groups is None:
+            if len(self._groups) >= HEARERS_MAX:
+                self._subscribers.forget()
+                self._version += 1
+            groups = self._subscribers.find(topic)
+        return groups
 
     def flush(self):
         """Write what was queued; what the kernel does not take is written later."""
@@ -813,7 +890,7 @@ cdef class Outlet:
             b"XPUB",
             peer_types=(b"SUB", b"XSUB"),
             on_ready=_do_nothing,
-            on_message=self._on_request,
+            on_message=self._subscribers.take,
             on_closed=self._on_closed,
             message_size_max=zmtp.REQUEST_SIZE_MAX,
         )
@@ -821,29 +898,13 @@ cdef class Outlet:
             self._peers.add(peer)
             self._handshakes.watch(peer)
 
-    def _on_request(self, Peer peer not None, message):
-        request = bytes(message)
-        prefix = peer.subscriptions.take(request, is_batched=self._is_batched)
-        is_mode = pace.is_declaration(request[1:])
-        if prefix is not None or is_mode:
-            if peer.is_blocked and peer._end - peer._start > self._queue_size_max:
-                raise ValueError("a subscriber goes on subscribing and does not read")
-            if is_mode:
-                self._on_mode(peer, request)
-            else:
-                for each in self._snapshot(prefix):
-                    peer.put(each)
-            peer.flush()
-        self._on_change()
-
-    cdef int _on_mode(self, Peer peer, bytes request) except -1:
+    def _on_mode(self, Peer peer not None, bytes request):
         """Take a declaration, however often it was made before, or its end."""
         if request[0] == SUBSCRIBE:
             peer.put(self._declare(peer, request[1:]))
         elif peer in self._paced and request[1:] == peer.pace.declaration:
             self._paced.discard(peer)
             peer.set_pace(None)
-        return 0
 
     def _declare(self, Peer peer, bytes declaration):
         """Take a subscriber's mode; returns the notice that says so, or why not."""
@@ -861,16 +922,13 @@ cdef class Outlet:
     def _on_closed(self, Peer peer not None):
         self._peers.discard(peer)
         self._paced.discard(peer)
-        self._on_change()
+        self._subscribers.drop(peer)
         skipped = peer.dropped + (peer.pace.skipped if peer.pace and not peer.pace.is_conflated else 0)
         if skipped:
             log.warning("a subscriber that went had lost %d messages by not reading", skipped)
 
-    cdef int _on_change(self) except -1:
-        self._hearers.clear()
-        self._version += 1
-        self.is_wanted = any([(<Peer>peer).subscriptions.cover_tickers for peer in self._peers])
-        return 0
+    def _on_wanted(self, is_wanted):
+        self.is_wanted = is_wanted
 
     def look(self):
         """See that subscribers can still come, as `zmtp.Listener.look` does."""
@@ -879,6 +937,7 @@ cdef class Outlet:
     def close(self, wait_s=0.2):
         """Close everything, after a moment for what is queued."""
         self._listener.close()
+        self._subscribers.close()
         self._handshakes.close()
         self.flush_peers()
         deadline = time.monotonic() + wait_s  # for all together: those that read are served first, by the flush
@@ -1968,7 +2027,7 @@ cdef class Batch:
             memcpy(message + PUBLISH_NS_OFFSET, &now, 8)
             topic = PyBytes_FromStringAndSize(<char*>message, TOPIC_SIZE)
             if self._outlet is not None:
-                self._outlet.send_to(self._outlet.find_hearers(topic), topic, None, message, RECORD_SIZE)
+                self._outlet.send_to(self._outlet.find_groups(topic), topic, None, message, RECORD_SIZE)
             else:
                 self._direct.send(topic, PyBytes_FromStringAndSize(<char*>message, RECORD_SIZE))
         self._direct.flush()
@@ -1993,14 +2052,14 @@ cdef class Traffic:
 
 
 cdef class Route:
-    """Twin of `feeds.Route`, with its record in place, and with those who hear it."""
+    """Twin of `feeds.Route`, with its record in place, and with its subscribers."""
 
     cdef uint8_t _record[RECORD_SIZE]
     cdef public uint64_t sequence
     cdef readonly bytes topic
     cdef public Traffic traffic  # another one, if another feed has the symbol from now on
     cdef public BoardSlot slot  # where its records are written before they are sent, None: nowhere
-    cdef list _hearers  # of `each`, when its subscriptions had that version; 0: not known yet
+    cdef list _groups  # of `each`, when its groups had that version; 0: not known yet
     cdef uint64_t _version
 
     def __cinit__(self, bytes topic not None, Traffic traffic not None):
@@ -2112,9 +2171,9 @@ cdef class Step(Sink):
                         self._each.send(route.topic, route.record)
                     else:
                         if route._version != self._each_outlet._version:
-                            route._hearers = self._each_outlet.find_hearers(route.topic)
+                            route._groups = self._each_outlet.find_groups(route.topic)
                             route._version = self._each_outlet._version
-                        self._each_outlet.send_to(route._hearers, route.topic, route, route._record, RECORD_SIZE)
+                        self._each_outlet.send_to(route._groups, route.topic, route, route._record, RECORD_SIZE)
                 if is_batch_wanted:
                     memcpy(batch + batch_used, route._record, RECORD_SIZE)
                     batch_used += RECORD_SIZE
@@ -2123,7 +2182,7 @@ cdef class Step(Sink):
                     self._batches.send(last.topic, PyBytes_FromStringAndSize(<char*>batch, batch_used))
                 else:
                     self._batches_outlet.send_to(
-                        self._batches_outlet.find_hearers(last.topic), last.topic, None, batch, batch_used
+                        self._batches_outlet.find_groups(last.topic), last.topic, None, batch, batch_used
                     )
         finally:
             if self._batch == NULL and batch_size <= QUEUE_KEPT_MAX:

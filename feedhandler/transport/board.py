@@ -20,6 +20,7 @@ from feedhandler import board, wire
 from feedhandler.errors import DecodeError, FeedError
 from feedhandler.shard import WHOLE, Shard
 from feedhandler.shard import parse as parse_shard
+from feedhandler.topics import Topics
 from feedhandler.transport import private, tick
 
 log = logging.getLogger(__name__)
@@ -188,6 +189,7 @@ class BoardReader:
         self.layout = layout
         self._words = self._file.cast("Q")
         self._topics: dict[bytes, int] = {}
+        self._in_order = Topics()
         self.cells = cells(self._file, layout.depth)  # for those who cannot wait for one more call
         self.newest = self.cells.newest  # index → the record as it was written, None if there is none
         self.record = self.cells.record  # index, number → one of the last `depth`, None if it is not there
@@ -204,6 +206,7 @@ class BoardReader:
     def close(self) -> None:
         """Let go of the file; the memory is given back when nothing refers to it any more."""
         self._topics = {}
+        self._in_order.clear()
 
     @property
     def session(self) -> int:
@@ -213,8 +216,16 @@ class BoardReader:
     def topics(self) -> dict[bytes, int]:
         """Return the index of each topic, unpadded. Indices never change while a file lives; do not change it."""
         for index in range(len(self._topics), self.cells.count()):
-            self._topics[self.cells.topic(index).rstrip(b"\0")] = index
+            topic = self.cells.topic(index)
+            if (name := topic.rstrip(b"\0")) not in self._topics:
+                self._in_order.add(topic)
+            self._topics[name] = index
         return self._topics
+
+    def under(self, prefix: bytes) -> list[bytes]:
+        """Return the topics that begin with a prefix, padded, in order."""
+        self.topics()
+        return self._in_order.under(prefix)
 
     @property
     def closed(self) -> int:

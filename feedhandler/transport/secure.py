@@ -113,9 +113,10 @@ class CurvePeer(Peer):
             self._on_failed(self._reason)
         super().close()
 
-    def _cut_off(self, reason: str) -> None:
+    def cut_off(self, reason: str) -> None:
+        """End the connection, and say why, unless it is a stranger's."""
         if self.is_ready:
-            super()._cut_off(reason)
+            super().cut_off(reason)
             return
         self._reason = reason  # whoever knocks ten times a second is not to fill a log
         self.close()

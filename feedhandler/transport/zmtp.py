@@ -20,6 +20,7 @@ import contextlib
 import errno
 import functools
 import heapq
+import itertools
 import logging
 import os
 import select
@@ -35,6 +36,14 @@ from feedhandler import pace, wire
 from feedhandler.config import IPC_PATH_SIZE_MAX
 from feedhandler.errors import ConfigError
 from feedhandler.transport import private
+from feedhandler.transport.subscribing import (
+    SUBSCRIBE,
+    Cancellable,
+    Join,
+    LastValues,
+    Subscribers,
+    Subscriptions,
+)
 
 LOGGED_MAX: Final = 100
 LOG_AGAIN_S: Final = 60.0
@@ -81,18 +90,14 @@ MECHANISM: Final = slice(12, 32)
 VERSION_MAJOR: Final = 10
 MORE, LONG, COMMAND = 1, 2, 4  # bits of a frame's first byte
 _LONG_SIZE: Final = struct.Struct("!Q")
-SUBSCRIBE: Final = 1
-CANCEL: Final = 0
-
 READ_SIZE: Final = 1 << 18
 PARTS_MAX: Final = 64  # of a message, where one may have several
 HANDSHAKE_S: Final = 10.0  # after which a connection that is no socket yet is closed; it takes milliseconds
 CLOSED_PER_TURN: Final = 20  # of those: each is some system calls, and thousands may be due at once
 HANDSHAKE_SIZE_MAX: Final = 1024  # of what a peer may send before it is ready
 REQUEST_SIZE_MAX: Final = 1024  # of what a subscriber may send: a subscription is a prefix of 40 bytes
-PREFIXES_MAX: Final = 100_000  # of one subscriber
 BUFFER_SIZE: Final = 1 << 20  # asked of the kernel, for both directions
-HEARERS_MAX: Final = 100_000  # topics whose hearers are remembered
+HEARERS_MAX: Final = 100_000  # topics whose subscribers are remembered
 HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
 # Bytes that may wait for one peer that does not read, a subscriber or a merger that hangs: 100,000 records.
 QUEUE_SIZE_MAX: Final = 17_000_000
@@ -104,7 +109,6 @@ CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
 CONNECT_EVERY_S: Final = 0.1
 REMOTE_CONNECT_TIMEOUT_S: Final = 5.0
 REMOTE_CONNECT_EVERY_S: Final = 1.0
-TICKERS: Final = wire.topic(wire.TICKER, "")
 NO_MODES: Final = "this endpoint has no modes; merger.ticks and relay.ticks have"
 RECORD_HEAD: Final = bytes((0, wire.TICKER_SIZE))  # precedes a ticker record
 assert wire.TICKER_SIZE < 256, "a short frame"
@@ -120,12 +124,6 @@ class Events(Protocol):
     def add_writer(self, fd: int, callback: Callable[[], None]) -> object: ...
 
     def remove_writer(self, fd: int) -> object: ...
-
-
-class Cancellable(Protocol):
-    """What was put off, and may be called off."""
-
-    def cancel(self) -> object: ...
 
 
 class TimedEvents(Events, Protocol):
@@ -289,6 +287,10 @@ class Peer:
         self.subscriptions = Subscriptions()  # of a subscriber
         self.pace: pace.Pace | None = None  # that it declared
         self.dropped = 0  # messages, at a full queue
+        self.join: Join | None = None  # what a subscriber is still to get first
+        self.on_room: Callable[[Any], None] | None = (
+            None  # called after each write, if somebody waits for room
+        )
         prepare(sock)
         events.add_reader(self._fd, self._on_readable)
         self.queue += self._greeting()
@@ -298,6 +300,11 @@ class Peer:
         return GREETING
 
     # --- out
+
+    @property
+    def queued(self) -> int:
+        """How many bytes wait to be written."""
+        return len(self.queue)
 
     def put(self, message: bytes | bytearray | memoryview) -> None:
         """Queue a message, whatever waits there already."""
@@ -332,6 +339,7 @@ class Peer:
                 sent = 0
             except OSError:
                 self.close()
+                queue.clear()  # what came since the connection was closed
                 return
             del queue[:sent]
             if queue or self.pace is None or not self.pace.is_waiting:
@@ -341,6 +349,8 @@ class Peer:
             if chunks == pace.CHUNKS_MAX:
                 break  # the rest in the next turn, after what others have to say
         self._set_blocked(bool(queue))
+        if self.on_room is not None:
+            self.on_room(self)
 
     def refill(self) -> None:
         """Queue a part of what a subscriber with a mode is due, or one that has not kept up."""
@@ -391,19 +401,24 @@ class Peer:
             self._events.add_reader(self._fd, self._on_readable)
             self._on_data(memoryview(b""))
 
+    def has_hung_up(self) -> bool:
+        """True if the other side is gone, whatever of it is still to be read."""
+        return has_hung_up(self._fd)
+
     def _on_data(self, data: memoryview) -> None:
         if self._rest:
             data = memoryview(self._rest + data)
         try:
             used = self._take(data)
         except ValueError as exc:
-            self._cut_off(str(exc))
+            self.cut_off(str(exc))
             used = len(data)
         self._rest = bytes(data[used:]) if used < len(data) else b""
         if self._on_read is not None:
             self._on_read()
 
-    def _cut_off(self, reason: str) -> None:
+    def cut_off(self, reason: str) -> None:
+        """End the connection, and say why."""
         log.warning("a ZeroMQ peer was cut off: %s", reason)
         self.close()
 
@@ -500,6 +515,13 @@ def prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def has_hung_up(fd: int) -> bool:
+    """Return whether the other end of a connection was closed."""
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def set_send_buffer(sock: socket.socket, is_conflated: bool) -> None:
@@ -618,10 +640,10 @@ def make_peer(
 class Outlet:
     """A PUB that binds: each message goes to the subscribers with a matching prefix, through a queue of each.
 
-    snapshot yields what a new subscription gets before anything newer, for its subscriber alone. When a queue that
-    the kernel does not take exceeds queue_size_max, only the newest of each topic is kept of what comes on top,
-    until the subscriber has read all: it sees holes in the sequences and ends on the newest values, and nobody
-    else sees anything. Raises ConfigError if an endpoint cannot be bound; key
+    last has what a new subscription gets before anything newer, topic by topic, for its subscriber alone. When a
+    queue that the kernel does not take exceeds queue_size_max, only the newest of each topic is kept of what comes
+    on top, until the subscriber has read all: it sees holes in the sequences and ends on the newest values, and
+    nobody else sees anything. Raises ConfigError if an endpoint cannot be bound; key
     names it in messages.
 
     is_batched: messages hold several records, filtered by the topic of the first. A subscription to less than
@@ -638,7 +660,7 @@ class Outlet:
         self,
         events: TimedEvents,
         endpoints: Iterable[str],
-        snapshot: Callable[[bytes], Iterable[bytes | bytearray]],
+        last: LastValues,
         *,
         key: str,
         queue_size_max: int,
@@ -650,39 +672,49 @@ class Outlet:
     ) -> None:
         self._security = security
         self._events = events
-        self._snapshot = snapshot
         self._queue_size_max = queue_size_max
         self._is_batched = is_batched
         self._has_modes = has_modes
         self._session = session
         self._paced: set[Peer] = set()  # that declared a mode
         self._peers: set[Peer] = set()
-        self._hearers: dict[bytes, list[Peer]] = {}  # by topic, padded; forgotten when a subscription changes
         self._unflushed: list[Peer] = []
         self.is_wanted = False  # by a subscription that covers tickers
+        self._subscribers = Subscribers(
+            events, last, is_batched=is_batched, on_mode=self._on_mode, on_wanted=self._on_wanted
+        )
+        self._groups = self._subscribers.by_topic
         self._handshakes = Handshakes(events)
         self._listener = Listener(events, endpoints, self._on_accept, key, group)
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None:
         """Queue one message under its topic, padded; `flush` follows."""
         # hot: `make bench`
-        hearers = self._hearers.get(topic)
-        if hearers is None:
-            hearers = self._find_hearers(topic)
-        for peer in hearers:
+        groups = self._groups.get(topic)
+        if groups is None:
+            groups = self._find_groups(topic)
+        # One who has several prefixes of a topic is in several of its groups.
+        peers = groups[0] if len(groups) == 1 else dict.fromkeys(itertools.chain.from_iterable(groups))
+        for peer in peers:
+            passed = message
+            if peer.join is not None:
+                let_through = peer.join.let_through(topic, message)
+                if let_through is None:
+                    continue
+                passed = let_through
             queue = peer.queue
-            if peer.pace is not None and self._is_kept_back(peer, peer.pace, topic, message):
+            if peer.pace is not None and self._is_kept_back(peer, peer.pace, topic, passed):
                 continue
             if not queue:
                 self._unflushed.append(peer)
             elif peer.is_blocked and len(queue) > self._queue_size_max:
-                self._overflow(peer, topic, message)
+                self._overflow(peer, topic, passed)
                 continue
             if self._security is not None:
-                peer.put(message)
+                peer.put(passed)
                 continue
-            queue += RECORD_HEAD if len(message) == wire.TICKER_SIZE else frame_head(len(message))
-            queue += message
+            queue += RECORD_HEAD if len(passed) == wire.TICKER_SIZE else frame_head(len(passed))
+            queue += passed
 
     def _is_kept_back(
         self, peer: Peer, its_pace: pace.Pace, topic: bytes, message: bytes | bytearray
@@ -739,12 +771,10 @@ class Outlet:
                 peer.refill()
             peer.flush()
 
-    def _find_hearers(self, topic: bytes) -> list[Peer]:
-        if len(self._hearers) >= HEARERS_MAX:
-            self._hearers.clear()
-        hearers = [peer for peer in self._peers if peer.subscriptions.match(topic)]
-        self._hearers[topic] = hearers
-        return hearers
+    def _find_groups(self, topic: bytes) -> list[list[Peer]]:
+        if len(self._groups) >= HEARERS_MAX:
+            self._subscribers.forget()
+        return self._subscribers.find(topic)
 
     def _on_accept(self, sock: socket.socket) -> None:
         peer = make_peer(
@@ -754,29 +784,13 @@ class Outlet:
             b"XPUB",
             peer_types=(b"SUB", b"XSUB"),
             on_ready=lambda peer: None,
-            on_message=self._on_request,
+            on_message=self._subscribers.take,
             on_closed=self._on_closed,
             message_size_max=REQUEST_SIZE_MAX,
         )
         if peer.is_open:  # it may have gone while it was greeted
             self._peers.add(peer)
             self._handshakes.watch(peer)
-
-    def _on_request(self, peer: Peer, message: memoryview) -> None:
-        """Take a subscription or its cancellation. Raises ValueError for anything else."""
-        request = bytes(message)
-        prefix = peer.subscriptions.take(request, is_batched=self._is_batched)
-        is_mode = pace.is_declaration(request[1:])
-        if prefix is not None or is_mode:
-            if peer.is_blocked and len(peer.queue) > self._queue_size_max:
-                raise ValueError("a subscriber goes on subscribing and does not read")
-            if is_mode:
-                self._on_mode(peer, request)
-            elif prefix is not None:
-                for each in self._snapshot(prefix):
-                    peer.put(each)
-            peer.flush()
-        self._on_change()
 
     def _on_mode(self, peer: Peer, request: bytes) -> None:
         """Take a declaration, however often it was made before, or its end."""
@@ -802,14 +816,13 @@ class Outlet:
     def _on_closed(self, peer: Peer) -> None:
         self._peers.discard(peer)
         self._paced.discard(peer)
-        self._on_change()
+        self._subscribers.drop(peer)
         skipped = peer.dropped + (peer.pace.skipped if peer.pace and not peer.pace.is_conflated else 0)
         if skipped:
             log.warning("a subscriber that went had lost %d messages by not reading", skipped)
 
-    def _on_change(self) -> None:
-        self._hearers.clear()
-        self.is_wanted = any(peer.subscriptions.cover_tickers for peer in self._peers)
+    def _on_wanted(self, is_wanted: bool) -> None:
+        self.is_wanted = is_wanted
 
     def look(self) -> None:
         """See that subscribers can still come, as `Listener.look` does."""
@@ -818,6 +831,7 @@ class Outlet:
     def close(self, wait_s: float = 0.2) -> None:
         """Close everything, after a moment for what is queued."""
         self._listener.close()
+        self._subscribers.close()
         self._handshakes.close()
         self.flush()
         deadline = (
@@ -827,67 +841,6 @@ class Outlet:
             if peer.pace is not None:
                 peer.set_pace(None)  # what it was due is the last that it hears
             peer.close_gently(max(0.0, deadline - time.monotonic()))
-
-
-class Subscriptions:
-    """One subscriber's prefixes, however many; asked about a topic, it looks at one prefix of each length."""
-
-    __slots__ = ("_counts", "_sizes", "_tickers")
-
-    def __init__(self) -> None:
-        self._counts: dict[bytes, int] = {}  # how often each prefix is subscribed
-        self._sizes: dict[int, int] = {}  # how many prefixes have each length
-        self._tickers = 0  # how many ask for some ticker
-
-    @property
-    def cover_tickers(self) -> bool:
-        """True if one of them asks for some ticker."""
-        return self._tickers > 0
-
-    def match(self, topic: bytes) -> bool:
-        """True if one of them is the beginning of a topic, padded."""
-        return any(topic[:size] in self._counts for size in self._sizes)
-
-    def take(self, message: bytes, *, is_batched: bool) -> bytes | None:
-        """Note a subscription or its cancellation; returns a prefix that is new.
-
-        Raises ValueError for anything else.
-        """
-        if not message or message[0] not in (SUBSCRIBE, CANCEL):
-            raise ValueError("a subscriber sent something other than a subscription")
-        prefix = message[1:]
-        count = self._counts.get(prefix, 0)
-        if message[0] == CANCEL:
-            if count > 1:
-                self._counts[prefix] = count - 1
-            elif count:
-                del self._counts[prefix]
-                self._note(prefix, -1)
-            return None
-        if is_batched and is_narrow(prefix):
-            log.warning("batches: subscription to %r refused: it is narrower than an exchange", prefix)
-            return None
-        if len(self._counts) >= PREFIXES_MAX:
-            raise ValueError(f"a subscriber has more than {PREFIXES_MAX} subscriptions")
-        self._counts[prefix] = count + 1
-        if count:
-            return None
-        self._note(prefix, 1)
-        return prefix
-
-    def _note(self, prefix: bytes, change: int) -> None:
-        size = len(prefix)
-        self._sizes[size] = self._sizes.get(size, 0) + change
-        if not self._sizes[size]:
-            del self._sizes[size]
-        if TICKERS.startswith(prefix) or prefix.startswith(TICKERS):
-            self._tickers += change
-
-
-def is_narrow(prefix: bytes) -> bool:
-    """True if a prefix asks for less than all tickers of an exchange."""
-    words = prefix.split(b".", 2)
-    return prefix.startswith(TICKERS) and len(words) == 3 and words[2] != b""
 
 
 class Inlet:

@@ -26,6 +26,21 @@ NATS_SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/
 needs_server = pytest.mark.skipif(NATS_SERVER is None, reason="needs nats-server (Debian: nats-server)")
 
 
+class LastValues:
+    """What the merger has published of late."""
+
+    def __init__(self, newest):
+        self.newest = newest
+
+    def topics(self, prefix):
+        return sorted(topic for topic in self.newest if topic.startswith(prefix))
+
+    def last(self, topic):
+        copy = bytearray(self.newest[topic])
+        copy[wire.FLAGS_OFFSET] |= wire.SNAPSHOT
+        return copy
+
+
 class World:
     """One test's processes, ended by pid whatever happens."""
 
@@ -96,7 +111,7 @@ class World:
         self.outlet = tick.Outlet(
             asyncio.get_running_loop(),
             [f"ipc://{self.path}/b.ipc"],
-            self._snapshot,
+            LastValues(self.newest),
             key="test",
             queue_size_max=1 << 24,
             is_batched=True,
@@ -114,13 +129,6 @@ class World:
         self._beats.cancel()
         self.outlet.close()
         self.outlet = None
-
-    def _snapshot(self, prefix):
-        for topic, message in self.newest.items():
-            if topic.startswith(prefix):
-                copy = bytearray(message)
-                copy[wire.FLAGS_OFFSET] |= wire.SNAPSHOT
-                yield bytes(copy)
 
     async def _beat(self):
         while True:

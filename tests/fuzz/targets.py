@@ -166,6 +166,18 @@ def stream(rng: random.Random, socket_type: bytes) -> bytes:
     return whole if rng.random() < 0.4 else mutated(rng, whole, [whole])
 
 
+class LastValues:
+    """Three topics, with records as they are."""
+
+    def topics(self, prefix: bytes) -> list[bytes]:
+        return [
+            topic for name in "ABC" if (topic := wire.padded(b"ticker.x.%c" % ord(name))).startswith(prefix)
+        ]
+
+    def last(self, topic: bytes) -> bytes:
+        return table_record(topic.rstrip(b"\0"))
+
+
 class Listening:
     """An inlet and an outlet of one twin, in a loop of its own."""
 
@@ -178,8 +190,7 @@ class Listening:
             self.loop, inlet, lambda message: self.received.append(bytes(message)), key="k"
         )
         self.outlet = twin.Outlet(
-            self.loop, [outlet], lambda prefix: [table_record(b"ticker.x.A")] * 3, key="k", queue_size_max=5000,
-            has_modes=True,
+            self.loop, [outlet], LastValues(), key="k", queue_size_max=5000, has_modes=True,
         )  # fmt: skip
 
     def take(self, which: int, chunks: list[bytes]) -> tuple[list[bytes], bool]:

@@ -71,7 +71,7 @@ class Play:
         self._outlet = tick.Outlet(
             self._loop,
             [self._endpoint],
-            self._on_subscribe,
+            self,
             key="test",
             queue_size_max=1_000_000,
             has_modes=True,
@@ -100,9 +100,12 @@ class Play:
             pipe.close()
         self._loop.close()
 
-    def _on_subscribe(self, prefix):
+    def topics(self, prefix):
         self.asked.append(prefix)
-        return [message for message in self.snapshot if message.startswith(prefix)]
+        return sorted(m[: wire.TOPIC_SIZE] for m in self.snapshot if m.startswith(prefix))
+
+    def last(self, topic):
+        return next(message for message in self.snapshot if message.startswith(topic))
 
     def _read(self, name, pipe):
         chunk = pipe.read()

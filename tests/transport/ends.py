@@ -38,7 +38,7 @@ class World:
     def outlet(self, endpoint=None, **settings):
         settings = {"queue_size_max": 1_000_000, **settings}
         outlet = self.sockets.Outlet(
-            self.loop, [endpoint or self.endpoint()], self.snapshot, key="merger.ticks", **settings
+            self.loop, [endpoint or self.endpoint()], self, key="merger.ticks", **settings
         )
         self.parts.append(outlet)
         return outlet
@@ -70,8 +70,11 @@ class World:
 
         self.until(is_joined)
 
-    def snapshot(self, prefix):
-        return [message for topic, message in self.snapshots.items() if topic.startswith(prefix)]
+    def topics(self, prefix):
+        return sorted(topic for topic in self.snapshots if topic.startswith(prefix))
+
+    def last(self, topic):
+        return self.snapshots[topic]
 
     def socket(self, kind, **options):
         sock = self.context.socket(kind)

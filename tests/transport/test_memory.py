@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import time
+import types
 from collections.abc import Callable
 
 import pytest
@@ -165,9 +166,7 @@ def make(twin, name, tmp_path):
         return twin.BoardCells(buffer(), DEPTH)
     endpoint = f"ipc://{tmp_path}/x.ipc"
     if name == "Outlet":
-        return twin.Outlet(
-            Events(), [endpoint], lambda prefix: [], key="k", queue_size_max=1000, has_modes=True
-        )
+        return twin.Outlet(Events(), [endpoint], last_values(), key="k", queue_size_max=1000, has_modes=True)
     if name == "Inlet":
         return twin.Inlet(Events(), endpoint, end.send, key="k")
     if name == "Uplink":
@@ -178,6 +177,10 @@ def make(twin, name, tmp_path):
     ours, _ = socket.socketpair()
     ours.setblocking(False)
     return peer_of(twin, ours)
+
+
+def last_values():
+    return types.SimpleNamespace(topics=lambda prefix: [], last=lambda topic: None)
 
 
 def peer_of(twin, sock, on_message=lambda peer, message: None, events=None, **settings):

@@ -50,7 +50,7 @@ def endpoint():
 
 def outlet(world, endpoint, server, **settings):
     settings = {"queue_size_max": 1_000_000, **settings}
-    made = zmtp.Outlet(world.loop, [endpoint], world.snapshot, key="relay.ticks", security=server, **settings)
+    made = zmtp.Outlet(world.loop, [endpoint], world, key="relay.ticks", security=server, **settings)
     world.parts.append(made)
     return made
 

@@ -1,0 +1,270 @@
+"""What subscribers can do to each other: `python -m bench.subscribing`.
+
+    feed ══hop══▶ merger ══ipc══▶ an innocent subscriber to everything
+                    ▲
+                    ╚═ attackers: subscribe and cancel as fast as they can, or are many
+
+15,000 topics, 2,000 records/s in random order. Latency is from when a record was due to the innocent one; silence
+is the longest time in which nothing reached it. Each attack is played between two quiet runs. CPU is the merger's.
+`after` is what it still worked in the 5 s after the attackers were killed. What counts is the ratio to the quiet
+runs beside it: on a busy machine all of them are longer.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import random
+import resource
+import select
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from bench.host import usage
+from feedhandler import config, wire
+from feedhandler.instruments import Instrument, instrument_list
+from feedhandler.merge import FeedHeartbeat
+from feedhandler.process.merger import MergerProcess
+from feedhandler.transport import tick, zmtp
+
+SYMBOLS: Final = 15_000
+RATE: Final = 2_000
+SUBSCRIBERS: Final = 2_000
+READY: Final = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
+NATIVES: Final = [f"S{number:05}USDT" for number in range(SYMBOLS)]
+CANONICAL: Final = [wire.topic(wire.TICKER, "binance", f"S{number:05}/USDT") for number in range(SYMBOLS)]
+
+
+def request(prefix: bytes, kind: int = 1) -> bytes:
+    """Return a subscription (1) or its cancellation (0) as a frame."""
+    if len(prefix) < 255:
+        return bytes((0, 1 + len(prefix), kind)) + prefix
+    return b"\x02" + (1 + len(prefix)).to_bytes(8, "big") + bytes((kind,)) + prefix
+
+
+def merge(settings: config.Config) -> None:
+    """Be the merger, until killed."""
+    MergerProcess(settings).run()
+
+
+def publish(settings: config.Config) -> None:
+    """Be the feed: each symbol once, then RATE records a second, stamped with when they were due."""
+    loop, joined = tick.Loop(), []
+    uplink = tick.Uplink(loop, settings.merger.feeds, lambda: joined.append(1), queue_size_max=1 << 26)
+    while not joined:
+        uplink.poll()
+        loop.run_once(0.01)
+    rows = [Instrument(native, native.removesuffix("USDT"), "USDT") for native in NATIVES]
+    body = msgspec.json.encode(instrument_list("binance", 1, rows))
+    uplink.send(document(wire.INSTRUMENTS, body))
+    for native in NATIVES:
+        uplink.send(record(native, time.time_ns()))
+        loop.run_once(0)
+    rng, due_ns, every_ns, beat = random.Random(1), time.time_ns(), 1_000_000_000 // RATE, 0
+    while True:
+        while due_ns <= time.time_ns():
+            uplink.send(record(rng.choice(NATIVES), due_ns))
+            due_ns += every_ns
+            beat += 1
+            if beat % (RATE // 5) == 0:
+                uplink.send(document(wire.HEARTBEAT, msgspec.json.encode(FeedHeartbeat(pid=os.getpid()))))
+        loop.run_once(0.0005)
+
+
+def document(kind: int, body: bytes) -> bytes:
+    """Return a document of the feed's."""
+    return wire.pack_document(wire.Document(wire.topic(kind, "binance"), kind=kind, body=body))
+
+
+def record(native: str, due_ns: int) -> bytes:
+    """Return a record that was due then."""
+    topic = wire.topic(wire.TICKER, "binance", native)
+    return wire.pack_ticker(wire.Ticker(topic, recv_ns=due_ns, publish_ns=due_ns, bid=1.0, ask=2.0))
+
+
+def connected(path: str) -> socket.socket:
+    """Return a subscriber without subscriptions, spoken by hand."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    sock.sendall(zmtp.GREETING + READY)
+    sock.setblocking(False)
+    return sock
+
+
+def ask_for_ever(path: str, started: Any, requests: Callable[[int], bytes]) -> None:
+    """Send requests without end, and read what comes; connect again if that is needed."""
+    started.release()
+    while True:
+        sock, number, rest = connected(path), 0, b""
+        with contextlib.suppress(OSError):
+            while True:
+                readable, writable, _ = select.select([sock], [sock], [])
+                if readable and not sock.recv(1 << 20):
+                    break
+                if writable:
+                    rest = rest or requests(number)
+                    number += 1
+                    rest = rest[sock.send(rest) :]
+        sock.close()
+
+
+def resubscribe(number: int) -> bytes:
+    """Everything, again and again."""
+    return request(b"") + request(b"", 0)
+
+
+def lengths(number: int) -> bytes:
+    """A thousand prefixes of as many lengths, and their end."""
+    prefixes = [CANONICAL[number % SYMBOLS].ljust(size, b"\0")[:size] for size in range(1000)]
+    return b"".join(request(p) for p in prefixes) + b"".join(request(p, 0) for p in prefixes)
+
+
+def long_ones(number: int) -> bytes:
+    """A thousand prefixes that almost name a topic."""
+    return b"".join(request(CANONICAL[(number * 1000 + n) % SYMBOLS][:-2]) for n in range(1000))
+
+
+def crowd(path: str, started: Any) -> None:
+    """Two thousand idle subscribers to one topic each, connected as fast as it goes."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    socks, epoll = [], select.epoll()
+    started.release()
+    for number in range(SUBSCRIBERS):
+        sock = connected(path)
+        sock.setblocking(True)
+        sock.sendall(request(wire.padded(CANONICAL[number])))
+        sock.setblocking(False)
+        epoll.register(sock, select.EPOLLIN)
+        socks.append(sock)
+    while True:
+        for fd, _ in epoll.poll():
+            os.read(fd, 1 << 16)
+
+
+ATTACKS: Final[dict[str, list[tuple[Callable[..., None], tuple[Any, ...]]]]] = {
+    "one resubscribes to everything": [(ask_for_ever, (resubscribe,))],
+    "three with 1,000 lengths, eight with many long ones": [
+        *[(ask_for_ever, (lengths,))] * 3,
+        *[(ask_for_ever, (long_ones,))] * 8,
+    ],
+    f"{SUBSCRIBERS:,} idle subscribers connect": [(crowd, ())],
+}
+
+
+class Innocent:
+    """A subscriber to everything, in this process."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._loop = tick.Loop()
+        self._downlink = tick.Downlink(self._loop, endpoint, [b"ticker."], self._take)
+        self._latencies: list[int] = []
+        self._heard_ns = self._silence_ns = 0
+        self.seen: set[bytes] = set()
+
+    def _take(self, message: memoryview) -> None:
+        now = time.time_ns()
+        self.seen.add(bytes(message[: wire.TOPIC_SIZE]))
+        (flags,) = wire.FLAGS.unpack_from(message, wire.FLAGS_OFFSET)
+        if flags & wire.SNAPSHOT:
+            return
+        (due_ns,) = wire.TIME.unpack_from(message, wire.RECV_NS_OFFSET)
+        self._latencies.append(now - due_ns)
+        self._silence_ns = max(self._silence_ns, now - self._heard_ns)
+        self._heard_ns = now
+
+    def listen(self, seconds: float) -> tuple[float, float, float]:
+        """Return p50, p99 and the longest silence, in ms, of so much time."""
+        self._latencies.clear()
+        self._heard_ns, self._silence_ns = time.time_ns(), 0
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._downlink.poll()
+            self._loop.run_once(0.05)
+        ordered = sorted(self._latencies) or [0]
+        return tuple(
+            ns / 1e6
+            for ns in (ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], self._silence_ns)
+        )  # type: ignore[return-value]
+
+
+def measure(seconds: float, rounds: int) -> None:
+    """Play each attack between two quiet runs, and print what the innocent one saw."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "config.toml"
+        ticks = f"{directory}/ticks.ipc"
+        path.write_text(
+            f'run_dir = "{directory}"\n[exchanges.binance]\n[merger]\nticks = ["ipc://{ticks}"]\n'
+            f'batches = []\nfeeds = "ipc://{directory}/feeds.ipc"\nrecent = 0\n'
+        )
+        settings = config.load(path)
+        processes = [context.Process(target=each, args=(settings,), daemon=True) for each in (merge, publish)]
+        for process in processes:
+            process.start()
+        merger = processes[0].pid
+        assert merger is not None
+        innocent = Innocent(f"ipc://{ticks}")
+        while len(innocent.seen) < SYMBOLS:
+            innocent.listen(0.2)
+        print(
+            f"{'':>52} {'p50':>8} {'p99':>8} {'silence':>8} ms  {'merger':>7} s  {'after':>6} s  p99, times quiet"
+        )
+        for name, parts in ATTACKS.items():
+            for _ in range(rounds):
+                quiet = [innocent.listen(seconds)]
+                started = context.Semaphore(0)
+                attackers = [
+                    context.Process(target=target, args=(ticks, started, *arguments), daemon=True)
+                    for target, arguments in parts
+                ]
+                before = usage(merger)
+                for attacker in attackers:
+                    attacker.start()
+                for _ in attackers:  # to start them takes the processors, too
+                    while not started.acquire(block=False):
+                        innocent.listen(0.05)
+                during = innocent.listen(seconds)
+                used = (usage(merger) - before).cpu_s
+                for attacker in attackers:
+                    attacker.kill()
+                before = usage(merger)
+                innocent.listen(5.0)
+                after = (usage(merger) - before).cpu_s
+                quiet.append(innocent.listen(seconds))
+                of_quiet = statistics.fmean(each[1] for each in quiet)
+                print(
+                    "{:>52} {:8.2f} {:8.2f} {:8.1f}".format(
+                        "quiet", *map(statistics.fmean, zip(*quiet, strict=True))
+                    )
+                )
+                print(
+                    f"{name:>52} {during[0]:8.2f} {during[1]:8.2f} {during[2]:8.1f}     {used:7.2f}    {after:6.2f}"
+                    f"    {during[1] / of_quiet:.1f}",
+                    flush=True,
+                )
+        for process in processes:
+            process.kill()
+
+
+def main() -> None:
+    """Read the arguments, and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each run")
+    parser.add_argument("--rounds", type=int, default=3, help="of each attack")
+    arguments = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    measure(arguments.seconds, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""What subscribers ask for, and what each is to get first: the part of an outlet that is not the stream.
+
+Both forms of `Outlet` have one `Subscribers` each. To subscribe is work for the publisher, and anybody may ask: so
+requests and last values have a budget in each turn of the loop, shared one after the other by those who want
+something, and what one asks beyond it is not read from its socket before that. The stream has no part in this but
+to leave out what somebody has not got the last value of (`Join`).
+"""
+
+import logging
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from feedhandler import pace, wire
+from feedhandler.topics import Groups
+
+SUBSCRIBE: Final = 1
+CANCEL: Final = 0
+PREFIXES_MAX: Final = 100_000  # of one subscriber
+TICKERS: Final = wire.topic(wire.TICKER, "")
+
+# Of one turn, in units of some 3 us each in plain Python: a last value is packed and queued. So a turn that has
+# much of this to do is longer by less than a millisecond, and as much is left for everything else.
+BUDGET: Final = 256
+QUANTUM: Final = 64  # of one subscriber, before it is the next one's turn
+TURN_S: Final = 0.001
+REQUEST_COST: Final = 4
+FOUND_PER_UNIT: Final = 1024  # topics under a prefix,
+TOUCHED_PER_UNIT: Final = 32  # and those that get one more group
+SIZE_PER_UNIT: Final = 1 << 12  # of a document
+CLEANED_PER_TURN: Final = (
+    512  # prefixes of those who have gone, and topics of prefixes that nobody has any more
+)
+LEFT_AT_ONCE: Final = 16  # prefixes, when somebody goes
+# More must not wait for one who is to get something that it asked for: it gets that when it has read some.
+ROOM: Final = 1 << 16
+
+# Of `zmtp`, whose peers they are about: what it drops of the same lines, it drops of these.
+log = logging.getLogger("feedhandler.transport.zmtp")
+
+
+class Clock(Protocol):
+    """The part of an event loop that is needed here."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> "Cancellable": ...
+
+
+class Cancellable(Protocol):
+    """What was put off, and may be called off."""
+
+    def cancel(self) -> object: ...
+
+
+class LastValues(Protocol):
+    """What a new subscriber gets first."""
+
+    def topics(self, prefix: bytes) -> list[bytes]:
+        """Return the topics that begin with a prefix, padded, in order."""
+
+    def last(self, topic: bytes) -> bytes | bytearray | None:
+        """Return a topic's last value, flagged SNAPSHOT; None if it has none."""
+
+
+class Subscriber(Protocol):
+    """A connection, as it is seen here."""
+
+    subscriptions: "Subscriptions"
+    join: "Join | None"
+    on_room: "Callable[[Subscriber], None] | None"  # called after each write
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def queued(self) -> int: ...
+
+    def put(self, message: bytes | bytearray, /) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def cut_off(self, reason: str, /) -> None: ...
+
+    def has_hung_up(self) -> bool: ...
+
+
+class Subscriptions:
+    """One subscriber's prefixes, however many."""
+
+    __slots__ = ("_counts", "_sizes", "_tickers")
+
+    def __init__(self) -> None:
+        self._counts: dict[bytes, int] = {}  # how often each prefix is subscribed
+        self._sizes: dict[int, int] = {}  # how many prefixes have each length
+        self._tickers = 0  # how many ask for some ticker
+
+    @property
+    def cover_tickers(self) -> bool:
+        """True if one of them asks for some ticker."""
+        return self._tickers > 0
+
+    @property
+    def prefixes(self) -> list[bytes]:
+        """Each of them, once."""
+        return list(self._counts)
+
+    def has_other(self, topic: bytes, prefix: bytes) -> bool:
+        """True if another one than this is the beginning of a topic, padded."""
+        return any(
+            topic[:size] in self._counts for size in self._sizes if size != len(prefix) and size <= len(topic)
+        )
+
+    def take(self, request: bytes, *, is_batched: bool) -> int:
+        """Note a subscription or its cancellation; returns 1 if its prefix is new, -1 if it is over, else 0.
+
+        Raises ValueError for one too many.
+        """
+        prefix = request[1:]
+        count = self._counts.get(prefix, 0)
+        if request[0] == CANCEL:
+            if count > 1:
+                self._counts[prefix] = count - 1
+            elif count:
+                del self._counts[prefix]
+                self._note(prefix, -1)
+            return -1 if count == 1 else 0
+        if is_batched and is_narrow(prefix):
+            log.warning("batches: subscription to %r refused: it is narrower than an exchange", prefix)
+            return 0
+        if len(self._counts) >= PREFIXES_MAX:
+            raise ValueError(f"a subscriber has more than {PREFIXES_MAX} subscriptions")
+        self._counts[prefix] = count + 1
+        if count:
+            return 0
+        self._note(prefix, 1)
+        return 1
+
+    def _note(self, prefix: bytes, change: int) -> None:
+        size = len(prefix)
+        self._sizes[size] = self._sizes.get(size, 0) + change
+        if not self._sizes[size]:
+            del self._sizes[size]
+        if TICKERS.startswith(prefix) or prefix.startswith(TICKERS):
+            self._tickers += change
+
+
+def is_narrow(prefix: bytes) -> bool:
+    """True if a prefix asks for less than all tickers of an exchange."""
+    words = prefix.split(b".", 2)
+    return prefix.startswith(TICKERS) and len(words) == 3 and words[2] != b""
+
+
+class Join:
+    """What one subscriber is still to get first, of one prefix: last values, topic by topic.
+
+    Until a topic's turn has come the subscriber gets nothing of it: its last value comes first, and is then the
+    newest. What it had heard already by another prefix goes on without a hole.
+    """
+
+    __slots__ = ("_done", "_is_batched", "_prefix", "_subscriptions", "_topics")
+
+    def __init__(
+        self, subscriptions: Subscriptions, prefix: bytes, topics: list[bytes], *, is_batched: bool
+    ) -> None:
+        self._subscriptions = subscriptions
+        self._prefix = prefix
+        self._topics = topics
+        self._done = 0
+        self._is_batched = is_batched
+
+    @property
+    def is_over(self) -> bool:
+        """True once every topic has had its turn."""
+        return self._done == len(self._topics)
+
+    def next(self) -> bytes:
+        """Return the topic whose turn it is."""
+        self._done += 1
+        return self._topics[self._done - 1]
+
+    def holds(self, topic: bytes) -> bool:
+        """True if nothing of a topic, padded, may go to the subscriber yet."""
+        index = bisect_left(self._topics, topic, self._done)
+        return (
+            index < len(self._topics)
+            and self._topics[index] == topic
+            and not self._subscriptions.has_other(topic, self._prefix)
+        )
+
+    def let_through(self, topic: bytes, message: bytes | bytearray) -> bytes | bytearray | None:
+        """Return what may go of a message, None if nothing may."""
+        size = wire.TICKER_SIZE
+        if not self._is_batched or len(message) % size or message[wire.KIND_OFFSET] != wire.TICKER:
+            return None if self.holds(topic) else message
+        records = (message[start : start + size] for start in range(0, len(message), size))
+        passed = [record for record in records if not self.holds(bytes(record[: wire.TOPIC_SIZE]))]
+        return b"".join(passed) or None
+
+
+class Subscribers:
+    """Who is subscribed to what at one endpoint, and what each is still to get.
+
+    on_mode gets declarations (`pace`), on_wanted whether some subscription covers tickers, each time that this
+    changes. Each subscriber is in one of these conditions: it is read, and what it asks is done at once; or it is
+    not read, because it waits for its turn (`_waiting`), or for room in its queue.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        last: LastValues,
+        *,
+        is_batched: bool,
+        on_mode: Callable[[Any, bytes], object],
+        on_wanted: Callable[[bool], object],
+    ) -> None:
+        self._clock = clock
+        self._last = last
+        self._is_batched = is_batched
+        self._on_mode = on_mode
+        self._on_wanted = on_wanted
+        self._groups = Groups()
+        self.by_topic = self._groups.by_topic
+        self.find = self._groups.find
+        self.forget = self._groups.forget
+        self._left = BUDGET  # of this turn; less than nothing is owed by the next ones
+        self._spent: dict[Subscriber, int] = {}  # in this turn
+        self._requests: dict[Subscriber, bytes] = {}  # of those who wait, the one that is read already
+        self._waiting: deque[Subscriber] = deque()
+        self._wanting: set[Subscriber] = set()  # tickers
+        self._gone: deque[tuple[Subscriber, list[bytes]]] = (
+            deque()
+        )  # with prefixes whose groups they are still in
+        self._timer: Cancellable | None = None
+
+    def take(self, peer: Subscriber, message: memoryview) -> None:
+        """Take a subscription or its cancellation; whoever asks more than its share is not read for a while.
+
+        Raises ValueError for anything else.
+        """
+        request = bytes(message)
+        if not request or request[0] not in (SUBSCRIBE, CANCEL):
+            raise ValueError("a subscriber sent something other than a subscription")
+        if self._left <= 0 or self._spent.get(peer, 0) >= QUANTUM or not _has_room(peer, request):
+            self._requests[peer] = request
+            self._put_off(peer)
+            return
+        self._do(peer, request)
+        if peer.join is not None:
+            self._put_off(peer)
+
+    def _put_off(self, peer: Subscriber) -> None:
+        peer.pause()
+        self._waiting.append(peer)
+        self._arm()
+
+    def _do(self, peer: Subscriber, request: bytes) -> None:
+        """Do what one asks. Raises ValueError for one subscription too many."""
+        prefix = request[1:]
+        change = peer.subscriptions.take(request, is_batched=self._is_batched)
+        self._spend(peer, REQUEST_COST)
+        if pace.is_declaration(prefix):
+            self._on_mode(peer, request)
+            peer.flush()
+            return
+        if change > 0:
+            touched = self._groups.enter(prefix, peer)
+            topics = self._last.topics(prefix)
+            self._spend(peer, touched // TOUCHED_PER_UNIT + len(topics) // FOUND_PER_UNIT)
+            self._note_wanting(peer)
+            if topics:
+                peer.join = Join(peer.subscriptions, prefix, topics, is_batched=self._is_batched)
+                self._go_on(peer, peer.join)
+        elif change < 0:
+            self._groups.leave(prefix, peer)
+            self._note_wanting(peer)
+
+    def _go_on(self, peer: Subscriber, join: Join) -> None:
+        """Send what comes next of that which one is to get first."""
+        units = QUANTUM
+        while units > 0 and not join.is_over and peer.queued < ROOM:
+            units -= 1
+            if (message := self._last.last(join.next())) is not None:
+                peer.put(message)
+                units -= len(message) // SIZE_PER_UNIT
+        if join.is_over:
+            peer.join = None
+        self._spend(peer, QUANTUM - units)
+        peer.flush()
+
+    def _spend(self, peer: Subscriber, cost: int) -> None:
+        self._left -= cost
+        self._spent[peer] = self._spent.get(peer, 0) + cost
+        self._arm()
+
+    def _note_wanting(self, peer: Subscriber) -> None:
+        was_wanted = bool(self._wanting)
+        if peer.is_open and peer.subscriptions.cover_tickers:
+            self._wanting.add(peer)
+        else:
+            self._wanting.discard(peer)
+        if bool(self._wanting) != was_wanted:
+            self._on_wanted(bool(self._wanting))
+
+    def drop(self, peer: Subscriber) -> None:
+        """Forget one whose connection has ended, with whatever it had asked for."""
+        peer.join = peer.on_room = None
+        self._requests.pop(peer, None)
+        self._spent.pop(peer, None)
+        self._note_wanting(peer)
+        prefixes = peer.subscriptions.prefixes
+        if len(prefixes) <= LEFT_AT_ONCE:
+            for prefix in prefixes:
+                self._groups.leave(prefix, peer)
+        else:
+            self._gone.append((peer, prefixes))
+        self._arm()
+
+    # --- turn by turn
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = self._clock.call_later(TURN_S, self._turn)
+
+    def _turn(self) -> None:
+        """Begin another turn: serve those who wait, one after the other, as far as the budget goes."""
+        self._timer = None
+        self._left = min(self._left + BUDGET, BUDGET)
+        self._spent.clear()
+        while self._waiting and self._left > 0:
+            self._serve(self._waiting.popleft())
+        self._clean()
+        if self._waiting or self._gone or not self._groups.is_tidy:
+            self._arm()
+
+    def _serve(self, peer: Subscriber) -> None:
+        if not peer.is_open:
+            return
+        self._spend(peer, 1)
+        if peer.has_hung_up():
+            peer.close()  # nobody would hear what it still asks
+            return
+        request = self._requests.get(peer)
+        if request is not None and _has_room(peer, request):
+            del self._requests[peer]
+            try:
+                self._do(peer, request)
+            except ValueError as exc:
+                peer.cut_off(str(exc))
+        elif peer.join is not None:
+            self._go_on(peer, peer.join)
+        if not peer.is_open:
+            return
+        if peer in self._requests or peer.join is not None:
+            if peer.queued >= ROOM:
+                peer.on_room = self._on_room
+            else:
+                self._waiting.append(peer)
+        else:
+            peer.resume()
+
+    def _on_room(self, peer: Subscriber) -> None:
+        if peer.queued < ROOM:
+            peer.on_room = None
+            self._waiting.append(peer)
+            self._arm()
+
+    def _clean(self) -> None:
+        """Forget, a part of it, what those have left behind who are gone."""
+        steps = CLEANED_PER_TURN
+        while self._gone and steps:
+            steps -= 1
+            peer, prefixes = self._gone[0]
+            self._groups.leave(prefixes.pop(), peer)
+            if not prefixes:
+                self._gone.popleft()
+        self._groups.tidy(steps)
+
+    def close(self) -> None:
+        """Serve nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _has_room(peer: Subscriber, request: bytes) -> bool:
+    """Return whether one's queue has room for what it asks; to ask for less is always possible."""
+    return peer.queued < ROOM or (request[0] == CANCEL and not pace.is_declaration(request[1:]))
