@@ -637,8 +637,8 @@ def read_rows(
     for row in rows:
         count += 1
         try:
-            found.append(read(row))
-        except (*UNDECODABLE, DecodeError) as exc:
+            found.append(_read_row(read, row))
+        except DecodeError as exc:
             bad += 1
             if not reason:
                 head = bytes(row)[:size_shown].decode(errors="replace")
@@ -648,6 +648,13 @@ def read_rows(
     return Rows(
         found, f"{what}: {bad} of {count} rows cannot be read and are left out; {reason}" if bad else ""
     )
+
+
+def _read_row(read: Callable[[msgspec.Raw], T], row: msgspec.Raw) -> T:
+    try:
+        return read(row)
+    except (*UNDECODABLE, DecodeError) as exc:
+        return decode_sparse(lambda text: read(msgspec.Raw(text)), bytes(row), str(exc))
 
 
 def rest_quote(bid: float | None, bid_size: float | None, ask: float | None, ask_size: float | None) -> Quote:

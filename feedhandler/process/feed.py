@@ -252,7 +252,7 @@ class Feed:
         self._tasks: set[asyncio.Task[None]] = set()
         self._survey = Survey()
         self._complaints = Complaints()
-        self._survey_problem = ""  # of its rows, as it was logged
+        self._survey_problems: dict[str, str] = {}  # of the newest answer to each of its requests
         self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
         self._status = FeedStatus(
             exchange=name,
@@ -365,11 +365,12 @@ class Feed:
         self._send_instruments()
 
     def _note_problems(self) -> None:
-        """Tell, once each, what the list lacks, and what is to be known of instruments that are carried."""
+        """Tell, once each, what lists lack, and what is to be known of instruments that are carried."""
         assert self._table is not None
         carried = (self._table.by_native.get(native) for native in self._exchange.states)
         notes = [f"{i.symbol} is {i.note}" for i in carried if i is not None and i.note]
-        known, self._status.problems = self._status.problems, [*self._table.problems, *notes]
+        surveyed = [problem for problem in self._survey_problems.values() if problem]
+        known, self._status.problems = self._status.problems, [*self._table.problems, *surveyed, *notes]
         for problem in self._status.problems:
             if problem not in known:
                 log.warning("%s", problem)
@@ -523,9 +524,8 @@ class Feed:
         try:
             for request in self._exchange.survey_requests:
                 rows = self._exchange.decode_survey(await self._http.fetch(request))
-                if rows.problem and rows.problem != self._survey_problem:
-                    log.warning("%s", rows.problem)
-                self._survey_problem = rows.problem or self._survey_problem
+                self._survey_problems[request.path] = rows.problem
+                self._note_problems()
                 self._survey.on_rows(rows.items, time.time_ns())
                 self._publisher.flush_soon()
             has_failed = False

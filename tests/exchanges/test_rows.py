@@ -36,6 +36,16 @@ def test_a_list_of_odd_rows_alone_is_a_changed_protocol(name):
         EXCHANGES[name]().decode_instruments(json.dumps(body).encode())
 
 
+def test_an_empty_number_in_a_row_is_unknown_and_the_row_is_read():
+    rows = [
+        {"symbol": "BTCUSDT", "lastPrice": "97421.5", "openPrice": "", "highPrice": None, "lowPrice": "1"},
+        {"symbol": "ETHUSDT", "lastPrice": "x"},
+    ]
+    found = EXCHANGES["binance"]().decode_survey(json.dumps(rows).encode())
+    assert [(row.native, row.last, row.statistics) for row in found.items] == [("BTCUSDT", 97421.5, None)]
+    assert "1 of 2 rows cannot be read" in found.problem
+
+
 def test_a_row_is_refused_by_its_reader_or_by_its_type_and_quoted_in_bounds():
     def read(row):
         if len(bytes(row)) > 100:
