@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -161,7 +162,7 @@ class Keeper:
         except (AccountError, ProtocolError, DecodeError) as exc:
             self._failures += 1
             self._retry_after_s = getattr(exc, "retry_after_s", 0.0)
-            error = _problem_of(exc)
+            error = self._known_better(exc) or _problem_of(exc)
             self._status.failures = {
                 **self._status.failures,
                 error.kind: self._status.failures.get(error.kind, 0) + 1,
@@ -180,6 +181,12 @@ class Keeper:
                 raise
             await self._timekeeper.refresh()
             await self._look()
+
+    def _known_better(self, exc: Exception) -> AccountProblem | None:
+        """Return what an answer told, where nothing was asked because of it: its status alone tells less."""
+        known = self._status.error
+        is_ban = isinstance(exc, HttpRefused) and exc.status == HTTPStatus.FORBIDDEN
+        return known if is_ban and known is not None and known.kind == Trouble.REGION.value else None
 
     async def _look(self) -> None:
         asked_mono_ns = time.monotonic_ns()

@@ -142,6 +142,24 @@ def test_kucoin_keeps_an_asset_in_two_accounts_and_what_is_held_is_their_sum(tmp
     play(tmp_path, scene, "kucoin")
 
 
+def test_a_country_that_is_not_served_stays_the_reason_while_nothing_is_asked(tmp_path, monkeypatch):
+    async def scene(world):
+        page = b"<html>The distribution is configured to block access from your country.</html>"
+        refused = ACCOUNTS["bybit"].decode_balances
+        monkeypatch.setattr(
+            ACCOUNTS["bybit"], "decode_balances", lambda self, answer: refused(self, Answer(403, page))
+        )
+        await world.fault("bybit", "http_status", status=403, retry_after=600, seconds=3600)
+        await world.put("bybit")
+        status = await world.until("bybit", lambda s: s.state == "failed" and s.error.kind == "region")
+        await world.accounts.sync("bybit")
+        status = await world.until("bybit", lambda s: s.failures.get("region", 0) >= 2)
+        assert status.error.kind == "region"
+        assert "address to the key" not in status.error.remedy
+
+    play(tmp_path, scene, "bybit")
+
+
 def test_a_unified_kucoin_account_is_a_problem_with_its_remedy_and_no_holding_of_nothing(tmp_path):
     async def scene(world):
         await world.fault("kucoin", "refuse_key", kind="unified")
