@@ -906,7 +906,7 @@ cdef class Outlet:
             self._paced.discard(peer)
             peer.set_pace(None)
 
-    def _declare(self, Peer peer, bytes declaration):
+    def _declare(self, Peer peer not None, bytes declaration not None):
         """Take a subscriber's mode; returns the notice that says so, or why not."""
         try:
             if not self._has_modes:

@@ -38,6 +38,7 @@ cp "$made" "$home/package/feedhandler/transport"
 
 export LD_PRELOAD=$preload PYTHONPATH=$home/package PYTHONSAFEPATH=1 PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1
 # Python keeps much until its end, which is no leak; a size that is asked for in jest is refused, not an error.
+export TEST_PATIENCE=5
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
 "$python" -c "
 import ctypes

@@ -9,6 +9,7 @@ import gc
 import itertools
 import mmap
 import os
+import random
 import signal
 import socket
 import time
@@ -37,6 +38,7 @@ JUNK = (
     1.5,
     b"",
     b"x",
+    b"@latest",
     TOPIC,
     RECORD,
     bytearray(RECORD),
@@ -79,14 +81,16 @@ def compiled_classes() -> list[type]:
 
 def ask_everything(thing: object) -> None:
     """Call every method with everything, set every attribute to everything."""
+    rng = random.Random(1)
     names = [name for name in dir(type(thing)) if not name.startswith("__")] + ["__init__", "__call__"]
     for name in names:
         value = getattr(thing, name, None)
         if callable(value) and not isinstance(value, type):
             junk = (None, -1, 0, b"") if name in FOR_EVER else JUNK
-            for count in range(4):
-                for arguments in itertools.islice(itertools.product(junk, repeat=count), 5000):
-                    _quietly(value, *arguments)
+            pairs = itertools.product(junk, repeat=2)
+            triples = [rng.choices(junk, k=3) for _ in range(300)]
+            for arguments in ((), *((each,) for each in junk), *pairs, *triples):
+                _quietly(value, *arguments)
         else:
             for other in JUNK:
                 _quietly(setattr, thing, name, other)
