@@ -26,6 +26,8 @@ from feedhandler.view import Watch
 REFRESH_S: Final = 0.5
 LINE_EVERY_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 20.0  # supervisord stops one priority after the other
+END_S: Final = 30.0  # the supervisor's end included
+assert END_S > STOP_TIMEOUT_S, "a supervisor that takes its time is not left behind"
 LOG_TAIL_LINES: Final = 5
 
 
@@ -175,5 +177,5 @@ def run(config: Config, seconds: float | None, wait_s: float) -> int:
     """Run everything until Ctrl-C, or for so many seconds (see `Span`); returns the exit status."""
     with Lock(config.run_dir, "run"):
         foreground = Foreground(config, Console())
-        on_stop_signals(foreground.stop)
+        on_stop_signals(foreground.stop, limit_s=END_S)
         return foreground.run(seconds, wait_s)

@@ -123,14 +123,21 @@ def settle() -> None:
     gc.freeze()
 
 
-def on_stop_signals(callback: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None) -> None:
-    """Call back on SIGTERM and SIGINT, in the loop if there is one; `END_S` later all is over in any case.
+def on_stop_signals(
+    callback: Callable[[], None],
+    loop: asyncio.AbstractEventLoop | None = None,
+    *,
+    limit_s: float | None = None,
+) -> None:
+    """Call back on SIGTERM and SIGINT, in the loop if there is one; `limit_s` later all is over in any case.
+
+    By default that is `END_S`: who waits for other processes to end needs longer than they do.
 
     The same on SIGHUP, of a terminal that is closed, unless we are to outlive it: `nohup` ignores it beforehand.
     """
 
     def stop(*_: object) -> None:
-        end_within(END_S, EXIT_OK)
+        end_within(END_S if limit_s is None else limit_s, EXIT_OK)
         callback()
 
     is_to_outlive = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -1,5 +1,8 @@
 """How long `feedhandler run --seconds` runs."""
 
+import subprocess
+import sys
+
 from feedhandler.process.foreground import Span
 
 
@@ -35,3 +38,29 @@ def test_where_nothing_is_to_flow_nothing_is_waited_for():
     span = Span(10.0, 60.0, now_mono=100.0)
     assert not span.is_over(103.0, flowing=0, missing=0)
     assert span.is_over(113.0, flowing=0, missing=0)
+
+
+SLOW = """
+import os, signal, sys, time
+from feedhandler.config import Config
+from feedhandler.process import foreground, runtime
+runtime.END_S = 0.2  # of every other process
+
+class Slow:
+    def __init__(self, *_): pass
+    def stop(self): pass
+    def run(self, *_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.0)  # for the supervisor's end
+        return 7
+
+foreground.Foreground = Slow
+sys.exit(foreground.run(Config(run_dir=sys.argv[1]), None, 0.0))
+"""
+
+
+def test_a_supervisor_that_takes_its_time_to_end_is_not_left_behind(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW, str(tmp_path)], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (7, "")
