@@ -1,5 +1,7 @@
 """Our sockets in a loop of ours, and libzmq's outside: what tests of the sockets share."""
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable
 
@@ -130,3 +132,17 @@ class World:
             part.close()
         self.loop.close()
         self.context.destroy(linger=0)
+
+
+@contextlib.contextmanager
+def black_hole():
+    """An address that takes no SYN: its queue is full, and the kernel drops what comes."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.9", 0))
+        listening.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listening.getsockname())
+        yield listening.getsockname()

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import trustme
 import uvloop
+from ends import black_hole
 from patience import PATIENCE_S
 
 from feedhandler.exchanges.base import Request
@@ -171,20 +172,6 @@ def test_a_process_that_ends_meanwhile_closes_it_once(tmp_path):
 # --- addresses
 
 
-@contextlib.contextmanager
-def black_hole():
-    """An address that takes no SYN: its queue is full, and the kernel drops what comes."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.socket())
-        listening.bind(("127.0.0.9", 0))
-        listening.listen(0)
-        for _ in range(4):
-            client = stack.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(listening.getsockname())
-        yield listening.getsockname()
-
-
 def resolving_to(*addresses):
     async def resolve(host, port):
         if not port:  # a source address
@@ -228,13 +215,15 @@ def test_a_handshake_of_a_given_up_connection_ends_at_once():
             before = sockets()
             sock = await dial.dial("127.0.0.1", port)
             loop = asyncio.get_running_loop()
-            opening = loop.create_connection(asyncio.Protocol, sock=sock, ssl=context, server_hostname="x")
+            opening = loop.create_connection(
+                asyncio.Protocol, sock=sock, ssl=context, server_hostname="x", ssl_handshake_timeout=3600.0
+            )
             task = asyncio.create_task(dial.to_its_end(sock, opening, lambda opened: opened[0].abort()))
             del sock
             await asyncio.sleep(0.05)
             task.cancel()
             await asyncio.wait([task])
-            async with asyncio.timeout(dial.TLS_HANDSHAKE_S / 2):
+            async with asyncio.timeout(PATIENCE_S):
                 while not sockets().items() <= before.items():
                     await asyncio.sleep(0.01)
 

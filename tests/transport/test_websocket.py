@@ -9,6 +9,7 @@ import json
 import logging
 import random
 import re
+import socket
 import ssl
 import struct
 import time
@@ -17,12 +18,14 @@ import picows
 import pytest
 import trustme
 import uvloop
+from ends import black_hole
 from patience import until
 
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.legs import Legs
 from feedhandler.process.runtime import set_up_picows_log
 from feedhandler.session import ConnectBudget, Phase, Policy
+from feedhandler.transport import dial
 from feedhandler.transport.http import HttpClient
 from feedhandler.transport.websocket import FRAME_SIZE_MAX, Connection
 
@@ -67,7 +70,7 @@ def encryption(request, tmp_path_factory):
         if request.param == "tls":
             authority = trustme.CA()
             Bench.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            authority.issue_cert("127.0.0.1").configure_cert(Bench.tls)
+            authority.issue_cert("127.0.0.1", "exchange.test").configure_cert(Bench.tls)
             path = tmp_path_factory.mktemp("tls") / "authority.pem"
             authority.cert_pem.write_to_path(path)
             patch.setenv("SSL_CERT_FILE", str(path))
@@ -80,6 +83,7 @@ class Bench:
 
     tls = None  # of the server
     source_address = ""
+    host = "127.0.0.1"
 
     def __init__(self, **policy):
         self.exchange = EXCHANGES["bybit"]()
@@ -115,7 +119,7 @@ class Bench:
                 await serve(reader, writer, len(writers))
 
         server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=self.tls)
-        url = f"{'wss' if self.tls else 'ws'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        url = f"{'wss' if self.tls else 'ws'}://{self.host}:{server.sockets[0].getsockname()[1]}"
         async with HttpClient("http://127.0.0.1:1") as http:
             connection = self.connection = Connection(
                 "test", self.session, self.exchange, http, url, self.flush, self.source_address
@@ -497,6 +501,39 @@ def test_a_connection_that_failed_while_it_was_open_is_begun_anew():
             await bench.until(lambda: len(serving) == 2 and bench.session.condition == 0)
 
     uvloop.run(main())
+
+
+@pytest.mark.parametrize("source", ["", "127.0.0.3"])
+def test_of_two_addresses_of_which_the_first_takes_no_syn_the_second_is_used(monkeypatch, source):
+    monkeypatch.setattr(Bench, "host", "exchange.test")
+    monkeypatch.setattr(Bench, "source_address", source)
+
+    async def serve(reader, writer, number):
+        await upgrade(reader, writer)
+        writer.write(frame(book(2)))
+        await reader.read()
+
+    bench, seen = Bench(), []
+
+    async def main(dead):
+        async def resolve(host, port):
+            if not port:
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0))]
+            assert host == "exchange.test"
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", address)
+                for address in (dead, ("127.0.0.1", port))
+            ]
+
+        monkeypatch.setattr(dial, "resolve", resolve)
+        async with bench.running(serve):
+            await bench.until(lambda: bench.flushed)
+            seen.append(bench.connection.address)
+
+    with black_hole() as dead:
+        uvloop.run(main(dead))
+    assert seen[0].startswith("127.0.0.1:")
+    assert bench.session.connects == 1
 
 
 def test_the_address_that_is_used_is_known_while_it_is():
