@@ -6,6 +6,7 @@ other, outside the tick path: feeds, merger and other subscribers run on, unchan
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -289,21 +290,21 @@ def _limited(handler: Any) -> Any:
     return Limited
 
 
-def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+def _on_exception(failures: Failures, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """nats-py leaves the OSError of a connection that broke to a task that nobody awaits; the link tells of it."""
     if isinstance(context.get("exception"), OSError):
         log.debug("%s: %r", context.get("message"), context.get("exception"))
     else:
-        loop.default_exception_handler(context)
+        failures.on_loop_exception(loop, context)
 
 
 async def _main(config: Config, nats: NatsConfig, lock: Lock) -> int:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_on_exception)
     stop = asyncio.Event()
     on_stop_signals(stop.set, loop)
     check_credentials(nats, f"{config.path}: nats")
     bridge = Bridge(loop, config, nats)
+    loop.set_exception_handler(functools.partial(_on_exception, bridge.failures))
     _listen(config, nats, bridge)
     tasks = [
         asyncio.create_task(bridge.failures.endure(what, work))

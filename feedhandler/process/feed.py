@@ -269,6 +269,7 @@ class Feed:
         """Run until SIGTERM (returns 0), or until too many attempts in a row brought no data (75)."""
         loop = asyncio.get_running_loop()
         on_stop_signals(self._stop.set, loop)
+        loop.set_exception_handler(self._failures.on_loop_exception)
         loop.add_signal_handler(signal.SIGUSR1, self._universe.renew, "by order")
         tasks = [
             asyncio.create_task(self._failures.endure(what, work))

@@ -77,6 +77,7 @@ async def _main(config: Config, lock: Lock) -> int:
 
     market = Market(loop, endpoint, screens.newest.take, on_document)
     failures = Failures()
+    loop.set_exception_handler(failures.on_loop_exception)
     accounts = Accounts(config, on_account, failures)
     control = Control(config, market, accounts)
     parts = Parts(

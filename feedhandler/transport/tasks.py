@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from feedhandler.errors import ConfigError, FeedError, ProtocolError
@@ -78,6 +79,16 @@ class Failures:
         while pause_s is not None:
             await asyncio.sleep(pause_s)
             pause_s = await self.attempt(place, work)
+
+    def on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """For `set_exception_handler`: what a callback has raised, or a task whose result nobody fetched."""
+        exc = context.get("exception")
+        if not isinstance(exc, Exception) or is_fatal(exc):
+            loop.default_exception_handler(context)
+            return
+        frames = traceback.extract_tb(exc.__traceback__)
+        where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        self.take(f"a callback{where}", exc)
 
     def take(self, place: str, exc: BaseException, *, is_secret: bool = False) -> float:
         """Count an error and log the first of its kind; return for how long to leave the place alone, in s.

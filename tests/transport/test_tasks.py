@@ -134,6 +134,29 @@ def test_what_is_secret_is_quoted_nowhere(caplog):
     assert converted.value.__suppress_context__
 
 
+def test_what_a_callback_raises_is_counted_by_where_it_was_and_logged_once(caplog):
+    failures = Failures()
+
+    def callback():
+        raise KeyError("x")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(failures.on_loop_exception)
+        for _ in range(3):
+            loop.call_soon(callback)
+        await asyncio.sleep(0)
+        loop.call_soon(asserted_by_us)
+        await asyncio.sleep(0.01)
+
+    uvloop.run(main())
+    ((kind, count),) = failures.counts.items()
+    assert count == 3
+    assert kind.startswith("a callback, at test_tasks.py:")
+    assert caplog.text.count("in callback\n") == 1, "one traceback"
+    assert "AssertionError: ours" in caplog.text, "what is ours is told each time"
+
+
 def test_a_task_that_does_not_end_is_left_behind_and_named(caplog):
     caplog.set_level(logging.ERROR)
 
