@@ -277,7 +277,7 @@ def test_the_gateway_tells_that_no_descriptor_is_left_and_goes_on_when_there_are
 
     def is_answered():
         try:
-            with urllib.request.urlopen(f"{s.gateway}/live", timeout=PATIENCE_S) as answer:
+            with urllib.request.urlopen(f"{s.gateway}/live", timeout=5) as answer:
                 return answer.status == 200
         except OSError:
             return False
