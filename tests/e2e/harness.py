@@ -153,6 +153,7 @@ class Stack:
         if sim_table:
             lines += ["[sim]", sim or f"messages_per_s = {rate}"]
         self.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self.command = [sys.executable, "-m", "feedhandler"]
         self.processes = {}
         self._readers = []
 
@@ -168,7 +169,7 @@ class Stack:
     def popen(self, *arguments, log):
         with (self.directory / f"{log}.log").open("ab") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", "feedhandler", *arguments],
+                [*self.command, *arguments],
                 stdout=out,
                 stderr=out,
                 stdin=subprocess.DEVNULL,
@@ -177,7 +178,7 @@ class Stack:
     def run(self, *arguments, timeout=PATIENCE_S):
         """Run one command to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "feedhandler", *arguments],
+            [*self.command, *arguments],
             capture_output=True,
             text=True,
             timeout=timeout,
