@@ -109,7 +109,10 @@ class Legs:
         self._surveyed: set[str] = (
             set()
         )  # all that were carried when it was asked; of others it knows too little,
-        self._is_early = False  # or of all, since not everything was subscribed to
+        self._lost: set[str] = (
+            set()
+        )  # those of them that nobody who lives had heard of, though they are known,
+        self._is_early = False  # or all, since not everything was subscribed to
         self._was_early = False
         self._wants_seeds = False
         self.states: dict[str, State] = {}
@@ -238,6 +241,12 @@ class Legs:
         self._is_early = not any(session.subscriptions.is_acknowledged for session in running)
         self._was_early = True
         self._surveyed = set(self.states)
+        lines = [session.line.index for session in running]
+        self._lost = {
+            native
+            for native, state in self.states.items()
+            if state.recv_ns and not any(state.is_kept(line) for line in lines)
+        }
         self._wants_seeds = self.freshness.wants_survey = False
 
     def on_survey(self, rows: Iterable[RestTicker], recv_ns: int) -> None:
@@ -256,8 +265,16 @@ class Legs:
         self._surveyed = set()
 
     def _seed(self, state: State, row: RestTicker, lines: Sequence[int], recv_ns: int) -> None:
-        """Fill what the stream has not said: whatever it says is newer. No channel is fresher for it."""
-        unsaid = [channel for channel in CHANNELS if self._is_unsaid(state, channel, lines)]
+        """Fill what the stream has not said: whatever it says is newer. No channel is fresher for it.
+
+        What a line has said that is gone was followed by another, so that it holds; unless it was lost by then.
+        """
+        is_lost = row.native in self._lost and not any(state.is_kept(line) for line in lines)
+        unsaid = [
+            channel
+            for channel in CHANNELS
+            if is_lost or not (state.words(channel) or state.is_filled(channel))
+        ]
         before = _values(state)
         if row.quote is not None and QUOTE in unsaid:
             state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)
@@ -273,10 +290,6 @@ class Legs:
                 state.exchange_ns = 0  # REST states no time
             state.on_news(recv_ns)
             self._emit(state)
-
-    def _is_unsaid(self, state: State, channel: int, lines: Sequence[int]) -> bool:
-        """True if neither a channel has spoken on any of some lines, nor a slower one for it."""
-        return state.filler(channel) not in lines and not any(state.heard_ns(line, channel) for line in lines)
 
     def _take_orders(self, change: Change) -> None:
         """Renew what the watch over the channels has given up; a successor makes room for another one."""

@@ -155,3 +155,23 @@ def test_what_only_a_dead_leg_has_said_is_asked_for():
     world.run(10)
     assert not world.flags[quiet] & wire.STALE
     assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+
+
+def test_what_a_connection_has_said_that_was_followed_is_newer_than_an_answer_that_was_under_way():
+    world = World("kucoin", symbols=2, quiet=(0, 1))
+    quiet = world.natives[0]
+    world.run(20)
+    world.say(quiet)
+    world.run(1)
+    world.legs.freshness.wants_survey = True
+    while not world.rows or world.survey_at or not world.answer_at:
+        world.run(0.02)
+    world.rows = [world.row(native) for native in world.listed]
+    world.say(quiet)
+    world.run(0.02)
+    world.answer_at = world.now + 10 * NS_PER_S  # it takes its time,
+    world.legs.renew("by order")  # and the connection is followed meanwhile
+    world.run(9)
+    assert world.retired == 1
+    world.run(5)
+    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5

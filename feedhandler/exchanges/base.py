@@ -294,10 +294,9 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """Return the newest update id of a channel on one line, 0 if it has not spoken there."""
         return self.lines[line][channel].update_id
 
-    def filler(self, channel: int) -> int:
-        """Return the line whose slower channel speaks for this one, `NOBODY` if none does."""
-        newest = self.channels[channel]
-        return newest.filler if newest.filled_ns else NOBODY
+    def is_filled(self, channel: int) -> bool:
+        """Return whether a slower channel has spoken for this one since it last did."""
+        return self.channels[channel].filled_ns != 0
 
     def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
         """Take the quote over. A price of 0 is that of an empty side."""

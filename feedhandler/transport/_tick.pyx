@@ -1837,10 +1837,10 @@ cdef class State:
         self._check(channel, line)
         return self._lines[line][channel].update_id
 
-    def filler(self, int channel):
-        """Return the line whose slower channel speaks for this one, `NOBODY` if none does."""
+    def is_filled(self, int channel):
+        """Return whether a slower channel has spoken for this one since it last did."""
         self._check(channel, 0)
-        return self._channels[channel].filler if self._channels[channel].filled_ns else NOBODY
+        return self._channels[channel].filled_ns != 0
 
     cdef int _check(self, int channel, int line) except -1:
         if not (0 <= channel < CHANNELS_MAX and 0 <= line < LINES_MAX):
