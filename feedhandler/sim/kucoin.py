@@ -60,6 +60,7 @@ PRIVATE_TOPICS = (
     "/spotMarket/tradeOrdersV2",
     "/spotMarket/advancedOrders",
 )
+ALL_TICKERS_EVERY_NS = 2 * NS_PER_S
 TOKENS = 10_000  # tokens remembered; the oldest is forgotten, as if it had expired
 _ODD = (
     Listing(base="1INCH", quote="USDT", price=0.187_4),
@@ -116,6 +117,8 @@ class Kucoin:
             "management": (Weight(30.0), self.rules.management_weight_per_30_s),
         }
         self.private = KucoinPrivate()
+        self.all_tickers: Answer | None = None  # the newest, for whoever asks soon
+        self.all_tickers_mono_ns = 0
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
 
@@ -700,6 +703,14 @@ def _statistics(each: Instrument) -> dict[str, object]:
 
 
 def _all_tickers(exchange: Kucoin, request: Request, now: Now) -> Answer:
+    """Everything at once, as it was when that was last put together: up to 2 s ago."""
+    if exchange.all_tickers is None or now.mono_ns - exchange.all_tickers_mono_ns >= ALL_TICKERS_EVERY_NS:
+        exchange.all_tickers_mono_ns = now.mono_ns
+        exchange.all_tickers = _put_together(exchange, now)
+    return exchange.all_tickers
+
+
+def _put_together(exchange: Kucoin, now: Now) -> Answer:
     rows = [
         {
             "symbol": _symbol(each),

@@ -378,6 +378,22 @@ def test_rows_in_bulk_are_what_the_channels_have_said(clock):
         assert Decimal(row["last"]) - Decimal(row["changePrice"]) == said["open"]
 
 
+def test_all_tickers_are_put_together_every_2_s(clock):
+    exchange = Kucoin(60, seed=1)
+    instrument = exchange.instruments[0]
+
+    def bid() -> Decimal:
+        return Decimal(get(exchange, clock, "/api/v1/market/allTickers")[1]["data"]["ticker"][0]["buy"])
+
+    before, moved = bid(), instrument.bid
+    while instrument.bid == moved:
+        instrument.step(0b10000)
+    clock.pass_s(1.9)
+    assert bid() == before
+    clock.pass_s(0.2)
+    assert bid() != before
+
+
 def test_the_time_of_a_ticker_is_that_of_the_last_trade(clock):
     exchange = Kucoin(60, seed=1)
     instrument = exchange.by_symbol["BTC-USDT"]
