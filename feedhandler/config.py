@@ -107,6 +107,7 @@ class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     feeds: str = "ipc://run/feeds.ipc"
     feeds_beyond: tuple[str, ...] = ()  # where feeds of other hosts connect, under CURVE
     recent: int = 64  # records of each topic that are kept for who missed some; 0: none
+    queues_mb: int = 0  # for all queues together; 0: an eighth of this host's memory
     cpus: tuple[Cpu, ...] = ()  # processors for the merger; none: any
 
 
@@ -119,6 +120,7 @@ class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     recover: tuple[str, ...] = ("ipc://run/recover.ipc", RECOVER_TCP)
     ticks: tuple[str, ...] = ()  # where subscribers of other hosts connect, under CURVE
     recover_beyond: tuple[str, ...] = ()  # where they ask for what they missed, under CURVE
+    queues_mb: int = 0  # for all queues together; 0: an eighth of this host's memory
     cpus: tuple[Cpu, ...] = ()  # processors for the relay; none: any
 
 
@@ -473,7 +475,15 @@ def _toml(value: Any) -> str:
     return f'"{value or "ws://127.0.0.1:9101"}"' if isinstance(value, str) else f"{value}"
 
 
-MAY_BE_0: Final = ("max_attempts", "seed", "messages_per_s", "max_age_s", "recent", "max_msgs_per_subject")
+MAY_BE_0: Final = (
+    "max_attempts",
+    "seed",
+    "messages_per_s",
+    "max_age_s",
+    "recent",
+    "queues_mb",
+    "max_msgs_per_subject",
+)
 
 
 def _check_number(where: str, key: str, value: float) -> None:

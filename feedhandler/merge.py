@@ -61,6 +61,15 @@ class Outlet(Protocol):
     def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
 
 
+class Queues(Protocol):
+    """How the queues of the subscribers are, in bytes; told in the heartbeat."""
+
+    size: int
+    size_max: int
+    cuts: int
+    closed: int
+
+
 class Step:
     """The hot step: one message of a feed to messages for subscribers.
 
@@ -161,6 +170,7 @@ class Merger:
         now_mono_ns: int,
         step: type[Step] = Step,
         ring: board.Slots | None = None,
+        queues: Queues | None = None,
     ) -> None:
         self._each = each
         self._batches = batches
@@ -169,6 +179,7 @@ class Merger:
         self._pid = pid
         self._started_ns = clock()
         self._ring = ring
+        self._queues = queues
         self._make_route, self._make_traffic = step.make_route, step.make_traffic
         self._routes: dict[bytes, Route] = {}  # of all feeds, by the native topic, padded
         self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
@@ -465,6 +476,9 @@ class Merger:
             records_per_s=sum(exchange.rate for exchange in self.exchanges.values()),
             exchanges={name: exchange.state for name, exchange in self.exchanges.items()},
         )
+        if (queues := self._queues) is not None:
+            heartbeat.queues_bytes, heartbeat.queues_bytes_max = queues.size, queues.size_max
+            heartbeat.queues_cut, heartbeat.queues_closed = queues.cuts, queues.closed
         self._publish_document(wire.HEARTBEAT, "merger", msgspec.json.encode(heartbeat))
 
     def _begin_second(self, feed: FeedView, samples: int) -> None:

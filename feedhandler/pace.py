@@ -106,6 +106,11 @@ class Pace:
             self.skipped += 1
         kept[topic] = message
 
+    def skip(self, count: int) -> None:
+        """Forget what is kept, and that many more: the subscriber will get the newest of everything anew."""
+        self.skipped += count + len(self._waiting) + len(self._held)
+        self._waiting, self._held = {}, {}
+
     def take(self) -> list[bytes | bytearray]:
         """Return messages that may leave now, the longest waiting first: a few, [] if there are none."""
         waiting = self._waiting

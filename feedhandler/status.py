@@ -327,6 +327,10 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     subscribers: int = 0  # of other hosts, that are connected
     strangers: int = 0
     failures: int = 0  # that nobody foresaw; the log has the first of each kind
+    queues_bytes: int = 0  # as in the merger's heartbeat
+    queues_bytes_max: int = 0
+    queues_cut: int = 0
+    queues_closed: int = 0
 
 
 class Heartbeat(msgspec.Struct, kw_only=True):
@@ -338,3 +342,7 @@ class Heartbeat(msgspec.Struct, kw_only=True):
     records: int
     records_per_s: float
     exchanges: dict[str, str]  # exchange → state
+    queues_bytes: int = 0  # room that queues of subscribers have taken, of all that there is,
+    queues_bytes_max: int = 0
+    queues_cut: int = 0  # and how many were cut, or ended with their connections, because there was no more
+    queues_closed: int = 0

@@ -25,6 +25,7 @@ from feedhandler.status import (
     WORST_FIRST,
     ConnectionStatus,
     ExchangeStatus,
+    Heartbeat,
     RelayStatus,
 )
 from feedhandler.transport.files import read_relay_status
@@ -117,6 +118,7 @@ class Metrics(Collector):
         if (beat := market.heartbeat) is not None and market.is_heard:
             yield _counter("merger_records", "Records that the merger published.", beat.records)
             yield _gauge("merger_topics", "Topics that it has.", beat.topics)
+            yield from _queues("merger", beat)
             yield _gauge(
                 "merger_start_time_seconds", "When it started, Unix time.", beat.started_ns / NS_PER_S
             )
@@ -165,6 +167,13 @@ class Metrics(Collector):
         yield _gauge("gateway_topics", "Tickers that the gateway has.", len(screens.newest))
 
 
+def _queues(process: str, of: Heartbeat | RelayStatus) -> Iterator[Metric]:
+    yield _gauge(f"{process}_queues_bytes", "Room that queues have taken.", of.queues_bytes)
+    yield _gauge(f"{process}_queues_bytes_max", "The limit for all of them.", of.queues_bytes_max)
+    yield _counter(f"{process}_queues_cut", "Queues that were cut at that limit.", of.queues_cut)
+    yield _counter(f"{process}_queues_closed", "Connections that were ended at it.", of.queues_closed)
+
+
 def _relay(status: RelayStatus | None) -> Iterator[Metric]:
     is_up = status is not None and abs(time.time_ns() - status.as_of_ns) < RELAY_SILENCE_NS
     yield _gauge("relay_up", "1 while the relay says how it is doing.", float(is_up))
@@ -174,6 +183,7 @@ def _relay(status: RelayStatus | None) -> Iterator[Metric]:
     yield _counter("relay_delays", "Times that one who asked too much had to wait.", status.delays)
     yield _counter("relay_refused", "Connections that were one too many.", status.refused)
     yield _gauge("relay_subscribers", "Subscribers of other hosts.", status.subscribers)
+    yield from _queues("relay", status)
     yield _counter("relay_strangers", "Connections whose key is not authorized.", status.strangers)
 
 

@@ -62,6 +62,7 @@ from feedhandler.transport.files import (
     write_instruments,
 )
 from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.queues import Queues, size_of
 from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
 from feedhandler.transport.timekeeper import Timekeeper
 from feedhandler.transport.websocket import Connection
@@ -104,6 +105,7 @@ class Publisher:
             key=f"exchanges.{exchange.name}.direct",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
             group=group,
+            queues=Queues(size_of(0)),
         )
         self.look = self._direct.look
         self._batch = tick.Batch(self._uplink, self._direct, time.time_ns)

@@ -19,6 +19,7 @@ from feedhandler.process.upkeep import Upkeep
 from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import open_board, recent_path, retire
 from feedhandler.transport.files import Lock
+from feedhandler.transport.queues import Queues, size_of
 
 GROUP_MAY_PASS: Final = 0o710  # through `run_dir`, to what is for subscribers
 
@@ -34,6 +35,7 @@ class MergerProcess:
         self._group = private.group_of(config.group, f"{config.path}: group")
         private.let_in(Path(config.run_dir), GROUP_MAY_PASS, self._group)
         session = int(time.time())
+        self._queues = Queues(size_of(config.merger.queues_mb))
         self._ticks = self._outlet(config.merger.ticks, "merger.ticks", has_modes=True, session=session)
         self._batches = self._outlet(config.merger.batches, "merger.batches", is_batched=True)
         recent = recent_path(config.run_dir)
@@ -52,6 +54,7 @@ class MergerProcess:
             now_mono_ns=time.monotonic_ns(),
             step=tick.Step,
             ring=self._ring,
+            queues=self._queues,
         )
         # From here to the outlets no line of this process runs, if the tick path is compiled.
         self._feeds = tick.Inlet(
@@ -94,6 +97,7 @@ class MergerProcess:
             self,
             key=key,
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
+            queues=self._queues,
             is_batched=is_batched,
             has_modes=has_modes,
             session=session,

@@ -21,6 +21,7 @@ from feedhandler.status import RelayStatus
 from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import BoardReader, recent_path
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
+from feedhandler.transport.queues import Queues, size_of
 from feedhandler.transport.router import RATE_ALL, Budget, Router
 from feedhandler.transport.subscribing import LastValues
 from feedhandler.transport.tasks import Failures
@@ -71,7 +72,8 @@ class Recent:
 class Beyond:
     """The stream for other hosts: the merger's, message for message. While the merger is away, so is this."""
 
-    def __init__(self, loop: tick.Loop, config: Config, last: LastValues) -> None:
+    def __init__(self, loop: tick.Loop, config: Config, last: LastValues, queues: Queues) -> None:
+        self._queues = queues
         self._loop = loop
         self._endpoints = config.relay.ticks
         self._last = last
@@ -87,6 +89,7 @@ class Beyond:
             self._last,
             key="relay.ticks",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
+            queues=self._queues,
             has_modes=True,
             session=self._session,
             security=self.security,
@@ -116,7 +119,8 @@ class RelayProcess:
         self._recent = Recent(recent_path(config.run_dir))
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
         self._session = 0  # of the merger, as the stream says
-        self._beyond = Beyond(self._loop, config, self) if config.relay.ticks else None
+        self._queues = Queues(size_of(config.relay.queues_mb))
+        self._beyond = Beyond(self._loop, config, self, self._queues) if config.relay.ticks else None
         prefixes = [b""] if self._beyond else [f"{kind}.".encode() for kind in DOCUMENTS]
         # Not the batches: there a full queue drops, here it ends in the newest of each topic.
         self._downlink = tick.Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
@@ -133,6 +137,7 @@ class RelayProcess:
                 request_size_max=recover.REQUEST_SIZE_MAX,
                 security=security,
                 of_all=of_all,
+                queues=self._queues,
                 group=group,
             )
             for key, endpoints, security in (
@@ -220,6 +225,10 @@ class RelayProcess:
             subscribers=outlet.subscribers if outlet is not None else 0,
             failures=self._failures.counts.total(),
             strangers=self._security.unauthorized if self._security is not None else 0,
+            queues_bytes=self._queues.size,
+            queues_bytes_max=self._queues.size_max,
+            queues_cut=self._queues.cuts,
+            queues_closed=self._queues.closed,
         )
         try:
             write_relay_status(self._run_dir, status)

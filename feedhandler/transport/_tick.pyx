@@ -17,6 +17,7 @@ that can raise. Whoever writes into raw memory looks in the same function whethe
 buffer that is being read while others are called is taken out of the object, so that nobody writes into it.
 """
 
+import collections
 import functools
 import logging
 import mmap
@@ -27,6 +28,7 @@ from feedhandler import batch, board, follow, merge, pace, wire
 from feedhandler.errors import DecodeError
 from feedhandler.exchanges import base
 from feedhandler.transport import private, subscribing, zmtp
+from feedhandler.transport.queues import Queues
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
@@ -348,6 +350,10 @@ cdef class Peer:
     cdef readonly object subscriptions
     cdef readonly object pace
     cdef public object join  # what a subscriber is still to get first
+    cdef public object queues  # the limit for all of them, where there is one
+    cdef public size_t room  # for the queue, as granted by that
+    cdef readonly size_t sent  # bytes, since there is the connection
+    cdef readonly object marks  # ends of messages, counted in the same way
     cdef public object on_room  # called after each write, if somebody waits for room
     cdef uint64_t _stamp  # the number of the last message that it was given
     cdef public Py_ssize_t dropped
@@ -383,6 +389,7 @@ cdef class Peer:
         self._size = self._size_first = min(self._size_max, READ_SIZE)
         self._buffer = PyByteArray_FromStringAndSize(NULL, self._size)
         self._used = self._parsed = 0
+        self.marks = collections.deque()
         self.subscriptions = subscribing.Subscriptions()
         self.is_open = True
         self.opened_mono_s = time.monotonic()
@@ -502,6 +509,8 @@ cdef class Peer:
                 self._queue, self._queue_size = NULL, 0
             if self.is_blocked:
                 self._set_blocked(False)
+            if self.room:
+                self.queues.release(self)
         elif not self.is_blocked:
             self._set_blocked(True)
         if self.on_room is not None:
@@ -524,7 +533,26 @@ cdef class Peer:
             self.close()
             return False
         self._start += <size_t>sent
+        self.sent += <size_t>sent
         return True
+
+    def shorten(self):
+        """Drop what is queued, but for the beginning of what may be on its way; returns how many bytes."""
+        cdef size_t used = self._end - self._start, kept
+        cdef uint8_t* smaller
+        kept = min([mark - self.sent for mark in self.marks if mark >= self.sent], default=used)
+        self.marks.clear()
+        if kept >= used:
+            return 0
+        smaller = <uint8_t*>malloc(max(kept, <size_t>QUEUE_SIZE))
+        if smaller == NULL:
+            raise MemoryError
+        if kept:
+            memcpy(smaller, self._queue + self._start, kept)
+        free(self._queue)
+        self._queue, self._queue_size = smaller, max(kept, <size_t>QUEUE_SIZE)
+        self._start, self._end = 0, kept
+        return used - kept
 
     cdef int refill(self) except -1:
         """Queue a part of what a subscriber with a mode is due, or one that has not kept up."""
@@ -721,6 +749,8 @@ cdef class Peer:
         self._queue = NULL
         self._queue_size = self._start = self._end = 0
         self._buffer = None  # `read` has a reference of its own
+        if self.queues is not None:
+            self.queues.release(self)
         self._on_closed(self)
 
     def close_gently(self, wait_s):
@@ -739,6 +769,7 @@ cdef class Outlet:
     """Twin of `zmtp.Outlet`."""
 
     cdef object _events
+    cdef object _queues
     cdef size_t _queue_size_max
     cdef bint _is_batched
     cdef bint _has_modes
@@ -756,9 +787,10 @@ cdef class Outlet:
 
     def __cinit__(
         self, events, endpoints, last, *, key, queue_size_max, is_batched=False, has_modes=False, session=0,
-        group=private.NOBODY,
+        group=private.NOBODY, queues=None,
     ):
         self._events = events
+        self._queues = Queues(sys.maxsize) if queues is None else queues
         self._queue_size_max = queue_size_max
         self._is_batched, self._has_modes, self._session = is_batched, has_modes, session
         self._peers, self._paced, self._unflushed = set(), set(), []
@@ -808,9 +840,27 @@ cdef class Outlet:
             if not peer._is_listed:
                 peer._is_listed = True
                 self._unflushed.append(peer)
-        elif peer.is_blocked and peer._end - peer._start > self._queue_size_max:
-            return self._overflow(peer, topic, owner, data, size)
+        elif peer.is_blocked and peer._end - peer._start > peer.room:
+            if not self._has_room(peer, topic, owner, data, size):
+                return 0
         return peer.append(data, size)
+
+    cdef bint _has_room(self, Peer peer, bytes topic, owner, const uint8_t* data, size_t size) except -1:
+        """Find room for a message in a queue that has used what it had; False if it is not to be queued."""
+        if peer._end - peer._start > self._queue_size_max:
+            self._overflow(peer, topic, owner, data, size)
+            return False
+        return self._queues.grant(peer, self._cut)
+
+    def _cut(self, Peer peer not None):
+        """Shorten a queue; its subscriber gets the newest of each topic when it reads, this message's as well."""
+        if not self._subscribers.start_anew(peer):
+            return False
+        lost = peer.shorten() // zmtp.MESSAGE_SIZE
+        peer.dropped += lost
+        if peer.pace is not None:
+            peer.pace.skip(lost)
+        return True
 
     cdef int _send_joining(self, Peer peer, bytes topic, owner, const uint8_t* data, size_t size) except -1:
         """Queue what may go to one who has not got all last values yet."""
@@ -895,6 +945,7 @@ cdef class Outlet:
             message_size_max=zmtp.REQUEST_SIZE_MAX,
         )
         if peer.is_open:  # it may have gone while it was greeted
+            peer.queues = self._queues
             self._peers.add(peer)
             self._handshakes.watch(peer)
 

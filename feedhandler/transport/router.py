@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from feedhandler.transport import private, zmtp
+from feedhandler.transport.queues import Queues
 from feedhandler.transport.zmtp import Events, Peer, TimedEvents
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ class Budget:
         return max(0.0, -self._left / self._rate)
 
 
+def _cannot_be_cut(peer: Peer) -> bool:
+    return False  # an answer is whole, or of no use
+
+
 class Router:
     """Binds; on_request gets each request and returns the frames of its answer, and what it cost.
 
@@ -58,9 +63,11 @@ class Router:
         request_size_max: int,
         security: zmtp.Security | None = None,
         of_all: Budget | None = None,
+        queues: Queues | None = None,
         group: int = private.NOBODY,
     ) -> None:
-        """of_all is what this router shares with others."""
+        """of_all and queues are what this router shares with others."""
+        self._queues = queues
         self._security = security
         self._events = events
         self._on_request = on_request
@@ -92,6 +99,7 @@ class Router:
             on_parts=self._on_parts,
         )
         if peer.is_open:  # it may have gone while it was greeted
+            peer.queues = self._queues
             self._handshakes.watch(peer)
             now_s = time.monotonic()
             self._peers[peer] = Budget(RATE_EACH, now_s)
@@ -106,6 +114,8 @@ class Router:
         peer.put_parts([*parts[:-1], *frames])  # what precedes a request is where its answer goes
         budget = self._peers[peer]
         peer.flush()
+        if self._queues is not None and peer.queued > peer.room:
+            self._queues.grant(peer, _cannot_be_cut)
         now_s = time.monotonic()
         wait_s = max(budget.spend(cost, now_s), self._of_all.spend(cost, now_s))
         if not peer.is_open:

@@ -32,7 +32,7 @@ SIZE_PER_UNIT: Final = 1 << 12  # of a document
 CLEANED_PER_TURN: Final = (
     512  # prefixes of those who have gone, and topics of prefixes that nobody has any more
 )
-LEFT_AT_ONCE: Final = 16  # prefixes, when somebody goes
+STARTED_ANEW_MAX: Final = 100  # prefixes of one whose queue was cut
 # More must not wait for one who is to get something that it asked for: it gets that when it has read some.
 ROOM: Final = 1 << 16
 
@@ -289,7 +289,7 @@ class Subscribers:
             if (message := self._last.last(join.next())) is not None:
                 peer.put(message)
                 units -= len(message) // SIZE_PER_UNIT
-        if join.is_over:
+        if join.is_over and peer.join is join:  # else its queue was cut meanwhile
             peer.join = None
         self._spend(peer, QUANTUM - units)
         peer.flush()
@@ -314,13 +314,24 @@ class Subscribers:
         self._requests.pop(peer, None)
         self._spent.pop(peer, None)
         self._note_wanting(peer)
+        if prefixes := peer.subscriptions.prefixes:
+            self._gone.append((peer, prefixes))  # later: a message may be on its way to these groups now
+            self._arm()
+
+    def start_anew(self, peer: Subscriber) -> bool:
+        """Have one whose queue was cut get everything that it is subscribed to as if it had just come.
+
+        Returns False if it has too many subscriptions for that.
+        """
         prefixes = peer.subscriptions.prefixes
-        if len(prefixes) <= LEFT_AT_ONCE:
-            for prefix in prefixes:
-                self._groups.leave(prefix, peer)
-        else:
-            self._gone.append((peer, prefixes))
-        self._arm()
+        if len(prefixes) > STARTED_ANEW_MAX:
+            return False
+        topics = sorted({topic for prefix in prefixes for topic in self._last.topics(prefix)})
+        is_read = peer.join is None and peer not in self._requests
+        peer.join = Join(Subscriptions(), b"", topics, is_batched=self._is_batched)
+        if is_read:
+            self._put_off(peer)
+        return True
 
     # --- turn by turn
 
@@ -347,14 +358,14 @@ class Subscribers:
             peer.close()  # nobody would hear what it still asks
             return
         request = self._requests.get(peer)
-        if request is not None and _has_room(peer, request):
+        if peer.join is not None:
+            self._go_on(peer, peer.join)
+        elif request is not None and _has_room(peer, request):
             del self._requests[peer]
             try:
                 self._do(peer, request)
             except ValueError as exc:
                 peer.cut_off(str(exc))
-        elif peer.join is not None:
-            self._go_on(peer, peer.join)
         if not peer.is_open:
             return
         if peer in self._requests or peer.join is not None:

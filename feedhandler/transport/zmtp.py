@@ -26,6 +26,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -36,6 +37,7 @@ from feedhandler import pace, wire
 from feedhandler.config import IPC_PATH_SIZE_MAX
 from feedhandler.errors import ConfigError
 from feedhandler.transport import private
+from feedhandler.transport.queues import Queues
 from feedhandler.transport.subscribing import (
     SUBSCRIBE,
     Cancellable,
@@ -110,6 +112,7 @@ CONNECT_EVERY_S: Final = 0.1
 REMOTE_CONNECT_TIMEOUT_S: Final = 5.0
 REMOTE_CONNECT_EVERY_S: Final = 1.0
 NO_MODES: Final = "this endpoint has no modes; merger.ticks and relay.ticks have"
+MESSAGE_SIZE: Final = 2 + wire.TICKER_SIZE  # of most
 RECORD_HEAD: Final = bytes((0, wire.TICKER_SIZE))  # precedes a ticker record
 assert wire.TICKER_SIZE < 256, "a short frame"
 
@@ -288,6 +291,10 @@ class Peer:
         self.pace: pace.Pace | None = None  # that it declared
         self.dropped = 0  # messages, at a full queue
         self.join: Join | None = None  # what a subscriber is still to get first
+        self.queues: Queues | None = None  # the limit for all of them, where there is one
+        self.room = 0  # for the queue, as granted by that
+        self.sent = 0  # bytes, since there is the connection
+        self.marks: deque[int] = deque()  # ends of messages, counted in the same way
         self.on_room: Callable[[Any], None] | None = (
             None  # called after each write, if somebody waits for room
         )
@@ -341,6 +348,7 @@ class Peer:
                 self.close()
                 queue.clear()  # what came since the connection was closed
                 return
+            self.sent += sent
             del queue[:sent]
             if queue or self.pace is None or not self.pace.is_waiting:
                 break
@@ -349,8 +357,18 @@ class Peer:
             if chunks == pace.CHUNKS_MAX:
                 break  # the rest in the next turn, after what others have to say
         self._set_blocked(bool(queue))
+        if self.room and not queue and self.queues is not None:
+            self.queues.release(self)
         if self.on_room is not None:
             self.on_room(self)
+
+    def shorten(self) -> int:
+        """Drop what is queued, but for the beginning of what may be on its way; returns how many bytes."""
+        kept = next((mark - self.sent for mark in self.marks if mark >= self.sent), len(self.queue))
+        dropped = len(self.queue) - kept
+        del self.queue[kept:]
+        self.marks.clear()
+        return dropped
 
     def refill(self) -> None:
         """Queue a part of what a subscriber with a mode is due, or one that has not kept up."""
@@ -497,6 +515,8 @@ class Peer:
             self._events.remove_writer(self._fd)
         self._sock.close()
         self.queue.clear()
+        if self.queues is not None:
+            self.queues.release(self)
         self._on_closed(self)
 
     def close_gently(self, wait_s: float) -> None:
@@ -669,9 +689,11 @@ class Outlet:
         session: int = 0,
         security: Security | None = None,
         group: int = private.NOBODY,
+        queues: Queues | None = None,
     ) -> None:
         self._security = security
         self._events = events
+        self._queues = Queues(sys.maxsize) if queues is None else queues
         self._queue_size_max = queue_size_max
         self._is_batched = is_batched
         self._has_modes = has_modes
@@ -707,8 +729,7 @@ class Outlet:
                 continue
             if not queue:
                 self._unflushed.append(peer)
-            elif peer.is_blocked and len(queue) > self._queue_size_max:
-                self._overflow(peer, topic, passed)
+            elif peer.is_blocked and len(queue) > peer.room and not self._has_room(peer, topic, passed):
                 continue
             if self._security is not None:
                 peer.put(passed)
@@ -727,6 +748,23 @@ class Outlet:
         elif its_pace.is_immediate and not peer.is_blocked and len(peer.queue) < pace.CHUNK_SIZE:
             return False
         its_pace.note(topic, message)
+        return True
+
+    def _has_room(self, peer: Peer, topic: bytes, message: bytes | bytearray) -> bool:
+        """Find room for a message in a queue that has used what it had; False if it is not to be queued."""
+        if len(peer.queue) > self._queue_size_max:
+            self._overflow(peer, topic, message)
+            return False
+        return self._queues.grant(peer, self._cut)
+
+    def _cut(self, peer: Peer) -> bool:
+        """Shorten a queue; its subscriber gets the newest of each topic when it reads, this message's as well."""
+        if not self._subscribers.start_anew(peer):
+            return False
+        lost = peer.shorten() // MESSAGE_SIZE
+        peer.dropped += lost
+        if peer.pace is not None:
+            peer.pace.skip(lost)
         return True
 
     def _overflow(self, peer: Peer, topic: bytes, message: bytes | bytearray) -> None:
@@ -789,6 +827,7 @@ class Outlet:
             message_size_max=REQUEST_SIZE_MAX,
         )
         if peer.is_open:  # it may have gone while it was greeted
+            peer.queues = self._queues
             self._peers.add(peer)
             self._handshakes.watch(peer)
 
