@@ -106,7 +106,7 @@ languages: $(VENV)/.run ## after a change of the bytes: languages/ and the table
 
 prod: $(VENV)/.run ## start the real thing as a daemon, from conf/supervisord.conf
 	@$(BIN)/feedhandler check -c conf/live.toml
-	@mkdir -p run/log
+	@umask 077; mkdir -p run/log
 	@$(BIN)/supervisord -c conf/supervisord.conf
 	@echo "started; look at it with 'make prod-status', logs are in run/log/"
 

@@ -244,7 +244,7 @@ def test_a_disk_with_room_for_a_lock_and_nothing_else_is_one_sentence_and_status
 def test_a_disk_that_fills_up_while_a_process_starts_is_one_sentence(stack):
     s = stack(exchanges=("bybit",))
     run = s.directory / "run"
-    run.mkdir()
+    run.mkdir(0o700)
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4k,mode=700", "tmpfs", str(run)], check=False
     ).returncode:

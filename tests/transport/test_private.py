@@ -84,7 +84,8 @@ def test_a_link_is_not_followed(tmp_path):
     theirs = tmp_path / "theirs"
     theirs.write_text("precious")
     run = tmp_path / "run"
-    (run / "wanted").mkdir(parents=True)
+    run.mkdir(0o700)
+    (run / "wanted").mkdir()
     for name in ("merger.lock", "wanted/bybit.json", "wanted/bybit.lock", "wanted/positions.json"):
         (run / name).symlink_to(theirs)
     with pytest.raises(ConfigError, match="run_dir: cannot write to"):
