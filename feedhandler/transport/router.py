@@ -12,6 +12,7 @@ from typing import Final
 
 from feedhandler.transport import private, zmtp
 from feedhandler.transport.queues import Queues
+from feedhandler.transport.subscribing import Cancellable
 from feedhandler.transport.zmtp import Events, Peer, TimedEvents
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ ANSWER_SIZE_MAX: Final = 1 << 26  # as much as an instrument list may have
 RATE_EACH: Final = 20_000.0  # a second
 RATE_ALL: Final = 50_000.0
 BURST_S: Final = 1.0
+# What is answered in one turn of the loop, in records: a second's worth at once would hold up everybody else.
+TURN_COST: Final = 500
+TURN_S: Final = 0.001
 
 
 class Budget:
@@ -74,6 +78,8 @@ class Router:
         self._request_size_max = request_size_max
         self._peers: dict[Peer, Budget] = {}
         self._paused: dict[Peer, float] = {}  # until when
+        self._turn_cost = 0  # of what was answered in this turn
+        self._timer: Cancellable | None = None  # that begins the next one
         self._of_all = of_all or Budget(RATE_ALL, time.monotonic())
         self.requests = 0
         self.delays = 0  # how often somebody had to wait
@@ -118,9 +124,20 @@ class Router:
             self._queues.grant(peer, _cannot_be_cut)
         now_s = time.monotonic()
         wait_s = max(budget.spend(cost, now_s), self._of_all.spend(cost, now_s))
+        self._turn_cost += cost
+        if self._timer is None:
+            self._timer = self._events.call_later(TURN_S, self._begin_turn)
         if not peer.is_open:
             return  # it has gone while we answered
         self._wait(peer, wait_s, now_s)
+        if self._turn_cost >= TURN_COST and peer not in self._paused:
+            self._paused[peer] = now_s
+            peer.pause()
+
+    def _begin_turn(self) -> None:
+        self._timer = None
+        self._turn_cost = 0
+        self.on_time()
 
     def _wait(self, peer: Peer, wait_s: float, now_s: float) -> None:
         if wait_s > 0:
@@ -137,7 +154,10 @@ class Router:
         now_s = time.monotonic()
         for peer in [peer for peer, until_s in self._paused.items() if until_s <= now_s]:
             del self._paused[peer]
-            peer.resume()
+            if peer.has_hung_up():
+                peer.close()  # nobody would hear the answers to what it still asks
+            else:
+                peer.resume()
 
     def look(self) -> None:
         """See that requests can still come, as `zmtp.Listener.look` does."""
@@ -147,6 +167,8 @@ class Router:
         """Close everything, after a moment for what is queued."""
         self._listener.close()
         self._handshakes.close()
+        if self._timer is not None:
+            self._timer.cancel()
         for peer in list(self._peers):
             peer.close_gently(0.1)
 

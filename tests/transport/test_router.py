@@ -212,3 +212,39 @@ def test_connections_that_say_nothing_make_room_for_those_that_ask(world, router
     modest = connect(world, zmq.REQ)
     modest.send(b"ab")
     assert answer(world, modest)[1] == b"ba"
+
+
+def asking(world, count):
+    """Return a connection on which so many requests were sent at once."""
+    end = socket.socket(socket.AF_UNIX)
+    end.connect(f"{world.path}/x.ipc")
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + bytes(32)
+    ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+    end.sendall(greeting + bytes((4, len(ready))) + ready + b"\x00\x03abc" * count)
+    return end
+
+
+def test_what_one_asks_at_once_is_answered_over_several_turns(world, router, asked):
+    world.cost = 20
+    end = asking(world, 500)
+    most = 0
+
+    def is_through():
+        nonlocal most
+        before = len(asked)
+        world.loop.run_once(0.01)
+        most = max(most, len(asked) - before)
+        return len(asked) == 500
+
+    world.until(is_through)
+    assert most <= 2 * routers.TURN_COST // world.cost + 1, "what was left of a turn, and the next one"
+    end.close()
+
+
+def test_what_one_still_asks_who_has_gone_is_not_answered(world, router, asked):
+    world.cost = 20
+    end = asking(world, 800)
+    world.until(lambda: asked)
+    end.close()
+    world.until(lambda: not router._peers)
+    assert len(asked) <= 2 * routers.TURN_COST // world.cost + 1
