@@ -388,18 +388,20 @@ def _supervisord(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _endpoint(arguments: argparse.Namespace) -> str:
-    if arguments.config:
-        return config.load(arguments.config).merger.ticks[0]
-    return DEFAULT_ENDPOINT
+def _endpoints(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """Return where to subscribe, and where to ask for what was missed; None: as that is by default."""
+    if arguments.endpoint or not arguments.config:
+        return arguments.endpoint or DEFAULT_ENDPOINT, None
+    found = config.load(arguments.config)
+    return found.merger.ticks[0], found.relay.recover[0]
 
 
 def _tail(arguments: argparse.Namespace) -> int:
-    endpoint = arguments.endpoint or _endpoint(arguments)
+    endpoint, recover = _endpoints(arguments)
     mode = int(arguments.mode) if arguments.mode.isdecimal() else arguments.mode
     topics = [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]
     left = arguments.count
-    with _subscriber(endpoint, topics, arguments, mode) as subscriber:
+    with _subscriber(endpoint, topics, arguments, mode, recover) as subscriber:
         for record in subscriber:
             if arguments.json:
                 sys.stdout.write(view.record_json(record).decode() + "\n")
@@ -412,7 +414,7 @@ def _tail(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    endpoint = arguments.endpoint or _endpoint(arguments)
+    endpoint, _ = _endpoints(arguments)
     heartbeat, statuses = _ask_status(endpoint, arguments)
     if heartbeat is None:
         print(
@@ -443,7 +445,7 @@ def _ask_status(
     statuses: dict[str, ExchangeStatus] = {}
     deadline = time.monotonic() + STATUS_TIMEOUT_S
     prefixes = ["status.", "heartbeat."]
-    with _subscriber(endpoint, prefixes, arguments) as subscriber:
+    with _subscriber(endpoint, prefixes, arguments, recover="") as subscriber:
         while heartbeat is None or set(heartbeat.exchanges) - set(statuses):
             record = subscriber.receive(max(0.0, deadline - time.monotonic()))
             if record is None:
@@ -458,7 +460,11 @@ def _ask_status(
 
 
 def _subscriber(
-    endpoint: str, topics: Sequence[str], arguments: argparse.Namespace, mode: str | int = ""
+    endpoint: str,
+    topics: Sequence[str],
+    arguments: argparse.Namespace,
+    mode: str | int = "",
+    recover: str | None = None,
 ) -> Subscriber:
     if bool(arguments.key) != bool(arguments.server_key):
         raise ConfigError("--key and --server-key go together: our own secret key, and their public one")
@@ -468,7 +474,7 @@ def _subscriber(
     except ValueError as exc:
         raise ConfigError(f"--mode: {exc}") from exc
     try:
-        return Subscriber(endpoint, topics, mode=mode, curve=curve)
+        return Subscriber(endpoint, topics, mode=mode, recover=recover, curve=curve)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
 

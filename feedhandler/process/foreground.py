@@ -68,7 +68,8 @@ class Foreground:
         supervisor = self._start()
         self._console.print(f"dashboard: {self._config.gateway.url}", highlight=False)
         try:
-            with Subscriber(self._config.merger.ticks[0]) as subscriber:
+            config = self._config
+            with Subscriber(config.merger.ticks[0], recover=config.relay.recover[0]) as subscriber:
                 span = None if seconds is None else Span(seconds, wait_s, time.monotonic())
                 self._show(subscriber, supervisor, span)
                 self._console.print(self.watch.summary(subscriber))

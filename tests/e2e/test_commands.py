@@ -110,6 +110,33 @@ def test_a_second_configuration_cannot_take_over_the_ipc_addresses(stack):
         assert "in use" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("tail", "--count", "20"), ("subscribe", "bybit", "XLM/TRY"), ("run",)]
+)
+def test_nobody_asks_for_what_was_missed_but_where_the_relay_is(stack, arguments):
+    s = stack(exchanges=("bybit",))
+    port = s.ports["ticks"] + 1  # where it is by default
+    text = s.config.read_text()
+    for name in [name for name, taken in s.ports.items() if taken == port]:
+        (s.ports[name],) = free_ports(1)
+        text = text.replace(str(port), str(s.ports[name]))
+    s.config.write_text(text)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        if arguments[0] == "run":
+            result = s.run("run", "-c", str(s.config), "--seconds", "1")
+        else:
+            s.start()
+            s.wait_live()
+            result = s.run(*arguments, "-c", str(s.config))
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert result.returncode == 0, result.stderr
+
+
 def test_check_refuses_an_unknown_key_with_exit_2(stack):
     s = stack(extra="symbls = 1")
     for command in ("check", "merger", "run", "sim"):
