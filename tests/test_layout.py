@@ -163,3 +163,12 @@ def test_the_shipped_supervisor_configuration_is_current():
     settings = config.load(str(ROOT / "conf" / "live.toml"))
     expected = render(settings, checkout("conf/live.toml"))
     assert (ROOT / "conf" / "supervisord.conf").read_text(encoding="utf-8") == expected
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Where no package tells them apart, pytest runs one of them and refuses the other."""
+    paths = [
+        path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").exists()
+    ]
+    names = [path.name for path in paths]
+    assert not [str(path.relative_to(ROOT)) for path in paths if names.count(path.name) > 1]

@@ -103,9 +103,7 @@ class Proxy:
 
 @pytest.fixture
 def stack(tmp_path):
-    stack = Stack(
-        tmp_path, rate=1000, merger="recent = 4000"
-    )  # longer than anybody is stopped, however slow the machine
+    stack = Stack(tmp_path, rate=1000, merger="recent = 1000")  # seconds, on the slowest machine
     stack.start()
     yield stack
     stack.close()
