@@ -56,7 +56,10 @@ class Follower:
         # hot: `make bench-micro`, client
         if wire.is_batch(message):
             for start in range(0, len(message), wire.TICKER_SIZE):
-                self._take(message[start : start + wire.TICKER_SIZE])
+                if message[start + wire.KIND_OFFSET] == wire.TICKER:
+                    self._take(message[start : start + wire.TICKER_SIZE])
+                else:  # nothing else is sent with others
+                    self.undecodable += 1
         else:
             self._take(message)
 

@@ -65,6 +65,14 @@ def test_a_batch_is_its_records(stream):
     assert stream.take(memoryview(batch)) == [(BTC, 1), (ETH, 1), (BTC, 2)]
 
 
+@pytest.mark.parametrize("kind", [0, wire.STATUS, wire.NOTICE, 99])
+def test_a_record_of_another_kind_within_a_batch_is_none(stream, kind):
+    other = bytearray(ticker(ETH))
+    other[wire.KIND_OFFSET] = kind
+    assert stream.take(ticker(BTC) + other + ticker(BTC, 2)) == [(BTC, 1), (BTC, 2)]
+    assert stream.follower.undecodable == 1
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_the_table_that_all_languages_share(case, stream):
     """Every language's Follow goes through it in tests/languages; these give the same losses."""
