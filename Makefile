@@ -22,17 +22,17 @@ $(VENV)/.python: pyproject.toml python.sh
 
 # Stamps, so that nothing is installed twice. With a C compiler the tick path is compiled; without one it is Python.
 $(VENV)/.run: $(VENV)/.python setup.py feedhandler/transport/_tick.pyx
-	@echo "installing feedhandler into $(VENV) ..."
+	@echo "installing feedhandler into $(VENV) (about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	@echo "installing the test tools into $(VENV) ..."
+	@echo "installing the test tools into $(VENV) (some minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,third-party,bench]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run
-	@echo "installing the bench's tools into $(VENV) ..."
+	@echo "installing the bench's tools into $(VENV) (about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
@@ -41,7 +41,7 @@ $(VENV)/.bench: $(VENV)/.run
 	@bench/install_cryptofeed.sh .venv-cryptofeed $(BIN)/python
 
 demo: $(VENV)/.run ## simulated exchanges, full pipeline, live table; SECONDS=20 to end by itself
-	@$(BIN)/feedhandler run -c conf/demo.toml $(SECONDS_ARGUMENT)
+	@$(BIN)/feedhandler demo $(SECONDS_ARGUMENT)
 
 run: $(VENV)/.run ## the same against the real exchanges (CONFIG=conf/live.toml)
 	@$(BIN)/feedhandler run -c $(CONFIG) $(SECONDS_ARGUMENT)

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
-from feedhandler import __version__, config, view, wire
+from feedhandler import __version__, config, examples, hints, view, wire
 from feedhandler.client import DEFAULT_ENDPOINT, Curve, Subscriber
 from feedhandler.client.stream import declaration_of
 from feedhandler.errors import (
@@ -42,12 +42,20 @@ Every record is published unchanged, at ticker.binance.BTC-USDT, status.binance,
 User and password, or a token, come from the environment: FEEDHANDLER_NATS_USER and FEEDHANDLER_NATS_PASSWORD,
 or FEEDHANDLER_NATS_TOKEN. Needs nats-py: pip install 'feedhandler[nats]'.
 """
+CONFIG_HELP: Final = (
+    f"TOML configuration (default: ${config.CONFIG_ENV},"
+    f" else {' or '.join(config.DEFAULT_PATHS)}, whichever is there)"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
+        if "config" in arguments:
+            hints.use(arguments.config)
+            arguments.is_named = arguments.config is not None
+            arguments.config = arguments.config or config.default_path()
         return int(arguments.run(arguments))
     except FeedError as exc:
         _tell(str(exc))
@@ -68,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tell(text: str) -> None:
     """Say in one line why a command ends, whatever library has put it into words."""
-    text = one_line(text)
+    text = hints.spelled(one_line(text))
     if os.environ.get(runtime.SUPERVISED_ENV):
         logging.getLogger(__name__).critical("%s", text)
     else:
@@ -86,19 +94,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = _command(commands, "run", _run, "everything, under supervisord, in the foreground; Ctrl-C stops it")
-    run.add_argument(
-        "--seconds",
-        type=_positive,
-        metavar="S",
-        help="stop after so long, with a summary; counted from when each exchange has had data",
+    text = "the same with simulated exchanges, which needs no configuration and no network"
+    demo = commands.add_parser("demo", help=text, description=text[0].upper() + text[1:] + ".")
+    demo.set_defaults(run=_run, name="demo", config=hints.short(examples.DEMO), verbose=False)
+    for each in (run, demo):
+        _add_span(each)
+    text = "write a configuration with comments, to be changed"
+    init = commands.add_parser("init", help=text, description=text[0].upper() + text[1:] + ".")
+    init.add_argument(
+        "file", nargs="?", default=config.DEFAULT_PATHS[-1], metavar="FILE", help="default: %(default)s"
     )
-    run.add_argument(
-        "--wait",
-        type=_seconds,
-        default=FIRST_DATA_WAIT_S,
-        metavar="S",
-        help="with --seconds: how long at most to wait for the first data (default: %(default)g)",
-    )
+    init.set_defaults(run=_init, name="init")
     feed = _command(commands, "feed", _feed, "one exchange's feed process")
     _add_exchange(feed)
     feed.add_argument(
@@ -116,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "check", _check, "validate a configuration: exit 0, or 2 with file, key and remedy")
     _command(commands, "supervisord", _supervisord, "print the supervisord configuration for `make prod`")
 
-    tail = _command(commands, "tail", _tail, "print the stream", needs_config=False)
+    tail = _command(commands, "tail", _tail, "print the stream")
     tail.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
     tail.add_argument(
         "--mode", metavar="M", default="", help="all, latest, or a number of milliseconds (default: all)"
@@ -132,9 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     tail.add_argument("--count", type=_count, metavar="N", help="stop after N records")
     tail.add_argument("--json", action="store_true", help="one JSON object per line")
 
-    status = _command(
-        commands, "status", _status, "what is connected, how fresh, how fast", needs_config=False
-    )
+    status = _command(commands, "status", _status, "what is connected, how fresh, how fast")
     status.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
     status.add_argument("--json", action="store_true", help="everything the processes say, as JSON")
     _add_keys(status)
@@ -241,7 +245,7 @@ def _add_keys_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     revoke.add_argument("key", metavar="NAME", help="as `list` shows it")
     listing = actions.add_parser("list", help="who may connect")
     for action, run in ((authorize, _keys_authorize), (revoke, _keys_revoke), (listing, _keys_list)):
-        action.add_argument("-c", "--config", required=True, metavar="FILE", help="TOML configuration")
+        action.add_argument("-c", "--config", metavar="FILE", help=CONFIG_HELP)
         action.set_defaults(run=run, name="keys")
 
 
@@ -250,14 +254,28 @@ def _command(
     name: str,
     run: Callable[[argparse.Namespace], int],
     text: str,
-    *,
-    needs_config: bool = True,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("-c", "--config", required=needs_config, metavar="FILE", help="TOML configuration")
+    parser.add_argument("-c", "--config", metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     parser.set_defaults(run=run, name=name)
     return parser
+
+
+def _add_span(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        metavar="S",
+        help="stop after so long, with a summary; counted from when each exchange has had data",
+    )
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        default=FIRST_DATA_WAIT_S,
+        metavar="S",
+        help="with --seconds: how long at most to wait for the first data (default: %(default)g)",
+    )
 
 
 def _add_exchange(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
@@ -287,13 +305,23 @@ def _count(text: str) -> int:
     return value
 
 
+def _settings(arguments: argparse.Namespace) -> config.Config:
+    """Return the configuration that is in use. Raises ConfigError."""
+    if arguments.config is None:
+        raise ConfigError(
+            f"no configuration: no {' and no '.join(config.DEFAULT_PATHS)} here; `feedhandler init` writes one,"
+            f" -c FILE or {config.CONFIG_ENV} names another, and `feedhandler demo` needs none"
+        )
+    return config.load(arguments.config)
+
+
 # --- processes; each imports its own libraries only
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from feedhandler.process import curve, foreground
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     if settings.is_merger_elsewhere:
         raise ConfigError(
             f"{settings.path}: merger.feeds: is on another host, so there is nothing to show here; start the feeds"
@@ -307,7 +335,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _feed(arguments: argparse.Namespace) -> int:
     from feedhandler.process import feed
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     shard = settings.shard(arguments.exchange, arguments.shard)
     runtime.set_up_logging(files.feed_name(arguments.exchange, shard), is_verbose=arguments.verbose)
     runtime.follow_supervisor()
@@ -319,7 +347,7 @@ def _merger(arguments: argparse.Namespace) -> int:
 
     runtime.set_up_logging("merger", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return merger.run(config.load(arguments.config))
+    return merger.run(_settings(arguments))
 
 
 def _relay(arguments: argparse.Namespace) -> int:
@@ -327,7 +355,7 @@ def _relay(arguments: argparse.Namespace) -> int:
 
     runtime.set_up_logging("relay", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return relay.run(config.load(arguments.config))
+    return relay.run(_settings(arguments))
 
 
 def _gateway(arguments: argparse.Namespace) -> int:
@@ -335,11 +363,11 @@ def _gateway(arguments: argparse.Namespace) -> int:
 
     runtime.set_up_logging("gateway", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return gateway.run(config.load(arguments.config))
+    return gateway.run(_settings(arguments))
 
 
 def _bridge(arguments: argparse.Namespace) -> int:
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     try:
         from feedhandler.process import bridge
     except ModuleNotFoundError as exc:
@@ -356,16 +384,23 @@ def _sim(arguments: argparse.Namespace) -> int:
 
     runtime.set_up_logging("sim", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return sim.run(config.load(arguments.config))
+    return sim.run(_settings(arguments))
 
 
 # --- looks
 
 
+def _init(arguments: argparse.Namespace) -> int:
+    examples.write(Path(arguments.file))
+    hints.use(arguments.file)
+    print(hints.spelled(f"{arguments.file}: written; change what is to differ, then `feedhandler run`"))
+    return EXIT_OK
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from feedhandler.process import curve, supervision
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     curve.check(settings)
     ports.check(settings)
     supervision.here(settings)
@@ -384,7 +419,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _supervisord(arguments: argparse.Namespace) -> int:
     from feedhandler.process import supervision
 
-    print(supervision.render(config.load(arguments.config), supervision.checkout(arguments.config)), end="")
+    print(supervision.render(_settings(arguments), supervision.checkout(arguments.config)), end="")
     return EXIT_OK
 
 
@@ -393,7 +428,16 @@ def _endpoints(arguments: argparse.Namespace) -> tuple[str, str | None]:
     if arguments.endpoint or not arguments.config:
         return arguments.endpoint or DEFAULT_ENDPOINT, None
     found = config.load(arguments.config)
-    return found.merger.ticks[0], found.relay.recover[0]
+    ticks, recover = found.merger.ticks, found.relay.recover
+    return (ticks[0], recover[0]) if arguments.is_named else (_port(ticks), _port(recover))
+
+
+def _port(endpoints: Sequence[str]) -> str:
+    """Return where to look if no file was named, for what runs on this host.
+
+    A demo has ipc addresses of its own, and the usual port.
+    """
+    return next((endpoint for endpoint in endpoints if endpoint.startswith("tcp://")), endpoints[0])
 
 
 def _tail(arguments: argparse.Namespace) -> int:
@@ -418,8 +462,10 @@ def _status(arguments: argparse.Namespace) -> int:
     heartbeat, statuses = _ask_status(endpoint, arguments)
     if heartbeat is None:
         print(
-            f"feedhandler: no merger answers at {endpoint} within {STATUS_TIMEOUT_S:g} s;"
-            " is it running? (`make demo`, `make run` or `make prod` start it; -c FILE names another place)",
+            hints.spelled(
+                f"feedhandler: no merger answers at {endpoint} within {STATUS_TIMEOUT_S:g} s;"
+                " is it running? (`feedhandler run` starts it; -c FILE names another place)"
+            ),
             file=sys.stderr,
         )
         return EXIT_FAILED
@@ -489,7 +535,7 @@ def _keys_make(arguments: argparse.Namespace) -> int:
 
 
 def _clients(arguments: argparse.Namespace) -> Path:
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     if not settings.curve.clients:
         raise ConfigError(f'{settings.path}: curve.clients: is missing; for example "conf/keys/clients"')
     return Path(settings.curve.clients)
@@ -518,12 +564,13 @@ def _keys_list(arguments: argparse.Namespace) -> int:
     for name, key in names.items():
         print(f"{name:<30} {z85.encode(key).decode()}")
     if not names:
-        print("nobody may connect; `feedhandler keys authorize FILE` lets somebody in", file=sys.stderr)
+        text = "nobody may connect; `feedhandler keys authorize FILE` lets somebody in"
+        print(hints.spelled(text), file=sys.stderr)
     return EXIT_OK
 
 
 def _renew(arguments: argparse.Namespace) -> int:
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     name = arguments.exchange
     settings.exchange(name)
     try:
@@ -533,7 +580,7 @@ def _renew(arguments: argparse.Namespace) -> int:
         return EXIT_FAILED
     for shard, pid in asked.items():
         who = f"the feed of {name}{'' if shard.is_whole else f', shard {shard},'} (pid {pid})"
-        print(f"asked {who}; its log and `feedhandler status` tell how it goes")
+        print(hints.spelled(f"asked {who}; its log and `feedhandler status` tell how it goes"))
     return EXIT_OK
 
 
@@ -541,7 +588,7 @@ def _subscribe(arguments: argparse.Namespace) -> int:
     from feedhandler.process import control
 
     return control.subscribe(
-        config.load(arguments.config),
+        _settings(arguments),
         arguments.exchange,
         list(dict.fromkeys(arguments.symbols)),
         is_unlisted=arguments.unlisted,
@@ -552,27 +599,27 @@ def _subscribe(arguments: argparse.Namespace) -> int:
 def _unsubscribe(arguments: argparse.Namespace) -> int:
     from feedhandler.process import control
 
-    settings, symbols = config.load(arguments.config), list(dict.fromkeys(arguments.symbols))
+    settings, symbols = _settings(arguments), list(dict.fromkeys(arguments.symbols))
     return control.unsubscribe(settings, arguments.exchange, symbols, wait_s=arguments.wait)
 
 
 def _connect(arguments: argparse.Namespace) -> int:
     from feedhandler.process import operator
 
-    return operator.connect(config.load(arguments.config), arguments.exchange, is_wanted=arguments.is_wanted)
+    return operator.connect(_settings(arguments), arguments.exchange, is_wanted=arguments.is_wanted)
 
 
 def _balances(arguments: argparse.Namespace) -> int:
     from feedhandler.process import operator
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     return operator.balances(settings, arguments.exchange, is_sync=arguments.sync, is_json=arguments.json)
 
 
 def _positions(arguments: argparse.Namespace) -> int:
     from feedhandler.process import operator
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     if arguments.amounts:
         return operator.set_positions(settings, arguments.exchange, arguments.amounts, is_json=arguments.json)
     return operator.positions(settings, arguments.exchange, is_json=arguments.json)
@@ -581,7 +628,7 @@ def _positions(arguments: argparse.Namespace) -> int:
 def _credentials(arguments: argparse.Namespace) -> int:
     from feedhandler.process import operator
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     act = operator.set_credentials if arguments.action == "set" else operator.remove_credentials
     return act(settings, arguments.exchange)
 
@@ -589,27 +636,27 @@ def _credentials(arguments: argparse.Namespace) -> int:
 def _subscriptions(arguments: argparse.Namespace) -> int:
     from feedhandler.process import operator
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     return operator.subscriptions(settings, arguments.exchange, is_json=arguments.json)
 
 
 def _instruments(arguments: argparse.Namespace) -> int:
     from feedhandler.process import operator
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     return operator.instruments(settings, arguments.exchange, arguments.search, is_json=arguments.json)
 
 
 def _token(arguments: argparse.Namespace) -> int:
     from feedhandler.process import operator
 
-    return operator.token(config.load(arguments.config))
+    return operator.token(_settings(arguments))
 
 
 def _fault(arguments: argparse.Namespace) -> int:
     from feedhandler.process import fault
 
-    settings = config.load(arguments.config)
+    settings = _settings(arguments)
     if arguments.kind is None:
         print(fault.listing())
         return EXIT_OK
@@ -617,7 +664,7 @@ def _fault(arguments: argparse.Namespace) -> int:
     if not exchange.simulated:
         raise ConfigError(
             f"{settings.path}: exchanges.{arguments.exchange}: is not simulated, and real exchanges take no faults;"
-            " use a configuration with simulated = true, such as conf/demo.toml"
+            " use a configuration with simulated = true, such as that of `feedhandler demo`"
         )
     print(fault.send(exchange.rest_url, arguments.kind, arguments.settings))
     return EXIT_OK

@@ -1,13 +1,15 @@
 """The configuration: one TOML file, decoded strictly.
 
 An unknown key, a wrong type or an impossible value is a `ConfigError` whose message names the file, the
-key and the remedy. Pure but for reading that file; whether a port is free is asked in `transport/`.
+key and the remedy. Pure but for finding and reading that file; whether a port is free is asked in `transport/`.
 """
 
 import difflib
 import ipaddress
 import itertools
+import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -28,6 +30,11 @@ from feedhandler.shard import parse as parse_shard
 from feedhandler.subjects import PREFIX
 from feedhandler.wanted import MAJORS
 
+CONFIG_ENV: Final = "FEEDHANDLER_CONFIG"
+DEFAULT_PATHS: Final = (
+    "conf/live.toml",
+    "feedhandler.toml",
+)  # of a checkout; of whoever has only the package
 TICKS_TCP: Final = "tcp://127.0.0.1:5555"
 RECOVER_TCP: Final = "tcp://127.0.0.1:5556"
 IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
@@ -334,12 +341,21 @@ TABLES: Final[dict[str, type[msgspec.Struct]]] = {
 }
 
 
+def default_path() -> str | None:
+    """Return the file that is meant where none is named; None if there is none. Raises ConfigError."""
+    if path := os.environ.get(CONFIG_ENV):
+        if not Path(path).exists():
+            raise ConfigError(f"{CONFIG_ENV}: {path}: no such file; unset it, or name another")
+        return path
+    return next((path for path in DEFAULT_PATHS if Path(path).exists()), None)
+
+
 def load(path: str) -> Config:
     """Read and validate a configuration file. Raises ConfigError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as exc:
-        raise ConfigError(f"{path}: no such file; conf/demo.toml and conf/live.toml are examples") from exc
+        raise ConfigError(f"{path}: no such file; `feedhandler init {shlex.quote(path)}` writes one") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: cannot be read: {exc}") from exc
     return parse(text, path)

@@ -192,7 +192,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
 
     def _idle_text(self) -> str:
         if not self.connect:
-            return "disconnected by order: `feedhandler connect` ends that"
+            return f"disconnected by order: `feedhandler connect {self.exchange}` ends that"
         if self.wanted:
             return "nothing to do: every wanted symbol was rejected"
         part = "" if self.shard == "1/1" else f" in shard {self.shard}"

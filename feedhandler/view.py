@@ -14,7 +14,7 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from feedhandler import wire
+from feedhandler import hints, wire
 from feedhandler.client import Subscriber
 from feedhandler.instruments import InstrumentList, InstrumentTable, decimals
 from feedhandler.status import ExchangeStatus, Heartbeat
@@ -135,7 +135,7 @@ class Watch:
         if status is None:
             return (Text("unknown", style="red"),)
         state = Text(status.state, style=STATE_STYLES.get(status.state, "red"))
-        return (state, f"{status.records_per_s:,.0f}/s", status.text(now_ns))
+        return (state, f"{status.records_per_s:,.0f}/s", hints.spelled(status.text(now_ns)))
 
     def line(self) -> str:
         """Return one line of text for output that is no terminal."""

@@ -222,9 +222,28 @@ def test_a_wrong_configuration_names_file_key_and_remedy(text, message):
     assert message in str(caught.value)
 
 
-def test_a_missing_file_says_where_examples_are(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such file; conf/demo\.toml"):
+def test_a_missing_file_says_what_writes_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such file; `feedhandler init .*/none\.toml` writes one"):
         config.load(str(tmp_path / "none.toml"))
+
+
+def test_without_a_name_the_environment_then_a_checkout_then_the_directory_has_the_file(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(config.CONFIG_ENV, raising=False)
+    assert config.default_path() is None
+    Path("feedhandler.toml").write_text(OK)
+    assert config.default_path() == "feedhandler.toml"
+    Path("conf").mkdir()
+    Path("conf/live.toml").write_text(OK)
+    assert config.default_path() == "conf/live.toml"
+    Path("mine.toml").write_text(OK)
+    monkeypatch.setenv(config.CONFIG_ENV, "mine.toml")
+    assert config.default_path() == "mine.toml"
+    monkeypatch.setenv(config.CONFIG_ENV, "none.toml")
+    with pytest.raises(ConfigError, match=r"FEEDHANDLER_CONFIG: none\.toml: no such file"):
+        config.default_path()
 
 
 def test_a_file_that_is_no_text_says_so(tmp_path):

@@ -459,7 +459,7 @@ ACCOUNTS: Final = "kucoin accounts"  # in messages
 TRADING: Final = ("trade", "trade_hf")  # types of accounts; main, margin and others are not traded on spot
 UNIFIED_REMEDY: Final = (
     "balances of unified accounts are not read: use the key of a classic account, transfer to its trading account"
-    " what is to be followed, or say what is held with `feedhandler positions`"
+    " what is to be followed, or say what is held: `feedhandler positions kucoin BTC=0.5`"
 )
 TROUBLES: Final = {
     "400001": Trouble.KEY,

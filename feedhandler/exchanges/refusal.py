@@ -10,7 +10,8 @@ FINAL_S: Final = 600.0  # before we ask again who has refused for good: somebody
 OF_A_REGION: Final = ("country", "your region", "jurisdiction", "restricted location", "your location")
 REGION_REMEDY: Final = (
     "the exchange does not serve the country of this machine's address, and its terms of use tell which it does; if"
-    " it has hosts of its own for yours, rest_url and ws_url name them; `feedhandler disconnect` ends the tries"
+    " it has hosts of its own for yours, rest_url and ws_url name them; `feedhandler disconnect EXCHANGE` ends the"
+    " tries"
 )
 PAGE_SIZE_READ: Final = 4096  # characters of a page, in search of why it was sent
 WORDS_SIZE_MAX: Final = 160

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler import wire
+from feedhandler import hints, wire
 from feedhandler.client import Subscriber
 from feedhandler.config import Config, check_symbol, refusals
 from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError, SubscriptionRejected
@@ -47,7 +47,7 @@ def subscribe(
     watch = Watch(config, exchange, taken, _channels(exchange, table, taken) if table is not None else {})
     watch.run(wait_s, watch.is_subscribed)
     for symbol in taken:
-        print(f"{symbol}: {watch.subscribed_text(symbol)}")
+        print(hints.spelled(f"{symbol}: {watch.subscribed_text(symbol)}"))
     is_done = not watch.is_heard or all(symbol in watch.live for symbol in taken)
     return EXIT_OK if is_done and not refused else EXIT_FAILED
 
@@ -81,7 +81,7 @@ def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s
 
     watch.run(wait_s, is_done)
     for symbol in symbols:
-        print(f"{symbol}: {_held_by(wanted, symbol) or watch.unsubscribed_text(symbol)}")
+        print(hints.spelled(f"{symbol}: {_held_by(wanted, symbol) or watch.unsubscribed_text(symbol)}"))
     is_all_done = not watch.is_heard or all(map(is_done, symbols))
     return EXIT_OK if is_all_done and not unknown else EXIT_FAILED
 
@@ -175,7 +175,8 @@ class Watch:
         if symbol in self.live:
             return "live"
         if reason := self._rejected(symbol):
-            return f"rejected: {reason}; it stays wanted, `feedhandler unsubscribe` ends that"
+            remedy = f"`feedhandler unsubscribe {self._exchange} {symbol}` ends that"
+            return f"rejected: {reason}; it stays wanted, {remedy}"
         return self._pending_text()
 
     def unsubscribed_text(self, symbol: str) -> str:

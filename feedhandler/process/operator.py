@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from feedhandler import view
+from feedhandler import hints, view
 from feedhandler.config import API_TOKEN_ENV, Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError, FeedError
 from feedhandler.exchanges import ACCOUNTS
@@ -56,7 +56,7 @@ class Gateway:
             reason = getattr(exc, "reason", exc)
             raise FeedError(
                 f"no gateway answers at {self._url}: {reason or type(exc).__name__}; is it running?"
-                " (`make demo`, `make run` or `make prod` start it; -c FILE names another place)"
+                " (`feedhandler run` starts it; -c FILE names another place)"
             ) from None
 
     def _headers(self, needs_token: bool) -> dict[str, str]:
@@ -95,7 +95,8 @@ def connect(config: Config, exchange: str, *, is_wanted: bool) -> int:
     change_wanted(config.run_dir, exchange, change)
     what = "connected" if is_wanted else "disconnected"
     if running_feeds(config.run_dir, exchange):
-        print(f"{exchange}: to be {what}; its feed follows within a second, `feedhandler status` tells")
+        text = f"{exchange}: to be {what}; its feed follows within a second, `feedhandler status` tells"
+        print(hints.spelled(text))
     else:
         print(f"{exchange}: to be {what}; no feed of {exchange} runs, it will follow when it does")
     return EXIT_OK
@@ -123,7 +124,7 @@ def balances(config: Config, exchange: str | None, *, is_sync: bool, is_json: bo
     if table.row_count:
         _print(table)
     for name, account in accounts.items():
-        print(f"{name}: {_account_text(account)}")
+        print(hints.spelled(f"{name}: {_account_text(account)}"))
     return EXIT_FAILED if any(account["state"] == "failed" for account in accounts.values()) else EXIT_OK
 
 
@@ -131,7 +132,7 @@ def _account_text(account: Mapping[str, Any]) -> str:
     if account["exchange"] not in ACCOUNTS:
         return unread(account["exchange"])
     if account["state"] == "off":
-        return "no credentials; `feedhandler credentials set` gives them"
+        return f"no credentials; `feedhandler credentials set {account['exchange']}` gives them"
     error = account["error"] or account["incomplete"]
     trouble = f": {error['message']}; {error['remedy']}" if error else ""
     return f"{account['state']}, private stream {account['stream']}{trouble}"
@@ -149,9 +150,8 @@ def set_credentials(config: Config, exchange: str) -> int:
     else:
         body = _asked_credentials(ACCOUNTS[exchange].has_passphrase)
     gateway.ask("PUT", f"/v1/exchanges/{exchange}/credentials", body)
-    print(
-        f"{exchange}: taken; they are in the gateway's memory alone. `feedhandler balances` tells if they work"
-    )
+    text = "taken; they are in the gateway's memory alone"
+    print(hints.spelled(f"{exchange}: {text}. `feedhandler balances {exchange}` tells if they work"))
     return EXIT_OK
 
 

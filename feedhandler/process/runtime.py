@@ -17,6 +17,7 @@ from typing import Final
 
 from pythonjsonlogger.msgspec import MsgspecFormatter
 
+from feedhandler import hints
 from feedhandler.errors import EXIT_OK, ConfigError, one_line
 
 SUPERVISED_ENV: Final = "FEEDHANDLER_SUPERVISED"  # set by the supervisor's configuration
@@ -33,10 +34,18 @@ def set_up_logging(name: str, *, is_verbose: bool = False) -> None:
     For people on a terminal; elsewhere each line is a JSON object, also that of an exception that ends the process.
     """
     handler = logging.StreamHandler()
+    handler.addFilter(_spell)
     handler.setFormatter(_for_people(name) if sys.stderr.isatty() else _for_programs(name))
     logging.basicConfig(level=logging.DEBUG if is_verbose else logging.INFO, handlers=[handler], force=True)
     sys.excepthook = _log_exception
     set_up_picows_log(is_verbose=is_verbose)
+
+
+def _spell(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    if (spelled := hints.spelled(text)) != text:
+        record.msg, record.args = spelled, None
+    return True
 
 
 def set_up_picows_log(*, is_verbose: bool) -> None:

@@ -1,0 +1,25 @@
+"""Configurations to start from: `demo.toml`, and `live.toml`, which `feedhandler init` copies."""
+
+from pathlib import Path
+from typing import Final
+
+from feedhandler.errors import ConfigError
+
+FOLDER: Final = Path(__file__).parent
+DEMO: Final = FOLDER / "demo.toml"
+LIVE: Final = FOLDER / "live.toml"
+
+
+def write(path: Path) -> None:
+    """Write a configuration of the real exchanges, with comments. Raises ConfigError, also if a file is there."""
+    text = LIVE.read_text(encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(
+            f"{path}: is there already, and stays as it is; name another FILE, or remove it first"
+        ) from None
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be written: {exc.strerror}; name another FILE") from exc
