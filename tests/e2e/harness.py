@@ -175,13 +175,14 @@ class Stack:
                 stdin=subprocess.DEVNULL,
             )
 
-    def run(self, *arguments, timeout=PATIENCE_S):
+    def run(self, *arguments, timeout=PATIENCE_S, cwd=None):
         """Run one command to its end."""
         return subprocess.run(
             [*self.command, *arguments],
             capture_output=True,
             text=True,
             timeout=timeout,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             check=False,
         )

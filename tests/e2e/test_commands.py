@@ -160,7 +160,6 @@ def test_status_without_a_merger_says_so(stack):
         (["tail", "--count", "0"], "not a positive count"),
         (["run", "-c", "x", "--seconds", "-1"], "not a positive number"),
         (["feed", "kraken", "-c", "x"], "binance"),
-        (["feed", "binance"], "-c"),
         (["check", "-c", "none.toml"], "no such file"),
         (["nonsense"], "invalid choice"),
         ([], "COMMAND"),
@@ -171,6 +170,48 @@ def test_wrong_arguments_end_with_2_and_one_clear_message(stack, arguments, text
     assert result.returncode == 2
     assert text in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_without_a_configuration_what_makes_one_is_named(stack, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    s = stack()
+    result = s.run("feed", "binance", cwd=empty)
+    assert result.returncode == 2
+    assert "no conf/live.toml and no feedhandler.toml here" in result.stderr
+    assert " init` writes one, -c FILE or FEEDHANDLER_CONFIG names another" in result.stderr
+    assert s.run("init", cwd=empty).returncode == 0
+    again = s.run("init", cwd=empty)
+    assert again.returncode == 2
+    assert "feedhandler.toml: is there already" in again.stderr
+
+
+def test_the_file_of_the_directory_is_the_default_and_a_hint_names_another(stack):
+    s = stack(exchanges=("bybit",))
+    s.config.rename(s.directory / "feedhandler.toml")
+    found = s.run("disconnect", "bybit", cwd=s.directory)
+    assert found.returncode == 0, found.stderr
+    assert " status` tells" not in found.stdout, "no feed runs"
+    assert s.run("connect", "bybit", cwd=s.directory).returncode == 0
+    nobody = s.run("status", "-c", "feedhandler.toml", cwd=s.directory)
+    assert nobody.returncode == 1
+    assert "feedhandler run -c feedhandler.toml` starts it" in nobody.stderr
+    assert "feedhandler run` starts it" in s.run("status", cwd=s.directory).stderr
+
+
+def test_a_look_without_a_name_finds_what_runs_in_another_run_dir(stack):
+    """As a demo does beside the configuration of production."""
+    s = stack(exchanges=("bybit",))
+    s.start("merger")
+    text = s.config.read_text().replace(f"{s.directory}/run", "run").replace("[merger]", "[merger]\n#", 1)
+    lines = [line for line in text.splitlines() if not line.startswith(("ticks", "recover"))]
+    ticks = f'ticks = ["ipc://run/ticks.ipc", "{s.endpoint}"]'
+    other = "\n".join(lines).replace("[merger]", f"[merger]\n{ticks}", 1)
+    (s.directory / "feedhandler.toml").write_text(other)
+    assert s.run("status", cwd=s.directory).returncode == 0
+    named = s.run("status", "-c", "feedhandler.toml", cwd=s.directory)
+    assert named.returncode == 1
+    assert "no merger answers at ipc://run/ticks.ipc" in named.stderr
 
 
 def test_a_real_exchange_is_sent_no_fault(stack, tmp_path):
