@@ -1,6 +1,7 @@
 """`feedhandler run`: everything under supervisord, in the foreground, with a live view until Ctrl-C."""
 
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -176,6 +177,7 @@ class Foreground:
 
 def run(config: Config, seconds: float | None, wait_s: float) -> int:
     """Run everything until Ctrl-C, or for so many seconds (see `Span`); returns the exit status."""
+    logging.getLogger("feedhandler.client").setLevel(logging.ERROR)  # why nothing comes yet is shown
     with Lock(config.run_dir, "run"):
         foreground = Foreground(config, Console())
         on_stop_signals(foreground.stop, limit_s=END_S)

@@ -203,15 +203,14 @@ def test_a_look_without_a_name_finds_what_runs_in_another_run_dir(stack):
     """As a demo does beside the configuration of production."""
     s = stack(exchanges=("bybit",))
     s.start("merger")
-    text = s.config.read_text().replace(f"{s.directory}/run", "run").replace("[merger]", "[merger]\n#", 1)
-    lines = [line for line in text.splitlines() if not line.startswith(("ticks", "recover"))]
-    ticks = f'ticks = ["ipc://run/ticks.ipc", "{s.endpoint}"]'
-    other = "\n".join(lines).replace("[merger]", f"[merger]\n{ticks}", 1)
-    (s.directory / "feedhandler.toml").write_text(other)
+    other = s.config.read_text().replace(f"{s.directory}/run", "production")
+    tcp, ipc = f'"{s.endpoint}"', '"ipc://production/ticks.ipc"'
+    assert f"{tcp}, {ipc}" in other
+    (s.directory / "feedhandler.toml").write_text(other.replace(f"{tcp}, {ipc}", f"{ipc}, {tcp}"))
     assert s.run("status", cwd=s.directory).returncode == 0
     named = s.run("status", "-c", "feedhandler.toml", cwd=s.directory)
     assert named.returncode == 1
-    assert "no merger answers at ipc://run/ticks.ipc" in named.stderr
+    assert "no merger answers at ipc://production/ticks.ipc" in named.stderr
 
 
 def test_a_real_exchange_is_sent_no_fault(stack, tmp_path):
