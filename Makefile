@@ -20,10 +20,18 @@ $(VENV)/.python: pyproject.toml python.sh
 	  test -x $(BIN)/python || $$python -m venv $(VENV)
 	@touch $@
 
-# Stamps, so that nothing is installed twice. With a C compiler the tick path is compiled; without one it is Python.
+# Stamps, so that nothing is installed twice. With a C compiler the tick path is compiled; without one it is Python, and
+# .pure is there: empty if there was no compiler, so that one which came since is a reason to install again.
+$(if $(wildcard $(VENV)/.pure),$(shell test -s $(VENV)/.pure || ! ./compiler.sh $(BIN)/python || rm -f $(VENV)/.run $(VENV)/.pure))
+
 $(VENV)/.run: $(VENV)/.python setup.py feedhandler/transport/_tick.pyx
 	@echo "installing feedhandler into $(VENV) (about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@rm -f $(VENV)/.pure; $(BIN)/python -c 'import feedhandler.transport._tick' 2>/dev/null || \
+	  if ./compiler.sh $(BIN)/python; then echo failed > $(VENV)/.pure; \
+	    echo "the tick path could not be compiled, and is Python, which costs more CPU; $(BIN)/pip install -v -e . tells why"; \
+	  else : > $(VENV)/.pure; \
+	    echo "the tick path is Python, which costs more CPU: with a C compiler and Python's headers (Debian: apt install gcc python3-dev) the next make compiles it"; fi
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run

@@ -18,6 +18,7 @@ from rich.live import Live
 from feedhandler.client import Subscriber
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK
+from feedhandler.process import compiled
 from feedhandler.process.runtime import die_with_parent, on_stop_signals
 from feedhandler.process.supervision import feed_programs, here, log_dir, render
 from feedhandler.transport import private
@@ -67,7 +68,9 @@ class Foreground:
     def run(self, seconds: float | None, wait_s: float) -> int:
         """Show the stream for so long (see `Span`), or until `stop`; returns the exit status."""
         supervisor = self._start()
-        self._console.print(f"dashboard: {self._config.gateway.url}", highlight=False)
+        for line in (compiled.advice(), f"dashboard: {self._config.gateway.url}"):
+            if line:
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
         try:
             config = self._config
             with Subscriber(config.merger.ticks[0], recover=config.relay.recover[0]) as subscriber:
