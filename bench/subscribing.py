@@ -33,6 +33,7 @@ from feedhandler.instruments import Instrument, instrument_list
 from feedhandler.merge import FeedHeartbeat
 from feedhandler.process.merger import MergerProcess
 from feedhandler.transport import tick, zmtp
+from feedhandler.transport.files import Lock
 
 SYMBOLS: Final = 15_000
 RATE: Final = 2_000
@@ -51,7 +52,8 @@ def request(prefix: bytes, kind: int = 1) -> bytes:
 
 def merge(settings: config.Config) -> None:
     """Be the merger, until killed."""
-    MergerProcess(settings).run()
+    with Lock(settings.run_dir, "merger") as lock:
+        MergerProcess(settings, lock).run()
 
 
 def publish(settings: config.Config) -> None:

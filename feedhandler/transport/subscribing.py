@@ -24,7 +24,7 @@ TICKERS: Final = wire.topic(wire.TICKER, "")
 # much of this to do is longer by less than a millisecond, and as much is left for everything else.
 BUDGET: Final = 256
 QUANTUM: Final = 64  # of one subscriber, before it is the next one's turn
-TURN_S: Final = 0.001
+TURN_S: Final = 0.002  # at least: who asks much gets no more of a processor than about a quarter
 REQUEST_COST: Final = 4
 FOUND_PER_UNIT: Final = 1024  # topics under a prefix,
 TOUCHED_PER_UNIT: Final = 32  # and those that get one more group
