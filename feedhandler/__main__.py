@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 from rich.console import Console
+from rich.table import Table
 
 from feedhandler import __version__, config, examples, hints, view, wire
 from feedhandler.client import DEFAULT_ENDPOINT, Curve, Subscriber
@@ -26,7 +27,9 @@ from feedhandler.errors import (
 )
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.process import runtime
+from feedhandler.processes import is_of_others, verdict
 from feedhandler.status import ExchangeStatus, Heartbeat
+from feedhandler.subjects import BRIDGE
 from feedhandler.transport import files, ports, tick
 
 STATUS_TIMEOUT_S: Final = 3.0
@@ -141,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", _status, "what is connected, how fresh, how fast")
     status.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
     status.add_argument("--json", action="store_true", help="everything the processes say, as JSON")
+    _add_check(
+        status, "a part is stale, connects or does not run; 2 if no merger answers, or an exchange is down"
+    )
     _add_keys(status)
 
     renew = _command(commands, "renew", _renew, "make a feed renew its connections, without a gap")
@@ -188,6 +194,7 @@ def _add_operator_commands(commands: "argparse._SubParsersAction[argparse.Argume
 
     balances = _command(commands, "balances", _balances, "what accounts hold, as the gateway knows it")
     balances.add_argument("--sync", action="store_true", help="ask the exchanges first")
+    _add_check(balances, "one is incomplete, or not followed; 2 if no gateway answers, or an account failed")
 
     text = "what is held and watched; with ASSET=AMOUNT: say what is held besides accounts"
     positions = _command(commands, "positions", _positions, text)
@@ -284,6 +291,11 @@ def _add_exchange(parser: argparse.ArgumentParser, nargs: str | None = None) -> 
     )
 
 
+def _add_check(parser: argparse.ArgumentParser, text: str) -> None:
+    text = f"for scripts: one line, and exit 0 if all is well, 1 if {text}"
+    parser.add_argument("--check", action="store_true", help=text)
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e9:
@@ -337,8 +349,10 @@ def _feed(arguments: argparse.Namespace) -> int:
 
     settings = _settings(arguments)
     shard = settings.shard(arguments.exchange, arguments.shard)
-    runtime.set_up_logging(files.feed_name(arguments.exchange, shard), is_verbose=arguments.verbose)
+    name = files.feed_name(arguments.exchange, shard)
+    runtime.set_up_logging(name, is_verbose=arguments.verbose)
     runtime.follow_supervisor()
+    runtime.note_start(settings, name)
     return feed.run(settings, arguments.exchange, shard)
 
 
@@ -347,7 +361,7 @@ def _merger(arguments: argparse.Namespace) -> int:
 
     runtime.set_up_logging("merger", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return merger.run(_settings(arguments))
+    return merger.run(runtime.note_start(_settings(arguments), "merger"))
 
 
 def _relay(arguments: argparse.Namespace) -> int:
@@ -355,7 +369,7 @@ def _relay(arguments: argparse.Namespace) -> int:
 
     runtime.set_up_logging("relay", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return relay.run(_settings(arguments))
+    return relay.run(runtime.note_start(_settings(arguments), "relay"))
 
 
 def _gateway(arguments: argparse.Namespace) -> int:
@@ -363,18 +377,18 @@ def _gateway(arguments: argparse.Namespace) -> int:
 
     runtime.set_up_logging("gateway", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return gateway.run(_settings(arguments))
+    return gateway.run(runtime.note_start(_settings(arguments), "gateway"))
 
 
 def _bridge(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments)
+    settings = runtime.note_start(_settings(arguments), BRIDGE)
     try:
         from feedhandler.process import bridge
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.split(".")[0] != "nats":
             raise
         raise ConfigError("the bridge needs the package nats-py: pip install 'feedhandler[nats]'") from exc
-    runtime.set_up_logging("bridge-nats", is_verbose=arguments.verbose)
+    runtime.set_up_logging(BRIDGE, is_verbose=arguments.verbose)
     runtime.follow_supervisor()
     return bridge.run(settings)
 
@@ -384,7 +398,7 @@ def _sim(arguments: argparse.Namespace) -> int:
 
     runtime.set_up_logging("sim", is_verbose=arguments.verbose)
     runtime.follow_supervisor()
-    return sim.run(_settings(arguments))
+    return sim.run(runtime.note_start(_settings(arguments), "sim"))
 
 
 # --- looks
@@ -458,9 +472,27 @@ def _tail(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from feedhandler.transport.processes import look
+
     endpoint, _ = _endpoints(arguments)
     heartbeat, statuses = _ask_status(endpoint, arguments)
-    if heartbeat is None:
+    running = look(_settings(arguments)) if arguments.config and not arguments.endpoint else []
+    if is_of_others(heartbeat, running):
+        running = []  # which answers where ours would, and whose processes are in another run_dir
+    now_ns = time.time_ns()
+    condition = verdict(heartbeat, statuses, running, now_ns)
+    if arguments.json:
+        texts = {name: status.text(now_ns) for name, status in statuses.items()}
+        document = {"merger": heartbeat, "exchanges": statuses, "text": texts, "processes": running}
+        print(msgspec.json.format(msgspec.json.encode(document | {"condition": condition})).decode())
+    elif arguments.check:
+        print(
+            condition.text(f"{len(statuses)} exchanges" + (f", {len(running)} processes" if running else ""))
+        )
+    else:
+        for part in view.status_parts(statuses, running, now_ns):
+            _print(part)
+    if heartbeat is None and not arguments.check:
         print(
             hints.spelled(
                 f"feedhandler: no merger answers at {endpoint} within {STATUS_TIMEOUT_S:g} s;"
@@ -468,19 +500,16 @@ def _status(arguments: argparse.Namespace) -> int:
             ),
             file=sys.stderr,
         )
-        return EXIT_FAILED
-    now_ns = time.time_ns()
-    if arguments.json:
-        texts = {name: status.text(now_ns) for name, status in statuses.items()}
-        document = {"merger": heartbeat, "exchanges": statuses, "text": texts}
-        print(msgspec.json.format(msgspec.json.encode(document)).decode())
-        return EXIT_OK
-    table = view.status_table(statuses, now_ns)
+    if arguments.check:
+        return condition.status
+    return EXIT_OK if heartbeat is not None else EXIT_FAILED
+
+
+def _print(part: str | Table) -> None:
     if sys.stdout.isatty():
-        Console().print(table, highlight=False)
+        Console().print(part, highlight=False)
     else:
-        print(view.plain(table))
-    return EXIT_OK
+        print(part if isinstance(part, str) else view.plain(part))
 
 
 def _ask_status(
@@ -613,7 +642,10 @@ def _balances(arguments: argparse.Namespace) -> int:
     from feedhandler.process import operator
 
     settings = _settings(arguments)
-    return operator.balances(settings, arguments.exchange, is_sync=arguments.sync, is_json=arguments.json)
+    name, is_sync = arguments.exchange, arguments.sync
+    if arguments.check:
+        return operator.check_balances(settings, name, is_sync=is_sync, is_json=arguments.json)
+    return operator.balances(settings, name, is_sync=is_sync, is_json=arguments.json)
 
 
 def _positions(arguments: argparse.Namespace) -> int:

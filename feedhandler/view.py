@@ -5,7 +5,7 @@ It turns records into text and decides nothing; whoever calls it owns the termin
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,7 @@ from rich.text import Text
 from feedhandler import hints, wire
 from feedhandler.client import Subscriber
 from feedhandler.instruments import InstrumentList, InstrumentTable, decimals
+from feedhandler.processes import ProcessStatus
 from feedhandler.status import ExchangeStatus, Heartbeat
 
 LATENCY_MAX_US: Final = 60_000_000
@@ -95,9 +96,7 @@ class Watch:
             table.add_row(*(row[name] for name in names))
         parts: list[RenderableType] = [table]
         if simulated := sorted({t.exchange for t in self.tickers.values() if t.flags & wire.SIMULATED}):
-            parts.insert(
-                0, Text(f"SIMULATED data, of no real exchange: {', '.join(simulated)}", style="bold")
-            )
+            parts.insert(0, Text(simulated_text(simulated), style="bold"))
         if len(topics) > rows_max:
             parts.append(Text(f"… {len(topics) - rows_max} more", style="dim"))
         return Group(*parts, "", self._states(now_ns))
@@ -179,6 +178,51 @@ class Watch:
                 *(f"{us / 1000:.2f} ms" if count else "-" for us in quantiles),
             )
         return table
+
+
+def status_parts(
+    statuses: dict[str, ExchangeStatus], processes: Sequence[ProcessStatus], now_ns: int
+) -> list[str | Table]:
+    """Return what `feedhandler status` shows, one below the other; of what is not known there is nothing."""
+    simulated = [
+        name for name, status in statuses.items() if status.feed is not None and status.feed.simulated
+    ]
+    parts: list[str | Table] = []
+    if simulated:
+        parts.append(simulated_text(simulated))
+    if statuses:
+        parts.append(status_table(statuses, now_ns))
+    if processes:
+        parts += ["", process_table(processes, now_ns)] if parts else [process_table(processes, now_ns)]
+    return parts
+
+
+def simulated_text(exchanges: Iterable[str]) -> str:
+    """Return what is said above data that are not real."""
+    return f"SIMULATED data, of no real exchange: {', '.join(exchanges)}"
+
+
+def process_table(processes: Sequence[ProcessStatus], now_ns: int) -> Table:
+    """Return the table of the processes of a host."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("process", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("pid", "up since", "for", "restarts", "CPU", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in processes:
+        age_s = (now_ns - each.started_ns) / NS_PER_S
+        is_known = each.pid and each.started_ns
+        table.add_row(
+            each.process,
+            Text(each.state, style="green" if each.state == "up" else "red"),
+            str(each.pid) if each.pid else "-",
+            _moment(each.started_ns) if is_known else "-",
+            duration(age_s) if is_known else "-",
+            str(each.restarts),
+            f"{each.cpu_s / max(age_s, 1.0):.1%}" if is_known else "-",
+            f"{each.resident_bytes / 1e6:.0f} MB" if is_known else "-",
+        )
+    return table
 
 
 def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
@@ -282,6 +326,10 @@ def _width(cells: list[dict[str, Text]], names: list[str]) -> int:
     """Return how wide a table of these columns is, with a blank on each side of what is between two."""
     widths = (max([len(name), *(len(row[name].plain) for row in cells)]) for name in names)
     return sum(widths) + 2 * (len(names) - 1)
+
+
+def _moment(ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(ns // NS_PER_S))
 
 
 def _clock(ns: int) -> str:

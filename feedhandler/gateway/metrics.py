@@ -6,20 +6,20 @@ are described in docs/operations.md.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from feedhandler import __version__
 from feedhandler.exchanges.account import Trouble
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.screens import Screens
+from feedhandler.processes import ProcessStatus
 from feedhandler.status import (
     LATENCY_BOUNDS_US,
     WORST_FIRST,
@@ -29,6 +29,7 @@ from feedhandler.status import (
     RelayStatus,
 )
 from feedhandler.transport.files import read_relay_status
+from feedhandler.transport.processes import look
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 NS_PER_S: Final = 1_000_000_000
@@ -63,7 +64,6 @@ class Metrics(Collector):
             registry=self.registry,
         )
         self.registry.register(self)
-        ProcessCollector(namespace="feedhandler_gateway", registry=self.registry)
 
     def middleware(self) -> Middleware:
         """Return what counts requests, by the route that they match."""
@@ -101,6 +101,8 @@ class Metrics(Collector):
         """Yield the families."""
         yield from self._merger()
         yield from _relay(read_relay_status(self._parts.config.run_dir))
+        yield from _processes(look(self._parts.config))
+        yield from self._simulated()
         # What a merger that is silent said last is not true any more: its series are absent, and `up` is 0.
         statuses = self._parts.market.statuses if self._parts.market.is_heard else {}
         rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
@@ -122,6 +124,13 @@ class Metrics(Collector):
             yield _gauge(
                 "merger_start_time_seconds", "When it started, Unix time.", beat.started_ns / NS_PER_S
             )
+
+    def _simulated(self) -> Iterator[Metric]:
+        """Also while the merger is silent: whether an alarm is about real money is asked just then."""
+        family = _family("exchange_simulated", "1 if its data are of no real exchange.", "exchange")
+        for name, exchange in self._parts.config.exchanges.items():
+            family.add_metric((name,), float(exchange.simulated))
+        yield family
 
     def _accounts(self) -> Iterator[Metric]:
         statuses = self._parts.accounts.statuses()
@@ -185,6 +194,27 @@ def _relay(status: RelayStatus | None) -> Iterator[Metric]:
     yield _gauge("relay_subscribers", "Subscribers of other hosts.", status.subscribers)
     yield from _queues("relay", status)
     yield _counter("relay_strangers", "Connections whose key is not authorized.", status.strangers)
+
+
+def _processes(processes: Iterable[ProcessStatus]) -> Iterator[Metric]:
+    up = _family("process_up", "1 while a process of this host runs, and stays up.", "process")
+    restarts = _counters("process_restarts", "How often its supervisor has started it again.", "process")
+    started = _family("process_start_time_seconds", "When it started, Unix time.", "process")
+    cpu = _counters("process_cpu_seconds", "Time of processors that it has used.", "process")
+    memory = _family("process_resident_memory_bytes", "Memory that it has in use.", "process")
+    files = _family("process_open_fds", "Files and sockets that it has open.", "process")
+    for each in processes:
+        labels = (each.process,)
+        up.add_metric(labels, float(each.state == "up"))
+        restarts.add_metric(labels, each.restarts)
+        if not each.started_ns:
+            continue
+        started.add_metric(labels, each.started_ns / NS_PER_S)
+        cpu.add_metric(labels, each.cpu_s)
+        memory.add_metric(labels, each.resident_bytes)
+        if each.open_files is not None:
+            files.add_metric(labels, each.open_files)
+    yield from (up, restarts, started, cpu, memory, files)
 
 
 def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:

@@ -19,14 +19,18 @@ from feedhandler.client import Subscriber
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK
 from feedhandler.process import compiled
+from feedhandler.process.logs import last_line
 from feedhandler.process.runtime import die_with_parent, on_stop_signals
 from feedhandler.process.supervision import feed_programs, here, log_dir, render
+from feedhandler.processes import Loops
 from feedhandler.transport import private
 from feedhandler.transport.files import Lock
+from feedhandler.transport.processes import look
 from feedhandler.view import Watch
 
 REFRESH_S: Final = 0.5
 LINE_EVERY_S: Final = 5.0
+LOOK_EVERY_S: Final = 1.0  # at processes that do not stay up
 STOP_TIMEOUT_S: Final = 20.0  # supervisord stops one priority after the other
 END_S: Final = 30.0  # the supervisor's end included
 assert END_S > STOP_TIMEOUT_S, "a supervisor that takes its time is not left behind"
@@ -59,6 +63,7 @@ class Foreground:
         self._config = config
         self._console = console
         self._is_stopping = False
+        self._loops = Loops()
         self.watch = Watch(config.exchanges)
 
     def stop(self) -> None:
@@ -103,15 +108,26 @@ class Foreground:
     def _show(self, subscriber: Subscriber, supervisor: "subprocess.Popen[bytes]", span: Span | None) -> None:
         with contextlib.ExitStack() as stack:
             update = self._updater(stack)
-            next_update = 0.0
+            next_update = next_look = 0.0
             while not self._is_stopping and supervisor.poll() is None:
                 now = time.monotonic()
                 if span is not None and span.is_over(now, len(self.watch.since_mono), len(self._missing())):
                     return
+                if now >= next_look:
+                    next_look = now + LOOK_EVERY_S
+                    self._tell_loops()
                 if now >= next_update:
                     next_update = now + update()
                 until = min(next_update, now + REFRESH_S)
                 self._receive(subscriber, until if span is None else min(until, span.end_mono))
+
+    def _tell_loops(self) -> None:
+        """Say once of a process that it does not stay up, above the live table, which does not show why."""
+        for each in self._loops.news(look(self._config)):
+            path = log_dir(self._config.run_dir) / f"{each.process}.log"
+            why = last_line(path, each.pid)
+            text = f"{each.process} was started again {each.restarts} times so far; the end of {path}: {why}"
+            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _updater(self, stack: contextlib.ExitStack) -> Callable[[], float]:
         """Return what shows the present state, and returns the seconds until it wants to again."""

@@ -15,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from msgspec import to_builtins
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,6 +26,7 @@ from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError, FeedError
 from feedhandler.exchanges import ACCOUNTS
 from feedhandler.gateway.access import read_token, token_path
 from feedhandler.gateway.accounts import credentials_of, unread
+from feedhandler.processes import ALL_WELL, DEGRADED, DOWN, Verdict
 from feedhandler.transport.files import change_wanted, running_feeds
 from feedhandler.wanted import Wanted
 
@@ -105,16 +107,20 @@ def connect(config: Config, exchange: str, *, is_wanted: bool) -> int:
 # --- accounts
 
 
-def balances(config: Config, exchange: str | None, *, is_sync: bool, is_json: bool) -> int:
-    """Print what accounts hold; is_sync: look at them first. Raises FeedError."""
-    if exchange is not None:
-        config.exchange(exchange)
+def _accounts(config: Config, exchange: str | None, *, is_sync: bool) -> dict[str, Any]:
     gateway = Gateway(config)
     query = f"?{urlencode({'exchange': exchange})}" if exchange else ""
     answer = (
         gateway.ask("POST", f"/v1/balances/sync{query}") if is_sync else gateway.ask("GET", "/v1/balances")
     )
-    accounts = {name: each for name, each in answer["accounts"].items() if exchange in (None, name)}
+    return {name: each for name, each in answer["accounts"].items() if exchange in (None, name)}
+
+
+def balances(config: Config, exchange: str | None, *, is_sync: bool, is_json: bool) -> int:
+    """Print what accounts hold; is_sync: look at them first. Raises FeedError."""
+    if exchange is not None:
+        config.exchange(exchange)
+    accounts = _accounts(config, exchange, is_sync=is_sync)
     if is_json:
         return _print_json({"accounts": accounts})
     table = _table("exchange", "asset", "free", "locked", "total")
@@ -126,6 +132,37 @@ def balances(config: Config, exchange: str | None, *, is_sync: bool, is_json: bo
     for name, account in accounts.items():
         print(hints.spelled(f"{name}: {_account_text(account)}"))
     return EXIT_FAILED if any(account["state"] == "failed" for account in accounts.values()) else EXIT_OK
+
+
+def check_balances(config: Config, exchange: str | None, *, is_sync: bool, is_json: bool) -> int:
+    """Say in one line whether accounts are known and followed; returns the status of `Verdict`."""
+    if exchange is not None:
+        config.exchange(exchange)
+    try:
+        accounts = _accounts(config, exchange, is_sync=is_sync)
+    except FeedError as exc:
+        accounts, condition = {}, Verdict.of([(DOWN, str(exc))])
+    else:
+        condition = Verdict.of(
+            (status, f"{name}: {_account_text(account)}")
+            for name, account in accounts.items()
+            if (status := _account_condition(account)) != ALL_WELL
+        )
+    if is_json:
+        _print_json({"accounts": accounts, "condition": to_builtins(condition)})
+    else:
+        count = sum(account["state"] != "off" for account in accounts.values())
+        print(condition.text(f"{count} accounts followed"))
+    return condition.status
+
+
+def _account_condition(account: Mapping[str, Any]) -> int:
+    if account["state"] == "off":  # nobody gave credentials, or the exchange has no accounts here
+        return ALL_WELL
+    if account["state"] == "failed":
+        return DOWN
+    is_well = account["state"] == account["stream"] == "live" and not account["incomplete"]
+    return ALL_WELL if is_well else DEGRADED
 
 
 def _account_text(account: Mapping[str, Any]) -> str:

@@ -18,7 +18,9 @@ from typing import Final
 from pythonjsonlogger.msgspec import MsgspecFormatter
 
 from feedhandler import hints
+from feedhandler.config import Config
 from feedhandler.errors import EXIT_OK, ConfigError, one_line
+from feedhandler.transport import starts
 
 SUPERVISED_ENV: Final = "FEEDHANDLER_SUPERVISED"  # set by the supervisor's configuration
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -103,6 +105,13 @@ def follow_supervisor() -> None:
     die_with_parent()
     if os.getppid() != parent:  # it died before we asked
         raise SystemExit(0)
+
+
+def note_start(config: Config, name: str) -> Config:
+    """Note that the supervisor, if there is one, has started this process; returns the configuration."""
+    if os.environ.get(SUPERVISED_ENV):
+        starts.note(config.run_dir, name)
+    return config
 
 
 def keep_secrets_in_memory() -> None:

@@ -297,6 +297,6 @@ def leftovers(stack):
         str(p.relative_to(run_dir))
         for p in run_dir.rglob("*")
         if not p.is_dir()
-        and p.parent.name not in ("log", "instruments", "connects", "wanted", "board")
+        and p.parent.name not in ("log", "instruments", "connects", "wanted", "board", "processes")
         and p.name not in expected
     }

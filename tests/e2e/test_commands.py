@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from harness import MAJORS, free_ports
+from harness import MAJORS, free_ports, wait_until
 
 HEADER = {"topic", "kind", "flags", "session", "sequence", "exchange_ns", "recv_ns", "publish_ns"}
 QUOTE = {"exchange_sequence", "last", "bid", "bid_size", "ask", "ask_size"}
@@ -30,10 +30,26 @@ def test_tail_and_status_show_the_stream(stack):
 
     table = s.run("status", "-c", str(s.config))
     assert table.returncode == 0
-    assert [line.split()[:2] for line in table.stdout.splitlines()[1:]] == [
-        ["binance", "live"],
-        ["bybit", "live"],
-    ]
+    simulated, head, *exchanges = table.stdout.partition("\n\nprocess ")[0].splitlines()
+    assert simulated == "SIMULATED data, of no real exchange: binance, bybit"
+    assert head.split()[0] == "exchange"
+    assert [line.split()[:2] for line in exchanges] == [["binance", "live"], ["bybit", "live"]]
+    rows = [line.split() for line in table.stdout.partition("\nprocess ")[2].splitlines()[1:]]
+    running = {"sim", "merger", "feed-binance", "feed-bybit", "relay"}
+    assert {row[0] for row in rows if row[1] == "up"} == running
+    assert {int(row[2]) for row in rows if row[1] == "up"} == {each.pid for each in s.processes.values()}
+    assert [row[:3] for row in rows if row[1] == "down"] == [["gateway", "down", "-"]]
+    check = s.run("status", "-c", str(s.config), "--check")
+    assert (check.returncode, check.stdout) == (1, "degraded: gateway: does not run\n")
+    check = s.run("status", "--endpoint", s.endpoint, "--check")
+    assert (check.returncode, check.stdout) == (0, "ok: 2 exchanges\n"), "whose processes are not known"
+    s.kill("bybit")
+    down = wait_until(
+        lambda: (c := s.run("status", "-c", str(s.config), "--check")).returncode == 2 and c, "the feed's end"
+    )
+    assert down.stdout.startswith("down: bybit: down: ")
+    s.start("bybit")
+    s.wait_live()
     status = s.status()
     assert status["exchanges"]["binance"]["topics"] == len(MAJORS)
     assert status["exchanges"]["binance"]["hop_lost"] == 0
@@ -150,6 +166,13 @@ def test_status_without_a_merger_says_so(stack):
     result = s.run("status", "-c", str(s.config))
     assert result.returncode == 1
     assert "no merger answers" in result.stderr
+    assert "merger" in result.stdout, "the processes, of which none runs"
+    check = s.run("status", "-c", str(s.config), "--check")
+    assert check.returncode == 2
+    assert check.stdout.startswith("down: no merger answers; sim: does not run")
+    balances = s.run("balances", "-c", str(s.config), "--check")
+    assert balances.returncode == 2
+    assert balances.stdout.startswith("down: ")
     assert "Traceback" not in result.stderr
 
 

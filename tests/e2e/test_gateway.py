@@ -88,8 +88,13 @@ def test_the_operator_asks_and_tells_by_command(s):
     assert command(s, "credentials", "set", "kucoin", typed=typed).returncode == 0
     done = command(s, "balances", "kucoin", "--sync")
     assert ["kucoin", "BTC", "1.25", "0.05", "1.3"] in [line.split() for line in done.stdout.splitlines()]
+    check = wait_until(
+        lambda: (c := command(s, "balances", "--check")).returncode == 0 and c, "the private stream"
+    )
+    assert check.stdout == "ok: 1 accounts followed\n"
     assert command(s, "credentials", "remove", "kucoin").returncode == 0
     assert "kucoin: no credentials" in command(s, "balances").stdout
+    assert command(s, "balances", "--check").stdout == "ok: 0 accounts followed\n"
     assert "DOGE-USDT" in command(s, "instruments", "kucoin", "doge/usdt").stdout
     assert command(s, "token").stdout == "in the environment: FEEDHANDLER_API_TOKEN\n"
 

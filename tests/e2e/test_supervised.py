@@ -8,6 +8,8 @@ import time
 import pytest
 from harness import PATIENCE_S, is_alive, leftovers, programs, wait_until
 
+from feedhandler.transport.files import Lock
+
 KILLS_EACH = int(os.environ.get("KILLS_EACH", "1"))  # acceptance asks for 10, which takes five minutes
 
 
@@ -58,6 +60,31 @@ def test_a_killed_supervisor_leaves_no_process_behind(stack, victim):
     again = start(s, "--seconds", "2")
     assert again.wait(PATIENCE_S) == 0, "what a killed run left behind does not hinder the next"
     assert leftovers(s) == set()
+
+
+def test_a_process_that_does_not_stay_up_is_told_of_once(stack):
+    s = stack(exchanges=("bybit",))
+    with Lock(f"{s.directory}/run", "relay"):  # another has its place
+        run = start(s)
+        line = wait_until(
+            lambda: [t for t in s.log("run").splitlines() if "relay was started again" in t], "it"
+        )
+        assert "log/relay.log: relay runs already in " in line[0]
+        check = s.run("status", "-c", str(s.config), "--check")
+        assert check.returncode
+        assert "relay: started again and again" in check.stdout
+    wait_until(lambda: "relay" in programs(run), "the relay")
+    old = programs(run)["bybit"]
+    s.wait_live()
+    os.kill(old, signal.SIGKILL)
+
+    def restarts():
+        return {each["process"]: each["restarts"] for each in s.status()["processes"]}
+
+    wait_until(lambda: (found := restarts())["feed-bybit"] == 1 and found["merger"] == 0, "another one")
+    run.send_signal(signal.SIGINT)
+    assert run.wait(PATIENCE_S) == 0
+    assert s.log("run").count("was started again") == 1
 
 
 def test_a_run_without_a_terminal_ends_with_a_summary(stack):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from aiohttp.test_utils import TestClient, TestServer
-from desk import beat, make
+from desk import EXCHANGES, beat, make
 from prometheus_client.parser import text_string_to_metric_families
 
 from feedhandler.gateway import health
@@ -15,7 +15,7 @@ from feedhandler.gateway.app import make_app
 from feedhandler.gateway.history import COLUMNS, ROWS_MAX, History
 from feedhandler.gateway.metrics import Metrics
 from feedhandler.status import LATENCY_BOUNDS_US, ConnectionStatus, ExchangeStatus, FeedStatus, RelayStatus
-from feedhandler.transport.files import relay_status_path, write_relay_status
+from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
 
 COUNTS = [1, *[2] * (len(LATENCY_BOUNDS_US) - 1), 5]
 
@@ -41,9 +41,21 @@ def status(name, state="live", connect=True, **feed):
     )
 
 
-def play(tmp_path, scene):
+BRIDGE_NAMES = {
+    "feedhandler_bridge_connected"
+}  # asked where the bridge says; tests/e2e/test_bridge_nats.py has it
+SIMULATED = """
+[exchanges.binance]
+ws_url = "ws://127.0.0.1:1"
+rest_url = "http://127.0.0.1:1"
+simulated = true
+[exchanges.bybit]
+"""
+
+
+def play(tmp_path, scene, exchanges=EXCHANGES):
     async def main():
-        parts, screens = make(tmp_path)
+        parts, screens = make(tmp_path, exchanges=exchanges)
         metrics = Metrics(parts, screens)
         app = make_app(parts, [metrics.route(), *health.routes(parts)], metrics.middleware())
         async with TestClient(TestServer(app)) as client:
@@ -103,6 +115,30 @@ def test_what_processes_count_is_handed_on(tmp_path):
     play(tmp_path, scene)
 
 
+def test_each_process_of_this_host_has_its_own_series(tmp_path):
+    async def scene(parts, client):
+        with Lock(parts.config.run_dir, "gateway"):
+            found = await samples(client)
+        assert found["feedhandler_process_up", "gateway"] == 1
+        assert found["feedhandler_process_resident_memory_bytes", "gateway"] > 1 << 20
+        assert found["feedhandler_process_cpu_seconds_total", "gateway"] > 0
+        for name in ("merger", "relay", "feed-binance", "feed-bybit"):
+            assert found["feedhandler_process_up", name] == 0
+            assert found["feedhandler_process_restarts_total", name] == 0
+            assert ("feedhandler_process_cpu_seconds_total", name) not in found
+
+    play(tmp_path, scene)
+
+
+def test_that_data_are_simulated_is_told_with_or_without_a_merger(tmp_path):
+    async def scene(parts, client):
+        found = await samples(client)
+        assert found["feedhandler_exchange_simulated", "binance"] == 1
+        assert found["feedhandler_exchange_simulated", "bybit"] == 0
+
+    play(tmp_path, scene, exchanges=SIMULATED)
+
+
 def test_latencies_are_a_histogram_of_cumulative_buckets(tmp_path):
     async def scene(parts, client):
         beat(parts)
@@ -126,7 +162,8 @@ def test_what_a_silent_merger_said_is_not_told_as_if_it_were_so(tmp_path):
         parts.market.heard_mono = 0.0
         found = await samples(client)
         assert found["feedhandler_merger_up",] == 0
-        assert not [key for key in found if key[0].startswith(("feedhandler_exchange", "feedhandler_leg"))]
+        told = [key[0] for key in found if key[0].startswith(("feedhandler_exchange", "feedhandler_leg"))]
+        assert set(told) == {"feedhandler_exchange_simulated"}, "which the configuration says"
 
     play(tmp_path, scene)
 
@@ -155,8 +192,7 @@ def test_there_is_nothing_per_symbol_and_every_metric_is_documented(tmp_path):
         assert "S1/USDT" not in text
         operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
         for family in text_string_to_metric_families(text):
-            if not family.name.startswith("feedhandler_gateway_process"):
-                assert f"`{family.name}" in operations, family.name
+            assert f"`{family.name}" in operations, family.name
             assert family.documentation, family.name
 
     play(tmp_path, scene)
@@ -171,7 +207,9 @@ def test_alerts_and_panels_ask_for_metrics_that_there_are(tmp_path, file):
         for name in parts.config.exchanges:
             parts.market.statuses[name] = status(name, clock_offset_ms=1.0)
         await client.get("/live")
-        names = {key[0] for key in await samples(client)}
+        with Lock(parts.config.run_dir, "gateway"):
+            found = await samples(client)
+        names = {key[0] for key in found} | BRIDGE_NAMES
         text = (Path(__file__).parents[2] / "conf" / file).read_text(encoding="utf-8")
         asked = set(re.findall(r"feedhandler_\w+", text))
         assert asked, "it asks for something"
