@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from feedhandler.errors import ConfigError, FeedError, ProtocolError
+from feedhandler.errors import ConfigError, FeedError, ProtocolError, one_line
 
 PAUSE_S: Final = (1.0, 60.0)  # after the first, doubling up to the last
 FORGET_S: Final = 60.0  # without a failure, after which the next one is the first again
@@ -49,7 +49,7 @@ class Failures:
             raise
         except Exception as exc:  # noqa: BLE001  # this is the one place
             pause_s = self.take(place, exc, is_secret=is_secret)
-            said = "" if is_secret else f": {_one_line(exc)}"
+            said = "" if is_secret else f": {one_line(exc)}"
             raise ProtocolError(f"{place}: {type(exc).__name__}{said}", pause_s) from None
 
     async def attempt(self, place: str, work: Callable[[], Awaitable[None]]) -> float | None:
@@ -102,7 +102,7 @@ class Failures:
         self.counts[kind] += 1
         count = self.counts[kind]
         if count & (count - 1) == 0:  # the first, second, fourth, …
-            said = type(exc).__name__ if is_secret else f"{type(exc).__name__}: {_one_line(exc)}"
+            said = type(exc).__name__ if is_secret else f"{type(exc).__name__}: {one_line(exc)}"
             where = f"\n{''.join(traceback.format_tb(exc.__traceback__))}" if count == 1 else ""
             log.error(
                 "%s: unforeseen, %d times by now; tried again in %.0f s: %s%s",
@@ -134,10 +134,6 @@ def is_fatal(exc: BaseException) -> bool:
         module = PACKAGE if trace is None else trace.tb_frame.f_globals.get("__name__", "")
         return str(module).partition(".")[0] == PACKAGE
     return isinstance(exc, ConfigError) or type(exc) is FeedError
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]], limit_s: float = END_TASKS_S) -> None:
