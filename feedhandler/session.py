@@ -181,7 +181,10 @@ class Session:
         self.deadline_mono_ns = 0
         self.attempts = 0  # in a row that came to nothing
         self.connects = 0
-        self.last_error = ""
+        self.last_error = (
+            ""  # of the present connection, or why there is none; one that runs leaves it behind
+        )
+        self.ended = ""  # why the last connection, or attempt, ended
         self.is_stale = False  # data should have come, and did not
         self.condition = wire.DOWN  # what the symbols would be if this were their only connection; 0 = well
         self.goodbye = ""  # why the exchange will end this connection, once it has said so
@@ -271,7 +274,7 @@ class Session:
         """The connection ended or could not be made; retry_after_s is what the exchange asked for."""
         # An exchange may refuse a request and close in one breath: what it refused must not be forgotten.
         self._take_answers(now_mono_ns, Step())
-        self.last_error = reason
+        self.last_error = self.ended = reason
         if self._data() != self._data_first:
             self.attempts = 0
         self._reset(now_mono_ns)
@@ -331,6 +334,7 @@ class Session:
     def _start(self, now: int) -> None:
         """Queue the subscription to everything wanted; the caller advances next."""
         self.phase = Phase.RUNNING
+        self.last_error = ""
         self.deadline_mono_ns = now
         if self._ping_interval_ns:
             # Not at once: the first one would compete with the subscriptions.

@@ -30,7 +30,8 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     phase: str  # backoff, connecting, greeting, running
     attempt: int  # in a row that came to nothing
     next_attempt_ns: int = 0
-    last_error: str = ""
+    last_error: str = ""  # of this connection, or why there is none
+    ended: str = ""  # why the one before, or the last attempt, ended
     connects: int = 0
     opened_ns: int = 0
     address: str = ""  # of the exchange, as address:port, while there is a socket
@@ -92,6 +93,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: 
         attempt=session.attempts,
         next_attempt_ns=session.deadline_mono_ns + offset if session.phase is Phase.BACKOFF else 0,
         last_error=session.last_error,
+        ended=session.ended,
         connects=session.connects,
         opened_ns=session.opened_mono_ns + offset if is_running else 0,
         address=address,

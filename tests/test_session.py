@@ -12,7 +12,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Endpoint, State
 from feedhandler.legs import Legs
 from feedhandler.session import NS_PER_S, TICK_NS, ConnectBudget, Phase, Policy
-from feedhandler.status import Complaints
+from feedhandler.status import Complaints, connection_status
 
 START = 1_000 * NS_PER_S
 EPOCH_NS = 1_790_000_000 * NS_PER_S
@@ -137,6 +137,23 @@ class World:
 
 
 # --- connecting
+
+
+@pytest.mark.parametrize("exchange", ["bybit", "kucoin"])
+def test_a_connection_that_runs_has_left_the_errors_before_it_behind(exchange):
+    world = World(exchange)
+    world.until_connecting()
+    world.session.on_closed(world.now, "Cannot connect")
+    assert "last error: Cannot connect" in connection_status(world.session, 0, world.now).text(0)
+    world.open()
+    if exchange == "kucoin":
+        assert world.session.last_error == "Cannot connect", "it has not greeted us yet"
+        world.frame({"id": "x", "type": "welcome"})
+    status = connection_status(world.session, 0, world.now)
+    assert (status.last_error, status.ended) == ("", "Cannot connect")
+    world.session.on_closed(world.now, "lost")
+    status = connection_status(world.session, 0, world.now)
+    assert (status.last_error, status.ended) == ("lost", "lost")
 
 
 def test_the_first_connection_is_made_at_once():

@@ -117,7 +117,9 @@ class Events:
         if any(connection.is_successor for connection in (*old, *new)):
             self._add(now_ns, status.exchange, "connection", False, "a connection was renewed, without a gap")
         else:
-            error = next((c.last_error for c in new if c.last_error), "")
+            # In the same order, but where a connection has come or gone meanwhile.
+            pairs = zip(old, new, strict=False)
+            error = next((after.ended for c, after in pairs if after.connects > c.connects), "")
             text = "reconnected" + (f" after: {error}" if error else "")
             self._add(now_ns, status.exchange, "connection", False, text)
 

@@ -60,9 +60,17 @@ def test_a_beginning_is_no_fault():
 
 
 def test_a_connection_that_is_made_anew_says_what_the_last_one_died_of():
-    after = feed(connection(connects=2, last_error="no frame at all for 30 s"))
+    after = feed(connection(connects=2, ended="no frame at all for 30 s"))
     assert told(status(), status(feed=after), status(feed=after)) == [
         ("connection", False, "reconnected after: no frame at all for 30 s")
+    ]
+
+
+def test_it_is_the_connection_that_was_made_anew_that_says_why():
+    first, second = connection(connects=2, ended="long ago"), connection()
+    after = feed(first, replace(second, connects=2, ended="just now"))
+    assert told(status(feed=feed(first, second)), status(feed=after)) == [
+        ("connection", False, "reconnected after: just now")
     ]
 
 

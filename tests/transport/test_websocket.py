@@ -294,7 +294,7 @@ def test_a_close_frame_is_answered_and_its_code_reported(code):
     errors = []
 
     def condition(bench):
-        errors.append(bench.session.last_error)
+        errors.append(bench.session.ended)
         return bench.session.connects == 2 and bench.session.phase is Phase.RUNNING
 
     play(serve, condition)
@@ -327,8 +327,8 @@ def test_a_refused_upgrade_is_tried_again(answer, text):
         writer.close()
 
     def condition(bench):
-        if bench.session.last_error:
-            errors.append(bench.session.last_error)
+        if bench.session.ended:
+            errors.append(bench.session.ended)
         return bench.flushed
 
     play(serve, condition)
@@ -350,7 +350,7 @@ def test_a_redirected_upgrade_is_not_followed_and_the_target_is_named():
     errors = set()
 
     def condition(bench):
-        errors.add(bench.session.last_error)
+        errors.add(bench.session.ended)
         return bench.session.connects == 3
 
     bench = play(serve, condition, backoff_min_s=0.3)
@@ -386,8 +386,8 @@ def test_a_final_refusal_gets_a_long_pause_the_first_words_and_a_remedy(status, 
 
     async def main():
         async with bench.running(serve):
-            await bench.until(lambda: bench.session.last_error)
-            return bench.session.deadline_mono_ns - time.monotonic_ns(), bench.session.last_error
+            await bench.until(lambda: bench.session.ended)
+            return bench.session.deadline_mono_ns - time.monotonic_ns(), bench.session.ended
 
     wait_ns, error = uvloop.run(main())
     assert wait_ns > 500 * 10**9
@@ -584,8 +584,8 @@ def test_an_address_that_cannot_be_connected_from_is_named(monkeypatch, address,
     async def serve(reader, writer, number):
         raise AssertionError("nobody comes")
 
-    bench = play(serve, lambda b: b.session.last_error)
-    assert re.sub(r":\d+ from", " from", bench.session.last_error).startswith(
+    bench = play(serve, lambda b: b.session.ended)
+    assert re.sub(r":\d+ from", " from", bench.session.ended).startswith(
         f"cannot connect to {'wss' if Bench.tls else 'ws'}{text}"
     )
     assert bench.session.phase is Phase.BACKOFF
