@@ -32,6 +32,7 @@ from feedhandler.process.curve import client_security
 from feedhandler.process.runtime import (
     END_S,
     end_within,
+    is_supervised,
     keep_secrets_in_memory,
     on_stop_signals,
     settle,
@@ -53,6 +54,7 @@ from feedhandler.topics import Topics
 from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.board import board_path, open_board, retire_others
 from feedhandler.transport.budget import SharedBudget, path_of
+from feedhandler.transport.dial import listens
 from feedhandler.transport.files import (
     Stamp,
     feed_lock,
@@ -71,6 +73,8 @@ from feedhandler.wanted import Wanted
 
 HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
 HEARTBEATS_PER_STATUS: Final = 5
+AWAITED_S: Final = 20.0  # for a simulator to come, which takes one or two
+AWAITED_EVERY_S: Final = 0.05
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
 STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
@@ -215,11 +219,16 @@ class Feed:
         http: HttpClient,
         looks: Iterable[Callable[[], None]] = (),
         failures: Failures | None = None,
+        awaited: Sequence[str] = (),
     ) -> None:
-        """looks are further ones that see to files; failures are counted together with those given."""
+        """looks are further ones that see to files; failures are counted together with those given.
+
+        awaited are addresses of what was started together with us, and may not listen yet.
+        """
         self._name = name
         self._shard = shard
         self._settings = config.exchange(name)
+        self._awaited = awaited
         self._run_dir = config.run_dir
         self._http = http
         self._exchange = EXCHANGES[name](tick.State)
@@ -273,14 +282,17 @@ class Feed:
         on_stop_signals(self._stop.set, loop)
         loop.set_exception_handler(self._failures.on_loop_exception)
         loop.add_signal_handler(signal.SIGUSR1, self._universe.renew, "by order")
-        tasks = [
-            asyncio.create_task(self._failures.endure(what, work))
-            for what, work in (("the heartbeat", self._beat), ("the exchange's clock", self._timekeeper.run))
-        ]
-        for task in tasks:
-            task.add_done_callback(lambda _: self._stop.set())
+        tasks: list[asyncio.Task[None]] = []
+
+        def endure(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            tasks.append(asyncio.create_task(self._failures.endure(what, work)))
+            tasks[-1].add_done_callback(lambda _: self._stop.set())
+
         status = EXIT_FAILED  # of an end by an exception
         try:
+            endure("the heartbeat", self._beat)
+            await self._await_others()
+            endure("the exchange's clock", self._timekeeper.run)
             status = await self._work()
             return status
         finally:
@@ -294,6 +306,16 @@ class Feed:
             for task in tasks:
                 if task.done() and not task.cancelled():
                     task.result()  # a bug in our reasoning ends the process, with its traceback
+
+    async def _await_others(self) -> None:
+        """Wait for the simulator, so that its start is no fault; in vain, and it is one."""
+        deadline_mono_s = time.monotonic() + AWAITED_S
+        starting = self._status.starting
+        for url in self._awaited:
+            while not await listens(url) and time.monotonic() < deadline_mono_s and not self._stop.is_set():
+                self._status.starting = "connecting, waits for the simulator to listen"
+                await asyncio.sleep(AWAITED_EVERY_S)
+        self._status.starting = starting
 
     async def _work(self) -> int:
         """Return the exit status once stopped, or given up."""
@@ -675,7 +697,15 @@ def _age(as_of_ns: int) -> str:
 async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callable[[], None]]) -> int:
     failures = Failures()
     async with HttpClient(config.rest_url(name), EXCHANGES[name].rest_limit, shard.count, failures) as http:
-        return await Feed(config, name, shard, http, looks, failures).run()
+        return await Feed(config, name, shard, http, looks, failures, _awaited(config, name)).run()
+
+
+def _awaited(config: Config, name: str) -> list[str]:
+    """Return the addresses of a simulator that the supervisor has started just before us; none without both."""
+    exchange = config.exchange(name)
+    if config.sim is None or not exchange.simulated or not is_supervised():
+        return []
+    return [url for url in dict.fromkeys((exchange.rest_url, exchange.ws_url)) if url]
 
 
 def run(config: Config, name: str, shard: Shard) -> int:

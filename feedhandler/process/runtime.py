@@ -97,9 +97,14 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def is_supervised() -> bool:
+    """True if a supervisor has started this process."""
+    return bool(os.environ.get(SUPERVISED_ENV))
+
+
 def follow_supervisor() -> None:
     """End with the supervisor, if there is one."""
-    if not os.environ.get(SUPERVISED_ENV):
+    if not is_supervised():
         return
     parent = os.getppid()
     die_with_parent()
@@ -109,7 +114,7 @@ def follow_supervisor() -> None:
 
 def note_start(config: Config, name: str) -> Config:
     """Note that the supervisor, if there is one, has started this process; returns the configuration."""
-    if os.environ.get(SUPERVISED_ENV):
+    if is_supervised():
         starts.note(config.run_dir, name)
     return config
 

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 import aiohttp
@@ -22,6 +23,8 @@ NEXT_ADDRESS_S: Final = (
 TLS_HANDSHAKE_S: Final = (
     30.0  # also of a connection that nobody waits for any more; its socket is shut down, too
 )
+
+LISTENS_S: Final = 1.0
 
 T = TypeVar("T")
 
@@ -41,6 +44,17 @@ async def dial(host: str, port: int, source_address: str = "") -> socket.socket:
     return await aiohappyeyeballs.start_connection(
         there, local_addr_infos=here, happy_eyeballs_delay=NEXT_ADDRESS_S
     )
+
+
+async def listens(url: str) -> bool:
+    """Return whether anybody accepts connections at an address with a port, now."""
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(LISTENS_S):
+            (await dial(parts.hostname or "", parts.port or 80)).close()
+    except OSError:  # a timeout is one
+        return False
+    return True
 
 
 async def resolve(host: str, port: int) -> list[aiohappyeyeballs.AddrInfoType]:

@@ -8,6 +8,7 @@ import time
 import pytest
 from harness import PATIENCE_S, is_alive, leftovers, programs, wait_until
 
+from feedhandler.process.runtime import SUPERVISED_ENV
 from feedhandler.transport.files import Lock
 
 KILLS_EACH = int(os.environ.get("KILLS_EACH", "1"))  # acceptance asks for 10, which takes five minutes
@@ -60,6 +61,22 @@ def test_a_killed_supervisor_leaves_no_process_behind(stack, victim):
     again = start(s, "--seconds", "2")
     assert again.wait(PATIENCE_S) == 0, "what a killed run left behind does not hinder the next"
     assert leftovers(s) == set()
+
+
+def test_a_simulator_that_comes_later_is_no_fault_of_the_start(stack, monkeypatch):
+    s = stack(exchanges=("kucoin",))
+    s.start("merger")
+    monkeypatch.setenv(SUPERVISED_ENV, "1")  # what starts both of them
+    s.start("kucoin")
+    wait_until(
+        lambda: s.status()["text"].get("kucoin") == "connecting, waits for the simulator to listen",
+        "the wait",
+    )
+    s.start("sim")
+    s.wait_live()
+    (connection,) = s.status()["exchanges"]["kucoin"]["feed"]["connections"]
+    assert (connection["connects"], connection["ended"]) == (1, "")
+    assert not [line for line in s.log("kucoin").splitlines() if '"level":"INFO"' not in line]
 
 
 def test_a_process_that_does_not_stay_up_is_told_of_once(stack):
