@@ -1,6 +1,7 @@
 """The shape of the tree: what is pure stays pure, and imports point one way."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,14 @@ def test_no_two_files_of_tests_have_one_name():
     ]
     names = [path.name for path in paths]
     assert not [str(path.relative_to(ROOT)) for path in paths if names.count(path.name) > 1]
+
+
+def test_every_picture_of_the_documents_is_there_with_words_for_it_and_small():
+    found = []
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for words, name in re.findall(r"!\[(.*?)\]\((.*?)\)", document.read_text(encoding="utf-8")):
+            found.append((document.parent / name).resolve())
+            assert words, name
+            assert found[-1].stat().st_size < 250_000, name
+    assert {path.name for path in (ROOT / "docs").glob("*.png")} <= {path.name for path in found}
+    assert found
