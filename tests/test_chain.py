@@ -7,6 +7,7 @@ import pytest
 
 # Those from 88 on have each found something: four that a feed's own DOWN was revived over, 1103 that the
 # watch over statuses that call all well went on across others.
+@pytest.mark.world
 @pytest.mark.parametrize("seed", [*range(9), 88, 124, 136, 289, 919, 1103])
 def test_whatever_processes_do_nothing_untrue_is_told_and_all_comes_back(seed):
     chain_plays.whole_chain(seed)
@@ -17,6 +18,7 @@ def test_processes_that_are_held_up_briefly_are_not_noticed(seed):
     chain_plays.held_up(seed)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("seed", [0, 10, 25], ids=["binance", "kucoin", "bybit"])
 def test_a_day_passes_without_an_event(seed):
     days.long_day(seed)

@@ -24,6 +24,7 @@ def make_state(request):
 # --- renewal
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("legs", [1, 2, 3])
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_connections_are_renewed_before_their_maximum_age_and_no_update_is_missed(exchange, legs):
@@ -337,21 +338,25 @@ def test_silence_of_one_leg_says_nothing_and_silence_of_both_does():
 
 
 # The last seeds of each are what longer plays have found.
+@pytest.mark.world
 @pytest.mark.parametrize("seed", [*range(15), 405])
 def test_no_update_is_missed_while_faults_spare_one_leg(seed):
     worlds.spare_one_leg(seed)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("seed", range(10))
 def test_symbols_come_and_go_and_nobody_else_notices(seed):
     worlds.change_of_minds(seed)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("seed", [*range(8), 86])
 def test_channels_that_fall_silent_are_flagged_in_time_and_quiet_ones_are_not(seed):
     worlds.silent_channels(seed)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("seed", [*range(20), 150, 554, 567, 1149, 1198, 1276, 1554])
 def test_whatever_happens_nothing_moves_backwards_and_all_comes_back(seed):
     worlds.whatever_happens(seed)

@@ -646,6 +646,7 @@ def test_undecodable_frames_are_counted_and_a_few_are_kept():
 # --- a seeded world of faults
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("seed", range(60))
 def test_whatever_happens_the_session_comes_back_and_breaks_no_rule(seed):
     """Exchange and network misbehave at random for ten minutes; then all is well for two."""

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from patience import PATIENCE_S
+
 from feedhandler.process.foreground import Span
 
 
@@ -61,6 +63,10 @@ sys.exit(foreground.run(Config(run_dir=sys.argv[1]), None, 0.0))
 
 def test_a_supervisor_that_takes_its_time_to_end_is_not_left_behind(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", SLOW, str(tmp_path)], capture_output=True, text=True, check=False, timeout=50
+        [sys.executable, "-c", SLOW, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stderr) == (7, "")
