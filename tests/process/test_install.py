@@ -40,7 +40,12 @@ def checkout(tmp_path):
 def make(checkout, compiler):
     environment = {**os.environ, "CC": compiler, "MAKEFLAGS": ""}
     result = subprocess.run(
-        ["make", "demo"], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+        ["make", "--no-print-directory", "demo"],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
