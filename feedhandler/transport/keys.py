@@ -95,16 +95,18 @@ def _load(path: str, where: str) -> tuple[bytes, bytes | None]:
 
 
 class Clients:
-    """A directory of public keys: who may connect. It is looked at again when it has changed."""
+    """A directory of public keys: who may connect. It is looked at again when it has changed.
+
+    One that is not there, or not yet, is an empty one: the first `authorize` makes it.
+    """
 
     def __init__(self, directory: str, where: str) -> None:
-        """Raises ConfigError if there is no such directory."""
+        """Raises ConfigError for something else than a directory."""
         self._directory = Path(directory)
-        if not self._directory.is_dir():
-            raise ConfigError(
-                f"{where}: {directory}: no such directory; make it, and put public keys into it"
-                " (`feedhandler keys authorize FILE`)"
-            )
+        if self._directory.exists() and not self._directory.is_dir():
+            raise ConfigError(f"{where}: {directory} is no directory; name one for public keys")
+        if not self._directory.exists():
+            log.info("%s: is not there yet, so nobody may connect", directory)
         self._stamps: dict[str, tuple[int, int, int]] = {}
         self._keys: dict[str, bytes] = {}  # by file name
         self._known: frozenset[bytes] = frozenset()
@@ -126,6 +128,8 @@ class Clients:
         try:
             found = self._scan()
         except OSError as exc:
+            if isinstance(exc, FileNotFoundError) and not self._known:
+                return  # not there yet; one that was there may be on its way to be replaced
             log.error("%s: who may connect stays as it is: %s", self._directory, exc.strerror)
             return
         if found == self._stamps:

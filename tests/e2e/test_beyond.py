@@ -21,7 +21,6 @@ pytestmark = pytest.mark.e2e
 def folder(tmp_path):
     for name in ("central", "desk", "stranger", "near"):
         keys.make(tmp_path / "keys", name)
-    (tmp_path / "clients").mkdir()
     return tmp_path
 
 
@@ -48,10 +47,10 @@ def test_another_hosts_subscriber_gets_everything_and_a_stranger_nothing(folder)
     stack = Stack(folder, rate=300, exchanges=("binance",))
     secure(stack, folder, relay=f'ticks = ["{ticks}"]')
     try:
-        run(stack, "keys", "authorize", f"{folder}/keys/desk.key", "-c", str(stack.config))
-        assert "desk" in run(stack, "keys", "list", "-c", str(stack.config))
         stack.start()
         stack.wait_live()
+        run(stack, "keys", "authorize", f"{folder}/keys/desk.key", "-c", str(stack.config))
+        assert "desk" in run(stack, "keys", "list", "-c", str(stack.config))
         with (
             Subscriber(ticks, ["ticker."], curve=curve(folder, "desk"), recover="") as desk,
             Subscriber(ticks, ["ticker."], curve=curve(folder, "stranger"), recover="") as stranger,

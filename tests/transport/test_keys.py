@@ -119,7 +119,22 @@ def test_a_directory_that_is_away_changes_nothing(folder, caplog):
     (folder / "clients").rename(folder / "away")
     assert later(found).has(keys.load_public(str(public), "k"))
     assert "who may connect stays as it is" in caplog.text
-    with pytest.raises(ConfigError, match=r"curve\.clients: .*no such directory"):
+
+
+def test_a_directory_that_is_not_there_yet_is_an_empty_one(folder, caplog):
+    (folder / "clients").rmdir()
+    public, _ = keys.make(folder, "desk-1")
+    found = clients(folder)
+    assert found.names() == {}
+    keys.authorize(str(public), folder / "clients")
+    assert later(found).has(keys.load_public(str(public), "k"))
+    assert "ERROR" not in caplog.text
+
+
+def test_a_file_in_the_place_of_a_directory_is_refused(folder):
+    (folder / "clients").rmdir()
+    (folder / "clients").write_text("")
+    with pytest.raises(ConfigError, match=r"curve\.clients: .*/clients is no directory"):
         clients(folder)
 
 
