@@ -30,7 +30,7 @@ from feedhandler.process import runtime
 from feedhandler.processes import is_of_others, verdict
 from feedhandler.status import ExchangeStatus, Heartbeat
 from feedhandler.subjects import BRIDGE
-from feedhandler.transport import files, ports, tick
+from feedhandler.transport import files, tick
 
 STATUS_TIMEOUT_S: Final = 3.0
 WAIT_S: Final = 15.0
@@ -331,7 +331,7 @@ def _settings(arguments: argparse.Namespace) -> config.Config:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from feedhandler.process import curve, foreground
+    from feedhandler.process import foreground, preflight
 
     settings = _settings(arguments)
     if settings.is_merger_elsewhere:
@@ -339,8 +339,7 @@ def _run(arguments: argparse.Namespace) -> int:
             f"{settings.path}: merger.feeds: is on another host, so there is nothing to show here; start the feeds"
             " by supervisord (`feedhandler supervisord` prints its configuration) or one by one"
         )
-    curve.check(settings)
-    ports.check(settings)
+    preflight.check(settings)
     return foreground.run(settings, arguments.seconds, arguments.wait)
 
 
@@ -381,13 +380,12 @@ def _gateway(arguments: argparse.Namespace) -> int:
 
 
 def _bridge(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import preflight
+
     settings = runtime.note_start(_settings(arguments), BRIDGE)
-    try:
-        from feedhandler.process import bridge
-    except ModuleNotFoundError as exc:
-        if exc.name is None or exc.name.split(".")[0] != "nats":
-            raise
-        raise ConfigError("the bridge needs the package nats-py: pip install 'feedhandler[nats]'") from exc
+    preflight.require_nats()
+    from feedhandler.process import bridge
+
     runtime.set_up_logging(BRIDGE, is_verbose=arguments.verbose)
     runtime.follow_supervisor()
     return bridge.run(settings)
@@ -412,11 +410,10 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from feedhandler.process import curve, supervision
+    from feedhandler.process import preflight, supervision
 
     settings = _settings(arguments)
-    curve.check(settings)
-    ports.check(settings)
+    preflight.check(settings, lambda text: print(f"note: {text}"))
     supervision.here(settings)
     for name, exchange in settings.exchanges.items():
         kind = "simulated" if exchange.simulated else "not simulated"

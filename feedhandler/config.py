@@ -500,9 +500,19 @@ MAY_BE_0: Final = (
     "queues_mb",
     "max_msgs_per_subject",
 )
+RANGED: Final = (
+    "shards",
+    "legs",
+    "replicas",
+    "balances_every_s",
+    "updates_per_s",
+    *SIM_RANGES,
+)  # named later
 
 
 def _check_number(where: str, key: str, value: float) -> None:
+    if key in RANGED:
+        return
     minimum = 0 if key in MAY_BE_0 else 0.001
     if not minimum <= value < (STREAM_SIZE_MAX if key == "max_bytes" else 1e9):
         raise ConfigError(f"{where}: {value} is out of range; it must be at least {minimum}")

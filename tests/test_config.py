@@ -1,5 +1,6 @@
 """A wrong configuration gets one message that names file, key and remedy."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from feedhandler import config
 from feedhandler.errors import ConfigError
-from feedhandler.process.runtime import use_cpus
+from feedhandler.process.runtime import check_cpus, use_cpus
 from feedhandler.shard import WHOLE, Shard
 
 ROOT = Path(__file__).parent.parent
@@ -135,8 +136,8 @@ WRONG = [
     (OK + "stale_after_s = nan\n", "exchanges.binance.stale_after_s: nan is out of range"),
     (OK + "stale_after_s = 50\n", "must be smaller than reconnect_after_s"),
     (OK + "legs = 4\n", "exchanges.binance.legs: 4 is out of range; it is 1, 2 or 3"),
-    (OK + "legs = 0\n", "exchanges.binance.legs: 0 is out of range"),
-    (OK + "shards = 0\n", "exchanges.binance.shards: 0 is out of range; it must be at least"),
+    (OK + "legs = 0\n", "exchanges.binance.legs: 0 is out of range; it is 1, 2 or 3"),
+    (OK + "shards = 0\n", "exchanges.binance.shards: 0 is out of range; it is 1 to 16 processes"),
     (OK + "shards = -2\n", "exchanges.binance.shards: -2 is out of range"),
     (OK + "shards = 17\n", "exchanges.binance.shards: 17 is out of range; it is 1 to 16 processes"),
     (OK + 'shards = "1/4"\n', "exchanges.binance.shards: Expected int, got str; for example shards = 1"),
@@ -351,8 +352,14 @@ def test_the_further_endpoints_are_in_the_run_directory_and_can_be_switched_off(
 
 
 def test_processors_that_are_not_there_are_refused_with_those_that_are():
-    with pytest.raises(ConfigError, match=r"x.toml: merger.cpus: \[1023\] are not there; .* lets us use \d"):
-        use_cpus((1023,), "x.toml: merger.cpus")
+    before = os.sched_getaffinity(0)
+    there = min(before)
+    for cpus in ((1023,), (there, 1023)):  # of the second list the kernel would take a part
+        with pytest.raises(ConfigError, match=r"x.toml: merger.cpus: \[1023\] are not there; .* us use \d"):
+            use_cpus(cpus, "x.toml: merger.cpus")
+    assert os.sched_getaffinity(0) == before
+    check_cpus((there,), "x.toml: merger.cpus")
+    assert os.sched_getaffinity(0) == before
 
 
 def test_topics_of_the_bridge_are_kinds_and_exchanges():

@@ -24,7 +24,11 @@ def client_security(config: Config) -> ClientSecurity | None:
 
 
 def check(config: Config) -> None:
-    """Look at the key files that the configuration names. Raises ConfigError."""
-    if config.curve.key and config.curve.clients:
-        server_security(config)
-    client_security(config)
+    """Look at each key file that the configuration names. Raises ConfigError."""
+    where = f"{config.path}: curve"
+    if config.curve.key:
+        load_pair(config.curve.key, f"{where}.key")
+    if config.curve.clients:
+        Clients(config.curve.clients, f"{where}.clients")
+    if config.curve.server:
+        load_public(config.curve.server, f"{where}.server")

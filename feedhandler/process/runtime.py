@@ -25,6 +25,7 @@ from feedhandler.transport import starts
 SUPERVISED_ENV: Final = "FEEDHANDLER_SUPERVISED"  # set by the supervisor's configuration
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PR_SET_DUMPABLE: Final = 4
+CPUS_MAX: Final = 1024  # as many as the kernel numbers at most
 END_S: Final = 4.0  # for a process to end in order; each of its parts takes less
 
 log = logging.getLogger(__name__)
@@ -131,13 +132,31 @@ def use_cpus(cpus: Sequence[int], where: str) -> None:
 
     Raises ConfigError if the machine does not have them.
     """
-    if not cpus:
-        return
-    try:
+    check_cpus(cpus, where)
+    if cpus:
         os.sched_setaffinity(0, cpus)
-    except OSError as exc:
-        there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-        raise ConfigError(f"{where}: {list(cpus)} are not there; this machine lets us use {there}") from exc
+
+
+def check_cpus(cpus: Sequence[int], where: str) -> None:
+    """Raise ConfigError if some of these processors are not there for us.
+
+    The kernel refuses a list of which it has none, and takes one of which it has some. What we are kept on now, by
+    `taskset` for example, says nothing of what others may use: so each is tried.
+    """
+    missing = [cpu for cpu in cpus if not _is_there(cpu)]
+    if missing:
+        there = [str(cpu) for cpu in range(CPUS_MAX) if _is_there(cpu)]
+        raise ConfigError(f"{where}: {missing} are not there; this machine lets us use {', '.join(there)}")
+
+
+def _is_there(cpu: int) -> bool:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, (cpu,))
+        os.sched_setaffinity(0, before)
+    except OSError:
+        return False
+    return True
 
 
 def settle() -> None:

@@ -388,6 +388,12 @@ def _tls_context(config: NatsConfig, where: str) -> ssl.SSLContext | None:
         raise ConfigError(f"{where}.tls_ca: {config.tls_ca} cannot be read as certificates: {exc}") from exc
 
 
+def check_files(config: NatsConfig, where: str) -> None:
+    """Raises ConfigError if a file that is named cannot be used."""
+    check_credentials(config, where)
+    _tls_context(config, where)
+
+
 def check_credentials(config: NatsConfig, where: str) -> None:
     """Raises ConfigError if the credentials file is not one."""
     if not config.credentials:

@@ -92,6 +92,7 @@ MECHANISM: Final = slice(12, 32)
 VERSION_MAJOR: Final = 10
 MORE, LONG, COMMAND = 1, 2, 4  # bits of a frame's first byte
 _LONG_SIZE: Final = struct.Struct("!Q")
+PEER: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid of who listens, as of then
 READ_SIZE: Final = 1 << 18
 PARTS_MAX: Final = 64  # of a message, where one may have several
 HANDSHAKE_S: Final = 10.0  # after which a connection that is no socket yet is closed; it takes milliseconds
@@ -1426,8 +1427,16 @@ def address_of(endpoint: str) -> tuple[int, str | tuple[str, int]]:
 
 def is_ipc_in_use(endpoint: str) -> bool:
     """True if a process listens at an ipc address; a file left behind by a killed one does not count."""
+    return listener_of(endpoint) is not None
+
+
+def listener_of(endpoint: str) -> int | None:
+    """Return the pid of who listens at an ipc address, 0 if it is not to be seen from here; None if nobody does."""
     family, address = address_of(endpoint)
     if family != socket.AF_UNIX:
-        return False
+        return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(address) == 0
+        if probe.connect_ex(address):
+            return None
+        pid, _, _ = PEER.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        return int(pid)
