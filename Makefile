@@ -112,20 +112,14 @@ format: $(VENV)/.test ## format the code and sort its imports
 languages: $(VENV)/.run ## after a change of the bytes: languages/ and the tables of docs/wire.md, from feedhandler/schema.py
 	@$(BIN)/python languages/generate.py
 
-prod: $(VENV)/.run ## start the real thing as a daemon, from conf/supervisord.conf
-	@$(BIN)/feedhandler check -c conf/live.toml
-	@umask 077; mkdir -p run/log
-	@$(BIN)/supervisord -c conf/supervisord.conf
-	@echo "started; look at it with 'make prod-status', logs are in run/log/"
+prod: $(VENV)/.run ## start the real thing as a daemon (CONFIG=conf/live.toml)
+	@$(BIN)/feedhandler prod start -c $(CONFIG)
 
 prod-status: $(VENV)/.run ## processes, and what each exchange is doing
-	@$(BIN)/supervisorctl -c conf/supervisord.conf status; \
-	  $(BIN)/feedhandler status -c conf/live.toml
+	@$(BIN)/feedhandler prod status -c $(CONFIG)
 
 prod-stop: $(VENV)/.run ## stop the daemon and wait for its end
-	@test -e run/supervisord.pid || { echo "not running"; exit 0; }; $(BIN)/supervisorctl -c conf/supervisord.conf shutdown; \
-	  for i in $$(seq 1 200); do test -e run/supervisord.pid || { echo "stopped"; exit 0; }; sleep 0.1; done; \
-	  echo "still stopping after 20 s; see run/log/supervisord.log"; exit 1
+	@$(BIN)/feedhandler prod stop -c $(CONFIG)
 
 clean: ## remove .venv, caches and run files
 	rm -rf $(VENV) .venv-cryptofeed run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

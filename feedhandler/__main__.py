@@ -123,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     bridge.epilog = BRIDGE_EPILOG
     _command(commands, "sim", _sim, "the simulated exchanges")
     _command(commands, "check", _check, "validate a configuration: exit 0, or 2 with file, key and remedy")
-    _command(commands, "supervisord", _supervisord, "print the supervisord configuration for `make prod`")
+    _add_prod(commands)
+    text = "print what `prod start` tells supervisord, for a supervisord of your own"
+    _command(commands, "supervisord", _supervisord, text)
 
     tail = _command(commands, "tail", _tail, "print the stream")
     tail.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
@@ -180,6 +182,19 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument("kind", nargs="?", metavar="KIND", help="what to do, such as close or stall")
     fault.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as seconds=5 or code=1012")
     return parser
+
+
+def _add_prod(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    prod = _command(commands, "prod", _prod, "everything, as a daemon: start it, look at it, stop it")
+    prod.add_argument(
+        "action", choices=("start", "status", "stop"), metavar="ACTION", help="start, status or stop"
+    )
+    prod.add_argument(
+        "--foreground",
+        action="store_true",
+        help="with start: stay, for systemd and the like, and log here as well",
+    )
+    prod.set_defaults(endpoint=None, json=False, check=False, key=None, server_key=None)  # of `status`
 
 
 def _add_operator_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -331,14 +346,15 @@ def _settings(arguments: argparse.Namespace) -> config.Config:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from feedhandler.process import foreground, preflight
+    from feedhandler.process import foreground, preflight, production
 
     settings = _settings(arguments)
     if settings.is_merger_elsewhere:
         raise ConfigError(
             f"{settings.path}: merger.feeds: is on another host, so there is nothing to show here; start the feeds"
-            " by supervisord (`feedhandler supervisord` prints its configuration) or one by one"
+            " by `feedhandler prod start` or one by one"
         )
+    production.refuse_second(settings)
     preflight.check(settings)
     return foreground.run(settings, arguments.seconds, arguments.wait)
 
@@ -427,10 +443,41 @@ def _check(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _prod(arguments: argparse.Namespace) -> int:
+    from feedhandler.process import preflight, production
+
+    settings = _settings(arguments)
+    if arguments.action == "stop":
+        return production.stop(settings)
+    if arguments.action == "status":
+        return _prod_status(settings, arguments)
+    production.refuse_second(settings)
+    preflight.check(settings)
+    if arguments.foreground:
+        return production.become(settings)
+    return production.start(settings, Console())
+
+
+def _prod_status(settings: config.Config, arguments: argparse.Namespace) -> int:
+    from feedhandler.process import production
+    from feedhandler.transport.processes import look
+
+    if not production.is_running(settings):
+        print("not running")
+        return EXIT_FAILED
+    if settings.is_merger_elsewhere:  # where it is, there the status of its exchanges is
+        production.show(settings, Console())
+        status = EXIT_OK
+    else:
+        status = _status(arguments)
+    return status if all(each.state == "up" for each in look(settings)) else EXIT_FAILED
+
+
 def _supervisord(arguments: argparse.Namespace) -> int:
     from feedhandler.process import supervision
 
-    print(supervision.render(_settings(arguments), supervision.checkout(arguments.config)), end="")
+    settings = _settings(arguments)
+    print(supervision.render(settings, supervision.here(settings, has_control=True)), end="")
     return EXIT_OK
 
 

@@ -161,15 +161,6 @@ def test_every_error_and_exit_status_is_documented():
             assert f"`{name}`" in design, name
 
 
-def test_the_shipped_supervisor_configuration_is_current():
-    from feedhandler import config
-    from feedhandler.process.supervision import checkout, render
-
-    settings = config.load(str(ROOT / "conf" / "live.toml"))
-    expected = render(settings, checkout("conf/live.toml"))
-    assert (ROOT / "conf" / "supervisord.conf").read_text(encoding="utf-8") == expected
-
-
 def test_no_two_files_of_tests_have_one_name():
     """Where no package tells them apart, pytest runs one of them and refuses the other."""
     paths = [

@@ -3,13 +3,10 @@
 import contextlib
 import logging
 import math
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -20,10 +17,9 @@ from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK
 from feedhandler.process import compiled
 from feedhandler.process.logs import last_line
-from feedhandler.process.runtime import die_with_parent, on_stop_signals
-from feedhandler.process.supervision import feed_programs, here, log_dir, render
+from feedhandler.process.runtime import on_stop_signals
+from feedhandler.process.supervision import error_log, feed_programs, install, log_dir, spawn
 from feedhandler.processes import Loops
-from feedhandler.transport import private
 from feedhandler.transport.files import Lock
 from feedhandler.transport.processes import look
 from feedhandler.view import Watch
@@ -87,23 +83,8 @@ class Foreground:
         return self._verdict(supervisor, seconds)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        run_dir = Path(self._config.run_dir).absolute()
-        private.make_folder(log_dir(str(run_dir)))
-        path = run_dir / "supervisord.conf"
-        private.write_whole(path, render(self._config, here(self._config)).encode())
-        # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the rest in order.
-        errors_fd = private.open_file(
-            log_dir(str(run_dir)) / "supervisord.err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        )
-        with os.fdopen(errors_fd, "wb") as errors:
-            return subprocess.Popen(
-                [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+        # Nobody asks it anything: a control socket's path may be too long in a deep directory.
+        return spawn(self._config, install(self._config, has_control=False), ends_with_us=True)
 
     def _show(self, subscriber: Subscriber, supervisor: "subprocess.Popen[bytes]", span: Span | None) -> None:
         with contextlib.ExitStack() as stack:
@@ -166,7 +147,7 @@ class Foreground:
     def _verdict(self, supervisor: "subprocess.Popen[bytes]", seconds: float | None) -> int:
         if not self._is_stopping and (seconds is None or supervisor.returncode not in (0, -signal.SIGTERM)):
             self._console.print(f"the supervisor ended by itself, status {supervisor.returncode}")
-            self._print_log("supervisord.err")
+            self._print_log(error_log(self._config.run_dir).name)
             self._print_log("supervisord.log")
             return EXIT_FAILED
         silent = self._missing()

@@ -1,10 +1,12 @@
 """The supervisor's configuration, for the demo as for production: one program per process.
 
-`conf/supervisord.conf` is `render` applied to `conf/live.toml`; a test proves that it is current.
+It is made from the configuration at each start, and kept in `run_dir`: what runs is what the configuration says.
 """
 
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.config import NATS_ENV, SECRETS, Config
+from feedhandler.config import IPC_PATH_SIZE_MAX, NATS_ENV, SECRETS, Config
 from feedhandler.errors import ConfigError
-from feedhandler.process.runtime import END_S, SUPERVISED_ENV
+from feedhandler.process.runtime import END_S, SUPERVISED_ENV, die_with_parent
 from feedhandler.shard import shards
+from feedhandler.transport import private
 from feedhandler.transport.files import feed_name
 
 # A process that ends before START_S is started again after 1 s, 2 s, 3 s, …; one that ran longer, at once.
@@ -24,11 +27,14 @@ START_TRIES: Final = 1_000_000  # an outage of any length heals without an opera
 STOP_S: Final = 5
 assert STOP_S > END_S, "a process ends by itself before it is killed"
 LOG_SIZE_MB: Final = 10
+UMASK: Final = 0o077  # whatever that of who starts us is
 LOG_COUNT: Final = 5
 GATEWAY: Final = "gateway"
 BRIDGE: Final = "bridge-nats"
 COMMENT: Final = re.compile(r"\s[;#]")
 OWN_SECRETS: Final = {GATEWAY: SECRETS, BRIDGE: NATS_ENV}
+PYTHON: Final = (sys.executable, "-P")  # -P: a file in the working directory is no module of ours
+PID_SIZE_MAX: Final = 8  # a dot and a pid, which the supervisor appends to its socket's path for a moment
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +44,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     directory: str  # working directory: relative addresses and paths of the configuration start here
     run_dir: str
-    has_control: bool  # listen for supervisorctl
+    has_control: bool  # listen at `control_path`
 
 
 def render(config: Config, layout: Layout) -> str:
@@ -75,19 +81,64 @@ def log_dir(run_dir: str) -> Path:
     return Path(run_dir) / "log"
 
 
+def control_path(run_dir: str) -> Path:
+    """Return the socket at which a supervisor that is nobody's child is asked and told."""
+    return Path(run_dir).absolute() / "supervisor.sock"
+
+
+def install(config: Config, *, has_control: bool) -> list[str]:
+    """Write the supervisor's configuration into `run_dir`; returns the command that runs it.
+
+    Raises ConfigError for a directory that cannot be used so, and OSError.
+    """
+    text = render(config, here(config, has_control=has_control))
+    run_dir = Path(config.run_dir).absolute()
+    private.take_over(run_dir)
+    path = run_dir / "supervisord.conf"
+    private.make_folder(log_dir(str(run_dir)))
+    private.write_whole(path, text.encode())
+    # -n: it stays what we started; its own way to become a daemon would leave no way to tell why it ended.
+    return [*PYTHON, "-m", "supervisor.supervisord", "-n", "-c", str(path)]
+
+
+def spawn(config: Config, command: list[str], *, ends_with_us: bool) -> "subprocess.Popen[bytes]":
+    """Start the supervisor, in a session of its own: Ctrl-C in the terminal does not reach it.
+
+    What it says before it has a log goes to `error_log`.
+    """
+    fd = private.open_file(error_log(config.run_dir), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with os.fdopen(fd, "wb") as errors:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            umask=UMASK,
+            preexec_fn=die_with_parent if ends_with_us else None,
+        )
+
+
+def error_log(run_dir: str) -> Path:
+    """Return the file with what a supervisor said that could not start."""
+    return log_dir(run_dir) / "supervisord.err"
+
+
 def _head(layout: Layout) -> str:
     run = layout.run_dir
     return f"""\
-; Written by `feedhandler supervisord -c {layout.config}`. Start with `make prod`.
+; Written by feedhandler from {layout.config}, which is what to change: this file is made anew at each start.
 
 [supervisord]
 nodaemon = false
-umask = 077
+umask = {UMASK:03o}
 directory = {layout.directory}
 pidfile = {run}/supervisord.pid
 logfile = {run}/log/supervisord.log
 logfile_maxbytes = {LOG_SIZE_MB}MB
 logfile_backups = {LOG_COUNT}
+childlogdir = {run}/log
+nocleanup = true
 environment = {SUPERVISED_ENV}="1"
 """
 
@@ -130,15 +181,21 @@ stdout_logfile_backups = {LOG_COUNT}
 """
 
 
-def here(config: Config) -> Layout:
+def here(config: Config, *, has_control: bool = False) -> Layout:
     """Return the layout of what is started from the working directory. Raises ConfigError for impossible paths."""
     where = f"{config.path}: run_dir"
+    control = control_path(config.run_dir)
+    if has_control and len(os.fsencode(control)) > IPC_PATH_SIZE_MAX - PID_SIZE_MAX:
+        raise ConfigError(
+            f"{where}: {control.parent} is too deep: the path of the supervisor's socket there would have more than"
+            f" {IPC_PATH_SIZE_MAX - PID_SIZE_MAX} bytes; set a shorter one, such as /run/feedhandler"
+        )
     return Layout(
-        command=escaped(f"{shlex.quote(sys.executable)} -m feedhandler", where),
+        command=escaped(shlex.join([*PYTHON, "-m", "feedhandler"]), where),
         config=escaped(shlex.quote(str(Path(config.path).absolute())), where),
         directory=escaped(str(Path.cwd()), where),
         run_dir=escaped(str(Path(config.run_dir).absolute()), where),
-        has_control=False,  # its socket's path would be too long in a deep directory
+        has_control=has_control,
     )
 
 
@@ -150,14 +207,3 @@ def escaped(text: str, where: str) -> str:
             " use another path"
         )
     return text.replace("%", "%%")
-
-
-def checkout(config_path: str) -> Layout:
-    """Return the layout of a checkout with its `.venv`, as seen from its `conf/supervisord.conf`."""
-    return Layout(
-        command='"%(here)s/../.venv/bin/feedhandler"',
-        config=escaped(shlex.quote(config_path), "-c"),
-        directory="%(here)s/..",
-        run_dir="%(here)s/../run",
-        has_control=True,
-    )
