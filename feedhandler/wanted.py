@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")  # where nobody says anything
+LISTED_MAX: Final = 10  # symbols of one owner in a line of a log
 OPERATOR: Final = "operator"  # the owner of what is asked for by hand,
 HOLDINGS: Final = "holdings"  # of what the account holds,
 POSITIONS: Final = "positions"  # and of what is said to be held elsewhere
@@ -70,7 +71,23 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
         """Return who has requested a symbol."""
         return [owner for owner, symbols in self.requested.items() if symbol in symbols]
 
+    def besides(self, exchange: str, is_configured: bool) -> str:
+        """Return in words what this adds to the configuration, and takes away; is_configured: to be connected."""
+        parts = [f"{_listed(symbols)} ({owner})" for owner, symbols in self.requested.items()]
+        if self.excluded:
+            parts.append(f"not {_listed(self.excluded)}")
+        if is_configured and not self.is_connected(is_configured):
+            parts.append(f"disconnected by order (`feedhandler connect {exchange}` ends that)")
+        elif self.is_connected(is_configured) and not is_configured:
+            parts.append(f"connected by order (`feedhandler disconnect {exchange}` ends that)")
+        return "; ".join(parts) or "nothing"
+
     def _set(self, owner: str, symbols: Iterable[str]) -> None:
         self.requested[owner] = list(symbols)
         if not self.requested[owner]:
             del self.requested[owner]
+
+
+def _listed(symbols: Sequence[str]) -> str:
+    more = len(symbols) - LISTED_MAX
+    return ", ".join(symbols[:LISTED_MAX]) + (f" and {more} more" if more > 0 else "")

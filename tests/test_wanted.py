@@ -71,3 +71,18 @@ def test_an_exchange_is_connected_as_configured_until_somebody_says_otherwise():
     assert [Wanted().is_connected(c) for c in (True, False)] == [True, False]
     assert [Wanted(connect=False).is_connected(c) for c in (True, False)] == [False, False]
     assert [Wanted(connect=True).is_connected(c) for c in (True, False)] == [True, True]
+
+
+def test_what_differs_from_the_configuration_is_told_in_one_line():
+    assert Wanted().besides("binance", True) == "nothing"
+    assert Wanted(connect=True).besides("binance", True) == "nothing"
+    wanted = Wanted(requested={"operator": ["DOGE/USDT", "LTC/USDT"], "desk": ["A/B"]}, excluded=["XRP/USDT"])
+    assert wanted.besides("binance", True) == "DOGE/USDT, LTC/USDT (operator); A/B (desk); not XRP/USDT"
+    assert Wanted(connect=False).besides("bybit", True) == (
+        "disconnected by order (`feedhandler connect bybit` ends that)"
+    )
+    assert Wanted(connect=True).besides("bybit", False) == (
+        "connected by order (`feedhandler disconnect bybit` ends that)"
+    )
+    many = Wanted(requested={"holdings": [f"A{number}/USDT" for number in range(200)]})
+    assert many.besides("bybit", True).endswith("A9/USDT and 190 more (holdings)")

@@ -60,6 +60,7 @@ from feedhandler.transport.files import (
     feed_lock,
     read_instruments,
     read_wanted,
+    wanted_path,
     wanted_stamp,
     write_instruments,
 )
@@ -437,6 +438,7 @@ class Feed:
         stamp = wanted_stamp(self._run_dir, self._name)
         if stamp == self._wanted_stamp:
             return
+        is_first = self._wanted_stamp == NEVER_READ
         self._wanted_stamp = stamp
         try:
             file = read_wanted(self._run_dir, self._name)
@@ -449,8 +451,13 @@ class Feed:
         added = [symbol for symbol in wanted if symbol not in before]
         dropped = [symbol for symbol in before if symbol not in now]
         self._wanted = wanted
+        if is_first:  # whoever starts this is to know of what was said long ago
+            text = file.besides(self._name, self._settings.connect)
+            log.info(
+                "wanted besides the configuration, by %s: %s", wanted_path(self._run_dir, self._name), text
+            )
         for text, symbols in (("more", added), ("no more", dropped)):
-            if symbols:
+            if symbols and not is_first:
                 log.info("wanted %s: %s%s", text, ", ".join(symbols[:10]), " …" if len(symbols) > 10 else "")
         self._carry()
         self._send_status()

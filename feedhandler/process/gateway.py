@@ -40,7 +40,7 @@ from feedhandler.process.runtime import (
     use_cpus,
 )
 from feedhandler.process.upkeep import Upkeep
-from feedhandler.transport.files import Lock
+from feedhandler.transport.files import Lock, read_wanted
 from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
 
 CLOSE_ALL_S: Final = 3.0  # for requests under way, browsers and accounts, all at the same time
@@ -122,6 +122,7 @@ async def _main(config: Config, lock: Lock) -> int:
         await _listen(listener, config)
         where = API_TOKEN_ENV if os.environ.get(API_TOKEN_ENV) else token_path(config.run_dir)
         log.info("listening at %s; changes need the token in %s", config.gateway.url, where)
+        log.info("wanted besides the configuration: %s", _besides(config))
         for name, credentials in given.items():
             if credentials is not None:
                 await accounts.put(name, credentials)
@@ -138,6 +139,17 @@ async def _main(config: Config, lock: Lock) -> int:
             task.result()  # a bug in our reasoning ends the process, with its traceback
     log.info("stopped")
     return EXIT_OK
+
+
+def _besides(config: Config) -> str:
+    """Return in words what is wanted besides the configuration, for each exchange."""
+    found = {}
+    for name, exchange in config.exchanges.items():
+        try:
+            found[name] = read_wanted(config.run_dir, name).besides(name, exchange.connect)
+        except ConfigError as exc:
+            found[name] = str(exc)
+    return "; ".join(f"{name}: {text}" for name, text in found.items())
 
 
 async def _listen(listener: Listener, config: Config) -> None:

@@ -52,6 +52,8 @@ def test_a_wish_outlives_the_gateway_and_its_death_is_no_event_in_the_stream(s):
     assert not any(record.flags & DOWN for record in records)
     s.start("gateway")
     wait_until(lambda: is_up(s), "the gateway")
+    told = "wanted besides the configuration: binance: DOGE/USDT (desk); kucoin: nothing"
+    wait_until(lambda: told in s.log("gateway"), "what is wanted is told at the start")
     assert ask(s, "GET", "/v1/subscriptions")[1]["exchanges"]["binance"]["requested"] == row["requested"]
     assert ask(s, "DELETE", "/v1/subscriptions/binance/DOGE/USDT")[0] == 404, "`api` does not want it"
     status, row = ask(s, "DELETE", "/v1/subscriptions/binance/DOGE/USDT?owner=desk")

@@ -146,3 +146,30 @@ def test_what_is_wanted_while_a_feed_stops_begins_nothing(tmp_path):
         return feed._wanted
 
     assert "DOGE/USDT" not in uvloop.run(play())
+
+
+def test_what_was_wanted_before_the_start_is_told_once_in_one_line(tmp_path, caplog):
+    async def play():
+        feed = feed_of(tmp_path, Http())
+        run_dir = str(tmp_path / "run")
+
+        def before(wanted):
+            wanted.subscribe(["DOGE/USDT"], feed._settings.symbols)
+            wanted.connect = False
+
+        change_wanted(run_dir, "binance", before)
+        feed._take_wanted()
+        feed._take_wanted()
+        change_wanted(run_dir, "binance", lambda wanted: setattr(wanted, "connect", True))
+        feed._take_wanted()
+        feed._publisher.close()
+
+    caplog.set_level("INFO")
+    uvloop.run(play())
+    assert [text.partition(", by ")[0] for text in caplog.messages if text.startswith("wanted")] == [
+        "wanted besides the configuration",
+        "wanted more: BTC/USDT, ETH/USDT, SOL/USDT, ADA/USDT, XRP/USDT, DOGE/USDT",
+    ]
+    assert (
+        "run/wanted/binance.json: DOGE/USDT (operator); disconnected by order (`feedhandler connect binance`"
+    ) in caplog.text
