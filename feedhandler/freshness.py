@@ -398,12 +398,26 @@ class Freshness:
         for pulse in self._open.values():
             pulse.is_surveyed = False
 
+    def on_seed(self, native: str, channels: Sequence[int]) -> None:
+        """What some channels say is known from REST from now on: what was held against them is answered.
+
+        They may be dead all the same, and are found anew. The caller emits the state.
+        """
+        pulses = self._pulses[native]
+        for pulse in pulses:
+            if pulse.channel in channels and pulse.stage in (Stage.SUSPECTED, Stage.STALE):
+                self._enter(pulse, Stage.LIVE if pulse.words else Stage.WAITING)
+                pulse.contradictions = pulse.disagreements = 0
+                pulse.values = ()
+        if not any(pulse.stage is Stage.STALE for pulse in pulses):
+            pulses[0].state.base_flags &= ~wire.STALE
+
     def _on_witness(self, pulse: Pulse, row: RestTicker) -> None:
-        agrees = _agrees(pulse, row)
-        if agrees is None:
+        found = agrees(pulse.state, pulse.channel, row)
+        if found is None:
             return
         pulse.is_surveyed = False
-        if agrees:
+        if found:
             self._vouch(pulse)
             return
         pulse.disagreements += 1
@@ -527,18 +541,17 @@ def _failure(pulse: Pulse, live: Sequence[Session]) -> str:
     return ""
 
 
-def _agrees(pulse: Pulse, row: RestTicker) -> bool | None:
+def agrees(state: State, channel: int, row: RestTicker) -> bool | None:
     """Return whether REST states what is known from a channel, None if it does not say, or nothing is known.
 
     Of statistics the volume tells: within 24 h that roll on it falls by itself, and grows only by trades.
     """
-    state = pulse.state
-    if pulse.channel == QUOTE:
+    if channel == QUOTE:
         ours = _values(state, QUOTE)
         if row.quote is None or all(value != value for value in ours):
             return None
         return is_same((row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size), ours)
-    if pulse.channel == LAST:
+    if channel == LAST:
         return None if row.last != row.last or state.last != state.last else row.last == state.last
     if row.statistics is None or state.base_volume_24h != state.base_volume_24h:
         return None

@@ -28,7 +28,7 @@ from feedhandler.exchanges.base import (
     State,
     is_same,
 )
-from feedhandler.freshness import Freshness, Question
+from feedhandler.freshness import Freshness, Question, agrees
 from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy, Session
 
 LEGS_MAX: Final = 3
@@ -104,15 +104,17 @@ class Legs:
     ) -> None:
         self._exchange = exchange
         self._group = exchange.new_group()
+        self._channels = range(len(exchange.topics("")))  # of each symbol
         self._canary = ""
         self._unsaid: set[str] = set()  # symbols of which REST is to tell
         self._surveyed: set[str] = (
             set()
         )  # all that were carried when it was asked; of others it knows too little,
-        self._lost: set[str] = (
-            set()
-        )  # those of them that nobody who lives had heard of, though they are known,
-        self._is_early = False  # or all, since not everything was subscribed to
+        # Channels of them that nobody who lives keeps current, though they are known: how often they had spoken.
+        self._lost: dict[tuple[str, int], int] = {}
+        self._stated: dict[str, bool] = {}  # those of them of which the answer tells: only what is known
+        self._witnessed: dict[Session, int] = {}  # connections that had subscribed to all by then: since when
+        self._is_early = False  # there were none
         self._was_early = False
         self._wants_seeds = False
         self.states: dict[str, State] = {}
@@ -238,14 +240,15 @@ class Legs:
     def on_survey_sent(self) -> None:
         """REST is being asked."""
         running = [session for session in self.sessions if session.phase is Phase.RUNNING]
-        self._is_early = not any(session.subscriptions.is_acknowledged for session in running)
+        self._witnessed = {s: s.opened_mono_ns for s in running if s.subscriptions.is_acknowledged}
+        self._is_early = not self._witnessed
         self._was_early = True
-        self._surveyed = set(self.states)
+        self._surveyed, self._stated = set(self.states), {}
         lines = [session.line.index for session in running]
         self._lost = {
-            native
+            (native, channel): state.words(channel)
             for native, state in self.states.items()
-            if state.recv_ns and not any(state.is_kept(line) for line in lines)
+            for channel in self._unkept(state, lines)
         }
         self._wants_seeds = self.freshness.wants_survey = False
 
@@ -255,26 +258,35 @@ class Legs:
         lines = [session.line.index for session in self.sessions if session.phase is Phase.RUNNING]
         for row in rows if lines else ():
             if row.native in self._surveyed:
-                self._seed(self.states[row.native], row, lines, recv_ns)
+                state = self.states[row.native]
+                self._seed(state, row, recv_ns)
+                is_known = all(agrees(state, channel, row) is not False for channel in self._channels)
+                self._stated[row.native] = self._stated.get(row.native, True) and is_known
 
     def on_survey_end(self, *, has_failed: bool) -> None:
         """There are no more rows, or none were to be had: then REST is asked again."""
         self.freshness.on_survey_end()
         if not self._is_early and not has_failed:
             self._unsaid -= self._surveyed
-        self._surveyed = set()
+            for session in self.sessions:
+                if self._witnessed.get(session) == session.opened_mono_ns and session.phase is Phase.RUNNING:
+                    for native in self._surveyed:
+                        if self._stated.get(native):
+                            self.states[native].inherit(session.line.index)
+        self._surveyed, self._witnessed = set(), {}
 
-    def _seed(self, state: State, row: RestTicker, lines: Sequence[int], recv_ns: int) -> None:
+    def _seed(self, state: State, row: RestTicker, recv_ns: int) -> None:
         """Fill what the stream has not said: whatever it says is newer. No channel is fresher for it.
 
-        What a line has said that is gone was followed by another, so that it holds; unless it was lost by then.
+        What a line has said that is gone was followed by another, so that it holds; unless it was lost by then, and
+        has not spoken since.
         """
-        is_lost = row.native in self._lost and not any(state.is_kept(line) for line in lines)
         unsaid = [
             channel
             for channel in CHANNELS
-            if is_lost or not (state.words(channel) or state.is_filled(channel))
+            if self._is_lost(state, channel) or not (state.words(channel) or state.is_filled(channel))
         ]
+        self.freshness.on_seed(state.native, unsaid)
         before = _values(state)
         if row.quote is not None and QUOTE in unsaid:
             state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)
@@ -282,14 +294,18 @@ class Legs:
             state.last = row.last
         if row.statistics is not None and STATISTICS in unsaid:
             state.set_statistics(*row.statistics)
-        for line in lines:
-            state.inherit(line)  # REST was asked when they had been subscribed to, or nearly
         is_changed = not is_same(before, _values(state))
         if is_changed or state.flags & wire.STALE & ~state.base_flags:
             if len(unsaid) == len(CHANNELS):
                 state.exchange_ns = 0  # REST states no time
             state.on_news(recv_ns)
             self._emit(state)
+
+    def _is_lost(self, state: State, channel: int) -> bool:
+        """True if nobody kept a channel current when REST was asked, and nobody has spoken for it since."""
+        is_lost = self._lost.get((state.native, channel)) == state.words(channel)
+        is_spoken_for = channel != STATISTICS and state.is_filled(channel)
+        return is_lost and (not is_spoken_for or self._is_lost(state, STATISTICS))
 
     def _take_orders(self, change: Change) -> None:
         """Renew what the watch over the channels has given up; a successor makes room for another one."""
@@ -409,10 +425,18 @@ class Legs:
         lines = [session.line.index for session in self.sessions if session.condition == 0]
         for state in self.states.values():
             flag = best
-            if not flag and state.recv_ns and not any(state.is_kept(line) for line in lines):
-                flag = wire.STALE  # the others live, but do not know about this one; REST does
-                self._unsaid.add(state.native)
+            if not flag and (unkept := self._unkept(state, lines)):
+                self._unsaid.add(state.native)  # the others live, but do not know about this one; REST does
+                flag = wire.STALE if len(unkept) == len(self._channels) else 0
             self._flag(state, flag)
+
+    def _unkept(self, state: State, lines: Sequence[int]) -> list[int]:
+        """Return the channels of a symbol that is known which none of some lines keeps current."""
+        return [
+            channel
+            for channel in (self._channels if state.recv_ns else ())
+            if not any(state.is_kept(line, channel) for line in lines)
+        ]
 
     def _flag(self, state: State, flag: int) -> None:
         if flag and state.recv_ns and not state.flags & flag:

@@ -211,9 +211,14 @@ class Session:
         self._data_first = self._data_seen = self._data()
         self._data_mono_ns = now
         self._acknowledged_mono_ns = 0  # when all was, for the first time
+        self._answered_mono_ns = 0  # when the newest answer to a request came
         self._is_proven = False  # something came after that
         self._frames_seen = self.frames
         self._frame_mono_ns = now
+        self._looked_mono_ns = now  # whether something has come
+        self._lived_mono_ns = self._delivered_mono_ns = (
+            now  # since when a frame has come at the earliest, and data
+        )
         self._answers: list[Control] = []
         self._answer_ns = 0  # when the newest of them came, in Unix time
         self._has_overslept = False
@@ -386,14 +391,17 @@ class Session:
             self.last_error = answer.reason
         if self.subscriptions.is_in_flight(answer.id):  # else it is to something that we no longer wait for
             step.close = self.subscriptions.on_answer(answer, now, self._answer_ns) or step.close
+            self._answered_mono_ns = now
             if not self._acknowledged_mono_ns and self.subscriptions.is_acknowledged:
                 self._acknowledged_mono_ns = now
 
     # --- watching
 
     def _watch(self, now: int, step: Step) -> None:
+        before, self._looked_mono_ns = self._looked_mono_ns, now
         if self.frames != self._frames_seen:
             self._frames_seen, self._frame_mono_ns = self.frames, now
+            self._lived_mono_ns = before
             self._pong_due = 0
             if not self._is_data_expected():
                 self._note_life()
@@ -402,6 +410,7 @@ class Session:
             if self._data_seen != self._data_first and not is_late:
                 self._learn(now - self._data_mono_ns)
             self._data_seen, self._data_mono_ns = data, now
+            self._delivered_mono_ns = before
             self.attempts = 0
             self.is_stale = False
             self._set_condition(0)
@@ -471,11 +480,12 @@ class Session:
     def has_followed(self, other: "Session") -> bool:
         """True if each channel that another session hears has spoken here too: nobody would miss that one.
 
-        A channel that has been silent there since it was acknowledged here is a quiet market's.
+        A channel that has been silent there since it was acknowledged here is a quiet market's, if that connection
+        has lived until then: of one that was dead before, nobody knows what it would have brought.
         """
         if self.phase is not Phase.RUNNING or not self.subscriptions.is_settled:
             return False
-        if self.condition > other.condition:
+        if self.condition > other.condition or not other._has_lived_since(self._answered_mono_ns):
             return False
         # What came there since all was acknowledged here should have come here, too: the canary, if nothing else.
         is_silent = self._data() == self._data_first
@@ -486,6 +496,10 @@ class Session:
             state.heard_ns(line, channel) or state.heard_ns(theirs, channel) <= answered_ns
             for state, channel, answered_ns in self.subscriptions.answered_channels()
         )
+
+    def _has_lived_since(self, mono_ns: int) -> bool:
+        """True if something has come since: data, where they come in any case, else a sign of life will do."""
+        return (self._delivered_mono_ns if self._is_data_expected() else self._lived_mono_ns) >= mono_ns
 
     def learn_from(self, other: "Session") -> None:
         """Know already what the exchange refused to another connection, how often it let it down, what is usual."""

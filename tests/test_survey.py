@@ -175,3 +175,69 @@ def test_what_a_connection_has_said_that_was_followed_is_newer_than_an_answer_th
     assert world.retired == 1
     world.run(5)
     assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("legs", [1, 2])
+def test_what_was_said_while_the_connection_that_was_followed_was_dead_is_asked_for(exchange, legs):
+    world = World(exchange, legs, symbols=4, quiet=(1, 2))
+    world.tells_first = False
+    quiet = world.natives[1]
+    world.run(60)
+    links = list(world.links.values())
+    links[0].stalled_until = 1 << 62  # nobody is told,
+    if legs == 2:
+        world.close(world.legs.sessions[1], "unplugged")
+        world.legs.sessions[1].deadline_mono_ns = world.now + NS_PER_S
+    world.run(0.1)
+    world.number[quiet] += 5  # and nobody hears of this,
+    world.legs.renew("by order")  # but somebody comes who hears of the next
+    world.run(40)
+    state = world.exchange.states[quiet]
+    assert (state.bid, state.flags) == (world.number[quiet] + 0.5, 0)
+    assert world.all_live()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_what_was_lost_is_known_again_when_all_of_an_answer_has_come(exchange):
+    world = World(exchange, legs=2, symbols=2, quiet=(0, 1), has_canary=False)
+    world.tells_first = False
+    world.run(30)
+    quiet = world.natives[0]
+    state = world.exchange.states[quiet]
+    first, second = world.legs.sessions
+    world.links[first].stalled_until = 1 << 62
+    world.close(second, "unplugged")
+    second.deadline_mono_ns = world.now + NS_PER_S
+    world.run(0.1)
+    world.number[quiet] += 5  # nobody hears of this
+    while not world.rows or not world.answer_at:
+        world.run(0.02)
+    world.answer_at = 0
+    values = {"last": 9.0, "statistics": (1.0, 2.0, 3.0, 4.0, 5.0)}
+    world.survey.on_rows([RestTicker(quiet, world.row(quiet).quote)], world.unix_ns())
+    world.survey.on_rows([RestTicker(quiet, **values)], world.unix_ns())  # each request has a part
+    world.survey.end(world.now)
+    assert (state.bid, state.last, state.quote_volume_24h) == (world.number[quiet] + 0.5, 9.0, 5.0)
+    assert not state.flags
+
+
+def test_what_rest_has_contradicted_is_live_again_when_its_value_is_taken_over():
+    world = World("kucoin", symbols=2, quiet=(0, 1))
+    world.tells_first = False
+    world.run(10)
+    quiet = world.natives[0]
+    world.say(quiet)
+    world.run(20)
+    (session,) = world.links
+    world.links[session].stalled_until = 1 << 62
+    world.number[quiet] += 5
+    for _ in range(2):
+        world.legs.freshness.wants_survey = True
+        world.run(5)
+    assert world.flags[quiet] & wire.STALE, "REST has contradicted it twice"
+    world.legs.renew("by order")
+    world.run(40)
+    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+    assert world.all_live()
+    assert world.legs.freshness.stale() == {}

@@ -274,9 +274,10 @@ class State(wire.Ticker, gc=False, kw_only=True):
         """Return how many channels have spoken on a line."""
         return sum(heard.heard_ns != 0 for heard in self.lines[line])
 
-    def is_kept(self, line: int) -> bool:
-        """True if a line keeps what is known current: it has said some of it, or none of it has changed since."""
-        return any(heard.heard_ns or heard.holds for heard in self.lines[line])
+    def is_kept(self, line: int, channel: int) -> bool:
+        """True if a line keeps what a channel said current: it has spoken there, or said nothing else since."""
+        heard = self.lines[line][channel]
+        return heard.heard_ns != 0 or heard.holds
 
     def heard_ns(self, line: int, channel: int) -> int:
         """Return when a channel last spoke on a line, 0 if it has not."""

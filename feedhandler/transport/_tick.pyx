@@ -1859,14 +1859,10 @@ cdef class State:
             count += self._lines[line][channel].heard_ns != 0
         return count
 
-    def is_kept(self, int line):
-        """True if a line keeps what is known current: it has said some of it, or none of it has changed since."""
-        cdef int channel
-        self._check(0, line)
-        for channel in range(CHANNELS_MAX):
-            if self._lines[line][channel].heard_ns or self._lines[line][channel].holds:
-                return True
-        return False
+    def is_kept(self, int line, int channel):
+        """True if a line keeps what a channel said current: it has spoken there, or said nothing else since."""
+        self._check(channel, line)
+        return self._lines[line][channel].heard_ns != 0 or bool(self._lines[line][channel].holds)
 
     def heard_ns(self, int line, int channel):
         """Return when a channel last spoke on a line, 0 if it has not."""

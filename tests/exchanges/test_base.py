@@ -368,13 +368,13 @@ def test_another_connection_on_a_line_begins_with_nothing_and_goes_on_in_the_sam
 def test_a_line_that_inherits_keeps_what_is_known_and_has_not_heard_it():
     quote, (one, _) = state(), lines()
     quote.accept(QUOTE, one, 100, RECV_NS)
-    assert quote.is_kept(0)
-    assert not quote.is_kept(1)
+    assert quote.is_kept(0, QUOTE)
+    assert not quote.is_kept(1, QUOTE)
     quote.inherit(1)
-    assert quote.is_kept(1)
+    assert quote.is_kept(1, QUOTE)
     assert (quote.heard(1), quote.heard_ns(1, QUOTE)) == (0, 0)
     quote.renew(1)
-    assert not quote.is_kept(1)
+    assert not quote.is_kept(1, QUOTE)
 
 
 def test_what_a_line_said_that_is_gone_may_be_said_again_by_another():
@@ -531,7 +531,7 @@ def test_both_states_accept_the_same(steps):
                 is_time = channel == 2
                 number = now + (update_id - 20) * 5 * SECOND if is_time else update_id
                 answers.append(kind_state.accept(channel, kind_lines[line], number, now, is_time))
-            answers.append((kind_state.heard_ns(line, channel), kind_state.is_kept(line)))
+            answers.append((kind_state.heard_ns(line, channel), kind_state.is_kept(line, channel)))
             answers.append(kind_state.is_quiet(channel, kind_lines[line], now, now - update_id * SECOND))
             if channel == STATISTICS:
                 bid = float(update_id // 10)  # often the same as before
