@@ -1,6 +1,7 @@
 """The command line: arguments in, one process or one look at the stream out."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -59,15 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             hints.use(arguments.config)
             arguments.is_named = arguments.config is not None
             arguments.config = arguments.config or config.default_path()
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_output()  # else the interpreter would try once more at its end, and complain
+        return status
     except FeedError as exc:
         _tell(str(exc))
         return EXIT_CONFIG if isinstance(exc, ConfigError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_OK
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does; nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_OK
     except OSError as exc:
         if exc.errno not in files.NO_ROOM:
@@ -75,6 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = exc.filename or "a file"
         _tell(f"{what}: cannot be written: {exc.strerror}; make room")
         return EXIT_CONFIG
+
+
+def _drop_output() -> None:
+    """The reader of our output has gone, as `head` does; nothing is left to say to it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(text: str) -> None:
@@ -528,15 +538,20 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         texts = {name: status.text(now_ns) for name, status in statuses.items()}
         document = {"merger": heartbeat, "exchanges": statuses, "text": texts, "processes": running}
-        print(msgspec.json.format(msgspec.json.encode(document | {"condition": condition})).decode())
+        text = msgspec.json.format(msgspec.json.encode(document | {"condition": condition})).decode()
     elif arguments.check:
-        print(
-            condition.text(f"{len(statuses)} exchanges" + (f", {len(running)} processes" if running else ""))
+        text = condition.text(
+            f"{len(statuses)} exchanges" + (f", {len(running)} processes" if running else "")
         )
     else:
-        for part in view.status_parts(statuses, running, now_ns):
-            _print(part)
-    if heartbeat is None and not arguments.check:
+        text = ""
+    if arguments.check:
+        with contextlib.suppress(BrokenPipeError):  # the status counts, whoever reads the words
+            print(text)
+        return condition.status
+    for part in [text] if text else view.status_parts(statuses, running, now_ns):
+        _print(part)
+    if heartbeat is None:
         print(
             hints.spelled(
                 f"feedhandler: no merger answers at {endpoint} within {STATUS_TIMEOUT_S:g} s;"
@@ -544,8 +559,6 @@ def _status(arguments: argparse.Namespace) -> int:
             ),
             file=sys.stderr,
         )
-    if arguments.check:
-        return condition.status
     return EXIT_OK if heartbeat is not None else EXIT_FAILED
 
 

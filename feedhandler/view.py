@@ -3,6 +3,7 @@
 It turns records into text and decides nothing; whoever calls it owns the terminal and the clock.
 """
 
+import io
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -254,10 +255,9 @@ def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
 
 def plain(table: Table) -> str:
     """Return a table for a file or pipe: no colours, one line per row, however long."""
-    console = Console(width=LINE_WIDTH, color_system=None)
-    with console.capture() as capture:
-        console.print(table, highlight=False)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+    text = io.StringIO()  # else rich flushes our output, and ends the process where that is closed
+    Console(file=text, width=LINE_WIDTH, color_system=None).print(table, highlight=False)
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
 
 def record_json(record: wire.Ticker | wire.Document) -> bytes:

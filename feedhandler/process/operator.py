@@ -3,6 +3,7 @@
 Whether an exchange is connected to is a word in a file, and needs no gateway.
 """
 
+import contextlib
 import getpass
 import http.client
 import json
@@ -148,11 +149,12 @@ def check_balances(config: Config, exchange: str | None, *, is_sync: bool, is_js
             for name, account in accounts.items()
             if (status := _account_condition(account)) != ALL_WELL
         )
-    if is_json:
-        _print_json({"accounts": accounts, "condition": to_builtins(condition)})
-    else:
-        count = sum(account["state"] != "off" for account in accounts.values())
-        print(condition.text(f"{count} accounts followed"))
+    count = sum(account["state"] != "off" for account in accounts.values())
+    with contextlib.suppress(BrokenPipeError):  # the status counts, whoever reads the words
+        if is_json:
+            _print_json({"accounts": accounts, "condition": to_builtins(condition)})
+        else:
+            print(condition.text(f"{count} accounts followed"))
     return condition.status
 
 

@@ -7,6 +7,7 @@ The bodies are the merger's messages, unchanged, so the decoder is that of every
 """
 
 import asyncio
+import os
 import sys
 
 import nats
@@ -39,7 +40,7 @@ class Consumer:
 
 
 async def main(url, subject):
-    consumer = Consumer()
+    consumer, closed = Consumer(), asyncio.Event()
 
     async def on_message(message):
         try:
@@ -54,11 +55,16 @@ async def main(url, subject):
             text = f"last {record.last} bid {record.bid} ask {record.ask}{live}"
         else:
             text = f"{len(record.body)} bytes of JSON{live}"
-        print(f"{record.topic.decode()} #{record.sequence} {text} lost {consumer.lost}", flush=True)
+        try:
+            print(f"{record.topic.decode()} #{record.sequence} {text} lost {consumer.lost}", flush=True)
+        except BrokenPipeError:  # our output was closed, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            closed.set()
 
     client = await nats.connect(url, max_reconnect_attempts=-1)
     await client.subscribe(subject, cb=on_message)
-    await asyncio.Event().wait()
+    await closed.wait()
+    await client.close()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """The command line as a user meets it."""
 
+import itertools
 import json
+import os
 import socket
+import subprocess
 
 import pytest
-from harness import MAJORS, free_ports, wait_until
+from harness import MAJORS, PATIENCE_S, free_ports, wait_until
 
 HEADER = {"topic", "kind", "flags", "session", "sequence", "exchange_ns", "recv_ns", "publish_ns"}
 QUOTE = {"exchange_sequence", "last", "bid", "bid_size", "ask", "ask_size"}
@@ -54,6 +57,35 @@ def test_tail_and_status_show_the_stream(stack):
     assert status["exchanges"]["binance"]["topics"] == len(MAJORS)
     assert status["exchanges"]["binance"]["hop_lost"] == 0
     assert status["text"]["bybit"] == "live"
+
+
+def test_commands_end_quietly_when_their_output_is_closed(stack):
+    s = stack(exchanges=("bybit",))
+    s.start()
+    s.wait_live()
+    for unbuffered, (arguments, lines, status) in itertools.product(
+        ("", "1"),
+        (
+            (["tail", "-c", str(s.config)], 1, 0),
+            (["tail", "-c", str(s.config), "--json"], 1, 0),
+            (["status", "-c", str(s.config)], 0, 0),
+            (["status", "-c", str(s.config), "--check"], 0, 1),
+        ),
+    ):
+        with subprocess.Popen(
+            [*s.command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        ) as process:
+            try:
+                assert [process.stdout.readline() for _ in range(lines)] != [b""]
+                process.stdout.close()
+                ended = process.wait(PATIENCE_S)
+            finally:
+                process.kill()
+            assert (ended, process.stderr.read()) == (status, b""), arguments
 
 
 def test_a_fault_is_ordered_by_command(stack):

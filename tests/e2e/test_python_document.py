@@ -79,6 +79,27 @@ def test_an_example_of_the_readme_goes_on_printing(running, code):
     assert all(re.match(rb"BTC/USDT \d+\.\d+ \d+\.\d+ \[.*\] 0\n", line) for line in lines), lines
 
 
+PIPED = [*ENDLESS, *(each for each in ENDING if each[0] == "Into a pipe")]
+
+
+@pytest.mark.parametrize("code", [code for _, code in PIPED], ids=[name for name, _ in PIPED])
+def test_an_example_ends_quietly_when_its_output_is_closed(running, code):
+    with subprocess.Popen(
+        command(running, code), cwd=running.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout.readline()
+            process.stdout.close()
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+        errors = (
+            process.stderr.read()
+        )  # the port where it asks for what it missed may be something else's here
+    assert b"Traceback" not in errors, errors
+    assert b"BrokenPipe" not in errors, errors
+
+
 def test_a_merger_that_hangs_is_told_by_its_silence(running):
     """It is connected all the time, and no record says anything."""
     merger = running.processes["merger"]

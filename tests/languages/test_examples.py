@@ -1,7 +1,9 @@
 """Each example, built as it says and run against the socket that the merger has."""
 
+import itertools
 import os
 import re
+import signal
 import subprocess
 import time
 
@@ -46,7 +48,7 @@ def read(text):
 class Play:
     """A publisher as the merger has it, and a program that subscribes to it."""
 
-    def __init__(self, command, endpoint, *prefixes):
+    def __init__(self, command, endpoint, *prefixes, is_sigpipe_ignored=False):
         self._endpoint = endpoint
         self._loop = tick.Loop()
         self._outlet = None
@@ -59,6 +61,7 @@ class Play:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
+            restore_signals=not is_sigpipe_ignored,
         )
         for name, pipe in (("out", self._process.stdout), ("err", self._process.stderr)):
             os.set_blocking(pipe.fileno(), False)
@@ -91,11 +94,23 @@ class Play:
     def lines(self, name="out"):
         return self._text[name].decode().splitlines()
 
+    def close_output(self):
+        """As `| head` does."""
+        pipe = self._process.stdout
+        self._loop.remove_reader(pipe.fileno())
+        pipe.close()
+
+    def status(self):
+        """Return the program's, None while it runs."""
+        return self._process.poll()
+
     def close(self):
         self._process.kill()
         self._process.wait()
         self._outlet.close()
         for pipe in (self._process.stdout, self._process.stderr):
+            if pipe.closed:
+                continue
             self._loop.remove_reader(pipe.fileno())
             pipe.close()
         self._loop.close()
@@ -123,8 +138,8 @@ def command(request, tmp_path_factory):
 def play(command, tmp_path):
     plays = []
 
-    def start(*prefixes):
-        plays.append(Play(command, f"ipc://{tmp_path}/ticks.ipc", *prefixes))
+    def start(*prefixes, **settings):
+        plays.append(Play(command, f"ipc://{tmp_path}/ticks.ipc", *prefixes, **settings))
         return plays[-1]
 
     yield start
@@ -171,6 +186,24 @@ def test_records_gaps_flags_and_batches_are_printed_and_repetitions_are_not(play
     assert [read(text) for text in p.lines()] == expected
     p.wait(lambda: p.lines("err"), "the refusal")
     assert "a message of 168 bytes is refused: version" in p.lines("err")[0]
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_it_ends_quietly_when_its_output_is_closed(play, is_ignored):
+    p = play("ticker.", is_sigpipe_ignored=is_ignored)  # as some shells and supervisors have it
+    p.wait(lambda: p.asked, "the subscription")
+    p.send(ticker(1))
+    p.wait(lambda: p.lines(), "a record")
+    p.close_output()
+
+    def has_ended():
+        p.send(ticker(next(numbers)))
+        return p.status() is not None
+
+    numbers = itertools.count(2)
+    p.wait(has_ended, "the end")
+    assert p.status() in (0, -signal.SIGPIPE)
+    assert p.lines("err") == []
 
 
 def test_a_mode_is_declared_by_one_more_prefix_and_its_notices_are_not_followed(play):

@@ -85,5 +85,6 @@ int main(int count, char **arguments) {
         const unsigned char *bytes = zmq_msg_data(&message);
         size_t size = zmq_msg_size(&message), step = fh_record_size(bytes, size);
         for (size_t at = 0; at < size; at += step) take(bytes + at, step); /* a batch has several records */
+        if (ferror(stdout)) return 0; /* it was closed, as `| head` does, and SIGPIPE is ignored */
     }
 }

@@ -22,6 +22,13 @@ import (
 
 var topics = map[string]*feedhandler.Follow{} // what is known of each topic's sequence
 
+// printf ends the program if its output was closed, as `| head` does.
+func printf(format string, values ...any) {
+	if _, err := fmt.Printf(format, values...); err != nil {
+		os.Exit(0)
+	}
+}
+
 func take(message []byte) {
 	r, err := feedhandler.Decode(message)
 	if err != nil {
@@ -42,18 +49,18 @@ func take(message []byte) {
 	case feedhandler.Repeated:
 		return // a snapshot of what is known already
 	case feedhandler.Gap:
-		fmt.Printf("%s: %d lost before #%d\n", topic, follow.Missing, r.Sequence)
+		printf("%s: %d lost before #%d\n", topic, follow.Missing, r.Sequence)
 	case feedhandler.NewSession:
-		fmt.Printf("%s: the merger was restarted\n", topic)
+		printf("%s: the merger was restarted\n", topic)
 	}
 	note := ""
 	if !r.IsLive() {
 		note = " NOT LIVE"
 	}
 	if r.Kind == feedhandler.KindTicker {
-		fmt.Printf("%s #%d last %g bid %g ask %g%s\n", topic, r.Sequence, r.Last, r.Bid, r.Ask, note)
+		printf("%s #%d last %g bid %g ask %g%s\n", topic, r.Sequence, r.Last, r.Bid, r.Ask, note)
 	} else {
-		fmt.Printf("%s #%d %s%s\n", topic, r.Sequence, r.Body, note)
+		printf("%s #%d %s%s\n", topic, r.Sequence, r.Body, note)
 	}
 }
 

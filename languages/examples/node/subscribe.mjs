@@ -29,6 +29,10 @@ const take = (bytes) => {
   else console.log(`${topic} #${sequence} ${Buffer.from(record.body)}${note}`)
 }
 
+process.stdout.on("error", (error) => {
+  if (error.code !== "EPIPE") throw error
+  process.exit(0) // it was closed, as `| head` does
+})
 const [endpoint = "tcp://127.0.0.1:5555", ...prefixes] = process.argv.slice(2)
 const sub = new Subscriber({
   receiveHighWaterMark: 100_000, // messages that wait for us before libzmq drops: a hole, which we see

@@ -9,10 +9,20 @@
 //!         --config 'source.debian.directory="/usr/share/cargo/registry"'
 
 use std::collections::HashMap;
+use std::io::Write;
 
 #[path = "../../../rust/feedhandler.rs"]
 mod feedhandler;
 use feedhandler::{decode, split, Follow, News, Record, KIND_NOTICE};
+
+/// Prints a line; ends the program if its output was closed, as `| head` does, where println! would panic.
+macro_rules! print_line {
+    ($($arguments:tt)*) => {
+        if writeln!(std::io::stdout(), $($arguments)*).is_err() {
+            std::process::exit(0)
+        }
+    };
+}
 
 fn take(topics: &mut HashMap<String, Follow>, message: &[u8]) {
     let record = match decode(message) {
@@ -29,18 +39,18 @@ fn take(topics: &mut HashMap<String, Follow>, message: &[u8]) {
     };
     match news {
         News::Repeated => return, // a snapshot of what is known already
-        News::Gap { missing } => println!("{}: {} lost before #{}", topic, missing, header.sequence),
-        News::NewSession => println!("{}: the merger was restarted", topic),
+        News::Gap { missing } => print_line!("{}: {} lost before #{}", topic, missing, header.sequence),
+        News::NewSession => print_line!("{}: the merger was restarted", topic),
         News::First | News::Next => {}
     }
     let note = if header.is_live() { "" } else { " NOT LIVE" };
     match &record {
-        Record::Ticker(t) => println!(
+        Record::Ticker(t) => print_line!(
             "{} #{} last {} bid {} ask {}{}",
             topic, header.sequence, t.last, t.bid, t.ask, note
         ),
         Record::Document { body, .. } => {
-            println!("{} #{} {}{}", topic, header.sequence, String::from_utf8_lossy(body), note)
+            print_line!("{} #{} {}{}", topic, header.sequence, String::from_utf8_lossy(body), note)
         }
     }
 }
