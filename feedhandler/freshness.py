@@ -14,6 +14,7 @@ Silence is counted on a clock that stands still while no connection delivers, or
 times come in, flagged states and questions to be asked over REST go out. It knows no exchange.
 """
 
+import collections
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -52,7 +53,11 @@ STUCK_WORDS_MIN: Final = 3
 CHECKS_TIME_NS: Final = 5 * NS_PER_S
 VERDICT_NS: Final = 5 * NS_PER_S  # what a new subscription, or REST, have to speak for a suspect
 ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is asked twice
-ASKED_MAX: Final = 4  # questions for one quote that are under way, of one group; for more, all are asked for
+ASKED_MAX: Final = 4  # questions for one quote that are under way, of one group; for more, all are asked for,
+QUESTIONS_MAX: Final = 20  # and if there were so many
+QUESTIONS_NS: Final = (
+    60 * NS_PER_S
+)  # in this time: a market that stands still makes suspects of all, one by one
 # How often REST is asked about those of whom it is not known yet how long they are silent: the wait doubles.
 SURVEYS_NS: Final = (15 * NS_PER_S, 600 * NS_PER_S)
 RENEW_AFTER_NS: Final = 10 * NS_PER_S  # stale for so long: new connections
@@ -131,6 +136,7 @@ class Freshness:
         self._clock = 0
         self._last_mono_ns = 0
         self._asking = 0
+        self._asked: collections.deque[int] = collections.deque(maxlen=QUESTIONS_MAX)  # when the latest were
         self._surveys_at = SURVEYS_NS[0]
         self._survey_wait_ns = SURVEYS_NS[0]
         self.wants_survey = False  # REST is to be asked about all symbols; the owner clears it
@@ -359,7 +365,8 @@ class Freshness:
             self.wants_survey = self.wants_survey or any(self._is_unknown(pulse) for pulse in self._order)
         due = [pulse for pulse in self._open.values() if pulse.asks_at and self._clock >= pulse.asks_at]
         singles = [pulse for pulse in due if pulse.channel == QUOTE and pulse.stage is Stage.SUSPECTED]
-        if len(singles) > ASKED_MAX - self._asking:
+        latest = [at for at in self._asked if self._clock - at < QUESTIONS_NS]
+        if len(singles) > min(ASKED_MAX - self._asking, QUESTIONS_MAX - len(latest)):
             singles = []
         questions = []
         for pulse in due:
@@ -367,6 +374,7 @@ class Freshness:
             if pulse in singles:
                 pulse.is_asking = True
                 self._asking += 1
+                self._asked.append(self._clock)
                 questions.append(Question(pulse.state.native, self))
             else:
                 pulse.is_surveyed = self.wants_survey = True
@@ -387,11 +395,16 @@ class Freshness:
                     self._on_witness(pulse, RestTicker(native, quote))
 
     def on_survey(self, rows: Iterable[RestTicker]) -> None:
-        """Take what REST states of all symbols; others' are among them."""
+        """Take what REST states of all symbols; others' are among them.
+
+        It vouches for all that are silent: who is no suspect yet need not be asked about a moment later.
+        """
         for row in rows:
             for pulse in self._pulses.get(row.native, ()):
                 if pulse.is_surveyed or self._is_unknown(pulse):
                     self._on_witness(pulse, row)
+                elif self._is_resting(pulse) and agrees(pulse.state, pulse.channel, row):
+                    self._be_patient(pulse)
 
     def on_survey_end(self) -> None:
         """There are no more rows, or none were to be had."""
@@ -438,13 +451,20 @@ class Freshness:
         if pulse.stage is Stage.LIVE:
             pulse.disagreements = 0
         if pulse.stage is Stage.SUSPECTED or (pulse.stage is Stage.STALE and not pulse.is_proven):
-            silence_ns = self._clock - pulse.at
-            pulse.patience_ns = silence_ns + min(silence_ns, PATIENCE_NS_MAX)
+            self._be_patient(pulse)
             pulse.disagreements = 0
             was_stale = pulse.stage is Stage.STALE
             self._enter(pulse, Stage.LIVE if pulse.words else Stage.WAITING)
             if was_stale:
                 self._unflag(pulse.state)
+
+    def _is_resting(self, pulse: Pulse) -> bool:
+        """True if a channel is silent, and nobody has wondered yet."""
+        return pulse.stage is Stage.LIVE and self._clock - pulse.at >= SILENCE_NS_MIN
+
+    def _be_patient(self, pulse: Pulse) -> None:
+        silence_ns = self._clock - pulse.at
+        pulse.patience_ns = silence_ns + min(silence_ns, PATIENCE_NS_MAX)
 
     # --- verdict
 

@@ -8,6 +8,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import RestTicker
 from feedhandler.session import NS_PER_S
 from feedhandler.survey import BACKOFF_NS, DISTANCE_NS, Survey
+from feedhandler.transport.http import REST_SHARE
 
 
 class Group:
@@ -241,3 +242,38 @@ def test_what_rest_has_contradicted_is_live_again_when_its_value_is_taken_over()
     assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
     assert world.all_live()
     assert world.legs.freshness.stale() == {}
+
+
+def test_a_market_that_stands_still_takes_little_of_the_budget_however_many_symbols_it_has():
+    world = World("binance", symbols=150, quiet=range(150))
+    world.step_ns = NS_PER_S // 5
+    weight = world.exchange.quote_request("X").weight
+    survey_weight = sum(request.weight for request in world.exchange.survey_requests)
+    every_s = {native: 1.0 + number / 15 for number, native in enumerate(world.natives)}
+    asked = []
+    answer = world.answer_over_rest
+    world.answer_over_rest = lambda question: (asked.append((world.now, weight)), answer(question))
+
+    def trade():
+        for native, seconds in every_s.items():
+            if world.rng.random() < 0.2 / seconds:
+                world.say(native)
+
+    world.run(400, trade)
+    began, surveys = world.now, world.surveys
+
+    def stand_still():
+        nonlocal surveys
+        if world.surveys != surveys:
+            surveys = world.surveys
+            asked.append((world.now, survey_weight))
+
+    world.run(400, stand_still)
+    by_minute = [
+        sum(weight for at, weight in asked if began + at_s * NS_PER_S <= at < began + (at_s + 60) * NS_PER_S)
+        for at_s in range(0, 341, 10)
+    ]
+    limit, per_s = world.exchange.rest_limit
+    assert per_s == 60.0
+    assert max(by_minute) <= limit * REST_SHARE * 0.75, "the rest is for other requests"
+    assert world.flagged == []
