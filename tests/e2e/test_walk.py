@@ -50,6 +50,7 @@ NOT_WALKED = {
     r"make bench": BENCH,
     r"feedhandler keys (authorize|list|revoke)|feedhandler tail --endpoint tcp://192\.0\.2\.10": TWO_HOSTS,
     r"(sudo )?(apt|apt-get|useradd|systemctl|install|mkdir|cp)\b": "is for root, and changes the machine",
+    r"python3 -m venv /opt/|\.venv/bin/pip install feedhandler-NEW": "is of a host with the service; as for root",
 }
 # These go on until Ctrl-C, and this is seen before.
 ENDLESS = {
