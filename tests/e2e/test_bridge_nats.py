@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -462,6 +463,31 @@ def test_the_example_prints_records_losses_and_what_is_not_live(tmp_path):
         finally:
             consumer.kill()
             await consumer.wait()
+
+    play(tmp_path, scene)
+
+
+def test_the_example_ends_quietly_when_its_output_is_closed(tmp_path):
+    async def scene(world):
+        await start(world)
+        command = [sys.executable, str(EXAMPLE), world.url, "ticker.>"]
+        here, there = os.pipe()
+        consumer = await asyncio.create_subprocess_exec(
+            *command, stdout=there, stderr=asyncio.subprocess.PIPE
+        )
+        os.close(there)
+        os.close(here)  # before it says anything
+        ended = asyncio.create_task(consumer.communicate())
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not ended.done():
+                    world.send(world.ticker())
+                    await asyncio.sleep(0.02)
+        finally:
+            if consumer.returncode is None:
+                consumer.kill()
+        assert (await ended)[1] == b""
+        assert consumer.returncode == 0
 
     play(tmp_path, scene)
 
