@@ -60,6 +60,8 @@ QUESTIONS_NS: Final = (
 )  # in this time: a market that stands still makes suspects of all, one by one
 # How often REST is asked about those of whom it is not known yet how long they are silent: the wait doubles.
 SURVEYS_NS: Final = (15 * NS_PER_S, 600 * NS_PER_S)
+# REST says the same for so long, after channel and connection were asked for anew: an update was missed, no more.
+CONCEDES_NS: Final = 60 * NS_PER_S
 RENEW_AFTER_NS: Final = 10 * NS_PER_S  # stale for so long: new connections
 RENEW_AGAIN_NS: Final = (300 * NS_PER_S, 3600 * NS_PER_S)  # and again, the wait doubling
 SUBSCRIBE_AGAIN_NS: Final = (30 * NS_PER_S, 600 * NS_PER_S)
@@ -102,6 +104,10 @@ class Pulse(msgspec.Struct, eq=False):
     disagreements: int = 0
     is_proven: bool = False  # stale, and not for its silence alone
     is_refuted: bool = False  # by REST
+    stated: RestTicker | None = None  # what REST last said against it,
+    stated_at: int = 0  # and since when
+    is_conceded: bool = False  # REST's value is to be taken over for it,
+    was_conceded: bool = False  # or was, since it last spoke: not again
     is_unreadable: bool = False  # it speaks, in words that nobody understands
     tries: int = 0  # new subscriptions since it was found stale,
     subscribes_at: int = 0  # the next one, after that,
@@ -175,6 +181,7 @@ class Freshness:
             self._enter(pulse, Stage.WAITING)
             pulse.words, pulse.at, pulse.is_stuck, pulse.disagreements = 0, self._clock, False, 0
             pulse.values, pulse.contradictions = (), 0
+            pulse.stated, pulse.is_conceded, pulse.was_conceded = None, False, False
         self._survey_wait_ns = SURVEYS_NS[0]
         self._surveys_at = self._clock + self._survey_wait_ns
 
@@ -294,6 +301,7 @@ class Freshness:
         pulse.words, pulse.at, pulse.is_unreadable = words, self._clock, False
         pulse.contradictions = pulse.patience_ns = pulse.disagreements = 0
         pulse.values = ()
+        pulse.stated, pulse.is_conceded, pulse.was_conceded = None, False, False
         if was_stale:
             self._unflag(pulse.state)
 
@@ -411,6 +419,10 @@ class Freshness:
         for pulse in self._open.values():
             pulse.is_surveyed = False
 
+    def conceded(self, native: str) -> list[int]:
+        """Return the channels for which REST's present value is to be taken over; then `on_seed` is called."""
+        return [pulse.channel for pulse in self._pulses[native] if pulse.is_conceded]
+
     def on_seed(self, native: str, channels: Sequence[int]) -> None:
         """What some channels say is known from REST from now on: what was held against them is answered.
 
@@ -418,6 +430,8 @@ class Freshness:
         """
         pulses = self._pulses[native]
         for pulse in pulses:
+            if pulse.is_conceded:
+                pulse.is_conceded, pulse.was_conceded = False, True
             if pulse.channel in channels and pulse.stage in (Stage.SUSPECTED, Stage.STALE):
                 self._enter(pulse, Stage.LIVE if pulse.words else Stage.WAITING)
                 pulse.contradictions = pulse.disagreements = 0
@@ -437,6 +451,7 @@ class Freshness:
         what = "another quote" if pulse.channel == QUOTE else "other values"
         if pulse.stage is Stage.STALE:
             pulse.is_proven = pulse.is_refuted = True
+            self._consider(pulse, row)
         elif pulse.disagreements > 1:
             reason = pulse.reason if pulse.stage is Stage.SUSPECTED else "it has said nothing"
             self._condemn(pulse, f"{reason}, and REST has {what}", is_proven=True)
@@ -445,6 +460,19 @@ class Freshness:
             pulse.asks_at = self._clock + ASK_AGAIN_NS
         else:
             self._surveys_at = min(self._surveys_at, self._clock + ASK_AGAIN_NS)
+
+    def _consider(self, pulse: Pulse, row: RestTicker) -> None:
+        """Give in to REST, once, if it has not changed its mind since the channel was asked for anew.
+
+        What it states of a dead channel's market goes on; of a quiet one from which an update is missing it stays.
+        """
+        if pulse.stated is None or not _is_same(pulse.channel, row, pulse.stated):
+            pulse.stated, pulse.stated_at = row, self._clock
+            return
+        since = max(pulse.stated_at, self._renewed_at)
+        is_silent = pulse.count(pulse.channel) == pulse.words and not pulse.is_unreadable
+        may_rest = not pulse.was_conceded and not self._is_clear(pulse)
+        pulse.is_conceded = may_rest and is_silent and self._clock - since >= CONCEDES_NS
 
     def _vouch(self, pulse: Pulse) -> None:
         """REST states what is known: the market is quiet."""
@@ -506,8 +534,7 @@ class Freshness:
             pulse.tries += 1
             pulse.renewed_at = self._clock
             renewed.append(pulse)
-            if not pulse.is_refuted:
-                pulse.asks_at = pulse.asks_at or self._clock + VERDICT_NS
+            pulse.asks_at = pulse.asks_at or self._clock + VERDICT_NS
         # Statistics and last prices are no reason for new connections, unless REST has others.
         if pulse.channel != QUOTE and not pulse.is_refuted:
             return
@@ -559,6 +586,19 @@ def _failure(pulse: Pulse, live: Sequence[Session]) -> str:
         if failure := session.subscriptions.unreadable(pulse.topic):
             return failure
     return ""
+
+
+def _is_same(channel: int, row: RestTicker, other: RestTicker) -> bool:
+    """Return whether two answers state the same of a channel."""
+    if channel == QUOTE:
+        return row.quote == other.quote
+    if channel == LAST:
+        return row.last == other.last
+    return (
+        row.statistics is not None
+        and other.statistics is not None
+        and row.statistics[3] <= other.statistics[3]
+    )
 
 
 def agrees(state: State, channel: int, row: RestTicker) -> bool | None:

@@ -281,16 +281,19 @@ class Legs:
         What a line has said that is gone was followed by another, so that it holds; unless it was lost by then, and
         has not spoken since.
         """
+        conceded = self.freshness.conceded(state.native)
         unsaid = [
             channel
             for channel in CHANNELS
-            if self._is_lost(state, channel) or not (state.words(channel) or state.is_filled(channel))
+            if channel in conceded
+            or self._is_lost(state, channel)
+            or not (state.words(channel) or state.is_filled(channel))
         ]
         self.freshness.on_seed(state.native, unsaid)
         before = _values(state)
         if row.quote is not None and QUOTE in unsaid:
             state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)
-        if row.last == row.last and LAST in unsaid and STATISTICS in unsaid:
+        if row.last == row.last and (LAST in conceded or {LAST, STATISTICS}.issubset(unsaid)):
             state.last = row.last
         if row.statistics is not None and STATISTICS in unsaid:
             state.set_statistics(*row.statistics)

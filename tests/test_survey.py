@@ -277,3 +277,41 @@ def test_a_market_that_stands_still_takes_little_of_the_budget_however_many_symb
     assert per_s == 60.0
     assert max(by_minute) <= limit * REST_SHARE * 0.75, "the rest is for other requests"
     assert world.flagged == []
+
+
+@pytest.mark.parametrize("exchange", ["binance", "kucoin"])  # Bybit repeats what it said
+def test_one_update_that_was_missed_is_no_reason_for_renewals_for_ever(exchange):
+    world = World(exchange, symbols=3, quiet=(1,))
+    world.tells_first = False
+    quiet = world.natives[1]
+    world.run(10)
+    world.say(quiet)
+    world.run(20)
+    world.number[quiet] += 5
+    world.step_ns = NS_PER_S // 4
+    world.run(600)
+    assert wire.STALE in {flags for _, native, flags in world.flagged if native == quiet}
+    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+    assert world.all_live()
+    before = len(world.connects)
+    world.run(3600)
+    assert len(world.connects) == before
+
+
+def test_rest_stands_in_for_a_dead_channel_once_and_no_more():
+    world = World("kucoin", symbols=3, quiet=(1,))
+    world.tells_first = False
+    dead = world.natives[1]
+    world.run(10)
+    world.say(dead)
+    world.run(20)
+    world.lost, world.heals = world.quote_topics[dead], 2
+    world.step_ns = NS_PER_S // 4
+    stale_s = [0, 0]
+    for part in range(2):
+        for _ in range(10):
+            world.say(dead)  # nobody is told
+            for _ in range(36):
+                world.run(10)
+                stale_s[part] += 10 * bool(world.flags[dead] & wire.STALE)
+    assert stale_s[1] == 3600
