@@ -555,7 +555,8 @@ class Feed:
         has_failed, retry_after_s = True, 0.0
         try:
             for request in self._exchange.survey_requests:
-                rows = self._exchange.decode_survey(await self._http.fetch(request))
+                with self._failures.converted("present values"):
+                    rows = self._exchange.decode_survey(await self._http.fetch(request))
                 self._survey_problems[request.path] = rows.problem
                 self._note_problems()
                 self._survey.on_rows(rows.items, time.time_ns())
@@ -563,7 +564,7 @@ class Feed:
             has_failed = False
         except (ProtocolError, DecodeError) as exc:
             log.warning("no present values from REST, asked for again later: %s", exc)
-            retry_after_s = exc.retry_after_s if isinstance(exc, HttpRefused) else 0.0
+            retry_after_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
         finally:
             self._survey.end(time.monotonic_ns(), has_failed=has_failed, retry_after_s=retry_after_s)
 

@@ -99,6 +99,24 @@ def test_what_a_library_raises_in_a_question_answers_it_with_nothing(tmp_path):
     assert uvloop.run(play()) == [("BTCUSDT", None)]
 
 
+def test_an_answer_about_all_symbols_that_confuses_us_costs_the_answer_alone(tmp_path):
+    class Odd(Http):
+        async def fetch(self, request):
+            return b"[]"
+
+    def decode(body):
+        raise RuntimeError("nobody foresaw this")
+
+    async def play():
+        feed = feed_of(tmp_path, Odd())
+        feed._exchange.decode_survey = decode
+        await feed._ask_about_all()
+        feed._publisher.close()
+        return dict(feed._failures.counts)
+
+    assert uvloop.run(play()) == {"present values: RuntimeError": 1}
+
+
 @pytest.mark.parametrize("is_ours", [False, True])
 def test_a_connection_that_fails_is_begun_again_unless_it_is_we_who_are_wrong(tmp_path, monkeypatch, is_ours):
     monkeypatch.setattr("feedhandler.transport.tasks.PAUSE_S", (0.0, 0.0))
