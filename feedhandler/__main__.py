@@ -509,6 +509,7 @@ def _port(endpoints: Sequence[str]) -> str:
 
 
 def _tail(arguments: argparse.Namespace) -> int:
+    runtime.set_up_messages()
     endpoint, recover = _endpoints(arguments)
     mode = int(arguments.mode) if arguments.mode.isdecimal() else arguments.mode
     topics = [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]

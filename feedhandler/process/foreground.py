@@ -12,6 +12,7 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
+from feedhandler import hints
 from feedhandler.client import Subscriber
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK
@@ -153,7 +154,7 @@ class Foreground:
         silent = self._missing()
         for name in silent:
             status = self.watch.statuses.get(name)
-            reason = status.text(time.time_ns()) if status else "the merger was never heard"
+            reason = hints.spelled(status.text(time.time_ns())) if status else "the merger was never heard"
             self._console.print(f"{name}: no data flowed: {reason}", soft_wrap=True, highlight=False)
             feeds = [program for program, _ in feed_programs(self._config, name)]
             for program in feeds if status else ["merger"]:

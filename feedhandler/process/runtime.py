@@ -51,6 +51,14 @@ def _spell(record: logging.LogRecord) -> bool:
     return True
 
 
+def set_up_messages() -> None:
+    """Let a command that only looks tell what our client tells, such as why nothing comes."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_spell)
+    handler.setFormatter(logging.Formatter("feedhandler: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
 def set_up_picows_log(*, is_verbose: bool) -> None:
     """Let picows log nothing of its own: we log its changes ourselves, with the reason in words."""
     logging.getLogger("picows").setLevel(logging.DEBUG if is_verbose else logging.CRITICAL)

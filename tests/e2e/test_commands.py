@@ -254,6 +254,13 @@ def test_the_file_of_the_directory_is_the_default_and_a_hint_names_another(stack
     assert "feedhandler run` starts it" in s.run("status", cwd=s.directory).stderr
 
 
+def test_tail_tells_why_nothing_comes_and_names_the_file_in_use(stack):
+    s = stack(exchanges=("bybit",))
+    s.processes["tail"] = s.popen("tail", "-c", str(s.config), log="tail")
+    wait_until(lambda: "nothing has come in 3 s" in s.log("tail"), "the reason")
+    assert f"feedhandler run -c {s.config}`" in s.log("tail")
+
+
 def test_a_look_without_a_name_finds_what_runs_in_another_run_dir(stack):
     """As a demo does beside the configuration of production."""
     s = stack(exchanges=("bybit",))

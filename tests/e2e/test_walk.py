@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,28 @@ def test_from_a_wheel_in_another_directory_everything_runs(checkout, packages, t
         assert (elsewhere / "feedhandler.toml").exists()
     finally:
         island.close()
+
+
+def test_a_source_distribution_has_what_a_wheel_is_built_of_and_the_examples(checkout, packages, tmp_path):
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    environment = environment_of(packages, tmp_path, "/nowhere")
+    result = subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    examples = {f"feedhandler/examples/{name}.toml" for name in ("demo", "live")}
+    assert names >= examples | {
+        "setup.py",
+        "feedhandler/transport/_tick.pyx",
+        "feedhandler/gateway/page/index.html",
+    }
 
 
 def repository(checkout):
