@@ -5,7 +5,7 @@ import logging
 
 import uvloop
 
-from feedhandler.config import Config, SimConfig
+from feedhandler.config import Config, ExchangeConfig, SimConfig
 from feedhandler.errors import EXIT_OK, ConfigError
 from feedhandler.process.runtime import on_stop_signals
 from feedhandler.process.upkeep import Upkeep
@@ -18,25 +18,13 @@ log = logging.getLogger(__name__)
 
 
 async def _main(config: Config, lock: Lock) -> int:
-    sim = config.sim or SimConfig()
-    settings = SimSettings(
-        messages_per_s=sim.messages_per_s,
-        activity=Activity(
-            busiest_per_s=sim.busiest_per_s, busy_symbols=sim.busy_symbols, quietest_s=sim.quietest_s
-        ),
-        instruments=sim.instruments,
-        seed=sim.seed,
-    )
-    servers = [
-        SimServer(name, settings, ws_url=exchange.ws_url or exchange.rest_url, rest_url=exchange.rest_url)
-        for name, exchange in config.simulated().items()
-    ]
+    playing = servers(config)
     stop = asyncio.Event()
     on_stop_signals(stop.set, asyncio.get_running_loop())
     upkeep = asyncio.create_task(Upkeep(config, lock.look).run())
     upkeep.add_done_callback(lambda _: stop.set())
     try:
-        await serve(servers, stop)
+        await serve(playing, stop)
     except OSError as exc:
         raise ConfigError(
             f"{config.path}: a simulated exchange cannot listen: {exc.strerror or exc};"
@@ -47,6 +35,28 @@ async def _main(config: Config, lock: Lock) -> int:
     if upkeep.done() and not upkeep.cancelled():
         upkeep.result()
     return EXIT_OK
+
+
+def servers(config: Config) -> list[SimServer]:
+    """Return the exchanges to play, each with its addresses."""
+    sim = config.sim or SimConfig()
+    settings = SimSettings(
+        messages_per_s=sim.messages_per_s,
+        activity=Activity(
+            busiest_per_s=sim.busiest_per_s, busy_symbols=sim.busy_symbols, quietest_s=sim.quietest_s
+        ),
+        instruments=sim.instruments,
+        seed=sim.seed,
+    )
+    return [
+        SimServer(name, settings, ws_url=_ws_url(exchange), rest_url=exchange.rest_url)
+        for name, exchange in config.simulated().items()
+    ]
+
+
+def _ws_url(exchange: ExchangeConfig) -> str:
+    """Return where an exchange's socket is; where REST names it, that may be left to us: at REST's own port."""
+    return exchange.ws_url or exchange.rest_url.replace("http", "ws", 1)
 
 
 def run(config: Config) -> int:
