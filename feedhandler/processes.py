@@ -119,9 +119,7 @@ def verdict(
     for name, state in heartbeat.exchanges.items() if heartbeat is not None else ():
         status = statuses.get(name)
         state = status.state if status is not None else state
-        text = f"{name}: {state}"
-        if status is not None and (words := status.text(now_ns)) != state:
-            text += f": {words}"
+        text = f"{name}: {status.stated(now_ns) if status is not None else state}"
         if state not in WELL:
             found.append((DEGRADED if state in DEGRADED_STATES else DOWN, text))
         elif status is not None and status.feed is not None and status.feed.stale:

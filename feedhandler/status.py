@@ -305,6 +305,11 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
         """How many symbols are wanted and to be had; of those topics some may still be silent."""
         return len(self.feed.wanted) - len(self.feed.rejected) if self.feed else self.topics
 
+    def stated(self, now_ns: int) -> str:
+        """Return the state, and what the exchange is doing, where that does not begin with the same word."""
+        text = self.text(now_ns)
+        return text if text.startswith(self.state) else f"{self.state}: {text}"
+
     def text(self, now_ns: int) -> str:
         """Return what the exchange is doing, in words."""
         if self.reason and self.shards and self.feed:

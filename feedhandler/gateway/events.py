@@ -102,7 +102,7 @@ class Events:
             again = " again" if status.exchange in self._were_live else ""
             text = f"{status.state}{again}, after {lasted_s:.0f} s {before.state}"
         else:
-            text = status.state if is_well else f"{status.state}: {status.text(now_ns)}"
+            text = status.state if is_well else status.stated(now_ns)
         is_bad = not is_well and not (status.state in BEGINNING and before.state in (*BEGINNING, "idle"))
         self._add(now_ns, status.exchange, "state", is_bad, text)
         if before.state == "live":

@@ -59,6 +59,11 @@ def test_a_beginning_is_no_fault():
     assert told(status("live"), status("connecting", 1))[0][1], "but to lose a connection is one"
 
 
+def test_a_state_that_says_itself_what_it_does_is_named_once():
+    connecting = status("connecting", feed=feed(connection(phase="connecting", attempt=1)))
+    assert told(status("absent"), connecting) == [("state", False, "connecting, attempt 1, in progress")]
+
+
 def test_a_connection_that_is_made_anew_says_what_the_last_one_died_of():
     after = feed(connection(connects=2, ended="no frame at all for 30 s"))
     assert told(status(), status(feed=after), status(feed=after)) == [
