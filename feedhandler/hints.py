@@ -2,7 +2,7 @@
 
 The core writes them short and in backquotes, `feedhandler connect binance`. Where a process puts text before people
 (a terminal, a log) `spelled` makes them what works there: the program of this installation, with the configuration
-that was given by -c.
+that was given by -c; and `pip install …` that of this environment.
 """
 
 import functools
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 _COMMAND: Final = re.compile(r"`feedhandler (?P<words>(?P<name>[a-z]+)[^`]*)`")
+_PIP: Final = re.compile(r"`pip (?=install )")
 WITHOUT_CONFIG: Final = ("demo", "init", "keys make")
 _given: list[str] = []  # what -c was: one for a process, as its arguments are
 
@@ -25,7 +26,8 @@ def use(config_path: str | None) -> None:
 
 def spelled(text: str) -> str:
     """Return a text with its commands as they can be copied."""
-    return _COMMAND.sub(_spelled, text) if "`feedhandler " in text else text
+    text = _PIP.sub(lambda _: f"`{shlex.quote(short(Path(sys.executable)))} -m pip ", text)
+    return _COMMAND.sub(_spelled, text)
 
 
 def _spelled(match: re.Match[str]) -> str:

@@ -37,6 +37,11 @@ def test_a_command_that_takes_no_configuration_or_has_one_is_left_alone(on_the_p
     assert hints.spelled(f"`feedhandler {command}`") == f"`feedhandler {command}`"
 
 
+def test_pip_is_that_of_this_environment():
+    python = hints.short(Path(sys.executable))
+    assert hints.spelled("`pip install 'x[y]'` does") == f"`{python} -m pip install 'x[y]'` does"
+
+
 def test_all_commands_of_a_text_are_spelled_and_what_is_none_is_not(on_the_path):
     hints.use("my.toml")
     text = "feedhandler: `feedhandler status` or `feedhandler tail`, of `feedhandler`; `feedhandler.client`"

@@ -72,7 +72,7 @@ class Foreground:
         supervisor = self._start()
         for line in (compiled.advice(), f"dashboard: {self._config.gateway.url}"):
             if line:
-                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+                self._console.print(hints.spelled(line), highlight=False, markup=False, soft_wrap=True)
         try:
             config = self._config
             with Subscriber(config.merger.ticks[0], recover=config.relay.recover[0]) as subscriber:

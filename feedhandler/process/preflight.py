@@ -29,7 +29,9 @@ def check(config: Config, note: Callable[[str], None] | None = None) -> None:
 def require_nats() -> None:
     """Raise ConfigError if the bridge's library is not installed."""
     if importlib.util.find_spec("nats") is None:
-        raise ConfigError("the bridge needs the package nats-py: pip install 'feedhandler[nats]'")
+        raise ConfigError(
+            "the bridge needs the package nats-py: `pip install 'feedhandler[nats]'` installs it"
+        )
 
 
 def _cpus(config: Config) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -410,7 +410,7 @@ def check_credentials(config: NatsConfig, where: str) -> None:
         import nkeys  # noqa: F401
     except ImportError as exc:
         raise ConfigError(
-            f"{where}.credentials: needs the package nkeys: pip install 'feedhandler[nats]'"
+            f"{where}.credentials: needs the package nkeys: `pip install 'feedhandler[nats]'` installs it"
         ) from exc
 
 

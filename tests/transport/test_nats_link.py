@@ -78,7 +78,7 @@ WITHOUT_NATS = (
     ("table", "command", "message"),
     [
         ("", ["-m", "feedhandler"], "nats: there is no such table; add [nats]"),
-        ("[nats]\n", ["-c", WITHOUT_NATS], "needs the package nats-py: pip install 'feedhandler[nats]'"),
+        ("[nats]\n", ["-c", WITHOUT_NATS], "-m pip install 'feedhandler[nats]'` installs it"),
     ],
 )
 def test_the_command_says_what_to_configure_and_what_to_install(tmp_path, table, command, message):
