@@ -157,8 +157,10 @@ class Watch:
             box=None,
             pad_edge=False,
             header_style="bold",
-            title=f"{max(seconds.values(), default=0.0):.0f} s since the first data;"
-            " latency is from the frame's receipt to its record's publication",
+            title=f"{max(seconds.values()):.0f} s since the first data;"
+            " latency: from a frame's receipt to its publication"
+            if seconds
+            else "no data came",
             title_justify="left",
         )
         table.add_column("exchange")

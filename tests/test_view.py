@@ -54,6 +54,18 @@ def test_the_rate_of_a_summary_counts_from_the_first_data_of_each_exchange(monke
     ]
 
 
+def test_a_summary_fits_a_terminal_and_counts_nothing_from_data_that_never_came(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(view.time, "monotonic", lambda: clock.now)
+    watch = Watch(["x"])
+    assert plain(watch.summary(SimpleNamespace(losses={}))).splitlines()[0].strip() == "no data came"
+    watch.take(wire.Ticker(wire.topic(wire.TICKER, "x", "BTC/USDT")))
+    clock.now = 86_400.0
+    title = "86400 s since the first data; latency: from a frame's receipt to its publication"
+    assert len(title) <= 80
+    assert watch.summary(SimpleNamespace(losses={})).title == title
+
+
 WIDE = {"last": 104123.4, "bid": 104123.3, "ask": 104123.5, "open_24h": 100000.0}
 SMALL = {"last": 2.5, "bid": 2.49999, "ask": 2.5, "open_24h": 2.6}
 BASE_FLAGS = wire.SIMULATED
