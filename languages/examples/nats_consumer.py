@@ -1,7 +1,7 @@
 """A consumer of the bridge's subjects: prints the stream, and says what is missing.
 
     pip install 'feedhandler[nats]'
-    python nats_consumer.py nats://127.0.0.1:4222 'ticker.binance.>'
+    python nats_consumer.py [URL [SUBJECT]]          # such as nats://127.0.0.1:4222 'ticker.binance.>'
 
 The bodies are the merger's messages, unchanged, so the decoder is that of every other subscriber.
 """
@@ -39,7 +39,7 @@ class Consumer:
         return True
 
 
-async def main(url, subject):
+async def main(url="nats://127.0.0.1:4222", subject="ticker.>"):
     consumer, closed = Consumer(), asyncio.Event()
 
     async def on_message(message):
