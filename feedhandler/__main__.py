@@ -46,9 +46,10 @@ Every record is published unchanged, at ticker.binance.BTC-USDT, status.binance,
 User and password, or a token, come from the environment: FEEDHANDLER_NATS_USER and FEEDHANDLER_NATS_PASSWORD,
 or FEEDHANDLER_NATS_TOKEN. Needs nats-py: pip install 'feedhandler[nats]'.
 """
+DEMO: Final = "demo"
 CONFIG_HELP: Final = (
     f"TOML configuration (default: ${config.CONFIG_ENV},"
-    f" else {' or '.join(config.DEFAULT_PATHS)}, whichever is there)"
+    f" else {' or '.join(config.DEFAULT_PATHS)}, whichever is there); {DEMO}: that of `feedhandler {DEMO}`"
 )
 
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "config" in arguments:
             hints.use(arguments.config)
             arguments.is_named = arguments.config is not None
-            arguments.config = arguments.config or config.default_path()
+            arguments.config = _file(arguments.config) or config.default_path()
         status = int(arguments.run(arguments))
         try:
             sys.stdout.flush()
@@ -80,6 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = exc.filename or "a file"
         _tell(f"{what}: cannot be written: {exc.strerror}; make room")
         return EXIT_CONFIG
+
+
+def _file(named: str | None) -> str | None:
+    """Return the file that -c means: `demo` is the package's own, unless there is a file of that name."""
+    if named == DEMO and not Path(named).exists():
+        return hints.short(examples.DEMO)
+    return named
 
 
 def _drop_output() -> None:
@@ -108,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _command(commands, "run", _run, "everything, under supervisord, in the foreground; Ctrl-C stops it")
     text = "the same with simulated exchanges, which needs no configuration and no network"
-    demo = commands.add_parser("demo", help=text, description=text[0].upper() + text[1:] + ".")
-    demo.set_defaults(run=_run, name="demo", config=hints.short(examples.DEMO), verbose=False)
+    demo = commands.add_parser(DEMO, help=text, description=text[0].upper() + text[1:] + ".")
+    demo.set_defaults(run=_run, name=DEMO, config=DEMO, verbose=False)
     for each in (run, demo):
         _add_span(each)
     text = "write a configuration with comments, to be changed"
@@ -548,7 +556,7 @@ def _status(arguments: argparse.Namespace) -> int:
         text = ""
     if arguments.check:
         with contextlib.suppress(BrokenPipeError):  # the status counts, whoever reads the words
-            print(text)
+            print(hints.spelled(text))
         return condition.status
     for part in [text] if text else view.status_parts(statuses, running, now_ns):
         _print(part)

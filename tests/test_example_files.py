@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from feedhandler import config, examples
+from feedhandler.__main__ import main
 from feedhandler.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -52,3 +53,17 @@ def test_a_place_that_cannot_be_written_is_named():
 
 def test_the_demo_keeps_what_it_knows_apart():
     assert config.load(str(examples.DEMO)).run_dir != config.load(str(examples.LIVE)).run_dir
+
+
+def test_the_demo_is_named_in_any_directory(tmp_path, monkeypatch, capsys):
+    """Its file is somewhere in the package, and a wheel has no conf/."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["token", "-c", "demo"]) != 0
+    assert "run/demo/api-token" in capsys.readouterr().out
+
+
+def test_a_file_of_that_name_is_meant_where_there_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").write_text('run_dir = "mine"\n[exchanges.binance]\n')
+    assert main(["token", "-c", "demo"]) != 0
+    assert "mine/api-token" in capsys.readouterr().out

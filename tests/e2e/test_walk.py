@@ -316,6 +316,8 @@ def test_from_a_wheel_in_another_directory_everything_runs(checkout, packages, t
         assert "git+file://" in printed, "the remedy is of where it came from"
         island.walk("feedhandler status", folder=elsewhere)
         island.walk("feedhandler tail --topic ticker.binance. --count 3", folder=elsewhere)
+        island.walk("feedhandler subscribe binance DOGE/USDT -c demo", folder=elsewhere)
+        island.walk("feedhandler fault binance stall seconds=1 -c demo", folder=elsewhere)
         assert {path.name for path in elsewhere.iterdir()} == {"run"}
         assert [path.name for path in (elsewhere / "run").iterdir()] == ["demo"]
         island.interrupt(demo)
