@@ -556,7 +556,7 @@ class Feed:
         try:
             for request in self._exchange.survey_requests:
                 with self._failures.converted("present values"):
-                    rows = self._exchange.decode_survey(await self._http.fetch(request))
+                    rows = self._exchange.decode_survey(await self._http.fetch(request, is_spare=True))
                 self._survey_problems[request.path] = rows.problem
                 self._note_problems()
                 self._survey.on_rows(rows.items, time.time_ns())
@@ -573,7 +573,7 @@ class Feed:
         quote = None
         try:
             with self._failures.converted("a question to REST"):
-                body = await self._http.fetch(self._exchange.quote_request(question.native))
+                body = await self._http.fetch(self._exchange.quote_request(question.native), is_spare=True)
                 quote = self._exchange.decode_quote(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no word from REST about %s, which is silent: %s", question.native, exc)

@@ -50,6 +50,7 @@ REST_SHARE: Final = 0.1
 SHARDS_SHARE: Final = (
     0.5  # and what those that share an exchange take together at most: they know nothing of each other
 )
+SPARE_SHARE: Final = 2 / 3  # of our budget, for requests without which the feed goes on
 TURN_WAIT_MAX_S: Final = 5.0  # for a turn; less than the time that a connection's handshake has
 assert TURN_WAIT_MAX_S < TIMEOUT_S
 
@@ -66,7 +67,8 @@ class RestBudget:
     """When requests may go: at most `REST_SHARE` of limit (weight, per seconds), and none during a ban.
 
     Pure; times are monotonic. A request heavier than the share has it for itself. feeds is how many processes
-    share the exchange.
+    share the exchange. Spare requests, without which the feed goes on, leave a third of it to those of which
+    connections are made, and wait for nothing: they are asked again.
     """
 
     def __init__(self, limit: tuple[int, float], feeds: int = 1) -> None:
@@ -78,28 +80,30 @@ class RestBudget:
         self._banned_until_ns = 0
         self._ban = 0  # the status that told us so
 
-    def turn_ns(self, weight: int, now_mono_ns: int) -> int:
+    def turn_ns(self, weight: int, now_mono_ns: int, weight_max: int = 0) -> int:
         """Return when a request would have its turn: now, or after those before it."""
+        weight_max = weight_max or self.weight_max
         while self._turns and self._turns[0][0] <= now_mono_ns - self._per_ns:
             self._turns.popleft()
         turn_ns = max(now_mono_ns, self._turns[-1][0]) if self._turns else now_mono_ns
         window = [turn for turn in self._turns if turn[0] > turn_ns - self._per_ns]
         used = sum(each for _, each in window)
         for at_ns, each in window:
-            if used + weight <= self.weight_max:
+            if used + weight <= weight_max:
                 break
             turn_ns = at_ns + self._per_ns
             used -= each
         return turn_ns
 
-    def take(self, weight: int, now_mono_ns: int) -> int:
+    def take(self, weight: int, now_mono_ns: int, *, is_spare: bool = False) -> int:
         """Give a turn, and return when it is. Raises HttpRefused if it is too far off, or during a ban."""
         self.check(now_mono_ns)
-        turn_ns = self.turn_ns(weight, now_mono_ns)
+        weight_max = max(1, int(self.weight_max * SPARE_SHARE)) if is_spare else self.weight_max
+        turn_ns = self.turn_ns(weight, now_mono_ns, weight_max)
         wait_s = (turn_ns - now_mono_ns) / NS_PER_S
-        if wait_s > TURN_WAIT_MAX_S:
+        if wait_s > (0.0 if is_spare else TURN_WAIT_MAX_S):
             raise HttpRefused(
-                f"our budget of weight {self.weight_max} in {self.per_s:g} s is used up,"
+                f"our budget of weight {weight_max} in {self.per_s:g} s is used up,"
                 f" and has {weight} free in {wait_s:.1f} s",
                 wait_s,
             )
@@ -157,27 +161,27 @@ class HttpClient:
             async with asyncio.timeout(CLOSE_S):
                 await self._session.close()
 
-    async def fetch(self, request: Request) -> bytes:
+    async def fetch(self, request: Request, *, is_spare: bool = False) -> bytes:
         """Return the body of a 200 answer, after waiting for our turn.
 
         Raises HttpRefused for any other status, or if the budget forbids to ask, and ProtocolError for a failed
         or oversized transfer.
         """
-        answer = await self.ask(request)
+        answer = await self.ask(request, is_spare=is_spare)
         if answer.status != 200:
             text, wait_s = refusal(answer.status, answer.body)
             what = self._describe(request)
             raise HttpRefused(f"{what}: {text}", answer.retry_after_s or wait_s, answer.status)
         return answer.body
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request, *, is_spare: bool = False) -> Answer:
         """Return the answer, whatever its status, after waiting for our turn.
 
         Raises HttpRefused if the budget forbids to ask, and ProtocolError for a failed or oversized transfer.
         """
         assert self._session is not None, "use as a context manager"
         what = self._describe(request)
-        await self._turn(request, what)
+        await self._turn(request, what, is_spare=is_spare)
         try:
             place = what.partition("?")[0]  # one for all symbols
             with self._failures.converted(place, *FORESEEN, is_secret=request.is_signed):
@@ -217,11 +221,11 @@ class HttpClient:
         path = request.path.partition("?")[0] if request.is_signed else request.path
         return f"{request.method} {self.rest_url}{path}"
 
-    async def _turn(self, request: Request, what: str) -> None:
+    async def _turn(self, request: Request, what: str, *, is_spare: bool) -> None:
         """Wait until the request may go. Raises HttpRefused if that is not soon."""
         try:
             now_mono_ns = time.monotonic_ns()
-            turn_ns = self._budget.take(request.weight, now_mono_ns)
+            turn_ns = self._budget.take(request.weight, now_mono_ns, is_spare=is_spare)
             if turn_ns > now_mono_ns:
                 await asyncio.sleep((turn_ns - now_mono_ns) / NS_PER_S)
                 self._budget.check(time.monotonic_ns())  # those before us may have got us banned

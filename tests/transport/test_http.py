@@ -76,6 +76,28 @@ def test_what_does_not_fit_waits_until_enough_has_left_the_window():
     assert shared.take(1, NOW + 2 * SECOND) == NOW + 5 * SECOND, "when the 4 have left as well"
 
 
+def test_spare_requests_leave_a_third_to_others_and_wait_for_nothing():
+    shared = budget(weight_max=12)
+    assert [shared.take(4, NOW, is_spare=True) for _ in range(2)] == [NOW, NOW]
+    with pytest.raises(HttpRefused, match=r"weight 8 in 4 s is used up.* free in 4\.0 s"):
+        shared.take(1, NOW, is_spare=True)
+    assert shared.take(4, NOW) == NOW, "a handshake has its turn at once"
+    assert shared.take(4, NOW + 4 * SECOND, is_spare=True) == NOW + 4 * SECOND
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_all_present_values_of_an_exchange_can_be_asked_for_beside_a_start(name, count):
+    exchange = EXCHANGES[name]
+    shared = RestBudget(exchange.rest_limit, count)
+    first = [exchange.instruments_request, exchange.time_request]
+    first += [exchange.handshake_request] if exchange.handshake_request else []
+    for request in first:
+        shared.take(request.weight, NOW)
+    for request in exchange.survey_requests:
+        assert shared.take(request.weight, NOW, is_spare=True) == NOW
+
+
 def test_a_turn_that_is_far_off_is_refused_with_the_budget_and_the_time():
     shared = budget(per_s=60.0)
     shared.take(9, NOW)
