@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import resource
+import select
 import signal
 import sys
 import threading
@@ -115,10 +116,16 @@ def follow_supervisor() -> None:
     """End with the supervisor, if there is one."""
     if not is_supervised():
         return
-    parent = os.getppid()
     die_with_parent()
-    if os.getppid() != parent:  # it died before we asked
+    if _is_unread():  # it died before we asked, while this process was being loaded
         raise SystemExit(0)
+
+
+def _is_unread() -> bool:
+    """True if our output is a pipe that nobody reads any more: as that to a supervisor that is gone."""
+    poller = select.poll()
+    poller.register(sys.__stdout__.fileno() if sys.__stdout__ else 1, 0)
+    return any(event & select.POLLERR for _, event in poller.poll(0))
 
 
 def note_start(config: Config, name: str) -> Config:

@@ -138,9 +138,11 @@ def test_the_exchange_of_the_document_is_live_and_served_without_an_account_side
         last, bid, _, offer, _, *day = record.values
         assert (last, bid, offer, day[0]) == (97421.5, 97421.4, 97421.5, 96000.0)
         assert record.exchange_sequence > 0
-        status = wait_until(
-            lambda: ask(stack, "GET", "/v1/status")[1]["exchanges"]["example"]["status"], "a status"
-        )
-        assert status["feed"]["problems"], "the odd row is told of"
+
+        def problems():
+            status = ask(stack, "GET", "/v1/status")[1]["exchanges"]["example"]["status"]
+            return status and status["feed"] and status["feed"]["problems"]
+
+        assert "ODD-USDT" in wait_until(problems, "the odd row is told of")[0]
         accounts = ask(stack, "GET", "/v1/balances")[1]["accounts"]
         assert accounts["example"]["state"] == "off"

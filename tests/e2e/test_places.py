@@ -268,12 +268,8 @@ def test_a_terminal_that_is_closed_ends_each_process_cleanly(processes):
 
 def test_the_gateway_tells_that_no_descriptor_is_left_and_goes_on_when_there_are_some_again(stack):
     s = stack(exchanges=("bybit",))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (48, hard))
-    try:
-        s.start("gateway")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    s.start("gateway")
+    resource.prlimit(s.processes["gateway"].pid, resource.RLIMIT_NOFILE, (48, 48))
 
     def is_answered():
         try:

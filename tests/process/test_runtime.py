@@ -11,6 +11,7 @@ import pytest
 from patience import PATIENCE_S
 
 from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, one_line
+from feedhandler.process.runtime import SUPERVISED_ENV
 
 SCRIPT = """
 import logging
@@ -38,6 +39,24 @@ def test_each_line_is_an_object_with_time_level_process_and_message():
     assert lines[0]["logger"] == "feedhandler.test"
     assert "ZeroDivisionError" in lines[1]["traceback"]
     assert lines[2]["traceback"].startswith("Traceback (most recent call last)")
+
+
+FOLLOWER = (
+    "from feedhandler.process.runtime import follow_supervisor; follow_supervisor(); raise SystemExit(7)"
+)
+
+
+@pytest.mark.parametrize(("is_read", "status"), [(True, 7), (False, 0)])
+def test_a_process_whose_supervisor_died_while_it_was_loaded_ends(is_read, status):
+    ours, theirs = os.pipe()
+    if not is_read:
+        os.close(ours)
+    environment = {**os.environ, SUPERVISED_ENV: "1"}
+    process = subprocess.Popen([sys.executable, "-c", FOLLOWER], stdout=theirs, env=environment)
+    os.close(theirs)
+    assert process.wait(PATIENCE_S) == status
+    if is_read:
+        os.close(ours)
 
 
 ENDLESS = """
