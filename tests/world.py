@@ -257,9 +257,11 @@ class World:
         got = self.got[state.native]
         assert record.ask == record.bid + 1, "never half of one quote and half of another"
         # What REST states counts as older than any word of the stream, also than one that was held up on its way.
+        newest = self.newest.get(state.native, 0)
         is_first_word = not self.is_seeding and state.native in self.seeded
-        assert is_first_word or number >= self.newest.get(state.native, 0), "a ticker never moves backwards"
-        (self.seeded.add if self.is_seeding else self.seeded.discard)(state.native)
+        assert is_first_word or number >= newest, "a ticker never moves backwards"
+        if number != newest:  # else it may be a flag alone
+            (self.seeded.add if self.is_seeding else self.seeded.discard)(state.native)
         self.newest[state.native] = number
         # As long as slower channels speak for the quote, single ones may be passed over.
         has_begun = state.update_id(QUOTE) and number > self.since.get(state.native, 0)
