@@ -63,7 +63,7 @@ define STATIC
 	$(BIN)/mypy
 endef
 
-check: $(VENV)/.test ## in a minute, before each commit: format, lint, types, tests without processes or many seeds
+check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes or many seeds (about two minutes)
 	$(STATIC)
 	$(PYTEST) -m "not e2e and not world"
 
