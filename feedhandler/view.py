@@ -158,7 +158,7 @@ class Watch:
             pad_edge=False,
             header_style="bold",
             title=f"{max(seconds.values()):.0f} s since the first data;"
-            " latency: from a frame's receipt to its publication"
+            " latency: receipt to publication"  # as wide as the narrowest table: it is wrapped to that
             if seconds
             else "no data came",
             title_justify="left",

@@ -61,9 +61,8 @@ def test_a_summary_fits_a_terminal_and_counts_nothing_from_data_that_never_came(
     assert plain(watch.summary(SimpleNamespace(losses={}))).splitlines()[0].strip() == "no data came"
     watch.take(wire.Ticker(wire.topic(wire.TICKER, "x", "BTC/USDT")))
     clock.now = 86_400.0
-    title = "86400 s since the first data; latency: from a frame's receipt to its publication"
-    assert len(title) <= 80
-    assert watch.summary(SimpleNamespace(losses={})).title == title
+    title = "86400 s since the first data; latency: receipt to publication"
+    assert plain(watch.summary(SimpleNamespace(losses={}))).splitlines()[0].strip() == title
 
 
 WIDE = {"last": 104123.4, "bid": 104123.3, "ask": 104123.5, "open_24h": 100000.0}
