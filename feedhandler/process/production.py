@@ -126,7 +126,8 @@ def refuse_second(config: Config) -> None:
     with contextlib.suppress(OSError):
         raise ConfigError(
             f"{config.path}: everything runs already in {config.run_dir}/ (supervisor pid"
-            f" {Supervisor(config.run_dir).pid()}); `feedhandler prod stop` ends it"
+            f" {Supervisor(config.run_dir).pid()}); `feedhandler prod stop` ends it, and the next"
+            " start takes up what has changed in the configuration"
         )
     if pid := lock_owner(config.run_dir, "run"):
         raise ConfigError(
