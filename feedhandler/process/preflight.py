@@ -16,6 +16,10 @@ from feedhandler.transport import ports
 def check(config: Config, note: Callable[[str], None] | None = None) -> None:
     """Look at files, processors and addresses; note is as `ports.check` has it. Raises ConfigError."""
     curve.check(config)
+    if config.sim is not None:
+        from feedhandler.process import sim
+
+        sim.check(config)
     for key, cpus in _cpus(config):
         check_cpus(cpus, f"{config.path}: {key}.cpus")
     if config.nats is not None:

@@ -10,7 +10,7 @@ from feedhandler.errors import EXIT_OK, ConfigError
 from feedhandler.process.runtime import on_stop_signals
 from feedhandler.process.upkeep import Upkeep
 from feedhandler.sim.rhythm import Activity
-from feedhandler.sim.server import SimServer, SimSettings, serve
+from feedhandler.sim.server import EXCHANGES, SimServer, SimSettings, serve
 from feedhandler.transport.files import Lock
 from feedhandler.transport.tasks import end_tasks
 
@@ -37,8 +37,19 @@ async def _main(config: Config, lock: Lock) -> int:
     return EXIT_OK
 
 
+def check(config: Config) -> None:
+    """Raises ConfigError for an exchange that has no simulator."""
+    for name in config.simulated():
+        if name not in EXCHANGES:
+            raise ConfigError(
+                f"{config.path}: exchanges.{name}.simulated: there is no simulator of {name}, but of"
+                f" {', '.join(EXCHANGES)}; if something else plays it, leave out [sim]"
+            )
+
+
 def servers(config: Config) -> list[SimServer]:
-    """Return the exchanges to play, each with its addresses."""
+    """Return the exchanges to play, each with its addresses. Raises ConfigError."""
+    check(config)
     sim = config.sim or SimConfig()
     settings = SimSettings(
         messages_per_s=sim.messages_per_s,
