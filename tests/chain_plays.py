@@ -150,6 +150,8 @@ def change_of_mind(chain, rng, kept=None):
     market = rng.choice(chain.markets)
     symbol = rng.choice([each for each in market.symbols if each not in (kept or {}).get(market.name, ())])
     wanted = market.wanted
+    if symbol in wanted:
+        chain.left_at[wire.topic(wire.TICKER, market.name, symbol)] = chain.now
     market.wanted = [each for each in wanted if each != symbol] if symbol in wanted else [*wanted, symbol]
     market.changed_at = chain.now
     chain.note(f"{market.name}: wanted {market.wanted}")
