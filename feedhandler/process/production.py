@@ -20,6 +20,7 @@ from rich.console import Console
 from feedhandler import hints, view
 from feedhandler.config import Config
 from feedhandler.errors import EXIT_FAILED, EXIT_OK, ConfigError, FeedError
+from feedhandler.process import compiled
 from feedhandler.process.logs import last_line
 from feedhandler.process.supervision import UMASK, control_path, error_log, install, log_dir, spawn
 from feedhandler.transport.files import lock_owner
@@ -166,7 +167,8 @@ def start(config: Config, console: Console) -> int:
             print(f"feedhandler: {text}", file=sys.stderr)
     if stays.ended:
         text = "it is started again and again, and the others run on; `feedhandler prod stop` ends everything"
-        print(f"feedhandler: {hints.spelled(text)}", file=sys.stderr)
+        for line in filter(None, (text, compiled.advice())):
+            print(f"feedhandler: {hints.spelled(line)}", file=sys.stderr)
         return EXIT_FAILED
     text = f"started; `feedhandler prod status` looks at it, logs are in {log_dir(config.run_dir)}/"
     print(hints.spelled(text))
