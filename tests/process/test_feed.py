@@ -28,7 +28,7 @@ class Http:
     def __init__(self):
         self.asked = asyncio.Event()
 
-    async def fetch(self, request):
+    async def fetch(self, request, is_spare=False):
         self.asked.set()
         await asyncio.Event().wait()
 
@@ -67,7 +67,7 @@ class Failing:
     def __init__(self, times):
         self.times = times
 
-    async def fetch(self, request):
+    async def fetch(self, request, is_spare=False):
         self.times -= 1
         if self.times >= 0:
             raise RuntimeError("File descriptor 27 is used by transport")
@@ -101,7 +101,7 @@ def test_what_a_library_raises_in_a_question_answers_it_with_nothing(tmp_path):
 
 def test_an_answer_about_all_symbols_that_confuses_us_costs_the_answer_alone(tmp_path):
     class Odd(Http):
-        async def fetch(self, request):
+        async def fetch(self, request, is_spare=False):
             return b"[]"
 
     def decode(body):
