@@ -58,7 +58,6 @@ class Patience(NamedTuple):
 
 
 PATIENCE = Patience(stale_after_s=2.0, reconnect_after_s=12.0)
-assert PATIENCE.stale_after_s + NOISE_S < PATIENCE.reconnect_after_s, "or a new connection hides a lie"
 
 
 class Settings(NamedTuple):
@@ -208,7 +207,7 @@ def faults(stage, settings, rng):
     """Anything at random exchanges; then nothing more."""
     with stage.watch as observer:
         observer.begin()
-        observer.lie_after_ns = int((PATIENCE.stale_after_s + NOISE_S) * NS_PER_S)
+        observer.lie_after_ns = int((SILENT_AFTER_S + NOISE_S) * NS_PER_S)
     started, count = time.monotonic(), Counter()
     for at_s, exchange, kind, fields in schedule(rng, settings.seconds * 2 * SHARE):
         stage.pause(started + at_s - time.monotonic(), f"{sum(count.values())} faults")
@@ -223,12 +222,13 @@ def faults(stage, settings, rng):
         lies, falls = observer.lies, observer.falls
         silence_s, flagged = observer.silence_max_ns / NS_PER_S, len(observer.flagged)
         observer.lie_after_ns = None
-    limit_s = PATIENCE.stale_after_s + NOISE_S
+    # A connection that is new does not know yet where data must come: `stale_after_s` holds seconds later.
+    limit_s = SILENT_AFTER_S + NOISE_S
     kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(count.items()))
     return f"{sum(count.values())} faults: {kinds}", [
         none_of("no ticker moves backwards", falls),
         none_of(
-            f"what is silent for {PATIENCE.stale_after_s:g} s is flagged",
+            f"what is silent for {SILENT_AFTER_S:g} s is flagged",
             lies,
             f"{flagged} times flagged, longest without {silence_s:.1f} s of {limit_s:g} {lies[:3] or ''}".strip(),
         ),
@@ -241,8 +241,8 @@ KINDS = {
     "close": lambda rng: {"code": rng.choice((1000, 1001, 1012, 1013)), "reason": "chaos"},
     "rst": lambda rng: {},
     "rst one": lambda rng: {},
-    "stall": lambda rng: {"seconds": round(rng.uniform(1, 15), 1), "answer_pings": rng.random() < 0.5},
-    "mute": lambda rng: {"seconds": round(rng.uniform(1, 15), 1)},
+    "stall": lambda rng: {"seconds": round(rng.uniform(1, 40), 1), "answer_pings": rng.random() < 0.5},
+    "mute": lambda rng: {"seconds": round(rng.uniform(1, 40), 1)},
     "ack_without_data": lambda rng: {"seconds": round(rng.uniform(1, 5), 1)},
     "garbage": lambda rng: {"count": rng.randrange(1, 40)},
     "oversize": lambda rng: {"size": rng.randrange(1_500_000, 3_000_000)},
