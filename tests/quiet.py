@@ -111,6 +111,7 @@ def calm_and_dead(seed, world=None):
     world.run(HALF_OPEN_S, lambda: None if len(world.connects) > connects else world.each_step())
     assert len(world.connects) > connects, "a half-open connection is found"
     world.run(60, world.each_step)
+    world.run(0.1)  # what was told last is on its way
     odd = {native for native, flags in world.flags.items() if flags & (wire.STALE | wire.DOWN)}
     assert not odd, f"it has followed, and these are not live: {odd}"
     # Also what has changed meanwhile and was told nobody.

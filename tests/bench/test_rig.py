@@ -56,7 +56,10 @@ def test_three_exchanges_and_two_subscribers_at_once():
         run = measure.run_of(contenders.OURS, [outcome], symbols=4, subscribers=2, feeds=3)
         assert [problem for problem in run.problems if "generator" not in problem] == []
         assert run.count == 3 * 200
-        assert [len(received.columns["now_ns"]) for received in outcome.received] == [600, 600]
+        # Each once; on a busy machine one may come again, flagged DOWN while its feed was held up.
+        for received in outcome.received:
+            names = zip(received.columns["symbol"].tolist(), received.columns["bid"].tolist(), strict=True)
+            assert len(set(names)) == 600
 
 
 @pytest.mark.e2e

@@ -138,6 +138,7 @@ def test_the_exchange_of_the_document_is_live_and_served_without_an_account_side
         last, bid, _, offer, _, *day = record.values
         assert (last, bid, offer, day[0]) == (97421.5, 97421.4, 97421.5, 96000.0)
         assert record.exchange_sequence > 0
+        wait_until(lambda: "listening" in stack.log("gateway"), "the gateway listens")
 
         def problems():
             status = ask(stack, "GET", "/v1/status")[1]["exchanges"]["example"]["status"]
