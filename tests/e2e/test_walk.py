@@ -119,6 +119,7 @@ sys.stdin.read()
 
     def start(self, line, folder=None):
         output = (self.folder / "typed.log").open("ab+")
+        start = output.seek(0, os.SEEK_END)  # before it can have printed anything
         line = line if re.search(r"[&|;]", line) else f"exec {line}"
         inside = ["nsenter", "--preserve-credentials", "-U", "-n", "-t", str(self._holder.pid), "--"]
         process = subprocess.Popen(
@@ -130,8 +131,7 @@ sys.stdin.read()
             stderr=output,
             start_new_session=True,
         )
-        output.seek(0, os.SEEK_END)
-        self._running.append((process, output, output.tell()))
+        self._running.append((process, output, start))
         return process
 
     def typed(self, process):
