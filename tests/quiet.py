@@ -85,6 +85,7 @@ def calm_hours(seed, world=None, hours=HOURS):
     """A day and a quarter passes: no flag, no new connection, and every symbol was there from the start."""
     world = world or Calm(exchange_of(seed), seed, max_age_s=10 * HOURS * 3600.0)
     world.run(FIRST_QUOTE_S, world.each_step)
+    world.run(0.1)  # what was told last is on its way
     known = {native: world.exchange.states[native].bid for native in world.natives}
     lacking = [n for n in world.busy if known[n] != known[n]]
     lacking += [n for n in world.natives if n not in world.busy and known[n] != world.number[n] + 0.5]
