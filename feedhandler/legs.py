@@ -110,8 +110,8 @@ class Legs:
         self._surveyed: set[str] = (
             set()
         )  # all that were carried when it was asked; of others it knows too little,
-        # Channels of them that nobody who lives keeps current, though they are known: how often they had spoken.
-        self._lost: dict[tuple[str, int], int] = {}
+        # Channels of them that nobody who lives keeps current, though they are known: what had been said of them.
+        self._lost: dict[tuple[str, int], tuple[int, int]] = {}
         self._stated: dict[str, bool] = {}  # those of them of which the answer tells: only what is known
         self._witnessed: dict[Session, int] = {}  # connections that had subscribed to all by then: since when
         self._is_early = False  # there were none
@@ -246,7 +246,7 @@ class Legs:
         self._surveyed, self._stated = set(self.states), {}
         lines = [session.line.index for session in running]
         self._lost = {
-            (native, channel): state.words(channel)
+            (native, channel): _said(state, channel)
             for native, state in self.states.items()
             for channel in self._unkept(state, lines)
         }
@@ -293,7 +293,8 @@ class Legs:
         before = _values(state)
         if row.quote is not None and QUOTE in unsaid:
             state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)
-        if row.last == row.last and (LAST in conceded or {LAST, STATISTICS}.issubset(unsaid)):
+        has_last = LAST in conceded or (LAST in unsaid and (LAST in self._channels or STATISTICS in unsaid))
+        if row.last == row.last and has_last:  # where it has no channel of its own, statistics bring it
             state.last = row.last
         if row.statistics is not None and STATISTICS in unsaid:
             state.set_statistics(*row.statistics)
@@ -306,9 +307,7 @@ class Legs:
 
     def _is_lost(self, state: State, channel: int) -> bool:
         """True if nobody kept a channel current when REST was asked, and nobody has spoken for it since."""
-        is_lost = self._lost.get((state.native, channel)) == state.words(channel)
-        is_spoken_for = channel != STATISTICS and state.is_filled(channel)
-        return is_lost and (not is_spoken_for or self._is_lost(state, STATISTICS))
+        return self._lost.get((state.native, channel)) == _said(state, channel)
 
     def _take_orders(self, change: Change) -> None:
         """Renew what the watch over the channels has given up; a successor makes room for another one."""
@@ -445,6 +444,11 @@ class Legs:
         if flag and state.recv_ns and not state.flags & flag:
             state.flags = state.base_flags | flag
             self._emit(state)
+
+
+def _said(state: State, channel: int) -> tuple[int, int]:
+    """Return how often a channel has spoken, and the slower one that speaks for it, 0 while that does not."""
+    return state.words(channel), state.words(STATISTICS) if state.is_filled(channel) else 0
 
 
 def _values(state: State) -> tuple[float, ...]:

@@ -1,11 +1,12 @@
 """REST states all symbols at once: who is told, when it is asked again, and that it never disturbs the stream."""
 
+import msgspec
 import pytest
 from world import World
 
 from feedhandler import wire
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import RestTicker
+from feedhandler.exchanges.base import QUOTE, RestTicker
 from feedhandler.session import NS_PER_S
 from feedhandler.survey import BACKOFF_NS, DISTANCE_NS, Survey
 from feedhandler.transport.http import REST_SHARE
@@ -94,6 +95,35 @@ def test_what_the_stream_says_is_newer_than_any_answer():
     world.run(20)
     assert world.exchange.states[first].bid == number + 0.5
     assert world.exchange.states[second].bid == world.number[second] + 0.5
+
+
+def test_what_a_slower_channel_said_before_rest_was_asked_gives_way_to_the_answer():
+    world = World("kucoin", symbols=2, quiet=(0, 1))
+    quiet = world.natives[0]
+    state = world.exchange.states[quiet]
+    while not state.is_filled(QUOTE):
+        world.run(0.02)
+    world.number[quiet] += 5  # nobody is told: the quote's own channel is not subscribed to yet
+    row = world.row
+    world.row = lambda native: msgspec.structs.replace(row(native), last=9.0)  # nor of trades
+    world.tells_first = False
+    world.run(30)
+    assert (state.bid, state.last) == (world.number[quiet] + 0.5, 9.0)
+    assert world.flagged == []
+
+
+def test_what_a_slower_channel_says_after_rest_was_asked_is_kept():
+    world = World("kucoin", symbols=2, quiet=(0, 1))
+    quiet = world.natives[0]
+    while not world.rows or not world.answer_at:
+        world.run(0.02)
+    world.number[quiet] += 5
+    (link,) = world.links.values()
+    world.tell_slowly(link, f"/market/snapshot:{quiet}")
+    world.answer_at = world.now + NS_PER_S  # it takes its time
+    world.run(30)
+    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+    assert world.flagged == []
 
 
 def test_a_lone_leg_that_reconnects_asks_again_and_one_beside_another_does_not():
