@@ -60,9 +60,8 @@ class Bridge:
         self._silence = Silence(time.monotonic_ns())
         self._wake = asyncio.Event()
         self._is_stopping = False
-        self.link = Link(
-            nats, os.environ, f"{config.path}: nats", on_lost=self.backlog.put_back, on_change=self._wake.set
-        )
+        where = f"{config.path}: nats"
+        self.link = Link(nats, os.environ, where, on_lost=self.backlog.put_back, on_change=self._on_link)
         self.published: Counter[str] = Counter()
         self.bytes_published = 0
         self.too_large = 0
@@ -121,6 +120,11 @@ class Bridge:
             await asyncio.sleep(LOOK_EVERY_S)
 
     # --- to NATS
+
+    def _on_link(self) -> None:
+        # At once: what comes between a connection and the next look is not to be conflated.
+        self.backlog.is_away = not self.link.is_connected
+        self._wake.set()
 
     async def publish(self) -> None:
         """Publish what is due as long as there is room; for ever."""

@@ -55,6 +55,20 @@ def test_what_is_not_published_since_something_failed_stays_due(tmp_path, monkey
     assert published == [f"ticker.binance.A{number}-USDT" for number in (1, 2, 3)]
 
 
+def test_records_are_published_in_order_from_the_moment_that_there_is_a_connection(tmp_path):
+    async def main():
+        bridge = bridge_of(tmp_path)
+        bridge.backlog.is_away = True  # as the last look found it
+        bridge.link._client = Client()
+        bridge.link._on_change()
+        for number in (1, 2):
+            bridge.backlog.take(record(1)[: wire.SEQUENCE_OFFSET] + record(number)[wire.SEQUENCE_OFFSET :])
+        bridge._downlink.close()
+        return [wire.sequence_of(each) for each in bridge.backlog.take_chunk()], bridge.backlog.conflated
+
+    assert uvloop.run(main()) == ([1, 2], {})
+
+
 class Client:
     """What nats-py's does, as far as it is asked to here."""
 
