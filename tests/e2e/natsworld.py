@@ -183,6 +183,11 @@ class World:
         messages = self.got.get(subject_of(topic.encode()))
         return wire.unpack(messages[-1]) if messages else None
 
+    def status(self):
+        """Return what the bridge said last of itself, {} if nothing has come."""
+        messages = self.got.get("status.bridge-nats")
+        return wire.unpack(messages[-1]).decode() if messages else {}
+
     async def until_bridged(self):
         """Wait until something that was sent has come through."""
         await until(lambda: self.last("heartbeat.merger"), f"a heartbeat by NATS; {self.log()}")
