@@ -2,12 +2,13 @@
 
 Each connection is a client of its own: nats-py's own reconnection keeps what was published into a dead socket
 to itself, waits without end for a peer that does not read to be closed, and is over for good after some errors.
-Here what was not confirmed is handed back, and a side that is stuck is cut off.
+Here what was not confirmed is handed back, and the end of a connection that is stuck is not waited for.
 
 Without a stream, a PONG confirms what was sent before its PING; with one, each record's acknowledgement does.
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -42,6 +43,8 @@ REPEAT_AFTER_S: Final = 5.0
 STALL_S: Final = 10.0  # without any confirmation; then another connection, to another server if there is one
 API_TIMEOUT_S: Final = 5.0
 CLOSE_S: Final = 1.0
+# Connections that were given up, and whose other side neither reads nor ends: each has what was under way.
+CLOSING_MAX: Final = 8
 
 assert PENDING_SIZE > 2 * WINDOW_SIZE, "publishing does not wait for the other side"
 
@@ -69,6 +72,8 @@ class Link:
         self._tls = _tls_context(config, where)
         self._client: Client | None = None
         self._stream: JetStreamContext | None = None
+        self._is_given_up = False
+        self._closing: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._asked_s = self._progress_s = self._connected_s = 0.0
         self._refused_s = 0.0  # since when, if there is a refusal
@@ -81,7 +86,7 @@ class Link:
 
     @property
     def is_connected(self) -> bool:
-        return self._client is not None and self._client.is_connected
+        return self._client is not None and self._client.is_connected and not self._is_given_up
 
     @property
     def pending_size(self) -> int:
@@ -96,8 +101,7 @@ class Link:
     def has_room(self) -> bool:
         """Whether a record may be published now."""
         return (
-            self._client is not None
-            and self._client.is_connected
+            self.is_connected
             and self.unconfirmed.size < WINDOW_SIZE
             and (self._stream is None or len(self.unconfirmed) < ACKS_MAX)
         )
@@ -116,12 +120,10 @@ class Link:
             else:
                 acknowledged = await self._stream.publish_async(subject, record)
                 acknowledged.add_done_callback(lambda future: self._on_ack(client, number, future))
-        except (
-            OSError,
-            nats.errors.Error,
-        ) as exc:  # it has ended since there was room, or will not take this
+        except (OSError, nats.errors.Error) as exc:
+            # It has ended since there was room, or will not take this. What was not confirmed is handed back.
             self._error = str(exc) or type(exc).__name__
-            abort(client)  # and what was not confirmed is handed back
+            self._is_given_up = True
 
     def _on_ack(self, client: Client, number: int, future: "asyncio.Future[PubAck]") -> None:
         if future.cancelled() or client is not self._client:
@@ -152,15 +154,16 @@ class Link:
     def on_time(self) -> None:
         """Ask for confirmations, and end a connection that is stuck; 20 times a second, and after publishing."""
         now = time.monotonic()
-        if self._client is not None and self.refusal and now - self._refused_s > STALL_S:
-            self._refused_s = now
-            abort(self._client)  # the next connection sees to the stream
-        if self._client is None or not len(self.unconfirmed):
+        if self._client is None or not self.is_connected:
+            return
+        if self.refusal and now - self._refused_s > STALL_S:
+            self._is_given_up = True  # the next connection sees to the stream
+            return
+        if not len(self.unconfirmed):
             return
         if now - self._progress_s > STALL_S:
             log.warning("NATS has confirmed nothing for %g s: trying another connection", STALL_S)
-            abort(self._client)
-            self._progress_s = now
+            self._is_given_up = True
             return
         is_due = self.unconfirmed.size > WINDOW_SIZE // 4 or now - self._asked_s >= ASK_EVERY_S
         # What waits in nats-py's buffer is written after the PING: it would not be confirmed by it.
@@ -174,7 +177,8 @@ class Link:
         number = self.unconfirmed.number
         try:
             # No time limit that could pass: nats-py stops reading when a PONG comes that nobody waits for any more.
-            await client.flush(timeout=1 << 20)
+            # Not flush(), which returns without a PONG when nats-py has stopped reading.
+            await client.rtt(timeout=1 << 20)
         except (nats.errors.Error, OSError):
             return  # it is over, and what was not confirmed is handed back
         finally:
@@ -195,35 +199,47 @@ class Link:
         told = ""
         while True:
             self._error = ""
+            if len(self._closing) >= CLOSING_MAX:
+                log.warning("%d connections to NATS do not end: waiting for one of them", CLOSING_MAX)
+                await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
             client = Client()
             try:
                 await self._connect(client)
             except (OSError, nats.errors.Error, TimeoutError) as exc:
-                abort(client)
                 reason = _plain(self._error or str(exc) or type(exc).__name__)
                 if reason != told:
                     log.warning("no connection to %s: %s; trying on", ", ".join(self._config.servers), reason)
                 told = reason
+                with contextlib.suppress(
+                    TimeoutError
+                ):  # after a failed TLS handshake nats-py would wait for ever
+                    await asyncio.wait_for(_close(client), CLOSE_S)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
                 continue
             connected_s = time.monotonic()
             told = ""
-            await self._until_gone(client)
+            await self._until_gone()
             # One that ends at once, again and again, is not hammered.
             backoff_s = BACKOFF_MIN_S if time.monotonic() - connected_s > BACKOFF_MAX_S else backoff_s
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
     async def _connect(self, client: Client) -> None:
+        encrypted = self._encrypted()
+
         async def on_error(error: Exception) -> None:
             self._error = str(error) or type(error).__name__
+
+        def check_tls() -> None:
+            if self._tls is not None and self._encrypted() == encrypted:
+                raise nats.errors.Error("the server offers no TLS, and servers has tls://")
 
         def secret(name: str) -> Callable[[], str] | None:
             """Say it only where it was agreed to be said: nats-py follows a server that offers no TLS."""
 
             def say() -> str:
-                _check_tls(self._config, client)
+                check_tls()
                 return self._secrets[name]
 
             return say if name in self._secrets else None
@@ -245,12 +261,12 @@ class Link:
             user_credentials=self._config.credentials or None,
             pending_size=PENDING_SIZE,
         )
-        _check_tls(self._config, client)
+        check_tls()
         stream = None
         if self._config.stream:
             stream = client.jetstream(timeout=API_TIMEOUT_S, publish_async_max_pending=ACKS_MAX)
             await prepare_stream(stream, self._config, self._where)
-        self._client, self._stream = client, stream
+        self._client, self._stream, self._is_given_up = client, stream, False
         self.refusal = ""
         self.connects += 1
         self._progress_s = self._connected_s = time.monotonic()
@@ -259,50 +275,49 @@ class Link:
         log.info("connected to NATS at %s, connection number %d", url.netloc if url else "?", self.connects)
         self._on_change()
 
-    async def _until_gone(self, client: Client) -> None:
+    def _encrypted(self) -> int:
+        """Return how many connections have been encrypted, each with the server's certificate checked."""
+        return 0 if self._tls is None else self._tls.session_stats()["connect_good"]
+
+    async def _until_gone(self) -> None:
         # Looked at, rather than told: nats-py calls back only if closing raises nothing.
-        while client.is_connected:  # noqa: ASYNC110
+        while self.is_connected:  # noqa: ASYNC110
             await asyncio.sleep(ASK_EVERY_S)
+        assert self._client is not None, "it is we who forget it"
+        reason = _plain(self._error or str(self._client.last_error or "closed"))
         lost = self._forget()
-        reason = _plain(self._error or str(client.last_error or "closed"))
         log.warning("the connection to NATS is gone (%s); %d records were not confirmed", reason, len(lost))
-        await _closed(client)
 
     def _forget(self) -> list[bytes]:
         """Have no connection any more; hand back, and return, what was not confirmed."""
-        if self._client is not None:
-            abort(self._client)
-        self._client = self._stream = None
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
+        self._let_go()
         lost = self.unconfirmed.take_all()
         self._on_lost(lost)
         return lost
 
-    async def close(self) -> None:
-        """End the connection, if there is one."""
-        client, self._client = self._client, None
+    def _let_go(self) -> None:
+        """Close the connection, if there is one, without waiting: a side that does not read may take its time."""
+        client, self._client, self._stream = self._client, None, None
         if self._asking is not None:
             self._asking.cancel()
+            self._asking = None
         if client is not None:
-            await _closed(client)
+            closing = asyncio.create_task(_close(client))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """End the connection, if there is one, with what it takes to be closed in order; not for long."""
+        self._let_go()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSE_S)
 
 
-async def _closed(client: Client) -> None:
-    """Close, for so long as it takes a side that reads; then cut it off."""
+async def _close(client: Client) -> None:
     try:
-        await asyncio.wait_for(client.close(), CLOSE_S)
-    except (TimeoutError, OSError, nats.errors.Error):
-        log.debug("NATS did not take the rest")
-    abort(client)
-
-
-def abort(client: Client) -> None:
-    """End a connection without waiting for the other side; nats-py has no way to."""
-    writer = getattr(client._transport, "_io_writer", None)
-    if writer is not None:
-        writer.transport.abort()
+        await client.close()
+    except (OSError, nats.errors.Error) as exc:
+        log.debug("NATS did not take the rest: %r", exc)
 
 
 async def prepare_stream(stream: JetStreamContext, config: NatsConfig, where: str) -> None:
@@ -319,9 +334,9 @@ async def prepare_stream(stream: JetStreamContext, config: NatsConfig, where: st
     )
     try:
         try:
-            there = (await stream._jsm.stream_info(config.stream)).config
+            there = (await stream.stream_info(config.stream)).config
         except js_errors.NotFoundError:
-            await stream._jsm.add_stream(wanted)
+            await stream.add_stream(wanted)
             log.info("created the stream %s", config.stream)
             return
         if reason := difference(there, wanted):
@@ -334,7 +349,7 @@ async def prepare_stream(stream: JetStreamContext, config: NatsConfig, where: st
             for name in ("max_bytes", "max_age", "max_msgs_per_subject", "discard", "num_replicas")
         }
         if any(getattr(there, name) != value for name, value in limits.items()):
-            await stream._jsm.update_stream(there.evolve(**limits))
+            await stream.update_stream(there.evolve(**limits))
             log.info("set the limits of the stream %s", config.stream)
     except js_errors.BadRequestError as exc:
         raise ConfigError(
@@ -371,12 +386,6 @@ def check_secrets(config: NatsConfig, secrets: Mapping[str, str], where: str) ->
             f"{where}.servers: {clear[0]} would be told {next(iter(secrets))} in the clear; use tls://, or a"
             " credentials file, whose secret is never sent"
         )
-
-
-def _check_tls(config: NatsConfig, client: Client) -> None:
-    """Raises nats.errors.Error if TLS was asked for, and the server offers none."""
-    if config.uses_tls and not client._server_info.get("tls_required"):
-        raise nats.errors.Error("the server offers no TLS, and servers has tls://")
 
 
 def _tls_context(config: NatsConfig, where: str) -> ssl.SSLContext | None:

@@ -73,10 +73,13 @@ class Client:
     """What nats-py's does, as far as it is asked to here."""
 
     is_connected = True
-    _transport = None
+    last_error = None
 
     async def publish(self, subject, record):
         raise nats.errors.ConnectionClosedError
+
+    async def close(self):
+        pass
 
 
 def test_a_connection_that_has_ended_since_there_was_room_hands_back_what_it_was_given():
