@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from feedhandler import wire
+from feedhandler.data import wire
 from feedhandler.transport import tick
 
 TICK_NS = 200_000

@@ -27,7 +27,7 @@ from pathlib import Path
 import zmq
 
 from bench import host
-from feedhandler import wire
+from feedhandler.data import wire
 
 WARM_UP_S = 10.0
 FLAT_RATIO_MAX = 1.05
@@ -101,8 +101,8 @@ instruments = {max(300, self._arguments.symbols * 13 // 10)}
 
     def _want_symbols(self) -> None:
         """Ask the running simulator what it trades, through the feed's own eyes."""
+        from feedhandler.data.instruments import InstrumentTable
         from feedhandler.exchanges import EXCHANGES
-        from feedhandler.instruments import InstrumentTable
 
         exchange = EXCHANGES[self._arguments.exchange]()
         body = retry(lambda: fetch(self._url + exchange.instruments_request.path))

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from bench import host
-from feedhandler.process.runtime import SUPERVISED_ENV
+from feedhandler.runtime.lifecycle import SUPERVISED_ENV
 
 START_TIMEOUT_S: Final = 60.0
 ANSWER_TIMEOUT_S: Final = 120.0  # a run takes some seconds, and no more than a minute

@@ -28,10 +28,11 @@ from typing import Any, Final
 import msgspec
 
 from bench.host import usage
-from feedhandler import config, wire
-from feedhandler.instruments import Instrument, instrument_list
-from feedhandler.merge import FeedHeartbeat
-from feedhandler.process.merger import MergerProcess
+from feedhandler.data import wire
+from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.merger.merge import FeedHeartbeat
+from feedhandler.merger.process import MergerProcess
+from feedhandler.runtime import config
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.files import Lock
 

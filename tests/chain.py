@@ -4,8 +4,8 @@
              ──Link──▶ feed 2/2 ──Hop──┤ merger ──▶ subscribers
     exchange ──Link──▶ feed 1/1 ──Hop──┘
 
-Processes are killed, stopped (SIGSTOP) and told to end, and come back; each feed is wired as `process/feed.py`
-does it, the merger as `process/merger.py` does. The plays are in `chain_plays`.
+Processes are killed, stopped (SIGSTOP) and told to end, and come back; each feed is wired as `feed/process.py`
+does it, the merger as `merger/process.py` does. The plays are in `chain_plays`.
 """
 
 import collections
@@ -16,16 +16,16 @@ import msgspec
 import twins
 from world import EPOCH_NS, NATIVES, World
 
-from feedhandler import wire
+from feedhandler.data import wire
+from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.data.shard import shards
+from feedhandler.data.status import ExchangeStatus, FeedStatus, connection_status, feed_state
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.instruments import Instrument, instrument_list
-from feedhandler.legs import LEGS_MAX, Change, Legs
-from feedhandler.merge import FEED_HEARTBEAT_NS, TICK_NS, Merger
-from feedhandler.session import NS_PER_S, ConnectBudget
-from feedhandler.shard import shards
-from feedhandler.status import ExchangeStatus, FeedStatus, connection_status, feed_state
+from feedhandler.feed.legs import LEGS_MAX, Change, Legs
+from feedhandler.feed.session import NS_PER_S, ConnectBudget
+from feedhandler.feed.universe import Universe
+from feedhandler.merger.merge import FEED_HEARTBEAT_NS, TICK_NS, Merger
 from feedhandler.transport import tick
-from feedhandler.universe import Universe
 
 NS_PER_MS = 1_000_000
 NOT_LIVE = wire.STALE | wire.DOWN
@@ -215,7 +215,7 @@ class Carried(Universe):
 
 
 class Feed(World):
-    """One process of a feed: wired as `process/feed.py` does it, its connections those of a `World`."""
+    """One process of a feed: wired as `feed/process.py` does it, its connections those of a `World`."""
 
     carries_groups = True
 

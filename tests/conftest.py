@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-for folder in ("exchanges", "e2e", "gateway", "languages"):
+for folder in ("exchanges", "e2e", "gateway", "languages", "transport"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 settings.register_profile(

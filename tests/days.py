@@ -9,10 +9,10 @@ import random
 from chain import Carried
 from world import NATIVES, World
 
+from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.instruments import Instrument, instrument_list
-from feedhandler.legs import LEGS_MAX, DailyWindow, Legs
-from feedhandler.session import NS_PER_S, ConnectBudget
+from feedhandler.feed.legs import LEGS_MAX, DailyWindow, Legs
+from feedhandler.feed.session import NS_PER_S, ConnectBudget
 
 HOURS = 25
 LONG_NS, SHORT_NS = 4 * NS_PER_S, NS_PER_S // 4  # steps; at each long one the busy symbol says something

@@ -10,9 +10,9 @@ import random
 import msgspec
 from world import World
 
-from feedhandler import wire
+from feedhandler.data import wire
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.session import NS_PER_S
+from feedhandler.feed.session import NS_PER_S
 
 HOURS = 30
 SYMBOLS, BUSY = 40, 2  # of a connection; every twentieth is busy, as of 100 in 95

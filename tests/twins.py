@@ -4,12 +4,12 @@ import types
 
 import pytest
 
-from feedhandler.batch import Batch
 from feedhandler.exchanges.base import State
-from feedhandler.follow import Follower, Gatherer
-from feedhandler.merge import Step
+from feedhandler.feed.batch import Batch
+from feedhandler.merger.merge import Step
 from feedhandler.transport import tick
 from feedhandler.transport.cells import BoardCells, BoardSlot
+from feedhandler.transport.follower import Follower, Gatherer
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 KINDS = ("pure", "compiled")

@@ -22,13 +22,13 @@ import time
 import msgspec
 import twins
 
-from feedhandler import wire
+from feedhandler.data import wire
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import LINES_MAX, QUOTE, Endpoint, Quote, RestTicker
-from feedhandler.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
-from feedhandler.legs import LEGS_MAX, Legs
-from feedhandler.session import NS_PER_S, ConnectBudget, Phase, Policy
-from feedhandler.survey import Survey
+from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
+from feedhandler.feed.legs import LEGS_MAX, Legs
+from feedhandler.feed.session import NS_PER_S, ConnectBudget, Phase, Policy
+from feedhandler.feed.survey import Survey
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000

@@ -15,10 +15,10 @@ import time
 import pytest
 from material import RECORDS, Outlet, message_runs, records_in, running_merger, ticker
 
-from feedhandler import wire
 from feedhandler.client import Board
+from feedhandler.data import wire
 from feedhandler.transport import tick
-from feedhandler.transport.board import BoardReader, BoardWriter, board_path
+from feedhandler.transport.boards import BoardReader, BoardWriter, board_path
 
 RECENT = 16
 SYMBOLS = [10, 5000]

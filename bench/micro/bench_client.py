@@ -23,8 +23,8 @@ import uvloop
 import zmq
 from material import RECORDS, ticker
 
-from feedhandler import wire
 from feedhandler.client import AsyncSubscriber, Subscriber, arrays
+from feedhandler.data import wire
 from feedhandler.transport import tick
 
 SYMBOLS = 40

@@ -5,7 +5,7 @@ Timed: `Channel.seal`, once per record and subscriber in the relay; with `Channe
 
 from material import RECORDS, ticker
 
-from feedhandler import wire
+from feedhandler.data import wire
 from feedhandler.transport.curve import Client, Server, transient
 
 

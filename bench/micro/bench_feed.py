@@ -14,7 +14,7 @@ import pytest
 from material import QUOTES, RECORDS, Hop, expected, frame_of, natives_of, records_in, running_session
 from table import RECV_NS
 
-from feedhandler import wire
+from feedhandler.data import wire
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import time
 import pytest
 from material import Outlet, message_runs, records_in, running_merger, ticker
 
-from feedhandler import wire
-from feedhandler.merge import TICK_NS
+from feedhandler.data import wire
+from feedhandler.merger.merge import TICK_NS
 
 
 @pytest.mark.parametrize("is_batched", [False, True], ids=["each", "batch"])

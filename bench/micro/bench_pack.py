@@ -7,7 +7,7 @@ import itertools
 
 from material import RECORDS, natives_of, running_exchange
 
-from feedhandler import wire
+from feedhandler.data import wire
 
 SYMBOLS = 40
 

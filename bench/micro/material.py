@@ -13,15 +13,16 @@ from typing import Any, Final
 import msgspec
 from table import RECV_NS, load
 
-from feedhandler import config, wire
+from feedhandler.data import wire
+from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.data.shard import WHOLE
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Exchange, State
-from feedhandler.instruments import Instrument, instrument_list
-from feedhandler.legs import Legs
-from feedhandler.merge import Merger
-from feedhandler.process.feed import Publisher
-from feedhandler.session import ConnectBudget, Policy, Session
-from feedhandler.shard import WHOLE
+from feedhandler.feed.legs import Legs
+from feedhandler.feed.process import Publisher
+from feedhandler.feed.session import ConnectBudget, Policy, Session
+from feedhandler.merger.merge import Merger
+from feedhandler.runtime import config
 from feedhandler.transport import private, tick, zmtp
 
 RECORDS: Final = 1000  # moved by every timed call, so that the tables can show nanoseconds a record

@@ -15,7 +15,7 @@ import uvloop
 import zmq
 
 from feedhandler.exchanges.binance import Binance
-from feedhandler.transport.websocket import READ_BUFFER_SIZE
+from feedhandler.feed.websocket import READ_BUFFER_SIZE
 
 QUEUE_MESSAGES = 100_000  # at every socket of the floor
 

@@ -9,8 +9,8 @@ import sys
 import time
 
 from bench.recorder import Recorder
-from feedhandler import wire
 from feedhandler.client import Subscriber
+from feedhandler.data import wire
 
 OLD_NEWS = wire.SNAPSHOT | wire.STALE | wire.DOWN
 

@@ -8,7 +8,7 @@ from feedhandler.client.asynchronous import AsyncSubscriber
 from feedhandler.client.board import Board
 from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve, exact
 from feedhandler.client.subscriber import Subscriber
-from feedhandler.wire import Document, Ticker
+from feedhandler.data.wire import Document, Ticker
 
 __all__ = [
     "DEFAULT_ENDPOINT",

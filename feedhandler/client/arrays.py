@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
-from feedhandler import schema, wire
 from feedhandler.client.stream import (
     DEFAULT_ENDPOINT,
     PENDING_MAX,
@@ -23,9 +22,10 @@ from feedhandler.client.stream import (
     Subscription,
     check_count,
 )
-from feedhandler.errors import DecodeError
-from feedhandler.follow import Gatherer
+from feedhandler.data import schema, wire
+from feedhandler.data.errors import DecodeError
 from feedhandler.transport import tick
+from feedhandler.transport.follower import Gatherer
 
 try:
     import numpy as np

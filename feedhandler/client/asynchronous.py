@@ -22,7 +22,7 @@ from feedhandler.client.stream import (
     Wanted,
     check_count,
 )
-from feedhandler.follow import Record
+from feedhandler.transport.follower import Record
 
 
 class AsyncSubscriber(RecordSubscription):

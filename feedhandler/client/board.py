@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
-from feedhandler import wire
-from feedhandler.errors import DecodeError
-from feedhandler.schema import numpy_dtype_fields
-from feedhandler.transport.board import BoardReader, boards_in
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
+from feedhandler.data.schema import numpy_dtype_fields
+from feedhandler.transport.boards import BoardReader, boards_in
 
 log = logging.getLogger("feedhandler.client")
 

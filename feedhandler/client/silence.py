@@ -13,11 +13,11 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from feedhandler import wire
+from feedhandler.data import wire
+from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.follow import Record
-from feedhandler.status import ExchangeStatus, Heartbeat
 from feedhandler.transport import tick
+from feedhandler.transport.follower import Record
 
 TELLS_AFTER_S: Final = 3.0  # without a record; a merger tells what it has within milliseconds
 STATUSES_S: Final = 1.0  # for which the statuses are waited, which make the reason a better one

@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from feedhandler import pace, wire
+from feedhandler.client.recovery import Healer
 from feedhandler.client.silence import Doubt, nobody_listens, reason, states_of, statuses_in
+from feedhandler.data import modes, wire
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.follow import Aside, Follower, Loss, Record
-from feedhandler.heal import Healer
 from feedhandler.transport import tick, zmtp
+from feedhandler.transport.follower import Aside, Follower, Loss, Record
 from feedhandler.transport.router import Dealer
 from feedhandler.transport.subscribing import is_narrow
 
@@ -73,7 +73,7 @@ class Link:
         """
         check_endpoint(endpoint)
         declaration = declaration_of(mode)
-        self.is_conflated = declaration not in (b"", pace.ALL)
+        self.is_conflated = declaration not in (b"", modes.ALL)
         self.endpoint = endpoint
         self.prefixes = prefixes_of(topics)
         if endpoint.endswith(BATCHES_IPC) and (narrow := list(filter(is_narrow, self.prefixes))):
@@ -87,7 +87,7 @@ class Link:
         prefixes = [declaration, *self.prefixes] if declaration else list(self.prefixes)
         if not self._hands_on_heartbeats:
             prefixes.append(HEARTBEATS)
-        self.notice = pace.Notice()  # the last that the publisher said of this subscriber
+        self.notice = modes.Notice()  # the last that the publisher said of this subscriber
         self.heartbeat: wire.Document | None = None
         self._heard_mono_s = -math.inf
         self.follower = make_follower({wire.NOTICE: self._on_notice, wire.HEARTBEAT: self._on_heartbeat})
@@ -132,7 +132,7 @@ class Link:
 
     def _on_notice(self, document: wire.Document) -> bool:
         try:
-            self.notice = msgspec.json.decode(document.body, type=pace.Notice)
+            self.notice = msgspec.json.decode(document.body, type=modes.Notice)
         except UNDECODABLE:
             return True
         if self.notice.error:
@@ -295,7 +295,7 @@ class Subscription:
         return self._link.follower.undecodable
 
     @property
-    def notice(self) -> pace.Notice:
+    def notice(self) -> modes.Notice:
         """What the publisher last said of this subscriber: its mode, and how much of it was passed over."""
         return self._link.notice
 
@@ -408,7 +408,7 @@ def prefixes_of(topics: Iterable[str | bytes]) -> list[bytes]:
         if not isinstance(topic, str | bytes):
             raise TypeError(f"topics has {topic!r}, which is neither str nor bytes")
         prefix = topic.encode() if isinstance(topic, str) else topic
-        if prefix.startswith(pace.MARK):
+        if prefix.startswith(modes.MARK):
             raise ValueError(f"{topic!r} is no topic; how records are wanted is said by mode=")
         if not any(word.startswith(prefix) or prefix.startswith(word) for word in FIRST_WORDS):
             known = ", ".join(word.decode() for word in FIRST_WORDS)
@@ -430,13 +430,13 @@ def declaration_of(mode: str | int) -> bytes:
     if mode == "":
         return b""
     digits = str(mode)
-    declaration = (b"%s%s" % (pace.INTERVAL, digits.encode())) if digits.isdecimal() else f"@{mode}".encode()
+    declaration = (b"%s%s" % (modes.INTERVAL, digits.encode())) if digits.isdecimal() else f"@{mode}".encode()
     try:
-        pace.Pace(declaration, 0)
+        modes.Pace(declaration, 0)
     except ValueError as exc:
         raise ValueError(
             f'{mode!r} is no mode; choose "all", "latest", or a number of milliseconds from'
-            f" {pace.INTERVAL_MS_MIN} to {pace.INTERVAL_MS_MAX}"
+            f" {modes.INTERVAL_MS_MIN} to {modes.INTERVAL_MS_MAX}"
         ) from exc
     return declaration
 

@@ -21,8 +21,8 @@ from feedhandler.client.stream import (
     Wanted,
     check_count,
 )
-from feedhandler.follow import Record
 from feedhandler.transport import tick
+from feedhandler.transport.follower import Record
 
 READS_MAX = 100  # to catch up: a publisher may be faster than we read
 

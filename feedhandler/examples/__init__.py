@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from feedhandler.errors import ConfigError
+from feedhandler.data.errors import ConfigError
 
 FOLDER: Final = Path(__file__).parent
 DEMO: Final = FOLDER / "demo.toml"

@@ -13,9 +13,9 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from feedhandler.errors import DecodeError, FeedError, ProtocolError
+from feedhandler.data.errors import DecodeError, FeedError, ProtocolError
+from feedhandler.data.refusal import is_of_a_region
 from feedhandler.exchanges.base import Request, Rows, read_rows
-from feedhandler.exchanges.refusal import is_of_a_region
 
 ZERO: Final = Decimal(0)
 EXACT: Final = Context(

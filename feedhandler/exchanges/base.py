@@ -13,10 +13,10 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from feedhandler import board, wire
-from feedhandler.errors import DecodeError, ProtocolError
-from feedhandler.exchanges.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
-from feedhandler.instruments import Instrument
+from feedhandler.data import board_layout, wire
+from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.instruments import Instrument
+from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
 # lenient decoder would accept: no comparison with them holds.
@@ -130,7 +130,7 @@ class State(wire.Ticker, gc=False, kw_only=True):
     base_flags: int = 0
     offset_ns: int = 0
     ahead_ns_max: int = AHEAD_NS_MAX
-    slot: board.Slot | None = None  # where its records are written besides
+    slot: board_layout.Slot | None = None  # where its records are written besides
     number: int = 0  # of words so far, on any line and channel,
     said_at: int = 0  # and of the one that first said, on its line, what the newest says
     channels: list[_Channel] = msgspec.field(

@@ -26,7 +26,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.instruments import Instrument, price_tick
+from feedhandler.data.wire import NAN
 from feedhandler.exchanges.account import (
     NOTHING,
     Account,
@@ -67,8 +69,6 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.instruments import Instrument, price_tick
-from feedhandler.wire import NAN
 
 STREAMS_PER_CONNECTION: Final = 1024
 STREAMS_PER_SYMBOL: Final = 2

@@ -25,7 +25,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.instruments import Instrument, price_tick
+from feedhandler.data.wire import NAN
 from feedhandler.exchanges.account import (
     EXACT,
     NOTHING,
@@ -71,8 +73,6 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.instruments import Instrument, price_tick
-from feedhandler.wire import NAN
 
 BOOK: Final = "orderbook.1."
 BOOK_SIZE: Final = len(BOOK)

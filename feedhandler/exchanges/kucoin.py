@@ -35,7 +35,9 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.instruments import Instrument, price_tick
+from feedhandler.data.wire import NAN
 from feedhandler.exchanges.account import (
     NOTHING,
     Account,
@@ -81,8 +83,6 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.instruments import Instrument, price_tick
-from feedhandler.wire import NAN
 
 TOPICS_PER_CONNECTION: Final = 300  # the rate-limit page says 400, the server enforces 300
 TOPICS_PER_SYMBOL: Final = 3

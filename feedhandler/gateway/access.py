@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from feedhandler.config import API_TOKEN_ENV, Config, GatewayConfig
-from feedhandler.errors import ConfigError
+from feedhandler.data.errors import ConfigError
+from feedhandler.runtime.config import API_TOKEN_ENV, Config, GatewayConfig
 from feedhandler.transport import private
 
 log = logging.getLogger(__name__)

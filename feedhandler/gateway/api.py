@@ -11,9 +11,11 @@ from typing import Annotated, Final
 
 import msgspec
 
-from feedhandler import __version__, wire
-from feedhandler.balances import AccountStatus, plain
-from feedhandler.errors import ConfigError, SubscriptionRejected
+from feedhandler import __version__
+from feedhandler.accounts.balances import AccountStatus, plain
+from feedhandler.data import wire
+from feedhandler.data.errors import ConfigError, SubscriptionRejected
+from feedhandler.data.status import Heartbeat
 from feedhandler.exchanges.account import Credentials, CredentialsError
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Position, SubscribedRow, SubscriptionRow
@@ -22,7 +24,6 @@ from feedhandler.gateway.history import Latency
 from feedhandler.gateway.operations import Asked, Operation, Query, known_exchange
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rows import ExchangeRow, TickerRow, ticker_row
-from feedhandler.status import Heartbeat
 from feedhandler.transport.files import renew_feeds
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]

@@ -9,17 +9,17 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from feedhandler import wire
-from feedhandler.config import Config
+from feedhandler.data import wire
 from feedhandler.gateway.access import Access
-from feedhandler.gateway.accounts import Accounts
 from feedhandler.gateway.control import Control
 from feedhandler.gateway.events import Events
 from feedhandler.gateway.history import History
+from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.problem import Handler, Problem, problems
 from feedhandler.gateway.rates import Rates
 from feedhandler.gateway.rows import ExchangeRow
+from feedhandler.runtime.config import Config
 
 BODY_SIZE_MAX: Final = 2 << 20  # as many positions or symbols as are taken at once, at their longest
 UNGUARDED: Final = ("/live", "/ready")  # probes know no token

@@ -12,14 +12,15 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.config import Config, check_symbol, is_lower_case, refusals
-from feedhandler.errors import ConfigError, DecodeError, SubscriptionRejected
+from feedhandler.accounts.positions import Dust, Watched, by_code, by_name, folded, held, watched
+from feedhandler.data.errors import ConfigError, DecodeError, SubscriptionRejected
+from feedhandler.data.instruments import InstrumentTable
+from feedhandler.data.wanted import HOLDINGS, OPERATOR, POSITIONS, Wanted
 from feedhandler.exchanges import ACCOUNTS
 from feedhandler.exchanges.account import amount
-from feedhandler.gateway.accounts import Accounts
+from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market import Market
-from feedhandler.instruments import InstrumentTable
-from feedhandler.positions import Dust, Watched, by_code, by_name, folded, held, watched
+from feedhandler.runtime.config import Config, check_symbol, is_lower_case, refusals
 from feedhandler.transport.files import (
     POSITIONS_REMEDY,
     Stamp,
@@ -30,7 +31,6 @@ from feedhandler.transport.files import (
     wanted_stamp,
     write_positions,
 )
-from feedhandler.wanted import HOLDINGS, OPERATOR, POSITIONS, Wanted
 
 OWNERS_MAX: Final = 100  # of one exchange
 OWNER_SIZE_MAX: Final = 64

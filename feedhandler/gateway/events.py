@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.status import NS_PER_S, ConnectionStatus, ExchangeStatus
+from feedhandler.data.status import NS_PER_S, ConnectionStatus, ExchangeStatus
 
 KEPT_NS: Final = 3600 * NS_PER_S
 EVENTS_MAX: Final = 500

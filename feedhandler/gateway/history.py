@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.status import ExchangeStatus
+from feedhandler.data.status import ExchangeStatus
 
 ROWS_MAX: Final = 600  # ten minutes: some 60 kB an exchange
 

@@ -13,10 +13,10 @@ from typing import Final
 
 import msgspec
 
-from feedhandler import wire
+from feedhandler.data import wire
+from feedhandler.data.instruments import InstrumentList, InstrumentTable
+from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.instruments import InstrumentList, InstrumentTable
-from feedhandler.status import ExchangeStatus, Heartbeat
 from feedhandler.transport import tick
 
 LOOK_EVERY_S: Final = 0.25  # for a merger that was away

@@ -16,11 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from feedhandler import __version__
-from feedhandler.exchanges.account import Trouble
-from feedhandler.gateway.app import Parts
-from feedhandler.gateway.screens import Screens
-from feedhandler.processes import ProcessStatus
-from feedhandler.status import (
+from feedhandler.data.processes import ProcessStatus
+from feedhandler.data.status import (
     LATENCY_BOUNDS_US,
     WORST_FIRST,
     ConnectionStatus,
@@ -28,8 +25,11 @@ from feedhandler.status import (
     Heartbeat,
     RelayStatus,
 )
+from feedhandler.exchanges.account import Trouble
+from feedhandler.gateway.app import Parts
+from feedhandler.gateway.screens import Screens
+from feedhandler.runtime.host import look
 from feedhandler.transport.files import read_relay_status
-from feedhandler.transport.processes import look
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 NS_PER_S: Final = 1_000_000_000

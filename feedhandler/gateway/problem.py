@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from feedhandler.errors import ConfigError, SubscriptionRejected
+from feedhandler.data.errors import ConfigError, SubscriptionRejected
 
 CONTENT_TYPE: Final = "application/problem+json"
 DETAIL_SIZE_MAX: Final = 2000

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from feedhandler import wire
-from feedhandler.status import ExchangeStatus
+from feedhandler.data import wire
+from feedhandler.data.status import ExchangeStatus
 
 
 class ExchangeRow(msgspec.Struct, kw_only=True):

@@ -15,14 +15,14 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from feedhandler import wire
-from feedhandler.config import UPDATES_PER_S_MAX
-from feedhandler.conflate import EVERYTHING, Interest, Newest
+from feedhandler.data import wire
+from feedhandler.data.status import Heartbeat
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.gateway.app import Parts
+from feedhandler.gateway.conflation import EVERYTHING, Interest, Newest
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rows import ExchangeRow, TickerRow, ticker_row
-from feedhandler.status import Heartbeat
+from feedhandler.runtime.config import UPDATES_PER_S_MAX
 
 TURN_S: Final = 1 / UPDATES_PER_S_MAX
 CLIENTS_MAX: Final = 1000

@@ -24,8 +24,11 @@ import mmap
 import sys
 import time
 
-from feedhandler import batch, board, follow, merge, pace, wire
-from feedhandler.errors import DecodeError
+from feedhandler.feed import batch
+from feedhandler.data import board_layout, modes, wire
+from feedhandler.transport import follower
+from feedhandler.merger import merge
+from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import base
 from feedhandler.transport import private, subscribing, zmtp
 from feedhandler.transport.queues import Queues
@@ -90,7 +93,7 @@ cdef enum:
     GATHERED_SIZE_FIRST = 64 * 168  # of a buffer of records, which then doubles
 
 assert (wire.TICKER_SIZE, wire.TOPIC_SIZE) == (RECORD_SIZE, TOPIC_SIZE), "the arrays below"
-assert board.RECORD_WORDS == RECORD_WORDS and RECORD_WORDS * 8 == RECORD_SIZE
+assert board_layout.RECORD_WORDS == RECORD_WORDS and RECORD_WORDS * 8 == RECORD_SIZE
 assert (base.CHANNELS_MAX, base.LINES_MAX) == (CHANNELS_MAX, LINES_MAX), "the arrays in State"
 
 cdef Py_ssize_t KIND_OFFSET = wire.KIND_OFFSET
@@ -104,7 +107,7 @@ cdef Py_ssize_t HEADER_SIZE = wire.HEADER_SIZE
 cdef uint8_t TICKER = wire.TICKER
 cdef uint8_t VERSION = wire.VERSION
 cdef object Ticker = wire.Ticker
-cdef object Loss = follow.Loss
+cdef object Loss = follower.Loss
 assert wire.Ticker.__struct_fields__ == (
     "topic", "version", "kind", "flags", "session", "sequence", "exchange_ns", "recv_ns", "publish_ns",
     "exchange_sequence", *wire.TICKER_VALUES,
@@ -136,10 +139,10 @@ cdef size_t GREETING_SIZE = zmtp.GREETING_SIZE
 cdef size_t READ_SIZE = zmtp.READ_SIZE
 cdef uint64_t HANDSHAKE_SIZE_MAX = zmtp.HANDSHAKE_SIZE_MAX
 cdef Py_ssize_t HEARERS_MAX = zmtp.HEARERS_MAX
-cdef size_t CHUNK_SIZE = pace.CHUNK_SIZE
-cdef int64_t NEVER = pace.NEVER
+cdef size_t CHUNK_SIZE = modes.CHUNK_SIZE
+cdef int64_t NEVER = modes.NEVER
 cdef size_t QUEUE_SIZE_MAX = zmtp.QUEUE_SIZE_MAX
-cdef int CHUNKS_MAX = pace.CHUNKS_MAX
+cdef int CHUNKS_MAX = modes.CHUNKS_MAX
 cdef size_t MESSAGE_SIZE = batch.RECORDS_MAX * RECORD_SIZE
 assert batch.RECORDS_MAX > 0
 
@@ -888,13 +891,13 @@ cdef class Outlet:
         if self._is_batched:
             peer.dropped += 1  # it would be kept by the first of its topics
             return 0
-        peer.pace = pace.Pace(pace.ALL, time.monotonic_ns())  # undeclared: nobody is told
+        peer.pace = modes.Pace(modes.ALL, time.monotonic_ns())  # undeclared: nobody is told
         peer.pace.note(topic, PyBytes_FromStringAndSize(<const char*>data, size) if owner is None else owner)
         return 0
 
     def look_mono_ns(self, now_mono_ns):
         """Return when `on_time` is to be called next, at the latest."""
-        return min([(<Peer>peer).pace.look_mono_ns(now_mono_ns) for peer in self._paced], default=pace.NEVER)
+        return min([(<Peer>peer).pace.look_mono_ns(now_mono_ns) for peer in self._paced], default=modes.NEVER)
 
     def on_time(self, now_mono_ns):
         """Let go what is due to subscribers at intervals, and tell each what it did not get."""
@@ -962,10 +965,10 @@ cdef class Outlet:
         try:
             if not self._has_modes:
                 raise ValueError(zmtp.NO_MODES)
-            its_pace = pace.Pace(declaration, time.monotonic_ns())
+            its_pace = modes.Pace(declaration, time.monotonic_ns())
         except ValueError as exc:
             log.warning("a subscriber's declaration has no effect: %s", exc)
-            return pace.refusal(declaration, str(exc), self._session, time.time_ns())
+            return modes.refusal(declaration, str(exc), self._session, time.time_ns())
         peer.set_pace(its_pace)
         self._paced.add(peer)
         return its_pace.answer(self._session, time.time_ns())
@@ -1214,7 +1217,7 @@ cdef extern from *:
     #define BOARD_PAUSE() ((void)0)
     #endif
 
-    /* All three as in feedhandler/board.py. Records go word by word, each one atomic: a plain memcpy would be a
+    /* All three as in feedhandler/data/board_layout.py. Records go word by word, each one atomic: a plain memcpy would be a
        data race, which C leaves undefined; the compiler makes the same instructions of it but for their width. */
     static void board_put(
         uint64_t *cell, uint64_t *newest, uint64_t number, const uint8_t *record, int words, int topic_words
@@ -1252,21 +1255,21 @@ cdef extern from *:
 cdef extern from "time.h" nogil:
     enum: CLOCK_MONOTONIC_COARSE
 
-cdef Py_ssize_t BOARD_HEADER_SIZE = board.HEADER_SIZE
-cdef Py_ssize_t SLOT_HEADER_SIZE = board.SLOT_HEADER_SIZE
-cdef Py_ssize_t CELL_SIZE = board.CELL_SIZE
-cdef Py_ssize_t NEWEST_OFFSET = board.NEWEST_OFFSET
-cdef Py_ssize_t COUNT_OFFSET = board.COUNT_OFFSET
-cdef Py_ssize_t CLOSED_OFFSET = board.CLOSED_OFFSET
-cdef Py_ssize_t HEARTBEAT_MONO_NS_OFFSET = board.HEARTBEAT_MONO_NS_OFFSET
-cdef int64_t DEAD_NS = board.DEAD_NS
-cdef int64_t BOARD_AHEAD_NS_MAX = board.AHEAD_NS_MAX
-cdef int TRIES_MAX = board.TRIES_MAX
-cdef uint64_t DEPTH_MIN = board.DEPTH_MIN
-cdef uint64_t DEPTH_MAX = board.DEPTH_MAX
+cdef Py_ssize_t BOARD_HEADER_SIZE = board_layout.HEADER_SIZE
+cdef Py_ssize_t SLOT_HEADER_SIZE = board_layout.SLOT_HEADER_SIZE
+cdef Py_ssize_t CELL_SIZE = board_layout.CELL_SIZE
+cdef Py_ssize_t NEWEST_OFFSET = board_layout.NEWEST_OFFSET
+cdef Py_ssize_t COUNT_OFFSET = board_layout.COUNT_OFFSET
+cdef Py_ssize_t CLOSED_OFFSET = board_layout.CLOSED_OFFSET
+cdef Py_ssize_t HEARTBEAT_MONO_NS_OFFSET = board_layout.HEARTBEAT_MONO_NS_OFFSET
+cdef int64_t DEAD_NS = board_layout.DEAD_NS
+cdef int64_t BOARD_AHEAD_NS_MAX = board_layout.AHEAD_NS_MAX
+cdef int TRIES_MAX = board_layout.TRIES_MAX
+cdef uint64_t DEPTH_MIN = board_layout.DEPTH_MIN
+cdef uint64_t DEPTH_MAX = board_layout.DEPTH_MAX
 cdef uint16_t DOWN = wire.DOWN
-assert board.RECORD_OFFSET == 8, "board_put and board_take have it after the stamp"
-assert board.SLOTS_MAX * board.slot_size(board.DEPTH_MAX) < 1 << 40, "offsets fit"
+assert board_layout.RECORD_OFFSET == 8, "board_put and board_take have it after the stamp"
+assert board_layout.SLOTS_MAX * board_layout.slot_size(board_layout.DEPTH_MAX) < 1 << 40, "offsets fit"
 
 
 cdef extern from *:
@@ -1372,7 +1375,7 @@ def mapped(file):
 
 cdef Py_ssize_t slot_size(uint64_t depth) except -1:
     if not DEPTH_MIN <= depth <= DEPTH_MAX:
-        raise ValueError(board.NO_DEPTH)
+        raise ValueError(board_layout.NO_DEPTH)
     return SLOT_HEADER_SIZE + <Py_ssize_t>depth * CELL_SIZE
 
 

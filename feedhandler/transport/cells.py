@@ -10,12 +10,12 @@ import mmap
 import time
 from typing import Final
 
-from feedhandler import board, wire
-from feedhandler.errors import DecodeError
+from feedhandler.data import board_layout, wire
+from feedhandler.data.errors import DecodeError
 
-TOPIC_WORDS: Final = wire.TOPIC_SIZE // board.WORD
-NEWEST: Final = board.NEWEST_OFFSET // board.WORD
-RECORD_AT: Final = board.RECORD_OFFSET
+TOPIC_WORDS: Final = wire.TOPIC_SIZE // board_layout.WORD
+NEWEST: Final = board_layout.NEWEST_OFFSET // board_layout.WORD
+RECORD_AT: Final = board_layout.RECORD_OFFSET
 PUBLISH_NS: Final = wire.PUBLISH_NS_OFFSET
 
 
@@ -25,14 +25,14 @@ def mapped(file: mmap.mmap) -> memoryview:
 
 
 def _slot_size(depth: int) -> int:
-    if not board.DEPTH_MIN <= depth <= board.DEPTH_MAX:
-        raise ValueError(board.NO_DEPTH)
-    return board.slot_size(depth)
+    if not board_layout.DEPTH_MIN <= depth <= board_layout.DEPTH_MAX:
+        raise ValueError(board_layout.NO_DEPTH)
+    return board_layout.slot_size(depth)
 
 
 def _words(view: memoryview) -> memoryview:
     """Return the words of a buffer, whole ones only."""
-    return view[: len(view) // board.WORD * board.WORD].cast("Q")
+    return view[: len(view) // board_layout.WORD * board_layout.WORD].cast("Q")
 
 
 class BoardSlot:
@@ -44,12 +44,12 @@ class BoardSlot:
         self._bytes = memoryview(file)
         if self._bytes.readonly:
             raise BufferError("a board that cannot be written")
-        if offset < 0 or offset % board.WORD or offset > len(self._bytes) - size:
+        if offset < 0 or offset % board_layout.WORD or offset > len(self._bytes) - size:
             raise ValueError("the board has no such slot")
         self._words = _words(self._bytes)
         self._offset = offset
         self._depth = depth
-        self.number = self._words[offset // board.WORD + NEWEST]
+        self.number = self._words[offset // board_layout.WORD + NEWEST]
 
     @property
     def topic(self) -> bytes:
@@ -70,7 +70,7 @@ class BoardSlot:
         number = self.number + 1
         self.number = number
         offset, words = self._offset, self._words
-        cell = offset + board.cell_offset(self._depth, number)
+        cell = offset + board_layout.cell_offset(self._depth, number)
         at = cell + RECORD_AT
         words[cell >> 3] = 2 * number - 1
         self._bytes[at : at + wire.TICKER_SIZE] = whole
@@ -81,7 +81,7 @@ class BoardSlot:
         """Return the newest record, None if there is none yet."""
         if not self.number:
             return None
-        at = self._offset + board.cell_offset(self._depth, self.number) + RECORD_AT
+        at = self._offset + board_layout.cell_offset(self._depth, self.number) + RECORD_AT
         return bytes(self._bytes[at : at + wire.TICKER_SIZE])
 
 
@@ -91,15 +91,15 @@ class BoardCells:
     def __init__(self, file: mmap.mmap | memoryview, depth: int) -> None:
         self._size = _slot_size(depth)
         self._bytes = memoryview(file)
-        if len(self._bytes) < board.HEADER_SIZE:
+        if len(self._bytes) < board_layout.HEADER_SIZE:
             raise ValueError("too short for a board")
         self._words = _words(self._bytes)
         self._depth = depth
-        self._slots = (len(self._bytes) - board.HEADER_SIZE) // self._size
+        self._slots = (len(self._bytes) - board_layout.HEADER_SIZE) // self._size
 
     def count(self) -> int:
         """Return how many slots are in use."""
-        return min(self._slots, self._words[board.COUNT_OFFSET >> 3])
+        return min(self._slots, self._words[board_layout.COUNT_OFFSET >> 3])
 
     def topic(self, index: int) -> bytes:
         """Return a slot's topic, padded."""
@@ -109,9 +109,9 @@ class BoardCells:
     def is_alive(self) -> bool:
         """True if somebody keeps the records current."""
         words = self._words
-        return board.is_alive(
-            words[board.CLOSED_OFFSET >> 3],
-            words[board.HEARTBEAT_MONO_NS_OFFSET >> 3],
+        return board_layout.is_alive(
+            words[board_layout.CLOSED_OFFSET >> 3],
+            words[board_layout.HEARTBEAT_MONO_NS_OFFSET >> 3],
             time.monotonic_ns(),
         )
 
@@ -123,7 +123,7 @@ class BoardCells:
         """Return the newest record as it was written, None if there is none."""
         # hot: `make bench-micro`, board
         at = self._offset(index)
-        for _ in range(board.TRIES_MAX):
+        for _ in range(board_layout.TRIES_MAX):
             number = self._words[(at >> 3) + NEWEST]
             if not number:
                 return None
@@ -137,7 +137,7 @@ class BoardCells:
         return self._take(at, number) if number > 0 else None
 
     def _take(self, at: int, number: int) -> bytes | None:
-        cell = at + board.cell_offset(self._depth, number)
+        cell = at + board_layout.cell_offset(self._depth, number)
         if self._words[cell >> 3] != 2 * number:
             return None
         record = bytes(self._bytes[cell + RECORD_AT : cell + RECORD_AT + wire.TICKER_SIZE])
@@ -146,7 +146,7 @@ class BoardCells:
     def _offset(self, index: int) -> int:
         if not 0 <= index < self._slots:
             raise IndexError("the board has no such slot")
-        return board.HEADER_SIZE + index * self._size
+        return board_layout.HEADER_SIZE + index * self._size
 
     def ticker(self, index: int) -> wire.Ticker | None:
         """Return the newest record, None if there is none; flagged DOWN if nobody keeps it current."""

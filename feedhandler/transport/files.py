@@ -14,13 +14,13 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from feedhandler.errors import ConfigError
+from feedhandler.data.errors import ConfigError
+from feedhandler.data.instruments import InstrumentList
+from feedhandler.data.shard import Shard, parse
+from feedhandler.data.status import RelayStatus
+from feedhandler.data.wanted import Wanted
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.instruments import InstrumentList
-from feedhandler.shard import Shard, parse
-from feedhandler.status import RelayStatus
 from feedhandler.transport import private
-from feedhandler.wanted import Wanted
 
 T = TypeVar("T")
 

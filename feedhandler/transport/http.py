@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from feedhandler.errors import ProtocolError
+from feedhandler.data.errors import ProtocolError
+from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.exchanges.account import Answer
 from feedhandler.exchanges.base import Request
-from feedhandler.exchanges.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
-from feedhandler.session import NS_PER_S
+from feedhandler.feed.session import NS_PER_S
 from feedhandler.transport.dial import Connector
 from feedhandler.transport.tasks import Failures
 

@@ -17,7 +17,7 @@ from typing import Final
 import zmq.auth
 from zmq.utils import z85
 
-from feedhandler.errors import ConfigError
+from feedhandler.data.errors import ConfigError
 from feedhandler.transport import private
 from feedhandler.transport.curve import KEY_SIZE, KeyPair
 

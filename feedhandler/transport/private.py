@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from feedhandler.errors import ConfigError
+from feedhandler.data.errors import ConfigError
 
 FOLDER: Final = 0o700
 FILE: Final = 0o600

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from feedhandler import pace, wire
-from feedhandler.topics import Groups
+from feedhandler.data import modes, wire
+from feedhandler.data.topics import Groups
 
 SUBSCRIBE: Final = 1
 CANCEL: Final = 0
@@ -265,7 +265,7 @@ class Subscribers:
         prefix = request[1:]
         change = peer.subscriptions.take(request, is_batched=self._is_batched)
         self._spend(peer, REQUEST_COST)
-        if pace.is_declaration(prefix):
+        if modes.is_declaration(prefix):
             self._on_mode(peer, request)
             peer.flush()
             return
@@ -402,4 +402,4 @@ class Subscribers:
 
 def _has_room(peer: Subscriber, request: bytes) -> bool:
     """Return whether one's queue has room for what it asks; to ask for less is always possible."""
-    return peer.queued < ROOM or (request[0] == CANCEL and not pace.is_declaration(request[1:]))
+    return peer.queued < ROOM or (request[0] == CANCEL and not modes.is_declaration(request[1:]))

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from feedhandler.errors import ConfigError, FeedError, ProtocolError, one_line
+from feedhandler.data.errors import ConfigError, FeedError, ProtocolError, one_line
 
 PAUSE_S: Final = (1.0, 60.0)  # after the first, doubling up to the last
 FORGET_S: Final = 60.0  # without a failure, after which the next one is the first again

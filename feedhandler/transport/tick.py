@@ -8,11 +8,11 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
-from feedhandler.batch import Batch
 from feedhandler.exchanges.base import State
-from feedhandler.follow import Follower, Gatherer
-from feedhandler.merge import Step
+from feedhandler.feed.batch import Batch
+from feedhandler.merger.merge import Step
 from feedhandler.transport.cells import BoardCells, BoardSlot, mapped
+from feedhandler.transport.follower import Follower, Gatherer
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 PURE_ENV: Final = "FEEDHANDLER_PURE"

@@ -9,11 +9,11 @@ import logging
 import time
 from typing import Final
 
-from feedhandler.clock import Estimate, ExchangeClock, Sample
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.data.clock import Estimate, ExchangeClock, Sample
+from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.status import FeedStatus
 from feedhandler.exchanges.base import Exchange
-from feedhandler.session import NS_PER_S
-from feedhandler.status import FeedStatus
+from feedhandler.feed.session import NS_PER_S
 from feedhandler.transport.http import HttpClient
 
 # A round: the first answer waits for a connection to be made, the next ones do not; one more if they contradict.

@@ -33,9 +33,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from feedhandler import pace, wire
-from feedhandler.config import IPC_PATH_SIZE_MAX
-from feedhandler.errors import ConfigError
+from feedhandler.data import modes, wire
+from feedhandler.data.errors import ConfigError
+from feedhandler.runtime.config import IPC_PATH_SIZE_MAX
 from feedhandler.transport import private
 from feedhandler.transport.queues import Queues
 from feedhandler.transport.subscribing import (
@@ -162,7 +162,7 @@ class Timers:
     @property
     def due_mono_ns(self) -> int:
         """When `run` is to be called; `NEVER` if nothing waits."""
-        return self._heap[0].due_mono_ns if self._heap else pace.NEVER
+        return self._heap[0].due_mono_ns if self._heap else modes.NEVER
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Have `run` call back once so much time has passed."""
@@ -193,14 +193,14 @@ class Loop:
         """Wait for something, and call back for all that is there or due."""
         # hot: `make bench`
         due_mono_ns = self._timers.due_mono_ns
-        if due_mono_ns != pace.NEVER:
+        if due_mono_ns != modes.NEVER:
             timeout_s = max(0.0, min(timeout_s, (due_mono_ns - time.monotonic_ns()) / 1e9))
         for fd, event in self._epoll.poll(timeout_s):
             if event & ~select.EPOLLOUT and (read := self._readers.get(fd)) is not None:
                 read()
             if event & select.EPOLLOUT and (write := self._writers.get(fd)) is not None:
                 write()
-        if due_mono_ns != pace.NEVER:
+        if due_mono_ns != modes.NEVER:
             self._timers.run(time.monotonic_ns())
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
@@ -289,7 +289,7 @@ class Peer:
         self.is_blocked = False  # the kernel takes no more until it says so
         self.queue = bytearray()
         self.subscriptions = Subscriptions()  # of a subscriber
-        self.pace: pace.Pace | None = None  # that it declared
+        self.pace: modes.Pace | None = None  # that it declared
         self.dropped = 0  # messages, at a full queue
         self.join: Join | None = None  # what a subscriber is still to get first
         self.queues: Queues | None = None  # the limit for all of them, where there is one
@@ -355,7 +355,7 @@ class Peer:
                 break
             chunks += 1
             self.refill()
-            if chunks == pace.CHUNKS_MAX:
+            if chunks == modes.CHUNKS_MAX:
                 break  # the rest in the next turn, after what others have to say
         self._set_blocked(bool(queue))
         if self.room and not queue and self.queues is not None:
@@ -384,7 +384,7 @@ class Peer:
             self._events.remove_writer(self._fd)
         self.is_blocked = is_blocked
 
-    def set_pace(self, its_pace: pace.Pace | None) -> None:
+    def set_pace(self, its_pace: modes.Pace | None) -> None:
         """Follow another mode from now on; what was still due in the last one goes first."""
         if self.pace is not None:
             for message in self.pace.take_all():
@@ -739,14 +739,14 @@ class Outlet:
             queue += passed
 
     def _is_kept_back(
-        self, peer: Peer, its_pace: pace.Pace, topic: bytes, message: bytes | bytearray
+        self, peer: Peer, its_pace: modes.Pace, topic: bytes, message: bytes | bytearray
     ) -> bool:
         """Decide about a message for a subscriber with a mode; True if it is not to be queued now."""
         if not its_pace.is_conflated:
             is_full = peer.is_blocked and len(peer.queue) > self._queue_size_max
             if not is_full and not its_pace.is_waiting:
                 return False
-        elif its_pace.is_immediate and not peer.is_blocked and len(peer.queue) < pace.CHUNK_SIZE:
+        elif its_pace.is_immediate and not peer.is_blocked and len(peer.queue) < modes.CHUNK_SIZE:
             return False
         its_pace.note(topic, message)
         return True
@@ -773,7 +773,7 @@ class Outlet:
         if self._is_batched:
             peer.dropped += 1  # it would be kept by the first of its topics
             return
-        peer.pace = pace.Pace(pace.ALL, time.monotonic_ns())  # undeclared: nobody is told
+        peer.pace = modes.Pace(modes.ALL, time.monotonic_ns())  # undeclared: nobody is told
         peer.pace.note(topic, message)
 
     def flush(self) -> None:
@@ -793,7 +793,7 @@ class Outlet:
         """Return when `on_time` is to be called next, at the latest."""
         return min(
             (peer.pace.look_mono_ns(now_mono_ns) for peer in self._paced if peer.pace is not None),
-            default=pace.NEVER,
+            default=modes.NEVER,
         )
 
     def on_time(self, now_mono_ns: int) -> None:
@@ -845,10 +845,10 @@ class Outlet:
         try:
             if not self._has_modes:
                 raise ValueError(NO_MODES)
-            its_pace = pace.Pace(declaration, time.monotonic_ns())
+            its_pace = modes.Pace(declaration, time.monotonic_ns())
         except ValueError as exc:
             log.warning("a subscriber's declaration has no effect: %s", exc)
-            return pace.refusal(declaration, str(exc), self._session, time.time_ns())
+            return modes.refusal(declaration, str(exc), self._session, time.time_ns())
         peer.set_pace(its_pace)
         self._paced.add(peer)
         return its_pace.answer(self._session, time.time_ns())

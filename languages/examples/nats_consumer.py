@@ -12,8 +12,8 @@ import sys
 
 import nats
 
-from feedhandler import wire
-from feedhandler.errors import DecodeError
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
 
 NOT_LIVE = wire.STALE | wire.DOWN
 

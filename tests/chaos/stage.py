@@ -14,7 +14,7 @@ from harness import EXCHANGES, MAJORS, Stack, is_alive, leftovers, programs, wai
 from observer import NS_PER_S, Watch
 from witness import Witness
 
-from feedhandler.process.runtime import die_with_parent
+from feedhandler.runtime.lifecycle import die_with_parent
 
 PATIENCE_S = 90.0  # of a wait that takes seconds on a machine that is not busy
 STOP_S = 40.0

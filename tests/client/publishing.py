@@ -9,8 +9,8 @@ import zmq
 import zmq.auth
 from patience import PATIENCE_S
 
-from feedhandler import wire
-from feedhandler.status import Heartbeat
+from feedhandler.data import wire
+from feedhandler.data.status import Heartbeat
 from feedhandler.transport import zmtp
 
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "ETH/USDT"))

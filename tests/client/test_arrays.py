@@ -16,12 +16,12 @@ import twins
 from patience import PATIENCE_S
 from publishing import BTC, ETH, RawPublisher, document, framed, heartbeat, ticker
 
-from feedhandler import wire
 from feedhandler.client import AsyncSubscriber, Subscriber, arrays
 from feedhandler.client.arrays import ArraySubscriber
-from feedhandler.errors import DecodeError
-from feedhandler.follow import Follower
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
 from feedhandler.transport import tick
+from feedhandler.transport.follower import Follower
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -14,8 +14,8 @@ import zmq.auth
 from patience import PATIENCE_S
 from publishing import BTC, ETH, Publisher, RawPublisher, ticker
 
-from feedhandler import recover, wire
 from feedhandler.client import AsyncSubscriber, Curve, arrays
+from feedhandler.data import retransmission, wire
 from feedhandler.transport import router, zmtp
 
 READ_RECORDS = zmtp.READ_SIZE // wire.TICKER_SIZE  # as many as may come on top of a limit
@@ -315,13 +315,13 @@ def test_a_host_that_does_not_answer_stops_neither_the_loop_nor_the_end(run, end
 
 def test_what_was_missed_is_asked_for_and_comes_in_its_place(run, endpoint, tmp_path):
     def answer(request):
-        asked = msgspec.json.decode(request, type=recover.Request)
+        asked = msgspec.json.decode(request, type=retransmission.Request)
         records = [
             ticker(number, asked.session)
             for missing in asked.missing
             for number in range(missing.first, missing.last + 1)
         ]
-        head = recover.Head(id=asked.id, session=asked.session, records=len(records))
+        head = retransmission.Head(id=asked.id, session=asked.session, records=len(records))
         return [msgspec.json.encode(head), b"".join(records)], 1
 
     async def main():

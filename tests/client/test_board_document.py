@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE_S
 
-from feedhandler import wire
-from feedhandler.transport.board import BoardWriter, board_path
+from feedhandler.data import wire
+from feedhandler.transport.boards import BoardWriter, board_path
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]

@@ -8,12 +8,12 @@ import time
 import pytest
 from patience import PATIENCE_S
 
-from feedhandler import board as layout
-from feedhandler import wire
 from feedhandler.client import Board
 from feedhandler.client import board as module
-from feedhandler.shard import parse
-from feedhandler.transport.board import BoardWriter, board_path
+from feedhandler.data import board_layout as layout
+from feedhandler.data import wire
+from feedhandler.data.shard import parse
+from feedhandler.transport.boards import BoardWriter, board_path
 
 BTC = "ticker.binance.BTC/USDT"
 ETH = "ticker.binance.ETH/USDT"

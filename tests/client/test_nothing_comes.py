@@ -9,9 +9,9 @@ import pytest
 from patience import PATIENCE_S
 from publishing import BTC, Publisher, document, heartbeat, ticker
 
-from feedhandler import wire
 from feedhandler.client import AsyncSubscriber, Board, Subscriber, arrays, silence
-from feedhandler.status import ExchangeStatus, FeedStatus
+from feedhandler.data import wire
+from feedhandler.data.status import ExchangeStatus, FeedStatus
 
 
 @pytest.fixture(autouse=True)

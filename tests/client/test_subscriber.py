@@ -8,9 +8,9 @@ import pytest
 from patience import PATIENCE_S, wait_until
 from publishing import BTC, ETH, Publisher, RawPublisher, document, framed, heartbeat, ticker
 
-from feedhandler import wire
 from feedhandler.client import Subscriber, exact
 from feedhandler.client import subscriber as module
+from feedhandler.data import wire
 
 
 @pytest.mark.parametrize("spin_s", [0.0, 0.01])

@@ -10,8 +10,8 @@ import zmq
 from harness import MAJORS, PATIENCE_S, Stack, free_ports, wait_until
 from zmq.utils import z85
 
-from feedhandler import wire
 from feedhandler.client import Curve, Subscriber
+from feedhandler.data import wire
 from feedhandler.transport import keys
 
 pytestmark = pytest.mark.e2e

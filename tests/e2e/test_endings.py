@@ -6,7 +6,7 @@ import socket
 import pytest
 from harness import PATIENCE_S, wait_until
 
-from feedhandler.errors import EXIT_GAVE_UP, EXIT_OK
+from feedhandler.data.errors import EXIT_GAVE_UP, EXIT_OK
 
 
 @pytest.fixture

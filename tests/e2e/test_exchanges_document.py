@@ -21,7 +21,7 @@ sys.path.insert(0, {folder!r})
 from example import Example
 from feedhandler import exchanges
 exchanges.EXCHANGES[Example.name] = Example
-from feedhandler.__main__ import main
+from feedhandler.cli.main import main
 sys.exit(main())
 """
 TABLE = """\

@@ -19,7 +19,7 @@ from harness import Stack, wait_until
 from patience import PATIENCE_S
 
 from feedhandler.client import Board
-from feedhandler.errors import EXIT_FAILED
+from feedhandler.data.errors import EXIT_FAILED
 from feedhandler.transport import tick
 
 

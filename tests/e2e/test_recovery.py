@@ -13,8 +13,8 @@ import pytest
 import zmq
 from harness import EXCHANGES, MAJORS, PATIENCE_S, Stack, wait_until
 
-from feedhandler import wire
 from feedhandler.client import Subscriber
+from feedhandler.data import wire
 
 pytestmark = pytest.mark.e2e
 

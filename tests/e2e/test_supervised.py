@@ -8,7 +8,7 @@ import time
 import pytest
 from harness import PATIENCE_S, is_alive, leftovers, programs, wait_until
 
-from feedhandler.process.runtime import SUPERVISED_ENV
+from feedhandler.runtime.lifecycle import SUPERVISED_ENV
 from feedhandler.transport.files import Lock
 
 KILLS_EACH = int(os.environ.get("KILLS_EACH", "1"))  # acceptance asks for 10, which takes five minutes

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from feedhandler import wire
-from feedhandler.errors import DecodeError
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Exchange, State
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedhandler.errors import DecodeError, FeedError, ProtocolError
+from feedhandler.data.errors import DecodeError, FeedError, ProtocolError
 from feedhandler.exchanges import ACCOUNTS, EXCHANGES, binance
 from feedhandler.exchanges.account import (
     AccountError,

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from table import RECV_NS, every_answer, every_frame, load, make
 
-from feedhandler import wire
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import (
     AHEAD_NS_MAX,

@@ -17,7 +17,7 @@ from table import (
     without,
 )
 
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import Ack, Goodbye, Nack
 from feedhandler.exchanges.binance import COMMAND_SIZE_MAX, STREAMS_PER_CONNECTION, Binance
 

@@ -17,7 +17,7 @@ from table import (
     without,
 )
 
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.base import PONG, Ack, Nack
 from feedhandler.exchanges.bybit import ARGS_LENGTH_MAX, TOPICS_PER_COMMAND, Bybit
 

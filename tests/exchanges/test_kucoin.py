@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make, without
 
-from feedhandler.errors import DecodeError, ProtocolError, SubscriptionRejected
+from feedhandler.data.errors import DecodeError, ProtocolError, SubscriptionRejected
+from feedhandler.data.instruments import InstrumentTable
 from feedhandler.exchanges.base import PONG, WELCOME, Ack, Goodbye, Nack
 from feedhandler.exchanges.kucoin import SYMBOLS_PER_COMMAND, TOPICS_PER_CONNECTION, KuCoin
-from feedhandler.instruments import InstrumentTable
 
 QUOTE = {"bid": 97421.4, "bid_size": 0.125, "ask": 97421.6, "ask_size": 3.75}
 SNAPSHOT = {

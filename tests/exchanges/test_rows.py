@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from table import load
 
-from feedhandler.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import read_rows
 

@@ -49,6 +49,6 @@ ctypes.CDLL(_tick.__file__).__asan_init
 "$python" -m pytest -q --capture=sys -p no:cacheprovider -p no:faulthandler -k "not pure" \
     tests/transport/test_memory.py tests/transport/test_board_cut.py tests/transport/test_board_files.py \
     tests/transport/test_zmtp.py \
-    tests/transport/test_paced_outlet.py tests/test_batch.py tests/test_board.py tests/test_merge.py \
-    tests/test_follow.py tests/exchanges
+    tests/transport/test_paced_outlet.py tests/feed/test_batch.py tests/data/test_board_layout.py tests/merger/test_merge.py \
+    tests/transport/test_follower.py tests/exchanges
 exec "$python" tests/fuzz "$@"

@@ -16,11 +16,11 @@ from typing import Any, Final
 import table
 import twins
 
-from feedhandler import board, wire
-from feedhandler.errors import DecodeError
+from feedhandler.data import board_layout, wire
+from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.transport import zmtp
-from feedhandler.transport.board import BoardReader, BoardWriter
+from feedhandler.transport.boards import BoardReader, BoardWriter
 
 GOLDEN: Final = Path(__file__).parent.parent / "golden"
 NATIVES: Final = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
@@ -428,15 +428,22 @@ def boards(rng: random.Random) -> None:
 
 def damaged(rng: random.Random, image: bytes, depth: int) -> bytes:
     changed = bytearray(image)
-    size = board.slot_size(depth)
-    places = [28, 32, 36, board.COUNT_OFFSET, board.CLOSED_OFFSET, board.HEARTBEAT_MONO_NS_OFFSET]
+    size = board_layout.slot_size(depth)
+    places = [
+        28,
+        32,
+        36,
+        board_layout.COUNT_OFFSET,
+        board_layout.CLOSED_OFFSET,
+        board_layout.HEARTBEAT_MONO_NS_OFFSET,
+    ]
     for index in range(4):
-        at = board.HEADER_SIZE + index * size
+        at = board_layout.HEADER_SIZE + index * size
         places += [
             at,
-            at + board.NEWEST_OFFSET,
-            at + board.SLOT_HEADER_SIZE,
-            at + board.SLOT_HEADER_SIZE + 48,
+            at + board_layout.NEWEST_OFFSET,
+            at + board_layout.SLOT_HEADER_SIZE,
+            at + board_layout.SLOT_HEADER_SIZE + 48,
         ]
     for _ in range(rng.choice((0, 1, 1, 2, 4))):
         at = rng.choice(places)
@@ -478,7 +485,15 @@ def read_alike(rng: random.Random, path: Path) -> None:
 def slot_alike(rng: random.Random, image: bytes) -> None:
     """Slots anywhere in anything: refused alike, or written alike."""
     offset = rng.choice(
-        (-8, 0, 8, board.HEADER_SIZE, len(image) - board.slot_size(2), len(image), rng.randrange(9000))
+        (
+            -8,
+            0,
+            8,
+            board_layout.HEADER_SIZE,
+            len(image) - board_layout.slot_size(2),
+            len(image),
+            rng.randrange(9000),
+        )
     )
     depth = rng.choice((0, 1, 2, 3, 17, 1025, 1026, 2**60))
     found, memories = [], []
@@ -494,7 +509,7 @@ def slot_alike(rng: random.Random, image: bytes) -> None:
         for _ in range(2):
             slot.write(table_record(b"ticker.x.z", sequence=9), 1)
         found.append(repr((slot.topic, slot.newest(), slot.number)))
-        end = offset + board.slot_size(depth)
+        end = offset + board_layout.slot_size(depth)
         assert memory[:offset] == image[:offset], "before the slot"
         assert memory[end : len(image)] == image[end:], "behind the slot"
     agree("slot", found, (offset, depth))

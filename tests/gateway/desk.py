@@ -3,16 +3,16 @@
 import asyncio
 import time
 
-from feedhandler import config
+from feedhandler.data.status import Heartbeat
 from feedhandler.gateway.access import Access
-from feedhandler.gateway.accounts import Accounts
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Control
 from feedhandler.gateway.events import Events
 from feedhandler.gateway.history import History
+from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.screens import Screens
-from feedhandler.status import Heartbeat
+from feedhandler.runtime import config
 
 TOKEN = "0123456789abcdef-token"
 

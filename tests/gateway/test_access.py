@@ -2,9 +2,9 @@
 
 import pytest
 
-from feedhandler import config
-from feedhandler.errors import ConfigError
+from feedhandler.data.errors import ConfigError
 from feedhandler.gateway.access import TOKEN_SIZE_MAX, Access, read_token, token_of, token_path
+from feedhandler.runtime import config
 from feedhandler.transport.files import Lock
 
 TOKEN = "0123456789abcdef0123456789abcdef"

@@ -7,13 +7,13 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from desk import TOKEN, make
 
+from feedhandler.data.wanted import HOLDINGS
 from feedhandler.exchanges import ACCOUNTS
 from feedhandler.gateway import api, health
-from feedhandler.gateway.accounts import credentials_of
 from feedhandler.gateway.app import BODY_SIZE_MAX, make_app
+from feedhandler.gateway.kept_accounts import credentials_of
 from feedhandler.gateway.operations import routes
 from feedhandler.transport.files import change_wanted, read_wanted
-from feedhandler.wanted import HOLDINGS
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 SECRET = "planted-secret-0123456789"

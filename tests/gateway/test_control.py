@@ -8,15 +8,15 @@ from decimal import Decimal
 import pytest
 from patience import PATIENCE_S
 
-from feedhandler import config
-from feedhandler.errors import ConfigError, SubscriptionRejected
+from feedhandler.data.errors import ConfigError, SubscriptionRejected
+from feedhandler.data.instruments import Instrument, InstrumentTable
+from feedhandler.data.wanted import HOLDINGS, POSITIONS
 from feedhandler.gateway import control as module
-from feedhandler.gateway.accounts import Accounts
 from feedhandler.gateway.control import Control, Position
+from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market import Market
-from feedhandler.instruments import Instrument, InstrumentTable
+from feedhandler.runtime import config
 from feedhandler.transport.files import change_wanted, read_wanted, wanted_path, wanted_stamp
-from feedhandler.wanted import HOLDINGS, POSITIONS
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT", "LTC/USDT", "LTC/BTC", "LYXe/USDT")
 TABLE = InstrumentTable("bybit", [Instrument(s.replace("/", ""), *s.split("/")) for s in SYMBOLS])

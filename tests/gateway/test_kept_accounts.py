@@ -10,12 +10,12 @@ import pytest
 import uvloop
 from patience import PATIENCE_S, until
 
-from feedhandler import config
-from feedhandler.errors import ConfigError
+from feedhandler.accounts import keeper
+from feedhandler.data.errors import ConfigError
 from feedhandler.exchanges import ACCOUNTS
 from feedhandler.exchanges.account import Answer, Credentials, CredentialsError
-from feedhandler.gateway import keeper
-from feedhandler.gateway.accounts import Accounts, credentials_of
+from feedhandler.gateway.kept_accounts import Accounts, credentials_of
+from feedhandler.runtime import config
 from feedhandler.sim import credentials as sim
 from feedhandler.sim import frames
 from feedhandler.sim.server import SimServer, SimSettings
@@ -389,12 +389,12 @@ def test_who_waits_for_a_look_is_answered_when_the_account_is_removed_meanwhile(
 
 
 def test_an_assertion_of_ours_that_fails_is_raised_to_who_runs_the_accounts(tmp_path, monkeypatch):
-    names = {"__name__": "feedhandler.balances"}
+    names = {"__name__": "feedhandler.accounts.balances"}
     exec(compile("def on_stream(*_):\n    assert False, 'ours'", "balances.py", "exec"), names)
 
     async def scene(world):
         await world.live("bybit")
-        monkeypatch.setattr("feedhandler.balances.Ledger.on_stream", names["on_stream"])
+        monkeypatch.setattr("feedhandler.accounts.balances.Ledger.on_stream", names["on_stream"])
         await world.fault("bybit", "deposit", asset="DOGE", amount="1")
         with pytest.raises(AssertionError, match="ours"):
             async with asyncio.timeout(PATIENCE_S):

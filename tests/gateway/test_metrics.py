@@ -10,11 +10,17 @@ from aiohttp.test_utils import TestClient, TestServer
 from desk import EXCHANGES, beat, make
 from prometheus_client.parser import text_string_to_metric_families
 
+from feedhandler.data.status import (
+    LATENCY_BOUNDS_US,
+    ConnectionStatus,
+    ExchangeStatus,
+    FeedStatus,
+    RelayStatus,
+)
 from feedhandler.gateway import health
 from feedhandler.gateway.app import make_app
 from feedhandler.gateway.history import COLUMNS, ROWS_MAX, History
 from feedhandler.gateway.metrics import Metrics
-from feedhandler.status import LATENCY_BOUNDS_US, ConnectionStatus, ExchangeStatus, FeedStatus, RelayStatus
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
 
 COUNTS = [1, *[2] * (len(LATENCY_BOUNDS_US) - 1), 5]

@@ -5,12 +5,12 @@ import re
 import msgspec
 import pytest
 
-from feedhandler import config
 from feedhandler.gateway import api
 from feedhandler.gateway.access import Access
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.openapi import PATH, description, document
 from feedhandler.gateway.operations import routes
+from feedhandler.runtime import config
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import uvloop
 from desk import TOKEN, beat, make
 from patience import PATIENCE_S, until
 
-from feedhandler import wire
+from feedhandler.data import wire
+from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.data.status import ExchangeStatus
 from feedhandler.gateway import screens as module
 from feedhandler.gateway.app import make_app
 from feedhandler.gateway.listener import Listener
 from feedhandler.gateway.screens import framed, routes
-from feedhandler.instruments import Instrument, instrument_list
-from feedhandler.status import ExchangeStatus
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 

@@ -11,7 +11,7 @@ import pytest
 from patience import PATIENCE_S
 from toolchains import EXAMPLES
 
-from feedhandler import wire
+from feedhandler.data import wire
 from feedhandler.transport import tick
 
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "汉字/USDT"))

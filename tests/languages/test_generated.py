@@ -12,7 +12,7 @@ import toolchains
 from patience import PATIENCE_S
 from toolchains import ROOT, run
 
-from feedhandler import schema
+from feedhandler.data import schema
 
 FILES = {
     "languages/c/feedhandler.h": ("    double bid;\n", "    float bid;\n"),
@@ -57,7 +57,7 @@ def test_a_file_that_was_edited_is_named_and_made_right_again(name, copy):
     (copy / name).write_text(right.replace(old, new), encoding="utf-8")
     done = check(copy)
     assert done.returncode == 1
-    assert done.stderr == f"{name} is not what feedhandler/schema.py says; run: make languages\n"
+    assert done.stderr == f"{name} is not what feedhandler/data/schema.py says; run: make languages\n"
     subprocess.run([sys.executable, copy / "languages" / "generate.py"], check=True, timeout=PATIENCE_S)
     assert (copy / name).read_text(encoding="utf-8") == right
 

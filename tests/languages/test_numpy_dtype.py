@@ -6,7 +6,7 @@ import json
 import pytest
 from toolchains import LANGUAGES, ROOT
 
-from feedhandler import schema
+from feedhandler.data import schema
 
 numpy = pytest.importorskip("numpy")
 GOLDEN = ROOT / "tests" / "golden"

@@ -10,8 +10,8 @@ import pytest
 import toolchains
 from toolchains import BUILD_TIMEOUT_S, LANGUAGES, ROOT, run, tool
 
-from feedhandler import wire
-from feedhandler.errors import DecodeError
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
 
 pytestmark = pytest.mark.e2e
 CHECKERS = Path(__file__).parent / "checkers"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import zmq
 from patience import PATIENCE_S
 
-from feedhandler import wire
+from feedhandler.data import wire
 
 QUIET_TURNS = (
     300  # of the loop, a millisecond each: who is not given a processor sees time pass, and no turns

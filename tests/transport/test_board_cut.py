@@ -10,15 +10,15 @@ import pytest
 import twins
 from patience import PATIENCE_S
 
-from feedhandler import board, wire
 from feedhandler.client import Board
-from feedhandler.errors import DecodeError, FeedError
+from feedhandler.data import board_layout, wire
+from feedhandler.data.errors import DecodeError, FeedError
 from feedhandler.transport import tick
-from feedhandler.transport.board import BoardReader, BoardWriter, board_path, open_board, retire
+from feedhandler.transport.boards import BoardReader, BoardWriter, board_path, open_board, retire
 
 BTC = b"ticker.x.BTC/USDT"
 RECORD = wire.pack_ticker(wire.Ticker(b"ticker.x.BTCUSDT", sequence=1, last=1.0))
-SIZES = (0, 100, board.HEADER_SIZE, 2 * board.HEADER_SIZE, 200_000)
+SIZES = (0, 100, board_layout.HEADER_SIZE, 2 * board_layout.HEADER_SIZE, 200_000)
 compiled = pytest.mark.skipif(not tick.IS_COMPILED, reason="the handler is in the compiled part")
 
 
@@ -66,7 +66,7 @@ def test_a_writer_goes_on_until_it_is_told_by_its_next_heartbeat(tmp_path, size)
         BoardWriter(path).close()  # the new start
 
     assert status_of(act) == 0
-    assert BoardReader(path).closed == board.ENDED
+    assert BoardReader(path).closed == board_layout.ENDED
 
 
 @compiled

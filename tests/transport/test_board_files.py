@@ -9,10 +9,10 @@ import twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedhandler import board, wire
-from feedhandler.errors import DecodeError
-from feedhandler.shard import parse
-from feedhandler.transport.board import (
+from feedhandler.data import board_layout, wire
+from feedhandler.data.errors import DecodeError
+from feedhandler.data.shard import parse
+from feedhandler.transport.boards import (
     BoardReader,
     BoardWriter,
     board_path,
@@ -119,7 +119,7 @@ def test_a_record_in_the_writing_is_never_seen_and_the_newest_one_always(make):
     slot = writer.slot(BTC)
     for number in range(1, 8):
         slot.write(record(number), NOW)
-        at = board.HEADER_SIZE + board.cell_offset(3, number + 1)
+        at = board_layout.HEADER_SIZE + board_layout.cell_offset(3, number + 1)
         writer._file[at : at + 8] = (2 * number + 1).to_bytes(8, "little")  # killed in mid-write of the next
         writer._file[at + 60 : at + 100] = b"\xff" * 40
         assert wire.unpack(reader.newest(0)).sequence == number
@@ -130,7 +130,7 @@ def test_a_record_in_the_writing_is_never_seen_and_the_newest_one_always(make):
 def test_a_damaged_board_ends_with_an_error_and_not_in_a_loop(make):
     writer, reader = make()
     writer.slot(BTC).write(record(1), NOW)
-    at = board.HEADER_SIZE + board.NEWEST_OFFSET
+    at = board_layout.HEADER_SIZE + board_layout.NEWEST_OFFSET
     writer._file[at : at + 8] = (9).to_bytes(8, "little")
     for read in (reader.newest, reader.cells.ticker):
         with pytest.raises(DecodeError, match="slot 0 of the board is damaged"):
@@ -143,7 +143,7 @@ def test_a_writer_that_ended_or_fell_silent_is_told_by_flag_and_age(make):
     assert reader.is_alive()
     assert not reader.cells.ticker(0).flags & wire.DOWN
     assert 0 <= reader.writer_age_ns(time.monotonic_ns()) < 60_000_000_000
-    writer._words[board.HEARTBEAT_MONO_NS_OFFSET >> 3] -= 2_000_000_000
+    writer._words[board_layout.HEARTBEAT_MONO_NS_OFFSET >> 3] -= 2_000_000_000
     assert not reader.is_alive()
     assert reader.writer_age_ns(time.monotonic_ns()) >= 2_000_000_000
     assert reader.cells.ticker(0).flags == wire.DOWN
@@ -153,7 +153,7 @@ def test_a_writer_that_ended_or_fell_silent_is_told_by_flag_and_age(make):
     assert reader.is_alive()
     writer.close()
     assert not reader.is_alive()
-    assert (reader.closed, reader.is_current()) == (board.ENDED, True)
+    assert (reader.closed, reader.is_current()) == (board_layout.ENDED, True)
 
 
 def test_a_successor_takes_the_place_and_readers_are_told(make, tmp_path, writes, reads):
@@ -161,7 +161,7 @@ def test_a_successor_takes_the_place_and_readers_are_told(make, tmp_path, writes
     slot = writer.slot(BTC)
     slot.write(record(1), NOW)
     BoardWriter(tmp_path / "x.board", slots_max=8, slot=writes.BoardSlot)
-    assert (reader.closed, reader.is_current()) == (board.SUPERSEDED, False)
+    assert (reader.closed, reader.is_current()) == (board_layout.SUPERSEDED, False)
     assert wire.unpack(reader.newest(0)).sequence == 1, "what is mapped stays"
     assert BoardReader(tmp_path / "x.board", cells=reads.BoardCells).topics() == {}
     slot.write(record(2), NOW)  # the old writer harms nobody
@@ -174,7 +174,7 @@ def test_what_is_no_board_is_replaced_and_refused(tmp_path):
     with pytest.raises(DecodeError, match=r"x\.board: no board"):
         BoardReader(path)
     BoardWriter(path).close()
-    assert BoardReader(path).closed == board.ENDED
+    assert BoardReader(path).closed == board_layout.ENDED
     with pytest.raises(FileNotFoundError):
         BoardReader(tmp_path / "y.board")
 
@@ -182,7 +182,7 @@ def test_what_is_no_board_is_replaced_and_refused(tmp_path):
 def test_a_retired_board_is_gone_and_its_readers_are_told(make, tmp_path):
     _, reader = make()
     retire(tmp_path / "x.board")
-    assert (reader.closed, reader.is_current()) == (board.SUPERSEDED, False)
+    assert (reader.closed, reader.is_current()) == (board_layout.SUPERSEDED, False)
     retire(tmp_path / "x.board")
 
 
@@ -198,7 +198,7 @@ def test_boards_of_another_count_of_shards_are_retired_and_no_others(tmp_path):
         ("a", "2/2"),
         ("b", "1/1"),
     ]
-    assert reader.closed == board.SUPERSEDED
+    assert reader.closed == board_layout.SUPERSEDED
 
 
 def test_a_full_board_has_no_slot_and_a_full_disk_says_so(make, monkeypatch, caplog):
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
 
 
 def test_the_file_takes_room_for_what_is_used(make, tmp_path):
-    writer, _ = make(depth=17, slots_max=board.SLOTS_MAX)
+    writer, _ = make(depth=17, slots_max=board_layout.SLOTS_MAX)
     writer.slot(BTC)
     status = (tmp_path / "x.board").stat()
     assert status.st_size > 150_000_000

@@ -17,10 +17,10 @@ import pytest
 import twins
 from patience import PATIENCE_S
 
-from feedhandler import board, wire
-from feedhandler.errors import DecodeError
+from feedhandler.data import board_layout, wire
+from feedhandler.data.errors import DecodeError
 from feedhandler.transport import tick
-from feedhandler.transport.board import BoardReader, BoardWriter
+from feedhandler.transport.boards import BoardReader, BoardWriter
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,11 @@ def await_reader(path, before, kind):
 
 def unfinished(reader):
     """Return how many cells were being written when their writer was killed."""
-    at = range(board.HEADER_SIZE + board.SLOT_HEADER_SIZE, board.HEADER_SIZE + reader.layout.slot_size, 192)
+    at = range(
+        board_layout.HEADER_SIZE + board_layout.SLOT_HEADER_SIZE,
+        board_layout.HEADER_SIZE + reader.layout.slot_size,
+        192,
+    )
     return sum(reader._file[offset] & 1 for offset in at)
 
 
@@ -157,7 +161,7 @@ def test_the_header_in_c_has_the_same_layout():
         for line in text.splitlines()
         if len(words := line.split()) == 3 and words[1] == "=" and words[0].startswith("FH_BOARD_")
     }
-    ours = {**vars(board), "WIRE_VERSION": wire.VERSION, "RECORD_SIZE": wire.TICKER_SIZE}
+    ours = {**vars(board_layout), "WIRE_VERSION": wire.VERSION, "RECORD_SIZE": wire.TICKER_SIZE}
     ours["TOPIC_SIZE"] = wire.TOPIC_SIZE
     assert numbers == {name: ours[name] for name in numbers}
     assert len(numbers) == 17

@@ -16,9 +16,9 @@ from ends import black_hole
 from patience import PATIENCE_S
 
 from feedhandler.exchanges.base import Request
+from feedhandler.feed.websocket import Connection, Socket
 from feedhandler.transport import dial
 from feedhandler.transport.http import HttpClient
-from feedhandler.transport.websocket import Connection, Socket
 
 TURNS = (
     12  # of the loop that a request has gone through when it is given up: from none to waiting for its answer

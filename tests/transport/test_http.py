@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patience import PATIENCE_S
 
-from feedhandler.errors import ProtocolError
+from feedhandler.data.errors import ProtocolError
+from feedhandler.data.refusal import FINAL_S
+from feedhandler.data.shard import SHARDS_MAX
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Request
-from feedhandler.exchanges.refusal import FINAL_S
-from feedhandler.shard import SHARDS_MAX
 from feedhandler.sim.server import SimServer, SimSettings
 from feedhandler.transport.http import (
     REST_SHARE,

@@ -6,7 +6,7 @@ import pytest
 import zmq.auth
 from zmq.utils import z85
 
-from feedhandler.errors import ConfigError
+from feedhandler.data.errors import ConfigError
 from feedhandler.transport import keys
 from feedhandler.transport.keys import Clients
 

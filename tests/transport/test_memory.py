@@ -20,14 +20,15 @@ import pytest
 import twins
 from patience import PATIENCE_S
 
-from feedhandler import batch, board, wire
+from feedhandler.data import board_layout, wire
+from feedhandler.feed import batch
 from feedhandler.transport import zmtp
 
 pytestmark = pytest.mark.e2e
 TOPIC = wire.padded(b"ticker.x.A")
 RECORD = wire.pack_ticker(wire.Ticker(b"ticker.x.A", flags=8, recv_ns=1))
 DEPTH = 2
-BOARD_SIZE = board.HEADER_SIZE + 3 * board.slot_size(DEPTH)
+BOARD_SIZE = board_layout.HEADER_SIZE + 3 * board_layout.slot_size(DEPTH)
 JUNK = (
     None,
     -1,
@@ -104,8 +105,8 @@ def _quietly(call, *arguments):
 def buffer(size: int = BOARD_SIZE) -> mmap.mmap:
     """Memory as a board has it, all zero but for the topic of the first slot."""
     memory = mmap.mmap(-1, size)
-    if size >= board.HEADER_SIZE + len(TOPIC):
-        memory[board.HEADER_SIZE : board.HEADER_SIZE + len(TOPIC)] = TOPIC
+    if size >= board_layout.HEADER_SIZE + len(TOPIC):
+        memory[board_layout.HEADER_SIZE : board_layout.HEADER_SIZE + len(TOPIC)] = TOPIC
     return memory
 
 
@@ -165,7 +166,7 @@ def make(twin, name, tmp_path):
     if name == "BoardMap":
         return twin.BoardMap(buffer())
     if name == "BoardSlot":
-        return twin.BoardSlot(buffer(), board.HEADER_SIZE, DEPTH)
+        return twin.BoardSlot(buffer(), board_layout.HEADER_SIZE, DEPTH)
     if name == "BoardCells":
         return twin.BoardCells(buffer(), DEPTH)
     endpoint = f"ipc://{tmp_path}/x.ipc"
@@ -220,8 +221,8 @@ def test_an_object_that_is_not_whole_cannot_be_had_or_harms_nobody():
     ("name", "arguments"),
     [
         ("BoardSlot", (buffer(), 1 << 40, DEPTH)),
-        ("BoardSlot", (buffer(), board.HEADER_SIZE, 1 << 60)),
-        ("BoardSlot", (bytes(BOARD_SIZE), board.HEADER_SIZE, DEPTH)),
+        ("BoardSlot", (buffer(), board_layout.HEADER_SIZE, 1 << 60)),
+        ("BoardSlot", (bytes(BOARD_SIZE), board_layout.HEADER_SIZE, DEPTH)),
         ("BoardCells", (buffer(8), DEPTH)),
         ("BoardCells", (buffer(), 1 << 60)),
         ("State", ()),
@@ -250,21 +251,21 @@ def twin(request):
 
 
 def test_a_slot_is_in_its_buffer_and_can_be_written(twin):
-    size = board.slot_size(DEPTH)
+    size = board_layout.slot_size(DEPTH)
     for offset in (-8, -size, 4, BOARD_SIZE - size + 8, BOARD_SIZE, 1 << 62):
         with pytest.raises(ValueError, match="no such slot"):
             twin.BoardSlot(buffer(), offset, DEPTH)
-    for depth in (0, 1, board.DEPTH_MAX + 1, 1 << 59, (1 << 64) - 1):
+    for depth in (0, 1, board_layout.DEPTH_MAX + 1, 1 << 59, (1 << 64) - 1):
         with pytest.raises(ValueError, match="cells"):
-            twin.BoardSlot(buffer(), board.HEADER_SIZE, depth)
+            twin.BoardSlot(buffer(), board_layout.HEADER_SIZE, depth)
     for short in (b"", b"short", bytes(BOARD_SIZE)):
         with pytest.raises((BufferError, TypeError, ValueError)):
-            twin.BoardSlot(short, board.HEADER_SIZE, DEPTH)
+            twin.BoardSlot(short, board_layout.HEADER_SIZE, DEPTH)
     twin.BoardSlot(buffer(), BOARD_SIZE - size, DEPTH).write(RECORD, 1)
 
 
 def test_a_slot_takes_a_record_and_nothing_else(twin):
-    slot = twin.BoardSlot(buffer(), board.HEADER_SIZE, DEPTH)
+    slot = twin.BoardSlot(buffer(), board_layout.HEADER_SIZE, DEPTH)
     for other in (b"", RECORD[:-1], RECORD + b"\0", bytearray(), memoryview(RECORD)[:8]):
         with pytest.raises(ValueError, match="ticker record"):
             slot.write(other, 1)
@@ -280,20 +281,20 @@ def test_a_slot_takes_a_record_and_nothing_else(twin):
 
 
 def test_cells_of_a_buffer_that_is_too_short_are_refused(twin):
-    for size in (1, 8, board.HEADER_SIZE - 1):
+    for size in (1, 8, board_layout.HEADER_SIZE - 1):
         with pytest.raises(ValueError, match="too short"):
             twin.BoardCells(buffer(size), DEPTH)
-    for depth in (0, 1, board.DEPTH_MAX + 1, 1 << 59, (1 << 64) - 1):
+    for depth in (0, 1, board_layout.DEPTH_MAX + 1, 1 << 59, (1 << 64) - 1):
         with pytest.raises(ValueError, match="cells"):
             twin.BoardCells(buffer(), depth)
 
 
 def test_cells_believe_no_count_and_no_number(twin):
     memory = buffer(BOARD_SIZE + 100)
-    memory[board.COUNT_OFFSET : board.COUNT_OFFSET + 8] = b"\xff" * 8
+    memory[board_layout.COUNT_OFFSET : board_layout.COUNT_OFFSET + 8] = b"\xff" * 8
     cells = twin.BoardCells(memory, DEPTH)
     assert cells.count() == 3
-    at = board.HEADER_SIZE + board.NEWEST_OFFSET
+    at = board_layout.HEADER_SIZE + board_layout.NEWEST_OFFSET
     for number in (1, 2**63, 2**64 - 1):
         memory[at : at + 8] = number.to_bytes(8, "little")
         with pytest.raises(Exception, match="damaged"):

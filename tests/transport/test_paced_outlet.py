@@ -10,7 +10,7 @@ import zmq
 from ends import BTC, ETH, ticker
 from loopback import free_endpoint
 
-from feedhandler import pace, wire
+from feedhandler.data import modes, wire
 
 SESSION = 1_790_000_000
 S = 1_000_000_000
@@ -198,7 +198,7 @@ def test_a_declaration_that_is_cancelled_is_over_and_what_was_due_goes_out(world
     outlet.send(BTC, ticker(BTC, 2))
     sock.set(zmq.UNSUBSCRIBE, b"@interval=60000")
     assert sequences(world.receive(sock, 2)) == [1, 2]
-    assert outlet.look_mono_ns(time.monotonic_ns()) == pace.NEVER
+    assert outlet.look_mono_ns(time.monotonic_ns()) == modes.NEVER
 
 
 def test_the_last_declaration_counts_also_if_it_was_made_before(world, outlet):
@@ -252,7 +252,7 @@ def test_one_that_dies_with_something_due_takes_nobody_along(world, outlet):
     got += world.receive(quick, 2 * 5100 - len(got))
     assert sequences(got, BTC) == list(range(1, 5101))
     outlet.on_time(time.monotonic_ns() + 2 * S)
-    world.until(lambda: outlet.look_mono_ns(0) == pace.NEVER)
+    world.until(lambda: outlet.look_mono_ns(0) == modes.NEVER)
 
 
 def test_many_topics_for_one_that_reads_slowly_leave_in_parts(world, outlet):

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from feedhandler.errors import ConfigError
-from feedhandler.instruments import instrument_list
+from feedhandler.data.errors import ConfigError
+from feedhandler.data.instruments import instrument_list
 from feedhandler.transport import private
 from feedhandler.transport.files import Lock, change_wanted, write_instruments, write_positions
 

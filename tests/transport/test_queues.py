@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 from test_subscribing import Stream, by_topic
 
-from feedhandler import wire
+from feedhandler.data import wire
 from feedhandler.transport import queues, zmtp
 from feedhandler.transport.queues import STEP, Queues
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 import zmq
 
-from feedhandler.errors import ConfigError
+from feedhandler.data.errors import ConfigError
 from feedhandler.transport import router as routers
 from feedhandler.transport import zmtp
 from feedhandler.transport.router import Dealer, Router

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from feedhandler import config
-from feedhandler.process.supervision import feed_programs, here, render
+from feedhandler.cli.supervision import feed_programs, here, render
+from feedhandler.runtime import config
+from feedhandler.runtime.host import look, names, usage
 from feedhandler.transport import starts
 from feedhandler.transport.files import Lock
-from feedhandler.transport.processes import look, names, usage
 
 TEXT = """
 [exchanges.binance]

@@ -8,7 +8,7 @@ import pytest
 import zmq
 from ends import ETH, ticker
 
-from feedhandler import wire
+from feedhandler.data import wire
 from feedhandler.transport import subscribing, zmtp
 from feedhandler.transport.subscribing import BUDGET, QUANTUM, REQUEST_COST, ROOM, Subscribers, Subscriptions
 

@@ -8,7 +8,7 @@ import ssl
 import pytest
 import uvloop
 
-from feedhandler.errors import ConfigError, DecodeError, FeedError, ProtocolError
+from feedhandler.data.errors import ConfigError, DecodeError, FeedError, ProtocolError
 from feedhandler.transport import tasks
 from feedhandler.transport.tasks import PAUSE_S, Failures, end_tasks, is_fatal
 

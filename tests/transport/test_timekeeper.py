@@ -10,11 +10,11 @@ import pytest
 import uvloop
 from patience import PATIENCE_S
 
-from feedhandler.errors import ProtocolError
+from feedhandler.data.errors import ProtocolError
+from feedhandler.data.status import FeedStatus
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import AHEAD_NS_MAX
 from feedhandler.sim.server import SimServer, SimSettings
-from feedhandler.status import FeedStatus
 from feedhandler.transport import timekeeper
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.timekeeper import Timekeeper

@@ -17,8 +17,8 @@ from ends import BTC, ETH, ticker
 from loopback import free_endpoint
 from patience import PATIENCE_S
 
-from feedhandler import wire
-from feedhandler.errors import ConfigError
+from feedhandler.data import wire
+from feedhandler.data.errors import ConfigError
 from feedhandler.transport import zmtp
 from feedhandler.transport.subscribing import is_narrow
 

@@ -1,0 +1,1 @@
+"""What accounts hold, and what is to be watched of it. An exchange may have none."""

@@ -1,0 +1,1 @@
+"""The bridge: the merger's stream, published to NATS."""

@@ -1,0 +1,291 @@
+"""What a bridge owes to the other side, and what it says of a merger that is not heard.
+
+`Backlog` has what is still to be published: every record in its order while there is room, and beyond that the
+newest of each topic, so that it is bounded however slow the other side is. `Unconfirmed` has what was handed over
+and may yet be lost. `Silence` decides when the merger counts as gone. Pure: the shell owns sockets and clocks.
+"""
+
+from collections import Counter, deque
+from typing import Final
+
+import msgspec
+
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
+
+QUEUE_SIZE_MAX: Final = 4 << 20  # bytes that wait in order; beyond them, the newest of each topic
+CHUNK_RECORDS: Final = 256  # published between two looks at what else there is to do
+SETTLE_NS: Final = 10_000_000_000  # for a new merger to have all that the last one had
+REJOIN_EVERY_NS: Final = 10_000_000_000  # at most so often everything is asked for again
+# It says something every second. A connection that is gone is known at once; the pause is for one that returns.
+ABSENT_NS: Final = 1_000_000_000
+SILENT_NS: Final = 2_500_000_000
+HELD_UP_NS: Final = 500_000_000  # between two looks, beyond which it is us who were away
+
+SESSION: Final = slice(wire.FLAGS_OFFSET + wire.FLAGS.size, wire.SEQUENCE_OFFSET)
+
+
+class Silence:
+    """Whether the merger is silent; at first it is not known to be there, and is."""
+
+    def __init__(self, now_mono_ns: int) -> None:
+        self.is_silent = True
+        self._heard = False
+        self._heard_mono_ns = now_mono_ns
+        self._looked_mono_ns = now_mono_ns
+
+    def hear(self) -> None:
+        """The merger has said something."""
+        self._heard = True
+
+    def look(self, now_mono_ns: int, *, is_connected: bool) -> bool:
+        """Decide anew, several times a second; True if it has just fallen silent.
+
+        After a pause of our own everybody gets another chance: what was said meanwhile has not been read.
+        """
+        if self._heard or now_mono_ns - self._looked_mono_ns > HELD_UP_NS:
+            self._heard_mono_ns = now_mono_ns
+        if self._heard:
+            self.is_silent = False
+        self._heard, self._looked_mono_ns = False, now_mono_ns
+        patience_ns = SILENT_NS if is_connected else ABSENT_NS
+        if self.is_silent or now_mono_ns - self._heard_mono_ns <= patience_ns:
+            return False
+        self.is_silent = True
+        return True
+
+
+class Backlog:
+    """The newest record of each topic, and what of them is still to be published.
+
+    Counters are by kind's name. missed counts numbers that the merger gave and that did not arrive.
+    """
+
+    def __init__(self) -> None:
+        self.newest: dict[bytes, bytes] = {}  # by topic, padded
+        self.conflated: Counter[str] = Counter()
+        self.missed = 0
+        self.undecodable = 0
+        self.is_told_down = False  # that everything is down, by us
+        self.is_away = False  # the other side: then what waits is the newest of each topic, however little
+        self.queue_size = 0
+        self._queue: deque[bytes] = deque()
+        self._waiting: dict[bytes, bytes] = {}  # newest of each topic, behind the queue
+        self._session = b""  # of the merger that was heard last
+        self._settling_session = b""
+        self._settling_mono_ns = 0
+        self._rejoined_mono_ns = -REJOIN_EVERY_NS
+        self._has_hole = False
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._waiting)
+
+    # --- in
+
+    def take(self, message: bytes | memoryview) -> None:
+        """Take a message of the merger: records back to back, or one document; it is on loan."""
+        # hot: `python -m bench.bridge`
+        if len(message) == wire.TICKER_SIZE:
+            self._take(bytes(message))
+        elif wire.is_batch(message):
+            for start in range(0, len(message), wire.TICKER_SIZE):
+                self._take(bytes(message[start : start + wire.TICKER_SIZE]))
+        else:
+            try:
+                wire.unpack(message)
+            except DecodeError:
+                self.undecodable += 1
+                return
+            self._take(bytes(message))
+
+    def _take(self, record: bytes) -> None:
+        topic = record[: wire.TOPIC_SIZE]
+        if record[wire.KIND_OFFSET - 1] != wire.VERSION or record[wire.KIND_OFFSET] not in _KINDS:
+            self.undecodable += 1
+            return
+        self._session = record[SESSION]
+        before = self.newest.get(topic)
+        if before is not None and before[SESSION] == self._session:
+            ahead = wire.sequence_of(record) - wire.sequence_of(before)
+            if ahead <= 0:
+                # A repetition, as a new subscription brings: of interest if we said DOWN, or its flags differ.
+                is_same = _flags(record) | wire.SNAPSHOT == _flags(before) | wire.SNAPSHOT
+                if ahead or (is_same and not self.is_told_down):
+                    return
+            elif ahead > 1:
+                self.missed += ahead - 1
+                self._has_hole = True
+        self.newest[topic] = record
+        self.put(topic, record)
+
+    def put(self, topic: bytes, record: bytes) -> None:
+        """Have a record published, whether it is new or not."""
+        if not self._waiting and not self.is_away and self.queue_size + len(record) <= QUEUE_SIZE_MAX:
+            self._queue.append(record)
+            self.queue_size += len(record)
+        else:
+            self._note(topic, record)
+
+    def _note(self, topic: bytes, record: bytes) -> None:
+        if topic in self._waiting:
+            self.conflated[wire.KIND_NAMES[record[wire.KIND_OFFSET]]] += 1
+        self._waiting[topic] = record
+
+    # --- out
+
+    def take_chunk(self) -> list[bytes]:
+        """Return what is to be published next, in order: a few, [] if nothing is."""
+        queue = self._queue
+        if queue:
+            chunk = [queue.popleft() for _ in range(min(len(queue), CHUNK_RECORDS))]
+            self.queue_size -= sum(map(len, chunk))
+            return chunk
+        waiting = self._waiting
+        topics = [topic for topic, _ in zip(waiting, range(CHUNK_RECORDS), strict=False)]
+        return [waiting.pop(topic) for topic in topics]
+
+    def return_first(self, records: list[bytes]) -> None:
+        """Take the rest of the last chunk back, for which there was no room after all."""
+        self._queue.extendleft(reversed(records))
+        self.queue_size += sum(map(len, records))
+
+    def put_back(self, records: list[bytes]) -> None:
+        """Owe the topics of these again: they were not published, or may be lost. What is newest of them counts.
+
+        The side that they were for is away.
+        """
+        self.is_away = True
+        before, self._waiting = [*records, *self._queue, *self._waiting.values()], {}
+        self._queue.clear()
+        self.queue_size = 0
+        for record in before:
+            topic = record[: wire.TOPIC_SIZE]
+            newest = self.newest.get(topic, record)
+            is_down = self.is_told_down and newest[wire.KIND_OFFSET] == wire.TICKER
+            self._note(topic, flagged(newest, wire.DOWN | wire.SNAPSHOT) if is_down else newest)
+
+    # --- the merger's condition
+
+    def say_down(self) -> None:
+        """The merger is silent: its tickers are flagged DOWN, each as a repetition of its newest record."""
+        self.is_told_down = True
+        for topic, record in self.newest.items():
+            if record[wire.KIND_OFFSET] == wire.TICKER:
+                self.put(topic, flagged(record, wire.DOWN | wire.SNAPSHOT))
+
+    def say_up(self) -> None:
+        """The same merger is heard again: what was said of its tickers before holds.
+
+        What another one has is new, or is said by it; the rest stays DOWN.
+        """
+        if not self.is_told_down:
+            return
+        self.is_told_down = False
+        for topic, record in self.newest.items():
+            if record[wire.KIND_OFFSET] == wire.TICKER and record[SESSION] == self._session:
+                self.put(topic, flagged(record, wire.SNAPSHOT))
+
+    def repeat(self) -> None:
+        """Publish all that is known once more: others may have been away, and missed it."""
+        for topic, record in self.newest.items():
+            is_down = self.is_told_down and record[wire.KIND_OFFSET] == wire.TICKER
+            self.put(topic, flagged(record, wire.SNAPSHOT | wire.DOWN if is_down else wire.SNAPSHOT))
+
+    def on_time(self, now_mono_ns: int) -> bool:
+        """Look after sessions, some times a second; True if the merger is to be asked for all: some was missed."""
+        if self._session != self._settling_session:
+            self._settling_session, self._settling_mono_ns = self._session, now_mono_ns
+        elif self._settling_mono_ns and now_mono_ns - self._settling_mono_ns > SETTLE_NS:
+            self._settling_mono_ns = 0
+            self._forget_others()
+        if not self._has_hole or now_mono_ns - self._rejoined_mono_ns < REJOIN_EVERY_NS:
+            return False
+        self._has_hole, self._rejoined_mono_ns = False, now_mono_ns
+        return True
+
+    def _forget_others(self) -> None:
+        """What only a former merger had is gone: DOWN, for the last time."""
+        for topic, record in list(self.newest.items()):
+            if record[SESSION] == self._session:
+                continue
+            del self.newest[topic]
+            if record[wire.KIND_OFFSET] == wire.TICKER:
+                self.put(topic, flagged(record, wire.DOWN | wire.SNAPSHOT))
+
+
+class Unconfirmed:
+    """What was handed over and not yet confirmed, in order; size is its bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._records: dict[int, bytes] = {}  # by number
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def number(self) -> int:
+        """Return the number of the last one added."""
+        return self._number
+
+    def add(self, record: bytes) -> int:
+        """Note a record; returns its number."""
+        self._number += 1
+        self._records[self._number] = record
+        self.size += len(record)
+        return self._number
+
+    def confirm(self, number: int) -> None:
+        """The record with this number has arrived, or will not."""
+        if (record := self._records.pop(number, None)) is not None:
+            self.size -= len(record)
+
+    def confirm_up_to(self, number: int) -> None:
+        """This record and all before it have arrived."""
+        while self._records and (first := next(iter(self._records))) <= number:
+            self.confirm(first)
+
+    def take_all(self) -> list[bytes]:
+        """Return all, and forget them: the connection is gone."""
+        records = list(self._records.values())
+        self._records, self.size = {}, 0
+        return records
+
+
+class BridgeStatus(msgspec.Struct, kw_only=True):
+    """Body of what the bridge says of itself each second, as the status of `bridge-nats`.
+
+    Times are Unix ns. Counts by kind's name are since it started.
+    """
+
+    pid: int
+    started_ns: int
+    state: str  # live; down: the merger is not heard; stopping
+    is_merger_silent: bool
+    topics: int
+    published: dict[str, int]
+    conflated: dict[str, int]
+    bytes_published: int
+    connects: int
+    waiting: int
+    refused: int
+    too_large: int
+    unmapped: int
+    missed: int
+    failures: int = 0  # that nobody foresaw; the log has the first of each kind
+
+
+def flagged(record: bytes, flags: int) -> bytes:
+    """Return a record with these flags besides its own."""
+    changed = bytearray(record)
+    wire.FLAGS.pack_into(changed, wire.FLAGS_OFFSET, _flags(record) | flags)
+    return bytes(changed)
+
+
+def _flags(record: bytes) -> int:
+    (flags,) = wire.FLAGS.unpack_from(record, wire.FLAGS_OFFSET)
+    return int(flags)
+
+
+_KINDS: Final = frozenset(wire.KIND_NAMES) - {wire.NOTICE}

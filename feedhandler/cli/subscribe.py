@@ -1,0 +1,192 @@
+"""`feedhandler subscribe` and `unsubscribe`: what is wanted of an exchange, said by hand, and what became of it.
+
+The word goes to a file that the exchange's feeds follow (`transport/files.py`), whether they run or not. The answer
+is looked for in the stream, where everybody finds it.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler.client import Subscriber
+from feedhandler.data import hints, wire
+from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, SubscriptionRejected
+from feedhandler.data.instruments import InstrumentTable
+from feedhandler.data.status import ExchangeStatus
+from feedhandler.data.wanted import OPERATOR, Wanted
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.runtime.config import Config, check_symbol, refusals
+from feedhandler.transport.files import change_wanted, read_instruments, read_wanted
+
+NOT_LIVE: Final = wire.STALE | wire.DOWN
+NOT_HEARD: Final = ("down", "absent")  # states of a shard that does not say what it wants
+SILENCE_S: Final = 3.0  # a merger says something of each exchange once a second
+
+
+def subscribe(
+    config: Config, exchange: str, symbols: Sequence[str], *, is_unlisted: bool, wait_s: float
+) -> int:
+    """Want these symbols too, and report until they are live; returns the exit status.
+
+    is_unlisted also wants what the newest instrument list does not have. What cannot be had is told, and does not
+    keep the others. Raises ConfigError or SubscriptionRejected, with nothing changed, if none can be had.
+    """
+    settings = config.exchange(exchange)
+    listing = read_instruments(config.run_dir, config.rest_url(exchange), exchange)  # that a feed has kept
+    table = listing.table() if listing is not None else None
+    refused = refusals(exchange, symbols, None if is_unlisted else table, f"subscribe {exchange}")
+    taken = [symbol for symbol in symbols if symbol not in refused]
+    if not taken:
+        raise _of_all(refused)
+    change_wanted(config.run_dir, exchange, lambda wanted: wanted.subscribe(taken, settings.symbols))
+    for symbol, reason in refused.items():
+        print(f"{symbol}: not subscribed to: {reason}")
+    watch = Watch(config, exchange, taken, _channels(exchange, table, taken) if table is not None else {})
+    watch.run(wait_s, watch.is_subscribed)
+    for symbol in taken:
+        print(hints.spelled(f"{symbol}: {watch.subscribed_text(symbol)}"))
+    is_done = not watch.is_heard or all(symbol in watch.live for symbol in taken)
+    return EXIT_OK if is_done and not refused else EXIT_FAILED
+
+
+def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s: float) -> int:
+    """Want these symbols no more, and report until the feed has let them go; returns the exit status.
+
+    One that nobody wants is told, and does not keep the others. Raises ConfigError if all are of that kind.
+    """
+    settings = config.exchange(exchange)
+    present = read_wanted(config.run_dir, exchange).symbols(settings.symbols)
+    unknown = [symbol for symbol in symbols if symbol not in present]
+    symbols = [symbol for symbol in symbols if symbol in present]
+    if not symbols:
+        check_symbol(exchange, unknown[0], f"unsubscribe {exchange}")
+        known = ", ".join(present[:20]) + (" …" if len(present) > 20 else "")
+        raise ConfigError(
+            f"unsubscribe {exchange}: {', '.join(map(repr, unknown))} is not wanted; what is: {known or 'nothing'}"
+        )
+    for symbol in unknown:
+        print(f"{symbol}: is not wanted")
+
+    wanted = change_wanted(
+        config.run_dir, exchange, lambda wanted: wanted.unsubscribe(symbols, settings.symbols)
+    )
+    left = wanted.symbols(settings.symbols)
+    watch = Watch(config, exchange, symbols)
+
+    def is_done(symbol: str) -> bool:
+        return watch.is_unsubscribed(symbol) or symbol in left
+
+    watch.run(wait_s, is_done)
+    for symbol in symbols:
+        print(hints.spelled(f"{symbol}: {_held_by(wanted, symbol) or watch.unsubscribed_text(symbol)}"))
+    is_all_done = not watch.is_heard or all(map(is_done, symbols))
+    return EXIT_OK if is_all_done and not unknown else EXIT_FAILED
+
+
+def _of_all(refused: Mapping[str, ConfigError | SubscriptionRejected]) -> ConfigError | SubscriptionRejected:
+    """Return the error of a request of which nothing can be had."""
+    first = next(iter(refused.values()))
+    text = "; ".join(map(str, refused.values()))
+    if isinstance(first, SubscriptionRejected):
+        text += "; nothing was changed (with --unlisted it is wanted all the same)"
+    return type(first)(text)
+
+
+def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[str, str]:
+    """Return the symbol of each channel, as the exchange calls it; none for what the list does not have."""
+    protocol = EXCHANGES[exchange]()
+    found: dict[str, str] = {}
+    for symbol in symbols:
+        with contextlib.suppress(SubscriptionRejected):
+            found |= dict.fromkeys(protocol.topics(table.resolve(symbol).native), symbol)
+    return found
+
+
+def _held_by(wanted: Wanted, symbol: str) -> str:
+    owners = [owner for owner in wanted.owners(symbol) if owner != OPERATOR]
+    return f"still wanted by {', '.join(owners)}" if owners else ""
+
+
+class Watch:
+    """What the stream says about some symbols of an exchange; channels: their symbols, as far as they are known."""
+
+    def __init__(
+        self, config: Config, exchange: str, symbols: Sequence[str], channels: Mapping[str, str] = {}
+    ) -> None:
+        self._endpoint = config.merger.ticks[0]
+        self._exchange = exchange
+        self._topics = {wire.topic(wire.TICKER, exchange, symbol): symbol for symbol in symbols}
+        self._channels = channels
+        self._status: ExchangeStatus | None = None
+        self.has_looked = False
+        self.live: set[str] = set()
+
+    def run(self, seconds: float, is_done: Callable[[str], bool]) -> None:
+        """Look until everything is done, or for so long; for a while only where nobody publishes."""
+        self.has_looked = seconds > 0
+        prefixes = [f"status.{self._exchange}\0", *(f"{topic.decode()}\0" for topic in self._topics)]
+        started = time.monotonic()
+        with Subscriber(self._endpoint, prefixes, recover="") as subscriber:
+            while not self._status or not all(is_done(symbol) for symbol in self._topics.values()):
+                deadline = started + (seconds if self._status else min(seconds, SILENCE_S))
+                record = subscriber.receive(max(0.0, deadline - time.monotonic()))
+                if record is None:
+                    return
+                self._take(record)
+
+    def _take(self, record: wire.Record) -> None:
+        if isinstance(record, wire.Document):
+            self._status = msgspec.json.decode(record.body, type=ExchangeStatus)
+        elif record.flags & NOT_LIVE:
+            self.live.discard(self._topics[record.topic])
+        else:
+            self.live.add(self._topics[record.topic])
+
+    @property
+    def is_heard(self) -> bool:
+        """True if a feed has said something."""
+        return self._status is not None and self._status.feed is not None
+
+    def is_subscribed(self, symbol: str) -> bool:
+        """True if it is live, or will not be."""
+        return symbol in self.live or bool(self._rejected(symbol))
+
+    def is_unsubscribed(self, symbol: str) -> bool:
+        """True if no feed wants it any more, and all have been heard."""
+        status = self._status
+        if status is None or status.feed is None or any(row.state in NOT_HEARD for row in status.shards):
+            return False
+        return symbol not in status.feed.wanted
+
+    def _rejected(self, symbol: str) -> str:
+        feed = self._status.feed if self._status else None
+        if feed is None or symbol not in feed.wanted:
+            return ""
+        if symbol in feed.rejected:
+            return feed.rejected[symbol]
+        refused = (item for connection in feed.connections for item in connection.rejected_topics.items())
+        return next((f"{topic}: {why}" for topic, why in refused if self._channels.get(topic) == symbol), "")
+
+    def subscribed_text(self, symbol: str) -> str:
+        """Return what became of a subscription, in words."""
+        if symbol in self.live:
+            return "live"
+        if reason := self._rejected(symbol):
+            remedy = f"`feedhandler unsubscribe {self._exchange} {symbol}` ends that"
+            return f"rejected: {reason}; it stays wanted, {remedy}"
+        return self._pending_text()
+
+    def unsubscribed_text(self, symbol: str) -> str:
+        """Return what became of the end of one, in words."""
+        return "unsubscribed" if self.is_unsubscribed(symbol) else self._pending_text()
+
+    def _pending_text(self) -> str:
+        if not self.has_looked:
+            return "noted"
+        if not self.is_heard:
+            return f"noted; no feed of {self._exchange} is heard at {self._endpoint}, it will follow when it runs"
+        assert self._status is not None, "it was heard"
+        return f"noted, and not done yet: the feed is {self._status.text(time.time_ns())}"

@@ -1,0 +1,153 @@
+"""The board: the newest records of every topic in a file that readers map into their memory.
+
+The one definition of its layout; `docs/board.md` describes the same bytes for readers without Python. Pure: no
+files, no clock. A header of 4,096 bytes, then slots of equal size, one per topic. A slot is its topic, the number
+of its newest complete record, and `depth` cells: record number n (from 1, per slot) is in cell n % depth.
+
+How a record is written and read, with nobody waiting for anybody:
+
+    writer  cell.stamp = 2n - 1, odd: being written    reader  n = slot.newest (acquire); 0: nothing yet
+            fence (release)                                    cell.stamp must be 2n (acquire)
+            the record, 21 words                               copy the record
+            cell.stamp = 2n (release)                          fence (acquire)
+            slot.newest = n (release)                          cell.stamp must still be 2n, else again
+
+The record that `newest` names is never the one that is being written, so a writer that dies in mid-write leaves it
+whole, and a reader has to try again only if the writer went on meanwhile.
+"""
+
+import struct
+from typing import Final, NamedTuple, Protocol
+
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
+
+MAGIC: Final = b"FHBOARD\0"
+VERSION: Final = 1  # of the layout in this file; the records have `wire.VERSION`
+
+WORD: Final = 8  # all that changes is written in aligned words of this size, which no processor tears
+HEADER_SIZE: Final = 4096  # a page
+#   magic, version, wire version, header size, record size, cell size, depth, slot size, slots_max, pid, session,
+#   created_ns
+FIXED: Final = struct.Struct("<8sIIIIIIIIIIq")
+# What changes, each in a cache line of its own.
+COUNT_OFFSET: Final = 64  # u64: slots in use; written when the new one is complete
+HEARTBEAT_NS_OFFSET: Final = 128  # i64: the writer lived, Unix nanoseconds
+HEARTBEAT_MONO_NS_OFFSET: Final = 136  # i64: the same by the host's monotonic clock
+CLOSED_OFFSET: Final = 192  # u64: 0, or one of
+ENDED: Final = 1  # the writer ended
+SUPERSEDED: Final = 2  # another writer has replaced this file
+assert FIXED.size <= COUNT_OFFSET
+
+SLOT_HEADER_SIZE: Final = 64  # topic, newest, and 16 bytes to spare
+NEWEST_OFFSET: Final = wire.TOPIC_SIZE  # u64 in a slot: number of the newest complete record
+CELL_SIZE: Final = 192  # stamp, record, and 16 bytes to spare: whole cache lines
+RECORD_OFFSET: Final = 8  # in a cell, after the u64 stamp
+RECORD_WORDS: Final = wire.TICKER_SIZE // WORD
+assert wire.TICKER_SIZE % WORD == wire.PUBLISH_NS_OFFSET % WORD == 0, "copied word by word"
+assert NEWEST_OFFSET % WORD == RECORD_OFFSET % WORD == 0
+assert RECORD_OFFSET + wire.TICKER_SIZE <= CELL_SIZE
+
+DEPTH_MIN: Final = 2
+DEPTH_MAX: Final = 1025
+NO_DEPTH: Final = (
+    f"a slot has {DEPTH_MIN} to {DEPTH_MAX} cells: one may be in the writing while another is read"
+)
+SLOTS_MAX: Final = 50_000  # as many topics as the merger has at most
+
+DEAD_NS: Final = 1_000_000_000  # a heartbeat this old: nobody keeps the records current
+# A heartbeat may be so far in the future of a reader whose clock is coarser; further, the host has restarted since.
+AHEAD_NS_MAX: Final = 100_000_000
+TRIES_MAX: Final = 10_000  # to read one record: each failure means that several were written meanwhile
+
+
+class Slot(Protocol):
+    """Where one topic's records are written, under that topic, as published at a time in Unix nanoseconds."""
+
+    def write(self, record: bytes | bytearray | memoryview, publish_ns: int) -> None: ...
+
+    def newest(self) -> bytes | None: ...
+
+
+class Slots(Protocol):
+    """Who gives slots: one per topic, padded or not; None: there is no room for one more."""
+
+    def slot(self, topic: bytes) -> Slot | None: ...
+
+
+class Layout(NamedTuple):
+    """The part of the header that never changes."""
+
+    depth: int
+    slots_max: int
+    pid: int
+    session: int  # Unix seconds at which the writer started
+    created_ns: int
+
+    @property
+    def slot_size(self) -> int:
+        return slot_size(self.depth)
+
+    @property
+    def file_size(self) -> int:
+        return HEADER_SIZE + self.slots_max * self.slot_size
+
+    def slot_offset(self, index: int) -> int:
+        """Return where a slot begins in the file."""
+        return HEADER_SIZE + index * self.slot_size
+
+
+def slot_size(depth: int) -> int:
+    """Return the size of one slot in bytes: 448 of two cells."""
+    return SLOT_HEADER_SIZE + depth * CELL_SIZE
+
+
+def cell_offset(depth: int, number: int) -> int:
+    """Return where in its slot the record of a number is."""
+    return SLOT_HEADER_SIZE + number % depth * CELL_SIZE
+
+
+def pack_fixed(layout: Layout) -> bytes:
+    """Return the first bytes of a file. Raises ValueError for a depth or slots_max out of bounds."""
+    if not (DEPTH_MIN <= layout.depth <= DEPTH_MAX and 1 <= layout.slots_max <= SLOTS_MAX):
+        raise ValueError(f"a board has {DEPTH_MIN} to {DEPTH_MAX} cells a slot, and 1 to {SLOTS_MAX} slots")
+    return FIXED.pack(
+        MAGIC,
+        VERSION,
+        wire.VERSION,
+        HEADER_SIZE,
+        wire.TICKER_SIZE,
+        CELL_SIZE,
+        layout.depth,
+        layout.slot_size,
+        layout.slots_max,
+        layout.pid,
+        layout.session,
+        layout.created_ns,
+    )
+
+
+def unpack_fixed(head: bytes | memoryview, file_size: int) -> Layout:
+    """Read the first bytes of a file. Raises DecodeError for what is no board, or one of another version."""
+    if len(head) < HEADER_SIZE or head[: len(MAGIC)] != MAGIC:
+        raise DecodeError("no board: it does not begin as one")
+    _, version, wire_version, *sizes, depth, size, slots_max, pid, session, created_ns = FIXED.unpack_from(
+        head
+    )
+    if (version, wire_version) != (VERSION, wire.VERSION):
+        raise DecodeError(
+            f"a board of version {version} with records of version {wire_version};"
+            f" this is a reader of {VERSION} and {wire.VERSION}"
+        )
+    layout = Layout(depth, slots_max, pid, session, created_ns)
+    is_sound = DEPTH_MIN <= depth <= DEPTH_MAX and 1 <= slots_max <= SLOTS_MAX and size == layout.slot_size
+    if sizes != [HEADER_SIZE, wire.TICKER_SIZE, CELL_SIZE] or not is_sound:
+        raise DecodeError("a board whose sizes contradict each other")
+    if file_size < layout.file_size:
+        raise DecodeError(f"a board of {file_size} bytes, expected {layout.file_size}")
+    return layout
+
+
+def is_alive(closed: int, heartbeat_mono_ns: int, now_mono_ns: int) -> bool:
+    """True if somebody keeps the records current."""
+    return not closed and -AHEAD_NS_MAX <= now_mono_ns - heartbeat_mono_ns < DEAD_NS

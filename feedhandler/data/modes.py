@@ -1,0 +1,182 @@
+"""How a subscriber wants its records: everything, the newest, or the newest at most so often.
+
+It says so by one more subscription, to a word that no topic begins with, which any ZeroMQ library can:
+
+    @all            everything, as long as it keeps up; how much it missed is told
+    @latest         the newest of each topic, whenever there is room
+    @interval=100   the newest of each topic, at most every 100 ms
+
+What a slow subscriber is due is one record per topic, however slow it is: with `@all`, and without a word, once
+its queue is full and until it has read everything. Pure: the sockets ask for what may leave. Answers and counts
+go to that subscriber alone, as notices under the word that it declared.
+"""
+
+from typing import Final
+
+import msgspec
+
+from feedhandler.data import wire
+
+NS_PER_MS: Final = 1_000_000
+NS_PER_S: Final = 1_000_000_000
+MARK: Final = b"@"  # begins a declaration, and no topic
+ALL: Final = b"@all"
+LATEST: Final = b"@latest"
+INTERVAL: Final = b"@interval="
+INTERVAL_MS_MIN: Final = 10
+INTERVAL_MS_MAX: Final = 3_600_000
+# What leaves at once: so little that what a slow reader has not read yet is not old when it does.
+CHUNK_RECORDS: Final = 32
+CHUNK_SIZE: Final = CHUNK_RECORDS * wire.TICKER_SIZE
+CHUNKS_MAX: Final = 8  # in one turn of the loop: others are served in between
+NOTICE_EVERY_NS: Final = NS_PER_S
+NEVER: Final = (1 << 63) - 1
+CHOICES: Final = f"@all, @latest, or @interval=MS with {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX} milliseconds"
+
+assert len(INTERVAL) + len(str(INTERVAL_MS_MAX)) < wire.TOPIC_SIZE, (
+    "a declaration is the topic of its notices"
+)
+
+
+class Notice(msgspec.Struct, omit_defaults=True):
+    """Body of a notice.
+
+    skipped counts, since the declaration, the records that this subscriber did not get: passed over for newer
+    ones of their topics.
+    """
+
+    mode: str = ""  # what is in force
+    interval_ms: int = 0
+    skipped: int = 0
+    error: str = ""
+
+
+class Pace:
+    """One subscriber's mode, and what it is due.
+
+    A message that is kept here may be changed by its owner, as long as it is the newest of its topic.
+    """
+
+    __slots__ = (
+        "_due_mono_ns",
+        "_every_ns",
+        "_held",
+        "_noticed_mono_ns",
+        "_notices",
+        "_told",
+        "_waiting",
+        "declaration",
+        "is_conflated",
+        "skipped",
+    )
+
+    def __init__(self, declaration: bytes, now_mono_ns: int) -> None:
+        """Raises ValueError with the choices."""
+        self.declaration = declaration
+        self._every_ns = _every_ns(declaration)
+        self.is_conflated = declaration != ALL
+        self.skipped = 0
+        self._told = 0
+        self._notices = 0
+        self._noticed_mono_ns = now_mono_ns
+        self._waiting: dict[bytes, bytes | bytearray] = {}  # may leave when there is room; by topic
+        self._held: dict[bytes, bytes | bytearray] = {}  # not before it is due
+        self._due_mono_ns = now_mono_ns
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if something may leave as soon as there is room."""
+        return bool(self._waiting)
+
+    @property
+    def is_immediate(self) -> bool:
+        """True if a record may leave at once, past this: nothing waits, and nothing has to."""
+        return not self._every_ns and not self._waiting
+
+    def look_mono_ns(self, now_mono_ns: int) -> int:
+        """Return when `release` is to be called next, at the latest; `NEVER` if it depends on room alone."""
+        if not self._every_ns or self._waiting:
+            return NEVER
+        return max(now_mono_ns, self._due_mono_ns) if self._held else now_mono_ns + self._every_ns
+
+    def note(self, topic: bytes, message: bytes | bytearray) -> None:
+        """Keep a topic's newest message for later."""
+        kept = self._held if self._every_ns and topic not in self._waiting else self._waiting
+        if topic in kept:
+            self.skipped += 1
+        kept[topic] = message
+
+    def skip(self, count: int) -> None:
+        """Forget what is kept, and that many more: the subscriber will get the newest of everything anew."""
+        self.skipped += count + len(self._waiting) + len(self._held)
+        self._waiting, self._held = {}, {}
+
+    def take(self) -> list[bytes | bytearray]:
+        """Return messages that may leave now, the longest waiting first: a few, [] if there are none."""
+        waiting = self._waiting
+        topics = [topic for topic, _ in zip(waiting, range(CHUNK_RECORDS), strict=False)]
+        return [waiting.pop(topic) for topic in topics]
+
+    def take_all(self) -> list[bytes | bytearray]:
+        """Return all that is kept, due or not."""
+        messages = [*self._waiting.values(), *self._held.values()]
+        self._waiting, self._held = {}, {}
+        return messages
+
+    def release(self, now_mono_ns: int) -> bool:
+        """Let go what is due; True if something may leave that had to wait."""
+        if not self._held or self._waiting or now_mono_ns < self._due_mono_ns:
+            return False  # what waits was due before, and has not left yet
+        self._waiting, self._held = self._held, self._waiting
+        # Counted from now: a loop that was late does not make up for it in a burst.
+        self._due_mono_ns = now_mono_ns + self._every_ns
+        return True
+
+    def answer(self, session: int, now_ns: int) -> bytes:
+        """Return the notice that says what is in force."""
+        self._notices += 1
+        self._told = self.skipped
+        body = Notice(
+            mode=self.declaration[len(MARK) :].split(b"=")[0].decode(),
+            interval_ms=self._every_ns // NS_PER_MS,
+            skipped=self.skipped,
+        )
+        return notice(self.declaration, body, session, self._notices, now_ns)
+
+    def report(self, session: int, now_mono_ns: int, now_ns: int) -> bytes | None:
+        """Return a notice if more was skipped than it has been told, each second at most."""
+        if self.skipped == self._told or now_mono_ns - self._noticed_mono_ns < NOTICE_EVERY_NS:
+            return None
+        self._noticed_mono_ns = now_mono_ns
+        return self.answer(session, now_ns)
+
+
+def is_declaration(prefix: bytes) -> bool:
+    """Return whether a subscription declares something, rather than asking for topics."""
+    return prefix.startswith(MARK)
+
+
+def refusal(declaration: bytes, error: str, session: int, now_ns: int) -> bytes:
+    """Return the notice for a declaration that has no effect."""
+    return notice(declaration[: wire.TOPIC_BYTES_MAX], Notice(error=error), session, 1, now_ns)
+
+
+def notice(declaration: bytes, body: Notice, session: int, sequence: int, now_ns: int) -> bytes:
+    """Return a notice as it is sent; its sequence counts those of one subscriber."""
+    encoded = msgspec.json.encode(body)
+    document = wire.Document(
+        declaration, wire.VERSION, wire.NOTICE, 0, session, sequence, 0, now_ns, now_ns, encoded
+    )
+    return wire.pack_document(document)
+
+
+def _every_ns(declaration: bytes) -> int:
+    if declaration in (ALL, LATEST):
+        return 0
+    digits = declaration.removeprefix(INTERVAL)
+    if digits != declaration and digits.isdigit() and len(digits) <= len(str(INTERVAL_MS_MAX)):
+        interval_ms = int(digits)
+        if INTERVAL_MS_MIN <= interval_ms <= INTERVAL_MS_MAX:
+            return interval_ms * NS_PER_MS
+    shown = declaration[: wire.TOPIC_BYTES_MAX].decode(errors="replace")
+    raise ValueError(f"unknown mode {shown!r}; choose {CHOICES}")

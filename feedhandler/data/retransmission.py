@@ -1,0 +1,230 @@
+"""Asking for what was missed: requests to the relay, and what it answers. `docs/wire.md` has it for every language.
+
+A request is one JSON frame; it asks for last values of topics, or for single records by their numbers, and may be
+repeated at will, since it changes nothing. An answer is a JSON head, one frame of ticker records back to back,
+and a frame for each JSON document.
+
+Pure: what the merger has written comes in as a `Ring`, answers go out as frames; the relay owns sockets and clock.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from feedhandler.data import wire
+from feedhandler.exchanges.base import UNDECODABLE
+
+REQUEST_SIZE_MAX: Final = 1 << 16
+PREFIXES_MAX: Final = 100
+RANGES_MAX: Final = 1000
+RECORDS_MAX: Final = 2000  # in one answer: 336 kB
+# What answering costs, in records, each some 10 us: an answer with none has to be read and written as well.
+REQUEST_COST: Final = 20
+RANGES_PER_RECORD: Final = 10  # one that is lost is looked for all the same
+BYTES_PER_RECORD: Final = 1000  # of a request, which have to be read
+LOOKS_PER_RECORD: Final = 20  # at topics that match, whether or not their records are in this answer
+
+
+class Missing(msgspec.Struct, frozen=True, array_like=True):
+    """Records of one topic: `["ticker.binance.BTC/USDT", 101, 104]` are four."""
+
+    topic: str
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    """What a subscriber asks. id comes back in the answer.
+
+    topics are prefixes, as in subscriptions: the last value of each topic, from slot `start` on. missing are
+    records of the given session.
+    """
+
+    id: int = 0
+    topics: list[str] = []
+    start: int = 0
+    session: int = 0
+    missing: list[Missing] = []
+
+
+class Head(msgspec.Struct, omit_defaults=True):
+    """The first frame of an answer.
+
+    records and documents count what follows. lost are those asked for that nobody has any more. rest has still to
+    be asked for, and so has what begins at slot next: the answer was full. error says why there is no answer.
+    """
+
+    id: int = 0
+    session: int = 0
+    records: int = 0
+    documents: int = 0
+    lost: list[Missing] = []
+    rest: list[Missing] = []
+    next: int = 0
+    error: str = ""
+
+
+class Ring(Protocol):
+    """What the merger has published: the newest record of each topic and some before it, by number."""
+
+    @property
+    def session(self) -> int: ...
+
+    def topics(self) -> Mapping[bytes, int]:
+        """Return the slot of each topic, unpadded."""
+
+    def under(self, prefix: bytes) -> list[bytes]:
+        """Return the topics that begin with a prefix, padded, in order."""
+
+    def newest(self, index: int) -> bytes | None: ...
+
+    def record(self, index: int, number: int) -> bytes | None: ...
+
+
+class Answer(msgspec.Struct):
+    """Frames, and what they cost, in records."""
+
+    frames: list[bytes]
+    cost: int
+
+
+def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], flags: int = 0) -> Answer:
+    """Answer one request, whatever its bytes; documents are the newest of each topic, padded.
+
+    flags are added to last values: DOWN, while there is no merger.
+    """
+    try:
+        asked = msgspec.json.decode(request, type=Request)
+        _check(asked)
+    except (*UNDECODABLE, ValueError) as exc:
+        return _refusal(_id_of(request), f"this is no request: {exc}", len(request))
+    if ring is None:
+        error = "nothing has been published here yet; is the merger running?"
+        return _refusal(asked.id, error, len(request))
+    head = Head(id=asked.id, session=ring.session)
+    records: list[bytes] = []
+    found: list[bytes] = []
+    cost = REQUEST_COST + len(request) // BYTES_PER_RECORD + len(asked.missing) // RANGES_PER_RECORD
+    if asked.topics:
+        prefixes = _distinct(asked.topics)
+        if asked.start == 0:
+            found = [
+                _replayed(m, flags) for topic, m in documents.items() if topic.startswith(tuple(prefixes))
+            ]
+        cost += _add_newest(asked.start, prefixes, ring, records, head, flags)
+    if asked.missing:
+        _add_missing(asked, ring, records, head)
+    head.records, head.documents = len(records), len(found)
+    cost += len(records) + sum(map(len, found)) // wire.TICKER_SIZE
+    return Answer([msgspec.json.encode(head), b"".join(records), *found], cost)
+
+
+def last_value(
+    topic: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], flags: int = 0
+) -> bytes | None:
+    """Return the last value of a topic, padded, flagged SNAPSHOT and as said; None if there is none."""
+    message = documents.get(topic)
+    if message is None and ring is not None:
+        index = ring.topics().get(topic.rstrip(b"\0"))
+        message = None if index is None else ring.newest(index)
+    return None if message is None else _replayed(message, flags)
+
+
+def _check(asked: Request) -> None:
+    """Raise ValueError for what no subscriber needs to ask."""
+    if len(asked.topics) > PREFIXES_MAX or len(asked.missing) > RANGES_MAX:
+        raise ValueError(f"more than {PREFIXES_MAX} prefixes, or {RANGES_MAX} ranges")
+    if not asked.topics and not asked.missing:
+        raise ValueError("it asks for neither topics nor missing")
+    if asked.start < 0 or any(not 0 < each.first <= each.last for each in asked.missing):
+        raise ValueError("numbers begin at 1, and the first comes before the last")
+
+
+class _Id(msgspec.Struct):
+    """The part of a request that its answer repeats, whatever is wrong with the rest."""
+
+    id: int = 0
+
+
+def _id_of(request: bytes) -> int:
+    try:
+        return msgspec.json.decode(request, type=_Id).id
+    except UNDECODABLE:
+        return 0
+
+
+def _refusal(number: int, error: str, size: int) -> Answer:
+    cost = REQUEST_COST + size // BYTES_PER_RECORD
+    return Answer([msgspec.json.encode(Head(id=number, error=error)), b""], cost)
+
+
+def _add_newest(
+    start: int, prefixes: list[bytes], ring: Ring, records: list[bytes], head: Head, flags: int
+) -> int:
+    """Add last values from a slot on; returns what it cost to look."""
+    slots = ring.topics()
+    found = sorted(slots[topic.rstrip(b"\0")] for prefix in prefixes for topic in ring.under(prefix))
+    for index in found[bisect_left(found, start) :]:
+        if len(records) == RECORDS_MAX:
+            head.next = index
+            break
+        if (record := ring.newest(index)) is not None:
+            records.append(_replayed(record, flags))
+    return len(found) // LOOKS_PER_RECORD
+
+
+def _distinct(prefixes: list[str]) -> list[bytes]:
+    """Return prefixes without those that another one covers: no topic begins with two of the rest."""
+    distinct: list[bytes] = []
+    for prefix in sorted(prefix.encode() for prefix in prefixes):
+        if not distinct or not prefix.startswith(distinct[-1]):
+            distinct.append(prefix)
+    return distinct
+
+
+def _replayed(message: bytes, more: int) -> bytes:
+    """Return a message as the last value: not a new event, and no number of its own."""
+    replayed = bytearray(message)
+    (flags,) = wire.FLAGS.unpack_from(replayed, wire.FLAGS_OFFSET)
+    wire.FLAGS.pack_into(replayed, wire.FLAGS_OFFSET, flags | wire.SNAPSHOT | more)
+    return bytes(replayed)
+
+
+def _add_missing(asked: Request, ring: Ring, records: list[bytes], head: Head) -> None:
+    """Add records by number, those that are left of each range; note what is lost, and what did not fit."""
+    topics = ring.topics()
+    for each in asked.missing:
+        if asked.session != ring.session:
+            head.lost.append(each)  # of a merger that is gone
+            continue
+        index = topics.get(each.topic.encode())
+        newest = None if index is None else ring.newest(index)
+        if index is None or newest is None:
+            head.lost.append(each)
+            continue
+        _add_range(each, index, wire.sequence_of(newest), ring, records, head)
+
+
+def _add_range(each: Missing, index: int, newest: int, ring: Ring, records: list[bytes], head: Head) -> None:
+    """Walk a range from its end: what the ring has is the last of it, and what precedes that is lost."""
+    if each.last > newest:
+        head.rest.append(Missing(each.topic, max(each.first, newest + 1), each.last))  # not published yet
+    found: list[bytes] = []
+    number = min(each.last, newest)
+    while number >= each.first:
+        if len(records) + len(found) == RECORDS_MAX:
+            head.rest.append(Missing(each.topic, each.first, number))
+            break
+        record = ring.record(index, number)
+        if record is None or wire.sequence_of(record) != number:
+            head.lost.append(Missing(each.topic, each.first, number))
+            break
+        found.append(record)
+        number -= 1
+    records += reversed(found)

@@ -1,0 +1,355 @@
+"""What processes say about themselves: the JSON of status records, and its one-line summaries.
+
+Written by feeds and the merger, read by `feedhandler status`, the live table and anybody with a JSON
+parser. Pure. Times are Unix nanoseconds; the fields are described in `docs/wire.md`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler.feed.legs import Legs
+from feedhandler.feed.session import KeptFrame, Phase, Session, Undecodable
+
+# Upper ends of the counted latencies, in microseconds; what is longer is counted after the last.
+LATENCY_BOUNDS_US: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 25_600, 102_400, 409_600)
+PROBLEM_SIZE_SHOWN: Final = 160  # characters of one, in words about a feed; its list has it whole
+LISTED_MAX: Final = 20  # names in a list; the counts beside it are complete
+NS_PER_S: Final = 1_000_000_000
+COMPLAINS_EVERY_NS: Final = 60 * NS_PER_S
+SHOWN_SIZE: Final = 120  # characters of a message, in the log
+
+
+class ConnectionStatus(msgspec.Struct, kw_only=True):
+    """One connection of a feed. Of its frames about our symbols, news are what it was first to say."""
+
+    leg: int = 0
+    is_successor: bool = False  # it is to follow that leg's connection, which lives on until then
+    phase: str  # backoff, connecting, greeting, running
+    attempt: int  # in a row that came to nothing
+    next_attempt_ns: int = 0
+    last_error: str = ""  # of this connection, or why there is none
+    ended: str = ""  # why the one before, or the last attempt, ended
+    connects: int = 0
+    opened_ns: int = 0
+    address: str = ""  # of the exchange, as address:port, while there is a socket
+    symbols: int = 0
+    topics: int = 0  # channels of all its symbols
+    unheard: int = 0  # channels that have not spoken on this connection,
+    silent: int = 0  # and those of them that should have
+    silent_topics: list[str] = []
+    pending_topics: int = 0
+    rejected_topics: dict[str, str] = {}
+    is_stale: bool = False
+    frames: int = 0
+    news: int = 0
+    repeated: int = 0  # another leg was first,
+    behind_us: float | None = None  # by so much, on average
+    late: int = 0  # older than what is known
+    decode_errors: int = 0
+    kept_frames: list[KeptFrame] = []
+
+    @property
+    def is_starting(self) -> bool:
+        """True while its first attempt, or its subscriptions, are under way: nothing is wrong with it."""
+        if self.phase == Phase.RUNNING.value:
+            return self.pending_topics > 0 and not self.is_stale
+        return not self.last_error and not self.is_successor
+
+    @property
+    def topics_to_go(self) -> int:
+        """How many topics are still to be asked for or to be answered."""
+        return self.pending_topics if self.phase == Phase.RUNNING.value else self.topics
+
+    def text(self, now_ns: int) -> str:
+        """Return what the connection is doing, in words."""
+        error = f", last error: {self.last_error}" if self.last_error else ""
+        if self.phase == Phase.BACKOFF.value:
+            wait_s = max(0.0, (self.next_attempt_ns - now_ns) / NS_PER_S)
+            return f"connecting, attempt {self.attempt + 1}, next in {wait_s:.1f} s{error}"
+        if self.phase != Phase.RUNNING.value:
+            return f"connecting, attempt {self.attempt}, in progress{error}"
+        if self.is_stale:
+            return "connected, but no data, and there should be some"
+        if self.pending_topics:
+            return f"subscribing, {self.pending_topics} topics to go"
+        if self.silent:
+            return f"live, but {self.silent} channels are silent: {', '.join(self.silent_topics[:3])}"
+        return f"live, {self.unheard} channels quiet so far" if self.unheard else "live"
+
+
+def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: str = "") -> ConnectionStatus:
+    """Return what a session says of itself; the two clocks are the same moment, address is its socket's."""
+    line = session.line
+    is_running = session.phase is Phase.RUNNING
+    silent = session.subscriptions.silent_topics() if is_running else []
+    offset = now_ns - now_mono_ns
+    return ConnectionStatus(
+        leg=session.leg,
+        is_successor=bool(session.reason),
+        phase=session.phase.value,
+        attempt=session.attempts,
+        next_attempt_ns=session.deadline_mono_ns + offset if session.phase is Phase.BACKOFF else 0,
+        last_error=session.last_error,
+        ended=session.ended,
+        connects=session.connects,
+        opened_ns=session.opened_mono_ns + offset if is_running else 0,
+        address=address,
+        symbols=len(session.subscriptions.states),
+        topics=session.subscriptions.topic_count,
+        unheard=session.subscriptions.unheard() if is_running else 0,
+        silent=len(silent),
+        silent_topics=silent[:LISTED_MAX],
+        pending_topics=session.subscriptions.pending(),
+        rejected_topics=dict(list(session.subscriptions.rejected.items())[:LISTED_MAX]),
+        is_stale=session.is_stale,
+        frames=session.frames,
+        news=line.news,
+        repeated=line.repeated,
+        behind_us=line.behind_ns / line.repeated / 1000 if line.repeated else None,
+        late=line.late,
+        decode_errors=session.decode_errors,
+        kept_frames=list(session.kept_frames),
+    )
+
+
+class Complaints:
+    """What the log is told of messages that cannot be decoded: each kind, at most once in `COMPLAINS_EVERY_NS`."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[int, int]] = {}  # kind → when, and how many there were by then
+
+    def due(self, sessions: Iterable[Session], now_ns: int) -> list[str]:
+        """Return what is to be logged now."""
+        counts: dict[str, int] = {}
+        newest: dict[str, Undecodable] = {}
+        for session in sessions:
+            for kind, each in session.undecodable.items():
+                counts[kind] = counts.get(kind, 0) + each.count
+                if kind not in newest or each.newest.at_ns > newest[kind].newest.at_ns:
+                    newest[kind] = each
+        texts = []
+        for kind, count in counts.items():
+            at_ns, before = self._told.get(kind, (0, 0))
+            if count == before or abs(now_ns - at_ns) < COMPLAINS_EVERY_NS:
+                continue
+            self._told[kind] = (now_ns, count)
+            each, what = newest[kind], newest[kind].topic or "no topic that is named"
+            texts.append(
+                f"{count - before if count > before else count} messages cannot be decoded, the newest of {what}:"
+                f" {each.newest.reason}; it begins {each.newest.head[:SHOWN_SIZE]!r}"
+            )
+        return texts
+
+
+class FeedStatus(msgspec.Struct, kw_only=True):
+    """Body of a feed's status message to the merger; part of `ExchangeStatus` for subscribers."""
+
+    exchange: str
+    shard: str = "1/1"  # which part of the exchange's symbols: of several, in `ExchangeStatus`, all of them
+    pid: int  # 0 of several
+    started_ns: int
+    state: str = "starting"  # starting, connecting, live, stale, down, idle
+    simulated: bool = False
+    starting: str = ""  # what a feed without connections is doing, in words; "" once it has them
+    stopping: bool = False
+    connect: bool = True  # False: the operator wants no connection to this exchange
+    wanted: list[str] = []  # canonical
+    rejected: dict[str, str] = {}  # canonical symbol → reason
+    renamed: dict[str, str] = {}  # wanted under a name that the exchange has changed since → the new one
+    problems: list[str] = []  # of the instrument list, and of instruments that are wanted
+    instruments: int = 0
+    instruments_as_of_ns: int = 0
+    clock_offset_ms: float | None = None  # the exchange's clock less this host's, as its REST host tells it,
+    clock_uncertainty_ms: float | None = None  # give or take; None until known
+    clock_error: str = ""  # why it could not be asked
+    failures: dict[str, int] = {}  # what nobody foresaw, by place and type of the error
+    connections: list[ConnectionStatus] = []
+    stale: int = 0  # channels that are silent and should not be,
+    stale_topics: dict[str, str] = {}  # some of them, with the reason
+    # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
+    resync: int = 0
+    hop_records: int = 0
+
+    def text(self, now_ns: int) -> str:
+        """Return what the feed is doing, in words; of several connections, the worst."""
+        if self.stopping:
+            return "stopped"
+        if not self.connections:
+            return self.starting or self._idle_text()
+        parts = self._connection_texts(now_ns)
+        if self.starting:
+            parts.append(self.starting)
+        if self.stale:
+            first = ", ".join(f"{topic} ({reason})" for topic, reason in list(self.stale_topics.items())[:2])
+            parts.append(f"stale: {first}" + (f" and {self.stale - 2} more" if self.stale > 2 else ""))
+        if rejected := [*self.rejected, *(topic for c in self.connections for topic in c.rejected_topics)]:
+            parts.append(f"rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else ""))
+        if self.problems:
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            parts.append(f"instrument list: {self.problems[0][:PROBLEM_SIZE_SHOWN]}{more}")
+        return "; ".join(parts)
+
+    def _idle_text(self) -> str:
+        if not self.connect:
+            return f"disconnected by order: `feedhandler connect {self.exchange}` ends that"
+        if self.wanted:
+            return "nothing to do: every wanted symbol was rejected"
+        part = "" if self.shard == "1/1" else f" in shard {self.shard}"
+        return f"nothing to do: no symbol is wanted{part}"
+
+    def _connection_texts(self, now_ns: int) -> list[str]:
+        """Return how far several connections have come that start, and the worst of the others."""
+        is_counted = len(self.connections) > 1
+        others = [c.text(now_ns) for c in self.connections if not (is_counted and c.is_starting)]
+        parts = [self._progress()] if len(others) < len(self.connections) else []
+        others = [text for text in others if text != "live"]
+        if others:
+            more = f" (and {len(others) - 1} more of {len(self.connections)} connections)"
+            parts.append(others[0] + (more if len(others) > 1 else ""))
+        return parts or ["live"]
+
+    def _progress(self) -> str:
+        lasting = [c for c in self.connections if not c.is_successor]
+        to_go, count = sum(c.topics_to_go for c in lasting), sum(c.topics for c in lasting)
+        share = f", {100 * (count - to_go) // count} % done" if count >= to_go > 0 else ""
+        return f"subscribing, {to_go:,} of {count:,} topics to go{share}"
+
+
+def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
+    """Return one status of an exchange's feeds, each with a part of its symbols; None of none."""
+    if not statuses:
+        return None
+    newest = max(statuses, key=lambda status: status.instruments_as_of_ns)
+    starting = [f"shard {s.shard}: {s.starting}" for s in statuses if s.starting]
+    return msgspec.structs.replace(
+        newest,
+        shard="1/1",
+        pid=0,
+        started_ns=min(status.started_ns for status in statuses),
+        state=worst(status.state for status in statuses),
+        simulated=any(status.simulated for status in statuses),
+        starting="; ".join(starting[:3]) + (" …" if len(starting) > 3 else ""),
+        stopping=all(status.stopping for status in statuses),
+        connect=any(status.connect for status in statuses),
+        wanted=list(dict.fromkeys(symbol for status in statuses for symbol in status.wanted)),
+        rejected={symbol: reason for status in statuses for symbol, reason in status.rejected.items()},
+        renamed={symbol: name for status in statuses for symbol, name in status.renamed.items()},
+        failures=dict(sum((Counter(status.failures) for status in statuses), Counter[str]())),
+        connections=[connection for status in statuses for connection in status.connections],
+        stale=sum(status.stale for status in statuses),
+        stale_topics={topic: text for status in statuses for topic, text in status.stale_topics.items()},
+        resync=sum(status.resync for status in statuses),
+        hop_records=sum(status.hop_records for status in statuses),
+    )
+
+
+# A feed that has nothing to do is no fault of the exchange's.
+WORST_FIRST: Final = ("down", "absent", "starting", "connecting", "stale", "live", "idle")
+
+
+def worst(states: Iterable[str]) -> str:
+    """Return the worst of some states; one that is not known is the worst."""
+    return min(states, key=lambda state: WORST_FIRST.index(state) if state in WORST_FIRST else -1)
+
+
+def feed_state(legs: Sequence[Legs], *, is_starting: bool, is_idle: bool) -> str:
+    """Return a feed's state in one word; cheap, for it is asked five times a second."""
+    if not legs:
+        return "connecting" if is_starting else "idle" if is_idle else "down"
+    states = {each.state() for each in legs}
+    return next(state for state in ("connecting", "stale", "live") if state in states)
+
+
+class ShardStatus(msgspec.Struct, kw_only=True):
+    """One feed process of several, as the merger sees it."""
+
+    shard: str
+    pid: int  # 0: not heard yet
+    state: str
+    reason: str = ""
+    topics: int = 0
+    records_per_s: float = 0.0
+
+
+class ExchangeStatus(msgspec.Struct, kw_only=True):
+    """Body of a status record: one exchange as the merger sees it."""
+
+    exchange: str
+    state: str  # absent, starting, connecting, live, stale, down, idle; the worst of its shards
+    since_ns: int
+    reason: str = ""  # why it is absent or down
+    topics: int = 0
+    records: int = 0
+    records_per_s: float = 0.0
+    newest_recv_ns: int = 0
+    latency_p50_us: float | None = None  # tick to publish, of the last second; None without data
+    latency_p99_us: float | None = None
+    feed_p50_us: float | None = None  # the same, up to the feed's send,
+    feed_p99_us: float | None = None
+    hop_p50_us: float | None = None  # and from there on
+    hop_p99_us: float | None = None
+    # Of this session's sampled records: how many took so long, by `LATENCY_BOUNDS_US`, and how long all took.
+    latency_counts: list[int] = []
+    latency_sum_us: float = 0.0
+    hop_lost: int = 0  # records that the feed sent and the merger did not get
+    malformed: int = 0
+    unmapped: int = 0  # records whose native symbol is in no instrument list
+    shards: list[ShardStatus] = []  # none if one process has it all
+    feed: FeedStatus | None = None  # of several, what they say together
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols are wanted and to be had; of those topics some may still be silent."""
+        return len(self.feed.wanted) - len(self.feed.rejected) if self.feed else self.topics
+
+    def stated(self, now_ns: int) -> str:
+        """Return the state, and what the exchange is doing, where that does not begin with the same word."""
+        text = self.text(now_ns)
+        return text if text.startswith(self.state) else f"{self.state}: {text}"
+
+    def text(self, now_ns: int) -> str:
+        """Return what the exchange is doing, in words."""
+        if self.reason and self.shards and self.feed:
+            return f"{self.reason}; the others: {self.feed.text(now_ns)}"
+        if self.reason:
+            return self.reason
+        return self.feed.text(now_ns) if self.feed else self.state
+
+
+class RelayStatus(msgspec.Struct, kw_only=True):
+    """What the relay says of itself, in a file, since nobody listens to it: for the gateway's metrics.
+
+    Counts are since it started. delays is how often somebody who asked too much had to wait, refused connections
+    that were one too many; strangers those from other hosts whose key may not connect.
+    """
+
+    pid: int
+    as_of_ns: int
+    requests: int = 0
+    delays: int = 0
+    refused: int = 0
+    subscribers: int = 0  # of other hosts, that are connected
+    strangers: int = 0
+    failures: int = 0  # that nobody foresaw; the log has the first of each kind
+    queues_bytes: int = 0  # as in the merger's heartbeat
+    queues_bytes_max: int = 0
+    queues_cut: int = 0
+    queues_closed: int = 0
+
+
+class Heartbeat(msgspec.Struct, kw_only=True):
+    """Body of the merger's heartbeat record."""
+
+    pid: int
+    started_ns: int
+    topics: int
+    records: int
+    records_per_s: float
+    exchanges: dict[str, str]  # exchange → state
+    queues_bytes: int = 0  # room that queues of subscribers have taken, of all that there is,
+    queues_bytes_max: int = 0
+    queues_cut: int = 0  # and how many were cut, or ended with their connections, because there was no more
+    queues_closed: int = 0

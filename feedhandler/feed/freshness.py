@@ -1,0 +1,618 @@
+"""Whether each channel of each symbol still speaks, and what to do about one that does not.
+
+    waiting ──first data──▶ live ──silent for longer than usual──▶ suspected ──nobody speaks for it──▶ stale
+                              ▲───────────── it speaks, or REST says that nothing has changed ◀──┘        │
+                              ▲───────────────────────────── it speaks ◀──────────────────────────────────┘
+
+A quiet market and a dead channel look alike on their own. What tells them apart: how long the channel was silent at
+most of late; that it repeats itself, where the exchange promises so; another channel of the symbol that says
+something new about what this one usually says; the other legs; and, last, REST, which is asked for one quote, or
+about all symbols at once. What is stale is flagged in the records, and subscribed to anew with growing patience;
+then the connections are renewed.
+
+Silence is counted on a clock that stands still while no connection delivers, or this process is stopped. Pure:
+times come in, flagged states and questions to be asked over REST go out. It knows no exchange.
+"""
+
+import collections
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler.data import wire
+from feedhandler.exchanges.base import (
+    CHANNELS_MAX,
+    LAST,
+    QUOTE,
+    Exchange,
+    Quote,
+    RestTicker,
+    State,
+    is_same,
+)
+from feedhandler.feed.session import FADES_NS, GAPS_MIN, NS_PER_S, USUAL_FACTOR, Phase, Session
+
+LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
+STEP_NS_MAX: Final = (
+    NS_PER_S  # of the clock between two calls: whoever was stopped for longer has heard nothing
+)
+# A suspect has been silent `USUAL_FACTOR` times longer than it usually is, and so long.
+SILENCE_NS_MIN: Final = 10 * NS_PER_S
+PATIENCE_NS_MAX: Final = (
+    300 * NS_PER_S
+)  # for which REST vouches for a silence at most, before it is asked again
+REPEATS_MIN: Final = 3  # seen on any symbol's channel of this kind, before the promise is believed
+REPEATS_FACTOR: Final = 3  # promised repetitions missed in a row
+CONTRADICTIONS_MIN: Final = 3  # looks at which another channel had something new to say
+CONTRADICTED_NS_MIN: Final = 5 * NS_PER_S
+FIRST_DATA_NS: Final = 15 * NS_PER_S  # after which a channel that never spoke can be contradicted
+STUCK_NS: Final = 30 * NS_PER_S  # words that all state the same time for so long are repeated, not new
+STUCK_WORDS_MIN: Final = 3
+CHECKS_TIME_NS: Final = 5 * NS_PER_S
+VERDICT_NS: Final = 5 * NS_PER_S  # what a new subscription, or REST, have to speak for a suspect
+ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is asked twice
+ASKED_MAX: Final = 4  # questions for one quote that are under way, of one group; for more, all are asked for,
+QUESTIONS_MAX: Final = 20  # and if there were so many
+QUESTIONS_NS: Final = (
+    60 * NS_PER_S
+)  # in this time: a market that stands still makes suspects of all, one by one
+# How often REST is asked about those of whom it is not known yet how long they are silent: the wait doubles.
+SURVEYS_NS: Final = (15 * NS_PER_S, 600 * NS_PER_S)
+# REST says the same for so long, after channel and connection were asked for anew: an update was missed, no more.
+CONCEDES_NS: Final = 60 * NS_PER_S
+RENEW_AFTER_NS: Final = 10 * NS_PER_S  # stale for so long: new connections
+RENEW_AGAIN_NS: Final = (300 * NS_PER_S, 3600 * NS_PER_S)  # and again, the wait doubling
+SUBSCRIBE_AGAIN_NS: Final = (30 * NS_PER_S, 600 * NS_PER_S)
+LAG_NS: Final = 10 * NS_PER_S  # one leg has heard nothing of a channel for so long that another hears
+LAG_WORDS_MIN: Final = 3
+LAG_AGAIN_NS: Final = 30 * NS_PER_S
+
+# The decision about a channel that usually speaks every second or more falls within this time of its last word.
+DECIDES_NS: Final = SILENCE_NS_MIN + LOOK_NS + VERDICT_NS + NS_PER_S
+
+
+class Stage(enum.Enum):
+    WAITING = "waiting"  # for its first data since the connection began
+    LIVE = "live"
+    SUSPECTED = "suspected"
+    STALE = "stale"
+
+
+class Pulse(msgspec.Struct, eq=False):
+    """One channel of one symbol. Times are of the clock that the module's first lines speak of."""
+
+    state: State
+    count: Callable[[int], int]  # of the state: how often a channel has spoken
+    channel: int
+    topic: str
+    at: int  # when it last spoke, to a second
+    words: int = 0  # how often it had, then
+    update_id: int = -1  # of its last word
+    stage: Stage = Stage.WAITING
+    since: int = 0  # of the stage
+    reason: str = ""  # of the suspicion
+    usual_ns: int = 0  # the longest of its latest silences,
+    gaps: int = 0  # and how many there were
+    patience_ns: int = 0  # what REST has vouched for, until it speaks again
+    values: tuple[float, ...] = ()  # what it usually says, as it was at the last look since it fell silent
+    contradictions: int = 0  # how often that has changed since it spoke
+    is_asking: bool = False  # for its quote over REST,
+    is_surveyed: bool = False  # or about all symbols,
+    asks_at: int = 0  # or is to at this time; 0 = no
+    disagreements: int = 0
+    is_proven: bool = False  # stale, and not for its silence alone
+    is_refuted: bool = False  # by REST
+    stated: RestTicker | None = None  # what REST last said against it,
+    stated_at: int = 0  # and since when
+    is_conceded: bool = False  # REST's value is to be taken over for it,
+    was_conceded: bool = False  # or was, since it last spoke: not again
+    is_unreadable: bool = False  # it speaks, in words that nobody understands
+    tries: int = 0  # new subscriptions since it was found stale,
+    subscribes_at: int = 0  # the next one, after that,
+    renewed_at: int = -(1 << 62)  # and when the last one was
+    checks_at: int = 1 << 62  # when to look at the time that it states; far away where it states none
+    timed_at: int = 0  # when that was last seen to go on,
+    timed_id: int = -1  # what it was,
+    timed_gaps: int = 0  # and how many silences there were until then
+    is_stuck: bool = False
+    lag_line: int = -1  # the line that hears nothing of it,
+    lag_words: int = 0  # how often it has spoken on others since,
+    lagged_at: int = 0  # and when something was done about it; 0 = never
+
+
+class Question(msgspec.Struct, eq=False):
+    """What is the quote of this symbol? Answer with `watch.on_quote`."""
+
+    native: str
+    watch: "Freshness"
+
+
+class Freshness:
+    """The channels of some symbols that the same connections carry; emit gets states whose flags have changed."""
+
+    def __init__(self, exchange: Exchange, emit: Callable[[State], None]) -> None:
+        self._exchange = exchange
+        self._emit = emit
+        self._pulses: dict[str, list[Pulse]] = {}  # by native symbol
+        self._order: list[Pulse] = []  # in which they are looked at
+        self._next = 0
+        self._open: dict[str, Pulse] = {}  # suspected and stale, by topic
+        self._clock = 0
+        self._last_mono_ns = 0
+        self._asking = 0
+        self._asked: collections.deque[int] = collections.deque(maxlen=QUESTIONS_MAX)  # when the latest were
+        self._surveys_at = SURVEYS_NS[0]
+        self._survey_wait_ns = SURVEYS_NS[0]
+        self.wants_survey = False  # REST is to be asked about all symbols; the owner clears it
+        self._repeats = [0] * CHANNELS_MAX  # words that repeated the last one, by channel
+        self._renewed_at = 0
+        self._renew_again_ns = 0
+        self.renewal = ""  # why the connections should be renewed; the owner clears it
+        self.laggards: dict[Session, str] = {}  # single ones that should be, and why; likewise
+
+    def add(self, states: Iterable[State]) -> None:
+        """Watch these symbols too."""
+        for state in states:
+            topics = enumerate(self._exchange.topics(state.native))
+            pulses = [Pulse(state, state.words, channel, topic, self._clock) for channel, topic in topics]
+            for pulse in pulses:
+                if pulse.channel in self._exchange.clocked:
+                    pulse.checks_at = self._clock
+            self._pulses[state.native] = pulses
+        self._reorder()
+
+    def remove(self, natives: Iterable[str]) -> None:
+        """Watch these no more; their flags are somebody else's business from now on."""
+        for native in natives:
+            for pulse in self._pulses.pop(native):
+                self._enter(pulse, Stage.WAITING)
+        self._reorder()
+
+    def _reorder(self) -> None:
+        self._order = [pulse for pulses in self._pulses.values() for pulse in pulses]
+        self._next = 0
+
+    def reset(self) -> None:
+        """All values are unknown again: a first connection has begun. What is usual is remembered."""
+        for pulse in self._order:
+            pulse.state.base_flags &= ~wire.STALE
+            self._enter(pulse, Stage.WAITING)
+            pulse.words, pulse.at, pulse.is_stuck, pulse.disagreements = 0, self._clock, False, 0
+            pulse.values, pulse.contradictions = (), 0
+            pulse.stated, pulse.is_conceded, pulse.was_conceded = None, False, False
+        self._survey_wait_ns = SURVEYS_NS[0]
+        self._surveys_at = self._clock + self._survey_wait_ns
+
+    def stale(self) -> dict[str, str]:
+        """Return the stale channels, and why they are taken to be."""
+        return {
+            pulse.topic: pulse.reason
+            if pulse.is_unreadable
+            else f"{pulse.reason}; silent for {(self._clock - pulse.at) / NS_PER_S:.0f} s"
+            for pulse in self._open.values()
+            if pulse.stage is Stage.STALE
+        }
+
+    # --- time
+
+    def advance(self, now_mono_ns: int, sessions: Sequence[Session]) -> list[Question]:
+        """Look at some channels; call a few times a second. sessions are the connections that carry them."""
+        step_ns = min(max(0, now_mono_ns - self._last_mono_ns), STEP_NS_MAX)
+        self._last_mono_ns = now_mono_ns
+        live = [s for s in sessions if s.condition == 0 and s.phase is Phase.RUNNING]
+        if not live:
+            return []
+        self._clock += step_ns
+        renewed: list[Pulse] = []
+        for pulse in list(self._open.values()):
+            self._look(pulse, live, renewed)
+        for pulse in self._unusual(self._due(step_ns), is_alone=len(live) == 1):
+            self._look(pulse, live, renewed)
+        for session in live if renewed else ():
+            session.subscriptions.renew([pulse.topic for pulse in renewed])
+        return self._questions()
+
+    def _due(self, step_ns: int) -> list[Pulse]:
+        """Return the next in turn, so that everybody's comes once in `LOOK_NS`."""
+        count = min(len(self._order), -(-len(self._order) * step_ns // LOOK_NS))
+        due = self._order[self._next : self._next + count]
+        due += self._order[: count - len(due)]
+        self._next = (self._next + count) % max(1, len(self._order))
+        return due
+
+    def _unusual(self, pulses: Iterable[Pulse], *, is_alone: bool) -> list[Pulse]:
+        """Return those that need a longer look: not the many that speak every second, as they did before."""
+        # Thousands a second: at 7 us each, those of 5,000 symbols would hold up a feed for milliseconds.
+        clock, live, waiting = self._clock, Stage.LIVE, Stage.WAITING
+        unusual = []
+        for pulse in pulses:
+            stage = pulse.stage
+            is_usual = is_alone and clock - pulse.at < 2 * LOOK_NS and not pulse.values
+            if stage is live and is_usual and clock < pulse.checks_at:
+                words = pulse.count(pulse.channel)
+                if words != pulse.words:
+                    pulse.usual_ns -= pulse.usual_ns * (clock - pulse.at) // FADES_NS
+                    pulse.words, pulse.at = words, clock
+                    pulse.gaps += 1
+            elif stage is live or stage is waiting:
+                unusual.append(pulse)
+        return unusual
+
+    def _look(self, pulse: Pulse, live: Sequence[Session], renewed: list[Pulse]) -> None:
+        if self._clock >= pulse.checks_at:
+            self._check_time(pulse)
+        words = pulse.count(pulse.channel)
+        if words != pulse.words and not pulse.is_stuck:
+            self._on_word(pulse, words)
+            if len(live) > 1:
+                self._find_laggards(pulse, live)
+            return
+        self._compare(pulse)
+        if self._clock - pulse.at >= SILENCE_NS_MIN and (failure := _failure(pulse, live)):
+            if not pulse.is_unreadable:  # no silence: to ask for it again, or elsewhere, would bring the same
+                self._condemn(pulse, f"it cannot be decoded: {failure}", is_proven=True)
+                pulse.is_unreadable = True
+            return
+        pulse.is_unreadable = False
+        if pulse.stage is Stage.SUSPECTED:
+            self._judge(pulse)
+        elif pulse.stage is Stage.STALE:
+            self._escalate(pulse, renewed)
+        elif reason := self._suspicion(pulse):
+            self._enter(pulse, Stage.SUSPECTED)
+            pulse.reason = reason
+            # REST can tell a quiet market from a dead channel; no need to ask if that is clear.
+            pulse.asks_at = 0 if self._is_clear(pulse) else self._clock
+            if self._is_clear(pulse):  # else a quiet market's next word could fall into the gap
+                pulse.renewed_at = self._clock
+                renewed.append(pulse)
+
+    def _check_time(self, pulse: Pulse) -> None:
+        """See whether the time that a channel states goes on while it speaks."""
+        pulse.checks_at = self._clock + CHECKS_TIME_NS
+        update_id = pulse.state.update_id(pulse.channel)
+        if update_id != pulse.timed_id or not pulse.words:
+            pulse.timed_id, pulse.timed_at, pulse.timed_gaps = update_id, self._clock, pulse.gaps
+            pulse.is_stuck = False
+        elif (
+            pulse.stage is Stage.LIVE
+            and self._clock - pulse.timed_at >= STUCK_NS
+            and pulse.gaps - pulse.timed_gaps >= STUCK_WORDS_MIN
+        ):
+            pulse.is_stuck = True
+            self._condemn(
+                pulse, is_proven=True, reason=f"it has stated the same time for {STUCK_NS / NS_PER_S:g} s"
+            )
+
+    def _on_word(self, pulse: Pulse, words: int) -> None:
+        """It has spoken since the last look."""
+        gap_ns = self._clock - pulse.at
+        update_id = pulse.state.update_id(pulse.channel)
+        self._repeats[pulse.channel] += update_id == pulse.update_id
+        pulse.update_id = update_id
+        if self._was_usual(pulse):
+            pulse.usual_ns = max(gap_ns, pulse.usual_ns - pulse.usual_ns * gap_ns // FADES_NS)
+            pulse.gaps += 1
+        was_stale = pulse.stage is Stage.STALE
+        if pulse.stage is not Stage.LIVE:
+            self._enter(pulse, Stage.LIVE)
+        pulse.words, pulse.at, pulse.is_unreadable = words, self._clock, False
+        pulse.contradictions = pulse.patience_ns = pulse.disagreements = 0
+        pulse.values = ()
+        pulse.stated, pulse.is_conceded, pulse.was_conceded = None, False, False
+        if was_stale:
+            self._unflag(pulse.state)
+
+    def _was_usual(self, pulse: Pulse) -> bool:
+        """True if the silence that a word ends was a quiet market's, from which there is something to learn."""
+        if pulse.stage is Stage.SUSPECTED:
+            return not self._is_clear(pulse)  # it speaks by itself
+        if (
+            pulse.stage is Stage.STALE
+        ):  # for its silence alone, and not since it was subscribed to anew just now
+            renewed_at = max(pulse.renewed_at, self._renewed_at)
+            return not pulse.is_proven and self._clock - renewed_at >= VERDICT_NS
+        return pulse.stage is Stage.LIVE
+
+    def _compare(self, pulse: Pulse) -> None:
+        """While it is silent, slower channels speak for it: if they have news, it should have had them first."""
+        if self._clock - pulse.at < LOOK_NS and pulse.words:
+            return
+        values = _values(pulse.state, pulse.channel)
+        is_known = any(value == value for value in values)
+        if is_known and not (pulse.values and is_same(values, pulse.values)):
+            pulse.contradictions += bool(pulse.values)
+            pulse.values = values
+
+    def _enter(self, pulse: Pulse, stage: Stage) -> None:
+        pulse.stage, pulse.since, pulse.asks_at = stage, self._clock, 0
+        pulse.is_surveyed = False
+        if stage in (Stage.SUSPECTED, Stage.STALE):
+            self._open[pulse.topic] = pulse
+        else:
+            self._open.pop(pulse.topic, None)
+
+    # --- suspicion
+
+    def _suspicion(self, pulse: Pulse) -> str:
+        """Return why a silent channel may be dead, "" if its silence is nothing unusual."""
+        silence_ns = self._clock - pulse.at
+        if pulse.contradictions >= CONTRADICTIONS_MIN and silence_ns >= (
+            CONTRADICTED_NS_MIN if pulse.words else FIRST_DATA_NS
+        ):
+            return "another channel had news that it had not"
+        if not pulse.words:
+            return ""
+        repeats_ns = self._repeats_ns(pulse)
+        if repeats_ns and silence_ns >= max(SILENCE_NS_MIN, REPEATS_FACTOR * repeats_ns):
+            return f"it repeats itself every {repeats_ns / NS_PER_S:g} s, and did not"
+        if repeats_ns or pulse.gaps < GAPS_MIN:
+            return ""
+        limit_ns = max(SILENCE_NS_MIN, USUAL_FACTOR * pulse.usual_ns, pulse.patience_ns)
+        usual_s = max(1.0, pulse.usual_ns / NS_PER_S)
+        return f"it was never silent for more than {usual_s:.0f} s of late" if silence_ns >= limit_ns else ""
+
+    def _repeats_ns(self, pulse: Pulse) -> int:
+        """Return the promised time between repetitions, 0 if there is no promise, or nobody was seen to keep it."""
+        is_kept = self._repeats[pulse.channel] >= REPEATS_MIN
+        return int(self._exchange.repeats_s.get(pulse.channel, 0.0) * NS_PER_S) if is_kept else 0
+
+    def _is_clear(self, pulse: Pulse) -> bool:
+        """True if no quiet market can be as silent as this channel."""
+        return pulse.contradictions >= CONTRADICTIONS_MIN or self._repeats_ns(pulse) > 0
+
+    # --- REST
+
+    def _questions(self) -> list[Question]:
+        """Return whose quotes to ask for over REST now: a few. For more, and other channels, want a survey."""
+        if self._clock >= self._surveys_at:
+            self._survey_wait_ns = min(2 * self._survey_wait_ns, SURVEYS_NS[1])
+            self._surveys_at = self._clock + self._survey_wait_ns
+            self.wants_survey = self.wants_survey or any(self._is_unknown(pulse) for pulse in self._order)
+        due = [pulse for pulse in self._open.values() if pulse.asks_at and self._clock >= pulse.asks_at]
+        singles = [pulse for pulse in due if pulse.channel == QUOTE and pulse.stage is Stage.SUSPECTED]
+        latest = [at for at in self._asked if self._clock - at < QUESTIONS_NS]
+        if len(singles) > min(ASKED_MAX - self._asking, QUESTIONS_MAX - len(latest)):
+            singles = []
+        questions = []
+        for pulse in due:
+            pulse.asks_at = 0
+            if pulse in singles:
+                pulse.is_asking = True
+                self._asking += 1
+                self._asked.append(self._clock)
+                questions.append(Question(pulse.state.native, self))
+            else:
+                pulse.is_surveyed = self.wants_survey = True
+        return questions
+
+    def _is_unknown(self, pulse: Pulse) -> bool:
+        """True if only REST can tell whether a channel's silence means something: it has not spoken enough."""
+        is_young = pulse.stage is Stage.LIVE and pulse.gaps < GAPS_MIN
+        return (is_young or pulse.stage is Stage.WAITING) and self._clock - pulse.at >= FIRST_DATA_NS
+
+    def on_quote(self, native: str, quote: Quote | None) -> None:
+        """Take the answer to a question; None: there is none to be had."""
+        self._asking -= 1
+        for pulse in self._pulses.get(native, ()):
+            if pulse.is_asking:
+                pulse.is_asking = False
+                if pulse.stage is Stage.SUSPECTED and quote is not None:
+                    self._on_witness(pulse, RestTicker(native, quote))
+
+    def on_survey(self, rows: Iterable[RestTicker]) -> None:
+        """Take what REST states of all symbols; others' are among them.
+
+        It vouches for all that are silent: who is no suspect yet need not be asked about a moment later.
+        """
+        for row in rows:
+            for pulse in self._pulses.get(row.native, ()):
+                if pulse.is_surveyed or self._is_unknown(pulse):
+                    self._on_witness(pulse, row)
+                elif self._is_resting(pulse) and agrees(pulse.state, pulse.channel, row):
+                    self._be_patient(pulse)
+
+    def on_survey_end(self) -> None:
+        """There are no more rows, or none were to be had."""
+        for pulse in self._open.values():
+            pulse.is_surveyed = False
+
+    def conceded(self, native: str) -> list[int]:
+        """Return the channels for which REST's present value is to be taken over; then `on_seed` is called."""
+        return [pulse.channel for pulse in self._pulses[native] if pulse.is_conceded]
+
+    def on_seed(self, native: str, channels: Sequence[int]) -> None:
+        """What some channels say is known from REST from now on: what was held against them is answered.
+
+        They may be dead all the same, and are found anew. The caller emits the state.
+        """
+        pulses = self._pulses[native]
+        for pulse in pulses:
+            if pulse.is_conceded:
+                pulse.is_conceded, pulse.was_conceded = False, True
+            if pulse.channel in channels and pulse.stage in (Stage.SUSPECTED, Stage.STALE):
+                self._enter(pulse, Stage.LIVE if pulse.words else Stage.WAITING)
+                pulse.contradictions = pulse.disagreements = 0
+                pulse.values = ()
+        if not any(pulse.stage is Stage.STALE for pulse in pulses):
+            pulses[0].state.base_flags &= ~wire.STALE
+
+    def _on_witness(self, pulse: Pulse, row: RestTicker) -> None:
+        found = agrees(pulse.state, pulse.channel, row)
+        if found is None:
+            return
+        pulse.is_surveyed = False
+        if found:
+            self._vouch(pulse)
+            return
+        pulse.disagreements += 1
+        what = "another quote" if pulse.channel == QUOTE else "other values"
+        if pulse.stage is Stage.STALE:
+            pulse.is_proven = pulse.is_refuted = True
+            self._consider(pulse, row)
+        elif pulse.disagreements > 1:
+            reason = pulse.reason if pulse.stage is Stage.SUSPECTED else "it has said nothing"
+            self._condemn(pulse, f"{reason}, and REST has {what}", is_proven=True)
+            pulse.is_refuted = True
+        elif pulse.stage is Stage.SUSPECTED:
+            pulse.asks_at = self._clock + ASK_AGAIN_NS
+        else:
+            self._surveys_at = min(self._surveys_at, self._clock + ASK_AGAIN_NS)
+
+    def _consider(self, pulse: Pulse, row: RestTicker) -> None:
+        """Give in to REST, once, if it has not changed its mind since the channel was asked for anew.
+
+        What it states of a dead channel's market goes on; of a quiet one from which an update is missing it stays.
+        """
+        if pulse.stated is None or not _is_same(pulse.channel, row, pulse.stated):
+            pulse.stated, pulse.stated_at = row, self._clock
+            return
+        since = max(pulse.stated_at, self._renewed_at)
+        is_silent = pulse.count(pulse.channel) == pulse.words and not pulse.is_unreadable
+        may_rest = not pulse.was_conceded and not self._is_clear(pulse)
+        pulse.is_conceded = may_rest and is_silent and self._clock - since >= CONCEDES_NS
+
+    def _vouch(self, pulse: Pulse) -> None:
+        """REST states what is known: the market is quiet."""
+        if pulse.stage is Stage.LIVE:
+            pulse.disagreements = 0
+        if pulse.stage is Stage.SUSPECTED or (pulse.stage is Stage.STALE and not pulse.is_proven):
+            self._be_patient(pulse)
+            pulse.disagreements = 0
+            was_stale = pulse.stage is Stage.STALE
+            self._enter(pulse, Stage.LIVE if pulse.words else Stage.WAITING)
+            if was_stale:
+                self._unflag(pulse.state)
+
+    def _is_resting(self, pulse: Pulse) -> bool:
+        """True if a channel is silent, and nobody has wondered yet."""
+        return pulse.stage is Stage.LIVE and self._clock - pulse.at >= SILENCE_NS_MIN
+
+    def _be_patient(self, pulse: Pulse) -> None:
+        silence_ns = self._clock - pulse.at
+        pulse.patience_ns = silence_ns + min(silence_ns, PATIENCE_NS_MAX)
+
+    # --- verdict
+
+    def _judge(self, pulse: Pulse) -> None:
+        """Condemn a suspect for whom nobody spoke in its time; a survey has twice that."""
+        if self._clock - pulse.since >= VERDICT_NS * (2 if pulse.is_surveyed else 1):
+            is_clear = self._is_clear(pulse)
+            self._condemn(pulse, pulse.reason, is_proven=is_clear)
+
+    def _condemn(self, pulse: Pulse, reason: str, *, is_proven: bool) -> None:
+        self._enter(pulse, Stage.STALE)
+        pulse.reason, pulse.tries, pulse.subscribes_at = reason, 0, 0
+        pulse.is_proven, pulse.is_refuted = is_proven, False
+        pulse.asks_at = (
+            self._clock + VERDICT_NS
+        )  # REST may be back, and vouch for it, or give a reason to renew
+        state = pulse.state
+        if not state.base_flags & wire.STALE:
+            state.base_flags |= wire.STALE
+            if state.recv_ns and not state.flags & (wire.STALE | wire.DOWN):
+                state.flags |= wire.STALE
+                self._emit(state)
+
+    def _unflag(self, state: State) -> None:
+        """Say that a symbol is current again, if all its channels are."""
+        if any(pulse.stage is Stage.STALE for pulse in self._pulses[state.native]):
+            return
+        state.base_flags &= ~wire.STALE
+        if state.flags & wire.STALE:
+            state.flags &= ~wire.STALE
+            self._emit(state)
+
+    def _escalate(self, pulse: Pulse, renewed: list[Pulse]) -> None:
+        """Subscribe anew, with growing patience; and ask for new connections, more patiently still."""
+        stale_ns = self._clock - pulse.since
+        if stale_ns >= pulse.subscribes_at:
+            first_ns, last_ns = SUBSCRIBE_AGAIN_NS
+            pulse.subscribes_at = stale_ns + min(first_ns << pulse.tries, last_ns)
+            pulse.tries += 1
+            pulse.renewed_at = self._clock
+            renewed.append(pulse)
+            pulse.asks_at = pulse.asks_at or self._clock + VERDICT_NS
+        # Statistics and last prices are no reason for new connections, unless REST has others.
+        if pulse.channel != QUOTE and not pulse.is_refuted:
+            return
+        first_ns, last_ns = RENEW_AGAIN_NS
+        if self._clock - self._renewed_at >= 2 * last_ns:
+            self._renew_again_ns = 0  # what was long ago is no reason for patience
+        is_due = not self._renew_again_ns or self._clock - self._renewed_at >= self._renew_again_ns
+        if stale_ns >= RENEW_AFTER_NS and is_due and not self.renewal:
+            self._renewed_at = self._clock
+            self._renew_again_ns = min(2 * self._renew_again_ns or first_ns, last_ns)
+            self.renewal = f"{pulse.topic} is silent"
+
+    def _find_laggards(self, pulse: Pulse, live: Sequence[Session]) -> None:
+        """See whether one leg hears nothing of a channel that another hears."""
+        # Who has not heard anything yet could have since it was answered.
+        heard_ns = {
+            session: pulse.state.heard_ns(session.line.index, pulse.channel)
+            or session.subscriptions.answered_ns(pulse.topic)
+            for session in live
+        }
+        newest_ns = max(heard_ns.values())
+        laggard = next(
+            (each for each, at_ns in heard_ns.items() if at_ns and newest_ns - at_ns >= LAG_NS), None
+        )
+        line = laggard.line.index if laggard else -1
+        pulse.lag_words = pulse.lag_words + 1 if line == pulse.lag_line else 1
+        pulse.lag_line = line
+        # A new connection may be told at once what others were told long ago: one word is no evidence.
+        if laggard is None or pulse.lag_words < LAG_WORDS_MIN:
+            return
+        if not pulse.lagged_at or self._clock - pulse.lagged_at >= 2 * LAG_AGAIN_NS:
+            pulse.lagged_at = self._clock
+            laggard.subscriptions.renew([pulse.topic])
+        elif self._clock - pulse.lagged_at >= LAG_AGAIN_NS:
+            pulse.lagged_at = self._clock
+            self.laggards[laggard] = f"{pulse.topic} is silent on it alone"
+
+
+def _values(state: State, channel: int) -> tuple[float, ...]:
+    """Return what a channel says that slower ones say as well."""
+    if channel == QUOTE:
+        return state.bid, state.bid_size, state.ask, state.ask_size
+    return (state.last,) if channel == LAST else ()
+
+
+def _failure(pulse: Pulse, live: Sequence[Session]) -> str:
+    """Return why a channel that is heard on no connection is not understood, "" if that is not so."""
+    for session in live:
+        if failure := session.subscriptions.unreadable(pulse.topic):
+            return failure
+    return ""
+
+
+def _is_same(channel: int, row: RestTicker, other: RestTicker) -> bool:
+    """Return whether two answers state the same of a channel."""
+    if channel == QUOTE:
+        return row.quote == other.quote
+    if channel == LAST:
+        return row.last == other.last
+    return (
+        row.statistics is not None
+        and other.statistics is not None
+        and row.statistics[3] <= other.statistics[3]
+    )
+
+
+def agrees(state: State, channel: int, row: RestTicker) -> bool | None:
+    """Return whether REST states what is known from a channel, None if it does not say, or nothing is known.
+
+    Of statistics the volume tells: within 24 h that roll on it falls by itself, and grows only by trades.
+    """
+    if channel == QUOTE:
+        ours = _values(state, QUOTE)
+        if row.quote is None or all(value != value for value in ours):
+            return None
+        return is_same((row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size), ours)
+    if channel == LAST:
+        return None if row.last != row.last or state.last != state.last else row.last == state.last
+    if row.statistics is None or state.base_volume_24h != state.base_volume_24h:
+        return None
+    return row.statistics[3] <= state.base_volume_24h

@@ -1,0 +1,455 @@
+"""The connections that carry the same symbols, so that none of them is missed when it ends.
+
+    leg 0   ──── session ────────────┬─ successor ─────────────▶
+    leg 1   ──────────┬─ successor ────────────────────┬───────▶      ages are staggered
+
+Each leg is one connection; the states take what comes first, whoever brings it (`State.accept`). A connection that
+is to end, for its age or because the exchange says so, is retired when a successor has heard all that it hears.
+What is said about the symbols besides data, STALE and DOWN, is said here, for it depends on all of them.
+
+Pure: times come in, sessions to be run and to be stopped go out. It knows no exchange.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler.data import wire
+from feedhandler.exchanges.base import (
+    LAST,
+    LINES_MAX,
+    QUOTE,
+    STATISTICS,
+    Exchange,
+    RestTicker,
+    State,
+    is_same,
+)
+from feedhandler.feed.freshness import Freshness, Question, agrees
+from feedhandler.feed.session import NS_PER_S, ConnectBudget, Phase, Policy, Session
+
+LEGS_MAX: Final = 3
+CHANNELS: Final = (STATISTICS, QUOTE, LAST)
+assert 2 * LEGS_MAX <= LINES_MAX, "each leg may have a successor"
+
+# A connection is renewed somewhere in this part of its exchange's maximum: never at its end, and not all at once.
+AGE_SHARES: Final = (0.90, 0.97)
+
+# An exchange that says goodbye to so young a connection may do so again: the next one waits, longer each time.
+YOUNG_NS: Final = 60 * NS_PER_S
+
+# Symbols have their first values from REST when everything is subscribed to, since from then on nothing is missed;
+# and once before that, if it takes so long.
+EARLY_NS: Final = NS_PER_S
+
+NS_PER_MINUTE: Final = 60 * NS_PER_S
+NS_PER_DAY: Final = 24 * 60 * NS_PER_MINUTE
+
+
+class DailyWindow:
+    """A part of each day, UTC, such as `04:00-04:30`; it may span midnight. Raises ValueError for anything else."""
+
+    def __init__(self, text: str) -> None:
+        match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", text)
+        if match is None or match[1] + match[2] == match[3] + match[4]:
+            raise ValueError(f"{text!r} is no part of a day")
+        hour, minute, end_hour, end_minute = map(int, match.groups())
+        start, end = ((hour * 60 + minute) * NS_PER_MINUTE, (end_hour * 60 + end_minute) * NS_PER_MINUTE)
+        self._start_ns = start
+        self._length_ns = (end - start) % NS_PER_DAY
+        self._was_inside = True  # what starts inside has new connections anyway
+
+    def opens(self, now_ns: int) -> bool:
+        """True at the first look inside, each day; now is Unix time."""
+        is_inside = (now_ns - self._start_ns) % NS_PER_DAY < self._length_ns
+        was_inside, self._was_inside = self._was_inside, is_inside
+        return is_inside and not was_inside
+
+
+class Change(msgspec.Struct):
+    """What the caller has to do: run these sessions, stop those; and ask these questions over REST."""
+
+    run: list[Session] = []
+    stop: list[Session] = []
+    ask: list[Question] = []
+
+
+class Leg:
+    """One of several equal connections, and the one that is to follow it."""
+
+    def __init__(self, session: Session, age_ns: int) -> None:
+        self.session = session
+        self.successor: Session | None = None
+        self.order = ""  # why it is to be renewed, if somebody says so
+        self.age_ns = age_ns  # at which it is to be
+        self.goodbyes = 0  # in a row, each to a young connection
+
+
+class Legs:
+    """The legs of some symbols; see the module's first lines. count is 1 to `LEGS_MAX`."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        natives: Iterable[str],
+        emit: Callable[[State], None],
+        *,
+        count: int,
+        policy: Policy,
+        budget: ConnectBudget,
+        rng: random.Random,
+    ) -> None:
+        self._exchange = exchange
+        self._group = exchange.new_group()
+        self._channels = range(len(exchange.topics("")))  # of each symbol
+        self._canary = ""
+        self._unsaid: set[str] = set()  # symbols of which REST is to tell
+        self._surveyed: set[str] = (
+            set()
+        )  # all that were carried when it was asked; of others it knows too little,
+        # Channels of them that nobody who lives keeps current, though they are known: what had been said of them.
+        self._lost: dict[tuple[str, int], tuple[int, int]] = {}
+        self._stated: dict[str, bool] = {}  # those of them of which the answer tells: only what is known
+        self._witnessed: dict[Session, int] = {}  # connections that had subscribed to all by then: since when
+        self._is_early = False  # there were none
+        self._was_early = False
+        self._wants_seeds = False
+        self.states: dict[str, State] = {}
+        self._enter(natives)
+        self._emit = emit
+        self._policy = policy
+        self._budget = budget
+        self._rng = rng
+        self.freshness = Freshness(exchange, emit)
+        self.freshness.add(self.states.values())
+        self._followed: set[Session] = set()  # those that hear all that is heard
+        self._next_line = 0
+        self._max_age_ns = int((policy.max_age_s or exchange.max_age_s) * NS_PER_S)
+        self.legs: list[Leg] = []
+        for number in range(count):
+            # A first life of its own length for each, so that they never come of age together.
+            age_ns = int(self._age_ns() * (count - number) / count)
+            self.legs.append(Leg(self._session(number), age_ns))
+
+    @property
+    def sessions(self) -> list[Session]:
+        """All connections, successors beside those that they follow."""
+        found = []
+        for leg in self.legs:
+            found += [leg.session] if leg.successor is None else [leg.session, leg.successor]
+        return found
+
+    def _session(self, leg: int) -> Session:
+        taken = {session.line.index for session in self.sessions}
+        # In turn: one that was retired may still say something for a second.
+        order = [(self._next_line + number) % LINES_MAX for number in range(LINES_MAX)]
+        index = next(index for index in order if index not in taken)
+        self._next_line = index + 1
+        return Session(
+            self._exchange,
+            self.states,
+            self._emit,
+            self,
+            line=self._exchange.make_state.make_line(index, self._group),
+            leg=leg,
+            policy=self._policy,
+            budget=self._budget,
+            rng=self._rng,
+            canary=self._canary,
+        )
+
+    def _enter(self, natives: Iterable[str]) -> list[State]:
+        joining = {native: self._exchange.states[native] for native in natives}
+        for state in joining.values():
+            state.group = self._group
+        self.states |= joining
+        return list(joining.values())
+
+    def _age_ns(self) -> int:
+        return int(self._rng.uniform(*AGE_SHARES) * self._max_age_ns)
+
+    # --- what the caller asks
+
+    def add(self, natives: Sequence[str]) -> None:
+        """Carry these symbols too, whose states the exchange has; the others notice nothing."""
+        self.freshness.add(self._enter(natives))
+        for session in self.sessions:
+            session.subscriptions.add(natives)
+        # Who is as good as another is to be seen anew: the first of them is the measure of the others.
+        measures = [session for session in self.sessions if session in self._followed]
+        self._followed = set(measures[:1])
+        self._unsaid.update(natives)
+
+    def remove(self, natives: Sequence[str]) -> None:
+        """Carry these symbols no more; what was known about them is said to be DOWN."""
+        self.freshness.remove(natives)
+        self._unsaid.difference_update(natives)
+        self._surveyed.difference_update(natives)
+        for session in self.sessions:
+            session.subscriptions.remove(natives)
+        for state in [self.states.pop(native) for native in natives]:
+            self._flag(state, wire.DOWN)
+
+    def set_canary(self, native: str) -> None:
+        """Have each connection hear of an instrument that is never quiet, "" for none; nobody else does."""
+        self._canary = native
+        for session in self.sessions:
+            session.subscriptions.set_canary(native)
+
+    @property
+    def is_renewing(self) -> bool:
+        return any(leg.successor is not None for leg in self.legs)
+
+    def advance(self, now_mono_ns: int, *, may_renew: bool = True) -> Change:
+        """Renew what is due; call a few times a second. Without may_renew, only what its exchange gives up."""
+        self._follow()
+        change = Change(ask=self.freshness.advance(now_mono_ns, self.sessions))
+        self._plan_seeds(now_mono_ns)
+        self._take_orders(change)
+        for leg in self.legs:
+            if leg.successor is not None:
+                self._promote(leg, change)
+            elif reason := self._why_renew(leg, now_mono_ns, may_renew):
+                leg.successor = self._session(leg.session.leg)
+                leg.successor.reason = reason
+                leg.successor.learn_from(leg.session)
+                leg.successor.deadline_mono_ns = now_mono_ns + self._patience_ns(leg, now_mono_ns)
+                change.run.append(leg.successor)
+        return change
+
+    # --- what REST says of all symbols
+
+    @property
+    def wants_survey(self) -> bool:
+        """True if REST is to be asked about all symbols; while nothing is connected, nobody could use it."""
+        is_wanted = self._wants_seeds or self.freshness.wants_survey
+        return is_wanted and any(session.phase is Phase.RUNNING for session in self.sessions)
+
+    def _plan_seeds(self, now: int) -> None:
+        """See whether there are symbols of which a living connection may not tell for a while."""
+        running = [session for session in self.sessions if session.phase is Phase.RUNNING]
+        if not self._unsaid or not running:
+            return
+        is_settled = any(session.subscriptions.is_acknowledged for session in running)
+        is_slow = now - min(session.opened_mono_ns for session in running) >= EARLY_NS
+        self._wants_seeds = is_settled or (is_slow and not self._was_early)
+
+    def on_survey_sent(self) -> None:
+        """REST is being asked."""
+        running = [session for session in self.sessions if session.phase is Phase.RUNNING]
+        self._witnessed = {s: s.opened_mono_ns for s in running if s.subscriptions.is_acknowledged}
+        self._is_early = not self._witnessed
+        self._was_early = True
+        self._surveyed, self._stated = set(self.states), {}
+        lines = [session.line.index for session in running]
+        self._lost = {
+            (native, channel): _said(state, channel)
+            for native, state in self.states.items()
+            for channel in self._unkept(state, lines)
+        }
+        self._wants_seeds = self.freshness.wants_survey = False
+
+    def on_survey(self, rows: Iterable[RestTicker], recv_ns: int) -> None:
+        """Take what REST states: as a witness, and for what no living connection has said."""
+        self.freshness.on_survey(rows)
+        lines = [session.line.index for session in self.sessions if session.phase is Phase.RUNNING]
+        for row in rows if lines else ():
+            if row.native in self._surveyed:
+                state = self.states[row.native]
+                self._seed(state, row, recv_ns)
+                is_known = all(agrees(state, channel, row) is not False for channel in self._channels)
+                self._stated[row.native] = self._stated.get(row.native, True) and is_known
+
+    def on_survey_end(self, *, has_failed: bool) -> None:
+        """There are no more rows, or none were to be had: then REST is asked again."""
+        self.freshness.on_survey_end()
+        if not self._is_early and not has_failed:
+            self._unsaid -= self._surveyed
+            for session in self.sessions:
+                if self._witnessed.get(session) == session.opened_mono_ns and session.phase is Phase.RUNNING:
+                    for native in self._surveyed:
+                        if self._stated.get(native):
+                            self.states[native].inherit(session.line.index)
+        self._surveyed, self._witnessed = set(), {}
+
+    def _seed(self, state: State, row: RestTicker, recv_ns: int) -> None:
+        """Fill what the stream has not said: whatever it says is newer. No channel is fresher for it.
+
+        What a line has said that is gone was followed by another, so that it holds; unless it was lost by then, and
+        has not spoken since.
+        """
+        conceded = self.freshness.conceded(state.native)
+        unsaid = [
+            channel
+            for channel in CHANNELS
+            if channel in conceded
+            or self._is_lost(state, channel)
+            or not (state.words(channel) or state.is_filled(channel))
+        ]
+        self.freshness.on_seed(state.native, unsaid)
+        before = _values(state)
+        if row.quote is not None and QUOTE in unsaid:
+            state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)
+        has_last = LAST in conceded or (LAST in unsaid and (LAST in self._channels or STATISTICS in unsaid))
+        if row.last == row.last and has_last:  # where it has no channel of its own, statistics bring it
+            state.last = row.last
+        if row.statistics is not None and STATISTICS in unsaid:
+            state.set_statistics(*row.statistics)
+        is_changed = not is_same(before, _values(state))
+        if is_changed or state.flags & wire.STALE & ~state.base_flags:
+            if len(unsaid) == len(CHANNELS):
+                state.exchange_ns = 0  # REST states no time
+            state.on_news(recv_ns)
+            self._emit(state)
+
+    def _is_lost(self, state: State, channel: int) -> bool:
+        """True if nobody kept a channel current when REST was asked, and nobody has spoken for it since."""
+        return self._lost.get((state.native, channel)) == _said(state, channel)
+
+    def _take_orders(self, change: Change) -> None:
+        """Renew what the watch over the channels has given up; a successor makes room for another one."""
+        if self.freshness.renewal:
+            self.renew(self.freshness.renewal)
+            self.freshness.renewal = ""
+        for leg in self.legs:
+            if reason := self.freshness.laggards.pop(leg.session, ""):
+                leg.order = reason
+            if leg.successor is not None and leg.successor in self.freshness.laggards:
+                leg.order = leg.order or leg.successor.reason
+                change.stop.append(leg.successor)
+                self._release(leg.successor)
+                leg.successor = None
+        self.freshness.laggards.clear()
+
+    def _patience_ns(self, leg: Leg, now: int) -> int:
+        """Return how long a successor waits before it connects: not at all, unless goodbyes follow each other."""
+        is_hasty = bool(leg.session.goodbye) and now - leg.session.opened_mono_ns < YOUNG_NS
+        leg.goodbyes = leg.goodbyes + 1 if is_hasty else 0
+        return int(self._policy.backoff_s(leg.goodbyes, self._rng) * NS_PER_S) if leg.goodbyes > 1 else 0
+
+    def renew(self, reason: str) -> None:
+        """Renew every leg, one after the other; one that is being renewed already is left alone."""
+        for leg in self.legs:
+            leg.order = reason
+
+    def _follow(self) -> None:
+        """See who has come to hear all that another hears: from then on each is as good as the other."""
+        live = [session for session in self.sessions if session.condition == 0]
+        if not any(session in self._followed for session in live):
+            self._followed.update(live[:1])  # whoever lives is the measure, if all that were are gone
+        for session in self.sessions:
+            if session not in self._followed and any(
+                other in self._followed and session.has_followed(other) for other in live
+            ):
+                self._inherit(session)
+
+    def _inherit(self, session: Session) -> None:
+        self._followed.add(session)
+        for state in self.states.values():
+            state.inherit(session.line.index)
+
+    def _why_renew(self, leg: Leg, now: int, may_renew: bool) -> str:
+        session = leg.session
+        if session.phase is not Phase.RUNNING:
+            leg.order = ""  # it makes a new connection anyway
+            return ""
+        if session.goodbye:
+            return session.goodbye
+        if self.is_renewing or not may_renew:
+            return ""  # one at a time
+        age_ns = now - session.opened_mono_ns
+        return leg.order or (f"{age_ns / NS_PER_S / 3600:.1f} h old" if age_ns >= leg.age_ns else "")
+
+    def _promote(self, leg: Leg, change: Change) -> None:
+        """Let the successor take over if nobody would miss the other, or if the other is gone."""
+        successor = leg.successor
+        assert successor is not None, "the caller has looked"
+        is_gone = leg.session.phase in (Phase.BACKOFF, Phase.CONNECTING)
+        if is_gone and successor.phase in (Phase.BACKOFF, Phase.CONNECTING):
+            change.stop.append(successor)  # neither is connected: the first goes on by its own rules
+            leg.successor, leg.order = None, ""
+            return
+        if not is_gone:
+            if not successor.has_followed(leg.session):
+                return
+            self._inherit(successor)
+        successor.count_on(leg.session)
+        change.stop.append(leg.session)
+        self._release(leg.session)
+        leg.session, leg.successor, leg.order = successor, None, ""
+        leg.age_ns = self._age_ns()
+        successor.reason = ""
+        self._tell()
+
+    def state(self) -> str:
+        """Return the state of the symbols in one word: that of the best connection."""
+        sessions = self.sessions
+        if not any(session.phase is Phase.RUNNING and session.frames for session in sessions):
+            return "connecting"
+        return "live" if any(s.phase is Phase.RUNNING and not s.is_stale for s in sessions) else "stale"
+
+    # --- what the sessions report
+
+    def on_open(self, session: Session) -> None:
+        """The session has a new connection; if it is the only one, nothing is known any more."""
+        is_alone = all(other is session or other.condition == wire.DOWN for other in self.sessions)
+        self._followed.discard(session)
+        if is_alone:
+            self._followed.add(session)
+            self.freshness.reset()
+            self._unsaid, self._surveyed, self._was_early = set(self.states), set(), False
+        for state in self.states.values():
+            if is_alone:
+                state.forget()
+            else:
+                state.renew(session.line.index)
+
+    def on_condition(self, session: Session) -> None:
+        """A session's condition changed; what is retired already is nobody's concern."""
+        if session not in self.sessions:
+            return
+        if session.condition == wire.DOWN:
+            self._release(session)
+        self._tell()
+
+    def _release(self, session: Session) -> None:
+        """A connection is gone: others may say again what it said last."""
+        self._followed.discard(session)
+        for state in self.states.values():
+            state.release(session.line.index)
+
+    def _tell(self) -> None:
+        """Say in the stream what has become worse, on every symbol that has had data and is not kept current."""
+        best = min(session.condition for session in self.sessions)  # 0, STALE, DOWN
+        lines = [session.line.index for session in self.sessions if session.condition == 0]
+        for state in self.states.values():
+            flag = best
+            if not flag and (unkept := self._unkept(state, lines)):
+                self._unsaid.add(state.native)  # the others live, but do not know about this one; REST does
+                flag = wire.STALE if len(unkept) == len(self._channels) else 0
+            self._flag(state, flag)
+
+    def _unkept(self, state: State, lines: Sequence[int]) -> list[int]:
+        """Return the channels of a symbol that is known which none of some lines keeps current."""
+        return [
+            channel
+            for channel in (self._channels if state.recv_ns else ())
+            if not any(state.is_kept(line, channel) for line in lines)
+        ]
+
+    def _flag(self, state: State, flag: int) -> None:
+        if flag and state.recv_ns and not state.flags & flag:
+            state.flags = state.base_flags | flag
+            self._emit(state)
+
+
+def _said(state: State, channel: int) -> tuple[int, int]:
+    """Return how often a channel has spoken, and the slower one that speaks for it, 0 while that does not."""
+    return state.words(channel), state.words(STATISTICS) if state.is_filled(channel) else 0
+
+
+def _values(state: State) -> tuple[float, ...]:
+    return tuple(getattr(state, name) for name in wire.TICKER_VALUES)

@@ -1,0 +1,733 @@
+"""One exchange's feed, or one of several that share it: REST instrument list, connections, records to the merger.
+
+Wiring only. Reads top to bottom: lock, sockets, instruments, sessions, run, stop. It knows one exchange, by
+name, and nothing about symbols' canonical form beyond the table that resolves what is wanted.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import uvloop
+
+from feedhandler.data import wire
+from feedhandler.data.errors import (
+    EXIT_FAILED,
+    EXIT_GAVE_UP,
+    EXIT_OK,
+    ConfigError,
+    DecodeError,
+    ProtocolError,
+)
+from feedhandler.data.instruments import InstrumentList, InstrumentTable, instrument_list
+from feedhandler.data.shard import Shard
+from feedhandler.data.status import (
+    LISTED_MAX,
+    Complaints,
+    ConnectionStatus,
+    FeedStatus,
+    connection_status,
+    feed_state,
+)
+from feedhandler.data.topics import Topics
+from feedhandler.data.wanted import Wanted
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Exchange
+from feedhandler.feed.freshness import Question
+from feedhandler.feed.legs import Change, DailyWindow, Legs
+from feedhandler.feed.session import NS_PER_S
+from feedhandler.feed.survey import Survey
+from feedhandler.feed.universe import Universe
+from feedhandler.feed.websocket import Connection
+from feedhandler.merger.feeds import symbol_in
+from feedhandler.merger.merge import FEED_HEARTBEAT_NS
+from feedhandler.runtime.config import Config
+from feedhandler.runtime.curve import client_security
+from feedhandler.runtime.lifecycle import (
+    END_S,
+    end_within,
+    is_supervised,
+    keep_secrets_in_memory,
+    on_stop_signals,
+    settle,
+    use_cpus,
+)
+from feedhandler.runtime.upkeep import Upkeep
+from feedhandler.transport import private, tick, zmtp
+from feedhandler.transport.boards import board_path, open_board, retire_others
+from feedhandler.transport.dial import listens
+from feedhandler.transport.files import (
+    Stamp,
+    feed_lock,
+    read_instruments,
+    read_wanted,
+    wanted_path,
+    wanted_stamp,
+    write_instruments,
+)
+from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.queues import Queues, size_of
+from feedhandler.transport.shared_budget import SharedBudget, path_of
+from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
+from feedhandler.transport.timekeeper import Timekeeper
+
+HEARTBEAT_S: Final = FEED_HEARTBEAT_NS / NS_PER_S
+HEARTBEATS_PER_STATUS: Final = 5
+AWAITED_S: Final = 20.0  # for a simulator to come, which takes one or two
+AWAITED_EVERY_S: Final = 0.05
+REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
+REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
+STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
+assert 2 * END_TASKS_S + STOP_CONNECTIONS_S < END_S, "an end in order has its time"
+NEVER_READ: Final[Stamp] = (-1, -1, -1)
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """The feed's two ends: the hop to the merger, one message per socket read, and its direct subscribers.
+
+    A merger that is away or full costs records, never time. on_join is called when one has come.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        exchange: Exchange,
+        shard: Shard,
+        on_join: Callable[[], object],
+        group: int,
+    ) -> None:
+        security = client_security(config)
+        connect = tick.Uplink if security is None else functools.partial(zmtp.Uplink, security=security)
+        self._uplink = connect(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
+        self._direct = tick.Outlet(
+            loop,
+            config.exchange(exchange.name).direct_of(shard),
+            self,
+            key=f"exchanges.{exchange.name}.direct",
+            queue_size_max=zmtp.QUEUE_SIZE_MAX,
+            group=group,
+            queues=Queues(size_of(0)),
+        )
+        self.look = self._direct.look
+        self._batch = tick.Batch(self._uplink, self._direct, time.time_ns)
+        self.emit = self._batch.emit
+        self.flush = self._batch.flush
+        self._topics = Topics()
+        self._changes = -1  # of the exchange's symbols, which were the ones in _topics then
+        self._call_soon = loop.call_soon
+        self._is_flush_due = False
+        self._exchange = exchange
+        self.session = int(time.time())  # for direct subscribers: numbers start anew
+        self._documents: dict[int, int] = {}  # how many of each kind
+
+    @property
+    def records(self) -> int:
+        """How many records were sent to the merger since `recount`."""
+        return self._batch.records
+
+    def recount(self) -> None:
+        """Send what there is, and count anew."""
+        self.flush()
+        self._batch.records = 0
+
+    def flush_soon(self) -> None:
+        """Send the message when all sockets that have something to read were read.
+
+        With many connections each has a record or two to give at a time: so they share a message.
+        """
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._is_flush_due = False
+        self.flush()
+
+    def greet(self) -> None:
+        """Repeat all that is known to a merger that joined."""
+        self._batch.repeat(filter(None, map(self._newest, self.topics(b""))))
+
+    def topics(self, prefix: bytes) -> list[bytes]:
+        """Return the topics that begin with a prefix, padded, in order."""
+        if self._changes != self._exchange.changes:
+            self._changes = self._exchange.changes
+            self._topics.clear()
+            for state in self._exchange.states.values():
+                self._topics.add(wire.padded(state.topic))
+        return self._topics.under(prefix)
+
+    def last(self, topic: bytes) -> bytearray | None:
+        """Return a topic's newest record, flagged; what was batched before goes first. None if there is none."""
+        self.flush()
+        return self._newest(topic)
+
+    def _newest(self, topic: bytes) -> bytearray | None:
+        """Return the same, whatever is batched: it is no news, and takes no number."""
+        state = self._exchange.states.get(symbol_in(topic))
+        if state is None or not state.recv_ns:
+            return None
+        record = bytearray(state.record())
+        wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
+        wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, time.time_ns())
+        return record
+
+    def send_document(self, kind: int, body: bytes) -> None:
+        """Send a JSON document; what was batched before goes first. Heartbeats go to everybody."""
+        self.flush()
+        self._documents[kind] = sequence = self._documents.get(kind, 0) + 1
+        now = time.time_ns()
+        document = wire.Document(
+            wire.topic(kind, self._exchange.name),
+            kind=kind,
+            session=self.session,
+            sequence=sequence,
+            recv_ns=now,
+            publish_ns=now,
+            body=body,
+        )
+        message = wire.pack_document(document)
+        if kind == wire.HEARTBEAT:
+            self._direct.send(wire.padded(document.topic), message)
+            self._direct.flush()
+        self._uplink.send(message)
+
+    def poll(self) -> None:
+        """Connect to the merger if it was away; `on_join` is called when it is there."""
+        self._uplink.poll()
+
+    def take_loss(self) -> bool:
+        """Return, once, that a merger which did not read has lost records, when it reads again."""
+        return self._uplink.take_loss()
+
+    def close(self) -> None:
+        """Close the sockets, after a moment for what is queued."""
+        self._uplink.close()
+        self._direct.close()
+
+
+class Feed:
+    """One exchange's feed process."""
+
+    def __init__(
+        self,
+        config: Config,
+        name: str,
+        shard: Shard,
+        http: HttpClient,
+        looks: Iterable[Callable[[], None]] = (),
+        failures: Failures | None = None,
+        awaited: Sequence[str] = (),
+    ) -> None:
+        """looks are further ones that see to files; failures are counted together with those given.
+
+        awaited are addresses of what was started together with us, and may not listen yet.
+        """
+        self._name = name
+        self._shard = shard
+        self._settings = config.exchange(name)
+        self._awaited = awaited
+        self._run_dir = config.run_dir
+        self._http = http
+        self._exchange = EXCHANGES[name](tick.State)
+        self._timekeeper = Timekeeper(self._exchange, http)
+        loop = asyncio.get_running_loop()
+        group = private.group_of(config.group, f"{config.path}: group")
+        self._publisher = Publisher(loop, config, self._exchange, shard, self._greet, group)
+        self._rng = random.Random()
+        self._failures = failures or Failures()
+        self._stop = asyncio.Event()
+        self._table: InstrumentTable | None = None
+        self._listing: InstrumentList | None = None
+        self._ws_url = self._settings.ws_url or self._exchange.ws_url
+        folder = config.run_dir if self._settings.simulated else ""  # a simulator's is nobody else's concern
+        # One budget, whatever hosts and addresses the legs have: some exchanges count by host, others by address.
+        self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
+        flags = wire.SIMULATED if self._settings.simulated else 0
+        # The earliest that anybody on this host can know: written as each record is made.
+        retire_others(config.run_dir, name, shard)
+        session = self._publisher.session
+        self._board = open_board(board_path(config.run_dir, name, shard), session=session, group=group)
+        boards = () if self._board is None else (self._board.look,)
+        self._upkeep = Upkeep(config, self._publisher.look, *boards, *looks)
+        self._universe = Universe(self._exchange, self._make_legs, flags, shard.has, self._board)
+        self._wanted = self._symbols(Wanted())  # of all shards
+        self._wanted_stamp: Stamp | None = NEVER_READ
+        self._stale: dict[str, str] = {}  # channels that are silent and should not be
+        window = self._settings.renew_window
+        self._window = DailyWindow(window) if window else None
+        self._connections: list[Connection] = []
+        self._connections_made = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._survey = Survey()
+        self._complaints = Complaints()
+        self._survey_problems: dict[str, str] = {}  # of the newest answer to each of its requests
+        self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
+        self._status = FeedStatus(
+            exchange=name,
+            shard=str(shard),
+            pid=os.getpid(),
+            started_ns=time.time_ns(),
+            simulated=self._settings.simulated,
+            state="connecting",
+            starting="connecting, attempt 1, in progress",
+            wanted=list(self._wanted),
+        )
+
+    async def run(self) -> int:
+        """Run until SIGTERM (returns 0), or until too many attempts in a row brought no data (75)."""
+        loop = asyncio.get_running_loop()
+        on_stop_signals(self._stop.set, loop)
+        loop.set_exception_handler(self._failures.on_loop_exception)
+        loop.add_signal_handler(signal.SIGUSR1, self._universe.renew, "by order")
+        tasks: list[asyncio.Task[None]] = []
+
+        def endure(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            tasks.append(asyncio.create_task(self._failures.endure(what, work)))
+            tasks[-1].add_done_callback(lambda _: self._stop.set())
+
+        status = EXIT_FAILED  # of an end by an exception
+        try:
+            endure("the heartbeat", self._beat)
+            await self._await_others()
+            endure("the exchange's clock", self._timekeeper.run)
+            status = await self._work()
+            return status
+        finally:
+            end_within(END_S, status)
+            await end_tasks(tasks)
+            self._status.stopping = True
+            self._send_status()
+            self._publisher.close()
+            if self._board is not None:
+                self._board.close()
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.result()  # a bug in our reasoning ends the process, with its traceback
+
+    async def _await_others(self) -> None:
+        """Wait for the simulator, so that its start is no fault; in vain, and it is one."""
+        deadline_mono_s = time.monotonic() + AWAITED_S
+        starting = self._status.starting
+        for url in self._awaited:
+            while not await listens(url) and time.monotonic() < deadline_mono_s and not self._stop.is_set():
+                self._status.starting = "connecting, waits for the simulator to listen"
+                await asyncio.sleep(AWAITED_EVERY_S)
+        self._status.starting = starting
+
+    async def _work(self) -> int:
+        """Return the exit status once stopped, or given up."""
+        first = asyncio.create_task(self._first_instruments())
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([first, stop], return_when=asyncio.FIRST_COMPLETED)
+        await end_tasks([stop] if first.done() else [first, stop])  # whoever was asked may never answer
+        if self._stop.is_set():
+            return EXIT_OK
+        if not first.result():
+            return EXIT_GAVE_UP
+        self._carry()
+        settle()
+        return await self._run_connections()
+
+    # --- instruments
+
+    async def _first_instruments(self) -> bool:
+        """Get the list from REST, else from disk; keep trying if there is neither. False: gave up."""
+        policy = self._settings.policy()
+        attempt = 0
+        while not self._stop.is_set():
+            attempt += 1
+            try:
+                with self._failures.converted("the instrument list"):
+                    self._take_instruments(await self._fetch_instruments())
+                return True
+            except (ProtocolError, DecodeError) as exc:
+                cached = read_instruments(self._run_dir, self._http.rest_url, self._name)
+                if cached is not None:
+                    log.warning("instrument list from disk, %s: %s", _age(cached.as_of_ns), exc)
+                    self._take_instruments(cached)
+                    return True
+                if 0 < policy.max_attempts <= attempt:
+                    log.error("no instrument list after %d attempts, giving up: %s", attempt, exc)
+                    return False
+                delay = policy.backoff_s(attempt, self._rng)
+                if isinstance(exc, ProtocolError):
+                    delay = max(delay, exc.retry_after_s)
+                log.warning("no instrument list, attempt %d, next in %.1f s: %s", attempt, delay, exc)
+                await self._wait(delay, f"connecting, attempt {attempt + 1}", str(exc))
+        return False
+
+    async def _wait(self, delay_s: float, what: str, error: str) -> None:
+        """Sleep or be stopped, and show a countdown in the status."""
+        due = time.monotonic() + delay_s
+        while (left := due - time.monotonic()) > 0 and not self._stop.is_set():
+            self._status.starting = f"{what}, next in {left:.1f} s, last error: {error}"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), min(left, 0.5))
+        self._status.starting = f"{what}, in progress, last error: {error}"
+
+    async def _fetch_instruments(self) -> InstrumentList:
+        """Return the exchange's list, and keep it on disk for a start without its REST host."""
+        body = await self._http.fetch(self._exchange.instruments_request)
+        rows = self._exchange.decode_instruments(body)
+        if not any(instrument.is_trading for instrument in rows.items):
+            raise ProtocolError(f"{self._name} lists no tradable instrument, which cannot be")
+        problems = [rows.problem] if rows.problem else []
+        listing = instrument_list(self._name, time.time_ns(), rows.items, problems)
+        try:
+            write_instruments(self._run_dir, self._http.rest_url, listing)
+        except OSError as exc:
+            log.warning("instrument list not kept on disk: %s", exc)
+        return listing
+
+    def _take_instruments(self, listing: InstrumentList) -> None:
+        self._listing, self._table = listing, listing.table()
+        self._status.instruments = len(listing.instruments)
+        self._status.instruments_as_of_ns = listing.as_of_ns
+        self._note_problems()
+        self._send_instruments()
+
+    def _note_problems(self) -> None:
+        """Tell, once each, what lists lack, and what is to be known of instruments that are carried."""
+        assert self._table is not None
+        carried = (self._table.by_native.get(native) for native in self._exchange.states)
+        notes = [f"{i.symbol} is {i.note}" for i in carried if i is not None and i.note]
+        surveyed = [problem for problem in self._survey_problems.values() if problem]
+        known, self._status.problems = self._status.problems, [*self._table.problems, *surveyed, *notes]
+        for problem in self._status.problems:
+            if problem not in known:
+                log.warning("%s", problem)
+
+    async def _refresh(self) -> None:
+        """Fetch the list again from time to time; what changed is published."""
+        while True:
+            listing = self._listing
+            assert listing is not None
+            is_old = time.time_ns() - listing.as_of_ns > self._settings.refresh_s * NS_PER_S
+            await self._sleep_until_refresh(REFRESH_CACHED_S if is_old else self._settings.refresh_s)
+            try:
+                self._take_instruments(await self._fetch_instruments())
+                self._carry()
+            except HttpRefused as exc:
+                log.warning("instrument list not refreshed: %s", exc)
+                await asyncio.sleep(exc.retry_after_s)
+            except (ProtocolError, DecodeError) as exc:
+                log.warning("instrument list not refreshed: %s", exc)
+
+    async def _sleep_until_refresh(self, delay_s: float) -> None:
+        """Sleep, but less if something is wanted that a newer list may have."""
+        started = time.monotonic()
+        while (passed_s := time.monotonic() - started) < delay_s:
+            if self._universe.is_waiting and passed_s >= REFRESH_WAITING_S:
+                return
+            await asyncio.sleep(min(1.0, delay_s - passed_s))
+
+    def _symbols(self, wanted: Wanted) -> list[str]:
+        """Return the symbols to carry: none of an exchange that is not to be connected to."""
+        if not wanted.is_connected(self._settings.connect):
+            return []
+        return wanted.symbols(self._settings.symbols)
+
+    def _take_wanted(self) -> None:
+        """See whether something else is wanted; not while everything is being stopped."""
+        if self._stop.is_set():
+            return
+        stamp = wanted_stamp(self._run_dir, self._name)
+        if stamp == self._wanted_stamp:
+            return
+        is_first = self._wanted_stamp == NEVER_READ
+        self._wanted_stamp = stamp
+        try:
+            file = read_wanted(self._run_dir, self._name)
+        except ConfigError as exc:
+            log.error("what is wanted stays as it is: %s", exc)
+            return
+        self._status.connect = file.is_connected(self._settings.connect)
+        wanted = self._symbols(file)
+        before, now = dict.fromkeys(self._wanted), dict.fromkeys(wanted)  # thousands: no list is searched
+        added = [symbol for symbol in wanted if symbol not in before]
+        dropped = [symbol for symbol in before if symbol not in now]
+        self._wanted = wanted
+        if is_first:  # whoever starts this is to know of what was said long ago
+            text = file.besides(self._name, self._settings.connect)
+            log.info(
+                "wanted besides the configuration, by %s: %s", wanted_path(self._run_dir, self._name), text
+            )
+        for text, symbols in (("more", added), ("no more", dropped)):
+            if symbols and not is_first:
+                log.info("wanted %s: %s%s", text, ", ".join(symbols[:10]), " …" if len(symbols) > 10 else "")
+        self._carry()
+        self._send_status()
+
+    # --- connections
+
+    def _carry(self) -> None:
+        """Carry what is wanted; what the exchange does not have is reported, and tried with each new list."""
+        if self._table is None:
+            self._status.wanted = self._wanted
+            return
+        known, renamed = self._universe.rejected, self._universe.renamed
+        change = self._universe.reconcile(self._table, self._wanted, time.time_ns())
+        self._status.wanted = self._universe.wanted
+        self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed
+        for symbol, reason in self._universe.rejected.items():
+            if known.get(symbol) != reason:
+                log.warning("rejected: %s", reason)
+        for symbol, name in self._universe.renamed.items():
+            if renamed.get(symbol) != name:
+                log.warning("%s is called %s now", symbol, name)
+        for state in self._exchange.states.values():
+            state.session = self._publisher.session
+        self._note_problems()
+        self._apply(change)
+        self._status.starting = ""
+        self._publisher.flush_soon()
+
+    def _make_legs(self, natives: Sequence[str]) -> Legs:
+        return Legs(
+            self._exchange,
+            natives,
+            self._publisher.emit,
+            count=self._settings.legs,
+            policy=self._settings.policy(),
+            budget=self._budget,
+            rng=self._rng,
+        )
+
+    def _apply(self, change: Change) -> None:
+        """Run new connections, and stop those that are not needed any more."""
+        for session in change.run:
+            if session.reason:
+                log.info("renewing a connection of leg %d: %s", session.leg, session.reason)
+            label = f"{self._name}.{self._connections_made}"
+            self._connections_made += 1
+            connection = Connection(
+                label,
+                session,
+                self._exchange,
+                self._http,
+                self._settings.leg_ws_url(session.leg) or self._ws_url,
+                self._publisher.flush_soon,
+                self._settings.leg_source_address(session.leg),
+                failures=self._failures,
+            )
+            self._connections.append(connection)
+            self._tasks.add(asyncio.create_task(self._failures.endure("a connection", connection.run)))
+        for session in change.stop:
+            (connection,) = (c for c in self._connections if c.session is session)
+            self._connections.remove(connection)
+            self._tasks.add(asyncio.create_task(self._end(connection)))
+            if session.subscriptions.states:
+                text = "gave up renewing" if session.reason else "renewed"
+                log.info("%s a connection of leg %d", text, session.leg)
+        self._on_connections()
+
+    async def _end(self, connection: Connection) -> None:
+        await self._failures.attempt("the end of a connection", connection.stop)
+
+    async def _steer(self) -> None:
+        """Renew connections that are due, and look who has fallen silent."""
+        if self._window is not None and self._window.opens(time.time_ns()):
+            self._universe.renew(f"the window {self._settings.renew_window}")
+        for change in self._universe.advance(time.monotonic_ns()):
+            for question in change.ask:
+                self._spawn(self._ask(question))
+            if change.run or change.stop:
+                self._apply(change)
+            self._publisher.flush_soon()
+            await asyncio.sleep(0)  # sockets are read between groups
+
+        if self._survey.begin(self._universe.legs, time.monotonic_ns()):
+            self._spawn(self._ask_about_all())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what waits for REST, and for which nobody waits."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._asking.discard)
+        self._tasks.add(task)
+        self._asking.add(task)
+
+    async def _ask_about_all(self) -> None:
+        """Ask the exchange for the present values of all symbols."""
+        has_failed, retry_after_s = True, 0.0
+        try:
+            for request in self._exchange.survey_requests:
+                with self._failures.converted("present values"):
+                    rows = self._exchange.decode_survey(await self._http.fetch(request, is_spare=True))
+                self._survey_problems[request.path] = rows.problem
+                self._note_problems()
+                self._survey.on_rows(rows.items, time.time_ns())
+                self._publisher.flush_soon()
+            has_failed = False
+        except (ProtocolError, DecodeError) as exc:
+            log.warning("no present values from REST, asked for again later: %s", exc)
+            retry_after_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
+        finally:
+            self._survey.end(time.monotonic_ns(), has_failed=has_failed, retry_after_s=retry_after_s)
+
+    async def _ask(self, question: Question) -> None:
+        """Ask the exchange for the quote of a symbol whose channel has fallen silent."""
+        quote = None
+        try:
+            with self._failures.converted("a question to REST"):
+                body = await self._http.fetch(self._exchange.quote_request(question.native), is_spare=True)
+                quote = self._exchange.decode_quote(body)
+        except (ProtocolError, DecodeError) as exc:
+            log.info("no word from REST about %s, which is silent: %s", question.native, exc)
+        question.watch.on_quote(question.native, quote)
+
+    def _note_stale(self) -> None:
+        """Report the channels that are silent and should not be; log which have come or gone."""
+        stale = self._universe.stale()
+        for topic in [topic for topic in stale if topic not in self._stale][:LISTED_MAX]:
+            log.warning("stale: %s: %s", topic, stale[topic])
+        if gone := [topic for topic in self._stale if topic not in stale]:
+            log.info(
+                "no more stale: %s%s", ", ".join(gone[:LISTED_MAX]), " …" if len(gone) > LISTED_MAX else ""
+            )
+        self._stale = stale
+        self._status.stale = len(stale)
+        self._status.stale_topics = dict(list(stale.items())[:LISTED_MAX])
+
+    def _on_connections(self) -> None:
+        """Connections have come or gone."""
+        # A single one sends at the end of each read; several share a message.
+        flush = self._publisher.flush if len(self._connections) == 1 else self._publisher.flush_soon
+        for connection in self._connections:
+            connection.flush = flush
+        self._status.connections = [_status_of(connection) for connection in self._connections]
+
+    async def _run_connections(self) -> int:
+        """Return the exit status once stopped, or given up."""
+        refresh = asyncio.create_task(self._failures.endure("the instrument list", self._refresh))
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            while not self._stop.is_set():
+                done, _ = await asyncio.wait(
+                    {stop, refresh, *self._tasks}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()  # a bug in our reasoning ends the process, with its traceback
+                    self._tasks.discard(task)
+                await self._steer()
+                if self._has_given_up():
+                    log.error("giving up: %s", self._status.text(time.time_ns()))
+                    return EXIT_GAVE_UP
+            return EXIT_OK
+        finally:
+            self._stop.set()  # also if it gives up: nothing new is to begin
+            ends = [asyncio.create_task(self._end(connection)) for connection in self._connections]
+            await end_tasks([stop, refresh, *self._asking])
+            # Connections end by themselves, with a close frame; each of them has a limit.
+            await asyncio.wait({stop, *ends, *self._tasks}, timeout=STOP_CONNECTIONS_S)
+            self._publisher.flush()
+
+    def _has_given_up(self) -> bool:
+        """One connection that fails for good does not take down others that deliver."""
+        sessions = [connection.session for connection in self._connections]
+        return any(s.has_given_up() for s in sessions) and all(s.attempts for s in sessions)
+
+    # --- what the merger hears besides records
+
+    async def _beat(self) -> None:
+        """Say that we live, and how; look for the merger if it is away."""
+        alive = msgspec.json.encode({"pid": self._status.pid, "shard": self._status.shard})
+        count = 0
+        while True:
+            if self._board is not None:
+                self._board.beat()
+            self._upkeep.on_time(time.monotonic())
+            self._publisher.poll()
+            if self._publisher.take_loss():
+                self._send_status()  # so that the loss is counted
+                self._publisher.greet()  # a quiet symbol would not say again what was lost
+            self._take_wanted()
+            # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
+            self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))
+            if count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
+                self._send_status()
+            else:
+                self._publisher.send_document(wire.HEARTBEAT, alive)
+            count += 1
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _greet(self) -> None:
+        """Tell a merger that joined who we are, before any record, and then all that is known."""
+        self._status.resync += 1
+        self._publisher.recount()
+        self._send_status()
+        self._send_instruments()
+        self._publisher.greet()
+
+    def _state(self) -> str:
+        if self._status.stopping:
+            return "down"
+        is_idle = not self._status.wanted
+        return feed_state(self._universe.legs, is_starting=bool(self._status.starting), is_idle=is_idle)
+
+    def _look_at(self, indices: Iterable[int]) -> None:
+        """Renew what the status says of some connections."""
+        for index in indices:
+            self._status.connections[index] = _status_of(self._connections[index])
+
+    def _send_status(self) -> None:
+        status, state = self._status, self._state()
+        if state != status.state:
+            status.state = state
+            self._look_at(range(len(self._connections)))
+            is_well = state in ("live", "idle") or status.stopping
+            text = "" if status.stopping else f": {status.text(time.time_ns())}"
+            log.log(logging.INFO if is_well else logging.WARNING, "now %s%s", state, text)
+        self._note_stale()
+        for text in self._complaints.due((c.session for c in self._connections), time.time_ns()):
+            log.warning("%s", text)
+        status.failures = dict(self._failures.counts)
+        status.hop_records = self._publisher.records
+        self._timekeeper.report(status)
+        self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
+
+    def _send_instruments(self) -> None:
+        if self._listing is not None:
+            self._publisher.send_document(wire.INSTRUMENTS, msgspec.json.encode(self._listing))
+
+
+def _status_of(connection: Connection) -> ConnectionStatus:
+    return connection_status(connection.session, time.time_ns(), time.monotonic_ns(), connection.address)
+
+
+def _age(as_of_ns: int) -> str:
+    return f"{(time.time_ns() - as_of_ns) / NS_PER_S / 3600:.1f} h old"
+
+
+async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callable[[], None]]) -> int:
+    failures = Failures()
+    async with HttpClient(config.rest_url(name), EXCHANGES[name].rest_limit, shard.count, failures) as http:
+        return await Feed(config, name, shard, http, looks, failures, _awaited(config, name)).run()
+
+
+def _awaited(config: Config, name: str) -> list[str]:
+    """Return the addresses of a simulator that the supervisor has started just before us; none without both."""
+    exchange = config.exchange(name)
+    if config.sim is None or not exchange.simulated or not is_supervised():
+        return []
+    return [url for url in dict.fromkeys((exchange.rest_url, exchange.ws_url)) if url]
+
+
+def run(config: Config, name: str, shard: Shard) -> int:
+    """Run the feed of one exchange, or of a shard of its symbols; returns the exit status."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # whoever finds our lock may send it at once
+    if config.is_merger_elsewhere:
+        keep_secrets_in_memory()
+    with feed_lock(config.run_dir, name, shard) as looks:
+        use_cpus(config.exchange(name).cpus, f"{config.path}: exchanges.{name}.cpus")
+        return uvloop.run(_main(config, name, shard, looks))

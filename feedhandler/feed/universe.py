@@ -1,0 +1,181 @@
+"""The symbols that one feed carries: what is wanted, found in the instrument list, spread over groups of legs.
+
+    wanted ──instrument list──▶ native symbols ──limits of a connection──▶ groups, each with its legs
+
+Either side may change at any time: `reconcile` makes the difference, and disturbs no symbol that stays. Pure: times
+come in, sessions to be run and to be stopped go out. It knows no exchange.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from feedhandler.data import wire
+from feedhandler.data.board_layout import Slot, Slots
+from feedhandler.data.errors import SubscriptionRejected
+from feedhandler.data.instruments import InstrumentTable
+from feedhandler.exchanges.base import Exchange
+from feedhandler.feed.legs import Change, Legs
+from feedhandler.feed.session import NS_PER_S
+
+# Its quote changes many times a second wherever it trades: whoever hears nothing of it, hears nothing.
+CANARY: Final = "BTC/USDT"
+RENEWING_MAX: Final = 2  # groups whose connections are renewed at the same time
+# A symbol that is gone from the list is let go when it has said nothing for so long: lists have been short before.
+GONE_NS: Final = 60 * NS_PER_S
+
+
+class Universe:
+    """The symbols of one feed; see the module's first lines.
+
+    make_legs makes the legs of some native symbols, whose states the exchange then has. is_ours says whether a
+    native symbol is this feed's, or another shard's. slots: where their records are written besides, each under
+    its canonical topic.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        make_legs: Callable[[Sequence[str]], Legs],
+        base_flags: int,
+        is_ours: Callable[[str], bool] = lambda native: True,
+        slots: Slots | None = None,
+    ) -> None:
+        self._exchange = exchange
+        self._make_legs = make_legs
+        self._base_flags = base_flags
+        self._is_ours = is_ours
+        self._slots = slots
+        self.legs: list[Legs] = []
+        self.wanted: list[str] = []  # of our symbols
+        self.is_waiting = False  # a newer instrument list may bring something that is wanted
+        self.rejected: dict[str, str] = {}  # wanted, and not to be had: why
+        self.renamed: dict[
+            str, str
+        ] = {}  # wanted under a name that the exchange has changed since: the new one
+        self._natives: dict[str, str] = {}  # by canonical symbol, as it was found
+        self._canary = ""
+
+    def reconcile(self, table: InstrumentTable, wanted: Iterable[str], now_ns: int) -> Change:
+        """Carry what is wanted, and nothing else; now is Unix time."""
+        self.rejected, self.renamed, self.wanted = {}, {}, []
+        found = {}
+        for symbol in wanted:
+            native = self._find(table, symbol, now_ns)
+            if self._is_ours(native or symbol):  # what has no native spelling is one shard's to report
+                self.wanted.append(symbol)
+                if native:
+                    found[symbol] = native
+        self.is_waiting = bool(self.rejected)
+        for symbol in set(self.rejected).union(self.renamed).difference(self.wanted):
+            self.rejected.pop(symbol, None)
+            self.renamed.pop(symbol, None)
+        self._natives = found
+        natives = dict.fromkeys(found.values())
+        change = Change()
+        self._canary = table.trading(CANARY)
+        for legs in self.legs:
+            legs.set_canary(self._canary)
+        self._remove([native for native in self._exchange.states if native not in natives], change)
+        self._add([native for native in natives if native not in self._exchange.states], change)
+        self._place(table, now_ns)
+        return change
+
+    def _place(self, table: InstrumentTable, now_ns: int) -> None:
+        """Have each symbol's records written under the name that it has now; what lost its name is DOWN there."""
+        if self._slots is None:
+            return
+        left: list[Slot] = []
+        for native, state in self._exchange.states.items():
+            if native not in table.by_native:
+                continue  # delisted, or the list is short: as long as data come, it is what it was
+            symbol = table.symbol_of(native)
+            topic = wire.topic(wire.TICKER, self._exchange.name, symbol) if symbol else b""
+            slot = self._slots.slot(topic) if topic else None
+            if state.slot is not None and state.slot is not slot:
+                left.append(state.slot)
+            state.slot = slot
+        owned = {
+            id(state.slot): native
+            for native, state in self._exchange.states.items()
+            if state.slot is not None and native in table.by_native
+        }
+        for native, state in self._exchange.states.items():
+            if owned.get(id(state.slot), native) != native:
+                state.slot = None  # another symbol has taken over its name
+        for slot in left:
+            if id(slot) not in owned and (newest := slot.newest()) is not None:
+                record = bytearray(newest)
+                (flags,) = wire.FLAGS.unpack_from(record, wire.FLAGS_OFFSET)
+                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, flags & ~wire.STALE | wire.DOWN)
+                slot.write(record, now_ns)
+
+    def _find(self, table: InstrumentTable, symbol: str, now_ns: int) -> str:
+        """Return the native symbol to carry for a wanted one, "" if there is none."""
+        try:
+            return table.resolve(symbol).native
+        except SubscriptionRejected as exc:
+            reason = str(exc)
+        native = self._natives.get(symbol, "")
+        if native and native in table.by_native:
+            name = table.symbol_of(native)
+            if name is not None and name != symbol:
+                self.renamed[symbol] = name
+                return native
+            self.rejected[symbol] = reason  # a halt: it goes on when the exchange does
+            return native if name is not None else ""
+        self.rejected[symbol] = reason
+        state = self._exchange.states.get(native)
+        is_speaking = state is not None and now_ns - state.recv_ns < GONE_NS
+        return native if is_speaking else ""
+
+    def _remove(self, natives: Sequence[str], change: Change) -> None:
+        gone = set(natives)
+        for legs in self.legs:
+            if parting := [native for native in legs.states if native in gone]:
+                legs.remove(parting)
+            if not legs.states:
+                change.stop += legs.sessions
+        self.legs = [legs for legs in self.legs if legs.states]
+        self._exchange.remove(natives)
+
+    def _add(self, natives: Sequence[str], change: Change) -> None:
+        """Fill what room there is in the groups, then make new ones."""
+        self._exchange.add(natives, self._base_flags)
+        left = list(natives)
+        for legs in self.legs:
+            if not left:
+                return
+            present = list(legs.states)
+            run, *_ = self._exchange.connections([*present, *left])
+            joining = run[len(present) :]
+            if joining:
+                legs.add(joining)
+                left = left[len(joining) :]
+        for run in self._exchange.connections(left):
+            legs = self._make_legs(run)
+            legs.set_canary(self._canary)
+            self.legs.append(legs)
+            change.run += legs.sessions
+
+    def stale(self) -> dict[str, str]:
+        """Return the channels that are silent and should not be, and why we think so."""
+        return {topic: text for legs in self.legs for topic, text in legs.freshness.stale().items()}
+
+    # --- renewal
+
+    def renew(self, reason: str) -> None:
+        """Renew all connections, a few at a time."""
+        for legs in self.legs:
+            legs.renew(reason)
+
+    def advance(self, now_mono_ns: int) -> Iterator[Change]:
+        """Renew connections that are due, and look who has fallen silent; call a few times a second.
+
+        A group at a time, so that the caller may give others their turn: thousands of symbols take milliseconds.
+        """
+        for legs in list(self.legs):
+            if legs not in self.legs:
+                continue  # it was let go meanwhile
+            # A few at a time: the budget is there for those that break as well.
+            may_renew = sum(each.is_renewing for each in self.legs) < RENEWING_MAX
+            yield legs.advance(now_mono_ns, may_renew=may_renew)

@@ -1,0 +1,170 @@
+"""The gateway: control plane and window on the system, one process outside the tick path.
+
+Wiring only. It subscribes to the merger like anybody else, and tells feeds what is wanted through files: when it is
+killed, feeds and merger run on as they are.
+"""
+
+import asyncio
+import functools
+import logging
+import os
+import time
+from typing import Final
+
+import uvloop
+from aiohttp import web
+
+from feedhandler.data import wire
+from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
+from feedhandler.gateway import api, dashboard, health
+from feedhandler.gateway.access import Access, token_of, token_path
+from feedhandler.gateway.app import Parts, make_app
+from feedhandler.gateway.control import Control
+from feedhandler.gateway.events import Events
+from feedhandler.gateway.history import History
+from feedhandler.gateway.kept_accounts import Accounts, credentials_of
+from feedhandler.gateway.listener import Listener
+from feedhandler.gateway.market import Market
+from feedhandler.gateway.metrics import Metrics
+from feedhandler.gateway.openapi import description, document
+from feedhandler.gateway.operations import routes
+from feedhandler.gateway.screens import Screens
+from feedhandler.gateway.screens import routes as screen_routes
+from feedhandler.runtime.config import API_TOKEN_ENV, Config
+from feedhandler.runtime.lifecycle import (
+    END_S,
+    end_within,
+    keep_secrets_in_memory,
+    on_stop_signals,
+    settle,
+    use_cpus,
+)
+from feedhandler.runtime.upkeep import Upkeep
+from feedhandler.transport.files import Lock, read_wanted
+from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
+
+CLOSE_ALL_S: Final = 3.0  # for requests under way, browsers and accounts, all at the same time
+assert CLOSE_ALL_S + END_TASKS_S < END_S, "an end in order has its time"
+
+log = logging.getLogger(__name__)
+
+
+async def _main(config: Config, lock: Lock) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    on_stop_signals(stop.set, loop)
+    token = token_of(config, os.environ)
+    given = {name: credentials_of(os.environ, name) for name in config.exchanges}
+    endpoint = (*config.merger.batches, *config.merger.ticks)[0]
+
+    screens, history, events = Screens(lambda ticker: market.tick_of(ticker)), History(), Events()
+
+    def on_document(kind: int, exchange: str) -> None:
+        if kind == wire.HEARTBEAT and market.heartbeat is not None:
+            events.on_merger(market.heartbeat.started_ns, time.time_ns())
+        if exchange not in config.exchanges:
+            return
+        if kind == wire.INSTRUMENTS:
+            control.touch(exchange)
+        elif kind == wire.STATUS:
+            history.take(market.statuses[exchange], int(time.time()))
+            events.on_status(market.statuses[exchange], time.time_ns())
+            screens.on_status(exchange)
+
+    def on_account(exchange: str) -> None:
+        control.touch(exchange)
+        screens.on_account(exchange)
+
+    market = Market(loop, endpoint, screens.newest.take, on_document)
+    failures = Failures()
+    loop.set_exception_handler(failures.on_loop_exception)
+    accounts = Accounts(config, on_account, failures)
+    control = Control(config, market, accounts)
+    parts = Parts(
+        config=config,
+        access=Access(config.gateway, token),
+        market=market,
+        history=history,
+        events=events,
+        accounts=accounts,
+        control=control,
+    )
+    operations = api.operations(parts)
+    metrics = Metrics(parts, screens)
+    everything = [
+        metrics.route(),
+        *health.routes(parts),
+        *routes(operations, parts),
+        description(document(operations, config.exchanges, needs_token=not parts.access.is_open)),
+        *screen_routes(screens, parts),
+        *dashboard.routes(),
+    ]
+    app = make_app(parts, everything, metrics.middleware())
+
+    async def say_goodbye(app: web.Application) -> None:
+        await screens.close()
+
+    app.on_shutdown.append(say_goodbye)
+    listener = Listener(app)
+    tasks = [
+        asyncio.create_task(failures.endure(what, work))
+        for what, work in (
+            ("the merger's stream", market.run),
+            ("what is held", control.run),
+            ("browsers", functools.partial(screens.run, parts)),
+            ("the accounts", accounts.run),
+            ("files", Upkeep(config, lock.look).run),
+        )
+    ]
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.set())
+    try:
+        await _listen(listener, config)
+        where = API_TOKEN_ENV if os.environ.get(API_TOKEN_ENV) else token_path(config.run_dir)
+        log.info("listening at %s; changes need the token in %s", config.gateway.url, where)
+        log.info("wanted besides the configuration: %s", _besides(config))
+        for name, credentials in given.items():
+            if credentials is not None:
+                await accounts.put(name, credentials)
+        settle()
+        await stop.wait()
+        end_within(END_S, EXIT_FAILED)  # unless it was a signal, which came first
+    finally:
+        ends = [asyncio.create_task(work) for work in (listener.close(), accounts.close())]
+        await asyncio.wait(ends, timeout=CLOSE_ALL_S)
+        await end_tasks([*ends, *tasks])
+        market.close()
+    for task in (*ends, *tasks):
+        if task.done() and not task.cancelled():
+            task.result()  # a bug in our reasoning ends the process, with its traceback
+    log.info("stopped")
+    return EXIT_OK
+
+
+def _besides(config: Config) -> str:
+    """Return in words what is wanted besides the configuration, for each exchange."""
+    found = {}
+    for name, exchange in config.exchanges.items():
+        try:
+            found[name] = read_wanted(config.run_dir, name).besides(name, exchange.connect)
+        except ConfigError as exc:
+            found[name] = str(exc)
+    return "; ".join(f"{name}: {text}" for name, text in found.items())
+
+
+async def _listen(listener: Listener, config: Config) -> None:
+    try:
+        await listener.start(*config.gateway.address)
+    except OSError as exc:
+        raise ConfigError(
+            f"{config.path}: gateway.http: cannot listen at {config.gateway.http}: {exc.strerror or exc};"
+            " stop what holds it, or configure another one"
+        ) from exc
+
+
+def run(config: Config) -> int:
+    """Run the gateway; returns the exit status."""
+    keep_secrets_in_memory()
+    with Lock(config.run_dir, "gateway") as lock:
+        use_cpus(config.gateway.cpus, f"{config.path}: gateway.cpus")
+        return uvloop.run(_main(config, lock))

@@ -1,0 +1,497 @@
+"""What the merger decides: canonical symbols, sequence numbers, last values, who is down.
+
+Pure: messages from feeds and times come in, messages to subscribers go out through outlets; the shell owns
+sockets and clock. Records of one topic leave in the order in which they came. It knows no exchange.
+
+`Step`, with `Route` and `Traffic` of `feeds`, is what happens to each record; it has a compiled twin beside the
+sockets, which the shell may pass in. Everything else is `Merger`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from feedhandler.data import board_layout, wire
+from feedhandler.data.errors import DecodeError
+from feedhandler.data.instruments import InstrumentList
+from feedhandler.data.shard import parse as parse_shard
+from feedhandler.data.shard import shards
+from feedhandler.data.status import FeedStatus, Heartbeat
+from feedhandler.data.topics import Topics
+from feedhandler.exchanges.base import UNDECODABLE
+from feedhandler.merger.feeds import ExchangeView, FeedView, Route, Traffic, symbol_in
+
+NS_PER_S: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+
+# A feed says something every 200 ms. Subscribers are to know within 1 s that it died.
+FEED_HEARTBEAT_NS: Final = 200 * NS_PER_MS
+FEED_SILENCE_NS: Final = 850 * NS_PER_MS
+TICK_NS: Final = 50 * NS_PER_MS
+STATUS_EVERY_NS: Final = NS_PER_S
+assert FEED_SILENCE_NS + 2 * TICK_NS < NS_PER_S, "DOWN within 1 s"
+assert FEED_SILENCE_NS > 4 * FEED_HEARTBEAT_NS, "three late heartbeats must not cost a DOWN"
+
+LATENCY_SAMPLES: Final = 2000  # a second and exchange, about: sorting them takes under a millisecond
+# A time further from ours is that of a clock that is wrong, or a lie: no sample. A feed that was held up for longer
+# is no latency either.
+LATENCY_NS_MAX: Final = 3600 * NS_PER_S
+TOPICS_MAX: Final = 50_000  # routes: 50,000 x about 1 kB
+
+
+class FeedHeartbeat(msgspec.Struct):
+    """Body of a feed's heartbeat."""
+
+    pid: int
+    shard: str = "1/1"
+
+
+class InstrumentListTime(msgspec.Struct):
+    """What has to be known of an instrument list to pass it over."""
+
+    as_of_ns: int
+
+
+class Outlet(Protocol):
+    """Where messages go to subscribers; it copies them. topic is padded."""
+
+    is_wanted: bool  # while at least one subscription covers tickers
+
+    def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
+
+
+class Queues(Protocol):
+    """How the queues of the subscribers are, in bytes; told in the heartbeat."""
+
+    size: int
+    size_max: int
+    cuts: int
+    closed: int
+
+
+class Step:
+    """The hot step: one message of a feed to messages for subscribers.
+
+    routes are by the native topic, padded; find_route makes one for a topic met for the first time, or returns
+    None. What is no run of ticker records goes to on_document.
+    """
+
+    make_route = Route
+    make_traffic = Traffic
+
+    def __init__(
+        self,
+        routes: dict[bytes, Route],
+        find_route: Callable[[bytes], Route | None],
+        on_document: Callable[[bytes | memoryview], None],
+        each: Outlet,
+        batches: Outlet,
+        clock: Callable[[], int],
+        session: int,
+    ) -> None:
+        self._routes = routes
+        self._find_route = find_route
+        self._on_document = on_document
+        self._each = each
+        self._batches = batches
+        self._clock = clock
+        self._session = session
+
+    def __call__(self, message: bytes | memoryview) -> None:
+        """Take one message of the feed hop: ticker records back to back, or one document."""
+        # hot: `make bench-micro`, merge. One unpack and one pack a record; the topic is in the record already.
+        size = len(message)
+        if not size or size % wire.TICKER_SIZE or message[wire.KIND_OFFSET] != wire.TICKER:
+            self._on_document(message)
+            return
+        routes, send, clock, session = self._routes, self._each.send, self._clock, self._session
+        is_each_wanted, is_batch_wanted = self._each.is_wanted, self._batches.is_wanted
+        pack_into, flags_offset = wire.AFTER_KIND.pack_into, wire.FLAGS_OFFSET
+        batch = bytearray()
+        count = publish_ns = 0
+        topic = b""
+        traffic = None
+        for native_topic, flags, times, body in wire.HOP_RECORD.iter_unpack(message):
+            route = routes.get(native_topic)
+            if route is None:
+                route = self._find_route(native_topic)
+                if route is None:
+                    continue
+            traffic, topic, record = route.traffic, route.topic, route.record
+            count += 1
+            route.sequence = sequence = route.sequence + 1
+            publish_ns = clock()
+            pack_into(record, flags_offset, flags & NO_REPLAY, session, sequence, times, publish_ns, body)
+            if route.slot is not None:
+                route.slot.write(record, publish_ns)
+            if is_each_wanted:
+                send(topic, record)
+            if is_batch_wanted:
+                batch += record
+        if traffic is None:
+            return
+        if batch:
+            self._batches.send(topic, batch)
+        traffic.is_heard = True
+        traffic.records += count  # of one process, and so of one exchange
+        traffic.messages += 1
+        (recv_ns,) = wire.TIME.unpack_from(message, size - wire.TICKER_SIZE + wire.RECV_NS_OFFSET)
+        traffic.newest_recv_ns = min(
+            max(traffic.newest_recv_ns, recv_ns), publish_ns
+        )  # what lies ahead is now
+        if not traffic.messages & traffic.sample_mask and not message[wire.FLAGS_OFFSET] & NOT_FRESH:
+            recv_ns, sent_ns = wire.HOP_TIMES.unpack_from(message)
+            first_ns, last_ns = publish_ns - LATENCY_NS_MAX, publish_ns + LATENCY_NS_MAX
+            if first_ns <= recv_ns <= last_ns and first_ns <= sent_ns <= last_ns:
+                traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
+
+
+class Merger:
+    """The merger's state.
+
+    Two kinds of subscribers get the same records: `each` sends each record alone, `batches` those that came
+    together in one message, back to back. Documents go to both. exchanges says of each how many feeds share it;
+    if they turn out to be another number, they are believed. session is the Unix second at which this
+    merger started; clock returns Unix nanoseconds and is read once per record, just before it is sent. step is
+    `Step` or its compiled twin. Each ticker record is in the ring, the number of its writing being its own
+    sequence, before it is sent. `on_message` takes one message of the feed hop.
+    """
+
+    def __init__(
+        self,
+        exchanges: Mapping[str, int],
+        each: Outlet,
+        batches: Outlet,
+        clock: Callable[[], int],
+        *,
+        session: int,
+        pid: int,
+        now_mono_ns: int,
+        step: type[Step] = Step,
+        ring: board_layout.Slots | None = None,
+        queues: Queues | None = None,
+    ) -> None:
+        self._each = each
+        self._batches = batches
+        self._clock = clock
+        self._session = session
+        self._pid = pid
+        self._started_ns = clock()
+        self._ring = ring
+        self._queues = queues
+        self._make_route, self._make_traffic = step.make_route, step.make_traffic
+        self._routes: dict[bytes, Route] = {}  # of all feeds, by the native topic, padded
+        self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
+        self._documents: dict[bytes, bytes] = {}  # newest of each topic, as published
+        self._topics = Topics()  # of both
+        self._sequences: dict[bytes, int] = {}  # of documents
+        self._status_mono_ns = now_mono_ns - STATUS_EVERY_NS
+        self._last_tick_mono_ns = now_mono_ns
+        self.malformed = 0
+        self.exchanges = {name: ExchangeView(name, self._started_ns) for name in exchanges}
+        for name, count in exchanges.items():
+            self.exchanges[name].spread(self._make_feeds(name, count))
+        self.on_message = step(
+            self._routes, self._find_route, self._on_document, each, batches, clock, session
+        )
+
+    def _make_feeds(self, exchange: str, count: int) -> list[FeedView]:
+        return [
+            FeedView(exchange, shard, self._make_traffic(), self._last_tick_mono_ns)
+            for shard in shards(count)
+        ]
+
+    # --- from the feeds
+
+    def _find_route(self, native_topic: bytes) -> Route | None:
+        """Find the canonical topic for a native one met for the first time; None if it has none."""
+        words = native_topic.rstrip(b"\0").decode(errors="replace").split(".", 2)
+        exchange = self.exchanges.get(words[1]) if len(words) == 3 else None
+        if exchange is None:
+            self.malformed += 1
+            return None
+        feed = exchange.feed_of(words[2])
+        feed.traffic.is_heard = True
+        symbol = exchange.table.symbol_of(words[2]) if exchange.table else None
+        if symbol is None or len(self._by_topic) >= TOPICS_MAX:
+            feed.traffic.records += 1  # received, though not published: so that the hop's count stays right
+            exchange.unmapped += 1
+            return None
+        topic = wire.padded(wire.topic(wire.TICKER, exchange.name, symbol))
+        route = self._by_topic.get(topic)
+        if route is None:
+            route = self._by_topic[topic] = self._make_route(topic, feed.traffic)
+            self._topics.add(topic)
+            route.slot = self._ring.slot(topic) if self._ring else None
+        else:
+            self._take_over(exchange, feed, route)
+        self._routes[native_topic] = feed.routes[native_topic] = route
+        return route
+
+    def _take_over(self, exchange: ExchangeView, feed: FeedView, route: Route) -> None:
+        """A topic that is known belongs to another symbol from now on, of this feed: what it was before is over."""
+        for other in exchange.feeds.values():
+            for native_topic in [native for native, known in other.routes.items() if known is route]:
+                del other.routes[native_topic], self._routes[native_topic]
+            other.flagged.pop(route, None)
+        route.traffic = feed.traffic
+
+    def _on_document(self, message: bytes | memoryview) -> None:
+        try:
+            document = wire.unpack(message)
+            exchange = self.exchanges[document.exchange]
+        except (DecodeError, UnicodeDecodeError, IndexError, KeyError):
+            self.malformed += 1
+            return
+        assert isinstance(document, wire.Document), "tickers do not come here"
+        try:
+            if document.kind == wire.STATUS:
+                self._on_status(exchange, msgspec.json.decode(document.body, type=FeedStatus))
+            elif document.kind == wire.INSTRUMENTS:
+                self._on_instruments(exchange, document.body)
+            else:
+                self._on_heartbeat(exchange, msgspec.json.decode(document.body, type=FeedHeartbeat))
+        except (*UNDECODABLE, ValueError):
+            exchange.malformed += 1
+
+    def _on_heartbeat(self, exchange: ExchangeView, heartbeat: FeedHeartbeat) -> None:
+        feed = exchange.feeds.get(heartbeat.shard)
+        if feed is None:
+            parse_shard(heartbeat.shard)  # of a feed that is still to say who it is, or that was
+            return
+        feed.on_word()
+        if feed.is_down and heartbeat.pid == feed.pid:
+            self._revive(exchange, feed)
+
+    def _on_status(self, exchange: ExchangeView, status: FeedStatus) -> None:
+        feed = exchange.feeds.get(status.shard)
+        if feed is None:
+            shard = parse_shard(status.shard)
+            if not exchange.has_begun_anew(status):
+                return
+            self._begin_anew(exchange, shard.count)
+            feed = exchange.feeds[status.shard]
+        feed.on_word()
+        if status.pid != feed.pid:
+            self._flag_down(feed)  # a new process knows nothing yet, even if it was back in no time
+            feed.flagged.clear()
+        if (status.pid, status.resync) != (feed.pid, feed.resync):
+            feed.pid, feed.resync = status.pid, status.resync
+            feed.hop_base = feed.traffic.records - status.hop_records
+        # Messages of one feed arrive in order, so whatever it sent before this one is here or lost.
+        if (lost := status.hop_records - (feed.traffic.records - feed.hop_base)) > 0:
+            feed.hop_lost += lost
+            feed.hop_base -= lost
+            self._flag_unwanted(feed, status)
+        feed.status, feed.started_ns = status, min(status.started_ns, self._clock())
+        if feed.is_down:
+            self._revive(exchange, feed)
+        self._check_state(exchange, feed)
+
+    def _flag_unwanted(self, feed: FeedView, status: FeedStatus) -> None:
+        """Records were lost; those that said DOWN of what is not wanted any more are not said again."""
+        wanted = {*status.wanted, *status.renamed.values()}
+        for route in feed.routes.values():
+            if symbol_in(route.topic) not in wanted:
+                feed.flagged.pop(route, None)
+                self._say_down(route)
+
+    def _begin_anew(self, exchange: ExchangeView, count: int) -> None:
+        """Feeds of another count of shards have followed: none of them knows anything yet."""
+        for feed in exchange.feeds.values():
+            self._flag_down(feed)
+        exchange.spread(self._make_feeds(exchange.name, count))
+
+    def _on_instruments(self, exchange: ExchangeView, body: bytes) -> None:
+        """Take over a list; of several feeds each has its own, and sends it again to a merger that joined."""
+        if body == exchange.instruments_body:
+            return
+        as_of_ns = min(msgspec.json.decode(body, type=InstrumentListTime).as_of_ns, self._clock())
+        if as_of_ns < exchange.instruments_as_of_ns:
+            return
+        table = msgspec.json.decode(body, type=InstrumentList).table()
+        exchange.table, exchange.instruments_body, exchange.instruments_as_of_ns = table, body, as_of_ns
+        for feed in exchange.feeds.values():
+            for native_topic, route in list(feed.routes.items()):
+                native = symbol_in(native_topic)
+                if native not in table.by_native:
+                    continue  # delisted, or the list is short: as long as data come, they are what they were
+                symbol = table.symbol_of(native)
+                topic = wire.padded(wire.topic(wire.TICKER, exchange.name, symbol)) if symbol else b""
+                if topic != route.topic:
+                    self._drop_route(feed, native_topic)
+        self._publish_document(wire.INSTRUMENTS, exchange.name, body)
+
+    def _drop_route(self, feed: FeedView, native_topic: bytes) -> None:
+        """Renamed, or in conflict: the topic gets no more records from here, and says so."""
+        route = feed.routes.pop(native_topic)
+        del self._routes[native_topic]
+        feed.flagged.pop(route, None)
+        (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+        if not flags & wire.DOWN:
+            self._republish(route, flags | wire.DOWN)
+
+    # --- to the subscribers
+
+    def _send(self, topic: bytes, message: bytes | bytearray) -> None:
+        """Send one message to both kinds of subscribers; for all but the stream itself."""
+        self._each.send(topic, message)
+        self._batches.send(topic, message)
+
+    def topics(self, prefix: bytes) -> list[bytes]:
+        """Return the topics that a new subscription matches, padded, in order."""
+        return self._topics.under(prefix)
+
+    def last(self, topic: bytes) -> bytearray | None:
+        """Return a topic's last value, flagged SNAPSHOT; None if there was none yet."""
+        route = self._by_topic.get(topic)
+        if route is None:
+            return self._replayed(self._documents[topic])
+        return self._replayed(route.record) if route.sequence else None
+
+    def _replayed(self, message: bytes | bytearray) -> bytearray:
+        message = bytearray(message)
+        (flags,) = wire.FLAGS.unpack_from(message, wire.FLAGS_OFFSET)
+        wire.FLAGS.pack_into(message, wire.FLAGS_OFFSET, flags | wire.SNAPSHOT)
+        wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, self._clock())
+        return message
+
+    def _publish_document(self, kind: int, exchange: str, body: bytes) -> None:
+        topic = wire.padded(wire.topic(kind, exchange))
+        sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
+        now = self._clock()
+        view = self.exchanges.get(exchange)
+        simulated = wire.SIMULATED if view and view.is_simulated else 0
+        message = wire.pack_document(
+            wire.Document(topic, wire.VERSION, kind, simulated, self._session, sequence, 0, now, now, body)
+        )
+        if topic not in self._documents:
+            self._topics.add(topic)
+        self._documents[topic] = message
+        self._send(topic, message)
+
+    # --- time
+
+    def on_tick(self, now_mono_ns: int) -> None:
+        """Look at the clock; call every `TICK_NS` or so, after draining what the feeds sent."""
+        gap = now_mono_ns - self._last_tick_mono_ns
+        self._last_tick_mono_ns = now_mono_ns
+        for exchange in self.exchanges.values():
+            for feed in exchange.feeds.values():
+                self._watch(exchange, feed, now_mono_ns, gap if gap > 4 * TICK_NS else 0)
+        if (elapsed_ns := now_mono_ns - self._status_mono_ns) >= STATUS_EVERY_NS:
+            self._status_mono_ns = now_mono_ns
+            self._publish_status(elapsed_ns)
+
+    def _watch(self, exchange: ExchangeView, feed: FeedView, now_mono_ns: int, deaf_ns: int) -> None:
+        """Look whether a feed was heard; deaf_ns is how long it was we who did not listen."""
+        feed.heard_mono_ns += deaf_ns
+        feed.spoke_mono_ns += deaf_ns
+        if feed.has_spoken:
+            feed.has_spoken, feed.spoke_mono_ns = False, now_mono_ns
+        feed.is_mute = feed.is_mute or now_mono_ns - feed.spoke_mono_ns >= FEED_SILENCE_NS
+        if feed.traffic.is_heard:
+            feed.traffic.is_heard = feed.is_silent = False
+            feed.heard_mono_ns = now_mono_ns
+        elif not feed.is_silent and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
+            feed.is_silent = True
+            self._mark_down(exchange, feed, "feed process not heard")
+
+    def _revive(self, exchange: ExchangeView, feed: FeedView) -> None:
+        """The same process speaks again, or a new one: what we flagged for silence was current after all."""
+        feed.is_down, feed.reason = False, ""
+        for route, (flags, sequence) in feed.flagged.items():
+            if route.sequence == sequence:  # else it has said something since, and may have said DOWN itself
+                self._republish(route, flags)
+        feed.flagged.clear()
+        self._check_state(exchange, feed)
+
+    def _mark_down(self, exchange: ExchangeView, feed: FeedView, reason: str) -> None:
+        feed.is_down, feed.reason = True, reason
+        feed.status = None
+        self._flag_down(feed)
+        self._check_state(exchange, feed)
+
+    def _flag_down(self, feed: FeedView) -> None:
+        """Flag every record of a feed: nobody keeps it current."""
+        for route in feed.routes.values():
+            flags = self._say_down(route)
+            if not flags & wire.DOWN:
+                feed.flagged[route] = flags, route.sequence
+
+    def _say_down(self, route: Route) -> int:
+        """Publish a topic's newest record as DOWN, unless it is; return the flags that it had."""
+        (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+        if not flags & wire.DOWN:
+            self._republish(route, flags & ~wire.STALE | wire.DOWN)
+        return int(flags)
+
+    def _republish(self, route: Route, flags: int) -> None:
+        """Publish a topic's newest record once more, under other flags and the next number."""
+        route.sequence += 1
+        wire.SEQUENCE_AFTER_FLAGS.pack_into(
+            route.record, wire.FLAGS_OFFSET, flags, self._session, route.sequence
+        )
+        publish_ns = self._clock()
+        wire.TIME.pack_into(route.record, wire.PUBLISH_NS_OFFSET, publish_ns)
+        if route.slot is not None:
+            route.slot.write(route.record, publish_ns)
+        self._send(route.topic, route.record)
+
+    def on_stop(self) -> None:
+        """Say that everything is down: this merger publishes no more."""
+        for exchange in self.exchanges.values():
+            for feed in exchange.feeds.values():
+                if not feed.is_down:
+                    self._mark_down(exchange, feed, "merger stopped")
+
+    def _check_state(self, exchange: ExchangeView, feed: FeedView) -> None:
+        """Publish the status at once when the word of a feed changes."""
+        if feed.is_down:
+            state = "down" if feed.pid else "absent"
+        else:
+            state = feed.status.state if feed.status else "starting"
+        if state == feed.state:
+            return
+        feed.state = state
+        if (joined_state := exchange.joined_state()) != exchange.state:
+            exchange.state, exchange.since_ns = joined_state, self._clock()
+        self._publish_exchange_status(exchange)
+
+    def _publish_status(self, elapsed_ns: int) -> None:
+        for exchange in self.exchanges.values():
+            for feed in exchange.feeds.values():
+                count, feed.records_seen = feed.traffic.records - feed.records_seen, feed.traffic.records
+                feed.rate = count * NS_PER_S / elapsed_ns
+            self._publish_exchange_status(exchange)
+            for feed in exchange.feeds.values():
+                exchange.count_latencies(feed)
+                self._begin_second(feed, LATENCY_SAMPLES // len(exchange.feeds))
+        heartbeat = Heartbeat(
+            pid=self._pid,
+            started_ns=self._started_ns,
+            topics=len(self._by_topic),
+            records=sum(exchange.records for exchange in self.exchanges.values()),
+            records_per_s=sum(exchange.rate for exchange in self.exchanges.values()),
+            exchanges={name: exchange.state for name, exchange in self.exchanges.items()},
+        )
+        if (queues := self._queues) is not None:
+            heartbeat.queues_bytes, heartbeat.queues_bytes_max = queues.size, queues.size_max
+            heartbeat.queues_cut, heartbeat.queues_closed = queues.cuts, queues.closed
+        self._publish_document(wire.HEARTBEAT, "merger", msgspec.json.encode(heartbeat))
+
+    def _begin_second(self, feed: FeedView, samples: int) -> None:
+        """Take about so many samples of latency in the next second as well."""
+        feed.traffic.latencies.clear()
+        messages, feed.messages_seen = feed.traffic.messages - feed.messages_seen, feed.traffic.messages
+        feed.traffic.sample_mask = (1 << (messages // samples).bit_length()) - 1
+
+    def _publish_exchange_status(self, exchange: ExchangeView) -> None:
+        self._publish_document(wire.STATUS, exchange.name, msgspec.json.encode(exchange.status()))
+
+
+NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
+# A feed repeats its states, flagged, when a merger joined. Here they are the first of their topic and take a
+# number; the flag says on this side that a record takes none.
+NO_REPLAY: Final = 0xFFFF & ~wire.SNAPSHOT

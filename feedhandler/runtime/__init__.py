@@ -1,0 +1,1 @@
+"""What every process does alike: configuration, logs, signals, files, and how it is found on this host."""

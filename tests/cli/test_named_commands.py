@@ -1,0 +1,56 @@
+"""Commands that documents, messages and comments name: they exist, with the options that are named beside them."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from feedhandler.cli.main import _parser
+
+ROOT = Path(__file__).parents[2]
+FILES = (
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(
+        path
+        for path in (ROOT / "feedhandler").rglob("*")
+        if path.suffix in (".py", ".pyx", ".toml", ".js", ".html")
+    ),
+)
+COMMAND = re.compile(r"(?:`|^ {4,}|venv/bin/|& )feedhandler ([a-z]+)([^`\n#&]*)", re.MULTILINE)
+TARGET = re.compile(r"(?:`|^    )make ([a-z][a-z-]*)", re.MULTILINE)
+
+
+def subcommands(parser):
+    return next(
+        action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def test_a_command_that_is_named_is_there(path):
+    text = path.read_text(encoding="utf-8")
+    known = subcommands(_parser())
+    for name, rest in COMMAND.findall(text):
+        assert name in known, f"feedhandler {name}"
+        parser = known[name]
+        if name == "keys":
+            parser = subcommands(parser)[rest.split()[0]]
+        for option in re.findall(r"(?<=\s)\[?(-{1,2}[a-z][a-z-]*)", rest):
+            assert option in parser._option_string_actions, f"feedhandler {name} {option}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def test_a_target_that_is_named_is_there(path):
+    targets = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for name in TARGET.findall(path.read_text(encoding="utf-8")):
+        assert name in targets, f"make {name}"
+
+
+def test_what_a_package_prints_names_no_target_of_a_checkout():
+    """Somebody may have the package alone; where the text is about a checkout, it says which."""
+    for path in (ROOT / "feedhandler").rglob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if re.search(r"""["'].*(`make |conf/demo\.toml)""", line) and '"""' not in line:
+                assert "make -C" in line, f"{path.name}: {line.strip()}"

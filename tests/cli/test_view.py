@@ -1,0 +1,137 @@
+"""What people see in a terminal."""
+
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from feedhandler.cli import view
+from feedhandler.cli.view import Watch, plain, status_table
+from feedhandler.data import wire
+from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.data.status import ExchangeStatus, FeedStatus, ShardStatus
+
+FEED = FeedStatus(exchange="x", pid=0, started_ns=0, starting="connecting, attempt 1")
+
+
+def rows(status):
+    return [line.split() for line in plain(status_table({"x": status}, 10**9)).splitlines()[1:]]
+
+
+def test_an_exchange_that_one_process_has_is_one_line():
+    status = ExchangeStatus(exchange="x", state="connecting", since_ns=0, feed=FEED)
+    assert [row[:4] for row in rows(status)] == [["x", "connecting", "1.0", "s"]]
+
+
+def test_each_shard_has_a_line_under_its_exchange_with_what_is_wrong_with_it():
+    status = ExchangeStatus(exchange="x", state="down", since_ns=0, reason="not heard: shard 2/2", feed=FEED)
+    status.shards = [
+        ShardStatus(shard="1/2", pid=1, state="live", topics=1400, records_per_s=1234.0),
+        ShardStatus(shard="2/2", pid=2, state="down", reason="feed process not heard"),
+    ]
+    first, *shards = rows(status)
+    assert " ".join(first).endswith("not heard: shard 2/2; the others: connecting, attempt 1")
+    assert shards == [
+        ["1/2", "live", "1400", "1,234"],
+        ["2/2", "down", "0", "0", "feed", "process", "not", "heard"],
+    ]
+
+
+def test_the_rate_of_a_summary_counts_from_the_first_data_of_each_exchange(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(view.time, "monotonic", lambda: clock.now)
+    watch = Watch(["x", "y", "silent"])
+    for clock.now, exchange, count in ((9.0, "x", 20), (17.0, "y", 20)):
+        for _ in range(count):
+            watch.take(wire.Ticker(wire.topic(wire.TICKER, exchange, "BTC/USDT")))
+    clock.now = 19.0
+    lines = plain(watch.summary(SimpleNamespace(losses={}))).splitlines()
+    assert "".join(lines).strip().startswith("10 s since the first data; ")
+    assert [line.split()[:4] for line in lines[-3:]] == [
+        ["x", "0", "20", "2"],
+        ["y", "0", "20", "10"],
+        ["silent", "0", "0", "-"],
+    ]
+
+
+def test_a_summary_fits_a_terminal_and_counts_nothing_from_data_that_never_came(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(view.time, "monotonic", lambda: clock.now)
+    watch = Watch(["x"])
+    assert plain(watch.summary(SimpleNamespace(losses={}))).splitlines()[0].strip() == "no data came"
+    watch.take(wire.Ticker(wire.topic(wire.TICKER, "x", "BTC/USDT")))
+    clock.now = 86_400.0
+    title = "86400 s since the first data; latency: receipt to publication"
+    assert plain(watch.summary(SimpleNamespace(losses={}))).splitlines()[0].strip() == title
+
+
+WIDE = {"last": 104123.4, "bid": 104123.3, "ask": 104123.5, "open_24h": 100000.0}
+SMALL = {"last": 2.5, "bid": 2.49999, "ask": 2.5, "open_24h": 2.6}
+BASE_FLAGS = wire.SIMULATED
+
+
+def picture(width, *, flags=0, height=30):
+    """The lines of a live picture of three exchanges with a dear and a cheap instrument each."""
+    watch = Watch(["binance", "kucoin", "bybit"])
+    now_ns = view.time.time_ns()
+    for exchange in watch.exchanges:
+        rows = [
+            Instrument("B", "BTC", "USDT", tick="0.1"),
+            Instrument("S", "1000SATS", "USDT", tick="0.00001"),
+        ]
+        body = msgspec.json.encode(instrument_list(exchange, 1, rows))
+        watch.take(wire.Document(wire.topic(wire.INSTRUMENTS, exchange), kind=wire.INSTRUMENTS, body=body))
+        status = ExchangeStatus(
+            exchange=exchange, state="live", since_ns=0, records_per_s=1234.5, reason="x" * 200
+        )
+        body = msgspec.json.encode(status)
+        watch.take(wire.Document(wire.topic(wire.STATUS, exchange), kind=wire.STATUS, body=body))
+        for symbol, values in (("BTC/USDT", WIDE), ("1000SATS/USDT", SMALL)):
+            topic = wire.topic(wire.TICKER, exchange, symbol)
+            watch.take(
+                wire.Ticker(topic, recv_ns=now_ns, publish_ns=now_ns, flags=BASE_FLAGS | flags, **values)
+            )
+    console = Console(width=width, height=height, color_system=None)
+    with console.capture() as capture:
+        console.print(watch.picture(20, width))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("flags", [0, wire.STALE, wire.DOWN | wire.BAD_EXCHANGE_TIME])
+def test_the_live_picture_fits_and_cuts_neither_symbol_nor_price(width, flags):
+    lines = picture(width, flags=flags)
+    assert max(map(len, lines)) <= width
+    cheap = [line.split("1000SATS/USDT")[1].split() for line in lines if "1000SATS/USDT" in line]
+    assert [row[:3] for row in cheap] == [["2.50000", "2.49999", "2.50000"]] * 3
+    assert sum("104123.4" in line and "104123.3" in line and "104123.5" in line for line in lines) == 3
+
+
+def test_that_data_are_simulated_is_said_once_above():
+    lines = picture(80)
+    assert lines[0] == "SIMULATED data, of no real exchange: binance, bybit, kucoin"
+    assert sum("SIMULATED" in line for line in lines) == 1
+
+
+def test_a_wide_terminal_has_all_columns_and_a_narrow_one_the_flags_all_the_same():
+    assert picture(140)[1].split() == [
+        "exchange",
+        "symbol",
+        "last",
+        "bid",
+        "ask",
+        "24",
+        "h",
+        "age",
+        "latency",
+    ]
+    narrow = picture(80, flags=wire.STALE)
+    assert sum("STALE" in line for line in narrow) == 6
+
+
+def test_prices_have_the_decimals_of_their_tick_and_as_many_as_they_have_where_none_is_known():
+    assert view.price(2.5, 5) == "2.50000"
+    assert view.price(100.0, 0) == "100"
+    assert view.price(2.5, None) == "2.5"
+    assert view.price(float("nan"), 2) == "-"

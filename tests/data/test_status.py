@@ -1,0 +1,134 @@
+"""What processes say about themselves, in words and as JSON."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from feedhandler.data.status import (
+    WORST_FIRST,
+    ConnectionStatus,
+    ExchangeStatus,
+    FeedStatus,
+    ShardStatus,
+    feed_state,
+    joined,
+    worst,
+)
+
+LIVE = {"phase": "running", "attempt": 0, "topics": 200}
+
+
+def feed(connections=(), **fields):
+    fields = {"exchange": "x", "pid": 1, "started_ns": 5, "state": "live", **fields}
+    return FeedStatus(connections=[ConnectionStatus(**{**LIVE, **c}) for c in connections], **fields)
+
+
+TEXTS = [
+    ("live", feed([{}])),
+    ("live", feed([{}, {}])),
+    ("subscribing, 7 topics to go", feed([{"pending_topics": 7}])),
+    ("subscribing, 150 of 400 topics to go, 62 % done", feed([{"pending_topics": 150}, {}])),
+    (
+        "subscribing, 350 of 600 topics to go, 41 % done",
+        feed([{"pending_topics": 150}, {}, {"phase": "connecting", "attempt": 1}]),
+    ),
+    ("subscribing, 1 of 1,000 topics to go, 99 % done", feed([{}] * 4 + [{"pending_topics": 1}])),
+    ("subscribing, 400 of 400 topics to go, 0 % done", feed([{"phase": "backoff"}] * 2)),
+    (
+        "subscribing, 250 of 600 topics to go, 58 % done; connecting, attempt 4, in progress, last error: no",
+        feed([{"pending_topics": 50}, {}, {"phase": "connecting", "attempt": 4, "last_error": "no"}]),
+    ),
+    (
+        "connecting, attempt 4, in progress, last error: no (and 1 more of 3 connections)",
+        feed([{"phase": "connecting", "attempt": 4, "last_error": "no"}] * 2 + [{}]),
+    ),
+    ("live, 3 channels quiet so far", feed([{"unheard": 3}])),
+    ("connected, but no data, and there should be some", feed([{"is_stale": True, "pending_topics": 3}, {}])),
+    (
+        "connecting, attempt 1, in progress",
+        feed([{}, {"phase": "connecting", "attempt": 1, "is_successor": True}]),
+    ),
+    ("live; rejected: A/B, c", feed([{"rejected_topics": {"c": "no"}}], rejected={"A/B": "no"})),
+    (
+        "live; instrument list: 2 rows are odd (and 1 more)",
+        feed([{}], problems=["2 rows are odd", "another"]),
+    ),
+    ("nothing to do: every wanted symbol was rejected", feed(wanted=["A/B"], rejected={"A/B": "no"})),
+    ("nothing to do: no symbol is wanted in shard 2/4", feed(shard="2/4")),
+    ("nothing to do: no symbol is wanted", feed()),
+    ("connecting, attempt 2", feed(starting="connecting, attempt 2")),
+    ("stopped", feed([{}], stopping=True)),
+]
+
+
+@pytest.mark.parametrize(("text", "status"), TEXTS, ids=[text for text, _ in TEXTS])
+def test_a_feed_says_what_it_is_doing(text, status):
+    assert status.text(0) == text
+
+
+def test_several_feeds_say_together_what_one_would():
+    feeds = [
+        feed(
+            [{}], shard="1/3", wanted=["A/B"], instruments=3, instruments_as_of_ns=7, resync=1, hop_records=5
+        ),
+        feed(
+            [{}, {}],
+            shard="2/3",
+            wanted=["C/D", "A/B"],
+            rejected={"C/D": "no"},
+            simulated=True,
+            hop_records=6,
+        ),
+        feed(shard="3/3", state="connecting", starting="connecting, attempt 1", started_ns=4),
+    ]
+    both = joined(feeds)
+    assert both.wanted == ["A/B", "C/D"]
+    assert both.rejected == {"C/D": "no"}
+    assert (both.state, both.pid, both.shard, both.simulated, both.stopping) == (
+        "connecting", 0, "1/1", True, False,
+    )  # fmt: skip
+    assert (both.started_ns, both.instruments, both.resync, both.hop_records) == (4, 3, 1, 11)
+    assert both.text(0) == "live; shard 3/3: connecting, attempt 1; rejected: C/D"
+    assert len(both.connections) == 3
+    assert joined([]) is None
+
+
+def test_the_worst_state_is_that_of_all_and_idleness_is_none():
+    for position, state in enumerate(WORST_FIRST):
+        assert worst(reversed(WORST_FIRST[position:])) == state
+    assert worst(["idle", "live"]) == "live"
+    assert worst(["live", "what a newer feed may say"]) == "what a newer feed may say"
+
+
+def test_a_feed_without_connections_is_idle_only_if_nothing_is_wanted():
+    assert feed_state([], is_starting=True, is_idle=True) == "connecting"
+    assert feed_state([], is_starting=False, is_idle=True) == "idle"
+    assert feed_state([], is_starting=False, is_idle=False) == "down"
+
+
+def test_an_exchange_tells_which_shards_fail_and_what_the_others_do():
+    status = ExchangeStatus(
+        exchange="x", state="down", since_ns=0, reason="feed process not heard: shard 1/2"
+    )
+    status.shards = [
+        ShardStatus(shard="1/2", pid=1, state="down"),
+        ShardStatus(shard="2/2", pid=2, state="live"),
+    ]
+    status.feed = feed([{}])
+    assert status.text(0) == "feed process not heard: shard 1/2; the others: live"
+    status.feed = None
+    assert status.text(0) == "feed process not heard: shard 1/2"
+
+
+@pytest.mark.parametrize("kind", [ExchangeStatus, FeedStatus, ConnectionStatus, ShardStatus])
+def test_every_status_field_is_documented(kind):
+    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+    prefix = "feed." if kind is FeedStatus else ""
+    for name in kind.__struct_fields__:
+        assert name == "exchange" or f"`{prefix}{name}`" in text, name
+
+
+def test_a_status_without_shards_is_read_as_that_of_the_whole():
+    old = msgspec.json.decode(b'{"exchange":"x","pid":1,"started_ns":2}', type=FeedStatus)
+    assert old.shard == "1/1"

@@ -1,0 +1,204 @@
+"""The bytes: layout against numbers written down here, golden files, and round trips."""
+
+import json
+import math
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from patience import PATIENCE_S
+
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+# Offsets as documented, not as computed from the code.
+OFFSETS = {
+    "topic": (0, "40s"),
+    "version": (40, "B"),
+    "kind": (41, "B"),
+    "flags": (42, "H"),
+    "session": (44, "I"),
+    "sequence": (48, "Q"),
+    "exchange_ns": (56, "q"),
+    "recv_ns": (64, "q"),
+    "publish_ns": (72, "q"),
+    "exchange_sequence": (80, "Q"),
+    "last": (88, "d"),
+    "bid": (96, "d"),
+    "bid_size": (104, "d"),
+    "ask": (112, "d"),
+    "ask_size": (120, "d"),
+    "open_24h": (128, "d"),
+    "high_24h": (136, "d"),
+    "low_24h": (144, "d"),
+    "base_volume_24h": (152, "d"),
+    "quote_volume_24h": (160, "d"),
+}
+
+u64 = st.integers(0, 2**64 - 1)
+i64 = st.integers(0, 2**63 - 1)
+topics = st.text(
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=13
+).map(lambda text: text.encode()[:39].decode(errors="ignore").encode() or b"t")
+tickers = st.builds(
+    wire.Ticker,
+    topics,
+    st.just(1),
+    st.just(1),
+    st.integers(0, 31),
+    st.integers(0, 2**32 - 1),
+    u64,
+    i64,
+    i64,
+    i64,
+    u64,
+    *[st.floats()] * 10,
+)
+
+
+def fields(record):
+    """A record's fields with NaN made comparable."""
+    return {
+        name: "NaN" if isinstance(value, float) and math.isnan(value) else value
+        for name in record.__struct_fields__
+        for value in [getattr(record, name)]
+    }
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_each_field_stands_at_its_documented_offset(name):
+    offset, code = OFFSETS[name]
+    value = {"40s": b"ticker.x.A/B".ljust(40, b"\0"), "B": 1, "d": 2.5}.get(code, 3)
+    record = wire.Ticker(b"ticker.x.A/B")
+    setattr(record, name, value)
+    assert struct.unpack_from("<" + code, wire.pack_ticker(record), offset) == (value,)
+
+
+def test_a_ticker_message_has_168_bytes_and_a_header_80():
+    assert len(wire.pack_ticker(wire.Ticker(b"t"))) == 168
+    assert len(wire.pack_document(wire.Document(b"status.x", kind=wire.STATUS))) == 80
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.bin")), ids=lambda path: path.stem)
+def test_golden_bytes_stand_for_their_values_both_ways(path):
+    expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    message = path.read_bytes()
+    record = wire.unpack(message)
+    for name, value in expected.items():
+        got = record.decode() if name == "body" else getattr(record, name)
+        if name == "topic":
+            got = got.decode()
+        assert math.isnan(got) if value is None else got == value, name
+    pack = wire.pack_ticker if isinstance(record, wire.Ticker) else wire.pack_document
+    assert pack(record) == message
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("batches/*.bin")), ids=lambda path: path.stem)
+def test_golden_batches_are_their_records(path):
+    message, expected = path.read_bytes(), json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert wire.is_batch(message)
+    for n, values in enumerate(expected):
+        record = wire.unpack(message[n * 168 : (n + 1) * 168])
+        got = fields(record) | {"topic": record.topic.decode()}
+        assert got == {name: "NaN" if value is None else value for name, value in values.items()}
+    assert len(message) == 168 * len(expected)
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("refused/*.bin")), ids=lambda path: path.stem)
+def test_golden_messages_that_are_no_records_are_refused(path):
+    words = {
+        "short": "shorter than the 80-byte header",
+        "version": "wire version",
+        "length": "expected 168",
+        "kind": "is reserved",
+        "topic": "topic has more than 39 bytes",
+    }
+    error = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["error"]
+    assert not wire.is_batch(path.read_bytes())
+    with pytest.raises(DecodeError, match=words[error]):
+        wire.unpack(path.read_bytes())
+
+
+def test_the_golden_files_are_what_their_maker_makes(tmp_path):
+    subprocess.run([sys.executable, GOLDEN / "make.py", tmp_path], check=True, timeout=PATIENCE_S)
+    made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    kept = {
+        path.relative_to(GOLDEN): path.read_bytes()
+        for path in GOLDEN.rglob("*")
+        if path.suffix in (".bin", ".json")
+    }
+    assert made == kept
+
+
+@given(tickers)
+def test_unpacking_a_packed_ticker_gives_it_back(ticker):
+    assert fields(wire.unpack(wire.pack_ticker(ticker))) == fields(ticker)
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_record_or_a_decode_error(message):
+    try:
+        record = wire.unpack(message)
+    except DecodeError:
+        return
+    assert isinstance(record, wire.Record)
+
+
+def test_any_mutation_of_a_record_is_a_record_or_a_decode_error():
+    message = wire.pack_ticker(wire.Ticker(b"ticker.binance.BTC/USDT"))
+    for position in range(len(message)):
+        changed = bytearray(message)
+        changed[position] ^= 0xFF
+        try:
+            wire.unpack(bytes(changed))
+        except DecodeError as exc:
+            assert position in (39, 40, 41), exc
+
+
+def test_the_widest_topic_keeps_one_nul():
+    assert len(wire.topic(wire.TICKER, "binance", "X" * 24)) == 39
+    with pytest.raises(ValueError, match="40 bytes, 39 fit"):
+        wire.topic(wire.TICKER, "binance", "X" * 25)
+
+
+def test_topics_name_kind_exchange_and_symbol():
+    record = wire.Ticker(wire.topic(wire.TICKER, "binance", "A.B/USDT"))
+    assert (record.topic, record.exchange, record.symbol) == (
+        b"ticker.binance.A.B/USDT",
+        "binance",
+        "A.B/USDT",
+    )
+    assert wire.Document(wire.topic(wire.HEARTBEAT, "merger")).symbol == ""
+
+
+def test_an_exact_subscription_matches_one_topic_only():
+    exact = wire.topic(wire.TICKER, "x", "BTC/USDT") + b"\0"
+    assert wire.pack_ticker(wire.Ticker(b"ticker.x.BTC/USDT")).startswith(exact)
+    assert not wire.pack_ticker(wire.Ticker(b"ticker.x.BTC/USDTX")).startswith(exact)
+
+
+def test_flag_names_follow_the_bits():
+    assert wire.Ticker(b"t", flags=1 | 8).flag_names == ["SNAPSHOT", "SIMULATED"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "true"),
+    [
+        (0, {"is_live"}),
+        (wire.SNAPSHOT, {"is_live", "is_snapshot"}),
+        (wire.STALE, {"is_stale"}),
+        (wire.DOWN | wire.SIMULATED, {"is_down", "is_simulated"}),
+        (wire.BAD_EXCHANGE_TIME, {"is_live"}),
+    ],
+)
+def test_flags_are_claims(flags, true):
+    record = wire.Ticker(b"ticker.x.A/B", flags=flags, recv_ns=5, publish_ns=12)
+    names = ("is_live", "is_snapshot", "is_stale", "is_down", "is_simulated")
+    assert {name for name in names if getattr(record, name)} == true
+    assert record.latency_ns == 7

@@ -1,0 +1,184 @@
+"""What leaves a feed, over the batch in Python and over its compiled twin."""
+
+import random
+
+import pytest
+import twins
+
+from feedhandler.data import wire
+from feedhandler.feed import batch
+from feedhandler.transport.boards import BoardReader, BoardWriter
+
+
+class End:
+    """The hop, or the way to direct subscribers: keeps what is sent, and how much of it was flushed."""
+
+    def __init__(self, is_wanted=True):
+        self.is_wanted = is_wanted
+        self.sent = []
+        self.flushed = 0
+
+    def send(self, *message):
+        self.sent.append(tuple(map(bytes, message)))
+
+    def flush(self):
+        self.flushed = len(self.sent)
+
+
+class World:
+    """A batch between two ends, with a clock that moves by 1 ns each time that it is read."""
+
+    def __init__(self, twin, direct=True):
+        self.hop, self.direct = End(), End(direct)
+        self.now = 1_790_000_000_000_000_000
+        self.batch = twin.Batch(self.hop, self.direct, self.clock)
+        self.states = [
+            twin.State(topic=wire.topic(wire.TICKER, "x", f"S{n}"), native=f"S{n}") for n in range(5)
+        ]
+
+    def clock(self):
+        self.now += 1
+        return self.now
+
+    def emit(self, *numbers):
+        for number in numbers:
+            self.batch.emit(self.states[number])
+
+    def records(self):
+        """What came over the hop."""
+        return [
+            wire.unpack(message[start : start + wire.TICKER_SIZE])
+            for (message,) in self.hop.sent
+            for start in range(0, len(message), wire.TICKER_SIZE)
+        ]
+
+
+@pytest.fixture(params=twins.KINDS)
+def twin(request):
+    return twins.of(request.param)
+
+
+def test_records_of_one_flush_are_one_message_and_each_topic_counts(twin):
+    world = World(twin)
+    world.emit(0, 1, 0)
+    assert not world.hop.sent
+    world.batch.flush()
+    world.emit(0)
+    world.batch.flush()
+    world.batch.flush()
+    assert [len(message) // wire.TICKER_SIZE for (message,) in world.hop.sent] == [3, 1]
+    assert [(r.symbol, r.sequence) for r in world.records()] == [("S0", 1), ("S1", 1), ("S0", 2), ("S0", 3)]
+    assert world.batch.records == 4
+
+
+def test_the_first_record_of_a_message_says_when_it_left(twin):
+    world = World(twin, direct=False)
+    world.emit(0, 1)
+    world.batch.flush()
+    assert [r.publish_ns for r in world.records()] == [world.now, 0]
+
+
+def test_direct_subscribers_get_each_record_alone_under_its_topic_with_its_own_time(twin):
+    world = World(twin)
+    world.emit(2, 3)
+    world.batch.flush()
+    topics, messages = zip(*world.direct.sent, strict=True)
+    records = [wire.unpack(message) for message in messages]
+    assert [wire.padded(record.topic) for record in records] == list(topics)
+    assert [r.publish_ns for r in records] == [world.now - 2, world.now - 1]
+    assert world.direct.flushed == 2
+
+
+def test_without_direct_subscribers_nothing_goes_there(twin):
+    world = World(twin, direct=False)
+    world.emit(0)
+    world.batch.flush()
+    assert world.direct.sent == []
+
+
+def test_a_record_is_what_its_state_was_when_it_was_emitted(twin):
+    world = World(twin)
+    for bid in (1.0, 2.0):
+        world.states[0].set_quote(bid, 1.0, 3.0, 1.0)
+        world.emit(0)
+    world.batch.flush()
+    assert [r.bid for r in world.records()] == [1.0, 2.0]
+
+
+def test_a_message_has_its_longest_length_however_much_is_emitted(twin):
+    world = World(twin)
+    for number in range(2 * batch.RECORDS_MAX + 3):
+        world.emit(number % 5)
+    world.batch.flush()
+    assert [len(m) // wire.TICKER_SIZE for (m,) in world.hop.sent] == [batch.RECORDS_MAX] * 2 + [3]
+    assert len(world.direct.sent) == 2 * batch.RECORDS_MAX + 3
+
+
+def test_what_is_repeated_goes_to_the_merger_alone_after_what_was_emitted(twin):
+    world = World(twin)
+    world.emit(0)
+    count = batch.RECORDS_MAX + 1
+    again = [
+        wire.pack_ticker(wire.Ticker(b"ticker.x.A", sequence=n, flags=wire.SNAPSHOT)) for n in range(count)
+    ]
+    world.batch.repeat(again)
+    records = world.records()
+    assert (records[0].symbol, records[0].sequence) == ("S0", 1)
+    assert [(r.symbol, r.sequence) for r in records[1:]] == [("A", n) for n in range(count)]
+    assert len(world.direct.sent) == 1
+    assert world.batch.records == count + 1
+
+
+def test_the_twins_send_the_same_bytes():
+    worlds = [World(twins.of(kind)) for kind in twins.KINDS]
+    for world in worlds:
+        rng = random.Random(7)
+        for _ in range(3000):
+            action = rng.randrange(12)
+            if action == 0:
+                world.batch.flush()
+            elif action == 1:
+                world.direct.is_wanted = rng.random() < 0.5
+            elif action == 2:
+                world.batch.repeat([world.states[rng.randrange(5)].record()])
+            elif action == 3:
+                rng.choice(world.states).forget()
+            else:
+                changed = rng.choice(world.states)
+                changed.exchange_ns = rng.randrange(2**62)
+                changed.set_quote(*(rng.choice((0.0, rng.random())) for _ in range(4)))
+                changed.on_news(rng.randrange(2**62))
+                world.batch.emit(changed)
+    assert worlds[0].hop.sent == worlds[1].hop.sent
+    assert worlds[0].direct.sent == worlds[1].direct.sent
+    assert worlds[0].batch.records == worlds[1].batch.records > 2000
+
+
+def test_a_record_is_on_the_board_before_it_leaves_under_the_canonical_topic(twin, tmp_path):
+    world = World(twin)
+    writer = BoardWriter(tmp_path / "x.board", slot=twin.BoardSlot)
+    reader = BoardReader(tmp_path / "x.board", cells=twin.BoardCells)
+    world.states[1].slot = writer.slot(b"ticker.x.S/ONE")
+    world.states[1].bid = 7.0
+    world.emit(0, 1)
+    assert not world.hop.sent
+    first = reader.cells.ticker(0)
+    assert (first.topic, first.sequence, first.bid, first.publish_ns) == (
+        b"ticker.x.S/ONE",
+        1,
+        7.0,
+        world.now,
+    )
+    world.states[1].bid = 8.0
+    world.emit(1)
+    assert (reader.cells.ticker(0).bid, wire.unpack(reader.record(0, 1)).bid) == (8.0, 7.0)
+    world.batch.flush()
+    assert [(r.topic, r.bid == r.bid) for r in world.records()] == [
+        (b"ticker.x.S0", False),
+        (b"ticker.x.S1", True),
+        (b"ticker.x.S1", True),
+    ]
+    assert [r.publish_ns for r in world.records()][1:] == [0, 0], "as without a board"
+    world.states[1].slot = None
+    world.emit(1)
+    assert reader.cells.ticker(0).sequence == 2

@@ -1,0 +1,193 @@
+"""The feed process' wiring, without an exchange: what it may never wait for."""
+
+import asyncio
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import uvloop
+from patience import PATIENCE_S
+
+from feedhandler.data.errors import EXIT_GAVE_UP, EXIT_OK
+from feedhandler.data.instruments import InstrumentList
+from feedhandler.data.shard import WHOLE
+from feedhandler.feed.freshness import Question
+from feedhandler.feed.legs import Change
+from feedhandler.feed.process import Feed
+from feedhandler.feed.session import Phase
+from feedhandler.runtime import config
+from feedhandler.transport.files import change_wanted
+from feedhandler.transport.http import HttpRefused
+
+
+class Http:
+    """A REST host that never answers."""
+
+    rest_url = "http://127.0.0.1:1"
+
+    def __init__(self):
+        self.asked = asyncio.Event()
+
+    async def fetch(self, request, is_spare=False):
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+def feed_of(directory, http):
+    path = directory / "test.toml"
+    path.write_text(f'run_dir = "{directory}/run"\n[exchanges.binance]\n', encoding="utf-8")
+    (directory / "run").mkdir()
+    feed = Feed(config.load(str(path)), "binance", WHOLE, http)
+    feed._listing = InstrumentList("binance", 0, [])
+    return feed
+
+
+def test_a_question_that_nobody_answers_does_not_keep_a_feed_from_stopping(tmp_path):
+    async def play():
+        http = Http()
+        feed = feed_of(tmp_path, http)
+        question = Question("BTCUSDT", feed)
+        feed._universe.advance = lambda _: [Change(ask=[question])]
+        running = asyncio.create_task(feed._run_connections())
+        await http.asked.wait()
+        feed._stop.set()
+        done, _ = await asyncio.wait([running], timeout=PATIENCE_S)
+        feed._publisher.close()
+        assert done, "it waits for REST"
+        return running.result()
+
+    assert uvloop.run(play()) == EXIT_OK
+
+
+class Failing:
+    """A REST host at which the library fails in a way that nobody has a name for, so many times."""
+
+    rest_url = "http://127.0.0.1:1"
+
+    def __init__(self, times):
+        self.times = times
+
+    async def fetch(self, request, is_spare=False):
+        self.times -= 1
+        if self.times >= 0:
+            raise RuntimeError("File descriptor 27 is used by transport")
+        raise HttpRefused("enough", 0.0)
+
+
+def test_what_a_library_raises_at_the_first_list_is_an_attempt_like_others(tmp_path):
+    async def play():
+        feed = feed_of(tmp_path, Failing(2))
+        feed._settings = msgspec.structs.replace(feed._settings, max_attempts=3, backoff_min_s=0.0)
+        status = await feed._work()
+        feed._publisher.close()
+        return status, feed._failures.counts
+
+    status, counts = uvloop.run(play())
+    assert status == EXIT_GAVE_UP
+    assert counts == {"the instrument list: RuntimeError": 2}
+
+
+def test_what_a_library_raises_in_a_question_answers_it_with_nothing(tmp_path):
+    async def play():
+        feed = feed_of(tmp_path, Failing(1))
+        answers = []
+        watch = SimpleNamespace(on_quote=lambda *answer: answers.append(answer))
+        await feed._ask(Question("BTCUSDT", watch))
+        feed._publisher.close()
+        return answers
+
+    assert uvloop.run(play()) == [("BTCUSDT", None)]
+
+
+def test_an_answer_about_all_symbols_that_confuses_us_costs_the_answer_alone(tmp_path):
+    class Odd(Http):
+        async def fetch(self, request, is_spare=False):
+            return b"[]"
+
+    def decode(body):
+        raise RuntimeError("nobody foresaw this")
+
+    async def play():
+        feed = feed_of(tmp_path, Odd())
+        feed._exchange.decode_survey = decode
+        await feed._ask_about_all()
+        feed._publisher.close()
+        return dict(feed._failures.counts)
+
+    assert uvloop.run(play()) == {"present values: RuntimeError": 1}
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_connection_that_fails_is_begun_again_unless_it_is_we_who_are_wrong(tmp_path, monkeypatch, is_ours):
+    monkeypatch.setattr("feedhandler.transport.tasks.PAUSE_S", (0.0, 0.0))
+    runs = []
+
+    async def run(connection):
+        runs.append(connection)
+        if len(runs) == 1 and is_ours:
+            exec(compile("assert False, 'ours'", "x.py", "exec"), {"__name__": "feedhandler.x"})
+        if len(runs) < 3:
+            raise RuntimeError("a library's own")
+        feed._stop.set()
+
+    async def play():
+        nonlocal feed
+        feed = feed_of(tmp_path, Http())
+        monkeypatch.setattr("feedhandler.feed.process.Connection.run", run)
+        session = SimpleNamespace(
+            leg=0, reason="", phase=Phase.BACKOFF, subscriptions=SimpleNamespace(states=())
+        )
+        monkeypatch.setattr("feedhandler.feed.process._status_of", lambda connection: None)
+        feed._apply(Change(run=[session]))
+        feed._connections.clear()
+        try:
+            return await feed._run_connections()
+        finally:
+            feed._publisher.close()
+
+    feed = None
+    if is_ours:
+        with pytest.raises(AssertionError, match="ours"):
+            uvloop.run(play())
+    else:
+        assert uvloop.run(play()) == EXIT_OK
+        assert len(runs) == 3
+
+
+def test_what_is_wanted_while_a_feed_stops_begins_nothing(tmp_path):
+    async def play():
+        feed = feed_of(tmp_path, Http())
+        change_wanted(str(tmp_path / "run"), "binance", lambda wanted: wanted.subscribe(["DOGE/USDT"], []))
+        feed._stop.set()
+        feed._take_wanted()
+        feed._publisher.close()
+        return feed._wanted
+
+    assert "DOGE/USDT" not in uvloop.run(play())
+
+
+def test_what_was_wanted_before_the_start_is_told_once_in_one_line(tmp_path, caplog):
+    async def play():
+        feed = feed_of(tmp_path, Http())
+        run_dir = str(tmp_path / "run")
+
+        def before(wanted):
+            wanted.subscribe(["DOGE/USDT"], feed._settings.symbols)
+            wanted.connect = False
+
+        change_wanted(run_dir, "binance", before)
+        feed._take_wanted()
+        feed._take_wanted()
+        change_wanted(run_dir, "binance", lambda wanted: setattr(wanted, "connect", True))
+        feed._take_wanted()
+        feed._publisher.close()
+
+    caplog.set_level("INFO")
+    uvloop.run(play())
+    assert [text.partition(", by ")[0] for text in caplog.messages if text.startswith("wanted")] == [
+        "wanted besides the configuration",
+        "wanted more: BTC/USDT, ETH/USDT, SOL/USDT, ADA/USDT, XRP/USDT, DOGE/USDT",
+    ]
+    assert (
+        "run/wanted/binance.json: DOGE/USDT (operator); disconnected by order (`feedhandler connect binance`"
+    ) in caplog.text

@@ -1,0 +1,362 @@
+"""Legs in a simulated world: exchange, network and clock are the test's, and everything comes from a seed."""
+
+import itertools
+
+import pytest
+import twins
+import world as worlds
+from world import EPOCH_NS, World
+
+from feedhandler.data import wire
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.feed.legs import NS_PER_DAY, DailyWindow
+from feedhandler.feed.session import NS_PER_S, Phase
+
+
+@pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
+def make_state(request):
+    """Every test here runs over the state in Python, and over its compiled twin."""
+    World.make_state = twins.of(request.param).State
+    yield
+    World.make_state = twins.of("pure").State
+
+
+# --- renewal
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("legs", [1, 2, 3])
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_connections_are_renewed_before_their_maximum_age_and_no_update_is_missed(exchange, legs):
+    world = World(exchange, legs, max_age_s=40.0)
+    oldest = 0
+
+    def look():
+        nonlocal oldest
+        for link in filter(None, world.links.values()):
+            oldest = max(oldest, world.now - link.opened_ns)
+
+    world.run(250, look)
+    assert world.retired >= 5 * legs
+    assert oldest < 40 * NS_PER_S
+    assert world.missed() == {}
+    assert world.flagged == []
+
+
+def test_legs_do_not_come_of_age_together():
+    world = World(legs=3, max_age_s=60.0)
+    times = []
+
+    def look():
+        times.extend([world.now] * (world.retired - len(times)))
+
+    world.run(300, look)
+    assert all(b - a > NS_PER_S for a, b in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_quiet_market_is_renewed_too_and_stays_what_it_was(exchange):
+    world = World(exchange, symbols=3, quiet=(1,), max_age_s=30.0)
+    world.run(3)
+    world.say(world.natives[1])
+    world.run(100)
+    assert world.retired >= 2
+    assert world.flagged == []
+    world.say(world.natives[1])
+    world.run(1)
+    assert world.missed() == {}
+
+
+def test_an_exchange_that_says_goodbye_is_left_when_the_successor_has_all():
+    world = World("binance")
+    world.run(3)
+    (link,) = world.links.values()
+    world.post(link, {"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": world.ms()}})
+    world.run(5)
+    assert world.retired == 1
+    assert len(world.links) == 1
+    assert world.missed() == {}
+    assert world.flagged == []
+
+
+def test_an_exchange_that_hangs_up_on_the_old_one_leaves_the_successor():
+    world = World("binance")
+    world.run(3)
+    (session,) = world.links
+    world.legs.renew("by order")
+    world.run(0.1)
+    assert len(world.links) == 2
+    world.close(session, "gone")
+    world.run(5)
+    assert world.retired == 1
+    assert world.all_live()
+
+
+def test_a_successor_that_cannot_connect_costs_nothing_while_the_old_one_lives():
+    world = World("binance")
+    world.run(3)
+    world.is_reachable = False
+    world.legs.renew("by order")
+    world.run(20)
+    assert world.retired == 0
+    assert world.legs.state() == "live"
+    world.is_reachable = True
+    world.run(60)
+    assert world.retired == 1
+    assert world.missed() == {}
+    assert world.flagged == []
+
+
+def test_a_successor_counts_on_and_does_not_ask_again_for_what_was_refused():
+    world = World("bybit")
+    world.run(3)
+    (old,) = world.links
+    old.on_frame(b"garbage", EPOCH_NS + world.now)
+    topic = f"tickers.{world.natives[1]}"
+    old.subscriptions.rejected[topic] = "no such thing"
+    old.subscriptions._rejected_mono_ns[topic] = world.now
+    before = old.frames, old.line.news
+    world.legs.renew("by order")
+    world.run(3)
+    (new,) = world.links
+    assert new is not old
+    assert new.connects == 2
+    assert (new.decode_errors, len(new.kept_frames)) == (1, 1)
+    assert new.frames > before[0]
+    assert new.line.news > before[1]
+    assert new.subscriptions.rejected == {topic: "no such thing"}
+    assert topic not in world.links[new].topics
+
+
+def test_only_one_leg_is_renewed_at_a_time_by_order():
+    world = World(legs=3)
+    world.run(3)
+    world.legs.renew("by order")
+    most = 0
+
+    def look():
+        nonlocal most
+        most = max(most, len(world.links))
+
+    world.run(10, look)
+    assert world.retired == 3
+    assert most == 4
+
+
+@pytest.mark.parametrize(("text", "hours"), [("04:00-04:30", 4), ("23:45-00:15", 23.75), ("00:00-23:59", 0)])
+def test_a_window_opens_once_a_day(text, hours):
+    window = DailyWindow(text)
+    midnight = 20_000 * NS_PER_DAY
+    minute = 60 * NS_PER_S
+    looks = range(midnight + NS_PER_DAY // 2, midnight + 3 * NS_PER_DAY + NS_PER_DAY // 2, minute)
+    opened = [(now % NS_PER_DAY) / NS_PER_S / 3600 for now in looks if window.opens(now)]
+    assert opened == [hours] * 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "04:00", "04:00-04:00", "4-5", "04:00-25:00", "a-b", "04:00-04:30-05:00"]
+)
+def test_what_is_no_window_is_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        DailyWindow(text)
+
+
+def test_a_process_that_starts_inside_a_window_has_new_connections_already():
+    window = DailyWindow("00:00-12:00")
+    assert not window.opens(20_000 * NS_PER_DAY + 1)
+    assert not window.opens(20_000 * NS_PER_DAY + NS_PER_DAY // 4)
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("legs", [1, 2])
+def test_a_channel_that_is_acknowledged_and_silent_on_the_new_connection_is_asked_for_again(exchange, legs):
+    world = World(exchange, legs)
+    world.run(5)
+    world.mutes_until = world.now + 20 * NS_PER_S  # whatever is subscribed now stays silent
+    world.legs.renew("by order")
+    world.run(90)
+    world.run(30)
+    assert legs <= world.retired <= 2 * legs, "or a successor that heard nothing was given up"
+    assert len(world.links) == legs
+    assert world.all_live()
+    assert world.missed() == {}
+    assert all(
+        not session.subscriptions.silent_topics()
+        for session in world.links
+        if session.subscriptions.unheard() == 0
+    )
+
+
+def test_goodbyes_one_upon_the_other_are_answered_with_patience():
+    world = World("binance")
+    greeted = set()
+
+    def bid_farewell():
+        for link in filter(None, world.links.values()):
+            if link not in greeted:
+                greeted.add(link)
+                world.post(link, {"e": "serverShutdown", "E": world.ms()})
+
+    world.run(120, bid_farewell)
+    assert 5 <= len(world.connects) <= 40
+    world.run(90)
+    assert world.all_live()
+
+
+def test_a_successor_without_a_connection_does_not_replace_one_that_hiccups():
+    world = World("binance", max_attempts=10)
+    world.run(5)
+    (old,) = world.links
+    world.is_reachable = False
+    world.legs.renew("by order")
+    world.run(60)
+    world.close(old, "a hiccup")
+    world.is_reachable = True
+    world.run(5)
+    assert world.legs.sessions == [old]
+    assert not old.has_given_up()
+    assert world.all_live()
+
+
+def test_what_is_followed_is_known_again_after_the_first_leg_died_early():
+    world = World(legs=2, quiet=(1,))
+    world.run(0.3)
+    world.close(world.legs.sessions[0], "unplugged")
+    world.run(5)
+    world.say(world.natives[1])
+    world.run(30)
+    world.close(world.legs.sessions[1], "unplugged")
+    world.run(20)
+    world.close(world.legs.sessions[0], "unplugged")
+    world.run(20)
+    assert not [flagged for flagged in world.flagged if flagged[1] == world.natives[1]]
+
+
+def test_a_quiet_book_that_is_repeated_is_news_after_a_renewal_too():
+    world = World("bybit", quiet=(0, 1, 2))
+    world.run(3)
+    world.say(world.natives[0])
+    world.run(1)
+    world.legs.renew("by order")
+    world.run(3)
+    (session,) = world.links
+    before = session.line.news
+    world.run(16)
+    assert session.line.news == before + 5, "the exchange repeats it every 3 s"
+
+
+# --- redundancy
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_one_leg_that_dies_costs_no_update_and_says_nothing(exchange):
+    world = World(exchange, legs=2)
+    world.run(5)
+    for _ in range(6):
+        world.close(world.legs.sessions[world.rng.randrange(2)], "unplugged")
+        world.run(20)
+        assert all(session.phase is Phase.RUNNING for session in world.links)
+    assert world.missed() == {}
+    assert world.flagged == []
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_one_leg_that_stalls_costs_no_update_and_is_replaced(exchange):
+    world = World(exchange, legs=2)
+    world.run(5)
+    stalled = world.legs.sessions[0]
+    world.links[stalled].stalled_until = 1 << 62
+    world.run(60)
+    assert stalled.connects >= 2
+    assert world.missed() == {}
+    assert world.flagged == []
+
+
+def test_the_slower_leg_is_counted_and_its_distance_measured():
+    world = World(legs=2)
+    world.run(5)
+    fast, slow = world.legs.sessions
+    world.links[slow].delay_ns = 105_000_000
+    before = slow.line.repeated, slow.line.behind_ns, slow.line.news
+    world.run(30)
+    repeated = slow.line.repeated - before[0]
+    behind_ns = (slow.line.behind_ns - before[1]) / repeated
+    assert slow.line.news - before[2] < repeated / 50
+    assert 80_000_000 < behind_ns < 120_000_000
+    assert fast.line.news > 100
+    assert world.missed() == {}
+
+
+def test_without_any_leg_everything_is_down_and_then_comes_back():
+    world = World(legs=2)
+    world.run(5)
+    world.is_reachable = False
+    for session in world.legs.sessions:
+        world.close(session, "unplugged")
+    assert {native for _, native, flags in world.flagged if flags & wire.DOWN} == set(world.natives)
+    world.run(5)
+    assert world.legs.state() == "connecting"
+    world.is_reachable = True
+    world.run(60)
+    assert world.all_live()
+    assert world.legs.state() == "live"
+
+
+def test_what_only_the_dead_leg_has_said_is_stale_until_the_other_says_it_too():
+    world = World("kucoin", legs=2, quiet=(1,))
+    quiet = world.natives[1]
+    first, second = world.legs.sessions
+    world.run(5)
+    world.close(second, "unplugged")
+    second.deadline_mono_ns = 1 << 62  # it cannot come back for now
+    world.say(quiet)
+    world.run(1)
+    second.deadline_mono_ns = world.now
+    world.run(0.05)  # it is connected again, and has not subscribed to everything yet
+    world.close(first, "unplugged")
+    first.deadline_mono_ns = 1 << 62
+    assert world.flags[quiet] & wire.STALE
+    world.run(3)
+    world.say(quiet)
+    world.run(1)
+    assert world.all_live()
+
+
+def test_silence_of_one_leg_says_nothing_and_silence_of_both_does():
+    world = World(legs=2)
+    world.run(10)  # until it is known that the canary never rests
+    for number, session in enumerate(world.legs.sessions):
+        world.links[session].stalled_until = 1 << 62
+        world.run(6)
+        assert bool(world.flagged) == bool(number)
+    assert all(flags & wire.STALE for flags in world.flags.values())
+    world.run(60)
+    assert world.all_live()
+
+
+# --- whatever happens; `make sim` plays thousands of these
+
+
+# The last seeds of each are what longer plays have found.
+@pytest.mark.world
+@pytest.mark.parametrize("seed", [*range(15), 405])
+def test_no_update_is_missed_while_faults_spare_one_leg(seed):
+    worlds.spare_one_leg(seed)
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("seed", range(10))
+def test_symbols_come_and_go_and_nobody_else_notices(seed):
+    worlds.change_of_minds(seed)
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("seed", [*range(8), 86])
+def test_channels_that_fall_silent_are_flagged_in_time_and_quiet_ones_are_not(seed):
+    worlds.silent_channels(seed)
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("seed", [*range(20), 150, 554, 567, 1149, 1198, 1276, 1554])
+def test_whatever_happens_nothing_moves_backwards_and_all_comes_back(seed):
+    worlds.whatever_happens(seed)

@@ -1,0 +1,396 @@
+"""What one connection is asked for, while what is wanted changes."""
+
+import json
+
+import pytest
+
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Ack, Line, Nack
+from feedhandler.feed.session import NS_PER_S
+from feedhandler.feed.subscriptions import (
+    ACK_TIMEOUT_NS,
+    COMMAND_TRIES_MAX,
+    FIRST_DATA_TIMEOUT_NS,
+    TOGETHER_TIMEOUT_NS,
+    Subscriptions,
+)
+
+UNIX = 1_790_000_000 * NS_PER_S
+
+
+class Desk:
+    """Subscriptions, and the exchange's side of them: it accepts all but what it is told to refuse."""
+
+    def __init__(self, *natives, exchange="bybit"):
+        self.exchange = EXCHANGES[exchange]()
+        self.exchange.add(natives, 0)
+        self.line = Line(0)
+        self.subscriptions = Subscriptions(self.exchange, natives, self.line)
+        self.now = NS_PER_S
+        self.sent = []
+        self.held = set()  # what the exchange believes that we hear
+        self.refuses = set()
+
+    def add(self, *natives):
+        self.exchange.add(natives, 0)
+        self.subscriptions.add(natives)
+
+    def remove(self, *natives):
+        self.subscriptions.remove(natives)
+        self.exchange.remove(natives)
+
+    def send(self):
+        """Take the next request, unanswered."""
+        request = json.loads(self.subscriptions.send(self.now, str(len(self.sent) + 1)))
+        self.sent.append((request["op"], tuple(request["args"])))
+        return request
+
+    def answer(self, request):
+        topics = set(request["args"])
+        if request["op"] == "unsubscribe" and topics & self.refuses:
+            return self.subscriptions.on_answer(Nack(request["req_id"], "no"), self.now, UNIX)
+        if request["op"] == "unsubscribe":
+            self.held -= topics
+        elif topics & (self.refuses | self.held):
+            return self.subscriptions.on_answer(Nack(request["req_id"], "no"), self.now, UNIX)
+        else:
+            self.held |= topics
+        return self.subscriptions.on_answer(Ack(request["req_id"]), self.now, UNIX)
+
+    def settle(self):
+        """Send and answer all that is queued; returns the requests."""
+        before = len(self.sent)
+        while self.subscriptions.due_mono_ns is not None:
+            assert self.answer(self.send()) == ""
+        assert self.subscriptions.is_settled
+        return self.sent[before:]
+
+
+def topics(*natives):
+    return {f"{channel}.{native}" for native in natives for channel in ("tickers", "orderbook.1")}
+
+
+def test_one_more_is_asked_for_alone():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.add("C")
+    assert desk.settle() == [("subscribe", ("tickers.C", "orderbook.1.C"))]
+    assert desk.held == topics("A", "B", "C")
+
+
+def test_one_less_is_taken_back_alone():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.remove("A")
+    assert desk.settle() == [("unsubscribe", ("tickers.A", "orderbook.1.A"))]
+    assert desk.held == topics("B")
+
+
+def test_before_the_connection_nothing_is_sent_and_then_what_is_wanted_by_then():
+    desk = Desk("A", "B")
+    desk.add("C")
+    desk.remove("A")
+    assert desk.subscriptions.due_mono_ns is None
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert desk.held == topics("B", "C")
+
+
+def test_what_was_not_yet_asked_for_needs_no_taking_back():
+    desk = Desk("A")
+    desk.subscriptions.start(desk.now)
+    first = desk.send()
+    desk.add("B", "C")
+    desk.remove("B")
+    desk.answer(first)
+    assert [op for op, _ in desk.settle()] == ["subscribe"]
+    assert desk.held == topics("A", "C")
+
+
+def test_who_is_wanted_again_is_asked_for_again_so_that_the_exchange_says_how_it_stands():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.remove("B")
+    desk.add("B")
+    both = ("tickers.B", "orderbook.1.B")
+    assert desk.settle() == [("unsubscribe", both), ("subscribe", both)]
+    assert desk.held == topics("A", "B")
+    desk.remove("B")
+    desk.add("B")
+    desk.remove("B")
+    assert desk.settle() == [("unsubscribe", both)]
+    assert desk.held == topics("A")
+
+
+def test_what_is_being_asked_for_again_is_taken_back_when_it_is_unwanted():
+    """Its first request was accepted: the exchange counts it among ours."""
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.now += FIRST_DATA_TIMEOUT_NS
+    desk.subscriptions.watch(desk.now, delivers=True)
+    assert desk.subscriptions.pending() == 2, "no book has spoken, and that repeats itself"
+    desk.remove("B")
+    assert [op for op, _ in desk.settle()][-1] == "unsubscribe"
+    assert desk.held == topics("A")
+
+
+def test_what_was_asked_for_without_an_answer_is_taken_back_when_it_is_unwanted():
+    desk = Desk("A")
+    desk.subscriptions.start(desk.now)
+    desk.held |= set(desk.send()["args"])  # it accepts, and its answer is lost
+    desk.now += ACK_TIMEOUT_NS
+    assert desk.subscriptions.watch(desk.now, delivers=False) == ""
+    desk.remove("A")
+    desk.settle()
+    assert desk.held == set()
+
+
+def test_what_waits_in_two_requests_is_dropped_from_both():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    for _ in range(2):
+        desk.subscriptions.renew(["orderbook.1.B"])
+    desk.remove("B")
+    desk.settle()
+    assert desk.held == topics("A")
+
+
+def test_an_answer_that_comes_while_its_symbol_is_not_wanted_is_not_missed_later():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    request = desk.send()
+    desk.remove("B")
+    desk.answer(request)
+    desk.add("B")
+    desk.settle()
+    assert all(answered_ns for _, _, answered_ns in desk.subscriptions.answered_channels())
+
+
+def test_one_that_is_unwanted_while_its_request_is_under_way_is_taken_back_after_it():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    request = desk.send()
+    desk.remove("A")
+    desk.answer(request)
+    desk.settle()
+    assert desk.held == topics("B")
+    assert desk.subscriptions.unheard() == 2, "of B"
+
+
+def test_what_was_refused_needs_no_taking_back_and_is_asked_for_when_it_is_wanted_again():
+    desk = Desk("A", "BAD")
+    desk.refuses = topics("BAD")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert set(desk.subscriptions.rejected) == topics("BAD")
+    desk.remove("BAD")
+    assert desk.settle() == []
+    assert desk.subscriptions.rejected == {}
+    desk.refuses = set()
+    desk.add("BAD")
+    desk.settle()
+    assert desk.held == topics("A", "BAD")
+
+
+def test_a_refusal_of_the_taking_back_ends_the_matter():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.remove("A")
+    requests = []
+    while not desk.subscriptions.is_settled:
+        requests.append(request := desk.send())
+        nack = Nack(request["req_id"], "never heard of it")
+        assert desk.subscriptions.on_answer(nack, desk.now, UNIX) == ""
+    assert [len(request["args"]) for request in requests] == [2, 1, 1], "one may spoil it for the others"
+    assert desk.subscriptions.rejected == {}
+
+
+@pytest.mark.parametrize("delivers", [True, False])
+def test_a_taking_back_that_nobody_answers_ends_a_connection_only_if_it_delivers_nothing(delivers):
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.remove("A")
+    reasons = []
+    for _ in range(COMMAND_TRIES_MAX):
+        desk.now = max(desk.now, desk.subscriptions.due_mono_ns)
+        desk.send()
+        desk.now += ACK_TIMEOUT_NS
+        reasons.append(desk.subscriptions.watch(desk.now, delivers=delivers))
+    assert [bool(reason) for reason in reasons] == [False, False, not delivers]
+
+
+def test_to_renew_a_topic_is_to_take_it_back_and_ask_again():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.subscriptions.renew(["orderbook.1.B"])
+    assert desk.settle() == [("unsubscribe", ("orderbook.1.B",)), ("subscribe", ("orderbook.1.B",))]
+    assert desk.held == topics("A", "B")
+    assert desk.subscriptions.rejected == {}
+
+
+def test_a_new_connection_is_asked_for_all_of_it_again():
+    desk = Desk("A")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.add("B")
+    desk.subscriptions.reset()
+    desk.held.clear()
+    assert desk.subscriptions.due_mono_ns is None
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert desk.held == topics("A", "B")
+
+
+def test_a_canary_is_asked_for_with_the_others_and_is_not_one_of_them():
+    desk = Desk("A")
+    desk.subscriptions.set_canary("BTC")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert desk.held == topics("A") | {"orderbook.1.BTC"}
+    assert desk.subscriptions.has_canary
+    assert (desk.subscriptions.topic_count, desk.subscriptions.unheard()) == (2, 2)
+    desk.subscriptions.set_canary("XBT")
+    assert desk.settle() == [("unsubscribe", ("orderbook.1.BTC",)), ("subscribe", ("orderbook.1.XBT",))]
+    desk.subscriptions.set_canary("")
+    desk.settle()
+    assert desk.held == topics("A")
+    assert not desk.subscriptions.has_canary
+
+
+def test_a_canary_that_is_wanted_is_asked_for_as_what_is_wanted_and_back():
+    desk = Desk("A")
+    desk.subscriptions.set_canary("BTC")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.add("BTC")
+    desk.settle()
+    assert desk.held == topics("A", "BTC")
+    assert desk.subscriptions.has_canary
+    desk.remove("BTC")
+    desk.settle()
+    assert desk.held == topics("A") | {"orderbook.1.BTC"}
+    assert desk.subscriptions.has_canary
+
+
+def test_a_canary_that_is_refused_costs_the_others_nothing():
+    desk = Desk("A")
+    desk.subscriptions.set_canary("BTC")
+    desk.refuses = {"orderbook.1.BTC"}
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    assert desk.held == topics("A")
+    assert desk.subscriptions.rejected == {}
+    assert not desk.subscriptions.has_canary
+    assert desk.subscriptions.is_acknowledged
+
+
+def test_the_numbers_of_a_symbol_go_on_when_it_is_wanted_again():
+    desk = Desk("A")
+    state = desk.exchange.states["A"]
+    state.sequence, state.recv_ns, state.bid = 7, UNIX, 1.0
+    desk.remove("A")
+    desk.add("A")
+    again = desk.exchange.states["A"]
+    assert again.sequence == 7
+    assert again.recv_ns == 0
+    assert again.bid != again.bid
+
+
+def test_one_that_the_exchange_knows_no_more_does_not_keep_others_of_its_request():
+    """It refuses a whole request for one bad topic, as it may for a symbol that was delisted."""
+    desk = Desk("A", "B", "GONE")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.refuses = topics("GONE")
+    desk.remove("B", "GONE")
+    desk.settle()
+    assert desk.held == topics("A", "GONE")
+
+
+# --- requests of several topics that are acknowledged, and of which nothing comes
+
+NATIVES = ("A-B", "C-D", "E-F", "G-H")
+
+
+class KuCoinDesk:
+    """A connection to an exchange that has a request per channel, each of several symbols."""
+
+    def __init__(self, *natives):
+        self.exchange = EXCHANGES["kucoin"]()
+        self.exchange.add(natives, 0)
+        self.line = Line(0)
+        self.subscriptions = Subscriptions(self.exchange, natives, self.line)
+        self.now = NS_PER_S
+        self.sent = []
+        self.subscriptions.start(self.now)
+        self.settle()
+
+    def settle(self):
+        """Send and acknowledge all that is queued; returns the topics of each request."""
+        before = len(self.sent)
+        while self.subscriptions.due_mono_ns is not None:
+            request = json.loads(self.subscriptions.send(self.now, str(len(self.sent) + 1)))
+            self.sent.append(request["topic"])
+            assert self.subscriptions.on_answer(Ack(request["id"]), self.now, UNIX) == ""
+        return self.sent[before:]
+
+    def say(self, channel, *natives):
+        for number, native in enumerate(natives):
+            data = {"asks": ["2", "1"], "bids": ["1", "1"], "timestamp": UNIX // 1_000_000 + number}
+            if channel == "/market/snapshot":
+                data = {"data": {"symbol": native, "open": 1.0, "datetime": UNIX // 1_000_000}}
+            frame = {"topic": f"{channel}:{native}", "type": "message", "subject": "s", "data": data}
+            assert self.exchange.decode(json.dumps(frame).encode(), UNIX, self.line) is not None
+
+    def wait(self, periods=1):
+        """Let time pass; returns what is asked for then."""
+        asked = []
+        for _ in range(periods):
+            self.now += TOGETHER_TIMEOUT_NS
+            assert self.subscriptions.watch(self.now, delivers=True) == ""
+            asked += self.settle()
+        return asked
+
+
+def test_a_request_of_which_nothing_comes_is_asked_again_topic_by_topic_if_its_symbols_speak_elsewhere():
+    desk = KuCoinDesk(*NATIVES)
+    assert desk.sent[0] == "/market/snapshot:A-B,C-D,E-F,G-H"
+    desk.say("/spotMarket/level1", *NATIVES[:2] * 10)
+    assert desk.wait() == [], "too few of them"
+    desk.say("/spotMarket/level1", NATIVES[2])
+    assert desk.wait() == [
+        *(f"/market/snapshot:{native}" for native in NATIVES),
+        *(f"/market/ticker:{native}" for native in NATIVES),
+    ]
+    assert desk.wait(20) == [], "once"
+
+
+def test_a_quiet_market_is_asked_for_once():
+    desk = KuCoinDesk(*NATIVES)
+    assert desk.wait(5) == []
+    desk.say("/spotMarket/level1", *NATIVES)
+    assert desk.wait(5) == [], "a quote may change where nobody trades"
+    assert desk.subscriptions.silent_topics() == []
+
+
+def test_a_request_of_which_something_comes_is_as_it_should_be():
+    desk = KuCoinDesk(*NATIVES)
+    desk.say("/spotMarket/level1", *NATIVES * 9)
+    desk.say("/market/snapshot", NATIVES[0])
+    assert not any(topic.startswith("/market/snapshot") for topic in desk.wait(3))
+
+
+def test_what_is_not_wanted_any_more_is_not_asked_for_apart():
+    desk = KuCoinDesk(*NATIVES)
+    desk.say("/spotMarket/level1", *NATIVES * 9)
+    desk.subscriptions.remove(NATIVES[:3])
+    desk.settle()
+    assert desk.wait(3) == []

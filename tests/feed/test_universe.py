@@ -1,0 +1,253 @@
+"""The symbols of a feed, while the wanted and the listed change."""
+
+import random
+
+import pytest
+
+from feedhandler.data import wire
+from feedhandler.data.instruments import Instrument, InstrumentTable
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.feed.legs import Legs
+from feedhandler.feed.session import NS_PER_S, ConnectBudget, Policy
+from feedhandler.feed.universe import GONE_NS, Universe
+
+NOW = 1_790_000_000 * NS_PER_S
+
+
+class Feed:
+    """A universe, and the sessions that it has asked to be run."""
+
+    def __init__(self, exchange="binance", legs=1, slots=None):
+        self.exchange = EXCHANGES[exchange]()
+        self.emitted = []
+        self.running = set()
+        self.count = legs
+        self.universe = Universe(self.exchange, self.make_legs, 0, slots=slots)
+
+    def make_legs(self, natives):
+        return Legs(
+            self.exchange,
+            natives,
+            lambda state: self.emitted.append(wire.unpack(state.record())),
+            count=self.count,
+            policy=Policy(),
+            budget=ConnectBudget(1000, 1.0),
+            rng=random.Random(1),
+        )
+
+    def reconcile(self, table, wanted, now=NOW):
+        change = self.universe.reconcile(table, wanted, now)
+        self.running |= set(change.run)
+        self.running -= set(change.stop)
+        assert self.running == {s for legs in self.universe.legs for s in legs.sessions}
+        carried = [native for legs in self.universe.legs for native in legs.states]
+        assert sorted(carried) == sorted(self.exchange.states), "each symbol once"
+        return [*change.run, *change.stop]
+
+    def hear(self, native, at=NOW):
+        self.exchange.states[native].recv_ns = at
+
+
+def table(*names, halted=(), renamed=None):
+    rows = [Instrument(f"{name}USDT", (renamed or {}).get(name, name), "USDT") for name in names]
+    return InstrumentTable("x", [*rows, *(Instrument(f"{n}USDT", n, "USDT", False, "BREAK") for n in halted)])
+
+
+def pairs(*names):
+    return [f"{name}/USDT" for name in names]
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_the_difference_is_made_and_who_stays_is_not_disturbed(exchange):
+    feed = Feed(exchange, legs=2)
+    feed.reconcile(table("A", "B", "C"), pairs("A", "B"))
+    kept = feed.exchange.states["AUSDT"]
+    running = set(feed.running)
+    assert not feed.reconcile(table("A", "B", "C"), pairs("A", "C"))
+    assert set(feed.exchange.states) == {"AUSDT", "CUSDT"}
+    assert feed.exchange.states["AUSDT"] is kept
+    assert feed.running == running, "the same connections"
+
+
+def test_room_in_a_connection_is_used_before_another_is_made():
+    names = [f"S{number}" for number in range(1201)]
+    feed = Feed("binance")
+    feed.reconcile(table(*names), pairs(*names[:1000]))
+    assert len(feed.universe.legs) == 2
+    feed.reconcile(table(*names), pairs(*names[100:1000]))
+    assert not feed.reconcile(table(*names), pairs(*names[100:1100]))
+    assert [len(legs.states) for legs in feed.universe.legs] == [500, 500]
+    feed.reconcile(table(*names), pairs(*names[100:1201]))
+    assert [len(legs.states) for legs in feed.universe.legs] == [500, 500, 101]
+
+
+def test_a_connection_without_symbols_is_ended():
+    feed = Feed(legs=2)
+    feed.reconcile(table("A"), pairs("A"))
+    feed.hear("AUSDT")
+    assert len(feed.reconcile(table("A"), [])) == 2
+    assert feed.running == set()
+    assert [record.flags for record in feed.emitted] == [wire.DOWN], "the last word about it"
+    assert feed.reconcile(table("A"), pairs("A"))
+
+
+def test_every_group_has_a_canary_while_one_is_listed_and_it_is_not_carried():
+    names = [f"S{number}" for number in range(600)]
+    feed = Feed()
+
+    def canaries():
+        return [legs.sessions[0].subscriptions._canary_topics() for legs in feed.universe.legs]
+
+    feed.reconcile(table(*names), pairs(*names[:10]))
+    assert canaries() == [[]]
+    feed.reconcile(table(*names, "BTC"), pairs(*names))
+    assert canaries() == [["btcusdt@bookTicker"]] * 2
+    assert "BTCUSDT" not in feed.exchange.states
+    feed.reconcile(table(*names, "BTC"), pairs(*names, "BTC"))
+    assert canaries() == [["btcusdt@bookTicker"], []], "the group that carries it needs no other"
+    feed.reconcile(table(*names, halted=["BTC"]), pairs(*names))
+    assert canaries() == [[], []]
+
+
+def test_a_new_listing_is_taken_over():
+    feed = Feed()
+    feed.reconcile(table("A"), pairs("A", "NEW"))
+    assert "lists no NEW/USDT" in feed.universe.rejected["NEW/USDT"]
+    assert feed.universe.is_waiting
+    feed.reconcile(table("A", "NEW"), pairs("A", "NEW"))
+    assert feed.universe.rejected == {}
+    assert "NEWUSDT" in feed.exchange.states
+
+
+def test_a_symbol_that_is_gone_from_the_list_is_let_go_when_it_is_silent():
+    feed = Feed()
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    feed.hear("BUSDT")
+    feed.reconcile(table("A"), pairs("A", "B"), NOW + GONE_NS - 1)
+    assert "BUSDT" in feed.exchange.states, "the list may be short: it still speaks"
+    assert "lists no B/USDT" in feed.universe.rejected["B/USDT"]
+    feed.reconcile(table("A"), pairs("A", "B"), NOW + GONE_NS)
+    assert "BUSDT" not in feed.exchange.states
+    assert feed.emitted[-1].flags == wire.DOWN
+
+
+def test_a_halted_symbol_is_reported_and_kept_for_when_it_goes_on():
+    feed = Feed()
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    feed.reconcile(table("A", halted=["B"]), pairs("A", "B"), NOW + 10 * GONE_NS)
+    assert "BREAK" in feed.universe.rejected["B/USDT"]
+    assert "BUSDT" in feed.exchange.states
+
+
+def test_a_halted_symbol_is_not_begun_with():
+    feed = Feed()
+    feed.reconcile(table("A", halted=["B"]), pairs("A", "B"))
+    assert set(feed.exchange.states) == {"AUSDT"}
+
+
+def test_a_rename_is_followed():
+    feed = Feed()
+    feed.reconcile(table("A", "OLD"), pairs("A", "OLD"))
+    renamed = table("A", "OLD", renamed={"OLD": "NEW"})
+    assert not feed.reconcile(renamed, pairs("A", "OLD"))
+    assert feed.universe.renamed == {"OLD/USDT": "NEW/USDT"}
+    assert feed.universe.rejected == {}
+    assert "OLDUSDT" in feed.exchange.states
+    feed.reconcile(renamed, pairs("A", "OLD", "NEW"))
+    assert set(feed.exchange.states) == {"AUSDT", "OLDUSDT"}, "one instrument under two names is one"
+
+
+def test_a_symbol_that_comes_to_be_claimed_by_two_is_let_go():
+    feed = Feed()
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    rows = [Instrument("AUSDT", "A", "USDT"), Instrument("BUSDT", "A", "USDT")]
+    feed.reconcile(InstrumentTable("x", rows), pairs("A", "B"))
+    assert feed.exchange.states == {}
+    assert "claimed by" in feed.universe.rejected["A/USDT"]
+
+
+class Slot:
+    """What was written under one topic."""
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, record, publish_ns):
+        self.written.append((wire.unpack(bytes(record)), publish_ns))
+
+    def newest(self):
+        return wire.pack_ticker(self.written[-1][0]) if self.written else None
+
+
+class Slots:
+    """Slots by topic, for so many topics."""
+
+    def __init__(self, room=100):
+        self.by_topic = {}
+        self.room = room
+
+    def slot(self, topic):
+        if topic not in self.by_topic and len(self.by_topic) < self.room:
+            self.by_topic[topic] = Slot()
+        return self.by_topic.get(topic)
+
+    def of(self, name):
+        return self.by_topic[f"ticker.binance.{name}/USDT".encode()]
+
+
+def test_each_symbol_is_written_under_its_canonical_topic_while_there_is_room():
+    slots = Slots(room=2)
+    feed = Feed(slots=slots)
+    feed.reconcile(table("A", "B", "C"), pairs("A", "B", "C"))
+    states = feed.exchange.states
+    assert [states[n].slot for n in ("AUSDT", "BUSDT", "CUSDT")] == [slots.of("A"), slots.of("B"), None]
+    slot = states["AUSDT"].slot
+    feed.reconcile(table("A", "B", "C"), pairs("B"))
+    feed.reconcile(table("A", "B", "C"), pairs("A", "B"))
+    assert states["AUSDT"].slot is slot, "wanted again: the slot that it had"
+
+
+def test_a_renamed_symbol_is_written_under_its_new_name_and_down_under_the_old():
+    slots = Slots()
+    feed = Feed(slots=slots)
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    feed.hear("AUSDT")
+    state = feed.exchange.states["AUSDT"]
+    state.slot.write(state.record(), NOW)
+    feed.reconcile(table("A", "B", renamed={"A": "N"}), pairs("A", "B"), NOW + 5)
+    assert state.slot is slots.of("N")
+    newest, publish_ns = slots.of("A").written[-1]
+    assert (newest.flags, publish_ns) == (wire.DOWN, NOW + 5)
+    feed.reconcile(table("A", "B", renamed={"A": "N"}), pairs("A", "B"), NOW + 9)
+    assert len(slots.of("A").written) == 2, "said once"
+    assert not slots.of("B").written
+
+
+def test_a_symbol_that_the_list_lacks_keeps_its_slot_until_another_has_the_name():
+    slots = Slots()
+    feed = Feed(slots=slots)
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    feed.hear("AUSDT")
+    state = feed.exchange.states["AUSDT"]
+    state.slot.write(state.record(), NOW)
+    feed.reconcile(table("B"), pairs("A", "B"))
+    assert state.slot is slots.of("A"), "it still speaks"
+    feed.hear("BUSDT")
+    feed.reconcile(table("B", renamed={"B": "A"}), pairs("A", "B"))
+    assert feed.exchange.states["BUSDT"].slot is slots.of("A")
+    assert state.slot is None or "AUSDT" not in feed.exchange.states
+    assert len(slots.of("A").written) == 1, "it is another's now, and not down"
+
+
+def test_a_name_in_conflict_is_nobodys_and_down():
+    slots = Slots()
+    feed = Feed(slots=slots)
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    state = feed.exchange.states["AUSDT"]
+    feed.hear("AUSDT")
+    feed.hear("BUSDT")
+    slot = state.slot
+    feed.reconcile(table("A", "B", renamed={"B": "A"}), pairs("A", "B"))
+    assert feed.emitted[-1].flags == feed.emitted[-2].flags == wire.DOWN, "said while they had their slots"
+    assert state.slot is slot
+    assert not feed.exchange.states

@@ -1,0 +1,203 @@
+"""What a subscriber makes of messages, in Python and compiled."""
+
+import json
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+import twins
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedhandler.data import wire
+from feedhandler.transport.follower import Loss
+
+CASES = json.loads((Path(__file__).parents[1] / "golden" / "follow.json").read_text(encoding="utf-8"))
+BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "ETH/USDT"))
+
+
+def ticker(topic=BTC, sequence=1, session=100, **fields):
+    return wire.pack_ticker(wire.Ticker(topic, session=session, sequence=sequence, **fields))
+
+
+@pytest.fixture(params=twins.KINDS)
+def stream(request):
+    class Stream:
+        def __init__(self):
+            self.records = []
+            self.follower = twins.of(request.param).Follower(self.records.append)
+
+        def take(self, *messages):
+            for message in messages:
+                self.follower(message)
+            return [(record.topic, record.sequence) for record in self.records]
+
+    return Stream()
+
+
+def test_a_record_comes_out_with_every_value(stream):
+    values = dict(zip(wire.TICKER_VALUES, [float(n) + 0.25 for n in range(10)], strict=True))
+    whole = wire.Ticker(
+        BTC, 1, 1, 8, 100, 7, 1_790_000_000_000_000_001, -5, 2**62, 2**64 - 1, *values.values()
+    )
+    stream.take(wire.pack_ticker(whole))
+    assert stream.records == [whole]
+
+
+def test_holes_are_counted_and_what_was_seen_is_no_news(stream):
+    assert stream.take(*(ticker(sequence=n) for n in (5, 6, 9, 9, 7, 10))) == [
+        (BTC, 5),
+        (BTC, 6),
+        (BTC, 9),
+        (BTC, 10),
+    ]
+    assert stream.follower.losses == {BTC: Loss(100, 10, lost=2, gaps=1)}
+
+
+def test_a_new_session_starts_over_and_old_losses_stay(stream):
+    stream.take(ticker(sequence=1), ticker(sequence=3), ticker(sequence=1, session=101))
+    assert stream.follower.losses == {BTC: Loss(101, 1, lost=1, gaps=1)}
+
+
+def test_a_batch_is_its_records(stream):
+    batch = ticker(BTC, 1) + ticker(ETH, 1) + ticker(BTC, 2)
+    assert stream.take(memoryview(batch)) == [(BTC, 1), (ETH, 1), (BTC, 2)]
+
+
+@pytest.mark.parametrize("kind", [0, wire.STATUS, wire.NOTICE, 99])
+def test_a_record_of_another_kind_within_a_batch_is_none(stream, kind):
+    other = bytearray(ticker(ETH))
+    other[wire.KIND_OFFSET] = kind
+    assert stream.take(ticker(BTC) + other + ticker(BTC, 2)) == [(BTC, 1), (BTC, 2)]
+    assert stream.follower.undecodable == 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_the_table_that_all_languages_share(case, stream):
+    """Every language's Follow goes through it in tests/languages; these give the same losses."""
+    expected = []
+    lost = 0
+    for step in case["steps"]:
+        if step["news"] != "repeated":
+            expected.append((BTC, step["sequence"]))
+        lost += step["missing"]
+        assert stream.take(ticker(sequence=step["sequence"], session=step["session"])) == expected
+        assert stream.follower.losses[BTC].lost == lost
+    assert (stream.follower.losses[BTC].lost, stream.follower.losses[BTC].gaps) == (
+        case["lost"],
+        case["gaps"],
+    )
+
+
+@pytest.mark.parametrize("kind", [wire.TICKER, wire.HEARTBEAT])
+def test_a_topic_without_nul_is_no_record(kind, stream):
+    message = bytearray(ticker())
+    message[:40], message[41] = b"t" * 40, kind
+    assert stream.take(message) == []
+    assert stream.follower.undecodable == 1
+
+
+def test_documents_pass_and_are_followed_too(stream):
+    topic = wire.topic(wire.HEARTBEAT, "merger")
+    beats = [
+        wire.Document(topic, kind=wire.HEARTBEAT, session=1, sequence=n, body=b"{}") for n in (1, 2, 2, 4)
+    ]
+    assert stream.take(*map(wire.pack_document, beats)) == [(topic, 1), (topic, 2), (topic, 4)]
+    assert stream.follower.losses[topic].lost == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"x", bytes(80), bytes(168), bytes(336), ticker()[:-1], ticker()[:40] + b"\x02" + ticker()[41:]],
+    ids=["empty", "short", "header", "version 0", "two of version 0", "cut", "version 2"],
+)
+def test_what_cannot_be_read_is_counted_and_the_stream_goes_on(stream, message):
+    assert stream.take(message, ticker()) == [(BTC, 1)]
+    assert stream.follower.undecodable >= 1
+
+
+def test_the_newest_of_each_topic_is_known_whoever_has_taken_it(stream):
+    stream.follower.on_hole = lambda record, first: True
+    assert stream.take(ticker(sequence=1), ticker(ETH, 1), ticker(sequence=4), ticker(sequence=2)) == [
+        (BTC, 1),
+        (ETH, 1),
+    ]
+    assert {topic: record.sequence for topic, record in stream.follower.newest.items()} == {BTC: 4, ETH: 1}
+
+
+@pytest.mark.parametrize("kind", twins.KINDS)
+def test_documents_may_go_aside_and_are_followed_unless_somebody_keeps_them(kind):
+    topic, records, aside = wire.topic(wire.HEARTBEAT, "merger"), [], []
+    beats = [wire.Document(topic, kind=wire.HEARTBEAT, session=1, sequence=n) for n in (1, 2)]
+
+    def take(document):
+        aside.append(document)
+        return document.sequence == 1
+
+    follower = twins.of(kind).Follower(records.append, aside={wire.HEARTBEAT: take})
+    for beat in (*beats, beats[1]):
+        follower(wire.pack_document(beat))
+    assert [beat.sequence for beat in aside] == [1, 2, 2]
+    assert [record.sequence for record in records] == [2]
+    assert follower.losses == {topic: Loss(1, 2)}
+
+
+@pytest.mark.parametrize("kind", twins.KINDS)
+def test_a_gatherer_copies_what_is_news(kind):
+    gatherer = twins.of(kind).Gatherer()
+    beat = wire.Document(wire.topic(wire.HEARTBEAT, "merger"), kind=wire.HEARTBEAT, session=1, sequence=1)
+    gatherer(ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=1))
+    for message in (ticker(sequence=3), wire.pack_document(beat), b"junk", ticker()[:-1]):
+        gatherer(memoryview(message))
+    assert gatherer.count == 3
+    first = gatherer.collect()
+    assert first == ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=3)
+    assert (gatherer.count, gatherer.collect()) == (0, b"")
+    assert gatherer.losses[BTC] == Loss(100, 3, lost=1, gaps=1)
+    assert gatherer.undecodable == 2
+    assert list(gatherer.newest) == [beat.topic]
+    for number in range(4, 1000):
+        gatherer(ticker(sequence=number))
+    assert gatherer.collect() == b"".join(ticker(sequence=number) for number in range(4, 1000))
+    assert first[:168] == ticker(sequence=1), "it has been given away"
+
+
+@given(seed=st.integers(0, 10**9))
+def test_both_followers_do_the_same(seed):
+    rng = random.Random(seed)
+    outputs = []
+    messages = []
+    for _ in range(60):
+        message = b"".join(
+            ticker(
+                rng.choice((BTC, ETH)),
+                rng.randrange(1, 30),
+                rng.choice((100, 100, 100, 101)),
+                bid=rng.random(),
+            )
+            for _ in range(rng.choice((1, 1, 1, 2, 5)))
+        )
+        if rng.random() < 0.1:
+            message = bytearray(message)
+            message[rng.randrange(len(message))] = rng.randrange(256)
+            message = bytes(message)
+        messages.append(message if rng.random() < 0.95 else rng.randbytes(rng.randrange(400)))
+    for kind in twins.KINDS:
+        records = []
+        follower = twins.of(kind).Follower(records.append)
+        for message in messages:
+            follower(message)
+        # Packed, as NaN is not itself.
+        packed = [
+            msgspec.json.encode(r) if isinstance(r, wire.Document) else wire.pack_ticker(r) for r in records
+        ]
+        outputs.append((packed, dict(follower.losses), follower.undecodable))
+        gatherer = twins.of(kind).Gatherer()
+        for message in messages:
+            gatherer(message)
+        assert gatherer.collect() == b"".join(
+            wire.pack_ticker(record) for record in records if isinstance(record, wire.Ticker)
+        )
+        assert (gatherer.losses, gatherer.undecodable) == (follower.losses, follower.undecodable)
+    assert outputs[0] == outputs[1]
