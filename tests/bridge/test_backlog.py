@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedhandler.bridge import backlog as owed
 from feedhandler.bridge.backlog import (
     ABSENT_NS,
     HELD_UP_NS,
@@ -15,7 +16,6 @@ from feedhandler.bridge.backlog import (
     Silence,
     Unconfirmed,
 )
-from feedhandler.bridge.backlog import backlog as owed
 from feedhandler.data import wire
 
 LOOK_NS = 50_000_000

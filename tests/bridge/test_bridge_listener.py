@@ -5,7 +5,7 @@ import socket
 import pytest
 from patience import PATIENCE_S
 
-from feedhandler.bridge.backlog import process
+from feedhandler.bridge import process
 from feedhandler.runtime import config
 
 

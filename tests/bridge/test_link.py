@@ -23,7 +23,7 @@ nats = pytest.importorskip("nats")
 
 from nats.js.api import StorageType, StreamConfig  # noqa: E402
 
-from feedhandler.bridge.backlog import link as link_module  # noqa: E402
+from feedhandler.bridge import link as link_module  # noqa: E402
 from feedhandler.bridge.link import Link, check_credentials, check_secrets, difference  # noqa: E402
 
 USER, PASSWORD, TOKEN = NATS_ENV
