@@ -1,4 +1,4 @@
-"""What a bridge owes to the other side, and what it says of a merger that is not heard.
+"""What the bridge has still to publish, and whether the merger is silent.
 
 `Backlog` has what is still to be published: every record in its order while there is room, and beyond that the
 newest of each topic, so that it is bounded however slow the other side is. `Unconfirmed` has what was handed over
@@ -17,7 +17,7 @@ QUEUE_SIZE_MAX: Final = 4 << 20  # bytes that wait in order; beyond them, the ne
 CHUNK_RECORDS: Final = 256  # published between two looks at what else there is to do
 SETTLE_NS: Final = 10_000_000_000  # for a new merger to have all that the last one had
 REJOIN_EVERY_NS: Final = 10_000_000_000  # at most so often everything is asked for again
-# It says something every second. A connection that is gone is known at once; the pause is for one that returns.
+# It sends a heartbeat every second. A connection that is gone is known at once; the pause is for one that returns.
 ABSENT_NS: Final = 1_000_000_000
 SILENT_NS: Final = 2_500_000_000
 HELD_UP_NS: Final = 500_000_000  # between two looks, beyond which it is us who were away
@@ -26,30 +26,30 @@ SESSION: Final = slice(wire.FLAGS_OFFSET + wire.FLAGS.size, wire.SEQUENCE_OFFSET
 
 
 class Silence:
-    """Whether the merger is silent; at first it is not known to be there, and is."""
+    """Whether nothing is received from the merger; true until the first record."""
 
     def __init__(self, now_mono_ns: int) -> None:
         self.is_silent = True
-        self._heard = False
-        self._heard_mono_ns = now_mono_ns
+        self._has_received = False
+        self._received_mono_ns = now_mono_ns
         self._looked_mono_ns = now_mono_ns
 
-    def hear(self) -> None:
-        """The merger has said something."""
-        self._heard = True
+    def on_receive(self) -> None:
+        """Something was received from the merger."""
+        self._has_received = True
 
     def look(self, now_mono_ns: int, *, is_connected: bool) -> bool:
         """Decide anew, several times a second; True if it has just fallen silent.
 
-        After a pause of our own everybody gets another chance: what was said meanwhile has not been read.
+        After a pause of our own the time begins anew: what was sent meanwhile has not been read.
         """
-        if self._heard or now_mono_ns - self._looked_mono_ns > HELD_UP_NS:
-            self._heard_mono_ns = now_mono_ns
-        if self._heard:
+        if self._has_received or now_mono_ns - self._looked_mono_ns > HELD_UP_NS:
+            self._received_mono_ns = now_mono_ns
+        if self._has_received:
             self.is_silent = False
-        self._heard, self._looked_mono_ns = False, now_mono_ns
+        self._has_received, self._looked_mono_ns = False, now_mono_ns
         patience_ns = SILENT_NS if is_connected else ABSENT_NS
-        if self.is_silent or now_mono_ns - self._heard_mono_ns <= patience_ns:
+        if self.is_silent or now_mono_ns - self._received_mono_ns <= patience_ns:
             return False
         self.is_silent = True
         return True
@@ -66,16 +66,16 @@ class Backlog:
         self.conflated: Counter[str] = Counter()
         self.missed = 0
         self.undecodable = 0
-        self.is_told_down = False  # that everything is down, by us
+        self.is_flagged_down = False  # all tickers, by us
         self.is_away = False  # the other side: then what waits is the newest of each topic, however little
         self.queue_size = 0
         self._queue: deque[bytes] = deque()
         self._waiting: dict[bytes, bytes] = {}  # newest of each topic, behind the queue
-        self._session = b""  # of the merger that was heard last
+        self._session = b""  # of the merger whose record was the last
         self._settling_session = b""
         self._settling_mono_ns = 0
         self._rejoined_mono_ns = -REJOIN_EVERY_NS
-        self._has_hole = False
+        self._has_gap = False
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._waiting)
@@ -108,13 +108,13 @@ class Backlog:
         if before is not None and before[SESSION] == self._session:
             ahead = wire.sequence_of(record) - wire.sequence_of(before)
             if ahead <= 0:
-                # A repetition, as a new subscription brings: of interest if we said DOWN, or its flags differ.
+                # A repetition, as a new subscription brings: it counts if we flagged it DOWN, or its flags differ.
                 is_same = _flags(record) | wire.SNAPSHOT == _flags(before) | wire.SNAPSHOT
-                if ahead or (is_same and not self.is_told_down):
+                if ahead or (is_same and not self.is_flagged_down):
                     return
             elif ahead > 1:
                 self.missed += ahead - 1
-                self._has_hole = True
+                self._has_gap = True
         self.newest[topic] = record
         self.put(topic, record)
 
@@ -150,7 +150,7 @@ class Backlog:
         self.queue_size += sum(map(len, records))
 
     def put_back(self, records: list[bytes]) -> None:
-        """Owe the topics of these again: they were not published, or may be lost. What is newest of them counts.
+        """Publish the newest of these topics again: the records were not published, or may be lost.
 
         The side that they were for is away.
         """
@@ -161,26 +161,26 @@ class Backlog:
         for record in before:
             topic = record[: wire.TOPIC_SIZE]
             newest = self.newest.get(topic, record)
-            is_down = self.is_told_down and newest[wire.KIND_OFFSET] == wire.TICKER
+            is_down = self.is_flagged_down and newest[wire.KIND_OFFSET] == wire.TICKER
             self._note(topic, flagged(newest, wire.DOWN | wire.SNAPSHOT) if is_down else newest)
 
     # --- the merger's condition
 
-    def say_down(self) -> None:
+    def flag_down(self) -> None:
         """The merger is silent: its tickers are flagged DOWN, each as a repetition of its newest record."""
-        self.is_told_down = True
+        self.is_flagged_down = True
         for topic, record in self.newest.items():
             if record[wire.KIND_OFFSET] == wire.TICKER:
                 self.put(topic, flagged(record, wire.DOWN | wire.SNAPSHOT))
 
-    def say_up(self) -> None:
-        """The same merger is heard again: what was said of its tickers before holds.
+    def clear_down(self) -> None:
+        """The same merger sends again: its tickers have the flags that they had before.
 
-        What another one has is new, or is said by it; the rest stays DOWN.
+        What another one has is new; what only the last one had stays DOWN.
         """
-        if not self.is_told_down:
+        if not self.is_flagged_down:
             return
-        self.is_told_down = False
+        self.is_flagged_down = False
         for topic, record in self.newest.items():
             if record[wire.KIND_OFFSET] == wire.TICKER and record[SESSION] == self._session:
                 self.put(topic, flagged(record, wire.SNAPSHOT))
@@ -188,7 +188,7 @@ class Backlog:
     def repeat(self) -> None:
         """Publish all that is known once more: others may have been away, and missed it."""
         for topic, record in self.newest.items():
-            is_down = self.is_told_down and record[wire.KIND_OFFSET] == wire.TICKER
+            is_down = self.is_flagged_down and record[wire.KIND_OFFSET] == wire.TICKER
             self.put(topic, flagged(record, wire.SNAPSHOT | wire.DOWN if is_down else wire.SNAPSHOT))
 
     def on_time(self, now_mono_ns: int) -> bool:
@@ -198,9 +198,9 @@ class Backlog:
         elif self._settling_mono_ns and now_mono_ns - self._settling_mono_ns > SETTLE_NS:
             self._settling_mono_ns = 0
             self._forget_others()
-        if not self._has_hole or now_mono_ns - self._rejoined_mono_ns < REJOIN_EVERY_NS:
+        if not self._has_gap or now_mono_ns - self._rejoined_mono_ns < REJOIN_EVERY_NS:
             return False
-        self._has_hole, self._rejoined_mono_ns = False, now_mono_ns
+        self._has_gap, self._rejoined_mono_ns = False, now_mono_ns
         return True
 
     def _forget_others(self) -> None:
@@ -254,14 +254,14 @@ class Unconfirmed:
 
 
 class BridgeStatus(msgspec.Struct, kw_only=True):
-    """Body of what the bridge says of itself each second, as the status of `bridge-nats`.
+    """Body of the bridge's own status, published each second as that of `bridge-nats`.
 
     Times are Unix ns. Counts by kind's name are since it started.
     """
 
     pid: int
     started_ns: int
-    state: str  # live; down: the merger is not heard; stopping
+    state: str  # live; down: the merger is silent; stopping
     is_merger_silent: bool
     topics: int
     published: dict[str, int]

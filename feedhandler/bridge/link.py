@@ -95,7 +95,7 @@ class Link:
 
     @property
     def size_max(self) -> int:
-        """Bytes that one message may have, as the server says."""
+        """Bytes that one message may have: the server's limit."""
         return 0 if self._client is None else self._client.max_payload
 
     def has_room(self) -> bool:
@@ -196,7 +196,7 @@ class Link:
 
     async def _run(self) -> None:
         backoff_s = BACKOFF_MIN_S
-        told = ""
+        logged = ""
         while True:
             self._error = ""
             if len(self._closing) >= CLOSING_MAX:
@@ -207,9 +207,9 @@ class Link:
                 await self._connect(client)
             except (OSError, nats.errors.Error, TimeoutError) as exc:
                 reason = _plain(self._error or str(exc) or type(exc).__name__)
-                if reason != told:
+                if reason != logged:
                     log.warning("no connection to %s: %s; trying on", ", ".join(self._config.servers), reason)
-                told = reason
+                logged = reason
                 with contextlib.suppress(
                     TimeoutError
                 ):  # after a failed TLS handshake nats-py would wait for ever
@@ -218,7 +218,7 @@ class Link:
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
                 continue
             connected_s = time.monotonic()
-            told = ""
+            logged = ""
             await self._until_gone()
             # One that ends at once, again and again, is not hammered.
             backoff_s = BACKOFF_MIN_S if time.monotonic() - connected_s > BACKOFF_MAX_S else backoff_s
@@ -236,13 +236,13 @@ class Link:
                 raise nats.errors.Error("the server offers no TLS, and servers has tls://")
 
         def secret(name: str) -> Callable[[], str] | None:
-            """Say it only where it was agreed to be said: nats-py follows a server that offers no TLS."""
+            """Give it out only over what was agreed on: nats-py follows a server that offers no TLS."""
 
-            def say() -> str:
+            def reveal() -> str:
                 check_tls()
                 return self._secrets[name]
 
-            return say if name in self._secrets else None
+            return reveal if name in self._secrets else None
 
         user, password, token = (secret(name) for name in NATS_ENV)
         await client.connect(
@@ -280,7 +280,7 @@ class Link:
         return 0 if self._tls is None else self._tls.session_stats()["connect_good"]
 
     async def _until_gone(self) -> None:
-        # Looked at, rather than told: nats-py calls back only if closing raises nothing.
+        # Looked at, rather than called back: nats-py calls back only if closing raises nothing.
         while self.is_connected:  # noqa: ASYNC110
             await asyncio.sleep(ASK_EVERY_S)
         assert self._client is not None, "it is we who forget it"
@@ -383,7 +383,7 @@ def check_secrets(config: NatsConfig, secrets: Mapping[str, str], where: str) ->
         raise ConfigError(f"{where}.credentials: is set, and so is {next(iter(secrets))}: use one of them")
     if secrets and (clear := config.clear_servers()):
         raise ConfigError(
-            f"{where}.servers: {clear[0]} would be told {next(iter(secrets))} in the clear; use tls://, or a"
+            f"{where}.servers: {clear[0]} would get {next(iter(secrets))} in the clear; use tls://, or a"
             " credentials file, whose secret is never sent"
         )
 

@@ -44,7 +44,7 @@ class BridgeMetrics(Collector):
             yield CounterMetricFamily(f"{PREFIX}_{name}", text, count)
         for name, text, value in (
             ("connected", "1 while there is a connection to NATS.", link.is_connected),
-            ("merger_silent", "1 while the merger is not heard.", bridge.is_merger_silent),
+            ("merger_silent", "1 while the merger is silent.", bridge.is_merger_silent),
             ("topics", "Topics that the bridge has.", len(backlog.newest)),
             ("waiting", "Records that wait for room.", len(backlog)),
             ("pending_bytes", "Bytes that wait for the socket.", link.pending_size),

@@ -44,7 +44,7 @@ STATUS_EVERY_S: Final = 1.0
 FLUSH_S: Final = 2.0  # at the end
 assert END_TASKS_S + FLUSH_S + CLOSE_S < END_S, "an end in order has its time"
 REQUEST_S: Final = 10.0  # of silence, for who asks for metrics
-TOLD_MAX: Final = 20  # topics that are named in the log
+LOGGED_MAX: Final = 20  # topics that are named in the log
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Bridge:
         self.bytes_published = 0
         self.too_large = 0
         self.unmapped = 0
-        self._told: set[bytes] = set()  # topics that the log has named
+        self._logged: set[bytes] = set()  # topics that the log has named
         self._subjects: dict[bytes, str | None] = {OWN_TOPIC: own_subject(nats.prefix)}
         self._wants_heartbeat = any(HEARTBEAT.startswith(topic.encode()) for topic in nats.topics)
         self._loop = loop
@@ -87,7 +87,7 @@ class Bridge:
 
     def _take(self, message: memoryview) -> None:
         # hot: `python -m bench.bridge`
-        self._silence.hear()
+        self._silence.on_receive()
         self.backlog.take(message)
         self._wake.set()
 
@@ -102,11 +102,11 @@ class Bridge:
             was_silent = self._silence.is_silent
             if self._silence.look(now_ns, is_connected=is_connected):
                 count = len(self.backlog.newest)
-                log.warning("the merger is not heard: %d topics, its tickers are said to be DOWN", count)
-                self.backlog.say_down()
+                log.warning("the merger is silent: %d topics, its tickers are flagged DOWN", count)
+                self.backlog.flag_down()
             elif was_silent and not self._silence.is_silent:
-                log.info("the merger is heard at %s", self._endpoint)
-                self.backlog.say_up()
+                log.info("the merger sends at %s", self._endpoint)
+                self.backlog.clear_down()
             if self.backlog.on_time(now_ns):
                 log.warning("%d records were missed: asking the merger for all again", self.backlog.missed)
                 self._downlink.close()
@@ -174,13 +174,13 @@ class Bridge:
         try:
             subject = subject_of(topic, self._config.prefix)
         except ValueError as exc:
-            self._tell(topic, "not published: %s", exc)
+            self._log_once(topic, "not published: %s", exc)
         self._subjects[topic] = subject
         return subject
 
     def _on_too_large(self, record: bytes) -> None:
         self.too_large += 1
-        self._tell(
+        self._log_once(
             record[: wire.TOPIC_SIZE],
             "%s is not published: it has %d bytes, and max_payload of the NATS server is %d; raise it there",
             self._subject(record),
@@ -188,15 +188,15 @@ class Bridge:
             self.link.size_max,
         )
 
-    def _tell(self, topic: bytes, text: str, *values: object) -> None:
-        if topic not in self._told and len(self._told) < TOLD_MAX:
-            self._told.add(topic)
+    def _log_once(self, topic: bytes, text: str, *values: object) -> None:
+        if topic not in self._logged and len(self._logged) < LOGGED_MAX:
+            self._logged.add(topic)
             log.warning(text, *values)
 
     # --- about itself
 
     def status(self) -> BridgeStatus:
-        """Return what it says of itself."""
+        """Return its state and its counts."""
         state = "stopping" if self._is_stopping else "down" if self.is_merger_silent else "live"
         return BridgeStatus(
             pid=os.getpid(),
@@ -216,7 +216,7 @@ class Bridge:
             failures=self.failures.counts.total(),
         )
 
-    def _say_status(self) -> None:
+    def _publish_status(self) -> None:
         self._statuses += 1
         now_ns = time.time_ns()
         document = wire.Document(
@@ -231,19 +231,19 @@ class Bridge:
         )
         self.backlog.put(OWN_TOPIC, wire.pack_document(document))
 
-    async def say(self) -> None:
+    async def publish_statuses(self) -> None:
         """Publish the status each second; for ever."""
         while True:
-            self._say_status()
+            self._publish_status()
             self._wake.set()
             await asyncio.sleep(STATUS_EVERY_S)
 
     async def stop(self) -> None:
-        """Say that everything is down from here on, and see that it arrives, for a moment."""
+        """Flag everything DOWN, and wait until it has arrived, for a moment."""
         self._is_stopping = True
         self._downlink.close()
-        self.backlog.say_down()
-        self._say_status()
+        self.backlog.flag_down()
+        self._publish_status()
         deadline = time.monotonic() + FLUSH_S
         while time.monotonic() < deadline and self.link.is_connected:
             while self.link.has_room() and (chunk := self.backlog.take_chunk()):
@@ -282,7 +282,7 @@ def _listen(config: Config, nats: NatsConfig, bridge: Bridge) -> None:
 
 
 def _limited(handler: Any) -> Any:
-    """Return a handler of connections that gives up one on which nothing is said, without a traceback."""
+    """Return a handler of connections that gives up one on which nothing is received, without a traceback."""
 
     class Limited(handler):  # type: ignore[misc]
         timeout = REQUEST_S
@@ -295,7 +295,7 @@ def _limited(handler: Any) -> Any:
 
 
 def _on_exception(failures: Failures, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """nats-py leaves the OSError of a connection that broke to a task that nobody awaits; the link tells of it."""
+    """nats-py leaves the OSError of a connection that broke to a task that nobody awaits; the link logs it."""
     if isinstance(context.get("exception"), OSError):
         log.debug("%s: %r", context.get("message"), context.get("exception"))
     else:
@@ -316,7 +316,7 @@ async def _main(config: Config, nats: NatsConfig, lock: Lock) -> int:
             ("the connection to NATS", bridge.link.run),
             ("the merger's stream", bridge.look),
             ("publishing", bridge.publish),
-            ("the status", bridge.say),
+            ("the status", bridge.publish_statuses),
             ("files", Upkeep(config, lock.look).run),
         )
     ]

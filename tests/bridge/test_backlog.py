@@ -148,7 +148,7 @@ def test_a_repetition_is_news_only_if_its_flags_are():
     assert facts(drain(backlog)) == [("A", 100, 5, 0), ("A", 100, 5, wire.SNAPSHOT | wire.STALE)]
 
 
-def test_a_hole_is_counted_and_all_is_asked_for_again_but_not_all_the_time():
+def test_a_gap_is_counted_and_all_is_asked_for_again_but_not_all_the_time():
     backlog = Backlog()
     backlog.take(record("A", 1))
     assert not backlog.on_time(0)
@@ -178,16 +178,16 @@ def test_down_is_said_of_each_ticker_and_taken_back_if_the_same_merger_returns()
     backlog.take(record("B", 7, flags=wire.STALE))
     backlog.take(beat(1))
     drain(backlog)
-    backlog.say_down()
+    backlog.flag_down()
     down = wire.DOWN | wire.SNAPSHOT
     assert facts(drain(backlog)) == [("A", 100, 3, down), ("B", 100, 7, down | wire.STALE)]
     backlog.take(beat(2))
-    backlog.say_up()
+    backlog.clear_down()
     assert facts(drain(backlog)[1:]) == [
         ("A", 100, 3, wire.SNAPSHOT),
         ("B", 100, 7, wire.SNAPSHOT | wire.STALE),
     ]
-    backlog.say_up()
+    backlog.clear_down()
     assert not drain(backlog)
 
 
@@ -195,11 +195,11 @@ def test_what_the_next_merger_does_not_have_stays_down_and_is_forgotten():
     backlog = Backlog()
     backlog.take(record("A", 3) + record("B", 3))
     backlog.on_time(0)
-    backlog.say_down()
+    backlog.flag_down()
     drain(backlog)
     backlog.take(beat(1, session=200))
     backlog.take(record("A", 1, session=200))
-    backlog.say_up()
+    backlog.clear_down()
     assert facts(drain(backlog))[1:] == [("A", 200, 1, 0), ("A", 200, 1, wire.SNAPSHOT)]
     backlog.on_time(1)
     backlog.on_time(1 + SETTLE_NS)
@@ -213,7 +213,7 @@ def test_what_is_lost_while_the_merger_is_silent_is_said_again_as_down():
     backlog = Backlog()
     backlog.take(record("A", 3))
     handed_over = drain(backlog)
-    backlog.say_down()
+    backlog.flag_down()
     handed_over += drain(backlog)
     backlog.put_back(handed_over)
     assert facts(drain(backlog)) == [("A", 100, 3, wire.DOWN | wire.SNAPSHOT)]
@@ -255,29 +255,29 @@ def look(silence, start_ns, until_ns, **settings):
     return None
 
 
-def test_a_merger_that_was_never_heard_does_not_fall_silent():
+def test_a_merger_that_never_sent_does_not_fall_silent():
     silence = Silence(0)
     assert look(silence, 0, 20 * SILENT_NS, is_connected=False) is None
     assert silence.is_silent
 
 
 @pytest.mark.parametrize(("is_connected", "patience_ns"), [(True, SILENT_NS), (False, ABSENT_NS)])
-def test_it_falls_silent_after_its_time_once_and_is_heard_again(is_connected, patience_ns):
+def test_it_falls_silent_after_its_time_once_and_sends_again(is_connected, patience_ns):
     silence = Silence(0)
-    silence.hear()
+    silence.on_receive()
     silence.look(0, is_connected=True)
     assert not silence.is_silent
     fell_ns = look(silence, LOOK_NS, 20 * SILENT_NS, is_connected=is_connected)
     assert patience_ns < fell_ns <= patience_ns + LOOK_NS
     assert look(silence, fell_ns + LOOK_NS, fell_ns + SILENT_NS, is_connected=is_connected) is None
-    silence.hear()
+    silence.on_receive()
     assert not silence.look(fell_ns + SILENT_NS + LOOK_NS, is_connected=True)
     assert not silence.is_silent
 
 
 def test_after_a_pause_of_our_own_it_gets_another_chance():
     silence = Silence(0)
-    silence.hear()
+    silence.on_receive()
     silence.look(0, is_connected=True)
     back_ns = 100 * SILENT_NS
     assert back_ns > HELD_UP_NS

@@ -36,7 +36,7 @@ FAR, FAR_TLS = ("nats://nats.example:4222",), ("tls://nats.example:4222",)
         ({}, {USER: "u"}, f"{USER} and {PASSWORD} go together"),
         ({}, {USER: "u", PASSWORD: "p", TOKEN: "t"}, "two ways to log in"),
         ({"credentials": "x.creds"}, {TOKEN: "t"}, f"x: nats.credentials: is set, and so is {TOKEN}"),
-        ({"servers": FAR}, {TOKEN: "hunter2"}, "nats://nats.example:4222 would be told .* in the clear"),
+        ({"servers": FAR}, {TOKEN: "hunter2"}, "nats://nats.example:4222 would get .* in the clear"),
         ({"servers": (*NatsConfig().servers, *FAR)}, {TOKEN: "hunter2"}, "in the clear"),
     ],
 )
