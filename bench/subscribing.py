@@ -5,9 +5,9 @@
                     ╚═ attackers: subscribe and cancel as fast as they can, or are many
 
 15,000 topics, 2,000 records/s in random order. Latency is from when a record was due to the innocent one; silence
-is the longest time in which nothing reached it. Each attack is played between two quiet runs. CPU is the merger's.
-`after` is what it still worked in the 5 s after the attackers were killed. What counts is the ratio to the quiet
-runs beside it: on a busy machine all of them are longer.
+is the longest time in which nothing reached it. Each attack is played between two quiet runs. CPU is the merger's,
+per second; `after` is what it still worked in the 5 s after the attackers were killed. What counts is the ratio to
+the quiet runs beside it: on a busy machine all of them are longer.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from feedhandler.transport.files import Lock
 SYMBOLS: Final = 15_000
 RATE: Final = 2_000
 SUBSCRIBERS: Final = 2_000
+SNAPSHOT_SIZE: Final = 5_000 * zmtp.MESSAGE_SIZE  # of that many symbols
 READY: Final = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
 NATIVES: Final = [f"S{number:05}USDT" for number in range(SYMBOLS)]
 CANONICAL: Final = [wire.topic(wire.TICKER, "binance", f"S{number:05}/USDT") for number in range(SYMBOLS)]
@@ -57,23 +58,24 @@ def merge(settings: config.Config) -> None:
         MergerProcess(settings, lock).run()
 
 
-def publish(settings: config.Config) -> None:
+def publish(settings: config.Config, symbols: int) -> None:
     """Be the feed: each symbol once, then RATE records a second, stamped with when they were due."""
     loop, joined = tick.Loop(), []
     uplink = tick.Uplink(loop, settings.merger.feeds, lambda: joined.append(1), queue_size_max=1 << 26)
     while not joined:
         uplink.poll()
         loop.run_once(0.01)
-    rows = [Instrument(native, native.removesuffix("USDT"), "USDT") for native in NATIVES]
+    natives = NATIVES[:symbols]
+    rows = [Instrument(native, native.removesuffix("USDT"), "USDT") for native in natives]
     body = msgspec.json.encode(instrument_list("binance", 1, rows))
     uplink.send(document(wire.INSTRUMENTS, body))
-    for native in NATIVES:
+    for native in natives:
         uplink.send(record(native, time.time_ns()))
         loop.run_once(0)
     rng, due_ns, every_ns, beat = random.Random(1), time.time_ns(), 1_000_000_000 // RATE, 0
     while True:
         while due_ns <= time.time_ns():
-            uplink.send(record(rng.choice(NATIVES), due_ns))
+            uplink.send(record(rng.choice(natives), due_ns))
             due_ns += every_ns
             beat += 1
             if beat % (RATE // 5) == 0:
@@ -118,6 +120,19 @@ def ask_for_ever(path: str, started: Any, requests: Callable[[int], bytes]) -> N
         sock.close()
 
 
+def join_and_leave(path: str, started: Any, patience: int) -> None:
+    """Subscribe to everything, read so many bytes of the snapshot, close, and come again."""
+    started.release()
+    while True:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(1.0)
+            sock.connect(path)
+            sock.sendall(zmtp.GREETING + READY + request(b""))
+            left = patience
+            while left > 0 and (data := sock.recv(1 << 20)):
+                left -= len(data)
+
+
 def resubscribe(number: int) -> bytes:
     """Everything, again and again."""
     return request(b"") + request(b"", 0)
@@ -158,6 +173,11 @@ ATTACKS: Final[dict[str, list[tuple[Callable[..., None], tuple[Any, ...]]]]] = {
         *[(ask_for_ever, (long_ones,))] * 8,
     ],
     f"{SUBSCRIBERS:,} idle subscribers connect": [(crowd, ())],
+    "one joins everything and leaves at once": [(join_and_leave, (0,))],
+    "one joins everything and leaves when it has some": [(join_and_leave, (10_000,))],
+    "one joins everything and leaves when it has it": [(join_and_leave, (SNAPSHOT_SIZE,))],
+    "ten join everything and leave when they have it": [(join_and_leave, (SNAPSHOT_SIZE,))] * 10,
+    "ten join everything and leave when they have some": [(join_and_leave, (10_000,))] * 10,
 }
 
 
@@ -197,7 +217,7 @@ class Innocent:
         )  # type: ignore[return-value]
 
 
-def measure(seconds: float, rounds: int) -> None:
+def measure(seconds: float, rounds: int, symbols: int, attacks: list[str]) -> None:
     """Play each attack between two quiet runs, and print what the innocent one saw."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as directory:
@@ -208,31 +228,38 @@ def measure(seconds: float, rounds: int) -> None:
             f'batches = []\nfeeds = "ipc://{directory}/feeds.ipc"\nrecent = 0\n'
         )
         settings = config.load(path)
-        processes = [context.Process(target=each, args=(settings,), daemon=True) for each in (merge, publish)]
+        processes = [
+            context.Process(target=merge, args=(settings,), daemon=True),
+            context.Process(target=publish, args=(settings, symbols), daemon=True),
+        ]
         for process in processes:
             process.start()
         merger = processes[0].pid
         assert merger is not None
         innocent = Innocent(f"ipc://{ticks}")
-        while len(innocent.seen) < SYMBOLS:
+        while len(innocent.seen) < symbols:
+            assert all(process.is_alive() for process in processes), "merger or feed ended"
             innocent.listen(0.2)
         print(
-            f"{'':>52} {'p50':>8} {'p99':>8} {'silence':>8} ms  {'merger':>7} s  {'after':>6} s  p99, times quiet"
+            f"{'':>52} {'p50':>8} {'p99':>8} {'silence':>8} ms  {'merger':>7} %  {'after':>6} s  p99, times quiet"
         )
-        for name, parts in ATTACKS.items():
+        for name in attacks:
+            parts = ATTACKS[name]
             for _ in range(rounds):
+                before = usage(merger)
                 quiet = [innocent.listen(seconds)]
+                quiet_cpu_s = (usage(merger) - before).cpu_s
                 started = context.Semaphore(0)
                 attackers = [
                     context.Process(target=target, args=(ticks, started, *arguments), daemon=True)
                     for target, arguments in parts
                 ]
-                before = usage(merger)
                 for attacker in attackers:
                     attacker.start()
                 for _ in attackers:  # to start them takes the processors, too
                     while not started.acquire(block=False):
                         innocent.listen(0.05)
+                before = usage(merger)
                 during = innocent.listen(seconds)
                 used = (usage(merger) - before).cpu_s
                 for attacker in attackers:
@@ -243,13 +270,13 @@ def measure(seconds: float, rounds: int) -> None:
                 quiet.append(innocent.listen(seconds))
                 of_quiet = statistics.fmean(each[1] for each in quiet)
                 print(
-                    "{:>52} {:8.2f} {:8.2f} {:8.1f}".format(
-                        "quiet", *map(statistics.fmean, zip(*quiet, strict=True))
+                    "{:>52} {:8.2f} {:8.2f} {:8.1f}     {:7.1f}".format(
+                        "quiet", *map(statistics.fmean, zip(*quiet, strict=True)), 100 * quiet_cpu_s / seconds
                     )
                 )
                 print(
-                    f"{name:>52} {during[0]:8.2f} {during[1]:8.2f} {during[2]:8.1f}     {used:7.2f}    {after:6.2f}"
-                    f"    {during[1] / of_quiet:.1f}",
+                    f"{name:>52} {during[0]:8.2f} {during[1]:8.2f} {during[2]:8.1f}     {100 * used / seconds:7.1f}"
+                    f"    {after:6.2f}    {during[1] / of_quiet:.1f}",
                     flush=True,
                 )
         for process in processes:
@@ -263,10 +290,13 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="of each run")
     parser.add_argument("--rounds", type=int, default=3, help="of each attack")
+    parser.add_argument("--symbols", type=int, default=SYMBOLS, help="topics, at most as many as by default")
+    parser.add_argument("--only", default="", help="attacks whose names have this")
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    measure(arguments.seconds, arguments.rounds)
+    attacks = [name for name in ATTACKS if arguments.only in name]
+    measure(arguments.seconds, arguments.rounds, arguments.symbols, attacks)
 
 
 if __name__ == "__main__":

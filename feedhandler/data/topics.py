@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from feedhandler.data import wire
 
+EMPTY_KEPT: Final = 4  # groups without members
 _AFTER: Final = b"\xff" * (wire.TOPIC_SIZE + 1)  # behind a prefix: after all topics that begin with it
 
 
@@ -42,7 +43,8 @@ class Groups:
 
     by_topic has the groups of each topic that was asked about, changed in place when subscriptions change: keep
     them until `forget`. One who has several prefixes is in several groups of a topic. A group that everybody has
-    left stays until `tidy`: who comes and goes all the time is not to cost a look at all its topics each time.
+    left stays until `tidy`, and the last few stay for good: who comes and goes all the time is not to cost a look
+    at all its topics each time.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class Groups:
     @property
     def is_tidy(self) -> bool:
         """True if `tidy` has nothing to do."""
-        return not self._left and not self._touched
+        return len(self._left) <= EMPTY_KEPT and not self._touched
 
     def find(self, topic: bytes) -> list[list[Any]]:
         """Return the groups of a topic, padded."""
@@ -97,7 +99,7 @@ class Groups:
             if self._touched:
                 groups = self.by_topic[self._touched.pop()]
                 groups[:] = [group for group in groups if group is not self._gone]
-            elif self._left:
+            elif len(self._left) > EMPTY_KEPT:
                 prefix = next(iter(self._left))  # the one that has been empty for longest
                 del self._left[prefix]
                 self._gone = self._groups.pop(prefix)

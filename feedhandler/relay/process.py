@@ -22,8 +22,8 @@ from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.boards import BoardReader, recent_path
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
 from feedhandler.transport.queues import Queues, size_of
-from feedhandler.transport.router import RATE_ALL, Budget, Router
-from feedhandler.transport.subscribing import LastValues
+from feedhandler.transport.router import RATE_ALL, Router
+from feedhandler.transport.subscribing import Budget, LastValues
 from feedhandler.transport.tasks import Failures
 
 TURN_S: Final = 0.05

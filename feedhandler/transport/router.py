@@ -12,7 +12,7 @@ from typing import Final
 
 from feedhandler.transport import private, zmtp
 from feedhandler.transport.queues import Queues
-from feedhandler.transport.subscribing import Cancellable
+from feedhandler.transport.subscribing import Budget, Cancellable
 from feedhandler.transport.zmtp import Events, Peer, TimedEvents
 
 log = logging.getLogger(__name__)
@@ -24,25 +24,9 @@ ANSWER_SIZE_MAX: Final = 1 << 26  # as much as an instrument list may have
 # after a reconnection, hence the burst.
 RATE_EACH: Final = 20_000.0  # a second
 RATE_ALL: Final = 50_000.0
-BURST_S: Final = 1.0
 # What is answered in one turn of the loop, in records: a second's worth at once would hold up everybody else.
 TURN_COST: Final = 500
 TURN_S: Final = 0.001
-
-
-class Budget:
-    """So much a second, and a second's worth at once. It may be overdrawn: then there is nothing for a while."""
-
-    def __init__(self, rate: float, now_s: float) -> None:
-        self._rate = rate
-        self._left = rate * BURST_S
-        self._now_s = now_s
-
-    def spend(self, cost: float, now_s: float) -> float:
-        """Take what something cost; returns for how many seconds nothing more is to be had."""
-        self._left = min(self._left + (now_s - self._now_s) * self._rate, self._rate * BURST_S) - cost
-        self._now_s = now_s
-        return max(0.0, -self._left / self._rate)
 
 
 def _cannot_be_cut(peer: Peer) -> bool:

@@ -40,6 +40,7 @@ from feedhandler.transport import private
 from feedhandler.transport.queues import Queues
 from feedhandler.transport.subscribing import (
     SUBSCRIBE,
+    Budget,
     Cancellable,
     Join,
     LastValues,
@@ -108,6 +109,10 @@ QUEUE_SIZE_MAX: Final = 17_000_000
 CONFLATED_BUFFER_SIZE: Final = 1 << 12
 GROUP_MAY_CONNECT: Final = 0o660  # to connect to a socket is to write to it
 BACKLOG: Final = 128  # connections that wait to be accepted
+# To accept takes some 100 us, and a peer that comes and goes in a loop would have it done for nothing: at most 5 %
+# of a processor in the long run. A few thousand that come at once are accepted at once.
+ACCEPTS_PER_S: Final = 500.0
+ACCEPTS_BURST_S: Final = 6.0
 CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
 CONNECT_EVERY_S: Final = 0.1
 REMOTE_CONNECT_TIMEOUT_S: Final = 5.0
@@ -1281,12 +1286,13 @@ def connected(endpoint: str) -> socket.socket | None:
 class Listener:
     """Binds endpoints and accepts connections. Raises ConfigError, with the remedy; key is for its message.
 
-    Who may connect to an ipc endpoint is this user, and group if there is one.
+    More connections than its budget has wait in the kernel until their turn has come. Who may connect to an ipc
+    endpoint is this user, and group if there is one.
     """
 
     def __init__(
         self,
-        events: Events,
+        events: TimedEvents,
         endpoints: Iterable[str],
         on_accept: Callable[[socket.socket], None],
         key: str,
@@ -1297,6 +1303,8 @@ class Listener:
         self._events = events
         self._on_accept = on_accept
         self._sockets: dict[str, socket.socket] = {}  # by endpoint
+        self._accepts = Budget(ACCEPTS_PER_S, time.monotonic(), ACCEPTS_BURST_S)
+        self._timers: dict[socket.socket, Cancellable] = {}  # of those that are not looked at for a while
         self._files: dict[str, tuple[Path, tuple[int, int]]] = {}  # those of sockets, as they were made
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         for endpoint in endpoints:
@@ -1333,6 +1341,10 @@ class Listener:
             ) from exc
         sock.setblocking(False)
         self._sockets[endpoint] = sock
+        self._look_at(sock)
+
+    def _look_at(self, sock: socket.socket) -> None:
+        self._timers.pop(sock, None)
         self._events.add_reader(sock.fileno(), functools.partial(self._accept, sock))
 
     def look(self) -> None:
@@ -1349,10 +1361,16 @@ class Listener:
 
     def _unbind(self, endpoint: str) -> None:
         sock = self._sockets.pop(endpoint)
-        self._events.remove_reader(sock.fileno())
+        if (timer := self._timers.pop(sock, None)) is not None:
+            timer.cancel()
+        else:
+            self._events.remove_reader(sock.fileno())
         sock.close()
 
     def _accept(self, sock: socket.socket) -> None:
+        if wait_s := self._accepts.spend(1.0, time.monotonic()):
+            self._events.remove_reader(sock.fileno())
+            self._timers[sock] = self._events.call_later(wait_s, functools.partial(self._look_at, sock))
         try:
             accepted, _ = sock.accept()
         except OSError as exc:

@@ -9,8 +9,21 @@ import zmq
 from ends import ETH, ticker
 
 from feedhandler.data import wire
+from feedhandler.data.topics import EMPTY_KEPT
 from feedhandler.transport import subscribing, zmtp
-from feedhandler.transport.subscribing import BUDGET, QUANTUM, REQUEST_COST, ROOM, Subscribers, Subscriptions
+from feedhandler.transport.subscribing import (
+    BUDGET,
+    JOINING_MAX,
+    QUANTUM,
+    REQUEST_COST,
+    ROOM,
+    TURN_S,
+    WASTE_REMEMBERED_S,
+    WASTED_BURST_S,
+    WASTED_PER_S,
+    Subscribers,
+    Subscriptions,
+)
 
 TOPICS = [wire.padded(wire.topic(wire.TICKER, "binance", f"S{n:05}/USDT")) for n in range(15_000)]
 
@@ -72,6 +85,7 @@ class World:
         self.values = dict.fromkeys(TOPICS, bytes(wire.TICKER_SIZE))
         self.packed = 0
         self.callback = None
+        self.now_s = 1000.0
         self.index = subscribing.Groups()
         for topic in TOPICS:
             self.index.find(topic)
@@ -82,6 +96,7 @@ class World:
             self,
             on_mode=lambda *mode: self.modes.append(mode),
             on_wanted=self.wanted.append,
+            now_s=lambda: self.now_s,
             **settings,
         )
 
@@ -104,6 +119,7 @@ class World:
     def turn(self):
         """Let a turn pass; returns how many last values were packed in it."""
         packed = self.packed
+        self.now_s += TURN_S
         callback, self.callback = self.callback, None
         callback()
         return self.packed - packed
@@ -163,8 +179,141 @@ def test_one_that_asks_again_and_again_gets_its_share_and_an_innocent_is_served_
         innocent.read()
         turns = world.turns_until(lambda innocent=innocent: innocent.got == [TOPICS[77]])
         assert turns <= 2 + (len(greedy) + 1) * QUANTUM // BUDGET
+    world.turns_until(lambda: all(peer.taken >= 5 for peer in greedy), most=20_000)
     shares = [len(peer.got) for peer in greedy]
-    assert max(shares) <= min(shares) + 2 * QUANTUM, "and the greedy are served alike"
+    assert max(shares) <= min(shares) + 2 * len(TOPICS), "and the greedy are served alike"
+
+
+def test_a_crowd_that_joins_and_stays_gets_the_whole_budget():
+    world = World()
+    crowd = [Peer(world, [subscribe()]) for _ in range(20)]
+    for peer in crowd:
+        peer.read()
+    turns = world.turns_until(lambda: all(len(peer.got) == len(TOPICS) for peer in crowd))
+    assert turns <= 1.1 * len(crowd) * len(TOPICS) / BUDGET
+
+
+class ComesAndGoes:
+    """Joins everything, leaves once it has so many topics, and comes again."""
+
+    def __init__(self, world, patience):
+        self.world, self.patience, self.visits = world, patience, 0
+        self.come()
+
+    def come(self):
+        self.visits += 1
+        self.peer = Peer(self.world, [subscribe()])
+        self.peer.read()
+
+    def turn(self):
+        if len(self.peer.got) >= self.patience:
+            self.peer.close()
+            self.come()
+
+
+@pytest.mark.parametrize("patience", [1, QUANTUM, 1000, len(TOPICS)])
+@pytest.mark.parametrize("count", [1, 10])
+def test_those_that_join_and_leave_in_a_loop_get_a_small_part_of_the_budget_together(count, patience):
+    world = World()
+    restless = [ComesAndGoes(world, patience) for _ in range(count)]
+    seconds = 30
+    for _ in range(int(seconds / TURN_S)):
+        world.turn()
+        for each in restless:
+            each.turn()
+    assert all(each.visits > 1 for each in restless)
+    under_way = count * len(TOPICS)  # is not wasted yet
+    assert world.packed <= (seconds + WASTED_BURST_S) * WASTED_PER_S + under_way
+
+
+def test_one_that_joins_for_good_is_served_among_those_that_come_and_go():
+    world = World()
+    restless = [ComesAndGoes(world, len(TOPICS)) for _ in range(5)]
+    for _ in range(10_000):
+        world.turn()
+        for each in restless:
+            each.turn()
+    steady, narrow = Peer(world, [subscribe(b"ticker.")]), Peer(world, [subscribe(TOPICS[3])])
+    for peer in (steady, narrow):
+        peer.read()
+    turns = {}
+    for number in range(10_000):
+        world.turn()
+        for each in restless:
+            each.turn()
+        for peer, wanted in ((steady, TOPICS), (narrow, [TOPICS[3]])):
+            if len(peer.got) == len(wanted):
+                turns.setdefault(peer, number)
+    assert turns[narrow] * TURN_S <= (JOINING_MAX + 2) * QUANTUM / WASTED_PER_S + TURN_S
+    assert turns[steady] * TURN_S <= (len(restless) + 2) * len(TOPICS) / WASTED_PER_S
+
+
+def test_after_a_crowd_has_left_at_once_the_whole_budget_is_soon_there_again():
+    world = World()
+    crowd = [Peer(world, [subscribe()]) for _ in range(50)]
+    for peer in crowd:
+        peer.read()
+    world.turns_until(lambda: all(len(peer.got) == len(TOPICS) for peer in crowd))
+    for peer in crowd:
+        peer.close()
+    assert 50 * len(TOPICS) / WASTED_PER_S > 2 * WASTE_REMEMBERED_S
+    world.now_s += WASTE_REMEMBERED_S + 2 * len(TOPICS) / WASTED_PER_S
+    peer = Peer(world, [subscribe()])
+    peer.read()
+    assert world.turns_until(lambda: peer.got == TOPICS) <= 1.1 * len(TOPICS) / BUDGET + 2
+
+
+def test_few_join_at_a_time_and_the_others_wait_unread_in_their_order():
+    world = World()
+    crowd = [Peer(world, [subscribe(b"ticker."), subscribe(b"status.")]) for _ in range(20)]
+    for peer in crowd:
+        peer.read()
+    finished = []
+
+    def is_over():
+        assert sum(peer.join is not None for peer in crowd) <= JOINING_MAX
+        finished.extend(p for p in crowd if len(p.got) == len(TOPICS) and p not in finished)
+        return len(finished) == len(crowd)
+
+    world.turns_until(is_over)
+    assert finished == crowd
+    world.turns_until(lambda: world.callback is None)
+    assert all(peer.taken == 2 and not peer.is_paused for peer in crowd)
+
+
+def test_those_that_do_not_read_keep_nobody_from_joining():
+    world = World()
+    slow = [Peer(world, [subscribe()], is_slow=True) for _ in range(2 * JOINING_MAX)]
+    steady = Peer(world, [subscribe()])
+    for peer in (*slow, steady):
+        peer.read()
+    world.turns_until(lambda: steady.got == TOPICS)
+    assert all(peer.queued < ROOM + wire.TICKER_SIZE for peer in slow)
+
+
+def test_those_that_go_while_they_wait_to_join_are_passed_over():
+    world = World()
+    crowd = [Peer(world, [subscribe()]) for _ in range(JOINING_MAX + 20)]
+    for peer in crowd:
+        peer.read()
+    hung_up, closed, stays = crowd[JOINING_MAX : JOINING_MAX + 9], crowd[JOINING_MAX + 9 : -1], crowd[-1]
+    for peer in hung_up:
+        peer.is_gone = True  # it is not read, so nobody has seen it
+    for peer in closed:
+        peer.close()
+    world.turns_until(lambda: stays.got == TOPICS)
+    assert not any(peer.is_open or peer.got for peer in hung_up)
+    world.turns_until(lambda: world.callback is None)
+
+
+def test_one_that_has_hung_up_before_its_request_is_read_gets_nothing():
+    world = World()
+    peer = Peer(world, [subscribe()])
+    peer.is_gone = True
+    peer.read()
+    assert not peer.is_open
+    assert world.packed == 0
+    assert world.subscribers.find(TOPICS[5]) == []
 
 
 def test_what_one_still_asks_who_has_gone_is_dropped_unread():
@@ -204,7 +353,8 @@ def test_what_those_leave_behind_who_had_many_prefixes_is_cleaned_up_in_portions
     peer.close()
     assert world.wanted == [True, False], "nobody wants tickers any more, at once"
     world.turns_until(lambda: world.callback is None)
-    assert all(not groups for groups in world.subscribers.by_topic.values())
+    assert not any(group for groups in world.subscribers.by_topic.values() for group in groups)
+    assert max(map(len, world.subscribers.by_topic.values())) <= EMPTY_KEPT
 
 
 def test_one_without_room_waits_for_it_and_holds_up_nobody():

@@ -580,6 +580,50 @@ def test_one_that_connects_without_a_descriptor_goes_on_and_tries_again(
     downlink.close()
 
 
+class Hand:
+    """Events by hand: one reader, one timer."""
+
+    def __init__(self):
+        self.reader = self.due = None
+
+    def add_reader(self, fd, callback):
+        assert self.reader is None
+        self.reader = callback
+
+    def remove_reader(self, fd):
+        assert self.reader is not None
+        self.reader = None
+
+    def call_later(self, delay, callback):
+        assert self.due is None
+        assert delay > 0
+        self.due = callback
+        return self
+
+    def cancel(self):
+        self.due = None
+
+
+def test_more_connections_than_the_budget_has_wait_in_the_kernel(tmp_path, monkeypatch):
+    monkeypatch.setattr(zmtp, "ACCEPTS_PER_S", 0.001)
+    monkeypatch.setattr(zmtp, "ACCEPTS_BURST_S", 3000.0)
+    events, accepted = Hand(), []
+    listener = zmtp.Listener(events, [f"ipc://{tmp_path}/x.ipc"], accepted.append, "merger.ticks")
+    clients = [zmtp.connected(f"ipc://{tmp_path}/x.ipc") for _ in range(6)]
+    while events.reader is not None:
+        events.reader()
+    assert len(accepted) == 4, "three, and one on credit"
+    due, events.due = events.due, None
+    due()
+    events.reader()
+    assert len(accepted) == 5
+    assert events.reader is None
+    listener.close()
+    assert events.due is None
+    for sock in (*clients, *accepted):
+        sock.close()
+
+
 def test_a_socket_whose_file_is_gone_is_bound_anew_and_connections_stay(world):
     world.snapshots = {BTC: BTC + b"old"}
     outlet = world.outlet()
