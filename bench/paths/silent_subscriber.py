@@ -12,7 +12,7 @@ from feedhandler.client import Subscriber
 
 
 def main(endpoint: str) -> None:
-    with Subscriber(endpoint, recover="") as subscriber:
+    with Subscriber(endpoint) as subscriber:
         subscriber.receive()  # so it has subscribed
         signal.pause()
 

@@ -160,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         help="only topics that start so, such as ticker.binance. (repeatable);"
         r" end it with \0 for an exact topic",
     )
+    tail.add_argument(
+        "--recover", action="store_true", help="ask the relay for missing records, and wait for them"
+    )
     tail.add_argument("--count", type=_count, metavar="N", help="stop after N records")
     tail.add_argument("--json", action="store_true", help="one JSON object per line")
 
@@ -501,10 +504,10 @@ def _supervisord(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _endpoints(arguments: argparse.Namespace) -> tuple[str, str | None]:
-    """Return where to subscribe, and where to ask for what was missed; None: as that is by default."""
+def _endpoints(arguments: argparse.Namespace) -> tuple[str, str | bool]:
+    """Return where to subscribe, and where to ask for what was missed; True: beside that."""
     if arguments.endpoint or not arguments.config:
-        return arguments.endpoint or DEFAULT_ENDPOINT, None
+        return arguments.endpoint or DEFAULT_ENDPOINT, True
     found = config.load(arguments.config)
     ticks, recover = found.merger.ticks, found.relay.recover
     return (ticks[0], recover[0]) if arguments.is_named else (_port(ticks), _port(recover))
@@ -524,8 +527,12 @@ def _tail(arguments: argparse.Namespace) -> int:
     mode = int(arguments.mode) if arguments.mode.isdecimal() else arguments.mode
     topics = [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]
     left = arguments.count
+    recover = arguments.recover and recover
+    gaps = view.Gaps() if mode in ("", "all") else None  # others have them by intent
     with _subscriber(endpoint, topics, arguments, mode, recover) as subscriber:
         for record in subscriber:
+            if gaps is not None and (gap := gaps.line(record)):
+                print(f"feedhandler: {gap}", file=sys.stderr, flush=True)
             if arguments.json:
                 sys.stdout.write(view.record_json(record).decode() + "\n")
             else:
@@ -588,7 +595,7 @@ def _ask_status(
     statuses: dict[str, ExchangeStatus] = {}
     deadline = time.monotonic() + STATUS_TIMEOUT_S
     prefixes = ["status.", "heartbeat."]
-    with _subscriber(endpoint, prefixes, arguments, recover="") as subscriber:
+    with _subscriber(endpoint, prefixes, arguments) as subscriber:
         while heartbeat is None or set(heartbeat.exchanges) - set(statuses):
             record = subscriber.receive(max(0.0, deadline - time.monotonic()))
             if record is None:
@@ -607,7 +614,7 @@ def _subscriber(
     topics: Sequence[str],
     arguments: argparse.Namespace,
     mode: str | int = "",
-    recover: str | None = None,
+    recover: bool | str = False,
 ) -> Subscriber:
     if bool(arguments.key) != bool(arguments.server_key):
         raise ConfigError("--key and --server-key go together: our own secret key, and their public one")

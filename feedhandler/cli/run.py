@@ -74,8 +74,7 @@ class Foreground:
             if line:
                 self._console.print(hints.spelled(line), highlight=False, markup=False, soft_wrap=True)
         try:
-            config = self._config
-            with Subscriber(config.merger.ticks[0], recover=config.relay.recover[0]) as subscriber:
+            with Subscriber(self._config.merger.ticks[0]) as subscriber:
                 span = None if seconds is None else Span(seconds, wait_s, time.monotonic())
                 self._show(subscriber, supervisor, span)
                 self._console.print(self.watch.summary(subscriber))

@@ -278,6 +278,23 @@ def record_json(record: wire.Ticker | wire.Document) -> bytes:
     return msgspec.json.encode(fields)
 
 
+class Gaps:
+    """What is missing in a stream that is shown, topic by topic."""
+
+    def __init__(self) -> None:
+        self._newest: dict[bytes, tuple[int, int]] = {}  # session and sequence
+
+    def line(self, record: wire.Ticker | wire.Document) -> str:
+        """Return what is missing before a record; "" if nothing is, or it is the first of its topic or session."""
+        session, sequence = self._newest.get(record.topic, (0, 0))
+        self._newest[record.topic] = record.session, record.sequence
+        missing = record.sequence - sequence - 1
+        if session != record.session or missing <= 0:
+            return ""
+        records = "1 record is" if missing == 1 else f"{missing} records are"
+        return f"gap: {records} missing before {record.topic.decode()} #{record.sequence}"
+
+
 def record_line(record: wire.Ticker | wire.Document) -> str:
     """Return a record as one line for people."""
     head = f"{_clock(record.publish_ns)} {record.topic.decode()} #{record.sequence}"

@@ -40,7 +40,7 @@ class AsyncSubscriber(RecordSubscription):
         topics: Iterable[str | bytes] = ("",),
         *,
         mode: str | int = "",
-        recover: str | None = None,
+        recover: bool | str = False,
         curve: Curve | None = None,
         pending_max: int = PENDING_MAX,
     ) -> None:

@@ -156,9 +156,9 @@ class Link:
 class Stream(Link):
     """Records of the topics that start with one of the prefixes, in order, each once.
 
-    mode is how they are wanted: "" or "all", "latest", or the milliseconds of an interval. recover is where
-    missing records are asked for, None: beside the endpoint, "": nowhere; in conflated modes nothing is missing.
-    relay_events is the loop of that socket, if it is another one.
+    mode is how they are wanted: "" or "all", "latest", or the milliseconds of an interval. recover: whether missing
+    records are asked for, True: of the relay beside the endpoint, or an endpoint; in conflated modes nothing is
+    missing. relay_events is the loop of that socket, if it is another one.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Stream(Link):
         topics: Iterable[str | bytes],
         *,
         mode: str | int = "",
-        recover: str | None = None,
+        recover: bool | str = False,
         curve: Curve | None = None,
         is_patient: bool = False,
         relay_events: zmtp.Events | None = None,
@@ -185,7 +185,7 @@ class Stream(Link):
         )
         self._healer = Healer(self.follower, self.records.append, time.monotonic_ns)
         self._dealer: Dealer | None = None
-        where = recover_endpoint(endpoint) if recover is None else recover
+        where = recover_endpoint(endpoint) if recover is True else recover
         if where and not self.is_conflated:
             check_endpoint(where)
             self._dealer = Dealer(
@@ -442,10 +442,13 @@ def declaration_of(mode: str | int) -> bytes:
 
 
 def recover_endpoint(endpoint: str) -> str:
-    """Return where the relay of a publisher is by default, "" if that cannot be told."""
+    """Return where the relay of a publisher is by default. Raises ValueError if that cannot be known."""
     if endpoint.startswith("ipc://") and endpoint.endswith(TICKS_IPC):
         return endpoint.removesuffix(TICKS_IPC) + "/recover.ipc"
     if endpoint.startswith("tcp://"):
         host, _, port = endpoint.rpartition(":")
-        return f"{host}:{int(port) + 1}" if int(port) < 65535 else ""
-    return ""
+        if int(port) < 65535:
+            return f"{host}:{int(port) + 1}"
+    raise ValueError(
+        f"recover=True: it is not known where the relay for {endpoint!r} is; write recover=ENDPOINT"
+    )

@@ -32,7 +32,7 @@ class Subscriber(RecordSubscription):
 
     A prefix that ends with NUL is an exact topic, which `exact` makes of one. Reconnects by itself.
     Records that were seen before (a replay for another subscriber) are not returned again; those that were missed
-    are asked for, and come in their place as far as the relay has them.
+    are counted (`lost`, `losses`).
 
     It reads when it has nothing left to return, so a consumer that is slow leaves the rest to the publisher's
     queue, where the mode decides.
@@ -44,15 +44,18 @@ class Subscriber(RecordSubscription):
         topics: Iterable[str | bytes] = ("",),
         *,
         mode: str | int = "",
-        recover: str | None = None,
+        recover: bool | str = False,
         curve: Curve | None = None,
         spin_s: float = 0.0,
     ) -> None:
         """Raises ValueError for an endpoint, a topic or a mode that cannot be, TypeError if topics is no list.
 
         mode is how records are wanted: "all", "latest" (the newest of each topic, for those who may be slow), or a
-        number of milliseconds (the same, at most so often). recover is where missing records are asked for: beside
-        the endpoint unless it says otherwise; "" is nowhere. curve is for an endpoint on another host.
+        number of milliseconds (the same, at most so often). curve is for an endpoint on another host.
+
+        With recover, missing records are asked for: of the relay beside the endpoint (True), or at an endpoint.
+        They come in their place as far as the relay has them, and newer ones of the topic wait for them, a second
+        at most. A record replaces those before it, so only a program that needs each of them has a use for this.
 
         spin_s is how long to go on looking, awake, before sleeping: to be woken costs some 30 us. It takes a
         processor of its own, and only there it pays.

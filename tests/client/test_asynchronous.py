@@ -333,7 +333,7 @@ def test_what_was_missed_is_asked_for_and_comes_in_its_place(run, endpoint, tmp_
             request_size_max=65536,
         )
         with RawPublisher(endpoint) as publisher:
-            async with AsyncSubscriber(endpoint, ["ticker."], pending_max=2) as subscriber:
+            async with AsyncSubscriber(endpoint, ["ticker."], pending_max=2, recover=True) as subscriber:
                 publisher.accept()
                 while not subscriber._stream._healer.is_connected:
                     await asyncio.sleep(0.01)
@@ -368,7 +368,7 @@ def test_another_host_is_reached_with_its_key_and_ours(run, tmp_path):
     keys = Curve(str(tmp_path / "desk.key_secret"), str(tmp_path / "server.key"))
 
     async def main():
-        async with AsyncSubscriber(publisher.endpoint, ["ticker."], curve=keys, recover="") as subscriber:
+        async with AsyncSubscriber(publisher.endpoint, ["ticker."], curve=keys) as subscriber:
             while not publisher.is_subscribed():
                 assert await subscriber.receive(0.01) is None
             publisher.send(ticker(1))

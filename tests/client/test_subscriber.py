@@ -1,6 +1,7 @@
 """The subscriber, with libzmq's publisher at the other end."""
 
 import itertools
+import socket
 import threading
 import time
 
@@ -10,6 +11,7 @@ from publishing import BTC, ETH, Publisher, RawPublisher, document, framed, hear
 
 from feedhandler.client import Subscriber, exact
 from feedhandler.client import subscriber as module
+from feedhandler.client.stream import recover_endpoint
 from feedhandler.data import wire
 
 
@@ -108,6 +110,39 @@ def raw(endpoint, sockets):
         subscriber.receive(0)
         publisher.accept()
         yield subscriber, publisher
+
+
+def test_what_was_missed_is_counted_and_the_newest_comes_at_once(endpoint, sockets, tmp_path):
+    with socket.socket(socket.AF_UNIX) as relay:
+        relay.bind(str(tmp_path / "recover.ipc"))
+        relay.listen()
+        relay.setblocking(False)
+        with RawPublisher(endpoint) as publisher, Subscriber(endpoint, ["ticker."]) as subscriber:
+            subscriber.receive(0)
+            publisher.accept()
+            publisher.send(ticker(1), ticker(2), ticker(6), ticker(9))
+            assert [subscriber.receive(PATIENCE_S).sequence for _ in range(4)] == [1, 2, 6, 9]
+            loss = subscriber.losses[BTC]
+            assert (subscriber.lost, loss.lost, loss.gaps, subscriber.recovered) == (5, 5, 2, 0)
+            with pytest.raises(BlockingIOError):
+                relay.accept()  # nobody asks
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "where"),
+    [
+        ("ipc://run/ticks.ipc", "ipc://run/recover.ipc"),
+        ("tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"),
+        ("ipc://run/binance.ipc", None),
+        ("tcp://127.0.0.1:65535", None),
+    ],
+)
+def test_the_relay_is_beside_the_endpoint_or_has_to_be_named(endpoint, where):
+    if where is not None:
+        assert recover_endpoint(endpoint) == where
+        return
+    with pytest.raises(ValueError, match="write recover=ENDPOINT"):
+        Subscriber(endpoint, recover=True)
 
 
 def test_many_are_received_at_once(raw):

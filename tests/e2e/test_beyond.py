@@ -52,8 +52,8 @@ def test_another_hosts_subscriber_gets_everything_and_a_stranger_nothing(folder)
         run(stack, "keys", "authorize", f"{folder}/keys/desk.key", "-c", str(stack.config))
         assert "desk" in run(stack, "keys", "list", "-c", str(stack.config))
         with (
-            Subscriber(ticks, ["ticker."], curve=curve(folder, "desk"), recover="") as desk,
-            Subscriber(ticks, ["ticker."], curve=curve(folder, "stranger"), recover="") as stranger,
+            Subscriber(ticks, ["ticker."], curve=curve(folder, "desk")) as desk,
+            Subscriber(ticks, ["ticker."], curve=curve(folder, "stranger")) as stranger,
         ):
             seen = {}
             while len(seen) < len(MAJORS) or len(desk.losses) < len(MAJORS) or sum(seen.values()) < 300:
