@@ -24,10 +24,14 @@ $(VENV)/.python: pyproject.toml python.sh
 # .pure is there: empty if there was no compiler, so that one which came since is a reason to install again.
 $(if $(wildcard $(VENV)/.pure),$(shell test -s $(VENV)/.pure || ! ./compiler.sh $(BIN)/python || rm -f $(VENV)/.run $(VENV)/.pure))
 
-$(VENV)/.run: $(VENV)/.python setup.py feedhandler/transport/_tick.pyx
+# What is compiled, and what it is compiled with. An extension that is older than one of these is not imported.
+COMPILED := $(shell find feedhandler -name '*.pxd') feedhandler/transport/_tick.pyx
+COMPILED += $(wildcard $(patsubst %.pxd,%.py,$(COMPILED)))
+
+$(VENV)/.run: $(VENV)/.python setup.py $(COMPILED)
 	@echo "installing feedhandler into $(VENV) (about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
-	@rm -f $(VENV)/.pure; $(BIN)/python -c 'import feedhandler.transport._tick' 2>/dev/null || \
+	@rm -f $(VENV)/.pure; $(BIN)/python -c 'import feedhandler; assert feedhandler.IS_COMPILED' 2>/dev/null || \
 	  if ./compiler.sh $(BIN)/python; then echo failed > $(VENV)/.pure; \
 	    echo "the tick path could not be compiled, and is Python, which costs more CPU; $(BIN)/pip install -v -e . tells why"; \
 	  else : > $(VENV)/.pure; \

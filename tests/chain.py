@@ -16,6 +16,7 @@ import msgspec
 import twins
 from world import EPOCH_NS, NATIVES, World
 
+import feedhandler
 from feedhandler.data import wire
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import shards
@@ -25,7 +26,6 @@ from feedhandler.feed.legs import LEGS_MAX, Change, Legs
 from feedhandler.feed.session import NS_PER_S, ConnectBudget
 from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import FEED_HEARTBEAT_NS, TICK_NS, Merger
-from feedhandler.transport import tick
 
 NS_PER_MS = 1_000_000
 NOT_LIVE = wire.STALE | wire.DOWN
@@ -39,7 +39,7 @@ SAYS_NOTHING_S = 5  # so long one status after the other may call all well while
 UNFOLLOWED = "S99/USDT"  # wanted, and listed by nobody
 HOP_MESSAGES = (30, 300, 100_000)  # what waits for a merger that does not read
 KINDS = {"pure": twins.of("pure")}
-if tick.IS_COMPILED:
+if feedhandler.IS_COMPILED:
     KINDS["compiled"] = twins.of("compiled")
 
 
@@ -397,7 +397,7 @@ class Outlet:
 
     def send(self, topic, message):
         for subscriber in self.subscribers:
-            subscriber.follower(bytes(message))
+            subscriber.follower.take(bytes(message))
 
 
 class Subscriber:
@@ -421,7 +421,7 @@ class Subscriber:
         outlet.subscribers.append(self)
         merger = self.chain.merger
         for message in filter(None, map(merger.last, merger.topics(b""))):
-            self.follower(bytes(message))
+            self.follower.take(bytes(message))
 
     def leave(self):
         self.outlet.subscribers.remove(self)
@@ -583,7 +583,6 @@ class Chain:
             session=self.session,
             pid=next(self.pids),
             now_mono_ns=self.now,
-            step=self.kind.Step,
         )
 
     def merge(self):

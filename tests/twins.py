@@ -1,25 +1,44 @@
 """The hot path's two forms, in Python and compiled: what tests one tests the other."""
 
+import sys
 import types
 
 import pytest
 
 from feedhandler.exchanges.base import State
 from feedhandler.feed.batch import Batch
-from feedhandler.merger.merge import Step
+from feedhandler.merger.step import Route, Step, Traffic
 from feedhandler.transport import tick
 from feedhandler.transport.cells import BoardCells, BoardSlot
 from feedhandler.transport.follower import Follower, Gatherer
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
+HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
 KINDS = ("pure", "compiled")
-PURE = (Batch, BoardCells, BoardSlot, Downlink, Follower, Gatherer, Inlet, Loop, Outlet, State, Step, Uplink)
+PURE = (BoardCells, BoardSlot, Downlink, Inlet, Loop, Outlet, State, Uplink)
+ONCE = (Batch, Follower, Gatherer, Route, Step, Traffic)
+
+
+def compiled_classes():
+    """Return the classes that are compiled, those among them that only the others use as well."""
+    modules = {sys.modules[cls.__module__] for cls in vars(of("compiled")).values() if isinstance(cls, type)}
+    return [
+        each
+        for module in modules
+        if not module.__file__.endswith(".py")
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__ and not each.__flags__ & HEAP_TYPE
+    ]
 
 
 def of(kind):
     """Return what has the classes of one kind; skips the test if they were not built."""
     if kind == "pure":
-        return types.SimpleNamespace(**{each.__name__: each for each in PURE})
-    return pytest.importorskip(
+        return types.SimpleNamespace(**{each.__name__: each for each in (*PURE, *ONCE)})
+    module = pytest.importorskip(
         tick.COMPILED_MODULE, reason="not built: pip install -e . with a C compiler builds it"
+    )
+    names = {name: each for name, each in vars(module).items() if isinstance(each, type)}
+    return types.SimpleNamespace(
+        **{each.__name__: each for each in (*PURE, *ONCE)} | names, mapped=module.mapped
     )

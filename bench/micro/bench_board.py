@@ -90,7 +90,6 @@ def bench_merge_into_ring(measure, tmp_path, symbols, has_ring):
         outlet,
         Outlet(is_wanted=False),
         time.time_ns,
-        step=tick.Step,
         ring=ring if has_ring else None,
     )
     on_message = merger.on_message

@@ -25,7 +25,7 @@ from material import RECORDS, ticker
 
 from feedhandler.client import AsyncSubscriber, Subscriber, arrays
 from feedhandler.data import wire
-from feedhandler.transport import tick
+from feedhandler.transport.follower import Follower, Gatherer
 
 SYMBOLS = 40
 SOCKET_ROUNDS = 30
@@ -209,12 +209,12 @@ def bench_gather(measure, kind, per_message):
     def prepare():
         records = map(published, range(RECORDS))
         messages = [b"".join(itertools.islice(records, per_message)) for _ in range(RECORDS // per_message)]
-        sink = tick.Gatherer() if kind == "Gatherer" else tick.Follower([].append)
+        sink = Gatherer() if kind == "Gatherer" else Follower([].append)
         return (sink, messages), {}
 
     def call(sink, messages):
         for message in messages:
-            sink(message)
+            sink.take(message)
 
     (sink, messages), _ = prepare()
     call(sink, messages)

@@ -5,39 +5,30 @@ import importlib.metadata
 import json
 import os
 import shlex
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from feedhandler.transport import tick
+import feedhandler
 
 TEXT: Final = (
     "the tick path is Python here, which costs more CPU; with a C compiler and Python's headers"
     " (Debian: apt install gcc python3-dev) {remedy}"
 )
-OLDER: Final = "the tick path was compiled before its source was changed, and may not fit the rest; {remedy}"
-SOURCE: Final = Path(tick.__file__).with_name("_tick.pyx")
+OLDER: Final = (
+    "the tick path is Python here, which costs more CPU: it was compiled before its source was changed;"
+    " {remedy}"
+)
 
 
 def advice() -> str:
     """Return how to have the tick path compiled; "" where it is, or where Python was asked for."""
-    if os.environ.get(tick.PURE_ENV):
+    if feedhandler.IS_COMPILED or os.environ.get(feedhandler.PURE_ENV):
         return ""
     text = None
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it runs from its source, uninstalled
         text = importlib.metadata.distribution("feedhandler").read_text("direct_url.json")
     origin = json.loads(text) if text else {}
-    if not tick.IS_COMPILED:
-        return TEXT.format(remedy=remedy(origin))
-    if origin.get("dir_info", {}).get("editable") and is_older(SOURCE):
-        return OLDER.format(remedy=remedy(origin))
-    return ""
-
-
-def is_older(source: Path) -> bool:
-    """True if what was compiled of a source is older than it, as after `git pull`: make's own criterion."""
-    made = max((path.stat().st_mtime_ns for path in source.parent.glob(f"{source.stem}.*.so")), default=None)
-    return made is not None and source.exists() and made < source.stat().st_mtime_ns
+    return (OLDER if feedhandler.IS_OLDER else TEXT).format(remedy=remedy(origin))
 
 
 def remedy(origin: dict[str, Any]) -> str:

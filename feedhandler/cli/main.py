@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from feedhandler import __version__, examples
+from feedhandler import FORM, __version__, examples
 from feedhandler.cli import view
 from feedhandler.client import DEFAULT_ENDPOINT, Curve, Subscriber
 from feedhandler.client.stream import declaration_of
@@ -33,7 +33,7 @@ from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.data.subjects import BRIDGE
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.runtime import config, lifecycle
-from feedhandler.transport import files, tick
+from feedhandler.transport import files
 
 STATUS_TIMEOUT_S: Final = 3.0
 WAIT_S: Final = 15.0
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"feedhandler {__version__} ({tick.NAME})")
+    parser.add_argument("--version", action="version", version=f"feedhandler {__version__} ({FORM})")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = _command(commands, "run", _run, "everything, under supervisord, in the foreground; Ctrl-C stops it")

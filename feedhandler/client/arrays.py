@@ -68,8 +68,8 @@ class ArraySubscriber(Subscription):
     ) -> None:
         """Raises ValueError, TypeError and ConfigError as `Subscriber` does; mode and curve are as there."""
         self._loop = tick.Loop()
-        super().__init__(Link(self._loop, endpoint, topics, tick.Gatherer, mode=mode, curve=curve))
-        assert isinstance(self._link.follower, Gatherer | tick.Gatherer)
+        super().__init__(Link(self._loop, endpoint, topics, Gatherer, mode=mode, curve=curve))
+        assert isinstance(self._link.follower, Gatherer)
         self._gatherer = self._link.follower
         self._rest = np.empty(0, DTYPE)  # came with the last batch, and was more than that was to have
 

@@ -17,7 +17,7 @@ from feedhandler.data import wire
 from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.transport import tick
-from feedhandler.transport.follower import Record
+from feedhandler.transport.follower import Follower, Record
 
 TELLS_AFTER_S: Final = 3.0  # without a record; a merger tells what it has within milliseconds
 STATUSES_S: Final = 1.0  # for which the statuses are waited, which make the reason a better one
@@ -44,7 +44,7 @@ class Patient(Protocol):
 class Doubt:
     """Watches a connection until something has come. statuses_of asks the publisher for its status records."""
 
-    def __init__(self, link: Patient, statuses_of: Callable[[tick.Follower], tick.Downlink]) -> None:
+    def __init__(self, link: Patient, statuses_of: Callable[[Follower], tick.Downlink]) -> None:
         self._link = link
         self._statuses_of = statuses_of
         self._is_told_away = self._is_connected = False
@@ -75,7 +75,7 @@ class Doubt:
                 "nothing has come in %g s: what listens at %s says nothing", TELLS_AFTER_S, link.endpoint
             )
             return False
-        self._asking, self._since_mono_s = self._statuses_of(tick.Follower(self._statuses.append)), now
+        self._asking, self._since_mono_s = self._statuses_of(Follower(self._statuses.append)), now
         return True
 
     def _look_at_statuses(self, now: float) -> bool:

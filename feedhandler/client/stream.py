@@ -101,13 +101,13 @@ class Link:
             events,
             endpoint,
             prefixes,
-            self.follower,
+            self.follower.take,
             is_conflated=self.is_conflated,
             is_patient=is_patient,
         )
         self.is_closed = False
         self._doubt: Doubt | None = Doubt(
-            self, lambda follower: connect(events, endpoint, STATUSES, follower, is_patient=is_patient)
+            self, lambda follower: connect(events, endpoint, STATUSES, follower.take, is_patient=is_patient)
         )
 
     @property
@@ -178,7 +178,7 @@ class Stream(Link):
             events,
             endpoint,
             topics,
-            lambda aside: tick.Follower(self.records.append, aside=aside),
+            lambda aside: Follower(self.records.append, aside=aside),
             mode=mode,
             curve=curve,
             is_patient=is_patient,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from feedhandler.data import board_layout, wire
+from feedhandler.data import board_layout, raw, wire
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
@@ -341,6 +341,10 @@ class State(wire.Ticker, gc=False, kw_only=True):
     def record(self) -> bytes:
         """Return the record as it is published."""
         return wire.pack_ticker(self)
+
+    def pack(self, target: bytearray, start: int) -> None:
+        """Write the record into a buffer."""
+        raw.copy(target, start, wire.pack_ticker(self), 0, wire.TICKER_SIZE)
 
 
 class Rows(msgspec.Struct, Generic[T], frozen=True):

@@ -1,16 +1,21 @@
 """What leaves a feed: numbered records, joined to messages for the merger, and each alone to direct subscribers.
 
-Pure: states come in, messages go out through the two ends that it is given, whoever owns them. `Batch` has a
-compiled twin beside the sockets.
+Pure: states come in, messages go out through the two ends that it is given, whoever owns them. Compiled where there
+is a compiler, with the types of `batch.pxd`.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from feedhandler.data import wire
+from feedhandler.data import raw, wire
 from feedhandler.exchanges.base import State
 
 RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is flagged at once
+
+TOPIC_SIZE = wire.TOPIC_SIZE
+RECORD_SIZE = wire.TICKER_SIZE
+PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
+MESSAGE_SIZE_MAX = RECORDS_MAX * RECORD_SIZE
 
 
 class Hop(Protocol):
@@ -36,54 +41,60 @@ class Batch:
         self._hop = hop
         self._direct = direct
         self._clock = clock
-        self._present: list[bytes | bytearray] = []
+        self._present = bytearray(MESSAGE_SIZE_MAX)
+        self._used = 0  # of that: whole records
         self.records = 0
 
     def emit(self, state: State) -> None:
         """Number a state's record, and add it to the present message."""
         # hot: `make bench-micro`, feed
+        start = self._used
         state.sequence += 1
-        record = state.record()
+        state.pack(self._present, start)
         if state.slot is not None:  # before anything else: whoever reads there is early by the hop
-            state.slot.write(record, self._clock())
-        self._present.append(record)
-        if len(self._present) >= RECORDS_MAX:
+            state.slot.write(raw.cut(self._present, start, RECORD_SIZE), self._clock())
+        self._used = start + RECORD_SIZE
+        if self._used >= MESSAGE_SIZE_MAX:
             self.flush()
 
     def flush(self) -> None:
         """Send the present message, if there is one."""
         # hot: `make bench-micro`, feed
-        if not self._present:
+        if not self._used:
             return
-        records = self._taken()
+        message = self._taken()
         if self._direct.is_wanted:
-            for record in records:
-                message = bytearray(record)
-                wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, self._clock())
-                self._direct.send(bytes(record[: wire.TOPIC_SIZE]), message)
-            self._direct.flush()
-        self._send(records)
+            self._send_directly(message)
+        self._send(message)
 
     def repeat(self, records: Iterable[bytes | bytearray]) -> None:
         """Send records as they are, to the merger alone; what was emitted before goes first."""
         self.flush()
         for record in records:
-            if len(record) != wire.TICKER_SIZE:
+            if len(record) != RECORD_SIZE:
                 raise ValueError("not a ticker record")
-            self._present.append(record)
-            if len(self._present) >= RECORDS_MAX:
+            raw.copy(self._present, self._used, record, 0, RECORD_SIZE)
+            self._used += RECORD_SIZE
+            if self._used >= MESSAGE_SIZE_MAX:
                 self._send(self._taken())
-        if self._present:
+        if self._used:
             self._send(self._taken())
 
-    def _taken(self) -> list[bytes | bytearray]:
+    def _taken(self) -> bytearray:
         """Take the present message out: it is gone from here, and counted, whatever comes of it."""
-        records, self._present = self._present, []
-        self.records += len(records)
-        return records
+        message = self._present[: self._used]
+        self.records += self._used // RECORD_SIZE
+        self._used = 0
+        return message
 
-    def _send(self, records: list[bytes | bytearray]) -> None:
-        message = bytearray().join(records)
+    def _send(self, message: bytearray) -> None:
         # In the first record alone: there the merger looks how long we took.
-        wire.TIME.pack_into(message, wire.PUBLISH_NS_OFFSET, self._clock())
+        raw.put_i64(message, PUBLISH_NS_OFFSET, self._clock())
         self._hop.send(message)
+
+    def _send_directly(self, message: bytearray) -> None:
+        for start in range(0, len(message), RECORD_SIZE):
+            record = bytearray(raw.cut(message, start, RECORD_SIZE))
+            raw.put_i64(record, PUBLISH_NS_OFFSET, self._clock())
+            self._direct.send(raw.cut(record, 0, TOPIC_SIZE), record)
+        self._direct.flush()

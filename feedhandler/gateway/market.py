@@ -18,6 +18,7 @@ from feedhandler.data.instruments import InstrumentList, InstrumentTable
 from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.transport import tick
+from feedhandler.transport.follower import Follower
 
 LOOK_EVERY_S: Final = 0.25  # for a merger that was away
 SILENCE_S: Final = 3.0  # it says something every second
@@ -47,8 +48,8 @@ class Market:
         self.heard_mono = 0.0  # when the merger last said that it lives
         self._on_ticker = on_ticker
         self._on_document = on_document
-        self.follower = tick.Follower(self._take)
-        self._downlink = tick.Downlink(loop, endpoint, [b""], self.follower)
+        self.follower = Follower(self._take)
+        self._downlink = tick.Downlink(loop, endpoint, [b""], self.follower.take)
 
     @property
     def is_heard(self) -> bool:

@@ -7,10 +7,10 @@ import bisect
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from feedhandler.data import board_layout, wire
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.shard import Shard, shard_number
 from feedhandler.data.status import LATENCY_BOUNDS_US, ExchangeStatus, FeedStatus, ShardStatus, joined, worst
+from feedhandler.merger.step import Route, Traffic
 
 
 class Latency(NamedTuple):
@@ -18,33 +18,6 @@ class Latency(NamedTuple):
 
     in_feed_ns: int  # from receipt to the feed's send
     on_hop_ns: int  # from there to our publishing it
-
-
-class Traffic:
-    """What came from one feed."""
-
-    __slots__ = ("is_heard", "latencies", "messages", "newest_recv_ns", "records", "sample_mask")
-
-    def __init__(self) -> None:
-        self.is_heard = False  # anything at all, since the last look
-        self.records = 0
-        self.messages = 0  # that brought records
-        self.newest_recv_ns = 0  # of their last ones
-        self.sample_mask = 0  # the first record of a message is a sample if its number has none of these bits
-        self.latencies: list[tuple[int, int]] = []  # as in `Latency`
-
-
-class Route:
-    """One topic: whose records it has, and its newest record as it was published."""
-
-    __slots__ = ("record", "sequence", "slot", "topic", "traffic")
-
-    def __init__(self, topic: bytes, traffic: Traffic) -> None:
-        self.topic = topic
-        self.traffic = traffic
-        self.sequence = 0
-        self.slot: board_layout.Slot | None = None  # where its records are written before they are sent
-        self.record = bytearray(wire.pack_ticker(wire.Ticker(topic)))
 
 
 class FeedView:

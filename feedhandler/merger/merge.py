@@ -3,8 +3,7 @@
 Pure: messages from feeds and times come in, messages to subscribers go out through outlets; the shell owns
 sockets and clock. Records of one topic leave in the order in which they came. It knows no exchange.
 
-`Step`, with `Route` and `Traffic` of `feeds`, is what happens to each record; it has a compiled twin beside the
-sockets, which the shell may pass in. Everything else is `Merger`.
+What happens to each record is `step`'s; everything else is `Merger`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +19,8 @@ from feedhandler.data.shard import shards
 from feedhandler.data.status import FeedStatus, Heartbeat
 from feedhandler.data.topics import Topics
 from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.merger.feeds import ExchangeView, FeedView, Route, Traffic, symbol_in
+from feedhandler.merger.feeds import ExchangeView, FeedView, symbol_in
+from feedhandler.merger.step import Outlet, Route, Step, Traffic
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -34,9 +34,6 @@ assert FEED_SILENCE_NS + 2 * TICK_NS < NS_PER_S, "DOWN within 1 s"
 assert FEED_SILENCE_NS > 4 * FEED_HEARTBEAT_NS, "three late heartbeats must not cost a DOWN"
 
 LATENCY_SAMPLES: Final = 2000  # a second and exchange, about: sorting them takes under a millisecond
-# A time further from ours is that of a clock that is wrong, or a lie: no sample. A feed that was held up for longer
-# is no latency either.
-LATENCY_NS_MAX: Final = 3600 * NS_PER_S
 TOPICS_MAX: Final = 50_000  # routes: 50,000 x about 1 kB
 
 
@@ -53,14 +50,6 @@ class InstrumentListTime(msgspec.Struct):
     as_of_ns: int
 
 
-class Outlet(Protocol):
-    """Where messages go to subscribers; it copies them. topic is padded."""
-
-    is_wanted: bool  # while at least one subscription covers tickers
-
-    def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
-
-
 class Queues(Protocol):
     """How the queues of the subscribers are, in bytes; told in the heartbeat."""
 
@@ -70,92 +59,15 @@ class Queues(Protocol):
     closed: int
 
 
-class Step:
-    """The hot step: one message of a feed to messages for subscribers.
-
-    routes are by the native topic, padded; find_route makes one for a topic met for the first time, or returns
-    None. What is no run of ticker records goes to on_document.
-    """
-
-    make_route = Route
-    make_traffic = Traffic
-
-    def __init__(
-        self,
-        routes: dict[bytes, Route],
-        find_route: Callable[[bytes], Route | None],
-        on_document: Callable[[bytes | memoryview], None],
-        each: Outlet,
-        batches: Outlet,
-        clock: Callable[[], int],
-        session: int,
-    ) -> None:
-        self._routes = routes
-        self._find_route = find_route
-        self._on_document = on_document
-        self._each = each
-        self._batches = batches
-        self._clock = clock
-        self._session = session
-
-    def __call__(self, message: bytes | memoryview) -> None:
-        """Take one message of the feed hop: ticker records back to back, or one document."""
-        # hot: `make bench-micro`, merge. One unpack and one pack a record; the topic is in the record already.
-        size = len(message)
-        if not size or size % wire.TICKER_SIZE or message[wire.KIND_OFFSET] != wire.TICKER:
-            self._on_document(message)
-            return
-        routes, send, clock, session = self._routes, self._each.send, self._clock, self._session
-        is_each_wanted, is_batch_wanted = self._each.is_wanted, self._batches.is_wanted
-        pack_into, flags_offset = wire.AFTER_KIND.pack_into, wire.FLAGS_OFFSET
-        batch = bytearray()
-        count = publish_ns = 0
-        topic = b""
-        traffic = None
-        for native_topic, flags, times, body in wire.HOP_RECORD.iter_unpack(message):
-            route = routes.get(native_topic)
-            if route is None:
-                route = self._find_route(native_topic)
-                if route is None:
-                    continue
-            traffic, topic, record = route.traffic, route.topic, route.record
-            count += 1
-            route.sequence = sequence = route.sequence + 1
-            publish_ns = clock()
-            pack_into(record, flags_offset, flags & NO_REPLAY, session, sequence, times, publish_ns, body)
-            if route.slot is not None:
-                route.slot.write(record, publish_ns)
-            if is_each_wanted:
-                send(topic, record)
-            if is_batch_wanted:
-                batch += record
-        if traffic is None:
-            return
-        if batch:
-            self._batches.send(topic, batch)
-        traffic.is_heard = True
-        traffic.records += count  # of one process, and so of one exchange
-        traffic.messages += 1
-        (recv_ns,) = wire.TIME.unpack_from(message, size - wire.TICKER_SIZE + wire.RECV_NS_OFFSET)
-        traffic.newest_recv_ns = min(
-            max(traffic.newest_recv_ns, recv_ns), publish_ns
-        )  # what lies ahead is now
-        if not traffic.messages & traffic.sample_mask and not message[wire.FLAGS_OFFSET] & NOT_FRESH:
-            recv_ns, sent_ns = wire.HOP_TIMES.unpack_from(message)
-            first_ns, last_ns = publish_ns - LATENCY_NS_MAX, publish_ns + LATENCY_NS_MAX
-            if first_ns <= recv_ns <= last_ns and first_ns <= sent_ns <= last_ns:
-                traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
-
-
 class Merger:
     """The merger's state.
 
     Two kinds of subscribers get the same records: `each` sends each record alone, `batches` those that came
     together in one message, back to back. Documents go to both. exchanges says of each how many feeds share it;
-    if they turn out to be another number, they are believed. session is the Unix second at which this
-    merger started; clock returns Unix nanoseconds and is read once per record, just before it is sent. step is
-    `Step` or its compiled twin. Each ticker record is in the ring, the number of its writing being its own
-    sequence, before it is sent. `on_message` takes one message of the feed hop.
+    if they turn out to be another number, they are believed. session is the Unix second at which this merger
+    started; clock returns Unix nanoseconds and is read once per record, just before it is sent. Each ticker
+    record is in the ring, the number of its writing being its own sequence, before it is sent. `on_message`
+    takes one message of the feed hop.
     """
 
     def __init__(
@@ -168,7 +80,6 @@ class Merger:
         session: int,
         pid: int,
         now_mono_ns: int,
-        step: type[Step] = Step,
         ring: board_layout.Slots | None = None,
         queues: Queues | None = None,
     ) -> None:
@@ -180,7 +91,6 @@ class Merger:
         self._started_ns = clock()
         self._ring = ring
         self._queues = queues
-        self._make_route, self._make_traffic = step.make_route, step.make_traffic
         self._routes: dict[bytes, Route] = {}  # of all feeds, by the native topic, padded
         self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, as published
@@ -192,15 +102,12 @@ class Merger:
         self.exchanges = {name: ExchangeView(name, self._started_ns) for name in exchanges}
         for name, count in exchanges.items():
             self.exchanges[name].spread(self._make_feeds(name, count))
-        self.on_message = step(
+        self.on_message = Step(
             self._routes, self._find_route, self._on_document, each, batches, clock, session
-        )
+        ).take
 
     def _make_feeds(self, exchange: str, count: int) -> list[FeedView]:
-        return [
-            FeedView(exchange, shard, self._make_traffic(), self._last_tick_mono_ns)
-            for shard in shards(count)
-        ]
+        return [FeedView(exchange, shard, Traffic(), self._last_tick_mono_ns) for shard in shards(count)]
 
     # --- from the feeds
 
@@ -221,7 +128,7 @@ class Merger:
         topic = wire.padded(wire.topic(wire.TICKER, exchange.name, symbol))
         route = self._by_topic.get(topic)
         if route is None:
-            route = self._by_topic[topic] = self._make_route(topic, feed.traffic)
+            route = self._by_topic[topic] = Route(topic, feed.traffic)
             self._topics.add(topic)
             route.slot = self._ring.slot(topic) if self._ring else None
         else:
@@ -489,9 +396,3 @@ class Merger:
 
     def _publish_exchange_status(self, exchange: ExchangeView) -> None:
         self._publish_document(wire.STATUS, exchange.name, msgspec.json.encode(exchange.status()))
-
-
-NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
-# A feed repeats its states, flagged, when a merger joined. Here they are the first of their topic and take a
-# number; the flag says on this side that a record takes none.
-NO_REPLAY: Final = 0xFFFF & ~wire.SNAPSHOT

@@ -52,7 +52,6 @@ class MergerProcess:
             session=session,
             pid=os.getpid(),
             now_mono_ns=time.monotonic_ns(),
-            step=tick.Step,
             ring=self._ring,
             queues=self._queues,
         )

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, auto_pickle=False
-"""Compiled twins of the sockets in `zmtp`, and of what stands at each hop: a feed's states and its `batch`, the
+"""Compiled twins of the sockets in `zmtp`, and of what stands at each hop: a feed's states, the
 merger's step in `merge`, the subscriber's in `follow`.
 
 A process on the tick path sleeps between messages, and finds its caches cold when it wakes: the interpreter's way
@@ -24,16 +24,14 @@ import mmap
 import sys
 import time
 
-from feedhandler.feed import batch
 from feedhandler.data import board_layout, modes, wire
-from feedhandler.transport import follower
-from feedhandler.merger import merge
 from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import base
 from feedhandler.transport import private, subscribing, zmtp
 from feedhandler.transport.queues import Queues
 
 cimport cython
+from feedhandler.data cimport raw
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -107,7 +105,6 @@ cdef Py_ssize_t HEADER_SIZE = wire.HEADER_SIZE
 cdef uint8_t TICKER = wire.TICKER
 cdef uint8_t VERSION = wire.VERSION
 cdef object Ticker = wire.Ticker
-cdef object Loss = follower.Loss
 assert wire.Ticker.__struct_fields__ == (
     "topic", "version", "kind", "flags", "session", "sequence", "exchange_ns", "recv_ns", "publish_ns",
     "exchange_sequence", *wire.TICKER_VALUES,
@@ -127,9 +124,6 @@ cdef uint64_t TINY = base.TINY
 cdef int32_t NOBODY = base.NOBODY
 cdef int64_t OVERTAKEN_NS = base.OVERTAKEN_NS
 cdef uint16_t NOT_LIVE = base.NOT_LIVE
-cdef int64_t LATENCY_NS_MAX = merge.LATENCY_NS_MAX
-cdef uint16_t NO_REPLAY = merge.NO_REPLAY
-cdef uint16_t NOT_FRESH = merge.NOT_FRESH
 
 cdef uint8_t MORE = zmtp.MORE
 cdef uint8_t LONG = zmtp.LONG
@@ -143,8 +137,6 @@ cdef size_t CHUNK_SIZE = modes.CHUNK_SIZE
 cdef int64_t NEVER = modes.NEVER
 cdef size_t QUEUE_SIZE_MAX = zmtp.QUEUE_SIZE_MAX
 cdef int CHUNKS_MAX = modes.CHUNKS_MAX
-cdef size_t MESSAGE_SIZE = batch.RECORDS_MAX * RECORD_SIZE
-assert batch.RECORDS_MAX > 0
 
 
 cdef inline int64_t clock_ns(int clock) noexcept nogil:
@@ -1948,499 +1940,17 @@ cdef class State:
     def record(self):
         """Return the record as it is published."""
         cdef bytes record = PyBytes_FromStringAndSize(NULL, RECORD_SIZE)
-        self.pack(<uint8_t*>PyBytes_AS_STRING(record))
+        self._pack(<uint8_t*>PyBytes_AS_STRING(record))
         return record
 
-    cdef void pack(self, uint8_t* record) noexcept:
+    cpdef pack(self, target, Py_ssize_t start):
+        """Write the record into a buffer."""
+        self._pack(raw.writable(target, start, RECORD_SIZE))
+
+    cdef void _pack(self, uint8_t* record) noexcept:
         memcpy(record, self._topic, TOPIC_SIZE)
         record[KIND_OFFSET - 1], record[KIND_OFFSET] = VERSION, TICKER
         memcpy(record + FLAGS_OFFSET, &self.flags, 2)
         memcpy(record + SESSION_OFFSET, &self.session, 4)
         memcpy(record + SEQUENCE_OFFSET, &self.sequence, 8)
         memcpy(record + EXCHANGE_NS_OFFSET, &self.exchange_ns, RECORD_SIZE - EXCHANGE_NS_OFFSET)
-
-
-cdef class Batch:
-    """Twin of `batch.Batch`. Ends that are not of this module are called like any Python object."""
-
-    cdef object _hop
-    cdef object _direct
-    cdef Uplink _uplink
-    cdef Outlet _outlet
-    cdef object _clock  # None: the kernel's
-    cdef uint8_t* _present
-    cdef size_t _size
-    cdef size_t _used
-    cdef public int64_t records
-
-    def __cinit__(self, hop, direct, clock):
-        self._present = NULL
-        self._size = self._used = 0
-        self._hop, self._direct = hop, direct
-        self._uplink = hop if isinstance(hop, Uplink) else None
-        self._outlet = direct if isinstance(direct, Outlet) else None
-        self._clock = None if clock is time.time_ns else clock
-
-    def __dealloc__(self):
-        free(self._present)
-
-    def emit(self, State state not None):
-        """Number a state's record, and add it to the present message."""
-        # hot: `make bench-micro`, feed
-        cdef int64_t now
-        cdef uint8_t* record
-        if self._size - self._used < RECORD_SIZE:
-            self._make_room()
-        record = self._present + self._used
-        state.sequence += 1
-        state.pack(record)
-        if state.slot is not None:  # before anything else: whoever reads there is early by the hop
-            now = self._now()
-            memcpy(record + PUBLISH_NS_OFFSET, &now, 8)
-            state.slot.put(record)
-            memcpy(record + PUBLISH_NS_OFFSET, &state.publish_ns, 8)
-        self._used += RECORD_SIZE
-        if self._used >= self._size:
-            self.flush()
-
-    cdef int _make_room(self) except -1:
-        """Have a buffer again: at first, and while the last one is being sent."""
-        assert not self._size, "a full message leaves at once"
-        self._present = <uint8_t*>malloc(MESSAGE_SIZE)
-        if self._present == NULL:
-            raise MemoryError
-        self._size, self._used = MESSAGE_SIZE, 0
-        return 0
-
-    cpdef flush(self):
-        """Send the present message, if there is one."""
-        # hot: `make bench-micro`, feed
-        if self._used:
-            self._send(True)
-
-    def repeat(self, records):
-        """Send records as they are, to the merger alone; what was emitted before goes first."""
-        cdef Py_buffer view
-        self.flush()
-        for record in records:
-            PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
-            try:
-                if view.len != RECORD_SIZE:
-                    raise ValueError("not a ticker record")
-                if self._size - self._used < RECORD_SIZE:
-                    self._make_room()
-                memcpy(self._present + self._used, view.buf, RECORD_SIZE)
-            finally:
-                PyBuffer_Release(&view)
-            self._used += RECORD_SIZE
-            if self._used >= self._size:
-                self._send(False)
-        if self._used:
-            self._send(False)
-
-    cdef int64_t _now(self) except? -1:
-        return clock_ns(CLOCK_REALTIME) if self._clock is None else self._clock()
-
-    cdef int _send(self, bint is_for_all) except -1:
-        """Send the present message, which is gone from here, and counted, whatever comes of it."""
-        cdef uint8_t* message = self._present
-        cdef size_t size = self._size, used = self._used
-        cdef int64_t now
-        self._present = NULL
-        self._size = self._used = 0
-        self.records += used // RECORD_SIZE
-        try:
-            if is_for_all and (self._direct.is_wanted if self._outlet is None else self._outlet.is_wanted):
-                self._send_direct(message, used)
-            # In the first record alone: there the merger looks how long we took.
-            now = self._now()
-            memcpy(message + PUBLISH_NS_OFFSET, &now, 8)
-            if self._uplink is not None:
-                self._uplink.send_data(message, used)
-            else:
-                self._hop.send(PyBytes_FromStringAndSize(<char*>message, used))
-        finally:
-            if self._present == NULL:
-                self._present, self._size = message, size
-            else:  # who was called has emitted
-                free(message)
-        return 0
-
-    cdef int _send_direct(self, const uint8_t* present, size_t used) except -1:
-        cdef size_t offset = 0
-        cdef int64_t now
-        cdef uint8_t message[RECORD_SIZE]
-        while offset < used:
-            memcpy(message, present + offset, RECORD_SIZE)
-            offset += RECORD_SIZE
-            now = self._now()
-            memcpy(message + PUBLISH_NS_OFFSET, &now, 8)
-            topic = PyBytes_FromStringAndSize(<char*>message, TOPIC_SIZE)
-            if self._outlet is not None:
-                self._outlet.send_to(self._outlet.find_groups(topic), topic, None, message, RECORD_SIZE)
-            else:
-                self._direct.send(topic, PyBytes_FromStringAndSize(<char*>message, RECORD_SIZE))
-        self._direct.flush()
-        return 0
-
-
-# --- the merger's step
-
-
-cdef class Traffic:
-    """Twin of `feeds.Traffic`."""
-
-    cdef public bint is_heard
-    cdef public int64_t records
-    cdef public int64_t messages
-    cdef public int64_t sample_mask
-    cdef public int64_t newest_recv_ns
-    cdef public list latencies
-
-    def __cinit__(self):
-        self.latencies = []
-
-
-cdef class Route:
-    """Twin of `feeds.Route`, with its record in place, and with its subscribers."""
-
-    cdef uint8_t _record[RECORD_SIZE]
-    cdef public uint64_t sequence
-    cdef readonly bytes topic
-    cdef public Traffic traffic  # another one, if another feed has the symbol from now on
-    cdef public BoardSlot slot  # where its records are written before they are sent, None: nowhere
-    cdef list _groups  # of `each`, when its groups had that version; 0: not known yet
-    cdef uint64_t _version
-
-    def __cinit__(self, bytes topic not None, Traffic traffic not None):
-        cdef bytes record = wire.pack_ticker(wire.Ticker(topic))
-        if PyBytes_GET_SIZE(record) != RECORD_SIZE:
-            raise ValueError("topic is too long")
-        memcpy(self._record, PyBytes_AS_STRING(record), RECORD_SIZE)
-        self.topic = topic
-        self.traffic = traffic
-        self.sequence = self._version = 0
-
-    def __getbuffer__(self, Py_buffer* buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self._record, RECORD_SIZE, 0, flags)
-
-    @property
-    def record(self):
-        return memoryview(self)
-
-
-cdef class Step(Sink):
-    """Twin of `merge.Step`. Outlets that are not of this module are called like any Python object."""
-
-    make_route = Route
-    make_traffic = Traffic
-
-    cdef dict _routes
-    cdef object _find_route
-    cdef object _on_document
-    cdef object _each
-    cdef object _batches
-    cdef Outlet _each_outlet
-    cdef Outlet _batches_outlet
-    cdef object _clock  # None: the kernel's
-    cdef uint32_t _session
-    cdef uint8_t* _batch
-    cdef size_t _batch_size
-
-    def __cinit__(self, dict routes not None, find_route, on_document, each, batches, clock, session):
-        self._batch, self._batch_size = NULL, 0
-        self._routes = routes
-        self._find_route = find_route
-        self._on_document = on_document
-        self._each, self._batches = each, batches
-        self._each_outlet = each if isinstance(each, Outlet) else None
-        self._batches_outlet = batches if isinstance(batches, Outlet) else None
-        self._clock = None if clock is time.time_ns else clock
-        self._session = session
-
-    def __dealloc__(self):
-        free(self._batch)
-
-    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
-        # hot: `make bench`
-        cdef const uint8_t* record
-        cdef Py_ssize_t offset = 0, count = 0
-        cdef uint8_t* batch = self._batch  # ours while it is written and read
-        cdef size_t batch_size = self._batch_size, batch_used = 0
-        cdef bint is_each_wanted, is_batch_wanted
-        cdef int64_t publish_ns = 0, recv_ns, sent_ns, first_ns, last_ns
-        cdef uint16_t flags
-        cdef PyObject* found
-        cdef Route route = None
-        cdef Route last = None
-        cdef Traffic traffic
-        if not size or size % RECORD_SIZE or data[KIND_OFFSET] != TICKER:
-            self._on_document(PyBytes_FromStringAndSize(<const char*>data, size))
-            return 0
-        is_each_wanted = self._each.is_wanted if self._each_outlet is None else self._each_outlet.is_wanted
-        is_batch_wanted = (
-            self._batches.is_wanted if self._batches_outlet is None else self._batches_outlet.is_wanted
-        )
-        self._batch, self._batch_size = NULL, 0
-        try:
-            if is_batch_wanted and batch_size < <size_t>size:
-                free(batch)
-                batch, batch_size = NULL, 0
-                batch = <uint8_t*>malloc(size)
-                if batch == NULL:
-                    raise MemoryError
-                batch_size = size
-            while offset < size:
-                record = data + offset
-                offset += RECORD_SIZE
-                topic = PyBytes_FromStringAndSize(<const char*>record, TOPIC_SIZE)
-                found = PyDict_GetItemWithError(self._routes, topic)
-                if found != NULL:
-                    route = <Route?>found
-                else:
-                    made = self._find_route(topic)
-                    if made is None:
-                        continue
-                    route = <Route?>made
-                last = route
-                count += 1
-                route.sequence += 1
-                publish_ns = clock_ns(CLOCK_REALTIME) if self._clock is None else self._clock()
-                memcpy(&flags, record + FLAGS_OFFSET, 2)
-                flags &= NO_REPLAY
-                memcpy(route._record + FLAGS_OFFSET, &flags, 2)
-                memcpy(route._record + SESSION_OFFSET, &self._session, 4)
-                memcpy(route._record + SEQUENCE_OFFSET, &route.sequence, 8)
-                memcpy(route._record + EXCHANGE_NS_OFFSET, record + EXCHANGE_NS_OFFSET, PUBLISH_NS_OFFSET - EXCHANGE_NS_OFFSET)
-                memcpy(route._record + PUBLISH_NS_OFFSET, &publish_ns, 8)
-                memcpy(route._record + HEADER_SIZE, record + HEADER_SIZE, RECORD_SIZE - HEADER_SIZE)
-                if route.slot is not None:
-                    route.slot.put(route._record)
-                if is_each_wanted:
-                    if self._each_outlet is None:
-                        self._each.send(route.topic, route.record)
-                    else:
-                        if route._version != self._each_outlet._version:
-                            route._groups = self._each_outlet.find_groups(route.topic)
-                            route._version = self._each_outlet._version
-                        self._each_outlet.send_to(route._groups, route.topic, route, route._record, RECORD_SIZE)
-                if is_batch_wanted:
-                    memcpy(batch + batch_used, route._record, RECORD_SIZE)
-                    batch_used += RECORD_SIZE
-            if batch_used:
-                if self._batches_outlet is None:
-                    self._batches.send(last.topic, PyBytes_FromStringAndSize(<char*>batch, batch_used))
-                else:
-                    self._batches_outlet.send_to(
-                        self._batches_outlet.find_groups(last.topic), last.topic, None, batch, batch_used
-                    )
-        finally:
-            if self._batch == NULL and batch_size <= QUEUE_KEPT_MAX:
-                self._batch, self._batch_size = batch, batch_size
-            else:  # too large to be kept, or who was called has brought a message
-                free(batch)
-        if last is None:
-            return 0
-        traffic = last.traffic
-        if traffic is None:
-            raise TypeError("a route has no traffic")
-        traffic.is_heard = True
-        traffic.records += count  # of one process, and so of one exchange
-        traffic.messages += 1
-        memcpy(&recv_ns, data + size - RECORD_SIZE + RECV_NS_OFFSET, 8)
-        traffic.newest_recv_ns = min(max(traffic.newest_recv_ns, recv_ns), publish_ns)  # what lies ahead is now
-        memcpy(&flags, data + FLAGS_OFFSET, 2)
-        if not traffic.messages & traffic.sample_mask and not flags & NOT_FRESH:
-            memcpy(&recv_ns, data + RECV_NS_OFFSET, 8)
-            memcpy(&sent_ns, data + PUBLISH_NS_OFFSET, 8)
-            first_ns, last_ns = publish_ns - LATENCY_NS_MAX, publish_ns + LATENCY_NS_MAX
-            if first_ns <= recv_ns <= last_ns and first_ns <= sent_ns <= last_ns:
-                traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))
-        return 0
-
-
-# --- the subscriber's step
-
-
-cdef class Topic:
-    """What is known of a topic, as it stands in a record."""
-
-    cdef bytes name  # without padding
-    cdef object loss
-    cdef uint32_t session
-    cdef uint64_t sequence
-
-
-cdef class Follower(Sink):
-    """Twin of `follow.Follower`."""
-
-    cdef object _emit
-    cdef public object on_hole
-    cdef object _aside
-    cdef dict _topics  # by topic, padded
-    cdef readonly dict held
-    cdef readonly dict losses
-    cdef readonly dict newest
-    cdef public Py_ssize_t undecodable
-
-    def __cinit__(self):
-        self._topics, self.held, self.losses, self.newest, self._aside = {}, {}, {}, {}, {}
-        self.undecodable = 0
-
-    def __init__(self, emit, on_hole=None, aside={}):
-        self._emit = emit
-        self.on_hole = on_hole
-        self._aside = aside
-
-    cdef int take(self, const uint8_t* data, Py_ssize_t size) except -1:
-        # hot: `make bench-micro`, client
-        cdef Py_ssize_t offset = 0
-        if not size or size % RECORD_SIZE or data[KIND_OFFSET] != TICKER:
-            self._take_other(PyBytes_FromStringAndSize(<const char*>data, size))
-            return 0
-        while offset < size:
-            if data[offset + KIND_OFFSET - 1] != VERSION or data[offset + KIND_OFFSET] != TICKER or data[
-                offset + TOPIC_SIZE - 1
-            ]:
-                self.undecodable += 1
-            else:
-                self._take_ticker(data + offset)
-            offset += RECORD_SIZE
-        return 0
-
-    def _take_other(self, bytes message):
-        try:
-            record = wire.unpack(message)
-        except DecodeError:
-            self.undecodable += 1
-            return
-        take_aside = self._aside.get(record.kind)
-        if take_aside is not None and take_aside(record):
-            return
-        topic = self._topic(wire.padded(record.topic))
-        self._pass(record, topic, self._follow(topic, record.session, record.sequence))
-
-    cdef int _take_ticker(self, const uint8_t* data) except -1:
-        cdef uint16_t flags
-        cdef uint32_t session
-        cdef uint64_t sequence, exchange_sequence
-        cdef int64_t missing
-        cdef int64_t times[3]
-        cdef double values[10]
-        cdef Topic topic
-        memcpy(&flags, data + FLAGS_OFFSET, 2)
-        memcpy(&session, data + SESSION_OFFSET, 4)
-        memcpy(&sequence, data + SEQUENCE_OFFSET, 8)
-        topic = self._topic(PyBytes_FromStringAndSize(<const char*>data, TOPIC_SIZE))
-        missing = self._follow(topic, session, sequence)
-        if missing < 0:
-            return 0  # seen before, and not worth an object
-        memcpy(times, data + EXCHANGE_NS_OFFSET, sizeof(times))
-        memcpy(&exchange_sequence, data + HEADER_SIZE, 8)
-        memcpy(values, data + HEADER_SIZE + 8, sizeof(values))
-        self._pass(
-            Ticker(
-                topic.name, VERSION, TICKER, flags, session, sequence, times[0], times[1], times[2],
-                exchange_sequence, values[0], values[1], values[2], values[3], values[4], values[5], values[6],
-                values[7], values[8], values[9],
-            ),
-            topic, missing,
-        )
-        return 0
-
-    cdef int _pass(self, record, Topic topic, int64_t missing) except -1:
-        if missing < 0:
-            return 0
-        self.newest[topic.name] = record
-        if missing and self.on_hole is not None:
-            if self.on_hole(record, topic.sequence - <uint64_t>missing):
-                return 0
-        if self.held:
-            held = self.held.get(topic.name)
-            if held is not None:
-                held.append(record)
-                return 0
-        self._emit(record)
-        return 0
-
-    cdef Topic _topic(self, bytes padded):
-        cdef PyObject* found = PyDict_GetItemWithError(self._topics, padded)
-        cdef Topic topic
-        if found != NULL:
-            return <Topic>found
-        topic = Topic.__new__(Topic)
-        topic.name = padded.rstrip(b"\0")
-        topic.loss = None
-        if len(self._topics) >= HEARERS_MAX:  # more than any merger has: names that somebody makes up
-            self._topics.clear()
-        self._topics[padded] = topic
-        return topic
-
-    cdef int64_t _follow(self, Topic topic, uint32_t session, uint64_t sequence) except -2:
-        """As in `follow`: how many records are missing before this one, -1 if it is no news."""
-        cdef uint64_t missing
-        if topic.loss is None:
-            topic.loss = self.losses.get(topic.name)
-            if topic.loss is not None:
-                topic.session, topic.sequence = topic.loss.session, topic.loss.sequence
-        loss = topic.loss
-        if loss is None or topic.session != session:
-            before = Loss(0, 0) if loss is None else loss
-            topic.loss = self.losses[topic.name] = Loss(
-                session, sequence, before.lost, before.gaps, before.recovered
-            )
-            topic.session, topic.sequence = session, sequence
-            return 0
-        if sequence <= topic.sequence:
-            return -1
-        missing = sequence - topic.sequence - 1
-        topic.sequence = sequence
-        loss.sequence = sequence
-        if missing:
-            loss.lost += missing
-            loss.gaps += 1
-        return <int64_t>min(missing, <uint64_t>INT64_MAX)
-
-
-cdef class Gatherer(Follower):
-    """Twin of `follow.Gatherer`."""
-
-    cdef bytearray _records  # as long as there is room for; the first _used bytes are records
-    cdef Py_ssize_t _used
-
-    def __cinit__(self):
-        self._records = bytearray()
-        self._used = 0
-
-    def __init__(self, aside={}):
-        Follower.__init__(self, None, None, aside)
-
-    @property
-    def count(self):
-        return self._used // RECORD_SIZE
-
-    def collect(self):
-        """Return the buffer, which belongs to the caller; what comes next goes to another one."""
-        used, records = self._used, self._records
-        self._records, self._used = bytearray(), 0
-        PyByteArray_Resize(records, used)
-        return records
-
-    cdef int _take_ticker(self, const uint8_t* data) except -1:
-        # hot: `make bench-micro`, client
-        cdef uint32_t session
-        cdef uint64_t sequence
-        memcpy(&session, data + SESSION_OFFSET, 4)
-        memcpy(&sequence, data + SEQUENCE_OFFSET, 8)
-        if self._follow(self._topic(PyBytes_FromStringAndSize(<const char*>data, TOPIC_SIZE)), session, sequence) < 0:
-            return 0
-        if len(self._records) - self._used < RECORD_SIZE:
-            PyByteArray_Resize(self._records, max(2 * self._used, GATHERED_SIZE_FIRST))
-        memcpy(PyByteArray_AS_STRING(self._records) + self._used, data, RECORD_SIZE)
-        self._used += RECORD_SIZE
-        return 0
-
-    cdef int _pass(self, record, Topic topic, int64_t missing) except -1:
-        if missing >= 0:
-            self.newest[topic.name] = record
-        return 0

@@ -1,25 +1,56 @@
 """What a subscriber makes of messages: the records that are news, and the holes in each topic's sequence.
 
-Pure: messages come in, records go out through a callable. `Follower` has a compiled twin beside the sockets.
+Pure: messages come in, records go out through a callable. Compiled where there is a compiler, with the types of
+`follower.pxd`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
-import msgspec
-
-from feedhandler.data import wire
+from feedhandler.data import raw, wire
 from feedhandler.data.errors import DecodeError
 
+TOPICS_MAX = 100_000  # that are known by their padded names; more than any merger has
+GATHERED_SIZE_FIRST = 64 * wire.TICKER_SIZE  # of a buffer of records, which then doubles
 
-class Loss(msgspec.Struct):
-    """What a subscriber knows of one topic's sequence."""
+Ticker = wire.Ticker
+unpack_ticker_from = wire.TICKER_RECORD.unpack_from
+VERSION = wire.VERSION
+TICKER = wire.TICKER
+TOPIC_SIZE = wire.TOPIC_SIZE
+TOPIC_BYTES_MAX = wire.TOPIC_BYTES_MAX
+RECORD_SIZE = wire.TICKER_SIZE
+VERSION_OFFSET = wire.KIND_OFFSET - 1
+KIND_OFFSET = wire.KIND_OFFSET
+SESSION_OFFSET = wire.SESSION_OFFSET
+SEQUENCE_OFFSET = wire.SEQUENCE_OFFSET
 
-    session: int
-    sequence: int  # newest seen
-    lost: int = 0  # records missing in holes, less those that came after all
-    gaps: int = 0  # holes
-    recovered: int = 0  # records that came after all, because they were asked for
+
+class Loss:
+    """What a subscriber knows of one topic's sequence; sequence is the newest number seen.
+
+    lost: records missing in holes, less those that came after all; gaps: holes; recovered: records that came after
+    all, because they were asked for.
+    """
+
+    def __init__(self, session: int, sequence: int, lost: int = 0, gaps: int = 0, recovered: int = 0) -> None:
+        self.session = session
+        self.sequence = sequence
+        self.lost = lost
+        self.gaps = gaps
+        self.recovered = recovered
+        self.topic = b""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Loss) and repr(self) == repr(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f"Loss(session={self.session}, sequence={self.sequence}, lost={self.lost}, gaps={self.gaps},"
+            f" recovered={self.recovered})"
+        )
 
 
 Record = wire.Ticker | wire.Document
@@ -46,62 +77,107 @@ class Follower:
         self._emit = emit
         self.on_hole = on_hole
         self._aside = aside
+        self._padded: dict[bytes, Loss] = {}  # the same as in losses, by topics as they stand in records
+        self._topic = b""  # of the record that was followed last,
+        self._missing = 0  # and how many are missing before it
         self.held: dict[bytes, list[Record]] = {}
         self.losses: dict[bytes, Loss] = {}
         self.newest: dict[bytes, Record] = {}
         self.undecodable = 0
 
-    def __call__(self, message: bytes | memoryview) -> None:
+    def take(self, message: bytes | memoryview) -> None:
         """Take a message, which at a batch endpoint may hold several records."""
         # hot: `make bench-micro`, client
-        if wire.is_batch(message):
-            for start in range(0, len(message), wire.TICKER_SIZE):
-                if message[start + wire.KIND_OFFSET] == wire.TICKER:
-                    self._take(message[start : start + wire.TICKER_SIZE])
-                else:  # nothing else is sent with others
-                    self.undecodable += 1
-        else:
-            self._take(message)
+        data = bytes(message)
+        size = len(data)
+        if not size or size % RECORD_SIZE or raw.get_u8(data, KIND_OFFSET) != TICKER:
+            self._take_other(data)
+            return
+        for start in range(0, size, RECORD_SIZE):
+            if (
+                raw.get_u8(data, start + VERSION_OFFSET) != VERSION
+                or raw.get_u8(data, start + KIND_OFFSET) != TICKER
+                or raw.get_u8(data, start + TOPIC_BYTES_MAX)
+            ):
+                self.undecodable += 1  # nothing else is sent with others
+            else:
+                self._take_ticker(data, start)
 
-    def _take(self, message: bytes | memoryview) -> None:
+    def _take_ticker(self, data: bytes, start: int) -> None:
+        """Take one record of a message."""
+        if self._is_news(data, start):
+            # Positional, and the name given afterwards: half the time.
+            record = Ticker(*unpack_ticker_from(data, start))
+            record.topic = self._topic
+            self._pass(record)
+
+    def _take_other(self, data: bytes) -> None:
         try:
-            record = wire.unpack(message)
+            record: Any = wire.unpack(data)
         except DecodeError:
             self.undecodable += 1
             return
-        if isinstance(record, wire.Document):
-            take_aside = self._aside.get(record.kind)
-            if take_aside is not None and take_aside(record):
-                return
-        missing = self._follow(record)
-        if missing < 0:
+        take_aside = self._aside.get(record.kind)
+        if take_aside is not None and take_aside(record):
             return
-        self.newest[record.topic] = record
-        if missing and self.on_hole is not None and self.on_hole(record, record.sequence - missing):
-            return
-        if self.held and (held := self.held.get(record.topic)) is not None:
-            held.append(record)
-        else:
-            self._emit(record)
+        if self._is_news(data, 0):
+            self._pass(record)
 
-    def _follow(self, record: wire.Record) -> int:
-        """Follow the topic's sequence; returns how many are missing before this record, -1 if it is no news."""
-        loss = self.losses.get(record.topic)
-        if loss is None or loss.session != record.session:
-            # The first of its topic, or of a new merger: what came before it is unknown, not lost.
-            before = loss or Loss(0, 0)
-            self.losses[record.topic] = Loss(
-                record.session, record.sequence, before.lost, before.gaps, before.recovered
-            )
-            return 0
-        missing = record.sequence - loss.sequence - 1
-        if missing < 0:
-            return -1
-        loss.sequence = record.sequence
+    def _pass(self, record: Record) -> None:
+        """Hand on a record that is news."""
+        topic = record.topic
+        self.newest[topic] = record
+        if (
+            self._missing
+            and self.on_hole is not None
+            and self.on_hole(record, record.sequence - self._missing)
+        ):
+            return
+        if self.held:
+            held = self.held.get(topic)
+            if held is not None:
+                held.append(record)
+                return
+        self._emit(record)
+
+    def _is_news(self, data: bytes, start: int) -> bool:
+        """Follow the topic's sequence; says in `_missing` how many are missing before this record."""
+        session = raw.get_u32(data, start + SESSION_OFFSET)
+        sequence = raw.get_u64(data, start + SEQUENCE_OFFSET)
+        padded = raw.cut(data, start, TOPIC_SIZE)
+        self._missing = 0
+        loss = self._padded.get(padded)
+        if loss is None:
+            loss = self._first_of(padded, session, sequence)
+            if loss is None:
+                return True
+        self._topic = loss.topic
+        if loss.session != session:
+            # The first of a new merger: what came before it is unknown, not lost.
+            loss.session, loss.sequence = session, sequence
+            return True
+        if sequence <= loss.sequence:
+            return False
+        missing = sequence - loss.sequence - 1
+        loss.sequence = sequence
         if missing:
+            self._missing = missing
             loss.lost += missing
             loss.gaps += 1
-        return missing
+        return True
+
+    def _first_of(self, padded: bytes, session: int, sequence: int) -> Loss | None:
+        """Know a topic by its padded name from now on; returns what is known of it, None if it is the first."""
+        if len(self._padded) >= TOPICS_MAX:  # names that somebody makes up
+            self._padded.clear()
+        topic = self._topic = padded.rstrip(b"\0")
+        known = self.losses.get(topic)
+        loss = known
+        if loss is None:
+            loss = self.losses[topic] = Loss(session, sequence)
+        loss.topic = topic
+        self._padded[padded] = loss
+        return known
 
 
 class Gatherer(Follower):
@@ -114,28 +190,31 @@ class Gatherer(Follower):
     def __init__(self, aside: Aside = NOBODY) -> None:
         super().__init__(_ignore, None, aside)
         self._records = bytearray()
+        self._used = 0  # of that: whole records
 
     @property
     def count(self) -> int:
         """How many records are in the buffer."""
-        return len(self._records) // wire.TICKER_SIZE
+        return self._used // RECORD_SIZE
 
     def collect(self) -> bytearray:
-        """Return the buffer, which belongs to the caller; what comes next goes to another one."""
-        records, self._records = self._records, bytearray()
+        """Return the records, which belong to the caller; what comes next goes to another buffer."""
+        records, used = self._records, self._used
+        self._records, self._used = bytearray(), 0
+        del records[used:]
         return records
 
-    def _take(self, message: bytes | memoryview) -> None:
+    def _take_ticker(self, data: bytes, start: int) -> None:
         # hot: `make bench-micro`, client
-        if len(message) != wire.TICKER_SIZE or message[wire.KIND_OFFSET] != wire.TICKER:
-            super()._take(message)
+        if not self._is_news(data, start):
             return
-        topic, version, *fields = wire.HEADER.unpack_from(message)
-        if version != wire.VERSION or topic[wire.TOPIC_BYTES_MAX]:
-            self.undecodable += 1
-            return
-        if self._follow(wire.Record(topic.rstrip(b"\0"), version, *fields)) >= 0:
-            self._records += message
+        if len(self._records) - self._used < RECORD_SIZE:
+            self._records.extend(bytes(max(len(self._records), GATHERED_SIZE_FIRST)))
+        raw.copy(self._records, self._used, data, start, RECORD_SIZE)
+        self._used += RECORD_SIZE
+
+    def _pass(self, record: Record) -> None:
+        self.newest[record.topic] = record
 
 
 def _ignore(record: Record) -> None:

@@ -13,7 +13,7 @@ PYTHON = """\
 #!/bin/sh
 case "$*" in
 *"pip install"*) echo installed >> installed; if ./compiler.sh "$0" && [ ! -e broken ]; then touch compiled; fi ;;
-*feedhandler.transport._tick*) test -e compiled ;;
+*feedhandler.IS_COMPILED*) test -e compiled ;;
 *) exec {python} "$@" ;;
 esac
 """

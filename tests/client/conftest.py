@@ -13,6 +13,6 @@ def endpoint(tmp_path):
 def sockets(request, monkeypatch):
     """Subscribers of the test are made of these classes: in Python, or their compiled twins."""
     kinds = twins.of(request.param)
-    for name in ("Downlink", "Follower", "Gatherer", "Loop"):
+    for name in ("Downlink", "Loop"):
         monkeypatch.setattr(tick, name, getattr(kinds, name))
     return kinds

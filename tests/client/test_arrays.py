@@ -183,14 +183,14 @@ def received_in_a_loop(endpoint, pieces):
 @pytest.mark.parametrize("seed", range(15))
 def test_objects_arrays_and_a_loop_give_the_same_however_the_stream_is_cut(kind, seed, monkeypatch):
     kinds = twins.of(kind)
-    for name in ("Downlink", "Follower", "Gatherer", "Loop"):
+    for name in ("Downlink", "Loop"):
         monkeypatch.setattr(tick, name, getattr(kinds, name))
     rng = random.Random(seed)
     messages = messages_of(rng)
     records = []
     follower = Follower(records.append, aside={wire.HEARTBEAT: lambda document: True})
     for message in messages:
-        follower(message)
+        follower.take(message)
     expected = b"".join(map(wire.pack_ticker, records)), follower.losses, follower.undecodable
     assert expected[0]
     for receive in (

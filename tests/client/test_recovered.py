@@ -39,7 +39,7 @@ class World:
         message = wire.pack_ticker(wire.Ticker(topic, session=self.session, sequence=number))
         self.writer.slot(topic).write(message, 1)
         if is_heard:
-            self.follower(message)
+            self.follower.take(message)
 
     def ask(self):
         return self.healer.request()

@@ -18,9 +18,9 @@ import pytest
 from harness import Stack, wait_until
 from patience import PATIENCE_S
 
+import feedhandler
 from feedhandler.client import Board
 from feedhandler.data.errors import EXIT_FAILED
-from feedhandler.transport import tick
 
 
 def test_everything_runs_in_a_place_of_any_spelling(tmp_path):
@@ -115,7 +115,7 @@ def test_whatever_is_removed_data_flow_again_once_each_process_was_started_again
 
 
 @pytest.mark.skipif(
-    not tick.IS_COMPILED, reason="without the compiled part it may be a signal that ends them"
+    not feedhandler.IS_COMPILED, reason="without the compiled part it may be a signal that ends them"
 )
 def test_boards_that_are_cut_short_end_their_writers_with_a_sentence_and_nobody_else(processes):
     s = processes

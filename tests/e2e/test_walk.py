@@ -35,7 +35,6 @@ NOT_COPIED = shutil.ignore_patterns(
         "__pycache__",
         "*.egg-info",
         "*.so",
-        "_tick.c",
         "build",
         "dist",
     ),
@@ -349,6 +348,8 @@ def test_a_source_distribution_has_what_a_wheel_is_built_of_and_the_examples(che
     assert names >= examples | {
         "setup.py",
         "feedhandler/transport/_tick.pyx",
+        "feedhandler/feed/batch.pxd",
+        "feedhandler/data/raw.pxd",
         "feedhandler/gateway/page/index.html",
     }
 

@@ -19,7 +19,7 @@ sys.path[1:1] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.pa
 
 from targets import TARGETS, play  # noqa: E402
 
-from feedhandler.transport import tick  # noqa: E402
+import feedhandler  # noqa: E402
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--target", choices=TARGETS, help="this one alone")
     parser.add_argument("--round", type=int, help="this one alone, of one target")
     chosen = parser.parse_args()
-    if not tick.IS_COMPILED:
+    if not feedhandler.IS_COMPILED:
         print("the compiled part is not built: nothing to fuzz")
         return 1
     names = [chosen.target] if chosen.target else list(TARGETS)

@@ -5,7 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=$PWD/.venv/bin/python
 home=$PWD/build/sanitize
-source=feedhandler/transport/_tick.pyx
 
 for library in libasan.so libubsan.so; do
     path=$(${CC:-cc} -print-file-name=$library 2> /dev/null || true)
@@ -13,38 +12,41 @@ for library in libasan.so libubsan.so; do
     preload=${preload:+$preload }$path
 done
 
-made=$(find "$home" -maxdepth 1 -name '_tick*.so' 2> /dev/null || true)
-if [ -z "$made" ] || [ -n "$(find $source setup.py tests/fuzz/sanitize.sh -newer "$made")" ]; then
+sources=$(find feedhandler -name '*.pxd' -o -name '*.pyx')
+sources="$sources $(for each in $sources; do ls "${each%.*}.py" 2> /dev/null || true; done) setup.py tests/fuzz/sanitize.sh"
+# shellcheck disable=SC2086
+if [ ! -e "$home/made/.done" ] || [ -n "$(find $sources -newer "$home/made/.done")" ]; then
     echo "building the compiled part with sanitizers into $home ..."
     rm -rf "$home"
     mkdir -p "$home/source"
     # A copy: what is built from the tree itself must never be taken from here.
     cp -r feedhandler setup.py pyproject.toml README.md LICENSE "$home/source"
-    find "$home/source" -name '_tick*.so' -delete -o -name '_tick.c' -delete
+    find "$home/source" \( -name '*.so' -o -name '*.c' \) -delete
     flags="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
     CFLAGS=$flags LDFLAGS="-fsanitize=address,undefined" \
         "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$home/made" "$home/source"
-    made=$(find "$home/made" -name '_tick*.so')
-    [ -n "$made" ] || { echo "it was not built: pip install -v $home/source says why"; exit 1; }
-    mv "$made" "$home"
-    made=$home/$(basename "$made")
-    rm -rf "$home/made" "$home/source"
+    [ -n "$(find "$home/made" -name '*.so')" ] || { echo "it was not built: pip install -v $home/source says why"; exit 1; }
+    rm -rf "$home/source"
+    touch "$home/made/.done"
 fi
 rm -rf "$home/package"
 mkdir "$home/package"
 cp -r feedhandler "$home/package"
-find "$home/package" -name '_tick*.so' -delete
-cp "$made" "$home/package/feedhandler/transport"
+find "$home/package" -name '*.so' -delete
+(cd "$home/made" && find feedhandler -name '*.so' -exec cp {} "$home/package/{}" \;)
 
 export LD_PRELOAD=$preload PYTHONPATH=$home/package PYTHONSAFEPATH=1 PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1
 # Python keeps much until its end, which is no leak; a size that is asked for in jest is refused, not an error.
 export TEST_PATIENCE=5
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
 "$python" -c "
-import ctypes
-from feedhandler.transport import _tick
-assert _tick.__file__.startswith('$home/'), _tick.__file__
-ctypes.CDLL(_tick.__file__).__asan_init
+import ctypes, feedhandler
+from pathlib import Path
+assert feedhandler.IS_COMPILED
+made = feedhandler.extensions(Path(feedhandler.__file__).parent)
+for each in made:
+    assert str(each).startswith('$home/'), each
+    ctypes.CDLL(str(each)).__asan_init
 "
 "$python" -m pytest -q --capture=sys -p no:cacheprovider -p no:faulthandler -k "not pure" \
     tests/transport/test_memory.py tests/transport/test_board_cut.py tests/transport/test_board_files.py \

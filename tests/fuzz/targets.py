@@ -282,10 +282,10 @@ TIMES: Final = (0, 1, -1, table.RECV_NS, table.RECV_NS + 10**9, 2**63 - 1, -(2**
 class Merging:
     def __init__(self, twin: Any) -> None:
         self.each, self.batches = End(), End()
-        self.traffic = twin.Step.make_traffic()
+        self.traffic = twin.Traffic()
         self.routes: dict[bytes, Any] = {}
         self.documents: list[bytes] = []
-        self.make_route = twin.Step.make_route
+        self.make_route = twin.Route
         self.step = twin.Step(
             self.routes, self._find_route, lambda message: self.documents.append(bytes(message)),
             self.each, self.batches, self.each.clock, 7,
@@ -311,8 +311,8 @@ class Following:
         self.gatherer = twin.Gatherer()
 
     def take(self, message: bytes) -> None:
-        self.follower(message)
-        self.gatherer(message)
+        self.follower.take(message)
+        self.gatherer.take(message)
 
     def state(self) -> tuple[object, ...]:
         losses = {topic: repr(loss) for topic, loss in self.follower.losses.items()}
@@ -335,7 +335,7 @@ def batches(rng: random.Random) -> None:
         for merging, following in pairs:
             merging.each.is_wanted, merging.batches.is_wanted = is_each, is_batch
             merging.batches.breaks_at = breaks_at
-            outcome(merging.step, message)
+            outcome(merging.step.take, message)
             following.take(message)
         agree("what is merged", [merging.state() for merging, _ in pairs], message)
         agree("what is followed", [following.state() for _, following in pairs], message)

@@ -14,7 +14,7 @@ from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.shard import shards
 from feedhandler.data.status import ConnectionStatus, ExchangeStatus, FeedStatus
 from feedhandler.merger.feeds import symbol_in
-from feedhandler.merger.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger, Step
+from feedhandler.merger.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
@@ -37,8 +37,6 @@ class Outlet:
 class World:
     """A merger of two exchanges; time moves only when told."""
 
-    step = Step
-
     def __init__(self, session=100, shards=1, ring=None):
         self.shards = shards
         self.mono = 50 * NS_PER_S
@@ -51,7 +49,6 @@ class World:
             session=session,
             pid=1,
             now_mono_ns=self.mono,
-            step=self.step,
             ring=ring,
         )
 
@@ -102,15 +99,6 @@ class World:
             for exchange in beat:
                 self.document(wire.HEARTBEAT, exchange, b'{"pid":7}')
             self.merger.on_tick(self.mono)
-
-
-@pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
-def step(request):
-    """Every test here runs over the step in Python, and over its compiled twin."""
-    World.step = twins.of(request.param).Step
-    World.slot = twins.of(request.param).BoardSlot
-    yield
-    World.step = Step
 
 
 def test_native_symbols_become_canonical_and_each_topic_counts_from_1():
@@ -896,50 +884,6 @@ def test_the_status_tells_the_feeds_share_of_the_latency_from_the_hops():
     assert (status.feed_p50_us, status.hop_p50_us, status.latency_p50_us) == (20.0, 50.0, 70.0)
 
 
-def test_the_compiled_step_says_what_the_one_in_python_says():
-    rng = random.Random(1)
-    worlds = World.__new__(World), World.__new__(World)
-    for world, kind in zip(worlds, [twins.of(kind).Step for kind in twins.KINDS], strict=True):
-        world.step = kind
-        world.__init__()
-        world.instruments()
-        world.instruments("bybit")
-    for _ in range(2000):
-        wanted = rng.random() < 0.9, rng.random() < 0.9
-        records = [
-            bytearray(
-                wire.pack_ticker(
-                    wire.Ticker(
-                        wire.topic(wire.TICKER, exchange, rng.choice(["BTCUSDT", "ETHUSDT", "NOSUCH"])),
-                        flags=rng.randrange(1 << 16),
-                        recv_ns=rng.randrange(1 << 62),
-                        publish_ns=rng.randrange(1 << 62),
-                    )
-                )
-            )
-            for exchange in [rng.choice(["binance", "bybit"])]
-            for _ in range(rng.randrange(6))
-        ]
-        for record in records:
-            record[wire.HEADER_SIZE :] = rng.randbytes(wire.TICKER_SIZE - wire.HEADER_SIZE)
-        message = b"".join(records)
-        if rng.random() < 0.05:
-            message = message[: rng.randrange(len(message) + 1)]
-        for world in worlds:
-            world.mono += 1
-            world.each.is_wanted, world.batches.is_wanted = wanted
-            world.merger.on_message(message)
-    one, other = worlds
-    assert one.each.sent == other.each.sent
-    assert one.batches.sent == other.batches.sent
-    assert one.merger.malformed == other.merger.malformed > 0
-    for name, exchange in one.merger.exchanges.items():
-        assert exchange.unmapped == other.merger.exchanges[name].unmapped > 0
-        feed, twin = exchange.feeds["1/1"], other.merger.exchanges[name].feeds["1/1"]
-        for field in ("is_heard", "records", "messages", "newest_recv_ns", "latencies"):
-            assert getattr(feed.traffic, field) == getattr(twin.traffic, field), field
-
-
 class LateMerger:
     """Outlets are there before the merger whose last values they send."""
 
@@ -961,7 +905,6 @@ def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path, kind):
     ]  # fmt: skip
     world.merger = Merger(
         {"binance": 1, "bybit": 1}, *outlets, world.clock, session=100, pid=1, now_mono_ns=0,
-        step=sockets.Step,
     )  # fmt: skip
     inlet = sockets.Inlet(loop, ends["feeds"], world.merger.on_message, key="feeds", outlets=outlets)
     joined = []
@@ -1008,7 +951,7 @@ class RingOutlet(Outlet):
 
 
 def test_whoever_sees_a_record_finds_it_in_the_ring_under_its_number(tmp_path):
-    ring = BoardWriter(tmp_path / "x.board", depth=4, slot=World.slot)
+    ring = BoardWriter(tmp_path / "x.board", depth=4)
     world = World(ring=ring)
     world.each.__class__ = RingOutlet
     world.each.reader = reader = BoardReader(tmp_path / "x.board")
@@ -1030,7 +973,7 @@ def test_whoever_sees_a_record_finds_it_in_the_ring_under_its_number(tmp_path):
 
 
 def test_a_topic_without_room_in_the_ring_is_published_all_the_same(tmp_path):
-    world = World(ring=BoardWriter(tmp_path / "x.board", slots_max=1, slot=World.slot))
+    world = World(ring=BoardWriter(tmp_path / "x.board", slots_max=1))
     world.instruments()
     world.records("BTCUSDT", "ETHUSDT", "ETHUSDT")
     assert [r.sequence for r in world.tickers(b"ticker.binance.ETH")] == [1, 2]

@@ -10,16 +10,16 @@ import pytest
 import twins
 from patience import PATIENCE_S
 
+import feedhandler
 from feedhandler.client import Board
 from feedhandler.data import board_layout, wire
 from feedhandler.data.errors import DecodeError, FeedError
-from feedhandler.transport import tick
 from feedhandler.transport.boards import BoardReader, BoardWriter, board_path, open_board, retire
 
 BTC = b"ticker.x.BTC/USDT"
 RECORD = wire.pack_ticker(wire.Ticker(b"ticker.x.BTCUSDT", sequence=1, last=1.0))
 SIZES = (0, 100, board_layout.HEADER_SIZE, 2 * board_layout.HEADER_SIZE, 200_000)
-compiled = pytest.mark.skipif(not tick.IS_COMPILED, reason="the handler is in the compiled part")
+compiled = pytest.mark.skipif(not feedhandler.IS_COMPILED, reason="the handler is in the compiled part")
 
 
 def status_of(act) -> int:

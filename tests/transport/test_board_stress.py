@@ -17,9 +17,9 @@ import pytest
 import twins
 from patience import PATIENCE_S
 
+import feedhandler
 from feedhandler.data import board_layout, wire
 from feedhandler.data.errors import DecodeError
-from feedhandler.transport import tick
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
 pytestmark = pytest.mark.e2e
@@ -115,7 +115,7 @@ def test_no_killed_writer_leaves_a_mixture_or_keeps_a_reader(tmp_path, c_reader,
     twins.of(kind)
     path = tmp_path / "x.board"
     rng = random.Random(depth)
-    readers = twins.KINDS if tick.IS_COMPILED else ("pure",)
+    readers = twins.KINDS if feedhandler.IS_COMPILED else ("pure",)
     in_c = c_reader and subprocess.Popen(
         [c_reader, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

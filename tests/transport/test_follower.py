@@ -30,7 +30,7 @@ def stream(request):
 
         def take(self, *messages):
             for message in messages:
-                self.follower(message)
+                self.follower.take(message)
             return [(record.topic, record.sequence) for record in self.records]
 
     return Stream()
@@ -137,7 +137,7 @@ def test_documents_may_go_aside_and_are_followed_unless_somebody_keeps_them(kind
 
     follower = twins.of(kind).Follower(records.append, aside={wire.HEARTBEAT: take})
     for beat in (*beats, beats[1]):
-        follower(wire.pack_document(beat))
+        follower.take(wire.pack_document(beat))
     assert [beat.sequence for beat in aside] == [1, 2, 2]
     assert [record.sequence for record in records] == [2]
     assert follower.losses == {topic: Loss(1, 2)}
@@ -147,9 +147,9 @@ def test_documents_may_go_aside_and_are_followed_unless_somebody_keeps_them(kind
 def test_a_gatherer_copies_what_is_news(kind):
     gatherer = twins.of(kind).Gatherer()
     beat = wire.Document(wire.topic(wire.HEARTBEAT, "merger"), kind=wire.HEARTBEAT, session=1, sequence=1)
-    gatherer(ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=1))
+    gatherer.take(ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=1))
     for message in (ticker(sequence=3), wire.pack_document(beat), b"junk", ticker()[:-1]):
-        gatherer(memoryview(message))
+        gatherer.take(memoryview(message))
     assert gatherer.count == 3
     first = gatherer.collect()
     assert first == ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=3)
@@ -158,7 +158,7 @@ def test_a_gatherer_copies_what_is_news(kind):
     assert gatherer.undecodable == 2
     assert list(gatherer.newest) == [beat.topic]
     for number in range(4, 1000):
-        gatherer(ticker(sequence=number))
+        gatherer.take(ticker(sequence=number))
     assert gatherer.collect() == b"".join(ticker(sequence=number) for number in range(4, 1000))
     assert first[:168] == ticker(sequence=1), "it has been given away"
 
@@ -187,7 +187,7 @@ def test_both_followers_do_the_same(seed):
         records = []
         follower = twins.of(kind).Follower(records.append)
         for message in messages:
-            follower(message)
+            follower.take(message)
         # Packed, as NaN is not itself.
         packed = [
             msgspec.json.encode(r) if isinstance(r, wire.Document) else wire.pack_ticker(r) for r in records
@@ -195,7 +195,7 @@ def test_both_followers_do_the_same(seed):
         outputs.append((packed, dict(follower.losses), follower.undecodable))
         gatherer = twins.of(kind).Gatherer()
         for message in messages:
-            gatherer(message)
+            gatherer.take(message)
         assert gatherer.collect() == b"".join(
             wire.pack_ticker(record) for record in records if isinstance(record, wire.Ticker)
         )

@@ -1,0 +1,67 @@
+"""Numbers and bytes in records and queues: the one place where the hot path reads and writes memory.
+
+Every function looks whether what it reads or writes lies within the buffer, and raises IndexError if it does not.
+`raw.pxd` has the same functions for compiled modules, which take them from there (`cimport`); the two files change
+together, and tests/data/test_raw.py runs both. Little-endian, but for those named big.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+Buffer = bytes | bytearray
+
+BEYOND: Final = "beyond the buffer"
+
+
+def _getter(code: str) -> Callable[[Buffer, int], Any]:
+    layout = struct.Struct(code)
+
+    def get(buffer: Buffer, at: int) -> Any:
+        if not 0 <= at <= len(buffer) - layout.size:
+            raise IndexError(BEYOND)
+        return layout.unpack_from(buffer, at)[0]
+
+    return get
+
+
+def _putter(code: str) -> Callable[[bytearray, int, Any], None]:
+    layout = struct.Struct(code)
+
+    def put(buffer: bytearray, at: int, value: Any) -> None:
+        if not 0 <= at <= len(buffer) - layout.size:
+            raise IndexError(BEYOND)
+        layout.pack_into(buffer, at, value)
+
+    return put
+
+
+get_u8: Callable[[Buffer, int], int] = _getter("<B")
+get_u16: Callable[[Buffer, int], int] = _getter("<H")
+get_u32: Callable[[Buffer, int], int] = _getter("<I")
+get_u64: Callable[[Buffer, int], int] = _getter("<Q")
+get_i64: Callable[[Buffer, int], int] = _getter("<q")
+get_f64: Callable[[Buffer, int], float] = _getter("<d")
+get_u64_big: Callable[[Buffer, int], int] = _getter(">Q")
+
+put_u8: Callable[[bytearray, int, int], None] = _putter("<B")
+put_u16: Callable[[bytearray, int, int], None] = _putter("<H")
+put_u32: Callable[[bytearray, int, int], None] = _putter("<I")
+put_u64: Callable[[bytearray, int, int], None] = _putter("<Q")
+put_i64: Callable[[bytearray, int, int], None] = _putter("<q")
+put_f64: Callable[[bytearray, int, float], None] = _putter("<d")
+put_u64_big: Callable[[bytearray, int, int], None] = _putter(">Q")
+
+
+def copy(target: bytearray, at: int, source: Buffer, start: int, size: int) -> None:
+    """Copy so many bytes; the two may be the same buffer, and overlap in it."""
+    if size < 0 or not (0 <= at <= len(target) - size and 0 <= start <= len(source) - size):
+        raise IndexError(BEYOND)
+    target[at : at + size] = source[start : start + size]
+
+
+def cut(source: Buffer, start: int, size: int) -> bytes:
+    """Return so many bytes."""
+    if size < 0 or not 0 <= start <= len(source) - size:
+        raise IndexError(BEYOND)
+    return bytes(source[start : start + size])

@@ -1,0 +1,44 @@
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from feedhandler.data cimport raw
+
+cdef int64_t LATENCY_NS_MAX
+cdef uint16_t NOT_FRESH, NO_REPLAY
+cdef uint8_t TICKER
+cdef Py_ssize_t TOPIC_SIZE, HEADER_SIZE, RECORD_SIZE, KIND_OFFSET, FLAGS_OFFSET, SESSION_OFFSET, SEQUENCE_OFFSET
+cdef Py_ssize_t EXCHANGE_NS_OFFSET, RECV_NS_OFFSET, PUBLISH_NS_OFFSET
+
+
+@cython.final
+cdef class Traffic:
+    cdef public bint is_heard
+    cdef public int64_t records, messages, sample_mask, newest_recv_ns
+    cdef public list latencies
+
+
+@cython.final
+cdef class Route:
+    cdef readonly bytes topic
+    cdef public Traffic traffic
+    cdef public uint64_t sequence
+    cdef public object slot
+    cdef readonly bytearray record
+
+
+@cython.final
+cdef class Step:
+    cdef dict _routes
+    cdef object _find_route, _on_document, _each, _batches, _clock
+    cdef uint32_t _session
+
+    @cython.locals(
+        data=bytes, size=Py_ssize_t, start=Py_ssize_t, used=Py_ssize_t, is_each_wanted=bint, is_batch_wanted=bint,
+        batch=bytearray, record=bytearray, native_topic=bytes, route=Route, last=Route, publish_ns=int64_t,
+    )
+    cpdef take(self, message)
+
+    cdef bytearray _number(self, Route route, bytes data, Py_ssize_t start, int64_t publish_ns)
+
+    @cython.locals(recv_ns=int64_t, sent_ns=int64_t, first_ns=int64_t, last_ns=int64_t)
+    cdef _note(self, Traffic traffic, bytes data, int64_t records, int64_t publish_ns)

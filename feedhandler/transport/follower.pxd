@@ -1,0 +1,46 @@
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from feedhandler.data cimport raw
+
+cdef Py_ssize_t TOPICS_MAX, GATHERED_SIZE_FIRST
+cdef object Ticker, unpack_ticker_from
+cdef uint8_t VERSION, TICKER
+cdef Py_ssize_t TOPIC_SIZE, TOPIC_BYTES_MAX, RECORD_SIZE, VERSION_OFFSET, KIND_OFFSET, SESSION_OFFSET, SEQUENCE_OFFSET
+
+
+@cython.final
+cdef class Loss:
+    cdef public uint32_t session
+    cdef public uint64_t sequence
+    cdef bytes topic
+    cdef public object lost, gaps, recovered  # beyond 64 bits, if somebody sends such numbers
+
+
+cdef class Follower:
+    cdef object _emit
+    cdef public object on_hole
+    cdef object _aside
+    cdef dict _padded
+    cdef bytes _topic
+    cdef uint64_t _missing
+    cdef readonly dict held, losses, newest
+    cdef public int64_t undecodable
+
+    @cython.locals(data=bytes, size=Py_ssize_t, start=Py_ssize_t)
+    cpdef take(self, message)
+
+    cdef _take_ticker(self, bytes data, Py_ssize_t start)
+    cdef _take_other(self, bytes data)
+    cdef _pass(self, record)
+
+    @cython.locals(session=uint32_t, sequence=uint64_t, missing=uint64_t, padded=bytes, loss=Loss)
+    cdef bint _is_news(self, bytes data, Py_ssize_t start) except -1
+
+    @cython.locals(topic=bytes, known=Loss, loss=Loss)
+    cdef Loss _first_of(self, bytes padded, uint32_t session, uint64_t sequence)
+
+
+cdef class Gatherer(Follower):
+    cdef bytearray _records
+    cdef Py_ssize_t _used
