@@ -31,7 +31,7 @@ SHELLS = {
     "feed": {"process.py", "websocket.py"},
     "merger": {"process.py"},
     "relay": {"process.py"},
-    "bridge": {"process.py", "link.py"},
+    "bridge": {"process.py", "connection.py", "jetstream.py", "login.py"},
     "accounts": {"keeper.py"},
     "exchanges": set(),
     "data": set(),
@@ -126,6 +126,19 @@ def test_the_simulator_knows_nothing_of_the_adapters():
     for path in (PACKAGE / "sim").glob("*.py"):
         if path.name != "process.py":
             assert all(m.startswith("feedhandler.sim") for m in imports(path) if m.startswith("feedhandler"))
+
+
+def test_nats_is_loaded_by_the_bridge_alone_and_by_its_public_interface():
+    loading = {
+        name for name, path in MODULES.items() if any(m.split(".")[0] == "nats" for m in imports(path))
+    }
+    assert loading == {"bridge.connection", "bridge.jetstream"}
+    through = {name for name in MODULES if used_by(name) & {*loading, "bridge.process"}}
+    assert {name for name in through if room(name) != "bridge"} == {"cli.main"}  # where the bridge is started
+    for name in (name for name in MODULES if room(name) == "bridge"):
+        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and re.match("_(?!_)", node.attr):
+                assert ast.unparse(node.value) == "self", f"{name}, line {node.lineno}: {ast.unparse(node)}"
 
 
 SHARED = sorted(

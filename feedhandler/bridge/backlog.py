@@ -1,14 +1,11 @@
-"""What the bridge has still to publish, and whether the merger is silent.
+"""What the bridge has still to publish.
 
-`Backlog` has what is still to be published: every record in its order while there is room, and beyond that the
-newest of each topic, so that it is bounded however slow the other side is. `Unconfirmed` has what was handed over
-and may yet be lost. `Silence` decides when the merger counts as gone. Pure: the shell owns sockets and clocks.
+Every record in its order while there is room, and beyond that the newest of each topic, so that it is bounded
+however slow the other side is. Pure: the shell owns sockets and clocks.
 """
 
 from collections import Counter, deque
 from typing import Final
-
-import msgspec
 
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
@@ -17,42 +14,8 @@ QUEUE_SIZE_MAX: Final = 4 << 20  # bytes that wait in order; beyond them, the ne
 CHUNK_RECORDS: Final = 256  # published between two looks at what else there is to do
 SETTLE_NS: Final = 10_000_000_000  # for a new merger to have all that the last one had
 REJOIN_EVERY_NS: Final = 10_000_000_000  # at most so often everything is asked for again
-# It sends a heartbeat every second. A connection that is gone is known at once; the pause is for one that returns.
-ABSENT_NS: Final = 1_000_000_000
-SILENT_NS: Final = 2_500_000_000
-HELD_UP_NS: Final = 500_000_000  # between two looks, beyond which it is us who were away
 
 SESSION: Final = slice(wire.FLAGS_OFFSET + wire.FLAGS.size, wire.SEQUENCE_OFFSET)
-
-
-class Silence:
-    """Whether nothing is received from the merger; true until the first record."""
-
-    def __init__(self, now_mono_ns: int) -> None:
-        self.is_silent = True
-        self._has_received = False
-        self._received_mono_ns = now_mono_ns
-        self._looked_mono_ns = now_mono_ns
-
-    def on_receive(self) -> None:
-        """Something was received from the merger."""
-        self._has_received = True
-
-    def look(self, now_mono_ns: int, *, is_connected: bool) -> bool:
-        """Decide anew, several times a second; True if it has just fallen silent.
-
-        After a pause of our own the time begins anew: what was sent meanwhile has not been read.
-        """
-        if self._has_received or now_mono_ns - self._looked_mono_ns > HELD_UP_NS:
-            self._received_mono_ns = now_mono_ns
-        if self._has_received:
-            self.is_silent = False
-        self._has_received, self._looked_mono_ns = False, now_mono_ns
-        patience_ns = SILENT_NS if is_connected else ABSENT_NS
-        if self.is_silent or now_mono_ns - self._received_mono_ns <= patience_ns:
-            return False
-        self.is_silent = True
-        return True
 
 
 class Backlog:
@@ -211,69 +174,6 @@ class Backlog:
             del self.newest[topic]
             if record[wire.KIND_OFFSET] == wire.TICKER:
                 self.put(topic, flagged(record, wire.DOWN | wire.SNAPSHOT))
-
-
-class Unconfirmed:
-    """What was handed over and not yet confirmed, in order; size is its bytes."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._records: dict[int, bytes] = {}  # by number
-        self._number = 0
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @property
-    def number(self) -> int:
-        """Return the number of the last one added."""
-        return self._number
-
-    def add(self, record: bytes) -> int:
-        """Note a record; returns its number."""
-        self._number += 1
-        self._records[self._number] = record
-        self.size += len(record)
-        return self._number
-
-    def confirm(self, number: int) -> None:
-        """The record with this number has arrived, or will not."""
-        if (record := self._records.pop(number, None)) is not None:
-            self.size -= len(record)
-
-    def confirm_up_to(self, number: int) -> None:
-        """This record and all before it have arrived."""
-        while self._records and (first := next(iter(self._records))) <= number:
-            self.confirm(first)
-
-    def take_all(self) -> list[bytes]:
-        """Return all, and forget them: the connection is gone."""
-        records = list(self._records.values())
-        self._records, self.size = {}, 0
-        return records
-
-
-class BridgeStatus(msgspec.Struct, kw_only=True):
-    """Body of the bridge's own status, published each second as that of `bridge-nats`.
-
-    Times are Unix ns. Counts by kind's name are since it started.
-    """
-
-    pid: int
-    started_ns: int
-    state: str  # live; down: the merger is silent; stopping
-    is_merger_silent: bool
-    topics: int
-    published: dict[str, int]
-    conflated: dict[str, int]
-    bytes_published: int
-    connects: int
-    waiting: int
-    refused: int
-    too_large: int
-    unmapped: int
-    missed: int
-    failures: int = 0  # that nobody foresaw; the log has the first of each kind
 
 
 def flagged(record: bytes, flags: int) -> bytes:

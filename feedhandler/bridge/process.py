@@ -1,6 +1,6 @@
 """The bridge to NATS: republishes the merger's stream, for those who outgrow one machine.
 
-Wiring only: what is still due is decided in `backlog`, connections are `link`. A subscriber like any
+Wiring only: what is still due is decided in `backlog`, connections are made by `connection`. A subscriber like any
 other, outside the tick path: feeds, merger and other subscribers run on, unchanged, when it or NATS is down.
 """
 
@@ -18,12 +18,15 @@ import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.process_collector import ProcessCollector
 
-from feedhandler.bridge.backlog import Backlog, BridgeStatus, Silence
-from feedhandler.bridge.link import CLOSE_S, Link, check_credentials
-from feedhandler.bridge.metrics import BridgeMetrics
+from feedhandler.bridge.backlog import Backlog
+from feedhandler.bridge.connection import CLOSE_S, NatsConnection
+from feedhandler.bridge.login import check_credentials
+from feedhandler.bridge.merger_silence import MergerSilence
+from feedhandler.bridge.metrics import BridgeMetrics, BridgeStatus
+from feedhandler.bridge.subjects import own_subject, subject_of
 from feedhandler.data import wire
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
-from feedhandler.data.subjects import BRIDGE, own_subject, subject_of
+from feedhandler.data.processes import BRIDGE
 from feedhandler.runtime.config import Config, NatsConfig
 from feedhandler.runtime.lifecycle import (
     END_S,
@@ -57,11 +60,13 @@ class Bridge:
         self._config = nats
         self.backlog = Backlog()
         self.failures = Failures()
-        self._silence = Silence(time.monotonic_ns())
+        self._silence = MergerSilence(time.monotonic_ns())
         self._wake = asyncio.Event()
         self._is_stopping = False
         where = f"{config.path}: nats"
-        self.link = Link(nats, os.environ, where, on_lost=self.backlog.put_back, on_change=self._on_link)
+        self.connection = NatsConnection(
+            nats, os.environ, where, on_lost=self.backlog.put_back, on_change=self._on_connection
+        )
         self.published: Counter[str] = Counter()
         self.bytes_published = 0
         self.too_large = 0
@@ -112,18 +117,18 @@ class Bridge:
                 self._downlink.close()
                 self._downlink = self._join()
                 is_connected = self._downlink.poll()
-            self.backlog.is_away = not self.link.is_connected
-            if self.link.take_repeat():
+            self.backlog.is_away = not self.connection.is_connected
+            if self.connection.take_repeat():
                 self.backlog.repeat()
-            self.link.on_time()
+            self.connection.on_time()
             self._wake.set()
             await asyncio.sleep(LOOK_EVERY_S)
 
     # --- to NATS
 
-    def _on_link(self) -> None:
+    def _on_connection(self) -> None:
         # At once: what comes between a connection and the next look is not to be conflated.
-        self.backlog.is_away = not self.link.is_connected
+        self.backlog.is_away = not self.connection.is_connected
         self._wake.set()
 
     async def publish(self) -> None:
@@ -131,9 +136,9 @@ class Bridge:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self.link.has_room() and (chunk := self.backlog.take_chunk()):
+            while self.connection.has_room() and (chunk := self.backlog.take_chunk()):
                 await self._publish(chunk)
-                self.link.on_time()
+                self.connection.on_time()
                 await asyncio.sleep(0)  # nats-py writes, and the merger is read
 
     async def _publish(self, chunk: list[bytes]) -> None:
@@ -141,7 +146,7 @@ class Bridge:
         position = 0
         try:
             for position, record in enumerate(chunk):
-                if not self.link.has_room():
+                if not self.connection.has_room():
                     self.backlog.return_first(chunk[position:])
                     return
                 kind = record[wire.KIND_OFFSET]
@@ -149,10 +154,10 @@ class Bridge:
                     continue
                 if kind == wire.HEARTBEAT and not self._wants_heartbeat:
                     continue
-                if len(record) > wire.TICKER_SIZE and len(record) > self.link.size_max:
+                if len(record) > wire.TICKER_SIZE and len(record) > self.connection.size_max:
                     self._on_too_large(record)
                     continue
-                await self.link.publish(subject, record)
+                await self.connection.publish(subject, record)
                 self.published[wire.KIND_NAMES[kind]] += 1
                 self.bytes_published += len(record)
         except BaseException:  # also a cancellation at the end: what is left is still to be published
@@ -185,7 +190,7 @@ class Bridge:
             "%s is not published: it has %d bytes, and max_payload of the NATS server is %d; raise it there",
             self._subject(record),
             len(record),
-            self.link.size_max,
+            self.connection.size_max,
         )
 
     def _log_once(self, topic: bytes, text: str, *values: object) -> None:
@@ -207,9 +212,9 @@ class Bridge:
             published=dict(self.published),
             conflated=dict(self.backlog.conflated),
             bytes_published=self.bytes_published,
-            connects=self.link.connects,
+            connects=self.connection.connects,
             waiting=len(self.backlog),
-            refused=self.link.refused,
+            refused=self.connection.refused,
             too_large=self.too_large,
             unmapped=self.unmapped,
             missed=self.backlog.missed,
@@ -245,16 +250,16 @@ class Bridge:
         self.backlog.flag_down()
         self._publish_status()
         deadline = time.monotonic() + FLUSH_S
-        while time.monotonic() < deadline and self.link.is_connected:
-            while self.link.has_room() and (chunk := self.backlog.take_chunk()):
+        while time.monotonic() < deadline and self.connection.is_connected:
+            while self.connection.has_room() and (chunk := self.backlog.take_chunk()):
                 await self._publish(chunk)
                 await asyncio.sleep(0)
-            if not len(self.backlog) and not len(self.link.unconfirmed):
+            if not len(self.backlog) and not len(self.connection.unconfirmed):
                 break
-            self.link.on_time()
+            self.connection.on_time()
             await asyncio.sleep(LOOK_EVERY_S / 10)
-        left = len(self.backlog) + len(self.link.unconfirmed)
-        await self.link.close()
+        left = len(self.backlog) + len(self.connection.unconfirmed)
+        await self.connection.close()
         total = sum(self.published.values())
         log.info("stopped: %d records published, %d conflated, %d left", total, self._conflated(), left)
 
@@ -295,7 +300,7 @@ def _limited(handler: Any) -> Any:
 
 
 def _on_exception(failures: Failures, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """nats-py leaves the OSError of a connection that broke to a task that nobody awaits; the link logs it."""
+    """nats-py leaves the OSError of a connection that broke to a task that nobody awaits; `connection` logs it."""
     if isinstance(context.get("exception"), OSError):
         log.debug("%s: %r", context.get("message"), context.get("exception"))
     else:
@@ -313,7 +318,7 @@ async def _main(config: Config, nats: NatsConfig, lock: Lock) -> int:
     tasks = [
         asyncio.create_task(bridge.failures.endure(what, work))
         for what, work in (
-            ("the connection to NATS", bridge.link.run),
+            ("the connection to NATS", bridge.connection.run),
             ("the merger's stream", bridge.look),
             ("publishing", bridge.publish),
             ("the status", bridge.publish_statuses),

@@ -28,9 +28,8 @@ from feedhandler.data.errors import (
     FeedError,
     one_line,
 )
-from feedhandler.data.processes import is_of_others, verdict
+from feedhandler.data.processes import BRIDGE, is_of_others, verdict
 from feedhandler.data.status import ExchangeStatus, Heartbeat
-from feedhandler.data.subjects import BRIDGE
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.runtime import config, lifecycle
 from feedhandler.transport import files

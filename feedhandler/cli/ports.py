@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from feedhandler.data.errors import ConfigError
-from feedhandler.data.subjects import BRIDGE
+from feedhandler.data.processes import BRIDGE
 from feedhandler.runtime.config import Config
 from feedhandler.transport import private
 from feedhandler.transport.files import feed_name, lock_owner, running_feeds

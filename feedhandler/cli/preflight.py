@@ -24,9 +24,9 @@ def check(config: Config, note: Callable[[str], None] | None = None) -> None:
         check_cpus(cpus, f"{config.path}: {key}.cpus")
     if config.nats is not None:
         require_nats()
-        from feedhandler.bridge import link
+        from feedhandler.bridge import login
 
-        link.check_files(config.nats, f"{config.path}: nats")
+        login.check_files(config.nats, f"{config.path}: nats")
     ports.check(config, note)
 
 

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from feedhandler.data.errors import ConfigError
+from feedhandler.data.processes import BRIDGE
 from feedhandler.data.shard import shards
 from feedhandler.runtime.config import IPC_PATH_SIZE_MAX, NATS_ENV, SECRETS, Config
 from feedhandler.runtime.lifecycle import END_S, SUPERVISED_ENV, die_with_parent
@@ -30,7 +31,6 @@ LOG_SIZE_MB: Final = 10
 UMASK: Final = 0o077  # whatever that of who starts us is
 LOG_COUNT: Final = 5
 GATEWAY: Final = "gateway"
-BRIDGE: Final = "bridge-nats"
 COMMENT: Final = re.compile(r"\s[;#]")
 OWN_SECRETS: Final = {GATEWAY: SECRETS, BRIDGE: NATS_ENV}
 PYTHON: Final = (sys.executable, "-P")  # -P: a file in the working directory is no module of ours

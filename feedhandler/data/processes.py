@@ -13,6 +13,7 @@ from feedhandler.data.status import WORST_FIRST, ExchangeStatus, Heartbeat
 
 NS_PER_S: Final = 1_000_000_000
 MERGER: Final = "merger"
+BRIDGE: Final = "bridge-nats"  # no exchange's word has a `-`
 # So many starts again within so long: it does not stay up. The supervisor waits 1 s, 2 s, 3 s … in between.
 LOOP_COUNT: Final = 3
 LOOP_NS: Final = 60 * NS_PER_S

@@ -24,7 +24,6 @@ from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.shard import SHARDS_MAX, WHOLE, Shard, shards
 from feedhandler.data.shard import parse as parse_shard
-from feedhandler.data.subjects import PREFIX
 from feedhandler.data.wanted import MAJORS
 from feedhandler.exchanges import ACCOUNTS, EXCHANGES
 from feedhandler.feed.legs import LEGS_MAX, DailyWindow
@@ -458,6 +457,7 @@ def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> 
 MAX_AGE_S_MIN: Final = 3.0
 RECENT_MAX: Final = board_layout.DEPTH_MAX - 1
 DUST_MAX: Final = Decimal(10**15)
+SUBJECT_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 STREAM_SIZE_MIN: Final = 1 << 20
 STREAM_SIZE_MAX: Final = 1 << 50
@@ -751,7 +751,7 @@ def _check_nats(config: Config, nats: NatsConfig, where: str) -> None:
         raise ConfigError(f"{where}.servers: some are nats:// and some tls://; use one of them for all")
     if nats.tls_ca and not nats.uses_tls:
         raise ConfigError(f"{where}.tls_ca: is set, and servers are nats://; use tls://, or leave it out")
-    if nats.prefix and not PREFIX.fullmatch(nats.prefix):
+    if nats.prefix and not SUBJECT_PREFIX.fullmatch(nats.prefix):
         raise ConfigError(
             f"{where}.prefix: {nats.prefix!r} is no beginning of a subject; write words of letters, digits, _ and -"
             ' with dots between them, like "md.eu"'

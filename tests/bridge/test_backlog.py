@@ -1,4 +1,4 @@
-"""What the bridge owes, and when a merger counts as gone."""
+"""What the bridge has still to publish."""
 
 import random
 
@@ -7,18 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler.bridge import backlog as owed
-from feedhandler.bridge.backlog import (
-    ABSENT_NS,
-    HELD_UP_NS,
-    SETTLE_NS,
-    SILENT_NS,
-    Backlog,
-    Silence,
-    Unconfirmed,
-)
+from feedhandler.bridge.backlog import SETTLE_NS, Backlog
+from feedhandler.bridge.unconfirmed import Unconfirmed
 from feedhandler.data import wire
-
-LOOK_NS = 50_000_000
 
 
 def record(symbol="A", sequence=1, *, session=100, flags=0, last=1.0):
@@ -231,55 +222,3 @@ def test_everything_is_repeated_for_those_who_were_away():
 
 
 # --- what is under way
-
-
-def test_what_was_handed_over_is_confirmed_one_by_one_or_up_to_a_number():
-    unconfirmed = Unconfirmed()
-    numbers = [unconfirmed.add(b"x" * size) for size in range(1, 6)]
-    assert (unconfirmed.size, len(unconfirmed), unconfirmed.number) == (15, 5, numbers[-1])
-    unconfirmed.confirm(numbers[3])
-    unconfirmed.confirm(numbers[3])
-    unconfirmed.confirm_up_to(numbers[1])
-    assert unconfirmed.take_all() == [b"x" * 3, b"x" * 5]
-    assert (unconfirmed.size, len(unconfirmed)) == (0, 0)
-
-
-# --- silence
-
-
-def look(silence, start_ns, until_ns, **settings):
-    """Look every 50 ms; returns when it has fallen silent, None if it has not."""
-    for now_ns in range(start_ns, until_ns + 1, LOOK_NS):
-        if silence.look(now_ns, **settings):
-            return now_ns
-    return None
-
-
-def test_a_merger_that_never_sent_does_not_fall_silent():
-    silence = Silence(0)
-    assert look(silence, 0, 20 * SILENT_NS, is_connected=False) is None
-    assert silence.is_silent
-
-
-@pytest.mark.parametrize(("is_connected", "patience_ns"), [(True, SILENT_NS), (False, ABSENT_NS)])
-def test_it_falls_silent_after_its_time_once_and_sends_again(is_connected, patience_ns):
-    silence = Silence(0)
-    silence.on_receive()
-    silence.look(0, is_connected=True)
-    assert not silence.is_silent
-    fell_ns = look(silence, LOOK_NS, 20 * SILENT_NS, is_connected=is_connected)
-    assert patience_ns < fell_ns <= patience_ns + LOOK_NS
-    assert look(silence, fell_ns + LOOK_NS, fell_ns + SILENT_NS, is_connected=is_connected) is None
-    silence.on_receive()
-    assert not silence.look(fell_ns + SILENT_NS + LOOK_NS, is_connected=True)
-    assert not silence.is_silent
-
-
-def test_after_a_pause_of_our_own_it_gets_another_chance():
-    silence = Silence(0)
-    silence.on_receive()
-    silence.look(0, is_connected=True)
-    back_ns = 100 * SILENT_NS
-    assert back_ns > HELD_UP_NS
-    assert not silence.look(back_ns, is_connected=True)
-    assert look(silence, back_ns + LOOK_NS, back_ns + 2 * SILENT_NS, is_connected=True) is not None

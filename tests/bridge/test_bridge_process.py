@@ -12,7 +12,7 @@ from feedhandler.runtime.config import NatsConfig
 
 nats = pytest.importorskip("nats")
 
-from feedhandler.bridge.link import Link  # noqa: E402
+from feedhandler.bridge.connection import NatsConnection  # noqa: E402
 from feedhandler.bridge.process import Bridge  # noqa: E402
 
 
@@ -44,8 +44,8 @@ def test_what_is_not_published_since_something_failed_stays_due(tmp_path, monkey
                 raise left.pop()
             published.append(subject)
 
-        monkeypatch.setattr(bridge.link, "publish", publish)
-        monkeypatch.setattr(bridge.link, "has_room", lambda: True)
+        monkeypatch.setattr(bridge.connection, "publish", publish)
+        monkeypatch.setattr(bridge.connection, "has_room", lambda: True)
         chunk = [record(1), record(2), record(3)]
         with pytest.raises(type(exc)):
             await bridge._publish(chunk)
@@ -60,8 +60,8 @@ def test_records_are_published_in_order_from_the_moment_that_there_is_a_connecti
     async def main():
         bridge = bridge_of(tmp_path)
         bridge.backlog.is_away = True  # as the last look found it
-        bridge.link._client = Client()
-        bridge.link._on_change()
+        bridge.connection._client = Client()
+        bridge.connection._on_change()
         for number in (1, 2):
             bridge.backlog.take(record(1)[: wire.SEQUENCE_OFFSET] + record(number)[wire.SEQUENCE_OFFSET :])
         bridge._downlink.close()
@@ -87,17 +87,17 @@ def test_a_connection_that_has_ended_since_there_was_room_hands_back_what_it_was
     lost = []
 
     async def main():
-        link = Link(NatsConfig(), {}, "nats", on_lost=lost.extend, on_change=lambda: None)
-        link._client = Client()
-        await link.publish("a", record(1))
+        connection = NatsConnection(NatsConfig(), {}, "nats", on_lost=lost.extend, on_change=lambda: None)
+        connection._client = Client()
+        await connection.publish("a", record(1))
 
         async def failing():
             raise RuntimeError("a library's own")
 
-        link._run = failing
+        connection._run = failing
         with pytest.raises(RuntimeError):
-            await link.run()
-        assert not link.is_connected
+            await connection.run()
+        assert not connection.is_connected
 
     uvloop.run(main())
     assert lost == [record(1)]

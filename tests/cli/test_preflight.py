@@ -37,6 +37,24 @@ def test_what_is_not_there_is_named(tmp_path, more, message):
         preflight.check(config.parse(text(tmp_path, more), "x.toml"))
 
 
+LOADED = """
+import sys
+from feedhandler.cli import preflight
+from feedhandler.runtime import config
+preflight.check(config.parse(sys.stdin.read(), "x.toml"))
+print([name for name in sys.modules if name.partition(".")[0] == "nats"])
+"""
+
+
+def test_looking_at_a_bridge_does_not_load_its_library(tmp_path):
+    command = [sys.executable, "-c", LOADED]
+    settings = text(tmp_path, BRIDGE)
+    done = subprocess.run(
+        command, input=settings, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_a_directory_of_keys_that_is_not_there_yet_is_an_empty_one(tmp_path):
     """As documented: it is named, and the first key that is let in makes it."""
     preflight.check(config.parse(text(tmp_path, f'[curve]\nclients = "{tmp_path}/clients"\n'), "x.toml"))

@@ -14,8 +14,8 @@ import pytest
 from loopback import free_ports
 from patience import PATIENCE_S, until
 
+from feedhandler.bridge.subjects import subject_of
 from feedhandler.data import wire
-from feedhandler.data.subjects import subject_of
 from feedhandler.transport import tick
 
 nats = pytest.importorskip("nats")

@@ -17,9 +17,9 @@ from loopback import free_ports
 from natsworld import NATS_SERVER, nats, needs_server, play
 from patience import PATIENCE_S, until
 
-from feedhandler.bridge.backlog import BridgeStatus
+from feedhandler.bridge.metrics import BridgeStatus
+from feedhandler.bridge.subjects import subject_of
 from feedhandler.data import wire
-from feedhandler.data.subjects import subject_of
 
 pytestmark = needs_server
 BTC = "ticker.binance.BTC/USDT"

@@ -10,21 +10,18 @@ Without a stream, a PONG confirms what was sent before its PING; with one, each 
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js import errors as js_errors
-from nats.js.api import DiscardPolicy, PubAck, StorageType, StreamConfig
+from nats.js.api import PubAck
 
-from feedhandler.bridge.backlog import Unconfirmed
-from feedhandler.data.errors import ConfigError
-from feedhandler.data.subjects import stream_subjects
+from feedhandler.bridge.jetstream import prepare_stream
+from feedhandler.bridge.login import check_secrets, tls_context
+from feedhandler.bridge.unconfirmed import Unconfirmed
 from feedhandler.runtime.config import NATS_ENV, NatsConfig
 
 CONNECT_TIMEOUT_S: Final = 3  # handshake with one server
@@ -33,9 +30,8 @@ BACKOFF_MAX_S: Final = 5.0
 # What may be under way. Beyond it the newest of each topic waits here: what lies in sockets is not the newest any
 # more. At 40,000 records/s this is 0.15 s, and over a way of 50 ms it lets 20 MB/s through.
 WINDOW_SIZE: Final = 1 << 20
-PENDING_SIZE: Final = (
-    16 << 20
-)  # of nats-py's own buffer: the window and a large document, so that it never fills
+# Of nats-py's own buffer: the window and a large document, so that it never fills.
+PENDING_SIZE: Final = 16 << 20
 ACKS_MAX: Final = 1000  # of a stream, outstanding
 ASK_EVERY_S: Final = 0.05  # for a confirmation, or when a quarter of the window is used
 # Without a stream, a server that was restarted has nothing for subscribers that return later than we do.
@@ -51,7 +47,7 @@ assert PENDING_SIZE > 2 * WINDOW_SIZE, "publishing does not wait for the other s
 log = logging.getLogger(__name__)
 
 
-class Link:
+class NatsConnection:
     """Publishes while `has_room`; on_change is called when there may be room, or a connection is new or gone.
 
     Records that were handed over and not confirmed when a connection ended go to on_lost.
@@ -69,7 +65,7 @@ class Link:
         self._on_lost, self._on_change = on_lost, on_change
         self._secrets = {name: value for name in NATS_ENV if (value := environment.get(name, ""))}
         check_secrets(config, self._secrets, where)
-        self._tls = _tls_context(config, where)
+        self._tls = tls_context(config, where)
         self._client: Client | None = None
         self._stream: JetStreamContext | None = None
         self._is_given_up = False
@@ -318,109 +314,6 @@ async def _close(client: Client) -> None:
         await client.close()
     except (OSError, nats.errors.Error) as exc:
         log.debug("NATS did not take the rest: %r", exc)
-
-
-async def prepare_stream(stream: JetStreamContext, config: NatsConfig, where: str) -> None:
-    """Create the stream, or set its limits. Raises ConfigError if it is another one, or cannot be had."""
-    wanted = StreamConfig(
-        name=config.stream,
-        subjects=stream_subjects(config.prefix),
-        storage=StorageType(config.storage),
-        num_replicas=config.replicas,
-        discard=DiscardPolicy.OLD,
-        max_bytes=config.max_bytes,
-        max_age=config.max_age_s,
-        max_msgs_per_subject=config.max_msgs_per_subject or -1,
-    )
-    try:
-        try:
-            there = (await stream.stream_info(config.stream)).config
-        except js_errors.NotFoundError:
-            await stream.add_stream(wanted)
-            log.info("created the stream %s", config.stream)
-            return
-        if reason := difference(there, wanted):
-            raise ConfigError(
-                f"{where}.stream: the server has a stream {config.stream} already, and {reason}; choose another"
-                f" name, or remove it (`nats stream rm {config.stream}`)"
-            )
-        limits = {
-            name: getattr(wanted, name)
-            for name in ("max_bytes", "max_age", "max_msgs_per_subject", "discard", "num_replicas")
-        }
-        if any(getattr(there, name) != value for name, value in limits.items()):
-            await stream.update_stream(there.evolve(**limits))
-            log.info("set the limits of the stream %s", config.stream)
-    except js_errors.BadRequestError as exc:
-        raise ConfigError(
-            f"{where}.stream: the server refuses the stream {config.stream}: {exc.description}"
-        ) from exc
-    except (js_errors.ServiceUnavailableError, nats.errors.NoRespondersError) as exc:
-        raise nats.errors.Error(f"JetStream is not there ({exc}): start nats-server with -js") from exc
-
-
-def difference(there: StreamConfig, wanted: StreamConfig) -> str:
-    """Return what of a stream is not as it has to be, and is not for us to change; "" if nothing."""
-    if set(there.subjects or ()) != set(wanted.subjects or ()):
-        has, needs = ", ".join(there.subjects or ("none",)), ", ".join(wanted.subjects or ())
-        return f"its subjects are {has}, not {needs}"
-    if there.storage != wanted.storage:
-        has, needs = (StorageType(each.storage).value for each in (there, wanted))
-        return f"its storage is {has}, not {needs}"
-    if there.mirror or there.sources or there.sealed:
-        return "it is a mirror of another, or sealed"
-    return ""
-
-
-def check_secrets(config: NatsConfig, secrets: Mapping[str, str], where: str) -> None:
-    """Raises ConfigError for secrets that do not go together, or that would be sent in the clear."""
-    user, password, token = NATS_ENV
-    if (user in secrets) != (password in secrets):
-        raise ConfigError(f"{user} and {password} go together: set both, or neither")
-    if token in secrets and user in secrets:
-        raise ConfigError(f"{token} and {user} are two ways to log in: set one of them")
-    if secrets and config.credentials:
-        raise ConfigError(f"{where}.credentials: is set, and so is {next(iter(secrets))}: use one of them")
-    if secrets and (clear := config.clear_servers()):
-        raise ConfigError(
-            f"{where}.servers: {clear[0]} would get {next(iter(secrets))} in the clear; use tls://, or a"
-            " credentials file, whose secret is never sent"
-        )
-
-
-def _tls_context(config: NatsConfig, where: str) -> ssl.SSLContext | None:
-    if not config.uses_tls:
-        return None
-    try:
-        return ssl.create_default_context(cafile=config.tls_ca or None)
-    except OSError as exc:
-        raise ConfigError(f"{where}.tls_ca: {config.tls_ca} cannot be read as certificates: {exc}") from exc
-
-
-def check_files(config: NatsConfig, where: str) -> None:
-    """Raises ConfigError if a file that is named cannot be used."""
-    check_credentials(config, where)
-    _tls_context(config, where)
-
-
-def check_credentials(config: NatsConfig, where: str) -> None:
-    """Raises ConfigError if the credentials file is not one."""
-    if not config.credentials:
-        return
-    try:
-        text = Path(config.credentials).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{where}.credentials: {config.credentials} cannot be read: {exc}") from exc
-    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
-        raise ConfigError(
-            f"{where}.credentials: {config.credentials} is no credentials file as `nsc` writes it"
-        )
-    try:
-        import nkeys  # noqa: F401
-    except ImportError as exc:
-        raise ConfigError(
-            f"{where}.credentials: needs the package nkeys: `pip install 'feedhandler[nats]'` installs it"
-        ) from exc
 
 
 def _plain(reason: str) -> str:

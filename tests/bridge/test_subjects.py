@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedhandler.data import subjects, wire
+from feedhandler.bridge import subjects
+from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
 
 CASES = [

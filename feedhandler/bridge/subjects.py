@@ -11,10 +11,9 @@ from typing import Final
 
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
+from feedhandler.data.processes import BRIDGE
 
 WORDS_MAX: Final = 3  # kind, exchange, symbol
-BRIDGE: Final = "bridge-nats"  # the bridge's own name; no exchange's word has a `-`
-PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _WORD: Final = re.compile(r"(?:[A-Za-z0-9_-]|%[0-9A-F]{2})+")
 _ENCODED: Final = [
