@@ -48,9 +48,9 @@ def floor(place: Place) -> list[Program]:
     ]
 
 
-def configuration(place: Place) -> str:
+def configuration(place: Place, *, has_board: bool = False) -> str:
     """Write feedhandler's configuration, nothing in it but addresses and patience; returns its path."""
-    lines = [f'run_dir = "{place.directory}"']
+    lines = [f'run_dir = "{place.directory}"', f"board = {str(has_board).lower()}"]
     for exchange, address in place.url.items():
         lines += [
             f"[exchanges.{exchange}]",
@@ -69,9 +69,9 @@ def configuration(place: Place) -> str:
     return str(path)
 
 
-def processes(place: Place) -> list[Program]:
+def processes(place: Place, *, has_board: bool = False) -> list[Program]:
     """feedhandler's merger and feeds."""
-    config = configuration(place)
+    config = configuration(place, has_board=has_board)
     merger = Program("merger", python("feedhandler", "merger", "-c", config))
     feeds = [Program("feed", python("feedhandler", "feed", name, "-c", config)) for name in place.url]
     return [merger, *feeds]
@@ -128,7 +128,7 @@ def board(place: Place) -> list[Program]:
     """feedhandler with a program that looks at the feed's board."""
     topics = [f"ticker.{name}.{symbol}" for name, symbols in place.symbols.items() for symbol in symbols]
     argv = python("bench.paths.board", str(place.directory), *topics)
-    return [*processes(place), Program("subscriber", argv, is_sink=True, conflates=True)]
+    return [*processes(place, has_board=True), Program("subscriber", argv, is_sink=True, conflates=True)]
 
 
 def websockets_json(place: Place) -> list[Program]:

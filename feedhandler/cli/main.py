@@ -461,6 +461,8 @@ def _check(arguments: argparse.Namespace) -> int:
             end="",
         )
         print(" …" if len(exchange.symbols) > 5 else "")
+    has_board = settings.board and settings.exchanges
+    print(f"board: {settings.run_dir}/board/" if has_board else "board: none (`board = true` turns it on)")
     print(f"{arguments.config}: ok")
     return EXIT_OK
 

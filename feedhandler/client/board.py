@@ -23,6 +23,7 @@ from feedhandler.transport.boards import BoardReader, boards_in
 
 log = logging.getLogger("feedhandler.client")
 
+REMEDY: Final = "is a feed running, with this run_dir and `board = true` in its configuration?"
 LOOK_EVERY_S: Final = (
     0.1  # for boards that have come, or taken the place of others, while something is missing
 )
@@ -53,10 +54,7 @@ class Board:
         self._looked_mono_s = -math.inf
         self._look()
         if not self._readers:
-            log.warning(
-                "there is no board in %s/board yet: is a feed running, with this run_dir?",
-                Path(run_dir).absolute(),
-            )
+            log.warning("there is no board in %s/board yet: %s", Path(run_dir).absolute(), REMEDY)
 
     def __enter__(self) -> "Board":
         return self
@@ -75,7 +73,8 @@ class Board:
         """Return the newest record of a topic, `ticker.EXCHANGE.SYMBOL`. Raises KeyError if there is none yet."""
         ticker = self.read(topic)
         if ticker is None:
-            raise KeyError(f"no board in {self._run_dir}/board/ has a record of {topic!r}")
+            remedy = "" if self._readers else f": {REMEDY}"
+            raise KeyError(f"no board in {self._run_dir}/board/ has a record of {topic!r}{remedy}")
         return ticker
 
     def __contains__(self, topic: str) -> bool:

@@ -62,7 +62,7 @@ from feedhandler.runtime.lifecycle import (
 )
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private, tick, zmtp
-from feedhandler.transport.boards import board_path, open_board, retire_others
+from feedhandler.transport.boards import BoardWriter, board_path, open_board, retire, retire_others
 from feedhandler.transport.dial import listens
 from feedhandler.transport.files import (
     Stamp,
@@ -254,10 +254,13 @@ class Feed:
         # One budget, whatever hosts and addresses the legs have: some exchanges count by host, others by address.
         self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
         flags = wire.SIMULATED if self._settings.simulated else 0
-        # The earliest that anybody on this host can know: written as each record is made.
         retire_others(config.run_dir, name, shard)
-        session = self._publisher.session
-        self._board = open_board(board_path(config.run_dir, name, shard), session=session, group=group)
+        path = board_path(config.run_dir, name, shard)
+        self._board: BoardWriter | None = None
+        if config.board:  # the earliest that anybody on this host can know: written as each record is made
+            self._board = open_board(path, session=self._publisher.session, group=group)
+        else:
+            retire(path)  # of an earlier configuration
         boards = () if self._board is None else (self._board.look,)
         self._upkeep = Upkeep(config, self._publisher.look, *boards, *looks)
         self._universe = Universe(self._exchange, self._make_legs, flags, shard.has, self._board)

@@ -245,6 +245,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sim: SimConfig | None = None
     run_dir: str = "run"
     group: str = ""  # whose members may subscribe, by ipc and boards; "": only this user
+    board: bool = False  # whether feeds write the newest records to files that readers map
     path: str = ""
 
     def exchange(self, name: str) -> ExchangeConfig:
@@ -366,7 +367,7 @@ def parse(text: str, path: str) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
-    top = ("exchanges", "run_dir", "group", *TABLES)
+    top = ("exchanges", "run_dir", "group", "board", *TABLES)
     for key in document:
         if key not in top:
             raise ConfigError(f"{path}: {key}: unknown key{did_you_mean(key, top)}")
@@ -380,6 +381,9 @@ def parse(text: str, path: str) -> Config:
     group = document.get("group", "")
     if not isinstance(group, str) or not group.isprintable():
         raise ConfigError(f'{path}: group: must be the name of a group of this host, such as "market-data"')
+    board = document.get("board", False)
+    if not isinstance(board, bool):
+        raise ConfigError(f"{path}: board: must be true or false")
     merger = MergerConfig(
         ticks=(f"ipc://{run_dir}/ticks.ipc", TICKS_TCP),
         batches=(f"ipc://{run_dir}/batches.ipc",),
@@ -397,6 +401,7 @@ def parse(text: str, path: str) -> Config:
     config = Config(
         run_dir=run_dir,
         group=group,
+        board=board,
         path=path,
         exchanges=exchanges,
         **{**tables, "merger": merger, "relay": relay},

@@ -144,8 +144,9 @@ def test_who_does_something_else_meanwhile_has_not_waited(endpoint, monkeypatch,
 
 def test_a_run_dir_without_boards_is_told_with_the_place_that_it_means(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    with Board("run"):
-        pass
+    with Board("run") as board, pytest.raises(KeyError, match="`board = true` in its configuration"):
+        board["ticker.binance.BTC/USDT"]
     assert told(caplog) == [
-        f"there is no board in {tmp_path}/run/board yet: is a feed running, with this run_dir?"
+        f"there is no board in {tmp_path}/run/board yet: is a feed running, with this run_dir and `board = true`"
+        " in its configuration?"
     ]

@@ -117,6 +117,7 @@ class Stack:
         symbols=None,
         gateway="",  # further lines of its table
         merger="",  # the same
+        board=False,
     ):
         self.directory = Path(directory)
         self.exchanges = exchanges
@@ -127,7 +128,7 @@ class Stack:
         self.endpoint = f"tcp://127.0.0.1:{self.ports['ticks']}"
         self.recover = f"tcp://127.0.0.1:{self.ports['recover']}"
         self.config = self.directory / "test.toml"
-        lines = [f'run_dir = "{self.directory}/run"']
+        lines = [f'run_dir = "{self.directory}/run"', *["board = true"] * board]
         for name in exchanges:
             lines += [
                 f"[exchanges.{name}]",

@@ -10,7 +10,7 @@ from feedhandler.transport.boards import BoardReader, board_path, recent_path
 
 
 def test_the_feeds_board_and_the_mergers_say_what_the_stream_says(stack):
-    s = stack(exchanges=("binance", "bybit"))
+    s = stack(exchanges=("binance", "bybit"), board=True)
     s.start()
     reader = s.wait_live()
     run = s.directory / "run"
@@ -63,7 +63,7 @@ def test_the_feeds_board_and_the_mergers_say_what_the_stream_says(stack):
 
 
 def test_a_killed_feed_is_down_on_its_board_and_a_new_one_is_found(stack):
-    s = stack(exchanges=("binance",))
+    s = stack(exchanges=("binance",), board=True)
     s.start()
     s.wait_live()
     run = s.directory / "run"
@@ -88,7 +88,7 @@ def test_a_killed_feed_is_down_on_its_board_and_a_new_one_is_found(stack):
 
 
 def test_shards_have_a_board_each_and_one_feed_that_follows_has_its_own(stack):
-    s = stack(exchanges=("binance",), extra="shards = 2")
+    s = stack(exchanges=("binance",), extra="shards = 2", board=True)
     s.start("sim", "merger", "binance-1of2", "binance-2of2")
     s.wait_live()
     run = s.directory / "run"

@@ -54,7 +54,7 @@ def test_a_place_that_the_supervisor_cannot_be_told_is_refused_by_check(stack):
 @pytest.fixture
 def processes(stack):
     """A stack of everything but the bridge, live."""
-    s = stack(exchanges=("bybit",), symbols=["BTC/USDT"])
+    s = stack(exchanges=("bybit",), symbols=["BTC/USDT"], board=True)
     s.start("sim", "merger", "relay", "bybit", "gateway")
     reader = s.reader(b"ticker.")
     reader.read_until(lambda record: record.is_fresh, "a first record")
@@ -171,7 +171,7 @@ def test_a_group_may_subscribe_and_nothing_else(group):
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         place = Path(name)
         place.chmod(0o755)
-        s = Stack(place, exchanges=("bybit",), symbols=["BTC/USDT"])
+        s = Stack(place, exchanges=("bybit",), symbols=["BTC/USDT"], board=True)
         s.config.write_text(f'group = "{group}"\n' + s.config.read_text())
         before = os.umask(0o002)
         try:

@@ -165,7 +165,7 @@ def test_a_symbol_that_the_exchange_does_not_have_is_reported_and_the_others_str
     assert "did you mean" in rejected["BTCC/USDT"]
 
 
-def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_caches_and_boards(stack):
+def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_caches(stack):
     s = stack()
     s.start()
     reader = s.wait_live()
@@ -177,9 +177,8 @@ def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_caches_and_boa
         str(p.relative_to(s.directory / "run")) for p in (s.directory / "run").rglob("*") if not p.is_dir()
     }
     lists = {f"instruments/{name}-http-127.0.0.1-{s.ports[name]}.json" for name in EXCHANGES}
-    boards = {"recent.board", *(f"board/{name}.board" for name in EXCHANGES)}
     connects = {f"connects/{name}-ws-127.0.0.1-{s.ports[name]}" for name in EXCHANGES}
-    assert left == lists | connects | boards
+    assert left == lists | connects | {"recent.board"}
     for name in EXCHANGES:
         assert "Traceback" not in s.log(name)
 

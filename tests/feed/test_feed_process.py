@@ -16,6 +16,7 @@ from feedhandler.feed.legs import Change
 from feedhandler.feed.process import Feed
 from feedhandler.feed.session import Phase
 from feedhandler.runtime import config
+from feedhandler.transport.boards import BoardReader, board_path
 from feedhandler.transport.files import change_wanted
 from feedhandler.transport.http import HttpRefused
 
@@ -33,10 +34,10 @@ class Http:
         await asyncio.Event().wait()
 
 
-def feed_of(directory, http):
+def feed_of(directory, http, top=""):
     path = directory / "test.toml"
-    path.write_text(f'run_dir = "{directory}/run"\n[exchanges.binance]\n', encoding="utf-8")
-    (directory / "run").mkdir()
+    path.write_text(f'run_dir = "{directory}/run"\n{top}[exchanges.binance]\n', encoding="utf-8")
+    (directory / "run").mkdir(exist_ok=True)
     feed = Feed(config.load(str(path)), "binance", WHOLE, http)
     feed._listing = InstrumentList("binance", 0, [])
     return feed
@@ -191,3 +192,19 @@ def test_what_was_wanted_before_the_start_is_told_once_in_one_line(tmp_path, cap
     assert (
         "run/wanted/binance.json: DOGE/USDT (operator); disconnected by order (`feedhandler connect binance`"
     ) in caplog.text
+
+
+def test_there_is_a_board_only_where_one_is_configured_and_an_old_one_goes(tmp_path):
+    path = board_path(tmp_path / "run", "binance")
+
+    async def play(top):
+        feed_of(tmp_path, Http(), top)._publisher.close()
+
+    uvloop.run(play(""))
+    assert not path.parent.exists()
+    uvloop.run(play("board = true\n"))
+    with BoardReader(path) as board:
+        assert not board.closed
+        uvloop.run(play(""))
+        assert board.closed, "its readers are told"
+    assert not path.exists()

@@ -131,6 +131,7 @@ WRONG = [
     ),
     (OK + "group = 1\n", "exchanges.binance.group: unknown key"),
     ("group = 1\n" + OK, "group: must be the name of a group"),
+    ("board = 1\n" + OK, "board: must be true or false"),
     (OK + "max_attempts = -1\n", "exchanges.binance.max_attempts: -1 is out of range"),
     (OK + "max_attempts = 1.5\n", "exchanges.binance.max_attempts: Expected int, got float"),
     (OK + "stale_after_s = nan\n", "exchanges.binance.stale_after_s: nan is out of range"),
