@@ -11,17 +11,17 @@ static int is_whole(const unsigned char *record) {
     uint32_t session;
     double value;
     int i;
-    memcpy(&number, record + 48, 8);
-    memcpy(&session, record + 44, 4);
-    if (strcmp((const char *)record, "ticker.x.A/B") != 0 || record[40] != 1 || record[41] != 1 ||
+    memcpy(&number, record + 72, 8);
+    memcpy(&session, record + 68, 4);
+    if (strcmp((const char *)record, "ticker.x.A/B") != 0 || record[64] != 2 || record[65] != 1 ||
         session != (uint32_t)number)
         return 0;
-    for (i = 56; i <= 80; i += 8) {
+    for (i = 80; i <= 104; i += 8) {
         memcpy(&word, record + i, 8);
         if (word != number)
             return 0;
     }
-    for (i = 88; i < 168; i += 8) {
+    for (i = 112; i < 192; i += 8) {
         memcpy(&value, record + i, 8);
         if (value != (double)number)
             return 0;

@@ -1,4 +1,4 @@
-"""Packing: a state to the 168 bytes of its record.
+"""Packing: a state to the bytes of its record.
 
 Timed: `wire.pack_ticker`, once per record, over the states of 40 symbols in turn.
 """

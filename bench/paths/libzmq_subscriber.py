@@ -13,7 +13,7 @@ import zmq
 
 from bench.recorder import Recorder
 
-TICKER = struct.Struct("<40sBBHIQqqqQ10d")
+TICKER = struct.Struct("<64sBBHIQqqqQ10d")
 OLD_NEWS = 1 | 2 | 4  # SNAPSHOT, STALE, DOWN
 QUEUE_MESSAGES = 100_000
 

@@ -48,22 +48,18 @@ class Backlog:
     def take(self, message: bytes | memoryview) -> None:
         """Take a message of the merger: records back to back, or one document; it is on loan."""
         # hot: `python -m bench.bridge`
-        if len(message) == wire.TICKER_SIZE:
-            self._take(bytes(message))
-        elif wire.is_batch(message):
-            for start in range(0, len(message), wire.TICKER_SIZE):
-                self._take(bytes(message[start : start + wire.TICKER_SIZE]))
-        else:
-            try:
-                wire.unpack(message)
-            except DecodeError:
-                self.undecodable += 1
-                return
-            self._take(bytes(message))
+        for record in wire.split(message):
+            if len(record) != wire.TICKER_SIZE:
+                try:
+                    wire.unpack(record)
+                except DecodeError:
+                    self.undecodable += 1
+                    continue
+            self._take(bytes(record))
 
     def _take(self, record: bytes) -> None:
         topic = record[: wire.TOPIC_SIZE]
-        if record[wire.KIND_OFFSET - 1] != wire.VERSION or record[wire.KIND_OFFSET] not in _KINDS:
+        if record[wire.VERSION_OFFSET] != wire.VERSION or record[wire.KIND_OFFSET] not in _KINDS:
             self.undecodable += 1
             return
         self._session = record[SESSION]

@@ -56,9 +56,8 @@ class BridgeMetrics(Collector):
             ("conflated", "Records passed over for newer ones of their topics.", backlog.conflated),
         ):
             family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=("kind",))
-            for kind, word in wire.KIND_NAMES.items():
-                if kind != wire.NOTICE:
-                    family.add_metric((word,), counts[word])
+            for word in wire.TOPIC_WORDS:
+                family.add_metric((word,), counts[word])
             yield family
         for name, text, count in (
             ("bytes", "Bytes of published records.", bridge.bytes_published),

@@ -68,7 +68,7 @@ def stream_subjects(prefix: str = "") -> list[str]:
     """Return the subjects of everything that the bridge publishes, as a JetStream stream names them."""
     if prefix:
         return [f"{prefix}.>"]
-    return [f"{name}.>" for kind, name in wire.KIND_NAMES.items() if kind != wire.NOTICE]
+    return [f"{word}.>" for word in wire.TOPIC_WORDS]
 
 
 def _decoded(word: str) -> bytes:

@@ -51,10 +51,11 @@ class Watch:
         self._newest_latency_us: dict[bytes, float] = {}
         self._tables: dict[str, InstrumentTable] = {}
 
-    def take(self, record: wire.Ticker | wire.Document) -> None:
+    def take(self, record: wire.Record) -> None:
         """Take one record."""
         if isinstance(record, wire.Document):
             self._take_document(record)
+        if not isinstance(record, wire.Ticker):
             return
         self.tickers[record.topic] = record
         exchange = record.exchange
@@ -262,19 +263,21 @@ def plain(table: Table) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
 
-def record_json(record: wire.Ticker | wire.Document) -> bytes:
+def record_json(record: wire.Record) -> bytes:
     """Return a record as one line of JSON; NaN is null, documents carry their body."""
-    fields: dict[str, Any] = {"topic": record.topic.decode(), "kind": wire.KIND_NAMES[record.kind]}
+    fields: dict[str, Any] = {
+        "topic": record.topic.decode(),
+        "kind": wire.KIND_NAMES.get(record.kind, record.kind),
+    }
     fields["flags"] = record.flag_names
     for name in ("session", "sequence", "exchange_ns", "recv_ns", "publish_ns"):
         fields[name] = getattr(record, name)
     if isinstance(record, wire.Document):
         fields["body"] = record.decode()
+    elif isinstance(record, wire.Unknown):
+        fields["body"] = record.body.hex()
     else:
-        fields["exchange_sequence"] = record.exchange_sequence
-        for name in wire.TICKER_VALUES:
-            value = getattr(record, name)
-            fields[name] = None if math.isnan(value) else value
+        fields |= {name: None if value != value else value for name, value in _values(record)}
     return msgspec.json.encode(fields)
 
 
@@ -284,8 +287,10 @@ class Gaps:
     def __init__(self) -> None:
         self._newest: dict[bytes, tuple[int, int]] = {}  # session and sequence
 
-    def line(self, record: wire.Ticker | wire.Document) -> str:
+    def line(self, record: wire.Record) -> str:
         """Return what is missing before a record; "" if nothing is, or it is the first of its topic or session."""
+        if isinstance(record, wire.UNNUMBERED):
+            return ""
         session, sequence = self._newest.get(record.topic, (0, 0))
         self._newest[record.topic] = record.session, record.sequence
         missing = record.sequence - sequence - 1
@@ -295,19 +300,29 @@ class Gaps:
         return f"gap: {records} missing before {record.topic.decode()} #{record.sequence}"
 
 
-def record_line(record: wire.Ticker | wire.Document) -> str:
+def record_line(record: wire.Record) -> str:
     """Return a record as one line for people."""
     head = f"{_clock(record.publish_ns)} {record.topic.decode()} #{record.sequence}"
     flags = f" [{' '.join(record.flag_names)}]" if record.flags else ""
     if isinstance(record, wire.Document):
         body = record.body.decode(errors="replace")
         return f"{head}{flags} {body if len(body) <= 400 else body[:400] + '…'}"
+    if isinstance(record, wire.Unknown):
+        return f"{head}{flags} kind {record.kind}, which this version does not know: {len(record.body)} bytes"
+    if not isinstance(record, wire.Ticker):
+        return " ".join([head + flags, *(f"{name} {value}" for name, value in _values(record))])
     quote = (
         f"{number(record.bid)} x {number(record.bid_size)} / {number(record.ask)} x {number(record.ask_size)}"
     )
     own_us = (record.publish_ns - record.recv_ns) / 1000
     latency = f" {own_us:.0f} us" if record.recv_ns and not record.flags & NOT_FRESH else ""
     return f"{head}{flags} last {number(record.last)} bid/ask {quote}{latency}"
+
+
+def _values(record: wire.Record) -> list[tuple[str, Any]]:
+    """Return names and values of what follows the header."""
+    names = record.__struct_fields__[len(wire.Record.__struct_fields__) :]
+    return [(name, getattr(record, name)) for name in names]
 
 
 def price(value: float, places: int | None) -> str:

@@ -22,8 +22,9 @@ from feedhandler.client.stream import (
     Subscription,
     check_count,
 )
-from feedhandler.data import schema, wire
+from feedhandler.data import ticker, wire
 from feedhandler.data.errors import DecodeError
+from feedhandler.data.layout import numpy_dtype_fields
 from feedhandler.transport import tick
 from feedhandler.transport.follower import Gatherer
 
@@ -40,7 +41,7 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[np.void]]"
 Booleans: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 DTYPE: Final[np.dtype[np.void]] = np.dtype(
-    cast(Any, schema.numpy_dtype_fields(schema.TICKER))
+    cast(Any, numpy_dtype_fields(ticker.KIND.layout))
 )  # every field of header and body, by name
 EVERY_S: Final = 0.1
 TIMES: Final = ("exchange_ns", "recv_ns", "publish_ns")
@@ -148,7 +149,7 @@ def view(message: bytes | bytearray | memoryview) -> Array:
 
 
 def is_live(array: Array) -> "Booleans":
-    """Return for each record whether it is neither STALE nor DOWN."""
+    """Return for each record whether it is neither STALE, DOWN nor INVALID."""
     live: Booleans = array["flags"] & wire.NOT_LIVE == 0
     return live
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
+from feedhandler.data import ticker as ticker_kind
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
-from feedhandler.data.schema import numpy_dtype_fields
+from feedhandler.data.layout import numpy_dtype_fields
 from feedhandler.transport.boards import BoardReader, boards_in
 
 log = logging.getLogger("feedhandler.client")
@@ -159,7 +160,7 @@ class Board:
             raise ImportError("arrays need NumPy: pip install numpy; `read` does not") from exc
         self._look_again()
         records = bytearray().join(reader.cells.copy() for reader in readers)
-        fields: Any = numpy_dtype_fields()
+        fields: Any = numpy_dtype_fields(ticker_kind.KIND.layout)
         return np.frombuffer(records, dtype=np.dtype(fields))
 
     def _of(self) -> list[tuple[str, BoardReader]]:

@@ -35,7 +35,7 @@ class Hole(msgspec.Struct):
     session: int
     wanted: list[retransmission.Missing]
     since_mono_ns: int
-    held: list[wire.Ticker | wire.Document]
+    held: list[wire.Record]
     found: dict[int, wire.Ticker] = {}
     is_asked: bool = False
 
@@ -50,7 +50,7 @@ class Healer:
     def __init__(
         self,
         follower: Follower,
-        emit: Callable[[wire.Ticker | wire.Document], object],
+        emit: Callable[[wire.Record], object],
         clock: Callable[[], int],
     ) -> None:
         """clock returns the monotonic time in nanoseconds."""
@@ -71,7 +71,7 @@ class Healer:
         """True while something is missing and may still come."""
         return bool(self._holes)
 
-    def on_hole(self, record: wire.Ticker | wire.Document, first: int) -> bool:
+    def on_hole(self, record: wire.Record, first: int) -> bool:
         """Take a record before which others are missing, from number first on; False: it is not held back."""
         count = record.sequence - first
         if not self.is_connected or not isinstance(record, wire.Ticker) or count > RECORDS_MAX:

@@ -35,9 +35,7 @@ PENDING_MAX: Final = 10_000
 HEARTBEATS: Final = b"heartbeat."
 STATUSES: Final = [b"status."]
 SUBSCRIBED_MAX: Final = wire.TOPIC_SIZE  # of a prefix: it may end with the NUL
-FIRST_WORDS: Final = tuple(
-    f"{name}.".encode() for kind, name in wire.KIND_NAMES.items() if kind != wire.NOTICE
-)
+FIRST_WORDS: Final = tuple(f"{word}.".encode() for word in wire.TOPIC_WORDS)
 
 
 class Curve(NamedTuple):

@@ -8,7 +8,7 @@ How a record is written and read, with nobody waiting for anybody:
 
     writer  cell.stamp = 2n - 1, odd: being written    reader  n = slot.newest (acquire); 0: nothing yet
             fence (release)                                    cell.stamp must be 2n (acquire)
-            the record, 21 words                               copy the record
+            the record, 24 words                               copy the record
             cell.stamp = 2n (release)                          fence (acquire)
             slot.newest = n (release)                          cell.stamp must still be 2n, else again
 
@@ -23,7 +23,7 @@ from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
 
 MAGIC: Final = b"FHBOARD\0"
-VERSION: Final = 1  # of the layout in this file; the records have `wire.VERSION`
+VERSION: Final = 2  # of the layout in this file; the records have `wire.VERSION`
 
 WORD: Final = 8  # all that changes is written in aligned words of this size, which no processor tears
 HEADER_SIZE: Final = 4096  # a page
@@ -39,13 +39,14 @@ ENDED: Final = 1  # the writer ended
 SUPERSEDED: Final = 2  # another writer has replaced this file
 assert FIXED.size <= COUNT_OFFSET
 
-SLOT_HEADER_SIZE: Final = 64  # topic, newest, and 16 bytes to spare
+SLOT_HEADER_SIZE: Final = 128  # topic, newest, and 56 bytes to spare
 NEWEST_OFFSET: Final = wire.TOPIC_SIZE  # u64 in a slot: number of the newest complete record
-CELL_SIZE: Final = 192  # stamp, record, and 16 bytes to spare: whole cache lines
+CELL_SIZE: Final = 256  # stamp, record, and 56 bytes to spare: whole cache lines
 RECORD_OFFSET: Final = 8  # in a cell, after the u64 stamp
 RECORD_WORDS: Final = wire.TICKER_SIZE // WORD
 assert wire.TICKER_SIZE % WORD == wire.PUBLISH_NS_OFFSET % WORD == 0, "copied word by word"
 assert NEWEST_OFFSET % WORD == RECORD_OFFSET % WORD == 0
+assert NEWEST_OFFSET + WORD <= SLOT_HEADER_SIZE
 assert RECORD_OFFSET + wire.TICKER_SIZE <= CELL_SIZE
 
 DEPTH_MIN: Final = 2
@@ -98,7 +99,7 @@ class Layout(NamedTuple):
 
 
 def slot_size(depth: int) -> int:
-    """Return the size of one slot in bytes: 448 of two cells."""
+    """Return the size of one slot in bytes: 640 of two cells."""
     return SLOT_HEADER_SIZE + depth * CELL_SIZE
 
 

@@ -19,7 +19,7 @@ from feedhandler.exchanges.base import UNDECODABLE
 REQUEST_SIZE_MAX: Final = 1 << 16
 PREFIXES_MAX: Final = 100
 RANGES_MAX: Final = 1000
-RECORDS_MAX: Final = 2000  # in one answer: 336 kB
+RECORDS_MAX: Final = 2000  # in one answer: 384 kB
 # What answering costs, in records, each some 10 us: an answer with none has to be read and written as well.
 REQUEST_COST: Final = 20
 RANGES_PER_RECORD: Final = 10  # one that is lost is looked for all the same

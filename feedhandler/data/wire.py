@@ -1,81 +1,98 @@
-"""The bytes that we publish: one fixed header, then a body by kind.
+"""Records as bytes: packed, unpacked, and cut out of messages of several.
 
-The one definition of the layout: offsets, sizes, kinds, flags and sentinels exist nowhere else.
-`docs/wire.md` describes the same bytes for readers without Python. Pure: no sockets, no clock.
-
-A ticker record is the full current state of one instrument, so the newest one is always enough.
-Unknown numbers are NaN, unknown times 0. Status, instruments and heartbeat bodies are UTF-8 JSON.
+The layout is described in `data/`, one file a kind; here is what follows from it. `docs/wire.md` describes the same
+bytes for readers without Python. Pure: no sockets, no clock.
 """
 
 import struct
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-import msgspec
+from msgspec.structs import astuple
 
+from feedhandler.data import condition, documents, ticker
+from feedhandler.data.condition import Condition
+from feedhandler.data.documents import Document
 from feedhandler.data.errors import DecodeError
+from feedhandler.data.header import (
+    BAD_EXCHANGE_TIME,
+    DOWN,
+    FLAG_NAMES,
+    INVALID,
+    LAST,
+    NOT_LIVE,
+    RECOVERED,
+    REPLAY,
+    SIMULATED,
+    SNAPSHOT,
+    STALE,
+    TOPIC_BYTES_MAX,
+    TOPIC_SIZE,
+    VERSION,
+    Record,
+)
+from feedhandler.data.header import HEADER as HEADER_LAYOUT
+from feedhandler.data.kinds import BY_CODE, DOCUMENTS, TOPIC_WORDS
+from feedhandler.data.kinds import NAMES as KIND_NAMES
+from feedhandler.data.ticker import NAN, Ticker
+from feedhandler.data.ticker import VALUES as TICKER_VALUES
 
-VERSION: Final = 1
+__all__ = [
+    "BAD_EXCHANGE_TIME",
+    "DOWN",
+    "FLAG_NAMES",
+    "INVALID",
+    "KIND_NAMES",
+    "LAST",
+    "NAN",
+    "NOT_LIVE",
+    "RECOVERED",
+    "REPLAY",
+    "SIMULATED",
+    "SNAPSHOT",
+    "STALE",
+    "TICKER_VALUES",
+    "TOPIC_BYTES_MAX",
+    "TOPIC_SIZE",
+    "TOPIC_WORDS",
+    "VERSION",
+    "Condition",
+    "Document",
+    "Record",
+    "Ticker",
+]
 
 # Kinds. The topic's first word names the kind too, so that a prefix subscription filters by it.
-TICKER: Final = 1
-STATUS: Final = 2
-INSTRUMENTS: Final = 3
-HEARTBEAT: Final = 4
-NOTICE: Final = 5  # to one subscriber, about itself: its topic is the mode that it declared
-KIND_NAMES: Final = {
-    TICKER: "ticker",
-    STATUS: "status",
-    INSTRUMENTS: "instruments",
-    HEARTBEAT: "heartbeat",
-    NOTICE: "notice",
-}
+TICKER: Final = ticker.CODE
+STATUS: Final = documents.STATUS.code
+INSTRUMENTS: Final = documents.INSTRUMENTS.code
+HEARTBEAT: Final = documents.HEARTBEAT.code
+NOTICE: Final = documents.NOTICE.code
+CONDITION: Final = condition.CODE
 
-# Flags, a bit set.
-SNAPSHOT: Final = 1  # last value replayed, not a new event
-STALE: Final = 2  # data stopped while the connection lives
-DOWN: Final = 4  # exchange not connected, or its feed process gone
-SIMULATED: Final = 8  # not a real exchange
-BAD_EXCHANGE_TIME: Final = 16  # the exchange's clock cannot be right
-FLAG_NAMES: Final = {
-    SNAPSHOT: "SNAPSHOT",
-    STALE: "STALE",
-    DOWN: "DOWN",
-    SIMULATED: "SIMULATED",
-    BAD_EXCHANGE_TIME: "BAD_EXCHANGE_TIME",
-}
-
-NOT_LIVE: Final = STALE | DOWN  # with either, the values are the last known ones
-
-NAN: Final = float("nan")
-
-TOPIC_SIZE: Final = 40
-TOPIC_BYTES_MAX: Final = TOPIC_SIZE - 1  # at least one NUL, so that `topic + NUL` is an exact subscription
 NO_NUL: Final = f"the topic has more than {TOPIC_BYTES_MAX} bytes"
 
-#   topic, version, kind, flags, session, sequence, exchange_ns, recv_ns, publish_ns
-HEADER: Final = struct.Struct("<40sBBHIQqqq")
-#   exchange_sequence, then the ten numbers in the order of `Ticker`
-TICKER_BODY: Final = struct.Struct("<Q10d")
-TICKER_RECORD: Final = struct.Struct("<40sBBHIQqqqQ10d")
-
+HEADER: Final = struct.Struct(HEADER_LAYOUT.format)
+TICKER_RECORD: Final = struct.Struct(ticker.KIND.layout.format)
 HEADER_SIZE: Final = HEADER.size
 TICKER_SIZE: Final = TICKER_RECORD.size
-assert HEADER_SIZE == 80
-assert TICKER_BODY.size == 88
-assert TICKER_SIZE == HEADER_SIZE + TICKER_BODY.size == 168, "no padding between header and body"
+assert (HEADER_LAYOUT.size, ticker.KIND.size) == (HEADER_SIZE, TICKER_SIZE), "no padding"
 
-KIND_OFFSET: Final = 41
-FLAGS_OFFSET: Final = 42
-SESSION_OFFSET: Final = 44
-SEQUENCE_OFFSET: Final = 48
-EXCHANGE_NS_OFFSET: Final = 56
-PUBLISH_NS_OFFSET: Final = 72
+VERSION_OFFSET: Final = HEADER_LAYOUT.offset("version")
+KIND_OFFSET: Final = HEADER_LAYOUT.offset("kind")
+FLAGS_OFFSET: Final = HEADER_LAYOUT.offset("flags")
+SESSION_OFFSET: Final = HEADER_LAYOUT.offset("session")
+SEQUENCE_OFFSET: Final = HEADER_LAYOUT.offset("sequence")
+EXCHANGE_NS_OFFSET: Final = HEADER_LAYOUT.offset("exchange_ns")
+RECV_NS_OFFSET: Final = HEADER_LAYOUT.offset("recv_ns")
+PUBLISH_NS_OFFSET: Final = HEADER_LAYOUT.offset("publish_ns")
+
 # What the merger takes from a feed's record (topic, flags, exchange_ns and recv_ns, body), and what it puts in
 # its own after the topic: flags, session, sequence, exchange_ns and recv_ns, publish_ns, body.
-HOP_RECORD: Final = struct.Struct("<40s2xH12x16s8x88s")
-HOP_TIMES: Final = struct.Struct("<64xqq")  # recv_ns, and when the feed sent it
-AFTER_KIND: Final = struct.Struct("<HIQ16sq88s")
-RECV_NS_OFFSET: Final = 64
+_BODY: Final = f"{TICKER_SIZE - HEADER_SIZE}s"
+HOP_RECORD: Final = struct.Struct(f"<{TOPIC_SIZE}s2xH12x16s8x{_BODY}")
+HOP_TIMES: Final = struct.Struct(f"<{RECV_NS_OFFSET}xqq")  # recv_ns, and when the feed sent it
+AFTER_KIND: Final = struct.Struct(f"<HIQ16sq{_BODY}")
 FLAGS: Final = struct.Struct("<H")
 SEQUENCE_AFTER_FLAGS: Final = struct.Struct("<HIQ")
 SESSION: Final = struct.Struct("<I")
@@ -89,101 +106,19 @@ assert RECV_NS_OFFSET + TIME.size == PUBLISH_NS_OFFSET
 assert HOP_TIMES.size == HEADER_SIZE
 
 
-class Record(msgspec.Struct):
-    """The header, which every message has.
-
-    topic is without padding; times are Unix nanoseconds; see `docs/wire.md` for every field.
-    """
-
-    topic: bytes
-    version: int = VERSION
-    kind: int = TICKER
-    flags: int = 0
-    session: int = 0
-    sequence: int = 0
-    exchange_ns: int = 0
-    recv_ns: int = 0
-    publish_ns: int = 0
-
-    @property
-    def exchange(self) -> str:
-        """Second word of the topic: `binance` of `ticker.binance.BTC/USDT`."""
-        return self.topic.decode().split(".", 2)[1]
-
-    @property
-    def symbol(self) -> str:
-        """Third word of the topic, `BTC/USDT`; empty for kinds that have none."""
-        words = self.topic.decode().split(".", 2)
-        return words[2] if len(words) == 3 else ""
-
-    @property
-    def flag_names(self) -> list[str]:
-        return [name for bit, name in FLAG_NAMES.items() if self.flags & bit]
-
-    @property
-    def is_live(self) -> bool:
-        """Neither STALE nor DOWN: the values are not merely the last known ones."""
-        return not self.flags & NOT_LIVE
-
-    @property
-    def is_stale(self) -> bool:
-        return bool(self.flags & STALE)
-
-    @property
-    def is_down(self) -> bool:
-        return bool(self.flags & DOWN)
-
-    @property
-    def is_snapshot(self) -> bool:
-        """The last value again, because somebody subscribed; not a new event."""
-        return bool(self.flags & SNAPSHOT)
-
-    @property
-    def is_simulated(self) -> bool:
-        return bool(self.flags & SIMULATED)
-
-    @property
-    def latency_ns(self) -> int:
-        """Our own latency: from the frame's receipt until it was published."""
-        return self.publish_ns - self.recv_ns
-
-
-class Ticker(Record):
-    """Last price, best bid and offer, and 24 h statistics of one instrument.
-
-    Prices in quote currency, sizes and base_volume_24h in base currency; NaN is not known (yet).
-    exchange_sequence is the newest update id that the exchange gave for this instrument, 0 if it gives none.
-    """
-
-    exchange_sequence: int = 0
-    last: float = NAN
-    bid: float = NAN
-    bid_size: float = NAN
-    ask: float = NAN
-    ask_size: float = NAN
-    open_24h: float = NAN
-    high_24h: float = NAN
-    low_24h: float = NAN
-    base_volume_24h: float = NAN
-    quote_volume_24h: float = NAN
-
-
-class Document(Record):
-    """A message with a JSON body: status, instruments, heartbeat or notice."""
+class Unknown(Record):
+    """A record of a kind that this version does not know: its header, and the bytes of its body."""
 
     body: bytes = b""
 
-    def decode(self) -> Any:
-        """Return the body as Python objects. Raises DecodeError if it is not JSON."""
-        try:
-            return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise DecodeError(f"{self.topic.decode()}: body is not JSON: {exc}") from exc
 
+# Records that take no number of their topic, and those of which nobody here knows whether they do.
+UNNUMBERED: Final = (Condition, Unknown)
 
-TICKER_VALUES: Final = Ticker.__struct_fields__[-10:]  # the ten numbers, in wire order
-assert TICKER_VALUES[0] == "last"
-assert TICKER_VALUES[-1] == "quote_volume_24h"
+_TICKER_FIELDS: Final = len(Ticker.__struct_fields__)  # a class that is more than its record has more
+PACKINGS: Final = {kind.code: struct.Struct(kind.layout.format) for kind in BY_CODE.values()}
+SIZES: Final = [BY_CODE[code].size if code in BY_CODE else 0 for code in range(256)]  # 0: it takes the rest
+TOPIC_SIZE_1: Final = 40  # in version 1
 
 
 def topic(kind: int, exchange: str, symbol: str = "") -> bytes:
@@ -217,81 +152,85 @@ def sequence_of(message: bytes | bytearray | memoryview) -> int:
 
 
 def pack_ticker(ticker: Ticker) -> bytes:
-    """Return the 168 bytes of one ticker record."""
+    """Return the bytes of one ticker record."""
     # hot: once per frame in a feed.
-    return TICKER_RECORD.pack(
-        ticker.topic,
-        VERSION,
-        TICKER,
-        ticker.flags,
-        ticker.session,
-        ticker.sequence,
-        ticker.exchange_ns,
-        ticker.recv_ns,
-        ticker.publish_ns,
-        ticker.exchange_sequence,
-        ticker.last,
-        ticker.bid,
-        ticker.bid_size,
-        ticker.ask,
-        ticker.ask_size,
-        ticker.open_24h,
-        ticker.high_24h,
-        ticker.low_24h,
-        ticker.base_volume_24h,
-        ticker.quote_volume_24h,
-    )
+    return TICKER_RECORD.pack(*astuple(ticker)[:_TICKER_FIELDS])
 
 
 def pack_document(document: Document) -> bytes:
-    """Return header and JSON body of any message that is no ticker."""
-    return (
-        HEADER.pack(
-            document.topic,
-            VERSION,
-            document.kind,
-            document.flags,
-            document.session,
-            document.sequence,
-            document.exchange_ns,
-            document.recv_ns,
-            document.publish_ns,
-        )
-        + document.body
-    )
+    """Return header and JSON body of a document."""
+    return pack(document)
 
 
-def is_batch(message: bytes | memoryview) -> bool:
-    """True for more than one ticker record back to back, as batch endpoints send them."""
-    size = len(message)
-    return size > TICKER_SIZE and size % TICKER_SIZE == 0 and message[KIND_OFFSET] == TICKER
+def pack(record: Record) -> bytes:
+    """Return the bytes of a record of any kind."""
+    packing = PACKINGS.get(record.kind)
+    if packing is None or not SIZES[record.kind]:
+        *header, body = astuple(record)
+        return HEADER.pack(*header) + bytes(body)
+    return packing.pack(*astuple(record))
 
 
-def unpack(message: bytes | memoryview) -> Ticker | Document:
-    """Return the record in one message of the subscriber endpoint.
+def size_at(message: bytes | bytearray | memoryview, start: int) -> int:
+    """Return how many bytes the record has that starts there: all the rest, if its kind does not give the size.
 
-    Raises DecodeError for a length, version or kind that this version does not know, and for a topic without NUL.
+    What is no record of this version is one that takes the rest; `unpack` says what is wrong with it.
+    """
+    rest = len(message) - start
+    if rest < HEADER_SIZE or message[start + VERSION_OFFSET] != VERSION:
+        return rest
+    size = SIZES[message[start + KIND_OFFSET]]
+    return size if 0 < size <= rest else rest
+
+
+def split(message: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    """Yield the records of a message, of whatever kinds; a batch endpoint sends them back to back."""
+    start = 0
+    while start < len(message):
+        size = size_at(message, start)
+        yield message[start : start + size]
+        start += size
+
+
+def unpack(message: bytes | memoryview) -> Record:
+    """Return the one record that these bytes are.
+
+    A kind that this version does not know is an `Unknown`. Raises DecodeError for a length that is not that of the
+    kind, for another version, and for a topic without NUL.
     """
     size = len(message)
-    if size < HEADER_SIZE:
-        raise DecodeError(f"message of {size} bytes is shorter than the {HEADER_SIZE}-byte header")
-    version, kind = message[KIND_OFFSET - 1], message[KIND_OFFSET]
-    if version != VERSION:
-        raise DecodeError(f"wire version {version}, this is a reader of version {VERSION}")
+    if size < HEADER_SIZE or message[VERSION_OFFSET] != VERSION:
+        raise DecodeError(_refusal(message))
+    kind = message[KIND_OFFSET]
+    if size != SIZES[kind] and SIZES[kind]:
+        raise DecodeError(_refusal(message))
+    if message[TOPIC_BYTES_MAX]:
+        raise DecodeError(NO_NUL)
     if kind == TICKER:
-        if size != TICKER_SIZE:
-            raise DecodeError(f"ticker message of {size} bytes, expected {TICKER_SIZE}")
-        if message[TOPIC_BYTES_MAX]:
-            raise DecodeError(NO_NUL)
         # hot: `make bench-micro`, client. Positional, and the topic stripped afterwards: half the time.
         ticker = Ticker(*TICKER_RECORD.unpack(message))
         ticker.topic = ticker.topic.rstrip(b"\0")
         return ticker
-    if kind not in KIND_NAMES:
-        raise DecodeError(f"kind {kind} is reserved")
-    if message[TOPIC_BYTES_MAX]:
-        raise DecodeError(NO_NUL)
+    if SIZES[kind]:
+        record: Record = BY_CODE[kind].record(*PACKINGS[kind].unpack(message))
+        record.topic = record.topic.rstrip(b"\0")
+        return record
     name, *fields = HEADER.unpack_from(message)
-    document = Document(name.rstrip(b"\0"), *fields)
+    document = (Document if kind in DOCUMENTS else Unknown)(name.rstrip(b"\0"), *fields)
     document.body = bytes(message[HEADER_SIZE:])
     return document
+
+
+def _refusal(message: bytes | memoryview) -> str:
+    """Say what is wrong with the length or the version of a message."""
+    size = len(message)
+    if size > TOPIC_SIZE_1 and not message[TOPIC_SIZE_1 - 1] and message[TOPIC_SIZE_1] == 1:
+        version = 1  # where it stood then, after a NUL that ended the topic: padding has NUL there
+    elif size < HEADER_SIZE:
+        return f"message of {size} bytes is shorter than the {HEADER_SIZE}-byte header"
+    else:
+        version = message[VERSION_OFFSET]
+    if version != VERSION:
+        return f"wire version {version}, this is a reader of version {VERSION}: run the same release on both sides"
+    kind = BY_CODE[message[KIND_OFFSET]]
+    return f"{kind.name} record of {size} bytes, expected {kind.size}"

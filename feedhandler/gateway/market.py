@@ -71,11 +71,11 @@ class Market:
         """Leave the merger."""
         self._downlink.close()
 
-    def _take(self, record: wire.Ticker | wire.Document) -> None:
+    def _take(self, record: wire.Record) -> None:
         if isinstance(record, wire.Document):
             with contextlib.suppress(*UNDECODABLE):  # of another version's merger
                 self._take_document(record)
-        else:
+        elif isinstance(record, wire.Ticker):
             self.tickers[record.topic] = record
             self._on_ticker(record)
 

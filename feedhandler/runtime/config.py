@@ -796,12 +796,16 @@ def _check_nats(config: Config, nats: NatsConfig, where: str) -> None:
 def _check_bridged_topic(config: Config, topic: str, where: str) -> None:
     """The merger has whole exchanges at its batch endpoint, so that is the least that can be chosen."""
     kind, dot, rest = topic.partition(".")
-    kinds = [name for number, name in wire.KIND_NAMES.items() if number != wire.NOTICE]
-    if not topic or (kind in kinds and dot and not rest):
+    if not topic or (kind in wire.TOPIC_WORDS and dot and not rest):
         return
     exchange, end, more = rest.partition(".")
     is_ticker = kind == wire.KIND_NAMES[wire.TICKER]
-    if kind in kinds and not more and exchange in (*config.exchanges, MERGER) and bool(end) == is_ticker:
+    if (
+        kind in wire.TOPIC_WORDS
+        and not more
+        and exchange in (*config.exchanges, MERGER)
+        and bool(end) == is_ticker
+    ):
         return
     name = next(iter(config.exchanges))
     raise ConfigError(

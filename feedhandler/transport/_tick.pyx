@@ -79,21 +79,22 @@ if sys.byteorder != "little":
 log = logging.getLogger(zmtp.__name__)
 
 cdef enum:
-    RECORD_SIZE = 168  # these four are of arrays; asserted below
-    TOPIC_SIZE = 40
+    RECORD_SIZE = 192  # these four are of arrays; asserted below
+    TOPIC_SIZE = 64
     CHANNELS_MAX = 3
     LINES_MAX = 6
     EVENTS_MAX = 64  # taken from the kernel at once
     QUEUE_SIZE = 1 << 13  # of a queue at first
     QUEUE_KEPT_MAX = 1 << 20  # of an empty one: what is larger is given back
     TABLE_MAX = 1 << 20  # file descriptors; the kernel's own limit is lower
-    RECORD_WORDS = 21
-    GATHERED_SIZE_FIRST = 64 * 168  # of a buffer of records, which then doubles
+    RECORD_WORDS = 24
+    GATHERED_SIZE_FIRST = 64 * 192  # of a buffer of records, which then doubles
 
 assert (wire.TICKER_SIZE, wire.TOPIC_SIZE) == (RECORD_SIZE, TOPIC_SIZE), "the arrays below"
 assert board_layout.RECORD_WORDS == RECORD_WORDS and RECORD_WORDS * 8 == RECORD_SIZE
 assert (base.CHANNELS_MAX, base.LINES_MAX) == (CHANNELS_MAX, LINES_MAX), "the arrays in State"
 
+cdef Py_ssize_t VERSION_OFFSET = wire.VERSION_OFFSET
 cdef Py_ssize_t KIND_OFFSET = wire.KIND_OFFSET
 cdef Py_ssize_t FLAGS_OFFSET = wire.FLAGS_OFFSET
 cdef Py_ssize_t SESSION_OFFSET = wire.FLAGS_OFFSET + 2
@@ -1542,7 +1543,7 @@ cdef class BoardCells:
         cdef double values[10]
         if not self._newest(self._slot(index), words):
             return None
-        if data[KIND_OFFSET - 1] != VERSION or data[KIND_OFFSET] != TICKER:
+        if data[VERSION_OFFSET] != VERSION or data[KIND_OFFSET] != TICKER:
             raise DecodeError(f"slot {index} of the board is damaged")
         name = self._names[index]
         if name is None:
@@ -1949,7 +1950,7 @@ cdef class State:
 
     cdef void _pack(self, uint8_t* record) noexcept:
         memcpy(record, self._topic, TOPIC_SIZE)
-        record[KIND_OFFSET - 1], record[KIND_OFFSET] = VERSION, TICKER
+        record[VERSION_OFFSET], record[KIND_OFFSET] = VERSION, TICKER
         memcpy(record + FLAGS_OFFSET, &self.flags, 2)
         memcpy(record + SESSION_OFFSET, &self.session, 4)
         memcpy(record + SEQUENCE_OFFSET, &self.sequence, 8)

@@ -27,12 +27,13 @@ cdef class Follower:
     cdef readonly dict held, losses, newest
     cdef public int64_t undecodable
 
-    @cython.locals(data=bytes, size=Py_ssize_t, start=Py_ssize_t)
+    @cython.locals(data=bytes, size=Py_ssize_t, start=Py_ssize_t, step=Py_ssize_t)
     cpdef take(self, message)
 
     cdef _take_ticker(self, bytes data, Py_ssize_t start)
     cdef _take_other(self, bytes data)
     cdef _pass(self, record)
+    cdef _hand_on(self, record)
 
     @cython.locals(session=uint32_t, sequence=uint64_t, missing=uint64_t, padded=bytes, loss=Loss)
     cdef bint _is_news(self, bytes data, Py_ssize_t start) except -1

@@ -20,7 +20,7 @@ TICKER = wire.TICKER
 TOPIC_SIZE = wire.TOPIC_SIZE
 TOPIC_BYTES_MAX = wire.TOPIC_BYTES_MAX
 RECORD_SIZE = wire.TICKER_SIZE
-VERSION_OFFSET = wire.KIND_OFFSET - 1
+VERSION_OFFSET = wire.VERSION_OFFSET
 KIND_OFFSET = wire.KIND_OFFSET
 SESSION_OFFSET = wire.SESSION_OFFSET
 SEQUENCE_OFFSET = wire.SEQUENCE_OFFSET
@@ -53,7 +53,7 @@ class Loss:
         )
 
 
-Record = wire.Ticker | wire.Document
+Record = wire.Record
 OnHole = Callable[[Record, int], bool]
 Aside = Mapping[int, Callable[[wire.Document], bool]]
 NOBODY: Final[Aside] = {}
@@ -90,18 +90,22 @@ class Follower:
         # hot: `make bench-micro`, client
         data = bytes(message)
         size = len(data)
-        if not size or size % RECORD_SIZE or raw.get_u8(data, KIND_OFFSET) != TICKER:
-            self._take_other(data)
-            return
-        for start in range(0, size, RECORD_SIZE):
+        if not size:
+            self.undecodable += 1
+        start = 0
+        while start < size:
             if (
-                raw.get_u8(data, start + VERSION_OFFSET) != VERSION
-                or raw.get_u8(data, start + KIND_OFFSET) != TICKER
-                or raw.get_u8(data, start + TOPIC_BYTES_MAX)
+                size - start >= RECORD_SIZE
+                and raw.get_u8(data, start + KIND_OFFSET) == TICKER
+                and raw.get_u8(data, start + VERSION_OFFSET) == VERSION
+                and not raw.get_u8(data, start + TOPIC_BYTES_MAX)
             ):
-                self.undecodable += 1  # nothing else is sent with others
-            else:
                 self._take_ticker(data, start)
+                start += RECORD_SIZE
+            else:
+                step = wire.size_at(data, start)
+                self._take_other(raw.cut(data, start, step))
+                start += step
 
     def _take_ticker(self, data: bytes, start: int) -> None:
         """Take one record of a message."""
@@ -120,21 +124,25 @@ class Follower:
         take_aside = self._aside.get(record.kind)
         if take_aside is not None and take_aside(record):
             return
-        if self._is_news(data, 0):
+        if isinstance(record, wire.UNNUMBERED):
+            self._hand_on(record)
+        elif self._is_news(data, 0):
             self._pass(record)
 
     def _pass(self, record: Record) -> None:
         """Hand on a record that is news."""
-        topic = record.topic
-        self.newest[topic] = record
+        self.newest[record.topic] = record
         if (
             self._missing
             and self.on_hole is not None
             and self.on_hole(record, record.sequence - self._missing)
         ):
             return
+        self._hand_on(record)
+
+    def _hand_on(self, record: Record) -> None:
         if self.held:
-            held = self.held.get(topic)
+            held = self.held.get(record.topic)
             if held is not None:
                 held.append(record)
                 return
@@ -215,6 +223,9 @@ class Gatherer(Follower):
 
     def _pass(self, record: Record) -> None:
         self.newest[record.topic] = record
+
+    def _hand_on(self, record: Record) -> None:
+        pass  # of no use in an array
 
 
 def _ignore(record: Record) -> None:

@@ -99,11 +99,11 @@ PARTS_MAX: Final = 64  # of a message, where one may have several
 HANDSHAKE_S: Final = 10.0  # after which a connection that is no socket yet is closed; it takes milliseconds
 CLOSED_PER_TURN: Final = 20  # of those: each is some system calls, and thousands may be due at once
 HANDSHAKE_SIZE_MAX: Final = 1024  # of what a peer may send before it is ready
-REQUEST_SIZE_MAX: Final = 1024  # of what a subscriber may send: a subscription is a prefix of 40 bytes
+REQUEST_SIZE_MAX: Final = 1024  # of what a subscriber may send: a subscription is a prefix of 64 bytes
 BUFFER_SIZE: Final = 1 << 20  # asked of the kernel, for both directions
 HEARERS_MAX: Final = 100_000  # topics whose subscribers are remembered
 HOP_MESSAGE_SIZE_MAX: Final = 1 << 26  # an instrument list is about 1 MB
-# Bytes that may wait for one peer that does not read, a subscriber or a merger that hangs: 100,000 records.
+# Bytes that may wait for one peer that does not read, a subscriber or a merger that hangs: 88,000 records.
 QUEUE_SIZE_MAX: Final = 17_000_000
 # Of a subscriber that wants the newest only: what the kernel holds for it is no longer the newest when it is read.
 CONFLATED_BUFFER_SIZE: Final = 1 << 12

@@ -152,12 +152,12 @@ def test_a_gap_is_counted_and_all_is_asked_for_again_but_not_all_the_time():
     assert not backlog.on_time(3 + 2 * owed.REJOIN_EVERY_NS)
 
 
-@pytest.mark.parametrize("message", [b"", b"x" * 79, record()[:-1], beat()[:40] + b"\x02" + beat()[41:]])
+@pytest.mark.parametrize("message", [b"x" * 79, record()[:-1], beat()[:64] + b"\x03" + beat()[65:]])
 def test_what_cannot_be_read_is_counted_and_not_published(message):
     backlog = Backlog()
     backlog.take(message)
     damaged = bytearray(record())
-    damaged[wire.KIND_OFFSET - 1] = 9
+    damaged[wire.VERSION_OFFSET] = 9
     backlog.take(bytes(damaged))
     assert backlog.undecodable == 2
     assert not drain(backlog)

@@ -80,7 +80,7 @@ class Observer:
                 topic.falls_allowed = 1
 
     def take(self, message, now_ns):
-        kind = message[41]
+        kind = message[65]
         if kind == STATUS_KIND:
             self._take_status(message, now_ns)
         if kind != TICKER_KIND:

@@ -12,13 +12,13 @@ NOW_NS = 1_790_000_000 * NS_PER_S
 
 def ticker(sequence, update_id=0, *, flags=0, session=1, recv_ns=NOW_NS, exchange_ns=0, values=(1.0,) * 10):
     return TICKER.pack(
-        TOPIC.encode(), 1, 1, flags, session, sequence, exchange_ns, recv_ns, recv_ns, update_id, *values
+        TOPIC.encode(), 2, 1, flags, session, sequence, exchange_ns, recv_ns, recv_ns, update_id, *values
     )
 
 
 def not_heard():
     body = json.dumps({"exchange": "binance", "state": "down", "reason": NOT_HEARD, "feed": None}).encode()
-    return HEADER.pack(b"status.binance", 1, 2, 0, 1, 1, 0, NOW_NS, NOW_NS) + body
+    return HEADER.pack(b"status.binance", 2, 2, 0, 1, 1, 0, NOW_NS, NOW_NS) + body
 
 
 def observed(*messages, now_ns=NOW_NS):

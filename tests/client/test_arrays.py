@@ -39,7 +39,7 @@ def stream(endpoint, sockets):
 def test_an_array_has_every_field_of_every_record(stream):
     subscriber, publisher = stream
     values = {name: float(n) + 0.25 for n, name in enumerate(wire.TICKER_VALUES)}
-    record = wire.Ticker(BTC, 1, 1, 8, 100, 7, T_NS, -5, 2**62, 2**64 - 1, **values)
+    record = wire.Ticker(BTC, wire.VERSION, wire.TICKER, 8, 100, 7, T_NS, -5, 2**62, 2**64 - 1, **values)
     publisher.send(wire.pack_ticker(record))
     (row,) = subscriber.receive(timeout_s=PATIENCE_S)
     assert wire.Ticker(*row.tolist()) == record
@@ -62,9 +62,9 @@ def test_golden_messages_are_seen_in_place(path):
 @pytest.mark.parametrize(
     ("message", "error"),
     [
-        (ticker(1)[:-1], "167 bytes are no whole number of records, which have 168"),
-        (bytes(168), "not all ticker records of wire version 1"),
-        (ticker(1) + b"t" * 40 + ticker(2)[40:], "more than 39 bytes"),
+        (ticker(1)[:-1], "191 bytes are no whole number of records, which have 192"),
+        (bytes(192), "not all ticker records of wire version 2"),
+        (ticker(1) + b"t" * 64 + ticker(2)[64:], "more than 63 bytes"),
     ],
 )
 def test_what_is_no_record_is_not_seen_as_one(message, error):
@@ -142,7 +142,7 @@ def cut(data, rng):
     """Yield the pieces in which the bytes arrive."""
     position = 0
     while position < len(data):
-        size = rng.choice((1, 7, 100, 169, 170, 171, 1000, 100_000))
+        size = rng.choice((1, 7, 100, 193, 194, 195, 1000, 100_000))
         yield data[position : position + size]
         position += size
 
@@ -205,9 +205,22 @@ def test_objects_arrays_and_a_loop_give_the_same_however_the_stream_is_cut(kind,
 def sample():
     """Return three records, with all flags and times that frames have a word for."""
     records = [
-        wire.Ticker(BTC, 1, 1, 0, 100, 1, T_NS, T_NS + 1, T_NS + 2, 2**63, bid=1.5, ask=2.5),
-        wire.Ticker("ticker.kucoin.Ä/USDT".encode(), 1, 1, 31, 100, 2, 0, T_NS + 3, T_NS + 4, bid=3.5),
-        wire.Ticker(BTC, 1, 1, wire.STALE, 100, 2, T_NS, T_NS + 5, T_NS + 6, bid=4.5),
+        wire.Ticker(
+            BTC, wire.VERSION, wire.TICKER, 0, 100, 1, T_NS, T_NS + 1, T_NS + 2, 2**63, bid=1.5, ask=2.5
+        ),
+        wire.Ticker(
+            "ticker.kucoin.Ä/USDT".encode(),
+            wire.VERSION,
+            wire.TICKER,
+            31,
+            100,
+            2,
+            0,
+            T_NS + 3,
+            T_NS + 4,
+            bid=3.5,
+        ),
+        wire.Ticker(BTC, wire.VERSION, wire.TICKER, wire.STALE, 100, 2, T_NS, T_NS + 5, T_NS + 6, bid=4.5),
     ]
     return arrays.view(b"".join(map(wire.pack_ticker, records)))
 

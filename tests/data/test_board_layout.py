@@ -15,8 +15,8 @@ LAYOUT = board_layout.Layout(
 def test_the_header_is_what_the_document_says():
     expected = (
         b"FHBOARD\0"
-        + struct.pack("<II", 1, 1)
-        + struct.pack("<IIIIII", 4096, 168, 192, 2, 448, 3)
+        + struct.pack("<II", 2, 2)
+        + struct.pack("<IIIIII", 4096, 192, 256, 2, 640, 3)
         + struct.pack("<IIq", 77, 1_790_000_000, 1_790_000_000_123_456_789)
     )
     assert board_layout.pack_fixed(LAYOUT) == expected
@@ -30,11 +30,11 @@ def test_the_header_is_what_the_document_says():
 
 
 def test_slots_and_cells_are_where_the_document_says():
-    assert LAYOUT.file_size == 4096 + 3 * 448
-    assert [LAYOUT.slot_offset(n) for n in range(3)] == [4096, 4544, 4992]
-    assert board_layout.NEWEST_OFFSET == 40
-    assert [board_layout.cell_offset(2, n) for n in (1, 2, 3)] == [256, 64, 256]
-    assert board_layout.cell_offset(17, 18) == 64 + 192
+    assert LAYOUT.file_size == 4096 + 3 * 640
+    assert [LAYOUT.slot_offset(n) for n in range(3)] == [4096, 4736, 5376]
+    assert board_layout.NEWEST_OFFSET == 64
+    assert [board_layout.cell_offset(2, n) for n in (1, 2, 3)] == [384, 128, 384]
+    assert board_layout.cell_offset(17, 18) == 128 + 256
     assert board_layout.RECORD_OFFSET == 8
 
 
@@ -49,8 +49,8 @@ def test_what_was_packed_is_read():
     ("at", "value", "message"),
     [
         (0, b"X", "does not begin"),
-        (8, b"\2", "version 2"),
-        (12, b"\2", "records of version 2"),
+        (8, b"\1", "version 1"),
+        (12, b"\1", "records of version 1"),
         (16, b"\1", "contradict"),
         (20, b"\1", "contradict"),
         (24, b"\1", "contradict"),

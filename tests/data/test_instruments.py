@@ -71,8 +71,8 @@ def test_a_symbol_that_is_not_trading_is_rejected_with_its_status():
         Instrument("A/BC", "A/B", "C"),
         Instrument("A B", "A B", "C"),
         Instrument("A\nB", "A\n", "B"),
-        Instrument("X" * 40, "X", "Y"),
-        Instrument("X", "Y" * 40, "Z"),
+        Instrument("X" * 64, "X", "Y"),
+        Instrument("X", "Y" * 64, "Z"),
     ],
 )
 def test_an_instrument_that_cannot_be_published_is_left_out_and_named(instrument):

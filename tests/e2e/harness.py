@@ -21,8 +21,8 @@ EXCHANGES = ("binance", "kucoin", "bybit")
 MAJORS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 
 # The wire format as a stranger reads it in docs/wire.md; deliberately not the project's own definition.
-TICKER = struct.Struct("<40sBBHIQqqqQ10d")
-HEADER = struct.Struct("<40sBBHIQqqq")
+TICKER = struct.Struct("<64sBBHIQqqqQ10d")
+HEADER = struct.Struct("<64sBBHIQqqq")
 SNAPSHOT, STALE, DOWN, SIMULATED = 1, 2, 4, 8
 
 
@@ -30,15 +30,15 @@ class Record:
     """One message, unpacked with this file's own struct."""
 
     def __init__(self, message):
-        self.kind = message[41]
+        self.kind = message[65]
         fields = (TICKER if self.kind == 1 else HEADER).unpack_from(message)
         self.topic = fields[0].rstrip(b"\0").decode()
         self.flags, self.session, self.sequence = fields[3:6]
         self.exchange_ns, self.recv_ns, self.publish_ns = fields[6:9]
         self.exchange_sequence = fields[9] if self.kind == 1 else 0
         self.values = fields[10:] if self.kind == 1 else ()
-        self.body = None if self.kind == 1 else json.loads(message[80:])
-        assert len(message) == (168 if self.kind == 1 else len(message))
+        self.body = None if self.kind == 1 else json.loads(message[HEADER.size :])
+        assert len(message) == (TICKER.size if self.kind == 1 else len(message))
 
     @property
     def is_complete(self):
@@ -70,7 +70,7 @@ class Reader:
         deadline = time.monotonic() + seconds
         while self._socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
             message = self._socket.recv()
-            is_batch = message[41] == 1
+            is_batch = message[65] == 1
             self.largest = max(self.largest, len(message) // TICKER.size if is_batch else 0)
             for start in range(0, len(message), TICKER.size) if is_batch else [0]:
                 record = Record(message[start : start + TICKER.size] if is_batch else message)

@@ -3,7 +3,7 @@
     python tests/golden/make.py [FOLDER]
 
 NAME.bin is a message, NAME.json what it stands for (NaN is null). batches/: several records in a message, a list.
-refused/: messages that are no record of version 1, with the word for what is wrong. follow.json: what a subscriber
+refused/: messages that are no record of version 2, with the word for what is wrong. follow.json: what a subscriber
 makes of sessions and sequences.
 """
 
@@ -30,21 +30,21 @@ BASE_NS = 1_790_000_000_000_000_000
 
 
 def header(topic, kind, flags, session, sequence, exchange_ns, recv_ns, publish_ns):
-    out = bytearray(80)
+    out = bytearray(104)
     encoded = topic.encode()
-    assert len(encoded) < 40
+    assert len(encoded) < 64
     out[0 : len(encoded)] = encoded
-    out[40] = 1
-    out[41] = kind
-    out[42:44] = flags.to_bytes(2, "little")
-    out[44:48] = session.to_bytes(4, "little")
-    out[48:56] = sequence.to_bytes(8, "little")
-    out[56:64] = exchange_ns.to_bytes(8, "little", signed=True)
-    out[64:72] = recv_ns.to_bytes(8, "little", signed=True)
-    out[72:80] = publish_ns.to_bytes(8, "little", signed=True)
+    out[64] = 2
+    out[65] = kind
+    out[66:68] = flags.to_bytes(2, "little")
+    out[68:72] = session.to_bytes(4, "little")
+    out[72:80] = sequence.to_bytes(8, "little")
+    out[80:88] = exchange_ns.to_bytes(8, "little", signed=True)
+    out[88:96] = recv_ns.to_bytes(8, "little", signed=True)
+    out[96:104] = publish_ns.to_bytes(8, "little", signed=True)
     record = {
         "topic": topic,
-        "version": 1,
+        "version": 2,
         "kind": kind,
         "flags": flags,
         "session": session,
@@ -71,6 +71,16 @@ def document(topic, kind, flags, sequence, ns, body):
     head, record = header(topic, kind, flags, 1_790_000_000, sequence, 0, ns, ns)
     record["body"] = body
     return head + json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(), record
+
+
+def unknown(kind, topic="later.binance.BTC/USDT", body=b"\0\x01\xfe\xff of a later release"):
+    head, record = header(topic, kind, 0, 1_790_000_000, 3, BASE_NS, BASE_NS, BASE_NS)
+    record["hex"] = body.hex()
+    return head + body, record
+
+
+def condition(topic, flags, sequence):
+    return header(topic, 11, flags, 1_790_000_000, sequence, 0, BASE_NS, BASE_NS + 50_000)
 
 
 def quote(sequence, flags=8, symbol="BTC/USDT", bid=97421.49):
@@ -100,7 +110,7 @@ SINGLES = {
     ),
     "ticker_widest": ticker(
         "ticker.binance.汉字币长名称A/USDT",
-        31,
+        511,
         2**32 - 1,
         U64_MAX,
         (I64_MAX,) * 3,
@@ -110,7 +120,7 @@ SINGLES = {
     "ticker_before_1970": ticker(
         "ticker.x.A.B/C", 0, 0, 0, (-1, -(2**63), -BASE_NS), 1, [0.0, 1e15, 2.0**53 + 2, 1 / 3, *[0.5] * 6]
     ),
-    "ticker_longest_topic": quote(2**53 + 1, symbol="X" * 19 + "/USDT"),
+    "ticker_longest_topic": quote(2**53 + 1, symbol="X" * 43 + "/USDT"),
     "ticker_empty_side": quote(44, bid=NAN),
     **{
         f"ticker_flag_{name}": quote(n, flag)
@@ -121,6 +131,10 @@ SINGLES = {
                 "down": 4,
                 "simulated": 8,
                 "bad_exchange_time": 16,
+                "last": 32,
+                "recovered": 64,
+                "invalid": 128,
+                "replay": 256,
                 "unassigned": 32768,
             }.items(),
             60,
@@ -161,16 +175,24 @@ SINGLES = {
     "notice": document(
         "@interval=100", 5, 0, 2, BASE_NS, {"mode": "interval", "interval_ms": 100, "skipped": 12}
     ),
-    # 168 and 336 bytes, as ticker records have: the kind decides, not the length.
+    # 192 and 384 bytes, as ticker records have: the kind decides, not the length.
     "status_as_long_as_a_ticker": document(
         "status.kucoin", 2, 6, 8, BASE_NS, {"reason": "汉" * 22, "x": "yz"}
     ),
-    "status_as_long_as_a_batch": document("status.kucoin", 2, 4, 9, BASE_NS, {"reason": "r" * 243}),
+    "status_as_long_as_a_batch": document("status.kucoin", 2, 4, 9, BASE_NS, {"reason": "r" * 267}),
+    "condition_down": condition("trade.binance.BTC/USDT", 4, 4711),
+    "condition_over": condition("trade.binance.BTC/USDT", 0, 0),
+    **{f"unknown_{kind}": unknown(kind) for kind in (0, 200, 255)},
+    "unknown_without_a_body": unknown(99, body=b""),
+    "unknown_as_long_as_a_ticker": unknown(77, body=b"k" * 88),
 }
-assert [len(SINGLES[f"status_as_long_as_a_{name}"][0]) for name in ("ticker", "batch")] == [168, 336]
+assert [len(SINGLES[f"status_as_long_as_a_{name}"][0]) for name in ("ticker", "batch")] == [192, 384]
 
 BATCHES = {
     "two": [quote(1), quote(2)],
+    "of_two_kinds": [quote(1), condition("trade.binance.BTC/USDT", 2, 7), quote(2)],
+    "with_a_document": [quote(1), SINGLES["status"]],
+    "with_an_unknown_kind": [condition("trade.binance.BTC/USDT", 2, 7), unknown(200)],
     "mixed": [
         SINGLES[f"ticker_{name}"] for name in ("complete", "widest", "unknown", "flag_down", "empty_side")
     ],
@@ -181,21 +203,21 @@ def with_byte(message, at, value):
     return message[:at] + bytes([value]) + message[at + 1 :]
 
 
-TICKER, STATUS = quote(1)[0], SINGLES["status"][0]
+TICKER = quote(1)[0]
+# As it was: topic in 40 bytes, then version, kind, flags, session, sequence, three times, 11 numbers.
+VERSION_1 = struct.pack(
+    "<40sBBHIQqqqQ10d", b"ticker.binance.BTC/USDT", 1, 1, 8, 5, 9, *[BASE_NS] * 3, 1, *[0.5] * 10
+)
 REFUSED = {
     "empty": (b"", "short"),
-    "half_a_header": (TICKER[:79], "short"),
-    "header_of_a_ticker": (TICKER[:80], "length"),
+    "half_a_header": (TICKER[:103], "short"),
+    "header_of_a_ticker": (TICKER[:104], "length"),
     "one_byte_missing": (TICKER[:-1], "length"),
-    "one_byte_more": (TICKER + b"\0", "length"),
-    "a_record_and_a_half": (TICKER + TICKER[:84], "length"),
-    "version_0": (with_byte(TICKER, 40, 0), "version"),
-    "version_2": (with_byte(TICKER, 40, 2), "version"),
-    "version_2_of_another_length": (with_byte(TICKER, 40, 2) + b"\0" * 8, "version"),
-    "kind_0": (with_byte(TICKER, 41, 0), "kind"),
-    "kind_6": (with_byte(STATUS, 41, 6), "kind"),
-    "kind_255": (with_byte(TICKER, 41, 255), "kind"),
-    "topic_without_nul": (b"t" * 40 + TICKER[40:], "topic"),
+    "version_0": (with_byte(TICKER, 64, 0), "version"),
+    "version_1": (VERSION_1, "version"),
+    "version_3": (with_byte(TICKER, 64, 3), "version"),
+    "version_3_of_another_length": (with_byte(TICKER, 64, 3) + b"\0" * 8, "version"),
+    "topic_without_nul": (b"t" * 64 + TICKER[64:], "topic"),
 }
 
 # Of one topic: session, sequence, what the record is, how many are missing before it.

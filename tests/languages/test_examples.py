@@ -153,7 +153,7 @@ def test_records_gaps_flags_and_batches_are_printed_and_repetitions_are_not(play
     p.wait(lambda: len(p.asked) == 2, "subscriptions")
     assert set(p.asked) == {b"ticker.", b"status."}
     damaged = bytearray(ticker(6))
-    damaged[40] = 2
+    damaged[wire.VERSION_OFFSET] = 1
     for message in (
         ticker(5),
         ticker(6),
@@ -185,7 +185,7 @@ def test_records_gaps_flags_and_batches_are_printed_and_repetitions_are_not(play
     p.wait(lambda: len(p.lines()) >= len(expected), "all lines")
     assert [read(text) for text in p.lines()] == expected
     p.wait(lambda: p.lines("err"), "the refusal")
-    assert "a message of 168 bytes is refused: version" in p.lines("err")[0]
+    assert "a message of 192 bytes is refused: version" in p.lines("err")[0]
 
 
 @pytest.mark.parametrize("is_ignored", [False, True])

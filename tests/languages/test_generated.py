@@ -3,25 +3,26 @@
 import importlib.util
 import re
 import shutil
-import struct
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
 import toolchains
 from patience import PATIENCE_S
 from toolchains import ROOT, run
 
-from feedhandler.data import schema
+from feedhandler.data.header import HEADER, Record
+from feedhandler.data.layout import Kind, Retention, char, f64, i64, layout, u8, u16, u32, u64
 
 FILES = {
     "languages/c/feedhandler.h": ("    double bid;\n", "    float bid;\n"),
     "languages/rust/feedhandler.rs": ("pub const KIND_STATUS: u8 = 2;", "pub const KIND_STATUS: u8 = 3;"),
-    "languages/go/feedhandler.go": ("from[96:]", "from[104:]"),
+    "languages/go/feedhandler.go": ("from[120:]", "from[128:]"),
     "languages/js/feedhandler.mjs": ("STALE: 2,", "STALE: 4,"),
     "languages/js/feedhandler.d.mts": ("get bid(): number", "get bid(): bigint"),
     "languages/numpy/feedhandler_dtype.py": ("<u8", "<i8"),
-    "docs/wire.md": ("| 96 | f64 | bid |", "| 104 | f64 | bid |"),
+    "docs/wire.md": ("| 120 | f64 | bid |", "| 128 | f64 | bid |"),
 }
 
 
@@ -57,41 +58,57 @@ def test_a_file_that_was_edited_is_named_and_made_right_again(name, copy):
     (copy / name).write_text(right.replace(old, new), encoding="utf-8")
     done = check(copy)
     assert done.returncode == 1
-    assert done.stderr == f"{name} is not what feedhandler/data/schema.py says; run: make languages\n"
+    assert done.stderr == f"{name} is not what feedhandler/data/ says; run: make languages\n"
     subprocess.run([sys.executable, copy / "languages" / "generate.py"], check=True, timeout=PATIENCE_S)
     assert (copy / name).read_text(encoding="utf-8") == right
 
 
-def test_the_page_has_the_table_of_each_struct_and_of_the_flags():
+def test_the_page_has_the_table_of_each_struct_and_of_the_flags_and_kinds():
     text = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
-    assert re.findall(r"<!-- (\w+): make languages -->", text) == ["header", "flags", "ticker"]
+    assert re.findall(r"<!-- (\w+): make languages -->", text) == ["header", "flags", "kinds", "ticker"]
 
 
-def test_another_struct_is_another_entry_in_the_list(monkeypatch, tmp_path):
+class Gauge(Record):
+    """A kind that exists in this test alone."""
+
+    kind: int = 250
+    turn: Annotated[int, u64("", "turn")] = 0
+    written_ns: Annotated[int, i64("Unix ns", "written")] = 0
+    place: Annotated[float, f64("", "place")] = 0.0
+    width: Annotated[int, u32("", "width")] = 0
+    mark: Annotated[int, u16("", "mark")] = 0
+    side: Annotated[int, u8("", "side")] = 0
+    end: Annotated[int, u8("", "end")] = 0
+    name_of_it: Annotated[bytes, char(8, "name")] = b""
+
+
+GAUGE = Kind(250, "gauge", "a test", Retention.EVERY, Gauge, layout("gauge", "a gauge", Gauge, HEADER))
+
+
+def test_another_kind_is_another_line_in_the_registry(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("generate", ROOT / "languages" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    meanings = {
-        name: ("", name) for name in ("magic", "turn", "written_ns", "place", "width", "mark", "kind", "end")
-    }
-    slot = schema.layout("board_slot", "one slot", struct.Struct("<8sQqdIHBB"), meanings)
-    monkeypatch.setattr(generate, "LAYOUTS", (*generate.LAYOUTS, slot))
+    monkeypatch.setattr(generate, "KINDS", (*generate.KINDS, GAUGE))
     for path, text in generate.files().items():
         (tmp_path / path.name).write_text(text, encoding="utf-8")
-    assert "#define FH_BOARD_SLOT_SIZE 40" in (tmp_path / "feedhandler.h").read_text(encoding="utf-8")
-    source = tmp_path / "slot.c"
+    assert "| gauge | 250 | every | 144 | a test |" in (tmp_path / "wire.md").read_text(encoding="utf-8")
+    assert "#define FH_GAUGE_SIZE 144" in (tmp_path / "feedhandler.h").read_text(encoding="utf-8")
+    source = tmp_path / "gauge.c"
     source.write_text(
         '#include "feedhandler.h"\n'
         "int main(void) {\n"
-        "    unsigned char bytes[FH_BOARD_SLOT_SIZE] = {[8] = 7, [39] = 9};\n"
-        "    fh_board_slot slot;\n"
-        "    fh_board_slot_load(&slot, bytes);\n"
-        "    return !(slot.turn == 7 && slot.end == 9);\n"
+        "    unsigned char bytes[2 * FH_GAUGE_SIZE] =\n"
+        "        {[64] = FH_VERSION, [65] = FH_KIND_GAUGE, [104] = 7, [135] = 9};\n"
+        "    fh_record record;\n"
+        "    size_t size = fh_record_size(bytes, sizeof bytes);\n"
+        "    if (fh_decode(bytes, size, &record)) return 1;\n"
+        "    return !(record.gauge.turn == 7 && record.gauge.end == 9 && record.header.kind == FH_KIND_GAUGE);\n"
         "}\n",
         encoding="utf-8",
     )
-    toolchains.compile_c(source, tmp_path / "slot")
-    run(tmp_path / "slot")
+    toolchains.compile_c(source, tmp_path / "gauge")
+    run(tmp_path / "gauge")
     for language, command in {
         "rustc": ("--edition", "2018", "-D", "warnings", "--crate-type", "lib", "feedhandler.rs"),
         "go": ("vet", "feedhandler.go"),

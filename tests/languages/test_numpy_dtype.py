@@ -6,7 +6,9 @@ import json
 import pytest
 from toolchains import LANGUAGES, ROOT
 
-from feedhandler.data import schema
+from feedhandler.data import wire
+from feedhandler.data.kinds import KINDS
+from feedhandler.data.layout import numpy_dtype_fields
 
 numpy = pytest.importorskip("numpy")
 GOLDEN = ROOT / "tests" / "golden"
@@ -31,29 +33,40 @@ def test_golden_tickers_stand_for_their_values(path, dtype):
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     (row,) = dtype.records(path.read_bytes())
     same(row, record)
-    assert dtype.is_live(row) == (not record["flags"] & 6)
+    assert dtype.is_live(row) == (not record["flags"] & wire.NOT_LIVE)
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("batches/*.bin")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [GOLDEN / "batches" / "two.bin", GOLDEN / "batches" / "mixed.bin"], ids=str)
 def test_a_batch_is_an_array_on_the_same_bytes(path, dtype):
     message = bytearray(path.read_bytes())
     found = dtype.records(message)
     for row, record in zip(found, json.loads(path.with_suffix(".json").read_text()), strict=True):
         same(row, record)
-    message[42] |= 4
+    message[wire.FLAGS_OFFSET] |= wire.DOWN
     assert not dtype.is_live(found)[0]
 
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted(GOLDEN.glob("refused/*.bin")), *sorted(GOLDEN.glob("status*.bin")), GOLDEN / "heartbeat.bin"],
+    [
+        *sorted(GOLDEN.glob("refused/*.bin")),
+        *sorted(GOLDEN.glob("status*.bin")),
+        *sorted(GOLDEN.glob("unknown*.bin")),
+        GOLDEN / "heartbeat.bin",
+        GOLDEN / "batches" / "of_two_kinds.bin",
+    ],
     ids=lambda path: path.stem,
 )
 def test_what_is_no_ticker_record_is_refused(path, dtype):
-    with pytest.raises(ValueError, match=r"whole number|wire version|not a ticker|no NUL"):
+    with pytest.raises(ValueError, match=r"whole number|wire version|not all records|no NUL"):
         dtype.records(path.read_bytes())
 
 
-@pytest.mark.parametrize("layout", [schema.HEADER, schema.TICKER], ids=lambda layout: layout.name)
-def test_the_literal_dtype_is_that_of_the_schema(layout, dtype):
-    assert getattr(dtype, layout.name.upper()) == numpy.dtype(schema.numpy_dtype_fields(layout))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.size], ids=lambda kind: kind.name)
+def test_the_literal_dtype_is_that_of_the_description(kind, dtype):
+    assert dtype.DTYPE_OF[kind.code] == numpy.dtype(numpy_dtype_fields(kind.layout))
+
+
+def test_records_of_another_kind_are_had_by_asking_for_it(dtype):
+    (row,) = dtype.records((GOLDEN / "condition_down.bin").read_bytes(), dtype.KIND_CONDITION)
+    assert (row["topic"], row["flags"], row["sequence"]) == (b"trade.binance.BTC/USDT", wire.DOWN, 4711)

@@ -121,7 +121,7 @@ def test_a_record_in_the_writing_is_never_seen_and_the_newest_one_always(make):
         slot.write(record(number), NOW)
         at = board_layout.HEADER_SIZE + board_layout.cell_offset(3, number + 1)
         writer._file[at : at + 8] = (2 * number + 1).to_bytes(8, "little")  # killed in mid-write of the next
-        writer._file[at + 60 : at + 100] = b"\xff" * 40
+        writer._file[at + 84 : at + 124] = b"\xff" * 40
         assert wire.unpack(reader.newest(0)).sequence == number
         assert reader.record(0, number + 1) is None
         assert reader.record(0, number - 2) is None

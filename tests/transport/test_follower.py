@@ -4,7 +4,6 @@ import json
 import random
 from pathlib import Path
 
-import msgspec
 import pytest
 import twins
 from hypothesis import given
@@ -39,7 +38,17 @@ def stream(request):
 def test_a_record_comes_out_with_every_value(stream):
     values = dict(zip(wire.TICKER_VALUES, [float(n) + 0.25 for n in range(10)], strict=True))
     whole = wire.Ticker(
-        BTC, 1, 1, 8, 100, 7, 1_790_000_000_000_000_001, -5, 2**62, 2**64 - 1, *values.values()
+        BTC,
+        wire.VERSION,
+        wire.TICKER,
+        8,
+        100,
+        7,
+        1_790_000_000_000_000_001,
+        -5,
+        2**62,
+        2**64 - 1,
+        *values.values(),
     )
     stream.take(wire.pack_ticker(whole))
     assert stream.records == [whole]
@@ -65,12 +74,36 @@ def test_a_batch_is_its_records(stream):
     assert stream.take(memoryview(batch)) == [(BTC, 1), (ETH, 1), (BTC, 2)]
 
 
-@pytest.mark.parametrize("kind", [0, wire.STATUS, wire.NOTICE, 99])
-def test_a_record_of_another_kind_within_a_batch_is_none(stream, kind):
-    other = bytearray(ticker(ETH))
+def test_a_batch_may_have_records_of_several_kinds_and_a_document_at_its_end(stream):
+    condition = wire.Condition(wire.padded(b"trade.x.A/B"), flags=wire.DOWN, session=100, sequence=7)
+    status = wire.Document(wire.topic(wire.STATUS, "x"), kind=wire.STATUS, sequence=1, body=b"{}")
+    batch = ticker(BTC) + wire.pack(condition) + ticker(BTC, 2) + wire.pack(status)
+    assert stream.take(batch) == [(BTC, 1), (b"trade.x.A/B", 7), (BTC, 2), (b"status.x", 1)]
+    assert stream.follower.undecodable == 0
+
+
+@pytest.mark.parametrize("kind", [0, 99, 255])
+def test_a_kind_that_is_not_known_is_handed_on_as_it_is(stream, kind):
+    other = bytearray(ticker(ETH, 7))
     other[wire.KIND_OFFSET] = kind
-    assert stream.take(ticker(BTC) + other + ticker(BTC, 2)) == [(BTC, 1), (BTC, 2)]
-    assert stream.follower.undecodable == 1
+    assert stream.take(ticker(BTC), bytes(other), bytes(other)) == [(BTC, 1), (ETH, 7), (ETH, 7)]
+    record = stream.records[-1]
+    assert isinstance(record, wire.Unknown)
+    assert record.body == ticker()[wire.HEADER_SIZE :]
+    assert stream.follower.undecodable == 0
+
+
+def test_a_condition_has_no_number_of_its_own(stream):
+    down, over = (wire.Condition(BTC, flags=flags, session=100, sequence=5) for flags in (wire.DOWN, 0))
+    stream.take(ticker(sequence=5), wire.pack(down), wire.pack(over), ticker(sequence=6))
+    assert [(record.sequence, record.flags) for record in stream.records] == [
+        (5, 0),
+        (5, wire.DOWN),
+        (5, 0),
+        (6, 0),
+    ]
+    assert stream.follower.losses == {BTC: Loss(100, 6)}
+    assert stream.follower.newest[BTC].sequence == 6
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
@@ -93,7 +126,7 @@ def test_the_table_that_all_languages_share(case, stream):
 @pytest.mark.parametrize("kind", [wire.TICKER, wire.HEARTBEAT])
 def test_a_topic_without_nul_is_no_record(kind, stream):
     message = bytearray(ticker())
-    message[:40], message[41] = b"t" * 40, kind
+    message[: wire.TOPIC_SIZE], message[wire.KIND_OFFSET] = b"t" * wire.TOPIC_SIZE, kind
     assert stream.take(message) == []
     assert stream.follower.undecodable == 1
 
@@ -109,8 +142,8 @@ def test_documents_pass_and_are_followed_too(stream):
 
 @pytest.mark.parametrize(
     "message",
-    [b"", b"x", bytes(80), bytes(168), bytes(336), ticker()[:-1], ticker()[:40] + b"\x02" + ticker()[41:]],
-    ids=["empty", "short", "header", "version 0", "two of version 0", "cut", "version 2"],
+    [b"", b"x", bytes(104), bytes(192), bytes(384), ticker()[:-1], ticker()[:64] + b"\x01" + ticker()[65:]],
+    ids=["empty", "short", "header", "version 0", "two of version 0", "cut", "version 1"],
 )
 def test_what_cannot_be_read_is_counted_and_the_stream_goes_on(stream, message):
     assert stream.take(message, ticker()) == [(BTC, 1)]
@@ -160,7 +193,7 @@ def test_a_gatherer_copies_what_is_news(kind):
     for number in range(4, 1000):
         gatherer.take(ticker(sequence=number))
     assert gatherer.collect() == b"".join(ticker(sequence=number) for number in range(4, 1000))
-    assert first[:168] == ticker(sequence=1), "it has been given away"
+    assert first[:192] == ticker(sequence=1), "it has been given away"
 
 
 @given(seed=st.integers(0, 10**9))
@@ -189,9 +222,7 @@ def test_both_followers_do_the_same(seed):
         for message in messages:
             follower.take(message)
         # Packed, as NaN is not itself.
-        packed = [
-            msgspec.json.encode(r) if isinstance(r, wire.Document) else wire.pack_ticker(r) for r in records
-        ]
+        packed = [wire.pack(r) for r in records]
         outputs.append((packed, dict(follower.losses), follower.undecodable))
         gatherer = twins.of(kind).Gatherer()
         for message in messages:

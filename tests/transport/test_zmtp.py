@@ -200,7 +200,7 @@ def test_that_messages_were_dropped_is_told_once_and_when_there_is_room_again(wo
     merger.set(zmq.SUBSCRIBE, b"")
     merger.bind(world.endpoint())
     world.until_joined(uplink, merger)
-    uplink.send(b"x" * 168)
+    uplink.send(b"x" * wire.TICKER_SIZE)
     assert not uplink.take_loss(), "nothing was dropped"
     for number in range(30_000):
         uplink.send(b"%08d" % number * 21)

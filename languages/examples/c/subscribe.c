@@ -36,35 +36,36 @@ static fh_follow *follow_of(const char *name) {
 }
 
 static void take(const unsigned char *message, size_t size) {
-    fh_ticker t;
-    fh_error error = fh_decode(message, size, &t);
+    fh_record record;
+    fh_error error = fh_decode(message, size, &record);
     if (error) {
         fprintf(stderr, "a message of %zu bytes is refused: %s\n", size, fh_error_name(error));
         return;
     }
-    fh_follow *follow = follow_of(t.header.topic);
-    /* A notice is about this connection alone, and its numbers start over with the next one. */
-    bool is_notice = t.header.kind == FH_KIND_NOTICE;
-    switch (is_notice ? FH_NEXT : fh_follow_take(follow, t.header.session, t.header.sequence)) {
+    fh_header header = record.header;
+    fh_follow *follow = follow_of(header.topic);
+    /* A notice is about this connection alone, and a condition has no number of its own. */
+    bool has_number = header.kind != FH_KIND_NOTICE && header.kind != FH_KIND_CONDITION;
+    switch (has_number ? fh_follow_take(follow, header.session, header.sequence) : FH_NEXT) {
         case FH_REPEATED: return; /* a snapshot of what is known already */
         case FH_GAP:
-            printf("%s: %" PRIu64 " lost before #%" PRIu64 "\n", t.header.topic, follow->missing, t.header.sequence);
+            printf("%s: %" PRIu64 " lost before #%" PRIu64 "\n", header.topic, follow->missing, header.sequence);
             break;
-        case FH_NEW_SESSION: printf("%s: the merger was restarted\n", t.header.topic); break;
+        case FH_NEW_SESSION: printf("%s: the merger was restarted\n", header.topic); break;
         case FH_FIRST:
         case FH_NEXT: break;
     }
-    printf("%s #%" PRIu64, t.header.topic, t.header.sequence);
-    if (t.header.kind == FH_KIND_TICKER)
-        printf(" last %.10g bid %.10g ask %.10g", t.last, t.bid, t.ask);
-    else
+    printf("%s #%" PRIu64, header.topic, header.sequence);
+    if (header.kind == FH_KIND_TICKER)
+        printf(" last %.10g bid %.10g ask %.10g", record.ticker.last, record.ticker.bid, record.ticker.ask);
+    else if (fh_is_document(header.kind))
         printf(" %.*s", (int)(size - FH_HEADER_SIZE), (const char *)message + FH_HEADER_SIZE);
-    puts(fh_is_live(&t.header) ? "" : " NOT LIVE");
+    puts(fh_is_live(&header) ? "" : " NOT LIVE");
 }
 
 int main(int count, char **arguments) {
     void *context = zmq_ctx_new(), *sub = zmq_socket(context, ZMQ_SUB);
-    int queue = 100000;                   /* messages that wait for us before libzmq drops: a hole, which we see */
+    int queue = 100000;                   /* messages that wait for us before libzmq drops: a gap, which we see */
     int interval_ms = 1000, patience_ms = 5000; /* a connection that died without a word is made again */
     zmq_setsockopt(sub, ZMQ_RCVHWM, &queue, sizeof queue);
     zmq_setsockopt(sub, ZMQ_HEARTBEAT_IVL, &interval_ms, sizeof interval_ms);
@@ -83,8 +84,11 @@ int main(int count, char **arguments) {
             return 1;
         }
         const unsigned char *bytes = zmq_msg_data(&message);
-        size_t size = zmq_msg_size(&message), step = fh_record_size(bytes, size);
-        for (size_t at = 0; at < size; at += step) take(bytes + at, step); /* a batch has several records */
+        size_t size = zmq_msg_size(&message), step;
+        for (size_t at = 0; at < size; at += step) { /* a batch has several records */
+            step = fh_record_size(bytes + at, size - at);
+            take(bytes + at, step);
+        }
         if (ferror(stdout)) return 0; /* it was closed, as `| head` does, and SIGPIPE is ignored */
     }
 }

@@ -30,37 +30,42 @@ func printf(format string, values ...any) {
 }
 
 func take(message []byte) {
-	r, err := feedhandler.Decode(message)
+	record, err := feedhandler.Decode(message)
 	if err != nil {
 		log.Printf("a message of %d bytes is refused: %v", len(message), err)
 		return
 	}
-	topic := r.TopicString()
+	h := record.Head()
+	topic := h.TopicString()
 	follow := topics[topic]
 	if follow == nil {
 		follow = new(feedhandler.Follow)
 		topics[topic] = follow
 	}
 	news := feedhandler.Next
-	if r.Kind != feedhandler.KindNotice { // which is about this connection alone; its numbers start over with the next one
-		news = follow.Take(r.Session, r.Sequence)
+	// A notice is about this connection alone, and a condition has no number of its own.
+	if h.Kind != feedhandler.KindNotice && h.Kind != feedhandler.KindCondition {
+		news = follow.Take(h.Session, h.Sequence)
 	}
 	switch news {
 	case feedhandler.Repeated:
 		return // a snapshot of what is known already
 	case feedhandler.Gap:
-		printf("%s: %d lost before #%d\n", topic, follow.Missing, r.Sequence)
+		printf("%s: %d lost before #%d\n", topic, follow.Missing, h.Sequence)
 	case feedhandler.NewSession:
 		printf("%s: the merger was restarted\n", topic)
 	}
 	note := ""
-	if !r.IsLive() {
+	if !h.IsLive() {
 		note = " NOT LIVE"
 	}
-	if r.Kind == feedhandler.KindTicker {
-		printf("%s #%d last %g bid %g ask %g%s\n", topic, r.Sequence, r.Last, r.Bid, r.Ask, note)
-	} else {
-		printf("%s #%d %s%s\n", topic, r.Sequence, r.Body, note)
+	switch r := record.(type) {
+	case *feedhandler.Ticker:
+		printf("%s #%d last %g bid %g ask %g%s\n", topic, h.Sequence, r.Last, r.Bid, r.Ask, note)
+	case *feedhandler.Document:
+		printf("%s #%d %s%s\n", topic, h.Sequence, r.Body, note)
+	default:
+		printf("%s #%d of kind %d%s\n", topic, h.Sequence, h.Kind, note)
 	}
 }
 
@@ -92,7 +97,7 @@ func main() {
 		prefixes = os.Args[2:]
 	}
 	sub := C.zmq_socket(C.zmq_ctx_new(), C.ZMQ_SUB)
-	setNumber(sub, C.ZMQ_RCVHWM, 100000)      // messages that wait for us before libzmq drops: a hole, which we see
+	setNumber(sub, C.ZMQ_RCVHWM, 100000)      // messages that wait for us before libzmq drops: a gap, which we see
 	setNumber(sub, C.ZMQ_HEARTBEAT_IVL, 1000) // ms; a connection that died without a word is made again
 	setNumber(sub, C.ZMQ_HEARTBEAT_TIMEOUT, 5000)
 	for _, prefix := range prefixes {

@@ -3,7 +3,7 @@
 //     npm install
 //     node subscribe.mjs [ENDPOINT [PREFIX...]]
 import { Subscriber } from "zeromq"
-import { DecodeError, Follow, KIND, Ticker, decode, split } from "../../js/feedhandler.mjs"
+import { DecodeError, Document, Follow, KIND, Ticker, decode, split } from "../../js/feedhandler.mjs"
 
 const topics = new Map() // what is known of each topic's sequence
 
@@ -12,8 +12,9 @@ const take = (bytes) => {
   const { topic, sequence } = record
   let follow = topics.get(topic)
   if (!follow) topics.set(topic, (follow = new Follow()))
-  // A notice is about this connection alone, and its numbers start over with the next one.
-  const news = record.kind === KIND.NOTICE ? "next" : follow.take(record.session, sequence)
+  // A notice is about this connection alone, and a condition has no number of its own.
+  const hasNumber = record.kind !== KIND.NOTICE && record.kind !== KIND.CONDITION
+  const news = hasNumber ? follow.take(record.session, sequence) : "next"
   switch (news) {
     case "repeated":
       return // a snapshot of what is known already
@@ -26,7 +27,8 @@ const take = (bytes) => {
   const note = record.is_live ? "" : " NOT LIVE"
   if (record instanceof Ticker)
     console.log(`${topic} #${sequence} last ${record.last} bid ${record.bid} ask ${record.ask}${note}`)
-  else console.log(`${topic} #${sequence} ${Buffer.from(record.body)}${note}`)
+  else if (record instanceof Document) console.log(`${topic} #${sequence} ${Buffer.from(record.body)}${note}`)
+  else console.log(`${topic} #${sequence} of kind ${record.kind}${note}`)
 }
 
 process.stdout.on("error", (error) => {
@@ -35,7 +37,7 @@ process.stdout.on("error", (error) => {
 })
 const [endpoint = "tcp://127.0.0.1:5555", ...prefixes] = process.argv.slice(2)
 const sub = new Subscriber({
-  receiveHighWaterMark: 100_000, // messages that wait for us before libzmq drops: a hole, which we see
+  receiveHighWaterMark: 100_000, // messages that wait for us before libzmq drops: a gap, which we see
   heartbeatInterval: 1000, // ms; a connection that died without a word is made again
   heartbeatTimeout: 5000,
 })

@@ -17,9 +17,10 @@ static void print_number(double value) {
         printf("|%016" PRIx64, bits);
 }
 
-static void print_record(const fh_ticker *t, const unsigned char *message, size_t size) {
+static void print_record(const fh_record *record, const unsigned char *message, size_t size) {
     char exchange[FH_TOPIC_SIZE];
-    const fh_header *h = &t->header;
+    const fh_header *h = &record->header;
+    const fh_ticker *t = &record->ticker;
     fh_exchange(h, exchange);
     printf("ok|%s|%s|%s|%d|%d|%d|%d|%" PRIu32 "|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%" PRId64, h->topic, exchange,
            fh_symbol(h), h->version, h->kind, h->flags, fh_is_live(h), h->session, h->sequence, h->exchange_ns,
@@ -37,8 +38,13 @@ static void print_record(const fh_ticker *t, const unsigned char *message, size_
         print_number(t->base_volume_24h);
         print_number(t->quote_volume_24h);
     } else {
-        if (t->exchange_sequence || t->last == t->last || t->quote_volume_24h == t->quote_volume_24h) abort();
-        printf("|%.*s", (int)(size - FH_HEADER_SIZE), (const char *)message + FH_HEADER_SIZE);
+        if (t->last == t->last || t->quote_volume_24h == t->quote_volume_24h) abort();
+        if (fh_is_document(h->kind))
+            printf("|%.*s", (int)(size - FH_HEADER_SIZE), (const char *)message + FH_HEADER_SIZE);
+        else if (!fh_kind_size(h->kind)) {
+            printf("|unknown ");
+            for (size_t at = FH_HEADER_SIZE; at < size; at++) printf("%02x", message[at]);
+        }
     }
     putchar('\n');
 }
@@ -49,14 +55,15 @@ static void messages(int is_verdict) {
         size_t size = fh_load_u32(length);
         unsigned char *message = malloc(size); /* of exactly that size: a sanitizer sees what reads beyond */
         if (size && fread(message, 1, size, stdin) != size) abort();
-        size_t step = fh_record_size(message, size), at = 0;
+        size_t step, at = 0;
         do {
-            fh_ticker ticker;
-            fh_error error = fh_decode(message + at, step, &ticker);
+            fh_record record;
+            step = fh_record_size(message + at, size - at);
+            fh_error error = fh_decode(message + at, step, &record);
             if (error || is_verdict)
                 printf("%s\n", fh_error_name(error));
             else
-                print_record(&ticker, message + at, step);
+                print_record(&record, message + at, step);
             at += step;
         } while (at < size);
         puts(".");

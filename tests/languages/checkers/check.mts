@@ -1,7 +1,7 @@
 // Compiled, never run: the types say what feedhandler.mjs has, and refuse what it has not.
-import { FLAG, Follow, KIND, Ticker, decode, split, type News } from "../../../languages/js/feedhandler.mjs"
+import { Condition, FLAG, Follow, KIND, Ticker, Unknown, decode, split, type News } from "../../../languages/js/feedhandler.mjs"
 
-const message: Uint8Array = new Uint8Array(168)
+const message: Uint8Array = new Uint8Array(192)
 for (const bytes of split(message)) {
   const record = decode(bytes)
   const sequence: bigint = record.sequence
@@ -9,6 +9,10 @@ for (const bytes of split(message)) {
   if (record instanceof Ticker) {
     const price: number = record.bid + record.quote_volume_24h
     console.log(record.topic.length, price, record.flags & FLAG.STALE, record.is_live)
+  } else if (record instanceof Condition) {
+    console.log(record.kind === KIND.CONDITION, record.topic)
+  } else if (record instanceof Unknown) {
+    console.log(record.kind, record.body.byteLength)
   } else if (record.kind === KIND.STATUS) {
     console.log(record.body.byteLength, record.json())
   }

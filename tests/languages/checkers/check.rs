@@ -22,7 +22,11 @@ fn line(record: &Record<'_>) -> String {
             words.extend([t.last, t.bid, t.bid_size, t.ask, t.ask_size].map(number));
             words.extend([t.open_24h, t.high_24h, t.low_24h, t.base_volume_24h, t.quote_volume_24h].map(number));
         }
+        Record::Condition(_) => {}
         Record::Document { body, .. } => words.push(String::from_utf8_lossy(body).to_string()),
+        Record::Unknown { body, .. } => {
+            words.push(format!("unknown {}", body.iter().map(|byte| format!("{:02x}", byte)).collect::<String>()))
+        }
     }
     words.join("|")
 }

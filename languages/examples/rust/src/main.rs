@@ -13,7 +13,7 @@ use std::io::Write;
 
 #[path = "../../../rust/feedhandler.rs"]
 mod feedhandler;
-use feedhandler::{decode, split, Follow, News, Record, KIND_NOTICE};
+use feedhandler::{decode, split, Follow, News, Record, KIND_CONDITION, KIND_NOTICE};
 
 /// Prints a line; ends the program if its output was closed, as `| head` does, where println! would panic.
 macro_rules! print_line {
@@ -34,7 +34,8 @@ fn take(topics: &mut HashMap<String, Follow>, message: &[u8]) {
     // What is known of this topic's sequence.
     let follow = topics.entry(topic.to_string()).or_default();
     let news = match header.kind {
-        KIND_NOTICE => News::Next, // about this connection alone; its numbers start over with the next one
+        // A notice is about this connection alone, and a condition has no number of its own.
+        KIND_NOTICE | KIND_CONDITION => News::Next,
         _ => follow.take(header.session, header.sequence),
     };
     match news {
@@ -52,6 +53,7 @@ fn take(topics: &mut HashMap<String, Follow>, message: &[u8]) {
         Record::Document { body, .. } => {
             print_line!("{} #{} {}{}", topic, header.sequence, String::from_utf8_lossy(body), note)
         }
+        _ => print_line!("{} #{} of kind {}{}", topic, header.sequence, header.kind, note),
     }
 }
 
@@ -63,7 +65,7 @@ fn main() -> Result<(), zmq::Error> {
         prefixes.push("ticker.".to_string());
     }
     let sub = zmq::Context::new().socket(zmq::SUB)?;
-    sub.set_rcvhwm(100_000)?; // messages that wait for us before libzmq drops: a hole, which we see
+    sub.set_rcvhwm(100_000)?; // messages that wait for us before libzmq drops: a gap, which we see
     sub.set_heartbeat_ivl(1000)?; // ms; a connection that died without a word is made again
     sub.set_heartbeat_timeout(5000)?;
     for prefix in &prefixes {

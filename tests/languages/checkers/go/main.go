@@ -14,31 +14,28 @@ import (
 
 var out = bufio.NewWriter(os.Stdout)
 
-func printRecord(r *feedhandler.Record) {
-	live := 0
-	if r.IsLive() {
+func printRecord(record feedhandler.Record) {
+	h, live := record.Head(), 0
+	if h.IsLive() {
 		live = 1
 	}
-	fmt.Fprintf(out, "ok|%s|%s|%s|%d|%d|%d|%d|%d|%d|%d|%d|%d", r.TopicString(), r.Exchange(), r.Symbol(), r.Version,
-		r.Kind, r.Flags, live, r.Session, r.Sequence, r.ExchangeNs, r.RecvNs, r.PublishNs)
-	values := []float64{r.Last, r.Bid, r.BidSize, r.Ask, r.AskSize, r.Open24h, r.High24h, r.Low24h,
-		r.BaseVolume24h, r.QuoteVolume24h}
-	if r.Kind != feedhandler.KindTicker {
-		for _, value := range values {
-			if !math.IsNaN(value) {
-				panic("a document has a price")
+	fmt.Fprintf(out, "ok|%s|%s|%s|%d|%d|%d|%d|%d|%d|%d|%d|%d", h.TopicString(), h.Exchange(), h.Symbol(), h.Version,
+		h.Kind, h.Flags, live, h.Session, h.Sequence, h.ExchangeNs, h.RecvNs, h.PublishNs)
+	switch r := record.(type) {
+	case *feedhandler.Ticker:
+		fmt.Fprintf(out, "|%d", r.ExchangeSequence)
+		for _, value := range []float64{r.Last, r.Bid, r.BidSize, r.Ask, r.AskSize, r.Open24h, r.High24h, r.Low24h,
+			r.BaseVolume24h, r.QuoteVolume24h} {
+			if math.IsNaN(value) {
+				fmt.Fprint(out, "|nan")
+			} else {
+				fmt.Fprintf(out, "|%016x", math.Float64bits(value))
 			}
 		}
-		fmt.Fprintf(out, "|%s\n", r.Body)
-		return
-	}
-	fmt.Fprintf(out, "|%d", r.ExchangeSequence)
-	for _, value := range values {
-		if math.IsNaN(value) {
-			fmt.Fprint(out, "|nan")
-		} else {
-			fmt.Fprintf(out, "|%016x", math.Float64bits(value))
-		}
+	case *feedhandler.Document:
+		fmt.Fprintf(out, "|%s", r.Body)
+	case *feedhandler.Unknown:
+		fmt.Fprintf(out, "|unknown %x", r.Body)
 	}
 	fmt.Fprintln(out)
 }
@@ -52,7 +49,11 @@ func messages(isVerdict bool) {
 		size := binary.LittleEndian.Uint32(input)
 		message := input[4 : 4+size : 4+size]
 		input = input[4+size:]
-		for _, bytes := range feedhandler.Split(message) {
+		records := feedhandler.Split(message)
+		if len(message) == 0 {
+			records = [][]byte{message}
+		}
+		for _, bytes := range records {
 			record, err := feedhandler.Decode(bytes)
 			switch {
 			case err != nil:
@@ -60,7 +61,7 @@ func messages(isVerdict bool) {
 			case isVerdict:
 				fmt.Fprintln(out, "ok")
 			default:
-				printRecord(&record)
+				printRecord(record)
 			}
 		}
 		fmt.Fprintln(out, ".")

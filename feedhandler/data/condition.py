@@ -1,0 +1,31 @@
+"""Condition: STALE, DOWN or INVALID of a topic whose kind keeps every record, of which none may be repeated.
+
+Its topic is that of which it speaks, its sequence that of the topic's last record (0: none yet); it takes no
+number itself. DOWN ends with the topic's next record, INVALID with its next snapshot, STALE with either its next
+record or a condition without flags.
+"""
+
+from typing import Final
+
+from feedhandler.data.header import HEADER, Record
+from feedhandler.data.layout import Kind, Retention, layout
+
+CODE: Final = 11
+
+
+class Condition(Record):
+    """The condition of a topic, in its flags."""
+
+    kind: int = CODE
+
+
+KIND: Final = Kind(
+    CODE,
+    "condition",
+    "header only: the flags of a topic whose kind keeps every record",
+    Retention.LATEST,
+    Condition,
+    layout("condition", "STALE, DOWN or INVALID of a topic, without a record of it", Condition, HEADER),
+    has_topics=False,
+)
+assert KIND.size == HEADER.size

@@ -1,0 +1,138 @@
+"""The header that each record begins with, and its flags."""
+
+from typing import Annotated, Final
+
+import msgspec
+
+from feedhandler.data.layout import Layout, char, i64, layout, u8, u16, u32, u64
+
+VERSION: Final = 2
+TOPIC_SIZE: Final = 64
+TOPIC_BYTES_MAX: Final = TOPIC_SIZE - 1  # at least one NUL, so that `topic + NUL` is an exact subscription
+
+
+class Flag(msgspec.Struct, frozen=True):
+    """One bit of the flags."""
+
+    bit: int
+    name: str
+    meaning: str
+
+
+FLAGS: Final = (
+    Flag(
+        1,
+        "SNAPSHOT",
+        "the last value again, because somebody subscribed; not a new event, and no number of its own",
+    ),
+    Flag(
+        2,
+        "STALE",
+        "the connection lives, but its data have stopped: all of them, or one channel of this symbol that "
+        "speaks otherwise (which one, and why we think so: `feed.stale_topics` of the status). Values of other "
+        "channels may be fresh",
+    ),
+    Flag(
+        4,
+        "DOWN",
+        "the exchange is not connected, its feed process is gone, or the symbol is not subscribed to any "
+        "more: the values are the last known ones",
+    ),
+    Flag(8, "SIMULATED", "not a real exchange"),
+    Flag(
+        16,
+        "BAD_EXCHANGE_TIME",
+        "the exchange's time cannot be right: it is later than the exchange's own clock, by "
+        "more than 1 s and what that is uncertain (`feed.clock_uncertainty_ms`); as long as that clock is not "
+        "known, more than 60 s in our future",
+    ),
+    Flag(
+        32,
+        "LAST",
+        "the last record of one message of the exchange, for kinds of which a message has several; not set on "
+        "tickers",
+    ),
+    Flag(64, "RECOVERED", "fetched later, not received live"),
+    Flag(128, "INVALID", "a book that must not be used until its next snapshot"),
+    Flag(256, "REPLAY", "from a recording"),
+)
+SNAPSHOT: Final = 1
+STALE: Final = 2
+DOWN: Final = 4
+SIMULATED: Final = 8
+BAD_EXCHANGE_TIME: Final = 16
+LAST: Final = 32
+RECOVERED: Final = 64
+INVALID: Final = 128
+REPLAY: Final = 256
+assert all(globals()[flag.name] == flag.bit == 1 << index for index, flag in enumerate(FLAGS))
+FLAG_NAMES: Final = {flag.bit: flag.name for flag in FLAGS}
+
+NOT_LIVE: Final = STALE | DOWN | INVALID  # with any of these, the values are the last known ones
+
+
+class Record(msgspec.Struct):
+    """The header, which every message has.
+
+    topic is without padding; times are Unix nanoseconds; see `docs/wire.md` for every field.
+    """
+
+    topic: Annotated[
+        bytes, char(TOPIC_SIZE, "UTF-8, padded with NUL, at least one NUL: `ticker.binance.BTC/USDT`")
+    ]
+    version: Annotated[int, u8("", f"{VERSION}. Refuse any other")] = VERSION
+    kind: Annotated[int, u8("", "how to read the body: the kinds. Ignore one that you do not know")] = 0
+    flags: Annotated[int, u16("", "a bit set: the flags")] = 0
+    session: Annotated[int, u32("Unix s", "when the merger started. A new value restarts all sequences")] = 0
+    sequence: Annotated[int, u64("", "per topic and session, from 1, without gaps: a gap is loss")] = 0
+    exchange_ns: Annotated[
+        int, i64("Unix ns", "event time as the exchange states it; 0 = it states none")
+    ] = 0
+    recv_ns: Annotated[int, i64("Unix ns", "the feed took the frame from the socket")] = 0
+    publish_ns: Annotated[int, i64("Unix ns", "just before the merger sent")] = 0
+
+    @property
+    def exchange(self) -> str:
+        """Second word of the topic: `binance` of `ticker.binance.BTC/USDT`."""
+        return self.topic.decode().split(".", 2)[1]
+
+    @property
+    def symbol(self) -> str:
+        """Third word of the topic, `BTC/USDT`; empty for kinds that have none."""
+        words = self.topic.decode().split(".", 2)
+        return words[2] if len(words) == 3 else ""
+
+    @property
+    def flag_names(self) -> list[str]:
+        return [name for bit, name in FLAG_NAMES.items() if self.flags & bit]
+
+    @property
+    def is_live(self) -> bool:
+        """Neither STALE, DOWN nor INVALID: the values are not merely the last known ones."""
+        return not self.flags & NOT_LIVE
+
+    @property
+    def is_stale(self) -> bool:
+        return bool(self.flags & STALE)
+
+    @property
+    def is_down(self) -> bool:
+        return bool(self.flags & DOWN)
+
+    @property
+    def is_snapshot(self) -> bool:
+        """The last value again, because somebody subscribed; not a new event."""
+        return bool(self.flags & SNAPSHOT)
+
+    @property
+    def is_simulated(self) -> bool:
+        return bool(self.flags & SIMULATED)
+
+    @property
+    def latency_ns(self) -> int:
+        """Our own latency: from the frame's receipt until it was published."""
+        return self.publish_ns - self.recv_ns
+
+
+HEADER: Final[Layout] = layout("header", "what every message begins with", Record)
+assert HEADER.size == 104

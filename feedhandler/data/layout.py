@@ -1,0 +1,151 @@
+"""Records described as data: a class of fields whose annotations state type, unit and meaning of the bytes.
+
+    class Ticker(Header):
+        bid: Annotated[float, f64("quote currency", "best bid price")] = NAN
+
+From such a class follow offsets, sizes, the format that packs it, the NumPy dtype, the readers in other languages
+and the tables of `docs/wire.md`. Pure.
+"""
+
+import enum
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+SIZES: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i64": 8, "f64": 8}
+STRUCT_CODES: Final = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q", "f64": "d"}
+NUMPY_FORMATS: Final = {"u8": "u1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "i64": "<i8", "f64": "<f8"}
+
+
+class Number(msgspec.Struct, frozen=True):
+    """How a field stands in the bytes. unit may be empty; size is in bytes."""
+
+    type: str
+    size: int
+    unit: str
+    meaning: str
+
+
+def _number(type_: str) -> Callable[[str, str], Number]:
+    return lambda unit, meaning: Number(type_, SIZES[type_], unit, meaning)
+
+
+u8: Final = _number("u8")
+u16: Final = _number("u16")
+u32: Final = _number("u32")
+u64: Final = _number("u64")
+i64: Final = _number("i64")
+f64: Final = _number("f64")
+
+
+def char(size: int, meaning: str) -> Number:
+    """Describe text of at most so many bytes, padded with NUL."""
+    return Number("char", size, "", meaning)
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One field; offset is from the first byte of the record. type is `char` or one of SIZES; unit may be empty."""
+
+    name: str
+    type: str
+    offset: int
+    size: int
+    unit: str
+    meaning: str
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """A struct without padding. With a base, it begins with the fields of that; fields are its own."""
+
+    name: str
+    meaning: str
+    fields: tuple[Field, ...]
+    base: "Layout | None" = None
+
+    @property
+    def size(self) -> int:
+        return sum(field.size for field in self.all_fields)
+
+    @property
+    def all_fields(self) -> tuple[Field, ...]:
+        return (*self.base.all_fields, *self.fields) if self.base else self.fields
+
+    @property
+    def codes(self) -> str:
+        """The own fields in the language of `struct`, without byte order."""
+        return "".join(f"{f.size}s" if f.type == "char" else STRUCT_CODES[f.type] for f in self.fields)
+
+    @property
+    def format(self) -> str:
+        """The whole in the language of `struct`: little-endian, unpadded."""
+        return "<" + (self.base.codes if self.base else "") + self.codes
+
+    def offset(self, name: str) -> int:
+        """Return where a field begins. Raises KeyError if there is none of that name."""
+        return {field.name: field.offset for field in self.all_fields}[name]
+
+
+def layout(name: str, meaning: str, record: type[msgspec.Struct], base: Layout | None = None) -> Layout:
+    """Return the layout of a class, in the order of its fields; with a base, of those that follow its fields.
+
+    Raises ValueError for a field without a description, and for one that is not aligned to its size: the structs
+    of other languages would then have padding where the bytes have none.
+    """
+    hints = typing.get_type_hints(record, include_extras=True)
+    offset, skipped = (base.size, len(base.all_fields)) if base else (0, 0)
+    fields = []
+    for field in record.__struct_fields__[skipped:]:
+        found = [each for each in getattr(hints[field], "__metadata__", ()) if isinstance(each, Number)]
+        if not found:
+            raise ValueError(f"{name}.{field}: say how it stands in the bytes, e.g. f64(unit, meaning)")
+        [number] = found
+        if number.type != "char" and offset % number.size:
+            raise ValueError(f"{name}.{field}: a {number.type} at offset {offset} is not aligned to its size")
+        fields.append(Field(field, number.type, offset, number.size, number.unit, number.meaning))
+        offset += number.size
+    return Layout(name, meaning, tuple(fields), base)
+
+
+def numpy_dtype_fields(of: Layout) -> dict[str, Any]:
+    """Return what `numpy.dtype()` takes: names, formats, offsets, itemsize. Needs no NumPy."""
+    fields = of.all_fields
+    return {
+        "names": [field.name for field in fields],
+        "formats": [f"S{f.size}" if f.type == "char" else NUMPY_FORMATS[f.type] for f in fields],
+        "offsets": [field.offset for field in fields],
+        "itemsize": of.size,
+    }
+
+
+class Retention(enum.Enum):
+    """What a record means to the one before it of its topic."""
+
+    LATEST = "latest"  # it replaces all before it
+    EVERY = "every"  # each counts, once
+
+
+class Body(enum.Enum):
+    """What follows the header."""
+
+    FIXED = "fixed"  # the fields of the layout
+    JSON = "JSON"  # UTF-8 up to the end of the message
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A kind of records, all of it: code in the header, word in the topic, class in Python, layout, retention."""
+
+    code: int
+    name: str
+    meaning: str
+    retention: Retention
+    record: type[Any]
+    layout: Layout
+    body: Body = Body.FIXED
+    has_topics: bool = True  # False: it speaks of the topics of others, or of one subscriber
+
+    @property
+    def size(self) -> int:
+        """Bytes of one record; 0: it takes the rest of its message."""
+        return self.layout.size if self.body is Body.FIXED else 0

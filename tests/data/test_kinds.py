@@ -1,0 +1,92 @@
+"""The description of the bytes, against the bytes."""
+
+import struct
+import subprocess
+import sys
+from typing import Annotated
+
+import msgspec
+import pytest
+from patience import PATIENCE_S
+
+from feedhandler.data import header, kinds, ticker, wire
+from feedhandler.data.layout import Body, char, f64, layout, numpy_dtype_fields, u8, u16, u32, u64
+
+CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q", "f64": "d"}
+FIXED = [kind for kind in kinds.KINDS if kind.body is Body.FIXED]
+FIELDS = [(kind, field) for kind in FIXED for field in kind.layout.all_fields]
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=lambda each: each.name)
+def test_a_field_stands_where_and_as_it_is_said_to(kind, field):
+    value = {"version": wire.VERSION, "kind": kind.code}.get(field.name)
+    if value is None:
+        value = {"char": b"ticker.x.A/B", "f64": 2.5}.get(field.type, 1)
+    record = kind.record(b"ticker.x.A/B")
+    setattr(record, field.name, value)
+    code = f"{field.size}s" if field.type == "char" else CODES[field.type]
+    packed = wire.pack(record)
+    assert len(packed) == kind.size
+    (got,) = struct.unpack_from("<" + code, packed, field.offset)
+    assert (got.rstrip(b"\0") if field.type == "char" else got) == value
+    assert field.meaning
+
+
+@pytest.mark.parametrize("kind", FIXED, ids=lambda kind: kind.name)
+def test_a_record_of_any_kind_is_what_it_was_packed_from(kind):
+    record = kind.record(b"x.y.z", flags=header.DOWN, session=5, sequence=7, exchange_ns=-1, publish_ns=2)
+    for number, field in enumerate(kind.layout.fields):  # NaN is not equal to itself
+        setattr(record, field.name, b"text" if field.type == "char" else number)
+    assert wire.unpack(wire.pack(record)) == record
+
+
+def test_every_kind_and_flag_has_a_name_and_a_meaning_of_its_own():
+    for each in (kinds.KINDS, header.FLAGS):
+        assert len({entry.name for entry in each}) == len({entry.meaning for entry in each}) == len(each)
+    assert [flag.bit for flag in header.FLAGS] == [1 << n for n in range(9)]
+
+
+def test_a_struct_is_described_by_the_annotations_of_its_fields():
+    class Slot(msgspec.Struct):
+        a: Annotated[int, u64("", "one")] = 0
+        b: Annotated[int, u32("", "two")] = 0
+        c: Annotated[bytes, char(4, "three")] = b""
+
+    slot = layout("slot", "a slot", Slot)
+    assert [(f.name, f.type, f.offset, f.size) for f in slot.fields] == [
+        ("a", "u64", 0, 8),
+        ("b", "u32", 8, 4),
+        ("c", "char", 12, 4),
+    ]
+    assert (slot.size, slot.format) == (16, "<QI4s")
+    assert numpy_dtype_fields(slot)["formats"] == ["<u8", "<u4", "S4"]
+
+
+def test_a_field_that_other_languages_would_pad_is_refused():
+    class Slot(msgspec.Struct):
+        a: Annotated[int, u8("", "one")] = 0
+        b: Annotated[float, f64("", "two")] = 0.0
+
+    with pytest.raises(ValueError, match=r"slot\.b: a f64 at offset 1 is not aligned"):
+        layout("slot", "a slot", Slot)
+
+
+def test_a_field_without_a_description_is_refused():
+    class Slot(msgspec.Struct):
+        a: Annotated[int, u16("", "one")] = 0
+        b: int = 0
+
+    with pytest.raises(ValueError, match=r"slot\.b: say how it stands in the bytes"):
+        layout("slot", "a slot", Slot)
+
+
+def test_the_description_needs_no_numpy():
+    code = (
+        "import sys; from feedhandler.data import ticker; from feedhandler.data.layout import numpy_dtype_fields; "
+        "numpy_dtype_fields(ticker.KIND.layout); assert 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
+
+
+def test_tickers_are_as_long_as_documented():
+    assert (header.HEADER.size, ticker.KIND.size) == (104, 192)
