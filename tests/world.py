@@ -20,7 +20,6 @@ import sys
 import time
 
 import msgspec
-import twins
 
 from feedhandler.data import wire
 from feedhandler.exchanges import EXCHANGES
@@ -29,6 +28,7 @@ from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.feed.legs import LEGS_MAX, Legs
 from feedhandler.feed.session import NS_PER_S, ConnectBudget, Phase, Policy
 from feedhandler.feed.survey import Survey
+from feedhandler.transport import tick
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000
@@ -144,7 +144,7 @@ class Link:
 class World:
     """Legs, the connections that they hold, and a market of numbered quotes."""
 
-    make_state = twins.of("pure").State
+    make_state = tick.State  # as a feed's
     step_ns = STEP_NS
     last = None  # the newest world
     carries_groups = False  # of legs, in a universe

@@ -16,9 +16,10 @@ from feedhandler.feed.session import NS_PER_S, Phase
 @pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
 def make_state(request):
     """Every test here runs over the state in Python, and over its compiled twin."""
+    usual = World.make_state
     World.make_state = twins.of(request.param).State
     yield
-    World.make_state = twins.of("pure").State
+    World.make_state = usual
 
 
 # --- renewal

@@ -4,6 +4,8 @@ import pytest
 import quiet
 import world
 
+from feedhandler.transport import tick
+
 NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=["binance", "kucoin", "bybit"])
 
 
@@ -21,3 +23,8 @@ def test_most_seeds_play_a_calm_world_and_some_whole_days():
     plays = [world.plays_of(seed) for seed in range(140)]
     assert sum(quiet.calm_and_dead in each for each in plays) >= 20
     assert sum(quiet.calm_hours in each for each in plays) == 2
+
+
+def test_worlds_are_made_of_the_class_that_a_feed_runs():
+    states = world.make(seed=1).exchange.states.values()
+    assert {type(state) for state in states} == {tick.State}
