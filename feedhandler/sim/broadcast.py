@@ -5,6 +5,7 @@ show it, is a schedule's decision: rhythm.py, rate.py. Repeats (`Stream.repeat_e
 updates.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -56,6 +57,7 @@ class Broadcast:
         self._dirty: list[Outbox] = []  # that of this tick
         self.updates = 0  # messages of the market, each for any number of connections
         self.frames = 0  # copies of them, and repeats, put into outboxes
+        self.repeated: Counter[str] = Counter()  # of these copies, those that a fault has added
 
     def topics(self) -> list[str]:
         return list(self._streams)
@@ -173,6 +175,7 @@ class Broadcast:
                     if variant in again:
                         box.frames.append(again[variant])
                         self.frames += 1
+                        self.repeated[tampering.fault] += 1
         if tampering.is_over:
             self._tampered = None
 
@@ -184,6 +187,7 @@ class Tampering:
         self._copies = copies
         self._delay = delay
         self.topics = topics
+        self.fault = "late" if delay else "duplicate"
         self._held: dict[str, tuple[int, dict[int, bytes]]] = {}  # topic: updates to wait, frames by variant
 
     @property

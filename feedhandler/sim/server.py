@@ -19,7 +19,7 @@ import random
 import socket
 import struct
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -201,6 +201,7 @@ class SimServer:
         self._broadcast = Broadcast(self._schedule)
         self._random = random.Random(f"faults {settings.seed}")
         self._active = faults.Active()
+        self._effects: Counter[str] = Counter()  # by fault
         self._connections: dict[int, Connection] = {}
         self._by_outbox: dict[
             int, Connection
@@ -306,7 +307,7 @@ class SimServer:
         while True:
             now = self._now()
             if self._is_quiet():
-                self._broadcast.pause(now)
+                self._keep_back(now)
             else:
                 self._broadcast.run(now, dirty)
                 self._flush(dirty)
@@ -327,6 +328,12 @@ class SimServer:
     def _is_quiet(self) -> bool:
         return bool(self._active) and (self._active.get("stall") or self._active.get("mute")) is not None
 
+    def _keep_back(self, now: Now) -> None:
+        """Let the market go on, and tell nobody."""
+        self._broadcast.pause(now)
+        if self._broadcast.topics():
+            self._effects["stall" if self._active.get("stall") else "mute"] += 1
+
     def _flush(self, dirty: list[Outbox]) -> None:
         # hot: bench/load.py, once per connection and tick
         is_cut = bool(self._active) and self._active.get("fragment") is not None
@@ -339,6 +346,7 @@ class SimServer:
             connection.sent += len(waiting)
             if is_cut:
                 cut = [frames.fragmented(frame, self._random) for frame in waiting]
+                self._effects["fragment"] += len(cut)
                 connection.write_in_pieces(b"".join(cut), self._random)
             else:
                 connection.write(b"".join(waiting))
@@ -382,6 +390,7 @@ class SimServer:
             return await self._on_fault(request)
         refusal = self._active.get("refuse") if self._active else None
         if isinstance(refusal, faults.Refuse):
+            self._effects["refuse"] += 1
             return _refused(request, refusal)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._on_socket(request)
@@ -392,6 +401,7 @@ class SimServer:
         now = self._now()
         broken = self._active.get("http_status") if self._active else None
         if isinstance(broken, faults.HttpStatus):
+            self._effects["http_status"] += 1
             return _response(self._exchange.throttled(broken.status, broken.retry_after, now))
         answer = self._exchange.rest(_request(request, body), now)
         if answer.violation:
@@ -495,6 +505,7 @@ class SimServer:
         snapshots: list[bytes] = []
         for topic in topics:
             stream = None if is_silent else self._broadcast.find(topic) or self._exchange.stream(topic)
+            self._effects["ack_without_data"] += is_silent
             if stream is None:
                 connection.silent_topics.add(topic)
                 continue
@@ -529,8 +540,8 @@ class SimServer:
         else:
             connection.begin_close(close.code, close.reason, time.monotonic_ns())
 
-    def _close_all(self, close: Close, number: int | None, *, is_private: bool = False) -> None:
-        for connection in self._chosen(number, is_private=is_private):
+    def _close_all(self, close: Close, number: int | None) -> None:
+        for connection in self._chosen(number):
             self._close(connection, close)
 
     def _chosen(self, number: int | None, *, is_private: bool = False) -> list[Connection]:
@@ -567,20 +578,26 @@ class SimServer:
                 self._set_rate(fault.messages_per_s)
             case faults.CloseAll():
                 close = Close(fault.code, fault.reason)
-                self._close_all(close, fault.connection, is_private=fault.private)
+                for connection in self._chosen(fault.connection, is_private=fault.private):
+                    self._effects["close"] += 1
+                    self._close(connection, close)
             case faults.Rst():
                 for connection in self._chosen(fault.connection, is_private=fault.private):
+                    self._effects["rst"] += 1
                     connection.reset()
             case faults.HalfOpen():
                 for connection in self._chosen(fault.connection):
+                    self._effects["half_open"] += 1
                     connection.is_half_open = True
             case faults.Garbage():
                 for connection in self._chosen(fault.connection):
+                    self._effects["garbage"] += fault.count
                     connection.write(
                         b"".join(faults.garbage(self._random, self._sample(connection, now), fault.count))
                     )
             case faults.Oversize():
                 for connection in self._chosen(fault.connection):
+                    self._effects["oversize"] += 1
                     connection.write_limit = WRITE_LIMIT + fault.size
                     connection.write(faults.oversized(fault.size))
             case faults.ExpiredToken():
@@ -692,12 +709,14 @@ class SimServer:
             error = self._exchange.expired_token_error(connection.dialog)
             if error is not None:
                 self._send_text(connection, error)
+            self._effects["expired_token"] += 1
             self._close(connection, Close(1000, "Bye"))
 
     def _announce_shutdown(self, fault: faults.ServerShutdown, now: Now) -> None:
         for connection in self._connections.values():
             notice = self._exchange.shutdown_notice(connection.dialog, now)
             if notice is not None:
+                self._effects["server_shutdown"] += 1
                 self._send_text(connection, notice)
         self._shutdown_mono_ns = now.mono_ns + int(fault.seconds * NS_PER_S)
         self._shutdown_last = self._opened
@@ -714,7 +733,12 @@ class SimServer:
         self._remarks.append(_entry(connection, text))
 
     def state(self) -> dict[str, object]:
-        """What `GET /_sim/state` answers. Connection 0 is an HTTP request."""
+        """What `GET /_sim/state` answers. Connection 0 is an HTTP request.
+
+        `fault_effects` tells how often a fault has shown: connections that it ended or cut, messages that it sent
+        or split, requests that it refused, topics that it left silent, moments of a market that it kept back.
+        Faults about one symbol or an account are not counted: they show in what is sent.
+        """
         now = self._now()
         broadcast = self._broadcast
         return {
@@ -739,6 +763,7 @@ class SimServer:
             "remarks_total": self._remark_count,
             "remarks": list(self._remarks),
             "faults": self._active.describe(now.mono_ns),
+            "fault_effects": self._effects | broadcast.repeated,
             "accounts": {
                 name: account.describe() for name, account in self._exchange.private.accounts.items()
             },

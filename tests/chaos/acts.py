@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness import EXCHANGES, MAJORS, STALE, wait_until
+from harness import CHANNELS, EXCHANGES, MAJORS, STALE, wait_until
 from observer import NS_PER_S
 from stage import PATIENCE_S, WANTED, Stage, seconds_since
 
+from feedhandler.sim.faults import ONLY_ON
 from feedhandler.sim.market import universe
 
 SHARE = 1 / 6  # of the seconds, for each act that has no other end; twice for faults
@@ -24,7 +25,6 @@ MAX_AGE_S = 6.0  # with two legs, KuCoin's 30 new connections a minute allow no 
 GUESTS = ("DOGE/USDT", "LTC/USDT", "LINK/USDT")
 NOISE_S = 5.0  # of a machine that several share, on top of what the documentation promises
 ASKED_AGAIN_S = 15.0  # a channel that was acknowledged and is silent
-CHANNELS = {"binance": 2, "kucoin": 3, "bybit": 2}  # that a feed subscribes to, of each symbol
 QUOTES = {"binance": "{2}@bookTicker", "kucoin": "/spotMarket/level1:{1}", "bybit": "orderbook.1.{0}"}
 SILENT_AFTER_S = 17.0  # of a channel that usually speaks every second: from its last word to the flag
 LEARNS_S = 30.0  # how long it has to speak first
@@ -262,7 +262,6 @@ KINDS = {
     "expired_token": lambda rng: {"keep_open": rng.random() < 0.3},
     "server_shutdown": lambda rng: {"seconds": round(rng.uniform(0.5, 4), 1)},
 }
-ONLY_ON = {"expired_token": "kucoin", "server_shutdown": "binance"}
 
 
 def schedule(rng, seconds):

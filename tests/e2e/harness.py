@@ -1,5 +1,6 @@
 """Real processes on free loopback ports, in a run directory of their own, ended by pid whatever happens."""
 
+import collections
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ from patience import wait_until as wait_until
 
 STOP_S = 30.0  # whoever has not ended then is killed
 EXCHANGES = ("binance", "kucoin", "bybit")
+CHANNELS = {"binance": 2, "kucoin": 3, "bybit": 2}  # that a feed subscribes to, of each symbol
 MAJORS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 
 # The wire format as a stranger reads it in docs/wire.md; deliberately not the project's own definition.
@@ -214,6 +216,18 @@ class Stack:
         with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return json.loads(answer.read())
 
+    def fault_effects(self, exchange):
+        """How often each fault has shown at an exchange."""
+        return collections.Counter(self.sim_state(exchange)["fault_effects"])
+
+    def wait_effect(self, exchange, kind, count):
+        """Wait until a fault has shown so often."""
+        wait_until(lambda: self.fault_effects(exchange)[kind] >= count, f"{kind} shows at {exchange}")
+
+    def silent_topics(self, exchange):
+        """What is subscribed to in vain."""
+        return [topic for each in self.sim_state(exchange)["connections"] for topic in each["silent"]]
+
     def status(self):
         """Return what `feedhandler status` says, which waits for some seconds for the merger."""
 
@@ -223,13 +237,13 @@ class Stack:
 
         return wait_until(answer, "the status")
 
-    def wait_live(self, reader=None, exchanges=None):
-        """Wait until each major of each exchange has a fresh record with all ten values."""
+    def wait_live(self, reader=None, exchanges=None, since_ns=0):
+        """Wait until each major of each exchange has a fresh record with all ten values, received since then."""
         reader = reader or self.reader(b"ticker.")
         missing = {f"ticker.{e}.{s}" for e in exchanges or self.exchanges for s in MAJORS}
 
         def seen(record):
-            if record.kind == 1 and record.is_fresh and record.is_complete:
+            if record.kind == 1 and record.is_fresh and record.is_complete and record.recv_ns >= since_ns:
                 missing.discard(record.topic)
             return not missing
 

@@ -1,9 +1,13 @@
 """From the simulated exchanges to a subscriber that knows only the documentation."""
 
 import signal
+import time
 
-import pytest
-from harness import DOWN, EXCHANGES, MAJORS, PATIENCE_S, SIMULATED, SNAPSHOT, STALE, wait_until
+from harness import CHANNELS, DOWN, EXCHANGES, MAJORS, PATIENCE_S, SIMULATED, SNAPSHOT, STALE, wait_until
+
+from feedhandler.sim.faults import ONLY_ON
+
+LASTING = {"seconds": 3600}  # until it is cleared
 
 
 def test_a_stranger_sees_every_value_of_every_major_in_sequence(stack):
@@ -102,38 +106,60 @@ def test_data_that_stop_on_a_living_connection_are_stale_and_recover(stack):
     assert reader.holes == []
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
-def test_each_fault_heals_by_itself(stack, exchange):
-    s = stack(
-        exchanges=(exchange,), extra="stale_after_s = 1.0\nreconnect_after_s = 4.0\nbackoff_max_s = 2.0"
-    )
+FAULTS = [
+    ("close", {"code": 1012}),
+    ("rst", {}),
+    ("garbage", {"count": 50}),
+    ("oversize", {"size": 3_000_000}),
+    ("fragment", LASTING),
+    ("stall", LASTING),
+    ("refuse", LASTING),
+    ("duplicate", {}),
+    ("late", {}),
+    ("expired_token", {}),
+    ("server_shutdown", {}),
+]
+
+
+def test_each_fault_shows_and_heals_by_itself(stack):
+    s = stack(extra="stale_after_s = 1.0\nreconnect_after_s = 4.0\nbackoff_max_s = 2.0")
     s.start()
     reader = s.wait_live()
-    faults = [
-        ("close", {"code": 1012}),
-        ("rst", {}),
-        ("garbage", {"count": 50}),
-        ("oversize", {"size": 3_000_000}),
-        ("fragment", {"seconds": 2}),
-        ("stall", {"seconds": 6}),
-        ("refuse", {"seconds": 2}),
-        ("ack_without_data", {"seconds": 2}),
-        ("duplicate", {}),
-        ("late", {}),
-    ]
-    if exchange == "kucoin":
-        faults.append(("expired_token", {}))
-    if exchange == "binance":
-        faults.append(("server_shutdown", {}))
-    for kind, settings in faults:
-        s.fault(exchange, kind, **settings)
-        reader.read(1.0)
-        s.wait_live(reader)
+    for kind, settings in FAULTS:
+        exchanges = [ONLY_ON[kind]] if kind in ONLY_ON else EXCHANGES
+        before = [s.fault_effects(exchange)[kind] for exchange in exchanges]
+        for exchange in exchanges:
+            s.fault(exchange, kind, **settings)
+            if kind == "refuse":
+                s.fault(exchange, "rst")  # it concerns who connects
+        for exchange, count in zip(exchanges, before, strict=True):
+            s.wait_effect(exchange, kind, count + 1)
+            s.fault(exchange, "none")
+        s.wait_live(reader, exchanges, since_ns=time.time_ns())
     assert reader.holes == []
-    connection = s.status()["exchanges"][exchange]["feed"]["connections"][0]
-    assert connection["decode_errors"] >= 10
-    assert connection["kept_frames"]
-    assert s.processes[exchange].poll() is None, "one process lived through all of it"
+    feeds = s.status()["exchanges"]
+    for exchange in EXCHANGES:
+        connection = feeds[exchange]["feed"]["connections"][0]
+        assert connection["decode_errors"] >= 10
+        assert connection["kept_frames"]
+        assert s.processes[exchange].poll() is None, "one process lived through all of it"
+
+
+def test_who_acknowledges_and_sends_nothing_is_connected_to_anew(stack):
+    s = stack(extra="stale_after_s = 1.0\nreconnect_after_s = 4.0\nbackoff_max_s = 2.0")
+    s.start()
+    reader = s.wait_live()
+    known_ns = time.time_ns() + 20_000_000_000  # how long an exchange usually sends nothing
+    reader.read_until(lambda record: record.recv_ns > known_ns, "20 s of data")
+    for exchange in EXCHANGES:
+        s.fault(exchange, "ack_without_data", **LASTING)
+        s.fault(exchange, "rst")  # it concerns who subscribes
+    for exchange in EXCHANGES:
+        s.wait_effect(exchange, "ack_without_data", CHANNELS[exchange] * len(MAJORS))
+        s.fault(exchange, "none")
+    s.wait_live(reader, since_ns=time.time_ns())
+    wait_until(lambda: not any(s.silent_topics(each) for each in EXCHANGES), "the stream is there again")
+    assert reader.holes == []
 
 
 def test_a_feed_starts_from_the_instrument_list_on_disk_when_rest_is_away(stack):

@@ -488,6 +488,7 @@ def test_acknowledged_without_data(exchange):
                 assert "BTC" not in json.dumps(await until(ws, is_quote))
             [connection] = (await client.state())["connections"]
             assert len(connection["silent"]) == 1
+            assert (await client.state())["fault_effects"]["ack_without_data"] == 1
 
     run(scenario())
 
@@ -528,6 +529,7 @@ def test_new_connections_are_refused_and_old_ones_stay(how):
                 async with client.http.post(f"{client.server.rest_url}/api/v3/ping", raise_for_status=True):
                     pass
             await until(ws, is_quote)
+            assert (await client.state())["fault_effects"]["refuse"] >= 2  # aiohttp may try again
             await client.fault(fault="none")
             await (await client.connect()).close()
 
