@@ -18,14 +18,16 @@ from world import EPOCH_NS, NATIVES, World
 
 import feedhandler
 from feedhandler.data import wire
+from feedhandler.data.connecting import LEGS_MAX, ConnectBudget
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import shards
-from feedhandler.data.status import ExchangeStatus, FeedStatus, connection_status, feed_state
+from feedhandler.data.status import FEED_HEARTBEAT_NS, ExchangeStatus, FeedStatus
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.feed.legs import LEGS_MAX, Change, Legs
-from feedhandler.feed.session import NS_PER_S, ConnectBudget
+from feedhandler.feed.legs import Change, Legs
+from feedhandler.feed.report import connection_status, feed_state
 from feedhandler.feed.universe import Universe
-from feedhandler.merger.merge import FEED_HEARTBEAT_NS, TICK_NS, Merger
+from feedhandler.merger.merge import TICK_NS, Merger
 
 NS_PER_MS = 1_000_000
 NOT_LIVE = wire.STALE | wire.DOWN

@@ -6,7 +6,7 @@ from chain import HOP_MESSAGES, NS_PER_MS, Chain
 from world import HEALS_S, trouble
 
 from feedhandler.data import wire
-from feedhandler.feed.session import NS_PER_S
+from feedhandler.data.units import NS_PER_S
 
 LASTS_S = 15  # so long all is well, and it is over: who was silent has been suspected by then
 

@@ -9,10 +9,11 @@ import random
 from chain import Carried
 from world import NATIVES, World
 
+from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, DailyWindow
 from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.feed.legs import LEGS_MAX, DailyWindow, Legs
-from feedhandler.feed.session import NS_PER_S, ConnectBudget
+from feedhandler.feed.legs import Legs
 
 HOURS = 25
 LONG_NS, SHORT_NS = 4 * NS_PER_S, NS_PER_S // 4  # steps; at each long one the busy symbol says something

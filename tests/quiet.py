@@ -11,8 +11,8 @@ import msgspec
 from world import World
 
 from feedhandler.data import wire
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.feed.session import NS_PER_S
 
 HOURS = 30
 SYMBOLS, BUSY = 40, 2  # of a connection; every twentieth is busy, as of 100 in 95

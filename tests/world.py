@@ -22,11 +22,13 @@ import time
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
+from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import LINES_MAX, QUOTE, Endpoint, Quote, RestTicker
 from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
-from feedhandler.feed.legs import LEGS_MAX, Legs
-from feedhandler.feed.session import NS_PER_S, ConnectBudget, Phase, Policy
+from feedhandler.feed.legs import Legs
 from feedhandler.feed.survey import Survey
 from feedhandler.transport import tick
 

@@ -14,13 +14,14 @@ import msgspec
 from table import RECV_NS, load
 
 from feedhandler.data import wire
+from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import WHOLE
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Exchange, State
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.process import Publisher
-from feedhandler.feed.session import ConnectBudget, Policy, Session
+from feedhandler.feed.session import Session
 from feedhandler.merger.merge import Merger
 from feedhandler.runtime import config
 from feedhandler.transport import private, tick, zmtp

@@ -17,10 +17,11 @@ import msgspec
 from feedhandler.data.errors import ConfigError
 from feedhandler.data.processes import BRIDGE
 from feedhandler.data.shard import shards
-from feedhandler.runtime.config import IPC_PATH_SIZE_MAX, NATS_ENV, SECRETS, Config
+from feedhandler.runtime.config import NATS_ENV, SECRETS, Config
 from feedhandler.runtime.lifecycle import END_S, SUPERVISED_ENV, die_with_parent
 from feedhandler.transport import private
 from feedhandler.transport.files import feed_name
+from feedhandler.transport.private import IPC_PATH_SIZE_MAX
 
 # A process that ends before START_S is started again after 1 s, 2 s, 3 s, …; one that ran longer, at once.
 START_S: Final = 1

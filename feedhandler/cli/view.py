@@ -20,10 +20,10 @@ from feedhandler.data import hints, wire
 from feedhandler.data.instruments import InstrumentList, InstrumentTable, decimals
 from feedhandler.data.processes import ProcessStatus
 from feedhandler.data.status import ExchangeStatus, Heartbeat
+from feedhandler.data.units import NS_PER_S
 
 LATENCY_MAX_US: Final = 60_000_000
 LINE_WIDTH: Final = 1000
-NS_PER_S: Final = 1_000_000_000
 NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
 COLUMNS: Final = ("exchange", "symbol", "last", "bid", "ask", "24 h", "age", "latency", "flags")
 DROPPED_IN_ORDER: Final = ("latency", "24 h", "age", "exchange")  # where a terminal is too narrow for all

@@ -12,11 +12,10 @@ from typing import Final
 import msgspec
 
 from feedhandler.data import retransmission, wire
-from feedhandler.data.errors import DecodeError
-from feedhandler.exchanges.base import UNDECODABLE
+from feedhandler.data.errors import UNDECODABLE, DecodeError
+from feedhandler.data.units import NS_PER_S
 from feedhandler.transport.follower import Follower
 
-NS_PER_S: Final = 1_000_000_000
 # Longer than an answer takes, and short for whoever waits: after that the newer records count more.
 PATIENCE_NS: Final = NS_PER_S
 TOPICS_MAX: Final = 20_000  # with a hole at the same time

@@ -14,8 +14,8 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.status import ExchangeStatus, Heartbeat
-from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.transport import tick
 from feedhandler.transport.follower import Follower, Record
 

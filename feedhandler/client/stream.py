@@ -17,7 +17,7 @@ import msgspec
 from feedhandler.client.recovery import Healer
 from feedhandler.client.silence import Doubt, nobody_listens, reason, states_of, statuses_in
 from feedhandler.data import modes, wire
-from feedhandler.exchanges.base import UNDECODABLE
+from feedhandler.data.errors import UNDECODABLE
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.follower import Aside, Follower, Loss, Record
 from feedhandler.transport.router import Dealer

@@ -16,9 +16,8 @@ from typing import Final
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.units import NS_PER_MS, NS_PER_S
 
-NS_PER_MS: Final = 1_000_000
-NS_PER_S: Final = 1_000_000_000
 MARK: Final = b"@"  # begins a declaration, and no topic
 ALL: Final = b"@all"
 LATEST: Final = b"@latest"

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from feedhandler.data.status import WORST_FIRST, ExchangeStatus, Heartbeat
+from feedhandler.data.units import NS_PER_S
 
-NS_PER_S: Final = 1_000_000_000
 MERGER: Final = "merger"
 BRIDGE: Final = "bridge-nats"  # no exchange's word has a `-`
 # So many starts again within so long: it does not stay up. The supervisor waits 1 s, 2 s, 3 s … in between.

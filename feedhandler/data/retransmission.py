@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from feedhandler.data import wire
-from feedhandler.exchanges.base import UNDECODABLE
+from feedhandler.data.errors import UNDECODABLE
 
 REQUEST_SIZE_MAX: Final = 1 << 16
 PREFIXES_MAX: Final = 100

@@ -4,22 +4,44 @@ Written by feeds and the merger, read by `feedhandler status`, the live table an
 parser. Pure. Times are Unix nanoseconds; the fields are described in `docs/wire.md`.
 """
 
+import enum
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
-from feedhandler.feed.legs import Legs
-from feedhandler.feed.session import KeptFrame, Phase, Session, Undecodable
+from feedhandler.data.units import NS_PER_MS, NS_PER_S
 
 # Upper ends of the counted latencies, in microseconds; what is longer is counted after the last.
 LATENCY_BOUNDS_US: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 25_600, 102_400, 409_600)
 PROBLEM_SIZE_SHOWN: Final = 160  # characters of one, in words about a feed; its list has it whole
+FEED_HEARTBEAT_NS: Final = 200 * NS_PER_MS  # how often a feed says that it lives
 LISTED_MAX: Final = 20  # names in a list; the counts beside it are complete
-NS_PER_S: Final = 1_000_000_000
-COMPLAINS_EVERY_NS: Final = 60 * NS_PER_S
-SHOWN_SIZE: Final = 120  # characters of a message, in the log
+
+
+class Phase(enum.Enum):
+    BACKOFF = "backoff"
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    RUNNING = "running"
+
+
+class KeptFrame(msgspec.Struct):
+    """An undecodable message, kept for inspection; head is its beginning, printable."""
+
+    at_ns: int
+    reason: str
+    size: int
+    head: str
+
+
+class Undecodable(msgspec.Struct):
+    """Messages of one kind that could not be decoded: how many, and the newest of them."""
+
+    count: int
+    topic: str
+    newest: KeptFrame
 
 
 class ConnectionStatus(msgspec.Struct, kw_only=True):
@@ -78,70 +100,6 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
         if self.silent:
             return f"live, but {self.silent} channels are silent: {', '.join(self.silent_topics[:3])}"
         return f"live, {self.unheard} channels quiet so far" if self.unheard else "live"
-
-
-def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: str = "") -> ConnectionStatus:
-    """Return what a session says of itself; the two clocks are the same moment, address is its socket's."""
-    line = session.line
-    is_running = session.phase is Phase.RUNNING
-    silent = session.subscriptions.silent_topics() if is_running else []
-    offset = now_ns - now_mono_ns
-    return ConnectionStatus(
-        leg=session.leg,
-        is_successor=bool(session.reason),
-        phase=session.phase.value,
-        attempt=session.attempts,
-        next_attempt_ns=session.deadline_mono_ns + offset if session.phase is Phase.BACKOFF else 0,
-        last_error=session.last_error,
-        ended=session.ended,
-        connects=session.connects,
-        opened_ns=session.opened_mono_ns + offset if is_running else 0,
-        address=address,
-        symbols=len(session.subscriptions.states),
-        topics=session.subscriptions.topic_count,
-        unheard=session.subscriptions.unheard() if is_running else 0,
-        silent=len(silent),
-        silent_topics=silent[:LISTED_MAX],
-        pending_topics=session.subscriptions.pending(),
-        rejected_topics=dict(list(session.subscriptions.rejected.items())[:LISTED_MAX]),
-        is_stale=session.is_stale,
-        frames=session.frames,
-        news=line.news,
-        repeated=line.repeated,
-        behind_us=line.behind_ns / line.repeated / 1000 if line.repeated else None,
-        late=line.late,
-        decode_errors=session.decode_errors,
-        kept_frames=list(session.kept_frames),
-    )
-
-
-class Complaints:
-    """What the log is told of messages that cannot be decoded: each kind, at most once in `COMPLAINS_EVERY_NS`."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, tuple[int, int]] = {}  # kind → when, and how many there were by then
-
-    def due(self, sessions: Iterable[Session], now_ns: int) -> list[str]:
-        """Return what is to be logged now."""
-        counts: dict[str, int] = {}
-        newest: dict[str, Undecodable] = {}
-        for session in sessions:
-            for kind, each in session.undecodable.items():
-                counts[kind] = counts.get(kind, 0) + each.count
-                if kind not in newest or each.newest.at_ns > newest[kind].newest.at_ns:
-                    newest[kind] = each
-        texts = []
-        for kind, count in counts.items():
-            at_ns, before = self._told.get(kind, (0, 0))
-            if count == before or abs(now_ns - at_ns) < COMPLAINS_EVERY_NS:
-                continue
-            self._told[kind] = (now_ns, count)
-            each, what = newest[kind], newest[kind].topic or "no topic that is named"
-            texts.append(
-                f"{count - before if count > before else count} messages cannot be decoded, the newest of {what}:"
-                f" {each.newest.reason}; it begins {each.newest.head[:SHOWN_SIZE]!r}"
-            )
-        return texts
 
 
 class FeedStatus(msgspec.Struct, kw_only=True):
@@ -253,14 +211,6 @@ WORST_FIRST: Final = ("down", "absent", "starting", "connecting", "stale", "live
 def worst(states: Iterable[str]) -> str:
     """Return the worst of some states; one that is not known is the worst."""
     return min(states, key=lambda state: WORST_FIRST.index(state) if state in WORST_FIRST else -1)
-
-
-def feed_state(legs: Sequence[Legs], *, is_starting: bool, is_idle: bool) -> str:
-    """Return a feed's state in one word; cheap, for it is asked five times a second."""
-    if not legs:
-        return "connecting" if is_starting else "idle" if is_idle else "down"
-    states = {each.state() for each in legs}
-    return next(state for state in ("connecting", "stale", "live") if state in states)
 
 
 class ShardStatus(msgspec.Struct, kw_only=True):

@@ -115,3 +115,8 @@ class Groups:
         self.by_topic.clear()
         self._topics.clear()
         self._touched = []
+
+
+def symbol_in(topic: bytes) -> str:
+    """Return the symbol in a padded topic: the exchange's in a native one."""
+    return topic.rstrip(b"\0").decode(errors="replace").split(".", 2)[2]

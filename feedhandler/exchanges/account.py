@@ -15,7 +15,8 @@ import msgspec
 
 from feedhandler.data.errors import DecodeError, FeedError, ProtocolError
 from feedhandler.data.refusal import is_of_a_region
-from feedhandler.exchanges.base import Request, Rows, read_rows
+from feedhandler.data.rest import RestAnswer, RestRequest
+from feedhandler.exchanges.base import Rows, read_rows
 
 ZERO: Final = Decimal(0)
 EXACT: Final = Context(
@@ -127,17 +128,6 @@ class Balance(msgspec.Struct, frozen=True):
     @property
     def total(self) -> Decimal:
         return EXACT.add(self.free, self.locked)
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """An HTTP answer of any status; retry_after_s is how long it asks us to wait, 0 if it does not."""
-
-    status: int
-    body: bytes
-    retry_after_s: float = 0.0
-
-    def __repr__(self) -> str:
-        return f"Answer({self.status}, {len(self.body)} bytes)"
 
 
 HTTP_TROUBLES: Final = {
@@ -271,7 +261,7 @@ class Account(abc.ABC):
         self._credentials = credentials
 
     def refusal(
-        self, answer: Answer, trouble: Trouble | None, code: object, text: str, *, remedy: str = ""
+        self, answer: RestAnswer, trouble: Trouble | None, code: object, text: str, *, remedy: str = ""
     ) -> AccountError:
         """Return the error for a refused request; trouble None: what the HTTP status tells.
 
@@ -295,11 +285,11 @@ class Account(abc.ABC):
         return text[:TEXT_SIZE_MAX].strip()
 
     @abc.abstractmethod
-    def balances_request(self, time_ms: int) -> Request:
+    def balances_request(self, time_ms: int) -> RestRequest:
         """Return the signed request for all balances; time_ms is the exchange's present, in Unix ms."""
 
     @abc.abstractmethod
-    def decode_balances(self, answer: Answer) -> Rows[Balance]:
+    def decode_balances(self, answer: RestAnswer) -> Rows[Balance]:
         """Decode its answer: one item per asset and part, none of them empty.
 
         Raises AccountError if the exchange refused, and DecodeError for what is no answer of its.
@@ -310,25 +300,25 @@ class Account(abc.ABC):
         """Return the asset in which one is paid out on demand, as savings are; "" if its name tells of none."""
         return ""
 
-    def kind_request(self, time_ms: int) -> Request | None:
+    def kind_request(self, time_ms: int) -> RestRequest | None:
         """Return the signed request that tells what kind of account it is, asked where nothing is held.
 
         None: all kinds are read alike.
         """
         return None
 
-    def check_kind(self, answer: Answer) -> None:  # noqa: B027  # most have one kind
+    def check_kind(self, answer: RestAnswer) -> None:  # noqa: B027  # most have one kind
         """Take its answer; one that is not understood proves nothing.
 
         Raises AccountError for a kind of account whose balances are elsewhere.
         """
 
-    def stream_request(self, time_ms: int) -> Request | None:
+    def stream_request(self, time_ms: int) -> RestRequest | None:
         """Return the signed request that precedes each private connection, such as for a token; None: none does."""
         return None
 
     @abc.abstractmethod
-    def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
+    def stream(self, ws_url: str, answer: RestAnswer | None) -> AccountStream:
         """Return the conversation for a new private connection; answer is that to `stream_request`.
 
         Raises AccountError if the exchange refused that, and DecodeError for what is no answer of its.

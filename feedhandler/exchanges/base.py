@@ -14,9 +14,10 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 import msgspec
 
 from feedhandler.data import board_layout, raw, wire
-from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
+from feedhandler.data.rest import RestRequest
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
 # lenient decoder would accept: no comparison with them holds.
@@ -29,8 +30,6 @@ UpdateId = Annotated[
 
 T = TypeVar("T")
 
-# Everything that msgspec raises for bytes that are not what was asked for; RecursionError: "[[[[[…".
-UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true. So it is
 # decided as long as nothing is known of the exchange's clock; after that, `Exchange.set_clock` says what cannot be.
@@ -354,23 +353,6 @@ class Rows(msgspec.Struct, Generic[T], frozen=True):
     problem: str = ""
 
 
-class Request(msgspec.Struct, frozen=True):
-    """An HTTP request without a body; path with query, to be appended to `rest_url`.
-
-    weight is what it costs of the exchange's `rest_limit`. is_signed: query and headers are of an account, and are
-    not to be printed.
-    """
-
-    path: str
-    method: str = "GET"
-    weight: int = 1
-    headers: tuple[tuple[str, str], ...] = ()
-    is_signed: bool = False
-
-    def __repr__(self) -> str:
-        return f"Request({self.method} {self.path.partition('?')[0]})"
-
-
 class Quote(msgspec.Struct, frozen=True):
     """Best bid and offer as REST states them. An empty side has price NaN and size 0, as in a state."""
 
@@ -444,13 +426,13 @@ class Exchange(abc.ABC):
     name: ClassVar[str]
     ws_url: ClassVar[str]  # production; scheme, host and port
     rest_url: ClassVar[str]
-    instruments_request: ClassVar[Request]
-    time_request: ClassVar[Request]
+    instruments_request: ClassVar[RestRequest]
+    time_request: ClassVar[RestRequest]
     survey_requests: ClassVar[
-        tuple[Request, ...]
+        tuple[RestRequest, ...]
     ]  # for all symbols at once, in the order in which they are asked
     rest_limit: ClassVar[tuple[int, float]]  # weight permitted to one address, per seconds
-    handshake_request: ClassVar[Request | None] = None  # before each connection, e.g. for a token
+    handshake_request: ClassVar[RestRequest | None] = None  # before each connection, e.g. for a token
 
     topic_key: ClassVar[bytes]  # under which a message names its topic
     awaits_welcome: ClassVar[bool] = False
@@ -522,7 +504,7 @@ class Exchange(abc.ABC):
         """
 
     @abc.abstractmethod
-    def quote_request(self, native: str) -> Request:
+    def quote_request(self, native: str) -> RestRequest:
         """Return the request for the present quote of one symbol."""
 
     @abc.abstractmethod

@@ -26,14 +26,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument, price_tick
+from feedhandler.data.rest import RestAnswer, RestRequest
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.account import (
     NOTHING,
     Account,
     AccountStream,
-    Answer,
     Balance,
     Credentials,
     CredentialsError,
@@ -46,7 +46,6 @@ from feedhandler.exchanges.account import (
 from feedhandler.exchanges.base import (
     QUOTE,
     STATISTICS,
-    UNDECODABLE,
     Ack,
     Amount,
     Control,
@@ -56,7 +55,6 @@ from feedhandler.exchanges.base import (
     Line,
     Nack,
     Quote,
-    Request,
     RestTicker,
     Rows,
     State,
@@ -190,11 +188,11 @@ class Binance(Exchange):
     name = "binance"
     ws_url = "wss://stream.binance.com:9443"
     rest_url = "https://api.binance.com"
-    instruments_request = Request("/api/v3/exchangeInfo?showPermissionSets=false", weight=20)
-    time_request = Request("/api/v3/time", headers=(("X-MBX-TIME-UNIT", "MICROSECOND"),))
+    instruments_request = RestRequest("/api/v3/exchangeInfo?showPermissionSets=false", weight=20)
+    time_request = RestRequest("/api/v3/time", headers=(("X-MBX-TIME-UNIT", "MICROSECOND"),))
     survey_requests = (
-        Request("/api/v3/ticker/bookTicker", weight=4),
-        Request("/api/v3/ticker/24hr", weight=80),
+        RestRequest("/api/v3/ticker/bookTicker", weight=4),
+        RestRequest("/api/v3/ticker/24hr", weight=80),
     )
     # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
     rest_limit = (6000, 60.0)
@@ -238,8 +236,8 @@ class Binance(Exchange):
             raise rest_refusal("binance time", answer.code, answer.msg)
         return _time_ns(answer.time)
 
-    def quote_request(self, native: str) -> Request:
-        return Request(f"/api/v3/ticker/bookTicker?symbol={quote(native, safe='')}", weight=2)
+    def quote_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/api/v3/ticker/bookTicker?symbol={quote(native, safe='')}", weight=2)
 
     def decode_quote(self, body: bytes) -> Quote:
         answer = decode_rest(self._rest_quote, body, "binance bookTicker")
@@ -442,14 +440,14 @@ class BinanceAccount(Account):
         self._sign = _signer(credentials.secret)
         self._holdings = msgspec.json.Decoder(_Holdings)
 
-    def balances_request(self, time_ms: int) -> Request:
+    def balances_request(self, time_ms: int) -> RestRequest:
         query = f"omitZeroBalances=true&recvWindow={RECV_WINDOW_MS}&timestamp={time_ms}"
         signature = quote(self._sign(query), safe="")
         headers = (("X-MBX-APIKEY", self._credentials.key),)
         path = f"/api/v3/account?{query}&signature={signature}"
-        return Request(path, weight=20, headers=headers, is_signed=True)
+        return RestRequest(path, weight=20, headers=headers, is_signed=True)
 
-    def decode_balances(self, answer: Answer) -> Rows[Balance]:
+    def decode_balances(self, answer: RestAnswer) -> Rows[Balance]:
         if answer.status != 200:
             try:
                 refusal = msgspec.json.decode(answer.body, type=_Refusal)
@@ -463,7 +461,7 @@ class BinanceAccount(Account):
     def underlying(cls, asset: str) -> str:
         return asset.removeprefix(SAVINGS) if asset.startswith(SAVINGS) else ""
 
-    def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
+    def stream(self, ws_url: str, answer: RestAnswer | None) -> AccountStream:
         return _BinanceStream(self, f"{ws_url}/ws-api/v3")
 
     def subscription(self, time_ms: int) -> bytes:
@@ -498,7 +496,7 @@ class _BinanceStream(AccountStream):
             return self._on_event(message.event)
         if message.error is not None:
             code, text = message.error.code, message.error.msg
-            raise self._account.refusal(Answer(message.status, b""), TROUBLES.get(code), code, text)
+            raise self._account.refusal(RestAnswer(message.status, b""), TROUBLES.get(code), code, text)
         if message.id == SUBSCRIBE_ID and message.status == 200:
             self.is_live = True
         return NOTHING

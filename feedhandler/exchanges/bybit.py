@@ -25,8 +25,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument, price_tick
+from feedhandler.data.rest import RestAnswer, RestRequest
+from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.account import (
     EXACT,
@@ -35,7 +37,6 @@ from feedhandler.exchanges.account import (
     Account,
     AccountError,
     AccountStream,
-    Answer,
     Balance,
     Credentials,
     Heard,
@@ -49,7 +50,6 @@ from feedhandler.exchanges.base import (
     PONG,
     QUOTE,
     STATISTICS,
-    UNDECODABLE,
     Ack,
     Amount,
     Control,
@@ -59,7 +59,6 @@ from feedhandler.exchanges.base import (
     Milliseconds,
     Nack,
     Quote,
-    Request,
     RestTicker,
     Rows,
     State,
@@ -83,7 +82,6 @@ ARGS_LENGTH_MAX: Final = 21_000  # characters of all topics of one connection
 ARGS_LENGTH_USED: Final = 20_000  # by symbols: quotes and commas may count or not, and there is the canary
 assert ARGS_LENGTH_USED < ARGS_LENGTH_MAX
 
-NS_PER_MS: Final = 1_000_000
 RESTARTED: Final = 1  # the update id of a book that begins anew, whatever its type says
 UNKNOWN: Final = (NAN, NAN)  # price and size of a side of which nothing is said
 
@@ -184,9 +182,9 @@ class Bybit(Exchange):
     name = "bybit"
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
-    instruments_request = Request("/v5/market/instruments-info?category=spot")
-    time_request = Request("/v5/market/time")
-    survey_requests = (Request("/v5/market/tickers?category=spot"),)
+    instruments_request = RestRequest("/v5/market/instruments-info?category=spot")
+    time_request = RestRequest("/v5/market/time")
+    survey_requests = (RestRequest("/v5/market/tickers?category=spot"),)
     # Requests, whatever they ask for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
     rest_limit = (600, 5.0)
 
@@ -223,8 +221,8 @@ class Bybit(Exchange):
             raise rest_refusal("bybit time", answer.code, answer.message)
         return answer.result.time_ns
 
-    def quote_request(self, native: str) -> Request:
-        return Request(f"/v5/market/tickers?category=spot&symbol={quote(native, safe='')}")
+    def quote_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/v5/market/tickers?category=spot&symbol={quote(native, safe='')}")
 
     def decode_quote(self, body: bytes) -> Quote:
         answer = decode_rest(self._tickers, body, "bybit tickers")
@@ -493,7 +491,7 @@ class BybitAccount(Account):
         super().__init__(credentials)
         self._answers = msgspec.json.Decoder(_AccountAnswer)
 
-    def balances_request(self, time_ms: int) -> Request:
+    def balances_request(self, time_ms: int) -> RestRequest:
         query = "accountType=UNIFIED"
         key = self._credentials.key
         headers = (
@@ -502,9 +500,9 @@ class BybitAccount(Account):
             ("X-BAPI-RECV-WINDOW", str(RECV_WINDOW_MS)),
             ("X-BAPI-SIGN", self.sign(f"{time_ms}{key}{RECV_WINDOW_MS}{query}")),
         )
-        return Request(f"/v5/account/wallet-balance?{query}", headers=headers, is_signed=True)
+        return RestRequest(f"/v5/account/wallet-balance?{query}", headers=headers, is_signed=True)
 
-    def decode_balances(self, answer: Answer) -> Rows[Balance]:
+    def decode_balances(self, answer: RestAnswer) -> Rows[Balance]:
         try:
             body = self._answers.decode(answer.body)
         except UNDECODABLE:  # a proxy's page
@@ -526,7 +524,7 @@ class BybitAccount(Account):
             raise DecodeError(f"{WALLET}: {exc}") from exc
         return balances(_balance, (coin for wallet in wallets for coin in wallet.coins), WALLET)
 
-    def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
+    def stream(self, ws_url: str, answer: RestAnswer | None) -> AccountStream:
         return _BybitStream(self, f"{ws_url}/v5/private")
 
     def authentication(self, time_ms: int) -> bytes:

@@ -35,15 +35,16 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument, price_tick
+from feedhandler.data.rest import RestAnswer, RestRequest
+from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.account import (
     NOTHING,
     Account,
     AccountError,
     AccountStream,
-    Answer,
     Balance,
     Credentials,
     Heard,
@@ -57,7 +58,6 @@ from feedhandler.exchanges.base import (
     PONG,
     QUOTE,
     STATISTICS,
-    UNDECODABLE,
     WELCOME,
     Ack,
     Amount,
@@ -69,7 +69,6 @@ from feedhandler.exchanges.base import (
     Milliseconds,
     Nack,
     Quote,
-    Request,
     RestTicker,
     Rows,
     State,
@@ -96,7 +95,6 @@ LEVEL1: Final = "/spotMarket/level1:"
 CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it opens"
 
 OK: Final = "200000"
-NS_PER_MS: Final = 1_000_000
 UNKNOWN: Final = [NAN, NAN]  # price and size of a side of which nothing is said
 
 COMMAND_ID_SIZE_MAX: Final = 9  # we count from 1; a connection's id has 16 characters, and a time in ms 13
@@ -215,10 +213,10 @@ class KuCoin(Exchange):
     name = "kucoin"
     ws_url = "wss://ws-api-spot.kucoin.com"  # for messages only: the token answer names the socket
     rest_url = "https://api.kucoin.com"
-    instruments_request = Request("/api/v2/symbols", weight=4)
-    time_request = Request("/api/v1/timestamp", weight=3)
-    survey_requests = (Request("/api/v1/market/allTickers", weight=15),)
-    handshake_request = Request("/api/v1/bullet-public", "POST", weight=10)
+    instruments_request = RestRequest("/api/v2/symbols", weight=4)
+    time_request = RestRequest("/api/v1/timestamp", weight=3)
+    survey_requests = (RestRequest("/api/v1/market/allTickers", weight=15),)
+    handshake_request = RestRequest("/api/v1/bullet-public", "POST", weight=10)
     # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
     rest_limit = (2000, 30.0)
 
@@ -257,8 +255,8 @@ class KuCoin(Exchange):
     def decode_time(self, body: bytes) -> int:
         return _data_of(self._time, body, "kucoin timestamp") * NS_PER_MS
 
-    def quote_request(self, native: str) -> Request:
-        return Request(f"/api/v1/market/orderbook/level1?symbol={quote(native, safe='')}", weight=2)
+    def quote_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/api/v1/market/orderbook/level1?symbol={quote(native, safe='')}", weight=2)
 
     def decode_quote(self, body: bytes) -> Quote:
         data = _data_of(self._rest_quote, body, "kucoin level1")
@@ -526,10 +524,10 @@ class KuCoinAccount(Account):
         self._types: dict[str, str] = {}
         self._traded: dict[str, list[str]] = {}
 
-    def balances_request(self, time_ms: int) -> Request:
+    def balances_request(self, time_ms: int) -> RestRequest:
         return self._signed("GET", "/api/v1/accounts", time_ms, weight=5)
 
-    def decode_balances(self, answer: Answer) -> Rows[Balance]:
+    def decode_balances(self, answer: RestAnswer) -> Rows[Balance]:
         types: dict[str, str] = {}
         traded: dict[str, list[str]] = {}
         elsewhere: set[str] = set()
@@ -555,10 +553,10 @@ class KuCoinAccount(Account):
         self._types, self._traded = types, traded
         return rows
 
-    def kind_request(self, time_ms: int) -> Request | None:
+    def kind_request(self, time_ms: int) -> RestRequest | None:
         return self._signed("GET", "/api/ua/v2/account/mode", time_ms, weight=20)
 
-    def check_kind(self, answer: Answer) -> None:
+    def check_kind(self, answer: RestAnswer) -> None:
         try:
             mode = self._data(answer, _Mode, "kucoin account mode").mode
         except (AccountError, DecodeError):
@@ -579,10 +577,10 @@ class KuCoinAccount(Account):
         known = self._traded.get(change.asset, ())
         return bool(change.id) and (change.id in known or not known)
 
-    def stream_request(self, time_ms: int) -> Request | None:
+    def stream_request(self, time_ms: int) -> RestRequest | None:
         return self._signed("POST", "/api/v1/bullet-private", time_ms, weight=10)
 
-    def stream(self, ws_url: str, answer: Answer | None) -> AccountStream:
+    def stream(self, ws_url: str, answer: RestAnswer | None) -> AccountStream:
         assert answer is not None, "it has asked for a token"
         self._data(answer, _Token, "kucoin private token")
         try:
@@ -590,7 +588,7 @@ class KuCoinAccount(Account):
         except ProtocolError as exc:
             raise AccountError(Trouble.ANSWER, str(exc)) from None
 
-    def _data(self, answer: Answer, kind: type[T], what: str) -> T:
+    def _data(self, answer: RestAnswer, kind: type[T], what: str) -> T:
         """Return the data of an answer. Raises AccountError or DecodeError."""
         try:
             body = msgspec.json.decode(answer.body, type=_Envelope)
@@ -605,7 +603,7 @@ class KuCoinAccount(Account):
         except UNDECODABLE as exc:
             raise DecodeError(f"{what}: {exc}") from exc
 
-    def _signed(self, method: str, path: str, time_ms: int, *, weight: int) -> Request:
+    def _signed(self, method: str, path: str, time_ms: int, *, weight: int) -> RestRequest:
         headers = (
             ("KC-API-KEY", self._credentials.key),
             ("KC-API-TIMESTAMP", str(time_ms)),
@@ -614,7 +612,7 @@ class KuCoinAccount(Account):
             ("KC-API-KEY-VERSION", KEY_VERSION),
             ("Content-Type", "application/json"),
         )
-        return Request(path, method, weight, headers, is_signed=True)
+        return RestRequest(path, method, weight, headers, is_signed=True)
 
     def _hash(self, text: str) -> str:
         digest = hmac.digest(self._credentials.secret.encode(), text.encode(), "sha256")

@@ -22,6 +22,8 @@ from typing import Final
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import (
     CHANNELS_MAX,
     LAST,
@@ -32,7 +34,7 @@ from feedhandler.exchanges.base import (
     State,
     is_same,
 )
-from feedhandler.feed.session import FADES_NS, GAPS_MIN, NS_PER_S, USUAL_FACTOR, Phase, Session
+from feedhandler.feed.session import FADES_NS, GAPS_MIN, USUAL_FACTOR, Session
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
 STEP_NS_MAX: Final = (

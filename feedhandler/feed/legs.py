@@ -11,13 +11,15 @@ Pure: times come in, sessions to be run and to be stopped go out. It knows no ex
 """
 
 import random
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
+from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import (
     LAST,
     LINES_MAX,
@@ -29,9 +31,8 @@ from feedhandler.exchanges.base import (
     is_same,
 )
 from feedhandler.feed.freshness import Freshness, Question, agrees
-from feedhandler.feed.session import NS_PER_S, ConnectBudget, Phase, Policy, Session
+from feedhandler.feed.session import Session
 
-LEGS_MAX: Final = 3
 CHANNELS: Final = (STATISTICS, QUOTE, LAST)
 assert 2 * LEGS_MAX <= LINES_MAX, "each leg may have a successor"
 
@@ -44,29 +45,6 @@ YOUNG_NS: Final = 60 * NS_PER_S
 # Symbols have their first values from REST when everything is subscribed to, since from then on nothing is missed;
 # and once before that, if it takes so long.
 EARLY_NS: Final = NS_PER_S
-
-NS_PER_MINUTE: Final = 60 * NS_PER_S
-NS_PER_DAY: Final = 24 * 60 * NS_PER_MINUTE
-
-
-class DailyWindow:
-    """A part of each day, UTC, such as `04:00-04:30`; it may span midnight. Raises ValueError for anything else."""
-
-    def __init__(self, text: str) -> None:
-        match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", text)
-        if match is None or match[1] + match[2] == match[3] + match[4]:
-            raise ValueError(f"{text!r} is no part of a day")
-        hour, minute, end_hour, end_minute = map(int, match.groups())
-        start, end = ((hour * 60 + minute) * NS_PER_MINUTE, (end_hour * 60 + end_minute) * NS_PER_MINUTE)
-        self._start_ns = start
-        self._length_ns = (end - start) % NS_PER_DAY
-        self._was_inside = True  # what starts inside has new connections anyway
-
-    def opens(self, now_ns: int) -> bool:
-        """True at the first look inside, each day; now is Unix time."""
-        is_inside = (now_ns - self._start_ns) % NS_PER_DAY < self._length_ns
-        was_inside, self._was_inside = self._was_inside, is_inside
-        return is_inside and not was_inside
 
 
 class Change(msgspec.Struct):

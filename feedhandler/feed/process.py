@@ -19,6 +19,7 @@ import msgspec
 import uvloop
 
 from feedhandler.data import wire
+from feedhandler.data.connecting import DailyWindow
 from feedhandler.data.errors import (
     EXIT_FAILED,
     EXIT_GAVE_UP,
@@ -29,26 +30,18 @@ from feedhandler.data.errors import (
 )
 from feedhandler.data.instruments import InstrumentList, InstrumentTable, instrument_list
 from feedhandler.data.shard import Shard
-from feedhandler.data.status import (
-    LISTED_MAX,
-    Complaints,
-    ConnectionStatus,
-    FeedStatus,
-    connection_status,
-    feed_state,
-)
-from feedhandler.data.topics import Topics
+from feedhandler.data.status import FEED_HEARTBEAT_NS, LISTED_MAX, ConnectionStatus, FeedStatus
+from feedhandler.data.topics import Topics, symbol_in
+from feedhandler.data.units import NS_PER_S
 from feedhandler.data.wanted import Wanted
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Exchange
 from feedhandler.feed.freshness import Question
-from feedhandler.feed.legs import Change, DailyWindow, Legs
-from feedhandler.feed.session import NS_PER_S
+from feedhandler.feed.legs import Change, Legs
+from feedhandler.feed.report import Complaints, connection_status, feed_state
 from feedhandler.feed.survey import Survey
 from feedhandler.feed.universe import Universe
 from feedhandler.feed.websocket import Connection
-from feedhandler.merger.feeds import symbol_in
-from feedhandler.merger.merge import FEED_HEARTBEAT_NS
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.curve import client_security
 from feedhandler.runtime.lifecycle import (

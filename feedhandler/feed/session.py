@@ -15,7 +15,6 @@ is never quiet is among them.
 """
 
 import collections
-import enum
 import random
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
@@ -23,7 +22,10 @@ from typing import Final, Protocol
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.errors import DecodeError
+from feedhandler.data.status import KeptFrame, Phase, Undecodable
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import (
     Ack,
     Control,
@@ -37,8 +39,6 @@ from feedhandler.exchanges.base import (
     Welcome,
 )
 from feedhandler.feed.subscriptions import Subscriptions
-
-NS_PER_S: Final = 1_000_000_000
 
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
 OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
@@ -55,34 +55,6 @@ KEPT_FRAMES_MAX: Final = 8  # undecodable frames kept for inspection,
 KEPT_FRAME_SIZE: Final = 256  # the first bytes of each
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator may set about a connection's life."""
-
-    backoff_min_s: float = 1.0
-    backoff_max_s: float = 30.0
-    max_attempts: int = 10  # in a row that came to nothing; 0 = never give up
-    connect_timeout_s: float = 10.0
-    # Where data should have come, and none did on the whole connection for so long: its records are flagged STALE,
-    stale_after_s: float = 5.0
-    reconnect_after_s: float = 30.0  # and after so long there is a new connection
-    max_age_s: float = 0.0  # of a connection, which is renewed before; 0 = the exchange's own
-
-    def backoff_s(self, attempts: int, rng: random.Random) -> float:
-        """Return how long to wait after so many failures in a row.
-
-        Full jitter: anywhere between now and a ceiling that doubles with each failure.
-        """
-        exponent = min(max(attempts - 1, 0), 16)
-        return rng.uniform(0.0, min(self.backoff_max_s, self.backoff_min_s * 2**exponent))
-
-
-class Phase(enum.Enum):
-    BACKOFF = "backoff"
-    CONNECTING = "connecting"
-    GREETING = "greeting"
-    RUNNING = "running"
-
-
 class Step(msgspec.Struct):
     """What the caller has to do now, in this order: connect, ping, send, close."""
 
@@ -90,47 +62,6 @@ class Step(msgspec.Struct):
     ping: bool = False  # with a ping of the WebSocket's own
     send: list[bytes] = msgspec.field(default_factory=list)
     close: str = ""  # the reason, if the connection is to be closed
-
-
-class KeptFrame(msgspec.Struct):
-    """An undecodable message, kept for inspection; head is its beginning, printable."""
-
-    at_ns: int
-    reason: str
-    size: int
-    head: str
-
-
-class Undecodable(msgspec.Struct):
-    """Messages of one kind that could not be decoded: how many, and the newest of them."""
-
-    count: int
-    topic: str
-    newest: KeptFrame
-
-
-class ConnectBudget:
-    """Permission for new connections, shared by all sessions of a process: `count` in any `per_s`.
-
-    Over processes it is shared by `transport.shared_budget`.
-    """
-
-    def __init__(self, count: int, per_s: float) -> None:
-        self._per_ns = int(per_s * NS_PER_S)
-        self._times: collections.deque[int] = collections.deque(maxlen=count)
-
-    def next_mono_ns(self, now_mono_ns: int) -> int:
-        """Return the earliest time at which one more connection is permitted."""
-        if len(self._times) < (self._times.maxlen or 0):
-            return 0
-        return self._times[0] + self._per_ns
-
-    def take(self, now_mono_ns: int) -> bool:
-        """Count one connection, if it is permitted now."""
-        if self.next_mono_ns(now_mono_ns) > now_mono_ns:
-            return False
-        self._times.append(now_mono_ns)
-        return True
 
 
 class Owner(Protocol):

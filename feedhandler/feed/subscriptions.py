@@ -16,9 +16,8 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import CHANNELS_MAX, QUOTE, Ack, Exchange, Line, Nack, State
-
-NS_PER_S: Final = 1_000_000_000
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
 # From the acknowledgement to the first data of a channel that repeats itself.

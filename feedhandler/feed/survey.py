@@ -10,9 +10,9 @@ and to have a witness when channels fall silent. Pure: times come in, rows go on
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import RestTicker
 from feedhandler.feed.legs import Legs
-from feedhandler.feed.session import NS_PER_S
 
 DISTANCE_NS: Final = 2 * NS_PER_S  # from one to the next: what is wanted meanwhile is asked at once
 BACKOFF_NS: Final = (NS_PER_S, 60 * NS_PER_S)  # after a failure, doubling

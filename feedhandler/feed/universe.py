@@ -13,9 +13,9 @@ from feedhandler.data import wire
 from feedhandler.data.board_layout import Slot, Slots
 from feedhandler.data.errors import SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Exchange
 from feedhandler.feed.legs import Change, Legs
-from feedhandler.feed.session import NS_PER_S
 
 # Its quote changes many times a second wherever it trades: whoever hears nothing of it, hears nothing.
 CANARY: Final = "BTC/USDT"

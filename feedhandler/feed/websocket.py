@@ -17,8 +17,10 @@ import picows
 
 from feedhandler.data.errors import DecodeError, ProtocolError, one_line
 from feedhandler.data.refusal import first_words
+from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Endpoint, Exchange
-from feedhandler.feed.session import NS_PER_S, Phase, Session
+from feedhandler.feed.session import Session
 from feedhandler.transport.dial import TLS_HANDSHAKE_S, address_of, dial, to_its_end
 from feedhandler.transport.http import HttpClient, refusal, retry_after_s
 from feedhandler.transport.tasks import Failures

@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.data.status import NS_PER_S, ConnectionStatus, ExchangeStatus
+from feedhandler.data.status import ConnectionStatus, ExchangeStatus
+from feedhandler.data.units import NS_PER_S
 
 KEPT_NS: Final = 3600 * NS_PER_S
 EVENTS_MAX: Final = 500

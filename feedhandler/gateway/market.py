@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.instruments import InstrumentList, InstrumentTable
 from feedhandler.data.status import ExchangeStatus, Heartbeat
-from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.transport import tick
 from feedhandler.transport.follower import Follower
 

@@ -25,6 +25,7 @@ from feedhandler.data.status import (
     Heartbeat,
     RelayStatus,
 )
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.account import Trouble
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.screens import Screens
@@ -32,7 +33,6 @@ from feedhandler.runtime.host import look
 from feedhandler.transport.files import read_relay_status
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-NS_PER_S: Final = 1_000_000_000
 US_PER_S: Final = 1_000_000
 MS_PER_S: Final = 1_000
 RELAY_SILENCE_NS: Final = 5 * NS_PER_S  # it says something every second

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from feedhandler.exchanges.base import UNDECODABLE
+from feedhandler.data.errors import UNDECODABLE
 from feedhandler.gateway.app import Parts, unauthorized
 from feedhandler.gateway.listener import BODY_S
 from feedhandler.gateway.problem import Problem

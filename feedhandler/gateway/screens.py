@@ -16,8 +16,8 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from feedhandler.data import wire
+from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.status import Heartbeat
-from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.conflation import EVERYTHING, Interest, Newest
 from feedhandler.gateway.problem import Problem

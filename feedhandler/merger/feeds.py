@@ -10,6 +10,7 @@ from typing import NamedTuple
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.shard import Shard, shard_number
 from feedhandler.data.status import LATENCY_BOUNDS_US, ExchangeStatus, FeedStatus, ShardStatus, joined, worst
+from feedhandler.data.topics import symbol_in
 from feedhandler.merger.step import Route, Traffic
 
 
@@ -171,11 +172,6 @@ class ExchangeView:
             shards=[feed.row() for feed in feeds] if len(feeds) > 1 else [],
             feed=joined(heard) if len(feeds) > 1 else next(iter(heard), None),
         )
-
-
-def symbol_in(topic: bytes) -> str:
-    """Return the symbol in a padded topic: the exchange's in a native one."""
-    return topic.rstrip(b"\0").decode(errors="replace").split(".", 2)[2]
 
 
 def quantile_us(ordered_ns: Sequence[int], quantile: float) -> float | None:

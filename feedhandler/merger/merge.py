@@ -12,21 +12,17 @@ from typing import Final, Protocol
 import msgspec
 
 from feedhandler.data import board_layout, wire
-from feedhandler.data.errors import DecodeError
+from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import InstrumentList
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.shard import shards
-from feedhandler.data.status import FeedStatus, Heartbeat
-from feedhandler.data.topics import Topics
-from feedhandler.exchanges.base import UNDECODABLE
-from feedhandler.merger.feeds import ExchangeView, FeedView, symbol_in
+from feedhandler.data.status import FEED_HEARTBEAT_NS, FeedStatus, Heartbeat
+from feedhandler.data.topics import Topics, symbol_in
+from feedhandler.data.units import NS_PER_MS, NS_PER_S
+from feedhandler.merger.feeds import ExchangeView, FeedView
 from feedhandler.merger.step import Outlet, Route, Step, Traffic
 
-NS_PER_S: Final = 1_000_000_000
-NS_PER_MS: Final = 1_000_000
-
 # A feed says something every 200 ms. Subscribers are to know within 1 s that it died.
-FEED_HEARTBEAT_NS: Final = 200 * NS_PER_MS
 FEED_SILENCE_NS: Final = 850 * NS_PER_MS
 TICK_NS: Final = 50 * NS_PER_MS
 STATUS_EVERY_NS: Final = NS_PER_S

@@ -20,14 +20,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from feedhandler.data import board_layout, wire
+from feedhandler.data.connecting import LEGS_MAX, DailyWindow, Policy
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.shard import SHARDS_MAX, WHOLE, Shard, shards
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.wanted import MAJORS
 from feedhandler.exchanges import ACCOUNTS, EXCHANGES
-from feedhandler.feed.legs import LEGS_MAX, DailyWindow
-from feedhandler.feed.session import Policy
+from feedhandler.transport.private import IPC_PATH_SIZE_MAX
 
 CONFIG_ENV: Final = "FEEDHANDLER_CONFIG"
 DEFAULT_PATHS: Final = (
@@ -36,7 +36,6 @@ DEFAULT_PATHS: Final = (
 )  # of a checkout; of whoever has only the package
 TICKS_TCP: Final = "tcp://127.0.0.1:5555"
 RECOVER_TCP: Final = "tcp://127.0.0.1:5556"
-IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
 LOOPBACK: Final = ("127.0.0.1", "localhost")
 HOST_SIZE_MAX: Final = 253  # RFC 1035, 2.3.4
 LABEL: Final = re.compile(

@@ -6,8 +6,9 @@ from typing import Final
 import msgspec
 from prometheus_client.process_collector import ProcessCollector
 
-from feedhandler.data.processes import BRIDGE, MERGER, NS_PER_S, ProcessStatus, process_state
+from feedhandler.data.processes import BRIDGE, MERGER, ProcessStatus, process_state
 from feedhandler.data.shard import shards
+from feedhandler.data.units import NS_PER_S
 from feedhandler.runtime.config import Config
 from feedhandler.transport import starts
 from feedhandler.transport.files import feed_name, lock_owner

@@ -14,12 +14,11 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from feedhandler.data.errors import ConfigError
+from feedhandler.data.errors import UNDECODABLE, ConfigError
 from feedhandler.data.instruments import InstrumentList
 from feedhandler.data.shard import Shard, parse
 from feedhandler.data.status import RelayStatus
 from feedhandler.data.wanted import Wanted
-from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.transport import private
 
 T = TypeVar("T")

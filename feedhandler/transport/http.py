@@ -18,9 +18,8 @@ from yarl import URL
 
 from feedhandler.data.errors import ProtocolError
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
-from feedhandler.exchanges.account import Answer
-from feedhandler.exchanges.base import Request
-from feedhandler.feed.session import NS_PER_S
+from feedhandler.data.rest import RestAnswer, RestRequest
+from feedhandler.data.units import NS_PER_S
 from feedhandler.transport.dial import Connector
 from feedhandler.transport.tasks import Failures
 
@@ -161,7 +160,7 @@ class HttpClient:
             async with asyncio.timeout(CLOSE_S):
                 await self._session.close()
 
-    async def fetch(self, request: Request, *, is_spare: bool = False) -> bytes:
+    async def fetch(self, request: RestRequest, *, is_spare: bool = False) -> bytes:
         """Return the body of a 200 answer, after waiting for our turn.
 
         Raises HttpRefused for any other status, or if the budget forbids to ask, and ProtocolError for a failed
@@ -174,7 +173,7 @@ class HttpClient:
             raise HttpRefused(f"{what}: {text}", answer.retry_after_s or wait_s, answer.status)
         return answer.body
 
-    async def ask(self, request: Request, *, is_spare: bool = False) -> Answer:
+    async def ask(self, request: RestRequest, *, is_spare: bool = False) -> RestAnswer:
         """Return the answer, whatever its status, after waiting for our turn.
 
         Raises HttpRefused if the budget forbids to ask, and ProtocolError for a failed or oversized transfer.
@@ -196,12 +195,12 @@ class HttpClient:
             raise ProtocolError(f"{what}: answer exceeds {BODY_SIZE_MAX >> 20} MiB")
         wait_s = retry_after_s(answer.headers, answer.status)
         if request.is_signed and answer.status == 403 and answer.content_type == "application/json":
-            return Answer(answer.status, body)  # it is about the account; a firewall sends a page
+            return RestAnswer(answer.status, body)  # it is about the account; a firewall sends a page
         self._budget.on_answer(answer.status, wait_s, time.monotonic_ns())
-        return Answer(answer.status, body, wait_s)
+        return RestAnswer(answer.status, body, wait_s)
 
     async def _transfer(
-        self, session: aiohttp.ClientSession, request: Request
+        self, session: aiohttp.ClientSession, request: RestRequest
     ) -> tuple[aiohttp.ClientResponse, bytes]:
         """Ask, and return the answer with its body, or with more than the body may have."""
         url = URL(self.rest_url + request.path, encoded=request.is_signed)  # what is signed stays as it is
@@ -216,12 +215,12 @@ class HttpClient:
                 body += more
         return answer, body
 
-    def _describe(self, request: Request) -> str:
+    def _describe(self, request: RestRequest) -> str:
         """Return a request for messages; a signature in its query is nobody's business."""
         path = request.path.partition("?")[0] if request.is_signed else request.path
         return f"{request.method} {self.rest_url}{path}"
 
-    async def _turn(self, request: Request, what: str, *, is_spare: bool) -> None:
+    async def _turn(self, request: RestRequest, what: str, *, is_spare: bool) -> None:
         """Wait until the request may go. Raises HttpRefused if that is not soon."""
         try:
             now_mono_ns = time.monotonic_ns()

@@ -16,6 +16,7 @@ from typing import Final
 
 from feedhandler.data.errors import ConfigError
 
+IPC_PATH_SIZE_MAX: Final = 107  # sockaddr_un, less its NUL
 FOLDER: Final = 0o700
 FILE: Final = 0o600
 NOBODY: Final = -1  # no group: for `os.chown`, too

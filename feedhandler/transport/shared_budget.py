@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from feedhandler.feed.session import NS_PER_S, ConnectBudget
+from feedhandler.data.connecting import ConnectBudget
+from feedhandler.data.units import NS_PER_S
 from feedhandler.transport import private
 
 OVERTAKEN_NS: Final = 60 * NS_PER_S  # longer than anybody waits between a look at the clock and at the file

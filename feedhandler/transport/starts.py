@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.processes import Starts, started
-from feedhandler.exchanges.base import UNDECODABLE
 from feedhandler.transport import private
 
 SIZE_MAX: Final = 1 << 20

@@ -7,13 +7,13 @@ grows less sure, and a line in the status.
 import asyncio
 import logging
 import time
-from typing import Final
+from typing import ClassVar, Final, Protocol
 
 from feedhandler.data.clock import Estimate, ExchangeClock, Sample
 from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.rest import RestRequest
 from feedhandler.data.status import FeedStatus
-from feedhandler.exchanges.base import Exchange
-from feedhandler.feed.session import NS_PER_S
+from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.transport.http import HttpClient
 
 # A round: the first answer waits for a connection to be made, the next ones do not; one more if they contradict.
@@ -23,16 +23,27 @@ SAMPLE_EVERY_S: Final = 1.0
 
 ROUND_EVERY_S: Final = 300.0  # 500 ppm of it are 150 ms
 RETRY_S: Final = (2.0, 60.0)  # after a round that failed, doubling each time in a row
-NS_PER_MS: Final = 1_000_000
 LOOK_EVERY_S: Final = 1.0  # at our own clocks
 
 log = logging.getLogger(__name__)
 
 
+class Clocked(Protocol):
+    """An exchange that can be asked what time it is there."""
+
+    time_request: ClassVar[RestRequest]
+
+    def decode_time(self, body: bytes) -> int:
+        """Return the exchange's time in Unix ns. Raises DecodeError or ProtocolError."""
+
+    def set_clock(self, offset_ns: int = ..., ahead_ns_max: int = ...) -> None:
+        """Take how far its clock is ahead of ours, and from how far ahead of ours events are doubted."""
+
+
 class Timekeeper:
     """Runs `clock` for one exchange; error is why the last round failed, "" if it did not."""
 
-    def __init__(self, exchange: Exchange, http: HttpClient) -> None:
+    def __init__(self, exchange: Clocked, http: HttpClient) -> None:
         self.clock = ExchangeClock()
         self.error = ""
         self._failures = 0  # rounds in a row

@@ -35,8 +35,8 @@ from typing import Any, Final, Protocol
 
 from feedhandler.data import modes, wire
 from feedhandler.data.errors import ConfigError
-from feedhandler.runtime.config import IPC_PATH_SIZE_MAX
 from feedhandler.transport import private
+from feedhandler.transport.private import IPC_PATH_SIZE_MAX
 from feedhandler.transport.queues import Queues
 from feedhandler.transport.subscribing import (
     SUBSCRIBE,

@@ -5,12 +5,14 @@ import random
 
 import pytest
 
+from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.shard import WHOLE, shards
-from feedhandler.data.status import FeedStatus, connection_status
+from feedhandler.data.status import FeedStatus
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Endpoint
 from feedhandler.feed.legs import Legs
-from feedhandler.feed.session import NS_PER_S, ConnectBudget, Policy
+from feedhandler.feed.report import connection_status
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 10_000_000

@@ -11,10 +11,10 @@ from feedhandler.data.status import (
     ExchangeStatus,
     FeedStatus,
     ShardStatus,
-    feed_state,
     joined,
     worst,
 )
+from feedhandler.feed.report import feed_state
 
 LIVE = {"phase": "running", "attempt": 0, "topics": 200}
 

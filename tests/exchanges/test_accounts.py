@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler.data.errors import DecodeError, FeedError, ProtocolError
+from feedhandler.data.rest import RestAnswer
 from feedhandler.exchanges import ACCOUNTS, EXCHANGES, binance
 from feedhandler.exchanges.account import (
     AccountError,
-    Answer,
     Balance,
     Credentials,
     CredentialsError,
@@ -46,7 +46,7 @@ def account(name, key=KEY, secret=SECRET):
 
 
 def answer(body, status=200, retry_after_s=0.0):
-    return Answer(status, body if isinstance(body, bytes) else json.dumps(body).encode(), retry_after_s)
+    return RestAnswer(status, body if isinstance(body, bytes) else json.dumps(body).encode(), retry_after_s)
 
 
 def held(asset, free, locked="0", part=""):
@@ -714,7 +714,7 @@ BYTES = st.binary(max_size=60) | JSONS.map(lambda value: json.dumps(value).encod
 @given(body=BYTES, status=st.sampled_from([200, 400, 401, 403, 429, 500]))
 def test_any_answer_is_balances_or_one_of_our_errors(name, body, status):
     try:
-        rows = account(name).decode_balances(Answer(status, body))
+        rows = account(name).decode_balances(RestAnswer(status, body))
     except FeedError as exc:
         assert isinstance(exc, AccountError | DecodeError)
     else:

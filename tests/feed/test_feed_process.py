@@ -11,10 +11,10 @@ from patience import PATIENCE_S
 from feedhandler.data.errors import EXIT_GAVE_UP, EXIT_OK
 from feedhandler.data.instruments import InstrumentList
 from feedhandler.data.shard import WHOLE
+from feedhandler.data.status import Phase
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change
 from feedhandler.feed.process import Feed
-from feedhandler.feed.session import Phase
 from feedhandler.runtime import config
 from feedhandler.transport.boards import BoardReader, board_path
 from feedhandler.transport.files import change_wanted

@@ -4,6 +4,8 @@ import pytest
 import twins
 
 from feedhandler.data import wire
+from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import LAST, QUOTE, STATISTICS, Quote, RestTicker, State
 from feedhandler.feed.freshness import (
@@ -19,7 +21,6 @@ from feedhandler.feed.freshness import (
     VERDICT_NS,
     Freshness,
 )
-from feedhandler.feed.session import NS_PER_S, Phase
 
 UNIX = 1_790_000_000 * NS_PER_S
 STEP_NS = 200_000_000

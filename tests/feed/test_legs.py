@@ -8,9 +8,10 @@ import world as worlds
 from world import EPOCH_NS, World
 
 from feedhandler.data import wire
+from feedhandler.data.connecting import DailyWindow
+from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_DAY, NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.feed.legs import NS_PER_DAY, DailyWindow
-from feedhandler.feed.session import NS_PER_S, Phase
 
 
 @pytest.fixture(params=twins.KINDS, autouse=True, scope="module")

@@ -8,11 +8,14 @@ import pytest
 import twins
 
 from feedhandler.data import wire
-from feedhandler.data.status import Complaints, connection_status
+from feedhandler.data.connecting import ConnectBudget, Policy
+from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Endpoint, State
 from feedhandler.feed.legs import Legs
-from feedhandler.feed.session import NS_PER_S, TICK_NS, ConnectBudget, Phase, Policy
+from feedhandler.feed.report import Complaints, connection_status
+from feedhandler.feed.session import TICK_NS
 
 START = 1_000 * NS_PER_S
 EPOCH_NS = 1_790_000_000 * NS_PER_S

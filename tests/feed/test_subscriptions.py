@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Ack, Line, Nack
-from feedhandler.feed.session import NS_PER_S
 from feedhandler.feed.subscriptions import (
     ACK_TIMEOUT_NS,
     COMMAND_TRIES_MAX,

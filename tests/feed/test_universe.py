@@ -5,10 +5,11 @@ import random
 import pytest
 
 from feedhandler.data import wire
+from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.instruments import Instrument, InstrumentTable
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.feed.legs import Legs
-from feedhandler.feed.session import NS_PER_S, ConnectBudget, Policy
 from feedhandler.feed.universe import GONE_NS, Universe
 
 NOW = 1_790_000_000 * NS_PER_S

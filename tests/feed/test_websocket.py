@@ -21,9 +21,10 @@ import uvloop
 from ends import black_hole
 from patience import until
 
+from feedhandler.data.connecting import ConnectBudget, Policy
+from feedhandler.data.status import Phase
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.feed.legs import Legs
-from feedhandler.feed.session import ConnectBudget, Phase, Policy
 from feedhandler.feed.websocket import FRAME_SIZE_MAX, Connection
 from feedhandler.runtime.lifecycle import set_up_picows_log
 from feedhandler.transport import dial

@@ -2,7 +2,8 @@
 
 from msgspec.structs import replace
 
-from feedhandler.data.status import NS_PER_S, ConnectionStatus, ExchangeStatus, FeedStatus
+from feedhandler.data.status import ConnectionStatus, ExchangeStatus, FeedStatus
+from feedhandler.data.units import NS_PER_S
 from feedhandler.gateway.events import EVENTS_MAX, KEPT_NS, Events
 
 START_NS = 1_790_000_000 * NS_PER_S

@@ -12,8 +12,9 @@ from patience import PATIENCE_S, until
 
 from feedhandler.accounts import keeper
 from feedhandler.data.errors import ConfigError
+from feedhandler.data.rest import RestAnswer
 from feedhandler.exchanges import ACCOUNTS
-from feedhandler.exchanges.account import Answer, Credentials, CredentialsError
+from feedhandler.exchanges.account import Credentials, CredentialsError
 from feedhandler.gateway.kept_accounts import Accounts, credentials_of
 from feedhandler.runtime import config
 from feedhandler.sim import credentials as sim
@@ -147,7 +148,7 @@ def test_a_country_that_is_not_served_stays_the_reason_while_nothing_is_asked(tm
         page = b"<html>The distribution is configured to block access from your country.</html>"
         refused = ACCOUNTS["bybit"].decode_balances
         monkeypatch.setattr(
-            ACCOUNTS["bybit"], "decode_balances", lambda self, answer: refused(self, Answer(403, page))
+            ACCOUNTS["bybit"], "decode_balances", lambda self, answer: refused(self, RestAnswer(403, page))
         )
         await world.fault("bybit", "http_status", status=403, retry_after=600, seconds=3600)
         await world.put("bybit")
@@ -178,7 +179,7 @@ def test_what_cannot_be_read_of_an_answer_is_shown_and_stays_what_it_was(tmp_pat
         read = ACCOUNTS["bybit"].decode_balances
 
         def odd(self, answer):
-            return read(self, Answer(200, answer.body.replace(b'"coin":"BTC"', b'"coin":null')))
+            return read(self, RestAnswer(200, answer.body.replace(b'"coin":"BTC"', b'"coin":null')))
 
         monkeypatch.setattr(ACCOUNTS["bybit"], "decode_balances", odd)
         await world.accounts.sync("bybit")

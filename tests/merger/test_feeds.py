@@ -1,8 +1,9 @@
 """Which of several feeds has a symbol, and what they say together."""
 
 from feedhandler.data.shard import shards
+from feedhandler.data.topics import symbol_in
 from feedhandler.data.wire import TICKER, padded, topic
-from feedhandler.merger.feeds import ExchangeView, FeedView, Route, Traffic, quantile_us, symbol_in
+from feedhandler.merger.feeds import ExchangeView, FeedView, Route, Traffic, quantile_us
 
 
 def view(exchange, count):

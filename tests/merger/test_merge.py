@@ -13,8 +13,9 @@ from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.shard import shards
 from feedhandler.data.status import ConnectionStatus, ExchangeStatus, FeedStatus
-from feedhandler.merger.feeds import symbol_in
-from feedhandler.merger.merge import FEED_SILENCE_NS, NS_PER_S, TICK_NS, Merger
+from feedhandler.data.topics import symbol_in
+from feedhandler.data.units import NS_PER_S
+from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S

@@ -15,7 +15,7 @@ import uvloop
 from ends import black_hole
 from patience import PATIENCE_S
 
-from feedhandler.exchanges.base import Request
+from feedhandler.data.rest import RestRequest
 from feedhandler.feed.websocket import Connection, Socket
 from feedhandler.transport import dial
 from feedhandler.transport.http import HttpClient
@@ -83,7 +83,7 @@ def test_requests_that_are_given_up_close_nobody_elses_descriptor(tmp_path, sche
     async def main(port):
         before = sockets()
         async with HttpClient(f"{scheme}://127.0.0.1:{port}") as http:
-            foreign = await given_up(400, lambda: http.ask(Request("/x")), tmp_path)
+            foreign = await given_up(400, lambda: http.ask(RestRequest("/x")), tmp_path)
             await until(lambda: sockets().items() <= before.items())
         return foreign
 

@@ -13,9 +13,9 @@ from patience import PATIENCE_S
 
 from feedhandler.data.errors import ProtocolError
 from feedhandler.data.refusal import FINAL_S
+from feedhandler.data.rest import RestRequest
 from feedhandler.data.shard import SHARDS_MAX
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import Request
 from feedhandler.sim.server import SimServer, SimSettings
 from feedhandler.transport.http import (
     REST_SHARE,
@@ -29,7 +29,7 @@ from feedhandler.transport.http import (
 
 SECOND = 1_000_000_000
 NOW = 50 * SECOND
-GET = Request("/x")
+GET = RestRequest("/x")
 
 
 def budget(weight_max=10, per_s=4.0):
@@ -202,9 +202,9 @@ async def served(handler, **settings):
 def test_a_request_goes_out_as_it_was_made():
     async def main():
         async with served(lambda _: web.Response(body=b"yes")) as (http, asked):
-            path = Request("/q?symbol=%E6%B1%89%26USDT", headers=(("X-Unit", "us"),))
+            path = RestRequest("/q?symbol=%E6%B1%89%26USDT", headers=(("X-Unit", "us"),))
             assert await http.fetch(path) == b"yes"
-            assert await http.fetch(Request("/t", "POST")) == b"yes"
+            assert await http.fetch(RestRequest("/t", "POST")) == b"yes"
             return asked
 
     (get, path, headers), (post, other, _) = uvloop.run(main())
@@ -219,7 +219,7 @@ def test_after_a_ban_the_exchange_is_not_asked_again():
             with pytest.raises(HttpRefused, match="HTTP 418 banned") as first:
                 await http.fetch(GET)
             with pytest.raises(HttpRefused, match=r"/y: not asked for \d\d\.\d s more.*HTTP 418") as second:
-                await http.fetch(Request("/y"))
+                await http.fetch(RestRequest("/y"))
             return first.value, second.value, asked
 
     first, second, asked = uvloop.run(main())
@@ -323,7 +323,7 @@ def test_a_request_that_is_cancelled_as_its_time_is_over_is_cancelled(monkeypatc
             async def again_and_again():
                 while True:
                     with contextlib.suppress(ProtocolError):
-                        await http.ask(Request("/time"))
+                        await http.ask(RestRequest("/time"))
 
             other = asyncio.create_task(again_and_again())
             with pytest.raises(ProtocolError, match="no answer within"):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from feedhandler.feed.session import NS_PER_S
+from feedhandler.data.units import NS_PER_S
 from feedhandler.transport.shared_budget import SharedBudget, path_of
 
 NOW = 5_000 * NS_PER_S

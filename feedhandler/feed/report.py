@@ -1,0 +1,84 @@
+"""What a feed reports of its connections: their status, its own in one word, and what the log is told."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from feedhandler.data.status import LISTED_MAX, ConnectionStatus, Phase, Undecodable
+from feedhandler.data.units import NS_PER_S
+from feedhandler.feed.legs import Legs
+from feedhandler.feed.session import Session
+
+COMPLAINS_EVERY_NS: Final = 60 * NS_PER_S
+SHOWN_SIZE: Final = 120  # characters of a message, in the log
+
+
+def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: str = "") -> ConnectionStatus:
+    """Return what a session says of itself; the two clocks are the same moment, address is its socket's."""
+    line = session.line
+    is_running = session.phase is Phase.RUNNING
+    silent = session.subscriptions.silent_topics() if is_running else []
+    offset = now_ns - now_mono_ns
+    return ConnectionStatus(
+        leg=session.leg,
+        is_successor=bool(session.reason),
+        phase=session.phase.value,
+        attempt=session.attempts,
+        next_attempt_ns=session.deadline_mono_ns + offset if session.phase is Phase.BACKOFF else 0,
+        last_error=session.last_error,
+        ended=session.ended,
+        connects=session.connects,
+        opened_ns=session.opened_mono_ns + offset if is_running else 0,
+        address=address,
+        symbols=len(session.subscriptions.states),
+        topics=session.subscriptions.topic_count,
+        unheard=session.subscriptions.unheard() if is_running else 0,
+        silent=len(silent),
+        silent_topics=silent[:LISTED_MAX],
+        pending_topics=session.subscriptions.pending(),
+        rejected_topics=dict(list(session.subscriptions.rejected.items())[:LISTED_MAX]),
+        is_stale=session.is_stale,
+        frames=session.frames,
+        news=line.news,
+        repeated=line.repeated,
+        behind_us=line.behind_ns / line.repeated / 1000 if line.repeated else None,
+        late=line.late,
+        decode_errors=session.decode_errors,
+        kept_frames=list(session.kept_frames),
+    )
+
+
+class Complaints:
+    """What the log is told of messages that cannot be decoded: each kind, at most once in `COMPLAINS_EVERY_NS`."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[int, int]] = {}  # kind → when, and how many there were by then
+
+    def due(self, sessions: Iterable[Session], now_ns: int) -> list[str]:
+        """Return what is to be logged now."""
+        counts: dict[str, int] = {}
+        newest: dict[str, Undecodable] = {}
+        for session in sessions:
+            for kind, each in session.undecodable.items():
+                counts[kind] = counts.get(kind, 0) + each.count
+                if kind not in newest or each.newest.at_ns > newest[kind].newest.at_ns:
+                    newest[kind] = each
+        texts = []
+        for kind, count in counts.items():
+            at_ns, before = self._told.get(kind, (0, 0))
+            if count == before or abs(now_ns - at_ns) < COMPLAINS_EVERY_NS:
+                continue
+            self._told[kind] = (now_ns, count)
+            each, what = newest[kind], newest[kind].topic or "no topic that is named"
+            texts.append(
+                f"{count - before if count > before else count} messages cannot be decoded, the newest of {what}:"
+                f" {each.newest.reason}; it begins {each.newest.head[:SHOWN_SIZE]!r}"
+            )
+        return texts
+
+
+def feed_state(legs: Sequence[Legs], *, is_starting: bool, is_idle: bool) -> str:
+    """Return a feed's state in one word; cheap, for it is asked five times a second."""
+    if not legs:
+        return "connecting" if is_starting else "idle" if is_idle else "down"
+    states = {each.state() for each in legs}
+    return next(state for state in ("connecting", "stale", "live") if state in states)
