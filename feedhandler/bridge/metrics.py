@@ -3,17 +3,17 @@
 By kind, never by symbol.
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from feedhandler.bridge.backlog import Backlog
+from feedhandler.bridge.connection import NatsConnection
 from feedhandler.data import wire
-
-if TYPE_CHECKING:
-    from feedhandler.bridge.process import Bridge
 
 PREFIX = "feedhandler_bridge"
 
@@ -41,10 +41,25 @@ class BridgeStatus(msgspec.Struct, kw_only=True):
     failures: int = 0  # that nobody foresaw; the log has the first of each kind
 
 
+class Counted(Protocol):
+    """What is read of a bridge: plain numbers."""
+
+    connection: NatsConnection
+    backlog: Backlog
+    published: Counter[str]
+    bytes_published: int
+    too_large: int
+    unmapped: int
+
+    @property
+    def is_merger_silent(self) -> bool:
+        """True if nothing comes from the merger."""
+
+
 class BridgeMetrics(Collector):
     """Gathered when it is asked for, from plain numbers: another thread asks."""
 
-    def __init__(self, bridge: "Bridge") -> None:
+    def __init__(self, bridge: Counted) -> None:
         self._bridge = bridge
 
     def collect(self) -> Iterator[Metric]:
