@@ -93,7 +93,7 @@ WRONG = [
     (OK + 'symbols = ["/"]\n', 'is not BASE/QUOTE; write it like "BTC/USDT"'),
     (OK + 'symbols = ["btc/usdt"]\n', 'did you mean "BTC/USDT"?'),
     (OK + 'symbols = ["BTC/USDT", "BTC/USDT"]\n', "BTC/USDT is listed twice"),
-    (OK + f'symbols = ["{"X" * 30}/USDT"]\n', "cannot be published"),
+    (OK + f'symbols = ["{"X" * 60}/USDT"]\n', "cannot be published"),
     (
         OK + "simulated = 1\n",
         "exchanges.binance.simulated: Expected bool, got int; for example simulated = false",
