@@ -203,7 +203,7 @@ class World:
                     process.kill()
                     process.wait()
         for client in self.clients:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(TimeoutError, OSError, nats.errors.Error):
                 await asyncio.wait_for(client.close(), 2)
         if self._beats is not None:
             self._beats.cancel()
