@@ -30,7 +30,7 @@ ROOMS = [
 SHELLS = {
     "feed": {"process.py", "websocket.py"},
     "merger": {"process.py"},
-    "relay": {"process.py"},
+    "relay": {"process.py", "beyond.py"},
     "bridge": {"process.py", "connection.py", "jetstream.py", "login.py"},
     "accounts": {"keeper.py"},
     "exchanges": set(),

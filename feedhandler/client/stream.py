@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -44,12 +44,16 @@ class Curve(NamedTuple):
     key: str
     server: str
 
-    def security(self) -> zmtp.Security:
-        """Return what encrypts. Raises ConfigError that names the file."""
-        from feedhandler.transport.keys import load_pair, load_public  # most subscribers need none of it
-        from feedhandler.transport.secure import ClientSecurity
+    def sockets(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Return what makes a Downlink and a Dealer of libzmq's. Raises ConfigError that names the file."""
+        from feedhandler.transport import remote  # most subscribers need none of it
+        from feedhandler.transport.keys import load_pair, load_public
 
-        return ClientSecurity(load_pair(self.key, "key"), load_public(self.server, "server"))
+        keys: dict[str, Any] = {
+            "keys": load_pair(self.key, "key"),
+            "server_key": load_public(self.server, "server"),
+        }
+        return functools.partial(remote.Downlink, **keys), functools.partial(remote.Dealer, **keys)
 
 
 class Link:
@@ -71,6 +75,11 @@ class Link:
         """
         check_endpoint(endpoint)
         declaration = declaration_of(mode)
+        if curve is not None and declaration:
+            raise ValueError(
+                f"mode is {mode!r}, and the relay has no modes for other hosts: libzmq sends the same to all; leave"
+                " mode out"
+            )
         self.is_conflated = declaration not in (b"", modes.ALL)
         self.endpoint = endpoint
         self.prefixes = prefixes_of(topics)
@@ -89,29 +98,21 @@ class Link:
         self.heartbeat: wire.Document | None = None
         self._heard_mono_s = -math.inf
         self.follower = make_follower({wire.NOTICE: self._on_notice, wire.HEARTBEAT: self._on_heartbeat})
-        self.security = None if curve is None else curve.security()
-        connect = (
-            tick.Downlink
-            if self.security is None
-            else functools.partial(zmtp.Downlink, security=self.security)
-        )
-        self._downlink = connect(
-            events,
-            endpoint,
-            prefixes,
-            self.follower.take,
-            is_conflated=self.is_conflated,
-            is_patient=is_patient,
-        )
+        connect: Callable[..., Any] = functools.partial(tick.Downlink, is_patient=is_patient)
+        self._make_dealer: Callable[..., Any] = functools.partial(Dealer, is_patient=is_patient)
+        if curve is not None:
+            connect, self._make_dealer = curve.sockets()
+        conflated = {"is_conflated": True} if self.is_conflated else {}
+        self._downlink = connect(events, endpoint, prefixes, self.follower.take, **conflated)
         self.is_closed = False
         self._doubt: Doubt | None = Doubt(
-            self, lambda follower: connect(events, endpoint, STATUSES, follower.take, is_patient=is_patient)
+            self, lambda follower: connect(events, endpoint, STATUSES, follower.take)
         )
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection to the publisher, as far as the loop has seen."""
-        return self._downlink.is_connected
+        return bool(self._downlink.is_connected)
 
     @property
     def silence_s(self) -> float:
@@ -186,13 +187,8 @@ class Stream(Link):
         where = recover_endpoint(endpoint) if recover is True else recover
         if where and not self.is_conflated:
             check_endpoint(where)
-            self._dealer = Dealer(
-                relay_events or events,
-                where,
-                self._healer.on_answer,
-                self._healer.on_disconnect,
-                is_patient=is_patient,
-                security=self.security,
+            self._dealer = self._make_dealer(
+                relay_events or events, where, self._healer.on_answer, self._healer.on_disconnect
             )
             self.follower.on_hole = self._healer.on_hole
         self._relay_mono_s = -RELAY_EVERY_S

@@ -115,7 +115,7 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], 
         prefixes = _distinct(asked.topics)
         if asked.start == 0:
             found = [
-                _replayed(m, flags) for topic, m in documents.items() if topic.startswith(tuple(prefixes))
+                replayed(m, flags) for topic, m in documents.items() if topic.startswith(tuple(prefixes))
             ]
         cost += _add_newest(asked.start, prefixes, ring, records, head, flags)
     if asked.missing:
@@ -123,17 +123,6 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], 
     head.records, head.documents = len(records), len(found)
     cost += len(records) + sum(map(len, found)) // wire.TICKER_SIZE
     return Answer([msgspec.json.encode(head), b"".join(records), *found], cost)
-
-
-def last_value(
-    topic: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], flags: int = 0
-) -> bytes | None:
-    """Return the last value of a topic, padded, flagged SNAPSHOT and as said; None if there is none."""
-    message = documents.get(topic)
-    if message is None and ring is not None:
-        index = ring.topics().get(topic.rstrip(b"\0"))
-        message = None if index is None else ring.newest(index)
-    return None if message is None else _replayed(message, flags)
 
 
 def _check(asked: Request) -> None:
@@ -175,7 +164,7 @@ def _add_newest(
             head.next = index
             break
         if (record := ring.newest(index)) is not None:
-            records.append(_replayed(record, flags))
+            records.append(replayed(record, flags))
     return len(found) // LOOKS_PER_RECORD
 
 
@@ -188,7 +177,7 @@ def _distinct(prefixes: list[str]) -> list[bytes]:
     return distinct
 
 
-def _replayed(message: bytes, more: int) -> bytes:
+def replayed(message: bytes, more: int = 0) -> bytes:
     """Return a message as the last value: not a new event, and no number of its own."""
     replayed = bytearray(message)
     (flags,) = wire.FLAGS.unpack_from(replayed, wire.FLAGS_OFFSET)

@@ -6,14 +6,13 @@ name, and nothing about symbols' canonical form beyond the table that resolves w
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import uvloop
@@ -43,7 +42,7 @@ from feedhandler.feed.survey import Survey
 from feedhandler.feed.universe import Universe
 from feedhandler.feed.websocket import Connection
 from feedhandler.runtime.config import Config
-from feedhandler.runtime.curve import client_security
+from feedhandler.runtime.curve import client_keys
 from feedhandler.runtime.lifecycle import (
     END_S,
     end_within,
@@ -82,6 +81,9 @@ STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the p
 assert 2 * END_TASKS_S + STOP_CONNECTIONS_S < END_S, "an end in order has its time"
 NEVER_READ: Final[Stamp] = (-1, -1, -1)
 
+if TYPE_CHECKING:
+    from feedhandler.transport import remote
+
 log = logging.getLogger(__name__)
 
 
@@ -100,9 +102,7 @@ class Publisher:
         on_join: Callable[[], object],
         group: int,
     ) -> None:
-        security = client_security(config)
-        connect = tick.Uplink if security is None else functools.partial(zmtp.Uplink, security=security)
-        self._uplink = connect(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
+        self._uplink = _uplink(loop, config, on_join)
         self._direct = tick.Outlet(
             loop,
             config.exchange(exchange.name).direct_of(shard),
@@ -207,6 +207,18 @@ class Publisher:
         """Close the sockets, after a moment for what is queued."""
         self._uplink.close()
         self._direct.close()
+
+
+def _uplink(
+    loop: asyncio.AbstractEventLoop, config: Config, on_join: Callable[[], object]
+) -> "tick.Uplink | remote.Uplink":
+    """Return the hop to the merger, which may be on another host."""
+    if not config.is_merger_elsewhere:
+        return tick.Uplink(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
+    from feedhandler.transport import remote  # most feeds need none of it
+
+    pair, server_key = client_keys(config)
+    return remote.Uplink(loop, config.merger.feeds, on_join, pair, server_key)
 
 
 class Feed:

@@ -13,8 +13,7 @@ from typing import Final
 from feedhandler.data.errors import EXIT_OK
 from feedhandler.merger.merge import TICK_NS, Merger
 from feedhandler.runtime.config import Config
-from feedhandler.runtime.curve import server_security
-from feedhandler.runtime.lifecycle import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
+from feedhandler.runtime.lifecycle import on_stop_signals, settle, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.boards import open_board, recent_path, retire
@@ -63,21 +62,7 @@ class MergerProcess:
             key="merger.feeds",
             outlets=(self._ticks, self._batches),
         )
-        # Feeds of other hosts come in boxes, which are opened in Python.
-        self._security = server_security(config) if config.merger.feeds_beyond else None
-        self._feeds_beyond = [
-            zmtp.Inlet(
-                self._loop,
-                endpoint,
-                self.merger.on_message,
-                key="merger.feeds_beyond",
-                outlets=(self._ticks, self._batches),
-                security=self._security,
-            )
-            for endpoint in config.merger.feeds_beyond
-        ]
         looks = [lock.look, self._ticks.look, self._batches.look, self._feeds.look]
-        looks += [inlet.look for inlet in self._feeds_beyond]
         looks += [self._ring.look] if self._ring is not None else []
         self._upkeep = Upkeep(config, *looks)
 
@@ -126,14 +111,11 @@ class MergerProcess:
             self._ticks.flush()
             self._batches.flush()
             self._ticks.on_time(now)
-            if self._security is not None:
-                self._security.on_time()
             self._loop.run_until(min(now + TICK_NS, self._ticks.look_mono_ns(now)))
 
     def close(self) -> None:
         """Tell subscribers that everything is down, and close the sockets."""
-        for inlet in (self._feeds, *self._feeds_beyond):
-            inlet.close()
+        self._feeds.close()
         self.merger.on_stop()
         if self._ring is not None:
             self._ring.close()
@@ -144,15 +126,11 @@ class MergerProcess:
 
 def run(config: Config) -> int:
     """Run the merger; returns the exit status."""
-    if config.curve.key:
-        keep_secrets_in_memory()
     with Lock(config.run_dir, "merger") as lock:
         use_cpus(config.merger.cpus, f"{config.path}: merger.cpus")
         process = MergerProcess(config, lock)
         on_stop_signals(process.stop)
         log.info("publishing at %s", ", ".join((*config.merger.ticks, *config.merger.batches)))
-        if config.merger.feeds_beyond:
-            log.info("for feeds of other hosts at %s", ", ".join(config.merger.feeds_beyond))
         settle()
         process.run()
         process.close()

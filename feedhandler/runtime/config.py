@@ -36,6 +36,7 @@ DEFAULT_PATHS: Final = (
 )  # of a checkout; of whoever has only the package
 TICKS_TCP: Final = "tcp://127.0.0.1:5555"
 RECOVER_TCP: Final = "tcp://127.0.0.1:5556"
+REMOTE_KEYS: Final = ("relay.remote_ticks", "relay.remote_recover", "relay.remote_feeds")
 LOOPBACK: Final = ("127.0.0.1", "localhost")
 HOST_SIZE_MAX: Final = 253  # RFC 1035, 2.3.4
 LABEL: Final = re.compile(
@@ -110,21 +111,21 @@ class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ticks: tuple[str, ...] = ("ipc://run/ticks.ipc", TICKS_TCP)
     batches: tuple[str, ...] = ("ipc://run/batches.ipc",)  # the same records, several in a message
     feeds: str = "ipc://run/feeds.ipc"
-    feeds_beyond: tuple[str, ...] = ()  # where feeds of other hosts connect, under CURVE
     recent: int = 64  # records of each topic that are kept for who missed some; 0: none
     queues_mb: int = 0  # for all queues together; 0: an eighth of this host's memory
     cpus: tuple[Cpu, ...] = ()  # processors for the merger; none: any
 
 
 class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `[relay]` table: subscribers that missed something, and those of other hosts.
+    """The `[relay]` table: subscribers that missed something, and all that concerns other hosts.
 
-    The ipc default is in `run_dir`.
+    The ipc default is in `run_dir`. What is remote is under CURVE, whatever its address.
     """
 
     recover: tuple[str, ...] = ("ipc://run/recover.ipc", RECOVER_TCP)
-    ticks: tuple[str, ...] = ()  # where subscribers of other hosts connect, under CURVE
-    recover_beyond: tuple[str, ...] = ()  # where they ask for what they missed, under CURVE
+    remote_ticks: tuple[str, ...] = ()  # where subscribers of other hosts connect
+    remote_recover: tuple[str, ...] = ()  # where they ask for what they missed
+    remote_feeds: tuple[str, ...] = ()  # where feeds of other hosts connect
     queues_mb: int = 0  # for all queues together; 0: an eighth of this host's memory
     cpus: tuple[Cpu, ...] = ()  # processors for the relay; none: any
 
@@ -134,7 +135,7 @@ class CurveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     key: str = ""  # our secret key
     clients: str = ""  # directory of the public keys that may connect to us
-    server: str = ""  # public key of the merger on another host that our feeds connect to
+    server: str = ""  # public key of the relay on another host that our feeds connect to
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -305,13 +306,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Yield every ZeroMQ endpoint that a process of ours binds, after the key that sets it."""
         if not self.is_merger_elsewhere:  # else feeds are all there is here
             yield "merger.feeds", self.merger.feeds
-            for table in (
-                "merger.ticks",
-                "merger.batches",
-                "merger.feeds_beyond",
-                "relay.recover",
-                "relay.ticks",
-            ):
+            for table in ("merger.ticks", "merger.batches", "relay.recover", *REMOTE_KEYS):
                 section, _, key = table.partition(".")
                 for endpoint in getattr(getattr(self, section), key):
                     yield table, endpoint
@@ -704,8 +699,8 @@ def _check_endpoints(config: Config) -> None:
             raise ConfigError(f'{config.path}: {key}: is empty; for example ["{example}"]')
     everything = list(config.endpoints())
     for key, endpoint in everything:
-        _check_endpoint(endpoint, f"{config.path}: {key}", config.curve)
-    _check_beyond(config)
+        _check_endpoint(endpoint, key, config)
+    _check_elsewhere(config)
     for (key, endpoint), (other_key, other) in itertools.combinations(everything, 2):
         if endpoint == other:
             raise ConfigError(
@@ -814,22 +809,21 @@ def _check_bridged_topic(config: Config, topic: str, where: str) -> None:
     )
 
 
-SECURE_KEYS: Final = ("relay.ticks", "relay.recover_beyond", "merger.feeds_beyond")  # may leave this host
-
-
-def _check_endpoint(endpoint: str, where: str, curve: CurveConfig) -> None:
+def _check_endpoint(endpoint: str, key: str, config: Config) -> None:
+    where = f"{config.path}: {key}"
     _check_form(endpoint, where)
-    key = where.rpartition(": ")[2]
-    if is_local(endpoint):
+    if key not in REMOTE_KEYS:
+        if not is_local(endpoint):
+            raise ConfigError(
+                f"{where}: {endpoint!r} is not on loopback; the relay serves other hosts, under CURVE: use"
+                f" {REMOTE_KEYS[0]} (subscribers), {REMOTE_KEYS[1]} (what they missed) or {REMOTE_KEYS[2]} (feeds)"
+            )
         return
-    if key not in SECURE_KEYS:
+    if not endpoint.startswith("tcp://"):
+        raise ConfigError(f"{where}: {endpoint!r} is no TCP endpoint; write it like {TICKS_TCP}")
+    if not config.curve.key or not config.curve.clients:
         raise ConfigError(
-            f"{where}: {endpoint!r} is not on loopback; subscribers of other hosts are served by relay.ticks and"
-            " relay.recover_beyond, and their feeds by merger.feeds_beyond, which encrypt"
-        )
-    if not curve.key or not curve.clients:
-        raise ConfigError(
-            f"{where}: {endpoint!r} is not on loopback, so it needs [curve] key and clients;"
+            f"{where}: needs [curve] key and clients, since what is there is always encrypted;"
             " `feedhandler keys make NAME` makes a key"
         )
 
@@ -854,24 +848,13 @@ def is_local(endpoint: str) -> bool:
     return scheme != "tcp" or host in LOOPBACK
 
 
-def _check_beyond(config: Config) -> None:
-    """Check what concerns other hosts."""
-    for key in ("relay.ticks", "relay.recover_beyond", "merger.feeds_beyond"):
-        table, _, name = key.partition(".")
-        for endpoint in getattr(getattr(config, table), name):
-            where = f"{config.path}: {key}"
-            if not endpoint.startswith("tcp://"):
-                raise ConfigError(f"{where}: {endpoint!r} is no TCP endpoint; write it like {TICKS_TCP}")
-            if not config.curve.key or not config.curve.clients:
-                raise ConfigError(
-                    f"{where}: needs [curve] key and clients, since what is there is always encrypted;"
-                    " `feedhandler keys make NAME` makes a key"
-                )
+def _check_elsewhere(config: Config) -> None:
+    """Check what concerns a merger on another host."""
     _check_form(config.merger.feeds, f"{config.path}: merger.feeds")
     if config.is_merger_elsewhere and not (config.curve.key and config.curve.server):
         raise ConfigError(
             f"{config.path}: merger.feeds: {config.merger.feeds!r} is on another host, so it needs [curve] key"
-            " and server: our own key, and the public key of the merger there"
+            " and server: our own key, and the public key of the relay there"
         )
 
 

@@ -1,26 +1,19 @@
 """What our processes make of the `[curve]` table. Secret keys stay in the process that needs them."""
 
 from feedhandler.runtime.config import Config
-from feedhandler.transport.keys import Clients, load_pair, load_public
-from feedhandler.transport.secure import ClientSecurity, ServerSecurity
+from feedhandler.transport.keys import Clients, KeyPair, load_pair, load_public
 
 
-def server_security(config: Config) -> ServerSecurity:
-    """Return what our endpoints for other hosts have. Raises ConfigError that names the key and the file."""
+def server_keys(config: Config) -> tuple[KeyPair, Clients]:
+    """Return the relay's own keys, and those that may connect to it. Raises ConfigError: key and file."""
     where = f"{config.path}: curve"
-    return ServerSecurity(
-        load_pair(config.curve.key, f"{where}.key"), Clients(config.curve.clients, f"{where}.clients")
-    )
+    return load_pair(config.curve.key, f"{where}.key"), Clients(config.curve.clients, f"{where}.clients")
 
 
-def client_security(config: Config) -> ClientSecurity | None:
-    """Return what our feeds connect with; None if their merger is on this host. Raises ConfigError."""
-    if not config.is_merger_elsewhere:
-        return None
+def client_keys(config: Config) -> tuple[KeyPair, bytes]:
+    """Return a feed's own keys, and the public one of the relay it connects to. Raises ConfigError."""
     where = f"{config.path}: curve"
-    return ClientSecurity(
-        load_pair(config.curve.key, f"{where}.key"), load_public(config.curve.server, f"{where}.server")
-    )
+    return load_pair(config.curve.key, f"{where}.key"), load_public(config.curve.server, f"{where}.server")
 
 
 def check(config: Config) -> None:

@@ -1149,7 +1149,7 @@ cdef class Downlink:
     def __cinit__(self, events, endpoint, prefixes, on_message, *, is_conflated=False, is_patient=False):
         self._is_conflated = is_conflated
         self._events = events
-        self._connector = zmtp.connector(events, endpoint, self._adopt, None, is_patient=is_patient)
+        self._connector = zmtp.connector(events, endpoint, self._adopt, is_patient=is_patient)
         self._prefixes = list(prefixes)
         self._on_message = _message_callback(on_message)
 

@@ -19,16 +19,32 @@ from zmq.utils import z85
 
 from feedhandler.data.errors import ConfigError
 from feedhandler.transport import private
-from feedhandler.transport.curve import KEY_SIZE, KeyPair
 
 log = logging.getLogger(__name__)
 
+KEY_SIZE: Final = 32
 PUBLIC_SUFFIX: Final = ".key"
 SECRET_SUFFIX: Final = ".key_secret"
 LOOK_EVERY_S: Final = 1.0
 CLIENTS_MAX: Final = 10_000
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 REMEDY: Final = "`feedhandler keys make NAME` makes one"
+
+
+class KeyPair:
+    """A CURVE key pair; its secret half is neither shown nor pickled."""
+
+    __slots__ = ("public", "secret")
+
+    def __init__(self, public: bytes, secret: bytes) -> None:
+        self.public = public
+        self.secret = secret
+
+    def __repr__(self) -> str:
+        return "KeyPair(…)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("keys stay in memory")
 
 
 def make(directory: Path, name: str) -> tuple[Path, Path]:
@@ -97,7 +113,8 @@ def _load(path: str, where: str) -> tuple[bytes, bytes | None]:
 class Clients:
     """A directory of public keys: who may connect. It is looked at again when it has changed.
 
-    One that is not there, or not yet, is an empty one: the first `authorize` makes it.
+    One that is not there, or not yet, is an empty one: the first `authorize` makes it. withdrawn counts how often
+    somebody was no longer among them.
     """
 
     def __init__(self, directory: str, where: str) -> None:
@@ -110,14 +127,19 @@ class Clients:
         self._stamps: dict[str, tuple[int, int, int]] = {}
         self._keys: dict[str, bytes] = {}  # by file name
         self._known: frozenset[bytes] = frozenset()
+        self.withdrawn = 0
         self._looked_mono_s = -LOOK_EVERY_S
         self._look()
 
     def has(self, public_key: bytes) -> bool:
         """Return whether somebody with this key may connect."""
+        self.look()
+        return public_key in self._known
+
+    def look(self) -> None:
+        """See whether something has changed, once a second."""
         if time.monotonic() - self._looked_mono_s >= LOOK_EVERY_S:
             self._look()
-        return public_key in self._known
 
     def names(self) -> dict[str, bytes]:
         """Return the keys by name."""
@@ -142,6 +164,7 @@ class Clients:
         self._stamps = found
         if (known := frozenset(self._keys.values())) != self._known:
             log.info("%s: %d keys may connect", self._directory, len(known))
+            self.withdrawn += not self._known <= known
             self._known = known
 
     def _scan(self) -> dict[str, tuple[int, int, int]]:

@@ -49,14 +49,11 @@ class Router:
         *,
         key: str,
         request_size_max: int,
-        security: zmtp.Security | None = None,
-        of_all: Budget | None = None,
         queues: Queues | None = None,
         group: int = private.NOBODY,
     ) -> None:
-        """of_all and queues are what this router shares with others."""
+        """queues are what this router shares with others."""
         self._queues = queues
-        self._security = security
         self._events = events
         self._on_request = on_request
         self._request_size_max = request_size_max
@@ -64,7 +61,7 @@ class Router:
         self._paused: dict[Peer, float] = {}  # until when
         self._turn_cost = 0  # of what was answered in this turn
         self._timer: Cancellable | None = None  # that begins the next one
-        self._of_all = of_all or Budget(RATE_ALL, time.monotonic())
+        self._of_all = Budget(RATE_ALL, time.monotonic())
         self.requests = 0
         self.delays = 0  # how often somebody had to wait
         self.refused = 0  # connections
@@ -76,8 +73,7 @@ class Router:
             self.refused += 1
             sock.close()
             return
-        peer = zmtp.make_peer(
-            self._security,
+        peer = Peer(
             self._events,
             sock,
             b"ROUTER",
@@ -171,12 +167,10 @@ class Dealer:
         on_closed: Callable[[], None],
         *,
         is_patient: bool = False,
-        security: zmtp.Security | None = None,
     ) -> None:
         """is_patient: as for `zmtp.Downlink`."""
-        self._security = security
         self._events = events
-        self._connector = zmtp.connector(events, endpoint, self._adopt, security, is_patient=is_patient)
+        self._connector = zmtp.connector(events, endpoint, self._adopt, is_patient=is_patient)
         self._on_answer = on_answer
         self._on_closed = on_closed
         self._peer: Peer | None = None
@@ -193,8 +187,7 @@ class Dealer:
         return self._peer is not None
 
     def _adopt(self, sock: socket.socket) -> None:
-        peer = zmtp.make_peer(
-            self._security,
+        peer = Peer(
             self._events,
             sock,
             b"DEALER",

@@ -4,7 +4,7 @@ libzmq does its input and output in a thread of its own, so each hop between pro
 sleeping thread: into the sender's I/O thread, into the receiver's, and into the receiver. On a virtual machine
 that is most of the latency and of the CPU time of a message (docs/performance.md has the numbers). Here the
 sender writes, and the receiver reads: one wake-up a hop. On the other side of each socket may be any ZeroMQ
-library: PUB and SUB, NULL mechanism, ipc and tcp on loopback; what is beyond loopback needs libzmq and CURVE.
+library: PUB and SUB, NULL mechanism, ipc and tcp on loopback; what leaves this host is libzmq's (`remote`).
 
     Outlet     binds; a PUB for any number of subscribers, each with its own queue and subscriptions
     Inlet      binds; a SUB to everything, for any number of publishers
@@ -81,12 +81,8 @@ log.addFilter(NotAgain())
 NULL: Final = b"NULL"
 
 
-def greeting_of(mechanism: bytes, *, is_server: bool = False) -> bytes:
-    """Return a greeting: signature, version 3.0, mechanism, whether we are its server, filler."""
-    return b"\xff" + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + bytes((is_server,)) + bytes(31)
-
-
-GREETING: Final = greeting_of(NULL)  # which has no server
+# Signature, version 3.0, mechanism, that we are no server, filler.
+GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + NULL.ljust(20, b"\0") + bytes(32)
 GREETING_SIZE: Final = 64
 assert len(GREETING) == GREETING_SIZE
 MECHANISM: Final = slice(12, 32)
@@ -115,9 +111,8 @@ ACCEPTS_PER_S: Final = 500.0
 ACCEPTS_BURST_S: Final = 6.0
 CONNECT_TIMEOUT_S: Final = 0.5  # on loopback
 CONNECT_EVERY_S: Final = 0.1
-REMOTE_CONNECT_TIMEOUT_S: Final = 5.0
-REMOTE_CONNECT_EVERY_S: Final = 1.0
-NO_MODES: Final = "this endpoint has no modes; merger.ticks and relay.ticks have"
+PATIENT_CONNECT_TIMEOUT_S: Final = 5.0
+NO_MODES: Final = "this endpoint has no modes; merger.ticks has"
 MESSAGE_SIZE: Final = 2 + wire.TICKER_SIZE  # of most
 RECORD_HEAD: Final = bytes((0, wire.TICKER_SIZE))  # precedes a ticker record
 assert wire.TICKER_SIZE < 256, "a short frame"
@@ -306,11 +301,8 @@ class Peer:
         )
         prepare(sock)
         events.add_reader(self._fd, self._on_readable)
-        self.queue += self._greeting()
+        self.queue += GREETING
         self.flush()
-
-    def _greeting(self) -> bytes:
-        return GREETING
 
     # --- out
 
@@ -330,10 +322,6 @@ class Peer:
             self.queue += frame_head(len(part), MORE)
             self.queue += part
         self.put(parts[-1])
-
-    def _put_command(self, command: bytes) -> None:
-        """Queue a command of up to 255 bytes, once the handshake is over."""
-        self.queue += bytes((COMMAND, len(command))) + command
 
     def flush(self) -> None:
         """Write what is queued; the rest when the peer has read some."""
@@ -504,7 +492,7 @@ class Peer:
         elif name == b"PING":
             if len(self.queue) > QUEUE_SIZE_MAX:
                 raise ValueError("it wants to hear from us, and does not read")
-            self._put_command(pong(rest))
+            self.queue += pong_frame(rest)
             self.flush()
         elif name in (b"SUBSCRIBE", b"CANCEL") and self.is_ready:  # as ZMTP 3.1 has it
             self._on_message(self, memoryview(bytes((name == b"SUBSCRIBE",)) + rest))
@@ -565,42 +553,28 @@ def shrink_receive_buffer(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CONFLATED_BUFFER_SIZE)
 
 
-def check_greeting(greeting: bytes, wanted: bytes = NULL) -> None:
-    """Raise ValueError if a peer speaks another protocol, or wants other security than there is."""
+def check_greeting(greeting: bytes) -> None:
+    """Raise ValueError if a peer speaks another protocol, or wants a security that there is not."""
     if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[VERSION_MAJOR] < 3:
         raise ValueError("it does not speak ZMTP 3")
-    if (mechanism := greeting[MECHANISM].rstrip(b"\0")) != wanted:
-        if mechanism == b"CURVE":
-            raise ValueError(
-                "it is under CURVE, and we have come without keys (docs/operations.md, Beyond this host)"
-            )
-        if wanted == b"CURVE":
-            raise ValueError(
-                "it is not under CURVE, and we have keys: leave them out, or use another endpoint"
-            )
+    mechanism = greeting[MECHANISM].rstrip(b"\0")
+    if mechanism == b"CURVE":
+        raise ValueError(
+            "it is under CURVE, and we have come without keys (docs/operations.md, Beyond this host)"
+        )
+    if mechanism != NULL:
         raise ValueError(f"it wants the security mechanism {mechanism!r}, which is unknown here")
-
-
-def metadata_of(socket_type: bytes) -> bytes:
-    """Return what a peer is told about our socket."""
-    name = b"Socket-Type"
-    return bytes((len(name),)) + name + struct.pack("!I", len(socket_type)) + socket_type
 
 
 def ready_frame(socket_type: bytes) -> bytes:
     """Return the command that follows the greeting."""
-    body = b"\x05READY" + metadata_of(socket_type)
+    body = b"\x05READY\x0bSocket-Type" + struct.pack("!I", len(socket_type)) + socket_type
     return bytes((COMMAND, len(body))) + body
 
 
-def pong(rest: bytes) -> bytes:
-    """Return the answer to a PING; rest is what follows its name."""
-    return b"\x04PONG" + rest[2:18]  # after the time to live
-
-
 def pong_frame(rest: bytes) -> bytes:
-    """Return the same as a frame."""
-    answer = pong(rest)
+    """Return the answer to a PING; rest is what follows its name."""
+    answer = b"\x04PONG" + rest[2:18]  # after the time to live
     return bytes((COMMAND, len(answer))) + answer
 
 
@@ -610,17 +584,12 @@ def read_command(body: bytes, is_ready: bool, peer_types: tuple[bytes, ...]) -> 
         raise ValueError("it sent a command without a name")
     name, rest = body[1 : 1 + body[0]], body[1 + body[0] :]
     if name == b"READY" and not is_ready:
-        check_metadata(rest, peer_types)
+        kind = _properties(rest).get(b"socket-type", b"")
+        if kind not in peer_types:
+            raise ValueError(f"it is a {kind.decode(errors='replace')} socket")
     elif name == b"ERROR":
         raise ValueError(f"it refused us: {rest[1:].decode(errors='replace')}")
     return name, rest
-
-
-def check_metadata(metadata: bytes, peer_types: tuple[bytes, ...]) -> None:
-    """Raise ValueError if a peer's socket is of a type that does not go with ours."""
-    kind = _properties(metadata).get(b"socket-type", b"")
-    if kind not in peer_types:
-        raise ValueError(f"it is a {kind.decode(errors='replace')} socket")
 
 
 def _properties(data: bytes) -> dict[bytes, bytes]:
@@ -641,26 +610,6 @@ def _properties(data: bytes) -> dict[bytes, bytes]:
 def frame_head(size: int, flags: int = 0) -> bytes:
     """Return what precedes a message, or a part of one, of that size."""
     return bytes((flags, size)) if size < 256 else bytes((flags | LONG,)) + _LONG_SIZE.pack(size)
-
-
-class Security(Protocol):
-    """What makes the connections of an endpoint, where they are more than bytes: `secure` has one for each side.
-
-    `on_time` is to be called every second or so, or more often.
-    """
-
-    def make_peer(self, events: Events, sock: socket.socket, socket_type: bytes, **settings: Any) -> Peer: ...
-
-    def on_time(self) -> None: ...
-
-
-def make_peer(
-    security: Security | None, events: Events, sock: socket.socket, socket_type: bytes, **settings: Any
-) -> Peer:
-    """Return a connection as an endpoint has them."""
-    if security is None:
-        return Peer(events, sock, socket_type, **settings)
-    return security.make_peer(events, sock, socket_type, **settings)
 
 
 class Outlet:
@@ -693,11 +642,9 @@ class Outlet:
         is_batched: bool = False,
         has_modes: bool = False,
         session: int = 0,
-        security: Security | None = None,
         group: int = private.NOBODY,
         queues: Queues | None = None,
     ) -> None:
-        self._security = security
         self._events = events
         self._queues = Queues(sys.maxsize) if queues is None else queues
         self._queue_size_max = queue_size_max
@@ -736,9 +683,6 @@ class Outlet:
             if not queue:
                 self._unflushed.append(peer)
             elif peer.is_blocked and len(queue) > peer.room and not self._has_room(peer, topic, passed):
-                continue
-            if self._security is not None:
-                peer.put(passed)
                 continue
             queue += RECORD_HEAD if len(passed) == wire.TICKER_SIZE else frame_head(len(passed))
             queue += passed
@@ -821,8 +765,7 @@ class Outlet:
         return self._subscribers.find(topic)
 
     def _on_accept(self, sock: socket.socket) -> None:
-        peer = make_peer(
-            self._security,
+        peer = Peer(
             self._events,
             sock,
             b"XPUB",
@@ -903,9 +846,7 @@ class Inlet:
         *,
         key: str,
         outlets: Iterable[Outlet] = (),
-        security: Security | None = None,
     ) -> None:
-        self._security = security
         self._events = events
         self._on_message = on_message
         self._outlets = tuple(outlets)
@@ -914,8 +855,7 @@ class Inlet:
         self._listener = Listener(events, [endpoint], self._on_accept, key)
 
     def _on_accept(self, sock: socket.socket) -> None:
-        peer = make_peer(
-            self._security,
+        peer = Peer(
             self._events,
             sock,
             b"SUB",
@@ -1019,11 +959,9 @@ class Uplink:
         on_join: Callable[[], object],
         *,
         queue_size_max: int,
-        security: Security | None = None,
     ) -> None:
-        self._security = security
         self._events = events
-        self._connector = connector(events, endpoint, self._adopt, security)
+        self._connector = Connector(endpoint, self._adopt)
         self._on_join = on_join
         self._queue_size_max = queue_size_max
         self._peer: Peer | None = None
@@ -1031,8 +969,6 @@ class Uplink:
 
     def poll(self) -> None:
         """Connect if there is no connection."""
-        if self._security is not None:
-            self._security.on_time()
         if self._peer is None:
             self._connector.poll()
 
@@ -1058,8 +994,7 @@ class Uplink:
         peer.flush()
 
     def _adopt(self, sock: socket.socket) -> None:
-        peer = make_peer(
-            self._security,
+        peer = Peer(
             self._events,
             sock,
             b"XPUB",
@@ -1104,12 +1039,10 @@ class Downlink:
         *,
         is_conflated: bool = False,
         is_patient: bool = False,
-        security: Security | None = None,
     ) -> None:
         self._is_conflated = is_conflated
-        self._security = security
         self._events = events
-        self._connector = connector(events, endpoint, self._adopt, security, is_patient=is_patient)
+        self._connector = connector(events, endpoint, self._adopt, is_patient=is_patient)
         self._prefixes = list(prefixes)
         self._on_message = on_message
         self._peer: Peer | None = None
@@ -1121,15 +1054,12 @@ class Downlink:
 
     def poll(self) -> bool:
         """Connect if there is no connection; True if there is one."""
-        if self._security is not None:
-            self._security.on_time()
         if self._peer is None:
             self._connector.poll()
         return self._peer is not None
 
     def _adopt(self, sock: socket.socket) -> None:
-        peer = make_peer(
-            self._security,
+        peer = Peer(
             self._events,
             sock,
             b"SUB",
@@ -1180,20 +1110,10 @@ class Connector:
 
 
 class PatientConnector(Connector):
-    """The same to another host, which may be slow to answer, or silent: nobody waits for it meanwhile.
+    """The same without waiting for an answer, which one who hangs does not give."""
 
-    every_s is how often it is tried, at most.
-    """
-
-    def __init__(
-        self,
-        events: Events,
-        endpoint: str,
-        on_connected: Callable[[socket.socket], None],
-        every_s: float = REMOTE_CONNECT_EVERY_S,
-    ) -> None:
+    def __init__(self, events: Events, endpoint: str, on_connected: Callable[[socket.socket], None]) -> None:
         super().__init__(endpoint, on_connected)
-        self._every_s = every_s
         self._events = events
         self._sock: socket.socket | None = None
         self._deadline_mono_s = 0.0
@@ -1205,14 +1125,14 @@ class PatientConnector(Connector):
                 self.close()
             return
         if time.monotonic() < self._next_mono_s:
-            return  # whoever refuses us is not asked ten times a second
-        self._next_mono_s = time.monotonic() + self._every_s
+            return
+        self._next_mono_s = time.monotonic() + CONNECT_EVERY_S
         family, address = address_of(self._endpoint)
         self._sock = sock = _socket(family)
         if sock is None:
             return
         sock.setblocking(False)
-        self._deadline_mono_s = time.monotonic() + REMOTE_CONNECT_TIMEOUT_S
+        self._deadline_mono_s = time.monotonic() + PATIENT_CONNECT_TIMEOUT_S
         try:
             error = sock.connect_ex(address)
         except OSError:  # no such name
@@ -1244,20 +1164,17 @@ def connector(
     events: Events,
     endpoint: str,
     on_connected: Callable[[socket.socket], None],
-    security: Security | None,
     *,
     is_patient: bool = False,
 ) -> Connector:
-    """Return what connects to an endpoint; only where connections are secure is it on another host.
+    """Return what connects to an endpoint.
 
-    On this host an answer comes at once, unless who listens hangs and many have asked already: is_patient is for
-    loops that must not wait even then.
+    An answer comes at once, unless who listens hangs and many have asked already: is_patient is for loops that
+    must not wait even then.
     """
-    if security is not None:
-        return PatientConnector(events, endpoint, on_connected)
-    if is_patient:
-        return PatientConnector(events, endpoint, on_connected, every_s=CONNECT_EVERY_S)
-    return Connector(endpoint, on_connected)
+    return (
+        PatientConnector(events, endpoint, on_connected) if is_patient else Connector(endpoint, on_connected)
+    )
 
 
 def _socket(family: int) -> socket.socket | None:

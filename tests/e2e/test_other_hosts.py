@@ -24,10 +24,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def secure(stack, folder, relay="", merger=""):
+def secure(stack, folder, relay):
     """Add to a stack's configuration what other hosts need."""
-    text = stack.config.read_text()
-    text = text.replace("[relay]\n", f"[relay]\n{relay}\n").replace("[merger]\n", f"[merger]\n{merger}\n")
+    text = stack.config.read_text().replace("[relay]\n", f"[relay]\n{relay}\n")
     curve = f'[curve]\nkey = "{folder}/keys/central.key_secret"\nclients = "{folder}/clients"\n'
     stack.config.write_text(text + curve, encoding="utf-8")
 
@@ -45,7 +44,7 @@ def curve(folder, name):
 def test_another_hosts_subscriber_gets_everything_and_a_stranger_nothing(folder):
     ticks = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     stack = Stack(folder, rate=300, exchanges=("binance",))
-    secure(stack, folder, relay=f'ticks = ["{ticks}"]')
+    secure(stack, folder, relay=f'remote_ticks = ["{ticks}"]')
     try:
         stack.start()
         stack.wait_live()
@@ -63,9 +62,9 @@ def test_another_hosts_subscriber_gets_everything_and_a_stranger_nothing(folder)
             assert set(seen) == set(MAJORS)
             assert desk.lost == 0
             assert stranger.receive(1.5) is None
-            wait_until(lambda: "not authorized" in stack.log("relay"), "it is told")
+            wait_until(lambda: "its key is not authorized" in stack.log("relay"), "it is told")
 
-            # The merger goes: so does this stream, and it comes back with the next session.
+            # The merger goes, and this stream comes back with the next session.
             session = record.session
             stack.kill("merger")
             stack.start("merger")
@@ -91,7 +90,7 @@ def test_another_hosts_subscriber_gets_everything_and_a_stranger_nothing(folder)
 def test_recovery_beyond_this_host_is_for_those_with_a_key(folder):
     endpoint = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     stack = Stack(folder, rate=300, exchanges=("binance",))
-    secure(stack, folder, relay=f'recover_beyond = ["{endpoint}"]')
+    secure(stack, folder, relay=f'remote_recover = ["{endpoint}"]')
     keys.authorize(f"{folder}/keys/desk.key", folder / "clients")
     pair = keys.load_pair(f"{folder}/keys/desk.key_secret", "k")
     try:
@@ -132,7 +131,7 @@ def test_a_feed_of_another_host_reaches_the_merger_and_its_death_shows(folder):
     endpoint = f"tcp://{own_address()}:{port}"
     central = Stack(folder, rate=300, exchanges=("binance",))
     text = central.config.read_text()
-    secure(central, folder, merger=f'feeds_beyond = ["{endpoint}"]')
+    secure(central, folder, relay=f'remote_feeds = ["{endpoint}"]')
     near = folder / "near.toml"
     text = text.replace(f'run_dir = "{folder}/run"', f'run_dir = "{folder}/near"')
     text = text.replace(f'feeds = "ipc://{folder}/run/feeds.ipc"', f'feeds = "{endpoint}"')
@@ -143,7 +142,7 @@ def test_a_feed_of_another_host_reaches_the_merger_and_its_death_shows(folder):
     keys.authorize(f"{folder}/keys/near.key", folder / "clients")
     try:
         assert central.run("check", "-c", str(near)).returncode == 0
-        central.start("sim", "merger")
+        central.start("sim", "merger", "relay")
         feed = central.popen("feed", "binance", "-c", str(near), log="near")
         central.processes["near"] = feed
         reader = central.wait_live(exchanges=["binance"])
@@ -155,6 +154,9 @@ def test_a_feed_of_another_host_reaches_the_merger_and_its_death_shows(folder):
         # The other way round: the merger goes, and the feed finds the next one.
         central.kill("merger")
         central.start("merger")
+        central.wait_live(exchanges=["binance"])
+        central.kill("relay")
+        central.start("relay")
         central.wait_live(exchanges=["binance"])
         refused = central.run("run", "-c", str(near))
         assert refused.returncode == 2
