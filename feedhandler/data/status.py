@@ -273,7 +273,7 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     """What the relay says of itself, in a file, since nobody listens to it: for the gateway's metrics.
 
     Counts are since it started. delays is how often somebody who asked too much had to wait, refused connections
-    that were one too many; strangers those from other hosts whose key may not connect.
+    that were one too many; strangers those from other hosts that ended in their handshake.
     """
 
     pid: int

@@ -191,9 +191,11 @@ def _relay(status: RelayStatus | None) -> Iterator[Metric]:
     yield _counter("relay_requests", "Requests that the relay answered.", status.requests)
     yield _counter("relay_delays", "Times that one who asked too much had to wait.", status.delays)
     yield _counter("relay_refused", "Connections that were one too many.", status.refused)
-    yield _gauge("relay_subscribers", "Subscribers of other hosts.", status.subscribers)
+    yield _gauge("relay_subscribers", "Connections of subscribers of other hosts.", status.subscribers)
     yield from _queues("relay", status)
-    yield _counter("relay_strangers", "Connections whose key is not authorized.", status.strangers)
+    yield _counter(
+        "relay_strangers", "Connections of other hosts that ended in their handshake.", status.strangers
+    )
 
 
 def _processes(processes: Iterable[ProcessStatus]) -> Iterator[Metric]:

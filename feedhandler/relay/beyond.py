@@ -18,6 +18,8 @@ from zmq.utils.monitor import parse_monitor_message
 
 from feedhandler.data import retransmission, wire
 from feedhandler.data.errors import ConfigError
+from feedhandler.data.kinds import BY_CODE
+from feedhandler.data.layout import Retention
 from feedhandler.data.topics import Topics
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.curve import server_keys
@@ -188,8 +190,8 @@ def _numeric(endpoint: str) -> str:
 class Stream:
     """The merger's stream, message for message, and the last values of what is newly subscribed to.
 
-    Last values are what was sent here last. What the merger has written may be newer than what a subscriber has,
-    and would look like a gap to it.
+    Last values are what was sent here last, of kinds that have one. What the merger has written may be newer than
+    what a subscriber has, and would look like a gap to it.
     """
 
     def __init__(self, binding: Binding) -> None:
@@ -211,7 +213,9 @@ class Stream:
         topic = message[: wire.TOPIC_SIZE]
         if topic not in self._last:
             self._topics.add(topic)
-        self._last[topic] = message
+        kind = BY_CODE.get(message[wire.KIND_OFFSET])
+        # Of a kind that keeps every record nothing is repeated, and its condition is over.
+        self._last[topic] = message if kind is not None and kind.retention is Retention.LATEST else b""
         if self._binding.sock is not None:
             self._binding.sock.send(message, zmq.NOBLOCK)
 
@@ -237,7 +241,8 @@ class Stream:
         topics = list(itertools.islice(self._due, TURN_COST))
         for topic in topics:
             del self._due[topic]
-            self._binding.sock.send(retransmission.replayed(self._last[topic]), zmq.NOBLOCK)
+            if message := self._last[topic]:
+                self._binding.sock.send(retransmission.replayed(message), zmq.NOBLOCK)
         self._next_mono_s = now_s + self._budget.spend(len(topics), now_s)
 
     def wait_s(self, now_s: float, most_s: float) -> float:

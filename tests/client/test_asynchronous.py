@@ -373,8 +373,17 @@ def test_another_host_is_reached_with_its_key_and_ours(run, tmp_path):
                 assert await subscriber.receive(0.01) is None
             publisher.send(ticker(1))
             assert (await subscriber.receive(PATIENCE_S)).sequence == 1
+        settings = {"curve": keys, "recover": "", "pending_max": 100}
+        async with AsyncSubscriber(publisher.endpoint, ["ticker."], **settings) as subscriber:
+            while not publisher.is_subscribed():
+                assert await subscriber.receive(0.01) is None
+            publisher.send(*map(ticker, range(1, 901)))  # more than is read, or may wait, at a time
+            for sequence in range(1, 901):
+                assert (await subscriber.receive(PATIENCE_S)).sequence == sequence
 
     run(main())
+    with pytest.raises(ValueError, match="mode is 'latest', and the relay has no modes for other hosts"):
+        AsyncSubscriber(publisher.endpoint, ["ticker."], curve=keys, mode="latest")
     with arrays.ArraySubscriber(publisher.endpoint, curve=keys) as subscriber:
         while not publisher.is_subscribed():
             assert len(subscriber.receive(timeout_s=0.01)) == 0

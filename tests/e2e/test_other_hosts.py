@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import time
+from pathlib import Path
 
 import pytest
 import zmq
@@ -12,7 +14,7 @@ from zmq.utils import z85
 
 from feedhandler.client import Curve, Subscriber
 from feedhandler.data import wire
-from feedhandler.transport import keys
+from feedhandler.transport import keys, zmtp
 
 pytestmark = pytest.mark.e2e
 
@@ -110,6 +112,45 @@ def test_recovery_beyond_this_host_is_for_those_with_a_key(folder):
             assert json.loads(head)["records"] == len(records) // wire.TICKER_SIZE == len(MAJORS)
             assert not plain.poll(200)
     finally:
+        stack.close()
+
+
+def resident_bytes(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_relay_that_hangs_costs_subscribers_of_this_host_nothing(folder):
+    ticks = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+    stack = Stack(folder, rate=3000, exchanges=("binance",))
+    secure(stack, folder, relay=f'remote_ticks = ["{ticks}"]')
+    keys.authorize(f"{folder}/keys/desk.key", folder / "clients")
+    try:
+        stack.start()
+        reader = stack.wait_live()
+        merger = stack.processes["merger"].pid
+        with Subscriber(ticks, ["ticker."], curve=curve(folder, "desk"), recover="") as desk:
+            desk.wait_for("ticker.binance.BTC/USDT", timeout_s=PATIENCE_S)
+            os.kill(stack.processes["relay"].pid, signal.SIGSTOP)
+            before, newest, count = resident_bytes(merger), dict(reader.newest), 0
+            deadline = time.monotonic() + PATIENCE_S
+            while count < 6000 and time.monotonic() < deadline:  # some seconds of it
+                count += len(reader.read(0.5))
+            assert count >= 6000
+            assert not reader.holes
+            assert all(reader.newest[topic] > newest[topic] for topic in newest)
+            # What waits for the relay is bounded as it is for every subscriber.
+            assert resident_bytes(merger) - before < 2 * zmtp.QUEUE_SIZE_MAX
+            os.kill(stack.processes["relay"].pid, signal.SIGCONT)
+            session, sequence = reader.newest["ticker.binance.BTC/USDT"]
+
+            def has_caught_up():
+                desk.receive_many(timeout_s=0.1)
+                record = desk.newest("ticker.binance.BTC/USDT")
+                return record.session == session and record.sequence > sequence
+
+            wait_until(has_caught_up, "the other host gets the newest again")
+    finally:
+        os.kill(stack.processes["relay"].pid, signal.SIGCONT)
         stack.close()
 
 

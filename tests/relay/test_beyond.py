@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 import zmq.auth
@@ -13,6 +14,8 @@ from zmq.utils import z85
 
 from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError
+from feedhandler.data.kinds import BY_CODE
+from feedhandler.data.layout import Retention
 from feedhandler.relay import beyond
 from feedhandler.relay.beyond import Beyond
 from feedhandler.runtime import config
@@ -206,6 +209,27 @@ def test_a_key_that_is_added_is_let_in_and_one_that_is_withdrawn_is_thrown_out(w
     world.until(lambda: late.poll(0) and flagged(late.recv()) == (3, False))
     world.settle()
     assert not desk.poll(0)
+
+
+def test_a_kind_that_keeps_every_record_has_no_last_value_but_its_condition(world, monkeypatch):
+    every = msgspec.structs.replace(BY_CODE[wire.TICKER], retention=Retention.EVERY)
+    monkeypatch.setitem(BY_CODE, wire.TICKER, every)
+    stream = world.beyond.stream
+    down = wire.pack(wire.Condition(BTC.rstrip(b"\0"), flags=wire.DOWN, sequence=1))
+    stream.send(ticker(BTC, 1))
+    stream.send(down)
+    stream.send(ticker(ETH, 1))
+    sub = world.subscriber(b"")
+    (first,) = world.receive(sub)
+    assert first[: wire.TOPIC_SIZE] == BTC
+    assert wire.unpack(first).flags == wire.DOWN | wire.SNAPSHOT
+    stream.send(ticker(BTC, 2))  # up again
+    world.receive(sub)
+    other = world.subscriber(b"")
+    world.until(lambda: other.poll(0) or world.beyond.stream.joins == 2)
+    world.settle()
+    assert not other.poll(0)
+    assert not sub.poll(0)
 
 
 def test_last_values_for_those_who_join_and_leave_are_so_many_a_second(world, monkeypatch):
