@@ -151,9 +151,11 @@ def test_nats_is_loaded_by_the_bridge_alone_and_by_its_public_interface():
                 assert ast.unparse(node.value) == "self", f"{name}, line {node.lineno}: {ast.unparse(node)}"
 
 
-SHARED = sorted(
-    {name for name in MODULES if name} - {f"exchanges.{name}" for name in EXCHANGES} - {"exchanges"}
-)
+OWN = {f"{room}.{name}" for room in ("exchanges", "accounts") for name in EXCHANGES} | {
+    "exchanges",
+    "accounts",
+}
+SHARED = sorted({name for name in MODULES if name} - OWN)
 
 
 @pytest.mark.parametrize("name", [name for name in SHARED if room(name) not in ("sim", "sim.process")])

@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.accounts.contract import EXACT, Balance, Trouble
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.units import NS_PER_S
-from feedhandler.exchanges.account import EXACT, Balance, Trouble
 
 # REST may be answered by a copy that is a little behind, and the stream's message may come after REST knew of it.
 # What was said within this time before the question, or is said within it after the answer, is no contradiction.

@@ -17,12 +17,12 @@ from typing import Final
 import aiohttp
 
 from feedhandler.accounts.balances import SETTLE_NS, AccountProblem, AccountStatus, Ledger, problem
+from feedhandler.accounts.contract import HTTP_TROUBLES, Account, AccountError, AccountStream, Trouble
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.data.refusal import first_words
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.account import HTTP_TROUBLES, Account, AccountError, AccountStream, Trouble
 from feedhandler.transport.dial import Connector
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.tasks import Failures, end_tasks

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from feedhandler.accounts import ACCOUNTS
 from feedhandler.cli import view
 from feedhandler.data import hints
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, FeedError
 from feedhandler.data.processes import ALL_WELL, DEGRADED, DOWN, Verdict
 from feedhandler.data.wanted import Wanted
-from feedhandler.exchanges import ACCOUNTS
 from feedhandler.gateway.access import read_token, token_path
 from feedhandler.gateway.kept_accounts import credentials_of, unread
 from feedhandler.runtime.config import API_TOKEN_ENV, Config

@@ -13,10 +13,10 @@ import msgspec
 
 from feedhandler import __version__
 from feedhandler.accounts.balances import AccountStatus, plain
+from feedhandler.accounts.contract import Credentials, CredentialsError
 from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.status import Heartbeat
-from feedhandler.exchanges.account import Credentials, CredentialsError
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Position, SubscribedRow, SubscriptionRow
 from feedhandler.gateway.events import Event

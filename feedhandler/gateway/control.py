@@ -12,12 +12,12 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.accounts import ACCOUNTS
+from feedhandler.accounts.contract import amount
 from feedhandler.accounts.positions import Dust, Watched, by_code, by_name, folded, held, watched
 from feedhandler.data.errors import ConfigError, DecodeError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.wanted import HOLDINGS, OPERATOR, POSITIONS, Wanted
-from feedhandler.exchanges import ACCOUNTS
-from feedhandler.exchanges.account import amount
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market import Market
 from feedhandler.runtime.config import Config, check_symbol, is_lower_case, refusals

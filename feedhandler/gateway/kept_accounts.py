@@ -8,11 +8,12 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from feedhandler.accounts import ACCOUNTS
 from feedhandler.accounts.balances import AccountStatus
+from feedhandler.accounts.contract import Account, Credentials, CredentialsError
 from feedhandler.accounts.keeper import Keeper
 from feedhandler.data.errors import ConfigError
-from feedhandler.exchanges import ACCOUNTS, EXCHANGES
-from feedhandler.exchanges.account import Account, Credentials, CredentialsError
+from feedhandler.exchanges import EXCHANGES
 from feedhandler.runtime.config import Config
 from feedhandler.transport.http import HttpClient
 from feedhandler.transport.shared_budget import SharedBudget, path_of

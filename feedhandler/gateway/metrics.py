@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from feedhandler import __version__
+from feedhandler.accounts.contract import Trouble
 from feedhandler.data.processes import ProcessStatus
 from feedhandler.data.status import (
     LATENCY_BOUNDS_US,
@@ -26,7 +27,6 @@ from feedhandler.data.status import (
     RelayStatus,
 )
 from feedhandler.data.units import NS_PER_S
-from feedhandler.exchanges.account import Trouble
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.screens import Screens
 from feedhandler.runtime.host import look

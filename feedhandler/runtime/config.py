@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from feedhandler.accounts import ACCOUNTS
 from feedhandler.data import board_layout, wire
 from feedhandler.data.connecting import LEGS_MAX, DailyWindow, Policy
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
@@ -26,7 +27,7 @@ from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.shard import SHARDS_MAX, WHOLE, Shard, shards
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.wanted import MAJORS
-from feedhandler.exchanges import ACCOUNTS, EXCHANGES
+from feedhandler.exchanges import EXCHANGES
 from feedhandler.transport.private import IPC_PATH_SIZE_MAX
 
 CONFIG_ENV: Final = "FEEDHANDLER_CONFIG"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from feedhandler.accounts import balances as module
 from feedhandler.accounts.balances import DRIFTED_MAX, SETTLE_NS, Drift, Ledger, plain
+from feedhandler.accounts.contract import Balance
 from feedhandler.data.errors import DecodeError
-from feedhandler.exchanges.account import Balance
 
 S = 1_000_000_000
 NOW = 1000 * S

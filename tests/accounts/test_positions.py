@@ -5,9 +5,9 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedhandler.accounts import ACCOUNTS
 from feedhandler.accounts.positions import Dust, by_code, by_name, folded, held, watched
 from feedhandler.data.instruments import Instrument, InstrumentTable
-from feedhandler.exchanges import ACCOUNTS
 
 TABLE = InstrumentTable(
     "binance",

@@ -7,8 +7,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from desk import TOKEN, make
 
+from feedhandler.accounts import ACCOUNTS
 from feedhandler.data.wanted import HOLDINGS
-from feedhandler.exchanges import ACCOUNTS
 from feedhandler.gateway import api, health
 from feedhandler.gateway.app import BODY_SIZE_MAX, make_app
 from feedhandler.gateway.kept_accounts import credentials_of

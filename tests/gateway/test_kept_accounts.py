@@ -10,11 +10,10 @@ import pytest
 import uvloop
 from patience import PATIENCE_S, until
 
-from feedhandler.accounts import keeper
+from feedhandler.accounts import ACCOUNTS, keeper
+from feedhandler.accounts.contract import Credentials, CredentialsError
 from feedhandler.data.errors import ConfigError
 from feedhandler.data.rest import RestAnswer
-from feedhandler.exchanges import ACCOUNTS
-from feedhandler.exchanges.account import Credentials, CredentialsError
 from feedhandler.gateway.kept_accounts import Accounts, credentials_of
 from feedhandler.runtime import config
 from feedhandler.sim import credentials as sim

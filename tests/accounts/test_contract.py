@@ -13,10 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedhandler.data.errors import DecodeError, FeedError, ProtocolError
-from feedhandler.data.rest import RestAnswer
-from feedhandler.exchanges import ACCOUNTS, EXCHANGES, binance
-from feedhandler.exchanges.account import (
+from feedhandler.accounts import ACCOUNTS, binance
+from feedhandler.accounts.contract import (
     AccountError,
     Balance,
     Credentials,
@@ -25,6 +23,9 @@ from feedhandler.exchanges.account import (
     Trouble,
     amount,
 )
+from feedhandler.data.errors import DecodeError, FeedError, ProtocolError
+from feedhandler.data.rest import RestAnswer
+from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Rows
 
 KEY, SECRET, PASSPHRASE = "planted-key-0000", "planted-secret-0000", "planted-passphrase"
