@@ -197,3 +197,13 @@ def test_every_picture_of_the_documents_is_there_with_words_for_it_and_small():
             assert found[-1].stat().st_size < 250_000, name
     assert {path.name for path in (ROOT / "docs").glob("*.png")} <= {path.name for path in found}
     assert found
+
+
+def test_lines_of_the_documents_are_short():
+    """But rows of tables, and code: what is copied and pasted is not broken."""
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        fenced = False
+        for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), 1):
+            fenced ^= line.startswith("```")
+            if not fenced and not line.startswith(("|", "    ")):
+                assert len(line) < 120, f"{document.name}, line {number}"
