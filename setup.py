@@ -16,6 +16,8 @@ COMPILED: Final = (
     "feedhandler/feed/batch.py",
     "feedhandler/transport/follower.py",
     "feedhandler/merger/step.py",
+    "feedhandler/transport/cells.py",
+    "feedhandler/transport/memory.pyx",
     "feedhandler/transport/_tick.pyx",
 )
 DIRECTIVES: Final = {

@@ -11,12 +11,13 @@ from feedhandler.merger.step import Route, Step, Traffic
 from feedhandler.transport import tick
 from feedhandler.transport.cells import BoardCells, BoardSlot
 from feedhandler.transport.follower import Follower, Gatherer
+from feedhandler.transport.memory import Memory
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
 KINDS = ("pure", "compiled")
-PURE = (BoardCells, BoardSlot, Downlink, Inlet, Loop, Outlet, State, Uplink)
-ONCE = (Batch, Follower, Gatherer, Route, Step, Traffic)
+PURE = (Downlink, Inlet, Loop, Outlet, State, Uplink)
+ONCE = (Batch, BoardCells, BoardSlot, Memory, Follower, Gatherer, Route, Step, Traffic)
 
 
 def compiled_classes():
@@ -39,6 +40,4 @@ def of(kind):
         tick.COMPILED_MODULE, reason="not built: pip install -e . with a C compiler builds it"
     )
     names = {name: each for name, each in vars(module).items() if isinstance(each, type)}
-    return types.SimpleNamespace(
-        **{each.__name__: each for each in (*PURE, *ONCE)} | names, mapped=module.mapped
-    )
+    return types.SimpleNamespace(**{each.__name__: each for each in (*PURE, *ONCE)} | names)

@@ -1,6 +1,6 @@
 """Boards as files: made by one writer, mapped by any number of readers, who take nothing from it but memory.
 
-What is in them is `board`'s; how a record gets in and out of a slot is `cells`' (compiled, `tick` chooses).
+What is in them is `board`'s; how a record gets in and out of a slot is `cells`'.
 
 A writer that starts makes a new file, puts it in the place of the old one, and then marks that as superseded. A
 file that is mapped is therefore never changed in shape, and a reader that finds its file closed, or nobody writing,
@@ -21,7 +21,9 @@ from feedhandler.data.errors import DecodeError, FeedError
 from feedhandler.data.shard import WHOLE, Shard
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.topics import Topics
-from feedhandler.transport import private, tick
+from feedhandler.transport import private
+from feedhandler.transport.cells import BoardCells, BoardSlot
+from feedhandler.transport.memory import Memory, mapped
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class BoardWriter:
         slots_max: int = board_layout.SLOTS_MAX,
         session: int = 0,
         group: int = private.NOBODY,
-        slot: type[tick.BoardSlot] = tick.BoardSlot,
+        slot: type[BoardSlot] = BoardSlot,
     ) -> None:
         """Raises OSError if the file cannot be made. A group may read it, if there is one."""
         self.path = Path(path)
@@ -55,7 +57,7 @@ class BoardWriter:
         session = session or now_ns // 1_000_000_000
         self._layout = board_layout.Layout(depth, slots_max, os.getpid(), session, now_ns)
         self._make_slot = slot
-        self._slots: dict[bytes, tick.BoardSlot] = {}
+        self._slots: dict[bytes, BoardSlot] = {}
         self._allocated_size = 0
         self._is_full = False
         self._fd = predecessor = -1
@@ -67,7 +69,8 @@ class BoardWriter:
             self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, private.FILE)
             os.ftruncate(self._fd, self._layout.file_size)
             self._allocate(board_layout.HEADER_SIZE)
-            self._file = tick.mapped(mmap.mmap(self._fd, self._layout.file_size))
+            self._file = mapped(mmap.mmap(self._fd, self._layout.file_size))
+            self._memory = Memory(self._file)
             self._words = self._file.cast("Q")
             fixed = board_layout.pack_fixed(self._layout)
             self._file[: len(fixed)] = fixed
@@ -101,7 +104,7 @@ class BoardWriter:
         """The Unix second at which the writer started."""
         return self._layout.session
 
-    def slot(self, topic: bytes) -> tick.BoardSlot | None:
+    def slot(self, topic: bytes) -> BoardSlot | None:
         """Return where the records of a topic are written; None if board or disk have no room, logged once."""
         topic = wire.padded(topic)
         slot = self._slots.get(topic)
@@ -112,7 +115,7 @@ class BoardWriter:
         if self._is_full or not self._has_room(index, offset + self._layout.slot_size):
             return None
         self._file[offset : offset + wire.TOPIC_SIZE] = topic
-        slot = self._slots[topic] = self._make_slot(self._file, offset, self._layout.depth)
+        slot = self._slots[topic] = self._make_slot(self._memory, offset, self._layout.depth)
         self._words[board_layout.COUNT_OFFSET >> 3] = index + 1
         return slot
 
@@ -179,7 +182,7 @@ def open_board(
 class BoardReader:
     """A board mapped for reading; for one thread. It keeps to the file that it opened: see `is_current`."""
 
-    def __init__(self, path: str | Path, *, cells: type[tick.BoardCells] = tick.BoardCells) -> None:
+    def __init__(self, path: str | Path, *, cells: type[BoardCells] = BoardCells) -> None:
         """Raises OSError if there is no such file, DecodeError if it is no board of this version."""
         self.path = Path(path)
         with self.path.open("rb", buffering=0) as file:
@@ -188,7 +191,7 @@ class BoardReader:
                 layout = board_layout.unpack_fixed(file.read(board_layout.HEADER_SIZE), status.st_size)
             except DecodeError as exc:
                 raise DecodeError(f"{self.path}: {exc}") from exc
-            self._file = tick.mapped(mmap.mmap(file.fileno(), layout.file_size, prot=mmap.PROT_READ))
+            self._file = mapped(mmap.mmap(file.fileno(), layout.file_size, prot=mmap.PROT_READ))
         self._inode = status.st_dev, status.st_ino
         self.layout = layout
         self._words = self._file.cast("Q")

@@ -1,27 +1,40 @@
-"""The board's slots, written and read: the two things that are done to them per record. Twins of both are compiled.
+"""The board's slots, written and read: what is done to them per record.
 
-The order of stores and loads is that of `board`. In Python an aligned word is stored and loaded by one instruction
-(`memoryview.cast("Q")`), in the order of the program: on x86-64 that is all that is needed. Processors of weaker
-order (aarch64) may show them in another, which Python has no fence against: there the compiled twins are the ones
-to use, and are used wherever they could be built.
+The order of stores and loads is that of `board_layout`; `memory` keeps it. Compiled where there is a compiler, with
+the types of `cells.pxd`.
 """
 
 import mmap
 import time
-from typing import Final
 
-from feedhandler.data import board_layout, wire
+from feedhandler.data import board_layout, raw, wire
 from feedhandler.data.errors import DecodeError
+from feedhandler.transport.memory import Memory
 
-TOPIC_WORDS: Final = wire.TOPIC_SIZE // board_layout.WORD
-NEWEST: Final = board_layout.NEWEST_OFFSET // board_layout.WORD
-RECORD_AT: Final = board_layout.RECORD_OFFSET
-PUBLISH_NS: Final = wire.PUBLISH_NS_OFFSET
-
-
-def mapped(file: mmap.mmap) -> memoryview:
-    """Return the bytes of a mapped board. The compiled twin survives a file that is cut short; this one cannot."""
-    return memoryview(file)
+HEADER_SIZE = board_layout.HEADER_SIZE
+SLOT_HEADER_SIZE = board_layout.SLOT_HEADER_SIZE
+CELL_SIZE = board_layout.CELL_SIZE
+COUNT_OFFSET = board_layout.COUNT_OFFSET
+CLOSED_OFFSET = board_layout.CLOSED_OFFSET
+HEARTBEAT_MONO_NS_OFFSET = board_layout.HEARTBEAT_MONO_NS_OFFSET
+NEWEST_OFFSET = board_layout.NEWEST_OFFSET
+DEAD_NS = board_layout.DEAD_NS
+AHEAD_NS_MAX = board_layout.AHEAD_NS_MAX
+TRIES_MAX = board_layout.TRIES_MAX
+TOPIC_SIZE = wire.TOPIC_SIZE
+RECORD_SIZE = wire.TICKER_SIZE
+FLAGS_OFFSET = wire.FLAGS_OFFSET
+PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
+DOWN = wire.DOWN
+VERSION = wire.VERSION
+VERSION_OFFSET = wire.VERSION_OFFSET
+KIND_OFFSET = wire.KIND_OFFSET
+TICKER = wire.TICKER
+Ticker = wire.Ticker
+unpack_ticker = wire.TICKER_RECORD.unpack
+NUMBER_MAX = (1 << 63) - 1  # of a record, whose stamp is twice that
+RECORD_OFFSET = board_layout.RECORD_OFFSET
+assert RECORD_OFFSET == 8, "a record follows its stamp"
 
 
 def _slot_size(depth: int) -> int:
@@ -30,59 +43,43 @@ def _slot_size(depth: int) -> int:
     return board_layout.slot_size(depth)
 
 
-def _words(view: memoryview) -> memoryview:
-    """Return the words of a buffer, whole ones only."""
-    return view[: len(view) // board_layout.WORD * board_layout.WORD].cast("Q")
-
-
 class BoardSlot:
     """Where one topic's records are written; number is that of the newest."""
 
-    def __init__(self, file: mmap.mmap | memoryview, offset: int, depth: int) -> None:
+    def __init__(self, file: mmap.mmap | memoryview | Memory, offset: int, depth: int) -> None:
         """Offset is that of the slot, whose topic is there already."""
         size = _slot_size(depth)
-        self._bytes = memoryview(file)
-        if self._bytes.readonly:
+        self._memory = memory = file if isinstance(file, Memory) else Memory(file)
+        if not memory.is_writable:
             raise BufferError("a board that cannot be written")
-        if offset < 0 or offset % board_layout.WORD or offset > len(self._bytes) - size:
+        if offset < 0 or offset % board_layout.WORD or offset > memory.size - size:
             raise ValueError("the board has no such slot")
-        self._words = _words(self._bytes)
         self._offset = offset
         self._depth = depth
-        self.number = self._words[offset // board_layout.WORD + NEWEST]
+        self.topic = memory.cut(offset, TOPIC_SIZE)
+        self.number = memory.load(offset + NEWEST_OFFSET)
+        for index in range(depth):  # so that it needs not be written each time
+            memory.paste(offset + SLOT_HEADER_SIZE + index * CELL_SIZE + RECORD_OFFSET, self.topic)
 
-    @property
-    def topic(self) -> bytes:
-        """The topic, padded."""
-        return bytes(self._bytes[self._offset : self._offset + wire.TOPIC_SIZE])
-
-    def write(self, record: bytes | bytearray | memoryview, publish_ns: int) -> None:
+    def write(self, record: bytes | bytearray, publish_ns: int) -> None:
         """Write a record under this slot's topic, as published at that time."""
         # hot: `make bench-micro`, board
-        if len(record) != wire.TICKER_SIZE:
+        if len(record) != RECORD_SIZE:
             raise ValueError("not a ticker record")
-        whole = (
-            self.topic
-            + record[wire.TOPIC_SIZE : PUBLISH_NS]
-            + publish_ns.to_bytes(8, "little", signed=True)
-            + record[wire.HEADER_SIZE :]
-        )
+        if raw.get_i64(record, PUBLISH_NS_OFFSET) != publish_ns:
+            record = bytearray(record)
+            raw.put_i64(record, PUBLISH_NS_OFFSET, publish_ns)
         number = self.number + 1
         self.number = number
-        offset, words = self._offset, self._words
-        cell = offset + board_layout.cell_offset(self._depth, number)
-        at = cell + RECORD_AT
-        words[cell >> 3] = 2 * number - 1
-        self._bytes[at : at + wire.TICKER_SIZE] = whole
-        words[cell >> 3] = 2 * number
-        words[(offset >> 3) + NEWEST] = number
+        cell = self._offset + SLOT_HEADER_SIZE + number % self._depth * CELL_SIZE
+        self._memory.put(cell, number, self._offset + NEWEST_OFFSET, record, TOPIC_SIZE)
 
     def newest(self) -> bytes | None:
         """Return the newest record, None if there is none yet."""
         if not self.number:
             return None
-        at = self._offset + board_layout.cell_offset(self._depth, self.number) + RECORD_AT
-        return bytes(self._bytes[at : at + wire.TICKER_SIZE])
+        cell = self._offset + SLOT_HEADER_SIZE + self.number % self._depth * CELL_SIZE
+        return self._memory.take(cell, self.number, RECORD_SIZE)
 
 
 class BoardCells:
@@ -90,74 +87,74 @@ class BoardCells:
 
     def __init__(self, file: mmap.mmap | memoryview, depth: int) -> None:
         self._size = _slot_size(depth)
-        self._bytes = memoryview(file)
-        if len(self._bytes) < board_layout.HEADER_SIZE:
+        self._memory = Memory(file)
+        if self._memory.size < HEADER_SIZE:
             raise ValueError("too short for a board")
-        self._words = _words(self._bytes)
         self._depth = depth
-        self._slots = (len(self._bytes) - board_layout.HEADER_SIZE) // self._size
+        self._slots = (self._memory.size - HEADER_SIZE) // self._size
+        self._names: dict[int, bytes] = {}  # topics of slots, unpadded, once somebody asks
 
     def count(self) -> int:
         """Return how many slots are in use."""
-        return min(self._slots, self._words[board_layout.COUNT_OFFSET >> 3])
+        return min(self._slots, self._memory.load(COUNT_OFFSET))
 
     def topic(self, index: int) -> bytes:
         """Return a slot's topic, padded."""
-        offset = self._offset(index)
-        return bytes(self._bytes[offset : offset + wire.TOPIC_SIZE])
+        return self._memory.cut(self._offset(index), TOPIC_SIZE)
 
     def is_alive(self) -> bool:
         """True if somebody keeps the records current."""
-        words = self._words
-        return board_layout.is_alive(
-            words[board_layout.CLOSED_OFFSET >> 3],
-            words[board_layout.HEARTBEAT_MONO_NS_OFFSET >> 3],
-            time.monotonic_ns(),
-        )
+        if self._memory.load(CLOSED_OFFSET):
+            return False
+        age_ns = time.monotonic_ns() - self._memory.load(HEARTBEAT_MONO_NS_OFFSET)
+        return -AHEAD_NS_MAX <= age_ns < DEAD_NS
 
     def number(self, index: int) -> int:
         """Return the number of the newest record, 0 if there is none."""
-        return self._words[(self._offset(index) >> 3) + NEWEST]
+        return self._memory.load(self._offset(index) + NEWEST_OFFSET)
 
     def newest(self, index: int) -> bytes | None:
         """Return the newest record as it was written, None if there is none."""
         # hot: `make bench-micro`, board
-        at = self._offset(index)
-        for _ in range(board_layout.TRIES_MAX):
-            number = self._words[(at >> 3) + NEWEST]
+        offset = self._offset(index)
+        for _ in range(TRIES_MAX):
+            number = self._memory.load(offset + NEWEST_OFFSET)
             if not number:
                 return None
-            if (record := self._take(at, number)) is not None:
+            record = self._take(offset, number)
+            if record is not None:
                 return record
         raise DecodeError(f"slot {index} of the board is damaged")
 
     def record(self, index: int, number: int) -> bytes | None:
         """Return the record of a number, from 1; None if it is not written yet, or not there any more."""
-        at = self._offset(index)
-        return self._take(at, number) if number > 0 else None
+        offset = self._offset(index)
+        return self._take(offset, number) if 0 < number <= NUMBER_MAX else None
 
-    def _take(self, at: int, number: int) -> bytes | None:
-        cell = at + board_layout.cell_offset(self._depth, number)
-        if self._words[cell >> 3] != 2 * number:
-            return None
-        record = bytes(self._bytes[cell + RECORD_AT : cell + RECORD_AT + wire.TICKER_SIZE])
-        return record if self._words[cell >> 3] == 2 * number else None
+    def _take(self, offset: int, number: int) -> bytes | None:
+        cell = offset + SLOT_HEADER_SIZE + number % self._depth * CELL_SIZE
+        return self._memory.take(cell, number, RECORD_SIZE)
 
     def _offset(self, index: int) -> int:
         if not 0 <= index < self._slots:
             raise IndexError("the board has no such slot")
-        return board_layout.HEADER_SIZE + index * self._size
+        return HEADER_SIZE + index * self._size
 
     def ticker(self, index: int) -> wire.Ticker | None:
         """Return the newest record, None if there is none; flagged DOWN if nobody keeps it current."""
+        # hot: `make bench-micro`, board
         record = self.newest(index)
         if record is None:
             return None
-        ticker = wire.unpack(record)
-        assert isinstance(ticker, wire.Ticker), "nothing else has this size"
-        ticker.topic = self.topic(index).rstrip(b"\0")
+        if raw.get_u8(record, VERSION_OFFSET) != VERSION or raw.get_u8(record, KIND_OFFSET) != TICKER:
+            raise DecodeError(f"slot {index} of the board is damaged")
+        ticker = Ticker(*unpack_ticker(record))
+        name = self._names.get(index)
+        if name is None:
+            name = self._names[index] = self.topic(index).rstrip(b"\0")
+        ticker.topic = name
         if not self.is_alive():
-            ticker.flags |= wire.DOWN
+            ticker.flags |= DOWN
         return ticker
 
     def copy(self, first: int = 0) -> bytearray:
@@ -167,20 +164,20 @@ class BoardCells:
         """
         if first < 0:
             raise IndexError("the board has no such slot")
-        found = (self.newest(index) for index in range(first, self.count()))
-        records = bytearray().join(record for record in found if record is not None)
+        count = self.count()
+        records = bytearray(max(0, count - first) * RECORD_SIZE)
+        used = 0
+        for index in range(first, count):
+            record = self.newest(index)
+            if record is not None:
+                raw.copy(records, used, record, 0, RECORD_SIZE)
+                used += RECORD_SIZE
+        del records[used:]
         if not self.is_alive():
-            for at in range(wire.FLAGS_OFFSET, len(records), wire.TICKER_SIZE):
-                (flags,) = wire.FLAGS.unpack_from(records, at)
-                wire.FLAGS.pack_into(records, at, flags | wire.DOWN)
+            for at in range(FLAGS_OFFSET, used, RECORD_SIZE):
+                raw.put_u16(records, at, raw.get_u16(records, at) | DOWN)
         return records
 
     def wait(self, index: int, after: int, spin_ns: int) -> bool:
         """Look until the newest number is another than after, awake, for so long at most; True if it is."""
-        at = (self._offset(index) >> 3) + NEWEST
-        words = self._words
-        deadline = time.monotonic_ns() + spin_ns
-        while words[at] == after:
-            if time.monotonic_ns() >= deadline:
-                return False
-        return True
+        return self._memory.wait(self._offset(index) + NEWEST_OFFSET, after, spin_ns)

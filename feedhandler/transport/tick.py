@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from feedhandler import IS_COMPILED
 from feedhandler.exchanges.base import State
 from feedhandler.feed.batch import Batch
-from feedhandler.transport.cells import BoardCells, BoardSlot, mapped
 from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 COMPILED_MODULE: Final = "feedhandler.transport._tick"
@@ -17,27 +16,21 @@ COMPILED_MODULE: Final = "feedhandler.transport._tick"
 if not TYPE_CHECKING and IS_COMPILED:
     with contextlib.suppress(ImportError):  # of a part that was not built
         from feedhandler.transport._tick import (
-            BoardCells,
-            BoardSlot,
             Downlink,
             Inlet,
             Loop,
             Outlet,
             State,
             Uplink,
-            mapped,
         )
 
 
 __all__ = [
     "Batch",
-    "BoardCells",
-    "BoardSlot",
     "Downlink",
     "Inlet",
     "Loop",
     "Outlet",
     "State",
     "Uplink",
-    "mapped",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE_S
 
-from feedhandler.data import wire
+from feedhandler.data import board_layout, wire
 from feedhandler.transport.boards import BoardWriter, board_path
 
 pytestmark = pytest.mark.e2e
@@ -51,6 +51,9 @@ def written(run):
         writer.close()
 
 
+NEWEST_AT = board_layout.HEADER_SIZE + board_layout.NEWEST_OFFSET  # of the first slot
+
+
 def lines_until(process, count):
     lines = []
     while len(lines) < count and (line := process.stdout.readline()):
@@ -65,7 +68,7 @@ def test_the_program_in_python_runs(tmp_path):
     path.write_text(program("python"), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with written(tmp_path / "run"):
-        while not (tmp_path / "run/board/binance.board").read_bytes()[4096 + 40]:
+        while not (tmp_path / "run/board/binance.board").read_bytes()[NEWEST_AT]:
             pass
         process = subprocess.Popen(
             [sys.executable, path],
