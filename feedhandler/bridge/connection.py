@@ -206,10 +206,10 @@ class NatsConnection:
                 if reason != logged:
                     log.warning("no connection to %s: %s; trying on", ", ".join(self._config.servers), reason)
                 logged = reason
-                with contextlib.suppress(
-                    TimeoutError
-                ):  # after a failed TLS handshake nats-py would wait for ever
-                    await asyncio.wait_for(_close(client), CLOSE_S)
+                # After a failed TLS handshake nats-py would wait for ever.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_S):
+                        await _close(client)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
                 continue

@@ -381,7 +381,8 @@ class Feed:
         while (left := due - time.monotonic()) > 0 and not self._stop.is_set():
             self._status.starting = f"{what}, next in {left:.1f} s, last error: {error}"
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), min(left, 0.5))
+                async with asyncio.timeout(min(left, 0.5)):
+                    await self._stop.wait()
         self._status.starting = f"{what}, in progress, last error: {error}"
 
     async def _fetch_instruments(self) -> InstrumentList:

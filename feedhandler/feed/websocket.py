@@ -317,11 +317,13 @@ class Connection:
         transport.send_close(picows.WSCloseCode.OK)
         transport.disconnect()
         try:
-            await asyncio.wait_for(transport.wait_disconnected(), CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await transport.wait_disconnected()
         except TimeoutError:
             transport.disconnect(graceful=False)  # the peer does not read: cut it off
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(transport.wait_disconnected(), CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await transport.wait_disconnected()
         except (OSError, picows.WSError) as exc:
             log.debug("%s: while closing: %s", self._label, exc)
 

@@ -273,7 +273,8 @@ class SimServer:
             await site.stop()
         self._close_all(Close(1001, "going away"), None)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._is_empty.wait(), CLOSE_WITHIN_S)
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._is_empty.wait()
         for connection in list(self._connections.values()):
             connection.abort()
         tasks = list(self._tasks)

@@ -137,11 +137,15 @@ def is_fatal(exc: BaseException) -> bool:
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]], limit_s: float = END_TASKS_S) -> None:
-    """Cancel tasks, and wait for their ends; one that does not end is left behind, and named."""
+    """Cancel tasks, and wait for their ends; one that does not end is left behind, and named.
+
+    Halfway they are cancelled again: a library may lose a cancellation, as `asyncio.wait_for` of Python 3.11 does.
+    """
     waiting = set(tasks)
+    for _ in range(2):
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            _, waiting = await asyncio.wait(waiting, timeout=limit_s / 2)
     for task in waiting:
-        task.cancel()
-    if waiting:
-        _, left = await asyncio.wait(waiting, timeout=limit_s)
-        for task in left:
-            log.error("a task does not end and is left behind: %s", task.get_name())
+        log.error("a task does not end and is left behind: %s", task.get_name())

@@ -178,3 +178,21 @@ def test_a_task_that_does_not_end_is_left_behind_and_named(caplog):
 
     uvloop.run(main())
     assert "left behind: stubborn" in caplog.text
+
+
+def test_a_task_whose_first_cancellation_is_lost_ends_all_the_same(caplog):
+    async def main():
+        async def loses_one():
+            try:
+                await asyncio.sleep(PAUSE_S[1] * 1000)
+            except asyncio.CancelledError:
+                asyncio.current_task().uncancel()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(loses_one())
+        await asyncio.sleep(0)
+        await end_tasks([task], 0.2)
+        assert task.cancelled()
+
+    asyncio.run(main())
+    assert not caplog.messages
