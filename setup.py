@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 # All of them, or none: they take each other's types from the `.pxd`, which the Python form does not have.
 COMPILED: Final = (
+    "feedhandler/exchanges/arbitration.py",
     "feedhandler/feed/batch.py",
     "feedhandler/transport/follower.py",
     "feedhandler/merger/step.py",

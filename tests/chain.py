@@ -24,6 +24,7 @@ from feedhandler.data.shard import shards
 from feedhandler.data.status import FEED_HEARTBEAT_NS, ExchangeStatus, FeedStatus
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import QUOTE
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.report import connection_status, feed_state
 from feedhandler.feed.universe import Universe
@@ -266,8 +267,8 @@ class Feed(World):
 
     def emit(self, state):
         self.chain.authors[state.topic, state.recv_ns] = self.pid
-        if self.is_seeding:
-            self.chain.seeds.add(state.recv_ns)
+        if self.is_seeding or not state.channels[QUOTE].updates:
+            self.chain.lent.add(state.recv_ns)
         self.batch.emit(state)
 
     def take_request(self, link, message):
@@ -481,9 +482,10 @@ class Chain:
     def may_be_older(self, topic, before):
         """True if the word after a record may have been sent before it, and was held up on its way.
 
-        REST states no numbers by which to tell (as in `World.emit`); and whoever is wanted again begins anew.
+        REST and slower channels state no numbers by which to tell (as in `World.emit`); and whoever is wanted again
+        begins anew.
         """
-        return before.recv_ns in self.seeds or self.now - self.left_at.get(topic, -HELD_UP_NS) < HELD_UP_NS
+        return before.recv_ns in self.lent or self.now - self.left_at.get(topic, -HELD_UP_NS) < HELD_UP_NS
 
     def __init__(self, seed, hop_messages_max=None):
         self.rng = random.Random(f"chain {seed}")
@@ -496,7 +498,7 @@ class Chain:
         self.legs = self.rng.randrange(1, LEGS_MAX)
         self.hop_messages_max = hop_messages_max or self.rng.choice(HOP_MESSAGES)
         self.pids = itertools.count(1)
-        self.seeds = set()  # when records were received that state what REST did
+        self.lent = set()  # when records were received whose quote is of REST, or of a slower channel
         self.left_at = {}  # topic → when it was last not wanted any more
         self.authors = {}  # (native topic, recv_ns) → pid of the feed that said it
         self.told_before = 0  # losses, by feeds that are gone

@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.base import State
 from feedhandler.feed.batch import Batch
 from feedhandler.merger.step import Route, Step, Traffic
@@ -17,7 +18,9 @@ from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
 KINDS = ("pure", "compiled")
 PURE = (Downlink, Inlet, Loop, Outlet, State, Uplink)
-ONCE = (Batch, BoardCells, BoardSlot, Memory, Follower, Gatherer, Route, Step, Traffic)
+ONCE = (
+    Arbitration, Batch, BoardCells, BoardSlot, Memory, Follower, Gatherer, Line, Route, Step, Traffic,
+)  # fmt: skip
 
 
 def compiled_classes():

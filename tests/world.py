@@ -26,7 +26,8 @@ from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import LINES_MAX, QUOTE, Endpoint, Quote, RestTicker
+from feedhandler.exchanges.arbitration import LINES_MAX
+from feedhandler.exchanges.base import QUOTE, Endpoint, Quote, RestTicker
 from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.survey import Survey
@@ -36,6 +37,7 @@ EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000
 STEER_NS = 200_000_000  # how often a feed looks at its connections
 DELAY_NS = 5_000_000  # of a link that is well
+REST = "REST"
 PING = b""  # a ping of the WebSocket's own, or the answer to one
 PINGS_EVERY_NS = {"binance": 20 * NS_PER_S}  # the exchange does
 HEALS_S = 150  # after the last fault everything is live again
@@ -193,7 +195,8 @@ class World:
         self.asked = []  # (when it is answered, question)
         self.survey = Survey()
         self.is_seeding = False  # what is emitted now is REST's,
-        self.seeded = set()  # as is the newest of these symbols
+        self.speaking = None  # or came on this link
+        self.lent = {}  # of whom the newest quote is, if not of its own channel: REST, or a link's slower one
         self.survey_at = 0  # when REST makes its answer about all symbols,
         self.answer_at = 0  # when that comes,
         self.rows = None  # and what it says
@@ -258,15 +261,17 @@ class World:
         number = int(record.bid)
         got = self.got[state.native]
         assert record.ask == record.bid + 1, "never half of one quote and half of another"
-        # What REST states counts as older than any word of the stream, also than one that was held up on its way.
-        newest = self.newest.get(state.native, 0)
-        is_first_word = not self.is_seeding and state.native in self.seeded
-        assert is_first_word or number >= newest, "a ticker never moves backwards"
+        # What REST states counts as older than any word of the stream, also than one that was held up on its way;
+        # and so does what a slower channel fills, for the quote's own channel on other connections.
+        newest, lender = self.newest.get(state.native, 0), self.lent.get(state.native)
+        is_own = state.channels[QUOTE].updates and not self.is_seeding
+        is_first_word = lender == REST or (is_own and lender not in (None, self.speaking))
+        assert (is_first_word and not self.is_seeding) or number >= newest, "a ticker never moves backwards"
         if number != newest:  # else it may be a flag alone
-            (self.seeded.add if self.is_seeding else self.seeded.discard)(state.native)
+            self.lent[state.native] = None if is_own else REST if self.is_seeding else self.speaking
         self.newest[state.native] = number
-        # As long as slower channels speak for the quote, single ones may be passed over.
-        has_begun = state.update_id(QUOTE) and number > self.since.get(state.native, 0)
+        # As long as slower channels fill the quote, single ones may be passed over.
+        has_begun = state.channels[QUOTE].update_id and number > self.since.get(state.native, 0)
         if has_begun and (not got or number > got[-1]):
             got.append(number)
 
@@ -389,6 +394,7 @@ class World:
         for session, link in list(self.links.items()):
             while link and link.frames and max(link.frames[0][0], link.stalled_until) <= self.now:
                 _, _, frame = heapq.heappop(link.frames)
+                self.speaking = link
                 if frame == PING:
                     session.on_ping()
                 elif session.on_frame(frame, self.unix_ns()):
@@ -651,7 +657,7 @@ def whatever_happens(seed, world=None):
         (session.line.index, native)
         for session in settled
         for native, state in session.subscriptions.states.items()
-        if not state.heard_ns(session.line.index, QUOTE)
+        if not state.channels[QUOTE].heard_ns(session.line.index)
     ]
     assert not unheard, f"quotes not heard, by line: {unheard}"
     assert len(world.links) <= 2 * LEGS_MAX

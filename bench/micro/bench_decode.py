@@ -13,15 +13,15 @@ import pytest
 from material import ANSWERS, DATA, NATIVE, RECORDS, expected, running_exchange, running_session
 from table import RECV_NS, check_row, load, values
 
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import State
-from feedhandler.transport import tick
 
 
 @pytest.mark.parametrize(("exchange", "frame"), DATA + ANSWERS)
 def bench_decode(measure, exchange, frame):
     check_row(exchange, (NATIVE[exchange],), frame, expected(exchange, frame))
     decode = running_exchange(exchange, [NATIVE[exchange]]).decode
-    line = tick.State.make_line(0)
+    line = Line(0)
     payloads = [memoryview(load(exchange, frame))] * RECORDS
 
     def call():

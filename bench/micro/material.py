@@ -18,6 +18,7 @@ from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import WHOLE
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Exchange, State
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.process import Publisher
@@ -52,7 +53,7 @@ def expected(exchange: str, frame: str) -> Any:
 def running_exchange(name: str, natives: Sequence[str]) -> Exchange:
     """Return an exchange of which every channel has just spoken, as in a feed that runs."""
     exchange = EXCHANGES[name](tick.State)
-    line = tick.State.make_line(0)
+    line = Line(0)
     exchange.add(natives, wire.SIMULATED)
     for native in natives:
         for frame in [frame for owner, frame in DATA if owner == name]:

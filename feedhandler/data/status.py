@@ -45,7 +45,7 @@ class Undecodable(msgspec.Struct):
 
 
 class ConnectionStatus(msgspec.Struct, kw_only=True):
-    """One connection of a feed. Of its frames about our symbols, news are what it was first to say."""
+    """One connection of a feed. Of its frames about our symbols it was first to bring some."""
 
     leg: int = 0
     is_successor: bool = False  # it is to follow that leg's connection, which lives on until then
@@ -66,8 +66,8 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     rejected_topics: dict[str, str] = {}
     is_stale: bool = False
     frames: int = 0
-    news: int = 0
-    repeated: int = 0  # another leg was first,
+    first: int = 0
+    duplicate: int = 0  # another leg was first,
     behind_us: float | None = None  # by so much, on average
     late: int = 0  # older than what is known
     decode_errors: int = 0

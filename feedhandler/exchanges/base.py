@@ -18,6 +18,7 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestRequest
+from feedhandler.exchanges.arbitration import Arbitration, Line
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
 # lenient decoder would accept: no comparison with them holds.
@@ -35,10 +36,6 @@ T = TypeVar("T")
 # decided as long as nothing is known of the exchange's clock; after that, `Exchange.set_clock` says what cannot be.
 AHEAD_NS_MAX: Final = 60_000_000_000
 
-# While a fast channel has spoken within this time, slower ones that also carry what it says do not overwrite it:
-# theirs is older. Longer silence means a quiet book, and both agree.
-QUIET_NS: Final = 2_000_000_000
-
 ROW_SIZE_SHOWN: Final = 120  # of a row that cannot be read, in messages
 
 NOT_LIVE: Final = wire.STALE | wire.DOWN  # the next update of any kind makes the state live again
@@ -46,67 +43,8 @@ NOT_LIVE: Final = wire.STALE | wire.DOWN  # the next update of any kind makes th
 NO_ORDERS: Final = (0.0, 0.0)  # price and size of an empty side
 
 
-LINES_MAX: Final = 6  # connections that carry a symbol at a time: three legs, and who is to follow each
 CHANNELS_MAX: Final = 3
 STATISTICS, QUOTE, LAST = range(CHANNELS_MAX)  # channels, in the order of `Exchange.topics`
-
-# Another line's ids that are far below, while there was nothing new for so long, are of an exchange that has begun
-# to count anew. Ids not far below are a line's that was held up.
-OVERTAKEN_NS: Final = 10_000_000_000
-ANEW_NS: Final = (
-    60_000_000_000  # so long after it began, whoever has said nothing yet is taken to count so, too
-)
-# While slower channels of one line speak for one that is silent, its words on another line are passed over for so
-# long at most, unless they are known to be newer.
-SPOKEN_FOR_NS: Final = 300_000_000_000
-TINY: Final = 16  # an id below this has nothing far below it, but 1
-NOBODY: Final = -1  # owns a channel whose line is gone: whoever says the same next does
-
-
-class Line:
-    """One connection, as the states see it that it feeds: which of them it is, and how it fares.
-
-    frames are those about our symbols: news, or repeated (another line was first, by behind_ns in sum), or late
-    (older than what is known already). Lines that carry the same symbols are a group, which their states know.
-    """
-
-    def __init__(self, index: int, group: int = 0) -> None:
-        self.index = index
-        self.group = group
-        self.frames = self.news = self.repeated = self.late = self.behind_ns = 0
-
-
-class _Channel(msgspec.Struct, gc=False):
-    """The newest update of a channel: its id, who brought it, when; how often ids began anew, when, and where.
-
-    news_at is its number among the words of all channels of the symbol.
-    """
-
-    update_id: int = 0
-    epoch: int = 0
-    owner: int = NOBODY
-    news_ns: int = 0
-    news_at: int = 0
-    anew_ns: int = 0
-    before: int = 0  # the newest id of the count before
-    filled_ns: int = 0  # since when slower channels speak for it; 0 = they do not,
-    filler: int = NOBODY  # on which line the newest of them,
-    said_ns: int = 0  # and the time that it stated
-    words: int = 0  # how often it has spoken, on any line
-
-
-class _Heard(msgspec.Struct, gc=False):
-    """What one line last said on a channel; heard_ns 0 = nothing yet. holds: what others said before still does.
-
-    said_at is the number of the word that was the first to say so, opened_at how many there were when it began.
-    """
-
-    update_id: int = 0
-    epoch: int = 0
-    heard_ns: int = 0
-    said_at: int = 0
-    opened_at: int = 0
-    holds: bool = False
 
 
 def is_same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
@@ -115,14 +53,14 @@ def is_same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
 
 
 class State(wire.Ticker, gc=False, kw_only=True):
-    """The ticker of one symbol as a feed keeps it, updated in place by each frame that is news.
+    """The ticker of one symbol as a feed keeps it, updated in place by each frame that counts.
 
-    topic carries the native symbol. Several lines may bring frames about it: `accept` says which are news. It has
-    a compiled twin beside the sockets, which is its own record. offset_ns is how far the exchange's clock is ahead
-    of ours, and ahead_ns_max how much later than our receipt an event may be stated.
+    topic carries the native symbol. Each channel owns its fields. A slower channel that carries them as well fills
+    them until their own has first sent; after that what it states is evidence, and no value. Of several lines that
+    bring a channel its arbitration says whose update counts. The state has a compiled twin beside the sockets,
+    which is its own record. offset_ns is how far the exchange's clock is ahead of ours, and ahead_ns_max how much
+    later than our receipt an event may be stated.
     """
-
-    make_line: ClassVar[type[Line]] = Line
 
     native: str
     group: int = 0  # whose lines carry it; what others bring of it is nobody's
@@ -130,197 +68,78 @@ class State(wire.Ticker, gc=False, kw_only=True):
     offset_ns: int = 0
     ahead_ns_max: int = AHEAD_NS_MAX
     slot: board_layout.Slot | None = None  # where its records are written besides
-    number: int = 0  # of words so far, on any line and channel,
-    said_at: int = 0  # and of the one that first said, on its line, what the newest says
-    channels: list[_Channel] = msgspec.field(
-        default_factory=lambda: [_Channel() for _ in range(CHANNELS_MAX)]
+    channels: tuple[Arbitration, ...] = msgspec.field(
+        default_factory=lambda: tuple(Arbitration() for _ in range(CHANNELS_MAX))
     )
-    lines: list[list[_Heard]] = msgspec.field(
-        default_factory=lambda: [[_Heard() for _ in range(CHANNELS_MAX)] for _ in range(LINES_MAX)]
-    )
+    stated_quote: tuple[float, ...] = (wire.NAN,) * 4  # by slower channels,
+    stated_last: float = wire.NAN  # likewise
 
     def forget(self) -> None:
         """Make every value unknown: no line is left to keep them."""
         for name in wire.TICKER_VALUES:
             setattr(self, name, wire.NAN)
+        self.stated_quote, self.stated_last = (wire.NAN,) * 4, wire.NAN
         self.flags = self.base_flags
         self.exchange_sequence = self.exchange_ns = self.recv_ns = 0
-        self.channels = [_Channel() for _ in range(CHANNELS_MAX)]
-        for index in range(LINES_MAX):
-            self.renew(index)
+        for channel in self.channels:
+            channel.reset()
 
     def renew(self, line: int) -> None:
-        """Another connection has this line from now on, and has said nothing yet."""
-        self.lines[line] = [_Heard(epoch=channel.epoch, opened_at=self.number) for channel in self.channels]
+        """Another connection has this line from now on, and has sent nothing yet."""
+        for channel in self.channels:
+            channel.renew(line)
 
     def inherit(self, line: int) -> None:
-        """Channels that are silent on a line have been silent elsewhere since: what was said there still holds."""
-        for heard in self.lines[line]:
-            heard.holds = True
+        """Channels that are silent on a line have been silent elsewhere since: what is known still holds."""
+        for channel in self.channels:
+            channel.inherit(line)
 
     def release(self, line: int) -> None:
-        """A line is gone: another may repeat what it said last, and speak for its channels."""
+        """A line is gone: another may repeat what it sent last."""
         for channel in self.channels:
-            if channel.owner == line:
-                channel.owner = NOBODY
-            if channel.filler == line:
-                channel.filler = NOBODY
+            channel.release(line)
 
     def accept(self, channel: int, line: Line, update_id: int, recv_ns: int, is_time: bool = False) -> bool:
-        """Note that a channel has spoken; False if what it said is known, or older than what is known.
+        """Note that a channel has sent an update; False if it is known, or older than what is known.
 
-        update_id grows with each update of the channel; a connection that brings one twice says so on purpose.
+        update_id grows with each update of the channel; a connection that brings one twice does so on purpose.
         is_time: for want of an id it is the update's time, in Unix nanoseconds; clocks may be set back. One that
         cannot be counts as the exchange's present time.
         """
         if line.group != self.group:
-            return (
-                False  # another group's canary, or what was still under way when the symbol left that group
-            )
-        newest, own = self.channels[channel], self.lines[line.index][channel]
-        line.frames += 1
-        heard_before_ns, own.heard_ns = own.heard_ns, recv_ns
-        newest.words += 1
-        if is_time and update_id > recv_ns + self.ahead_ns_max:
-            update_id = max(0, recv_ns + self.offset_ns)  # it cannot be
-        # Below the last one, may it be of a new count? A time may if it is of now, and nothing else was new.
-        # What was heard in our future was heard before our own clock was set back.
-        is_overtaken = (
-            recv_ns - newest.news_ns >= OVERTAKEN_NS
-            or max(newest.news_ns, heard_before_ns) - recv_ns >= OVERTAKEN_NS
-        )
-        is_present = is_time and is_overtaken and update_id >= recv_ns + self.offset_ns - OVERTAKEN_NS
-        if update_id < own.update_id:
-            is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
-            if not (is_present if is_time else is_far):
-                line.late += 1
-                own.heard_ns, newest.words = (
-                    heard_before_ns,
-                    newest.words - 1,
-                )  # who repeats the past says nothing
-                return False
-            own.epoch += 1
-        if own.epoch < newest.epoch and (
-            update_id <= newest.before // 2 or (not own.update_id and recv_ns - newest.anew_ns >= ANEW_NS)
-        ):
-            own.epoch = newest.epoch  # it has followed
-        self.number += 1
-        if update_id != own.update_id or not heard_before_ns:
-            own.said_at = self.number
-        self.said_at = own.said_at
-        own.update_id = update_id
-        if newest.filled_ns and newest.filler != line.index:
-            # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
-            is_as_far = self.lines[line.index][STATISTICS].update_id >= newest.said_ns
-            patience_ns = OVERTAKEN_NS if newest.filler == NOBODY else SPOKEN_FOR_NS
-            if not is_as_far and 0 <= recv_ns - newest.filled_ns < patience_ns:
-                line.late += 1
-                return False
-        is_first = newest.news_ns == 0 or own.epoch > newest.epoch
-        if not is_first and (own.epoch < newest.epoch or update_id <= newest.update_id):
-            is_same = own.epoch == newest.epoch and update_id == newest.update_id
-            is_wanted = is_same and (newest.owner in (line.index, NOBODY) or self.flags & NOT_LIVE)
-            is_anew = is_present or (is_overtaken and not is_time and update_id <= newest.update_id // 2)
-            if not is_wanted and not is_anew:
-                if is_same:
-                    line.repeated += 1
-                    line.behind_ns += recv_ns - newest.news_ns
-                else:
-                    line.late += 1
-                return False
-            if not is_wanted:
-                own.epoch = newest.epoch + 1
-        if own.epoch > newest.epoch:
-            newest.before, newest.anew_ns = newest.update_id, recv_ns
-        newest.update_id, newest.epoch, newest.owner, newest.news_ns = (
-            update_id,
-            own.epoch,
-            line.index,
-            recv_ns,
-        )
-        newest.news_at, newest.filled_ns = self.number, 0
-        line.news += 1
-        return True
-
-    def is_quiet(self, channel: int, line: Line, recv_ns: int, time_ns: int) -> bool:
-        """True if another, slower channel of this line may say what this one usually does.
-
-        That is, if this one has said nothing for a while, and spoke on this line last: what came on another line
-        may be newer. If that line is gone, this one must have begun since, or have come as far; no clock can tell.
-        time_ns must be later than what slower channels of other lines have said for it. What a line repeats is as
-        old as when it came first.
-        """
-        newest, own = self.channels[channel], self.lines[line.index][channel]
-        if newest.news_ns:
-            is_as_far = (
-                own.epoch == newest.epoch
-                and own.update_id >= newest.update_id
-                and 0 < own.said_at < self.said_at
-            )
-            has_followed = own.opened_at >= newest.news_at or is_as_far
-            is_newer = newest.owner == line.index or (newest.owner == NOBODY and has_followed)
-            if not is_newer or recv_ns - newest.news_ns <= QUIET_NS or self.said_at < newest.news_at:
-                return False
-        return not newest.filled_ns or newest.filler == line.index or time_ns > newest.said_ns
-
-    def _note_filled(self, channel: int, line: Line, recv_ns: int, time_ns: int) -> None:
-        """Another, slower channel had news about a silent one."""
-        newest = self.channels[channel]
-        newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
-        newest.filler, newest.filled_ns = line.index, newest.filled_ns or recv_ns
+            return False  # another group's canary, or what was under way when the symbol left that group
+        present_ns = 0
+        if is_time:
+            present_ns = max(1, recv_ns + self.offset_ns)
+            if update_id > recv_ns + self.ahead_ns_max:
+                update_id = present_ns  # it cannot be
+        is_live = not self.flags & NOT_LIVE
+        return self.channels[channel].accept(line, update_id, recv_ns, present_ns, is_live)
 
     def heard(self, line: int) -> int:
-        """Return how many channels have spoken on a line."""
-        return sum(heard.heard_ns != 0 for heard in self.lines[line])
+        """Return how many channels have sent on a line."""
+        return sum(channel.heard_ns(line) != 0 for channel in self.channels)
 
-    def is_kept(self, line: int, channel: int) -> bool:
-        """True if a line keeps what a channel said current: it has spoken there, or said nothing else since."""
-        heard = self.lines[line][channel]
-        return heard.heard_ns != 0 or heard.holds
-
-    def heard_ns(self, line: int, channel: int) -> int:
-        """Return when a channel last spoke on a line, 0 if it has not."""
-        return self.lines[line][channel].heard_ns
-
-    def words(self, channel: int) -> int:
-        """Return how often a channel has spoken on any line since all was forgotten; no clock is asked for it."""
-        return self.channels[channel].words
-
-    def update_id(self, channel: int) -> int:
-        """Return the newest update id of a channel."""
-        return self.channels[channel].update_id
-
-    def line_update_id(self, line: int, channel: int) -> int:
-        """Return the newest update id of a channel on one line, 0 if it has not spoken there."""
-        return self.lines[line][channel].update_id
-
-    def is_filled(self, channel: int) -> bool:
-        """Return whether a slower channel has spoken for this one since it last did."""
-        return self.channels[channel].filled_ns != 0
+    def stated(self, channel: int) -> tuple[float, ...]:
+        """Return what slower channels last stated of the fields of this one, NaN if they never did."""
+        return self.stated_quote if channel == QUOTE else (self.stated_last,) if channel == LAST else ()
 
     def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
         """Take the quote over. A price of 0 is that of an empty side."""
         self.bid, self.bid_size = bid or wire.NAN, bid_size
         self.ask, self.ask_size = ask or wire.NAN, ask_size
 
-    def fill_quote(
-        self, line: Line, recv_ns: int, time_ns: int, bid: float, bid_size: float, ask: float, ask_size: float
-    ) -> None:
-        """Take over the quote of a slower channel, as of time_ns, if the quote's own is quiet."""
-        if not self.is_quiet(QUOTE, line, recv_ns, time_ns):
-            return
-        before = (self.bid, self.bid_size, self.ask, self.ask_size)
-        self.set_quote(bid, bid_size, ask, ask_size)
-        if not is_same(before, (self.bid, self.bid_size, self.ask, self.ask_size)):
-            self._note_filled(QUOTE, line, recv_ns, time_ns)
+    def fill_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
+        """Note the quote of a slower channel: a value until the quote's own has sent, evidence from then on."""
+        self.stated_quote = (bid or wire.NAN, bid_size, ask or wire.NAN, ask_size)
+        if not self.channels[QUOTE].updates:
+            self.set_quote(bid, bid_size, ask, ask_size)
 
-    def fill_last(self, line: Line, recv_ns: int, time_ns: int, last: float) -> None:
+    def fill_last(self, last: float) -> None:
         """The same of the last price. 0 is that of an instrument which never traded."""
-        if not self.is_quiet(LAST, line, recv_ns, time_ns):
-            return
-        before, self.last = self.last, last or wire.NAN
-        if not is_same((before,), (self.last,)):
-            self._note_filled(LAST, line, recv_ns, time_ns)
+        self.stated_last = last or wire.NAN
+        if not self.channels[LAST].updates:
+            self.last = last or wire.NAN
 
     def set_statistics(
         self, open_24h: float, high_24h: float, low_24h: float, base_volume: float, quote_volume: float

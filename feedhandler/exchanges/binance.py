@@ -24,6 +24,7 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.wire import NAN
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     QUOTE,
     STATISTICS,
@@ -33,7 +34,6 @@ from feedhandler.exchanges.base import (
     Endpoint,
     Exchange,
     Goodbye,
-    Line,
     Nack,
     Quote,
     RestTicker,
@@ -325,7 +325,7 @@ class Binance(Exchange):
         state.last = event.last or NAN
         state.set_statistics(event.open, event.high, event.low, event.base_volume, event.quote_volume)
         if event.bid >= 0.0 or event.ask >= 0.0:
-            state.fill_quote(line, recv_ns, time_ns, event.bid, event.bid_size, event.ask, event.ask_size)
+            state.fill_quote(event.bid, event.bid_size, event.ask, event.ask_size)
         return state
 
     def _answer(self, frame: _Frame) -> Control | None:

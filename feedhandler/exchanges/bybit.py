@@ -25,6 +25,7 @@ from feedhandler.data.instruments import Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import NAN
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     NO_ORDERS,
     PONG,
@@ -35,7 +36,6 @@ from feedhandler.exchanges.base import (
     Control,
     Endpoint,
     Exchange,
-    Line,
     Milliseconds,
     Nack,
     Quote,
@@ -299,8 +299,9 @@ class Bybit(Exchange):
 
     def _book_delta(self, frame: _Frame, state: State, data: _Data, recv_ns: int, line: Line) -> State | None:
         """Take what has changed since the line's last book; that has to be what is known."""
-        base = state.line_update_id(line.index, QUOTE)
-        if data.update_id > state.update_id(QUOTE) and base != state.update_id(QUOTE):
+        quote = state.channels[QUOTE]
+        base = quote.line_update_id(line.index)
+        if data.update_id > quote.update_id and base != quote.update_id:
             raise DecodeError("bybit: orderbook.1 as a delta to a book that is not known")
         if not base:
             raise DecodeError("bybit: orderbook.1 as a delta before its snapshot")

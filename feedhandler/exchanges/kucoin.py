@@ -32,6 +32,7 @@ from feedhandler.data.instruments import Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import NAN
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     LAST,
     NO_ORDERS,
@@ -45,7 +46,6 @@ from feedhandler.exchanges.base import (
     Endpoint,
     Exchange,
     Goodbye,
-    Line,
     Milliseconds,
     Nack,
     Quote,
@@ -360,9 +360,10 @@ class KuCoin(Exchange):
             _known(statistics.quote_volume),
         )
         if statistics.last is not None:
-            state.fill_last(line, recv_ns, time_ns, statistics.last or NAN)
+            state.fill_last(statistics.last or NAN)
         if statistics.bid is not None or statistics.ask is not None:
-            _fill_quote(state, statistics, line, recv_ns, time_ns)
+            bid_size, ask_size = _known(statistics.bid_size), _known(statistics.ask_size)
+            state.fill_quote(statistics.bid or NAN, bid_size, statistics.ask or NAN, ask_size)
         return state
 
     def _answer(self, frame: _Frame) -> Control | None:
@@ -418,11 +419,6 @@ def _base(symbol: _Symbol) -> str:
     """
     base = symbol.name.removesuffix(f"-{symbol.quote}")
     return base if base and base != symbol.name else symbol.base
-
-
-def _fill_quote(state: State, source: _Statistics, line: Line, recv_ns: int, time_ns: int) -> None:
-    bid_size, ask_size = _known(source.bid_size), _known(source.ask_size)
-    state.fill_quote(line, recv_ns, time_ns, source.bid or NAN, bid_size, source.ask or NAN, ask_size)
 
 
 def _known(number: float | None) -> float:

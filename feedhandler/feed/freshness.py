@@ -24,6 +24,7 @@ import msgspec
 from feedhandler.data import wire
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges.arbitration import Arbitration
 from feedhandler.exchanges.base import (
     CHANNELS_MAX,
     LAST,
@@ -86,7 +87,7 @@ class Pulse(msgspec.Struct, eq=False):
     """One channel of one symbol. Times are of the clock that the module's first lines speak of."""
 
     state: State
-    count: Callable[[int], int]  # of the state: how often a channel has spoken
+    arbitration: Arbitration  # of the channel
     channel: int
     topic: str
     at: int  # when it last spoke, to a second
@@ -98,7 +99,9 @@ class Pulse(msgspec.Struct, eq=False):
     usual_ns: int = 0  # the longest of its latest silences,
     gaps: int = 0  # and how many there were
     patience_ns: int = 0  # what REST has vouched for, until it speaks again
-    values: tuple[float, ...] = ()  # what it usually says, as it was at the last look since it fell silent
+    values: tuple[
+        float, ...
+    ] = ()  # what slower ones stated of its fields at the last look since it fell silent
     contradictions: int = 0  # how often that has changed since it spoke
     is_asking: bool = False  # for its quote over REST,
     is_surveyed: bool = False  # or about all symbols,
@@ -158,7 +161,10 @@ class Freshness:
         """Watch these symbols too."""
         for state in states:
             topics = enumerate(self._exchange.topics(state.native))
-            pulses = [Pulse(state, state.words, channel, topic, self._clock) for channel, topic in topics]
+            pulses = [
+                Pulse(state, state.channels[channel], channel, topic, self._clock)
+                for channel, topic in topics
+            ]
             for pulse in pulses:
                 if pulse.channel in self._exchange.clocked:
                     pulse.checks_at = self._clock
@@ -233,7 +239,7 @@ class Freshness:
             stage = pulse.stage
             is_usual = is_alone and clock - pulse.at < 2 * LOOK_NS and not pulse.values
             if stage is live and is_usual and clock < pulse.checks_at:
-                words = pulse.count(pulse.channel)
+                words = pulse.arbitration.updates
                 if words != pulse.words:
                     pulse.usual_ns -= pulse.usual_ns * (clock - pulse.at) // FADES_NS
                     pulse.words, pulse.at = words, clock
@@ -245,7 +251,7 @@ class Freshness:
     def _look(self, pulse: Pulse, live: Sequence[Session], renewed: list[Pulse]) -> None:
         if self._clock >= pulse.checks_at:
             self._check_time(pulse)
-        words = pulse.count(pulse.channel)
+        words = pulse.arbitration.updates
         if words != pulse.words and not pulse.is_stuck:
             self._on_word(pulse, words)
             if len(live) > 1:
@@ -274,7 +280,7 @@ class Freshness:
     def _check_time(self, pulse: Pulse) -> None:
         """See whether the time that a channel states goes on while it speaks."""
         pulse.checks_at = self._clock + CHECKS_TIME_NS
-        update_id = pulse.state.update_id(pulse.channel)
+        update_id = pulse.arbitration.update_id
         if update_id != pulse.timed_id or not pulse.words:
             pulse.timed_id, pulse.timed_at, pulse.timed_gaps = update_id, self._clock, pulse.gaps
             pulse.is_stuck = False
@@ -291,7 +297,7 @@ class Freshness:
     def _on_word(self, pulse: Pulse, words: int) -> None:
         """It has spoken since the last look."""
         gap_ns = self._clock - pulse.at
-        update_id = pulse.state.update_id(pulse.channel)
+        update_id = pulse.arbitration.update_id
         self._repeats[pulse.channel] += update_id == pulse.update_id
         pulse.update_id = update_id
         if self._was_usual(pulse):
@@ -319,13 +325,15 @@ class Freshness:
         return pulse.stage is Stage.LIVE
 
     def _compare(self, pulse: Pulse) -> None:
-        """While it is silent, slower channels speak for it: if they have news, it should have had them first."""
+        """While it is silent, slower channels state what it owns: if that changes, it should have had it first."""
         if self._clock - pulse.at < LOOK_NS and pulse.words:
             return
-        values = _values(pulse.state, pulse.channel)
+        values = pulse.state.stated(pulse.channel)
         is_known = any(value == value for value in values)
         if is_known and not (pulse.values and is_same(values, pulse.values)):
-            pulse.contradictions += bool(pulse.values)
+            # A slower channel that comes round to what this one has sent is late, and contradicts nobody.
+            is_news = not pulse.words or not is_same(values, _values(pulse.state, pulse.channel))
+            pulse.contradictions += bool(pulse.values) and is_news
             pulse.values = values
 
     def _enter(self, pulse: Pulse, stage: Stage) -> None:
@@ -472,7 +480,7 @@ class Freshness:
             pulse.stated, pulse.stated_at = row, self._clock
             return
         since = max(pulse.stated_at, self._renewed_at)
-        is_silent = pulse.count(pulse.channel) == pulse.words and not pulse.is_unreadable
+        is_silent = pulse.arbitration.updates == pulse.words and not pulse.is_unreadable
         may_rest = not pulse.was_conceded and not self._is_clear(pulse)
         pulse.is_conceded = may_rest and is_silent and self._clock - since >= CONCEDES_NS
 
@@ -553,7 +561,7 @@ class Freshness:
         """See whether one leg hears nothing of a channel that another hears."""
         # Who has not heard anything yet could have since it was answered.
         heard_ns = {
-            session: pulse.state.heard_ns(session.line.index, pulse.channel)
+            session: pulse.arbitration.heard_ns(session.line.index)
             or session.subscriptions.answered_ns(pulse.topic)
             for session in live
         }
@@ -576,7 +584,7 @@ class Freshness:
 
 
 def _values(state: State, channel: int) -> tuple[float, ...]:
-    """Return what a channel says that slower ones say as well."""
+    """Return the fields of a channel that slower ones state as well."""
     if channel == QUOTE:
         return state.bid, state.bid_size, state.ask, state.ask_size
     return (state.last,) if channel == LAST else ()

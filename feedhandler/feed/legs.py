@@ -3,7 +3,7 @@
     leg 0   ──── session ────────────┬─ successor ─────────────▶
     leg 1   ──────────┬─ successor ────────────────────┬───────▶      ages are staggered
 
-Each leg is one connection; the states take what comes first, whoever brings it (`State.accept`). A connection that
+Each leg is one connection; the states take what comes first, whoever brings it (`Arbitration`). A connection that
 is to end, for its age or because the exchange says so, is retired when a successor has heard all that it hears.
 What is said about the symbols besides data, STALE and DOWN, is said here, for it depends on all of them.
 
@@ -20,9 +20,9 @@ from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import (
     LAST,
-    LINES_MAX,
     QUOTE,
     STATISTICS,
     Exchange,
@@ -131,7 +131,7 @@ class Legs:
             self.states,
             self._emit,
             self,
-            line=self._exchange.make_state.make_line(index, self._group),
+            line=Line(index, self._group),
             leg=leg,
             policy=self._policy,
             budget=self._budget,
@@ -265,7 +265,7 @@ class Legs:
             for channel in CHANNELS
             if channel in conceded
             or self._is_lost(state, channel)
-            or not (state.words(channel) or state.is_filled(channel))
+            or not (state.channels[channel].updates or _is_filled(state, channel))
         ]
         self.freshness.on_seed(state.native, unsaid)
         before = _values(state)
@@ -415,7 +415,7 @@ class Legs:
         return [
             channel
             for channel in (self._channels if state.recv_ns else ())
-            if not any(state.is_kept(line, channel) for line in lines)
+            if not any(state.channels[channel].is_kept(line) for line in lines)
         ]
 
     def _flag(self, state: State, flag: int) -> None:
@@ -425,8 +425,15 @@ class Legs:
 
 
 def _said(state: State, channel: int) -> tuple[int, int]:
-    """Return how often a channel has spoken, and the slower one that speaks for it, 0 while that does not."""
-    return state.words(channel), state.words(STATISTICS) if state.is_filled(channel) else 0
+    """Return how often a channel has sent, and the slower one that fills its fields, 0 while that does not."""
+    filling = state.channels[STATISTICS].updates if _is_filled(state, channel) else 0
+    return state.channels[channel].updates, filling
+
+
+def _is_filled(state: State, channel: int) -> bool:
+    """Return whether a slower channel has stated what this one, that has not sent yet, owns."""
+    is_stated = any(value == value for value in state.stated(channel))
+    return is_stated and not state.channels[channel].updates
 
 
 def _values(state: State) -> tuple[float, ...]:

@@ -26,13 +26,13 @@ from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.status import KeptFrame, Phase, Undecodable
 from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     Ack,
     Control,
     Endpoint,
     Exchange,
     Goodbye,
-    Line,
     Nack,
     Pong,
     State,
@@ -424,8 +424,8 @@ class Session:
             return False
         line, theirs = self.line.index, other.line.index
         return all(
-            state.heard_ns(line, channel) or state.heard_ns(theirs, channel) <= answered_ns
-            for state, channel, answered_ns in self.subscriptions.answered_channels()
+            channel.heard_ns(line) or channel.heard_ns(theirs) <= answered_ns
+            for channel, answered_ns in self.subscriptions.answered_channels()
         )
 
     def _has_lived_since(self, mono_ns: int) -> bool:
@@ -452,7 +452,7 @@ class Session:
             newest = self.undecodable.get(kind, known)
             count = known.count + (newest.count if newest is not known else 0)
             self.undecodable[kind] = Undecodable(count, newest.topic, newest.newest)
-        for name in ("frames", "news", "repeated", "late", "behind_ns"):
+        for name in ("frames", "first", "duplicate", "late", "behind_ns"):
             setattr(self.line, name, getattr(self.line, name) + getattr(other.line, name))
 
     def _set_condition(self, condition: int) -> None:

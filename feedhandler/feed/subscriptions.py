@@ -17,7 +17,8 @@ from typing import Final
 import msgspec
 
 from feedhandler.data.units import NS_PER_S
-from feedhandler.exchanges.base import CHANNELS_MAX, QUOTE, Ack, Exchange, Line, Nack, State
+from feedhandler.exchanges.arbitration import Arbitration, Line
+from feedhandler.exchanges.base import QUOTE, Ack, Exchange, Nack, State
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
 # From the acknowledgement to the first data of a channel that repeats itself.
@@ -347,7 +348,7 @@ class Subscriptions:
         """Return whether other channels of the symbols of some silent topics have spoken on this connection."""
         states = {state.native: state for state, _ in (self._channels[topic] for topic in topics)}
         speaking = [state for state in states.values() if state.heard(self._line)]
-        words = sum(state.words(channel) for state in speaking for channel in range(CHANNELS_MAX))
+        words = sum(channel.updates for state in speaking for channel in state.channels)
         return len(speaking) >= min(OTHERS_SPEAK_MIN, len(states)) and words >= OTHER_WORDS_MIN
 
     def _silent(self, topics: Iterable[str]) -> list[str]:
@@ -356,7 +357,7 @@ class Subscriptions:
 
     def _has_heard(self, topic: str) -> bool:
         state, channel = self._channels[topic]
-        return state.heard_ns(self._line, channel) != 0 or topic in self._unreadable
+        return state.channels[channel].heard_ns(self._line) != 0 or topic in self._unreadable
 
     # --- what is not understood
 
@@ -366,7 +367,7 @@ class Subscriptions:
             return ""
         state, channel = self._channels[topic]
         count, last_ns, _ = self._unreadable.get(topic, (0, 0, ""))
-        if state.heard_ns(self._line, channel) > last_ns:
+        if state.channels[channel].heard_ns(self._line) > last_ns:
             count = 0
         self._unreadable[topic] = (count + 1, recv_ns, reason)
         return f"channel {channel}"
@@ -377,7 +378,7 @@ class Subscriptions:
             return ""
         count, last_ns, reason = self._unreadable[topic]
         state, channel = self._channels[topic]
-        is_failing = count >= UNREADABLE_MIN and last_ns > state.heard_ns(self._line, channel)
+        is_failing = count >= UNREADABLE_MIN and last_ns > state.channels[channel].heard_ns(self._line)
         return reason if is_failing else ""
 
     # --- what is asked about it
@@ -432,14 +433,15 @@ class Subscriptions:
         """Return when a topic was first answered on this connection, in Unix time; 0 = not yet."""
         return self._answered_ns.get(topic, 0)
 
-    def answered_channels(self) -> Iterator[tuple[State, int, int]]:
-        """Yield each channel's state, number, and when it was first answered, in Unix ns; 0 = not yet.
+    def answered_channels(self) -> Iterator[tuple[Arbitration, int]]:
+        """Yield each channel, and when it was first answered, in Unix ns; 0 = not yet.
 
         One whose refusal is known from another connection is not asked for: it counts as answered with the last.
         """
         newest = max(self._answered_ns.values(), default=0)
         for topic, (state, channel) in self._channels.items():
-            yield state, channel, self._answered_ns.get(topic, newest if topic in self.rejected else 0)
+            answered_ns = self._answered_ns.get(topic, newest if topic in self.rejected else 0)
+            yield state.channels[channel], answered_ns
 
     def learn_from(self, other: "Subscriptions") -> None:
         """Know already what the exchange refused to another connection."""

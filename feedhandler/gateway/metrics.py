@@ -288,8 +288,8 @@ LEG_FIGURES: Final[dict[str, tuple[str, Callable[[ConnectionStatus], float]]]] =
     "stale_connections": ("Those of them that bring no data.", lambda c: c.is_stale),
     "connects": ("How often they were made.", lambda c: c.connects),
     "frames": ("Frames that they brought.", lambda c: c.frames),
-    "news": ("Updates that they were first to bring.", lambda c: c.news),
-    "repeated": ("Updates that another was first to bring.", lambda c: c.repeated),
+    "first": ("Updates that they were first to bring.", lambda c: c.first),
+    "duplicate": ("Updates that another was first to bring.", lambda c: c.duplicate),
     "late": ("Updates older than what was known.", lambda c: c.late),
     "undecodable": ("Frames that could not be decoded.", lambda c: c.decode_errors),
 }

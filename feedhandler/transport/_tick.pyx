@@ -31,6 +31,7 @@ from feedhandler.transport.queues import Queues
 
 cimport cython
 from feedhandler.data cimport raw
+from feedhandler.exchanges.arbitration cimport Arbitration, Line
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -78,17 +79,15 @@ if sys.byteorder != "little":
 log = logging.getLogger(zmtp.__name__)
 
 cdef enum:
-    RECORD_SIZE = 192  # these four are of arrays; asserted below
+    RECORD_SIZE = 192  # these two are of arrays; asserted below
     TOPIC_SIZE = 64
-    CHANNELS_MAX = 3
-    LINES_MAX = 6
     EVENTS_MAX = 64  # taken from the kernel at once
     QUEUE_SIZE = 1 << 13  # of a queue at first
     QUEUE_KEPT_MAX = 1 << 20  # of an empty one: what is larger is given back
     TABLE_MAX = 1 << 20  # file descriptors; the kernel's own limit is lower
 
 assert (wire.TICKER_SIZE, wire.TOPIC_SIZE) == (RECORD_SIZE, TOPIC_SIZE), "the arrays below"
-assert (base.CHANNELS_MAX, base.LINES_MAX) == (CHANNELS_MAX, LINES_MAX), "the arrays in State"
+assert base.CHANNELS_MAX == 3, "the channels of a State"
 
 cdef Py_ssize_t VERSION_OFFSET = wire.VERSION_OFFSET
 cdef Py_ssize_t KIND_OFFSET = wire.KIND_OFFSET
@@ -111,15 +110,9 @@ assert wire.SEQUENCE_AFTER_FLAGS.format == "<HIQ", "flags, session and sequence,
 cdef double NAN = wire.NAN
 cdef uint16_t BAD_EXCHANGE_TIME = wire.BAD_EXCHANGE_TIME
 cdef int64_t AHEAD_NS_MAX = base.AHEAD_NS_MAX
-cdef int64_t QUIET_NS = base.QUIET_NS
-cdef int64_t SPOKEN_FOR_NS = base.SPOKEN_FOR_NS
 cdef int STATISTICS = base.STATISTICS
 cdef int QUOTE = base.QUOTE
 cdef int LAST = base.LAST
-cdef int64_t ANEW_NS = base.ANEW_NS
-cdef uint64_t TINY = base.TINY
-cdef int32_t NOBODY = base.NOBODY
-cdef int64_t OVERTAKEN_NS = base.OVERTAKEN_NS
 cdef uint16_t NOT_LIVE = base.NOT_LIVE
 
 cdef uint8_t MORE = zmtp.MORE
@@ -1192,50 +1185,6 @@ cdef class Downlink:
 
 # --- the feed's states, and its step
 
-cdef struct Newest:  # update of a channel
-    uint64_t update_id
-    int64_t news_ns
-    uint64_t news_at
-    int64_t anew_ns
-    int64_t filled_ns
-    int32_t filler
-    int64_t said_ns
-    uint64_t words
-    uint64_t before
-    uint32_t epoch
-    int32_t owner
-
-cdef struct Heard:  # what a line last said on a channel
-    uint64_t update_id
-    int64_t heard_ns
-    uint64_t said_at
-    uint64_t opened_at
-    uint32_t epoch
-    bint holds
-
-
-cdef class Line:
-    """Twin of `base.Line`."""
-
-    cdef readonly int index
-    cdef readonly int64_t group
-    cdef public int64_t frames
-    cdef public int64_t news
-    cdef public int64_t repeated
-    cdef public int64_t late
-    cdef public int64_t behind_ns
-
-    def __cinit__(self, int index, int64_t group=0):
-        if not 0 <= index < LINES_MAX:
-            raise IndexError("no such line")
-        self.index = index
-        self.group = group
-
-
-cdef inline bint is_same(double a, double b) noexcept:
-    return a == b or (a != a and b != b)
-
-
 cdef class State:
     """Twin of `base.State`: its numbers lie as they do in a record, so that to pack it is to copy them."""
 
@@ -1263,13 +1212,13 @@ cdef class State:
     cdef public double low_24h
     cdef public double base_volume_24h
     cdef public double quote_volume_24h  # to here
-    cdef uint64_t _number
-    cdef uint64_t _said_at
     cdef public object slot  # where its records are written besides, None: nowhere
-    cdef Newest _channels[CHANNELS_MAX]
-    cdef Heard _lines[LINES_MAX][CHANNELS_MAX]
-
-    make_line = Line
+    cdef Arbitration _statistics
+    cdef Arbitration _quote
+    cdef Arbitration _last
+    cdef readonly tuple channels
+    cdef double[4] _stated_quote  # by slower channels,
+    cdef double _stated_last  # likewise
 
     def __cinit__(self, *, bytes topic not None, str native not None, base_flags=0, flags=0, session=0):
         cdef bytes padded = wire.padded(topic)
@@ -1280,228 +1229,93 @@ cdef class State:
         memcpy(self._topic, PyBytes_AS_STRING(padded), TOPIC_SIZE)
         self.topic, self.native, self.base_flags, self.session = topic, native, base_flags, session
         self.ahead_ns_max = AHEAD_NS_MAX
+        self._statistics, self._quote, self._last = self.channels = (Arbitration(), Arbitration(), Arbitration())
         self.forget()
         self.flags = flags
 
     def forget(self):
         """Make every value unknown: no line is left to keep them."""
-        cdef int channel, line
+        cdef Arbitration channel
         self.last = self.bid = self.bid_size = self.ask = self.ask_size = NAN
         self.open_24h = self.high_24h = self.low_24h = self.base_volume_24h = self.quote_volume_24h = NAN
+        self._stated_quote[:] = [NAN, NAN, NAN, NAN]
+        self._stated_last = NAN
         self.flags = self.base_flags
         self.exchange_sequence = 0
         self.exchange_ns = self.recv_ns = 0
-        memset(self._channels, 0, sizeof(self._channels))
-        for channel in range(CHANNELS_MAX):
-            self._channels[channel].owner = self._channels[channel].filler = NOBODY
-        for line in range(LINES_MAX):
-            self.renew(line)
+        for channel in self.channels:
+            channel.reset()
 
     def renew(self, int line):
-        """Another connection has this line from now on, and has said nothing yet."""
-        cdef int channel
-        self._check(0, line)
-        memset(self._lines[line], 0, sizeof(self._lines[line]))
-        for channel in range(CHANNELS_MAX):
-            self._lines[line][channel].epoch = self._channels[channel].epoch
-            self._lines[line][channel].opened_at = self._number
+        """Another connection has this line from now on, and has sent nothing yet."""
+        cdef Arbitration channel
+        for channel in self.channels:
+            channel.renew(line)
 
     def inherit(self, int line):
-        """Channels that are silent on a line have been silent elsewhere since: what was said there still holds."""
-        cdef int channel
-        self._check(0, line)
-        for channel in range(CHANNELS_MAX):
-            self._lines[line][channel].holds = True
+        """Channels that are silent on a line have been silent elsewhere since: what is known still holds."""
+        cdef Arbitration channel
+        for channel in self.channels:
+            channel.inherit(line)
 
     def release(self, int line):
-        """A line is gone: another may repeat what it said last, and speak for its channels."""
-        cdef int channel
-        self._check(0, line)
-        for channel in range(CHANNELS_MAX):
-            if self._channels[channel].owner == line:
-                self._channels[channel].owner = NOBODY
-            if self._channels[channel].filler == line:
-                self._channels[channel].filler = NOBODY
+        """A line is gone: another may repeat what it sent last."""
+        cdef Arbitration channel
+        for channel in self.channels:
+            channel.release(line)
 
-    def accept(self, int channel, Line line not None, uint64_t update_id, int64_t recv_ns, bint is_time=False):
-        """Note that a channel has spoken; False if what it said is known, or older than what is known."""
+    def accept(self, int channel, Line line not None, int64_t update_id, int64_t recv_ns, bint is_time=False):
+        """Note that a channel has sent an update; False if it is known, or older than what is known."""
         # hot: `make bench-micro`, decode
-        cdef Newest* newest
-        cdef Heard* own
-        cdef int64_t heard_before_ns, patience_ns
-        cdef bint is_same, is_wanted, is_overtaken, is_present, is_far, is_as_far
+        cdef int64_t present_ns = 0
+        cdef bint is_live = not self.flags & NOT_LIVE
         if line.group != self.group:
-            return False  # another group's canary, or what was still under way when the symbol left that group
-        self._check(channel, line.index)
-        newest, own = &self._channels[channel], &self._lines[line.index][channel]
-        line.frames += 1
-        heard_before_ns = own.heard_ns
-        own.heard_ns = recv_ns
-        newest.words += 1
-        # What was heard in our future was heard before our own clock was set back.
-        is_overtaken = (
-            recv_ns - newest.news_ns >= OVERTAKEN_NS
-            or newest.news_ns - recv_ns >= OVERTAKEN_NS
-            or heard_before_ns - recv_ns >= OVERTAKEN_NS
-        )
-        is_present = False
+            return False  # another group's canary, or what was under way when the symbol left that group
         if is_time:
-            if <int64_t>update_id > recv_ns + self.ahead_ns_max:
-                update_id = <uint64_t>max(<int64_t>0, recv_ns + self.offset_ns)  # it cannot be
-            is_present = is_overtaken and <int64_t>update_id >= recv_ns + self.offset_ns - OVERTAKEN_NS
-        if update_id < own.update_id:
-            is_far = update_id <= own.update_id // 2 and (own.update_id >= TINY or update_id <= 1)
-            if not (is_present if is_time else is_far):
-                line.late += 1
-                own.heard_ns = heard_before_ns  # who repeats the past says nothing
-                newest.words -= 1
-                return False
-            own.epoch += 1
-        if own.epoch < newest.epoch and (
-            update_id <= newest.before // 2
-            or (not own.update_id and recv_ns - newest.anew_ns >= ANEW_NS)
-        ):
-            own.epoch = newest.epoch  # it has followed
-        self._number += 1
-        if update_id != own.update_id or not heard_before_ns:
-            own.said_at = self._number
-        self._said_at = own.said_at
-        own.update_id = update_id
-        if newest.filled_ns and newest.filler != line.index:
-            # A slower channel of another line spoke for it: what comes here is newer if that has come here, too.
-            is_as_far = <int64_t>self._lines[line.index][STATISTICS].update_id >= newest.said_ns
-            patience_ns = OVERTAKEN_NS if newest.filler == NOBODY else SPOKEN_FOR_NS
-            if not is_as_far and 0 <= recv_ns - newest.filled_ns < patience_ns:
-                line.late += 1
-                return False
-        if newest.news_ns and own.epoch <= newest.epoch:
-            if own.epoch < newest.epoch or update_id <= newest.update_id:
-                is_same = own.epoch == newest.epoch and update_id == newest.update_id
-                is_wanted = is_same and (
-                    newest.owner == line.index or newest.owner == NOBODY or self.flags & NOT_LIVE
-                )
-                if not is_wanted:
-                    if not (is_present or (is_overtaken and not is_time and update_id <= newest.update_id // 2)):
-                        if is_same:
-                            line.repeated += 1
-                            line.behind_ns += recv_ns - newest.news_ns
-                        else:
-                            line.late += 1
-                        return False
-                    own.epoch = newest.epoch + 1
-        if own.epoch > newest.epoch:
-            newest.before, newest.anew_ns = newest.update_id, recv_ns
-        newest.update_id, newest.epoch, newest.owner, newest.news_ns = update_id, own.epoch, line.index, recv_ns
-        newest.news_at, newest.filled_ns = self._number, 0
-        line.news += 1
-        return True
+            present_ns = max(<int64_t>1, recv_ns + self.offset_ns)
+            if update_id > recv_ns + self.ahead_ns_max:
+                update_id = present_ns  # it cannot be
+        return self._channel(channel).accept(line, update_id, recv_ns, present_ns, is_live)
 
-    def is_quiet(self, int channel, Line line not None, int64_t recv_ns, int64_t time_ns):
-        """True if another, slower channel of this line may say what this one usually does."""
-        self._check(channel, line.index)
-        return self._is_quiet(channel, line.index, recv_ns, time_ns)
-
-    cdef bint _is_quiet(self, int channel, int line, int64_t recv_ns, int64_t time_ns) noexcept:
-        cdef Newest* newest = &self._channels[channel]
-        cdef Heard* own = &self._lines[line][channel]
-        cdef bint is_as_far
-        if newest.news_ns:
-            is_as_far = (
-                own.epoch == newest.epoch
-                and own.update_id >= newest.update_id
-                and 0 < own.said_at < self._said_at
-            )
-            if newest.owner != line and not (
-                newest.owner == NOBODY and (own.opened_at >= newest.news_at or is_as_far)
-            ):
-                return False
-            if recv_ns - newest.news_ns <= QUIET_NS or self._said_at < newest.news_at:
-                return False
-        return not newest.filled_ns or newest.filler == line or time_ns > newest.said_ns
-
-    cdef int _note_filled(self, int channel, int line, int64_t recv_ns, int64_t time_ns) except -1:
-        """Another, slower channel had news about a silent one."""
-        cdef Newest* newest = &self._channels[channel]
-        newest.said_ns = max(newest.said_ns, time_ns) if newest.filled_ns else time_ns
-        newest.filler = line
-        if not newest.filled_ns:
-            newest.filled_ns = recv_ns
-        return 0
+    cdef inline Arbitration _channel(self, int channel):
+        if channel == QUOTE:
+            return self._quote
+        if channel == STATISTICS:
+            return self._statistics
+        if channel == LAST:
+            return self._last
+        raise IndexError("no such channel")
 
     def heard(self, int line):
-        """Return how many channels have spoken on a line."""
-        cdef int channel, count = 0
-        self._check(0, line)
-        for channel in range(CHANNELS_MAX):
-            count += self._lines[line][channel].heard_ns != 0
-        return count
+        """Return how many channels have sent on a line."""
+        return (
+            (self._statistics.heard_ns(line) != 0) + (self._quote.heard_ns(line) != 0)
+            + (self._last.heard_ns(line) != 0)
+        )
 
-    def is_kept(self, int line, int channel):
-        """True if a line keeps what a channel said current: it has spoken there, or said nothing else since."""
-        self._check(channel, line)
-        return self._lines[line][channel].heard_ns != 0 or bool(self._lines[line][channel].holds)
-
-    def heard_ns(self, int line, int channel):
-        """Return when a channel last spoke on a line, 0 if it has not."""
-        self._check(channel, line)
-        return self._lines[line][channel].heard_ns
-
-    def words(self, int channel):
-        """Return how often a channel has spoken on any line since all was forgotten; no clock is asked for it."""
-        self._check(channel, 0)
-        return self._channels[channel].words
-
-    def update_id(self, int channel):
-        """Return the newest update id of a channel."""
-        self._check(channel, 0)
-        return self._channels[channel].update_id
-
-    def line_update_id(self, int line, int channel):
-        """Return the newest update id of a channel on one line, 0 if it has not spoken there."""
-        self._check(channel, line)
-        return self._lines[line][channel].update_id
-
-    def is_filled(self, int channel):
-        """Return whether a slower channel has spoken for this one since it last did."""
-        self._check(channel, 0)
-        return self._channels[channel].filled_ns != 0
-
-    cdef int _check(self, int channel, int line) except -1:
-        if not (0 <= channel < CHANNELS_MAX and 0 <= line < LINES_MAX):
-            raise IndexError("no such channel or line")
-        return 0
+    def stated(self, int channel):
+        """Return what slower channels last stated of the fields of this one, NaN if they never did."""
+        if channel == QUOTE:
+            return tuple(self._stated_quote)
+        return (self._stated_last,) if channel == LAST else ()
 
     def set_quote(self, double bid, double bid_size, double ask, double ask_size):
         """Take the quote over. A price of 0 is that of an empty side."""
         self.bid, self.bid_size = bid if bid else NAN, bid_size
         self.ask, self.ask_size = ask if ask else NAN, ask_size
 
-    def fill_quote(
-        self, Line line not None, int64_t recv_ns, int64_t time_ns,
-        double bid, double bid_size, double ask, double ask_size,
-    ):
-        """Take over the quote of a slower channel, as of time_ns, if the quote's own is quiet."""
-        cdef double bid_before = self.bid, bid_size_before = self.bid_size
-        cdef double ask_before = self.ask, ask_size_before = self.ask_size
-        if not self._is_quiet(QUOTE, line.index, recv_ns, time_ns):
-            return
-        self.set_quote(bid, bid_size, ask, ask_size)
-        if not (
-            is_same(bid_before, self.bid)
-            and is_same(bid_size_before, self.bid_size)
-            and is_same(ask_before, self.ask)
-            and is_same(ask_size_before, self.ask_size)
-        ):
-            self._note_filled(QUOTE, line.index, recv_ns, time_ns)
+    def fill_quote(self, double bid, double bid_size, double ask, double ask_size):
+        """Note the quote of a slower channel: a value until the quote's own has sent, evidence from then on."""
+        self._stated_quote[0], self._stated_quote[1] = bid if bid else NAN, bid_size
+        self._stated_quote[2], self._stated_quote[3] = ask if ask else NAN, ask_size
+        if not self._quote.updates:
+            self.set_quote(bid, bid_size, ask, ask_size)
 
-    def fill_last(self, Line line not None, int64_t recv_ns, int64_t time_ns, double last):
+    def fill_last(self, double last):
         """The same of the last price. 0 is that of an instrument which never traded."""
-        cdef double before = self.last
-        if not self._is_quiet(LAST, line.index, recv_ns, time_ns):
-            return
-        self.last = last if last else NAN
-        if not is_same(before, self.last):
-            self._note_filled(LAST, line.index, recv_ns, time_ns)
+        self._stated_last = last if last else NAN
+        if not self._last.updates:
+            self.last = self._stated_last
 
     def set_statistics(
         self, double open_24h, double high_24h, double low_24h, double base_volume, double quote_volume

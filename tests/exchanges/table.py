@@ -9,6 +9,7 @@ import pytest
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Exchange, State
 
 FRAMES = Path(__file__).parent.parent / "frames"
@@ -35,7 +36,7 @@ make_state = State  # which twin: conftest.py runs every test over both
 def make(exchange: str, *natives: str) -> Exchange:
     """An exchange that wants these symbols, all values unknown."""
     instance = EXCHANGES[exchange](make_state)
-    instance.line = make_state.make_line(0)  # whose frames the tests decode
+    instance.line = Line(0)  # whose frames the tests decode
     instance.add(natives, wire.SIMULATED)
     return instance
 

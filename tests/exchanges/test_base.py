@@ -12,13 +12,12 @@ from table import RECV_NS, every_answer, every_frame, load, make
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import (
     AHEAD_NS_MAX,
     CHANNELS_MAX,
     LAST,
-    LINES_MAX,
     NO_ORDERS,
-    QUIET_NS,
     QUOTE,
     STATISTICS,
     Control,
@@ -27,6 +26,7 @@ from feedhandler.exchanges.base import (
 
 SECOND = 1_000_000_000
 NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
+RECORD_FIELDS = [name for name in wire.Ticker.__struct_fields__ if name not in ("version", "kind")]
 PARTS = [
     b'"nan"',
     b'"inf"',
@@ -45,7 +45,8 @@ PARTS = [
 def is_publishable(state: State) -> bool:
     """No number from an exchange may reach a subscriber as infinite, negative or out of the wire's range."""
     numbers = [getattr(state, name) for name in wire.TICKER_VALUES]
-    assert wire.pack_ticker(state) == state.record()
+    fields = {name: getattr(state, name) for name in RECORD_FIELDS}
+    assert wire.pack_ticker(wire.Ticker(**fields)) == state.record()
     return all(math.isnan(n) or 0 <= n < math.inf for n in numbers) and 0 <= state.exchange_ns < 2**63
 
 
@@ -132,20 +133,20 @@ def test_every_prefix_of_a_frame_is_handled_alike(exchange):
 def test_a_new_connection_forgets_what_the_old_one_said(exchange):
     instance = make(exchange, NATIVES[exchange])
     state = instance.states[NATIVES[exchange]]
-    fresh = wire.pack_ticker(state)
+    fresh = state.record()
     for name in sorted(every_frame(exchange)):
         try:
             instance.decode(load(exchange, name), RECV_NS, instance.line)
         except DecodeError:
             continue
-    assert wire.pack_ticker(state) != fresh
+    assert state.record() != fresh
     channels = range(len(instance.topics(NATIVES[exchange])))
-    assert [state.heard_ns(0, channel) for channel in channels] == [RECV_NS] * len(channels)
+    assert [state.channels[channel].heard_ns(0) for channel in channels] == [RECV_NS] * len(channels)
     assert state.heard(0) == len(channels)
     assert state.heard(1) == 0
     state.forget()
-    assert wire.pack_ticker(state) == fresh
-    assert not any(state.heard_ns(0, channel) for channel in channels)
+    assert state.record() == fresh
+    assert not any(channel.heard_ns(0) for channel in state.channels)
     assert state.heard(0) == 0
 
 
@@ -244,32 +245,23 @@ def test_a_topic_that_does_not_fit_is_refused():
         make("binance", "B" * 60)
 
 
-# --- lines
+# --- channels
 
 
 def lines(count=2):
-    return [table.make_state.make_line(index) for index in range(count)]
+    return [Line(index) for index in range(count)]
 
 
 def test_what_a_line_of_another_group_brings_is_nobodys():
     quote, (own,) = state(), lines(1)
     assert quote.accept(QUOTE, own, 100, RECV_NS)
-    other = table.make_state.make_line(0, 7)
+    other = Line(0, 7)
     assert not quote.accept(QUOTE, other, 101, RECV_NS + 1)
-    assert (other.frames, quote.update_id(QUOTE), quote.words(QUOTE)) == (0, 100, 1)
+    newest = quote.channels[QUOTE]
+    assert (other.frames, newest.update_id, newest.updates) == (0, 100, 1)
     quote.group = 7
     assert quote.accept(QUOTE, other, 101, RECV_NS + 2)
     assert not quote.accept(QUOTE, own, 102, RECV_NS + 3)
-
-
-def test_of_two_lines_the_first_to_say_something_is_news_and_the_other_is_measured():
-    quote, (one, two) = state(), lines()
-    assert quote.accept(QUOTE, one, 100, RECV_NS)
-    assert not quote.accept(QUOTE, two, 100, RECV_NS + 250)
-    assert quote.accept(QUOTE, two, 101, RECV_NS + 300)
-    assert not quote.accept(QUOTE, one, 101, RECV_NS + 400)
-    assert (one.frames, one.news, one.repeated, one.behind_ns, one.late) == (2, 1, 1, 100, 0)
-    assert (two.frames, two.news, two.repeated, two.behind_ns, two.late) == (2, 1, 1, 250, 0)
 
 
 def test_channels_are_counted_each_for_itself():
@@ -277,73 +269,39 @@ def test_channels_are_counted_each_for_itself():
     assert quote.accept(QUOTE, one, 100, RECV_NS)
     assert quote.accept(STATISTICS, two, 7, RECV_NS)
     assert (quote.heard(0), quote.heard(1)) == (1, 1)
-    assert (quote.heard_ns(0, QUOTE), quote.heard_ns(0, STATISTICS)) == (RECV_NS, 0)
+    assert (quote.channels[QUOTE].heard_ns(0), quote.channels[STATISTICS].heard_ns(0)) == (RECV_NS, 0)
 
 
-def test_a_slower_channel_may_speak_for_a_quiet_one_of_its_own_line_alone():
+def test_a_slower_channel_fills_the_quote_until_its_own_has_sent_and_is_evidence_from_then_on():
     quote, (one, two) = state(), lines()
-    assert quote.is_quiet(QUOTE, one, RECV_NS, 0), "it has never spoken"
+    quote.fill_quote(1.0, 2.0, 3.0, 4.0)
+    quote.fill_quote(0.0, 0.0, 6.0, 7.0)
+    assert math.isnan(quote.bid)
+    assert (quote.bid_size, quote.ask, quote.ask_size) == (0.0, 6.0, 7.0)
     quote.accept(QUOTE, one, 100, RECV_NS)
-    assert not quote.is_quiet(QUOTE, one, RECV_NS + QUIET_NS, 0)
-    assert quote.is_quiet(QUOTE, one, RECV_NS + QUIET_NS + 1, 0)
-    assert not quote.is_quiet(QUOTE, two, RECV_NS + QUIET_NS + 1, RECV_NS + 1)
-
-
-def test_a_slower_channel_speaks_for_one_that_is_gone_if_its_line_began_since_or_has_come_as_far():
-    quote, (one, two, three) = state(), lines(3)
-    later = RECV_NS + QUIET_NS + 1
-    assert quote.accept(QUOTE, one, 100, RECV_NS)
-    assert not quote.accept(QUOTE, three, 100, RECV_NS)
+    quote.set_quote(1.5, 2.5, 3.5, 4.5)
+    assert not quote.accept(QUOTE, two, 99, RECV_NS)
+    quote.renew(0)
     quote.release(0)
-    quote.accept(STATISTICS, two, later + SECOND, later, True)
-    assert not quote.is_quiet(QUOTE, two, later, later + SECOND), "held up, perhaps, whatever the clocks say"
-    quote.renew(1)
-    quote.accept(STATISTICS, two, later + SECOND, later, True)
-    assert quote.is_quiet(QUOTE, two, later, later + SECOND)
-    quote.accept(STATISTICS, three, later + SECOND, later, True)
-    assert quote.is_quiet(QUOTE, three, later, later + SECOND)
+    quote.fill_quote(5.0, 6.0, 7.0, 8.0)
+    assert (quote.bid, quote.bid_size, quote.ask, quote.ask_size) == (1.5, 2.5, 3.5, 4.5)
+    assert quote.stated(QUOTE) == (5.0, 6.0, 7.0, 8.0)
+    quote.forget()
+    assert all(math.isnan(value) for value in quote.stated(QUOTE))
+    quote.fill_quote(5.0, 6.0, 7.0, 8.0)
+    assert quote.bid == 5.0, "whoever begins anew has sent nothing"
 
 
-def test_what_one_connection_says_twice_is_news_and_what_it_says_late_is_not():
-    quote, (one,) = state(), lines(1)
-    assert quote.accept(QUOTE, one, 100, RECV_NS)
-    assert quote.accept(QUOTE, one, 100, RECV_NS + 1)
-    assert not quote.accept(QUOTE, one, 99, RECV_NS + 2)
-    assert (one.news, one.late) == (2, 1)
-
-
-def test_a_slow_line_never_moves_a_ticker_backwards():
-    quote, (one, two) = state(), lines()
-    assert quote.accept(QUOTE, one, 105, RECV_NS)
-    assert not any(quote.accept(QUOTE, two, 100 + number, RECV_NS + number) for number in range(5))
-    assert two.late == 5
-
-
-def test_an_exchange_that_begins_to_count_anew_is_followed_and_what_was_under_way_is_late():
-    quote, (one, two) = state(), lines()
-    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
-    assert not quote.accept(QUOTE, two, 100_000, RECV_NS)
-    assert quote.accept(QUOTE, one, 1, RECV_NS + 10)
-    assert not quote.accept(QUOTE, two, 100_001, RECV_NS + 20), "of before the restart"
-    assert quote.accept(QUOTE, one, 2, RECV_NS + 30)
-    assert not quote.accept(QUOTE, two, 1, RECV_NS + 40)
-    assert not quote.accept(QUOTE, two, 2, RECV_NS + 50)
-    assert quote.accept(QUOTE, two, 3, RECV_NS + 60)
-
-
-def test_a_line_whose_ids_are_behind_for_good_is_believed_when_the_other_is_silent():
-    quote, (one, two) = state(), lines()
-    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
-    assert not quote.accept(QUOTE, two, 5, RECV_NS + 9 * SECOND)
-    assert quote.accept(QUOTE, two, 6, RECV_NS + 10 * SECOND)
-    assert quote.accept(QUOTE, two, 7, RECV_NS + 11 * SECOND)
-
-
-def test_what_a_held_up_line_says_at_last_is_not_taken_for_a_new_count():
-    quote, (one, two) = state(), lines()
-    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
-    assert not any(quote.accept(QUOTE, two, 90_000 + number, RECV_NS + 60 * SECOND) for number in range(50))
-    assert quote.accept(QUOTE, two, 100_001, RECV_NS + 61 * SECOND)
+def test_a_slower_channel_fills_the_last_price_in_the_same_way():
+    last, (one,) = state(), lines(1)
+    last.fill_last(1.0)
+    assert last.last == 1.0
+    last.fill_last(0.0)
+    assert math.isnan(last.last)
+    last.accept(LAST, one, 100, RECV_NS)
+    last.last = 2.0
+    last.fill_last(3.0)
+    assert (last.last, last.stated(LAST), last.stated(STATISTICS)) == (2.0, (3.0,), ())
 
 
 @pytest.mark.parametrize("flag", [wire.STALE, wire.DOWN])
@@ -355,82 +313,11 @@ def test_what_is_known_already_is_news_to_a_state_that_is_not_live(flag):
     assert quote.accept(QUOTE, two, 100, RECV_NS)
 
 
-def test_another_connection_on_a_line_begins_with_nothing_and_goes_on_in_the_same_count():
-    quote, (one, two) = state(), lines()
-    quote.accept(QUOTE, one, 100_000, RECV_NS)
-    quote.accept(QUOTE, one, 1, RECV_NS)
-    quote.renew(1)
-    assert quote.heard(1) == 0
-    assert not quote.accept(QUOTE, two, 1, RECV_NS)
-    assert quote.accept(QUOTE, two, 2, RECV_NS)
-
-
-def test_a_line_that_inherits_keeps_what_is_known_and_has_not_heard_it():
-    quote, (one, _) = state(), lines()
-    quote.accept(QUOTE, one, 100, RECV_NS)
-    assert quote.is_kept(0, QUOTE)
-    assert not quote.is_kept(1, QUOTE)
-    quote.inherit(1)
-    assert quote.is_kept(1, QUOTE)
-    assert (quote.heard(1), quote.heard_ns(1, QUOTE)) == (0, 0)
-    quote.renew(1)
-    assert not quote.is_kept(1, QUOTE)
-
-
-def test_what_a_line_said_that_is_gone_may_be_said_again_by_another():
-    quote, (one, two) = state(), lines()
-    quote.accept(QUOTE, one, 100, RECV_NS)
-    assert not quote.accept(QUOTE, two, 100, RECV_NS)
-    quote.release(0)
-    assert quote.accept(QUOTE, two, 100, RECV_NS)
-    assert not quote.accept(QUOTE, one, 100, RECV_NS)
-
-
-def test_a_line_that_speaks_first_after_a_restart_is_not_mute():
-    quote, (one, two) = state(), lines()
-    quote.renew(1)  # before the restart, and silent until after it
-    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
-    assert quote.accept(QUOTE, one, 1, RECV_NS)
-    assert quote.accept(QUOTE, two, 2, RECV_NS)
-    later, (one, two) = state(), lines()
-    later.renew(1)
-    assert later.accept(QUOTE, one, 100_000, RECV_NS)
-    assert later.accept(QUOTE, one, 1, RECV_NS)
-    assert later.accept(QUOTE, one, 90_000, RECV_NS + 60 * SECOND)
-    assert later.accept(QUOTE, two, 90_001, RECV_NS + 60 * SECOND), "an hour later, far above the half"
-
-
-def test_the_backlog_of_the_old_count_is_late_after_a_new_one_was_believed():
-    quote, (one, two) = state(), lines()
-    assert quote.accept(QUOTE, one, 100_000, RECV_NS)
-    assert quote.accept(QUOTE, two, 5, RECV_NS + 10 * SECOND), "believed, for the other was silent"
-    assert not quote.accept(QUOTE, one, 100_001, RECV_NS + 11 * SECOND)
-    assert quote.accept(QUOTE, two, 6, RECV_NS + 12 * SECOND)
-    assert quote.accept(QUOTE, one, 7, RECV_NS + 13 * SECOND), "it has followed"
-
-
-def test_a_late_frame_is_no_restart_while_ids_are_tiny():
-    quote, (one,) = state(), lines(1)
-    assert quote.accept(QUOTE, one, 9, RECV_NS)
-    assert not quote.accept(QUOTE, one, 3, RECV_NS)
-    assert quote.accept(QUOTE, one, 1, RECV_NS), "as an exchange says that it begins anew"
-
-
 def test_a_time_ahead_of_ours_does_not_silence_what_follows():
     quote, (one, two) = state(), lines()
     assert quote.accept(QUOTE, one, RECV_NS + 3600 * SECOND, RECV_NS, True)
     assert quote.accept(QUOTE, one, RECV_NS + 2 * SECOND, RECV_NS + 2 * SECOND, True)
     assert quote.accept(QUOTE, two, RECV_NS + 3 * SECOND, RECV_NS + 3 * SECOND, True)
-
-
-@pytest.mark.parametrize("other", [False, True])
-def test_a_clock_set_back_silences_a_channel_for_some_seconds_only(other):
-    quote, (one, two) = state(), lines()
-    assert quote.accept(QUOTE, one, RECV_NS + 30 * SECOND, RECV_NS, True)
-    back = two if other else one
-    assert not quote.accept(QUOTE, back, RECV_NS + 1 * SECOND, RECV_NS + 1 * SECOND, True)
-    assert quote.accept(QUOTE, back, RECV_NS + 10 * SECOND, RECV_NS + 10 * SECOND, True)
-    assert quote.accept(QUOTE, back, RECV_NS + 11 * SECOND, RECV_NS + 11 * SECOND, True)
 
 
 @pytest.mark.parametrize("set_back_s", [120, 3600])
@@ -445,53 +332,8 @@ def test_our_own_clock_set_back_silences_no_line(set_back_s):
         assert known.accept(QUOTE, a, time_ns, recv_ns, True)
         known.accept(QUOTE, b, time_ns, recv_ns + 1, True)
     assert (a.late, b.late) == (0, 0)
-    newest_ns = max(known.heard_ns(each, QUOTE) for each in range(LINES_MAX))
+    newest_ns = max(known.channels[QUOTE].heard_ns(each) for each in range(LINES_MAX))
     assert newest_ns < RECV_NS, "by the clock as it is now"
-
-
-def test_times_of_a_held_up_line_are_late_however_long_the_other_is_silent():
-    quote, (one, two) = state(), lines()
-    assert quote.accept(QUOTE, one, RECV_NS, RECV_NS, True)
-    assert not quote.accept(QUOTE, two, RECV_NS - 20 * SECOND, RECV_NS + 60 * SECOND, True)
-
-
-def test_while_a_slower_channel_has_news_of_the_quote_a_late_line_is_not_heard_about_it():
-    quote, (one, two, three) = state(), lines(3)
-    later = RECV_NS + QUIET_NS + 1
-    assert quote.accept(QUOTE, one, 10, RECV_NS)
-    quote.set_quote(1.0, 1.0, 2.0, 1.0)
-    assert quote.accept(STATISTICS, one, RECV_NS, later, True)
-    quote.fill_quote(one, later, RECV_NS, 5.0, 1.0, 6.0, 1.0)
-    assert quote.bid == 5.0
-    assert not quote.accept(QUOTE, two, 11, later), "perhaps of before"
-    quote.accept(STATISTICS, three, RECV_NS, later, True)
-    assert quote.accept(QUOTE, three, 12, later), "its own slower channel has come as far"
-    assert quote.accept(QUOTE, two, 13, later + 1), "the fast channels are compared by their ids again"
-
-
-def test_a_slower_channel_that_says_the_same_as_the_quote_hinders_nobody():
-    quote, (one, two) = state(), lines(2)
-    later = RECV_NS + QUIET_NS + 1
-    assert quote.accept(QUOTE, one, 10, RECV_NS)
-    quote.set_quote(1.0, 1.0, 2.0, 1.0)
-    quote.fill_quote(one, later, RECV_NS, 1.0, 1.0, 2.0, 1.0)
-    assert quote.accept(QUOTE, two, 11, later)
-
-
-def test_what_a_slower_channel_repeats_is_as_old_as_when_it_came_first():
-    quote, (one,) = state(), lines(1)
-    old, new = (1.0, 1.0, 2.0, 1.0), (5.0, 1.0, 6.0, 1.0)
-    assert quote.accept(LAST, one, 10, RECV_NS)
-    quote.fill_quote(one, RECV_NS, RECV_NS, *old)
-    assert quote.accept(QUOTE, one, 10, RECV_NS)
-    quote.set_quote(*new)
-    later = RECV_NS + QUIET_NS + 1
-    assert quote.accept(LAST, one, 10, later)
-    quote.fill_quote(one, later, RECV_NS, *old)
-    assert quote.bid == 5.0, "the quote's own channel has spoken since"
-    assert quote.accept(LAST, one, 11, later)
-    quote.fill_quote(one, later, later, *old)
-    assert quote.bid == 1.0
 
 
 def test_lines_and_channels_beyond_the_last_are_refused():
@@ -513,7 +355,7 @@ def test_both_states_accept_the_same(steps):
     twin_states = []
     for kind in twins.KINDS:
         kind_state = twins.of(kind).State(topic=b"ticker.x.Y", native="Y")
-        kind_lines = [kind_state.make_line(index) for index in range(4)]
+        kind_lines = lines(4)
         twin_states.append((kind_state, kind_lines, []))
     now = RECV_NS
     for channel, line, update_id, seconds in steps:
@@ -531,17 +373,17 @@ def test_both_states_accept_the_same(steps):
                 is_time = channel == 2
                 number = now + (update_id - 20) * 5 * SECOND if is_time else update_id
                 answers.append(kind_state.accept(channel, kind_lines[line], number, now, is_time))
-            answers.append((kind_state.heard_ns(line, channel), kind_state.is_kept(line, channel)))
-            answers.append(kind_state.is_quiet(channel, kind_lines[line], now, now - update_id * SECOND))
+            arbitration = kind_state.channels[channel]
+            answers.append((arbitration.heard_ns(line), arbitration.is_kept(line), kind_state.heard(line)))
             if channel == STATISTICS:
                 bid = float(update_id // 10)  # often the same as before
-                time_ns = now + (update_id - 20) * SECOND
-                kind_state.fill_quote(kind_lines[line], now, time_ns, bid, 1.0, bid + 1.0, 1.0)
-                kind_state.fill_last(kind_lines[line], now, time_ns, bid)
+                kind_state.fill_quote(bid, 1.0, bid + 1.0, 1.0)
+                kind_state.fill_last(bid)
+            answers.append(repr(kind_state.stated(channel)))
             answers.append([repr(value) for value in (kind_state.bid, kind_state.ask, kind_state.last)])
-            answers.append([(kind_state.words(each), kind_state.update_id(each)) for each in range(3)])
+            answers.append([(each.updates, each.update_id) for each in kind_state.channels])
     (_, pure_lines, pure), (_, compiled_lines, compiled) = twin_states
     assert pure == compiled
     for one, other in zip(pure_lines, compiled_lines, strict=True):
-        for name in ("frames", "news", "repeated", "late", "behind_ns"):
+        for name in ("frames", "first", "duplicate", "late", "behind_ns"):
             assert getattr(one, name) == getattr(other, name), name

@@ -18,6 +18,7 @@ from table import (
 )
 
 from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.exchanges import base
 from feedhandler.exchanges.base import Ack, Goodbye, Nack
 from feedhandler.exchanges.binance import COMMAND_SIZE_MAX, STREAMS_PER_CONNECTION, Binance
 
@@ -123,13 +124,14 @@ def test_both_channels_together_fill_every_field():
     assert values(state) == {**TICKER, **BOOK}
 
 
-def test_the_slow_channel_does_not_overwrite_a_fresh_quote():
+def test_the_slow_channel_fills_the_quote_and_never_overwrites_what_its_own_has_sent():
     exchange = make("binance", "BTCUSDT")
+    state = exchange.decode(load("binance", "ticker"), RECV_NS, exchange.line)
+    assert state.bid == 97421.49
     exchange.decode(load("binance", "book_ticker").replace(b"97421.49", b"97400.00"), RECV_NS, exchange.line)
-    state = exchange.decode(load("binance", "ticker"), RECV_NS + 1_000_000_000, exchange.line)
-    assert state.bid == 97400.0
-    state = exchange.decode(load("binance", "ticker"), RECV_NS + 3_000_000_000, exchange.line)
-    assert state.bid == 97421.49, "after a long silence the book is quiet, and both agree"
+    later = load("binance", "ticker").replace(b"97421.49", b"97500.00")
+    state = exchange.decode(later, RECV_NS + 3600_000_000_000, exchange.line)
+    assert (state.bid, state.stated(base.QUOTE)[0]) == (97400.0, 97500.0)
 
 
 def test_a_late_book_ticker_does_not_move_the_quote_backwards():

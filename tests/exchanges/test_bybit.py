@@ -18,6 +18,7 @@ from table import (
 )
 
 from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import PONG, Ack, Nack
 from feedhandler.exchanges.bybit import ARGS_LENGTH_MAX, TOPICS_PER_COMMAND, Bybit
 
@@ -157,7 +158,7 @@ def test_a_delta_of_the_best_level_is_applied(bids, asks, expected):
 
 def test_a_delta_to_another_book_than_the_one_that_is_known_is_refused():
     exchange = make("bybit", "BTCUSDT")
-    other = exchange.make_state.make_line(1)
+    other = Line(1)
     change = delta(8100004, [["97400", "1"]], [])
     with pytest.raises(DecodeError, match="before its snapshot"):
         exchange.decode(change, RECV_NS, exchange.line)

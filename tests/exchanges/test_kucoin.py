@@ -8,6 +8,7 @@ from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_fra
 
 from feedhandler.data.errors import DecodeError, ProtocolError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
+from feedhandler.exchanges import base
 from feedhandler.exchanges.base import PONG, WELCOME, Ack, Goodbye, Nack
 from feedhandler.exchanges.kucoin import SYMBOLS_PER_COMMAND, TOPICS_PER_CONNECTION, KuCoin
 
@@ -112,16 +113,17 @@ def test_a_quote_is_asked_for_with_the_symbol_encoded():
     assert (request.weight, request.method) == (2, "GET")
 
 
-def test_the_fastest_channel_wins_while_it_is_fresh():
+def test_the_slow_channel_fills_and_never_overwrites_what_their_own_have_sent():
     exchange = make("kucoin", "BTC-USDT")
+    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS, exchange.line)
+    assert (state.bid, state.last) == (97421.4, 97421.5)
     exchange.decode(load("kucoin", "level1").replace(b"97421.4", b"97000.1"), RECV_NS, exchange.line)
     exchange.decode(
         load("kucoin", "ticker").replace(b'"price":"97421.5"', b'"price":"97421.7"'), RECV_NS, exchange.line
     )
-    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 1_000_000_000, exchange.line)
+    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 3600_000_000_000, exchange.line)
     assert (state.bid, state.last, state.open_24h) == (97000.1, 97421.7, 96000.0)
-    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 4_000_000_000, exchange.line)
-    assert (state.bid, state.last) == (97421.4, 97421.5)
+    assert (state.stated(base.QUOTE)[0], state.stated(base.LAST)) == (97421.4, (97421.5,))
 
 
 def test_a_ticker_of_an_old_match_sets_no_time_back_and_no_quote():

@@ -7,6 +7,7 @@ from feedhandler.data import wire
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import LAST, QUOTE, STATISTICS, Quote, RestTicker, State
 from feedhandler.feed.freshness import (
     DECIDES_NS,
@@ -73,8 +74,7 @@ class Feed:
         self.emitted = []
         self.watch = Freshness(self.exchange, lambda state: self.emitted.append(wire.unpack(state.record())))
         self.watch.add(self.exchange.states.values())
-        make_line = self.exchange.make_state.make_line
-        self.connections = [Connection(make_line(index)) for index in range(lines)]
+        self.connections = [Connection(Line(index)) for index in range(lines)]
         self.now = 1_000 * NS_PER_S
         self.number = 0
         self.asked = []
@@ -224,7 +224,7 @@ def test_another_channel_that_knows_better_proves_it():
     feed.run(5, every=1)
     state = feed.exchange.states["A"]
     for number in range(12):
-        state.set_quote(10.0 + number, 1.0, 11.0 + number, 1.0)
+        state.fill_quote(10.0 + number, 1.0, 11.0 + number, 1.0)
         feed.run(1)
     assert feed.is_stale()
     assert "another channel had news" in feed.watch.stale()["a@bookTicker"]
@@ -235,7 +235,7 @@ def test_an_acknowledged_channel_that_never_spoke_can_be_proven_dead_as_well():
     feed.say(channel=STATISTICS)
     state = feed.exchange.states["A"]
     for number in range(int((FIRST_DATA_NS + VERDICT_NS) / NS_PER_S) + 3):
-        state.set_quote(10.0 + number, 1.0, 11.0 + number, 1.0)
+        state.fill_quote(10.0 + number, 1.0, 11.0 + number, 1.0)
         feed.run(1)
     assert feed.is_stale()
 
@@ -259,7 +259,7 @@ def test_the_last_price_is_watched_like_the_quote():
     feed.run(5, every=1, channel=LAST)
     state = feed.exchange.states["A"]
     for number in range(12):
-        state.last = 10.0 + number
+        state.fill_last(10.0 + number)
         feed.run(1)
     assert "/market/ticker:A" in feed.watch.stale()
 

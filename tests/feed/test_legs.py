@@ -117,7 +117,7 @@ def test_a_successor_counts_on_and_does_not_ask_again_for_what_was_refused():
     topic = f"tickers.{world.natives[1]}"
     old.subscriptions.rejected[topic] = "no such thing"
     old.subscriptions._rejected_mono_ns[topic] = world.now
-    before = old.frames, old.line.news
+    before = old.frames, old.line.first
     world.legs.renew("by order")
     world.run(3)
     (new,) = world.links
@@ -125,7 +125,7 @@ def test_a_successor_counts_on_and_does_not_ask_again_for_what_was_refused():
     assert new.connects == 2
     assert (new.decode_errors, len(new.kept_frames)) == (1, 1)
     assert new.frames > before[0]
-    assert new.line.news > before[1]
+    assert new.line.first > before[1]
     assert new.subscriptions.rejected == {topic: "no such thing"}
     assert topic not in world.links[new].topics
 
@@ -242,9 +242,9 @@ def test_a_quiet_book_that_is_repeated_is_news_after_a_renewal_too():
     world.legs.renew("by order")
     world.run(3)
     (session,) = world.links
-    before = session.line.news
+    before = session.line.first
     world.run(16)
-    assert session.line.news == before + 5, "the exchange repeats it every 3 s"
+    assert session.line.first == before + 5, "the exchange repeats it every 3 s"
 
 
 # --- redundancy
@@ -279,13 +279,13 @@ def test_the_slower_leg_is_counted_and_its_distance_measured():
     world.run(5)
     fast, slow = world.legs.sessions
     world.links[slow].delay_ns = 105_000_000
-    before = slow.line.repeated, slow.line.behind_ns, slow.line.news
+    before = slow.line.duplicate, slow.line.behind_ns, slow.line.first
     world.run(30)
-    repeated = slow.line.repeated - before[0]
+    repeated = slow.line.duplicate - before[0]
     behind_ns = (slow.line.behind_ns - before[1]) / repeated
-    assert slow.line.news - before[2] < repeated / 50
+    assert slow.line.first - before[2] < repeated / 50
     assert 80_000_000 < behind_ns < 120_000_000
-    assert fast.line.news > 100
+    assert fast.line.first > 100
     assert world.missed() == {}
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import Ack, Line, Nack
+from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.base import Ack, Nack
 from feedhandler.feed.subscriptions import (
     ACK_TIMEOUT_NS,
     COMMAND_TRIES_MAX,
@@ -168,7 +169,7 @@ def test_an_answer_that_comes_while_its_symbol_is_not_wanted_is_not_missed_later
     desk.answer(request)
     desk.add("B")
     desk.settle()
-    assert all(answered_ns for _, _, answered_ns in desk.subscriptions.answered_channels())
+    assert all(answered_ns for _, answered_ns in desk.subscriptions.answered_channels())
 
 
 def test_one_that_is_unwanted_while_its_request_is_under_way_is_taken_back_after_it():

@@ -19,6 +19,7 @@ import twins
 from feedhandler.data import board_layout, wire
 from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.transport import zmtp
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
@@ -93,7 +94,7 @@ class Decoding:
         self.end = End()
         self.batch = twin.Batch(self.end, End(), self.end.clock)
         self.exchange = EXCHANGES[exchange](twin.State)
-        self.lines = [twin.State.make_line(index) for index in range(3)]
+        self.lines = [Line(index) for index in range(3)]
         self.exchange.add((NATIVES[exchange],), 0)
         self.state = self.exchange.states[NATIVES[exchange]]
 

@@ -29,7 +29,7 @@ COUNTS = [1, *[2] * (len(LATENCY_BOUNDS_US) - 1), 5]
 def status(name, state="live", connect=True, **feed):
     legs = [
         ConnectionStatus(
-            leg=leg, phase="running", attempt=0, connects=1, frames=10, news=7, behind_us=leg * 5.0
+            leg=leg, phase="running", attempt=0, connects=1, frames=10, first=7, behind_us=leg * 5.0
         )
         for leg in (0, 0, 1)
     ]
@@ -113,7 +113,7 @@ def test_what_processes_count_is_handed_on(tmp_path):
         assert found["feedhandler_exchange_clock_offset_seconds", "binance"] == 0.25
         assert found["feedhandler_exchange_stale_channels", "binance"] == 2
         assert found["feedhandler_leg_connections", "0", "binance"] == 2
-        assert found["feedhandler_leg_news", "1", "binance"] == 7
+        assert found["feedhandler_leg_first", "1", "binance"] == 7
         assert found["feedhandler_leg_behind_seconds", "1", "binance"] == pytest.approx(5e-6)
         assert found["feedhandler_account_state", "bybit", "off"] == 1
         assert ("feedhandler_exchange_records_total", "bybit") not in found, "it has not been heard"

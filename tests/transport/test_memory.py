@@ -150,10 +150,12 @@ def make(twin, name, tmp_path):
         return follower.Loss(1, 1)
     if name == "Follower":
         return twin.Follower(lambda record: None)
-    if name == "State":
-        return twin.State(topic=b"ticker.x.A", native="A")
+    if name == "Arbitration":
+        return twin.Arbitration()
     if name == "Line":
         return twin.Line(0)
+    if name == "State":
+        return twin.State(topic=b"ticker.x.A", native="A")
     if name == "Batch":
         return twin.Batch(end, end, end.clock)
     if name == "Step":
@@ -223,7 +225,6 @@ def test_an_object_that_is_not_whole_cannot_be_had_or_harms_nobody():
         ("BoardCells", (buffer(8), DEPTH)),
         ("BoardCells", (buffer(), 1 << 60)),
         ("State", ()),
-        ("Line", (99,)),
     ],
 )
 def test_what_is_refused_leaves_no_object_behind(name, arguments):

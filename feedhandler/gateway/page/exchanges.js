@@ -127,7 +127,7 @@ export class Exchanges {
     if (connection.opened_ns) parts.push(`up ${span((this.now() - connection.opened_ns / 1e6) / 1000)}`);
     parts.push(`${connection.symbols} symbols`, `${Math.max(0, connection.connects - 1)} reconnects`);
     parts.push(`${connection.frames.toLocaleString("en")} frames`);
-    if (connection.repeated) parts.push(`${connection.repeated.toLocaleString("en")} repeated`);
+    if (connection.duplicate) parts.push(`${connection.duplicate.toLocaleString("en")} duplicate`);
     if (connection.decode_errors) parts.push(`${connection.decode_errors} undecodable`);
     const stale = Object.keys(staleTopics);
     if (stale.length) parts.push(`stale: ${stale.slice(0, 5).join(", ")}`);
