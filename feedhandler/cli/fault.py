@@ -1,20 +1,45 @@
 """`feedhandler fault`: asks a running simulator to misbehave."""
 
-import urllib.error
-import urllib.request
+import argparse
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from feedhandler.data.errors import ConfigError, ProtocolError
-from feedhandler.sim.server import fault_kinds
+from feedhandler.cli.arguments import Commands, add_exchange, command, settings_of
+from feedhandler.data.errors import EXIT_OK, ConfigError, ProtocolError
 
 TIMEOUT_S: Final = 5.0
 
 
+def add(commands: Commands) -> None:
+    """Add the command of this module."""
+    text = "make a simulated exchange misbehave; without KIND: list them"
+    fault = command(commands, "fault", _fault, text)
+    add_exchange(fault)
+    fault.add_argument("kind", nargs="?", metavar="KIND", help="what to do, such as close or stall")
+    fault.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="such as seconds=5 or code=1012")
+
+
+def _fault(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    if arguments.kind is None:
+        print(listing())
+        return EXIT_OK
+    exchange = settings.exchange(arguments.exchange)
+    if not exchange.simulated:
+        raise ConfigError(
+            f"{settings.path}: exchanges.{arguments.exchange}: is not simulated, and real exchanges take no faults;"
+            " use a configuration with simulated = true, such as that of `feedhandler demo`"
+        )
+    print(send(exchange.rest_url, arguments.kind, arguments.settings))
+    return EXIT_OK
+
+
 def listing() -> str:
     """Return every kind of fault with one line of help."""
+    from feedhandler.sim.server import fault_kinds
+
     kinds = fault_kinds()
     width = max(map(len, kinds))
     return "\n".join(f"{name:{width}}  {text}" for name, text in kinds.items())
@@ -25,6 +50,9 @@ def send(rest_url: str, kind: str, settings: Sequence[str]) -> str:
 
     Raises ConfigError for what the simulator does not understand, ProtocolError if there is none.
     """
+    import urllib.error
+    import urllib.request
+
     body = {"fault": kind}
     for setting in settings:
         key, separator, value = setting.partition("=")

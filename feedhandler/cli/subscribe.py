@@ -1,16 +1,19 @@
-"""`feedhandler subscribe` and `unsubscribe`: what is wanted of an exchange, said by hand, and what became of it.
+"""What is wanted of an exchange's feeds: `feedhandler renew`, `subscribe`, `unsubscribe`, `connect`, `disconnect`.
 
-The word goes to a file that the exchange's feeds follow (`transport/files.py`), whether they run or not. The answer
-is looked for in the stream, where everybody finds it.
+What is wanted goes to a file that the exchange's feeds follow (`transport/files.py`), whether they run or not. What
+became of it is looked for in the stream, where everybody finds it.
 """
 
+import argparse
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from feedhandler.cli.arguments import Commands, add_exchange, command, seconds, settings_of
 from feedhandler.client import Subscriber
 from feedhandler.data import hints, wire
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, SubscriptionRejected
@@ -19,11 +22,80 @@ from feedhandler.data.status import ExchangeStatus
 from feedhandler.data.wanted import OPERATOR, Wanted
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.runtime.config import Config, check_symbol, refusals
-from feedhandler.transport.files import change_wanted, read_instruments, read_wanted
+from feedhandler.transport.files import (
+    change_wanted,
+    read_instruments,
+    read_wanted,
+    renew_feeds,
+    running_feeds,
+)
 
+WAIT_S: Final = 15.0
 NOT_LIVE: Final = wire.STALE | wire.DOWN
 NOT_HEARD: Final = ("down", "absent")  # states of a shard that does not say what it wants
 SILENCE_S: Final = 3.0  # a merger says something of each exchange once a second
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this module."""
+    renew = command(commands, "renew", _renew, "make a feed renew its connections, without a gap")
+    add_exchange(renew)
+    more = command(commands, "subscribe", _subscribe, "want more symbols of an exchange, now and from now on")
+    fewer = command(commands, "unsubscribe", _unsubscribe, "want symbols of an exchange no more")
+    for each in (more, fewer):
+        add_exchange(each)
+        each.add_argument("symbols", nargs="+", metavar="SYMBOL", help="as BASE/QUOTE, such as DOGE/USDT")
+        each.add_argument(
+            "--wait",
+            type=seconds,
+            default=WAIT_S,
+            metavar="S",
+            help="how long to wait for the feed to have done it (default: %(default)g; 0: not at all)",
+        )
+    more.add_argument(
+        "--unlisted", action="store_true", help="also what the exchange does not list, or not yet"
+    )
+    for name, is_wanted, text in (
+        ("connect", True, "connect to an exchange from now on; its feed follows within a second"),
+        ("disconnect", False, "leave an exchange unconnected until `connect`; what is wanted stays noted"),
+    ):
+        each = command(commands, name, _connect, text)
+        add_exchange(each)
+        each.set_defaults(is_wanted=is_wanted)
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    name = arguments.exchange
+    settings.exchange(name)
+    try:
+        asked = renew_feeds(settings.run_dir, name)
+    except ConfigError as exc:
+        print(f"feedhandler: {exc}", file=sys.stderr)
+        return EXIT_FAILED
+    for shard, pid in asked.items():
+        who = f"the feed of {name}{'' if shard.is_whole else f', shard {shard},'} (pid {pid})"
+        print(hints.spelled(f"asked {who}; its log and `feedhandler status` tell how it goes"))
+    return EXIT_OK
+
+
+def _subscribe(arguments: argparse.Namespace) -> int:
+    return subscribe(
+        settings_of(arguments),
+        arguments.exchange,
+        list(dict.fromkeys(arguments.symbols)),
+        is_unlisted=arguments.unlisted,
+        wait_s=arguments.wait,
+    )
+
+
+def _unsubscribe(arguments: argparse.Namespace) -> int:
+    settings, symbols = settings_of(arguments), list(dict.fromkeys(arguments.symbols))
+    return unsubscribe(settings, arguments.exchange, symbols, wait_s=arguments.wait)
+
+
+def _connect(arguments: argparse.Namespace) -> int:
+    return connect(settings_of(arguments), arguments.exchange, is_wanted=arguments.is_wanted)
 
 
 def subscribe(
@@ -84,6 +156,23 @@ def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s
         print(hints.spelled(f"{symbol}: {_held_by(wanted, symbol) or watch.unsubscribed_text(symbol)}"))
     is_all_done = not watch.is_heard or all(map(is_done, symbols))
     return EXIT_OK if is_all_done and not unknown else EXIT_FAILED
+
+
+def connect(config: Config, exchange: str, *, is_wanted: bool) -> int:
+    """Want an exchange to be connected to from now on, or not. Raises ConfigError."""
+    config.exchange(exchange)
+
+    def change(wanted: Wanted) -> None:
+        wanted.connect = is_wanted
+
+    change_wanted(config.run_dir, exchange, change)
+    what = "connected" if is_wanted else "disconnected"
+    if running_feeds(config.run_dir, exchange):
+        text = f"{exchange}: to be {what}; its feed follows within a second, `feedhandler status` tells"
+        print(hints.spelled(text))
+    else:
+        print(f"{exchange}: to be {what}; no feed of {exchange} runs, it will follow when it does")
+    return EXIT_OK
 
 
 def _of_all(refused: Mapping[str, ConfigError | SubscriptionRejected]) -> ConfigError | SubscriptionRejected:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from feedhandler.cli.main import _parser
+from feedhandler.cli import main
 
 ROOT = Path(__file__).parents[2]
 FILES = (
@@ -31,7 +31,7 @@ def subcommands(parser):
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_a_command_that_is_named_is_there(path):
     text = path.read_text(encoding="utf-8")
-    known = subcommands(_parser())
+    known = subcommands(main.parser())
     for name, rest in COMMAND.findall(text):
         assert name in known, f"feedhandler {name}"
         parser = known[name]

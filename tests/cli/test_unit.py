@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feedhandler.cli.main import _parser
+from feedhandler.cli.main import parser
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "conf" / "feedhandler.service"
@@ -19,7 +19,7 @@ def test_what_the_unit_starts_is_a_command_and_stays_in_the_foreground():
     (line,) = re.findall(r"^ExecStart=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
     program, *arguments = line.split()
     assert program == "/opt/feedhandler/.venv/bin/feedhandler"
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     assert (parsed.action, parsed.foreground, parsed.config) == ("start", True, "conf/live.toml")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from feedhandler.cli.prod import BEGIN_S, STAYS_S, Program, Stays
+from feedhandler.cli.daemon import BEGIN_S, STAYS_S, Program, Stays
 
 
 def up(name, pid, state="RUNNING"):
