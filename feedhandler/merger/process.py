@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from feedhandler.data.errors import EXIT_OK
+from feedhandler.data.units import NS_PER_S
 from feedhandler.merger.merge import TICK_NS, Merger
 from feedhandler.runtime.config import Config
-from feedhandler.runtime.lifecycle import on_stop_signals, settle, use_cpus
+from feedhandler.runtime.lifecycle import on_stop_signals, settle, settle_the_rest, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private, tick, zmtp
 from feedhandler.transport.boards import open_board, recent_path, retire
@@ -102,8 +103,12 @@ class MergerProcess:
 
     def run(self) -> None:
         """Move messages until `stop`."""
+        settle_mono_ns = 0
         while not self._is_stopping:
             now = time.monotonic_ns()
+            if now >= settle_mono_ns:
+                settle_mono_ns = now + NS_PER_S
+                settle_the_rest()
             self._upkeep.on_time(now / 1e9)
             self.merger.on_tick(now)
             if self._ring is not None:

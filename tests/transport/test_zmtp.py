@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import random
 import socket
 import stat
@@ -652,3 +653,29 @@ def test_an_address_that_another_process_has_taken_over_is_left_to_it(world):
             outlet.look()
     outlet.close()
     assert (world.path / "x.ipc").exists(), "it is not ours to remove"
+
+
+def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(world):
+    """What is old is kept out of its rounds, and a cycle among that would stay for good."""
+    world.snapshots = {BTC: BTC + b"old"}
+    outlet = world.outlet()
+
+    def come_and_go():
+        socks = [zmtp.connected(world.endpoint()) for _ in range(5)]
+        for sock in socks:
+            sock.sendall(zmtp.GREETING + READY + request(b"") + request(b"ticker.") + request(b"@latest"))
+        world.until(lambda: outlet.is_wanted)
+        world.settle()
+        for sock in socks:
+            sock.close()
+        world.until(lambda: not outlet.is_wanted)
+        world.settle()
+
+    come_and_go()
+    gc.collect()
+    gc.disable()
+    try:
+        come_and_go()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
