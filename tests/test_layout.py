@@ -201,6 +201,15 @@ def test_every_picture_of_the_documents_is_there_with_words_for_it_and_small():
     assert found
 
 
+def test_files_that_the_map_names_are_there():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`((?:[\w-]+/)+(?:[\w-]+\.(?:py|md|toml))?)[`:]", text))
+    assert len(names) > 30
+    missing = {name for name in names if "NAME" not in name and not name.startswith("run/")}
+    missing = {name for name in missing if not any((root / name).exists() for root in (ROOT, PACKAGE))}
+    assert not missing
+
+
 def test_lines_of_the_documents_are_short():
     """But rows of tables, and code: what is copied and pasted is not broken."""
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
