@@ -39,13 +39,10 @@ from wsproto.handshake import H11Handshake
 
 from bench import numbered
 from feedhandler.sim import frames
-from feedhandler.sim.binance import Binance
-from feedhandler.sim.bybit import Bybit
-from feedhandler.sim.kucoin import Kucoin
 from feedhandler.sim.market import Instrument
 from feedhandler.sim.protocol import NS_PER_MS, NS_PER_S, Answer, Dialog, Exchange, Now, Reply, Request
+from feedhandler.sim.simulated import SIMULATED
 
-EXCHANGES: Final = {"binance": Binance, "kucoin": Kucoin, "bybit": Bybit}
 QUANTUM_NS: Final = 200_000  # messages due within this of each other may leave in one write
 AWAKE_NS: Final = 100_000
 AWAKE_WRITES_PER_S: Final = 2_000  # up to a fifth of a core
@@ -417,14 +414,14 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--exchange", default="binance", choices=list(EXCHANGES))
+    parser.add_argument("--exchange", default="binance", choices=list(SIMULATED))
     parser.add_argument("--symbols", type=int, default=10, help="how many symbols have numbered quotes")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free; printed in the first line")
     arguments = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1)
     with contextlib.suppress(PermissionError):
         os.nice(NICE)
-    exchange = EXCHANGES[arguments.exchange](max(300, arguments.symbols * 13 // 10), 1)
+    exchange = SIMULATED[arguments.exchange].make(max(300, arguments.symbols * 13 // 10), 1, None)
     symbols = plain_symbols(exchange, arguments.symbols)
     generator = Generator(exchange, symbols, arguments.port)
     canonical = [f"{each.base}/{each.quote}" for each in (exchange.by_symbol[s].listing for s in symbols)]

@@ -17,12 +17,13 @@ from bench import measure
 from bench.contenders import BATCHES, CONTENDERS, FLOOR, OURS, SILENT, Contender, subscribed
 from bench.report import Ceiling, Run, Soak
 from bench.rig import BenchError, Load, Outcome, Rig
+from feedhandler.sim.simulated import SIMULATED
 
 BURST: Final = 200
 TRIES: Final = 3  # of a run whose generator was late
 CEILING_P99_US_MAX: Final = 100_000.0
 CEILING_ARRIVED_MIN: Final = 0.9999
-EXCHANGES: Final = ("binance", "kucoin", "bybit")
+EXCHANGES: Final = tuple(SIMULATED)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

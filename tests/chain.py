@@ -14,7 +14,7 @@ import random
 
 import msgspec
 import twins
-from world import EPOCH_NS, NATIVES, World
+from world import EPOCH_NS, World, native_of
 
 import feedhandler
 from feedhandler.data import wire
@@ -29,6 +29,7 @@ from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.report import connection_status, feed_state
 from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import TICK_NS, Merger
+from feedhandler.sim.simulated import SIMULATED
 
 NS_PER_MS = 1_000_000
 NOT_LIVE = wire.STALE | wire.DOWN
@@ -52,7 +53,7 @@ class Market:
     def __init__(self, chain, name, shard_count):
         self.chain = chain
         self.name = name
-        self.listed = [NATIVES[name].format(number) for number in range(SYMBOLS)]
+        self.listed = [native_of(name, number) for number in range(SYMBOLS)]
         self.symbols = {f"S{number}/USDT": native for number, native in enumerate(self.listed)}
         self.has_canary = chain.rng.random() < 0.8
         self.unlisted = set()  # natives that the exchange has, and does not list yet
@@ -77,7 +78,7 @@ class Market:
             if native not in self.unlisted
         ]
         if self.has_canary:
-            rows.append(Instrument(NATIVES[self.name].format("BTC"), "BTC", "USDT"))
+            rows.append(Instrument(SIMULATED[self.name].native("BTC"), "BTC", "USDT"))
         return instrument_list(self.name, self.chain.unix_ns(), rows)
 
     def wanted_topics(self):

@@ -7,13 +7,14 @@ comes every hour. None reaches its exchange's maximum, no update is missed, and 
 import random
 
 from chain import Carried
-from world import NATIVES, World
+from world import World, native_of
 
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, DailyWindow
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.feed.legs import Legs
+from feedhandler.sim.simulated import SIMULATED
 
 HOURS = 25
 LONG_NS, SHORT_NS = 4 * NS_PER_S, NS_PER_S // 4  # steps; at each long one the busy symbol says something
@@ -77,10 +78,9 @@ class Day(World):
         """Take a list in which nothing has changed that is wanted."""
         count = 3 + self.rng.randrange(2)
         rows = [
-            Instrument(NATIVES[self.exchange.name].format(number), f"S{number}", "USDT")
-            for number in range(count)
+            Instrument(native_of(self.exchange.name, number), f"S{number}", "USDT") for number in range(count)
         ]
-        rows.append(Instrument(NATIVES[self.exchange.name].format("BTC"), "BTC", "USDT"))
+        rows.append(Instrument(SIMULATED[self.exchange.name].native("BTC"), "BTC", "USDT"))
         listing = instrument_list(self.exchange.name, self.unix_ns(), rows)
         self.apply(self.legs.reconcile(listing.table(), self.wanted, self.unix_ns()))
 

@@ -4,6 +4,8 @@ import chain_plays
 import days
 import pytest
 
+from feedhandler.exchanges import EXCHANGES
+
 
 # Those from 88 on have each found something: four that a feed's own DOWN was revived over, 1103 that the
 # watch over statuses that call all well went on across others.
@@ -19,6 +21,6 @@ def test_processes_that_are_held_up_briefly_are_not_noticed(seed):
 
 
 @pytest.mark.world
-@pytest.mark.parametrize("seed", [0, 10, 25], ids=["binance", "kucoin", "bybit"])
+@pytest.mark.parametrize("seed", [0, 10, 25], ids=EXCHANGES)
 def test_a_day_passes_without_an_event(seed):
     days.long_day(seed)

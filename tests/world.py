@@ -31,6 +31,7 @@ from feedhandler.exchanges.base import QUOTE, Endpoint, Quote, RestTicker
 from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.survey import Survey
+from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport import tick
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
@@ -45,7 +46,6 @@ LOG_MAX = 300
 LONG_EVERY = 10  # seeds: one of so many plays a whole day, too,
 CALM_EVERY = 5  # one of so many what dies in a quiet market,
 HOURS_EVERY = 70  # and one of so many 30 hours of one, which cost as much as 20 other plays
-NATIVES = {"binance": "S{}USDT", "kucoin": "S{}-USDT", "bybit": "S{}USDT"}
 
 
 # --- the three protocols, as little of them as a session needs
@@ -119,10 +119,15 @@ def bybit_statistics(native, number, ms):
 
 
 PROTOCOLS = {
-    "binance": (binance_answer, binance_quote, binance_statistics, "{}@bookTicker"),
-    "kucoin": (kucoin_answer, kucoin_quote, kucoin_statistics, "/spotMarket/level1:{}"),
-    "bybit": (bybit_answer, bybit_quote, bybit_statistics, "orderbook.1.{}"),
+    "binance": (binance_answer, binance_quote, binance_statistics),
+    "kucoin": (kucoin_answer, kucoin_quote, kucoin_statistics),
+    "bybit": (bybit_answer, bybit_quote, bybit_statistics),
 }
+
+
+def native_of(exchange, number):
+    """Spell a numbered symbol as the exchange does."""
+    return SIMULATED[exchange].native(f"S{number}")
 
 
 class Link:
@@ -166,15 +171,13 @@ class World:
         self.known_at = self.now  # when the answer comes
         self.mutes_until = 0  # subscriptions are acknowledged, and no more
         self.exchange = EXCHANGES[exchange](self.make_state)
-        self.answer, self.quote, self.statistics, self.topic = PROTOCOLS[exchange]
-        self.listed = [NATIVES[exchange].format(number) for number in range(symbols + spare)]
+        self.answer, self.quote, self.statistics = PROTOCOLS[exchange]
+        self.listed = [native_of(exchange, number) for number in range(symbols + spare)]
         self.natives = self.listed[:symbols]  # those that are wanted
         self.quiet = {self.natives[number] for number in quiet}  # they say something on demand
         self.exchange.add(self.natives, 0)
         self.number = dict.fromkeys(self.listed, 1000)
-        self.quote_topics = {  # in any spelling
-            native: {self.topic.format(native), self.topic.format(native.lower())} for native in self.listed
-        }
+        self.quote_topics = {native: {SIMULATED[exchange].quote_topic(native)} for native in self.listed}
         self.sent = {native: [] for native in self.listed}  # numbers of quotes, while it is wanted
         self.got = {native: [] for native in self.listed}
         self.said_ns = {}  # when each was last said
@@ -203,8 +206,8 @@ class World:
         self.surveys = 0
         self.answers_rest = True
         self.retired = 0
-        self.canary = NATIVES[exchange].format("BTC") if has_canary else ""
-        self.canary_topics = {self.topic.format(self.canary), self.topic.format(self.canary.lower())}
+        self.canary = SIMULATED[exchange].native("BTC") if has_canary else ""
+        self.canary_topics = {SIMULATED[exchange].quote_topic(self.canary)}
         self.legs = self.make_legs(legs, Policy(**{"max_attempts": 0, **policy}))
         for session in self.legs.sessions:
             self.links[session] = None

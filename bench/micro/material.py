@@ -25,11 +25,12 @@ from feedhandler.feed.process import Publisher
 from feedhandler.feed.session import Session
 from feedhandler.merger.merge import Merger
 from feedhandler.runtime import config
+from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport import private, tick, zmtp
 
 RECORDS: Final = 1000  # moved by every timed call, so that the tables can show nanoseconds a record
 
-NATIVE: Final = {"binance": "BTCUSDT", "bybit": "BTCUSDT", "kucoin": "BTC-USDT"}
+NATIVE: Final = {name: each.native("BTC") for name, each in SIMULATED.items()}
 QUOTES: Final = {"binance": "book_ticker", "bybit": "orderbook", "kucoin": "level1"}  # the fast channel
 DATA: Final = [
     ("binance", "book_ticker"), ("binance", "ticker"),

@@ -7,6 +7,7 @@ feed handler: what it says about a protocol is its own reading of the exchange's
     binance.py     ┐
     kucoin.py      ├ one exchange each: frames, REST answers, rules, how a breach is answered
     bybit.py       ┘ and with _private in their names: the account, signed requests, its stream
+    simulated.py   the table of them
     broadcast.py   who hears which stream, and what goes into whose outbox
     rhythm.py      when the market moves: each symbol by itself, few often and most seldom
     rate.py        or all that is heard, at a known rate

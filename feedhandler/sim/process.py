@@ -10,7 +10,8 @@ from feedhandler.runtime.config import Config, ExchangeConfig, SimConfig
 from feedhandler.runtime.lifecycle import on_stop_signals
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.sim.rhythm import Activity
-from feedhandler.sim.server import EXCHANGES, SimServer, SimSettings, serve
+from feedhandler.sim.server import SimServer, SimSettings, serve
+from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport.files import Lock
 from feedhandler.transport.tasks import end_tasks
 
@@ -40,10 +41,10 @@ async def _main(config: Config, lock: Lock) -> int:
 def check(config: Config) -> None:
     """Raises ConfigError for an exchange that has no simulator."""
     for name in config.simulated():
-        if name not in EXCHANGES:
+        if name not in SIMULATED:
             raise ConfigError(
                 f"{config.path}: exchanges.{name}.simulated: there is no simulator of {name}, but of"
-                f" {', '.join(EXCHANGES)}; if something else plays it, leave out [sim]"
+                f" {', '.join(SIMULATED)}; if something else plays it, leave out [sim]"
             )
 
 

@@ -30,11 +30,8 @@ from aiohttp import WebSocketError, WSMsgType, web
 
 from feedhandler.sim import faults, frames
 from feedhandler.sim.account import AccountError, Update
-from feedhandler.sim.binance import Binance, BinanceRules
 from feedhandler.sim.broadcast import LATE_FRAMES, Broadcast
-from feedhandler.sim.bybit import Bybit, BybitRules
 from feedhandler.sim.faults import FaultError, fault_kinds
-from feedhandler.sim.kucoin import Kucoin, KucoinRules
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -50,10 +47,10 @@ from feedhandler.sim.protocol import (
 )
 from feedhandler.sim.rate import Rate
 from feedhandler.sim.rhythm import Activity, Rhythm
+from feedhandler.sim.simulated import SIMULATED, Rules
 
-__all__ = ["EXCHANGES", "SimServer", "SimSettings", "fault_kinds", "serve"]
+__all__ = ["SimServer", "SimSettings", "fault_kinds", "serve"]
 
-EXCHANGES: tuple[str, ...] = ("binance", "kucoin", "bybit")
 WRITE_LIMIT = 16 * 1024 * 1024  # bytes that a client leaves unread before it is cut off
 MESSAGE_LIMIT = 64 * 1024  # incoming, larger ones end the connection with 1009
 BODY_LIMIT = 64 * 1024
@@ -65,8 +62,6 @@ _FRAMES = (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG)
 _LINGER_0 = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST and drops what is buffered
 
 log = logging.getLogger(__name__)
-
-Rules = BinanceRules | KucoinRules | BybitRules
 
 
 class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,16 +80,13 @@ class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_exchange(name: str, settings: SimSettings, rules: Rules | None = None) -> Exchange:
-    """Make one exchange, pure. Raises ValueError for a name that is not in EXCHANGES, or another's rules."""
-    if name == "binance" and isinstance(rules, BinanceRules | None):
-        return Binance(settings.instruments, settings.seed, rules)
-    if name == "kucoin" and isinstance(rules, KucoinRules | None):
-        return Kucoin(settings.instruments, settings.seed, rules)
-    if name == "bybit" and isinstance(rules, BybitRules | None):
-        return Bybit(settings.instruments, settings.seed, rules)
-    raise ValueError(
-        f"no simulated exchange {name!r} with {type(rules).__name__}; choose from {', '.join(EXCHANGES)}"
-    )
+    """Make one exchange, pure. Raises ValueError for a name that is not in SIMULATED, or another's rules."""
+    simulated = SIMULATED.get(name)
+    if simulated is None or not isinstance(rules, simulated.rules | None):
+        raise ValueError(
+            f"no simulated exchange {name!r} with {type(rules).__name__}; choose from {', '.join(SIMULATED)}"
+        )
+    return simulated.make(settings.instruments, settings.seed, rules)
 
 
 async def serve(servers: Sequence["SimServer"], stop: asyncio.Event) -> None:

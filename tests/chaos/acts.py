@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness import CHANNELS, EXCHANGES, MAJORS, STALE, wait_until
+from harness import EXCHANGES, MAJORS, STALE, topics_of, wait_until
 from observer import NS_PER_S
 from stage import PATIENCE_S, WANTED, Stage, seconds_since
 
@@ -25,7 +25,6 @@ MAX_AGE_S = 6.0  # with two legs, KuCoin's 30 new connections a minute allow no 
 GUESTS = ("DOGE/USDT", "LTC/USDT", "LINK/USDT")
 NOISE_S = 5.0  # of a machine that several share, on top of what the documentation promises
 ASKED_AGAIN_S = 15.0  # a channel that was acknowledged and is silent
-QUOTES = {"binance": "{2}@bookTicker", "kucoin": "/spotMarket/level1:{1}", "bybit": "orderbook.1.{0}"}
 SILENT_AFTER_S = 17.0  # of a channel that usually speaks every second: from its last word to the flag
 LEARNS_S = 30.0  # how long it has to speak first
 FIRST_QUOTE_S = 5.0  # of a new connection: its symbols are asked for by REST, whatever the stream says
@@ -145,9 +144,7 @@ def both_hear_all(stage, exchange, more_than):
 def subscribed(stage, exchange):
     """The simulator's numbers of our two connections, once both have all their subscriptions."""
     connections = stage.stack.sim_state(exchange)["connections"]
-    ours = [
-        c["connection"] for c in connections if len(c["subscriptions"]) == CHANNELS[exchange] * len(MAJORS)
-    ]
+    ours = [c["connection"] for c in connections if len(c["subscriptions"]) == topics_of(exchange)]
     return sorted(ours) if len(ours) == 2 else None
 
 
@@ -365,9 +362,7 @@ def mute(stage, silent):
         observer.begin()
     started = time.monotonic()
     for exchange, symbol in silent.items():
-        plain, dashed = symbol.replace("/", ""), symbol.replace("/", "-")
-        topic = QUOTES[exchange].format(plain, dashed, plain.lower())
-        stage.stack.fault(exchange, "lose_topic", topic=topic)
+        stage.stack.lose_quotes(exchange, symbol)
     wait_until(
         lambda: all(is_stale(stage, topic) for topic in topics),
         f"{', '.join(topics)} flagged",

@@ -17,9 +17,10 @@ from loopback import free_ports as free_ports
 from patience import PATIENCE_S as PATIENCE_S
 from patience import wait_until as wait_until
 
+from feedhandler.sim import simulated
+
 STOP_S = 30.0  # whoever has not ended then is killed
-EXCHANGES = ("binance", "kucoin", "bybit")
-CHANNELS = {"binance": 2, "kucoin": 3, "bybit": 2}  # that a feed subscribes to, of each symbol
+EXCHANGES = tuple(simulated.SIMULATED)
 MAJORS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 
 # The wire format as a stranger reads it in docs/wire.md; deliberately not the project's own definition.
@@ -224,6 +225,12 @@ class Stack:
         """Wait until a fault has shown so often."""
         wait_until(lambda: self.fault_effects(exchange)[kind] >= count, f"{kind} shows at {exchange}")
 
+    def lose_quotes(self, exchange, symbol):
+        """Stop the fastest quotes of a symbol at an exchange; returns their topic."""
+        topic = quote_topic(exchange, symbol)
+        self.fault(exchange, "lose_topic", topic=topic)
+        return topic
+
     def silent_topics(self, exchange):
         """What is subscribed to in vain."""
         return [topic for each in self.sim_state(exchange)["connections"] for topic in each["silent"]]
@@ -262,6 +269,17 @@ class Stack:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def quote_topic(exchange, symbol):
+    """The topic of the fastest quotes of a symbol, as the exchange has it."""
+    row = simulated.SIMULATED[exchange]
+    return row.quote_topic(row.native(*symbol.split("/")))
+
+
+def topics_of(exchange):
+    """How many topics a feed subscribes to for the majors."""
+    return simulated.SIMULATED[exchange].channels * len(MAJORS)
 
 
 def descendants(pid):

@@ -9,18 +9,15 @@ import urllib.request
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 from harness import PATIENCE_S, is_alive, wait_until
 
-# The simulator's, and its opening holdings; feedhandler/sim/credentials.py.
+from feedhandler.sim.simulated import SIMULATED
+
 CREDENTIALS = {
-    "binance": {"key": "sim-binance-key-hmac", "secret": "sim-binance-secret"},
-    "kucoin": {
-        "key": "sim-kucoin-key",
-        "secret": "sim-kucoin-secret",
-        "passphrase": "sim-kucoin-passphrase",
-    },
-    "bybit": {"key": "sim-bybit-key", "secret": "sim-bybit-secret"},
+    name: {field: value for field, value in msgspec.to_builtins(each.credentials).items() if value}
+    for name, each in SIMULATED.items()
 }
 TOKEN = "0123456789abcdef0123456789abcdef"
 

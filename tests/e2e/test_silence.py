@@ -4,20 +4,13 @@ import time
 
 from harness import EXCHANGES, STALE, wait_until
 
-QUOTES = {
-    "binance": "btcusdt@bookTicker",
-    "kucoin": "/spotMarket/level1:BTC-USDT",
-    "bybit": "orderbook.1.BTCUSDT",
-}
-
 
 def test_a_channel_that_falls_silent_is_flagged_in_time_and_heals_by_itself(stack):
     s = stack(rate=300)
     s.start()
     reader = s.wait_live()
     reader.read(23)  # what is usual is learned
-    for exchange in EXCHANGES:
-        s.fault(exchange, "lose_topic", topic=QUOTES[exchange])
+    lost = {exchange: s.lose_quotes(exchange, "BTC/USDT") for exchange in EXCHANGES}
     lost_at = time.monotonic()
     flagged = {}
 
@@ -37,8 +30,8 @@ def test_a_channel_that_falls_silent_is_flagged_in_time_and_heals_by_itself(stac
         "the status says so",
     )
     for exchange in EXCHANGES:
-        assert list(status["exchanges"][exchange]["feed"]["stale_topics"]) == [QUOTES[exchange]]
-        assert f"stale: {QUOTES[exchange]}" in status["text"][exchange]
+        assert list(status["exchanges"][exchange]["feed"]["stale_topics"]) == [lost[exchange]]
+        assert f"stale: {lost[exchange]}" in status["text"][exchange]
         s.fault(exchange, "none")
     for exchange in EXCHANGES:
         topic = f"ticker.{exchange}.BTC/USDT"

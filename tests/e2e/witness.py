@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 
 import aiohttp
-from harness import MAJORS
+from harness import MAJORS, quote_topic
 
 PING_EVERY_S = 15.0  # where the client has to; KuCoin says 18
 
@@ -21,7 +21,7 @@ async def kucoin_handshake(http, port):
 
 
 def binance_requests():
-    topics = [f"{symbol.replace('/', '').lower()}@bookTicker" for symbol in MAJORS]
+    topics = [quote_topic("binance", symbol) for symbol in MAJORS]
     return [{"method": "SUBSCRIBE", "params": topics, "id": 1}]
 
 
@@ -34,7 +34,7 @@ def kucoin_requests():
 
 
 def bybit_requests():
-    return [{"op": "subscribe", "args": [f"orderbook.1.{symbol.replace('/', '')}" for symbol in MAJORS]}]
+    return [{"op": "subscribe", "args": [quote_topic("bybit", symbol) for symbol in MAJORS]}]
 
 
 def plain_update(message):

@@ -23,9 +23,10 @@ from feedhandler.exchanges.base import (
     Control,
     State,
 )
+from feedhandler.sim.simulated import SIMULATED
 
 SECOND = 1_000_000_000
-NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
+NATIVES = {name: each.native("BTC") for name, each in SIMULATED.items()}
 RECORD_FIELDS = [name for name in wire.Ticker.__struct_fields__ if name not in ("version", "kind")]
 PARTS = [
     b'"nan"',

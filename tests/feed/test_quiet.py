@@ -4,9 +4,10 @@ import pytest
 import quiet
 import world
 
+from feedhandler.exchanges import EXCHANGES
 from feedhandler.transport import tick
 
-NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=["binance", "kucoin", "bybit"])
+NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=EXCHANGES)
 
 
 @NAMED

@@ -16,6 +16,7 @@ from feedhandler.exchanges.base import Endpoint, State
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.report import Complaints, connection_status
 from feedhandler.feed.session import TICK_NS
+from feedhandler.sim.simulated import SIMULATED
 
 START = 1_000 * NS_PER_S
 EPOCH_NS = 1_790_000_000 * NS_PER_S
@@ -720,12 +721,9 @@ def test_whatever_happens_the_session_comes_back_and_breaks_no_rule(seed):
 # --- quiet markets
 
 
-NATIVES = {"binance": "AUSDT", "kucoin": "A-USDT", "bybit": "AUSDT"}
-
-
 def quiet_world(exchange, canary="", **policy):
     """A connection whose requests and pings are answered, and on which nothing is said."""
-    world = World(exchange, natives=(NATIVES[exchange],), **policy)
+    world = World(exchange, natives=(SIMULATED[exchange].native("A"),), **policy)
     world.session.subscriptions.set_canary(canary)
     answered = set()
 

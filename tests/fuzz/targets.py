@@ -20,11 +20,12 @@ from feedhandler.data import board_layout, wire
 from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
+from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport import zmtp
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
 GOLDEN: Final = Path(__file__).parent.parent / "golden"
-NATIVES: Final = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
+NATIVES: Final = {name: each.native("BTC") for name, each in SIMULATED.items()}
 CASES: Final = 40  # of a round
 EXTREMES: Final = (
     b"0", b"-1", b"1e308", b"1e-320", b"-0.0", b"NaN", b"null", b'""', b"9223372036854775807",

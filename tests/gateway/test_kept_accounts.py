@@ -19,8 +19,9 @@ from feedhandler.runtime import config
 from feedhandler.sim import credentials as sim
 from feedhandler.sim import frames
 from feedhandler.sim.server import SimServer, SimSettings
+from feedhandler.sim.simulated import SIMULATED
 
-CREDENTIALS = {"binance": sim.BINANCE, "kucoin": sim.KUCOIN, "bybit": sim.BYBIT}
+CREDENTIALS = {name: each.credentials for name, each in SIMULATED.items()}
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler.sim import credentials
-from feedhandler.sim.binance import Binance
-from feedhandler.sim.bybit import Bybit
 from feedhandler.sim.kucoin import Kucoin
 from feedhandler.sim.protocol import Answer, Now, Request
+from feedhandler.sim.simulated import SIMULATED
 
 ADDRESSES = count()
 NOW = Now(1_000_000_000_000, 1_790_000_000_123_456_789)
-EXCHANGES = {"binance": Binance(50, seed=1), "kucoin": Kucoin(50, seed=1), "bybit": Bybit(50, seed=1)}
+EXCHANGES = {name: each.make(50, 1, None) for name, each in SIMULATED.items()}
 WORDS = st.sampled_from(
     [
         *("id", "method", "params", "session.logon", "session.logout", "userDataStream.subscribe.signature"),

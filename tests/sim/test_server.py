@@ -12,14 +12,15 @@ from feedhandler.sim.binance import BinanceRules
 from feedhandler.sim.bybit import BybitRules
 from feedhandler.sim.kucoin import KucoinRules
 from feedhandler.sim.rhythm import Activity
-from feedhandler.sim.server import EXCHANGES, SimServer, SimSettings, fault_kinds, serve
+from feedhandler.sim.server import SimServer, SimSettings, fault_kinds, serve
+from feedhandler.sim.simulated import SIMULATED
 
 from .wire import HOST, end_of, handshake, is_quote, make, run, running, until
 
 # Streaming.
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_a_subscriber_hears_quotes_and_breaks_no_rule(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -196,7 +197,7 @@ def test_refused_handshakes_are_http_answers():
 # Listeners.
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_rest_and_socket_share_a_port_or_have_their_own(exchange):
     async def scenario() -> None:
         one = make(exchange)
@@ -225,7 +226,7 @@ def test_a_taken_port_is_an_error_that_leaves_nothing_open():
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_closing_says_so_to_everybody_and_is_quick(exchange):
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -247,7 +248,7 @@ def test_closing_says_so_to_everybody_and_is_quick(exchange):
 
 def test_serve_runs_until_told_to_stop_and_closes_all():
     async def scenario() -> None:
-        servers = [make(name) for name in EXCHANGES]
+        servers = [make(name) for name in SIMULATED]
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(servers, stop))
         while any(server.ws_url.endswith(":0") for server in servers):
@@ -314,7 +315,7 @@ def test_bad_fault_requests_are_400_and_say_why():
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_close_with_a_code(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -377,7 +378,7 @@ def test_who_asks_again_because_we_were_silent_breaks_no_rule(kind):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_mute_stops_data_only(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -404,13 +405,11 @@ def test_mute_ends_by_itself():
     run(scenario())
 
 
-@pytest.mark.parametrize(
-    ("exchange", "symbol"), [("binance", "BTCUSDT"), ("kucoin", "BTC-USDT"), ("bybit", "BTCUSDT")]
-)
-def test_one_symbol_can_be_muted(exchange, symbol):
+@pytest.mark.parametrize("exchange", SIMULATED)
+def test_one_symbol_can_be_muted(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
-            await client.fault(fault="mute_symbol", symbol=symbol)
+            await client.fault(fault="mute_symbol", symbol=SIMULATED[exchange].native("BTC"))
             ws = await client.connect()
             await client.subscribe(ws, "BTC")
             await client.subscribe(ws, "ETH")
@@ -423,15 +422,10 @@ def test_one_symbol_can_be_muted(exchange, symbol):
     run(scenario())
 
 
-LOST = {
-    "binance": "btcusdt@bookTicker",
-    "kucoin": "/spotMarket/level1:BTC-USDT",
-    "bybit": "orderbook.1.BTCUSDT",
-}
-
-
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_one_channel_can_be_lost_while_its_market_goes_on(exchange):
+    topic = SIMULATED[exchange].quote_topic(SIMULATED[exchange].native("BTC"))
+
     def is_lost(message: object) -> bool:
         return is_quote(message) and "BTC" in json.dumps(message)
 
@@ -441,12 +435,12 @@ def test_one_channel_can_be_lost_while_its_market_goes_on(exchange):
             await client.subscribe(ws, "BTC")
             await client.subscribe(ws, "ETH")
             await until(ws, is_lost)
-            await client.fault(fault="lose_topic", topic=LOST[exchange])
+            await client.fault(fault="lose_topic", topic=topic)
             quotes = [await until(ws, is_quote) for _ in range(200)]
             assert not any(is_lost(message) for message in quotes[100:])  # the first may have been under way
             await client.fault(fault="none")
             await until(ws, is_lost)
-            await client.fault(fault="lose_topic", topic=LOST[exchange], heals=True)
+            await client.fault(fault="lose_topic", topic=topic, heals=True)
             other = await client.connect()
             await client.subscribe(other, "BTC")
             await until(ws, is_lost)
@@ -474,7 +468,7 @@ def test_a_symbol_can_be_left_out_of_the_instrument_list(exchange, path, symbol)
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_acknowledged_without_data(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -493,7 +487,7 @@ def test_acknowledged_without_data(exchange):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_garbage_arrives_and_data_goes_on(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -553,7 +547,7 @@ def test_expired_tokens_end_their_sessions_and_open_no_new_one():
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 @pytest.mark.parametrize("status", [429, 418, 403, 503])
 def test_rest_can_be_throttled(exchange, status):
     async def scenario() -> None:
@@ -598,7 +592,7 @@ def test_old_frames_come_again(fault):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_messages_cut_to_pieces_are_the_same_messages(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -671,7 +665,7 @@ def test_a_market_with_a_rhythm_of_its_own_has_no_rate_to_be_changed():
 PINGS = {"binance": None, "kucoin": {"id": "9", "type": "ping"}, "bybit": {"req_id": "9", "op": "ping"}}
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_a_half_open_connection_is_silent_answers_nothing_and_ends_nobody_elses(exchange):
     async def scenario() -> None:
         async with running(exchange, messages_per_s=0) as client:
@@ -700,7 +694,7 @@ def test_a_half_open_connection_is_silent_answers_nothing_and_ends_nobody_elses(
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", SIMULATED)
 def test_signs_of_life_go_on_however_quiet_the_market(exchange):
     async def scenario() -> None:
         rules = BinanceRules(ping_every_s=0.05) if exchange == "binance" else None

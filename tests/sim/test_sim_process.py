@@ -23,7 +23,7 @@ def test_a_socket_that_is_named_is_where_it_is():
 
 
 def test_an_exchange_without_a_simulator_is_named_before_anything_starts(monkeypatch):
-    monkeypatch.setattr(process, "EXCHANGES", ("binance", "bybit"))
+    monkeypatch.setattr(process, "SIMULATED", ("binance", "bybit"))
     played = config.parse(f"[exchanges.kucoin]\n{KUCOIN}[sim]\n", "x.toml")
     message = (
         r"exchanges\.kucoin\.simulated: there is no simulator of kucoin, but of binance, bybit; .*\[sim\]"

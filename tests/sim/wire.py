@@ -10,6 +10,7 @@ import aiohttp
 from patience import PATIENCE_S
 
 from feedhandler.sim.server import SimServer, SimSettings
+from feedhandler.sim.simulated import SIMULATED
 
 HOST = "127.0.0.1:0"
 
@@ -63,11 +64,11 @@ class Client:
 
     async def subscribe(self, ws: aiohttp.ClientWebSocketResponse, symbol: str = "BTC") -> None:
         """Ask for the best bid and offer of one symbol against USDT."""
-        topic = f"/spotMarket/level1:{symbol}-USDT"
+        topic = SIMULATED[self.exchange].quote_topic(SIMULATED[self.exchange].native(symbol))
         message = {
-            "binance": {"method": "SUBSCRIBE", "params": [f"{symbol.lower()}usdt@bookTicker"], "id": 1},
+            "binance": {"method": "SUBSCRIBE", "params": [topic], "id": 1},
             "kucoin": {"id": "1", "type": "subscribe", "topic": topic, "response": True},
-            "bybit": {"req_id": "1", "op": "subscribe", "args": [f"orderbook.1.{symbol}USDT"]},
+            "bybit": {"req_id": "1", "op": "subscribe", "args": [topic]},
         }
         await ws.send_json(message[self.exchange])
 

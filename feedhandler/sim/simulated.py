@@ -1,0 +1,46 @@
+"""The table of the exchanges that can be simulated: one row each, for the simulator, tests and benchmarks.
+
+A row has what somebody outside must know of an exchange to ask for it and to disturb it. It is our own reading of
+the exchange's documentation, and independent of the adapters in exchanges/.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from feedhandler.sim import credentials
+from feedhandler.sim.binance import Binance, BinanceRules
+from feedhandler.sim.bybit import Bybit, BybitRules
+from feedhandler.sim.credentials import Credentials
+from feedhandler.sim.kucoin import Kucoin, KucoinRules
+from feedhandler.sim.protocol import Exchange
+
+Rules = BinanceRules | KucoinRules | BybitRules
+
+
+class Simulated(NamedTuple):
+    make: Callable[[int, int, Any], Exchange]  # instruments, seed, rules
+    rules: type[Rules]
+    credentials: Credentials  # that its account has
+    spelling: str  # of a symbol
+    quotes: str  # the topic of its fastest quotes
+    channels: int  # of each symbol, that make up a ticker
+
+    def native(self, base: str, quote: str = "USDT") -> str:
+        """Spell a symbol as the exchange does."""
+        return self.spelling.format(base=base, quote=quote)
+
+    def quote_topic(self, native: str) -> str:
+        return self.quotes.format(native=native, lower=native.lower())
+
+
+SIMULATED = {
+    "binance": Simulated(
+        Binance, BinanceRules, credentials.BINANCE, "{base}{quote}", "{lower}@bookTicker", channels=2
+    ),
+    "kucoin": Simulated(
+        Kucoin, KucoinRules, credentials.KUCOIN, "{base}-{quote}", "/spotMarket/level1:{native}", channels=3
+    ),
+    "bybit": Simulated(
+        Bybit, BybitRules, credentials.BYBIT, "{base}{quote}", "orderbook.1.{native}", channels=2
+    ),
+}
