@@ -379,7 +379,9 @@ class Feed(World):
         topic = wire.topic(kind, self.market.name)
         number = self.documents[kind]
         self.hop.send(
-            wire.pack_document(wire.Document(topic, 1, kind, 0, self.session, number, 0, now, now, body))
+            wire.pack_document(
+                wire.Document(topic, wire.VERSION, kind, 0, self.session, number, 0, now, now, body)
+            )
         )
 
     def end(self):
