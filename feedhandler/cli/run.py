@@ -104,7 +104,7 @@ class Foreground:
 
     def _tell_loops(self) -> None:
         """Say once of a process that it does not stay up, above the live table, which does not show why."""
-        for each in self._loops.news(look(self._config)):
+        for each in self._loops.new(look(self._config)):
             path = log_dir(self._config.run_dir) / f"{each.process}.log"
             why = last_line(path, each.pid)
             text = f"{each.process} was started again {each.restarts} times so far; the end of {path}: {why}"

@@ -1,9 +1,9 @@
 """How far an exchange's clock is from this host's, and how sure that is.
 
-An exchange that is asked for its time says it somewhere between our request and its answer: the offset is known
-to half the round trip. Both clocks drift, so what is known grows less sure, and another answer replaces it sooner
-or later. An answer that cannot be true together with what is known is believed when a second one agrees: what came
-out of a cache is older each time.
+An exchange's answer to a request for its time is of some moment between request and answer: the offset is known to
+half the round trip. Both clocks drift, so the estimate grows less sure, and another answer replaces it sooner or
+later. An answer that contradicts the estimate is taken over when a second one agrees with it: what came out of a
+cache is older each time.
 
 Pure: it gets times, monotonic and Unix, and looks at no clock. It knows no exchange.
 """
@@ -23,7 +23,7 @@ RESOLUTION_NS: Final = 1_000_000
 # seconds apart, and 500 ppm of a minute are 30 ms.
 STEP_NS: Final = 100_000_000
 
-# An exchange whose time is further off than ten years does not tell the time; and sums stay within an i64.
+# A time that is further off than ten years is none; and sums stay within an i64.
 NS_PER_YEAR: Final = 365 * 86_400 * 1_000_000_000
 OFFSET_NS_MAX: Final = 10 * NS_PER_YEAR
 
@@ -93,7 +93,7 @@ class ExchangeClock:
         return known.offset_ns, known.offset_ns + known.uncertainty_ns + TOLERANCE_NS
 
     def add(self, sample: Sample) -> None:
-        """Take one answer into account. Raises ValueError for one that tells no time."""
+        """Take one answer into account. Raises ValueError for one whose time cannot be."""
         new = _estimate(sample)
         if abs(new.offset_ns) > OFFSET_NS_MAX:
             raise ValueError(f"the exchange's time is {abs(new.offset_ns) / NS_PER_YEAR:.0f} years off")
@@ -123,7 +123,7 @@ class ExchangeClock:
 
 
 def _estimate(sample: Sample) -> Estimate:
-    """Return what one answer says: the exchange's time was that of the middle, or of any other moment between."""
+    """Return the estimate of one answer, whose time was that of the middle, or of any other moment between."""
     half_ns = (sample.received_mono_ns - sample.sent_mono_ns) // 2
     offset_ns = sample.exchange_ns + RESOLUTION_NS // 2 - (sample.unix_ns - half_ns)
     return Estimate(offset_ns, half_ns + RESOLUTION_NS // 2, sample.received_mono_ns)

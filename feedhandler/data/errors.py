@@ -1,4 +1,4 @@
-"""Every error the project raises on purpose; the type tells the process what to do.
+"""Every error the project raises on purpose; the type decides what the process does.
 
 | error | who is wrong | what happens |
 | --- | --- | --- |
@@ -49,7 +49,7 @@ class DecodeError(FeedError):
 class ProtocolError(FeedError):
     """The exchange broke its own protocol, or ended the conversation.
 
-    retry_after_s is for how long it wants to be left alone, 0 if it did not say.
+    retry_after_s is for how long it wants no requests, 0 if it states none.
     """
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:

@@ -69,22 +69,22 @@ def process_state(pid: int | None, starts: Starts | None, now_ns: int) -> str:
 
 
 def is_of_others(heartbeat: Heartbeat | None, processes: Iterable[ProcessStatus]) -> bool:
-    """True if the merger that was heard is none of these processes, though one of them is to be a merger."""
+    """True if the merger whose heartbeat came is none of these processes, though one of them is to be a merger."""
     pids = {each.pid for each in processes if each.process == MERGER}
     return heartbeat is not None and bool(pids) and heartbeat.pid not in pids
 
 
 class Loops:
-    """Which processes are started again and again: each is news once, until it has stayed up."""
+    """Which processes are started again and again: each is reported once, until it has stayed up."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def news(self, processes: Iterable[ProcessStatus]) -> list[ProcessStatus]:
-        """Return those that are to be told of now."""
+    def new(self, processes: Iterable[ProcessStatus]) -> list[ProcessStatus]:
+        """Return those that are to be reported now."""
         looping = {each.process: each for each in processes if each.state == "restarting"}
-        found = [each for name, each in looping.items() if name not in self._told]
-        self._told = {*looping}
+        found = [each for name, each in looping.items() if name not in self._reported]
+        self._reported = {*looping}
         return found
 
 
@@ -103,7 +103,7 @@ class Verdict(msgspec.Struct, kw_only=True):
         )
 
     def text(self, well: str) -> str:
-        """Return it in one line; well: what to say if all is."""
+        """Return it in one line; well: what to print if all is."""
         return f"{WORDS[self.status]}: {'; '.join(self.reasons) or well}"
 
 
@@ -113,7 +113,7 @@ def verdict(
     processes: Iterable[ProcessStatus],
     now_ns: int,
 ) -> Verdict:
-    """Return whether data flow as they should, and every process runs; None: no merger is heard."""
+    """Return whether data flow as they should, and every process runs; None: no heartbeat of a merger."""
     found = [(DEGRADED, _process_text(each)) for each in processes if each.state != "up"]
     if heartbeat is None:
         found.append((DOWN, "no merger answers"))

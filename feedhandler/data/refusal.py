@@ -1,10 +1,10 @@
-"""Refusals that no patience ends, and what an exchange says of them, for people. Pure, and of no exchange."""
+"""Refusals that no patience ends, and the exchange's text with them, for people. Pure, and of no exchange."""
 
 import html
 import re
 from typing import Final
 
-FINAL_S: Final = 600.0  # before we ask again who has refused for good: somebody may have changed something
+FINAL_S: Final = 600.0  # before the next request after a final refusal: somebody may have changed something
 
 # In an exchange's words, in small letters: it refuses a country, and no list of a key's will help.
 OF_A_REGION: Final = ("country", "your region", "jurisdiction", "restricted location", "your location")

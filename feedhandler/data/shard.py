@@ -1,7 +1,7 @@
 """Which feed process of several has a symbol, when an exchange is spread over them.
 
 By a hash of the exchange's own spelling: so each symbol's place depends on nothing but itself and the count of
-shards, whatever else is wanted, now or later, and feeds and merger agree without asking each other. Pure.
+shards, whatever else is wanted, now or later, and feeds and merger agree without a message. Pure.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What processes say about themselves: the JSON of status records, and its one-line summaries.
+"""What processes report of themselves: the JSON of status records, and its one-line summaries.
 
 Written by feeds and the merger, read by `feedhandler status`, the live table and anybody with a JSON
 parser. Pure. Times are Unix nanoseconds; the fields are described in `docs/wire.md`.
@@ -16,7 +16,7 @@ from feedhandler.data.units import NS_PER_MS, NS_PER_S
 # Upper ends of the counted latencies, in microseconds; what is longer is counted after the last.
 LATENCY_BOUNDS_US: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 25_600, 102_400, 409_600)
 PROBLEM_SIZE_SHOWN: Final = 160  # characters of one, in words about a feed; its list has it whole
-FEED_HEARTBEAT_NS: Final = 200 * NS_PER_MS  # how often a feed says that it lives
+FEED_HEARTBEAT_NS: Final = 200 * NS_PER_MS  # how often a feed sends a sign of life
 LISTED_MAX: Final = 20  # names in a list; the counts beside it are complete
 
 
@@ -59,7 +59,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     address: str = ""  # of the exchange, as address:port, while there is a socket
     symbols: int = 0
     topics: int = 0  # channels of all its symbols
-    unheard: int = 0  # channels that have not spoken on this connection,
+    unheard: int = 0  # channels without data on this connection so far,
     silent: int = 0  # and those of them that should have
     silent_topics: list[str] = []
     pending_topics: int = 0
@@ -82,7 +82,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
 
     @property
     def topics_to_go(self) -> int:
-        """How many topics are still to be asked for or to be answered."""
+        """How many topics are still to be requested or to be acknowledged."""
         return self.pending_topics if self.phase == Phase.RUNNING.value else self.topics
 
     def text(self, now_ns: int) -> str:
@@ -120,9 +120,9 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     problems: list[str] = []  # of the instrument list, and of instruments that are wanted
     instruments: int = 0
     instruments_as_of_ns: int = 0
-    clock_offset_ms: float | None = None  # the exchange's clock less this host's, as its REST host tells it,
+    clock_offset_ms: float | None = None  # the exchange's clock less this host's, as its REST host states it,
     clock_uncertainty_ms: float | None = None  # give or take; None until known
-    clock_error: str = ""  # why it could not be asked
+    clock_error: str = ""  # why it is not known
     failures: dict[str, int] = {}  # what nobody foresaw, by place and type of the error
     connections: list[ConnectionStatus] = []
     stale: int = 0  # channels that are silent and should not be,
@@ -217,7 +217,7 @@ class ShardStatus(msgspec.Struct, kw_only=True):
     """One feed process of several, as the merger sees it."""
 
     shard: str
-    pid: int  # 0: not heard yet
+    pid: int  # 0: no status has come yet
     state: str
     reason: str = ""
     topics: int = 0
@@ -248,7 +248,7 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
     malformed: int = 0
     unmapped: int = 0  # records whose native symbol is in no instrument list
     shards: list[ShardStatus] = []  # none if one process has it all
-    feed: FeedStatus | None = None  # of several, what they say together
+    feed: FeedStatus | None = None  # of several, their statuses together
 
     @property
     def symbols(self) -> int:
@@ -270,9 +270,9 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
 
 
 class RelayStatus(msgspec.Struct, kw_only=True):
-    """What the relay says of itself, in a file, since nobody listens to it: for the gateway's metrics.
+    """What the relay reports of itself, in a file, since it has no subscribers: for the gateway's metrics.
 
-    Counts are since it started. delays is how often somebody who asked too much had to wait, refused connections
+    Counts are since it started. delays is how often one with too many requests had to wait, refused connections
     that were one too many; strangers those from other hosts that ended in their handshake.
     """
 

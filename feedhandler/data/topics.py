@@ -41,10 +41,10 @@ class Topics:
 class Groups:
     """Who is subscribed to what, by prefix and by topic.
 
-    by_topic has the groups of each topic that was asked about, changed in place when subscriptions change: keep
-    them until `forget`. One who has several prefixes is in several groups of a topic. A group that everybody has
-    left stays until `tidy`, and the last few stay for good: who comes and goes all the time is not to cost a look
-    at all its topics each time.
+    by_topic has the groups of each topic that was looked up, changed in place when subscriptions change: keep them
+    until `forget`. A subscriber with several prefixes is in several groups of a topic. A group without members
+    stays until `tidy`, and the last few stay for good: one that subscribes and leaves in a loop is not to cost a
+    look at all its topics each time.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is wanted of one exchange besides what its configuration says: by whom which symbols, and whether at all.
+"""What is wanted of one exchange besides what is configured: by whom which symbols, and whether at all.
 
 The control plane writes it to a file in the run directory, and the exchange's feeds follow that file: so it
 survives every restart, and a feed that starts later finds it. An owner's symbols are its own, so that two who want
@@ -10,11 +10,11 @@ from typing import Final
 
 import msgspec
 
-MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")  # where nobody says anything
+MAJORS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")  # where nothing is configured
 LISTED_MAX: Final = 10  # symbols of one owner in a line of a log
-OPERATOR: Final = "operator"  # the owner of what is asked for by hand,
+OPERATOR: Final = "operator"  # the owner of what is requested by hand,
 HOLDINGS: Final = "holdings"  # of what the account holds,
-POSITIONS: Final = "positions"  # and of what is said to be held elsewhere
+POSITIONS: Final = "positions"  # and of what is stated to be held elsewhere
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):

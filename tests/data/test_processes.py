@@ -57,7 +57,7 @@ def test_a_loop_is_news_once_until_it_is_over():
 
     loops = Loops()
     told = [
-        [each.process for each in loops.news(at(state))]
+        [each.process for each in loops.new(at(state))]
         for state in ("up", "down", "restarting", "restarting", "up", "restarting")
     ]
     assert told == [[], [], ["relay"], [], [], ["relay"]]
