@@ -1,4 +1,4 @@
-"""What the merger knows of feeds and exchanges: who sends which topic, who was heard, and what they say together.
+"""What the merger knows of feeds and exchanges: who sends which topic, when each sent last, and their joint status.
 
 Pure, and without decisions: those are in `merge`. It knows no exchange.
 """
@@ -30,12 +30,12 @@ class FeedView:
         self.traffic = traffic
         self.routes: dict[bytes, Route] = {}  # by the native topic, padded
         self.status: FeedStatus | None = None
-        self.heard_mono_ns = now_mono_ns
+        self.received_mono_ns = now_mono_ns
         self.is_silent = True  # nothing at all for `merge.FEED_SILENCE_NS`
-        self.spoke_mono_ns = now_mono_ns
-        self.has_spoken = False  # of itself, since the last look
-        self.is_mute = True  # no word of itself for so long; records may be of a feed that followed
-        self.is_down = True  # until it says that it lives
+        self.reported_mono_ns = now_mono_ns
+        self.has_reported = False  # a status or a heartbeat, since the last look
+        self.is_without_reports = True  # no status or heartbeat for so long; records may be its successor's
+        self.is_down = True  # until its first sign of life
         self.reason = f"no feed process for {exchange} has been heard"
         self.state = "absent"
         self.records_seen = self.messages_seen = 0
@@ -44,13 +44,13 @@ class FeedView:
         # Records that we flagged DOWN for its silence → their own flags, and the number that they got by that.
         self.flagged: dict[Route, tuple[int, int]] = {}
 
-    def on_word(self) -> None:
-        """It said something of itself."""
-        self.traffic.is_heard = self.has_spoken = True
-        self.is_mute = False
+    def on_report(self) -> None:
+        """A status or a heartbeat has come."""
+        self.traffic.is_heard = self.has_reported = True
+        self.is_without_reports = False
 
     def row(self) -> ShardStatus:
-        """Return what the exchange's status says of it."""
+        """Return its row in the exchange's status."""
         return ShardStatus(
             shard=str(self.shard),
             pid=self.pid,
@@ -64,7 +64,7 @@ class FeedView:
 class ExchangeView:
     """One exchange as the merger sees it: the feeds that share its symbols, and what they have in common.
 
-    All feeds are shards of the same count; it is the count that they were last heard to have.
+    All feeds are shards of the same count; it is the count that they stated last.
     """
 
     def __init__(self, name: str, now_ns: int) -> None:
@@ -122,17 +122,19 @@ class ExchangeView:
     def has_begun_anew(self, status: FeedStatus) -> bool:
         """True if a feed of another count of shards has followed those of the present one.
 
-        They never run at the same time; but what an old one said last may arrive after a new one's first words.
+        They never run at the same time; but an old one's last message may arrive after a new one's first.
         """
         feeds = self._by_number
-        return all(feed.is_mute for feed in feeds) or status.started_ns > max(f.started_ns for f in feeds)
+        return all(feed.is_without_reports for feed in feeds) or status.started_ns > max(
+            f.started_ns for f in feeds
+        )
 
     def joined_state(self) -> str:
         """Return the worst state of the feeds."""
         return worst(feed.state for feed in self._by_number)
 
     def joined_reason(self) -> str:
-        """Say which feeds are absent or down, and why; "" if none is."""
+        """Return which feeds are absent or down, and why; "" if none is."""
         shards_of: dict[str, list[str]] = {}
         for feed in self._by_number:
             if feed.reason:

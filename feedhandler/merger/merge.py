@@ -1,4 +1,4 @@
-"""What the merger decides: canonical symbols, sequence numbers, last values, who is down.
+"""What the merger decides: canonical symbols, sequence numbers, last values, which feeds are down.
 
 Pure: messages from feeds and times come in, messages to subscribers go out through outlets; the shell owns
 sockets and clock. Records of one topic leave in the order in which they came. It knows no exchange.
@@ -22,7 +22,7 @@ from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.merger.feeds import ExchangeView, FeedView
 from feedhandler.merger.step import Outlet, Route, Step, Traffic
 
-# A feed says something every 200 ms. Subscribers are to know within 1 s that it died.
+# A feed sends something every 200 ms. Subscribers are to know within 1 s that it died.
 FEED_SILENCE_NS: Final = 850 * NS_PER_MS
 TICK_NS: Final = 50 * NS_PER_MS
 STATUS_EVERY_NS: Final = NS_PER_S
@@ -47,7 +47,7 @@ class InstrumentListTime(msgspec.Struct):
 
 
 class Queues(Protocol):
-    """How the queues of the subscribers are, in bytes; told in the heartbeat."""
+    """How the queues of the subscribers are, in bytes; published in the heartbeat."""
 
     size: int
     size_max: int
@@ -59,8 +59,8 @@ class Merger:
     """The merger's state.
 
     Two kinds of subscribers get the same records: `each` sends each record alone, `batches` those that came
-    together in one message, back to back. Documents go to both. exchanges says of each how many feeds share it;
-    if they turn out to be another number, they are believed. session is the Unix second at which this merger
+    together in one message, back to back. Documents go to both. exchanges has for each how many feeds share it; if
+    the feeds state another number, that counts. session is the Unix second at which this merger
     started; clock returns Unix nanoseconds and is read once per record, just before it is sent. Each ticker
     record is in the ring, the number of its writing being its own sequence, before it is sent. `on_message`
     takes one message of the feed hop.
@@ -161,9 +161,9 @@ class Merger:
     def _on_heartbeat(self, exchange: ExchangeView, heartbeat: FeedHeartbeat) -> None:
         feed = exchange.feeds.get(heartbeat.shard)
         if feed is None:
-            parse_shard(heartbeat.shard)  # of a feed that is still to say who it is, or that was
+            parse_shard(heartbeat.shard)  # of a feed whose status is still to come, or that was
             return
-        feed.on_word()
+        feed.on_report()
         if feed.is_down and heartbeat.pid == feed.pid:
             self._revive(exchange, feed)
 
@@ -175,7 +175,7 @@ class Merger:
                 return
             self._begin_anew(exchange, shard.count)
             feed = exchange.feeds[status.shard]
-        feed.on_word()
+        feed.on_report()
         if status.pid != feed.pid:
             self._flag_down(feed)  # a new process knows nothing yet, even if it was back in no time
             feed.flagged.clear()
@@ -193,12 +193,12 @@ class Merger:
         self._check_state(exchange, feed)
 
     def _flag_unwanted(self, feed: FeedView, status: FeedStatus) -> None:
-        """Records were lost; those that said DOWN of what is not wanted any more are not said again."""
+        """Records were lost; DOWN of what is not wanted any more may be among them, and is not sent again."""
         wanted = {*status.wanted, *status.renamed.values()}
         for route in feed.routes.values():
             if symbol_in(route.topic) not in wanted:
                 feed.flagged.pop(route, None)
-                self._say_down(route)
+                self._publish_down(route)
 
     def _begin_anew(self, exchange: ExchangeView, count: int) -> None:
         """Feeds of another count of shards have followed: none of them knows anything yet."""
@@ -227,7 +227,7 @@ class Merger:
         self._publish_document(wire.INSTRUMENTS, exchange.name, body)
 
     def _drop_route(self, feed: FeedView, native_topic: bytes) -> None:
-        """Renamed, or in conflict: the topic gets no more records from here, and says so."""
+        """Renamed, or in conflict: the topic gets no more records from here, and is DOWN."""
         route = feed.routes.pop(native_topic)
         del self._routes[native_topic]
         feed.flagged.pop(route, None)
@@ -287,25 +287,27 @@ class Merger:
             self._status_mono_ns = now_mono_ns
             self._publish_status(elapsed_ns)
 
-    def _watch(self, exchange: ExchangeView, feed: FeedView, now_mono_ns: int, deaf_ns: int) -> None:
-        """Look whether a feed was heard; deaf_ns is how long it was we who did not listen."""
-        feed.heard_mono_ns += deaf_ns
-        feed.spoke_mono_ns += deaf_ns
-        if feed.has_spoken:
-            feed.has_spoken, feed.spoke_mono_ns = False, now_mono_ns
-        feed.is_mute = feed.is_mute or now_mono_ns - feed.spoke_mono_ns >= FEED_SILENCE_NS
+    def _watch(self, exchange: ExchangeView, feed: FeedView, now_mono_ns: int, stalled_ns: int) -> None:
+        """Look whether a feed has sent anything; stalled_ns is how long it was we who did not read."""
+        feed.received_mono_ns += stalled_ns
+        feed.reported_mono_ns += stalled_ns
+        if feed.has_reported:
+            feed.has_reported, feed.reported_mono_ns = False, now_mono_ns
+        feed.is_without_reports = (
+            feed.is_without_reports or now_mono_ns - feed.reported_mono_ns >= FEED_SILENCE_NS
+        )
         if feed.traffic.is_heard:
             feed.traffic.is_heard = feed.is_silent = False
-            feed.heard_mono_ns = now_mono_ns
-        elif not feed.is_silent and now_mono_ns - feed.heard_mono_ns >= FEED_SILENCE_NS:
+            feed.received_mono_ns = now_mono_ns
+        elif not feed.is_silent and now_mono_ns - feed.received_mono_ns >= FEED_SILENCE_NS:
             feed.is_silent = True
             self._mark_down(exchange, feed, "feed process not heard")
 
     def _revive(self, exchange: ExchangeView, feed: FeedView) -> None:
-        """The same process speaks again, or a new one: what we flagged for silence was current after all."""
+        """The same process sends again, or a new one: what we flagged for silence was current after all."""
         feed.is_down, feed.reason = False, ""
         for route, (flags, sequence) in feed.flagged.items():
-            if route.sequence == sequence:  # else it has said something since, and may have said DOWN itself
+            if route.sequence == sequence:  # else it has sent a record since, perhaps a DOWN of its own
                 self._republish(route, flags)
         feed.flagged.clear()
         self._check_state(exchange, feed)
@@ -319,11 +321,11 @@ class Merger:
     def _flag_down(self, feed: FeedView) -> None:
         """Flag every record of a feed: nobody keeps it current."""
         for route in feed.routes.values():
-            flags = self._say_down(route)
+            flags = self._publish_down(route)
             if not flags & wire.DOWN:
                 feed.flagged[route] = flags, route.sequence
 
-    def _say_down(self, route: Route) -> int:
+    def _publish_down(self, route: Route) -> int:
         """Publish a topic's newest record as DOWN, unless it is; return the flags that it had."""
         (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
         if not flags & wire.DOWN:
@@ -343,14 +345,14 @@ class Merger:
         self._send(route.topic, route.record)
 
     def on_stop(self) -> None:
-        """Say that everything is down: this merger publishes no more."""
+        """Publish that everything is down: this merger publishes no more."""
         for exchange in self.exchanges.values():
             for feed in exchange.feeds.values():
                 if not feed.is_down:
                     self._mark_down(exchange, feed, "merger stopped")
 
     def _check_state(self, exchange: ExchangeView, feed: FeedView) -> None:
-        """Publish the status at once when the word of a feed changes."""
+        """Publish the status at once when the state of a feed changes."""
         if feed.is_down:
             state = "down" if feed.pid else "absent"
         else:

@@ -1,7 +1,7 @@
 """The merger: a plain blocking loop between the feeds' socket and the subscribers'. No asyncio.
 
 Wiring only: what to publish is decided in `merge`. It waits for no subscriber: a full queue drops, and the
-subscriber sees the hole in the sequence.
+subscriber sees a gap in the sequence.
 """
 
 import logging
@@ -39,7 +39,7 @@ class MergerProcess:
         self._ticks = self._outlet(config.merger.ticks, "merger.ticks", has_modes=True, session=session)
         self._batches = self._outlet(config.merger.batches, "merger.batches", is_batched=True)
         recent = recent_path(config.run_dir)
-        # One cell more than asked for: while one is written, the others are all there.
+        # One cell more than configured: while one is written, the others are all there.
         depth = config.merger.recent + 1
         self._ring = open_board(recent, depth=depth, session=session) if config.merger.recent else None
         if self._ring is None:
