@@ -42,7 +42,6 @@ from feedhandler.feed.survey import Survey
 from feedhandler.feed.universe import Universe
 from feedhandler.feed.websocket import Connection
 from feedhandler.runtime.config import Config
-from feedhandler.runtime.curve import client_keys
 from feedhandler.runtime.lifecycle import (
     END_S,
     end_within,
@@ -215,7 +214,8 @@ def _uplink(
     """Return the hop to the merger, which may be on another host."""
     if not config.is_merger_elsewhere:
         return tick.Uplink(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
-    from feedhandler.transport import remote  # most feeds need none of it
+    from feedhandler.runtime.curve import client_keys  # most feeds need no libzmq
+    from feedhandler.transport import remote
 
     pair, server_key = client_keys(config)
     return remote.Uplink(loop, config.merger.feeds, on_join, pair, server_key)

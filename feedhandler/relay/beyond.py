@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -24,7 +24,7 @@ from feedhandler.data.topics import Topics
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.curve import server_keys
 from feedhandler.transport import tick, zmtp
-from feedhandler.transport.keys import KeyPair
+from feedhandler.transport.keys import Clients, KeyPair
 from feedhandler.transport.remote import FAILED, HOP_QUEUE_MAX, QUEUE_MAX, SUBSCRIBE, Reader, set_options
 from feedhandler.transport.router import RATE_EACH, TURN_COST, TURN_S
 from feedhandler.transport.subscribing import Budget
@@ -43,17 +43,16 @@ ANSWERS_MAX: Final = 12  # that wait for one who asks and does not read, of up t
 LOOK_EVERY_S: Final = 1.0
 PATIENCE_S: Final = 5.0  # with an address that was ours: libzmq takes a moment to give it back
 TRAFFIC: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | FAILED
+SOCKETS: Final[dict[str, tuple[int, int, dict[int, int]]]] = {  # kind, largest message, options of its own
+    "relay.remote_ticks": (zmq.XPUB, zmtp.REQUEST_SIZE_MAX, {zmq.XPUB_VERBOSE: 1, zmq.SNDHWM: QUEUE_MAX}),
+    "relay.remote_recover": (zmq.ROUTER, retransmission.REQUEST_SIZE_MAX, {zmq.SNDHWM: ANSWERS_MAX}),
+    "relay.remote_feeds": (zmq.SUB, zmtp.HOP_MESSAGE_SIZE_MAX, {zmq.RCVHWM: HOP_QUEUE_MAX}),
+}
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
 log = logging.getLogger(__name__)
 log.addFilter(zmtp.NotAgain())
-
-
-class Authorized(Protocol):
-    """Those who may connect."""
-
-    def has(self, public_key: bytes) -> bool: ...
 
 
 class Authenticator:
@@ -62,25 +61,23 @@ class Authenticator:
     Source: https://rfc.zeromq.org/spec/27/ (ZAP).
     """
 
-    def __init__(self, events: zmtp.Events, context: Context, authorized: Authorized) -> None:
-        self._authorized = authorized
-        self._sock = context.socket(zmq.REP)
+    def __init__(self, events: zmtp.Events, context: Context, clients: Clients) -> None:
+        self._clients = clients
+        self._sock = context.socket(zmq.ROUTER)
         self._sock.set(zmq.LINGER, 0)
         self._sock.bind(ZAP_ENDPOINT)
         self._reader = Reader(events, self._sock, self._on_request)
 
     def _on_request(self, parts: list[bytes]) -> None:
-        _, number, _, address, _, mechanism, *credentials = parts
-        is_authorized = (
-            mechanism == b"CURVE" and len(credentials) == 1 and self._authorized.has(credentials[0])
-        )
+        asker, empty, _, number, _, address, _, mechanism, *credentials = parts
+        is_authorized = mechanism == b"CURVE" and len(credentials) == 1 and self._clients.has(credentials[0])
         if not is_authorized:
             log.warning(
                 "%s: its key is not authorized (`feedhandler keys authorize FILE`)",
                 address.decode(errors="replace"),
             )
         status = AUTHORIZED if is_authorized else NOT_AUTHORIZED
-        self._sock.send_multipart([ZAP_VERSION, number, status, b"", b"", b""], zmq.NOBLOCK)
+        self._sock.send_multipart([asker, empty, ZAP_VERSION, number, status, b"", b"", b""], zmq.NOBLOCK)
 
     def close(self) -> None:
         """Answer no more."""
@@ -88,31 +85,19 @@ class Authenticator:
 
 
 class Binding:
-    """A socket that binds under CURVE, and can be closed and opened again; key names it in messages.
+    """A socket that binds under CURVE, and can be closed and opened again; key is that of its endpoints.
 
     failures counts connections that ended in their handshake.
     """
 
     def __init__(
-        self,
-        events: zmtp.Events,
-        context: Context,
-        kind: int,
-        endpoints: tuple[str, ...],
-        keys: KeyPair,
-        *,
-        key: str,
-        message_size_max: int,
-        options: dict[int, int],
+        self, events: zmtp.Events, context: Context, keys: KeyPair, key: str, endpoints: tuple[str, ...]
     ) -> None:
         self._events = events
         self._context = context
-        self._kind = kind
-        self._endpoints = endpoints
         self._keys = keys
         self._key = key
-        self._message_size_max = message_size_max
-        self._options = options
+        self._endpoints = endpoints
         self._connections: set[int] = set()
         self._monitor: Reader | None = None
         self.reader: Reader | None = None
@@ -126,13 +111,14 @@ class Binding:
         """
         if not self._endpoints:
             return
-        sock = self._context.socket(self._kind)
-        set_options(sock, message_size_max=self._message_size_max)
+        kind, message_size_max, options = SOCKETS[self._key]
+        sock = self._context.socket(kind)
+        set_options(sock, message_size_max=message_size_max)
         sock.set(zmq.CURVE_SERVER, 1)
         sock.set(zmq.CURVE_SECRETKEY, self._keys.secret)
         sock.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
         sock.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # while nobody answers, nobody comes in
-        for option, value in self._options.items():
+        for option, value in options.items():
             sock.set(option, value)
         monitor = sock.get_monitor_socket(TRAFFIC)
         for endpoint in self._endpoints:
@@ -345,35 +331,11 @@ class Beyond:
         self._closed_mono_s = 0.0
         self._context: Context = zmq.Context()
         self._authenticator = Authenticator(loop, self._context, self._clients)
-        self._ticks = Binding(
-            loop,
-            self._context,
-            zmq.XPUB,
-            relay.remote_ticks,
-            keys,
-            key="relay.remote_ticks",
-            message_size_max=zmtp.REQUEST_SIZE_MAX,
-            options={zmq.XPUB_VERBOSE: 1, zmq.SNDHWM: QUEUE_MAX},
-        )
-        self._recover = Binding(
-            loop,
-            self._context,
-            zmq.ROUTER,
-            relay.remote_recover,
-            keys,
-            key="relay.remote_recover",
-            message_size_max=retransmission.REQUEST_SIZE_MAX,
-            options={zmq.SNDHWM: ANSWERS_MAX},
-        )
-        self._hop = Binding(
-            loop,
-            self._context,
-            zmq.SUB,
-            relay.remote_feeds,
-            keys,
-            key="relay.remote_feeds",
-            message_size_max=zmtp.HOP_MESSAGE_SIZE_MAX,
-            options={zmq.RCVHWM: HOP_QUEUE_MAX},
+        self._ticks, self._recover, self._hop = (
+            Binding(loop, self._context, keys, key, endpoints)
+            for key, endpoints in zip(
+                SOCKETS, (relay.remote_ticks, relay.remote_recover, relay.remote_feeds), strict=True
+            )
         )
         self.stream = Stream(self._ticks)
         self.answers = Answers(loop, self._recover, on_request)

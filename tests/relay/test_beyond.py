@@ -1,6 +1,9 @@
 """What other hosts connect to: libzmq's own sockets at the other end, and those of our feeds and clients."""
 
 import json
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -211,6 +214,17 @@ def test_a_key_that_is_added_is_let_in_and_one_that_is_withdrawn_is_thrown_out(w
     assert not desk.poll(0)
 
 
+def test_connections_that_say_nothing_keep_nobody_out_and_are_ended(world):
+    world.beyond.stream.send(ticker(BTC, 1))
+    port = int(world.ticks.rpartition(":")[2])
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+    sub = world.subscriber(b"")
+    assert list(map(flagged, world.receive(sub))) == [(1, True)]
+    world.until(lambda: world.beyond.strangers == len(silent) and world.beyond.subscribers == 1)
+    for each in silent:
+        each.close()
+
+
 def test_a_kind_that_keeps_every_record_has_no_last_value_but_its_condition(world, monkeypatch):
     every = msgspec.structs.replace(BY_CODE[wire.TICKER], retention=Retention.EVERY)
     monkeypatch.setitem(BY_CODE, wire.TICKER, every)
@@ -371,3 +385,9 @@ def test_requests_have_what_a_relay_answers(world):
     world.beyond._close()
     world.until(lambda: ended)
     world.until(dealer.poll)
+
+
+@pytest.mark.parametrize("module", ["client", "feed.process", "merger.process", "relay.process"])
+def test_libzmq_is_loaded_for_other_hosts_alone(module):
+    code = f"import sys, feedhandler.{module}; sys.exit('zmq' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
