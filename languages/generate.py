@@ -17,7 +17,7 @@ from pathlib import Path
 
 from feedhandler.data import header, kinds
 from feedhandler.data.header import Flag
-from feedhandler.data.layout import Body, Field, Kind, Layout, numpy_dtype_fields
+from feedhandler.data.layout import Body, Description, Field, Layout, numpy_dtype_fields
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -34,18 +34,18 @@ def layouts() -> list[Layout]:
     return [HEADER, *(kind.layout for kind in fixed())]
 
 
-def fixed() -> list[Kind]:
+def fixed() -> list[Description]:
     """Return the kinds whose records have a fixed layout."""
     return [kind for kind in KINDS if kind.body is Body.FIXED]
 
 
-def documents() -> list[Kind]:
+def documents() -> list[Description]:
     return [kind for kind in KINDS if kind.body is Body.JSON]
 
 
 def dead() -> list[Flag]:
     """Return the flags with which values are the last known ones."""
-    return [flag for flag in header.FLAGS if flag.bit & header.NOT_LIVE]
+    return [flag for flag in list(Flag) if flag & header.NOT_LIVE]
 
 
 def camel(name: str) -> str:
@@ -57,16 +57,16 @@ def note(field: Field) -> str:
     return f"Offset {field.offset}{unit}: {field.meaning}."
 
 
-def sentence(constant: Kind | Flag) -> str:
+def sentence(constant: Description | Flag) -> str:
     return f"{constant.meaning[0].upper()}{constant.meaning[1:]}."
 
 
-def word(constant: Kind | Flag) -> str:
-    return constant.name.upper()
+def word(constant: Description | Flag) -> str:
+    return str(constant.name).upper()
 
 
-def value(constant: Kind | Flag) -> int:
-    return constant.bit if isinstance(constant, Flag) else constant.code
+def value(constant: Description | Flag) -> int:
+    return constant.value if isinstance(constant, Flag) else constant.code
 
 
 def comment(text: str, *, indent: str = "", mark: str) -> list[str]:
@@ -97,7 +97,7 @@ C_TYPES = {
 }
 
 
-def c_define(prefix: str, constant: Kind | Flag) -> list[str]:
+def c_define(prefix: str, constant: Description | Flag) -> list[str]:
     return [
         *comment(sentence(constant), mark="/*"),
         f"#define FH_{prefix}_{word(constant)} {value(constant)}",
@@ -143,7 +143,7 @@ def c_loader(layout: Layout) -> list[str]:
 def c() -> dict[str, str]:
     return {
         "KINDS": blocks(c_define("KIND", kind) for kind in KINDS).rstrip(),
-        "FLAGS": blocks(c_define("FLAG", flag) for flag in header.FLAGS).rstrip(),
+        "FLAGS": blocks(c_define("FLAG", flag) for flag in list(Flag)).rstrip(),
         "NOT_LIVE": " | ".join(f"FH_FLAG_{flag.name}" for flag in dead()),
         "SIZES": "\n".join(
             [
@@ -169,7 +169,7 @@ def c() -> dict[str, str]:
 # Rust
 
 
-def rust_constant(prefix: str, type_: str, constant: Kind | Flag) -> list[str]:
+def rust_constant(prefix: str, type_: str, constant: Description | Flag) -> list[str]:
     return [
         *comment(sentence(constant), mark="/// "),
         f"pub const {prefix}_{word(constant)}: {type_} = {value(constant)};",
@@ -211,7 +211,7 @@ def rust() -> dict[str, str]:
     offsets = {field.name: field.offset for field in HEADER.fields}
     return {
         "KINDS": blocks(rust_constant("KIND", "u8", kind) for kind in KINDS).rstrip(),
-        "FLAGS": blocks(rust_constant("FLAG", "u16", flag) for flag in header.FLAGS).rstrip(),
+        "FLAGS": blocks(rust_constant("FLAG", "u16", flag) for flag in list(Flag)).rstrip(),
         "NOT_LIVE": " | ".join(f"FLAG_{flag.name}" for flag in dead()),
         "SIZES": "\n".join(
             [
@@ -249,8 +249,8 @@ GO_TYPES = {
 }
 
 
-def go_constant(prefix: str, constant: Kind | Flag) -> list[str]:
-    name = f"{prefix}{camel(constant.name.lower())}"
+def go_constant(prefix: str, constant: Description | Flag) -> list[str]:
+    name = f"{prefix}{camel(str(constant.name).lower())}"
     return [
         *comment(f"{name}: {constant.meaning}.", indent="\t", mark="// "),
         f"\t{name} = {value(constant)}",
@@ -304,8 +304,8 @@ def go() -> dict[str, str]:
     offsets = {field.name: field.offset for field in HEADER.fields}
     return {
         "KINDS": "\n".join(line for kind in KINDS for line in go_constant("Kind", kind)),
-        "FLAGS": "\n".join(line for flag in header.FLAGS for line in go_constant("Flag", flag)),
-        "NOT_LIVE": " | ".join(f"Flag{camel(flag.name.lower())}" for flag in dead()),
+        "FLAGS": "\n".join(line for flag in list(Flag) for line in go_constant("Flag", flag)),
+        "NOT_LIVE": " | ".join(f"Flag{camel(str(flag.name).lower())}" for flag in dead()),
         "SIZES": "\n".join(
             [
                 *go_aligned(
@@ -360,7 +360,7 @@ def js_number(field: Field) -> tuple[str, str, str]:
     return f"{field.name}_number", f"{field.name}, exact up to 2^53.", read
 
 
-def js_constants(constants: Iterable[Kind | Flag]) -> str:
+def js_constants(constants: Iterable[Description | Flag]) -> str:
     lines: list[str] = []
     for constant in constants:
         lines += comment(sentence(constant), indent="  ", mark="/**")
@@ -418,7 +418,7 @@ def js() -> dict[str, str]:
     offsets = {field.name: field.offset for field in HEADER.fields}
     return {
         "KINDS": js_constants(KINDS),
-        "FLAGS": js_constants(header.FLAGS),
+        "FLAGS": js_constants(list(Flag)),
         "NOT_LIVE": " | ".join(f"FLAG.{flag.name}" for flag in dead()),
         "SIZES": "\n".join(
             [
@@ -470,7 +470,7 @@ def ts_class(layout: Layout) -> list[str]:
 def ts() -> dict[str, str]:
     return {
         "KINDS": "\n".join(f"  {word(kind)}: {value(kind)}" for kind in KINDS),
-        "FLAGS": "\n".join(f"  {word(flag)}: {value(flag)}" for flag in header.FLAGS),
+        "FLAGS": "\n".join(f"  {word(flag)}: {value(flag)}" for flag in list(Flag)),
         "SIZES": "\n".join(
             [
                 f"export const TOPIC_SIZE: {header.TOPIC_SIZE}",
@@ -496,7 +496,7 @@ def numpy_dtype(layout: Layout) -> list[str]:
 
 
 def numpy() -> dict[str, str]:
-    def constants(prefix: str, of: Iterable[Kind | Flag]) -> str:
+    def constants(prefix: str, of: Iterable[Description | Flag]) -> str:
         lines: list[str] = []
         for constant in of:
             lines += [
@@ -507,7 +507,7 @@ def numpy() -> dict[str, str]:
 
     return {
         "KINDS": constants("KIND", KINDS),
-        "FLAGS": constants("FLAG", header.FLAGS),
+        "FLAGS": constants("FLAG", list(Flag)),
         "NOT_LIVE": " | ".join(f"FLAG_{flag.name}" for flag in dead()),
         "DTYPES": blocks(map(numpy_dtype, layouts())).rstrip(),
         "DTYPES_OF": "\n".join(f"    KIND_{word(kind)}: {word(kind)}," for kind in fixed()),
@@ -528,7 +528,7 @@ def field_table(layout: Layout) -> str:
 
 def flag_table() -> str:
     rows = ["| flag | name | meaning |", "| --- | --- | --- |"]
-    return "\n".join([*rows, *(f"| {flag.bit} | {flag.name} | {flag.meaning} |" for flag in header.FLAGS)])
+    return "\n".join([*rows, *(f"| {flag.value} | {flag.name} | {flag.meaning} |" for flag in list(Flag))])
 
 
 def kind_table() -> str:

@@ -464,7 +464,7 @@ class Subscriber:
         if record.flags & NOT_LIVE:
             if before is None or not before.flags & NOT_LIVE:
                 self.flagged.append((self.chain.now, record.topic, record.flags))
-                self.chain.note(f"{self.name}: {record.topic.decode()} {record.flag_names}")
+                self.chain.note(f"{self.name}: {record.topic} {record.flag_names}")
         elif not record.flags & wire.DOWN:
             self.chain.look_at_author(record)
         if record.bid != record.bid:
@@ -650,7 +650,7 @@ class Chain:
             if self.now - max(slot.heard_at, self.merger_since) > DOWN_NS:
                 for topic, record in self.first.records.items():
                     is_told = self.slot_of_topic[topic] is not slot or record.flags & wire.DOWN
-                    assert is_told, f"{topic.decode()}: {slot} is silent, and it is not told"
+                    assert is_told, f"{topic}: {slot} is silent, and it is not told"
         told = self.told_before + sum(hop.told for hop in self.hops())
         views = [feed for exchange in self.merger.exchanges.values() for feed in exchange.feeds.values()]
         lost = sum(view.hop_lost for view in views)
@@ -670,7 +670,7 @@ class Chain:
         slot = self.slot_of_topic[record.topic]
         author = self.authors.get((self.native_topic[record.topic], record.recv_ns))
         assert author is not None, "somebody said it"
-        assert author >= slot.known_pid, f"{record.topic.decode()}: {author} said it, who is dead"
+        assert author >= slot.known_pid, f"{record.topic}: {author} said it, who is dead"
 
     def look_at_status(self, record):
         """Each wanted symbol is live, or rejected, or something is said about it."""
@@ -683,7 +683,7 @@ class Chain:
         }
         for topic, since in market.unwell_since.items():
             assert self.now - max(self.merger_since, since) < SAYS_NOTHING_S * NS_PER_S, (
-                f"{topic.decode()} is not live, or reported"
+                f"{topic} is not live, or reported"
             )
 
     def unwell(self, market, status, now_ns):

@@ -93,9 +93,7 @@ def settle(chain):
         for market in chain.markets:
             for topic, native in market.wanted_topics().items():
                 bid = subscriber.records[topic].bid
-                assert int(bid) == market.number[native], (
-                    f"{topic.decode()}: {bid}, said: {market.number[native]}"
-                )
+                assert int(bid) == market.number[native], f"{topic}: {bid}, said: {market.number[native]}"
     chain.compare()
 
 

@@ -35,7 +35,7 @@ ARRIVAL_S = 0.02  # ample: RECORDS messages are there 1 ms after the last was se
 def published(sequence):
     """Return the message of a merger that has this place in the stream; each topic counts its own."""
     number = sequence % SYMBOLS
-    topic = b"ticker.binance.C%04d/USDT" % number
+    topic = f"ticker.binance.C{number:04}/USDT"
     return wire.pack_ticker(ticker(number, topic=topic, session=100, sequence=1 + sequence // SYMBOLS))
 
 

@@ -57,5 +57,5 @@ def check(per_message, is_batched):
     assert len(sent) == (1 if is_batched else per_message)
     stamps = {"session": 100, "sequence": 2, "publish_ns": 77}  # the second of each: the first made it known
     assert list(itertools.chain.from_iterable(map(records_in, sent))) == [
-        ticker(number, topic=b"ticker.binance.C%04d/USDT" % number, **stamps) for number in range(per_message)
+        ticker(number, topic=f"ticker.binance.C{number:04}/USDT", **stamps) for number in range(per_message)
     ]

@@ -72,7 +72,7 @@ class Bridge:
         self.too_large = 0
         self.unmapped = 0
         self._logged: set[bytes] = set()  # topics that the log has named
-        self._subjects: dict[bytes, str | None] = {OWN_TOPIC: own_subject(nats.prefix)}
+        self._subjects: dict[bytes, str | None] = {wire.padded(OWN_TOPIC): own_subject(nats.prefix)}
         self._wants_heartbeat = any(HEARTBEAT.startswith(topic.encode()) for topic in nats.topics)
         self._loop = loop
         self._endpoint = (*config.merger.batches, *config.merger.ticks)[0]
@@ -234,7 +234,7 @@ class Bridge:
             publish_ns=now_ns,
             body=msgspec.json.encode(self.status()),
         )
-        self.backlog.put(OWN_TOPIC, wire.pack_document(document))
+        self.backlog.put(wire.padded(OWN_TOPIC), wire.pack_document(document))
 
     async def publish_statuses(self) -> None:
         """Publish the status each second; for ever."""
@@ -351,5 +351,5 @@ def run(config: Config) -> int:
         return uvloop.run(_main(config, config.nats, lock))
 
 
-HEARTBEAT: Final = wire.topic(wire.HEARTBEAT, "merger")
-OWN_TOPIC: Final = wire.padded(wire.topic(wire.STATUS, BRIDGE))
+HEARTBEAT: Final = wire.topic(wire.HEARTBEAT, "merger").encode()
+OWN_TOPIC: Final = wire.topic(wire.STATUS, BRIDGE)

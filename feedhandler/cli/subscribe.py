@@ -216,7 +216,7 @@ class Watch:
     def run(self, seconds: float, is_done: Callable[[str], bool]) -> None:
         """Look until everything is done, or for so long; for a while only where nobody publishes."""
         self.has_looked = seconds > 0
-        prefixes = [f"status.{self._exchange}\0", *(f"{topic.decode()}\0" for topic in self._topics)]
+        prefixes = [f"status.{self._exchange}\0", *(f"{topic}\0" for topic in self._topics)]
         started = time.monotonic()
         with Subscriber(self._endpoint, prefixes) as subscriber:
             while not self._status or not all(is_done(symbol) for symbol in self._topics.values()):

@@ -41,14 +41,14 @@ class Watch:
 
     def __init__(self, exchanges: Iterable[str]) -> None:
         self.exchanges = list(exchanges)
-        self.tickers: dict[bytes, wire.Ticker] = {}
+        self.tickers: dict[str, wire.Ticker] = {}
         self.statuses: dict[str, ExchangeStatus] = {}
         self.heartbeat: Heartbeat | None = None
         self.records = dict.fromkeys(self.exchanges, 0)  # fresh ones
         self.since_mono: dict[str, float] = {}  # when the first of them came
         # Tick to publish, microseconds. Not to this subscriber: it draws, and would measure its own drawing.
         self.latencies = {name: HdrHistogram(1, LATENCY_MAX_US, 3) for name in self.exchanges}
-        self._newest_latency_us: dict[bytes, float] = {}
+        self._newest_latency_us: dict[str, float] = {}
         self._tables: dict[str, InstrumentTable] = {}
 
     def take(self, record: wire.Record) -> None:
@@ -84,7 +84,7 @@ class Watch:
         Symbols and prices are never cut: on a narrow terminal there are fewer columns.
         """
         now_ns = time.time_ns()
-        topics = sorted(self.tickers, key=lambda topic: topic.split(b".")[1:])
+        topics = sorted(self.tickers, key=lambda topic: topic.split(".")[1:])
         cells = [self._row(self.tickers[topic], now_ns) for topic in topics[:rows_max]]
         names = [name for name in COLUMNS if name != "flags" or any(row["flags"].plain for row in cells)]
         for name in DROPPED_IN_ORDER:
@@ -168,7 +168,7 @@ class Watch:
         for name in ("symbols", "records", "records/s", "gaps", "lost", "p50", "p99", "max"):
             table.add_column(name, justify="right")
         for name in self.exchanges:
-            prefix = f"ticker.{name}.".encode()
+            prefix = f"ticker.{name}."
             losses = [loss for topic, loss in subscriber.losses.items() if topic.startswith(prefix)]
             count, histogram = self.records[name], self.latencies[name]
             quantiles = [histogram.get_value_at_percentile(q) for q in (50, 99, 100)]
@@ -266,7 +266,7 @@ def plain(table: Table) -> str:
 def record_json(record: wire.Record) -> bytes:
     """Return a record as one line of JSON; NaN is null, documents carry their body."""
     fields: dict[str, Any] = {
-        "topic": record.topic.decode(),
+        "topic": record.topic,
         "kind": wire.KIND_NAMES.get(record.kind, record.kind),
     }
     fields["flags"] = record.flag_names
@@ -285,7 +285,7 @@ class Gaps:
     """What is missing in a stream that is shown, topic by topic."""
 
     def __init__(self) -> None:
-        self._newest: dict[bytes, tuple[int, int]] = {}  # session and sequence
+        self._newest: dict[str, tuple[int, int]] = {}  # session and sequence
 
     def line(self, record: wire.Record) -> str:
         """Return what is missing before a record; "" if nothing is, or it is the first of its topic or session."""
@@ -297,12 +297,12 @@ class Gaps:
         if session != record.session or missing <= 0:
             return ""
         records = "1 record is" if missing == 1 else f"{missing} records are"
-        return f"gap: {records} missing before {record.topic.decode()} #{record.sequence}"
+        return f"gap: {records} missing before {record.topic} #{record.sequence}"
 
 
 def record_line(record: wire.Record) -> str:
     """Return a record as one line for people."""
-    head = f"{_clock(record.publish_ns)} {record.topic.decode()} #{record.sequence}"
+    head = f"{_clock(record.publish_ns)} {record.topic} #{record.sequence}"
     flags = f" [{' '.join(record.flag_names)}]" if record.flags else ""
     if isinstance(record, wire.Document):
         body = record.body.decode(errors="replace")

@@ -8,15 +8,20 @@ from feedhandler.client.asynchronous import AsyncSubscriber
 from feedhandler.client.board import Board
 from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve, exact
 from feedhandler.client.subscriber import Subscriber
-from feedhandler.data.wire import Document, Ticker
+from feedhandler.data.wire import Condition, Document, Flag, Kind, Record, Ticker, Unknown
 
 __all__ = [
     "DEFAULT_ENDPOINT",
     "AsyncSubscriber",
     "Board",
+    "Condition",
     "Curve",
     "Document",
+    "Flag",
+    "Kind",
+    "Record",
     "Subscriber",
     "Ticker",
+    "Unknown",
     "exact",
 ]

@@ -41,7 +41,7 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[np.void]]"
 Booleans: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 DTYPE: Final[np.dtype[np.void]] = np.dtype(
-    cast(Any, numpy_dtype_fields(ticker.KIND.layout))
+    cast(Any, numpy_dtype_fields(ticker.TICKER.layout))
 )  # every field of header and body, by name
 EVERY_S: Final = 0.1
 TIMES: Final = ("exchange_ns", "recv_ns", "publish_ns")
@@ -62,7 +62,7 @@ class ArraySubscriber(Subscription):
     def __init__(
         self,
         endpoint: str = DEFAULT_ENDPOINT,
-        topics: Iterable[str | bytes] = ("ticker.",),
+        topics: Iterable[str] = ("ticker.",),
         *,
         mode: str | int = "",
         curve: Curve | None = None,

@@ -37,7 +37,7 @@ class AsyncSubscriber(RecordSubscription):
     def __init__(
         self,
         endpoint: str = DEFAULT_ENDPOINT,
-        topics: Iterable[str | bytes] = ("",),
+        topics: Iterable[str] = ("",),
         *,
         mode: str | int = "",
         recover: bool | str = False,
@@ -127,7 +127,7 @@ class AsyncSubscriber(RecordSubscription):
         self._open_again()
         return taken
 
-    async def wait_for(self, *topics: str | bytes, timeout_s: float | None = None) -> dict[str, Record]:
+    async def wait_for(self, *topics: str, timeout_s: float | None = None) -> dict[str, Record]:
         """Wait until each of the topics has had a live record, and return the newest of each; nothing is taken.
 
         What comes meanwhile is returned afterwards; of more than pending_max records only the newest of each

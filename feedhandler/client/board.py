@@ -129,7 +129,7 @@ class Board:
     def topics(self) -> list[str]:
         """Return all topics that the boards have a place for, in alphabetical order."""
         self._look_again()
-        return sorted({topic.decode() for _, reader in self._of() for topic in reader.topics()})
+        return sorted({topic for _, reader in self._of() for topic in reader.topics()})
 
     def exchange(self, name: str) -> Any:
         """Return the newest records of one exchange as a structured NumPy array; needs NumPy.
@@ -160,7 +160,7 @@ class Board:
             raise ImportError("arrays need NumPy: pip install numpy; `read` does not") from exc
         self._look_again()
         records = bytearray().join(reader.cells.copy() for reader in readers)
-        fields: Any = numpy_dtype_fields(ticker_kind.KIND.layout)
+        fields: Any = numpy_dtype_fields(ticker_kind.TICKER.layout)
         return np.frombuffer(records, dtype=np.dtype(fields))
 
     def _of(self) -> list[tuple[str, BoardReader]]:
@@ -172,12 +172,11 @@ class Board:
         place = self._places.get(topic)
         if place is not None:
             return place
-        encoded = topic.encode()
         exchange = topic.split(".", 2)[1] if topic.count(".") >= 2 else ""
         found = [
             _Place(reader.cells.ticker, index, reader)
             for name, reader in self._of()
-            if name == exchange and (index := reader.topics().get(encoded)) is not None
+            if name == exchange and (index := reader.topics().get(topic)) is not None
         ]
         if not found:
             return None

@@ -56,7 +56,7 @@ class Healer:
         self._follower = follower
         self._emit = emit
         self._clock = clock
-        self._holes: dict[bytes, Hole] = {}
+        self._holes: dict[str, Hole] = {}
         self._request_id = 0
         self._asked: dict[str, list[retransmission.Missing]] | None = None  # in the request that is under way
         self._asked_mono_ns = 0
@@ -77,7 +77,7 @@ class Healer:
             return False
         if self._clock() < self._doubted_until_ns:
             return False
-        missing = retransmission.Missing(record.topic.decode(), first, record.sequence - 1)
+        missing = retransmission.Missing(record.topic, first, record.sequence - 1)
         hole = self._holes.get(record.topic)
         if hole is not None and hole.session != record.session:
             self._close(record.topic, hole)  # of a merger that is gone
@@ -110,7 +110,7 @@ class Healer:
         self._asked_mono_ns = self._clock()
         self._request_id += 1
         for topic in asked:
-            hole = self._holes[topic.encode()]
+            hole = self._holes[topic]
             if not hole.is_asked:
                 hole.is_asked, hole.since_mono_ns = True, self._asked_mono_ns
         missing = [each for ranges in asked.values() for each in ranges]
@@ -147,17 +147,17 @@ class Healer:
             if any(own.first <= each.first <= each.last <= own.last for own in asked.get(each.topic, ())):
                 rest.setdefault(each.topic, []).append(each)
         for record in records:
-            hole, ranges = self._holes.get(record.topic), asked.get(record.topic.decode(), ())
+            hole, ranges = self._holes.get(record.topic), asked.get(record.topic, ())
             is_asked = any(each.first <= record.sequence <= each.last for each in ranges)
             if hole is not None and is_asked and record.session == hole.session:
                 hole.found[record.sequence] = record
         for topic in asked:
-            hole = self._holes.get(topic.encode())
+            hole = self._holes.get(topic)
             if hole is not None:
                 # What was asked is answered; holes that were seen meanwhile are still to be asked for.
                 hole.wanted = [*rest.get(topic, ()), *hole.wanted[len(asked[topic]) :]]
                 if not hole.wanted:
-                    self._close(topic.encode(), hole)
+                    self._close(topic, hole)
 
     def on_time(self) -> None:
         """Give up what takes too long, or holds back too much."""
@@ -175,10 +175,10 @@ class Healer:
         for topic, hole in list(self._holes.items()):
             self._close(topic, hole)
 
-    def _close(self, topic: bytes, hole: Hole) -> None:
+    def _close(self, topic: str, hole: Hole) -> None:
         """Pass on what has come and what was held back, in order."""
         if self._asked is not None:
-            self._asked.pop(topic.decode(), None)  # its answer comes too late, and is not for the next hole
+            self._asked.pop(topic, None)  # its answer comes too late, and is not for the next hole
         loss = self._follower.losses[topic]
         del self._holes[topic]
         del self._follower.held[topic]

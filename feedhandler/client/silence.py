@@ -123,12 +123,12 @@ def statuses_in(records: Iterable[Record]) -> dict[str, ExchangeStatus]:
     return {status.exchange: status for status in found if status is not None}
 
 
-def reason(topic: bytes, states: Mapping[str, str], statuses: Mapping[str, ExchangeStatus]) -> str:
+def reason(topic: str, states: Mapping[str, str], statuses: Mapping[str, ExchangeStatus]) -> str:
     """Return why no record has come whose topic begins so, "" if that is not known.
 
     states and statuses are what the merger says of exchanges, as far as it was heard.
     """
-    kind, exchange, symbol = [*topic.rstrip(b"\0").decode(errors="replace").split(".", 2), "", ""][:3]
+    kind, exchange, symbol = [*topic.rstrip("\0").split(".", 2), "", ""][:3]
     if exchange and states and exchange not in states and (symbol or not _begins(exchange, states)):
         near = difflib.get_close_matches(exchange, states, n=1)
         hint = _did_you_mean(f"{kind}.{near[0]}.{symbol}") if near else ""
@@ -155,7 +155,7 @@ def reason(topic: bytes, states: Mapping[str, str], statuses: Mapping[str, Excha
 def _why(prefix: bytes, states: Mapping[str, str], statuses: Mapping[str, ExchangeStatus]) -> str:
     text = prefix.rstrip(b"\0").decode(errors="replace")
     what = f"no topic begins with {text!r}" if text else "there is no topic at all"
-    why = reason(prefix, states, statuses)
+    why = reason(prefix.decode(errors="replace"), states, statuses)
     return f"{what}: {why}" if why else what
 
 

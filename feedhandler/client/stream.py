@@ -63,7 +63,7 @@ class Link:
         self,
         events: zmtp.Events,
         endpoint: str,
-        topics: Iterable[str | bytes],
+        topics: Iterable[str],
         make_follower: Callable[[Aside], Follower],
         *,
         mode: str | int = "",
@@ -164,7 +164,7 @@ class Stream(Link):
         self,
         events: zmtp.Events,
         endpoint: str,
-        topics: Iterable[str | bytes],
+        topics: Iterable[str],
         *,
         mode: str | int = "",
         recover: bool | str = False,
@@ -274,7 +274,7 @@ class Subscription:
         return self._link.silence_s
 
     @property
-    def losses(self) -> dict[bytes, Loss]:
+    def losses(self) -> dict[str, Loss]:
         """What is known of each topic's sequence."""
         return self._link.follower.losses
 
@@ -308,11 +308,11 @@ class RecordSubscription(Subscription):
         """How many records came after all, because they were asked for."""
         return self._stream.recovered
 
-    def newest(self, topic: str | bytes) -> Record | None:
+    def newest(self, topic: str) -> Record | None:
         """Return a topic's newest record that has come, whether it was returned yet or not; None before one."""
-        return self._stream.follower.newest.get(encoded(topic))
+        return self._stream.follower.newest.get(plain(topic))
 
-    def age_s(self, topic: str | bytes) -> float:
+    def age_s(self, topic: str) -> float:
         """Return how long ago the feed received what the newest record of a topic says, in seconds; inf before one.
 
         The clocks are this host's and the feed's. STALE and DOWN records are as old as the data that they repeat.
@@ -324,15 +324,15 @@ class RecordSubscription(Subscription):
 class Wanted:
     """Topics of which a live record is waited for."""
 
-    def __init__(self, stream: Stream, topics: Sequence[str | bytes]) -> None:
+    def __init__(self, stream: Stream, topics: Sequence[str]) -> None:
         """Raises ValueError for a topic that is not subscribed to."""
         self._stream = stream
-        self._topics = [encoded(topic) for topic in topics]
+        self._topics = [plain(topic) for topic in topics]
         self._missing = list(self._topics)
         for topic in self._topics:
-            if not any((topic + b"\0").startswith(prefix) for prefix in stream.prefixes):
+            if not any(wire.padded(topic).startswith(prefix) for prefix in stream.prefixes):
                 raise ValueError(
-                    f"{topic.decode()!r} is waited for and not subscribed to; add it to topics="
+                    f"{topic!r} is waited for and not subscribed to; add it to topics="
                     f"{[prefix.decode() for prefix in stream.prefixes]}"
                 )
 
@@ -344,15 +344,15 @@ class Wanted:
 
     def found(self) -> dict[str, Record]:
         """Return the newest record of each."""
-        return {topic.decode(): self._stream.follower.newest[topic] for topic in self._topics}
+        return {topic: self._stream.follower.newest[topic] for topic in self._topics}
 
     def timeout(self, timeout_s: float | None) -> TimeoutError:
         """Return the error that names what is missing, and why as far as it is known."""
-        why = "; ".join(f"{topic.decode()}: {self._why(topic)}" for topic in self._missing[:10])
+        why = "; ".join(f"{topic}: {self._why(topic)}" for topic in self._missing[:10])
         more = f"; and {len(self._missing) - 10} more" if len(self._missing) > 10 else ""
         return TimeoutError(f"not live within {timeout_s} s: {why}{more}")
 
-    def _why(self, topic: bytes) -> str:
+    def _why(self, topic: str) -> str:
         stream = self._stream
         if not stream.is_connected:
             return nobody_listens(stream.endpoint)
@@ -368,9 +368,9 @@ def exact(topic: str) -> str:
     return topic.rstrip("\0") + "\0"
 
 
-def encoded(topic: str | bytes) -> bytes:
+def plain(topic: str) -> str:
     """Return a topic as records have it."""
-    return (topic.encode() if isinstance(topic, str) else bytes(topic)).rstrip(b"\0")
+    return topic.rstrip("\0")
 
 
 def check_endpoint(endpoint: str) -> None:
@@ -393,15 +393,15 @@ def check_count(max_count: int) -> None:
         raise ValueError(f"max_count is {max_count}; it has to be at least 1")
 
 
-def prefixes_of(topics: Iterable[str | bytes]) -> list[bytes]:
+def prefixes_of(topics: Iterable[str]) -> list[bytes]:
     """Return what is subscribed to. Raises TypeError or ValueError for what no topic begins with."""
     if isinstance(topics, str | bytes):
         raise TypeError(f"topics is a list of prefixes: write topics=[{topics!r}]")
     prefixes = []
     for topic in topics:
-        if not isinstance(topic, str | bytes):
-            raise TypeError(f"topics has {topic!r}, which is neither str nor bytes")
-        prefix = topic.encode() if isinstance(topic, str) else topic
+        if not isinstance(topic, str):
+            raise TypeError(f"topics has {topic!r}, which is no text")
+        prefix = topic.encode()
         if prefix.startswith(modes.MARK):
             raise ValueError(f"{topic!r} is no topic; how records are wanted is said by mode=")
         if not any(word.startswith(prefix) or prefix.startswith(word) for word in FIRST_WORDS):

@@ -41,7 +41,7 @@ class Subscriber(RecordSubscription):
     def __init__(
         self,
         endpoint: str = DEFAULT_ENDPOINT,
-        topics: Iterable[str | bytes] = ("",),
+        topics: Iterable[str] = ("",),
         *,
         mode: str | int = "",
         recover: bool | str = False,
@@ -108,7 +108,7 @@ class Subscriber(RecordSubscription):
         self._catch_up()
         return self._stream.take(max_count)
 
-    def wait_for(self, *topics: str | bytes, timeout_s: float | None = None) -> dict[str, Record]:
+    def wait_for(self, *topics: str, timeout_s: float | None = None) -> dict[str, Record]:
         """Wait until each of the topics has had a live record, and return the newest of each; nothing is taken.
 
         What comes meanwhile is returned afterwards; of more than PENDING_MAX records only the newest of each

@@ -71,9 +71,9 @@ class Slot(Protocol):
 
 
 class Slots(Protocol):
-    """Who gives slots: one per topic, padded or not; None: there is no room for one more."""
+    """Who gives slots: one per topic; None: there is no room for one more."""
 
-    def slot(self, topic: bytes) -> Slot | None: ...
+    def slot(self, topic: str) -> Slot | None: ...
 
 
 class Layout(NamedTuple):

@@ -8,7 +8,7 @@ record or a condition without flags.
 from typing import Final
 
 from feedhandler.data.header import HEADER, Record
-from feedhandler.data.layout import Kind, Retention, layout
+from feedhandler.data.layout import Description, Retention, layout
 
 CODE: Final = 11
 
@@ -19,7 +19,7 @@ class Condition(Record):
     kind: int = CODE
 
 
-KIND: Final = Kind(
+CONDITION: Final = Description(
     CODE,
     "condition",
     "header only: the flags of a topic whose kind keeps every record",
@@ -28,4 +28,4 @@ KIND: Final = Kind(
     layout("condition", "STALE, DOWN or INVALID of a topic, without a record of it", Condition, HEADER),
     has_topics=False,
 )
-assert KIND.size == HEADER.size
+assert CONDITION.size == HEADER.size

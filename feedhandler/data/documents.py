@@ -6,7 +6,7 @@ import msgspec
 
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.header import HEADER, Record
-from feedhandler.data.layout import Body, Kind, Retention
+from feedhandler.data.layout import Body, Description, Retention
 
 
 class Document(Record):
@@ -19,11 +19,11 @@ class Document(Record):
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise DecodeError(f"{self.topic.decode()}: body is not JSON: {exc}") from exc
+            raise DecodeError(f"{self.topic}: body is not JSON: {exc}") from exc
 
 
-def _document(code: int, name: str, meaning: str, *, has_topics: bool = True) -> Kind:
-    return Kind(code, name, meaning, Retention.LATEST, Document, HEADER, Body.JSON, has_topics)
+def _document(code: int, name: str, meaning: str, *, has_topics: bool = True) -> Description:
+    return Description(code, name, meaning, Retention.LATEST, Document, HEADER, Body.JSON, has_topics)
 
 
 STATUS: Final = _document(2, "status", "JSON: how an exchange is doing")

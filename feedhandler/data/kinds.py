@@ -1,22 +1,42 @@
 """The kinds of records, one line each: what is not listed here does not exist."""
 
-from typing import Final
+import enum
+from typing import Final, Self
 
 from feedhandler.data import condition, documents, ticker
-from feedhandler.data.layout import Body, Kind
+from feedhandler.data.layout import Body, Description
 
-KINDS: Final[tuple[Kind, ...]] = (
-    ticker.KIND,
-    documents.STATUS,
-    documents.INSTRUMENTS,
-    documents.HEARTBEAT,
-    documents.NOTICE,
-    condition.KIND,
-)
 
+class Kind(enum.IntEnum):
+    """The kinds. What is read from records is of this type, or a plain number if it is not known here."""
+
+    description: Description
+
+    def __new__(cls, description: Description) -> Self:
+        self = int.__new__(cls, description.code)
+        self._value_ = description.code
+        self.description = description
+        return self
+
+    TICKER = ticker.TICKER
+    STATUS = documents.STATUS
+    INSTRUMENTS = documents.INSTRUMENTS
+    HEARTBEAT = documents.HEARTBEAT
+    NOTICE = documents.NOTICE
+    CONDITION = condition.CONDITION
+
+    def __str__(self) -> str:
+        return self.description.name
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+
+KINDS: Final = tuple(kind.description for kind in Kind)
 BY_CODE: Final = {kind.code: kind for kind in KINDS}
-assert len(BY_CODE) == len({kind.name for kind in KINDS}) == len(KINDS), "a code or a name twice"
+assert len(Kind.__members__) == len(BY_CODE) == len({kind.name for kind in KINDS}), "a code or a name twice"
 assert all(0 < kind.code < 256 for kind in KINDS)
-NAMES: Final = {kind.code: kind.name for kind in KINDS}
+assert all(kind.name == kind.description.name.upper() for kind in Kind)
+NAMES: Final[dict[int, str]] = {kind.code: kind.name for kind in KINDS}
 TOPIC_WORDS: Final = tuple(kind.name for kind in KINDS if kind.has_topics)  # that topics begin with
 DOCUMENTS: Final = frozenset(kind.code for kind in KINDS if kind.body is Body.JSON)

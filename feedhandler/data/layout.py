@@ -133,7 +133,7 @@ class Body(enum.Enum):
     JSON = "JSON"  # UTF-8 up to the end of the message
 
 
-class Kind(msgspec.Struct, frozen=True):
+class Description(msgspec.Struct, frozen=True):
     """A kind of records, all of it: code in the header, word in the topic, class in Python, layout, retention."""
 
     code: int

@@ -163,8 +163,9 @@ def refusal(declaration: bytes, error: str, session: int, now_ns: int) -> bytes:
 def notice(declaration: bytes, body: Notice, session: int, sequence: int, now_ns: int) -> bytes:
     """Return a notice as it is sent; its sequence counts those of one subscriber."""
     encoded = msgspec.json.encode(body)
+    topic = declaration.decode(errors="replace")
     document = wire.Document(
-        declaration, wire.VERSION, wire.NOTICE, 0, session, sequence, 0, now_ns, now_ns, encoded
+        topic, wire.VERSION, wire.NOTICE, 0, session, sequence, 0, now_ns, now_ns, encoded
     )
     return wire.pack_document(document)
 

@@ -76,8 +76,8 @@ class Ring(Protocol):
     @property
     def session(self) -> int: ...
 
-    def topics(self) -> Mapping[bytes, int]:
-        """Return the slot of each topic, unpadded."""
+    def topics(self) -> Mapping[str, int]:
+        """Return the slot of each topic."""
 
     def under(self, prefix: bytes) -> list[bytes]:
         """Return the topics that begin with a prefix, padded, in order."""
@@ -158,7 +158,7 @@ def _add_newest(
 ) -> int:
     """Add last values from a slot on; returns what it cost to look."""
     slots = ring.topics()
-    found = sorted(slots[topic.rstrip(b"\0")] for prefix in prefixes for topic in ring.under(prefix))
+    found = sorted(slots[wire.unpadded(topic)] for prefix in prefixes for topic in ring.under(prefix))
     for index in found[bisect_left(found, start) :]:
         if len(records) == RECORDS_MAX:
             head.next = index
@@ -192,7 +192,7 @@ def _add_missing(asked: Request, ring: Ring, records: list[bytes], head: Head) -
         if asked.session != ring.session:
             head.lost.append(each)  # of a merger that is gone
             continue
-        index = topics.get(each.topic.encode())
+        index = topics.get(each.topic)
         newest = None if index is None else ring.newest(index)
         if index is None or newest is None:
             head.lost.append(each)

@@ -3,7 +3,7 @@
 from typing import Annotated, Final
 
 from feedhandler.data.header import HEADER, Record
-from feedhandler.data.layout import Kind, Retention, f64, layout, u64
+from feedhandler.data.layout import Description, Retention, f64, layout, u64
 
 CODE: Final = 1
 NAN: Final = float("nan")
@@ -31,7 +31,7 @@ class Ticker(Record):
     quote_volume_24h: Annotated[float, f64("quote currency", "traded in the last 24 hours")] = NAN
 
 
-KIND: Final = Kind(
+TICKER: Final = Description(
     CODE,
     "ticker",
     "one instrument's prices, sizes and 24 h statistics",
@@ -39,6 +39,6 @@ KIND: Final = Kind(
     Ticker,
     layout("ticker", "the full current state of one instrument; NaN is not known (yet)", Ticker, HEADER),
 )
-assert KIND.size == 192
+assert TICKER.size == 192
 VALUES: Final = Ticker.__struct_fields__[-10:]  # the ten numbers, in wire order
 assert (VALUES[0], VALUES[-1]) == ("last", "quote_volume_24h")

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from feedhandler.data import condition, documents, ticker
+from feedhandler.data import ticker
 from feedhandler.data.condition import Condition
 from feedhandler.data.documents import Document
 from feedhandler.data.errors import DecodeError
@@ -18,6 +18,7 @@ from feedhandler.data.header import (
     BAD_EXCHANGE_TIME,
     DOWN,
     FLAG_NAMES,
+    FLAGS_OF,
     INVALID,
     LAST,
     NOT_LIVE,
@@ -29,10 +30,11 @@ from feedhandler.data.header import (
     TOPIC_BYTES_MAX,
     TOPIC_SIZE,
     VERSION,
+    Flag,
     Record,
 )
 from feedhandler.data.header import HEADER as HEADER_LAYOUT
-from feedhandler.data.kinds import BY_CODE, DOCUMENTS, TOPIC_WORDS
+from feedhandler.data.kinds import BY_CODE, DOCUMENTS, TOPIC_WORDS, Kind
 from feedhandler.data.kinds import NAMES as KIND_NAMES
 from feedhandler.data.ticker import NAN, Ticker
 from feedhandler.data.ticker import VALUES as TICKER_VALUES
@@ -40,6 +42,7 @@ from feedhandler.data.ticker import VALUES as TICKER_VALUES
 __all__ = [
     "BAD_EXCHANGE_TIME",
     "DOWN",
+    "FLAGS_OF",
     "FLAG_NAMES",
     "INVALID",
     "KIND_NAMES",
@@ -58,25 +61,27 @@ __all__ = [
     "VERSION",
     "Condition",
     "Document",
+    "Flag",
+    "Kind",
     "Record",
     "Ticker",
 ]
 
 # Kinds. The topic's first word names the kind too, so that a prefix subscription filters by it.
-TICKER: Final = ticker.CODE
-STATUS: Final = documents.STATUS.code
-INSTRUMENTS: Final = documents.INSTRUMENTS.code
-HEARTBEAT: Final = documents.HEARTBEAT.code
-NOTICE: Final = documents.NOTICE.code
-CONDITION: Final = condition.CODE
+TICKER: Final = Kind.TICKER
+STATUS: Final = Kind.STATUS
+INSTRUMENTS: Final = Kind.INSTRUMENTS
+HEARTBEAT: Final = Kind.HEARTBEAT
+NOTICE: Final = Kind.NOTICE
+CONDITION: Final = Kind.CONDITION
 
 NO_NUL: Final = f"the topic has more than {TOPIC_BYTES_MAX} bytes"
 
 HEADER: Final = struct.Struct(HEADER_LAYOUT.format)
-TICKER_RECORD: Final = struct.Struct(ticker.KIND.layout.format)
+TICKER_RECORD: Final = struct.Struct(ticker.TICKER.layout.format)
 HEADER_SIZE: Final = HEADER.size
 TICKER_SIZE: Final = TICKER_RECORD.size
-assert (HEADER_LAYOUT.size, ticker.KIND.size) == (HEADER_SIZE, TICKER_SIZE), "no padding"
+assert (HEADER_LAYOUT.size, ticker.TICKER.size) == (HEADER_SIZE, TICKER_SIZE), "no padding"
 
 VERSION_OFFSET: Final = HEADER_LAYOUT.offset("version")
 KIND_OFFSET: Final = HEADER_LAYOUT.offset("kind")
@@ -115,28 +120,35 @@ class Unknown(Record):
 # Records that take no number of their topic, and those of which nobody here knows whether they do.
 UNNUMBERED: Final = (Condition, Unknown)
 
-_TICKER_FIELDS: Final = len(Ticker.__struct_fields__)  # a class that is more than its record has more
+_TICKER_FIELDS: Final = (
+    len(Ticker.__struct_fields__) - 1
+)  # after the topic; a class that is more than its record has more
+KIND_OF: Final[list[int]] = [next((kind for kind in Kind if kind == code), code) for code in range(256)]
 PACKINGS: Final = {kind.code: struct.Struct(kind.layout.format) for kind in BY_CODE.values()}
 SIZES: Final = [BY_CODE[code].size if code in BY_CODE else 0 for code in range(256)]  # 0: it takes the rest
 TOPIC_SIZE_1: Final = 40  # in version 1
 
 
-def topic(kind: int, exchange: str, symbol: str = "") -> bytes:
-    """Return the topic, unpadded. Raises ValueError if it does not fit, rather than cutting it."""
+def topic(kind: int, exchange: str, symbol: str = "") -> str:
+    """Return the topic. Raises ValueError if it does not fit, rather than cutting it."""
     words = [KIND_NAMES[kind], exchange, symbol] if symbol else [KIND_NAMES[kind], exchange]
-    encoded = ".".join(words).encode()
-    if len(encoded) > TOPIC_BYTES_MAX:
-        raise ValueError(
-            f"topic {'.'.join(words)!r} has {len(encoded)} bytes, {TOPIC_BYTES_MAX} fit the wire format"
-        )
-    if b"\0" in encoded:
-        raise ValueError(f"topic {'.'.join(words)!r} contains NUL")
-    return encoded
+    joined = ".".join(words)
+    size = len(joined.encode())
+    if size > TOPIC_BYTES_MAX:
+        raise ValueError(f"topic {joined!r} has {size} bytes, {TOPIC_BYTES_MAX} fit the wire format")
+    if "\0" in joined:
+        raise ValueError(f"topic {joined!r} contains NUL")
+    return joined
 
 
-def padded(topic: bytes) -> bytes:
+def padded(topic: str) -> bytes:
     """Return a topic as it stands in a record."""
-    return topic.ljust(TOPIC_SIZE, b"\0")
+    return topic.encode().ljust(TOPIC_SIZE, b"\0")
+
+
+def unpadded(topic: bytes) -> str:
+    """Return a topic that stands in a record; what is not UTF-8 in it is replaced."""
+    return topic.rstrip(b"\0").decode(errors="replace")
 
 
 def session_of(message: bytes | bytearray | memoryview) -> int:
@@ -154,7 +166,8 @@ def sequence_of(message: bytes | bytearray | memoryview) -> int:
 def pack_ticker(ticker: Ticker) -> bytes:
     """Return the bytes of one ticker record."""
     # hot: once per frame in a feed.
-    return TICKER_RECORD.pack(*astuple(ticker)[:_TICKER_FIELDS])
+    topic, *fields = astuple(ticker)
+    return TICKER_RECORD.pack(topic.encode(), *fields[:_TICKER_FIELDS])
 
 
 def pack_document(document: Document) -> bytes:
@@ -164,11 +177,11 @@ def pack_document(document: Document) -> bytes:
 
 def pack(record: Record) -> bytes:
     """Return the bytes of a record of any kind."""
-    packing = PACKINGS.get(record.kind)
-    if packing is None or not SIZES[record.kind]:
-        *header, body = astuple(record)
-        return HEADER.pack(*header) + bytes(body)
-    return packing.pack(*astuple(record))
+    topic, *fields = astuple(record)
+    if SIZES[record.kind]:
+        return PACKINGS[record.kind].pack(topic.encode(), *fields)
+    *header, body = fields
+    return HEADER.pack(topic.encode(), *header) + bytes(body)
 
 
 def size_at(message: bytes | bytearray | memoryview, start: int) -> int:
@@ -209,16 +222,18 @@ def unpack(message: bytes | memoryview) -> Record:
     if kind == TICKER:
         # hot: `make bench-micro`, client. Positional, and the topic stripped afterwards: half the time.
         ticker = Ticker(*TICKER_RECORD.unpack(message))
-        ticker.topic = ticker.topic.rstrip(b"\0")
+        ticker.topic = unpadded(ticker.topic)  # type: ignore[arg-type]
+        ticker.kind, ticker.flags = TICKER, FLAGS_OF[ticker.flags]
         return ticker
     if SIZES[kind]:
         record: Record = BY_CODE[kind].record(*PACKINGS[kind].unpack(message))
-        record.topic = record.topic.rstrip(b"\0")
-        return record
-    name, *fields = HEADER.unpack_from(message)
-    document = (Document if kind in DOCUMENTS else Unknown)(name.rstrip(b"\0"), *fields)
-    document.body = bytes(message[HEADER_SIZE:])
-    return document
+    else:
+        document = (Document if kind in DOCUMENTS else Unknown)(*HEADER.unpack_from(message))
+        document.body = bytes(message[HEADER_SIZE:])
+        record = document
+    record.topic = unpadded(record.topic)  # type: ignore[arg-type]
+    record.kind, record.flags = KIND_OF[kind], FLAGS_OF[record.flags]
+    return record
 
 
 def _refusal(message: bytes | memoryview) -> str:

@@ -89,7 +89,7 @@ class Universe:
             if native not in table.by_native:
                 continue  # delisted, or the list is short: as long as data come, it is what it was
             symbol = table.symbol_of(native)
-            topic = wire.topic(wire.TICKER, self._exchange.name, symbol) if symbol else b""
+            topic = wire.topic(wire.TICKER, self._exchange.name, symbol) if symbol else ""
             slot = self._slots.slot(topic) if topic else None
             if state.slot is not None and state.slot is not slot:
                 left.append(state.slot)

@@ -59,7 +59,7 @@ class Newest:
         self.changes = 0
         self.flags = 0
         self._encode = encode
-        self._topics: dict[bytes, Topic] = {}  # the last to change is last
+        self._topics: dict[str, Topic] = {}  # the last to change is last
 
     def __len__(self) -> int:
         return len(self._topics)

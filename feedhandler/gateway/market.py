@@ -40,7 +40,7 @@ class Market:
         on_ticker: Callable[[wire.Ticker], object],
         on_document: Callable[[int, str], object],
     ) -> None:
-        self.tickers: dict[bytes, wire.Ticker] = {}
+        self.tickers: dict[str, wire.Ticker] = {}
         self.statuses: dict[str, ExchangeStatus] = {}
         self.listings: dict[str, InstrumentList] = {}
         self.tables: dict[str, InstrumentTable] = {}

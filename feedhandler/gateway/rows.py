@@ -53,7 +53,7 @@ def ticker_row(ticker: wire.Ticker, flags: int = 0, tick: str = "") -> TickerRow
     names = [name for bit, name in wire.FLAG_NAMES.items() if (ticker.flags | flags) & bit & ~wire.SNAPSHOT]
     values = {name: _known(getattr(ticker, name)) for name in wire.TICKER_VALUES}
     return TickerRow(
-        topic=ticker.topic.decode(),
+        topic=ticker.topic,
         exchange=ticker.exchange,
         symbol=ticker.symbol,
         flags=names,

@@ -126,7 +126,7 @@ class Merger:
         if route is None:
             route = self._by_topic[topic] = Route(topic, feed.traffic)
             self._topics.add(topic)
-            route.slot = self._ring.slot(topic) if self._ring else None
+            route.slot = self._ring.slot(wire.unpadded(topic)) if self._ring else None
         else:
             self._take_over(exchange, feed, route)
         self._routes[native_topic] = feed.routes[native_topic] = route
@@ -261,13 +261,14 @@ class Merger:
         return message
 
     def _publish_document(self, kind: int, exchange: str, body: bytes) -> None:
-        topic = wire.padded(wire.topic(kind, exchange))
+        name = wire.topic(kind, exchange)
+        topic = wire.padded(name)
         sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
         now = self._clock()
         view = self.exchanges.get(exchange)
         simulated = wire.SIMULATED if view and view.is_simulated else 0
         message = wire.pack_document(
-            wire.Document(topic, wire.VERSION, kind, simulated, self._session, sequence, 0, now, now, body)
+            wire.Document(name, wire.VERSION, kind, simulated, self._session, sequence, 0, now, now, body)
         )
         if topic not in self._documents:
             self._topics.add(topic)

@@ -61,7 +61,7 @@ class Route:
         self.traffic = traffic  # another one, if another feed has the symbol from now on
         self.sequence = 0
         self.slot: board_layout.Slot | None = None  # where its records are written before they are sent
-        self.record = bytearray(wire.pack_ticker(wire.Ticker(topic)))
+        self.record = bytearray(wire.pack_ticker(wire.Ticker(wire.unpadded(topic))))
 
 
 class Step:

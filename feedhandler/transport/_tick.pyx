@@ -99,6 +99,8 @@ cdef Py_ssize_t RECV_NS_OFFSET = wire.RECV_NS_OFFSET
 cdef Py_ssize_t PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
 cdef Py_ssize_t HEADER_SIZE = wire.HEADER_SIZE
 cdef uint8_t TICKER = wire.TICKER
+cdef object TICKER_KIND = wire.TICKER
+cdef object FLAGS_OF = wire.FLAGS_OF
 cdef uint8_t VERSION = wire.VERSION
 cdef object Ticker = wire.Ticker
 assert wire.Ticker.__struct_fields__ == (
@@ -1189,7 +1191,7 @@ cdef class State:
     """Twin of `base.State`: its numbers lie as they do in a record, so that to pack it is to copy them."""
 
     cdef uint8_t _topic[TOPIC_SIZE]
-    cdef readonly bytes topic
+    cdef readonly str topic
     cdef readonly str native
     cdef public int64_t group
     cdef public uint16_t base_flags
@@ -1220,7 +1222,7 @@ cdef class State:
     cdef double[4] _stated_quote  # by slower channels,
     cdef double _stated_last  # likewise
 
-    def __cinit__(self, *, bytes topic not None, str native not None, base_flags=0, flags=0, session=0):
+    def __cinit__(self, *, str topic not None, str native not None, base_flags=0, flags=0, session=0):
         cdef bytes padded = wire.padded(topic)
         if PyBytes_GET_SIZE(padded) != TOPIC_SIZE:
             raise ValueError("topic is too long")

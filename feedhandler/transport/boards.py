@@ -57,7 +57,7 @@ class BoardWriter:
         session = session or now_ns // 1_000_000_000
         self._layout = board_layout.Layout(depth, slots_max, os.getpid(), session, now_ns)
         self._make_slot = slot
-        self._slots: dict[bytes, BoardSlot] = {}
+        self._slots: dict[str, BoardSlot] = {}
         self._allocated_size = 0
         self._is_full = False
         self._fd = predecessor = -1
@@ -104,9 +104,8 @@ class BoardWriter:
         """The Unix second at which the writer started."""
         return self._layout.session
 
-    def slot(self, topic: bytes) -> BoardSlot | None:
+    def slot(self, topic: str) -> BoardSlot | None:
         """Return where the records of a topic are written; None if board or disk have no room, logged once."""
-        topic = wire.padded(topic)
         slot = self._slots.get(topic)
         if slot is not None:
             return slot
@@ -114,7 +113,7 @@ class BoardWriter:
         offset = self._layout.slot_offset(index)
         if self._is_full or not self._has_room(index, offset + self._layout.slot_size):
             return None
-        self._file[offset : offset + wire.TOPIC_SIZE] = topic
+        self._file[offset : offset + wire.TOPIC_SIZE] = wire.padded(topic)
         slot = self._slots[topic] = self._make_slot(self._memory, offset, self._layout.depth)
         self._words[board_layout.COUNT_OFFSET >> 3] = index + 1
         return slot
@@ -195,7 +194,7 @@ class BoardReader:
         self._inode = status.st_dev, status.st_ino
         self.layout = layout
         self._words = self._file.cast("Q")
-        self._topics: dict[bytes, int] = {}
+        self._topics: dict[str, int] = {}
         self._in_order = Topics()
         self.cells = cells(self._file, layout.depth)  # for those who cannot wait for one more call
         self.newest = self.cells.newest  # index → the record as it was written, None if there is none
@@ -220,11 +219,11 @@ class BoardReader:
         """The Unix second at which the writer started; with another session numbers start anew."""
         return self.layout.session
 
-    def topics(self) -> dict[bytes, int]:
-        """Return the index of each topic, unpadded. Indices never change while a file lives; do not change it."""
+    def topics(self) -> dict[str, int]:
+        """Return the index of each topic. Indices never change while a file lives; do not change it."""
         for index in range(len(self._topics), self.cells.count()):
             topic = self.cells.topic(index)
-            if (name := topic.rstrip(b"\0")) not in self._topics:
+            if (name := wire.unpadded(topic)) not in self._topics:
                 self._in_order.add(topic)
             self._topics[name] = index
         return self._topics

@@ -92,7 +92,7 @@ class BoardCells:
             raise ValueError("too short for a board")
         self._depth = depth
         self._slots = (self._memory.size - HEADER_SIZE) // self._size
-        self._names: dict[int, bytes] = {}  # topics of slots, unpadded, once somebody asks
+        self._names: dict[int, str] = {}  # topics of slots, once somebody asks
 
     def count(self) -> int:
         """Return how many slots are in use."""
@@ -151,10 +151,10 @@ class BoardCells:
         ticker = Ticker(*unpack_ticker(record))
         name = self._names.get(index)
         if name is None:
-            name = self._names[index] = self.topic(index).rstrip(b"\0")
-        ticker.topic = name
-        if not self.is_alive():
-            ticker.flags |= DOWN
+            name = self._names[index] = wire.unpadded(self.topic(index))
+        ticker.topic, ticker.kind = name, wire.TICKER
+        flags = ticker.flags if self.is_alive() else ticker.flags | DOWN
+        ticker.flags = wire.FLAGS_OF[flags]
         return ticker
 
     def copy(self, first: int = 0) -> bytearray:

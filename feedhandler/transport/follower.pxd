@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from feedhandler.data cimport raw
 
 cdef Py_ssize_t TOPICS_MAX, GATHERED_SIZE_FIRST
-cdef object Ticker, unpack_ticker_from
+cdef object Ticker, unpack_ticker_from, TICKER_KIND, FLAGS_OF
 cdef uint8_t VERSION, TICKER
 cdef Py_ssize_t TOPIC_SIZE, TOPIC_BYTES_MAX, RECORD_SIZE, VERSION_OFFSET, KIND_OFFSET, SESSION_OFFSET, SEQUENCE_OFFSET
 
@@ -13,7 +13,7 @@ cdef Py_ssize_t TOPIC_SIZE, TOPIC_BYTES_MAX, RECORD_SIZE, VERSION_OFFSET, KIND_O
 cdef class Loss:
     cdef public uint32_t session
     cdef public uint64_t sequence
-    cdef bytes topic
+    cdef str topic
     cdef public object lost, gaps, recovered  # beyond 64 bits, if somebody sends such numbers
 
 
@@ -22,7 +22,7 @@ cdef class Follower:
     cdef public object on_hole
     cdef object _aside
     cdef dict _padded
-    cdef bytes _topic
+    cdef str _topic
     cdef uint64_t _missing
     cdef readonly dict held, losses, newest
     cdef public int64_t undecodable
@@ -38,7 +38,7 @@ cdef class Follower:
     @cython.locals(session=uint32_t, sequence=uint64_t, missing=uint64_t, padded=bytes, loss=Loss)
     cdef bint _is_news(self, bytes data, Py_ssize_t start) except -1
 
-    @cython.locals(topic=bytes, known=Loss, loss=Loss)
+    @cython.locals(topic=str, known=Loss, loss=Loss)
     cdef Loss _first_of(self, bytes padded, uint32_t session, uint64_t sequence)
 
 

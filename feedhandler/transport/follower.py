@@ -16,7 +16,9 @@ GATHERED_SIZE_FIRST = 64 * wire.TICKER_SIZE  # of a buffer of records, which the
 Ticker = wire.Ticker
 unpack_ticker_from = wire.TICKER_RECORD.unpack_from
 VERSION = wire.VERSION
-TICKER = wire.TICKER
+TICKER = int(wire.TICKER)
+TICKER_KIND = wire.TICKER
+FLAGS_OF = wire.FLAGS_OF
 TOPIC_SIZE = wire.TOPIC_SIZE
 TOPIC_BYTES_MAX = wire.TOPIC_BYTES_MAX
 RECORD_SIZE = wire.TICKER_SIZE
@@ -39,7 +41,7 @@ class Loss:
         self.lost = lost
         self.gaps = gaps
         self.recovered = recovered
-        self.topic = b""
+        self.topic = ""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Loss) and repr(self) == repr(other)
@@ -78,11 +80,11 @@ class Follower:
         self.on_hole = on_hole
         self._aside = aside
         self._padded: dict[bytes, Loss] = {}  # the same as in losses, by topics as they stand in records
-        self._topic = b""  # of the record that was followed last,
+        self._topic = ""  # of the record that was followed last,
         self._missing = 0  # and how many are missing before it
-        self.held: dict[bytes, list[Record]] = {}
-        self.losses: dict[bytes, Loss] = {}
-        self.newest: dict[bytes, Record] = {}
+        self.held: dict[str, list[Record]] = {}
+        self.losses: dict[str, Loss] = {}
+        self.newest: dict[str, Record] = {}
         self.undecodable = 0
 
     def take(self, message: bytes | memoryview) -> None:
@@ -112,7 +114,8 @@ class Follower:
         if self._is_news(data, start):
             # Positional, and the name given afterwards: half the time.
             record = Ticker(*unpack_ticker_from(data, start))
-            record.topic = self._topic
+            record.topic, record.kind = self._topic, TICKER_KIND
+            record.flags = FLAGS_OF[record.flags]
             self._pass(record)
 
     def _take_other(self, data: bytes) -> None:
@@ -178,7 +181,7 @@ class Follower:
         """Know a topic by its padded name from now on; returns what is known of it, None if it is the first."""
         if len(self._padded) >= TOPICS_MAX:  # names that somebody makes up
             self._padded.clear()
-        topic = self._topic = padded.rstrip(b"\0")
+        topic = self._topic = wire.unpadded(padded)
         known = self.losses.get(topic)
         loss = known
         if loss is None:

@@ -23,7 +23,7 @@ from feedhandler.data.topics import Groups
 SUBSCRIBE: Final = 1
 CANCEL: Final = 0
 PREFIXES_MAX: Final = 100_000  # of one subscriber
-TICKERS: Final = wire.topic(wire.TICKER, "")
+TICKERS: Final = wire.topic(wire.TICKER, "").encode()
 
 # Of one turn, in units of some 3 us each in plain Python: a last value is packed and queued. So a turn that has
 # much of this to do is longer by less than a millisecond, and as much is left for everything else.

@@ -56,7 +56,7 @@ async def main(url="nats://127.0.0.1:4222", subject="ticker.>"):
         else:
             text = f"{len(record.body)} bytes of JSON{live}"
         try:
-            print(f"{record.topic.decode()} #{record.sequence} {text} lost {consumer.lost}", flush=True)
+            print(f"{record.topic} #{record.sequence} {text} lost {consumer.lost}", flush=True)
         except BrokenPipeError:  # our output was closed, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             closed.set()

@@ -12,7 +12,7 @@ from feedhandler.data.errors import DecodeError
 
 CASES = [
     (b"ticker.binance.BTC/USDT", "ticker.binance.BTC-USDT"),
-    (wire.padded(b"ticker.binance.BTC/USDT"), "ticker.binance.BTC-USDT"),
+    (wire.padded("ticker.binance.BTC/USDT"), "ticker.binance.BTC-USDT"),
     (b"status.binance", "status.binance"),
     (b"heartbeat.merger", "heartbeat.merger"),
     (b"ticker.x.A.B/USDT", "ticker.x.A%2EB-USDT"),

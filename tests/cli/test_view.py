@@ -140,13 +140,13 @@ def test_prices_have_the_decimals_of_their_tick_and_as_many_as_they_have_where_n
 def test_what_is_missing_in_a_shown_stream_is_said_before_the_record_that_follows():
     gaps = view.Gaps()
 
-    def line(sequence, topic=b"ticker.x.A/B", session=1):
+    def line(sequence, topic="ticker.x.A/B", session=1):
         return gaps.line(wire.Ticker(topic, session=session, sequence=sequence))
 
-    assert line(5) == line(6) == line(3, b"ticker.x.C/D") == ""
+    assert line(5) == line(6) == line(3, "ticker.x.C/D") == ""
     assert line(8) == "gap: 1 record is missing before ticker.x.A/B #8"
     assert line(9) == ""
-    assert line(6, b"ticker.x.C/D") == "gap: 2 records are missing before ticker.x.C/D #6"
+    assert line(6, "ticker.x.C/D") == "gap: 2 records are missing before ticker.x.C/D #6"
     assert line(20, session=2) == "", "what came before it is not known"
     assert line(20, session=2) == "", "the last value again"
     assert line(21, session=2) == ""

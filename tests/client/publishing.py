@@ -26,7 +26,7 @@ def document(topic, kind, body, sequence=1):
 
 def heartbeat(sequence=1, **states):
     body = Heartbeat(pid=1, started_ns=1, topics=0, records=0, records_per_s=0.0, exchanges=states)
-    return document(b"heartbeat.merger", wire.HEARTBEAT, msgspec.json.encode(body), sequence)
+    return document("heartbeat.merger", wire.HEARTBEAT, msgspec.json.encode(body), sequence)
 
 
 def framed(*messages):

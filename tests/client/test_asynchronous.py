@@ -253,7 +253,7 @@ def test_waiting_is_not_stopped_by_records_that_wait(with_publisher):
         while subscriber.newest(BTC) is None or subscriber.newest(BTC).sequence < 100:
             await asyncio.sleep(0)
         publisher.send(ticker(1, topic=ETH))
-        assert (await waiting)[ETH.decode()].sequence == 1
+        assert (await waiting)[ETH].sequence == 1
         seen = await subscriber.receive_many(timeout_s=0)
         assert [record.topic for record in seen][-1] == ETH
         assert len(seen) + subscriber.lost == 101

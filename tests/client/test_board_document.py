@@ -18,7 +18,7 @@ from feedhandler.transport.boards import BoardWriter, board_path
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "board.md").read_text(encoding="utf-8")
-TOPIC = b"ticker.binance.BTC/USDT"
+TOPIC = "ticker.binance.BTC/USDT"
 
 
 def program(language):

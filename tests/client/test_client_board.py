@@ -30,8 +30,8 @@ def writer_of(run, exchange="binance", shard="1/1"):
 
 
 def write(writer, topic, sequence, flags=0):
-    record = wire.pack_ticker(wire.Ticker(b"native", sequence=sequence, bid=float(sequence), flags=flags))
-    writer.slot(topic.encode()).write(record, time.time_ns())
+    record = wire.pack_ticker(wire.Ticker("native", sequence=sequence, bid=float(sequence), flags=flags))
+    writer.slot(topic).write(record, time.time_ns())
 
 
 def test_any_topic_of_any_feed_is_read_and_nothing_of_those_that_are_not_there(tmp_path):
@@ -45,13 +45,13 @@ def test_any_topic_of_any_feed_is_read_and_nothing_of_those_that_are_not_there(t
         write(two, ETH, 2)
         write(other, "ticker.bybit.BTC/USDT", 3)
         assert [board[topic].sequence for topic in (BTC, ETH, "ticker.bybit.BTC/USDT")] == [1, 2, 3]
-        assert board[BTC].topic == BTC.encode()
+        assert board[BTC].topic == BTC
         assert BTC in board
         write(one, BTC, 4)
         assert board[BTC].bid == 4.0
         assert board.topics() == [BTC, ETH, "ticker.bybit.BTC/USDT"]
         assert 0 <= board.age_s("binance") < 60
-        two.slot(b"ticker.binance.XRP/USDT")
+        two.slot("ticker.binance.XRP/USDT")
         for topic in ("ticker.binance.XRP/USDT", "ticker.kucoin.BTC/USDT", "BTC", ""):
             with pytest.raises(KeyError, match=r"no board in .* has a record of"):
                 board[topic]
@@ -108,7 +108,7 @@ def test_of_two_boards_with_a_topic_the_one_that_lives_is_read(tmp_path):
 def test_all_records_of_an_exchange_are_an_array(tmp_path):
     one, two = writer_of(tmp_path, shard="1/2"), writer_of(tmp_path, shard="2/2")
     write(one, BTC, 1)
-    one.slot(b"ticker.binance.XRP/USDT")
+    one.slot("ticker.binance.XRP/USDT")
     write(two, ETH, 2)
     write(writer_of(tmp_path, "bybit"), "ticker.bybit.BTC/USDT", 3)
     board = Board(tmp_path)

@@ -27,7 +27,7 @@ def endpoint(tmp_path):
 def status(exchange="binance", state="live", wanted=("BTC/USDT", "ETH/USDT"), **rejected):
     feed = FeedStatus(exchange=exchange, pid=1, started_ns=1, wanted=list(wanted), rejected=rejected)
     body = msgspec.json.encode(ExchangeStatus(exchange=exchange, state=state, since_ns=1, feed=feed))
-    return document(f"status.{exchange}".encode(), wire.STATUS, body)
+    return document(f"status.{exchange}", wire.STATUS, body)
 
 
 def told(caplog):
@@ -58,7 +58,7 @@ def read_until(subscriber, condition):
 def test_the_reason_names_what_is_meant(topic, why):
     statuses = silence.statuses_in([wire.unpack(status(**{"LUNA/USDT": "delisted"}))])
     states = {"binance": "live", "kucoin": "connecting"}
-    found = silence.reason(topic.encode(), states, statuses)
+    found = silence.reason(topic, states, statuses)
     assert found.endswith(why)
     assert bool(found) == bool(why)
 
@@ -109,7 +109,7 @@ def test_a_topic_that_nothing_begins_with_is_told_by_what_the_merger_has(endpoin
                 assert time.monotonic() < deadline
                 publisher.send(heartbeat(binance="live"), status())
                 subscriber.receive(0.02)
-            publisher.send(ticker(1, topic=b"ticker.binance.BTC/USDD"))
+            publisher.send(ticker(1, topic="ticker.binance.BTC/USDD"))
             assert subscriber.receive(PATIENCE_S).symbol == "BTC/USDD", "and it goes on"
     finally:
         publisher.close()

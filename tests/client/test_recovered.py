@@ -12,7 +12,7 @@ from feedhandler.data.retransmission import Head, Missing
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
 SESSION = 1_790_000_000
-BTC, ETH = b"ticker.binance.BTC/USDT", b"ticker.binance.ETH/USDT"
+BTC, ETH = "ticker.binance.BTC/USDT", "ticker.binance.ETH/USDT"
 
 
 class World:
@@ -215,7 +215,7 @@ def test_what_was_not_asked_for_is_not_asked_for_because_an_answer_says_so(world
     world.publish(is_heard=False)
     world.publish()
     world.ask()
-    head = Head(id=1, session=SESSION, rest=[Missing(BTC.decode(), 1, 9)])
+    head = Head(id=1, session=SESSION, rest=[Missing(BTC, 1, 9)])
     world.healer.on_answer([msgspec.json.encode(head), b""])
     world.heal()
     assert world.seen() == [*range(1, 12), 13]

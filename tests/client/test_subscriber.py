@@ -69,7 +69,7 @@ def test_what_is_no_endpoint_is_refused(endpoint):
     ("topics", "error", "message"),
     [
         ("ticker.", TypeError, r"topics is a list of prefixes: write topics=\['ticker.'\]"),
-        ([5], TypeError, "neither str nor bytes"),
+        ([b"ticker."], TypeError, "which is no text"),
         ([], ValueError, "topics is empty"),
         (
             ["binance."],
@@ -85,9 +85,9 @@ def test_topics_that_would_bring_nothing_are_refused(topics, error, message):
         Subscriber(topics=topics)
 
 
-def test_topics_may_be_bytes_a_part_of_a_word_or_exact(endpoint):
+def test_topics_may_be_a_part_of_a_word_or_exact(endpoint):
     publisher = Publisher(endpoint)
-    with Subscriber(endpoint, [b"tick", exact("ticker.binance.BTC/USD")]) as subscriber:
+    with Subscriber(endpoint, ["tick", exact("ticker.binance.BTC/USD")]) as subscriber:
         publisher.wait_for(subscriber, b"tick")
         publisher.wait_for(subscriber, b"ticker.binance.BTC/USD\0")
     publisher.close()
@@ -257,14 +257,14 @@ def test_waiting_holds_no_more_than_the_newest_beyond_a_limit(raw, monkeypatch):
         (
             [
                 document(
-                    b"status.binance",
+                    "status.binance",
                     wire.STATUS,
                     b'{"exchange":"binance","state":"down","since_ns":1,"reason":"x"}',
                 )
             ],
             "binance is down, x$",
         ),
-        ([document(b"status.binance", wire.STATUS, b"no JSON")], "no record has come$"),
+        ([document("status.binance", wire.STATUS, b"no JSON")], "no record has come$"),
     ],
 )
 def test_what_was_waited_for_in_vain_is_named_with_the_reason(endpoint, messages, why):

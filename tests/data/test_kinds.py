@@ -1,5 +1,6 @@
 """The description of the bytes, against the bytes."""
 
+import pickle
 import struct
 import subprocess
 import sys
@@ -21,29 +22,51 @@ FIELDS = [(kind, field) for kind in FIXED for field in kind.layout.all_fields]
 def test_a_field_stands_where_and_as_it_is_said_to(kind, field):
     value = {"version": wire.VERSION, "kind": kind.code}.get(field.name)
     if value is None:
-        value = {"char": b"ticker.x.A/B", "f64": 2.5}.get(field.type, 1)
-    record = kind.record(b"ticker.x.A/B")
+        value = {"char": "ticker.x.A/B", "f64": 2.5}.get(field.type, 1)
+    record = kind.record("ticker.x.A/B")
     setattr(record, field.name, value)
     code = f"{field.size}s" if field.type == "char" else CODES[field.type]
     packed = wire.pack(record)
     assert len(packed) == kind.size
     (got,) = struct.unpack_from("<" + code, packed, field.offset)
-    assert (got.rstrip(b"\0") if field.type == "char" else got) == value
+    assert (got.rstrip(b"\0").decode() if field.type == "char" else got) == value
     assert field.meaning
 
 
 @pytest.mark.parametrize("kind", FIXED, ids=lambda kind: kind.name)
 def test_a_record_of_any_kind_is_what_it_was_packed_from(kind):
-    record = kind.record(b"x.y.z", flags=header.DOWN, session=5, sequence=7, exchange_ns=-1, publish_ns=2)
+    record = kind.record("x.y.z", flags=header.DOWN, session=5, sequence=7, exchange_ns=-1, publish_ns=2)
     for number, field in enumerate(kind.layout.fields):  # NaN is not equal to itself
         setattr(record, field.name, b"text" if field.type == "char" else number)
     assert wire.unpack(wire.pack(record)) == record
 
 
 def test_every_kind_and_flag_has_a_name_and_a_meaning_of_its_own():
-    for each in (kinds.KINDS, header.FLAGS):
+    for each in (kinds.KINDS, list(header.Flag)):
         assert len({entry.name for entry in each}) == len({entry.meaning for entry in each}) == len(each)
-    assert [flag.bit for flag in header.FLAGS] == [1 << n for n in range(9)]
+    assert list(header.Flag) == [1 << n for n in range(9)]
+
+
+def test_kinds_and_flags_print_as_words_and_are_numbers_otherwise():
+    record = wire.unpack(wire.pack(wire.Ticker("ticker.x.A/B", flags=wire.STALE | wire.SIMULATED | 1 << 15)))
+    assert (f"{record.kind}", str(record.flags)) == ("ticker", "STALE|SIMULATED")
+    assert (record.kind, record.flags) == (1, 2 + 8 + 32768) == (kinds.Kind.TICKER, record.flags)
+    assert header.Flag.STALE in record.flags
+    assert record.flags & header.Flag.STALE
+    assert not record.flags & header.Flag.DOWN
+    assert msgspec.json.decode(msgspec.json.encode(record))["flags"] == record.flags
+    assert pickle.loads(pickle.dumps((record.kind, record.flags))) == (record.kind, record.flags)
+    unknown = wire.unpack(wire.pack(wire.Ticker("later.x.A/B"))[:65] + b"\xc8" + bytes(38))
+    assert (unknown.kind, str(unknown.flags)) == (200, "")
+
+
+def test_records_of_every_kind_have_the_same_head():
+    for kind in kinds.Kind:
+        record = wire.unpack(
+            wire.pack(kind.description.record("ticker.x.A.B/C", kind=kind, recv_ns=3, publish_ns=5))
+        )
+        assert (record.exchange, record.symbol, record.kind, record.latency_ns) == ("x", "A.B/C", kind, 2)
+        assert record.is_live
 
 
 def test_a_struct_is_described_by_the_annotations_of_its_fields():
@@ -83,10 +106,10 @@ def test_a_field_without_a_description_is_refused():
 def test_the_description_needs_no_numpy():
     code = (
         "import sys; from feedhandler.data import ticker; from feedhandler.data.layout import numpy_dtype_fields; "
-        "numpy_dtype_fields(ticker.KIND.layout); assert 'numpy' not in sys.modules"
+        "numpy_dtype_fields(ticker.TICKER.layout); assert 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
 
 
 def test_tickers_are_as_long_as_documented():
-    assert (header.HEADER.size, ticker.KIND.size) == (104, 192)
+    assert (header.HEADER.size, ticker.TICKER.size) == (104, 192)

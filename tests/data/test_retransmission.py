@@ -11,8 +11,10 @@ from feedhandler.transport.boards import BoardReader, BoardWriter
 
 SESSION = 1_790_000_000
 BTC, ETH = "ticker.binance.BTC/USDT", "ticker.binance.ETH/USDT"
-STATUS = wire.padded(b"status.binance")
-DOCUMENTS = {STATUS: wire.pack_document(wire.Document(STATUS, kind=wire.STATUS, body=b'{"state":"live"}'))}
+STATUS = wire.padded("status.binance")
+DOCUMENTS = {
+    STATUS: wire.pack_document(wire.Document("status.binance", kind=wire.STATUS, body=b'{"state":"live"}'))
+}
 
 
 class Published:
@@ -23,9 +25,9 @@ class Published:
         self.ring = BoardReader(path)
 
     def publish(self, topic, first, last):
-        slot = self.writer.slot(topic.encode())
+        slot = self.writer.slot(topic)
         for number in range(first, last + 1):
-            ticker = wire.Ticker(topic.encode(), session=SESSION, sequence=number, bid=float(number))
+            ticker = wire.Ticker(topic, session=SESSION, sequence=number, bid=float(number))
             slot.write(wire.pack_ticker(ticker), number)
 
     def ask(self, documents=DOCUMENTS, **request):
@@ -111,7 +113,7 @@ def test_many_holes_come_in_parts_too(published):
         head, records, _ = published.ask(session=SESSION, missing=missing)
         assert len(records) <= retransmission.RECORDS_MAX
         assert head.lost == []
-        got |= {(r.topic.decode(), r.sequence) for r in records}
+        got |= {(r.topic, r.sequence) for r in records}
         missing = head.rest
     assert got == {(topic, number) for topic in topics for number in range(1, 9)}
 

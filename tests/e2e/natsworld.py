@@ -140,10 +140,9 @@ class World:
         return wire.sequence_of(before) + 1 if before else 1
 
     def document(self, name, body, **fields):
-        topic = name.encode()
         kind = next(kind for kind, word in wire.KIND_NAMES.items() if name.startswith(word))
-        fields = {"session": self.session, "sequence": self._next(topic), **fields}
-        return wire.pack_document(wire.Document(topic, kind=kind, body=body, **fields))
+        fields = {"session": self.session, "sequence": self._next(name), **fields}
+        return wire.pack_document(wire.Document(name, kind=kind, body=body, **fields))
 
     def ticker(self, symbol="BTC/USDT", **fields):
         topic = wire.topic(wire.TICKER, "binance", symbol)

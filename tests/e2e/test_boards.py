@@ -69,17 +69,17 @@ def test_a_killed_feed_is_down_on_its_board_and_a_new_one_is_found(stack):
     run = s.directory / "run"
     board = BoardReader(board_path(run, "binance"))
     ring = BoardReader(recent_path(run))
-    index = board.topics()[b"ticker.binance.BTC/USDT"]
+    index = board.topics()["ticker.binance.BTC/USDT"]
     s.kill("binance", signal.SIGKILL)
     wait_until(lambda: not board.is_alive(), "the board's writer is dead")
     assert board.cells.ticker(index).flags & DOWN
-    at = ring.topics()[b"ticker.binance.BTC/USDT"]
+    at = ring.topics()["ticker.binance.BTC/USDT"]
     wait_until(lambda: ring.cells.ticker(at).flags & DOWN, "DOWN in the ring, as in the stream")
     assert board.is_current()
     s.start("binance")
     wait_until(lambda: board.closed, "the old board is superseded")
     board = BoardReader(board_path(run, "binance"))
-    index = wait_until(lambda: board.topics().get(b"ticker.binance.BTC/USDT", -1) + 1, "the topic") - 1
+    index = wait_until(lambda: board.topics().get("ticker.binance.BTC/USDT", -1) + 1, "the topic") - 1
     wait_until(lambda: (t := board.cells.ticker(index)) and not t.flags & DOWN, "live again")
     assert s.kill("binance", signal.SIGTERM) == 0
     assert (board.closed, board.is_current()) == (1, True)

@@ -513,7 +513,7 @@ def test_the_whole_pipeline_ends_at_nats_with_what_its_own_subscribers_see(tmp_p
             await until(lambda: all(len(records) > 3 for records in got.values()), "some of each")
             s.kill("merger")
             await until(lambda: all(r[-1].flags & wire.DOWN for r in got.values()), "DOWN of all")
-            session = got[b"ticker.binance.BTC/USDT"][-1].session
+            session = got["ticker.binance.BTC/USDT"][-1].session
             s.start("merger")
             await until(
                 lambda: all(r[-1].session > session and not r[-1].flags & wire.DOWN for r in got.values()),

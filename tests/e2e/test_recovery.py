@@ -25,7 +25,7 @@ from feedhandler.client import Subscriber
 endpoint, recover, path, mode = sys.argv[1:]
 with Subscriber(endpoint, ["ticker."], mode=mode, recover=recover) as subscriber, open(path, "w", 1) as out:
     for record in subscriber:
-        number = record.topic.decode(), record.session, record.sequence
+        number = record.topic, record.session, record.sequence
         print(*number, record.flags & 1, record.bid, record.last, file=out)
 """
 
@@ -173,7 +173,7 @@ def test_a_merger_or_a_relay_that_is_killed_costs_nothing_that_is_not_told(stack
         while len(newest) < 15:
             record = late.receive(PATIENCE_S)
             assert record is not None
-            newest[record.topic.decode()] = (str(record.session), str(record.sequence))
+            newest[record.topic] = (str(record.session), str(record.sequence))
     assert newest == {topic: tuple(last[:2]) for topic, last in follower.last().items()}
 
 

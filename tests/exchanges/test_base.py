@@ -155,7 +155,7 @@ def test_a_new_connection_forgets_what_the_old_one_said(exchange):
 
 
 def state() -> State:
-    return table.make_state(topic=b"ticker.x.Y", native="Y", base_flags=wire.SIMULATED, flags=wire.SIMULATED)
+    return table.make_state(topic="ticker.x.Y", native="Y", base_flags=wire.SIMULATED, flags=wire.SIMULATED)
 
 
 def test_a_record_has_every_field_of_its_state():
@@ -166,7 +166,7 @@ def test_a_record_has_every_field_of_its_state():
     values = {name: number + 0.25 for number, name in enumerate(wire.TICKER_VALUES)}
     for name, value in {**numbers, **times, **values}.items():
         setattr(full, name, value)
-    assert full.record() == wire.pack_ticker(wire.Ticker(b"ticker.x.Y", **numbers, **times, **values))
+    assert full.record() == wire.pack_ticker(wire.Ticker("ticker.x.Y", **numbers, **times, **values))
     with pytest.raises((OverflowError, wire.struct.error)):
         full.flags = 2**16
         full.record()
@@ -355,7 +355,7 @@ def test_lines_and_channels_beyond_the_last_are_refused():
 def test_both_states_accept_the_same(steps):
     twin_states = []
     for kind in twins.KINDS:
-        kind_state = twins.of(kind).State(topic=b"ticker.x.Y", native="Y")
+        kind_state = twins.of(kind).State(topic="ticker.x.Y", native="Y")
         kind_lines = lines(4)
         twin_states.append((kind_state, kind_lines, []))
     now = RECV_NS

@@ -119,7 +119,7 @@ def test_what_is_repeated_goes_to_the_merger_alone_after_what_was_emitted(twin):
     world.emit(0)
     count = batch.RECORDS_MAX + 1
     again = [
-        wire.pack_ticker(wire.Ticker(b"ticker.x.A", sequence=n, flags=wire.SNAPSHOT)) for n in range(count)
+        wire.pack_ticker(wire.Ticker("ticker.x.A", sequence=n, flags=wire.SNAPSHOT)) for n in range(count)
     ]
     world.batch.repeat(again)
     records = world.records()
@@ -158,13 +158,13 @@ def test_a_record_is_on_the_board_before_it_leaves_under_the_canonical_topic(twi
     world = World(twin)
     writer = BoardWriter(tmp_path / "x.board", slot=twin.BoardSlot)
     reader = BoardReader(tmp_path / "x.board", cells=twin.BoardCells)
-    world.states[1].slot = writer.slot(b"ticker.x.S/ONE")
+    world.states[1].slot = writer.slot("ticker.x.S/ONE")
     world.states[1].bid = 7.0
     world.emit(0, 1)
     assert not world.hop.sent
     first = reader.cells.ticker(0)
     assert (first.topic, first.sequence, first.bid, first.publish_ns) == (
-        b"ticker.x.S/ONE",
+        "ticker.x.S/ONE",
         1,
         7.0,
         world.now,
@@ -174,9 +174,9 @@ def test_a_record_is_on_the_board_before_it_leaves_under_the_canonical_topic(twi
     assert (reader.cells.ticker(0).bid, wire.unpack(reader.record(0, 1)).bid) == (8.0, 7.0)
     world.batch.flush()
     assert [(r.topic, r.bid == r.bid) for r in world.records()] == [
-        (b"ticker.x.S0", False),
-        (b"ticker.x.S1", True),
-        (b"ticker.x.S1", True),
+        ("ticker.x.S0", False),
+        ("ticker.x.S1", True),
+        ("ticker.x.S1", True),
     ]
     assert [r.publish_ns for r in world.records()][1:] == [0, 0], "as without a board"
     world.states[1].slot = None

@@ -193,7 +193,7 @@ class Slots:
         return self.by_topic.get(topic)
 
     def of(self, name):
-        return self.by_topic[f"ticker.binance.{name}/USDT".encode()]
+        return self.by_topic[f"ticker.binance.{name}/USDT"]
 
 
 def test_each_symbol_is_written_under_its_canonical_topic_while_there_is_room():

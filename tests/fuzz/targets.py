@@ -172,12 +172,10 @@ class LastValues:
     """Three topics, with records as they are."""
 
     def topics(self, prefix: bytes) -> list[bytes]:
-        return [
-            topic for name in "ABC" if (topic := wire.padded(b"ticker.x.%c" % ord(name))).startswith(prefix)
-        ]
+        return [topic for name in "ABC" if (topic := wire.padded(f"ticker.x.{name}")).startswith(prefix)]
 
     def last(self, topic: bytes) -> bytes:
-        return table_record(topic.rstrip(b"\0"))
+        return table_record(wire.unpadded(topic))
 
 
 class Listening:
@@ -210,7 +208,7 @@ class Listening:
                 for _ in range(3):
                     self.loop.run_once(0)
                 if which:
-                    self.outlet.send(wire.padded(b"ticker.x.A"), table_record(b"ticker.x.A"))
+                    self.outlet.send(wire.padded("ticker.x.A"), table_record("ticker.x.A"))
                     self.outlet.flush()
         for _ in range(3):
             self.loop.run_once(0)
@@ -222,7 +220,7 @@ class Listening:
         self.loop.close()
 
 
-def table_record(topic: bytes, **fields: Any) -> bytes:
+def table_record(topic: str, **fields: Any) -> bytes:
     return wire.pack_ticker(wire.Ticker(topic, **fields))
 
 
@@ -260,11 +258,11 @@ def hop_message(rng: random.Random) -> bytes:
     """Records of a few topics, back to back, or a document; their numbers are anything."""
     if rng.random() < 0.1:
         body = rng.choice((b"{}", b"[]", b"", b"x" * 300))
-        document = wire.Document(b"status.x", kind=wire.STATUS, body=body)
+        document = wire.Document("status.x", kind=wire.STATUS, body=body)
         return bytes(wire.pack_document(document))
     records = [
         table_record(
-            b"ticker.x.%d" % rng.randrange(6),
+            f"ticker.x.{rng.randrange(6)}",
             flags=rng.choice((0, 0, 0, 1, 2, 4, 8, 0xFFFF)),
             session=rng.choice((1, 1, 1, 2, 2**32 - 1)),
             sequence=rng.choice((*WORDS, *range(1, 20))),
@@ -296,7 +294,7 @@ class Merging:
     def _find_route(self, topic: bytes) -> Any:
         if not topic.startswith(b"ticker.x."):
             return None
-        route = self.routes[topic] = self.make_route(wire.padded(b"ticker.x.Y"), self.traffic)
+        route = self.routes[topic] = self.make_route(wire.padded("ticker.x.Y"), self.traffic)
         return route
 
     def state(self) -> tuple[object, ...]:
@@ -373,7 +371,7 @@ class Emitting:
     def __init__(self, twin: Any) -> None:
         self.hop, self.direct, self.now = End(), End(), End()
         self.batch = twin.Batch(self.hop, self.direct, self.now.clock)
-        self.states_of = [twin.State(topic=b"ticker.x.%d" % n, native=str(n)) for n in range(3)]
+        self.states_of = [twin.State(topic=f"ticker.x.{n}", native=str(n)) for n in range(3)]
 
     def emit(self, number: int, count: int) -> None:
         for _ in range(count):
@@ -417,9 +415,9 @@ def boards(rng: random.Random) -> None:
         depth = rng.choice((2, 2, 3, 17))
         writer = BoardWriter(path, depth=depth, slots_max=4, session=5)
         for number in range(rng.randrange(4)):
-            slot = writer.slot(b"ticker.x.%d" % number)
+            slot = writer.slot(f"ticker.x.{number}")
             for sequence in range(rng.randrange(5)):
-                slot.write(table_record(b"ticker.x.n", sequence=sequence), table.RECV_NS)
+                slot.write(table_record("ticker.x.n", sequence=sequence), table.RECV_NS)
         writer.close()
         image = path.read_bytes()
         for _ in range(CASES // 4):
@@ -509,7 +507,7 @@ def slot_alike(rng: random.Random, image: bytes) -> None:
             found.append(str(exc))
             continue
         for _ in range(2):
-            slot.write(table_record(b"ticker.x.z", sequence=9), 1)
+            slot.write(table_record("ticker.x.z", sequence=9), 1)
         found.append(repr((slot.topic, slot.newest(), slot.number)))
         end = offset + board_layout.slot_size(depth)
         assert memory[:offset] == image[:offset], "before the slot"

@@ -54,4 +54,4 @@ def test_a_quantile_is_a_value_that_occurred():
 
 
 def test_a_native_symbol_may_have_dots_and_any_letters():
-    assert symbol_in(padded("ticker.x.A.B币".encode())) == "A.B币"
+    assert symbol_in(padded("ticker.x.A.B币")) == "A.B币"

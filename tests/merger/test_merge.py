@@ -63,7 +63,7 @@ class World:
     def clock(self):
         return EPOCH_NS + self.mono
 
-    def tickers(self, topic=b"ticker."):
+    def tickers(self, topic="ticker."):
         return [record for record in self.out if record.topic.startswith(topic)]
 
     def instruments(self, exchange="binance", natives=NATIVES, as_of_ns=1):
@@ -83,7 +83,7 @@ class World:
         return self.merger.exchanges[exchange].feeds[shard]
 
     def exchange_status(self, exchange="binance"):
-        newest = [r for r in self.out if r.topic == f"status.{exchange}".encode()][-1]
+        newest = [r for r in self.out if r.topic == f"status.{exchange}"][-1]
         return msgspec.json.decode(newest.body, type=ExchangeStatus)
 
     def records(self, *natives, exchange="binance", flags=8, bid=1.0):
@@ -108,10 +108,10 @@ def test_native_symbols_become_canonical_and_each_topic_counts_from_1():
     world.records("BTCUSDT", "ETHUSDT", "BTCUSDT")
     world.records("BTCUSDT")
     assert [(r.topic, r.sequence, r.session) for r in world.tickers()] == [
-        (b"ticker.binance.BTC/USDT", 1, 100),
-        (b"ticker.binance.ETH/USDT", 1, 100),
-        (b"ticker.binance.BTC/USDT", 2, 100),
-        (b"ticker.binance.BTC/USDT", 3, 100),
+        ("ticker.binance.BTC/USDT", 1, 100),
+        ("ticker.binance.ETH/USDT", 1, 100),
+        ("ticker.binance.BTC/USDT", 2, 100),
+        ("ticker.binance.BTC/USDT", 3, 100),
     ]
 
 
@@ -119,14 +119,14 @@ def test_everything_that_the_feed_said_is_kept():
     world = World()
     world.instruments()
     sent = wire.Ticker(
-        b"ticker.binance.BTCUSDT", flags=8 | 16, exchange_ns=11, recv_ns=12, exchange_sequence=13,
+        "ticker.binance.BTCUSDT", flags=8 | 16, exchange_ns=11, recv_ns=12, exchange_sequence=13,
         last=1.5, bid=2.5, bid_size=3.5, ask=4.5, ask_size=5.5, open_24h=6.5, high_24h=7.5, low_24h=8.5,
         base_volume_24h=9.5, quote_volume_24h=10.5,
     )  # fmt: skip
     world.merger.on_message(wire.pack_ticker(sent))
     got = world.tickers()[0]
     assert got == msgspec.structs.replace(
-        sent, topic=b"ticker.binance.BTC/USDT", session=100, sequence=1, publish_ns=world.clock()
+        sent, topic="ticker.binance.BTC/USDT", session=100, sequence=1, publish_ns=world.clock()
     )
 
 
@@ -135,7 +135,7 @@ def test_a_record_of_an_instrument_in_no_list_is_counted_and_not_published():
     world.records("BTCUSDT")
     world.instruments(natives={"ETHUSDT": ("ETH", "USDT")})
     world.records("BTCUSDT", "ETHUSDT")
-    assert [r.topic for r in world.tickers()] == [b"ticker.binance.ETH/USDT"]
+    assert [r.topic for r in world.tickers()] == ["ticker.binance.ETH/USDT"]
     assert world.merger.exchanges["binance"].unmapped == 2
 
 
@@ -170,8 +170,8 @@ def test_an_instrument_list_is_published_once_until_it_changes():
     world.instruments(natives={"ETHUSDT": ("ETH", "USDT")})
     lists = [r for r in world.out if r.kind == wire.INSTRUMENTS]
     assert [(r.topic, r.sequence) for r in lists] == [
-        (b"instruments.binance", 1),
-        (b"instruments.binance", 2),
+        ("instruments.binance", 1),
+        ("instruments.binance", 2),
     ]
 
 
@@ -200,9 +200,9 @@ def test_a_subscription_to_everything_gets_documents_too():
     world.each.sent.clear()
     world.subscribe(b"")
     assert sorted(r.topic for r in world.out) == [
-        b"instruments.binance",
-        b"ticker.binance.BTC/USDT",
-        b"ticker.binance.ETH/USDT",
+        "instruments.binance",
+        "ticker.binance.BTC/USDT",
+        "ticker.binance.ETH/USDT",
     ]
 
 
@@ -749,8 +749,8 @@ def test_a_symbol_that_is_renamed_into_another_shard_keeps_its_topic_and_follows
     assert [world.feed(text).traffic.records for text in ("1/2", "2/2")] == [1, 1]
     beat(world, 2, "2/2")
     assert [(r.topic, r.sequence, r.flags & wire.DOWN) for r in world.tickers()] == [
-        (b"ticker.binance.A/USDT", 1, 0),
-        (b"ticker.binance.A/USDT", 2, 0),
+        ("ticker.binance.A/USDT", 1, 0),
+        ("ticker.binance.A/USDT", 2, 0),
     ]
     beat(world, 2)
     assert down(world.tickers()) == ["A/USDT"]
@@ -964,9 +964,9 @@ def test_whoever_sees_a_record_finds_it_in_the_ring_under_its_number(tmp_path):
     world.status()
     world.merger.on_stop()
     assert len(world.tickers()) == 27
-    assert [r.flags for r in world.tickers(b"ticker.binance.ETH")][-3:] == [12, 8, 12]
+    assert [r.flags for r in world.tickers("ticker.binance.ETH")][-3:] == [12, 8, 12]
     newest = {topic: wire.unpack(reader.newest(index)).sequence for topic, index in reader.topics().items()}
-    assert newest == {b"ticker.binance.BTC/USDT": 17, b"ticker.binance.ETH/USDT": 10}
+    assert newest == {"ticker.binance.BTC/USDT": 17, "ticker.binance.ETH/USDT": 10}
     assert [
         None if (found := reader.record(0, number)) is None else wire.unpack(found).sequence
         for number in range(12, 19)
@@ -977,5 +977,5 @@ def test_a_topic_without_room_in_the_ring_is_published_all_the_same(tmp_path):
     world = World(ring=BoardWriter(tmp_path / "x.board", slots_max=1))
     world.instruments()
     world.records("BTCUSDT", "ETHUSDT", "ETHUSDT")
-    assert [r.sequence for r in world.tickers(b"ticker.binance.ETH")] == [1, 2]
-    assert BoardReader(tmp_path / "x.board").topics() == {b"ticker.binance.BTC/USDT": 0}
+    assert [r.sequence for r in world.tickers("ticker.binance.ETH")] == [1, 2]
+    assert BoardReader(tmp_path / "x.board").topics() == {"ticker.binance.BTC/USDT": 0}

@@ -29,7 +29,7 @@ BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/US
 
 
 def ticker(topic, sequence):
-    return wire.pack_ticker(wire.Ticker(topic.rstrip(b"\0"), sequence=sequence))
+    return wire.pack_ticker(wire.Ticker(wire.unpadded(topic), sequence=sequence))
 
 
 class World:
@@ -229,7 +229,7 @@ def test_a_kind_that_keeps_every_record_has_no_last_value_but_its_condition(worl
     every = msgspec.structs.replace(BY_CODE[wire.TICKER], retention=Retention.EVERY)
     monkeypatch.setitem(BY_CODE, wire.TICKER, every)
     stream = world.beyond.stream
-    down = wire.pack(wire.Condition(BTC.rstrip(b"\0"), flags=wire.DOWN, sequence=1))
+    down = wire.pack(wire.Condition(wire.unpadded(BTC), flags=wire.DOWN, sequence=1))
     stream.send(ticker(BTC, 1))
     stream.send(down)
     stream.send(ticker(ETH, 1))
@@ -251,7 +251,7 @@ def test_last_values_for_those_who_join_and_leave_are_so_many_a_second(world, mo
     sent = []
     monkeypatch.setattr(beyond.retransmission, "replayed", lambda message: sent.append(message) or message)
     for number in range(2000):
-        stream.send(ticker(wire.padded(f"ticker.binance.A{number}/USDT".encode()), 1))
+        stream.send(ticker(wire.padded(f"ticker.binance.A{number}/USDT"), 1))
     now_s = time.monotonic()
     for turn in range(1000):  # ten seconds of it
         stream._on_parts([b"\x01ticker."])

@@ -18,7 +18,7 @@ BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/US
 
 
 def ticker(topic=BTC, sequence=1):
-    return wire.pack_ticker(wire.Ticker(topic.rstrip(b"\0"), sequence=sequence))
+    return wire.pack_ticker(wire.Ticker(wire.unpadded(topic), sequence=sequence))
 
 
 class World:

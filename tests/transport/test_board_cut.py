@@ -16,8 +16,8 @@ from feedhandler.data import board_layout, wire
 from feedhandler.data.errors import DecodeError, FeedError
 from feedhandler.transport.boards import BoardReader, BoardWriter, board_path, open_board, retire
 
-BTC = b"ticker.x.BTC/USDT"
-RECORD = wire.pack_ticker(wire.Ticker(b"ticker.x.BTCUSDT", sequence=1, last=1.0))
+BTC = "ticker.x.BTC/USDT"
+RECORD = wire.pack_ticker(wire.Ticker("ticker.x.BTCUSDT", sequence=1, last=1.0))
 SIZES = (0, 100, board_layout.HEADER_SIZE, 2 * board_layout.HEADER_SIZE, 200_000)
 compiled = pytest.mark.skipif(not feedhandler.IS_COMPILED, reason="the handler is in the compiled part")
 
@@ -41,7 +41,7 @@ def status_of(act) -> int:
 def mean_writer(path: Path, **more) -> BoardWriter:
     writer = BoardWriter(path, slots_max=5000, **more)
     for number in range(1000):
-        writer.slot(b"ticker.x.%d" % number).write(RECORD, 1)
+        writer.slot(f"ticker.x.{number}").write(RECORD, 1)
     return writer
 
 
@@ -52,11 +52,11 @@ def test_a_writer_goes_on_until_it_is_told_by_its_next_heartbeat(tmp_path, size)
 
     def act():
         writer = mean_writer(path)
-        slots = [writer.slot(b"ticker.x.%d" % number) for number in range(1000)]
+        slots = [writer.slot(f"ticker.x.{number}") for number in range(1000)]
         os.truncate(path, size)
         for slot in slots:
             slot.write(RECORD, 2)
-        writer.slot(b"ticker.x.new")
+        writer.slot("ticker.x.new")
         for _ in range(2):
             with pytest.raises(
                 FeedError, match=r"x\.board was cut short while it was in use; a new start makes"
@@ -121,7 +121,7 @@ def test_a_board_that_was_cut_and_made_long_again_is_told(tmp_path):
         writer = mean_writer(path)
         size = path.stat().st_size
         os.truncate(path, 0)
-        writer.slot(b"ticker.x.0").write(RECORD, 2)  # from here on into nothing
+        writer.slot("ticker.x.0").write(RECORD, 2)  # from here on into nothing
         os.truncate(path, size)
         with pytest.raises(FeedError, match="cut short"):
             writer.beat()
@@ -151,7 +151,7 @@ def test_what_is_no_board_is_decided_by_what_was_there_before(tmp_path):
         with other.open("r+b") as file:
             memory = mmap.mmap(file.fileno(), 0)
         os.truncate(path, 0)
-        writer.slot(b"ticker.x.0").write(RECORD, 2)
+        writer.slot("ticker.x.0").write(RECORD, 2)
         os.truncate(other, 0)
         return memory[0]
 

@@ -22,12 +22,12 @@ from feedhandler.transport.boards import (
     retire_others,
 )
 
-BTC = b"ticker.binance.BTC/USDT"
-ETH = b"ticker.binance.ETH/USDT"
+BTC = "ticker.binance.BTC/USDT"
+ETH = "ticker.binance.ETH/USDT"
 NOW = 1_790_000_000_000_000_000
 
 
-def record(number, topic=b"ticker.binance.BTCUSDT", **fields):
+def record(number, topic="ticker.binance.BTCUSDT", **fields):
     return wire.pack_ticker(wire.Ticker(topic, sequence=number, last=float(number), bid=number / 2, **fields))
 
 
@@ -70,7 +70,7 @@ def test_a_record_is_read_as_it_was_written_but_for_topic_and_time(make):
     )
     assert reader.newest(0) == wire.pack_ticker(expected)
     assert slot.newest() == wire.pack_ticker(expected)
-    assert repr(reader.cells.ticker(0)) == repr(expected)
+    assert repr(reader.cells.ticker(0)) == repr(wire.unpack(wire.pack(expected)))
     assert reader.session == 123
 
 
@@ -85,7 +85,7 @@ def test_topics_appear_when_they_are_added_and_keep_their_index(make):
     assert not reader.cells.copy()
     writer.slot(ETH).write(record(1), NOW)
     assert reader.topics() == {BTC: 0, ETH: 1}
-    assert writer.slot(wire.padded(BTC)) is slot
+    assert writer.slot(BTC) is slot
     assert wire.unpack(bytes(reader.cells.copy())).topic == ETH
     with pytest.raises(IndexError):
         reader.newest(8)
@@ -212,7 +212,7 @@ def test_a_full_board_has_no_slot_and_a_full_disk_says_so(make, monkeypatch, cap
     writer, reader = make(slots_max=2000)
     writer.slot(BTC)
     monkeypatch.setattr(os, "posix_fallocate", is_full)
-    slots = [writer.slot(b"ticker.x.%d" % number) for number in range(2000)]
+    slots = [writer.slot(f"ticker.x.{number}") for number in range(2000)]
     assert 100 < len(reader.topics()) < 2000, "what there was room for is there"
     assert sum(slot is not None for slot in slots) == len(reader.topics()) - 1
     assert [r.getMessage() for r in caplog.records if "No space" in r.getMessage()] == [

@@ -24,7 +24,7 @@ from feedhandler.transport.boards import BoardReader, BoardWriter
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
-TOPIC = b"ticker.x.A/B"
+TOPIC = "ticker.x.A/B"
 KILLS = int(os.environ.get("BOARD_KILLS", "50"))
 READS = 200  # between two kills, at least
 

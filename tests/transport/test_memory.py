@@ -27,8 +27,8 @@ from feedhandler.transport import follower, zmtp
 from feedhandler.transport import memory as shared
 
 pytestmark = pytest.mark.e2e
-TOPIC = wire.padded(b"ticker.x.A")
-RECORD = wire.pack_ticker(wire.Ticker(b"ticker.x.A", flags=8, recv_ns=1))
+TOPIC = wire.padded("ticker.x.A")
+RECORD = wire.pack_ticker(wire.Ticker("ticker.x.A", flags=8, recv_ns=1))
 DEPTH = 2
 BOARD_SIZE = board_layout.HEADER_SIZE + 3 * board_layout.slot_size(DEPTH)
 JUNK = (
@@ -155,7 +155,7 @@ def make(twin, name, tmp_path):
     if name == "Line":
         return twin.Line(0)
     if name == "State":
-        return twin.State(topic=b"ticker.x.A", native="A")
+        return twin.State(topic="ticker.x.A", native="A")
     if name == "Batch":
         return twin.Batch(end, end, end.clock)
     if name == "Step":
@@ -320,7 +320,7 @@ class Sending:
         self.end, self.direct = End(), End()
         self.now = End()
         self.batch = twin.Batch(self.end, self.direct, self.now.clock)
-        self.state = twin.State(topic=b"ticker.x.A", native="A")
+        self.state = twin.State(topic="ticker.x.A", native="A")
 
     def count(self):
         return sum(len(message) // wire.TICKER_SIZE for (message,) in self.end.sent)
@@ -373,7 +373,7 @@ def test_repeating_what_cannot_be_sent_leaves_nothing_behind(twin, part, call):
 
 def test_what_is_emitted_while_a_message_is_sent_is_in_the_next_one(twin):
     """An end that calls back finds the batch empty."""
-    state = twin.State(topic=b"ticker.x.A", native="A")
+    state = twin.State(topic="ticker.x.A", native="A")
     sent = []
 
     class Talker:
@@ -438,7 +438,7 @@ class Merging:
 )
 def test_a_step_that_was_broken_off_does_the_next_message_rightly(twin, part, call):
     merging = Merging(twin)
-    message = b"".join(wire.pack_ticker(wire.Ticker(b"ticker.x.%d" % n)) for n in range(9))
+    message = b"".join(wire.pack_ticker(wire.Ticker(f"ticker.x.{n}")) for n in range(9))
     for breaking in range(3):
         merging.routes.clear()
         getattr(merging, part).breaks_at = call
@@ -451,14 +451,14 @@ def test_a_step_that_was_broken_off_does_the_next_message_rightly(twin, part, ca
         assert len(merging.each.sent) == 9 * (breaking + 1)
         assert [len(m) for _, m in merging.batches.sent] == [len(message) * (breaking + 1)]
         assert [r.topic for r in records_in(merging.batches.sent[0][1])] == [
-            b"ticker.x.%d" % (n % 9) for n in range(9 * (breaking + 1))
+            f"ticker.x.{(n % 9)}" for n in range(9 * (breaking + 1))
         ]
 
 
 def test_a_step_within_a_step_spoils_neither(twin):
     """Whoever is sent a batch may bring the next message; its batch is one of its own."""
     merging = Merging(twin)
-    message = b"".join(wire.pack_ticker(wire.Ticker(b"ticker.x.%d" % n)) for n in range(3))
+    message = b"".join(wire.pack_ticker(wire.Ticker(f"ticker.x.{n}")) for n in range(3))
     send, depth = merging.each.send, []
 
     def talk(topic, record):
@@ -501,13 +501,13 @@ def test_a_follower_that_was_broken_off_takes_the_next_message(twin, kind):
     follower = twin.Follower(emit) if kind == "Follower" else twin.Gatherer()
     for number in range(1, 200):
         breaks[0] = number % 3 == 0
-        message = wire.pack_ticker(wire.Ticker(b"ticker.x.A", session=1, sequence=number))
+        message = wire.pack_ticker(wire.Ticker("ticker.x.A", session=1, sequence=number))
         for cut in (message, message[:-1], b"", message * 3):
             _quietly(follower.take, cut)
         if kind == "Gatherer" and number % 50 == 0:
             assert len(follower.collect()) == 50 * wire.TICKER_SIZE
             assert follower.collect() == b""
-    assert follower.losses[b"ticker.x.A"].sequence == 199
+    assert follower.losses["ticker.x.A"].sequence == 199
 
 
 @pytest.mark.parametrize("fails", range(1, 6))
