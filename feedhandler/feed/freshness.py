@@ -1,17 +1,17 @@
-"""Whether each channel of each symbol still speaks, and what to do about one that does not.
+"""Whether each channel of each symbol still has updates, and what to do about one that has none.
 
-    waiting ──first data──▶ live ──silent for longer than usual──▶ suspected ──nobody speaks for it──▶ stale
-                              ▲───────────── it speaks, or REST says that nothing has changed ◀──┘        │
-                              ▲───────────────────────────── it speaks ◀──────────────────────────────────┘
+    waiting ──first data──▶ live ──silent for longer than usual──▶ suspected ──no witness for it──▶ stale
+                              ▲────────── an update, or REST states the same values ◀─────┘           │
+                              ▲──────────────────────────── an update ◀───────────────────────────────┘
 
-A quiet market and a dead channel look alike on their own. What tells them apart: how long the channel was silent at
-most of late; that it repeats itself, where the exchange promises so; another channel of the symbol that says
-something new about what this one usually says; the other legs; and, last, REST, which is asked for one quote, or
-about all symbols at once. What is stale is flagged in the records, and subscribed to anew with growing patience;
-then the connections are renewed.
+A quiet market and a dead channel look alike on their own. They are told apart by how long the channel was silent at
+most of late; by its repetitions, where the exchange promises some; by another channel of the symbol that states
+something new of this one's fields; by the other legs; and, last, by REST, from which one quote is requested, or
+the values of all symbols at once. What is stale is flagged in the records, and subscribed to anew with growing
+patience; then the connections are renewed.
 
 Silence is counted on a clock that stands still while no connection delivers, or this process is stopped. Pure:
-times come in, flagged states and questions to be asked over REST go out. It knows no exchange.
+times come in, flagged states and requests for REST go out. It knows no exchange.
 """
 
 import collections
@@ -39,40 +39,38 @@ from feedhandler.feed.session import FADES_NS, GAPS_MIN, USUAL_FACTOR, Session
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
 STEP_NS_MAX: Final = (
-    NS_PER_S  # of the clock between two calls: whoever was stopped for longer has heard nothing
+    NS_PER_S  # of the clock between two calls: one that was stopped for longer has received nothing
 )
 # A suspect has been silent `USUAL_FACTOR` times longer than it usually is, and so long.
 SILENCE_NS_MIN: Final = 10 * NS_PER_S
-PATIENCE_NS_MAX: Final = (
-    300 * NS_PER_S
-)  # for which REST vouches for a silence at most, before it is asked again
+PATIENCE_NS_MAX: Final = 300 * NS_PER_S  # for which REST confirms a silence at most, before the next request
 REPEATS_MIN: Final = 3  # seen on any symbol's channel of this kind, before the promise is believed
 REPEATS_FACTOR: Final = 3  # promised repetitions missed in a row
-CONTRADICTIONS_MIN: Final = 3  # looks at which another channel had something new to say
+CONTRADICTIONS_MIN: Final = 3  # looks at which another channel stated something new
 CONTRADICTED_NS_MIN: Final = 5 * NS_PER_S
-FIRST_DATA_NS: Final = 15 * NS_PER_S  # after which a channel that never spoke can be contradicted
-STUCK_NS: Final = 30 * NS_PER_S  # words that all state the same time for so long are repeated, not new
-STUCK_WORDS_MIN: Final = 3
+FIRST_DATA_NS: Final = 15 * NS_PER_S  # after which a channel without any data can be contradicted
+STUCK_NS: Final = 30 * NS_PER_S  # updates that all state the same time for so long are repeated, not new
+STUCK_UPDATES_MIN: Final = 3
 CHECKS_TIME_NS: Final = 5 * NS_PER_S
-VERDICT_NS: Final = 5 * NS_PER_S  # what a new subscription, or REST, have to speak for a suspect
-ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is asked twice
-ASKED_MAX: Final = 4  # questions for one quote that are under way, of one group; for more, all are asked for,
+VERDICT_NS: Final = 5 * NS_PER_S  # within which a new subscription, or REST, can clear a suspect
+ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is requested twice
+ASKED_MAX: Final = 4  # requests for one quote that are under way, of one group; for more, a survey of all,
 QUESTIONS_MAX: Final = 20  # and if there were so many
 QUESTIONS_NS: Final = (
     60 * NS_PER_S
 )  # in this time: a market that stands still makes suspects of all, one by one
-# How often REST is asked about those of whom it is not known yet how long they are silent: the wait doubles.
+# How often a survey is made for channels whose usual silence is not known yet: the wait doubles.
 SURVEYS_NS: Final = (15 * NS_PER_S, 600 * NS_PER_S)
-# REST says the same for so long, after channel and connection were asked for anew: an update was missed, no more.
+# REST states the same for so long, after channel and connection were made anew: an update was missed, no more.
 CONCEDES_NS: Final = 60 * NS_PER_S
 RENEW_AFTER_NS: Final = 10 * NS_PER_S  # stale for so long: new connections
 RENEW_AGAIN_NS: Final = (300 * NS_PER_S, 3600 * NS_PER_S)  # and again, the wait doubling
 SUBSCRIBE_AGAIN_NS: Final = (30 * NS_PER_S, 600 * NS_PER_S)
-LAG_NS: Final = 10 * NS_PER_S  # one leg has heard nothing of a channel for so long that another hears
-LAG_WORDS_MIN: Final = 3
+LAG_NS: Final = 10 * NS_PER_S  # one leg has had nothing of a channel for so long that another has
+LAG_UPDATES_MIN: Final = 3
 LAG_AGAIN_NS: Final = 30 * NS_PER_S
 
-# The decision about a channel that usually speaks every second or more falls within this time of its last word.
+# The decision about a channel that usually has an update every second or more falls within this time of its last.
 DECIDES_NS: Final = SILENCE_NS_MIN + LOOK_NS + VERDICT_NS + NS_PER_S
 
 
@@ -84,36 +82,36 @@ class Stage(enum.Enum):
 
 
 class Pulse(msgspec.Struct, eq=False):
-    """One channel of one symbol. Times are of the clock that the module's first lines speak of."""
+    """One channel of one symbol. Times are of the clock that the module's first lines describe."""
 
     state: State
     arbitration: Arbitration  # of the channel
     channel: int
     topic: str
-    at: int  # when it last spoke, to a second
-    words: int = 0  # how often it had, then
-    update_id: int = -1  # of its last word
+    at: int  # of its last update, to a second
+    updates: int = 0  # how many there had been, then
+    update_id: int = -1  # of the last one
     stage: Stage = Stage.WAITING
     since: int = 0  # of the stage
     reason: str = ""  # of the suspicion
     usual_ns: int = 0  # the longest of its latest silences,
     gaps: int = 0  # and how many there were
-    patience_ns: int = 0  # what REST has vouched for, until it speaks again
+    patience_ns: int = 0  # what REST has confirmed, until its next update
     values: tuple[
         float, ...
     ] = ()  # what slower ones stated of its fields at the last look since it fell silent
-    contradictions: int = 0  # how often that has changed since it spoke
+    contradictions: int = 0  # how often that has changed since its last update
     is_asking: bool = False  # for its quote over REST,
     is_surveyed: bool = False  # or about all symbols,
     asks_at: int = 0  # or is to at this time; 0 = no
     disagreements: int = 0
     is_proven: bool = False  # stale, and not for its silence alone
     is_refuted: bool = False  # by REST
-    stated: RestTicker | None = None  # what REST last said against it,
+    stated: RestTicker | None = None  # what REST last stated against it,
     stated_at: int = 0  # and since when
     is_conceded: bool = False  # REST's value is to be taken over for it,
-    was_conceded: bool = False  # or was, since it last spoke: not again
-    is_unreadable: bool = False  # it speaks, in words that nobody understands
+    was_conceded: bool = False  # or was, since its last update: not again
+    is_unreadable: bool = False  # its messages come, and cannot be decoded
     tries: int = 0  # new subscriptions since it was found stale,
     subscribes_at: int = 0  # the next one, after that,
     renewed_at: int = -(1 << 62)  # and when the last one was
@@ -122,13 +120,13 @@ class Pulse(msgspec.Struct, eq=False):
     timed_id: int = -1  # what it was,
     timed_gaps: int = 0  # and how many silences there were until then
     is_stuck: bool = False
-    lag_line: int = -1  # the line that hears nothing of it,
-    lag_words: int = 0  # how often it has spoken on others since,
+    lag_line: int = -1  # the line that has no updates of it,
+    lag_updates: int = 0  # how many others have had since,
     lagged_at: int = 0  # and when something was done about it; 0 = never
 
 
 class Question(msgspec.Struct, eq=False):
-    """What is the quote of this symbol? Answer with `watch.on_quote`."""
+    """A request for the quote of a symbol over REST; its answer goes to `watch.on_quote`."""
 
     native: str
     watch: "Freshness"
@@ -150,8 +148,8 @@ class Freshness:
         self._asked: collections.deque[int] = collections.deque(maxlen=QUESTIONS_MAX)  # when the latest were
         self._surveys_at = SURVEYS_NS[0]
         self._survey_wait_ns = SURVEYS_NS[0]
-        self.wants_survey = False  # REST is to be asked about all symbols; the owner clears it
-        self._repeats = [0] * CHANNELS_MAX  # words that repeated the last one, by channel
+        self.wants_survey = False  # a survey of all symbols is to be made; the owner clears it
+        self._repeats = [0] * CHANNELS_MAX  # updates that repeated the last one, by channel
         self._renewed_at = 0
         self._renew_again_ns = 0
         self.renewal = ""  # why the connections should be renewed; the owner clears it
@@ -187,7 +185,7 @@ class Freshness:
         for pulse in self._order:
             pulse.state.base_flags &= ~wire.STALE
             self._enter(pulse, Stage.WAITING)
-            pulse.words, pulse.at, pulse.is_stuck, pulse.disagreements = 0, self._clock, False, 0
+            pulse.updates, pulse.at, pulse.is_stuck, pulse.disagreements = 0, self._clock, False, 0
             pulse.values, pulse.contradictions = (), 0
             pulse.stated, pulse.is_conceded, pulse.was_conceded = None, False, False
         self._survey_wait_ns = SURVEYS_NS[0]
@@ -231,7 +229,7 @@ class Freshness:
         return due
 
     def _unusual(self, pulses: Iterable[Pulse], *, is_alone: bool) -> list[Pulse]:
-        """Return those that need a longer look: not the many that speak every second, as they did before."""
+        """Return those that need a longer look: not the many with an update every second, as before."""
         # Thousands a second: at 7 us each, those of 5,000 symbols would hold up a feed for milliseconds.
         clock, live, waiting = self._clock, Stage.LIVE, Stage.WAITING
         unusual = []
@@ -239,10 +237,10 @@ class Freshness:
             stage = pulse.stage
             is_usual = is_alone and clock - pulse.at < 2 * LOOK_NS and not pulse.values
             if stage is live and is_usual and clock < pulse.checks_at:
-                words = pulse.arbitration.updates
-                if words != pulse.words:
+                updates = pulse.arbitration.updates
+                if updates != pulse.updates:
                     pulse.usual_ns -= pulse.usual_ns * (clock - pulse.at) // FADES_NS
-                    pulse.words, pulse.at = words, clock
+                    pulse.updates, pulse.at = updates, clock
                     pulse.gaps += 1
             elif stage is live or stage is waiting:
                 unusual.append(pulse)
@@ -251,51 +249,53 @@ class Freshness:
     def _look(self, pulse: Pulse, live: Sequence[Session], renewed: list[Pulse]) -> None:
         if self._clock >= pulse.checks_at:
             self._check_time(pulse)
-        words = pulse.arbitration.updates
-        if words != pulse.words and not pulse.is_stuck:
-            self._on_word(pulse, words)
+        updates = pulse.arbitration.updates
+        if updates != pulse.updates and not pulse.is_stuck:
+            self._on_update(pulse, updates)
             if len(live) > 1:
                 self._find_laggards(pulse, live)
             return
         self._compare(pulse)
         if self._clock - pulse.at >= SILENCE_NS_MIN and (failure := _failure(pulse, live)):
-            if not pulse.is_unreadable:  # no silence: to ask for it again, or elsewhere, would bring the same
-                self._condemn(pulse, f"it cannot be decoded: {failure}", is_proven=True)
+            if (
+                not pulse.is_unreadable
+            ):  # no silence: a new subscription, here or elsewhere, would bring the same
+                self._mark_stale(pulse, f"it cannot be decoded: {failure}", is_proven=True)
                 pulse.is_unreadable = True
             return
         pulse.is_unreadable = False
         if pulse.stage is Stage.SUSPECTED:
-            self._judge(pulse)
+            self._decide(pulse)
         elif pulse.stage is Stage.STALE:
             self._escalate(pulse, renewed)
         elif reason := self._suspicion(pulse):
             self._enter(pulse, Stage.SUSPECTED)
             pulse.reason = reason
-            # REST can tell a quiet market from a dead channel; no need to ask if that is clear.
+            # REST can tell a quiet market from a dead channel; no request is needed where that is clear.
             pulse.asks_at = 0 if self._is_clear(pulse) else self._clock
-            if self._is_clear(pulse):  # else a quiet market's next word could fall into the gap
+            if self._is_clear(pulse):  # else a quiet market's next update could fall in between
                 pulse.renewed_at = self._clock
                 renewed.append(pulse)
 
     def _check_time(self, pulse: Pulse) -> None:
-        """See whether the time that a channel states goes on while it speaks."""
+        """See whether the time that a channel states goes on with its updates."""
         pulse.checks_at = self._clock + CHECKS_TIME_NS
         update_id = pulse.arbitration.update_id
-        if update_id != pulse.timed_id or not pulse.words:
+        if update_id != pulse.timed_id or not pulse.updates:
             pulse.timed_id, pulse.timed_at, pulse.timed_gaps = update_id, self._clock, pulse.gaps
             pulse.is_stuck = False
         elif (
             pulse.stage is Stage.LIVE
             and self._clock - pulse.timed_at >= STUCK_NS
-            and pulse.gaps - pulse.timed_gaps >= STUCK_WORDS_MIN
+            and pulse.gaps - pulse.timed_gaps >= STUCK_UPDATES_MIN
         ):
             pulse.is_stuck = True
-            self._condemn(
+            self._mark_stale(
                 pulse, is_proven=True, reason=f"it has stated the same time for {STUCK_NS / NS_PER_S:g} s"
             )
 
-    def _on_word(self, pulse: Pulse, words: int) -> None:
-        """It has spoken since the last look."""
+    def _on_update(self, pulse: Pulse, updates: int) -> None:
+        """There was an update since the last look."""
         gap_ns = self._clock - pulse.at
         update_id = pulse.arbitration.update_id
         self._repeats[pulse.channel] += update_id == pulse.update_id
@@ -306,7 +306,7 @@ class Freshness:
         was_stale = pulse.stage is Stage.STALE
         if pulse.stage is not Stage.LIVE:
             self._enter(pulse, Stage.LIVE)
-        pulse.words, pulse.at, pulse.is_unreadable = words, self._clock, False
+        pulse.updates, pulse.at, pulse.is_unreadable = updates, self._clock, False
         pulse.contradictions = pulse.patience_ns = pulse.disagreements = 0
         pulse.values = ()
         pulse.stated, pulse.is_conceded, pulse.was_conceded = None, False, False
@@ -314,9 +314,9 @@ class Freshness:
             self._unflag(pulse.state)
 
     def _was_usual(self, pulse: Pulse) -> bool:
-        """True if the silence that a word ends was a quiet market's, from which there is something to learn."""
+        """True if the silence that an update ends was a quiet market's, from which there is something to learn."""
         if pulse.stage is Stage.SUSPECTED:
-            return not self._is_clear(pulse)  # it speaks by itself
+            return not self._is_clear(pulse)  # the update came by itself
         if (
             pulse.stage is Stage.STALE
         ):  # for its silence alone, and not since it was subscribed to anew just now
@@ -326,14 +326,14 @@ class Freshness:
 
     def _compare(self, pulse: Pulse) -> None:
         """While it is silent, slower channels state what it owns: if that changes, it should have had it first."""
-        if self._clock - pulse.at < LOOK_NS and pulse.words:
+        if self._clock - pulse.at < LOOK_NS and pulse.updates:
             return
         values = pulse.state.stated(pulse.channel)
         is_known = any(value == value for value in values)
         if is_known and not (pulse.values and is_same(values, pulse.values)):
             # A slower channel that comes round to what this one has sent is late, and contradicts nobody.
-            is_news = not pulse.words or not is_same(values, _values(pulse.state, pulse.channel))
-            pulse.contradictions += bool(pulse.values) and is_news
+            is_new = not pulse.updates or not is_same(values, _values(pulse.state, pulse.channel))
+            pulse.contradictions += bool(pulse.values) and is_new
             pulse.values = values
 
     def _enter(self, pulse: Pulse, stage: Stage) -> None:
@@ -350,10 +350,10 @@ class Freshness:
         """Return why a silent channel may be dead, "" if its silence is nothing unusual."""
         silence_ns = self._clock - pulse.at
         if pulse.contradictions >= CONTRADICTIONS_MIN and silence_ns >= (
-            CONTRADICTED_NS_MIN if pulse.words else FIRST_DATA_NS
+            CONTRADICTED_NS_MIN if pulse.updates else FIRST_DATA_NS
         ):
             return "another channel had news that it had not"
-        if not pulse.words:
+        if not pulse.updates:
             return ""
         repeats_ns = self._repeats_ns(pulse)
         if repeats_ns and silence_ns >= max(SILENCE_NS_MIN, REPEATS_FACTOR * repeats_ns):
@@ -365,7 +365,7 @@ class Freshness:
         return f"it was never silent for more than {usual_s:.0f} s of late" if silence_ns >= limit_ns else ""
 
     def _repeats_ns(self, pulse: Pulse) -> int:
-        """Return the promised time between repetitions, 0 if there is no promise, or nobody was seen to keep it."""
+        """Return the promised time between repetitions, 0 if there is none, or it was never seen to be kept."""
         is_kept = self._repeats[pulse.channel] >= REPEATS_MIN
         return int(self._exchange.repeats_s.get(pulse.channel, 0.0) * NS_PER_S) if is_kept else 0
 
@@ -376,7 +376,7 @@ class Freshness:
     # --- REST
 
     def _questions(self) -> list[Question]:
-        """Return whose quotes to ask for over REST now: a few. For more, and other channels, want a survey."""
+        """Return whose quotes to request over REST now: a few. For more, and other channels, want a survey."""
         if self._clock >= self._surveys_at:
             self._survey_wait_ns = min(2 * self._survey_wait_ns, SURVEYS_NS[1])
             self._surveys_at = self._clock + self._survey_wait_ns
@@ -399,12 +399,12 @@ class Freshness:
         return questions
 
     def _is_unknown(self, pulse: Pulse) -> bool:
-        """True if only REST can tell whether a channel's silence means something: it has not spoken enough."""
+        """True if only REST can tell whether a channel's silence means something: its updates were too few."""
         is_young = pulse.stage is Stage.LIVE and pulse.gaps < GAPS_MIN
         return (is_young or pulse.stage is Stage.WAITING) and self._clock - pulse.at >= FIRST_DATA_NS
 
     def on_quote(self, native: str, quote: Quote | None) -> None:
-        """Take the answer to a question; None: there is none to be had."""
+        """Take the answer to a request; None: there is none to be had."""
         self._asking -= 1
         for pulse in self._pulses.get(native, ()):
             if pulse.is_asking:
@@ -415,7 +415,7 @@ class Freshness:
     def on_survey(self, rows: Iterable[RestTicker]) -> None:
         """Take what REST states of all symbols; others' are among them.
 
-        It vouches for all that are silent: who is no suspect yet need not be asked about a moment later.
+        It confirms all that are silent: one that is no suspect yet needs no request a moment later.
         """
         for row in rows:
             for pulse in self._pulses.get(row.native, ()):
@@ -434,7 +434,7 @@ class Freshness:
         return [pulse.channel for pulse in self._pulses[native] if pulse.is_conceded]
 
     def on_seed(self, native: str, channels: Sequence[int]) -> None:
-        """What some channels say is known from REST from now on: what was held against them is answered.
+        """The values of some channels are REST's from now on: its contradictions are settled.
 
         They may be dead all the same, and are found anew. The caller emits the state.
         """
@@ -443,7 +443,7 @@ class Freshness:
             if pulse.is_conceded:
                 pulse.is_conceded, pulse.was_conceded = False, True
             if pulse.channel in channels and pulse.stage in (Stage.SUSPECTED, Stage.STALE):
-                self._enter(pulse, Stage.LIVE if pulse.words else Stage.WAITING)
+                self._enter(pulse, Stage.LIVE if pulse.updates else Stage.WAITING)
                 pulse.contradictions = pulse.disagreements = 0
                 pulse.values = ()
         if not any(pulse.stage is Stage.STALE for pulse in pulses):
@@ -455,7 +455,7 @@ class Freshness:
             return
         pulse.is_surveyed = False
         if found:
-            self._vouch(pulse)
+            self._confirm(pulse)
             return
         pulse.disagreements += 1
         what = "another quote" if pulse.channel == QUOTE else "other values"
@@ -464,7 +464,7 @@ class Freshness:
             self._consider(pulse, row)
         elif pulse.disagreements > 1:
             reason = pulse.reason if pulse.stage is Stage.SUSPECTED else "it has said nothing"
-            self._condemn(pulse, f"{reason}, and REST has {what}", is_proven=True)
+            self._mark_stale(pulse, f"{reason}, and REST has {what}", is_proven=True)
             pulse.is_refuted = True
         elif pulse.stage is Stage.SUSPECTED:
             pulse.asks_at = self._clock + ASK_AGAIN_NS
@@ -472,19 +472,19 @@ class Freshness:
             self._surveys_at = min(self._surveys_at, self._clock + ASK_AGAIN_NS)
 
     def _consider(self, pulse: Pulse, row: RestTicker) -> None:
-        """Give in to REST, once, if it has not changed its mind since the channel was asked for anew.
+        """Take over REST's value, once, if it states the same since the channel was subscribed to anew.
 
-        What it states of a dead channel's market goes on; of a quiet one from which an update is missing it stays.
+        What it states of a dead channel's market changes; of a quiet one from which an update is missing it stays.
         """
         if pulse.stated is None or not _is_same(pulse.channel, row, pulse.stated):
             pulse.stated, pulse.stated_at = row, self._clock
             return
         since = max(pulse.stated_at, self._renewed_at)
-        is_silent = pulse.arbitration.updates == pulse.words and not pulse.is_unreadable
+        is_silent = pulse.arbitration.updates == pulse.updates and not pulse.is_unreadable
         may_rest = not pulse.was_conceded and not self._is_clear(pulse)
         pulse.is_conceded = may_rest and is_silent and self._clock - since >= CONCEDES_NS
 
-    def _vouch(self, pulse: Pulse) -> None:
+    def _confirm(self, pulse: Pulse) -> None:
         """REST states what is known: the market is quiet."""
         if pulse.stage is Stage.LIVE:
             pulse.disagreements = 0
@@ -492,12 +492,12 @@ class Freshness:
             self._be_patient(pulse)
             pulse.disagreements = 0
             was_stale = pulse.stage is Stage.STALE
-            self._enter(pulse, Stage.LIVE if pulse.words else Stage.WAITING)
+            self._enter(pulse, Stage.LIVE if pulse.updates else Stage.WAITING)
             if was_stale:
                 self._unflag(pulse.state)
 
     def _is_resting(self, pulse: Pulse) -> bool:
-        """True if a channel is silent, and nobody has wondered yet."""
+        """True if a channel is silent, and no suspect yet."""
         return pulse.stage is Stage.LIVE and self._clock - pulse.at >= SILENCE_NS_MIN
 
     def _be_patient(self, pulse: Pulse) -> None:
@@ -506,19 +506,19 @@ class Freshness:
 
     # --- verdict
 
-    def _judge(self, pulse: Pulse) -> None:
-        """Condemn a suspect for whom nobody spoke in its time; a survey has twice that."""
+    def _decide(self, pulse: Pulse) -> None:
+        """Flag a suspect that had no witness in its time; a survey has twice that."""
         if self._clock - pulse.since >= VERDICT_NS * (2 if pulse.is_surveyed else 1):
             is_clear = self._is_clear(pulse)
-            self._condemn(pulse, pulse.reason, is_proven=is_clear)
+            self._mark_stale(pulse, pulse.reason, is_proven=is_clear)
 
-    def _condemn(self, pulse: Pulse, reason: str, *, is_proven: bool) -> None:
+    def _mark_stale(self, pulse: Pulse, reason: str, *, is_proven: bool) -> None:
         self._enter(pulse, Stage.STALE)
         pulse.reason, pulse.tries, pulse.subscribes_at = reason, 0, 0
         pulse.is_proven, pulse.is_refuted = is_proven, False
         pulse.asks_at = (
             self._clock + VERDICT_NS
-        )  # REST may be back, and vouch for it, or give a reason to renew
+        )  # REST may be back, and confirm it, or give a reason to renew
         state = pulse.state
         if not state.base_flags & wire.STALE:
             state.base_flags |= wire.STALE
@@ -527,7 +527,7 @@ class Freshness:
                 self._emit(state)
 
     def _unflag(self, state: State) -> None:
-        """Say that a symbol is current again, if all its channels are."""
+        """Publish that a symbol is current again, if all its channels are."""
         if any(pulse.stage is Stage.STALE for pulse in self._pulses[state.native]):
             return
         state.base_flags &= ~wire.STALE
@@ -536,7 +536,7 @@ class Freshness:
             self._emit(state)
 
     def _escalate(self, pulse: Pulse, renewed: list[Pulse]) -> None:
-        """Subscribe anew, with growing patience; and ask for new connections, more patiently still."""
+        """Subscribe anew, with growing patience; and order new connections, more patiently still."""
         stale_ns = self._clock - pulse.since
         if stale_ns >= pulse.subscribes_at:
             first_ns, last_ns = SUBSCRIBE_AGAIN_NS
@@ -558,8 +558,8 @@ class Freshness:
             self.renewal = f"{pulse.topic} is silent"
 
     def _find_laggards(self, pulse: Pulse, live: Sequence[Session]) -> None:
-        """See whether one leg hears nothing of a channel that another hears."""
-        # Who has not heard anything yet could have since it was answered.
+        """See whether one leg has no updates of a channel of which another has."""
+        # One without any could have had some since its subscription was answered.
         heard_ns = {
             session: pulse.arbitration.heard_ns(session.line.index)
             or session.subscriptions.answered_ns(pulse.topic)
@@ -570,10 +570,10 @@ class Freshness:
             (each for each, at_ns in heard_ns.items() if at_ns and newest_ns - at_ns >= LAG_NS), None
         )
         line = laggard.line.index if laggard else -1
-        pulse.lag_words = pulse.lag_words + 1 if line == pulse.lag_line else 1
+        pulse.lag_updates = pulse.lag_updates + 1 if line == pulse.lag_line else 1
         pulse.lag_line = line
-        # A new connection may be told at once what others were told long ago: one word is no evidence.
-        if laggard is None or pulse.lag_words < LAG_WORDS_MIN:
+        # A new connection may get at once what others got long ago: one update is no evidence.
+        if laggard is None or pulse.lag_updates < LAG_UPDATES_MIN:
             return
         if not pulse.lagged_at or self._clock - pulse.lagged_at >= 2 * LAG_AGAIN_NS:
             pulse.lagged_at = self._clock
@@ -591,7 +591,7 @@ def _values(state: State, channel: int) -> tuple[float, ...]:
 
 
 def _failure(pulse: Pulse, live: Sequence[Session]) -> str:
-    """Return why a channel that is heard on no connection is not understood, "" if that is not so."""
+    """Return why a channel that has no updates on any connection cannot be decoded, "" if that is not so."""
     for session in live:
         if failure := session.subscriptions.unreadable(pulse.topic):
             return failure
@@ -612,9 +612,9 @@ def _is_same(channel: int, row: RestTicker, other: RestTicker) -> bool:
 
 
 def agrees(state: State, channel: int, row: RestTicker) -> bool | None:
-    """Return whether REST states what is known from a channel, None if it does not say, or nothing is known.
+    """Return whether REST states what is known from a channel, None if it states nothing, or nothing is known.
 
-    Of statistics the volume tells: within 24 h that roll on it falls by itself, and grows only by trades.
+    Of statistics the volume counts: within 24 h that roll on it falls by itself, and grows only by trades.
     """
     if channel == QUOTE:
         ours = _values(state, QUOTE)

@@ -4,8 +4,8 @@
     leg 1   ──────────┬─ successor ────────────────────┬───────▶      ages are staggered
 
 Each leg is one connection; the states take what comes first, whoever brings it (`Arbitration`). A connection that
-is to end, for its age or because the exchange says so, is retired when a successor has heard all that it hears.
-What is said about the symbols besides data, STALE and DOWN, is said here, for it depends on all of them.
+is to end, for its age or by notice of the exchange, is retired when a successor has all the data that it has.
+STALE and DOWN of the symbols are decided here, for they depend on all of the connections.
 
 Pure: times come in, sessions to be run and to be stopped go out. It knows no exchange.
 """
@@ -39,7 +39,7 @@ assert 2 * LEGS_MAX <= LINES_MAX, "each leg may have a successor"
 # A connection is renewed somewhere in this part of its exchange's maximum: never at its end, and not all at once.
 AGE_SHARES: Final = (0.90, 0.97)
 
-# An exchange that says goodbye to so young a connection may do so again: the next one waits, longer each time.
+# An exchange that ends so young a connection by notice may do so again: the next one waits, longer each time.
 YOUNG_NS: Final = 60 * NS_PER_S
 
 # Symbols have their first values from REST when everything is subscribed to, since from then on nothing is missed;
@@ -48,7 +48,7 @@ EARLY_NS: Final = NS_PER_S
 
 
 class Change(msgspec.Struct):
-    """What the caller has to do: run these sessions, stop those; and ask these questions over REST."""
+    """What the caller has to do: run these sessions, stop those; and make these requests over REST."""
 
     run: list[Session] = []
     stop: list[Session] = []
@@ -61,7 +61,7 @@ class Leg:
     def __init__(self, session: Session, age_ns: int) -> None:
         self.session = session
         self.successor: Session | None = None
-        self.order = ""  # why it is to be renewed, if somebody says so
+        self.order = ""  # why it is to be renewed, if that was ordered
         self.age_ns = age_ns  # at which it is to be
         self.goodbyes = 0  # in a row, each to a young connection
 
@@ -84,13 +84,13 @@ class Legs:
         self._group = exchange.new_group()
         self._channels = range(len(exchange.topics("")))  # of each symbol
         self._canary = ""
-        self._unsaid: set[str] = set()  # symbols of which REST is to tell
+        self._unseeded: set[str] = set()  # symbols that want their values from REST
         self._surveyed: set[str] = (
             set()
-        )  # all that were carried when it was asked; of others it knows too little,
-        # Channels of them that nobody who lives keeps current, though they are known: what had been said of them.
+        )  # all that were carried at the request; for others its answer may be too old,
+        # Channels of them that no live connection keeps current, though they are known: how often they had sent.
         self._lost: dict[tuple[str, int], tuple[int, int]] = {}
-        self._stated: dict[str, bool] = {}  # those of them of which the answer tells: only what is known
+        self._stated: dict[str, bool] = {}  # those of them in the answer: whether it has only what is known
         self._witnessed: dict[Session, int] = {}  # connections that had subscribed to all by then: since when
         self._is_early = False  # there were none
         self._was_early = False
@@ -103,7 +103,7 @@ class Legs:
         self._rng = rng
         self.freshness = Freshness(exchange, emit)
         self.freshness.add(self.states.values())
-        self._followed: set[Session] = set()  # those that hear all that is heard
+        self._followed: set[Session] = set()  # those that have all the data that any has
         self._next_line = 0
         self._max_age_ns = int((policy.max_age_s or exchange.max_age_s) * NS_PER_S)
         self.legs: list[Leg] = []
@@ -122,7 +122,7 @@ class Legs:
 
     def _session(self, leg: int) -> Session:
         taken = {session.line.index for session in self.sessions}
-        # In turn: one that was retired may still say something for a second.
+        # In turn: one that was retired may still deliver something for a second.
         order = [(self._next_line + number) % LINES_MAX for number in range(LINES_MAX)]
         index = next(index for index in order if index not in taken)
         self._next_line = index + 1
@@ -149,22 +149,22 @@ class Legs:
     def _age_ns(self) -> int:
         return int(self._rng.uniform(*AGE_SHARES) * self._max_age_ns)
 
-    # --- what the caller asks
+    # --- what the caller orders
 
     def add(self, natives: Sequence[str]) -> None:
         """Carry these symbols too, whose states the exchange has; the others notice nothing."""
         self.freshness.add(self._enter(natives))
         for session in self.sessions:
             session.subscriptions.add(natives)
-        # Who is as good as another is to be seen anew: the first of them is the measure of the others.
+        # Which is as good as another is to be seen anew: the first of them is the measure of the others.
         measures = [session for session in self.sessions if session in self._followed]
         self._followed = set(measures[:1])
-        self._unsaid.update(natives)
+        self._unseeded.update(natives)
 
     def remove(self, natives: Sequence[str]) -> None:
-        """Carry these symbols no more; what was known about them is said to be DOWN."""
+        """Carry these symbols no more; their records are flagged DOWN."""
         self.freshness.remove(natives)
-        self._unsaid.difference_update(natives)
+        self._unseeded.difference_update(natives)
         self._surveyed.difference_update(natives)
         for session in self.sessions:
             session.subscriptions.remove(natives)
@@ -172,7 +172,7 @@ class Legs:
             self._flag(state, wire.DOWN)
 
     def set_canary(self, native: str) -> None:
-        """Have each connection hear of an instrument that is never quiet, "" for none; nobody else does."""
+        """Have each connection subscribe to an instrument that is never quiet, "" for none, without records."""
         self._canary = native
         for session in self.sessions:
             session.subscriptions.set_canary(native)
@@ -198,25 +198,25 @@ class Legs:
                 change.run.append(leg.successor)
         return change
 
-    # --- what REST says of all symbols
+    # --- what REST states of all symbols
 
     @property
     def wants_survey(self) -> bool:
-        """True if REST is to be asked about all symbols; while nothing is connected, nobody could use it."""
+        """True if a survey is to be made; while nothing is connected, it would be of no use."""
         is_wanted = self._wants_seeds or self.freshness.wants_survey
         return is_wanted and any(session.phase is Phase.RUNNING for session in self.sessions)
 
     def _plan_seeds(self, now: int) -> None:
-        """See whether there are symbols of which a living connection may not tell for a while."""
+        """See whether there are symbols of which live connections may have no data for a while."""
         running = [session for session in self.sessions if session.phase is Phase.RUNNING]
-        if not self._unsaid or not running:
+        if not self._unseeded or not running:
             return
         is_settled = any(session.subscriptions.is_acknowledged for session in running)
         is_slow = now - min(session.opened_mono_ns for session in running) >= EARLY_NS
         self._wants_seeds = is_settled or (is_slow and not self._was_early)
 
     def on_survey_sent(self) -> None:
-        """REST is being asked."""
+        """The requests to REST are on their way."""
         running = [session for session in self.sessions if session.phase is Phase.RUNNING]
         self._witnessed = {s: s.opened_mono_ns for s in running if s.subscriptions.is_acknowledged}
         self._is_early = not self._witnessed
@@ -224,14 +224,14 @@ class Legs:
         self._surveyed, self._stated = set(self.states), {}
         lines = [session.line.index for session in running]
         self._lost = {
-            (native, channel): _said(state, channel)
+            (native, channel): _sent(state, channel)
             for native, state in self.states.items()
             for channel in self._unkept(state, lines)
         }
         self._wants_seeds = self.freshness.wants_survey = False
 
     def on_survey(self, rows: Iterable[RestTicker], recv_ns: int) -> None:
-        """Take what REST states: as a witness, and for what no living connection has said."""
+        """Take what REST states: as a witness, and for what no live connection has sent."""
         self.freshness.on_survey(rows)
         lines = [session.line.index for session in self.sessions if session.phase is Phase.RUNNING]
         for row in rows if lines else ():
@@ -242,10 +242,10 @@ class Legs:
                 self._stated[row.native] = self._stated.get(row.native, True) and is_known
 
     def on_survey_end(self, *, has_failed: bool) -> None:
-        """There are no more rows, or none were to be had: then REST is asked again."""
+        """There are no more rows, or none were to be had: then there is another survey."""
         self.freshness.on_survey_end()
         if not self._is_early and not has_failed:
-            self._unsaid -= self._surveyed
+            self._unseeded -= self._surveyed
             for session in self.sessions:
                 if self._witnessed.get(session) == session.opened_mono_ns and session.phase is Phase.RUNNING:
                     for native in self._surveyed:
@@ -254,38 +254,38 @@ class Legs:
         self._surveyed, self._witnessed = set(), {}
 
     def _seed(self, state: State, row: RestTicker, recv_ns: int) -> None:
-        """Fill what the stream has not said: whatever it says is newer. No channel is fresher for it.
+        """Fill what the stream has not sent: whatever it sends is newer. No channel is fresher for it.
 
-        What a line has said that is gone was followed by another, so that it holds; unless it was lost by then, and
-        has not spoken since.
+        Values of a line that is gone hold, since another line followed it; unless they were lost by the time of the
+        request, and nothing has come since.
         """
         conceded = self.freshness.conceded(state.native)
-        unsaid = [
+        unsent = [
             channel
             for channel in CHANNELS
             if channel in conceded
             or self._is_lost(state, channel)
             or not (state.channels[channel].updates or _is_filled(state, channel))
         ]
-        self.freshness.on_seed(state.native, unsaid)
+        self.freshness.on_seed(state.native, unsent)
         before = _values(state)
-        if row.quote is not None and QUOTE in unsaid:
+        if row.quote is not None and QUOTE in unsent:
             state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)
-        has_last = LAST in conceded or (LAST in unsaid and (LAST in self._channels or STATISTICS in unsaid))
+        has_last = LAST in conceded or (LAST in unsent and (LAST in self._channels or STATISTICS in unsent))
         if row.last == row.last and has_last:  # where it has no channel of its own, statistics bring it
             state.last = row.last
-        if row.statistics is not None and STATISTICS in unsaid:
+        if row.statistics is not None and STATISTICS in unsent:
             state.set_statistics(*row.statistics)
         is_changed = not is_same(before, _values(state))
         if is_changed or state.flags & wire.STALE & ~state.base_flags:
-            if len(unsaid) == len(CHANNELS):
+            if len(unsent) == len(CHANNELS):
                 state.exchange_ns = 0  # REST states no time
             state.on_news(recv_ns)
             self._emit(state)
 
     def _is_lost(self, state: State, channel: int) -> bool:
-        """True if nobody kept a channel current when REST was asked, and nobody has spoken for it since."""
-        return self._lost.get((state.native, channel)) == _said(state, channel)
+        """True if no line kept a channel current at the request to REST, and nothing of it has come since."""
+        return self._lost.get((state.native, channel)) == _sent(state, channel)
 
     def _take_orders(self, change: Change) -> None:
         """Renew what the watch over the channels has given up; a successor makes room for another one."""
@@ -314,10 +314,10 @@ class Legs:
             leg.order = reason
 
     def _follow(self) -> None:
-        """See who has come to hear all that another hears: from then on each is as good as the other."""
+        """See which has come to have all the data of another: from then on each is as good as the other."""
         live = [session for session in self.sessions if session.condition == 0]
         if not any(session in self._followed for session in live):
-            self._followed.update(live[:1])  # whoever lives is the measure, if all that were are gone
+            self._followed.update(live[:1])  # one that lives is the measure, if all that were are gone
         for session in self.sessions:
             if session not in self._followed and any(
                 other in self._followed and session.has_followed(other) for other in live
@@ -342,7 +342,7 @@ class Legs:
         return leg.order or (f"{age_ns / NS_PER_S / 3600:.1f} h old" if age_ns >= leg.age_ns else "")
 
     def _promote(self, leg: Leg, change: Change) -> None:
-        """Let the successor take over if nobody would miss the other, or if the other is gone."""
+        """Let the successor take over if no data of the other would be missed, or if the other is gone."""
         successor = leg.successor
         assert successor is not None, "the caller has looked"
         is_gone = leg.session.phase in (Phase.BACKOFF, Phase.CONNECTING)
@@ -360,7 +360,7 @@ class Legs:
         leg.session, leg.successor, leg.order = successor, None, ""
         leg.age_ns = self._age_ns()
         successor.reason = ""
-        self._tell()
+        self._flag_conditions()
 
     def state(self) -> str:
         """Return the state of the symbols in one word: that of the best connection."""
@@ -378,7 +378,7 @@ class Legs:
         if is_alone:
             self._followed.add(session)
             self.freshness.reset()
-            self._unsaid, self._surveyed, self._was_early = set(self.states), set(), False
+            self._unseeded, self._surveyed, self._was_early = set(self.states), set(), False
         for state in self.states.values():
             if is_alone:
                 state.forget()
@@ -386,27 +386,27 @@ class Legs:
                 state.renew(session.line.index)
 
     def on_condition(self, session: Session) -> None:
-        """A session's condition changed; what is retired already is nobody's concern."""
+        """A session's condition changed; of one that is retired already it does not matter."""
         if session not in self.sessions:
             return
         if session.condition == wire.DOWN:
             self._release(session)
-        self._tell()
+        self._flag_conditions()
 
     def _release(self, session: Session) -> None:
-        """A connection is gone: others may say again what it said last."""
+        """A connection is gone: others may bring again what it brought last."""
         self._followed.discard(session)
         for state in self.states.values():
             state.release(session.line.index)
 
-    def _tell(self) -> None:
-        """Say in the stream what has become worse, on every symbol that has had data and is not kept current."""
+    def _flag_conditions(self) -> None:
+        """Flag what has become worse, on every symbol that has had data and is not kept current."""
         best = min(session.condition for session in self.sessions)  # 0, STALE, DOWN
         lines = [session.line.index for session in self.sessions if session.condition == 0]
         for state in self.states.values():
             flag = best
             if not flag and (unkept := self._unkept(state, lines)):
-                self._unsaid.add(state.native)  # the others live, but do not know about this one; REST does
+                self._unseeded.add(state.native)  # the others live, but do not know about this one; REST does
                 flag = wire.STALE if len(unkept) == len(self._channels) else 0
             self._flag(state, flag)
 
@@ -424,7 +424,7 @@ class Legs:
             self._emit(state)
 
 
-def _said(state: State, channel: int) -> tuple[int, int]:
+def _sent(state: State, channel: int) -> tuple[int, int]:
     """Return how often a channel has sent, and the slower one that fills its fields, 0 while that does not."""
     filling = state.channels[STATISTICS].updates if _is_filled(state, channel) else 0
     return state.channels[channel].updates, filling

@@ -165,7 +165,7 @@ class Publisher:
         return self._newest(topic)
 
     def _newest(self, topic: bytes) -> bytearray | None:
-        """Return the same, whatever is batched: it is no news, and takes no number."""
+        """Return the same, whatever is batched: it is nothing new, and takes no number."""
         state = self._exchange.states.get(symbol_in(topic))
         if state is None or not state.recv_ns:
             return None
@@ -338,7 +338,7 @@ class Feed:
         first = asyncio.create_task(self._first_instruments())
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait([first, stop], return_when=asyncio.FIRST_COMPLETED)
-        await end_tasks([stop] if first.done() else [first, stop])  # whoever was asked may never answer
+        await end_tasks([stop] if first.done() else [first, stop])  # an answer may never come
         if self._stop.is_set():
             return EXIT_OK
         if not first.result():
@@ -646,7 +646,7 @@ class Feed:
         sessions = [connection.session for connection in self._connections]
         return any(s.has_given_up() for s in sessions) and all(s.attempts for s in sessions)
 
-    # --- what the merger hears besides records
+    # --- what the merger gets besides records
 
     async def _beat(self) -> None:
         """Say that we live, and how; look for the merger if it is away."""
@@ -659,7 +659,7 @@ class Feed:
             self._publisher.poll()
             if self._publisher.take_loss():
                 self._send_status()  # so that the loss is counted
-                self._publisher.greet()  # a quiet symbol would not say again what was lost
+                self._publisher.greet()  # a quiet symbol would not send again what was lost
             self._take_wanted()
             # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
             self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))
@@ -685,7 +685,7 @@ class Feed:
         return feed_state(self._universe.legs, is_starting=bool(self._status.starting), is_idle=is_idle)
 
     def _look_at(self, indices: Iterable[int]) -> None:
-        """Renew what the status says of some connections."""
+        """Renew the part of the status about some connections."""
         for index in indices:
             self._status.connections[index] = _status_of(self._connections[index])
 

@@ -1,4 +1,4 @@
-"""What a feed reports of its connections: their status, its own in one word, and what the log is told."""
+"""What a feed reports of its connections: their status, its own in one word, and lines for the log."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -13,7 +13,7 @@ SHOWN_SIZE: Final = 120  # characters of a message, in the log
 
 
 def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: str = "") -> ConnectionStatus:
-    """Return what a session says of itself; the two clocks are the same moment, address is its socket's."""
+    """Return the status of a session; the two clocks are the same moment, address is its socket's."""
     line = session.line
     is_running = session.phase is Phase.RUNNING
     silent = session.subscriptions.silent_topics() if is_running else []
@@ -48,7 +48,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: 
 
 
 class Complaints:
-    """What the log is told of messages that cannot be decoded: each kind, at most once in `COMPLAINS_EVERY_NS`."""
+    """Log lines about messages that cannot be decoded: one a kind, at most once in `COMPLAINS_EVERY_NS`."""
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[int, int]] = {}  # kind → when, and how many there were by then
@@ -77,7 +77,7 @@ class Complaints:
 
 
 def feed_state(legs: Sequence[Legs], *, is_starting: bool, is_idle: bool) -> str:
-    """Return a feed's state in one word; cheap, for it is asked five times a second."""
+    """Return a feed's state in one word; cheap, for it is called five times a second."""
     if not legs:
         return "connecting" if is_starting else "idle" if is_idle else "down"
     states = {each.state() for each in legs}

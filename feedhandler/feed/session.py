@@ -9,7 +9,7 @@ timer. It must not know which exchange it talks to: that is `Exchange`'s busines
 The caller calls `advance` whenever `deadline_mono_ns` has come, after `on_open`, after `on_closed`, and when
 `on_frame` asks for it; it does what the returned step says and arms its one timer anew.
 
-Whether the connection lives is told by its own signs: any frame, and a ping that is answered. Markets may be quiet,
+Whether the connection lives is seen by its own signs: any frame, and a ping that is answered. Markets may be quiet,
 so that data are missed only where some should have come: a channel promises to repeat itself, or an instrument that
 is never quiet is among them.
 """
@@ -65,10 +65,10 @@ class Step(msgspec.Struct):
 
 
 class Owner(Protocol):
-    """Who answers for the symbols of a session: it alone decides what is said about them besides data."""
+    """What a session belongs to: it alone decides the conditions of its symbols."""
 
     def on_open(self, session: "Session") -> None:
-        """The session has a new connection, which has said nothing yet."""
+        """The session has a new connection, which has delivered nothing yet."""
 
     def on_condition(self, session: "Session") -> None:
         """The session's `condition` is another."""
@@ -77,7 +77,7 @@ class Owner(Protocol):
 class Session:
     """One connection's life; see the module's first lines for the calling convention.
 
-    emit gets each state that data changed, in order. line is what the states know the connection by; leg says
+    emit gets each state that data changed, in order. line is the connection, as line arbitration counts it; leg is
     which of several equal ones it is. canary is the native symbol of an instrument that is never quiet, or "".
     """
 
@@ -118,7 +118,7 @@ class Session:
         self.ended = ""  # why the last connection, or attempt, ended
         self.is_stale = False  # data should have come, and did not
         self.condition = wire.DOWN  # what the symbols would be if this were their only connection; 0 = well
-        self.goodbye = ""  # why the exchange will end this connection, once it has said so
+        self.goodbye = ""  # why the exchange will end this connection, once it has given notice
         self.frames = 0
         self._signs = 0  # frames that are no data: pings and pongs, answers
         self._usual_ns = 0  # the longest of the latest silences between data,
@@ -126,7 +126,7 @@ class Session:
         self._odd = 0  # and how many of the last, in a row, were unusual
         self.decode_errors = 0
         self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
-        self.undecodable: dict[str, Undecodable] = {}  # by kind, as `Subscriptions.on_undecodable` tells it
+        self.undecodable: dict[str, Undecodable] = {}  # by kind, as `Subscriptions.on_undecodable` returns it
         self.opened_mono_ns = 0
         self._next_id = 1
         self._reset(0)
@@ -157,7 +157,7 @@ class Session:
     # --- what the caller reports
 
     def on_endpoint(self, endpoint: Endpoint) -> None:
-        """Take over what the handshake said about the heartbeat."""
+        """Take over what the handshake stated about the heartbeat."""
         if endpoint.ping_interval_s is not None:
             self._ping_interval_ns = int(endpoint.ping_interval_s * NS_PER_S)
         if endpoint.pong_timeout_s is not None:
@@ -170,7 +170,7 @@ class Session:
         self.goodbye = ""
         self.is_stale = False
         self._owner.on_open(self)
-        self._set_condition(wire.STALE)  # until it has said something
+        self._set_condition(wire.STALE)  # until its first data
         if self._exchange.awaits_welcome:
             self.phase = Phase.GREETING
             self.deadline_mono_ns = now_mono_ns + WELCOME_TIMEOUT_NS
@@ -203,11 +203,11 @@ class Session:
         self._signs += 1
 
     def _data(self) -> int:
-        """Return how many frames brought data, whoever's; those that nobody understands among them."""
+        """Return how many frames brought data, of any symbol; those that cannot be decoded among them."""
         return self.frames - self._signs
 
     def on_closed(self, now_mono_ns: int, reason: str, retry_after_s: float = 0.0) -> None:
-        """The connection ended or could not be made; retry_after_s is what the exchange asked for."""
+        """The connection ended or could not be made; retry_after_s is what the exchange requires."""
         # An exchange may refuse a request and close in one breath: what it refused must not be forgotten.
         self._take_answers(now_mono_ns, Step())
         self.last_error = self.ended = reason
@@ -227,7 +227,7 @@ class Session:
         limit = self._policy.max_attempts
         return 0 < limit < self.attempts + (self.phase is Phase.BACKOFF)
 
-    # --- what the caller is told
+    # --- what the caller has to do
 
     def advance(self, now_mono_ns: int) -> Step:
         """Do everything that is due, and set `deadline_mono_ns` for the next call."""
@@ -409,10 +409,10 @@ class Session:
         return f"no pong within {self._pong_timeout_ns / NS_PER_S:g} s, and no other frame"
 
     def has_followed(self, other: "Session") -> bool:
-        """True if each channel that another session hears has spoken here too: nobody would miss that one.
+        """True if each channel with data on another session has had some here too: that one would not be missed.
 
         A channel that has been silent there since it was acknowledged here is a quiet market's, if that connection
-        has lived until then: of one that was dead before, nobody knows what it would have brought.
+        has lived until then: of one that was dead before, it is not known what it would have brought.
         """
         if self.phase is not Phase.RUNNING or not self.subscriptions.is_settled:
             return False
@@ -433,7 +433,7 @@ class Session:
         return (self._delivered_mono_ns if self._is_data_expected() else self._lived_mono_ns) >= mono_ns
 
     def learn_from(self, other: "Session") -> None:
-        """Know already what the exchange refused to another connection, how often it let it down, what is usual."""
+        """Take over from another connection what was refused to it, its failed attempts, and its usual silences."""
         self.attempts = other.attempts
         self._usual_ns, self._gaps, self._odd = other._usual_ns, other._gaps, other._odd
         self.subscriptions.learn_from(other.subscriptions)

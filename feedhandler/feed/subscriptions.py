@@ -1,12 +1,12 @@
-"""What one connection is asked for: requests in their order, one in flight, their answers, and the first data.
+"""The subscriptions of one connection: requests in their order, one in flight, their answers, and the first data.
 
-    wanted ──▶ queued ──▶ sent ──▶ acknowledged ──▶ heard
+    wanted ──▶ queued ──▶ sent ──▶ acknowledged ──▶ first data
                   ▲         └─ refused: each topic alone; the one refused alone is rejected for a while
-                  ├── silent, though the exchange promises repetitions: asked for again, with growing patience
-                  └── a whole request silent, though its symbols speak on other channels: each topic alone, once
+                  ├── silent, though the exchange promises repetitions: requested again, with growing patience
+                  └── a whole request silent, though its symbols have data on other channels: each topic alone, once
 
-What is wanted may change at any time; a topic that has become unwanted is taken back on the connection, and what it
-still says is nobody's. One topic more is asked for to tell a dead connection from quiet markets: the quote of an
+What is wanted may change at any time; a topic that has become unwanted is unsubscribed, and what still comes of it
+is ignored. One topic more is subscribed to, to tell a dead connection from quiet markets: the quote of an
 instrument that is never quiet, the canary. Pure: times and answers come in, requests go out. It knows no exchange.
 """
 
@@ -24,17 +24,17 @@ ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
 # From the acknowledgement to the first data of a channel that repeats itself.
 FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S
 # A request whose topics are all silent was acknowledged so long ago, and other channels of so many of its symbols
-# (of all, if they are fewer) have spoken so often in sum: it was not meant for several topics, whatever the answer
-# says. A few words prove nothing: where quotes change there need not be trades.
+# (of all, if they are fewer) have had so many updates in sum: it was not meant for several topics, whatever the
+# answer is. A few updates prove nothing: where quotes change there need not be trades.
 TOGETHER_TIMEOUT_NS: Final = 15 * NS_PER_S
 OTHERS_SPEAK_MIN: Final = 3
 OTHER_WORDS_MIN: Final = 20
 UNREADABLE_MIN: Final = (
-    3  # frames of a channel, none of which could be decoded: it speaks, and is not understood
+    3  # frames of a channel, none of which could be decoded: it is not silent, and has no updates
 )
 ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 minutes
 COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
-# A refusal is believed for so long; the next connection after that asks again, for that topic alone.
+# A refusal counts for so long; the next connection after that requests that topic again, alone.
 REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
 
 
@@ -51,8 +51,8 @@ class Command(msgspec.Struct):
 class Subscriptions:
     """The topics of one line's connections; see the module's first lines.
 
-    The caller says when a connection begins (`start`) and ends (`reset`), sends what `send` returns at
-    `due_mono_ns`, and passes answers on; a reason that is returned says why the connection must be replaced.
+    The caller reports when a connection begins (`start`) and ends (`reset`), sends what `send` returns at
+    `due_mono_ns`, and passes answers on; a reason that is returned is why the connection must be replaced.
     canary is the native symbol of the instrument that is never quiet, "" if there is none.
     """
 
@@ -64,7 +64,7 @@ class Subscriptions:
         self._channels: dict[str, tuple[State, int]] = {}  # topic → whose it is, and which of its channels
         self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
         self._rejected_mono_ns: dict[str, int] = {}
-        self._suspects: set[str] = set()  # topics of a refused request, to be asked for one by one
+        self._suspects: set[str] = set()  # topics of a refused request, to be requested one by one
         self.reset()
         self._enter(natives)
 
@@ -76,14 +76,14 @@ class Subscriptions:
         self._held: set[str] = set()  # what the exchange may be sending: asked for, and not taken back since
         self._answer_due = 0
         self._answered_ns: dict[str, int] = {}  # topic → when its first answer came, in Unix time
-        self._first_data_due: dict[str, int] = {}  # acknowledged topic → when it must have spoken
+        self._first_data_due: dict[str, int] = {}  # acknowledged topic → when its first data are due
         self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
         self._together: list[
             tuple[int, tuple[str, ...]]
         ] = []  # acknowledged requests: when to look, their topics
         self._together_next = 0  # the earliest of these times; 0 = there is none
-        # Topic → frames of it that could not be decoded since it last spoke: how many, when the last came, and why.
+        # Topic → frames that could not be decoded since its last update: how many, when the last came, and why.
         self._unreadable: dict[str, tuple[int, int, str]] = {}
         self._is_all_heard = False
         self._is_canary_refused = False
@@ -92,7 +92,7 @@ class Subscriptions:
     # --- what is wanted
 
     def start(self, now: int) -> None:
-        """A connection begins: ask for all that is wanted."""
+        """A connection begins: subscribe to all that is wanted."""
         self._is_started = True
         for topic in [t for t, at in self._rejected_mono_ns.items() if now - at >= REJECTION_HOLDS_NS]:
             del self._rejected_mono_ns[topic]
@@ -108,7 +108,7 @@ class Subscriptions:
         if canary and canary[0] in self._channels:
             self._give_up_canary(canary[0])  # now it is one of those that are wanted
         if self._is_started:
-            # Also what is still to be taken back: its values are forgotten, and a quiet market says them but once.
+            # Also what is still to be unsubscribed: its values are forgotten, and a quiet market has them but once.
             self._ask(topics)
 
     def remove(self, natives: Iterable[str]) -> None:
@@ -146,7 +146,7 @@ class Subscriptions:
             self._ask(self._canary_topics())
 
     def _canary_topics(self) -> list[str]:
-        """Return what to ask for besides what is wanted: nothing, if the canary is wanted anyway."""
+        """Return what to subscribe to besides what is wanted: nothing, if the canary is wanted anyway."""
         if not self._canary or self._canary in self.states:
             return []
         return [self._exchange.topics(self._canary)[QUOTE]]
@@ -160,7 +160,7 @@ class Subscriptions:
                 self._leave([topic])
 
     def renew(self, topics: Sequence[str]) -> None:
-        """Take topics back and ask for them again: the exchange seems to have forgotten them."""
+        """Unsubscribe topics and subscribe to them again: the exchange seems to have lost them."""
         topics = [topic for topic in topics if topic in self._answered_ns and topic not in self.rejected]
         for topic in self._silent(topics):
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
@@ -198,7 +198,7 @@ class Subscriptions:
 
     @property
     def is_settled(self) -> bool:
-        """True if nothing is to be asked for, and no answer to come."""
+        """True if no request is to be sent, and no answer to come."""
         return not self._queue and self._in_flight is None
 
     @property
@@ -220,7 +220,7 @@ class Subscriptions:
         return self._exchange.subscribe(command.topics, command.id)
 
     def is_in_flight(self, command_id: str) -> bool:
-        """True if this is the request that waits for its answer; "" is an answer that does not say to what."""
+        """True if this is the request that waits for its answer; "" is an answer that does not name its request."""
         return self._in_flight is not None and command_id in ("", self._in_flight.id)
 
     def on_answer(self, answer: Ack | Nack, now: int, recv_ns: int) -> str:
@@ -282,7 +282,7 @@ class Subscriptions:
     # --- first data
 
     def watch(self, now: int, *, delivers: bool) -> str:
-        """Look for answers and first data that are overdue; delivers: others of this connection speak."""
+        """Look for answers and first data that are overdue; delivers: data of others come on this connection."""
         if self._in_flight is not None and now >= self._answer_due:
             command, self._in_flight = self._in_flight, None
             if reason := self._give_up_waiting(command, now, delivers):
@@ -305,14 +305,14 @@ class Subscriptions:
         return ""
 
     def _await_data(self, topics: Iterable[str], now: int) -> None:
-        """Expect first data, or an answer, of what was asked for: with more patience each time that none came."""
+        """Expect first data, or an answer, to what was requested: with more patience each time that none came."""
         for topic in topics:
             patience = FIRST_DATA_TIMEOUT_NS << min(self._asked_again.get(topic, 0), ASK_AGAIN_SHIFT_MAX)
             self._first_data_due[topic] = due = now + patience
             self._first_data_next = min(self._first_data_next or due, due)
 
     def _ask_again(self, now: int) -> None:
-        """Subscribe again to channels that should have spoken, or were never answered."""
+        """Subscribe again to channels whose first data are overdue, or that were never answered."""
         if not 0 < self._first_data_next <= now:
             return
         due = [topic for topic, at in self._first_data_due.items() if now >= at]
@@ -322,14 +322,14 @@ class Subscriptions:
         silent = self._silent(due)
         for topic in silent:
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
-        self._ask(silent)  # not taken back before: a quiet market's next word could fall into the gap
+        self._ask(silent)  # not unsubscribed before: a quiet market's next update could fall in between
 
     def _look_later(self, at: int, topics: tuple[str, ...]) -> None:
         self._together.append((at, topics))
         self._together_next = min(self._together_next or at, at)
 
     def _ask_apart(self, now: int) -> None:
-        """Ask topic by topic for requests that were acknowledged and brought nothing, though others deliver."""
+        """Repeat topic by topic what was acknowledged and brought nothing, though others deliver."""
         if not 0 < self._together_next <= now:
             return
         looked, self._together, self._together_next = self._together, [], 0
@@ -345,14 +345,14 @@ class Subscriptions:
             self._queue.extend(Command((topic,)) for topic in topics)
 
     def _do_others_speak(self, topics: Sequence[str]) -> bool:
-        """Return whether other channels of the symbols of some silent topics have spoken on this connection."""
+        """Return whether other channels of the symbols of some silent topics have had data on this connection."""
         states = {state.native: state for state, _ in (self._channels[topic] for topic in topics)}
         speaking = [state for state in states.values() if state.heard(self._line)]
         words = sum(channel.updates for state in speaking for channel in state.channels)
         return len(speaking) >= min(OTHERS_SPEAK_MIN, len(states)) and words >= OTHER_WORDS_MIN
 
     def _silent(self, topics: Iterable[str]) -> list[str]:
-        """Return those of the topics of our symbols that have not spoken on this connection."""
+        """Return those of the topics of our symbols without data on this connection."""
         return [topic for topic in topics if topic in self._channels and not self._has_heard(topic)]
 
     def _has_heard(self, topic: str) -> bool:
@@ -373,7 +373,7 @@ class Subscriptions:
         return f"channel {channel}"
 
     def unreadable(self, topic: str) -> str:
-        """Return why nothing of a channel could be decoded since its last word, "" if that is not so."""
+        """Return why nothing of a channel could be decoded since its last update, "" if that is not so."""
         if topic not in self._unreadable:
             return ""
         count, last_ns, reason = self._unreadable[topic]
@@ -381,18 +381,18 @@ class Subscriptions:
         is_failing = count >= UNREADABLE_MIN and last_ns > state.channels[channel].heard_ns(self._line)
         return reason if is_failing else ""
 
-    # --- what is asked about it
+    # --- what is known of it
 
     def unheard(self) -> int:
-        """Return how many channels are wanted, not rejected, and have not spoken on this connection."""
-        if self._is_all_heard:  # who has spoken has: no need to look at thousands again each second
+        """Return how many channels are wanted, not rejected, and without data on this connection."""
+        if self._is_all_heard:  # that stays so: no need to look at thousands again each second
             return 0
         count = len(self._channels) - sum(state.heard(self._line) for state in self.states.values())
         self._is_all_heard = not count
         return count - len(self._silent(self.rejected))
 
     def silent_topics(self) -> list[str]:
-        """Return those of them that should have spoken, and did not."""
+        """Return those of them that should have had data."""
         if self._is_all_heard:
             return []
         return [topic for topic in self._silent(self._asked_again) if topic not in self.rejected]
@@ -421,11 +421,11 @@ class Subscriptions:
 
     @property
     def is_acknowledged(self) -> bool:
-        """True if all that is wanted was asked for and answered, and not all of it refused."""
+        """True if all that is wanted was requested and answered, and not all of it refused."""
         return self.is_settled and any(topic not in self.rejected for topic in self._answered_ns)
 
     def pending(self) -> int:
-        """Return how many topics are still to be asked for or to be answered."""
+        """Return how many topics are still to be requested or to be answered."""
         in_flight = [self._in_flight] if self._in_flight is not None else []
         return sum(len(command.topics) for command in (*self._queue, *in_flight))
 
@@ -436,7 +436,7 @@ class Subscriptions:
     def answered_channels(self) -> Iterator[tuple[Arbitration, int]]:
         """Yield each channel, and when it was first answered, in Unix ns; 0 = not yet.
 
-        One whose refusal is known from another connection is not asked for: it counts as answered with the last.
+        One whose refusal is known from another connection is not requested: it counts as answered with the last.
         """
         newest = max(self._answered_ns.values(), default=0)
         for topic, (state, channel) in self._channels.items():
@@ -444,7 +444,7 @@ class Subscriptions:
             yield state.channels[channel], answered_ns
 
     def learn_from(self, other: "Subscriptions") -> None:
-        """Know already what the exchange refused to another connection."""
+        """Take over what the exchange refused to another connection."""
         self.rejected |= other.rejected
         self._rejected_mono_ns |= other._rejected_mono_ns
         self._suspects |= other._suspects

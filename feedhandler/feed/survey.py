@@ -1,4 +1,4 @@
-"""When REST is asked about all symbols at once, and who is told what it states.
+"""When a survey is made, the values of all symbols over REST, and which groups get its rows.
 
     groups want it ──▶ one survey at a time ──rows──▶ those that wanted it before it was sent
                               └─ failed: again, with growing patience; streams go on meanwhile
@@ -14,7 +14,7 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import RestTicker
 from feedhandler.feed.legs import Legs
 
-DISTANCE_NS: Final = 2 * NS_PER_S  # from one to the next: what is wanted meanwhile is asked at once
+DISTANCE_NS: Final = 2 * NS_PER_S  # from one to the next: what is wanted meanwhile is requested at once
 BACKOFF_NS: Final = (NS_PER_S, 60 * NS_PER_S)  # after a failure, doubling
 
 
@@ -28,7 +28,7 @@ class Survey:
         self._next_mono_ns = 0
 
     def begin(self, legs: Iterable[Legs], now_mono_ns: int) -> bool:
-        """True if REST is to be asked now; then `end` is called in any case."""
+        """True if the requests are to be sent now; then `end` is called in any case."""
         if self._is_under_way or now_mono_ns < self._next_mono_ns:
             return False
         self._legs = [each for each in legs if each.wants_survey]
@@ -43,7 +43,7 @@ class Survey:
             each.on_survey(rows, recv_ns)
 
     def end(self, now_mono_ns: int, *, has_failed: bool = False, retry_after_s: float = 0.0) -> None:
-        """All answers have come, or one did not; retry_after_s is what the exchange asked for."""
+        """All answers have come, or one did not; retry_after_s is what the exchange requires."""
         for each in self._legs:
             each.on_survey_end(has_failed=has_failed)
         self._legs = []

@@ -17,10 +17,10 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Exchange
 from feedhandler.feed.legs import Change, Legs
 
-# Its quote changes many times a second wherever it trades: whoever hears nothing of it, hears nothing.
+# Its quote changes many times a second wherever it trades: a connection without it is without data.
 CANARY: Final = "BTC/USDT"
 RENEWING_MAX: Final = 2  # groups whose connections are renewed at the same time
-# A symbol that is gone from the list is let go when it has said nothing for so long: lists have been short before.
+# A symbol that is gone from the list is let go when it had no data for so long: lists have been short before.
 GONE_NS: Final = 60 * NS_PER_S
 
 

@@ -1,7 +1,7 @@
 """One WebSocket to an exchange: the shell around `Session`.
 
 It owns the socket, the clock and the timer, and decides nothing: it reports to the session and does what
-the session's steps say. picows' core API calls us for each frame, inside the event loop's read callback.
+the session's steps order. picows' core API calls us for each frame, inside the event loop's read callback.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ PING, CLOSE = picows.WSMsgType.PING, picows.WSMsgType.CLOSE
 
 
 class Socket(picows.WSListener):
-    """One attempt's socket: passes what picows says to the connection, until that lets go of it."""
+    """One attempt's socket: passes picows' calls to the connection, until that lets go of it."""
 
     def __init__(
         self, connection: "Connection", on_frame: Callable[[memoryview | bytearray, int], bool]
