@@ -40,7 +40,16 @@ from wsproto.handshake import H11Handshake
 from bench import numbered
 from feedhandler.sim import frames
 from feedhandler.sim.market import Instrument
-from feedhandler.sim.protocol import NS_PER_MS, NS_PER_S, Answer, Dialog, Exchange, Now, Reply, Request
+from feedhandler.sim.protocol import (
+    NS_PER_MS,
+    NS_PER_S,
+    Dialog,
+    Exchange,
+    HttpAnswer,
+    HttpRequest,
+    Now,
+    Reply,
+)
 from feedhandler.sim.simulated import SIMULATED
 
 QUANTUM_NS: Final = 200_000  # messages due within this of each other may leave in one write
@@ -278,7 +287,7 @@ class Generator:
     def _on_request(self, client: Client, head: h11.Request) -> None:
         url = urlsplit(head.target.decode())
         headers = {name.decode().lower(): value.decode() for name, value in head.headers}
-        request = Request(
+        request = HttpRequest(
             method=head.method.decode(),
             path=unquote(url.path),
             query=parse_qsl(url.query, keep_blank_values=True),
@@ -290,7 +299,7 @@ class Generator:
             self._answer(client, self._exchange.rest(request, now))
             return
         dialog = self._exchange.accept(request, now)
-        if isinstance(dialog, Answer):
+        if isinstance(dialog, HttpAnswer):
             self._answer(client, dialog)
             return
         handshake = H11Handshake(ConnectionType.SERVER)
@@ -302,7 +311,7 @@ class Generator:
         if trailing := client.http.trailing_data[0]:
             self._on_websocket(client, client.ws, trailing)
 
-    def _answer(self, client: Client, answer: Answer) -> None:
+    def _answer(self, client: Client, answer: HttpAnswer) -> None:
         headers = {
             **answer.headers,
             "Content-Type": answer.content_type,

@@ -145,7 +145,7 @@ def test_nats_is_loaded_by_the_bridge_alone_and_by_its_public_interface():
     assert loading == {"bridge.connection", "bridge.jetstream"}
     through = {name for name in MODULES if used_by(name) & {*loading, "bridge.process"}}
     assert {name for name in through if room(name) != "bridge"} == {
-        "cli.processes"
+        "cli.launch"
     }  # where the bridge is started
     for name in (name for name in MODULES if room(name) == "bridge"):
         for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):

@@ -23,7 +23,7 @@ from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.data.refusal import first_words
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.transport.dial import Connector
+from feedhandler.transport.dial import TcpConnector
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.tasks import Failures, end_tasks
 from feedhandler.transport.timekeeper import Timekeeper
@@ -233,7 +233,7 @@ class Keeper:
         """Converse, again and again."""
         failures = 0
         async with aiohttp.ClientSession(
-            connector=Connector(),
+            connector=TcpConnector(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ours, as in `HttpClient`
             headers={"User-Agent": "feedhandler"},
             trust_env=False,

@@ -116,7 +116,9 @@ def subscribe(
     change_wanted(config.run_dir, exchange, lambda wanted: wanted.subscribe(taken, settings.symbols))
     for symbol, reason in refused.items():
         print(f"{symbol}: not subscribed to: {reason}")
-    watch = Watch(config, exchange, taken, _channels(exchange, table, taken) if table is not None else {})
+    watch = SubscriptionWatch(
+        config, exchange, taken, _channels(exchange, table, taken) if table is not None else {}
+    )
     watch.run(wait_s, watch.is_subscribed)
     for symbol in taken:
         print(hints.spelled(f"{symbol}: {watch.subscribed_text(symbol)}"))
@@ -146,7 +148,7 @@ def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s
         config.run_dir, exchange, lambda wanted: wanted.unsubscribe(symbols, settings.symbols)
     )
     left = wanted.symbols(settings.symbols)
-    watch = Watch(config, exchange, symbols)
+    watch = SubscriptionWatch(config, exchange, symbols)
 
     def is_done(symbol: str) -> bool:
         return watch.is_unsubscribed(symbol) or symbol in left
@@ -199,7 +201,7 @@ def _held_by(wanted: Wanted, symbol: str) -> str:
     return f"still wanted by {', '.join(owners)}" if owners else ""
 
 
-class Watch:
+class SubscriptionWatch:
     """What the stream says about some symbols of an exchange; channels: their symbols, as far as they are known."""
 
     def __init__(

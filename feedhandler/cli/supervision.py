@@ -38,7 +38,7 @@ PYTHON: Final = (sys.executable, "-P")  # -P: a file in the working directory is
 PID_SIZE_MAX: Final = 8  # a dot and a pid, which the supervisor appends to its socket's path for a moment
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
     """Where things are, as the supervisor is to see them: `escaped`, since % starts an expansion there."""
 
     command: str  # the `feedhandler` program
@@ -48,7 +48,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     has_control: bool  # listen at `control_path`
 
 
-def render(config: Config, layout: Layout) -> str:
+def render(config: Config, layout: Installation) -> str:
     """Return the text of a supervisord configuration that runs everything `config` names."""
     programs = [
         (name, arguments, 30)
@@ -125,7 +125,7 @@ def error_log(run_dir: str) -> Path:
     return log_dir(run_dir) / "supervisord.err"
 
 
-def _head(layout: Layout) -> str:
+def _head(layout: Installation) -> str:
     run = layout.run_dir
     return f"""\
 ; Written by feedhandler from {layout.config}, which is what to change: this file is made anew at each start.
@@ -144,7 +144,7 @@ environment = {SUPERVISED_ENV}="1"
 """
 
 
-def _control(layout: Layout) -> str:
+def _control(layout: Installation) -> str:
     run = layout.run_dir
     return f"""\
 [unix_http_server]
@@ -159,7 +159,7 @@ serverurl = unix://{run}/supervisor.sock
 """
 
 
-def _program(layout: Layout, name: str, arguments: str, priority: int) -> str:
+def _program(layout: Installation, name: str, arguments: str, priority: int) -> str:
     # Restarted whatever the exit status: also a wrong configuration may be mended meanwhile.
     # The supervisor hands its environment on; secrets are for those who need them.
     own = OWN_SECRETS.get(name, ())
@@ -182,7 +182,7 @@ stdout_logfile_backups = {LOG_COUNT}
 """
 
 
-def here(config: Config, *, has_control: bool = False) -> Layout:
+def here(config: Config, *, has_control: bool = False) -> Installation:
     """Return the layout of what is started from the working directory. Raises ConfigError for impossible paths."""
     where = f"{config.path}: run_dir"
     control = control_path(config.run_dir)
@@ -191,7 +191,7 @@ def here(config: Config, *, has_control: bool = False) -> Layout:
             f"{where}: {control.parent} is too deep: the path of the supervisor's socket there would have more than"
             f" {IPC_PATH_SIZE_MAX - PID_SIZE_MAX} bytes; set a shorter one, such as /run/feedhandler"
         )
-    return Layout(
+    return Installation(
         command=escaped(shlex.join([*PYTHON, "-m", "feedhandler"]), where),
         config=escaped(shlex.quote(str(Path(config.path).absolute())), where),
         directory=escaped(str(Path.cwd()), where),

@@ -16,10 +16,10 @@ from feedhandler.client.stream import (
     DEFAULT_ENDPOINT,
     PENDING_MAX,
     RECONNECT_S,
+    Awaited,
     Curve,
     RecordSubscription,
     Stream,
-    Wanted,
     check_count,
 )
 from feedhandler.transport.follower import Record
@@ -134,7 +134,7 @@ class AsyncSubscriber(RecordSubscription):
         topic. Raises TimeoutError with what is missing, and why as far as it is known; ValueError for a topic
         that is not subscribed to.
         """
-        wanted = Wanted(self._stream, topics)
+        wanted = Awaited(self._stream, topics)
 
         def is_there() -> bool:
             if len(self._records) >= self._pending_max:

@@ -321,7 +321,7 @@ class RecordSubscription(Subscription):
         return math.inf if record is None else max(0.0, (time.time_ns() - record.recv_ns) / 1e9)
 
 
-class Wanted:
+class Awaited:
     """Topics of which a live record is waited for."""
 
     def __init__(self, stream: Stream, topics: Sequence[str]) -> None:

@@ -55,7 +55,7 @@ KEPT_FRAMES_MAX: Final = 8  # undecodable frames kept for inspection,
 KEPT_FRAME_SIZE: Final = 256  # the first bytes of each
 
 
-class Step(msgspec.Struct):
+class Actions(msgspec.Struct):
     """What the caller has to do now, in this order: connect, ping, send, close."""
 
     connect: bool = False
@@ -209,7 +209,7 @@ class Session:
     def on_closed(self, now_mono_ns: int, reason: str, retry_after_s: float = 0.0) -> None:
         """The connection ended or could not be made; retry_after_s is what the exchange requires."""
         # An exchange may refuse a request and close in one breath: what it refused must not be forgotten.
-        self._take_answers(now_mono_ns, Step())
+        self._take_answers(now_mono_ns, Actions())
         self.last_error = self.ended = reason
         if self._data() != self._data_first:
             self.attempts = 0
@@ -229,9 +229,9 @@ class Session:
 
     # --- what the caller has to do
 
-    def advance(self, now_mono_ns: int) -> Step:
+    def advance(self, now_mono_ns: int) -> Actions:
         """Do everything that is due, and set `deadline_mono_ns` for the next call."""
-        step = Step()
+        step = Actions()
         if self.phase is Phase.BACKOFF:
             self._advance_backoff(now_mono_ns, step)
         elif self.phase is Phase.CONNECTING:
@@ -241,7 +241,7 @@ class Session:
             self._advance_open(now_mono_ns, step)
         return step
 
-    def _advance_backoff(self, now: int, step: Step) -> None:
+    def _advance_backoff(self, now: int, step: Actions) -> None:
         if now < self.deadline_mono_ns:
             return
         if not self._budget.take(now):
@@ -253,7 +253,7 @@ class Session:
         self.deadline_mono_ns = now + int(self._policy.connect_timeout_s * NS_PER_S)
         step.connect = True
 
-    def _advance_open(self, now: int, step: Step) -> None:
+    def _advance_open(self, now: int, step: Actions) -> None:
         self._take_answers(now, step)
         if not step.close and self.phase is Phase.GREETING and now >= self.deadline_mono_ns:
             step.close = "no welcome from the exchange"
@@ -277,7 +277,7 @@ class Session:
             self._ping_due = now + self._ping_interval_ns // 2
         self.subscriptions.start(now)
 
-    def _send_due(self, now: int, step: Step) -> None:
+    def _send_due(self, now: int, step: Actions) -> None:
         if now < self._next_send:
             return
         if self._is_ping_due(now):
@@ -304,7 +304,7 @@ class Session:
         self._next_id += 1
         return str(self._next_id)
 
-    def _take_answers(self, now: int, step: Step) -> None:
+    def _take_answers(self, now: int, step: Actions) -> None:
         answers, self._answers = self._answers, []
         for answer in answers:
             if isinstance(answer, Goodbye):
@@ -317,7 +317,7 @@ class Session:
             elif not isinstance(answer, Pong):  # that is a sign of life, as any frame is
                 self._take_verdict(answer, now, step)
 
-    def _take_verdict(self, answer: Ack | Nack, now: int, step: Step) -> None:
+    def _take_verdict(self, answer: Ack | Nack, now: int, step: Actions) -> None:
         if isinstance(answer, Nack) and not answer.is_satisfied:
             self.last_error = answer.reason
         if self.subscriptions.is_in_flight(answer.id):  # else it is to something that we no longer wait for
@@ -328,7 +328,7 @@ class Session:
 
     # --- watching
 
-    def _watch(self, now: int, step: Step) -> None:
+    def _watch(self, now: int, step: Actions) -> None:
         before, self._looked_mono_ns = self._looked_mono_ns, now
         if self.frames != self._frames_seen:
             self._frames_seen, self._frame_mono_ns = self.frames, now

@@ -38,7 +38,7 @@ COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, be
 REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
 
 
-class Command(msgspec.Struct):
+class SubscriptionRequest(msgspec.Struct):
     """A request: waiting for its turn, or for its answer. is_leaving: to hear no more of these topics."""
 
     topics: tuple[str, ...]
@@ -71,8 +71,8 @@ class Subscriptions:
     def reset(self) -> None:
         """The connection is gone: what was asked for on it is forgotten."""
         self._is_started = False
-        self._queue: collections.deque[Command] = collections.deque()
-        self._in_flight: Command | None = None
+        self._queue: collections.deque[SubscriptionRequest] = collections.deque()
+        self._in_flight: SubscriptionRequest | None = None
         self._held: set[str] = set()  # what the exchange may be sending: asked for, and not taken back since
         self._answer_due = 0
         self._answered_ns: dict[str, int] = {}  # topic → when its first answer came, in Unix time
@@ -180,11 +180,11 @@ class Subscriptions:
         """Queue requests for topics; those under suspicion each alone."""
         topics = [topic for topic in topics if topic not in self.rejected]
         sound = [topic for topic in topics if topic not in self._suspects]
-        self._queue.extend(Command(batch) for batch in self._exchange.batches(sound))
-        self._queue.extend(Command((topic,)) for topic in topics if topic in self._suspects)
+        self._queue.extend(SubscriptionRequest(batch) for batch in self._exchange.batches(sound))
+        self._queue.extend(SubscriptionRequest((topic,)) for topic in topics if topic in self._suspects)
 
     def _leave(self, topics: Sequence[str]) -> None:
-        self._queue.extend(Command(batch, True) for batch in self._exchange.batches(topics))
+        self._queue.extend(SubscriptionRequest(batch, True) for batch in self._exchange.batches(topics))
 
     def _unask(self, topics: Iterable[str]) -> None:
         """Drop topics from the requests for them that are still to be sent, or to be sent again."""
@@ -234,7 +234,9 @@ class Subscriptions:
         if command.is_leaving:
             if isinstance(answer, Nack) and len(command.topics) > 1:
                 # As below: of one that it does not know any more, the others are not to be kept.
-                self._queue.extendleft(Command((topic,), True) for topic in reversed(command.topics))
+                self._queue.extendleft(
+                    SubscriptionRequest((topic,), True) for topic in reversed(command.topics)
+                )
             return ""  # refused alone or not: what it still says is nobody's
         if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
             self._on_ack(topics, now, recv_ns)
@@ -256,7 +258,7 @@ class Subscriptions:
         else:
             # One bad topic refuses its whole request: ask for each alone, so that only it is refused.
             self._suspects.update(topics)
-            self._queue.extendleft(Command((topic,)) for topic in reversed(topics))
+            self._queue.extendleft(SubscriptionRequest((topic,)) for topic in reversed(topics))
         return ""
 
     def _on_ack(self, topics: Sequence[str], now: int, recv_ns: int) -> None:
@@ -272,7 +274,7 @@ class Subscriptions:
         if len(topics) > 1:
             self._look_later(now + TOGETHER_TIMEOUT_NS, tuple(topics))
 
-    def _retry(self, command: Command, reason: str, now: int) -> str:
+    def _retry(self, command: SubscriptionRequest, reason: str, now: int) -> str:
         if command.tries >= COMMAND_TRIES_MAX:
             return f"request refused {command.tries} times: {reason}"
         command.not_before_mono_ns = now + command.tries * NS_PER_S
@@ -291,7 +293,7 @@ class Subscriptions:
         self._ask_apart(now)
         return ""
 
-    def _give_up_waiting(self, command: Command, now: int, delivers: bool) -> str:
+    def _give_up_waiting(self, command: SubscriptionRequest, now: int, delivers: bool) -> str:
         """No answer: data are one. Without any of either, the connection is to blame."""
         is_last = command.tries >= COMMAND_TRIES_MAX and delivers
         if command.is_leaving:
@@ -342,7 +344,7 @@ class Subscriptions:
             if at > now or not self._do_others_speak(topics):
                 self._look_later(at if at > now else now + TOGETHER_TIMEOUT_NS, topics)
                 continue
-            self._queue.extend(Command((topic,)) for topic in topics)
+            self._queue.extend(SubscriptionRequest((topic,)) for topic in topics)
 
     def _do_others_speak(self, topics: Sequence[str]) -> bool:
         """Return whether other channels of the symbols of some silent topics have had data on this connection."""

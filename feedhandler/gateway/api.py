@@ -20,7 +20,7 @@ from feedhandler.data.status import Heartbeat
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Position, SubscribedRow, SubscriptionRow
 from feedhandler.gateway.events import Event
-from feedhandler.gateway.history import Latency
+from feedhandler.gateway.history import LatencyHistory
 from feedhandler.gateway.operations import Asked, Operation, Query, known_exchange
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rows import ExchangeRow, TickerRow, ticker_row
@@ -83,11 +83,11 @@ class Tickers(msgspec.Struct):
     tickers: list[TickerRow]
 
 
-class Subscriptions(msgspec.Struct):
+class SubscriptionList(msgspec.Struct):
     exchanges: dict[str, SubscriptionRow]
 
 
-class Subscribe(msgspec.Struct, forbid_unknown_fields=True):
+class SubscribeSymbols(msgspec.Struct, forbid_unknown_fields=True):
     """Symbols that somebody wants, besides what others do; allow_unlisted: also what is not listed yet."""
 
     exchange: Name
@@ -158,7 +158,7 @@ class Api:
     async def exchanges(self, asked: Asked) -> Exchanges:
         return Exchanges(self._parts.rows())
 
-    async def latency(self, asked: Asked) -> Latency:
+    async def latency(self, asked: Asked) -> LatencyHistory:
         return self._parts.history.latency()
 
     async def events(self, asked: Asked) -> EventList:
@@ -199,14 +199,14 @@ class Api:
 
     # --- what is wanted
 
-    async def subscriptions(self, asked: Asked) -> Subscriptions:
+    async def subscriptions(self, asked: Asked) -> SubscriptionList:
         names = [asked.query["exchange"]] if "exchange" in asked.query else list(self._parts.config.exchanges)
         for name in names:
             known_exchange(self._parts, name)
-        return Subscriptions({name: await self._parts.control.row(name) for name in names})
+        return SubscriptionList({name: await self._parts.control.row(name) for name in names})
 
     async def subscribe(self, asked: Asked) -> SubscribedRow:
-        body: Subscribe = asked.body
+        body: SubscribeSymbols = asked.body
         known_exchange(self._parts, body.exchange)
         symbols = list(dict.fromkeys(body.symbols))
         return await self._parts.control.subscribe(
@@ -305,7 +305,7 @@ def operations(parts: Parts) -> list[Operation]:
             query=(Query("exchange", "whose", is_required=True), search, limit),
             problems=busy,
         ),
-        Operation("GET", "/v1/latency", api.latency, "the last ten minutes, a row a second", Latency),
+        Operation("GET", "/v1/latency", api.latency, "the last ten minutes, a row a second", LatencyHistory),
         Operation("GET", "/v1/events", api.events, "what happened in the last hour", EventList),
         Operation("GET", "/v1/tickers", api.tickers, "last values", Tickers, query=(EXCHANGE, symbol)),
         Operation(
@@ -313,7 +313,7 @@ def operations(parts: Parts) -> list[Operation]:
             "/v1/subscriptions",
             api.subscriptions,
             "what is wanted, and by whom",
-            Subscriptions,
+            SubscriptionList,
             query=(EXCHANGE,),
         ),
         Operation(
@@ -322,7 +322,9 @@ def operations(parts: Parts) -> list[Operation]:
         Operation("GET", "/v1/balances", api.balances, "what accounts hold", Balances, is_private=True),
     ]
     change = [
-        Operation("POST", "/v1/subscriptions", api.subscribe, "want symbols", SubscribedRow, Subscribe),
+        Operation(
+            "POST", "/v1/subscriptions", api.subscribe, "want symbols", SubscribedRow, SubscribeSymbols
+        ),
         Operation(
             "DELETE",
             "/v1/subscriptions/{exchange}/{base}/{quote}",

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Middleware
 from feedhandler.data import wire
 from feedhandler.gateway.access import Access
 from feedhandler.gateway.control import Control
-from feedhandler.gateway.events import Events
+from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market import Market
@@ -46,7 +46,7 @@ class Parts:
     access: Access
     market: Market
     history: History
-    events: Events
+    events: EventLog
     accounts: Accounts
     control: Control
 

@@ -34,7 +34,7 @@ class Event(msgspec.Struct, kw_only=True):
     text: str
 
 
-class Events:
+class EventLog:
     """Compares statuses as they come. count grows with each event, and each time that one grows."""
 
     def __init__(self) -> None:

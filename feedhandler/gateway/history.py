@@ -22,7 +22,7 @@ COLUMNS: Final = (
 )
 
 
-class Latency(msgspec.Struct):
+class LatencyHistory(msgspec.Struct):
     """Rows by exchange, the oldest first; what is not known is null."""
 
     columns: tuple[str, ...]
@@ -53,6 +53,6 @@ class History:
             ]
         )
 
-    def latency(self) -> Latency:
+    def latency(self) -> LatencyHistory:
         """Return what is kept."""
-        return Latency(COLUMNS, {exchange: list(rows) for exchange, rows in self._rows.items()})
+        return LatencyHistory(COLUMNS, {exchange: list(rows) for exchange, rows in self._rows.items()})

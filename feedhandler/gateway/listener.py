@@ -37,7 +37,7 @@ def _is_no_quote(record: logging.LogRecord) -> bool:
 log.addFilter(_is_no_quote)
 
 
-class Listener:
+class HttpListener:
     """Serves an application at one address until `close`."""
 
     def __init__(self, app: web.Application, *, idle_s: float = IDLE_S) -> None:
@@ -60,7 +60,7 @@ class Listener:
         loop, manager = asyncio.get_running_loop(), self._runner.server
         assert manager is not None, "it was set up"
         self._server = await loop.create_server(
-            lambda: Connection(manager, loop=loop, **self._settings), host, port, backlog=BACKLOG
+            lambda: HttpConnection(manager, loop=loop, **self._settings), host, port, backlog=BACKLOG
         )
         for sock in self._server.sockets:  # what they accept inherits it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_ANSWER_S * 1000))
@@ -73,7 +73,7 @@ class Listener:
         await self._runner.cleanup()
 
 
-class Connection(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """One connection; once it is a WebSocket, its frames have to be masked (RFC 6455, 5.1)."""
 
     __slots__ = ()

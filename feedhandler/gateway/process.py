@@ -20,10 +20,10 @@ from feedhandler.gateway import api, dashboard, health
 from feedhandler.gateway.access import Access, token_of, token_path
 from feedhandler.gateway.app import Parts, make_app
 from feedhandler.gateway.control import Control
-from feedhandler.gateway.events import Events
+from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts, credentials_of
-from feedhandler.gateway.listener import Listener
+from feedhandler.gateway.listener import HttpListener
 from feedhandler.gateway.market import Market
 from feedhandler.gateway.metrics import Metrics
 from feedhandler.gateway.openapi import description, document
@@ -57,7 +57,7 @@ async def _main(config: Config, lock: Lock) -> int:
     given = {name: credentials_of(os.environ, name) for name in config.exchanges}
     endpoint = (*config.merger.batches, *config.merger.ticks)[0]
 
-    screens, history, events = Screens(lambda ticker: market.tick_of(ticker)), History(), Events()
+    screens, history, events = Screens(lambda ticker: market.tick_of(ticker)), History(), EventLog()
 
     def on_document(kind: int, exchange: str) -> None:
         if kind == wire.HEARTBEAT and market.heartbeat is not None:
@@ -105,7 +105,7 @@ async def _main(config: Config, lock: Lock) -> int:
         await screens.close()
 
     app.on_shutdown.append(say_goodbye)
-    listener = Listener(app)
+    listener = HttpListener(app)
     tasks = [
         asyncio.create_task(failures.endure(what, work))
         for what, work in (
@@ -152,7 +152,7 @@ def _besides(config: Config) -> str:
     return "; ".join(f"{name}: {text}" for name, text in found.items())
 
 
-async def _listen(listener: Listener, config: Config) -> None:
+async def _listen(listener: HttpListener, config: Config) -> None:
     try:
         await listener.start(*config.gateway.address)
     except OSError as exc:

@@ -44,23 +44,23 @@ Names = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Met
 K = TypeVar("K")
 
 
-class Subscribe(msgspec.Struct, tag="subscribe", forbid_unknown_fields=True):
+class SubscribeMessage(msgspec.Struct, tag="subscribe", forbid_unknown_fields=True):
     symbols: Names | None = None
     exchanges: Names | None = None
 
 
-class Rate(msgspec.Struct, tag="rate", forbid_unknown_fields=True):
+class RateMessage(msgspec.Struct, tag="rate", forbid_unknown_fields=True):
     per_s: PerSecond
 
 
-class Auth(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
+class AuthMessage(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
     token: str
 
     def __repr__(self) -> str:
-        return "Auth(…)"
+        return "AuthMessage(…)"
 
 
-class Pulse(msgspec.Struct):
+class ScreenPulse(msgspec.Struct):
     """merger: null while it is not heard. events: how many there were; when it has changed, /v1/events has more."""
 
     now_ns: int
@@ -68,7 +68,7 @@ class Pulse(msgspec.Struct):
     events: int
 
 
-class Snapshot(Pulse):
+class Snapshot(ScreenPulse):
     exchanges: dict[str, ExchangeRow]
     tickers: list[TickerRow]
 
@@ -142,7 +142,7 @@ class Screens:
         self.clients: set[Screen] = set()
         self._strangers: set[Screen] = set()  # connected, and have not said the token yet
         self.updates = self.passed_over = self.cut_off = self.refused = 0
-        self._decode = msgspec.json.Decoder(Subscribe | Rate | Auth).decode
+        self._decode = msgspec.json.Decoder(SubscribeMessage | RateMessage | AuthMessage).decode
 
     def row(self, ticker: wire.Ticker, flags: int) -> TickerRow:
         """Return a ticker as browsers get it."""
@@ -288,9 +288,9 @@ class Screens:
             return self._mistake(client, str(exc).replace("`", ""))
         except UNDECODABLE:
             return self._mistake(client, "the message is no JSON")
-        if isinstance(wish, Rate):
+        if isinstance(wish, RateMessage):
             client.period_s = 1 / wish.per_s
-        elif isinstance(wish, Subscribe):
+        elif isinstance(wish, SubscribeMessage):
             if unknown := [name for name in wish.exchanges or () if name not in parts.config.exchanges]:
                 return self._mistake(client, f"exchanges: {unknown[0]!r} is not configured")
             client.interest = _interest(wish.symbols, wish.exchanges)
@@ -344,7 +344,7 @@ class Common:
 
     def pulse(self) -> bytes:
         return self._once(
-            "heartbeat", "", lambda _: Pulse(time.time_ns(), self._merger, self._parts.events.count)
+            "heartbeat", "", lambda _: ScreenPulse(time.time_ns(), self._merger, self._parts.events.count)
         )
 
     def snapshot(self, interest: Interest) -> bytes:

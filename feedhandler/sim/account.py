@@ -47,7 +47,7 @@ class Balance(msgspec.Struct):
         return _EXACT.add(self.available, self.held)
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class BalanceChange(msgspec.Struct, frozen=True, kw_only=True):
     """One asset as it is now, and by how much it moved."""
 
     asset: str
@@ -68,7 +68,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     reason: str  # transfer, hold, trade
     number: int  # rises by one with each update of the wallet
     unix_ns: int
-    changes: list[Change]
+    changes: list[BalanceChange]
 
 
 class Account:
@@ -109,7 +109,7 @@ class Account:
             wallet=self.wallet, reason=reason, number=self._number, unix_ns=unix_ns, changes=changes
         )
 
-    def _moved(self, asset: str, available: Decimal, held: Decimal) -> Change:
+    def _moved(self, asset: str, available: Decimal, held: Decimal) -> BalanceChange:
         self._check_amount(available)
         balance = self.balances.get(asset)
         if balance is None:
@@ -122,7 +122,7 @@ class Account:
             )
         if after.total > AMOUNT_MAX:
             raise AccountError(f"{self.wallet} cannot hold more than {plain(AMOUNT_MAX)} {asset}")
-        return Change(
+        return BalanceChange(
             asset=asset,
             available=after.available,
             held=after.held,

@@ -33,13 +33,13 @@ from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     NS_PER_US,
-    Answer,
     Attempts,
     Close,
     Dialog,
+    HttpAnswer,
+    HttpRequest,
     Now,
     Reply,
-    Request,
     ServerPings,
     SlidingWindow,
     Stream,
@@ -107,9 +107,9 @@ class Binance:
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._by_stream_symbol = {symbol.lower(): each for symbol, each in self.by_symbol.items()}
 
-    def accept(self, request: Request, now: Now) -> Dialog | Answer:
+    def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         if not self._attempts.admit(request.remote, now.mono_ns):
-            return Answer(
+            return HttpAnswer(
                 body=b"",
                 status=429,
                 headers={"Retry-After": "60"},
@@ -122,12 +122,12 @@ class Binance:
         elif request.path == "/ws-api/v3":
             return self._accept_ws_api(request, now)
         else:
-            return Answer(body=b"", status=404)
+            return HttpAnswer(body=b"", status=404)
         if (request.one("timeUnit") or "").upper() == "MICROSECOND":
             variant |= MICROSECOND
         return BinanceDialog(self, [unquote(name) for name in names if name], variant)
 
-    def _accept_ws_api(self, request: Request, now: Now) -> Dialog | Answer:
+    def _accept_ws_api(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         def use_weight(weight: int, at: Now) -> tuple[int, float]:
             return self._weight.use(request.remote, weight, at.mono_ns), self._weight.left_s(at.mono_ns)
 
@@ -179,7 +179,7 @@ class Binance:
     def symbols_of(self, stream: Stream) -> str:
         return _symbol(stream.instrument)
 
-    def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
+    def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         if status == 418:
             until_ms = now.unix_ms + retry_after_s * 1000
             text = (
@@ -190,7 +190,7 @@ class Binance:
                 f"Too much request weight used; current limit is {self.rules.weight_per_minute} per 1 MINUTE."
             )
         else:
-            return Answer(body=b"", status=status, headers={"Retry-After": str(retry_after_s)})
+            return HttpAnswer(body=b"", status=status, headers={"Retry-After": str(retry_after_s)})
         return _error(-1003, text, status=status, headers={"Retry-After": str(retry_after_s)})
 
     def expire_tokens(self, now: Now) -> None:
@@ -208,14 +208,14 @@ class Binance:
         event = b'{"e":"serverShutdown","E":%d}' % _time(dialog.variant, now)
         return b'{"stream":"!serverShutdown","data":%s}' % event if dialog.variant & COMBINED else event
 
-    def rest(self, request: Request, now: Now) -> Answer:
+    def rest(self, request: HttpRequest, now: Now) -> HttpAnswer:
         endpoint = _ENDPOINTS.get(request.path)
         if endpoint is None:
-            return Answer(
+            return HttpAnswer(
                 body=b"<html><body><h2>404 Not found</h2></body></html>", status=404, content_type="text/html"
             )
         if request.method != "GET":
-            return Answer(body=b"", status=405)
+            return HttpAnswer(body=b"", status=405)
         allowed, answer = endpoint
         unknown = [name for name, _ in request.query if name not in allowed]
         if unknown:
@@ -224,7 +224,7 @@ class Binance:
             return _error(-1104, text)
         return self._weighed(request, answer(self, request, now), now)
 
-    def _weighed(self, request: Request, answer: "_Weighed", now: Now) -> Answer:
+    def _weighed(self, request: HttpRequest, answer: "_Weighed", now: Now) -> HttpAnswer:
         used = self._weight.use(request.remote, answer.weight, now.mono_ns)
         if used > self.rules.weight_per_minute:
             left_s = int(self._weight.left_s(now.mono_ns)) + 1
@@ -233,7 +233,7 @@ class Binance:
         headers = {"x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
         return msgspec.structs.replace(answer.answer, headers=headers | answer.answer.headers)
 
-    def selected(self, request: Request) -> "list[Instrument] | Answer":
+    def selected(self, request: HttpRequest) -> "list[Instrument] | HttpAnswer":
         """Resolve `symbol` or `symbols`; all that are listed if neither is given."""
         symbol, symbols = request.one("symbol"), request.one("symbols")
         if symbol is not None and symbols is not None:
@@ -553,12 +553,12 @@ def _percent(instrument: Instrument) -> bytes:
 
 
 class _Weighed(msgspec.Struct, frozen=True):
-    answer: Answer
+    answer: HttpAnswer
     weight: int
 
 
-def _error(code: int, text: str, status: int = 400, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(body=to_json({"code": code, "msg": text}), status=status, headers=headers or {})
+def _error(code: int, text: str, status: int = 400, headers: dict[str, str] | None = None) -> HttpAnswer:
+    return HttpAnswer(body=to_json({"code": code, "msg": text}), status=status, headers=headers or {})
 
 
 def _status(instrument: Instrument) -> str:
@@ -567,22 +567,22 @@ def _status(instrument: Instrument) -> str:
     return _HALT.get(instrument.listing.base, "BREAK")
 
 
-def _ping(exchange: Binance, request: Request, now: Now) -> _Weighed:
-    return _Weighed(Answer(body=b"{}"), 1)
+def _ping(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
+    return _Weighed(HttpAnswer(body=b"{}"), 1)
 
 
-def _server_time(request: Request, now: Now) -> int:
+def _server_time(request: HttpRequest, now: Now) -> int:
     is_micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
     return _time(MICROSECOND if is_micro else 0, now)
 
 
-def _rest_time(exchange: Binance, request: Request, now: Now) -> _Weighed:
-    return _Weighed(Answer(body=to_json({"serverTime": _server_time(request, now)})), 1)
+def _rest_time(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
+    return _Weighed(HttpAnswer(body=to_json({"serverTime": _server_time(request, now)})), 1)
 
 
-def _exchange_info(exchange: Binance, request: Request, now: Now) -> _Weighed:
+def _exchange_info(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
     selected = exchange.selected(request)
-    if isinstance(selected, Answer):
+    if isinstance(selected, HttpAnswer):
         return _Weighed(selected, 20)
     refusal, chosen = _filtered(selected, request)
     if refusal is not None:
@@ -600,10 +600,10 @@ def _exchange_info(exchange: Binance, request: Request, now: Now) -> _Weighed:
         "exchangeFilters": [],
         "symbols": [_symbol_info(instrument, with_sets) for instrument in chosen],
     }
-    return _Weighed(Answer(body=to_json(body)), 20)
+    return _Weighed(HttpAnswer(body=to_json(body)), 20)
 
 
-def _filtered(selected: list[Instrument], request: Request) -> tuple[Answer | None, list[Instrument]]:
+def _filtered(selected: list[Instrument], request: HttpRequest) -> tuple[HttpAnswer | None, list[Instrument]]:
     """Apply `symbolStatus` and `permissions`, which exclude `symbol` and `symbols`."""
     status, permissions = request.one("symbolStatus"), request.one("permissions")
     has_names = request.one("symbol") is not None or request.one("symbols") is not None
@@ -674,11 +674,11 @@ def _filters(instrument: Instrument) -> list[dict[str, object]]:
     ]
 
 
-def _account(exchange: Binance, request: Request, now: Now) -> _Weighed:
+def _account(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
     return _Weighed(exchange.private.rest_account(request, now), ACCOUNT_WEIGHT)
 
 
-def _day_tickers(exchange: Binance, request: Request, now: Now) -> _Weighed:
+def _day_tickers(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
     kind = request.one("type") or "FULL"
     if kind not in ("FULL", "MINI"):
         return _Weighed(_error(-1139, "Invalid ticker type."), 2)
@@ -734,12 +734,12 @@ def _best(each: Instrument) -> dict[str, object]:
     }
 
 
-def _book_tickers(exchange: Binance, request: Request, now: Now) -> _Weighed:
+def _book_tickers(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
     weights = (2, 4, 4, 4)
     return _per_symbol(exchange, request, weights, lambda each: {"symbol": _symbol(each), **_best(each)})
 
 
-def _last_prices(exchange: Binance, request: Request, now: Now) -> _Weighed:
+def _last_prices(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
     return _per_symbol(
         exchange,
         request,
@@ -750,21 +750,21 @@ def _last_prices(exchange: Binance, request: Request, now: Now) -> _Weighed:
 
 def _per_symbol(
     exchange: Binance,
-    request: Request,
+    request: HttpRequest,
     weights: tuple[int, int, int, int],
     print_one: Callable[[Instrument], dict[str, object]],
 ) -> _Weighed:
     """Print one object for `symbol`, else a list. `weights`: of the one; a list up to 20, up to 100, longer."""
     selected = exchange.selected(request)
-    if isinstance(selected, Answer):
+    if isinstance(selected, HttpAnswer):
         return _Weighed(selected, weights[0])
     rows = [print_one(instrument) for instrument in selected]
     is_one = request.one("symbol") is not None
     weight = weights[0 if is_one else 1 if len(rows) <= 20 else 2 if len(rows) <= 100 else 3]
-    return _Weighed(Answer(body=to_json(rows[0] if is_one else rows)), weight)
+    return _Weighed(HttpAnswer(body=to_json(rows[0] if is_one else rows)), weight)
 
 
-_Endpoint = tuple[frozenset[str], Callable[[Binance, Request, Now], _Weighed]]
+_Endpoint = tuple[frozenset[str], Callable[[Binance, HttpRequest, Now], _Weighed]]
 _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v3/ping": (frozenset(), _ping),
     "/api/v3/time": (frozenset(), _rest_time),

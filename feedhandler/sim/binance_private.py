@@ -26,12 +26,12 @@ from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     NS_PER_US,
-    Answer,
     Close,
+    HttpAnswer,
+    HttpRequest,
     Now,
     Refusal,
     Reply,
-    Request,
     ServerPings,
     to_json,
 )
@@ -95,11 +95,11 @@ class BinancePrivate:
         self.key_refusal = ""
         self._public = credentials.ed25519_public()
 
-    def rest_account(self, request: Request, now: Now) -> Answer:
+    def rest_account(self, request: HttpRequest, now: Now) -> HttpAnswer:
         """Answer `GET /api/v3/account`."""
         refusal = self._rest_refusal(request, now)
         if refusal is not None:
-            return Answer(
+            return HttpAnswer(
                 body=to_json({"code": refusal.code, "msg": refusal.text}),
                 status=refusal.status,
                 violation=refusal.violation,
@@ -107,9 +107,9 @@ class BinancePrivate:
             )
         is_micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
         omit = request.one("omitZeroBalances") == "true"
-        return Answer(body=to_json(self.print_account(omit, NS_PER_US if is_micro else NS_PER_MS)))
+        return HttpAnswer(body=to_json(self.print_account(omit, NS_PER_US if is_micro else NS_PER_MS)))
 
-    def _rest_refusal(self, request: Request, now: Now) -> Refusal | None:
+    def _rest_refusal(self, request: HttpRequest, now: Now) -> Refusal | None:
         """Check the query as sent: what stands before `&signature=` is what was signed."""
         payload, found, signature = request.raw_query.rpartition("signature=")
         if not found or (payload and not payload.endswith("&")):
@@ -211,7 +211,7 @@ class WsApiRules(msgspec.Struct, frozen=True, kw_only=True):
     weight_per_minute: int
 
 
-class Session(msgspec.Struct, frozen=True):
+class Logon(msgspec.Struct, frozen=True):
     """A key that is logged on."""
 
     key: str
@@ -244,7 +244,7 @@ class BinanceWsApiDialog:
         self._unit_ns = NS_PER_US if is_micro else NS_PER_MS
         self._with_limits = with_limits
         self._opened_ns = self._opened_unix_ns = 0
-        self._session: Session | None = None
+        self._session: Logon | None = None
         self._subscriptions: dict[int, bool] = {}  # id: whether it ends with the session
         self._next_subscription = 0
 
@@ -274,7 +274,7 @@ class BinanceWsApiDialog:
         try:
             message = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return self._refuse(None, Refusal(-1135, "Invalid JSON Request", 400))
+            return self._refuse(None, Refusal(-1135, "Invalid JSON HttpRequest", 400))
         if not isinstance(message, dict) or "id" not in message or not _is_id(message["id"]):
             return self._refuse(None, _missing("id"))
         request_id, method, params = message["id"], message.get("method"), message.get("params", {})
@@ -344,7 +344,7 @@ class BinanceWsApiDialog:
             return refusal
         if params["apiKey"] != credentials.BINANCE_ED25519_KEY:
             return _BAD_SIGNATURE
-        self._session = Session(str(params["apiKey"]), now.unix_ns)
+        self._session = Logon(str(params["apiKey"]), now.unix_ns)
         return self._status(now), []
 
     def _unsigned(self, params: dict[str, object], now: Now) -> Refusal | None:

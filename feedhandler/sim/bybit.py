@@ -29,13 +29,13 @@ from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed,
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
-    Answer,
     Attempts,
     Close,
     Dialog,
+    HttpAnswer,
+    HttpRequest,
     Now,
     Reply,
-    Request,
     Stream,
     Weight,
     decode_object,
@@ -90,16 +90,16 @@ class Bybit:
             return Decimal(1) if asset == "USDT" else ZERO
         return Decimal(instrument.last).scaleb(-instrument.price_decimals)
 
-    def accept(self, request: Request, now: Now) -> Dialog | Answer:
+    def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         if not self._attempts.admit(request.remote, now.mono_ns):
-            return Answer(
+            return HttpAnswer(
                 body=b"", status=403, violation=f"more than {self.rules.attempts} connections in 5 minutes"
             )
         if request.path == PRIVATE_PATH:
             connection_id = f"{self._random.getrandbits(80):020x}-{self._random.getrandbits(10):x}"
             return BybitPrivateDialog(self.private, connection_id, request.one("max_active_time"))
         if request.path != SPOT_PATH:
-            return Answer(body=b"", status=404)
+            return HttpAnswer(body=b"", status=404)
         return BybitDialog(self, str(UUID(int=self._random.getrandbits(128), version=4)))
 
     def refusal(self, topic: object) -> str | None:
@@ -134,7 +134,7 @@ class Bybit:
     def symbols_of(self, stream: Stream) -> str:
         return _symbol(stream.instrument)
 
-    def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
+    def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         code, text = (10006, "Too many visits!") if status == 429 else (403, "access too frequent")
         reset = str(now.unix_ms + retry_after_s * 1000)
         headers = {"Retry-After": str(retry_after_s), "X-Bapi-Limit-Reset-Timestamp": reset}
@@ -152,7 +152,7 @@ class Bybit:
     def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
         return Reply()
 
-    def rest(self, request: Request, now: Now) -> Answer:
+    def rest(self, request: HttpRequest, now: Now) -> HttpAnswer:
         used = self._requests.use(request.remote, 1, now.mono_ns)
         if used > self.rules.requests_per_5_s:
             refusal = self.throttled(403, 600, now)
@@ -161,7 +161,7 @@ class Bybit:
             return self._wallet_balance(request, now)
         endpoint = _ENDPOINTS.get(request.path)
         if endpoint is None or request.method != "GET":
-            return Answer(body=b"404 page not found", status=404, content_type="text/plain")
+            return HttpAnswer(body=b"404 page not found", status=404, content_type="text/plain")
         headers = {
             "X-Bapi-Limit": str(self.rules.requests_per_5_s),
             "X-Bapi-Limit-Status": str(self.rules.requests_per_5_s - used),
@@ -169,17 +169,17 @@ class Bybit:
         }
         return msgspec.structs.replace(endpoint(self, request, now), headers=headers)
 
-    def _wallet_balance(self, request: Request, now: Now) -> Answer:
+    def _wallet_balance(self, request: HttpRequest, now: Now) -> HttpAnswer:
         refusal = self.private.refusal(request, now)
         headers = self.private.limit_headers(now)
         if refusal is None:
             return _answer(0, "OK", self.private.print_balance(request.one("coin")), now, headers=headers)
         if refusal.status != 200:
-            return Answer(body=b"", status=refusal.status, violation=refusal.violation)
+            return HttpAnswer(body=b"", status=refusal.status, violation=refusal.violation)
         answer = _answer(refusal.code, refusal.text, {}, now, headers=headers)
         return msgspec.structs.replace(answer, violation=refusal.violation, remark=refusal.remark)
 
-    def selected(self, request: Request, now: Now) -> "list[Instrument] | Answer":
+    def selected(self, request: HttpRequest, now: Now) -> "list[Instrument] | HttpAnswer":
         """Resolve category and symbol, or say what is wrong with them."""
         if request.one("category") != "spot":
             return _answer(10001, "params error: Category is invalid", {}, now)
@@ -423,30 +423,30 @@ def _answer(
     *,
     status: int = 200,
     headers: dict[str, str] | None = None,
-) -> Answer:
+) -> HttpAnswer:
     body = {"retCode": code, "retMsg": text, "result": result, "retExtInfo": {}, "time": now.unix_ms}
-    return Answer(body=to_json(body), status=status, headers=headers or {})
+    return HttpAnswer(body=to_json(body), status=status, headers=headers or {})
 
 
-def _time(exchange: Bybit, request: Request, now: Now) -> Answer:
+def _time(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
     result = {"timeSecond": str(now.unix_ns // NS_PER_S), "timeNano": str(now.unix_ns)}
     return _answer(0, "OK", result, now)
 
 
-def _instruments(exchange: Bybit, request: Request, now: Now) -> Answer:
+def _instruments(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
     """Everything in one page: spot knows no cursor, and ignores a limit."""
     return _listed(exchange, request, now, _instrument_info)
 
 
-def _tickers(exchange: Bybit, request: Request, now: Now) -> Answer:
+def _tickers(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
     return _listed(exchange, request, now, _rest_ticker)
 
 
 def _listed(
-    exchange: Bybit, request: Request, now: Now, print_one: Callable[[Instrument], dict[str, object]]
-) -> Answer:
+    exchange: Bybit, request: HttpRequest, now: Now, print_one: Callable[[Instrument], dict[str, object]]
+) -> HttpAnswer:
     selected = exchange.selected(request, now)
-    if isinstance(selected, Answer):
+    if isinstance(selected, HttpAnswer):
         return selected
     return _answer(0, "OK", {"category": "spot", "list": [print_one(each) for each in selected]}, now)
 
@@ -496,7 +496,7 @@ def _rest_ticker(each: Instrument) -> dict[str, object]:
     }
 
 
-_ENDPOINTS: dict[str, Callable[[Bybit, Request, Now], Answer]] = {
+_ENDPOINTS: dict[str, Callable[[Bybit, HttpRequest, Now], HttpAnswer]] = {
     "/v5/market/time": _time,
     "/v5/market/instruments-info": _instruments,
     "/v5/market/tickers": _tickers,

@@ -25,10 +25,10 @@ from feedhandler.sim.account import ZERO, Account, Balance, Update, plain, produ
 from feedhandler.sim.protocol import (
     NS_PER_S,
     Close,
+    HttpRequest,
     Now,
     Refusal,
     Reply,
-    Request,
     SlidingWindow,
     decode_object,
     to_json,
@@ -70,7 +70,7 @@ class BybitPrivate:
             return None
         return msgspec.structs.replace(_ON_COMMAND[self.key_refusal], blame="command")
 
-    def refusal(self, request: Request, now: Now) -> Refusal | None:
+    def refusal(self, request: HttpRequest, now: Now) -> Refusal | None:
         """Say what is wrong with a signed request; None if nothing is."""
         key, timestamp, sign = (request.headers.get(name, "") for name in _HEADERS)
         if request.body:

@@ -29,13 +29,13 @@ from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     NS_PER_US,
-    Answer,
     Attempts,
     Close,
     Dialog,
+    HttpAnswer,
+    HttpRequest,
     Now,
     Reply,
-    Request,
     SlidingWindow,
     Stream,
     Weight,
@@ -117,14 +117,14 @@ class Kucoin:
             "management": (Weight(30.0), self.rules.management_weight_per_30_s),
         }
         self.private = KucoinPrivate()
-        self.all_tickers: Answer | None = None  # the newest, for whoever asks soon
+        self.all_tickers: HttpAnswer | None = None  # the newest, for whoever asks soon
         self.all_tickers_mono_ns = 0
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
 
-    def accept(self, request: Request, now: Now) -> Dialog | Answer:
+    def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         if request.path not in ("", "/"):
-            return Answer(body=b"", status=404)
+            return HttpAnswer(body=b"", status=404)
         token = request.one("token") or ""
         remarks = []
         if not self._attempts.admit(request.remote, now.mono_ns):
@@ -194,7 +194,7 @@ class Kucoin:
     def symbols_of(self, stream: Stream) -> str:
         return _symbol(stream.instrument)
 
-    def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
+    def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         headers = _rate_headers(self.rules.weight_per_30_s, 0, retry_after_s * 1000)
         return _too_many(status, headers, retry_after_s)
 
@@ -219,7 +219,7 @@ class Kucoin:
     def is_rejected(self, topic: str) -> bool:
         return topic.partition(":")[2] in self.rejected_symbols
 
-    def rest(self, request: Request, now: Now) -> Answer:
+    def rest(self, request: HttpRequest, now: Now) -> HttpAnswer:
         path, symbol = request.path, None
         if path.startswith("/api/v2/symbols/"):
             path, symbol = "/api/v2/symbols/", unquote(path.rpartition("/")[2])
@@ -234,18 +234,18 @@ class Kucoin:
                 return refused
         return self._weighed(endpoint, request if symbol is None else _with_symbol(request, symbol), now)
 
-    def _refused(self, request: Request, now: Now) -> Answer | None:
+    def _refused(self, request: HttpRequest, now: Now) -> HttpAnswer | None:
         refusal = self.private.refusal(request, now)
         if refusal is None:
             return None
-        return Answer(
+        return HttpAnswer(
             body=to_json({"code": refusal.code, "msg": refusal.text}),
             status=refusal.status,
             violation=refusal.violation,
             remark=refusal.remark,
         )
 
-    def _weighed(self, endpoint: "_Endpoint", request: Request, now: Now) -> Answer:
+    def _weighed(self, endpoint: "_Endpoint", request: HttpRequest, now: Now) -> HttpAnswer:
         """Answer, and count: what is public by address, what is signed by account."""
         weight, limit = self._pools[endpoint.pool]
         whose = request.remote if endpoint.pool == "public" else "account"
@@ -571,15 +571,15 @@ def _average(each: Instrument) -> bytes:
 # REST.
 
 
-def _ok(data: object) -> Answer:
-    return Answer(body=to_json({"code": "200000", "data": data}))
+def _ok(data: object) -> HttpAnswer:
+    return HttpAnswer(body=to_json({"code": "200000", "data": data}))
 
 
-def _error(code: str, text: str, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(body=to_json({"code": code, "msg": text}), status=status, headers=headers or {})
+def _error(code: str, text: str, status: int = 200, headers: dict[str, str] | None = None) -> HttpAnswer:
+    return HttpAnswer(body=to_json({"code": code, "msg": text}), status=status, headers=headers or {})
 
 
-def _with_symbol(request: Request, symbol: str) -> Request:
+def _with_symbol(request: HttpRequest, symbol: str) -> HttpRequest:
     return msgspec.structs.replace(request, query=[("symbol", symbol)])
 
 
@@ -591,29 +591,29 @@ def _rate_headers(limit: int, remaining: int, reset_ms: int) -> dict[str, str]:
     }
 
 
-def _too_many(status: int, headers: dict[str, str], retry_after_s: int) -> Answer:
+def _too_many(status: int, headers: dict[str, str], retry_after_s: int) -> HttpAnswer:
     all_headers = headers | {"Retry-After": str(retry_after_s)}
     return _error("429000", "Too Many Requests", status=status, headers=all_headers)
 
 
-def _public_bullet(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _public_bullet(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     return _bullet(exchange, exchange.new_token(now))
 
 
-def _private_bullet(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _private_bullet(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     return _bullet(exchange, exchange.new_token(now, is_private=True))
 
 
-def _accounts(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _accounts(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     found = exchange.private.print_accounts(request.one("type"), request.one("currency"))
     return _error("400100", "Parameter Error: type") if found is None else _ok(found)
 
 
-def _account_mode(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _account_mode(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     return _ok(exchange.private.print_mode())
 
 
-def _bullet(exchange: Kucoin, token: str) -> Answer:
+def _bullet(exchange: Kucoin, token: str) -> HttpAnswer:
     server = {
         "endpoint": exchange.ws_url.rstrip("/") + "/",
         "encrypt": exchange.ws_url.startswith("wss"),
@@ -624,27 +624,27 @@ def _bullet(exchange: Kucoin, token: str) -> Answer:
     return _ok({"token": token, "instanceServers": [server]})
 
 
-def _timestamp(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _timestamp(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     return _ok(now.unix_ms)
 
 
-def _status(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _status(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     return _ok({"status": "open", "msg": ""})
 
 
-def _symbols(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _symbols(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     market = request.one("market")
     chosen = [each for each in exchange.instruments if market is None or _market(each) == market]
     unlisted = exchange.unlisted_symbols
     return _ok([_symbol_info(each) for each in chosen if _symbol(each) not in unlisted])
 
 
-def _one_symbol(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _one_symbol(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     instrument = exchange.find(request.one("symbol"))
     return _not_found() if instrument is None else _ok(_symbol_info(instrument))
 
 
-def _not_found() -> Answer:
+def _not_found() -> HttpAnswer:
     return _error("900001", "symbol not exists")
 
 
@@ -702,7 +702,7 @@ def _statistics(each: Instrument) -> dict[str, object]:
     }
 
 
-def _all_tickers(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _all_tickers(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     """Everything at once, as it was when that was last put together: up to 2 s ago."""
     if exchange.all_tickers is None or now.mono_ns - exchange.all_tickers_mono_ns >= ALL_TICKERS_EVERY_NS:
         exchange.all_tickers_mono_ns = now.mono_ns
@@ -710,7 +710,7 @@ def _all_tickers(exchange: Kucoin, request: Request, now: Now) -> Answer:
     return exchange.all_tickers
 
 
-def _put_together(exchange: Kucoin, now: Now) -> Answer:
+def _put_together(exchange: Kucoin, now: Now) -> HttpAnswer:
     rows = [
         {
             "symbol": _symbol(each),
@@ -725,14 +725,14 @@ def _put_together(exchange: Kucoin, now: Now) -> Answer:
     return _ok({"time": now.unix_ms, "ticker": rows})
 
 
-def _stats(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _stats(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     instrument = exchange.find(request.one("symbol"))
     if instrument is None:
         return _not_found()
     return _ok({"time": now.unix_ms, "symbol": _symbol(instrument), **_statistics(instrument)})
 
 
-def _best_quote(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _best_quote(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     each = exchange.find(request.one("symbol"))
     if each is None:
         return _not_found()
@@ -750,7 +750,7 @@ def _best_quote(exchange: Kucoin, request: Request, now: Now) -> Answer:
     )
 
 
-def _currencies(exchange: Kucoin, request: Request, now: Now) -> Answer:
+def _currencies(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     codes = dict.fromkeys(
         code for each in exchange.instruments for code in (each.listing.base, each.listing.quote)
     )
@@ -775,7 +775,7 @@ class _Endpoint(msgspec.Struct, frozen=True):
     method: str
     pool: str  # all but the public one are for who signs
     weight: int
-    answer: Callable[[Kucoin, Request, Now], Answer]
+    answer: Callable[[Kucoin, HttpRequest, Now], HttpAnswer]
 
 
 _ENDPOINTS: dict[str, _Endpoint] = {

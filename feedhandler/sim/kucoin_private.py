@@ -17,8 +17,8 @@ from urllib.parse import unquote
 import msgspec
 
 from feedhandler.sim import credentials
-from feedhandler.sim.account import Account, Change, Update, plain
-from feedhandler.sim.protocol import NS_PER_MS, UNIFIED, Now, Refusal, Request, to_json
+from feedhandler.sim.account import Account, BalanceChange, Update, plain
+from feedhandler.sim.protocol import NS_PER_MS, UNIFIED, HttpRequest, Now, Refusal, to_json
 
 BALANCE_TOPIC = "/account/balance"
 DECIMALS = 12
@@ -50,7 +50,7 @@ class KucoinPrivate:
         self.key_refusal = ""
         self._ids: dict[tuple[str, str], str] = {}
 
-    def refusal(self, request: Request, now: Now) -> Refusal | None:
+    def refusal(self, request: HttpRequest, now: Now) -> Refusal | None:
         """Say what is wrong with a signed request; None if nothing is."""
         if self.key_refusal and not self.is_unified:
             return msgspec.structs.replace(_ON_COMMAND[self.key_refusal], blame="command")
@@ -104,7 +104,7 @@ class KucoinPrivate:
         """Print one push per currency that changed."""
         return [self._event(update, change, index) for index, change in enumerate(update.changes)]
 
-    def _event(self, update: Update, change: Change, index: int) -> bytes:
+    def _event(self, update: Update, change: BalanceChange, index: int) -> bytes:
         place = 100 * list(self.accounts).index(update.wallet) + index  # wallets count on their own
         event_id = str(_FIRST_EVENT_ID + 1000 * update.number + place)
         data = {
@@ -145,7 +145,7 @@ def _context(update: Update, event_id: str) -> dict[str, object]:
     return {"symbol": f"{base}-{quote}", "orderId": f"{int(event_id[:-3]):024x}"}
 
 
-def _bad_signature(request: Request, sign: str, timestamp: str, passphrase: str) -> Refusal | None:
+def _bad_signature(request: HttpRequest, sign: str, timestamp: str, passphrase: str) -> Refusal | None:
     secret = credentials.KUCOIN.secret
     if not credentials.is_same(passphrase, credentials.hmac_base64(secret, credentials.KUCOIN.passphrase)):
         return Refusal("400004", "Invalid KC-API-PASSPHRASE", 401)

@@ -31,7 +31,7 @@ class Now(NamedTuple):
         return self.unix_ns // NS_PER_MS
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP request, REST or the start of a WebSocket."""
 
     method: str
@@ -46,7 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return next((value for key, value in self.query if key == name), None)
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP answer."""
 
     body: bytes
@@ -217,7 +217,7 @@ class Exchange(Protocol):
     @property
     def private(self) -> Private: ...
 
-    def accept(self, request: Request, now: Now) -> Dialog | Answer:
+    def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         """Answer a WebSocket handshake: a dialog, or why not."""
         ...
 
@@ -233,9 +233,9 @@ class Exchange(Protocol):
         """Name the symbol that a stream carries, as clients spell it."""
         ...
 
-    def rest(self, request: Request, now: Now) -> Answer: ...
+    def rest(self, request: HttpRequest, now: Now) -> HttpAnswer: ...
 
-    def throttled(self, status: int, retry_after_s: int, now: Now) -> Answer:
+    def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         """Print the exchange's refusal of a REST call, whatever was asked."""
         ...
 

@@ -24,7 +24,7 @@ _BITS = 8 * BYTES_OF_RANDOM
 _PICK_BITS = 24
 
 
-class Rate:
+class FixedRate:
     """A schedule of slots."""
 
     def __init__(self, messages_per_s: float, seed: int) -> None:

@@ -35,17 +35,17 @@ from feedhandler.sim.faults import FaultError, fault_kinds
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
-    Answer,
     Close,
     Dialog,
     Exchange,
+    HttpAnswer,
+    HttpRequest,
     Now,
     Outbox,
     Reply,
-    Request,
     Stream,
 )
-from feedhandler.sim.rate import Rate
+from feedhandler.sim.rate import FixedRate
 from feedhandler.sim.rhythm import Activity, Rhythm
 from feedhandler.sim.simulated import SIMULATED, Rules
 
@@ -214,10 +214,10 @@ class SimServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
 
-    def _make_schedule(self) -> Rate | Rhythm:
+    def _make_schedule(self) -> FixedRate | Rhythm:
         settings = self._settings
         if settings.messages_per_s:
-            return Rate(settings.messages_per_s, settings.seed)
+            return FixedRate(settings.messages_per_s, settings.seed)
         return Rhythm(self._exchange.instruments, settings.activity, settings.seed)
 
     # Life.
@@ -406,7 +406,7 @@ class SimServer:
     async def _on_socket(self, request: web.Request) -> web.StreamResponse:
         now = self._now()
         dialog = self._exchange.accept(_request(request), now)
-        if isinstance(dialog, Answer):
+        if isinstance(dialog, HttpAnswer):
             if dialog.violation:
                 self._note_violation(0, dialog.violation)
             return _response(dialog)
@@ -616,7 +616,7 @@ class SimServer:
                 self._apply_lasting_faults()
 
     def _set_rate(self, messages_per_s: float) -> None:
-        if not isinstance(self._schedule, Rate):
+        if not isinstance(self._schedule, FixedRate):
             raise FaultError(
                 "this market has no rate, as each symbol changes by itself; start it with sim.messages_per_s"
             )
@@ -739,7 +739,9 @@ class SimServer:
             "ws_url": self.ws_url,
             "rest_url": self.rest_url,
             "uptime_s": round((now.mono_ns - self._started_mono_ns) / NS_PER_S, 3),
-            "messages_per_s": self._schedule.messages_per_s if isinstance(self._schedule, Rate) else None,
+            "messages_per_s": self._schedule.messages_per_s
+            if isinstance(self._schedule, FixedRate)
+            else None,
             "instruments": len(self._exchange.instruments),
             "seed": self._settings.seed,
             "connections_opened": self._opened,
@@ -793,8 +795,8 @@ async def _listen(runner: web.AppRunner, url: str) -> str:
     return parts._replace(netloc=f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}").geturl()
 
 
-def _request(request: web.Request, body: bytes = b"") -> Request:
-    return Request(
+def _request(request: web.Request, body: bytes = b"") -> HttpRequest:
+    return HttpRequest(
         method=request.method,
         path=request.path,
         query=list(request.query.items()),
@@ -811,7 +813,7 @@ def _shown_path(request: web.Request) -> str:
     return str(url.update_query(token="*") if "token" in url.query else url)
 
 
-def _response(answer: Answer) -> web.Response:
+def _response(answer: HttpAnswer) -> web.Response:
     headers = {**answer.headers, "Content-Type": f"{answer.content_type}; charset=utf-8"}
     return web.Response(body=answer.body, status=answer.status, headers=headers)
 

@@ -113,7 +113,7 @@ def _close_late(done: "asyncio.Task[T]", close: Callable[[T], object]) -> None:
 assert hasattr(aiohttp.TCPConnector, "_wrap_create_connection"), "else the one below is never called"
 
 
-class Connector(aiohttp.TCPConnector):
+class TcpConnector(aiohttp.TCPConnector):
     """aiohttp's, whose sockets reach the event loop whatever happens to the request; see `to_its_end`."""
 
     async def _wrap_create_connection(

@@ -20,7 +20,7 @@ from feedhandler.data.errors import ProtocolError
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestAnswer, RestRequest
 from feedhandler.data.units import NS_PER_S
-from feedhandler.transport.dial import Connector
+from feedhandler.transport.dial import TcpConnector
 from feedhandler.transport.tasks import Failures
 
 TIMEOUT_S: Final = 10.0
@@ -144,7 +144,7 @@ class HttpClient:
 
     async def __aenter__(self) -> "HttpClient":
         self._session = aiohttp.ClientSession(
-            connector=Connector(),
+            connector=TcpConnector(),
             # None of aiohttp's: one that passes in the same turn as a cancellation swallows it.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             headers={"User-Agent": "feedhandler"},

@@ -7,7 +7,7 @@ from feedhandler.data.status import Heartbeat
 from feedhandler.gateway.access import Access
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Control
-from feedhandler.gateway.events import Events
+from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market import Market
@@ -33,7 +33,7 @@ def make(tmp_path, gateway="", host="127.0.0.1", exchanges=EXCHANGES):
         access=Access(settings.gateway, TOKEN),
         market=market,
         history=History(),
-        events=Events(),
+        events=EventLog(),
         accounts=accounts,
         control=Control(settings, market, accounts),
     )

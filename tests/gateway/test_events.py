@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from feedhandler.data.status import ConnectionStatus, ExchangeStatus, FeedStatus
 from feedhandler.data.units import NS_PER_S
-from feedhandler.gateway.events import EVENTS_MAX, KEPT_NS, Events
+from feedhandler.gateway.events import EVENTS_MAX, KEPT_NS, EventLog
 
 START_NS = 1_790_000_000 * NS_PER_S
 
@@ -32,7 +32,7 @@ def status(state="live", since_s=0, **changes):
 
 def told(*statuses):
     """The texts of what these statuses make, a second apart, the oldest first."""
-    events = Events()
+    events = EventLog()
     for second, each in enumerate(statuses):
         events.on_status(each, START_NS + second * NS_PER_S)
     return [
@@ -119,7 +119,7 @@ def test_a_feed_that_is_started_anew_counts_from_zero():
 
 
 def test_the_merger_is_told_of_when_it_goes_and_when_it_comes():
-    events = Events()
+    events = EventLog()
     events.on_merger(0, START_NS)  # not heard yet: nothing has happened
     events.on_merger(7, START_NS)
     events.on_merger(0, START_NS)
@@ -136,7 +136,7 @@ def test_the_merger_is_told_of_when_it_goes_and_when_it_comes():
 
 
 def test_what_is_kept_is_an_hour_and_bounded():
-    events = Events()
+    events = EventLog()
     for second in range(2 * EVENTS_MAX):
         events.on_status(status("live" if second % 2 else "stale", second), START_NS + second * NS_PER_S)
     now_ns = START_NS + 2 * EVENTS_MAX * NS_PER_S
@@ -146,7 +146,7 @@ def test_what_is_kept_is_an_hour_and_bounded():
 
 
 def test_a_reader_sees_by_the_count_that_an_event_has_grown():
-    events = Events()
+    events = EventLog()
     for second in range(3):
         events.on_status(replace(status(), hop_lost=second), START_NS + second * NS_PER_S)
     assert events.count > len(events.newest_first(START_NS))

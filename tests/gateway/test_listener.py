@@ -14,7 +14,7 @@ from patience import PATIENCE_S
 
 from feedhandler.gateway import api, listener, operations
 from feedhandler.gateway.app import make_app
-from feedhandler.gateway.listener import Listener, MaskCheck
+from feedhandler.gateway.listener import HttpListener, MaskCheck
 from feedhandler.gateway.operations import routes
 from feedhandler.gateway.screens import routes as screen_routes
 
@@ -45,7 +45,7 @@ def play(tmp_path, scene, **settings):
     async def main():
         parts, screens = make(tmp_path)
         app = make_app(parts, [*routes(api.operations(parts), parts), *screen_routes(screens, parts)])
-        served = Listener(app, **settings)
+        served = HttpListener(app, **settings)
         port = await served.start("127.0.0.1", 0)
         try:
             await scene(lambda: asyncio.open_connection("127.0.0.1", port))
@@ -247,14 +247,14 @@ def test_packed_frames_are_neither_offered_nor_taken(tmp_path):
 
 def test_the_limit_on_unread_answers_is_on_each_connection(tmp_path, monkeypatch):
     seen = []
-    made = listener.Connection.connection_made
+    made = listener.HttpConnection.connection_made
 
     def connection_made(self, transport):
         sock = transport.get_extra_info("socket")
         seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
         made(self, transport)
 
-    monkeypatch.setattr(listener.Connection, "connection_made", connection_made)
+    monkeypatch.setattr(listener.HttpConnection, "connection_made", connection_made)
 
     async def scene(connect):
         reader, writer = await connect()

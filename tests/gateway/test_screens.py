@@ -17,7 +17,7 @@ from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.status import ExchangeStatus
 from feedhandler.gateway import screens as module
 from feedhandler.gateway.app import make_app
-from feedhandler.gateway.listener import Listener
+from feedhandler.gateway.listener import HttpListener
 from feedhandler.gateway.screens import framed, routes
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
@@ -109,7 +109,7 @@ def play(tmp_path, scene, gateway="", host="127.0.0.1"):
             await screens.close()
 
         app.on_shutdown.append(goodbye)
-        listener = Listener(app)
+        listener = HttpListener(app)
         port = await listener.start("127.0.0.1", 0)
         desk = Desk(parts, screens, f"http://127.0.0.1:{port}")
         desk.port, desk.close = port, listener.close

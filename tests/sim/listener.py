@@ -4,7 +4,7 @@ from feedhandler.sim import frames
 from feedhandler.sim.broadcast import Broadcast, Schedule
 from feedhandler.sim.market import Instrument, Market, universe
 from feedhandler.sim.protocol import NS_PER_MS, NS_PER_S, Now, Outbox, Stream
-from feedhandler.sim.rate import Rate
+from feedhandler.sim.rate import FixedRate
 
 START_NS = 5_000 * NS_PER_S
 
@@ -60,4 +60,4 @@ class World:
 
 def rated(rate: float, seed: int = 1) -> World:
     """A market at a known rate."""
-    return World(Rate(rate, seed), Market(universe(seed, 60, ()), seed).instruments)
+    return World(FixedRate(rate, seed), Market(universe(seed, 60, ()), seed).instruments)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from feedhandler.sim import credentials
 from feedhandler.sim.kucoin import Kucoin
-from feedhandler.sim.protocol import Answer, Now, Request
+from feedhandler.sim.protocol import HttpAnswer, HttpRequest, Now
 from feedhandler.sim.simulated import SIMULATED
 
 ADDRESSES = count()
@@ -37,7 +37,7 @@ def connect(name: str):
     path = {"binance": "/ws-api/v3", "kucoin": "/", "bybit": "/v5/private"}[name]
     token = exchange.new_token(NOW, is_private=True) if isinstance(exchange, Kucoin) else ""
     # Each from an address of its own: limits are not what this is about.
-    request = Request(method="GET", path=path, query=[("token", token)], remote=str(next(ADDRESSES)))
+    request = HttpRequest(method="GET", path=path, query=[("token", token)], remote=str(next(ADDRESSES)))
     dialog = exchange.accept(request, NOW)
     dialog.on_open(NOW)
     return dialog
@@ -77,7 +77,7 @@ def test_any_request_is_answered(name, pairs, raw_query, values, is_key_right, b
         ),
     }[name]
     headers = dict(zip(names, values, strict=False)) | ({names[0]: key} if is_key_right else {})
-    request = Request(
+    request = HttpRequest(
         method="GET",
         path=path,
         query=pairs,
@@ -87,5 +87,5 @@ def test_any_request_is_answered(name, pairs, raw_query, values, is_key_right, b
         remote=str(values),
     )
     answer = exchange.rest(request, NOW)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, HttpAnswer)
     assert b"10000.5" not in answer.body, "nobody guesses a signature"

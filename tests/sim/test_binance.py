@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from feedhandler.sim.binance import Binance, BinanceDialog, BinanceRules
-from feedhandler.sim.protocol import Answer, Reply, Request
+from feedhandler.sim.protocol import HttpAnswer, HttpRequest, Reply
 
 NAME = "松鼠币"  # the base outside ASCII
 
@@ -22,7 +22,7 @@ def exchange() -> Binance:
 
 def connect(exchange: Binance, clock, path: str = "/ws", **query: str) -> BinanceDialog:
     dialog = exchange.accept(
-        Request(method="GET", path=path, query=list(query.items()), remote="test"), clock.now
+        HttpRequest(method="GET", path=path, query=list(query.items()), remote="test"), clock.now
     )
     assert isinstance(dialog, BinanceDialog)
     dialog.first_reply = dialog.on_open(clock.now)
@@ -41,7 +41,7 @@ def only(reply: Reply) -> dict:
 
 def get(exchange: Binance, clock, path: str, **query: str) -> tuple[int, object]:
     answer = exchange.rest(
-        Request(method="GET", path=path, query=list(query.items()), remote="rest"), clock.now
+        HttpRequest(method="GET", path=path, query=list(query.items()), remote="rest"), clock.now
     )
     return answer.status, json.loads(answer.body)
 
@@ -129,8 +129,8 @@ def test_a_raw_stream_in_the_url_is_subscribed_and_a_running_number_there_is_let
 
 @pytest.mark.parametrize("path", ["/", "/wss", "/streams", "/ws-api/v2"])
 def test_other_paths_are_no_stream(exchange, clock, path):
-    answer = exchange.accept(Request(method="GET", path=path), clock.now)
-    assert isinstance(answer, Answer)
+    answer = exchange.accept(HttpRequest(method="GET", path=path), clock.now)
+    assert isinstance(answer, HttpAnswer)
     assert answer.status == 404
 
 
@@ -266,15 +266,15 @@ def test_a_message_of_more_than_4096_bytes_is_ignored(exchange, clock):
 
 def test_more_than_300_attempts_in_five_minutes_are_refused(clock):
     exchange = Binance(50, seed=1)
-    request = Request(method="GET", path="/ws", remote="10.1.1.1")
+    request = HttpRequest(method="GET", path="/ws", remote="10.1.1.1")
     for _ in range(300):
         assert isinstance(exchange.accept(request, clock.now), BinanceDialog)
     refused = exchange.accept(request, clock.pass_s(299))
-    assert isinstance(refused, Answer)
+    assert isinstance(refused, HttpAnswer)
     assert refused.status == 429
     assert refused.violation
     assert isinstance(
-        exchange.accept(Request(method="GET", path="/ws", remote="10.1.1.2"), clock.now), BinanceDialog
+        exchange.accept(HttpRequest(method="GET", path="/ws", remote="10.1.1.2"), clock.now), BinanceDialog
     )
     assert isinstance(exchange.accept(request, clock.pass_s(301)), BinanceDialog)
 
@@ -462,7 +462,7 @@ def test_many_symbols_at_once_cost_their_weight(clock, path, count, weight):
     query = [] if count == 0 else [("symbol", "BTCUSDT")]
     if count:
         query = [("symbols", json.dumps(names[:count], ensure_ascii=False))]
-    request = Request(method="GET", path=f"/api/v3/{path}", query=query, remote="10.1.1.1")
+    request = HttpRequest(method="GET", path=f"/api/v3/{path}", query=query, remote="10.1.1.1")
     answer = exchange.rest(request, clock.now)
     assert answer.headers["x-mbx-used-weight-1m"] == str(weight)
     rows = json.loads(answer.body)
@@ -470,13 +470,13 @@ def test_many_symbols_at_once_cost_their_weight(clock, path, count, weight):
 
 
 def test_unknown_paths_and_methods(exchange, clock):
-    assert exchange.rest(Request(method="GET", path="/api/v1/time"), clock.now).status == 404
-    assert exchange.rest(Request(method="POST", path="/api/v3/time"), clock.now).status == 405
+    assert exchange.rest(HttpRequest(method="GET", path="/api/v1/time"), clock.now).status == 404
+    assert exchange.rest(HttpRequest(method="POST", path="/api/v3/time"), clock.now).status == 405
 
 
 def test_weight_is_stated_and_beyond_6000_a_minute_refused(clock):
     exchange = Binance(50, seed=1)
-    request = Request(method="GET", path="/api/v3/exchangeInfo", remote="10.1.1.1")
+    request = HttpRequest(method="GET", path="/api/v3/exchangeInfo", remote="10.1.1.1")
     assert exchange.rest(request, clock.now).headers["x-mbx-used-weight-1m"] == "20"
     for _ in range(299):
         assert exchange.rest(request, clock.now).status == 200

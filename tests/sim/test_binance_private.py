@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from feedhandler.sim import credentials
 from feedhandler.sim.binance import Binance, BinanceRules
 from feedhandler.sim.binance_private import BinanceWsApiDialog
-from feedhandler.sim.protocol import Answer, Close, Reply, Request
+from feedhandler.sim.protocol import Close, HttpAnswer, HttpRequest, Reply
 
 HMAC, ED25519 = credentials.BINANCE.key, credentials.BINANCE_ED25519_KEY
 
@@ -39,8 +39,8 @@ def signed(payload: str, key: str = HMAC) -> str:
     return f"{payload}&signature={quote(sign(key, payload), safe='')}"
 
 
-def get(exchange: Binance, clock, raw_query: str, key: str = HMAC, **headers: str) -> Answer:
-    request = Request(
+def get(exchange: Binance, clock, raw_query: str, key: str = HMAC, **headers: str) -> HttpAnswer:
+    request = HttpRequest(
         method="GET",
         path="/api/v3/account",
         query=parse_qsl(raw_query, keep_blank_values=True),
@@ -237,7 +237,7 @@ def test_the_weight_is_counted_with_that_of_the_websocket_api(clock):
 def connect(
     exchange: Binance, clock, remote: str = "ws", query: list[tuple[str, str]] | None = None
 ) -> BinanceWsApiDialog:
-    request = Request(method="GET", path="/ws-api/v3", query=query or [], remote=remote)
+    request = HttpRequest(method="GET", path="/ws-api/v3", query=query or [], remote=remote)
     dialog = exchange.accept(request, clock.now)
     assert isinstance(dialog, BinanceWsApiDialog)
     assert dialog.on_open(clock.now) == Reply()
@@ -477,7 +477,7 @@ def test_who_is_not_subscribed_hears_nothing(exchange, dialog, clock):
     log_on(dialog, clock)
     update = exchange.private.accounts["spot"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     assert dialog.on_account(update, clock.now) == Reply()
-    market = exchange.accept(Request(method="GET", path="/ws", remote="x"), clock.now)
+    market = exchange.accept(HttpRequest(method="GET", path="/ws", remote="x"), clock.now)
     assert market.on_account(update, clock.now) == Reply()
 
 

@@ -10,9 +10,9 @@ from decimal import Decimal
 import pytest
 
 from feedhandler.sim.bybit import Bybit, BybitDialog
-from feedhandler.sim.protocol import Answer, Reply, Request
+from feedhandler.sim.protocol import HttpAnswer, HttpRequest, Reply
 
-SPOT = Request(method="GET", path="/v5/public/spot", remote="test")
+SPOT = HttpRequest(method="GET", path="/v5/public/spot", remote="test")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def push(exchange: Bybit, clock, topic: str) -> dict:
 
 def get(exchange: Bybit, clock, path: str, **query: str) -> dict:
     answer = exchange.rest(
-        Request(method="GET", path=path, query=list(query.items()), remote="rest"), clock.now
+        HttpRequest(method="GET", path=path, query=list(query.items()), remote="rest"), clock.now
     )
     assert answer.status == 200
     assert "X-Bapi-Limit-Status" in answer.headers
@@ -254,8 +254,8 @@ def test_a_subscription_or_a_ping_keeps_it(exchange, dialog, clock):
 
 
 def test_other_categories_are_not_here(exchange, clock):
-    answer = exchange.accept(Request(method="GET", path="/v5/public/linear"), clock.now)
-    assert isinstance(answer, Answer)
+    answer = exchange.accept(HttpRequest(method="GET", path="/v5/public/linear"), clock.now)
+    assert isinstance(answer, HttpAnswer)
     assert answer.status == 404
 
 
@@ -264,7 +264,7 @@ def test_more_than_500_connections_in_five_minutes_are_refused(clock):
     for _ in range(500):
         assert isinstance(exchange.accept(SPOT, clock.now), BybitDialog)
     refused = exchange.accept(SPOT, clock.pass_s(10))
-    assert isinstance(refused, Answer)
+    assert isinstance(refused, HttpAnswer)
     assert refused.status == 403
     assert refused.violation
     assert isinstance(exchange.accept(SPOT, clock.pass_s(301)), BybitDialog)
@@ -319,12 +319,12 @@ def test_a_bad_call_is_retcode_10001(exchange, clock, query):
 
 
 def test_an_unknown_path_is_a_404(exchange, clock):
-    assert exchange.rest(Request(method="GET", path="/v5/market/nonsense"), clock.now).status == 404
+    assert exchange.rest(HttpRequest(method="GET", path="/v5/market/nonsense"), clock.now).status == 404
 
 
 def test_more_than_600_requests_in_5_s_are_a_403(clock):
     exchange = Bybit(50, seed=1)
-    request = Request(method="GET", path="/v5/market/time", remote="10.1.1.1")
+    request = HttpRequest(method="GET", path="/v5/market/time", remote="10.1.1.1")
     assert all(exchange.rest(request, clock.now).status == 200 for _ in range(600))
     refused = exchange.rest(request, clock.now)
     assert refused.status == 403

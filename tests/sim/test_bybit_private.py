@@ -12,7 +12,7 @@ import pytest
 from feedhandler.sim import credentials
 from feedhandler.sim.bybit import Bybit
 from feedhandler.sim.bybit_private import BybitPrivateDialog
-from feedhandler.sim.protocol import Answer, Close, Reply, Request
+from feedhandler.sim.protocol import Close, HttpAnswer, HttpRequest, Reply
 
 KEY = credentials.BYBIT
 ACCOUNT_FIELDS = {
@@ -74,7 +74,7 @@ def get(
     window: str | None = "5000",
     body: bytes = b"",
     **headers: str | None,
-) -> Answer:
+) -> HttpAnswer:
     """Ask for the balance with a right signature; headers are changed after signing, None takes one away."""
     timestamp = str(clock.now.unix_ms + offset_ms)
     given = {
@@ -83,7 +83,7 @@ def get(
         "X-BAPI-RECV-WINDOW": window,
         "X-BAPI-SIGN": credentials.hmac_hex(secret, f"{timestamp}{KEY.key}{window or ''}{raw_query}"),
     } | {name.replace("_", "-"): value for name, value in headers.items()}
-    request = Request(
+    request = HttpRequest(
         method="GET",
         path="/v5/account/wallet-balance",
         query=parse_qsl(raw_query),
@@ -95,14 +95,14 @@ def get(
     return exchange.rest(request, clock.now)
 
 
-def result(answer: Answer) -> dict:
+def result(answer: HttpAnswer) -> dict:
     body = json.loads(answer.body)
     assert (answer.status, body["retCode"], body["retMsg"]) == (200, 0, "OK"), body
     assert (answer.violation, answer.remark) == ("", "")
     return body["result"]
 
 
-def code(answer: Answer) -> int:
+def code(answer: HttpAnswer) -> int:
     body = json.loads(answer.body)
     assert answer.status == 200
     assert body.keys() == {"retCode", "retMsg", "result", "retExtInfo", "time"}
@@ -243,7 +243,7 @@ def test_a_key_is_refused_on_command_and_that_is_nobodys_violation(exchange, clo
 
 
 def connect(exchange: Bybit, clock, **query: str) -> BybitPrivateDialog:
-    request = Request(method="GET", path="/v5/private", query=list(query.items()), remote="test")
+    request = HttpRequest(method="GET", path="/v5/private", query=list(query.items()), remote="test")
     dialog = exchange.accept(request, clock.now)
     assert isinstance(dialog, BybitPrivateDialog)
     assert dialog.on_open(clock.now) == Reply()
@@ -400,7 +400,7 @@ def test_who_has_unsubscribed_hears_nothing(exchange, listener, clock):
 
 
 def test_a_market_connection_hears_nothing_of_an_account(exchange, clock):
-    request = Request(method="GET", path="/v5/public/spot", remote="test")
+    request = HttpRequest(method="GET", path="/v5/public/spot", remote="test")
     dialog = exchange.accept(request, clock.now)
     update = exchange.private.accounts["unified"].transfer("BTC", Decimal(1), clock.now.unix_ns)
     assert dialog.on_account(update, clock.now) == Reply()

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from feedhandler.sim.kucoin import Kucoin, KucoinDialog, KucoinRules
-from feedhandler.sim.protocol import Answer, Reply, Request
+from feedhandler.sim.protocol import HttpAnswer, HttpRequest, Reply
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def exchange() -> Kucoin:
 
 
 def get(exchange: Kucoin, clock, path: str, method: str = "GET", **query: str) -> tuple[int, dict]:
-    request = Request(method=method, path=path, query=list(query.items()), remote="rest")
+    request = HttpRequest(method=method, path=path, query=list(query.items()), remote="rest")
     answer = exchange.rest(request, clock.now)
     if answer.status == 200:
         assert int(answer.headers["gw-ratelimit-limit"]) == 2000
@@ -31,7 +31,7 @@ def connect(exchange: Kucoin, clock, token: str | None = None) -> tuple[KucoinDi
     if token is None:
         token = get(exchange, clock, "/api/v1/bullet-public", "POST")[1]["data"]["token"]
     query = [("token", token), ("connectId", "me")]
-    dialog = exchange.accept(Request(method="GET", path="/", query=query, remote="test"), clock.now)
+    dialog = exchange.accept(HttpRequest(method="GET", path="/", query=query, remote="test"), clock.now)
     assert isinstance(dialog, KucoinDialog)
     return dialog, dialog.on_open(clock.now)
 
@@ -331,8 +331,8 @@ def test_more_than_30_connections_in_a_minute_are_remarked(exchange, clock):
 
 
 def test_another_path_is_no_socket(exchange, clock):
-    answer = exchange.accept(Request(method="GET", path="/socket"), clock.now)
-    assert isinstance(answer, Answer)
+    answer = exchange.accept(HttpRequest(method="GET", path="/socket"), clock.now)
+    assert isinstance(answer, HttpAnswer)
     assert answer.status == 404
 
 
@@ -430,7 +430,7 @@ def test_errors(exchange, clock):
 
 
 def test_weight_beyond_2000_in_30_s_is_refused(exchange, clock):
-    request = Request(method="GET", path="/api/v1/market/allTickers", remote="10.1.1.1")
+    request = HttpRequest(method="GET", path="/api/v1/market/allTickers", remote="10.1.1.1")
     answers = [exchange.rest(request, clock.now) for _ in range(134)]
     assert answers[0].headers["gw-ratelimit-remaining"] == "1985"
     assert answers[132].status == 200

@@ -11,7 +11,7 @@ import pytest
 
 from feedhandler.sim import credentials
 from feedhandler.sim.kucoin import Kucoin, KucoinDialog, KucoinRules
-from feedhandler.sim.protocol import Answer, Reply, Request
+from feedhandler.sim.protocol import HttpAnswer, HttpRequest, Reply
 
 KEY = credentials.KUCOIN
 
@@ -31,7 +31,7 @@ def request(
     *,
     key: credentials.Credentials = KEY,
     offset_ms: int = 0,
-) -> Request:
+) -> HttpRequest:
     """Make a request that is signed as it should be."""
     timestamp = str(clock.now.unix_ms + offset_ms)
     query = f"?{unquote(raw_query)}" if raw_query else ""
@@ -42,7 +42,7 @@ def request(
         "KC-API-PASSPHRASE": credentials.hmac_base64(key.secret, key.passphrase),
         "KC-API-KEY-VERSION": "3",
     }
-    return Request(
+    return HttpRequest(
         method=method,
         path=path,
         query=parse_qsl(raw_query),
@@ -52,11 +52,11 @@ def request(
     )
 
 
-def changed(signed: Request, **headers: str) -> Request:
+def changed(signed: HttpRequest, **headers: str) -> HttpRequest:
     """Change headers after signing, `KC_API_KEY="x"`; None takes one away."""
     merged = signed.headers | {name.replace("_", "-"): value for name, value in headers.items()}
     kept = {name: value for name, value in merged.items() if value is not None}
-    return Request(
+    return HttpRequest(
         method=signed.method,
         path=signed.path,
         query=signed.query,
@@ -66,14 +66,14 @@ def changed(signed: Request, **headers: str) -> Request:
     )
 
 
-def data(answer: Answer) -> object:
+def data(answer: HttpAnswer) -> object:
     body = json.loads(answer.body)
     assert (answer.status, body["code"]) == (200, "200000"), body
     assert (answer.violation, answer.remark) == ("", "")
     return body["data"]
 
 
-def code(answer: Answer) -> tuple[int, str]:
+def code(answer: HttpAnswer) -> tuple[int, str]:
     body = json.loads(answer.body)
     assert body.keys() == {"code", "msg"}
     return answer.status, body["code"]
@@ -187,7 +187,7 @@ def test_keys_of_version_2_are_still_good(exchange, clock):
 def test_a_signature_is_good_for_one_request(exchange, clock, other):
     signed = request(clock, raw_query="type=trade")
     fields = {name: getattr(signed, name) for name in signed.__struct_fields__} | other
-    assert code(exchange.rest(Request(**fields), clock.now)) == (401, "400005")
+    assert code(exchange.rest(HttpRequest(**fields), clock.now)) == (401, "400005")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_key_is_refused_on_command_and_that_is_nobodys_violation(exchange, clo
     answer = exchange.rest(request(clock), clock.now)
     assert code(answer) == expected
     assert (answer.violation, answer.remark) == ("", "")
-    public = Request(method="POST", path="/api/v1/bullet-public", remote="rest")
+    public = HttpRequest(method="POST", path="/api/v1/bullet-public", remote="rest")
     assert exchange.rest(public, clock.now).status == 200
     exchange.private.key_refusal = ""
     data(exchange.rest(request(clock), clock.now))
@@ -218,14 +218,14 @@ def token(exchange: Kucoin, clock, *, is_private: bool = True) -> str:
     if is_private:
         asked = request(clock, "/api/v1/bullet-private", method="POST")
     else:
-        asked = Request(method="POST", path="/api/v1/bullet-public", remote="rest")
+        asked = HttpRequest(method="POST", path="/api/v1/bullet-public", remote="rest")
     given = data(exchange.rest(asked, clock.now))
     assert given["instanceServers"][0]["endpoint"] == "ws://127.0.0.1:1234/"
     return given["token"]
 
 
 def connect(exchange: Kucoin, clock, given: str) -> tuple[KucoinDialog, Reply]:
-    asked = Request(method="GET", path="/", query=[("token", given), ("connectId", "me")], remote="test")
+    asked = HttpRequest(method="GET", path="/", query=[("token", given), ("connectId", "me")], remote="test")
     dialog = exchange.accept(asked, clock.now)
     assert isinstance(dialog, KucoinDialog)
     reply = dialog.on_open(clock.now)

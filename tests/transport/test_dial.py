@@ -94,7 +94,7 @@ def test_requests_that_are_given_up_close_nobody_elses_descriptor(tmp_path, sche
 def test_private_streams_that_are_given_up_close_nobody_elses_descriptor(tmp_path):
     async def main(port):
         before = sockets()
-        async with aiohttp.ClientSession(connector=dial.Connector()) as session:
+        async with aiohttp.ClientSession(connector=dial.TcpConnector()) as session:
             foreign = await given_up(200, lambda: session.ws_connect(f"ws://127.0.0.1:{port}"), tmp_path)
             await until(lambda: sockets().items() <= before.items())
         return foreign
