@@ -13,7 +13,7 @@ from feedhandler.data.errors import DecodeError
 QUEUE_SIZE_MAX: Final = 4 << 20  # bytes that wait in order; beyond them, the newest of each topic
 CHUNK_RECORDS: Final = 256  # published between two looks at what else there is to do
 SETTLE_NS: Final = 10_000_000_000  # for a new merger to have all that the last one had
-REJOIN_EVERY_NS: Final = 10_000_000_000  # at most so often everything is asked for again
+REJOIN_EVERY_NS: Final = 10_000_000_000  # at most so often everything is requested again
 
 SESSION: Final = slice(wire.FLAGS_OFFSET + wire.FLAGS.size, wire.SEQUENCE_OFFSET)
 
@@ -151,7 +151,7 @@ class Backlog:
             self.put(topic, flagged(record, wire.SNAPSHOT | wire.DOWN if is_down else wire.SNAPSHOT))
 
     def on_time(self, now_mono_ns: int) -> bool:
-        """Look after sessions, some times a second; True if the merger is to be asked for all: some was missed."""
+        """Look after sessions, some times a second; True if some was missed, and all is to be requested again."""
         if self._session != self._settling_session:
             self._settling_session, self._settling_mono_ns = self._session, now_mono_ns
         elif self._settling_mono_ns and now_mono_ns - self._settling_mono_ns > SETTLE_NS:

@@ -172,7 +172,7 @@ class NatsConnection:
         """Send a PING, whose PONG confirms what was written before it."""
         number = self.unconfirmed.number
         try:
-            # No time limit that could pass: nats-py stops reading when a PONG comes that nobody waits for any more.
+            # No time limit that could pass: nats-py stops reading when a PONG comes that is waited for no more.
             # Not flush(), which returns without a PONG when nats-py has stopped reading.
             await client.rtt(timeout=1 << 20)
         except (nats.errors.Error, OSError):

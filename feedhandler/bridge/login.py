@@ -1,6 +1,6 @@
 """How the bridge logs in to NATS: secrets, credentials and certificates, checked before a connection is tried.
 
-Loads no NATS library: whoever looks at a configuration asks here.
+Loads no NATS library: commands that check a configuration use this.
 """
 
 import ssl

@@ -57,7 +57,7 @@ class Counted(Protocol):
 
 
 class BridgeMetrics(Collector):
-    """Gathered when it is asked for, from plain numbers: another thread asks."""
+    """Gathered at each request, from plain numbers: requests come in another thread."""
 
     def __init__(self, bridge: Counted) -> None:
         self._bridge = bridge

@@ -46,7 +46,7 @@ JOIN_EVERY_S: Final = 0.25  # a merger that was away
 STATUS_EVERY_S: Final = 1.0
 FLUSH_S: Final = 2.0  # at the end
 assert END_TASKS_S + FLUSH_S + CLOSE_S < END_S, "an end in order has its time"
-REQUEST_S: Final = 10.0  # of silence, for who asks for metrics
+REQUEST_S: Final = 10.0  # of silence, on a connection for metrics
 LOGGED_MAX: Final = 20  # topics that are named in the log
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Bridge:
                 log.info("the merger sends at %s", self._endpoint)
                 self.backlog.clear_down()
             if self.backlog.on_time(now_ns):
-                log.warning("%d records were missed: asking the merger for all again", self.backlog.missed)
+                log.warning("%d records were missed: requesting all of the merger again", self.backlog.missed)
                 self._downlink.close()
                 self._downlink = self._join()
                 is_connected = self._downlink.poll()

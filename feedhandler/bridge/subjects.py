@@ -59,7 +59,7 @@ def topic_of(subject: str, prefix: str = "") -> bytes:
 
 
 def own_subject(prefix: str = "") -> str:
-    """Return where the bridge says how it is itself."""
+    """Return where the bridge publishes its own status."""
     words = [wire.KIND_NAMES[wire.STATUS], BRIDGE]
     return ".".join([prefix, *words] if prefix else words)
 

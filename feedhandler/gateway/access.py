@@ -28,7 +28,7 @@ SCHEME: Final = "bearer "
 
 
 class Access:
-    """Decides about requests by their headers. is_open: reads need no token, since only this machine can ask."""
+    """Decides about requests by their headers. is_open: reads need no token: all come from this machine."""
 
     def __init__(self, gateway: GatewayConfig, token: str) -> None:
         self.is_open = gateway.is_local

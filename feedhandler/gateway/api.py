@@ -44,7 +44,7 @@ class Gateway(msgspec.Struct, kw_only=True):
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """merger: null if it has not been heard for 3 s."""
+    """merger: null if no heartbeat of it has come for 3 s."""
 
     gateway: Gateway
     merger: Heartbeat | None
@@ -294,7 +294,7 @@ def operations(parts: Parts) -> list[Operation]:
     search = Query("search", "only symbols with this in them")
     limit = Query("limit", f"at most so many; {INSTRUMENTS_DEFAULT} if left out", r"[1-9][0-9]{0,4}", "100")
     read = [
-        Operation("GET", "/v1/status", api.status, "everything that processes say of themselves", Status),
+        Operation("GET", "/v1/status", api.status, "everything that processes report of themselves", Status),
         Operation("GET", "/v1/exchanges", api.exchanges, "the configured exchanges", Exchanges),
         Operation(
             "GET",
@@ -338,7 +338,7 @@ def operations(parts: Parts) -> list[Operation]:
             "PUT",
             "/v1/positions",
             api.replace_positions,
-            "replace what is said to be held besides accounts",
+            "replace what is stated to be held besides accounts",
             Positions,
             ReplacePositions,
         ),

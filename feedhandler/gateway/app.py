@@ -81,7 +81,7 @@ class Parts:
         return f"no {unlisted[0]!r} is listed by {', '.join(exchanges)}{more}{hint}"
 
     def _is_published(self, symbol: str, exchanges: Sequence[str]) -> bool:
-        """What no list has may have been asked for all the same (`unlisted`)."""
+        """What no list has may have been requested all the same (`unlisted`)."""
         try:
             topics = [wire.topic(wire.TICKER, exchange, symbol) for exchange in exchanges]
         except ValueError:
@@ -129,7 +129,7 @@ def _guard(access: Access) -> Middleware:
         if request.path in UNGUARDED:
             return await handler(request)
         needs_token = not access.is_open or request.method not in SAFE_METHODS
-        # The page holds no data, and asks for the token itself; so does the WebSocket.
+        # The page holds no data, and requests the token itself; so does the WebSocket.
         is_page = request.path in ("/", "/ws") or request.path.startswith("/page/")
         if needs_token and not is_page and not access.is_authorized(request.headers):
             if wait_s := failed.take(request.remote, time.monotonic()):

@@ -24,7 +24,7 @@ class Topic:
 
 
 class Interest:
-    """What a reader wants to hear of; None: all. Two with the same are equal."""
+    """What a reader wants updates of; None: all. Two with the same are equal."""
 
     __slots__ = ("exchanges", "symbols")
 
@@ -77,7 +77,7 @@ class Newest:
         self._topics[ticker.topic] = topic
 
     def set_flags(self, flags: int) -> None:
-        """Add these flags to all records from now on; every reader is told."""
+        """Add these flags to all records from now on; every reader gets them."""
         if flags == self.flags:
             return
         self.flags = flags

@@ -1,7 +1,7 @@
 """What is wanted of each exchange, as the gateway's users and their holdings have it; feeds follow the files.
 
-Owners are kept apart: what accounts hold, what is said to be held elsewhere, and each user of the API. What cannot
-be read any more stays wanted: an error is no sale, and neither is a restart without credentials.
+Owners are kept apart: what accounts hold, what is stated to be held elsewhere, and each user of the API. What
+cannot be read any more stays wanted: an error is no sale, and neither is a restart without credentials.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SubscriptionRow(msgspec.Struct, kw_only=True):
-    """What is wanted of one exchange, and why; rejected as its feeds say."""
+    """What is wanted of one exchange, and why; rejected as its feeds report."""
 
     configured: list[str]
     excluded: list[str]
@@ -159,7 +159,7 @@ class Control:
         log.info("%s: to be %s by order", exchange, "connected" if is_wanted else "disconnected")
 
     def is_connected(self, exchange: str) -> bool:
-        """Return whether an exchange is to be connected to, as its file says, whoever has changed it.
+        """Return whether an exchange is to be connected to, as its file has it, whoever has changed it.
 
         A file that cannot be understood changes nothing: feeds see it so, too. Raises ConfigError.
         """

@@ -1,4 +1,4 @@
-"""What happened in the last hour, told from how one status differs from the one before. Pure: times come in.
+"""What happened in the last hour: how one status differs from the one before. Pure: times come in.
 
 A condition that lasts is one event when it begins and one when it ends; what is counted (lost records, frames that
 cannot be decoded) is one event for each minute in which there were some.
@@ -53,7 +53,7 @@ class EventLog:
         return [event for event in reversed(self._events) if now_ns - event.at_ns <= KEPT_NS]
 
     def on_merger(self, started_ns: int, now_ns: int) -> None:
-        """The merger is heard, and started then; 0: it is not heard."""
+        """The merger's heartbeats come, and it started then; 0: none come."""
         was_heard, self._is_merger_heard = self._is_merger_heard, started_ns != 0
         if was_heard and not started_ns:
             self._add(now_ns, "", "process", True, "the merger is silent: nothing is known of any exchange")

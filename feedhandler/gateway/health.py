@@ -14,14 +14,14 @@ class Liveness(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct, kw_only=True):
-    """The answer of /ready; waiting_for says what is missing, by exchange, or of the merger."""
+    """The answer of /ready; waiting_for has what is missing, by exchange, or of the merger."""
 
     is_ready: bool
     waiting_for: dict[str, str] = {}
 
 
 def routes(parts: Parts) -> list[web.RouteDef]:
-    """Return what probes ask for."""
+    """Return the routes of probes."""
 
     async def live(request: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(Liveness()), content_type="application/json")

@@ -21,7 +21,7 @@ from feedhandler.transport import tick
 from feedhandler.transport.follower import Follower
 
 LOOK_EVERY_S: Final = 0.25  # for a merger that was away
-SILENCE_S: Final = 3.0  # it says something every second
+SILENCE_S: Final = 3.0  # it sends something every second
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Market:
         self.listings: dict[str, InstrumentList] = {}
         self.tables: dict[str, InstrumentTable] = {}
         self.heartbeat: Heartbeat | None = None
-        self.heard_mono = 0.0  # when the merger last said that it lives
+        self.heard_mono = 0.0  # when the merger's last heartbeat came
         self._on_ticker = on_ticker
         self._on_document = on_document
         self.follower = Follower(self._take)
@@ -53,7 +53,7 @@ class Market:
 
     @property
     def is_heard(self) -> bool:
-        """True while the merger says that it lives: what it said last is then current, or flagged."""
+        """True while the merger's heartbeats come: its last records are then current, or flagged."""
         return self.heartbeat is not None and time.monotonic() - self.heard_mono < SILENCE_S
 
     def tick_of(self, ticker: wire.Ticker) -> str:

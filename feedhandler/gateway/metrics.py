@@ -1,4 +1,4 @@
-"""/metrics: what all processes say of themselves, for Prometheus.
+"""/metrics: what all processes report of themselves, for Prometheus.
 
 Feeds and merger have no listeners of their own: what they count is in the status records, and is handed on here as
 it is. Nothing is counted per symbol, so the number of series does not grow with what is subscribed to. The metrics
@@ -35,7 +35,7 @@ from feedhandler.transport.files import read_relay_status
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 US_PER_S: Final = 1_000_000
 MS_PER_S: Final = 1_000
-RELAY_SILENCE_NS: Final = 5 * NS_PER_S  # it says something every second
+RELAY_SILENCE_NS: Final = 5 * NS_PER_S  # it writes its status every second
 ACCOUNT_STATES: Final = ("off", "syncing", "live", "failed")
 STREAM_STATES: Final = ("off", "connecting", "live")
 DURATIONS_S: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
@@ -44,7 +44,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Metrics(Collector):
-    """Everything, gathered when it is asked for."""
+    """Everything, gathered at each request."""
 
     def __init__(self, parts: Parts, screens: Screens) -> None:
         self._parts = parts
@@ -90,7 +90,7 @@ class Metrics(Collector):
         return count
 
     def route(self) -> web.RouteDef:
-        """Return where it is asked for."""
+        """Return the routes."""
 
         async def metrics(request: web.Request) -> web.Response:
             return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE})
@@ -103,7 +103,7 @@ class Metrics(Collector):
         yield from _relay(read_relay_status(self._parts.config.run_dir))
         yield from _processes(look(self._parts.config))
         yield from self._simulated()
-        # What a merger that is silent said last is not true any more: its series are absent, and `up` is 0.
+        # The last numbers of a merger that is silent are not true any more: its series are absent, and `up` is 0.
         statuses = self._parts.market.statuses if self._parts.market.is_heard else {}
         rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
         yield from _exchanges(rows)
@@ -113,7 +113,7 @@ class Metrics(Collector):
 
     def _merger(self) -> Iterator[Metric]:
         market = self._parts.market
-        yield _gauge("merger_up", "1 while the merger is heard.", float(market.is_heard))
+        yield _gauge("merger_up", "1 while the merger's heartbeats come.", float(market.is_heard))
         info = GaugeMetricFamily("feedhandler_build_info", "1, with the version.", labels=("version",))
         info.add_metric((__version__,), 1.0)
         yield info
@@ -126,7 +126,7 @@ class Metrics(Collector):
             )
 
     def _simulated(self) -> Iterator[Metric]:
-        """Also while the merger is silent: whether an alarm is about real money is asked just then."""
+        """Also while the merger is silent: an alarm must show whether it is about real money."""
         family = _family("exchange_simulated", "1 if its data are of no real exchange.", "exchange")
         for name, exchange in self._parts.config.exchanges.items():
             family.add_metric((name,), float(exchange.simulated))
@@ -138,9 +138,7 @@ class Metrics(Collector):
         stream = _family(
             "account_stream_state", "1 for the state of its private stream.", "exchange", "state"
         )
-        synced = _family(
-            "account_synced_time_seconds", "When its balances were last told by REST.", "exchange"
-        )
+        synced = _family("account_synced_time_seconds", "When its balances last came over REST.", "exchange")
         syncs = _counters("account_syncs", "Looks at an account that succeeded.", "exchange")
         failures = _counters("account_failures", "Looks that failed, by reason.", "exchange", "reason")
         drifts = _counters("account_drifts", "Contradictions of REST and private stream.", "exchange")
@@ -185,11 +183,11 @@ def _queues(process: str, of: Heartbeat | RelayStatus) -> Iterator[Metric]:
 
 def _relay(status: RelayStatus | None) -> Iterator[Metric]:
     is_up = status is not None and abs(time.time_ns() - status.as_of_ns) < RELAY_SILENCE_NS
-    yield _gauge("relay_up", "1 while the relay says how it is doing.", float(is_up))
+    yield _gauge("relay_up", "1 while the relay writes its status.", float(is_up))
     if status is None or not is_up:
         return
     yield _counter("relay_requests", "Requests that the relay answered.", status.requests)
-    yield _counter("relay_delays", "Times that one who asked too much had to wait.", status.delays)
+    yield _counter("relay_delays", "Times that one with too many requests had to wait.", status.delays)
     yield _counter("relay_refused", "Connections that were one too many.", status.refused)
     yield _gauge("relay_subscribers", "Connections of subscribers of other hosts.", status.subscribers)
     yield from _queues("relay", status)

@@ -57,7 +57,7 @@ def document(
 
 
 def description(document: dict[str, Any]) -> web.RouteDef:
-    """Return where the document is asked for."""
+    """Return the document's route."""
     body = msgspec.json.encode(document)
 
     async def openapi(request: web.Request) -> web.Response:

@@ -1,6 +1,6 @@
 """What a request over HTTP is: one table from which both the routes and their description are made.
 
-A handler gets what was asked for, decoded and checked, and returns what is to be answered; here is all around it.
+A handler gets the request, decoded and checked, and returns what is to be answered; here is all around it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Answers that say what is wrong: `application/problem+json`, as RFC 9457 has it."""
+"""Answers for what is wrong: `application/problem+json`, as RFC 9457 has it."""
 
 import logging
 from collections.abc import Awaitable, Callable

@@ -1,6 +1,6 @@
 """The gateway: control plane and window on the system, one process outside the tick path.
 
-Wiring only. It subscribes to the merger like anybody else, and tells feeds what is wanted through files: when it is
+Wiring only. It subscribes to the merger like anybody else, and feeds read what is wanted from its files: when it is
 killed, feeds and merger run on as they are.
 """
 

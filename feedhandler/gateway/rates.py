@@ -1,13 +1,13 @@
-"""How often an address may ask. Pure: the time is an argument."""
+"""How many requests an address may make. Pure: the time is an argument."""
 
 from collections import OrderedDict
 from typing import Final
 
-ADDRESSES_MAX: Final = 1024  # the one that asked least recently is forgotten, and so begins anew
+ADDRESSES_MAX: Final = 1024  # the one without requests for longest is forgotten, and so begins anew
 
 
 class Rates:
-    """How much each may still ask, as buckets that fill up again."""
+    """How many requests each may still make, as buckets that fill up again."""
 
     def __init__(self, per_s: float, at_once: float) -> None:
         self._per_s, self._at_once = per_s, at_once

@@ -1,4 +1,4 @@
-"""What the gateway says of exchanges and tickers, in JSON: the same over HTTP and to browsers."""
+"""Exchanges and tickers as JSON: the same over HTTP and to browsers."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from feedhandler.data.status import ExchangeStatus
 
 
 class ExchangeRow(msgspec.Struct, kw_only=True):
-    """One exchange. connect: whether it is to be connected to. status: None until the merger is heard."""
+    """One exchange. connect: whether it is to be connected to. status: None until the merger has sent one."""
 
     exchange: str
     is_simulated: bool
@@ -49,7 +49,7 @@ class TickerRow(msgspec.Struct, kw_only=True):
 
 
 def ticker_row(ticker: wire.Ticker, flags: int = 0, tick: str = "") -> TickerRow:
-    """Return a ticker for JSON; flags are added to its own. That it is a repetition is not said: here all are."""
+    """Return a ticker for JSON; flags are added to its own. SNAPSHOT is left out: here all are repetitions."""
     names = [name for bit, name in wire.FLAG_NAMES.items() if (ticker.flags | flags) & bit & ~wire.SNAPSHOT]
     values = {name: _known(getattr(ticker, name)) for name in wire.TICKER_VALUES}
     return TickerRow(

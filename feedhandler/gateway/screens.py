@@ -61,7 +61,7 @@ class AuthMessage(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
 
 
 class ScreenPulse(msgspec.Struct):
-    """merger: null while it is not heard. events: how many there were; when it has changed, /v1/events has more."""
+    """merger: null while it is silent. events: how many there were; when it has changed, /v1/events has more."""
 
     now_ns: int
     merger: Heartbeat | None
@@ -140,7 +140,7 @@ class Screens:
         self._tick_of = tick_of
         self.newest = Newest(lambda ticker, flags: message("market_update", self.row(ticker, flags)))
         self.clients: set[Screen] = set()
-        self._strangers: set[Screen] = set()  # connected, and have not said the token yet
+        self._strangers: set[Screen] = set()  # connected, and have not sent the token yet
         self.updates = self.passed_over = self.cut_off = self.refused = 0
         self._decode = msgspec.json.Decoder(SubscribeMessage | RateMessage | AuthMessage).decode
 
@@ -263,13 +263,13 @@ class Screens:
         return socket
 
     async def _first_word(self, client: Screen, parts: Parts) -> bool:
-        """Whoever is not on this machine says the token first; nothing is told before."""
+        """One that is not on this machine sends the token first; nothing is sent to it before."""
         self._strangers.add(client)
         try:
             text = await client.socket.receive_str(timeout=AUTH_WITHIN_S)
             self._take(client, text, parts)
         except (TimeoutError, TypeError):
-            pass  # it said nothing, or no text
+            pass  # it sent nothing, or no text
         finally:
             self._strangers.discard(client)
         if not client.is_authorized:
@@ -374,7 +374,7 @@ def _interest(symbols: list[str] | None, exchanges: list[str] | None) -> Interes
 
 
 def _wishes(request: web.Request, parts: Parts) -> tuple[Interest, float]:
-    """Return what the query asks for. Raises Problem that names the parameter."""
+    """Return what the query selects. Raises Problem that names the parameter."""
     known = {"symbols", "exchanges", "per_s"}
     for name in request.query:
         if name not in known:

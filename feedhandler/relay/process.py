@@ -1,7 +1,7 @@
 """The relay: answers subscribers that have missed something, and has all that other hosts connect to (`beyond`).
 
-It is beside the tick path, and reads what the merger has written into its file, so that nobody asks the merger
-anything. Without the relay subscribers see holes and count them, and other hosts see nothing; everything else runs
+It is beside the tick path, and reads what the merger has written into its file, so that no request goes to the
+merger. Without the relay subscribers see gaps and count them, and other hosts get nothing; everything else runs
 on, unchanged.
 """
 
@@ -81,7 +81,7 @@ class RelayProcess:
         self._failures = Failures()
         self._recent = Recent(recent_path(config.run_dir))
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
-        self._session = 0  # of the merger, as the stream says
+        self._session = 0  # of the merger, as the stream states it
         self._queues = Queues(size_of(config.relay.queues_mb))
         self._beyond = _beyond(self._loop, config, self._answer)
         prefixes = [b""] if config.relay.remote_ticks else [f"{kind}.".encode() for kind in DOCUMENTS]
@@ -106,7 +106,7 @@ class RelayProcess:
         if len(message) < wire.HEADER_SIZE:
             return
         if (session := wire.session_of(message)) != self._session:
-            self._forget_merger()  # another has followed, and what the last one said is over
+            self._forget_merger()  # another has followed, and the last one's session is over
             self._session = session
         kept = bytes(message)
         if kept[wire.KIND_OFFSET] != wire.TICKER:
@@ -126,7 +126,7 @@ class RelayProcess:
                 ring = self._recent.ring(self._session)
                 answer = retransmission.answer(request, ring, self._documents, _flags_of(ring))
         except ProtocolError:
-            return [], 1  # none: whoever asks waits for a second at most
+            return [], 1  # none: a subscriber waits for a second at most
         return answer.frames, answer.cost
 
     def stop(self) -> None:
@@ -172,7 +172,7 @@ class RelayProcess:
             self._is_told = True
         except OSError as exc:
             if self._is_told:
-                log.warning("how the relay is doing cannot be told: %s", exc.strerror)
+                log.warning("the relay's status cannot be written: %s", exc.strerror)
             self._is_told = False
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ def _beyond(
 
 
 def _flags_of(ring: BoardReader | None) -> int:
-    """Return what is to be added to last values: nobody keeps them current while there is no merger."""
+    """Return the flags to be added to last values: they are not current while there is no merger."""
     return 0 if ring is None or ring.is_alive() else wire.DOWN
 
 

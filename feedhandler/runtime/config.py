@@ -1,7 +1,7 @@
 """The configuration: one TOML file, decoded strictly.
 
 An unknown key, a wrong type or an impossible value is a `ConfigError` whose message names the file, the
-key and the remedy. Pure but for finding and reading that file; whether a port is free is asked in `transport/`.
+key and the remedy. Pure but for finding and reading that file; whether a port is free is looked up in `cli/`.
 """
 
 import difflib
@@ -64,7 +64,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One `[exchanges.NAME]` table; ws_url and rest_url are scheme, host and port only."""
 
     symbols: tuple[str, ...] = MAJORS  # (): what is held, and the majors while nothing is
-    connect: bool = True  # False: not until somebody says so while running
+    connect: bool = True  # False: not until it is ordered while running
     ws_url: str = ""  # "": the exchange's production address
     rest_url: str = ""
     private_rest_url: str = (
@@ -125,7 +125,7 @@ class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     recover: tuple[str, ...] = ("ipc://run/recover.ipc", RECOVER_TCP)
     remote_ticks: tuple[str, ...] = ()  # where subscribers of other hosts connect
-    remote_recover: tuple[str, ...] = ()  # where they ask for what they missed
+    remote_recover: tuple[str, ...] = ()  # where they request what they missed
     remote_feeds: tuple[str, ...] = ()  # where feeds of other hosts connect
     queues_mb: int = 0  # for all queues together; 0: an eighth of this host's memory
     cpus: tuple[Cpu, ...] = ()  # processors for the relay; none: any
@@ -204,7 +204,7 @@ class NatsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.servers[0].startswith("tls://")
 
     def clear_servers(self) -> list[str]:
-        """Return the servers beyond this machine that are spoken to without encryption."""
+        """Return the servers beyond this machine that are connected to without encryption."""
         if self.uses_tls:
             return []
         return [server for server in self.servers if urlsplit(server).hostname not in (*LOOPBACK, "::1")]

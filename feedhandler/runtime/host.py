@@ -64,7 +64,7 @@ def _look_at(run_dir: str, name: str, now_ns: int) -> ProcessStatus:
 
 
 def usage(pid: int) -> Usage:
-    """Return what a process uses, as far as the kernel tells us; nothing of one that has gone."""
+    """Return what a process uses, as far as the kernel shows it; nothing of one that has gone."""
     found = {
         metric.name: metric.samples[0].value
         for metric in ProcessCollector(pid=lambda: pid, registry=None).collect()

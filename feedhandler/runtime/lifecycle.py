@@ -53,7 +53,7 @@ def _spell(record: logging.LogRecord) -> bool:
 
 
 def set_up_messages() -> None:
-    """Let a command that only looks tell what our client tells, such as why nothing comes."""
+    """Let a command that only looks log what our client logs, such as why nothing comes."""
     handler = logging.StreamHandler()
     handler.addFilter(_spell)
     handler.setFormatter(logging.Formatter("feedhandler: %(message)s"))
@@ -117,7 +117,7 @@ def follow_supervisor() -> None:
     if not is_supervised():
         return
     die_with_parent()
-    if _is_unread():  # it died before we asked, while this process was being loaded
+    if _is_unread():  # it died before that took effect, while this process was being loaded
         raise SystemExit(0)
 
 
@@ -156,7 +156,7 @@ def check_cpus(cpus: Sequence[int], where: str) -> None:
     """Raise ConfigError if some of these processors are not there for us.
 
     The kernel refuses a list of which it has none, and takes one of which it has some. What we are kept on now, by
-    `taskset` for example, says nothing of what others may use: so each is tried.
+    `taskset` for example, does not limit what others may use: so each is tried.
     """
     missing = [cpu for cpu in cpus if not _is_there(cpu)]
     if missing:
