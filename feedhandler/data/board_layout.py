@@ -76,7 +76,7 @@ class Slots(Protocol):
     def slot(self, topic: str) -> Slot | None: ...
 
 
-class Layout(NamedTuple):
+class FixedHeader(NamedTuple):
     """The part of the header that never changes."""
 
     depth: int
@@ -108,7 +108,7 @@ def cell_offset(depth: int, number: int) -> int:
     return SLOT_HEADER_SIZE + number % depth * CELL_SIZE
 
 
-def pack_fixed(layout: Layout) -> bytes:
+def pack_fixed(layout: FixedHeader) -> bytes:
     """Return the first bytes of a file. Raises ValueError for a depth or slots_max out of bounds."""
     if not (DEPTH_MIN <= layout.depth <= DEPTH_MAX and 1 <= layout.slots_max <= SLOTS_MAX):
         raise ValueError(f"a board has {DEPTH_MIN} to {DEPTH_MAX} cells a slot, and 1 to {SLOTS_MAX} slots")
@@ -128,7 +128,7 @@ def pack_fixed(layout: Layout) -> bytes:
     )
 
 
-def unpack_fixed(head: bytes | memoryview, file_size: int) -> Layout:
+def unpack_fixed(head: bytes | memoryview, file_size: int) -> FixedHeader:
     """Read the first bytes of a file. Raises DecodeError for what is no board, or one of another version."""
     if len(head) < HEADER_SIZE or head[: len(MAGIC)] != MAGIC:
         raise DecodeError("no board: it does not begin as one")
@@ -140,7 +140,7 @@ def unpack_fixed(head: bytes | memoryview, file_size: int) -> Layout:
             f"a board of version {version} with records of version {wire_version};"
             f" this is a reader of {VERSION} and {wire.VERSION}"
         )
-    layout = Layout(depth, slots_max, pid, session, created_ns)
+    layout = FixedHeader(depth, slots_max, pid, session, created_ns)
     is_sound = DEPTH_MIN <= depth <= DEPTH_MAX and 1 <= slots_max <= SLOTS_MAX and size == layout.slot_size
     if sizes != [HEADER_SIZE, wire.TICKER_SIZE, CELL_SIZE] or not is_sound:
         raise DecodeError("a board whose sizes contradict each other")

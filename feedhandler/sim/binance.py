@@ -28,13 +28,14 @@ from feedhandler.sim.binance_private import (
     BinanceWsApiDialog,
     WsApiRules,
 )
-from feedhandler.sim.market import Instrument, Listing, Market, padded, universe
+from feedhandler.sim.market import Instrument, Listing, instruments_of, padded, universe
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     NS_PER_US,
     Attempts,
     Close,
+    DataStream,
     Dialog,
     HttpAnswer,
     HttpRequest,
@@ -42,7 +43,6 @@ from feedhandler.sim.protocol import (
     Reply,
     ServerPings,
     SlidingWindow,
-    Stream,
     Weight,
     to_json,
 )
@@ -97,7 +97,7 @@ class Binance:
 
     def __init__(self, instruments: int, seed: int, rules: BinanceRules | None = None) -> None:
         self.rules = rules or BinanceRules()
-        self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
+        self.instruments = instruments_of(universe(seed, instruments, _ODD), seed)
         self.ws_url = ""
         self.rejected_symbols: set[str] = set()
         self.unlisted_symbols: set[str] = set()
@@ -155,28 +155,28 @@ class Binance:
         symbol, _, _ = name.partition("@")
         return symbol.upper() in self.rejected_symbols
 
-    def stream(self, topic: str) -> Stream | None:
+    def stream(self, topic: str) -> DataStream | None:
         symbol, _, kind = topic.partition("@")
         instrument = self._by_stream_symbol.get(symbol)
         if instrument is None or not instrument.listing.is_trading:
             return None
         if kind == "bookTicker":
-            return Stream(topic, instrument, _combinable(topic, _book_ticker(instrument)))
+            return DataStream(topic, instrument, _combinable(topic, _book_ticker(instrument)))
         if kind == "trade":
-            return Stream(topic, instrument, _combinable(topic, _trade(instrument)), is_trade=True)
+            return DataStream(topic, instrument, _combinable(topic, _trade(instrument)), is_trade=True)
         if kind == "ticker":
-            return Stream(
+            return DataStream(
                 topic, instrument, _combinable(topic, _ticker(instrument)), regular_every_ns=NS_PER_S
             )
         if kind == "miniTicker":
             encode = _combinable(topic, _mini_ticker(instrument))
-            return Stream(topic, instrument, encode, regular_every_ns=NS_PER_S, shows_quote=False)
+            return DataStream(topic, instrument, encode, regular_every_ns=NS_PER_S, shows_quote=False)
         return None
 
-    def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:
+    def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
         return None
 
-    def symbols_of(self, stream: Stream) -> str:
+    def symbols_of(self, stream: DataStream) -> str:
         return _symbol(stream.instrument)
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:

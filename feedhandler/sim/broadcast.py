@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from feedhandler.sim import frames
-from feedhandler.sim.protocol import NS_PER_S, Now, Outbox, Stream
+from feedhandler.sim.protocol import NS_PER_S, DataStream, Now, Outbox
 
 REPEAT_CHECK_NS = NS_PER_S // 10
 LATE_FRAMES = 3  # a late frame comes this many updates after its time
@@ -23,15 +23,15 @@ class Schedule(Protocol):
     late_ns: int  # of the first change of the last tick
     late_ns_max: int
 
-    def start(self, stream: Stream, mono_ns: int) -> None:
+    def start(self, stream: DataStream, mono_ns: int) -> None:
         """Somebody hears this stream now."""
         ...
 
-    def stop(self, stream: Stream) -> None:
+    def stop(self, stream: DataStream) -> None:
         """Nobody hears it any more."""
         ...
 
-    def run(self, now: Now, send: Callable[[Stream], None]) -> None:
+    def run(self, now: Now, send: Callable[[DataStream], None]) -> None:
         """Move the market as far as is due, and send what is to be sent of it."""
         ...
 
@@ -49,8 +49,8 @@ class Broadcast:
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self._streams: dict[str, Stream] = {}
-        self._repeating: dict[str, Stream] = {}
+        self._streams: dict[str, DataStream] = {}
+        self._repeating: dict[str, DataStream] = {}
         self._next_repeat_check_ns = 0
         self._tampered: Tampering | None = None
         self._now = Now(0, 0)  # of this tick
@@ -62,13 +62,13 @@ class Broadcast:
     def topics(self) -> list[str]:
         return list(self._streams)
 
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[DataStream]:
         return list(self._streams.values())
 
-    def find(self, topic: str) -> Stream | None:
+    def find(self, topic: str) -> DataStream | None:
         return self._streams.get(topic)
 
-    def add(self, stream: Stream, variant: int, outbox: Outbox, mono_ns: int) -> None:
+    def add(self, stream: DataStream, variant: int, outbox: Outbox, mono_ns: int) -> None:
         """Let an outbox hear a stream, from the next update on. One that lost all hearers is made anew."""
         if stream.topic not in self._streams:
             self._start(stream, mono_ns)
@@ -89,7 +89,7 @@ class Broadcast:
         if not stream.audiences:
             self._stop(stream)
 
-    def _start(self, stream: Stream, mono_ns: int) -> None:
+    def _start(self, stream: DataStream, mono_ns: int) -> None:
         self._streams[stream.topic] = stream
         stream.is_heard = True
         stream.last_mono_ns = mono_ns
@@ -97,7 +97,7 @@ class Broadcast:
         if stream.repeat_every_ns:
             self._repeating[stream.topic] = stream
 
-    def _stop(self, stream: Stream) -> None:
+    def _stop(self, stream: DataStream) -> None:
         del self._streams[stream.topic]
         stream.is_heard = False
         self.schedule.stop(stream)
@@ -127,7 +127,7 @@ class Broadcast:
         due_ns = self.schedule.next_due_ns(mono_ns)
         return min(due_ns, self._next_repeat_check_ns) if self._repeating else due_ns
 
-    def _send(self, stream: Stream) -> None:
+    def _send(self, stream: DataStream) -> None:
         # hot: bench/load.py
         now, dirty = self._now, self._dirty
         stream.last_mono_ns = now.mono_ns
@@ -164,7 +164,7 @@ class Broadcast:
                     box.frames.append(frames.text(payload))
                     self.frames += 1
 
-    def _tamper(self, tampering: "Tampering", stream: Stream) -> None:
+    def _tamper(self, tampering: "Tampering", stream: DataStream) -> None:
         """Append the frame that `_send` just put into the boxes once more, or an older one."""
         if tampering.topics is not None and stream.topic not in tampering.topics:
             return
@@ -194,7 +194,7 @@ class Tampering:
     def is_over(self) -> bool:
         return self._copies <= 0 and not self._held
 
-    def take(self, stream: Stream) -> dict[int, bytes]:
+    def take(self, stream: DataStream) -> dict[int, bytes]:
         """Return the frames to add now, after the newest ones."""
         wait, held = self._held.get(stream.topic, (0, {}))
         if held:

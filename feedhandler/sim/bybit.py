@@ -25,18 +25,18 @@ import msgspec
 
 from feedhandler.sim.account import ZERO, Update
 from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
-from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed, universe
+from feedhandler.sim.market import Instrument, Listing, instruments_of, padded, trimmed, universe
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     Attempts,
     Close,
+    DataStream,
     Dialog,
     HttpAnswer,
     HttpRequest,
     Now,
     Reply,
-    Stream,
     Weight,
     decode_object,
     to_json,
@@ -73,7 +73,7 @@ class Bybit:
 
     def __init__(self, instruments: int, seed: int, rules: BybitRules | None = None) -> None:
         self.rules = rules or BybitRules()
-        self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
+        self.instruments = instruments_of(universe(seed, instruments, _ODD), seed)
         self.ws_url = ""
         self.rejected_symbols: set[str] = set()
         self.unlisted_symbols: set[str] = set()
@@ -114,24 +114,24 @@ class Bybit:
     def is_rejected(self, topic: object) -> bool:
         return isinstance(topic, str) and topic.rpartition(".")[2] in self.rejected_symbols
 
-    def stream(self, topic: str) -> Stream | None:
+    def stream(self, topic: str) -> DataStream | None:
         channel, _, symbol = topic.rpartition(".")
         instrument = self.by_symbol.get(symbol)
         if instrument is None:
             return None
         if channel == "orderbook.1":
-            return Stream(topic, instrument, _book(instrument), repeat_every_ns=3 * NS_PER_S)
+            return DataStream(topic, instrument, _book(instrument), repeat_every_ns=3 * NS_PER_S)
         if channel == "tickers":
             encode = _ticker(instrument)
-            return Stream(topic, instrument, encode, at_most_every_ns=50 * NS_PER_MS, shows_quote=False)
+            return DataStream(topic, instrument, encode, at_most_every_ns=50 * NS_PER_MS, shows_quote=False)
         if channel == "publicTrade":
-            return Stream(topic, instrument, _trade(instrument), is_trade=True)
+            return DataStream(topic, instrument, _trade(instrument), is_trade=True)
         return None
 
-    def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:
+    def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
         return None if stream.is_trade else stream.encode(variant, now)
 
-    def symbols_of(self, stream: Stream) -> str:
+    def symbols_of(self, stream: DataStream) -> str:
         return _symbol(stream.instrument)
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:

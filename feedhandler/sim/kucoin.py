@@ -24,20 +24,20 @@ import msgspec
 
 from feedhandler.sim.account import Update
 from feedhandler.sim.kucoin_private import BALANCE_TOPIC, KucoinPrivate
-from feedhandler.sim.market import Instrument, Listing, Market, padded, trimmed, universe
+from feedhandler.sim.market import Instrument, Listing, instruments_of, padded, trimmed, universe
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     NS_PER_US,
     Attempts,
     Close,
+    DataStream,
     Dialog,
     HttpAnswer,
     HttpRequest,
     Now,
     Reply,
     SlidingWindow,
-    Stream,
     Weight,
     decode_object,
     to_json,
@@ -102,7 +102,7 @@ class Kucoin:
 
     def __init__(self, instruments: int, seed: int, rules: KucoinRules | None = None) -> None:
         self.rules = rules or KucoinRules()
-        self.instruments = Market(universe(seed, instruments, _ODD), seed).instruments
+        self.instruments = instruments_of(universe(seed, instruments, _ODD), seed)
         self.ws_url = ""
         self.rejected_symbols: set[str] = set()
         self.unlisted_symbols: set[str] = set()
@@ -156,7 +156,7 @@ class Kucoin:
             self._used_tokens.discard(oldest)
         return token
 
-    def stream(self, topic: str) -> Stream | None:
+    def stream(self, topic: str) -> DataStream | None:
         if topic == ALL_TOPIC:
             return self._all_stream()
         prefix, _, symbol = topic.partition(":")
@@ -164,14 +164,14 @@ class Kucoin:
         if instrument is None or not instrument.listing.is_trading:
             return None
         if prefix == "/spotMarket/level1":
-            return Stream(topic, instrument, _level1(instrument))
+            return DataStream(topic, instrument, _level1(instrument))
         if prefix == "/market/ticker":
-            return Stream(topic, instrument, _ticker(instrument), at_most_every_ns=100 * NS_PER_MS)
+            return DataStream(topic, instrument, _ticker(instrument), at_most_every_ns=100 * NS_PER_MS)
         if prefix == "/market/snapshot":
-            return Stream(topic, instrument, _snapshot(instrument), regular_every_ns=2 * NS_PER_S)
+            return DataStream(topic, instrument, _snapshot(instrument), regular_every_ns=2 * NS_PER_S)
         return None
 
-    def _all_stream(self) -> Stream:
+    def _all_stream(self) -> DataStream:
         trading = self._trading
 
         def encode(variant: int, now: Now) -> bytes:
@@ -184,14 +184,14 @@ class Kucoin:
         def next_instrument(bits: int) -> Instrument:
             return trading[(bits >> 20) % len(trading)]
 
-        stream = Stream(ALL_TOPIC, trading[0], encode, next_instrument=next_instrument)
+        stream = DataStream(ALL_TOPIC, trading[0], encode, next_instrument=next_instrument)
         stream.moves_quote = False  # each symbol's level1, where subscribed, is the one to announce changes
         return stream
 
-    def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:
+    def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
         return None
 
-    def symbols_of(self, stream: Stream) -> str:
+    def symbols_of(self, stream: DataStream) -> str:
         return _symbol(stream.instrument)
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:

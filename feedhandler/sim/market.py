@@ -184,13 +184,11 @@ class Instrument:
         self.ask = bid + (1 if bid & 1 else 1 + self._quantum)
 
 
-class Market:
-    """The instruments of one exchange, most traded first."""
-
-    def __init__(self, listings: Iterable[Listing], seed: int) -> None:
-        rng = random.Random(f"market {seed}")
-        sizes = [int(10 ** rng.uniform(1, 5)) for _ in range(_SIZE_COUNT)]
-        self.instruments = [Instrument(index, listing, sizes, rng) for index, listing in enumerate(listings)]
+def instruments_of(listings: Iterable[Listing], seed: int) -> list[Instrument]:
+    """Return the instruments of one exchange, most traded first."""
+    rng = random.Random(f"market {seed}")
+    sizes = [int(10 ** rng.uniform(1, 5)) for _ in range(_SIZE_COUNT)]
+    return [Instrument(index, listing, sizes, rng) for index, listing in enumerate(listings)]
 
 
 def universe(seed: int, count: int, odd: Sequence[Listing]) -> list[Listing]:

@@ -102,7 +102,7 @@ class Reply(msgspec.Struct, kw_only=True):
     remark: str = ""  # against the exchange's advice, and tolerated by it
 
 
-class Stream:
+class DataStream:
     """One topic that carries data, and who hears it.
 
     `encode(variant, now)` prints the instrument as it stands; `variant` is the dialog's: an exchange that
@@ -221,15 +221,15 @@ class Exchange(Protocol):
         """Answer a WebSocket handshake: a dialog, or why not."""
         ...
 
-    def stream(self, topic: str) -> Stream | None:
+    def stream(self, topic: str) -> DataStream | None:
         """Make the stream of an accepted topic; None: acknowledged, and silent for ever."""
         ...
 
-    def snapshot(self, stream: Stream, variant: int, now: Now) -> bytes | None:
+    def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
         """Print what a new subscriber gets at once, if this exchange does that."""
         ...
 
-    def symbols_of(self, stream: Stream) -> str:
+    def symbols_of(self, stream: DataStream) -> str:
         """Name the symbol that a stream carries, as clients spell it."""
         ...
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 
 from feedhandler.sim.market import BYTES_OF_RANDOM
-from feedhandler.sim.protocol import NS_PER_S, Now, Stream
+from feedhandler.sim.protocol import NS_PER_S, DataStream, Now
 
 CATCH_UP_S = (
     0.25  # behind by more than this, slots are given up and counted: memory and one tick stay bounded
@@ -29,9 +29,9 @@ class FixedRate:
 
     def __init__(self, messages_per_s: float, seed: int) -> None:
         self._random = random.Random(f"broadcast {seed}")
-        self._real_time: list[Stream] = []  # by rank, the most traded first
+        self._real_time: list[DataStream] = []  # by rank, the most traded first
         self._turn = 0
-        self._regular: list[tuple[int, int, Stream]] = []  # heap of (due, tie-break, stream)
+        self._regular: list[tuple[int, int, DataStream]] = []  # heap of (due, tie-break, stream)
         self._regular_count = 0
         self._was_regular = False
         self._rate = messages_per_s
@@ -52,7 +52,7 @@ class FixedRate:
         self._slots = 0
         self._start_ns = 0
 
-    def start(self, stream: Stream, mono_ns: int) -> None:
+    def start(self, stream: DataStream, mono_ns: int) -> None:
         if stream.moves_quote:
             stream.instrument.quote_stream_count += 1
         if stream.regular_every_ns:
@@ -65,13 +65,13 @@ class FixedRate:
                 self._due_slots(mono_ns)  # the time before the first listener is no arrears
             insort(self._real_time, stream, key=_rank)
 
-    def stop(self, stream: Stream) -> None:
+    def stop(self, stream: DataStream) -> None:
         if stream.moves_quote:
             stream.instrument.quote_stream_count -= 1
         if not stream.regular_every_ns:  # else it leaves the heap when it comes up
             self._real_time.remove(stream)
 
-    def run(self, now: Now, send: Callable[[Stream], None]) -> None:
+    def run(self, now: Now, send: Callable[[DataStream], None]) -> None:
         due = self._due_slots(now.mono_ns)
         if due:
             self._fill(due, now, send)
@@ -104,7 +104,7 @@ class FixedRate:
             due = most
         return due
 
-    def _fill(self, slots: int, now: Now, send: Callable[[Stream], None]) -> None:
+    def _fill(self, slots: int, now: Now, send: Callable[[DataStream], None]) -> None:
         # hot: bench/load.py
         mono_ns, unix_ns = now
         regular, real_time = self._regular, self._real_time
@@ -123,7 +123,7 @@ class FixedRate:
                 _move(stream, bits, unix_ns)
                 send(stream)
 
-    def _pick(self, bits: int, mono_ns: int) -> Stream | None:
+    def _pick(self, bits: int, mono_ns: int) -> DataStream | None:
         """Choose a real-time stream: by popularity, every fourth time in turn."""
         streams = self._real_time
         count = len(streams)
@@ -137,7 +137,7 @@ class FixedRate:
             return stream
         return self._pick_another(mono_ns)
 
-    def _pick_another(self, mono_ns: int) -> Stream | None:
+    def _pick_another(self, mono_ns: int) -> DataStream | None:
         streams = self._real_time
         for _ in range(THROTTLED_TRIES):
             self._turn += 4
@@ -146,7 +146,7 @@ class FixedRate:
                 return stream
         return None
 
-    def _send_regular(self, now: Now, send: Callable[[Stream], None]) -> None:
+    def _send_regular(self, now: Now, send: Callable[[DataStream], None]) -> None:
         due_ns, _, stream = heappop(self._regular)
         if not stream.is_heard:
             return
@@ -160,11 +160,11 @@ class FixedRate:
         send(stream)
 
 
-def _rank(stream: Stream) -> int:
+def _rank(stream: DataStream) -> int:
     return stream.rank
 
 
-def _move(stream: Stream, bits: int, unix_ns: int) -> None:
+def _move(stream: DataStream, bits: int, unix_ns: int) -> None:
     """Let the market move as far as this stream shows it.
 
     A stream without the right to move the quote leaves it alone while another one announces its changes.

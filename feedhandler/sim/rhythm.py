@@ -14,7 +14,7 @@ from math import log
 import msgspec
 
 from feedhandler.sim.market import BYTES_OF_RANDOM, Instrument
-from feedhandler.sim.protocol import NS_PER_S, Now, Stream
+from feedhandler.sim.protocol import NS_PER_S, DataStream, Now
 
 QUIET_S = 60.0  # a symbol is quiet if it changes less often than this, on average
 CATCH_UP_NS = NS_PER_S // 4  # behind by more than this, a symbol's changes are given up, and counted
@@ -61,36 +61,36 @@ class Rhythm:
             for each in instruments
         ]
         self._changes: list[tuple[int, int]] = []  # heap of (due, position); made when time begins
-        self._streams: list[list[Stream]] = [[] for _ in instruments]
+        self._streams: list[list[DataStream]] = [[] for _ in instruments]
         self._position = {id(each): position for position, each in enumerate(instruments)}
-        self._of_all: list[Stream] = []  # those that carry every instrument
+        self._of_all: list[DataStream] = []  # those that carry every instrument
         self._heard_count = 0
         self._clock_ns: dict[str, int] = {}  # by topic: a moment at which a regular stream was due
-        self._waiting: list[tuple[int, int, Stream]] = []  # heap of (due, tie-break, stream)
+        self._waiting: list[tuple[int, int, DataStream]] = []  # heap of (due, tie-break, stream)
         self._waiting_count = 0
         self.skipped = 0
         self.late_ns = 0
         self.late_ns_max = 0
 
-    def start(self, stream: Stream, mono_ns: int) -> None:
+    def start(self, stream: DataStream, mono_ns: int) -> None:
         self._heard_count += 1
         self._streams_beside(stream).append(stream)
         if stream.regular_every_ns:
             # Somewhere in its period, as the exchange's clock does not start when we subscribe.
             self._clock_ns[stream.topic] = mono_ns + self._random.randrange(stream.regular_every_ns)
 
-    def stop(self, stream: Stream) -> None:
+    def stop(self, stream: DataStream) -> None:
         self._heard_count -= 1
         self._streams_beside(stream).remove(stream)
         self._clock_ns.pop(stream.topic, None)
         stream.is_waiting = False  # it leaves the heap when it comes up
 
-    def _streams_beside(self, stream: Stream) -> list[Stream]:
+    def _streams_beside(self, stream: DataStream) -> list[DataStream]:
         return (
             self._of_all if stream.next_instrument else self._streams[self._position[id(stream.instrument)]]
         )
 
-    def run(self, now: Now, send: Callable[[Stream], None]) -> None:
+    def run(self, now: Now, send: Callable[[DataStream], None]) -> None:
         changes = self._changes_due(now)
         if changes:
             self.late_ns = now.mono_ns - changes[0][0]
@@ -155,7 +155,9 @@ class Rhythm:
         instrument.step(self._random.getrandbits(_BITS), unix_ns)
         return instrument.trade_id != trade_id
 
-    def _show(self, stream: Stream, is_traded: bool, mono_ns: int, send: Callable[[Stream], None]) -> None:
+    def _show(
+        self, stream: DataStream, is_traded: bool, mono_ns: int, send: Callable[[DataStream], None]
+    ) -> None:
         """Send a stream that shows what has changed, now or when it may be."""
         if stream.is_waiting or stream.is_muted or not (is_traded or stream.shows_quote):
             return

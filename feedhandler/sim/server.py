@@ -36,6 +36,7 @@ from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     Close,
+    DataStream,
     Dialog,
     Exchange,
     HttpAnswer,
@@ -43,7 +44,6 @@ from feedhandler.sim.protocol import (
     Now,
     Outbox,
     Reply,
-    Stream,
 )
 from feedhandler.sim.rate import FixedRate
 from feedhandler.sim.rhythm import Activity, Rhythm
@@ -99,7 +99,7 @@ async def serve(servers: Sequence["SimServer"], stop: asyncio.Event) -> None:
         await asyncio.gather(*(server.close() for server in servers))
 
 
-class Connection:
+class ClientConnection:
     """One WebSocket: its dialog, its outbox, its transport."""
 
     def __init__(self, number: int, dialog: Dialog, request: web.Request, now: Now) -> None:
@@ -194,9 +194,9 @@ class SimServer:
         self._random = random.Random(f"faults {settings.seed}")
         self._active = faults.Active()
         self._effects: Counter[str] = Counter()  # by fault
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, ClientConnection] = {}
         self._by_outbox: dict[
-            int, Connection
+            int, ClientConnection
         ] = {}  # by id(outbox): outboxes live as long as their connection
         self._opened = 0
         self._slow = 0
@@ -411,7 +411,7 @@ class SimServer:
                 self._note_violation(0, dialog.violation)
             return _response(dialog)
         self._opened += 1
-        connection = Connection(self._opened, dialog, request, now)
+        connection = ClientConnection(self._opened, dialog, request, now)
         await connection.ws.prepare(request)
         self._connections[connection.number] = connection
         self._is_empty.clear()
@@ -424,7 +424,7 @@ class SimServer:
             self._forget(connection)
         return connection.ws
 
-    async def _read(self, connection: Connection) -> None:
+    async def _read(self, connection: ClientConnection) -> None:
         """Hand what arrives to the dialog, until either side ends it."""
         dialog = connection.dialog
         while True:
@@ -453,7 +453,7 @@ class SimServer:
             else:
                 self._apply(connection, dialog.on_pong(bytes(message.data), now), now)
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ClientConnection) -> None:
         connection.is_closing = True
         self._unsubscribe_all(connection)
         self._connections.pop(connection.number, None)
@@ -463,7 +463,7 @@ class SimServer:
             self._is_empty.set()
         log.info("simulated %s: connection %d gone", self._exchange.name, connection.number)
 
-    def _apply(self, connection: Connection, reply: Reply, now: Now) -> None:
+    def _apply(self, connection: ClientConnection, reply: Reply, now: Now) -> None:
         """Do what the dialog decided."""
         if reply.violation and reply.repeats not in connection.silent_topics | connection.kept_back_topics:
             self._note_violation(connection.number, reply.violation)
@@ -486,14 +486,14 @@ class SimServer:
         if reply.close is not None:
             self._close(connection, reply.close)
 
-    def _send_text(self, connection: Connection, text: bytes) -> None:
+    def _send_text(self, connection: ClientConnection, text: bytes) -> None:
         frame = frames.text(text)
         if self._active and self._active.get("fragment") is not None:
             connection.write_in_pieces(frames.fragmented(frame, self._random), self._random)
         else:
             connection.write(frame)
 
-    def _subscribe(self, connection: Connection, topics: list[str], now: Now) -> None:
+    def _subscribe(self, connection: ClientConnection, topics: list[str], now: Now) -> None:
         is_silent = bool(self._active) and self._active.get("ack_without_data") is not None
         snapshots: list[bytes] = []
         for topic in topics:
@@ -519,12 +519,12 @@ class SimServer:
             connection.write(b"".join(snapshots))
         self._wake.set()
 
-    def _unsubscribe_all(self, connection: Connection) -> None:
+    def _unsubscribe_all(self, connection: ClientConnection) -> None:
         for topic in connection.dialog.topics:
             self._broadcast.remove(topic, connection.outbox)
         connection.outbox.frames.clear()
 
-    def _close(self, connection: Connection, close: Close) -> None:
+    def _close(self, connection: ClientConnection, close: Close) -> None:
         if connection.is_closing:
             return
         self._unsubscribe_all(connection)
@@ -537,7 +537,7 @@ class SimServer:
         for connection in self._chosen(number):
             self._close(connection, close)
 
-    def _chosen(self, number: int | None, *, is_private: bool = False) -> list[Connection]:
+    def _chosen(self, number: int | None, *, is_private: bool = False) -> list[ClientConnection]:
         """Pick one connection, all, or all that are private."""
         if number is None:
             return [each for each in self._connections.values() if each.dialog.is_private or not is_private]
@@ -640,7 +640,7 @@ class SimServer:
         refusal = self._active.get("refuse_key")
         self._exchange.private.key_refusal = refusal.kind if isinstance(refusal, faults.RefuseKey) else ""
 
-    def _apply_to(self, stream: Stream) -> None:
+    def _apply_to(self, stream: DataStream) -> None:
         stream.is_muted = self._exchange.symbols_of(stream) in self._active.symbols("mute_symbol")
         stream.is_lost = stream.topic in self._active.symbols("lose_topic")
 
@@ -686,7 +686,7 @@ class SimServer:
             raise FaultError(f"nobody is subscribed to {symbol!r}")
         return topics
 
-    def _sample(self, connection: Connection, now: Now) -> bytes:
+    def _sample(self, connection: ClientConnection, now: Now) -> bytes:
         """Print a frame of something this client hears."""
         for topic in connection.dialog.topics:
             stream = self._broadcast.find(topic)
@@ -764,7 +764,7 @@ class SimServer:
             },
         }
 
-    def _describe(self, connection: Connection, now: Now) -> dict[str, object]:
+    def _describe(self, connection: ClientConnection, now: Now) -> dict[str, object]:
         return {
             "connection": connection.number,
             "remote": connection.remote,

@@ -55,7 +55,7 @@ class BoardWriter:
         self.path = Path(path)
         now_ns = time.time_ns()
         session = session or now_ns // 1_000_000_000
-        self._layout = board_layout.Layout(depth, slots_max, os.getpid(), session, now_ns)
+        self._layout = board_layout.FixedHeader(depth, slots_max, os.getpid(), session, now_ns)
         self._make_slot = slot
         self._slots: dict[str, BoardSlot] = {}
         self._allocated_size = 0

@@ -7,7 +7,7 @@ import pytest
 from feedhandler.data import board_layout, wire
 from feedhandler.data.errors import DecodeError
 
-LAYOUT = board_layout.Layout(
+LAYOUT = board_layout.FixedHeader(
     depth=2, slots_max=3, pid=77, session=1_790_000_000, created_ns=1_790_000_000_123_456_789
 )
 

@@ -2,8 +2,8 @@
 
 from feedhandler.sim import frames
 from feedhandler.sim.broadcast import Broadcast, Schedule
-from feedhandler.sim.market import Instrument, Market, universe
-from feedhandler.sim.protocol import NS_PER_MS, NS_PER_S, Now, Outbox, Stream
+from feedhandler.sim.market import Instrument, instruments_of, universe
+from feedhandler.sim.protocol import NS_PER_MS, NS_PER_S, DataStream, Now, Outbox
 from feedhandler.sim.rate import FixedRate
 
 START_NS = 5_000 * NS_PER_S
@@ -20,15 +20,15 @@ class World:
         self.box = Outbox()
         self.seen: list[tuple[int, str]] = []  # when, payload
 
-    def stream(self, index: int, name: str = "quote", **options) -> Stream:
+    def stream(self, index: int, name: str = "quote", **options) -> DataStream:
         instrument = self.instruments[index]
 
         def encode(variant: int, now: Now) -> bytes:
             return f"{name} {instrument.index} {instrument.update_id} {variant}".encode()
 
-        return Stream(f"{name}.{index}", instrument, encode, **options)
+        return DataStream(f"{name}.{index}", instrument, encode, **options)
 
-    def add(self, stream: Stream, box: Outbox | None = None, variant: int = 0) -> None:
+    def add(self, stream: DataStream, box: Outbox | None = None, variant: int = 0) -> None:
         self.broadcast.add(stream, variant, box or self.box, self.now_ns)
 
     def run(self, seconds: float, tick_ms: float = 1.0) -> None:
@@ -60,4 +60,4 @@ class World:
 
 def rated(rate: float, seed: int = 1) -> World:
     """A market at a known rate."""
-    return World(FixedRate(rate, seed), Market(universe(seed, 60, ()), seed).instruments)
+    return World(FixedRate(rate, seed), instruments_of(universe(seed, 60, ()), seed))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedhandler.sim.market import MAJORS, Listing, Market, padded, trimmed, universe
+from feedhandler.sim.market import MAJORS, Listing, instruments_of, padded, trimmed, universe
 
 ODD = (Listing(base="TINY", quote="USDT", price=0.000_001_23), Listing(base="HUGE", quote="COP", price=3.5e8))
 SEEDS = st.integers(0, 2**32)
@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**32)
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS, draws=st.lists(st.integers(0, 2**64 - 1), max_size=400))
 def test_the_walk_keeps_its_invariants(seed, draws):
-    instruments = Market(universe(seed, 30, ODD), seed).instruments
+    instruments = instruments_of(universe(seed, 30, ODD), seed)
     for position, bits in enumerate(draws):
         each = instruments[position % len(instruments)]
         before = (each.update_id, each.trade_id, each.base_volume, each.quote_volume)
@@ -34,7 +34,7 @@ def test_the_walk_keeps_its_invariants(seed, draws):
 @given(seed=SEEDS)
 @settings(max_examples=20, deadline=None)
 def test_a_market_starts_valid(seed):
-    for each in Market(universe(seed, 60, ODD), seed).instruments:
+    for each in instruments_of(universe(seed, 60, ODD), seed):
         assert 0 < each.bid < each.ask
         assert each.low <= each.last <= each.high
         assert each.low <= each.open <= each.high
@@ -43,7 +43,7 @@ def test_a_market_starts_valid(seed):
 
 
 def test_a_long_walk_stays_near_where_it_began():
-    each = Market(universe(3, 20, ODD), 3).instruments[0]
+    each = instruments_of(universe(3, 20, ODD), 3)[0]
     start = each.bid
     for _ in range(20_000):
         each.step(0b11)  # kind 0: always down
@@ -52,7 +52,7 @@ def test_a_long_walk_stays_near_where_it_began():
 
 def test_the_same_seed_makes_the_same_market():
     def walk(seed):
-        instruments = Market(universe(seed, 40, ODD), seed).instruments
+        instruments = instruments_of(universe(seed, 40, ODD), seed)
         for bits in range(1000):
             instruments[bits % 40].step(bits * 7919)
         return [(each.listing, each.bid, each.ask, each.last, each.update_id) for each in instruments]

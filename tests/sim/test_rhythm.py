@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from feedhandler.sim.binance import Binance
 from feedhandler.sim.bybit import Bybit
 from feedhandler.sim.kucoin import Kucoin
-from feedhandler.sim.market import Listing, Market, universe
+from feedhandler.sim.market import Listing, instruments_of, universe
 from feedhandler.sim.protocol import NS_PER_MS, NS_PER_S, Now
 from feedhandler.sim.rhythm import CATCH_UP_NS, QUIET_S, Activity, Rhythm
 
@@ -21,7 +21,7 @@ HALTED = (Listing(base="HALTED", quote="USDT", price=3.0, is_trading=False),)
 
 
 def living(activity: Activity = Activity(), seed: int = 1, count: int = 100, odd=()) -> World:  # noqa: B008
-    instruments = Market(universe(seed, count, odd), seed).instruments
+    instruments = instruments_of(universe(seed, count, odd), seed)
     return World(Rhythm(instruments, activity, seed), instruments)
 
 
