@@ -38,7 +38,7 @@ from feedhandler.exchanges.base import (
     State,
     Welcome,
 )
-from feedhandler.feed.subscriptions import Subscriptions
+from feedhandler.feed.subscriptions import LineSubscriptions
 
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
 OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
@@ -106,7 +106,7 @@ class Session:
         self._policy = policy
         self._budget = budget
         self._rng = rng
-        self.subscriptions = Subscriptions(exchange, natives, line, canary)
+        self.subscriptions = LineSubscriptions(exchange, natives, line, canary)
 
         self.phase = Phase.BACKOFF
         self.deadline_mono_ns = 0
@@ -126,7 +126,9 @@ class Session:
         self._odd = 0  # and how many of the last, in a row, were unusual
         self.decode_errors = 0
         self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
-        self.undecodable: dict[str, Undecodable] = {}  # by kind, as `Subscriptions.on_undecodable` returns it
+        self.undecodable: dict[
+            str, Undecodable
+        ] = {}  # by kind, as `LineSubscriptions.on_undecodable` returns it
         self.opened_mono_ns = 0
         self._next_id = 1
         self._reset(0)

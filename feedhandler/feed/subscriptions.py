@@ -48,7 +48,7 @@ class SubscriptionRequest(msgspec.Struct):
     not_before_mono_ns: int = 0
 
 
-class Subscriptions:
+class LineSubscriptions:
     """The topics of one line's connections; see the module's first lines.
 
     The caller reports when a connection begins (`start`) and ends (`reset`), sends what `send` returns at
@@ -445,7 +445,7 @@ class Subscriptions:
             answered_ns = self._answered_ns.get(topic, newest if topic in self.rejected else 0)
             yield state.channels[channel], answered_ns
 
-    def learn_from(self, other: "Subscriptions") -> None:
+    def learn_from(self, other: "LineSubscriptions") -> None:
         """Take over what the exchange refused to another connection."""
         self.rejected |= other.rejected
         self._rejected_mono_ns |= other._rejected_mono_ns

@@ -160,7 +160,7 @@ class RejectSymbol(_Fault, tag="reject_symbol"):
     seconds: float = SECONDS_MAX
 
 
-class Clock(_Fault, tag="clock"):
+class WrongClock(_Fault, tag="clock"):
     """state exchange times wrong by offset_s, for seconds"""
 
     offset_s: float
@@ -234,7 +234,7 @@ Fault = (
     | Late
     | Fragment
     | RejectSymbol
-    | Clock
+    | WrongClock
     | Rate
     | Deposit
     | Hold

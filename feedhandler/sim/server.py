@@ -290,7 +290,7 @@ class SimServer:
 
     def _now(self) -> Now:
         clock = self._active.get("clock") if self._active else None
-        offset_s = clock.offset_s if isinstance(clock, faults.Clock) else 0.0
+        offset_s = clock.offset_s if isinstance(clock, faults.WrongClock) else 0.0
         return Now(time.monotonic_ns(), time.time_ns() + int(offset_s * NS_PER_S))
 
     # Market data.

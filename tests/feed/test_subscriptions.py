@@ -13,7 +13,7 @@ from feedhandler.feed.subscriptions import (
     COMMAND_TRIES_MAX,
     FIRST_DATA_TIMEOUT_NS,
     TOGETHER_TIMEOUT_NS,
-    Subscriptions,
+    LineSubscriptions,
 )
 
 UNIX = 1_790_000_000 * NS_PER_S
@@ -26,7 +26,7 @@ class Desk:
         self.exchange = EXCHANGES[exchange]()
         self.exchange.add(natives, 0)
         self.line = Line(0)
-        self.subscriptions = Subscriptions(self.exchange, natives, self.line)
+        self.subscriptions = LineSubscriptions(self.exchange, natives, self.line)
         self.now = NS_PER_S
         self.sent = []
         self.held = set()  # what the exchange believes that we hear
@@ -328,7 +328,7 @@ class KuCoinDesk:
         self.exchange = EXCHANGES["kucoin"]()
         self.exchange.add(natives, 0)
         self.line = Line(0)
-        self.subscriptions = Subscriptions(self.exchange, natives, self.line)
+        self.subscriptions = LineSubscriptions(self.exchange, natives, self.line)
         self.now = NS_PER_S
         self.sent = []
         self.subscriptions.start(self.now)
