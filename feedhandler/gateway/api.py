@@ -148,10 +148,10 @@ class Api:
     # --- what is
 
     async def status(self, asked: Asked) -> Status:
-        market, now_ns = self._parts.market, time.time_ns()
+        market_data, now_ns = self._parts.market_data, time.time_ns()
         return Status(
             gateway=Gateway(pid=os.getpid(), started_ns=self._started_ns, now_ns=now_ns, version=__version__),
-            merger=market.heartbeat if market.is_heard else None,
+            merger=market_data.heartbeat if market_data.is_heard else None,
             exchanges=self._parts.rows(),
         )
 
@@ -167,7 +167,7 @@ class Api:
     async def instruments(self, asked: Asked) -> Instruments:
         exchange = asked.query["exchange"]
         known_exchange(self._parts, exchange)
-        listing = self._parts.market.listings.get(exchange)
+        listing = self._parts.market_data.listings.get(exchange)
         if listing is None:
             raise Problem(
                 HTTPStatus.CONFLICT,
@@ -187,12 +187,12 @@ class Api:
         exchange, symbol = asked.query.get("exchange"), asked.query.get("symbol")
         if exchange is not None:
             known_exchange(self._parts, exchange)
-        market = self._parts.market
-        flags = 0 if market.is_heard else wire.DOWN
+        market_data = self._parts.market_data
+        flags = 0 if market_data.is_heard else wire.DOWN
         return Tickers(
             [
-                ticker_row(ticker, flags, market.tick_of(ticker))
-                for ticker in market.tickers.values()
+                ticker_row(ticker, flags, market_data.tick_of(ticker))
+                for ticker in market_data.tickers.values()
                 if exchange in (None, ticker.exchange) and symbol in (None, ticker.symbol)
             ]
         )

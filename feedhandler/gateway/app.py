@@ -15,7 +15,7 @@ from feedhandler.gateway.control import Control
 from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts
-from feedhandler.gateway.market import Market
+from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.problem import Handler, Problem, problems
 from feedhandler.gateway.rates import Rates
 from feedhandler.gateway.rows import ExchangeRow
@@ -44,7 +44,7 @@ class Parts:
 
     config: Config
     access: Access
-    market: Market
+    market_data: MarketData
     history: History
     events: EventLog
     accounts: Accounts
@@ -53,7 +53,7 @@ class Parts:
     def row(self, exchange: str) -> ExchangeRow:
         """Return what is known of an exchange."""
         settings = self.config.exchange(exchange)
-        status = self.market.statuses.get(exchange) if self.market.is_heard else None
+        status = self.market_data.statuses.get(exchange) if self.market_data.is_heard else None
         return ExchangeRow(
             exchange=exchange,
             is_simulated=settings.simulated,
@@ -65,7 +65,7 @@ class Parts:
 
     def unlisted(self, symbols: Iterable[str], exchanges: Sequence[str]) -> str:
         """Return which of some symbols none of the exchanges lists or publishes; "" if that is not known."""
-        tables = [self.market.tables.get(exchange) for exchange in exchanges]
+        tables = [self.market_data.tables.get(exchange) for exchange in exchanges]
         known = [table for table in tables if table is not None]
         if not known or len(known) < len(tables):
             return ""
@@ -86,7 +86,7 @@ class Parts:
             topics = [wire.topic(wire.TICKER, exchange, symbol) for exchange in exchanges]
         except ValueError:
             return False
-        return any(topic in self.market.tickers for topic in topics)
+        return any(topic in self.market_data.tickers for topic in topics)
 
     def rows(self) -> dict[str, ExchangeRow]:
         """Return what is known of all."""

@@ -19,7 +19,7 @@ from feedhandler.data.errors import ConfigError, DecodeError, SubscriptionReject
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.wanted import HOLDINGS, OPERATOR, POSITIONS, Wanted
 from feedhandler.gateway.kept_accounts import Accounts
-from feedhandler.gateway.market import Market
+from feedhandler.gateway.market_data import MarketData
 from feedhandler.runtime.config import Config, check_symbol, is_lower_case, refusals
 from feedhandler.transport.files import (
     POSITIONS_REMEDY,
@@ -68,9 +68,9 @@ class SubscribedRow(SubscriptionRow, kw_only=True):
 class Control:
     """The control plane. Files are written in a thread: a disk that is slow holds up nobody else."""
 
-    def __init__(self, config: Config, market: Market, accounts: Accounts) -> None:
+    def __init__(self, config: Config, market_data: MarketData, accounts: Accounts) -> None:
         self._config = config
-        self._market = market
+        self._market_data = market_data
         self._accounts = accounts
         self._dust = Dust(config.gateway.dust, config.gateway.dust_of)
         self._due: set[str] = set()  # exchanges whose holdings are to be looked at
@@ -95,7 +95,7 @@ class Control:
 
     def _row(self, exchange: str, wanted: Wanted) -> SubscriptionRow:
         configured = self._config.exchange(exchange).symbols
-        status = self._market.statuses.get(exchange)
+        status = self._market_data.statuses.get(exchange)
         return SubscriptionRow(
             configured=list(configured),
             excluded=wanted.excluded,
@@ -179,8 +179,8 @@ class Control:
 
     async def _table(self, exchange: str) -> InstrumentTable | None:
         """Return the exchange's instruments: as its feed publishes them, else as one has kept them."""
-        if exchange in self._market.tables:
-            return self._market.tables[exchange]
+        if exchange in self._market_data.tables:
+            return self._market_data.tables[exchange]
         if exchange not in self._kept:
             listing = await asyncio.to_thread(
                 read_instruments, self._config.run_dir, self._config.rest_url(exchange), exchange

@@ -37,11 +37,11 @@ def routes(parts: Parts) -> list[web.RouteDef]:
 
 def _missing(parts: Parts) -> Iterator[tuple[str, str]]:
     """Yield what keeps the whole from being ready: every exchange that is wanted has to have fresh data."""
-    if not parts.market.is_heard:
+    if not parts.market_data.is_heard:
         yield "merger", "is not heard"
         return
     for name in parts.config.exchanges:
-        status = parts.market.statuses.get(name)
+        status = parts.market_data.statuses.get(name)
         if status is None:
             yield name, "is not heard"
         elif status.feed is not None and not status.feed.connect:

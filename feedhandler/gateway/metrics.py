@@ -104,7 +104,7 @@ class Metrics(Collector):
         yield from _processes(look(self._parts.config))
         yield from self._simulated()
         # The last numbers of a merger that is silent are not true any more: its series are absent, and `up` is 0.
-        statuses = self._parts.market.statuses if self._parts.market.is_heard else {}
+        statuses = self._parts.market_data.statuses if self._parts.market_data.is_heard else {}
         rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
         yield from _exchanges(rows)
         yield from _connections(rows)
@@ -112,12 +112,12 @@ class Metrics(Collector):
         yield from self._gateway()
 
     def _merger(self) -> Iterator[Metric]:
-        market = self._parts.market
-        yield _gauge("merger_up", "1 while the merger's heartbeats come.", float(market.is_heard))
+        market_data = self._parts.market_data
+        yield _gauge("merger_up", "1 while the merger's heartbeats come.", float(market_data.is_heard))
         info = GaugeMetricFamily("feedhandler_build_info", "1, with the version.", labels=("version",))
         info.add_metric((__version__,), 1.0)
         yield info
-        if (beat := market.heartbeat) is not None and market.is_heard:
+        if (beat := market_data.heartbeat) is not None and market_data.is_heard:
             yield _counter("merger_records", "Records that the merger published.", beat.records)
             yield _gauge("merger_topics", "Topics that it has.", beat.topics)
             yield from _queues("merger", beat)
@@ -159,7 +159,7 @@ class Metrics(Collector):
         yield from (state, stream, synced, syncs, failures, drifts, connects, undecodable)
 
     def _gateway(self) -> Iterator[Metric]:
-        screens, follower = self._screens, self._parts.market.follower
+        screens, follower = self._screens, self._parts.market_data.follower
         yield _gauge("websocket_clients", "Browsers that are connected.", len(screens.clients))
         yield _counter("websocket_updates", "Updates sent to them.", screens.updates)
         yield _counter(

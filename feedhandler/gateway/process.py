@@ -24,7 +24,7 @@ from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts, credentials_of
 from feedhandler.gateway.listener import HttpListener
-from feedhandler.gateway.market import Market
+from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.metrics import Metrics
 from feedhandler.gateway.openapi import description, document
 from feedhandler.gateway.operations import routes
@@ -57,33 +57,33 @@ async def _main(config: Config, lock: Lock) -> int:
     given = {name: credentials_of(os.environ, name) for name in config.exchanges}
     endpoint = (*config.merger.batches, *config.merger.ticks)[0]
 
-    screens, history, events = Screens(lambda ticker: market.tick_of(ticker)), History(), EventLog()
+    screens, history, events = Screens(lambda ticker: market_data.tick_of(ticker)), History(), EventLog()
 
     def on_document(kind: int, exchange: str) -> None:
-        if kind == wire.HEARTBEAT and market.heartbeat is not None:
-            events.on_merger(market.heartbeat.started_ns, time.time_ns())
+        if kind == wire.HEARTBEAT and market_data.heartbeat is not None:
+            events.on_merger(market_data.heartbeat.started_ns, time.time_ns())
         if exchange not in config.exchanges:
             return
         if kind == wire.INSTRUMENTS:
             control.touch(exchange)
         elif kind == wire.STATUS:
-            history.take(market.statuses[exchange], int(time.time()))
-            events.on_status(market.statuses[exchange], time.time_ns())
+            history.take(market_data.statuses[exchange], int(time.time()))
+            events.on_status(market_data.statuses[exchange], time.time_ns())
             screens.on_status(exchange)
 
     def on_account(exchange: str) -> None:
         control.touch(exchange)
         screens.on_account(exchange)
 
-    market = Market(loop, endpoint, screens.newest.take, on_document)
+    market_data = MarketData(loop, endpoint, screens.newest.take, on_document)
     failures = Failures()
     loop.set_exception_handler(failures.on_loop_exception)
     accounts = Accounts(config, on_account, failures)
-    control = Control(config, market, accounts)
+    control = Control(config, market_data, accounts)
     parts = Parts(
         config=config,
         access=Access(config.gateway, token),
-        market=market,
+        market_data=market_data,
         history=history,
         events=events,
         accounts=accounts,
@@ -109,7 +109,7 @@ async def _main(config: Config, lock: Lock) -> int:
     tasks = [
         asyncio.create_task(failures.endure(what, work))
         for what, work in (
-            ("the merger's stream", market.run),
+            ("the merger's stream", market_data.run),
             ("what is held", control.run),
             ("browsers", functools.partial(screens.run, parts)),
             ("the accounts", accounts.run),
@@ -133,7 +133,7 @@ async def _main(config: Config, lock: Lock) -> int:
         ends = [asyncio.create_task(work) for work in (listener.close(), accounts.close())]
         await asyncio.wait(ends, timeout=CLOSE_ALL_S)
         await end_tasks([*ends, *tasks])
-        market.close()
+        market_data.close()
     for task in (*ends, *tasks):
         if task.done() and not task.cancelled():
             task.result()  # a bug in our reasoning ends the process, with its traceback

@@ -10,7 +10,7 @@ from feedhandler.gateway.control import Control
 from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts
-from feedhandler.gateway.market import Market
+from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.screens import Screens
 from feedhandler.runtime import config
 
@@ -24,25 +24,25 @@ def make(tmp_path, gateway="", host="127.0.0.1", exchanges=EXCHANGES):
     """Return parts and screens; to be called on a running loop."""
     text = f'run_dir = "{tmp_path}"\n{exchanges}[gateway]\nhttp = "{host}:8080"\n'
     settings = config.parse(text + gateway, "test.toml")
-    screens = Screens(lambda ticker: market.tick_of(ticker))
+    screens = Screens(lambda ticker: market_data.tick_of(ticker))
     nowhere = f"ipc://{tmp_path}/none.ipc"
-    market = Market(asyncio.get_running_loop(), nowhere, screens.newest.take, lambda *_: None)
+    market_data = MarketData(asyncio.get_running_loop(), nowhere, screens.newest.take, lambda *_: None)
     accounts = Accounts(settings, screens.on_account)
     parts = Parts(
         config=settings,
         access=Access(settings.gateway, TOKEN),
-        market=market,
+        market_data=market_data,
         history=History(),
         events=EventLog(),
         accounts=accounts,
-        control=Control(settings, market, accounts),
+        control=Control(settings, market_data, accounts),
     )
     return parts, screens
 
 
 def beat(parts):
     """The merger says that it lives."""
-    parts.market.heartbeat = Heartbeat(
+    parts.market_data.heartbeat = Heartbeat(
         pid=1,
         started_ns=1,
         topics=1,
@@ -50,4 +50,4 @@ def beat(parts):
         records_per_s=1.0,
         exchanges=dict.fromkeys(parts.config.exchanges, "live"),
     )
-    parts.market.heard_mono = time.monotonic()
+    parts.market_data.heard_mono = time.monotonic()

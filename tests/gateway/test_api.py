@@ -42,7 +42,7 @@ def ask(tmp_path, *requests):
                 async with client.request(method, path, data=data, headers=sent) as answer:
                     answers.append((answer.status, await answer.text()))
         await parts.accounts.close()
-        parts.market.close()
+        parts.market_data.close()
         return answers
 
     return asyncio.run(main())

@@ -14,7 +14,7 @@ from feedhandler.data.wanted import HOLDINGS, POSITIONS
 from feedhandler.gateway import control as module
 from feedhandler.gateway.control import Control, Position
 from feedhandler.gateway.kept_accounts import Accounts
-from feedhandler.gateway.market import Market
+from feedhandler.gateway.market_data import MarketData
 from feedhandler.runtime import config
 from feedhandler.transport.files import change_wanted, read_wanted, wanted_path, wanted_stamp
 
@@ -29,13 +29,15 @@ def play(tmp_path, scene, *, has_list=True):
     async def main():
         settings = config.parse(text, "test.toml")
         loop = asyncio.get_running_loop()
-        market = Market(loop, f"ipc://{tmp_path}/none.ipc", lambda ticker: None, lambda kind, exchange: None)
+        market_data = MarketData(
+            loop, f"ipc://{tmp_path}/none.ipc", lambda ticker: None, lambda kind, exchange: None
+        )
         if has_list:
-            market.tables["bybit"] = TABLE
+            market_data.tables["bybit"] = TABLE
         try:
-            return await scene(Control(settings, market, Accounts(settings, lambda exchange: None)))
+            return await scene(Control(settings, market_data, Accounts(settings, lambda exchange: None)))
         finally:
-            market.close()
+            market_data.close()
 
     return asyncio.run(main())
 

@@ -52,7 +52,7 @@ def play(tmp_path, scene, **settings):
         finally:
             await served.close()
             await parts.accounts.close()
-            parts.market.close()
+            parts.market_data.close()
 
     uvloop.run(main())
 

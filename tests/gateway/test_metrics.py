@@ -103,7 +103,7 @@ def test_the_relay_is_up_as_long_as_it_says_so(tmp_path):
 def test_what_processes_count_is_handed_on(tmp_path):
     async def scene(parts, client):
         beat(parts)
-        parts.market.statuses["binance"] = status("binance", clock_offset_ms=250.0, stale=2)
+        parts.market_data.statuses["binance"] = status("binance", clock_offset_ms=250.0, stale=2)
         found = await samples(client)
         assert found["feedhandler_merger_up",] == 1
         assert found["feedhandler_exchange_records_total", "binance"] == 42
@@ -148,7 +148,7 @@ def test_that_data_are_simulated_is_told_with_or_without_a_merger(tmp_path):
 def test_latencies_are_a_histogram_of_cumulative_buckets(tmp_path):
     async def scene(parts, client):
         beat(parts)
-        parts.market.statuses["binance"] = status("binance")
+        parts.market_data.statuses["binance"] = status("binance")
         found = await samples(client)
         name = "feedhandler_tick_to_publish_seconds"
         buckets = {key[1]: value for key, value in found.items() if key[0] == f"{name}_bucket"}
@@ -164,8 +164,8 @@ def test_latencies_are_a_histogram_of_cumulative_buckets(tmp_path):
 def test_what_a_silent_merger_said_is_not_told_as_if_it_were_so(tmp_path):
     async def scene(parts, client):
         beat(parts)
-        parts.market.statuses["binance"] = status("binance")
-        parts.market.heard_mono = 0.0
+        parts.market_data.statuses["binance"] = status("binance")
+        parts.market_data.heard_mono = 0.0
         found = await samples(client)
         assert found["feedhandler_merger_up",] == 0
         told = [key[0] for key in found if key[0].startswith(("feedhandler_exchange", "feedhandler_leg"))]
@@ -193,7 +193,7 @@ def test_there_is_nothing_per_symbol_and_every_metric_is_documented(tmp_path):
     async def scene(parts, client):
         beat(parts)
         for name in parts.config.exchanges:
-            parts.market.statuses[name] = status(name, wanted=[f"S{n}/USDT" for n in range(1000)])
+            parts.market_data.statuses[name] = status(name, wanted=[f"S{n}/USDT" for n in range(1000)])
         text = await (await client.get("/metrics")).text()
         assert "S1/USDT" not in text
         operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -211,7 +211,7 @@ def test_alerts_and_panels_ask_for_metrics_that_there_are(tmp_path, file):
     async def scene(parts, client):
         beat(parts)
         for name in parts.config.exchanges:
-            parts.market.statuses[name] = status(name, clock_offset_ms=1.0)
+            parts.market_data.statuses[name] = status(name, clock_offset_ms=1.0)
         await client.get("/live")
         with Lock(parts.config.run_dir, "gateway"):
             found = await samples(client)
@@ -240,15 +240,15 @@ def test_ready_is_when_every_wanted_exchange_has_fresh_data(tmp_path):
         assert await ready(client) == {"merger": "is not heard"}
         beat(parts)
         assert await ready(client) == {"binance": "is not heard", "bybit": "is not heard"}
-        parts.market.statuses = {"binance": status("binance"), "bybit": status("bybit", "stale")}
+        parts.market_data.statuses = {"binance": status("binance"), "bybit": status("bybit", "stale")}
         assert await ready(client) == {"bybit": "stale"}
-        parts.market.statuses["bybit"] = status("bybit", "live")
+        parts.market_data.statuses["bybit"] = status("bybit", "live")
         assert await ready(client) == {}
-        parts.market.statuses["bybit"] = status("bybit", "idle", connect=False)
+        parts.market_data.statuses["bybit"] = status("bybit", "idle", connect=False)
         assert await ready(client) == {}, "nobody wants it"
-        parts.market.statuses["bybit"] = status("bybit", "connecting", connect=False)
+        parts.market_data.statuses["bybit"] = status("bybit", "connecting", connect=False)
         assert await ready(client) == {}
-        parts.market.heard_mono = 0.0
+        parts.market_data.heard_mono = 0.0
         assert await ready(client) == {"merger": "is not heard"}
 
     play(tmp_path, scene)

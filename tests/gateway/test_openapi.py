@@ -18,7 +18,13 @@ def parts():
     settings = config.parse("[exchanges.binance]\n[exchanges.bybit]\n", "test.toml")
     access = Access(settings.gateway, "0123456789abcdef")
     return Parts(
-        config=settings, access=access, market=None, history=None, events=None, accounts=None, control=None
+        config=settings,
+        access=access,
+        market_data=None,
+        history=None,
+        events=None,
+        accounts=None,
+        control=None,
     )
 
 

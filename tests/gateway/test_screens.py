@@ -148,7 +148,7 @@ def test_a_client_gets_a_snapshot_and_then_what_changes(tmp_path):
             data = await client.next("market_update")
             assert (data["sequence"], data["symbol"], data["bid"]) == (sequence, "ETH/USDT", 2.5)
             assert (await client.next("heartbeat"))["merger"]["pid"] == 1
-            desk.parts.market.statuses["binance"] = ExchangeStatus(
+            desk.parts.market_data.statuses["binance"] = ExchangeStatus(
                 exchange="binance", state="stale", since_ns=1
             )
             desk.screens.on_status("binance")
@@ -201,7 +201,7 @@ def test_a_merger_that_falls_silent_is_shown_at_every_symbol_and_its_return_too(
         desk.tick()
         async with desk.client() as client:
             await client.next("snapshot")
-            desk.parts.market.heard_mono = 0.0
+            desk.parts.market_data.heard_mono = 0.0
             assert (await client.next("market_update"))["flags"] == ["DOWN", "SIMULATED"]
             assert await client.next("heartbeat", lambda data: data["merger"] is None)
             desk.beat()
@@ -409,7 +409,7 @@ def test_those_who_do_not_read_and_those_who_mean_harm_change_nothing_for_the_ot
 def test_a_client_is_told_of_a_symbol_that_nobody_lists(tmp_path, in_address):
     def lists(desk, exchange, *symbols):
         instruments = [Instrument(symbol.replace("/", ""), *symbol.split("/")) for symbol in symbols]
-        desk.parts.market.tables[exchange] = instrument_list(exchange, 1, instruments).table()
+        desk.parts.market_data.tables[exchange] = instrument_list(exchange, 1, instruments).table()
 
     async def asks(desk, symbols, exchanges="binance,bybit"):
         """Return what a client that asks for these is told besides its snapshot."""
@@ -436,7 +436,7 @@ def test_a_client_is_told_of_a_symbol_that_nobody_lists(tmp_path, in_address):
         assert await asks(desk, "SOL/USDT,BTC/USDT") == []
         (told,) = await asks(desk, "SOL/USDT,B/X,A/X,C/X")
         assert told.startswith("symbols: no 'A/X' is listed by binance, bybit, nor 2 more of these symbols")
-        desk.parts.market.tickers[wire.topic(wire.TICKER, "bybit", "A/X")] = None
+        desk.parts.market_data.tickers[wire.topic(wire.TICKER, "bybit", "A/X")] = None
         assert await asks(desk, "A/X") == [], "it was asked for all the same, and is published"
 
     play(tmp_path, scene)

@@ -26,7 +26,7 @@ SILENCE_S: Final = 3.0  # it sends something every second
 log = logging.getLogger(__name__)
 
 
-class Market:
+class MarketData:
     """Newest records by topic; statuses, instrument lists and tables by exchange.
 
     on_ticker is called for each ticker record, in order, and has to be quick. on_document is called after a status,
