@@ -7,7 +7,7 @@ import argparse
 from typing import Final
 
 from feedhandler.cli.arguments import Commands, add_exchange, command, settings_of
-from feedhandler.data.processes import BRIDGE
+from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM
 from feedhandler.runtime import lifecycle
 from feedhandler.runtime.config import Config
 from feedhandler.transport import files
@@ -52,19 +52,19 @@ def _feed(arguments: argparse.Namespace) -> int:
 def _merger(arguments: argparse.Namespace) -> int:
     from feedhandler.merger import process
 
-    return process.run(_begun(arguments, "merger"))
+    return process.run(_begun(arguments, MERGER))
 
 
 def _relay(arguments: argparse.Namespace) -> int:
     from feedhandler.relay import process
 
-    return process.run(_begun(arguments, "relay"))
+    return process.run(_begun(arguments, RELAY))
 
 
 def _gateway(arguments: argparse.Namespace) -> int:
     from feedhandler.gateway import process
 
-    return process.run(_begun(arguments, "gateway"))
+    return process.run(_begun(arguments, GATEWAY))
 
 
 def _bridge(arguments: argparse.Namespace) -> int:
@@ -82,7 +82,7 @@ def _bridge(arguments: argparse.Namespace) -> int:
 def _sim(arguments: argparse.Namespace) -> int:
     from feedhandler.sim import process
 
-    return process.run(_begun(arguments, "sim"))
+    return process.run(_begun(arguments, SIM))
 
 
 def _begun(arguments: argparse.Namespace, name: str) -> Config:

@@ -12,15 +12,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from feedhandler.data.errors import ConfigError
-from feedhandler.data.processes import BRIDGE
+from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM
 from feedhandler.runtime.config import Config
 from feedhandler.transport import private
 from feedhandler.transport.files import feed_name, lock_owner, running_feeds
 from feedhandler.transport.zmtp import listener_of
 
 LISTENS: Final = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
-SIM: Final = "sim"
-PROCESSES: Final = {"merger": "merger", "relay": "relay", "gateway": "gateway", "nats": BRIDGE}  # by table
+PROCESSES: Final = {"merger": MERGER, "relay": RELAY, "gateway": GATEWAY, "nats": BRIDGE}  # by table
 
 
 def check(config: Config, note: Callable[[str], None] | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from feedhandler.data.errors import ConfigError
-from feedhandler.data.processes import BRIDGE
+from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM
 from feedhandler.data.shard import shards
 from feedhandler.runtime.config import NATS_ENV, SECRETS, Config
 from feedhandler.runtime.lifecycle import END_S, SUPERVISED_ENV, die_with_parent
@@ -31,7 +31,6 @@ assert STOP_S > END_S, "a process ends by itself before it is killed"
 LOG_SIZE_MB: Final = 10
 UMASK: Final = 0o077  # whatever that of who starts us is
 LOG_COUNT: Final = 5
-GATEWAY: Final = "gateway"
 COMMENT: Final = re.compile(r"\s[;#]")
 OWN_SECRETS: Final = {GATEWAY: SECRETS, BRIDGE: NATS_ENV}
 PYTHON: Final = (sys.executable, "-P")  # -P: a file in the working directory is no module of ours
@@ -57,12 +56,12 @@ def render(config: Config, layout: Installation) -> str:
         for name, arguments in feed_programs(config, exchange)
     ]
     if not config.is_merger_elsewhere:  # else this host has feeds and nothing else
-        programs.insert(0, ("merger", "merger", 20))
-        programs += [("relay", "relay", 40), (GATEWAY, GATEWAY, 40)]
+        programs.insert(0, (MERGER, MERGER, 20))
+        programs += [(RELAY, RELAY, 40), (GATEWAY, GATEWAY, 40)]
         if config.nats is not None:
             programs.append((BRIDGE, "bridge nats", 50))
     if config.sim is not None:
-        programs.insert(0, ("sim", "sim", 10))
+        programs.insert(0, (SIM, SIM, 10))
     control = [_control(layout)] if layout.has_control else []
     return "\n".join([_head(layout), *control, *(_program(layout, *program) for program in programs)])
 

@@ -12,7 +12,11 @@ import msgspec
 from feedhandler.data.status import WORST_FIRST, ExchangeStatus, Heartbeat
 from feedhandler.data.units import NS_PER_S
 
+# Names of processes; a feed has that of its exchange, and of its shard.
 MERGER: Final = "merger"
+RELAY: Final = "relay"
+GATEWAY: Final = "gateway"
+SIM: Final = "sim"
 BRIDGE: Final = "bridge-nats"  # no exchange's word has a `-`
 # So many starts again within so long: it does not stay up. The supervisor waits 1 s, 2 s, 3 s … in between.
 LOOP_COUNT: Final = 3

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
 from feedhandler.data import wire
 from feedhandler.gateway.access import Access
@@ -16,7 +16,7 @@ from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market_data import MarketData
-from feedhandler.gateway.problem import Handler, Problem, problems
+from feedhandler.gateway.problem import Problem, problems
 from feedhandler.gateway.rates import Rates
 from feedhandler.gateway.rows import ExchangeRow
 from feedhandler.runtime.config import Config

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.data.processes import WELL
 from feedhandler.data.status import ConnectionStatus, ExchangeStatus
 from feedhandler.data.units import NS_PER_S
 
@@ -17,7 +18,6 @@ KEPT_NS: Final = 3600 * NS_PER_S
 EVENTS_MAX: Final = 500
 TOGETHER_NS: Final = 60 * NS_PER_S  # what is counted within so long is one event
 NAMED_MAX: Final = 3  # channels in a text
-WELL: Final = ("live", "idle")
 BEGINNING: Final = ("absent", "starting", "connecting")  # of one that was not live before, these are no fault
 
 

@@ -6,11 +6,11 @@ are described in docs/operations.md.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -39,8 +39,6 @@ RELAY_SILENCE_NS: Final = 5 * NS_PER_S  # it writes its status every second
 ACCOUNT_STATES: Final = ("off", "syncing", "live", "failed")
 STREAM_STATES: Final = ("off", "connecting", "live")
 DURATIONS_S: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Metrics(Collector):

@@ -1,19 +1,18 @@
 """Answers for what is wrong: `application/problem+json`, as RFC 9457 has it."""
 
 import logging
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
 
 CONTENT_TYPE: Final = "application/problem+json"
 DETAIL_SIZE_MAX: Final = 2000
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from feedhandler.data import board_layout, wire
 from feedhandler.data.connecting import LEGS_MAX, DailyWindow, Policy
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
+from feedhandler.data.processes import MERGER
 from feedhandler.data.shard import SHARDS_MAX, WHOLE, Shard, shards
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.wanted import MAJORS
@@ -461,7 +462,6 @@ SUBJECT_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 STREAM_SIZE_MIN: Final = 1 << 20
 STREAM_SIZE_MAX: Final = 1 << 50
-MERGER: Final = "merger"  # whose heartbeat is a topic like those of exchanges
 UPDATES_PER_S_MAX: Final = 50  # more than a screen shows
 EXAMPLES: Final = {  # of keys whose default is none
     "renew_window": "04:00-04:30",
@@ -798,7 +798,7 @@ def _check_bridged_topic(config: Config, topic: str, where: str) -> None:
     if (
         kind in wire.TOPIC_WORDS
         and not more
-        and exchange in (*config.exchanges, MERGER)
+        and exchange in (*config.exchanges, MERGER)  # whose heartbeat is a topic too
         and bool(end) == is_ticker
     ):
         return

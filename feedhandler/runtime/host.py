@@ -1,21 +1,16 @@
 """The processes of a configuration on this host: whether they run, since when, and what they use."""
 
 import time
-from typing import Final
 
 import msgspec
 from prometheus_client.process_collector import ProcessCollector
 
-from feedhandler.data.processes import BRIDGE, MERGER, ProcessStatus, process_state
+from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM, ProcessStatus, process_state
 from feedhandler.data.shard import shards
 from feedhandler.data.units import NS_PER_S
 from feedhandler.runtime.config import Config
 from feedhandler.transport import starts
 from feedhandler.transport.files import feed_name, lock_owner
-
-RELAY: Final = "relay"
-GATEWAY: Final = "gateway"
-SIM: Final = "sim"
 
 
 class Usage(msgspec.Struct, kw_only=True):
