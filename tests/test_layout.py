@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,35 @@ def test_no_shared_code_names_an_exchange(name):
             assert node.id.lower() not in EXCHANGES
         elif isinstance(node, ast.Constant):
             assert node.value not in EXCHANGES, node.lineno
+
+
+# The simulator's side of a thing has the name of our side.
+MIRRORED = {"Account", "AccountError", "Balance", "Binance", "Bybit", "Credentials", "Exchange", "Instrument"}
+# What a module needs of a class, as a protocol of its name; a socket of this host, and libzmq's in its place.
+INTERCHANGEABLE = {"Dealer", "Downlink", "Outlet", "Queues", "Uplink"}
+# `process` wires its room's process, and `metrics` are what it counts.
+ONE_A_ROOM = {"process", "metrics"}
+
+
+def test_no_two_classes_have_one_name():
+    found = defaultdict(list)
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].append(name)
+    twice = {name: where for name, where in found.items() if len(where) > 1}
+    for name in MIRRORED:
+        where = twice.pop(name)
+        assert len(where) == 2, name
+        assert sum(each.startswith("sim.") for each in where) == 1, name
+    for name in INTERCHANGEABLE:
+        twice.pop(name)
+    assert not twice
+
+
+def test_no_two_modules_have_one_name():
+    names = [name.split(".")[-1] for name in MODULES if name]
+    assert {name for name in names if names.count(name) > 1} == {*ONE_A_ROOM, *EXCHANGES}
 
 
 def test_every_error_and_exit_status_is_documented():

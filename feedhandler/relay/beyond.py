@@ -173,7 +173,7 @@ def _numeric(endpoint: str) -> str:
     return f"tcp://{socket.gethostbyname(host)}:{port}"
 
 
-class Stream:
+class MergerStream:
     """The merger's stream, message for message, and the last values of what is newly subscribed to.
 
     Last values are what was sent here last, of kinds that have one. What the merger has written may be newer than
@@ -337,7 +337,7 @@ class Beyond:
                 SOCKETS, (relay.remote_ticks, relay.remote_recover, relay.remote_feeds), strict=True
             )
         )
-        self.stream = Stream(self._ticks)
+        self.stream = MergerStream(self._ticks)
         self.answers = Answers(loop, self._recover, on_request)
         self._feeds = Feeds(loop, self._hop, config.merger.feeds) if relay.remote_feeds else None
         self._is_open = False

@@ -1,8 +1,8 @@
 """Who hears which stream, and what goes into whose outbox when one is sent.
 
 Pure: the shell calls `run` with the time and writes the outboxes. When the market moves, and which stream is to
-show it, is a schedule's decision: rhythm.py, rate.py. Repeats (`Stream.repeat_every_ns`) come on top: they are not
-updates.
+show it, is a schedule's decision: rhythm.py, rate.py. Repeats (`DataStream.repeat_every_ns`) come on top: they are
+no updates.
 """
 
 from collections import Counter

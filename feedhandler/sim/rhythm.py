@@ -3,7 +3,7 @@
 Pure. Few symbols are busy and most are quiet, see `Activity`; changes of a symbol are independent of one another
 (a Poisson process). A stream is sent only after something that it shows has changed: at once, or at the next
 moment that its own clock allows. So silence means that nothing has happened, and only what an exchange repeats by
-the clock (`Stream.repeat_every_ns`) comes without a change. REST answers from the same instruments.
+the clock (`DataStream.repeat_every_ns`) comes without a change. REST answers from the same instruments.
 """
 
 import random

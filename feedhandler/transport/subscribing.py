@@ -93,12 +93,12 @@ class LastValues(Protocol):
         """Return a topic's last value, flagged SNAPSHOT; None if it has none."""
 
 
-class Subscriber(Protocol):
+class SubscriberPeer(Protocol):
     """A connection, as it is seen here."""
 
     subscriptions: "Subscriptions"
     join: "Join | None"
-    on_room: "Callable[[Subscriber], None] | None"  # called after each write
+    on_room: "Callable[[SubscriberPeer], None] | None"  # called after each write
 
     @property
     def is_open(self) -> bool: ...
@@ -264,22 +264,22 @@ class Subscribers:
         self.find = self._groups.find
         self.forget = self._groups.forget
         self._left = BUDGET  # of this turn; less than nothing is owed by the next ones
-        self._spent: dict[Subscriber, int] = {}  # in this turn
-        self._costs: dict[Subscriber, int] = {}  # of what each has
+        self._spent: dict[SubscriberPeer, int] = {}  # in this turn
+        self._costs: dict[SubscriberPeer, int] = {}  # of what each has
         self._wasted = Budget(WASTED_PER_S, now_s(), WASTED_BURST_S)
-        self._joining: set[Subscriber] = set()  # in portions; those that wait for room do not count
-        self._joiners: deque[Subscriber] = (
+        self._joining: set[SubscriberPeer] = set()  # in portions; those that wait for room do not count
+        self._joiners: deque[SubscriberPeer] = (
             deque()
         )  # with wide subscriptions, which wait for others to have joined
-        self._requests: dict[Subscriber, bytes] = {}  # of those who wait, the one that is read already
-        self._waiting: deque[Subscriber] = deque()
-        self._wanting: set[Subscriber] = set()  # tickers
-        self._gone: deque[tuple[Subscriber, list[bytes]]] = (
+        self._requests: dict[SubscriberPeer, bytes] = {}  # of those who wait, the one that is read already
+        self._waiting: deque[SubscriberPeer] = deque()
+        self._wanting: set[SubscriberPeer] = set()  # tickers
+        self._gone: deque[tuple[SubscriberPeer, list[bytes]]] = (
             deque()
         )  # with prefixes whose groups they are still in
         self._timer: Cancellable | None = None
 
-    def take(self, peer: Subscriber, message: memoryview) -> None:
+    def take(self, peer: SubscriberPeer, message: memoryview) -> None:
         """Take a subscription or its cancellation; whoever asks more than its share is not read for a while.
 
         Raises ValueError for anything else.
@@ -307,12 +307,12 @@ class Subscribers:
             return False
         return len(self._last.topics(request[1:])) > QUANTUM
 
-    def _put_off(self, peer: Subscriber) -> None:
+    def _put_off(self, peer: SubscriberPeer) -> None:
         peer.pause()
         self._waiting.append(peer)
         self._arm()
 
-    def _has_joined(self, peer: Subscriber) -> None:
+    def _has_joined(self, peer: SubscriberPeer) -> None:
         """Let the next one join; one that has hung up meanwhile is closed in its turn."""
         self._joining.discard(peer)
         while self._joiners and len(self._joining) < JOINING_MAX:
@@ -322,7 +322,7 @@ class Subscribers:
                 self._waiting.append(following)
                 self._arm()
 
-    def _do(self, peer: Subscriber, request: bytes) -> None:
+    def _do(self, peer: SubscriberPeer, request: bytes) -> None:
         """Do what one asks. Raises ValueError for one subscription too many."""
         prefix = request[1:]
         change = peer.subscriptions.take(request, is_batched=self._is_batched)
@@ -348,7 +348,7 @@ class Subscribers:
             self._groups.leave(prefix, peer)
             self._note_wanting(peer)
 
-    def _go_on(self, peer: Subscriber, join: Join) -> None:
+    def _go_on(self, peer: SubscriberPeer, join: Join) -> None:
         """Send what comes next of that which one is to get first."""
         units = QUANTUM
         while units > 0 and not join.is_over and peer.queued < ROOM:
@@ -361,7 +361,7 @@ class Subscribers:
         self._spend(peer, QUANTUM - units)
         peer.flush()
 
-    def _spend(self, peer: Subscriber, cost: int) -> None:
+    def _spend(self, peer: SubscriberPeer, cost: int) -> None:
         self._left -= cost
         self._spent[peer] = self._spent.get(peer, 0) + cost
         self._costs[peer] = self._costs.get(peer, 0) + cost
@@ -369,14 +369,14 @@ class Subscribers:
             self._waste(peer)
         self._arm()
 
-    def _waste(self, peer: Subscriber) -> None:
+    def _waste(self, peer: SubscriberPeer) -> None:
         """Count what was done for one that has no use for it any more."""
         now_s = self._now_s()
         cost = self._costs.pop(peer, 0)
         if self._wasted.spend(0, now_s) < WASTE_REMEMBERED_S:
             self._wasted.spend(cost, now_s)
 
-    def _note_wanting(self, peer: Subscriber) -> None:
+    def _note_wanting(self, peer: SubscriberPeer) -> None:
         was_wanted = bool(self._wanting)
         if peer.is_open and peer.subscriptions.cover_tickers:
             self._wanting.add(peer)
@@ -385,7 +385,7 @@ class Subscribers:
         if bool(self._wanting) != was_wanted:
             self._on_wanted(bool(self._wanting))
 
-    def drop(self, peer: Subscriber) -> None:
+    def drop(self, peer: SubscriberPeer) -> None:
         """Forget one whose connection has ended, with whatever it had asked for."""
         peer.join = peer.on_room = None
         self._requests.pop(peer, None)
@@ -397,7 +397,7 @@ class Subscribers:
             self._gone.append((peer, prefixes))  # later: a message may be on its way to these groups now
             self._arm()
 
-    def start_anew(self, peer: Subscriber) -> bool:
+    def start_anew(self, peer: SubscriberPeer) -> bool:
         """Have one whose queue was cut get everything that it is subscribed to as if it had just come.
 
         Returns False if it has too many subscriptions for that.
@@ -430,7 +430,7 @@ class Subscribers:
         if self._waiting or self._gone or not self._groups.is_tidy:
             self._arm()
 
-    def _serve(self, peer: Subscriber) -> None:
+    def _serve(self, peer: SubscriberPeer) -> None:
         if not peer.is_open:
             return
         self._spend(peer, 1)
@@ -463,7 +463,7 @@ class Subscribers:
         else:
             peer.resume()
 
-    def _on_room(self, peer: Subscriber) -> None:
+    def _on_room(self, peer: SubscriberPeer) -> None:
         if peer.queued < ROOM:
             peer.on_room = None
             self._waiting.append(peer)
@@ -487,6 +487,6 @@ class Subscribers:
             self._timer = None
 
 
-def _has_room(peer: Subscriber, request: bytes) -> bool:
+def _has_room(peer: SubscriberPeer, request: bytes) -> bool:
     """Return whether one's queue has room for what it asks; to ask for less is always possible."""
     return peer.queued < ROOM or (request[0] == CANCEL and not modes.is_declaration(request[1:]))
