@@ -183,8 +183,10 @@ def test_no_two_classes_have_one_name():
     found = defaultdict(list)
     for name, path in MODULES.items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found[node.name].append(name)
+            match node:
+                case ast.ClassDef(word) | ast.Assign([ast.Name(word)], ast.BinOp() | ast.Subscript()):
+                    if word[0].isupper() and not word.isupper():  # an alias of types is one more class
+                        found[word].append(name)
     twice = {name: where for name, where in found.items() if len(where) > 1}
     for name in MIRRORED:
         where = twice.pop(name)

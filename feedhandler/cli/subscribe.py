@@ -31,7 +31,6 @@ from feedhandler.transport.files import (
 )
 
 WAIT_S: Final = 15.0
-NOT_LIVE: Final = wire.STALE | wire.DOWN
 NOT_HEARD: Final = ("down", "absent")  # states of a shard that does not say what it wants
 SILENCE_S: Final = 3.0  # a merger says something of each exchange once a second
 
@@ -231,10 +230,10 @@ class SubscriptionWatch:
     def _take(self, record: wire.Record) -> None:
         if isinstance(record, wire.Document):
             self._status = msgspec.json.decode(record.body, type=ExchangeStatus)
-        elif record.flags & NOT_LIVE:
-            self.live.discard(self._topics[record.topic])
-        else:
+        elif record.is_live:
             self.live.add(self._topics[record.topic])
+        else:
+            self.live.discard(self._topics[record.topic])
 
     @property
     def is_heard(self) -> bool:

@@ -24,7 +24,7 @@ from feedhandler.data.units import NS_PER_S
 
 LATENCY_MAX_US: Final = 60_000_000
 LINE_WIDTH: Final = 1000
-NOT_FRESH: Final = wire.SNAPSHOT | wire.STALE | wire.DOWN
+NOT_FRESH: Final = wire.SNAPSHOT | wire.NOT_LIVE
 COLUMNS: Final = ("exchange", "symbol", "last", "bid", "ask", "24 h", "age", "latency", "flags")
 DROPPED_IN_ORDER: Final = ("latency", "24 h", "age", "exchange")  # where a terminal is too narrow for all
 STATE_STYLES: Final = {

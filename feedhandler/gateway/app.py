@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from feedhandler.data import wire
 from feedhandler.gateway.access import Access
-from feedhandler.gateway.control import Control
+from feedhandler.gateway.control import ControlPlane
 from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts
@@ -48,7 +48,7 @@ class Parts:
     history: History
     events: EventLog
     accounts: Accounts
-    control: Control
+    control: ControlPlane
 
     def row(self, exchange: str) -> ExchangeRow:
         """Return what is known of an exchange."""

@@ -65,7 +65,7 @@ class SubscribedRow(SubscriptionRow, kw_only=True):
     refused: dict[str, str] = {}
 
 
-class Control:
+class ControlPlane:
     """The control plane. Files are written in a thread: a disk that is slow holds up nobody else."""
 
     def __init__(self, config: Config, market_data: MarketData, accounts: Accounts) -> None:

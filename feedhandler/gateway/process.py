@@ -19,7 +19,7 @@ from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.gateway import api, dashboard, health
 from feedhandler.gateway.access import Access, token_of, token_path
 from feedhandler.gateway.app import Parts, make_app
-from feedhandler.gateway.control import Control
+from feedhandler.gateway.control import ControlPlane
 from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts, credentials_of
@@ -79,7 +79,7 @@ async def _main(config: Config, lock: Lock) -> int:
     failures = Failures()
     loop.set_exception_handler(failures.on_loop_exception)
     accounts = Accounts(config, on_account, failures)
-    control = Control(config, market_data, accounts)
+    control = ControlPlane(config, market_data, accounts)
     parts = Parts(
         config=config,
         access=Access(config.gateway, token),

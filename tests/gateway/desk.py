@@ -6,7 +6,7 @@ import time
 from feedhandler.data.status import Heartbeat
 from feedhandler.gateway.access import Access
 from feedhandler.gateway.app import Parts
-from feedhandler.gateway.control import Control
+from feedhandler.gateway.control import ControlPlane
 from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
 from feedhandler.gateway.kept_accounts import Accounts
@@ -35,7 +35,7 @@ def make(tmp_path, gateway="", host="127.0.0.1", exchanges=EXCHANGES):
         history=History(),
         events=EventLog(),
         accounts=accounts,
-        control=Control(settings, market_data, accounts),
+        control=ControlPlane(settings, market_data, accounts),
     )
     return parts, screens
 

@@ -12,7 +12,7 @@ from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.instruments import Instrument, InstrumentTable
 from feedhandler.data.wanted import HOLDINGS, POSITIONS
 from feedhandler.gateway import control as module
-from feedhandler.gateway.control import Control, Position
+from feedhandler.gateway.control import ControlPlane, Position
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market_data import MarketData
 from feedhandler.runtime import config
@@ -35,7 +35,7 @@ def play(tmp_path, scene, *, has_list=True):
         if has_list:
             market_data.tables["bybit"] = TABLE
         try:
-            return await scene(Control(settings, market_data, Accounts(settings, lambda exchange: None)))
+            return await scene(ControlPlane(settings, market_data, Accounts(settings, lambda exchange: None)))
         finally:
             market_data.close()
 
