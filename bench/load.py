@@ -105,7 +105,7 @@ instruments = {max(300, self._arguments.symbols * 13 // 10)}
         from feedhandler.data.instruments import InstrumentTable
         from feedhandler.exchanges import EXCHANGES
 
-        exchange = EXCHANGES[self._arguments.exchange]()
+        exchange = EXCHANGES[self._arguments.exchange].main()
         body = retry(lambda: fetch(self._url + exchange.instruments_request.path))
         table = InstrumentTable(exchange.name, exchange.decode_instruments(body).items)
         symbols = [i.symbol for i in table.by_native.values() if i.is_trading and table.symbol_of(i.native)]

@@ -63,9 +63,9 @@ class Market:
         self.number = dict.fromkeys(self.listed, 1000)
         self.said_ns = {}
         self.connects = []
-        self.budget = ConnectBudget(*EXCHANGES[name].connects)
+        self.budget = ConnectBudget(*EXCHANGES[name].main.connects)
         self.slots = [Slot(self, shard) for shard in shards(shard_count)]
-        self.repeats = EXCHANGES[name].repeats_s
+        self.repeats = EXCHANGES[name].main.repeats_s
         self.is_paused = False
         self.quiet = set()  # they say something now and then, on any channel
         self.tells_slowly_at = 0  # the channels that are no quotes

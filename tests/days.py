@@ -78,10 +78,11 @@ class Day(World):
         """Take a list in which nothing has changed that is wanted."""
         count = 3 + self.rng.randrange(2)
         rows = [
-            Instrument(native_of(self.exchange.name, number), f"S{number}", "USDT") for number in range(count)
+            Instrument(native_of(self.exchange.exchange, number), f"S{number}", "USDT")
+            for number in range(count)
         ]
-        rows.append(Instrument(SIMULATED[self.exchange.name].native("BTC"), "BTC", "USDT"))
-        listing = instrument_list(self.exchange.name, self.unix_ns(), rows)
+        rows.append(Instrument(SIMULATED[self.exchange.exchange].native("BTC"), "BTC", "USDT"))
+        listing = instrument_list(self.exchange.exchange, self.unix_ns(), rows)
         self.apply(self.legs.reconcile(listing.table(), self.wanted, self.unix_ns()))
 
 

@@ -65,7 +65,7 @@ class Calm(World):
                 super().tell_slowly(link, topic)
             else:
                 frame = self.statistics(native, self.number[native], self.ms())
-                set_volume(self.exchange.name, frame, self.volume[native])
+                set_volume(self.exchange.exchange, frame, self.volume[native])
                 self.post(link, frame)
 
     def row(self, native):

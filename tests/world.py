@@ -170,7 +170,7 @@ class World:
         self.asks_time = bool(seed % 2)  # of the exchange, as the timekeeper does
         self.known_at = self.now  # when the answer comes
         self.mutes_until = 0  # subscriptions are acknowledged, and no more
-        self.exchange = EXCHANGES[exchange](self.make_state)
+        self.exchange = EXCHANGES[exchange].main(self.make_state)
         self.answer, self.quote, self.statistics = PROTOCOLS[exchange]
         self.listed = [native_of(exchange, number) for number in range(symbols + spare)]
         self.natives = self.listed[:symbols]  # those that are wanted
@@ -387,7 +387,7 @@ class World:
 
     def ping(self):
         """Do so where the exchange does."""
-        every_ns = PINGS_EVERY_NS.get(self.exchange.name)
+        every_ns = PINGS_EVERY_NS.get(self.exchange.exchange)
         for link in filter(None, self.links.values() if every_ns else ()):
             if self.now >= link.pings_at + every_ns:
                 link.pings_at = self.now
@@ -710,9 +710,9 @@ def trouble(world, rng, kinds=None):
             world.post(link, rng.choice(({}, [], {"data": 1}, {"type": "message"}, "x")))
         case "again" if link.frames:
             world.post(link, rng.choice(link.frames)[2])
-        case "goodbye" if world.exchange.name == "binance":
+        case "goodbye" if world.exchange.exchange == "binance":
             world.post(link, {"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": world.ms()}})
-        case "goodbye" if world.exchange.name == "kucoin":
+        case "goodbye" if world.exchange.exchange == "kucoin":
             world.post(link, {"id": "x", "type": "error", "code": 400, "data": "ping timeout"})
 
 

@@ -1,6 +1,6 @@
 """Decoding: what one frame costs, by exchange and message kind, alone and through the session.
 
-    payload (memoryview) ──▶ Exchange.decode
+    payload (memoryview) ──▶ Market.decode
     payload (memoryview) ──▶ Session.on_frame ──▶ emit
 
 Timed: the one call per frame, of an exchange with one symbol of which every channel has spoken, so that the
@@ -28,7 +28,7 @@ def bench_decode(measure, exchange, frame):
         for payload in payloads:
             decode(payload, RECV_NS, line)
 
-    measure("decode: Exchange.decode", f"{exchange} {frame}", call)
+    measure("decode: Market.decode", f"{exchange} {frame}", call)
 
 
 @pytest.mark.parametrize(("exchange", "frame"), DATA)

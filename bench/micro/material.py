@@ -19,7 +19,7 @@ from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import WHOLE
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import Exchange, State
+from feedhandler.exchanges.base import Market, State
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.process import Publisher
 from feedhandler.feed.session import Session
@@ -51,9 +51,9 @@ def expected(exchange: str, frame: str) -> Any:
     return dict(importlib.import_module(f"test_{exchange}").CASES)[frame]
 
 
-def running_exchange(name: str, natives: Sequence[str]) -> Exchange:
+def running_exchange(name: str, natives: Sequence[str]) -> Market:
     """Return an exchange of which every channel has just spoken, as in a feed that runs."""
-    exchange = EXCHANGES[name](tick.State)
+    exchange = EXCHANGES[name].main(tick.State)
     line = Line(0)
     exchange.add(natives, wire.SIMULATED)
     for native in natives:
@@ -99,7 +99,7 @@ class Hop:
         self.publisher = Publisher(
             self._loop,
             settings,
-            EXCHANGES[exchange](),
+            EXCHANGES[exchange].main(),
             WHOLE,
             lambda: joined.append(True),
             private.NOBODY,

@@ -14,7 +14,7 @@ import picows
 import uvloop
 import zmq
 
-from feedhandler.exchanges.binance import Binance
+from feedhandler.exchanges.binance import BinanceSpot
 from feedhandler.feed.websocket import READ_BUFFER_SIZE
 
 QUEUE_MESSAGES = 100_000  # at every socket of the floor
@@ -34,7 +34,7 @@ async def main(ws_url: str, out: str, natives: list[str]) -> None:
     socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
     socket.set(zmq.LINGER, 0)
     socket.connect(out)
-    exchange = Binance()
+    exchange = BinanceSpot()
     endpoint = exchange.endpoint(ws_url, b"", "")
     for run in exchange.connections(natives):
         transport, _ = await picows.ws_connect(

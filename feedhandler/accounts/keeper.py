@@ -68,7 +68,7 @@ class Keeper:
         self._every_s = every_s
         self._on_change = on_change
         self._unforeseen = failures
-        self._timekeeper = Timekeeper(EXCHANGES[account.name](), http)
+        self._timekeeper = Timekeeper(EXCHANGES[account.name].main(), http)
         self._policy = Policy(backoff_max_s=every_s)
         self._rng = random.Random()
         self._ledger = Ledger()

@@ -36,7 +36,7 @@ from feedhandler.exchanges.base import (
     Rows,
     T,
 )
-from feedhandler.exchanges.kucoin import OK, PING_TIMEOUT, TOKEN_INVALID, Command, KuCoin, Token
+from feedhandler.exchanges.kucoin import OK, PING_TIMEOUT, TOKEN_INVALID, Command, KuCoinSpot, Token
 
 KEY_VERSION: Final = "3"
 BALANCE: Final = "/account/balance"
@@ -171,7 +171,7 @@ class KuCoinAccount(Account):
         assert answer is not None, "it has asked for a token"
         self._data(answer, Token, "kucoin private token")
         try:
-            return _KuCoinStream(self, KuCoin().endpoint(ws_url, answer.body, "account"))
+            return _KuCoinStream(self, KuCoinSpot().endpoint(ws_url, answer.body, "account"))
         except ProtocolError as exc:
             raise AccountError(Trouble.ANSWER, str(exc)) from None
 

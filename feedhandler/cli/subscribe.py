@@ -187,7 +187,7 @@ def _of_all(refused: Mapping[str, ConfigError | SubscriptionRejected]) -> Config
 
 def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[str, str]:
     """Return the symbol of each channel, as the exchange calls it; none for what the list does not have."""
-    protocol = EXCHANGES[exchange]()
+    protocol = EXCHANGES[exchange].main()
     found: dict[str, str] = {}
     for symbol in symbols:
         with contextlib.suppress(SubscriptionRejected):

@@ -1,8 +1,8 @@
 """The registry: one line an exchange."""
 
 from feedhandler.exchanges.base import Exchange
-from feedhandler.exchanges.binance import Binance
-from feedhandler.exchanges.bybit import Bybit
-from feedhandler.exchanges.kucoin import KuCoin
+from feedhandler.exchanges.binance import BINANCE
+from feedhandler.exchanges.bybit import BYBIT
+from feedhandler.exchanges.kucoin import KUCOIN
 
-EXCHANGES: dict[str, type[Exchange]] = {e.name: e for e in (Binance, KuCoin, Bybit)}
+EXCHANGES: dict[str, Exchange] = {e.name: e for e in (BINANCE, KUCOIN, BYBIT)}

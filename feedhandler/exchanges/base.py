@@ -1,8 +1,8 @@
 """What every exchange file provides, and the words it shares with the session.
 
 An exchange file holds all that is peculiar to its exchange: URLs, handshake, commands, heartbeat,
-limits, message shapes, symbols. Shared code works through `Exchange` and never asks which one it has.
-Pure: bytes and times in, states and control words out.
+limits, message shapes, symbols, for each of its markets. Shared code works through `Market` and never asks
+which one it has. Pure: bytes and times in, states and control words out.
 """
 
 import abc
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 # An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true. So it is
-# decided as long as nothing is known of the exchange's clock; after that, `Exchange.set_clock` says what cannot be.
+# decided as long as nothing is known of the exchange's clock; after that, `Market.set_clock` says what cannot be.
 AHEAD_NS_MAX: Final = 60_000_000_000
 
 ROW_SIZE_SHOWN: Final = 120  # of a row that cannot be read, in messages
@@ -44,7 +44,7 @@ NO_ORDERS: Final = (0.0, 0.0)  # price and size of an empty side
 
 
 CHANNELS_MAX: Final = 3
-STATISTICS, QUOTE, LAST = range(CHANNELS_MAX)  # channels, in the order of `Exchange.topics`
+STATISTICS, QUOTE, LAST = range(CHANNELS_MAX)  # channels, in the order of `Market.topics`
 
 
 def is_same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
@@ -239,10 +239,17 @@ WELCOME: Final = Welcome()
 PONG: Final = Pong()
 
 
-class Exchange(abc.ABC):
-    """One exchange's protocol. An instance belongs to one feed and holds the states of its symbols."""
+SPOT: Final = "spot"
 
-    name: ClassVar[str]
+
+class Market(abc.ABC):
+    """One market of an exchange: its hosts, limits, messages and symbols.
+
+    An instance belongs to one feed, and holds the states of the market's symbols.
+    """
+
+    exchange: ClassVar[str]  # its name, in topics and in the configuration
+    name: ClassVar[str]  # of the market: `SPOT`, or a word of the same kind, such as "linear"
     ws_url: ClassVar[str]  # production; scheme, host and port
     rest_url: ClassVar[str]
     instruments_request: ClassVar[RestRequest]
@@ -289,7 +296,7 @@ class Exchange(abc.ABC):
         """
         self.changes += 1
         for native in natives:
-            topic = wire.topic(wire.TICKER, self.name, native)
+            topic = wire.topic(wire.TICKER, self.exchange, native)
             if native in self._parted:
                 state = self._parted.pop(native)
             else:
@@ -384,6 +391,18 @@ class Exchange(abc.ABC):
         borrowed: valid until this returns. Raises DecodeError for anything else, whatever the bytes; the
         states are then as before.
         """
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """A company and its API: what topics and the configuration call it, and its markets."""
+
+    name: str
+    markets: tuple[type[Market], ...]
+
+    @property
+    def main(self) -> type[Market]:
+        """The market whose hosts stand for the exchange's, as for its clock."""
+        return self.markets[0]
 
 
 def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

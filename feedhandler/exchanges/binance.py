@@ -27,6 +27,7 @@ from feedhandler.data.wire import NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     QUOTE,
+    SPOT,
     STATISTICS,
     Ack,
     Amount,
@@ -34,6 +35,7 @@ from feedhandler.exchanges.base import (
     Endpoint,
     Exchange,
     Goodbye,
+    Market,
     Nack,
     Quote,
     RestTicker,
@@ -165,8 +167,9 @@ class _Command(msgspec.Struct):
     id: int
 
 
-class Binance(Exchange):
-    name = "binance"
+class BinanceSpot(Market):
+    exchange = "binance"
+    name = SPOT
     ws_url = "wss://stream.binance.com:9443"
     rest_url = "https://api.binance.com"
     instruments_request = RestRequest("/api/v3/exchangeInfo?showPermissionSets=false", weight=20)
@@ -338,6 +341,9 @@ class Binance(Exchange):
         if frame.result is msgspec.UNSET:
             raise DecodeError("binance: message of no known kind")
         return Ack(command_id)
+
+
+BINANCE: Final = Exchange("binance", (BinanceSpot,))
 
 
 def _is_any_known(event: _Event) -> bool:

@@ -30,12 +30,14 @@ from feedhandler.exchanges.base import (
     NO_ORDERS,
     PONG,
     QUOTE,
+    SPOT,
     STATISTICS,
     Ack,
     Amount,
     Control,
     Endpoint,
     Exchange,
+    Market,
     Milliseconds,
     Nack,
     Quote,
@@ -158,8 +160,9 @@ class _Command(msgspec.Struct, omit_defaults=True):
     args: Sequence[str] = ()
 
 
-class Bybit(Exchange):
-    name = "bybit"
+class BybitSpot(Market):
+    exchange = "bybit"
+    name = SPOT
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
     instruments_request = RestRequest("/v5/market/instruments-info?category=spot")
@@ -345,6 +348,9 @@ class Bybit(Exchange):
             # one was refused whole, and the session asks for its topics one by one.
             return Nack(frame.req_id, frame.ret_msg, is_satisfied=True)
         return Nack(frame.req_id, frame.ret_msg or "no reason given")
+
+
+BYBIT: Final = Exchange("bybit", (BybitSpot,))
 
 
 def _best(levels: Sequence[tuple[float, float]] | None, price: float, size: float) -> tuple[float, float]:

@@ -38,6 +38,7 @@ from feedhandler.exchanges.base import (
     NO_ORDERS,
     PONG,
     QUOTE,
+    SPOT,
     STATISTICS,
     WELCOME,
     Ack,
@@ -46,6 +47,7 @@ from feedhandler.exchanges.base import (
     Endpoint,
     Exchange,
     Goodbye,
+    Market,
     Milliseconds,
     Nack,
     Quote,
@@ -189,8 +191,9 @@ class Command(msgspec.Struct, omit_defaults=True):
     response: bool | None = None
 
 
-class KuCoin(Exchange):
-    name = "kucoin"
+class KuCoinSpot(Market):
+    exchange = "kucoin"
+    name = SPOT
     ws_url = "wss://ws-api-spot.kucoin.com"  # for messages only: the token answer names the socket
     rest_url = "https://api.kucoin.com"
     instruments_request = RestRequest("/api/v2/symbols", weight=4)
@@ -384,6 +387,9 @@ class KuCoin(Exchange):
         command_id = str(frame.id)
         is_ours = command_id.isascii() and command_id.isdecimal() and len(command_id) <= COMMAND_ID_SIZE_MAX
         return Nack(command_id if is_ours else "", reason, is_transient=is_transient)
+
+
+KUCOIN: Final = Exchange("kucoin", (KuCoinSpot,))
 
 
 def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str) -> T:

@@ -25,7 +25,7 @@ from feedhandler.exchanges.base import (
     LAST,
     QUOTE,
     STATISTICS,
-    Exchange,
+    Market,
     RestTicker,
     State,
     is_same,
@@ -71,7 +71,7 @@ class Legs:
 
     def __init__(
         self,
-        exchange: Exchange,
+        market: Market,
         natives: Iterable[str],
         emit: Callable[[State], None],
         *,
@@ -80,9 +80,9 @@ class Legs:
         budget: ConnectBudget,
         rng: random.Random,
     ) -> None:
-        self._exchange = exchange
-        self._group = exchange.new_group()
-        self._channels = range(len(exchange.topics("")))  # of each symbol
+        self._market = market
+        self._group = market.new_group()
+        self._channels = range(len(market.topics("")))  # of each symbol
         self._canary = ""
         self._unseeded: set[str] = set()  # symbols that want their values from REST
         self._surveyed: set[str] = (
@@ -101,11 +101,11 @@ class Legs:
         self._policy = policy
         self._budget = budget
         self._rng = rng
-        self.freshness = Freshness(exchange, emit)
+        self.freshness = Freshness(market, emit)
         self.freshness.add(self.states.values())
         self._followed: set[Session] = set()  # those that have all the data that any has
         self._next_line = 0
-        self._max_age_ns = int((policy.max_age_s or exchange.max_age_s) * NS_PER_S)
+        self._max_age_ns = int((policy.max_age_s or market.max_age_s) * NS_PER_S)
         self.legs: list[Leg] = []
         for number in range(count):
             # A first life of its own length for each, so that they never come of age together.
@@ -127,7 +127,7 @@ class Legs:
         index = next(index for index in order if index not in taken)
         self._next_line = index + 1
         return Session(
-            self._exchange,
+            self._market,
             self.states,
             self._emit,
             self,
@@ -140,7 +140,7 @@ class Legs:
         )
 
     def _enter(self, natives: Iterable[str]) -> list[State]:
-        joining = {native: self._exchange.states[native] for native in natives}
+        joining = {native: self._market.states[native] for native in natives}
         for state in joining.values():
             state.group = self._group
         self.states |= joining

@@ -34,7 +34,7 @@ from feedhandler.data.topics import Topics, symbol_in
 from feedhandler.data.units import NS_PER_S
 from feedhandler.data.wanted import Wanted
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import Exchange
+from feedhandler.exchanges.base import Market
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.report import Complaints, connection_status, feed_state
@@ -96,7 +96,7 @@ class Publisher:
         self,
         loop: asyncio.AbstractEventLoop,
         config: Config,
-        exchange: Exchange,
+        exchange: Market,
         shard: Shard,
         on_join: Callable[[], object],
         group: int,
@@ -104,9 +104,9 @@ class Publisher:
         self._uplink = _uplink(loop, config, on_join)
         self._direct = tick.Outlet(
             loop,
-            config.exchange(exchange.name).direct_of(shard),
+            config.exchange(exchange.exchange).direct_of(shard),
             self,
-            key=f"exchanges.{exchange.name}.direct",
+            key=f"exchanges.{exchange.exchange}.direct",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
             group=group,
             queues=Queues(size_of(0)),
@@ -180,7 +180,7 @@ class Publisher:
         self._documents[kind] = sequence = self._documents.get(kind, 0) + 1
         now = time.time_ns()
         document = wire.Document(
-            wire.topic(kind, self._exchange.name),
+            wire.topic(kind, self._exchange.exchange),
             kind=kind,
             session=self.session,
             sequence=sequence,
@@ -244,7 +244,7 @@ class Feed:
         self._awaited = awaited
         self._run_dir = config.run_dir
         self._http = http
-        self._exchange = EXCHANGES[name](tick.State)
+        self._exchange = EXCHANGES[name].main(tick.State)
         self._timekeeper = Timekeeper(self._exchange, http)
         loop = asyncio.get_running_loop()
         group = private.group_of(config.group, f"{config.path}: group")
@@ -720,7 +720,9 @@ def _age(as_of_ns: int) -> str:
 
 async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callable[[], None]]) -> int:
     failures = Failures()
-    async with HttpClient(config.rest_url(name), EXCHANGES[name].rest_limit, shard.count, failures) as http:
+    async with HttpClient(
+        config.rest_url(name), EXCHANGES[name].main.rest_limit, shard.count, failures
+    ) as http:
         return await Feed(config, name, shard, http, looks, failures, _awaited(config, name)).run()
 
 

@@ -1,7 +1,7 @@
 """Life of one connection to an exchange, as decisions: connect, subscribe, heartbeat, silence, back-off.
 
 Pure: bytes and times come in, frames to send and verdicts go out; the caller owns socket, clock and
-timer. It must not know which exchange it talks to: that is `Exchange`'s business.
+timer. It must not know which exchange it talks to: that is `Market`'s business.
 
     BACKOFF ──due──▶ CONNECTING ──open──▶ GREETING ──welcome──▶ RUNNING ──closed──▶ BACKOFF
                           └───────────────failed──────────────────────────────────────▲
@@ -31,8 +31,8 @@ from feedhandler.exchanges.base import (
     Ack,
     Control,
     Endpoint,
-    Exchange,
     Goodbye,
+    Market,
     Nack,
     Pong,
     State,
@@ -43,7 +43,7 @@ from feedhandler.feed.subscriptions import LineSubscriptions
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
 OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
 DELIVERS_NS: Final = 3 * NS_PER_S  # data younger than this: the connection delivers
-# No frame for so long: a ping is sent, and without an answer in `Exchange.pong_timeout_s` the connection is dead.
+# No frame for so long: a ping is sent, and without an answer in `Market.pong_timeout_s` the connection is dead.
 PROBE_NS: Final = 10 * NS_PER_S
 GAPS_MIN: Final = 20  # silences that were ended by data, before it is known how long they usually are
 USUAL_FACTOR: Final = 5  # so many times longer than usual is unusual
@@ -83,7 +83,7 @@ class Session:
 
     def __init__(
         self,
-        exchange: Exchange,
+        market: Market,
         natives: Iterable[str],
         emit: Callable[[State], None],
         owner: Owner,
@@ -95,9 +95,9 @@ class Session:
         rng: random.Random,
         canary: str = "",
     ) -> None:
-        self._exchange = exchange
-        self._decode = exchange.decode
-        self._state_type = exchange.make_state
+        self._market = market
+        self._decode = market.decode
+        self._state_type = market.make_state
         self._emit = emit
         self._owner = owner
         self.line = line
@@ -106,7 +106,7 @@ class Session:
         self._policy = policy
         self._budget = budget
         self._rng = rng
-        self.subscriptions = LineSubscriptions(exchange, natives, line, canary)
+        self.subscriptions = LineSubscriptions(market, natives, line, canary)
 
         self.phase = Phase.BACKOFF
         self.deadline_mono_ns = 0
@@ -139,8 +139,8 @@ class Session:
         self._next_send = 0
         self._ping_due = 0
         self._pong_due = 0
-        self._ping_interval_ns = int((self._exchange.ping_interval_s or 0) * NS_PER_S)
-        self._pong_timeout_ns = int(self._exchange.pong_timeout_s * NS_PER_S)
+        self._ping_interval_ns = int((self._market.ping_interval_s or 0) * NS_PER_S)
+        self._pong_timeout_ns = int(self._market.pong_timeout_s * NS_PER_S)
         self._data_first = self._data_seen = self._data()
         self._data_mono_ns = now
         self._acknowledged_mono_ns = 0  # when all was, for the first time
@@ -173,7 +173,7 @@ class Session:
         self.is_stale = False
         self._owner.on_open(self)
         self._set_condition(wire.STALE)  # until its first data
-        if self._exchange.awaits_welcome:
+        if self._market.awaits_welcome:
             self.phase = Phase.GREETING
             self.deadline_mono_ns = now_mono_ns + WELCOME_TIMEOUT_NS
         else:
@@ -283,7 +283,7 @@ class Session:
         if now < self._next_send:
             return
         if self._is_ping_due(now):
-            message = self._exchange.ping(self._new_id())
+            message = self._market.ping(self._new_id())
             if message is None:
                 step.ping = True
             else:
@@ -294,7 +294,7 @@ class Session:
             step.send.append(self.subscriptions.send(now, self._new_id()))
         else:
             return
-        self._next_send = now + int(self._exchange.command_interval_s * NS_PER_S)
+        self._next_send = now + int(self._market.command_interval_s * NS_PER_S)
 
     def _is_ping_due(self, now: int) -> bool:
         """True when the exchange wants to be pinged, and once whenever nothing has come for a while."""
@@ -466,7 +466,7 @@ class Session:
         self.decode_errors += 1
         kept = KeptFrame(recv_ns, reason, size, head.decode(errors="backslashreplace"))
         self.kept_frames.append(kept)
-        topic = self._exchange.topic_of(head)
+        topic = self._market.topic_of(head)
         kind = self.subscriptions.on_undecodable(topic, recv_ns, reason)
         before = self.undecodable[kind].count if kind in self.undecodable else 0
         self.undecodable[kind] = Undecodable(before + 1, topic, kept)

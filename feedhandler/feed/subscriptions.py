@@ -18,7 +18,7 @@ import msgspec
 
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration, Line
-from feedhandler.exchanges.base import QUOTE, Ack, Exchange, Nack, State
+from feedhandler.exchanges.base import QUOTE, Ack, Market, Nack, State
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
 # From the acknowledgement to the first data of a channel that repeats itself.
@@ -56,8 +56,8 @@ class LineSubscriptions:
     canary is the native symbol of the instrument that is never quiet, "" if there is none.
     """
 
-    def __init__(self, exchange: Exchange, natives: Iterable[str], line: Line, canary: str = "") -> None:
-        self._exchange = exchange
+    def __init__(self, market: Market, natives: Iterable[str], line: Line, canary: str = "") -> None:
+        self._market = market
         self._canary = canary
         self._line = line.index
         self.states: dict[str, State] = {}  # by native symbol: all that is wanted
@@ -116,7 +116,7 @@ class LineSubscriptions:
         topics: list[str] = []
         for native in natives:
             del self.states[native]
-            topics += self._exchange.topics(native)
+            topics += self._market.topics(native)
         for topic in topics:
             del self._channels[topic]
             for known in (
@@ -149,7 +149,7 @@ class LineSubscriptions:
         """Return what to subscribe to besides what is wanted: nothing, if the canary is wanted anyway."""
         if not self._canary or self._canary in self.states:
             return []
-        return [self._exchange.topics(self._canary)[QUOTE]]
+        return [self._market.topics(self._canary)[QUOTE]]
 
     def _give_up_canary(self, topic: str) -> None:
         self._answered_ns.pop(topic, None)
@@ -170,8 +170,8 @@ class LineSubscriptions:
     def _enter(self, natives: Iterable[str]) -> list[str]:
         topics: list[str] = []
         for native in natives:
-            state = self.states[native] = self._exchange.states[native]
-            for channel, topic in enumerate(self._exchange.topics(native)):
+            state = self.states[native] = self._market.states[native]
+            for channel, topic in enumerate(self._market.topics(native)):
                 self._channels[topic] = (state, channel)
                 topics.append(topic)
         return topics
@@ -180,11 +180,11 @@ class LineSubscriptions:
         """Queue requests for topics; those under suspicion each alone."""
         topics = [topic for topic in topics if topic not in self.rejected]
         sound = [topic for topic in topics if topic not in self._suspects]
-        self._queue.extend(SubscriptionRequest(batch) for batch in self._exchange.batches(sound))
+        self._queue.extend(SubscriptionRequest(batch) for batch in self._market.batches(sound))
         self._queue.extend(SubscriptionRequest((topic,)) for topic in topics if topic in self._suspects)
 
     def _leave(self, topics: Sequence[str]) -> None:
-        self._queue.extend(SubscriptionRequest(batch, True) for batch in self._exchange.batches(topics))
+        self._queue.extend(SubscriptionRequest(batch, True) for batch in self._market.batches(topics))
 
     def _unask(self, topics: Iterable[str]) -> None:
         """Drop topics from the requests for them that are still to be sent, or to be sent again."""
@@ -215,9 +215,9 @@ class LineSubscriptions:
         self._answer_due = now + ACK_TIMEOUT_NS
         if command.is_leaving:
             self._held.difference_update(command.topics)
-            return self._exchange.unsubscribe(command.topics, command.id)
+            return self._market.unsubscribe(command.topics, command.id)
         self._held.update(command.topics)
-        return self._exchange.subscribe(command.topics, command.id)
+        return self._market.subscribe(command.topics, command.id)
 
     def is_in_flight(self, command_id: str) -> bool:
         """True if this is the request that waits for its answer; "" is an answer that does not name its request."""
@@ -265,7 +265,7 @@ class LineSubscriptions:
         self._suspects.difference_update(topics)
         for topic in topics:
             self._answered_ns.setdefault(topic, recv_ns)
-        repeats = self._exchange.repeats_s
+        repeats = self._market.repeats_s
         promised = (
             [t for t in topics if t in self._channels and self._channels[t][1] in repeats] if repeats else []
         )
@@ -411,14 +411,14 @@ class LineSubscriptions:
             return not self._is_canary_refused and not self._answered_ns.keys().isdisjoint(
                 self._canary_topics()
             )
-        topic = self._exchange.topics(self._canary)[QUOTE]
+        topic = self._market.topics(self._canary)[QUOTE]
         return topic in self._answered_ns and topic not in self.rejected
 
     @property
     def repeats_ns(self) -> int:
         """Return within what time a channel that was acknowledged repeats itself; 0: none promises to."""
         return (
-            int(min(self._exchange.repeats_s.values()) * NS_PER_S) if self._is_promised and self.states else 0
+            int(min(self._market.repeats_s.values()) * NS_PER_S) if self._is_promised and self.states else 0
         )
 
     @property

@@ -14,7 +14,7 @@ from feedhandler.data.board_layout import Slot, Slots
 from feedhandler.data.errors import SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.units import NS_PER_S
-from feedhandler.exchanges.base import Exchange
+from feedhandler.exchanges.base import Market
 from feedhandler.feed.legs import Change, Legs
 
 # Its quote changes many times a second wherever it trades: a connection without it is without data.
@@ -34,7 +34,7 @@ class Universe:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: Market,
         make_legs: Callable[[Sequence[str]], Legs],
         base_flags: int,
         is_ours: Callable[[str], bool] = lambda native: True,
@@ -89,7 +89,7 @@ class Universe:
             if native not in table.by_native:
                 continue  # delisted, or the list is short: as long as data come, it is what it was
             symbol = table.symbol_of(native)
-            topic = wire.topic(wire.TICKER, self._exchange.name, symbol) if symbol else ""
+            topic = wire.topic(wire.TICKER, self._exchange.exchange, symbol) if symbol else ""
             slot = self._slots.slot(topic) if topic else None
             if state.slot is not None and state.slot is not slot:
                 left.append(state.slot)

@@ -19,7 +19,7 @@ from feedhandler.data.errors import DecodeError, ProtocolError, one_line
 from feedhandler.data.refusal import first_words
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
-from feedhandler.exchanges.base import Endpoint, Exchange
+from feedhandler.exchanges.base import Endpoint, Market
 from feedhandler.feed.session import Session
 from feedhandler.transport.dial import TLS_HANDSHAKE_S, address_of, dial, to_its_end
 from feedhandler.transport.http import HttpClient, refusal, retry_after_s
@@ -119,7 +119,7 @@ class Connection:
         self,
         label: str,
         session: Session,
-        exchange: Exchange,
+        market: Market,
         http: HttpClient,
         ws_url: str,
         flush: Callable[[], None],
@@ -129,7 +129,7 @@ class Connection:
         self.session = session
         self.flush = flush
         self._label = label
-        self._exchange = exchange
+        self._market = market
         self._http = http
         self._ws_url = ws_url
         self._source_address = source_address
@@ -295,9 +295,9 @@ class Connection:
             self.session.on_closed(time.monotonic_ns(), reason, retry_after_s)
 
     async def _handshake(self) -> Endpoint:
-        request = self._exchange.handshake_request
+        request = self._market.handshake_request
         body = b"" if request is None else await self._http.fetch(request)
-        return self._exchange.endpoint(self._ws_url, body, connect_id=f"{time.time_ns():x}")
+        return self._market.endpoint(self._ws_url, body, connect_id=f"{time.time_ns():x}")
 
     def _on_end(self, task: "asyncio.Task[Any]") -> None:
         """A task of ours is over: what it raised is for `run`."""

@@ -80,7 +80,7 @@ class Accounts:
 
     async def _begin(self, exchange: str, account: Account) -> None:
         settings = self._config.exchange(exchange)
-        protocol = EXCHANGES[exchange]
+        protocol = EXCHANGES[exchange].main
         ws_url = self._config.private_ws_url(exchange)
         folder = self._config.run_dir if settings.simulated else ""  # a simulator's is nobody else's concern
         stack = contextlib.AsyncExitStack()

@@ -259,13 +259,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def rest_url(self, name: str) -> str:
         """Return where an exchange's REST host is. Raises ConfigError as `exchange` does."""
-        return self.exchange(name).rest_url or EXCHANGES[name].rest_url
+        return self.exchange(name).rest_url or EXCHANGES[name].main.rest_url
 
     def private_rest_url(self, name: str) -> str:
         """Return where an account's requests go. Raises ConfigError for an exchange that is not configured."""
         exchange = self.exchange(name)
         shared = exchange.rest_url if exchange.simulated else ""
-        return exchange.private_rest_url or shared or EXCHANGES[name].rest_url
+        return exchange.private_rest_url or shared or EXCHANGES[name].main.rest_url
 
     def private_ws_url(self, name: str) -> str:
         """Return where an account's stream is, "" where the exchange names it, or has no accounts.
@@ -529,7 +529,7 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
             _check_url(url, schemes, f"{path}: {where}.{key}")
     for url in exchange.leg_ws_urls:
         _check_url(url, ("ws", "wss"), f"{path}: {where}.leg_ws_urls")
-    if exchange.leg_ws_urls and EXCHANGES[name].handshake_request:
+    if exchange.leg_ws_urls and EXCHANGES[name].main.handshake_request:
         raise ConfigError(
             f"{path}: {where}.leg_ws_urls: {name} names the socket itself, whenever a connection is made;"
             " leave it out"
@@ -537,7 +537,7 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
     for address in exchange.source_addresses:
         _check_source_address(address, f"{path}: {where}.source_addresses")
     # Where a handshake names the socket, rest_url alone decides.
-    is_redirected = exchange.rest_url and (exchange.ws_url or EXCHANGES[name].handshake_request)
+    is_redirected = exchange.rest_url and (exchange.ws_url or EXCHANGES[name].main.handshake_request)
     if exchange.simulated and not is_redirected:
         raise ConfigError(
             f"{path}: {where}.simulated: is true, but ws_url or rest_url is left out,"

@@ -31,7 +31,7 @@ class Start:
         self.answers = []  # due time, session, text
         self.streams = {}  # session → what it is subscribed to
         self.progress = []
-        make = EXCHANGES["binance"]
+        make = EXCHANGES["binance"].main
         budget = ConnectBudget(*make.connects)
         self.sessions = []
         for part in parts:

@@ -43,11 +43,11 @@ def test_an_answer_that_refuses_a_country_is_not_asked_for_again_for_minutes():
     with pytest.raises(
         ProtocolError, match=r"\(code 400302\); the exchange does not serve the country"
     ) as refused:
-        EXCHANGES["kucoin"]().endpoint("", body, "id")
+        EXCHANGES["kucoin"].main().endpoint("", body, "id")
     assert refused.value.retry_after_s == FINAL_S
 
 
 def test_another_refusal_is_asked_again_as_usual():
     with pytest.raises(ProtocolError, match=r"system busy \(code 900001\)$") as refused:
-        EXCHANGES["kucoin"]().endpoint("", b'{"code":"900001","msg":"system busy"}', "id")
+        EXCHANGES["kucoin"].main().endpoint("", b'{"code":"900001","msg":"system busy"}', "id")
     assert refused.value.retry_after_s == 0

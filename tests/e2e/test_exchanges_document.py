@@ -18,9 +18,9 @@ DOCUMENT = (ROOT / "docs" / "exchanges.md").read_text(encoding="utf-8")
 LAUNCHER = """\
 import sys
 sys.path.insert(0, {folder!r})
-from example import Example
+from example import EXAMPLE
 from feedhandler import exchanges
-exchanges.EXCHANGES[Example.name] = Example
+exchanges.EXCHANGES[EXAMPLE.name] = EXAMPLE
 from feedhandler.cli.main import main
 sys.exit(main())
 """

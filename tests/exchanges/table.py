@@ -10,7 +10,7 @@ from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import Exchange, State
+from feedhandler.exchanges.base import Market, State
 
 FRAMES = Path(__file__).parent.parent / "frames"
 RECV_NS = 1_790_000_000_300_000_000
@@ -33,9 +33,9 @@ def every_answer(exchange: str) -> set[str]:
 make_state = State  # which twin: conftest.py runs every test over both
 
 
-def make(exchange: str, *natives: str) -> Exchange:
+def make(exchange: str, *natives: str) -> Market:
     """An exchange that wants these symbols, all values unknown."""
-    instance = EXCHANGES[exchange](make_state)
+    instance = EXCHANGES[exchange].main(make_state)
     instance.line = Line(0)  # whose frames the tests decode
     instance.add(natives, wire.SIMULATED)
     return instance
@@ -73,7 +73,7 @@ def check_answer(exchange: str, name: str, expected: object, message: str = "") 
 
     The file's name says which request it answers.
     """
-    instance = EXCHANGES[exchange]()
+    instance = EXCHANGES[exchange].main()
     decode = instance.decode_time if name.startswith("rest/time") else instance.decode_quote
     if isinstance(expected, type):
         with pytest.raises(expected, match=message) as raised:

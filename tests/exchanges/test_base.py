@@ -64,7 +64,7 @@ def check(exchange: str, payload: bytes) -> None:
 
 def check_answer(exchange: str, body: bytes) -> None:
     """Any bytes give a time that a record can carry, numbers that a quote can have, or one of two errors."""
-    instance = EXCHANGES[exchange]()
+    instance = EXCHANGES[exchange].main()
     for decode in (instance.decode_time, instance.decode_quote):
         try:
             result = decode(body)

@@ -20,7 +20,7 @@ from table import (
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import base
 from feedhandler.exchanges.base import Ack, Goodbye, Nack
-from feedhandler.exchanges.binance import COMMAND_SIZE_MAX, STREAMS_PER_CONNECTION, Binance
+from feedhandler.exchanges.binance import COMMAND_SIZE_MAX, STREAMS_PER_CONNECTION, BinanceSpot
 
 QUOTE = {"bid": 97421.49, "bid_size": 0.125, "ask": 97421.5, "ask_size": 3.75}
 STATISTICS = {
@@ -112,7 +112,7 @@ def test_every_rest_answer_on_disk_has_a_row():
 
 
 def test_a_quote_is_asked_for_with_the_symbol_encoded():
-    request = Binance().quote_request("汉字币USDT")
+    request = BinanceSpot().quote_request("汉字币USDT")
     assert request.path == "/api/v3/ticker/bookTicker?symbol=%E6%B1%89%E5%AD%97%E5%B8%81USDT"
     assert (request.weight, request.method) == (2, "GET")
 
@@ -151,13 +151,13 @@ def test_a_book_ticker_after_a_ticker_states_no_event_time():
 
 
 def test_streams_are_lower_case_and_microseconds_are_asked_for():
-    exchange = Binance()
+    exchange = BinanceSpot()
     assert exchange.topics("BTCUSDT") == ("btcusdt@ticker", "btcusdt@bookTicker")
     assert exchange.endpoint("ws://h:1", b"", "x").url == "ws://h:1/stream?timeUnit=MICROSECOND"
 
 
 def test_requests_stay_under_the_limits_and_lose_no_stream():
-    exchange = Binance()
+    exchange = BinanceSpot()
     natives = [f"{i}汉字汉字汉字USDT" for i in range(2900)]
     connections = exchange.connections(natives)
     assert [n for run in connections for n in run] == natives
@@ -171,7 +171,7 @@ def test_requests_stay_under_the_limits_and_lose_no_stream():
 
 
 def test_a_subscription_is_the_documented_request():
-    request = json.loads(Binance().subscribe(("btcusdt@ticker",), "7"))
+    request = json.loads(BinanceSpot().subscribe(("btcusdt@ticker",), "7"))
     assert request == {"method": "SUBSCRIBE", "params": ["btcusdt@ticker"], "id": 7}
 
 
@@ -195,7 +195,7 @@ def test_instruments_come_from_exchange_info():
             row("LOCKEDEUR", "LOCKED", "EUR", spot=False),
         ],
     }
-    instruments = Binance().decode_instruments(msgspec.json.encode(body))
+    instruments = BinanceSpot().decode_instruments(msgspec.json.encode(body))
     assert [(i.native, i.symbol, i.is_trading) for i in instruments.items] == [
         ("BTCUSDT", "BTC/USDT", True),
         ("汉字币USDT", "汉字币/USDT", True),
@@ -219,14 +219,14 @@ def test_instruments_come_from_exchange_info():
 )
 def test_a_bad_instrument_answer_says_what_is_wrong(body, error, text):
     with pytest.raises(error, match=text):
-        Binance().decode_instruments(body)
+        BinanceSpot().decode_instruments(body)
 
 
 def test_a_survey_is_read_row_by_row():
     quotes = b"""[{"symbol":"AUSDT","bidPrice":"1.5","bidQty":"2","askPrice":"1.6","askQty":"3"},
       {"symbol":"BUSDT","bidPrice":"0.00000000","bidQty":"0.0","askPrice":"1.6","askQty":"3"},
       {"symbol":"CUSDT","bidPrice":null,"bidQty":"2","askPrice":"1.6","askQty":"3"}, {"symbol":null}]"""
-    rows = Binance().decode_survey(quotes)
+    rows = BinanceSpot().decode_survey(quotes)
     assert [(row.native, row.quote.ask, row.quote.bid_size) for row in rows.items] == [
         ("AUSDT", 1.6, 2.0),
         ("BUSDT", 1.6, 0.0),
@@ -235,6 +235,6 @@ def test_a_survey_is_read_row_by_row():
     day = b"""[{"symbol":"AUSDT","lastPrice":"7","openPrice":"6","highPrice":"8","lowPrice":"5","volume":"4",
       "quoteVolume":"28","bidPrice":"1","bidQty":"1","askPrice":"2","askQty":"1"},
       {"symbol":"BUSDT","lastPrice":"7","openPrice":"6","highPrice":"8","lowPrice":"5","volume":null}]"""
-    first, second = Binance().decode_survey(day).items
+    first, second = BinanceSpot().decode_survey(day).items
     assert (first.quote, first.last, first.statistics) == (None, 7.0, (6.0, 8.0, 5.0, 4.0, 28.0))
     assert (second.last, second.statistics) == (7.0, None)

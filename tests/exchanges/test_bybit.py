@@ -20,7 +20,7 @@ from table import (
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import PONG, Ack, Nack
-from feedhandler.exchanges.bybit import ARGS_LENGTH_MAX, TOPICS_PER_COMMAND, Bybit
+from feedhandler.exchanges.bybit import ARGS_LENGTH_MAX, TOPICS_PER_COMMAND, BybitSpot
 
 QUOTE = {"bid": 97421.4, "bid_size": 0.125, "ask": 97421.5, "ask_size": 3.75}
 TICKER = {
@@ -110,7 +110,7 @@ def test_every_rest_answer_on_disk_has_a_row():
 
 
 def test_a_quote_is_asked_for_with_the_symbol_encoded():
-    request = Bybit().quote_request("A&BUSDT")
+    request = BybitSpot().quote_request("A&BUSDT")
     assert request.path == "/v5/market/tickers?category=spot&symbol=A%26BUSDT"
     assert (request.weight, request.method) == (1, "GET")
 
@@ -179,7 +179,7 @@ def test_update_id_1_is_a_restart_and_not_late():
 
 
 def test_requests_stay_under_the_limits_and_lose_no_topic():
-    exchange = Bybit()
+    exchange = BybitSpot()
     natives = [f"SYMBOL{i}USDT" for i in range(1500)]
     connections = exchange.connections(natives)
     assert [n for run in connections for n in run] == natives
@@ -194,7 +194,7 @@ def test_requests_stay_under_the_limits_and_lose_no_topic():
 
 
 def test_requests_are_as_documented():
-    exchange = Bybit()
+    exchange = BybitSpot()
     topics = exchange.topics("BTCUSDT")
     assert json.loads(exchange.subscribe(topics, "7")) == {
         "req_id": "7",
@@ -211,7 +211,7 @@ def test_instruments_come_from_instruments_info():
         {"symbol": "1XUSDUSDT", "baseCoin": "1XUSD", "quoteCoin": "USDT", "status": "Trading"},
     ]
     body = {"retCode": 0, "retMsg": "OK", "result": {"category": "spot", "list": rows}, "time": 1}
-    instruments = Bybit().decode_instruments(msgspec.json.encode(body))
+    instruments = BybitSpot().decode_instruments(msgspec.json.encode(body))
     assert [(i.native, i.symbol) for i in instruments.items] == [
         ("BTCUSDT", "BTC/USDT"),
         ("1XUSDUSDT", "1XUSD/USDT"),
@@ -220,7 +220,7 @@ def test_instruments_come_from_instruments_info():
 
 def test_an_error_with_http_200_is_told_apart():
     with pytest.raises(ProtocolError, match="10006"):
-        Bybit().decode_instruments(b'{"retCode":10006,"retMsg":"Too many visits!","result":{}}')
+        BybitSpot().decode_instruments(b'{"retCode":10006,"retMsg":"Too many visits!","result":{}}')
 
 
 def test_a_survey_is_read_row_by_row():
@@ -229,7 +229,7 @@ def test_a_survey_is_read_row_by_row():
         b'"prevPrice24h":"6","highPrice24h":"8","lowPrice24h":"5","volume24h":"4","turnover24h":"28"}'
     )
     body = b'{"retCode":0,"retMsg":"OK","result":{"category":"spot","list":[%s,{"symbol":"B"},%s]}}'
-    rows = Bybit().decode_survey(body % (row, row.replace(b'"turnover24h":"28"', b'"turnover24h":""')))
+    rows = BybitSpot().decode_survey(body % (row, row.replace(b'"turnover24h":"28"', b'"turnover24h":""')))
     first, second = rows.items
     assert (first.quote.bid, first.quote.ask_size, first.quote.ask != first.quote.ask) == (1.5, 0.0, True)
     assert (first.last, first.statistics) == (7.0, (6.0, 8.0, 5.0, 4.0, 28.0))

@@ -10,7 +10,7 @@ from feedhandler.data.errors import DecodeError, ProtocolError, SubscriptionReje
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.exchanges import base
 from feedhandler.exchanges.base import PONG, WELCOME, Ack, Goodbye, Nack
-from feedhandler.exchanges.kucoin import SYMBOLS_PER_COMMAND, TOPICS_PER_CONNECTION, KuCoin
+from feedhandler.exchanges.kucoin import SYMBOLS_PER_COMMAND, TOPICS_PER_CONNECTION, KuCoinSpot
 
 QUOTE = {"bid": 97421.4, "bid_size": 0.125, "ask": 97421.6, "ask_size": 3.75}
 SNAPSHOT = {
@@ -108,7 +108,7 @@ def test_every_rest_answer_on_disk_has_a_row():
 
 
 def test_a_quote_is_asked_for_with_the_symbol_encoded():
-    request = KuCoin().quote_request("A&B-USDT")
+    request = KuCoinSpot().quote_request("A&B-USDT")
     assert request.path == "/api/v1/market/orderbook/level1?symbol=A%26B-USDT"
     assert (request.weight, request.method) == (2, "GET")
 
@@ -157,11 +157,11 @@ def token(**server):
 
 
 def test_the_token_answer_names_the_socket_and_the_heartbeat():
-    endpoint = KuCoin().endpoint("", token(pingInterval=9000, pingTimeout=4000), "c1")
+    endpoint = KuCoinSpot().endpoint("", token(pingInterval=9000, pingTimeout=4000), "c1")
     assert endpoint.url == "wss://ws.example/?token=a%2Bb%2Fc%3D%3D&connectId=c1"
     assert (endpoint.ping_interval_s, endpoint.pong_timeout_s) == (9.0, 4.0)
     assert (
-        KuCoin()
+        KuCoinSpot()
         .endpoint("", token(endpoint="ws://127.0.0.1:9"), "c")
         .url.startswith("ws://127.0.0.1:9/?token")
     )
@@ -178,16 +178,16 @@ def test_the_token_answer_names_the_socket_and_the_heartbeat():
 )
 def test_an_unusable_token_answer_is_a_protocol_error(body, text):
     with pytest.raises(ProtocolError, match=text):
-        KuCoin().endpoint("", body, "c")
+        KuCoinSpot().endpoint("", body, "c")
 
 
 def test_a_token_answer_that_is_no_json_is_a_decode_error():
     with pytest.raises(DecodeError, match="kucoin token"):
-        KuCoin().endpoint("", b"error 1015", "c")
+        KuCoinSpot().endpoint("", b"error 1015", "c")
 
 
 def test_requests_stay_under_the_limits_and_lose_no_topic():
-    exchange = KuCoin()
+    exchange = KuCoinSpot()
     natives = [f"C{i}-USDT" for i in range(1001)]
     connections = exchange.connections(natives)
     assert [n for run in connections for n in run] == natives
@@ -201,7 +201,7 @@ def test_requests_stay_under_the_limits_and_lose_no_topic():
 
 
 def test_requests_are_as_documented():
-    exchange = KuCoin()
+    exchange = KuCoinSpot()
     assert json.loads(exchange.subscribe(("/market/ticker:A-B", "/market/ticker:C-D"), "7")) == {
         "id": "7",
         "type": "subscribe",
@@ -228,7 +228,7 @@ def test_a_renamed_instrument_is_published_under_its_new_name_and_asked_for_unde
         row("OLD-USDT", "NEW-USDT", "NEW"),
         row("HALT-USDT", "HALT-USDT", "HALT", trading=False),
     ]
-    instruments = KuCoin().decode_instruments(msgspec.json.encode({"code": "200000", "data": rows}))
+    instruments = KuCoinSpot().decode_instruments(msgspec.json.encode({"code": "200000", "data": rows}))
     assert [(i.native, i.symbol, i.is_trading) for i in instruments.items] == [
         ("BTC-USDT", "BTC/USDT", True),
         ("ALT-USDT", "NEU/USDT", True),
@@ -252,7 +252,7 @@ def test_accounts_have_the_code_of_an_asset_and_a_call_auction_is_shown_as_that(
     rows.append({**rows[1], "symbol": "NEXT-USDT", "name": "NEXT-USDT", "baseCurrency": "NEXT"})
     rows[2]["enableTrading"] = False
     body = msgspec.json.encode({"code": "200000", "data": rows})
-    table = InstrumentTable("kucoin", KuCoin().decode_instruments(body).items)
+    table = InstrumentTable("kucoin", KuCoinSpot().decode_instruments(body).items)
     assert table.symbol_of_code("GALAX", "USDT") == "GALA/USDT"
     assert table.resolve("NEW/USDT").note == "in its call auction: neither trades nor quotes until it opens"
     with pytest.raises(SubscriptionRejected, match="is not trading, status call auction"):
@@ -261,7 +261,7 @@ def test_accounts_have_the_code_of_an_asset_and_a_call_auction_is_shown_as_that(
 
 def test_an_error_with_http_200_is_told_apart():
     with pytest.raises(ProtocolError, match="429000"):
-        KuCoin().decode_instruments(b'{"code":"429000","msg":"Too Many Requests"}')
+        KuCoinSpot().decode_instruments(b'{"code":"429000","msg":"Too Many Requests"}')
 
 
 def test_a_survey_is_read_row_by_row():
@@ -272,7 +272,7 @@ def test_a_survey_is_read_row_by_row():
     new = b'{"symbol":"B-USDT","buy":null,"bestBidSize":null,"sell":null,"bestAskSize":null,"last":null}'
     odd = row.replace(b'"-0.3"', b'"x"')
     body = b'{"code":"200000","data":{"time":1790000000000,"ticker":[%s,%s,%s]}}' % (row, new, odd)
-    rows = KuCoin().decode_survey(body)
+    rows = KuCoinSpot().decode_survey(body)
     (found,) = rows.items
     assert (found.quote.bid, found.quote.bid_size, found.quote.ask, found.quote.ask_size) == (
         1.5,

@@ -21,7 +21,7 @@ ROWS = {
 
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_an_odd_row_of_an_instrument_list_costs_itself_alone_and_is_told_of(name):
-    rows = EXCHANGES[name]().decode_instruments(json.dumps(LISTS[name]).encode())
+    rows = EXCHANGES[name].main().decode_instruments(json.dumps(LISTS[name]).encode())
     assert [i.symbol for i in rows.items if i.is_trading] == ["BTC/USDT", "ETH/USDT"]
     count = len(ROWS[name](LISTS[name]))
     assert f"{count - 2} of {count} rows cannot be read and are left out" in rows.problem
@@ -33,7 +33,7 @@ def test_a_list_of_odd_rows_alone_is_a_changed_protocol(name):
     body = json.loads(json.dumps(LISTS[name]))
     del ROWS[name](body)[0], ROWS[name](body)[-1]
     with pytest.raises(ProtocolError, match=r"none of [0-9] rows can be read"):
-        EXCHANGES[name]().decode_instruments(json.dumps(body).encode())
+        EXCHANGES[name].main().decode_instruments(json.dumps(body).encode())
 
 
 def test_an_empty_number_in_a_row_is_unknown_and_the_row_is_read():
@@ -41,7 +41,7 @@ def test_an_empty_number_in_a_row_is_unknown_and_the_row_is_read():
         {"symbol": "BTCUSDT", "lastPrice": "97421.5", "openPrice": "", "highPrice": None, "lowPrice": "1"},
         {"symbol": "ETHUSDT", "lastPrice": "x"},
     ]
-    found = EXCHANGES["binance"]().decode_survey(json.dumps(rows).encode())
+    found = EXCHANGES["binance"].main().decode_survey(json.dumps(rows).encode())
     assert [(row.native, row.last, row.statistics) for row in found.items] == [("BTCUSDT", 97421.5, None)]
     assert "1 of 2 rows cannot be read" in found.problem
 
@@ -63,7 +63,7 @@ def test_a_row_is_refused_by_its_reader_or_by_its_type_and_quoted_in_bounds():
 
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_the_tick_of_prices_is_what_the_exchange_states_and_unknown_if_it_states_none(name):
-    rows = EXCHANGES[name]().decode_instruments(load(name, "lists/instruments_ticks"))
+    rows = EXCHANGES[name].main().decode_instruments(load(name, "lists/instruments_ticks"))
     ticks = {instrument.base: instrument.tick for instrument in rows.items}
     assert ticks == {"BTC": "0.01", "SHIB": "0.00000001", "BIG": "10", "NONE": "", "ODD": ""}
     assert not rows.problem, "a tick that cannot be read costs no instrument"

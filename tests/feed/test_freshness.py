@@ -69,7 +69,7 @@ class Feed:
     make_state = State
 
     def __init__(self, exchange="binance", natives=("A",), lines=1):
-        self.exchange = EXCHANGES[exchange](self.make_state)
+        self.exchange = EXCHANGES[exchange].main(self.make_state)
         self.exchange.add(natives, wire.SIMULATED)
         self.emitted = []
         self.watch = Freshness(self.exchange, lambda state: self.emitted.append(wire.unpack(state.record())))

@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, exchange="bybit", natives=("AUSDT", "BUSDT"), seed=1, budget=(1000, 1.0), **policy):
         self.now = START
-        self.exchange = EXCHANGES[exchange](self.make_state)
+        self.exchange = EXCHANGES[exchange].main(self.make_state)
         self.exchange.add(natives, 0)
         self.emitted = []
         self.sent = []  # (time, decoded request)

@@ -23,7 +23,7 @@ class Desk:
     """Subscriptions, and the exchange's side of them: it accepts all but what it is told to refuse."""
 
     def __init__(self, *natives, exchange="bybit"):
-        self.exchange = EXCHANGES[exchange]()
+        self.exchange = EXCHANGES[exchange].main()
         self.exchange.add(natives, 0)
         self.line = Line(0)
         self.subscriptions = LineSubscriptions(self.exchange, natives, self.line)
@@ -325,7 +325,7 @@ class KuCoinDesk:
     """A connection to an exchange that has a request per channel, each of several symbols."""
 
     def __init__(self, *natives):
-        self.exchange = EXCHANGES["kucoin"]()
+        self.exchange = EXCHANGES["kucoin"].main()
         self.exchange.add(natives, 0)
         self.line = Line(0)
         self.subscriptions = LineSubscriptions(self.exchange, natives, self.line)

@@ -19,7 +19,7 @@ class Feed:
     """A universe, and the sessions that it has asked to be run."""
 
     def __init__(self, exchange="binance", legs=1, slots=None):
-        self.exchange = EXCHANGES[exchange]()
+        self.exchange = EXCHANGES[exchange].main()
         self.emitted = []
         self.running = set()
         self.count = legs

@@ -87,7 +87,7 @@ class Bench:
     host = "127.0.0.1"
 
     def __init__(self, **policy):
-        self.exchange = EXCHANGES["bybit"]()
+        self.exchange = EXCHANGES["bybit"].main()
         self.exchange.add(["AUSDT"], 0)
         self.batch, self.flushed = [], []
         settings = {"backoff_min_s": 0.05, "backoff_max_s": 0.1, "max_attempts": 0, **policy}

@@ -94,7 +94,7 @@ class Decoding:
     def __init__(self, twin: Any, exchange: str) -> None:
         self.end = End()
         self.batch = twin.Batch(self.end, End(), self.end.clock)
-        self.exchange = EXCHANGES[exchange](twin.State)
+        self.exchange = EXCHANGES[exchange].main(twin.State)
         self.lines = [Line(index) for index in range(3)]
         self.exchange.add((NATIVES[exchange],), 0)
         self.state = self.exchange.states[NATIVES[exchange]]

@@ -40,7 +40,7 @@ def budget(weight_max=10, per_s=4.0):
 
 
 def test_a_feed_uses_a_tenth_of_what_each_exchange_permits():
-    assert {name: RestBudget(e.rest_limit).weight_max for name, e in EXCHANGES.items()} == {
+    assert {name: RestBudget(e.main.rest_limit).weight_max for name, e in EXCHANGES.items()} == {
         "binance": 600,
         "kucoin": 200,
         "bybit": 60,
@@ -50,7 +50,7 @@ def test_a_feed_uses_a_tenth_of_what_each_exchange_permits():
 @pytest.mark.parametrize("name", EXCHANGES)
 @pytest.mark.parametrize("count", [1, 2, 5, 6, SHARDS_MAX])
 def test_feeds_that_share_an_exchange_leave_half_of_its_limit_to_others_and_can_start(name, count):
-    exchange = EXCHANGES[name]
+    exchange = EXCHANGES[name].main
     weight, _ = exchange.rest_limit
     shared = RestBudget(exchange.rest_limit, count)
     assert shared.weight_max * count <= weight / 2
@@ -61,7 +61,7 @@ def test_feeds_that_share_an_exchange_leave_half_of_its_limit_to_others_and_can_
 
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_every_request_of_a_start_fits_the_budget_at_once(name):
-    exchange = EXCHANGES[name]
+    exchange = EXCHANGES[name].main
     requests = [exchange.instruments_request, *[exchange.time_request] * 5]
     requests += [exchange.handshake_request] * 10 if exchange.handshake_request else []
     shared = RestBudget(exchange.rest_limit)
@@ -88,7 +88,7 @@ def test_spare_requests_leave_a_third_to_others_and_wait_for_nothing():
 @pytest.mark.parametrize("name", EXCHANGES)
 @pytest.mark.parametrize("count", [1, 2, 6])
 def test_all_present_values_of_an_exchange_can_be_asked_for_beside_a_start(name, count):
-    exchange = EXCHANGES[name]
+    exchange = EXCHANGES[name].main
     shared = RestBudget(exchange.rest_limit, count)
     first = [exchange.instruments_request, exchange.time_request]
     first += [exchange.handshake_request] if exchange.handshake_request else []
@@ -340,7 +340,7 @@ def test_a_request_that_is_cancelled_as_its_time_is_over_is_cancelled(monkeypatc
 
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_a_simulated_exchange_tells_its_time_and_its_quotes(name):
-    exchange = EXCHANGES[name]()
+    exchange = EXCHANGES[name].main()
 
     async def fetch_all(http):
         instruments = exchange.decode_instruments(await http.fetch(exchange.instruments_request))

@@ -36,7 +36,7 @@ class Http:
         self.asked = 0
 
     async def fetch(self, request):
-        assert request is EXCHANGES["bybit"].time_request
+        assert request is EXCHANGES["bybit"].main.time_request
         self.asked += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -47,7 +47,7 @@ class Http:
 
 def keep(http, until):
     """Run a timekeeper until a condition of it and its state holds."""
-    exchange = EXCHANGES["bybit"]()
+    exchange = EXCHANGES["bybit"].main()
     exchange.add(["AUSDT"], 0)
     keeper, state = Timekeeper(exchange, http), exchange.states["AUSDT"]
 
@@ -128,7 +128,7 @@ def test_a_clock_that_is_set_is_noticed_and_asked_about_at_once(monkeypatch):
 
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_the_clock_of_a_simulated_exchange_is_found(name):
-    exchange = EXCHANGES[name]()
+    exchange = EXCHANGES[name].main()
 
     async def ask(offset_s):
         server = SimServer(name, SimSettings(), ws_url="ws://127.0.0.1:0", rest_url="http://127.0.0.1:0")
