@@ -1,6 +1,6 @@
-"""What an account holds, as its exchange tells it twice: by REST now and then, and by a stream of changes at once.
+"""What an account holds, from two sources: REST now and then, and a stream of changes at once.
 
-REST is believed in the end, and the stream sooner. If both have worked, they must say the same: where they do not,
+REST counts in the end, and the stream sooner. If both have worked, they must state the same: where they do not,
 that is drift, which is counted and shown. Pure: times are monotonic nanoseconds, given as arguments.
 """
 
@@ -15,7 +15,7 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.data.units import NS_PER_S
 
 # REST may be answered by a copy that is a little behind, and the stream's message may come after REST knew of it.
-# What was said within this time before the question, or is said within it after the answer, is no contradiction.
+# What comes within this time before the request, or within it after the answer, is no contradiction.
 SETTLE_NS: Final = 3 * NS_PER_S
 ASSETS_MAX: Final = 20_000  # more than any exchange lists
 DRIFTED_MAX: Final = 20  # listed; the count is complete
@@ -31,7 +31,7 @@ class BalanceRow(msgspec.Struct, frozen=True):
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """An asset of which stream and REST said different totals."""
+    """An asset of which stream and REST stated different totals."""
 
     asset: str
     stream: str
@@ -89,10 +89,10 @@ class Ledger:
         self._parts: dict[str, dict[str, Balance]] = {}  # of each of these assets, by name
         self.drifts = 0
         self.drifted: list[Drift] = []  # the newest DRIFTED_MAX
-        self._told_mono_ns: dict[str, int] = {}  # by asset: when the stream last spoke of it
+        self._stated_mono_ns: dict[str, int] = {}  # by asset: when the stream last stated it
         self._live_since_mono_ns: int | None = None
-        self._asked_mono_ns: int | None = None  # the question of the newest answer
-        self._suspects: dict[str, tuple[int, Decimal, Decimal]] = {}  # since when; what stream and REST say
+        self._asked_mono_ns: int | None = None  # the time of the newest answer's request
+        self._suspects: dict[str, tuple[int, Decimal, Decimal]] = {}  # since when; what stream and REST state
 
     def rows(self) -> list[BalanceRow]:
         """Return everything that is held, by asset."""
@@ -102,21 +102,21 @@ class Ledger:
         ]
 
     def on_stream_live(self, now_mono_ns: int) -> None:
-        """The stream tells every change from now on."""
+        """The stream sends every change from now on."""
         self._live_since_mono_ns = now_mono_ns
 
     def on_stream_lost(self) -> None:
-        """It does not any more; what it told still holds until REST says otherwise."""
+        """It does not any more; what it sent still holds until REST states otherwise."""
         self._live_since_mono_ns = None
         self._suspects.clear()
 
     def on_stream(self, balances: Iterable[Balance], now_mono_ns: int) -> bool:
-        """Take what the stream told; returns whether anything is different now. Raises DecodeError for too much."""
+        """Take what the stream sent; returns whether anything is different now. Raises DecodeError for too much."""
         is_changed = False
         for balance in balances:
-            if balance.asset not in self._told_mono_ns and len(self._told_mono_ns) >= ASSETS_MAX:
+            if balance.asset not in self._stated_mono_ns and len(self._stated_mono_ns) >= ASSETS_MAX:
                 raise DecodeError(f"more than {ASSETS_MAX} assets")
-            self._told_mono_ns[balance.asset] = now_mono_ns
+            self._stated_mono_ns[balance.asset] = now_mono_ns
             parts = {**self._parts.get(balance.asset, {}), balance.part: balance}
             is_changed |= self._set(balance.asset, parts)
             suspect = self._suspects.get(balance.asset)
@@ -134,8 +134,8 @@ class Ledger:
     ) -> bool:
         """Take an answer of REST, of all balances; returns whether anything is different now.
 
-        One whose question is older than that of another answer says nothing. is_complete: what it does not have is
-        not held; else nothing is known of that. Raises DecodeError for too much.
+        One whose request is older than that of another answer changes nothing. is_complete: what it does not have
+        is not held; else nothing is known of that. Raises DecodeError for too much.
         """
         if len(balances) > ASSETS_MAX:
             raise DecodeError(f"more than {ASSETS_MAX} assets")
@@ -154,7 +154,7 @@ class Ledger:
             stated.setdefault(balance.asset, {})[balance.part] = balance
         is_changed = False
         for asset in {*stated, *self.balances}:
-            if self._told_mono_ns.get(asset, -SETTLE_NS) > asked_mono_ns - SETTLE_NS:
+            if self._stated_mono_ns.get(asset, -SETTLE_NS) > asked_mono_ns - SETTLE_NS:
                 continue  # the stream may know better; the next answer decides
             known = self._total(asset)
             is_changed |= self._set(asset, stated.get(asset, {}))
@@ -164,20 +164,20 @@ class Ledger:
         return is_changed
 
     def is_open(self, asked_mono_ns: int) -> bool:
-        """Return whether the answer to a question left something open, which another one would decide.
+        """Return whether the answer to a request left something open, which another one would decide.
 
-        What the stream had just told, or what came before a stream that was just live.
+        What the stream had just sent, or what came before a stream that was just live.
         """
-        told = [*self._told_mono_ns.values(), self._live_since_mono_ns or -SETTLE_NS]
-        return max(told) > asked_mono_ns - SETTLE_NS
+        latest = [*self._stated_mono_ns.values(), self._live_since_mono_ns or -SETTLE_NS]
+        return max(latest) > asked_mono_ns - SETTLE_NS
 
     def settle(self, now_mono_ns: int) -> bool:
         """Count the contradictions that nothing has explained in time; returns whether there were any."""
         due = [asset for asset, (since, _, _) in self._suspects.items() if now_mono_ns - since >= SETTLE_NS]
         for asset in due:
-            _, told, stated = self._suspects.pop(asset)
+            _, streamed, stated = self._suspects.pop(asset)
             self.drifts += 1
-            self.drifted = [*self.drifted, Drift(asset, plain(told), plain(stated))][-DRIFTED_MAX:]
+            self.drifted = [*self.drifted, Drift(asset, plain(streamed), plain(stated))][-DRIFTED_MAX:]
         return bool(due)
 
     def _total(self, asset: str) -> Decimal:

@@ -2,7 +2,7 @@
 
 `/api/v3/account`, signed with HMAC or Ed25519 over the query as it is sent; its changes come over the
 WebSocket API, where the same is signed sorted and unencoded. There is no first state, `outboundAccountPosition` has
-the assets that may have changed, and what `balanceUpdate` tells is a difference only.
+the assets that may have changed, and `balanceUpdate` states a difference only.
 
 Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams and rest-api,
 as of 2026-11. Frames: tests/frames/binance/

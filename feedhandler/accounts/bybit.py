@@ -1,7 +1,7 @@
 """An account at Bybit: the unified wallet.
 
 The unified wallet, over `/v5/account/wallet-balance` and the topic `wallet` of the private socket,
-which tells no first state. Many of its numbers may be empty texts. What was borrowed to trade is in
+which sends no first state. Many of its numbers may be empty texts. What was borrowed to trade is in
 `walletBalance`, and is not held: an account may owe more of an asset than it has.
 
 Source: https://bybit-exchange.github.io/docs/v5/ws/connect and v5/websocket/public, as of 2026-11.
@@ -60,8 +60,9 @@ TROUBLES: Final = {
 }
 
 
-# What refusals of an authentication speak of, in small letters; the first that fits counts. "Params Error" is said
-# of a time that is not good any more, and of a signature. Of a wrong secret REST tells: it is taken for the time.
+# What refusals of an authentication are about, in small letters; the first that fits counts. "Params Error" is
+# sent for a time that is not good any more, and for a signature. A wrong secret shows over REST: it is taken for
+# the time.
 AUTH_TEXTS: Final = (
     (("api key", "api_key", "apikey", "api-key", "wrong key"), Trouble.KEY),
     (("permission",), Trouble.PERMISSION),
@@ -150,7 +151,7 @@ class BybitAccount(Account):
         try:
             body = self._answers.decode(answer.body)
         except UNDECODABLE:  # a proxy's page
-            if answer.status == 404:  # how the host answers who has no wallet of the kind that was asked for
+            if answer.status == 404:  # the host's answer where there is no wallet of the requested kind
                 raise AccountError(
                     Trouble.ACCOUNT, "bybit: no unified wallet (HTTP 404)", remedy=CLASSIC_REMEDY
                 ) from None

@@ -1,8 +1,9 @@
 """What an exchange file provides for an account of its: signed requests, their answers, the private stream.
 
-Shared code works through `Account` and `AccountStream` and never asks which exchange it has. Pure: times come as
-arguments, in the exchange's own clock; requests, frames and balances go out. Amounts are decimals exactly as the
-exchange states them, never floats. Credentials are in here and in the gateway only: nothing below prints them.
+Shared code works through `Account` and `AccountStream` and never depends on which exchange it has. Pure: times
+come as arguments, in the exchange's own clock; requests, frames and balances go out. Amounts are decimals exactly
+as the exchange states them, never floats. Credentials are in here and in the gateway only: nothing below prints
+them.
 """
 
 import abc
@@ -46,7 +47,7 @@ class Trouble(enum.Enum):
 
     @property
     def needs_operator(self) -> bool:
-        """True if asking again helps only after somebody has changed something."""
+        """True if another request helps only after somebody has changed something."""
         return self in (Trouble.KEY, Trouble.PERMISSION, Trouble.ADDRESS, Trouble.REGION, Trouble.ACCOUNT)
 
 
@@ -67,7 +68,7 @@ assert set(REMEDIES) == set(Trouble)
 
 
 class AccountError(FeedError):
-    """An account cannot be read; trouble tells why, retry_after_s how long the exchange wants to be left alone.
+    """An account cannot be read; trouble is the reason, retry_after_s how long the exchange wants no requests.
 
     remedy is the trouble's own unless an exchange has a better one.
     """
@@ -131,12 +132,12 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 HTTP_TROUBLES: Final = {
-    403: Trouble.ADDRESS,  # a firewall, unless the page speaks of a country
+    403: Trouble.ADDRESS,  # a firewall, unless the page names a country
     418: Trouble.RATE_LIMIT,
     429: Trouble.RATE_LIMIT,
     451: Trouble.REGION,
 }
-TEXT_SIZE_MAX: Final = 200  # of what an exchange says, in messages
+TEXT_SIZE_MAX: Final = 200  # of an exchange's text, in messages
 AMOUNT_MAX: Final = Decimal(10) ** 30
 ASSET_SIZE_MAX: Final = 64
 AMOUNT_SIZE_MAX: Final = 100  # digits, or an exponent, that no exchange has
@@ -189,7 +190,7 @@ class Heard(msgspec.Struct, frozen=True):
     """What one message of a private stream means.
 
     send: frames to answer with, in order. balances: absolute, newest last, of assets that may have changed.
-    is_incomplete: something changed of which this does not tell all, so REST is to be asked.
+    is_incomplete: something changed that this does not state whole, so a request to REST is due.
     """
 
     send: tuple[bytes, ...] = ()
@@ -201,7 +202,7 @@ NOTHING: Final = Heard()
 
 
 def changes(read: Callable[[msgspec.Raw], Balance], rows: Iterable[msgspec.Raw], what: str) -> Heard:
-    """Return what the rows of a stream's message mean; for one that cannot be read REST is to be asked.
+    """Return what the rows of a stream's message mean; for one that cannot be read a request to REST is due.
 
     Raises DecodeError where none can be.
     """
@@ -219,18 +220,18 @@ def changes(read: Callable[[msgspec.Raw], Balance], rows: Iterable[msgspec.Raw],
 
 
 class AccountStream(abc.ABC):
-    """The conversation on one private connection; the caller owns socket and clock."""
+    """The protocol on one private connection; the caller owns socket and clock."""
 
     url: str
     ping_interval_s: float | None = None  # None: the exchange pings at the WebSocket level, and that suffices
     silence_s: float = 60.0  # a connection without any frame, pings included, for so long is dead
     is_live: bool = (
-        False  # the exchange has acknowledged: from now on it tells every change. It tells no state first
+        False  # the exchange has acknowledged: from now on it sends every change. It sends no state first
     )
 
     @abc.abstractmethod
     def on_open(self, time_ms: int) -> Sequence[bytes]:
-        """Return the frames to send first; none where the exchange speaks first."""
+        """Return the frames to send first; none where the exchange sends first."""
 
     @abc.abstractmethod
     def on_message(self, payload: bytes, time_ms: int) -> Heard:
@@ -263,7 +264,7 @@ class Account(abc.ABC):
     def refusal(
         self, answer: RestAnswer, trouble: Trouble | None, code: object, text: str, *, remedy: str = ""
     ) -> AccountError:
-        """Return the error for a refused request; trouble None: what the HTTP status tells.
+        """Return the error for a refused request; trouble None: by the HTTP status.
 
         Exchanges quote what we sent: nothing of the credentials gets into the message.
         """
@@ -277,7 +278,7 @@ class Account(abc.ABC):
         return AccountError(trouble, message, answer.retry_after_s, remedy=remedy)
 
     def scrubbed(self, text: str) -> str:
-        """Return what an exchange said, in bounds, printable, and without anything that is ours."""
+        """Return an exchange's text, in bounds, printable, and without anything that is ours."""
         text = "".join(each if each.isprintable() else " " for each in text)
         for secret in (self._credentials.secret, self._credentials.passphrase, self._credentials.key):
             if secret:
@@ -297,11 +298,11 @@ class Account(abc.ABC):
 
     @classmethod
     def underlying(cls, asset: str) -> str:
-        """Return the asset in which one is paid out on demand, as savings are; "" if its name tells of none."""
+        """Return the asset in which one is paid out on demand, as savings are; "" if its name has none."""
         return ""
 
     def kind_request(self, time_ms: int) -> RestRequest | None:
-        """Return the signed request that tells what kind of account it is, asked where nothing is held.
+        """Return the signed request for the kind of the account, sent where nothing is held.
 
         None: all kinds are read alike.
         """

@@ -1,8 +1,8 @@
 """Keeps one exchange's account known: a signed look every minute, and the private stream in between.
 
-`balances.Ledger` decides what is held, the exchange's file how it is asked; here are requests, sockets, pauses.
-Each account has tasks and a client of its own, so that one exchange's failure delays no other. Logs tell what
-changed of the condition, and never amounts.
+`balances.Ledger` decides what is held, the exchange's file how requests are made; here are sending, sockets,
+pauses. Each account has tasks and a client of its own, so that one exchange's failure delays no other. Logs have
+what changed of the condition, and never amounts.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from feedhandler.transport.tasks import Failures, end_tasks
 from feedhandler.transport.timekeeper import Timekeeper
 
 JITTER: Final = 0.1  # of the pause between two looks, so that accounts do not go in step
-PAUSE_MIN_S: Final = 1.0  # between two looks, whoever asks for them
-# And before one that the stream asks for: 20 a minute are two thirds of our share at Binance.
+PAUSE_MIN_S: Final = 1.0  # between two looks, whoever orders them
+# And before one that the stream makes necessary: 20 a minute are two thirds of our share at Binance.
 HURRY_MIN_S: Final = 3.0
 OPERATOR_S: Final = 600.0  # between two tries while somebody has to change something first
 HANDSHAKE_S: Final = 10.0
@@ -78,7 +78,7 @@ class Keeper:
         self._synced_mono = float("-inf")  # when the last one began
         self._syncing: asyncio.Task[None] | None = None
         self._due_mono = 0.0  # when the next one does
-        self._is_hurried = False  # something has changed since the last one began, which it may not tell
+        self._is_hurried = False  # something has changed since the last one began, which it may not have
         self._replanned = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -127,7 +127,7 @@ class Keeper:
                         await self._replanned.wait()
 
     def _hurry(self) -> None:
-        """Look soon, since the stream does not tell all; but what keeps failing keeps its pauses."""
+        """Look soon, since the stream does not state all; but what keeps failing keeps its pauses."""
         self._is_hurried = True
         if not self._failures:
             self._plan(max(0.0, self._due_mono - time.monotonic()))
@@ -152,7 +152,7 @@ class Keeper:
         return max(PAUSE_MIN_S, self._policy.backoff_s(self._failures, self._rng), self._retry_after_s)
 
     async def _sync(self) -> None:
-        """Look once; a second time if the request's time was refused, after asking for the exchange's."""
+        """Look once; a second time if the request's time was refused, after a request for the exchange's."""
         await asyncio.sleep(max(0.0, self._synced_mono + PAUSE_MIN_S - time.monotonic()))
         self._synced_mono = time.monotonic()
         self._is_hurried = False
@@ -184,7 +184,7 @@ class Keeper:
             await self._look()
 
     def _known_better(self, exc: Exception) -> AccountProblem | None:
-        """Return what an answer told, where nothing was asked because of it: its status alone tells less."""
+        """Return the reason in an answer because of which nothing is requested: its status alone has less."""
         known = self._status.error
         is_ban = isinstance(exc, HttpRefused) and exc.status == HTTPStatus.FORBIDDEN
         return known if is_ban and known is not None and known.kind == Trouble.REGION.value else None
@@ -224,7 +224,7 @@ class Keeper:
         while True:
             await asyncio.sleep(SETTLE_NS / NS_PER_S)
             if self._ledger.settle(time.monotonic_ns()):
-                log.warning("%s: the private stream has missed a change, which REST told", self.name)
+                log.warning("%s: the private stream has missed a change, which REST has", self.name)
                 self._on_change()
 
     # --- the private stream
@@ -348,7 +348,7 @@ class Keeper:
             is_changed = self._ledger.on_stream(heard.balances, time.monotonic_ns())
         except DecodeError as exc:
             self._status.undecodable += 1
-            if self._status.undecodable == 1:  # it may hold amounts: only what is wrong with it is told
+            if self._status.undecodable == 1:  # it may hold amounts: only what is wrong with it is logged
                 log.warning("%s: the private stream sends what is not understood: %s", self.name, exc)
             self._hurry()
             return
@@ -356,7 +356,7 @@ class Keeper:
         if stream.is_live and self._status.stream != "live":
             self._ledger.on_stream_live(time.monotonic_ns())
             self._set_stream("live", None)
-            self._hurry()  # no exchange tells the state first
+            self._hurry()  # no exchange sends the state first
         if heard.is_incomplete:
             self._hurry()
         if is_changed:

@@ -107,7 +107,7 @@ class KuCoinAccount(Account):
 
     def __init__(self, credentials: Credentials) -> None:
         super().__init__(credentials)
-        # As REST has told last: the type of each account by its id, and which ids of each asset are traded with.
+        # As REST has stated last: the type of each account by its id, and which ids of each asset are traded with.
         self._types: dict[str, str] = {}
         self._traded: dict[str, list[str]] = {}
 
@@ -159,7 +159,7 @@ class KuCoinAccount(Account):
     def is_known(self, change: _Change) -> bool:
         """Return whether it is sure which part of an asset a change is about.
 
-        REST has told of that part, or of none of the asset.
+        REST has stated that part, or none of the asset.
         """
         known = self._traded.get(change.asset, ())
         return bool(change.id) and (change.id in known or not known)
@@ -168,7 +168,7 @@ class KuCoinAccount(Account):
         return self._signed("POST", "/api/v1/bullet-private", time_ms, weight=10)
 
     def stream(self, ws_url: str, answer: RestAnswer | None) -> AccountStream:
-        assert answer is not None, "it has asked for a token"
+        assert answer is not None, "it has requested a token"
         self._data(answer, Token, "kucoin private token")
         try:
             return _KuCoinStream(self, KuCoinSpot().endpoint(ws_url, answer.body, "account"))
@@ -208,7 +208,7 @@ class KuCoinAccount(Account):
 
 class _KuCoinStream(AccountStream):
     def __init__(self, account: KuCoinAccount, endpoint: Endpoint) -> None:
-        assert endpoint.ping_interval_s is not None, "the token tells"
+        assert endpoint.ping_interval_s is not None, "the token's answer has it"
         self.url = endpoint.url
         self.ping_interval_s = endpoint.ping_interval_s
         self.silence_s = 2 * endpoint.ping_interval_s + (endpoint.pong_timeout_s or 0.0)
