@@ -184,7 +184,7 @@ class Keeper:
             await self._look()
 
     def _known_better(self, exc: Exception) -> AccountProblem | None:
-        """Return the reason in an answer because of which nothing is requested: its status alone has less."""
+        """Return the known problem where a ban is its consequence: the ban's status alone has less."""
         known = self._status.error
         is_ban = isinstance(exc, HttpRefused) and exc.status == HTTPStatus.FORBIDDEN
         return known if is_ban and known is not None and known.kind == Trouble.REGION.value else None

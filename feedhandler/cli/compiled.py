@@ -21,7 +21,7 @@ OLDER: Final = (
 
 
 def advice() -> str:
-    """Return how to have the tick path compiled; "" where it is, or where Python was asked for."""
+    """Return how to have the tick path compiled; "" where it is, or where Python was chosen."""
     if feedhandler.IS_COMPILED or os.environ.get(feedhandler.PURE_ENV):
         return ""
     text = None

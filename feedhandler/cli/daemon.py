@@ -55,7 +55,7 @@ class Stays:
         self.ended: list[str] = []  # who did not
 
     def take(self, programs: Sequence[Program], begun: Container[str], now_mono: float) -> bool:
-        """Take what the supervisor says, and who has begun; returns whether it is known of each by now."""
+        """Take the supervisor's answer, and who has begun; returns whether it is known of each by now."""
         is_known = True
         for program in programs:
             name = program.name
@@ -145,7 +145,7 @@ def become(config: Config) -> int:
 
 
 def start(config: Config, console: Console) -> int:
-    """Start everything, and tell what runs once each process has stayed up; returns the exit status."""
+    """Start everything, and print what runs once each process has stayed up; returns the exit status."""
     child = spawn(config, install(config, has_control=True), ends_with_us=False)
     started_mono = time.monotonic()
     supervisor, stays = Supervisor(config.run_dir), Stays(started_mono)
@@ -217,7 +217,7 @@ def _begun(config: Config, programs: Sequence[Program]) -> set[str]:
 
 
 def _is_zombie(pid: int) -> bool:
-    """True for one that has ended, and whose parent does not ask."""
+    """True for one that has ended, and whose parent does not wait for it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].startswith("Z")
     except OSError:
@@ -225,6 +225,6 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _reason(config: Config, program: Program) -> str:
-    """Return what the last one that ended has said last."""
-    said = last_line(log_dir(config.run_dir) / f"{program.name}.log", program.pid)
-    return said or program.spawnerr or f"it ended with status {program.exitstatus}, and its log is empty"
+    """Return the last log line of the last one that ended."""
+    line = last_line(log_dir(config.run_dir) / f"{program.name}.log", program.pid)
+    return line or program.spawnerr or f"it ended with status {program.exitstatus}, and its log is empty"

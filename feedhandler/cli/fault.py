@@ -1,4 +1,4 @@
-"""`feedhandler fault`: asks a running simulator to misbehave."""
+"""`feedhandler fault`: has a running simulator misbehave."""
 
 import argparse
 from collections.abc import Sequence

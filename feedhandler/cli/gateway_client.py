@@ -34,7 +34,7 @@ LISTED_MAX: Final = 1000  # instruments
 
 
 class GatewayClient:
-    """The gateway of a configuration, as its operator on this machine asks it."""
+    """The gateway of a configuration, as its operator on this machine uses it."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -42,7 +42,7 @@ class GatewayClient:
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
     def ask(self, method: str, path: str, body: object = None, *, needs_token: bool = True) -> Any:
-        """Return the decoded answer, None if it has none. Raises FeedError that says what to do."""
+        """Return the decoded answer, None if it has none. Raises FeedError with what to do."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data, self._headers(needs_token), method=method)
         try:

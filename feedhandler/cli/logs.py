@@ -1,4 +1,4 @@
-"""What the log of a supervised process says last."""
+"""The last line of a supervised process's log."""
 
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ class _Line(msgspec.Struct):
 
 
 def last_line(path: Path, successor: int = 0) -> str:
-    """Return the end of a log in words, "" if there is none; what a successor, by its pid, says is passed over."""
+    """Return the end of a log in words, "" if there is none; lines of a successor, by its pid, are passed over."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_SIZE))

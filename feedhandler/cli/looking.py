@@ -40,14 +40,14 @@ def add(commands: Commands) -> None:
         r" end it with \0 for an exact topic",
     )
     tail.add_argument(
-        "--recover", action="store_true", help="ask the relay for missing records, and wait for them"
+        "--recover", action="store_true", help="request missing records of the relay, and wait for them"
     )
     tail.add_argument("--count", type=count, metavar="N", help="stop after N records")
     tail.add_argument("--json", action="store_true", help="one JSON object per line")
 
     status = command(commands, "status", show_status, "what is connected, how fresh, how fast")
     status.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
-    status.add_argument("--json", action="store_true", help="everything the processes say, as JSON")
+    status.add_argument("--json", action="store_true", help="everything the processes report, as JSON")
     add_check(
         status, "a part is stale, connects or does not run; 2 if no merger answers, or an exchange is down"
     )
@@ -130,7 +130,7 @@ def _print(part: str | Table) -> None:
 def _ask_status(
     endpoint: str, arguments: argparse.Namespace
 ) -> tuple[Heartbeat | None, dict[str, ExchangeStatus]]:
-    """Return what the merger says of itself and of each exchange; None if it says nothing in time."""
+    """Return the status of the merger and of each exchange; None if none comes in time."""
     heartbeat: Heartbeat | None = None
     statuses: dict[str, ExchangeStatus] = {}
     deadline = time.monotonic() + STATUS_TIMEOUT_S
@@ -150,7 +150,7 @@ def _ask_status(
 
 
 def _endpoints(arguments: argparse.Namespace) -> tuple[str, str | bool]:
-    """Return where to subscribe, and where to ask for what was missed; True: beside that."""
+    """Return where to subscribe, and where to request what was missed; True: beside that."""
     if arguments.endpoint or not arguments.config:
         return arguments.endpoint or DEFAULT_ENDPOINT, True
     found = config.load(arguments.config)

@@ -88,7 +88,7 @@ def _file(named: str | None) -> str | None:
 
 
 def _drop_output() -> None:
-    """The reader of our output has gone, as `head` does; nothing is left to say to it."""
+    """The reader of our output has gone, as `head` does; nothing more can be printed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

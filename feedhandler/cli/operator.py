@@ -1,4 +1,4 @@
-"""What the operator asks the gateway, and orders there: balances, positions, credentials, lists."""
+"""What the operator looks up and orders at the gateway: balances, positions, credentials, lists."""
 
 import argparse
 

@@ -1,6 +1,7 @@
 """Are the addresses free, and the directory writable, that a configuration names?
 
-Whose an address is that is not free tells the kernel, as far as we may see; else the locks in `run_dir` do.
+Which process has an address that is not free, the kernel shows as far as we may see; else the locks in `run_dir`
+do.
 """
 
 import contextlib
@@ -25,7 +26,8 @@ PROCESSES: Final = {"merger": MERGER, "relay": RELAY, "gateway": GATEWAY, "nats"
 def check(config: Config, note: Callable[[str], None] | None = None) -> None:
     """Try each address that our processes would bind. Raises ConfigError that names the key.
 
-    With note, an address that the process itself holds which is to bind it is no error: it runs, and note is told.
+    With note, an address that the process itself holds which is to bind it is no error: it runs, and note is
+    called.
     """
     owners: dict[tuple[str, int], str] = {}
     noted: dict[str, int] = {}

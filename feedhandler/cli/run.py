@@ -83,7 +83,7 @@ class Foreground:
         return self._verdict(supervisor, seconds)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        # Nobody asks it anything: a control socket's path may be too long in a deep directory.
+        # It gets no requests: a control socket's path may be too long in a deep directory.
         return spawn(self._config, install(self._config, has_control=False), ends_with_us=True)
 
     def _show(self, subscriber: Subscriber, supervisor: "subprocess.Popen[bytes]", span: Span | None) -> None:

@@ -31,8 +31,8 @@ from feedhandler.transport.files import (
 )
 
 WAIT_S: Final = 15.0
-NOT_HEARD: Final = ("down", "absent")  # states of a shard that does not say what it wants
-SILENCE_S: Final = 3.0  # a merger says something of each exchange once a second
+NOT_HEARD: Final = ("down", "absent")  # states of a shard that does not report what it wants
+SILENCE_S: Final = 3.0  # a merger publishes the status of each exchange once a second
 
 
 def add(commands: Commands) -> None:
@@ -102,8 +102,8 @@ def subscribe(
 ) -> int:
     """Want these symbols too, and report until they are live; returns the exit status.
 
-    is_unlisted also wants what the newest instrument list does not have. What cannot be had is told, and does not
-    keep the others. Raises ConfigError or SubscriptionRejected, with nothing changed, if none can be had.
+    is_unlisted also wants what the newest instrument list does not have. What cannot be had is printed, and does
+    not keep the others. Raises ConfigError or SubscriptionRejected, with nothing changed, if none can be had.
     """
     settings = config.exchange(exchange)
     listing = read_instruments(config.run_dir, config.rest_url(exchange), exchange)  # that a feed has kept
@@ -128,7 +128,7 @@ def subscribe(
 def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s: float) -> int:
     """Want these symbols no more, and report until the feed has let them go; returns the exit status.
 
-    One that nobody wants is told, and does not keep the others. Raises ConfigError if all are of that kind.
+    One that nobody wants is printed, and does not keep the others. Raises ConfigError if all are of that kind.
     """
     settings = config.exchange(exchange)
     present = read_wanted(config.run_dir, exchange).symbols(settings.symbols)
@@ -201,7 +201,7 @@ def _held_by(wanted: Wanted, symbol: str) -> str:
 
 
 class SubscriptionWatch:
-    """What the stream says about some symbols of an exchange; channels: their symbols, as far as they are known."""
+    """What the stream has about some symbols of an exchange; channels: their symbols, as far as they are known."""
 
     def __init__(
         self, config: Config, exchange: str, symbols: Sequence[str], channels: Mapping[str, str] = {}
@@ -237,7 +237,7 @@ class SubscriptionWatch:
 
     @property
     def is_heard(self) -> bool:
-        """True if a feed has said something."""
+        """True if a feed's status has come."""
         return self._status is not None and self._status.feed is not None
 
     def is_subscribed(self, symbol: str) -> bool:
@@ -245,7 +245,7 @@ class SubscriptionWatch:
         return symbol in self.live or bool(self._rejected(symbol))
 
     def is_unsubscribed(self, symbol: str) -> bool:
-        """True if no feed wants it any more, and all have been heard."""
+        """True if no feed wants it any more, and the status of all has come."""
         status = self._status
         if status is None or status.feed is None or any(row.state in NOT_HEARD for row in status.shards):
             return False
@@ -278,5 +278,5 @@ class SubscriptionWatch:
             return "noted"
         if not self.is_heard:
             return f"noted; no feed of {self._exchange} is heard at {self._endpoint}, it will follow when it runs"
-        assert self._status is not None, "it was heard"
+        assert self._status is not None, "it has come"
         return f"noted, and not done yet: the feed is {self._status.text(time.time_ns())}"

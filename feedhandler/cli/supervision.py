@@ -1,6 +1,6 @@
 """The supervisor's configuration, for the demo as for production: one program per process.
 
-It is made from the configuration at each start, and kept in `run_dir`: what runs is what the configuration says.
+It is made from the configuration at each start, and kept in `run_dir`: what runs is what is configured.
 """
 
 import os
@@ -25,7 +25,7 @@ from feedhandler.transport.private import IPC_PATH_SIZE_MAX
 
 # A process that ends before START_S is started again after 1 s, 2 s, 3 s, …; one that ran longer, at once.
 START_S: Final = 1
-START_TRIES: Final = 1_000_000  # an outage of any length heals without an operator
+START_TRIES: Final = 1_000_000  # an outage of any length ends without an operator
 STOP_S: Final = 5
 assert STOP_S > END_S, "a process ends by itself before it is killed"
 LOG_SIZE_MB: Final = 10
@@ -82,7 +82,7 @@ def log_dir(run_dir: str) -> Path:
 
 
 def control_path(run_dir: str) -> Path:
-    """Return the socket at which a supervisor that is nobody's child is asked and told."""
+    """Return the control socket of a supervisor that runs as a daemon."""
     return Path(run_dir).absolute() / "supervisor.sock"
 
 
@@ -97,14 +97,14 @@ def install(config: Config, *, has_control: bool) -> list[str]:
     path = run_dir / "supervisord.conf"
     private.make_folder(log_dir(str(run_dir)))
     private.write_whole(path, text.encode())
-    # -n: it stays what we started; its own way to become a daemon would leave no way to tell why it ended.
+    # -n: it stays what we started; its own way to become a daemon would leave no way to know why it ended.
     return [*PYTHON, "-m", "supervisor.supervisord", "-n", "-c", str(path)]
 
 
 def spawn(config: Config, command: list[str], *, ends_with_us: bool) -> "subprocess.Popen[bytes]":
     """Start the supervisor, in a session of its own: Ctrl-C in the terminal does not reach it.
 
-    What it says before it has a log goes to `error_log`.
+    What it prints before it has a log goes to `error_log`.
     """
     fd = private.open_file(error_log(config.run_dir), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with os.fdopen(fd, "wb") as errors:
@@ -120,7 +120,7 @@ def spawn(config: Config, command: list[str], *, ends_with_us: bool) -> "subproc
 
 
 def error_log(run_dir: str) -> Path:
-    """Return the file with what a supervisor said that could not start."""
+    """Return the file with the output of a supervisor that could not start."""
     return log_dir(run_dir) / "supervisord.err"
 
 
@@ -159,7 +159,7 @@ serverurl = unix://{run}/supervisor.sock
 
 
 def _program(layout: Installation, name: str, arguments: str, priority: int) -> str:
-    # Restarted whatever the exit status: also a wrong configuration may be mended meanwhile.
+    # Restarted whatever the exit status: also a wrong configuration may be corrected meanwhile.
     # The supervisor hands its environment on; secrets are for those who need them.
     own = OWN_SECRETS.get(name, ())
     blanks = ",".join(f'{variable}=""' for variable in (*SECRETS, *NATS_ENV) if variable not in own)
@@ -200,7 +200,7 @@ def here(config: Config, *, has_control: bool = False) -> Installation:
 
 
 def escaped(text: str, where: str) -> str:
-    """Return text as supervisord reads it once. Raises ConfigError for what it cannot be told at all."""
+    """Return text as supervisord reads it once. Raises ConfigError for what cannot be written for it at all."""
     if COMMENT.search(text) or not text.isprintable():
         raise ConfigError(
             f"{where}: {text!r} cannot be told to supervisord, which takes `;` or `#` after a blank for a comment;"

@@ -202,7 +202,7 @@ def status_parts(
 
 
 def simulated_text(exchanges: Iterable[str]) -> str:
-    """Return what is said above data that are not real."""
+    """Return the line above data that are not real."""
     return f"SIMULATED data, of no real exchange: {', '.join(exchanges)}"
 
 

@@ -216,9 +216,9 @@ class Ack(msgspec.Struct, frozen=True):
 
 
 class Nack(msgspec.Struct, frozen=True):
-    """A command was refused. id "" = the exchange did not say which.
+    """A command was refused. id "" = the exchange did not state which.
 
-    is_transient: the same command may succeed a little later. is_satisfied: it asked for what already is.
+    is_transient: the same command may succeed a little later. is_satisfied: it requested what already is.
     """
 
     id: str
@@ -256,7 +256,7 @@ class Market(abc.ABC):
     time_request: ClassVar[RestRequest]
     survey_requests: ClassVar[
         tuple[RestRequest, ...]
-    ]  # for all symbols at once, in the order in which they are asked
+    ]  # for all symbols at once, in the order in which they are sent
     rest_limit: ClassVar[tuple[int, float]]  # weight permitted to one address, per seconds
     handshake_request: ClassVar[RestRequest | None] = None  # before each connection, e.g. for a token
 
@@ -305,7 +305,7 @@ class Market(abc.ABC):
             state.offset_ns, state.ahead_ns_max = self._clock
 
     def remove(self, natives: Iterable[str]) -> None:
-        """Take symbols out of that set; what is still said about them is ignored."""
+        """Take symbols out of that set; what still comes about them is ignored."""
         self.changes += 1
         for native in natives:
             state = self._parted[native] = self.states.pop(native)
@@ -387,7 +387,7 @@ class Market(abc.ABC):
     ) -> State | Control | None:
         """Decode one message of a line.
 
-        Returns the state that it changed, a control word, or None for what is no news to anybody. payload is
+        Returns the state that it changed, a control message, or None for what changes nothing. payload is
         borrowed: valid until this returns. Raises DecodeError for anything else, whatever the bytes; the
         states are then as before.
         """
@@ -412,9 +412,9 @@ def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
 
 
 def decode_sparse(decode: Callable[[bytes], T], payload: bytes | bytearray | memoryview, refused: str) -> T:
-    """Decode a message once more, without the fields that are empty or null in it: what they tell is unknown.
+    """Decode a message once more, without the fields that are empty or null in it: what they state is unknown.
 
-    For messages that were refused only, and refused tells why. Raises DecodeError with it, if there are no such
+    For messages that were refused only, refused being the reason. Raises DecodeError with it, if there are no such
     fields, or it is refused without them as well.
     """
     try:
@@ -437,7 +437,7 @@ def _without_empty(value: Any) -> Any:
 
 
 def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
-    """Decode a REST answer. Raises DecodeError that names what was asked for."""
+    """Decode a REST answer. Raises DecodeError that names what was requested."""
     try:
         return decoder.decode(body)
     except UNDECODABLE as exc:

@@ -60,7 +60,7 @@ assert SYMBOLS_PER_CONNECTION * STREAMS_PER_SYMBOL + 1 <= STREAMS_PER_CONNECTION
 STREAMS_PER_COMMAND: Final = 100
 COMMAND_SIZE_MAX: Final = 4000
 
-# Times are asked for in microseconds, but a proxy or testnet may ignore that. Milliseconds stay below
+# Times are requested in microseconds, but a proxy or testnet may ignore that. Milliseconds stay below
 # this until the year 5138, microseconds have been above it since 1973.
 MICROSECONDS_ABOVE: Final = 10**14
 TIME_NS_MAX: Final = 2**63 - 1
@@ -290,7 +290,7 @@ class BinanceSpot(Market):
         if kind == "serverShutdown":
             return Goodbye("serverShutdown announced")
         if kind:
-            return None  # an event that we did not ask for
+            return None  # an event that we did not request
         if frame is None:
             raise DecodeError("binance: message of no known kind")
         return self._answer(frame)

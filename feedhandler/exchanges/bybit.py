@@ -64,8 +64,8 @@ ARGS_LENGTH_MAX: Final = 21_000  # characters of all topics of one connection
 ARGS_LENGTH_USED: Final = 20_000  # by symbols: quotes and commas may count or not, and there is the canary
 assert ARGS_LENGTH_USED < ARGS_LENGTH_MAX
 
-RESTARTED: Final = 1  # the update id of a book that begins anew, whatever its type says
-UNKNOWN: Final = (NAN, NAN)  # price and size of a side of which nothing is said
+RESTARTED: Final = 1  # the update id of a book that begins anew, whatever its type is
+UNKNOWN: Final = (NAN, NAN)  # price and size of a side of which nothing is stated
 
 
 class _Data(msgspec.Struct, gc=False):
@@ -168,7 +168,7 @@ class BybitSpot(Market):
     instruments_request = RestRequest("/v5/market/instruments-info?category=spot")
     time_request = RestRequest("/v5/market/time")
     survey_requests = (RestRequest("/v5/market/tickers?category=spot"),)
-    # Requests, whatever they ask for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
+    # Requests, whatever they are for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
     rest_limit = (600, 5.0)
 
     topic_key = b"topic"
@@ -214,7 +214,7 @@ class BybitSpot(Market):
         if not answer.result.tickers:
             raise ProtocolError("bybit tickers: the exchange lists no such symbol")
         if len(answer.result.tickers) != 1:
-            raise DecodeError("bybit tickers: one symbol was asked for, and several answered")
+            raise DecodeError("bybit tickers: one symbol was requested, and several answered")
         (ticker,) = answer.result.tickers
         return rest_quote(
             _amount(ticker.bid), _amount(ticker.bid_size), _amount(ticker.ask), _amount(ticker.ask_size)
@@ -279,7 +279,7 @@ class BybitSpot(Market):
                 return self._ticker(frame, data, recv_ns, line)
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
-            return None  # a topic that we did not ask for
+            return None  # a topic that we did not request
         return self._answer(frame)
 
     def _book(self, frame: _Frame, data: _Data, recv_ns: int, line: Line) -> State | None:
@@ -345,7 +345,7 @@ class BybitSpot(Market):
             return Ack(frame.req_id)
         if "already subscribed" in frame.ret_msg:
             # The first subscription runs on. For a request of one topic that is all we want; a longer
-            # one was refused whole, and the session asks for its topics one by one.
+            # one was refused whole, and the session requests its topics one by one.
             return Nack(frame.req_id, frame.ret_msg, is_satisfied=True)
         return Nack(frame.req_id, frame.ret_msg or "no reason given")
 

@@ -77,7 +77,7 @@ LEVEL1: Final = "/spotMarket/level1:"
 CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it opens"
 
 OK: Final = "200000"
-UNKNOWN: Final = [NAN, NAN]  # price and size of a side of which nothing is said
+UNKNOWN: Final = [NAN, NAN]  # price and size of a side of which nothing is stated
 
 COMMAND_ID_SIZE_MAX: Final = 9  # we count from 1; a connection's id has 16 characters, and a time in ms 13
 
@@ -313,7 +313,7 @@ class KuCoinSpot(Market):
             return self._ticker(frame.subject if native == "all" else native, data, recv_ns, line)
         if channel == "/market/snapshot":
             return self._snapshot(data, recv_ns, line)
-        return None  # a topic that we did not ask for
+        return None  # a topic that we did not request
 
     def _level1(self, native: str, data: _Data, recv_ns: int, line: Line) -> State | None:
         bids, asks = data.bids, data.asks
@@ -393,7 +393,7 @@ KUCOIN: Final = Exchange("kucoin", (KuCoinSpot,))
 
 
 def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str) -> T:
-    """Return the data of an answer over REST. Raises DecodeError or ProtocolError, with what was asked for."""
+    """Return the data of an answer over REST. Raises DecodeError or ProtocolError, with what was requested."""
     answer = decode_rest(decoder, body, what)
     if answer.code != OK or answer.data is None:
         raise rest_refusal(what, answer.code, answer.msg)

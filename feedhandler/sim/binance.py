@@ -410,7 +410,7 @@ _Event = Callable[[int, Now], bytes]
 
 
 def _combinable(topic: str, event: _Event) -> _Event:
-    """Wrap an event for those that asked for the combined form."""
+    """Wrap an event for those that want the combined form."""
     head = b'{"stream":%s,"data":' % to_json(topic)
 
     def encode(variant: int, now: Now) -> bytes:

@@ -415,7 +415,7 @@ class BinanceWsApiDialog:
         return Reply(texts=[_event(number, event) for number in self._subscriptions for event in events])
 
     def _events(self, update: Update, now: Now) -> list[dict[str, object]]:
-        """A transfer is told twice: by how much, and what there is now."""
+        """A transfer is sent twice: by how much, and what there is now."""
         time, cleared = now.unix_ns // self._unit_ns, update.unix_ns // self._unit_ns
         transfers: list[dict[str, object]] = [
             {

@@ -1,4 +1,4 @@
-"""Who hears which stream, and what goes into whose outbox when one is sent.
+"""Who subscribes to which stream, and what goes into whose outbox when one is sent.
 
 Pure: the shell calls `run` with the time and writes the outboxes. When the market moves, and which stream is to
 show it, is a schedule's decision: rhythm.py, rate.py. Repeats (`DataStream.repeat_every_ns`) come on top: they are
@@ -17,18 +17,18 @@ LATE_FRAMES = 3  # a late frame comes this many updates after its time
 
 
 class Schedule(Protocol):
-    """When the market moves, and which of the streams that somebody hears shows it."""
+    """When the market moves, and which of the streams with subscribers shows it."""
 
     skipped: int  # changes given up because the process was too slow
     late_ns: int  # of the first change of the last tick
     late_ns_max: int
 
     def start(self, stream: DataStream, mono_ns: int) -> None:
-        """Somebody hears this stream now."""
+        """This stream has subscribers now."""
         ...
 
     def stop(self, stream: DataStream) -> None:
-        """Nobody hears it any more."""
+        """It has none any more."""
         ...
 
     def run(self, now: Now, send: Callable[[DataStream], None]) -> None:
@@ -69,7 +69,7 @@ class Broadcast:
         return self._streams.get(topic)
 
     def add(self, stream: DataStream, variant: int, outbox: Outbox, mono_ns: int) -> None:
-        """Let an outbox hear a stream, from the next update on. One that lost all hearers is made anew."""
+        """Let an outbox get a stream, from the next update on. One that lost all subscribers is made anew."""
         if stream.topic not in self._streams:
             self._start(stream, mono_ns)
         boxes = stream.audiences.setdefault(variant, [])

@@ -180,7 +180,7 @@ class Bybit:
         return msgspec.structs.replace(answer, violation=refusal.violation, remark=refusal.remark)
 
     def selected(self, request: HttpRequest, now: Now) -> "list[Instrument] | HttpAnswer":
-        """Resolve category and symbol, or say what is wrong with them."""
+        """Resolve category and symbol, or answer what is wrong with them."""
         if request.one("category") != "spot":
             return _answer(10001, "params error: Category is invalid", {}, now)
         symbol = request.one("symbol")

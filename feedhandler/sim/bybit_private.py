@@ -42,7 +42,7 @@ REQUESTS_PER_S = 50  # of the wallet balance, per account
 WALLET = "wallet"
 TOPICS = (WALLET, "order", "execution", "execution.fast", "position", "greeks")
 _ACTIVE_TIME = re.compile(r"([0-9]{1,3})([sm])")
-_ACTIVE_S = (30, 600)  # what max_active_time may ask for; the last is the default
+_ACTIVE_S = (30, 600)  # what max_active_time may be; the last is the default
 _HEADERS = ("X-BAPI-API-KEY", "X-BAPI-TIMESTAMP", "X-BAPI-SIGN")
 _BAD_KEY = Refusal(10003, "API key is invalid.", 200)
 _ON_COMMAND = {
@@ -193,7 +193,7 @@ def _bad_time(timestamp: str, window: str, now: Now) -> Refusal | None:
 
 
 class BybitPrivateDialog:
-    """One private connection: first who it is, then what it hears. Requests that fail leave it open."""
+    """One private connection: first who it is, then what it subscribes to. Requests that fail leave it open."""
 
     variant = 0
     is_private = True

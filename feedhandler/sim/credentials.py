@@ -1,4 +1,4 @@
-"""Who may ask for the simulated accounts, and how a signature is checked.
+"""Who may read the simulated accounts, and how a signature is checked.
 
 The keys are the same in every simulator, so that a client can be configured before one runs. They open
 nothing else: they are no secret, and are treated as one all the same, so that what is written around them
@@ -62,7 +62,7 @@ def hmac_base64(secret: str, text: str) -> str:
 
 
 def is_same(given: str, expected: str) -> bool:
-    """Compare without telling by the time that it takes how much of `given` was right."""
+    """Compare without showing by the time that it takes how much of `given` was right."""
     return hmac.compare_digest(_bytes(given), _bytes(expected))
 
 

@@ -1,4 +1,4 @@
-"""What can be asked to go wrong: the requests, how they are read, and what lasts how long.
+"""What can be made to go wrong: the requests, how they are read, and what lasts how long.
 
 Pure. A fault either happens once (`close`, `garbage`) or lasts some seconds (`stall`, `mute`); `Active`
 keeps the lasting ones. What a fault does to a socket is the server's business.
@@ -174,7 +174,7 @@ class Rate(_Fault, tag="rate"):
 
 
 class Deposit(_Fault, tag="deposit"):
-    """add amount of asset to the account, negative: a withdrawal; wallet; silent=1: no private stream is told"""
+    """add amount of asset to the account, negative: a withdrawal; wallet; silent=1: no private stream gets it"""
 
     asset: str
     amount: Decimal

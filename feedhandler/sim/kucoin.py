@@ -117,7 +117,7 @@ class Kucoin:
             "management": (Weight(30.0), self.rules.management_weight_per_30_s),
         }
         self.private = KucoinPrivate()
-        self.all_tickers: HttpAnswer | None = None  # the newest, for whoever asks soon
+        self.all_tickers: HttpAnswer | None = None  # the newest, for a request that comes soon
         self.all_tickers_mono_ns = 0
         self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]

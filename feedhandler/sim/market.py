@@ -106,7 +106,7 @@ class Instrument:
     def __init__(self, index: int, listing: Listing, sizes: Sequence[int], rng: random.Random) -> None:
         self.index = index  # rank: lower is traded more
         self.listing = listing
-        self.quote_stream_count = 0  # of the streams that somebody hears, those that move the quote
+        self.quote_stream_count = 0  # of the streams with subscribers, those that move the quote
         self.price_decimals, ticks = _ticks(listing.price)
         self.size_decimals = _size_decimals(listing.price)
         self._sizes = sizes

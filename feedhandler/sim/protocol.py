@@ -103,7 +103,7 @@ class Reply(msgspec.Struct, kw_only=True):
 
 
 class DataStream:
-    """One topic that carries data, and who hears it.
+    """One topic that carries data, and its subscribers.
 
     `encode(variant, now)` prints the instrument as it stands; `variant` is the dialog's: an exchange that
     has only one form uses 0. A stream is `regular` (sent by its own clock) or in real time. Whether it is sent
@@ -159,7 +159,7 @@ class DataStream:
         self.is_heard = False
         self.is_waiting = False  # something has changed, and its clock does not allow it to be sent yet
         self.is_muted = False  # not sent, and at a known rate its share of the market does not move
-        self.is_lost = False  # the market moves, and nobody is told
+        self.is_lost = False  # the market moves, and nothing is sent
         self.last_mono_ns = 0
         self.last_payloads: dict[int, bytes] = {}
 
@@ -236,7 +236,7 @@ class Exchange(Protocol):
     def rest(self, request: HttpRequest, now: Now) -> HttpAnswer: ...
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
-        """Print the exchange's refusal of a REST call, whatever was asked."""
+        """Print the exchange's refusal of a REST call, whatever was requested."""
         ...
 
     def expire_tokens(self, now: Now) -> None:
@@ -250,7 +250,7 @@ class Exchange(Protocol):
         ...
 
     def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
-        """End what a private connection hears of the account, if this exchange does that."""
+        """End what a private connection gets of the account, if this exchange does that."""
         ...
 
 

@@ -1,9 +1,9 @@
-"""A known rate: so many messages per second, shared out over what somebody hears.
+"""A known rate: so many messages per second, shared out over what is subscribed to.
 
 For tests and benchmarks; no symbol ever rests. Pure. Open loop: the n-th slot is due at start + n / rate whatever
 happened before, so lateness is visible and never hidden by sending less. A slot goes to a regular stream that is
 due (a 24 h ticker), else to a real-time stream: three of four to the much traded symbols, every fourth in turn, so
-that no symbol is left out. Where a rate below the regular streams' own cadence is asked for, they share half of it.
+that no symbol is left out. Where a rate below the regular streams' own cadence is set, they share half of it.
 The market moves as far as a stream shows it, and no further.
 """
 

@@ -111,7 +111,7 @@ class Rhythm:
                     send(stream)
 
     def pause(self, now: Now) -> None:
-        """The market goes on, and nobody is told."""
+        """The market goes on, and nothing is sent."""
         for _, position in self._changes_due(now):
             self._change(position, now.unix_ns)
 

@@ -322,7 +322,7 @@ class SimServer:
         return bool(self._active) and (self._active.get("stall") or self._active.get("mute")) is not None
 
     def _keep_back(self, now: Now) -> None:
-        """Let the market go on, and tell nobody."""
+        """Let the market go on, and send nothing."""
         self._broadcast.pause(now)
         if self._broadcast.topics():
             self._effects["stall" if self._active.get("stall") else "mute"] += 1
@@ -653,7 +653,7 @@ class SimServer:
             raise FaultError(f"{self._exchange.name} has no symbol {symbol!r} in its own spelling; {hint}")
 
     def _change_account(self, fault: faults.Deposit | faults.Hold | faults.Trade, now: Now) -> None:
-        """Change what the account holds, and tell the private streams unless that is not wanted."""
+        """Change what the account holds, and send that on the private streams unless it is not wanted."""
         try:
             update = self._changed_account(fault, now)
         except AccountError as error:
@@ -687,7 +687,7 @@ class SimServer:
         return topics
 
     def _sample(self, connection: ClientConnection, now: Now) -> bytes:
-        """Print a frame of something this client hears."""
+        """Print a frame of something that this client has subscribed to."""
         for topic in connection.dialog.topics:
             stream = self._broadcast.find(topic)
             if stream is not None:
@@ -728,7 +728,7 @@ class SimServer:
     def state(self) -> dict[str, object]:
         """What `GET /_sim/state` answers. Connection 0 is an HTTP request.
 
-        `fault_effects` tells how often a fault has shown: connections that it ended or cut, messages that it sent
+        `fault_effects` counts how often a fault has shown: connections that it ended or cut, messages that it sent
         or split, requests that it refused, topics that it left silent, moments of a market that it kept back.
         Faults about one symbol or an account are not counted: they show in what is sent.
         """

@@ -1,6 +1,6 @@
 """The table of the exchanges that can be simulated: one row each, for the simulator, tests and benchmarks.
 
-A row has what somebody outside must know of an exchange to ask for it and to disturb it. It is our own reading of
+A row has what others must know of an exchange to subscribe to it and to disturb it. It is our own reading of
 the exchange's documentation, and independent of the adapters in exchanges/.
 """
 

@@ -247,7 +247,7 @@ class BoardReader:
         return now_mono_ns - self._words[board_layout.HEARTBEAT_MONO_NS_OFFSET >> 3]
 
     def is_current(self) -> bool:
-        """True while the path leads to this file, and all of it is there: for when `is_alive` says no."""
+        """True while the path leads to this file, and all of it is there: for when `is_alive` is false."""
         try:
             status = self.path.stat()
         except OSError:
@@ -276,7 +276,7 @@ def recent_path(run_dir: str | Path) -> Path:
 
 
 def retire(path: Path) -> None:
-    """Remove a board that nobody writes any more, and tell its readers; what cannot be removed stays."""
+    """Remove a board that has no writer any more, and mark it for its readers; what cannot be removed stays."""
     fd = _open_quietly(path)
     try:
         path.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from feedhandler.transport import private
 
 T = TypeVar("T")
 
-POSITIONS_REMEDY: Final = "remove it, and say again what is held (PUT /v1/positions)"
+POSITIONS_REMEDY: Final = "remove it, and state again what is held (PUT /v1/positions)"
 LOCK_PATIENCE_S: Final = 5.0
 WANTED_SIZE_MAX: Final = 4 << 20  # 50,000 symbols are one megabyte
 LIST_SIZE_MAX: Final = 64 << 20  # 3,000 instruments are one megabyte
@@ -160,7 +160,7 @@ def renew_feeds(run_dir: str, exchange: str) -> dict[Shard, int]:
             os.kill(pid, signal.SIGUSR1)
             asked[shard] = pid
     if not asked:
-        raise ConfigError(f"no feed of {exchange} runs in {run_dir}/ that could be asked")
+        raise ConfigError(f"no feed of {exchange} runs in {run_dir}/ that could do it")
     return asked
 
 
@@ -339,12 +339,12 @@ def _positions_path(run_dir: str) -> Path:
 
 
 def write_relay_status(run_dir: str, status: RelayStatus) -> None:
-    """Replace what the relay says of itself; a machine that stops may lose it. Raises OSError."""
+    """Replace the relay's status; a machine that stops may lose it. Raises OSError."""
     private.write_whole(relay_status_path(run_dir), msgspec.json.encode(status), is_durable=False)
 
 
 def read_relay_status(run_dir: str) -> RelayStatus | None:
-    """Return what the relay last said of itself, None if that cannot be had."""
+    """Return the relay's last status, None if that cannot be had."""
     try:
         body = private.read_plain(relay_status_path(run_dir), RELAY_STATUS_SIZE_MAX)
         return msgspec.json.decode(body, type=RelayStatus)
@@ -390,7 +390,7 @@ def _lock_soon(fd: int, path: Path) -> None:
 
 
 def wanted_path(run_dir: str, exchange: str) -> Path:
-    """Return the file that says what is wanted besides the configuration."""
+    """Return the file with what is wanted besides the configuration."""
     return Path(run_dir) / "wanted" / f"{exchange}.json"
 
 

@@ -1,6 +1,6 @@
 """REST requests: instrument lists, handshakes, clocks, quotes. aiohttp with limits spelled out.
 
-`RestBudget` decides when a request may go, as exchanges count what an address asks for; the client waits, or
+`RestBudget` decides when a request may go, as exchanges count the requests of an address; the client waits, or
 refuses in the exchange's place.
 """
 
@@ -26,7 +26,7 @@ from feedhandler.transport.tasks import Failures
 TIMEOUT_S: Final = 10.0
 CLOSE_S: Final = 0.25  # for connections to end that nobody uses
 BODY_SIZE_MAX: Final = 64 << 20  # Binance's full exchangeInfo is about 10 MB
-# Statuses with which exchanges ask for patience; if they do not say how long, the usual ban's length.
+# Statuses with which exchanges ban an address for a while; if none is stated, the usual ban's length.
 PATIENCE_STATUSES: Final = {429: 30.0, 418: 120.0, 403: FINAL_S, 451: FINAL_S}
 FIREWALL_REMEDY: Final = (
     "a firewall of the exchange turns this address away: for some minutes if it was asked too much, for good if its"
@@ -55,7 +55,7 @@ assert TURN_WAIT_MAX_S < TIMEOUT_S
 
 
 class HttpRefused(ProtocolError):
-    """An answer other than 200, or none since we did not ask; status is the answer's, also of an earlier one."""
+    """An answer other than 200, or none since we did not send; status is the answer's, also of an earlier one."""
 
     def __init__(self, message: str, retry_after_s: float, status: int = 0) -> None:
         super().__init__(message, retry_after_s)
@@ -67,7 +67,7 @@ class RestBudget:
 
     Pure; times are monotonic. A request heavier than the share has it for itself. feeds is how many processes
     share the exchange. Spare requests, without which the feed goes on, leave a third of it to those of which
-    connections are made, and wait for nothing: they are asked again.
+    connections are made, and wait for nothing: they are repeated later.
     """
 
     def __init__(self, limit: tuple[int, float], feeds: int = 1) -> None:
@@ -77,7 +77,7 @@ class RestBudget:
         self._per_ns = int(per_s * NS_PER_S)
         self._turns: collections.deque[tuple[int, int]] = collections.deque()  # given: when, weight; in order
         self._banned_until_ns = 0
-        self._ban = 0  # the status that told us so
+        self._ban = 0  # the status of that answer
 
     def turn_ns(self, weight: int, now_mono_ns: int, weight_max: int = 0) -> int:
         """Return when a request would have its turn: now, or after those before it."""
@@ -110,7 +110,7 @@ class RestBudget:
         return turn_ns
 
     def check(self, now_mono_ns: int) -> None:
-        """Raise HttpRefused, with the time that is left, if the exchange has told us to be quiet."""
+        """Raise HttpRefused, with the time that is left, if the exchange has banned this address for a while."""
         if now_mono_ns < self._banned_until_ns:
             left_s = (self._banned_until_ns - now_mono_ns) / NS_PER_S
             raise HttpRefused(
@@ -163,7 +163,7 @@ class HttpClient:
     async def fetch(self, request: RestRequest, *, is_spare: bool = False) -> bytes:
         """Return the body of a 200 answer, after waiting for our turn.
 
-        Raises HttpRefused for any other status, or if the budget forbids to ask, and ProtocolError for a failed
+        Raises HttpRefused for any other status, or if the budget forbids it, and ProtocolError for a failed
         or oversized transfer.
         """
         answer = await self.ask(request, is_spare=is_spare)
@@ -176,7 +176,7 @@ class HttpClient:
     async def ask(self, request: RestRequest, *, is_spare: bool = False) -> RestAnswer:
         """Return the answer, whatever its status, after waiting for our turn.
 
-        Raises HttpRefused if the budget forbids to ask, and ProtocolError for a failed or oversized transfer.
+        Raises HttpRefused if the budget forbids it, and ProtocolError for a failed or oversized transfer.
         """
         assert self._session is not None, "use as a context manager"
         what = self._describe(request)
@@ -233,9 +233,9 @@ class HttpClient:
 
 
 def refusal(status: int, body: bytes, location: str = "") -> tuple[str, float]:
-    """Return in words what an answer other than the one hoped for says, and what can be done about it.
+    """Return in words why an answer is not the expected one, and what can be done about it.
 
-    And for how long not to ask again, if it does not say itself: 0 for as always.
+    And for how long to send nothing, if the answer states none: 0 for as always.
     """
     page = body.decode(errors="replace")
     text = f"HTTP {status} {first_words(page)}".rstrip()
@@ -256,7 +256,7 @@ def refusal(status: int, body: bytes, location: str = "") -> tuple[str, float]:
 
 
 def retry_after_s(headers: Mapping[str, str], status: int) -> float:
-    """Return how long an answer asks us to wait, in seconds; 0 if it does not ask.
+    """Return how long an answer has us wait, in seconds; 0 if it states none.
 
     Exchanges send Retry-After in seconds, never as a date; some their own header, in milliseconds.
     """

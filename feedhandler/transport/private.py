@@ -33,7 +33,7 @@ def make_folder(path: Path) -> None:
         with contextlib.suppress(FileExistsError):  # somebody was faster
             missing.mkdir(FOLDER)
     if not path.is_dir():
-        path.mkdir()  # which says what it is instead
+        path.mkdir()  # whose error has what it is instead
 
 
 def take_over(folder: Path, key: str = "run_dir") -> None:
@@ -132,7 +132,7 @@ def group_of(name: str, key: str) -> int:
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """Return what tells a file from another of its name, or from none."""
+    """Return what distinguishes a file from another of its name, or from none."""
     try:
         status = path.lstat()
     except OSError:

@@ -1,7 +1,7 @@
 """Connections that leave this host: libzmq's sockets, under CURVE, as libzmq has it.
 
 Here are those that connect: a subscriber's and a feed's. Those that bind are the relay's. libzmq reads, writes and
-encrypts in a thread of its own; ours takes what has come whenever its loop says so.
+encrypts in a thread of its own; ours takes what has come whenever its loop calls.
 Source: http://api.zeromq.org/4-3:zmq-setsockopt, http://api.zeromq.org/4-3:zmq-curve.
 """
 
@@ -291,7 +291,7 @@ class Uplink(Connecting):
             self._dropped += 1
 
     def take_loss(self) -> bool:
-        """Return, once, that messages were dropped, when there is room again for what they said."""
+        """Return, once, that messages were dropped, when there is room again for what they had."""
         if not self._dropped or self._sock is None or not self._sock.poll(0, zmq.POLLOUT):
             return False
         self._dropped = 0

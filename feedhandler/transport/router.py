@@ -18,10 +18,10 @@ from feedhandler.transport.zmtp import Events, Peer, TimedEvents
 log = logging.getLogger(__name__)
 
 PEERS_MAX: Final = 1000
-ANSWERS_SIZE_MAX: Final = 1 << 22  # that may wait for one who asks and does not read
+ANSWERS_SIZE_MAX: Final = 1 << 22  # that may wait for one that sends requests and does not read
 ANSWER_SIZE_MAX: Final = 1 << 26  # as much as an instrument list may have
-# What may be asked, in records: by one, and by all together. A tenth of a second's worth at once is nothing unusual
-# after a reconnection, hence the burst.
+# What may be requested, in records: by one, and by all together. A tenth of a second's worth at once is nothing
+# unusual after a reconnection, hence the burst.
 RATE_EACH: Final = 20_000.0  # a second
 RATE_ALL: Final = 50_000.0
 # What is answered in one turn of the loop, in records: a second's worth at once would hold up everybody else.
@@ -36,7 +36,7 @@ def _cannot_be_cut(peer: Peer) -> bool:
 class Router:
     """Binds; on_request gets each request and returns the frames of its answer, and what it cost.
 
-    Who asks faster than is good for the others is not read for a while: it waits, and nobody else does. Raises
+    One that sends requests faster than its share is not read for a while: it waits, and no other does. Raises
     ConfigError if an endpoint cannot be bound; key names it in messages. `on_time` is to be called every
     fraction of a second.
     """
@@ -94,7 +94,7 @@ class Router:
     def _on_parts(self, peer: Peer, parts: list[bytes]) -> None:
         """Answer a request. Raises ValueError for one whose peer does not read its answers."""
         if len(peer.queue) > ANSWERS_SIZE_MAX:
-            raise ValueError("it asks and does not read the answers")
+            raise ValueError("it sends requests and does not read the answers")
         self.requests += 1
         frames, cost = self._on_request(parts[-1])
         peer.put_parts([*parts[:-1], *frames])  # what precedes a request is where its answer goes
@@ -135,7 +135,7 @@ class Router:
         for peer in [peer for peer, until_s in self._paused.items() if until_s <= now_s]:
             del self._paused[peer]
             if peer.has_hung_up():
-                peer.close()  # nobody would hear the answers to what it still asks
+                peer.close()  # the answers to its further requests would not be received
             else:
                 peer.resume()
 
@@ -177,7 +177,7 @@ class Dealer:
 
     @property
     def is_ready(self) -> bool:
-        """True if a request would be heard."""
+        """True if a request would be received."""
         return self._peer is not None and self._peer.is_ready
 
     def poll(self) -> bool:

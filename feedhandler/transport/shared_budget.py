@@ -42,7 +42,7 @@ class SharedBudget(ConnectBudget):
     """Permission for new connections, shared through a file: `count` in any `per_s`.
 
     Times are the kernel's monotonic ones, the same in all processes. If the file cannot be used, this process
-    keeps to the budget by itself, and says so once.
+    keeps to the budget by itself, and logs that once.
     """
 
     def __init__(self, path: Path, count: int, per_s: float) -> None:

@@ -1,6 +1,6 @@
 """How often each process was started again, in a file of its own under the run directory.
 
-Each notes its own start, before anything can go wrong with it: so it is known whoever the supervisor is, and asks
+Each notes its own start, before anything can go wrong with it: so it is known whatever the supervisor is, and needs
 nothing of it. Who starts a process by hand is no supervisor: that is not noted.
 """
 
@@ -26,7 +26,7 @@ def note(run_dir: str, name: str) -> None:
     with contextlib.suppress(OSError):
         private.make_folder(path.parent)
         if private.refusal(Path(run_dir)):
-            return  # the process itself will say so
+            return  # the process itself will report it
         starts = started(_read(path), _identity(os.getppid()), time.time_ns())
         private.write_whole(path, msgspec.json.encode(starts), is_durable=False)
 
@@ -49,7 +49,7 @@ def _read(path: Path) -> Starts | None:
 
 
 def _identity(pid: int) -> str:
-    """Return what tells a process from a later one with its pid; as much of it as can be had."""
+    """Return what distinguishes a process from a later one with its pid; as much of it as can be had."""
     try:
         fields = (
             Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

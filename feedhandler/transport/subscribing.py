@@ -1,9 +1,9 @@
-"""What subscribers ask for, and what each is to get first: the part of an outlet that is not the stream.
+"""What subscribers request, and what each is to get first: the part of an outlet that is not the stream.
 
-Both forms of `Outlet` have one `Subscribers` each. To subscribe is work for the publisher, and anybody may ask: so
-requests and last values have a budget in each turn of the loop, shared one after the other by those who want
-something, and what one asks beyond it is not read from its socket before that. The stream has no part in this but
-to leave out what somebody has not got the last value of (`Join`).
+Both forms of `Outlet` have one `Subscribers` each. To subscribe is work for the publisher, and anybody may do it:
+so requests and last values have a budget in each turn of the loop, shared one after the other by those who want
+something, and what one requests beyond it is not read from its socket before that. The stream has no part in this
+but to leave out what somebody has not got the last value of (`Join`).
 
 What was done for a subscriber that leaves is wasted. Some of that is free at once, and some each second; beyond it
 all joiners together get a small part of the budget, until the waste is made up for. A crowd that joins and stays
@@ -29,7 +29,7 @@ TICKERS: Final = wire.topic(wire.TICKER, "").encode()
 # much of this to do is longer by less than a millisecond, and as much is left for everything else.
 BUDGET: Final = 256
 QUANTUM: Final = 64  # of one subscriber, before it is the next one's turn
-TURN_S: Final = 0.002  # at least: who asks much gets no more of a processor than about a quarter
+TURN_S: Final = 0.002  # at least: many requests get no more of a processor than about a quarter
 REQUEST_COST: Final = 4
 FOUND_PER_UNIT: Final = 1024  # topics under a prefix,
 TOUCHED_PER_UNIT: Final = 32  # and those that get one more group
@@ -48,7 +48,7 @@ WASTED_BURST_S: Final = 4.0
 WASTE_REMEMBERED_S: Final = 10.0  # of making up: after everybody has left at once it need not take longer
 SLOW_BUDGET: Final = int(WASTED_PER_S * TURN_S)
 assert 0 < SLOW_BUDGET <= BUDGET // 4
-# More must not wait for one who is to get something that it asked for: it gets that when it has read some.
+# More must not wait for one that is to get something that it requested: it gets that when it has read some.
 ROOM: Final = 1 << 16
 
 # Of `zmtp`, whose peers they are about: what it drops of the same lines, it drops of these.
@@ -129,11 +129,11 @@ class Subscriptions:
     def __init__(self) -> None:
         self._counts: dict[bytes, int] = {}  # how often each prefix is subscribed
         self._sizes: dict[int, int] = {}  # how many prefixes have each length
-        self._tickers = 0  # how many ask for some ticker
+        self._tickers = 0  # how many include some ticker
 
     @property
     def cover_tickers(self) -> bool:
-        """True if one of them asks for some ticker."""
+        """True if one of them includes some ticker."""
         return self._tickers > 0
 
     @property
@@ -182,7 +182,7 @@ class Subscriptions:
 
 
 def is_narrow(prefix: bytes) -> bool:
-    """True if a prefix asks for less than all tickers of an exchange."""
+    """True if a prefix covers less than all tickers of an exchange."""
     words = prefix.split(b".", 2)
     return prefix.startswith(TICKERS) and len(words) == 3 and words[2] != b""
 
@@ -191,7 +191,7 @@ class Join:
     """What one subscriber is still to get first, of one prefix: last values, topic by topic.
 
     Until a topic's turn has come the subscriber gets nothing of it: its last value comes first, and is then the
-    newest. What it had heard already by another prefix goes on without a hole.
+    newest. What it had already by another prefix goes on without a gap.
     """
 
     __slots__ = ("_done", "_is_batched", "_prefix", "_subscriptions", "_topics")
@@ -238,9 +238,9 @@ class Subscribers:
     """Who is subscribed to what at one endpoint, and what each is still to get.
 
     on_mode gets declarations (`pace`), on_wanted whether some subscription covers tickers, each time that this
-    changes. Each subscriber is in one of these conditions: it is read, and what it asks is done at once; or it is
-    not read, because it waits for its turn (`_waiting`), for others to have joined (`_joiners`), or for room in its
-    queue.
+    changes. Each subscriber is in one of these conditions: it is read, and what it requests is done at once; or it
+    is not read, because it waits for its turn (`_waiting`), for others to have joined (`_joiners`), or for room in
+    its queue.
     """
 
     def __init__(
@@ -280,7 +280,7 @@ class Subscribers:
         self._timer: Cancellable | None = None
 
     def take(self, peer: SubscriberPeer, message: memoryview) -> None:
-        """Take a subscription or its cancellation; whoever asks more than its share is not read for a while.
+        """Take a subscription or its cancellation; one with more than its share is not read for a while.
 
         Raises ValueError for anything else.
         """
@@ -323,7 +323,7 @@ class Subscribers:
                 self._arm()
 
     def _do(self, peer: SubscriberPeer, request: bytes) -> None:
-        """Do what one asks. Raises ValueError for one subscription too many."""
+        """Do what one requests. Raises ValueError for one subscription too many."""
         prefix = request[1:]
         change = peer.subscriptions.take(request, is_batched=self._is_batched)
         self._spend(peer, REQUEST_COST)
@@ -386,7 +386,7 @@ class Subscribers:
             self._on_wanted(bool(self._wanting))
 
     def drop(self, peer: SubscriberPeer) -> None:
-        """Forget one whose connection has ended, with whatever it had asked for."""
+        """Forget one whose connection has ended, with whatever it had requested."""
         peer.join = peer.on_room = None
         self._requests.pop(peer, None)
         self._spent.pop(peer, None)
@@ -435,7 +435,7 @@ class Subscribers:
             return
         self._spend(peer, 1)
         if peer.has_hung_up():
-            peer.close()  # nobody would hear what it still asks
+            peer.close()  # nothing that it still requests would be received
             return
         request = self._requests.get(peer)
         if peer.join is not None:
@@ -488,5 +488,5 @@ class Subscribers:
 
 
 def _has_room(peer: SubscriberPeer, request: bytes) -> bool:
-    """Return whether one's queue has room for what it asks; to ask for less is always possible."""
+    """Return whether one's queue has room for what it requests; to cancel is always possible."""
     return peer.queued < ROOM or (request[0] == CANCEL and not modes.is_declaration(request[1:]))

@@ -1,4 +1,4 @@
-"""Keeps an eye on an exchange's clock, and on this host's: asks over REST, and tells the states what cannot be.
+"""Watches an exchange's clock, and this host's: requests over REST, and sets in the states what times cannot be.
 
 `clock.ExchangeClock` decides; here are the requests and the pauses. A REST host that is away costs an estimate that
 grows less sure, and a line in the status.
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Clocked(Protocol):
-    """An exchange that can be asked what time it is there."""
+    """An exchange whose time can be requested."""
 
     time_request: ClassVar[RestRequest]
 
@@ -105,7 +105,7 @@ class Timekeeper:
         first_s, last_s = RETRY_S
         retry_s = min(last_s, first_s * 2.0 ** min(self._failures, 10))
         self._failures += 1
-        if self._failures == 3:  # a REST host that comes up a moment after us is no news
+        if self._failures == 3:  # a REST host that comes up a moment after us needs no line
             log.warning("the exchange's time is not known any better: %s", error)
         self.error = error
         return retry_s
