@@ -1,5 +1,7 @@
 """Shared by all tests: time limits of hypothesis off, since nothing may depend on a machine's speed."""
 
+import collections
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -14,6 +16,30 @@ settings.register_profile(
     "feedhandler", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("feedhandler")
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: the garbage collector need not look at it in each of its rounds."""
+    gc.collect()
+    gc.freeze()
+
+
+FILES_SHOWN = 25
+seconds_of = collections.Counter()  # by file, over all workers
+
+
+def pytest_runtest_logreport(report):
+    seconds_of[report.nodeid.partition("::")[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show which files take the time."""
+    shown = seconds_of.most_common(FILES_SHOWN) if len(seconds_of) > 1 else ()
+    if shown:
+        terminalreporter.section(f"the {len(shown)} slowest of {len(seconds_of)} files")
+        for path, seconds in shown:
+            terminalreporter.write_line(f"{seconds:7.1f} s  {path}")
+        terminalreporter.write_line(f"{seconds_of.total():7.1f} s  all of them, over all workers")
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ def tree(tmp_path):
     return package
 
 
+@pytest.mark.e2e
 def test_the_python_form_is_taken_where_it_was_asked_for():
     environment = {**os.environ, feedhandler.PURE_ENV: "1"}
     shown = subprocess.run([sys.executable, "-c", SHOW], env=environment, capture_output=True, text=True)
@@ -33,6 +34,7 @@ def test_the_python_form_is_taken_where_it_was_asked_for():
     assert shown.stdout.split()[1].endswith("batch.py")
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not feedhandler.IS_COMPILED, reason="not built, or FEEDHANDLER_PURE")
 def test_else_the_compiled_form_is():
     shown = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True)

@@ -52,6 +52,7 @@ WITHOUT_NATS = (
 )
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("table", "command", "message"),
     [

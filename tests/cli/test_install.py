@@ -55,6 +55,7 @@ def installations(checkout):
     return (checkout / "installed").read_text().count("installed")
 
 
+@pytest.mark.e2e
 def test_a_compiler_that_comes_later_is_used_by_the_next_make(checkout):
     first = make(checkout, "/none")
     assert "about a minute" in first
@@ -68,11 +69,13 @@ def test_a_compiler_that_comes_later_is_used_by_the_next_make(checkout):
     assert make(checkout, "./compiler") == ""
 
 
+@pytest.mark.e2e
 def test_with_a_compiler_nothing_is_said_of_it(checkout):
     assert "Python" not in make(checkout, "./compiler")
     assert make(checkout, "/none") == ""
 
 
+@pytest.mark.e2e
 def test_what_cannot_be_compiled_is_not_tried_again_and_again(checkout):
     (checkout / "broken").touch()
     assert "tells why" in make(checkout, "./compiler")
@@ -80,5 +83,6 @@ def test_what_cannot_be_compiled_is_not_tried_again_and_again(checkout):
     assert installations(checkout) == 1
 
 
+@pytest.mark.e2e
 def test_a_python_that_is_none_cannot_compile(checkout):
     assert subprocess.run(["./compiler.sh", "/none"], cwd=checkout, check=False).returncode != 0

@@ -55,6 +55,7 @@ def test_what_the_process_itself_holds_that_is_to_have_it_is_a_note_where_notes_
     ]
 
 
+@pytest.mark.e2e
 def test_what_somebody_else_holds_is_an_error_even_if_the_process_runs(tmp_path):
     """As when a port was changed in the file, to one that is taken."""
     (port,) = free_ports(1)

@@ -46,6 +46,7 @@ print([name for name in sys.modules if name.partition(".")[0] == "nats"])
 """
 
 
+@pytest.mark.e2e
 def test_looking_at_a_bridge_does_not_load_its_library(tmp_path):
     command = [sys.executable, "-c", LOADED]
     settings = text(tmp_path, BRIDGE)
@@ -60,6 +61,7 @@ def test_a_directory_of_keys_that_is_not_there_yet_is_an_empty_one(tmp_path):
     preflight.check(config.parse(text(tmp_path, f'[curve]\nclients = "{tmp_path}/clients"\n'), "x.toml"))
 
 
+@pytest.mark.e2e
 def test_the_command_ends_with_status_2_and_names_the_file(tmp_path):
     path = tmp_path / "x.toml"
     path.write_text(text(tmp_path, '[nats]\ncredentials = "gone.creds"\n'), encoding="utf-8")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from patience import PATIENCE_S
 
 from feedhandler.cli.run import Span
@@ -62,6 +63,7 @@ sys.exit(run.run(Config(run_dir=sys.argv[1]), None, 0.0))
 """
 
 
+@pytest.mark.e2e
 def test_a_supervisor_that_takes_its_time_to_end_is_not_left_behind(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SLOW, str(tmp_path)],

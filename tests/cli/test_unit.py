@@ -23,6 +23,7 @@ def test_what_the_unit_starts_is_a_command_and_stays_in_the_foreground():
     assert (parsed.action, parsed.foreground, parsed.config) == ("start", True, "conf/live.toml")
 
 
+@pytest.mark.e2e
 @needs_systemd
 def test_the_unit_is_one_and_takes_away_what_it_does_not_need(tmp_path):
     unit = tmp_path / UNIT.name

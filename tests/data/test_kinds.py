@@ -103,6 +103,7 @@ def test_a_field_without_a_description_is_refused():
         layout("slot", "a slot", Slot)
 
 
+@pytest.mark.e2e
 def test_the_description_needs_no_numpy():
     code = (
         "import sys; from feedhandler.data import ticker; from feedhandler.data.layout import numpy_dtype_fields; "

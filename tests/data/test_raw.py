@@ -48,11 +48,12 @@ def compiled(tmp_path_factory):
     return module
 
 
-@pytest.fixture(params=["python", "compiled"])
+@pytest.fixture(params=["python", pytest.param("compiled", marks=pytest.mark.e2e)])
 def form(request):
     return raw if request.param == "python" else request.getfixturevalue("compiled")
 
 
+@pytest.mark.e2e
 def test_every_function_is_there_in_both_forms(compiled):
     names = {name for name in dir(raw) if re.match(r"(get|put)_|copy|cut", name)}
     assert names == {name for name in dir(compiled) if re.match(r"(get|put)_|copy|cut", name)}
@@ -127,6 +128,7 @@ def test_a_part_is_cut_out_as_bytes(form):
                 form.cut(source, start, size)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("other", [None, memoryview(b"12345678"), "12345678", 5])
 def test_compiled_code_takes_no_other_memory(compiled, other):
     for call in (compiled.get_u8, lambda buffer, at: compiled.put_u8(buffer, at, 1)):

@@ -129,6 +129,7 @@ def test_golden_messages_that_are_no_records_are_refused(path):
         wire.unpack(path.read_bytes())
 
 
+@pytest.mark.e2e
 def test_the_golden_files_are_what_their_maker_makes(tmp_path):
     subprocess.run([sys.executable, GOLDEN / "make.py", tmp_path], check=True, timeout=PATIENCE_S)
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

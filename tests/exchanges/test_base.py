@@ -78,6 +78,7 @@ def check_answer(exchange: str, body: bytes) -> None:
             assert all(0 <= n < math.inf for n in sizes)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @settings(max_examples=300)
 @given(data=st.data())
@@ -98,6 +99,7 @@ def test_any_bytes_are_a_state_a_control_word_nothing_or_a_decode_error(exchange
     check(exchange, payload)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
@@ -122,6 +124,7 @@ def test_each_value_of_each_frame_replaced_by_nonsense_is_handled_alike(exchange
                 check(exchange, frame[: match.start()] + part + frame[match.end() :])
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_every_prefix_of_a_frame_is_handled_alike(exchange):
     for name in every_frame(exchange):

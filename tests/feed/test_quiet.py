@@ -10,6 +10,7 @@ from feedhandler.transport import tick
 NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=EXCHANGES)
 
 
+@pytest.mark.many
 @NAMED
 def test_hours_of_a_quiet_market_pass_without_an_event_and_every_symbol_has_its_quote_at_once(seed):
     quiet.calm_hours(seed, hours=2)

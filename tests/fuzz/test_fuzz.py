@@ -8,6 +8,7 @@ ROUNDS = {"frames": 300, "streams": 30, "batches": 60, "sends": 60, "boards": 30
 SEED = 1
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("target", targets.TARGETS)
 def test_whatever_comes_is_taken_by_both_twins_alike(target):
     twins.of("compiled")

@@ -44,6 +44,7 @@ def copy(tmp_path):
     return tmp_path
 
 
+@pytest.mark.e2e
 def test_the_generated_files_are_what_the_definition_says():
     done = check(ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -387,6 +387,7 @@ def test_requests_have_what_a_relay_answers(world):
     world.until(dealer.poll)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("module", ["client", "feed.process", "merger.process", "relay.process"])
 def test_libzmq_is_loaded_for_other_hosts_alone(module):
     code = f"import sys, feedhandler.{module}; sys.exit('zmq' in sys.modules)"

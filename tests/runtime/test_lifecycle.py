@@ -28,6 +28,7 @@ raise ValueError("not caught")
 """
 
 
+@pytest.mark.e2e
 def test_each_line_is_an_object_with_time_level_process_and_message():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -46,6 +47,7 @@ FOLLOWER = (
 )
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("is_read", "status"), [(True, 7), (False, 0)])
 def test_a_process_whose_supervisor_died_while_it_was_loaded_ends(is_read, status):
     ours, theirs = os.pipe()
@@ -81,6 +83,7 @@ else:
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("kind", "status"), [("loop", EXIT_OK), ("plain", EXIT_OK), ("gave up", EXIT_GAVE_UP)]
 )
@@ -106,6 +109,7 @@ logging.getLogger("feedhandler.x").error("our own\\nstack")
 """
 
 
+@pytest.mark.e2e
 def test_on_a_terminal_what_a_library_words_in_several_lines_is_one_and_a_traceback_follows():
     ours, theirs = pty.openpty()
     subprocess.run([sys.executable, "-c", QUOTING], stderr=theirs, check=True)
@@ -143,6 +147,7 @@ print(len(stopped))
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("how", "count"), [("terminal", 3), ("nohup", 2)])
 def test_a_terminal_that_is_closed_ends_a_process_unless_it_is_to_outlive_it(how, count):
     done = subprocess.run(

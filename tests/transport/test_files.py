@@ -40,6 +40,7 @@ def test_a_directory_that_cannot_be_written_is_a_configuration_error():
         Lock("/proc/nowhere", "merger").__enter__()
 
 
+@pytest.mark.e2e
 def test_a_lock_dies_with_its_owner(tmp_path):
     code = f"""
 import os
@@ -104,6 +105,7 @@ def hold(tmp_path):
         holder.process.stdin.close()
 
 
+@pytest.mark.e2e
 def test_shards_of_one_count_run_side_by_side_and_leave_nothing_behind(tmp_path, hold):
     holders = {shard: hold(shard) for shard in shards(4)}
     assert [holder.answer for holder in holders.values()] == ["runs"] * 4
@@ -138,6 +140,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("first", "second", "message"), REFUSALS, ids=[f"{a}-{b}" for a, b, _ in REFUSALS])
 def test_what_would_send_the_same_again_is_refused_with_what_runs(tmp_path, hold, first, second, message):
     holder = hold(first)
@@ -147,6 +150,7 @@ def test_what_would_send_the_same_again_is_refused_with_what_runs(tmp_path, hold
     assert hold(second).answer == "runs", "the kernel frees it"
 
 
+@pytest.mark.e2e
 def test_a_shard_that_was_refused_or_left_does_not_let_others_in(tmp_path, hold):
     ones = [hold(shard) for shard in shards(2)]
     assert [holder.answer for holder in ones] == ["runs"] * 2
@@ -157,6 +161,7 @@ def test_a_shard_that_was_refused_or_left_does_not_let_others_in(tmp_path, hold)
     assert lock_owner(str(tmp_path), "feed-x") is None, "shared, it has no owner"
 
 
+@pytest.mark.e2e
 def test_of_counts_that_start_at_the_same_time_no_two_run(hold):
     starts = (WHOLE, *shards(2), *shards(3))
     holders = [hold(shard) for shard in starts]

@@ -97,6 +97,7 @@ def test_a_link_is_not_followed(tmp_path):
     assert theirs.read_text() == "precious"
 
 
+@pytest.mark.e2e
 def test_a_file_is_replaced_whole_or_not_at_all_and_what_a_killed_one_left_is_removed(tmp_path):
     path = tmp_path / "x.json"
     private.write_whole(path, b"old")

@@ -55,6 +55,7 @@ def test_who_holds_a_lock_runs_and_its_usage_is_the_kernels(tmp_path):
     assert (found["merger"].state, found["merger"].pid, found["merger"].started_ns) == ("down", 0, 0)
 
 
+@pytest.mark.e2e
 def test_a_process_that_has_gone_uses_nothing():
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
@@ -64,6 +65,7 @@ def test_a_process_that_has_gone_uses_nothing():
 NOTE = "import sys; from feedhandler.transport import starts; starts.note(*sys.argv[1:])"
 
 
+@pytest.mark.e2e
 def test_each_start_is_noted_for_the_supervisor_that_runs(tmp_path):
     run_dir = str(tmp_path / "run")
     assert starts.read(run_dir, "relay") is None
