@@ -9,6 +9,7 @@ from typing import Final
 
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
+from feedhandler.data.kinds import BY_CODE, keeps_every
 
 QUEUE_SIZE_MAX: Final = 4 << 20  # bytes that wait in order; beyond them, the newest of each topic
 CHUNK_RECORDS: Final = 256  # published between two looks at what else there is to do
@@ -26,6 +27,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self.newest: dict[bytes, bytes] = {}  # by topic, padded
+        self._conditions: dict[bytes, bytes] = {}  # in force, of topics whose records are not repeated
         self.conflated: Counter[str] = Counter()
         self.missed = 0
         self.undecodable = 0
@@ -59,10 +61,13 @@ class Backlog:
 
     def _take(self, record: bytes) -> None:
         topic = record[: wire.TOPIC_SIZE]
-        if record[wire.VERSION_OFFSET] != wire.VERSION or record[wire.KIND_OFFSET] not in _KINDS:
+        if record[wire.VERSION_OFFSET] != wire.VERSION or record[wire.KIND_OFFSET] not in BY_CODE:
             self.undecodable += 1
             return
         self._session = record[SESSION]
+        if record[wire.KIND_OFFSET] == wire.CONDITION:
+            self._take_condition(topic, record)
+            return
         before = self.newest.get(topic)
         if before is not None and before[SESSION] == self._session:
             ahead = wire.sequence_of(record) - wire.sequence_of(before)
@@ -75,6 +80,16 @@ class Backlog:
                 self.missed += ahead - 1
                 self._has_gap = True
         self.newest[topic] = record
+        self._conditions.pop(topic, None)
+        self.put(topic, record)
+
+    def _take_condition(self, topic: bytes, record: bytes) -> None:
+        """Take what the merger says of a topic whose records are not repeated; a replay of it is no news."""
+        before = self._conditions.get(topic)
+        record = cleared(record, wire.SNAPSHOT)
+        if before is not None and _head(before) == _head(record) and not self.is_flagged_down:
+            return
+        self._conditions[topic] = record
         self.put(topic, record)
 
     def put(self, topic: bytes, record: bytes) -> None:
@@ -119,6 +134,9 @@ class Backlog:
         self.queue_size = 0
         for record in before:
             topic = record[: wire.TOPIC_SIZE]
+            if _is_kept(record):
+                self._note(topic, record)  # not repeated: it has never been published, as far as is known
+                continue
             newest = self.newest.get(topic, record)
             is_down = self.is_flagged_down and newest[wire.KIND_OFFSET] == wire.TICKER
             self._note(topic, flagged(newest, wire.DOWN | wire.SNAPSHOT) if is_down else newest)
@@ -126,10 +144,15 @@ class Backlog:
     # --- the merger's condition
 
     def flag_down(self) -> None:
-        """The merger is silent: its tickers are flagged DOWN, each as a repetition of its newest record."""
+        """The merger is silent: its tickers are flagged DOWN, each as a repetition of its newest record.
+
+        Of kinds that keep every record nothing is repeated: they get a condition.
+        """
         self.is_flagged_down = True
         for topic, record in self.newest.items():
-            if record[wire.KIND_OFFSET] == wire.TICKER:
+            if _is_kept(record):
+                self.put(topic, condition(record, wire.DOWN))
+            elif record[wire.KIND_OFFSET] == wire.TICKER:
                 self.put(topic, flagged(record, wire.DOWN | wire.SNAPSHOT))
 
     def clear_down(self) -> None:
@@ -141,12 +164,22 @@ class Backlog:
             return
         self.is_flagged_down = False
         for topic, record in self.newest.items():
-            if record[wire.KIND_OFFSET] == wire.TICKER and record[SESSION] == self._session:
+            if record[SESSION] != self._session:
+                continue
+            if _is_kept(record):
+                self.put(topic, self._conditions.get(topic) or condition(record, 0))
+            elif record[wire.KIND_OFFSET] == wire.TICKER:
                 self.put(topic, flagged(record, wire.SNAPSHOT))
 
     def repeat(self) -> None:
         """Publish all that is known once more: others may have been away, and missed it."""
         for topic, record in self.newest.items():
+            if _is_kept(record):
+                if self.is_flagged_down:
+                    self.put(topic, condition(record, wire.DOWN))
+                elif topic in self._conditions:
+                    self.put(topic, self._conditions[topic])
+                continue
             is_down = self.is_flagged_down and record[wire.KIND_OFFSET] == wire.TICKER
             self.put(topic, flagged(record, wire.SNAPSHOT | wire.DOWN if is_down else wire.SNAPSHOT))
 
@@ -168,8 +201,37 @@ class Backlog:
             if record[SESSION] == self._session:
                 continue
             del self.newest[topic]
-            if record[wire.KIND_OFFSET] == wire.TICKER:
+            self._conditions.pop(topic, None)
+            if _is_kept(record):
+                self.put(topic, condition(record, wire.DOWN))
+            elif record[wire.KIND_OFFSET] == wire.TICKER:
                 self.put(topic, flagged(record, wire.DOWN | wire.SNAPSHOT))
+
+
+def condition(record: bytes, flags: int) -> bytes:
+    """Return the condition of a record's topic, with its numbers; a simulated topic stays one."""
+    changed = bytearray(record[: wire.HEADER_SIZE])
+    changed[wire.KIND_OFFSET] = wire.CONDITION
+    wire.FLAGS.pack_into(changed, wire.FLAGS_OFFSET, flags | _flags(record) & wire.SIMULATED)
+    return bytes(changed)
+
+
+def cleared(record: bytes, flags: int) -> bytes:
+    """Return a record without these flags."""
+    changed = bytearray(record)
+    wire.FLAGS.pack_into(changed, wire.FLAGS_OFFSET, _flags(record) & ~flags)
+    return bytes(changed)
+
+
+def _head(record: bytes) -> bytes:
+    """Return flags, session and sequence of a condition: the same ones say nothing new."""
+    return record[wire.FLAGS_OFFSET : wire.EXCHANGE_NS_OFFSET]
+
+
+def _is_kept(record: bytes) -> bool:
+    """True for a record that counts in itself, or says something of such."""
+    kind = record[wire.KIND_OFFSET]
+    return kind == wire.CONDITION or keeps_every(kind)
 
 
 def flagged(record: bytes, flags: int) -> bytes:
@@ -182,6 +244,3 @@ def flagged(record: bytes, flags: int) -> bytes:
 def _flags(record: bytes) -> int:
     (flags,) = wire.FLAGS.unpack_from(record, wire.FLAGS_OFFSET)
     return int(flags)
-
-
-_KINDS: Final = frozenset(wire.KIND_NAMES) - {wire.NOTICE}

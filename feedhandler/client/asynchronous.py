@@ -40,7 +40,7 @@ class AsyncSubscriber(RecordSubscription):
         topics: Iterable[str] = ("",),
         *,
         mode: str | int = "",
-        recover: bool | str = False,
+        recover: bool | str | None = None,
         curve: Curve | None = None,
         pending_max: int = PENDING_MAX,
     ) -> None:

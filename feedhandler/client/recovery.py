@@ -13,6 +13,7 @@ import msgspec
 
 from feedhandler.data import retransmission, wire
 from feedhandler.data.errors import UNDECODABLE, DecodeError
+from feedhandler.data.kinds import keeps_every
 from feedhandler.data.units import NS_PER_S
 from feedhandler.transport.follower import Follower
 
@@ -35,7 +36,7 @@ class Hole(msgspec.Struct):
     wanted: list[retransmission.Missing]
     since_mono_ns: int
     held: list[wire.Record]
-    found: dict[int, wire.Ticker] = {}
+    found: dict[int, wire.Record] = {}
     is_asked: bool = False
 
 
@@ -51,8 +52,14 @@ class Healer:
         follower: Follower,
         emit: Callable[[wire.Record], object],
         clock: Callable[[], int],
+        *,
+        takes_latest: bool = True,
     ) -> None:
-        """clock returns the monotonic time in nanoseconds."""
+        """clock returns the monotonic time in nanoseconds.
+
+        takes_latest: whether tickers are asked for, too, of which the newest is enough.
+        """
+        self._takes_latest = takes_latest
         self._follower = follower
         self._emit = emit
         self._clock = clock
@@ -72,12 +79,12 @@ class Healer:
 
     def on_hole(self, record: wire.Record, first: int) -> bool:
         """Take a record before which others are missing, from number first on; False: it is not held back."""
-        count = record.sequence - first
-        if not self.is_connected or not isinstance(record, wire.Ticker) or count > RECORDS_MAX:
+        end = _end(record)
+        if not self.is_connected or not self._is_wanted(record) or end - first > RECORDS_MAX:
             return False
         if self._clock() < self._doubted_until_ns:
             return False
-        missing = retransmission.Missing(record.topic, first, record.sequence - 1)
+        missing = retransmission.Missing(record.topic, first, end - 1)
         hole = self._holes.get(record.topic)
         if hole is not None and hole.session != record.session:
             self._close(record.topic, hole)  # of a merger that is gone
@@ -92,6 +99,11 @@ class Healer:
             hole.wanted.append(missing)
             hole.held.append(record)
         return True
+
+    def _is_wanted(self, record: wire.Record) -> bool:
+        if isinstance(record, wire.Ticker):
+            return self._takes_latest or keeps_every(record.kind)
+        return isinstance(record, wire.Condition) or keeps_every(record.kind)
 
     def request(self) -> bytes | None:
         """Return the next request to send; None if there is nothing to ask, or one is under way."""
@@ -184,7 +196,7 @@ class Healer:
         del self._follower.held[topic]
         numbers = collections.deque(sorted(hole.found))
         for record in hole.held:
-            while numbers and record.session == hole.session and numbers[0] < record.sequence:
+            while numbers and record.session == hole.session and numbers[0] < _end(record):
                 self._emit(hole.found[numbers.popleft()])
                 self.recovered += 1
                 loss.lost -= 1
@@ -192,12 +204,15 @@ class Healer:
             self._emit(record)
 
 
-def _records(data: bytes) -> Iterator[wire.Ticker]:
-    """Yield the ticker records of an answer. Raises DecodeError."""
-    if len(data) % wire.TICKER_SIZE:
-        raise DecodeError(f"{len(data)} bytes are no records")
-    for start in range(0, len(data), wire.TICKER_SIZE):
-        record = wire.unpack(data[start : start + wire.TICKER_SIZE])
-        if not isinstance(record, wire.Ticker):
-            raise DecodeError("an answer has something other than tickers among its records")
+def _end(record: wire.Record) -> int:
+    """Return the number behind those that come before a record; a condition follows the record of its number."""
+    return record.sequence + isinstance(record, wire.Condition)
+
+
+def _records(data: bytes) -> Iterator[wire.Record]:
+    """Yield the records of an answer. Raises DecodeError."""
+    for part in wire.split(data):
+        record = wire.unpack(part)
+        if isinstance(record, wire.Document | wire.Unknown):
+            raise DecodeError("an answer has something else among its records")
         yield record

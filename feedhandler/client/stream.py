@@ -18,6 +18,7 @@ from feedhandler.client.recovery import Healer
 from feedhandler.client.silence import Doubt, nobody_listens, reason, states_of, statuses_in
 from feedhandler.data import modes, wire
 from feedhandler.data.errors import UNDECODABLE
+from feedhandler.data.kinds import BY_CODE, keeps_every
 from feedhandler.transport import tick, zmtp
 from feedhandler.transport.follower import Aside, Follower, Loss, Record
 from feedhandler.transport.router import Dealer
@@ -156,8 +157,9 @@ class Stream(Link):
     """Records of the topics that start with one of the prefixes, in order, each once.
 
     mode is how they are wanted: "" or "all", "latest", or the milliseconds of an interval. recover: whether missing
-    records are asked for, True: of the relay beside the endpoint, or an endpoint; in conflated modes nothing is
-    missing. relay_events is the loop of that socket, if it is another one.
+    records are asked for, True: of the relay beside the endpoint, or an endpoint; None: there, and only those of
+    kinds that keep every record; in conflated modes nothing is missing. relay_events is the loop of that socket, if
+    it is another one.
     """
 
     def __init__(
@@ -167,7 +169,7 @@ class Stream(Link):
         topics: Iterable[str],
         *,
         mode: str | int = "",
-        recover: bool | str = False,
+        recover: bool | str | None = None,
         curve: Curve | None = None,
         is_patient: bool = False,
         relay_events: zmtp.Events | None = None,
@@ -182,8 +184,12 @@ class Stream(Link):
             curve=curve,
             is_patient=is_patient,
         )
-        self._healer = Healer(self.follower, self.records.append, time.monotonic_ns)
+        self._healer = Healer(
+            self.follower, self.records.append, time.monotonic_ns, takes_latest=bool(recover)
+        )
         self._dealer: Dealer | None = None
+        if recover is None:
+            recover = knows_recover_endpoint(endpoint) and any(map(_keeps_every, self.prefixes))
         where = recover_endpoint(endpoint) if recover is True else recover
         if where and not self.is_conflated:
             check_endpoint(where)
@@ -433,6 +439,20 @@ def declaration_of(mode: str | int) -> bytes:
             f" {modes.INTERVAL_MS_MIN} to {modes.INTERVAL_MS_MAX}"
         ) from exc
     return declaration
+
+
+def _keeps_every(prefix: bytes) -> bool:
+    """True for a prefix with which a topic of a kind begins that keeps every record."""
+    words = [f"{kind.name}.".encode() for kind in BY_CODE.values() if keeps_every(kind.code)]
+    return any(word.startswith(prefix) or prefix.startswith(word) for word in words)
+
+
+def knows_recover_endpoint(endpoint: str) -> bool:
+    """True if it is known where the relay of a publisher is by default."""
+    try:
+        return bool(recover_endpoint(endpoint))
+    except ValueError:
+        return False
 
 
 def recover_endpoint(endpoint: str) -> str:

@@ -44,7 +44,7 @@ class Subscriber(RecordSubscription):
         topics: Iterable[str] = ("",),
         *,
         mode: str | int = "",
-        recover: bool | str = False,
+        recover: bool | str | None = None,
         curve: Curve | None = None,
         spin_s: float = 0.0,
     ) -> None:
@@ -55,7 +55,8 @@ class Subscriber(RecordSubscription):
 
         With recover, missing records are asked for: of the relay beside the endpoint (True), or at an endpoint.
         They come in their place as far as the relay has them, and newer ones of the topic wait for them, a second
-        at most. A record replaces those before it, so only a program that needs each of them has a use for this.
+        at most. A ticker replaces those before it, so only a program that needs each of them has a use for this;
+        of kinds that keep every record (None, the default) the missing ones are asked for.
 
         spin_s is how long to go on looking, awake, before sleeping: to be woken costs some 30 us. It takes a
         processor of its own, and only there it pays.

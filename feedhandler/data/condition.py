@@ -1,8 +1,7 @@
 """Condition: STALE, DOWN or INVALID of a topic whose kind keeps every record, of which none may be repeated.
 
 Its topic is that of which it speaks, its sequence that of the topic's last record (0: none yet); it takes no
-number itself. DOWN ends with the topic's next record, INVALID with its next snapshot, STALE with either its next
-record or a condition without flags.
+number itself. It holds until the topic's next record or condition, INVALID until its next snapshot.
 """
 
 from typing import Final

@@ -4,7 +4,7 @@ import enum
 from typing import Final, Self
 
 from feedhandler.data import condition, documents, ticker
-from feedhandler.data.layout import Body, Description
+from feedhandler.data.layout import Body, Description, Retention
 
 
 class Kind(enum.IntEnum):
@@ -39,4 +39,11 @@ assert all(0 < kind.code < 256 for kind in KINDS)
 assert all(kind.name == kind.description.name.upper() for kind in Kind)
 NAMES: Final[dict[int, str]] = {kind.code: kind.name for kind in KINDS}
 TOPIC_WORDS: Final = tuple(kind.name for kind in KINDS if kind.has_topics)  # that topics begin with
+
 DOCUMENTS: Final = frozenset(kind.code for kind in KINDS if kind.body is Body.JSON)
+
+
+def keeps_every(code: int) -> bool:
+    """True for a kind of which each record counts, once; conditions speak of such."""
+    kind = BY_CODE.get(code)
+    return kind is not None and kind.retention is Retention.EVERY

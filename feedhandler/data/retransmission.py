@@ -15,6 +15,7 @@ import msgspec
 
 from feedhandler.data import wire
 from feedhandler.data.errors import UNDECODABLE
+from feedhandler.data.kinds import keeps_every
 
 REQUEST_SIZE_MAX: Final = 1 << 16
 PREFIXES_MAX: Final = 100
@@ -163,8 +164,9 @@ def _add_newest(
         if len(records) == RECORDS_MAX:
             head.next = index
             break
-        if (record := ring.newest(index)) is not None:
-            records.append(replayed(record, flags))
+        record = ring.newest(index)
+        if record is not None and not keeps_every(record[wire.KIND_OFFSET]):
+            records.append(replayed(record[: wire.size_at(record, 0)], flags))
     return len(found) // LOOKS_PER_RECORD
 
 
@@ -214,6 +216,6 @@ def _add_range(each: Missing, index: int, newest: int, ring: Ring, records: list
         if record is None or wire.sequence_of(record) != number:
             head.lost.append(Missing(each.topic, each.first, number))
             break
-        found.append(record)
+        found.append(record[: wire.size_at(record, 0)])
         number -= 1
     records += reversed(found)

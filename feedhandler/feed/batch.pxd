@@ -1,8 +1,10 @@
+cimport cython
 from libc.stdint cimport int64_t
 
 from feedhandler.data cimport raw
 
-cdef Py_ssize_t TOPIC_SIZE, RECORD_SIZE, PUBLISH_NS_OFFSET, MESSAGE_SIZE_MAX
+cdef list SIZES
+cdef Py_ssize_t TOPIC_SIZE, RECORD_SIZE, KIND_OFFSET, PUBLISH_NS_OFFSET, MESSAGE_SIZE_MAX
 
 cdef class Batch:
     cdef object _hop
@@ -10,10 +12,13 @@ cdef class Batch:
     cdef object _clock
     cdef bytearray _present
     cdef Py_ssize_t _used
+    cdef int64_t _count
     cdef public int64_t records
 
     cpdef emit(self, state)
+    cpdef append(self, series, record)
     cpdef flush(self)
     cdef bytearray _taken(self)
     cdef _send(self, bytearray message)
+    @cython.locals(start=Py_ssize_t, size=Py_ssize_t, record=bytearray)
     cdef _send_directly(self, bytearray message)

@@ -14,6 +14,8 @@ RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is f
 
 TOPIC_SIZE = wire.TOPIC_SIZE
 RECORD_SIZE = wire.TICKER_SIZE
+SIZES = wire.SIZES
+KIND_OFFSET = wire.KIND_OFFSET
 PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
 MESSAGE_SIZE_MAX = RECORDS_MAX * RECORD_SIZE
 
@@ -34,6 +36,19 @@ class Direct(Protocol):
     def flush(self) -> None: ...
 
 
+class Series:
+    """One topic of a kind that keeps every record, as a feed numbers its records.
+
+    topic carries the native symbol; flags are those of every record.
+    """
+
+    def __init__(self, topic: str, *, session: int, flags: int = 0) -> None:
+        self.topic = topic
+        self.session = session
+        self.flags = flags
+        self.sequence = 0
+
+
 class Batch:
     """The records that leave together; clock returns Unix nanoseconds. records counts those sent to the merger."""
 
@@ -43,6 +58,7 @@ class Batch:
         self._clock = clock
         self._present = bytearray(MESSAGE_SIZE_MAX)
         self._used = 0  # of that: whole records
+        self._count = 0  # how many
         self.records = 0
 
     def emit(self, state: State) -> None:
@@ -54,7 +70,26 @@ class Batch:
         if state.slot is not None:  # before anything else: whoever reads there is early by the hop
             state.slot.write(raw.cut(self._present, start, RECORD_SIZE), self._clock())
         self._used = start + RECORD_SIZE
-        if self._used >= MESSAGE_SIZE_MAX:
+        self._count += 1
+        if self._used > MESSAGE_SIZE_MAX - RECORD_SIZE:
+            self.flush()
+
+    def append(self, series: Series, record: wire.Record) -> None:
+        """Give a record the next number of its topic, and add it to the present message.
+
+        A frame may bring any number of them. A condition has the number of the record before it.
+        """
+        if not isinstance(record, wire.Condition):
+            series.sequence += 1
+        record.topic, record.session, record.sequence = series.topic, series.session, series.sequence
+        record.flags |= series.flags
+        packed = wire.pack(record)
+        if self._used > MESSAGE_SIZE_MAX - len(packed):
+            self.flush()
+        raw.copy(self._present, self._used, packed, 0, len(packed))
+        self._used += len(packed)
+        self._count += 1
+        if self._used > MESSAGE_SIZE_MAX - RECORD_SIZE:
             self.flush()
 
     def flush(self) -> None:
@@ -75,7 +110,8 @@ class Batch:
                 raise ValueError("not a ticker record")
             raw.copy(self._present, self._used, record, 0, RECORD_SIZE)
             self._used += RECORD_SIZE
-            if self._used >= MESSAGE_SIZE_MAX:
+            self._count += 1
+            if self._used > MESSAGE_SIZE_MAX - RECORD_SIZE:
                 self._send(self._taken())
         if self._used:
             self._send(self._taken())
@@ -83,8 +119,8 @@ class Batch:
     def _taken(self) -> bytearray:
         """Take the present message out: it is gone from here, and counted, whatever comes of it."""
         message = self._present[: self._used]
-        self.records += self._used // RECORD_SIZE
-        self._used = 0
+        self.records += self._count
+        self._used = self._count = 0
         return message
 
     def _send(self, message: bytearray) -> None:
@@ -93,8 +129,11 @@ class Batch:
         self._hop.send(message)
 
     def _send_directly(self, message: bytearray) -> None:
-        for start in range(0, len(message), RECORD_SIZE):
-            record = bytearray(raw.cut(message, start, RECORD_SIZE))
+        start = 0
+        while start < len(message):
+            size = SIZES[raw.get_u8(message, start + KIND_OFFSET)]
+            record = bytearray(raw.cut(message, start, size))
+            start += size
             raw.put_i64(record, PUBLISH_NS_OFFSET, self._clock())
             self._direct.send(raw.cut(record, 0, TOPIC_SIZE), record)
         self._direct.flush()

@@ -14,6 +14,7 @@ import msgspec
 from feedhandler.data import board_layout, wire
 from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import InstrumentList
+from feedhandler.data.kinds import BY_CODE
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.shard import shards
 from feedhandler.data.status import FEED_HEARTBEAT_NS, FeedStatus, Heartbeat
@@ -91,6 +92,7 @@ class Merger:
         self._by_topic: dict[bytes, Route] = {}  # by the canonical topic
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, as published
         self._topics = Topics()  # of both
+        self._kinds = {kind.name: kind for kind in BY_CODE.values() if kind.size and kind.has_topics}
         self._sequences: dict[bytes, int] = {}  # of documents
         self._status_mono_ns = now_mono_ns - STATUS_EVERY_NS
         self._last_tick_mono_ns = now_mono_ns
@@ -111,7 +113,8 @@ class Merger:
         """Find the canonical topic for a native one met for the first time; None if it has none."""
         words = native_topic.rstrip(b"\0").decode(errors="replace").split(".", 2)
         exchange = self.exchanges.get(words[1]) if len(words) == 3 else None
-        if exchange is None:
+        kind = self._kinds.get(words[0])
+        if exchange is None or kind is None:
             self.malformed += 1
             return None
         feed = exchange.feed_of(words[2])
@@ -121,12 +124,13 @@ class Merger:
             feed.traffic.records += 1  # received, though not published: so that the hop's count stays right
             exchange.unmapped += 1
             return None
-        topic = wire.padded(wire.topic(wire.TICKER, exchange.name, symbol))
+        topic = wire.padded(wire.topic(kind.code, exchange.name, symbol))
         route = self._by_topic.get(topic)
         if route is None:
-            route = self._by_topic[topic] = Route(topic, feed.traffic)
+            route = self._by_topic[topic] = Route(topic, feed.traffic, kind)
             self._topics.add(topic)
-            route.slot = self._ring.slot(wire.unpadded(topic)) if self._ring else None
+            if self._ring and kind.size <= wire.TICKER_SIZE:  # which the cells are for
+                route.slot = self._ring.slot(wire.unpadded(topic))
         else:
             self._take_over(exchange, feed, route)
         self._routes[native_topic] = feed.routes[native_topic] = route
@@ -147,9 +151,12 @@ class Merger:
         except (DecodeError, UnicodeDecodeError, IndexError, KeyError):
             self.malformed += 1
             return
-        assert isinstance(document, wire.Document), "tickers do not come here"
         try:
-            if document.kind == wire.STATUS:
+            if isinstance(document, wire.Condition):
+                self._on_condition(document)
+            elif not isinstance(document, wire.Document):
+                self.malformed += 1  # of a kind that this merger does not know
+            elif document.kind == wire.STATUS:
                 self._on_status(exchange, msgspec.json.decode(document.body, type=FeedStatus))
             elif document.kind == wire.INSTRUMENTS:
                 self._on_instruments(exchange, document.body)
@@ -221,7 +228,9 @@ class Merger:
                 if native not in table.by_native:
                     continue  # delisted, or the list is short: as long as data come, they are what they were
                 symbol = table.symbol_of(native)
-                topic = wire.padded(wire.topic(wire.TICKER, exchange.name, symbol)) if symbol else b""
+                word = wire.unpadded(native_topic).partition(".")[0]
+                kind = self._kinds[word].code
+                topic = wire.padded(wire.topic(kind, exchange.name, symbol)) if symbol else b""
                 if topic != route.topic:
                     self._drop_route(feed, native_topic)
         self._publish_document(wire.INSTRUMENTS, exchange.name, body)
@@ -231,9 +240,18 @@ class Merger:
         route = feed.routes.pop(native_topic)
         del self._routes[native_topic]
         feed.flagged.pop(route, None)
-        (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+        flags = _flags_of(route)
         if not flags & wire.DOWN:
             self._republish(route, flags | wire.DOWN)
+
+    def _on_condition(self, condition: wire.Condition) -> None:
+        """Pass on what a feed says of a topic whose records are not repeated."""
+        native_topic = wire.padded(condition.topic)
+        route = self._routes.get(native_topic) or self._find_route(native_topic)
+        if route is not None and route.keeps_every:
+            route.traffic.is_heard = True
+            route.traffic.records += 1
+            self._republish(route, condition.flags)
 
     # --- to the subscribers
 
@@ -247,10 +265,15 @@ class Merger:
         return self._topics.under(prefix)
 
     def last(self, topic: bytes) -> bytearray | None:
-        """Return a topic's last value, flagged SNAPSHOT; None if there was none yet."""
+        """Return a topic's last value, flagged SNAPSHOT; None if there was none yet.
+
+        Of a kind that keeps every record it is its condition, while it has one.
+        """
         route = self._by_topic.get(topic)
         if route is None:
             return self._replayed(self._documents[topic])
+        if route.keeps_every:
+            return self._replayed(self._condition_of(route)) if route.condition else None
         return self._replayed(route.record) if route.sequence else None
 
     def _replayed(self, message: bytes | bytearray) -> bytearray:
@@ -328,13 +351,38 @@ class Merger:
 
     def _publish_down(self, route: Route) -> int:
         """Publish a topic's newest record as DOWN, unless it is; return the flags that it had."""
-        (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+        flags = _flags_of(route)
         if not flags & wire.DOWN:
             self._republish(route, flags & ~wire.STALE | wire.DOWN)
-        return int(flags)
+        return flags
+
+    def _condition_of(self, route: Route) -> bytes:
+        """Return the condition of a topic as a record, which takes no number."""
+        (base,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+        flags = route.condition | base & wire.SIMULATED
+        now = self._clock()
+        topic = wire.unpadded(route.topic)
+        return wire.pack(
+            wire.Condition(
+                topic,
+                flags=flags,
+                session=self._session,
+                sequence=route.sequence,
+                recv_ns=now,
+                publish_ns=now,
+            )
+        )
 
     def _republish(self, route: Route, flags: int) -> None:
-        """Publish a topic's newest record once more, under other flags and the next number."""
+        """Publish a topic's newest record once more, under other flags and the next number.
+
+        Of a kind that keeps every record, its condition alone.
+        """
+        if route.keeps_every:
+            if route.condition != flags & CONDITIONS:
+                route.condition = flags & CONDITIONS
+                self._send(route.topic, self._condition_of(route))
+            return
         route.sequence += 1
         wire.SEQUENCE_AFTER_FLAGS.pack_into(
             route.record, wire.FLAGS_OFFSET, flags, self._session, route.sequence
@@ -395,3 +443,14 @@ class Merger:
 
     def _publish_exchange_status(self, exchange: ExchangeView) -> None:
         self._publish_document(wire.STATUS, exchange.name, msgspec.json.encode(exchange.status()))
+
+
+def _flags_of(route: Route) -> int:
+    """Return the flags of a topic: those of its newest record, or its condition where no record is repeated."""
+    if route.keeps_every:
+        return route.condition
+    (flags,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
+    return int(flags)
+
+
+CONDITIONS: Final = wire.STALE | wire.DOWN | wire.INVALID

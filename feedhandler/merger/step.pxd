@@ -5,7 +5,9 @@ from feedhandler.data cimport raw
 
 cdef int64_t LATENCY_NS_MAX
 cdef uint16_t NOT_FRESH, NO_REPLAY
-cdef uint8_t TICKER
+cdef list SIZES
+cdef uint8_t VERSION
+cdef Py_ssize_t VERSION_OFFSET
 cdef Py_ssize_t TOPIC_SIZE, HEADER_SIZE, RECORD_SIZE, KIND_OFFSET, FLAGS_OFFSET, SESSION_OFFSET, SEQUENCE_OFFSET
 cdef Py_ssize_t EXCHANGE_NS_OFFSET, RECV_NS_OFFSET, PUBLISH_NS_OFFSET
 
@@ -24,6 +26,11 @@ cdef class Route:
     cdef public uint64_t sequence
     cdef public object slot
     cdef readonly bytearray record
+    cdef readonly bint keeps_every
+    cdef uint16_t mask
+    cdef public uint16_t condition
+    cdef readonly Py_ssize_t size
+    cdef bytearray cell
 
 
 @cython.final
@@ -32,13 +39,19 @@ cdef class Step:
     cdef object _find_route, _on_document, _each, _batches, _clock
     cdef uint32_t _session
 
-    @cython.locals(
-        data=bytes, size=Py_ssize_t, start=Py_ssize_t, used=Py_ssize_t, is_each_wanted=bint, is_batch_wanted=bint,
-        batch=bytearray, record=bytearray, native_topic=bytes, route=Route, last=Route, publish_ns=int64_t,
-    )
+    @cython.locals(data=bytes, size=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, step=Py_ssize_t)
     cpdef take(self, message)
 
-    cdef bytearray _number(self, Route route, bytes data, Py_ssize_t start, int64_t publish_ns)
+    @cython.locals(
+        start=Py_ssize_t, newest=Py_ssize_t, length=Py_ssize_t, used=Py_ssize_t, count=int64_t, is_each_wanted=bint,
+        is_batch_wanted=bint, batch=bytearray, record=bytearray, native_topic=bytes, route=Route, last=Route,
+        publish_ns=int64_t,
+    )
+    cdef Py_ssize_t _take_run(self, bytes data, Py_ssize_t first, Py_ssize_t size) except -1
+
+    cdef bytearray _number(self, Route route, bytes data, Py_ssize_t start, Py_ssize_t length, int64_t publish_ns)
 
     @cython.locals(recv_ns=int64_t, sent_ns=int64_t, first_ns=int64_t, last_ns=int64_t)
-    cdef _note(self, Traffic traffic, bytes data, int64_t records, int64_t publish_ns)
+    cdef _note(
+        self, Traffic traffic, bytes data, Py_ssize_t first, Py_ssize_t newest, int64_t records, int64_t publish_ns
+    )

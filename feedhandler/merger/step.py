@@ -7,7 +7,8 @@ compiler, with the types of `step.pxd`. What is rare, and every decision about f
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from feedhandler.data import board_layout, raw, wire
+from feedhandler.data import board_layout, raw, ticker, wire
+from feedhandler.data.layout import Description, Retention
 
 NS_PER_S: Final = 1_000_000_000
 # A time further from ours is that of a clock that is wrong, or a lie: no sample. A feed that was held up for longer
@@ -18,7 +19,9 @@ NOT_FRESH = wire.SNAPSHOT | wire.STALE | wire.DOWN
 # number; the flag says on this side that a record takes none.
 NO_REPLAY = 0xFFFF & ~wire.SNAPSHOT
 
-TICKER = wire.TICKER
+SIZES = wire.SIZES
+VERSION = wire.VERSION
+VERSION_OFFSET = wire.VERSION_OFFSET
 TOPIC_SIZE = wire.TOPIC_SIZE
 HEADER_SIZE = wire.HEADER_SIZE
 RECORD_SIZE = wire.TICKER_SIZE
@@ -54,21 +57,33 @@ class Traffic:
 
 
 class Route:
-    """One topic: whose records it has, and its newest record as it was published."""
+    """One topic: whose records it has, and its newest record as it was published.
 
-    def __init__(self, topic: bytes, traffic: Traffic) -> None:
+    Of a kind that keeps every record nothing is published twice: `condition` has the flags of its condition, which
+    end with its next record.
+    """
+
+    def __init__(self, topic: bytes, traffic: Traffic, kind: Description = ticker.TICKER) -> None:
         self.topic = topic
+        self.keeps_every = kind.retention is Retention.EVERY
+        # There SNAPSHOT is the exchange's; of the others, see NO_REPLAY.
+        self.mask = 0xFFFF if self.keeps_every else NO_REPLAY
+        self.condition = 0
+        self.size = kind.size
+        # Boards have cells of one size, which a smaller record does not fill; a larger one is in none.
+        self.cell = bytearray(RECORD_SIZE) if kind.size < RECORD_SIZE else None
         self.traffic = traffic  # another one, if another feed has the symbol from now on
         self.sequence = 0
         self.slot: board_layout.Slot | None = None  # where its records are written before they are sent
-        self.record = bytearray(wire.pack_ticker(wire.Ticker(wire.unpadded(topic))))
+        self.record = bytearray(wire.pack(kind.record(wire.unpadded(topic), kind=kind.code)))
 
 
 class Step:
     """One message of a feed to messages for subscribers.
 
     routes are by the native topic, padded; find_route makes one for a topic met for the first time, or returns
-    None. What is no run of ticker records goes to on_document. clock returns Unix nanoseconds.
+    None. What has no body of fixed size goes to on_document: documents, and conditions, which take no number. clock
+    returns Unix nanoseconds.
     """
 
     def __init__(
@@ -90,44 +105,69 @@ class Step:
         self._session = session
 
     def take(self, message: bytes | memoryview) -> None:
-        """Take one message of the feed hop: ticker records back to back, or one document."""
+        """Take one message of the feed hop: records back to back, of whatever kinds."""
         # hot: `make bench-micro`, merge
         data = bytes(message)
         size = len(data)
-        if not size or size % RECORD_SIZE or raw.get_u8(data, KIND_OFFSET) != TICKER:
+        start = 0
+        while start < size:
+            end = self._take_run(data, start, size)
+            if end < size:
+                step = wire.size_at(data, end)
+                self._on_document(raw.cut(data, end, step))
+                end += step
+            start = end
+        if not size:
             self._on_document(data)
-            return
+
+    def _take_run(self, data: bytes, first: int, size: int) -> int:
+        """Take the records of fixed size from there on; returns where something else begins, or the end."""
         is_each_wanted, is_batch_wanted = self._each.is_wanted, self._batches.is_wanted
-        batch = bytearray(size) if is_batch_wanted else None
+        batch = bytearray(size - first) if is_batch_wanted else None
         used = 0  # of that
+        count = 0
         publish_ns = 0
         last = None
-        for start in range(0, size, RECORD_SIZE):
-            native_topic = raw.cut(data, start, TOPIC_SIZE)
+        newest = start = first
+        while size - start >= HEADER_SIZE:
+            length = SIZES[raw.get_u8(data, start + KIND_OFFSET)]
+            if (
+                length <= HEADER_SIZE
+                or length > size - start
+                or raw.get_u8(data, start + VERSION_OFFSET) != VERSION
+            ):
+                break
+            newest = start
+            start += length
+            native_topic = raw.cut(data, newest, TOPIC_SIZE)
             route = self._routes.get(native_topic)
             if route is None:
                 route = self._find_route(native_topic)
                 if route is None:
                     continue
+            if route.size != length:
+                continue  # a topic of one kind with a record of another: no feed sends that
             last = route
             publish_ns = self._clock()
-            record = self._number(route, data, start, publish_ns)
+            record = self._number(route, data, newest, length, publish_ns)
             if is_each_wanted:
                 self._each.send(route.topic, record)
             if batch is not None:
-                raw.copy(batch, used, record, 0, RECORD_SIZE)
-            used += RECORD_SIZE
-        if last is None:
-            return
-        if batch is not None:
-            self._batches.send(last.topic, batch[:used])
-        self._note(last.traffic, data, used // RECORD_SIZE, publish_ns)
+                raw.copy(batch, used, record, 0, length)
+            used += length
+            count += 1
+        if last is not None:
+            if batch is not None:
+                self._batches.send(last.topic, batch[:used])
+            self._note(last.traffic, data, first, newest, count, publish_ns)
+        return start
 
-    def _number(self, route: Route, data: bytes, start: int, publish_ns: int) -> bytearray:
+    def _number(self, route: Route, data: bytes, start: int, length: int, publish_ns: int) -> bytearray:
         """Make a record of a feed the newest of its topic, under the next number, and return it."""
         record = route.record
         route.sequence += 1
-        raw.put_u16(record, FLAGS_OFFSET, raw.get_u16(data, start + FLAGS_OFFSET) & NO_REPLAY)
+        route.condition = 0
+        raw.put_u16(record, FLAGS_OFFSET, raw.get_u16(data, start + FLAGS_OFFSET) & route.mask)
         raw.put_u32(record, SESSION_OFFSET, self._session)
         raw.put_u64(record, SEQUENCE_OFFSET, route.sequence)
         raw.copy(
@@ -138,22 +178,31 @@ class Step:
             PUBLISH_NS_OFFSET - EXCHANGE_NS_OFFSET,
         )
         raw.put_i64(record, PUBLISH_NS_OFFSET, publish_ns)
-        raw.copy(record, HEADER_SIZE, data, start + HEADER_SIZE, RECORD_SIZE - HEADER_SIZE)
+        raw.copy(record, HEADER_SIZE, data, start + HEADER_SIZE, length - HEADER_SIZE)
         if route.slot is not None:
-            route.slot.write(record, publish_ns)
+            if route.cell is None:
+                route.slot.write(record, publish_ns)
+            else:
+                raw.copy(route.cell, 0, record, 0, length)
+                route.slot.write(route.cell, publish_ns)
         return record
 
-    def _note(self, traffic: Traffic, data: bytes, records: int, publish_ns: int) -> None:
-        """Count a message, whose records are of one process, and so of one exchange."""
+    def _note(
+        self, traffic: Traffic, data: bytes, first: int, newest: int, records: int, publish_ns: int
+    ) -> None:
+        """Count records that came together, all of one process, and so of one exchange."""
         traffic.is_heard = True
         traffic.records += records
         traffic.messages += 1
-        recv_ns = raw.get_i64(data, len(data) - RECORD_SIZE + RECV_NS_OFFSET)
+        recv_ns = raw.get_i64(data, newest + RECV_NS_OFFSET)
         # What lies ahead is now.
         traffic.newest_recv_ns = min(max(traffic.newest_recv_ns, recv_ns), publish_ns)
-        if traffic.messages & traffic.sample_mask or raw.get_u16(data, FLAGS_OFFSET) & NOT_FRESH:
+        if traffic.messages & traffic.sample_mask or raw.get_u16(data, first + FLAGS_OFFSET) & NOT_FRESH:
             return
         first_ns, last_ns = publish_ns - LATENCY_NS_MAX, publish_ns + LATENCY_NS_MAX
-        recv_ns, sent_ns = raw.get_i64(data, RECV_NS_OFFSET), raw.get_i64(data, PUBLISH_NS_OFFSET)
+        recv_ns, sent_ns = (
+            raw.get_i64(data, first + RECV_NS_OFFSET),
+            raw.get_i64(data, first + PUBLISH_NS_OFFSET),
+        )
         if first_ns <= recv_ns <= last_ns and first_ns <= sent_ns <= last_ns:
             traffic.latencies.append((sent_ns - recv_ns, publish_ns - sent_ns))

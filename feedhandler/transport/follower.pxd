@@ -32,6 +32,8 @@ cdef class Follower:
 
     cdef _take_ticker(self, bytes data, Py_ssize_t start)
     cdef _take_other(self, bytes data)
+    @cython.locals(loss=Loss)
+    cdef _take_condition(self, record, bytes data)
     cdef _pass(self, record)
     cdef _hand_on(self, record)
 

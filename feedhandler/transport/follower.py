@@ -127,10 +127,29 @@ class Follower:
         take_aside = self._aside.get(record.kind)
         if take_aside is not None and take_aside(record):
             return
-        if isinstance(record, wire.UNNUMBERED):
+        if isinstance(record, wire.Condition):
+            self._take_condition(record, data)
+        elif isinstance(record, wire.Unknown):
             self._hand_on(record)
         elif self._is_news(data, 0):
             self._pass(record)
+
+    def _take_condition(self, record: Record, data: bytes) -> None:
+        """Hand on a condition unless it is an old one: it has the number of the topic's last record."""
+        loss = self._padded.get(raw.cut(data, 0, TOPIC_SIZE))
+        known = loss.sequence if loss is not None and loss.session == record.session else None
+        if known is not None and record.sequence < known:
+            return
+        is_news = self._is_news(data, 0)
+        if is_news and known is not None and loss is not None:
+            # That record has not come either.
+            if not self._missing:
+                loss.gaps += 1
+            self._missing += 1
+            loss.lost += 1
+            if self.on_hole is not None and self.on_hole(record, known + 1):
+                return
+        self._hand_on(record)
 
     def _pass(self, record: Record) -> None:
         """Hand on a record that is news."""

@@ -13,7 +13,7 @@ from patience import PATIENCE_S
 from toolchains import ROOT, run
 
 from feedhandler.data.header import HEADER, Record
-from feedhandler.data.layout import Kind, Retention, char, f64, i64, layout, u8, u16, u32, u64
+from feedhandler.data.layout import Description, Retention, char, f64, i64, layout, u8, u16, u32, u64
 
 FILES = {
     "languages/c/feedhandler.h": ("    double bid;\n", "    float bid;\n"),
@@ -83,7 +83,7 @@ class Gauge(Record):
     name_of_it: Annotated[bytes, char(8, "name")] = b""
 
 
-GAUGE = Kind(250, "gauge", "a test", Retention.EVERY, Gauge, layout("gauge", "a gauge", Gauge, HEADER))
+GAUGE = Description(250, "gauge", "a test", Retention.EVERY, Gauge, layout("gauge", "a gauge", Gauge, HEADER))
 
 
 def test_another_kind_is_another_line_in_the_registry(monkeypatch, tmp_path):
