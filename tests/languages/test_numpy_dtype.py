@@ -69,4 +69,4 @@ def test_the_literal_dtype_is_that_of_the_description(kind, dtype):
 
 def test_records_of_another_kind_are_had_by_asking_for_it(dtype):
     (row,) = dtype.records((GOLDEN / "condition_down.bin").read_bytes(), dtype.KIND_CONDITION)
-    assert (row["topic"], row["flags"], row["sequence"]) == ("trade.binance.BTC/USDT", wire.DOWN, 4711)
+    assert (row["topic"], row["flags"], row["sequence"]) == (b"trade.binance.BTC/USDT", wire.DOWN, 4711)
