@@ -54,8 +54,8 @@ class ArraySubscriber(Subscription):
     """Receives the ticker records of the topics that start with one of the prefixes, many at once. For one thread.
 
     From any endpoint: at `ipc://run/batches.ipc` the records come several in a message, which costs least of all.
-    Records that were seen before are left out, holes are counted in `losses`; missing records are not asked for.
-    It reads when it is asked for more, so a consumer that is slow leaves the rest to the publisher's queue, where
+    Records that were seen before are left out, gaps are counted in `losses`; missing records are not requested.
+    It reads when more is wanted, so a consumer that is slow leaves the rest to the publisher's queue, where
     the mode decides.
     """
 

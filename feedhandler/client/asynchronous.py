@@ -234,7 +234,7 @@ class AsyncSubscriber(RecordSubscription):
 
     def _after_read(self) -> None:
         # hot: `make bench-micro`, client
-        if self._stream.is_healing:
+        if self._stream.is_recovering:
             self._stream.poll()
         self._note_records()
 

@@ -5,7 +5,7 @@ with Board("run") as board:
     ticker = board.wait("ticker.binance.BTC/USDT", ticker.sequence, timeout_s=1.0)
 
 There is no queue: what is read is the newest, and nothing is lost by not reading. It is a process and two wake-ups
-earlier than a subscription, and says the same. The files are described in `docs/board.md`.
+earlier than a subscription, and has the same. The files are described in `docs/board.md`.
 """
 
 import logging
@@ -45,7 +45,7 @@ class Board:
     """All boards of the feeds in a run directory, as one. For one thread.
 
     Feeds may start, restart and end at any time; so may the reader. A topic is there once its feed has a record of
-    it. DOWN is set in the flags of what is read if its feed was not heard for a second, or has ended.
+    it. DOWN is set in the flags of what is read if its feed was silent for a second, or has ended.
     """
 
     def __init__(self, run_dir: str | Path = "run") -> None:
@@ -146,7 +146,7 @@ class Board:
     def age_s(self, exchange: str) -> float:
         """Return how long ago the feed of an exchange was last known to live; of several shards the longest.
 
-        A feed that lives says so every 200 ms. Infinite if there is no board of it.
+        A feed that lives writes a heartbeat every 200 ms. Infinite if there is no board of it.
         """
         self._look_again()
         now = time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""Why nothing has come: told on the log once, when a subscriber has waited for it; the subscriber goes on.
+"""Why nothing has come: logged once, when a subscriber has waited for it; the subscriber goes on.
 
 A topic that nothing begins with is no error, since it may begin tomorrow. So who mistypes one waits for ever.
 """
@@ -19,7 +19,7 @@ from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.transport import tick
 from feedhandler.transport.follower import Follower, Record
 
-TELLS_AFTER_S: Final = 3.0  # without a record; a merger tells what it has within milliseconds
+LOGS_AFTER_S: Final = 3.0  # without a record; a merger sends what it has within milliseconds
 STATUSES_S: Final = 1.0  # for which the statuses are waited, which make the reason a better one
 WAITS_S: Final = 1.0  # who waits looks more often
 NAMED_MAX: Final = 5  # topics in a message
@@ -31,7 +31,7 @@ log = logging.getLogger("feedhandler.client")
 
 
 class Patient(Protocol):
-    """What is asked of a subscriber's connection."""
+    """What is needed of a subscriber's connection."""
 
     endpoint: str
     prefixes: list[bytes]
@@ -42,18 +42,18 @@ class Patient(Protocol):
 
 
 class Doubt:
-    """Watches a connection until something has come. statuses_of asks the publisher for its status records."""
+    """Watches a connection until something has come. statuses_of subscribes to the publisher's status records."""
 
     def __init__(self, link: Patient, statuses_of: Callable[[Follower], tick.Downlink]) -> None:
         self._link = link
         self._statuses_of = statuses_of
-        self._is_told_away = self._is_connected = False
+        self._is_logged_away = self._is_connected = False
         self._since_mono_s = self._looked_mono_s = -math.inf  # since when it has been as it is
         self._asking: tick.Downlink | None = None
         self._statuses: list[Record] = []
 
     def look(self) -> bool:
-        """Tell why nothing has come, if it is time; False once all has been told."""
+        """Log why nothing has come, if it is time; False once all has been logged."""
         link, now = self._link, time.monotonic()
         if now - self._looked_mono_s > WAITS_S:
             self._since_mono_s = now  # who does something else meanwhile has not waited
@@ -63,16 +63,16 @@ class Doubt:
         self._is_connected = link.is_connected
         if self._asking is not None:
             return self._look_at_statuses(now)
-        if now - self._since_mono_s < TELLS_AFTER_S:
+        if now - self._since_mono_s < LOGS_AFTER_S:
             return True
         if not link.is_connected:
-            if not self._is_told_away:
-                self._is_told_away = True
-                log.warning("nothing has come in %g s: %s", TELLS_AFTER_S, nobody_listens(link.endpoint))
+            if not self._is_logged_away:
+                self._is_logged_away = True
+                log.warning("nothing has come in %g s: %s", LOGS_AFTER_S, nobody_listens(link.endpoint))
             return True
         if link.heartbeat is None:
             log.warning(
-                "nothing has come in %g s: what listens at %s says nothing", TELLS_AFTER_S, link.endpoint
+                "nothing has come in %g s: what listens at %s says nothing", LOGS_AFTER_S, link.endpoint
             )
             return False
         self._asking, self._since_mono_s = self._statuses_of(Follower(self._statuses.append)), now
@@ -87,9 +87,9 @@ class Doubt:
             return True
         self.close()
         prefixes = self._link.prefixes
-        told = [_why(each, states, statuses) for each in prefixes[:NAMED_MAX]]
+        reasons = [_why(each, states, statuses) for each in prefixes[:NAMED_MAX]]
         more = f"; and {len(prefixes) - NAMED_MAX} more" if len(prefixes) > NAMED_MAX else ""
-        log.warning("nothing has come in %g s: %s%s", TELLS_AFTER_S, "; ".join(told), more)
+        log.warning("nothing has come in %g s: %s%s", LOGS_AFTER_S, "; ".join(reasons), more)
         return False
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ def statuses_in(records: Iterable[Record]) -> dict[str, ExchangeStatus]:
 def reason(topic: str, states: Mapping[str, str], statuses: Mapping[str, ExchangeStatus]) -> str:
     """Return why no record has come whose topic begins so, "" if that is not known.
 
-    states and statuses are what the merger says of exchanges, as far as it was heard.
+    states and statuses are the merger's of exchanges, as far as they have come.
     """
     kind, exchange, symbol = [*topic.rstrip("\0").split(".", 2), "", ""][:3]
     if exchange and states and exchange not in states and (symbol or not _begins(exchange, states)):
@@ -168,7 +168,7 @@ def _did_you_mean(text: str) -> str:
 
 
 def body(record: Record | None, type_: type[Body]) -> Body | None:
-    """Return what a document says, None if there is none that can be read."""
+    """Return the content of a document, None if there is none that can be read."""
     if not isinstance(record, wire.Document):
         return None
     try:

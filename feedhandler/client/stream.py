@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from feedhandler.client.recovery import Healer
+from feedhandler.client.recovery import Recovery
 from feedhandler.client.silence import Doubt, nobody_listens, reason, states_of, statuses_in
 from feedhandler.data import modes, wire
 from feedhandler.data.errors import UNDECODABLE
@@ -95,7 +95,7 @@ class Link:
         prefixes = [declaration, *self.prefixes] if declaration else list(self.prefixes)
         if not self._hands_on_heartbeats:
             prefixes.append(HEARTBEATS)
-        self.notice = modes.Notice()  # the last that the publisher said of this subscriber
+        self.notice = modes.Notice()  # the last notice of the publisher about this subscriber
         self.heartbeat: wire.Document | None = None
         self._heard_mono_s = -math.inf
         self.follower = make_follower({wire.NOTICE: self._on_notice, wire.HEARTBEAT: self._on_heartbeat})
@@ -136,7 +136,7 @@ class Link:
         except UNDECODABLE:
             return True
         if self.notice.error:
-            log.warning("the mode that was asked for has no effect: %s", self.notice.error)
+            log.warning("the declared mode has no effect: %s", self.notice.error)
         return True
 
     def _on_heartbeat(self, document: wire.Document) -> bool:
@@ -157,7 +157,7 @@ class Stream(Link):
     """Records of the topics that start with one of the prefixes, in order, each once.
 
     mode is how they are wanted: "" or "all", "latest", or the milliseconds of an interval. recover: whether missing
-    records are asked for, True: of the relay beside the endpoint, or an endpoint; None: there, and only those of
+    records are requested, True: of the relay beside the endpoint, or an endpoint; None: there, and only those of
     kinds that keep every record; in conflated modes nothing is missing. relay_events is the loop of that socket, if
     it is another one.
     """
@@ -184,7 +184,7 @@ class Stream(Link):
             curve=curve,
             is_patient=is_patient,
         )
-        self._healer = Healer(
+        self._recovery = Recovery(
             self.follower, self.records.append, time.monotonic_ns, takes_latest=bool(recover)
         )
         self._dealer: Dealer | None = None
@@ -194,20 +194,20 @@ class Stream(Link):
         if where and not self.is_conflated:
             check_endpoint(where)
             self._dealer = self._make_dealer(
-                relay_events or events, where, self._healer.on_answer, self._healer.on_disconnect
+                relay_events or events, where, self._recovery.on_answer, self._recovery.on_disconnect
             )
-            self.follower.on_hole = self._healer.on_hole
+            self.follower.on_hole = self._recovery.on_hole
         self._relay_mono_s = -RELAY_EVERY_S
 
     @property
     def recovered(self) -> int:
-        """How many records came after all, because they were asked for."""
-        return self._healer.recovered
+        """How many records came after all, because they were requested."""
+        return self._recovery.recovered
 
     @property
-    def is_healing(self) -> bool:
+    def is_recovering(self) -> bool:
         """True while something is missing and may still come: then `poll` is to be called after each read."""
-        return self._healer.is_healing
+        return self._recovery.is_recovering
 
     def poll(self) -> None:
         """Connect what is not connected, and ask for what is missing."""
@@ -223,11 +223,11 @@ class Stream(Link):
                 self._relay_mono_s = now_s
                 dealer.poll()
             return
-        self._healer.is_connected = True
-        if self._healer.is_healing:
-            if (request := self._healer.request()) is not None:
-                dealer.send(request)  # first: who was busy for a while has asked nobody yet
-            self._healer.on_time()
+        self._recovery.is_connected = True
+        if self._recovery.is_recovering:
+            if (request := self._recovery.request()) is not None:
+                dealer.send(request)  # first: a program that was busy for a while has sent none yet
+            self._recovery.on_time()
 
     def take(self, count: int) -> list[Record]:
         """Return the first records that wait, at most so many."""
@@ -256,7 +256,7 @@ class Stream(Link):
 
 
 class Subscription:
-    """What every subscriber tells about its stream, whatever it hands on, and however it waits."""
+    """What every subscriber reports about its stream, whatever it hands on, and however it waits."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -274,8 +274,8 @@ class Subscription:
     def silence_s(self) -> float:
         """Seconds since the publisher's last sign of life, as far as this subscriber has read; infinite before one.
 
-        The merger gives one each second, and it is subscribed to in any case. No record says that the merger itself
-        is gone: this does, and `is_connected`.
+        The merger gives one each second, and it is subscribed to in any case. No record can state that the merger
+        itself is gone: this does, and `is_connected`.
         """
         return self._link.silence_s
 
@@ -296,7 +296,7 @@ class Subscription:
 
     @property
     def notice(self) -> modes.Notice:
-        """What the publisher last said of this subscriber: its mode, and how much of it was passed over."""
+        """The publisher's last notice about this subscriber: its mode, and how much was passed over."""
         return self._link.notice
 
 
@@ -311,7 +311,7 @@ class RecordSubscription(Subscription):
 
     @property
     def recovered(self) -> int:
-        """How many records came after all, because they were asked for."""
+        """How many records came after all, because they were requested."""
         return self._stream.recovered
 
     def newest(self, topic: str) -> Record | None:
@@ -319,7 +319,7 @@ class RecordSubscription(Subscription):
         return self._stream.follower.newest.get(plain(topic))
 
     def age_s(self, topic: str) -> float:
-        """Return how long ago the feed received what the newest record of a topic says, in seconds; inf before one.
+        """Return how long ago the feed received the newest record's data of a topic, in seconds; inf before one.
 
         The clocks are this host's and the feed's. STALE and DOWN records are as old as the data that they repeat.
         """
@@ -409,7 +409,7 @@ def prefixes_of(topics: Iterable[str]) -> list[bytes]:
             raise TypeError(f"topics has {topic!r}, which is no text")
         prefix = topic.encode()
         if prefix.startswith(modes.MARK):
-            raise ValueError(f"{topic!r} is no topic; how records are wanted is said by mode=")
+            raise ValueError(f"{topic!r} is no topic; how records are wanted is set by mode=")
         if not any(word.startswith(prefix) or prefix.startswith(word) for word in FIRST_WORDS):
             known = ", ".join(word.decode() for word in FIRST_WORDS)
             raise ValueError(

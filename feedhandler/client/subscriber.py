@@ -53,7 +53,7 @@ class Subscriber(RecordSubscription):
         mode is how records are wanted: "all", "latest" (the newest of each topic, for those who may be slow), or a
         number of milliseconds (the same, at most so often). curve is for an endpoint on another host.
 
-        With recover, missing records are asked for: of the relay beside the endpoint (True), or at an endpoint.
+        With recover, missing records are requested: of the relay beside the endpoint (True), or at an endpoint.
         They come in their place as far as the relay has them, and newer ones of the topic wait for them, a second
         at most. A ticker replaces those before it, so only a program that needs each of them has a use for this;
         of kinds that keep every record (None, the default) the missing ones are asked for.

@@ -13,11 +13,11 @@ from typing import Final
 import msgspec
 
 EXIT_OK = 0
-EXIT_FAILED = 1  # the command ran, and what it was asked for did not happen
+EXIT_FAILED = 1  # the command ran, and what it was to do did not happen
 EXIT_CONFIG = 2  # the configuration or the arguments are wrong: starting again will not help
 EXIT_GAVE_UP = 75  # EX_TEMPFAIL: `max_attempts` connections in a row came to nothing; supervisord decides
 
-# Everything that msgspec raises for bytes that are not what was asked for; RecursionError: "[[[[[…".
+# Everything that msgspec raises for bytes that are not what was expected; RecursionError: "[[[[[…".
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 

@@ -1,8 +1,8 @@
 """How a subscriber wants its records: everything, the newest, or the newest at most so often.
 
-It says so by one more subscription, to a word that no topic begins with, which any ZeroMQ library can:
+It declares that by one more subscription, to a word that no topic begins with, which any ZeroMQ library can:
 
-    @all            everything, as long as it keeps up; how much it missed is told
+    @all            everything, as long as it keeps up; how much it missed is sent to it
     @latest         the newest of each topic, whenever there is room
     @interval=100   the newest of each topic, at most every 100 ms
 
@@ -62,7 +62,7 @@ class Pace:
         "_held",
         "_noticed_mono_ns",
         "_notices",
-        "_told",
+        "_notified",
         "_waiting",
         "declaration",
         "is_conflated",
@@ -75,7 +75,7 @@ class Pace:
         self._every_ns = _every_ns(declaration)
         self.is_conflated = declaration != ALL
         self.skipped = 0
-        self._told = 0
+        self._notified = 0
         self._notices = 0
         self._noticed_mono_ns = now_mono_ns
         self._waiting: dict[bytes, bytes | bytearray] = {}  # may leave when there is room; by topic
@@ -132,9 +132,9 @@ class Pace:
         return True
 
     def answer(self, session: int, now_ns: int) -> bytes:
-        """Return the notice that says what is in force."""
+        """Return the notice of what is in force."""
         self._notices += 1
-        self._told = self.skipped
+        self._notified = self.skipped
         body = Notice(
             mode=self.declaration[len(MARK) :].split(b"=")[0].decode(),
             interval_ms=self._every_ns // NS_PER_MS,
@@ -143,15 +143,15 @@ class Pace:
         return notice(self.declaration, body, session, self._notices, now_ns)
 
     def report(self, session: int, now_mono_ns: int, now_ns: int) -> bytes | None:
-        """Return a notice if more was skipped than it has been told, each second at most."""
-        if self.skipped == self._told or now_mono_ns - self._noticed_mono_ns < NOTICE_EVERY_NS:
+        """Return a notice if more was skipped than the last one had, each second at most."""
+        if self.skipped == self._notified or now_mono_ns - self._noticed_mono_ns < NOTICE_EVERY_NS:
             return None
         self._noticed_mono_ns = now_mono_ns
         return self.answer(session, now_ns)
 
 
 def is_declaration(prefix: bytes) -> bool:
-    """Return whether a subscription declares something, rather than asking for topics."""
+    """Return whether a subscription declares something, rather than selecting topics."""
     return prefix.startswith(MARK)
 
 

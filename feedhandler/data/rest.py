@@ -21,7 +21,7 @@ class RestRequest(msgspec.Struct, frozen=True):
 
 
 class RestAnswer(msgspec.Struct, frozen=True):
-    """An HTTP answer of any status; retry_after_s is how long it asks us to wait, 0 if it does not."""
+    """An HTTP answer of any status; retry_after_s is how long it has us wait, 0 if it states none."""
 
     status: int
     body: bytes

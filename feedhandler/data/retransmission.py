@@ -1,6 +1,6 @@
 """Asking for what was missed: requests to the relay, and what it answers. `docs/wire.md` has it for every language.
 
-A request is one JSON frame; it asks for last values of topics, or for single records by their numbers, and may be
+A request is one JSON frame; it selects last values of topics, or single records by their numbers, and may be
 repeated at will, since it changes nothing. An answer is a JSON head, one frame of ticker records back to back,
 and a frame for each JSON document.
 
@@ -41,7 +41,7 @@ class Missing(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
-    """What a subscriber asks. id comes back in the answer.
+    """A subscriber's request. id comes back in the answer.
 
     topics are prefixes, as in subscriptions: the last value of each topic, from slot `start` on. missing are
     records of the given session.
@@ -57,8 +57,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 class Head(msgspec.Struct, omit_defaults=True):
     """The first frame of an answer.
 
-    records and documents count what follows. lost are those asked for that nobody has any more. rest has still to
-    be asked for, and so has what begins at slot next: the answer was full. error says why there is no answer.
+    records and documents count what follows. lost are those requested that are not there any more. rest has still
+    to be requested, and so has what begins at slot next: the answer was full. error is why there is no answer.
     """
 
     id: int = 0
@@ -127,7 +127,7 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], 
 
 
 def _check(asked: Request) -> None:
-    """Raise ValueError for what no subscriber needs to ask."""
+    """Raise ValueError for what no subscriber needs to request."""
     if len(asked.topics) > PREFIXES_MAX or len(asked.missing) > RANGES_MAX:
         raise ValueError(f"more than {PREFIXES_MAX} prefixes, or {RANGES_MAX} ranges")
     if not asked.topics and not asked.missing:

@@ -187,7 +187,7 @@ def pack(record: Record) -> bytes:
 def size_at(message: bytes | bytearray | memoryview, start: int) -> int:
     """Return how many bytes the record has that starts there: all the rest, if its kind does not give the size.
 
-    What is no record of this version is one that takes the rest; `unpack` says what is wrong with it.
+    What is no record of this version is one that takes the rest; `unpack` raises what is wrong with it.
     """
     rest = len(message) - start
     if rest < HEADER_SIZE or message[start + VERSION_OFFSET] != VERSION:

@@ -335,7 +335,7 @@ def test_what_was_missed_is_asked_for_and_comes_in_its_place(run, endpoint, tmp_
         with RawPublisher(endpoint) as publisher:
             async with AsyncSubscriber(endpoint, ["ticker."], pending_max=2, recover=True) as subscriber:
                 publisher.accept()
-                while not subscriber._stream._healer.is_connected:
+                while not subscriber._stream._recovery.is_connected:
                     await asyncio.sleep(0.01)
                 publisher.send(ticker(1), ticker(2), ticker(6), ticker(7))
                 seen = [await subscriber.receive(PATIENCE_S) for _ in range(7)]

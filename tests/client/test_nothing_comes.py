@@ -16,7 +16,7 @@ from feedhandler.data.status import ExchangeStatus, FeedStatus
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(silence, "TELLS_AFTER_S", 0.3)
+    monkeypatch.setattr(silence, "LOGS_AFTER_S", 0.3)
 
 
 @pytest.fixture

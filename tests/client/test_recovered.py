@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import twins
 
-from feedhandler.client.recovery import DOUBT_NS, HELD_MAX, PATIENCE_NS, Healer
+from feedhandler.client.recovery import DOUBT_NS, HELD_MAX, PATIENCE_NS, Recovery
 from feedhandler.data import retransmission, wire
 from feedhandler.data.retransmission import Head, Missing
 from feedhandler.transport.boards import BoardReader, BoardWriter
@@ -23,9 +23,9 @@ class World:
         self.now_ns = 0
         self.out = []
         self.follower = follower_class(self.out.append)
-        self.healer = Healer(self.follower, self.out.append, lambda: self.now_ns)
-        self.follower.on_hole = self.healer.on_hole
-        self.healer.is_connected = True
+        self.recovery = Recovery(self.follower, self.out.append, lambda: self.now_ns)
+        self.follower.on_hole = self.recovery.on_hole
+        self.recovery.is_connected = True
         self.restart(SESSION)
 
     def restart(self, session):
@@ -42,10 +42,10 @@ class World:
             self.follower.take(message)
 
     def ask(self):
-        return self.healer.request()
+        return self.recovery.request()
 
     def answer(self, request):
-        self.healer.on_answer(retransmission.answer(request, self.ring, {}).frames)
+        self.recovery.on_answer(retransmission.answer(request, self.ring, {}).frames)
 
     def heal(self):
         while (request := self.ask()) is not None:
@@ -68,13 +68,13 @@ def test_what_was_missed_comes_in_its_place(world):
     for number in range(1, 11):
         world.publish(is_heard=number not in (4, 5, 8))
         world.publish(ETH)
-    assert world.seen() == [1, 2, 3], "what follows a hole is held back"
+    assert world.seen() == [1, 2, 3], "what follows a gap is held back"
     assert world.seen(ETH) == list(range(1, 11)), "other topics are not"
     world.heal()
     assert world.seen() == list(range(1, 11))
     loss = world.follower.losses[BTC]
-    assert (loss.lost, loss.gaps, loss.recovered, world.healer.recovered) == (0, 2, 3, 3)
-    assert not world.healer.is_healing
+    assert (loss.lost, loss.gaps, loss.recovered, world.recovery.recovered) == (0, 2, 3, 3)
+    assert not world.recovery.is_recovering
     assert not world.follower.held
 
 
@@ -121,10 +121,10 @@ def test_nothing_is_held_back_for_longer_than_patience(world):
     world.publish()
     world.ask()
     world.now_ns += PATIENCE_NS
-    world.healer.on_time()
+    world.recovery.on_time()
     assert world.seen() == [1]
     world.now_ns += 1
-    world.healer.on_time()
+    world.recovery.on_time()
     assert world.seen() == [1, 3]
     assert world.lost == 1
 
@@ -133,13 +133,13 @@ def test_nothing_is_held_back_without_anybody_to_ask(world):
     world.publish()
     world.publish(is_heard=False)
     world.publish()
-    world.healer.on_disconnect()
+    world.recovery.on_disconnect()
     assert world.seen() == [1, 3]
     world.publish(is_heard=False)
     world.publish()
     assert world.seen() == [1, 3, 5]
     assert world.ask() is None
-    world.healer.is_connected = True
+    world.recovery.is_connected = True
     world.publish(is_heard=False)
     world.publish()
     world.heal()
@@ -151,7 +151,7 @@ def test_too_much_is_not_held_back(world):
     world.publish(is_heard=False)
     for _ in range(HELD_MAX + 1):
         world.publish()
-    world.healer.on_time()
+    world.recovery.on_time()
     assert len(world.seen()) == HELD_MAX + 2
 
 
@@ -165,7 +165,7 @@ def test_an_answer_that_comes_too_late_is_not_for_the_next_hole(world):
     world.publish()
     late = world.ask()
     world.now_ns += PATIENCE_NS + 1
-    world.healer.on_time()
+    world.recovery.on_time()
     assert world.seen() == [1, 3]
     world.publish(is_heard=False)
     world.publish()
@@ -184,7 +184,7 @@ def test_one_who_was_busy_when_a_hole_came_asks_all_the_same(world):
     world.publish()
     world.now_ns += PATIENCE_NS + 1
     request = world.ask()
-    world.healer.on_time()
+    world.recovery.on_time()
     world.answer(request)
     assert world.seen() == [1, 2, 3]
 
@@ -197,7 +197,7 @@ def test_a_relay_that_does_not_answer_is_not_waited_for_again_and_again(world):
         world.publish()
         world.ask()
         world.now_ns += PATIENCE_NS + 1
-        world.healer.on_time()
+        world.recovery.on_time()
     assert world.ask() is None
     world.publish(is_heard=False)
     world.publish()
@@ -216,7 +216,7 @@ def test_what_was_not_asked_for_is_not_asked_for_because_an_answer_says_so(world
     world.publish()
     world.ask()
     head = Head(id=1, session=SESSION, rest=[Missing(BTC, 1, 9)])
-    world.healer.on_answer([msgspec.json.encode(head), b""])
+    world.recovery.on_answer([msgspec.json.encode(head), b""])
     world.heal()
     assert world.seen() == [*range(1, 12), 13]
     assert world.lost == 1
@@ -233,7 +233,7 @@ def test_a_restart_within_a_hole_counts_for_the_new_session_alone(world):
     world.heal()
     assert [(r.session - SESSION, r.sequence) for r in world.out] == [(0, 1), (0, 3), (1, 1), (1, 2), (1, 3)]
     loss = world.follower.losses[BTC]
-    assert (loss.lost, loss.recovered, world.healer.recovered) == (1, 1, 1)
+    assert (loss.lost, loss.recovered, world.recovery.recovered) == (1, 1, 1)
 
 
 FORGED = [
@@ -258,9 +258,9 @@ def test_a_forged_answer_brings_nothing_that_was_not_asked_for(world, frames):
     world.publish()
     world.ask()
     head = msgspec.json.encode(Head(id=1, session=SESSION))
-    world.healer.on_answer(frames(head))
+    world.recovery.on_answer(frames(head))
     world.now_ns += 2 * PATIENCE_NS
-    world.healer.on_time()
+    world.recovery.on_time()
     assert world.seen() == [1, 3]
     assert world.lost == 1
 
@@ -270,8 +270,8 @@ def test_an_answer_that_comes_twice_is_taken_once(world):
     world.publish(is_heard=False)
     world.publish()
     frames = retransmission.answer(world.ask(), world.ring, {}).frames
-    world.healer.on_answer(frames)
-    world.healer.on_answer(frames)
+    world.recovery.on_answer(frames)
+    world.recovery.on_answer(frames)
     assert world.seen() == [1, 2, 3]
 
 

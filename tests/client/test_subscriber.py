@@ -76,7 +76,7 @@ def test_what_is_no_endpoint_is_refused(endpoint):
             ValueError,
             "no topic begins with 'binance.': they begin with one of ticker., status.",
         ),
-        (["@latest"], ValueError, "said by mode="),
+        (["@latest"], ValueError, "set by mode="),
         (["ticker." + "x" * 64], ValueError, "63 bytes at most"),
     ],
 )
