@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from rich.console import Console
 
 from feedhandler.cli import compiled, view
 from feedhandler.cli.logs import last_line
@@ -144,7 +143,7 @@ def become(config: Config) -> int:
     os.execv(command[0], command)
 
 
-def start(config: Config, console: Console) -> int:
+def start(config: Config) -> int:
     """Start everything, and print what runs once each process has stayed up; returns the exit status."""
     child = spawn(config, install(config, has_control=True), ends_with_us=False)
     started_mono = time.monotonic()
@@ -160,7 +159,7 @@ def start(config: Config, console: Console) -> int:
         except OSError as exc:  # not yet there
             if time.monotonic() - started_mono > BEGIN_S:
                 raise FeedError(f"the supervisor (pid {child.pid}) does not listen: {exc}") from exc
-    show(config, console)
+    show(config)
     for program in programs:
         if program.name in stays.ended:
             text = f"{program.name} did not stay up for {STAYS_S:g} s: {_reason(config, program)}"
@@ -202,13 +201,10 @@ def stop(config: Config) -> int:
     raise FeedError(f"the supervisor (pid {pid}) is still stopping after {END_S:g} s; see {where}")
 
 
-def show(config: Config, console: Console) -> None:
+def show(config: Config) -> None:
     """Print a line per process: what it is doing, and since when."""
-    table = view.process_table(look(config), time.time_ns())
-    if console.is_terminal:
-        console.print(table, highlight=False)
-    else:
-        print(view.plain(table), flush=True)
+    view.show(view.process_table(look(config), time.time_ns()))
+    sys.stdout.flush()  # before what goes to stderr
 
 
 def _begun(config: Config, programs: Sequence[Program]) -> set[str]:

@@ -14,7 +14,6 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from msgspec import to_builtins
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -105,7 +104,7 @@ def balances(config: Config, exchange: str | None, *, is_sync: bool, is_json: bo
         for row in account["balances"]:
             table.add_row(name, row["asset"], row["free"], row["locked"], row["total"])
     if table.row_count:
-        _print(table)
+        view.show(table)
     for name, account in accounts.items():
         print(hints.spelled(f"{name}: {_account_text(account)}"))
     return EXIT_FAILED if any(account["state"] == "failed" for account in accounts.values()) else EXIT_OK
@@ -218,7 +217,7 @@ def positions(config: Config, exchange: str | None, *, is_json: bool) -> int:
     for row in answer["positions"]:
         table.add_row(row["exchange"], row["asset"], row["amount"], row["source"])
     if table.row_count:
-        _print(table)
+        view.show(table)
     for name in names:
         print(f"{name}: watched because of them: {', '.join(answer['symbols'].get(name, ())) or 'nothing'}")
         if unpaired := answer["unpaired"].get(name):
@@ -275,7 +274,7 @@ def subscriptions(config: Config, exchange: str | None, *, is_json: bool) -> int
             )
         for symbol in row["excluded"]:
             table.add_row(name, symbol, "", "configured, and left out by hand")
-    _print(table)
+    view.show(table)
     return EXIT_OK
 
 
@@ -295,7 +294,7 @@ def instruments(config: Config, exchange: str, search: str, *, is_json: bool) ->
     if not answer["instruments"]:
         print(f"feedhandler: {exchange} lists nothing with {search!r} in it", file=sys.stderr)
         return EXIT_FAILED
-    _print(table)
+    view.show(table)
     if (more := answer["count"] - len(answer["instruments"])) > 0:
         print(f"… and {more} more; search for less")
     return EXIT_OK
@@ -323,13 +322,6 @@ def _table(*names: str) -> Table:
             name, no_wrap=True, justify="right" if name in ("free", "locked", "total") else "left"
         )
     return table
-
-
-def _print(table: Table) -> None:
-    if sys.stdout.isatty():
-        Console().print(table, highlight=False)
-    else:
-        print(view.plain(table))
 
 
 def _print_json(answer: object) -> int:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from feedhandler.cli import view
 from feedhandler.cli.arguments import Commands, add_check, command, count, settings_of
@@ -108,7 +106,7 @@ def show_status(arguments: argparse.Namespace) -> int:
             print(hints.spelled(text))
         return condition.status
     for part in [text] if text else view.status_parts(statuses, running, now_ns):
-        _print(part)
+        view.show(part)
     if heartbeat is None:
         print(
             hints.spelled(
@@ -118,13 +116,6 @@ def show_status(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return EXIT_OK if heartbeat is not None else EXIT_FAILED
-
-
-def _print(part: str | Table) -> None:
-    if sys.stdout.isatty():
-        Console().print(part, highlight=False)
-    else:
-        print(part if isinstance(part, str) else view.plain(part))
 
 
 def _ask_status(

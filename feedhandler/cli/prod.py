@@ -2,8 +2,6 @@
 
 import argparse
 
-from rich.console import Console
-
 from feedhandler.cli.arguments import Commands, command, settings_of
 from feedhandler.cli.looking import show_status
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK
@@ -38,7 +36,7 @@ def _prod(arguments: argparse.Namespace) -> int:
     preflight.check(settings)
     if arguments.foreground:
         return daemon.become(settings)
-    return daemon.start(settings, Console())
+    return daemon.start(settings)
 
 
 def _prod_status(settings: Config, arguments: argparse.Namespace) -> int:
@@ -49,7 +47,7 @@ def _prod_status(settings: Config, arguments: argparse.Namespace) -> int:
         print("not running")
         return EXIT_FAILED
     if settings.is_merger_elsewhere:  # where it is, there the status of its exchanges is
-        daemon.show(settings, Console())
+        daemon.show(settings)
         status = EXIT_OK
     else:
         status = show_status(arguments)

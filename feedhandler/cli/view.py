@@ -1,10 +1,11 @@
 """What people see in a terminal: the live table, the status, one line per record, the summary.
 
-It turns records into text and decides nothing; whoever calls it owns the terminal and the clock.
+It turns records into text and decides nothing.
 """
 
 import io
 import math
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -254,6 +255,14 @@ def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
             rate = f"{row.records_per_s:,.0f}"
             table.add_row(f"  {row.shard}", state, "", str(row.topics), rate, "", "", "", row.reason)
     return table
+
+
+def show(part: str | Table) -> None:
+    """Print it: for people in a terminal, else for a file or pipe."""
+    if sys.stdout.isatty():
+        Console().print(part, highlight=False)
+    else:
+        print(part if isinstance(part, str) else plain(part))
 
 
 def plain(table: Table) -> str:
