@@ -242,6 +242,17 @@ def test_files_that_the_map_names_are_there():
     assert not missing
 
 
+def test_each_decision_has_one_short_form_and_one_long_one():
+    """A merge of two documents brings paragraphs back easily."""
+    numbers = {}
+    for name in ("design.md", "decisions-archive.md"):
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        heads = re.findall(r"^\*\*((?:\d+, )*\d+)\.", text, re.MULTILINE)
+        numbers[name] = [int(number) for head in heads for number in head.split(", ")]
+        assert len(numbers[name]) == len(set(numbers[name])), name
+    assert set(numbers["design.md"]) <= set(numbers["decisions-archive.md"])
+
+
 def test_lines_of_the_documents_are_short():
     """But rows of tables, and code: what is copied and pasted is not broken."""
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
