@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from feedhandler.bridge.backlog import Backlog
-from feedhandler.client.recovery import Healer
+from feedhandler.client.recovery import Recovery
 from feedhandler.data import header, kinds, retransmission, wire
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.layout import Description, Retention, f64, layout, u64
@@ -229,17 +229,17 @@ class Subscriber:
         self.world = world
         self.out = []
         self.follower = Follower(self.out.append)
-        self.healer = Healer(self.follower, self.out.append, lambda: world.mono, takes_latest=False)
-        self.healer.is_connected = True
-        self.follower.on_hole = self.healer.on_hole
+        self.recovery = Recovery(self.follower, self.out.append, lambda: world.mono, takes_latest=False)
+        self.recovery.is_connected = True
+        self.follower.on_hole = self.recovery.on_hole
 
     def take(self, message):
         self.follower.take(message)
 
     def recover(self):
-        while (request := self.healer.request()) is not None:
-            self.healer.on_answer(retransmission.answer(request, self.world.board, {}).frames)
-        self.healer.on_time()
+        while (request := self.recovery.request()) is not None:
+            self.recovery.on_answer(retransmission.answer(request, self.world.board, {}).frames)
+        self.recovery.on_time()
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -278,7 +278,7 @@ def test_each_record_comes_once_and_in_order_whatever_is_lost(seed, world):
     for topic in (BTC, "print.binance.ETH/USDT"):
         assert [r for r in got if r.topic == topic] == [r for r in expected if r.topic == topic]
         assert subscriber.follower.losses[topic].lost == 0
-    assert not subscriber.healer.is_healing
+    assert not subscriber.recovery.is_recovering
     handed_over = [wire.unpack(record) for record in iter_chunks(backlog)]
     prints = [record for record in handed_over if isinstance(record, Print)]
     assert prints == expected[: len(prints)]
