@@ -113,7 +113,7 @@ format: $(VENV)/.test ## format the code and sort its imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
-languages: $(VENV)/.run ## after a change of the bytes: languages/ and the tables of docs/wire.md, from feedhandler/data/schema.py
+languages: $(VENV)/.run ## after a change of the bytes: languages/ and the tables of docs/wire.md, from feedhandler/data/
 	@$(BIN)/python languages/generate.py
 
 prod: $(VENV)/.run ## start the real thing as a daemon (CONFIG=conf/live.toml)

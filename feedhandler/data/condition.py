@@ -1,6 +1,6 @@
 """Condition: STALE, DOWN or INVALID of a topic whose kind keeps every record, of which none may be repeated.
 
-Its topic is that of which it speaks, its sequence that of the topic's last record (0: none yet); it takes no
+Its topic is the one that it is about, its sequence that of the topic's last record (0: none yet); it takes no
 number itself. It holds until the topic's next record or condition, INVALID until its next snapshot.
 """
 

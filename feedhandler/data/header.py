@@ -33,8 +33,8 @@ class Flag(enum.IntFlag):
     STALE = (
         2,
         "the connection lives, but its data have stopped: all of them, or one channel of this symbol that "
-        "speaks otherwise (which one, and why we think so: `feed.stale_topics` of the status). Values of other "
-        "channels may be fresh",
+        "has updates otherwise (which one, and why it is taken to be dead: `feed.stale_topics` of the status). "
+        "Values of other channels may be fresh",
     )
     DOWN = (
         4,

@@ -55,8 +55,9 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 #define FH_FLAG_SNAPSHOT 1
 
 /*
- * The connection lives, but its data have stopped: all of them, or one channel of this symbol that speaks otherwise
- * (which one, and why we think so: `feed.stale_topics` of the status). Values of other channels may be fresh.
+ * The connection lives, but its data have stopped: all of them, or one channel of this symbol that has updates
+ * otherwise (which one, and why it is taken to be dead: `feed.stale_topics` of the status). Values of other
+ * channels may be fresh.
  */
 #define FH_FLAG_STALE 2
 

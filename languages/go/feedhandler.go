@@ -44,9 +44,9 @@ const (
 const (
 	// FlagSnapshot: the last value again, because somebody subscribed; not a new event, and no number of its own.
 	FlagSnapshot = 1
-	// FlagStale: the connection lives, but its data have stopped: all of them, or one channel of this symbol that
-	// speaks otherwise (which one, and why we think so: `feed.stale_topics` of the status). Values of other channels
-	// may be fresh.
+	// FlagStale: the connection lives, but its data have stopped: all of them, or one channel of this symbol that has
+	// updates otherwise (which one, and why it is taken to be dead: `feed.stale_topics` of the status). Values of
+	// other channels may be fresh.
 	FlagStale = 2
 	// FlagDown: the exchange is not connected, its feed process is gone, or the symbol is not subscribed to any more:
 	// the values are the last known ones.

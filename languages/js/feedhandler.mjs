@@ -34,9 +34,9 @@ export const FLAG = Object.freeze({
   /** The last value again, because somebody subscribed; not a new event, and no number of its own. */
   SNAPSHOT: 1,
   /**
-   * The connection lives, but its data have stopped: all of them, or one channel of this symbol that speaks
-   * otherwise (which one, and why we think so: `feed.stale_topics` of the status). Values of other channels may be
-   * fresh.
+   * The connection lives, but its data have stopped: all of them, or one channel of this symbol that has updates
+   * otherwise (which one, and why it is taken to be dead: `feed.stale_topics` of the status). Values of other
+   * channels may be fresh.
    */
   STALE: 2,
   /**

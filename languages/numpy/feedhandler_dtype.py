@@ -25,8 +25,9 @@ KIND_CONDITION = 11
 # Bits of the flags.
 # The last value again, because somebody subscribed; not a new event, and no number of its own.
 FLAG_SNAPSHOT = 1
-# The connection lives, but its data have stopped: all of them, or one channel of this symbol that speaks otherwise
-# (which one, and why we think so: `feed.stale_topics` of the status). Values of other channels may be fresh.
+# The connection lives, but its data have stopped: all of them, or one channel of this symbol that has updates
+# otherwise (which one, and why it is taken to be dead: `feed.stale_topics` of the status). Values of other channels
+# may be fresh.
 FLAG_STALE = 2
 # The exchange is not connected, its feed process is gone, or the symbol is not subscribed to any more: the values
 # are the last known ones.

@@ -41,9 +41,9 @@ pub const KIND_CONDITION: u8 = 11;
 /// The last value again, because somebody subscribed; not a new event, and no number of its own.
 pub const FLAG_SNAPSHOT: u16 = 1;
 
-/// The connection lives, but its data have stopped: all of them, or one channel of this symbol that speaks
-/// otherwise (which one, and why we think so: `feed.stale_topics` of the status). Values of other channels may be
-/// fresh.
+/// The connection lives, but its data have stopped: all of them, or one channel of this symbol that has updates
+/// otherwise (which one, and why it is taken to be dead: `feed.stale_topics` of the status). Values of other
+/// channels may be fresh.
 pub const FLAG_STALE: u16 = 2;
 
 /// The exchange is not connected, its feed process is gone, or the symbol is not subscribed to any more: the values
