@@ -17,7 +17,6 @@ from feedhandler.transport import tick
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "汉字/USDT"))
 pytestmark = pytest.mark.e2e
 STATUS = wire.topic(wire.STATUS, "binance")
-NAME, OTHER = BTC.decode(), ETH.decode()
 
 
 def ticker(sequence, *, topic=BTC, session=100, flags=0, bid=1.5):
@@ -32,7 +31,7 @@ def document(sequence, body):
     )
 
 
-def line(sequence, *, name=NAME, bid=1.5, note=""):
+def line(sequence, *, name=BTC, bid=1.5, note=""):
     return (name, f"#{sequence}", 97421.5, bid, 1e-08, note)
 
 
@@ -171,15 +170,15 @@ def test_records_gaps_flags_and_batches_are_printed_and_repetitions_are_not(play
         line(5),
         line(6),
         line(7),
-        line(1, name=OTHER, bid="nan"),
+        line(1, name=ETH, bid="nan"),
         line(8),
-        f"{NAME}: 3 lost before #12",
+        f"{BTC}: 3 lost before #12",
         line(12, note="NOT LIVE"),
         line(13),
         'status.binance #1 {"state": "down", "why": "汉"} NOT LIVE',
         "status.binance: 1 lost before #3",
         "status.binance #3 {} NOT LIVE",
-        f"{NAME}: {2**64 - 15} lost before #{2**64 - 1}",
+        f"{BTC}: {2**64 - 15} lost before #{2**64 - 1}",
         line(2**64 - 1, note="NOT LIVE"),
     ]
     p.wait(lambda: len(p.lines()) >= len(expected), "all lines")
@@ -229,4 +228,4 @@ def test_a_publisher_that_comes_again_is_found_and_its_new_session_is_no_loss(pl
     p.wait(lambda: len(p.asked) == 2, "the subscription again")
     p.send(ticker(2, session=101))
     p.wait(lambda: len(p.lines()) >= 3, "the new session")
-    assert [read(text) for text in p.lines()] == [line(500), f"{NAME}: the merger was restarted", line(2)]
+    assert [read(text) for text in p.lines()] == [line(500), f"{BTC}: the merger was restarted", line(2)]
