@@ -153,7 +153,7 @@ class Foreground:
         silent = self._missing()
         for name in silent:
             status = self.watch.statuses.get(name)
-            reason = hints.spelled(status.text(time.time_ns())) if status else "the merger was never heard"
+            reason = hints.spelled(status.text(time.time_ns())) if status else "nothing came from the merger"
             self._console.print(f"{name}: no data flowed: {reason}", soft_wrap=True, highlight=False)
             feeds = [program for program, _ in feed_programs(self._config, name)]
             for program in feeds if status else ["merger"]:

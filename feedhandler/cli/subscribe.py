@@ -277,6 +277,8 @@ class SubscriptionWatch:
         if not self.has_looked:
             return "noted"
         if not self.is_heard:
-            return f"noted; no feed of {self._exchange} is heard at {self._endpoint}, it will follow when it runs"
+            return (
+                f"noted; no feed of {self._exchange} reports at {self._endpoint}, it will follow when it runs"
+            )
         assert self._status is not None, "it has come"
         return f"noted, and not done yet: the feed is {self._status.text(time.time_ns())}"

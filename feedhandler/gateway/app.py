@@ -59,7 +59,7 @@ class Parts:
             is_simulated=settings.simulated,
             connect=self.control.is_connected(exchange),
             has_credentials=exchange in self.accounts,
-            text=status.text(time.time_ns()) if status is not None else "the merger is not heard",
+            text=status.text(time.time_ns()) if status is not None else "the merger is silent",
             status=status,
         )
 

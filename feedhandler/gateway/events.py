@@ -61,7 +61,7 @@ class EventLog:
             self._add(now_ns, "", "process", True, "the merger was started anew: sequences begin at 1")
             self._statuses.clear()  # it counts from 0
         elif started_ns and self._session_ns and not was_heard:
-            self._add(now_ns, "", "process", False, "the merger is heard again")
+            self._add(now_ns, "", "process", False, "the merger is back")
         self._session_ns = started_ns or self._session_ns
 
     def on_status(self, status: ExchangeStatus, now_ns: int) -> None:

@@ -38,12 +38,12 @@ def routes(parts: Parts) -> list[web.RouteDef]:
 def _missing(parts: Parts) -> Iterator[tuple[str, str]]:
     """Yield what keeps the whole from being ready: every exchange that is wanted has to have fresh data."""
     if not parts.market_data.is_heard:
-        yield "merger", "is not heard"
+        yield "merger", "is silent"
         return
     for name in parts.config.exchanges:
         status = parts.market_data.statuses.get(name)
         if status is None:
-            yield name, "is not heard"
+            yield name, "is silent"
         elif status.feed is not None and not status.feed.connect:
             continue  # nobody wants it
         elif status.state not in ("live", "idle"):

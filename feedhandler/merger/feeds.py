@@ -36,7 +36,7 @@ class FeedView:
         self.has_reported = False  # a status or a heartbeat, since the last look
         self.is_without_reports = True  # no status or heartbeat for so long; records may be its successor's
         self.is_down = True  # until its first sign of life
-        self.reason = f"no feed process for {exchange} has been heard"
+        self.reason = f"no feed process for {exchange} yet"
         self.state = "absent"
         self.records_seen = self.messages_seen = 0
         self.rate = 0.0

@@ -325,7 +325,7 @@ class Merger:
             feed.received_mono_ns = now_mono_ns
         elif not feed.is_silent and now_mono_ns - feed.received_mono_ns >= FEED_SILENCE_NS:
             feed.is_silent = True
-            self._mark_down(exchange, feed, "feed process not heard")
+            self._mark_down(exchange, feed, "feed process is silent")
 
     def _revive(self, exchange: ExchangeView, feed: FeedView) -> None:
         """The same process sends again, or a new one: what we flagged for silence was current after all."""

@@ -15,7 +15,7 @@ NS_PER_S = 1_000_000_000
 TICKER_KIND, STATUS_KIND = 1, 2
 FLAGGED = STALE | DOWN
 BID, ASK = 1, 3  # places among the values
-NOT_HEARD = "feed process not heard"  # what a status says of a feed that was held up, or died
+SILENT = "feed process is silent"  # what a status says of a feed that was held up, or died
 HELD_UP_NS = 2 * NS_PER_S  # the status that says so follows the flags at once
 LOOK_EVERY_NS = NS_PER_S // 10
 
@@ -114,7 +114,7 @@ class Observer:
     def _take_status(self, message, now_ns):
         status = json.loads(message[HEADER.size :])
         self.statuses[status["exchange"]] = status
-        if status["reason"].startswith(NOT_HEARD) and status["state"] == "down":
+        if status["reason"].startswith(SILENT) and status["state"] == "down":
             self.held_up.append((now_ns, status["exchange"]))
 
     def look(self, now_ns):

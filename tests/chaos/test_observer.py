@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 
 from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
-from observer import NOT_HEARD, NS_PER_S, Observer
+from observer import NS_PER_S, SILENT, Observer
 
 TOPIC = "ticker.binance.BTC/USDT"
 NOW_NS = 1_790_000_000 * NS_PER_S
@@ -17,7 +17,7 @@ def ticker(sequence, update_id=0, *, flags=0, session=1, recv_ns=NOW_NS, exchang
 
 
 def not_heard():
-    body = json.dumps({"exchange": "binance", "state": "down", "reason": NOT_HEARD, "feed": None}).encode()
+    body = json.dumps({"exchange": "binance", "state": "down", "reason": SILENT, "feed": None}).encode()
     return HEADER.pack(b"status.binance", 2, 2, 0, 1, 1, 0, NOW_NS, NOW_NS) + body
 
 

@@ -25,16 +25,16 @@ def test_an_exchange_that_one_process_has_is_one_line():
 
 
 def test_each_shard_has_a_line_under_its_exchange_with_what_is_wrong_with_it():
-    status = ExchangeStatus(exchange="x", state="down", since_ns=0, reason="not heard: shard 2/2", feed=FEED)
+    status = ExchangeStatus(exchange="x", state="down", since_ns=0, reason="silent: shard 2/2", feed=FEED)
     status.shards = [
         ShardStatus(shard="1/2", pid=1, state="live", topics=1400, records_per_s=1234.0),
-        ShardStatus(shard="2/2", pid=2, state="down", reason="feed process not heard"),
+        ShardStatus(shard="2/2", pid=2, state="down", reason="feed process is silent"),
     ]
     first, *shards = rows(status)
-    assert " ".join(first).endswith("not heard: shard 2/2; the others: connecting, attempt 1")
+    assert " ".join(first).endswith("silent: shard 2/2; the others: connecting, attempt 1")
     assert shards == [
         ["1/2", "live", "1400", "1,234"],
-        ["2/2", "down", "0", "0", "feed", "process", "not", "heard"],
+        ["2/2", "down", "0", "0", "feed", "process", "is", "silent"],
     ]
 
 

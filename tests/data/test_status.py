@@ -109,16 +109,16 @@ def test_a_feed_without_connections_is_idle_only_if_nothing_is_wanted():
 
 def test_an_exchange_tells_which_shards_fail_and_what_the_others_do():
     status = ExchangeStatus(
-        exchange="x", state="down", since_ns=0, reason="feed process not heard: shard 1/2"
+        exchange="x", state="down", since_ns=0, reason="feed process is silent: shard 1/2"
     )
     status.shards = [
         ShardStatus(shard="1/2", pid=1, state="down"),
         ShardStatus(shard="2/2", pid=2, state="live"),
     ]
     status.feed = feed([{}])
-    assert status.text(0) == "feed process not heard: shard 1/2; the others: live"
+    assert status.text(0) == "feed process is silent: shard 1/2; the others: live"
     status.feed = None
-    assert status.text(0) == "feed process not heard: shard 1/2"
+    assert status.text(0) == "feed process is silent: shard 1/2"
 
 
 @pytest.mark.parametrize("kind", [ExchangeStatus, FeedStatus, ConnectionStatus, ShardStatus])

@@ -55,7 +55,7 @@ def test_each_symbol_is_sent_once_and_a_killed_shard_takes_down_its_own_only(sta
     status = wait_until(
         lambda: (e := s.status()["exchanges"]["binance"])["state"] == "down" and e, "it is down"
     )
-    assert status["reason"] == "feed process not heard: shard 1/2"
+    assert status["reason"] == "feed process is silent: shard 1/2"
     assert [row["state"] for row in status["shards"]] == ["down", "live"]
     s.start(SHARDS[0])
     back = topics_of(1)

@@ -41,13 +41,13 @@ def told(*statuses):
 
 
 def test_what_is_so_when_the_page_begins_is_no_event():
-    assert told(status("down", reason="not heard")) == []
+    assert told(status("down", reason="silent")) == []
     assert told(status(), status(), status()) == []
 
 
 def test_a_state_that_is_worse_says_why_and_its_end_how_long_it_lasted():
-    assert told(status(), status("down", 1, reason="not heard for 0.9 s"), status("live", 13)) == [
-        ("state", True, "down: not heard for 0.9 s"),
+    assert told(status(), status("down", 1, reason="silent for 0.9 s"), status("live", 13)) == [
+        ("state", True, "down: silent for 0.9 s"),
         ("state", False, "live again, after 12 s down"),
     ]
 
@@ -129,7 +129,7 @@ def test_the_merger_is_told_of_when_it_goes_and_when_it_comes():
     events.on_merger(8, START_NS)
     assert [event.text.split(":")[0] for event in reversed(events.newest_first(START_NS))] == [
         "the merger is silent",
-        "the merger is heard again",
+        "the merger is back",
         "the merger is silent",
         "the merger was started anew",
     ]

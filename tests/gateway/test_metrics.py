@@ -237,9 +237,9 @@ async def ready(client):
 def test_ready_is_when_every_wanted_exchange_has_fresh_data(tmp_path):
     async def scene(parts, client):
         assert (await client.get("/live")).status == 200
-        assert await ready(client) == {"merger": "is not heard"}
+        assert await ready(client) == {"merger": "is silent"}
         beat(parts)
-        assert await ready(client) == {"binance": "is not heard", "bybit": "is not heard"}
+        assert await ready(client) == {"binance": "is silent", "bybit": "is silent"}
         parts.market_data.statuses = {"binance": status("binance"), "bybit": status("bybit", "stale")}
         assert await ready(client) == {"bybit": "stale"}
         parts.market_data.statuses["bybit"] = status("bybit", "live")
@@ -249,7 +249,7 @@ def test_ready_is_when_every_wanted_exchange_has_fresh_data(tmp_path):
         parts.market_data.statuses["bybit"] = status("bybit", "connecting", connect=False)
         assert await ready(client) == {}
         parts.market_data.heard_mono = 0.0
-        assert await ready(client) == {"merger": "is not heard"}
+        assert await ready(client) == {"merger": "is silent"}
 
     play(tmp_path, scene)
 

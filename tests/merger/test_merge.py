@@ -236,7 +236,7 @@ def test_a_silent_feed_is_down_within_a_second_and_its_records_say_so_once():
     ]
     assert (world.exchange_status().state, world.exchange_status().reason) == (
         "down",
-        "feed process not heard",
+        "feed process is silent",
     )
 
 
@@ -294,7 +294,7 @@ def test_what_a_feed_left_that_died_before_it_said_who_it_was_is_down():
     world.records("BTCUSDT")
     world.tick(2)
     assert world.tickers()[-1].flag_names == ["DOWN", "SIMULATED"]
-    assert world.exchange_status().reason == "feed process not heard"
+    assert world.exchange_status().reason == "feed process is silent"
 
 
 def test_a_new_feed_does_not_take_over_records_of_one_that_never_said_who_it_was():
@@ -555,13 +555,13 @@ def test_the_silence_of_one_shard_is_told_for_its_symbols_only():
     beat(world, 2, "1/3", "3/3")
     assert down(world.tickers()) == symbols_of("2/3")
     status = world.exchange_status()
-    assert (status.state, status.reason) == ("down", "feed process not heard: shard 2/3")
+    assert (status.state, status.reason) == ("down", "feed process is silent: shard 2/3")
     assert [(row.shard, row.state, row.pid) for row in status.shards] == [
         ("1/3", "live", 1),
         ("2/3", "down", 2),
         ("3/3", "live", 3),
     ]
-    assert status.text(0).startswith("feed process not heard: shard 2/3; the others: ")
+    assert status.text(0).startswith("feed process is silent: shard 2/3; the others: ")
     beat(world, 0.1, "2/3")
     assert [r.symbol for r in world.tickers()[-len(of_shard("2/3")) :]] == symbols_of("2/3"), "it was held up"
     assert not down(world.tickers()[-len(of_shard("2/3")) :])
@@ -584,7 +584,7 @@ def test_a_shard_that_never_came_is_named():
     status = world.exchange_status()
     assert (status.state, status.reason) == (
         "absent",
-        "no feed process for binance has been heard: shard 2/3, 3/3",
+        "no feed process for binance yet: shard 2/3, 3/3",
     )
     assert [row.state for row in status.shards] == ["live", "absent", "absent"]
 
@@ -592,7 +592,7 @@ def test_a_shard_that_never_came_is_named():
 def test_of_shards_that_are_all_absent_the_exchange_is_told_alone():
     world = World(shards=3)
     world.tick(1)
-    assert world.exchange_status().reason == "no feed process for binance has been heard"
+    assert world.exchange_status().reason == "no feed process for binance yet"
 
 
 def test_shards_are_one_exchange_to_subscribers():

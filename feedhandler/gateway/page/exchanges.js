@@ -14,7 +14,7 @@ export class Exchanges {
     this.steer = steer;
     this.news = news;
     this.newest = newest;
-    this.isKnown = false; // whether the merger is heard: else nothing is known of any
+    this.isKnown = false; // whether the merger sends: else nothing is known of any
     this.rows = new Map(); // exchange → ExchangeRow
     this.made = new Map();
     this.body = document.querySelector("#exchanges tbody");
