@@ -21,6 +21,7 @@ from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger
 from feedhandler.transport import tick
 from feedhandler.transport.boards import BoardReader, BoardWriter
 from feedhandler.transport.follower import Follower
+from feedhandler.transport.subscribing import Join, Subscriptions
 
 CODE = 200
 EPOCH_NS = 1_790_000_000_000_000_000
@@ -335,3 +336,23 @@ def test_a_subscriber_that_was_cut_off_before_a_condition_knows_what_it_missed(w
         (3, "STALE|SIMULATED"),
     ]
     assert subscriber.follower.losses[BTC].lost == 0
+
+
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_who_is_still_getting_last_values_gets_each_new_record_at_once(world, is_batched):
+    world.frame("BTCUSDT")
+    world.batch.emit(world.state)
+    world.deliver()
+    outlet = world.batches if is_batched else world.each
+    join = Join(Subscriptions(), b"", world.merger.topics(b""), is_batched=is_batched)
+    outlet.sent.clear()
+    world.frame("BTCUSDT")
+    world.batch.emit(world.state)
+    world.condition("BTCUSDT", header.STALE)
+    world.deliver()
+    passed = [join.let_through(message[: wire.TOPIC_SIZE], message) for message in outlet.sent]
+    records = [wire.unpack(part) for message in passed if message is not None for part in wire.split(message)]
+    assert [(record.topic, str(record.flags)) for record in records] == [
+        (BTC, "SIMULATED"),
+        (BTC, "STALE|SIMULATED"),
+    ]

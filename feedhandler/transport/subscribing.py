@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from feedhandler.data import modes, wire
+from feedhandler.data.kinds import keeps_every
 from feedhandler.data.topics import Groups
 
 SUBSCRIBE: Final = 1
@@ -187,6 +188,11 @@ def is_narrow(prefix: bytes) -> bool:
     return prefix.startswith(TICKERS) and len(words) == 3 and words[2] != b""
 
 
+def _counts_alone(record: bytes | bytearray | memoryview) -> bool:
+    kind = record[wire.KIND_OFFSET]
+    return kind == wire.CONDITION or keeps_every(kind)
+
+
 class Join:
     """What one subscriber is still to get first, of one prefix: last values, topic by topic.
 
@@ -225,12 +231,17 @@ class Join:
         )
 
     def let_through(self, topic: bytes, message: bytes | bytearray) -> bytes | bytearray | None:
-        """Return what may go of a message, None if nothing may."""
-        size = wire.TICKER_SIZE
-        if not self._is_batched or len(message) % size or message[wire.KIND_OFFSET] != wire.TICKER:
-            return None if self.holds(topic) else message
-        records = (message[start : start + size] for start in range(0, len(message), size))
-        passed = [record for record in records if not self.holds(bytes(record[: wire.TOPIC_SIZE]))]
+        """Return what may go of a message, None if nothing may.
+
+        Records of kinds that keep every one wait for nothing: no last value will say what they say.
+        """
+        if not self._is_batched or wire.size_at(message, 0) == len(message):
+            return message if _counts_alone(message) or not self.holds(topic) else None
+        passed = [
+            record
+            for record in wire.split(bytes(message))
+            if _counts_alone(record) or not self.holds(bytes(record[: wire.TOPIC_SIZE]))
+        ]
         return b"".join(passed) or None
 
 
