@@ -47,6 +47,11 @@ if feedhandler.IS_COMPILED:
     KINDS["compiled"] = twins.of("compiled")
 
 
+def tickers(symbols):
+    """Return them as wanted, each in the kind that every exchange has."""
+    return {symbol: ["ticker"] for symbol in symbols}
+
+
 class Market:
     """One exchange: its instruments, numbered quotes, and who is connected."""
 
@@ -248,7 +253,7 @@ class Feed(World):
             started_ns=self.unix_ns(),
             state="connecting",
             starting="connecting, attempt 1, in progress",
-            wanted=list(self.wanted),
+            wanted=tickers(self.wanted),
         )
 
     def make_legs(self, count, policy):
@@ -306,9 +311,9 @@ class Feed(World):
 
     def carry(self):
         if self.table is None:
-            self.status.wanted = self.wanted
+            self.status.wanted = tickers(self.wanted)
             return
-        change = self.legs.reconcile(self.table, self.wanted, self.unix_ns())
+        change = self.legs.reconcile(self.table, tickers(self.wanted), self.unix_ns())
         self.status.wanted = self.legs.wanted
         self.status.rejected, self.status.renamed = self.legs.rejected, self.legs.renamed
         for state in self.exchange.states.values():

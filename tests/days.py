@@ -83,7 +83,8 @@ class Day(World):
         ]
         rows.append(Instrument(SIMULATED[self.exchange.exchange].native("BTC"), "BTC", "USDT"))
         listing = instrument_list(self.exchange.exchange, self.unix_ns(), rows)
-        self.apply(self.legs.reconcile(listing.table(), self.wanted, self.unix_ns()))
+        wanted = {symbol: ["ticker"] for symbol in self.wanted}
+        self.apply(self.legs.reconcile(listing.table(), wanted, self.unix_ns()))
 
 
 def long_day(seed, world=None):

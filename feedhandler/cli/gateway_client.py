@@ -262,20 +262,24 @@ def subscriptions(config: Config, exchange: str | None, *, is_json: bool) -> int
     answer = GatewayClient(config).ask("GET", f"/v1/subscriptions{query}", needs_token=False)
     if is_json:
         return _print_json(answer)
-    table = _table("exchange", "symbol", "wanted by", "")
+    table = _table("exchange", "symbol", "kind", "wanted by", "")
     for name, row in answer["exchanges"].items():
-        for symbol in row["wanted"]:
-            owners = [owner for owner, symbols in row["requested"].items() if symbol in symbols]
-            is_configured = symbol in row["configured"] and symbol not in row["excluded"]
+        for symbol, kind in _pairs(row["wanted"]):
+            owners = [owner for owner, own in row["requested"].items() if kind in own.get(symbol, ())]
+            is_excluded = kind in row["excluded"].get(symbol, ())
+            is_configured = symbol in row["configured"] and kind in row["kinds"] and not is_excluded
             by = [*(["configuration"] if is_configured else []), *owners]
-            reason = row["rejected"].get(symbol)
-            table.add_row(
-                name, symbol, ", ".join(by) or "default", escape(f"rejected: {reason}") if reason else ""
-            )
-        for symbol in row["excluded"]:
-            table.add_row(name, symbol, "", "configured, and left out by hand")
+            reason = row["rejected"].get(symbol, {}).get(kind)
+            text = escape(f"rejected: {reason}") if reason else ""
+            table.add_row(name, symbol, kind, ", ".join(by) or "default", text)
+        for symbol, kind in _pairs(row["excluded"]):
+            table.add_row(name, symbol, kind, "", "configured, and left out by hand")
     view.show(table)
     return EXIT_OK
+
+
+def _pairs(kinds: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(symbol, kind) for symbol, each in kinds.items() for kind in each]
 
 
 def instruments(config: Config, exchange: str, search: str, *, is_json: bool) -> int:

@@ -6,6 +6,7 @@ became of it is looked for in the stream, where everybody finds it.
 
 import argparse
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,10 @@ from feedhandler.data import hints, wire
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.status import ExchangeStatus
-from feedhandler.data.wanted import OPERATOR, Wanted
+from feedhandler.data.ticker import TICKER
+from feedhandler.data.wanted import DEFAULT_KINDS, OPERATOR, Kinds, Wanted, spelled
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.runtime.config import Config, check_symbol, refusals
+from feedhandler.runtime.config import Config, check_kinds, check_symbol, refusals
 from feedhandler.transport.files import (
     change_wanted,
     read_instruments,
@@ -34,6 +36,8 @@ WAIT_S: Final = 15.0
 NOT_HEARD: Final = ("down", "absent")  # states of a shard that does not report what it wants
 SILENCE_S: Final = 3.0  # a merger publishes the status of each exchange once a second
 
+Pair = tuple[str, str]  # a symbol, and a kind of its records
+
 
 def add(commands: Commands) -> None:
     """Add the commands of this module."""
@@ -44,6 +48,13 @@ def add(commands: Commands) -> None:
     for each in (more, fewer):
         add_exchange(each)
         each.add_argument("symbols", nargs="+", metavar="SYMBOL", help="as BASE/QUOTE, such as DOGE/USDT")
+        each.add_argument(
+            "--kind",
+            action="append",
+            dest="kinds",
+            metavar="KIND",
+            help=f"which kind of records; may be repeated (default: {', '.join(DEFAULT_KINDS)})",
+        )
         each.add_argument(
             "--wait",
             type=seconds,
@@ -83,6 +94,7 @@ def _subscribe(arguments: argparse.Namespace) -> int:
         settings_of(arguments),
         arguments.exchange,
         list(dict.fromkeys(arguments.symbols)),
+        _kinds(arguments),
         is_unlisted=arguments.unlisted,
         wait_s=arguments.wait,
     )
@@ -90,7 +102,11 @@ def _subscribe(arguments: argparse.Namespace) -> int:
 
 def _unsubscribe(arguments: argparse.Namespace) -> int:
     settings, symbols = settings_of(arguments), list(dict.fromkeys(arguments.symbols))
-    return unsubscribe(settings, arguments.exchange, symbols, wait_s=arguments.wait)
+    return unsubscribe(settings, arguments.exchange, symbols, _kinds(arguments), wait_s=arguments.wait)
+
+
+def _kinds(arguments: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(arguments.kinds or DEFAULT_KINDS))
 
 
 def _connect(arguments: argparse.Namespace) -> int:
@@ -98,64 +114,87 @@ def _connect(arguments: argparse.Namespace) -> int:
 
 
 def subscribe(
-    config: Config, exchange: str, symbols: Sequence[str], *, is_unlisted: bool, wait_s: float
+    config: Config,
+    exchange: str,
+    symbols: Sequence[str],
+    kinds: Sequence[str] = DEFAULT_KINDS,
+    *,
+    is_unlisted: bool,
+    wait_s: float,
 ) -> int:
-    """Want these symbols too, and report until they are live; returns the exit status.
+    """Want these kinds of these symbols too, and report until they are live; returns the exit status.
 
     is_unlisted also wants what the newest instrument list does not have. What cannot be had is printed, and does
     not keep the others. Raises ConfigError or SubscriptionRejected, with nothing changed, if none can be had.
     """
     settings = config.exchange(exchange)
+    check_kinds(exchange, kinds, f"subscribe {exchange}: --kind")
     listing = read_instruments(config.run_dir, config.rest_url(exchange), exchange)  # that a feed has kept
     table = listing.table() if listing is not None else None
     refused = refusals(exchange, symbols, None if is_unlisted else table, f"subscribe {exchange}")
     taken = [symbol for symbol in symbols if symbol not in refused]
     if not taken:
         raise _of_all(refused)
-    change_wanted(config.run_dir, exchange, lambda wanted: wanted.subscribe(taken, settings.symbols))
+    change_wanted(
+        config.run_dir,
+        exchange,
+        lambda wanted: wanted.subscribe(taken, settings.configured, kinds=kinds),
+    )
     for symbol, reason in refused.items():
         print(f"{symbol}: not subscribed to: {reason}")
+    pairs = list(itertools.product(taken, kinds))
     watch = SubscriptionWatch(
-        config, exchange, taken, _channels(exchange, table, taken) if table is not None else {}
+        config, exchange, pairs, _channels(exchange, table, taken) if table is not None else {}
     )
     watch.run(wait_s, watch.is_subscribed)
-    for symbol in taken:
-        print(hints.spelled(f"{symbol}: {watch.subscribed_text(symbol)}"))
-    is_done = not watch.is_heard or all(symbol in watch.live for symbol in taken)
+    for pair in pairs:
+        print(hints.spelled(f"{_text(pair)}: {watch.subscribed_text(pair)}"))
+    is_done = not watch.is_heard or all(pair in watch.live for pair in pairs)
     return EXIT_OK if is_done and not refused else EXIT_FAILED
 
 
-def unsubscribe(config: Config, exchange: str, symbols: Sequence[str], *, wait_s: float) -> int:
-    """Want these symbols no more, and report until the feed has let them go; returns the exit status.
+def unsubscribe(
+    config: Config,
+    exchange: str,
+    symbols: Sequence[str],
+    kinds: Sequence[str] = DEFAULT_KINDS,
+    *,
+    wait_s: float,
+) -> int:
+    """Want these kinds of these symbols no more, and report until that is done; returns the exit status.
 
     One that nobody wants is printed, and does not keep the others. Raises ConfigError if all are of that kind.
     """
     settings = config.exchange(exchange)
-    present = read_wanted(config.run_dir, exchange).symbols(settings.symbols)
-    unknown = [symbol for symbol in symbols if symbol not in present]
-    symbols = [symbol for symbol in symbols if symbol in present]
-    if not symbols:
-        check_symbol(exchange, unknown[0], f"unsubscribe {exchange}")
-        known = ", ".join(present[:20]) + (" …" if len(present) > 20 else "")
-        raise ConfigError(
-            f"unsubscribe {exchange}: {', '.join(map(repr, unknown))} is not wanted; what is: {known or 'nothing'}"
-        )
-    for symbol in unknown:
-        print(f"{symbol}: is not wanted")
+    present = _pairs(read_wanted(config.run_dir, exchange).kinds(settings.configured))
+    asked = list(itertools.product(symbols, kinds))
+    unknown = [pair for pair in asked if pair not in present]
+    pairs = [pair for pair in asked if pair in present]
+    if not pairs:
+        check_symbol(exchange, unknown[0][0], f"unsubscribe {exchange}")
+        check_kinds(exchange, kinds, f"unsubscribe {exchange}: --kind")
+        known = ", ".join(map(_text, list(present)[:20])) + (" …" if len(present) > 20 else "")
+        what = ", ".join(repr(_text(pair)) for pair in unknown)
+        raise ConfigError(f"unsubscribe {exchange}: {what} is not wanted; what is: {known or 'nothing'}")
+    for pair in unknown:
+        print(f"{_text(pair)}: is not wanted")
 
+    leaving = dict.fromkeys(symbol for symbol, _ in pairs)
     wanted = change_wanted(
-        config.run_dir, exchange, lambda wanted: wanted.unsubscribe(symbols, settings.symbols)
+        config.run_dir,
+        exchange,
+        lambda wanted: wanted.unsubscribe(leaving, settings.configured, kinds=kinds),
     )
-    left = wanted.symbols(settings.symbols)
-    watch = SubscriptionWatch(config, exchange, symbols)
+    left = _pairs(wanted.kinds(settings.configured))
+    watch = SubscriptionWatch(config, exchange, pairs)
 
-    def is_done(symbol: str) -> bool:
-        return watch.is_unsubscribed(symbol) or symbol in left
+    def is_done(pair: Pair) -> bool:
+        return watch.is_unsubscribed(pair) or pair in left
 
     watch.run(wait_s, is_done)
-    for symbol in symbols:
-        print(hints.spelled(f"{symbol}: {_held_by(wanted, symbol) or watch.unsubscribed_text(symbol)}"))
-    is_all_done = not watch.is_heard or all(map(is_done, symbols))
+    for pair in pairs:
+        print(hints.spelled(f"{_text(pair)}: {_held_by(wanted, pair) or watch.unsubscribed_text(pair)}"))
+    is_all_done = not watch.is_heard or all(map(is_done, pairs))
     return EXIT_OK if is_all_done and not unknown else EXIT_FAILED
 
 
@@ -185,42 +224,54 @@ def _of_all(refused: Mapping[str, ConfigError | SubscriptionRejected]) -> Config
     return type(first)(text)
 
 
-def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[str, str]:
-    """Return the symbol of each channel, as the exchange calls it; none for what the list does not have."""
+def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[str, Pair]:
+    """Return what each channel is of, as the exchange calls it; none for what the list does not have."""
     protocol = EXCHANGES[exchange].main()
-    found: dict[str, str] = {}
+    found: dict[str, Pair] = {}
     for symbol in symbols:
         with contextlib.suppress(SubscriptionRejected):
-            found |= dict.fromkeys(protocol.topics(table.resolve(symbol).native), symbol)
+            found |= dict.fromkeys(protocol.topics(table.resolve(symbol).native), (symbol, TICKER.name))
     return found
 
 
-def _held_by(wanted: Wanted, symbol: str) -> str:
-    owners = [owner for owner in wanted.owners(symbol) if owner != OPERATOR]
+def _pairs(wanted: Kinds) -> dict[Pair, None]:
+    return {(symbol, kind): None for symbol, kinds in wanted.items() for kind in kinds}
+
+
+def _text(pair: Pair) -> str:
+    symbol, kind = pair
+    return spelled(symbol, [kind])
+
+
+def _held_by(wanted: Wanted, pair: Pair) -> str:
+    owners = [owner for owner in wanted.owners(*pair) if owner != OPERATOR]
     return f"still wanted by {', '.join(owners)}" if owners else ""
 
 
 class SubscriptionWatch:
-    """What the stream has about some symbols of an exchange; channels: their symbols, as far as they are known."""
+    """What the stream has about some kinds of some symbols of an exchange.
+
+    channels: the pairs that are rejected with each, as far as they are known.
+    """
 
     def __init__(
-        self, config: Config, exchange: str, symbols: Sequence[str], channels: Mapping[str, str] = {}
+        self, config: Config, exchange: str, pairs: Sequence[Pair], channels: Mapping[str, Pair] = {}
     ) -> None:
         self._endpoint = config.merger.ticks[0]
         self._exchange = exchange
-        self._topics = {wire.topic(wire.TICKER, exchange, symbol): symbol for symbol in symbols}
+        self._topics = {f"{kind}.{exchange}.{symbol}": (symbol, kind) for symbol, kind in pairs}
         self._channels = channels
         self._status: ExchangeStatus | None = None
         self.has_looked = False
-        self.live: set[str] = set()
+        self.live: set[Pair] = set()
 
-    def run(self, seconds: float, is_done: Callable[[str], bool]) -> None:
+    def run(self, seconds: float, is_done: Callable[[Pair], bool]) -> None:
         """Look until everything is done, or for so long; for a while only where nobody publishes."""
         self.has_looked = seconds > 0
         prefixes = [f"status.{self._exchange}\0", *(f"{topic}\0" for topic in self._topics)]
         started = time.monotonic()
         with Subscriber(self._endpoint, prefixes) as subscriber:
-            while not self._status or not all(is_done(symbol) for symbol in self._topics.values()):
+            while not self._status or not all(map(is_done, self._topics.values())):
                 deadline = started + (seconds if self._status else min(seconds, SILENCE_S))
                 record = subscriber.receive(max(0.0, deadline - time.monotonic()))
                 if record is None:
@@ -240,38 +291,41 @@ class SubscriptionWatch:
         """True if a feed's status has come."""
         return self._status is not None and self._status.feed is not None
 
-    def is_subscribed(self, symbol: str) -> bool:
+    def is_subscribed(self, pair: Pair) -> bool:
         """True if it is live, or will not be."""
-        return symbol in self.live or bool(self._rejected(symbol))
+        return pair in self.live or bool(self._rejected(pair))
 
-    def is_unsubscribed(self, symbol: str) -> bool:
+    def is_unsubscribed(self, pair: Pair) -> bool:
         """True if no feed wants it any more, and the status of all has come."""
         status = self._status
         if status is None or status.feed is None or any(row.state in NOT_HEARD for row in status.shards):
             return False
-        return symbol not in status.feed.wanted
+        symbol, kind = pair
+        return kind not in status.feed.wanted.get(symbol, ())
 
-    def _rejected(self, symbol: str) -> str:
-        feed = self._status.feed if self._status else None
-        if feed is None or symbol not in feed.wanted:
+    def _rejected(self, pair: Pair) -> str:
+        feed, (symbol, kind) = self._status.feed if self._status else None, pair
+        if feed is None or kind not in feed.wanted.get(symbol, ()):
             return ""
-        if symbol in feed.rejected:
-            return feed.rejected[symbol]
+        if reason := feed.rejected.get(symbol, {}).get(kind):
+            return reason
         refused = (item for connection in feed.connections for item in connection.rejected_topics.items())
-        return next((f"{topic}: {why}" for topic, why in refused if self._channels.get(topic) == symbol), "")
+        return next((f"{topic}: {why}" for topic, why in refused if self._channels.get(topic) == pair), "")
 
-    def subscribed_text(self, symbol: str) -> str:
+    def subscribed_text(self, pair: Pair) -> str:
         """Return what became of a subscription, in words."""
-        if symbol in self.live:
+        if pair in self.live:
             return "live"
-        if reason := self._rejected(symbol):
-            remedy = f"`feedhandler unsubscribe {self._exchange} {symbol}` ends that"
+        if reason := self._rejected(pair):
+            symbol, kind = pair
+            option = "" if (kind,) == DEFAULT_KINDS else f" --kind {kind}"
+            remedy = f"`feedhandler unsubscribe {self._exchange} {symbol}{option}` ends that"
             return f"rejected: {reason}; it stays wanted, {remedy}"
         return self._pending_text()
 
-    def unsubscribed_text(self, symbol: str) -> str:
+    def unsubscribed_text(self, pair: Pair) -> str:
         """Return what became of the end of one, in words."""
-        return "unsubscribed" if self.is_unsubscribed(symbol) else self._pending_text()
+        return "unsubscribed" if self.is_unsubscribed(pair) else self._pending_text()
 
     def _pending_text(self) -> str:
         if not self.has_looked:

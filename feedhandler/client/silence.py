@@ -16,6 +16,7 @@ import msgspec
 from feedhandler.data import wire
 from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.status import ExchangeStatus, Heartbeat
+from feedhandler.data.wanted import DEFAULT_KINDS
 from feedhandler.transport import tick
 from feedhandler.transport.follower import Follower, Record
 
@@ -138,18 +139,16 @@ def reason(topic: str, states: Mapping[str, str], statuses: Mapping[str, Exchang
     state = status.state if status is not None else states.get(exchange)
     if not state:
         return ""
-    if feed is not None and symbol in feed.rejected:
-        return f"{exchange} does not have it: {feed.rejected[symbol]}"
+    if feed is not None and kind in feed.rejected.get(symbol, {}):
+        return f"{exchange} does not have it: {feed.rejected[symbol][kind]}"
+    wanted = [each for each, kinds in feed.wanted.items() if kind in kinds] if feed is not None else []
     what = f"{exchange} is {state}" + (f", {status.reason}" if status is not None and status.reason else "")
-    if (
-        not symbol
-        or (feed is None and state != "live")
-        or (feed is not None and _begins(symbol, feed.wanted))
-    ):
+    if not symbol or (feed is None and state != "live") or (feed is not None and _begins(symbol, wanted)):
         return what
-    near = difflib.get_close_matches(symbol.upper(), feed.wanted, n=1) if feed is not None else []
+    near = difflib.get_close_matches(symbol.upper(), wanted, n=1)
     hint = _did_you_mean(f"{kind}.{exchange}.{near[0]}") if near else ""
-    return f"{what}: is it wanted? `feedhandler subscribe {exchange} {symbol}`{hint}"
+    option = "" if (kind,) == DEFAULT_KINDS else f" --kind {kind}"
+    return f"{what}: is it wanted? `feedhandler subscribe {exchange} {symbol}{option}`{hint}"
 
 
 def _why(prefix: bytes, states: Mapping[str, str], statuses: Mapping[str, ExchangeStatus]) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
+from feedhandler.data.wanted import Kinds, difference, spelled
 
 # Upper ends of the counted latencies, in microseconds; what is longer is counted after the last.
 LATENCY_BOUNDS_US: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 25_600, 102_400, 409_600)
@@ -114,8 +115,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     starting: str = ""  # what a feed without connections is doing, in words; "" once it has them
     stopping: bool = False
     connect: bool = True  # False: the operator wants no connection to this exchange
-    wanted: list[str] = []  # canonical
-    rejected: dict[str, str] = {}  # canonical symbol → reason
+    wanted: Kinds = {}  # canonical symbol → kinds of records
+    rejected: dict[str, dict[str, str]] = {}  # those of them that cannot be had: symbol → kind → reason
     renamed: dict[str, str] = {}  # wanted under a name that the exchange has changed since → the new one
     problems: list[str] = []  # of the instrument list, and of instruments that are wanted
     instruments: int = 0
@@ -143,7 +144,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         if self.stale:
             first = ", ".join(f"{topic} ({reason})" for topic, reason in list(self.stale_topics.items())[:2])
             parts.append(f"stale: {first}" + (f" and {self.stale - 2} more" if self.stale > 2 else ""))
-        if rejected := [*self.rejected, *(topic for c in self.connections for topic in c.rejected_topics)]:
+        refused = [spelled(symbol, kinds) for symbol, kinds in self.rejected.items()]
+        if rejected := [*refused, *(topic for c in self.connections for topic in c.rejected_topics)]:
             parts.append(f"rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else ""))
         if self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
@@ -192,8 +194,8 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         starting="; ".join(starting[:3]) + (" …" if len(starting) > 3 else ""),
         stopping=all(status.stopping for status in statuses),
         connect=any(status.connect for status in statuses),
-        wanted=list(dict.fromkeys(symbol for status in statuses for symbol in status.wanted)),
-        rejected={symbol: reason for status in statuses for symbol, reason in status.rejected.items()},
+        wanted={symbol: kinds for status in statuses for symbol, kinds in status.wanted.items()},
+        rejected={symbol: kinds for status in statuses for symbol, kinds in status.rejected.items()},
         renamed={symbol: name for status in statuses for symbol, name in status.renamed.items()},
         failures=dict(sum((Counter(status.failures) for status in statuses), Counter[str]())),
         connections=[connection for status in statuses for connection in status.connections],
@@ -253,7 +255,10 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
     @property
     def symbols(self) -> int:
         """How many symbols are wanted and to be had; of those topics some may still be silent."""
-        return len(self.feed.wanted) - len(self.feed.rejected) if self.feed else self.topics
+        if self.feed is None:
+            return self.topics
+        wanted, rejected = self.feed.wanted, self.feed.rejected
+        return len(difference(wanted, {s: list(kinds) for s, kinds in rejected.items()}))
 
     def stated(self, now_ns: int) -> str:
         """Return the state, and what the exchange is doing, where that does not begin with the same word."""

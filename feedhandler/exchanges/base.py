@@ -18,6 +18,7 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestRequest
+from feedhandler.data.ticker import TICKER
 from feedhandler.exchanges.arbitration import Arbitration, Line
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
@@ -250,6 +251,7 @@ class Market(abc.ABC):
 
     exchange: ClassVar[str]  # its name, in topics and in the configuration
     name: ClassVar[str]  # of the market: `SPOT`, or a word of the same kind, such as "linear"
+    kinds: ClassVar[tuple[str, ...]] = (TICKER.name,)  # of records, that can be had of its symbols
     ws_url: ClassVar[str]  # production; scheme, host and port
     rest_url: ClassVar[str]
     instruments_request: ClassVar[RestRequest]
@@ -403,6 +405,11 @@ class Exchange(msgspec.Struct, frozen=True):
     def main(self) -> type[Market]:
         """The market whose hosts stand for the exchange's, as for its clock."""
         return self.markets[0]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of records that can be had of some market."""
+        return tuple(dict.fromkeys(kind for market in self.markets for kind in market.kinds))
 
 
 def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

@@ -32,7 +32,7 @@ from feedhandler.data.shard import Shard
 from feedhandler.data.status import FEED_HEARTBEAT_NS, LISTED_MAX, ConnectionStatus, FeedStatus
 from feedhandler.data.topics import Topics, symbol_in
 from feedhandler.data.units import NS_PER_S
-from feedhandler.data.wanted import Wanted
+from feedhandler.data.wanted import Kinds, Wanted, difference, listed
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Market
 from feedhandler.feed.freshness import Question
@@ -269,7 +269,7 @@ class Feed:
         boards = () if self._board is None else (self._board.look,)
         self._upkeep = Upkeep(config, self._publisher.look, *boards, *looks)
         self._universe = Universe(self._exchange, self._make_legs, flags, shard.has, self._board)
-        self._wanted = self._symbols(Wanted())  # of all shards
+        self._wanted = self._kinds(Wanted())  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
         window = self._settings.renew_window
@@ -289,7 +289,7 @@ class Feed:
             simulated=self._settings.simulated,
             state="connecting",
             starting="connecting, attempt 1, in progress",
-            wanted=list(self._wanted),
+            wanted=dict(self._wanted),
         )
 
     async def run(self) -> int:
@@ -441,11 +441,11 @@ class Feed:
                 return
             await asyncio.sleep(min(1.0, delay_s - passed_s))
 
-    def _symbols(self, wanted: Wanted) -> list[str]:
-        """Return the symbols to carry: none of an exchange that is not to be connected to."""
+    def _kinds(self, wanted: Wanted) -> Kinds:
+        """Return what to carry, kinds by symbol: nothing of an exchange that is not to be connected to."""
         if not wanted.is_connected(self._settings.connect):
-            return []
-        return wanted.symbols(self._settings.symbols)
+            return {}
+        return wanted.kinds(self._settings.configured)
 
     def _take_wanted(self) -> None:
         """See whether something else is wanted; not while everything is being stopped."""
@@ -462,19 +462,16 @@ class Feed:
             log.error("what is wanted stays as it is: %s", exc)
             return
         self._status.connect = file.is_connected(self._settings.connect)
-        wanted = self._symbols(file)
-        before, now = dict.fromkeys(self._wanted), dict.fromkeys(wanted)  # thousands: no list is searched
-        added = [symbol for symbol in wanted if symbol not in before]
-        dropped = [symbol for symbol in before if symbol not in now]
-        self._wanted = wanted
+        before, self._wanted = self._wanted, self._kinds(file)
+        added, dropped = difference(self._wanted, before), difference(before, self._wanted)
         if is_first:  # whoever starts this is to know of what was said long ago
             text = file.besides(self._name, self._settings.connect)
             log.info(
                 "wanted besides the configuration, by %s: %s", wanted_path(self._run_dir, self._name), text
             )
-        for text, symbols in (("more", added), ("no more", dropped)):
-            if symbols and not is_first:
-                log.info("wanted %s: %s%s", text, ", ".join(symbols[:10]), " …" if len(symbols) > 10 else "")
+        for text, changed in (("more", added), ("no more", dropped)):
+            if changed and not is_first:
+                log.info("wanted %s: %s", text, listed(changed))
         self._carry()
         self._send_status()
 
@@ -489,9 +486,10 @@ class Feed:
         change = self._universe.reconcile(self._table, self._wanted, time.time_ns())
         self._status.wanted = self._universe.wanted
         self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed
-        for symbol, reason in self._universe.rejected.items():
-            if known.get(symbol) != reason:
-                log.warning("rejected: %s", reason)
+        for symbol, reasons in self._universe.rejected.items():
+            for reason in dict.fromkeys(reasons.values()):
+                if reason not in known.get(symbol, {}).values():
+                    log.warning("rejected: %s", reason)
         for symbol, name in self._universe.renamed.items():
             if renamed.get(symbol) != name:
                 log.warning("%s is called %s now", symbol, name)

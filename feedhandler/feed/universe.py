@@ -6,14 +6,16 @@ Either side may change at any time: `reconcile` makes the difference, and distur
 come in, sessions to be run and to be stopped go out. It knows no exchange.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from feedhandler.data import wire
 from feedhandler.data.board_layout import Slot, Slots
 from feedhandler.data.errors import SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
+from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
+from feedhandler.data.wanted import Kinds
 from feedhandler.exchanges.base import Market
 from feedhandler.feed.legs import Change, Legs
 
@@ -46,29 +48,32 @@ class Universe:
         self._is_ours = is_ours
         self._slots = slots
         self.legs: list[Legs] = []
-        self.wanted: list[str] = []  # of our symbols
+        self.wanted: Kinds = {}  # of our symbols
         self.is_waiting = False  # a newer instrument list may bring something that is wanted
-        self.rejected: dict[str, str] = {}  # wanted, and not to be had: why
+        self.rejected: dict[str, dict[str, str]] = {}  # wanted, and not to be had: why, by symbol and kind
         self.renamed: dict[
             str, str
         ] = {}  # wanted under a name that the exchange has changed since: the new one
         self._natives: dict[str, str] = {}  # by canonical symbol, as it was found
         self._canary = ""
 
-    def reconcile(self, table: InstrumentTable, wanted: Iterable[str], now_ns: int) -> Change:
-        """Carry what is wanted, and nothing else; now is Unix time."""
-        self.rejected, self.renamed, self.wanted = {}, {}, []
+    def reconcile(self, table: InstrumentTable, wanted: Mapping[str, Sequence[str]], now_ns: int) -> Change:
+        """Carry what is wanted, kinds by symbol, and nothing else; now is Unix time."""
+        self.rejected, self.renamed, self.wanted = {}, {}, {}
+        self.is_waiting = False
         found = {}
-        for symbol in wanted:
-            native = self._find(table, symbol, now_ns)
-            if self._is_ours(native or symbol):  # what has no native spelling is one shard's to report
-                self.wanted.append(symbol)
-                if native:
-                    found[symbol] = native
-        self.is_waiting = bool(self.rejected)
-        for symbol in set(self.rejected).union(self.renamed).difference(self.wanted):
-            self.rejected.pop(symbol, None)
-            self.renamed.pop(symbol, None)
+        for symbol, kinds in wanted.items():
+            native, name, reason = self._find(table, symbol, now_ns)
+            self.is_waiting = self.is_waiting or bool(reason)
+            if not self._is_ours(native or symbol):  # what has no native spelling is one shard's to report
+                continue
+            self.wanted[symbol] = list(kinds)
+            if name:
+                self.renamed[symbol] = name
+            if refused := {kind: text for kind in kinds if (text := reason or self._not_offered(kind))}:
+                self.rejected[symbol] = refused
+            if native and TICKER.name in kinds:
+                found[symbol] = native
         self._natives = found
         natives = dict.fromkeys(found.values())
         change = Change()
@@ -109,24 +114,27 @@ class Universe:
                 wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, flags & ~wire.STALE | wire.DOWN)
                 slot.write(record, now_ns)
 
-    def _find(self, table: InstrumentTable, symbol: str, now_ns: int) -> str:
-        """Return the native symbol to carry for a wanted one, "" if there is none."""
+    def _not_offered(self, kind: str) -> str:
+        """Return why a kind of records cannot be had of any symbol, "" if it can."""
+        market = self._exchange
+        return "" if kind in market.kinds else f"{market.exchange} does not offer {kind} records"
+
+    def _find(self, table: InstrumentTable, symbol: str, now_ns: int) -> tuple[str, str, str]:
+        """Return the native symbol to carry for a wanted one, its new name, and why it is rejected: "" for none."""
         try:
-            return table.resolve(symbol).native
+            return table.resolve(symbol).native, "", ""
         except SubscriptionRejected as exc:
             reason = str(exc)
         native = self._natives.get(symbol, "")
         if native and native in table.by_native:
             name = table.symbol_of(native)
             if name is not None and name != symbol:
-                self.renamed[symbol] = name
-                return native
-            self.rejected[symbol] = reason  # a halt: it goes on when the exchange does
-            return native if name is not None else ""
-        self.rejected[symbol] = reason
+                return native, name, ""
+            # A halt: it goes on when the exchange does.
+            return native if name is not None else "", "", reason
         state = self._exchange.states.get(native)
         is_speaking = state is not None and now_ns - state.recv_ns < GONE_NS
-        return native if is_speaking else ""
+        return native if is_speaking else "", "", reason
 
     def _remove(self, natives: Sequence[str], change: Change) -> None:
         gone = set(natives)

@@ -17,6 +17,7 @@ from feedhandler.accounts.contract import Credentials, CredentialsError
 from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.status import Heartbeat
+from feedhandler.data.wanted import DEFAULT_KINDS
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Position, SubscribedRow, SubscriptionRow
 from feedhandler.gateway.events import Event
@@ -34,6 +35,9 @@ INSTRUMENTS_DEFAULT: Final = 1000
 
 EXCHANGE: Final = Query("exchange", "only this exchange")
 OWNER: Final = Query("owner", "whose wish it is; `api` if left out")
+KIND: Final = Query(
+    "kind", f"which kind of records; `{DEFAULT_KINDS[0]}` if left out", example=DEFAULT_KINDS[0]
+)
 
 
 class Gateway(msgspec.Struct, kw_only=True):
@@ -88,10 +92,14 @@ class SubscriptionList(msgspec.Struct):
 
 
 class SubscribeSymbols(msgspec.Struct, forbid_unknown_fields=True):
-    """Symbols that somebody wants, besides what others do; allow_unlisted: also what is not listed yet."""
+    """Symbols that somebody wants, each in these kinds of records, besides what others do.
+
+    allow_unlisted: also what is not listed yet.
+    """
 
     exchange: Name
     symbols: Annotated[list[Symbol], msgspec.Meta(min_length=1, max_length=5000)]
+    kinds: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=20)] = DEFAULT_KINDS
     owner: Name = "api"
     allow_unlisted: bool = False
 
@@ -210,13 +218,18 @@ class Api:
         known_exchange(self._parts, body.exchange)
         symbols = list(dict.fromkeys(body.symbols))
         return await self._parts.control.subscribe(
-            body.exchange, symbols, body.owner, is_unlisted=body.allow_unlisted
+            body.exchange,
+            symbols,
+            body.owner,
+            is_unlisted=body.allow_unlisted,
+            kinds=list(dict.fromkeys(body.kinds)),
         )
 
     async def unsubscribe(self, asked: Asked) -> SubscriptionRow:
         exchange, symbol = asked.path["exchange"], f"{asked.path['base']}/{asked.path['quote']}"
         try:
-            return await self._parts.control.unsubscribe(exchange, symbol, asked.query.get("owner", "api"))
+            owner, kind = asked.query.get("owner", "api"), asked.query.get("kind", DEFAULT_KINDS[0])
+            return await self._parts.control.unsubscribe(exchange, symbol, owner, kind)
         except SubscriptionRejected as exc:
             raise Problem(HTTPStatus.NOT_FOUND, str(exc), field="symbol") from None
 
@@ -329,9 +342,9 @@ def operations(parts: Parts) -> list[Operation]:
             "DELETE",
             "/v1/subscriptions/{exchange}/{base}/{quote}",
             api.unsubscribe,
-            "want a symbol no more",
+            "want a kind of a symbol no more",
             SubscriptionRow,
-            query=(OWNER,),
+            query=(OWNER, KIND),
             problems=missing,
         ),
         Operation(

@@ -17,10 +17,10 @@ from feedhandler.accounts.contract import amount
 from feedhandler.accounts.positions import Dust, Watched, by_code, by_name, folded, held, watched
 from feedhandler.data.errors import ConfigError, DecodeError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
-from feedhandler.data.wanted import HOLDINGS, OPERATOR, POSITIONS, Wanted
+from feedhandler.data.wanted import DEFAULT_KINDS, HOLDINGS, OPERATOR, POSITIONS, Wanted, spelled
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market_data import MarketData
-from feedhandler.runtime.config import Config, check_symbol, is_lower_case, refusals
+from feedhandler.runtime.config import Config, check_kinds, check_symbol, is_lower_case, refusals
 from feedhandler.transport.files import (
     POSITIONS_REMEDY,
     Stamp,
@@ -50,13 +50,17 @@ class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SubscriptionRow(msgspec.Struct, kw_only=True):
-    """What is wanted of one exchange, and why; rejected as its feeds report."""
+    """What is wanted of one exchange, and why, as kinds of records by symbol; rejected as its feeds report.
+
+    kinds are those that the configuration wants of each of its symbols.
+    """
 
     configured: list[str]
-    excluded: list[str]
-    requested: dict[str, list[str]]
-    wanted: list[str]
-    rejected: dict[str, str] = {}
+    kinds: list[str]
+    excluded: dict[str, list[str]]
+    requested: dict[str, dict[str, list[str]]]
+    wanted: dict[str, list[str]]
+    rejected: dict[str, dict[str, str]] = {}
 
 
 class SubscribedRow(SubscriptionRow, kw_only=True):
@@ -94,25 +98,33 @@ class ControlPlane:
         return self._row(exchange, await asyncio.to_thread(read_wanted, self._config.run_dir, exchange))
 
     def _row(self, exchange: str, wanted: Wanted) -> SubscriptionRow:
-        configured = self._config.exchange(exchange).symbols
+        configured = self._config.exchange(exchange).configured
         status = self._market_data.statuses.get(exchange)
         return SubscriptionRow(
-            configured=list(configured),
+            configured=list(configured.symbols),
+            kinds=list(configured.kinds),
             excluded=wanted.excluded,
             requested=wanted.requested,
-            wanted=wanted.symbols(configured),
+            wanted=wanted.kinds(configured),
             rejected=dict(status.feed.rejected) if status and status.feed else {},
         )
 
     async def subscribe(
-        self, exchange: str, symbols: Sequence[str], owner: str, *, is_unlisted: bool
+        self,
+        exchange: str,
+        symbols: Sequence[str],
+        owner: str,
+        *,
+        is_unlisted: bool,
+        kinds: Sequence[str] = DEFAULT_KINDS,
     ) -> SubscribedRow:
-        """Want symbols for an owner, as many of them as can be had.
+        """Want symbols for an owner, as many of them as can be had, each in all of these kinds.
 
         Raises ConfigError or SubscriptionRejected, with nothing changed, if none can.
         """
         settings = self._config.exchange(exchange)
         check_owner(owner)
+        check_kinds(exchange, kinds, "kinds")
         table = None if is_unlisted else await self._table(exchange)
         refused = refusals(exchange, symbols, table, "symbols")
         taken = [symbol for symbol in symbols if symbol not in refused]
@@ -124,7 +136,7 @@ class ControlPlane:
                 raise ConfigError(
                     f"owner: there are {OWNERS_MAX} already; take back what one of them wants first"
                 )
-            wanted.subscribe(taken, settings.symbols, owner)
+            wanted.subscribe(taken, settings.configured, owner, kinds)
             if len(wanted.requested.get(owner, ())) > SYMBOLS_MAX:
                 raise ConfigError(f"symbols: {owner} would want more than {SYMBOLS_MAX} of {exchange}")
 
@@ -132,19 +144,25 @@ class ControlPlane:
         reasons = {symbol: str(exc) for symbol, exc in refused.items()}
         return SubscribedRow(**msgspec.structs.asdict(row), refused=reasons)
 
-    async def unsubscribe(self, exchange: str, symbol: str, owner: str) -> SubscriptionRow:
-        """Want a symbol no more, as far as an owner is concerned. Raises ConfigError, SubscriptionRejected."""
+    async def unsubscribe(
+        self, exchange: str, symbol: str, owner: str, kind: str = DEFAULT_KINDS[0]
+    ) -> SubscriptionRow:
+        """Want a kind of a symbol no more, as far as an owner is concerned.
+
+        Raises ConfigError, SubscriptionRejected.
+        """
         settings = self._config.exchange(exchange)
         check_owner(owner)
         check_symbol(exchange, symbol, "symbol")
         present = await self.row(exchange)
-        is_own = symbol in present.requested.get(owner, ())
-        if not is_own and not (owner == OPERATOR and symbol in present.wanted):
-            raise SubscriptionRejected(f"{owner} does not want {symbol} of {exchange}")
+        is_own = kind in present.requested.get(owner, {}).get(symbol, ())
+        if not is_own and not (owner == OPERATOR and kind in present.wanted.get(symbol, ())):
+            check_kinds(exchange, [kind], "kind")
+            raise SubscriptionRejected(f"{owner} does not want {spelled(symbol, [kind])} of {exchange}")
         return self._row(
             exchange,
             await self._change(
-                exchange, lambda wanted: wanted.unsubscribe([symbol], settings.symbols, owner)
+                exchange, lambda wanted: wanted.unsubscribe([symbol], settings.configured, owner, [kind])
             ),
         )
 
@@ -268,12 +286,14 @@ class ControlPlane:
         everything = dict.fromkeys(symbol for each in symbols.values() for symbol in each)
         self.watched[exchange] = Watched(list(everything), list(unpaired))
         wanted = await asyncio.to_thread(read_wanted, self._config.run_dir, exchange)
-        if all(wanted.requested.get(owner, []) == each for owner, each in symbols.items()):
+        kinds = self._config.exchange(exchange).kinds
+        now = {owner: {symbol: list(kinds) for symbol in each} for owner, each in symbols.items()}
+        if all(wanted.requested.get(owner, {}) == each for owner, each in now.items()):
             return
 
         def change(wanted: Wanted) -> None:
             for owner, each in symbols.items():
-                wanted.replace(owner, each)
+                wanted.replace(owner, each, kinds)
 
         await self._change(exchange, change)
         log.info("%s: held, and so wanted: %s", exchange, ", ".join(everything) or "nothing")

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -27,7 +27,7 @@ from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.processes import MERGER
 from feedhandler.data.shard import SHARDS_MAX, WHOLE, Shard, shards
 from feedhandler.data.shard import parse as parse_shard
-from feedhandler.data.wanted import MAJORS
+from feedhandler.data.wanted import DEFAULT_KINDS, MAJORS, Configured
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.transport.private import IPC_PATH_SIZE_MAX
 
@@ -65,6 +65,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One `[exchanges.NAME]` table; ws_url and rest_url are scheme, host and port only."""
 
     symbols: tuple[str, ...] = MAJORS  # (): what is held, and the majors while nothing is
+    kinds: tuple[str, ...] = DEFAULT_KINDS  # of records, of each of them
     connect: bool = True  # False: not until it is ordered while running
     ws_url: str = ""  # "": the exchange's production address
     rest_url: str = ""
@@ -89,6 +90,11 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
     elsewhere: bool = False  # its feeds run on another host: `run` and the supervisor start none here
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
+
+    @property
+    def configured(self) -> Configured:
+        """Return what is wanted of it, as far as this file says."""
+        return Configured(self.symbols, self.kinds)
 
     def leg_ws_url(self, leg: int) -> str:
         """Return the address that one leg connects to, "" for the exchange's own."""
@@ -547,6 +553,7 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
         check_symbol(name, symbol, f"{path}: {where}.symbols")
     if doubles := {s for s in exchange.symbols if exchange.symbols.count(s) > 1}:
         raise ConfigError(f"{path}: {where}.symbols: {', '.join(sorted(doubles))} is listed twice")
+    check_kinds(name, exchange.kinds, f"{path}: {where}.kinds")
     if exchange.backoff_min_s > exchange.backoff_max_s:
         raise ConfigError(f"{path}: {where}.backoff_min_s: is larger than backoff_max_s; lower it")
     if exchange.stale_after_s >= exchange.reconnect_after_s:
@@ -658,6 +665,18 @@ def check_symbol(exchange: str, symbol: str, where: str) -> None:
         wire.topic(wire.TICKER, exchange, symbol)
     except ValueError as exc:
         raise ConfigError(f"{where}: {symbol!r} cannot be published: {exc}; leave it out") from exc
+
+
+def check_kinds(exchange: str, kinds: Sequence[str], where: str) -> None:
+    """Check that an exchange offers some kinds of records; where is for the message. Raises ConfigError."""
+    offered = EXCHANGES[exchange].kinds
+    if not kinds:
+        raise ConfigError(f'{where}: is empty; for example ["{offered[0]}"]')
+    for kind in kinds:
+        if kind not in offered:
+            raise ConfigError(f"{where}: {exchange} does not offer {kind!r}{did_you_mean(kind, offered)}")
+    if doubles := {kind for kind in kinds if kinds.count(kind) > 1}:
+        raise ConfigError(f"{where}: {', '.join(sorted(doubles))} is listed twice")
 
 
 def refusals(

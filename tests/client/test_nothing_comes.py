@@ -25,7 +25,13 @@ def endpoint(tmp_path):
 
 
 def status(exchange="binance", state="live", wanted=("BTC/USDT", "ETH/USDT"), **rejected):
-    feed = FeedStatus(exchange=exchange, pid=1, started_ns=1, wanted=list(wanted), rejected=rejected)
+    feed = FeedStatus(
+        exchange=exchange,
+        pid=1,
+        started_ns=1,
+        wanted={symbol: ["ticker"] for symbol in wanted},
+        rejected={symbol: {"ticker": why} for symbol, why in rejected.items()},
+    )
     body = msgspec.json.encode(ExchangeStatus(exchange=exchange, state=state, since_ns=1, feed=feed))
     return document(f"status.{exchange}", wire.STATUS, body)
 
@@ -50,6 +56,8 @@ def read_until(subscriber, condition):
         ("ticker.okx.", "the merger knows of binance, kucoin, and of no 'okx'"),
         ("ticker.binance.LUNA/USDT", "binance does not have it: delisted"),
         ("ticker.binance.DOGE/EUR", "is it wanted? `feedhandler subscribe binance DOGE/EUR`"),
+        ("trade.binance.BTC/USDT", "is it wanted? `feedhandler subscribe binance BTC/USDT --kind trade`"),
+        ("trade.binance.LUNA/USDT", "is it wanted? `feedhandler subscribe binance LUNA/USDT --kind trade`"),
         ("ticker.kucoin.BTC/USDT", "kucoin is connecting"),
         ("ticker.kuc", ""),
         ("ticker.", ""),

@@ -84,7 +84,7 @@ def process(state, name="relay"):
     [
         ("live", {}, ["up"], ALL_WELL, ""),
         ("idle", {"connect": False}, ["up"], ALL_WELL, ""),
-        ("live", {"rejected": {"A/B": "no"}}, ["up"], ALL_WELL, ""),
+        ("live", {"rejected": {"A/B": {"ticker": "no"}}}, ["up"], ALL_WELL, ""),
         ("live", {"stale": 1, "stale_topics": {"t": "silent"}}, ["up"], DEGRADED, "x: live"),
         ("stale", {}, [], DEGRADED, "x: stale"),
         ("connecting", {}, [], DEGRADED, "x: connecting"),

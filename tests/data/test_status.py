@@ -49,12 +49,15 @@ TEXTS = [
         "connecting, attempt 1, in progress",
         feed([{}, {"phase": "connecting", "attempt": 1, "is_successor": True}]),
     ),
-    ("live; rejected: A/B, c", feed([{"rejected_topics": {"c": "no"}}], rejected={"A/B": "no"})),
+    ("live; rejected: A/B, c", feed([{"rejected_topics": {"c": "no"}}], rejected={"A/B": {"ticker": "no"}})),
     (
         "live; instrument list: 2 rows are odd (and 1 more)",
         feed([{}], problems=["2 rows are odd", "another"]),
     ),
-    ("nothing to do: every wanted symbol was rejected", feed(wanted=["A/B"], rejected={"A/B": "no"})),
+    (
+        "nothing to do: every wanted symbol was rejected",
+        feed(wanted={"A/B": ["ticker"]}, rejected={"A/B": {"ticker": "no"}}),
+    ),
     ("nothing to do: no symbol is wanted in shard 2/4", feed(shard="2/4")),
     ("nothing to do: no symbol is wanted", feed()),
     ("connecting, attempt 2", feed(starting="connecting, attempt 2")),
@@ -70,26 +73,32 @@ def test_a_feed_says_what_it_is_doing(text, status):
 def test_several_feeds_say_together_what_one_would():
     feeds = [
         feed(
-            [{}], shard="1/3", wanted=["A/B"], instruments=3, instruments_as_of_ns=7, resync=1, hop_records=5
+            [{}],
+            shard="1/3",
+            wanted={"A/B": ["ticker"]},
+            instruments=3,
+            instruments_as_of_ns=7,
+            resync=1,
+            hop_records=5,
         ),
         feed(
             [{}, {}],
             shard="2/3",
-            wanted=["C/D", "A/B"],
-            rejected={"C/D": "no"},
+            wanted={"C/D": ["ticker", "trade"], "A/B": ["ticker"]},
+            rejected={"C/D": {"trade": "no"}},
             simulated=True,
             hop_records=6,
         ),
         feed(shard="3/3", state="connecting", starting="connecting, attempt 1", started_ns=4),
     ]
     both = joined(feeds)
-    assert both.wanted == ["A/B", "C/D"]
-    assert both.rejected == {"C/D": "no"}
+    assert both.wanted == {"A/B": ["ticker"], "C/D": ["ticker", "trade"]}
+    assert both.rejected == {"C/D": {"trade": "no"}}
     assert (both.state, both.pid, both.shard, both.simulated, both.stopping) == (
         "connecting", 0, "1/1", True, False,
     )  # fmt: skip
     assert (both.started_ns, both.instruments, both.resync, both.hop_records) == (4, 3, 1, 11)
-    assert both.text(0) == "live; shard 3/3: connecting, attempt 1; rejected: C/D"
+    assert both.text(0) == "live; shard 3/3: connecting, attempt 1; rejected: C/D (trade)"
     assert len(both.connections) == 3
     assert joined([]) is None
 

@@ -40,9 +40,11 @@ def state(s, exchange):
 
 
 def test_a_wish_outlives_the_gateway_and_its_death_is_no_event_in_the_stream(s):
-    body = {"exchange": "binance", "symbols": ["DOGE/USDT"], "owner": "desk"}
+    body = {"exchange": "binance", "symbols": ["DOGE/USDT"], "owner": "desk", "kinds": ["ticker"]}
+    status, problem = ask(s, "POST", "/v1/subscriptions", body | {"kinds": ["trade"]})
+    assert (status, problem["detail"]) == (422, "kinds: binance does not offer 'trade' (known: ticker)")
     status, row = ask(s, "POST", "/v1/subscriptions", body)
-    assert (status, row["requested"]) == (200, {"desk": ["DOGE/USDT"]})
+    assert (status, row["requested"]) == (200, {"desk": {"DOGE/USDT": ["ticker"]}})
     reader = s.reader(b"ticker.")
     reader.read_until(lambda r: r.topic == "ticker.binance.DOGE/USDT" and r.is_fresh, "it streams")
     s.kill("gateway")
@@ -56,7 +58,9 @@ def test_a_wish_outlives_the_gateway_and_its_death_is_no_event_in_the_stream(s):
     wait_until(lambda: told in s.log("gateway"), "what is wanted is told at the start")
     assert ask(s, "GET", "/v1/subscriptions")[1]["exchanges"]["binance"]["requested"] == row["requested"]
     assert ask(s, "DELETE", "/v1/subscriptions/binance/DOGE/USDT")[0] == 404, "`api` does not want it"
-    status, row = ask(s, "DELETE", "/v1/subscriptions/binance/DOGE/USDT?owner=desk")
+    path = "/v1/subscriptions/binance/DOGE/USDT?owner=desk"
+    assert ask(s, "DELETE", f"{path}&kind=trade")[0] == 422, "it does not offer that"
+    status, row = ask(s, "DELETE", f"{path}&kind=ticker")
     assert (status, row["requested"]) == (200, {})
     reader.read_until(lambda r: r.topic == "ticker.binance.DOGE/USDT" and r.flags & DOWN, "its last word")
 
@@ -82,7 +86,7 @@ def test_the_operator_asks_and_tells_by_command(s):
     assert "no quote asset of yours: NOSUCH" in done.stdout
     s.reader(b"ticker.binance.DOGE/USDT\0").read_until(lambda record: record.is_fresh, "what is held streams")
     shown = command(s, "subscriptions", "binance").stdout
-    assert ["binance", "DOGE/USDT", "positions"] in [line.split() for line in shown.splitlines()]
+    assert ["binance", "DOGE/USDT", "ticker", "positions"] in [line.split() for line in shown.splitlines()]
     done = command(s, "positions", "binance", "DOGE=0", "NOSUCH=0", "--json")
     assert json.loads(done.stdout)["positions"] == []
 

@@ -94,10 +94,46 @@ def test_one_symbol_that_cannot_be_had_does_not_keep_the_others(s):
     assert reader.holes == []
 
 
+def test_a_kind_is_asked_for_by_name_and_taken_back_by_name(s):
+    reader = s.wait_live(exchanges=["bybit"])
+    done = command(s, "subscribe", "bybit", "DOGE/USDT", "--kind", "ticker", *PATIENT)
+    assert (done.returncode, done.stdout) == (0, "DOGE/USDT: live\n"), done
+    path = s.directory / "run" / "wanted" / "bybit.json"
+    assert json.loads(path.read_text())["requested"] == {"operator": {"DOGE/USDT": ["ticker"]}}
+    wanted = s.status()["exchanges"]["bybit"]["feed"]["wanted"]
+    assert wanted["DOGE/USDT"] == wanted["BTC/USDT"] == ["ticker"]
+    done = command(s, "subscribe", "bybit", "LTC/USDT", "--kind", "trade")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "subscribe bybit: --kind: bybit does not offer 'trade' (known: ticker)" in done.stderr
+    assert done.stderr.count("\n") == 1
+    done = command(s, "unsubscribe", "bybit", "DOGE/USDT", "--kind", "ticker", *PATIENT)
+    assert (done.returncode, done.stdout) == (0, "DOGE/USDT: unsubscribed\n"), done
+    assert reader.holes == []
+
+
+def test_a_wanted_kind_that_the_exchange_does_not_offer_is_rejected_and_the_others_go_on(s):
+    reader = s.wait_live(exchanges=["binance"])
+    path = s.directory / "run" / "wanted" / "binance.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"requested": {"me": {"BTC/USDT": ["trade"]}}}), encoding="utf-8")
+    reason = "binance does not offer trade records"
+    wait_until(lambda: f"rejected: {reason}" in s.log("binance"), "the feed says so")
+    feed = wait_until(
+        lambda: (f := s.status()["exchanges"]["binance"]["feed"])["rejected"] and f, "the status has it"
+    )
+    assert feed["rejected"] == {"BTC/USDT": {"trade": reason}}
+    assert feed["wanted"]["BTC/USDT"] == ["ticker", "trade"]
+    assert not any(not r.is_fresh for r in reader.read(1) if r.topic.startswith("ticker.binance."))
+    path.write_text("{}", encoding="utf-8")
+    wait_until(lambda: not s.status()["exchanges"]["binance"]["feed"]["rejected"], "it is forgotten")
+    assert reader.holes == []
+
+
 def test_a_mistake_gets_one_clear_message(s):
     for arguments, text in (
         (("subscribe", "binance", "BTCUSDT"), "subscribe binance: 'BTCUSDT' is not BASE/QUOTE; did you mean"),
         (("unsubscribe", "binance", "FOO/USDT"), "'FOO/USDT' is not wanted; what is: BTC/USDT, "),
+        (("unsubscribe", "binance", "BTC/USDT", "--kind", "tiker"), "'tiker'; did you mean \"ticker\"?"),
     ):
         done = command(s, *arguments)
         assert done.returncode == 2
@@ -115,5 +151,5 @@ def test_a_file_that_cannot_be_understood_changes_nothing_and_is_named(s):
     assert done.returncode == 2
     assert "remove it" in done.stderr
     assert not any(not r.is_fresh for r in reader.read(1) if r.topic.startswith("ticker.binance."))
-    path.write_text(json.dumps({"requested": {"me": ["DOGE/USDT"]}}), encoding="utf-8")
+    path.write_text(json.dumps({"requested": {"me": {"DOGE/USDT": ["ticker"]}}}), encoding="utf-8")
     s.reader(b"ticker.binance.DOGE/USDT\0").read_until(lambda r: r.is_fresh, "and follows a sound one")

@@ -158,7 +158,10 @@ def test_a_connection_that_fails_is_begun_again_unless_it_is_we_who_are_wrong(tm
 def test_what_is_wanted_while_a_feed_stops_begins_nothing(tmp_path):
     async def play():
         feed = feed_of(tmp_path, Http())
-        change_wanted(str(tmp_path / "run"), "binance", lambda wanted: wanted.subscribe(["DOGE/USDT"], []))
+        configured = feed._settings.configured
+        change_wanted(
+            str(tmp_path / "run"), "binance", lambda wanted: wanted.subscribe(["DOGE/USDT"], configured)
+        )
         feed._stop.set()
         feed._take_wanted()
         feed._publisher.close()
@@ -173,7 +176,7 @@ def test_what_was_wanted_before_the_start_is_told_once_in_one_line(tmp_path, cap
         run_dir = str(tmp_path / "run")
 
         def before(wanted):
-            wanted.subscribe(["DOGE/USDT"], feed._settings.symbols)
+            wanted.subscribe(["DOGE/USDT"], feed._settings.configured)
             wanted.connect = False
 
         change_wanted(run_dir, "binance", before)

@@ -54,8 +54,8 @@ def table(*names, halted=(), renamed=None):
     return InstrumentTable("x", [*rows, *(Instrument(f"{n}USDT", n, "USDT", False, "BREAK") for n in halted)])
 
 
-def pairs(*names):
-    return [f"{name}/USDT" for name in names]
+def pairs(*names, kinds=("ticker",)):
+    return {f"{name}/USDT": list(kinds) for name in names}
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -86,7 +86,7 @@ def test_a_connection_without_symbols_is_ended():
     feed = Feed(legs=2)
     feed.reconcile(table("A"), pairs("A"))
     feed.hear("AUSDT")
-    assert len(feed.reconcile(table("A"), [])) == 2
+    assert len(feed.reconcile(table("A"), {})) == 2
     assert feed.running == set()
     assert [record.flags for record in feed.emitted] == [wire.DOWN], "the last word about it"
     assert feed.reconcile(table("A"), pairs("A"))
@@ -113,7 +113,7 @@ def test_every_group_has_a_canary_while_one_is_listed_and_it_is_not_carried():
 def test_a_new_listing_is_taken_over():
     feed = Feed()
     feed.reconcile(table("A"), pairs("A", "NEW"))
-    assert "lists no NEW/USDT" in feed.universe.rejected["NEW/USDT"]
+    assert "lists no NEW/USDT" in feed.universe.rejected["NEW/USDT"]["ticker"]
     assert feed.universe.is_waiting
     feed.reconcile(table("A", "NEW"), pairs("A", "NEW"))
     assert feed.universe.rejected == {}
@@ -126,7 +126,7 @@ def test_a_symbol_that_is_gone_from_the_list_is_let_go_when_it_is_silent():
     feed.hear("BUSDT")
     feed.reconcile(table("A"), pairs("A", "B"), NOW + GONE_NS - 1)
     assert "BUSDT" in feed.exchange.states, "the list may be short: it still speaks"
-    assert "lists no B/USDT" in feed.universe.rejected["B/USDT"]
+    assert "lists no B/USDT" in feed.universe.rejected["B/USDT"]["ticker"]
     feed.reconcile(table("A"), pairs("A", "B"), NOW + GONE_NS)
     assert "BUSDT" not in feed.exchange.states
     assert feed.emitted[-1].flags == wire.DOWN
@@ -136,7 +136,7 @@ def test_a_halted_symbol_is_reported_and_kept_for_when_it_goes_on():
     feed = Feed()
     feed.reconcile(table("A", "B"), pairs("A", "B"))
     feed.reconcile(table("A", halted=["B"]), pairs("A", "B"), NOW + 10 * GONE_NS)
-    assert "BREAK" in feed.universe.rejected["B/USDT"]
+    assert "BREAK" in feed.universe.rejected["B/USDT"]["ticker"]
     assert "BUSDT" in feed.exchange.states
 
 
@@ -164,7 +164,30 @@ def test_a_symbol_that_comes_to_be_claimed_by_two_is_let_go():
     rows = [Instrument("AUSDT", "A", "USDT"), Instrument("BUSDT", "A", "USDT")]
     feed.reconcile(InstrumentTable("x", rows), pairs("A", "B"))
     assert feed.exchange.states == {}
-    assert "claimed by" in feed.universe.rejected["A/USDT"]
+    assert "claimed by" in feed.universe.rejected["A/USDT"]["ticker"]
+
+
+def test_a_kind_that_is_wanted_no_more_is_down_and_one_that_is_not_offered_is_rejected():
+    feed = Feed()
+    feed.reconcile(table("A", "B"), pairs("A", "B", kinds=("ticker", "trade")))
+    assert feed.universe.wanted == {"A/USDT": ["ticker", "trade"], "B/USDT": ["ticker", "trade"]}
+    assert feed.universe.rejected["A/USDT"] == {"trade": "binance does not offer trade records"}
+    assert not feed.universe.is_waiting, "no list can bring it"
+    feed.hear("AUSDT")
+    feed.reconcile(table("A", "B"), pairs("A", kinds=("trade",)) | pairs("B"))
+    (last,) = feed.emitted
+    assert (last.topic, last.flags & wire.DOWN) == ("ticker.binance.AUSDT", wire.DOWN)
+    assert set(feed.exchange.states) == {"BUSDT"}
+    assert feed.universe.rejected == {"A/USDT": {"trade": "binance does not offer trade records"}}
+
+
+def test_a_symbol_that_is_not_listed_is_rejected_in_every_kind():
+    feed = Feed()
+    feed.reconcile(table("A"), pairs("NEW", kinds=("ticker", "trade")))
+    rejected = feed.universe.rejected["NEW/USDT"]
+    assert list(rejected) == ["ticker", "trade"]
+    assert all("lists no NEW/USDT" in reason for reason in rejected.values())
+    assert feed.universe.is_waiting
 
 
 class Slot:

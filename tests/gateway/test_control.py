@@ -11,6 +11,7 @@ from patience import PATIENCE_S
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.instruments import Instrument, InstrumentTable
 from feedhandler.data.wanted import HOLDINGS, POSITIONS
+from feedhandler.exchanges import EXCHANGES
 from feedhandler.gateway import control as module
 from feedhandler.gateway.control import ControlPlane, Position
 from feedhandler.gateway.kept_accounts import Accounts
@@ -22,9 +23,9 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT", "LTC/USDT", "LTC/BTC", "LYXe/USD
 TABLE = InstrumentTable("bybit", [Instrument(s.replace("/", ""), *s.split("/")) for s in SYMBOLS])
 
 
-def play(tmp_path, scene, *, has_list=True):
+def play(tmp_path, scene, *, has_list=True, keys=""):
     """Run a scene with a control plane of one exchange; returns what the scene does."""
-    text = f'run_dir = "{tmp_path}"\n[exchanges.bybit]\nsymbols = ["BTC/USDT"]\n'
+    text = f'run_dir = "{tmp_path}"\n[exchanges.bybit]\nsymbols = ["BTC/USDT"]\n{keys}'
 
     async def main():
         settings = config.parse(text, "test.toml")
@@ -42,6 +43,10 @@ def play(tmp_path, scene, *, has_list=True):
     return asyncio.run(main())
 
 
+def tickers(*symbols):
+    return {symbol: ["ticker"] for symbol in symbols}
+
+
 def requested(tmp_path):
     return read_wanted(str(tmp_path), "bybit").requested
 
@@ -57,8 +62,9 @@ def test_each_owner_has_its_own_and_the_row_tells_of_all(tmp_path):
         return await control.unsubscribe("bybit", "DOGE/USDT", "a")
 
     row = play(tmp_path, scene)
-    assert row.requested == {"b": ["DOGE/USDT", "LTC/USDT"]} == requested(tmp_path)
-    assert row.wanted == ["BTC/USDT", "DOGE/USDT", "LTC/USDT"]
+    assert row.requested == {"b": tickers("DOGE/USDT", "LTC/USDT")} == requested(tmp_path)
+    assert row.wanted == tickers("BTC/USDT", "DOGE/USDT", "LTC/USDT")
+    assert (row.configured, row.kinds) == (["BTC/USDT"], ["ticker"])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_what_cannot_be_had_is_told_and_does_not_keep_the_others(tmp_path):
         return await control.subscribe("bybit", symbols, "a", is_unlisted=False)
 
     row = play(tmp_path, scene)
-    assert row.requested == {"a": ["LYXe/USDT", "DOGE/USDT"]} == requested(tmp_path)
+    assert row.requested == {"a": tickers("LYXe/USDT", "DOGE/USDT")} == requested(tmp_path)
     assert list(row.refused) == ["DOGF/USDT", "btc/usdt"]
     assert "did you mean DOGE/USDT" in row.refused["DOGF/USDT"]
     assert 'did you mean "BTC/USDT"' in row.refused["btc/usdt"]
@@ -103,7 +109,7 @@ def test_what_is_not_listed_can_be_wanted_all_the_same(tmp_path):
         await control.subscribe("bybit", ["NEW/USDT"], "a", is_unlisted=True)
 
     play(tmp_path, scene)
-    assert requested(tmp_path) == {"a": ["NEW/USDT"]}
+    assert requested(tmp_path) == {"a": tickers("NEW/USDT")}
 
 
 def test_owners_and_their_symbols_are_limited(tmp_path, monkeypatch):
@@ -119,7 +125,7 @@ def test_owners_and_their_symbols_are_limited(tmp_path, monkeypatch):
             await control.subscribe("bybit", ["DOGE/USDT", "LTC/USDT"], "a", is_unlisted=False)
 
     play(tmp_path, scene)
-    assert requested(tmp_path) == {"a": ["ETH/USDT"], "b": ["ETH/USDT"]}
+    assert requested(tmp_path) == {"a": tickers("ETH/USDT"), "b": tickers("ETH/USDT")}
 
 
 def test_positions_are_watched_remembered_and_let_go(tmp_path):
@@ -129,7 +135,7 @@ def test_positions_are_watched_remembered_and_let_go(tmp_path):
 
     watched = play(tmp_path, first)
     assert (watched.symbols, watched.unpaired) == (["LTC/USDT"], ["NOSUCH"])
-    assert requested(tmp_path) == {POSITIONS: ["LTC/USDT"]}
+    assert requested(tmp_path) == {POSITIONS: tickers("LTC/USDT")}
     assert (tmp_path / "wanted" / "positions.json").stat().st_mode & 0o777 == 0o600
 
     async def second(control):
@@ -179,7 +185,7 @@ def test_without_an_instrument_list_nothing_held_before_is_let_go(tmp_path):
         await control.replace_positions([])
 
     play(tmp_path, scene, has_list=False)
-    assert requested(tmp_path) == {HOLDINGS: ["DOGE/USDT"]}
+    assert requested(tmp_path) == {HOLDINGS: tickers("DOGE/USDT")}
 
 
 def test_an_account_that_cannot_be_read_keeps_what_it_held_until_its_credentials_are_taken_back(tmp_path):
@@ -191,8 +197,8 @@ def test_an_account_that_cannot_be_read_keeps_what_it_held_until_its_credentials
         await control.release("bybit")
         return kept
 
-    assert play(tmp_path, scene) == {HOLDINGS: ["DOGE/USDT"], POSITIONS: ["LTC/USDT"]}
-    assert requested(tmp_path) == {POSITIONS: ["LTC/USDT"]}
+    assert play(tmp_path, scene) == {HOLDINGS: tickers("DOGE/USDT"), POSITIONS: tickers("LTC/USDT")}
+    assert requested(tmp_path) == {POSITIONS: tickers("LTC/USDT")}
 
 
 def test_of_two_looks_at_what_is_held_the_older_does_not_undo_the_newer(tmp_path, monkeypatch):
@@ -217,7 +223,7 @@ def test_of_two_looks_at_what_is_held_the_older_does_not_undo_the_newer(tmp_path
         await asyncio.gather(older, newer)
 
     play(tmp_path, scene)
-    assert requested(tmp_path) == {POSITIONS: ["LTC/USDT"]}
+    assert requested(tmp_path) == {POSITIONS: tickers("LTC/USDT")}
 
 
 def test_positions_that_are_replaced_all_at_once_are_those_of_one_caller(tmp_path):
@@ -274,6 +280,46 @@ def test_kept_positions_that_cannot_be_are_told_and_what_they_led_to_stays_wante
         await control.replace_positions([of("DOGE")])
         return kept
 
-    assert play(tmp_path, second) == {**before, "a": ["DOGE/USDT"]}
+    assert play(tmp_path, second) == {**before, "a": tickers("DOGE/USDT")}
     assert "positions are not known" in caplog.text
-    assert requested(tmp_path)[POSITIONS] == ["DOGE/USDT"]
+    assert requested(tmp_path)[POSITIONS] == tickers("DOGE/USDT")
+
+
+def test_kinds_of_a_symbol_are_wanted_each_for_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(EXCHANGES["bybit"].main, "kinds", ("ticker", "trade"))
+
+    async def scene(control):
+        await control.subscribe("bybit", ["DOGE/USDT"], "a", is_unlisted=False, kinds=["trade", "ticker"])
+        row = await control.unsubscribe("bybit", "DOGE/USDT", "a", "ticker")
+        with pytest.raises(SubscriptionRejected, match=r"a does not want DOGE/USDT of bybit"):
+            await control.unsubscribe("bybit", "DOGE/USDT", "a", "ticker")
+        return row
+
+    row = play(tmp_path, scene)
+    assert row.requested == {"a": {"DOGE/USDT": ["trade"]}} == requested(tmp_path)
+    assert row.wanted == {"BTC/USDT": ["ticker"], "DOGE/USDT": ["trade"]}
+
+
+def test_a_kind_that_is_not_offered_is_refused_and_named(tmp_path):
+    async def scene(control):
+        with pytest.raises(ConfigError, match=r"kinds: bybit does not offer 'trade' \(known: ticker\)"):
+            await control.subscribe("bybit", ["DOGE/USDT"], "a", is_unlisted=False, kinds=["trade"])
+        with pytest.raises(
+            ConfigError, match=r"kind: bybit does not offer 'tiker'; did you mean \"ticker\"\?"
+        ):
+            await control.unsubscribe("bybit", "BTC/USDT", "operator", "tiker")
+
+    play(tmp_path, scene)
+    assert not wanted_path(str(tmp_path), "bybit").exists()
+
+
+def test_what_is_held_is_wanted_in_the_configured_kinds(tmp_path, monkeypatch):
+    monkeypatch.setattr(EXCHANGES["bybit"].main, "kinds", ("ticker", "trade"))
+
+    async def scene(control):
+        await control.replace_positions([of("LTC")])
+
+    play(tmp_path, scene)
+    assert requested(tmp_path) == {POSITIONS: {"LTC/USDT": ["ticker"]}}
+    play(tmp_path, scene, keys='kinds = ["ticker", "trade"]\n')
+    assert requested(tmp_path) == {POSITIONS: {"LTC/USDT": ["ticker", "trade"]}}

@@ -193,7 +193,9 @@ def test_there_is_nothing_per_symbol_and_every_metric_is_documented(tmp_path):
     async def scene(parts, client):
         beat(parts)
         for name in parts.config.exchanges:
-            parts.market_data.statuses[name] = status(name, wanted=[f"S{n}/USDT" for n in range(1000)])
+            parts.market_data.statuses[name] = status(
+                name, wanted={f"S{n}/USDT": ["ticker"] for n in range(1000)}
+            )
         text = await (await client.get("/metrics")).text()
         assert "S1/USDT" not in text
         operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")

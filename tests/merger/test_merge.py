@@ -22,6 +22,10 @@ EPOCH_NS = 1_790_000_000 * NS_PER_S
 NATIVES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
 
 
+def tickers(*symbols):
+    return {symbol: ["ticker"] for symbol in symbols}
+
+
 class Outlet:
     """What subscribers of one kind are sent."""
 
@@ -411,11 +415,11 @@ def test_records_lost_between_feed_and_merger_are_counted():
 def test_when_records_were_lost_what_is_not_wanted_any_more_is_down():
     world = World()
     world.instruments()
-    world.status(resync=1, wanted=["BTC/USDT", "ETH/USDT"])
+    world.status(resync=1, wanted=tickers("BTC/USDT", "ETH/USDT"))
     world.records("BTCUSDT", "ETHUSDT")
-    world.status(resync=1, hop_records=2, wanted=["BTC/USDT"])
+    world.status(resync=1, hop_records=2, wanted=tickers("BTC/USDT"))
     assert [record.flag_names for record in world.tickers()] == [["SIMULATED"]] * 2, "the feed says so itself"
-    world.status(resync=1, hop_records=3, wanted=["BTC/USDT"])
+    world.status(resync=1, hop_records=3, wanted=tickers("BTC/USDT"))
     newest = {record.symbol: record.flag_names for record in world.tickers()}
     assert newest == {"BTC/USDT": ["SIMULATED"], "ETH/USDT": ["DOWN", "SIMULATED"]}
 
@@ -423,10 +427,10 @@ def test_when_records_were_lost_what_is_not_wanted_any_more_is_down():
 def test_what_is_not_wanted_any_more_is_not_revived_after_a_loss():
     world = World()
     world.instruments()
-    world.status(resync=1, wanted=["BTC/USDT", "ETH/USDT"])
+    world.status(resync=1, wanted=tickers("BTC/USDT", "ETH/USDT"))
     world.records("BTCUSDT", "ETHUSDT")
     world.tick(2)
-    world.status(resync=1, hop_records=3, wanted=["BTC/USDT"])
+    world.status(resync=1, hop_records=3, wanted=tickers("BTC/USDT"))
     newest = {record.symbol: record.flag_names for record in world.tickers()}
     assert newest == {"BTC/USDT": ["SIMULATED"], "ETH/USDT": ["DOWN", "SIMULATED"]}
 
@@ -603,8 +607,8 @@ def test_shards_are_one_exchange_to_subscribers():
         world.status(
             pid=int(text[0]),
             shard=text,
-            wanted=symbols_of(text),
-            rejected={f"X{text[0]}/Y": "no"},
+            wanted=tickers(*symbols_of(text)),
+            rejected={f"X{text[0]}/Y": {"ticker": "no"}},
             connections=[connection],
         )
         for _ in range(5):
@@ -613,7 +617,7 @@ def test_shards_are_one_exchange_to_subscribers():
     status = world.exchange_status()
     assert (status.state, status.reason, status.topics, status.records) == ("live", "", 20, 100)
     assert sorted(status.feed.wanted) == sorted(symbols_of("1/2") + symbols_of("2/2"))
-    assert status.feed.rejected == {"X1/Y": "no", "X2/Y": "no"}
+    assert status.feed.rejected == {"X1/Y": {"ticker": "no"}, "X2/Y": {"ticker": "no"}}
     assert len(status.feed.connections) == 2
     assert [row.pid for row in status.shards] == [1, 2]
     assert sum(row.topics for row in status.shards) == 20
@@ -957,7 +961,7 @@ def test_whoever_sees_a_record_finds_it_in_the_ring_under_its_number(tmp_path):
     world.each.__class__ = RingOutlet
     world.each.reader = reader = BoardReader(tmp_path / "x.board")
     world.instruments()
-    world.status(wanted=["BTC/USDT", "ETH/USDT"])
+    world.status(wanted=tickers("BTC/USDT", "ETH/USDT"))
     for bid in range(1, 8):
         world.records("BTCUSDT", "ETHUSDT", "BTCUSDT", bid=bid)
     world.tick(2.0)  # the feed falls silent: records of ours, not of the feed

@@ -8,6 +8,7 @@ import pytest
 
 from feedhandler.data.errors import ConfigError
 from feedhandler.data.shard import WHOLE, Shard
+from feedhandler.data.wanted import Configured
 from feedhandler.runtime import config
 from feedhandler.runtime.lifecycle import check_cpus, use_cpus
 
@@ -94,6 +95,14 @@ WRONG = [
     (OK + 'symbols = ["btc/usdt"]\n', 'did you mean "BTC/USDT"?'),
     (OK + 'symbols = ["BTC/USDT", "BTC/USDT"]\n', "BTC/USDT is listed twice"),
     (OK + f'symbols = ["{"X" * 60}/USDT"]\n', "cannot be published"),
+    (OK + "kinds = []\n", 'exchanges.binance.kinds: is empty; for example ["ticker"]'),
+    (
+        OK + 'kinds = "ticker"\n',
+        'exchanges.binance.kinds: Expected list, got str; for example kinds = ["ticker"]',
+    ),
+    (OK + 'kinds = ["trade"]\n', "exchanges.binance.kinds: binance does not offer 'trade' (known: ticker)"),
+    (OK + 'kinds = ["tickers"]\n', "does not offer 'tickers'; did you mean \"ticker\"? (known: ticker)"),
+    (OK + 'kinds = ["ticker", "ticker"]\n', "exchanges.binance.kinds: ticker is listed twice"),
     (
         OK + "simulated = 1\n",
         "exchanges.binance.simulated: Expected bool, got int; for example simulated = false",
@@ -254,6 +263,12 @@ def test_a_file_that_is_no_text_says_so(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
         config.load(str(path))
+
+
+def test_each_symbol_is_wanted_in_the_configured_kinds():
+    assert config.parse(OK, "x").exchange("binance").configured.kinds == ("ticker",)
+    settings = config.parse(OK + 'symbols = ["A/B"]\nkinds = ["ticker"]\n', "x").exchange("binance")
+    assert settings.configured == Configured(("A/B",), ("ticker",))
 
 
 def test_left_out_symbols_are_the_majors():

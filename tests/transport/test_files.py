@@ -226,10 +226,27 @@ def test_what_is_no_file_of_wishes_is_refused_at_once(tmp_path, make):
         read_wanted(str(tmp_path), "binance")
 
 
+def test_wishes_without_kinds_are_refused_with_the_remedy_and_kept(tmp_path):
+    path = wanted_path(str(tmp_path), "binance")
+    path.parent.mkdir()
+    path.write_text('{"requested": {"a": ["BTC/USDT"]}, "excluded": []}')
+    for use in (
+        lambda: read_wanted(str(tmp_path), "binance"),
+        lambda: change_wanted(str(tmp_path), "binance", id),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"cannot be used: Expected `object`, got `array`.*; remove it"
+        ) as it:
+            use()
+        assert "\n" not in str(it.value)
+    path.unlink()
+    assert read_wanted(str(tmp_path), "binance").requested == {}
+
+
 def test_wishes_that_nobody_could_read_any_more_are_refused_and_the_others_stay(tmp_path):
     run_dir = str(tmp_path)
     change_wanted(run_dir, "bybit", lambda wanted: wanted.replace("a", ["BTC/USDT"]))
     symbols = [f"{number:059}/USDT" for number in range(WANTED_SIZE_MAX // 64)]
     with pytest.raises(ConfigError, match="would exceed 4 MiB; take back"):
         change_wanted(run_dir, "bybit", lambda wanted: wanted.replace("b", symbols))
-    assert read_wanted(run_dir, "bybit").requested == {"a": ["BTC/USDT"]}
+    assert read_wanted(run_dir, "bybit").requested == {"a": {"BTC/USDT": ["ticker"]}}

@@ -48,7 +48,7 @@ export class Exchanges {
     const row = this.rows.get(exchange);
     const feed = row && this.status(row)?.feed;
     if (!feed) return null;
-    return feed.wanted.includes(symbol) || Object.values(feed.renamed).includes(symbol);
+    return feed.wanted[symbol]?.includes("ticker") || Object.values(feed.renamed).includes(symbol);
   }
 
   draw() {

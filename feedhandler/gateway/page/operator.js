@@ -5,6 +5,7 @@ import { element, put, span } from "./text.js";
 
 const KEY = "feedhandler-token";
 const OWNER = "dashboard"; // whose wishes are those of this page
+const KIND = "ticker"; // what this page shows, and subscribes to
 const HELD = { holdings: "because an account holds it", positions: "because it is held elsewhere" }; // the gateway's own owners
 const SAID_MS = 10000;
 
@@ -141,18 +142,18 @@ export class Operator {
 
   async unwant(exchange, symbol) {
     const present = (await ask("GET", `/v1/subscriptions?exchange=${exchange}`)).exchanges[exchange];
-    if (!present.requested[OWNER]?.includes(symbol)) throw new Error(this.whose(present, symbol));
+    if (!present.requested[OWNER]?.[symbol]?.includes(KIND)) throw new Error(this.whose(present, symbol));
     const path = symbol.split("/").map(encodeURIComponent).join("/");
     const answer = await ask("DELETE", `/v1/subscriptions/${exchange}/${path}?owner=${OWNER}`);
-    const others = answer.wanted.includes(symbol) ? `, but ${this.whose(answer, symbol)}` : "";
+    const others = answer.wanted[symbol]?.includes(KIND) ? `, but ${this.whose(answer, symbol)}` : "";
     return `${symbol} of ${exchange} is unsubscribed${others}`;
   }
 
   /** Say who wants a symbol besides this page. */
   whose(present, symbol) {
-    if (!present.wanted.includes(symbol)) return `nobody has subscribed to ${symbol}`;
-    if (present.configured.includes(symbol)) return "this symbol comes from the configuration file";
-    const owner = Object.keys(present.requested).find((name) => present.requested[name].includes(symbol));
+    if (!present.wanted[symbol]?.includes(KIND)) return `nobody has subscribed to ${symbol}`;
+    if (present.configured.includes(symbol) && present.kinds.includes(KIND)) return "this symbol comes from the configuration file";
+    const owner = Object.keys(present.requested).find((name) => present.requested[name][symbol]?.includes(KIND));
     if (!owner) return "this symbol stands in while the configuration file has none";
     return HELD[owner] ? `this symbol is watched ${HELD[owner]}` : `this symbol was subscribed by ${owner}`;
   }
