@@ -251,6 +251,7 @@ def test_each_decision_has_one_short_form_and_one_long_one():
         numbers[name] = [int(number) for head in heads for number in head.split(", ")]
         assert len(numbers[name]) == len(set(numbers[name])), name
     assert set(numbers["design.md"]) <= set(numbers["decisions-archive.md"])
+    assert "Superseded by" not in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 
 
 def test_lines_of_the_documents_are_short():
