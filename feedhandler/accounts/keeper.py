@@ -298,27 +298,27 @@ class Keeper:
 
     async def _listen(self, socket: aiohttp.ClientWebSocketResponse, stream: AccountStream) -> None:
         """Answer and take what comes, until the connection is old."""
-        opened = heard = time.monotonic()
+        opened = received = time.monotonic()
         next_ping = opened + stream.ping_interval_s if stream.ping_interval_s else float("inf")
         await _send(socket, *stream.on_open(self._timekeeper.now_ms()))
         while (now := time.monotonic()) < opened + MAX_AGE_S:
             if now >= next_ping:
                 next_ping = now + (stream.ping_interval_s or 0.0)
                 await _send(socket, stream.ping(self._timekeeper.now_ms()))
-            if now >= heard + stream.silence_s:
+            if now >= received + stream.silence_s:
                 raise ProtocolError(f"{self.name}: the private stream is silent for {stream.silence_s:g} s")
             if not stream.is_live and now >= opened + HANDSHAKE_S:
                 raise ProtocolError(
                     f"{self.name}: the private stream acknowledged nothing in {HANDSHAKE_S:g} s"
                 )
-            until = min(next_ping, heard + stream.silence_s, opened + MAX_AGE_S)
+            until = min(next_ping, received + stream.silence_s, opened + MAX_AGE_S)
             if not stream.is_live:
                 until = min(until, opened + HANDSHAKE_S)
             try:
                 message = await socket.receive(max(0.0, until - now))
             except TimeoutError:
                 continue
-            heard = time.monotonic()
+            received = time.monotonic()
             await self._take(socket, stream, message)
 
     async def _take(
@@ -344,20 +344,20 @@ class Keeper:
         self, socket: aiohttp.ClientWebSocketResponse, stream: AccountStream, payload: bytes
     ) -> None:
         try:
-            heard = stream.on_message(payload, self._timekeeper.now_ms())
-            is_changed = self._ledger.on_stream(heard.balances, time.monotonic_ns())
+            received = stream.on_message(payload, self._timekeeper.now_ms())
+            is_changed = self._ledger.on_stream(received.balances, time.monotonic_ns())
         except DecodeError as exc:
             self._status.undecodable += 1
             if self._status.undecodable == 1:  # it may hold amounts: only what is wrong with it is logged
                 log.warning("%s: the private stream sends what is not understood: %s", self.name, exc)
             self._hurry()
             return
-        await _send(socket, *heard.send)
+        await _send(socket, *received.send)
         if stream.is_live and self._status.stream != "live":
             self._ledger.on_stream_live(time.monotonic_ns())
             self._set_stream("live", None)
             self._hurry()  # no exchange sends the state first
-        if heard.is_incomplete:
+        if received.is_incomplete:
             self._hurry()
         if is_changed:
             self._on_change()

@@ -15,7 +15,7 @@ TOPIC_BYTES_MAX: Final = TOPIC_SIZE - 1  # at least one NUL, so that `topic + NU
 class Flag(enum.IntFlag):
     """The bits of the flags. What is read from records is of this type, and prints as words.
 
-    `&` is that of an int, so it tells whether a bit is set in some 30 ns; enum's own takes half a microsecond.
+    `&` is that of an int, so a bit is looked up in some 30 ns; enum's own takes half a microsecond.
     """
 
     meaning: str

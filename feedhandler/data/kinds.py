@@ -44,6 +44,6 @@ DOCUMENTS: Final = frozenset(kind.code for kind in KINDS if kind.body is Body.JS
 
 
 def keeps_every(code: int) -> bool:
-    """True for a kind of which each record counts, once; conditions speak of such."""
+    """True for a kind of which each record counts, once; conditions are about such."""
     kind = BY_CODE.get(code)
     return kind is not None and kind.retention is Retention.EVERY

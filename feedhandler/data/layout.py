@@ -143,7 +143,7 @@ class Description(msgspec.Struct, frozen=True):
     record: type[Any]
     layout: Layout
     body: Body = Body.FIXED
-    has_topics: bool = True  # False: it speaks of the topics of others, or of one subscriber
+    has_topics: bool = True  # False: it is about the topics of others, or one subscriber
 
     @property
     def size(self) -> int:

@@ -463,7 +463,7 @@ class Freshness:
             pulse.is_proven = pulse.is_refuted = True
             self._consider(pulse, row)
         elif pulse.disagreements > 1:
-            reason = pulse.reason if pulse.stage is Stage.SUSPECTED else "it has said nothing"
+            reason = pulse.reason if pulse.stage is Stage.SUSPECTED else "it has had no data"
             self._mark_stale(pulse, f"{reason}, and REST has {what}", is_proven=True)
             pulse.is_refuted = True
         elif pulse.stage is Stage.SUSPECTED:

@@ -464,7 +464,7 @@ class Feed:
         self._status.connect = file.is_connected(self._settings.connect)
         before, self._wanted = self._wanted, self._kinds(file)
         added, dropped = difference(self._wanted, before), difference(before, self._wanted)
-        if is_first:  # whoever starts this is to know of what was said long ago
+        if is_first:  # whoever starts this is to know what was ordered long ago
             text = file.besides(self._name, self._settings.connect)
             log.info(
                 "wanted besides the configuration, by %s: %s", wanted_path(self._run_dir, self._name), text

@@ -27,8 +27,8 @@ FIRST_DATA_TIMEOUT_NS: Final = 15 * NS_PER_S
 # (of all, if they are fewer) have had so many updates in sum: it was not meant for several topics, whatever the
 # answer is. A few updates prove nothing: where quotes change there need not be trades.
 TOGETHER_TIMEOUT_NS: Final = 15 * NS_PER_S
-OTHERS_SPEAK_MIN: Final = 3
-OTHER_WORDS_MIN: Final = 20
+OTHERS_MIN: Final = 3
+OTHER_UPDATES_MIN: Final = 20
 UNREADABLE_MIN: Final = (
     3  # frames of a channel, none of which could be decoded: it is not silent, and has no updates
 )
@@ -39,7 +39,7 @@ REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
 
 
 class SubscriptionRequest(msgspec.Struct):
-    """A request: waiting for its turn, or for its answer. is_leaving: to hear no more of these topics."""
+    """A request: waiting for its turn, or for its answer. is_leaving: to unsubscribe these topics."""
 
     topics: tuple[str, ...]
     is_leaving: bool = False
@@ -341,17 +341,17 @@ class LineSubscriptions:
             )
             if len(topics) < 2 or len(self._silent(topics)) < len(topics):
                 continue
-            if at > now or not self._do_others_speak(topics):
+            if at > now or not self._do_others_deliver(topics):
                 self._look_later(at if at > now else now + TOGETHER_TIMEOUT_NS, topics)
                 continue
             self._queue.extend(SubscriptionRequest((topic,)) for topic in topics)
 
-    def _do_others_speak(self, topics: Sequence[str]) -> bool:
+    def _do_others_deliver(self, topics: Sequence[str]) -> bool:
         """Return whether other channels of the symbols of some silent topics have had data on this connection."""
         states = {state.native: state for state, _ in (self._channels[topic] for topic in topics)}
-        speaking = [state for state in states.values() if state.heard(self._line)]
-        words = sum(channel.updates for state in speaking for channel in state.channels)
-        return len(speaking) >= min(OTHERS_SPEAK_MIN, len(states)) and words >= OTHER_WORDS_MIN
+        delivering = [state for state in states.values() if state.heard(self._line)]
+        updates = sum(channel.updates for state in delivering for channel in state.channels)
+        return len(delivering) >= min(OTHERS_MIN, len(states)) and updates >= OTHER_UPDATES_MIN
 
     def _silent(self, topics: Iterable[str]) -> list[str]:
         """Return those of the topics of our symbols without data on this connection."""

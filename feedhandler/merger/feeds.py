@@ -150,7 +150,7 @@ class ExchangeView:
         in_feed_ns = sorted(latency.in_feed_ns for latency in latencies)
         on_hop_ns = sorted(latency.on_hop_ns for latency in latencies)
         total_ns = sorted(sum(latency) for latency in latencies)
-        heard = [feed.status for feed in feeds if feed.status is not None]
+        statuses = [feed.status for feed in feeds if feed.status is not None]
         return ExchangeStatus(
             exchange=self.name,
             state=self.state,
@@ -172,7 +172,7 @@ class ExchangeView:
             malformed=self.malformed,
             unmapped=self.unmapped,
             shards=[feed.row() for feed in feeds] if len(feeds) > 1 else [],
-            feed=joined(heard) if len(feeds) > 1 else next(iter(heard), None),
+            feed=joined(statuses) if len(feeds) > 1 else next(iter(statuses), None),
         )
 
 
