@@ -188,7 +188,7 @@ def test_a_symbol_that_the_exchange_does_not_have_is_reported_and_the_others_str
     s.wait_live()
     rejected = s.status()["exchanges"]["binance"]["feed"]["rejected"]
     assert list(rejected) == ["BTCC/USDT"]
-    assert "did you mean" in rejected["BTCC/USDT"]
+    assert "did you mean" in rejected["BTCC/USDT"]["ticker"]
 
 
 def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_caches(stack):
