@@ -257,13 +257,11 @@ class Feed(World):
         )
 
     def make_legs(self, count, policy):
-        def legs_of(natives):
+        def legs_of(market, natives):
             budget = self.market.budget
-            return Legs(
-                self.exchange, natives, self.emit, count=count, policy=policy, budget=budget, rng=self.rng
-            )
+            return Legs(market, natives, self.emit, count=count, policy=policy, budget=budget, rng=self.rng)
 
-        return Carried(self.exchange, legs_of, 0, self.slot.shard.has)
+        return Carried([self.exchange], legs_of, 0, self.slot.shard.has)
 
     def unix_ns(self):
         return self.chain.unix_ns()

@@ -43,12 +43,10 @@ class Day(World):
     def make_legs(self, count, policy):
         budget = ConnectBudget(*self.exchange.connects)
 
-        def legs_of(natives):
-            return Legs(
-                self.exchange, natives, self.emit, count=count, policy=policy, budget=budget, rng=self.rng
-            )
+        def legs_of(market, natives):
+            return Legs(market, natives, self.emit, count=count, policy=policy, budget=budget, rng=self.rng)
 
-        return Carried(self.exchange, legs_of, 0)
+        return Carried([self.exchange], legs_of, 0)
 
     def each_step(self):
         is_changing = self.legs.legs and any(legs.is_renewing for legs in self.legs.legs)

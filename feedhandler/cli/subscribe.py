@@ -224,13 +224,16 @@ def _of_all(refused: Mapping[str, ConfigError | SubscriptionRejected]) -> Config
     return type(first)(text)
 
 
-def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[str, Pair]:
-    """Return what each channel is of, as the exchange calls it; none for what the list does not have."""
-    protocol = EXCHANGES[exchange].main()
-    found: dict[str, Pair] = {}
+def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[tuple[str, str], Pair]:
+    """Return what each market's channels are of, as the exchange calls them, as far as the list has them."""
+    markets = {market.name: market() for market in EXCHANGES[exchange].markets}
+    found: dict[tuple[str, str], Pair] = {}
     for symbol in symbols:
         with contextlib.suppress(SubscriptionRejected):
-            found |= dict.fromkeys(protocol.topics(table.resolve(symbol).native), (symbol, TICKER.name))
+            instrument = table.resolve(symbol)
+            market = markets[instrument.market]
+            for topic in market.topics(instrument.native.removeprefix(market.prefix)):
+                found[market.name, topic] = symbol, TICKER.name
     return found
 
 
@@ -255,7 +258,11 @@ class SubscriptionWatch:
     """
 
     def __init__(
-        self, config: Config, exchange: str, pairs: Sequence[Pair], channels: Mapping[str, Pair] = {}
+        self,
+        config: Config,
+        exchange: str,
+        pairs: Sequence[Pair],
+        channels: Mapping[tuple[str, str], Pair] = {},
     ) -> None:
         self._endpoint = config.merger.ticks[0]
         self._exchange = exchange
@@ -309,8 +316,11 @@ class SubscriptionWatch:
             return ""
         if reason := feed.rejected.get(symbol, {}).get(kind):
             return reason
-        refused = (item for connection in feed.connections for item in connection.rejected_topics.items())
-        return next((f"{topic}: {why}" for topic, why in refused if self._channels.get(topic) == pair), "")
+        for connection in feed.connections:
+            for topic, why in connection.rejected_topics.items():
+                if self._channels.get((connection.market, topic)) == pair:
+                    return f"{topic}: {why}"
+        return ""
 
     def subscribed_text(self, pair: Pair) -> str:
         """Return what became of a subscription, in words."""

@@ -1,4 +1,4 @@
-"""Exchange symbol ⇄ canonical `BASE/QUOTE`, from the exchange's own instrument list.
+"""Exchange symbol ⇄ canonical `BASE/QUOTE`, or `BASE/QUOTE:SETTLE`, from the exchange's own instrument list.
 
 Lookup tables only. A canonical symbol is never made by splitting a string, and two tradable native
 symbols that claim the same canonical one are an error that names both, never a silent overwrite.
@@ -19,14 +19,17 @@ from feedhandler.data.errors import SubscriptionRejected
 HINTS_MAX: Final = 5
 TICK_MIN: Final = Decimal("1e-18")  # beyond these it is no price's
 TICK_MAX: Final = Decimal("1e9")
+SPOT: Final = "spot"  # the market whose symbols are named without it
 
 
 class Instrument(msgspec.Struct, frozen=True):
     """One line of an exchange's instrument list.
 
-    native is the exchange's spelling; status is its own word for the trading state, for messages only. code is what
-    accounts call the base asset, where that is another name. note: what users are to know of one that is tradable.
-    tick is the step between prices, in quote currency, as `price_tick` has it.
+    native is the exchange's spelling, after the market's name where that is not spot, so that no two markets share
+    one (`Market.prefix`); settle is what a derivative is settled in, "" for what is traded itself. status is the
+    exchange's own word for the trading state, for messages only. code is what accounts call the base asset, where
+    that is another name. note: what users are to know of one that is tradable. tick is the step between prices, in
+    quote currency, as `price_tick` has it.
     """
 
     native: str
@@ -37,11 +40,13 @@ class Instrument(msgspec.Struct, frozen=True):
     code: str = ""
     note: str = ""
     tick: str = ""
+    market: str = SPOT
+    settle: str = ""
 
     @property
     def symbol(self) -> str:
-        """The canonical symbol, `BASE/QUOTE`."""
-        return f"{self.base}/{self.quote}"
+        """The canonical symbol, `BASE/QUOTE` or `BASE/QUOTE:SETTLE`."""
+        return f"{self.base}/{self.quote}:{self.settle}" if self.settle else f"{self.base}/{self.quote}"
 
 
 def price_tick(stated: object) -> str:
@@ -89,10 +94,11 @@ class InstrumentTable:
             return
         self.by_native[instrument.native] = instrument
         code = instrument.code or instrument.base
-        self._assets |= {code, instrument.quote}
-        self._by_code.setdefault((code, instrument.quote), instrument)
-        if instrument.is_trading:
-            self._by_code[code, instrument.quote] = instrument
+        if not instrument.settle:  # what accounts hold is traded itself
+            self._assets |= {code, instrument.quote}
+            self._by_code.setdefault((code, instrument.quote), instrument)
+            if instrument.is_trading:
+                self._by_code[code, instrument.quote] = instrument
         known = self._by_symbol.get(instrument.symbol)
         if known is None or (instrument.is_trading and not known.is_trading):
             self._by_symbol[instrument.symbol] = instrument
@@ -100,8 +106,8 @@ class InstrumentTable:
             self._conflicts.setdefault(instrument.symbol, [known.native]).append(instrument.native)
 
     def _name_problem(self, instrument: Instrument) -> str:
-        for part in (instrument.base, instrument.quote):
-            if not part or "/" in part or not part.isprintable() or " " in part:
+        for part in (instrument.base, instrument.quote, *filter(None, (instrument.settle,))):
+            if not part or "/" in part or ":" in part or not part.isprintable() or " " in part:
                 return f"{self.exchange}: instrument {instrument.native!r} has the unusable name {part!r}"
         for name in (instrument.native, instrument.symbol):
             try:
@@ -186,6 +192,8 @@ class InstrumentRow(msgspec.Struct):
     code: str = ""
     note: str = ""
     tick: str = ""
+    market: str = SPOT
+    settle: str = ""
 
 
 class InstrumentList(msgspec.Struct):
@@ -202,7 +210,9 @@ class InstrumentList(msgspec.Struct):
     def table(self) -> InstrumentTable:
         """Return the lookup tables."""
         rows = (
-            Instrument(r.native, r.base, r.quote, r.trading, r.status, r.code, r.note, r.tick)
+            Instrument(
+                r.native, r.base, r.quote, r.trading, r.status, r.code, r.note, r.tick, r.market, r.settle
+            )
             for r in self.instruments
         )
         return InstrumentTable(self.exchange, rows, self.problems)
@@ -213,7 +223,19 @@ def instrument_list(
 ) -> InstrumentList:
     """Return the list in the shape that is published and cached."""
     rows = [
-        InstrumentRow(i.symbol, i.native, i.base, i.quote, i.is_trading, i.status, i.code, i.note, i.tick)
+        InstrumentRow(
+            i.symbol,
+            i.native,
+            i.base,
+            i.quote,
+            i.is_trading,
+            i.status,
+            i.code,
+            i.note,
+            i.tick,
+            i.market,
+            i.settle,
+        )
         for i in instruments
     ]
     return InstrumentList(exchange, as_of_ns, rows, list(problems))

@@ -48,6 +48,7 @@ class Undecodable(msgspec.Struct):
 class ConnectionStatus(msgspec.Struct, kw_only=True):
     """One connection of a feed. Of its frames about our symbols it was first to bring some."""
 
+    market: str = ""
     leg: int = 0
     is_successor: bool = False  # it is to follow that leg's connection, which lives on until then
     phase: str  # backoff, connecting, greeting, running

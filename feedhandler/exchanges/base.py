@@ -15,7 +15,7 @@ import msgspec
 
 from feedhandler.data import board_layout, raw, wire
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
-from feedhandler.data.instruments import Instrument
+from feedhandler.data.instruments import SPOT, Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
@@ -240,9 +240,6 @@ WELCOME: Final = Welcome()
 PONG: Final = Pong()
 
 
-SPOT: Final = "spot"
-
-
 class Market(abc.ABC):
     """One market of an exchange: its hosts, limits, messages and symbols.
 
@@ -260,7 +257,13 @@ class Market(abc.ABC):
         tuple[RestRequest, ...]
     ]  # for all symbols at once, in the order in which they are sent
     rest_limit: ClassVar[tuple[int, float]]  # weight permitted to one address, per seconds
+    # Under what name the exchange counts that weight, and new connections: markets with the same share them. "" is
+    # the exchange's own, for all that does not say otherwise.
+    rest_budget: ClassVar[str] = ""
+    connect_budget: ClassVar[str] = ""
     handshake_request: ClassVar[RestRequest | None] = None  # before each connection, e.g. for a token
+    # Its quote changes many times a second wherever it trades: a connection without it is without data.
+    canary: ClassVar[str] = "BTC/USDT"
 
     topic_key: ClassVar[bytes]  # under which a message names its topic
     awaits_welcome: ClassVar[bool] = False
@@ -286,6 +289,11 @@ class Market(abc.ABC):
         self._clock = (0, AHEAD_NS_MAX)
         self._groups = 0
 
+    @property
+    def prefix(self) -> str:
+        """What stands before native symbols where those of all markets meet: two may share a spelling."""
+        return "" if self.name == SPOT else f"{self.name}:"
+
     def new_group(self) -> int:
         """Return a number for the lines that carry some symbols together, and for the states of those."""
         self._groups += 1
@@ -298,7 +306,7 @@ class Market(abc.ABC):
         """
         self.changes += 1
         for native in natives:
-            topic = wire.topic(wire.TICKER, self.exchange, native)
+            topic = wire.topic(wire.TICKER, self.exchange, self.prefix + native)
             if native in self._parted:
                 state = self._parted.pop(native)
             else:
@@ -401,6 +409,15 @@ class Exchange(msgspec.Struct, frozen=True):
     name: str
     markets: tuple[type[Market], ...]
 
+    def __post_init__(self) -> None:
+        for market in self.markets:
+            assert market.exchange == self.name
+            for other in self.markets:
+                if other.rest_budget == market.rest_budget:
+                    assert other.rest_limit == market.rest_limit, "one budget has one limit"
+                if other.connect_budget == market.connect_budget:
+                    assert other.connects == market.connects, "one budget has one limit"
+
     @property
     def main(self) -> type[Market]:
         """The market whose hosts stand for the exchange's, as for its clock."""
@@ -410,6 +427,10 @@ class Exchange(msgspec.Struct, frozen=True):
     def kinds(self) -> tuple[str, ...]:
         """The kinds of records that can be had of some market."""
         return tuple(dict.fromkeys(kind for market in self.markets for kind in market.kinds))
+
+    def market(self, name: str) -> type[Market]:
+        """Return one of its markets, which has to be there."""
+        return next(market for market in self.markets if market.name == name)
 
 
 def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

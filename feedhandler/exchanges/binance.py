@@ -21,13 +21,12 @@ from urllib.parse import quote
 import msgspec
 
 from feedhandler.data.errors import UNDECODABLE, DecodeError
-from feedhandler.data.instruments import Instrument, price_tick
+from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     QUOTE,
-    SPOT,
     STATISTICS,
     Ack,
     Amount,

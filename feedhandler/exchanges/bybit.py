@@ -21,7 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
-from feedhandler.data.instruments import Instrument, price_tick
+from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import NAN
@@ -30,7 +30,6 @@ from feedhandler.exchanges.base import (
     NO_ORDERS,
     PONG,
     QUOTE,
-    SPOT,
     STATISTICS,
     Ack,
     Amount,

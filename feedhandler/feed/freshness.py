@@ -136,7 +136,7 @@ class Freshness:
     """The channels of some symbols that the same connections carry; emit gets states whose flags have changed."""
 
     def __init__(self, market: Market, emit: Callable[[State], None]) -> None:
-        self._market = market
+        self.market = market
         self._emit = emit
         self._pulses: dict[str, list[Pulse]] = {}  # by native symbol
         self._order: list[Pulse] = []  # in which they are looked at
@@ -158,13 +158,13 @@ class Freshness:
     def add(self, states: Iterable[State]) -> None:
         """Watch these symbols too."""
         for state in states:
-            topics = enumerate(self._market.topics(state.native))
+            topics = enumerate(self.market.topics(state.native))
             pulses = [
                 Pulse(state, state.channels[channel], channel, topic, self._clock)
                 for channel, topic in topics
             ]
             for pulse in pulses:
-                if pulse.channel in self._market.clocked:
+                if pulse.channel in self.market.clocked:
                     pulse.checks_at = self._clock
             self._pulses[state.native] = pulses
         self._reorder()
@@ -367,7 +367,7 @@ class Freshness:
     def _repeats_ns(self, pulse: Pulse) -> int:
         """Return the promised time between repetitions, 0 if there is none, or it was never seen to be kept."""
         is_kept = self._repeats[pulse.channel] >= REPEATS_MIN
-        return int(self._market.repeats_s.get(pulse.channel, 0.0) * NS_PER_S) if is_kept else 0
+        return int(self.market.repeats_s.get(pulse.channel, 0.0) * NS_PER_S) if is_kept else 0
 
     def _is_clear(self, pulse: Pulse) -> bool:
         """True if no quiet market can be as silent as this channel."""

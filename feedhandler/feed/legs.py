@@ -80,7 +80,7 @@ class Legs:
         budget: ConnectBudget,
         rng: random.Random,
     ) -> None:
-        self._market = market
+        self.market = market
         self._group = market.new_group()
         self._channels = range(len(market.topics("")))  # of each symbol
         self._canary = ""
@@ -127,7 +127,7 @@ class Legs:
         index = next(index for index in order if index not in taken)
         self._next_line = index + 1
         return Session(
-            self._market,
+            self.market,
             self.states,
             self._emit,
             self,
@@ -140,7 +140,7 @@ class Legs:
         )
 
     def _enter(self, natives: Iterable[str]) -> list[State]:
-        joining = {native: self._market.states[native] for native in natives}
+        joining = {native: self.market.states[native] for native in natives}
         for state in joining.values():
             state.group = self._group
         self.states |= joining

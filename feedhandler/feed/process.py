@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,14 +27,14 @@ from feedhandler.data.errors import (
     DecodeError,
     ProtocolError,
 )
-from feedhandler.data.instruments import InstrumentList, InstrumentTable, instrument_list
+from feedhandler.data.instruments import Instrument, InstrumentList, InstrumentTable, instrument_list
 from feedhandler.data.shard import Shard
 from feedhandler.data.status import FEED_HEARTBEAT_NS, LISTED_MAX, ConnectionStatus, FeedStatus
-from feedhandler.data.topics import Topics, symbol_in
+from feedhandler.data.topics import Topics
 from feedhandler.data.units import NS_PER_S
 from feedhandler.data.wanted import Kinds, Wanted, difference, listed
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import Market
+from feedhandler.exchanges.base import Market, Rows, State
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.report import Complaints, connection_status, feed_state
@@ -64,7 +64,7 @@ from feedhandler.transport.files import (
     wanted_stamp,
     write_instruments,
 )
-from feedhandler.transport.http import HttpClient, HttpRefused
+from feedhandler.transport.http import HttpClient, HttpRefused, RestBudget
 from feedhandler.transport.queues import Queues, size_of
 from feedhandler.transport.shared_budget import SharedBudget, path_of
 from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
@@ -96,7 +96,8 @@ class Publisher:
         self,
         loop: asyncio.AbstractEventLoop,
         config: Config,
-        exchange: Market,
+        exchange: str,
+        markets: Sequence[Market],
         shard: Shard,
         on_join: Callable[[], object],
         group: int,
@@ -104,9 +105,9 @@ class Publisher:
         self._uplink = _uplink(loop, config, on_join)
         self._direct = tick.Outlet(
             loop,
-            config.exchange(exchange.exchange).direct_of(shard),
+            config.exchange(exchange).direct_of(shard),
             self,
-            key=f"exchanges.{exchange.exchange}.direct",
+            key=f"exchanges.{exchange}.direct",
             queue_size_max=zmtp.QUEUE_SIZE_MAX,
             group=group,
             queues=Queues(size_of(0)),
@@ -116,10 +117,12 @@ class Publisher:
         self.emit = self._batch.emit
         self.flush = self._batch.flush
         self._topics = Topics()
-        self._changes = -1  # of the exchange's symbols, which were the ones in _topics then
+        self._states: dict[bytes, State] = {}  # by topic
+        self._changes = -1  # of the markets' symbols, which were the ones in these two then
         self._call_soon = loop.call_soon
         self._is_flush_due = False
         self._exchange = exchange
+        self._markets = markets
         self.session = int(time.time())  # for direct subscribers: numbers start anew
         self._documents: dict[int, int] = {}  # how many of each kind
 
@@ -152,12 +155,20 @@ class Publisher:
 
     def topics(self, prefix: bytes) -> list[bytes]:
         """Return the topics that begin with a prefix, padded, in order."""
-        if self._changes != self._exchange.changes:
-            self._changes = self._exchange.changes
-            self._topics.clear()
-            for state in self._exchange.states.values():
-                self._topics.add(wire.padded(state.topic))
+        self._refresh()
         return self._topics.under(prefix)
+
+    def _refresh(self) -> None:
+        changes = sum(market.changes for market in self._markets)
+        if self._changes == changes:
+            return
+        self._changes = changes
+        self._topics.clear()
+        self._states = {
+            wire.padded(state.topic): state for market in self._markets for state in market.states.values()
+        }
+        for topic in self._states:
+            self._topics.add(topic)
 
     def last(self, topic: bytes) -> bytearray | None:
         """Return a topic's newest record, flagged; what was batched before goes first. None if there is none."""
@@ -166,7 +177,8 @@ class Publisher:
 
     def _newest(self, topic: bytes) -> bytearray | None:
         """Return the same, whatever is batched: it is nothing new, and takes no number."""
-        state = self._exchange.states.get(symbol_in(topic))
+        self._refresh()
+        state = self._states.get(topic)
         if state is None or not state.recv_ns:
             return None
         record = bytearray(state.record())
@@ -180,7 +192,7 @@ class Publisher:
         self._documents[kind] = sequence = self._documents.get(kind, 0) + 1
         now = time.time_ns()
         document = wire.Document(
-            wire.topic(kind, self._exchange.exchange),
+            wire.topic(kind, self._exchange),
             kind=kind,
             session=self.session,
             sequence=sequence,
@@ -229,14 +241,15 @@ class Feed:
         config: Config,
         name: str,
         shard: Shard,
-        http: HttpClient,
+        http: Mapping[str, HttpClient],
         looks: Iterable[Callable[[], None]] = (),
         failures: Failures | None = None,
         awaited: Sequence[str] = (),
     ) -> None:
-        """looks are further ones that see to files; failures are counted together with those given.
+        """http has a client for each market; looks are further ones that see to files.
 
-        awaited are addresses of what was started together with us, and may not listen yet.
+        failures are counted together with those given. awaited are addresses of what was started together with us,
+        and may not listen yet.
         """
         self._name = name
         self._shard = shard
@@ -244,20 +257,25 @@ class Feed:
         self._awaited = awaited
         self._run_dir = config.run_dir
         self._http = http
-        self._exchange = EXCHANGES[name].main(tick.State)
-        self._timekeeper = Timekeeper(self._exchange, http)
+        self._markets = [make(tick.State) for make in EXCHANGES[name].markets]
+        self._timekeepers = [Timekeeper(market, http[market.name]) for market in self._markets]
         loop = asyncio.get_running_loop()
         group = private.group_of(config.group, f"{config.path}: group")
-        self._publisher = Publisher(loop, config, self._exchange, shard, self._greet, group)
+        self._publisher = Publisher(loop, config, name, self._markets, shard, self._greet, group)
         self._rng = random.Random()
         self._failures = failures or Failures()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
-        self._listing: InstrumentList | None = None
-        self._ws_url = self._settings.ws_url or self._exchange.ws_url
+        self._listings: dict[str, InstrumentList] = {}  # by market
+        self._listing: InstrumentList | None = None  # of all
         folder = config.run_dir if self._settings.simulated else ""  # a simulator's is nobody else's concern
-        # One budget, whatever hosts and addresses the legs have: some exchanges count by host, others by address.
-        self._budget = SharedBudget(path_of(name, self._ws_url, folder), *self._exchange.connects)
+        self._budgets: dict[str, SharedBudget] = {}
+        for market in self._markets:
+            # One, whatever hosts and addresses the legs have: some exchanges count by host, others by address.
+            if (budget := market.connect_budget) not in self._budgets:
+                url = self._settings.markets[market.name].ws_url or market.ws_url
+                path = path_of(name, url, folder, budget)
+                self._budgets[budget] = SharedBudget(path, *market.connects)
         flags = wire.SIMULATED if self._settings.simulated else 0
         retire_others(config.run_dir, name, shard)
         path = board_path(config.run_dir, name, shard)
@@ -268,7 +286,7 @@ class Feed:
             retire(path)  # of an earlier configuration
         boards = () if self._board is None else (self._board.look,)
         self._upkeep = Upkeep(config, self._publisher.look, *boards, *looks)
-        self._universe = Universe(self._exchange, self._make_legs, flags, shard.has, self._board)
+        self._universe = Universe(self._markets, self._make_legs, flags, shard.has, self._board)
         self._wanted = self._kinds(Wanted())  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
@@ -277,9 +295,9 @@ class Feed:
         self._connections: list[Connection] = []
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._survey = Survey()
+        self._surveys = {market: Survey() for market in self._markets}
         self._complaints = Complaints()
-        self._survey_problems: dict[str, str] = {}  # of the newest answer to each of its requests
+        self._survey_problems: dict[tuple[str, str], str] = {}  # newest, by market and request
         self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
         self._status = FeedStatus(
             exchange=name,
@@ -308,7 +326,8 @@ class Feed:
         try:
             endure("the heartbeat", self._beat)
             await self._await_others()
-            endure("the exchange's clock", self._timekeeper.run)
+            for timekeeper in self._timekeepers:
+                endure("the exchange's clock", timekeeper.run)
             status = await self._work()
             return status
         finally:
@@ -355,24 +374,17 @@ class Feed:
         attempt = 0
         while not self._stop.is_set():
             attempt += 1
-            try:
-                with self._failures.converted("the instrument list"):
-                    self._take_instruments(await self._fetch_instruments())
+            errors = await self._fetch_instruments()
+            if self._listings:
+                self._take_instruments()
                 return True
-            except (ProtocolError, DecodeError) as exc:
-                cached = read_instruments(self._run_dir, self._http.rest_url, self._name)
-                if cached is not None:
-                    log.warning("instrument list from disk, %s: %s", _age(cached.as_of_ns), exc)
-                    self._take_instruments(cached)
-                    return True
-                if 0 < policy.max_attempts <= attempt:
-                    log.error("no instrument list after %d attempts, giving up: %s", attempt, exc)
-                    return False
-                delay = policy.backoff_s(attempt, self._rng)
-                if isinstance(exc, ProtocolError):
-                    delay = max(delay, exc.retry_after_s)
-                log.warning("no instrument list, attempt %d, next in %.1f s: %s", attempt, delay, exc)
-                await self._wait(delay, f"connecting, attempt {attempt + 1}", str(exc))
+            error = errors[0]
+            if 0 < policy.max_attempts <= attempt:
+                log.error("no instrument list after %d attempts, giving up: %s", attempt, error)
+                return False
+            delay = max(policy.backoff_s(attempt, self._rng), _retry_after_s(errors))
+            log.warning("no instrument list, attempt %d, next in %.1f s: %s", attempt, delay, error)
+            await self._wait(delay, f"connecting, attempt {attempt + 1}", str(error))
         return False
 
     async def _wait(self, delay_s: float, what: str, error: str) -> None:
@@ -385,22 +397,66 @@ class Feed:
                     await self._stop.wait()
         self._status.starting = f"{what}, in progress, last error: {error}"
 
-    async def _fetch_instruments(self) -> InstrumentList:
-        """Return the exchange's list, and keep it on disk for a start without its REST host."""
-        body = await self._http.fetch(self._exchange.instruments_request)
-        rows = self._exchange.decode_instruments(body)
+    async def _fetch_instruments(self) -> list[ProtocolError | DecodeError]:
+        """Fetch the lists of all markets, and keep them on disk for a start without REST; returns what failed."""
+        found = await asyncio.gather(*map(self._fetch_market, self._markets))
+        errors = [error for error in found if error is not None]
+        if len(errors) < len(found):
+            try:
+                write_instruments(
+                    self._run_dir, self._http[self._markets[0].name].rest_url, self._whole_list()
+                )
+            except OSError as exc:
+                log.warning("instrument list not kept on disk: %s", exc)
+        return errors
+
+    async def _fetch_market(self, market: Market) -> ProtocolError | DecodeError | None:
+        """Fetch the list of one market, at first from disk if need be; returns why it is not a new one."""
+        try:
+            with self._failures.converted("the instrument list"):
+                body = await self._http[market.name].fetch(market.instruments_request)
+                self._listings[market.name] = self._listing_of(market, market.decode_instruments(body))
+        except (ProtocolError, DecodeError) as exc:
+            if market.name not in self._listings and (kept := self._kept_list(market)) is not None:
+                log.warning("instrument list from disk, %s: %s", _age(kept.as_of_ns), exc)
+                self._listings[market.name] = kept
+            elif self._listings:
+                log.warning("instrument list of %s not refreshed: %s", market.name, exc)
+            return exc
+        return None
+
+    def _listing_of(self, market: Market, rows: Rows[Instrument]) -> InstrumentList:
         if not any(instrument.is_trading for instrument in rows.items):
             raise ProtocolError(f"{self._name} lists no tradable instrument, which cannot be")
-        problems = [rows.problem] if rows.problem else []
-        listing = instrument_list(self._name, time.time_ns(), rows.items, problems)
-        try:
-            write_instruments(self._run_dir, self._http.rest_url, listing)
-        except OSError as exc:
-            log.warning("instrument list not kept on disk: %s", exc)
-        return listing
+        instruments = [
+            msgspec.structs.replace(each, native=market.prefix + each.native, market=market.name)
+            for each in rows.items
+        ]
+        return instrument_list(
+            self._name, time.time_ns(), instruments, [rows.problem] if rows.problem else []
+        )
 
-    def _take_instruments(self, listing: InstrumentList) -> None:
-        self._listing, self._table = listing, listing.table()
+    def _kept_list(self, market: Market) -> InstrumentList | None:
+        """Return a market's part of the list that is on disk."""
+        kept = read_instruments(self._run_dir, self._http[self._markets[0].name].rest_url, self._name)
+        rows = [] if kept is None else [row for row in kept.instruments if row.market == market.name]
+        return InstrumentList(self._name, kept.as_of_ns, rows) if kept is not None and rows else None
+
+    def _whole_list(self) -> InstrumentList:
+        """Return the lists of all markets as one, as old as the oldest."""
+        lists = list(self._listings.values())
+        problems = [problem for each in lists for problem in each.problems]
+        lacking = [market.name for market in self._markets if market.name not in self._listings]
+        return InstrumentList(
+            self._name,
+            min(each.as_of_ns for each in lists),
+            [row for each in lists for row in each.instruments],
+            [*problems, *(f"{self._name}: no instrument list of {name} yet" for name in lacking)],
+        )
+
+    def _take_instruments(self) -> None:
+        self._listing = listing = self._whole_list()
+        self._table = listing.table()
         self._status.instruments = len(listing.instruments)
         self._status.instruments_as_of_ns = listing.as_of_ns
         self._note_problems()
@@ -409,7 +465,7 @@ class Feed:
     def _note_problems(self) -> None:
         """Tell, once each, what lists lack, and what is to be known of instruments that are carried."""
         assert self._table is not None
-        carried = (self._table.by_native.get(native) for native in self._exchange.states)
+        carried = (self._table.by_native.get(native) for native in self._universe.states)
         notes = [f"{i.symbol} is {i.note}" for i in carried if i is not None and i.note]
         surveyed = [problem for problem in self._survey_problems.values() if problem]
         known, self._status.problems = self._status.problems, [*self._table.problems, *surveyed, *notes]
@@ -423,15 +479,16 @@ class Feed:
             listing = self._listing
             assert listing is not None
             is_old = time.time_ns() - listing.as_of_ns > self._settings.refresh_s * NS_PER_S
-            await self._sleep_until_refresh(REFRESH_CACHED_S if is_old else self._settings.refresh_s)
-            try:
-                self._take_instruments(await self._fetch_instruments())
+            is_whole = len(self._listings) == len(self._markets)
+            await self._sleep_until_refresh(
+                REFRESH_CACHED_S if is_old or not is_whole else self._settings.refresh_s
+            )
+            errors = await self._fetch_instruments()
+            if len(errors) < len(self._markets):
+                self._take_instruments()
                 self._carry()
-            except HttpRefused as exc:
-                log.warning("instrument list not refreshed: %s", exc)
-                await asyncio.sleep(exc.retry_after_s)
-            except (ProtocolError, DecodeError) as exc:
-                log.warning("instrument list not refreshed: %s", exc)
+            refused = [error for error in errors if isinstance(error, HttpRefused)]
+            await asyncio.sleep(_retry_after_s(refused))
 
     async def _sleep_until_refresh(self, delay_s: float) -> None:
         """Sleep, but less if something is wanted that a newer list may have."""
@@ -493,21 +550,21 @@ class Feed:
         for symbol, name in self._universe.renamed.items():
             if renamed.get(symbol) != name:
                 log.warning("%s is called %s now", symbol, name)
-        for state in self._exchange.states.values():
+        for state in self._universe.states.values():
             state.session = self._publisher.session
         self._note_problems()
         self._apply(change)
         self._status.starting = ""
         self._publisher.flush_soon()
 
-    def _make_legs(self, natives: Sequence[str]) -> Legs:
+    def _make_legs(self, market: Market, natives: Sequence[str]) -> Legs:
         return Legs(
-            self._exchange,
+            market,
             natives,
             self._publisher.emit,
             count=self._settings.legs,
             policy=self._settings.policy(),
-            budget=self._budget,
+            budget=self._budgets[market.connect_budget],
             rng=self._rng,
         )
 
@@ -517,13 +574,14 @@ class Feed:
             if session.reason:
                 log.info("renewing a connection of leg %d: %s", session.leg, session.reason)
             label = f"{self._name}.{self._connections_made}"
+            market = session.market
             self._connections_made += 1
             connection = Connection(
                 label,
                 session,
-                self._exchange,
-                self._http,
-                self._settings.leg_ws_url(session.leg) or self._ws_url,
+                market,
+                self._http[market.name],
+                self._settings.markets[market.name].leg_ws_url(session.leg) or market.ws_url,
                 self._publisher.flush_soon,
                 self._settings.leg_source_address(session.leg),
                 failures=self._failures,
@@ -554,8 +612,10 @@ class Feed:
             self._publisher.flush_soon()
             await asyncio.sleep(0)  # sockets are read between groups
 
-        if self._survey.begin(self._universe.legs, time.monotonic_ns()):
-            self._spawn(self._ask_about_all())
+        for market, survey in self._surveys.items():
+            legs = [legs for legs in self._universe.legs if legs.market is market]
+            if survey.begin(legs, time.monotonic_ns()):
+                self._spawn(self._ask_about_all(market, survey))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what waits for REST, and for which nobody waits."""
@@ -564,31 +624,33 @@ class Feed:
         self._tasks.add(task)
         self._asking.add(task)
 
-    async def _ask_about_all(self) -> None:
-        """Ask the exchange for the present values of all symbols."""
+    async def _ask_about_all(self, market: Market, survey: Survey) -> None:
+        """Ask the exchange for the present values of all symbols of a market."""
+        http = self._http[market.name]
         has_failed, retry_after_s = True, 0.0
         try:
-            for request in self._exchange.survey_requests:
+            for request in market.survey_requests:
                 with self._failures.converted("present values"):
-                    rows = self._exchange.decode_survey(await self._http.fetch(request, is_spare=True))
-                self._survey_problems[request.path] = rows.problem
+                    rows = market.decode_survey(await http.fetch(request, is_spare=True))
+                self._survey_problems[market.name, request.path] = rows.problem
                 self._note_problems()
-                self._survey.on_rows(rows.items, time.time_ns())
+                survey.on_rows(rows.items, time.time_ns())
                 self._publisher.flush_soon()
             has_failed = False
         except (ProtocolError, DecodeError) as exc:
             log.warning("no present values from REST, asked for again later: %s", exc)
             retry_after_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
         finally:
-            self._survey.end(time.monotonic_ns(), has_failed=has_failed, retry_after_s=retry_after_s)
+            survey.end(time.monotonic_ns(), has_failed=has_failed, retry_after_s=retry_after_s)
 
     async def _ask(self, question: Question) -> None:
         """Ask the exchange for the quote of a symbol whose channel has fallen silent."""
-        quote = None
+        quote, market = None, question.watch.market
+        http = self._http[market.name]
         try:
             with self._failures.converted("a question to REST"):
-                body = await self._http.fetch(self._exchange.quote_request(question.native), is_spare=True)
-                quote = self._exchange.decode_quote(body)
+                body = await http.fetch(market.quote_request(question.native), is_spare=True)
+                quote = market.decode_quote(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no word from REST about %s, which is silent: %s", question.native, exc)
         question.watch.on_quote(question.native, quote)
@@ -700,7 +762,7 @@ class Feed:
             log.warning("%s", text)
         status.failures = dict(self._failures.counts)
         status.hop_records = self._publisher.records
-        self._timekeeper.report(status)
+        self._timekeepers[0].report(status)
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
 
     def _send_instruments(self) -> None:
@@ -716,12 +778,21 @@ def _age(as_of_ns: int) -> str:
     return f"{(time.time_ns() - as_of_ns) / NS_PER_S / 3600:.1f} h old"
 
 
+def _retry_after_s(errors: Iterable[ProtocolError | DecodeError]) -> float:
+    """Return how long the exchange asked us to wait."""
+    return max((error.retry_after_s for error in errors if isinstance(error, ProtocolError)), default=0.0)
+
+
 async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callable[[], None]]) -> int:
     failures = Failures()
-    async with HttpClient(
-        config.rest_url(name), EXCHANGES[name].main.rest_limit, shard.count, failures
-    ) as http:
-        return await Feed(config, name, shard, http, looks, failures, _awaited(config, name)).run()
+    budgets: dict[str, RestBudget] = {}  # as the exchange counts
+    clients: dict[str, HttpClient] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        for market in EXCHANGES[name].markets:
+            budget = budgets.setdefault(market.rest_budget, RestBudget(market.rest_limit, shard.count))
+            client = HttpClient(config.rest_url(name, market.name), budget, failures)
+            clients[market.name] = await stack.enter_async_context(client)
+        return await Feed(config, name, shard, clients, looks, failures, _awaited(config, name)).run()
 
 
 def _awaited(config: Config, name: str) -> list[str]:

@@ -19,6 +19,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: 
     silent = session.subscriptions.silent_topics() if is_running else []
     offset = now_ns - now_mono_ns
     return ConnectionStatus(
+        market=session.market.name,
         leg=session.leg,
         is_successor=bool(session.reason),
         phase=session.phase.value,

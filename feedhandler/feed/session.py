@@ -95,7 +95,7 @@ class Session:
         rng: random.Random,
         canary: str = "",
     ) -> None:
-        self._market = market
+        self.market = market
         self._decode = market.decode
         self._state_type = market.make_state
         self._emit = emit
@@ -139,8 +139,8 @@ class Session:
         self._next_send = 0
         self._ping_due = 0
         self._pong_due = 0
-        self._ping_interval_ns = int((self._market.ping_interval_s or 0) * NS_PER_S)
-        self._pong_timeout_ns = int(self._market.pong_timeout_s * NS_PER_S)
+        self._ping_interval_ns = int((self.market.ping_interval_s or 0) * NS_PER_S)
+        self._pong_timeout_ns = int(self.market.pong_timeout_s * NS_PER_S)
         self._data_first = self._data_seen = self._data()
         self._data_mono_ns = now
         self._acknowledged_mono_ns = 0  # when all was, for the first time
@@ -173,7 +173,7 @@ class Session:
         self.is_stale = False
         self._owner.on_open(self)
         self._set_condition(wire.STALE)  # until its first data
-        if self._market.awaits_welcome:
+        if self.market.awaits_welcome:
             self.phase = Phase.GREETING
             self.deadline_mono_ns = now_mono_ns + WELCOME_TIMEOUT_NS
         else:
@@ -283,7 +283,7 @@ class Session:
         if now < self._next_send:
             return
         if self._is_ping_due(now):
-            message = self._market.ping(self._new_id())
+            message = self.market.ping(self._new_id())
             if message is None:
                 step.ping = True
             else:
@@ -294,7 +294,7 @@ class Session:
             step.send.append(self.subscriptions.send(now, self._new_id()))
         else:
             return
-        self._next_send = now + int(self._market.command_interval_s * NS_PER_S)
+        self._next_send = now + int(self.market.command_interval_s * NS_PER_S)
 
     def _is_ping_due(self, now: int) -> bool:
         """True when the exchange wants to be pinged, and once whenever nothing has come for a while."""
@@ -466,7 +466,7 @@ class Session:
         self.decode_errors += 1
         kept = KeptFrame(recv_ns, reason, size, head.decode(errors="backslashreplace"))
         self.kept_frames.append(kept)
-        topic = self._market.topic_of(head)
+        topic = self.market.topic_of(head)
         kind = self.subscriptions.on_undecodable(topic, recv_ns, reason)
         before = self.undecodable[kind].count if kind in self.undecodable else 0
         self.undecodable[kind] = Undecodable(before + 1, topic, kept)

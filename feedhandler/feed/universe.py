@@ -1,6 +1,9 @@
 """The symbols that one feed carries: what is wanted, found in the instrument list, spread over groups of legs.
 
-    wanted ──instrument list──▶ native symbols ──limits of a connection──▶ groups, each with its legs
+    wanted ──instrument list──▶ native symbols ──market, limits of a connection──▶ groups, each with its legs
+
+A group is of one market: no connection carries symbols of two. Where all markets meet, native symbols have the
+prefix of their market.
 
 Either side may change at any time: `reconcile` makes the difference, and disturbs no symbol that stays. Pure: times
 come in, sessions to be run and to be stopped go out. It knows no exchange.
@@ -16,11 +19,9 @@ from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.data.wanted import Kinds
-from feedhandler.exchanges.base import Market
+from feedhandler.exchanges.base import Market, State
 from feedhandler.feed.legs import Change, Legs
 
-# Its quote changes many times a second wherever it trades: a connection without it is without data.
-CANARY: Final = "BTC/USDT"
 RENEWING_MAX: Final = 2  # groups whose connections are renewed at the same time
 # A symbol that is gone from the list is let go when it had no data for so long: lists have been short before.
 GONE_NS: Final = 60 * NS_PER_S
@@ -29,20 +30,22 @@ GONE_NS: Final = 60 * NS_PER_S
 class Universe:
     """The symbols of one feed; see the module's first lines.
 
-    make_legs makes the legs of some native symbols, whose states the exchange then has. is_ours says whether a
-    native symbol is this feed's, or another shard's. slots: where their records are written besides, each under
-    its canonical topic.
+    make_legs makes the legs of some native symbols of a market, which then has their states. is_ours says whether
+    a native symbol, with its prefix, is this feed's, or another shard's. slots: where their records are written
+    besides, each under its canonical topic.
     """
 
     def __init__(
         self,
-        exchange: Market,
-        make_legs: Callable[[Sequence[str]], Legs],
+        markets: Sequence[Market],
+        make_legs: Callable[[Market, Sequence[str]], Legs],
         base_flags: int,
         is_ours: Callable[[str], bool] = lambda native: True,
         slots: Slots | None = None,
     ) -> None:
-        self._exchange = exchange
+        self._markets = sorted(
+            markets, key=lambda market: market.prefix, reverse=True
+        )  # spot is what is left
         self._make_legs = make_legs
         self._base_flags = base_flags
         self._is_ours = is_ours
@@ -55,56 +58,82 @@ class Universe:
             str, str
         ] = {}  # wanted under a name that the exchange has changed since: the new one
         self._natives: dict[str, str] = {}  # by canonical symbol, as it was found
-        self._canary = ""
+        self._canaries: dict[Market, str] = {}
+
+    @property
+    def states(self) -> dict[str, State]:
+        """What all markets carry, by native symbols with their prefix."""
+        return {
+            market.prefix + native: state
+            for market in self._markets
+            for native, state in market.states.items()
+        }
+
+    def _split(self, native: str) -> tuple[Market, str]:
+        """Return the market of a native symbol with its prefix, and how that market itself spells it."""
+        market = next(market for market in self._markets if native.startswith(market.prefix))
+        return market, native.removeprefix(market.prefix)
 
     def reconcile(self, table: InstrumentTable, wanted: Mapping[str, Sequence[str]], now_ns: int) -> Change:
         """Carry what is wanted, kinds by symbol, and nothing else; now is Unix time."""
         self.rejected, self.renamed, self.wanted = {}, {}, {}
         self.is_waiting = False
         found = {}
+        states = self.states
         for symbol, kinds in wanted.items():
-            native, name, reason = self._find(table, symbol, now_ns)
+            native, name, reason = self._find(table, symbol, states, now_ns)
             self.is_waiting = self.is_waiting or bool(reason)
             if not self._is_ours(native or symbol):  # what has no native spelling is one shard's to report
                 continue
             self.wanted[symbol] = list(kinds)
             if name:
                 self.renamed[symbol] = name
-            if refused := {kind: text for kind in kinds if (text := reason or self._not_offered(kind))}:
+            if refused := {
+                kind: text for kind in kinds if (text := reason or self._not_offered(native, kind))
+            }:
                 self.rejected[symbol] = refused
             if native and TICKER.name in kinds:
                 found[symbol] = native
         self._natives = found
-        natives = dict.fromkeys(found.values())
+        natives: dict[Market, dict[str, None]] = {market: {} for market in self._markets}
+        for market, native in map(self._split, found.values()):
+            natives[market][native] = None
         change = Change()
-        self._canary = table.trading(CANARY)
+        self._canaries = {market: self._canary(market, table) for market in self._markets}
         for legs in self.legs:
-            legs.set_canary(self._canary)
-        self._remove([native for native in self._exchange.states if native not in natives], change)
-        self._add([native for native in natives if native not in self._exchange.states], change)
+            legs.set_canary(self._canaries[legs.market])
+        for market, own in natives.items():
+            self._remove(market, [native for native in market.states if native not in own], change)
+            self._add(market, [native for native in own if native not in market.states], change)
         self._place(table, now_ns)
         return change
+
+    def _canary(self, market: Market, table: InstrumentTable) -> str:
+        """Return how a market spells its canary, "" if it has none that trades."""
+        native = table.trading(market.canary)
+        return native.removeprefix(market.prefix) if native and self._split(native)[0] is market else ""
 
     def _place(self, table: InstrumentTable, now_ns: int) -> None:
         """Have each symbol's records written under the name that it has now; what lost its name is DOWN there."""
         if self._slots is None:
             return
         left: list[Slot] = []
-        for native, state in self._exchange.states.items():
+        states = self.states
+        for native, state in states.items():
             if native not in table.by_native:
                 continue  # delisted, or the list is short: as long as data come, it is what it was
             symbol = table.symbol_of(native)
-            topic = wire.topic(wire.TICKER, self._exchange.exchange, symbol) if symbol else ""
+            topic = wire.topic(wire.TICKER, self._markets[0].exchange, symbol) if symbol else ""
             slot = self._slots.slot(topic) if topic else None
             if state.slot is not None and state.slot is not slot:
                 left.append(state.slot)
             state.slot = slot
         owned = {
             id(state.slot): native
-            for native, state in self._exchange.states.items()
+            for native, state in states.items()
             if state.slot is not None and native in table.by_native
         }
-        for native, state in self._exchange.states.items():
+        for native, state in states.items():
             if owned.get(id(state.slot), native) != native:
                 state.slot = None  # another symbol has taken over its name
         for slot in left:
@@ -114,12 +143,14 @@ class Universe:
                 wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, flags & ~wire.STALE | wire.DOWN)
                 slot.write(record, now_ns)
 
-    def _not_offered(self, kind: str) -> str:
-        """Return why a kind of records cannot be had of any symbol, "" if it can."""
-        market = self._exchange
+    def _not_offered(self, native: str, kind: str) -> str:
+        """Return why a kind of records cannot be had of a native symbol's market, "" if it can."""
+        market, _ = self._split(native)
         return "" if kind in market.kinds else f"{market.exchange} does not offer {kind} records"
 
-    def _find(self, table: InstrumentTable, symbol: str, now_ns: int) -> tuple[str, str, str]:
+    def _find(
+        self, table: InstrumentTable, symbol: str, states: Mapping[str, State], now_ns: int
+    ) -> tuple[str, str, str]:
         """Return the native symbol to carry for a wanted one, its new name, and why it is rejected: "" for none."""
         try:
             return table.resolve(symbol).native, "", ""
@@ -132,42 +163,49 @@ class Universe:
                 return native, name, ""
             # A halt: it goes on when the exchange does.
             return native if name is not None else "", "", reason
-        state = self._exchange.states.get(native)
+        state = states.get(native)
         is_speaking = state is not None and now_ns - state.recv_ns < GONE_NS
         return native if is_speaking else "", "", reason
 
-    def _remove(self, natives: Sequence[str], change: Change) -> None:
+    def _groups(self, market: Market) -> list[Legs]:
+        return [legs for legs in self.legs if legs.market is market]
+
+    def _remove(self, market: Market, natives: Sequence[str], change: Change) -> None:
         gone = set(natives)
-        for legs in self.legs:
+        for legs in self._groups(market):
             if parting := [native for native in legs.states if native in gone]:
                 legs.remove(parting)
             if not legs.states:
                 change.stop += legs.sessions
         self.legs = [legs for legs in self.legs if legs.states]
-        self._exchange.remove(natives)
+        market.remove(natives)
 
-    def _add(self, natives: Sequence[str], change: Change) -> None:
-        """Fill what room there is in the groups, then make new ones."""
-        self._exchange.add(natives, self._base_flags)
+    def _add(self, market: Market, natives: Sequence[str], change: Change) -> None:
+        """Fill what room there is in the market's groups, then make new ones."""
+        market.add(natives, self._base_flags)
         left = list(natives)
-        for legs in self.legs:
+        for legs in self._groups(market):
             if not left:
                 return
             present = list(legs.states)
-            run, *_ = self._exchange.connections([*present, *left])
+            run, *_ = market.connections([*present, *left])
             joining = run[len(present) :]
             if joining:
                 legs.add(joining)
                 left = left[len(joining) :]
-        for run in self._exchange.connections(left):
-            legs = self._make_legs(run)
-            legs.set_canary(self._canary)
+        for run in market.connections(left):
+            legs = self._make_legs(market, run)
+            legs.set_canary(self._canaries[market])
             self.legs.append(legs)
             change.run += legs.sessions
 
     def stale(self) -> dict[str, str]:
         """Return the channels that are silent and should not be, and why we think so."""
-        return {topic: text for legs in self.legs for topic, text in legs.freshness.stale().items()}
+        return {
+            legs.market.prefix + topic: text
+            for legs in self.legs
+            for topic, text in legs.freshness.stale().items()
+        }
 
     # --- renewal
 

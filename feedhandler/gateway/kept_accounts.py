@@ -15,7 +15,7 @@ from feedhandler.accounts.keeper import Keeper
 from feedhandler.data.errors import ConfigError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.runtime.config import Config
-from feedhandler.transport.http import HttpClient
+from feedhandler.transport.http import HttpClient, RestBudget
 from feedhandler.transport.shared_budget import SharedBudget, path_of
 from feedhandler.transport.tasks import Failures
 
@@ -85,13 +85,18 @@ class Accounts:
         folder = self._config.run_dir if settings.simulated else ""  # a simulator's is nobody else's concern
         stack = contextlib.AsyncExitStack()
         http = await stack.enter_async_context(
-            HttpClient(self._config.private_rest_url(exchange), protocol.rest_limit, failures=self._failures)
+            HttpClient(
+                self._config.private_rest_url(exchange), RestBudget(protocol.rest_limit), self._failures
+            )
         )
         keeper = Keeper(
             account,
             http,
             ws_url,
-            SharedBudget(path_of(exchange, ws_url or protocol.ws_url, folder), *protocol.connects),
+            SharedBudget(
+                path_of(exchange, ws_url or protocol.ws_url, folder, protocol.connect_budget),
+                *protocol.connects,
+            ),
             every_s=self._config.gateway.balances_every_s,
             on_change=lambda: self._on_change(exchange),
             failures=self._failures,

@@ -29,6 +29,7 @@ from feedhandler.data.shard import SHARDS_MAX, WHOLE, Shard, shards
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.wanted import DEFAULT_KINDS, MAJORS, Configured
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Market
 from feedhandler.transport.private import IPC_PATH_SIZE_MAX
 
 CONFIG_ENV: Final = "FEEDHANDLER_CONFIG"
@@ -61,8 +62,20 @@ KNOWN_QUOTES: Final = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")  # f
 Cpu = Annotated[int, msgspec.Meta(ge=0, lt=1024)]  # as the kernel numbers processors
 
 
+class MarketConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a market is; scheme, host and port only. "": the exchange's production address."""
+
+    ws_url: str = ""
+    rest_url: str = ""
+    leg_ws_urls: tuple[str, ...] = ()  # of the legs in turn; none: ws_url for all
+
+    def leg_ws_url(self, leg: int) -> str:
+        """Return the address that one leg connects to, "" for the exchange's own."""
+        return self.leg_ws_urls[leg % len(self.leg_ws_urls)] if self.leg_ws_urls else self.ws_url
+
+
 class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[exchanges.NAME]` table; ws_url and rest_url are scheme, host and port only."""
+    """One `[exchanges.NAME]` table; ws_url, rest_url and leg_ws_urls are those of the exchange's main market."""
 
     symbols: tuple[str, ...] = MAJORS  # (): what is held, and the majors while nothing is
     kinds: tuple[str, ...] = DEFAULT_KINDS  # of records, of each of them
@@ -82,7 +95,8 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     reconnect_after_s: float = 30.0
     max_age_s: float = 0.0  # 0: the exchange's own
     legs: int = 1  # connections that carry the same symbols
-    leg_ws_urls: tuple[str, ...] = ()  # of the legs in turn; none: ws_url for all
+    leg_ws_urls: tuple[str, ...] = ()
+    markets: Mapping[str, MarketConfig] = {}  # once it is read, all of them
     source_addresses: tuple[str, ...] = ()  # that the legs in turn connect from; none: any
     refresh_s: float = 3600.0  # between two looks at the instrument list; it changes a few times a day
     shards: int = 1  # feed processes over which the symbols are spread
@@ -95,10 +109,6 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def configured(self) -> Configured:
         """Return what is wanted of it, as far as this file says."""
         return Configured(self.symbols, self.kinds)
-
-    def leg_ws_url(self, leg: int) -> str:
-        """Return the address that one leg connects to, "" for the exchange's own."""
-        return self.leg_ws_urls[leg % len(self.leg_ws_urls)] if self.leg_ws_urls else self.ws_url
 
     def leg_source_address(self, leg: int) -> str:
         """Return the address that one leg connects from, "" for any."""
@@ -263,9 +273,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError(f"{self.path}: no [exchanges.{name}] table; it configures {known}")
         return self.exchanges[name]
 
-    def rest_url(self, name: str) -> str:
-        """Return where an exchange's REST host is. Raises ConfigError as `exchange` does."""
-        return self.exchange(name).rest_url or EXCHANGES[name].main.rest_url
+    def rest_url(self, name: str, market: str = "") -> str:
+        """Return where the REST host of a market, or of the main one, is. Raises ConfigError as `exchange` does."""
+        found = EXCHANGES[name].market(market) if market else EXCHANGES[name].main
+        return self.exchange(name).markets[found.name].rest_url or found.rest_url
 
     def private_rest_url(self, name: str) -> str:
         """Return where an account's requests go. Raises ConfigError for an exchange that is not configured."""
@@ -436,10 +447,63 @@ def _exchanges(document: Any, path: str) -> dict[str, ExchangeConfig]:
                 f"{path}: exchanges.{name}: unknown exchange{did_you_mean(name, tuple(EXCHANGES))}"
             )
         where = f"exchanges.{name}"
-        exchange = _table(table, ExchangeConfig, path, where)
+        others = _other_markets(name, table, path, where)
+        exchange = _table(_without_markets(table), ExchangeConfig, path, where)
         assert isinstance(exchange, ExchangeConfig)
+        urls = MarketConfig(
+            ws_url=exchange.ws_url, rest_url=exchange.rest_url, leg_ws_urls=exchange.leg_ws_urls
+        )
+        main = EXCHANGES[name].main
+        markets = {main.name: _check_market(main, urls, path, where), **others}
+        exchange = msgspec.structs.replace(exchange, markets=markets)
         exchanges[name] = _check_exchange(name, exchange, path, where)
     return exchanges
+
+
+def _other_markets(name: str, table: Any, path: str, where: str) -> dict[str, MarketConfig]:
+    """Return where an exchange's markets beside the main one are."""
+    main, *others = EXCHANGES[name].markets
+    known = tuple(market.name for market in others)
+    document = table.get("markets", {}) if isinstance(table, dict) else {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: {where}.markets: must hold tables, such as [{where}.markets.linear]")
+    for market in document:
+        if market == main.name:
+            raise ConfigError(
+                f"{path}: {where}.markets.{market}: has no table of its own; write its keys into [{where}]"
+            )
+        if market not in known:
+            raise ConfigError(
+                f"{path}: {where}.markets.{market}: unknown market{did_you_mean(market, known)}"
+            )
+    found = {}
+    for market in others:
+        key = f"{where}.markets.{market.name}"
+        urls = _table(document.get(market.name, {}), MarketConfig, path, key)
+        found[market.name] = _check_market(market, urls, path, key)
+    return found
+
+
+def _without_markets(table: Any) -> Any:
+    return {key: table[key] for key in table if key != "markets"} if isinstance(table, dict) else table
+
+
+def _check_market(market: type[Market], config: MarketConfig, path: str, where: str) -> MarketConfig:
+    for key, schemes in (("ws_url", ("ws", "wss")), ("rest_url", ("http", "https"))):
+        if url := getattr(config, key):
+            _check_url(url, schemes, f"{path}: {where}.{key}")
+    for url in config.leg_ws_urls:
+        _check_url(url, ("ws", "wss"), f"{path}: {where}.leg_ws_urls")
+    if config.leg_ws_urls and market.handshake_request:
+        raise ConfigError(
+            f"{path}: {where}.leg_ws_urls: {market.exchange} names the socket itself, whenever a connection is"
+            " made; leave it out"
+        )
+    return MarketConfig(
+        ws_url=config.ws_url.rstrip("/"),
+        rest_url=config.rest_url.rstrip("/"),
+        leg_ws_urls=tuple(url.rstrip("/") for url in config.leg_ws_urls),
+    )
 
 
 def _table(document: Any, kind: type[msgspec.Struct], path: str, where: str) -> Any:
@@ -526,29 +590,23 @@ def _check_number(where: str, key: str, value: float) -> None:
 
 def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) -> ExchangeConfig:
     for key, schemes in (
-        ("ws_url", ("ws", "wss")),
         ("private_ws_url", ("ws", "wss")),
-        ("rest_url", ("http", "https")),
         ("private_rest_url", ("http", "https")),
     ):
         if url := getattr(exchange, key):
             _check_url(url, schemes, f"{path}: {where}.{key}")
-    for url in exchange.leg_ws_urls:
-        _check_url(url, ("ws", "wss"), f"{path}: {where}.leg_ws_urls")
-    if exchange.leg_ws_urls and EXCHANGES[name].main.handshake_request:
-        raise ConfigError(
-            f"{path}: {where}.leg_ws_urls: {name} names the socket itself, whenever a connection is made;"
-            " leave it out"
-        )
     for address in exchange.source_addresses:
         _check_source_address(address, f"{path}: {where}.source_addresses")
-    # Where a handshake names the socket, rest_url alone decides.
-    is_redirected = exchange.rest_url and (exchange.ws_url or EXCHANGES[name].main.handshake_request)
-    if exchange.simulated and not is_redirected:
-        raise ConfigError(
-            f"{path}: {where}.simulated: is true, but ws_url or rest_url is left out,"
-            f" so real data would be flagged as simulated; set both to the simulator's address"
-        )
+    for market in EXCHANGES[name].markets:
+        urls = exchange.markets[market.name]
+        # Where a handshake names the socket, rest_url alone decides.
+        is_redirected = urls.rest_url and (urls.ws_url or market.handshake_request)
+        if exchange.simulated and not is_redirected:
+            whose = "" if market is EXCHANGES[name].main else f" of [{where}.markets.{market.name}]"
+            raise ConfigError(
+                f"{path}: {where}.simulated: is true, but ws_url or rest_url{whose} is left out,"
+                f" so real data would be flagged as simulated; set both to the simulator's address"
+            )
     for symbol in exchange.symbols:
         check_symbol(name, symbol, f"{path}: {where}.symbols")
     if doubles := {s for s in exchange.symbols if exchange.symbols.count(s) > 1}:
@@ -581,13 +639,14 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
             f"{path}: {where}.shards: {exchange.shards} is out of range; it is 1 to {SHARDS_MAX} processes"
         )
     _check_direct(exchange, exchange.shards, f"{path}: {where}.direct")
+    main = exchange.markets[EXCHANGES[name].main.name]
     return msgspec.structs.replace(
         exchange,
-        ws_url=exchange.ws_url.rstrip("/"),
-        rest_url=exchange.rest_url.rstrip("/"),
+        ws_url=main.ws_url,
+        rest_url=main.rest_url,
+        leg_ws_urls=main.leg_ws_urls,
         private_rest_url=exchange.private_rest_url.rstrip("/"),
         private_ws_url=exchange.private_ws_url.rstrip("/"),
-        leg_ws_urls=tuple(url.rstrip("/") for url in exchange.leg_ws_urls),
     )
 
 
@@ -656,8 +715,10 @@ def _check_source_address(text: str, where: str) -> None:
 
 def check_symbol(exchange: str, symbol: str, where: str) -> None:
     """Check the spelling of a canonical symbol; where is for the message. Raises ConfigError."""
-    base, slash, quote = symbol.partition("/")
-    if not slash or not base or not quote or "/" in quote or " " in symbol or not symbol.isprintable():
+    pair, colon, settle = symbol.partition(":")
+    base, slash, quote = pair.partition("/")
+    is_named = slash and base and quote and "/" not in quote and bool(colon) == bool(settle)
+    if not is_named or "/" in settle or ":" in settle or " " in symbol or not symbol.isprintable():
         raise ConfigError(f"{where}: {symbol!r} is not BASE/QUOTE{_symbol_hint(symbol)}")
     if is_lower_case(symbol):
         raise ConfigError(f'{where}: {symbol!r} is in lower case; did you mean "{symbol.upper()}"?')

@@ -125,21 +125,17 @@ class RestBudget:
 
 
 class HttpClient:
-    """Requests to one exchange's REST host, within its limit; an async context manager.
+    """Requests to one REST host, within a budget that clients of other hosts may share; an async context manager.
 
-    feeds is how many processes share the exchange; failures are counted together with those given.
+    failures are counted together with those given.
     """
 
     def __init__(
-        self,
-        rest_url: str,
-        limit: tuple[int, float] = UNLIMITED,
-        feeds: int = 1,
-        failures: Failures | None = None,
+        self, rest_url: str, budget: RestBudget | None = None, failures: Failures | None = None
     ) -> None:
         self.rest_url = rest_url
         self._failures = failures or Failures()
-        self._budget = RestBudget(limit, feeds)
+        self._budget = budget or RestBudget(UNLIMITED)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "HttpClient":

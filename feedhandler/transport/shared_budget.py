@@ -25,10 +25,17 @@ OVERTAKEN_NS: Final = 60 * NS_PER_S  # longer than anybody waits between a look 
 log = logging.getLogger(__name__)
 
 
-def path_of(exchange: str, url: str, folder: str = "") -> Path:
-    """Return the file of one exchange at one address, by default where all processes of this user find it."""
+def path_of(exchange: str, url: str, folder: str = "", budget: str = "") -> Path:
+    """Return the file of one exchange at one address, by default where all processes of this user find it.
+
+    budget is the name under which the exchange counts, "" if that is its own.
+    """
     host = re.sub(r"[^a-z0-9.]+", "-", url.lower())
-    return (Path(folder) if folder else _of_this_user()) / "connects" / f"{exchange}-{host}"
+    return (
+        (Path(folder) if folder else _of_this_user())
+        / "connects"
+        / "-".join(filter(None, (exchange, budget, host)))
+    )
 
 
 def _of_this_user() -> Path:

@@ -128,3 +128,17 @@ def test_the_list_that_is_published_has_ticks():
     listing = instrument_list("x", 7, [Instrument("BTCUSDT", "BTC", "USDT", tick="0.01")])
     assert listing.instruments[0].tick == "0.01"
     assert listing.table().by_native["BTCUSDT"].tick == "0.01"
+
+
+def test_what_is_settled_is_named_after_that_and_is_nothing_that_accounts_hold():
+    spot = Instrument("BTCUSDT", "BTC", "USDT")
+    linear = Instrument("linear:BTCUSDT", "BTC", "USDT", market="linear", settle="USDT")
+    odd = Instrument("linear:X", "A:B", "USDT", market="linear", settle="USDT")
+    listing = instrument_list("x", 1, [linear, spot, odd, Instrument("linear:E", "E", "U", settle="S")])
+    table = msgspec.json.decode(msgspec.json.encode(listing), type=InstrumentList).table()
+    assert table.resolve("BTC/USDT:USDT") == linear
+    assert table.resolve("BTC/USDT") == spot
+    assert table.symbol_of("linear:BTCUSDT") == "BTC/USDT:USDT"
+    assert table.symbol_of_code("BTC", "USDT") == "BTC/USDT"
+    assert not table.lists("E")
+    assert table.problems == ["x: instrument 'linear:X' has the unusable name 'A:B'"]

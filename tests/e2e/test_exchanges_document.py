@@ -55,10 +55,15 @@ def answer_with(body):
 
 
 class Server:
-    """The exchange: it answers as the document says, and sends a quote ten times a second."""
+    """The exchange: it answers as the document says, and sends a quote ten times a second.
 
-    def __init__(self):
+    path is its socket's; values are in its messages instead of those of the document.
+    """
+
+    def __init__(self, path="/v1", **values):
         self.url = ""
+        self.sockets = []  # what each that was opened has subscribed to
+        self._path, self._values = path, values
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -81,10 +86,10 @@ class Server:
         rows = [{"id": id, "base": id[:3], "quote": "USDT", "open": True, "tick": "0.10"} for id in SYMBOLS]
         rows.append({"id": "ODD-USDT", "base": None})
         quote, day = lines()["quote"], lines()["day"]
-        tickers = [{**quote, **day, "id": id} for id in SYMBOLS]
+        tickers = [{**quote, **day, **self._values, "id": id} for id in SYMBOLS]
         for path, body in (("/instruments", rows), ("/time", {"ms": NOW_MS}), ("/tickers", tickers)):
             app.router.add_get(path, answer_with(body))
-        app.router.add_get("/v1", self._stream)
+        app.router.add_get(self._path, self._stream)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -95,6 +100,7 @@ class Server:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         wanted = set()
+        self.sockets.append(wanted)
         task = asyncio.create_task(self._send(socket, wanted))
         async for message in socket:
             if message.type is WSMsgType.TEXT:
@@ -113,6 +119,7 @@ class Server:
                 for topic in sorted(wanted):
                     channel, _, id = topic.partition(".")
                     message = {**lines()[channel], "id": id, "ms": time.time_ns() // 1_000_000}
+                    message |= {name: value for name, value in self._values.items() if name in message}
                     await socket.send_json(message | ({"n": number} if channel == "quote" else {}))
                 await asyncio.sleep(0.1)
 

@@ -8,10 +8,12 @@ import pytest
 import uvloop
 from patience import PATIENCE_S
 
-from feedhandler.data.errors import EXIT_GAVE_UP, EXIT_OK
+from feedhandler.data.errors import EXIT_GAVE_UP, EXIT_OK, ProtocolError
 from feedhandler.data.instruments import InstrumentList
 from feedhandler.data.shard import WHOLE
 from feedhandler.data.status import Phase
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Exchange
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change
 from feedhandler.feed.process import Feed
@@ -34,11 +36,11 @@ class Http:
         await asyncio.Event().wait()
 
 
-def feed_of(directory, http, top=""):
+def feed_of(directory, http, top="", **others):
     path = directory / "test.toml"
     path.write_text(f'run_dir = "{directory}/run"\n{top}[exchanges.binance]\n', encoding="utf-8")
     (directory / "run").mkdir(exist_ok=True)
-    feed = Feed(config.load(str(path)), "binance", WHOLE, http)
+    feed = Feed(config.load(str(path)), "binance", WHOLE, {"spot": http, **others})
     feed._listing = InstrumentList("binance", 0, [])
     return feed
 
@@ -47,7 +49,7 @@ def test_a_question_that_nobody_answers_does_not_keep_a_feed_from_stopping(tmp_p
     async def play():
         http = Http()
         feed = feed_of(tmp_path, http)
-        question = Question("BTCUSDT", feed)
+        question = Question("BTCUSDT", SimpleNamespace(market=feed._markets[0]))
         feed._universe.advance = lambda _: [Change(ask=[question])]
         running = asyncio.create_task(feed._run_connections())
         await http.asked.wait()
@@ -88,11 +90,52 @@ def test_what_a_library_raises_at_the_first_list_is_an_attempt_like_others(tmp_p
     assert counts == {"the instrument list: RuntimeError": 2}
 
 
+class _Linear(EXCHANGES["binance"].main):
+    name = "linear"
+
+
+class Listing(Http):
+    """A REST host with one instrument, which may be away."""
+
+    is_away = False
+
+    async def fetch(self, request, is_spare=False):
+        if self.is_away:
+            raise ProtocolError("away")
+        return b'{"symbols":[{"symbol":"AUSDT","status":"TRADING","baseAsset":"A","quoteAsset":"USDT"}]}'
+
+
+def test_a_market_whose_list_cannot_be_had_keeps_no_other_waiting(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Linear)))
+
+    async def play():
+        spot, linear = Listing(), Listing()
+        linear.is_away = True
+        feed = feed_of(tmp_path, spot, linear=linear)
+        assert await feed._first_instruments()
+        assert list(feed._table.by_native) == ["AUSDT"]
+        assert feed._status.problems == ["binance: no instrument list of linear yet"]
+        linear.is_away = False
+        assert await feed._fetch_instruments() == []
+        feed._take_instruments()
+        assert sorted(feed._table.by_native) == ["AUSDT", "linear:AUSDT"]
+        assert feed._status.problems[0].startswith("binance: A/USDT is claimed by"), "as nothing is settled"
+        feed._publisher.close()
+
+        spot.is_away = linear.is_away = True  # at the next start
+        feed = feed_of(tmp_path, spot, linear=linear)
+        assert await feed._first_instruments()
+        assert sorted(feed._table.by_native) == ["AUSDT", "linear:AUSDT"]
+        feed._publisher.close()
+
+    uvloop.run(play())
+
+
 def test_what_a_library_raises_in_a_question_answers_it_with_nothing(tmp_path):
     async def play():
         feed = feed_of(tmp_path, Failing(1))
         answers = []
-        watch = SimpleNamespace(on_quote=lambda *answer: answers.append(answer))
+        watch = SimpleNamespace(market=feed._markets[0], on_quote=lambda *answer: answers.append(answer))
         await feed._ask(Question("BTCUSDT", watch))
         feed._publisher.close()
         return answers
@@ -110,8 +153,9 @@ def test_an_answer_about_all_symbols_that_confuses_us_costs_the_answer_alone(tmp
 
     async def play():
         feed = feed_of(tmp_path, Odd())
-        feed._exchange.decode_survey = decode
-        await feed._ask_about_all()
+        (market,) = feed._markets
+        market.decode_survey = decode
+        await feed._ask_about_all(market, feed._surveys[market])
         feed._publisher.close()
         return dict(feed._failures.counts)
 
@@ -136,7 +180,11 @@ def test_a_connection_that_fails_is_begun_again_unless_it_is_we_who_are_wrong(tm
         feed = feed_of(tmp_path, Http())
         monkeypatch.setattr("feedhandler.feed.process.Connection.run", run)
         session = SimpleNamespace(
-            leg=0, reason="", phase=Phase.BACKOFF, subscriptions=SimpleNamespace(states=())
+            market=feed._markets[0],
+            leg=0,
+            reason="",
+            phase=Phase.BACKOFF,
+            subscriptions=SimpleNamespace(states=()),
         )
         monkeypatch.setattr("feedhandler.feed.process._status_of", lambda connection: None)
         feed._apply(Change(run=[session]))

@@ -23,11 +23,11 @@ class Feed:
         self.emitted = []
         self.running = set()
         self.count = legs
-        self.universe = Universe(self.exchange, self.make_legs, 0, slots=slots)
+        self.universe = Universe([self.exchange], self.make_legs, 0, slots=slots)
 
-    def make_legs(self, natives):
+    def make_legs(self, market, natives):
         return Legs(
-            self.exchange,
+            market,
             natives,
             lambda state: self.emitted.append(wire.unpack(state.record())),
             count=self.count,
@@ -275,3 +275,60 @@ def test_a_name_in_conflict_is_nobodys_and_down():
     assert feed.emitted[-1].flags == feed.emitted[-2].flags == wire.DOWN, "said while they had their slots"
     assert state.slot is slot
     assert not feed.exchange.states
+
+
+class _Linear(EXCHANGES["bybit"].main):
+    name = "linear"
+    canary = "BTC/USDT:USDT"
+
+    def connections(self, natives):
+        return [[native] for native in natives]
+
+
+def listed(*symbols):
+    """Return the instruments of both markets, which spell them alike."""
+    spot = [Instrument(f"{name}USDT", name, "USDT") for name in symbols]
+    linear = [
+        Instrument(f"linear:{name}USDT", name, "USDT", market="linear", settle="USDT") for name in symbols
+    ]
+    return InstrumentTable("bybit", [*spot, *linear])
+
+
+def test_no_group_has_symbols_of_two_markets_though_they_are_spelled_alike():
+    spot, linear = EXCHANGES["bybit"].main(), _Linear()
+    feed = Feed("bybit")
+    feed.universe = Universe([spot, linear], feed.make_legs, 0, lambda native: native != "linear:XUSDT")
+    symbols = ("A/USDT", "A/USDT:USDT", "B/USDT:USDT", "X/USDT:USDT", "NO/USDT:USDT")
+    wanted = {symbol: ["ticker"] for symbol in symbols}
+    change = feed.universe.reconcile(listed("A", "B", "X", "BTC"), wanted, NOW)
+    groups = [(legs.market.name, *legs.states) for legs in feed.universe.legs]
+    assert groups == [("linear", "AUSDT"), ("linear", "BUSDT"), ("spot", "AUSDT")]
+    assert [session.market.name for session in change.run] == ["linear", "linear", "spot"]
+    assert set(symbols) - set(feed.universe.wanted) == {"X/USDT:USDT"}, "another shard's"
+    assert list(feed.universe.rejected) == ["NO/USDT:USDT"]
+    topics = {native: state.topic for native, state in feed.universe.states.items()}
+    assert topics == {
+        native: f"ticker.bybit.{native}" for native in ("linear:AUSDT", "linear:BUSDT", "AUSDT")
+    }
+
+    change = feed.universe.reconcile(listed("A", "B", "BTC"), {"A/USDT:USDT": ["ticker"]}, NOW)
+    assert {session.market.name for session in change.stop} == {"linear", "spot"}
+    assert list(feed.universe.states) == ["linear:AUSDT"], "of the other market it is another"
+
+
+def test_each_market_has_a_canary_of_its_own_or_none():
+    spot, linear = EXCHANGES["bybit"].main(), _Linear()
+    feed = Feed("bybit")
+    feed.universe = Universe([spot, linear], feed.make_legs, 0)
+    wanted = {symbol: ["ticker"] for symbol in ("A/USDT", "A/USDT:USDT")}
+    feed.universe.reconcile(listed("A", "BTC"), wanted, NOW)
+    assert {legs.market: legs._canary for legs in feed.universe.legs} == {
+        spot: "BTCUSDT",
+        linear: "BTCUSDT",
+    }
+    rows = [Instrument("BTCUSDT", "BTC", "USDT"), *listed("A").by_native.values()]
+    feed.universe.reconcile(InstrumentTable("bybit", rows), wanted, NOW)
+    assert {legs.market: legs._canary for legs in feed.universe.legs} == {
+        spot: "BTCUSDT",
+        linear: "",
+    }

@@ -9,6 +9,8 @@ import pytest
 from feedhandler.data.errors import ConfigError
 from feedhandler.data.shard import WHOLE, Shard
 from feedhandler.data.wanted import Configured
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Exchange
 from feedhandler.runtime import config
 from feedhandler.runtime.lifecycle import check_cpus, use_cpus
 
@@ -282,7 +284,8 @@ def test_legs_take_hosts_and_source_addresses_in_turn():
         + 'leg_ws_urls = ["wss://a.example/", "ws://b.example:81"]\nsource_addresses = ["192.0.2.1", "::1"]\n',
         "x.toml",
     ).exchange("binance")
-    assert [settings.leg_ws_url(leg) for leg in range(3)] == [
+    spot = settings.markets["spot"]
+    assert [spot.leg_ws_url(leg) for leg in range(3)] == [
         "wss://a.example",
         "ws://b.example:81",
         "wss://a.example",
@@ -292,9 +295,63 @@ def test_legs_take_hosts_and_source_addresses_in_turn():
 
 def test_legs_that_are_told_nothing_go_where_ws_url_says_from_any_address():
     settings = config.parse(LOCAL + "legs = 3\n", "x.toml").exchange("binance")
-    assert {settings.leg_ws_url(leg) for leg in range(3)} == {"ws://127.0.0.1:1"}
+    assert {settings.markets["spot"].leg_ws_url(leg) for leg in range(3)} == {"ws://127.0.0.1:1"}
     assert {settings.leg_source_address(leg) for leg in range(3)} == {""}
-    assert config.parse(OK, "x.toml").exchange("binance").leg_ws_url(0) == ""
+    assert config.parse(OK, "x.toml").exchange("binance").markets["spot"].leg_ws_url(0) == ""
+
+
+class _Linear(EXCHANGES["binance"].main):
+    name = "linear"
+    ws_url = "wss://linear.example.com"
+    rest_url = "https://linear.example.com"
+
+
+@pytest.fixture
+def two_markets(monkeypatch):
+    """Have binance another market."""
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Linear)))
+
+
+def test_each_market_has_hosts_of_its_own(two_markets):
+    settings = config.parse(OK + 'ws_url = "ws://127.0.0.1:1/"\n', "x.toml")
+    assert settings.exchange("binance").markets["spot"].ws_url == "ws://127.0.0.1:1"
+    assert settings.exchange("binance").markets["linear"].ws_url == "", "the exchange's own"
+    assert settings.rest_url("binance", "linear") == "https://linear.example.com"
+    text = OK + '[exchanges.binance.markets.linear]\nrest_url = "http://127.0.0.1:2/"\n'
+    settings = config.parse(text + 'leg_ws_urls = ["ws://127.0.0.1:3"]\n', "x.toml")
+    assert settings.rest_url("binance", "linear") == "http://127.0.0.1:2"
+    assert settings.rest_url("binance") == settings.rest_url("binance", "spot") == "https://api.binance.com"
+    assert settings.exchange("binance").markets["linear"].leg_ws_url(1) == "ws://127.0.0.1:3"
+    assert settings.exchange("binance").markets["spot"].leg_ws_url(1) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[exchanges.binance.markets.liner]\n", 'liner: unknown market; did you mean "linear"?'),
+        ("[exchanges.binance.markets.spot]\n", r"write its keys into [exchanges.binance]"),
+        ("[exchanges.binance.markets.linear]\nws = 1\n", "markets.linear.ws: unknown key"),
+        (
+            '[exchanges.binance.markets.linear]\nws_url = "http://a.example"\n',
+            "exchanges.binance.markets.linear.ws_url: 'http://a.example' must be ws or wss",
+        ),
+        (
+            'simulated = true\nws_url = "ws://127.0.0.1:1"\nrest_url = "http://127.0.0.1:1"\n',
+            "ws_url or rest_url of [exchanges.binance.markets.linear] is left out",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_market_is_named(two_markets, text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config.parse(OK + text, "x.toml")
+
+
+def test_a_symbol_may_name_what_it_is_settled_in():
+    settings = config.parse('[exchanges.binance]\nsymbols = ["BTC/USDT", "BTC/USDT:USDT"]\n', "x.toml")
+    assert settings.exchange("binance").symbols == ("BTC/USDT", "BTC/USDT:USDT")
+    for symbol in ("BTC/USDT:", "BTC:USDT", ":BTC/USDT", "BTC/USDT:A:B", "BTC/USDT:A/B"):
+        with pytest.raises(ConfigError, match="is not BASE/QUOTE"):
+            config.parse(f'[exchanges.binance]\nsymbols = ["{symbol}"]\n', "x.toml")
 
 
 def test_the_ipc_addresses_are_in_the_run_directory_unless_set():
@@ -353,7 +410,7 @@ def test_the_shipped_configurations_are_valid():
 
 def test_every_key_is_documented():
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    for kind in (config.Config, config.ExchangeConfig, *config.TABLES.values()):
+    for kind in (config.Config, config.ExchangeConfig, config.MarketConfig, *config.TABLES.values()):
         for name in kind.__struct_fields__:
             assert f"`{name}`" in text or (
                 kind is config.Config and name in ("path", "exchanges", *config.TABLES)

@@ -271,7 +271,7 @@ def test_a_request_that_waits_for_its_turn_is_stopped_by_a_ban():
         def answer(_):
             return web.Response(status=429, headers={"Retry-After": "60"})
 
-        async with served(answer, limit=(10, 0.2)) as (http, asked):
+        async with served(answer, budget=RestBudget((10, 0.2))) as (http, asked):
             results = await asyncio.gather(http.fetch(GET), http.fetch(GET), return_exceptions=True)
             return results, asked
 
@@ -283,16 +283,36 @@ def test_a_request_that_waits_for_its_turn_is_stopped_by_a_ban():
 
 def test_a_request_waits_for_its_turn_and_then_goes():
     async def main():
-        async with served(lambda _: web.Response(body=b"yes"), limit=(10, 0.1)) as (http, asked):
+        async with served(lambda _: web.Response(body=b"yes"), budget=RestBudget((10, 0.1))) as (http, asked):
             assert await asyncio.gather(*(http.fetch(GET) for _ in range(3))) == [b"yes"] * 3
             return asked
 
     assert len(uvloop.run(main())) == 3
 
 
+def test_hosts_that_are_counted_together_share_a_budget():
+    async def main():
+        budget = RestBudget((20, 3600.0))
+        yes = web.Response
+        async with (
+            served(lambda _: yes(), budget=budget) as (one, asked),
+            served(yes, budget=budget) as (two, _),
+        ):
+            await one.fetch(GET)
+            await one.fetch(GET)
+            with pytest.raises(HttpRefused, match="our budget of weight 2"):
+                await two.fetch(GET)
+            return asked
+
+    assert len(uvloop.run(main())) == 2
+
+
 def test_a_used_up_budget_refuses_without_asking():
     async def main():
-        async with served(lambda _: web.Response(body=b"yes"), limit=(10, 3600.0)) as (http, asked):
+        async with served(lambda _: web.Response(body=b"yes"), budget=RestBudget((10, 3600.0))) as (
+            http,
+            asked,
+        ):
             await http.fetch(GET)
             with pytest.raises(HttpRefused, match=r"GET http://127.*/x: our budget of weight 1 in 3600 s"):
                 await http.fetch(GET)
@@ -360,7 +380,7 @@ def test_a_simulated_exchange_tells_its_time_and_its_quotes(name):
         server = SimServer(name, SimSettings(), ws_url="ws://127.0.0.1:0", rest_url="http://127.0.0.1:0")
         await server.start()
         try:
-            async with HttpClient(server.rest_url, exchange.rest_limit) as http:
+            async with HttpClient(server.rest_url, RestBudget(exchange.rest_limit)) as http:
                 await fetch_all(http)
         finally:
             await server.close()
