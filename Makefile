@@ -25,7 +25,7 @@ $(VENV)/.python: pyproject.toml python.sh
 $(if $(wildcard $(VENV)/.pure),$(shell test -s $(VENV)/.pure || ! ./compiler.sh $(BIN)/python || rm -f $(VENV)/.run $(VENV)/.pure))
 
 # What is compiled, and what it is compiled with. An extension that is older than one of these is not imported.
-COMPILED := $(shell find feedhandler -name '*.pxd') feedhandler/transport/_tick.pyx
+COMPILED := $(shell find feedhandler -name '*.pxd' -o -name '*.pyx')
 COMPILED += $(wildcard $(patsubst %.pxd,%.py,$(COMPILED)))
 
 $(VENV)/.run: $(VENV)/.python setup.py $(COMPILED)
@@ -71,9 +71,15 @@ check: $(VENV)/.test ## before each commit: format, lint, types, tests without p
 	$(STATIC)
 	$(PYTEST) -m "not e2e and not many and not world"
 
+# Without what was compiled: the hot path once more, as it runs where there is no compiler.
+IN_PYTHON := $(addprefix tests/,data/test_raw.py exchanges feed/test_batch.py merger/test_merge.py \
+  transport/test_board_files.py transport/test_follower.py transport/test_paced_outlet.py transport/test_queues.py \
+  transport/test_zmtp.py)
+
 test: $(VENV)/.test ## everything CI runs: format, lint, types, all tests
 	$(STATIC)
 	$(PYTEST)
+	FEEDHANDLER_PURE=1 $(PYTEST) $(IN_PYTHON)
 
 SEEDS ?= 200
 sim: $(VENV)/.test ## connections through a simulated world of faults: make sim SEEDS=2000 (a second of a processor each)

@@ -14,12 +14,16 @@ from setuptools.command.build_ext import build_ext
 # All of them, or none: they take each other's types from the `.pxd`, which the Python form does not have.
 COMPILED: Final = (
     "feedhandler/exchanges/arbitration.py",
+    "feedhandler/exchanges/state.py",
     "feedhandler/feed/batch.py",
     "feedhandler/transport/follower.py",
     "feedhandler/merger/step.py",
     "feedhandler/transport/cells.py",
     "feedhandler/transport/memory.pyx",
-    "feedhandler/transport/_tick.pyx",
+    "feedhandler/transport/loop.py",
+    "feedhandler/transport/peer.py",
+    "feedhandler/transport/outlet.py",
+    "feedhandler/transport/links.py",
 )
 DIRECTIVES: Final = {
     "language_level": 3,

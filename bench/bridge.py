@@ -23,7 +23,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from feedhandler.data import wire
-from feedhandler.transport import tick
+from feedhandler.transport.loop import Loop
+from feedhandler.transport.outlet import Outlet
 
 TICK_NS = 200_000
 WARM_UP_S = 1.0
@@ -45,9 +46,9 @@ def free_port() -> int:
 
 def publish(endpoint: str, rate: int, seconds: float) -> None:
     """Publish in a process of its own, once somebody has subscribed."""
-    loop = tick.Loop()
+    loop = Loop()
     joined = []
-    outlet = tick.Outlet(
+    outlet = Outlet(
         loop,
         [endpoint],
         SimpleNamespace(topics=lambda prefix: joined.append(prefix) or []),

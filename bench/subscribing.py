@@ -33,13 +33,15 @@ from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.merger.merge import FeedHeartbeat
 from feedhandler.merger.process import MergerProcess
 from feedhandler.runtime import config
-from feedhandler.transport import tick, zmtp
+from feedhandler.transport import outlet, zmtp
 from feedhandler.transport.files import Lock
+from feedhandler.transport.links import Downlink, Uplink
+from feedhandler.transport.loop import Loop
 
 SYMBOLS: Final = 15_000
 RATE: Final = 2_000
 SUBSCRIBERS: Final = 2_000
-SNAPSHOT_SIZE: Final = 5_000 * zmtp.MESSAGE_SIZE  # of that many symbols
+SNAPSHOT_SIZE: Final = 5_000 * outlet.MESSAGE_SIZE  # of that many symbols
 READY: Final = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
 NATIVES: Final = [f"S{number:05}USDT" for number in range(SYMBOLS)]
 CANONICAL: Final = [wire.topic(wire.TICKER, "binance", f"S{number:05}/USDT") for number in range(SYMBOLS)]
@@ -60,8 +62,8 @@ def merge(settings: config.Config) -> None:
 
 def publish(settings: config.Config, symbols: int) -> None:
     """Be the feed: each symbol once, then RATE records a second, stamped with when they were due."""
-    loop, joined = tick.Loop(), []
-    uplink = tick.Uplink(loop, settings.merger.feeds, lambda: joined.append(1), queue_size_max=1 << 26)
+    loop, joined = Loop(), []
+    uplink = Uplink(loop, settings.merger.feeds, lambda: joined.append(1), queue_size_max=1 << 26)
     while not joined:
         uplink.poll()
         loop.run_once(0.01)
@@ -185,8 +187,8 @@ class Innocent:
     """A subscriber to everything, in this process."""
 
     def __init__(self, endpoint: str) -> None:
-        self._loop = tick.Loop()
-        self._downlink = tick.Downlink(self._loop, endpoint, [b"ticker."], self._take)
+        self._loop = Loop()
+        self._downlink = Downlink(self._loop, endpoint, [b"ticker."], self._take)
         self._latencies: list[int] = []
         self._heard_ns = self._silence_ns = 0
         self.seen: set[bytes] = set()

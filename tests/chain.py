@@ -13,10 +13,8 @@ import itertools
 import random
 
 import msgspec
-import twins
 from world import EPOCH_NS, World, native_of
 
-import feedhandler
 from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget
 from feedhandler.data.instruments import Instrument, instrument_list
@@ -24,12 +22,14 @@ from feedhandler.data.shard import shards
 from feedhandler.data.status import FEED_HEARTBEAT_NS, ExchangeStatus, FeedStatus
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import QUOTE
+from feedhandler.exchanges.state import QUOTE
+from feedhandler.feed.batch import Batch
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.report import connection_status, feed_state
 from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import TICK_NS, Merger
 from feedhandler.sim.simulated import SIMULATED
+from feedhandler.transport.follower import Follower
 
 NS_PER_MS = 1_000_000
 NOT_LIVE = wire.STALE | wire.DOWN
@@ -42,9 +42,6 @@ SYMBOLS = 5  # of each exchange, of which some are wanted at a time
 SAYS_NOTHING_S = 5  # so long one status after the other may call all well while a symbol is not
 UNFOLLOWED = "S99/USDT"  # wanted, and listed by nobody
 HOP_MESSAGES = (30, 300, 100_000)  # what waits for a merger that does not read
-KINDS = {"pure": twins.of("pure")}
-if feedhandler.IS_COMPILED:
-    KINDS["compiled"] = twins.of("compiled")
 
 
 def tickers(symbols):
@@ -142,7 +139,7 @@ class Slot:
 
 
 class Hop:
-    """The way from one feed to the merger: in order, as `zmtp.Uplink` is, and counted."""
+    """The way from one feed to the merger: in order, as `links.Uplink` is, and counted."""
 
     def __init__(self, chain, slot, on_join):
         self.chain = chain
@@ -230,9 +227,8 @@ class Feed(World):
 
     def __init__(self, chain, slot, pid):
         self.chain, self.slot, self.market, self.pid = chain, slot, slot.market, pid
-        self.make_state = chain.kind.State
         self.hop = Hop(chain, slot, self.greet)
-        self.batch = chain.kind.Batch(self.hop, Nobody(), chain.unix_ns)
+        self.batch = Batch(self.hop, Nobody(), chain.unix_ns)
         super().__init__(self.market.name, chain.legs, 0, chain.rng.random(), spare=SYMBOLS, max_age_s=60.0)
         self.now = chain.now
         self.known_at = self.now + NS_PER_S
@@ -415,7 +411,7 @@ class Subscriber:
     def __init__(self, chain, name):
         self.chain = chain
         self.name = name
-        self.follower = chain.kind.Follower(self.take)
+        self.follower = Follower(self.take)
         self.outlet = None
         self.records = {}  # the newest of each ticker topic, of this merger
         self.newest = {}  # number of its quote
@@ -500,7 +496,6 @@ class Chain:
         self.log = collections.deque(maxlen=300)
         self.clock_off_ns = 0
         self.asks_time = bool(seed % 4 > 1)
-        self.kind = list(KINDS.values())[seed % len(KINDS)]
         self.legs = self.rng.randrange(1, LEGS_MAX)
         self.hop_messages_max = hop_messages_max or self.rng.choice(HOP_MESSAGES)
         self.pids = itertools.count(1)

@@ -16,9 +16,9 @@ from feedhandler.data import header, kinds, retransmission, wire
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.layout import Description, Retention, f64, layout, u64
 from feedhandler.data.status import FeedStatus
+from feedhandler.exchanges.state import State
 from feedhandler.feed.batch import Batch, Series
 from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger
-from feedhandler.transport import tick
 from feedhandler.transport.boards import BoardReader, BoardWriter
 from feedhandler.transport.follower import Follower
 from feedhandler.transport.subscribing import Join, Subscriptions
@@ -92,7 +92,7 @@ class World:
             name: Series(f"print.binance.{name}", session=7, flags=header.SIMULATED)
             for name in ("BTCUSDT", "ETHUSDT")
         }
-        self.state = tick.State(topic="ticker.binance.BTCUSDT", native="BTCUSDT")
+        self.state = State(topic="ticker.binance.BTCUSDT", native="BTCUSDT")
         natives = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
         listing = instrument_list("binance", 1, [Instrument(n, b, q) for n, (b, q) in natives.items()])
         self.document(wire.INSTRUMENTS, msgspec.json.encode(listing))

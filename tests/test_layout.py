@@ -110,8 +110,7 @@ def test_the_core_imports_nothing_that_touches_the_outside(name):
     assert not {module.split(".")[0] for module in imports(PACKAGE / name)} & OUTSIDE
 
 
-# tick.py chooses the compiled classes: it knows them all, wherever they are.
-@pytest.mark.parametrize("name", [n for n in MODULES if n and room(n) != "sim" and n != "transport.tick"])
+@pytest.mark.parametrize("name", [n for n in MODULES if n and room(n) != "sim"])
 def test_a_room_imports_only_from_rooms_below_it(name):
     used = {other for other in used_by(name) if room(other) not in (room(name), "sim")}
     assert all(floor(other) > floor(name) for other in used), used

@@ -1,33 +1,75 @@
-"""The hot path's two forms, in Python and compiled: what tests one tests the other."""
+"""The classes of the hot path in both forms at once, for what compares them: as imported, and in Python."""
 
+import functools
 import importlib
 import sys
 import types
 
-import pytest
-
 import feedhandler
-from feedhandler.exchanges.arbitration import Arbitration, Line
-from feedhandler.exchanges.base import State
-from feedhandler.feed.batch import Batch
-from feedhandler.merger.step import Route, Step, Traffic
-from feedhandler.transport import tick
-from feedhandler.transport.cells import BoardCells, BoardSlot
-from feedhandler.transport.follower import Follower, Gatherer
-from feedhandler.transport.memory import Memory
-from feedhandler.transport.zmtp import Downlink, Inlet, Loop, Outlet, Uplink
 
 HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
-KINDS = ("pure", "compiled")
-PURE = (Downlink, Inlet, Loop, Outlet, State, Uplink)
-ONCE = (
-    Arbitration, Batch, BoardCells, BoardSlot, Memory, Follower, Gatherer, Line, Route, Step, Traffic,
-)  # fmt: skip
+CLASSES = {
+    "feedhandler.exchanges.arbitration": ("Arbitration", "Line"),
+    "feedhandler.exchanges.state": ("State",),
+    "feedhandler.feed.batch": ("Batch",),
+    "feedhandler.merger.step": ("Route", "Step", "Traffic"),
+    "feedhandler.transport.cells": ("BoardCells", "BoardSlot"),
+    "feedhandler.transport.follower": ("Follower", "Gatherer", "Loss"),
+    "feedhandler.transport.links": ("Downlink", "Inlet", "Uplink"),
+    "feedhandler.transport.loop": ("Loop",),
+    "feedhandler.transport.memory": ("Memory",),
+    "feedhandler.transport.outlet": ("Outlet",),
+    "feedhandler.transport.peer": ("Peer",),
+}
+MORE = {
+    "feedhandler.data.errors": ("DecodeError", "FeedError"),
+    "feedhandler.exchanges": ("EXCHANGES",),
+    "feedhandler.transport.boards": ("BoardReader", "BoardWriter"),
+}
+
+
+FORMS = ("imported", "python")
+
+
+@functools.cache
+def of(form):
+    """Return the classes of a form: as everything else imports them, or of a second copy that is all Python."""
+    if form == "imported":
+        return _classes()
+    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
+    finder = feedhandler.PythonFirst()
+    sys.meta_path.insert(0, finder)
+    sys.modules["feedhandler"] = feedhandler
+    attributes = dict(vars(feedhandler))
+    try:
+        return _classes()
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name in sys.modules if _is_ours(name)]:
+            del sys.modules[name]
+        sys.modules.update(ours)
+        vars(feedhandler).update(attributes)  # its rooms, which an import sets anew
+
+
+def _is_ours(name):
+    return name == "feedhandler" or name.startswith("feedhandler.")
+
+
+def _classes():
+    found = {
+        name: getattr(importlib.import_module(module), name)
+        for module, names in (CLASSES | MORE).items()
+        for name in names
+    }
+    return types.SimpleNamespace(**found)
+
+
+DECODE_ERRORS = of("imported").DecodeError, of("python").DecodeError
 
 
 def compiled_classes():
     """Return the classes that are compiled, those among them that only the others use as well."""
-    modules = {sys.modules[cls.__module__] for cls in vars(of("compiled")).values() if isinstance(cls, type)}
+    modules = [importlib.import_module(name) for name in CLASSES]
     return [
         each
         for module in modules
@@ -35,14 +77,3 @@ def compiled_classes():
         for each in vars(module).values()
         if isinstance(each, type) and each.__module__ == module.__name__ and not each.__flags__ & HEAP_TYPE
     ]
-
-
-def of(kind):
-    """Return what has the classes of one kind; skips the test if they were not built, or are not to be used."""
-    if kind == "pure":
-        return types.SimpleNamespace(**{each.__name__: each for each in (*PURE, *ONCE)})
-    if not feedhandler.IS_COMPILED:
-        pytest.skip("not built since its source was changed: pip install -e . with a C compiler builds it")
-    module = importlib.import_module(tick.COMPILED_MODULE)
-    names = {name: each for name, each in vars(module).items() if isinstance(each, type)}
-    return types.SimpleNamespace(**{each.__name__: each for each in (*PURE, *ONCE)} | names)

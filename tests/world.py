@@ -27,12 +27,12 @@ from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX
-from feedhandler.exchanges.base import QUOTE, Endpoint, Quote, RestTicker
+from feedhandler.exchanges.base import Endpoint, Quote, RestTicker
+from feedhandler.exchanges.state import QUOTE
 from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.survey import Survey
 from feedhandler.sim.simulated import SIMULATED
-from feedhandler.transport import tick
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 STEP_NS = 20_000_000
@@ -153,7 +153,6 @@ class Link:
 class World:
     """Legs, the connections that they hold, and a market of numbered quotes."""
 
-    make_state = tick.State  # as a feed's
     step_ns = STEP_NS
     last = None  # the newest world
     carries_groups = False  # of legs, in a universe
@@ -170,7 +169,7 @@ class World:
         self.asks_time = bool(seed % 2)  # of the exchange, as the timekeeper does
         self.known_at = self.now  # when the answer comes
         self.mutes_until = 0  # subscriptions are acknowledged, and no more
-        self.exchange = EXCHANGES[exchange].main(self.make_state)
+        self.exchange = EXCHANGES[exchange].main()
         self.answer, self.quote, self.statistics = PROTOCOLS[exchange]
         self.listed = [native_of(exchange, number) for number in range(symbols + spare)]
         self.natives = self.listed[:symbols]  # those that are wanted

@@ -17,7 +17,8 @@ from material import RECORDS, Outlet, message_runs, records_in, running_merger, 
 
 from feedhandler.client import Board
 from feedhandler.data import wire
-from feedhandler.transport import tick
+from feedhandler.exchanges.state import State
+from feedhandler.feed.batch import Batch
 from feedhandler.transport.boards import BoardReader, BoardWriter, board_path
 
 RECENT = 16
@@ -50,10 +51,10 @@ def shuffled(symbols):
 @pytest.mark.parametrize("has_board", [False, True], ids=["without", "with"])
 @pytest.mark.parametrize("symbols", SYMBOLS)
 def bench_emit(measure, tmp_path, symbols, has_board):
-    batch = tick.Batch(Hop(), Hop(), time.time_ns)
+    batch = Batch(Hop(), Hop(), time.time_ns)
     writer = BoardWriter(tmp_path / "x.board")
     states = [
-        tick.State(topic=wire.topic(wire.TICKER, "binance", f"C{number:04}USDT"), native=f"C{number:04}USDT")
+        State(topic=wire.topic(wire.TICKER, "binance", f"C{number:04}USDT"), native=f"C{number:04}USDT")
         for number in range(symbols)
     ]
     if has_board:

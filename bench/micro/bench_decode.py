@@ -14,7 +14,7 @@ from material import ANSWERS, DATA, NATIVE, RECORDS, expected, running_exchange,
 from table import RECV_NS, check_row, load, values
 
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import State
+from feedhandler.exchanges.state import State
 
 
 @pytest.mark.parametrize(("exchange", "frame"), DATA + ANSWERS)

@@ -19,14 +19,16 @@ from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import WHOLE
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import Market, State
+from feedhandler.exchanges.base import Market
+from feedhandler.exchanges.state import State
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.process import Publisher
 from feedhandler.feed.session import Session
 from feedhandler.merger.merge import Merger
 from feedhandler.runtime import config
 from feedhandler.sim.simulated import SIMULATED
-from feedhandler.transport import private, tick, zmtp
+from feedhandler.transport import private
+from feedhandler.transport.links import Inlet
 
 RECORDS: Final = 1000  # moved by every timed call, so that the tables can show nanoseconds a record
 
@@ -53,7 +55,7 @@ def expected(exchange: str, frame: str) -> Any:
 
 def running_exchange(name: str, natives: Sequence[str]) -> Market:
     """Return an exchange of which every channel has just spoken, as in a feed that runs."""
-    exchange = EXCHANGES[name].main(tick.State)
+    exchange = EXCHANGES[name].main()
     line = Line(0)
     exchange.add(natives, wire.SIMULATED)
     for native in natives:
@@ -94,7 +96,7 @@ class Hop:
         self.received: list[bytes] = []
         self._loop = asyncio.new_event_loop()
         settings = config.parse(f'run_dir = "{directory}"\n[exchanges.{exchange}]\n', "micro.toml")
-        self._inlet = zmtp.Inlet(self._loop, settings.merger.feeds, self._keep, key="merger.feeds")
+        self._inlet = Inlet(self._loop, settings.merger.feeds, self._keep, key="merger.feeds")
         joined: list[bool] = []
         self.publisher = Publisher(
             self._loop,

@@ -37,8 +37,8 @@ from feedhandler.runtime.lifecycle import (
     use_cpus,
 )
 from feedhandler.runtime.upkeep import Upkeep
-from feedhandler.transport import tick
 from feedhandler.transport.files import Lock
+from feedhandler.transport.links import Downlink
 from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
 
 LOOK_EVERY_S: Final = 0.05
@@ -84,13 +84,13 @@ class Bridge:
     def is_merger_silent(self) -> bool:
         return self._silence.is_silent
 
-    def _join(self) -> tick.Downlink:
+    def _join(self) -> Downlink:
         prefixes = {b""} if "" in self._config.topics else {HEARTBEAT, *map(str.encode, self._config.topics)}
-        return tick.Downlink(self._loop, self._endpoint, sorted(prefixes), self._take)
+        return Downlink(self._loop, self._endpoint, sorted(prefixes), self._take)
 
     # --- from the merger
 
-    def _take(self, message: memoryview) -> None:
+    def _take(self, message: bytes) -> None:
         # hot: `python -m bench.bridge`
         self._silence.on_receive()
         self.backlog.take(message)

@@ -16,8 +16,8 @@ from feedhandler.data.errors import ConfigError
 from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM
 from feedhandler.runtime.config import Config
 from feedhandler.transport import private
+from feedhandler.transport.endpoints import listener_of
 from feedhandler.transport.files import feed_name, lock_owner, running_feeds
-from feedhandler.transport.zmtp import listener_of
 
 LISTENS: Final = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
 PROCESSES: Final = {"merger": MERGER, "relay": RELAY, "gateway": GATEWAY, "nats": BRIDGE}  # by table

@@ -25,8 +25,8 @@ from feedhandler.client.stream import (
 from feedhandler.data import ticker, wire
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.layout import numpy_dtype_fields
-from feedhandler.transport import tick
 from feedhandler.transport.follower import Gatherer
+from feedhandler.transport.loop import Loop
 
 try:
     import numpy as np
@@ -68,7 +68,7 @@ class ArraySubscriber(Subscription):
         curve: Curve | None = None,
     ) -> None:
         """Raises ValueError, TypeError and ConfigError as `Subscriber` does; mode and curve are as there."""
-        self._loop = tick.Loop()
+        self._loop = Loop()
         super().__init__(Link(self._loop, endpoint, topics, Gatherer, mode=mode, curve=curve))
         assert isinstance(self._link.follower, Gatherer)
         self._gatherer = self._link.follower

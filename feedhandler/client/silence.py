@@ -17,8 +17,8 @@ from feedhandler.data import wire
 from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.data.wanted import DEFAULT_KINDS
-from feedhandler.transport import tick
 from feedhandler.transport.follower import Follower, Record
+from feedhandler.transport.links import Downlink
 
 LOGS_AFTER_S: Final = 3.0  # without a record; a merger sends what it has within milliseconds
 STATUSES_S: Final = 1.0  # for which the statuses are waited, which make the reason a better one
@@ -45,12 +45,12 @@ class Patient(Protocol):
 class Doubt:
     """Watches a connection until something has come. statuses_of subscribes to the publisher's status records."""
 
-    def __init__(self, link: Patient, statuses_of: Callable[[Follower], tick.Downlink]) -> None:
+    def __init__(self, link: Patient, statuses_of: Callable[[Follower], Downlink]) -> None:
         self._link = link
         self._statuses_of = statuses_of
         self._is_logged_away = self._is_connected = False
         self._since_mono_s = self._looked_mono_s = -math.inf  # since when it has been as it is
-        self._asking: tick.Downlink | None = None
+        self._asking: Downlink | None = None
         self._statuses: list[Record] = []
 
     def look(self) -> bool:

@@ -19,8 +19,10 @@ from feedhandler.client.silence import Doubt, nobody_listens, reason, states_of,
 from feedhandler.data import modes, wire
 from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.kinds import BY_CODE, keeps_every
-from feedhandler.transport import tick, zmtp
+from feedhandler.transport import endpoints
 from feedhandler.transport.follower import Aside, Follower, Loss, Record
+from feedhandler.transport.links import Downlink
+from feedhandler.transport.loop import Events
 from feedhandler.transport.router import Dealer
 from feedhandler.transport.subscribing import is_narrow
 
@@ -62,7 +64,7 @@ class Link:
 
     def __init__(
         self,
-        events: zmtp.Events,
+        events: Events,
         endpoint: str,
         topics: Iterable[str],
         make_follower: Callable[[Aside], Follower],
@@ -99,7 +101,7 @@ class Link:
         self.heartbeat: wire.Document | None = None
         self._heard_mono_s = -math.inf
         self.follower = make_follower({wire.NOTICE: self._on_notice, wire.HEARTBEAT: self._on_heartbeat})
-        connect: Callable[..., Any] = functools.partial(tick.Downlink, is_patient=is_patient)
+        connect: Callable[..., Any] = functools.partial(Downlink, is_patient=is_patient)
         self._make_dealer: Callable[..., Any] = functools.partial(Dealer, is_patient=is_patient)
         if curve is not None:
             connect, self._make_dealer = curve.sockets()
@@ -164,7 +166,7 @@ class Stream(Link):
 
     def __init__(
         self,
-        events: zmtp.Events,
+        events: Events,
         endpoint: str,
         topics: Iterable[str],
         *,
@@ -172,7 +174,7 @@ class Stream(Link):
         recover: bool | str | None = None,
         curve: Curve | None = None,
         is_patient: bool = False,
-        relay_events: zmtp.Events | None = None,
+        relay_events: Events | None = None,
     ) -> None:
         self.records: collections.deque[Record] = collections.deque()
         super().__init__(
@@ -386,7 +388,7 @@ def check_endpoint(endpoint: str) -> None:
     if endpoint.encode().startswith(FIRST_WORDS):
         raise ValueError(f"{endpoint!r} is no ZeroMQ endpoint but a topic; write topics=[{endpoint!r}]")
     try:
-        zmtp.address_of(endpoint)
+        endpoints.address_of(endpoint)
     except ValueError as exc:
         raise ValueError(
             f"{endpoint!r} is no ZeroMQ endpoint; write it like {DEFAULT_ENDPOINT} or ipc://run/ticks.ipc"

@@ -21,8 +21,8 @@ from feedhandler.client.stream import (
     Stream,
     check_count,
 )
-from feedhandler.transport import tick
 from feedhandler.transport.follower import Record
+from feedhandler.transport.loop import Loop
 
 READS_MAX = 100  # to catch up: a publisher may be faster than we read
 
@@ -61,7 +61,7 @@ class Subscriber(RecordSubscription):
         spin_s is how long to go on looking, awake, before sleeping: to be woken costs some 30 us. It takes a
         processor of its own, and only there it pays.
         """
-        self._loop = tick.Loop()
+        self._loop = Loop()
         self._spin_s = spin_s
         self._is_awake = False
         super().__init__(Stream(self._loop, endpoint, topics, mode=mode, recover=recover, curve=curve))

@@ -13,13 +13,14 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from feedhandler.data import board_layout, raw, wire
+from feedhandler.data import wire
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
-from feedhandler.exchanges.arbitration import Arbitration, Line
+from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.state import AHEAD_NS_MAX, State
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
 # lenient decoder would accept: no comparison with them holds.
@@ -33,10 +34,6 @@ UpdateId = Annotated[
 T = TypeVar("T")
 
 
-# An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true. So it is
-# decided as long as nothing is known of the exchange's clock; after that, `Market.set_clock` says what cannot be.
-AHEAD_NS_MAX: Final = 60_000_000_000
-
 ROW_SIZE_SHOWN: Final = 120  # of a row that cannot be read, in messages
 
 NOT_LIVE: Final = wire.STALE | wire.DOWN  # the next update of any kind makes the state live again
@@ -44,126 +41,9 @@ NOT_LIVE: Final = wire.STALE | wire.DOWN  # the next update of any kind makes th
 NO_ORDERS: Final = (0.0, 0.0)  # price and size of an empty side
 
 
-CHANNELS_MAX: Final = 3
-STATISTICS, QUOTE, LAST = range(CHANNELS_MAX)  # channels, in the order of `Market.topics`
-
-
 def is_same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
     """Compare as many numbers, of which some may be unknown."""
     return all(a == b or (a != a and b != b) for a, b in zip(ours, theirs, strict=True))
-
-
-class State(wire.Ticker, gc=False, kw_only=True):
-    """The ticker of one symbol as a feed keeps it, updated in place by each frame that counts.
-
-    topic carries the native symbol. Each channel owns its fields. A slower channel that carries them as well fills
-    them until their own has first sent; after that what it states is evidence, and no value. Of several lines that
-    bring a channel its arbitration says whose update counts. The state has a compiled twin beside the sockets,
-    which is its own record. offset_ns is how far the exchange's clock is ahead of ours, and ahead_ns_max how much
-    later than our receipt an event may be stated.
-    """
-
-    native: str
-    group: int = 0  # whose lines carry it; what others bring of it is nobody's
-    base_flags: int = 0
-    offset_ns: int = 0
-    ahead_ns_max: int = AHEAD_NS_MAX
-    slot: board_layout.Slot | None = None  # where its records are written besides
-    channels: tuple[Arbitration, ...] = msgspec.field(
-        default_factory=lambda: tuple(Arbitration() for _ in range(CHANNELS_MAX))
-    )
-    stated_quote: tuple[float, ...] = (wire.NAN,) * 4  # by slower channels,
-    stated_last: float = wire.NAN  # likewise
-
-    def forget(self) -> None:
-        """Make every value unknown: no line is left to keep them."""
-        for name in wire.TICKER_VALUES:
-            setattr(self, name, wire.NAN)
-        self.stated_quote, self.stated_last = (wire.NAN,) * 4, wire.NAN
-        self.flags = self.base_flags
-        self.exchange_sequence = self.exchange_ns = self.recv_ns = 0
-        for channel in self.channels:
-            channel.reset()
-
-    def renew(self, line: int) -> None:
-        """Another connection has this line from now on, and has sent nothing yet."""
-        for channel in self.channels:
-            channel.renew(line)
-
-    def inherit(self, line: int) -> None:
-        """Channels that are silent on a line have been silent elsewhere since: what is known still holds."""
-        for channel in self.channels:
-            channel.inherit(line)
-
-    def release(self, line: int) -> None:
-        """A line is gone: another may repeat what it sent last."""
-        for channel in self.channels:
-            channel.release(line)
-
-    def accept(self, channel: int, line: Line, update_id: int, recv_ns: int, is_time: bool = False) -> bool:
-        """Note that a channel has sent an update; False if it is known, or older than what is known.
-
-        update_id grows with each update of the channel; a connection that brings one twice does so on purpose.
-        is_time: for want of an id it is the update's time, in Unix nanoseconds; clocks may be set back. One that
-        cannot be counts as the exchange's present time.
-        """
-        if line.group != self.group:
-            return False  # another group's canary, or what was under way when the symbol left that group
-        present_ns = 0
-        if is_time:
-            present_ns = max(1, recv_ns + self.offset_ns)
-            if update_id > recv_ns + self.ahead_ns_max:
-                update_id = present_ns  # it cannot be
-        is_live = not self.flags & NOT_LIVE
-        return self.channels[channel].accept(line, update_id, recv_ns, present_ns, is_live)
-
-    def heard(self, line: int) -> int:
-        """Return how many channels have sent on a line."""
-        return sum(channel.heard_ns(line) != 0 for channel in self.channels)
-
-    def stated(self, channel: int) -> tuple[float, ...]:
-        """Return what slower channels last stated of the fields of this one, NaN if they never did."""
-        return self.stated_quote if channel == QUOTE else (self.stated_last,) if channel == LAST else ()
-
-    def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
-        """Take the quote over. A price of 0 is that of an empty side."""
-        self.bid, self.bid_size = bid or wire.NAN, bid_size
-        self.ask, self.ask_size = ask or wire.NAN, ask_size
-
-    def fill_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
-        """Note the quote of a slower channel: a value until the quote's own has sent, evidence from then on."""
-        self.stated_quote = (bid or wire.NAN, bid_size, ask or wire.NAN, ask_size)
-        if not self.channels[QUOTE].updates:
-            self.set_quote(bid, bid_size, ask, ask_size)
-
-    def fill_last(self, last: float) -> None:
-        """The same of the last price. 0 is that of an instrument which never traded."""
-        self.stated_last = last or wire.NAN
-        if not self.channels[LAST].updates:
-            self.last = last or wire.NAN
-
-    def set_statistics(
-        self, open_24h: float, high_24h: float, low_24h: float, base_volume: float, quote_volume: float
-    ) -> None:
-        """Take the 24 h statistics over. A price of 0 is that of an instrument which never traded."""
-        self.open_24h = open_24h or wire.NAN
-        self.high_24h = high_24h or wire.NAN
-        self.low_24h = low_24h or wire.NAN
-        self.base_volume_24h, self.quote_volume_24h = base_volume, quote_volume
-
-    def on_news(self, recv_ns: int) -> None:
-        """Note when the frame came that changed this state; every flag is decided anew."""
-        self.recv_ns = recv_ns
-        is_ahead = self.exchange_ns > recv_ns + self.ahead_ns_max
-        self.flags = self.base_flags | (wire.BAD_EXCHANGE_TIME if is_ahead else 0)
-
-    def record(self) -> bytes:
-        """Return the record as it is published."""
-        return wire.pack_ticker(self)
-
-    def pack(self, target: bytearray, start: int) -> None:
-        """Write the record into a buffer."""
-        raw.copy(target, start, wire.pack_ticker(self), 0, wire.TICKER_SIZE)
 
 
 class Rows(msgspec.Struct, Generic[T], frozen=True):
@@ -281,8 +161,7 @@ class Market(abc.ABC):
         24 * 3600.0
     )  # of a connection; where none is documented, we choose when it ends
 
-    def __init__(self, make_state: type[State] = State) -> None:
-        self.make_state = make_state  # `State` or its compiled twin
+    def __init__(self) -> None:
         self.states: dict[str, State] = {}  # of all that is wanted
         self.changes = 0  # of that set
         self._parted: dict[str, State] = {}  # and of what was: their numbers go on if it is wanted again
@@ -310,7 +189,7 @@ class Market(abc.ABC):
             if native in self._parted:
                 state = self._parted.pop(native)
             else:
-                state = self.make_state(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+                state = State(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
             self.states[native] = state
             state.offset_ns, state.ahead_ns_max = self._clock
 

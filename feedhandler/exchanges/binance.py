@@ -26,8 +26,6 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
-    QUOTE,
-    STATISTICS,
     Ack,
     Amount,
     Control,
@@ -39,7 +37,6 @@ from feedhandler.exchanges.base import (
     Quote,
     RestTicker,
     Rows,
-    State,
     UpdateId,
     chunks,
     decode_rest,
@@ -49,6 +46,7 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
+from feedhandler.exchanges.state import QUOTE, STATISTICS, State
 
 STREAMS_PER_CONNECTION: Final = 1024
 STREAMS_PER_SYMBOL: Final = 2
@@ -188,8 +186,8 @@ class BinanceSpot(Market):
     # The server pings every 20 s. A ping of ours goes out after 10 s of silence: so either is enough to live on.
     pong_timeout_s = 15.0
 
-    def __init__(self, make_state: type[State] = State) -> None:
-        super().__init__(make_state)
+    def __init__(self) -> None:
+        super().__init__()
         # strict=False: numbers come as strings; the decoder converts them without a Python float().
         self._decode = msgspec.json.Decoder(_Combined, strict=False).decode
         self._decode_other = msgspec.json.Decoder(_Frame, strict=False).decode

@@ -29,8 +29,6 @@ from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     NO_ORDERS,
     PONG,
-    QUOTE,
-    STATISTICS,
     Ack,
     Amount,
     Control,
@@ -42,7 +40,6 @@ from feedhandler.exchanges.base import (
     Quote,
     RestTicker,
     Rows,
-    State,
     T,
     UpdateId,
     chunks,
@@ -53,6 +50,7 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
+from feedhandler.exchanges.state import QUOTE, STATISTICS, State
 
 BOOK: Final = "orderbook.1."
 BOOK_SIZE: Final = len(BOOK)
@@ -176,8 +174,8 @@ class BybitSpot(Market):
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
     repeats_s = {QUOTE: 3.0}
 
-    def __init__(self, make_state: type[State] = State) -> None:
-        super().__init__(make_state)
+    def __init__(self) -> None:
+        super().__init__()
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._instruments = msgspec.json.Decoder(_Answer[_Instruments])
         self._row = msgspec.json.Decoder(_Instrument)

@@ -34,11 +34,8 @@ from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
-    LAST,
     NO_ORDERS,
     PONG,
-    QUOTE,
-    STATISTICS,
     WELCOME,
     Ack,
     Amount,
@@ -52,7 +49,6 @@ from feedhandler.exchanges.base import (
     Quote,
     RestTicker,
     Rows,
-    State,
     T,
     UpdateId,
     chunks,
@@ -63,6 +59,7 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
+from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State
 
 TOPICS_PER_CONNECTION: Final = 300  # the rate-limit page says 400, the server enforces 300
 TOPICS_PER_SYMBOL: Final = 3
@@ -208,8 +205,8 @@ class KuCoinSpot(Market):
     connects = (30, 60.0)
     ping_interval_s = 18.0  # the token answer's pingInterval is used where it is shorter
 
-    def __init__(self, make_state: type[State] = State) -> None:
-        super().__init__(make_state)
+    def __init__(self) -> None:
+        super().__init__()
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._symbols = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
         self._symbol = msgspec.json.Decoder(_Symbol)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from feedhandler.data import raw, wire
-from feedhandler.exchanges.base import State
+from feedhandler.exchanges.state import State
 
 RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is flagged at once
 

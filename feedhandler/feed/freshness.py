@@ -25,16 +25,8 @@ from feedhandler.data import wire
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration
-from feedhandler.exchanges.base import (
-    CHANNELS_MAX,
-    LAST,
-    QUOTE,
-    Market,
-    Quote,
-    RestTicker,
-    State,
-    is_same,
-)
+from feedhandler.exchanges.base import Market, Quote, RestTicker, is_same
+from feedhandler.exchanges.state import CHANNELS_MAX, LAST, QUOTE, State
 from feedhandler.feed.session import FADES_NS, GAPS_MIN, USUAL_FACTOR, Session
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call

@@ -21,15 +21,8 @@ from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
-from feedhandler.exchanges.base import (
-    LAST,
-    QUOTE,
-    STATISTICS,
-    Market,
-    RestTicker,
-    State,
-    is_same,
-)
+from feedhandler.exchanges.base import Market, RestTicker, is_same
+from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State
 from feedhandler.feed.freshness import Freshness, Question, agrees
 from feedhandler.feed.session import Session
 

@@ -34,7 +34,9 @@ from feedhandler.data.topics import Topics
 from feedhandler.data.units import NS_PER_S
 from feedhandler.data.wanted import Kinds, Wanted, difference, listed
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import Market, Rows, State
+from feedhandler.exchanges.base import Market, Rows
+from feedhandler.exchanges.state import State
+from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.report import Complaints, connection_status, feed_state
@@ -52,7 +54,7 @@ from feedhandler.runtime.lifecycle import (
     use_cpus,
 )
 from feedhandler.runtime.upkeep import Upkeep
-from feedhandler.transport import private, tick, zmtp
+from feedhandler.transport import private, zmtp
 from feedhandler.transport.boards import BoardWriter, board_path, open_board, retire, retire_others
 from feedhandler.transport.dial import listens
 from feedhandler.transport.files import (
@@ -65,6 +67,8 @@ from feedhandler.transport.files import (
     write_instruments,
 )
 from feedhandler.transport.http import HttpClient, HttpRefused, RestBudget
+from feedhandler.transport.links import Uplink
+from feedhandler.transport.outlet import Outlet
 from feedhandler.transport.queues import Queues, size_of
 from feedhandler.transport.shared_budget import SharedBudget, path_of
 from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
@@ -103,7 +107,7 @@ class Publisher:
         group: int,
     ) -> None:
         self._uplink = _uplink(loop, config, on_join)
-        self._direct = tick.Outlet(
+        self._direct = Outlet(
             loop,
             config.exchange(exchange).direct_of(shard),
             self,
@@ -113,7 +117,7 @@ class Publisher:
             queues=Queues(size_of(0)),
         )
         self.look = self._direct.look
-        self._batch = tick.Batch(self._uplink, self._direct, time.time_ns)
+        self._batch = Batch(self._uplink, self._direct, time.time_ns)
         self.emit = self._batch.emit
         self.flush = self._batch.flush
         self._topics = Topics()
@@ -222,10 +226,10 @@ class Publisher:
 
 def _uplink(
     loop: asyncio.AbstractEventLoop, config: Config, on_join: Callable[[], object]
-) -> "tick.Uplink | remote.Uplink":
+) -> "Uplink | remote.Uplink":
     """Return the hop to the merger, which may be on another host."""
     if not config.is_merger_elsewhere:
-        return tick.Uplink(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
+        return Uplink(loop, config.merger.feeds, on_join, queue_size_max=zmtp.QUEUE_SIZE_MAX)
     from feedhandler.runtime.curve import client_keys  # most feeds need no libzmq
     from feedhandler.transport import remote
 
@@ -257,7 +261,7 @@ class Feed:
         self._awaited = awaited
         self._run_dir = config.run_dir
         self._http = http
-        self._markets = [make(tick.State) for make in EXCHANGES[name].markets]
+        self._markets = [make() for make in EXCHANGES[name].markets]
         self._timekeepers = [Timekeeper(market, http[market.name]) for market in self._markets]
         loop = asyncio.get_running_loop()
         group = private.group_of(config.group, f"{config.path}: group")

@@ -27,17 +27,8 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.data.status import KeptFrame, Phase, Undecodable
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import (
-    Ack,
-    Control,
-    Endpoint,
-    Goodbye,
-    Market,
-    Nack,
-    Pong,
-    State,
-    Welcome,
-)
+from feedhandler.exchanges.base import Ack, Control, Endpoint, Goodbye, Market, Nack, Pong, Welcome
+from feedhandler.exchanges.state import State
 from feedhandler.feed.subscriptions import LineSubscriptions
 
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
@@ -97,7 +88,6 @@ class Session:
     ) -> None:
         self.market = market
         self._decode = market.decode
-        self._state_type = market.make_state
         self._emit = emit
         self._owner = owner
         self.line = line
@@ -190,7 +180,7 @@ class Session:
             return False
         if result is None:
             return False  # data too: what is known already, or the canary's
-        if type(result) is self._state_type:
+        if type(result) is State:
             result.on_news(recv_ns)
             self._emit(result)
             return False

@@ -18,7 +18,8 @@ import msgspec
 
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration, Line
-from feedhandler.exchanges.base import QUOTE, Ack, Market, Nack, State
+from feedhandler.exchanges.base import Ack, Market, Nack
+from feedhandler.exchanges.state import QUOTE, State
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
 # From the acknowledgement to the first data of a channel that repeats itself.

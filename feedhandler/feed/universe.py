@@ -19,7 +19,8 @@ from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.data.wanted import Kinds
-from feedhandler.exchanges.base import Market, State
+from feedhandler.exchanges.base import Market
+from feedhandler.exchanges.state import State
 from feedhandler.feed.legs import Change, Legs
 
 RENEWING_MAX: Final = 2  # groups whose connections are renewed at the same time

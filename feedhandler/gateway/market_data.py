@@ -17,8 +17,8 @@ from feedhandler.data import wire
 from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.instruments import InstrumentList, InstrumentTable
 from feedhandler.data.status import ExchangeStatus, Heartbeat
-from feedhandler.transport import tick
 from feedhandler.transport.follower import Follower
+from feedhandler.transport.links import Downlink
 
 LOOK_EVERY_S: Final = 0.25  # for a merger that was away
 SILENCE_S: Final = 3.0  # it sends something every second
@@ -49,7 +49,7 @@ class MarketData:
         self._on_ticker = on_ticker
         self._on_document = on_document
         self.follower = Follower(self._take)
-        self._downlink = tick.Downlink(loop, endpoint, [b""], self.follower.take)
+        self._downlink = Downlink(loop, endpoint, [b""], self.follower.take)
 
     @property
     def is_heard(self) -> bool:

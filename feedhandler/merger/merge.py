@@ -144,7 +144,7 @@ class Merger:
             other.flagged.pop(route, None)
         route.traffic = feed.traffic
 
-    def _on_document(self, message: bytes | memoryview) -> None:
+    def _on_document(self, message: bytes) -> None:
         try:
             document = wire.unpack(message)
             exchange = self.exchanges[document.exchange]

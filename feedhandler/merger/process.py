@@ -16,9 +16,12 @@ from feedhandler.merger.merge import TICK_NS, Merger
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import on_stop_signals, settle, settle_the_rest, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
-from feedhandler.transport import private, tick, zmtp
+from feedhandler.transport import private, zmtp
 from feedhandler.transport.boards import open_board, recent_path, retire
 from feedhandler.transport.files import Lock
+from feedhandler.transport.links import Inlet
+from feedhandler.transport.loop import Loop
+from feedhandler.transport.outlet import Outlet
 from feedhandler.transport.queues import Queues, size_of
 
 GROUP_MAY_PASS: Final = 0o710  # through `run_dir`, to what is for subscribers
@@ -30,7 +33,7 @@ class MergerProcess:
     """Owns the sockets and the loop."""
 
     def __init__(self, config: Config, lock: Lock) -> None:
-        self._loop = tick.Loop()
+        self._loop = Loop()
         self._is_stopping = False
         self._group = private.group_of(config.group, f"{config.path}: group")
         private.let_in(Path(config.run_dir), GROUP_MAY_PASS, self._group)
@@ -56,7 +59,7 @@ class MergerProcess:
             queues=self._queues,
         )
         # From here to the outlets no line of this process runs, if the tick path is compiled.
-        self._feeds = tick.Inlet(
+        self._feeds = Inlet(
             self._loop,
             config.merger.feeds,
             self.merger.on_message,
@@ -75,8 +78,8 @@ class MergerProcess:
         is_batched: bool = False,
         has_modes: bool = False,
         session: int = 0,
-    ) -> tick.Outlet:
-        return tick.Outlet(
+    ) -> Outlet:
+        return Outlet(
             self._loop,
             endpoints,
             self,

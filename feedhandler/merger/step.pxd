@@ -39,8 +39,8 @@ cdef class Step:
     cdef object _find_route, _on_document, _each, _batches, _clock
     cdef uint32_t _session
 
-    @cython.locals(data=bytes, size=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, step=Py_ssize_t)
-    cpdef take(self, message)
+    @cython.locals(size=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, step=Py_ssize_t)
+    cpdef take(self, bytes data)
 
     @cython.locals(
         start=Py_ssize_t, newest=Py_ssize_t, length=Py_ssize_t, used=Py_ssize_t, count=int64_t, is_each_wanted=bint,

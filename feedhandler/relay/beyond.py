@@ -23,8 +23,10 @@ from feedhandler.data.layout import Retention
 from feedhandler.data.topics import Topics
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.curve import server_keys
-from feedhandler.transport import tick, zmtp
+from feedhandler.transport import zmtp
 from feedhandler.transport.keys import Clients, KeyPair
+from feedhandler.transport.links import Uplink
+from feedhandler.transport.loop import Events, Loop, TimedEvents
 from feedhandler.transport.remote import FAILED, HOP_QUEUE_MAX, QUEUE_MAX, SUBSCRIBE, Reader, set_options
 from feedhandler.transport.router import RATE_EACH, TURN_COST, TURN_S
 from feedhandler.transport.subscribing import Budget
@@ -61,7 +63,7 @@ class Authenticator:
     Source: https://rfc.zeromq.org/spec/27/ (ZAP).
     """
 
-    def __init__(self, events: zmtp.Events, context: Context, clients: Clients) -> None:
+    def __init__(self, events: Events, context: Context, clients: Clients) -> None:
         self._clients = clients
         self._sock = context.socket(zmq.ROUTER)
         self._sock.set(zmq.LINGER, 0)
@@ -91,7 +93,7 @@ class Binding:
     """
 
     def __init__(
-        self, events: zmtp.Events, context: Context, keys: KeyPair, key: str, endpoints: tuple[str, ...]
+        self, events: Events, context: Context, keys: KeyPair, key: str, endpoints: tuple[str, ...]
     ) -> None:
         self._events = events
         self._context = context
@@ -241,7 +243,7 @@ class Answers:
 
     def __init__(
         self,
-        events: zmtp.TimedEvents,
+        events: TimedEvents,
         binding: Binding,
         on_request: Callable[[bytes], tuple[list[bytes], int]],
     ) -> None:
@@ -281,10 +283,10 @@ class Answers:
 class Feeds:
     """Passes on to the merger what feeds of other hosts send, as if they were here."""
 
-    def __init__(self, loop: tick.Loop, binding: Binding, merger: str) -> None:
+    def __init__(self, loop: Loop, binding: Binding, merger: str) -> None:
         self._binding = binding
         self._has_merger = False
-        self._uplink = tick.Uplink(loop, merger, self._on_merger, queue_size_max=zmtp.QUEUE_SIZE_MAX)
+        self._uplink = Uplink(loop, merger, self._on_merger, queue_size_max=zmtp.QUEUE_SIZE_MAX)
 
     def open(self) -> None:
         """Let feeds come."""
@@ -322,7 +324,7 @@ class Beyond:
     """
 
     def __init__(
-        self, loop: tick.Loop, config: Config, on_request: Callable[[bytes], tuple[list[bytes], int]]
+        self, loop: Loop, config: Config, on_request: Callable[[bytes], tuple[list[bytes], int]]
     ) -> None:
         relay = config.relay
         keys, self._clients = server_keys(config)

@@ -18,9 +18,11 @@ from feedhandler.data.status import RelayStatus
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
-from feedhandler.transport import private, tick
+from feedhandler.transport import private
 from feedhandler.transport.boards import BoardReader, recent_path
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
+from feedhandler.transport.links import Downlink
+from feedhandler.transport.loop import Loop
 from feedhandler.transport.queues import Queues, size_of
 from feedhandler.transport.router import Router
 from feedhandler.transport.tasks import Failures
@@ -75,7 +77,7 @@ class RelayProcess:
     """Owns the sockets and the loop."""
 
     def __init__(self, config: Config, lock: Lock) -> None:
-        self._loop = tick.Loop()
+        self._loop = Loop()
         self._is_stopping = False
         group = private.group_of(config.group, f"{config.path}: group")
         self._failures = Failures()
@@ -86,7 +88,7 @@ class RelayProcess:
         self._beyond = _beyond(self._loop, config, self._answer)
         prefixes = [b""] if config.relay.remote_ticks else [f"{kind}.".encode() for kind in DOCUMENTS]
         # Not the batches: there a full queue drops, here it ends in the newest of each topic.
-        self._downlink = tick.Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
+        self._downlink = Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
         self._router = Router(
             self._loop,
             config.relay.recover,
@@ -101,7 +103,7 @@ class RelayProcess:
         self._run_dir = config.run_dir
         self._is_told = True
 
-    def _take(self, message: bytes | memoryview) -> None:
+    def _take(self, message: bytes) -> None:
         """Keep the newest document of each topic, and pass on everything."""
         if len(message) < wire.HEADER_SIZE:
             return
@@ -186,7 +188,7 @@ class RelayProcess:
 
 
 def _beyond(
-    loop: tick.Loop, config: Config, on_request: Callable[[bytes], tuple[list[bytes], int]]
+    loop: Loop, config: Config, on_request: Callable[[bytes], tuple[list[bytes], int]]
 ) -> "Beyond | None":
     """Return what other hosts connect to, None if nothing is for them."""
     relay = config.relay

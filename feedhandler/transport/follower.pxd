@@ -27,8 +27,8 @@ cdef class Follower:
     cdef readonly dict held, losses, newest
     cdef public int64_t undecodable
 
-    @cython.locals(data=bytes, size=Py_ssize_t, start=Py_ssize_t, step=Py_ssize_t)
-    cpdef take(self, message)
+    @cython.locals(size=Py_ssize_t, start=Py_ssize_t, step=Py_ssize_t)
+    cpdef take(self, bytes data)
 
     cdef _take_ticker(self, bytes data, Py_ssize_t start)
     cdef _take_other(self, bytes data)

@@ -87,10 +87,9 @@ class Follower:
         self.newest: dict[str, Record] = {}
         self.undecodable = 0
 
-    def take(self, message: bytes | memoryview) -> None:
+    def take(self, data: bytes) -> None:
         """Take a message, which at a batch endpoint may hold several records."""
         # hot: `make bench-micro`, client
-        data = bytes(message)
         size = len(data)
         if not size:
             self.undecodable += 1

@@ -16,7 +16,8 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from feedhandler.transport.keys import KeyPair
-from feedhandler.transport.zmtp import HOP_MESSAGE_SIZE_MAX, REQUEST_SIZE_MAX, Events
+from feedhandler.transport.loop import Events
+from feedhandler.transport.zmtp import HOP_MESSAGE_SIZE_MAX, REQUEST_SIZE_MAX
 
 READS_MAX: Final = 500  # messages in a turn of the loop; the rest in the next one
 QUEUE_MAX: Final = 100_000  # records or answers that wait for one that does not read: some 25 MB
@@ -186,14 +187,14 @@ class Connecting:
 
 
 class Downlink(Connecting):
-    """A SUB with prefixes; on_message gets each message. It looks like `zmtp.Downlink`."""
+    """A SUB with prefixes; on_message gets each message. It looks like `links.Downlink`."""
 
     def __init__(
         self,
         events: Events,
         endpoint: str,
         prefixes: Iterable[bytes],
-        on_message: Callable[[memoryview], None],
+        on_message: Callable[[bytes], object],
         keys: KeyPair,
         server_key: bytes,
     ) -> None:
@@ -211,7 +212,7 @@ class Downlink(Connecting):
         return self.is_connected
 
     def _on_parts(self, parts: list[bytes]) -> None:
-        self._on_message(memoryview(parts[0]))
+        self._on_message(parts[0])
 
 
 class Dealer(Connecting):
@@ -256,7 +257,7 @@ class Dealer(Connecting):
 
 
 class Uplink(Connecting):
-    """A feed's PUB to the relay of another host, for the merger there. It looks like `zmtp.Uplink`.
+    """A feed's PUB to the relay of another host, for the merger there. It looks like `links.Uplink`.
 
     The relay subscribes when its merger is there, and again for each new one.
     """

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from feedhandler.transport import private, zmtp
+from feedhandler.transport import endpoints, private
+from feedhandler.transport.endpoints import Handshakes, Listener
+from feedhandler.transport.loop import Events, TimedEvents
+from feedhandler.transport.peer import Peer
 from feedhandler.transport.queues import Queues
 from feedhandler.transport.subscribing import Budget, Cancellable
-from feedhandler.transport.zmtp import Events, Peer, TimedEvents
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +67,8 @@ class Router:
         self.requests = 0
         self.delays = 0  # how often somebody had to wait
         self.refused = 0  # connections
-        self._handshakes = zmtp.Handshakes(events)
-        self._listener = zmtp.Listener(events, endpoints, self._on_accept, key, group)
+        self._handshakes = Handshakes(events)
+        self._listener = Listener(events, endpoints, self._on_accept, key, group)
 
     def _on_accept(self, sock: socket.socket) -> None:
         if len(self._peers) >= PEERS_MAX and not self._handshakes.make_room():
@@ -79,7 +81,6 @@ class Router:
             b"ROUTER",
             peer_types=(b"REQ", b"DEALER", b"ROUTER"),
             on_ready=lambda peer: None,
-            on_message=lambda peer, message: None,
             on_closed=self._on_closed,
             message_size_max=self._request_size_max,
             on_parts=self._on_parts,
@@ -93,7 +94,7 @@ class Router:
 
     def _on_parts(self, peer: Peer, parts: list[bytes]) -> None:
         """Answer a request. Raises ValueError for one whose peer does not read its answers."""
-        if len(peer.queue) > ANSWERS_SIZE_MAX:
+        if peer.queued > ANSWERS_SIZE_MAX:
             raise ValueError("it sends requests and does not read the answers")
         self.requests += 1
         frames, cost = self._on_request(parts[-1])
@@ -140,7 +141,7 @@ class Router:
                 peer.resume()
 
     def look(self) -> None:
-        """See that requests can still come, as `zmtp.Listener.look` does."""
+        """See that requests can still come, as `Listener.look` does."""
         self._listener.look()
 
     def close(self) -> None:
@@ -168,9 +169,9 @@ class Dealer:
         *,
         is_patient: bool = False,
     ) -> None:
-        """is_patient: as for `zmtp.Downlink`."""
+        """is_patient: as for `links.Downlink`."""
         self._events = events
-        self._connector = zmtp.connector(events, endpoint, self._adopt, is_patient=is_patient)
+        self._connector = endpoints.connector(events, endpoint, self._adopt, is_patient=is_patient)
         self._on_answer = on_answer
         self._on_closed = on_closed
         self._peer: Peer | None = None
@@ -193,7 +194,6 @@ class Dealer:
             b"DEALER",
             peer_types=(b"ROUTER", b"DEALER", b"REP"),
             on_ready=lambda peer: None,
-            on_message=lambda peer, message: None,
             on_closed=self._forget,
             message_size_max=ANSWER_SIZE_MAX,
             on_parts=lambda peer, parts: self._on_answer(parts),

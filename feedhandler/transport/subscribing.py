@@ -290,12 +290,11 @@ class Subscribers:
         )  # with prefixes whose groups they are still in
         self._timer: Cancellable | None = None
 
-    def take(self, peer: SubscriberPeer, message: memoryview) -> None:
+    def take(self, peer: SubscriberPeer, request: bytes) -> None:
         """Take a subscription or its cancellation; one with more than its share is not read for a while.
 
         Raises ValueError for anything else.
         """
-        request = bytes(message)
         if not request or request[0] not in (SUBSCRIBE, CANCEL):
             raise ValueError("a subscriber sent something other than a subscription")
         if self._left <= 0 or self._spent.get(peer, 0) >= QUANTUM or not _has_room(peer, request):

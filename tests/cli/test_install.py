@@ -23,9 +23,7 @@ esac
 def checkout(tmp_path):
     for name in ("Makefile", "compiler.sh", "python.sh", "setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    tick = tmp_path / "feedhandler" / "transport" / "_tick.pyx"
-    tick.parent.mkdir(parents=True)
-    tick.touch()
+    (tmp_path / "feedhandler").mkdir()
     binaries = tmp_path / ".venv" / "bin"
     binaries.mkdir(parents=True)
     for name, text in (("python", PYTHON.format(python=sys.executable)), ("feedhandler", "#!/bin/sh\n")):

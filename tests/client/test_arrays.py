@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-import twins
 from patience import PATIENCE_S
 from publishing import BTC, ETH, RawPublisher, document, framed, heartbeat, ticker
 
@@ -20,7 +19,6 @@ from feedhandler.client import AsyncSubscriber, Subscriber, arrays
 from feedhandler.client.arrays import ArraySubscriber
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
-from feedhandler.transport import tick
 from feedhandler.transport.follower import Follower
 
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -29,7 +27,7 @@ T_NS = 1_790_000_000_123_456_789
 
 
 @pytest.fixture
-def stream(endpoint, sockets):
+def stream(endpoint):
     with RawPublisher(endpoint) as publisher, ArraySubscriber(endpoint) as subscriber:
         subscriber.receive(timeout_s=0)
         publisher.accept()
@@ -180,12 +178,8 @@ def received_in_a_loop(endpoint, pieces):
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("kind", twins.KINDS)
 @pytest.mark.parametrize("seed", range(15))
-def test_objects_arrays_and_a_loop_give_the_same_however_the_stream_is_cut(kind, seed, monkeypatch):
-    kinds = twins.of(kind)
-    for name in ("Downlink", "Loop"):
-        monkeypatch.setattr(tick, name, getattr(kinds, name))
+def test_objects_arrays_and_a_loop_give_the_same_however_the_stream_is_cut(seed):
     rng = random.Random(seed)
     messages = messages_of(rng)
     records = []

@@ -16,13 +16,13 @@ from publishing import BTC, ETH, Publisher, RawPublisher, ticker
 
 from feedhandler.client import AsyncSubscriber, Curve, arrays
 from feedhandler.data import retransmission, wire
-from feedhandler.transport import router, zmtp
+from feedhandler.transport import endpoints, router, zmtp
 
 READ_RECORDS = zmtp.READ_SIZE // wire.TICKER_SIZE  # as many as may come on top of a limit
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request, sockets):
+def run(request):
     """Run a coroutine to its end, which has to come."""
 
     def run(coroutine):
@@ -295,7 +295,7 @@ def test_a_host_that_does_not_answer_stops_neither_the_loop_nor_the_end(run, end
     def wait(endpoint):
         raise AssertionError("the loop waits")
 
-    monkeypatch.setattr(zmtp, "connected", wait)
+    monkeypatch.setattr(endpoints, "connected", wait)
 
     async def main():
         with socket.socket(socket.AF_UNIX) as hung, contextlib.ExitStack() as stack:

@@ -4,12 +4,12 @@ import random
 
 import msgspec
 import pytest
-import twins
 
 from feedhandler.client.recovery import DOUBT_NS, HELD_MAX, PATIENCE_NS, Recovery
 from feedhandler.data import retransmission, wire
 from feedhandler.data.retransmission import Head, Missing
 from feedhandler.transport.boards import BoardReader, BoardWriter
+from feedhandler.transport.follower import Follower
 
 SESSION = 1_790_000_000
 BTC, ETH = "ticker.binance.BTC/USDT", "ticker.binance.ETH/USDT"
@@ -18,11 +18,11 @@ BTC, ETH = "ticker.binance.BTC/USDT", "ticker.binance.ETH/USDT"
 class World:
     """A merger that publishes, and a subscriber that hears as much as the test lets it."""
 
-    def __init__(self, follower_class, path):
+    def __init__(self, path):
         self.path = path
         self.now_ns = 0
         self.out = []
-        self.follower = follower_class(self.out.append)
+        self.follower = Follower(self.out.append)
         self.recovery = Recovery(self.follower, self.out.append, lambda: self.now_ns)
         self.follower.on_hole = self.recovery.on_hole
         self.recovery.is_connected = True
@@ -59,9 +59,9 @@ class World:
         return sum(loss.lost for loss in self.follower.losses.values())
 
 
-@pytest.fixture(params=twins.KINDS)
-def world(request, tmp_path):
-    return World(twins.of(request.param).Follower, tmp_path / "recent.board")
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path / "recent.board")
 
 
 def test_what_was_missed_comes_in_its_place(world):

@@ -95,7 +95,7 @@ def test_topics_may_be_a_part_of_a_word_or_exact(endpoint):
 
 
 @pytest.fixture
-def raw(endpoint, sockets):
+def raw(endpoint):
     """A subscriber to all tickers, and its publisher, byte by byte."""
     with RawPublisher(endpoint) as publisher, Subscriber(endpoint, ["ticker."]) as subscriber:
         subscriber.receive(0)
@@ -103,7 +103,7 @@ def raw(endpoint, sockets):
         yield subscriber, publisher
 
 
-def test_what_was_missed_is_counted_and_the_newest_comes_at_once(endpoint, sockets, tmp_path):
+def test_what_was_missed_is_counted_and_the_newest_comes_at_once(endpoint, tmp_path):
     with socket.socket(socket.AF_UNIX) as relay:
         relay.bind(str(tmp_path / "recover.ipc"))
         relay.listen()
@@ -224,7 +224,7 @@ def test_waiting_for_topics_takes_nothing(raw):
         subscriber.wait_for("status.binance", timeout_s=0)
 
 
-def test_one_that_waits_is_not_blind_with_records_that_wait(endpoint, sockets):
+def test_one_that_waits_is_not_blind_with_records_that_wait(endpoint):
     """The spinning wait looks on although there is something to return."""
     with RawPublisher(endpoint) as publisher, Subscriber(endpoint, ["ticker."], spin_s=0.01) as subscriber:
         subscriber.receive(0)
@@ -305,7 +305,7 @@ def test_silence_is_told_by_heartbeats_that_nobody_asked_for(raw):
 
 
 @pytest.mark.parametrize("topics", [[""], ["heart"], ["heartbeat."], [exact("heartbeat.merger")]])
-def test_heartbeats_that_were_asked_for_are_returned(endpoint, sockets, topics):
+def test_heartbeats_that_were_asked_for_are_returned(endpoint, topics):
     with RawPublisher(endpoint) as publisher, Subscriber(endpoint, topics) as subscriber:
         subscriber.receive(0)
         publisher.accept()

@@ -16,7 +16,7 @@ from patience import PATIENCE_S, until
 
 from feedhandler.bridge.subjects import subject_of
 from feedhandler.data import wire
-from feedhandler.transport import tick
+from feedhandler.transport.outlet import Outlet
 
 nats = pytest.importorskip("nats")
 
@@ -108,7 +108,7 @@ class World:
     def start_merger(self, session=100):
         self.session = session
         self.newest = {}
-        self.outlet = tick.Outlet(
+        self.outlet = Outlet(
             asyncio.get_running_loop(),
             [f"ipc://{self.path}/b.ipc"],
             LastValues(self.newest),

@@ -347,7 +347,7 @@ def test_a_source_distribution_has_what_a_wheel_is_built_of_and_the_examples(che
     examples = {f"feedhandler/examples/{name}.toml" for name in ("demo", "live")}
     assert names >= examples | {
         "setup.py",
-        "feedhandler/transport/_tick.pyx",
+        "feedhandler/transport/memory.pyx",
         "feedhandler/feed/batch.pxd",
         "feedhandler/data/raw.pxd",
         "feedhandler/gateway/page/index.html",

@@ -10,7 +10,8 @@ from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import Market, State
+from feedhandler.exchanges.base import Market
+from feedhandler.exchanges.state import State
 
 FRAMES = Path(__file__).parent.parent / "frames"
 RECV_NS = 1_790_000_000_300_000_000
@@ -30,12 +31,9 @@ def every_answer(exchange: str) -> set[str]:
     return {f"rest/{path.stem}" for path in (FRAMES / exchange / "rest").glob("*.json")}
 
 
-make_state = State  # which twin: conftest.py runs every test over both
-
-
 def make(exchange: str, *natives: str) -> Market:
     """An exchange that wants these symbols, all values unknown."""
-    instance = EXCHANGES[exchange].main(make_state)
+    instance = EXCHANGES[exchange].main()
     instance.line = Line(0)  # whose frames the tests decode
     instance.add(natives, wire.SIMULATED)
     return instance
@@ -65,7 +63,7 @@ def check_row(exchange: str, natives: tuple[str, ...], name: str, expected: obje
         assert not any(map(values, instance.states.values())), "a bad frame leaves no trace"
         return
     result = instance.decode(memoryview(load(exchange, name)), RECV_NS, instance.line)
-    assert (values(result) if isinstance(result, make_state) else result) == expected
+    assert (values(result) if isinstance(result, State) else result) == expected
 
 
 def check_answer(exchange: str, name: str, expected: object, message: str = "") -> None:

@@ -3,8 +3,6 @@
 import math
 
 import pytest
-import table
-import twins
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from table import RECV_NS, every_answer, every_frame, load, make
@@ -13,16 +11,8 @@ from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
-from feedhandler.exchanges.base import (
-    AHEAD_NS_MAX,
-    CHANNELS_MAX,
-    LAST,
-    NO_ORDERS,
-    QUOTE,
-    STATISTICS,
-    Control,
-    State,
-)
+from feedhandler.exchanges.base import NO_ORDERS, Control
+from feedhandler.exchanges.state import AHEAD_NS_MAX, CHANNELS_MAX, LAST, QUOTE, STATISTICS, State
 from feedhandler.sim.simulated import SIMULATED
 
 SECOND = 1_000_000_000
@@ -57,8 +47,8 @@ def check(exchange: str, payload: bytes) -> None:
         result = instance.decode(payload, RECV_NS, instance.line)
     except DecodeError:
         return
-    assert result is None or isinstance(result, table.make_state | Control)
-    if isinstance(result, table.make_state):
+    assert result is None or isinstance(result, State | Control)
+    if isinstance(result, State):
         assert is_publishable(result)
 
 
@@ -158,7 +148,7 @@ def test_a_new_connection_forgets_what_the_old_one_said(exchange):
 
 
 def state() -> State:
-    return table.make_state(topic="ticker.x.Y", native="Y", base_flags=wire.SIMULATED, flags=wire.SIMULATED)
+    return State(topic="ticker.x.Y", native="Y", base_flags=wire.SIMULATED, flags=wire.SIMULATED)
 
 
 def test_a_record_has_every_field_of_its_state():
@@ -348,46 +338,3 @@ def test_lines_and_channels_beyond_the_last_are_refused():
         quote.renew(LINES_MAX)
     with pytest.raises(IndexError):
         quote.heard(LINES_MAX)
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 40), st.integers(0, 12)), max_size=60
-    )
-)
-def test_both_states_accept_the_same(steps):
-    twin_states = []
-    for kind in twins.KINDS:
-        kind_state = twins.of(kind).State(topic="ticker.x.Y", native="Y")
-        kind_lines = lines(4)
-        twin_states.append((kind_state, kind_lines, []))
-    now = RECV_NS
-    for channel, line, update_id, seconds in steps:
-        now += seconds * SECOND
-        for kind_state, kind_lines, answers in twin_states:
-            if update_id == 40:
-                kind_state.renew(line)
-            elif update_id == 39:
-                kind_state.inherit(line)
-            elif update_id == 37:
-                kind_state.release(line)
-            elif update_id == 38:
-                kind_state.flags ^= wire.STALE
-            else:
-                is_time = channel == 2
-                number = now + (update_id - 20) * 5 * SECOND if is_time else update_id
-                answers.append(kind_state.accept(channel, kind_lines[line], number, now, is_time))
-            arbitration = kind_state.channels[channel]
-            answers.append((arbitration.heard_ns(line), arbitration.is_kept(line), kind_state.heard(line)))
-            if channel == STATISTICS:
-                bid = float(update_id // 10)  # often the same as before
-                kind_state.fill_quote(bid, 1.0, bid + 1.0, 1.0)
-                kind_state.fill_last(bid)
-            answers.append(repr(kind_state.stated(channel)))
-            answers.append([repr(value) for value in (kind_state.bid, kind_state.ask, kind_state.last)])
-            answers.append([(each.updates, each.update_id) for each in kind_state.channels])
-    (_, pure_lines, pure), (_, compiled_lines, compiled) = twin_states
-    assert pure == compiled
-    for one, other in zip(pure_lines, compiled_lines, strict=True):
-        for name in ("frames", "first", "duplicate", "late", "behind_ns"):
-            assert getattr(one, name) == getattr(other, name), name

@@ -18,9 +18,9 @@ from table import (
 )
 
 from feedhandler.data.errors import DecodeError, ProtocolError
-from feedhandler.exchanges import base
 from feedhandler.exchanges.base import Ack, Goodbye, Nack
 from feedhandler.exchanges.binance import COMMAND_SIZE_MAX, STREAMS_PER_CONNECTION, BinanceSpot
+from feedhandler.exchanges.state import QUOTE as QUOTE_CHANNEL
 
 QUOTE = {"bid": 97421.49, "bid_size": 0.125, "ask": 97421.5, "ask_size": 3.75}
 STATISTICS = {
@@ -131,7 +131,7 @@ def test_the_slow_channel_fills_the_quote_and_never_overwrites_what_its_own_has_
     exchange.decode(load("binance", "book_ticker").replace(b"97421.49", b"97400.00"), RECV_NS, exchange.line)
     later = load("binance", "ticker").replace(b"97421.49", b"97500.00")
     state = exchange.decode(later, RECV_NS + 3600_000_000_000, exchange.line)
-    assert (state.bid, state.stated(base.QUOTE)[0]) == (97400.0, 97500.0)
+    assert (state.bid, state.stated(QUOTE_CHANNEL)[0]) == (97400.0, 97500.0)
 
 
 def test_a_late_book_ticker_does_not_move_the_quote_backwards():

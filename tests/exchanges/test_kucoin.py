@@ -8,9 +8,10 @@ from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_fra
 
 from feedhandler.data.errors import DecodeError, ProtocolError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
-from feedhandler.exchanges import base
 from feedhandler.exchanges.base import PONG, WELCOME, Ack, Goodbye, Nack
 from feedhandler.exchanges.kucoin import SYMBOLS_PER_COMMAND, TOPICS_PER_CONNECTION, KuCoinSpot
+from feedhandler.exchanges.state import LAST
+from feedhandler.exchanges.state import QUOTE as QUOTE_CHANNEL
 
 QUOTE = {"bid": 97421.4, "bid_size": 0.125, "ask": 97421.6, "ask_size": 3.75}
 SNAPSHOT = {
@@ -123,7 +124,7 @@ def test_the_slow_channel_fills_and_never_overwrites_what_their_own_have_sent():
     )
     state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 3600_000_000_000, exchange.line)
     assert (state.bid, state.last, state.open_24h) == (97000.1, 97421.7, 96000.0)
-    assert (state.stated(base.QUOTE)[0], state.stated(base.LAST)) == (97421.4, (97421.5,))
+    assert (state.stated(QUOTE_CHANNEL)[0], state.stated(LAST)) == (97421.4, (97421.5,))
 
 
 def test_a_ticker_of_an_old_match_sets_no_time_back_and_no_quote():

@@ -1,11 +1,7 @@
-"""What leaves a feed, over the batch in Python and over its compiled twin."""
-
-import random
-
-import pytest
-import twins
+"""What leaves a feed, as messages to the merger and to direct subscribers."""
 
 from feedhandler.data import wire
+from feedhandler.exchanges.state import State
 from feedhandler.feed import batch
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
@@ -28,13 +24,11 @@ class End:
 class World:
     """A batch between two ends, with a clock that moves by 1 ns each time that it is read."""
 
-    def __init__(self, twin, direct=True):
+    def __init__(self, direct=True):
         self.hop, self.direct = End(), End(direct)
         self.now = 1_790_000_000_000_000_000
-        self.batch = twin.Batch(self.hop, self.direct, self.clock)
-        self.states = [
-            twin.State(topic=wire.topic(wire.TICKER, "x", f"S{n}"), native=f"S{n}") for n in range(5)
-        ]
+        self.batch = batch.Batch(self.hop, self.direct, self.clock)
+        self.states = [State(topic=wire.topic(wire.TICKER, "x", f"S{n}"), native=f"S{n}") for n in range(5)]
 
     def clock(self):
         self.now += 1
@@ -53,13 +47,8 @@ class World:
         ]
 
 
-@pytest.fixture(params=twins.KINDS)
-def twin(request):
-    return twins.of(request.param)
-
-
-def test_records_of_one_flush_are_one_message_and_each_topic_counts(twin):
-    world = World(twin)
+def test_records_of_one_flush_are_one_message_and_each_topic_counts():
+    world = World()
     world.emit(0, 1, 0)
     assert not world.hop.sent
     world.batch.flush()
@@ -71,15 +60,15 @@ def test_records_of_one_flush_are_one_message_and_each_topic_counts(twin):
     assert world.batch.records == 4
 
 
-def test_the_first_record_of_a_message_says_when_it_left(twin):
-    world = World(twin, direct=False)
+def test_the_first_record_of_a_message_says_when_it_left():
+    world = World(direct=False)
     world.emit(0, 1)
     world.batch.flush()
     assert [r.publish_ns for r in world.records()] == [world.now, 0]
 
 
-def test_direct_subscribers_get_each_record_alone_under_its_topic_with_its_own_time(twin):
-    world = World(twin)
+def test_direct_subscribers_get_each_record_alone_under_its_topic_with_its_own_time():
+    world = World()
     world.emit(2, 3)
     world.batch.flush()
     topics, messages = zip(*world.direct.sent, strict=True)
@@ -89,15 +78,15 @@ def test_direct_subscribers_get_each_record_alone_under_its_topic_with_its_own_t
     assert world.direct.flushed == 2
 
 
-def test_without_direct_subscribers_nothing_goes_there(twin):
-    world = World(twin, direct=False)
+def test_without_direct_subscribers_nothing_goes_there():
+    world = World(direct=False)
     world.emit(0)
     world.batch.flush()
     assert world.direct.sent == []
 
 
-def test_a_record_is_what_its_state_was_when_it_was_emitted(twin):
-    world = World(twin)
+def test_a_record_is_what_its_state_was_when_it_was_emitted():
+    world = World()
     for bid in (1.0, 2.0):
         world.states[0].set_quote(bid, 1.0, 3.0, 1.0)
         world.emit(0)
@@ -105,8 +94,8 @@ def test_a_record_is_what_its_state_was_when_it_was_emitted(twin):
     assert [r.bid for r in world.records()] == [1.0, 2.0]
 
 
-def test_a_message_has_its_longest_length_however_much_is_emitted(twin):
-    world = World(twin)
+def test_a_message_has_its_longest_length_however_much_is_emitted():
+    world = World()
     for number in range(2 * batch.RECORDS_MAX + 3):
         world.emit(number % 5)
     world.batch.flush()
@@ -114,8 +103,8 @@ def test_a_message_has_its_longest_length_however_much_is_emitted(twin):
     assert len(world.direct.sent) == 2 * batch.RECORDS_MAX + 3
 
 
-def test_what_is_repeated_goes_to_the_merger_alone_after_what_was_emitted(twin):
-    world = World(twin)
+def test_what_is_repeated_goes_to_the_merger_alone_after_what_was_emitted():
+    world = World()
     world.emit(0)
     count = batch.RECORDS_MAX + 1
     again = [
@@ -129,35 +118,10 @@ def test_what_is_repeated_goes_to_the_merger_alone_after_what_was_emitted(twin):
     assert world.batch.records == count + 1
 
 
-def test_the_twins_send_the_same_bytes():
-    worlds = [World(twins.of(kind)) for kind in twins.KINDS]
-    for world in worlds:
-        rng = random.Random(7)
-        for _ in range(3000):
-            action = rng.randrange(12)
-            if action == 0:
-                world.batch.flush()
-            elif action == 1:
-                world.direct.is_wanted = rng.random() < 0.5
-            elif action == 2:
-                world.batch.repeat([world.states[rng.randrange(5)].record()])
-            elif action == 3:
-                rng.choice(world.states).forget()
-            else:
-                changed = rng.choice(world.states)
-                changed.exchange_ns = rng.randrange(2**62)
-                changed.set_quote(*(rng.choice((0.0, rng.random())) for _ in range(4)))
-                changed.on_news(rng.randrange(2**62))
-                world.batch.emit(changed)
-    assert worlds[0].hop.sent == worlds[1].hop.sent
-    assert worlds[0].direct.sent == worlds[1].direct.sent
-    assert worlds[0].batch.records == worlds[1].batch.records > 2000
-
-
-def test_a_record_is_on_the_board_before_it_leaves_under_the_canonical_topic(twin, tmp_path):
-    world = World(twin)
-    writer = BoardWriter(tmp_path / "x.board", slot=twin.BoardSlot)
-    reader = BoardReader(tmp_path / "x.board", cells=twin.BoardCells)
+def test_a_record_is_on_the_board_before_it_leaves_under_the_canonical_topic(tmp_path):
+    world = World()
+    writer = BoardWriter(tmp_path / "x.board")
+    reader = BoardReader(tmp_path / "x.board")
     world.states[1].slot = writer.slot("ticker.x.S/ONE")
     world.states[1].bid = 7.0
     world.emit(0, 1)

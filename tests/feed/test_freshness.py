@@ -1,14 +1,14 @@
 """A dead channel is told from a quiet market, flagged in time, and healed."""
 
 import pytest
-import twins
 
 from feedhandler.data import wire
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import LAST, QUOTE, STATISTICS, Quote, RestTicker, State
+from feedhandler.exchanges.base import Quote, RestTicker
+from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS
 from feedhandler.feed.freshness import (
     DECIDES_NS,
     FIRST_DATA_NS,
@@ -27,14 +27,6 @@ UNIX = 1_790_000_000 * NS_PER_S
 STEP_NS = 200_000_000
 SAME = Quote(1.0, 2.0, 3.0, 4.0)
 OTHER = Quote(1.5, 2.0, 3.0, 4.0)
-
-
-@pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
-def kind(request):
-    """Every test here runs over the state in Python, and over its compiled twin."""
-    Feed.make_state = twins.of(request.param).State
-    yield
-    Feed.make_state = State
 
 
 class Subscriptions:
@@ -66,10 +58,8 @@ class Connection:
 class Feed:
     """A watch over some symbols, and the clock, the exchange and the network around it."""
 
-    make_state = State
-
     def __init__(self, exchange="binance", natives=("A",), lines=1):
-        self.exchange = EXCHANGES[exchange].main(self.make_state)
+        self.exchange = EXCHANGES[exchange].main()
         self.exchange.add(natives, wire.SIMULATED)
         self.emitted = []
         self.watch = Freshness(self.exchange, lambda state: self.emitted.append(wire.unpack(state.record())))

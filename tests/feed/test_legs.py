@@ -3,7 +3,6 @@
 import itertools
 
 import pytest
-import twins
 import world as worlds
 from world import EPOCH_NS, World
 
@@ -12,16 +11,6 @@ from feedhandler.data.connecting import DailyWindow
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_DAY, NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-
-
-@pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
-def make_state(request):
-    """Every test here runs over the state in Python, and over its compiled twin."""
-    usual = World.make_state
-    World.make_state = twins.of(request.param).State
-    yield
-    World.make_state = usual
-
 
 # --- renewal
 

@@ -5,7 +5,7 @@ import quiet
 import world
 
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.transport import tick
+from feedhandler.exchanges.state import State
 
 NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=EXCHANGES)
 
@@ -29,4 +29,4 @@ def test_most_seeds_play_a_calm_world_and_some_whole_days():
 
 def test_worlds_are_made_of_the_class_that_a_feed_runs():
     states = world.make(seed=1).exchange.states.values()
-    assert {type(state) for state in states} == {tick.State}
+    assert {type(state) for state in states} == {State}

@@ -5,14 +5,13 @@ import json
 import random
 
 import pytest
-import twins
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import Endpoint, State
+from feedhandler.exchanges.base import Endpoint
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.report import Complaints, connection_status
 from feedhandler.feed.session import TICK_NS
@@ -22,22 +21,12 @@ START = 1_000 * NS_PER_S
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 
 
-@pytest.fixture(params=twins.KINDS, autouse=True, scope="module")
-def make_state(request):
-    """Every test here runs over the state in Python, and over its compiled twin."""
-    World.make_state = twins.of(request.param).State
-    yield
-    World.make_state = State
-
-
 class World:
     """One session, its clock, and what it sent and emitted."""
 
-    make_state = State
-
     def __init__(self, exchange="bybit", natives=("AUSDT", "BUSDT"), seed=1, budget=(1000, 1.0), **policy):
         self.now = START
-        self.exchange = EXCHANGES[exchange].main(self.make_state)
+        self.exchange = EXCHANGES[exchange].main()
         self.exchange.add(natives, 0)
         self.emitted = []
         self.sent = []  # (time, decoded request)

@@ -7,7 +7,8 @@ from world import World
 from feedhandler.data import wire
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import QUOTE, RestTicker
+from feedhandler.exchanges.base import RestTicker
+from feedhandler.exchanges.state import QUOTE
 from feedhandler.feed.survey import BACKOFF_NS, DISTANCE_NS, Survey
 from feedhandler.transport.http import REST_SHARE
 

@@ -48,9 +48,8 @@ for each in made:
     assert str(each).startswith('$home/'), each
     ctypes.CDLL(str(each)).__asan_init
 "
-"$python" -m pytest -q --capture=sys -p no:cacheprovider -p no:faulthandler -k "not pure" \
+"$python" -m pytest -q --capture=sys -p no:cacheprovider -p no:faulthandler \
     tests/transport/test_memory.py tests/transport/test_board_cut.py tests/transport/test_board_files.py \
-    tests/transport/test_zmtp.py \
-    tests/transport/test_paced_outlet.py tests/feed/test_batch.py tests/data/test_board_layout.py tests/merger/test_merge.py \
-    tests/transport/test_follower.py tests/exchanges
+    tests/transport/test_zmtp.py tests/transport/test_paced_outlet.py tests/transport/test_follower.py \
+    tests/data/test_raw.py tests/feed/test_batch.py tests/merger/test_merge.py tests/exchanges
 exec "$python" tests/fuzz "$@"

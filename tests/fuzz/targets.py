@@ -1,6 +1,7 @@
-"""What is fuzzed: frames, ZMTP streams, batches, boards, and sends that fail; each over both twins, side by side.
+"""What is fuzzed: frames, ZMTP streams, batches, boards, and sends that fail; each over both forms
+of the code, side by side.
 
-A target makes a round from a seeded `random.Random`: a fresh world and some cases in it. It raises if the twins
+A target makes a round from a seeded `random.Random`: a fresh world and some cases in it. It raises if the forms
 differ, or if either does what it must not; what harms memory the sanitizers see (`make sanitize`).
 """
 
@@ -17,12 +18,11 @@ import table
 import twins
 
 from feedhandler.data import board_layout, wire
-from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport import zmtp
-from feedhandler.transport.boards import BoardReader, BoardWriter
+from feedhandler.transport.boards import BoardWriter
 
 GOLDEN: Final = Path(__file__).parent.parent / "golden"
 NATIVES: Final = {name: each.native("BTC") for name, each in SIMULATED.items()}
@@ -69,7 +69,7 @@ def outcome(call: Callable[..., Any], *arguments: Any) -> str:
     """Return what a call came to, in words that compare: its result, or the error that it may raise."""
     try:
         return repr(call(*arguments))
-    except (Broken, DecodeError, IndexError) as exc:
+    except (Broken, *twins.DECODE_ERRORS, IndexError) as exc:
         return type(exc).__name__
 
 
@@ -78,11 +78,11 @@ def agree(what: str, found: list[Any], about: object) -> None:
         first, second = map(repr, found)
         at = next((n for n, pair in enumerate(zip(first, second, strict=False)) if len(set(pair)) > 1), 0)
         parts = " and ".join(text[max(0, at - 40) : at + 80] for text in (first, second))
-        raise AssertionError(f"the twins differ in {what}: {parts}; of {repr(about)[:300]}")
+        raise AssertionError(f"the forms differ in {what}: {parts}; of {repr(about)[:300]}")
 
 
 def both() -> list[Any]:
-    return [twins.of(kind) for kind in twins.KINDS]
+    return [twins.of(form) for form in twins.FORMS]
 
 
 # --- frames of the exchanges
@@ -94,7 +94,7 @@ class Decoding:
     def __init__(self, twin: Any, exchange: str) -> None:
         self.end = End()
         self.batch = twin.Batch(self.end, End(), self.end.clock)
-        self.exchange = EXCHANGES[exchange].main(twin.State)
+        self.exchange = twin.EXCHANGES[exchange].main()
         self.lines = [Line(index) for index in range(3)]
         self.exchange.add((NATIVES[exchange],), 0)
         self.state = self.exchange.states[NATIVES[exchange]]
@@ -102,7 +102,7 @@ class Decoding:
     def take(self, payload: bytes, recv_ns: int, line: int) -> str:
         try:
             result = self.exchange.decode(payload, recv_ns, self.lines[line])
-        except DecodeError:
+        except twins.DECODE_ERRORS:
             return "DecodeError"
         if result is not self.state:
             return repr(result)
@@ -183,7 +183,8 @@ class Listening:
 
     def __init__(self, twin: Any, directory: str) -> None:
         self.loop = twin.Loop()
-        self.paths = [f"{directory}/{twin.Loop.__module__}.{name}" for name in ("in", "out")]
+        count = len(list(Path(directory).iterdir()))
+        self.paths = [f"{directory}/{count}.{name}" for name in ("in", "out")]
         self.received: list[bytes] = []
         inlet, outlet = (f"ipc://{path}" for path in self.paths)
         self.inlet = twin.Inlet(
@@ -459,8 +460,8 @@ def read_alike(rng: random.Random, path: Path) -> None:
     readers = []
     for twin in both():
         try:
-            readers.append(BoardReader(path, cells=twin.BoardCells))
-        except DecodeError as exc:
+            readers.append(twin.BoardReader(path))
+        except twins.DECODE_ERRORS as exc:
             readers.append(str(exc))
     if isinstance(readers[0], str):
         agree("refusal", readers, path)

@@ -2,7 +2,6 @@
 
 import pytest
 import targets
-import twins
 
 ROUNDS = {"frames": 300, "streams": 30, "batches": 60, "sends": 60, "boards": 30}
 SEED = 1
@@ -10,13 +9,12 @@ SEED = 1
 
 @pytest.mark.many
 @pytest.mark.parametrize("target", targets.TARGETS)
-def test_whatever_comes_is_taken_by_both_twins_alike(target):
-    twins.of("compiled")
+def test_whatever_comes_is_taken_by_both_forms_alike(target):
     for number in range(ROUNDS[target]):
         targets.play(target, SEED, number)
 
 
-def test_the_twins_are_compared():
-    with pytest.raises(AssertionError, match="the twins differ in all"):
+def test_the_forms_are_compared():
+    with pytest.raises(AssertionError, match="the forms differ in all"):
         targets.agree("all", [1, 2], "this")
     targets.agree("all", [{"a": 1}, {"a": 1}], "this")

@@ -12,7 +12,8 @@ from patience import PATIENCE_S
 from toolchains import EXAMPLES
 
 from feedhandler.data import wire
-from feedhandler.transport import tick
+from feedhandler.transport.loop import Loop
+from feedhandler.transport.outlet import Outlet
 
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "汉字/USDT"))
 pytestmark = pytest.mark.e2e
@@ -49,7 +50,7 @@ class Play:
 
     def __init__(self, command, endpoint, *prefixes, is_sigpipe_ignored=False):
         self._endpoint = endpoint
-        self._loop = tick.Loop()
+        self._loop = Loop()
         self._outlet = None
         self._text = {"out": b"", "err": b""}
         self.asked = []
@@ -70,7 +71,7 @@ class Play:
         """Bind; instead of the publisher of before, if there was one."""
         if self._outlet:
             self._outlet.close()
-        self._outlet = tick.Outlet(
+        self._outlet = Outlet(
             self._loop,
             [self._endpoint],
             self,

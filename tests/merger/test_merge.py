@@ -4,7 +4,6 @@ import random
 
 import msgspec
 import pytest
-import twins
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,9 @@ from feedhandler.data.topics import symbol_in
 from feedhandler.data.units import NS_PER_S
 from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger
 from feedhandler.transport.boards import BoardReader, BoardWriter
+from feedhandler.transport.links import Downlink, Inlet, Uplink
+from feedhandler.transport.loop import Loop
+from feedhandler.transport.outlet import Outlet as RealOutlet
 
 EPOCH_NS = 1_790_000_000 * NS_PER_S
 NATIVES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
@@ -897,26 +899,24 @@ class LateMerger:
         self.last = lambda topic: world.merger.last(topic)
 
 
-@pytest.mark.parametrize("kind", twins.KINDS)
-def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path, kind):
-    sockets = twins.of(kind)
-    loop = sockets.Loop()
+def test_from_a_feed_to_subscribers_through_real_sockets(tmp_path):
+    loop = Loop()
     ends = {name: f"ipc://{tmp_path}/{name}" for name in ("each", "batches", "feeds")}
     world = World()
     outlets = [
-        sockets.Outlet(loop, [ends[name]], LateMerger(world), key=name,
+        RealOutlet(loop, [ends[name]], LateMerger(world), key=name,
                        queue_size_max=1 << 20)
         for name in ("each", "batches")
     ]  # fmt: skip
     world.merger = Merger(
         {"binance": 1, "bybit": 1}, *outlets, world.clock, session=100, pid=1, now_mono_ns=0,
     )  # fmt: skip
-    inlet = sockets.Inlet(loop, ends["feeds"], world.merger.on_message, key="feeds", outlets=outlets)
+    inlet = Inlet(loop, ends["feeds"], world.merger.on_message, key="feeds", outlets=outlets)
     joined = []
-    uplink = sockets.Uplink(loop, ends["feeds"], lambda: joined.append(True), queue_size_max=1 << 20)
+    uplink = Uplink(loop, ends["feeds"], lambda: joined.append(True), queue_size_max=1 << 20)
     received = {"each": [], "batches": []}
     links = [
-        sockets.Downlink(loop, ends[name], [b"ticker."], lambda m, to=to: to.append(bytes(m)))
+        Downlink(loop, ends[name], [b"ticker."], lambda m, to=to: to.append(bytes(m)))
         for name, to in received.items()
     ]
     world.instruments()

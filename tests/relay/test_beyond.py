@@ -22,8 +22,10 @@ from feedhandler.data.layout import Retention
 from feedhandler.relay import beyond
 from feedhandler.relay.beyond import Beyond
 from feedhandler.runtime import config
-from feedhandler.transport import keys, remote, tick
+from feedhandler.transport import keys, remote
 from feedhandler.transport.keys import load_pair, load_public
+from feedhandler.transport.links import Inlet
+from feedhandler.transport.loop import Loop
 
 BTC, ETH = (wire.padded(wire.topic(wire.TICKER, "binance", s)) for s in ("BTC/USDT", "ETH/USDT"))
 
@@ -51,7 +53,7 @@ class World:
             encoding="utf-8",
         )
         self.config = config.load(str(path))
-        self.loop = tick.Loop()
+        self.loop = Loop()
         self.context = zmq.Context()
         self.parts = []
         self.cost = 1
@@ -288,7 +290,7 @@ class Merger:
 
     def __init__(self, world):
         self.received = []
-        self._inlet = tick.Inlet(
+        self._inlet = Inlet(
             world.loop,
             world.config.merger.feeds,
             lambda m: self.received.append(bytes(m)),

@@ -9,6 +9,9 @@ import zmq
 from patience import PATIENCE_S
 
 from feedhandler.data import wire
+from feedhandler.transport.links import Inlet, Uplink
+from feedhandler.transport.loop import Loop
+from feedhandler.transport.outlet import Outlet
 
 QUIET_TURNS = (
     300  # of the loop, a millisecond each: who is not given a processor sees time pass, and no turns
@@ -24,10 +27,9 @@ def ticker(topic=BTC, sequence=1):
 class World:
     """Our loop, an outlet or inlet in it, and libzmq's sockets outside."""
 
-    def __init__(self, tmp_path, sockets):
+    def __init__(self, tmp_path):
         self.path = tmp_path
-        self.sockets = sockets
-        self.loop = sockets.Loop()
+        self.loop = Loop()
         self.context = zmq.Context()
         self.snapshots = {}
         self.received = []
@@ -39,14 +41,12 @@ class World:
 
     def outlet(self, endpoint=None, **settings):
         settings = {"queue_size_max": 1_000_000, **settings}
-        outlet = self.sockets.Outlet(
-            self.loop, [endpoint or self.endpoint()], self, key="merger.ticks", **settings
-        )
+        outlet = Outlet(self.loop, [endpoint or self.endpoint()], self, key="merger.ticks", **settings)
         self.parts.append(outlet)
         return outlet
 
     def inlet(self):
-        inlet = self.sockets.Inlet(
+        inlet = Inlet(
             self.loop, self.endpoint(), lambda m: self.received.append(bytes(m)), key="merger.feeds"
         )
         self.parts.append(inlet)
@@ -54,7 +54,7 @@ class World:
 
     def uplink(self, **settings):
         settings = {"queue_size_max": 1_000_000, **settings}
-        uplink = self.sockets.Uplink(self.loop, self.endpoint(), self._on_join, **settings)
+        uplink = Uplink(self.loop, self.endpoint(), self._on_join, **settings)
         self.parts.append(uplink)
         return uplink
 

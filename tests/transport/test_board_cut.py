@@ -38,8 +38,8 @@ def status_of(act) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def mean_writer(path: Path, **more) -> BoardWriter:
-    writer = BoardWriter(path, slots_max=5000, **more)
+def mean_writer(path: Path, make: type = BoardWriter) -> BoardWriter:
+    writer = make(path, slots_max=5000)
     for number in range(1000):
         writer.slot(f"ticker.x.{number}").write(RECORD, 1)
     return writer
@@ -71,13 +71,12 @@ def test_a_writer_goes_on_until_it_is_told_by_its_next_heartbeat(tmp_path, size)
 
 @compiled
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", twins.KINDS)
-def test_a_reader_finds_nothing_more_and_opens_nothing_that_is_short(tmp_path, kind, size):
+def test_a_reader_finds_nothing_more_and_opens_nothing_that_is_short(tmp_path, size):
     path = tmp_path / "x.board"
     mean_writer(path)
 
     def act():
-        reader = BoardReader(path, cells=twins.of(kind).BoardCells)
+        reader = BoardReader(path)
         os.truncate(path, size)
         for index in (999, 0, 1, 500, 4999):
             with contextlib.suppress(DecodeError):
@@ -130,10 +129,11 @@ def test_a_board_that_was_cut_and_made_long_again_is_told(tmp_path):
 
 
 def test_without_the_handler_a_heartbeat_tells_too_and_nothing_is_written(tmp_path):
+    python = twins.of("python")
     for size in SIZES:
-        writer = mean_writer(tmp_path / "x.board", slot=twins.of("pure").BoardSlot)
+        writer = mean_writer(tmp_path / "x.board", python.BoardWriter)
         os.truncate(tmp_path / "x.board", size)
-        with pytest.raises(FeedError, match="cut short"):
+        with pytest.raises(python.FeedError, match="cut short"):
             writer.beat()
         writer.close()
         retire(tmp_path / "x.board")

@@ -1,4 +1,4 @@
-"""Boards as files, written and read by the twins in Python and in C, each with each."""
+"""Boards as files, written and read by both forms of the code, each with each."""
 
 import errno
 import os
@@ -31,12 +31,12 @@ def record(number, topic="ticker.binance.BTCUSDT", **fields):
     return wire.pack_ticker(wire.Ticker(topic, sequence=number, last=float(number), bid=number / 2, **fields))
 
 
-@pytest.fixture(params=twins.KINDS)
+@pytest.fixture(params=twins.FORMS)
 def writes(request):
     return twins.of(request.param)
 
 
-@pytest.fixture(params=twins.KINDS)
+@pytest.fixture(params=twins.FORMS)
 def reads(request):
     return twins.of(request.param)
 
@@ -47,8 +47,8 @@ def make(tmp_path, writes, reads):
 
     def make(depth=2, slots_max=8, **more):
         path = tmp_path / "x.board"
-        writer = BoardWriter(path, depth=depth, slots_max=slots_max, slot=writes.BoardSlot, **more)
-        return writer, BoardReader(path, cells=reads.BoardCells)
+        writer = writes.BoardWriter(path, depth=depth, slots_max=slots_max, **more)
+        return writer, reads.BoardReader(path)
 
     return make
 
@@ -95,12 +95,12 @@ def test_topics_appear_when_they_are_added_and_keep_their_index(make):
 
 @given(depth=st.integers(2, 9), count=st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
-@pytest.mark.parametrize("kind", twins.KINDS)
+@pytest.mark.parametrize("kind", twins.FORMS)
 def test_the_last_records_can_be_read_by_their_number_and_no_others(tmp_path_factory, kind, depth, count):
     path = tmp_path_factory.mktemp("board") / "x.board"
     twin = twins.of(kind)
-    writer = BoardWriter(path, depth=depth, slots_max=2, slot=twin.BoardSlot)
-    reader = BoardReader(path, cells=twin.BoardCells)
+    writer = twin.BoardWriter(path, depth=depth, slots_max=2)
+    reader = twin.BoardReader(path)
     slot = writer.slot(BTC)
     for number in range(1, count + 1):
         slot.write(record(number), NOW)
@@ -133,7 +133,7 @@ def test_a_damaged_board_ends_with_an_error_and_not_in_a_loop(make):
     at = board_layout.HEADER_SIZE + board_layout.NEWEST_OFFSET
     writer._file[at : at + 8] = (9).to_bytes(8, "little")
     for read in (reader.newest, reader.cells.ticker):
-        with pytest.raises(DecodeError, match="slot 0 of the board is damaged"):
+        with pytest.raises(twins.DECODE_ERRORS, match="slot 0 of the board is damaged"):
             read(0)
 
 
@@ -160,10 +160,10 @@ def test_a_successor_takes_the_place_and_readers_are_told(make, tmp_path, writes
     writer, reader = make()
     slot = writer.slot(BTC)
     slot.write(record(1), NOW)
-    BoardWriter(tmp_path / "x.board", slots_max=8, slot=writes.BoardSlot)
+    writes.BoardWriter(tmp_path / "x.board", slots_max=8)
     assert (reader.closed, reader.is_current()) == (board_layout.SUPERSEDED, False)
     assert wire.unpack(reader.newest(0)).sequence == 1, "what is mapped stays"
-    assert BoardReader(tmp_path / "x.board", cells=reads.BoardCells).topics() == {}
+    assert reads.BoardReader(tmp_path / "x.board").topics() == {}
     slot.write(record(2), NOW)  # the old writer harms nobody
     assert not (tmp_path / "x.board.tmp").exists()
 

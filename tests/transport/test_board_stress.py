@@ -17,10 +17,7 @@ import pytest
 import twins
 from patience import PATIENCE_S
 
-import feedhandler
 from feedhandler.data import board_layout, wire
-from feedhandler.data.errors import DecodeError
-from feedhandler.transport.boards import BoardReader, BoardWriter
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -54,7 +51,7 @@ def is_whole(found):
 def write_for_ever(path, kind, depth):
     """What a writer process does: it writes, and beats sometimes. Never returns."""
     records = [(number, record(number)) for number in range(1, 2000)]
-    writer = BoardWriter(path, depth=depth, slots_max=4, slot=twins.of(kind).BoardSlot)
+    writer = twins.of(kind).BoardWriter(path, depth=depth, slots_max=4)
     slot = writer.slot(TOPIC)
     while True:
         writer.beat()
@@ -77,8 +74,8 @@ def await_reader(path, before, kind):
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
-            reader = BoardReader(path, cells=twins.of(kind).BoardCells)
-        except (FileNotFoundError, DecodeError):
+            reader = twins.of(kind).BoardReader(path)
+        except (FileNotFoundError, *twins.DECODE_ERRORS):
             continue
         if (before is None or reader._inode != before._inode) and reader.topics() and reader.number(0):
             return reader
@@ -109,13 +106,12 @@ def c_reader(tmp_path):
     return program
 
 
-@pytest.mark.parametrize("kind", twins.KINDS)
+@pytest.mark.parametrize("kind", twins.FORMS)
 @pytest.mark.parametrize("depth", [2, 5])
 def test_no_killed_writer_leaves_a_mixture_or_keeps_a_reader(tmp_path, c_reader, kind, depth):
-    twins.of(kind)
     path = tmp_path / "x.board"
     rng = random.Random(depth)
-    readers = twins.KINDS if feedhandler.IS_COMPILED else ("pure",)
+    readers = twins.FORMS
     in_c = c_reader and subprocess.Popen(
         [c_reader, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -5,12 +5,11 @@ import random
 from pathlib import Path
 
 import pytest
-import twins
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler.data import wire
-from feedhandler.transport.follower import Loss
+from feedhandler.transport.follower import Follower, Gatherer, Loss
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "follow.json").read_text(encoding="utf-8"))
 BTC, ETH = (wire.topic(wire.TICKER, "binance", symbol) for symbol in ("BTC/USDT", "ETH/USDT"))
@@ -20,12 +19,12 @@ def ticker(topic=BTC, sequence=1, session=100, **fields):
     return wire.pack_ticker(wire.Ticker(topic, session=session, sequence=sequence, **fields))
 
 
-@pytest.fixture(params=twins.KINDS)
-def stream(request):
+@pytest.fixture
+def stream():
     class Stream:
         def __init__(self):
             self.records = []
-            self.follower = twins.of(request.param).Follower(self.records.append)
+            self.follower = Follower(self.records.append)
 
         def take(self, *messages):
             for message in messages:
@@ -71,7 +70,7 @@ def test_a_new_session_starts_over_and_old_losses_stay(stream):
 
 def test_a_batch_is_its_records(stream):
     batch = ticker(BTC, 1) + ticker(ETH, 1) + ticker(BTC, 2)
-    assert stream.take(memoryview(batch)) == [(BTC, 1), (ETH, 1), (BTC, 2)]
+    assert stream.take(batch) == [(BTC, 1), (ETH, 1), (BTC, 2)]
 
 
 def test_a_batch_may_have_records_of_several_kinds_and_a_document_at_its_end(stream):
@@ -127,7 +126,7 @@ def test_the_table_that_all_languages_share(case, stream):
 def test_a_topic_without_nul_is_no_record(kind, stream):
     message = bytearray(ticker())
     message[: wire.TOPIC_SIZE], message[wire.KIND_OFFSET] = b"t" * wire.TOPIC_SIZE, kind
-    assert stream.take(message) == []
+    assert stream.take(bytes(message)) == []
     assert stream.follower.undecodable == 1
 
 
@@ -159,8 +158,7 @@ def test_the_newest_of_each_topic_is_known_whoever_has_taken_it(stream):
     assert {topic: record.sequence for topic, record in stream.follower.newest.items()} == {BTC: 4, ETH: 1}
 
 
-@pytest.mark.parametrize("kind", twins.KINDS)
-def test_documents_may_go_aside_and_are_followed_unless_somebody_keeps_them(kind):
+def test_documents_may_go_aside_and_are_followed_unless_somebody_keeps_them():
     topic, records, aside = wire.topic(wire.HEARTBEAT, "merger"), [], []
     beats = [wire.Document(topic, kind=wire.HEARTBEAT, session=1, sequence=n) for n in (1, 2)]
 
@@ -168,7 +166,7 @@ def test_documents_may_go_aside_and_are_followed_unless_somebody_keeps_them(kind
         aside.append(document)
         return document.sequence == 1
 
-    follower = twins.of(kind).Follower(records.append, aside={wire.HEARTBEAT: take})
+    follower = Follower(records.append, aside={wire.HEARTBEAT: take})
     for beat in (*beats, beats[1]):
         follower.take(wire.pack_document(beat))
     assert [beat.sequence for beat in aside] == [1, 2, 2]
@@ -176,13 +174,12 @@ def test_documents_may_go_aside_and_are_followed_unless_somebody_keeps_them(kind
     assert follower.losses == {topic: Loss(1, 2)}
 
 
-@pytest.mark.parametrize("kind", twins.KINDS)
-def test_a_gatherer_copies_what_is_news(kind):
-    gatherer = twins.of(kind).Gatherer()
+def test_a_gatherer_copies_what_is_news():
+    gatherer = Gatherer()
     beat = wire.Document(wire.topic(wire.HEARTBEAT, "merger"), kind=wire.HEARTBEAT, session=1, sequence=1)
     gatherer.take(ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=1))
     for message in (ticker(sequence=3), wire.pack_document(beat), b"junk", ticker()[:-1]):
-        gatherer.take(memoryview(message))
+        gatherer.take(message)
     assert gatherer.count == 3
     first = gatherer.collect()
     assert first == ticker(sequence=1) + ticker(ETH, 1) + ticker(sequence=3)
@@ -199,7 +196,6 @@ def test_a_gatherer_copies_what_is_news(kind):
 @given(seed=st.integers(0, 10**9))
 def test_both_followers_do_the_same(seed):
     rng = random.Random(seed)
-    outputs = []
     messages = []
     for _ in range(60):
         message = b"".join(
@@ -218,19 +214,14 @@ def test_both_followers_do_the_same(seed):
             message[at + rng.randrange(wire.TOPIC_BYTES_MAX, wire.TICKER_SIZE)] = rng.randrange(256)
             message = bytes(message)
         messages.append(message if rng.random() < 0.95 else rng.randbytes(rng.randrange(400)))
-    for kind in twins.KINDS:
-        records = []
-        follower = twins.of(kind).Follower(records.append)
-        for message in messages:
-            follower.take(message)
-        # Packed, as NaN is not itself.
-        packed = [wire.pack(r) for r in records]
-        outputs.append((packed, dict(follower.losses), follower.undecodable))
-        gatherer = twins.of(kind).Gatherer()
-        for message in messages:
-            gatherer.take(message)
-        assert gatherer.collect() == b"".join(
-            wire.pack_ticker(record) for record in records if isinstance(record, wire.Ticker)
-        )
-        assert (gatherer.losses, gatherer.undecodable) == (follower.losses, follower.undecodable)
-    assert outputs[0] == outputs[1]
+    records = []
+    follower = Follower(records.append)
+    for message in messages:
+        follower.take(message)
+    gatherer = Gatherer()
+    for message in messages:
+        gatherer.take(message)
+    assert gatherer.collect() == b"".join(
+        wire.pack_ticker(record) for record in records if isinstance(record, wire.Ticker)
+    )
+    assert (gatherer.losses, gatherer.undecodable) == (follower.losses, follower.undecodable)

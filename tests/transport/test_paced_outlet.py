@@ -26,7 +26,7 @@ def receive_notice(world, sock):
     document = wire.unpack(message)
     assert document.kind == wire.NOTICE
     assert document.session == SESSION
-    return document.topic, json.loads(document.body)
+    return document.topic.encode(), json.loads(document.body)
 
 
 def declare(world, outlet, mode, prefix=b"ticker.", **options):
@@ -267,7 +267,7 @@ def test_many_topics_for_one_that_reads_slowly_leave_in_parts(world, outlet):
     for message in world.drain(slow):
         record = wire.unpack(message)
         newest[record.topic] = record.sequence
-    assert newest == {topic.rstrip(b"\0"): 3 for topic in topics}
+    assert newest == {wire.unpadded(topic): 3 for topic in topics}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -293,7 +293,7 @@ def test_whatever_the_speed_of_reading_it_ends_on_what_everybody_ends_on(world, 
         outlet.on_time(time.monotonic_ns())
         take(socks, modes, 1000)
         return all(
-            of_mode == {t.rstrip(b"\0"): n for t, n in sent.items() if n} for of_mode in modes.values()
+            of_mode == {wire.unpadded(t): n for t, n in sent.items() if n} for of_mode in modes.values()
         )
 
     world.until(is_complete)

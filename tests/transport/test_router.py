@@ -8,8 +8,8 @@ import pytest
 import zmq
 
 from feedhandler.data.errors import ConfigError
+from feedhandler.transport import endpoints
 from feedhandler.transport import router as routers
-from feedhandler.transport import zmtp
 from feedhandler.transport.router import Dealer, Router
 
 
@@ -199,7 +199,7 @@ def is_closed(end):
 
 
 def test_connections_that_say_nothing_are_closed_in_time(world, router, monkeypatch):
-    monkeypatch.setattr(zmtp, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(endpoints, "HANDSHAKE_S", 0.2)
     ends = silent(world, 50)
     world.until(lambda: all(map(is_closed, ends)))
     assert not router._peers

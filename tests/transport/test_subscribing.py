@@ -11,6 +11,7 @@ from ends import ETH, ticker
 from feedhandler.data import wire
 from feedhandler.data.topics import EMPTY_KEPT
 from feedhandler.transport import subscribing, zmtp
+from feedhandler.transport.outlet import Outlet
 from feedhandler.transport.subscribing import (
     BUDGET,
     JOINING_MAX,
@@ -42,7 +43,7 @@ class Peer:
     def read(self):
         while self.requests and self.is_open and not self.is_paused:
             self.taken += 1
-            self.world.subscribers.take(self, memoryview(self.requests.popleft()))
+            self.world.subscribers.take(self, self.requests.popleft())
 
     def put(self, message):
         self.got.append(bytes(message[: wire.TOPIC_SIZE]))
@@ -409,7 +410,7 @@ class Stream:
         self.world = world
         self.topic_list = TOPICS[:count]
         self.numbers = dict.fromkeys(self.topic_list, 1)
-        self.outlet = world.sockets.Outlet(
+        self.outlet = Outlet(
             world.loop, [world.endpoint()], self, key="merger.ticks", queue_size_max=1 << 24, **settings
         )
         world.parts.append(self.outlet)

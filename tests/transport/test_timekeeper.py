@@ -13,7 +13,7 @@ from patience import PATIENCE_S
 from feedhandler.data.errors import ProtocolError
 from feedhandler.data.status import FeedStatus
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import AHEAD_NS_MAX
+from feedhandler.exchanges.state import AHEAD_NS_MAX
 from feedhandler.sim.server import SimServer, SimSettings
 from feedhandler.transport import timekeeper
 from feedhandler.transport.http import HttpClient, HttpRefused

@@ -20,7 +20,11 @@ from patience import PATIENCE_S
 
 from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError
-from feedhandler.transport import zmtp
+from feedhandler.transport import endpoints, zmtp
+from feedhandler.transport.endpoints import Listener
+from feedhandler.transport.links import Downlink, Inlet, Uplink
+from feedhandler.transport.loop import Loop
+from feedhandler.transport.outlet import Outlet
 from feedhandler.transport.subscribing import is_narrow
 
 
@@ -36,7 +40,7 @@ def test_a_subscriber_gets_its_snapshot_first_and_then_what_matches_in_order(wor
     snapshot, *records = world.receive(sock, 4)
     assert snapshot == BTC + b"old"
     assert [(wire.unpack(r).topic, wire.unpack(r).sequence) for r in records] == [
-        (BTC.rstrip(b"\0"), n) for n in range(3)
+        (wire.unpadded(BTC), n) for n in range(3)
     ]
 
 
@@ -300,15 +304,15 @@ def test_the_socket_file_of_a_killed_predecessor_is_taken_over(world):
     sock.close()
 
 
-def test_driven_by_uvloop_as_by_our_own_loop(tmp_path, sockets):
+def test_driven_by_uvloop_as_by_our_own_loop(tmp_path):
     endpoint, received = f"ipc://{tmp_path}/x", []
     message = bytes(1_000_000)
 
     async def talk():
         loop = asyncio.get_running_loop()
         last = SimpleNamespace(topics=lambda prefix: [BTC], last=lambda topic: b"old")
-        outlet = sockets.Outlet(loop, [endpoint], last, key="x", queue_size_max=1 << 30)
-        downlink = sockets.Downlink(loop, endpoint, [b""], lambda m: received.append(bytes(m)))
+        outlet = Outlet(loop, [endpoint], last, key="x", queue_size_max=1 << 30)
+        downlink = Downlink(loop, endpoint, [b""], lambda m: received.append(bytes(m)))
         async with asyncio.timeout(PATIENCE_S):
             while not outlet.is_wanted:
                 downlink.poll()
@@ -327,7 +331,7 @@ def test_driven_by_uvloop_as_by_our_own_loop(tmp_path, sockets):
 
 def test_a_callback_may_close_the_connection_whose_messages_it_gets(world):
     uplink = world.uplink()
-    inlet = world.sockets.Inlet(world.loop, world.endpoint(), lambda m: on_message(m), key="merger.feeds")
+    inlet = Inlet(world.loop, world.endpoint(), lambda m: on_message(m), key="merger.feeds")
     kept = []
 
     def on_message(message):
@@ -351,7 +355,7 @@ def request(prefix, kind=1):
 
 def raw_subscriber(world, outlet, endpoint):
     """A subscriber without a library, that reads nothing unless the test does."""
-    family, address = zmtp.address_of(endpoint)
+    family, address = endpoints.address_of(endpoint)
     sock = socket.socket(family)
     sock.connect(address)
     sock.sendall(zmtp.GREETING + READY + request(b"ticker."))
@@ -380,9 +384,10 @@ def test_a_subscriber_that_does_not_read_and_then_dies_takes_nobody_along(world,
 def test_thousands_of_exact_subscriptions_cost_little_and_each_hears_its_own(world):
     topics = [wire.padded(wire.topic(wire.TICKER, "binance", f"S{n}/USDT")) for n in range(5000)]
     outlet = world.outlet()
-    world.snapshots = {topics[-2]: topics[-2]}
+    last = max(topics[::2])  # libzmq sends them in the order of its trie
+    world.snapshots = {last: last}
     sock = world.subscriber(*topics[::2], SNDHWM=0)  # libzmq drops its own requests beyond 1,000
-    assert world.receive(sock) == [topics[-2]], "the last of them is known"
+    assert world.receive(sock) == [last], "the last of them is known"
     started = time.process_time()
     for _ in range(3):
         other = world.subscriber(b"status.")
@@ -456,9 +461,7 @@ def test_an_uplink_survives_a_merger_that_dies_between_connection_and_greeting(w
 
 def test_what_is_sent_when_a_merger_joins_is_the_first_that_it_gets(world):
     world.inlet()
-    uplink = world.sockets.Uplink(
-        world.loop, world.endpoint(), lambda: uplink.send(b"who I am"), queue_size_max=1_000_000
-    )
+    uplink = Uplink(world.loop, world.endpoint(), lambda: uplink.send(b"who I am"), queue_size_max=1_000_000)
     world.parts.append(uplink)
 
     def send():
@@ -495,7 +498,7 @@ def test_a_file_that_is_no_socket_is_left_alone_and_named(world):
 @pytest.mark.parametrize("endpoint", ["tcp://*:5555", "tcp://[::1]:5555", "ipc://" + "x" * 108, "tcp://a:0"])
 def test_an_endpoint_that_can_never_work_is_refused(endpoint):
     with pytest.raises(ValueError, match="is no endpoint"):
-        zmtp.address_of(endpoint)
+        endpoints.address_of(endpoint)
 
 
 def half_open(world, count):
@@ -524,7 +527,7 @@ def is_closed(sock):
 
 @pytest.mark.parametrize("end", ["outlet", "inlet"])
 def test_connections_that_say_nothing_are_closed_in_time_although_nobody_else_comes(world, end, monkeypatch):
-    monkeypatch.setattr(zmtp, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(endpoints, "HANDSHAKE_S", 0.2)
     getattr(world, end)()
     socks = half_open(world, 50)
     assert not any(map(is_closed, socks)), "they have their time"
@@ -532,7 +535,7 @@ def test_connections_that_say_nothing_are_closed_in_time_although_nobody_else_co
 
 
 def test_a_peer_that_is_ready_in_time_stays_however_long_it_says_nothing_more(world, monkeypatch):
-    monkeypatch.setattr(zmtp, "HANDSHAKE_S", 0.1)
+    monkeypatch.setattr(endpoints, "HANDSHAKE_S", 0.1)
     outlet = world.outlet()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(world.endpoint().removeprefix("ipc://"))
@@ -544,8 +547,8 @@ def test_a_peer_that_is_ready_in_time_stays_however_long_it_says_nothing_more(wo
         world.until(lambda: outlet.is_wanted)
 
 
-def test_a_loop_calls_back_when_it_is_time_and_not_what_was_called_off(sockets):
-    loop, called = sockets.Loop(), []
+def test_a_loop_calls_back_when_it_is_time_and_not_what_was_called_off():
+    loop, called = Loop(), []
     loop.call_later(0.05, lambda: called.append("second"))
     loop.call_later(
         0.0, lambda: (called.append("first"), loop.call_later(0.1, lambda: called.append("third")))
@@ -570,9 +573,7 @@ def test_one_that_connects_without_a_descriptor_goes_on_and_tries_again(
         raise OSError(errno.EMFILE, "Too many open files")
 
     world.outlet()
-    downlink = world.sockets.Downlink(
-        world.loop, world.endpoint(), [b""], lambda message: None, is_patient=is_patient
-    )
+    downlink = Downlink(world.loop, world.endpoint(), [b""], lambda message: None, is_patient=is_patient)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socket", refuse)
         assert not downlink.poll()
@@ -606,11 +607,11 @@ class Hand:
 
 
 def test_more_connections_than_the_budget_has_wait_in_the_kernel(tmp_path, monkeypatch):
-    monkeypatch.setattr(zmtp, "ACCEPTS_PER_S", 0.001)
-    monkeypatch.setattr(zmtp, "ACCEPTS_BURST_S", 3000.0)
+    monkeypatch.setattr(endpoints, "ACCEPTS_PER_S", 0.001)
+    monkeypatch.setattr(endpoints, "ACCEPTS_BURST_S", 3000.0)
     events, accepted = Hand(), []
-    listener = zmtp.Listener(events, [f"ipc://{tmp_path}/x.ipc"], accepted.append, "merger.ticks")
-    clients = [zmtp.connected(f"ipc://{tmp_path}/x.ipc") for _ in range(6)]
+    listener = Listener(events, [f"ipc://{tmp_path}/x.ipc"], accepted.append, "merger.ticks")
+    clients = [endpoints.connected(f"ipc://{tmp_path}/x.ipc") for _ in range(6)]
     while events.reader is not None:
         events.reader()
     assert len(accepted) == 4, "three, and one on credit"
@@ -661,7 +662,7 @@ def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(wor
     outlet = world.outlet()
 
     def come_and_go():
-        socks = [zmtp.connected(world.endpoint()) for _ in range(5)]
+        socks = [endpoints.connected(world.endpoint()) for _ in range(5)]
         for sock in socks:
             sock.sendall(zmtp.GREETING + READY + request(b"") + request(b"ticker.") + request(b"@latest"))
         world.until(lambda: outlet.is_wanted)

@@ -1,0 +1,196 @@
+"""The ticker of one symbol as a feed keeps it: what each channel says of it, and its record.
+
+Pure. Compiled where there is a compiler, with the types of `state.pxd`: what every frame changes are then numbers
+side by side, not objects all over the heap.
+"""
+
+from typing import Final
+
+from feedhandler.data import board_layout, raw, ticker, wire
+from feedhandler.exchanges.arbitration import Arbitration, Line
+
+# An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true. So it is
+# decided as long as nothing is known of the exchange's clock; after that, `Market.set_clock` says what cannot be.
+AHEAD_NS_MAX: Final = 60_000_000_000
+
+CHANNELS_MAX: Final = 3
+STATISTICS, QUOTE, LAST = range(CHANNELS_MAX)  # channels, in the order of `Market.topics`
+
+# The same, and the layout of the record, for the class: what has a type in the .pxd is not to be had from Python.
+_STATISTICS, _QUOTE, _LAST = STATISTICS, QUOTE, LAST
+_NAN = wire.NAN
+_NOT_LIVE = wire.NOT_LIVE  # the next update of any kind makes the state live again
+_BAD_EXCHANGE_TIME = wire.BAD_EXCHANGE_TIME
+_VERSION, _TICKER = wire.VERSION, wire.TICKER
+_TOPIC_SIZE, _RECORD_SIZE = wire.TOPIC_SIZE, wire.TICKER_SIZE
+_VERSION_OFFSET, _KIND_OFFSET, _FLAGS_OFFSET = wire.VERSION_OFFSET, wire.KIND_OFFSET, wire.FLAGS_OFFSET
+_SESSION_OFFSET, _SEQUENCE_OFFSET = wire.SESSION_OFFSET, wire.SEQUENCE_OFFSET
+_EXCHANGE_NS_OFFSET, _RECV_NS_OFFSET = wire.EXCHANGE_NS_OFFSET, wire.RECV_NS_OFFSET
+_PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
+_EXCHANGE_SEQUENCE_OFFSET, *_offsets = (
+    ticker.TICKER.layout.offset(name) for name in ("exchange_sequence", *wire.TICKER_VALUES)
+)
+_LAST_OFFSET, _BID_OFFSET, _BID_SIZE_OFFSET, _ASK_OFFSET, _ASK_SIZE_OFFSET = _offsets[:5]
+_OPEN_OFFSET, _HIGH_OFFSET, _LOW_OFFSET, _BASE_VOLUME_OFFSET, _QUOTE_VOLUME_OFFSET = _offsets[5:]
+
+
+class State:
+    """The ticker of one symbol, updated in place by each frame that counts.
+
+    topic carries the native symbol. Each channel owns its fields. A slower channel that carries them as well fills
+    them until their own has first sent; after that what it states is evidence, and no value. Of several lines that
+    bring a channel its arbitration says whose update counts. offset_ns is how far the exchange's clock is ahead of
+    ours, and ahead_ns_max how much later than our receipt an event may be stated.
+    """
+
+    def __init__(
+        self, *, topic: str, native: str, base_flags: int = 0, flags: int = 0, session: int = 0
+    ) -> None:
+        self._padded = wire.padded(topic)
+        if len(self._padded) != _TOPIC_SIZE:
+            raise ValueError("topic is too long")
+        self.topic = topic
+        self.native = native
+        self.group = 0  # whose lines carry it; what others bring of it is nobody's
+        self.base_flags = base_flags
+        self.session = session
+        self.sequence = 0
+        self.publish_ns = 0
+        self.offset_ns = 0
+        self.ahead_ns_max = AHEAD_NS_MAX
+        self.slot: board_layout.Slot | None = None  # where its records are written besides
+        self._statistics, self._quote, self._last = Arbitration(), Arbitration(), Arbitration()
+        self.channels = (self._statistics, self._quote, self._last)
+        self.forget()
+        self.flags = flags
+
+    def forget(self) -> None:
+        """Make every value unknown: no line is left to keep them."""
+        self.last = self.bid = self.bid_size = self.ask = self.ask_size = _NAN
+        self.open_24h = self.high_24h = self.low_24h = self.base_volume_24h = self.quote_volume_24h = _NAN
+        self._stated_bid = self._stated_bid_size = self._stated_ask = self._stated_ask_size = _NAN
+        self._stated_last = _NAN
+        self.flags = self.base_flags
+        self.exchange_sequence = self.exchange_ns = self.recv_ns = 0
+        for channel in self.channels:
+            channel.reset()
+
+    def renew(self, line: int) -> None:
+        """Another connection has this line from now on, and has sent nothing yet."""
+        for channel in self.channels:
+            channel.renew(line)
+
+    def inherit(self, line: int) -> None:
+        """Channels that are silent on a line have been silent elsewhere since: what is known still holds."""
+        for channel in self.channels:
+            channel.inherit(line)
+
+    def release(self, line: int) -> None:
+        """A line is gone: another may repeat what it sent last."""
+        for channel in self.channels:
+            channel.release(line)
+
+    def accept(self, channel: int, line: Line, update_id: int, recv_ns: int, is_time: bool = False) -> bool:
+        """Note that a channel has sent an update; False if it is known, or older than what is known.
+
+        update_id grows with each update of the channel; a connection that brings one twice does so on purpose.
+        is_time: for want of an id it is the update's time, in Unix nanoseconds; clocks may be set back. One that
+        cannot be counts as the exchange's present time.
+        """
+        # hot: `make bench-micro`, decode
+        if line.group != self.group:
+            return False  # another group's canary, or what was under way when the symbol left that group
+        present_ns = 0
+        if is_time:
+            present_ns = max(1, recv_ns + self.offset_ns)
+            if update_id > recv_ns + self.ahead_ns_max:
+                update_id = present_ns  # it cannot be
+        is_live = not self.flags & _NOT_LIVE
+        return self._arbitration(channel).accept(line, update_id, recv_ns, present_ns, is_live)
+
+    def _arbitration(self, channel: int) -> Arbitration:
+        if channel == _QUOTE:
+            return self._quote
+        if channel == _STATISTICS:
+            return self._statistics
+        if channel == _LAST:
+            return self._last
+        raise IndexError("no such channel")
+
+    def heard(self, line: int) -> int:
+        """Return how many channels have sent on a line."""
+        return (
+            (self._statistics.heard_ns(line) != 0)
+            + (self._quote.heard_ns(line) != 0)
+            + (self._last.heard_ns(line) != 0)
+        )
+
+    def stated(self, channel: int) -> tuple[float, ...]:
+        """Return what slower channels last stated of the fields of this one, NaN if they never did."""
+        if channel == _QUOTE:
+            return self._stated_bid, self._stated_bid_size, self._stated_ask, self._stated_ask_size
+        return (self._stated_last,) if channel == _LAST else ()
+
+    def set_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
+        """Take the quote over. A price of 0 is that of an empty side."""
+        self.bid, self.bid_size = bid or _NAN, bid_size
+        self.ask, self.ask_size = ask or _NAN, ask_size
+
+    def fill_quote(self, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
+        """Note the quote of a slower channel: a value until the quote's own has sent, evidence from then on."""
+        self._stated_bid, self._stated_bid_size = bid or _NAN, bid_size
+        self._stated_ask, self._stated_ask_size = ask or _NAN, ask_size
+        if not self._quote.updates:
+            self.set_quote(bid, bid_size, ask, ask_size)
+
+    def fill_last(self, last: float) -> None:
+        """The same of the last price. 0 is that of an instrument which never traded."""
+        self._stated_last = last or _NAN
+        if not self._last.updates:
+            self.last = self._stated_last
+
+    def set_statistics(
+        self, open_24h: float, high_24h: float, low_24h: float, base_volume: float, quote_volume: float
+    ) -> None:
+        """Take the 24 h statistics over. A price of 0 is that of an instrument which never traded."""
+        self.open_24h = open_24h or _NAN
+        self.high_24h = high_24h or _NAN
+        self.low_24h = low_24h or _NAN
+        self.base_volume_24h, self.quote_volume_24h = base_volume, quote_volume
+
+    def on_news(self, recv_ns: int) -> None:
+        """Note when the frame came that changed this state; every flag is decided anew."""
+        self.recv_ns = recv_ns
+        self.flags = self.base_flags
+        if self.exchange_ns > recv_ns + self.ahead_ns_max:
+            self.flags |= _BAD_EXCHANGE_TIME
+
+    def record(self) -> bytes:
+        """Return the record as it is published."""
+        record = bytearray(_RECORD_SIZE)
+        self.pack(record, 0)
+        return bytes(record)
+
+    def pack(self, target: bytearray, start: int) -> None:
+        """Write the record into a buffer."""
+        # hot: `make bench-micro`, board
+        raw.copy(target, start, self._padded, 0, _TOPIC_SIZE)
+        raw.put_u8(target, start + _VERSION_OFFSET, _VERSION)
+        raw.put_u8(target, start + _KIND_OFFSET, _TICKER)
+        raw.put_u16(target, start + _FLAGS_OFFSET, self.flags)
+        raw.put_u32(target, start + _SESSION_OFFSET, self.session)
+        raw.put_u64(target, start + _SEQUENCE_OFFSET, self.sequence)
+        raw.put_i64(target, start + _EXCHANGE_NS_OFFSET, self.exchange_ns)
+        raw.put_i64(target, start + _RECV_NS_OFFSET, self.recv_ns)
+        raw.put_i64(target, start + _PUBLISH_NS_OFFSET, self.publish_ns)
+        raw.put_u64(target, start + _EXCHANGE_SEQUENCE_OFFSET, self.exchange_sequence)
+        raw.put_f64(target, start + _LAST_OFFSET, self.last)
+        raw.put_f64(target, start + _BID_OFFSET, self.bid)
+        raw.put_f64(target, start + _BID_SIZE_OFFSET, self.bid_size)
+        raw.put_f64(target, start + _ASK_OFFSET, self.ask)
+        raw.put_f64(target, start + _ASK_SIZE_OFFSET, self.ask_size)
+        raw.put_f64(target, start + _OPEN_OFFSET, self.open_24h)
+        raw.put_f64(target, start + _HIGH_OFFSET, self.high_24h)
+        raw.put_f64(target, start + _LOW_OFFSET, self.low_24h)
+        raw.put_f64(target, start + _BASE_VOLUME_OFFSET, self.base_volume_24h)
+        raw.put_f64(target, start + _QUOTE_VOLUME_OFFSET, self.quote_volume_24h)

@@ -1,0 +1,24 @@
+cimport cython
+from libc.stdint cimport int64_t, uint32_t
+
+from feedhandler.data cimport raw
+from feedhandler.transport cimport calls
+
+cdef Py_ssize_t READY_MAX
+cdef int64_t TIMEOUT_MS_MAX, NEVER
+cdef uint32_t EPOLLOUT
+
+
+@cython.final
+cdef class Loop:
+    cdef object _epoll
+    cdef int _fd
+    cdef bytearray _found
+    cdef dict _readers, _writers
+    cdef object _timers
+
+    @cython.locals(
+        due_mono_ns=int64_t, now_mono_ns=int64_t, left_ns=int64_t, timeout_ms=int64_t, count=Py_ssize_t,
+        index=Py_ssize_t, at=Py_ssize_t, mask=uint32_t, fd=uint32_t,
+    )
+    cdef _run(self, int64_t until_mono_ns)
