@@ -34,7 +34,7 @@ def declare(world, outlet, mode, prefix=b"ticker.", **options):
     wanted = outlet.is_wanted
     sock = world.subscriber(mode, prefix, **options)
     topic, body = receive_notice(world, sock)
-    assert topic == mode
+    assert topic == mode.decode()
     assert "error" not in body, body
     if not wanted:
         world.until(lambda: outlet.is_wanted)
@@ -71,7 +71,7 @@ def flood(world, outlet, count, *others, start=1):
 def test_a_declaration_is_answered_and_says_what_is_in_force(world, outlet, mode):
     sock = world.subscriber(mode)
     topic, body = receive_notice(world, sock)
-    assert topic == mode
+    assert topic == mode.decode()
     assert body["mode"] == mode.decode()[1:].split("=")[0]
     assert body.get("interval_ms", 0) == (100 if b"=" in mode else 0)
 
@@ -205,7 +205,7 @@ def test_the_last_declaration_counts_also_if_it_was_made_before(world, outlet):
     sock = declare(world, outlet, b"@latest")
     for mode in (b"@interval=60000", b"@latest"):
         sock.set(zmq.SUBSCRIBE, mode)
-        assert receive_notice(world, sock)[0] == mode
+        assert receive_notice(world, sock)[0] == mode.decode()
     for number in range(1, 20):
         outlet.send(BTC, ticker(BTC, number))
         outlet.flush()
