@@ -44,7 +44,7 @@ def record(number):
 
 def is_whole(found):
     topic, version, kind, flags, session, number, *rest = wire.TICKER_RECORD.unpack(found)
-    assert (topic.rstrip(b"\0"), version, kind) == (TOPIC, wire.VERSION, wire.TICKER)
+    assert (wire.unpadded(topic), version, kind) == (TOPIC, wire.VERSION, wire.TICKER)
     return (flags, session) == (number & 0x7FFF, number & 0xFFFFFFFF) and rest == [number] * 14
 
 
