@@ -26,7 +26,7 @@ def receive_notice(world, sock):
     document = wire.unpack(message)
     assert document.kind == wire.NOTICE
     assert document.session == SESSION
-    return document.topic.encode(), json.loads(document.body)
+    return document.topic, json.loads(document.body)
 
 
 def declare(world, outlet, mode, prefix=b"ticker.", **options):
