@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from feedhandler.data cimport raw
+from feedhandler.exchanges.state cimport State
 
 cdef list SIZES
 cdef Py_ssize_t TOPIC_SIZE, RECORD_SIZE, KIND_OFFSET, PUBLISH_NS_OFFSET, MESSAGE_SIZE_MAX
@@ -15,7 +16,8 @@ cdef class Batch:
     cdef int64_t _count
     cdef public int64_t records
 
-    cpdef emit(self, state)
+    @cython.locals(start=Py_ssize_t)
+    cpdef emit(self, State state)
     cpdef append(self, series, record)
     cpdef flush(self)
     cdef bytearray _taken(self)
