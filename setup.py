@@ -50,6 +50,7 @@ class Build(build_ext):
 extensions = cythonize(
     [Extension(name.partition(".")[0].replace("/", "."), [name]) for name in COMPILED],
     compiler_directives=DIRECTIVES,
+    force=True,  # Cython does not see every change of a .pxd, and half a minute is not much
 )
 for extension in extensions:
     extension.optional = True  # cythonize() makes new ones, and forgets it

@@ -56,15 +56,16 @@ cdef inline Py_ssize_t receive(int fd, object buffer, Py_ssize_t start, Py_ssize
 
 cdef inline Py_ssize_t wait(object epoll, int fd, object found, int timeout_ms) except -1:
     cdef epoll_event events[READY_MAX]
-    cdef int count, i
+    cdef int count, i, error
     cdef uint32_t ready_fd
     with nogil:
         count = epoll_wait(fd, events, READY_MAX, timeout_ms)
+        error = errno  # at once: to take the lock again, and a signal's handler, may change it
     PyErr_CheckSignals()
     if count < 0:
-        if errno == EINTR:
+        if error == EINTR:
             return 0
-        raise OSError(errno, "epoll_wait")
+        raise OSError(error, "epoll_wait")
     for i in range(count):
         ready_fd = <uint32_t>events[i].data.fd
         raw.put_u32(found, i * READY_SIZE, events[i].events)
