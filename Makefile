@@ -67,7 +67,7 @@ define STATIC
 	$(BIN)/mypy
 endef
 
-check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes or many seeds (about a minute)
+check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes or many seeds (a minute and a half)
 	$(STATIC)
 	$(PYTEST) -m "not e2e and not many and not world"
 

@@ -2,10 +2,13 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from feedhandler.data import errors
 from feedhandler.exchanges import EXCHANGES
@@ -114,6 +117,18 @@ def test_the_core_imports_nothing_that_touches_the_outside(name):
 def test_a_room_imports_only_from_rooms_below_it(name):
     used = {other for other in used_by(name) if room(other) not in (room(name), "sim")}
     assert all(floor(other) > floor(name) for other in used), used
+
+
+def test_the_rooms_are_few_floors_and_few_imports():
+    assert len(ROOMS) <= 12
+    pairs = {(room(name), room(other)) for name in MODULES if name for other in used_by(name)}
+    assert len({(one, other) for one, other in pairs if one != other}) <= 80
+
+
+def test_a_client_loads_nothing_of_the_processes():
+    code = "import sys, feedhandler.client; print(*(m for m in sys.modules if m.startswith('feedhandler.')))"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=PATIENCE_S).split()
+    assert {name.split(".")[1] for name in loaded} == {"client", "transport", "data"}
 
 
 def test_no_imports_make_a_circle():
