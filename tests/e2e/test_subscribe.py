@@ -100,8 +100,12 @@ def test_a_kind_is_asked_for_by_name_and_taken_back_by_name(s):
     assert (done.returncode, done.stdout) == (0, "DOGE/USDT: live\n"), done
     path = s.directory / "run" / "wanted" / "bybit.json"
     assert json.loads(path.read_text())["requested"] == {"operator": {"DOGE/USDT": ["ticker"]}}
-    wanted = s.status()["exchanges"]["bybit"]["feed"]["wanted"]
-    assert wanted["DOGE/USDT"] == wanted["BTC/USDT"] == ["ticker"]
+
+    def is_told():
+        wanted = s.status()["exchanges"]["bybit"]["feed"]["wanted"]
+        return wanted.get("DOGE/USDT") == wanted["BTC/USDT"] == ["ticker"]
+
+    wait_until(is_told, "the next status has it")
     done = command(s, "subscribe", "bybit", "LTC/USDT", "--kind", "trade")
     assert (done.returncode, done.stdout) == (2, "")
     assert "subscribe bybit: --kind: bybit does not offer 'trade' (known: ticker)" in done.stderr

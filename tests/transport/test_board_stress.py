@@ -87,7 +87,7 @@ def unfinished(reader):
     at = range(
         board_layout.HEADER_SIZE + board_layout.SLOT_HEADER_SIZE,
         board_layout.HEADER_SIZE + reader.layout.slot_size,
-        192,
+        board_layout.CELL_SIZE,
     )
     return sum(reader._file[offset] & 1 for offset in at)
 
@@ -142,7 +142,9 @@ def test_no_killed_writer_leaves_a_mixture_or_keeps_a_reader(tmp_path, c_reader,
         if in_c:
             out, _ = in_c.communicate("", timeout=PATIENCE_S)
     print(f"{kind}, depth {depth}: {reads} reads, {in_the_writing} of {KILLS} killed in mid-write")
-    assert in_the_writing or kind == "compiled" or KILLS < 20
+    assert in_the_writing or kind == "imported" or KILLS < 20, (
+        "compiled, it is rarely met in the middle of a write"
+    )
     if in_c:
         assert in_c.returncode == 0
         reads, torn, files = map(int, out.split())
