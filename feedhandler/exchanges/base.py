@@ -36,7 +36,6 @@ T = TypeVar("T")
 
 ROW_SIZE_SHOWN: Final = 120  # of a row that cannot be read, in messages
 
-NOT_LIVE: Final = wire.STALE | wire.DOWN  # the next update of any kind makes the state live again
 
 NO_ORDERS: Final = (0.0, 0.0)  # price and size of an empty side
 

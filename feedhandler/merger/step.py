@@ -5,12 +5,12 @@ compiler, with the types of `step.pxd`. What is rare, and every decision about f
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 from feedhandler.data import board_layout, raw, ticker, wire
 from feedhandler.data.layout import Description, Retention
+from feedhandler.data.units import NS_PER_S
 
-NS_PER_S: Final = 1_000_000_000
 # A time further from ours is that of a clock that is wrong, or a lie: no sample. A feed that was held up for longer
 # is no latency either.
 LATENCY_NS_MAX = 3600 * NS_PER_S
