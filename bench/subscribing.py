@@ -44,7 +44,9 @@ SUBSCRIBERS: Final = 2_000
 SNAPSHOT_SIZE: Final = 5_000 * outlet.MESSAGE_SIZE  # of that many symbols
 READY: Final = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
 NATIVES: Final = [f"S{number:05}USDT" for number in range(SYMBOLS)]
-CANONICAL: Final = [wire.topic(wire.TICKER, "binance", f"S{number:05}/USDT") for number in range(SYMBOLS)]
+CANONICAL: Final = [
+    wire.topic(wire.TICKER, "binance", f"S{number:05}/USDT").encode() for number in range(SYMBOLS)
+]
 
 
 def request(prefix: bytes, kind: int = 1) -> bytes:
@@ -159,7 +161,7 @@ def crowd(path: str, started: Any) -> None:
     for number in range(SUBSCRIBERS):
         sock = connected(path)
         sock.setblocking(True)
-        sock.sendall(request(wire.padded(CANONICAL[number])))
+        sock.sendall(request(CANONICAL[number].ljust(wire.TOPIC_SIZE, b"\0")))
         sock.setblocking(False)
         epoll.register(sock, select.EPOLLIN)
         socks.append(sock)
@@ -264,6 +266,7 @@ def measure(seconds: float, rounds: int, symbols: int, attacks: list[str]) -> No
                 before = usage(merger)
                 during = innocent.listen(seconds)
                 used = (usage(merger) - before).cpu_s
+                assert all(attacker.is_alive() for attacker in attackers), "an attacker ended by itself"
                 for attacker in attackers:
                     attacker.kill()
                 before = usage(merger)
