@@ -173,6 +173,11 @@ class Subscriptions:
         self._note(prefix, 1)
         return 1
 
+    def withdraw(self, prefix: bytes) -> None:
+        """Forget a prefix that was new."""
+        del self._counts[prefix]
+        self._note(prefix, -1)
+
     def _note(self, prefix: bytes, change: int) -> None:
         size = len(prefix)
         self._sizes[size] = self._sizes.get(size, 0) + change
@@ -346,6 +351,7 @@ class Subscribers:
         if change > 0:
             topics = self._last.topics(prefix)
             if len(topics) > QUANTUM and peer.has_hung_up():
+                peer.subscriptions.withdraw(prefix)  # whose group it is not in
                 peer.close()
                 return
             touched = self._groups.enter(prefix, peer)

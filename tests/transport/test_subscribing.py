@@ -317,6 +317,18 @@ def test_one_that_has_hung_up_before_its_request_is_read_gets_nothing():
     assert world.subscribers.find(TOPICS[5]) == []
 
 
+def test_one_that_has_hung_up_before_its_request_is_read_leaves_the_others_as_they_are():
+    world = World()
+    stays, leaves = Peer(world, [subscribe()]), Peer(world, [subscribe()])
+    stays.read()
+    world.turns_until(lambda: stays.got == TOPICS)
+    leaves.is_gone = True
+    leaves.read()
+    world.turns_until(lambda: world.callback is None)
+    assert not leaves.is_open
+    assert world.subscribers.find(TOPICS[5]) == [[stays]]
+
+
 def test_what_one_still_asks_who_has_gone_is_dropped_unread():
     world = World()
     peer = Peer(world, [subscribe(b"%d" % n) for n in range(100_000)])
