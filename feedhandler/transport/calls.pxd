@@ -2,8 +2,9 @@
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from feedhandler.data cimport raw
 
@@ -71,3 +72,9 @@ cdef inline Py_ssize_t wait(object epoll, int fd, object found, int timeout_ms) 
         raw.put_u32(found, i * READY_SIZE, events[i].events)
         raw.put_u32(found, i * READY_SIZE + 4, ready_fd)
     return count
+
+
+cdef inline int64_t monotonic_ns() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec

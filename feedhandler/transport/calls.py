@@ -7,6 +7,7 @@ What is read and written lies within the buffer, or IndexError is raised.
 import os
 import select
 import struct
+import time
 from typing import Final
 
 BEYOND: Final = "beyond the buffer"
@@ -46,3 +47,8 @@ def wait(epoll: select.epoll, fd: int, found: bytearray, timeout_ms: int) -> int
     for index, (its_fd, mask) in enumerate(ready):
         READY.pack_into(found, index * READY_SIZE, mask, its_fd)
     return len(ready)
+
+
+def monotonic_ns() -> int:
+    """Return the time of the clock that is never set."""
+    return time.monotonic_ns()

@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from feedhandler.transport.outlet cimport Outlet
 from feedhandler.transport.peer cimport Peer
 
 
@@ -9,6 +10,9 @@ cdef class Inlet:
     cdef object _events, _on_message, _handshakes, _listener
     cdef tuple _outlets
     cdef object _peers
+
+    @cython.locals(outlet=Outlet)
+    cpdef _on_read(self)
 
 
 @cython.final

@@ -10,12 +10,22 @@ cdef uint32_t EPOLLOUT
 
 
 @cython.final
+cdef class Timers:
+    cdef list _heap
+
+    cpdef int64_t due_mono_ns(self) except -1
+
+
+@cython.final
 cdef class Loop:
     cdef object _epoll
     cdef int _fd
     cdef bytearray _found
     cdef dict _readers, _writers
-    cdef object _timers
+    cdef Timers _timers
+    cdef bint _is_open
+
+    cpdef run_until(self, int64_t mono_ns)
 
     @cython.locals(
         due_mono_ns=int64_t, now_mono_ns=int64_t, left_ns=int64_t, timeout_ms=int64_t, count=Py_ssize_t,

@@ -7,7 +7,6 @@
 import contextlib
 import heapq
 import select
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -62,14 +61,13 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[Timer] = []
 
-    @property
     def due_mono_ns(self) -> int:
         """When `run` is to be called; `NEVER` if nothing waits."""
-        return self._heap[0].due_mono_ns if self._heap else modes.NEVER
+        return self._heap[0].due_mono_ns if self._heap else NEVER
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Have `run` call back once so much time has passed."""
-        timer = Timer(time.monotonic_ns() + int(delay_s * 1e9), callback)
+        timer = Timer(calls.monotonic_ns() + int(delay_s * 1e9), callback)
         heapq.heappush(self._heap, timer)
         return timer
 
@@ -93,23 +91,24 @@ class Loop:
         self._readers: dict[int, Callable[[], object]] = {}
         self._writers: dict[int, Callable[[], object]] = {}
         self._timers = Timers()
+        self._is_open = True
 
     def run_once(self, timeout_s: float) -> None:
         """Wait for something, and call back for all that is there or due."""
         timeout_s = min(timeout_s, 1e9) if timeout_s > 0 else 0.0  # or no number
-        self._run(time.monotonic_ns() + int(timeout_s * 1e9))
+        self._run(calls.monotonic_ns() + int(timeout_s * 1e9))
 
     def run_until(self, mono_ns: int) -> None:
         """Call back for all that comes until then."""
-        while time.monotonic_ns() < mono_ns:
+        while calls.monotonic_ns() < mono_ns:
             self._run(mono_ns)
 
     def _run(self, until_mono_ns: int) -> None:
         # hot: `make bench`
-        if self._epoll.closed:
+        if not self._is_open:
             raise ValueError("the loop is closed")
-        due_mono_ns = self._timers.due_mono_ns
-        left_ns = min(until_mono_ns, due_mono_ns) - time.monotonic_ns()
+        due_mono_ns = self._timers.due_mono_ns()
+        left_ns = min(until_mono_ns, due_mono_ns) - calls.monotonic_ns()
         timeout_ms = min(TIMEOUT_MS_MAX, (left_ns + 999_999) // 1_000_000) if left_ns > 0 else 0
         count = calls.wait(self._epoll, self._fd, self._found, timeout_ms)
         for index in range(count):
@@ -125,7 +124,7 @@ class Loop:
                 if callback is not None:
                     callback()
         if due_mono_ns != NEVER:
-            now_mono_ns = time.monotonic_ns()
+            now_mono_ns = calls.monotonic_ns()
             if now_mono_ns >= due_mono_ns:
                 self._timers.run(now_mono_ns)
 
@@ -163,4 +162,5 @@ class Loop:
             self._epoll.register(fd, wanted)
 
     def close(self) -> None:
+        self._is_open = False
         self._epoll.close()
