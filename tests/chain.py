@@ -253,9 +253,9 @@ class Feed(World):
         )
 
     def make_legs(self, count, policy):
-        def legs_of(market, natives):
+        def legs_of(market, states):
             budget = self.market.budget
-            return Legs(market, natives, self.emit, count=count, policy=policy, budget=budget, rng=self.rng)
+            return Legs(market, states, self.emit, count=count, policy=policy, budget=budget, rng=self.rng)
 
         return Carried([self.exchange], legs_of, 0, self.slot.shard.has)
 
@@ -310,7 +310,7 @@ class Feed(World):
         change = self.legs.reconcile(self.table, tickers(self.wanted), self.unix_ns())
         self.status.wanted = self.legs.wanted
         self.status.rejected, self.status.renamed = self.legs.rejected, self.legs.renamed
-        for state in self.exchange.states.values():
+        for state in self.exchange.all_states:
             state.session = self.session
         self.apply(change)
         self.status.starting = ""
@@ -343,7 +343,7 @@ class Feed(World):
         self.batch.repeat(self.snapshots())
 
     def snapshots(self):
-        for state in self.exchange.states.values():
+        for state in self.exchange.all_states:
             if state.recv_ns:
                 record = bytearray(state.record())
                 wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
@@ -715,8 +715,8 @@ class Chain:
         for feed in [slot.feed for slot in self.slots if slot.feed is not None]:
             assert len(feed.legs.legs) <= 1
             assert len(feed.links) <= 2 * self.legs
-            assert len(feed.exchange.states) + len(feed.exchange._parted) <= SYMBOLS
-            assert set(feed.exchange.states).isdisjoint(feed.exchange._parted)
+            assert len(feed.exchange.tickers) + len(feed.exchange._parted) <= SYMBOLS
+            assert {state.topic for state in feed.exchange.all_states}.isdisjoint(feed.exchange._parted)
 
     @staticmethod
     def is_live(subscriber, topic):

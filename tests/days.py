@@ -43,8 +43,8 @@ class Day(World):
     def make_legs(self, count, policy):
         budget = ConnectBudget(*self.exchange.connects)
 
-        def legs_of(market, natives):
-            return Legs(market, natives, self.emit, count=count, policy=policy, budget=budget, rng=self.rng)
+        def legs_of(market, states):
+            return Legs(market, states, self.emit, count=count, policy=policy, budget=budget, rng=self.rng)
 
         return Carried([self.exchange], legs_of, 0)
 

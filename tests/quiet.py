@@ -56,7 +56,7 @@ class Calm(World):
                     self.tell_slowly(link, topic)
 
     def slow_topics(self, native):
-        return set(self.exchange.topics(native)) - self.quote_topics[native]
+        return set(self.exchange.topics(native, "ticker")) - self.quote_topics[native]
 
     def tell_slowly(self, link, topic):
         """Say what has been traded, too."""
@@ -86,7 +86,7 @@ def calm_hours(seed, world=None, hours=HOURS):
     world = world or Calm(exchange_of(seed), seed, max_age_s=10 * HOURS * 3600.0)
     world.run(FIRST_QUOTE_S, world.each_step)
     world.run(0.1)  # what was told last is on its way
-    known = {native: world.exchange.states[native].bid for native in world.natives}
+    known = {native: world.exchange.tickers[native].bid for native in world.natives}
     lacking = [n for n in world.busy if known[n] != known[n]]
     lacking += [n for n in world.natives if n not in world.busy and known[n] != world.number[n] + 0.5]
     assert lacking == [], f"no quote after {FIRST_QUOTE_S} s: {lacking[:5]}"
@@ -117,7 +117,7 @@ def calm_and_dead(seed, world=None):
     assert not odd, f"it has followed, and these are not live: {odd}"
     # Also what has changed meanwhile and was told nobody.
     known = {
-        native: world.exchange.states[native].bid - 0.5 for native in set(world.natives) - set(world.busy)
+        native: world.exchange.tickers[native].bid - 0.5 for native in set(world.natives) - set(world.busy)
     }
     old = {native: bid for native, bid in known.items() if bid != world.number[native]}
     assert not old, f"it has followed, and these are old: {old}"

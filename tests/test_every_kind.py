@@ -1,8 +1,9 @@
-"""A kind that keeps every record, and that exists in this test alone, on its way from a feed to subscribers.
+"""A kind that keeps every record, and that exists in this test alone, from an exchange's frames to subscribers.
 
 Nothing is repeated, nothing is replayed as if it were new, and STALE and DOWN are told without a copy of a record.
 """
 
+import json
 import random
 import struct
 from typing import Annotated
@@ -13,11 +14,17 @@ import pytest
 from feedhandler.bridge.backlog import Backlog
 from feedhandler.client.recovery import Recovery
 from feedhandler.data import header, kinds, retransmission, wire
+from feedhandler.data.connecting import ConnectBudget, Policy
+from feedhandler.data.errors import DecodeError
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.layout import Description, Retention, f64, layout, u64
-from feedhandler.data.status import FeedStatus
-from feedhandler.exchanges.state import State
-from feedhandler.feed.batch import Batch, Series
+from feedhandler.data.status import FEED_HEARTBEAT_NS, FeedStatus, Phase
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.base import Endpoint
+from feedhandler.feed.batch import Batch
+from feedhandler.feed.freshness import SILENCE_NS_MIN
+from feedhandler.feed.legs import Legs
+from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger
 from feedhandler.transport.boards import BoardReader, BoardWriter
 from feedhandler.transport.follower import Follower
@@ -27,6 +34,9 @@ CODE = 200
 EPOCH_NS = 1_790_000_000_000_000_000
 NS_PER_S = 1_000_000_000
 BTC = "print.binance.BTC/USDT"
+NATIVES = ("BTCUSDT", "ETHUSDT")
+SYMBOLS = ("BTC/USDT", "ETH/USDT")
+FIRST = 1_000_000  # before any number of the exchange's
 
 
 class Print(header.Record):
@@ -68,39 +78,188 @@ class Outlet:
         pass
 
 
-class World:
-    """A feed, a merger with its file of recent records, subscribers that lose messages, and a bridge."""
+class Printing(EXCHANGES["bybit"].main):
+    """A market that sends prints besides, several in a frame and of several symbols, and repeats nothing."""
 
-    def __init__(self, path):
-        self.mono = 0
+    exchange = "binance"
+    kinds = ("ticker", "print")
+    repeats_s = {}
+    canary = ""
+
+    def topics(self, native, kind):
+        return (f"print.{native}",) if kind == "print" else super().topics(native, kind)
+
+    def decode(self, payload, recv_ns, line, emit):
+        frame = json.loads(payload)
+        if "prints" not in frame:
+            return super().decode(payload, recv_ns, line, emit)
+        bad = 0
+        for native, number, price in frame["prints"]:
+            state = self.states["print"].get(native)
+            if price is None:
+                bad += 1
+            elif state is not None and state.accept(0, line, number, recv_ns):
+                state.put(Print("", exchange_sequence=number, price=price))
+                state.on_news(recv_ns)
+                emit(state)
+        if bad:
+            raise DecodeError(f"{bad} rows cannot be read")
+        return None
+
+
+class World:
+    """An exchange, a feed of two legs, a merger with its file of recent records, and what subscribers are sent."""
+
+    def __init__(self, path, legs=2):
+        self.mono = NS_PER_S
         self.hop, self.direct = Outlet(), Outlet()
         self.batch = Batch(self.hop, self.direct, self.clock)
         self.each, self.batches = Outlet(), Outlet()
         self.ring = BoardWriter(path, depth=64, slots_max=9, session=100)
-        self.merger = Merger(
+        self.merger = self.make_merger()
+        self.board = BoardReader(path)
+        pairs = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
+        self.listing = instrument_list("binance", 1, [Instrument(n, b, q) for n, (b, q) in pairs.items()])
+        self.market = Printing()
+        self.legs_count = legs
+        self.universe = Universe([self.market], self.make_legs, header.SIMULATED)
+        self.links = {}  # session → the topics that are subscribed to, None while it is not connected
+        self.numbers = dict.fromkeys(NATIVES, FIRST)
+        self.sent = {native: [] for native in NATIVES}  # prints that came on some connection
+        self.is_reachable = True
+        self.replays = False  # the newest prints to whoever subscribes
+        self.document(wire.INSTRUMENTS, msgspec.json.encode(self.listing))
+        self.status()
+        self.want({symbol: ["ticker", "print"] for symbol in SYMBOLS})
+        self.run(NS_PER_S)
+        self.direct.sent.clear()
+
+    def make_merger(self):
+        return Merger(
             {"binance": 1},
             self.each,
             self.batches,
             self.clock,
             session=100,
             pid=1,
-            now_mono_ns=0,
+            now_mono_ns=self.mono,
             ring=self.ring,
         )
-        self.board = BoardReader(path)
-        self.series = {
-            name: Series(f"print.binance.{name}", session=7, flags=header.SIMULATED)
-            for name in ("BTCUSDT", "ETHUSDT")
-        }
-        self.state = State(topic="ticker.binance.BTCUSDT", native="BTCUSDT")
-        natives = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
-        listing = instrument_list("binance", 1, [Instrument(n, b, q) for n, (b, q) in natives.items()])
-        self.document(wire.INSTRUMENTS, msgspec.json.encode(listing))
-        self.status()
-        self.prints = 0
+
+    def make_legs(self, market, states):
+        return Legs(
+            market,
+            states,
+            self.batch.emit,
+            count=self.legs_count,
+            policy=Policy(backoff_min_s=0.1, backoff_max_s=0.2, max_attempts=0),
+            budget=ConnectBudget(1000, 1.0),
+            rng=random.Random(1),
+        )
 
     def clock(self):
         return EPOCH_NS + self.mono
+
+    # --- the feed, and the exchange's side of its connections
+
+    def want(self, wanted):
+        self.apply(self.universe.reconcile(self.listing.table(), wanted, self.clock()))
+        for state in self.universe.states:
+            state.session = 7
+
+    def apply(self, change):
+        self.links.update(dict.fromkeys(change.run))
+        for session in change.stop:
+            del self.links[session]
+
+    def run(self, ns):
+        """Let time pass for everybody."""
+        end = self.mono + ns
+        while self.mono < end:
+            self.mono += TICK_NS
+            for session in list(self.links):
+                if self.mono >= session.deadline_mono_ns:
+                    self.step(session)
+            for change in self.universe.advance(self.mono):
+                self.apply(change)
+            self.deliver()
+            if self.mono % FEED_HEARTBEAT_NS < TICK_NS:
+                self.status()
+            self.merger.on_tick(self.mono)
+
+    def step(self, session):
+        actions = session.advance(self.mono)
+        if actions.connect and not self.is_reachable:
+            session.on_closed(self.mono, "unreachable")
+        elif actions.connect:
+            self.links[session] = set()
+            session.on_endpoint(Endpoint("ws://x"))
+            session.on_open(self.mono)
+            self.step(session)
+        for message in actions.send:
+            self.answer(session, json.loads(message))
+        if actions.close:
+            self.cut(session)
+
+    def answer(self, session, request):
+        if request["op"] == "ping":
+            self.post(session, {"op": "pong"})
+            return
+        change = set.update if request["op"] == "subscribe" else set.difference_update
+        change(self.links[session], request["args"])
+        self.post(session, {"success": True, "req_id": request["req_id"], "op": request["op"]})
+        rows = [
+            [native, number, float(number)]
+            for native in NATIVES
+            if f"print.{native}" in request["args"] and request["op"] == "subscribe" and self.replays
+            for number in range(max(FIRST + 1, self.numbers[native] - 2), self.numbers[native] + 1)
+        ]
+        if rows:
+            self.receive(session, rows)
+
+    def post(self, session, frame):
+        if session.on_frame(json.dumps(frame).encode(), self.clock()):
+            self.step(session)
+
+    def receive(self, session, rows):
+        for native, number, price in rows:
+            if price is not None and number not in self.sent[native]:
+                self.sent[native].append(number)
+        self.post(session, {"topic": f"print.{rows[0][0]}", "prints": rows})
+
+    def cut(self, session):
+        self.links[session] = None
+        session.on_closed(self.mono, "cut")
+
+    def frame(self, *natives, legs=(0, 1)):
+        """The exchange sends some prints in one frame, on these legs."""
+        rows = []
+        for native in natives:
+            self.numbers[native] += 1
+            rows.append([native, self.numbers[native], float(self.numbers[native] - FIRST)])
+        for session, topics in self.links.items():
+            wanted = [row for row in rows if topics and f"print.{row[0]}" in topics]
+            if session.leg in legs and wanted:
+                self.receive(session, wanted)
+
+    def garble(self, native):
+        for session in self.links:
+            self.post(session, {"topic": f"print.{native}", "prints": [[native, 1, None]]})
+
+    def ticker(self, native):
+        """A ticker that changes nothing in particular."""
+        state = self.market.tickers[native]
+        state.bid = 1.0
+        state.on_news(self.clock())
+        self.batch.emit(state)
+
+    def condition(self, native, flags):
+        """What the feed decides about a topic is emitted as it is."""
+        state = self.market.states["print"][native]
+        state.flags = state.base_flags | flags
+        self.batch.emit(state)
+
+    # --- the merger
 
     def document(self, kind, body):
         document = wire.Document(wire.topic(kind, "binance"), kind=kind, body=body)
@@ -112,18 +271,6 @@ class World:
         )
         self.document(wire.STATUS, msgspec.json.encode(status))
 
-    def frame(self, *names):
-        """A frame of the exchange brings some executions, of whatever symbols."""
-        for name in names:
-            self.prints += 1
-            price, now = float(self.prints), self.clock()
-            self.batch.append(
-                self.series[name], Print("", exchange_sequence=self.prints, price=price, recv_ns=now)
-            )
-
-    def condition(self, name, flags):
-        self.batch.append(self.series[name], wire.Condition("", flags=flags, recv_ns=self.clock()))
-
     def deliver(self):
         self.batch.flush()
         sent, self.hop.sent = self.hop.sent, []
@@ -131,6 +278,7 @@ class World:
             self.merger.on_message(message)
 
     def tick(self, ns):
+        """Let time pass for the merger: the feed's process hangs."""
         end = self.mono + ns
         while self.mono < end:
             self.mono += TICK_NS
@@ -153,23 +301,23 @@ def numbers(records, topic=BTC):
 
 
 def test_many_records_of_one_frame_leave_numbered_in_order_beside_tickers(world):
+    (feed,) = world.merger.exchanges["binance"].feeds.values()
+    before = feed.traffic.records
     world.frame("BTCUSDT", "ETHUSDT", "BTCUSDT")
-    world.state.bid = 1.0
-    world.batch.emit(world.state)
+    world.ticker("BTCUSDT")
     world.frame("BTCUSDT")
     world.deliver()
     expected = [(BTC, 1), ("print.binance.ETH/USDT", 1), (BTC, 2), ("ticker.binance.BTC/USDT", 1), (BTC, 3)]
     for outlet in (world.each, world.batches):
         assert [(r.topic, r.sequence) for r in world.published(outlet)] == expected
-    assert [r.price for r in world.published() if isinstance(r, Print)] == [1.0, 2.0, 3.0, 4.0]
-    (feed,) = world.merger.exchanges["binance"].feeds.values()
+    assert [r.price for r in world.published() if isinstance(r, Print)] == [1.0, 1.0, 2.0, 3.0]
     world.status()
-    assert (feed.traffic.records, feed.hop_lost) == (5, 0)
+    assert (feed.traffic.records - before, feed.hop_lost) == (5, 0)
 
 
 def test_direct_subscribers_get_each_record_alone(world):
     world.frame("BTCUSDT")
-    world.batch.emit(world.state)
+    world.ticker("BTCUSDT")
     world.condition("BTCUSDT", header.STALE)
     world.batch.flush()
     assert [len(message) for message in world.direct.sent] == [PRINT.size, wire.TICKER_SIZE, wire.HEADER_SIZE]
@@ -178,10 +326,11 @@ def test_direct_subscribers_get_each_record_alone(world):
 def test_who_joins_late_gets_no_record_again_but_the_condition(world):
     world.frame("BTCUSDT")
     world.deliver()
-    assert [*map(world.merger.last, world.merger.topics(b"print."))] == [None]
+    topic, other = world.merger.topics(b"print.")
+    assert [*map(world.merger.last, (topic, other))] == [None, None]
     world.condition("BTCUSDT", header.STALE)
     world.deliver()
-    (topic,) = world.merger.topics(b"print.")
+    assert world.merger.last(other) is None
     record = wire.unpack(world.merger.last(topic))
     assert isinstance(record, wire.Condition)
     assert (record.topic, record.sequence, str(record.flags)) == (BTC, 1, "SNAPSHOT|STALE|SIMULATED")
@@ -212,15 +361,272 @@ def test_a_feed_that_fell_silent_is_down_by_a_condition_until_it_is_back(world):
     world.deliver()
     world.tick(FEED_SILENCE_NS + 2 * TICK_NS)
     assert numbers(world.published())[2:] == [(2, "DOWN|SIMULATED")]
+    other = "print.binance.ETH/USDT"
+    assert numbers(world.published(), other) == [(0, "DOWN|SIMULATED")], "it has had no print yet"
     assert isinstance(world.published()[-1], wire.Condition)
     world.tick(5 * NS_PER_S)
-    assert len(world.published()) == 3, "once"
+    assert len(world.published()) == 4, "once"
     world.status()
     assert numbers(world.published())[3:] == [(2, "SIMULATED")]
     world.frame("BTCUSDT")
     world.deliver()
     assert numbers(world.published())[4:] == [(3, "SIMULATED")]
     assert world.published()[-1].price == 3.0
+
+
+# --- what the feed decides
+
+
+def prints(world, topic=BTC):
+    return [
+        (r.sequence, r.exchange_sequence - FIRST)
+        for r in world.published()
+        if r.topic == topic and r.kind == CODE
+    ]
+
+
+def conditions(world, topic=BTC):
+    found = [record for record in world.published() if record.topic == topic]
+    return [(r.sequence, str(r.flags)) for r in found if isinstance(r, wire.Condition)]
+
+
+def test_of_two_legs_each_print_counts_once_whichever_brings_it(world):
+    world.frame("BTCUSDT", "ETHUSDT", "BTCUSDT")
+    world.frame("BTCUSDT", legs=(1,))
+    world.frame("BTCUSDT", legs=(0,))
+    world.frame("BTCUSDT")
+    world.deliver()
+    assert prints(world) == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]
+    assert [session.line.duplicate + session.line.late for session in world.links] == [0, 4]
+
+
+def test_of_a_frame_the_rows_that_can_be_read_are_taken_and_the_error_is_counted(world):
+    (session, _) = world.links
+    world.receive(
+        session, [["BTCUSDT", FIRST + 1, 1.0], ["BTCUSDT", FIRST + 2, None], ["ETHUSDT", FIRST + 3, 3.0]]
+    )
+    world.deliver()
+    assert prints(world) == [(1, 1)]
+    assert prints(world, "print.binance.ETH/USDT") == [(1, 3)]
+    assert session.decode_errors == 1
+    assert session.undecodable["print, channel 0"].count == 1
+
+
+def test_a_lost_connection_is_a_condition_and_what_is_replayed_afterwards_is_nothing_new(world):
+    world.replays = True
+    world.frame("BTCUSDT", "BTCUSDT")
+    world.run(NS_PER_S)
+    for session in list(world.links):
+        world.cut(session)
+    world.deliver()
+    assert conditions(world) == [(2, "DOWN|SIMULATED")]
+    assert conditions(world, "print.binance.ETH/USDT") == [(0, "DOWN|SIMULATED")]
+    world.numbers["BTCUSDT"] += 1  # nobody was there
+    world.run(2 * NS_PER_S)
+    assert prints(world) == [(1, 1), (2, 2), (3, 3)], (
+        "the one that was missed comes by the replay, the others not again"
+    )
+    assert all(state.flags == header.SIMULATED for state in world.market.states["print"].values())
+    assert conditions(world, "print.binance.ETH/USDT")[1:] == [(0, "SIMULATED")], (
+        "well, though nothing was sent"
+    )
+
+
+def test_a_quiet_topic_is_well_again_as_soon_as_it_is_subscribed_to_again(world):
+    world.frame("BTCUSDT")
+    world.is_reachable = False
+    for session in list(world.links):
+        world.cut(session)
+    world.run(3 * NS_PER_S)
+    assert conditions(world) == [(1, "DOWN|SIMULATED")], "once, however often a connection fails"
+    world.is_reachable = True
+    world.run(2 * NS_PER_S)
+    assert conditions(world) == [(1, "DOWN|SIMULATED"), (1, "SIMULATED")]
+    assert prints(world) == [(1, 1)]
+
+
+def test_the_loss_of_one_leg_is_no_condition(world):
+    world.frame("BTCUSDT")
+    for _ in range(3):
+        for session in list(world.links):
+            world.run(2 * NS_PER_S)
+            world.cut(session)
+            world.frame("BTCUSDT")
+    world.run(NS_PER_S)
+    assert conditions(world) == []
+    assert prints(world) == [(n, n) for n in range(1, 8)]
+
+
+def test_silence_is_no_condition_however_busy_it_was(world):
+    for _ in range(60):
+        world.frame("BTCUSDT")
+        world.run(NS_PER_S // 2)
+    world.ticker("BTCUSDT")
+    for _ in range(600):
+        world.run(NS_PER_S)
+    assert conditions(world) == []
+    assert not any(topic.startswith("print.") for topic in world.universe.stale())
+
+
+def test_what_cannot_be_decoded_is_stale_until_a_print_comes_that_can(world):
+    world.frame("BTCUSDT", "ETHUSDT")
+    for _ in range(2 * SILENCE_NS_MIN // NS_PER_S):
+        world.garble("BTCUSDT")
+        world.run(NS_PER_S)
+    assert conditions(world) == [(1, "STALE|SIMULATED")]
+    assert "cannot be decoded" in world.universe.stale()["print.BTCUSDT"]
+    world.frame("BTCUSDT")
+    world.run(2 * NS_PER_S)
+    assert conditions(world) == [(1, "STALE|SIMULATED")], "the print has ended it"
+    assert prints(world) == [(1, 1), (2, 2)]
+    assert world.published()[-1].flags == header.SIMULATED
+    assert world.universe.stale() == {}
+    assert conditions(world, "print.binance.ETH/USDT") == []
+
+
+def test_a_leg_that_lacks_prints_that_another_has_is_renewed(world):
+    _, second = world.links
+    world.links[second].discard("print.BTCUSDT")
+    for _ in range(20):
+        world.frame("BTCUSDT")
+        world.run(NS_PER_S)
+    assert "print.BTCUSDT" in world.links[second], "it was subscribed to anew"
+    assert "print.ETHUSDT" in world.links[second]
+    assert conditions(world) == []
+
+
+def test_kinds_come_and_go_and_leave_the_others_of_their_symbol_alone(world):
+    sessions = list(world.links)
+    held = {session: set(topics) for session, topics in world.links.items()}
+    ticker = world.market.tickers["BTCUSDT"]
+    world.frame("BTCUSDT")
+    world.want({"BTC/USDT": ["ticker"], "ETH/USDT": ["print"]})
+    world.run(NS_PER_S)
+    assert list(world.links) == sessions
+    assert world.market.tickers == {"BTCUSDT": ticker}
+    gone = {"print.BTCUSDT", "tickers.ETHUSDT", "orderbook.1.ETHUSDT"}
+    assert [held[session] - topics for session, topics in world.links.items()] == [gone, gone]
+    assert conditions(world) == [(1, "DOWN|SIMULATED")], "nobody wants it any more"
+    world.frame("BTCUSDT", "ETHUSDT")
+    world.want({symbol: ["print", "ticker"] for symbol in SYMBOLS})
+    world.run(NS_PER_S)
+    assert list(world.links) == sessions
+    assert list(world.links.values()) == list(held.values())
+    assert conditions(world) == [(1, "DOWN|SIMULATED"), (1, "SIMULATED")]
+    world.frame("BTCUSDT")
+    world.deliver()
+    assert prints(world) == [(1, 1), (2, 3)]
+
+
+def test_kinds_of_one_symbol_are_cut_into_connections_by_the_number_of_their_topics(world):
+    states = [state for kind in ("print", "ticker") for state in world.market.states[kind].values()]
+    world.market.topics_max = 3
+    runs = EXCHANGES["binance"].main.connections(world.market, states)
+    assert [[(state.native, state.kind) for state in run] for run in runs] == [
+        [("BTCUSDT", "print"), ("ETHUSDT", "print")],
+        [("BTCUSDT", "ticker")],
+        [("ETHUSDT", "ticker")],
+    ]
+
+
+def test_two_kinds_of_one_topic_are_subscribed_to_once_and_left_by_the_last(world):
+    def topics(native, kind):
+        return (f"print.{native}",) if kind == "print" else (f"print.{native}", f"orderbook.1.{native}")
+
+    world.want({})
+    world.run(NS_PER_S)
+    world.market.topics = topics
+    both = {"print.BTCUSDT", "orderbook.1.BTCUSDT"}
+    world.want({"BTC/USDT": ["ticker", "print"]})
+    world.run(NS_PER_S)
+    (session, _) = world.links
+    assert session.subscriptions.topic_count == 2
+    assert list(world.links.values()) == [both] * 2
+    world.want({"BTC/USDT": ["print"]})
+    world.run(NS_PER_S)
+    assert list(world.links.values()) == [{"print.BTCUSDT"}] * 2
+    world.frame("BTCUSDT")
+    world.deliver()
+    assert prints(world) == [(1, 1)]
+    world.want({"BTC/USDT": ["print", "ticker"]})
+    world.want({"BTC/USDT": ["ticker"]})
+    world.run(NS_PER_S)
+    assert list(world.links.values()) == [both] * 2
+    assert session.subscriptions.topic_count == 2
+
+
+def test_a_merger_that_joins_is_given_conditions_and_no_record(world):
+    world.frame("BTCUSDT", "BTCUSDT")
+    world.deliver()
+    world.each.sent.clear()
+    world.merger = world.make_merger()
+    world.document(wire.INSTRUMENTS, msgspec.json.encode(world.listing))
+    world.status()
+    known = [state for state in world.universe.states if state.is_known]
+    world.batch.repeat(state.record() for state in known)
+    world.deliver()
+    assert prints(world) == conditions(world) == [], "there is none"
+    world.condition("BTCUSDT", header.STALE)
+    world.deliver()
+    assert conditions(world) == [(0, "STALE|SIMULATED")]
+    world.frame("BTCUSDT")
+    world.deliver()
+    assert prints(world) == [(1, 3)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_becomes_of_connections_and_wishes_each_print_is_published_once(seed, tmp_path):
+    rng = random.Random(seed)
+    world = World(tmp_path / "x.board", legs=rng.choice((1, 2, 3)))
+    world.replays = rng.random() < 0.5
+    wanted = {symbol: ["ticker", "print"] for symbol in SYMBOLS}
+    for _ in range(120):
+        act = rng.random()
+        if act < 0.6:
+            world.frame(
+                *rng.choices(NATIVES, k=rng.choice((1, 2, 7))),
+                legs=rng.sample(range(3), rng.choice((1, 2, 3))),
+            )
+        elif act < 0.7:
+            world.run(rng.choice((TICK_NS, NS_PER_S, 15 * NS_PER_S)))
+        elif act < 0.8:
+            session = rng.choice(list(world.links))
+            if session.phase is Phase.RUNNING:
+                world.cut(session)
+        elif act < 0.85:
+            world.universe.renew("by order")
+        elif act < 0.9:
+            world.is_reachable = rng.random() < 0.7
+        elif act < 0.95:
+            wanted[rng.choice(SYMBOLS)] = rng.choice((["ticker"], ["print"], ["ticker", "print"]))
+            world.want(wanted)
+        else:
+            world.garble(rng.choice(NATIVES))
+    world.is_reachable = True
+    world.want({symbol: ["ticker", "print"] for symbol in SYMBOLS})
+    world.run(5 * NS_PER_S)
+    world.frame(*NATIVES)
+    world.deliver()
+    (feed,) = world.merger.exchanges["binance"].feeds.values()
+    assert feed.hop_lost == 0
+    for native, symbol in zip(NATIVES, SYMBOLS, strict=True):
+        topic = f"print.binance.{symbol}"
+        records = [record for record in world.published() if record.topic == topic]
+        found = [record for record in records if record.kind == CODE]
+        assert [record.sequence for record in found] == list(range(1, len(found) + 1))
+        numbers = [record.exchange_sequence for record in found]
+        assert numbers == sorted(set(numbers)), "none again, none out of order"
+        assert numbers[-1] == world.numbers[native]
+        assert set(numbers) <= set(world.sent[native])
+        sequence = 0
+        for record in records:
+            sequence = record.sequence if record.kind == CODE else sequence
+            assert record.sequence == sequence, "a condition has the number of the print before it"
+        assert records[-1].flags == header.SIMULATED
+        assert world.merger.last(wire.padded(topic)) is None, "it is well"
+
+
+# --- what becomes of it behind the merger
 
 
 class Subscriber:
@@ -341,13 +747,13 @@ def test_a_subscriber_that_was_cut_off_before_a_condition_knows_what_it_missed(w
 @pytest.mark.parametrize("is_batched", [False, True])
 def test_who_is_still_getting_last_values_gets_each_new_record_at_once(world, is_batched):
     world.frame("BTCUSDT")
-    world.batch.emit(world.state)
+    world.ticker("BTCUSDT")
     world.deliver()
     outlet = world.batches if is_batched else world.each
     join = Join(Subscriptions(), b"", world.merger.topics(b""), is_batched=is_batched)
     outlet.sent.clear()
     world.frame("BTCUSDT")
-    world.batch.emit(world.state)
+    world.ticker("BTCUSDT")
     world.condition("BTCUSDT", header.STALE)
     world.deliver()
     passed = [join.let_through(message[: wire.TOPIC_SIZE], message) for message in outlet.sent]

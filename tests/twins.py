@@ -10,7 +10,7 @@ import feedhandler
 HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
 CLASSES = {
     "feedhandler.exchanges.arbitration": ("Arbitration", "Line"),
-    "feedhandler.exchanges.state": ("State",),
+    "feedhandler.exchanges.state": ("RecordState", "State", "TickerState"),
     "feedhandler.feed.batch": ("Batch",),
     "feedhandler.merger.step": ("Route", "Step", "Traffic"),
     "feedhandler.transport.cells": ("BoardCells", "BoardSlot"),

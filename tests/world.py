@@ -24,6 +24,7 @@ import msgspec
 from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
 from feedhandler.data.status import Phase
+from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX
@@ -214,7 +215,7 @@ class World:
     def make_legs(self, count, policy):
         legs = Legs(
             self.exchange,
-            self.natives,
+            self.exchange.all_states,
             self.emit,
             count=count,
             policy=policy,
@@ -238,15 +239,15 @@ class World:
         self.sent[native], self.got[native], self.flags[native] = [], [], 0
         self.newest.pop(native, None)
         self.again.add(native)
-        self.exchange.add([native], 0)
-        self.legs.add([native])
+        self.legs.add(self.exchange.add([native], 0))
 
     def unwant(self, native):
         """Nobody wants this one any more."""
         self.note(f"{native} is not wanted")
-        had_data = bool(self.exchange.states[native].recv_ns)
-        self.legs.remove([native])
-        self.exchange.remove([native])
+        state = self.exchange.tickers[native]
+        had_data = bool(state.recv_ns)
+        self.legs.remove([state])
+        self.exchange.remove([state])
         assert not had_data or self.flags[native] & wire.DOWN, "it says so"
         self.natives = [each for each in self.natives if each != native]
         del self.flags[native]
@@ -310,7 +311,7 @@ class World:
 
     def repeat(self):
         """Say again what has not changed for so long, where the exchange does."""
-        repeats_ns = int(self.exchange.repeats_s.get(QUOTE, 0) * NS_PER_S)
+        repeats_ns = int(self.exchange.repeats_s.get((TICKER.name, QUOTE), 0) * NS_PER_S)
         for native in self.listed if repeats_ns else ():
             if self.now - self.said_ns.get(native, self.now) >= repeats_ns:
                 self.said_ns[native] = self.now
@@ -589,7 +590,7 @@ def change_of_minds(seed, world=None):
 
 def bound_ns(world, native):
     """Within this time of its last word a channel is to be flagged: later if it was silent for longer before."""
-    (pulse,) = (p for p in world.legs.freshness._pulses[native] if p.channel == QUOTE)
+    (pulse,) = (p for p in world.legs.freshness._tickers[native] if p.channel == QUOTE)
     return DECIDES_NS + NS_PER_S + max(0, USUAL_FACTOR * pulse.usual_ns - SILENCE_NS_MIN)
 
 
@@ -656,9 +657,9 @@ def whatever_happens(seed, world=None):
     # One that was made just now may wait for a market that has paused since.
     settled = [s for s in world.links if world.now - s.opened_mono_ns > 20 * NS_PER_S]
     unheard = [
-        (session.line.index, native)
+        (session.line.index, state.native)
         for session in settled
-        for native, state in session.subscriptions.states.items()
+        for state in session.subscriptions.states.values()
         if not state.channels[QUOTE].heard_ns(session.line.index)
     ]
     assert not unheard, f"quotes not heard, by line: {unheard}"

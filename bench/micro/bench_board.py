@@ -1,6 +1,6 @@
 """The board: what it costs its writers, and what a look at it costs.
 
-    State ──▶ Batch.emit ──▶ the hop             with and without a slot
+    TickerState ──▶ Batch.emit ──▶ the hop             with and without a slot
     message ──▶ Merger.on_message ──▶ outlet     with and without the ring of the last 16 records
     file in memory ──▶ Board.read
 
@@ -17,7 +17,7 @@ from material import RECORDS, Outlet, message_runs, records_in, running_merger, 
 
 from feedhandler.client import Board
 from feedhandler.data import wire
-from feedhandler.exchanges.state import State
+from feedhandler.exchanges.state import TickerState
 from feedhandler.feed.batch import Batch
 from feedhandler.transport.boards import BoardReader, BoardWriter, board_path
 
@@ -54,7 +54,7 @@ def bench_emit(measure, tmp_path, symbols, has_board):
     batch = Batch(Hop(), Hop(), time.time_ns)
     writer = BoardWriter(tmp_path / "x.board")
     states = [
-        State(topic=wire.topic(wire.TICKER, "binance", f"C{number:04}USDT"), native=f"C{number:04}USDT")
+        TickerState(topic=wire.topic(wire.TICKER, "binance", f"C{number:04}USDT"), native=f"C{number:04}USDT")
         for number in range(symbols)
     ]
     if has_board:

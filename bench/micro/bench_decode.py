@@ -4,7 +4,7 @@
     payload (memoryview) ──▶ Session.on_frame ──▶ emit
 
 Timed: the one call per frame, of an exchange with one symbol of which every channel has spoken, so that the
-slow channels leave the quote alone. `emit` is a deque that keeps the newest. Not timed: picows, the clock.
+slow channels leave the quote alone. `emit` is that of a deque that keeps the newest. Not timed: picows, the clock.
 """
 
 import collections
@@ -14,26 +14,26 @@ from material import ANSWERS, DATA, NATIVE, RECORDS, expected, running_exchange,
 from table import RECV_NS, check_row, load, values
 
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.state import State
+from feedhandler.exchanges.state import TickerState
 
 
 @pytest.mark.parametrize(("exchange", "frame"), DATA + ANSWERS)
 def bench_decode(measure, exchange, frame):
     check_row(exchange, (NATIVE[exchange],), frame, expected(exchange, frame))
     decode = running_exchange(exchange, [NATIVE[exchange]]).decode
-    line = Line(0)
+    line, emit = Line(0), collections.deque(maxlen=1).append
     payloads = [memoryview(load(exchange, frame))] * RECORDS
 
     def call():
         for payload in payloads:
-            decode(payload, RECV_NS, line)
+            decode(payload, RECV_NS, line, emit)
 
     measure("decode: Market.decode", f"{exchange} {frame}", call)
 
 
 @pytest.mark.parametrize(("exchange", "frame"), DATA)
 def bench_session(measure, exchange, frame):
-    emitted: collections.deque[State] = collections.deque(maxlen=1)
+    emitted: collections.deque[TickerState] = collections.deque(maxlen=1)
     on_frame = running_session(exchange, [NATIVE[exchange]], emitted.append).on_frame
     payloads = [memoryview(load(exchange, frame))] * RECORDS
     on_frame(payloads[0], RECV_NS)

@@ -1,6 +1,6 @@
 """Packing: a state to the bytes of its record.
 
-Timed: `wire.pack_ticker`, once per record, over the states of 40 symbols in turn.
+Timed: `TickerState.record`, once per record, over the states of 40 symbols in turn.
 """
 
 import itertools
@@ -13,15 +13,14 @@ SYMBOLS = 40
 
 
 def bench_pack(measure):
-    states = list(running_exchange("binance", natives_of("binance", SYMBOLS)).states.values())
+    states = list(running_exchange("binance", natives_of("binance", SYMBOLS)).tickers.values())
     for state in states:
-        record = wire.unpack(wire.pack_ticker(state))
+        record = wire.unpack(state.record())
         assert all(getattr(record, name) == getattr(state, name) for name in ("topic", *wire.TICKER_VALUES))
     turns = list(itertools.islice(itertools.cycle(states), RECORDS))
-    pack = wire.pack_ticker
 
     def call():
         for state in turns:
-            pack(state)
+            state.record()
 
-    measure("pack: wire.pack_ticker", f"{SYMBOLS} symbols", call)
+    measure("pack: TickerState.record", f"{SYMBOLS} symbols", call)

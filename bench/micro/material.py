@@ -58,9 +58,11 @@ def running_exchange(name: str, natives: Sequence[str]) -> Market:
     exchange = EXCHANGES[name].main()
     line = Line(0)
     exchange.add(natives, wire.SIMULATED)
+    emitted: list[State] = []
     for native in natives:
         for frame in [frame for owner, frame in DATA if owner == name]:
-            assert exchange.decode(frame_of(name, frame, native), RECV_NS, line) is exchange.states[native]
+            exchange.decode(frame_of(name, frame, native), RECV_NS, line, emitted.append)
+            assert emitted.pop() is exchange.tickers[native]
     return exchange
 
 
@@ -77,9 +79,10 @@ def natives_of(exchange: str, count: int) -> list[str]:
 
 def running_session(name: str, natives: Sequence[str], emit: Callable[[State], None]) -> Session:
     """Return a session whose exchange is running; on_frame is all that is used of it."""
+    exchange = running_exchange(name, natives)
     legs = Legs(
-        running_exchange(name, natives),
-        natives,
+        exchange,
+        exchange.all_states,
         emit,
         count=1,
         policy=Policy(),
@@ -101,7 +104,8 @@ class Hop:
         self.publisher = Publisher(
             self._loop,
             settings,
-            EXCHANGES[exchange].main(),
+            exchange,
+            [EXCHANGES[exchange].main()],
             WHOLE,
             lambda: joined.append(True),
             private.NOBODY,

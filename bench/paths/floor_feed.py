@@ -36,14 +36,14 @@ async def main(ws_url: str, out: str, natives: list[str]) -> None:
     socket.connect(out)
     exchange = BinanceSpot()
     endpoint = exchange.endpoint(ws_url, b"", "")
-    for run in exchange.connections(natives):
+    for run in exchange.connections(exchange.add(natives, 0)):
         transport, _ = await picows.ws_connect(
             lambda: Listener(socket),
             endpoint.url,
             read_buffer_init_size=READ_BUFFER_SIZE,
             use_aiofastnet=False,  # costs less without TLS; our feed does the same
         )
-        topics = [topic for native in run for topic in exchange.topics(native)]
+        topics = [topic for state in run for topic in exchange.topics(state.native, state.kind)]
         for number, batch in enumerate(exchange.batches(topics), 1):
             transport.send(picows.WSMsgType.TEXT, exchange.subscribe(batch, str(number)))
             await asyncio.sleep(exchange.command_interval_s)

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -20,7 +20,6 @@ from feedhandler.data import hints, wire
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.status import ExchangeStatus
-from feedhandler.data.ticker import TICKER
 from feedhandler.data.wanted import DEFAULT_KINDS, OPERATOR, Kinds, Wanted, spelled
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.runtime.config import Config, check_kinds, check_symbol, refusals
@@ -144,7 +143,7 @@ def subscribe(
         print(f"{symbol}: not subscribed to: {reason}")
     pairs = list(itertools.product(taken, kinds))
     watch = SubscriptionWatch(
-        config, exchange, pairs, _channels(exchange, table, taken) if table is not None else {}
+        config, exchange, pairs, _channels(exchange, table, pairs) if table is not None else {}
     )
     watch.run(wait_s, watch.is_subscribed)
     for pair in pairs:
@@ -224,16 +223,19 @@ def _of_all(refused: Mapping[str, ConfigError | SubscriptionRejected]) -> Config
     return type(first)(text)
 
 
-def _channels(exchange: str, table: InstrumentTable, symbols: Sequence[str]) -> dict[tuple[str, str], Pair]:
+def _channels(
+    exchange: str, table: InstrumentTable, pairs: Iterable[Pair]
+) -> dict[tuple[str, str], list[Pair]]:
     """Return what each market's channels are of, as the exchange calls them, as far as the list has them."""
     markets = {market.name: market() for market in EXCHANGES[exchange].markets}
-    found: dict[tuple[str, str], Pair] = {}
-    for symbol in symbols:
+    found: dict[tuple[str, str], list[Pair]] = {}
+    for symbol, kind in pairs:
         with contextlib.suppress(SubscriptionRejected):
             instrument = table.resolve(symbol)
             market = markets[instrument.market]
-            for topic in market.topics(instrument.native.removeprefix(market.prefix)):
-                found[market.name, topic] = symbol, TICKER.name
+            native = instrument.native.removeprefix(market.prefix)
+            for topic in market.topics(native, kind) if kind in market.kinds else ():
+                found.setdefault((market.name, topic), []).append((symbol, kind))
     return found
 
 
@@ -262,7 +264,7 @@ class SubscriptionWatch:
         config: Config,
         exchange: str,
         pairs: Sequence[Pair],
-        channels: Mapping[tuple[str, str], Pair] = {},
+        channels: Mapping[tuple[str, str], Sequence[Pair]] = {},
     ) -> None:
         self._endpoint = config.merger.ticks[0]
         self._exchange = exchange
@@ -318,7 +320,7 @@ class SubscriptionWatch:
             return reason
         for connection in feed.connections:
             for topic, why in connection.rejected_topics.items():
-                if self._channels.get((connection.market, topic)) == pair:
+                if pair in self._channels.get((connection.market, topic), ()):
                     return f"{topic}: {why}"
         return ""
 

@@ -43,6 +43,14 @@ TOPIC_WORDS: Final = tuple(kind.name for kind in KINDS if kind.has_topics)  # th
 DOCUMENTS: Final = frozenset(kind.code for kind in KINDS if kind.body is Body.JSON)
 
 
+def named(name: str) -> Description:
+    """Return the kind of a name. Raises KeyError if there is none."""
+    for kind in BY_CODE.values():
+        if kind.name == name:
+            return kind
+    raise KeyError(name)
+
+
 def keeps_every(code: int) -> bool:
     """True for a kind of which each record counts, once; conditions are about such."""
     kind = BY_CODE.get(code)

@@ -24,6 +24,7 @@ cdef class Arbitration:
     cdef int64_t _first_ns
     cdef int64_t _anew_ns
     cdef int64_t _before_id
+    cdef bint _is_once
     cdef int _owner
     cdef int64_t[6] _ids
     cdef int64_t[6] _epochs

@@ -43,9 +43,14 @@ class Arbitration:
 
     update_id is that of the newest, 0 before any. updates counts those on any line since all was forgotten, but the
     late ones of a line's own: no clock is asked for it. An exchange that counts anew begins an epoch.
+
+    is_once: what is repeated is a duplicate, whoever repeats it, also after all connections were gone. For kinds of
+    which each record counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_once: bool = False) -> None:
+        self._is_once = is_once
+        self.update_id = self._epoch = self._first_ns = self._anew_ns = self._before_id = 0
         self._ids = [0, 0, 0, 0, 0, 0]  # by line, as long as LINES_MAX: compiled they are arrays
         self._epochs = [0, 0, 0, 0, 0, 0]
         self._heard_ns = [0, 0, 0, 0, 0, 0]
@@ -53,10 +58,11 @@ class Arbitration:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every update, as at the beginning."""
-        self.update_id = self.updates = 0
-        self._epoch = self._first_ns = self._anew_ns = self._before_id = 0
+        """Forget every update, as at the beginning; where each counts once, the newest is remembered."""
+        self.updates = 0
         self._owner = NOBODY
+        if not self._is_once:
+            self.update_id = self._epoch = self._first_ns = self._anew_ns = self._before_id = 0
         for line in range(_LINES_MAX):
             self.renew(line)
 
@@ -101,7 +107,7 @@ class Arbitration:
             self._epochs[own] += 1
         self._note(own, update_id, recv_ns)
         if self._is_newest(own, update_id):
-            if is_live and self._owner != own and self._owner != NOBODY:
+            if self._is_once or (is_live and self._owner != own and self._owner != NOBODY):
                 line.duplicate += 1
                 line.behind_ns += recv_ns - self._first_ns
                 return False

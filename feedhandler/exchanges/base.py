@@ -2,7 +2,8 @@
 
 An exchange file holds all that is peculiar to its exchange: URLs, handshake, commands, heartbeat,
 limits, message shapes, symbols, for each of its markets. Shared code works through `Market` and never asks
-which one it has. Pure: bytes and times in, states and control words out.
+which one it has. Pure: bytes and times in, states and control words out. A state is what a feed keeps of one symbol
+in one kind; its decoder updates it and emits it.
 """
 
 import abc
@@ -13,14 +14,14 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from feedhandler.data import wire
+from feedhandler.data import kinds, wire
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.state import AHEAD_NS_MAX, State
+from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
 # lenient decoder would accept: no comparison with them holds.
@@ -32,7 +33,8 @@ UpdateId = Annotated[
 ]  # what msgspec can bound; the wire has one bit more
 
 T = TypeVar("T")
-
+Emit = Callable[[State], None]  # takes what a decoder has changed: its record leaves as it is then
+Channel = tuple[str, int]  # of symbols, in a kind: its place in `Market.topics`
 
 ROW_SIZE_SHOWN: Final = 120  # of a row that cannot be read, in messages
 
@@ -64,7 +66,7 @@ class Quote(msgspec.Struct, frozen=True):
 class RestTicker(msgspec.Struct, frozen=True):
     """What REST states of one symbol among all; what it leaves out is None, or NaN.
 
-    statistics are open, high, low, base and quote volume, as in `State.set_statistics`.
+    statistics are open, high, low, base and quote volume, as in `TickerState.set_statistics`.
     """
 
     native: str
@@ -122,7 +124,7 @@ PONG: Final = Pong()
 class Market(abc.ABC):
     """One market of an exchange: its hosts, limits, messages and symbols.
 
-    An instance belongs to one feed, and holds the states of the market's symbols.
+    An instance belongs to one feed, and holds the states of the market's symbols, one a kind that is wanted.
     """
 
     exchange: ClassVar[str]  # its name, in topics and in the configuration
@@ -134,7 +136,7 @@ class Market(abc.ABC):
     time_request: ClassVar[RestRequest]
     survey_requests: ClassVar[
         tuple[RestRequest, ...]
-    ]  # for all symbols at once, in the order in which they are sent
+    ]  # for all symbols' tickers at once, in the order in which they are sent
     rest_limit: ClassVar[tuple[int, float]]  # weight permitted to one address, per seconds
     # Under what name the exchange counts that weight, and new connections: markets with the same share them. "" is
     # the exchange's own, for all that does not say otherwise.
@@ -145,15 +147,16 @@ class Market(abc.ABC):
     canary: ClassVar[str] = "BTC/USDT"
 
     topic_key: ClassVar[bytes]  # under which a message names its topic
+    topics_max: ClassVar[int]  # of one connection; its canary comes on top
     awaits_welcome: ClassVar[bool] = False
     command_interval_s: ClassVar[float]  # between any two frames of ours on one connection
     connects: ClassVar[tuple[int, float]]  # new connections permitted: count, per seconds
     # How often the exchange wants to be pinged; None: it pings by itself. Whoever is silent is pinged in any case.
     ping_interval_s: ClassVar[float | None] = None
     pong_timeout_s: ClassVar[float] = 10.0  # a ping, and no frame at all for so long: the connection is dead
-    # Seconds within which a channel repeats itself even if nothing has changed, by channel; only what is promised.
-    repeats_s: ClassVar[Mapping[int, float]] = {}
-    clocked: ClassVar[frozenset[int]] = (
+    # Seconds within which a channel repeats itself even if nothing has changed; only what is promised.
+    repeats_s: ClassVar[Mapping[Channel, float]] = {}
+    clocked: ClassVar[frozenset[Channel]] = (
         frozenset()
     )  # channels whose update id is the time of sending: it never rests
     max_age_s: ClassVar[float] = (
@@ -161,9 +164,13 @@ class Market(abc.ABC):
     )  # of a connection; where none is documented, we choose when it ends
 
     def __init__(self) -> None:
-        self.states: dict[str, State] = {}  # of all that is wanted
+        self.tickers: dict[str, TickerState] = {}  # by native symbol
+        # Of all that is wanted, by kind and native symbol; each kind has a class of its own.
+        self.states: dict[str, dict[str, Any]] = {kind: {} for kind in self.kinds} | {
+            TICKER.name: self.tickers
+        }
         self.changes = 0  # of that set
-        self._parted: dict[str, State] = {}  # and of what was: their numbers go on if it is wanted again
+        self._parted: dict[str, State] = {}  # what was, by topic: its numbers go on if it is wanted again
         self._clock = (0, AHEAD_NS_MAX)
         self._groups = 0
 
@@ -177,33 +184,51 @@ class Market(abc.ABC):
         self._groups += 1
         return self._groups
 
-    def add(self, natives: Iterable[str], base_flags: int) -> None:
-        """Take symbols into the set whose frames are decoded, all values unknown.
+    @property
+    def all_states(self) -> list[State]:
+        """All that is wanted, of every kind."""
+        return [state for states in self.states.values() for state in states.values()]
+
+    def add(self, natives: Iterable[str], base_flags: int, kind: str = TICKER.name) -> list[State]:
+        """Take symbols, in a kind, into the set whose frames are decoded, all values unknown; returns their states.
 
         Raises ValueError for one whose topic does not fit a record.
         """
         self.changes += 1
+        added = []
         for native in natives:
-            topic = wire.topic(wire.TICKER, self.exchange, self.prefix + native)
-            if native in self._parted:
-                state = self._parted.pop(native)
-            else:
-                state = State(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
-            self.states[native] = state
+            topic = wire.topic(kinds.named(kind).code, self.exchange, self.prefix + native)
+            state = self._parted.pop(topic, None) or self.make_state(kind, topic, native, base_flags)
+            self.states[kind][native] = state
             state.offset_ns, state.ahead_ns_max = self._clock
+            added.append(state)
+        return added
 
-    def remove(self, natives: Iterable[str]) -> None:
-        """Take symbols out of that set; what still comes about them is ignored."""
+    def make_state(self, kind: str, topic: str, native: str, base_flags: int) -> State:
+        """Return a state of a kind, all values unknown. An exchange's file may have one of its own."""
+        if kind == TICKER.name:
+            return TickerState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+        return RecordState(
+            kinds.named(kind),
+            len(self.topics(native, kind)),
+            topic=topic,
+            native=native,
+            base_flags=base_flags,
+            flags=base_flags,
+        )
+
+    def remove(self, states: Iterable[State]) -> None:
+        """Take these out of that set; what still comes about them is ignored."""
         self.changes += 1
-        for native in natives:
-            state = self._parted[native] = self.states.pop(native)
+        for state in states:
+            self._parted[state.topic] = self.states[state.kind].pop(state.native)
             state.base_flags &= wire.SIMULATED
             state.forget()
 
     def set_clock(self, offset_ns: int = 0, ahead_ns_max: int = AHEAD_NS_MAX) -> None:
         """Say how far the exchange's clock is ahead of ours, and from how far ahead of ours events are doubted."""
         self._clock = offset_ns, ahead_ns_max
-        for state in self.states.values():  # each has its own: to look elsewhere would cost something a frame
+        for state in self.all_states:  # each has its own: to look elsewhere would cost something a frame
             state.offset_ns, state.ahead_ns_max = offset_ns, ahead_ns_max
 
     @abc.abstractmethod
@@ -240,13 +265,17 @@ class Market(abc.ABC):
         Raises DecodeError or ProtocolError if that answer is unusable.
         """
 
-    @abc.abstractmethod
-    def connections(self, natives: Sequence[str]) -> list[list[str]]:
-        """Spread symbols over as few connections as the exchange's limits allow."""
+    def connections(self, states: Sequence[State]) -> list[list[State]]:
+        """Spread states over as few connections as the exchange's limits allow, in their order."""
+        return spread(states, lambda state: len(self.topics(state.native, state.kind)), self.topics_max)
 
     @abc.abstractmethod
-    def topics(self, native: str) -> tuple[str, ...]:
-        """Return the channels of one symbol: statistics, quote and, where it is a third one, last."""
+    def topics(self, native: str, kind: str) -> tuple[str, ...]:
+        """Return the channels of one symbol in a kind.
+
+        Of a ticker they are statistics, quote and, where it is a third one, last. One may be that of several kinds:
+        it is subscribed to once.
+        """
 
     @abc.abstractmethod
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -271,13 +300,17 @@ class Market(abc.ABC):
 
     @abc.abstractmethod
     def decode(
-        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line
-    ) -> State | Control | None:
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> Control | None:
         """Decode one message of a line.
 
-        Returns the state that it changed, a control message, or None for what changes nothing. payload is
-        borrowed: valid until this returns. Raises DecodeError for anything else, whatever the bytes; the
-        states are then as before.
+        Each record that it brings is taken over by its state, if that accepts it (`State.accept`), and emitted:
+        none, one or many, of whatever symbols and kinds, each after its `State.on_news`. Returns a control message,
+        or None. payload is borrowed: valid until this returns.
+
+        Raises DecodeError for anything else, whatever the bytes; the states are then as before, and nothing was
+        emitted. Rows of a message that are records of their own are judged one by one: sound ones are emitted, and
+        the error is raised after the last.
         """
 
 
@@ -315,6 +348,20 @@ def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
     """Cut a sequence into runs of at most `size`."""
     for start in range(0, len(items), size):
         yield tuple(items[start : start + size])
+
+
+def spread(states: Iterable[State], cost: Callable[[State], int], cost_max: int) -> list[list[State]]:
+    """Cut states into runs, each with a cost of at most so much; one alone that costs more is a run."""
+    runs: list[list[State]] = []
+    left = 0
+    for state in states:
+        own = cost(state)
+        if not runs or own > left:
+            runs.append([])
+            left = cost_max
+        runs[-1].append(state)
+        left -= own
+    return runs
 
 
 def decode_sparse(decode: Callable[[bytes], T], payload: bytes | bytearray | memoryview, refused: str) -> T:

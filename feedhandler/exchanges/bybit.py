@@ -23,6 +23,7 @@ import msgspec
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
+from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.arbitration import Line
@@ -32,6 +33,7 @@ from feedhandler.exchanges.base import (
     Ack,
     Amount,
     Control,
+    Emit,
     Endpoint,
     Exchange,
     Market,
@@ -49,8 +51,9 @@ from feedhandler.exchanges.base import (
     rest_quote,
     rest_refusal,
     rest_ticker,
+    spread,
 )
-from feedhandler.exchanges.state import QUOTE, STATISTICS, State
+from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
 
 BOOK: Final = "orderbook.1."
 BOOK_SIZE: Final = len(BOOK)
@@ -172,7 +175,7 @@ class BybitSpot(Market):
     command_interval_s = 0.05  # no limit is documented; 200 requests in 0.4 s were all accepted
     connects = (500, 300.0)
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
-    repeats_s = {QUOTE: 3.0}
+    repeats_s = {(TICKER.name, QUOTE): 3.0}
 
     def __init__(self) -> None:
         super().__init__()
@@ -233,19 +236,13 @@ class BybitSpot(Market):
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         return Endpoint(f"{ws_url}/v5/public/spot")
 
-    def connections(self, natives: Sequence[str]) -> list[list[str]]:
-        connections: list[list[str]] = []
-        free = 0
-        for native in natives:
-            length = sum(len(topic) + 3 for topic in self.topics(native))
-            if not connections or length > free:
-                connections.append([])
-                free = ARGS_LENGTH_USED
-            connections[-1].append(native)
-            free -= length
-        return connections
+    def connections(self, states: Sequence[State]) -> list[list[State]]:
+        return spread(states, self._length, ARGS_LENGTH_USED)
 
-    def topics(self, native: str) -> tuple[str, ...]:
+    def _length(self, state: State) -> int:
+        return sum(len(topic) + 3 for topic in self.topics(state.native, state.kind))
+
+    def topics(self, native: str, kind: str) -> tuple[str, ...]:
         return (TICKERS + native, BOOK + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -261,8 +258,8 @@ class BybitSpot(Market):
         return msgspec.json.encode(_Command(command_id, "ping"))
 
     def decode(
-        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line
-    ) -> State | Control | None:
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> Control | None:
         # hot: `make bench-micro`, decode
         try:
             frame = self._decode(payload)
@@ -271,33 +268,39 @@ class BybitSpot(Market):
         data = frame.data
         if data is not None:
             if frame.topic.startswith(BOOK):
-                return self._book(frame, data, recv_ns, line)
+                self._book(frame, data, recv_ns, line, emit)
+                return None
             if frame.topic.startswith(TICKERS):
-                return self._ticker(frame, data, recv_ns, line)
+                self._ticker(frame, data, recv_ns, line, emit)
+                return None
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
             return None  # a topic that we did not request
         return self._answer(frame)
 
-    def _book(self, frame: _Frame, data: _Data, recv_ns: int, line: Line) -> State | None:
+    def _book(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         bids, asks = data.bids, data.asks
         if bids is None and asks is None:
             raise DecodeError("bybit: orderbook.1 has neither side")
-        state = self.states.get(frame.topic[BOOK_SIZE:])
+        state = self.tickers.get(frame.topic[BOOK_SIZE:])
         if state is None:
-            return None
+            return
         if frame.type == "delta" and data.update_id != RESTARTED:
-            return self._book_delta(frame, state, data, recv_ns, line)
+            self._book_delta(frame, state, data, recv_ns, line, emit)
+            return
         if not state.accept(QUOTE, line, data.update_id, recv_ns):
-            return None
+            return
         state.exchange_sequence = data.update_id
         state.exchange_ns = (frame.cts or frame.ts) * NS_PER_MS
         bid, bid_size = bids[0] if bids else NO_ORDERS if bids is not None else UNKNOWN
         ask, ask_size = asks[0] if asks else NO_ORDERS if asks is not None else UNKNOWN
         state.set_quote(bid, bid_size, ask, ask_size)
-        return state
+        state.on_news(recv_ns)
+        emit(state)
 
-    def _book_delta(self, frame: _Frame, state: State, data: _Data, recv_ns: int, line: Line) -> State | None:
+    def _book_delta(
+        self, frame: _Frame, state: TickerState, data: _Data, recv_ns: int, line: Line, emit: Emit
+    ) -> None:
         """Take what has changed since the line's last book; that has to be what is known."""
         quote = state.channels[QUOTE]
         base = quote.line_update_id(line.index)
@@ -306,30 +309,32 @@ class BybitSpot(Market):
         if not base:
             raise DecodeError("bybit: orderbook.1 as a delta before its snapshot")
         if not state.accept(QUOTE, line, data.update_id, recv_ns):
-            return None
+            return
         state.exchange_sequence = data.update_id
         state.exchange_ns = (frame.cts or frame.ts) * NS_PER_MS
         bid, bid_size = _best(data.bids, state.bid, state.bid_size)
         ask, ask_size = _best(data.asks, state.ask, state.ask_size)
         state.set_quote(bid, bid_size, ask, ask_size)
-        return state
+        state.on_news(recv_ns)
+        emit(state)
 
-    def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line) -> State | None:
+    def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         values = data.last + data.open + data.high + data.low + data.base_volume + data.quote_volume
         if not values >= 0.0:
             if frame.type == "delta":  # as on other markets: what it lacks is as it was
                 raise DecodeError("bybit: tickers as a delta")
             if not _is_any_known(data):
                 raise DecodeError("bybit: tickers lacks every number")
-        state = self.states.get(frame.topic[TICKERS_SIZE:])
+        state = self.tickers.get(frame.topic[TICKERS_SIZE:])
         time_ns = frame.ts * NS_PER_MS
         update_id = frame.sequence or time_ns
         if state is None or not state.accept(STATISTICS, line, update_id, recv_ns, not frame.sequence):
-            return None
+            return
         state.exchange_ns = time_ns
         state.last = data.last or NAN
         state.set_statistics(data.open, data.high, data.low, data.base_volume, data.quote_volume)
-        return state
+        state.on_news(recv_ns)
+        emit(state)
 
     def _answer(self, frame: _Frame) -> Control | None:
         if frame.op == "pong" or frame.ret_msg == "pong":

@@ -40,6 +40,7 @@ from feedhandler.exchanges.base import (
     Ack,
     Amount,
     Control,
+    Emit,
     Endpoint,
     Exchange,
     Goodbye,
@@ -59,11 +60,9 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State
+from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS
 
 TOPICS_PER_CONNECTION: Final = 300  # the rate-limit page says 400, the server enforces 300
-TOPICS_PER_SYMBOL: Final = 3
-SYMBOLS_PER_CONNECTION: Final = (TOPICS_PER_CONNECTION - 1) // TOPICS_PER_SYMBOL  # and the canary
 SYMBOLS_PER_COMMAND: Final = 100
 
 SNAPSHOT: Final = "/market/snapshot:"
@@ -200,6 +199,7 @@ class KuCoinSpot(Market):
     rest_limit = (2000, 30.0)
 
     topic_key = b"topic"
+    topics_max = TOPICS_PER_CONNECTION - 1
     awaits_welcome = True
     command_interval_s = 0.15  # 100 messages in 10 s, pings included
     connects = (30, 60.0)
@@ -269,10 +269,7 @@ class KuCoinSpot(Market):
             server.ping_timeout_ms / 1000,
         )
 
-    def connections(self, natives: Sequence[str]) -> list[list[str]]:
-        return [list(run) for run in chunks(natives, SYMBOLS_PER_CONNECTION)]
-
-    def topics(self, native: str) -> tuple[str, ...]:
+    def topics(self, native: str, kind: str) -> tuple[str, ...]:
         return (SNAPSHOT + native, LEVEL1 + native, TICKER + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -289,8 +286,8 @@ class KuCoinSpot(Market):
         return msgspec.json.encode(Command(command_id, "ping"))
 
     def decode(
-        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line
-    ) -> State | Control | None:
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> Control | None:
         # hot: `make bench-micro`, decode
         try:
             frame = self._decode(payload)
@@ -303,15 +300,18 @@ class KuCoinSpot(Market):
             raise DecodeError(f"kucoin: message on {frame.topic!r} without data")
         channel, _, native = frame.topic.partition(":")
         if channel == "/spotMarket/level1":
-            return self._level1(native, data, recv_ns, line)
+            self._level1(native, data, recv_ns, line, emit)
+            return None
         if channel == "/market/ticker":
             # ticker:all has the symbol in its subject
-            return self._ticker(frame.subject if native == "all" else native, data, recv_ns, line)
+            self._ticker(frame.subject if native == "all" else native, data, recv_ns, line, emit)
+            return None
         if channel == "/market/snapshot":
-            return self._snapshot(data, recv_ns, line)
+            self._snapshot(data, recv_ns, line, emit)
+            return None
         return None  # a topic that we did not request
 
-    def _level1(self, native: str, data: _Data, recv_ns: int, line: Line) -> State | None:
+    def _level1(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         bids, asks = data.bids, data.asks
         if bids is None or asks is None:
             if bids is asks:
@@ -319,37 +319,39 @@ class KuCoinSpot(Market):
             bids, asks = UNKNOWN if bids is None else bids, UNKNOWN if asks is None else asks
         if len(bids) not in (0, 2) or len(asks) not in (0, 2):
             raise DecodeError("kucoin: level1 has a side that is no level")
-        state = self.states.get(native)
+        state = self.tickers.get(native)
         time_ns = data.timestamp * NS_PER_MS
         if state is None or not state.accept(QUOTE, line, time_ns, recv_ns, True):
-            return None
+            return
         state.exchange_ns = time_ns
         bid, bid_size = bids or NO_ORDERS
         ask, ask_size = asks or NO_ORDERS
         state.set_quote(bid, bid_size, ask, ask_size)
-        return state
+        state.on_news(recv_ns)
+        emit(state)
 
-    def _ticker(self, native: str, data: _Data, recv_ns: int, line: Line) -> State | None:
+    def _ticker(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         if data.price is None and data.bid is None and data.ask is None:
             raise DecodeError("kucoin: ticker lacks every number")
-        state = self.states.get(native)
+        state = self.tickers.get(native)
         if state is None or not state.accept(LAST, line, data.sequence, recv_ns):
-            return None
+            return
         state.exchange_sequence = data.sequence
         # The time is that of the last match, hours ago perhaps: it may be the newest that is known, and else tells
         # nothing. So the quote that comes along cannot be put in order, and that of the snapshot has to do.
         state.exchange_ns = max(state.exchange_ns, (data.time or data.time_as_in_spec) * NS_PER_MS)
         state.last = data.price or NAN
-        return state
+        state.on_news(recv_ns)
+        emit(state)
 
-    def _snapshot(self, data: _Data, recv_ns: int, line: Line) -> State | None:
+    def _snapshot(self, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         statistics = data.statistics
         if statistics is None or not statistics.symbol:
             raise DecodeError("kucoin: snapshot lacks its data or symbol")
-        state = self.states.get(statistics.symbol)
+        state = self.tickers.get(statistics.symbol)
         time_ns = statistics.time * NS_PER_MS
         if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
-            return None
+            return
         state.exchange_ns = time_ns
         state.set_statistics(
             statistics.open or NAN,
@@ -363,7 +365,8 @@ class KuCoinSpot(Market):
         if statistics.bid is not None or statistics.ask is not None:
             bid_size, ask_size = _known(statistics.bid_size), _known(statistics.ask_size)
             state.fill_quote(statistics.bid or NAN, bid_size, statistics.ask or NAN, ask_size)
-        return state
+        state.on_news(recv_ns)
+        emit(state)
 
     def _answer(self, frame: _Frame) -> Control | None:
         kind = frame.type

@@ -1,12 +1,16 @@
-"""The ticker of one symbol as a feed keeps it: what each channel says of it, and its record.
+"""What a feed keeps of one symbol in one kind: what each channel states of it, and its next record.
 
-Pure. Compiled where there is a compiler, with the types of `state.pxd`: what every frame changes are then numbers
-side by side, not objects all over the heap.
+    frame ──▶ Market.decode ──▶ State, updated in place ──emit──▶ Batch
+
+`State` is what all kinds have in common, `TickerState` a ticker, `RecordState` anything else of fixed layout. Pure.
+Compiled where there is a compiler, with the types of `state.pxd`: what every frame changes are then numbers side by
+side, not objects all over the heap.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from feedhandler.data import board_layout, raw, ticker, wire
+from feedhandler.data.layout import Description, Retention
 from feedhandler.exchanges.arbitration import Arbitration, Line
 
 # An event further than this in our future cannot be: one of the clocks is wrong. Old ones can be true. So it is
@@ -21,8 +25,8 @@ _STATISTICS, _QUOTE, _LAST = STATISTICS, QUOTE, LAST
 _NAN = wire.NAN
 _NOT_LIVE = wire.NOT_LIVE  # the next update of any kind makes the state live again
 _BAD_EXCHANGE_TIME = wire.BAD_EXCHANGE_TIME
-_VERSION, _TICKER = wire.VERSION, wire.TICKER
-_TOPIC_SIZE, _RECORD_SIZE = wire.TOPIC_SIZE, wire.TICKER_SIZE
+_VERSION, _CONDITION = wire.VERSION, wire.CONDITION
+_TOPIC_SIZE, _HEADER_SIZE, _TICKER_SIZE = wire.TOPIC_SIZE, wire.HEADER_SIZE, wire.TICKER_SIZE
 _VERSION_OFFSET, _KIND_OFFSET, _FLAGS_OFFSET = wire.VERSION_OFFSET, wire.KIND_OFFSET, wire.FLAGS_OFFSET
 _SESSION_OFFSET, _SEQUENCE_OFFSET = wire.SESSION_OFFSET, wire.SEQUENCE_OFFSET
 _EXCHANGE_NS_OFFSET, _RECV_NS_OFFSET = wire.EXCHANGE_NS_OFFSET, wire.RECV_NS_OFFSET
@@ -35,43 +39,55 @@ _OPEN_OFFSET, _HIGH_OFFSET, _LOW_OFFSET, _BASE_VOLUME_OFFSET, _QUOTE_VOLUME_OFFS
 
 
 class State:
-    """The ticker of one symbol, updated in place by each frame that counts.
+    """One topic of one symbol and kind as a feed keeps it, updated in place by each frame that counts.
 
-    topic carries the native symbol. Each channel owns its fields. A slower channel that carries them as well fills
-    them until their own has first sent; after that what it states is evidence, and no value. Of several lines that
-    bring a channel its arbitration says whose update counts. offset_ns is how far the exchange's clock is ahead of
-    ours, and ahead_ns_max how much later than our receipt an event may be stated.
+    topic carries the native symbol. Of several lines that bring a channel its arbitration says whose update counts;
+    there are as many as the kind has channels on this exchange. offset_ns is how far the exchange's clock is ahead
+    of ours, and ahead_ns_max how much later than our receipt an event may be stated. takes_number: what is emitted
+    next has the topic's next number, which a condition has not. `pack` is each kind's own.
     """
 
     def __init__(
-        self, *, topic: str, native: str, base_flags: int = 0, flags: int = 0, session: int = 0
+        self,
+        kind: Description,
+        channels: tuple[Arbitration, ...],
+        *,
+        topic: str,
+        native: str,
+        base_flags: int = 0,
+        flags: int = 0,
+        session: int = 0,
     ) -> None:
         self._padded = wire.padded(topic)
         if len(self._padded) != _TOPIC_SIZE:
             raise ValueError("topic is too long")
+        self.kind = kind.name
+        self._code = kind.code
+        self._size = kind.size  # of a record
+        self.keeps_every = kind.retention is Retention.EVERY
         self.topic = topic
         self.native = native
         self.group = 0  # whose lines carry it; what others bring of it is nobody's
         self.base_flags = base_flags
+        self.flags = flags
         self.session = session
         self.sequence = 0
-        self.publish_ns = 0
+        self.takes_number = True
+        self.exchange_ns = self.recv_ns = self.publish_ns = 0
         self.offset_ns = 0
         self.ahead_ns_max = AHEAD_NS_MAX
         self.slot: board_layout.Slot | None = None  # where its records are written besides
-        self._statistics, self._quote, self._last = Arbitration(), Arbitration(), Arbitration()
-        self.channels = (self._statistics, self._quote, self._last)
-        self.forget()
-        self.flags = flags
+        self.channels = channels
+
+    @property
+    def is_known(self) -> bool:
+        """True if there is something to be flagged, or to be repeated to those who join."""
+        return self.recv_ns != 0
 
     def forget(self) -> None:
         """Make every value unknown: no line is left to keep them."""
-        self.last = self.bid = self.bid_size = self.ask = self.ask_size = _NAN
-        self.open_24h = self.high_24h = self.low_24h = self.base_volume_24h = self.quote_volume_24h = _NAN
-        self._stated_bid = self._stated_bid_size = self._stated_ask = self._stated_ask_size = _NAN
-        self._stated_last = _NAN
         self.flags = self.base_flags
-        self.exchange_sequence = self.exchange_ns = self.recv_ns = 0
+        self.exchange_ns = self.recv_ns = 0
         for channel in self.channels:
             channel.reset()
 
@@ -107,6 +123,76 @@ class State:
                 update_id = present_ns  # it cannot be
         is_live = not self.flags & _NOT_LIVE
         return self._arbitration(channel).accept(line, update_id, recv_ns, present_ns, is_live)
+
+    def _arbitration(self, channel: int) -> Arbitration:
+        return self.channels[channel]
+
+    def heard(self, line: int) -> int:
+        """Return how many channels have sent on a line."""
+        count = 0
+        for channel in self.channels:
+            count += channel.heard_ns(line) != 0
+        return count
+
+    def on_news(self, recv_ns: int) -> None:
+        """Note when the frame came that changed this state; every flag is decided anew."""
+        self.recv_ns = recv_ns
+        self.flags = self.base_flags
+        if self.exchange_ns > recv_ns + self.ahead_ns_max:
+            self.flags |= _BAD_EXCHANGE_TIME
+
+    def record(self) -> bytes:
+        """Return the record as it is published."""
+        record = bytearray(self._size)
+        return bytes(record[: self.pack(record, 0)])
+
+    def pack(self, target: bytearray, start: int) -> int:
+        """Write what is to be sent of it into a buffer; returns its size."""
+        raise NotImplementedError
+
+    def _pack_header(self, target: bytearray, start: int, code: int, flags: int) -> None:
+        raw.copy(target, start, self._padded, 0, _TOPIC_SIZE)
+        raw.put_u8(target, start + _VERSION_OFFSET, _VERSION)
+        raw.put_u8(target, start + _KIND_OFFSET, code)
+        raw.put_u16(target, start + _FLAGS_OFFSET, flags)
+        raw.put_u32(target, start + _SESSION_OFFSET, self.session)
+        raw.put_u64(target, start + _SEQUENCE_OFFSET, self.sequence)
+        raw.put_i64(target, start + _EXCHANGE_NS_OFFSET, self.exchange_ns)
+        raw.put_i64(target, start + _RECV_NS_OFFSET, self.recv_ns)
+        raw.put_i64(target, start + _PUBLISH_NS_OFFSET, self.publish_ns)
+
+
+class TickerState(State):
+    """The ticker of one symbol.
+
+    Each channel owns its fields. A slower channel that carries them as well fills them until their own has first
+    sent; after that what it states is evidence, and no value.
+    """
+
+    def __init__(
+        self, *, topic: str, native: str, base_flags: int = 0, flags: int = 0, session: int = 0
+    ) -> None:
+        self._statistics, self._quote, self._last = Arbitration(), Arbitration(), Arbitration()
+        State.__init__(
+            self,
+            ticker.TICKER,
+            (self._statistics, self._quote, self._last),
+            topic=topic,
+            native=native,
+            base_flags=base_flags,
+            session=session,
+        )
+        self.forget()
+        self.flags = flags
+
+    def forget(self) -> None:
+        """Make every value unknown: no line is left to keep them."""
+        State.forget(self)
+        self.last = self.bid = self.bid_size = self.ask = self.ask_size = _NAN
+        self.open_24h = self.high_24h = self.low_24h = self.base_volume_24h = self.quote_volume_24h = _NAN
+        self._stated_bid = self._stated_bid_size = self._stated_ask = self._stated_ask_size = _NAN
+        self._stated_last = _NAN
+        self.exchange_sequence = 0
 
     def _arbitration(self, channel: int) -> Arbitration:
         if channel == _QUOTE:
@@ -158,31 +244,10 @@ class State:
         self.low_24h = low_24h or _NAN
         self.base_volume_24h, self.quote_volume_24h = base_volume, quote_volume
 
-    def on_news(self, recv_ns: int) -> None:
-        """Note when the frame came that changed this state; every flag is decided anew."""
-        self.recv_ns = recv_ns
-        self.flags = self.base_flags
-        if self.exchange_ns > recv_ns + self.ahead_ns_max:
-            self.flags |= _BAD_EXCHANGE_TIME
-
-    def record(self) -> bytes:
-        """Return the record as it is published."""
-        record = bytearray(_RECORD_SIZE)
-        self.pack(record, 0)
-        return bytes(record)
-
-    def pack(self, target: bytearray, start: int) -> None:
-        """Write the record into a buffer."""
+    def pack(self, target: bytearray, start: int) -> int:
+        """Write the record into a buffer; returns its size."""
         # hot: `make bench-micro`, board
-        raw.copy(target, start, self._padded, 0, _TOPIC_SIZE)
-        raw.put_u8(target, start + _VERSION_OFFSET, _VERSION)
-        raw.put_u8(target, start + _KIND_OFFSET, _TICKER)
-        raw.put_u16(target, start + _FLAGS_OFFSET, self.flags)
-        raw.put_u32(target, start + _SESSION_OFFSET, self.session)
-        raw.put_u64(target, start + _SEQUENCE_OFFSET, self.sequence)
-        raw.put_i64(target, start + _EXCHANGE_NS_OFFSET, self.exchange_ns)
-        raw.put_i64(target, start + _RECV_NS_OFFSET, self.recv_ns)
-        raw.put_i64(target, start + _PUBLISH_NS_OFFSET, self.publish_ns)
+        self._pack_header(target, start, self._code, self.flags)
         raw.put_u64(target, start + _EXCHANGE_SEQUENCE_OFFSET, self.exchange_sequence)
         raw.put_f64(target, start + _LAST_OFFSET, self.last)
         raw.put_f64(target, start + _BID_OFFSET, self.bid)
@@ -194,3 +259,75 @@ class State:
         raw.put_f64(target, start + _LOW_OFFSET, self.low_24h)
         raw.put_f64(target, start + _BASE_VOLUME_OFFSET, self.base_volume_24h)
         raw.put_f64(target, start + _QUOTE_VOLUME_OFFSET, self.quote_volume_24h)
+        return _TICKER_SIZE
+
+
+class RecordState(State):
+    """A state of any kind of fixed layout: it has the record that was put there to be emitted next.
+
+    Of a kind that keeps every record, a record is gone once it was packed. What is packed until the next one is put
+    there is a condition: so no record is ever sent twice, and what is flagged goes out as it should.
+    """
+
+    def __init__(
+        self,
+        kind: Description,
+        channel_count: int,
+        *,
+        topic: str,
+        native: str,
+        base_flags: int = 0,
+        flags: int = 0,
+        session: int = 0,
+    ) -> None:
+        is_once = kind.retention is Retention.EVERY
+        channels = tuple([Arbitration(is_once=is_once) for _ in range(channel_count)])
+        State.__init__(
+            self,
+            kind,
+            channels,
+            topic=topic,
+            native=native,
+            base_flags=base_flags,
+            flags=flags,
+            session=session,
+        )
+        self._is_told = False  # that there is this topic
+        self._newest: Any = None
+        self.takes_number = not self.keeps_every
+
+    @property
+    def is_known(self) -> bool:
+        """True if there is something to be flagged, or to be repeated to those who join."""
+        return self._is_told if self.keeps_every else self.recv_ns != 0
+
+    def forget(self) -> None:
+        """Make every value unknown: no line is left to keep them.
+
+        Of a kind that keeps every record there are no values: that there were records holds, and so does the
+        condition that was told of it.
+        """
+        flags = self.flags & _NOT_LIVE if self.keeps_every else 0
+        State.forget(self)
+        self.flags |= flags
+        self._newest = None
+        self.takes_number = not self.keeps_every
+
+    def put(self, record: wire.Record) -> None:
+        """Have this record emitted next. Of its header only the flags count, beside those of the state."""
+        self._newest = record
+        self.takes_number = True
+
+    def pack(self, target: bytearray, start: int) -> int:
+        """Write the record, or else the condition, into a buffer; returns its size."""
+        self._is_told = True
+        record = self._newest
+        if record is None:
+            self._pack_header(target, start, _CONDITION, self.flags)
+            return _HEADER_SIZE
+        packed = wire.pack(record)
+        raw.copy(target, start, packed, 0, len(packed))
+        self._pack_header(target, start, self._code, self.flags | record.flags)
+        if self.keeps_every:
+            self._newest, self.takes_number = None, False
+        return len(packed)

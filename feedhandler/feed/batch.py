@@ -10,9 +10,11 @@ from typing import Final, Protocol
 from feedhandler.data import raw, wire
 from feedhandler.exchanges.state import State
 
-RECORDS_MAX: Final = 512  # in one message: bounds it when a whole exchange is flagged at once
+RECORDS_MAX: Final = 512  # tickers in one message: bounds it when a whole exchange is flagged at once
+LONGEST: Final = 8192  # bytes of a record of any kind; 256 levels of a book take half of it
 
 TOPIC_SIZE = wire.TOPIC_SIZE
+HEADER_SIZE = wire.HEADER_SIZE
 RECORD_SIZE = wire.TICKER_SIZE
 SIZES = wire.SIZES
 KIND_OFFSET = wire.KIND_OFFSET
@@ -36,19 +38,6 @@ class Direct(Protocol):
     def flush(self) -> None: ...
 
 
-class Series:
-    """One topic of a kind that keeps every record, as a feed numbers its records.
-
-    topic carries the native symbol; flags are those of every record.
-    """
-
-    def __init__(self, topic: str, *, session: int, flags: int = 0) -> None:
-        self.topic = topic
-        self.session = session
-        self.flags = flags
-        self.sequence = 0
-
-
 class Batch:
     """The records that leave together; clock returns Unix nanoseconds. records counts those sent to the merger."""
 
@@ -56,38 +45,24 @@ class Batch:
         self._hop = hop
         self._direct = direct
         self._clock = clock
-        self._present = bytearray(MESSAGE_SIZE_MAX)
+        self._present = bytearray(MESSAGE_SIZE_MAX + LONGEST)
         self._used = 0  # of that: whole records
         self._count = 0  # how many
         self.records = 0
 
     def emit(self, state: State) -> None:
-        """Number a state's record, and add it to the present message."""
+        """Add a state's record to the present message, under the topic's next number, or its condition under none.
+
+        A frame may bring any number of them.
+        """
         # hot: `make bench-micro`, feed
         start = self._used
-        state.sequence += 1
-        state.pack(self._present, start)
+        if state.takes_number:
+            state.sequence += 1
+        size = state.pack(self._present, start)
         if state.slot is not None:  # before anything else: whoever reads there is early by the hop
-            state.slot.write(raw.cut(self._present, start, RECORD_SIZE), self._clock())
-        self._used = start + RECORD_SIZE
-        self._count += 1
-        if self._used > MESSAGE_SIZE_MAX - RECORD_SIZE:
-            self.flush()
-
-    def append(self, series: Series, record: wire.Record) -> None:
-        """Give a record the next number of its topic, and add it to the present message.
-
-        A frame may bring any number of them. A condition has the number of the record before it.
-        """
-        if not isinstance(record, wire.Condition):
-            series.sequence += 1
-        record.topic, record.session, record.sequence = series.topic, series.session, series.sequence
-        record.flags |= series.flags
-        packed = wire.pack(record)
-        if self._used > MESSAGE_SIZE_MAX - len(packed):
-            self.flush()
-        raw.copy(self._present, self._used, packed, 0, len(packed))
-        self._used += len(packed)
+            state.slot.write(raw.cut(self._present, start, size), self._clock())
+        self._used = start + size
         self._count += 1
         if self._used > MESSAGE_SIZE_MAX - RECORD_SIZE:
             self.flush()
@@ -106,10 +81,11 @@ class Batch:
         """Send records as they are, to the merger alone; what was emitted before goes first."""
         self.flush()
         for record in records:
-            if len(record) != RECORD_SIZE:
-                raise ValueError("not a ticker record")
-            raw.copy(self._present, self._used, record, 0, RECORD_SIZE)
-            self._used += RECORD_SIZE
+            size = len(record)
+            if size < HEADER_SIZE or size > LONGEST or size != SIZES[raw.get_u8(record, KIND_OFFSET)]:
+                raise ValueError("not one record of a fixed size")
+            raw.copy(self._present, self._used, record, 0, size)
+            self._used += size
             self._count += 1
             if self._used > MESSAGE_SIZE_MAX - RECORD_SIZE:
                 self._send(self._taken())

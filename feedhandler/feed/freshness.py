@@ -1,4 +1,4 @@
-"""Whether each channel of each symbol still has updates, and what to do about one that has none.
+"""Whether each channel of each symbol and kind still has updates, and what to do about one that has none.
 
     waiting ──first data──▶ live ──silent for longer than usual──▶ suspected ──no witness for it──▶ stale
                               ▲────────── an update, or REST states the same values ◀─────┘           │
@@ -10,13 +10,16 @@ something new of this one's fields; by the other legs; and, last, by REST, from 
 the values of all symbols at once. What is stale is flagged in the records, and subscribed to anew with growing
 patience; then the connections are renewed.
 
+Of kinds other than tickers there is no such witness, so silence alone tells nothing: a quiet market has no trades,
+a dead channel neither. A broken promise of repetition tells, another leg, and messages that cannot be decoded.
+
 Silence is counted on a clock that stands still while no connection delivers, or this process is stopped. Pure:
 times come in, flagged states and requests for REST go out. It knows no exchange.
 """
 
 import collections
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -25,8 +28,8 @@ from feedhandler.data import wire
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration
-from feedhandler.exchanges.base import Market, Quote, RestTicker, is_same
-from feedhandler.exchanges.state import CHANNELS_MAX, LAST, QUOTE, State
+from feedhandler.exchanges.base import Channel, Emit, Market, Quote, RestTicker, is_same
+from feedhandler.exchanges.state import LAST, QUOTE, State, TickerState
 from feedhandler.feed.session import FADES_NS, GAPS_MIN, USUAL_FACTOR, Session
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
@@ -74,9 +77,13 @@ class Stage(enum.Enum):
 
 
 class Pulse(msgspec.Struct, eq=False):
-    """One channel of one symbol. Times are of the clock that the module's first lines describe."""
+    """One channel of one symbol, in one kind. Times are of the clock that the module's first lines describe.
+
+    ticker is the state, if it is one: then slower channels and REST are witnesses.
+    """
 
     state: State
+    ticker: TickerState | None
     arbitration: Arbitration  # of the channel
     channel: int
     topic: str
@@ -116,6 +123,15 @@ class Pulse(msgspec.Struct, eq=False):
     lag_updates: int = 0  # how many others have had since,
     lagged_at: int = 0  # and when something was done about it; 0 = never
 
+    @property
+    def name(self) -> Channel:
+        """What it has in common with the same channel of other symbols."""
+        return self.state.kind, self.channel
+
+    @property
+    def is_quote(self) -> bool:
+        return self.ticker is not None and self.channel == QUOTE
+
 
 class Question(msgspec.Struct, eq=False):
     """A request for the quote of a symbol over REST; its answer goes to `watch.on_quote`."""
@@ -127,13 +143,14 @@ class Question(msgspec.Struct, eq=False):
 class Freshness:
     """The channels of some symbols that the same connections carry; emit gets states whose flags have changed."""
 
-    def __init__(self, market: Market, emit: Callable[[State], None]) -> None:
+    def __init__(self, market: Market, emit: Emit) -> None:
         self.market = market
         self._emit = emit
-        self._pulses: dict[str, list[Pulse]] = {}  # by native symbol
+        self._pulses: dict[str, list[Pulse]] = {}  # by the topic of the state,
+        self._tickers: dict[str, list[Pulse]] = {}  # and those of tickers by native symbol
         self._order: list[Pulse] = []  # in which they are looked at
         self._next = 0
-        self._open: dict[str, Pulse] = {}  # suspected and stale, by topic
+        self._open: dict[Pulse, None] = {}  # suspected and stale
         self._clock = 0
         self._last_mono_ns = 0
         self._asking = 0
@@ -141,31 +158,36 @@ class Freshness:
         self._surveys_at = SURVEYS_NS[0]
         self._survey_wait_ns = SURVEYS_NS[0]
         self.wants_survey = False  # a survey of all symbols is to be made; the owner clears it
-        self._repeats = [0] * CHANNELS_MAX  # updates that repeated the last one, by channel
+        self._repeats: collections.Counter[Channel] = collections.Counter()  # updates that repeated the last
         self._renewed_at = 0
         self._renew_again_ns = 0
         self.renewal = ""  # why the connections should be renewed; the owner clears it
         self.laggards: dict[Session, str] = {}  # single ones that should be, and why; likewise
 
     def add(self, states: Iterable[State]) -> None:
-        """Watch these symbols too."""
+        """Watch these too."""
         for state in states:
-            topics = enumerate(self.market.topics(state.native))
+            ticker = state if isinstance(state, TickerState) else None
+            topics = enumerate(self.market.topics(state.native, state.kind))
             pulses = [
-                Pulse(state, state.channels[channel], channel, topic, self._clock)
+                Pulse(state, ticker, state.channels[channel], channel, topic, self._clock)
                 for channel, topic in topics
             ]
             for pulse in pulses:
-                if pulse.channel in self.market.clocked:
+                if pulse.name in self.market.clocked:
                     pulse.checks_at = self._clock
-            self._pulses[state.native] = pulses
+            self._pulses[state.topic] = pulses
+            if ticker is not None:
+                self._tickers[state.native] = pulses
         self._reorder()
 
-    def remove(self, natives: Iterable[str]) -> None:
+    def remove(self, states: Iterable[State]) -> None:
         """Watch these no more; their flags are somebody else's business from now on."""
-        for native in natives:
-            for pulse in self._pulses.pop(native):
+        for state in states:
+            for pulse in self._pulses.pop(state.topic):
                 self._enter(pulse, Stage.WAITING)
+            if isinstance(state, TickerState):
+                del self._tickers[state.native]
         self._reorder()
 
     def _reorder(self) -> None:
@@ -189,7 +211,7 @@ class Freshness:
             pulse.topic: pulse.reason
             if pulse.is_unreadable
             else f"{pulse.reason}; silent for {(self._clock - pulse.at) / NS_PER_S:.0f} s"
-            for pulse in self._open.values()
+            for pulse in self._open
             if pulse.stage is Stage.STALE
         }
 
@@ -204,7 +226,7 @@ class Freshness:
             return []
         self._clock += step_ns
         renewed: list[Pulse] = []
-        for pulse in list(self._open.values()):
+        for pulse in list(self._open):
             self._look(pulse, live, renewed)
         for pulse in self._unusual(self._due(step_ns), is_alone=len(live) == 1):
             self._look(pulse, live, renewed)
@@ -290,7 +312,7 @@ class Freshness:
         """There was an update since the last look."""
         gap_ns = self._clock - pulse.at
         update_id = pulse.arbitration.update_id
-        self._repeats[pulse.channel] += update_id == pulse.update_id
+        self._repeats[pulse.name] += update_id == pulse.update_id
         pulse.update_id = update_id
         if self._was_usual(pulse):
             pulse.usual_ns = max(gap_ns, pulse.usual_ns - pulse.usual_ns * gap_ns // FADES_NS)
@@ -320,11 +342,13 @@ class Freshness:
         """While it is silent, slower channels state what it owns: if that changes, it should have had it first."""
         if self._clock - pulse.at < LOOK_NS and pulse.updates:
             return
-        values = pulse.state.stated(pulse.channel)
+        if pulse.ticker is None:
+            return
+        values = pulse.ticker.stated(pulse.channel)
         is_known = any(value == value for value in values)
         if is_known and not (pulse.values and is_same(values, pulse.values)):
             # A slower channel that comes round to what this one has sent is late, and contradicts nobody.
-            is_new = not pulse.updates or not is_same(values, _values(pulse.state, pulse.channel))
+            is_new = not pulse.updates or not is_same(values, _values(pulse.ticker, pulse.channel))
             pulse.contradictions += bool(pulse.values) and is_new
             pulse.values = values
 
@@ -332,9 +356,9 @@ class Freshness:
         pulse.stage, pulse.since, pulse.asks_at = stage, self._clock, 0
         pulse.is_surveyed = False
         if stage in (Stage.SUSPECTED, Stage.STALE):
-            self._open[pulse.topic] = pulse
+            self._open[pulse] = None
         else:
-            self._open.pop(pulse.topic, None)
+            self._open.pop(pulse, None)
 
     # --- suspicion
 
@@ -350,7 +374,7 @@ class Freshness:
         repeats_ns = self._repeats_ns(pulse)
         if repeats_ns and silence_ns >= max(SILENCE_NS_MIN, REPEATS_FACTOR * repeats_ns):
             return f"it repeats itself every {repeats_ns / NS_PER_S:g} s, and did not"
-        if repeats_ns or pulse.gaps < GAPS_MIN:
+        if repeats_ns or pulse.gaps < GAPS_MIN or pulse.ticker is None:
             return ""
         limit_ns = max(SILENCE_NS_MIN, USUAL_FACTOR * pulse.usual_ns, pulse.patience_ns)
         usual_s = max(1.0, pulse.usual_ns / NS_PER_S)
@@ -358,8 +382,8 @@ class Freshness:
 
     def _repeats_ns(self, pulse: Pulse) -> int:
         """Return the promised time between repetitions, 0 if there is none, or it was never seen to be kept."""
-        is_kept = self._repeats[pulse.channel] >= REPEATS_MIN
-        return int(self.market.repeats_s.get(pulse.channel, 0.0) * NS_PER_S) if is_kept else 0
+        is_kept = self._repeats[pulse.name] >= REPEATS_MIN
+        return int(self.market.repeats_s.get(pulse.name, 0.0) * NS_PER_S) if is_kept else 0
 
     def _is_clear(self, pulse: Pulse) -> bool:
         """True if no quiet market can be as silent as this channel."""
@@ -373,8 +397,12 @@ class Freshness:
             self._survey_wait_ns = min(2 * self._survey_wait_ns, SURVEYS_NS[1])
             self._surveys_at = self._clock + self._survey_wait_ns
             self.wants_survey = self.wants_survey or any(self._is_unknown(pulse) for pulse in self._order)
-        due = [pulse for pulse in self._open.values() if pulse.asks_at and self._clock >= pulse.asks_at]
-        singles = [pulse for pulse in due if pulse.channel == QUOTE and pulse.stage is Stage.SUSPECTED]
+        due = [
+            pulse
+            for pulse in self._open
+            if pulse.asks_at and self._clock >= pulse.asks_at and pulse.ticker is not None
+        ]
+        singles = [pulse for pulse in due if pulse.is_quote and pulse.stage is Stage.SUSPECTED]
         latest = [at for at in self._asked if self._clock - at < QUESTIONS_NS]
         if len(singles) > min(ASKED_MAX - self._asking, QUESTIONS_MAX - len(latest)):
             singles = []
@@ -392,13 +420,15 @@ class Freshness:
 
     def _is_unknown(self, pulse: Pulse) -> bool:
         """True if only REST can tell whether a channel's silence means something: its updates were too few."""
+        if pulse.ticker is None:
+            return False
         is_young = pulse.stage is Stage.LIVE and pulse.gaps < GAPS_MIN
         return (is_young or pulse.stage is Stage.WAITING) and self._clock - pulse.at >= FIRST_DATA_NS
 
     def on_quote(self, native: str, quote: Quote | None) -> None:
         """Take the answer to a request; None: there is none to be had."""
         self._asking -= 1
-        for pulse in self._pulses.get(native, ()):
+        for pulse in self._tickers.get(native, ()):
             if pulse.is_asking:
                 pulse.is_asking = False
                 if pulse.stage is Stage.SUSPECTED and quote is not None:
@@ -410,27 +440,27 @@ class Freshness:
         It confirms all that are silent: one that is no suspect yet needs no request a moment later.
         """
         for row in rows:
-            for pulse in self._pulses.get(row.native, ()):
+            for pulse in self._tickers.get(row.native, ()):
                 if pulse.is_surveyed or self._is_unknown(pulse):
                     self._on_witness(pulse, row)
-                elif self._is_resting(pulse) and agrees(pulse.state, pulse.channel, row):
+                elif self._is_resting(pulse) and _is_confirmed(pulse, row):
                     self._be_patient(pulse)
 
     def on_survey_end(self) -> None:
         """There are no more rows, or none were to be had."""
-        for pulse in self._open.values():
+        for pulse in self._open:
             pulse.is_surveyed = False
 
     def conceded(self, native: str) -> list[int]:
         """Return the channels for which REST's present value is to be taken over; then `on_seed` is called."""
-        return [pulse.channel for pulse in self._pulses[native] if pulse.is_conceded]
+        return [pulse.channel for pulse in self._tickers[native] if pulse.is_conceded]
 
     def on_seed(self, native: str, channels: Sequence[int]) -> None:
         """The values of some channels are REST's from now on: its contradictions are settled.
 
         They may be dead all the same, and are found anew. The caller emits the state.
         """
-        pulses = self._pulses[native]
+        pulses = self._tickers[native]
         for pulse in pulses:
             if pulse.is_conceded:
                 pulse.is_conceded, pulse.was_conceded = False, True
@@ -442,7 +472,7 @@ class Freshness:
             pulses[0].state.base_flags &= ~wire.STALE
 
     def _on_witness(self, pulse: Pulse, row: RestTicker) -> None:
-        found = agrees(pulse.state, pulse.channel, row)
+        found = _is_confirmed(pulse, row)
         if found is None:
             return
         pulse.is_surveyed = False
@@ -450,7 +480,7 @@ class Freshness:
             self._confirm(pulse)
             return
         pulse.disagreements += 1
-        what = "another quote" if pulse.channel == QUOTE else "other values"
+        what = "another quote" if pulse.is_quote else "other values"
         if pulse.stage is Stage.STALE:
             pulse.is_proven = pulse.is_refuted = True
             self._consider(pulse, row)
@@ -512,15 +542,17 @@ class Freshness:
             self._clock + VERDICT_NS
         )  # REST may be back, and confirm it, or give a reason to renew
         state = pulse.state
-        if not state.base_flags & wire.STALE:
+        if state.base_flags & wire.STALE:
+            return
+        if not state.keeps_every:  # else its next record ends it
             state.base_flags |= wire.STALE
-            if state.recv_ns and not state.flags & (wire.STALE | wire.DOWN):
-                state.flags |= wire.STALE
-                self._emit(state)
+        if state.is_known and not state.flags & (wire.STALE | wire.DOWN):
+            state.flags |= wire.STALE
+            self._emit(state)
 
     def _unflag(self, state: State) -> None:
         """Publish that a symbol is current again, if all its channels are."""
-        if any(pulse.stage is Stage.STALE for pulse in self._pulses[state.native]):
+        if any(pulse.stage is Stage.STALE for pulse in self._pulses[state.topic]):
             return
         state.base_flags &= ~wire.STALE
         if state.flags & wire.STALE:
@@ -538,7 +570,7 @@ class Freshness:
             renewed.append(pulse)
             pulse.asks_at = pulse.asks_at or self._clock + VERDICT_NS
         # Statistics and last prices are no reason for new connections, unless REST has others.
-        if pulse.channel != QUOTE and not pulse.is_refuted:
+        if pulse.ticker is not None and not pulse.is_quote and not pulse.is_refuted:
             return
         first_ns, last_ns = RENEW_AGAIN_NS
         if self._clock - self._renewed_at >= 2 * last_ns:
@@ -575,7 +607,7 @@ class Freshness:
             self.laggards[laggard] = f"{pulse.topic} is silent on it alone"
 
 
-def _values(state: State, channel: int) -> tuple[float, ...]:
+def _values(state: TickerState, channel: int) -> tuple[float, ...]:
     """Return the fields of a channel that slower ones state as well."""
     if channel == QUOTE:
         return state.bid, state.bid_size, state.ask, state.ask_size
@@ -588,6 +620,11 @@ def _failure(pulse: Pulse, live: Sequence[Session]) -> str:
         if failure := session.subscriptions.unreadable(pulse.topic):
             return failure
     return ""
+
+
+def _is_confirmed(pulse: Pulse, row: RestTicker) -> bool | None:
+    """Return whether REST states what is known from a channel, None if there is no telling."""
+    return None if pulse.ticker is None else agrees(pulse.ticker, pulse.channel, row)
 
 
 def _is_same(channel: int, row: RestTicker, other: RestTicker) -> bool:
@@ -603,7 +640,7 @@ def _is_same(channel: int, row: RestTicker, other: RestTicker) -> bool:
     )
 
 
-def agrees(state: State, channel: int, row: RestTicker) -> bool | None:
+def agrees(state: TickerState, channel: int, row: RestTicker) -> bool | None:
     """Return whether REST states what is known from a channel, None if it states nothing, or nothing is known.
 
     Of statistics the volume counts: within 24 h that roll on it falls by itself, and grows only by trades.

@@ -5,13 +5,14 @@
 
 Each leg is one connection; the states take what comes first, whoever brings it (`Arbitration`). A connection that
 is to end, for its age or by notice of the exchange, is retired when a successor has all the data that it has.
-STALE and DOWN of the symbols are decided here, for they depend on all of the connections.
+STALE and DOWN of the symbols are decided here, for they depend on all of the connections. What a ticker lacks comes
+from REST; of a kind that keeps every record nothing can be lacking but what was missed, which DOWN and STALE tell.
 
 Pure: times come in, sessions to be run and to be stopped go out. It knows no exchange.
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,10 +20,11 @@ import msgspec
 from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
 from feedhandler.data.status import Phase
+from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
-from feedhandler.exchanges.base import Market, RestTicker, is_same
-from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State
+from feedhandler.exchanges.base import Emit, Market, RestTicker, is_same
+from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State, TickerState
 from feedhandler.feed.freshness import Freshness, Question, agrees
 from feedhandler.feed.session import Session
 
@@ -60,13 +62,13 @@ class Leg:
 
 
 class Legs:
-    """The legs of some symbols; see the module's first lines. count is 1 to `LEGS_MAX`."""
+    """The legs of some symbols, each in some kinds; see the module's first lines. count is 1 to `LEGS_MAX`."""
 
     def __init__(
         self,
         market: Market,
-        natives: Iterable[str],
-        emit: Callable[[State], None],
+        states: Iterable[State],
+        emit: Emit,
         *,
         count: int,
         policy: Policy,
@@ -75,9 +77,9 @@ class Legs:
     ) -> None:
         self.market = market
         self._group = market.new_group()
-        self._channels = range(len(market.topics("")))  # of each symbol
+        self._channels = range(len(market.topics("", TICKER.name)))  # of each ticker
         self._canary = ""
-        self._unseeded: set[str] = set()  # symbols that want their values from REST
+        self._unseeded: set[str] = set()  # symbols whose tickers want their values from REST
         self._surveyed: set[str] = (
             set()
         )  # all that were carried at the request; for others its answer may be too old,
@@ -88,8 +90,10 @@ class Legs:
         self._is_early = False  # there were none
         self._was_early = False
         self._wants_seeds = False
-        self.states: dict[str, State] = {}
-        self._enter(natives)
+        self.states: dict[str, State] = {}  # by the topics of records
+        self._tickers: dict[str, TickerState] = {}  # those of them that are, by native symbol
+        self._untold: dict[str, State] = {}  # those that keep every record, and are not known to be well
+        self._enter(states)
         self._emit = emit
         self._policy = policy
         self._budget = budget
@@ -121,7 +125,7 @@ class Legs:
         self._next_line = index + 1
         return Session(
             self.market,
-            self.states,
+            self.states.values(),
             self._emit,
             self,
             line=Line(index, self._group),
@@ -132,37 +136,44 @@ class Legs:
             canary=self._canary,
         )
 
-    def _enter(self, natives: Iterable[str]) -> list[State]:
-        joining = {native: self.market.states[native] for native in natives}
-        for state in joining.values():
+    def _enter(self, states: Iterable[State]) -> None:
+        for state in states:
             state.group = self._group
-        self.states |= joining
-        return list(joining.values())
+            self.states[state.topic] = state
+            if isinstance(state, TickerState):
+                self._tickers[state.native] = state
+            if state.keeps_every:
+                self._untold[state.topic] = state
 
     def _age_ns(self) -> int:
         return int(self._rng.uniform(*AGE_SHARES) * self._max_age_ns)
 
     # --- what the caller orders
 
-    def add(self, natives: Sequence[str]) -> None:
-        """Carry these symbols too, whose states the exchange has; the others notice nothing."""
-        self.freshness.add(self._enter(natives))
+    def add(self, states: Sequence[State]) -> None:
+        """Carry these too; the others notice nothing."""
+        self._enter(states)
+        self.freshness.add(states)
         for session in self.sessions:
-            session.subscriptions.add(natives)
+            session.subscriptions.add(states)
         # Which is as good as another is to be seen anew: the first of them is the measure of the others.
         measures = [session for session in self.sessions if session in self._followed]
         self._followed = set(measures[:1])
-        self._unseeded.update(natives)
+        self._unseeded.update(state.native for state in states if isinstance(state, TickerState))
 
-    def remove(self, natives: Sequence[str]) -> None:
-        """Carry these symbols no more; their records are flagged DOWN."""
-        self.freshness.remove(natives)
-        self._unseeded.difference_update(natives)
-        self._surveyed.difference_update(natives)
+    def remove(self, states: Sequence[State]) -> None:
+        """Carry these no more; they are flagged DOWN."""
+        self.freshness.remove(states)
         for session in self.sessions:
-            session.subscriptions.remove(natives)
-        for state in [self.states.pop(native) for native in natives]:
+            session.subscriptions.remove(states)
+        for state in states:
+            del self.states[state.topic]
+            if isinstance(state, TickerState):
+                del self._tickers[state.native]
+                self._unseeded.discard(state.native)
+                self._surveyed.discard(state.native)
             self._flag(state, wire.DOWN)
+            self._untold.pop(state.topic, None)
 
     def set_canary(self, native: str) -> None:
         """Have each connection subscribe to an instrument that is never quiet, "" for none, without records."""
@@ -177,6 +188,7 @@ class Legs:
     def advance(self, now_mono_ns: int, *, may_renew: bool = True) -> Change:
         """Renew what is due; call a few times a second. Without may_renew, only what its exchange gives up."""
         self._follow()
+        self._tell()
         change = Change(ask=self.freshness.advance(now_mono_ns, self.sessions))
         self._plan_seeds(now_mono_ns)
         self._take_orders(change)
@@ -214,11 +226,11 @@ class Legs:
         self._witnessed = {s: s.opened_mono_ns for s in running if s.subscriptions.is_acknowledged}
         self._is_early = not self._witnessed
         self._was_early = True
-        self._surveyed, self._stated = set(self.states), {}
+        self._surveyed, self._stated = set(self._tickers), {}
         lines = [session.line.index for session in running]
         self._lost = {
             (native, channel): _sent(state, channel)
-            for native, state in self.states.items()
+            for native, state in self._tickers.items()
             for channel in self._unkept(state, lines)
         }
         self._wants_seeds = self.freshness.wants_survey = False
@@ -229,7 +241,7 @@ class Legs:
         lines = [session.line.index for session in self.sessions if session.phase is Phase.RUNNING]
         for row in rows if lines else ():
             if row.native in self._surveyed:
-                state = self.states[row.native]
+                state = self._tickers[row.native]
                 self._seed(state, row, recv_ns)
                 is_known = all(agrees(state, channel, row) is not False for channel in self._channels)
                 self._stated[row.native] = self._stated.get(row.native, True) and is_known
@@ -243,10 +255,10 @@ class Legs:
                 if self._witnessed.get(session) == session.opened_mono_ns and session.phase is Phase.RUNNING:
                     for native in self._surveyed:
                         if self._stated.get(native):
-                            self.states[native].inherit(session.line.index)
+                            self._tickers[native].inherit(session.line.index)
         self._surveyed, self._witnessed = set(), {}
 
-    def _seed(self, state: State, row: RestTicker, recv_ns: int) -> None:
+    def _seed(self, state: TickerState, row: RestTicker, recv_ns: int) -> None:
         """Fill what the stream has not sent: whatever it sends is newer. No channel is fresher for it.
 
         Values of a line that is gone hold, since another line followed it; unless they were lost by the time of the
@@ -276,7 +288,7 @@ class Legs:
             state.on_news(recv_ns)
             self._emit(state)
 
-    def _is_lost(self, state: State, channel: int) -> bool:
+    def _is_lost(self, state: TickerState, channel: int) -> bool:
         """True if no line kept a channel current at the request to REST, and nothing of it has come since."""
         return self._lost.get((state.native, channel)) == _sent(state, channel)
 
@@ -371,7 +383,7 @@ class Legs:
         if is_alone:
             self._followed.add(session)
             self.freshness.reset()
-            self._unseeded, self._surveyed, self._was_early = set(self.states), set(), False
+            self._unseeded, self._surveyed, self._was_early = set(self._tickers), set(), False
         for state in self.states.values():
             if is_alone:
                 state.forget()
@@ -398,36 +410,59 @@ class Legs:
         lines = [session.line.index for session in self.sessions if session.condition == 0]
         for state in self.states.values():
             flag = best
-            if not flag and (unkept := self._unkept(state, lines)):
-                self._unseeded.add(state.native)  # the others live, but do not know about this one; REST does
-                flag = wire.STALE if len(unkept) == len(self._channels) else 0
+            if not flag and state.keeps_every:
+                flag = 0 if self._is_brought(state) else wire.STALE
+            elif not flag and (unkept := self._unkept(state, lines)):
+                if isinstance(state, TickerState):
+                    self._unseeded.add(state.native)  # the others live, and do not know about it; REST does
+                flag = wire.STALE if len(unkept) == len(self._channels_of(state)) else 0
             self._flag(state, flag)
 
+    def _channels_of(self, state: State) -> range:
+        return self._channels if isinstance(state, TickerState) else range(len(state.channels))
+
     def _unkept(self, state: State, lines: Sequence[int]) -> list[int]:
-        """Return the channels of a symbol that is known which none of some lines keeps current."""
+        """Return the channels of a state that is known which none of some lines keeps current."""
         return [
             channel
-            for channel in (self._channels if state.recv_ns else ())
+            for channel in (self._channels_of(state) if state.recv_ns else ())
             if not any(state.channels[channel].is_kept(line) for line in lines)
         ]
 
+    def _is_brought(self, state: State) -> bool:
+        """True if a connection that is well has subscribed to a state: from then on nothing is missed."""
+        return any(
+            session.condition == 0 and session.subscriptions.brings(state) for session in self.sessions
+        )
+
     def _flag(self, state: State, flag: int) -> None:
-        if flag and state.recv_ns and not state.flags & flag:
+        if flag and state.is_known and state.flags & (wire.STALE | wire.DOWN) < flag:
             state.flags = state.base_flags | flag
             self._emit(state)
+            if state.keeps_every:
+                self._untold[state.topic] = state
+
+    def _tell(self) -> None:
+        """Tell of the kinds that keep every record that they are well: there may be no next one for hours."""
+        for topic, state in list(self._untold.items()):
+            if self._is_brought(state):
+                del self._untold[topic]
+                if state.flags & wire.NOT_LIVE or not state.recv_ns:  # else it has had a record since
+                    state.flags = state.base_flags
+                    self._emit(state)
 
 
-def _sent(state: State, channel: int) -> tuple[int, int]:
+def _sent(state: TickerState, channel: int) -> tuple[int, int]:
     """Return how often a channel has sent, and the slower one that fills its fields, 0 while that does not."""
     filling = state.channels[STATISTICS].updates if _is_filled(state, channel) else 0
     return state.channels[channel].updates, filling
 
 
-def _is_filled(state: State, channel: int) -> bool:
+def _is_filled(state: TickerState, channel: int) -> bool:
     """Return whether a slower channel has stated what this one, that has not sent yet, owns."""
     is_stated = any(value == value for value in state.stated(channel))
     return is_stated and not state.channels[channel].updates
 
 
-def _values(state: State) -> tuple[float, ...]:
+def _values(state: TickerState) -> tuple[float, ...]:
     return tuple(getattr(state, name) for name in wire.TICKER_VALUES)

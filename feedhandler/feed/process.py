@@ -169,13 +169,16 @@ class Publisher:
         self._changes = changes
         self._topics.clear()
         self._states = {
-            wire.padded(state.topic): state for market in self._markets for state in market.states.values()
+            wire.padded(state.topic): state for market in self._markets for state in market.all_states
         }
         for topic in self._states:
             self._topics.add(topic)
 
     def last(self, topic: bytes) -> bytearray | None:
-        """Return a topic's newest record, flagged; what was batched before goes first. None if there is none."""
+        """Return a topic's newest record, flagged; what was batched before goes first. None if there is none.
+
+        Of a kind that keeps every record it is the condition, also that there is none.
+        """
         self.flush()
         return self._newest(topic)
 
@@ -183,7 +186,7 @@ class Publisher:
         """Return the same, whatever is batched: it is nothing new, and takes no number."""
         self._refresh()
         state = self._states.get(topic)
-        if state is None or not state.recv_ns:
+        if state is None or not state.is_known:
             return None
         record = bytearray(state.record())
         wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
@@ -469,7 +472,7 @@ class Feed:
     def _note_problems(self) -> None:
         """Tell, once each, what lists lack, and what is to be known of instruments that are carried."""
         assert self._table is not None
-        carried = (self._table.by_native.get(native) for native in self._universe.states)
+        carried = (self._table.by_native.get(native) for native in self._universe.natives)
         notes = [f"{i.symbol} is {i.note}" for i in carried if i is not None and i.note]
         surveyed = [problem for problem in self._survey_problems.values() if problem]
         known, self._status.problems = self._status.problems, [*self._table.problems, *surveyed, *notes]
@@ -554,17 +557,17 @@ class Feed:
         for symbol, name in self._universe.renamed.items():
             if renamed.get(symbol) != name:
                 log.warning("%s is called %s now", symbol, name)
-        for state in self._universe.states.values():
+        for state in self._universe.states:
             state.session = self._publisher.session
         self._note_problems()
         self._apply(change)
         self._status.starting = ""
         self._publisher.flush_soon()
 
-    def _make_legs(self, market: Market, natives: Sequence[str]) -> Legs:
+    def _make_legs(self, market: Market, states: Sequence[State]) -> Legs:
         return Legs(
             market,
-            natives,
+            states,
             self._publisher.emit,
             count=self._settings.legs,
             policy=self._settings.policy(),

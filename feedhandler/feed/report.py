@@ -30,7 +30,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: 
         connects=session.connects,
         opened_ns=session.opened_mono_ns + offset if is_running else 0,
         address=address,
-        symbols=len(session.subscriptions.states),
+        symbols=session.subscriptions.symbol_count,
         topics=session.subscriptions.topic_count,
         unheard=session.subscriptions.unheard() if is_running else 0,
         silent=len(silent),

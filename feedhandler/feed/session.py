@@ -16,7 +16,7 @@ is never quiet is among them.
 
 import collections
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import msgspec
@@ -27,7 +27,7 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.data.status import KeptFrame, Phase, Undecodable
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import Ack, Control, Endpoint, Goodbye, Market, Nack, Pong, Welcome
+from feedhandler.exchanges.base import Ack, Control, Emit, Endpoint, Goodbye, Market, Nack, Pong, Welcome
 from feedhandler.exchanges.state import State
 from feedhandler.feed.subscriptions import LineSubscriptions
 
@@ -75,8 +75,8 @@ class Session:
     def __init__(
         self,
         market: Market,
-        natives: Iterable[str],
-        emit: Callable[[State], None],
+        states: Iterable[State],
+        emit: Emit,
         owner: Owner,
         *,
         line: Line,
@@ -96,7 +96,7 @@ class Session:
         self._policy = policy
         self._budget = budget
         self._rng = rng
-        self.subscriptions = LineSubscriptions(market, natives, line, canary)
+        self.subscriptions = LineSubscriptions(market, states, line, canary)
 
         self.phase = Phase.BACKOFF
         self.deadline_mono_ns = 0
@@ -174,18 +174,14 @@ class Session:
         # hot: `make bench-micro`, session
         self.frames += 1
         try:
-            result = self._decode(payload, recv_ns, self.line)
+            answer = self._decode(payload, recv_ns, self.line, self._emit)
         except DecodeError as exc:
             self._keep(bytes(payload[:KEPT_FRAME_SIZE]), len(payload), str(exc), recv_ns)
             return False
-        if result is None:
-            return False  # data too: what is known already, or the canary's
-        if type(result) is State:
-            result.on_news(recv_ns)
-            self._emit(result)
-            return False
+        if answer is None:
+            return False  # data, perhaps what is known already, or the canary's
         self._signs += 1
-        self._answers.append(result)  # type: ignore[arg-type]  # not a State, so a Control
+        self._answers.append(answer)
         self._answer_ns = recv_ns
         return True
 

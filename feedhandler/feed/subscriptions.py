@@ -5,9 +5,10 @@
                   ├── silent, though the exchange promises repetitions: requested again, with growing patience
                   └── a whole request silent, though its symbols have data on other channels: each topic alone, once
 
-What is wanted may change at any time; a topic that has become unwanted is unsubscribed, and what still comes of it
-is ignored. One topic more is subscribed to, to tell a dead connection from quiet markets: the quote of an
-instrument that is never quiet, the canary. Pure: times and answers come in, requests go out. It knows no exchange.
+What is wanted are symbols, each in some kinds, and may change at any time; a topic that has become unwanted is
+unsubscribed, and what still comes of it is ignored. Several kinds may share a topic. One topic more is subscribed
+to, to tell a dead connection from quiet markets: the quote of an instrument that is never quiet, the canary. Pure:
+times and answers come in, requests go out. It knows no exchange.
 """
 
 import collections
@@ -16,9 +17,10 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration, Line
-from feedhandler.exchanges.base import Ack, Market, Nack
+from feedhandler.exchanges.base import Ack, Channel, Market, Nack
 from feedhandler.exchanges.state import QUOTE, State
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
@@ -57,17 +59,19 @@ class LineSubscriptions:
     canary is the native symbol of the instrument that is never quiet, "" if there is none.
     """
 
-    def __init__(self, market: Market, natives: Iterable[str], line: Line, canary: str = "") -> None:
+    def __init__(self, market: Market, states: Iterable[State], line: Line, canary: str = "") -> None:
         self._market = market
         self._canary = canary
         self._line = line.index
-        self.states: dict[str, State] = {}  # by native symbol: all that is wanted
-        self._channels: dict[str, tuple[State, int]] = {}  # topic → whose it is, and which of its channels
+        self.states: dict[str, State] = {}  # all that is wanted, by the topics of records
+        self._kinds: collections.Counter[str] = collections.Counter()  # how many of each symbol
+        # The exchange's topic → whose it is, and which of its channels; every other topic here is the exchange's.
+        self._channels: dict[str, list[tuple[State, int]]] = {}
         self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
         self._rejected_mono_ns: dict[str, int] = {}
         self._suspects: set[str] = set()  # topics of a refused request, to be requested one by one
         self.reset()
-        self._enter(natives)
+        self._enter(states)
 
     def reset(self) -> None:
         """The connection is gone: what was asked for on it is forgotten."""
@@ -88,7 +92,7 @@ class LineSubscriptions:
         self._unreadable: dict[str, tuple[int, int, str]] = {}
         self._is_all_heard = False
         self._is_canary_refused = False
-        self._is_promised = False  # something acknowledged repeats itself
+        self._promised: set[Channel] = set()  # of what is acknowledged: channels that repeat themselves
 
     # --- what is wanted
 
@@ -101,10 +105,10 @@ class LineSubscriptions:
             self._suspects.add(topic)
         self._ask([*self._channels, *self._canary_topics()])
 
-    def add(self, natives: Iterable[str]) -> None:
-        """Want these symbols too, whose states the exchange has."""
+    def add(self, states: Iterable[State]) -> None:
+        """Want these too."""
         canary = self._canary_topics()
-        topics = self._enter(natives)
+        topics = self._enter(states)
         self._is_all_heard = False
         if canary and canary[0] in self._channels:
             self._give_up_canary(canary[0])  # now it is one of those that are wanted
@@ -112,12 +116,19 @@ class LineSubscriptions:
             # Also what is still to be unsubscribed: its values are forgotten, and a quiet market has them but once.
             self._ask(topics)
 
-    def remove(self, natives: Iterable[str]) -> None:
-        """Want these symbols no more."""
+    def remove(self, states: Iterable[State]) -> None:
+        """Want these no more."""
         topics: list[str] = []
-        for native in natives:
-            del self.states[native]
-            topics += self._market.topics(native)
+        for state in states:
+            del self.states[state.topic]
+            self._kinds[state.native] -= 1
+            if not self._kinds[state.native]:
+                del self._kinds[state.native]
+            for channel, topic in enumerate(self._market.topics(state.native, state.kind)):
+                self._channels[topic].remove((state, channel))
+                if not self._channels[topic]:  # else another kind has it as well
+                    topics.append(topic)
+        self._promised.intersection_update(self._repeating())
         for topic in topics:
             del self._channels[topic]
             for known in (
@@ -148,9 +159,12 @@ class LineSubscriptions:
 
     def _canary_topics(self) -> list[str]:
         """Return what to subscribe to besides what is wanted: nothing, if the canary is wanted anyway."""
-        if not self._canary or self._canary in self.states:
-            return []
-        return [self._market.topics(self._canary)[QUOTE]]
+        topic = self._canary_topic
+        return [topic] if topic and topic not in self._channels else []
+
+    @property
+    def _canary_topic(self) -> str:
+        return self._market.topics(self._canary, TICKER.name)[QUOTE] if self._canary else ""
 
     def _give_up_canary(self, topic: str) -> None:
         self._answered_ns.pop(topic, None)
@@ -168,13 +182,17 @@ class LineSubscriptions:
         self._leave(topics)
         self._ask(topics)
 
-    def _enter(self, natives: Iterable[str]) -> list[str]:
+    def _enter(self, states: Iterable[State]) -> list[str]:
+        """Take states in; returns the topics that nobody wanted before."""
         topics: list[str] = []
-        for native in natives:
-            state = self.states[native] = self._market.states[native]
-            for channel, topic in enumerate(self._market.topics(native)):
-                self._channels[topic] = (state, channel)
-                topics.append(topic)
+        for state in states:
+            self.states[state.topic] = state
+            self._kinds[state.native] += 1
+            for channel, topic in enumerate(self._market.topics(state.native, state.kind)):
+                if topic not in self._channels:
+                    self._channels[topic] = []
+                    topics.append(topic)
+                self._channels[topic].append((state, channel))
         return topics
 
     def _ask(self, topics: Iterable[str]) -> None:
@@ -266,14 +284,20 @@ class LineSubscriptions:
         self._suspects.difference_update(topics)
         for topic in topics:
             self._answered_ns.setdefault(topic, recv_ns)
-        repeats = self._market.repeats_s
-        promised = (
-            [t for t in topics if t in self._channels and self._channels[t][1] in repeats] if repeats else []
-        )
-        self._is_promised = self._is_promised or bool(promised)
+        promised = {topic: own for topic in topics if (own := self._repeating([topic]))}
+        self._promised.update(*promised.values())
         self._await_data(promised, now)  # the others may be a quiet market's
         if len(topics) > 1:
             self._look_later(now + TOGETHER_TIMEOUT_NS, tuple(topics))
+
+    def _repeating(self, topics: Iterable[str] | None = None) -> set[Channel]:
+        """Return the channels of some topics, or of all, that promise to repeat themselves."""
+        repeats = self._market.repeats_s
+        if not repeats:
+            return set()
+        wanted = self._channels if topics is None else [topic for topic in topics if topic in self._channels]
+        found = {(state.kind, channel) for topic in wanted for state, channel in self._channels[topic]}
+        return found & repeats.keys()
 
     def _retry(self, command: SubscriptionRequest, reason: str, now: int) -> str:
         if command.tries >= COMMAND_TRIES_MAX:
@@ -349,18 +373,24 @@ class LineSubscriptions:
 
     def _do_others_deliver(self, topics: Sequence[str]) -> bool:
         """Return whether other channels of the symbols of some silent topics have had data on this connection."""
-        states = {state.native: state for state, _ in (self._channels[topic] for topic in topics)}
-        delivering = [state for state in states.values() if state.heard(self._line)]
+        natives = {state.native for topic in topics for state, _ in self._channels[topic]}
+        delivering = [
+            state for state in self.states.values() if state.native in natives and state.heard(self._line)
+        ]
         updates = sum(channel.updates for state in delivering for channel in state.channels)
-        return len(delivering) >= min(OTHERS_MIN, len(states)) and updates >= OTHER_UPDATES_MIN
+        count = len({state.native for state in delivering})
+        return count >= min(OTHERS_MIN, len(natives)) and updates >= OTHER_UPDATES_MIN
 
     def _silent(self, topics: Iterable[str]) -> list[str]:
         """Return those of the topics of our symbols without data on this connection."""
         return [topic for topic in topics if topic in self._channels and not self._has_heard(topic)]
 
     def _has_heard(self, topic: str) -> bool:
-        state, channel = self._channels[topic]
-        return state.channels[channel].heard_ns(self._line) != 0 or topic in self._unreadable
+        return self._heard_ns(topic) != 0 or topic in self._unreadable
+
+    def _heard_ns(self, topic: str) -> int:
+        """Return when a topic last had data on this connection, 0 if it had none."""
+        return max(state.channels[channel].heard_ns(self._line) for state, channel in self._channels[topic])
 
     # --- what is not understood
 
@@ -368,20 +398,19 @@ class LineSubscriptions:
         """Note a frame that could not be decoded; return of what kind it is, "" if it is of no topic of ours."""
         if topic not in self._channels:
             return ""
-        state, channel = self._channels[topic]
+        state, channel = self._channels[topic][0]
         count, last_ns, _ = self._unreadable.get(topic, (0, 0, ""))
-        if state.channels[channel].heard_ns(self._line) > last_ns:
+        if self._heard_ns(topic) > last_ns:
             count = 0
         self._unreadable[topic] = (count + 1, recv_ns, reason)
-        return f"channel {channel}"
+        return f"channel {channel}" if state.kind == TICKER.name else f"{state.kind}, channel {channel}"
 
     def unreadable(self, topic: str) -> str:
         """Return why nothing of a channel could be decoded since its last update, "" if that is not so."""
         if topic not in self._unreadable:
             return ""
         count, last_ns, reason = self._unreadable[topic]
-        state, channel = self._channels[topic]
-        is_failing = count >= UNREADABLE_MIN and last_ns > state.channels[channel].heard_ns(self._line)
+        is_failing = count >= UNREADABLE_MIN and last_ns > self._heard_ns(topic)
         return reason if is_failing else ""
 
     # --- what is known of it
@@ -390,7 +419,8 @@ class LineSubscriptions:
         """Return how many channels are wanted, not rejected, and without data on this connection."""
         if self._is_all_heard:  # that stays so: no need to look at thousands again each second
             return 0
-        count = len(self._channels) - sum(state.heard(self._line) for state in self.states.values())
+        heard = sum(state.heard(self._line) for state in self.states.values())
+        count = sum(map(len, self._channels.values())) - heard
         self._is_all_heard = not count
         return count - len(self._silent(self.rejected))
 
@@ -401,6 +431,11 @@ class LineSubscriptions:
         return [topic for topic in self._silent(self._asked_again) if topic not in self.rejected]
 
     @property
+    def symbol_count(self) -> int:
+        """How many symbols are wanted, in whatever kinds."""
+        return len(self._kinds)
+
+    @property
     def topic_count(self) -> int:
         """How many topics are wanted."""
         return len(self._channels)
@@ -408,19 +443,15 @@ class LineSubscriptions:
     @property
     def has_canary(self) -> bool:
         """True if an instrument that is never quiet has been subscribed to."""
-        if self._canary not in self.states:
-            return not self._is_canary_refused and not self._answered_ns.keys().isdisjoint(
-                self._canary_topics()
-            )
-        topic = self._market.topics(self._canary)[QUOTE]
-        return topic in self._answered_ns and topic not in self.rejected
+        topic = self._canary_topic
+        is_refused = topic in self.rejected if topic in self._channels else self._is_canary_refused
+        return topic in self._answered_ns and not is_refused
 
     @property
     def repeats_ns(self) -> int:
         """Return within what time a channel that was acknowledged repeats itself; 0: none promises to."""
-        return (
-            int(min(self._market.repeats_s.values()) * NS_PER_S) if self._is_promised and self.states else 0
-        )
+        repeats_s = [self._market.repeats_s[channel] for channel in self._promised]
+        return int(min(repeats_s, default=0) * NS_PER_S)
 
     @property
     def is_acknowledged(self) -> bool:
@@ -442,9 +473,15 @@ class LineSubscriptions:
         One whose refusal is known from another connection is not requested: it counts as answered with the last.
         """
         newest = max(self._answered_ns.values(), default=0)
-        for topic, (state, channel) in self._channels.items():
+        for topic, own in self._channels.items():
             answered_ns = self._answered_ns.get(topic, newest if topic in self.rejected else 0)
-            yield state.channels[channel], answered_ns
+            for state, channel in own:
+                yield state.channels[channel], answered_ns
+
+    def brings(self, state: State) -> bool:
+        """True if all channels of a state were acknowledged on this connection."""
+        topics = self._market.topics(state.native, state.kind)
+        return all(topic in self._answered_ns and topic not in self.rejected for topic in topics)
 
     def learn_from(self, other: "LineSubscriptions") -> None:
         """Take over what the exchange refused to another connection."""

@@ -1,11 +1,11 @@
-"""The symbols that one feed carries: what is wanted, found in the instrument list, spread over groups of legs.
+"""The symbols and kinds that one feed carries: what is wanted, found in the list, spread over groups of legs.
 
     wanted ──instrument list──▶ native symbols ──market, limits of a connection──▶ groups, each with its legs
 
 A group is of one market: no connection carries symbols of two. Where all markets meet, native symbols have the
-prefix of their market.
+prefix of their market. What is carried are states, one for each kind of each symbol.
 
-Either side may change at any time: `reconcile` makes the difference, and disturbs no symbol that stays. Pure: times
+Either side may change at any time: `reconcile` makes the difference, and disturbs no state that stays. Pure: times
 come in, sessions to be run and to be stopped go out. It knows no exchange.
 """
 
@@ -16,11 +16,10 @@ from feedhandler.data import wire
 from feedhandler.data.board_layout import Slot, Slots
 from feedhandler.data.errors import SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
-from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.data.wanted import Kinds
 from feedhandler.exchanges.base import Market
-from feedhandler.exchanges.state import State
+from feedhandler.exchanges.state import State, TickerState
 from feedhandler.feed.legs import Change, Legs
 
 RENEWING_MAX: Final = 2  # groups whose connections are renewed at the same time
@@ -31,15 +30,14 @@ GONE_NS: Final = 60 * NS_PER_S
 class Universe:
     """The symbols of one feed; see the module's first lines.
 
-    make_legs makes the legs of some native symbols of a market, which then has their states. is_ours says whether
-    a native symbol, with its prefix, is this feed's, or another shard's. slots: where their records are written
-    besides, each under its canonical topic.
+    make_legs makes the legs of some states of a market. is_ours says whether a native symbol, with its prefix, is
+    this feed's, or another shard's. slots: where tickers are written besides, each under its canonical topic.
     """
 
     def __init__(
         self,
         markets: Sequence[Market],
-        make_legs: Callable[[Market, Sequence[str]], Legs],
+        make_legs: Callable[[Market, Sequence[State]], Legs],
         base_flags: int,
         is_ours: Callable[[str], bool] = lambda native: True,
         slots: Slots | None = None,
@@ -62,13 +60,28 @@ class Universe:
         self._canaries: dict[Market, str] = {}
 
     @property
-    def states(self) -> dict[str, State]:
-        """What all markets carry, by native symbols with their prefix."""
+    def states(self) -> list[State]:
+        """What all markets carry."""
+        return [state for market in self._markets for state in market.all_states]
+
+    @property
+    def tickers(self) -> dict[str, TickerState]:
+        """The tickers that all markets carry, by native symbols with their prefix."""
         return {
             market.prefix + native: state
             for market in self._markets
-            for native, state in market.states.items()
+            for native, state in market.tickers.items()
         }
+
+    @property
+    def natives(self) -> dict[str, int]:
+        """The native symbols that are carried, with their prefix, and when each last had data, in Unix time."""
+        found: dict[str, int] = {}
+        for market in self._markets:
+            for state in market.all_states:
+                native = market.prefix + state.native
+                found[native] = max(state.recv_ns, found.get(native, 0))
+        return found
 
     def _split(self, native: str) -> tuple[Market, str]:
         """Return the market of a native symbol with its prefix, and how that market itself spells it."""
@@ -79,10 +92,11 @@ class Universe:
         """Carry what is wanted, kinds by symbol, and nothing else; now is Unix time."""
         self.rejected, self.renamed, self.wanted = {}, {}, {}
         self.is_waiting = False
-        found = {}
-        states = self.states
+        found: dict[str, str] = {}
+        natives = self.natives
+        carried: dict[Market, dict[tuple[str, str], None]] = {market: {} for market in self._markets}
         for symbol, kinds in wanted.items():
-            native, name, reason = self._find(table, symbol, states, now_ns)
+            native, name, reason = self._find(table, symbol, natives, now_ns)
             self.is_waiting = self.is_waiting or bool(reason)
             if not self._is_ours(native or symbol):  # what has no native spelling is one shard's to report
                 continue
@@ -93,19 +107,19 @@ class Universe:
                 kind: text for kind in kinds if (text := reason or self._not_offered(native, kind))
             }:
                 self.rejected[symbol] = refused
-            if native and TICKER.name in kinds:
+            if native:
                 found[symbol] = native
+                market, own = self._split(native)
+                carried[market].update(((own, kind), None) for kind in kinds if kind in market.kinds)
         self._natives = found
-        natives: dict[Market, dict[str, None]] = {market: {} for market in self._markets}
-        for market, native in map(self._split, found.values()):
-            natives[market][native] = None
         change = Change()
         self._canaries = {market: self._canary(market, table) for market in self._markets}
         for legs in self.legs:
             legs.set_canary(self._canaries[legs.market])
-        for market, own in natives.items():
-            self._remove(market, [native for native in market.states if native not in own], change)
-            self._add(market, [native for native in own if native not in market.states], change)
+        for market, wishes in carried.items():
+            gone = [state for state in market.all_states if (state.native, state.kind) not in wishes]
+            self._remove(market, gone, change)
+            self._add(market, [wish for wish in wishes if wish[0] not in market.states[wish[1]]], change)
         self._place(table, now_ns)
         return change
 
@@ -115,11 +129,11 @@ class Universe:
         return native.removeprefix(market.prefix) if native and self._split(native)[0] is market else ""
 
     def _place(self, table: InstrumentTable, now_ns: int) -> None:
-        """Have each symbol's records written under the name that it has now; what lost its name is DOWN there."""
+        """Have each ticker written under the name that its symbol has now; what lost its name is DOWN there."""
         if self._slots is None:
             return
         left: list[Slot] = []
-        states = self.states
+        states = self.tickers
         for native, state in states.items():
             if native not in table.by_native:
                 continue  # delisted, or the list is short: as long as data come, it is what it was
@@ -150,7 +164,7 @@ class Universe:
         return "" if kind in market.kinds else f"{market.exchange} does not offer {kind} records"
 
     def _find(
-        self, table: InstrumentTable, symbol: str, states: Mapping[str, State], now_ns: int
+        self, table: InstrumentTable, symbol: str, natives: Mapping[str, int], now_ns: int
     ) -> tuple[str, str, str]:
         """Return the native symbol to carry for a wanted one, its new name, and why it is rejected: "" for none."""
         try:
@@ -164,31 +178,29 @@ class Universe:
                 return native, name, ""
             # A halt: it goes on when the exchange does.
             return native if name is not None else "", "", reason
-        state = states.get(native)
-        is_speaking = state is not None and now_ns - state.recv_ns < GONE_NS
+        is_speaking = native in natives and now_ns - natives[native] < GONE_NS
         return native if is_speaking else "", "", reason
 
     def _groups(self, market: Market) -> list[Legs]:
         return [legs for legs in self.legs if legs.market is market]
 
-    def _remove(self, market: Market, natives: Sequence[str], change: Change) -> None:
-        gone = set(natives)
+    def _remove(self, market: Market, states: Sequence[State], change: Change) -> None:
+        gone = {state.topic for state in states}
         for legs in self._groups(market):
-            if parting := [native for native in legs.states if native in gone]:
+            if parting := [state for topic, state in legs.states.items() if topic in gone]:
                 legs.remove(parting)
             if not legs.states:
                 change.stop += legs.sessions
         self.legs = [legs for legs in self.legs if legs.states]
-        market.remove(natives)
+        market.remove(states)
 
-    def _add(self, market: Market, natives: Sequence[str], change: Change) -> None:
-        """Fill what room there is in the market's groups, then make new ones."""
-        market.add(natives, self._base_flags)
-        left = list(natives)
+    def _add(self, market: Market, wishes: Sequence[tuple[str, str]], change: Change) -> None:
+        """Fill what room there is in the market's groups, then make new ones, for native symbols and kinds."""
+        left = [state for native, kind in wishes for state in market.add([native], self._base_flags, kind)]
         for legs in self._groups(market):
             if not left:
                 return
-            present = list(legs.states)
+            present = list(legs.states.values())
             run, *_ = market.connections([*present, *left])
             joining = run[len(present) :]
             if joining:

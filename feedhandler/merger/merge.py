@@ -251,6 +251,8 @@ class Merger:
         if route is not None and route.keeps_every:
             route.traffic.is_heard = True
             route.traffic.records += 1
+            if not route.sequence:  # there is no record yet that tells
+                wire.FLAGS.pack_into(route.record, wire.FLAGS_OFFSET, condition.flags & wire.SIMULATED)
             self._republish(route, condition.flags)
 
     # --- to the subscribers

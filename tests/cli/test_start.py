@@ -37,8 +37,7 @@ class Start:
         for part in parts:
             exchange = make()
             natives = [native for native in NATIVES if part.has(native)]
-            exchange.add(natives, 0)
-            for run in exchange.connections(natives):
+            for run in exchange.connections(exchange.add(natives, 0)):
                 legs = Legs(
                     exchange, run, lambda state: None, count=1, policy=Policy(), budget=budget,
                     rng=random.Random(1),

@@ -25,8 +25,7 @@ class Linear(Spot):
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> base.Endpoint:
         return base.Endpoint(f"{ws_url}/linear")
 
-    def connections(self, natives: Sequence[str]) -> list[list[str]]:
-        return [[native] for native in natives]
+    topics_max = 2  # a symbol
 
 
 EXAMPLE = base.Exchange("example", (Spot, Linear))

@@ -10,8 +10,8 @@ from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import Market
-from feedhandler.exchanges.state import State
+from feedhandler.exchanges.base import Control, Market
+from feedhandler.exchanges.state import TickerState
 
 FRAMES = Path(__file__).parent.parent / "frames"
 RECV_NS = 1_790_000_000_300_000_000
@@ -39,7 +39,19 @@ def make(exchange: str, *natives: str) -> Market:
     return instance
 
 
-def values(state: State) -> dict[str, float]:
+def decoded(market: Market, payload: bytes, recv_ns: int, line: Line) -> TickerState | Control | None:
+    """What one message became: the one state that was emitted, or what was returned."""
+    emitted: list[TickerState] = []
+    answer = market.decode(payload, recv_ns, line, emitted.append)
+    if not emitted:
+        return answer
+    (state,) = emitted
+    assert answer is None
+    assert state.recv_ns == recv_ns
+    return state
+
+
+def values(state: TickerState) -> dict[str, float]:
     """What is known: the wire's numbers that are not NaN, with id and time where stated."""
     known = {name: getattr(state, name) for name in wire.TICKER_VALUES}
     known = {name: value for name, value in known.items() if not math.isnan(value)}
@@ -56,14 +68,15 @@ def without(known: dict[str, float], *names: str) -> dict[str, float]:
 
 def check_row(exchange: str, natives: tuple[str, ...], name: str, expected: object) -> None:
     """One row of a table: expected is what is known then, a control word, None, or DecodeError."""
-    instance = make(exchange, *natives)
+    instance, emitted = make(exchange, *natives), []
     if expected is DecodeError:
         with pytest.raises(DecodeError):
-            instance.decode(load(exchange, name), RECV_NS, instance.line)
-        assert not any(map(values, instance.states.values())), "a bad frame leaves no trace"
+            instance.decode(load(exchange, name), RECV_NS, instance.line, emitted.append)
+        assert not any(map(values, instance.tickers.values())), "a bad frame leaves no trace"
+        assert not emitted
         return
-    result = instance.decode(memoryview(load(exchange, name)), RECV_NS, instance.line)
-    assert (values(result) if isinstance(result, State) else result) == expected
+    result = decoded(instance, memoryview(load(exchange, name)), RECV_NS, instance.line)
+    assert (values(result) if isinstance(result, TickerState) else result) == expected
 
 
 def check_answer(exchange: str, name: str, expected: object, message: str = "") -> None:

@@ -12,7 +12,15 @@ from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import NO_ORDERS, Control
-from feedhandler.exchanges.state import AHEAD_NS_MAX, CHANNELS_MAX, LAST, QUOTE, STATISTICS, State
+from feedhandler.exchanges.state import (
+    AHEAD_NS_MAX,
+    CHANNELS_MAX,
+    LAST,
+    QUOTE,
+    STATISTICS,
+    State,
+    TickerState,
+)
 from feedhandler.sim.simulated import SIMULATED
 
 SECOND = 1_000_000_000
@@ -33,7 +41,7 @@ PARTS = [
 ]
 
 
-def is_publishable(state: State) -> bool:
+def is_publishable(state: TickerState) -> bool:
     """No number from an exchange may reach a subscriber as infinite, negative or out of the wire's range."""
     numbers = [getattr(state, name) for name in wire.TICKER_VALUES]
     fields = {name: getattr(state, name) for name in RECORD_FIELDS}
@@ -42,14 +50,14 @@ def is_publishable(state: State) -> bool:
 
 
 def check(exchange: str, payload: bytes) -> None:
-    instance = make(exchange, NATIVES[exchange])
+    instance, emitted = make(exchange, NATIVES[exchange]), []
     try:
-        result = instance.decode(payload, RECV_NS, instance.line)
+        result = instance.decode(payload, RECV_NS, instance.line, emitted.append)
     except DecodeError:
+        assert not emitted
         return
-    assert result is None or isinstance(result, State | Control)
-    if isinstance(result, State):
-        assert is_publishable(result)
+    assert result is None or (isinstance(result, Control) and not emitted)
+    assert all(isinstance(state, State) and is_publishable(state) for state in emitted)
 
 
 def check_answer(exchange: str, body: bytes) -> None:
@@ -126,15 +134,15 @@ def test_every_prefix_of_a_frame_is_handled_alike(exchange):
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_new_connection_forgets_what_the_old_one_said(exchange):
     instance = make(exchange, NATIVES[exchange])
-    state = instance.states[NATIVES[exchange]]
+    state = instance.tickers[NATIVES[exchange]]
     fresh = state.record()
     for name in sorted(every_frame(exchange)):
         try:
-            instance.decode(load(exchange, name), RECV_NS, instance.line)
+            instance.decode(load(exchange, name), RECV_NS, instance.line, lambda state: None)
         except DecodeError:
             continue
     assert state.record() != fresh
-    channels = range(len(instance.topics(NATIVES[exchange])))
+    channels = range(len(instance.topics(NATIVES[exchange], "ticker")))
     assert [state.channels[channel].heard_ns(0) for channel in channels] == [RECV_NS] * len(channels)
     assert state.heard(0) == len(channels)
     assert state.heard(1) == 0
@@ -147,8 +155,8 @@ def test_a_new_connection_forgets_what_the_old_one_said(exchange):
 # --- states
 
 
-def state() -> State:
-    return State(topic="ticker.x.Y", native="Y", base_flags=wire.SIMULATED, flags=wire.SIMULATED)
+def state() -> TickerState:
+    return TickerState(topic="ticker.x.Y", native="Y", base_flags=wire.SIMULATED, flags=wire.SIMULATED)
 
 
 def test_a_record_has_every_field_of_its_state():
@@ -201,21 +209,21 @@ def test_with_the_exchanges_clock_known_it_alone_says_what_cannot_be(offset_s, b
     ahead_ns_max = offset_s * SECOND + 1_200_000_000
     exchange.set_clock(offset_s * SECOND, ahead_ns_max)
     exchange.add(["ETHUSDT"], 0)
-    for state in exchange.states.values():
+    for state in exchange.tickers.values():
         state.exchange_ns = RECV_NS + ahead_ns_max + beyond_ns
         state.on_news(RECV_NS)
         assert bool(state.flags & wire.BAD_EXCHANGE_TIME) == is_bad
         state.forget()
         assert state.ahead_ns_max == ahead_ns_max
     exchange.set_clock()
-    assert {(s.offset_ns, s.ahead_ns_max) for s in exchange.states.values()} == {(0, AHEAD_NS_MAX)}
+    assert {(s.offset_ns, s.ahead_ns_max) for s in exchange.tickers.values()} == {(0, AHEAD_NS_MAX)}
 
 
 @pytest.mark.parametrize("offset_s", [-300, 0, 300])
 def test_a_time_that_cannot_be_counts_as_the_exchanges_present(offset_s):
     exchange = make("bybit", "BTCUSDT")
     exchange.set_clock(offset_s * SECOND, offset_s * SECOND + 1_200_000_000)
-    (state,) = exchange.states.values()
+    (state,) = exchange.tickers.values()
     present = RECV_NS + offset_s * SECOND
     assert state.accept(STATISTICS, exchange.line, present + 5 * SECOND, RECV_NS, True)
     assert not state.accept(STATISTICS, exchange.line, present - 1, RECV_NS, True), "older than what counts"
@@ -226,7 +234,7 @@ def test_a_time_is_of_the_present_by_the_exchanges_clock():
     """Set back by half a second, while ours is five minutes slow."""
     exchange = make("bybit", "BTCUSDT")
     exchange.set_clock(300 * SECOND, 301 * SECOND)
-    (state,) = exchange.states.values()
+    (state,) = exchange.tickers.values()
     present = RECV_NS + 300 * SECOND
     assert state.accept(STATISTICS, exchange.line, present + SECOND, RECV_NS, True)
     later = RECV_NS + 10 * SECOND + SECOND // 2

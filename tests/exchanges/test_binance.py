@@ -9,6 +9,7 @@ from table import (
     RECV_NS,
     check_answer,
     check_row,
+    decoded,
     every_answer,
     every_frame,
     load,
@@ -119,50 +120,52 @@ def test_a_quote_is_asked_for_with_the_symbol_encoded():
 
 def test_both_channels_together_fill_every_field():
     exchange = make("binance", "BTCUSDT")
-    exchange.decode(load("binance", "book_ticker"), RECV_NS, exchange.line)
-    state = exchange.decode(load("binance", "ticker"), RECV_NS, exchange.line)
+    decoded(exchange, load("binance", "book_ticker"), RECV_NS, exchange.line)
+    state = decoded(exchange, load("binance", "ticker"), RECV_NS, exchange.line)
     assert values(state) == {**TICKER, **BOOK}
 
 
 def test_the_slow_channel_fills_the_quote_and_never_overwrites_what_its_own_has_sent():
     exchange = make("binance", "BTCUSDT")
-    state = exchange.decode(load("binance", "ticker"), RECV_NS, exchange.line)
+    state = decoded(exchange, load("binance", "ticker"), RECV_NS, exchange.line)
     assert state.bid == 97421.49
-    exchange.decode(load("binance", "book_ticker").replace(b"97421.49", b"97400.00"), RECV_NS, exchange.line)
+    decoded(
+        exchange, load("binance", "book_ticker").replace(b"97421.49", b"97400.00"), RECV_NS, exchange.line
+    )
     later = load("binance", "ticker").replace(b"97421.49", b"97500.00")
-    state = exchange.decode(later, RECV_NS + 3600_000_000_000, exchange.line)
+    state = decoded(exchange, later, RECV_NS + 3600_000_000_000, exchange.line)
     assert (state.bid, state.stated(QUOTE_CHANNEL)[0]) == (97400.0, 97500.0)
 
 
 def test_a_late_book_ticker_does_not_move_the_quote_backwards():
     exchange = make("binance", "BTCUSDT")
-    state = exchange.decode(load("binance", "book_ticker"), RECV_NS, exchange.line)
+    state = decoded(exchange, load("binance", "book_ticker"), RECV_NS, exchange.line)
     late = (
         load("binance", "book_ticker").replace(b"79231000001", b"79231000000").replace(b"97421.49", b"1.00")
     )
-    assert exchange.decode(late, RECV_NS, exchange.line) is None
+    assert decoded(exchange, late, RECV_NS, exchange.line) is None
     assert state.bid == 97421.49
 
 
 def test_a_book_ticker_after_a_ticker_states_no_event_time():
     exchange = make("binance", "BTCUSDT")
-    exchange.decode(load("binance", "ticker"), RECV_NS, exchange.line)
-    assert exchange.decode(load("binance", "book_ticker"), RECV_NS, exchange.line).exchange_ns == 0
+    decoded(exchange, load("binance", "ticker"), RECV_NS, exchange.line)
+    assert decoded(exchange, load("binance", "book_ticker"), RECV_NS, exchange.line).exchange_ns == 0
 
 
 def test_streams_are_lower_case_and_microseconds_are_asked_for():
     exchange = BinanceSpot()
-    assert exchange.topics("BTCUSDT") == ("btcusdt@ticker", "btcusdt@bookTicker")
+    assert exchange.topics("BTCUSDT", "ticker") == ("btcusdt@ticker", "btcusdt@bookTicker")
     assert exchange.endpoint("ws://h:1", b"", "x").url == "ws://h:1/stream?timeUnit=MICROSECOND"
 
 
 def test_requests_stay_under_the_limits_and_lose_no_stream():
     exchange = BinanceSpot()
     natives = [f"{i}汉字汉字汉字USDT" for i in range(2900)]
-    connections = exchange.connections(natives)
-    assert [n for run in connections for n in run] == natives
+    connections = exchange.connections(exchange.add(natives, 0))
+    assert [state.native for run in connections for state in run] == natives
     for run in connections:
-        topics = [topic for native in run for topic in exchange.topics(native)]
+        topics = [topic for state in run for topic in exchange.topics(state.native, state.kind)]
         assert len(topics) + 1 <= STREAMS_PER_CONNECTION, "there is the canary"
         batches = list(exchange.batches(topics))
         assert [topic for batch in batches for topic in batch] == topics

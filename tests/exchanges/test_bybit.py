@@ -9,6 +9,7 @@ from table import (
     RECV_NS,
     check_answer,
     check_row,
+    decoded,
     every_answer,
     every_frame,
     load,
@@ -117,17 +118,17 @@ def test_a_quote_is_asked_for_with_the_symbol_encoded():
 
 def test_both_channels_together_fill_every_field():
     exchange = make("bybit", "BTCUSDT")
-    exchange.decode(load("bybit", "tickers"), RECV_NS, exchange.line)
-    state = exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line)
+    decoded(exchange, load("bybit", "tickers"), RECV_NS, exchange.line)
+    state = decoded(exchange, load("bybit", "orderbook"), RECV_NS, exchange.line)
     assert values(state) == {**TICKER, **BOOK}
 
 
 def test_a_repeated_book_is_a_sign_of_life_and_a_late_one_is_dropped():
     exchange = make("bybit", "BTCUSDT")
-    assert exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line) is not None
-    assert exchange.decode(load("bybit", "orderbook"), RECV_NS + 3_000_000_000, exchange.line) is not None
+    assert decoded(exchange, load("bybit", "orderbook"), RECV_NS, exchange.line) is not None
+    assert decoded(exchange, load("bybit", "orderbook"), RECV_NS + 3_000_000_000, exchange.line) is not None
     late = load("bybit", "orderbook").replace(b"8100001", b"8100000")
-    assert exchange.decode(late, RECV_NS, exchange.line) is None
+    assert decoded(exchange, late, RECV_NS, exchange.line) is None
 
 
 def delta(update_id, bids, asks):
@@ -150,8 +151,8 @@ def delta(update_id, bids, asks):
 )
 def test_a_delta_of_the_best_level_is_applied(bids, asks, expected):
     exchange = make("bybit", "BTCUSDT")
-    exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line)
-    state = exchange.decode(delta(8100002, bids, asks), RECV_NS, exchange.line)
+    decoded(exchange, load("bybit", "orderbook"), RECV_NS, exchange.line)
+    state = decoded(exchange, delta(8100002, bids, asks), RECV_NS, exchange.line)
     assert repr((state.bid, state.bid_size, state.ask, state.ask_size)) == repr(expected)
     assert state.exchange_sequence == 8100002
 
@@ -161,31 +162,31 @@ def test_a_delta_to_another_book_than_the_one_that_is_known_is_refused():
     other = Line(1)
     change = delta(8100004, [["97400", "1"]], [])
     with pytest.raises(DecodeError, match="before its snapshot"):
-        exchange.decode(change, RECV_NS, exchange.line)
-    exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line)
+        decoded(exchange, change, RECV_NS, exchange.line)
+    decoded(exchange, load("bybit", "orderbook"), RECV_NS, exchange.line)
     newer = load("bybit", "orderbook").replace(b"8100001", b"8100003").replace(b"97421.4", b"97410")
-    exchange.decode(newer, RECV_NS, other)
+    decoded(exchange, newer, RECV_NS, other)
     with pytest.raises(DecodeError, match="a book that is not known"):
-        exchange.decode(change, RECV_NS, exchange.line)
-    assert exchange.decode(delta(8100003, [["97410", "1"]], []), RECV_NS, exchange.line) is None, "known"
-    assert exchange.decode(change, RECV_NS, exchange.line).bid == 97400.0, "both have come as far"
+        decoded(exchange, change, RECV_NS, exchange.line)
+    assert decoded(exchange, delta(8100003, [["97410", "1"]], []), RECV_NS, exchange.line) is None, "known"
+    assert decoded(exchange, change, RECV_NS, exchange.line).bid == 97400.0, "both have come as far"
 
 
 def test_update_id_1_is_a_restart_and_not_late():
     exchange = make("bybit", "BTCUSDT")
-    exchange.decode(load("bybit", "orderbook"), RECV_NS, exchange.line)
-    state = exchange.decode(load("bybit", "orderbook").replace(b"8100001", b"1"), RECV_NS, exchange.line)
+    decoded(exchange, load("bybit", "orderbook"), RECV_NS, exchange.line)
+    state = decoded(exchange, load("bybit", "orderbook").replace(b"8100001", b"1"), RECV_NS, exchange.line)
     assert state.exchange_sequence == 1
 
 
 def test_requests_stay_under_the_limits_and_lose_no_topic():
     exchange = BybitSpot()
     natives = [f"SYMBOL{i}USDT" for i in range(1500)]
-    connections = exchange.connections(natives)
-    assert [n for run in connections for n in run] == natives
+    connections = exchange.connections(exchange.add(natives, 0))
+    assert [state.native for run in connections for state in run] == natives
     assert len(connections) > 1
     for run in connections:
-        topics = [topic for native in run for topic in exchange.topics(native)]
+        topics = [topic for state in run for topic in exchange.topics(state.native, state.kind)]
         with_canary = [*topics, "orderbook.1.BTCUSDT"]
         assert len(json.dumps(with_canary, separators=(",", ":"))) <= ARGS_LENGTH_MAX
         batches = list(exchange.batches(topics))
@@ -195,7 +196,7 @@ def test_requests_stay_under_the_limits_and_lose_no_topic():
 
 def test_requests_are_as_documented():
     exchange = BybitSpot()
-    topics = exchange.topics("BTCUSDT")
+    topics = exchange.topics("BTCUSDT", "ticker")
     assert json.loads(exchange.subscribe(topics, "7")) == {
         "req_id": "7",
         "op": "subscribe",

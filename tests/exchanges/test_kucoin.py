@@ -4,7 +4,18 @@ import json
 
 import msgspec
 import pytest
-from table import NAN, RECV_NS, check_answer, check_row, every_answer, every_frame, load, make, without
+from table import (
+    NAN,
+    RECV_NS,
+    check_answer,
+    check_row,
+    decoded,
+    every_answer,
+    every_frame,
+    load,
+    make,
+    without,
+)
 
 from feedhandler.data.errors import DecodeError, ProtocolError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
@@ -116,23 +127,26 @@ def test_a_quote_is_asked_for_with_the_symbol_encoded():
 
 def test_the_slow_channel_fills_and_never_overwrites_what_their_own_have_sent():
     exchange = make("kucoin", "BTC-USDT")
-    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS, exchange.line)
+    state = decoded(exchange, load("kucoin", "snapshot"), RECV_NS, exchange.line)
     assert (state.bid, state.last) == (97421.4, 97421.5)
-    exchange.decode(load("kucoin", "level1").replace(b"97421.4", b"97000.1"), RECV_NS, exchange.line)
-    exchange.decode(
-        load("kucoin", "ticker").replace(b'"price":"97421.5"', b'"price":"97421.7"'), RECV_NS, exchange.line
+    decoded(exchange, load("kucoin", "level1").replace(b"97421.4", b"97000.1"), RECV_NS, exchange.line)
+    decoded(
+        exchange,
+        load("kucoin", "ticker").replace(b'"price":"97421.5"', b'"price":"97421.7"'),
+        RECV_NS,
+        exchange.line,
     )
-    state = exchange.decode(load("kucoin", "snapshot"), RECV_NS + 3600_000_000_000, exchange.line)
+    state = decoded(exchange, load("kucoin", "snapshot"), RECV_NS + 3600_000_000_000, exchange.line)
     assert (state.bid, state.last, state.open_24h) == (97000.1, 97421.7, 96000.0)
     assert (state.stated(QUOTE_CHANNEL)[0], state.stated(LAST)) == (97421.4, (97421.5,))
 
 
 def test_a_ticker_of_an_old_match_sets_no_time_back_and_no_quote():
     exchange = make("kucoin", "BTC-USDT")
-    state = exchange.decode(load("kucoin", "level1"), RECV_NS, exchange.line)
+    state = decoded(exchange, load("kucoin", "level1"), RECV_NS, exchange.line)
     known = (state.exchange_ns, state.bid, state.ask)
     old = load("kucoin", "ticker").replace(b"1790000000260", b"1789990000000").replace(b"97421.4", b"1.5")
-    state = exchange.decode(old, RECV_NS + 60_000_000_000, exchange.line)
+    state = decoded(exchange, old, RECV_NS + 60_000_000_000, exchange.line)
     assert state.last == 97421.5
     assert (state.exchange_ns, state.bid, state.ask) == known
     new = (
@@ -140,14 +154,14 @@ def test_a_ticker_of_an_old_match_sets_no_time_back_and_no_quote():
         .replace(b"1790000000260", b"1790000000290")
         .replace(b"16100000002", b"16100000003")
     )
-    assert exchange.decode(new, RECV_NS, exchange.line).exchange_ns == 1790000000290000000
+    assert decoded(exchange, new, RECV_NS, exchange.line).exchange_ns == 1790000000290000000
 
 
 def test_a_late_ticker_does_not_move_the_last_price_backwards():
     exchange = make("kucoin", "BTC-USDT")
-    state = exchange.decode(load("kucoin", "ticker"), RECV_NS, exchange.line)
+    state = decoded(exchange, load("kucoin", "ticker"), RECV_NS, exchange.line)
     late = load("kucoin", "ticker").replace(b"16100000002", b"16100000001").replace(b'"97421.5"', b'"1.5"')
-    assert exchange.decode(late, RECV_NS, exchange.line) is None
+    assert decoded(exchange, late, RECV_NS, exchange.line) is None
     assert state.last == 97421.5
 
 
@@ -190,10 +204,10 @@ def test_a_token_answer_that_is_no_json_is_a_decode_error():
 def test_requests_stay_under_the_limits_and_lose_no_topic():
     exchange = KuCoinSpot()
     natives = [f"C{i}-USDT" for i in range(1001)]
-    connections = exchange.connections(natives)
-    assert [n for run in connections for n in run] == natives
+    connections = exchange.connections(exchange.add(natives, 0))
+    assert [state.native for run in connections for state in run] == natives
     for run in connections:
-        topics = [topic for native in run for topic in exchange.topics(native)]
+        topics = [topic for state in run for topic in exchange.topics(state.native, state.kind)]
         assert len(topics) + 1 <= TOPICS_PER_CONNECTION, "there is the canary"
         batches = list(exchange.batches(topics))
         assert sorted(topic for batch in batches for topic in batch) == sorted(topics)

@@ -1,7 +1,7 @@
 """What leaves a feed, as messages to the merger and to direct subscribers."""
 
 from feedhandler.data import wire
-from feedhandler.exchanges.state import State
+from feedhandler.exchanges.state import TickerState
 from feedhandler.feed import batch
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
@@ -28,7 +28,9 @@ class World:
         self.hop, self.direct = End(), End(direct)
         self.now = 1_790_000_000_000_000_000
         self.batch = batch.Batch(self.hop, self.direct, self.clock)
-        self.states = [State(topic=wire.topic(wire.TICKER, "x", f"S{n}"), native=f"S{n}") for n in range(5)]
+        self.states = [
+            TickerState(topic=wire.topic(wire.TICKER, "x", f"S{n}"), native=f"S{n}") for n in range(5)
+        ]
 
     def clock(self):
         self.now += 1

@@ -63,7 +63,7 @@ class Feed:
         self.exchange.add(natives, wire.SIMULATED)
         self.emitted = []
         self.watch = Freshness(self.exchange, lambda state: self.emitted.append(wire.unpack(state.record())))
-        self.watch.add(self.exchange.states.values())
+        self.watch.add(self.exchange.all_states)
         self.connections = [Connection(Line(index)) for index in range(lines)]
         self.now = 1_000 * NS_PER_S
         self.number = 0
@@ -76,7 +76,7 @@ class Feed:
 
     def say(self, native="A", channel=QUOTE, lines=None, quote=SAME, again=False):
         self.number += not again
-        state = self.exchange.states[native]
+        state = self.exchange.tickers[native]
         for connection in self.connections if lines is None else [self.connections[i] for i in lines]:
             recv_ns = UNIX + self.now + self.clock_off_ns
             if state.accept(channel, connection.line, 1_000 + self.number, recv_ns):
@@ -98,13 +98,13 @@ class Feed:
             if self.watch.wants_survey:
                 self.surveys += 1
                 self.watch.wants_survey = False
-                natives = self.exchange.states if answer is not None else ()
+                natives = self.exchange.tickers if answer is not None else ()
                 self.watch.on_survey(RestTicker(n, answer, self.last, self.statistics) for n in natives)
                 self.watch.on_survey_end()
             self.now += STEP_NS
 
     def is_stale(self, native="A"):
-        return bool(self.exchange.states[native].flags & wire.STALE)
+        return bool(self.exchange.tickers[native].flags & wire.STALE)
 
     def renewed(self, line=0):
         return self.connections[line].subscriptions.renewed
@@ -212,7 +212,7 @@ def test_another_channel_that_knows_better_proves_it():
     """A slower channel speaks for the quote while the fast one is silent: what it says should have come there."""
     feed = Feed()
     feed.run(5, every=1)
-    state = feed.exchange.states["A"]
+    state = feed.exchange.tickers["A"]
     for number in range(12):
         state.fill_quote(10.0 + number, 1.0, 11.0 + number, 1.0)
         feed.run(1)
@@ -223,7 +223,7 @@ def test_another_channel_that_knows_better_proves_it():
 def test_an_acknowledged_channel_that_never_spoke_can_be_proven_dead_as_well():
     feed = Feed()
     feed.say(channel=STATISTICS)
-    state = feed.exchange.states["A"]
+    state = feed.exchange.tickers["A"]
     for number in range(int((FIRST_DATA_NS + VERDICT_NS) / NS_PER_S) + 3):
         state.fill_quote(10.0 + number, 1.0, 11.0 + number, 1.0)
         feed.run(1)
@@ -247,7 +247,7 @@ def test_a_channel_that_speaks_and_is_not_understood_is_told_as_that_and_nothing
 def test_the_last_price_is_watched_like_the_quote():
     feed = Feed("kucoin")
     feed.run(5, every=1, channel=LAST)
-    state = feed.exchange.states["A"]
+    state = feed.exchange.tickers["A"]
     for number in range(12):
         state.fill_last(10.0 + number)
         feed.run(1)
@@ -257,7 +257,7 @@ def test_the_last_price_is_watched_like_the_quote():
 def test_a_late_replay_is_no_sign_of_life():
     feed = Feed()
     feed.run(60, every=0.5)
-    state, line = feed.exchange.states["A"], feed.connections[0].line
+    state, line = feed.exchange.tickers["A"], feed.connections[0].line
     for _ in range(20):
         assert not state.accept(QUOTE, line, 1_001, UNIX + feed.now)
         feed.run(1, answer=OTHER)
@@ -331,7 +331,7 @@ TRADED = (1.0, 1.0, 1.0, 10.0, 10.0)  # statistics over REST, the fourth being t
 
 
 def speak_of_trades(feed, volume=10.0):
-    state = feed.exchange.states["A"]
+    state = feed.exchange.tickers["A"]
     feed.say(channel=STATISTICS)
     state.set_statistics(1.0, 1.0, 1.0, volume, 10.0)
 
@@ -406,7 +406,7 @@ def test_a_dead_channel_that_comes_back_does_not_teach_that_its_silence_was_usua
 
 def test_one_that_never_spoke_is_found_by_rest_alone():
     feed = Feed()
-    state = feed.exchange.states["A"]
+    state = feed.exchange.tickers["A"]
     state.set_quote(1.0, 2.0, 3.0, 4.0)  # as REST had it in the beginning
     feed.run(120, answer=SAME)
     assert not feed.is_stale()
@@ -457,7 +457,7 @@ def test_what_a_gone_line_heard_before_the_clock_was_set_back_silences_nobody():
     feed = Feed(lines=2)
     feed.run(60, every=0.5)
     gone = feed.connections.pop(0)
-    feed.exchange.states["A"].release(gone.line.index)
+    feed.exchange.tickers["A"].release(gone.line.index)
     feed.clock_off_ns = -600 * NS_PER_S
     feed.run(60, every=0.5, answer=OTHER)
     assert feed.asked == []
@@ -470,7 +470,7 @@ def test_a_new_only_connection_begins_without_a_flag():
     feed.run(20, answer=OTHER)
     assert feed.is_stale()
     feed.watch.reset()
-    state = feed.exchange.states["A"]
+    state = feed.exchange.tickers["A"]
     state.forget()
     assert state.base_flags == state.flags == wire.SIMULATED
     feed.run(30)
@@ -486,12 +486,12 @@ def test_symbols_come_and_go_under_watch():
         feed.say("B")
         feed.run(1)
     feed.run(12, answer=OTHER)
-    feed.watch.remove(["B"])
-    feed.exchange.remove(["B"])
+    gone = [feed.exchange.tickers["B"]]
+    feed.watch.remove(gone)
+    feed.exchange.remove(gone)
     feed.run(10, answer=OTHER)
     assert list(feed.watch.stale()) == ["a@bookTicker"]
-    feed.exchange.add(["B"], 0)
-    feed.watch.add([feed.exchange.states["B"]])
+    feed.watch.add(feed.exchange.add(["B"], 0))
     feed.say("B")
     feed.run(2)
     assert not feed.is_stale("B")

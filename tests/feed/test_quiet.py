@@ -5,7 +5,7 @@ import quiet
 import world
 
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.state import State
+from feedhandler.exchanges.state import TickerState
 
 NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=EXCHANGES)
 
@@ -28,5 +28,5 @@ def test_most_seeds_play_a_calm_world_and_some_whole_days():
 
 
 def test_worlds_are_made_of_the_class_that_a_feed_runs():
-    states = world.make(seed=1).exchange.states.values()
-    assert {type(state) for state in states} == {State}
+    states = world.make(seed=1).exchange.all_states
+    assert {type(state) for state in states} == {TickerState}

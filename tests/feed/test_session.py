@@ -37,7 +37,7 @@ class World:
         self.is_half_open = False
         legs = Legs(
             self.exchange,
-            natives,
+            self.exchange.all_states,
             self.emit,
             count=1,
             policy=Policy(**policy),
@@ -242,7 +242,7 @@ def test_everything_wanted_is_subscribed_one_request_at_a_time_within_the_limits
     assert len(world.requests()) == 1, "the next one waits for the answer"
     world.ack_all()
     asked = [topic for request in world.requests() for topic in request["args"]]
-    assert asked == [topic for native in natives for topic in world.exchange.topics(native)]
+    assert asked == [topic for native in natives for topic in world.exchange.topics(native, "ticker")]
     assert world.session.subscriptions.pending() == 0
 
 

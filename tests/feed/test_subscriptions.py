@@ -24,21 +24,21 @@ class Desk:
 
     def __init__(self, *natives, exchange="bybit"):
         self.exchange = EXCHANGES[exchange].main()
-        self.exchange.add(natives, 0)
         self.line = Line(0)
-        self.subscriptions = LineSubscriptions(self.exchange, natives, self.line)
+        states = self.exchange.add(natives, 0)
+        self.subscriptions = LineSubscriptions(self.exchange, states, self.line)
         self.now = NS_PER_S
         self.sent = []
         self.held = set()  # what the exchange believes that we hear
         self.refuses = set()
 
     def add(self, *natives):
-        self.exchange.add(natives, 0)
-        self.subscriptions.add(natives)
+        self.subscriptions.add(self.exchange.add(natives, 0))
 
     def remove(self, *natives):
-        self.subscriptions.remove(natives)
-        self.exchange.remove(natives)
+        states = [self.exchange.tickers[native] for native in natives]
+        self.subscriptions.remove(states)
+        self.exchange.remove(states)
 
     def send(self):
         """Take the next request, unanswered."""
@@ -295,11 +295,11 @@ def test_a_canary_that_is_refused_costs_the_others_nothing():
 
 def test_the_numbers_of_a_symbol_go_on_when_it_is_wanted_again():
     desk = Desk("A")
-    state = desk.exchange.states["A"]
+    state = desk.exchange.tickers["A"]
     state.sequence, state.recv_ns, state.bid = 7, UNIX, 1.0
     desk.remove("A")
     desk.add("A")
-    again = desk.exchange.states["A"]
+    again = desk.exchange.tickers["A"]
     assert again.sequence == 7
     assert again.recv_ns == 0
     assert again.bid != again.bid
@@ -326,9 +326,9 @@ class KuCoinDesk:
 
     def __init__(self, *natives):
         self.exchange = EXCHANGES["kucoin"].main()
-        self.exchange.add(natives, 0)
         self.line = Line(0)
-        self.subscriptions = LineSubscriptions(self.exchange, natives, self.line)
+        states = self.exchange.add(natives, 0)
+        self.subscriptions = LineSubscriptions(self.exchange, states, self.line)
         self.now = NS_PER_S
         self.sent = []
         self.subscriptions.start(self.now)
@@ -349,7 +349,9 @@ class KuCoinDesk:
             if channel == "/market/snapshot":
                 data = {"data": {"symbol": native, "open": 1.0, "datetime": UNIX // 1_000_000}}
             frame = {"topic": f"{channel}:{native}", "type": "message", "subject": "s", "data": data}
-            assert self.exchange.decode(json.dumps(frame).encode(), UNIX, self.line) is not None
+            emitted = []
+            assert self.exchange.decode(json.dumps(frame).encode(), UNIX, self.line, emitted.append) is None
+            assert len(emitted) == 1
 
     def wait(self, periods=1):
         """Let time pass; returns what is asked for then."""
@@ -392,6 +394,6 @@ def test_a_request_of_which_something_comes_is_as_it_should_be():
 def test_what_is_not_wanted_any_more_is_not_asked_for_apart():
     desk = KuCoinDesk(*NATIVES)
     desk.say("/spotMarket/level1", *NATIVES * 9)
-    desk.subscriptions.remove(NATIVES[:3])
+    desk.subscriptions.remove([desk.exchange.tickers[native] for native in NATIVES[:3]])
     desk.settle()
     assert desk.wait(3) == []

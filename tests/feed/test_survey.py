@@ -76,7 +76,7 @@ def test_quiet_symbols_have_their_values_within_seconds_of_the_start(exchange):
     world = World(exchange, symbols=20, quiet=range(20))
     world.run(5)
     for native in world.natives:
-        state = world.exchange.states[native]
+        state = world.exchange.tickers[native]
         assert state.bid == world.number[native] + 0.5
         assert (state.last, state.high_24h, state.base_volume_24h) == (7.0, 7.0, 7.0)
         assert state.channels[QUOTE].updates == 0 or exchange == "bybit", "no channel has spoken"
@@ -94,14 +94,14 @@ def test_what_the_stream_says_is_newer_than_any_answer():
     number = world.number[first]
     world.number[first] = number - 100  # what REST states is old
     world.run(20)
-    assert world.exchange.states[first].bid == number + 0.5
-    assert world.exchange.states[second].bid == world.number[second] + 0.5
+    assert world.exchange.tickers[first].bid == number + 0.5
+    assert world.exchange.tickers[second].bid == world.number[second] + 0.5
 
 
 def test_what_a_slower_channel_said_before_rest_was_asked_gives_way_to_the_answer():
     world = World("kucoin", symbols=2, quiet=(0, 1))
     quiet = world.natives[0]
-    state = world.exchange.states[quiet]
+    state = world.exchange.tickers[quiet]
     while state.bid != state.bid:
         world.run(0.02)
     world.number[quiet] += 5  # nobody is told: the quote's own channel is not subscribed to yet
@@ -123,7 +123,7 @@ def test_what_a_slower_channel_says_after_rest_was_asked_is_kept():
     world.tell_slowly(link, f"/market/snapshot:{quiet}")
     world.answer_at = world.now + NS_PER_S  # it takes its time
     world.run(30)
-    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+    assert world.exchange.tickers[quiet].bid == world.number[quiet] + 0.5
     assert world.flagged == []
 
 
@@ -149,7 +149,7 @@ def test_rest_that_is_away_disturbs_nobody_and_is_asked_until_it_is_back():
     world.answers_rest = world.tells_first = False
     world.run(60)
     assert world.flagged == []
-    assert world.exchange.states[world.natives[1]].bid != world.exchange.states[world.natives[1]].bid
+    assert world.exchange.tickers[world.natives[1]].bid != world.exchange.tickers[world.natives[1]].bid
     assert 3 <= world.surveys <= 12
     world.answers_rest = True
     world.run(61)
@@ -165,7 +165,7 @@ def test_an_answer_from_before_a_reconnection_is_not_taken():
     world.close(session, "unplugged")
     session.deadline_mono_ns = world.now
     world.run(30)
-    assert world.exchange.states[world.natives[0]].bid == world.number[world.natives[0]] + 0.5
+    assert world.exchange.tickers[world.natives[0]].bid == world.number[world.natives[0]] + 0.5
 
 
 def test_what_only_a_dead_leg_has_said_is_asked_for():
@@ -186,7 +186,7 @@ def test_what_only_a_dead_leg_has_said_is_asked_for():
     world.number[quiet] += 5  # nobody was told
     world.run(10)
     assert not world.flags[quiet] & wire.STALE
-    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+    assert world.exchange.tickers[quiet].bid == world.number[quiet] + 0.5
 
 
 def test_what_a_connection_has_said_that_was_followed_is_newer_than_an_answer_that_was_under_way():
@@ -206,7 +206,7 @@ def test_what_a_connection_has_said_that_was_followed_is_newer_than_an_answer_th
     world.run(9)
     assert world.retired == 1
     world.run(5)
-    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+    assert world.exchange.tickers[quiet].bid == world.number[quiet] + 0.5
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -225,7 +225,7 @@ def test_what_was_said_while_the_connection_that_was_followed_was_dead_is_asked_
     world.number[quiet] += 5  # and nobody hears of this,
     world.legs.renew("by order")  # but somebody comes who hears of the next
     world.run(40)
-    state = world.exchange.states[quiet]
+    state = world.exchange.tickers[quiet]
     assert (state.bid, state.flags) == (world.number[quiet] + 0.5, 0)
     assert world.all_live()
 
@@ -236,7 +236,7 @@ def test_what_was_lost_is_known_again_when_all_of_an_answer_has_come(exchange):
     world.tells_first = False
     world.run(30)
     quiet = world.natives[0]
-    state = world.exchange.states[quiet]
+    state = world.exchange.tickers[quiet]
     first, second = world.legs.sessions
     world.links[first].stalled_until = 1 << 62
     world.close(second, "unplugged")
@@ -270,7 +270,7 @@ def test_what_rest_has_contradicted_is_live_again_when_its_value_is_taken_over()
     assert world.flags[quiet] & wire.STALE, "REST has contradicted it twice"
     world.legs.renew("by order")
     world.run(40)
-    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+    assert world.exchange.tickers[quiet].bid == world.number[quiet] + 0.5
     assert world.all_live()
     assert world.legs.freshness.stale() == {}
 
@@ -322,7 +322,7 @@ def test_one_update_that_was_missed_is_no_reason_for_renewals_for_ever(exchange)
     world.step_ns = NS_PER_S // 4
     world.run(600)
     assert wire.STALE in {flags for _, native, flags in world.flagged if native == quiet}
-    assert world.exchange.states[quiet].bid == world.number[quiet] + 0.5
+    assert world.exchange.tickers[quiet].bid == world.number[quiet] + 0.5
     assert world.all_live()
     before = len(world.connects)
     world.run(3600)

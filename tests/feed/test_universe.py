@@ -25,10 +25,10 @@ class Feed:
         self.count = legs
         self.universe = Universe([self.exchange], self.make_legs, 0, slots=slots)
 
-    def make_legs(self, market, natives):
+    def make_legs(self, market, states):
         return Legs(
             market,
-            natives,
+            states,
             lambda state: self.emitted.append(wire.unpack(state.record())),
             count=self.count,
             policy=Policy(),
@@ -41,12 +41,12 @@ class Feed:
         self.running |= set(change.run)
         self.running -= set(change.stop)
         assert self.running == {s for legs in self.universe.legs for s in legs.sessions}
-        carried = [native for legs in self.universe.legs for native in legs.states]
-        assert sorted(carried) == sorted(self.exchange.states), "each symbol once"
+        carried = [topic for legs in self.universe.legs for topic in legs.states]
+        assert sorted(carried) == sorted(state.topic for state in self.exchange.all_states), "each once"
         return [*change.run, *change.stop]
 
     def hear(self, native, at=NOW):
-        self.exchange.states[native].recv_ns = at
+        self.exchange.tickers[native].recv_ns = at
 
 
 def table(*names, halted=(), renamed=None):
@@ -62,11 +62,11 @@ def pairs(*names, kinds=("ticker",)):
 def test_the_difference_is_made_and_who_stays_is_not_disturbed(exchange):
     feed = Feed(exchange, legs=2)
     feed.reconcile(table("A", "B", "C"), pairs("A", "B"))
-    kept = feed.exchange.states["AUSDT"]
+    kept = feed.exchange.tickers["AUSDT"]
     running = set(feed.running)
     assert not feed.reconcile(table("A", "B", "C"), pairs("A", "C"))
-    assert set(feed.exchange.states) == {"AUSDT", "CUSDT"}
-    assert feed.exchange.states["AUSDT"] is kept
+    assert set(feed.exchange.tickers) == {"AUSDT", "CUSDT"}
+    assert feed.exchange.tickers["AUSDT"] is kept
     assert feed.running == running, "the same connections"
 
 
@@ -103,7 +103,7 @@ def test_every_group_has_a_canary_while_one_is_listed_and_it_is_not_carried():
     assert canaries() == [[]]
     feed.reconcile(table(*names, "BTC"), pairs(*names))
     assert canaries() == [["btcusdt@bookTicker"]] * 2
-    assert "BTCUSDT" not in feed.exchange.states
+    assert "BTCUSDT" not in feed.exchange.tickers
     feed.reconcile(table(*names, "BTC"), pairs(*names, "BTC"))
     assert canaries() == [["btcusdt@bookTicker"], []], "the group that carries it needs no other"
     feed.reconcile(table(*names, halted=["BTC"]), pairs(*names))
@@ -117,7 +117,7 @@ def test_a_new_listing_is_taken_over():
     assert feed.universe.is_waiting
     feed.reconcile(table("A", "NEW"), pairs("A", "NEW"))
     assert feed.universe.rejected == {}
-    assert "NEWUSDT" in feed.exchange.states
+    assert "NEWUSDT" in feed.exchange.tickers
 
 
 def test_a_symbol_that_is_gone_from_the_list_is_let_go_when_it_is_silent():
@@ -125,10 +125,10 @@ def test_a_symbol_that_is_gone_from_the_list_is_let_go_when_it_is_silent():
     feed.reconcile(table("A", "B"), pairs("A", "B"))
     feed.hear("BUSDT")
     feed.reconcile(table("A"), pairs("A", "B"), NOW + GONE_NS - 1)
-    assert "BUSDT" in feed.exchange.states, "the list may be short: it still speaks"
+    assert "BUSDT" in feed.exchange.tickers, "the list may be short: it still speaks"
     assert "lists no B/USDT" in feed.universe.rejected["B/USDT"]["ticker"]
     feed.reconcile(table("A"), pairs("A", "B"), NOW + GONE_NS)
-    assert "BUSDT" not in feed.exchange.states
+    assert "BUSDT" not in feed.exchange.tickers
     assert feed.emitted[-1].flags == wire.DOWN
 
 
@@ -137,13 +137,13 @@ def test_a_halted_symbol_is_reported_and_kept_for_when_it_goes_on():
     feed.reconcile(table("A", "B"), pairs("A", "B"))
     feed.reconcile(table("A", halted=["B"]), pairs("A", "B"), NOW + 10 * GONE_NS)
     assert "BREAK" in feed.universe.rejected["B/USDT"]["ticker"]
-    assert "BUSDT" in feed.exchange.states
+    assert "BUSDT" in feed.exchange.tickers
 
 
 def test_a_halted_symbol_is_not_begun_with():
     feed = Feed()
     feed.reconcile(table("A", halted=["B"]), pairs("A", "B"))
-    assert set(feed.exchange.states) == {"AUSDT"}
+    assert set(feed.exchange.tickers) == {"AUSDT"}
 
 
 def test_a_rename_is_followed():
@@ -153,9 +153,9 @@ def test_a_rename_is_followed():
     assert not feed.reconcile(renamed, pairs("A", "OLD"))
     assert feed.universe.renamed == {"OLD/USDT": "NEW/USDT"}
     assert feed.universe.rejected == {}
-    assert "OLDUSDT" in feed.exchange.states
+    assert "OLDUSDT" in feed.exchange.tickers
     feed.reconcile(renamed, pairs("A", "OLD", "NEW"))
-    assert set(feed.exchange.states) == {"AUSDT", "OLDUSDT"}, "one instrument under two names is one"
+    assert set(feed.exchange.tickers) == {"AUSDT", "OLDUSDT"}, "one instrument under two names is one"
 
 
 def test_a_symbol_that_comes_to_be_claimed_by_two_is_let_go():
@@ -163,7 +163,7 @@ def test_a_symbol_that_comes_to_be_claimed_by_two_is_let_go():
     feed.reconcile(table("A", "B"), pairs("A", "B"))
     rows = [Instrument("AUSDT", "A", "USDT"), Instrument("BUSDT", "A", "USDT")]
     feed.reconcile(InstrumentTable("x", rows), pairs("A", "B"))
-    assert feed.exchange.states == {}
+    assert feed.exchange.tickers == {}
     assert "claimed by" in feed.universe.rejected["A/USDT"]["ticker"]
 
 
@@ -177,7 +177,7 @@ def test_a_kind_that_is_wanted_no_more_is_down_and_one_that_is_not_offered_is_re
     feed.reconcile(table("A", "B"), pairs("A", kinds=("trade",)) | pairs("B"))
     (last,) = feed.emitted
     assert (last.topic, last.flags & wire.DOWN) == ("ticker.binance.AUSDT", wire.DOWN)
-    assert set(feed.exchange.states) == {"BUSDT"}
+    assert set(feed.exchange.tickers) == {"BUSDT"}
     assert feed.universe.rejected == {"A/USDT": {"trade": "binance does not offer trade records"}}
 
 
@@ -223,7 +223,7 @@ def test_each_symbol_is_written_under_its_canonical_topic_while_there_is_room():
     slots = Slots(room=2)
     feed = Feed(slots=slots)
     feed.reconcile(table("A", "B", "C"), pairs("A", "B", "C"))
-    states = feed.exchange.states
+    states = feed.exchange.tickers
     assert [states[n].slot for n in ("AUSDT", "BUSDT", "CUSDT")] == [slots.of("A"), slots.of("B"), None]
     slot = states["AUSDT"].slot
     feed.reconcile(table("A", "B", "C"), pairs("B"))
@@ -236,7 +236,7 @@ def test_a_renamed_symbol_is_written_under_its_new_name_and_down_under_the_old()
     feed = Feed(slots=slots)
     feed.reconcile(table("A", "B"), pairs("A", "B"))
     feed.hear("AUSDT")
-    state = feed.exchange.states["AUSDT"]
+    state = feed.exchange.tickers["AUSDT"]
     state.slot.write(state.record(), NOW)
     feed.reconcile(table("A", "B", renamed={"A": "N"}), pairs("A", "B"), NOW + 5)
     assert state.slot is slots.of("N")
@@ -252,14 +252,14 @@ def test_a_symbol_that_the_list_lacks_keeps_its_slot_until_another_has_the_name(
     feed = Feed(slots=slots)
     feed.reconcile(table("A", "B"), pairs("A", "B"))
     feed.hear("AUSDT")
-    state = feed.exchange.states["AUSDT"]
+    state = feed.exchange.tickers["AUSDT"]
     state.slot.write(state.record(), NOW)
     feed.reconcile(table("B"), pairs("A", "B"))
     assert state.slot is slots.of("A"), "it still speaks"
     feed.hear("BUSDT")
     feed.reconcile(table("B", renamed={"B": "A"}), pairs("A", "B"))
-    assert feed.exchange.states["BUSDT"].slot is slots.of("A")
-    assert state.slot is None or "AUSDT" not in feed.exchange.states
+    assert feed.exchange.tickers["BUSDT"].slot is slots.of("A")
+    assert state.slot is None or "AUSDT" not in feed.exchange.tickers
     assert len(slots.of("A").written) == 1, "it is another's now, and not down"
 
 
@@ -267,22 +267,22 @@ def test_a_name_in_conflict_is_nobodys_and_down():
     slots = Slots()
     feed = Feed(slots=slots)
     feed.reconcile(table("A", "B"), pairs("A", "B"))
-    state = feed.exchange.states["AUSDT"]
+    state = feed.exchange.tickers["AUSDT"]
     feed.hear("AUSDT")
     feed.hear("BUSDT")
     slot = state.slot
     feed.reconcile(table("A", "B", renamed={"B": "A"}), pairs("A", "B"))
     assert feed.emitted[-1].flags == feed.emitted[-2].flags == wire.DOWN, "said while they had their slots"
     assert state.slot is slot
-    assert not feed.exchange.states
+    assert not feed.exchange.tickers
 
 
 class _Linear(EXCHANGES["bybit"].main):
     name = "linear"
     canary = "BTC/USDT:USDT"
 
-    def connections(self, natives):
-        return [[native] for native in natives]
+    def connections(self, states):
+        return [[state] for state in states]
 
 
 def listed(*symbols):
@@ -301,19 +301,21 @@ def test_no_group_has_symbols_of_two_markets_though_they_are_spelled_alike():
     symbols = ("A/USDT", "A/USDT:USDT", "B/USDT:USDT", "X/USDT:USDT", "NO/USDT:USDT")
     wanted = {symbol: ["ticker"] for symbol in symbols}
     change = feed.universe.reconcile(listed("A", "B", "X", "BTC"), wanted, NOW)
-    groups = [(legs.market.name, *legs.states) for legs in feed.universe.legs]
+    groups = [
+        (legs.market.name, *(state.native for state in legs.states.values())) for legs in feed.universe.legs
+    ]
     assert groups == [("linear", "AUSDT"), ("linear", "BUSDT"), ("spot", "AUSDT")]
     assert [session.market.name for session in change.run] == ["linear", "linear", "spot"]
     assert set(symbols) - set(feed.universe.wanted) == {"X/USDT:USDT"}, "another shard's"
     assert list(feed.universe.rejected) == ["NO/USDT:USDT"]
-    topics = {native: state.topic for native, state in feed.universe.states.items()}
+    topics = {native: state.topic for native, state in feed.universe.tickers.items()}
     assert topics == {
         native: f"ticker.bybit.{native}" for native in ("linear:AUSDT", "linear:BUSDT", "AUSDT")
     }
 
     change = feed.universe.reconcile(listed("A", "B", "BTC"), {"A/USDT:USDT": ["ticker"]}, NOW)
     assert {session.market.name for session in change.stop} == {"linear", "spot"}
-    assert list(feed.universe.states) == ["linear:AUSDT"], "of the other market it is another"
+    assert list(feed.universe.tickers) == ["linear:AUSDT"], "of the other market it is another"
 
 
 def test_each_market_has_a_canary_of_its_own_or_none():

@@ -93,7 +93,7 @@ class Bench:
         settings = {"backoff_min_s": 0.05, "backoff_max_s": 0.1, "max_attempts": 0, **policy}
         legs = Legs(
             self.exchange,
-            ["AUSDT"],
+            self.exchange.all_states,
             lambda state: self.batch.append((state.bid, state.flags)),
             count=1,
             policy=Policy(**settings),

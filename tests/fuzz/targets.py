@@ -97,18 +97,15 @@ class Decoding:
         self.exchange = twin.EXCHANGES[exchange].main()
         self.lines = [Line(index) for index in range(3)]
         self.exchange.add((NATIVES[exchange],), 0)
-        self.state = self.exchange.states[NATIVES[exchange]]
+        self.state = self.exchange.tickers[NATIVES[exchange]]
 
     def take(self, payload: bytes, recv_ns: int, line: int) -> str:
+        sequence = self.state.sequence
         try:
-            result = self.exchange.decode(payload, recv_ns, self.lines[line])
+            answer = self.exchange.decode(payload, recv_ns, self.lines[line], self.batch.emit)
         except twins.DECODE_ERRORS:
             return "DecodeError"
-        if result is not self.state:
-            return repr(result)
-        result.on_news(recv_ns)
-        self.batch.emit(result)
-        return "state"
+        return repr(answer) if self.state.sequence == sequence else "state"
 
 
 def frames(rng: random.Random) -> None:
@@ -372,7 +369,7 @@ class Emitting:
     def __init__(self, twin: Any) -> None:
         self.hop, self.direct, self.now = End(), End(), End()
         self.batch = twin.Batch(self.hop, self.direct, self.now.clock)
-        self.states_of = [twin.State(topic=f"ticker.x.{n}", native=str(n)) for n in range(3)]
+        self.states_of = [twin.TickerState(topic=f"ticker.x.{n}", native=str(n)) for n in range(3)]
 
     def emit(self, number: int, count: int) -> None:
         for _ in range(count):

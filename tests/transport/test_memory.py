@@ -21,7 +21,7 @@ import pytest
 import twins
 from patience import PATIENCE_S
 
-from feedhandler.data import board_layout, wire
+from feedhandler.data import board_layout, ticker, wire
 from feedhandler.feed import batch
 from feedhandler.transport import follower, zmtp
 from feedhandler.transport import memory as shared
@@ -155,7 +155,11 @@ def make(twin, name, tmp_path):
     if name == "Line":
         return twin.Line(0)
     if name == "State":
-        return twin.State(topic="ticker.x.A", native="A")
+        return twin.State(ticker.TICKER, (), topic="ticker.x.A", native="A")
+    if name == "TickerState":
+        return twin.TickerState(topic="ticker.x.A", native="A")
+    if name == "RecordState":
+        return twin.RecordState(ticker.TICKER, 2, topic="ticker.x.A", native="A")
     if name == "Batch":
         return twin.Batch(end, end, end.clock)
     if name == "Step":
@@ -225,6 +229,8 @@ def test_an_object_that_is_not_whole_cannot_be_had_or_harms_nobody():
         ("BoardCells", (buffer(8), DEPTH)),
         ("BoardCells", (buffer(), 1 << 60)),
         ("State", ()),
+        ("TickerState", ()),
+        ("RecordState", ()),
     ],
 )
 def test_what_is_refused_leaves_no_object_behind(name, arguments):
@@ -263,7 +269,7 @@ def test_a_slot_is_in_its_buffer_and_can_be_written(twin):
 def test_a_slot_takes_a_record_and_nothing_else(twin):
     slot = twin.BoardSlot(buffer(), board_layout.HEADER_SIZE, DEPTH)
     for other in (b"", RECORD[:-1], RECORD + b"\0", bytearray(), memoryview(RECORD)[:8]):
-        with pytest.raises(ValueError, match="ticker record"):
+        with pytest.raises(ValueError, match="not a ticker record"):
             slot.write(other, 1)
     assert (slot.number, slot.newest()) == (0, None)
     slot.write(RECORD, 1)
@@ -313,7 +319,7 @@ class Sending:
         self.end, self.direct = End(), End()
         self.now = End()
         self.batch = twin.Batch(self.end, self.direct, self.now.clock)
-        self.state = twin.State(topic="ticker.x.A", native="A")
+        self.state = twin.TickerState(topic="ticker.x.A", native="A")
 
     def count(self):
         return sum(len(message) // wire.TICKER_SIZE for (message,) in self.end.sent)
@@ -356,9 +362,9 @@ def test_repeating_what_cannot_be_sent_leaves_nothing_behind(twin, part, call):
     sending.batch.repeat([RECORD] * 3)
     assert [len(message) // wire.TICKER_SIZE for (message,) in sending.end.sent] == [3]
     for other in (b"", RECORD[:-1], RECORD * 2):
-        with pytest.raises(ValueError, match="ticker record"):
+        with pytest.raises(ValueError, match="one record"):
             sending.batch.repeat([other])
-    with pytest.raises(ValueError, match="ticker record"):
+    with pytest.raises(ValueError, match="one record"):
         sending.batch.repeat([RECORD, b"short"])
     sending.batch.flush()
     assert [len(message) // wire.TICKER_SIZE for (message,) in sending.end.sent] == [3, 1]
@@ -366,7 +372,7 @@ def test_repeating_what_cannot_be_sent_leaves_nothing_behind(twin, part, call):
 
 def test_what_is_emitted_while_a_message_is_sent_is_in_the_next_one(twin):
     """An end that calls back finds the batch empty."""
-    state = twin.State(topic="ticker.x.A", native="A")
+    state = twin.TickerState(topic="ticker.x.A", native="A")
     sent = []
 
     class Talker:

@@ -49,7 +49,7 @@ def keep(http, until):
     """Run a timekeeper until a condition of it and its state holds."""
     exchange = EXCHANGES["bybit"].main()
     exchange.add(["AUSDT"], 0)
-    keeper, state = Timekeeper(exchange, http), exchange.states["AUSDT"]
+    keeper, state = Timekeeper(exchange, http), exchange.tickers["AUSDT"]
 
     async def main():
         task = asyncio.create_task(keeper.run())
