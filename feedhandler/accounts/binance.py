@@ -20,21 +20,18 @@ from feedhandler.accounts.contract import (
     NOTHING,
     Account,
     AccountStream,
+    AccountUpdate,
     Balance,
     Credentials,
     CredentialsError,
-    Heard,
     Trouble,
     amount,
     balances,
     changes,
 )
-from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
+from feedhandler.data.errors import UNDECODABLE, ProtocolError
 from feedhandler.data.rest import RestAnswer, RestRequest
-from feedhandler.exchanges.base import (
-    Rows,
-    decode_rest,
-)
+from feedhandler.exchanges.base import Rows, decode_rest
 
 RECV_WINDOW_MS: Final = 5000
 PEM: Final = "-----BEGIN"
@@ -124,7 +121,7 @@ class BinanceAccount(Account):
         return asset.removeprefix(SAVINGS) if asset.startswith(SAVINGS) else ""
 
     def stream(self, ws_url: str, answer: RestAnswer | None) -> AccountStream:
-        return _BinanceStream(self, f"{ws_url}/ws-api/v3")
+        return _BinanceStream(self, f"{ws_url}/ws-api/v3", msgspec.json.Decoder(_AccountMessage))
 
     def subscription(self, time_ms: int) -> bytes:
         """Return the request for the account's events: its parameters are signed sorted, and as they are."""
@@ -141,19 +138,12 @@ class BinanceAccount(Account):
 
 
 class _BinanceStream(AccountStream):
-    def __init__(self, account: BinanceAccount, url: str) -> None:
-        self.url = url
-        self._account = account
-        self._decode = msgspec.json.Decoder(_AccountMessage).decode
+    _account: BinanceAccount
 
     def on_open(self, time_ms: int) -> Sequence[bytes]:
         return [self._account.subscription(time_ms)]
 
-    def on_message(self, payload: bytes, time_ms: int) -> Heard:
-        try:
-            message = self._decode(payload)
-        except UNDECODABLE as exc:
-            raise DecodeError(f"binance account: {exc}") from exc
+    def on_decoded(self, message: _AccountMessage, time_ms: int) -> AccountUpdate:
         if message.event is not None:
             return self._on_event(message.event)
         if message.error is not None:
@@ -163,11 +153,11 @@ class _BinanceStream(AccountStream):
             self.is_live = True
         return NOTHING
 
-    def _on_event(self, event: _AccountEvent) -> Heard:
+    def _on_event(self, event: _AccountEvent) -> AccountUpdate:
         if event.event == "outboundAccountPosition":
             return changes(_position, event.positions or (), ACCOUNT)
         if event.event in ("balanceUpdate", "externalLockUpdate"):
-            return Heard(is_incomplete=True)
+            return AccountUpdate(is_incomplete=True)
         if event.event in ("eventStreamTerminated", "serverShutdown"):
             raise ProtocolError(f"binance ends the account's events: {event.event}")
         return NOTHING  # orders, which are not our business

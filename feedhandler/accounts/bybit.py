@@ -21,9 +21,9 @@ from feedhandler.accounts.contract import (
     Account,
     AccountError,
     AccountStream,
+    AccountUpdate,
     Balance,
     Credentials,
-    Heard,
     Trouble,
     amount,
     balances,
@@ -31,9 +31,7 @@ from feedhandler.accounts.contract import (
 )
 from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.rest import RestAnswer, RestRequest
-from feedhandler.exchanges.base import (
-    Rows,
-)
+from feedhandler.exchanges.base import Rows
 
 RECV_WINDOW_MS: Final = 5000
 AUTH_MS: Final = 10_000  # for which an authentication is good
@@ -170,7 +168,7 @@ class BybitAccount(Account):
         return balances(_balance, (coin for wallet in wallets for coin in wallet.coins), WALLET)
 
     def stream(self, ws_url: str, answer: RestAnswer | None) -> AccountStream:
-        return _BybitStream(self, f"{ws_url}/v5/private")
+        return _BybitStream(self, f"{ws_url}/v5/private", msgspec.json.Decoder(_AccountFrame))
 
     def authentication(self, time_ms: int) -> bytes:
         """Return the request that makes a private connection this account's."""
@@ -184,22 +182,14 @@ class BybitAccount(Account):
 
 
 class _BybitStream(AccountStream):
+    _account: BybitAccount
     ping_interval_s = 20.0
     silence_s = 50.0  # two pongs missing
-
-    def __init__(self, account: BybitAccount, url: str) -> None:
-        self.url = url
-        self._account = account
-        self._decode = msgspec.json.Decoder(_AccountFrame).decode
 
     def on_open(self, time_ms: int) -> Sequence[bytes]:
         return [self._account.authentication(time_ms)]
 
-    def on_message(self, payload: bytes, time_ms: int) -> Heard:
-        try:
-            frame = self._decode(payload)
-        except UNDECODABLE as exc:
-            raise DecodeError(f"bybit account: {exc}") from exc
+    def on_decoded(self, frame: _AccountFrame, time_ms: int) -> AccountUpdate:
         if frame.topic == "wallet":
             wallets = [wallet for wallet in frame.data or () if wallet.type == "UNIFIED"]
             return changes(_balance, (coin for wallet in wallets for coin in wallet.coins), WALLET)
@@ -211,7 +201,7 @@ class _BybitStream(AccountStream):
                 trouble, f"bybit refuses the account's stream: {text} ({frame.op})", remedy=remedy
             )
         if frame.op == "auth":
-            return Heard(send=(b'{"op":"subscribe","args":["wallet"]}',))
+            return AccountUpdate(send=(b'{"op":"subscribe","args":["wallet"]}',))
         if frame.op == "subscribe":
             self.is_live = True
         return NOTHING

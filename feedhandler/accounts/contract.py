@@ -10,11 +10,11 @@ import abc
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Context, Decimal
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
-from feedhandler.data.errors import DecodeError, FeedError, ProtocolError
+from feedhandler.data.errors import UNDECODABLE, DecodeError, FeedError, ProtocolError
 from feedhandler.data.refusal import is_of_a_region
 from feedhandler.data.rest import RestAnswer, RestRequest
 from feedhandler.exchanges.base import Rows, read_rows
@@ -186,7 +186,7 @@ def _check_asset(balance: Balance) -> None:
         raise DecodeError("an asset without a name")
 
 
-class Heard(msgspec.Struct, frozen=True):
+class AccountUpdate(msgspec.Struct, frozen=True):
     """What one message of a private stream means.
 
     send: frames to answer with, in order. balances: absolute, newest last, of assets that may have changed.
@@ -198,10 +198,10 @@ class Heard(msgspec.Struct, frozen=True):
     is_incomplete: bool = False
 
 
-NOTHING: Final = Heard()
+NOTHING: Final = AccountUpdate()
 
 
-def changes(read: Callable[[msgspec.Raw], Balance], rows: Iterable[msgspec.Raw], what: str) -> Heard:
+def changes(read: Callable[[msgspec.Raw], Balance], rows: Iterable[msgspec.Raw], what: str) -> AccountUpdate:
     """Return what the rows of a stream's message mean; for one that cannot be read a request to REST is due.
 
     Raises DecodeError where none can be.
@@ -216,30 +216,42 @@ def changes(read: Callable[[msgspec.Raw], Balance], rows: Iterable[msgspec.Raw],
         found = read_rows(checked, rows, what, size_shown=0)
     except ProtocolError as exc:
         raise DecodeError(str(exc)) from None
-    return Heard(balances=tuple(found.items), is_incomplete=bool(found.problem))
+    return AccountUpdate(balances=tuple(found.items), is_incomplete=bool(found.problem))
 
 
 class AccountStream(abc.ABC):
     """The protocol on one private connection; the caller owns socket and clock."""
 
-    url: str
     ping_interval_s: float | None = None  # None: the exchange pings at the WebSocket level, and that suffices
     silence_s: float = 60.0  # a connection without any frame, pings included, for so long is dead
     is_live: bool = (
         False  # the exchange has acknowledged: from now on it sends every change. It sends no state first
     )
 
+    def __init__(self, account: "Account", url: str, decoder: msgspec.json.Decoder[Any]) -> None:
+        self.url = url
+        self._account = account
+        self._decode = decoder.decode
+
     @abc.abstractmethod
     def on_open(self, time_ms: int) -> Sequence[bytes]:
         """Return the frames to send first; none where the exchange sends first."""
 
-    @abc.abstractmethod
-    def on_message(self, payload: bytes, time_ms: int) -> Heard:
+    def on_message(self, payload: bytes, time_ms: int) -> AccountUpdate:
         """Take one text message.
 
         Raises AccountError if the exchange refuses us, ProtocolError if it ends the conversation, and DecodeError
         for anything that it does not document, after which the conversation goes on.
         """
+        try:
+            message = self._decode(payload)
+        except UNDECODABLE as exc:
+            raise DecodeError(f"{self._account.name} account: {exc}") from exc
+        return self.on_decoded(message, time_ms)
+
+    @abc.abstractmethod
+    def on_decoded(self, message: Any, time_ms: int) -> AccountUpdate:
+        """Take one message, decoded; what it raises is as above."""
 
     def ping(self, time_ms: int) -> bytes:
         """Return the frame that keeps the connection alive; only where ping_interval_s is set."""

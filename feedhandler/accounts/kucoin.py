@@ -22,20 +22,16 @@ from feedhandler.accounts.contract import (
     Account,
     AccountError,
     AccountStream,
+    AccountUpdate,
     Balance,
     Credentials,
-    Heard,
     Trouble,
     amount,
     balances,
 )
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.rest import RestAnswer, RestRequest
-from feedhandler.exchanges.base import (
-    Endpoint,
-    Rows,
-    T,
-)
+from feedhandler.exchanges.base import Endpoint, Rows, T
 from feedhandler.exchanges.kucoin import OK, PING_TIMEOUT, TOKEN_INVALID, Command, KuCoinSpot, Token
 
 KEY_VERSION: Final = "3"
@@ -207,24 +203,22 @@ class KuCoinAccount(Account):
 
 
 class _KuCoinStream(AccountStream):
+    _account: KuCoinAccount
+
     def __init__(self, account: KuCoinAccount, endpoint: Endpoint) -> None:
         assert endpoint.ping_interval_s is not None, "the token's answer has it"
-        self.url = endpoint.url
+        super().__init__(account, endpoint.url, msgspec.json.Decoder(_AccountFrame, strict=False))
         self.ping_interval_s = endpoint.ping_interval_s
         self.silence_s = 2 * endpoint.ping_interval_s + (endpoint.pong_timeout_s or 0.0)
-        self._account = account
-        self._decode = msgspec.json.Decoder(_AccountFrame, strict=False).decode
 
     def on_open(self, time_ms: int) -> Sequence[bytes]:
         return ()  # not before its welcome
 
-    def on_message(self, payload: bytes, time_ms: int) -> Heard:
-        try:
-            frame = self._decode(payload)
-        except UNDECODABLE as exc:
-            raise DecodeError(f"kucoin account: {exc}") from exc
+    def on_decoded(self, frame: _AccountFrame, time_ms: int) -> AccountUpdate:
         if frame.type == "welcome":
-            return Heard(send=(msgspec.json.encode(Command(str(time_ms), "subscribe", BALANCE, True, True)),))
+            return AccountUpdate(
+                send=(msgspec.json.encode(Command(str(time_ms), "subscribe", BALANCE, True, True)),)
+            )
         if frame.type == "ack":
             self.is_live = True
         elif frame.type == "error":
@@ -233,16 +227,16 @@ class _KuCoinStream(AccountStream):
             return self._on_change(frame.data)
         return NOTHING
 
-    def _on_change(self, data: _Change | str | None) -> Heard:
+    def _on_change(self, data: _Change | str | None) -> AccountUpdate:
         if not isinstance(data, _Change):
             raise DecodeError("kucoin account: a balance without data")
         if not self._account.is_traded(data):
             return NOTHING
         if not self._account.is_known(data):
-            return Heard(is_incomplete=True)  # it would be counted twice, or stand for all
+            return AccountUpdate(is_incomplete=True)  # it would be counted twice, or stand for all
         what = "kucoin account"
         balance = Balance(data.asset, amount(data.free, what), amount(data.locked, what), data.id)
-        return Heard(balances=(balance,))
+        return AccountUpdate(balances=(balance,))
 
     def _refuse(self, frame: _AccountFrame) -> None:
         text = self._account.scrubbed(frame.data if isinstance(frame.data, str) else "")

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from feedhandler.accounts import ACCOUNTS, binance
 from feedhandler.accounts.contract import (
     AccountError,
+    AccountUpdate,
     Balance,
     Credentials,
     CredentialsError,
-    Heard,
     Trouble,
     amount,
 )
@@ -356,14 +356,16 @@ def test_a_change_of_one_kucoin_account_leaves_the_asset_in_others_as_it_is():
             kucoin_row("main", "BTC", "3", "3"),
         )
     )
-    hear = lambda *event: each.on_message(kucoin_change(*event), NOW_MS)  # noqa: E731
-    assert hear("2", "trade_hf.setted") == Heard(balances=(held("BTC", "7", part="2"),))
-    assert hear("1", "trade_hf.setted") == Heard(balances=(held("BTC", "7", part="1"),)), "its id tells"
-    assert hear("3", "trade.setted") == Heard(), "its id tells that, too"
-    assert hear("4", "trade.setted") == Heard(is_incomplete=True), (
+    push = lambda *event: each.on_message(kucoin_change(*event), NOW_MS)  # noqa: E731
+    assert push("2", "trade_hf.setted") == AccountUpdate(balances=(held("BTC", "7", part="2"),))
+    assert push("1", "trade_hf.setted") == AccountUpdate(balances=(held("BTC", "7", part="1"),)), (
+        "its id tells"
+    )
+    assert push("3", "trade.setted") == AccountUpdate(), "its id tells that, too"
+    assert push("4", "trade.setted") == AccountUpdate(is_incomplete=True), (
         "a third one, or the first under another id"
     )
-    assert hear("4", "margin.hold") == Heard()
+    assert push("4", "margin.hold") == AccountUpdate()
 
 
 def test_bybit_tells_who_has_no_unified_wallet_and_that_has_its_remedy():
@@ -493,8 +495,8 @@ def begin(name):
     sent = [json.loads(frame) for frame in each.on_open(NOW_MS)]
     for message in BEGINNINGS[name]:
         assert not each.is_live
-        heard = each.on_message(json.dumps(message).encode(), NOW_MS)
-        sent += [json.loads(frame) for frame in heard.send]
+        update = each.on_message(json.dumps(message).encode(), NOW_MS)
+        sent += [json.loads(frame) for frame in update.send]
     assert each.is_live
     return each, sent
 
@@ -608,11 +610,11 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "message", "expected"), CHANGES)
-def test_changes_are_absolute_and_what_is_another_accounts_is_not_heard(name, message, expected):
+def test_changes_are_absolute_and_what_is_another_accounts_is_ignored(name, message, expected):
     each, _ = begin(name)
-    heard = each.on_message(json.dumps(message).encode(), NOW_MS)
-    assert list(heard.balances) == expected
-    assert not heard.is_incomplete
+    update = each.on_message(json.dumps(message).encode(), NOW_MS)
+    assert list(update.balances) == expected
+    assert not update.is_incomplete
 
 
 @pytest.mark.parametrize("event", ["balanceUpdate", "externalLockUpdate"])
@@ -724,11 +726,11 @@ def test_any_answer_is_balances_or_one_of_our_errors(name, body, status):
 
 @pytest.mark.parametrize("name", ACCOUNTS)
 @given(payload=BYTES)
-def test_any_message_of_a_stream_is_heard_or_one_of_our_errors(name, payload):
+def test_any_message_of_a_stream_is_decoded_or_one_of_our_errors(name, payload):
     each = stream(name)
     try:
-        heard = each.on_message(payload, NOW_MS)
+        update = each.on_message(payload, NOW_MS)
     except FeedError as exc:
         assert isinstance(exc, AccountError | DecodeError | ProtocolError)
     else:
-        assert all(balance.total.is_finite() for balance in heard.balances)
+        assert all(balance.total.is_finite() for balance in update.balances)
