@@ -20,7 +20,6 @@ from urllib.parse import unquote
 
 import msgspec
 
-from feedhandler.sim.account import Update
 from feedhandler.sim.binance_private import (
     ACCOUNT_WEIGHT,
     CONNECT_WEIGHT,
@@ -28,7 +27,7 @@ from feedhandler.sim.binance_private import (
     BinanceWsApiDialog,
     WsApiRules,
 )
-from feedhandler.sim.market import Instrument, Listing, instruments_of, padded, universe
+from feedhandler.sim.market import Instrument, Listing, padded
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -37,6 +36,7 @@ from feedhandler.sim.protocol import (
     Close,
     DataStream,
     Dialog,
+    Exchange,
     HttpAnswer,
     HttpRequest,
     Now,
@@ -90,21 +90,18 @@ class BinanceRules(msgspec.Struct, frozen=True, kw_only=True):
     weight_per_minute: int = 6000
 
 
-class Binance:
-    """The exchange. `instruments` are most traded first."""
+class Binance(Exchange):
+    """The exchange."""
 
     name = "binance"
+    private: BinancePrivate
 
     def __init__(self, instruments: int, seed: int, rules: BinanceRules | None = None) -> None:
+        super().__init__(instruments, seed, _ODD, _symbol)
         self.rules = rules or BinanceRules()
-        self.instruments = instruments_of(universe(seed, instruments, _ODD), seed)
-        self.ws_url = ""
-        self.rejected_symbols: set[str] = set()
-        self.unlisted_symbols: set[str] = set()
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._weight = Weight(60.0)
         self.private = BinancePrivate()
-        self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._by_stream_symbol = {symbol.lower(): each for symbol, each in self.by_symbol.items()}
 
     def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
@@ -173,12 +170,6 @@ class Binance:
             return DataStream(topic, instrument, encode, regular_every_ns=NS_PER_S, shows_quote=False)
         return None
 
-    def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
-        return None
-
-    def symbols_of(self, stream: DataStream) -> str:
-        return _symbol(stream.instrument)
-
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         if status == 418:
             until_ms = now.unix_ms + retry_after_s * 1000
@@ -192,12 +183,6 @@ class Binance:
         else:
             return HttpAnswer(body=b"", status=status, headers={"Retry-After": str(retry_after_s)})
         return _error(-1003, text, status=status, headers={"Retry-After": str(retry_after_s)})
-
-    def expire_tokens(self, now: Now) -> None:
-        pass
-
-    def expired_token_error(self, dialog: Dialog) -> bytes | None:
-        return None
 
     def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
         return dialog.end_subscriptions(now) if isinstance(dialog, BinanceWsApiDialog) else Reply()
@@ -248,23 +233,21 @@ class Binance:
                     -1100, "Illegal characters found in parameter 'symbols'; legal range is a JSON array."
                 )
         else:
-            return [each for each in self.instruments if _symbol(each) not in self.unlisted_symbols]
+            return self.listed()
         if any(name not in self.by_symbol for name in names):
             return _error(-1121, "Invalid symbol.")
         return [self.by_symbol[name] for name in names]
 
 
-class BinanceDialog:
+class BinanceDialog(Dialog):
     """One stream connection. In combined form events are wrapped with their stream's name, answers never."""
 
-    is_private = False
-
     def __init__(self, exchange: Binance, names: list[str], variant: int) -> None:
+        super().__init__()
         self._exchange = exchange
         self._rules = exchange.rules
         self._first_names = names
         self.variant = variant
-        self.topics: dict[str, None] = {}
         self._incoming = SlidingWindow(self._rules.messages_per_s, 1.0)
         self._opened_ns = 0
 
@@ -308,9 +291,6 @@ class BinanceDialog:
         if self._pings.is_late(now.mono_ns):
             return self._breach("no pong with the ping's payload in time", Close(1008, "Pong timeout"))
         return Reply(ping=self._pings.due(now))
-
-    def on_account(self, update: Update, now: Now) -> Reply:
-        return Reply()
 
     def _on_method(self, message: dict[str, object], request_id: object) -> Reply:
         method, params = message.get("method"), message.get("params", [])

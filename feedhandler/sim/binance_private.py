@@ -27,6 +27,7 @@ from feedhandler.sim.protocol import (
     NS_PER_S,
     NS_PER_US,
     Close,
+    Dialog,
     HttpAnswer,
     HttpRequest,
     Now,
@@ -99,12 +100,7 @@ class BinancePrivate:
         """Answer `GET /api/v3/account`."""
         refusal = self._rest_refusal(request, now)
         if refusal is not None:
-            return HttpAnswer(
-                body=to_json({"code": refusal.code, "msg": refusal.text}),
-                status=refusal.status,
-                violation=refusal.violation,
-                remark=refusal.remark,
-            )
+            return refusal.answer()
         is_micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
         omit = request.one("omitZeroBalances") == "true"
         return HttpAnswer(body=to_json(self.print_account(omit, NS_PER_US if is_micro else NS_PER_MS)))
@@ -218,14 +214,13 @@ class Logon(msgspec.Struct, frozen=True):
     since_ns: int
 
 
-class BinanceWsApiDialog:
+class BinanceWsApiDialog(Dialog):
     """One connection of the WebSocket API; events come to it beside the answers, unasked.
 
     `use_weight` counts for the client's address, REST and this together, and returns the sum of the minute
     and the seconds that it still runs.
     """
 
-    variant = 0
     is_private = True
 
     def __init__(
@@ -237,7 +232,7 @@ class BinanceWsApiDialog:
         is_micro: bool,
         with_limits: bool,
     ) -> None:
-        self.topics: dict[str, None] = {}
+        super().__init__()
         self._private = private
         self._rules = rules
         self._use_weight = use_weight
@@ -252,9 +247,6 @@ class BinanceWsApiDialog:
         self._opened_ns, self._opened_unix_ns = now
         self._pings = ServerPings(self._rules.ping_every_s, self._rules.pong_within_s, now.mono_ns)
         return Reply()
-
-    def on_ping(self, payload: bytes, now: Now) -> Reply:
-        return Reply(pong=payload)
 
     def on_pong(self, payload: bytes, now: Now) -> Reply:
         self._pings.on_pong(payload)

@@ -91,7 +91,7 @@ class Broadcast:
 
     def _start(self, stream: DataStream, mono_ns: int) -> None:
         self._streams[stream.topic] = stream
-        stream.is_heard = True
+        stream.has_subscribers = True
         stream.last_mono_ns = mono_ns
         self.schedule.start(stream, mono_ns)
         if stream.repeat_every_ns:
@@ -99,7 +99,7 @@ class Broadcast:
 
     def _stop(self, stream: DataStream) -> None:
         del self._streams[stream.topic]
-        stream.is_heard = False
+        stream.has_subscribers = False
         self.schedule.stop(stream)
         self._repeating.pop(stream.topic, None)
 

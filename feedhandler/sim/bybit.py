@@ -23,9 +23,9 @@ from uuid import UUID
 
 import msgspec
 
-from feedhandler.sim.account import ZERO, Update
+from feedhandler.sim.account import ZERO
 from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
-from feedhandler.sim.market import Instrument, Listing, instruments_of, padded, trimmed, universe
+from feedhandler.sim.market import Instrument, Listing, padded, trimmed
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -33,6 +33,7 @@ from feedhandler.sim.protocol import (
     Close,
     DataStream,
     Dialog,
+    Exchange,
     HttpAnswer,
     HttpRequest,
     Now,
@@ -66,21 +67,18 @@ class BybitRules(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_5_s: int = 600
 
 
-class Bybit:
-    """The exchange. `instruments` are most traded first; it lists nothing that does not trade."""
+class Bybit(Exchange):
+    """The exchange. It lists nothing that does not trade."""
 
     name = "bybit"
+    private: BybitPrivate
 
     def __init__(self, instruments: int, seed: int, rules: BybitRules | None = None) -> None:
+        super().__init__(instruments, seed, _ODD, _symbol)
         self.rules = rules or BybitRules()
-        self.instruments = instruments_of(universe(seed, instruments, _ODD), seed)
-        self.ws_url = ""
-        self.rejected_symbols: set[str] = set()
-        self.unlisted_symbols: set[str] = set()
         self._random = random.Random(f"connections {seed}")
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._requests = Weight(5.0)
-        self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self.private = BybitPrivate(self.price)
 
     def price(self, asset: str) -> Decimal:
@@ -131,26 +129,11 @@ class Bybit:
     def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
         return None if stream.is_trade else stream.encode(variant, now)
 
-    def symbols_of(self, stream: DataStream) -> str:
-        return _symbol(stream.instrument)
-
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         code, text = (10006, "Too many visits!") if status == 429 else (403, "access too frequent")
         reset = str(now.unix_ms + retry_after_s * 1000)
         headers = {"Retry-After": str(retry_after_s), "X-Bapi-Limit-Reset-Timestamp": reset}
         return _answer(code, text, {}, now, status=status, headers=headers)
-
-    def expire_tokens(self, now: Now) -> None:
-        pass
-
-    def expired_token_error(self, dialog: Dialog) -> bytes | None:
-        return None
-
-    def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
-        return None
-
-    def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
-        return Reply()
 
     def rest(self, request: HttpRequest, now: Now) -> HttpAnswer:
         used = self._requests.use(request.remote, 1, now.mono_ns)
@@ -185,7 +168,7 @@ class Bybit:
             return _answer(10001, "params error: Category is invalid", {}, now)
         symbol = request.one("symbol")
         if symbol is None:
-            return [each for each in self.instruments if _symbol(each) not in self.unlisted_symbols]
+            return self.listed()
         instrument = self.by_symbol.get(symbol)
         return (
             [instrument]
@@ -194,17 +177,14 @@ class Bybit:
         )
 
 
-class BybitDialog:
+class BybitDialog(Dialog):
     """One public connection. There is no greeting; requests that fail leave it open."""
 
-    is_private = False
-
     def __init__(self, exchange: Bybit, connection_id: str) -> None:
+        super().__init__()
         self._exchange = exchange
         self._rules = exchange.rules
         self._connection_id = connection_id
-        self.variant = 0
-        self.topics: dict[str, None] = {}
         self._characters = 0  # of all topics subscribed
         self._alive_ns = 0  # subscribed to something, or pinged
 
@@ -226,20 +206,11 @@ class BybitDialog:
             return self._on_unsubscribe(message)
         return self._refuse("error:invalid op", message, str(operation or ""))
 
-    def on_ping(self, payload: bytes, now: Now) -> Reply:
-        return Reply(pong=payload)  # answered, and no substitute for the JSON ping
-
-    def on_pong(self, payload: bytes, now: Now) -> Reply:
-        return Reply()
-
     def on_tick(self, now: Now) -> Reply:
         if self.topics:
             self._alive_ns = now.mono_ns
         elif now.mono_ns - self._alive_ns > self._rules.idle_s * NS_PER_S:
             return Reply(close=Close(0), violation="no subscription and no ping in time")
-        return Reply()
-
-    def on_account(self, update: Update, now: Now) -> Reply:
         return Reply()
 
     def _on_subscribe(self, message: dict[str, object], now: Now) -> Reply:

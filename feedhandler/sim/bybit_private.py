@@ -25,6 +25,7 @@ from feedhandler.sim.account import ZERO, Account, Balance, Update, plain, produ
 from feedhandler.sim.protocol import (
     NS_PER_S,
     Close,
+    Dialog,
     HttpRequest,
     Now,
     Refusal,
@@ -192,14 +193,13 @@ def _bad_time(timestamp: str, window: str, now: Now) -> Refusal | None:
     return Refusal(10002, text, 200, "clock")
 
 
-class BybitPrivateDialog:
+class BybitPrivateDialog(Dialog):
     """One private connection: first who it is, then what it subscribes to. Requests that fail leave it open."""
 
-    variant = 0
     is_private = True
 
     def __init__(self, private: BybitPrivate, connection_id: str, active_time: str | None) -> None:
-        self.topics: dict[str, None] = {}
+        super().__init__()
         self._private = private
         self._connection_id = connection_id
         self._active_s = _active_s(active_time)
@@ -208,12 +208,6 @@ class BybitPrivateDialog:
 
     def on_open(self, now: Now) -> Reply:
         self._alive_ns = now.mono_ns
-        return Reply()
-
-    def on_ping(self, payload: bytes, now: Now) -> Reply:
-        return Reply(pong=payload)  # answered, and no substitute for the JSON ping
-
-    def on_pong(self, payload: bytes, now: Now) -> Reply:
         return Reply()
 
     def on_tick(self, now: Now) -> Reply:

@@ -24,7 +24,7 @@ import msgspec
 
 from feedhandler.sim.account import Update
 from feedhandler.sim.kucoin_private import BALANCE_TOPIC, KucoinPrivate
-from feedhandler.sim.market import Instrument, Listing, instruments_of, padded, trimmed, universe
+from feedhandler.sim.market import Instrument, Listing, padded, trimmed
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -33,6 +33,7 @@ from feedhandler.sim.protocol import (
     Close,
     DataStream,
     Dialog,
+    Exchange,
     HttpAnswer,
     HttpRequest,
     Now,
@@ -95,17 +96,15 @@ class KucoinRules(msgspec.Struct, frozen=True, kw_only=True):
     management_weight_per_30_s: int = 2000
 
 
-class Kucoin:
-    """The exchange. `instruments` are most traded first."""
+class Kucoin(Exchange):
+    """The exchange."""
 
     name = "kucoin"
+    private: KucoinPrivate
 
     def __init__(self, instruments: int, seed: int, rules: KucoinRules | None = None) -> None:
+        super().__init__(instruments, seed, _ODD, _symbol)
         self.rules = rules or KucoinRules()
-        self.instruments = instruments_of(universe(seed, instruments, _ODD), seed)
-        self.ws_url = ""
-        self.rejected_symbols: set[str] = set()
-        self.unlisted_symbols: set[str] = set()
         self._random = random.Random(f"tokens {seed}")
         self._tokens: dict[str, tuple[int, bool]] = {}  # token: when it was handed out, whether it is private
         self._used_tokens: set[str] = set()
@@ -119,7 +118,6 @@ class Kucoin:
         self.private = KucoinPrivate()
         self.all_tickers: HttpAnswer | None = None  # the newest, for a request that comes soon
         self.all_tickers_mono_ns = 0
-        self.by_symbol = {_symbol(instrument): instrument for instrument in self.instruments}
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
 
     def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
@@ -188,12 +186,6 @@ class Kucoin:
         stream.moves_quote = False  # each symbol's level1, where subscribed, is the one to announce changes
         return stream
 
-    def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
-        return None
-
-    def symbols_of(self, stream: DataStream) -> str:
-        return _symbol(stream.instrument)
-
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         headers = _rate_headers(self.rules.weight_per_30_s, 0, retry_after_s * 1000)
         return _too_many(status, headers, retry_after_s)
@@ -210,12 +202,6 @@ class Kucoin:
             else None
         )
 
-    def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
-        return None
-
-    def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
-        return Reply()
-
     def is_rejected(self, topic: str) -> bool:
         return topic.partition(":")[2] in self.rejected_symbols
 
@@ -229,21 +215,10 @@ class Kucoin:
         if request.method != endpoint.method:
             return _error("405000", "Method Not Allowed", status=405)
         if endpoint.pool != "public":
-            refused = self._refused(request, now)
-            if refused is not None:
-                return refused
+            refusal = self.private.refusal(request, now)
+            if refusal is not None:
+                return refusal.answer()
         return self._weighed(endpoint, request if symbol is None else _with_symbol(request, symbol), now)
-
-    def _refused(self, request: HttpRequest, now: Now) -> HttpAnswer | None:
-        refusal = self.private.refusal(request, now)
-        if refusal is None:
-            return None
-        return HttpAnswer(
-            body=to_json({"code": refusal.code, "msg": refusal.text}),
-            status=refusal.status,
-            violation=refusal.violation,
-            remark=refusal.remark,
-        )
 
     def _weighed(self, endpoint: "_Endpoint", request: HttpRequest, now: Now) -> HttpAnswer:
         """Answer, and count: what is public by address, what is signed by account."""
@@ -257,24 +232,20 @@ class Kucoin:
             return msgspec.structs.replace(refusal, violation="request weight of the 30 s used up")
         return msgspec.structs.replace(endpoint.answer(self, request, now), headers=headers)
 
-    def find(self, symbol: str | None) -> Instrument | None:
-        return self.by_symbol.get(symbol or "")
 
-
-class KucoinDialog:
+class KucoinDialog(Dialog):
     """One session. It begins with the exchange's welcome; every topic counts once per symbol."""
 
     def __init__(
         self, exchange: Kucoin, connect_id: str, wrong_token: str, remark: str, *, is_private: bool
     ) -> None:
+        super().__init__()
         self._exchange = exchange
         self._rules = exchange.rules
         self.connect_id = connect_id
         self.is_private = is_private
         self._wrong_token = wrong_token
         self._remark = remark
-        self.variant = 0
-        self.topics: dict[str, None] = {}
         self._incoming = SlidingWindow(self._rules.messages, self._rules.messages_period_s)
         self._is_welcomed = False
         self._opened_ns = 0
@@ -311,12 +282,6 @@ class KucoinDialog:
         if kind == "unsubscribe":
             return self._on_unsubscribe(message, request_id)
         return self._refuse(request_id, 415, "type is not supported")
-
-    def on_ping(self, payload: bytes, now: Now) -> Reply:
-        return Reply(pong=payload)  # answered, and no substitute for the JSON ping
-
-    def on_pong(self, payload: bytes, now: Now) -> Reply:
-        return Reply()
 
     def on_tick(self, now: Now) -> Reply:
         age_ns = now.mono_ns - self._opened_ns
@@ -634,13 +599,13 @@ def _status(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
 
 def _symbols(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     market = request.one("market")
-    chosen = [each for each in exchange.instruments if market is None or _market(each) == market]
-    unlisted = exchange.unlisted_symbols
-    return _ok([_symbol_info(each) for each in chosen if _symbol(each) not in unlisted])
+    return _ok(
+        [_symbol_info(each) for each in exchange.listed() if market is None or _market(each) == market]
+    )
 
 
 def _one_symbol(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
-    instrument = exchange.find(request.one("symbol"))
+    instrument = exchange.by_symbol.get(request.one("symbol") or "")
     return _not_found() if instrument is None else _ok(_symbol_info(instrument))
 
 
@@ -719,21 +684,20 @@ def _put_together(exchange: Kucoin, now: Now) -> HttpAnswer:
             "bestBidSize": _size(each, each.bid_size).decode() if each.listing.is_trading else None,
             "bestAskSize": _size(each, each.ask_size).decode() if each.listing.is_trading else None,
         }
-        for each in exchange.instruments
-        if _symbol(each) not in exchange.unlisted_symbols
+        for each in exchange.listed()
     ]
     return _ok({"time": now.unix_ms, "ticker": rows})
 
 
 def _stats(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
-    instrument = exchange.find(request.one("symbol"))
+    instrument = exchange.by_symbol.get(request.one("symbol") or "")
     if instrument is None:
         return _not_found()
     return _ok({"time": now.unix_ms, "symbol": _symbol(instrument), **_statistics(instrument)})
 
 
 def _best_quote(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
-    each = exchange.find(request.one("symbol"))
+    each = exchange.by_symbol.get(request.one("symbol") or "")
     if each is None:
         return _not_found()
     return _ok(

@@ -4,14 +4,15 @@ Pure: times come as arguments, decisions leave as values. `Exchange` answers RES
 `Dialog` is one WebSocket connection seen from the exchange's side, `Reply` is what it decided.
 """
 
+import abc
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
 
 from feedhandler.sim.account import Account, Update
-from feedhandler.sim.market import Instrument
+from feedhandler.sim.market import Instrument, Listing, instruments_of, universe
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -78,6 +79,11 @@ class Refusal(msgspec.Struct, frozen=True):
         """What is noted: without what the exchange repeats of the request, in brackets."""
         return f"{self.code} {self.text.partition('[')[0]}"
 
+    def answer(self) -> HttpAnswer:
+        """Print it as an object of code and text."""
+        body = to_json({"code": self.code, "msg": self.text})
+        return HttpAnswer(body=body, status=self.status, violation=self.violation, remark=self.remark)
+
 
 class Close(msgspec.Struct, frozen=True):
     """End the connection; code 0 drops it without a close frame, which a client reports as 1006."""
@@ -114,8 +120,8 @@ class DataStream:
         "at_most_every_ns",
         "audiences",
         "encode",
+        "has_subscribers",
         "instrument",
-        "is_heard",
         "is_lost",
         "is_muted",
         "is_trade",
@@ -156,7 +162,7 @@ class DataStream:
         self.next_instrument = next_instrument  # for a topic that carries many: picks one by random bits
         self.rank = -1 if next_instrument else instrument.index
         self.audiences: dict[int, list[Outbox]] = {}
-        self.is_heard = False
+        self.has_subscribers = False
         self.is_waiting = False  # something has changed, and its clock does not allow it to be sent yet
         self.is_muted = False  # not sent, and at a known rate its share of the market does not move
         self.is_lost = False  # the market moves, and nothing is sent
@@ -173,28 +179,35 @@ class Outbox:
         self.frames: list[bytes] = []
 
 
-class Dialog(Protocol):
+class Dialog(abc.ABC):
     """One connection, as the exchange sees it. Every call may decide to end it."""
 
-    topics: dict[str, None]  # subscribed, oldest first
-    variant: int
-    is_private: bool  # made for an account's own data
+    variant: int = 0
+    is_private: bool = False  # made for an account's own data
 
+    def __init__(self) -> None:
+        self.topics: dict[str, None] = {}  # subscribed, oldest first
+
+    @abc.abstractmethod
     def on_open(self, now: Now) -> Reply: ...
 
+    @abc.abstractmethod
     def on_text(self, text: str, now: Now) -> Reply: ...
 
-    def on_ping(self, payload: bytes, now: Now) -> Reply: ...
+    def on_ping(self, payload: bytes, now: Now) -> Reply:
+        """Answer it, which proves nothing where the exchange has a ping of its own."""
+        return Reply(pong=payload)
 
-    def on_pong(self, payload: bytes, now: Now) -> Reply: ...
+    def on_pong(self, payload: bytes, now: Now) -> Reply:
+        return Reply()
 
+    @abc.abstractmethod
     def on_tick(self, now: Now) -> Reply:
         """Called a few times a second: pings and deadlines."""
-        ...
 
     def on_account(self, update: Update, now: Now) -> Reply:
-        """Tell of a change of the account, if this connection is to know."""
-        ...
+        """Send a change of the account, if this connection is to get it."""
+        return Reply()
 
 
 class Private(Protocol):
@@ -204,54 +217,67 @@ class Private(Protocol):
     key_refusal: str  # a fault: why every key is refused, one of KEY_REFUSALS; "" if none is
 
 
-class Exchange(Protocol):
-    """One simulated exchange: everything but sockets, clocks and the market's rate."""
+class Exchange(abc.ABC):
+    """One simulated exchange: everything but sockets, clocks and the market's rate.
 
-    name: str
-    instruments: list[Instrument]
-    ws_url: str  # where its socket really is, known once bound
-    rejected_symbols: set[str]  # a fault: refuse these
-    unlisted_symbols: set[str]  # a fault: they are in no instrument list
-    by_symbol: dict[str, Instrument]  # in the exchange's spelling
+    `odd`: what it lists beside the majors. `spell` prints a symbol as the exchange does. `instruments` are most
+    traded first.
+    """
 
-    @property
-    def private(self) -> Private: ...
+    name: ClassVar[str]
+    private: Private
 
+    def __init__(
+        self, count: int, seed: int, odd: Sequence[Listing], spell: Callable[[Instrument], str]
+    ) -> None:
+        self.instruments = instruments_of(universe(seed, count, odd), seed)
+        self.by_symbol = {spell(instrument): instrument for instrument in self.instruments}
+        self._spell = spell
+        self.ws_url = ""  # where its socket really is, known once bound
+        self.rejected_symbols: set[str] = set()  # a fault: refuse these
+        self.unlisted_symbols: set[str] = set()  # a fault: they are in no instrument list
+
+    def listed(self) -> list[Instrument]:
+        """Return what the instrument list has."""
+        return [each for each in self.instruments if self._spell(each) not in self.unlisted_symbols]
+
+    @abc.abstractmethod
     def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         """Answer a WebSocket handshake: a dialog, or why not."""
-        ...
 
+    @abc.abstractmethod
     def stream(self, topic: str) -> DataStream | None:
         """Make the stream of an accepted topic; None: acknowledged, and silent for ever."""
-        ...
 
     def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
         """Print what a new subscriber gets at once, if this exchange does that."""
-        ...
+        return None
 
     def symbols_of(self, stream: DataStream) -> str:
         """Name the symbol that a stream carries, as clients spell it."""
-        ...
+        return self._spell(stream.instrument)
 
+    @abc.abstractmethod
     def rest(self, request: HttpRequest, now: Now) -> HttpAnswer: ...
 
+    @abc.abstractmethod
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         """Print the exchange's refusal of a REST call, whatever was requested."""
-        ...
 
-    def expire_tokens(self, now: Now) -> None:
-        """Forget every token handed out; nothing where there are none."""
-        ...
+    def expire_tokens(self, now: Now) -> None:  # noqa: B027  # most have none
+        """Forget every token handed out."""
 
-    def expired_token_error(self, dialog: Dialog) -> bytes | None: ...
+    def expired_token_error(self, dialog: Dialog) -> bytes | None:
+        """Print what a connection is sent whose token has expired."""
+        return None
 
     def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
         """Print the notice that precedes a restart; None if this exchange gives none."""
-        ...
+        return None
 
     def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
         """End what a private connection gets of the account, if this exchange does that."""
-        ...
+        return Reply()
 
 
 class SlidingWindow:

@@ -148,7 +148,7 @@ class FixedRate:
 
     def _send_regular(self, now: Now, send: Callable[[DataStream], None]) -> None:
         due_ns, _, stream = heappop(self._regular)
-        if not stream.is_heard:
+        if not stream.has_subscribers:
             return
         # A rate below the cadence must not pile up arrears: at most one period is made up for.
         self._regular_count += 1

@@ -19,7 +19,7 @@ from feedhandler.sim.protocol import NS_PER_S, DataStream, Now
 QUIET_S = 60.0  # a symbol is quiet if it changes less often than this, on average
 CATCH_UP_NS = NS_PER_S // 4  # behind by more than this, a symbol's changes are given up, and counted
 CHANGES_PER_TRADE = 4  # see Instrument.step
-UNHEARD_NS = NS_PER_S // 10  # how often the market is looked at while nobody listens
+IDLE_NS = NS_PER_S // 10  # how often the market is looked at while nobody subscribes
 _BITS = 8 * BYTES_OF_RANDOM
 
 
@@ -64,7 +64,7 @@ class Rhythm:
         self._streams: list[list[DataStream]] = [[] for _ in instruments]
         self._position = {id(each): position for position, each in enumerate(instruments)}
         self._of_all: list[DataStream] = []  # those that carry every instrument
-        self._heard_count = 0
+        self._stream_count = 0
         self._clock_ns: dict[str, int] = {}  # by topic: a moment at which a regular stream was due
         self._waiting: list[tuple[int, int, DataStream]] = []  # heap of (due, tie-break, stream)
         self._waiting_count = 0
@@ -73,14 +73,14 @@ class Rhythm:
         self.late_ns_max = 0
 
     def start(self, stream: DataStream, mono_ns: int) -> None:
-        self._heard_count += 1
+        self._stream_count += 1
         self._streams_beside(stream).append(stream)
         if stream.regular_every_ns:
             # Somewhere in its period, as the exchange's clock does not start when we subscribe.
             self._clock_ns[stream.topic] = mono_ns + self._random.randrange(stream.regular_every_ns)
 
     def stop(self, stream: DataStream) -> None:
-        self._heard_count -= 1
+        self._stream_count -= 1
         self._streams_beside(stream).remove(stream)
         self._clock_ns.pop(stream.topic, None)
         stream.is_waiting = False  # it leaves the heap when it comes up
@@ -116,8 +116,8 @@ class Rhythm:
             self._change(position, now.unix_ns)
 
     def next_due_ns(self, mono_ns: int) -> int:
-        if not self._heard_count:
-            return mono_ns + UNHEARD_NS
+        if not self._stream_count:
+            return mono_ns + IDLE_NS
         due_ns = self._changes[0][0] if self._changes else mono_ns
         return min(due_ns, self._waiting[0][0]) if self._waiting else due_ns
 
