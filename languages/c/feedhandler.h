@@ -336,14 +336,14 @@ static inline const char *fh_symbol(const fh_header *header) {
     return dot ? dot + 1 : header->topic + strlen(header->topic);
 }
 
-/* What a record is to who follows its topic. */
-typedef enum fh_news {
+/* How a record continues its topic's sequence. */
+typedef enum fh_continuity {
     FH_FIRST,       /* the first one of this topic */
     FH_NEXT,        /* the one that was expected */
     FH_GAP,         /* new, but records before it are missing: `missing` tells how many */
     FH_NEW_SESSION, /* the merger was restarted: sequences start over, what it sent before is unknown, not lost */
-    FH_REPEATED     /* seen before (a snapshot, or older than the newest): to be ignored */
-} fh_news;
+    FH_DUPLICATE    /* seen before (a snapshot, or older than the newest): to be ignored */
+} fh_continuity;
 
 /* One topic's sequence; all zero (`= {0}`) before its first record. */
 typedef struct fh_follow {
@@ -356,23 +356,23 @@ typedef struct fh_follow {
 } fh_follow;
 
 /* Take the next record of the topic, with any flags and of any kind but notice and condition. */
-static inline fh_news fh_follow_take(fh_follow *follow, uint32_t session, uint64_t sequence) {
-    fh_news news = FH_NEXT;
+static inline fh_continuity fh_follow_take(fh_follow *follow, uint32_t session, uint64_t sequence) {
+    fh_continuity continuity = FH_NEXT;
     follow->missing = 0;
     if (!follow->is_known || follow->session != session) {
-        news = follow->is_known ? FH_NEW_SESSION : FH_FIRST;
+        continuity = follow->is_known ? FH_NEW_SESSION : FH_FIRST;
         follow->is_known = true;
         follow->session = session;
     } else if (sequence <= follow->sequence) {
-        return FH_REPEATED;
+        return FH_DUPLICATE;
     } else if (sequence - follow->sequence > 1) {
-        news = FH_GAP;
+        continuity = FH_GAP;
         follow->missing = sequence - follow->sequence - 1;
         follow->lost += follow->missing;
         follow->gaps++;
     }
     follow->sequence = sequence;
-    return news;
+    return continuity;
 }
 
 #endif

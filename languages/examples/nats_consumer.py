@@ -26,14 +26,14 @@ class Consumer:
         self.lost = 0
 
     def take(self, record):
-        """Return whether a record is news."""
+        """Return whether a record was not seen before."""
         session, sequence, flags = self._newest.get(record.topic, (0, 0, 0))
         state = record.flags & ~wire.SNAPSHOT
         if session == record.session:
             if record.sequence < sequence:
                 return False
             if record.sequence == sequence and flags == state:
-                return False  # repeated, for somebody who came later
+                return False  # a duplicate, for somebody who came later
             self.lost += max(0, record.sequence - sequence - 1)
         self._newest[record.topic] = record.session, record.sequence, state
         return True

@@ -311,15 +311,15 @@ func Decode(message []byte) (Record, error) {
 	return record, nil
 }
 
-// News is what a record is to who follows its topic.
-type News int
+// Continuity is how a record continues its topic's sequence.
+type Continuity int
 
 const (
-	First      News = iota // the first one of this topic
-	Next                   // the one that was expected
-	Gap                    // new, but records before it are missing: Follow.Missing tells how many
-	NewSession             // the merger was restarted: sequences start over, what it sent before is unknown, not lost
-	Repeated               // seen before (a snapshot, or older than the newest): to be ignored
+	First      Continuity = iota // the first one of this topic
+	Next                         // the one that was expected
+	Gap                          // new, but records before it are missing: Follow.Missing tells how many
+	NewSession                   // the merger was restarted: sequences start over, what it sent before is unknown, not lost
+	Duplicate                    // seen before (a snapshot, or older than the newest): to be ignored
 )
 
 // Follow is one topic's sequence; its zero value stands before the first record.
@@ -333,22 +333,22 @@ type Follow struct {
 }
 
 // Take takes the next record of the topic, with any flags and of any kind but notice and condition.
-func (f *Follow) Take(session uint32, sequence uint64) News {
-	news := Next
+func (f *Follow) Take(session uint32, sequence uint64) Continuity {
+	continuity := Next
 	f.Missing = 0
 	switch {
 	case !f.isKnown:
-		news = First
+		continuity = First
 	case f.Session != session:
-		news = NewSession
+		continuity = NewSession
 	case sequence <= f.Sequence:
-		return Repeated
+		return Duplicate
 	case sequence-f.Sequence > 1:
-		news = Gap
+		continuity = Gap
 		f.Missing = sequence - f.Sequence - 1
 		f.Lost += f.Missing
 		f.Gaps++
 	}
 	f.isKnown, f.Session, f.Sequence = true, session, sequence
-	return news
+	return continuity
 }

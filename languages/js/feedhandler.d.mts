@@ -122,7 +122,7 @@ export function split(message: Message): Uint8Array[]
 /** The record in these bytes. Throws DecodeError for anything that is none. */
 export function decode(message: Message): Ticker | Condition | Document | Unknown
 
-export type News = "first" | "next" | "gap" | "new_session" | "repeated"
+export type Continuity = "first" | "next" | "gap" | "new_session" | "duplicate"
 
 /** One topic's sequence. */
 export class Follow {
@@ -136,5 +136,5 @@ export class Follow {
   /** How many gaps. */
   gaps: number
   /** Take the next record of the topic, with any flags and of any kind but notice and condition. */
-  take(session: number, sequence: bigint): News
+  take(session: number, sequence: bigint): Continuity
 }

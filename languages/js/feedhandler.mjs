@@ -339,25 +339,25 @@ export class Follow {
    * - "next": the one that was expected,
    * - "gap": new, but records before it are missing,
    * - "new_session": the merger was restarted; sequences start over, what it sent before is unknown, not lost,
-   * - "repeated": seen before (a snapshot, or older than the newest), to be ignored.
+   * - "duplicate": seen before (a snapshot, or older than the newest), to be ignored.
    */
   take(session, sequence) {
-    let news = "next"
+    let continuity = "next"
     this.missing = 0n
     if (this.session === undefined) {
-      news = "first"
+      continuity = "first"
     } else if (this.session !== session) {
-      news = "new_session"
+      continuity = "new_session"
     } else if (sequence <= this.sequence) {
-      return "repeated"
+      return "duplicate"
     } else if (sequence - this.sequence > 1n) {
-      news = "gap"
+      continuity = "gap"
       this.missing = sequence - this.sequence - 1n
       this.lost += this.missing
       this.gaps += 1
     }
     this.session = session
     this.sequence = sequence
-    return news
+    return continuity
   }
 }

@@ -318,9 +318,9 @@ pub fn decode(message: &[u8]) -> Result<Record<'_>, Error> {
     })
 }
 
-/// What a record is to who follows its topic.
+/// How a record continues its topic's sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum Continuity {
     /// The first one of this topic.
     First,
     /// The one that was expected.
@@ -330,7 +330,7 @@ pub enum News {
     /// The merger was restarted: sequences start over, what it sent before is unknown, not lost.
     NewSession,
     /// Seen before (a snapshot, or older than the newest): to be ignored.
-    Repeated,
+    Duplicate,
 }
 
 /// One topic's sequence; `Follow::default()` before its first record.
@@ -345,19 +345,19 @@ pub struct Follow {
 
 impl Follow {
     /// Take the next record of the topic, with any flags and of any kind but notice and condition.
-    pub fn take(&mut self, session: u32, sequence: u64) -> News {
-        let news = match self.newest {
-            None => News::First,
-            Some((known, _)) if known != session => News::NewSession,
-            Some((_, newest)) if sequence <= newest => return News::Repeated,
-            Some((_, newest)) if sequence - newest == 1 => News::Next,
-            Some((_, newest)) => News::Gap { missing: sequence - newest - 1 },
+    pub fn take(&mut self, session: u32, sequence: u64) -> Continuity {
+        let continuity = match self.newest {
+            None => Continuity::First,
+            Some((known, _)) if known != session => Continuity::NewSession,
+            Some((_, newest)) if sequence <= newest => return Continuity::Duplicate,
+            Some((_, newest)) if sequence - newest == 1 => Continuity::Next,
+            Some((_, newest)) => Continuity::Gap { missing: sequence - newest - 1 },
         };
-        if let News::Gap { missing } = news {
+        if let Continuity::Gap { missing } = continuity {
             self.lost = self.lost.wrapping_add(missing);
             self.gaps += 1;
         }
         self.newest = Some((session, sequence));
-        news
+        continuity
     }
 }

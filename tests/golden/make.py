@@ -225,15 +225,15 @@ S = 1_790_000_000
 FOLLOW = {
     "in order": [(S, 1, "first", 0), (S, 2, "next", 0), (S, 3, "next", 0)],
     "joined late": [(S, 5000, "first", 0), (S, 5001, "next", 0)],
-    "a hole": [(S, 1, "first", 0), (S, 2, "next", 0), (S, 6, "gap", 3), (S, 7, "next", 0)],
-    "two holes": [(S, 1, "first", 0), (S, 3, "gap", 1), (S, 10, "gap", 6)],
-    "a snapshot of what is known": [(S, 7, "first", 0), (S, 7, "repeated", 0), (S, 8, "next", 0)],
-    "a snapshot after a hole": [(S, 7, "first", 0), (S, 9, "gap", 1), (S, 9, "repeated", 0)],
-    "an old one": [(S, 7, "first", 0), (S, 3, "repeated", 0), (S, 8, "next", 0)],
-    "an old one in a hole is not made good": [
+    "a gap": [(S, 1, "first", 0), (S, 2, "next", 0), (S, 6, "gap", 3), (S, 7, "next", 0)],
+    "two gaps": [(S, 1, "first", 0), (S, 3, "gap", 1), (S, 10, "gap", 6)],
+    "a snapshot of what is known": [(S, 7, "first", 0), (S, 7, "duplicate", 0), (S, 8, "next", 0)],
+    "a snapshot after a gap": [(S, 7, "first", 0), (S, 9, "gap", 1), (S, 9, "duplicate", 0)],
+    "an old one": [(S, 7, "first", 0), (S, 3, "duplicate", 0), (S, 8, "next", 0)],
+    "an old one in a gap is not made good": [
         (S, 1, "first", 0),
         (S, 4, "gap", 2),
-        (S, 2, "repeated", 0),
+        (S, 2, "duplicate", 0),
         (S, 5, "next", 0),
     ],
     "a restart": [(S, 70, "first", 0), (S + 9, 1, "new_session", 0), (S + 9, 2, "next", 0)],
@@ -244,11 +244,11 @@ FOLLOW = {
         (S + 1, 8, "next", 0),
     ],
     "a restart after a clock was set back": [(S, 7, "first", 0), (S - 60, 1, "new_session", 0)],
-    "holes over restarts": [
+    "gaps over restarts": [
         (S, 1, "first", 0),
         (S, 3, "gap", 1),
         (S + 1, 1, "new_session", 0),
-        (S + 1, 1, "repeated", 0),
+        (S + 1, 1, "duplicate", 0),
         (S + 1, 4, "gap", 2),
     ],
     "beyond what a double can count": [
@@ -259,12 +259,12 @@ FOLLOW = {
     "the widest": [
         (2**32 - 1, 1, "first", 0),
         (2**32 - 1, U64_MAX, "gap", U64_MAX - 2),
-        (2**32 - 1, U64_MAX, "repeated", 0),
+        (2**32 - 1, U64_MAX, "duplicate", 0),
         (0, 0, "new_session", 0),
-        (0, 0, "repeated", 0),
+        (0, 0, "duplicate", 0),
         (0, 1, "next", 0),
     ],
-    "zero is a number": [(0, 0, "first", 0), (0, 0, "repeated", 0), (0, 2, "gap", 1)],
+    "zero is a number": [(0, 0, "first", 0), (0, 0, "duplicate", 0), (0, 2, "gap", 1)],
 }
 
 
@@ -274,13 +274,13 @@ def text(value):
 
 def follow_case(name, steps):
     rows = ",\n".join(
-        f'   {{"session": {session}, "sequence": {sequence}, "news": "{news}", "missing": {missing}}}'
-        for session, sequence, news, missing in steps
+        f'   {{"session": {session}, "sequence": {sequence}, "continuity": "{continuity}", "missing": {missing}}}'
+        for session, sequence, continuity, missing in steps
     )
-    holes = [missing for *_, missing in steps if missing]
+    gaps = [missing for *_, missing in steps if missing]
     return (
         f' {{\n  "name": "{name}",\n  "steps": [\n{rows}\n  ],\n'
-        f'  "lost": {sum(holes)},\n  "gaps": {len(holes)}\n }}'
+        f'  "lost": {sum(gaps)},\n  "gaps": {len(gaps)}\n }}'
     )
 
 

@@ -208,7 +208,7 @@ def test_sequences_are_followed_as_in_python(check):
             given.append(f"{step['session']} {step['sequence']}")
             lost += step["missing"]
             gaps += step["missing"] > 0
-            expected.append(f"{step['news']} {step['missing']} {lost} {gaps}")
+            expected.append(f"{step['continuity']} {step['missing']} {lost} {gaps}")
     assert check("follow", "".join(line + "\n" for line in given).encode()).splitlines() == expected
 
 

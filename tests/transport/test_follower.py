@@ -111,7 +111,7 @@ def test_the_table_that_all_languages_share(case, stream):
     expected = []
     lost = 0
     for step in case["steps"]:
-        if step["news"] != "repeated":
+        if step["continuity"] != "duplicate":
             expected.append((BTC, step["sequence"]))
         lost += step["missing"]
         assert stream.take(ticker(sequence=step["sequence"], session=step["session"])) == expected

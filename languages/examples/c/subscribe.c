@@ -47,7 +47,7 @@ static void take(const unsigned char *message, size_t size) {
     /* A notice is about this connection alone, and a condition has no number of its own. */
     bool has_number = header.kind != FH_KIND_NOTICE && header.kind != FH_KIND_CONDITION;
     switch (has_number ? fh_follow_take(follow, header.session, header.sequence) : FH_NEXT) {
-        case FH_REPEATED: return; /* a snapshot of what is known already */
+        case FH_DUPLICATE: return; /* a snapshot of what is known already */
         case FH_GAP:
             printf("%s: %" PRIu64 " lost before #%" PRIu64 "\n", header.topic, follow->missing, header.sequence);
             break;

@@ -42,13 +42,13 @@ func take(message []byte) {
 		follow = new(feedhandler.Follow)
 		topics[topic] = follow
 	}
-	news := feedhandler.Next
+	continuity := feedhandler.Next
 	// A notice is about this connection alone, and a condition has no number of its own.
 	if h.Kind != feedhandler.KindNotice && h.Kind != feedhandler.KindCondition {
-		news = follow.Take(h.Session, h.Sequence)
+		continuity = follow.Take(h.Session, h.Sequence)
 	}
-	switch news {
-	case feedhandler.Repeated:
+	switch continuity {
+	case feedhandler.Duplicate:
 		return // a snapshot of what is known already
 	case feedhandler.Gap:
 		printf("%s: %d lost before #%d\n", topic, follow.Missing, h.Sequence)

@@ -14,9 +14,9 @@ const take = (bytes) => {
   if (!follow) topics.set(topic, (follow = new Follow()))
   // A notice is about this connection alone, and a condition has no number of its own.
   const hasNumber = record.kind !== KIND.NOTICE && record.kind !== KIND.CONDITION
-  const news = hasNumber ? follow.take(record.session, sequence) : "next"
-  switch (news) {
-    case "repeated":
+  const continuity = hasNumber ? follow.take(record.session, sequence) : "next"
+  switch (continuity) {
+    case "duplicate":
       return // a snapshot of what is known already
     case "gap":
       console.log(`${topic}: ${follow.missing} lost before #${sequence}`)

@@ -72,7 +72,7 @@ static void messages(int is_verdict) {
 }
 
 static void follow(void) {
-    static const char *const NEWS[] = {"first", "next", "gap", "new_session", "repeated"};
+    static const char *const CONTINUITIES[] = {"first", "next", "gap", "new_session", "duplicate"};
     fh_follow state = {0};
     char line[100];
     while (fgets(line, sizeof line, stdin)) {
@@ -82,8 +82,8 @@ static void follow(void) {
             state = (fh_follow){0};
             continue;
         }
-        fh_news news = fh_follow_take(&state, session, sequence);
-        printf("%s %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", NEWS[news], state.missing, state.lost, state.gaps);
+        fh_continuity continuity = fh_follow_take(&state, session, sequence);
+        printf("%s %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", CONTINUITIES[continuity], state.missing, state.lost, state.gaps);
     }
 }
 

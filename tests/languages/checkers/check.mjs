@@ -68,8 +68,8 @@ const follow = () => {
       state = new Follow()
       continue
     }
-    const news = state.take(Number(words[0]), BigInt(words[1]))
-    out.push([news, state.missing, state.lost, state.gaps].join(" "))
+    const continuity = state.take(Number(words[0]), BigInt(words[1]))
+    out.push([continuity, state.missing, state.lost, state.gaps].join(" "))
   }
 }
 

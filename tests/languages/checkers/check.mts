@@ -1,5 +1,5 @@
 // Compiled, never run: the types say what feedhandler.mjs has, and refuse what it has not.
-import { Condition, FLAG, Follow, KIND, Ticker, Unknown, decode, split, type News } from "../../../languages/js/feedhandler.mjs"
+import { Condition, FLAG, Follow, KIND, Ticker, Unknown, decode, split, type Continuity } from "../../../languages/js/feedhandler.mjs"
 
 const message: Uint8Array = new Uint8Array(192)
 for (const bytes of split(message)) {
@@ -16,8 +16,8 @@ for (const bytes of split(message)) {
   } else if (record.kind === KIND.STATUS) {
     console.log(record.body.byteLength, record.json())
   }
-  const news: News = new Follow().take(record.session, sequence)
-  console.log(news === "gap", received)
+  const continuity: Continuity = new Follow().take(record.session, sequence)
+  console.log(continuity === "gap", received)
   // @ts-expect-error a sequence is no ordinary number
   new Follow().take(record.session, 1)
   // @ts-expect-error a document has no price

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read, Write};
 
 #[path = "../../../languages/rust/feedhandler.rs"]
 mod feedhandler;
-use feedhandler::{decode, split, Follow, News, Record};
+use feedhandler::{decode, split, Continuity, Follow, Record};
 
 fn number(value: f64) -> String {
     if value.is_nan() { "nan".to_string() } else { format!("{:016x}", value.to_bits()) }
@@ -66,11 +66,11 @@ fn follow() -> io::Result<()> {
             continue;
         }
         let (name, missing) = match state.take(words[0].parse().unwrap(), words[1].parse().unwrap()) {
-            News::First => ("first", 0),
-            News::Next => ("next", 0),
-            News::Gap { missing } => ("gap", missing),
-            News::NewSession => ("new_session", 0),
-            News::Repeated => ("repeated", 0),
+            Continuity::First => ("first", 0),
+            Continuity::Next => ("next", 0),
+            Continuity::Gap { missing } => ("gap", missing),
+            Continuity::NewSession => ("new_session", 0),
+            Continuity::Duplicate => ("duplicate", 0),
         };
         println!("{} {} {} {}", name, missing, state.lost, state.gaps);
     }

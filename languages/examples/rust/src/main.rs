@@ -13,7 +13,7 @@ use std::io::Write;
 
 #[path = "../../../rust/feedhandler.rs"]
 mod feedhandler;
-use feedhandler::{decode, split, Follow, News, Record, KIND_CONDITION, KIND_NOTICE};
+use feedhandler::{decode, split, Continuity, Follow, Record, KIND_CONDITION, KIND_NOTICE};
 
 /// Prints a line; ends the program if its output was closed, as `| head` does, where println! would panic.
 macro_rules! print_line {
@@ -33,16 +33,16 @@ fn take(topics: &mut HashMap<String, Follow>, message: &[u8]) {
     let topic = header.topic();
     // What is known of this topic's sequence.
     let follow = topics.entry(topic.to_string()).or_default();
-    let news = match header.kind {
+    let continuity = match header.kind {
         // A notice is about this connection alone, and a condition has no number of its own.
-        KIND_NOTICE | KIND_CONDITION => News::Next,
+        KIND_NOTICE | KIND_CONDITION => Continuity::Next,
         _ => follow.take(header.session, header.sequence),
     };
-    match news {
-        News::Repeated => return, // a snapshot of what is known already
-        News::Gap { missing } => print_line!("{}: {} lost before #{}", topic, missing, header.sequence),
-        News::NewSession => print_line!("{}: the merger was restarted", topic),
-        News::First | News::Next => {}
+    match continuity {
+        Continuity::Duplicate => return, // a snapshot of what is known already
+        Continuity::Gap { missing } => print_line!("{}: {} lost before #{}", topic, missing, header.sequence),
+        Continuity::NewSession => print_line!("{}: the merger was restarted", topic),
+        Continuity::First | Continuity::Next => {}
     }
     let note = if header.is_live() { "" } else { " NOT LIVE" };
     match &record {

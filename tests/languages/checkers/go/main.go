@@ -69,8 +69,8 @@ func messages(isVerdict bool) {
 }
 
 func follow() {
-	names := map[feedhandler.News]string{feedhandler.First: "first", feedhandler.Next: "next", feedhandler.Gap: "gap",
-		feedhandler.NewSession: "new_session", feedhandler.Repeated: "repeated"}
+	names := map[feedhandler.Continuity]string{feedhandler.First: "first", feedhandler.Next: "next", feedhandler.Gap: "gap",
+		feedhandler.NewSession: "new_session", feedhandler.Duplicate: "duplicate"}
 	var state feedhandler.Follow
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
@@ -80,8 +80,8 @@ func follow() {
 			state = feedhandler.Follow{}
 			continue
 		}
-		news := state.Take(session, sequence)
-		fmt.Fprintln(out, names[news], state.Missing, state.Lost, state.Gaps)
+		continuity := state.Take(session, sequence)
+		fmt.Fprintln(out, names[continuity], state.Missing, state.Lost, state.Gaps)
 	}
 }
 
