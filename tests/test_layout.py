@@ -1,6 +1,7 @@
 """The shape of the tree: what is pure stays pure, and imports point one way."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -61,9 +62,16 @@ OUTSIDE = {
 }
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Return all of a file's syntax, the whole first."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@functools.cache
 def imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -83,6 +91,7 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@functools.cache
 def used_by(name: str) -> set[str]:
     """Return the modules of ours that one imports, wherever in its file."""
     found = set()
@@ -163,7 +172,7 @@ def test_nats_is_loaded_by_the_bridge_alone_and_by_its_public_interface():
         "cli.launch"
     }  # where the bridge is started
     for name in (name for name in MODULES if room(name) == "bridge"):
-        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        for node in nodes(MODULES[name]):
             if isinstance(node, ast.Attribute) and re.match("_(?!_)", node.attr):
                 assert ast.unparse(node.value) == "self", f"{name}, line {node.lineno}: {ast.unparse(node)}"
 
@@ -178,7 +187,7 @@ SHARED = sorted({name for name in MODULES if name} - OWN)
 @pytest.mark.parametrize("name", [name for name in SHARED if room(name) not in ("sim", "sim.process")])
 def test_no_shared_code_names_an_exchange(name):
     """Neither as a name nor as a text of its own; a text that explains may give one as an example."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+    for node in nodes(MODULES[name]):
         if isinstance(node, ast.Name):
             assert node.id.lower() not in EXCHANGES
         elif isinstance(node, ast.Constant):
@@ -196,7 +205,7 @@ ONE_A_ROOM = {"process", "metrics"}
 def test_no_two_classes_have_one_name():
     found = defaultdict(list)
     for name, path in MODULES.items():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in nodes(path)[0].body:
             match node:
                 case ast.ClassDef(word) | ast.Assign([ast.Name(word)], ast.BinOp() | ast.Subscript()):
                     if word[0].isupper() and not word.isupper():  # an alias of types is one more class
