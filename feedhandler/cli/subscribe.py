@@ -32,7 +32,7 @@ from feedhandler.transport.files import (
 )
 
 WAIT_S: Final = 15.0
-NOT_HEARD: Final = ("down", "absent")  # states of a shard that does not report what it wants
+NOT_REPORTING: Final = ("down", "absent")  # states of a shard that does not report what it wants
 SILENCE_S: Final = 3.0  # a merger publishes the status of each exchange once a second
 
 Pair = tuple[str, str]  # a symbol, and a kind of its records
@@ -148,7 +148,7 @@ def subscribe(
     watch.run(wait_s, watch.is_subscribed)
     for pair in pairs:
         print(hints.spelled(f"{_text(pair)}: {watch.subscribed_text(pair)}"))
-    is_done = not watch.is_heard or all(pair in watch.live for pair in pairs)
+    is_done = not watch.has_status or all(pair in watch.live for pair in pairs)
     return EXIT_OK if is_done and not refused else EXIT_FAILED
 
 
@@ -193,7 +193,7 @@ def unsubscribe(
     watch.run(wait_s, is_done)
     for pair in pairs:
         print(hints.spelled(f"{_text(pair)}: {_held_by(wanted, pair) or watch.unsubscribed_text(pair)}"))
-    is_all_done = not watch.is_heard or all(map(is_done, pairs))
+    is_all_done = not watch.has_status or all(map(is_done, pairs))
     return EXIT_OK if is_all_done and not unknown else EXIT_FAILED
 
 
@@ -296,7 +296,7 @@ class SubscriptionWatch:
             self.live.discard(self._topics[record.topic])
 
     @property
-    def is_heard(self) -> bool:
+    def has_status(self) -> bool:
         """True if a feed's status has come."""
         return self._status is not None and self._status.feed is not None
 
@@ -307,7 +307,7 @@ class SubscriptionWatch:
     def is_unsubscribed(self, pair: Pair) -> bool:
         """True if no feed wants it any more, and the status of all has come."""
         status = self._status
-        if status is None or status.feed is None or any(row.state in NOT_HEARD for row in status.shards):
+        if status is None or status.feed is None or any(row.state in NOT_REPORTING for row in status.shards):
             return False
         symbol, kind = pair
         return kind not in status.feed.wanted.get(symbol, ())
@@ -342,7 +342,7 @@ class SubscriptionWatch:
     def _pending_text(self) -> str:
         if not self.has_looked:
             return "noted"
-        if not self.is_heard:
+        if not self.has_status:
             return (
                 f"noted; no feed of {self._exchange} reports at {self._endpoint}, it will follow when it runs"
             )

@@ -61,7 +61,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
     address: str = ""  # of the exchange, as address:port, while there is a socket
     symbols: int = 0
     topics: int = 0  # channels of all its symbols
-    unheard: int = 0  # channels without data on this connection so far,
+    quiet: int = 0  # channels without data on this connection so far,
     silent: int = 0  # and those of them that should have
     silent_topics: list[str] = []
     pending_topics: int = 0
@@ -101,7 +101,7 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
             return f"subscribing, {self.pending_topics} topics to go"
         if self.silent:
             return f"live, but {self.silent} channels are silent: {', '.join(self.silent_topics[:3])}"
-        return f"live, {self.unheard} channels quiet so far" if self.unheard else "live"
+        return f"live, {self.quiet} channels quiet so far" if self.quiet else "live"
 
 
 class FeedStatus(msgspec.Struct, kw_only=True):

@@ -32,7 +32,7 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: 
         address=address,
         symbols=session.subscriptions.symbol_count,
         topics=session.subscriptions.topic_count,
-        unheard=session.subscriptions.unheard() if is_running else 0,
+        quiet=session.subscriptions.unheard() if is_running else 0,
         silent=len(silent),
         silent_topics=silent[:LISTED_MAX],
         pending_topics=session.subscriptions.pending(),

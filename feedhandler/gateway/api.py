@@ -159,7 +159,7 @@ class Api:
         market_data, now_ns = self._parts.market_data, time.time_ns()
         return Status(
             gateway=Gateway(pid=os.getpid(), started_ns=self._started_ns, now_ns=now_ns, version=__version__),
-            merger=market_data.heartbeat if market_data.is_heard else None,
+            merger=market_data.heartbeat if market_data.is_merger_up else None,
             exchanges=self._parts.rows(),
         )
 
@@ -196,7 +196,7 @@ class Api:
         if exchange is not None:
             known_exchange(self._parts, exchange)
         market_data = self._parts.market_data
-        flags = 0 if market_data.is_heard else wire.DOWN
+        flags = 0 if market_data.is_merger_up else wire.DOWN
         return Tickers(
             [
                 ticker_row(ticker, flags, market_data.tick_of(ticker))

@@ -53,7 +53,7 @@ class Parts:
     def row(self, exchange: str) -> ExchangeRow:
         """Return what is known of an exchange."""
         settings = self.config.exchange(exchange)
-        status = self.market_data.statuses.get(exchange) if self.market_data.is_heard else None
+        status = self.market_data.statuses.get(exchange) if self.market_data.is_merger_up else None
         return ExchangeRow(
             exchange=exchange,
             is_simulated=settings.simulated,

@@ -37,7 +37,7 @@ def routes(parts: Parts) -> list[web.RouteDef]:
 
 def _missing(parts: Parts) -> Iterator[tuple[str, str]]:
     """Yield what keeps the whole from being ready: every exchange that is wanted has to have fresh data."""
-    if not parts.market_data.is_heard:
+    if not parts.market_data.is_merger_up:
         yield "merger", "is silent"
         return
     for name in parts.config.exchanges:

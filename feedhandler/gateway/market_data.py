@@ -45,16 +45,16 @@ class MarketData:
         self.listings: dict[str, InstrumentList] = {}
         self.tables: dict[str, InstrumentTable] = {}
         self.heartbeat: Heartbeat | None = None
-        self.heard_mono = 0.0  # when the merger's last heartbeat came
+        self.heartbeat_mono = 0.0  # when the merger's last heartbeat came
         self._on_ticker = on_ticker
         self._on_document = on_document
         self.follower = Follower(self._take)
         self._downlink = Downlink(loop, endpoint, [b""], self.follower.take)
 
     @property
-    def is_heard(self) -> bool:
+    def is_merger_up(self) -> bool:
         """True while the merger's heartbeats come: its last records are then current, or flagged."""
-        return self.heartbeat is not None and time.monotonic() - self.heard_mono < SILENCE_S
+        return self.heartbeat is not None and time.monotonic() - self.heartbeat_mono < SILENCE_S
 
     def tick_of(self, ticker: wire.Ticker) -> str:
         """Return the step between a ticker's prices, as its exchange's list has it; "" if it is not known."""
@@ -83,7 +83,7 @@ class MarketData:
         exchange = ""
         if document.kind == wire.HEARTBEAT:
             self.heartbeat = msgspec.json.decode(document.body, type=Heartbeat)
-            self.heard_mono = time.monotonic()
+            self.heartbeat_mono = time.monotonic()
         elif document.kind == wire.STATUS:
             status = msgspec.json.decode(document.body, type=ExchangeStatus)
             self.statuses[status.exchange] = status

@@ -102,7 +102,7 @@ class Metrics(Collector):
         yield from _processes(look(self._parts.config))
         yield from self._simulated()
         # The last numbers of a merger that is silent are not true any more: its series are absent, and `up` is 0.
-        statuses = self._parts.market_data.statuses if self._parts.market_data.is_heard else {}
+        statuses = self._parts.market_data.statuses if self._parts.market_data.is_merger_up else {}
         rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
         yield from _exchanges(rows)
         yield from _connections(rows)
@@ -111,11 +111,11 @@ class Metrics(Collector):
 
     def _merger(self) -> Iterator[Metric]:
         market_data = self._parts.market_data
-        yield _gauge("merger_up", "1 while the merger's heartbeats come.", float(market_data.is_heard))
+        yield _gauge("merger_up", "1 while the merger's heartbeats come.", float(market_data.is_merger_up))
         info = GaugeMetricFamily("feedhandler_build_info", "1, with the version.", labels=("version",))
         info.add_metric((__version__,), 1.0)
         yield info
-        if (beat := market_data.heartbeat) is not None and market_data.is_heard:
+        if (beat := market_data.heartbeat) is not None and market_data.is_merger_up:
             yield _counter("merger_records", "Records that the merger published.", beat.records)
             yield _gauge("merger_topics", "Topics that it has.", beat.topics)
             yield from _queues("merger", beat)

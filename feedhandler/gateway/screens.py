@@ -166,10 +166,10 @@ class Screens:
         next_pulse = 0.0
         while True:
             now = time.monotonic()
-            self.newest.set_flags(0 if parts.market_data.is_heard else wire.DOWN)
+            self.newest.set_flags(0 if parts.market_data.is_merger_up else wire.DOWN)
             if now >= next_pulse:
                 next_pulse = now + 1.0
-                if not parts.market_data.is_heard:
+                if not parts.market_data.is_merger_up:
                     parts.events.on_merger(0, time.time_ns())
                 for client in self.clients:
                     client.is_pulse_due = True
@@ -333,7 +333,7 @@ class Common:
         self._parts = parts
         self._newest = screens.newest
         self._row = screens.row
-        self._merger = parts.market_data.heartbeat if parts.market_data.is_heard else None
+        self._merger = parts.market_data.heartbeat if parts.market_data.is_merger_up else None
         self._made: dict[tuple[str, object], bytes] = {}
 
     def status(self, exchange: str) -> bytes:

@@ -135,7 +135,7 @@ def both_hear_all(stage, exchange, more_than):
     feed = stage.status(exchange)
     connections = feed["connections"] if feed else []
     is_complete = len(connections) == 2 and all(
-        c["phase"] == "running" and not c["unheard"] and not c["pending_topics"] for c in connections
+        c["phase"] == "running" and not c["quiet"] and not c["pending_topics"] for c in connections
     )
     connects = sum(c["connects"] for c in connections)
     return connects if is_complete and connects > more_than else 0

@@ -43,7 +43,7 @@ TEXTS = [
         "connecting, attempt 4, in progress, last error: no (and 1 more of 3 connections)",
         feed([{"phase": "connecting", "attempt": 4, "last_error": "no"}] * 2 + [{}]),
     ),
-    ("live, 3 channels quiet so far", feed([{"unheard": 3}])),
+    ("live, 3 channels quiet so far", feed([{"quiet": 3}])),
     ("connected, but no data, and there should be some", feed([{"is_stale": True, "pending_topics": 3}, {}])),
     (
         "connecting, attempt 1, in progress",

@@ -76,7 +76,7 @@ def test_of_two_legs_one_may_be_unplugged_at_any_time(stack):
 def is_heard(s, exchange):
     """True if both connections have heard every channel, as the feed says."""
     connections = s.status()["exchanges"][exchange]["feed"]["connections"]
-    return len(connections) == 2 and all(c["phase"] == "running" and not c["unheard"] for c in connections)
+    return len(connections) == 2 and all(c["phase"] == "running" and not c["quiet"] for c in connections)
 
 
 def subscribed(s, exchange):

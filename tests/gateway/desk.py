@@ -50,4 +50,4 @@ def beat(parts):
         records_per_s=1.0,
         exchanges=dict.fromkeys(parts.config.exchanges, "live"),
     )
-    parts.market_data.heard_mono = time.monotonic()
+    parts.market_data.heartbeat_mono = time.monotonic()

@@ -120,7 +120,7 @@ def test_a_feed_that_is_started_anew_counts_from_zero():
 
 def test_the_merger_is_told_of_when_it_goes_and_when_it_comes():
     events = EventLog()
-    events.on_merger(0, START_NS)  # not heard yet: nothing has happened
+    events.on_merger(0, START_NS)  # no heartbeat yet: nothing has happened
     events.on_merger(7, START_NS)
     events.on_merger(0, START_NS)
     events.on_merger(0, START_NS)

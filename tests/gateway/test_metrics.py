@@ -116,7 +116,7 @@ def test_what_processes_count_is_handed_on(tmp_path):
         assert found["feedhandler_leg_first", "1", "binance"] == 7
         assert found["feedhandler_leg_behind_seconds", "1", "binance"] == pytest.approx(5e-6)
         assert found["feedhandler_account_state", "bybit", "off"] == 1
-        assert ("feedhandler_exchange_records_total", "bybit") not in found, "it has not been heard"
+        assert ("feedhandler_exchange_records_total", "bybit") not in found, "nothing has come of it"
 
     play(tmp_path, scene)
 
@@ -165,7 +165,7 @@ def test_what_a_silent_merger_said_is_not_told_as_if_it_were_so(tmp_path):
     async def scene(parts, client):
         beat(parts)
         parts.market_data.statuses["binance"] = status("binance")
-        parts.market_data.heard_mono = 0.0
+        parts.market_data.heartbeat_mono = 0.0
         found = await samples(client)
         assert found["feedhandler_merger_up",] == 0
         told = [key[0] for key in found if key[0].startswith(("feedhandler_exchange", "feedhandler_leg"))]
@@ -250,7 +250,7 @@ def test_ready_is_when_every_wanted_exchange_has_fresh_data(tmp_path):
         assert await ready(client) == {}, "nobody wants it"
         parts.market_data.statuses["bybit"] = status("bybit", "connecting", connect=False)
         assert await ready(client) == {}
-        parts.market_data.heard_mono = 0.0
+        parts.market_data.heartbeat_mono = 0.0
         assert await ready(client) == {"merger": "is silent"}
 
     play(tmp_path, scene)

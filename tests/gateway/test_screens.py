@@ -201,7 +201,7 @@ def test_a_merger_that_falls_silent_is_shown_at_every_symbol_and_its_return_too(
         desk.tick()
         async with desk.client() as client:
             await client.next("snapshot")
-            desk.parts.market_data.heard_mono = 0.0
+            desk.parts.market_data.heartbeat_mono = 0.0
             assert (await client.next("market_update"))["flags"] == ["DOWN", "SIMULATED"]
             assert await client.next("heartbeat", lambda data: data["merger"] is None)
             desk.beat()

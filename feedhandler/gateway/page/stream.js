@@ -11,15 +11,15 @@ export class Stream {
     this.onState = onState;
     this.token = token;
     this.failures = 0;
-    this.heard = 0;
+    this.receivedMs = 0;
     this.connect();
     setInterval(() => this.look(), 500);
   }
 
   connect() {
     this.onState("connecting", 0);
-    this.heard = performance.now();
-    this.isHeard = false;
+    this.receivedMs = performance.now();
+    this.hasReceived = false;
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = (this.socket = new WebSocket(`${scheme}://${location.host}/ws`));
     socket.onopen = () => this.authorize();
@@ -29,7 +29,7 @@ export class Stream {
     socket.onclose = (event) => {
       if (socket !== this.socket) return;
       // Beyond its own machine the gateway says nothing before it was told the token.
-      if (event.code === POLICY && !this.isHeard) this.ask();
+      if (event.code === POLICY && !this.hasReceived) this.ask();
       else this.lose();
     };
   }
@@ -45,8 +45,8 @@ export class Stream {
   }
 
   take(message) {
-    this.heard = performance.now();
-    if (message.type !== "error") this.isHeard = true;
+    this.receivedMs = performance.now();
+    if (message.type !== "error") this.hasReceived = true;
     if (message.type === "snapshot") {
       this.failures = 0;
       this.onState("live", 0);
@@ -55,9 +55,9 @@ export class Stream {
   }
 
   look() {
-    if (!this.socket || performance.now() - this.heard <= SILENCE_MS) return;
+    if (!this.socket || performance.now() - this.receivedMs <= SILENCE_MS) return;
     const silent = this.socket;
-    if (!this.isHeard && silent.readyState === WebSocket.OPEN && !this.token()) this.ask();
+    if (!this.hasReceived && silent.readyState === WebSocket.OPEN && !this.token()) this.ask();
     else this.lose();
     silent.close();
   }
