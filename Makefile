@@ -58,16 +58,19 @@ demo: $(VENV)/.run ## simulated exchanges, full pipeline, live table; SECONDS=20
 run: $(VENV)/.run ## the same against the real exchanges (CONFIG=conf/live.toml)
 	@$(BIN)/feedhandler run -c $(CONFIG) $(SECONDS_ARGUMENT)
 
-# Most of the time a test waits for processes of its own: more workers than processors. 0: one test after the other.
-WORKERS ?= 3
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGUMENTS)
+# Most of the time a test waits, as a rule for processes of its own: more workers than processors. 0: one after the
+# other. Files go to workers in the order of tests/conftest.py.
+WORKERS ?= 4
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGUMENTS)
+# Else each of the hundreds of processes that tests start, and each worker, would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 define STATIC
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 endef
 
-check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes or many seeds (a minute and a half)
+check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes or many seeds (under a minute)
 	$(STATIC)
 	$(PYTEST) -m "not e2e and not many and not world"
 

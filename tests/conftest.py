@@ -18,6 +18,26 @@ settings.register_profile(
 settings.load_profile("feedhandler")
 
 
+# The files that take longest, by the table that is printed: no worker is left alone with one of them at the end.
+LONGEST = ("test_walk.py", "test_supervised.py", "test_stream.py", "test_daemon.py", "test_renewal.py")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Do not import what is left out as a whole, with all that it needs."""
+    return True if collection_path.name == "e2e" and "not e2e" in config.option.markexpr else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Run what waits for processes first, which takes long, and then the many short files."""
+
+    def place(item):
+        name = item.path.name
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + ("e2e" not in item.path.parts)
+
+    items.sort(key=place)
+
+
 def pytest_collection_finish():
     """What is loaded by now stays: the garbage collector need not look at it in each of its rounds."""
     gc.collect()

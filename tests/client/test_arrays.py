@@ -9,8 +9,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pytest
 from patience import PATIENCE_S
 from publishing import BTC, ETH, RawPublisher, document, framed, heartbeat, ticker
@@ -255,6 +253,8 @@ def test_a_pandas_frame_has_words_times_and_flags():
 
 
 def test_a_polars_frame_has_words_times_and_flags():
+    import polars as pl
+
     frame = arrays.to_polars(sample())
     assert frame.columns == COLUMNS
     check_rows(frame.to_dicts())
@@ -270,7 +270,7 @@ def test_nothing_makes_an_empty_frame_with_the_same_types():
     assert len(arrays.to_pandas(empty)) == 0
     assert arrays.to_pandas(empty).dtypes["recv_time"] == arrays.to_pandas(sample()).dtypes["recv_time"]
     assert arrays.to_polars(empty).schema == arrays.to_polars(sample()).schema
-    assert isinstance(arrays.to_pandas(empty), pd.DataFrame)
+    assert type(arrays.to_pandas(empty)).__name__ == "DataFrame"
 
 
 def test_a_frame_of_a_slice_is_as_good(stream):

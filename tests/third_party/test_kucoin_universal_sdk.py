@@ -8,28 +8,33 @@ import warnings
 import pytest
 from patience import PATIENCE_S
 
-pytest.importorskip(
-    "kucoin_universal_sdk", reason="third-party client not installed: pip install -e .[third-party]"
-)
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it is written against an older pydantic
-    from kucoin_universal_sdk.api.client import DefaultClient
-    from kucoin_universal_sdk.generate.account.account.model_get_spot_account_list_req import (
-        GetSpotAccountListReq,
-        GetSpotAccountListReqBuilder,
-    )
-    from kucoin_universal_sdk.generate.spot.market.model_get_all_symbols_req import (
-        GetAllSymbolsReqBuilder,
-    )
-    from kucoin_universal_sdk.model.client_option import ClientOptionBuilder
-    from kucoin_universal_sdk.model.common import RestError
-    from kucoin_universal_sdk.model.transport_option import TransportOptionBuilder
-    from kucoin_universal_sdk.model.websocket_option import WebSocketClientOptionBuilder
-
 from feedhandler.sim import credentials
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sdk():
+    """Loaded where these tests run: each worker collects them, and it takes a second."""
+    global DefaultClient, GetSpotAccountListReq, GetSpotAccountListReqBuilder, GetAllSymbolsReqBuilder
+    global ClientOptionBuilder, RestError, TransportOptionBuilder, WebSocketClientOptionBuilder
+    pytest.importorskip(
+        "kucoin_universal_sdk", reason="third-party client not installed: pip install -e .[third-party]"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is written against an older pydantic
+        from kucoin_universal_sdk.api.client import DefaultClient
+        from kucoin_universal_sdk.generate.account.account.model_get_spot_account_list_req import (
+            GetSpotAccountListReq,
+            GetSpotAccountListReqBuilder,
+        )
+        from kucoin_universal_sdk.generate.spot.market.model_get_all_symbols_req import (
+            GetAllSymbolsReqBuilder,
+        )
+        from kucoin_universal_sdk.model.client_option import ClientOptionBuilder
+        from kucoin_universal_sdk.model.common import RestError
+        from kucoin_universal_sdk.model.transport_option import TransportOptionBuilder
+        from kucoin_universal_sdk.model.websocket_option import WebSocketClientOptionBuilder
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def private_sdk(kucoin):
     return make(kucoin, credentials.KUCOIN)
 
 
-def make(kucoin, key: credentials.Credentials) -> DefaultClient:
+def make(kucoin, key: credentials.Credentials) -> "DefaultClient":
     option = (
         ClientOptionBuilder()
         .set_key(key.key)
