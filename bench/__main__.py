@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from bench import host, page, plan, terminal
-from bench.contenders import cryptofeed_version
+from bench.contenders import CONTENDERS, FLOOR, SILENT, cryptofeed_version
 from bench.report import PathInfo, Report, save
 from bench.rig import BenchError
 from bench.targets import judge
@@ -49,7 +49,7 @@ def measure(arguments: argparse.Namespace) -> int:
     wanted = arguments.only or SECTIONS
     contenders, skipped = plan.available(progress)
     if arguments.path:
-        contenders = [c for c in contenders if c.name in (*arguments.path, plan.FLOOR.name)]
+        contenders = [c for c in contenders if c.name in (*arguments.path, FLOOR.name)]
     started = time.monotonic()
     report = Report(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> int:
         settings=plan.described(chosen),
         paths={
             c.name: PathInfo(c.title, c.path, c.is_ours, skipped.get(c.name, ""), c.note)
-            for c in (*plan.CONTENDERS, plan.SILENT)
+            for c in (*CONTENDERS, SILENT)
         },
     )
     for section in wanted:

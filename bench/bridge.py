@@ -47,11 +47,16 @@ def free_port() -> int:
 def publish(endpoint: str, rate: int, seconds: float) -> None:
     """Publish in a process of its own, once somebody has subscribed."""
     loop = Loop()
-    joined = []
+    joined: list[bytes] = []
+
+    def topics(prefix: bytes) -> list[bytes]:
+        joined.append(prefix)
+        return []
+
     outlet = Outlet(
         loop,
         [endpoint],
-        SimpleNamespace(topics=lambda prefix: joined.append(prefix) or []),
+        SimpleNamespace(topics=topics),
         key="bench",
         queue_size_max=1 << 26,
         is_batched=True,
@@ -59,7 +64,7 @@ def publish(endpoint: str, rate: int, seconds: float) -> None:
     tickers = [
         wire.Ticker(wire.topic(wire.TICKER, "binance", f"S{n}/USDT"), session=1) for n in range(SYMBOLS)
     ]
-    beat = wire.padded(wire.topic(wire.HEARTBEAT, "merger"))
+    beat = wire.topic(wire.HEARTBEAT, "merger")
     while not joined:
         loop.run_once(0.1)
     start = time.monotonic_ns()
@@ -80,7 +85,7 @@ def publish(endpoint: str, rate: int, seconds: float) -> None:
         if now - start > beats * 500_000_000:
             beats += 1
             document = wire.Document(beat, kind=wire.HEARTBEAT, session=1, sequence=beats, body=b"{}")
-            outlet.send(beat, wire.pack_document(document))
+            outlet.send(wire.padded(beat), wire.pack_document(document))
         outlet.flush()
         loop.run_once(0)
         time.sleep(max(0.0, (TICK_NS - (time.monotonic_ns() - now)) / 1e9))

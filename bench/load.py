@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
@@ -234,7 +234,7 @@ def fetch(url: str) -> bytes:
         return bytes(answer.read())
 
 
-def retry(call):  # type: ignore[no-untyped-def]
+def retry(call: Callable[[], bytes]) -> bytes:
     for _ in range(100):
         with contextlib.suppress(OSError):
             return call()

@@ -66,12 +66,12 @@ class Recorder:
         return {name: getattr(self, name) for name in names}
 
     def _save(self, path: str) -> None:
-        columns = {name: np.array(column) for name, column in self._columns().items()}
-        texts = {
+        columns: dict[str, Any] = {name: np.array(column) for name, column in self._columns().items()}
+        texts: dict[str, Any] = {
             "symbol": np.array(self.symbol, dtype=np.bytes_),
             "statuses": np.array(self.statuses, dtype=np.bytes_),
         }
-        np.savez(path, **texts, **columns)
+        np.savez(path, **(texts | columns))
 
     def _clear(self) -> None:
         for column in (*self._columns().values(), self.symbol, self.raw, self.statuses):

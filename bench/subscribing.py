@@ -195,9 +195,9 @@ class Innocent:
         self._heard_ns = self._silence_ns = 0
         self.seen: set[bytes] = set()
 
-    def _take(self, message: memoryview) -> None:
+    def _take(self, message: bytes) -> None:
         now = time.time_ns()
-        self.seen.add(bytes(message[: wire.TOPIC_SIZE]))
+        self.seen.add(message[: wire.TOPIC_SIZE])
         (flags,) = wire.FLAGS.unpack_from(message, wire.FLAGS_OFFSET)
         if flags & wire.SNAPSHOT:
             return
@@ -231,7 +231,7 @@ def measure(seconds: float, rounds: int, symbols: int, attacks: list[str]) -> No
             f'run_dir = "{directory}"\n[exchanges.binance]\n[merger]\nticks = ["ipc://{ticks}"]\n'
             f'batches = []\nfeeds = "ipc://{directory}/feeds.ipc"\nrecent = 0\n'
         )
-        settings = config.load(path)
+        settings = config.load(str(path))
         processes = [
             context.Process(target=merge, args=(settings,), daemon=True),
             context.Process(target=publish, args=(settings, symbols), daemon=True),

@@ -11,6 +11,7 @@ those that the processes take: compiled, if they were built.
 import itertools
 import random
 import time
+from typing import Any
 
 import pytest
 from material import RECORDS, Outlet, message_runs, records_in, running_merger, ticker
@@ -23,7 +24,7 @@ from feedhandler.transport.boards import BoardReader, BoardWriter, board_path
 
 RECENT = 16
 SYMBOLS = [10, 5000]
-AS_THE_MERGER_HAS_IT = {"depth": RECENT + 1, "session": 100}
+AS_THE_MERGER_HAS_IT: dict[str, Any] = {"depth": RECENT + 1, "session": 100}
 
 
 class Hop:
@@ -78,7 +79,8 @@ def bench_emit(measure, tmp_path, symbols, has_board):
     reader = BoardReader(writer.path)
     assert len(reader.topics()) == (symbols if has_board else 0)
     for number, index in enumerate(reader.topics().values()):
-        assert reader.cells.ticker(index).sequence == states[number].sequence
+        kept = reader.cells.ticker(index)
+        assert kept is not None and kept.sequence == states[number].sequence
 
 
 @pytest.mark.parametrize("has_ring", [False, True], ids=["without", "with"])
@@ -116,7 +118,9 @@ def bench_merge_into_ring(measure, tmp_path, symbols, has_ring):
 def bench_read(measure, tmp_path, symbols):
     writer = BoardWriter(board_path(tmp_path, "binance"))
     for number in range(symbols):
-        writer.slot(topic_of(number)).write(wire.pack_ticker(ticker(number)), time.time_ns())
+        slot = writer.slot(topic_of(number))
+        assert slot is not None, "there is room"
+        slot.write(wire.pack_ticker(ticker(number)), time.time_ns())
     board = Board(tmp_path)
     numbers = shuffled(symbols)
     starts = itertools.cycle(range(0, len(numbers), RECORDS))
@@ -141,7 +145,9 @@ def bench_read(measure, tmp_path, symbols):
 def bench_array(measure, tmp_path):
     writer = BoardWriter(board_path(tmp_path, "binance"))
     for number in range(RECORDS):
-        writer.slot(topic_of(number)).write(wire.pack_ticker(ticker(number)), time.time_ns())
+        slot = writer.slot(topic_of(number))
+        assert slot is not None, "there is room"
+        slot.write(wire.pack_ticker(ticker(number)), time.time_ns())
     board = Board(tmp_path)
     assert len(board.exchange("binance")) == RECORDS
 

@@ -207,9 +207,10 @@ def bench_gather(measure, kind, per_message):
     """The same messages as objects, and as bytes in a buffer; both follow the sequences."""
 
     def prepare():
+        taken: list[wire.Record] = []
         records = map(published, range(RECORDS))
         messages = [b"".join(itertools.islice(records, per_message)) for _ in range(RECORDS // per_message)]
-        sink = Gatherer() if kind == "Gatherer" else Follower([].append)
+        sink = Gatherer() if kind == "Gatherer" else Follower(taken.append)
         return (sink, messages), {}
 
     def call(sink, messages):

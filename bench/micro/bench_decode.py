@@ -14,14 +14,15 @@ from material import ANSWERS, DATA, NATIVE, RECORDS, expected, running_exchange,
 from table import RECV_NS, check_row, load, values
 
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.state import TickerState
+from feedhandler.exchanges.state import State, TickerState
 
 
 @pytest.mark.parametrize(("exchange", "frame"), DATA + ANSWERS)
 def bench_decode(measure, exchange, frame):
     check_row(exchange, (NATIVE[exchange],), frame, expected(exchange, frame))
     decode = running_exchange(exchange, [NATIVE[exchange]]).decode
-    line, emit = Line(0), collections.deque(maxlen=1).append
+    newest: collections.deque[State] = collections.deque(maxlen=1)
+    line, emit = Line(0), newest.append
     payloads = [memoryview(load(exchange, frame))] * RECORDS
 
     def call():

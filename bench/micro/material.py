@@ -69,7 +69,8 @@ def running_exchange(name: str, natives: Sequence[str]) -> Market:
 def frame_of(exchange: str, frame: str, native: str) -> bytes:
     """Return a frame of tests/frames as if it were about another symbol."""
     own = NATIVE[exchange]
-    return load(exchange, frame).replace(own.encode(), native.encode())
+    payload: bytes = load(exchange, frame)
+    return payload.replace(own.encode(), native.encode())
 
 
 def natives_of(exchange: str, count: int) -> list[str]:
@@ -114,8 +115,8 @@ class Hop:
             self.publisher.poll()
             self.drain()
 
-    def _keep(self, message: memoryview) -> None:
-        self.received.append(bytes(message))
+    def _keep(self, message: bytes) -> None:
+        self.received.append(message)
 
     def drain(self) -> None:
         """Let the inlet read what was sent."""

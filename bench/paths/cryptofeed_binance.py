@@ -16,11 +16,11 @@ from cryptofeed.exchanges import Binance
 CONFIG = {"uvloop": True, "log": {"filename": os.devnull, "level": "WARNING"}}
 
 
-class Local(Binance):
+class Local(Binance):  # type: ignore[misc]
     """Binance without TLS: cryptofeed takes wss:// addresses only; they are put right once it has looked."""
 
     def connect(self) -> list[tuple[Any, ...]]:
-        connections = super().connect()
+        connections: list[tuple[Any, ...]] = super().connect()
         for connection, *_ in connections:
             connection.address = connection.address.replace("wss://", "ws://", 1)
         return connections

@@ -17,7 +17,7 @@ import zmq
 try:  # the decoder that cryptofeed has: of 3,
     from msgspec.json import decode as loads
 except ImportError:  # and of 2.4, which the example uses
-    from yapic.json import loads
+    from yapic.json import loads  # type: ignore[no-redef]
 
 from bench.recorder import Recorder
 
@@ -26,7 +26,7 @@ def main(port: str) -> None:
     recorder = Recorder()
     recorder.serve()
     add, clock = recorder.add, time.time_ns
-    socket = zmq.Context.instance().socket(zmq.SUB)
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
     socket.setsockopt(zmq.SUBSCRIBE, b"")
     socket.bind(f"tcp://127.0.0.1:{port}")
     while True:
