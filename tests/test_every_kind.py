@@ -3,6 +3,7 @@
 Nothing is repeated, nothing is replayed as if it were new, and STALE and DOWN are told without a copy of a record.
 """
 
+import asyncio
 import json
 import random
 import struct
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 import pytest
+import uvloop
 
 from feedhandler.bridge.backlog import Backlog
 from feedhandler.client.recovery import Recovery
@@ -18,14 +20,18 @@ from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.layout import Description, Retention, f64, layout, u64
+from feedhandler.data.shard import WHOLE
 from feedhandler.data.status import FEED_HEARTBEAT_NS, FeedStatus, Phase
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Endpoint
 from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import SILENCE_NS_MIN
 from feedhandler.feed.legs import Legs
+from feedhandler.feed.process import Publisher
 from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger
+from feedhandler.runtime import config
+from feedhandler.transport import private
 from feedhandler.transport.boards import BoardReader, BoardWriter
 from feedhandler.transport.follower import Follower
 from feedhandler.transport.subscribing import Join, Subscriptions
@@ -572,6 +578,31 @@ def test_a_merger_that_joins_is_given_conditions_and_no_record(world):
     world.frame("BTCUSDT")
     world.deliver()
     assert prints(world) == [(1, 3)]
+
+
+def test_direct_subscribers_that_join_are_given_conditions_and_no_record(world, tmp_path):
+    async def play():
+        settings = config.parse(f'run_dir = "{tmp_path}"\n[exchanges.binance]\n', "test.toml")
+        loop = asyncio.get_running_loop()
+        publisher = Publisher(loop, settings, "binance", [world.market], WHOLE, lambda: None, private.NOBODY)
+        found = []
+        for act in (
+            lambda: None,
+            lambda: world.frame("BTCUSDT"),
+            lambda: world.condition("BTCUSDT", header.STALE),
+        ):
+            act()
+            found.append([publisher.last(topic) for topic in publisher.topics(b"print.")])
+        publisher.close()
+        return found
+
+    found = [[wire.unpack(bytes(record)) for record in records] for records in uvloop.run(play())]
+    assert {type(record) for records in found for record in records} == {wire.Condition}
+    assert [[(r.symbol, r.sequence, str(r.flags)) for r in records] for records in found] == [
+        [("BTCUSDT", 0, "SNAPSHOT|SIMULATED"), ("ETHUSDT", 0, "SNAPSHOT|SIMULATED")],
+        [("BTCUSDT", 1, "SNAPSHOT|SIMULATED"), ("ETHUSDT", 0, "SNAPSHOT|SIMULATED")],
+        [("BTCUSDT", 1, "SNAPSHOT|STALE|SIMULATED"), ("ETHUSDT", 0, "SNAPSHOT|SIMULATED")],
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))

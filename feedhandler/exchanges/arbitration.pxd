@@ -35,7 +35,7 @@ cdef class Arbitration:
     cpdef renew(self, int line)
     cpdef inherit(self, int line)
     cpdef release(self, int line)
-    @cython.locals(own=int, is_overtaken=bint, is_present=bint)
+    @cython.locals(own=int, is_overtaken=bint, is_present=bint, is_others=bint)
     cpdef bint accept(
         self, Line line, int64_t update_id, int64_t recv_ns, int64_t present_ns=*, bint is_live=*
     ) except -1

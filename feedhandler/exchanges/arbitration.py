@@ -107,9 +107,10 @@ class Arbitration:
             self._epochs[own] += 1
         self._note(own, update_id, recv_ns)
         if self._is_newest(own, update_id):
-            if self._is_once or (is_live and self._owner != own and self._owner != NOBODY):
+            is_others = self._owner != own and self._owner != NOBODY
+            if self._is_once or (is_live and is_others):
                 line.duplicate += 1
-                line.behind_ns += recv_ns - self._first_ns
+                line.behind_ns += recv_ns - self._first_ns if is_others else 0
                 return False
         elif not self._is_newer(own, update_id):
             if not (is_present or (is_overtaken and not present_ns and update_id <= self.update_id // 2)):

@@ -13,7 +13,7 @@ RECV_NS = 1_790_000_000_300_000_000
 SOURCE = Path(arbitration.__file__).with_name("arbitration.py")
 
 FIRST, DUPLICATE, LATE = "first", "duplicate", "late"
-RENEW, RELEASE = "renew", "release"
+RENEW, RELEASE, RESET = "renew", "release", "reset"
 
 # What happens: to a line, its update's id and when it comes, in seconds, or what becomes of it; and the answer.
 CASES = {
@@ -93,6 +93,37 @@ CASES = {
     ],
 }
 
+# The same where each update counts once. RESET: all connections were gone.
+ONCE = {
+    "what is repeated is a duplicate, whoever repeats it": [
+        ("A", 100, 0, FIRST),
+        ("A", 100, 0, DUPLICATE),
+        ("B", 100, 0, DUPLICATE),
+        ("B", 101, 0, FIRST),
+    ],
+    "also when the line is gone that was first": [
+        ("A", 100, 0, FIRST),
+        ("A", RELEASE),
+        ("B", 100, 0, DUPLICATE),
+        ("A", RENEW),
+        ("A", 100, 0, DUPLICATE),
+    ],
+    "a replay after all were gone is nothing new, and what was missed is": [
+        ("A", 100, 0, FIRST),
+        ("A", RESET),
+        ("A", 99, 20, LATE),
+        ("A", 100, 20, DUPLICATE),
+        ("A", 101, 20, FIRST),
+        ("B", 101, 20, DUPLICATE),
+    ],
+    "an exchange that counts anew is followed all the same": [
+        ("A", 100_000, 0, FIRST),
+        ("A", RESET),
+        ("A", 1, 20, FIRST),
+        ("A", 2, 20, FIRST),
+    ],
+}
+
 # The same of ids that are times: in seconds after the first, and when they come.
 TIMES = {
     "a clock that was set back silences its line for some seconds": [
@@ -128,13 +159,16 @@ def counts(line):
     return {FIRST: line.first, DUPLICATE: line.duplicate, LATE: line.late}
 
 
-def play(module, steps, *, is_time=False):
-    channel = module.Arbitration()
+def play(module, steps, *, is_time=False, is_once=False):
+    channel = module.Arbitration(is_once=is_once)
     lines = {"A": module.Line(0), "B": module.Line(1)}
     for number, (name, what, *rest) in enumerate(steps):
         line = lines[name]
         if what in (RENEW, RELEASE):
             getattr(channel, what)(line.index)
+            continue
+        if what == RESET:
+            channel.reset()
             continue
         seconds, answer = rest
         recv_ns = RECV_NS + seconds * SECOND
@@ -155,6 +189,22 @@ def test_which_line_counts(module, case):
 @pytest.mark.parametrize("case", TIMES)
 def test_which_line_counts_where_ids_are_times(module, case):
     play(module, TIMES[case], is_time=True)
+
+
+@pytest.mark.parametrize("case", ONCE)
+def test_which_line_counts_where_each_update_counts_once(module, case):
+    play(module, ONCE[case], is_once=True)
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_where_each_update_counts_once_no_condition_makes_a_duplicate_new(module, is_live):
+    channel, one, two = module.Arbitration(is_once=True), module.Line(0), module.Line(1)
+    assert channel.accept(one, 100, RECV_NS, 0, is_live)
+    assert not channel.accept(one, 100, RECV_NS + 5, 0, is_live)
+    assert not channel.accept(two, 100, RECV_NS + 7, 0, is_live)
+    assert (one.behind_ns, two.behind_ns) == (0, 7), "behind another, not behind itself"
+    channel.reset()
+    assert (channel.updates, channel.heard_ns(0), channel.update_id) == (0, 0, 100)
 
 
 def test_a_duplicate_is_measured(module):

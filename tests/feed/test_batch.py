@@ -1,7 +1,12 @@
 """What leaves a feed, as messages to the merger and to direct subscribers."""
 
+import pytest
+
 from feedhandler.data import wire
-from feedhandler.exchanges.state import TickerState
+from feedhandler.data.header import HEADER
+from feedhandler.data.layout import Description, Retention, layout
+from feedhandler.data.ticker import TICKER
+from feedhandler.exchanges.state import RecordState, TickerState
 from feedhandler.feed import batch
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
@@ -148,3 +153,99 @@ def test_a_record_is_on_the_board_before_it_leaves_under_the_canonical_topic(tmp
     world.states[1].slot = None
     world.emit(1)
     assert reader.cells.ticker(0).sequence == 2
+
+
+EACH = Description(
+    TICKER.code,
+    "ticker",
+    "each counts",
+    Retention.EVERY,
+    TICKER.record,
+    layout("t", "t", TICKER.record, HEADER),
+)
+
+
+def record_state(kind, name="S9"):
+    return RecordState(
+        kind, 1, topic=f"ticker.x.{name}", native=name, base_flags=wire.SIMULATED, flags=wire.SIMULATED
+    )
+
+
+def sent(world):
+    """What came over the hop, cut by the kinds of records."""
+    return [wire.unpack(part) for (message,) in world.hop.sent for part in wire.split(message)]
+
+
+def put(state, **fields):
+    state.put(wire.Ticker("", **fields))
+    state.exchange_ns = 5
+    state.on_news(7)
+
+
+def test_a_record_that_counts_once_is_sent_once_and_flags_of_it_are_a_condition():
+    world, state = World(), record_state(EACH)
+    assert not state.is_known
+    for bid in (1.0, 2.0):
+        put(state, bid=bid, flags=wire.LAST)
+        world.batch.emit(state)
+    state.flags |= wire.STALE
+    world.batch.emit(state)
+    world.batch.emit(state)
+    put(state, bid=3.0)
+    world.batch.emit(state)
+    world.batch.flush()
+    got = [(r.kind, r.sequence, str(r.flags), getattr(r, "bid", None)) for r in sent(world)]
+    assert got == [
+        (wire.TICKER, 1, "SIMULATED|LAST", 1.0),
+        (wire.TICKER, 2, "SIMULATED|LAST", 2.0),
+        (wire.CONDITION, 2, "STALE|SIMULATED", None),
+        (wire.CONDITION, 2, "STALE|SIMULATED", None),
+        (wire.TICKER, 3, "SIMULATED", 3.0),
+    ]
+    assert {(r.topic, r.exchange_ns, r.recv_ns) for r in sent(world)} == {("ticker.x.S9", 5, 7)}
+    assert [wire.unpack(message) for _, message in world.direct.sent][2].kind == wire.CONDITION
+    assert world.batch.records == 5
+
+
+def test_a_record_that_counts_once_and_was_not_emitted_is_forgotten_and_the_condition_stays():
+    state = record_state(EACH)
+    put(state, bid=1.0)
+    assert wire.unpack(state.record()).bid == 1.0
+    put(state, bid=2.0)
+    state.flags |= wire.DOWN
+    state.forget()
+    assert state.is_known, "it has had a record"
+    condition = wire.unpack(state.record())
+    assert (condition.kind, str(condition.flags)) == (wire.CONDITION, "DOWN|SIMULATED")
+    assert not state.takes_number
+
+
+def test_the_newest_record_of_a_latest_kind_is_sent_again_under_other_flags():
+    world, state = World(), record_state(TICKER)
+    assert not state.is_known
+    put(state, bid=1.0)
+    world.batch.emit(state)
+    state.flags |= wire.STALE
+    world.batch.emit(state)
+    world.batch.flush()
+    assert [(r.sequence, str(r.flags), r.bid) for r in sent(world)] == [
+        (1, "SIMULATED", 1.0),
+        (2, "STALE|SIMULATED", 1.0),
+    ]
+    state.forget()
+    assert not state.is_known
+
+
+def test_what_is_repeated_is_one_record_of_whatever_kind():
+    world, state = World(), record_state(EACH)
+    put(state, bid=1.0)
+    world.batch.emit(state)
+    world.batch.repeat([state.record(), world.states[0].record()])
+    assert [(r.kind, r.sequence) for r in sent(world)] == [
+        (wire.TICKER, 1),
+        (wire.CONDITION, 1),
+        (wire.TICKER, 0),
+    ]
+    for other in (b"", state.record()[:-1], state.record() * 2):
+        with pytest.raises(ValueError, match="one record"):
+            world.batch.repeat([other])
