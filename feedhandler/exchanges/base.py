@@ -20,7 +20,7 @@ from feedhandler.data.instruments import SPOT, Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
-from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
@@ -205,12 +205,18 @@ class Market(abc.ABC):
         return added
 
     def make_state(self, kind: str, topic: str, native: str, base_flags: int) -> State:
-        """Return a state of a kind, all values unknown. An exchange's file may have one of its own."""
+        """Return a state of a kind, all values unknown.
+
+        An exchange's file may have one of its own, or other channels: whatever has `Arbitration`'s methods.
+        """
         if kind == TICKER.name:
             return TickerState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+        description = kinds.named(kind)
+        is_once = kinds.keeps_every(description.code)
+        channels = tuple(Arbitration(is_once=is_once) for _ in self.topics(native, kind))
         return RecordState(
-            kinds.named(kind),
-            len(self.topics(native, kind)),
+            description,
+            channels,
             topic=topic,
             native=native,
             base_flags=base_flags,

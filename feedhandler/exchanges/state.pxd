@@ -41,7 +41,9 @@ cdef class State:
 
     @cython.locals(present_ns=int64_t, is_live=bint)
     cpdef bint accept(self, int channel, Line line, int64_t update_id, int64_t recv_ns, bint is_time=*) except -1
-    cdef Arbitration _arbitration(self, int channel)
+    cdef bint _decide(
+        self, int channel, Line line, int64_t update_id, int64_t recv_ns, int64_t present_ns, bint is_live
+    ) except -1
     cpdef int heard(self, int line) except -1
     cpdef on_news(self, int64_t recv_ns)
 
@@ -59,6 +61,7 @@ cdef class TickerState(State):
     cdef double _stated_bid, _stated_bid_size, _stated_ask, _stated_ask_size, _stated_last
     cdef Arbitration _statistics, _quote, _last
 
+    cdef Arbitration _arbitration(self, int channel)
     cpdef set_quote(self, double bid, double bid_size, double ask, double ask_size)
     cpdef fill_quote(self, double bid, double bid_size, double ask, double ask_size)
     cpdef fill_last(self, double last)
@@ -68,7 +71,7 @@ cdef class TickerState(State):
 
 
 cdef class RecordState(State):
-    cdef bint _is_told
+    cdef bint _was_packed
     cdef object _newest
 
     @cython.locals(flags=uint16_t)

@@ -92,7 +92,7 @@ class Legs:
         self._wants_seeds = False
         self.states: dict[str, State] = {}  # by the topics of records
         self._tickers: dict[str, TickerState] = {}  # those of them that are, by native symbol
-        self._untold: dict[str, State] = {}  # those that keep every record, and are not known to be well
+        self._unsettled: dict[str, State] = {}  # those that keep every record, and are not known to be well
         self._enter(states)
         self._emit = emit
         self._policy = policy
@@ -143,7 +143,7 @@ class Legs:
             if isinstance(state, TickerState):
                 self._tickers[state.native] = state
             if state.keeps_every:
-                self._untold[state.topic] = state
+                self._unsettled[state.topic] = state
 
     def _age_ns(self) -> int:
         return int(self._rng.uniform(*AGE_SHARES) * self._max_age_ns)
@@ -173,7 +173,7 @@ class Legs:
                 self._unseeded.discard(state.native)
                 self._surveyed.discard(state.native)
             self._flag(state, wire.DOWN)
-            self._untold.pop(state.topic, None)
+            self._unsettled.pop(state.topic, None)
 
     def set_canary(self, native: str) -> None:
         """Have each connection subscribe to an instrument that is never quiet, "" for none, without records."""
@@ -188,7 +188,7 @@ class Legs:
     def advance(self, now_mono_ns: int, *, may_renew: bool = True) -> Change:
         """Renew what is due; call a few times a second. Without may_renew, only what its exchange gives up."""
         self._follow()
-        self._tell()
+        self._end_conditions()
         change = Change(ask=self.freshness.advance(now_mono_ns, self.sessions))
         self._plan_seeds(now_mono_ns)
         self._take_orders(change)
@@ -440,13 +440,13 @@ class Legs:
             state.flags = state.base_flags | flag
             self._emit(state)
             if state.keeps_every:
-                self._untold[state.topic] = state
+                self._unsettled[state.topic] = state
 
-    def _tell(self) -> None:
-        """Tell of the kinds that keep every record that they are well: there may be no next one for hours."""
-        for topic, state in list(self._untold.items()):
+    def _end_conditions(self) -> None:
+        """Publish of kinds that keep every record that all is well again: the next one may come in hours."""
+        for topic, state in list(self._unsettled.items()):
             if self._is_brought(state):
-                del self._untold[topic]
+                del self._unsettled[topic]
                 if state.flags & wire.NOT_LIVE or not state.recv_ns:  # else it has had a record since
                     state.flags = state.base_flags
                     self._emit(state)

@@ -167,7 +167,7 @@ EACH = Description(
 
 def record_state(kind, name="S9"):
     return RecordState(
-        kind, 1, topic=f"ticker.x.{name}", native=name, base_flags=wire.SIMULATED, flags=wire.SIMULATED
+        kind, (), topic=f"ticker.x.{name}", native=name, base_flags=wire.SIMULATED, flags=wire.SIMULATED
     )
 
 

@@ -159,7 +159,7 @@ def make(twin, name, tmp_path):
     if name == "TickerState":
         return twin.TickerState(topic="ticker.x.A", native="A")
     if name == "RecordState":
-        return twin.RecordState(ticker.TICKER, 2, topic="ticker.x.A", native="A")
+        return twin.RecordState(ticker.TICKER, (twin.Arbitration(),), topic="ticker.x.A", native="A")
     if name == "Batch":
         return twin.Batch(end, end, end.clock)
     if name == "Step":
