@@ -16,7 +16,7 @@ CLASSES = {
     "feedhandler.transport.cells": ("BoardCells", "BoardSlot"),
     "feedhandler.transport.follower": ("Follower", "Gatherer", "Loss"),
     "feedhandler.transport.links": ("Downlink", "Inlet", "Uplink"),
-    "feedhandler.transport.loop": ("Loop",),
+    "feedhandler.transport.loop": ("Loop", "Timers"),
     "feedhandler.transport.memory": ("Memory",),
     "feedhandler.transport.outlet": ("Outlet",),
     "feedhandler.transport.peer": ("Peer",),

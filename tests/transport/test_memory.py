@@ -140,6 +140,8 @@ class End:
 def make(twin, name, tmp_path):
     """Return an object of a class as it is used, with what it needs."""
     end = End()
+    if name == "Timers":
+        return twin.Timers()
     if name == "Loop":
         return twin.Loop()
     if name in {"Traffic", "Sink", "Topic", "Gatherer"}:
