@@ -669,7 +669,7 @@ class Subscriber:
         self.follower = Follower(self.out.append)
         self.recovery = Recovery(self.follower, self.out.append, lambda: world.mono, takes_latest=False)
         self.recovery.is_connected = True
-        self.follower.on_hole = self.recovery.on_hole
+        self.follower.on_gap = self.recovery.on_gap
 
     def take(self, message):
         self.follower.take(message)

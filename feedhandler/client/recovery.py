@@ -43,7 +43,7 @@ class Gap(msgspec.Struct):
 class Recovery:
     """Requests missing records, one request at a time; emits what was held back.
 
-    follower is the subscriber's; its `on_hole` is to be the method of this name. It is idle unless `is_connected`.
+    follower is the subscriber's; its `on_gap` is to be the method of this name. It is idle unless `is_connected`.
     recovered counts records that came after all, refusals answers that were none.
     """
 
@@ -79,7 +79,7 @@ class Recovery:
         """True while something is missing and may still come."""
         return bool(self._gaps)
 
-    def on_hole(self, record: wire.Record, first: int) -> bool:
+    def on_gap(self, record: wire.Record, first: int) -> bool:
         """Take a record before which others are missing, from number first on; False: it is not held back."""
         end = _end(record)
         if not self.is_connected or not self._is_wanted(record) or end - first > RECORDS_MAX:

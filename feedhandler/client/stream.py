@@ -198,7 +198,7 @@ class Stream(Link):
             self._dealer = self._make_dealer(
                 relay_events or events, where, self._recovery.on_answer, self._recovery.on_disconnect
             )
-            self.follower.on_hole = self._recovery.on_hole
+            self.follower.on_gap = self._recovery.on_gap
         self._relay_mono_s = -RELAY_EVERY_S
 
     @property

@@ -19,7 +19,7 @@ cdef class Loss:
 
 cdef class Follower:
     cdef object _emit
-    cdef public object on_hole
+    cdef public object on_gap
     cdef object _aside
     cdef dict _padded
     cdef str _topic

@@ -1,4 +1,4 @@
-"""What a subscriber makes of messages: the records that are news, and the holes in each topic's sequence.
+"""What a subscriber makes of messages: the records that it has not seen, and the gaps in each topic's sequence.
 
 Pure: messages come in, records go out through a callable. Compiled where there is a compiler, with the types of
 `follower.pxd`.
@@ -31,8 +31,8 @@ SEQUENCE_OFFSET = wire.SEQUENCE_OFFSET
 class Loss:
     """What a subscriber knows of one topic's sequence; sequence is the newest number seen.
 
-    lost: records missing in holes, less those that came after all; gaps: holes; recovered: records that came after
-    all, because they were asked for.
+    lost: records missing in gaps, less those that came after all; gaps: how many; recovered: records that came
+    after all, because they were asked for.
     """
 
     def __init__(self, session: int, sequence: int, lost: int = 0, gaps: int = 0, recovered: int = 0) -> None:
@@ -56,7 +56,7 @@ class Loss:
 
 
 Record = wire.Record
-OnHole = Callable[[Record, int], bool]
+OnGap = Callable[[Record, int], bool]
 Aside = Mapping[int, Callable[[wire.Document], bool]]
 NOBODY: Final[Aside] = {}
 
@@ -65,7 +65,7 @@ class Follower:
     """Unpacks messages and passes on the records that were not seen before; follows each topic's sequence.
 
     losses and newest (the newest record that has come) are by topic; undecodable counts messages that this version
-    cannot read. on_hole is called with a record before which others are missing, and the first number that is
+    cannot read. on_gap is called with a record before which others are missing, and the first number that is
     missing; True: it has taken the record. While a topic is in held, its records are added
     to the list there. aside has, by kind, who is asked about a document first; True: it is for nobody else.
     """
@@ -73,11 +73,11 @@ class Follower:
     def __init__(
         self,
         emit: Callable[[Record], object],
-        on_hole: OnHole | None = None,
+        on_gap: OnGap | None = None,
         aside: Aside = NOBODY,
     ) -> None:
         self._emit = emit
-        self.on_hole = on_hole
+        self.on_gap = on_gap
         self._aside = aside
         self._padded: dict[bytes, Loss] = {}  # the same as in losses, by topics as they stand in records
         self._topic = ""  # of the record that was followed last,
@@ -146,18 +146,14 @@ class Follower:
                 loss.gaps += 1
             self._missing += 1
             loss.lost += 1
-            if self.on_hole is not None and self.on_hole(record, known + 1):
+            if self.on_gap is not None and self.on_gap(record, known + 1):
                 return
         self._hand_on(record)
 
     def _pass(self, record: Record) -> None:
-        """Hand on a record that is news."""
+        """Hand on a record that was not seen before."""
         self.newest[record.topic] = record
-        if (
-            self._missing
-            and self.on_hole is not None
-            and self.on_hole(record, record.sequence - self._missing)
-        ):
+        if self._missing and self.on_gap is not None and self.on_gap(record, record.sequence - self._missing):
             return
         self._hand_on(record)
 
@@ -210,7 +206,7 @@ class Follower:
 
 
 class Gatherer(Follower):
-    """Follows as `Follower` does, and copies the ticker records that are news into one buffer, as they came.
+    """Follows as `Follower` does, and copies the ticker records that are new into one buffer, as they came.
 
     No object is made of a record: there is no newest of them, and nothing is held back. Documents go aside, or
     become the newest of their topic.

@@ -28,7 +28,7 @@ class Outlet:
 
     last has what a new subscription gets before anything newer, topic by topic, for its subscriber alone. When a
     queue that the kernel does not take exceeds queue_size_max, only the newest of each topic is kept of what comes
-    on top, until the subscriber has read all: it sees holes in the sequences and ends on the newest values, and
+    on top, until the subscriber has read all: it sees gaps in the sequences and ends on the newest values, and
     nobody else sees anything. Raises ConfigError if an endpoint cannot be bound; key
     names it in messages.
 

@@ -24,7 +24,7 @@ class World:
         self.out = []
         self.follower = Follower(self.out.append)
         self.recovery = Recovery(self.follower, self.out.append, lambda: self.now_ns)
-        self.follower.on_hole = self.recovery.on_hole
+        self.follower.on_gap = self.recovery.on_gap
         self.recovery.is_connected = True
         self.restart(SESSION)
 

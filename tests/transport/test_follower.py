@@ -150,7 +150,7 @@ def test_what_cannot_be_read_is_counted_and_the_stream_goes_on(stream, message):
 
 
 def test_the_newest_of_each_topic_is_known_whoever_has_taken_it(stream):
-    stream.follower.on_hole = lambda record, first: True
+    stream.follower.on_gap = lambda record, first: True
     assert stream.take(ticker(sequence=1), ticker(ETH, 1), ticker(sequence=4), ticker(sequence=2)) == [
         (BTC, 1),
         (ETH, 1),
