@@ -6,16 +6,16 @@ Nothing is repeated, nothing is replayed as if it were new, and STALE and DOWN a
 import asyncio
 import json
 import random
-import struct
 from typing import Annotated
 
 import msgspec
 import pytest
 import uvloop
+from registering import registered
 
 from feedhandler.bridge.backlog import Backlog
 from feedhandler.client.recovery import Recovery
-from feedhandler.data import header, kinds, retransmission, wire
+from feedhandler.data import header, retransmission, wire
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.instruments import Instrument, instrument_list
@@ -60,14 +60,10 @@ PRINT = Description(
 
 
 @pytest.fixture(autouse=True)
-def kind(monkeypatch):
+def kind():
     """Register the kind: what a file and a line of the registry are otherwise."""
-    monkeypatch.setitem(kinds.BY_CODE, CODE, PRINT)
-    monkeypatch.setitem(kinds.NAMES, CODE, PRINT.name)
-    monkeypatch.setitem(wire.PACKINGS, CODE, struct.Struct(PRINT.layout.format))
-    wire.SIZES[CODE] = PRINT.size
-    yield
-    wire.SIZES[CODE] = 0
+    with registered(PRINT):
+        yield
 
 
 class Outlet:

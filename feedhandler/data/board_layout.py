@@ -14,6 +14,17 @@ How a record is written and read, with nobody waiting for anybody:
 
 The record that `newest` names is never the one that is being written, so a writer that dies in mid-write leaves it
 whole, and a reader has to try again only if the writer went on meanwhile.
+
+Records that are larger than a ticker are in a file of another form, the merger's ring: there a cell has no record,
+but where it lies in the rest of the slot, a ring of bytes: u64 position, counted from the first byte that was ever
+written, and u64 size. `reserved` in the slot is the position up to which the writer has written, or is writing:
+
+    writer  slot.reserved = end of the record          reader  the cell of n, as above: position, size
+            fence (release)                                    copy the record
+            the record, word by word                           fence (acquire)
+            the cell, as above                                 slot.reserved must be within a ring of position
+
+No record goes around the end: the next one begins at the ring's start.
 """
 
 import struct
@@ -23,6 +34,7 @@ from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
 
 MAGIC: Final = b"FHBOARD\0"
+RING_MAGIC: Final = b"FHRING\0\0"
 VERSION: Final = 2  # of the layout in this file; the records have `wire.VERSION`
 
 WORD: Final = 8  # all that changes is written in aligned words of this size, which no processor tears
@@ -49,6 +61,15 @@ assert NEWEST_OFFSET % WORD == RECORD_OFFSET % WORD == 0
 assert NEWEST_OFFSET + WORD <= SLOT_HEADER_SIZE
 assert RECORD_OFFSET + wire.TICKER_SIZE <= CELL_SIZE
 
+RESERVED_OFFSET: Final = NEWEST_OFFSET + WORD  # u64 in a slot of a ring
+RING_CELL_SIZE: Final = 32  # stamp, position, size, and 8 bytes to spare
+# As many bytes for each record as the largest of fixed size has; of those of variable size few are larger. With the
+# last 64 records a topic takes 52 kB, 5,000 topics 261 MB.
+RING_BYTES_EACH: Final = 768
+RING_RECORD_SIZE_MAX: Final = wire.RECORD_SIZE_MAX
+assert RESERVED_OFFSET + WORD <= SLOT_HEADER_SIZE
+assert RING_BYTES_EACH % WORD == RING_RECORD_SIZE_MAX % WORD == 0
+
 DEPTH_MIN: Final = 2
 DEPTH_MAX: Final = 1025
 NO_DEPTH: Final = (
@@ -71,9 +92,29 @@ class Slot(Protocol):
 
 
 class Slots(Protocol):
-    """Who gives slots: one per topic; None: there is no room for one more."""
+    """Who gives slots: one per topic, whose records have at most so many bytes; None: there is no room for it."""
 
-    def slot(self, topic: str) -> Slot | None: ...
+    def slot(self, topic: str, size_max: int = wire.TICKER_SIZE) -> Slot | None: ...
+
+
+class Form(NamedTuple):
+    """How records lie in their slot: each in a cell, or all in a ring, whose cells say where."""
+
+    magic: bytes
+    record_size: int  # of every record, in a ring of the largest
+    cell_size: int
+
+    @property
+    def is_ring(self) -> bool:
+        return self.magic == RING_MAGIC
+
+    def slot_size(self, depth: int) -> int:
+        """Return the size of one slot in bytes: 640 of two cells of a board."""
+        return SLOT_HEADER_SIZE + depth * self.cell_size + (ring_size(depth) if self.is_ring else 0)
+
+
+BOARD: Final = Form(MAGIC, wire.TICKER_SIZE, CELL_SIZE)
+RING: Final = Form(RING_MAGIC, RING_RECORD_SIZE_MAX, RING_CELL_SIZE)
 
 
 class FixedHeader(NamedTuple):
@@ -84,10 +125,11 @@ class FixedHeader(NamedTuple):
     pid: int
     session: int  # Unix seconds at which the writer started
     created_ns: int
+    form: Form = BOARD
 
     @property
     def slot_size(self) -> int:
-        return slot_size(self.depth)
+        return self.form.slot_size(self.depth)
 
     @property
     def file_size(self) -> int:
@@ -98,9 +140,13 @@ class FixedHeader(NamedTuple):
         return HEADER_SIZE + index * self.slot_size
 
 
-def slot_size(depth: int) -> int:
-    """Return the size of one slot in bytes: 640 of two cells."""
-    return SLOT_HEADER_SIZE + depth * CELL_SIZE
+def ring_size(depth: int) -> int:
+    """Return the bytes for records in one slot of a ring.
+
+    However few are kept: one of the largest, the next one, and what is left free behind the last one at the end, so
+    that the newest is whole while its successor is written.
+    """
+    return max(depth * RING_BYTES_EACH, 3 * RING_RECORD_SIZE_MAX)
 
 
 def cell_offset(depth: int, number: int) -> int:
@@ -113,12 +159,12 @@ def pack_fixed(layout: FixedHeader) -> bytes:
     if not (DEPTH_MIN <= layout.depth <= DEPTH_MAX and 1 <= layout.slots_max <= SLOTS_MAX):
         raise ValueError(f"a board has {DEPTH_MIN} to {DEPTH_MAX} cells a slot, and 1 to {SLOTS_MAX} slots")
     return FIXED.pack(
-        MAGIC,
+        layout.form.magic,
         VERSION,
         wire.VERSION,
         HEADER_SIZE,
-        wire.TICKER_SIZE,
-        CELL_SIZE,
+        layout.form.record_size,
+        layout.form.cell_size,
         layout.depth,
         layout.slot_size,
         layout.slots_max,
@@ -128,9 +174,9 @@ def pack_fixed(layout: FixedHeader) -> bytes:
     )
 
 
-def unpack_fixed(head: bytes | memoryview, file_size: int) -> FixedHeader:
-    """Read the first bytes of a file. Raises DecodeError for what is no board, or one of another version."""
-    if len(head) < HEADER_SIZE or head[: len(MAGIC)] != MAGIC:
+def unpack_fixed(head: bytes | memoryview, file_size: int, form: Form = BOARD) -> FixedHeader:
+    """Read the first bytes of a file. Raises DecodeError for what is not of this form, or of another version."""
+    if len(head) < HEADER_SIZE or head[: len(MAGIC)] != form.magic:
         raise DecodeError("no board: it does not begin as one")
     _, version, wire_version, *sizes, depth, size, slots_max, pid, session, created_ns = FIXED.unpack_from(
         head
@@ -140,9 +186,9 @@ def unpack_fixed(head: bytes | memoryview, file_size: int) -> FixedHeader:
             f"a board of version {version} with records of version {wire_version};"
             f" this is a reader of {VERSION} and {wire.VERSION}"
         )
-    layout = FixedHeader(depth, slots_max, pid, session, created_ns)
+    layout = FixedHeader(depth, slots_max, pid, session, created_ns, form)
     is_sound = DEPTH_MIN <= depth <= DEPTH_MAX and 1 <= slots_max <= SLOTS_MAX and size == layout.slot_size
-    if sizes != [HEADER_SIZE, wire.TICKER_SIZE, CELL_SIZE] or not is_sound:
+    if sizes != [HEADER_SIZE, form.record_size, form.cell_size] or not is_sound:
         raise DecodeError("a board whose sizes contradict each other")
     if file_size < layout.file_size:
         raise DecodeError(f"a board of {file_size} bytes, expected {layout.file_size}")

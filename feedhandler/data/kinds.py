@@ -40,7 +40,9 @@ assert all(kind.name == kind.description.name.upper() for kind in Kind)
 NAMES: Final[dict[int, str]] = {kind.code: kind.name for kind in KINDS}
 TOPIC_WORDS: Final = tuple(kind.name for kind in KINDS if kind.has_topics)  # that topics begin with
 
+RECORD_WORDS: Final = tuple(kind.name for kind in KINDS if kind.has_topics and kind.body is not Body.JSON)
 DOCUMENTS: Final = frozenset(kind.code for kind in KINDS if kind.body is Body.JSON)
+EVERY: Final = [code in BY_CODE and BY_CODE[code].retention is Retention.EVERY for code in range(256)]
 
 
 def named(name: str) -> Description:
@@ -53,5 +55,4 @@ def named(name: str) -> Description:
 
 def keeps_every(code: int) -> bool:
     """True for a kind of which each record counts, once; conditions are about such."""
-    kind = BY_CODE.get(code)
-    return kind is not None and kind.retention is Retention.EVERY
+    return EVERY[code]

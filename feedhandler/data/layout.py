@@ -45,6 +45,18 @@ def char(size: int, meaning: str) -> Number:
     return Number("char", size, "", meaning)
 
 
+class Entries(msgspec.Struct, frozen=True):
+    """What may follow the fields: as many entries, of a size in bytes, as two u16 fields add up to.
+
+    It annotates the last member of a class, of type bytes. There are never more than count_max in a record.
+    """
+
+    counts: tuple[str, str]
+    size: int
+    count_max: int
+    meaning: str
+
+
 class Field(msgspec.Struct, frozen=True):
     """One field; offset is from the first byte of the record. type is `char` or one of SIZES; unit may be empty."""
 
@@ -57,12 +69,16 @@ class Field(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """A struct without padding. With a base, it begins with the fields of that; fields are its own."""
+    """A struct without padding. With a base, it begins with the fields of that; fields are its own.
+
+    size is that of the fields. Entries, if there are any, follow them.
+    """
 
     name: str
     meaning: str
     fields: tuple[Field, ...]
     base: "Layout | None" = None
+    entries: Entries | None = None
 
     @property
     def size(self) -> int:
@@ -84,7 +100,14 @@ class Layout(msgspec.Struct, frozen=True):
 
     def offset(self, name: str) -> int:
         """Return where a field begins. Raises KeyError if there is none of that name."""
-        return {field.name: field.offset for field in self.all_fields}[name]
+        return self._field(name).offset
+
+    def type_of(self, name: str) -> str:
+        """Return the type of a field. Raises KeyError if there is none of that name."""
+        return self._field(name).type
+
+    def _field(self, name: str) -> Field:
+        return {field.name: field for field in self.all_fields}[name]
 
 
 def layout(name: str, meaning: str, record: type[msgspec.Struct], base: Layout | None = None) -> Layout:
@@ -96,16 +119,25 @@ def layout(name: str, meaning: str, record: type[msgspec.Struct], base: Layout |
     hints = typing.get_type_hints(record, include_extras=True)
     offset, skipped = (base.size, len(base.all_fields)) if base else (0, 0)
     fields = []
+    entries = None
     for field in record.__struct_fields__[skipped:]:
-        found = [each for each in getattr(hints[field], "__metadata__", ()) if isinstance(each, Number)]
-        if not found:
+        found = [
+            each for each in getattr(hints[field], "__metadata__", ()) if isinstance(each, Number | Entries)
+        ]
+        if not found or entries is not None:
             raise ValueError(f"{name}.{field}: say how it stands in the bytes, e.g. f64(unit, meaning)")
         [number] = found
+        if isinstance(number, Entries):
+            entries = number
+            continue
         if number.type != "char" and offset % number.size:
             raise ValueError(f"{name}.{field}: a {number.type} at offset {offset} is not aligned to its size")
         fields.append(Field(field, number.type, offset, number.size, number.unit, number.meaning))
         offset += number.size
-    return Layout(name, meaning, tuple(fields), base)
+    made = Layout(name, meaning, tuple(fields), base, entries)
+    if entries is not None and any(made.type_of(count) != "u16" for count in entries.counts):
+        raise ValueError(f"{name}: {' and '.join(entries.counts)} count entries, and are not both u16")
+    return made
 
 
 def numpy_dtype_fields(of: Layout) -> dict[str, Any]:
@@ -130,6 +162,7 @@ class Body(enum.Enum):
     """What follows the header."""
 
     FIXED = "fixed"  # the fields of the layout
+    COUNTED = "counted"  # the same, and so many entries as two of the fields add up to
     JSON = "JSON"  # UTF-8 up to the end of the message
 
 
@@ -147,5 +180,11 @@ class Description(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes of one record; 0: it takes the rest of its message."""
-        return self.layout.size if self.body is Body.FIXED else 0
+        """Bytes of one record, at least, if entries may follow; 0: it takes the rest of its message."""
+        return 0 if self.body is Body.JSON else self.layout.size
+
+    @property
+    def size_max(self) -> int:
+        """Bytes of the largest record; 0 as for size."""
+        entries = self.layout.entries
+        return self.size + (entries.size * entries.count_max if entries is not None else 0)

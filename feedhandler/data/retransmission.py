@@ -1,7 +1,7 @@
 """Asking for what was missed: requests to the relay, and what it answers. `docs/wire.md` has it for every language.
 
 A request is one JSON frame; it selects last values of topics, or single records by their numbers, and may be
-repeated at will, since it changes nothing. An answer is a JSON head, one frame of ticker records back to back,
+repeated at will, since it changes nothing. An answer is a JSON head, one frame of records back to back,
 and a frame for each JSON document.
 
 Pure: what the merger has written comes in as a `Ring`, answers go out as frames; the relay owns sockets and clock.
@@ -20,7 +20,8 @@ from feedhandler.data.kinds import keeps_every
 REQUEST_SIZE_MAX: Final = 1 << 16
 PREFIXES_MAX: Final = 100
 RANGES_MAX: Final = 1000
-RECORDS_MAX: Final = 2000  # in one answer: 384 kB
+RECORDS_MAX: Final = 2000  # in one answer,
+SIZE_MAX: Final = RECORDS_MAX * wire.TICKER_SIZE  # and bytes of them: 384 kB
 # What answering costs, in records, each some 10 us: an answer with none has to be read and written as well.
 REQUEST_COST: Final = 20
 RANGES_PER_RECORD: Final = 10  # one that is lost is looked for all the same
@@ -83,9 +84,32 @@ class Ring(Protocol):
     def under(self, prefix: bytes) -> list[bytes]:
         """Return the topics that begin with a prefix, padded, in order."""
 
+    def number(self, index: int) -> int:
+        """Return the number of the newest record, 0 if there is none."""
+
     def newest(self, index: int) -> bytes | None: ...
 
     def record(self, index: int, number: int) -> bytes | None: ...
+
+
+class Records:
+    """The records of an answer, as many as it may have."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0  # in bytes
+
+    def add(self, record: bytes) -> bool:
+        """Add one; False if there is no room for it."""
+        if len(self.parts) == RECORDS_MAX or self.size + len(record) > SIZE_MAX:
+            return False
+        self.parts.append(record)
+        self.size += len(record)
+        return True
+
+    def end_with(self, count: int) -> None:
+        """Turn the last ones around: they came from the end."""
+        self.parts[len(self.parts) - count :] = reversed(self.parts[len(self.parts) - count :])
 
 
 class Answer(msgspec.Struct):
@@ -109,7 +133,7 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], 
         error = "nothing has been published here yet; is the merger running?"
         return _refusal(asked.id, error, len(request))
     head = Head(id=asked.id, session=ring.session)
-    records: list[bytes] = []
+    records = Records()
     found: list[bytes] = []
     cost = REQUEST_COST + len(request) // BYTES_PER_RECORD + len(asked.missing) // RANGES_PER_RECORD
     if asked.topics:
@@ -121,9 +145,10 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], 
         cost += _add_newest(asked.start, prefixes, ring, records, head, flags)
     if asked.missing:
         _add_missing(asked, ring, records, head)
-    head.records, head.documents = len(records), len(found)
-    cost += len(records) + sum(map(len, found)) // wire.TICKER_SIZE
-    return Answer([msgspec.json.encode(head), b"".join(records), *found], cost)
+    head.records, head.documents = len(records.parts), len(found)
+    cost += max(len(records.parts), records.size // wire.TICKER_SIZE)
+    cost += sum(map(len, found)) // wire.TICKER_SIZE
+    return Answer([msgspec.json.encode(head), b"".join(records.parts), *found], cost)
 
 
 def _check(asked: Request) -> None:
@@ -155,18 +180,18 @@ def _refusal(number: int, error: str, size: int) -> Answer:
 
 
 def _add_newest(
-    start: int, prefixes: list[bytes], ring: Ring, records: list[bytes], head: Head, flags: int
+    start: int, prefixes: list[bytes], ring: Ring, records: Records, head: Head, flags: int
 ) -> int:
     """Add last values from a slot on; returns what it cost to look."""
     slots = ring.topics()
     found = sorted(slots[wire.unpadded(topic)] for prefix in prefixes for topic in ring.under(prefix))
     for index in found[bisect_left(found, start) :]:
-        if len(records) == RECORDS_MAX:
+        record = ring.newest(index)
+        if record is None or keeps_every(record[wire.KIND_OFFSET]):
+            continue
+        if not records.add(replayed(record[: wire.size_at(record, 0)], flags)):
             head.next = index
             break
-        record = ring.newest(index)
-        if record is not None and not keeps_every(record[wire.KIND_OFFSET]):
-            records.append(replayed(record[: wire.size_at(record, 0)], flags))
     return len(found) // LOOKS_PER_RECORD
 
 
@@ -187,7 +212,7 @@ def replayed(message: bytes, more: int = 0) -> bytes:
     return bytes(replayed)
 
 
-def _add_missing(asked: Request, ring: Ring, records: list[bytes], head: Head) -> None:
+def _add_missing(asked: Request, ring: Ring, records: Records, head: Head) -> None:
     """Add records by number, those that are left of each range; note what is lost, and what did not fit."""
     topics = ring.topics()
     for each in asked.missing:
@@ -195,27 +220,27 @@ def _add_missing(asked: Request, ring: Ring, records: list[bytes], head: Head) -
             head.lost.append(each)  # of a merger that is gone
             continue
         index = topics.get(each.topic)
-        newest = None if index is None else ring.newest(index)
-        if index is None or newest is None:
+        newest = 0 if index is None else ring.number(index)
+        if index is None or not newest:
             head.lost.append(each)
             continue
-        _add_range(each, index, wire.sequence_of(newest), ring, records, head)
+        _add_range(each, index, newest, ring, records, head)
 
 
-def _add_range(each: Missing, index: int, newest: int, ring: Ring, records: list[bytes], head: Head) -> None:
+def _add_range(each: Missing, index: int, newest: int, ring: Ring, records: Records, head: Head) -> None:
     """Walk a range from its end: what the ring has is the last of it, and what precedes that is lost."""
     if each.last > newest:
         head.rest.append(Missing(each.topic, max(each.first, newest + 1), each.last))  # not published yet
-    found: list[bytes] = []
+    count = 0
     number = min(each.last, newest)
     while number >= each.first:
-        if len(records) + len(found) == RECORDS_MAX:
-            head.rest.append(Missing(each.topic, each.first, number))
-            break
         record = ring.record(index, number)
         if record is None or wire.sequence_of(record) != number:
             head.lost.append(Missing(each.topic, each.first, number))
             break
-        found.append(record[: wire.size_at(record, 0)])
+        if not records.add(record[: wire.size_at(record, 0)]):
+            head.rest.append(Missing(each.topic, each.first, number))
+            break
+        count += 1
         number -= 1
-    records += reversed(found)
+    records.end_with(count)

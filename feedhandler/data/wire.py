@@ -6,7 +6,7 @@ bytes for readers without Python. Pure: no sockets, no clock.
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import astuple
 
@@ -36,6 +36,7 @@ from feedhandler.data.header import (
 from feedhandler.data.header import HEADER as HEADER_LAYOUT
 from feedhandler.data.kinds import BY_CODE, DOCUMENTS, TOPIC_WORDS, Kind
 from feedhandler.data.kinds import NAMES as KIND_NAMES
+from feedhandler.data.layout import Description
 from feedhandler.data.ticker import NAN, Ticker
 from feedhandler.data.ticker import VALUES as TICKER_VALUES
 
@@ -103,6 +104,7 @@ SEQUENCE_AFTER_FLAGS: Final = struct.Struct("<HIQ")
 SESSION: Final = struct.Struct("<I")
 SEQUENCE: Final = struct.Struct("<Q")
 TIME: Final = struct.Struct("<q")
+COUNT: Final = struct.Struct("<H")
 assert HOP_RECORD.size == FLAGS_OFFSET + AFTER_KIND.size == TICKER_SIZE
 assert FLAGS_OFFSET + SEQUENCE_AFTER_FLAGS.size == EXCHANGE_NS_OFFSET
 assert SESSION_OFFSET + SESSION.size == SEQUENCE_OFFSET
@@ -125,7 +127,35 @@ _TICKER_FIELDS: Final = (
 )  # after the topic; a class that is more than its record has more
 KIND_OF: Final[list[int]] = [next((kind for kind in Kind if kind == code), code) for code in range(256)]
 PACKINGS: Final = {kind.code: struct.Struct(kind.layout.format) for kind in BY_CODE.values()}
-SIZES: Final = [BY_CODE[code].size if code in BY_CODE else 0 for code in range(256)]  # 0: it takes the rest
+
+
+class Counts(NamedTuple):
+    """Where a record says how many entries follow its fields, and how large they are."""
+
+    first: int  # offset of a u16
+    second: int  # of another
+    size: int  # bytes of one entry
+    head: int  # bytes before the first one
+    size_max: int  # of a record
+
+
+def counts_of(kind: Description) -> Counts | None:
+    """Return what the size of a record follows from; None: its size is fixed, or it takes the rest."""
+    entries = kind.layout.entries
+    if entries is None:
+        return None
+    first, second = map(kind.layout.offset, entries.counts)
+    return Counts(first, second, entries.size, kind.size, kind.size_max)
+
+
+COUNTS: Final = [counts_of(BY_CODE[code]) if code in BY_CODE else None for code in range(256)]
+# Of one record; 0: it takes the rest of its message; COUNTED: as its own counts have it.
+COUNTED: Final = -1
+SIZES: Final = [
+    (COUNTED if COUNTS[code] else BY_CODE[code].size) if code in BY_CODE else 0 for code in range(256)
+]
+RECORD_SIZE_MAX: Final = 8320  # of any kind, but documents: 512 levels of a book
+assert all(kind.size_max <= RECORD_SIZE_MAX for kind in BY_CODE.values())
 TOPIC_SIZE_1: Final = 40  # in version 1
 
 
@@ -178,9 +208,15 @@ def pack_document(document: Document) -> bytes:
 def pack(record: Record) -> bytes:
     """Return the bytes of a record of any kind."""
     topic, *fields = astuple(record)
-    if SIZES[record.kind]:
+    size, counts = SIZES[record.kind], COUNTS[record.kind]
+    if size and counts is None:
         return PACKINGS[record.kind].pack(topic.encode(), *fields)
     *header, body = fields
+    if counts is not None:
+        packed: bytes = PACKINGS[record.kind].pack(topic.encode(), *header) + body
+        if counted_size(packed, 0, counts) != len(packed) or len(packed) > counts.size_max:
+            raise ValueError(f"{topic}: {len(body)} bytes of entries are not what the record's counts say")
+        return packed
     return HEADER.pack(topic.encode(), *header) + bytes(body)
 
 
@@ -192,8 +228,19 @@ def size_at(message: bytes | bytearray | memoryview, start: int) -> int:
     rest = len(message) - start
     if rest < HEADER_SIZE or message[start + VERSION_OFFSET] != VERSION:
         return rest
-    size = SIZES[message[start + KIND_OFFSET]]
+    kind = message[start + KIND_OFFSET]
+    size = SIZES[kind]
+    counts = COUNTS[kind]
+    if counts is not None:
+        size = counted_size(message, start, counts) if rest >= counts.head else rest
     return size if 0 < size <= rest else rest
+
+
+def counted_size(message: bytes | bytearray | memoryview, start: int, counts: Counts) -> int:
+    """Return how many bytes a record has by its own counts, which have to be there."""
+    (first,) = COUNT.unpack_from(message, start + counts.first)
+    (second,) = COUNT.unpack_from(message, start + counts.second)
+    return counts.head + (int(first) + int(second)) * counts.size
 
 
 def split(message: bytes | memoryview) -> Iterator[bytes | memoryview]:
@@ -222,6 +269,9 @@ def unpack(message: bytes | memoryview) -> Record:
         record.kind = TICKER
         record.flags = FLAGS_OF[record.flags]
         return record
+    counts = COUNTS[kind]
+    if counts is not None:
+        return _unpack_counted(message, counts)
     if size != SIZES[kind] and SIZES[kind]:
         raise DecodeError(_refusal(message))
     if message[TOPIC_BYTES_MAX]:
@@ -232,9 +282,26 @@ def unpack(message: bytes | memoryview) -> Record:
         document = (Document if kind in DOCUMENTS else Unknown)(*HEADER.unpack_from(message))
         document.body = bytes(message[HEADER_SIZE:])
         other = document
-    other.topic = unpadded(other.topic)  # type: ignore[arg-type]
-    other.kind, other.flags = KIND_OF[kind], FLAGS_OF[other.flags]
-    return other
+    return _named(other)
+
+
+def _unpack_counted(message: bytes | memoryview, counts: Counts) -> Record:
+    """Return a record with the entries that follow its fields, as bytes."""
+    size, kind = len(message), message[KIND_OFFSET]
+    if size < counts.head or size != counted_size(message, 0, counts) or size > counts.size_max:
+        raise DecodeError(_refusal(message))
+    if message[TOPIC_BYTES_MAX]:
+        raise DecodeError(NO_NUL)
+    fields = PACKINGS[kind].unpack_from(message)
+    record: Record = BY_CODE[kind].record(*fields, bytes(message[counts.head :]))
+    return _named(record)
+
+
+def _named(record: Record) -> Record:
+    """Return a record whose topic is text, and whose kind and flags have names."""
+    record.topic = unpadded(record.topic)  # type: ignore[arg-type]
+    record.kind, record.flags = KIND_OF[record.kind], FLAGS_OF[record.flags]
+    return record
 
 
 def _refusal(message: bytes | memoryview) -> str:
@@ -249,4 +316,6 @@ def _refusal(message: bytes | memoryview) -> str:
     if version != VERSION:
         return f"wire version {version}, this is a reader of version {VERSION}: run the same release on both sides"
     kind = BY_CODE[message[KIND_OFFSET]]
-    return f"{kind.name} record of {size} bytes, expected {kind.size}"
+    counts = COUNTS[kind.code]
+    expected = kind.size if counts is None or size < kind.size else counted_size(message, 0, counts)
+    return f"{kind.name} record of {size} bytes, expected {expected}"

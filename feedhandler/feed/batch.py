@@ -11,7 +11,7 @@ from feedhandler.data import raw, wire
 from feedhandler.exchanges.state import State
 
 RECORDS_MAX: Final = 512  # tickers in one message: bounds it when a whole exchange is flagged at once
-LONGEST: Final = 8192  # bytes of a record of any kind; 256 levels of a book take half of it
+LONGEST: Final = wire.RECORD_SIZE_MAX
 
 TOPIC_SIZE = wire.TOPIC_SIZE
 HEADER_SIZE = wire.HEADER_SIZE
@@ -31,7 +31,7 @@ class Hop(Protocol):
 class Direct(Protocol):
     """The way to direct subscribers; topic is padded."""
 
-    is_wanted: bool  # while at least one subscription covers tickers
+    is_wanted: bool  # while at least one subscription covers records
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
 
@@ -108,6 +108,8 @@ class Batch:
         start = 0
         while start < len(message):
             size = SIZES[raw.get_u8(message, start + KIND_OFFSET)]
+            if size < 0:
+                size = wire.size_at(message, start)
             record = bytearray(raw.cut(message, start, size))
             start += size
             raw.put_i64(record, PUBLISH_NS_OFFSET, self._clock())

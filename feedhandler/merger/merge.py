@@ -62,7 +62,7 @@ class Merger:
     Two kinds of subscribers get the same records: `each` sends each record alone, `batches` those that came
     together in one message, back to back. Documents go to both. exchanges has for each how many feeds share it; if
     the feeds state another number, that counts. session is the Unix second at which this merger
-    started; clock returns Unix nanoseconds and is read once per record, just before it is sent. Each ticker
+    started; clock returns Unix nanoseconds and is read once per record, just before it is sent. Each
     record is in the ring, the number of its writing being its own sequence, before it is sent. `on_message`
     takes one message of the feed hop.
     """
@@ -129,8 +129,8 @@ class Merger:
         if route is None:
             route = self._by_topic[topic] = Route(topic, feed.traffic, kind)
             self._topics.add(topic)
-            if self._ring and kind.size <= wire.TICKER_SIZE:  # which the cells are for
-                route.slot = self._ring.slot(wire.unpadded(topic))
+            if self._ring is not None:
+                route.slot = self._ring.slot(wire.unpadded(topic), kind.size_max)
         else:
             self._take_over(exchange, feed, route)
         self._routes[native_topic] = feed.routes[native_topic] = route
@@ -201,9 +201,13 @@ class Merger:
 
     def _flag_unwanted(self, feed: FeedView, status: FeedStatus) -> None:
         """Records were lost; DOWN of what is not wanted any more may be among them, and is not sent again."""
-        wanted = {*status.wanted, *status.renamed.values()}
+        wanted = {
+            (status.renamed.get(symbol, symbol), kind)
+            for symbol, kinds in status.wanted.items()
+            for kind in kinds
+        }
         for route in feed.routes.values():
-            if symbol_in(route.topic) not in wanted:
+            if (symbol_in(route.topic), wire.KIND_NAMES[route.code]) not in wanted:
                 feed.flagged.pop(route, None)
                 self._publish_down(route)
 
@@ -391,8 +395,7 @@ class Merger:
         )
         publish_ns = self._clock()
         wire.TIME.pack_into(route.record, wire.PUBLISH_NS_OFFSET, publish_ns)
-        if route.slot is not None:
-            route.slot.write(route.record, publish_ns)
+        route.keep(publish_ns)
         self._send(route.topic, route.record)
 
     def on_stop(self) -> None:

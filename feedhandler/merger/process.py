@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from feedhandler.data import board_layout
 from feedhandler.data.errors import EXIT_OK
 from feedhandler.data.units import NS_PER_S
 from feedhandler.merger.merge import TICK_NS, Merger
@@ -17,12 +18,13 @@ from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import on_stop_signals, settle, settle_the_rest, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private, zmtp
-from feedhandler.transport.boards import open_board, recent_path, retire
+from feedhandler.transport.boards import retire
 from feedhandler.transport.files import Lock
 from feedhandler.transport.links import Inlet
 from feedhandler.transport.loop import Loop
 from feedhandler.transport.outlet import Outlet
 from feedhandler.transport.queues import Queues, size_of
+from feedhandler.transport.recent import RecentWriter, recent_path, ring_path
 
 GROUP_MAY_PASS: Final = 0o710  # through `run_dir`, to what is for subscribers
 
@@ -41,12 +43,11 @@ class MergerProcess:
         self._queues = Queues(size_of(config.merger.queues_mb))
         self._ticks = self._outlet(config.merger.ticks, "merger.ticks", has_modes=True, session=session)
         self._batches = self._outlet(config.merger.batches, "merger.batches", is_batched=True)
-        recent = recent_path(config.run_dir)
-        # One cell more than configured: while one is written, the others are all there.
-        depth = config.merger.recent + 1
-        self._ring = open_board(recent, depth=depth, session=session) if config.merger.recent else None
+        recent, count = recent_path(config.run_dir), config.merger.recent
+        self._ring = RecentWriter(recent, count, session=session) if count else None
         if self._ring is None:
             retire(recent)
+            retire(ring_path(recent), board_layout.RING)
         self.merger = Merger(
             {name: exchange.shards for name, exchange in config.exchanges.items()},
             self._ticks,

@@ -5,7 +5,7 @@ from feedhandler.data cimport raw
 
 cdef int64_t LATENCY_NS_MAX
 cdef uint16_t NOT_FRESH, NO_REPLAY
-cdef list SIZES
+cdef list SIZES, COUNTS
 cdef uint8_t VERSION
 cdef Py_ssize_t VERSION_OFFSET
 cdef Py_ssize_t TOPIC_SIZE, HEADER_SIZE, RECORD_SIZE, KIND_OFFSET, FLAGS_OFFSET, SESSION_OFFSET, SEQUENCE_OFFSET
@@ -25,12 +25,16 @@ cdef class Route:
     cdef public Traffic traffic
     cdef public uint64_t sequence
     cdef public object slot
+    cdef readonly uint8_t code
     cdef readonly bytearray record
     cdef readonly bint keeps_every
     cdef uint16_t mask
     cdef public uint16_t condition
-    cdef readonly Py_ssize_t size
     cdef bytearray cell
+
+    @cython.locals(record=bytearray)
+    cpdef resize(self, Py_ssize_t length)
+    cpdef keep(self, int64_t publish_ns)
 
 
 @cython.final
@@ -43,12 +47,16 @@ cdef class Step:
     cpdef take(self, bytes data)
 
     @cython.locals(
-        start=Py_ssize_t, newest=Py_ssize_t, length=Py_ssize_t, used=Py_ssize_t, count=int64_t, is_each_wanted=bint,
+        code=uint8_t, known=Py_ssize_t, start=Py_ssize_t, newest=Py_ssize_t, length=Py_ssize_t, used=Py_ssize_t, count=int64_t, is_each_wanted=bint,
         is_batch_wanted=bint, batch=bytearray, record=bytearray, native_topic=bytes, route=Route, last=Route,
         publish_ns=int64_t,
     )
     cdef Py_ssize_t _take_run(self, bytes data, Py_ssize_t first, Py_ssize_t size) except -1
 
+    @cython.locals(count=Py_ssize_t, length=Py_ssize_t)
+    cdef Py_ssize_t _counted(self, uint8_t code, bytes data, Py_ssize_t start, Py_ssize_t size) except -1
+
+    @cython.locals(record=bytearray)
     cdef bytearray _number(self, Route route, bytes data, Py_ssize_t start, Py_ssize_t length, int64_t publish_ns)
 
     @cython.locals(recv_ns=int64_t, sent_ns=int64_t, first_ns=int64_t, last_ns=int64_t)

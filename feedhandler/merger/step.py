@@ -14,12 +14,13 @@ from feedhandler.data.units import NS_PER_S
 # A time further from ours is that of a clock that is wrong, or a lie: no sample. A feed that was held up for longer
 # is no latency either.
 LATENCY_NS_MAX = 3600 * NS_PER_S
-NOT_FRESH = wire.SNAPSHOT | wire.STALE | wire.DOWN
+NOT_FRESH = wire.SNAPSHOT | wire.NOT_LIVE
 # A feed repeats its states, flagged, when a merger joined. Here they are the first of their topic and take a
 # number; the flag says on this side that a record takes none.
 NO_REPLAY = 0xFFFF & ~wire.SNAPSHOT
 
 SIZES = wire.SIZES
+COUNTS = wire.COUNTS
 VERSION = wire.VERSION
 VERSION_OFFSET = wire.VERSION_OFFSET
 TOPIC_SIZE = wire.TOPIC_SIZE
@@ -38,7 +39,7 @@ assert EXCHANGE_NS_OFFSET < RECV_NS_OFFSET < PUBLISH_NS_OFFSET, "two times are c
 class Outlet(Protocol):
     """Where messages go to subscribers; it copies them. topic is padded."""
 
-    is_wanted: bool  # while at least one subscription covers tickers
+    is_wanted: bool  # while at least one subscription covers records
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
 
@@ -65,25 +66,44 @@ class Route:
 
     def __init__(self, topic: bytes, traffic: Traffic, kind: Description = ticker.TICKER) -> None:
         self.topic = topic
+        self.code = kind.code
         self.keeps_every = kind.retention is Retention.EVERY
         # There SNAPSHOT is the exchange's; of the others, see NO_REPLAY.
         self.mask = 0xFFFF if self.keeps_every else NO_REPLAY
         self.condition = 0
-        self.size = kind.size
-        # Boards have cells of one size, which a smaller record does not fill; a larger one is in none.
-        self.cell = bytearray(RECORD_SIZE) if kind.size < RECORD_SIZE else None
+        # Boards have cells of one size, which a smaller record does not fill; a larger one is in a ring.
+        self.cell = (
+            bytearray(RECORD_SIZE) if kind.size_max <= RECORD_SIZE and kind.size != RECORD_SIZE else None
+        )
         self.traffic = traffic  # another one, if another feed has the symbol from now on
         self.sequence = 0
         self.slot: board_layout.Slot | None = None  # where its records are written before they are sent
         self.record = bytearray(wire.pack(kind.record(wire.unpadded(topic), kind=kind.code)))
+
+    def resize(self, length: int) -> None:
+        """Have a record of this size from now on; whoever has the last one keeps it as it was."""
+        if len(self.record) != length:
+            record = bytearray(length)
+            raw.copy(record, 0, self.record, 0, HEADER_SIZE)
+            self.record = record
+
+    def keep(self, publish_ns: int) -> None:
+        """Write the newest record where those who missed it find it."""
+        if self.slot is None:
+            return
+        if self.cell is None:
+            self.slot.write(self.record, publish_ns)
+        else:
+            raw.copy(self.cell, 0, self.record, 0, len(self.record))
+            self.slot.write(self.cell, publish_ns)
 
 
 class Step:
     """One message of a feed to messages for subscribers.
 
     routes are by the native topic, padded; find_route makes one for a topic met for the first time, or returns
-    None. What has no body of fixed size goes to on_document: documents, and conditions, which take no number. clock
-    returns Unix nanoseconds.
+    None. What takes no number of a topic's records goes to on_document: documents, and conditions, which are a
+    header alone. clock returns Unix nanoseconds.
     """
 
     def __init__(
@@ -120,7 +140,7 @@ class Step:
             self._on_document(data)
 
     def _take_run(self, data: bytes, first: int, size: int) -> int:
-        """Take the records of fixed size from there on; returns where something else begins, or the end."""
+        """Take the records of a known size from there on; returns where something else begins, or the end."""
         is_each_wanted, is_batch_wanted = self._each.is_wanted, self._batches.is_wanted
         batch = bytearray(size - first) if is_batch_wanted else None
         used = 0  # of that
@@ -129,7 +149,10 @@ class Step:
         last = None
         newest = start = first
         while size - start >= HEADER_SIZE:
-            length = SIZES[raw.get_u8(data, start + KIND_OFFSET)]
+            code = raw.get_u8(data, start + KIND_OFFSET)
+            length = known = SIZES[code]
+            if known < 0:
+                length = self._counted(code, data, start, size)
             if (
                 length <= HEADER_SIZE
                 or length > size - start
@@ -144,8 +167,10 @@ class Step:
                 route = self._find_route(native_topic)
                 if route is None:
                     continue
-            if route.size != length:
+            if route.code != code:
                 continue  # a topic of one kind with a record of another: no feed sends that
+            if known < 0:
+                route.resize(length)
             last = route
             publish_ns = self._clock()
             record = self._number(route, data, newest, length, publish_ns)
@@ -160,6 +185,16 @@ class Step:
                 self._batches.send(last.topic, batch[:used])
             self._note(last.traffic, data, first, newest, count, publish_ns)
         return start
+
+    def _counted(self, code: int, data: bytes, start: int, size: int) -> int:
+        """Return how long a record is by its own counts; 0 if it is none that may be."""
+        counts = COUNTS[code]
+        assert counts is not None, "so SIZES has it"
+        if counts.head > size - start:
+            return 0
+        count = raw.get_u16(data, start + counts.first) + raw.get_u16(data, start + counts.second)
+        length = counts.head + count * counts.size
+        return length if length <= counts.size_max else 0
 
     def _number(self, route: Route, data: bytes, start: int, length: int, publish_ns: int) -> bytearray:
         """Make a record of a feed the newest of its topic, under the next number, and return it."""
@@ -179,11 +214,7 @@ class Step:
         raw.put_i64(record, PUBLISH_NS_OFFSET, publish_ns)
         raw.copy(record, HEADER_SIZE, data, start + HEADER_SIZE, length - HEADER_SIZE)
         if route.slot is not None:
-            if route.cell is None:
-                route.slot.write(record, publish_ns)
-            else:
-                raw.copy(route.cell, 0, record, 0, length)
-                route.slot.write(route.cell, publish_ns)
+            route.keep(publish_ns)
         return record
 
     def _note(

@@ -14,21 +14,24 @@ from typing import TYPE_CHECKING, Final
 
 from feedhandler.data import retransmission, wire
 from feedhandler.data.errors import EXIT_OK, DecodeError, ProtocolError
+from feedhandler.data.kinds import KINDS
+from feedhandler.data.layout import Body
 from feedhandler.data.status import RelayStatus
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private
-from feedhandler.transport.boards import BoardReader, recent_path
 from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
 from feedhandler.transport.links import Downlink
 from feedhandler.transport.loop import Loop
 from feedhandler.transport.queues import Queues, size_of
+from feedhandler.transport.recent import RecentReader, recent_path
 from feedhandler.transport.router import Router
 from feedhandler.transport.tasks import Failures
 
 TURN_S: Final = 0.05
-DOCUMENTS: Final = [wire.KIND_NAMES[kind] for kind in (wire.STATUS, wire.INSTRUMENTS, wire.HEARTBEAT)]
+# Of which newest ones are kept: kinds with a JSON body and a topic of their own.
+DOCUMENTS: Final = {kind.code: kind.name for kind in KINDS if kind.body is Body.JSON and kind.has_topics}
 FAILED_TURN_S: Final = 0.5  # after a turn that failed: subscribers of other hosts wait
 LOOK_EVERY_S: Final = 0.25  # for another merger's file, while nobody writes the one that is open
 
@@ -43,10 +46,10 @@ class Recent:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._reader: BoardReader | None = None
+        self._reader: RecentReader | None = None
         self._looked_mono_s = 0.0
 
-    def ring(self, session: int = 0) -> BoardReader | None:
+    def ring(self, session: int = 0) -> RecentReader | None:
         """Return what the merger has written, None if there has never been one; at once that of a new session."""
         reader = self._reader
         is_old = bool(session) and (reader is None or reader.session != session)
@@ -61,7 +64,7 @@ class Recent:
 
     def _open(self) -> None:
         try:
-            reader = BoardReader(self._path)
+            reader = RecentReader(self._path)
         except FileNotFoundError:
             return
         except (OSError, DecodeError) as exc:
@@ -86,7 +89,9 @@ class RelayProcess:
         self._session = 0  # of the merger, as the stream states it
         self._queues = Queues(size_of(config.relay.queues_mb))
         self._beyond = _beyond(self._loop, config, self._answer)
-        prefixes = [b""] if config.relay.remote_ticks else [f"{kind}.".encode() for kind in DOCUMENTS]
+        prefixes = (
+            [b""] if config.relay.remote_ticks else [f"{word}.".encode() for word in DOCUMENTS.values()]
+        )
         # Not the batches: there a full queue drops, here it ends in the newest of each topic.
         self._downlink = Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
         self._router = Router(
@@ -111,7 +116,10 @@ class RelayProcess:
             self._forget_merger()  # another has followed, and the last one's session is over
             self._session = session
         kept = bytes(message)
-        if kept[wire.KIND_OFFSET] != wire.TICKER:
+        kind = kept[wire.KIND_OFFSET]
+        if kind == wire.NOTICE:
+            return  # about this subscriber
+        if kind in DOCUMENTS:
             self._documents[kept[: wire.TOPIC_SIZE]] = kept
         if self._beyond is not None:
             self._beyond.stream.send(kept)
@@ -199,7 +207,7 @@ def _beyond(
     return Beyond(loop, config, on_request)
 
 
-def _flags_of(ring: BoardReader | None) -> int:
+def _flags_of(ring: RecentReader | None) -> int:
     """Return the flags to be added to last values: they are not current while there is no merger."""
     return 0 if ring is None or ring.is_alive() else wire.DOWN
 

@@ -12,9 +12,10 @@ import logging
 import mmap
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, cast
 
 from feedhandler.data import board_layout, wire
 from feedhandler.data.errors import DecodeError, FeedError
@@ -22,7 +23,7 @@ from feedhandler.data.shard import WHOLE, Shard
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.topics import Topics
 from feedhandler.transport import private
-from feedhandler.transport.cells import BoardCells, BoardSlot
+from feedhandler.transport.cells import BoardCells, BoardSlot, Cells, RingCells, RingSlot
 from feedhandler.transport.memory import Memory, mapped
 
 log = logging.getLogger(__name__)
@@ -49,15 +50,17 @@ class BoardWriter:
         slots_max: int = board_layout.SLOTS_MAX,
         session: int = 0,
         group: int = private.NOBODY,
-        slot: type[BoardSlot] = BoardSlot,
+        form: board_layout.Form = board_layout.BOARD,
     ) -> None:
         """Raises OSError if the file cannot be made. A group may read it, if there is one."""
         self.path = Path(path)
         now_ns = time.time_ns()
         session = session or now_ns // 1_000_000_000
-        self._layout = board_layout.FixedHeader(depth, slots_max, os.getpid(), session, now_ns)
-        self._make_slot = slot
-        self._slots: dict[str, BoardSlot] = {}
+        self._layout = board_layout.FixedHeader(depth, slots_max, os.getpid(), session, now_ns, form)
+        self._make_slot: Callable[[Memory, int, int], BoardSlot | RingSlot] = (
+            RingSlot if form.is_ring else BoardSlot
+        )
+        self._slots: dict[str, BoardSlot | RingSlot] = {}
         self._allocated_size = 0
         self._is_full = False
         self._fd = predecessor = -1
@@ -75,7 +78,7 @@ class BoardWriter:
             fixed = board_layout.pack_fixed(self._layout)
             self._file[: len(fixed)] = fixed
             self._say_alive()
-            predecessor = _open_quietly(self.path)
+            predecessor = _open_quietly(self.path, form)
             private.let_in(temporary, GROUP_MAY_READ, group)
             temporary.replace(self.path)
             self._made = private.identity(self.path)
@@ -104,8 +107,13 @@ class BoardWriter:
         """The Unix second at which the writer started."""
         return self._layout.session
 
-    def slot(self, topic: str) -> BoardSlot | None:
-        """Return where the records of a topic are written; None if board or disk have no room, logged once."""
+    def slot(self, topic: str, size_max: int = wire.TICKER_SIZE) -> BoardSlot | RingSlot | None:
+        """Return where the records of a topic are written, which have at most so many bytes.
+
+        None if they are too large, or if board or disk have no room, logged once.
+        """
+        if size_max > self._layout.form.record_size:
+            return None
         slot = self._slots.get(topic)
         if slot is not None:
             return slot
@@ -151,7 +159,7 @@ class BoardWriter:
             board_layout.HEARTBEAT_MONO_NS_OFFSET, board_layout.HEARTBEAT_MONO_NS_OFFSET + board_layout.WORD
         )
         head = os.pread(self._fd, beat.stop, 0)
-        return not head.startswith(board_layout.MAGIC) or head[beat] != self._file[beat]
+        return not head.startswith(self._layout.form.magic) or head[beat] != self._file[beat]
 
     def look(self) -> None:
         """Raises FeedError if the file is gone or another's: nobody who comes now would find these records."""
@@ -168,11 +176,16 @@ class BoardWriter:
 
 
 def open_board(
-    path: Path, *, depth: int = DEPTH, session: int, group: int = private.NOBODY
+    path: Path,
+    *,
+    depth: int = DEPTH,
+    session: int,
+    group: int = private.NOBODY,
+    form: board_layout.Form = board_layout.BOARD,
 ) -> BoardWriter | None:
     """Make a board for writing; None, and a warning, if it cannot be: nobody else needs it."""
     try:
-        return BoardWriter(path, depth=depth, session=session, group=group)
+        return BoardWriter(path, depth=depth, session=session, group=group, form=form)
     except OSError as exc:
         log.warning("%s: no board for readers of this host: %s", path, exc.strerror)
         return None
@@ -181,13 +194,14 @@ def open_board(
 class BoardReader:
     """A board mapped for reading; for one thread. It keeps to the file that it opened: see `is_current`."""
 
-    def __init__(self, path: str | Path, *, cells: type[BoardCells] = BoardCells) -> None:
+    def __init__(self, path: str | Path, *, form: board_layout.Form = board_layout.BOARD) -> None:
         """Raises OSError if there is no such file, DecodeError if it is no board of this version."""
         self.path = Path(path)
         with self.path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             try:
-                layout = board_layout.unpack_fixed(file.read(board_layout.HEADER_SIZE), status.st_size)
+                head = file.read(board_layout.HEADER_SIZE)
+                layout = board_layout.unpack_fixed(head, status.st_size, form)
             except DecodeError as exc:
                 raise DecodeError(f"{self.path}: {exc}") from exc
             self._file = mapped(mmap.mmap(file.fileno(), layout.file_size, prot=mmap.PROT_READ))
@@ -196,7 +210,9 @@ class BoardReader:
         self._words = self._file.cast("Q")
         self._topics: dict[str, int] = {}
         self._in_order = Topics()
-        self.cells = cells(self._file, layout.depth)  # for those who cannot wait for one more call
+        made: Cells = (RingCells if form.is_ring else BoardCells)(self._file, layout.depth)
+        # For those who cannot wait for one more call. Of a ring, what all `Cells` have.
+        self.cells = cast(BoardCells, made)
         self.newest = self.cells.newest  # index → the record as it was written, None if there is none
         self.record = self.cells.record  # index, number → one of the last `depth`, None if it is not there
         self.number = self.cells.number  # index → the number of the newest record, 0 if there is none
@@ -270,14 +286,9 @@ def boards_in(run_dir: str | Path) -> dict[Path, tuple[str, Shard]]:
     return found
 
 
-def recent_path(run_dir: str | Path) -> Path:
-    """Return the merger's board, of the last few records per topic."""
-    return Path(run_dir) / "recent.board"
-
-
-def retire(path: Path) -> None:
+def retire(path: Path, form: board_layout.Form = board_layout.BOARD) -> None:
     """Remove a board that has no writer any more, and mark it for its readers; what cannot be removed stays."""
-    fd = _open_quietly(path)
+    fd = _open_quietly(path, form)
     try:
         path.unlink(missing_ok=True)
     except OSError as exc:
@@ -292,14 +303,14 @@ def retire_others(run_dir: str | Path, exchange: str, shard: Shard) -> None:
             retire(path)
 
 
-def _open_quietly(path: Path) -> int:
+def _open_quietly(path: Path, form: board_layout.Form) -> int:
     """Open a board that is to be superseded, -1 if there is none, or it is of another version."""
     try:
         fd = private.open_file(path, os.O_RDWR)
     except OSError:
         return -1
     try:
-        board_layout.unpack_fixed(os.pread(fd, board_layout.HEADER_SIZE, 0), os.fstat(fd).st_size)
+        board_layout.unpack_fixed(os.pread(fd, board_layout.HEADER_SIZE, 0), os.fstat(fd).st_size, form)
     except (DecodeError, OSError):
         os.close(fd)
         return -1

@@ -1,4 +1,4 @@
-"""The board's slots, written and read: what is done to them per record.
+"""The slots of boards and rings, written and read: what is done to them per record.
 
 The order of stores and loads is that of `board_layout`; `memory` keeps it. Compiled where there is a compiler, with
 the types of `cells.pxd`.
@@ -22,6 +22,7 @@ DEAD_NS = board_layout.DEAD_NS
 AHEAD_NS_MAX = board_layout.AHEAD_NS_MAX
 TRIES_MAX = board_layout.TRIES_MAX
 TOPIC_SIZE = wire.TOPIC_SIZE
+RECORD_HEADER_SIZE = wire.HEADER_SIZE
 RECORD_SIZE = wire.TICKER_SIZE
 FLAGS_OFFSET = wire.FLAGS_OFFSET
 PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
@@ -33,14 +34,37 @@ TICKER = wire.TICKER
 Ticker = wire.Ticker
 unpack_ticker = wire.TICKER_RECORD.unpack
 NUMBER_MAX = (1 << 63) - 1  # of a record, whose stamp is twice that
+RING_CELL_SIZE = board_layout.RING_CELL_SIZE
+RING_RECORD_SIZE_MAX = board_layout.RING_RECORD_SIZE_MAX
+RESERVED_OFFSET = board_layout.RESERVED_OFFSET
+WORD = board_layout.WORD
+PLACE_SIZE = 16  # of a record in a ring: position and size
 RECORD_OFFSET = board_layout.RECORD_OFFSET
 assert RECORD_OFFSET == 8, "a record follows its stamp"
 
 
-def _slot_size(depth: int) -> int:
+def _slot_size(depth: int, form: board_layout.Form) -> int:
     if not board_layout.DEPTH_MIN <= depth <= board_layout.DEPTH_MAX:
         raise ValueError(board_layout.NO_DEPTH)
-    return board_layout.slot_size(depth)
+    return form.slot_size(depth)
+
+
+def _memory_of(file: mmap.mmap | memoryview | Memory, offset: int, size: int) -> Memory:
+    """Return the memory of a file that has a slot of this size there, to be written."""
+    memory = file if isinstance(file, Memory) else Memory(file)
+    if not memory.is_writable:
+        raise BufferError("a board that cannot be written")
+    if offset < 0 or offset % board_layout.WORD or offset > memory.size - size:
+        raise ValueError("the board has no such slot")
+    return memory
+
+
+def as_published(record: bytes | bytearray, publish_ns: int) -> bytes | bytearray:
+    """Return a record as published at that time."""
+    if raw.get_i64(record, PUBLISH_NS_OFFSET) != publish_ns:
+        record = bytearray(record)
+        raw.put_i64(record, PUBLISH_NS_OFFSET, publish_ns)
+    return record
 
 
 class BoardSlot:
@@ -48,12 +72,8 @@ class BoardSlot:
 
     def __init__(self, file: mmap.mmap | memoryview | Memory, offset: int, depth: int) -> None:
         """Offset is that of the slot, whose topic is there already."""
-        size = _slot_size(depth)
-        self._memory = memory = file if isinstance(file, Memory) else Memory(file)
-        if not memory.is_writable:
-            raise BufferError("a board that cannot be written")
-        if offset < 0 or offset % board_layout.WORD or offset > memory.size - size:
-            raise ValueError("the board has no such slot")
+        size = _slot_size(depth, board_layout.BOARD)
+        self._memory = memory = _memory_of(file, offset, size)
         self._offset = offset
         self._depth = depth
         self.topic = memory.cut(offset, TOPIC_SIZE)
@@ -66,9 +86,7 @@ class BoardSlot:
         # hot: `make bench-micro`, board
         if len(record) != RECORD_SIZE:
             raise ValueError("not a ticker record")
-        if raw.get_i64(record, PUBLISH_NS_OFFSET) != publish_ns:
-            record = bytearray(record)
-            raw.put_i64(record, PUBLISH_NS_OFFSET, publish_ns)
+        record = as_published(record, publish_ns)
         number = self.number + 1
         self.number = number
         cell = self._offset + SLOT_HEADER_SIZE + number % self._depth * CELL_SIZE
@@ -82,17 +100,68 @@ class BoardSlot:
         return self._memory.take(cell, self.number, RECORD_SIZE)
 
 
-class BoardCells:
+class RingSlot:
+    """Where one topic's records of any size are written; number is that of the newest."""
+
+    def __init__(self, file: mmap.mmap | memoryview | Memory, offset: int, depth: int) -> None:
+        """Offset is that of the slot, whose topic is there already."""
+        size = _slot_size(depth, board_layout.RING)
+        self._memory = memory = _memory_of(file, offset, size)
+        self._offset = offset
+        self._depth = depth
+        self._size = board_layout.ring_size(depth)
+        self._place = bytearray(PLACE_SIZE)
+        self.topic = memory.cut(offset, TOPIC_SIZE)
+        self.number = memory.load(offset + NEWEST_OFFSET)
+        self._reserved = memory.load(offset + RESERVED_OFFSET)
+
+    def write(self, record: bytes | bytearray, publish_ns: int) -> None:
+        """Write a record, whose topic is this slot's, as published at that time."""
+        size = len(record)
+        if not RECORD_HEADER_SIZE <= size <= RING_RECORD_SIZE_MAX:
+            raise ValueError("no record, or one that is too large")
+        record = as_published(record, publish_ns)
+        number = self.number + 1
+        position = self._reserved
+        at = position % self._size
+        if size > self._size - at:
+            position += self._size - at
+            at = 0
+        self._reserved = position + (size + 7) // 8 * 8
+        self.number = number
+        raw.put_u64(self._place, 0, position)
+        raw.put_u64(self._place, 8, size)
+        cells = self._offset + SLOT_HEADER_SIZE
+        ring = cells + self._depth * RING_CELL_SIZE
+        self._memory.put_guarded(ring + at, record, self._offset + RESERVED_OFFSET, self._reserved)
+        cell = cells + number % self._depth * RING_CELL_SIZE
+        self._memory.put(cell, number, self._offset + NEWEST_OFFSET, self._place, 0)
+
+    def newest(self) -> bytes | None:
+        """Return the newest record, None if there is none yet."""
+        if not self.number:
+            return None
+        cells = self._offset + SLOT_HEADER_SIZE
+        place = self._memory.take(cells + self.number % self._depth * RING_CELL_SIZE, self.number, PLACE_SIZE)
+        assert place is not None, "nobody else writes here"
+        at = cells + self._depth * RING_CELL_SIZE + raw.get_u64(place, 0) % self._size
+        return self._memory.cut(at, raw.get_u64(place, 8))
+
+
+class Cells:
     """The records of all slots, as a reader finds them. Raises DecodeError for a slot that contradicts itself."""
 
     def __init__(self, file: mmap.mmap | memoryview, depth: int) -> None:
-        self._size = _slot_size(depth)
+        self._size = _slot_size(depth, self._form())
         self._memory = Memory(file)
         if self._memory.size < HEADER_SIZE:
             raise ValueError("too short for a board")
         self._depth = depth
         self._slots = (self._memory.size - HEADER_SIZE) // self._size
         self._names: dict[int, str] = {}  # topics of slots, once somebody asks
+
+    def _form(self) -> board_layout.Form:
+        raise NotImplementedError
 
     def count(self) -> int:
         """Return how many slots are in use."""
@@ -132,13 +201,28 @@ class BoardCells:
         return self._take(offset, number) if 0 < number <= NUMBER_MAX else None
 
     def _take(self, offset: int, number: int) -> bytes | None:
-        cell = offset + SLOT_HEADER_SIZE + number % self._depth * CELL_SIZE
-        return self._memory.take(cell, number, RECORD_SIZE)
+        """Return the record of a number, None if it is not there, of the slot that begins at offset."""
+        raise NotImplementedError
 
     def _offset(self, index: int) -> int:
         if not 0 <= index < self._slots:
             raise IndexError("the board has no such slot")
         return HEADER_SIZE + index * self._size
+
+    def wait(self, index: int, after: int, spin_ns: int) -> bool:
+        """Look until the newest number is another than after, awake, for so long at most; True if it is."""
+        return self._memory.wait(self._offset(index) + NEWEST_OFFSET, after, spin_ns)
+
+
+class BoardCells(Cells):
+    """The same of a board: tickers, or what is smaller and padded to their size."""
+
+    def _form(self) -> board_layout.Form:
+        return board_layout.BOARD
+
+    def _take(self, offset: int, number: int) -> bytes | None:
+        cell = offset + SLOT_HEADER_SIZE + number % self._depth * CELL_SIZE
+        return self._memory.take(cell, number, RECORD_SIZE)
 
     def ticker(self, index: int) -> wire.Ticker | None:
         """Return the newest record, None if there is none; flagged DOWN if nobody keeps it current."""
@@ -178,6 +262,22 @@ class BoardCells:
                 raw.put_u16(records, at, raw.get_u16(records, at) | DOWN)
         return records
 
-    def wait(self, index: int, after: int, spin_ns: int) -> bool:
-        """Look until the newest number is another than after, awake, for so long at most; True if it is."""
-        return self._memory.wait(self._offset(index) + NEWEST_OFFSET, after, spin_ns)
+
+class RingCells(Cells):
+    """The same of a ring: records of any size, as they were written."""
+
+    def _form(self) -> board_layout.Form:
+        return board_layout.RING
+
+    def _take(self, offset: int, number: int) -> bytes | None:
+        cells = offset + SLOT_HEADER_SIZE
+        place = self._memory.take(cells + number % self._depth * RING_CELL_SIZE, number, PLACE_SIZE)
+        if place is None:
+            return None
+        position, size = raw.get_u64(place, 0), raw.get_u64(place, 8)
+        ring = cells + self._depth * RING_CELL_SIZE
+        ring_size = offset + self._size - ring
+        at = position % ring_size
+        if at % WORD or size > ring_size - at or position > NUMBER_MAX:
+            raise DecodeError("a slot of the ring is damaged")
+        return self._memory.take_guarded(ring + at, size, offset + RESERVED_OFFSET, position + ring_size)

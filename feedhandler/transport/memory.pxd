@@ -11,4 +11,6 @@ cdef class Memory:
     cpdef uint64_t load(self, Py_ssize_t at) except? 0
     cpdef bytes cut(self, Py_ssize_t at, Py_ssize_t size)
     cpdef put(self, Py_ssize_t at, uint64_t number, Py_ssize_t newest_at, record, Py_ssize_t start)
+    cpdef put_guarded(self, Py_ssize_t at, data, Py_ssize_t guard_at, uint64_t guard)
+    cpdef bytes take_guarded(self, Py_ssize_t at, Py_ssize_t size, Py_ssize_t guard_at, uint64_t guard_max)
     cpdef bytes take(self, Py_ssize_t at, uint64_t number, Py_ssize_t size)

@@ -74,6 +74,25 @@ class Memory:
         record = bytes(self._bytes[at + WORD : at + WORD + size])
         return record if self._words[at // WORD] == 2 * number else None
 
+    def put_guarded(self, at: int, data: bytes | bytearray, guard_at: int, guard: int) -> None:
+        """Write bytes to whole words, after a guard by which who reads there meanwhile knows it."""
+        if not self.is_writable:
+            raise BufferError(READ_ONLY)
+        size = -(-len(data) // WORD) * WORD
+        self._checked(at, size)
+        self._checked(guard_at, WORD)
+        self._words[guard_at // WORD] = guard
+        self._bytes[at : at + size] = bytes(data).ljust(size, b"\0")
+
+    def take_guarded(self, at: int, size: int, guard_at: int, guard_max: int) -> bytes | None:
+        """Return so many bytes; None if the guard is more than it may be: they may have been written over."""
+        if size < 0:
+            raise IndexError(BEYOND)
+        self._checked(at, -(-size // WORD) * WORD)
+        self._checked(guard_at, WORD)
+        data = bytes(self._bytes[at : at + size])
+        return data if self._words[guard_at // WORD] <= guard_max else None
+
     def wait(self, at: int, value: int, spin_ns: int) -> bool:
         """Look until a word has another value, awake, for so long at most; True if it has."""
         index = self._checked(at, WORD) // WORD

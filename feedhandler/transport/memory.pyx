@@ -31,7 +31,7 @@ cdef extern from *:
     #define BOARD_PAUSE() ((void)0)
     #endif
 
-    /* All three as in feedhandler/data/board_layout.py. Records go word by word, each one atomic: a plain memcpy would be a
+    /* All as in feedhandler/data/board_layout.py. Records go word by word, each one atomic: a plain memcpy would be a
        data race, which C leaves undefined; the compiler makes the same instructions of it but for their width. */
     static void board_put(
         uint64_t *cell, uint64_t *newest, uint64_t number, const uint8_t *record, int words, int first
@@ -59,12 +59,51 @@ cdef extern from *:
         return __atomic_load_n(cell, __ATOMIC_RELAXED) == 2 * number;
     }
 
+    static void ring_put(
+        uint64_t *words, uint64_t *guard_at, uint64_t guard, const uint8_t *data, size_t size
+    ) {
+        uint64_t word;
+        __atomic_store_n(guard_at, guard, __ATOMIC_RELAXED);
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+        for (; size >= 8; size -= 8, data += 8) {
+            memcpy(&word, data, 8);
+            __atomic_store_n(words++, word, __ATOMIC_RELAXED);
+        }
+        if (size) {
+            word = 0;
+            memcpy(&word, data, size);
+            __atomic_store_n(words, word, __ATOMIC_RELAXED);
+        }
+    }
+
+    static int ring_take(
+        const uint64_t *words, const uint64_t *guard_at, uint64_t guard_max, char *data, size_t size
+    ) {
+        uint64_t word;
+        for (; size >= 8; size -= 8, data += 8) {
+            word = __atomic_load_n(words++, __ATOMIC_RELAXED);
+            memcpy(data, &word, 8);
+        }
+        if (size) {
+            word = __atomic_load_n(words, __ATOMIC_RELAXED);
+            memcpy(data, &word, size);
+        }
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        return __atomic_load_n(guard_at, __ATOMIC_RELAXED) <= guard_max;
+    }
+
     static uint64_t board_load(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
     """
     void board_put(
         uint64_t* cell, uint64_t* newest, uint64_t number, const uint8_t* record, int words, int first
     ) noexcept nogil
     bint board_take(const uint64_t* cell, uint64_t number, char* record, int words) noexcept nogil
+    void ring_put(
+        uint64_t* words, uint64_t* guard_at, uint64_t guard, const uint8_t* data, size_t size
+    ) noexcept nogil
+    bint ring_take(
+        const uint64_t* words, const uint64_t* guard_at, uint64_t guard_max, char* data, size_t size
+    ) noexcept nogil
     uint64_t board_load(const uint64_t* word) noexcept nogil
     void BOARD_PAUSE() noexcept nogil
 
@@ -231,6 +270,29 @@ cdef class Memory:
         if not board_take(cell, number, PyBytes_AS_STRING(record), <int>(size // 8)):
             return None
         return record
+
+    cpdef put_guarded(self, Py_ssize_t at, data, Py_ssize_t guard_at, uint64_t guard):
+        cdef Py_ssize_t size = len(data)
+        cdef const uint8_t* source = raw.readable(data, 0, size)
+        if not self.is_writable:
+            raise BufferError(READ_ONLY)
+        ring_put(
+            <uint64_t*>self._words(at, (size + 7) // 8 * 8), <uint64_t*>self._words(guard_at, 8), guard, source,
+            <size_t>size,
+        )
+
+    cpdef bytes take_guarded(self, Py_ssize_t at, Py_ssize_t size, Py_ssize_t guard_at, uint64_t guard_max):
+        cdef const uint64_t* words
+        cdef const uint64_t* guard
+        cdef bytes data
+        if size < 0 or size > SIZE_MAX:
+            raise IndexError(BEYOND)
+        words = <const uint64_t*>self._words(at, (size + 7) // 8 * 8)
+        guard = <const uint64_t*>self._words(guard_at, 8)
+        data = PyBytes_FromStringAndSize(NULL, size)
+        if not ring_take(words, guard, guard_max, PyBytes_AS_STRING(data), <size_t>size):
+            return None
+        return data
 
     def wait(self, Py_ssize_t at, uint64_t value, int64_t spin_ns):
         cdef const uint64_t* word = <const uint64_t*>self._words(at, 8)

@@ -18,13 +18,14 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from feedhandler.data import modes, wire
-from feedhandler.data.kinds import keeps_every
+from feedhandler.data.kinds import RECORD_WORDS, keeps_every
 from feedhandler.data.topics import Groups
 
 SUBSCRIBE: Final = 1
 CANCEL: Final = 0
 PREFIXES_MAX: Final = 100_000  # of one subscriber
-TICKERS: Final = wire.topic(wire.TICKER, "").encode()
+# What topics of records begin with, other than documents.
+RECORDS: Final = tuple(f"{word}.".encode() for word in RECORD_WORDS)
 
 # Of one turn, in units of some 3 us each in plain Python: a last value is packed and queued. So a turn that has
 # much of this to do is longer by less than a millisecond, and as much is left for everything else.
@@ -125,17 +126,17 @@ class SubscriberPeer(Protocol):
 class Subscriptions:
     """One subscriber's prefixes, however many."""
 
-    __slots__ = ("_counts", "_sizes", "_tickers")
+    __slots__ = ("_counts", "_records", "_sizes")
 
     def __init__(self) -> None:
         self._counts: dict[bytes, int] = {}  # how often each prefix is subscribed
         self._sizes: dict[int, int] = {}  # how many prefixes have each length
-        self._tickers = 0  # how many include some ticker
+        self._records = 0  # how many include records of some kind
 
     @property
-    def cover_tickers(self) -> bool:
-        """True if one of them includes some ticker."""
-        return self._tickers > 0
+    def cover_records(self) -> bool:
+        """True if one of them includes other records than documents."""
+        return self._records > 0
 
     @property
     def prefixes(self) -> list[bytes]:
@@ -183,14 +184,14 @@ class Subscriptions:
         self._sizes[size] = self._sizes.get(size, 0) + change
         if not self._sizes[size]:
             del self._sizes[size]
-        if TICKERS.startswith(prefix) or prefix.startswith(TICKERS):
-            self._tickers += change
+        if prefix.startswith(RECORDS) or any(word.startswith(prefix) for word in RECORDS):
+            self._records += change
 
 
 def is_narrow(prefix: bytes) -> bool:
-    """True if a prefix covers less than all tickers of an exchange."""
+    """True if a prefix covers less than all records of a kind and an exchange."""
     words = prefix.split(b".", 2)
-    return prefix.startswith(TICKERS) and len(words) == 3 and words[2] != b""
+    return prefix.startswith(RECORDS) and len(words) == 3 and words[2] != b""
 
 
 def _counts_alone(record: bytes | bytearray | memoryview) -> bool:
@@ -253,7 +254,7 @@ class Join:
 class Subscribers:
     """Who is subscribed to what at one endpoint, and what each is still to get.
 
-    on_mode gets declarations (`pace`), on_wanted whether some subscription covers tickers, each time that this
+    on_mode gets declarations (`pace`), on_wanted whether some subscription covers records, each time that this
     changes. Each subscriber is in one of these conditions: it is read, and what it requests is done at once; or it
     is not read, because it waits for its turn (`_waiting`), for others to have joined (`_joiners`), or for room in
     its queue.
@@ -289,7 +290,7 @@ class Subscribers:
         )  # with wide subscriptions, which wait for others to have joined
         self._requests: dict[SubscriberPeer, bytes] = {}  # of those who wait, the one that is read already
         self._waiting: deque[SubscriberPeer] = deque()
-        self._wanting: set[SubscriberPeer] = set()  # tickers
+        self._wanting: set[SubscriberPeer] = set()  # records
         self._gone: deque[tuple[SubscriberPeer, list[bytes]]] = (
             deque()
         )  # with prefixes whose groups they are still in
@@ -394,7 +395,7 @@ class Subscribers:
 
     def _note_wanting(self, peer: SubscriberPeer) -> None:
         was_wanted = bool(self._wanting)
-        if peer.is_open and peer.subscriptions.cover_tickers:
+        if peer.is_open and peer.subscriptions.cover_records:
             self._wanting.add(peer)
         else:
             self._wanting.discard(peer)

@@ -426,7 +426,7 @@ def boards(rng: random.Random) -> None:
 
 def damaged(rng: random.Random, image: bytes, depth: int) -> bytes:
     changed = bytearray(image)
-    size = board_layout.slot_size(depth)
+    size = board_layout.BOARD.slot_size(depth)
     places = [
         28,
         32,
@@ -488,7 +488,7 @@ def slot_alike(rng: random.Random, image: bytes) -> None:
             0,
             8,
             board_layout.HEADER_SIZE,
-            len(image) - board_layout.slot_size(2),
+            len(image) - board_layout.BOARD.slot_size(2),
             len(image),
             rng.randrange(9000),
         )
@@ -507,7 +507,7 @@ def slot_alike(rng: random.Random, image: bytes) -> None:
         for _ in range(2):
             slot.write(table_record("ticker.x.z", sequence=9), 1)
         found.append(repr((slot.topic, slot.newest(), slot.number)))
-        end = offset + board_layout.slot_size(depth)
+        end = offset + board_layout.BOARD.slot_size(depth)
         assert memory[:offset] == image[:offset], "before the slot"
         assert memory[end : len(image)] == image[end:], "behind the slot"
     agree("slot", found, (offset, depth))

@@ -23,14 +23,15 @@ from patience import PATIENCE_S
 
 from feedhandler.data import board_layout, ticker, wire
 from feedhandler.feed import batch
-from feedhandler.transport import follower, zmtp
+from feedhandler.transport import follower, loop, zmtp
 from feedhandler.transport import memory as shared
 
 pytestmark = pytest.mark.e2e
 TOPIC = wire.padded("ticker.x.A")
 RECORD = wire.pack_ticker(wire.Ticker("ticker.x.A", flags=8, recv_ns=1))
 DEPTH = 2
-BOARD_SIZE = board_layout.HEADER_SIZE + 3 * board_layout.slot_size(DEPTH)
+BOARD_SIZE = board_layout.HEADER_SIZE + 3 * board_layout.BOARD.slot_size(DEPTH)
+RING_SIZE = board_layout.HEADER_SIZE + 3 * board_layout.RING.slot_size(DEPTH)
 JUNK = (
     None,
     -1,
@@ -140,12 +141,13 @@ class End:
 def make(twin, name, tmp_path):
     """Return an object of a class as it is used, with what it needs."""
     end = End()
-    if name == "Timers":
-        return twin.Timers()
     if name == "Loop":
         return twin.Loop()
     if name in {"Traffic", "Sink", "Topic", "Gatherer"}:
         return getattr(twin, name)()
+    if name in {"Timer", "Timers"}:
+        of = getattr(loop, name)
+        return of(0, end.flush) if name == "Timer" else of()
     if name == "Route":
         return twin.Route(TOPIC, twin.Traffic())
     if name == "Loss":
@@ -172,8 +174,12 @@ def make(twin, name, tmp_path):
         return shared.Memory(buffer())
     if name == "BoardSlot":
         return twin.BoardSlot(buffer(), board_layout.HEADER_SIZE, DEPTH)
-    if name == "BoardCells":
-        return twin.BoardCells(buffer(), DEPTH)
+    if name == "RingSlot":
+        return twin.RingSlot(buffer(RING_SIZE), board_layout.HEADER_SIZE, DEPTH)
+    if name in {"BoardCells", "RingCells"}:
+        return getattr(twin, name)(buffer(RING_SIZE), DEPTH)
+    if name == "Cells":
+        return twin.BoardCells(buffer(), DEPTH)  # it is the base of both
     endpoint = f"ipc://{tmp_path}/x.ipc"
     if name == "Outlet":
         return twin.Outlet(Events(), [endpoint], last_values(), key="k", queue_size_max=1000, has_modes=True)
@@ -228,6 +234,11 @@ def test_an_object_that_is_not_whole_cannot_be_had_or_harms_nobody():
         ("BoardSlot", (buffer(), 1 << 40, DEPTH)),
         ("BoardSlot", (buffer(), board_layout.HEADER_SIZE, 1 << 60)),
         ("BoardSlot", (bytes(BOARD_SIZE), board_layout.HEADER_SIZE, DEPTH)),
+        ("RingSlot", (buffer(RING_SIZE), RING_SIZE - 8, DEPTH)),
+        ("RingSlot", (buffer(RING_SIZE), board_layout.HEADER_SIZE, 1 << 60)),
+        ("RingSlot", (bytes(RING_SIZE), board_layout.HEADER_SIZE, DEPTH)),
+        ("RingCells", (buffer(8), DEPTH)),
+        ("RingCells", (buffer(), 1 << 60)),
         ("BoardCells", (buffer(8), DEPTH)),
         ("BoardCells", (buffer(), 1 << 60)),
         ("State", ()),
@@ -255,7 +266,7 @@ def twin():
 
 
 def test_a_slot_is_in_its_buffer_and_can_be_written(twin):
-    size = board_layout.slot_size(DEPTH)
+    size = board_layout.BOARD.slot_size(DEPTH)
     for offset in (-8, -size, 4, BOARD_SIZE - size + 8, BOARD_SIZE, 1 << 62):
         with pytest.raises(ValueError, match="no such slot"):
             twin.BoardSlot(buffer(), offset, DEPTH)
