@@ -33,7 +33,7 @@ from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.merger.merge import FeedHeartbeat
 from feedhandler.merger.process import MergerProcess
 from feedhandler.runtime import config
-from feedhandler.transport import outlet, zmtp
+from feedhandler.transport import zmtp
 from feedhandler.transport.files import Lock
 from feedhandler.transport.links import Downlink, Uplink
 from feedhandler.transport.loop import Loop
@@ -41,7 +41,7 @@ from feedhandler.transport.loop import Loop
 SYMBOLS: Final = 15_000
 RATE: Final = 2_000
 SUBSCRIBERS: Final = 2_000
-SNAPSHOT_SIZE: Final = 5_000 * outlet.MESSAGE_SIZE  # of that many symbols
+SNAPSHOT_SIZE: Final = 5_000 * (zmtp.SHORT_HEAD_SIZE + wire.TICKER_SIZE)  # of that many symbols
 READY: Final = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB"
 NATIVES: Final = [f"S{number:05}USDT" for number in range(SYMBOLS)]
 CANONICAL: Final = [

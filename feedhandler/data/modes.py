@@ -8,7 +8,8 @@ It declares that by one more subscription, to a word that no topic begins with, 
 
 What a slow subscriber is due is one record per topic, however slow it is: with `@all`, and without a word, once
 its queue is full and until it has read everything. Pure: the sockets ask for what may leave. Answers and counts
-go to that subscriber alone, as notices under the word that it declared.
+go to that subscriber alone, as notices under the word that it declared. One that declared nothing gets a notice
+only if it has missed records that count each.
 """
 
 from typing import Final
@@ -16,6 +17,7 @@ from typing import Final
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.kinds import keeps_every
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
 
 MARK: Final = b"@"  # begins a declaration, and no topic
@@ -41,12 +43,14 @@ class Notice(msgspec.Struct, omit_defaults=True):
     """Body of a notice.
 
     skipped counts, since the declaration, the records that this subscriber did not get: passed over for newer
-    ones of their topics.
+    ones of their topics. Without a declaration, since its queue was full, which is over: then gap counts those
+    among them of kinds that keep every record.
     """
 
     mode: str = ""  # what is in force
     interval_ms: int = 0
     skipped: int = 0
+    gap: int = 0
     error: str = ""
 
 
@@ -148,6 +152,66 @@ class Pace:
             return None
         self._noticed_mono_ns = now_mono_ns
         return self.answer(session, now_ns)
+
+
+class Overflow(Pace):
+    """What one is due that declared nothing, and whose queue was full: it is over when all of that has left.
+
+    is_batched: its messages have several records, and are dropped as long as there is no room.
+    """
+
+    __slots__ = ("_head", "_is_batched", "gap")
+
+    def __init__(self, now_mono_ns: int, *, is_batched: bool = False) -> None:
+        super().__init__(ALL, now_mono_ns)
+        self._is_batched = is_batched
+        self._head = b""  # header of a record that counts, and did not leave
+        self.gap = 0  # how many those are
+
+    def note(self, topic: bytes, message: bytes | bytearray) -> None:
+        if self._is_batched:
+            self.lose(message)
+            return
+        if (passed := self._waiting.get(topic)) is not None:
+            self._pass_over(passed)
+        self._waiting[topic] = message
+
+    def _pass_over(self, record: bytes | bytearray | memoryview) -> None:
+        self.skipped += 1
+        if keeps_every(record[wire.KIND_OFFSET]):
+            self.miss(1, bytes(record[: wire.HEADER_SIZE]))
+
+    def lose(self, message: bytes | bytearray) -> None:
+        """Note a message that is not kept."""
+        for record in wire.split(bytes(message)):
+            self._pass_over(record)
+
+    def miss(self, count: int, header: bytes) -> None:
+        """Note that so many records that count did not leave, with the header of one of them."""
+        self.gap += count
+        self._head = header
+
+    def drop(self) -> None:
+        """Forget what is kept: the newest of everything comes anew."""
+        for record in self._waiting.values():
+            self._pass_over(record)
+        self._waiting = {}
+
+    def end(self) -> bytes | None:
+        """Return what is to be said of it now that it is over: nothing, if nothing that counts is missing.
+
+        Under the topic of one of the records, since one that subscribed to no more than that gets no other.
+        """
+        if not self.gap:
+            return None
+        document = wire.Document(*wire.HEADER.unpack(self._head))
+        document.topic, document.kind, document.flags = (
+            wire.unpadded(self._head[: wire.TOPIC_SIZE]),
+            wire.NOTICE,
+            0,
+        )
+        document.body = msgspec.json.encode(Notice(skipped=self.skipped, gap=self.gap))
+        return wire.pack_document(document)
 
 
 def is_declaration(prefix: bytes) -> bool:

@@ -126,6 +126,8 @@ class Follower:
         take_aside = self._aside.get(record.kind)
         if take_aside is not None and take_aside(record):
             return
+        if record.kind == wire.NOTICE:
+            return  # about a connection, and under a topic that is another's
         if isinstance(record, wire.Condition):
             self._take_condition(record, data)
         elif isinstance(record, wire.Unknown):

@@ -1,9 +1,12 @@
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from feedhandler.data cimport raw
 from feedhandler.transport.peer cimport Peer
 
-cdef Py_ssize_t HEARERS_MAX
+cdef Py_ssize_t HEARERS_MAX, HEADER_SIZE, KIND_OFFSET, SHORT_HEAD_SIZE, LONG_HEAD_SIZE
+cdef list SIZES, EVERY
+cdef uint8_t LONG, COMMAND
 
 
 @cython.final
@@ -24,6 +27,13 @@ cdef class Outlet:
     cdef _give(self, Peer peer, bytes topic, message)
     cdef bint _is_kept_back(self, Peer peer, its_pace, bytes topic, message) except -1
     cdef bint _has_room(self, Peer peer, bytes topic, message) except -1
+    @cython.locals(
+        at=Py_ssize_t, size=Py_ssize_t, skipped=int64_t, gap=int64_t, newest=Py_ssize_t, end=Py_ssize_t, code=uint8_t,
+        length=Py_ssize_t, flags=uint8_t,
+    )
+    cdef _count(self, bytes frames, overflow)
+    cdef _list(self, Peer peer)
+    cdef _end_overflow(self, Peer peer, overflow)
     cdef _overflow(self, Peer peer, bytes topic, message)
 
     @cython.locals(peer=Peer)

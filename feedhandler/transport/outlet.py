@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from feedhandler.data import modes, wire
-from feedhandler.transport import private
+from feedhandler.data import kinds, modes, raw, wire
+from feedhandler.transport import private, zmtp
 from feedhandler.transport.endpoints import Handshakes, Listener
 from feedhandler.transport.loop import TimedEvents
 from feedhandler.transport.peer import Peer
@@ -19,8 +19,13 @@ from feedhandler.transport.subscribing import SUBSCRIBE, LastValues, Subscribers
 from feedhandler.transport.zmtp import REQUEST_SIZE_MAX, log
 
 HEARERS_MAX = 100_000  # topics whose subscribers are remembered
+LONG, COMMAND = zmtp.LONG, zmtp.COMMAND
+SHORT_HEAD_SIZE, LONG_HEAD_SIZE = zmtp.SHORT_HEAD_SIZE, zmtp.LONG_HEAD_SIZE
+HEADER_SIZE = wire.HEADER_SIZE
+KIND_OFFSET = wire.KIND_OFFSET
+SIZES = wire.SIZES
+EVERY = kinds.EVERY
 NO_MODES: Final = "this endpoint has no modes; merger.ticks has"
-MESSAGE_SIZE: Final = 2 + wire.TICKER_SIZE  # of most
 
 
 class Outlet:
@@ -62,11 +67,11 @@ class Outlet:
         self._is_batched = is_batched
         self._has_modes = has_modes
         self._session = session
-        self._paced: set[Peer] = set()  # that declared a mode
+        self._paced: set[Peer] = set()  # that declared a mode; others have a pace while they do not keep up
         self._peers: set[Peer] = set()
         self._unflushed: list[Peer] = []
         self._stamp = 0  # of the last message
-        self.is_wanted = False  # by a subscription that covers tickers
+        self.is_wanted = False  # by a subscription that covers records
         self._subscribers = Subscribers(
             events, last, is_batched=is_batched, on_mode=self._on_mode, on_wanted=self._on_wanted
         )
@@ -114,35 +119,95 @@ class Outlet:
         if not its_pace.is_conflated:
             is_full = peer.is_blocked and peer.queued > self._queue_size_max
             if not is_full and not its_pace.is_waiting:
+                if isinstance(its_pace, modes.Overflow):
+                    self._end_overflow(peer, its_pace)
                 return False
         elif its_pace.is_immediate and not peer.is_blocked and peer.queued < modes.CHUNK_SIZE:
             return False
         its_pace.note(topic, message)
         return True
 
+    def _end_overflow(self, peer: Peer, overflow: modes.Overflow) -> None:
+        """One has got all that was kept for it: the next message follows, after how much it did not get."""
+        peer.pace = None
+        peer.dropped += overflow.skipped
+        if (notice := overflow.end()) is not None:
+            self._list(peer)
+            peer.put(notice)
+
+    def _list(self, peer: Peer) -> None:
+        """Have `flush` write to one."""
+        if not peer.is_listed:
+            peer.is_listed = True
+            self._unflushed.append(peer)
+
     def _has_room(self, peer: Peer, topic: bytes, message: bytes | bytearray) -> bool:
         """Find room for a message in a queue that has used what it had; False if it is not to be queued."""
         if peer.queued > self._queue_size_max:
             self._overflow(peer, topic, message)
             return False
-        return self._queues.grant(peer, self._cut)
+        if self._queues.grant(peer, self._cut):
+            return True
+        if isinstance(peer.pace, modes.Overflow):  # it was cut itself
+            peer.pace.lose(message)
+        return False
 
     def _cut(self, peer: Peer) -> bool:
         """Shorten a queue; its subscriber gets the newest of each topic when it reads, this message's as well."""
         if not self._subscribers.start_anew(peer):
             return False
-        lost = peer.shorten() // MESSAGE_SIZE
-        peer.dropped += lost
-        if peer.pace is not None:
-            peer.pace.skip(lost)
+        frames = peer.shorten()
+        if not frames:
+            return True
+        overflow = self._overflow_of(peer)
+        self._count(frames, overflow)
+        if peer in self._paced and peer.pace is not None:
+            peer.pace.skip(overflow.skipped)
+        else:
+            overflow.drop()
+            peer.pace = overflow
         return True
 
+    def _count(self, frames: bytes, overflow: modes.Overflow) -> None:
+        """Count the records in frames that were in a queue: perhaps a hundred thousand, while others wait."""
+        at, size = 0, len(frames)
+        skipped = gap = newest = 0
+        while at < size:
+            flags = raw.get_u8(frames, at)
+            if flags & LONG:
+                end = at + LONG_HEAD_SIZE + raw.get_u64_big(frames, at + 1)
+                at += LONG_HEAD_SIZE
+            else:
+                end = at + SHORT_HEAD_SIZE + raw.get_u8(frames, at + 1)
+                at += SHORT_HEAD_SIZE
+            if flags & COMMAND or end - at < HEADER_SIZE:
+                at = end
+            while at < end:
+                code = raw.get_u8(frames, at + KIND_OFFSET)
+                skipped += 1
+                if EVERY[code]:
+                    gap += 1
+                    newest = at
+                length = SIZES[code]
+                if length < 0:
+                    length = wire.size_at(frames, at)
+                at = end if not 0 < length < end - at else at + length
+        overflow.skipped += skipped
+        if gap:
+            overflow.miss(gap, raw.cut(frames, newest, HEADER_SIZE))
+
+    def _overflow_of(self, peer: Peer) -> modes.Overflow:
+        """Return what one has not got, who declared nothing."""
+        if isinstance(peer.pace, modes.Overflow):
+            return peer.pace
+        return modes.Overflow(time.monotonic_ns(), is_batched=self._is_batched)
+
     def _overflow(self, peer: Peer, topic: bytes, message: bytes | bytearray) -> None:
-        """A queue is full: what comes on top is kept by topic, the newest of each, until all of it has left."""
-        if self._is_batched:
-            peer.dropped += 1  # it would be kept by the first of its topics
-            return
-        peer.pace = modes.Pace(modes.ALL, time.monotonic_ns())  # undeclared: nobody is told
+        """A queue is full: what comes on top is kept by topic, the newest of each, until all of it has left.
+
+        Batches are not: they would be kept by the first of their topics.
+        """
+        peer.pace = self._overflow_of(peer)
         peer.pace.note(topic, message)
 
     def flush(self) -> None:

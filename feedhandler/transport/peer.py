@@ -31,7 +31,7 @@ from feedhandler.transport.zmtp import (
 BUFFER_SIZE: Final = 1 << 20  # asked of the kernel, for both directions
 # Of a subscriber that wants the newest only: what the kernel holds for it is no longer the newest when it is read.
 CONFLATED_BUFFER_SIZE: Final = 1 << 12
-HEAD_SIZE_MAX = 9  # of a frame
+HEAD_SIZE_MAX = zmtp.LONG_HEAD_SIZE  # of a frame
 QUEUE_SIZE = 1 << 13  # of a queue at first
 QUEUE_KEPT_MAX = 1 << 20  # of an empty one: what is larger is given back
 CHUNKS_MAX = modes.CHUNKS_MAX
@@ -210,17 +210,18 @@ class Peer:
         self.sent += sent
         return True
 
-    def shorten(self) -> int:
-        """Drop what is queued, but for the beginning of what may be on its way; returns how many bytes."""
+    def shorten(self) -> bytes:
+        """Drop what is queued, but for the beginning of what may be on its way; returns the rest: whole frames."""
         used = self.queued
         kept = min((mark - self.sent for mark in self.marks if mark >= self.sent), default=used)
         self.marks.clear()
         if kept >= used:
-            return 0
+            return b""
+        dropped = raw.cut(self._queue, self._start + kept, used - kept)
         smaller = bytearray(max(kept, QUEUE_SIZE))
         raw.copy(smaller, 0, self._queue, self._start, kept)
         self._queue, self._start, self.queued = smaller, 0, kept
-        return used - kept
+        return dropped
 
     def refill(self) -> None:
         """Queue a part of what a subscriber with a mode is due, or one that has not kept up."""

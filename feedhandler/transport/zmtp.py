@@ -60,6 +60,7 @@ assert len(GREETING) == GREETING_SIZE
 MECHANISM: Final = slice(12, 32)
 VERSION_MAJOR: Final = 10
 MORE, LONG, COMMAND = 1, 2, 4  # bits of a frame's first byte
+SHORT_HEAD_SIZE, LONG_HEAD_SIZE = 2, 9  # of a frame: flags, and a u8 or u64 of its size
 _LONG_SIZE: Final = struct.Struct("!Q")
 READ_SIZE: Final = 1 << 18
 PARTS_MAX: Final = 64  # of a message, where one may have several

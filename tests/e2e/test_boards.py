@@ -6,7 +6,8 @@ from harness import DOWN, MAJORS, wait_until
 
 from feedhandler.client import Board
 from feedhandler.data import wire
-from feedhandler.transport.boards import BoardReader, board_path, recent_path
+from feedhandler.transport.boards import BoardReader, board_path
+from feedhandler.transport.recent import recent_path
 
 
 def test_the_feeds_board_and_the_mergers_say_what_the_stream_says(stack):
