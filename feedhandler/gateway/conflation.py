@@ -5,7 +5,7 @@ difference is what it is due, in the newest state, however long it has not looke
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from feedhandler.data import wire
 
@@ -23,30 +23,17 @@ class Topic:
         self.text: bytes | None = None
 
 
-class Interest:
-    """What a reader wants updates of; None: all. Two with the same are equal."""
+class Interest(NamedTuple):
+    """What a reader wants updates of; None: all."""
 
-    __slots__ = ("exchanges", "symbols")
-
-    def __init__(
-        self, symbols: frozenset[str] | None = None, exchanges: frozenset[str] | None = None
-    ) -> None:
-        self.symbols, self.exchanges = symbols, exchanges
+    symbols: frozenset[str] | None = None
+    exchanges: frozenset[str] | None = None
 
     def has(self, topic: Topic) -> bool:
         """Return whether it is about this topic."""
         return (self.symbols is None or topic.symbol in self.symbols) and (
             self.exchanges is None or topic.exchange in self.exchanges
         )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Interest) and (self.symbols, self.exchanges) == (
-            other.symbols,
-            other.exchanges,
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.symbols, self.exchanges))
 
 
 EVERYTHING: Final = Interest()

@@ -201,7 +201,6 @@ class Downlink(Connecting):
         super().__init__(events, endpoint, keys, server_key)
         self._prefixes = list(prefixes)
         self._on_message = on_message
-        self._is_closed = False
 
     def poll(self) -> bool:
         """Connect, the first time; True if there is a connection."""
