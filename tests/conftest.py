@@ -3,6 +3,7 @@
 import collections
 import gc
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, settings
 
 for folder in ("exchanges", "e2e", "gateway", "languages", "transport"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
+
+# A shell that runs the tests in the background has SIGINT ignored, which processes inherit: Ctrl-C would end none.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "feedhandler", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
