@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, settings
 for folder in ("exchanges", "e2e", "gateway", "languages", "transport"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
-# A shell that runs the tests in the background has SIGINT ignored, which processes inherit: Ctrl-C would end none.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Started by nohup, or with & in a script, we ignore these, and processes inherit that: tests of them would wait
+# for ends that never come. What is caught here is not inherited.
+for number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 settings.register_profile(
     "feedhandler", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
