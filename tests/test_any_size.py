@@ -207,7 +207,7 @@ class Subscriber:
         self.follower = Follower(self.out.append)
         self.recovery = Recovery(self.follower, self.out.append, lambda: 0, takes_latest=False)
         self.recovery.is_connected = True
-        self.follower.on_hole = self.recovery.on_hole
+        self.follower.on_gap = self.recovery.on_gap
 
     def recover(self):
         while (request := self.recovery.request()) is not None:
