@@ -79,6 +79,12 @@ def encryption(request, tmp_path_factory):
     Bench.tls = None
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Those after what was not foreseen; the back-off is the bench's."""
+    monkeypatch.setattr("feedhandler.transport.tasks.PAUSE_S", (0.05, 0.1))
+
+
 class Bench:
     """A connection to a server that the test plays; flushed is what left after each socket read."""
 
