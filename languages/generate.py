@@ -35,8 +35,17 @@ def layouts() -> list[Layout]:
 
 
 def fixed() -> list[Description]:
-    """Return the kinds whose records have a fixed layout."""
-    return [kind for kind in KINDS if kind.body is Body.FIXED]
+    """Return the kinds whose records begin with a fixed layout."""
+    return [kind for kind in KINDS if kind.body is not Body.JSON]
+
+
+def counted() -> list[tuple[Description, int, int, int]]:
+    """Return those of them where entries follow: how large one is, and where the two counts of them are."""
+    return [
+        (kind, kind.layout.entries.size, *map(kind.layout.offset, kind.layout.entries.counts))
+        for kind in fixed()
+        if kind.layout.entries is not None
+    ]
 
 
 def documents() -> list[Description]:
@@ -158,6 +167,12 @@ def c() -> dict[str, str]:
         "SIZE_CASES": "\n".join(
             f"        case FH_KIND_{word(kind)}: return FH_{word(kind)}_SIZE;" for kind in fixed()
         ),
+        "COUNTED": "\n".join(
+            f"    if (bytes[offsetof(fh_header, kind)] == FH_KIND_{word(kind)} && size >= own)\n"
+            f"        own += {size} * ((size_t)fh_load_u16(bytes + {one}) + fh_load_u16(bytes + {two}));"
+            for kind, size, one, two in counted()
+        )
+        or "    (void)size;",
         "LOAD_CASES": "\n".join(
             f"        case FH_KIND_{word(kind)}: fh_{kind.name}_load(&out->{kind.name}, bytes); break;"
             for kind in fixed()
@@ -229,6 +244,12 @@ def rust() -> dict[str, str]:
             f"            Record::{camel(kind.name)}(record) => &record.header," for kind in fixed()
         ),
         "SIZE_ARMS": "\n".join(f"        KIND_{word(kind)} => Some({word(kind)}_SIZE)," for kind in fixed()),
+        "COUNTED": "\n".join(
+            f"    if record[KIND_OFFSET] == KIND_{word(kind)} && record.len() >= own {{\n"
+            f"        let count = |at| usize::from(u16::from_le_bytes(bytes(record, at)));\n"
+            f"        return Some(own + {size} * (count({one}) + count({two})));\n    }}"
+            for kind, size, one, two in counted()
+        ),
         "LOAD_ARMS": "\n".join(
             f"        KIND_{word(kind)} => Record::{camel(kind.name)}({camel(kind.name)}::load(message)),"
             for kind in fixed()
@@ -328,6 +349,12 @@ def go() -> dict[str, str]:
         "LOADERS": blocks(map(go_loader, layouts())),
         "SIZE_CASES": "\n".join(
             f"\tcase Kind{camel(kind.name)}:\n\t\treturn {camel(kind.name)}Size" for kind in fixed()
+        ),
+        "COUNTED": "\n".join(
+            f"\tif message[offsetKind] == Kind{camel(kind.name)} && len(message) >= own {{\n"
+            f"\t\tcount := func(at int) int {{ return int(binary.LittleEndian.Uint16(message[at:])) }}\n"
+            f"\t\town += {size} * (count({one}) + count({two}))\n\t}}"
+            for kind, size, one, two in counted()
         ),
         "LOAD_CASES": "\n".join(
             f"\tcase Kind{camel(kind.name)}:\n\t\trecord := new({camel(kind.name)})\n"
@@ -431,6 +458,11 @@ def js() -> dict[str, str]:
         "CLASSES": "\n".join(
             f"  [KIND.{word(kind)}, [{camel(kind.name)}, {word(kind)}_SIZE]]," for kind in fixed()
         ),
+        "COUNTED": "\n".join(
+            f"  if (kind === KIND.{word(kind)} && rest >= own)\n"
+            f"    own += {size} * (view.getUint16(at + {one}, true) + view.getUint16(at + {two}, true))"
+            for kind, size, one, two in counted()
+        ),
         "DOCUMENT_KINDS": ", ".join(f"KIND.{word(kind)}" for kind in documents()),
         "VERSION_OFFSET": str(offsets["version"]),
         "KIND_OFFSET": str(offsets["kind"]),
@@ -510,7 +542,9 @@ def numpy() -> dict[str, str]:
         "FLAGS": constants("FLAG", list(Flag)),
         "NOT_LIVE": " | ".join(f"FLAG_{flag.name}" for flag in dead()),
         "DTYPES": blocks(map(numpy_dtype, layouts())).rstrip(),
-        "DTYPES_OF": "\n".join(f"    KIND_{word(kind)}: {word(kind)}," for kind in fixed()),
+        "DTYPES_OF": "\n".join(
+            f"    KIND_{word(kind)}: {word(kind)}," for kind in fixed() if kind.layout.entries is None
+        ),
         "TOPIC_END": str(header.TOPIC_SIZE - 1),
     }
 
@@ -523,6 +557,11 @@ def field_table(layout: Layout) -> str:
     for field in layout.fields:
         type_ = f"char[{field.size}]" if field.type == "char" else field.type
         rows.append(f"| {field.offset} | {type_} | {field.name} | {field.unit} | {field.meaning} |")
+    if (entries := layout.entries) is not None:
+        counts = " and ".join(entries.counts)
+        rows.append(
+            f"| {layout.size} | {entries.size} bytes each | as many as {counts} |  | {entries.meaning} |"
+        )
     return "\n".join(rows)
 
 
@@ -534,7 +573,9 @@ def flag_table() -> str:
 def kind_table() -> str:
     rows = ["| kind | code | retention | bytes | what |", "| --- | --- | --- | --- | --- |"]
     for kind in KINDS:
-        size = kind.size or f"{HEADER.size} and JSON"
+        size = str(kind.size or f"{HEADER.size} and JSON")
+        if (entries := kind.layout.entries) is not None:
+            size += f" and {entries.size} an entry, {entries.count_max} at most"
         rows.append(f"| {kind.name} | {kind.code} | {kind.retention.value} | {size} | {kind.meaning} |")
     return "\n".join(rows)
 
@@ -555,6 +596,9 @@ def fill(template: str, parts: dict[str, str]) -> str:
     """Return a template with its parts. Raises KeyError if one is missing."""
     parts = {"GENERATED": GENERATED, "VERSION": str(header.VERSION), **parts}
     text = (TEMPLATES / f"{template}.in").read_text(encoding="utf-8")
+    text = re.sub(
+        r"^@@(\w+)@@\n", lambda m: f"{parts[m[1]]}\n" if parts[m[1]] else "", text, flags=re.MULTILINE
+    )
     return re.sub(r"@@(\w+)@@", lambda match: parts[match[1]], text)
 
 

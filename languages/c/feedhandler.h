@@ -266,7 +266,8 @@ static inline const char *fh_error_name(fh_error error) {
     return "unknown";
 }
 
-/* Bytes of a record of this kind; 0 for one that takes the rest of its message: a document, or an unknown kind. */
+/* Bytes of a record of this kind, before its entries; 0 for one that takes the rest of its message: a document, or an
+ * unknown kind. */
 static inline size_t fh_kind_size(uint8_t kind) {
     switch (kind) {
         case FH_KIND_TICKER: return FH_TICKER_SIZE;
@@ -287,24 +288,32 @@ static inline bool fh_is_document(uint8_t kind) {
     }
 }
 
+/* The same with its entries, of a record of which `size` bytes are there. */
+static inline size_t fh_own_size(const unsigned char *bytes, size_t size) {
+    size_t own = fh_kind_size(bytes[offsetof(fh_header, kind)]);
+    (void)size;
+    return own;
+}
+
 /* Bytes of the record that begins at `message`, of which `size` bytes are left: at batch endpoints, several follow. */
 static inline size_t fh_record_size(const void *message, size_t size) {
     const unsigned char *bytes = (const unsigned char *)message;
     if (size < FH_HEADER_SIZE || bytes[offsetof(fh_header, version)] != FH_VERSION) return size;
-    size_t own = fh_kind_size(bytes[offsetof(fh_header, kind)]);
+    size_t own = fh_own_size(bytes, size);
     return own && own < size ? own : size;
 }
 
 /*
  * Decode one record of `size` bytes. Of documents, and of kinds that this version does not know, the header alone is
- * decoded: their bodies are what follows the first FH_HEADER_SIZE bytes. After an error, *out is not to be used.
+ * decoded: their bodies are what follows the first FH_HEADER_SIZE bytes; entries follow what their kind's struct has.
+ * After an error, *out is not to be used.
  */
 static inline fh_error fh_decode(const void *message, size_t size, fh_record *out) {
     const unsigned char *bytes = (const unsigned char *)message;
     if (size < FH_HEADER_SIZE) return FH_ERROR_SHORT;
     if (bytes[offsetof(fh_header, version)] != FH_VERSION) return FH_ERROR_VERSION;
     uint8_t kind = bytes[offsetof(fh_header, kind)];
-    size_t own = fh_kind_size(kind);
+    size_t own = fh_own_size(bytes, size);
     if (own && size != own) return FH_ERROR_LENGTH;
     if (bytes[FH_TOPIC_SIZE - 1]) return FH_ERROR_TOPIC;
     /* All bits set is a NaN: whoever forgets to look at the kind computes with no price. */

@@ -250,7 +250,7 @@ type Unknown struct {
 	Body []byte
 }
 
-// sizeOfKind returns the bytes of a record of this kind, 0 for one that takes the rest of its message.
+// sizeOfKind returns the bytes of a record of this kind, before its entries, 0 for one that takes the rest of its message.
 func sizeOfKind(kind uint8) int {
 	switch kind {
 	case KindTicker:
@@ -261,13 +261,19 @@ func sizeOfKind(kind uint8) int {
 	return 0
 }
 
+// ownSize returns the same with its entries, of a record that begins there.
+func ownSize(message []byte) int {
+	own := sizeOfKind(message[offsetKind])
+	return own
+}
+
 // Split returns the records of a message: at batch endpoints several, of whatever kinds. It copies nothing.
 func Split(message []byte) [][]byte {
 	records := make([][]byte, 0, 1+len(message)/HeaderSize)
 	for len(message) > 0 {
 		size := len(message)
 		if size >= HeaderSize && message[offsetVersion] == Version {
-			if own := sizeOfKind(message[offsetKind]); own > 0 && own < size {
+			if own := ownSize(message); own > 0 && own < size {
 				size = own
 			}
 		}
@@ -286,7 +292,7 @@ func Decode(message []byte) (Record, error) {
 		return nil, ErrVersion
 	}
 	kind := message[offsetKind]
-	if own := sizeOfKind(kind); own > 0 && own != len(message) {
+	if own := ownSize(message); own > 0 && own != len(message) {
 		return nil, ErrLength
 	}
 	if message[TopicSize-1] != 0 {

@@ -279,7 +279,7 @@ export class Document extends Header {
   }
 }
 
-/** Class and size of the kinds whose records have a fixed layout. */
+/** Class and size of the kinds whose records have a fixed layout, before their entries. */
 const FIXED = new Map([
   [KIND.TICKER, [Ticker, TICKER_SIZE]],
   [KIND.CONDITION, [Condition, CONDITION_SIZE]],
@@ -287,16 +287,24 @@ const FIXED = new Map([
 
 const DOCUMENTS = new Set([KIND.STATUS, KIND.INSTRUMENTS, KIND.HEARTBEAT, KIND.NOTICE])
 
+/** Bytes of the record that begins there, of which `rest` are left. */
+const ownSize = (view, at, rest) => {
+  const kind = view.getUint8(at + 65)
+  let [, own] = FIXED.get(kind) ?? [, rest]
+  return own
+}
+
 /** The records of a message: at batch endpoints several, of whatever kinds. Copies nothing. */
 export function split(message) {
-  const { buffer, byteOffset, byteLength } = viewOf(message)
+  const view = viewOf(message)
+  const { buffer, byteOffset, byteLength } = view
   const bytes = new Uint8Array(buffer, byteOffset, byteLength)
   const records = []
   let at = 0
   do {
     let size = byteLength - at
     if (size >= HEADER_SIZE && bytes[at + 64] === VERSION) {
-      const [, own] = FIXED.get(bytes[at + 65]) ?? [, size]
+      const own = ownSize(view, at, size)
       if (own < size) size = own
     }
     records.push(bytes.subarray(at, at + size))
@@ -315,7 +323,8 @@ export function decode(message) {
   if (version !== VERSION)
     throw new DecodeError("version", `wire version ${version}, this is a reader of version ${VERSION}`)
   const kind = view.getUint8(65)
-  const [Reader, own] = FIXED.get(kind) ?? [DOCUMENTS.has(kind) ? Document : Unknown, size]
+  const [Reader] = FIXED.get(kind) ?? [DOCUMENTS.has(kind) ? Document : Unknown]
+  const own = ownSize(view, 0, size)
   if (size !== own) throw new DecodeError("length", `record of kind ${kind} has ${size} bytes, expected ${own}`)
   if (view.getUint8(TOPIC_SIZE - 1)) throw new DecodeError("topic", "the topic has no NUL at its end")
   return new Reader(view)

@@ -267,13 +267,19 @@ impl Record<'_> {
     }
 }
 
-/// Bytes of a record of this kind; None for one that takes the rest of its message.
+/// Bytes of a record of this kind, before its entries; None for one that takes the rest of its message.
 fn size_of_kind(kind: u8) -> Option<usize> {
     match kind {
         KIND_TICKER => Some(TICKER_SIZE),
         KIND_CONDITION => Some(CONDITION_SIZE),
         _ => None,
     }
+}
+
+/// The same with its entries, of a record that begins there.
+fn own_size(record: &[u8]) -> Option<usize> {
+    let own = size_of_kind(record[KIND_OFFSET])?;
+    Some(own)
 }
 
 /// The records of a message: at batch endpoints several, of whatever kinds.
@@ -285,7 +291,7 @@ pub fn split(message: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         let mut size = rest.len();
         if size >= HEADER_SIZE && rest[VERSION_OFFSET] == VERSION {
-            size = size_of_kind(rest[KIND_OFFSET]).map_or(size, |own| own.min(size));
+            size = own_size(rest).map_or(size, |own| own.min(size));
         }
         let (record, others) = rest.split_at(size);
         rest = others;
@@ -302,7 +308,7 @@ pub fn decode(message: &[u8]) -> Result<Record<'_>, Error> {
         return Err(Error::Version);
     }
     let kind = message[KIND_OFFSET];
-    if size_of_kind(kind).map_or(false, |own| own != message.len()) {
+    if own_size(message).map_or(false, |own| own != message.len()) {
         return Err(Error::Length);
     }
     if message[TOPIC_SIZE - 1] != 0 {

@@ -13,7 +13,20 @@ from patience import PATIENCE_S
 from toolchains import ROOT, run
 
 from feedhandler.data.header import HEADER, Record
-from feedhandler.data.layout import Description, Retention, char, f64, i64, layout, u8, u16, u32, u64
+from feedhandler.data.layout import (
+    Body,
+    Description,
+    Entries,
+    Retention,
+    char,
+    f64,
+    i64,
+    layout,
+    u8,
+    u16,
+    u32,
+    u64,
+)
 
 FILES = {
     "languages/c/feedhandler.h": ("    double bid;\n", "    float bid;\n"),
@@ -83,27 +96,122 @@ class Gauge(Record):
     name_of_it: Annotated[bytes, char(8, "name")] = b""
 
 
+class Ladder(Record):
+    """The same, with entries that its counts tell."""
+
+    kind: int = 251
+    bids: Annotated[int, u16("", "entries")] = 0
+    asks: Annotated[int, u16("", "more of them")] = 0
+    rest: Annotated[int, u32("", "0")] = 0
+    steps: Annotated[bytes, Entries(("bids", "asks"), 16, 512, "price and size")] = b""
+
+
+LADDER = Description(
+    251,
+    "ladder",
+    "another test",
+    Retention.EVERY,
+    Ladder,
+    layout("ladder", "a ladder", Ladder, HEADER),
+    Body.COUNTED,
+)
 GAUGE = Description(250, "gauge", "a test", Retention.EVERY, Gauge, layout("gauge", "a gauge", Gauge, HEADER))
+
+
+# Two records in a message, of two entries and of none; the first alone, cut short. Fails by its exit status.
+SPLIT = {
+    "ladder.rs": """
+mod feedhandler;
+use feedhandler::*;
+fn main() {
+    let mut message = vec![0u8; 2 * LADDER_SIZE + 32];
+    for (at, counts) in [(0, 1u8), (LADDER_SIZE + 32, 0)] {
+        message[at + 64] = VERSION;
+        message[at + 65] = KIND_LADDER;
+        message[at + 104] = counts;
+        message[at + 106] = counts;
+    }
+    let sizes: Vec<usize> = split(&message).map(|record| record.len()).collect();
+    assert_eq!(sizes, [LADDER_SIZE + 32, LADDER_SIZE]);
+    assert!(split(&message).all(|record| matches!(decode(record), Ok(Record::Ladder(_)))));
+    assert_eq!(decode(&message[..LADDER_SIZE + 31]), Err(Error::Length));
+}
+""",
+    "go.mod": "module feedhandler\n\ngo 1.18\n",
+    "ladder_test.go": """package feedhandler
+
+import "testing"
+
+func TestSplit(t *testing.T) {
+	message := make([]byte, 2*LadderSize+32)
+	for at, count := range map[int]byte{0: 1, LadderSize + 32: 0} {
+		message[at+64], message[at+65] = Version, KindLadder
+		message[at+104], message[at+106] = count, count
+	}
+	records := Split(message)
+	if len(records) != 2 || len(records[0]) != LadderSize+32 || len(records[1]) != LadderSize {
+		t.Fatal(records)
+	}
+	for _, each := range records {
+		if record, err := Decode(each); err != nil || record.(*Ladder).Kind != KindLadder {
+			t.Fatal(record, err)
+		}
+	}
+	if _, err := Decode(message[:LadderSize+31]); err != ErrLength {
+		t.Fatal(err)
+	}
+}
+""",
+    "ladder.mjs": """
+import assert from "node:assert"
+import { KIND, LADDER_SIZE, Ladder, VERSION, decode, split } from "./feedhandler.mjs"
+const message = new Uint8Array(2 * LADDER_SIZE + 32)
+for (const [at, count] of [[0, 1], [LADDER_SIZE + 32, 0]]) {
+  message.set([VERSION, KIND.LADDER], at + 64)
+  message[at + 104] = message[at + 106] = count
+}
+const records = split(message)
+assert.deepEqual(records.map((each) => each.length), [LADDER_SIZE + 32, LADDER_SIZE])
+assert(records.every((each) => decode(each) instanceof Ladder))
+assert.throws(() => decode(message.subarray(0, LADDER_SIZE + 31)), { code: "length" })
+""",
+}
 
 
 def test_another_kind_is_another_line_in_the_registry(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("generate", ROOT / "languages" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    monkeypatch.setattr(generate, "KINDS", (*generate.KINDS, GAUGE))
+    monkeypatch.setattr(generate, "KINDS", (*generate.KINDS, GAUGE, LADDER))
     for path, text in generate.files().items():
         (tmp_path / path.name).write_text(text, encoding="utf-8")
     assert "| gauge | 250 | every | 144 | a test |" in (tmp_path / "wire.md").read_text(encoding="utf-8")
+    assert "| ladder | 251 | every | 112 and 16 an entry, 512 at most |" in (tmp_path / "wire.md").read_text(
+        "utf-8"
+    )
     assert "#define FH_GAUGE_SIZE 144" in (tmp_path / "feedhandler.h").read_text(encoding="utf-8")
     source = tmp_path / "gauge.c"
     source.write_text(
         '#include "feedhandler.h"\n'
+        "static int split_ladders(void) {  /* of two and of no entries */\n"
+        "    enum { FIRST = FH_LADDER_SIZE + 32, ALL = FIRST + FH_LADDER_SIZE };\n"
+        "    unsigned char bytes[ALL] = {[64] = FH_VERSION, [65] = FH_KIND_LADDER, [104] = 1, [106] = 1,\n"
+        "        [FIRST + 64] = FH_VERSION, [FIRST + 65] = FH_KIND_LADDER};\n"
+        "    fh_record record;\n"
+        "    if (fh_record_size(bytes, ALL) != FIRST) return 1;\n"
+        "    if (fh_record_size(bytes + FIRST, ALL - FIRST) != FH_LADDER_SIZE) return 2;\n"
+        "    if (fh_record_size(bytes, FIRST - 1) != FIRST - 1) return 3;\n"
+        "    if (fh_decode(bytes, FIRST, &record) || record.ladder.asks != 1) return 4;\n"
+        "    return !(fh_decode(bytes, FIRST - 1, &record) == FH_ERROR_LENGTH\n"
+        "        && fh_decode(bytes, FH_HEADER_SIZE, &record) == FH_ERROR_LENGTH);\n"
+        "}\n"
         "int main(void) {\n"
         "    unsigned char bytes[2 * FH_GAUGE_SIZE] =\n"
         "        {[64] = FH_VERSION, [65] = FH_KIND_GAUGE, [104] = 7, [135] = 9};\n"
         "    fh_record record;\n"
         "    size_t size = fh_record_size(bytes, sizeof bytes);\n"
         "    if (fh_decode(bytes, size, &record)) return 1;\n"
+        "    if (record.gauge.turn != 7 || split_ladders()) return 2;\n"
         "    return !(record.gauge.turn == 7 && record.gauge.end == 9 && record.header.kind == FH_KIND_GAUGE);\n"
         "}\n",
         encoding="utf-8",
@@ -117,6 +225,15 @@ def test_another_kind_is_another_line_in_the_registry(monkeypatch, tmp_path):
     }.items():
         if program := shutil.which(language):
             run(program, *command, cwd=tmp_path)
+    for name, text in SPLIT.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    if program := shutil.which("rustc"):
+        run(program, "--edition", "2018", "-D", "warnings", "ladder.rs", cwd=tmp_path)
+        run(tmp_path / "ladder")
+    if program := shutil.which("go"):
+        run(program, "test", "feedhandler.go", "ladder_test.go", cwd=tmp_path)
+    if program := shutil.which("node"):
+        run(program, "ladder.mjs", cwd=tmp_path)
 
 
 def test_each_generated_file_says_so_in_its_first_line():
