@@ -274,13 +274,16 @@ class Legs:
         request, and nothing has come since.
         """
         conceded = self.freshness.conceded(state.native)
-        settled = [c for c in CHANNELS if c in conceded or self._is_lost(state, c)]
-        self.freshness.on_seed(state.native, settled)
         unsent = [
             channel
             for channel in CHANNELS
-            if channel in settled or not (state.channels[channel].updates or _is_filled(state, channel))
+            if channel in conceded
+            or self._is_lost(state, channel)
+            or not (state.channels[channel].updates or _is_filled(state, channel))
         ]
+        # Of one without any data REST's value is no more than REST's: what is held against it stands.
+        settled = [c for c in unsent if c in conceded or state.channels[c].updates]
+        self.freshness.on_seed(state.native, settled)
         before = _values(state)
         if row.quote is not None and QUOTE in unsent:
             state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import world as worlds
+from quiet import Calm
 from world import EPOCH_NS, World
 
 from feedhandler.data import wire
@@ -409,6 +410,31 @@ def test_symbols_without_data_from_the_start_are_found_and_mended(exchange, lost
     world.run(60)
     assert world.all_live()
     assert world.missed() == {}
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_quote_without_data_from_the_start_stays_stale_while_there_are_trades(exchange):
+    """Slower channels fill it, and no answer of REST has only what is known."""
+    world = Calm(exchange, 1, symbols=2, quiet=(0, 1))
+    victim, other = world.natives
+    world.lost, world.heals = set(world.quote_topics[victim]), 2
+    world.tells_first = True
+    fresh_s = []
+
+    def trade():
+        if world.survey_at:
+            world.volume[victim] += 1  # of which the statistics come later than REST's answer
+        if world.now // world.step_ns % 30 == 0:
+            world.change(victim)
+        world.change(other)
+        if not world.flags[victim] & wire.STALE:
+            fresh_s.append((world.now - world.began_at) / NS_PER_S)
+
+    world.run(300, trade)
+    assert 10 < max(fresh_s) < 35
+    world.lost = set()
+    world.run(30, trade)
+    assert world.all_live()
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
