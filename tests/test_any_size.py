@@ -18,6 +18,8 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.layout import Body, Description, Entries, Retention, char, f64, layout, u16, u32, u64
 from feedhandler.data.status import FeedStatus
+from feedhandler.exchanges.state import RecordState
+from feedhandler.feed.batch import Batch
 from feedhandler.merger.merge import Merger
 from feedhandler.transport.follower import Follower
 from feedhandler.transport.recent import RecentReader, RecentWriter, ring_path
@@ -196,6 +198,27 @@ def test_what_is_cut_short_or_larger_than_its_kind_may_be_is_malformed(world, cu
     world.merger.on_message(bytes(larger))
     assert [r.sequence for r in published(world.each)] == [1]
     assert world.merger.malformed == 2
+
+
+def test_a_feed_sends_each_record_of_any_size_alone_to_those_that_are_connected_directly():
+    hop, direct = Outlet(), Outlet()
+    batch = Batch(hop, direct, lambda: EPOCH_NS)
+    expected = []
+    for kind, made in (
+        (LADDER, ladder(3, 3)),
+        (BAR, Bar("")),
+        (LADDER, ladder(256, 256)),
+        (LADDER, ladder(0, 0)),
+    ):
+        state = RecordState(kind, (), topic=f"{kind.name}.binance.BTCUSDT", native="BTCUSDT")
+        state.put(made)
+        state.on_news(EPOCH_NS)
+        batch.emit(state)
+        expected.append(len(wire.pack(made)))
+    batch.flush()
+    assert [len(message) for message in direct.sent] == expected
+    assert [len(part) for message in hop.sent for part in wire.split(message)] == expected
+    assert all(isinstance(wire.unpack(message), Ladder | Bar) for message in direct.sent)
 
 
 class Subscriber:
