@@ -302,10 +302,10 @@ def test_a_close_frame_is_answered_and_its_code_reported(code):
 
     def condition(bench):
         errors.append(bench.session.ended)
-        return bench.session.connects == 2 and bench.session.phase is Phase.RUNNING
+        return bench.session.connects >= 2 and bench.session.phase is Phase.RUNNING
 
     play(serve, condition)
-    assert errors[-1] == f"closed by the exchange, code {code} 'Too many requests'"
+    assert f"closed by the exchange, code {code} 'Too many requests'" in errors
 
 
 @pytest.mark.parametrize(
