@@ -214,7 +214,10 @@ class Step:
         raw.put_i64(record, PUBLISH_NS_OFFSET, publish_ns)
         raw.copy(record, HEADER_SIZE, data, start + HEADER_SIZE, length - HEADER_SIZE)
         if route.slot is not None:
-            route.keep(publish_ns)
+            if route.cell is None:
+                route.slot.write(record, publish_ns)
+            else:
+                route.keep(publish_ns)
         return record
 
     def _note(

@@ -16,7 +16,8 @@ cdef uint8_t VERSION, TICKER
 cdef object Ticker, unpack_ticker
 
 
-cpdef as_published(record, int64_t publish_ns)
+@cython.locals(copy=bytearray)
+cpdef bytearray as_published(record, int64_t publish_ns)
 
 
 @cython.final

@@ -59,12 +59,11 @@ def _memory_of(file: mmap.mmap | memoryview | Memory, offset: int, size: int) ->
     return memory
 
 
-def as_published(record: bytes | bytearray, publish_ns: int) -> bytes | bytearray:
-    """Return a record as published at that time."""
-    if raw.get_i64(record, PUBLISH_NS_OFFSET) != publish_ns:
-        record = bytearray(record)
-        raw.put_i64(record, PUBLISH_NS_OFFSET, publish_ns)
-    return record
+def as_published(record: bytes | bytearray, publish_ns: int) -> bytearray:
+    """Return a copy of a record that says that it was published at that time."""
+    copy = bytearray(record)
+    raw.put_i64(copy, PUBLISH_NS_OFFSET, publish_ns)
+    return copy
 
 
 class BoardSlot:
@@ -86,7 +85,8 @@ class BoardSlot:
         # hot: `make bench-micro`, board
         if len(record) != RECORD_SIZE:
             raise ValueError("not a ticker record")
-        record = as_published(record, publish_ns)
+        if raw.get_i64(record, PUBLISH_NS_OFFSET) != publish_ns:
+            record = as_published(record, publish_ns)
         number = self.number + 1
         self.number = number
         cell = self._offset + SLOT_HEADER_SIZE + number % self._depth * CELL_SIZE
@@ -120,7 +120,8 @@ class RingSlot:
         size = len(record)
         if not RECORD_HEADER_SIZE <= size <= RING_RECORD_SIZE_MAX:
             raise ValueError("no record, or one that is too large")
-        record = as_published(record, publish_ns)
+        if raw.get_i64(record, PUBLISH_NS_OFFSET) != publish_ns:
+            record = as_published(record, publish_ns)
         number = self.number + 1
         position = self._reserved
         at = position % self._size
