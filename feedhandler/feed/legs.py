@@ -412,10 +412,14 @@ class Legs:
             flag = best
             if not flag and state.keeps_every:
                 flag = 0 if self._is_brought(state) else wire.STALE
-            elif not flag and (unkept := self._unkept(state, lines)):
-                if isinstance(state, TickerState):
-                    self._unseeded.add(state.native)  # the others live, and do not know about it; REST does
-                flag = wire.STALE if len(unkept) == len(self._channels_of(state)) else 0
+            elif not flag:
+                unkept = self._unkept(state, lines)
+                if isinstance(state, TickerState) and (
+                    unkept or state.flags & wire.STALE & ~state.base_flags
+                ):
+                    # Nobody knows about it, or data have come again, and it is quiet: REST tells what holds.
+                    self._unseeded.add(state.native)
+                flag = wire.STALE if unkept and len(unkept) == len(self._channels_of(state)) else 0
             self._flag(state, flag)
 
     def _channels_of(self, state: State) -> range:
