@@ -20,6 +20,7 @@ from feedhandler.data.connecting import LEGS_MAX, ConnectBudget
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import shards
 from feedhandler.data.status import FEED_HEARTBEAT_NS, ExchangeStatus, FeedStatus
+from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.state import QUOTE
@@ -94,7 +95,7 @@ class Market:
     def turn(self):
         """Say new quotes, and old ones again where the exchange does."""
         now, rng = self.chain.now, self.chain.rng
-        repeats_ns = int(self.repeats.get(1, 0) * NS_PER_S)
+        repeats_ns = int(self.repeats.get((TICKER.name, QUOTE), 0) * NS_PER_S)
         for native in self.listed:
             if not self.is_paused and rng.random() < (SPEAKS_QUIETLY if native in self.quiet else SPEAKS):
                 self.say(native)
