@@ -17,9 +17,10 @@ from typing import Final
 import msgspec
 
 from feedhandler.data import wire
-from feedhandler.data.kinds import keeps_every
+from feedhandler.data.kinds import EVERY, keeps_every
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
 
+KIND_OFFSET: Final = wire.KIND_OFFSET
 MARK: Final = b"@"  # begins a declaration, and no topic
 ALL: Final = b"@all"
 LATEST: Final = b"@latest"
@@ -109,6 +110,10 @@ class Pace:
             self.skipped += 1
         kept[topic] = message
 
+    def lose(self, skipped: int, gap: int, header: bytes) -> None:
+        """Note records that are not kept: how many, how many of them count each, and the header of one of those."""
+        self.skipped += skipped
+
     def skip(self, count: int) -> None:
         """Forget what is kept, and that many more: the subscriber will get the newest of everything anew."""
         self.skipped += count + len(self._waiting) + len(self._held)
@@ -155,46 +160,35 @@ class Pace:
 
 
 class Overflow(Pace):
-    """What one is due that declared nothing, and whose queue was full: it is over when all of that has left.
+    """What one is due that declared nothing, and whose queue was full: it is over when all of that has left."""
 
-    is_batched: its messages have several records, and are dropped as long as there is no room.
-    """
+    __slots__ = ("_head", "gap")
 
-    __slots__ = ("_head", "_is_batched", "gap")
-
-    def __init__(self, now_mono_ns: int, *, is_batched: bool = False) -> None:
+    def __init__(self, now_mono_ns: int) -> None:
         super().__init__(ALL, now_mono_ns)
-        self._is_batched = is_batched
         self._head = b""  # header of a record that counts, and did not leave
         self.gap = 0  # how many those are
 
     def note(self, topic: bytes, message: bytes | bytearray) -> None:
-        if self._is_batched:
-            self.lose(message)
-            return
-        if (passed := self._waiting.get(topic)) is not None:
-            self._pass_over(passed)
-        self._waiting[topic] = message
+        waiting = self._waiting
+        if (passed := waiting.get(topic)) is not None:
+            self.skipped += 1
+            if EVERY[passed[KIND_OFFSET]]:
+                self.gap += 1
+                self._head = bytes(passed[: wire.HEADER_SIZE])
+        waiting[topic] = message
 
-    def _pass_over(self, record: bytes | bytearray | memoryview) -> None:
-        self.skipped += 1
-        if keeps_every(record[wire.KIND_OFFSET]):
-            self.miss(1, bytes(record[: wire.HEADER_SIZE]))
-
-    def lose(self, message: bytes | bytearray) -> None:
-        """Note a message that is not kept."""
-        for record in wire.split(bytes(message)):
-            self._pass_over(record)
-
-    def miss(self, count: int, header: bytes) -> None:
-        """Note that so many records that count did not leave, with the header of one of them."""
-        self.gap += count
-        self._head = header
+    def lose(self, skipped: int, gap: int, header: bytes) -> None:
+        self.skipped += skipped
+        if gap:
+            self.gap += gap
+            self._head = header
 
     def drop(self) -> None:
         """Forget what is kept: the newest of everything comes anew."""
         for record in self._waiting.values():
-            self._pass_over(record)
+            counts = keeps_every(record[KIND_OFFSET])
+            self.lose(1, counts, bytes(record[: wire.HEADER_SIZE]))
         self._waiting = {}
 
     def end(self) -> bytes | None:

@@ -18,7 +18,11 @@ cdef class Outlet:
     cdef object _paced, _peers  # sets; an iteration over one does not look whether it is None
     cdef list _unflushed
     cdef dict _groups
-    cdef uint64_t _stamp
+    cdef uint64_t _stamp, _counted_stamp
+    cdef object _counted
+    cdef int64_t _skipped, _gap
+    cdef Py_ssize_t _newest
+    cdef bytes _head
     cdef public bint is_wanted
 
     @cython.locals(groups=list, group=list, peer=Peer, are_several=bint)
@@ -27,11 +31,12 @@ cdef class Outlet:
     cdef _give(self, Peer peer, bytes topic, message)
     cdef bint _is_kept_back(self, Peer peer, its_pace, bytes topic, message) except -1
     cdef bint _has_room(self, Peer peer, bytes topic, message) except -1
-    @cython.locals(
-        at=Py_ssize_t, size=Py_ssize_t, skipped=int64_t, gap=int64_t, newest=Py_ssize_t, end=Py_ssize_t, code=uint8_t,
-        length=Py_ssize_t, flags=uint8_t,
-    )
+    cdef _keep(self, its_pace, bytes topic, message)
+    cdef _lose(self, its_pace, message)
+    @cython.locals(at=Py_ssize_t, size=Py_ssize_t, end=Py_ssize_t, flags=uint8_t)
     cdef _count(self, bytes frames, overflow)
+    @cython.locals(code=uint8_t, length=Py_ssize_t)
+    cdef _count_records(self, data, Py_ssize_t at, Py_ssize_t end)
     cdef _list(self, Peer peer)
     cdef _end_overflow(self, Peer peer, overflow)
     cdef _overflow(self, Peer peer, bytes topic, message)

@@ -71,6 +71,13 @@ class Outlet:
         self._peers: set[Peer] = set()
         self._unflushed: list[Peer] = []
         self._stamp = 0  # of the last message
+        # What was counted last: the message, and when; its records, those that count, and where the last such is.
+        self._counted: bytes | bytearray | None = None
+        self._counted_stamp = 0
+        self._skipped = 0
+        self._gap = 0
+        self._newest = 0
+        self._head = b""
         self.is_wanted = False  # by a subscription that covers records
         self._subscribers = Subscribers(
             events, last, is_batched=is_batched, on_mode=self._on_mode, on_wanted=self._on_wanted
@@ -119,17 +126,37 @@ class Outlet:
         if not its_pace.is_conflated:
             is_full = peer.is_blocked and peer.queued > self._queue_size_max
             if not is_full and not its_pace.is_waiting:
-                if isinstance(its_pace, modes.Overflow):
+                # Not before the queue is empty: until then it may be cut, and what is said in it with it.
+                if not peer.queued and isinstance(its_pace, modes.Overflow):
+                    peer.pace = None
                     self._end_overflow(peer, its_pace)
                 return False
         elif its_pace.is_immediate and not peer.is_blocked and peer.queued < modes.CHUNK_SIZE:
             return False
-        its_pace.note(topic, message)
+        self._keep(its_pace, topic, message)
         return True
 
+    def _keep(self, its_pace: modes.Pace, topic: bytes, message: bytes | bytearray) -> None:
+        """Keep a message for later, the newest of its topic.
+
+        Batches are not: they would be kept by the first of their topics.
+        """
+        if self._is_batched:
+            self._lose(its_pace, message)
+        else:
+            its_pace.note(topic, message)
+
+    def _lose(self, its_pace: modes.Pace, message: bytes | bytearray) -> None:
+        """Have a message not go to one; its records are counted once, however many do not get it."""
+        if self._counted is not message or self._counted_stamp != self._stamp:
+            self._skipped = self._gap = 0
+            self._count_records(message, 0, len(message))
+            self._head = raw.cut(message, self._newest, HEADER_SIZE) if self._gap else b""
+            self._counted, self._counted_stamp = message, self._stamp
+        its_pace.lose(self._skipped, self._gap, self._head)
+
     def _end_overflow(self, peer: Peer, overflow: modes.Overflow) -> None:
-        """One has got all that was kept for it: the next message follows, after how much it did not get."""
-        peer.pace = None
+        """One has got all that was kept for it: what is next follows, after how much it did not get."""
         peer.dropped += overflow.skipped
         if (notice := overflow.end()) is not None:
             self._list(peer)
@@ -149,7 +176,7 @@ class Outlet:
         if self._queues.grant(peer, self._cut):
             return True
         if isinstance(peer.pace, modes.Overflow):  # it was cut itself
-            peer.pace.lose(message)
+            self._lose(peer.pace, message)
         return False
 
     def _cut(self, peer: Peer) -> bool:
@@ -171,7 +198,8 @@ class Outlet:
     def _count(self, frames: bytes, overflow: modes.Overflow) -> None:
         """Count the records in frames that were in a queue: perhaps a hundred thousand, while others wait."""
         at, size = 0, len(frames)
-        skipped = gap = newest = 0
+        self._counted = None
+        self._skipped = self._gap = 0
         while at < size:
             flags = raw.get_u8(frames, at)
             if flags & LONG:
@@ -180,35 +208,36 @@ class Outlet:
             else:
                 end = at + SHORT_HEAD_SIZE + raw.get_u8(frames, at + 1)
                 at += SHORT_HEAD_SIZE
-            if flags & COMMAND or end - at < HEADER_SIZE:
-                at = end
-            while at < end:
-                code = raw.get_u8(frames, at + KIND_OFFSET)
-                skipped += 1
-                if EVERY[code]:
-                    gap += 1
-                    newest = at
-                length = SIZES[code]
-                if length < 0:
-                    length = wire.size_at(frames, at)
-                at = end if not 0 < length < end - at else at + length
-        overflow.skipped += skipped
-        if gap:
-            overflow.miss(gap, raw.cut(frames, newest, HEADER_SIZE))
+            if not flags & COMMAND:
+                self._count_records(frames, at, end)
+            at = end
+        overflow.lose(
+            self._skipped, self._gap, raw.cut(frames, self._newest, HEADER_SIZE) if self._gap else b""
+        )
+
+    def _count_records(self, data: bytes | bytearray, at: int, end: int) -> None:
+        """Add the records that are there to what is counted."""
+        while end - at >= HEADER_SIZE:
+            code = raw.get_u8(data, at + KIND_OFFSET)
+            self._skipped += 1
+            if EVERY[code]:
+                self._gap += 1
+                self._newest = at
+            length = SIZES[code]
+            if length < 0:
+                length = wire.size_at(data, at)
+            at = end if not 0 < length < end - at else at + length
 
     def _overflow_of(self, peer: Peer) -> modes.Overflow:
         """Return what one has not got, who declared nothing."""
         if isinstance(peer.pace, modes.Overflow):
             return peer.pace
-        return modes.Overflow(time.monotonic_ns(), is_batched=self._is_batched)
+        return modes.Overflow(time.monotonic_ns())
 
     def _overflow(self, peer: Peer, topic: bytes, message: bytes | bytearray) -> None:
-        """A queue is full: what comes on top is kept by topic, the newest of each, until all of it has left.
-
-        Batches are not: they would be kept by the first of their topics.
-        """
+        """A queue is full: what comes on top is kept by topic, the newest of each, until all of it has left."""
         peer.pace = self._overflow_of(peer)
-        peer.pace.note(topic, message)
+        self._keep(peer.pace, topic, message)
 
     def flush(self) -> None:
         """Write what was queued; what the kernel does not take is written later."""
@@ -277,9 +306,16 @@ class Outlet:
         except ValueError as exc:
             log.warning("a subscriber's declaration has no effect: %s", exc)
             return modes.refusal(declaration, str(exc), self._session, time.time_ns())
-        peer.set_pace(its_pace)
+        self._set_pace(peer, its_pace)
         self._paced.add(peer)
         return its_pace.answer(self._session, time.time_ns())
+
+    def _set_pace(self, peer: Peer, its_pace: modes.Pace | None) -> None:
+        """Have one follow another mode: what it was due goes first, and how much it did not get."""
+        last = peer.pace
+        peer.set_pace(its_pace)
+        if isinstance(last, modes.Overflow):
+            self._end_overflow(peer, last)
 
     def _on_closed(self, peer: Peer) -> None:
         self._peers.discard(peer)
@@ -307,5 +343,5 @@ class Outlet:
         )  # for all together: those that read are served first, by the flush
         for peer in list(self._peers):
             if peer.pace is not None:
-                peer.set_pace(None)  # what it was due is the last that it hears
+                self._set_pace(peer, None)  # what it was due is the last that it hears
             peer.close_gently(max(0.0, deadline - time.monotonic()))

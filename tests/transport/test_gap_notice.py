@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import zmq
 from ends import BTC, ETH, ticker
 from registering import registered
 
@@ -187,3 +188,90 @@ def test_the_notice_is_nobody_elses_in_python(world, outlet, monkeypatch):
     assert out == []
     assert (link.notice.gap, link.notice.skipped) == (3, 5)
     link.close()
+
+
+def batch(number):
+    return b"".join([printed(t, number) for t in TOPICS] + [ticker(BTC, number)])
+
+
+@pytest.mark.parametrize("hanging", [1, 4])
+def test_what_hangs_at_the_batch_endpoint_has_a_message_counted_once(world, hanging, monkeypatch):
+    outlet = world.outlet(is_batched=True, queue_size_max=100_000)
+    for _ in range(hanging):
+        subscriber(world, outlet, b"")
+    world.settle()
+    split, calls = wire.split, []
+    monkeypatch.setattr(wire, "split", lambda message: calls.append(1) or split(message))
+    for number in range(10_000):
+        outlet.send(TOPICS[0], batch(number))
+        outlet.flush()
+    assert calls == [], "not one by one, and not for each of them"
+
+
+def test_each_that_hangs_at_the_batch_endpoint_is_told_what_it_did_not_get(world):
+    outlet = world.outlet(is_batched=True, queue_size_max=100_000)
+    socks = [subscriber(world, outlet, prefix) for prefix in (b"", b"print.", b"print.binance.")]
+    world.settle()
+    count, got = 20_000, {}
+    for number in range(1, count + 1):
+        outlet.send(TOPICS[0], batch(number))
+        outlet.flush()
+        if number == 10_000:
+            got[socks[0]] = world.drain(socks[0])  # so that they are not all behind at the same messages
+    for sock in socks:
+        got[sock] = got.get(sock, []) + world.drain(sock)
+    outlet.send(TOPICS[0], batch(count + 1))
+    outlet.flush()
+    for sock in socks:
+        messages = got[sock] + world.drain(sock)
+        batches = [m for m in messages if m[wire.KIND_OFFSET] != wire.NOTICE]
+        notices = taken(messages)[1]
+        lost = count + 1 - len(batches)
+        assert lost > 1000
+        assert sum(body["gap"] for _, body in notices) == 2 * lost
+        assert sum(body["skipped"] for _, body in notices) == 3 * lost
+
+
+def test_a_gap_is_told_though_the_queue_was_cut_before_it_had_been_read(world):
+    queues = Queues(3 << 20)
+    outlet = world.outlet(is_batched=True, queues=queues, queue_size_max=2 << 20)
+    sock = subscriber(world, outlet, b"")
+    world.settle()
+    sent = 0
+
+    def send(count):
+        nonlocal sent
+        for _ in range(count):
+            sent += 1
+            outlet.send(TOPICS[0], batch(sent))
+            outlet.flush()
+
+    send(10_000)  # more than it gets
+    messages = world.receive(sock, 2000)
+    send(100)  # for which there is room again
+    assert not queues.cuts
+    other = subscriber(world, outlet, b"print.")
+    world.settle()
+    while not queues.cuts:
+        send(100)
+        assert sent < 100_000
+    world.drain(other)
+    messages += world.drain(sock)
+    send(1)
+    messages += world.drain(sock)
+    batches = [m for m in messages if m[wire.KIND_OFFSET] != wire.NOTICE]
+    notices = taken(messages)[1]
+    assert sum(body["gap"] for _, body in notices) == 2 * (sent - len(batches))
+
+
+def test_one_that_declares_a_mode_while_it_is_behind_is_told_its_gap_first(world, outlet):
+    sock = subscriber(world, outlet, b"print.")
+    flood(outlet, 1, 40_000)
+    sock.set(zmq.SUBSCRIBE, b"@all")
+    messages = world.drain(sock)
+    numbers, notices = taken(messages)
+    lost = sum(missing(numbers[topic], 40_000) for topic in numbers)
+    assert all(numbers[topic][-1] == 40_000 for topic in numbers)
+    assert [topic == "@all" for topic, _ in notices] == [False, True]
+    assert lost > 1000
+    assert notices[0][1]["gap"] == lost
