@@ -97,8 +97,10 @@ class RecentReader:
         return self._topics
 
     def under(self, prefix: bytes) -> list[bytes]:
-        """Return the topics that begin with a prefix, padded."""
-        return [topic for reader in self._readers for topic in reader.under(prefix)]
+        """Return the topics that begin with a prefix, padded; `topics` has them all, also those that are new."""
+        found = [topic for reader in self._readers for topic in reader.under(prefix)]
+        self.topics()
+        return found
 
     def number(self, index: int) -> int:
         """Return the number of the newest record, 0 if there is none."""
