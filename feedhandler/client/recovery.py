@@ -57,7 +57,7 @@ class Recovery:
     ) -> None:
         """clock returns the monotonic time in nanoseconds.
 
-        takes_latest: whether tickers are asked for, too, of which the newest is enough.
+        takes_latest: whether kinds of which the newest is enough are asked for, too.
         """
         self._takes_latest = takes_latest
         self._follower = follower
@@ -103,9 +103,9 @@ class Recovery:
         return True
 
     def _is_wanted(self, record: wire.Record) -> bool:
-        if isinstance(record, wire.Ticker):
-            return self._takes_latest or keeps_every(record.kind)
-        return isinstance(record, wire.Condition) or keeps_every(record.kind)
+        if isinstance(record, wire.Document | wire.Unknown):
+            return False  # no answer has one
+        return self._takes_latest or isinstance(record, wire.Condition) or keeps_every(record.kind)
 
     def request(self) -> bytes | None:
         """Return the next request to send; None if nothing is missing, or one is under way."""
