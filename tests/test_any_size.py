@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import pytest
 from registering import registered
+from transport.ends import World as SocketWorld
 
 from feedhandler.bridge.backlog import Backlog
 from feedhandler.client.recovery import Recovery
@@ -77,8 +78,10 @@ class Outlet:
 
     def __init__(self):
         self.sent = []
+        self.topics = []
 
     def send(self, *message):
+        self.topics.append(message[0])
         self.sent.append(bytes(message[-1]))
 
     def flush(self):
@@ -107,8 +110,9 @@ class World:
         listing = instrument_list("binance", 1, [Instrument(n, b, q) for n, (b, q) in natives.items()])
         self.document(wire.INSTRUMENTS, msgspec.json.encode(listing))
         self.status()
-        self.each.sent.clear()
-        self.batches.sent.clear()
+        for outlet in (self.each, self.batches):
+            outlet.sent.clear()
+            outlet.topics.clear()
 
     def document(self, kind, body):
         document = wire.Document(wire.topic(kind, "binance"), kind=kind, body=body)
@@ -185,8 +189,62 @@ def test_records_of_all_sizes_in_one_message_are_published_each_as_it_was(world)
         bodies = [wire.pack(r)[wire.HEADER_SIZE :] for r in found]
         assert bodies == [wire.pack(r)[wire.HEADER_SIZE :] for r in sent]
         assert all(r.publish_ns == EPOCH_NS for r in found)
-    assert len(world.batches.sent) == 1, "in one message, as they came"
+    kinds_of = [{record.kind for record in map(wire.unpack, wire.split(m))} for m in world.batches.sent]
+    assert kinds_of == [{201}, {202}, {wire.TICKER}, {202}, {203}], (
+        "as they came, of one kind in each message"
+    )
     assert world.merger.malformed == 0
+
+
+@pytest.mark.parametrize("last", [BAR, LADDER])
+def test_who_takes_one_kind_at_the_batch_endpoint_gets_each_record_of_it(tmp_path, last):
+    """ZeroMQ filters a message by its beginning, at the subscriber as well."""
+    sockets, world = SocketWorld(tmp_path), World(tmp_path / "recent.board")
+    try:
+        batches = sockets.outlet(is_batched=True)
+        got = {name: sockets.subscriber(f"{name}.".encode()) for name in ("ticker", "bar", "ladder")}
+        sockets.until(lambda: batches.is_wanted)
+        sockets.settle()
+        made = Bar("bar.binance.BTCUSDT") if last is BAR else ladder(1, 1)
+        for _ in range(100):
+            world.bring(Bar("bar.binance.BTCUSDT"), wire.Ticker("ticker.binance.BTCUSDT"), ladder(2, 1), made)
+        for topic, message in zip(world.batches.topics, world.batches.sent, strict=True):
+            batches.send(topic, message)
+        batches.flush()
+        for name, sock in got.items():
+            parts = [wire.unpack(part) for message in sockets.drain(sock) for part in wire.split(message)]
+            numbers = [record.sequence for record in parts]
+            assert numbers == list(range(1, 201 if name == last.name else 101))
+            assert {record.topic for record in parts} == {f"{name}.binance.BTC/USDT"}
+    finally:
+        sockets.close()
+
+
+def test_a_topic_that_is_new_while_last_values_are_looked_for_is_among_them(world, monkeypatch):
+    looked, under = [], world.reader.under
+
+    def late(prefix):
+        """The merger adds topics just after they were looked at."""
+        if not looked:
+            looked.append(prefix)
+            world.bring(Rung("rung.binance.BTCUSDT"), wire.Ticker("ticker.binance.BTCUSDT"))
+        return under(prefix)
+
+    monkeypatch.setattr(world.reader, "under", late)
+    _, records = world.ask(topics=["rung.", "ticker."])
+    assert sorted(record.kind for record in records) == [wire.TICKER, 203]
+
+
+@pytest.mark.parametrize(("takes_latest", "kept"), [(True, [203, 201]), (False, [201])])
+def test_what_is_missing_is_asked_for_by_what_its_kind_keeps(takes_latest, kept):
+    asked = []
+    recovery = Recovery(Follower(asked.append), asked.append, lambda: 0, takes_latest=takes_latest)
+    recovery.is_connected = True
+    document = wire.Document("status.binance", kind=wire.STATUS, session=1, sequence=9)
+    for record in (Rung("rung.a.b", session=1, sequence=9), Bar("bar.a.b", session=1, sequence=9), document):
+        if recovery.on_gap(record, 5):
+            asked.append(record.kind)
+    assert asked == kept
 
 
 @pytest.mark.parametrize("cut", [1, 15, 16, 40])

@@ -47,8 +47,8 @@ cdef class Step:
     cpdef take(self, bytes data)
 
     @cython.locals(
-        code=uint8_t, known=Py_ssize_t, start=Py_ssize_t, newest=Py_ssize_t, length=Py_ssize_t, used=Py_ssize_t, count=int64_t, is_each_wanted=bint,
-        is_batch_wanted=bint, batch=bytearray, record=bytearray, native_topic=bytes, route=Route, last=Route,
+        code=uint8_t, kind=uint8_t, known=Py_ssize_t, start=Py_ssize_t, newest=Py_ssize_t, length=Py_ssize_t,
+        used=Py_ssize_t, count=int64_t, is_each_wanted=bint, is_batch_wanted=bint, batch=bytearray, record=bytearray, native_topic=bytes, route=Route, last=Route,
         publish_ns=int64_t,
     )
     cdef Py_ssize_t _take_run(self, bytes data, Py_ssize_t first, Py_ssize_t size) except -1

@@ -140,10 +140,14 @@ class Step:
             self._on_document(data)
 
     def _take_run(self, data: bytes, first: int, size: int) -> int:
-        """Take the records of a known size from there on; returns where something else begins, or the end."""
+        """Take the records of a known size from there on; returns where something else begins, or the end.
+
+        A batch has records of one kind: a message is filtered by one topic, also by the subscriber's own ZeroMQ.
+        """
         is_each_wanted, is_batch_wanted = self._each.is_wanted, self._batches.is_wanted
         batch = bytearray(size - first) if is_batch_wanted else None
         used = 0  # of that
+        kind = 0  # of its records
         count = 0
         publish_ns = 0
         last = None
@@ -171,6 +175,10 @@ class Step:
                 continue  # a topic of one kind with a record of another: no feed sends that
             if known < 0:
                 route.resize(length)
+            if code != kind:
+                if batch is not None and last is not None:
+                    self._batches.send(last.topic, batch[:used])
+                used, kind = 0, code
             last = route
             publish_ns = self._clock()
             record = self._number(route, data, newest, length, publish_ns)
