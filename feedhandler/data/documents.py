@@ -31,5 +31,5 @@ INSTRUMENTS: Final = _document(3, "instruments", "JSON: an exchange's instrument
 HEARTBEAT: Final = _document(4, "heartbeat", "JSON: the merger lives")
 # To one subscriber, about itself: its topic is the mode that was declared.
 NOTICE: Final = _document(
-    5, "notice", "JSON: to one subscriber, about the mode that it declared", has_topics=False
+    5, "notice", "JSON: to one subscriber, about its mode, or what it missed", has_topics=False
 )

@@ -45,7 +45,7 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 /* JSON: the merger lives. */
 #define FH_KIND_HEARTBEAT 4
 
-/* JSON: to one subscriber, about the mode that it declared. */
+/* JSON: to one subscriber, about its mode, or what it missed. */
 #define FH_KIND_NOTICE 5
 
 /* Header only: the flags of a topic whose kind keeps every record. */

@@ -34,7 +34,7 @@ const (
 	KindInstruments = 3
 	// KindHeartbeat: JSON: the merger lives.
 	KindHeartbeat = 4
-	// KindNotice: JSON: to one subscriber, about the mode that it declared.
+	// KindNotice: JSON: to one subscriber, about its mode, or what it missed.
 	KindNotice = 5
 	// KindCondition: header only: the flags of a topic whose kind keeps every record.
 	KindCondition = 11

@@ -23,7 +23,7 @@ export const KIND = Object.freeze({
   INSTRUMENTS: 3,
   /** JSON: the merger lives. */
   HEARTBEAT: 4,
-  /** JSON: to one subscriber, about the mode that it declared. */
+  /** JSON: to one subscriber, about its mode, or what it missed. */
   NOTICE: 5,
   /** Header only: the flags of a topic whose kind keeps every record. */
   CONDITION: 11,

@@ -17,7 +17,7 @@ KIND_STATUS = 2
 KIND_INSTRUMENTS = 3
 # JSON: the merger lives.
 KIND_HEARTBEAT = 4
-# JSON: to one subscriber, about the mode that it declared.
+# JSON: to one subscriber, about its mode, or what it missed.
 KIND_NOTICE = 5
 # Header only: the flags of a topic whose kind keeps every record.
 KIND_CONDITION = 11

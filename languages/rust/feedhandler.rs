@@ -32,7 +32,7 @@ pub const KIND_INSTRUMENTS: u8 = 3;
 /// JSON: the merger lives.
 pub const KIND_HEARTBEAT: u8 = 4;
 
-/// JSON: to one subscriber, about the mode that it declared.
+/// JSON: to one subscriber, about its mode, or what it missed.
 pub const KIND_NOTICE: u8 = 5;
 
 /// Header only: the flags of a topic whose kind keeps every record.
