@@ -128,6 +128,8 @@ class World:
         self.links = {}  # session → the topics that are subscribed to, None while it is not connected
         self.numbers = dict.fromkeys(NATIVES, FIRST)
         self.sent = {native: [] for native in NATIVES}  # prints that came on some connection
+        self.behind_ns = {}  # leg → how long its frames are under way,
+        self.under_way = []  # and those that are: when they come, to which connection, with which rows
         self.is_reachable = True
         self.replays = False  # the newest prints to whoever subscribes
         self.document(wire.INSTRUMENTS, msgspec.json.encode(self.listing))
@@ -179,6 +181,7 @@ class World:
         end = self.mono + ns
         while self.mono < end:
             self.mono += TICK_NS
+            self.arrive()
             for session in list(self.links):
                 if self.mono >= session.deadline_mono_ns:
                     self.step(session)
@@ -229,6 +232,14 @@ class World:
                 self.sent[native].append(number)
         self.post(session, {"topic": f"print.{rows[0][0]}", "prints": rows})
 
+    def arrive(self):
+        """Frames come that were under way until now, on connections that still are."""
+        due = [frame for frame in self.under_way if frame[0] <= self.mono]
+        self.under_way = [frame for frame in self.under_way if frame[0] > self.mono]
+        for _, session, connects, rows in due:
+            if self.links.get(session) is not None and session.connects == connects:
+                self.receive(session, rows)
+
     def cut(self, session):
         self.links[session] = None
         session.on_closed(self.mono, "cut")
@@ -242,7 +253,9 @@ class World:
         for session, topics in self.links.items():
             wanted = [row for row in rows if topics and f"print.{row[0]}" in topics]
             if session.leg in legs and wanted:
-                self.receive(session, wanted)
+                due = self.mono + self.behind_ns.get(session.leg, 0)
+                self.under_way.append((due, session, session.connects, wanted))
+        self.arrive()
 
     def garble(self, native):
         for session in self.links:
@@ -457,6 +470,46 @@ def test_the_loss_of_one_leg_is_no_condition(world):
     world.run(NS_PER_S)
     assert conditions(world) == []
     assert prints(world) == [(n, n) for n in range(1, 8)]
+
+
+def test_what_a_leg_that_is_behind_still_brings_is_not_lost_when_another_has_just_connected(world):
+    world.frame("BTCUSDT")
+    first, second = world.links
+    world.cut(first)
+    world.run(NS_PER_S)
+    world.behind_ns = {second.leg: 5 * TICK_NS}
+    world.links[first].discard("print.BTCUSDT")  # not yet, at the exchange
+    world.frame("BTCUSDT")
+    world.links[first].add("print.BTCUSDT")
+    world.frame("BTCUSDT")
+    world.deliver()
+    assert prints(world) == [(1, 1), (2, 3)]
+    world.run(10 * TICK_NS)
+    assert prints(world) == [(1, 1), (2, 3), (3, 2)]
+    assert (second.line.duplicate, second.line.late) == (2, 0), "the first, and the third"
+    world.frame("BTCUSDT")
+    world.run(10 * TICK_NS)
+    assert prints(world)[3:] == [(4, 4)]
+    assert conditions(world) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nothing_that_a_steady_leg_brings_is_lost_or_comes_twice_however_far_it_is_behind(seed, tmp_path):
+    rng = random.Random(seed)
+    world = World(tmp_path / "x.board", legs=3)
+    world.frame(*NATIVES)
+    world.run(NS_PER_S)
+    world.behind_ns = {0: rng.randrange(20) * TICK_NS, 1: rng.randrange(5) * TICK_NS}
+    for _ in range(200):
+        world.frame(*rng.choices(NATIVES, k=rng.choice((1, 2, 7))))
+        world.run(rng.choice((1, 2, 5, 20)) * TICK_NS)
+        running = [session for session in world.links if session.leg and session.phase is Phase.RUNNING]
+        if running and rng.random() < 0.2:
+            world.cut(rng.choice(running))
+    world.run(NS_PER_S)
+    for native, symbol in zip(NATIVES, SYMBOLS, strict=True):
+        found = [number + FIRST for _, number in prints(world, f"print.binance.{symbol}")]
+        assert sorted(found) == list(range(FIRST + 1, world.numbers[native] + 1))
 
 
 def test_silence_is_no_condition_however_busy_it_was(world):

@@ -21,6 +21,7 @@ OVERTAKEN_NS: Final = 10_000_000_000
 # So long after a new count began, a line that has sent nothing yet is taken to count so, too.
 ANEW_NS: Final = 60_000_000_000
 TINY: Final = 16  # an id below this has nothing far below it, but 1
+GAPS_MAX = LINES_MAX  # that are remembered: as many lines can begin at a time
 NOBODY: Final = -1  # was first with the newest update: that line is gone, and whoever repeats it is first
 
 
@@ -45,11 +46,18 @@ class Arbitration:
     late ones of a line's own: no clock is asked for it. An exchange that counts anew begins an epoch.
 
     is_once: what is repeated is a duplicate, whoever repeats it, also after all connections were gone. For kinds of
-    which each record counts.
+    which each record counts. A line that begins may be ahead of the others, which still have the records between
+    the newest and its first: these count, too, in the order of each line, and the newest stays what it is.
+
+        line A (is new)       ──105─────────106──▶     first, first
+        line B (is behind) ──102──────103──104──105──▶ first, first, first, duplicate
     """
 
     def __init__(self, *, is_once: bool = False) -> None:
         self._is_once = is_once
+        self._gaps: tuple[
+            tuple[int, int], ...
+        ] = ()  # ids between which no update has come: other lines may have
         self.update_id = self._epoch = self._first_ns = self._anew_ns = self._before_id = 0
         self._ids = [0, 0, 0, 0, 0, 0]  # by line, as long as LINES_MAX: compiled they are arrays
         self._epochs = [0, 0, 0, 0, 0, 0]
@@ -61,6 +69,7 @@ class Arbitration:
         """Forget every update, as at the beginning; where each counts once, the newest is remembered."""
         self.updates = 0
         self._owner = NOBODY
+        self._gaps = ()
         if not self._is_once:
             self.update_id = self._epoch = self._first_ns = self._anew_ns = self._before_id = 0
         for line in range(_LINES_MAX):
@@ -96,6 +105,7 @@ class Arbitration:
         own = line.index
         _check(own)
         line.frames += 1
+        before_id = self._ids[own]
         is_overtaken = self._is_overtaken(own, recv_ns)
         is_present = present_ns != 0 and is_overtaken and update_id >= present_ns - OVERTAKEN_NS
         if update_id < self._ids[own]:
@@ -106,6 +116,11 @@ class Arbitration:
                 return False
             self._epochs[own] += 1
         self._note(own, update_id, recv_ns)
+        if self._gaps:
+            if self._fill_gap(own, update_id):
+                line.first += 1
+                return True
+            self._close_gaps(own, before_id, update_id)
         if self._is_newest(own, update_id):
             is_others = self._owner != own and self._owner != NOBODY
             if self._is_once or (is_live and is_others):
@@ -117,6 +132,8 @@ class Arbitration:
                 line.late += 1
                 return False
             self._epochs[own] = self._epoch + 1
+        if self._is_once and not before_id:
+            self._open_gap(own, update_id)
         self._take(own, update_id, recv_ns)
         line.first += 1
         return True
@@ -149,10 +166,34 @@ class Arbitration:
     def _take(self, own: int, update_id: int, recv_ns: int) -> None:
         if self._epochs[own] > self._epoch:
             self._before_id, self._anew_ns = self.update_id, recv_ns
+            self._gaps = ()
         self.update_id = update_id
         self._epoch = self._epochs[own]
         self._owner = own
         self._first_ns = recv_ns
+
+    # --- what a line that begins may have jumped over
+
+    def _open_gap(self, own: int, update_id: int) -> None:
+        """Remember what is between the newest update and the first of a line, which is about to be the newest."""
+        if self._first_ns and self._epochs[own] == self._epoch and update_id - self.update_id > 1:
+            self._gaps = (*self._gaps, (self.update_id, update_id))[-GAPS_MAX:]
+
+    def _fill_gap(self, own: int, update_id: int) -> bool:
+        """Note an update if it is in a gap; what is below it there has been brought, or is missing on that line."""
+        if self._epochs[own] != self._epoch:
+            return False
+        for gap in self._gaps:
+            if gap[0] < update_id < gap[1]:
+                others = [other for other in self._gaps if other != gap]
+                self._gaps = (*others, (update_id, gap[1]))
+                return True
+        return False
+
+    def _close_gaps(self, own: int, before_id: int, update_id: int) -> None:
+        """A line that was below a gap has brought all that it had in it."""
+        if before_id and self._epochs[own] == self._epoch:
+            self._gaps = tuple([gap for gap in self._gaps if not before_id < gap[1] <= update_id])
 
     # --- what is asked about it
 

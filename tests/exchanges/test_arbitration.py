@@ -124,6 +124,90 @@ ONCE = {
     ],
 }
 
+# The same of lines that begin while others are behind: C is as far behind as B, or further.
+GAPS = {
+    "what a line has jumped over that is new counts when another brings it": [
+        ("A", 100, 0, FIRST),
+        ("B", 100, 0, DUPLICATE),
+        ("A", RENEW),
+        ("A", 103, 0, FIRST),
+        ("B", 101, 0, FIRST),
+        ("B", 102, 0, FIRST),
+        ("B", 103, 0, DUPLICATE),
+        ("B", 104, 0, FIRST),
+        ("A", 104, 0, DUPLICATE),
+    ],
+    "but once, and no more when it was passed": [
+        ("B", 100, 0, FIRST),
+        ("C", 100, 0, DUPLICATE),
+        ("A", 104, 0, FIRST),
+        ("B", 102, 0, FIRST),
+        ("B", 102, 0, LATE),
+        ("C", 101, 0, LATE),
+        ("C", 102, 0, LATE),
+        ("C", 103, 0, FIRST),
+        ("A", 105, 0, FIRST),
+        ("B", 104, 0, LATE),
+        ("C", 103, 0, LATE),
+    ],
+    "a line that had none of it closes it": [
+        ("B", 100, 0, FIRST),
+        ("C", 100, 0, DUPLICATE),
+        ("A", 104, 0, FIRST),
+        ("B", 104, 0, DUPLICATE),
+        ("C", 102, 0, LATE),
+    ],
+    "the line that began closes nothing, nor does another that begins above it": [
+        ("B", 100, 0, FIRST),
+        ("A", 103, 0, FIRST),
+        ("A", 104, 0, FIRST),
+        ("C", 105, 0, FIRST),
+        ("C", 106, 0, FIRST),
+        ("B", 101, 0, FIRST),
+        ("B", 103, 0, LATE),
+    ],
+    "two that begin one after the other leave a gap each": [
+        ("B", 100, 0, FIRST),
+        ("A", 102, 0, FIRST),
+        ("C", 105, 0, FIRST),
+        ("A", 104, 0, FIRST),
+        ("B", 101, 0, FIRST),
+        ("B", 102, 0, LATE),
+        ("B", 103, 0, LATE),
+        ("B", 105, 0, DUPLICATE),
+    ],
+    "a line that begins again fills its own": [
+        ("A", 100, 0, FIRST),
+        ("A", RENEW),
+        ("A", 104, 0, FIRST),
+        ("A", RENEW),
+        ("A", 103, 0, FIRST),
+        ("A", 104, 0, DUPLICATE),
+    ],
+    "after all were gone it is what the first to come back has jumped over": [
+        ("A", 100, 0, FIRST),
+        ("B", 110, 0, FIRST),
+        ("A", RESET),
+        ("A", 115, 20, FIRST),
+        ("B", 105, 20, LATE),
+        ("B", 114, 20, FIRST),
+    ],
+    "what an exchange that counts anew has left behind is no gap": [
+        ("A", 100_000, 0, FIRST),
+        ("B", 100_000, 0, DUPLICATE),
+        ("C", 100_010, 0, FIRST),
+        ("A", 1, 1, FIRST),
+        ("B", 100_005, 2, LATE),
+        ("A", 2, 3, FIRST),
+    ],
+    "so many are remembered, the newest of them": [
+        ("C", 100, 0, FIRST),
+        *(step for n in range(102, 116, 2) for step in (("A", RENEW), ("A", n, 0, FIRST))),
+        ("C", 101, 0, LATE),
+        *(("C", n, 0, FIRST if n % 2 else LATE) for n in range(102, 114)),
+    ],
+}
+
 # The same of ids that are times: in seconds after the first, and when they come.
 TIMES = {
     "a clock that was set back silences its line for some seconds": [
@@ -161,7 +245,7 @@ def counts(line):
 
 def play(module, steps, *, is_time=False, is_once=False):
     channel = module.Arbitration(is_once=is_once)
-    lines = {"A": module.Line(0), "B": module.Line(1)}
+    lines = {"A": module.Line(0), "B": module.Line(1), "C": module.Line(2)}
     for number, (name, what, *rest) in enumerate(steps):
         line = lines[name]
         if what in (RENEW, RELEASE):
@@ -194,6 +278,15 @@ def test_which_line_counts_where_ids_are_times(module, case):
 @pytest.mark.parametrize("case", ONCE)
 def test_which_line_counts_where_each_update_counts_once(module, case):
     play(module, ONCE[case], is_once=True)
+
+
+@pytest.mark.parametrize("case", GAPS)
+def test_which_line_counts_while_one_that_has_begun_is_ahead_of_others(module, case):
+    play(module, GAPS[case], is_once=True)
+
+
+def test_what_a_newer_update_replaces_leaves_no_gap(module):
+    play(module, [("B", 100, 0, FIRST), ("A", 103, 0, FIRST), ("B", 101, 0, LATE), ("B", 103, 0, DUPLICATE)])
 
 
 @pytest.mark.parametrize("is_live", [False, True])
