@@ -72,10 +72,12 @@ cdef class TickerState(State):
 
 cdef class RecordState(State):
     cdef bint _was_packed
-    cdef object _newest
+    cdef bytes _newest
+    cdef uint16_t _newest_flags
 
     @cython.locals(flags=uint16_t)
     cpdef forget(self)
+    @cython.locals(packed=bytes)
     cpdef put(self, record)
     @cython.locals(packed=bytes)
     cpdef Py_ssize_t pack(self, bytearray target, Py_ssize_t start) except -1

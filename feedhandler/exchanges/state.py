@@ -7,9 +7,11 @@ Compiled where there is a compiler, with the types of `state.pxd`: what every fr
 side, not objects all over the heap.
 """
 
-from typing import Any, Final
+import struct
+from typing import Final
 
 from feedhandler.data import board_layout, raw, ticker, wire
+from feedhandler.data.errors import DecodeError
 from feedhandler.data.layout import Description, Retention
 from feedhandler.exchanges.arbitration import Arbitration, Line
 
@@ -299,7 +301,8 @@ class RecordState(State):
             session=session,
         )
         self._was_packed = False  # a record, or the condition
-        self._newest: Any = None
+        self._newest: bytes | None = None  # as it is packed, with the flags
+        self._newest_flags = 0
         self.takes_number = not self.keeps_every
 
     @property
@@ -320,20 +323,26 @@ class RecordState(State):
         self.takes_number = not self.keeps_every
 
     def put(self, record: wire.Record) -> None:
-        """Have this record emitted next. Of its header only the flags count, beside those of the state."""
-        self._newest = record
+        """Have this record emitted next. Of its header only the flags count, beside those of the state.
+
+        Raises DecodeError for a number that its field does not hold; then everything is as it was.
+        """
+        try:
+            packed = wire.pack(record)
+        except (struct.error, ValueError, OverflowError) as exc:
+            raise DecodeError(f"{self.topic}: {exc}") from exc
+        self._newest, self._newest_flags = packed, record.flags
         self.takes_number = True
 
     def pack(self, target: bytearray, start: int) -> int:
         """Write the record, or else the condition, into a buffer; returns its size."""
         self._was_packed = True
-        record = self._newest
-        if record is None:
+        packed = self._newest
+        if packed is None:
             self._pack_header(target, start, _CONDITION, self.flags)
             return _HEADER_SIZE
-        packed = wire.pack(record)
         raw.copy(target, start, packed, 0, len(packed))
-        self._pack_header(target, start, self._code, self.flags | record.flags)
+        self._pack_header(target, start, self._code, self.flags | self._newest_flags)
         if self.keeps_every:
             self._newest, self.takes_number = None, False
         return len(packed)

@@ -5,7 +5,7 @@ from feedhandler.data cimport raw
 from feedhandler.exchanges.state cimport State
 
 cdef list SIZES
-cdef Py_ssize_t TOPIC_SIZE, HEADER_SIZE, RECORD_SIZE, KIND_OFFSET, PUBLISH_NS_OFFSET, MESSAGE_SIZE_MAX
+cdef Py_ssize_t TOPIC_SIZE, HEADER_SIZE, RECORD_SIZE, KIND_OFFSET, SEQUENCE_OFFSET, PUBLISH_NS_OFFSET, MESSAGE_SIZE_MAX
 
 cdef class Batch:
     cdef object _hop
@@ -16,7 +16,7 @@ cdef class Batch:
     cdef int64_t _count
     cdef public int64_t records
 
-    @cython.locals(start=Py_ssize_t, size=Py_ssize_t)
+    @cython.locals(start=Py_ssize_t, size=Py_ssize_t, takes_number=bint)
     cpdef emit(self, State state)
     cpdef flush(self)
     cdef bytearray _taken(self)

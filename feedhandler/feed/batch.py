@@ -18,6 +18,7 @@ HEADER_SIZE = wire.HEADER_SIZE
 RECORD_SIZE = wire.TICKER_SIZE
 SIZES = wire.SIZES
 KIND_OFFSET = wire.KIND_OFFSET
+SEQUENCE_OFFSET = wire.SEQUENCE_OFFSET
 PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
 MESSAGE_SIZE_MAX = RECORDS_MAX * RECORD_SIZE
 
@@ -57,9 +58,11 @@ class Batch:
         """
         # hot: `make bench-micro`, feed
         start = self._used
-        if state.takes_number:
-            state.sequence += 1
+        takes_number = state.takes_number
         size = state.pack(self._present, start)
+        if takes_number:  # now that nothing can fail any more
+            state.sequence += 1
+            raw.put_u64(self._present, start + SEQUENCE_OFFSET, state.sequence)
         if state.slot is not None:  # before anything else: whoever reads there is early by the hop
             state.slot.write(raw.cut(self._present, start, size), self._clock())
         self._used = start + size

@@ -51,8 +51,13 @@ def is_publishable(state: TickerState) -> bool:
 
 def check(exchange: str, payload: bytes) -> None:
     instance, emitted = make(exchange, NATIVES[exchange]), []
+
+    def emit(state):
+        wire.unpack(state.record())  # as a feed does, at once
+        emitted.append(state)
+
     try:
-        result = instance.decode(payload, RECV_NS, instance.line, emitted.append)
+        result = instance.decode(payload, RECV_NS, instance.line, emit)
     except DecodeError:
         assert not emitted
         return

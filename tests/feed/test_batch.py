@@ -3,6 +3,7 @@
 import pytest
 
 from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError
 from feedhandler.data.header import HEADER
 from feedhandler.data.layout import Description, Retention, layout
 from feedhandler.data.ticker import TICKER
@@ -218,6 +219,43 @@ def test_a_record_that_counts_once_and_was_not_emitted_is_forgotten_and_the_cond
     condition = wire.unpack(state.record())
     assert (condition.kind, str(condition.flags)) == (wire.CONDITION, "DOWN|SIMULATED")
     assert not state.takes_number
+
+
+@pytest.mark.parametrize("kind", [EACH, TICKER])
+@pytest.mark.parametrize(
+    "fields", [{"exchange_sequence": 2**64}, {"exchange_sequence": -1}, {"bid": 10**400}, {"flags": 2**16}]
+)
+def test_a_number_that_its_field_does_not_hold_is_refused_before_anything_changes(kind, fields):
+    world, state = World(), record_state(kind)
+    put(state, bid=1.0, flags=wire.LAST)
+    with pytest.raises(DecodeError, match=r"ticker\.x\.S9"):
+        put(state, **fields)
+    world.batch.emit(state)
+    with pytest.raises(DecodeError):
+        put(state, **fields)
+    state.flags |= wire.DOWN
+    world.batch.emit(state)
+    world.batch.flush()
+    newest = (1, "DOWN|SIMULATED", None) if kind is EACH else (2, "DOWN|SIMULATED|LAST", 1.0)
+    assert [(r.sequence, str(r.flags), getattr(r, "bid", None)) for r in sent(world)] == [
+        (1, "SIMULATED|LAST", 1.0),
+        newest,
+    ]
+
+
+def test_a_state_that_cannot_be_packed_takes_no_number():
+    class Failing(RecordState):
+        def pack(self, target, start):
+            raise ValueError("cannot be packed")
+
+    world = World()
+    state = Failing(TICKER, (), topic="ticker.x.A", native="A")
+    with pytest.raises(ValueError, match="cannot be packed"):
+        world.batch.emit(state)
+    assert state.sequence == 0
+    world.emit(0)
+    world.batch.flush()
+    assert [r.symbol for r in world.records()] == ["S0"]
 
 
 def test_the_newest_record_of_a_latest_kind_is_sent_again_under_other_flags():
