@@ -28,6 +28,7 @@ from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import SILENCE_NS_MIN
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.process import Publisher
+from feedhandler.feed.subscriptions import REJECTION_HOLDS_NS
 from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger
 from feedhandler.runtime import config
@@ -131,6 +132,7 @@ class World:
         self.behind_ns = {}  # leg → how long its frames are under way,
         self.under_way = []  # and those that are: when they come, to which connection, with which rows
         self.is_reachable = True
+        self.refused = set()  # topics
         self.replays = False  # the newest prints to whoever subscribes
         self.document(wire.INSTRUMENTS, msgspec.json.encode(self.listing))
         self.status()
@@ -211,6 +213,11 @@ class World:
             self.post(session, {"op": "pong"})
             return
         change = set.update if request["op"] == "subscribe" else set.difference_update
+        if request["op"] == "subscribe" and self.refused & {*request["args"]}:
+            self.post(
+                session, {"success": False, "ret_msg": "no", "req_id": request["req_id"], "op": "subscribe"}
+            )
+            return
         change(self.links[session], request["args"])
         self.post(session, {"success": True, "req_id": request["req_id"], "op": request["op"]})
         rows = [
@@ -427,6 +434,20 @@ def test_of_a_frame_the_rows_that_can_be_read_are_taken_and_the_error_is_counted
     assert session.undecodable["print, channel 0"].count == 1
 
 
+def test_what_no_record_can_hold_is_an_error_of_its_frame_and_costs_no_other_topic_its_condition(world):
+    (session, _) = world.links
+    world.frame(*NATIVES)
+    world.receive(session, [["BTCUSDT", FIRST + 2, 10**400]])
+    assert session.decode_errors == 1
+    for other in list(world.links):
+        world.cut(other)
+    world.deliver()
+    assert [conditions(world, f"print.binance.{symbol}") for symbol in SYMBOLS] == [
+        [(1, "DOWN|SIMULATED")]
+    ] * 2
+    assert prints(world) == [(1, 1)]
+
+
 def test_a_lost_connection_is_a_condition_and_what_is_replayed_afterwards_is_nothing_new(world):
     world.replays = True
     world.frame("BTCUSDT", "BTCUSDT")
@@ -548,6 +569,28 @@ def test_a_leg_that_lacks_prints_that_another_has_is_renewed(world):
     assert "print.BTCUSDT" in world.links[second], "it was subscribed to anew"
     assert "print.ETHUSDT" in world.links[second]
     assert conditions(world) == []
+
+
+def test_a_topic_that_is_refused_later_is_stale_where_no_other_leg_has_it_until_it_is_had_again(world):
+    world.frame(*NATIVES)
+    world.run(NS_PER_S)
+    world.refused = {"print.BTCUSDT"}
+    for session in list(world.links):
+        assert conditions(world) == []
+        session.subscriptions.renew(["print.BTCUSDT"])
+        world.run(NS_PER_S)
+    assert conditions(world) == [(1, "STALE|SIMULATED")], "though no connection has changed"
+    world.refused = set()
+    (first, _) = world.links
+    world.cut(first)
+    world.mono += REJECTION_HOLDS_NS
+    world.status()
+    world.run(5 * NS_PER_S)
+    assert conditions(world)[-1] == (1, "SIMULATED")
+    world.frame("BTCUSDT")
+    world.deliver()
+    assert prints(world) == [(1, 1), (2, 2)]
+    assert conditions(world, "print.binance.ETH/USDT").count((1, "STALE|SIMULATED")) == 0
 
 
 def test_kinds_come_and_go_and_leave_the_others_of_their_symbol_alone(world):

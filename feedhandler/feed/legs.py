@@ -398,17 +398,22 @@ class Legs:
             self._release(session)
         self._flag_conditions()
 
+    def on_rejection(self, session: Session) -> None:
+        """A topic was refused: kinds that keep every record are not brought; others are watched."""
+        if session in self.sessions:
+            self._flag_conditions(state for state in self.states.values() if state.keeps_every)
+
     def _release(self, session: Session) -> None:
         """A connection is gone: others may bring again what it brought last."""
         self._followed.discard(session)
         for state in self.states.values():
             state.release(session.line.index)
 
-    def _flag_conditions(self) -> None:
-        """Flag what has become worse, on every symbol that has had data and is not kept current."""
+    def _flag_conditions(self, states: Iterable[State] | None = None) -> None:
+        """Flag what has become worse, of all states or some that have had data and are not kept current."""
         best = min(session.condition for session in self.sessions)  # 0, STALE, DOWN
         lines = [session.line.index for session in self.sessions if session.condition == 0]
-        for state in self.states.values():
+        for state in self.states.values() if states is None else states:
             flag = best
             if not flag and state.keeps_every:
                 flag = 0 if self._is_brought(state) else wire.STALE

@@ -64,6 +64,9 @@ class Owner(Protocol):
     def on_condition(self, session: "Session") -> None:
         """The session's `condition` is another."""
 
+    def on_rejection(self, session: "Session") -> None:
+        """The exchange has refused one of the session's topics."""
+
 
 class Session:
     """One connection's life; see the module's first lines for the calling convention.
@@ -309,7 +312,10 @@ class Session:
         if isinstance(answer, Nack) and not answer.is_satisfied:
             self.last_error = answer.reason
         if self.subscriptions.is_in_flight(answer.id):  # else it is to something that we no longer wait for
+            count = len(self.subscriptions.rejected)
             step.close = self.subscriptions.on_answer(answer, now, self._answer_ns) or step.close
+            if len(self.subscriptions.rejected) != count:
+                self._owner.on_rejection(self)
             self._answered_mono_ns = now
             if not self._acknowledged_mono_ns and self.subscriptions.is_acknowledged:
                 self._acknowledged_mono_ns = now

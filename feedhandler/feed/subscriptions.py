@@ -108,6 +108,8 @@ class LineSubscriptions:
     def add(self, states: Iterable[State]) -> None:
         """Want these too."""
         canary = self._canary_topics()
+        states = list(states)
+        joined = self._joined(states)
         topics = self._enter(states)
         self._is_all_heard = False
         if canary and canary[0] in self._channels:
@@ -115,6 +117,18 @@ class LineSubscriptions:
         if self._is_started:
             # Also what is still to be unsubscribed: its values are forgotten, and a quiet market has them but once.
             self._ask(topics)
+            self._promised |= self._repeating(joined)
+            self.renew([topic for topic in joined if not self._has_every(topic)])
+
+    def _joined(self, states: Iterable[State]) -> list[str]:
+        """Return the topics of new states that are had already, for another kind; their snapshots came before."""
+        topics = [topic for state in states for topic in self._market.topics(state.native, state.kind)]
+        had = self._channels.keys() & self._answered_ns.keys() - self.rejected.keys()
+        return [topic for topic in dict.fromkeys(topics) if topic in had]
+
+    def _has_every(self, topic: str) -> bool:
+        """True if records of a topic each count: to leave it for a moment would lose some."""
+        return any(state.keeps_every for state, _ in self._channels[topic])
 
     def remove(self, states: Iterable[State]) -> None:
         """Want these no more."""
@@ -176,7 +190,7 @@ class LineSubscriptions:
 
     def renew(self, topics: Sequence[str]) -> None:
         """Unsubscribe topics and subscribe to them again: the exchange seems to have lost them."""
-        topics = [topic for topic in topics if topic in self._answered_ns and topic not in self.rejected]
+        topics = [t for t in dict.fromkeys(topics) if t in self._answered_ns and t not in self.rejected]
         for topic in self._silent(topics):
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
         self._leave(topics)

@@ -3,7 +3,10 @@
 import json
 
 import pytest
+from registering import registered
 
+from feedhandler.data import header
+from feedhandler.data.layout import Description, Retention, layout
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
@@ -235,6 +238,54 @@ def test_to_renew_a_topic_is_to_take_it_back_and_ask_again():
     assert desk.settle() == [("unsubscribe", ("orderbook.1.B",)), ("subscribe", ("orderbook.1.B",))]
     assert desk.held == topics("A", "B")
     assert desk.subscriptions.rejected == {}
+
+
+def test_a_topic_that_two_kinds_lack_is_renewed_once():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.subscriptions.renew(["orderbook.1.B", "orderbook.1.A", "orderbook.1.B"])
+    both = ("orderbook.1.B", "orderbook.1.A")
+    assert desk.settle() == [("unsubscribe", both), ("subscribe", both)]
+
+
+LEVELS = Description(
+    200, "levels", "a test", Retention.LATEST, header.Record, layout("l", "l", header.Record, header.HEADER)
+)
+DEALS = Description(
+    201, "deals", "a test", Retention.EVERY, header.Record, layout("d", "d", header.Record, header.HEADER)
+)
+
+
+@pytest.mark.parametrize(
+    ("holds", "joins", "is_renewed"),
+    [
+        ("ticker", "levels", True),
+        ("levels", "ticker", True),
+        ("levels", "deals", False),
+        ("deals", "levels", False),
+    ],
+)
+def test_a_latest_kind_that_joins_a_topic_has_its_snapshot_unless_records_of_another_would_be_lost(
+    holds, joins, is_renewed
+):
+    with registered(LEVELS, DEALS):
+        desk = Desk()
+        desk.exchange.kinds = ("ticker", "levels", "deals")
+        desk.exchange.repeats_s = {("levels", 0): 2.0, ("ticker", 0): 1.0, ("deals", 0): 3.0}
+        desk.exchange.states.update({"levels": {}, "deals": {}})
+        desk.exchange.topics = lambda native, kind: (f"orderbook.1.{native}",)
+        desk.subscriptions.add(desk.exchange.add(["A"], 0, holds))
+        desk.subscriptions.add(desk.exchange.add(["B"], 0, joins))
+        desk.subscriptions.start(desk.now)
+        desk.settle()
+        promised_ns = desk.subscriptions.repeats_ns
+        desk.subscriptions.remove([desk.exchange.states[joins]["B"]])
+        desk.settle()
+        desk.subscriptions.add(desk.exchange.add(["A"], 0, joins))
+        renewal = [("unsubscribe", ("orderbook.1.A",)), ("subscribe", ("orderbook.1.A",))]
+        assert desk.settle() == renewal * is_renewed
+        assert desk.subscriptions.repeats_ns == promised_ns
 
 
 def test_a_new_connection_is_asked_for_all_of_it_again():
