@@ -96,7 +96,9 @@ def test_locks_that_are_removed_are_taken_anew(processes):
 
 def test_whatever_is_removed_data_flow_again_once_each_process_was_started_again(processes):
     s = processes
-    shutil.rmtree(s.directory / "run")
+    run = s.directory / "run"
+    while run.exists():  # a file may be written while it is emptied
+        shutil.rmtree(run, ignore_errors=True)
     ended = wait_until(
         lambda: (
             {name: p.returncode for name, p in s.processes.items() if p.poll() is not None}.keys()

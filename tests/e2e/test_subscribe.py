@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from harness import DOWN, EXCHANGES, PATIENCE_S, wait_until
+from harness import DOWN, EXCHANGES, PATIENCE_S, SNAPSHOT, STALE, wait_until
 
 PATIENT = ("--wait", f"{PATIENCE_S:g}")
 
 
 @pytest.fixture
 def s(stack):
-    s = stack(extra="refresh_s = 1.0", rate=200)
+    s = stack(extra="refresh_s = 1.0\nstale_after_s = 60\nreconnect_after_s = 120", rate=200)
     s.start()
     return s
 
@@ -42,7 +42,9 @@ def test_symbols_come_and_go_and_no_other_notices(s):
         assert xrp[-1].flags & DOWN, "its last word"
         assert not any(r.flags & DOWN for r in xrp[:-1])
         others = [r for r in records if r.topic.startswith(f"ticker.{exchange}.") and "XRP" not in r.topic]
-        assert not any(not r.is_fresh for r in others)
+        # A busy machine may stop a feed for a second; then all of it is DOWN, and live again.
+        assert not any(r.flags & (SNAPSHOT | STALE) for r in others)
+        assert all(r.is_fresh for r in {r.topic: r for r in others}.values())
         assert any(r.topic.endswith("DOGE/USDT") and r.is_complete for r in others)
         state = s.sim_state(exchange)
         topics = {topic for connection in state["connections"] for topic in connection["subscriptions"]}
