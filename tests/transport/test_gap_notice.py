@@ -197,8 +197,7 @@ def batch(number):
 @pytest.mark.parametrize("hanging", [1, 4])
 def test_what_hangs_at_the_batch_endpoint_has_a_message_counted_once(world, hanging, monkeypatch):
     outlet = world.outlet(is_batched=True, queue_size_max=100_000)
-    for _ in range(hanging):
-        subscriber(world, outlet, b"")
+    socks = [subscriber(world, outlet, b"") for _ in range(hanging)]
     world.settle()
     split, calls = wire.split, []
     monkeypatch.setattr(wire, "split", lambda message: calls.append(1) or split(message))
@@ -206,6 +205,7 @@ def test_what_hangs_at_the_batch_endpoint_has_a_message_counted_once(world, hang
         outlet.send(TOPICS[0], batch(number))
         outlet.flush()
     assert calls == [], "not one by one, and not for each of them"
+    assert all(len(world.drain(sock)) < 10_000 for sock in socks), "it did hang"
 
 
 def test_each_that_hangs_at_the_batch_endpoint_is_told_what_it_did_not_get(world):
