@@ -31,16 +31,6 @@ def record(number, topic="ticker.binance.BTCUSDT", **fields):
     return wire.pack_ticker(wire.Ticker(topic, sequence=number, last=float(number), bid=number / 2, **fields))
 
 
-@pytest.fixture(params=twins.FORMS)
-def writes(request):
-    return twins.of(request.param)
-
-
-@pytest.fixture(params=twins.FORMS)
-def reads(request):
-    return twins.of(request.param)
-
-
 @pytest.fixture
 def make(tmp_path, writes, reads):
     """Return a writer and a reader of one board."""

@@ -31,16 +31,6 @@ def is_whole(found):
     return found == record(number, len(found), wire.unpack(found).publish_ns)
 
 
-@pytest.fixture(params=twins.FORMS)
-def writes(request):
-    return twins.of(request.param)
-
-
-@pytest.fixture(params=twins.FORMS)
-def reads(request):
-    return twins.of(request.param)
-
-
 @pytest.fixture
 def make(tmp_path, writes, reads):
     def make(depth=9, slots_max=4):
