@@ -1,6 +1,7 @@
 """Connections of the gateway: slow peers, packed bodies, frames that no browser sends."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import logging
@@ -93,7 +94,8 @@ def test_who_says_a_byte_now_and_then_is_closed_as_well(tmp_path):
             await asyncio.sleep(SOON_S / 5)
             if end.done():
                 break
-        assert await end == b""
+        with contextlib.suppress(ConnectionResetError):  # a byte was on its way when it was closed
+            assert await end == b""
         writer.close()
 
     play(tmp_path, scene, idle_s=SOON_S)
