@@ -279,6 +279,25 @@ def test_a_feed_sends_each_record_of_any_size_alone_to_those_that_are_connected_
     assert all(isinstance(wire.unpack(message), Ladder | Bar) for message in direct.sent)
 
 
+def test_the_newest_record_of_a_latest_kind_of_any_size_is_repeated_as_it_is():
+    latest = Description(LADDER.code, "ladder", "a test", Retention.LATEST, Ladder, LADDER.layout)
+    hop = Outlet()
+    batch = Batch(hop, Outlet(), lambda: EPOCH_NS)
+    state = RecordState(latest, (), topic="ladder.binance.BTCUSDT", native="BTCUSDT")
+    for made in (ladder(0, 0), ladder(3, 4), ladder(256, 256)):
+        state.put(made)
+        state.on_news(EPOCH_NS)
+        batch.emit(state)
+        record = state.record()
+        hop.sent.clear()
+        batch.repeat([record])
+        body = wire.pack(made)[wire.HEADER_SIZE :]
+        assert [message[wire.HEADER_SIZE :] for message in hop.sent[-1:]] == [body]
+        for other in (record[:-1], record[: wire.HEADER_SIZE], record + bytes(16)):
+            with pytest.raises(ValueError, match="one record"):
+                batch.repeat([other])
+
+
 class Subscriber:
     """A subscriber that asks for what it misses."""
 

@@ -19,7 +19,7 @@ cdef Py_ssize_t _QUOTE_VOLUME_OFFSET
 cdef class State:
     cdef bytes _padded
     cdef uint8_t _code
-    cdef Py_ssize_t _size
+    cdef Py_ssize_t _size_max
     cdef readonly str kind
     cdef readonly str topic
     cdef readonly str native

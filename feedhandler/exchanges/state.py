@@ -65,7 +65,7 @@ class State:
             raise ValueError("topic is too long")
         self.kind = kind.name
         self._code = kind.code
-        self._size = kind.size  # of a record
+        self._size_max = kind.size_max  # of a record
         self.keeps_every = kind.retention is Retention.EVERY
         self.topic = topic
         self.native = native
@@ -147,7 +147,7 @@ class State:
 
     def record(self) -> bytes:
         """Return the record as it is published."""
-        record = bytearray(self._size)
+        record = bytearray(self._size_max)
         return bytes(record[: self.pack(record, 0)])
 
     def pack(self, target: bytearray, start: int) -> int:

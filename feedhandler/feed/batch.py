@@ -85,8 +85,8 @@ class Batch:
         self.flush()
         for record in records:
             size = len(record)
-            if size < HEADER_SIZE or size > LONGEST or size != SIZES[raw.get_u8(record, KIND_OFFSET)]:
-                raise ValueError("not one record of a fixed size")
+            if size < HEADER_SIZE or size > LONGEST or size != _stated_size(record):
+                raise ValueError("not one record of a size that is known")
             raw.copy(self._present, self._used, record, 0, size)
             self._used += size
             self._count += 1
@@ -118,3 +118,12 @@ class Batch:
             raw.put_i64(record, PUBLISH_NS_OFFSET, self._clock())
             self._direct.send(raw.cut(record, 0, TOPIC_SIZE), record)
         self._direct.flush()
+
+
+def _stated_size(record: bytes | bytearray) -> int:
+    """Return the size of a record by its kind and its own counts, 0 if they do not give it."""
+    kind = raw.get_u8(record, KIND_OFFSET)
+    counts = wire.COUNTS[kind]
+    if counts is None:
+        return int(SIZES[kind])
+    return wire.counted_size(record, 0, counts) if len(record) >= counts.head else 0
