@@ -50,7 +50,7 @@ cdef class State:
     @cython.locals(record=bytearray)
     cpdef bytes record(self)
     cpdef Py_ssize_t pack(self, bytearray target, Py_ssize_t start) except -1
-    cdef int _pack_header(self, bytearray target, Py_ssize_t start, uint8_t code, uint16_t flags) except -1
+    cpdef int pack_header(self, bytearray target, Py_ssize_t start, uint8_t code, uint16_t flags) except -1
 
 
 @cython.final

@@ -154,7 +154,8 @@ class State:
         """Write what is to be sent of it into a buffer; returns its size."""
         raise NotImplementedError
 
-    def _pack_header(self, target: bytearray, start: int, code: int, flags: int) -> None:
+    def pack_header(self, target: bytearray, start: int, code: int, flags: int) -> int:
+        """Write the header of a record of this kind, or of a condition, into a buffer; returns its size."""
         raw.copy(target, start, self._padded, 0, _TOPIC_SIZE)
         raw.put_u8(target, start + _VERSION_OFFSET, _VERSION)
         raw.put_u8(target, start + _KIND_OFFSET, code)
@@ -164,6 +165,7 @@ class State:
         raw.put_i64(target, start + _EXCHANGE_NS_OFFSET, self.exchange_ns)
         raw.put_i64(target, start + _RECV_NS_OFFSET, self.recv_ns)
         raw.put_i64(target, start + _PUBLISH_NS_OFFSET, self.publish_ns)
+        return _HEADER_SIZE
 
 
 class TickerState(State):
@@ -257,7 +259,7 @@ class TickerState(State):
     def pack(self, target: bytearray, start: int) -> int:
         """Write the record into a buffer; returns its size."""
         # hot: `make bench-micro`, board
-        self._pack_header(target, start, self._code, self.flags)
+        self.pack_header(target, start, self._code, self.flags)
         raw.put_u64(target, start + _EXCHANGE_SEQUENCE_OFFSET, self.exchange_sequence)
         raw.put_f64(target, start + _LAST_OFFSET, self.last)
         raw.put_f64(target, start + _BID_OFFSET, self.bid)
@@ -339,10 +341,10 @@ class RecordState(State):
         self._was_packed = True
         packed = self._newest
         if packed is None:
-            self._pack_header(target, start, _CONDITION, self.flags)
+            self.pack_header(target, start, _CONDITION, self.flags)
             return _HEADER_SIZE
         raw.copy(target, start, packed, 0, len(packed))
-        self._pack_header(target, start, self._code, self.flags | self._newest_flags)
+        self.pack_header(target, start, self._code, self.flags | self._newest_flags)
         if self.keeps_every:
             self._newest, self.takes_number = None, False
         return len(packed)

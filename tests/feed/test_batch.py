@@ -7,7 +7,7 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.data.header import HEADER
 from feedhandler.data.layout import Description, Retention, layout
 from feedhandler.data.ticker import TICKER
-from feedhandler.exchanges.state import RecordState, TickerState
+from feedhandler.exchanges.state import RecordState, State, TickerState
 from feedhandler.feed import batch
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
@@ -256,6 +256,31 @@ def test_a_state_that_cannot_be_packed_takes_no_number():
     world.emit(0)
     world.batch.flush()
     assert [r.symbol for r in world.records()] == ["S0"]
+
+
+class OwnState(State):
+    """A state of an exchange's own, in Python whatever is compiled: it packs what it has itself."""
+
+    bid = 0.0
+
+    def pack(self, target, start):
+        record = wire.pack_ticker(wire.Ticker("", bid=self.bid))
+        target[start : start + len(record)] = record
+        assert self.pack_header(target, start, TICKER.code, self.flags) == wire.HEADER_SIZE
+        return len(record)
+
+
+def test_a_state_may_be_of_an_exchanges_own():
+    world = World()
+    state = OwnState(TICKER, (), topic="ticker.x.A", native="A", base_flags=wire.SIMULATED, session=3)
+    state.bid = 2.0
+    state.on_news(7)
+    for _ in range(2):
+        world.batch.emit(state)
+    world.batch.flush()
+    assert [(r.topic, r.sequence, r.session, r.recv_ns, str(r.flags), r.bid) for r in sent(world)] == [
+        ("ticker.x.A", number, 3, 7, "SIMULATED", 2.0) for number in (1, 2)
+    ]
 
 
 def test_the_newest_record_of_a_latest_kind_is_sent_again_under_other_flags():
