@@ -324,15 +324,17 @@ class Legs:
         if not any(session in self._followed for session in live):
             self._followed.update(live[:1])  # one that lives is the measure, if all that were are gone
         for session in self.sessions:
-            if session not in self._followed and any(
-                other in self._followed and session.has_followed(other) for other in live
-            ):
-                self._inherit(session)
+            measures = [] if session in self._followed else [s for s in live if s in self._followed]
+            if other := next((each for each in measures if session.has_followed(each)), None):
+                self._inherit(session, other)
 
-    def _inherit(self, session: Session) -> None:
+    def _inherit(self, session: Session, other: Session) -> None:
+        """Count one as good as another: it keeps what that keeps. What was lost before both, it does not."""
         self._followed.add(session)
         for state in self.states.values():
-            state.inherit(session.line.index)
+            for channel in state.channels:
+                if channel.is_kept(other.line.index):
+                    channel.inherit(session.line.index)
 
     def _why_renew(self, leg: Leg, now: int, may_renew: bool) -> str:
         session = leg.session
@@ -358,7 +360,8 @@ class Legs:
         if not is_gone:
             if not successor.has_followed(leg.session):
                 return
-            self._inherit(successor)
+            if leg.session in self._followed:  # else it has come back just now, and knows no more
+                self._inherit(successor, leg.session)
         successor.count_on(leg.session)
         change.stop.append(leg.session)
         self._release(leg.session)

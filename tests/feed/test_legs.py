@@ -313,6 +313,37 @@ def test_what_only_the_dead_leg_has_said_is_stale_until_the_other_says_it_too():
     assert world.all_live()
 
 
+@pytest.mark.parametrize("exchange", ["binance", "kucoin"])
+@pytest.mark.parametrize("legs", [1, 2])
+def test_what_a_half_open_connection_missed_is_not_kept_by_the_one_that_was_made_after_it(exchange, legs):
+    """Nothing has come on it yet, so that another is as good, and none has what was missed: REST has it."""
+    world = World(exchange, legs, quiet=(1,), has_canary=False)
+    world.tells_first = False
+    quiet = world.natives[1]
+    world.run(3)
+    world.say(quiet)
+    world.run(3)
+    half_open, *others = world.legs.sessions
+    for session in others:
+        world.close(session, "unplugged")
+    world.links[half_open].stalled_until = 1 << 62
+    world.say(quiet)
+    if legs == 1:
+        world.legs.renew("by order")
+    world.run(2)
+    assert world.exchange.tickers[quiet].bid != world.number[quiet] + 0.5
+    world.close(half_open, "no pong")
+    closed_at = world.now
+    while not (half_open.phase is Phase.RUNNING and half_open.subscriptions.is_acknowledged):
+        assert world.now < closed_at + 20 * NS_PER_S
+        world.steers_at = world.now + NS_PER_S  # nobody looks in between
+        world.run(0.1)
+    world.run(20)
+    assert len(world.legs.sessions) == legs
+    assert world.exchange.tickers[quiet].bid == world.number[quiet] + 0.5
+    assert world.all_live()
+
+
 def test_silence_of_one_leg_says_nothing_and_silence_of_both_does():
     world = World(legs=2)
     world.run(10)  # until it is known that the canary never rests
