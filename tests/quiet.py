@@ -21,6 +21,7 @@ CHANGES_S = (60, 600)  # of a quiet symbol, on average
 FIRST_QUOTE_S = 5
 HALF_OPEN_S = 30
 MUTED_S = 17
+MUTE_S = 35
 
 
 class Calm(World):
@@ -131,6 +132,34 @@ def calm_and_dead(seed, world=None):
     world.lost = set()
     world.run(30, world.each_step)
     assert not world.flags[victim]
+    return world
+
+
+def calm_and_mute(seed, world=None):
+    """A connection that acknowledges all and brings nothing is made anew; what is there meanwhile is STALE."""
+    rng = random.Random(f"mute {seed}")
+    world = world or Calm(exchange_of(seed), seed, has_canary=bool(seed % 3), backoff_max_s=2.0)
+    world.mutes_until = world.now + rng.randrange(40, 120) * NS_PER_S
+    world.run(MUTE_S, lambda: None if len(world.connects) > 1 else world.each_step())
+    assert len(world.connects) > 1, "a connection without data is found"
+    assert {native for _, native, flags in world.flagged if flags & wire.STALE} == set(world.natives)
+
+    def look():
+        world.each_step()
+        fresh = [native for native in world.newest if not world.flags[native]]
+        assert not fresh or world.now > world.mutes_until, f"REST filled it: {fresh}"
+
+    world.run((world.mutes_until - world.now) / NS_PER_S, look)
+    for link in filter(None, world.links.values()):
+        link.heal()
+    world.run(60, world.each_step)
+    world.run(0.1)  # what was told last is on its way
+    odd = {native for native, flags in world.flags.items() if flags & (wire.STALE | wire.DOWN)}
+    assert not odd, f"data come, and these are not live: {odd}"
+    connects = len(world.connects)
+    world.flagged.clear()
+    world.run(600, world.each_step)
+    assert (world.flagged, len(world.connects)) == ([], connects)
     return world
 
 

@@ -308,9 +308,12 @@ class World:
             link for link in self.links.values() if link and (self.canary_topics & link.topics) - link.muted
         ]
         if hearing and self.rng.random() < 0.2:
-            frame = msgspec.json.encode(self.quote(self.canary, int(self.now // 1_000_000), self.ms()))
+            frame = msgspec.json.encode(self.quote(self.canary, self.number_of_canary(), self.ms()))
             for link in hearing:
                 self.post(link, frame)
+
+    def number_of_canary(self):
+        return int(self.now // 1_000_000)
 
     def repeat(self):
         """Say again what has not changed for so long, where the exchange does."""
@@ -481,7 +484,7 @@ class World:
 
     def answer_over_rest(self, question):
         """The quote as it is, unless REST is away too."""
-        number = self.number[question.native]
+        number = self.number_of_canary() if question.native == self.canary else self.number[question.native]
         quote = Quote(number + 0.5, 1.0, number + 1.5, 2.0)
         is_there = self.is_reachable and self.answers_rest
         question.watch.on_quote(question.native, quote if is_there else None)
@@ -752,6 +755,8 @@ def plays_of(seed):
         plays += days.PLAYS
     if seed % CALM_EVERY == 1:
         plays.append(quiet.calm_and_dead)
+    if seed % CALM_EVERY == 2:
+        plays.append(quiet.calm_and_mute)
     if seed % HOURS_EVERY == HOURS_EVERY // 2:
         plays.append(quiet.calm_hours)
     return plays

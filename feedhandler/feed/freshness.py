@@ -23,14 +23,16 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from feedhandler.data import wire
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration
 from feedhandler.exchanges.base import Channel, Emit, Market, Quote, RestTicker, is_same
-from feedhandler.exchanges.state import LAST, QUOTE, State, TickerState
+from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State, TickerState
 from feedhandler.feed.session import FADES_NS, GAPS_MIN, USUAL_FACTOR, Session
+from feedhandler.feed.witness import REST_AGE_NS_MAX, STREAM_DELAY_NS_MAX, CanaryWitness
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call
 STEP_NS_MAX: Final = (
@@ -54,8 +56,9 @@ QUESTIONS_MAX: Final = 20  # and if there were so many
 QUESTIONS_NS: Final = (
     60 * NS_PER_S
 )  # in this time: a market that stands still makes suspects of all, one by one
-# How often a survey is made for channels whose usual silence is not known yet: the wait doubles.
-SURVEYS_NS: Final = (15 * NS_PER_S, 600 * NS_PER_S)
+# When a survey is made for channels whose usual silence is not known yet, and the wait for the next, which doubles.
+FIRST_SURVEY_NS: Final = REST_AGE_NS_MAX + 2 * LOOK_NS  # since the acknowledgement, as the looks see it
+SURVEYS_NS: Final = (10 * NS_PER_S, 600 * NS_PER_S)
 # REST states the same for so long, after channel and connection were made anew: an update was missed, no more.
 CONCEDES_NS: Final = 60 * NS_PER_S
 RENEW_AFTER_NS: Final = 10 * NS_PER_S  # stale for so long: new connections
@@ -67,6 +70,7 @@ LAG_AGAIN_NS: Final = 30 * NS_PER_S
 
 # The decision about a channel that usually has an update every second or more falls within this time of its last.
 DECIDES_NS: Final = SILENCE_NS_MIN + LOOK_NS + VERDICT_NS + NS_PER_S
+NEVER: Final = 1 << 62
 
 
 class Stage(enum.Enum):
@@ -93,6 +97,12 @@ class Pulse(msgspec.Struct, eq=False):
     stage: Stage = Stage.WAITING
     since: int = 0  # of the stage
     reason: str = ""  # of the suspicion
+    # Of one that is waiting:
+    granted_at: int = NEVER  # when it was acknowledged on the oldest connection,
+    first: tuple[float, ...] = ()  # what REST stated first when any change would have come here,
+    differs_at: int = 0  # when it stated something else; 0 = it has not,
+    differs_mono_ns: int = 0  # in monotonic time the same,
+    is_doubted: bool = False  # and it did so again
     usual_ns: int = 0  # the longest of its latest silences,
     gaps: int = 0  # and how many there were
     patience_ns: int = 0  # what REST has confirmed, until its next update
@@ -106,15 +116,15 @@ class Pulse(msgspec.Struct, eq=False):
     disagreements: int = 0
     is_proven: bool = False  # stale, and not for its silence alone
     is_refuted: bool = False  # by REST
-    stated: RestTicker | None = None  # what REST last stated against it,
+    stated: tuple[float, ...] = ()  # what REST last stated against it,
     stated_at: int = 0  # and since when
     is_conceded: bool = False  # REST's value is to be taken over for it,
     was_conceded: bool = False  # or was, since its last update: not again
     is_unreadable: bool = False  # its messages come, and cannot be decoded
     tries: int = 0  # new subscriptions since it was found stale,
     subscribes_at: int = 0  # the next one, after that,
-    renewed_at: int = -(1 << 62)  # and when the last one was
-    checks_at: int = 1 << 62  # when to look at the time that it states; far away where it states none
+    renewed_at: int = -NEVER  # and when the last one was
+    checks_at: int = NEVER  # when to look at the time that it states; far away where it states none
     timed_at: int = 0  # when that was last seen to go on,
     timed_id: int = -1  # what it was,
     timed_gaps: int = 0  # and how many silences there were until then
@@ -137,7 +147,7 @@ class Question(msgspec.Struct, eq=False):
     """A request for the quote of a symbol over REST; its answer goes to `watch.on_quote`."""
 
     native: str
-    watch: "Freshness"
+    watch: "Freshness | CanaryWitness"
 
 
 class Freshness:
@@ -155,14 +165,18 @@ class Freshness:
         self._last_mono_ns = 0
         self._asking = 0
         self._asked: collections.deque[int] = collections.deque(maxlen=QUESTIONS_MAX)  # when the latest were
-        self._surveys_at = SURVEYS_NS[0]
-        self._survey_wait_ns = SURVEYS_NS[0]
-        self.wants_survey = False  # a survey of all symbols is to be made; the owner clears it
+        # Of the connections, when it was opened, and whether it has had data.
+        self._oldest: tuple[Session | None, int, bool] = (None, 0, False)
+        self._plan_surveys()
+        self._survey_sent_at = 0
+        self.wants_survey = False  # a survey of all symbols is to be made, until it is sent
         self._repeats: collections.Counter[Channel] = collections.Counter()  # updates that repeated the last
         self._renewed_at = 0
         self._renew_again_ns = 0
         self.renewal = ""  # why the connections should be renewed; the owner clears it
         self.laggards: dict[Session, str] = {}  # single ones that should be, and why; likewise
+        # Those without any data, and a topic of which REST has news that should have come there; likewise.
+        self.contradicted: dict[Session, str] = {}
 
     def add(self, states: Iterable[State]) -> None:
         """Watch these too."""
@@ -180,6 +194,7 @@ class Freshness:
             if ticker is not None:
                 self._tickers[state.native] = pulses
         self._reorder()
+        self._plan_surveys()
 
     def remove(self, states: Iterable[State]) -> None:
         """Watch these no more; their flags are somebody else's business from now on."""
@@ -194,6 +209,11 @@ class Freshness:
         self._order = [pulse for pulses in self._pulses.values() for pulse in pulses]
         self._next = 0
 
+    def _plan_surveys(self) -> None:
+        self._survey_wait_ns = SURVEYS_NS[0] // 2
+        self._surveys_at = self._clock + FIRST_SURVEY_NS
+        self._survey_again_at = NEVER  # when to ask again about what REST has contradicted once
+
     def reset(self) -> None:
         """All values are unknown again: a first connection has begun. What is usual is remembered."""
         for pulse in self._order:
@@ -201,9 +221,8 @@ class Freshness:
             self._enter(pulse, Stage.WAITING)
             pulse.updates, pulse.at, pulse.is_stuck, pulse.disagreements = 0, self._clock, False, 0
             pulse.values, pulse.contradictions = (), 0
-            pulse.stated, pulse.is_conceded, pulse.was_conceded = None, False, False
-        self._survey_wait_ns = SURVEYS_NS[0]
-        self._surveys_at = self._clock + self._survey_wait_ns
+            pulse.stated, pulse.is_conceded, pulse.was_conceded = (), False, False
+        self._plan_surveys()
 
     def stale(self) -> dict[str, str]:
         """Return the stale channels, and why they are taken to be."""
@@ -221,10 +240,11 @@ class Freshness:
         """Look at some channels; call a few times a second. sessions are the connections that carry them."""
         step_ns = min(max(0, now_mono_ns - self._last_mono_ns), STEP_NS_MAX)
         self._last_mono_ns = now_mono_ns
-        live = [s for s in sessions if s.condition == 0 and s.phase is Phase.RUNNING]
+        live = [s for s in sessions if s.phase is Phase.RUNNING and _may_deliver(s)]
         if not live:
             return []
         self._clock += step_ns
+        self._note_oldest(live)
         renewed: list[Pulse] = []
         for pulse in list(self._open):
             self._look(pulse, live, renewed)
@@ -233,6 +253,19 @@ class Freshness:
         for session in live if renewed else ():
             session.subscriptions.renew([pulse.topic for pulse in renewed])
         return self._questions()
+
+    def _note_oldest(self, live: Sequence[Session]) -> None:
+        """See on which connection a channel without data would have had some: the one that has lived longest."""
+        session = min(live, key=lambda session: session.opened_mono_ns)
+        before, oldest = self._oldest, (session, session.opened_mono_ns, session.has_data)
+        if before != oldest:
+            self._oldest = oldest
+            # What was missed until its first data says nothing of what comes from now on.
+            for pulse in self._order:
+                pulse.granted_at = NEVER
+                _forget_witness(pulse)
+            if before[:2] == oldest[:2]:
+                self._plan_surveys()
 
     def _due(self, step_ns: int) -> list[Pulse]:
         """Return the next in turn, so that everybody's comes once in `LOOK_NS`."""
@@ -269,6 +302,11 @@ class Freshness:
             if len(live) > 1:
                 self._find_laggards(pulse, live)
             return
+        oldest = self._oldest[0]
+        if pulse.granted_at == NEVER and oldest is not None and oldest.subscriptions.is_granted(pulse.topic):
+            pulse.granted_at = self._clock
+        if pulse.is_doubted:
+            self._condemn_unheard(pulse)
         self._compare(pulse)
         if self._clock - pulse.at >= SILENCE_NS_MIN and (failure := _failure(pulse, live)):
             if (
@@ -323,7 +361,7 @@ class Freshness:
         pulse.updates, pulse.at, pulse.is_unreadable = updates, self._clock, False
         pulse.contradictions = pulse.patience_ns = pulse.disagreements = 0
         pulse.values = ()
-        pulse.stated, pulse.is_conceded, pulse.was_conceded = None, False, False
+        pulse.stated, pulse.is_conceded, pulse.was_conceded = (), False, False
         if was_stale:
             self._unflag(pulse.state)
 
@@ -355,6 +393,7 @@ class Freshness:
     def _enter(self, pulse: Pulse, stage: Stage) -> None:
         pulse.stage, pulse.since, pulse.asks_at = stage, self._clock, 0
         pulse.is_surveyed = False
+        _forget_witness(pulse)
         if stage in (Stage.SUSPECTED, Stage.STALE):
             self._open[pulse] = None
         else:
@@ -393,6 +432,8 @@ class Freshness:
 
     def _questions(self) -> list[Question]:
         """Return whose quotes to request over REST now: a few. For more, and other channels, want a survey."""
+        if self._clock >= self._survey_again_at:
+            self._survey_again_at, self.wants_survey = NEVER, True
         if self._clock >= self._surveys_at:
             self._survey_wait_ns = min(2 * self._survey_wait_ns, SURVEYS_NS[1])
             self._surveys_at = self._clock + self._survey_wait_ns
@@ -420,10 +461,12 @@ class Freshness:
 
     def _is_unknown(self, pulse: Pulse) -> bool:
         """True if only REST can tell whether a channel's silence means something: its updates were too few."""
+        is_due = self._clock - pulse.at >= FIRST_DATA_NS
         if pulse.ticker is None:
             return False
-        is_young = pulse.stage is Stage.LIVE and pulse.gaps < GAPS_MIN
-        return (is_young or pulse.stage is Stage.WAITING) and self._clock - pulse.at >= FIRST_DATA_NS
+        if pulse.stage is Stage.WAITING:
+            return is_due or self._clock - pulse.granted_at >= REST_AGE_NS_MAX
+        return is_due and pulse.stage is Stage.LIVE and pulse.gaps < GAPS_MIN
 
     def on_quote(self, native: str, quote: Quote | None) -> None:
         """Take the answer to a request; None: there is none to be had."""
@@ -434,6 +477,10 @@ class Freshness:
                 if pulse.stage is Stage.SUSPECTED and quote is not None:
                     self._on_witness(pulse, RestTicker(native, quote))
 
+    def on_survey_sent(self) -> None:
+        """The requests for a survey are on their way."""
+        self.wants_survey, self._survey_sent_at = False, self._clock
+
     def on_survey(self, rows: Iterable[RestTicker]) -> None:
         """Take what REST states of all symbols; others' are among them.
 
@@ -441,7 +488,9 @@ class Freshness:
         """
         for row in rows:
             for pulse in self._tickers.get(row.native, ()):
-                if pulse.is_surveyed or self._is_unknown(pulse):
+                if pulse.stage is Stage.WAITING:
+                    self._on_witness_of_unheard(pulse, row)
+                elif pulse.is_surveyed or self._is_unknown(pulse):
                     self._on_witness(pulse, row)
                 elif self._is_resting(pulse) and _is_confirmed(pulse, row):
                     self._be_patient(pulse)
@@ -456,7 +505,7 @@ class Freshness:
         return [pulse.channel for pulse in self._tickers[native] if pulse.is_conceded]
 
     def on_seed(self, native: str, channels: Sequence[int]) -> None:
-        """The values of some channels are REST's from now on: its contradictions are settled.
+        """The values of some channels were lost, or conceded, and are REST's now: its contradictions are settled.
 
         They may be dead all the same, and are found anew. The caller emits the state.
         """
@@ -476,30 +525,67 @@ class Freshness:
         if found is None:
             return
         pulse.is_surveyed = False
-        if found:
+        is_filled = pulse.stage is Stage.STALE and pulse.is_refuted and not pulse.updates
+        if found and not is_filled:  # else it is REST's own value
             self._confirm(pulse)
             return
         pulse.disagreements += 1
-        what = "another quote" if pulse.is_quote else "other values"
         if pulse.stage is Stage.STALE:
             pulse.is_proven = pulse.is_refuted = True
             self._consider(pulse, row)
         elif pulse.disagreements > 1:
             reason = pulse.reason if pulse.stage is Stage.SUSPECTED else "it has had no data"
-            self._mark_stale(pulse, f"{reason}, and REST has {what}", is_proven=True)
-            pulse.is_refuted = True
+            self._refute(pulse, reason)
         elif pulse.stage is Stage.SUSPECTED:
             pulse.asks_at = self._clock + ASK_AGAIN_NS
         else:
-            self._surveys_at = min(self._surveys_at, self._clock + ASK_AGAIN_NS)
+            self._survey_again_at = self._clock + ASK_AGAIN_NS
+
+    def _refute(self, pulse: Pulse, reason: str) -> None:
+        what = "another quote" if pulse.is_quote else "other values"
+        self._mark_stale(pulse, f"{reason}, and REST has {what}", is_proven=True)
+        pulse.is_refuted = True
+
+    def _on_witness_of_unheard(self, pulse: Pulse, row: RestTicker) -> None:
+        """Compare what REST states of a channel without data with what it stated before: our values are REST's own.
+
+        If that has changed since the acknowledgement, and nothing comes a moment later, the channel is dead; so is
+        the connection, if it has brought nothing else either.
+        """
+        stated = _stated(pulse.channel, row)
+        if not stated or pulse.arbitration.updates:
+            return
+        if not pulse.first:
+            if self._survey_sent_at - pulse.granted_at >= REST_AGE_NS_MAX:
+                pulse.first = stated
+        elif not _is_news(pulse.channel, stated, pulse.first):
+            pulse.differs_at, pulse.is_doubted = 0, False
+        elif not pulse.differs_at:
+            pulse.differs_at, pulse.differs_mono_ns = self._clock, self._last_mono_ns
+            self._survey_again_at = self._clock + STREAM_DELAY_NS_MAX
+        elif self._clock - pulse.differs_at >= STREAM_DELAY_NS_MAX:
+            pulse.is_doubted = True
+            self._condemn_unheard(pulse)
+
+    def _condemn_unheard(self, pulse: Pulse) -> None:
+        """Flag a channel without data, if its connection has lived since REST stated something else.
+
+        A half-open one is found as that. Then what is gone with it is requested anew.
+        """
+        oldest = self._oldest[0]
+        if oldest is not None and oldest.has_lived_since(pulse.differs_mono_ns):
+            self._refute(pulse, "it has had no data")
+            if not oldest.has_data:
+                self.contradicted[oldest] = pulse.topic
 
     def _consider(self, pulse: Pulse, row: RestTicker) -> None:
         """Take over REST's value, once, if it states the same since the channel was subscribed to anew.
 
         What it states of a dead channel's market changes; of a quiet one from which an update is missing it stays.
         """
-        if pulse.stated is None or not _is_same(pulse.channel, row, pulse.stated):
-            pulse.stated, pulse.stated_at = row, self._clock
+        stated = _stated(pulse.channel, row)
+        if not pulse.stated or _is_news(pulse.channel, stated, pulse.stated):
+            pulse.stated, pulse.stated_at = stated, self._clock
             return
         since = max(pulse.stated_at, self._renewed_at)
         is_silent = pulse.arbitration.updates == pulse.updates and not pulse.is_unreadable
@@ -627,31 +713,36 @@ def _is_confirmed(pulse: Pulse, row: RestTicker) -> bool | None:
     return None if pulse.ticker is None else agrees(pulse.ticker, pulse.channel, row)
 
 
-def _is_same(channel: int, row: RestTicker, other: RestTicker) -> bool:
-    """Return whether two answers state the same of a channel."""
-    if channel == QUOTE:
-        return row.quote == other.quote
-    if channel == LAST:
-        return row.last == other.last
-    return (
-        row.statistics is not None
-        and other.statistics is not None
-        and row.statistics[3] <= other.statistics[3]
-    )
+def _forget_witness(pulse: Pulse) -> None:
+    pulse.first, pulse.differs_at, pulse.is_doubted = (), 0, False
 
 
-def agrees(state: TickerState, channel: int, row: RestTicker) -> bool | None:
-    """Return whether REST states what is known from a channel, None if it states nothing, or nothing is known.
+def _may_deliver(session: Session) -> bool:
+    """Return whether data of a connection that runs may come: doubt is no proof against a further one."""
+    return session.condition == 0 or (session.is_doubted and session.subscriptions.is_acknowledged)
+
+
+def _stated(channel: int, row: RestTicker) -> tuple[float, ...]:
+    """Return what REST states of a channel, as far as it can be compared; () for nothing.
 
     Of statistics the volume counts: within 24 h that roll on it falls by itself, and grows only by trades.
     """
     if channel == QUOTE:
-        ours = _values(state, QUOTE)
-        if row.quote is None or all(value != value for value in ours):
-            return None
-        return is_same((row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size), ours)
+        return () if row.quote is None else astuple(row.quote)
     if channel == LAST:
-        return None if row.last != row.last or state.last != state.last else row.last == state.last
-    if row.statistics is None or state.base_volume_24h != state.base_volume_24h:
+        return () if row.last != row.last else (row.last,)
+    return () if row.statistics is None else (row.statistics[3],)
+
+
+def _is_news(channel: int, stated: tuple[float, ...], known: tuple[float, ...]) -> bool:
+    """Return whether something has happened between two such statements."""
+    return stated > known if channel == STATISTICS else not is_same(stated, known)
+
+
+def agrees(state: TickerState, channel: int, row: RestTicker) -> bool | None:
+    """Return whether REST states what is known from a channel, None if it states nothing, or nothing is known."""
+    stated = _stated(channel, row)
+    known = (state.base_volume_24h,) if channel == STATISTICS else _values(state, channel)
+    if not stated or all(value != value for value in known):
         return None
-    return row.statistics[3] <= state.base_volume_24h
+    return not _is_news(channel, stated, known)

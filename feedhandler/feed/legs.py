@@ -90,6 +90,7 @@ class Legs:
         self._is_early = False  # there were none
         self._was_early = False
         self._wants_seeds = False
+        self._has_filled_stale = False  # values of REST were flagged, since nothing came that should
         self.states: dict[str, State] = {}  # by the topics of records
         self._tickers: dict[str, TickerState] = {}  # those of them that are, by native symbol
         self._unsettled: dict[str, State] = {}  # those that keep every record, and are not known to be well
@@ -190,6 +191,9 @@ class Legs:
         self._follow()
         self._end_conditions()
         change = Change(ask=self.freshness.advance(now_mono_ns, self.sessions))
+        for session in self.sessions:
+            if native := session.wants_quote(now_mono_ns):
+                change.ask.append(Question(native, session.witness))
         self._plan_seeds(now_mono_ns)
         self._take_orders(change)
         for leg in self.legs:
@@ -233,16 +237,19 @@ class Legs:
             for native, state in self._tickers.items()
             for channel in self._unkept(state, lines)
         }
-        self._wants_seeds = self.freshness.wants_survey = False
+        self._wants_seeds = False
+        self.freshness.on_survey_sent()
 
     def on_survey(self, rows: Iterable[RestTicker], recv_ns: int) -> None:
         """Take what REST states: as a witness, and for what no live connection has sent."""
         self.freshness.on_survey(rows)
-        lines = [session.line.index for session in self.sessions if session.phase is Phase.RUNNING]
-        for row in rows if lines else ():
+        running = [session for session in self.sessions if session.phase is Phase.RUNNING]
+        flag = wire.STALE if all(session.is_stale for session in running) else 0
+        self._has_filled_stale = self._has_filled_stale or bool(flag)
+        for row in rows if running else ():
             if row.native in self._surveyed:
                 state = self._tickers[row.native]
-                self._seed(state, row, recv_ns)
+                self._seed(state, row, recv_ns, flag)
                 is_known = all(agrees(state, channel, row) is not False for channel in self._channels)
                 self._stated[row.native] = self._stated.get(row.native, True) and is_known
 
@@ -258,8 +265,10 @@ class Legs:
                             self._tickers[native].inherit(session.line.index)
         self._surveyed, self._witnessed = set(), {}
 
-    def _seed(self, state: TickerState, row: RestTicker, recv_ns: int) -> None:
+    def _seed(self, state: TickerState, row: RestTicker, recv_ns: int, flag: int) -> None:
         """Fill what the stream has not sent: whatever it sends is newer. No channel is fresher for it.
+
+        flag is STALE while nothing comes that should: REST's values are current when they come, and not for long.
 
         Values of a line that is gone hold, since another line followed it; unless they were lost by the time of the
         request, and nothing has come since.
@@ -272,7 +281,9 @@ class Legs:
             or self._is_lost(state, channel)
             or not (state.channels[channel].updates or _is_filled(state, channel))
         ]
-        self.freshness.on_seed(state.native, unsent)
+        # Of one without any data REST's value is no more than REST's: what is held against it stands.
+        settled = [c for c in unsent if c in conceded or state.channels[c].updates]
+        self.freshness.on_seed(state.native, settled)
         before = _values(state)
         if row.quote is not None and QUOTE in unsent:
             state.set_quote(row.quote.bid, row.quote.bid_size, row.quote.ask, row.quote.ask_size)
@@ -282,10 +293,11 @@ class Legs:
         if row.statistics is not None and STATISTICS in unsent:
             state.set_statistics(*row.statistics)
         is_changed = not is_same(before, _values(state))
-        if is_changed or state.flags & wire.STALE & ~state.base_flags:
+        if is_changed or state.flags & wire.STALE & ~(state.base_flags | flag):
             if len(unsent) == len(CHANNELS):
                 state.exchange_ns = 0  # REST states no time
             state.on_news(recv_ns)
+            state.flags |= flag
             self._emit(state)
 
     def _is_lost(self, state: TickerState, channel: int) -> bool:
@@ -297,6 +309,9 @@ class Legs:
         if self.freshness.renewal:
             self.renew(self.freshness.renewal)
             self.freshness.renewal = ""
+        for session, topic in self.freshness.contradicted.items():
+            session.on_contradicted(topic)
+        self.freshness.contradicted.clear()
         for leg in self.legs:
             if reason := self.freshness.laggards.pop(leg.session, ""):
                 leg.order = reason
@@ -399,6 +414,9 @@ class Legs:
             return
         if session.condition == wire.DOWN:
             self._release(session)
+        elif session.condition == 0 and self._has_filled_stale:  # data have come: what is quiet is live again
+            self._unseeded.update(self._tickers)
+            self._has_filled_stale = False
         self._flag_conditions()
 
     def on_rejection(self, session: Session) -> None:
@@ -409,6 +427,7 @@ class Legs:
     def _release(self, session: Session) -> None:
         """A connection is gone: others may bring again what it brought last."""
         self._followed.discard(session)
+        self.freshness.contradicted.pop(session, None)
         for state in self.states.values():
             state.release(session.line.index)
 

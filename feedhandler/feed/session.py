@@ -10,8 +10,8 @@ The caller calls `advance` whenever `deadline_mono_ns` has come, after `on_open`
 `on_frame` asks for it; it does what the returned step says and arms its one timer anew.
 
 Whether the connection lives is seen by its own signs: any frame, and a ping that is answered. Markets may be quiet,
-so that data are missed only where some should have come: a channel promises to repeat itself, or an instrument that
-is never quiet is among them.
+so that data are missed only where some should have come: a channel promises to repeat itself, an instrument that is
+never quiet is among them, or REST has news while nothing has come since the connection began.
 """
 
 import collections
@@ -30,6 +30,7 @@ from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Ack, Control, Emit, Endpoint, Goodbye, Market, Nack, Pong, Welcome
 from feedhandler.exchanges.state import State
 from feedhandler.feed.subscriptions import LineSubscriptions
+from feedhandler.feed.witness import CanaryWitness
 
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
 OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
@@ -110,6 +111,7 @@ class Session:
         )
         self.ended = ""  # why the last connection, or attempt, ended
         self.is_stale = False  # data should have come, and did not
+        self.is_doubted = False  # nor since a connection that REST contradicted: only data are a success
         self.condition = wire.DOWN  # what the symbols would be if this were their only connection; 0 = well
         self.goodbye = ""  # why the exchange will end this connection, once it has given notice
         self.frames = 0
@@ -139,6 +141,8 @@ class Session:
         self._acknowledged_mono_ns = 0  # when all was, for the first time
         self._answered_mono_ns = 0  # when the newest answer to a request came
         self._is_proven = False  # something came after that
+        self.witness = CanaryWitness(self.market)  # its own: an answer may come when the connection is gone
+        self._contradiction = ""  # what REST has news of, though no data have come
         self._frames_seen = self.frames
         self._frame_mono_ns = now
         self._looked_mono_ns = now  # whether something has come
@@ -163,7 +167,7 @@ class Session:
         assert self.phase is Phase.CONNECTING, self.phase
         self.opened_mono_ns = self._data_mono_ns = self._frame_mono_ns = now_mono_ns
         self.goodbye = ""
-        self.is_stale = False
+        self.is_stale = self.is_doubted
         self._owner.on_open(self)
         self._set_condition(wire.STALE)  # until its first data
         if self.market.awaits_welcome:
@@ -197,12 +201,21 @@ class Session:
         """Return how many frames brought data, of any symbol; those that cannot be decoded among them."""
         return self.frames - self._signs
 
+    @property
+    def has_data(self) -> bool:
+        """True if the connection has brought any since it began."""
+        return self._data() != self._data_first
+
+    def on_contradicted(self, what: str) -> None:
+        """REST has news of something that the connection is subscribed to, and of which nothing has come."""
+        self._contradiction = what
+
     def on_closed(self, now_mono_ns: int, reason: str, retry_after_s: float = 0.0) -> None:
         """The connection ended or could not be made; retry_after_s is what the exchange requires."""
         # An exchange may refuse a request and close in one breath: what it refused must not be forgotten.
         self._take_answers(now_mono_ns, Actions())
         self.last_error = self.ended = reason
-        if self._data() != self._data_first:
+        if self.has_data:
             self.attempts = 0
         self._reset(now_mono_ns)
         self.is_stale = False
@@ -337,19 +350,19 @@ class Session:
             self._data_seen, self._data_mono_ns = data, now
             self._delivered_mono_ns = before
             self.attempts = 0
-            self.is_stale = False
+            self.is_stale = self.is_doubted = False
             self._set_condition(0)
         # If this process was stopped, what came meanwhile is read first; but no more than once in a row.
         self._has_overslept = not self._has_overslept and is_late
         if self._has_overslept:
             return
-        step.close = self._overdue_pong(now) or self._overdue_data(now)
+        step.close = self._overdue_pong(now) or self._overdue_data(now) or self._contradicted()
         if not step.close:
             step.close = self.subscriptions.watch(now, delivers=self._delivers(now))
 
     def _note_life(self) -> None:
         """A frame has come: if all is acknowledged, that is as good as data where markets are quiet."""
-        if self.subscriptions.is_acknowledged:
+        if self.subscriptions.is_acknowledged and not self.is_doubted:
             self.is_stale = False
             self._set_condition(0)
             if self._is_proven:  # not the answer itself: whoever hangs up after it is no success
@@ -386,15 +399,38 @@ class Session:
         policy = self._policy
         if not expected_ns or silence_ns < max(expected_ns, policy.stale_after_s * NS_PER_S):
             return ""
-        self.is_stale = True
-        self._set_condition(wire.STALE)
+        self._become_stale()
         if silence_ns < max(expected_ns, policy.reconnect_after_s * NS_PER_S):
             return ""
-        if self._data_seen == self._data_first:
+        if not self.has_data:
+            self.is_doubted = self.is_doubted or self.subscriptions.repeats_ns > 0  # those were promised
             self._odd += 1
             if self._odd >= ODD_MAX:  # nothing on one connection after the other: what never rested does now
                 self._usual_ns = self._gaps = self._odd = 0
         return f"no data for {silence_ns / NS_PER_S:.0f} s"
+
+    def wants_quote(self, now_mono_ns: int) -> str:
+        """Return the native symbol whose quote is to be requested for `witness` now, "" for none."""
+        if not self._acknowledged_mono_ns or self.has_data or not self.subscriptions.has_canary:
+            return ""
+        return self.subscriptions.canary if self.witness.asks(now_mono_ns) else ""
+
+    def _contradicted(self) -> str:
+        """Flag and give up a connection on which nothing has come since it began, though there was something."""
+        if self.witness.is_contradicted:
+            self._contradiction = self._contradiction or self.subscriptions.canary
+        if not self._contradiction or self.has_data:
+            return ""
+        self.is_doubted = True
+        self.attempts = max(1, self.attempts)  # pongs have made it look like a success
+        self._become_stale()
+        return f"no data at all, while REST has news of {self._contradiction}"
+
+    def _become_stale(self) -> None:
+        if not self.is_stale:
+            # Also if it has been for want of first data: what REST has filled since is flagged now.
+            self.is_stale, self.condition = True, wire.STALE
+            self._owner.on_condition(self)
 
     def _overdue_pong(self, now: int) -> str:
         """No frame since a ping: the connection is dead. A late pong never ends one that delivers anything."""
@@ -410,11 +446,10 @@ class Session:
         """
         if self.phase is not Phase.RUNNING or not self.subscriptions.is_settled:
             return False
-        if self.condition > other.condition or not other._has_lived_since(self._answered_mono_ns):
+        if self.condition > other.condition or not other.has_lived_since(self._answered_mono_ns):
             return False
         # What came there since all was acknowledged here should have come here, too: the canary, if nothing else.
-        is_silent = self._data() == self._data_first
-        if is_silent and other._data_mono_ns > self._acknowledged_mono_ns + 2 * TICK_NS:
+        if not self.has_data and other._data_mono_ns > self._acknowledged_mono_ns + 2 * TICK_NS:
             return False
         line, theirs = self.line.index, other.line.index
         return all(
@@ -422,13 +457,13 @@ class Session:
             for channel, answered_ns in self.subscriptions.answered_channels()
         )
 
-    def _has_lived_since(self, mono_ns: int) -> bool:
+    def has_lived_since(self, mono_ns: int) -> bool:
         """True if something has come since: data, where they come in any case, else a sign of life will do."""
         return (self._delivered_mono_ns if self._is_data_expected() else self._lived_mono_ns) >= mono_ns
 
     def learn_from(self, other: "Session") -> None:
         """Take over from another connection what was refused to it, its failed attempts, and its usual silences."""
-        self.attempts = other.attempts
+        self.attempts, self.is_doubted = other.attempts, other.is_doubted
         self._usual_ns, self._gaps, self._odd = other._usual_ns, other._gaps, other._odd
         self.subscriptions.learn_from(other.subscriptions)
 

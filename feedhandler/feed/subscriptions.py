@@ -455,6 +455,11 @@ class LineSubscriptions:
         return len(self._channels)
 
     @property
+    def canary(self) -> str:
+        """The native symbol of an instrument that is never quiet, "" for none."""
+        return self._canary
+
+    @property
     def has_canary(self) -> bool:
         """True if an instrument that is never quiet has been subscribed to."""
         topic = self._canary_topic
@@ -480,6 +485,10 @@ class LineSubscriptions:
     def answered_ns(self, topic: str) -> int:
         """Return when a topic was first answered on this connection, in Unix time; 0 = not yet."""
         return self._answered_ns.get(topic, 0)
+
+    def is_granted(self, topic: str) -> bool:
+        """True if a topic was acknowledged on this connection."""
+        return topic in self._answered_ns and topic not in self.rejected
 
     def answered_channels(self) -> Iterator[tuple[Arbitration, int]]:
         """Yield each channel, and when it was first answered, in Unix ns; 0 = not yet.

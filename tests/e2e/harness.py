@@ -212,6 +212,13 @@ class Stack:
         ) as answer:
             return answer.read()
 
+    def is_simulated(self, exchange):
+        """True as soon as the simulator answers for an exchange."""
+        try:
+            return bool(self.sim_state(exchange))
+        except OSError:
+            return False
+
     def sim_state(self, exchange):
         url = f"http://127.0.0.1:{self.ports[exchange]}/_sim/state"
         with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:

@@ -162,6 +162,37 @@ def test_who_acknowledges_and_sends_nothing_is_connected_to_anew(stack):
     assert reader.holes == []
 
 
+def test_who_acknowledges_and_sends_nothing_from_the_start_is_found_and_what_rest_fills_is_stale(stack):
+    s = stack(sim="instruments = 120", extra="backoff_max_s = 2.0")  # a market that goes on without a stream
+    s.start("sim", "merger", "relay")
+    wait_until(lambda: all(map(s.is_simulated, EXCHANGES)), "the simulator")
+    for exchange in EXCHANGES:
+        s.fault(exchange, "ack_without_data", **LASTING)
+    reader = s.reader(b"ticker.")
+    s.start(*EXCHANGES)
+    stale = set()
+
+    def all_stale(record):
+        if record.flags & STALE:
+            stale.add(record.topic)
+        return len(stale) == len(EXCHANGES) * len(MAJORS)
+
+    reader.read_until(all_stale, "STALE on every topic")
+    for exchange in EXCHANGES:
+        s.wait_effect(exchange, "ack_without_data", 2 * topics_of(exchange))
+    again_ns = time.time_ns()
+    for record in reader.read(10.0):
+        assert not (record.is_fresh and record.recv_ns > again_ns), "a value from REST is not live"
+    feeds = s.status()["exchanges"]
+    for exchange in EXCHANGES:
+        connection = feeds[exchange]["feed"]["connections"][0]
+        assert "no data" in connection["ended"]
+        assert connection["attempt"] >= 1
+        s.fault(exchange, "none")
+    s.wait_live(reader, since_ns=time.time_ns())
+    assert reader.holes == []
+
+
 def test_a_feed_starts_from_the_instrument_list_on_disk_when_rest_is_away(stack):
     s = stack(exchanges=("bybit",))
     s.start()

@@ -32,6 +32,7 @@ OTHER = Quote(1.5, 2.0, 3.0, 4.0)
 class Subscriptions:
     def __init__(self):
         self.renewed = []
+        self.refused = ()
         self.failure = ""
 
     def unreadable(self, topic):
@@ -43,11 +44,21 @@ class Subscriptions:
     def answered_ns(self, topic):
         return UNIX
 
+    def is_granted(self, topic):
+        return topic not in self.refused
+
 
 class Connection:
     """What the watch sees of a session: its line, its condition, and what was renewed on it."""
 
     phase = Phase.RUNNING
+    opened_mono_ns = 0
+    has_data = True
+    is_doubted = False
+    lives = True
+
+    def has_lived_since(self, mono_ns):
+        return self.lives
 
     def __init__(self, line):
         self.line = line
@@ -97,7 +108,7 @@ class Feed:
                 question.watch.on_quote(question.native, answer)
             if self.watch.wants_survey:
                 self.surveys += 1
-                self.watch.wants_survey = False
+                self.watch.on_survey_sent()
                 natives = self.exchange.tickers if answer is not None else ()
                 self.watch.on_survey(RestTicker(n, answer, self.last, self.statistics) for n in natives)
                 self.watch.on_survey_end()
@@ -413,6 +424,120 @@ def test_one_that_never_spoke_is_found_by_rest_alone():
     assert 1 <= feed.surveys <= 4
     feed.run(130, answer=OTHER)
     assert "REST has another quote" in feed.watch.stale()["a@bookTicker"]
+
+
+def test_one_that_never_spoke_is_found_within_half_a_minute_and_rest_that_fills_it_is_no_word_of_it():
+    """What REST states is in the state by then: it is compared with what it stated before."""
+    feed = Feed()
+    for number in range(25):
+        fill(feed, Quote(float(number), 2.0, 300.0, 4.0), 1)
+        feed.watch.on_seed("A", [])
+    assert feed.is_stale()
+    assert "it has had no data, and REST has another quote" in feed.watch.stale()["a@bookTicker"]
+    assert feed.renewed() == ["a@bookTicker"]
+    assert feed.surveys <= 4
+    assert feed.watch.contradicted == {}, "the connection has brought others"
+    feed.say()
+    feed.run(1)
+    assert not feed.is_stale()
+
+
+def fill(feed, answer, seconds):
+    """Let time pass as in a feed: what REST states is taken over while the channel is without data."""
+    for _ in range(seconds):
+        state = feed.exchange.tickers["A"]
+        state.set_quote(answer.bid, answer.bid_size, answer.ask, answer.ask_size)
+        state.on_news(UNIX + feed.now)
+        feed.run(1, answer=answer)
+
+
+def test_one_change_that_never_came_is_enough():
+    feed = Feed()
+    fill(feed, SAME, 60)
+    fill(feed, OTHER, 60)
+    assert feed.is_stale()
+
+
+@pytest.mark.parametrize("side", [wire.NAN, 3.0])
+def test_a_market_without_orders_states_the_same_again_and_again(side):
+    feed = Feed()
+    fill(feed, Quote(1.0, 2.0, side, 0.0), 300)
+    assert not feed.is_stale()
+
+
+def test_what_rest_stated_before_the_acknowledgement_had_come_long_enough_is_no_measure():
+    feed = Feed()
+    feed.connections[0].subscriptions.refused = ("a@bookTicker",)
+    fill(feed, SAME, 200)
+    feed.connections[0].subscriptions.refused = ()
+    fill(feed, OTHER, 4)
+    feed.watch.wants_survey = True  # for another reason
+    fill(feed, OTHER, 300)
+    assert not feed.is_stale()
+
+
+def test_a_channel_that_was_refused_is_not_called_dead():
+    feed = Feed()
+    feed.connections[0].subscriptions.refused = ("a@bookTicker",)
+    for number in range(300):
+        fill(feed, Quote(float(number), 2.0, 300.0, 4.0), 1)
+    assert not feed.is_stale()
+
+
+def test_a_connection_without_any_data_is_reported_with_what_it_should_have_brought():
+    feed = Feed()
+    feed.connections[0].has_data = False
+    for number in range(25):
+        fill(feed, Quote(float(number), 2.0, 300.0, 4.0), 1)
+    assert feed.watch.contradicted == {feed.connections[0]: "a@bookTicker"}
+
+
+def test_a_connection_that_shows_no_life_since_the_change_may_be_half_open_and_proves_nothing():
+    feed = Feed(lines=2)
+    feed.connections[0].lives = False
+    for number in range(60):
+        fill(feed, Quote(float(number), 2.0, 300.0, 4.0), 1)
+    assert not feed.is_stale()
+    gone = feed.connections.pop(0)
+    fill(feed, SAME, 60)
+    assert not feed.is_stale(), f"the other was not there before {gone}"
+    fill(feed, OTHER, 60)
+    assert feed.is_stale()
+
+
+def test_what_a_connection_missed_before_its_first_data_is_held_against_none_of_its_channels():
+    feed = Feed()
+    feed.connections[0].has_data = False
+    fill(feed, SAME, 12)
+    feed.connections[0].has_data = True
+    fill(feed, OTHER, 120)
+    assert not feed.is_stale()
+    fill(feed, SAME, 120)
+    assert feed.is_stale()
+
+
+def test_symbols_that_join_are_looked_at_as_soon_as_the_first_were():
+    feed = Feed()
+    feed.run(600, every=1, answer=SAME)
+    feed.exchange.add(["B"], 0)
+    feed.watch.add([feed.exchange.tickers["B"]])
+    for number in range(25):
+        feed.run(1, every=1, answer=Quote(float(number), 2.0, 300.0, 4.0))
+    assert "b@bookTicker" in feed.watch.stale()
+
+
+def test_rest_that_goes_on_to_state_the_same_is_taken_over_for_a_channel_that_was_called_dead():
+    feed = Feed()
+    fill(feed, SAME, 60)
+    fill(feed, OTHER, 60)
+    assert feed.is_stale()
+    conceded = []
+    for _ in range(400):
+        fill(feed, OTHER, 1)
+        conceded += feed.watch.conceded("A")
+        feed.watch.on_seed("A", feed.watch.conceded("A"))
+    assert conceded == [QUOTE]
+    assert feed.watch.stale() == {}
 
 
 def test_what_stays_silent_is_subscribed_to_again_with_patience_and_then_the_connections_are_renewed():

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import world as worlds
+from quiet import Calm
 from world import EPOCH_NS, World
 
 from feedhandler.data import wire
@@ -354,6 +355,150 @@ def test_silence_of_one_leg_says_nothing_and_silence_of_both_does():
     assert all(flags & wire.STALE for flags in world.flags.values())
     world.run(60)
     assert world.all_live()
+
+
+# --- acknowledged, and without data from the start
+
+FOREVER = 1 << 62
+
+
+def all_stale(world):
+    return all(world.flags[native] & wire.STALE for native in world.natives)
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("has_canary", [True, False])
+def test_a_connection_that_acknowledges_everything_and_brings_nothing_is_found_in_half_a_minute(
+    exchange, has_canary
+):
+    world = World(exchange, has_canary=has_canary, backoff_max_s=2.0)
+    world.mutes_until = FOREVER
+    (session,) = world.legs.sessions
+    states = set()
+    while len(world.connects) < 2 and world.now - world.began_at < 35 * NS_PER_S:
+        world.run(0.1)
+        states.add((world.legs.state(), all_stale(world)))
+    assert len(world.connects) == 2, "it is connected anew"
+    assert {native for _, native, flags in world.flagged if flags & wire.STALE} == set(world.natives)
+    assert "no data" in session.ended
+    fresh = set()
+    world.run(120, lambda: fresh.update(n for n in world.newest if not world.flags[n]))
+    assert fresh == set(), "what REST fills is not live"
+    assert 4 <= len(world.connects) <= 15
+    assert session.attempts >= 3
+    world.mutes_until = 0
+    world.run(40)
+    assert world.all_live()
+    assert (session.attempts, session.is_stale) == (0, False)
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_connections_without_data_are_attempts_that_came_to_nothing(exchange):
+    world = World(exchange, max_attempts=3)
+    world.mutes_until = FOREVER
+    (session,) = world.legs.sessions
+    while not session.has_given_up():
+        assert world.now - world.began_at < 200 * NS_PER_S
+        world.run(0.1)
+    assert len(world.connects) == 3
+
+
+@pytest.mark.parametrize("exchange", ["binance", "kucoin"])
+@pytest.mark.parametrize("every_s", [50, 3600])
+@pytest.mark.parametrize("legs", [1, 2])
+def test_an_exchange_on_which_hardly_anything_changes_is_no_dead_one(exchange, every_s, legs):
+    """Its canary rests as well."""
+    world = World(exchange, legs, symbols=2, quiet=(0, 1), max_attempts=1)
+    world.say_canary, world.number_of_canary = lambda: None, lambda: 7
+    world.tells_first = False
+    world.step_ns = NS_PER_S // 10
+    for _ in range(3600 // every_s):
+        world.run(every_s / 2)
+        world.say(world.natives[0])
+        world.run(every_s / 2)
+        world.say(world.natives[1])
+    assert world.flagged == []
+    assert len(world.connects) == legs
+    assert world.missed() == {}
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("lost", [1, 3])
+@pytest.mark.parametrize("heals", [0, 1])
+def test_symbols_without_data_from_the_start_are_found_and_mended(exchange, lost, heals):
+    """A canary that comes, or other symbols, say nothing for them."""
+    world = World(exchange, symbols=3)
+    world.tells_first = False
+    world.run(0.05)
+    victims = set(world.natives[:lost])
+    topics = {topic for native in victims for topic in world.quote_topics[native]}
+    world.lost, world.heals = set(topics), 2
+    world.run(30)
+    assert {native for _, native, _ in world.flagged} == victims
+    assert set(world.legs.freshness.stale()) == {t for t in topics if "@" in t or "." in t or ":" in t}
+    assert all(world.flags[native] & wire.STALE for native in victims)
+    world.heals = heals
+    world.run(60)
+    assert world.all_live()
+    assert world.missed() == {}
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_quote_without_data_from_the_start_stays_stale_while_there_are_trades(exchange):
+    """Slower channels fill it, and no answer of REST has only what is known."""
+    world = Calm(exchange, 1, symbols=2, quiet=(0, 1))
+    victim, other = world.natives
+    world.lost, world.heals = set(world.quote_topics[victim]), 2
+    world.tells_first = True
+    fresh_s = []
+
+    def trade():
+        if world.survey_at:
+            world.volume[victim] += 1  # of which the statistics come later than REST's answer
+        if world.now // world.step_ns % 30 == 0:
+            world.change(victim)
+        world.change(other)
+        if not world.flags[victim] & wire.STALE:
+            fresh_s.append((world.now - world.began_at) / NS_PER_S)
+
+    world.run(300, trade)
+    assert 10 < max(fresh_s) < 35
+    world.lost = set()
+    world.run(30, trade)
+    assert world.all_live()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("has_canary", [True, False])
+def test_a_leg_that_never_brings_anything_is_found_beside_one_that_does(exchange, has_canary):
+    world = World(exchange, legs=2, has_canary=has_canary)
+    mute, _ = world.legs.sessions
+    take_request = world.take_request
+
+    def acknowledge_alone(link, message):
+        world.mutes_until = FOREVER if link is world.links.get(mute) and mute.connects == 1 else 0
+        take_request(link, message)
+
+    world.take_request = acknowledge_alone
+    world.run(30 if has_canary else 60)
+    sessions = world.legs.sessions
+    assert mute not in sessions or mute.connects > 1
+    world.run(5)
+    assert all(session.has_data for session in world.legs.sessions)
+    assert world.flagged == []
+    assert world.missed() == {}
+
+
+def test_a_successor_that_never_brings_anything_is_connected_anew():
+    world = World("binance")
+    world.run(3)
+    world.mutes_until = world.now + 25 * NS_PER_S
+    world.legs.renew("by order")
+    world.run(90)
+    assert world.retired == 1
+    assert world.all_live()
+    assert world.flagged == []
+    assert world.missed() == {}
 
 
 # --- whatever happens; `make sim` plays thousands of these

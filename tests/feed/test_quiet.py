@@ -21,9 +21,15 @@ def test_what_is_dead_in_a_quiet_market_is_found(seed):
     quiet.calm_and_dead(seed)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 11, 12, 20, 21])
+def test_a_connection_without_data_to_a_quiet_market_is_found_and_what_rest_fills_is_stale(seed):
+    quiet.calm_and_mute(seed)
+
+
 def test_most_seeds_play_a_calm_world_and_some_whole_days():
     plays = [world.plays_of(seed) for seed in range(140)]
     assert sum(quiet.calm_and_dead in each for each in plays) >= 20
+    assert sum(quiet.calm_and_mute in each for each in plays) >= 20
     assert sum(quiet.calm_hours in each for each in plays) == 2
 
 

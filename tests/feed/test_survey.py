@@ -234,6 +234,7 @@ def test_what_was_said_while_the_connection_that_was_followed_was_dead_is_asked_
 def test_what_was_lost_is_known_again_when_all_of_an_answer_has_come(exchange):
     world = World(exchange, legs=2, symbols=2, quiet=(0, 1), has_canary=False)
     world.tells_first = False
+    world.said_ns = dict.fromkeys(world.natives, world.now)  # what is repeated, where that is promised
     world.run(30)
     quiet = world.natives[0]
     state = world.exchange.tickers[quiet]
