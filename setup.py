@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 # All of them, or none: they take each other's types from the `.pxd`, which the Python form does not have.
 COMPILED: Final = (
+    "feedhandler/data/contracts.py",
     "feedhandler/exchanges/arbitration.py",
     "feedhandler/exchanges/state.py",
     "feedhandler/feed/batch.py",
@@ -48,7 +49,10 @@ class Build(build_ext):
 
 
 extensions = cythonize(
-    [Extension(name.partition(".")[0].replace("/", "."), [name]) for name in COMPILED],
+    [
+        Extension(name.partition(".")[0].replace("/", "."), [name], extra_compile_args=["-O3"])
+        for name in COMPILED
+    ],
     compiler_directives=DIRECTIVES,
     force=True,  # Cython does not see every change of a .pxd, and half a minute is not much
 )

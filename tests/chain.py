@@ -17,6 +17,7 @@ from world import EPOCH_NS, World, native_of
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget
+from feedhandler.data.contracts import Fanout
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import shards
 from feedhandler.data.status import FEED_HEARTBEAT_NS, ExchangeStatus, FeedStatus
@@ -194,10 +195,8 @@ class Hop:
         self.queue.append((due, bytes(message), told))
 
 
-class Nobody:
+class Nobody(Fanout):
     """No direct subscriber."""
-
-    is_wanted = False
 
     def send(self, topic, message):
         raise AssertionError("nobody wants it")
@@ -391,15 +390,19 @@ class Feed(World):
         self.send_status()
 
 
-class Outlet:
+class Outlet(Fanout):
     """What one kind of the merger's subscribers is sent: here nothing is lost, or late."""
 
     def __init__(self):
         self.subscribers = []
 
-    @property
-    def is_wanted(self):
-        return bool(self.subscribers)
+    def add(self, subscriber):
+        self.subscribers.append(subscriber)
+        self.is_wanted = True
+
+    def drop(self, subscriber):
+        self.subscribers.remove(subscriber)
+        self.is_wanted = bool(self.subscribers)
 
     def send(self, topic, message):
         for subscriber in self.subscribers:
@@ -424,13 +427,13 @@ class Subscriber:
 
     def join(self, outlet):
         self.outlet = outlet
-        outlet.subscribers.append(self)
+        outlet.add(self)
         merger = self.chain.merger
         for message in filter(None, map(merger.last, merger.topics(b""))):
             self.follower.take(bytes(message))
 
     def leave(self):
-        self.outlet.subscribers.remove(self)
+        self.outlet.drop(self)
         self.outlet = None
 
     def forget(self):

@@ -15,6 +15,7 @@ from transport.ends import World as SocketWorld
 from feedhandler.bridge.backlog import Backlog
 from feedhandler.client.recovery import Recovery
 from feedhandler.data import board_layout, header, kinds, raw, retransmission, wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.layout import Body, Description, Entries, Retention, char, f64, layout, u16, u32, u64
@@ -73,10 +74,9 @@ def ladder(bids, asks, **fields):
     return Ladder("ladder.binance.BTCUSDT", bids=bids, asks=asks, steps=steps, **fields)
 
 
-class Outlet:
-    is_wanted = True
-
+class Outlet(Fanout):
     def __init__(self):
+        self.is_wanted = True
         self.sent = []
         self.topics = []
 

@@ -17,6 +17,7 @@ from feedhandler.bridge.backlog import Backlog
 from feedhandler.client.recovery import Recovery
 from feedhandler.data import header, retransmission, wire
 from feedhandler.data.connecting import ConnectBudget, Policy
+from feedhandler.data.contracts import Fanout
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.layout import Description, Retention, f64, layout, u64
@@ -67,10 +68,9 @@ def kind():
         yield
 
 
-class Outlet:
-    is_wanted = True
-
+class Outlet(Fanout):
     def __init__(self):
+        self.is_wanted = True
         self.sent = []
 
     def send(self, *message):

@@ -197,7 +197,7 @@ def test_no_shared_code_names_an_exchange(name):
 # The simulator's side of a thing has the name of our side.
 MIRRORED = {"Account", "AccountError", "Balance", "Credentials", "Exchange", "Instrument"}
 # What a module needs of a class, as a protocol of its name; a socket of this host, and libzmq's in its place.
-INTERCHANGEABLE = {"Dealer", "Downlink", "Outlet", "Queues", "Uplink"}
+INTERCHANGEABLE = {"Dealer", "Downlink", "Queues", "Uplink"}
 # `process` wires its room's process, and `metrics` are what it counts.
 ONE_A_ROOM = {"process", "metrics"}
 

@@ -18,6 +18,7 @@ from material import RECORDS, Outlet, message_runs, records_in, running_merger, 
 
 from feedhandler.client import Board
 from feedhandler.data import wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.exchanges.state import TickerState
 from feedhandler.feed.batch import Batch
 from feedhandler.transport.boards import BoardReader, BoardWriter, board_path
@@ -27,10 +28,8 @@ SYMBOLS = [10, 5000]
 AS_THE_MERGER_HAS_IT: dict[str, Any] = {"depth": RECENT + 1, "session": 100}
 
 
-class Hop:
+class Hop(Fanout):
     """Takes messages, and keeps none."""
-
-    is_wanted = False
 
     def send(self, *message):
         pass

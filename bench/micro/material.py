@@ -15,6 +15,7 @@ from table import RECV_NS, load
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
+from feedhandler.data.contracts import Fanout
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import WHOLE
 from feedhandler.exchanges import EXCHANGES
@@ -141,7 +142,7 @@ def ticker(number: int, **fields: Any) -> wire.Ticker:
     )  # fmt: skip
 
 
-class Outlet:
+class Outlet(Fanout):
     """Stands in for the merger's outlets: keeps what was sent, the newest alone unless asked for all."""
 
     def __init__(self, *, is_wanted: bool) -> None:

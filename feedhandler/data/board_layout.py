@@ -31,6 +31,7 @@ import struct
 from typing import Final, NamedTuple, Protocol
 
 from feedhandler.data import wire
+from feedhandler.data.contracts import Slot
 from feedhandler.data.errors import DecodeError
 
 MAGIC: Final = b"FHBOARD\0"
@@ -81,14 +82,6 @@ DEAD_NS: Final = 1_000_000_000  # a heartbeat this old: nobody keeps the records
 # A heartbeat may be so far in the future of a reader whose clock is coarser; further, the host has restarted since.
 AHEAD_NS_MAX: Final = 100_000_000
 TRIES_MAX: Final = 10_000  # to read one record: each failure means that several were written meanwhile
-
-
-class Slot(Protocol):
-    """Where one topic's records are written, under that topic, as published at a time in Unix nanoseconds."""
-
-    def write(self, record: bytes | bytearray, publish_ns: int) -> None: ...
-
-    def newest(self) -> bytes | None: ...
 
 
 class Slots(Protocol):

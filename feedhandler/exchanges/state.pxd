@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from feedhandler.data cimport raw
+from feedhandler.data.contracts cimport Slot
 from feedhandler.exchanges.arbitration cimport Arbitration, Line
 
 cdef int _STATISTICS, _QUOTE, _LAST
@@ -31,7 +32,7 @@ cdef class State:
     cdef public uint64_t sequence
     cdef public int64_t exchange_ns, recv_ns, publish_ns
     cdef public int64_t offset_ns, ahead_ns_max
-    cdef public object slot
+    cdef public Slot slot
     cdef readonly tuple channels
 
     cpdef forget(self)

@@ -10,7 +10,8 @@ side, not objects all over the heap.
 import struct
 from typing import Final
 
-from feedhandler.data import board_layout, raw, ticker, wire
+from feedhandler.data import raw, ticker, wire
+from feedhandler.data.contracts import Slot
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.layout import Description, Retention
 from feedhandler.exchanges.arbitration import Arbitration, Line
@@ -78,7 +79,7 @@ class State:
         self.exchange_ns = self.recv_ns = self.publish_ns = 0
         self.offset_ns = 0
         self.ahead_ns_max = AHEAD_NS_MAX
-        self.slot: board_layout.Slot | None = None  # where its records are written besides
+        self.slot: Slot | None = None  # where its records are written besides
         self.channels = channels
 
     @property

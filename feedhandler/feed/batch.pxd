@@ -2,14 +2,16 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from feedhandler.data cimport raw
+from feedhandler.data.contracts cimport Fanout
 from feedhandler.exchanges.state cimport State
+from feedhandler.transport cimport calls
 
 cdef list SIZES
 cdef Py_ssize_t TOPIC_SIZE, HEADER_SIZE, RECORD_SIZE, KIND_OFFSET, SEQUENCE_OFFSET, PUBLISH_NS_OFFSET, MESSAGE_SIZE_MAX
 
 cdef class Batch:
     cdef object _hop
-    cdef object _direct
+    cdef Fanout _direct
     cdef object _clock
     cdef bytearray _present
     cdef Py_ssize_t _used

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from feedhandler.data import raw, wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.exchanges.state import State
+from feedhandler.transport import calls
+from feedhandler.transport.calls import clock_of
 
 RECORDS_MAX: Final = 512  # tickers in one message: bounds it when a whole exchange is flagged at once
 LONGEST: Final = wire.RECORD_SIZE_MAX
@@ -29,23 +32,13 @@ class Hop(Protocol):
     def send(self, message: bytes | bytearray) -> None: ...
 
 
-class Direct(Protocol):
-    """The way to direct subscribers; topic is padded."""
-
-    is_wanted: bool  # while at least one subscription covers records
-
-    def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
-
-    def flush(self) -> None: ...
-
-
 class Batch:
     """The records that leave together; clock returns Unix nanoseconds. records counts those sent to the merger."""
 
-    def __init__(self, hop: Hop, direct: Direct, clock: Callable[[], int]) -> None:
+    def __init__(self, hop: Hop, direct: Fanout, clock: Callable[[], int]) -> None:
         self._hop = hop
         self._direct = direct
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._present = bytearray(MESSAGE_SIZE_MAX + LONGEST)
         self._used = 0  # of that: whole records
         self._count = 0  # how many
@@ -64,7 +57,7 @@ class Batch:
             state.sequence += 1
             raw.put_u64(self._present, start + SEQUENCE_OFFSET, state.sequence)
         if state.slot is not None:  # before anything else: whoever reads there is early by the hop
-            state.slot.write(raw.cut(self._present, start, size), self._clock())
+            state.slot.write(raw.cut(self._present, start, size), calls.unix_ns(self._clock))
         self._used = start + size
         self._count += 1
         if self._used > MESSAGE_SIZE_MAX - RECORD_SIZE:
@@ -104,7 +97,7 @@ class Batch:
 
     def _send(self, message: bytearray) -> None:
         # In the first record alone: there the merger looks how long we took.
-        raw.put_i64(message, PUBLISH_NS_OFFSET, self._clock())
+        raw.put_i64(message, PUBLISH_NS_OFFSET, calls.unix_ns(self._clock))
         self._hop.send(message)
 
     def _send_directly(self, message: bytearray) -> None:
@@ -115,7 +108,7 @@ class Batch:
                 size = wire.size_at(message, start)
             record = bytearray(raw.cut(message, start, size))
             start += size
-            raw.put_i64(record, PUBLISH_NS_OFFSET, self._clock())
+            raw.put_i64(record, PUBLISH_NS_OFFSET, calls.unix_ns(self._clock))
             self._direct.send(raw.cut(record, 0, TOPIC_SIZE), record)
         self._direct.flush()
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from feedhandler.data import wire
-from feedhandler.data.board_layout import Slot, Slots
+from feedhandler.data.board_layout import Slots
+from feedhandler.data.contracts import Slot
 from feedhandler.data.errors import SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.units import NS_PER_S

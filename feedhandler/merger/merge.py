@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from feedhandler.data import board_layout, wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import InstrumentList
 from feedhandler.data.kinds import BY_CODE
@@ -21,7 +22,7 @@ from feedhandler.data.status import FEED_HEARTBEAT_NS, FeedStatus, Heartbeat
 from feedhandler.data.topics import Topics, symbol_in
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.merger.feeds import ExchangeView, FeedView
-from feedhandler.merger.step import Outlet, Route, Step, Traffic
+from feedhandler.merger.step import Route, Step, Traffic
 
 # A feed sends something every 200 ms. Subscribers are to know within 1 s that it died.
 FEED_SILENCE_NS: Final = 850 * NS_PER_MS
@@ -63,15 +64,15 @@ class Merger:
     together in one message, back to back. Documents go to both. exchanges has for each how many feeds share it; if
     the feeds state another number, that counts. session is the Unix second at which this merger
     started; clock returns Unix nanoseconds and is read once per record, just before it is sent. Each
-    record is in the ring, the number of its writing being its own sequence, before it is sent. `on_message`
-    takes one message of the feed hop.
+    record is in the ring, the number of its writing being its own sequence, before it is sent. `step` takes
+    messages of the feed hop, as does `on_message`.
     """
 
     def __init__(
         self,
         exchanges: Mapping[str, int],
-        each: Outlet,
-        batches: Outlet,
+        each: Fanout,
+        batches: Fanout,
         clock: Callable[[], int],
         *,
         session: int,
@@ -100,9 +101,8 @@ class Merger:
         self.exchanges = {name: ExchangeView(name, self._started_ns) for name in exchanges}
         for name, count in exchanges.items():
             self.exchanges[name].spread(self._make_feeds(name, count))
-        self.on_message = Step(
-            self._routes, self._find_route, self._on_document, each, batches, clock, session
-        ).take
+        self.step = Step(self._routes, self._find_route, self._on_document, each, batches, clock, session)
+        self.on_message = self.step.take
 
     def _make_feeds(self, exchange: str, count: int) -> list[FeedView]:
         return [FeedView(exchange, shard, Traffic(), self._last_tick_mono_ns) for shard in shards(count)]

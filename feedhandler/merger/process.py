@@ -63,7 +63,7 @@ class MergerProcess:
         self._feeds = Inlet(
             self._loop,
             config.merger.feeds,
-            self.merger.on_message,
+            self.merger.step,
             key="merger.feeds",
             outlets=(self._ticks, self._batches),
         )

@@ -2,6 +2,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from feedhandler.data cimport raw
+from feedhandler.transport cimport calls
+from feedhandler.data.contracts cimport Fanout, Sink, Slot
 
 cdef int64_t LATENCY_NS_MAX
 cdef uint16_t NOT_FRESH, NO_REPLAY
@@ -24,7 +26,7 @@ cdef class Route:
     cdef readonly bytes topic
     cdef public Traffic traffic
     cdef public uint64_t sequence
-    cdef public object slot
+    cdef public Slot slot
     cdef readonly uint8_t code
     cdef readonly bytearray record
     cdef readonly bint keeps_every
@@ -37,10 +39,10 @@ cdef class Route:
     cpdef keep(self, int64_t publish_ns)
 
 
-@cython.final
-cdef class Step:
+cdef class Step(Sink):
     cdef dict _routes
-    cdef object _find_route, _on_document, _each, _batches, _clock
+    cdef object _find_route, _on_document, _clock
+    cdef Fanout _each, _batches
     cdef uint32_t _session
 
     @cython.locals(size=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, step=Py_ssize_t)

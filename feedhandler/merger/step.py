@@ -5,11 +5,13 @@ compiler, with the types of `step.pxd`. What is rare, and every decision about f
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
-from feedhandler.data import board_layout, raw, ticker, wire
+from feedhandler.data import raw, ticker, wire
+from feedhandler.data.contracts import Fanout, Sink, Slot
 from feedhandler.data.layout import Description, Retention
 from feedhandler.data.units import NS_PER_S
+from feedhandler.transport import calls
+from feedhandler.transport.calls import clock_of
 
 # A time further from ours is that of a clock that is wrong, or a lie: no sample. A feed that was held up for longer
 # is no latency either.
@@ -34,14 +36,6 @@ EXCHANGE_NS_OFFSET = wire.EXCHANGE_NS_OFFSET
 RECV_NS_OFFSET = wire.RECV_NS_OFFSET
 PUBLISH_NS_OFFSET = wire.PUBLISH_NS_OFFSET
 assert EXCHANGE_NS_OFFSET < RECV_NS_OFFSET < PUBLISH_NS_OFFSET, "two times are copied at once"
-
-
-class Outlet(Protocol):
-    """Where messages go to subscribers; it copies them. topic is padded."""
-
-    is_wanted: bool  # while at least one subscription covers records
-
-    def send(self, topic: bytes, message: bytes | bytearray) -> None: ...
 
 
 class Traffic:
@@ -77,7 +71,7 @@ class Route:
         )
         self.traffic = traffic  # another one, if another feed has the symbol from now on
         self.sequence = 0
-        self.slot: board_layout.Slot | None = None  # where its records are written before they are sent
+        self.slot: Slot | None = None  # where its records are written before they are sent
         self.record = bytearray(wire.pack(kind.record(wire.unpadded(topic), kind=kind.code)))
 
     def resize(self, length: int) -> None:
@@ -98,7 +92,7 @@ class Route:
             self.slot.write(self.cell, publish_ns)
 
 
-class Step:
+class Step(Sink):
     """One message of a feed to messages for subscribers.
 
     routes are by the native topic, padded; find_route makes one for a topic met for the first time, or returns
@@ -111,8 +105,8 @@ class Step:
         routes: dict[bytes, Route],
         find_route: Callable[[bytes], Route | None],
         on_document: Callable[[bytes], None],
-        each: Outlet,
-        batches: Outlet,
+        each: Fanout,
+        batches: Fanout,
         clock: Callable[[], int],
         session: int,
     ) -> None:
@@ -121,7 +115,7 @@ class Step:
         self._on_document = on_document
         self._each = each
         self._batches = batches
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._session = session
 
     def take(self, data: bytes) -> None:
@@ -180,7 +174,7 @@ class Step:
                     self._batches.send(last.topic, batch[:used])
                 used, kind = 0, code
             last = route
-            publish_ns = self._clock()
+            publish_ns = calls.unix_ns(self._clock)
             record = self._number(route, data, newest, length, publish_ns)
             if is_each_wanted:
                 self._each.send(route.topic, record)

@@ -4,7 +4,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from feedhandler.data cimport raw
 
@@ -77,4 +77,12 @@ cdef inline Py_ssize_t wait(object epoll, int fd, object found, int timeout_ms) 
 cdef inline int64_t monotonic_ns() noexcept:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+cdef inline int64_t unix_ns(object clock) except? -1:
+    cdef timespec now
+    if clock is not None:
+        return clock()
+    clock_gettime(CLOCK_REALTIME, &now)
     return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec

@@ -8,6 +8,7 @@ import os
 import select
 import struct
 import time
+from collections.abc import Callable
 from typing import Final
 
 BEYOND: Final = "beyond the buffer"
@@ -52,3 +53,13 @@ def wait(epoll: select.epoll, fd: int, found: bytearray, timeout_ms: int) -> int
 def monotonic_ns() -> int:
     """Return the time of the clock that is never set."""
     return time.monotonic_ns()
+
+
+def clock_of(clock: Callable[[], int]) -> Callable[[], int] | None:
+    """Return what `unix_ns` reads a clock by: None for the system's, which takes no call."""
+    return None if clock is time.time_ns else clock
+
+
+def unix_ns(clock: Callable[[], int] | None) -> int:
+    """Return the time in Unix nanoseconds."""
+    return time.time_ns() if clock is None else clock()

@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 from feedhandler.data cimport raw
+from feedhandler.data.contracts cimport Slot
 from feedhandler.transport.memory cimport Memory
 
 cdef Py_ssize_t HEADER_SIZE, SLOT_HEADER_SIZE, CELL_SIZE, COUNT_OFFSET, CLOSED_OFFSET, HEARTBEAT_MONO_NS_OFFSET
@@ -20,8 +21,7 @@ cdef object Ticker, unpack_ticker
 cpdef bytearray as_published(record, int64_t publish_ns)
 
 
-@cython.final
-cdef class BoardSlot:
+cdef class BoardSlot(Slot):
     cdef Memory _memory
     cdef Py_ssize_t _offset
     cdef uint64_t _depth
@@ -35,8 +35,7 @@ cdef class BoardSlot:
     cpdef newest(self)
 
 
-@cython.final
-cdef class RingSlot:
+cdef class RingSlot(Slot):
     cdef Memory _memory
     cdef Py_ssize_t _offset, _size
     cdef uint64_t _depth, _reserved

@@ -8,6 +8,7 @@ import mmap
 import time
 
 from feedhandler.data import board_layout, raw, wire
+from feedhandler.data.contracts import Slot
 from feedhandler.data.errors import DecodeError
 from feedhandler.transport.memory import Memory
 
@@ -66,7 +67,7 @@ def as_published(record: bytes | bytearray, publish_ns: int) -> bytearray:
     return copy
 
 
-class BoardSlot:
+class BoardSlot(Slot):
     """Where one topic's records are written; number is that of the newest."""
 
     def __init__(self, file: mmap.mmap | memoryview | Memory, offset: int, depth: int) -> None:
@@ -100,7 +101,7 @@ class BoardSlot:
         return self._memory.take(cell, self.number, RECORD_SIZE)
 
 
-class RingSlot:
+class RingSlot(Slot):
     """Where one topic's records of any size are written; number is that of the newest."""
 
     def __init__(self, file: mmap.mmap | memoryview | Memory, offset: int, depth: int) -> None:

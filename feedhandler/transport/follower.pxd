@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from feedhandler.data cimport raw
+from feedhandler.data.contracts cimport Sink
 
 cdef Py_ssize_t TOPICS_MAX, GATHERED_SIZE_FIRST
 cdef object Ticker, unpack_ticker_from, TICKER_KIND, FLAGS_OF
@@ -17,7 +18,7 @@ cdef class Loss:
     cdef public object lost, gaps, recovered  # beyond 64 bits, if somebody sends such numbers
 
 
-cdef class Follower:
+cdef class Follower(Sink):
     cdef object _emit
     cdef public object on_gap
     cdef object _aside

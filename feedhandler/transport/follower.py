@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from feedhandler.data import raw, wire
+from feedhandler.data.contracts import Sink
 from feedhandler.data.errors import DecodeError
 
 TOPICS_MAX = 100_000  # that are known by their padded names; more than any merger has
@@ -61,7 +62,7 @@ Aside = Mapping[int, Callable[[wire.Document], bool]]
 NOBODY: Final[Aside] = {}
 
 
-class Follower:
+class Follower(Sink):
     """Unpacks messages and passes on the records that were not seen before; follows each topic's sequence.
 
     losses and newest (the newest record that has come) are by topic; undecodable counts messages that this version

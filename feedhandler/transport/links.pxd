@@ -1,18 +1,21 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from feedhandler.data.contracts cimport Sink
 from feedhandler.transport.outlet cimport Outlet
 from feedhandler.transport.peer cimport Peer
 
 
-@cython.final
-cdef class Inlet:
-    cdef object _events, _on_message, _handshakes, _listener
+cdef class Inlet(Sink):
+    cdef object _events, _handshakes, _listener
+    cdef Sink _sink
     cdef tuple _outlets
     cdef object _peers
 
+    cpdef take(self, bytes data)
+
     @cython.locals(outlet=Outlet)
-    cpdef _on_read(self)
+    cpdef flush(self)
 
 
 @cython.final
@@ -29,6 +32,7 @@ cdef class Uplink:
 @cython.final
 cdef class Downlink:
     cdef bint _is_conflated
-    cdef object _events, _connector, _on_message
+    cdef object _events, _connector
+    cdef Sink _sink
     cdef list _prefixes
     cdef Peer _peer

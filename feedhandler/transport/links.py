@@ -6,6 +6,7 @@ Compiled where there is a compiler, with the types of `links.pxd`.
 import socket
 from collections.abc import Callable, Iterable
 
+from feedhandler.data.contracts import Called, Sink, sink_of
 from feedhandler.transport.endpoints import Connector, Handshakes, Listener, connector
 from feedhandler.transport.loop import Events, TimedEvents
 from feedhandler.transport.outlet import Outlet
@@ -14,8 +15,8 @@ from feedhandler.transport.subscribing import SUBSCRIBE
 from feedhandler.transport.zmtp import HOP_MESSAGE_SIZE_MAX, REQUEST_SIZE_MAX
 
 
-class Inlet:
-    """A SUB that binds and subscribes to everything; on_message gets each message.
+class Inlet(Sink):
+    """A SUB that binds and subscribes to everything; sink gets each message.
 
     outlets are flushed after the messages of one read. Raises ConfigError if the endpoint cannot be bound; key
     names it in messages.
@@ -25,13 +26,13 @@ class Inlet:
         self,
         events: TimedEvents,
         endpoint: str,
-        on_message: Callable[[bytes], object],
+        sink: Sink | Callable[[bytes], object],
         *,
         key: str,
         outlets: Iterable[Outlet] = (),
     ) -> None:
         self._events = events
-        self._on_message = on_message
+        self._sink = sink_of(sink)
         self._outlets = tuple(outlets)
         self._peers: set[Peer] = set()
         self._handshakes = Handshakes(events)
@@ -44,16 +45,20 @@ class Inlet:
             b"SUB",
             peer_types=(b"PUB", b"XPUB"),
             on_ready=subscribe_to_everything,
-            sink=self._on_message,
+            sink=self,
             on_closed=self._peers.discard,
             message_size_max=HOP_MESSAGE_SIZE_MAX,
-            on_read=self._on_read,
         )
         if peer.is_open:  # it may have gone while it was greeted
             self._peers.add(peer)
             self._handshakes.watch(peer)
 
-    def _on_read(self) -> None:
+    def take(self, data: bytes) -> None:
+        """Hand on a message."""
+        self._sink.take(data)
+
+    def flush(self) -> None:
+        """Have what was sent because of it leave."""
         for outlet in self._outlets:
             outlet.flush()
 
@@ -129,7 +134,7 @@ class Uplink:
             b"XPUB",
             peer_types=(b"SUB", b"XSUB"),
             on_ready=lambda peer: None,
-            sink=self._on_request,
+            sink=Called(self._on_request),
             on_closed=self._on_closed,
             message_size_max=REQUEST_SIZE_MAX,
         )
@@ -154,7 +159,7 @@ class Uplink:
 class Downlink:
     """A SUB that connects, and again when the publisher is gone, whenever `poll` is called.
 
-    on_message gets each message that starts with one of the prefixes. is_conflated: what
+    sink gets each message that starts with one of the prefixes. is_conflated: what
     is not the newest any more is not to lie in the kernel for long. is_patient: connecting must not make the loop
     wait.
     """
@@ -164,7 +169,7 @@ class Downlink:
         events: Events,
         endpoint: str,
         prefixes: Iterable[bytes],
-        on_message: Callable[[bytes], object],
+        sink: Sink | Callable[[bytes], object],
         *,
         is_conflated: bool = False,
         is_patient: bool = False,
@@ -173,7 +178,7 @@ class Downlink:
         self._events = events
         self._connector = connector(events, endpoint, self._adopt, is_patient=is_patient)
         self._prefixes = list(prefixes)
-        self._on_message = on_message
+        self._sink = sink_of(sink)
         self._peer: Peer | None = None
 
     @property
@@ -194,7 +199,7 @@ class Downlink:
             b"SUB",
             peer_types=(b"PUB", b"XPUB"),
             on_ready=self._subscribe,
-            sink=self._on_message,
+            sink=self._sink,
             on_closed=self._on_closed,
             message_size_max=HOP_MESSAGE_SIZE_MAX,
         )

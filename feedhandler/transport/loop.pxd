@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t
 
 from feedhandler.data cimport raw
+from feedhandler.data.contracts cimport Readable
 from feedhandler.transport cimport calls
 
 cdef Py_ssize_t READY_MAX
@@ -21,7 +22,7 @@ cdef class Loop:
     cdef object _epoll
     cdef int _fd
     cdef bytearray _found
-    cdef dict _readers, _writers
+    cdef dict _readers, _writers, _streams
     cdef Timers _timers
     cdef bint _is_open
 
@@ -29,6 +30,6 @@ cdef class Loop:
 
     @cython.locals(
         due_mono_ns=int64_t, now_mono_ns=int64_t, left_ns=int64_t, timeout_ms=int64_t, count=Py_ssize_t,
-        index=Py_ssize_t, at=Py_ssize_t, mask=uint32_t, fd=uint32_t,
+        index=Py_ssize_t, at=Py_ssize_t, mask=uint32_t, fd=uint32_t, stream=Readable,
     )
     cdef _run(self, int64_t until_mono_ns)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from feedhandler.data import modes, raw
+from feedhandler.data.contracts import Readable
 from feedhandler.transport import calls
 from feedhandler.transport.subscribing import Cancellable
 
@@ -89,6 +90,7 @@ class Loop:
         self._fd = self._epoll.fileno()
         self._found = bytearray(READY_MAX * calls.READY_SIZE)
         self._readers: dict[int, Callable[[], object]] = {}
+        self._streams: dict[int, Readable] = {}  # of those that read
         self._writers: dict[int, Callable[[], object]] = {}
         self._timers = Timers()
         self._is_open = True
@@ -116,9 +118,13 @@ class Loop:
             mask = raw.get_u32(self._found, at)
             fd = raw.get_u32(self._found, at + 4)
             if mask & ~EPOLLOUT:
-                callback = self._readers.get(fd)
-                if callback is not None:
-                    callback()
+                stream = self._streams.get(fd)
+                if stream is not None:
+                    stream.read()
+                else:
+                    callback = self._readers.get(fd)
+                    if callback is not None:
+                        callback()
             if mask & EPOLLOUT:
                 callback = self._writers.get(fd)
                 if callback is not None:
@@ -134,10 +140,15 @@ class Loop:
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
         self._readers[fd] = callback
+        self._streams.pop(fd, None)
+        owner = getattr(callback, "__self__", None)
+        if isinstance(owner, Readable) and callback == owner.read:
+            self._streams[fd] = owner
         self._update(fd)
 
     def remove_reader(self, fd: int) -> None:
         self._readers.pop(fd, None)
+        self._streams.pop(fd, None)
         self._update(fd)
 
     def add_writer(self, fd: int, callback: Callable[[], object]) -> None:

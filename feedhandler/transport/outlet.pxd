@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from feedhandler.data cimport raw
+from feedhandler.data.contracts cimport Fanout
 from feedhandler.transport.peer cimport Peer
 
 cdef Py_ssize_t HEARERS_MAX, HEADER_SIZE, KIND_OFFSET, SHORT_HEAD_SIZE, LONG_HEAD_SIZE
@@ -9,8 +10,7 @@ cdef list SIZES, EVERY
 cdef uint8_t LONG, COMMAND
 
 
-@cython.final
-cdef class Outlet:
+cdef class Outlet(Fanout):
     cdef object _events, _queues, _subscribers, _handshakes, _listener
     cdef int64_t _queue_size_max
     cdef bint _is_batched, _has_modes
@@ -23,7 +23,6 @@ cdef class Outlet:
     cdef int64_t _skipped, _gap
     cdef Py_ssize_t _newest
     cdef bytes _head
-    cdef public bint is_wanted
 
     @cython.locals(groups=list, group=list, peer=Peer, are_several=bint)
     cpdef send(self, bytes topic, message)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from feedhandler.data import kinds, modes, raw, wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.transport import private, zmtp
 from feedhandler.transport.endpoints import Handshakes, Listener
 from feedhandler.transport.loop import TimedEvents
@@ -28,7 +29,7 @@ EVERY = kinds.EVERY
 NO_MODES: Final = "this endpoint has no modes; merger.ticks has"
 
 
-class Outlet:
+class Outlet(Fanout):
     """A PUB that binds: each message goes to the subscribers with a matching prefix, through a queue of each.
 
     last has what a new subscription gets before anything newer, topic by topic, for its subscriber alone. When a
@@ -78,7 +79,7 @@ class Outlet:
         self._gap = 0
         self._newest = 0
         self._head = b""
-        self.is_wanted = False  # by a subscription that covers records
+        super().__init__()
         self._subscribers = Subscribers(
             events, last, is_batched=is_batched, on_mode=self._on_mode, on_wanted=self._on_wanted
         )

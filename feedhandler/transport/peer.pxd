@@ -2,19 +2,20 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from feedhandler.data cimport raw
+from feedhandler.data.contracts cimport Sink, Readable
 from feedhandler.transport cimport calls
 
 cdef Py_ssize_t QUEUE_SIZE, QUEUE_KEPT_MAX, HEAD_SIZE_MAX, GREETING_SIZE, HANDSHAKE_SIZE_MAX, READ_SIZE
 cdef int MORE, LONG, COMMAND, CHUNKS_MAX
 
 
-@cython.final
-cdef class Peer:
+cdef class Peer(Readable):
     cdef object _events, _sock
     cdef int _fd
     cdef bytes _socket_type
     cdef tuple _peer_types
-    cdef object _on_ready, _on_message, _on_closed, _on_read, _on_parts, _sink
+    cdef object _on_ready, _on_message, _on_closed, _on_parts
+    cdef Sink _sink
     cdef list _parts
     cdef uint64_t _message_size_max
     cdef bytearray _buffer, _queue

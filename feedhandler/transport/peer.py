@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from feedhandler.data import modes, raw
+from feedhandler.data.contracts import Readable, Sink
 from feedhandler.transport import calls, zmtp
 from feedhandler.transport.loop import Events
 from feedhandler.transport.queues import Queues
@@ -41,11 +42,11 @@ READ_SIZE = zmtp.READ_SIZE
 MORE, LONG, COMMAND = zmtp.MORE, zmtp.LONG, zmtp.COMMAND
 
 
-class Peer:
+class Peer(Readable):
     """One connection: handshake, frames in, bytes out.
 
-    Once the handshake is over, each whole message is given to sink, or to on_message, which gets this peer as well;
-    on_read is called after those of one read. With on_parts, messages have parts, and it gets each whole one as a
+    Once the handshake is over, each whole message is given to sink, which is flushed after those of one read, or to
+    on_message, which gets this peer as well. With on_parts, messages have parts, and it gets each whole one as a
     list of them. What waits to be written is in a queue; `flush` writes as much as the kernel takes.
     """
 
@@ -60,8 +61,7 @@ class Peer:
         on_closed: Callable[["Peer"], None],
         message_size_max: int,
         on_message: Callable[["Peer", bytes], None] | None = None,
-        sink: Callable[[bytes], object] | None = None,
-        on_read: Callable[[], None] | None = None,
+        sink: Sink | None = None,
         on_parts: Callable[["Peer", list[bytes]], None] | None = None,
     ) -> None:
         self._events = events
@@ -73,7 +73,6 @@ class Peer:
         self._on_message = on_message
         self._sink = sink
         self._on_closed = on_closed
-        self._on_read = on_read
         self._on_parts = on_parts
         self._parts: list[bytes] = []  # of a message that has not ended
         self._message_size_max = message_size_max
@@ -296,8 +295,8 @@ class Peer:
             self._is_parsing = False
             if self.is_open:
                 self._keep(buffer, size)
-        if self._on_read is not None:
-            self._on_read()
+        if self._sink is not None:
+            self._sink.flush()
 
     def _keep(self, buffer: bytearray, size: int) -> None:
         """Move what is no whole frame yet to the front, and have room for more."""
@@ -364,7 +363,7 @@ class Peer:
 
     def _hand_on(self, message: bytes) -> None:
         if self._sink is not None:
-            self._sink(message)
+            self._sink.take(message)
         elif self._on_message is not None:
             self._on_message(self, message)
 

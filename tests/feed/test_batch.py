@@ -3,6 +3,7 @@
 import pytest
 
 from feedhandler.data import wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.header import HEADER
 from feedhandler.data.layout import Description, Retention, layout
@@ -12,7 +13,7 @@ from feedhandler.feed import batch
 from feedhandler.transport.boards import BoardReader, BoardWriter
 
 
-class End:
+class End(Fanout):
     """The hop, or the way to direct subscribers: keeps what is sent, and how much of it was flushed."""
 
     def __init__(self, is_wanted=True):

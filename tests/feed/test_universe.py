@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from feedhandler.data import wire
+from feedhandler.data import contracts, wire
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.instruments import Instrument, InstrumentTable
 from feedhandler.data.units import NS_PER_S
@@ -190,7 +190,7 @@ def test_a_symbol_that_is_not_listed_is_rejected_in_every_kind():
     assert feed.universe.is_waiting
 
 
-class Slot:
+class Slot(contracts.Slot):
     """What was written under one topic."""
 
     def __init__(self):

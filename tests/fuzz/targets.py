@@ -18,6 +18,7 @@ import table
 import twins
 
 from feedhandler.data import board_layout, wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.sim.simulated import SIMULATED
@@ -339,7 +340,7 @@ def batches(rng: random.Random) -> None:
         agree("what is followed", [following.state() for _, following in pairs], message)
 
 
-class End:
+class End(Fanout):
     """Where things are sent; it breaks at a call, if that is asked for, and its clock moves with each look."""
 
     def __init__(self) -> None:

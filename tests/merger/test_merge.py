@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler.data import wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import parse as parse_shard
 from feedhandler.data.shard import shards
@@ -28,7 +29,7 @@ def tickers(*symbols):
     return {symbol: ["ticker"] for symbol in symbols}
 
 
-class Outlet:
+class Outlet(Fanout):
     """What subscribers of one kind are sent."""
 
     def __init__(self):

@@ -22,6 +22,7 @@ import twins
 from patience import PATIENCE_S
 
 from feedhandler.data import board_layout, ticker, wire
+from feedhandler.data.contracts import Fanout
 from feedhandler.feed import batch
 from feedhandler.transport import follower, loop, zmtp
 from feedhandler.transport import memory as shared
@@ -111,12 +112,11 @@ class Events:
         return lambda *_: None
 
 
-class End:
+class End(Fanout):
     """Where things are sent, until it breaks at a call; everything is wanted."""
 
-    is_wanted = True
-
     def __init__(self):
+        self.is_wanted = True
         self.sent = []
         self.breaks_at = None  # the name of a call
         self.calls = 0
@@ -389,8 +389,6 @@ def test_what_is_emitted_while_a_message_is_sent_is_in_the_next_one(twin):
     sent = []
 
     class Talker:
-        is_wanted = False
-
         def send(self, message):
             sent.append([record.sequence for record in records_in(message)])
             if len(sent) < 4:
@@ -398,7 +396,7 @@ def test_what_is_emitted_while_a_message_is_sent_is_in_the_next_one(twin):
                     whole.emit(state)
 
     talker = Talker()
-    whole = twin.Batch(talker, talker, time.time_ns)
+    whole = twin.Batch(talker, Fanout(), time.time_ns)
     for _ in range(batch.RECORDS_MAX):
         whole.emit(state)
     whole.flush()
