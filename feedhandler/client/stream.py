@@ -106,10 +106,10 @@ class Link:
         if curve is not None:
             connect, self._make_dealer = curve.sockets()
         conflated = {"is_conflated": True} if self.is_conflated else {}
-        self._downlink = connect(events, endpoint, prefixes, self.follower.take, **conflated)
+        self._downlink = connect(events, endpoint, prefixes, self.follower, **conflated)
         self.is_closed = False
         self._doubt: Doubt | None = Doubt(
-            self, lambda follower: connect(events, endpoint, STATUSES, follower.take)
+            self, lambda follower: connect(events, endpoint, STATUSES, follower)
         )
 
     @property

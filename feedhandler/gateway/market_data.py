@@ -49,7 +49,7 @@ class MarketData:
         self._on_ticker = on_ticker
         self._on_document = on_document
         self.follower = Follower(self._take)
-        self._downlink = Downlink(loop, endpoint, [b""], self.follower.take)
+        self._downlink = Downlink(loop, endpoint, [b""], self.follower)
 
     @property
     def is_merger_up(self) -> bool:

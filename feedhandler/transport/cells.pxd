@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
-from feedhandler.data cimport raw
+from feedhandler.data cimport raw, unpacked
 from feedhandler.data.contracts cimport Slot
 from feedhandler.transport.memory cimport Memory
 
@@ -14,7 +14,7 @@ cdef int TRIES_MAX
 cdef Py_ssize_t VERSION_OFFSET, KIND_OFFSET
 cdef uint16_t DOWN
 cdef uint8_t VERSION, TICKER
-cdef object Ticker, unpack_ticker
+cdef object Ticker, TICKER_KIND, FLAGS_OF
 
 
 @cython.locals(copy=bytearray)
@@ -76,6 +76,7 @@ cdef class BoardCells(Cells):
     @cython.locals(cell=Py_ssize_t)
     cdef bytes _take(self, Py_ssize_t offset, uint64_t number)
 
+    @cython.locals(name=str, record=bytes)
     cpdef ticker(self, Py_ssize_t index)
 
     @cython.locals(count=Py_ssize_t, used=Py_ssize_t, index=Py_ssize_t, at=Py_ssize_t, records=bytearray, record=bytes)

@@ -7,7 +7,7 @@ the types of `cells.pxd`.
 import mmap
 import time
 
-from feedhandler.data import board_layout, raw, wire
+from feedhandler.data import board_layout, raw, unpacked, wire
 from feedhandler.data.contracts import Slot
 from feedhandler.data.errors import DecodeError
 from feedhandler.transport.memory import Memory
@@ -33,7 +33,8 @@ VERSION_OFFSET = wire.VERSION_OFFSET
 KIND_OFFSET = wire.KIND_OFFSET
 TICKER = wire.TICKER
 Ticker = wire.Ticker
-unpack_ticker = wire.TICKER_RECORD.unpack
+TICKER_KIND = wire.TICKER
+FLAGS_OF = wire.FLAGS_OF
 NUMBER_MAX = (1 << 63) - 1  # of a record, whose stamp is twice that
 RING_CELL_SIZE = board_layout.RING_CELL_SIZE
 RING_RECORD_SIZE_MAX = board_layout.RING_RECORD_SIZE_MAX
@@ -234,13 +235,12 @@ class BoardCells(Cells):
             return None
         if raw.get_u8(record, VERSION_OFFSET) != VERSION or raw.get_u8(record, KIND_OFFSET) != TICKER:
             raise DecodeError(f"slot {index} of the board is damaged")
-        ticker = Ticker(*unpack_ticker(record))
         name = self._names.get(index)
         if name is None:
             name = self._names[index] = wire.unpadded(self.topic(index))
-        ticker.topic, ticker.kind = name, wire.TICKER
-        flags = ticker.flags if self.is_alive() else ticker.flags | DOWN
-        ticker.flags = wire.FLAGS_OF[flags]
+        ticker = unpacked.ticker(Ticker, name, TICKER_KIND, FLAGS_OF, record, 0)
+        if not self.is_alive():
+            ticker.flags = FLAGS_OF[ticker.flags | DOWN]
         return ticker
 
     def copy(self, first: int = 0) -> bytearray:

@@ -1,11 +1,11 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from feedhandler.data cimport raw
+from feedhandler.data cimport raw, unpacked
 from feedhandler.data.contracts cimport Sink
 
 cdef Py_ssize_t TOPICS_MAX, GATHERED_SIZE_FIRST
-cdef object Ticker, unpack_ticker_from, TICKER_KIND, FLAGS_OF
+cdef object Ticker, TICKER_KIND, FLAGS_OF
 cdef uint8_t VERSION, TICKER
 cdef Py_ssize_t TOPIC_SIZE, TOPIC_BYTES_MAX, RECORD_SIZE, VERSION_OFFSET, KIND_OFFSET, SESSION_OFFSET, SEQUENCE_OFFSET
 

@@ -7,7 +7,7 @@ Pure: messages come in, records go out through a callable. Compiled where there 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from feedhandler.data import raw, wire
+from feedhandler.data import raw, unpacked, wire
 from feedhandler.data.contracts import Sink
 from feedhandler.data.errors import DecodeError
 
@@ -15,7 +15,6 @@ TOPICS_MAX = 100_000  # that are known by their padded names; more than any merg
 GATHERED_SIZE_FIRST = 64 * wire.TICKER_SIZE  # of a buffer of records, which then doubles
 
 Ticker = wire.Ticker
-unpack_ticker_from = wire.TICKER_RECORD.unpack_from
 VERSION = wire.VERSION
 TICKER = int(wire.TICKER)
 TICKER_KIND = wire.TICKER
@@ -112,11 +111,7 @@ class Follower(Sink):
     def _take_ticker(self, data: bytes, start: int) -> None:
         """Take one record of a message."""
         if self._is_news(data, start):
-            # Positional, and the name given afterwards: half the time.
-            record = Ticker(*unpack_ticker_from(data, start))
-            record.topic, record.kind = self._topic, TICKER_KIND
-            record.flags = FLAGS_OF[record.flags]
-            self._pass(record)
+            self._pass(unpacked.ticker(Ticker, self._topic, TICKER_KIND, FLAGS_OF, data, start))
 
     def _take_other(self, data: bytes) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from feedhandler.data.contracts import Sink, sink_of
 from feedhandler.transport.keys import KeyPair
 from feedhandler.transport.loop import Events
 from feedhandler.transport.zmtp import HOP_MESSAGE_SIZE_MAX, REQUEST_SIZE_MAX
@@ -187,20 +188,20 @@ class Connecting:
 
 
 class Downlink(Connecting):
-    """A SUB with prefixes; on_message gets each message. It looks like `links.Downlink`."""
+    """A SUB with prefixes; sink gets each message. It looks like `links.Downlink`."""
 
     def __init__(
         self,
         events: Events,
         endpoint: str,
         prefixes: Iterable[bytes],
-        on_message: Callable[[bytes], object],
+        sink: Sink | Callable[[bytes], object],
         keys: KeyPair,
         server_key: bytes,
     ) -> None:
         super().__init__(events, endpoint, keys, server_key)
         self._prefixes = list(prefixes)
-        self._on_message = on_message
+        self._sink = sink_of(sink)
 
     def poll(self) -> bool:
         """Connect, the first time; True if there is a connection."""
@@ -211,7 +212,7 @@ class Downlink(Connecting):
         return self.is_connected
 
     def _on_parts(self, parts: list[bytes]) -> None:
-        self._on_message(parts[0])
+        self._sink.take(parts[0])
 
 
 class Dealer(Connecting):
