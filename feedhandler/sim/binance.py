@@ -46,6 +46,7 @@ from feedhandler.sim.protocol import (
     Weight,
     to_json,
 )
+from feedhandler.sim.sources import TradeSource
 
 PLACES = 8  # every price and size is printed with eight decimals
 DAY_MS = 86_400_000
@@ -160,7 +161,9 @@ class Binance(Exchange):
         if kind == "bookTicker":
             return DataStream(topic, instrument, _combinable(topic, _book_ticker(instrument)))
         if kind == "trade":
-            return DataStream(topic, instrument, _combinable(topic, _trade(instrument)), is_trade=True)
+            trades = TradeSource(instrument.order_book())
+            encode = _combinable(topic, _trade(instrument, trades))
+            return DataStream(topic, instrument, encode, is_trade=True, source=trades)
         if kind == "ticker":
             return DataStream(
                 topic, instrument, _combinable(topic, _ticker(instrument)), regular_every_ns=NS_PER_S
@@ -417,21 +420,21 @@ def _book_ticker(instrument: Instrument) -> _Event:
     return encode
 
 
-def _trade(instrument: Instrument) -> _Event:
+def _trade(instrument: Instrument, trades: TradeSource) -> _Event:
     template = (
         b'{"e":"trade","E":%%d,"s":%s,"t":%%d,"p":"%%b","q":"%%b","T":%%d,"m":%%b,"M":true}'
         % _json_symbol(instrument)
     )
 
     def encode(variant: int, now: Now) -> bytes:
-        time = _time(variant, now)
+        [fill] = trades.message
         return template % (
-            time,
-            instrument.trade_id,
-            _price(instrument, instrument.last),
-            _size(instrument, instrument.last_size),
-            time,
-            b"true" if instrument.is_sell else b"false",
+            _time(variant, now),
+            fill.trade_id,
+            _price(instrument, fill.price),
+            _size(instrument, fill.size),
+            _in_unit(variant, fill.unix_ns),
+            b"true" if fill.is_sell else b"false",
         )
 
     return encode
@@ -505,7 +508,11 @@ def _json_symbol(instrument: Instrument) -> bytes:
 
 
 def _time(variant: int, now: Now) -> int:
-    return now.unix_ns // (NS_PER_US if variant & MICROSECOND else NS_PER_MS)
+    return _in_unit(variant, now.unix_ns)
+
+
+def _in_unit(variant: int, unix_ns: int) -> int:
+    return unix_ns // (NS_PER_US if variant & MICROSECOND else NS_PER_MS)
 
 
 def _price(instrument: Instrument, ticks: int) -> bytes:

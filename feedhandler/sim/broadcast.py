@@ -51,6 +51,7 @@ class Broadcast:
         self.schedule = schedule
         self._streams: dict[str, DataStream] = {}
         self._repeating: dict[str, DataStream] = {}
+        self._of_events: dict[str, DataStream] = {}  # those that have a source
         self._next_repeat_check_ns = 0
         self._tampered: Tampering | None = None
         self._now = Now(0, 0)  # of this tick
@@ -93,6 +94,9 @@ class Broadcast:
         self._streams[stream.topic] = stream
         stream.has_subscribers = True
         stream.last_mono_ns = mono_ns
+        if stream.source is not None:
+            self._of_events[stream.topic] = stream
+            stream.source.start()
         self.schedule.start(stream, mono_ns)
         if stream.repeat_every_ns:
             self._repeating[stream.topic] = stream
@@ -100,6 +104,8 @@ class Broadcast:
     def _stop(self, stream: DataStream) -> None:
         del self._streams[stream.topic]
         stream.has_subscribers = False
+        if self._of_events.pop(stream.topic, None) is not None and stream.source is not None:
+            stream.source.stop()
         self.schedule.stop(stream)
         self._repeating.pop(stream.topic, None)
 
@@ -119,8 +125,10 @@ class Broadcast:
             self._repeat(now, dirty)
 
     def pause(self, now: Now) -> None:
-        """Let the time pass, and send nothing."""
+        """Let the time pass, and send nothing, nor later what happens now."""
         self.schedule.pause(now)
+        for stream in self._of_events.values():
+            stream.lose()
 
     def next_due_ns(self, mono_ns: int) -> int:
         """When to call `run` again; far away if nobody listens."""
@@ -129,10 +137,18 @@ class Broadcast:
 
     def _send(self, stream: DataStream) -> None:
         # hot: bench/load.py
-        now, dirty = self._now, self._dirty
-        stream.last_mono_ns = now.mono_ns
+        stream.last_mono_ns = self._now.mono_ns
         if stream.is_lost:
-            return
+            stream.lose()
+        elif stream.source is None:
+            self._send_message(stream)
+        else:
+            while stream.source.take():
+                self._send_message(stream)
+
+    def _send_message(self, stream: DataStream) -> None:
+        # hot: bench/load.py
+        now, dirty = self._now, self._dirty
         self.updates += 1
         keeps = stream.repeat_every_ns
         for variant, boxes in stream.audiences.items():

@@ -19,11 +19,13 @@ import random
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from hashlib import md5
 from uuid import UUID
 
 import msgspec
 
 from feedhandler.sim.account import ZERO
+from feedhandler.sim.book import Fill
 from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
 from feedhandler.sim.market import Instrument, Listing, padded, trimmed
 from feedhandler.sim.protocol import (
@@ -42,8 +44,10 @@ from feedhandler.sim.protocol import (
     decode_object,
     to_json,
 )
+from feedhandler.sim.sources import TradeSource
 
 SPOT_PATH = "/v5/public/spot"
+TRADES_PER_MESSAGE = 1024
 _TOPIC = re.compile(r"(?P<channel>tickers|orderbook\.1|publicTrade)\.(?P<symbol>[^.]+)")
 _ODD = (
     Listing(base="1000FLOP", quote="USDT", price=0.000_311_8),
@@ -123,7 +127,8 @@ class Bybit(Exchange):
             encode = _ticker(instrument)
             return DataStream(topic, instrument, encode, at_most_every_ns=50 * NS_PER_MS, shows_quote=False)
         if channel == "publicTrade":
-            return DataStream(topic, instrument, _trade(instrument), is_trade=True)
+            trades = TradeSource(instrument.order_book(), TRADES_PER_MESSAGE)
+            return DataStream(topic, instrument, _trades(instrument, trades), is_trade=True, source=trades)
         return None
 
     def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
@@ -280,7 +285,7 @@ def _book(instrument: Instrument) -> _Encode:
             trimmed(instrument.ask, price_decimals),
             trimmed(instrument.ask_size, size_decimals),
             instrument.update_id,
-            instrument.update_id * 7,  # the cross sequence counts the whole market: it runs ahead and skips
+            _cross_sequence(instrument.update_id),
             time_ms,
         )
 
@@ -302,7 +307,16 @@ def _thin(each: Instrument, symbol: bytes) -> _Encode:
         return (
             b'{"topic":"orderbook.1.%b","ts":%d,"type":"snapshot","data":{"s":"%b","b":[%b],"a":[%b],'
             b'"u":%d,"seq":%d},"cts":%d}'
-        ) % (symbol, now.unix_ms, symbol, bids, asks, each.update_id, each.update_id * 7, now.unix_ms)
+        ) % (
+            symbol,
+            now.unix_ms,
+            symbol,
+            bids,
+            asks,
+            each.update_id,
+            _cross_sequence(each.update_id),
+            now.unix_ms,
+        )
 
     return encode
 
@@ -320,7 +334,7 @@ def _ticker(instrument: Instrument) -> _Encode:
         each = instrument
         return template % (
             now.unix_ms,
-            each.update_id * 7 + each.trade_id,
+            _cross_sequence(each.update_id),
             _price(each, each.last),
             _price(each, each.high),
             _price(each, each.low),
@@ -334,27 +348,47 @@ def _ticker(instrument: Instrument) -> _Encode:
     return encode
 
 
-def _trade(instrument: Instrument) -> _Encode:
+def _trades(instrument: Instrument, trades: TradeSource) -> _Encode:
     symbol = _symbol(instrument).encode()
+    template = (
+        b'{"i":"%%b","T":%%d,"p":"%%b","v":"%%b","S":"%%b","seq":%%d,"s":"%b","BT":false,"RPI":false}'
+        % symbol
+    )
 
     def encode(variant: int, now: Now) -> bytes:
-        each = instrument
-        return (
-            b'{"topic":"publicTrade.%b","ts":%d,"type":"snapshot","data":[{"i":"%d","T":%d,"p":"%b","v":"%b",'
-            b'"S":"%b","seq":%d,"s":"%b","BT":false,"RPI":false}]}'
-        ) % (
+        rows = [
+            template
+            % (
+                _trade_id(symbol, fill).encode(),
+                fill.unix_ns // NS_PER_MS,
+                _price(instrument, fill.price),
+                _size(instrument, fill.size),
+                _side(fill).encode(),
+                _cross_sequence(fill.update_id),
+            )
+            for fill in trades.message
+        ]
+        return b'{"topic":"publicTrade.%b","ts":%d,"type":"snapshot","data":[%b]}' % (
             symbol,
             now.unix_ms,
-            each.trade_id,
-            now.unix_ms,
-            _price(each, each.last),
-            _size(each, each.last_size),
-            b"Sell" if each.is_sell else b"Buy",
-            each.update_id * 7 + each.trade_id,
-            symbol,
+            b",".join(rows),
         )
 
     return encode
+
+
+def _trade_id(symbol: bytes, fill: Fill) -> str:
+    """Print what looks like a UUID, and is the same for the same trade."""
+    return str(UUID(bytes=md5(b"%b %d" % (symbol, fill.trade_id), usedforsecurity=False).digest(), version=5))
+
+
+def _side(fill: Fill) -> str:
+    return "Sell" if fill.is_sell else "Buy"
+
+
+def _cross_sequence(update_id: int) -> int:
+    """Return what counts the whole market: it runs ahead and skips."""
+    return update_id * 7
 
 
 def _symbol(instrument: Instrument) -> str:

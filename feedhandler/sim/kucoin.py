@@ -12,7 +12,9 @@ Sources:
 Not in the documentation, reported from the live exchange: 300 topics per session where the limits page
 says 400 (https://github.com/ccxt/ccxt/issues/25450); an unknown symbol is acknowledged and silent; without
 a JSON ping for a minute the session ends in the error "ping timeout" although data flows.
-Not played: level 2, match and candle topics. They are acknowledged and silent.
+Ids of trades: sequence and tradeId are one number, beyond 2^53
+(https://github.com/Kucoin/kucoin-universal-sdk, spec/ of /api/v1/market/histories).
+Not played: level 2 and candle topics. They are acknowledged and silent.
 """
 
 import random
@@ -23,6 +25,7 @@ from urllib.parse import unquote
 import msgspec
 
 from feedhandler.sim.account import Update
+from feedhandler.sim.book import Fill
 from feedhandler.sim.kucoin_private import BALANCE_TOPIC, KucoinPrivate
 from feedhandler.sim.market import Instrument, Listing, padded, trimmed
 from feedhandler.sim.protocol import (
@@ -43,16 +46,16 @@ from feedhandler.sim.protocol import (
     decode_object,
     to_json,
 )
+from feedhandler.sim.sources import TradeSource
 
 TAKEN_BACK = "taken back before it was used"  # what is wrong with a token, and nobody's fault
 LONG_ZEROS = 20  # the 24 h numbers of a snapshot are printed with this many decimals
 ALL_TOPIC = "/market/ticker:all"
-DATA_TOPICS = ("/market/ticker", "/market/snapshot", "/spotMarket/level1")
+DATA_TOPICS = ("/market/ticker", "/market/snapshot", "/spotMarket/level1", "/market/match")
 SILENT_TOPICS = (
     "/spotMarket/level2Depth5",
     "/spotMarket/level2Depth50",
     "/market/level2",
-    "/market/match",
     "/market/candles",
 )
 PRIVATE_TOPICS = (
@@ -61,6 +64,7 @@ PRIVATE_TOPICS = (
     "/spotMarket/tradeOrdersV2",
     "/spotMarket/advancedOrders",
 )
+TRADE_ID_FIRST = 10_976_028_000_000_000  # ids of trades rise, are not consecutive, and are beyond 2^53
 ALL_TICKERS_EVERY_NS = 2 * NS_PER_S
 TOKENS = 10_000  # tokens remembered; the oldest is forgotten, as if it had expired
 _ODD = (
@@ -165,6 +169,9 @@ class Kucoin(Exchange):
             return DataStream(topic, instrument, _level1(instrument))
         if prefix == "/market/ticker":
             return DataStream(topic, instrument, _ticker(instrument), at_most_every_ns=100 * NS_PER_MS)
+        if prefix == "/market/match":
+            trades = TradeSource(instrument.order_book())
+            return DataStream(topic, instrument, _match(instrument, trades), is_trade=True, source=trades)
         if prefix == "/market/snapshot":
             return DataStream(topic, instrument, _snapshot(instrument), regular_every_ns=2 * NS_PER_S)
         return None
@@ -430,6 +437,37 @@ def _ticker_data(each: Instrument, now: Now) -> bytes:
         _size(each, each.last_size),
         (each.traded_unix_ns or now.unix_ns) // NS_PER_MS,
     )
+
+
+def _match(instrument: Instrument, trades: TradeSource) -> _Encode:
+    """One trade; its sequence is its id, and counts nothing else. The time is in ms, and printed in ns."""
+    symbol = _symbol(instrument).encode()
+    template = (
+        b'{"topic":"/market/match:%b","type":"message","subject":"trade.l3match","data":{"makerOrderId":"%%b",'
+        b'"price":"%%b","sequence":"%%d","side":"%%b","size":"%%b","symbol":"%%b","takerOrderId":"%%b",'
+        b'"time":"%%d","tradeId":"%%d","type":"match"}}' % symbol
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        [fill] = trades.message
+        trade_id = TRADE_ID_FIRST + fill.update_id
+        return template % (
+            b"%024x" % (fill.price << 40 | fill.trade_id),
+            _price(instrument, fill.price),
+            trade_id,
+            _side(fill),
+            _size(instrument, fill.size),
+            symbol,
+            b"%024x" % fill.unix_ns,
+            fill.unix_ns // NS_PER_MS * NS_PER_MS,
+            trade_id,
+        )
+
+    return encode
+
+
+def _side(fill: Fill) -> bytes:
+    return b"sell" if fill.is_sell else b"buy"
 
 
 def _snapshot(instrument: Instrument) -> _Encode:

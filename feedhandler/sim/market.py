@@ -1,8 +1,11 @@
-"""A made-up spot market: the instruments and one seeded random walk for each.
+"""A made-up spot market: the instruments, and one seeded random walk or order book for each.
 
 Pure: no clock, no sockets, no exchange. All quantities are integers, prices in ticks and sizes in lots,
 so that nothing is rounded and every exchange prints the digits its own way. Invariants, after any number
 of steps: bid < ask, low <= last <= high, volumes and `update_id` only grow.
+
+An instrument whose tickers alone are wanted walks, which costs next to nothing. From when its trades or its depth
+are wanted it has an order book, which then decides about quotes and trades alike.
 """
 
 import random
@@ -10,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import msgspec
+
+from feedhandler.sim.book import Fill, Level, OrderBook
 
 MAJORS: tuple[tuple[str, float], ...] = (
     ("BTC", 86_420.0),
@@ -59,6 +64,7 @@ _SYLLABLES = (
     "ZU",
 )
 _SIZE_COUNT = 512  # sizes are drawn from a table: their text is then almost always in the cache
+_LEVELS_MAX, _LEVELS_MIN = 1500, 8  # a side of the order book, of the first and of the last
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +82,9 @@ class Instrument:
     """One listing and its walk: prices in units of 10**-price_decimals, sizes of 10**-size_decimals."""
 
     __slots__ = (
+        "_best",
         "_ceiling",
+        "_fills",
         "_floor",
         "_quantum",
         "_sizes",
@@ -85,9 +93,11 @@ class Instrument:
         "base_volume",
         "bid",
         "bid_size",
+        "book",
         "first_trade_id",
         "high",
         "index",
+        "is_quote_new",
         "is_sell",
         "last",
         "last_size",
@@ -113,6 +123,10 @@ class Instrument:
         self._quantum = max(1, ticks // 40_000)  # a step is about 1/400 of a percent
         self._floor = max(2, ticks // 2)
         self._ceiling = ticks * 2 + 8
+        self.book: OrderBook | None = None
+        self.is_quote_new = True  # whether the last step changed it
+        self._fills: list[Fill] = []  # of the step that the book takes
+        self._best: tuple[list[Level], list[Level]] = ([], [])  # of the book, as it was before
         self._start(ticks, rng)
 
     def _start(self, ticks: int, rng: random.Random) -> None:
@@ -136,17 +150,50 @@ class Instrument:
 
     @property
     def is_bid_empty(self) -> bool:
+        if self.book is not None:
+            return not self.book.bids
         return self.listing.is_thin and self.update_id % 5 == 0
 
     @property
     def is_ask_empty(self) -> bool:
+        if self.book is not None:
+            return not self.book.asks
         return self.listing.is_thin and self.update_id % 7 == 0
+
+    def order_book(self) -> OrderBook:
+        """Return the book, made around the present quote if nobody wanted it before."""
+        if self.book is None:
+            self.book = OrderBook(
+                ((self.bid, self.bid_size), (self.ask, self.ask_size)),
+                Fill(
+                    self.trade_id,
+                    self.update_id,
+                    self.last,
+                    self.last_size,
+                    self.is_sell,
+                    self.traded_unix_ns,
+                ),
+                levels=max(_LEVELS_MIN, _LEVELS_MAX // (1 + self.index // 10)),
+                quantum=self._quantum,
+                bounds=(self._floor, self._ceiling),
+                sizes=self._sizes,
+                is_thin=self.listing.is_thin,
+                seed=f"book {self.listing.base} {self.listing.quote} {self.update_id}",
+            )
+            self.book.fill_logs.append(self._fills)
+            self._best = (self.book.best_bids(1), self.book.best_asks(1))
+        return self.book
 
     def step(self, bits: int, unix_ns: int = 0) -> None:
         """Move the quote; every fourth time also trade. `bits`: 32 or more random bits; `unix_ns`: when.
 
         # hot: bench/load.py, 50,000 times a second
         """
+        book = self.book
+        if book is not None:
+            book.step(unix_ns)
+            self._follow(book)
+            return
         self.update_id += 1 + (bits & 3)
         kind = (bits >> 2) & 15
         if kind < 3:
@@ -161,7 +208,12 @@ class Instrument:
             self.trade(bits >> 7, unix_ns)
 
     def trade(self, bits: int, unix_ns: int = 0) -> None:
-        """Let somebody hit the bid or lift the ask; the quote stays."""
+        """Let somebody hit the bid or lift the ask; the quote stays, but where there is a book."""
+        book = self.book
+        if book is not None:
+            book.take(bool(bits & 1), self._sizes[(bits >> 1) % _SIZE_COUNT], unix_ns)
+            self._follow(book)
+            return
         self.is_sell = bool(bits & 1)
         price = self.bid if self.is_sell else self.ask
         size = self._sizes[(bits >> 1) % _SIZE_COUNT]
@@ -175,6 +227,32 @@ class Instrument:
         self.quote_volume += size * price
         self.trade_id += 1
         self.traded_unix_ns = unix_ns
+
+    def burst(self, count: int, unix_ns: int) -> None:
+        """Let `count` trades happen at once."""
+        book = self.order_book()
+        book.burst(count, unix_ns)
+        self._follow(book)
+
+    def _follow(self, book: OrderBook) -> None:
+        """Stand as the book does."""
+        for fill in self._fills:
+            self.last, self.last_size, self.is_sell = fill.price, fill.size, fill.is_sell
+            self.high = max(self.high, fill.price)
+            self.low = min(self.low, fill.price)
+            self.base_volume += fill.size
+            self.quote_volume += fill.size * fill.price
+            self.traded_unix_ns = fill.unix_ns
+        self._fills.clear()
+        self.trade_id = book.trade_id
+        self.update_id = book.update_id
+        bids, asks = book.best_bids(1), book.best_asks(1)
+        self.is_quote_new = (bids, asks) != self._best
+        self._best = (bids, asks)
+        for level in bids:
+            self.bid, self.bid_size = level
+        for level in asks:
+            self.ask, self.ask_size = level
 
     def _move(self, ticks: int) -> None:
         bid = self.bid + ticks

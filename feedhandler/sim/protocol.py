@@ -13,6 +13,7 @@ import msgspec
 
 from feedhandler.sim.account import Account, Update
 from feedhandler.sim.market import Instrument, Listing, instruments_of, universe
+from feedhandler.sim.sources import Source
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -111,9 +112,9 @@ class Reply(msgspec.Struct, kw_only=True):
 class DataStream:
     """One topic that carries data, and its subscribers.
 
-    `encode(variant, now)` prints the instrument as it stands; `variant` is the dialog's: an exchange that
-    has only one form uses 0. A stream is `regular` (sent by its own clock) or in real time. Whether it is sent
-    at all without a change is the schedule's business.
+    `encode(variant, now)` prints the instrument as it stands, or the message of `source` where events are sent;
+    `variant` is the dialog's: an exchange that has only one form uses 0. A stream is `regular` (sent by its own
+    clock) or in real time. Whether it is sent at all without a change is the schedule's business.
     """
 
     __slots__ = (
@@ -133,7 +134,9 @@ class DataStream:
         "rank",
         "regular_every_ns",
         "repeat_every_ns",
+        "shows_book",
         "shows_quote",
+        "source",
         "topic",
     )
 
@@ -148,7 +151,9 @@ class DataStream:
         repeat_every_ns: int = 0,
         is_trade: bool = False,
         shows_quote: bool = True,
+        shows_book: bool = False,
         next_instrument: Callable[[int], Instrument] | None = None,
+        source: Source | None = None,
     ) -> None:
         self.topic = topic
         self.instrument = instrument
@@ -158,7 +163,8 @@ class DataStream:
         self.repeat_every_ns = repeat_every_ns  # the same payload again after this much silence; 0: never
         self.is_trade = is_trade
         self.shows_quote = shows_quote and not is_trade  # else only a trade changes what it shows
-        self.moves_quote = not (regular_every_ns or at_most_every_ns or is_trade)
+        self.shows_book = shows_book  # levels behind the best as well
+        self.moves_quote = not (regular_every_ns or at_most_every_ns or is_trade or shows_book)
         self.next_instrument = next_instrument  # for a topic that carries many: picks one by random bits
         self.rank = -1 if next_instrument else instrument.index
         self.audiences: dict[int, list[Outbox]] = {}
@@ -168,6 +174,12 @@ class DataStream:
         self.is_lost = False  # the market moves, and nothing is sent
         self.last_mono_ns = 0
         self.last_payloads: dict[int, bytes] = {}
+        self.source = source
+
+    def lose(self) -> None:
+        """What it has not sent so far it never sends."""
+        if self.source is not None:
+            self.source.lose()
 
 
 class Outbox:

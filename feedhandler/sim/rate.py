@@ -155,6 +155,7 @@ class FixedRate:
         due_ns = max(due_ns + stream.regular_every_ns, now.mono_ns)
         heappush(self._regular, (due_ns, self._regular_count, stream))
         if stream.is_muted:
+            stream.lose()
             return
         _move(stream, self._random.getrandbits(_BITS), now.unix_ns)
         send(stream)
@@ -167,13 +168,14 @@ def _rank(stream: DataStream) -> int:
 def _move(stream: DataStream, bits: int, unix_ns: int) -> None:
     """Let the market move as far as this stream shows it.
 
-    A stream without the right to move the quote leaves it alone while another one announces its changes.
+    A stream without the right to move the quote leaves it alone while another one announces its changes. Where
+    there is an order book, a trade moves the quote as well: the next slot of the stream of quotes shows it.
     """
     if stream.next_instrument is not None:
         stream.instrument = stream.next_instrument(bits)
     if stream.is_trade:
         stream.instrument.trade(bits, unix_ns)
-    elif stream.moves_quote or not stream.instrument.quote_stream_count:
+    elif stream.moves_quote or stream.shows_book or not stream.instrument.quote_stream_count:
         stream.instrument.step(bits, unix_ns)
-    else:
+    elif stream.instrument.book is None:
         stream.instrument.trade(bits, unix_ns)

@@ -97,17 +97,22 @@ class Rhythm:
             self.late_ns_max = max(self.late_ns_max, self.late_ns)
         for _, position in changes:
             is_traded = self._change(position, now.unix_ns)
+            is_quote_new = self._instruments[position].is_quote_new
             for stream in self._streams[position]:
-                self._show(stream, is_traded, now.mono_ns, send)
+                if is_traded or (is_quote_new and stream.shows_quote) or stream.shows_book:
+                    self._show(stream, now.mono_ns, send)
             for stream in self._of_all:
                 stream.instrument = self._instruments[position]
-                self._show(stream, is_traded, now.mono_ns, send)
+                if is_traded or is_quote_new:
+                    self._show(stream, now.mono_ns, send)
         waiting = self._waiting
         while waiting and waiting[0][0] <= now.mono_ns:
             _, _, stream = heappop(waiting)
             if stream.is_waiting:
                 stream.is_waiting = False
-                if not stream.is_muted:
+                if stream.is_muted:
+                    stream.lose()
+                else:
                     send(stream)
 
     def pause(self, now: Now) -> None:
@@ -155,11 +160,12 @@ class Rhythm:
         instrument.step(self._random.getrandbits(_BITS), unix_ns)
         return instrument.trade_id != trade_id
 
-    def _show(
-        self, stream: DataStream, is_traded: bool, mono_ns: int, send: Callable[[DataStream], None]
-    ) -> None:
+    def _show(self, stream: DataStream, mono_ns: int, send: Callable[[DataStream], None]) -> None:
         """Send a stream that shows what has changed, now or when it may be."""
-        if stream.is_waiting or stream.is_muted or not (is_traded or stream.shows_quote):
+        if stream.is_muted:
+            stream.lose()
+            return
+        if stream.is_waiting:
             return
         due_ns = mono_ns
         if stream.regular_every_ns:

@@ -6,6 +6,7 @@ Shapes: https://bybit-exchange.github.io/docs/v5/ws/connect and the pages beside
 import json
 import random
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 
@@ -120,6 +121,8 @@ def test_a_trade(exchange, clock):
     kinds = {"i": str, "T": int, "p": str, "v": str, "S": str, "seq": int, "s": str, "BT": bool, "RPI": bool}
     assert {name: type(value) for name, value in trade.items()} == kinds
     assert trade["S"] in ("Buy", "Sell")
+    assert str(UUID(trade["i"])) == trade["i"]
+    assert push(exchange, clock, "publicTrade.BTCUSDT")["data"] == [trade], "its id belongs to it"
 
 
 def test_a_new_subscriber_gets_a_snapshot_of_all_but_trades(exchange, clock):

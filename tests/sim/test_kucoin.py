@@ -90,6 +90,32 @@ def test_a_ticker_has_strings_and_its_time_in_ms(exchange, clock):
     assert "." not in message["data"]["price"] or not message["data"]["price"].endswith("0")
 
 
+MATCH = (
+    "makerOrderId",
+    "price",
+    "sequence",
+    "side",
+    "size",
+    "symbol",
+    "takerOrderId",
+    "time",
+    "tradeId",
+    "type",
+)
+
+
+def test_a_match_is_one_trade_in_strings(exchange, clock):
+    message = push(exchange, clock, "/market/match:BTC-USDT")
+    assert (message["topic"], message["subject"]) == ("/market/match:BTC-USDT", "trade.l3match")
+    data = message["data"]
+    assert {name: type(value) for name, value in data.items()} == dict.fromkeys(MATCH, str)
+    assert data["sequence"] == data["tradeId"]
+    assert int(data["tradeId"]) > 2**53
+    assert (data["symbol"], data["type"]) == ("BTC-USDT", "match")
+    assert data["side"] in ("buy", "sell")
+    assert len(data["makerOrderId"]) == len(data["takerOrderId"]) == 24
+
+
 def test_the_ticker_of_all_has_the_symbol_as_subject(exchange, clock):
     message = push(exchange, clock, "/market/ticker:all")
     assert message["topic"] == "/market/ticker:all"

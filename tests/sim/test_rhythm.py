@@ -284,11 +284,10 @@ def test_a_symbol_that_rests_is_silent_but_for_what_its_exchange_repeats(make):
 
 
 def changed_but_not_traded(make, seed: int) -> World | None:
-    """A symbol that is quiet for a day, at its first change; None if that was a trade."""
+    """A symbol that is quiet for a day, at its first change; None if that was a trade, or not of the quote."""
     exchange = make(60, seed=seed)
-    world = World(
-        Rhythm(exchange.instruments, Activity(busy_symbols=1, quietest_s=86_400), seed), exchange.instruments
-    )
+    activity = Activity(busiest_per_s=1, busy_symbols=1, quietest_s=86_400)
+    world = World(Rhythm(exchange.instruments, activity, seed), exchange.instruments)
     symbol, instrument = list(exchange.by_symbol.items())[-1]
     trade_id, update_id = instrument.trade_id, instrument.update_id
     for pattern in SPOKEN[make]:
@@ -298,7 +297,7 @@ def changed_but_not_traded(make, seed: int) -> World | None:
     while instrument.update_id == update_id:
         world.seen.clear()
         world.run(1.0, tick_ms=1000)
-    return world if instrument.trade_id == trade_id else None
+    return world if instrument.trade_id == trade_id and instrument.is_quote_new else None
 
 
 @pytest.mark.parametrize(("make", "gives"), [(Binance, False), (Kucoin, False), (Bybit, True)])

@@ -1,0 +1,171 @@
+"""What is sent of an order book event by event: its trades, its changes, and windows of its best levels.
+
+Pure. A state may be sent now or later, and once for many changes; events are sent all, in order, in as many
+messages as that takes. `Source` has what a stream (protocol.py) needs of them. Nothing is kept for a stream that
+nobody is subscribed to.
+"""
+
+from typing import Protocol
+
+from feedhandler.sim.book import Fill, Level, LevelChange, OrderBook
+
+
+class Source(Protocol):
+    """What a stream of events has to send."""
+
+    def start(self) -> None:
+        """There are subscribers now."""
+
+    def stop(self) -> None:
+        """There are none any more."""
+
+    def take(self) -> bool:
+        """Move on to the next message; False if everything has been sent."""
+        ...
+
+    def lose(self) -> None:
+        """Let what waits go, as if it had been sent and not arrived."""
+
+
+class TradeSource:
+    """The trades, up to `most` in one message."""
+
+    def __init__(self, book: OrderBook, most: int = 1) -> None:
+        self._book = book
+        self._most = most
+        self._waiting: list[Fill] = []
+        self.message: list[Fill] = [book.fills[-1]]
+
+    def start(self) -> None:
+        self._book.fill_logs.append(self._waiting)
+
+    def stop(self) -> None:
+        _remove(self._book.fill_logs, self._waiting)
+
+    def take(self) -> bool:
+        if not self._waiting:
+            return False
+        self.message = self._waiting[: self._most]
+        del self._waiting[: self._most]
+        return True
+
+    def lose(self) -> None:
+        self._waiting.clear()
+
+
+class ChangeSource:
+    """The changes of levels, all that there were since the last message in one."""
+
+    def __init__(self, book: OrderBook) -> None:
+        self._book = book
+        self._waiting: list[LevelChange] = []
+        self.message: list[LevelChange] = []
+        self.first_id = self.last_id = book.update_id
+
+    def start(self) -> None:
+        self.last_id = self._book.update_id
+        self._book.change_logs.append(self._waiting)
+
+    def stop(self) -> None:
+        _remove(self._book.change_logs, self._waiting)
+
+    def take(self) -> bool:
+        if not self._waiting:
+            return False
+        self.message = self._waiting[:]
+        self._waiting.clear()
+        self.first_id, self.last_id = self.last_id + 1, self.message[-1].update_id
+        return True
+
+    def lose(self) -> None:
+        self.take()
+
+    def levels(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Return the newest size of each level of the message, by price: of bids, and of asks."""
+        bids: dict[int, int] = {}
+        asks: dict[int, int] = {}
+        for _, is_bid, price, size in self.message:
+            if price:
+                (bids if is_bid else asks)[price] = size
+        return bids, asks
+
+
+class WindowSource:
+    """What changes among the best `depth` levels a side: one that leaves them counts as gone.
+
+    Each message has a number, one more than the message before.
+    """
+
+    def __init__(self, book: OrderBook, depth: int) -> None:
+        self._book = book
+        self._depth = depth
+        self._bids: dict[int, int] = {}  # as they were sent last
+        self._asks: dict[int, int] = {}
+        self._is_running = False
+        self._is_snapshot = False
+        self.message_id = 0
+        self.bids: list[Level] = []  # of the message
+        self.asks: list[Level] = []
+        self.update_id = book.update_id  # of the book, when the message was made
+        self.is_snapshot = False
+
+    def start(self) -> None:
+        """Go on from the present state: to whoever has subscribed, that is sent by itself."""
+        self._is_running = True
+        self.message_id += 2  # as it changed while nobody looked
+        self._read()
+
+    def stop(self) -> None:
+        self._is_running = False
+
+    def take(self) -> bool:
+        if self._is_snapshot:
+            self._is_snapshot = False
+            self.show_all()
+            return True
+        if self.update_id == self._book.update_id:
+            return False
+        bids, asks = self._bids, self._asks
+        self._read()
+        self.bids, self.asks = _difference(bids, self._bids), _difference(asks, self._asks)
+        self.is_snapshot = False
+        if not self.bids and not self.asks:
+            return False
+        self.message_id += 1
+        return True
+
+    def lose(self) -> None:
+        self.take()
+
+    def show_all(self) -> None:
+        """Let the message be the whole window, as it was sent last."""
+        if not self._is_running:
+            self._read()
+        self.bids = sorted(self._bids.items(), reverse=True)
+        self.asks = sorted(self._asks.items())
+        self.is_snapshot = True
+
+    def restart(self) -> None:
+        """Let the next message be the whole window, number 1, as after a restart of the exchange's service."""
+        self._is_snapshot = True
+        self.message_id = 1
+        self._read()
+
+    def _read(self) -> None:
+        self._bids = dict(self._book.best_bids(self._depth))
+        self._asks = dict(self._book.best_asks(self._depth))
+        self.update_id = self._book.update_id
+
+
+def _difference(old: dict[int, int], new: dict[int, int]) -> list[Level]:
+    """Return the levels that differ, those that are gone with size 0."""
+    changed = [(price, size) for price, size in new.items() if old.get(price) != size]
+    return changed + [(price, 0) for price in old if price not in new]
+
+
+def _remove(logs: list[list[Fill]] | list[list[LevelChange]], log: object) -> None:
+    """Take a log out: that very list, as lists that are empty are all equal."""
+    for index, each in enumerate(logs):
+        if each is log:
+            del logs[index]
+            return
