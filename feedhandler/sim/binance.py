@@ -11,7 +11,7 @@ Not in the documentation, reported from the live exchange: errors come nested un
 stream name is answered and then disconnected, a well-formed unknown one is acknowledged and silent; too
 many messages end in close code 1008 (https://github.com/binance/binance-connector-js/issues/530); a
 subscribe message beyond 4096 bytes is ignored (https://github.com/JKorf/Binance.Net/issues/884).
-Not played: depth, kline, aggTrade and rolling-window streams. They are acknowledged and silent.
+Not played: kline, aggTrade and rolling-window streams. They are acknowledged and silent.
 """
 
 import re
@@ -27,11 +27,13 @@ from feedhandler.sim.binance_private import (
     BinanceWsApiDialog,
     WsApiRules,
 )
+from feedhandler.sim.book import Fill, Level, OrderBook
 from feedhandler.sim.market import Instrument, Listing, padded
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     NS_PER_US,
+    REST_LEVELS_MAX,
     Attempts,
     Close,
     DataStream,
@@ -46,10 +48,11 @@ from feedhandler.sim.protocol import (
     Weight,
     to_json,
 )
-from feedhandler.sim.sources import TradeSource
+from feedhandler.sim.sources import ChangeSource, TradeSource
 
 PLACES = 8  # every price and size is printed with eight decimals
 DAY_MS = 86_400_000
+TRADES_WEIGHT = 25
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 COMBINED, MICROSECOND = 1, 2  # bits of a variant
 _INTERVALS = "1s|1m|3m|5m|15m|30m|1h|2h|4h|6h|8h|12h|1d|3d|1w|1M"
@@ -61,6 +64,7 @@ _STREAM = re.compile(
     rf"(?P<symbol>[^!@/\s]+)@(?P<kind>{_KINDS}) | !(miniTicker|ticker|ticker_(1h|4h|1d))@arr | !bookTicker",
     re.VERBOSE,
 )
+_DEPTH = re.compile(r"depth(?P<levels>5|10|20)?(@(?P<every_ms>100|1000)ms)?")
 _TEXT_ID = re.compile(r"[A-Za-z0-9_\-]{1,36}")
 _ODD = (
     Listing(base="1000SATS", quote="USDT", price=0.000_164_2),
@@ -171,7 +175,8 @@ class Binance(Exchange):
         if kind == "miniTicker":
             encode = _combinable(topic, _mini_ticker(instrument))
             return DataStream(topic, instrument, encode, regular_every_ns=NS_PER_S, shows_quote=False)
-        return None
+        match = _DEPTH.fullmatch(kind)
+        return None if match is None else _depth_stream(topic, instrument, match)
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         if status == 418:
@@ -220,6 +225,13 @@ class Binance(Exchange):
             return msgspec.structs.replace(refusal, violation="request weight of the minute used up")
         headers = {"x-mbx-used-weight": str(used), "x-mbx-used-weight-1m": str(used)}
         return msgspec.structs.replace(answer.answer, headers=headers | answer.answer.headers)
+
+    def one(self, request: HttpRequest) -> "Instrument | HttpAnswer":
+        """Resolve a `symbol` that must be there."""
+        symbol = request.one("symbol")
+        if not symbol:
+            return _error(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+        return self.by_symbol.get(symbol) or _error(-1121, "Invalid symbol.")
 
     def selected(self, request: HttpRequest) -> "list[Instrument] | HttpAnswer":
         """Resolve `symbol` or `symbols`; all that are listed if neither is given."""
@@ -440,6 +452,55 @@ def _trade(instrument: Instrument, trades: TradeSource) -> _Event:
     return encode
 
 
+def _depth_stream(topic: str, instrument: Instrument, match: "re.Match[str]") -> DataStream:
+    every_ns = int(match["every_ms"] or 1000) * NS_PER_MS
+    book = instrument.order_book()
+    if match["levels"]:
+        encode = _combinable(topic, _best_levels(instrument, book, int(match["levels"])))
+        return DataStream(topic, instrument, encode, regular_every_ns=every_ns, shows_book=True)
+    changes = ChangeSource(book)
+    encode = _combinable(topic, _depth_update(instrument, changes))
+    return DataStream(topic, instrument, encode, regular_every_ns=every_ns, shows_book=True, source=changes)
+
+
+def _best_levels(instrument: Instrument, book: OrderBook, count: int) -> _Event:
+    """The best levels, whole; neither symbol nor time is in it."""
+
+    def encode(variant: int, now: Now) -> bytes:
+        return b'{"lastUpdateId":%d,"bids":[%b],"asks":[%b]}' % (
+            book.update_id,
+            _levels(instrument, book.best_bids(count)),
+            _levels(instrument, book.best_asks(count)),
+        )
+
+    return encode
+
+
+def _depth_update(instrument: Instrument, changes: ChangeSource) -> _Event:
+    """What has changed since the event before: its ids follow on one another, also those that no level shows."""
+    template = b'{"e":"depthUpdate","E":%%d,"s":%s,"U":%%d,"u":%%d,"b":[%%b],"a":[%%b]}' % _json_symbol(
+        instrument
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        bids, asks = changes.levels()
+        return template % (
+            _time(variant, now),
+            changes.first_id,
+            changes.last_id,
+            _levels(instrument, sorted(bids.items(), reverse=True)),
+            _levels(instrument, sorted(asks.items())),
+        )
+
+    return encode
+
+
+def _levels(instrument: Instrument, levels: list[Level]) -> bytes:
+    return b",".join(
+        [b'["%b","%b"]' % (_price(instrument, price), _size(instrument, size)) for price, size in levels]
+    )
+
+
 def _ticker(instrument: Instrument) -> _Event:
     template = (
         b'{"e":"24hrTicker","E":%%d,"s":%s,"p":"%%b","P":"%%b","w":"%%b","x":"%%b","c":"%%b","Q":"%%b",'
@@ -559,8 +620,11 @@ def _ping(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
 
 
 def _server_time(request: HttpRequest, now: Now) -> int:
-    is_micro = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
-    return _time(MICROSECOND if is_micro else 0, now)
+    return _time(MICROSECOND if _is_micro(request) else 0, now)
+
+
+def _is_micro(request: HttpRequest) -> bool:
+    return request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
 
 
 def _rest_time(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
@@ -751,6 +815,86 @@ def _per_symbol(
     return _Weighed(HttpAnswer(body=to_json(rows[0] if is_one else rows)), weight)
 
 
+def _depth(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
+    limit = _limit(request, 100, REST_LEVELS_MAX)
+    if isinstance(limit, HttpAnswer):
+        return _Weighed(limit, 5)
+    weight = 5 if limit <= 100 else 25 if limit <= 500 else 50 if limit <= 1000 else 250
+    each = exchange.one(request)
+    if isinstance(each, HttpAnswer):
+        return _Weighed(each, weight)
+    if (request.one("symbolStatus") or _status(each)) != _status(each):
+        return _Weighed(
+            _error(-1220, "The symbol's status does not match the requested symbolStatus."), weight
+        )
+    if not each.listing.is_trading:
+        return _Weighed(
+            HttpAnswer(body=to_json({"lastUpdateId": each.update_id, "bids": [], "asks": []})), weight
+        )
+    book = exchange.book_state(each, now)
+    body = b'{"lastUpdateId":%d,"bids":[%b],"asks":[%b]}' % (
+        book.update_id,
+        _levels(each, book.bids[:limit]),
+        _levels(each, book.asks[:limit]),
+    )
+    return _Weighed(HttpAnswer(body=body), weight)
+
+
+def _limit(request: HttpRequest, usual: int, most: int) -> int | HttpAnswer:
+    """Read `limit`; more than `most` counts as that."""
+    text = request.one("limit")
+    if text is None:
+        return usual
+    if not text.isascii() or not text.isdigit():
+        return _error(-1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
+    limit = int(text[:20])
+    return min(limit, most) if limit else _error(-1130, "Data sent for parameter 'limit' is not valid.")
+
+
+def _recent_trades(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
+    return _Weighed(_trades_from(exchange, request, None), TRADES_WEIGHT)
+
+
+def _old_trades(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
+    text = request.one("fromId")
+    if text is None:
+        return _recent_trades(exchange, request, now)
+    if not text.isascii() or not text.isdigit():
+        refusal = _error(
+            -1100, "Illegal characters found in parameter 'fromId'; legal range is '^[0-9]{1,20}$'."
+        )
+        return _Weighed(refusal, TRADES_WEIGHT)
+    return _Weighed(_trades_from(exchange, request, int(text[:20])), TRADES_WEIGHT)
+
+
+def _trades_from(exchange: Binance, request: HttpRequest, from_id: int | None) -> HttpAnswer:
+    """Print trades from an id on, or the newest; the oldest first."""
+    limit = _limit(request, 500, 1000)
+    if isinstance(limit, HttpAnswer):
+        return limit
+    each = exchange.one(request)
+    if isinstance(each, HttpAnswer):
+        return each
+    fills = list(each.order_book().fills)
+    first = fills[-limit:][0].trade_id if from_id is None else from_id
+    fills = [fill for fill in fills if fill.trade_id >= first][:limit]
+    variant = MICROSECOND if _is_micro(request) else 0
+    return HttpAnswer(body=to_json([_rest_trade(each, fill, variant) for fill in fills]))
+
+
+def _rest_trade(each: Instrument, fill: Fill, variant: int) -> dict[str, object]:
+    decimals = each.price_decimals + each.size_decimals
+    return {
+        "id": fill.trade_id,
+        "price": _price(each, fill.price).decode(),
+        "qty": _size(each, fill.size).decode(),
+        "quoteQty": padded(fill.price * fill.size, decimals, PLACES).decode(),
+        "time": _in_unit(variant, fill.unix_ns),
+        "isBuyerMaker": fill.is_sell,
+        "isBestMatch": True,
+    }
+
+
 _Endpoint = tuple[frozenset[str], Callable[[Binance, HttpRequest, Now], _Weighed]]
 _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v3/ping": (frozenset(), _ping),
@@ -760,6 +904,9 @@ _ENDPOINTS: dict[str, _Endpoint] = {
         _exchange_info,
     ),
     "/api/v3/account": (frozenset({"omitZeroBalances", "recvWindow", "timestamp", "signature"}), _account),
+    "/api/v3/depth": (frozenset({"symbol", "limit", "symbolStatus"}), _depth),
+    "/api/v3/trades": (frozenset({"symbol", "limit"}), _recent_trades),
+    "/api/v3/historicalTrades": (frozenset({"symbol", "limit", "fromId"}), _old_trades),
     "/api/v3/ticker/24hr": (frozenset({"symbol", "symbols", "type"}), _day_tickers),
     "/api/v3/ticker/bookTicker": (frozenset({"symbol", "symbols"}), _book_tickers),
     "/api/v3/ticker/price": (frozenset({"symbol", "symbols"}), _last_prices),

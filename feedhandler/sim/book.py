@@ -122,7 +122,7 @@ class OrderBook:
                 self._note(is_bid, _HIDDEN, 0)
             elif kind < 6:
                 self.take(draw(1) == 0, self._sizes[draw(9)] << (2 if draw(3) == 0 else 0), unix_ns)
-            elif kind < 8:
+            elif kind < 7:
                 self._push(is_bid, unix_ns)
             else:
                 self._place_or_cancel(is_bid, kind)
@@ -165,7 +165,7 @@ class OrderBook:
             log.append(fill)
 
     def _push(self, is_up: bool, unix_ns: int) -> None:
-        """Move the price by a step: what stands in the way is traded or withdrawn, then the other side follows."""
+        """Move the price by a step or less: what stands in the way is traded or withdrawn, then the other side follows."""
         if is_up:
             is_up = not self._ask_prices or self._ask_prices[0] + self._quantum < self._ceiling
         else:
@@ -174,7 +174,8 @@ class OrderBook:
         if not facing:
             self._place(not is_up, self._sizes[self._random.getrandbits(9)])
             return
-        reached = facing[0] + self._quantum if is_up else facing[-1] - self._quantum
+        distance = 1 + (self._quantum * self._random.getrandbits(8) >> 8)
+        reached = facing[0] + distance if is_up else facing[-1] - distance
         while len(facing) > 1 and (facing[0] <= reached if is_up else facing[-1] >= reached):
             price = facing[0] if is_up else facing[-1]
             if self._random.getrandbits(1):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from feedhandler.sim import frames
+from feedhandler.sim.market import Instrument
 from feedhandler.sim.protocol import NS_PER_S, DataStream, Now, Outbox
 
 REPEAT_CHECK_NS = NS_PER_S // 10
@@ -35,6 +36,10 @@ class Schedule(Protocol):
         """Move the market as far as is due, and send what is to be sent of it."""
         ...
 
+    def show(self, instrument: Instrument, now: Now, send: Callable[[DataStream], None]) -> None:
+        """Send what shows this instrument, which has changed and was traded, now or when it may be."""
+        ...
+
     def pause(self, now: Now) -> None:
         """Let the time pass until now, while nothing may be sent."""
         ...
@@ -58,7 +63,7 @@ class Broadcast:
         self._dirty: list[Outbox] = []  # that of this tick
         self.updates = 0  # messages of the market, each for any number of connections
         self.frames = 0  # copies of them, and repeats, put into outboxes
-        self.repeated: Counter[str] = Counter()  # of these copies, those that a fault has added
+        self.effects: Counter[str] = Counter()  # by fault: copies that it added, messages that it kept back
 
     def topics(self) -> list[str]:
         return list(self._streams)
@@ -124,6 +129,16 @@ class Broadcast:
             self._next_repeat_check_ns = now.mono_ns + REPEAT_CHECK_NS
             self._repeat(now, dirty)
 
+    def send_now(self, stream: DataStream, now: Now, dirty: list[Outbox]) -> None:
+        """Send what a stream has, although nothing has changed."""
+        self._now, self._dirty = now, dirty
+        self._send(stream)
+
+    def show(self, instrument: Instrument, now: Now, dirty: list[Outbox]) -> None:
+        """Send what shows an instrument that has changed by command."""
+        self._now, self._dirty = now, dirty
+        self.schedule.show(instrument, now, self._send)
+
     def pause(self, now: Now) -> None:
         """Let the time pass, and send nothing, nor later what happens now."""
         self.schedule.pause(now)
@@ -138,8 +153,8 @@ class Broadcast:
     def _send(self, stream: DataStream) -> None:
         # hot: bench/load.py
         stream.last_mono_ns = self._now.mono_ns
-        if stream.is_lost:
-            stream.lose()
+        if stream.is_lost or stream.lost_messages:
+            self._lose(stream)
         elif stream.source is None:
             self._send_message(stream)
         else:
@@ -163,6 +178,12 @@ class Broadcast:
                 self.frames += 1
         if self._tampered is not None:
             self._tamper(self._tampered, stream)
+
+    def _lose(self, stream: DataStream) -> None:
+        if stream.lost_messages:
+            stream.lost_messages -= 1
+            self.effects["lose_messages"] += 1
+        stream.lose()
 
     def _repeat(self, now: Now, dirty: list[Outbox]) -> None:
         for stream in self._repeating.values():
@@ -191,7 +212,7 @@ class Broadcast:
                     if variant in again:
                         box.frames.append(again[variant])
                         self.frames += 1
-                        self.repeated[tampering.fault] += 1
+                        self.effects[tampering.fault] += 1
         if tampering.is_over:
             self._tampered = None
 

@@ -12,7 +12,7 @@ Sources:
   limits       https://bybit-exchange.github.io/docs/v5/rate-limit
 Not in the documentation, reported from the live exchange: the texts of refusals, that one bad topic
 rejects its whole request, and that a socket with neither subscription nor ping is cut after a minute.
-Not played: order books deeper than one level, klines. They are refused like an unknown topic.
+Not played: klines, the full book and that of RPI orders. They are refused like an unknown topic.
 """
 
 import random
@@ -25,7 +25,7 @@ from uuid import UUID
 import msgspec
 
 from feedhandler.sim.account import ZERO
-from feedhandler.sim.book import Fill
+from feedhandler.sim.book import Fill, Level
 from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
 from feedhandler.sim.market import Instrument, Listing, padded, trimmed
 from feedhandler.sim.protocol import (
@@ -44,11 +44,17 @@ from feedhandler.sim.protocol import (
     decode_object,
     to_json,
 )
-from feedhandler.sim.sources import TradeSource
+from feedhandler.sim.sources import TradeSource, WindowSource
 
 SPOT_PATH = "/v5/public/spot"
 TRADES_PER_MESSAGE = 1024
-_TOPIC = re.compile(r"(?P<channel>tickers|orderbook\.1|publicTrade)\.(?P<symbol>[^.]+)")
+RECENT_TRADES = 60
+WINDOWS = {  # by channel: levels a side, and how often what has changed among them is sent
+    "orderbook.50": (50, 20 * NS_PER_MS),
+    "orderbook.200": (200, 100 * NS_PER_MS),
+    "orderbook.1000": (1000, 200 * NS_PER_MS),
+}
+_TOPIC = re.compile(r"(?P<channel>tickers|orderbook\.(1|50|200|1000)|publicTrade)\.(?P<symbol>[^.]+)")
 _ODD = (
     Listing(base="1000FLOP", quote="USDT", price=0.000_311_8),
     Listing(base="1INCH", quote="USDT", price=0.187_4),
@@ -84,6 +90,7 @@ class Bybit(Exchange):
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._requests = Weight(5.0)
         self.private = BybitPrivate(self.price)
+        self._windows: dict[str, WindowSource] = {}  # by topic: they go on counting when nobody is subscribed
 
     def price(self, asset: str) -> Decimal:
         """Value an asset in USD, for which USDT stands; 0 if it is not traded."""
@@ -123,6 +130,14 @@ class Bybit(Exchange):
             return None
         if channel == "orderbook.1":
             return DataStream(topic, instrument, _book(instrument), repeat_every_ns=3 * NS_PER_S)
+        if channel in WINDOWS:
+            depth, every_ns = WINDOWS[channel]
+            window = self._windows.get(topic) or WindowSource(instrument.order_book(), depth)
+            self._windows[topic] = window
+            encode = _window(topic, instrument, window)
+            return DataStream(
+                topic, instrument, encode, regular_every_ns=every_ns, shows_book=True, source=window
+            )
         if channel == "tickers":
             encode = _ticker(instrument)
             return DataStream(topic, instrument, encode, at_most_every_ns=50 * NS_PER_MS, shows_quote=False)
@@ -132,7 +147,15 @@ class Bybit(Exchange):
         return None
 
     def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
+        if isinstance(stream.source, WindowSource):
+            stream.source.show_all()
         return None if stream.is_trade else stream.encode(variant, now)
+
+    def restart_book(self, stream: DataStream) -> bool:
+        if not isinstance(stream.source, WindowSource):
+            return False
+        stream.source.restart()
+        return True
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         code, text = (10006, "Too many visits!") if status == 429 else (403, "access too frequent")
@@ -321,6 +344,33 @@ def _thin(each: Instrument, symbol: bytes) -> _Encode:
     return encode
 
 
+def _window(topic: str, instrument: Instrument, window: WindowSource) -> _Encode:
+    """The best levels as a snapshot first, then what has changed of them; a new snapshot replaces everything."""
+    template = (
+        b'{"topic":%b,"ts":%%d,"type":"%%b","data":{"s":"%b","b":[%%b],"a":[%%b],"u":%%d,"seq":%%d},"cts":%%d}'
+        % (to_json(topic), _symbol(instrument).encode())
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        return template % (
+            now.unix_ms,
+            b"snapshot" if window.is_snapshot else b"delta",
+            _levels(instrument, window.bids),
+            _levels(instrument, window.asks),
+            window.message_id,
+            _cross_sequence(window.update_id),
+            now.unix_ms,
+        )
+
+    return encode
+
+
+def _levels(instrument: Instrument, levels: list[Level]) -> bytes:
+    return b",".join(
+        [b'["%b","%b"]' % (_price(instrument, price), _size(instrument, size)) for price, size in levels]
+    )
+
+
 def _ticker(instrument: Instrument) -> _Encode:
     """Last price and 24 h statistics; on spot there is no bid and no ask."""
     symbol = _symbol(instrument).encode()
@@ -501,8 +551,37 @@ def _rest_ticker(each: Instrument) -> dict[str, object]:
     }
 
 
+def _recent_trades(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
+    """The newest trades of one symbol, the newest first."""
+    selected = exchange.selected(request, now)
+    if isinstance(selected, HttpAnswer):
+        return selected
+    limit = request.one("limit") or str(RECENT_TRADES)
+    if request.one("symbol") is None or not limit.isascii() or not limit.isdigit():
+        return _answer(10001, "params error: symbol or limit is invalid", {}, now)
+    [each] = selected
+    count = max(1, min(int(limit[:9]), RECENT_TRADES))
+    fills = list(each.order_book().fills)[: -count - 1 : -1]
+    return _answer(0, "OK", {"category": "spot", "list": [_rest_trade(each, fill) for fill in fills]}, now)
+
+
+def _rest_trade(each: Instrument, fill: Fill) -> dict[str, object]:
+    return {
+        "execId": _trade_id(_symbol(each).encode(), fill),
+        "symbol": _symbol(each),
+        "price": _price(each, fill.price).decode(),
+        "size": _size(each, fill.size).decode(),
+        "side": _side(fill),
+        "time": str(fill.unix_ns // NS_PER_MS),
+        "isBlockTrade": False,
+        "isRPITrade": False,
+        "seq": str(_cross_sequence(fill.update_id)),
+    }
+
+
 _ENDPOINTS: dict[str, Callable[[Bybit, HttpRequest, Now], HttpAnswer]] = {
     "/v5/market/time": _time,
     "/v5/market/instruments-info": _instruments,
     "/v5/market/tickers": _tickers,
+    "/v5/market/recent-trade": _recent_trades,
 }

@@ -79,6 +79,13 @@ class LoseTopic(_Fault, tag="lose_topic"):
     heals: bool = False
 
 
+class LoseMessages(_Fault, tag="lose_messages"):
+    """lose the next count messages of one channel, such as btcusdt@depth@100ms, with what they say"""
+
+    topic: str
+    count: int = 1
+
+
 class Unlist(_Fault, tag="unlist"):
     """leave a symbol out of the instrument list, for seconds; its data are another matter (mute_symbol)"""
 
@@ -125,6 +132,32 @@ class HttpStatus(_Fault, tag="http_status"):
     status: int
     seconds: float
     retry_after: int = 1
+
+
+class SlowRest(_Fault, tag="slow_rest"):
+    """for seconds, send each answer of REST after_s later, as it was when it was asked for"""
+
+    seconds: float
+    after_s: float = 1.0
+
+
+class OldBooks(_Fault, tag="old_books"):
+    """for seconds, answer REST with order books as they are now; those that nobody wants yet are no older"""
+
+    seconds: float
+
+
+class RestartBooks(_Fault, tag="restart_books"):
+    """Bybit: send subscribed books as snapshots with u = 1, as after a restart of the service; symbol"""
+
+    symbol: str = ""
+
+
+class Burst(_Fault, tag="burst"):
+    """let count trades of a symbol happen at once"""
+
+    symbol: str
+    count: int = 1025
 
 
 class ServerShutdown(_Fault, tag="server_shutdown"):
@@ -222,6 +255,7 @@ Fault = (
     | Mute
     | MuteSymbol
     | LoseTopic
+    | LoseMessages
     | Unlist
     | AckWithoutData
     | Garbage
@@ -229,6 +263,10 @@ Fault = (
     | Refuse
     | ExpiredToken
     | HttpStatus
+    | SlowRest
+    | OldBooks
+    | RestartBooks
+    | Burst
     | ServerShutdown
     | Duplicate
     | Late
@@ -252,10 +290,16 @@ _RANGES: dict[str, tuple[float, float]] = {
     "size": (1, OVERSIZE_MAX),
     "status": (400, 599),
     "retry_after": (0, SECONDS_MAX),
+    "after_s": (0, SECONDS_MAX),
     "messages_per_s": (1, 50_000),
     "offset_s": (-10 * SECONDS_MAX * 365, 10 * SECONDS_MAX * 365),
 }
-ONLY_ON = {"expired_token": "kucoin", "server_shutdown": "binance", "end_subscriptions": "binance"}
+ONLY_ON = {
+    "expired_token": "kucoin",
+    "restart_books": "bybit",
+    "server_shutdown": "binance",
+    "end_subscriptions": "binance",
+}
 
 
 def fault_kinds() -> dict[str, str]:

@@ -14,7 +14,9 @@ says 400 (https://github.com/ccxt/ccxt/issues/25450); an unknown symbol is ackno
 a JSON ping for a minute the session ends in the error "ping timeout" although data flows.
 Ids of trades: sequence and tradeId are one number, beyond 2^53
 (https://github.com/Kucoin/kucoin-universal-sdk, spec/ of /api/v1/market/histories).
-Not played: level 2 and candle topics. They are acknowledged and silent.
+A snapshot of a book may be older than the newest change that was pushed, by up to seconds
+(https://github.com/bmoscon/cryptofeed/issues/1016).
+Not played: candle topics. They are acknowledged and silent.
 """
 
 import random
@@ -25,7 +27,7 @@ from urllib.parse import unquote
 import msgspec
 
 from feedhandler.sim.account import Update
-from feedhandler.sim.book import Fill
+from feedhandler.sim.book import Fill, Level, LevelChange
 from feedhandler.sim.kucoin_private import BALANCE_TOPIC, KucoinPrivate
 from feedhandler.sim.market import Instrument, Listing, padded, trimmed
 from feedhandler.sim.protocol import (
@@ -33,6 +35,7 @@ from feedhandler.sim.protocol import (
     NS_PER_S,
     NS_PER_US,
     Attempts,
+    BookState,
     Close,
     DataStream,
     Dialog,
@@ -46,18 +49,21 @@ from feedhandler.sim.protocol import (
     decode_object,
     to_json,
 )
-from feedhandler.sim.sources import TradeSource
+from feedhandler.sim.sources import ChangeSource, TradeSource
 
 TAKEN_BACK = "taken back before it was used"  # what is wrong with a token, and nobody's fault
 LONG_ZEROS = 20  # the 24 h numbers of a snapshot are printed with this many decimals
 ALL_TOPIC = "/market/ticker:all"
-DATA_TOPICS = ("/market/ticker", "/market/snapshot", "/spotMarket/level1", "/market/match")
-SILENT_TOPICS = (
+DATA_TOPICS = (
+    "/market/ticker",
+    "/market/snapshot",
+    "/spotMarket/level1",
+    "/market/match",
     "/spotMarket/level2Depth5",
     "/spotMarket/level2Depth50",
     "/market/level2",
-    "/market/candles",
 )
+SILENT_TOPICS = ("/market/candles",)
 PRIVATE_TOPICS = (
     BALANCE_TOPIC,
     "/spotMarket/tradeOrders",
@@ -65,6 +71,7 @@ PRIVATE_TOPICS = (
     "/spotMarket/advancedOrders",
 )
 TRADE_ID_FIRST = 10_976_028_000_000_000  # ids of trades rise, are not consecutive, and are beyond 2^53
+HISTORIES = 100
 ALL_TICKERS_EVERY_NS = 2 * NS_PER_S
 TOKENS = 10_000  # tokens remembered; the oldest is forgotten, as if it had expired
 _ODD = (
@@ -94,6 +101,7 @@ class KucoinRules(msgspec.Struct, frozen=True, kw_only=True):
     messages_period_s: float = 10.0
     topics_per_message: int = 100
     topics: int = 300
+    snapshot_every_s: float = 0.5  # between two of a book: REST has the newest, as old as it is
     attempts_per_minute: int = 30  # from the limits page of 2025; a remark, as its enforcement is not known
     weight_per_30_s: int = 2000
     spot_weight_per_30_s: int = 4000  # signed requests are counted by account, in two pools
@@ -122,6 +130,7 @@ class Kucoin(Exchange):
         self.private = KucoinPrivate()
         self.all_tickers: HttpAnswer | None = None  # the newest, for a request that comes soon
         self.all_tickers_mono_ns = 0
+        self._kept_books: dict[int, BookState] = {}  # by index of instrument
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
 
     def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
@@ -169,6 +178,13 @@ class Kucoin(Exchange):
             return DataStream(topic, instrument, _level1(instrument))
         if prefix == "/market/ticker":
             return DataStream(topic, instrument, _ticker(instrument), at_most_every_ns=100 * NS_PER_MS)
+        if prefix in ("/spotMarket/level2Depth5", "/spotMarket/level2Depth50"):
+            encode = _best_levels(topic, instrument, int(prefix.removeprefix("/spotMarket/level2Depth")))
+            return DataStream(topic, instrument, encode, regular_every_ns=100 * NS_PER_MS, shows_book=True)
+        if prefix == "/market/level2":
+            changes = ChangeSource(instrument.order_book())
+            encode = _level2(self, instrument, changes)
+            return DataStream(topic, instrument, encode, shows_book=True, source=changes)
         if prefix == "/market/match":
             trades = TradeSource(instrument.order_book())
             return DataStream(topic, instrument, _match(instrument, trades), is_trade=True, source=trades)
@@ -192,6 +208,17 @@ class Kucoin(Exchange):
         stream = DataStream(ALL_TOPIC, trading[0], encode, next_instrument=next_instrument)
         stream.moves_quote = False  # each symbol's level1, where subscribed, is the one to announce changes
         return stream
+
+    def keep_book(self, instrument: Instrument, now: Now) -> BookState:
+        """Return the newest snapshot of a book; a new one is taken when it is time for that."""
+        kept = self._kept_books.get(instrument.index)
+        every_ns = self.rules.snapshot_every_s * NS_PER_S
+        if kept is None or not 0 <= now.mono_ns - kept.at.mono_ns < every_ns:
+            kept = self._kept_books[instrument.index] = super().book_state(instrument, now)
+        return kept
+
+    def book_state(self, instrument: Instrument, now: Now) -> BookState:
+        return self.old_books.get(instrument.index) or self.keep_book(instrument, now)
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         headers = _rate_headers(self.rules.weight_per_30_s, 0, retry_after_s * 1000)
@@ -436,6 +463,59 @@ def _ticker_data(each: Instrument, now: Now) -> bytes:
         each.update_id,
         _size(each, each.last_size),
         (each.traded_unix_ns or now.unix_ns) // NS_PER_MS,
+    )
+
+
+def _best_levels(topic: str, instrument: Instrument, count: int) -> _Encode:
+    """The best levels, whole; the symbol is in the topic only, and there is no sequence."""
+    head = b'{"topic":%b,"type":"message","subject":"level2","data":{"asks":[' % to_json(topic)
+    book = instrument.order_book()
+
+    def encode(variant: int, now: Now) -> bytes:
+        return b'%b%b],"bids":[%b],"timestamp":%d}}' % (
+            head,
+            _levels(instrument, book.best_asks(count)),
+            _levels(instrument, book.best_bids(count)),
+            now.unix_ms,
+        )
+
+    return encode
+
+
+def _level2(exchange: Kucoin, instrument: Instrument, changes: ChangeSource) -> _Encode:
+    """Changes of levels, each with its sequence; one that no level shows has the price 0."""
+    symbol = _symbol(instrument).encode()
+    template = (
+        b'{"topic":"/market/level2:%b","type":"message","subject":"trade.l2update","data":{"changes":{'
+        b'"asks":[%%b],"bids":[%%b]},"sequenceEnd":%%d,"sequenceStart":%%d,"symbol":"%b","time":%%d}}'
+        % (symbol, symbol)
+    )
+
+    def encode(variant: int, now: Now) -> bytes:
+        exchange.keep_book(instrument, now)
+        return template % (
+            _numbered_levels(instrument, [each for each in changes.message if not each.is_bid]),
+            _numbered_levels(instrument, [each for each in changes.message if each.is_bid]),
+            changes.last_id,
+            changes.first_id,
+            now.unix_ms,
+        )
+
+    return encode
+
+
+def _numbered_levels(instrument: Instrument, changes: list[LevelChange]) -> bytes:
+    return b",".join(
+        [
+            b'["%b","%b","%d"]' % (_price(instrument, price), _size(instrument, size), update_id)
+            for update_id, _, price, size in changes
+        ]
+    )
+
+
+def _levels(instrument: Instrument, levels: list[Level]) -> bytes:
+    return b",".join(
+        [b'["%b","%b"]' % (_price(instrument, price), _size(instrument, size)) for price, size in levels]
     )
 
 
@@ -752,6 +832,48 @@ def _best_quote(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     )
 
 
+def _level2_20(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
+    return _part_of_book(exchange, request, now, 20)
+
+
+def _level2_100(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
+    return _part_of_book(exchange, request, now, 100)
+
+
+def _part_of_book(exchange: Kucoin, request: HttpRequest, now: Now, count: int) -> HttpAnswer:
+    each = exchange.by_symbol.get(request.one("symbol") or "")
+    if each is None:
+        return _not_found()
+    if not each.listing.is_trading:
+        return _ok({"time": now.unix_ms, "sequence": str(each.update_id), "bids": [], "asks": []})
+    book = exchange.book_state(each, now)
+    body = b'{"code":"200000","data":{"time":%d,"sequence":"%d","bids":[%b],"asks":[%b]}}' % (
+        book.at.unix_ms,
+        book.update_id,
+        _levels(each, book.bids[:count]),
+        _levels(each, book.asks[:count]),
+    )
+    return HttpAnswer(body=body)
+
+
+def _histories(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
+    """The newest hundred trades, the newest first."""
+    each = exchange.by_symbol.get(request.one("symbol") or "")
+    if each is None:
+        return _not_found()
+    return _ok([_history(each, fill) for fill in list(each.order_book().fills)[: -HISTORIES - 1 : -1]])
+
+
+def _history(each: Instrument, fill: Fill) -> dict[str, object]:
+    return {
+        "sequence": str(TRADE_ID_FIRST + fill.update_id),
+        "price": _price(each, fill.price).decode(),
+        "size": _size(each, fill.size).decode(),
+        "side": _side(fill).decode(),
+        "time": fill.unix_ns // NS_PER_MS * NS_PER_MS,
+    }
+
+
 def _currencies(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     codes = dict.fromkeys(
         code for each in exchange.instruments for code in (each.listing.base, each.listing.quote)
@@ -789,6 +911,9 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v1/market/allTickers": _Endpoint("GET", "public", 15, _all_tickers),
     "/api/v1/market/stats": _Endpoint("GET", "public", 15, _stats),
     "/api/v1/market/orderbook/level1": _Endpoint("GET", "public", 2, _best_quote),
+    "/api/v1/market/orderbook/level2_20": _Endpoint("GET", "public", 2, _level2_20),
+    "/api/v1/market/orderbook/level2_100": _Endpoint("GET", "public", 4, _level2_100),
+    "/api/v1/market/histories": _Endpoint("GET", "public", 3, _histories),
     "/api/v3/currencies": _Endpoint("GET", "public", 3, _currencies),
     "/api/v1/bullet-private": _Endpoint("POST", "spot", 10, _private_bullet),
     "/api/v1/accounts": _Endpoint("GET", "management", 5, _accounts),

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import msgspec
 
 from feedhandler.sim.account import Account, Update
+from feedhandler.sim.book import Level, OrderBook
 from feedhandler.sim.market import Instrument, Listing, instruments_of, universe
 from feedhandler.sim.sources import Source
 
@@ -19,6 +20,7 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 UNIFIED = "unified"  # the key is good, the account is of a kind that a classic interface does not read
+REST_LEVELS_MAX = 5000
 KEY_REFUSALS = ("key", "permission", "address", "expired", "maintenance", UNIFIED)
 
 
@@ -129,6 +131,7 @@ class DataStream:
         "is_waiting",
         "last_mono_ns",
         "last_payloads",
+        "lost_messages",
         "moves_quote",
         "next_instrument",
         "rank",
@@ -172,6 +175,7 @@ class DataStream:
         self.is_waiting = False  # something has changed, and its clock does not allow it to be sent yet
         self.is_muted = False  # not sent, and at a known rate its share of the market does not move
         self.is_lost = False  # the market moves, and nothing is sent
+        self.lost_messages = 0  # so many are not sent
         self.last_mono_ns = 0
         self.last_payloads: dict[int, bytes] = {}
         self.source = source
@@ -222,6 +226,15 @@ class Dialog(abc.ABC):
         return Reply()
 
 
+class BookState(NamedTuple):
+    """A book at one moment."""
+
+    update_id: int
+    at: Now
+    bids: list[Level]  # the best first
+    asks: list[Level]
+
+
 class Private(Protocol):
     """The account's side of an exchange."""
 
@@ -248,6 +261,7 @@ class Exchange(abc.ABC):
         self.ws_url = ""  # where its socket really is, known once bound
         self.rejected_symbols: set[str] = set()  # a fault: refuse these
         self.unlisted_symbols: set[str] = set()  # a fault: they are in no instrument list
+        self.old_books: dict[int, BookState] = {}  # a fault: REST has these, by index of instrument
 
     def listed(self) -> list[Instrument]:
         """Return what the instrument list has."""
@@ -268,6 +282,20 @@ class Exchange(abc.ABC):
     def symbols_of(self, stream: DataStream) -> str:
         """Name the symbol that a stream carries, as clients spell it."""
         return self._spell(stream.instrument)
+
+    def keep_books(self, now: Now) -> None:
+        """Let REST have the books as they are now, until `old_books` is emptied."""
+        for each in self.instruments:
+            if each.book is not None:
+                self.old_books[each.index] = _book_state(each.book, now)
+
+    def book_state(self, instrument: Instrument, now: Now) -> BookState:
+        """Return a book as REST has it."""
+        return self.old_books.get(instrument.index) or _book_state(instrument.order_book(), now)
+
+    def restart_book(self, stream: DataStream) -> bool:
+        """Let a stream begin anew with its next message, if this exchange does that; True if it does."""
+        return False
 
     @abc.abstractmethod
     def rest(self, request: HttpRequest, now: Now) -> HttpAnswer: ...
@@ -290,6 +318,10 @@ class Exchange(abc.ABC):
     def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
         """End what a private connection gets of the account, if this exchange does that."""
         return Reply()
+
+
+def _book_state(book: OrderBook, now: Now) -> BookState:
+    return BookState(book.update_id, now, book.best_bids(REST_LEVELS_MAX), book.best_asks(REST_LEVELS_MAX))
 
 
 class SlidingWindow:

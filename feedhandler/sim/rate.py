@@ -12,7 +12,7 @@ from bisect import insort
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from feedhandler.sim.market import BYTES_OF_RANDOM
+from feedhandler.sim.market import BYTES_OF_RANDOM, Instrument
 from feedhandler.sim.protocol import NS_PER_S, DataStream, Now
 
 CATCH_UP_S = (
@@ -75,6 +75,11 @@ class FixedRate:
         due = self._due_slots(now.mono_ns)
         if due:
             self._fill(due, now, send)
+
+    def show(self, instrument: Instrument, now: Now, send: Callable[[DataStream], None]) -> None:
+        for stream in self._real_time:
+            if stream.instrument is instrument and not stream.is_muted:
+                send(stream)
 
     def pause(self, now: Now) -> None:
         """The slots pass unused."""

@@ -97,14 +97,7 @@ class Rhythm:
             self.late_ns_max = max(self.late_ns_max, self.late_ns)
         for _, position in changes:
             is_traded = self._change(position, now.unix_ns)
-            is_quote_new = self._instruments[position].is_quote_new
-            for stream in self._streams[position]:
-                if is_traded or (is_quote_new and stream.shows_quote) or stream.shows_book:
-                    self._show(stream, now.mono_ns, send)
-            for stream in self._of_all:
-                stream.instrument = self._instruments[position]
-                if is_traded or is_quote_new:
-                    self._show(stream, now.mono_ns, send)
+            self._show_change(position, is_traded, now.mono_ns, send)
         waiting = self._waiting
         while waiting and waiting[0][0] <= now.mono_ns:
             _, _, stream = heappop(waiting)
@@ -114,6 +107,9 @@ class Rhythm:
                     stream.lose()
                 else:
                     send(stream)
+
+    def show(self, instrument: Instrument, now: Now, send: Callable[[DataStream], None]) -> None:
+        self._show_change(self._position[id(instrument)], True, now.mono_ns, send)
 
     def pause(self, now: Now) -> None:
         """The market goes on, and nothing is sent."""
@@ -159,6 +155,19 @@ class Rhythm:
         trade_id = instrument.trade_id
         instrument.step(self._random.getrandbits(_BITS), unix_ns)
         return instrument.trade_id != trade_id
+
+    def _show_change(
+        self, position: int, is_traded: bool, mono_ns: int, send: Callable[[DataStream], None]
+    ) -> None:
+        # hot: bench/load.py
+        is_quote_new = self._instruments[position].is_quote_new
+        for stream in self._streams[position]:
+            if is_traded or (is_quote_new and stream.shows_quote) or stream.shows_book:
+                self._show(stream, mono_ns, send)
+        for stream in self._of_all:
+            stream.instrument = self._instruments[position]
+            if is_traded or is_quote_new:
+                self._show(stream, mono_ns, send)
 
     def _show(self, stream: DataStream, mono_ns: int, send: Callable[[DataStream], None]) -> None:
         """Send a stream that shows what has changed, now or when it may be."""

@@ -32,6 +32,7 @@ from feedhandler.sim import faults, frames
 from feedhandler.sim.account import AccountError, Update
 from feedhandler.sim.broadcast import LATE_FRAMES, Broadcast
 from feedhandler.sim.faults import FaultError, fault_kinds
+from feedhandler.sim.market import Instrument
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -397,6 +398,10 @@ class SimServer:
             self._effects["http_status"] += 1
             return _response(self._exchange.throttled(broken.status, broken.retry_after, now))
         answer = self._exchange.rest(_request(request, body), now)
+        slow = self._active.get("slow_rest") if self._active else None
+        if isinstance(slow, faults.SlowRest):
+            self._effects["slow_rest"] += 1
+            await asyncio.sleep(slow.after_s)
         if answer.violation:
             self._note_violation(0, answer.violation)
         if answer.remark:
@@ -606,14 +611,46 @@ class SimServer:
                 self._broadcast.tamper(fault.count, 0, self._topics_of(fault.symbol))
             case faults.Late():
                 self._broadcast.tamper(fault.count, LATE_FRAMES, self._topics_of(fault.symbol))
+            case faults.LoseMessages():
+                self._subscribed(fault.topic).lost_messages = fault.count
+            case faults.RestartBooks():
+                self._restart_books(self._topics_of(fault.symbol), now)
+            case faults.Burst():
+                self._check_symbol(fault.symbol)
+                self._burst(self._exchange.by_symbol[fault.symbol], fault.count, now)
             case _:
+                if isinstance(fault, faults.OldBooks):
+                    self._exchange.keep_books(now)
                 if isinstance(fault, faults.MuteSymbol | faults.RejectSymbol | faults.Unlist):
                     self._check_symbol(fault.symbol)
-                if isinstance(fault, faults.LoseTopic) and self._broadcast.find(fault.topic) is None:
-                    topics = ", ".join(self._broadcast.topics()[:3]) or "none"
-                    raise FaultError(f"nobody is subscribed to {fault.topic!r}; channels are {topics} …")
+                if isinstance(fault, faults.LoseTopic):
+                    self._subscribed(fault.topic)
                 self._active.add(fault, now.mono_ns)
                 self._apply_lasting_faults()
+
+    def _subscribed(self, topic: str) -> DataStream:
+        stream = self._broadcast.find(topic)
+        if stream is None:
+            topics = ", ".join(self._broadcast.topics()[:3]) or "none"
+            raise FaultError(f"nobody is subscribed to {topic!r}; channels are {topics} …")
+        return stream
+
+    def _restart_books(self, topics: set[str] | None, now: Now) -> None:
+        dirty: list[Outbox] = []
+        for stream in self._broadcast.streams():
+            if (topics is None or stream.topic in topics) and self._exchange.restart_book(stream):
+                self._effects["restart_books"] += 1
+                if not (self._is_quiet() or stream.is_muted):
+                    self._broadcast.send_now(stream, now, dirty)
+        self._flush(dirty)
+
+    def _burst(self, instrument: Instrument, count: int, now: Now) -> None:
+        instrument.burst(count, now.unix_ns)
+        self._effects["burst"] += count
+        if not self._is_quiet():
+            dirty: list[Outbox] = []
+            self._broadcast.show(instrument, now, dirty)
+            self._flush(dirty)
 
     def _set_rate(self, messages_per_s: float) -> None:
         if not isinstance(self._schedule, FixedRate):
@@ -625,6 +662,8 @@ class SimServer:
     def _clear_faults(self) -> None:
         self._active.clear()
         self._broadcast.stop_tampering()
+        for stream in self._broadcast.streams():
+            stream.lost_messages = 0
         self._shutdown_mono_ns = 0
         self._apply_lasting_faults()
 
@@ -637,6 +676,8 @@ class SimServer:
         ):
             symbols.clear()
             symbols.update(self._active.symbols(name))
+        if self._active.get("old_books") is None:
+            self._exchange.old_books.clear()
         refusal = self._active.get("refuse_key")
         self._exchange.private.key_refusal = refusal.kind if isinstance(refusal, faults.RefuseKey) else ""
 
@@ -758,7 +799,7 @@ class SimServer:
             "remarks_total": self._remark_count,
             "remarks": list(self._remarks),
             "faults": self._active.describe(now.mono_ns),
-            "fault_effects": self._effects | broadcast.repeated,
+            "fault_effects": self._effects | broadcast.effects,
             "accounts": {
                 name: account.describe() for name, account in self._exchange.private.accounts.items()
             },

@@ -103,20 +103,20 @@ class WindowSource:
         self._asks: dict[int, int] = {}
         self._is_running = False
         self._is_snapshot = False
-        self.message_id = 0
+        self.message_id = book.update_id
         self.bids: list[Level] = []  # of the message
         self.asks: list[Level] = []
         self.update_id = book.update_id  # of the book, when the message was made
         self.is_snapshot = False
 
     def start(self) -> None:
-        """Go on from the present state: to whoever has subscribed, that is sent by itself."""
+        """Go on from the present state, which is sent by itself to who subscribes."""
         self._is_running = True
-        self.message_id += 2  # as it changed while nobody looked
         self._read()
 
     def stop(self) -> None:
         self._is_running = False
+        self.message_id += 2  # it goes on changing while nobody looks
 
     def take(self) -> bool:
         if self._is_snapshot:

@@ -67,6 +67,9 @@ EVENT_FIELDS = {
         "m": bool,
         "M": bool,
     },
+    "btcusdt@depth": {"e": str, "E": int, "s": str, "U": int, "u": int, "b": list, "a": list},
+    "btcusdt@depth@1000ms": {"e": str, "E": int, "s": str, "U": int, "u": int, "b": list, "a": list},
+    "btcusdt@depth20@100ms": {"lastUpdateId": int, "bids": list, "asks": list},
     "btcusdt@miniTicker": {"e": str, "E": int, "s": str} | dict.fromkeys(("c", "o", "h", "l", "v", "q"), str),
     "btcusdt@ticker": {"e": str, "E": int, "s": str}
     | dict.fromkeys(("p", "P", "w", "x", "c", "Q", "b", "B", "a", "A", "o", "h", "l", "v", "q"), str)
@@ -467,6 +470,71 @@ def test_many_symbols_at_once_cost_their_weight(clock, path, count, weight):
     assert answer.headers["x-mbx-used-weight-1m"] == str(weight)
     rows = json.loads(answer.body)
     assert isinstance(rows, dict) if count is None else len(rows) == (count or len(names))
+
+
+# Books and trades of REST.
+
+
+@pytest.mark.parametrize(
+    ("limit", "weight", "levels"),
+    [
+        (None, 5, 100),
+        ("5", 5, 5),
+        ("101", 25, 101),
+        ("501", 50, 501),
+        ("1001", 250, 1001),
+        ("90000", 250, 1500),
+    ],
+)
+def test_a_book_costs_what_it_is_deep(clock, limit, weight, levels):
+    exchange = Binance(50, seed=1)
+    query = [("symbol", "BTCUSDT")] + ([("limit", limit)] if limit else [])
+    answer = exchange.rest(
+        HttpRequest(method="GET", path="/api/v3/depth", query=query, remote="10.1.1.1"), clock.now
+    )
+    assert answer.headers["x-mbx-used-weight-1m"] == str(weight)
+    book = json.loads(answer.body)
+    assert list(book) == ["lastUpdateId", "bids", "asks"]
+    assert len(book["bids"]) == len(book["asks"]) == levels
+    bids, asks = ([Decimal(price) for price, _ in book[side]] for side in ("bids", "asks"))
+    assert bids == sorted(set(bids), reverse=True)
+    assert asks == sorted(set(asks))
+    assert bids[0] < asks[0]
+    assert len(book["bids"][0][0].partition(".")[2]) == 8
+
+
+def test_books_and_trades_that_cannot_be_had(exchange, clock):
+    for path in ("depth", "trades", "historicalTrades"):
+        assert get(exchange, clock, f"/api/v3/{path}")[1]["code"] == -1102
+        assert get(exchange, clock, f"/api/v3/{path}", symbol="")[1]["code"] == -1102
+        assert get(exchange, clock, f"/api/v3/{path}", symbol="NOSUCH")[1]["code"] == -1121
+        assert get(exchange, clock, f"/api/v3/{path}", symbol="BTCUSDT", limit="-1")[1]["code"] == -1100
+        assert get(exchange, clock, f"/api/v3/{path}", symbol="BTCUSDT", limit="0")[1]["code"] == -1130
+        assert get(exchange, clock, f"/api/v3/{path}", symbol="BTCUSDT", at="1")[1]["code"] == -1104
+    assert get(exchange, clock, "/api/v3/historicalTrades", symbol="BTCUSDT", fromId="x")[1]["code"] == -1100
+    assert get(exchange, clock, "/api/v3/depth", symbol="BTCUSDT", symbolStatus="HALT")[1]["code"] == -1220
+    _, halted = get(exchange, clock, "/api/v3/depth", symbol="HALTEDUSDT", symbolStatus="HALT")
+    assert (halted["bids"], halted["asks"]) == ([], [])
+
+
+def test_trades_of_rest_are_those_of_the_stream(clock):
+    exchange = Binance(50, seed=1)
+    stream = exchange.stream("btcusdt@trade")
+    stream.source.start()
+    exchange.by_symbol["BTCUSDT"].burst(1200, clock.now.unix_ns)
+    said = []
+    while stream.source.take():
+        said.append(json.loads(stream.encode(0, clock.now)))
+    _, newest = get(exchange, clock, "/api/v3/trades", symbol="BTCUSDT", limit="5000")
+    assert [row["id"] for row in newest] == [event["t"] for event in said[-1000:]]
+    names = {"id": "t", "price": "p", "qty": "q", "time": "T", "isBuyerMaker": "m"}
+    assert [newest[-1][name] for name in names] == [said[-1][field] for field in names.values()]
+    assert Decimal(newest[0]["price"]) * Decimal(newest[0]["qty"]) == Decimal(newest[0]["quoteQty"])
+    query = {"symbol": "BTCUSDT", "fromId": str(said[100]["t"]), "limit": "3"}
+    _, old = get(exchange, clock, "/api/v3/historicalTrades", **query)
+    assert [row["id"] for row in old] == [event["t"] for event in said[100:103]]
+    _, some = get(exchange, clock, "/api/v3/historicalTrades", symbol="BTCUSDT")
+    assert [row["id"] for row in some] == [event["t"] for event in said[-500:]]
 
 
 def test_unknown_paths_and_methods(exchange, clock):

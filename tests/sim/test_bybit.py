@@ -125,6 +125,35 @@ def test_a_trade(exchange, clock):
     assert push(exchange, clock, "publicTrade.BTCUSDT")["data"] == [trade], "its id belongs to it"
 
 
+@pytest.mark.parametrize("depth", [50, 200, 1000])
+def test_a_deep_book_begins_with_a_snapshot(exchange, clock, depth):
+    stream = exchange.stream(f"orderbook.{depth}.BTCUSDT")
+    message = json.loads(exchange.snapshot(stream, 0, clock.now))
+    assert list(message) == ["topic", "ts", "type", "data", "cts"]
+    assert (message["topic"], message["type"]) == (f"orderbook.{depth}.BTCUSDT", "snapshot")
+    data = message["data"]
+    assert list(data) == ["s", "b", "a", "u", "seq"]
+    assert len(data["b"]) == len(data["a"]) == depth
+    bids, asks = ([Decimal(price) for price, _ in data[side]] for side in "ba")
+    assert bids == sorted(bids, reverse=True)
+    assert asks == sorted(asks)
+    assert bids[0] < asks[0]
+
+
+def test_a_delta_has_what_has_changed_and_what_left_the_window(clock):
+    exchange = Bybit(60, seed=1)
+    stream = exchange.stream("orderbook.50.BTCUSDT")
+    first = json.loads(exchange.snapshot(stream, 0, clock.now))["data"]
+    stream.source.start()
+    stream.instrument.book.take(is_sell=True, size=1, unix_ns=0)
+    assert stream.source.take()
+    data = json.loads(stream.encode(0, clock.now))["data"]
+    [[price, _]] = data["b"]
+    assert (price, data["a"]) == (first["b"][0][0], [])
+    assert (data["u"], data["seq"] > first["seq"]) == (first["u"] + 1, True)
+    assert not stream.source.take(), "nothing has changed since"
+
+
 def test_a_new_subscriber_gets_a_snapshot_of_all_but_trades(exchange, clock):
     for topic, has_one in (
         ("tickers.BTCUSDT", True),
@@ -314,6 +343,25 @@ def test_rows_in_bulk_are_what_the_topics_have_said(clock):
         quote["ask"] = (row.pop("ask1Price"), row.pop("ask1Size"))
         assert row == json.loads(day)["data"]
         assert quote == {"bid": tuple(*book["b"]) or ("", ""), "ask": tuple(*book["a"]) or ("", "")}
+
+
+def test_recent_trades_are_those_of_the_topic_the_newest_first(clock):
+    exchange = Bybit(60, seed=1)
+    stream = exchange.stream("publicTrade.BTCUSDT")
+    stream.source.start()
+    exchange.by_symbol["BTCUSDT"].burst(70, clock.now.unix_ns)
+    stream.source.take()
+    said = json.loads(stream.encode(0, clock.now))["data"]
+    result = get(exchange, clock, "/v5/market/recent-trade", category="spot", symbol="BTCUSDT")["result"]
+    assert result["category"] == "spot"
+    assert [row["execId"] for row in result["list"]] == [row["i"] for row in said[:-61:-1]]
+    row, event = result["list"][0], said[-1]
+    assert [row[name] for name in ("symbol", "price", "size", "side")] == [event[name] for name in "spvS"]
+    assert (row["time"], row["seq"]) == (str(event["T"]), str(event["seq"]))
+    some = get(exchange, clock, "/v5/market/recent-trade", category="spot", symbol="BTCUSDT", limit="2")
+    assert some["result"]["list"] == result["list"][:2]
+    for query in ({"category": "spot"}, {"category": "spot", "symbol": "BTCUSDT", "limit": "many"}):
+        assert get(exchange, clock, "/v5/market/recent-trade", **query)["retCode"] == 10001
 
 
 @pytest.mark.parametrize("query", [{}, {"category": "linear"}, {"category": "spot", "symbol": "NOSUCH"}])

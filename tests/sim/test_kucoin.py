@@ -116,6 +116,33 @@ def test_a_match_is_one_trade_in_strings(exchange, clock):
     assert len(data["makerOrderId"]) == len(data["takerOrderId"]) == 24
 
 
+def test_depth_is_whole_and_names_its_symbol_in_the_topic_only(exchange, clock):
+    for count in (5, 50):
+        message = push(exchange, clock, f"/spotMarket/level2Depth{count}:BTC-USDT")
+        assert message["subject"] == "level2"
+        data = message["data"]
+        assert list(data) == ["asks", "bids", "timestamp"]
+        assert [len(data[side]) for side in ("asks", "bids")] == [count, count]
+        assert all(isinstance(text, str) for text in data["asks"][0] + data["bids"][0])
+        assert Decimal(data["bids"][0][0]) < Decimal(data["asks"][0][0]) < Decimal(data["asks"][1][0])
+
+
+def test_changes_of_level2_have_numbers_and_sequences(exchange, clock):
+    stream = exchange.stream("/market/level2:ETH-USDT")
+    stream.source.start()
+    while stream.source.last_id < stream.source.first_id + 3:
+        stream.instrument.step(0)
+        stream.source.take()
+    message = json.loads(stream.encode(0, clock.now))
+    assert (message["topic"], message["subject"]) == ("/market/level2:ETH-USDT", "trade.l2update")
+    data = message["data"]
+    assert data.keys() == {"changes", "sequenceStart", "sequenceEnd", "symbol", "time"}
+    assert data["sequenceEnd"] - data["sequenceStart"] >= 3
+    assert data["time"] == clock.now.unix_ms
+    assert data["changes"].keys() == {"asks", "bids"}
+    assert all(isinstance(text, str) for side in data["changes"].values() for each in side for text in each)
+
+
 def test_the_ticker_of_all_has_the_symbol_as_subject(exchange, clock):
     message = push(exchange, clock, "/market/ticker:all")
     assert message["topic"] == "/market/ticker:all"
@@ -440,6 +467,43 @@ def test_what_does_not_trade_has_no_book_and_what_is_unlisted_no_row(clock):
     assert "ETH-USDT" not in rows
     book = ("buy", "sell", "bestBidSize", "bestAskSize")
     assert {rows["HALTED-USDT"][name] for name in book} == {None}
+
+
+def test_books_and_trades_of_rest(clock):
+    exchange = Kucoin(60, seed=1)
+    instrument = exchange.by_symbol["BTC-USDT"]
+    for count, weight in ((20, 2), (100, 4)):
+        request = HttpRequest(
+            method="GET",
+            path=f"/api/v1/market/orderbook/level2_{count}",
+            query=[("symbol", "BTC-USDT")],
+            remote=f"10.1.1.{count}",
+        )
+        answer = exchange.rest(request, clock.now)
+        assert answer.headers["gw-ratelimit-remaining"] == str(2000 - weight)
+        book = json.loads(answer.body)["data"]
+        assert list(book) == ["time", "sequence", "bids", "asks"]
+        assert (book["time"], book["sequence"]) == (clock.now.unix_ms, str(instrument.update_id))
+        assert [len(book[side]) for side in ("asks", "bids")] == [count, count]
+    stream = exchange.stream("/market/match:BTC-USDT")
+    stream.source.start()
+    instrument.burst(150, clock.now.unix_ns)
+    said = []
+    while stream.source.take():
+        said.insert(0, json.loads(stream.encode(0, clock.now))["data"])
+    _, answer = get(exchange, clock, "/api/v1/market/histories", symbol="BTC-USDT")
+    assert len(answer["data"]) == 100
+    names = ("sequence", "price", "size", "side")
+    for row, event in zip(answer["data"], said, strict=False):
+        assert [row[name] for name in names] == [event[name] for name in names]
+        assert row["time"] == int(event["time"])
+
+
+def test_books_and_trades_that_cannot_be_had(exchange, clock):
+    for path in ("orderbook/level2_20", "orderbook/level2_100", "histories"):
+        assert get(exchange, clock, f"/api/v1/market/{path}", symbol="NO-SUCH")[1]["code"] == "900001"
+    _, halted = get(exchange, clock, "/api/v1/market/orderbook/level2_100", symbol="HALTED-USDT")
+    assert (halted["data"]["bids"], halted["data"]["asks"]) == ([], [])
 
 
 def test_small_answers(exchange, clock):

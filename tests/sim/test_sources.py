@@ -1,6 +1,8 @@
 """What streams of events send: everything, once, in order, whoever comes and goes."""
 
 import json
+import re
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
@@ -8,21 +10,23 @@ import pytest
 from feedhandler.sim.binance import Binance
 from feedhandler.sim.bybit import Bybit
 from feedhandler.sim.kucoin import Kucoin
-from feedhandler.sim.protocol import NS_PER_S, Exchange
+from feedhandler.sim.protocol import NS_PER_S, DataStream, Exchange, HttpRequest, Now
 from feedhandler.sim.rate import FixedRate
 from feedhandler.sim.rhythm import Activity, Rhythm
+from feedhandler.sim.sources import WindowSource
 
+from .books import BOOKS, QUOTES, SYMBOLS, TRADES, GapError, KeptBook, truth
 from .listener import World
 
 BUSY = Activity(busiest_per_s=1000, busy_symbols=5000)
-TRADES = {Binance: "btcusdt@trade", Kucoin: "/market/match:BTC-USDT", Bybit: "publicTrade.BTCUSDT"}
-SYMBOLS = {Binance: "BTCUSDT", Kucoin: "BTC-USDT", Bybit: "BTCUSDT"}
 
 
-def play(make: type[Exchange], *topics: str, rate: float = 0.0) -> tuple[World, Exchange]:
+def play(
+    make: type[Exchange], *topics: str, rate: float = 0.0, activity: Activity = BUSY
+) -> tuple[World, Exchange]:
     """An exchange with some of its channels subscribed to, in simulated time."""
     exchange = make(40, 1)
-    schedule = FixedRate(rate, 1) if rate else Rhythm(exchange.instruments, BUSY, 1)
+    schedule = FixedRate(rate, 1) if rate else Rhythm(exchange.instruments, activity, 1)
     world = World(schedule, exchange.instruments)
     for topic in topics:
         world.add(exchange.stream(topic))
@@ -44,12 +48,7 @@ def trade_ids(make: type[Exchange], found: list[dict]) -> list:
 @pytest.mark.parametrize("make", TRADES)
 @pytest.mark.parametrize("rate", [0.0, 500.0], ids=["rhythm", "known rate"])
 def test_every_trade_is_sent_once_and_in_order(make, rate):
-    quotes = {
-        Binance: "btcusdt@bookTicker",
-        Kucoin: "/spotMarket/level1:BTC-USDT",
-        Bybit: "orderbook.1.BTCUSDT",
-    }
-    world, exchange = play(make, TRADES[make], quotes[make], rate=rate)
+    world, exchange = play(make, TRADES[make], QUOTES[make], rate=rate)
     instrument = exchange.by_symbol[SYMBOLS[make]]
     fills: list = []
     instrument.order_book().fill_logs.append(fills)
@@ -100,6 +99,281 @@ def test_trades_that_nobody_was_sent_do_not_follow(make):
         assert len(trade_ids(make, messages(world)[before:])) < 30
 
 
+# Books.
+
+DEPTH_ENDPOINTS = {
+    Binance: ("/api/v3/depth", [("symbol", "BTCUSDT"), ("limit", "1000")]),
+    Kucoin: ("/api/v1/market/orderbook/level2_100", [("symbol", "BTC-USDT")]),
+}
+
+
+def base_of(world: World, exchange: Exchange, topic: str) -> dict:
+    """What a subscriber begins with: an answer of REST, or what it is sent first."""
+    now = Now(world.now_ns, world.now_ns)
+    if isinstance(exchange, Bybit):
+        stream = world.broadcast.find(topic) or exchange.stream(topic)
+        return json.loads(exchange.snapshot(stream, 0, now))
+    path, query = DEPTH_ENDPOINTS[type(exchange)]
+    answer = exchange.rest(HttpRequest(method="GET", path=path, query=query), now)
+    assert answer.status == 200
+    return json.loads(answer.body)
+
+
+def follow(world: World, book: KeptBook, topic: str) -> int:
+    """Apply what has come; returns how many messages were new."""
+    seen = [json.loads(text) for _, text in world.seen]
+    world.seen.clear()
+    mine = [m for m in seen if m.get("e") == "depthUpdate" or m.get("topic") == topic]
+    return sum(book.apply(message) for message in mine)
+
+
+def is_newest(stream: DataStream) -> bool:
+    """Whether all that has happened was sent."""
+    sent = stream.source.update_id if isinstance(stream.source, WindowSource) else stream.source.last_id
+    return sent == stream.instrument.update_id
+
+
+@pytest.mark.parametrize("make", BOOKS)
+@pytest.mark.parametrize("rate", [0.0, 500.0], ids=["rhythm", "known rate"])
+def test_a_book_that_is_kept_is_the_one_that_is_simulated(make, rate):
+    topic = BOOKS[make]
+    world, exchange = play(make, QUOTES[make], TRADES[make], rate=rate)
+    world.run(0.3)
+    book = KeptBook(make)
+    if make is Bybit:
+        book.begin(base_of(world, exchange, topic))
+        world.add(exchange.stream(topic))
+    else:
+        world.add(exchange.stream(topic))
+        world.run(0.25)
+        book.begin(base_of(world, exchange, topic))
+    stream = world.broadcast.find(topic)
+    compared = count = 0
+    for _ in range(3000):
+        world.run(0.001)
+        new = follow(world, book, topic)
+        count += new
+        if new and is_newest(stream):
+            if make is Bybit:
+                assert book.levels() == truth(stream.instrument, 200)
+            else:
+                assert book.known() == truth(stream.instrument, known=book.range)
+            compared += 1
+    assert count > 20
+    assert compared > 10
+
+
+@pytest.mark.parametrize("make", BOOKS)
+def test_a_second_subscriber_begins_where_the_stream_is(make):
+    topic = BOOKS[make]
+    world, exchange = play(make, topic)
+    world.run(0.512)
+    book = KeptBook(make)
+    book.begin(base_of(world, exchange, topic))
+    world.seen.clear()
+    if make is not Bybit:  # what a subscriber would have kept before it asked
+        book.update_id = world.broadcast.find(topic).source.last_id
+    world.run(1.0)
+    assert follow(world, book, topic) > 5
+
+
+@pytest.mark.parametrize("make", BOOKS)
+@pytest.mark.parametrize("how", ["is_lost", "is_muted", "lost_messages", "pause"])
+def test_what_is_kept_back_leaves_a_gap(make, how):
+    topic = BOOKS[make]
+    world, _ = play(make, topic)
+    stream = world.broadcast.find(topic)
+    world.run(0.5)
+    last_id = getattr(stream.source, "last_id", 0) or stream.source.message_id
+    world.seen.clear()
+    book = KeptBook(make)
+    book.update_id = last_id
+    if how == "pause":
+        for _ in range(300):
+            world.now_ns += NS_PER_S // 1000
+            world.broadcast.pause(Now(world.now_ns, world.now_ns))
+    else:
+        setattr(stream, how, 1)
+        world.run(0.3)
+        setattr(stream, how, 0)
+    with pytest.raises(GapError):
+        for _ in range(1000):
+            follow(world, book, topic)
+            world.run(0.001)
+
+
+def test_ids_of_quotes_and_of_depth_are_of_one_count():
+    """Of each quote: the newest that is no newer than a depth event is that event's best."""
+    world, exchange = play(Binance, "btcusdt@bookTicker", "btcusdt@depth@100ms")
+    book = KeptBook(Binance)
+    book.begin(base_of(world, exchange, ""))
+    quotes: dict[int, tuple] = {}
+    compared = 0
+    for _ in range(20):
+        world.run(0.1)
+        for message in [json.loads(text) for _, text in world.seen]:
+            if "u" in message and "e" not in message:
+                quotes[message["u"]] = tuple(map(Decimal, (message[name] for name in "bBaA")))
+                continue
+            book.apply(message)
+            [bid], [ask] = book.best()
+            newest = max((u for u in quotes if u <= message["u"]), default=0)
+            if newest:
+                assert quotes[newest] == (*bid, *ask)
+                compared += 1
+        world.seen.clear()
+    assert compared > 10
+
+
+def test_the_quote_of_level1_is_the_best_of_level2():
+    calm = Activity(busiest_per_s=100)  # the best price stays within the base
+    topics = ("/market/level2:BTC-USDT", "/spotMarket/level1:BTC-USDT")
+    world, exchange = play(Kucoin, *topics, activity=calm)
+    book = KeptBook(Kucoin)
+    book.begin(base_of(world, exchange, ""))
+    compared = 0
+    for _ in range(3000):
+        world.run(0.001)
+        for message in [json.loads(text) for _, text in world.seen]:
+            if "level2" in message["topic"]:
+                book.apply(message)
+                continue
+            [bid], [ask] = book.best()
+            assert [bid, ask] == [tuple(map(Decimal, message["data"][side])) for side in ("bids", "asks")]
+            compared += 1
+        world.seen.clear()
+    assert compared > 100
+
+
+def test_a_message_of_kucoin_has_several_sequences_also_of_what_no_level_shows():
+    world, _ = play(Kucoin, "/market/level2:BTC-USDT")
+    world.run(2.0)
+    seen = [message["data"] for message in messages(world)]
+    assert any(each["sequenceEnd"] > each["sequenceStart"] for each in seen)
+    changes = [change for each in seen for side in each["changes"].values() for change in side]
+    assert any(price == "0" for price, _, _ in changes)
+    for each in seen:
+        sequences = sorted(int(sequence) for side in each["changes"].values() for _, _, sequence in side)
+        assert sequences == list(range(each["sequenceStart"], each["sequenceEnd"] + 1))
+
+
+@pytest.mark.parametrize("make", [Binance, Bybit])
+def test_levels_are_removed_that_nobody_has_seen(make):
+    """They came and went between two messages, or lie beyond the base."""
+    world, exchange = play(make)
+    topic = BOOKS[make] if make is Binance else "orderbook.1000.BTCUSDT"
+    book = KeptBook(make)
+    stream = exchange.stream(topic)
+    book.begin(base_of(world, exchange, topic))
+    world.add(stream)
+    world.run(3.0)
+    follow(world, book, topic)
+    assert (book.removed_unknown > 0) == (make is Binance)
+
+
+WHOLE = {
+    "btcusdt@depth20@100ms": Binance,
+    "btcusdt@depth5": Binance,
+    "/spotMarket/level2Depth50:BTC-USDT": Kucoin,
+    "/spotMarket/level2Depth5:BTC-USDT": Kucoin,
+}
+
+
+@pytest.mark.parametrize("topic", WHOLE)
+def test_best_levels_come_whole_by_the_clock_when_something_has_changed(topic):
+    world, exchange = play(WHOLE[topic], topic)
+    instrument = exchange.by_symbol[SYMBOLS[WHOLE[topic]]]
+    depth = int(re.search(r"[dD]epth(\d+)", topic)[1])
+    every_ns = NS_PER_S if topic.endswith("depth5") else NS_PER_S // 10
+    compared = 0
+    for _ in range(2500):
+        world.run(0.001)
+        for at_ns, text in world.seen:
+            data = json.loads(text)
+            data = data.get("data", data)
+            bids, asks = truth(instrument, depth)
+            assert at_ns == world.now_ns
+            assert [tuple(map(Decimal, level)) for level in data["bids"]] == bids
+            assert [tuple(map(Decimal, level)) for level in data["asks"]] == asks
+            compared += 1
+        world.seen.clear()
+    assert compared == pytest.approx(2.5 * NS_PER_S / every_ns, abs=1)
+
+
+def test_a_quiet_symbol_sends_no_depth():
+    exchange = Binance(40, 1)
+    quiet = Activity(busiest_per_s=1, busy_symbols=1, quietest_s=86_400)
+    world = World(Rhythm(exchange.instruments, quiet, 1), exchange.instruments)
+    symbol = next(s.lower() for s, each in exchange.by_symbol.items() if each.index == 39)
+    for kind in ("depth20@100ms", "depth@100ms", "trade"):
+        world.add(exchange.stream(f"{symbol}@{kind}"))
+    world.run(60.0, tick_ms=20)
+    assert world.seen == []
+
+
+def test_a_restart_of_bybits_service_begins_with_a_snapshot_of_number_one():
+    topic = "orderbook.50.BTCUSDT"
+    world, exchange = play(Bybit, topic, "orderbook.1.BTCUSDT")
+    world.run(0.3)
+    world.seen.clear()
+    assert not exchange.restart_book(world.broadcast.find("orderbook.1.BTCUSDT"))
+    assert exchange.restart_book(world.broadcast.find(topic))
+    world.run(0.3)
+    while not is_newest(world.broadcast.find(topic)):
+        world.run(0.001)
+    seen = [message for message in messages(world) if message["topic"] == topic]
+    assert (seen[0]["type"], seen[0]["data"]["u"]) == ("snapshot", 1)
+    assert [message["type"] for message in seen[1:]] == ["delta"] * (len(seen) - 1)
+    assert [message["data"]["u"] for message in seen] == list(range(1, len(seen) + 1))
+    book = KeptBook(Bybit)
+    for message in seen:
+        book.apply(message)
+    assert book.levels() == truth(exchange.by_symbol["BTCUSDT"], 50)
+
+
+def test_bybits_messages_go_on_counting_while_nobody_is_subscribed():
+    topic = "orderbook.50.BTCUSDT"
+    world, exchange = play(Bybit, topic)
+    world.run(0.3)
+    world.broadcast.remove(topic, world.box)
+    before = messages(world)[-1]["data"]["u"]
+    world.seen.clear()
+    world.run(0.1)
+    base = base_of(world, exchange, topic)
+    assert base["data"]["u"] > before + 1
+    world.add(exchange.stream(topic))
+    world.run(0.1)
+    assert messages(world)[0]["data"]["u"] == base["data"]["u"] + 1
+
+
+def test_a_snapshot_of_kucoin_lags_behind_its_stream():
+    world, exchange = play(Kucoin, "/market/level2:BTC-USDT")
+    lags = []
+    for _ in range(75):
+        world.run(0.02)
+        base = base_of(world, exchange, "")["data"]
+        lags.append(exchange.by_symbol["BTC-USDT"].update_id - int(base["sequence"]))
+    assert max(lags) > 100
+    assert min(lags) < 60
+    assert sum(later < earlier for earlier, later in pairwise(lags)) == 2, "a new one every half second"
+
+
+@pytest.mark.parametrize("make", DEPTH_ENDPOINTS)
+def test_rest_can_be_made_to_have_old_books(make):
+    world, exchange = play(make, BOOKS[make])
+    world.run(0.7)
+    exchange.keep_books(Now(world.now_ns, world.now_ns))
+    old = base_of(world, exchange, "")
+    world.run(0.7)
+    again = base_of(world, exchange, "")
+    assert again == old
+    exchange.old_books.clear()
+    assert base_of(world, exchange, "") != old
+
+
+# Trades and books alike.
+
+
 def test_who_left_costs_nothing_more():
     world, exchange = play(Binance, "btcusdt@trade", "btcusdt@bookTicker")
     book = exchange.by_symbol["BTCUSDT"].order_book()
@@ -108,6 +382,10 @@ def test_who_left_costs_nothing_more():
     assert len(book.fill_logs) == 1
     world.add(exchange.stream("btcusdt@trade"))
     assert len(book.fill_logs) == 2
+    for topic in ("btcusdt@depth", "btcusdt@depth@100ms"):
+        world.add(exchange.stream(topic))
+        world.broadcast.remove(topic, world.box)
+    assert book.change_logs == []
 
 
 def test_who_wants_no_trades_and_no_books_has_none():
