@@ -17,6 +17,10 @@ QUOTES = {
 }
 TRADES = {Binance: "btcusdt@trade", Kucoin: "/market/match:BTC-USDT", Bybit: "publicTrade.BTCUSDT"}
 BOOKS = {Binance: "btcusdt@depth@100ms", Kucoin: "/market/level2:BTC-USDT", Bybit: "orderbook.200.BTCUSDT"}
+DEPTH_ENDPOINTS = {
+    Binance: "/api/v3/depth?symbol=BTCUSDT&limit=1000",
+    Kucoin: "/api/v1/market/orderbook/level2_100?symbol=BTC-USDT",
+}
 SYMBOLS = {Binance: "BTCUSDT", Kucoin: "BTC-USDT", Bybit: "BTCUSDT"}
 
 

@@ -4,17 +4,19 @@ import asyncio
 import contextlib
 import json
 import socket
+from collections.abc import Callable
 
 import aiohttp
 import pytest
 
 from feedhandler.sim.binance import BinanceRules
-from feedhandler.sim.bybit import BybitRules
-from feedhandler.sim.kucoin import KucoinRules
+from feedhandler.sim.bybit import Bybit, BybitRules
+from feedhandler.sim.kucoin import Kucoin, KucoinRules
 from feedhandler.sim.rhythm import Activity
 from feedhandler.sim.server import SimServer, SimSettings, fault_kinds, serve
 from feedhandler.sim.simulated import SIMULATED
 
+from .books import BOOKS, DEPTH_ENDPOINTS, SYMBOLS, TRADES, KeptBook
 from .wire import HOST, end_of, handshake, is_quote, make, run, running, until
 
 # Streaming.
@@ -630,6 +632,141 @@ def test_one_symbol_can_be_refused(exchange, symbol, is_refusal):
             await client.subscribe(ws, "ETH")
             await until(ws, is_quote)
             assert (await client.state())["violations"] == []
+
+    run(scenario())
+
+
+# Trades and books.
+
+
+async def subscribe_to(client, ws, topic: str) -> None:
+    message = {
+        "binance": {"method": "SUBSCRIBE", "params": [topic], "id": 1},
+        "kucoin": {"id": "1", "type": "subscribe", "topic": topic, "response": True},
+        "bybit": {"req_id": "1", "op": "subscribe", "args": [topic]},
+    }
+    await ws.send_json(message[client.exchange])
+
+
+def about(topic: str, *, is_event: str = "") -> Callable[[dict], bool]:
+    return lambda message: message.get("topic") == topic or (bool(is_event) and message.get("e") == is_event)
+
+
+@pytest.mark.parametrize("messages_per_s", [0, 1000])
+@pytest.mark.parametrize("make_one", BOOKS)
+def test_a_book_is_kept_over_the_wire(make_one, messages_per_s):
+    topic = BOOKS[make_one]
+
+    async def scenario() -> None:
+        async with running(make_one.name, messages_per_s=messages_per_s) as client:
+            ws = await client.connect()
+            await subscribe_to(client, ws, topic)
+            is_wanted = about(topic, is_event="depthUpdate")
+            book = KeptBook(make_one)
+            kept = [await until(ws, is_wanted)]
+            if make_one is Bybit:
+                assert kept[0]["type"] == "snapshot"
+            while make_one is not Bybit:
+                base = await client.rest(DEPTH_ENDPOINTS[make_one])
+                book.begin(base)
+                first = kept[0].get("U") or kept[0]["data"]["sequenceStart"]
+                if first <= book.update_id + 1:
+                    break
+                kept.append(await until(ws, is_wanted))
+            applied = sum([book.apply(message) for message in kept])
+            while applied < 20:
+                applied += book.apply(await until(ws, is_wanted))
+            [bid], [ask] = book.best()
+            assert bid[0] < ask[0]
+            assert (await client.state())["violations"] == []
+
+    run(scenario())
+
+
+def test_one_message_of_a_channel_can_be_lost():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            topic = "btcusdt@depth@100ms"
+            ws = await client.connect(f"/ws/{topic}")
+            last = (await until(ws, about("", is_event="depthUpdate")))["u"]
+            await client.fault(fault="lose_messages", topic=topic, count=2)
+            is_gap = False
+            while not is_gap:
+                event = await until(ws, about("", is_event="depthUpdate"))
+                is_gap = event["U"] > last + 1
+                last = event["u"]
+            assert (await client.state())["fault_effects"]["lose_messages"] == 2
+            for _ in range(3):
+                event = await until(ws, about("", is_event="depthUpdate"))
+                assert event["U"] == last + 1
+                last = event["u"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("messages_per_s", [0, 1000])
+@pytest.mark.parametrize("make_one", TRADES)
+def test_a_burst_of_trades_comes_at_once_however_quiet_the_symbol(make_one, messages_per_s):
+    async def scenario() -> None:
+        quiet = Activity(busiest_per_s=1, busy_symbols=1, quietest_s=86_400)
+        async with running(make_one.name, messages_per_s=messages_per_s, activity=quiet) as client:
+            native = SIMULATED[make_one.name].native("XRP")
+            topic = TRADES[make_one].replace(SYMBOLS[make_one], native).replace("btcusdt", native.lower())
+            ws = await client.connect()
+            await subscribe_to(client, ws, topic)
+            await until(ws, lambda message: "id" in message or "req_id" in message)
+            await client.wait_for(lambda state: state["topics"] == 1)
+            await client.fault(fault="burst", symbol=native, count=1025)
+            found: list = []
+            while len(found) < 1025:
+                message = await until(ws, about(topic, is_event="trade"))
+                data = message.get("data", message)
+                found += (
+                    [each["i"] for each in data]
+                    if isinstance(data, list)
+                    else [data.get("t") or data["tradeId"]]
+                )
+            assert len(set(found)) == len(found)
+            assert (await client.state())["fault_effects"]["burst"] == 1025
+
+    run(scenario())
+
+
+def test_bybits_books_can_be_restarted():
+    async def scenario() -> None:
+        async with running("bybit") as client:
+            ws = await client.connect()
+            topic = "orderbook.50.BTCUSDT"
+            await subscribe_to(client, ws, topic)
+            await until(ws, lambda message: message.get("type") == "delta")
+            await client.fault(fault="restart_books", symbol="BTCUSDT")
+            snapshot = await until(ws, lambda message: message.get("type") == "snapshot")
+            assert snapshot["data"]["u"] == 1
+            assert (await until(ws, about(topic)))["data"]["u"] == 2
+            assert (await client.state())["fault_effects"]["restart_books"] == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("make_one", DEPTH_ENDPOINTS)
+def test_books_of_rest_can_be_old_and_late(make_one):
+    rules = KucoinRules(snapshot_every_s=0.0) if make_one is Kucoin else None
+
+    async def scenario() -> None:
+        async with running(make_one.name, rules) as client:
+            ws = await client.connect()
+            await subscribe_to(client, ws, BOOKS[make_one])
+            is_wanted = about(BOOKS[make_one], is_event="depthUpdate")
+            await until(ws, is_wanted)
+            await client.fault(fault="old_books", seconds=3600)
+            await client.fault(fault="slow_rest", seconds=3600, after_s=0.05)
+            old = await client.rest(DEPTH_ENDPOINTS[make_one])
+            for _ in range(5):
+                await until(ws, is_wanted)
+            assert await client.rest(DEPTH_ENDPOINTS[make_one]) == old
+            assert (await client.state())["fault_effects"]["slow_rest"] == 2
+            await client.fault(fault="none")
+            assert await client.rest(DEPTH_ENDPOINTS[make_one]) != old
 
     run(scenario())
 

@@ -4,6 +4,7 @@ import json
 import re
 from decimal import Decimal
 from itertools import pairwise
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -15,7 +16,7 @@ from feedhandler.sim.rate import FixedRate
 from feedhandler.sim.rhythm import Activity, Rhythm
 from feedhandler.sim.sources import WindowSource
 
-from .books import BOOKS, QUOTES, SYMBOLS, TRADES, GapError, KeptBook, truth
+from .books import BOOKS, DEPTH_ENDPOINTS, QUOTES, SYMBOLS, TRADES, GapError, KeptBook, truth
 from .listener import World
 
 BUSY = Activity(busiest_per_s=1000, busy_symbols=5000)
@@ -101,11 +102,6 @@ def test_trades_that_nobody_was_sent_do_not_follow(make):
 
 # Books.
 
-DEPTH_ENDPOINTS = {
-    Binance: ("/api/v3/depth", [("symbol", "BTCUSDT"), ("limit", "1000")]),
-    Kucoin: ("/api/v1/market/orderbook/level2_100", [("symbol", "BTC-USDT")]),
-}
-
 
 def base_of(world: World, exchange: Exchange, topic: str) -> dict:
     """What a subscriber begins with: an answer of REST, or what it is sent first."""
@@ -113,8 +109,8 @@ def base_of(world: World, exchange: Exchange, topic: str) -> dict:
     if isinstance(exchange, Bybit):
         stream = world.broadcast.find(topic) or exchange.stream(topic)
         return json.loads(exchange.snapshot(stream, 0, now))
-    path, query = DEPTH_ENDPOINTS[type(exchange)]
-    answer = exchange.rest(HttpRequest(method="GET", path=path, query=query), now)
+    path, _, query = DEPTH_ENDPOINTS[type(exchange)].partition("?")
+    answer = exchange.rest(HttpRequest(method="GET", path=path, query=parse_qsl(query)), now)
     assert answer.status == 200
     return json.loads(answer.body)
 
