@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from urllib.request import urlopen
 
 import pytest
 from patience import PATIENCE_S
 
+from feedhandler.sim.book import Fill, LevelChange
+from feedhandler.sim.market import Instrument
 from feedhandler.sim.server import SimServer, SimSettings
 
 QUIET_SETTINGS = SimSettings(messages_per_s=200.0)  # some of these clients are slow
@@ -22,6 +25,11 @@ class Simulator:
     def __init__(self, server: SimServer) -> None:
         self.ws_url = server.ws_url
         self.rest_url = server.rest_url
+        self._exchange = server._exchange
+
+    def follow(self, symbol: str) -> "History":
+        """Note all that happens to a symbol from now on; before anybody subscribes to it."""
+        return History(self._exchange.by_symbol[symbol])
 
     def state(self) -> dict:
         with urlopen(f"{self.rest_url}/_sim/state", timeout=PATIENCE_S) as answer:
@@ -46,6 +54,49 @@ class Simulator:
         assert state["violations"] == []
         assert state["connections_opened"] == 1, "it had to reconnect"
         assert state["messages_sent"] > 0
+
+
+class History:
+    """What has happened to a simulated book, to hold other people's against it."""
+
+    def __init__(self, instrument: Instrument) -> None:
+        book = instrument.order_book()
+        self._instrument = instrument
+        self._first = (book.update_id, dict(book.bids), dict(book.asks))
+        self._changes: list[LevelChange] = []
+        self.fills: list[Fill] = []
+        book.change_logs.append(self._changes)
+        book.fill_logs.append(self.fills)
+
+    def ids(self) -> tuple[int, int]:
+        """Return the first and the last change that are known."""
+        return self._first[0], self._first[0] + len(self._changes)
+
+    def best(self, update_id: int, count: int) -> tuple[list[list[float]], list[list[float]]]:
+        """Return the best levels as they were after a change, as the floats that their texts decode to."""
+        first_id, bids, asks = self._first[0], dict(self._first[1]), dict(self._first[2])
+        assert first_id <= update_id <= first_id + len(self._changes)
+        for change in self._changes[: update_id - first_id]:
+            side = bids if change.is_bid else asks
+            if change.size:
+                side[change.price] = change.size
+            else:
+                side.pop(change.price, None)
+        return (
+            [self.level(*each) for each in sorted(bids.items(), reverse=True)[:count]],
+            [self.level(*each) for each in sorted(asks.items())[:count]],
+        )
+
+    def level(self, price: int, size: int) -> list[float]:
+        return [
+            float(Decimal(price).scaleb(-self._instrument.price_decimals)),
+            float(Decimal(size).scaleb(-self._instrument.size_decimals)),
+        ]
+
+    def trades(self) -> list[tuple[float, float, str]]:
+        return [
+            (*self.level(fill.price, fill.size), "sell" if fill.is_sell else "buy") for fill in self.fills
+        ]
 
 
 @contextmanager

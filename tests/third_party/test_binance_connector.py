@@ -1,5 +1,6 @@
-"""binance-connector, Binance's own client, unmodified but for its URL, receives tickers, quotes and balances."""
+"""binance-connector, Binance's own client, unmodified but for its URL, receives market data and balances."""
 
+import itertools
 import json
 import queue
 
@@ -63,6 +64,39 @@ def test_book_ticker_combined_in_microseconds(binance):
     assert 0 < float(quote["b"]) < float(quote["a"])
     assert trade["E"] > 1_600_000_000_000_000
     binance.assert_well_behaved()
+
+
+def test_books_and_trades(binance):
+    history = binance.follow("BTCUSDT")
+    client, received = connect(binance, is_combined=True)
+    rest = Spot(base_url=binance.rest_url, timeout=PATIENCE_S)
+    try:
+        client.diff_book_depth(symbol="btcusdt", speed=100)
+        client.partial_book_depth(symbol="btcusdt", level=20, speed=100)
+        client.trade(symbol="btcusdt")
+        deltas = [first(received, is_of("btcusdt@depth@100ms"))["data"] for _ in range(5)]
+        tops = [first(received, is_of("btcusdt@depth20@100ms"))["data"] for _ in range(5)]
+        trades = [first(received, is_of("btcusdt@trade"))["data"] for _ in range(5)]
+        base = rest.depth("BTCUSDT", limit=1000)
+        known = rest.historical_trades("BTCUSDT", fromId=trades[0]["t"], limit=5)
+        newest = rest.trades("BTCUSDT", limit=10)
+    finally:
+        client.stop()
+        rest.session.close()
+    assert all(later["U"] == earlier["u"] + 1 for earlier, later in itertools.pairwise(deltas))
+    for book in (*tops, base):
+        bids, asks = history.best(book["lastUpdateId"], len(book["bids"]))
+        assert [list(map(float, level)) for level in book["bids"]] == bids
+        assert [list(map(float, level)) for level in book["asks"]] == asks
+    assert [len(book["bids"]) for book in (tops[0], base)] == [20, 1000]
+    assert [trade["id"] for trade in known] == [trade["t"] for trade in trades]
+    assert [trade["price"] for trade in known] == [trade["p"] for trade in trades]
+    assert newest[-1]["id"] >= known[-1]["id"]
+    binance.assert_well_behaved()
+
+
+def is_of(stream):
+    return lambda message: message.get("stream") == stream
 
 
 def test_rest(binance):

@@ -1,9 +1,10 @@
-"""ccxt.pro, unmodified but for its URLs, receives tickers and balances from all three simulated exchanges.
+"""ccxt.pro, unmodified but for its URLs, receives tickers, trades, books and balances from all three exchanges.
 
 Spot only, as the simulators play nothing else: `fetchMarkets` is told so.
 """
 
 import asyncio
+import copy
 
 import msgspec
 import pytest
@@ -105,12 +106,98 @@ def test_kucoin_watch_ticker_of_a_renamed_symbol(kucoin):
 
 
 def test_bybit_watch_ticker(bybit):
-    ws = {"public": {"spot": f"{bybit.ws_url}/v5/public/spot"}}
-    client = make("bybit", spot=bybit.rest_url, public=bybit.rest_url, ws=ws)
-    ticker = watch(client, "SOL/USDT")
+    ticker = watch(make_bybit(bybit), "SOL/USDT")
     assert_plausible(ticker, "SOL/USDT", has_quote=False)
     assert ticker["bid"] is None, "Bybit's spot ticker has no quote"
     bybit.assert_well_behaved()
+
+
+# Trades and books.
+
+MAKERS = {
+    "binance": lambda simulator: make_binance(simulator),
+    "kucoin": lambda simulator: make("kucoin", public=simulator.rest_url),
+    "bybit": lambda simulator: make_bybit(simulator),
+}
+BTC = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
+
+
+def make_bybit(simulator) -> "ccxt.Exchange":
+    ws = {"public": {"spot": f"{simulator.ws_url}/v5/public/spot"}}
+    return make("bybit", spot=simulator.rest_url, public=simulator.rest_url, ws=ws)
+
+
+def collect(client: "ccxt.Exchange", call: str, count: int, *arguments: object) -> list:
+    """Wait for so many updates of what a client keeps, a copy of each."""
+
+    async def run() -> list:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await client.load_markets()
+                return [copy.deepcopy(await getattr(client, call)(*arguments)) for _ in range(count)]
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_watch_trades(name, request):
+    simulator = request.getfixturevalue(name)
+    history = simulator.follow(BTC[name])
+    found = {
+        trade["id"]: trade
+        for part in collect(MAKERS[name](simulator), "watch_trades", 20, "BTC/USDT")
+        for trade in part
+    }
+    seen = [(trade["price"], trade["amount"], trade["side"]) for trade in found.values()]
+    all_trades = history.trades()
+    start = all_trades.index(seen[0])
+    assert seen == all_trades[start : start + len(seen)], "each once, none left out, in order"
+    assert all(trade["timestamp"] > 1_600_000_000_000 for trade in found.values())
+    simulator.assert_well_behaved()
+
+
+@pytest.mark.parametrize(("name", "depth"), [("binance", 300), ("kucoin", 20)])
+def test_watch_order_book_of_deltas_and_a_base_of_rest(name, depth, request):
+    simulator = request.getfixturevalue(name)
+    history = simulator.follow(BTC[name])
+    books = collect(MAKERS[name](simulator), "watch_order_book", 20, "BTC/USDT")
+    for book in books:
+        bids, asks = history.best(book["nonce"], depth)
+        assert [level[:2] for level in book["bids"][:depth]] == bids
+        assert [level[:2] for level in book["asks"][:depth]] == asks
+    assert len({book["nonce"] for book in books}) > 10
+    simulator.assert_well_behaved()
+
+
+@pytest.mark.parametrize("depth", [50, 200])
+def test_bybit_watch_order_book(bybit, depth):
+    history = bybit.follow("BTCUSDT")
+    books = collect(make_bybit(bybit), "watch_order_book", 20, "BTC/USDT", depth)
+    # Its nonce is the number of the message: which change that was is looked for.
+    first, last = history.ids()
+    update_id = first
+    for book in books:
+        wanted = ([level[:2] for level in book["bids"]], [level[:2] for level in book["asks"]])
+        while history.best(update_id, depth) != wanted:
+            update_id += 1
+            assert update_id <= last, "a book that has never been"
+    bybit.assert_well_behaved()
+
+
+def test_kucoin_watch_order_book_of_whole_depth(kucoin):
+    history = kucoin.follow("BTC-USDT")
+    books = collect(MAKERS["kucoin"](kucoin), "watch_order_book", 10, "BTC/USDT", 50)
+    first, last = history.ids()
+    update_id = first
+    for book in books:
+        wanted = ([level[:2] for level in book["bids"]], [level[:2] for level in book["asks"]])
+        assert len(wanted[0]) == 50
+        while history.best(update_id, 50) != wanted:
+            update_id += 1
+            assert update_id <= last, "a book that has never been"
+    kucoin.assert_well_behaved()
 
 
 # Balances.

@@ -1,5 +1,6 @@
-"""kucoin-universal-sdk, KuCoin's own client, unmodified but for its endpoint, receives tickers and balances."""
+"""kucoin-universal-sdk, KuCoin's own client, unmodified but for its endpoint, receives market data and balances."""
 
+import itertools
 import queue
 import threading
 import time
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def _sdk():
     """Loaded where these tests run: each worker collects them, and it takes a second."""
     global DefaultClient, GetSpotAccountListReq, GetSpotAccountListReqBuilder, GetAllSymbolsReqBuilder
+    global GetPartOrderBookReqBuilder, GetTradeHistoryReqBuilder
     global ClientOptionBuilder, RestError, TransportOptionBuilder, WebSocketClientOptionBuilder
     pytest.importorskip(
         "kucoin_universal_sdk", reason="third-party client not installed: pip install -e .[third-party]"
@@ -30,6 +32,12 @@ def _sdk():
         )
         from kucoin_universal_sdk.generate.spot.market.model_get_all_symbols_req import (
             GetAllSymbolsReqBuilder,
+        )
+        from kucoin_universal_sdk.generate.spot.market.model_get_part_order_book_req import (
+            GetPartOrderBookReqBuilder,
+        )
+        from kucoin_universal_sdk.generate.spot.market.model_get_trade_history_req import (
+            GetTradeHistoryReqBuilder,
         )
         from kucoin_universal_sdk.model.client_option import ClientOptionBuilder
         from kucoin_universal_sdk.model.common import RestError
@@ -89,6 +97,40 @@ def test_ticker_snapshot_and_level1(kucoin, sdk):
     assert snapshot.vol > 0
     book = seen["/spotMarket/level1:XRP-USDT"]
     assert 0 < float(book.bids[0]) < float(book.asks[0])
+    kucoin.assert_well_behaved()
+
+
+def test_trades_and_books(kucoin, sdk):
+    history = kucoin.follow("BTC-USDT")
+    received: queue.Queue = queue.Queue()
+    public = sdk.ws_service().new_spot_public_ws()
+    public.start()
+    try:
+        for subscribe in (public.trade, public.orderbook_increment, public.orderbook_level50):
+            subscribe(["BTC-USDT"], lambda topic, subject, data: received.put((subject, data)))
+        found: dict[str, list] = {"trade.l3match": [], "trade.l2update": [], "level2": []}
+        while min(map(len, found.values())) < 10:
+            subject, data = received.get(timeout=PATIENCE_S)
+            found[subject].append(data)
+    finally:
+        stop(public)
+    market = sdk.rest_service().get_spot_service().get_market_api()
+    base = market.get_part_order_book(
+        GetPartOrderBookReqBuilder().set_symbol("BTC-USDT").set_size("100").build()
+    )
+    past = market.get_trade_history(GetTradeHistoryReqBuilder().set_symbol("BTC-USDT").build()).data
+    seen = [(float(each.price), float(each.size), each.side) for each in found["trade.l3match"]]
+    start = history.trades().index(seen[0])
+    assert seen == history.trades()[start : start + len(seen)]
+    assert {each.sequence for each in past} & {each.trade_id for each in found["trade.l3match"]}
+    for earlier, later in itertools.pairwise(found["trade.l2update"]):
+        assert later.sequence_start == earlier.sequence_end + 1
+    bids, asks = history.best(int(base.sequence), 100)
+    assert [list(map(float, level)) for level in base.bids] == bids
+    assert [list(map(float, level)) for level in base.asks] == asks
+    for book in found["level2"]:
+        assert len(book.bids) == len(book.asks) == 50
+        assert float(book.bids[0][0]) < float(book.asks[0][0])
     kucoin.assert_well_behaved()
 
 

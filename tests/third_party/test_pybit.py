@@ -1,6 +1,7 @@
-"""pybit, Bybit's own client, unmodified but for its URL, receives tickers, books and balances."""
+"""pybit, Bybit's own client, unmodified but for its URL, receives tickers, trades, books and balances."""
 
 import contextlib
+import copy
 import queue
 
 import pytest
@@ -61,6 +62,41 @@ def test_orderbook_stream_of_one_level(bybit, client):
         assert 0 < float(book["b"][0][0]) < float(book["a"][0][0])
     sequences = [book["u"] for book in books]
     assert sequences == sorted(set(sequences))
+    bybit.assert_well_behaved()
+
+
+@pytest.mark.parametrize("depth", [50, 200])
+def test_orderbook_stream_of_many_levels(bybit, client, depth):
+    """It keeps the book itself, and fails where a level is removed that it does not know."""
+    history = bybit.follow("BTCUSDT")
+    received: queue.Queue = queue.Queue()
+    with noted_first(client):
+        client.orderbook_stream(
+            depth, "BTCUSDT", lambda message: received.put(copy.deepcopy(message["data"]))
+        )
+    books = [received.get(timeout=PATIENCE_S) for _ in range(15)]
+    for book in books:
+        bids, asks = (sorted([float(text) for text in level] for level in book[side]) for side in "ba")
+        assert (bids[::-1], asks) == history.best(book["seq"] // 7, depth)
+    numbers = [book["u"] for book in books]
+    assert numbers == list(range(numbers[0], numbers[0] + 15))
+    bybit.assert_well_behaved()
+
+
+def test_trade_stream(bybit, client):
+    history = bybit.follow("BTCUSDT")
+    received: queue.Queue = queue.Queue()
+    with noted_first(client):
+        client.trade_stream("BTCUSDT", received.put)
+    found: list[dict] = []
+    while len(found) < 20:
+        found += received.get(timeout=PATIENCE_S)["data"]
+    seen = [(float(trade["p"]), float(trade["v"]), trade["S"].lower()) for trade in found]
+    start = history.trades().index(seen[0])
+    assert seen == history.trades()[start : start + len(seen)]
+    recent = make_http(bybit, credentials.BYBIT).get_public_trade_history(category="spot", symbol="BTCUSDT")
+    ids = [trade["execId"] for trade in recent["result"]["list"]]
+    assert len(set(ids) & {trade["i"] for trade in found}) > 10
     bybit.assert_well_behaved()
 
 
