@@ -152,32 +152,29 @@ class Broadcast:
 
     def _send(self, stream: DataStream) -> None:
         # hot: bench/load.py
-        stream.last_mono_ns = self._now.mono_ns
+        now, dirty = self._now, self._dirty
+        stream.last_mono_ns = now.mono_ns
         if stream.is_lost or stream.lost_messages:
             self._lose(stream)
-        elif stream.source is None:
-            self._send_message(stream)
-        else:
-            while stream.source.take():
-                self._send_message(stream)
-
-    def _send_message(self, stream: DataStream) -> None:
-        # hot: bench/load.py
-        now, dirty = self._now, self._dirty
-        self.updates += 1
+            return
+        source = stream.source
+        is_due = source is None or source.take()
         keeps = stream.repeat_every_ns
-        for variant, boxes in stream.audiences.items():
-            payload = stream.encode(variant, now)
-            if keeps:
-                stream.last_payloads[variant] = payload
-            frame = frames.text(payload)
-            for box in boxes:
-                if not box.frames:
-                    dirty.append(box)
-                box.frames.append(frame)
-                self.frames += 1
-        if self._tampered is not None:
-            self._tamper(self._tampered, stream)
+        while is_due:
+            self.updates += 1
+            for variant, boxes in stream.audiences.items():
+                payload = stream.encode(variant, now)
+                if keeps:
+                    stream.last_payloads[variant] = payload
+                frame = frames.text(payload)
+                for box in boxes:
+                    if not box.frames:
+                        dirty.append(box)
+                    box.frames.append(frame)
+                    self.frames += 1
+            if self._tampered is not None:
+                self._tamper(self._tampered, stream)
+            is_due = source is not None and source.take()
 
     def _lose(self, stream: DataStream) -> None:
         if stream.lost_messages:

@@ -153,6 +153,12 @@ class RestartBooks(_Fault, tag="restart_books"):
     symbol: str = ""
 
 
+class CrossBook(_Fault, tag="cross_book"):
+    """let the next message of one channel of deltas have a bid above the best ask, which never was"""
+
+    topic: str
+
+
 class Burst(_Fault, tag="burst"):
     """let count trades of a symbol happen at once"""
 
@@ -266,6 +272,7 @@ Fault = (
     | SlowRest
     | OldBooks
     | RestartBooks
+    | CrossBook
     | Burst
     | ServerShutdown
     | Duplicate

@@ -97,7 +97,12 @@ class Rhythm:
             self.late_ns_max = max(self.late_ns_max, self.late_ns)
         for _, position in changes:
             is_traded = self._change(position, now.unix_ns)
-            self._show_change(position, is_traded, now.mono_ns, send)
+            is_quote_new = self._instruments[position].is_quote_new
+            for stream in self._streams[position]:
+                if (is_quote_new and stream.shows_quote) or is_traded or stream.shows_book:
+                    self._show(stream, now.mono_ns, send)
+            if self._of_all and (is_quote_new or is_traded):
+                self._show_in_all(position, now.mono_ns, send)
         waiting = self._waiting
         while waiting and waiting[0][0] <= now.mono_ns:
             _, _, stream = heappop(waiting)
@@ -109,7 +114,10 @@ class Rhythm:
                     send(stream)
 
     def show(self, instrument: Instrument, now: Now, send: Callable[[DataStream], None]) -> None:
-        self._show_change(self._position[id(instrument)], True, now.mono_ns, send)
+        position = self._position[id(instrument)]
+        for stream in self._streams[position]:
+            self._show(stream, now.mono_ns, send)
+        self._show_in_all(position, now.mono_ns, send)
 
     def pause(self, now: Now) -> None:
         """The market goes on, and nothing is sent."""
@@ -156,18 +164,10 @@ class Rhythm:
         instrument.step(self._random.getrandbits(_BITS), unix_ns)
         return instrument.trade_id != trade_id
 
-    def _show_change(
-        self, position: int, is_traded: bool, mono_ns: int, send: Callable[[DataStream], None]
-    ) -> None:
-        # hot: bench/load.py
-        is_quote_new = self._instruments[position].is_quote_new
-        for stream in self._streams[position]:
-            if is_traded or (is_quote_new and stream.shows_quote) or stream.shows_book:
-                self._show(stream, mono_ns, send)
+    def _show_in_all(self, position: int, mono_ns: int, send: Callable[[DataStream], None]) -> None:
         for stream in self._of_all:
             stream.instrument = self._instruments[position]
-            if is_traded or is_quote_new:
-                self._show(stream, mono_ns, send)
+            self._show(stream, mono_ns, send)
 
     def _show(self, stream: DataStream, mono_ns: int, send: Callable[[DataStream], None]) -> None:
         """Send a stream that shows what has changed, now or when it may be."""

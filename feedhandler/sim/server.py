@@ -49,6 +49,7 @@ from feedhandler.sim.protocol import (
 from feedhandler.sim.rate import FixedRate
 from feedhandler.sim.rhythm import Activity, Rhythm
 from feedhandler.sim.simulated import SIMULATED, Rules
+from feedhandler.sim.sources import ChangeSource, WindowSource
 
 __all__ = ["SimServer", "SimSettings", "fault_kinds", "serve"]
 
@@ -613,6 +614,11 @@ class SimServer:
                 self._broadcast.tamper(fault.count, LATE_FRAMES, self._topics_of(fault.symbol))
             case faults.LoseMessages():
                 self._subscribed(fault.topic).lost_messages = fault.count
+            case faults.CrossBook():
+                source = self._subscribed(fault.topic).source
+                if not isinstance(source, ChangeSource | WindowSource):
+                    raise FaultError(f"{fault.topic!r} has no deltas of a book")
+                source.is_crossed_next = True
             case faults.RestartBooks():
                 self._restart_books(self._topics_of(fault.symbol), now)
             case faults.Burst():

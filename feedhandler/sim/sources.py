@@ -61,6 +61,9 @@ class ChangeSource:
         self._waiting: list[LevelChange] = []
         self.message: list[LevelChange] = []
         self.first_id = self.last_id = book.update_id
+        self.is_crossed_next = (
+            False  # a fault: the next message has a bid above the best ask, which never was
+        )
 
     def start(self) -> None:
         self.last_id = self._book.update_id
@@ -75,6 +78,9 @@ class ChangeSource:
         self.message = self._waiting[:]
         self._waiting.clear()
         self.first_id, self.last_id = self.last_id + 1, self.message[-1].update_id
+        if self.is_crossed_next:
+            self.is_crossed_next = False
+            self.message += [LevelChange(self.last_id, True, *level) for level in _crossing(self._book)]
         return True
 
     def lose(self) -> None:
@@ -108,6 +114,7 @@ class WindowSource:
         self.asks: list[Level] = []
         self.update_id = book.update_id  # of the book, when the message was made
         self.is_snapshot = False
+        self.is_crossed_next = False  # as in ChangeSource
 
     def start(self) -> None:
         """Go on from the present state, which is sent by itself to who subscribes."""
@@ -131,6 +138,9 @@ class WindowSource:
         self.is_snapshot = False
         if not self.bids and not self.asks:
             return False
+        if self.is_crossed_next:
+            self.is_crossed_next = False
+            self.bids += _crossing(self._book)
         self.message_id += 1
         return True
 
@@ -155,6 +165,10 @@ class WindowSource:
         self._bids = dict(self._book.best_bids(self._depth))
         self._asks = dict(self._book.best_asks(self._depth))
         self.update_id = self._book.update_id
+
+
+def _crossing(book: OrderBook) -> list[Level]:
+    return [(price + 1, 1) for price, _ in book.best_asks(1)]
 
 
 def _difference(old: dict[int, int], new: dict[int, int]) -> list[Level]:

@@ -1,4 +1,4 @@
-"""Whatever a client sends where an account is asked for: an answer, never an exception."""
+"""Whatever a client sends where an account, a book or trades are asked for: an answer, never an exception."""
 
 import json
 from itertools import count
@@ -89,3 +89,23 @@ def test_any_request_is_answered(name, pairs, raw_query, values, is_key_right, b
     answer = exchange.rest(request, NOW)
     assert isinstance(answer, HttpAnswer)
     assert b"10000.5" not in answer.body, "nobody guesses a signature"
+
+
+BOOKS_AND_TRADES = {
+    "binance": ("/api/v3/depth", "/api/v3/trades", "/api/v3/historicalTrades"),
+    "kucoin": ("/api/v1/market/orderbook/level2_100", "/api/v1/market/histories"),
+    "bybit": ("/v5/market/recent-trade",),
+}
+NAMES = st.sampled_from(["symbol", "limit", "fromId", "category", "symbolStatus"])
+ANSWERS = st.sampled_from(["BTCUSDT", "BTC-USDT", "spot", "HALT", "0", "-1", "9" * 50, "\u0663", ""])
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+@given(pairs=st.lists(st.tuples(NAMES, ANSWERS | st.text(max_size=8)), max_size=4), which=st.integers(0, 2))
+def test_any_request_for_a_book_or_trades_is_answered(name, pairs, which):
+    paths = BOOKS_AND_TRADES[name]
+    request = HttpRequest(
+        method="GET", path=paths[which % len(paths)], query=pairs, remote=str(next(ADDRESSES))
+    )
+    answer = EXCHANGES[name].rest(request, NOW)
+    assert isinstance(json.loads(answer.body), dict | list)

@@ -732,6 +732,45 @@ def test_a_burst_of_trades_comes_at_once_however_quiet_the_symbol(make_one, mess
     run(scenario())
 
 
+@pytest.mark.parametrize("make_one", BOOKS)
+def test_a_book_can_be_crossed(make_one):
+    topic = BOOKS[make_one]
+
+    async def scenario() -> None:
+        async with running(make_one.name) as client:
+            ws = await client.connect()
+            await subscribe_to(client, ws, topic)
+            is_wanted = about(topic, is_event="depthUpdate")
+            book = KeptBook(make_one)
+            message = await until(ws, is_wanted)
+            book.begin(message if make_one is Bybit else await client.rest(DEPTH_ENDPOINTS[make_one]))
+            await client.fault(fault="cross_book", topic=topic)
+            while True:
+                message = await until(ws, is_wanted)
+                if make_one is not Bybit:  # what was missed in between is of no matter here
+                    book.update_id = (message.get("U") or message["data"]["sequenceStart"]) - 1
+                book.apply(message)
+                [bid], [ask] = book.best()
+                if bid[0] > ask[0]:
+                    return
+
+    run(scenario())
+
+
+def test_what_has_no_deltas_cannot_be_crossed():
+    async def scenario() -> None:
+        async with running("binance") as client:
+            ws = await client.connect("/ws/btcusdt@trade")
+            await until(ws, about("", is_event="trade"))
+            url = f"{client.server.rest_url}/_sim/faults"
+            for topic in ("btcusdt@trade", "ethusdt@trade"):
+                async with client.http.post(url, json={"fault": "cross_book", "topic": topic}) as answer:
+                    assert answer.status == 400
+                    assert topic in (await answer.json())["error"]
+
+    run(scenario())
+
+
 def test_bybits_books_can_be_restarted():
     async def scenario() -> None:
         async with running("bybit") as client:
