@@ -14,7 +14,9 @@ feed handler: what it has of a protocol is its own reading of the exchange's doc
     faults.py      what can be made to go wrong, or to happen to an account
     credentials.py who may read an account, and how that is checked
     account.py     what an account holds
-    market.py      the instruments and their random walk
+    market.py      the instruments, and their random walk while tickers alone are wanted
+    book.py        the order book of one, from when its trades or its depth are wanted
+    sources.py     what is sent of a book event by event
     protocol.py    what the exchanges have in common: shapes, no facts
     frames.py      WebSocket frames, server side
 """

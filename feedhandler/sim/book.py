@@ -121,7 +121,12 @@ class OrderBook:
             if kind < 2:
                 self._note(is_bid, _HIDDEN, 0)
             elif kind < 6:
-                self.take(draw(1) == 0, self._sizes[draw(9)] << (2 if draw(3) == 0 else 0), unix_ns)
+                # Most take a part of the best level, and few take several: else no base would last.
+                self.take(
+                    is_bid,
+                    self._sizes[draw(9)] * 4 if draw(4) == 0 else 1 + self._sizes[draw(9)] // 8,
+                    unix_ns,
+                )
             elif kind < 7:
                 self._push(is_bid, unix_ns)
             else:
@@ -165,7 +170,7 @@ class OrderBook:
             log.append(fill)
 
     def _push(self, is_up: bool, unix_ns: int) -> None:
-        """Move the price by a step or less: what is in the way is traded or withdrawn; the other side follows."""
+        """Move the price by half a step at most: what is in the way is traded or withdrawn; the other side follows."""
         if is_up:
             is_up = not self._ask_prices or self._ask_prices[0] + self._quantum < self._ceiling
         else:
@@ -174,7 +179,7 @@ class OrderBook:
         if not facing:
             self._place(not is_up, self._sizes[self._random.getrandbits(9)])
             return
-        distance = 1 + (self._quantum * self._random.getrandbits(8) >> 8)
+        distance = 1 + (self._quantum * self._random.getrandbits(8) >> 9)
         reached = facing[0] + distance if is_up else facing[-1] - distance
         while len(facing) > 1 and (facing[0] <= reached if is_up else facing[-1] >= reached):
             price = facing[0] if is_up else facing[-1]
