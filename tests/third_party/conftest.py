@@ -1,6 +1,7 @@
 """A simulated exchange in a thread of its own, for other people's clients, many of which block."""
 
 import asyncio
+import heapq
 import json
 import threading
 import time
@@ -17,6 +18,9 @@ from feedhandler.sim.market import Instrument
 from feedhandler.sim.server import SimServer, SimSettings
 
 QUIET_SETTINGS = SimSettings(messages_per_s=200.0)  # some of these clients are slow
+
+
+Levels = list[list[float]]  # price, size
 
 
 class Simulator:
@@ -68,24 +72,28 @@ class History:
         book.change_logs.append(self._changes)
         book.fill_logs.append(self.fills)
 
-    def ids(self) -> tuple[int, int]:
-        """Return the first and the last change that are known."""
-        return self._first[0], self._first[0] + len(self._changes)
+    def best(self, update_id: int, count: int) -> tuple[Levels, Levels]:
+        """Return the best levels as they were after a change."""
+        return next(levels for known_id, levels in self.states(count) if known_id == update_id)
 
-    def best(self, update_id: int, count: int) -> tuple[list[list[float]], list[list[float]]]:
-        """Return the best levels as they were after a change, as the floats that their texts decode to."""
-        first_id, bids, asks = self._first[0], dict(self._first[1]), dict(self._first[2])
-        assert first_id <= update_id <= first_id + len(self._changes)
-        for change in self._changes[: update_id - first_id]:
-            side = bids if change.is_bid else asks
-            if change.size:
-                side[change.price] = change.size
-            else:
-                side.pop(change.price, None)
-        return (
-            [self.level(*each) for each in sorted(bids.items(), reverse=True)[:count]],
-            [self.level(*each) for each in sorted(asks.items())[:count]],
-        )
+    def states(self, count: int) -> Iterator[tuple[int, tuple[Levels, Levels]]]:
+        """Return the best levels after each change, the oldest first, as floats that their texts decode to."""
+        update_id, bids, asks = self._first[0], dict(self._first[1]), dict(self._first[2])
+        for change in [None, *self._changes]:
+            if change is not None:
+                update_id = change.update_id
+                side = bids if change.is_bid else asks
+                if change.size:
+                    side[change.price] = change.size
+                else:
+                    side.pop(change.price, None)
+            yield (
+                update_id,
+                (
+                    [self.level(*each) for each in heapq.nlargest(count, bids.items())],
+                    [self.level(*each) for each in heapq.nsmallest(count, asks.items())],
+                ),
+            )
 
     def level(self, price: int, size: int) -> list[float]:
         return [
@@ -93,10 +101,12 @@ class History:
             float(Decimal(size).scaleb(-self._instrument.size_decimals)),
         ]
 
-    def trades(self) -> list[tuple[float, float, str]]:
-        return [
+    def had(self, trades: list[tuple[float, float, str]]) -> bool:
+        """Whether these were trades, one after the other, none left out: (price, size, side)."""
+        known = [
             (*self.level(fill.price, fill.size), "sell" if fill.is_sell else "buy") for fill in self.fills
         ]
+        return any(known[start : start + len(trades)] == trades for start in range(len(known)))
 
 
 @contextmanager
