@@ -33,7 +33,6 @@ from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     NS_PER_US,
-    REST_LEVELS_MAX,
     Attempts,
     Close,
     DataStream,
@@ -816,7 +815,7 @@ def _per_symbol(
 
 
 def _depth(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
-    limit = _limit(request, 100, REST_LEVELS_MAX)
+    limit = _limit(request, 100, exchange.rest_levels)
     if isinstance(limit, HttpAnswer):
         return _Weighed(limit, 5)
     weight = 5 if limit <= 100 else 25 if limit <= 500 else 50 if limit <= 1000 else 250

@@ -170,7 +170,7 @@ class OrderBook:
             log.append(fill)
 
     def _push(self, is_up: bool, unix_ns: int) -> None:
-        """Move the price by half a step at most: what is in the way is traded or withdrawn; the other side follows."""
+        """Move the price by half a step at most: what is in the way is traded or withdrawn, the rest follows."""
         if is_up:
             is_up = not self._ask_prices or self._ask_prices[0] + self._quantum < self._ceiling
         else:

@@ -112,6 +112,7 @@ class Kucoin(Exchange):
     """The exchange."""
 
     name = "kucoin"
+    rest_levels = 100
     private: KucoinPrivate
 
     def __init__(self, instruments: int, seed: int, rules: KucoinRules | None = None) -> None:

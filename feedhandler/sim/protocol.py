@@ -20,7 +20,6 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 UNIFIED = "unified"  # the key is good, the account is of a kind that a classic interface does not read
-REST_LEVELS_MAX = 5000
 KEY_REFUSALS = ("key", "permission", "address", "expired", "maintenance", UNIFIED)
 
 
@@ -250,6 +249,7 @@ class Exchange(abc.ABC):
     """
 
     name: ClassVar[str]
+    rest_levels: ClassVar[int] = 5000  # a side of a book, at most
     private: Private
 
     def __init__(
@@ -287,11 +287,15 @@ class Exchange(abc.ABC):
         """Let REST have the books as they are now, until `old_books` is emptied."""
         for each in self.instruments:
             if each.book is not None:
-                self.old_books[each.index] = _book_state(each.book, now)
+                self.old_books[each.index] = self._newest_state(each.book, now)
 
     def book_state(self, instrument: Instrument, now: Now) -> BookState:
         """Return a book as REST has it."""
-        return self.old_books.get(instrument.index) or _book_state(instrument.order_book(), now)
+        return self.old_books.get(instrument.index) or self._newest_state(instrument.order_book(), now)
+
+    def _newest_state(self, book: OrderBook, now: Now) -> BookState:
+        levels = self.rest_levels
+        return BookState(book.update_id, now, book.best_bids(levels), book.best_asks(levels))
 
     def restart_book(self, stream: DataStream) -> bool:
         """Let a stream begin anew with its next message, if this exchange does that; True if it does."""
@@ -318,10 +322,6 @@ class Exchange(abc.ABC):
     def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
         """End what a private connection gets of the account, if this exchange does that."""
         return Reply()
-
-
-def _book_state(book: OrderBook, now: Now) -> BookState:
-    return BookState(book.update_id, now, book.best_bids(REST_LEVELS_MAX), book.best_asks(REST_LEVELS_MAX))
 
 
 class SlidingWindow:

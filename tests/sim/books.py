@@ -44,7 +44,7 @@ class KeptBook:
         data = base.get("data", base)
         self.bids = _levels(data.get("bids", data.get("b")))
         self.asks = _levels(data.get("asks", data.get("a")))
-        self.range = (min(self.bids), max(self.asks))
+        self.range = (min(self.bids, default=Decimal(0)), max(self.asks, default=Decimal("inf")))
         self.update_id = int(data.get("lastUpdateId", data.get("sequence", data.get("u"))))
 
     def apply(self, message: dict) -> bool:

@@ -327,6 +327,22 @@ def test_a_restart_of_bybits_service_begins_with_a_snapshot_of_number_one():
     assert book.levels() == truth(exchange.by_symbol["BTCUSDT"], 50)
 
 
+def test_a_thin_book_is_followed_through_empty_sides():
+    topic = "orderbook.50.THINLYUSDT"
+    world, exchange = play(Bybit)
+    book = KeptBook(Bybit)
+    book.begin(base_of(world, exchange, topic))
+    world.add(exchange.stream(topic))
+    stream = world.broadcast.find(topic)
+    empty = 0
+    for _ in range(5000):
+        world.run(0.001)
+        if follow(world, book, topic) and is_newest(stream):
+            assert book.levels() == truth(stream.instrument, 50)
+            empty += not book.bids or not book.asks
+    assert empty > 0
+
+
 def test_bybits_messages_go_on_counting_while_nobody_is_subscribed():
     topic = "orderbook.50.BTCUSDT"
     world, exchange = play(Bybit, topic)
