@@ -209,9 +209,9 @@ class OrderBook:
             price = own[-1] - away if is_bid else own[0] + away
         else:
             price = self._floor + away if is_bid else self._ceiling - away
-        if price > 0:
-            levels = self.bids if is_bid else self.asks
-            self._set(is_bid, price, levels.get(price, 0) + size)
+        price = max(1, price)  # asks are above 1: what they were placed over was a bid
+        levels = self.bids if is_bid else self.asks
+        self._set(is_bid, price, levels.get(price, 0) + size)
 
     def _cancel(self, is_bid: bool) -> None:
         prices, levels = (self._bid_prices, self.bids) if is_bid else (self._ask_prices, self.asks)

@@ -103,6 +103,19 @@ def test_a_burst_is_as_many_trades_as_asked_for(seed):
     follower.check()
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_price_of_a_few_ticks_leaves_room_for_few_bids(seed):
+    low = Listing(base="DUST", quote="USDT", price=0.000_000_04)
+    each = next(each for each in instruments_of(universe(seed, 1, (low,)), seed) if each.listing is low)
+    follower = Follower(each)
+    for number in range(300):
+        if number % 20 == 5:
+            each.burst(30, number)
+        else:
+            each.step(0, number)
+        follower.check()
+
+
 def test_a_quote_is_new_when_it_differs():
     each = instruments_of(universe(1, 20, ODD), 1)[0]
     each.order_book()
