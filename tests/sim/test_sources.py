@@ -296,6 +296,31 @@ def test_best_levels_come_whole_by_the_clock_when_something_has_changed(topic):
     assert compared == pytest.approx(2.5 * NS_PER_S / every_ns, abs=1)
 
 
+def test_a_whole_frame_can_come_twice():
+    topic = "/spotMarket/level2Depth50:BTC-USDT"
+    world, _ = play(Kucoin, topic)
+    world.broadcast.tamper(copies=2, delay=0, symbol_topics={topic})
+    world.run(0.5)
+    texts = [text for _, text in world.seen]
+    assert sum(earlier == later for earlier, later in pairwise(texts)) == 2
+
+
+@pytest.mark.parametrize("make", [Binance, Kucoin])
+@pytest.mark.parametrize("delay", [0, 3])
+def test_a_delta_that_comes_again_is_old(make, delay):
+    topic = BOOKS[make]
+    world, exchange = play(make, topic)
+    book = KeptBook(make)
+    book.begin(base_of(world, exchange, topic))
+    world.broadcast.tamper(copies=5, delay=delay, symbol_topics={topic})
+    world.run(2.0)
+    seen = len(world.seen)
+    assert follow(world, book, topic) == seen - 5
+    assert book.known() == truth(exchange.by_symbol[SYMBOLS[make]], known=book.range) or not is_newest(
+        world.broadcast.find(topic)
+    )
+
+
 def test_a_quiet_symbol_sends_no_depth():
     exchange = Binance(40, 1)
     quiet = Activity(busiest_per_s=1, busy_symbols=1, quietest_s=86_400)
