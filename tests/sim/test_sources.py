@@ -145,11 +145,12 @@ def test_a_book_that_is_kept_is_the_one_that_is_simulated(make, rate):
         book.begin(base_of(world, exchange, topic))
     stream = world.broadcast.find(topic)
     compared = count = 0
-    for _ in range(3000):
+    for step in range(3000):
         world.run(0.001)
         new = follow(world, book, topic)
         count += new
-        if new and is_newest(stream):
+        is_one_of_many = make is Kucoin and not rate and step % 20
+        if new and is_newest(stream) and not is_one_of_many:
             if make is Bybit:
                 assert book.levels() == truth(stream.instrument, 200)
             else:
