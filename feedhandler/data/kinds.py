@@ -3,7 +3,7 @@
 import enum
 from typing import Final, Self
 
-from feedhandler.data import condition, documents, ticker
+from feedhandler.data import condition, documents, ticker, trade
 from feedhandler.data.layout import Body, Description, Retention
 
 
@@ -23,6 +23,7 @@ class Kind(enum.IntEnum):
     INSTRUMENTS = documents.INSTRUMENTS
     HEARTBEAT = documents.HEARTBEAT
     NOTICE = documents.NOTICE
+    TRADE = trade.TRADE
     CONDITION = condition.CONDITION
 
     def __str__(self) -> str:

@@ -4,9 +4,11 @@ The layout is described in `data/`, one file a kind; here is what follows from i
 bytes for readers without Python. Pure: no sockets, no clock.
 """
 
+import enum
 import struct
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import astuple
 
@@ -39,6 +41,7 @@ from feedhandler.data.kinds import NAMES as KIND_NAMES
 from feedhandler.data.layout import Description
 from feedhandler.data.ticker import NAN, Ticker
 from feedhandler.data.ticker import VALUES as TICKER_VALUES
+from feedhandler.data.trade import Side, Trade
 
 __all__ = [
     "BAD_EXCHANGE_TIME",
@@ -65,7 +68,9 @@ __all__ = [
     "Flag",
     "Kind",
     "Record",
+    "Side",
     "Ticker",
+    "Trade",
 ]
 
 # Kinds. The topic's first word names the kind too, so that a prefix subscription filters by it.
@@ -74,6 +79,7 @@ STATUS: Final = Kind.STATUS
 INSTRUMENTS: Final = Kind.INSTRUMENTS
 HEARTBEAT: Final = Kind.HEARTBEAT
 NOTICE: Final = Kind.NOTICE
+TRADE: Final = Kind.TRADE
 CONDITION: Final = Kind.CONDITION
 
 NO_NUL: Final = f"the topic has more than {TOPIC_BYTES_MAX} bytes"
@@ -159,6 +165,25 @@ assert all(kind.size_max <= RECORD_SIZE_MAX for kind in BY_CODE.values())
 TOPIC_SIZE_1: Final = 40  # in version 1
 
 
+def _named_values(words: type[enum.IntEnum]) -> Callable[[int], int]:
+    """Return what gives a number its name, if it has one: a later release may know more of them."""
+    named: dict[int, int] = {member.value: member for member in words}
+    return lambda value: named.get(value, value)
+
+
+def _readings(kind: Description) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """Return what to make of the fields of a body that are more than numbers: texts, and numbers with names."""
+    hints = typing.get_type_hints(kind.record)
+    found: list[tuple[str, Callable[[Any], Any]]] = []
+    for field in kind.layout.fields if kind.layout is not HEADER_LAYOUT else ():
+        hint = hints[field.name]
+        if field.type == "char":
+            found.append((field.name, unpadded))
+        elif isinstance(hint, type) and issubclass(hint, enum.IntEnum):
+            found.append((field.name, _named_values(hint)))
+    return tuple(found)
+
+
 def topic(kind: int, exchange: str, symbol: str = "") -> str:
     """Return the topic. Raises ValueError if it does not fit, rather than cutting it."""
     words = [KIND_NAMES[kind], exchange, symbol] if symbol else [KIND_NAMES[kind], exchange]
@@ -179,6 +204,17 @@ def padded(topic: str) -> bytes:
 def unpadded(topic: bytes) -> str:
     """Return a topic that stands in a record; what is not UTF-8 in it is replaced."""
     return topic.rstrip(b"\0").decode(errors="replace")
+
+
+READINGS: Final = {kind.code: found for kind in BY_CODE.values() if (found := _readings(kind))}
+TEXTS: Final = {  # places of the texts of a body, after the topic
+    code: tuple(
+        BY_CODE[code].record.__struct_fields__.index(name) - 1
+        for name, reading in readings
+        if reading is unpadded
+    )
+    for code, readings in READINGS.items()
+}
 
 
 def session_of(message: bytes | bytearray | memoryview) -> int:
@@ -209,6 +245,8 @@ def pack(record: Record) -> bytes:
     """Return the bytes of a record of any kind."""
     topic, *fields = astuple(record)
     size, counts = SIZES[record.kind], COUNTS[record.kind]
+    for index in TEXTS.get(record.kind, ()):
+        fields[index] = fields[index].encode()
     if size and counts is None:
         return PACKINGS[record.kind].pack(topic.encode(), *fields)
     *header, body = fields
@@ -298,8 +336,10 @@ def _unpack_counted(message: bytes | memoryview, counts: Counts) -> Record:
 
 
 def _named(record: Record) -> Record:
-    """Return a record whose topic is text, and whose kind and flags have names."""
+    """Return a record whose texts are texts, and whose kind, flags and the like have names."""
     record.topic = unpadded(record.topic)  # type: ignore[arg-type]
+    for name, reading in READINGS.get(record.kind, ()):
+        setattr(record, name, reading(getattr(record, name)))
     record.kind, record.flags = KIND_OF[record.kind], FLAGS_OF[record.flags]
     return record
 

@@ -48,6 +48,9 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 /* JSON: to one subscriber, about its mode, or what it missed. */
 #define FH_KIND_NOTICE 5
 
+/* One trade, as the exchange states it. */
+#define FH_KIND_TRADE 6
+
 /* Header only: the flags of a topic whose kind keeps every record. */
 #define FH_KIND_CONDITION 11
 
@@ -95,6 +98,7 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 #define FH_TOPIC_SIZE 64
 #define FH_HEADER_SIZE 104
 #define FH_TICKER_SIZE 192
+#define FH_TRADE_SIZE 176
 #define FH_CONDITION_SIZE 104
 
 /* 104 bytes: what every message begins with. */
@@ -170,6 +174,39 @@ FH_STATIC_ASSERT(offsetof(fh_ticker, low_24h) == 168, "low_24h");
 FH_STATIC_ASSERT(offsetof(fh_ticker, base_volume_24h) == 176, "base_volume_24h");
 FH_STATIC_ASSERT(offsetof(fh_ticker, quote_volume_24h) == 184, "quote_volume_24h");
 
+/* 176 bytes: one trade, as the exchange states it. */
+typedef struct fh_trade {
+    fh_header header;
+    /*
+     * Offset 104: its number at the exchange, which never falls; several trades may share one; 0 = it gives none.
+     */
+    uint64_t exchange_sequence;
+    /* Offset 112, quote currency: the price. */
+    double price;
+    /* Offset 120, base currency: how much was traded. */
+    double size;
+    /* Offset 128: how many trades the exchange has merged into this one; 1 = it is one. */
+    uint32_t count;
+    /* Offset 132: the taker's: 0 = not known, 1 = buy, 2 = sell. */
+    uint8_t side;
+    /* Offset 133: 1 = a block trade, made apart from the book. */
+    uint8_t bits;
+    /* Offset 134: its position in the exchange's message, from 0. */
+    uint16_t index;
+    /* Offset 136: its id as the exchange gives it: text, padded with NUL. */
+    char trade_id[40];
+} fh_trade;
+
+FH_STATIC_ASSERT(sizeof(fh_trade) == FH_TRADE_SIZE, "no padding");
+FH_STATIC_ASSERT(offsetof(fh_trade, exchange_sequence) == 104, "exchange_sequence");
+FH_STATIC_ASSERT(offsetof(fh_trade, price) == 112, "price");
+FH_STATIC_ASSERT(offsetof(fh_trade, size) == 120, "size");
+FH_STATIC_ASSERT(offsetof(fh_trade, count) == 128, "count");
+FH_STATIC_ASSERT(offsetof(fh_trade, side) == 132, "side");
+FH_STATIC_ASSERT(offsetof(fh_trade, bits) == 133, "bits");
+FH_STATIC_ASSERT(offsetof(fh_trade, index) == 134, "index");
+FH_STATIC_ASSERT(offsetof(fh_trade, trade_id) == 136, "trade_id");
+
 /* 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 typedef struct fh_condition {
     fh_header header;
@@ -181,6 +218,7 @@ FH_STATIC_ASSERT(sizeof(fh_condition) == FH_CONDITION_SIZE, "no padding");
 typedef union fh_record {
     fh_header header;
     fh_ticker ticker;
+    fh_trade trade;
     fh_condition condition;
 } fh_record;
 
@@ -240,6 +278,19 @@ static inline void fh_ticker_load(fh_ticker *out, const unsigned char *p) {
     out->quote_volume_24h = fh_load_f64(p + 184);
 }
 
+/* Copy it out of the 176 bytes at p, whatever their alignment. Checks nothing. */
+static inline void fh_trade_load(fh_trade *out, const unsigned char *p) {
+    fh_header_load(&out->header, p);
+    out->exchange_sequence = fh_load_u64(p + 104);
+    out->price = fh_load_f64(p + 112);
+    out->size = fh_load_f64(p + 120);
+    out->count = fh_load_u32(p + 128);
+    out->side = fh_load_u8(p + 132);
+    out->bits = fh_load_u8(p + 133);
+    out->index = fh_load_u16(p + 134);
+    memcpy(out->trade_id, p + 136, sizeof out->trade_id);
+}
+
 /* Copy it out of the 104 bytes at p, whatever their alignment. Checks nothing. */
 static inline void fh_condition_load(fh_condition *out, const unsigned char *p) {
     fh_header_load(&out->header, p);
@@ -271,6 +322,7 @@ static inline const char *fh_error_name(fh_error error) {
 static inline size_t fh_kind_size(uint8_t kind) {
     switch (kind) {
         case FH_KIND_TICKER: return FH_TICKER_SIZE;
+        case FH_KIND_TRADE: return FH_TRADE_SIZE;
         case FH_KIND_CONDITION: return FH_CONDITION_SIZE;
         default: return 0;
     }
@@ -320,6 +372,7 @@ static inline fh_error fh_decode(const void *message, size_t size, fh_record *ou
     memset(out, 0xFF, sizeof *out);
     switch (kind) {
         case FH_KIND_TICKER: fh_ticker_load(&out->ticker, bytes); break;
+        case FH_KIND_TRADE: fh_trade_load(&out->trade, bytes); break;
         case FH_KIND_CONDITION: fh_condition_load(&out->condition, bytes); break;
         default: fh_header_load(&out->header, bytes);
     }

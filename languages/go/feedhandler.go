@@ -36,6 +36,8 @@ const (
 	KindHeartbeat = 4
 	// KindNotice: JSON: to one subscriber, about its mode, or what it missed.
 	KindNotice = 5
+	// KindTrade: one trade, as the exchange states it.
+	KindTrade = 6
 	// KindCondition: header only: the flags of a topic whose kind keeps every record.
 	KindCondition = 11
 )
@@ -76,6 +78,7 @@ const (
 	TopicSize     = 64
 	HeaderSize    = 104
 	TickerSize    = 192
+	TradeSize     = 176
 	ConditionSize = 104
 
 	offsetVersion = 64
@@ -131,6 +134,27 @@ type Ticker struct {
 	QuoteVolume24h float64
 }
 
+// Trade has 176 bytes: one trade, as the exchange states it.
+type Trade struct {
+	Header
+	// Offset 104: its number at the exchange, which never falls; several trades may share one; 0 = it gives none.
+	ExchangeSequence uint64
+	// Offset 112, quote currency: the price.
+	Price float64
+	// Offset 120, base currency: how much was traded.
+	Size float64
+	// Offset 128: how many trades the exchange has merged into this one; 1 = it is one.
+	Count uint32
+	// Offset 132: the taker's: 0 = not known, 1 = buy, 2 = sell.
+	Side uint8
+	// Offset 133: 1 = a block trade, made apart from the book.
+	Bits uint8
+	// Offset 134: its position in the exchange's message, from 0.
+	Index uint16
+	// Offset 136: its id as the exchange gives it: text, padded with NUL.
+	TradeId [40]byte
+}
+
 // Condition has 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 type Condition struct {
 	Header
@@ -160,6 +184,15 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Ticker{}.Low24h)-168]
 	_ = [1]struct{}{}[unsafe.Offsetof(Ticker{}.BaseVolume24h)-176]
 	_ = [1]struct{}{}[unsafe.Offsetof(Ticker{}.QuoteVolume24h)-184]
+	_ = [1]struct{}{}[unsafe.Sizeof(Trade{})-176]
+	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.ExchangeSequence)-104]
+	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.Price)-112]
+	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.Size)-120]
+	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.Count)-128]
+	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.Side)-132]
+	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.Bits)-133]
+	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.Index)-134]
+	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.TradeId)-136]
 	_ = [1]struct{}{}[unsafe.Sizeof(Condition{})-104]
 )
 
@@ -188,6 +221,18 @@ func (x *Ticker) load(from []byte) {
 	x.Low24h = math.Float64frombits(binary.LittleEndian.Uint64(from[168:]))
 	x.BaseVolume24h = math.Float64frombits(binary.LittleEndian.Uint64(from[176:]))
 	x.QuoteVolume24h = math.Float64frombits(binary.LittleEndian.Uint64(from[184:]))
+}
+
+func (x *Trade) load(from []byte) {
+	x.Header.load(from)
+	x.ExchangeSequence = binary.LittleEndian.Uint64(from[104:])
+	x.Price = math.Float64frombits(binary.LittleEndian.Uint64(from[112:]))
+	x.Size = math.Float64frombits(binary.LittleEndian.Uint64(from[120:]))
+	x.Count = binary.LittleEndian.Uint32(from[128:])
+	x.Side = from[132]
+	x.Bits = from[133]
+	x.Index = binary.LittleEndian.Uint16(from[134:])
+	copy(x.TradeId[:], from[136:])
 }
 
 func (x *Condition) load(from []byte) {
@@ -255,6 +300,8 @@ func sizeOfKind(kind uint8) int {
 	switch kind {
 	case KindTicker:
 		return TickerSize
+	case KindTrade:
+		return TradeSize
 	case KindCondition:
 		return ConditionSize
 	}
@@ -301,6 +348,10 @@ func Decode(message []byte) (Record, error) {
 	switch kind {
 	case KindTicker:
 		record := new(Ticker)
+		record.load(message)
+		return record, nil
+	case KindTrade:
+		record := new(Trade)
 		record.load(message)
 		return record, nil
 	case KindCondition:

@@ -8,6 +8,7 @@ export const KIND: Readonly<{
   INSTRUMENTS: 3
   HEARTBEAT: 4
   NOTICE: 5
+  TRADE: 6
   CONDITION: 11
 }>
 export const FLAG: Readonly<{
@@ -25,6 +26,7 @@ export const FLAGS_NOT_LIVE: number
 export const TOPIC_SIZE: 64
 export const HEADER_SIZE: 104
 export const TICKER_SIZE: 192
+export const TRADE_SIZE: 176
 export const CONDITION_SIZE: 104
 
 export type Message = Uint8Array | ArrayBuffer
@@ -102,6 +104,28 @@ export class Ticker extends Header {
   get quote_volume_24h(): number
 }
 
+/** 176 bytes: one trade, as the exchange states it. */
+export class Trade extends Header {
+  /** Offset 104: its number at the exchange, which never falls; several trades may share one; 0 = it gives none. */
+  get exchange_sequence(): bigint
+  /** exchange_sequence, exact up to 2^53. */
+  get exchange_sequence_number(): number
+  /** Offset 112, quote currency: the price. */
+  get price(): number
+  /** Offset 120, base currency: how much was traded. */
+  get size(): number
+  /** Offset 128: how many trades the exchange has merged into this one; 1 = it is one. */
+  get count(): number
+  /** Offset 132: the taker's: 0 = not known, 1 = buy, 2 = sell. */
+  get side(): number
+  /** Offset 133: 1 = a block trade, made apart from the book. */
+  get bits(): number
+  /** Offset 134: its position in the exchange's message, from 0. */
+  get index(): number
+  /** Offset 136: its id as the exchange gives it: text, padded with NUL. */
+  get trade_id(): string
+}
+
 /** 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 export class Condition extends Header {
 }
@@ -120,7 +144,7 @@ export class Document extends Header {
 /** The records of a message: at batch endpoints several, of whatever kinds. Copies nothing. */
 export function split(message: Message): Uint8Array[]
 /** The record in these bytes. Throws DecodeError for anything that is none. */
-export function decode(message: Message): Ticker | Condition | Document | Unknown
+export function decode(message: Message): Ticker | Trade | Condition | Document | Unknown
 
 export type Continuity = "first" | "next" | "gap" | "new_session" | "duplicate"
 

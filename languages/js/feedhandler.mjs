@@ -25,6 +25,8 @@ export const KIND = Object.freeze({
   HEARTBEAT: 4,
   /** JSON: to one subscriber, about its mode, or what it missed. */
   NOTICE: 5,
+  /** One trade, as the exchange states it. */
+  TRADE: 6,
   /** Header only: the flags of a topic whose kind keeps every record. */
   CONDITION: 11,
 })
@@ -70,6 +72,7 @@ export const FLAGS_NOT_LIVE = FLAG.STALE | FLAG.DOWN | FLAG.INVALID
 export const TOPIC_SIZE = 64
 export const HEADER_SIZE = 104
 export const TICKER_SIZE = 192
+export const TRADE_SIZE = 176
 export const CONDITION_SIZE = 104
 
 const utf8 = new TextDecoder()
@@ -254,6 +257,54 @@ export class Ticker extends Header {
   }
 }
 
+/** 176 bytes: one trade, as the exchange states it. */
+export class Trade extends Header {
+  /** Offset 104: its number at the exchange, which never falls; several trades may share one; 0 = it gives none. */
+  get exchange_sequence() {
+    return this.view.getBigUint64(104, true)
+  }
+
+  /** exchange_sequence, exact up to 2^53. */
+  get exchange_sequence_number() {
+    return u64Number(this.view, 104)
+  }
+
+  /** Offset 112, quote currency: the price. */
+  get price() {
+    return this.view.getFloat64(112, true)
+  }
+
+  /** Offset 120, base currency: how much was traded. */
+  get size() {
+    return this.view.getFloat64(120, true)
+  }
+
+  /** Offset 128: how many trades the exchange has merged into this one; 1 = it is one. */
+  get count() {
+    return this.view.getUint32(128, true)
+  }
+
+  /** Offset 132: the taker's: 0 = not known, 1 = buy, 2 = sell. */
+  get side() {
+    return this.view.getUint8(132)
+  }
+
+  /** Offset 133: 1 = a block trade, made apart from the book. */
+  get bits() {
+    return this.view.getUint8(133)
+  }
+
+  /** Offset 134: its position in the exchange's message, from 0. */
+  get index() {
+    return this.view.getUint16(134, true)
+  }
+
+  /** Offset 136: its id as the exchange gives it: text, padded with NUL. */
+  get trade_id() {
+    return text(this.view, 136, 40)
+  }
+}
+
 /** 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 export class Condition extends Header {
 }
@@ -282,6 +333,7 @@ export class Document extends Header {
 /** Class and size of the kinds whose records have a fixed layout, before their entries. */
 const FIXED = new Map([
   [KIND.TICKER, [Ticker, TICKER_SIZE]],
+  [KIND.TRADE, [Trade, TRADE_SIZE]],
   [KIND.CONDITION, [Condition, CONDITION_SIZE]],
 ])
 

@@ -19,6 +19,8 @@ KIND_INSTRUMENTS = 3
 KIND_HEARTBEAT = 4
 # JSON: to one subscriber, about its mode, or what it missed.
 KIND_NOTICE = 5
+# One trade, as the exchange states it.
+KIND_TRADE = 6
 # Header only: the flags of a topic whose kind keeps every record.
 KIND_CONDITION = 11
 
@@ -121,6 +123,48 @@ TICKER = numpy.dtype(
 )
 assert TICKER.itemsize == 192
 
+# 176 bytes: one trade, as the exchange states it.
+TRADE = numpy.dtype(
+    [
+        # Offset 0: UTF-8, padded with NUL, at least one NUL: `ticker.binance.BTC/USDT`.
+        ("topic", "S64"),
+        # Offset 64: 2. Refuse any other.
+        ("version", "u1"),
+        # Offset 65: how to read the body: the kinds. Ignore one that you do not know.
+        ("kind", "u1"),
+        # Offset 66: a bit set: the flags.
+        ("flags", "<u2"),
+        # Offset 68, Unix s: when the merger started. A new value restarts all sequences.
+        ("session", "<u4"),
+        # Offset 72: per topic and session, from 1, without gaps: a gap is loss.
+        ("sequence", "<u8"),
+        # Offset 80, Unix ns: event time as the exchange states it; 0 = it states none.
+        ("exchange_ns", "<i8"),
+        # Offset 88, Unix ns: the feed took the frame from the socket.
+        ("recv_ns", "<i8"),
+        # Offset 96, Unix ns: just before the merger sent.
+        ("publish_ns", "<i8"),
+        # Offset 104: its number at the exchange, which never falls; several trades may share one; 0 = it gives
+        # none.
+        ("exchange_sequence", "<u8"),
+        # Offset 112, quote currency: the price.
+        ("price", "<f8"),
+        # Offset 120, base currency: how much was traded.
+        ("size", "<f8"),
+        # Offset 128: how many trades the exchange has merged into this one; 1 = it is one.
+        ("count", "<u4"),
+        # Offset 132: the taker's: 0 = not known, 1 = buy, 2 = sell.
+        ("side", "u1"),
+        # Offset 133: 1 = a block trade, made apart from the book.
+        ("bits", "u1"),
+        # Offset 134: its position in the exchange's message, from 0.
+        ("index", "<u2"),
+        # Offset 136: its id as the exchange gives it: text, padded with NUL.
+        ("trade_id", "S40"),
+    ]
+)
+assert TRADE.itemsize == 176
+
 # 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 CONDITION = numpy.dtype(
     [
@@ -149,6 +193,7 @@ assert CONDITION.itemsize == 104
 
 DTYPE_OF = {
     KIND_TICKER: TICKER,
+    KIND_TRADE: TRADE,
     KIND_CONDITION: CONDITION,
 }
 

@@ -35,6 +35,9 @@ pub const KIND_HEARTBEAT: u8 = 4;
 /// JSON: to one subscriber, about its mode, or what it missed.
 pub const KIND_NOTICE: u8 = 5;
 
+/// One trade, as the exchange states it.
+pub const KIND_TRADE: u8 = 6;
+
 /// Header only: the flags of a topic whose kind keeps every record.
 pub const KIND_CONDITION: u8 = 11;
 
@@ -76,6 +79,7 @@ pub const FLAGS_NOT_LIVE: u16 = FLAG_STALE | FLAG_DOWN | FLAG_INVALID;
 pub const TOPIC_SIZE: usize = 64;
 pub const HEADER_SIZE: usize = 104;
 pub const TICKER_SIZE: usize = 192;
+pub const TRADE_SIZE: usize = 176;
 pub const CONDITION_SIZE: usize = 104;
 const VERSION_OFFSET: usize = 64;
 const KIND_OFFSET: usize = 65;
@@ -137,6 +141,31 @@ pub struct Ticker {
 
 const _: () = assert!(std::mem::size_of::<Ticker>() == TICKER_SIZE);
 
+/// 176 bytes: one trade, as the exchange states it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Trade {
+    pub header: Header,
+    /// Offset 104: its number at the exchange, which never falls; several trades may share one; 0 = it gives none.
+    pub exchange_sequence: u64,
+    /// Offset 112, quote currency: the price.
+    pub price: f64,
+    /// Offset 120, base currency: how much was traded.
+    pub size: f64,
+    /// Offset 128: how many trades the exchange has merged into this one; 1 = it is one.
+    pub count: u32,
+    /// Offset 132: the taker's: 0 = not known, 1 = buy, 2 = sell.
+    pub side: u8,
+    /// Offset 133: 1 = a block trade, made apart from the book.
+    pub bits: u8,
+    /// Offset 134: its position in the exchange's message, from 0.
+    pub index: u16,
+    /// Offset 136: its id as the exchange gives it: text, padded with NUL.
+    pub trade_id: [u8; 40],
+}
+
+const _: () = assert!(std::mem::size_of::<Trade>() == TRADE_SIZE);
+
 /// 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
@@ -185,6 +214,23 @@ impl Ticker {
             low_24h: f64::from_le_bytes(bytes(from, 168)),
             base_volume_24h: f64::from_le_bytes(bytes(from, 176)),
             quote_volume_24h: f64::from_le_bytes(bytes(from, 184)),
+        }
+    }
+}
+
+impl Trade {
+    /// Read it from the first 176 bytes; checks nothing else. Panics if there are fewer.
+    pub fn load(from: &[u8]) -> Self {
+        Trade {
+            header: Header::load(from),
+            exchange_sequence: u64::from_le_bytes(bytes(from, 104)),
+            price: f64::from_le_bytes(bytes(from, 112)),
+            size: f64::from_le_bytes(bytes(from, 120)),
+            count: u32::from_le_bytes(bytes(from, 128)),
+            side: u8::from_le_bytes(bytes(from, 132)),
+            bits: u8::from_le_bytes(bytes(from, 133)),
+            index: u16::from_le_bytes(bytes(from, 134)),
+            trade_id: bytes(from, 136),
         }
     }
 }
@@ -251,6 +297,7 @@ impl std::error::Error for Error {}
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Record<'a> {
     Ticker(Ticker),
+    Trade(Trade),
     Condition(Condition),
     Document { header: Header, body: &'a [u8] },
     /// Of a kind that this version does not know.
@@ -261,6 +308,7 @@ impl Record<'_> {
     pub fn header(&self) -> &Header {
         match self {
             Record::Ticker(record) => &record.header,
+            Record::Trade(record) => &record.header,
             Record::Condition(record) => &record.header,
             Record::Document { header, .. } | Record::Unknown { header, .. } => header,
         }
@@ -271,6 +319,7 @@ impl Record<'_> {
 fn size_of_kind(kind: u8) -> Option<usize> {
     match kind {
         KIND_TICKER => Some(TICKER_SIZE),
+        KIND_TRADE => Some(TRADE_SIZE),
         KIND_CONDITION => Some(CONDITION_SIZE),
         _ => None,
     }
@@ -316,6 +365,7 @@ pub fn decode(message: &[u8]) -> Result<Record<'_>, Error> {
     }
     Ok(match kind {
         KIND_TICKER => Record::Ticker(Ticker::load(message)),
+        KIND_TRADE => Record::Trade(Trade::load(message)),
         KIND_CONDITION => Record::Condition(Condition::load(message)),
         KIND_STATUS | KIND_INSTRUMENTS | KIND_HEARTBEAT | KIND_NOTICE => {
             Record::Document { header: Header::load(message), body: &message[HEADER_SIZE..] }

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from patience import PATIENCE_S
 
-from feedhandler.data import header, kinds, ticker, wire
+from feedhandler.data import header, kinds, ticker, trade, wire
 from feedhandler.data.layout import Body, char, f64, layout, numpy_dtype_fields, u8, u16, u32, u64
 
 CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q", "f64": "d"}
@@ -37,7 +37,7 @@ def test_a_field_stands_where_and_as_it_is_said_to(kind, field):
 def test_a_record_of_any_kind_is_what_it_was_packed_from(kind):
     record = kind.record("x.y.z", flags=header.DOWN, session=5, sequence=7, exchange_ns=-1, publish_ns=2)
     for number, field in enumerate(kind.layout.fields):  # NaN is not equal to itself
-        setattr(record, field.name, b"text" if field.type == "char" else number)
+        setattr(record, field.name, "text" if field.type == "char" else number)
     assert wire.unpack(wire.pack(record)) == record
 
 
@@ -67,6 +67,15 @@ def test_records_of_every_kind_have_the_same_head():
         )
         assert (record.exchange, record.symbol, record.kind, record.latency_ns) == ("x", "A.B/C", kind, 2)
         assert record.is_live
+
+
+def test_a_trade_has_a_side_that_prints_as_a_word_and_an_id_that_is_text():
+    trade = wire.Trade("trade.x.A/B", price=2.5, size=1.0, side=wire.Side.SELL, trade_id="x" * 40)
+    record = wire.unpack(wire.pack(trade))
+    assert (f"{record.kind}", f"{record.side}", record.trade_id) == ("trade", "sell", "x" * 40)
+    assert (record, record.side) == (trade, 2)
+    later = wire.unpack(wire.pack(wire.Trade("trade.x.A/B", side=7, trade_id="né")))
+    assert (later.side, later.trade_id) == (7, "né"), "a side that is not known here is a number"
 
 
 def test_a_struct_is_described_by_the_annotations_of_its_fields():
@@ -112,5 +121,5 @@ def test_the_description_needs_no_numpy():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
 
 
-def test_tickers_are_as_long_as_documented():
-    assert (header.HEADER.size, ticker.TICKER.size) == (104, 192)
+def test_records_are_as_long_as_documented():
+    assert (header.HEADER.size, ticker.TICKER.size, trade.TRADE.size) == (104, 192, 176)

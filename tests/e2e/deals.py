@@ -23,7 +23,7 @@ class Deal(header.Record):
     kind: int = CODE
     number: Annotated[int, u64("", "counts the deals of a symbol")] = 0
     price: Annotated[float, f64("quote currency", "its price")] = 0.0
-    text: Annotated[bytes, char(112, "for its length")] = b""
+    text: Annotated[str, char(112, "for its length")] = ""
 
 
 DEAL = Description(

@@ -67,6 +67,30 @@ def ticker(topic, flags, session, sequence, times, exchange_sequence, values):
     return head + body, record
 
 
+def trade(topic, flags, sequence, exchange_sequence, price, size, count, side, bits, index, trade_id):
+    head, record = header(
+        topic, 6, flags, 1_790_000_000, sequence, BASE_NS, BASE_NS + 1_000_111, BASE_NS + 1_100_222
+    )
+    body = (
+        exchange_sequence.to_bytes(8, "little")
+        + struct.pack("<dd", price, size)
+        + count.to_bytes(4, "little")
+    )
+    body += bytes([side, bits]) + index.to_bytes(2, "little") + trade_id.encode().ljust(40, b"\0")
+    assert len(body) == 72
+    record |= {
+        "exchange_sequence": exchange_sequence,
+        "price": None if price != price else price,
+        "size": None if size != size else size,
+        "count": count,
+        "side": side,
+        "bits": bits,
+        "index": index,
+        "trade_id": trade_id,
+    }
+    return head + body, record
+
+
 def document(topic, kind, flags, sequence, ns, body):
     head, record = header(topic, kind, flags, 1_790_000_000, sequence, 0, ns, ns)
     record["body"] = body
@@ -180,6 +204,26 @@ SINGLES = {
         "status.kucoin", 2, 6, 8, BASE_NS, {"reason": "汉" * 22, "x": "yz"}
     ),
     "status_as_long_as_a_batch": document("status.kucoin", 2, 4, 9, BASE_NS, {"reason": "r" * 267}),
+    "trade_one": trade(
+        "trade.binance.BTC/USDT", 8, 42, 5454512345, 97421.49, 0.00012, 1, 1, 0, 0, "5454512345"
+    ),
+    "trade_of_a_block": trade(
+        "trade.bybit.ETH/USDT",
+        32,
+        7,
+        0,
+        3000.25,
+        1000.0,
+        1,
+        2,
+        1,
+        1023,
+        "0f5c1e0a-0000-5000-8000-00000000abcd",
+    ),
+    "trade_widest": trade(
+        "trade.kucoin.汉/USDT", 96, U64_MAX, U64_MAX, NAN, 5e-324, 2**32 - 1, 255, 255, 65535, "9" * 40
+    ),
+    "trade_of_nothing": trade("trade.kucoin.NEW/USDT", 0, 1, 0, NAN, NAN, 0, 0, 0, 0, ""),
     "condition_down": condition("trade.binance.BTC/USDT", 4, 4711),
     "condition_over": condition("trade.binance.BTC/USDT", 0, 0),
     **{f"unknown_{kind}": unknown(kind) for kind in (0, 200, 255)},
@@ -191,6 +235,7 @@ assert [len(SINGLES[f"status_as_long_as_a_{name}"][0]) for name in ("ticker", "b
 BATCHES = {
     "two": [quote(1), quote(2)],
     "of_two_kinds": [quote(1), condition("trade.binance.BTC/USDT", 2, 7), quote(2)],
+    "of_trades": [SINGLES["trade_one"], SINGLES["trade_widest"], quote(1), SINGLES["trade_of_a_block"]],
     "with_a_document": [quote(1), SINGLES["status"]],
     "with_an_unknown_kind": [condition("trade.binance.BTC/USDT", 2, 7), unknown(200)],
     "mixed": [

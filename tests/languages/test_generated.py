@@ -79,7 +79,13 @@ def test_a_file_that_was_edited_is_named_and_made_right_again(name, copy):
 
 def test_the_page_has_the_table_of_each_struct_and_of_the_flags_and_kinds():
     text = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
-    assert re.findall(r"<!-- (\w+): make languages -->", text) == ["header", "flags", "kinds", "ticker"]
+    assert re.findall(r"<!-- (\w+): make languages -->", text) == [
+        "header",
+        "flags",
+        "kinds",
+        "ticker",
+        "trade",
+    ]
 
 
 class Gauge(Record):

@@ -24,7 +24,7 @@ def dtype():
 
 def same(row, record):
     for name, value in record.items():
-        got = row[name].decode() if name == "topic" else row[name].item()
+        got = row[name].decode() if name in ("topic", "trade_id") else row[name].item()
         assert got != got if value is None else got == value, name
 
 
@@ -34,6 +34,12 @@ def test_golden_tickers_stand_for_their_values(path, dtype):
     (row,) = dtype.records(path.read_bytes())
     same(row, record)
     assert dtype.is_live(row) == (not record["flags"] & wire.NOT_LIVE)
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("trade_*.bin")), ids=lambda path: path.stem)
+def test_golden_trades_stand_for_their_values(path, dtype):
+    (row,) = dtype.records(path.read_bytes(), dtype.KIND_TRADE)
+    same(row, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", [GOLDEN / "batches" / "two.bin", GOLDEN / "batches" / "mixed.bin"], ids=str)

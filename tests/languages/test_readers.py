@@ -117,6 +117,10 @@ def split(output):
     return [message.splitlines() for message in messages]
 
 
+def hexadecimal(value):
+    return "nan" if value is None else struct.pack(">d", value).hex()
+
+
 def expected_line(record, message):
     topic = record["topic"]
     words = [*topic.split(".", 2), "", ""]
@@ -125,8 +129,11 @@ def expected_line(record, message):
     line += [record[name] for name in HEADER[4:]]
     if record["kind"] == 1:
         line.append(record["exchange_sequence"])
-        for value in (record[name] for name in VALUES):
-            line.append("nan" if value is None else struct.pack(">d", value).hex())
+        line += [hexadecimal(record[name]) for name in VALUES]
+    elif record["kind"] == 6:
+        line.append(record["exchange_sequence"])
+        line += [hexadecimal(record[name]) for name in ("price", "size")]
+        line += [record[name] for name in ("count", "side", "bits", "index", "trade_id")]
     elif "body" in record:
         assert json.loads(message[104:]) == record["body"]
         line.append(message[104:].decode())

@@ -37,6 +37,13 @@ static void print_record(const fh_record *record, const unsigned char *message, 
         print_number(t->low_24h);
         print_number(t->base_volume_24h);
         print_number(t->quote_volume_24h);
+    } else if (h->kind == FH_KIND_TRADE) {
+        const fh_trade *trade = &record->trade;
+        printf("|%" PRIu64, trade->exchange_sequence);
+        print_number(trade->price);
+        print_number(trade->size);
+        printf("|%" PRIu32 "|%d|%d|%d|%.*s", trade->count, trade->side, trade->bits, trade->index,
+               (int)sizeof trade->trade_id, trade->trade_id);
     } else {
         if (t->last == t->last || t->quote_volume_24h == t->quote_volume_24h) abort();
         if (fh_is_document(h->kind))

@@ -1,6 +1,6 @@
 // What feedhandler.mjs makes of messages and sequences; see check.c.
 import { readFileSync } from "node:fs"
-import { DecodeError, Document, Follow, Ticker, Unknown, decode, split } from "../../../languages/js/feedhandler.mjs"
+import { DecodeError, Document, Follow, Ticker, Trade, Unknown, decode, split } from "../../../languages/js/feedhandler.mjs"
 
 const VALUES = [
   "last", "bid", "bid_size", "ask", "ask_size", "open_24h", "high_24h", "low_24h", "base_volume_24h", "quote_volume_24h",
@@ -28,6 +28,9 @@ const line = (r) => {
   const words = ["ok", r.topic, r.exchange, r.symbol, r.version, r.kind, r.flags, Number(r.is_live), r.session]
   words.push(r.sequence, r.exchange_ns, r.recv_ns, r.publish_ns)
   if (r instanceof Ticker) words.push(r.exchange_sequence, ...VALUES.map((name) => bits(r[name])))
+  if (r instanceof Trade) {
+    words.push(r.exchange_sequence, bits(r.price), bits(r.size), r.count, r.side, r.bits, r.index, r.trade_id)
+  }
   if (r instanceof Unknown) words.push(`unknown ${Buffer.from(r.body).toString("hex")}`)
   if (r instanceof Document) {
     words.push(Buffer.from(r.body).toString())

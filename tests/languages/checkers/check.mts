@@ -1,5 +1,5 @@
 // Compiled, never run: the types say what feedhandler.mjs has, and refuse what it has not.
-import { Condition, FLAG, Follow, KIND, Ticker, Unknown, decode, split, type Continuity } from "../../../languages/js/feedhandler.mjs"
+import { Condition, FLAG, Follow, KIND, Ticker, Trade, Unknown, decode, split, type Continuity } from "../../../languages/js/feedhandler.mjs"
 
 const message: Uint8Array = new Uint8Array(192)
 for (const bytes of split(message)) {
@@ -9,6 +9,9 @@ for (const bytes of split(message)) {
   if (record instanceof Ticker) {
     const price: number = record.bid + record.quote_volume_24h
     console.log(record.topic.length, price, record.flags & FLAG.STALE, record.is_live)
+  } else if (record instanceof Trade) {
+    const id: string = record.trade_id
+    console.log(id, record.price * record.size, record.side)
   } else if (record instanceof Condition) {
     console.log(record.kind === KIND.CONDITION, record.topic)
   } else if (record instanceof Unknown) {

@@ -22,6 +22,13 @@ fn line(record: &Record<'_>) -> String {
             words.extend([t.last, t.bid, t.bid_size, t.ask, t.ask_size].map(number));
             words.extend([t.open_24h, t.high_24h, t.low_24h, t.base_volume_24h, t.quote_volume_24h].map(number));
         }
+        Record::Trade(t) => {
+            words.push(t.exchange_sequence.to_string());
+            words.extend([t.price, t.size].map(number));
+            words.extend([t.count.to_string(), t.side.to_string(), t.bits.to_string(), t.index.to_string()]);
+            let end = t.trade_id.iter().position(|byte| *byte == 0).unwrap_or(t.trade_id.len());
+            words.push(String::from_utf8_lossy(&t.trade_id[..end]).to_string());
+        }
         Record::Condition(_) => {}
         Record::Document { body, .. } => words.push(String::from_utf8_lossy(body).to_string()),
         Record::Unknown { body, .. } => {

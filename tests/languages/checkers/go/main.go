@@ -3,6 +3,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -14,6 +15,16 @@ import (
 
 var out = bufio.NewWriter(os.Stdout)
 
+func printNumbers(values ...float64) {
+	for _, value := range values {
+		if math.IsNaN(value) {
+			fmt.Fprint(out, "|nan")
+		} else {
+			fmt.Fprintf(out, "|%016x", math.Float64bits(value))
+		}
+	}
+}
+
 func printRecord(record feedhandler.Record) {
 	h, live := record.Head(), 0
 	if h.IsLive() {
@@ -24,14 +35,13 @@ func printRecord(record feedhandler.Record) {
 	switch r := record.(type) {
 	case *feedhandler.Ticker:
 		fmt.Fprintf(out, "|%d", r.ExchangeSequence)
-		for _, value := range []float64{r.Last, r.Bid, r.BidSize, r.Ask, r.AskSize, r.Open24h, r.High24h, r.Low24h,
-			r.BaseVolume24h, r.QuoteVolume24h} {
-			if math.IsNaN(value) {
-				fmt.Fprint(out, "|nan")
-			} else {
-				fmt.Fprintf(out, "|%016x", math.Float64bits(value))
-			}
-		}
+		printNumbers(r.Last, r.Bid, r.BidSize, r.Ask, r.AskSize, r.Open24h, r.High24h, r.Low24h, r.BaseVolume24h,
+			r.QuoteVolume24h)
+	case *feedhandler.Trade:
+		fmt.Fprintf(out, "|%d", r.ExchangeSequence)
+		printNumbers(r.Price, r.Size)
+		id, _, _ := bytes.Cut(r.TradeId[:], []byte{0})
+		fmt.Fprintf(out, "|%d|%d|%d|%d|%s", r.Count, r.Side, r.Bits, r.Index, id)
 	case *feedhandler.Document:
 		fmt.Fprintf(out, "|%s", r.Body)
 	case *feedhandler.Unknown:
@@ -53,8 +63,8 @@ func messages(isVerdict bool) {
 		if len(message) == 0 {
 			records = [][]byte{message}
 		}
-		for _, bytes := range records {
-			record, err := feedhandler.Decode(bytes)
+		for _, each := range records {
+			record, err := feedhandler.Decode(each)
 			switch {
 			case err != nil:
 				fmt.Fprintln(out, err)
