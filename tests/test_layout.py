@@ -195,7 +195,7 @@ def test_no_shared_code_names_an_exchange(name):
 
 
 # The simulator's side of a thing has the name of our side.
-MIRRORED = {"Account", "AccountError", "Balance", "Credentials", "Exchange", "Instrument"}
+MIRRORED = {"Account", "AccountError", "Balance", "Credentials", "Exchange", "Instrument", "Trade"}
 # What a module needs of a class, as a protocol of its name; a socket of this host, and libzmq's in its place.
 INTERCHANGEABLE = {"Dealer", "Downlink", "Queues", "Uplink"}
 # `process` wires its room's process, and `metrics` are what it counts.

@@ -20,14 +20,19 @@ from feedhandler.data.instruments import SPOT, Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
+from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
+from feedhandler.exchanges.trades import TradeState
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
 # lenient decoder would accept: no comparison with them holds.
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=sys.float_info.max)]
+# The price or size of a trade: that of nothing, or for nothing, is none.
+Traded = Annotated[float, msgspec.Meta(gt=0.0, le=sys.float_info.max)]
 # Times whose nanoseconds fit the wire's i64, whatever the unit.
-Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=(2**63 - 1) // 1_000_000)]
+MILLISECONDS_MAX: Final = (2**63 - 1) // 1_000_000
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=MILLISECONDS_MAX)]
 UpdateId = Annotated[
     int, msgspec.Meta(ge=0, le=2**63 - 1)
 ]  # what msgspec can bound; the wire has one bit more
@@ -211,6 +216,8 @@ class Market(abc.ABC):
         """
         if kind == TICKER.name:
             return TickerState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+        if kind == TRADE.name:
+            return TradeState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
         description = kinds.named(kind)
         is_once = kinds.keeps_every(description.code)
         channels = tuple(Arbitration(is_once=is_once) for _ in self.topics(native, kind))

@@ -1,7 +1,8 @@
-"""Binance spot: `@ticker` for last price and 24 h statistics, `@bookTicker` for the quote.
+"""Binance spot: `@ticker` for last price and 24 h statistics, `@bookTicker` for the quote, `@trade` for trades.
 
 Everything peculiar to Binance is here. bookTicker states no event time, so its records carry
-exchange_ns 0; its `u` is the exchange_sequence. Update ids: `u` of bookTicker, the event time of ticker.
+exchange_ns 0; its `u` is the exchange_sequence. Update ids: `u` of bookTicker, the event time of ticker. Ids of
+trades (`t`) are consecutive for each symbol; `m` says that the buyer was the maker, so the taker sold.
 Quirks worth knowing:
 
 - a well-formed stream of a symbol that does not exist is acknowledged and then silent for ever;
@@ -14,6 +15,7 @@ Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-str
 as of 2026-11. Frames: tests/frames/binance/
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -24,7 +26,8 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
-from feedhandler.data.wire import NAN
+from feedhandler.data.trade import TRADE, Side
+from feedhandler.data.wire import LAST, NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     Ack,
@@ -48,6 +51,7 @@ from feedhandler.exchanges.base import (
     rest_ticker,
 )
 from feedhandler.exchanges.state import QUOTE, STATISTICS
+from feedhandler.exchanges.trades import numbered
 
 STREAMS_PER_CONNECTION: Final = 1024
 
@@ -61,10 +65,17 @@ MICROSECONDS_ABOVE: Final = 10**14
 TIME_NS_MAX: Final = 2**63 - 1
 NS_PER_YEAR: Final = 31_556_952 * 1_000_000_000
 Time = Annotated[int, msgspec.Meta(ge=0, le=(2**63 - 1) // 1000)]
+PriceChange = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+
+
+SIDES: Final[dict[bool | None, Side]] = {
+    True: Side.SELL,
+    False: Side.BUY,
+}  # the taker's, by whether the buyer was the maker
 
 
 class _Event(msgspec.Struct, gc=False):
-    """`@ticker` and `@bookTicker` data; what one of them lacks stays at its default."""
+    """`@ticker`, `@bookTicker` and `@trade` data; what one of them lacks stays at its default."""
 
     event: str = msgspec.field(name="e", default="")
     symbol: str = msgspec.field(name="s", default="")
@@ -79,7 +90,11 @@ class _Event(msgspec.Struct, gc=False):
     high: Amount = msgspec.field(name="h", default=NAN)
     low: Amount = msgspec.field(name="l", default=NAN)
     base_volume: Amount = msgspec.field(name="v", default=NAN)
-    quote_volume: Amount = msgspec.field(name="q", default=NAN)
+    quote_volume: Amount = msgspec.field(name="q", default=NAN)  # of a trade: its size
+    price: PriceChange = msgspec.field(name="p", default=NAN)  # of a ticker: its change
+    trade_id: UpdateId | None = msgspec.field(name="t", default=None)
+    trade_time: Time = msgspec.field(name="T", default=0)
+    buyer_is_maker: bool | None = msgspec.field(name="m", default=None)
 
 
 class _Combined(msgspec.Struct, gc=False):
@@ -165,6 +180,7 @@ class _Command(msgspec.Struct):
 class BinanceSpot(Market):
     exchange = "binance"
     name = SPOT
+    kinds = (TICKER.name, TRADE.name)
     ws_url = "wss://stream.binance.com:9443"
     rest_url = "https://api.binance.com"
     instruments_request = RestRequest("/api/v3/exchangeInfo?showPermissionSets=false", weight=20)
@@ -244,6 +260,8 @@ class BinanceSpot(Market):
 
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
         name = native.lower()
+        if kind == TRADE.name:
+            return (f"{name}@trade",)
         return (f"{name}@ticker", f"{name}@bookTicker")
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -282,6 +300,9 @@ class BinanceSpot(Market):
             return None
         if kind == "24hrTicker":
             self._ticker(event, recv_ns, line, emit)
+            return None
+        if kind == "trade":
+            self._trade(event, recv_ns, line, emit)
             return None
         if kind == "serverShutdown":
             return Goodbye("serverShutdown announced")
@@ -326,6 +347,22 @@ class BinanceSpot(Market):
         state.set_statistics(event.open, event.high, event.low, event.base_volume, event.quote_volume)
         if event.bid >= 0.0 or event.ask >= 0.0:
             state.fill_quote(event.bid, event.bid_size, event.ask, event.ask_size)
+        state.on_news(recv_ns)
+        emit(state)
+
+    def _trade(self, event: _Event, recv_ns: int, line: Line, emit: Emit) -> None:
+        number, size = event.trade_id, event.quote_volume
+        if not event.symbol or number is None or not event.trade_time:
+            raise DecodeError("binance: trade lacks its symbol, id or time")
+        if not (event.price > 0.0 and size > 0.0):
+            raise DecodeError(f"binance: trade {number} of {event.symbol} lacks its price or size")
+        state = self.states[TRADE.name].get(event.symbol)
+        time_ns = _time_ns(event.trade_time)
+        if state is None or not state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
+            return
+        state.exchange_ns = time_ns
+        side = SIDES.get(event.buyer_is_maker, Side.UNKNOWN)
+        state.put_trade(str(number), event.price, size, side, sequence=number, flags=LAST)
         state.on_news(recv_ns)
         emit(state)
 

@@ -1,4 +1,4 @@
-"""Bybit V5 spot: `tickers` for last price and 24 h statistics, `orderbook.1` for the quote.
+"""Bybit V5 spot: `tickers` for last price and 24 h statistics, `orderbook.1` for the quote, `publicTrade`.
 
 Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of tickers. Quirks worth knowing:
 
@@ -6,6 +6,8 @@ Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of ti
 - orderbook.1 is complete and is sent again every 3 s without a change, with the same `u`; `u` = 1 is a restart of
   their service, and an empty side is an empty list. It came as deltas until 2025, and they are still understood: a
   level with size 0 is gone, another one is the side's new best, and a side without levels is as it was;
+- publicTrade has up to 1024 trades in a message, in order, and says `snapshot` though each is new; ids are texts
+  without an order;
 - the symbol of data is that of their topic;
 - at most 10 topics in a request, and one bad topic refuses the whole request; a refusal may lack req_id;
 - the pong of the spot socket says `"op":"ping"`; test `success` and `ret_msg`, not `op`.
@@ -15,7 +17,7 @@ Frames: tests/frames/bybit/
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Generic
+from typing import Annotated, Any, Final, Generic
 from urllib.parse import quote
 
 import msgspec
@@ -24,10 +26,12 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
+from feedhandler.data.trade import BLOCK, ID_SIZE, TRADE, Side
 from feedhandler.data.units import NS_PER_MS
-from feedhandler.data.wire import NAN
+from feedhandler.data.wire import LAST, NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
+    MILLISECONDS_MAX,
     NO_ORDERS,
     PONG,
     Ack,
@@ -43,6 +47,7 @@ from feedhandler.exchanges.base import (
     RestTicker,
     Rows,
     T,
+    Traded,
     UpdateId,
     chunks,
     decode_rest,
@@ -59,6 +64,9 @@ BOOK: Final = "orderbook.1."
 BOOK_SIZE: Final = len(BOOK)
 TICKERS: Final = "tickers."
 TICKERS_SIZE: Final = len(TICKERS)
+TRADES: Final = "publicTrade."
+TRADES_SIZE: Final = len(TRADES)
+SIDES: Final = {"Buy": Side.BUY, "Sell": Side.SELL}  # the taker's
 TOPICS_PER_COMMAND: Final = 10
 ARGS_LENGTH_MAX: Final = 21_000  # characters of all topics of one connection
 ARGS_LENGTH_USED: Final = 20_000  # by symbols: quotes and commas may count or not, and there is the canary
@@ -82,6 +90,25 @@ class _Data(msgspec.Struct, gc=False):
     update_id: UpdateId = msgspec.field(name="u", default=0)
 
 
+class _Trade(msgspec.Struct, gc=False):
+    """A row of `publicTrade`."""
+
+    trade_id: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_SIZE)] = msgspec.field(name="i")
+    time: Annotated[int, msgspec.Meta(gt=0, le=MILLISECONDS_MAX)] = msgspec.field(name="T")
+    price: Traded = msgspec.field(name="p")
+    size: Traded = msgspec.field(name="v")
+    side: str = msgspec.field(name="S", default="")
+    sequence: UpdateId = msgspec.field(name="seq", default=0)
+    is_block: bool = msgspec.field(name="BT", default=False)
+
+
+class _TradeRows(msgspec.Struct):
+    """A message of `publicTrade` of which not all rows can be read."""
+
+    topic: str
+    data: list[msgspec.Raw]
+
+
 class _Frame(msgspec.Struct, gc=False):
     """Any message: data (`topic`), or the answer to a command (`op`)."""
 
@@ -90,7 +117,7 @@ class _Frame(msgspec.Struct, gc=False):
     ts: Milliseconds = 0
     cts: Milliseconds = 0
     sequence: UpdateId = msgspec.field(name="cs", default=0)  # of tickers
-    data: _Data | None = None
+    data: _Data | list[_Trade] | None = None
     op: str = ""
     success: bool | None = None
     ret_msg: str = ""
@@ -163,6 +190,7 @@ class _Command(msgspec.Struct, omit_defaults=True):
 class BybitSpot(Market):
     exchange = "bybit"
     name = SPOT
+    kinds = (TICKER.name, TRADE.name)
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
     instruments_request = RestRequest("/v5/market/instruments-info?category=spot")
@@ -180,6 +208,8 @@ class BybitSpot(Market):
     def __init__(self) -> None:
         super().__init__()
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
+        self._trade_rows = msgspec.json.Decoder(_TradeRows)
+        self._trade = msgspec.json.Decoder(_Trade, strict=False)
         self._instruments = msgspec.json.Decoder(_Answer[_Instruments])
         self._row = msgspec.json.Decoder(_Instrument)
         self._time = msgspec.json.Decoder(_Answer[_Time], strict=False)
@@ -243,6 +273,8 @@ class BybitSpot(Market):
         return sum(len(topic) + 3 for topic in self.topics(state.native, state.kind))
 
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
+        if kind == TRADE.name:
+            return (TRADES + native,)
         return (TICKERS + native, BOOK + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -264,8 +296,19 @@ class BybitSpot(Market):
         try:
             frame = self._decode(payload)
         except UNDECODABLE as exc:
+            if self._decode_rows(payload, recv_ns, line, emit, f"bybit: {exc}"):
+                return None
             frame = decode_sparse(self._decode, payload, f"bybit: {exc}")
         data = frame.data
+        if isinstance(data, list):
+            if frame.topic.startswith(TRADES):
+                self._trades(frame.topic, data, range(len(data)), recv_ns, line, emit)
+                return None
+            if not frame.topic:
+                raise DecodeError("bybit: data without a topic")
+            if frame.topic.startswith((BOOK, TICKERS)):
+                raise DecodeError(f"bybit: {frame.topic} has a list of data")
+            return None  # a topic that we did not request
         if data is not None:
             if frame.topic.startswith(BOOK):
                 self._book(frame, data, recv_ns, line, emit)
@@ -275,6 +318,8 @@ class BybitSpot(Market):
                 return None
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
+            if frame.topic.startswith(TRADES):
+                raise DecodeError(f"bybit: {frame.topic} has no list of trades")
             return None  # a topic that we did not request
         return self._answer(frame)
 
@@ -335,6 +380,65 @@ class BybitSpot(Market):
         state.set_statistics(data.open, data.high, data.low, data.base_volume, data.quote_volume)
         state.on_news(recv_ns)
         emit(state)
+
+    def _decode_rows(
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit, refused: str
+    ) -> bool:
+        """Take the trades that can be read of a message that was refused; False if it has none.
+
+        Raises DecodeError after the last of them.
+        """
+        try:
+            frame = self._trade_rows.decode(payload)
+        except UNDECODABLE:
+            return False
+        if not frame.topic.startswith(TRADES):
+            return False
+        trades, indices = [], []
+        for index, row in enumerate(frame.data):
+            try:
+                trades.append(self._trade.decode(row))
+                indices.append(index)
+            except UNDECODABLE:
+                continue
+        self._trades(frame.topic, trades, indices, recv_ns, line, emit)
+        bad = len(frame.data) - len(trades)
+        raise DecodeError(f"{refused}; {bad} of {len(frame.data)} trades cannot be read")
+
+    def _trades(
+        self,
+        topic: str,
+        trades: Sequence[_Trade],
+        indices: Sequence[int],
+        recv_ns: int,
+        line: Line,
+        emit: Emit,
+    ) -> None:
+        state = self.states[TRADE.name].get(topic[TRADES_SIZE:])
+        if state is None:
+            return
+        # All are judged before the first is emitted: the last one that is new is flagged.
+        new = [
+            (index, trade)
+            for index, trade in zip(indices, trades, strict=True)
+            if state.accept_trade(line, trade.trade_id, trade.time * NS_PER_MS, recv_ns)
+        ]
+        left = len(new)
+        for index, trade in new:
+            left -= 1
+            state.exchange_ns = trade.time * NS_PER_MS
+            state.put_trade(
+                trade.trade_id,
+                trade.price,
+                trade.size,
+                SIDES.get(trade.side, Side.UNKNOWN),
+                sequence=trade.sequence,
+                bits=BLOCK if trade.is_block else 0,
+                index=index,
+                flags=0 if left else LAST,
+            )
+            state.on_news(recv_ns)
+            emit(state)
 
     def _answer(self, frame: _Frame) -> Control | None:
         if frame.op == "pong" or frame.ret_msg == "pong":

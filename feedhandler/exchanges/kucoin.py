@@ -1,5 +1,5 @@
-"""KuCoin spot, classic API: `/market/snapshot` for 24 h statistics, `/market/ticker` for the last price
-and `/spotMarket/level1` for the quote.
+"""KuCoin spot, classic API: `/market/snapshot` for 24 h statistics, `/market/ticker` for the last price,
+`/spotMarket/level1` for the quote and `/market/match` for trades.
 
 Everything peculiar to KuCoin is here. Update ids: `sequence` of ticker, `timestamp` of
 level1, `datetime` of snapshot. Only the classic socket has 24 h statistics; all three channels
@@ -11,6 +11,8 @@ together are as fast as it gets: 2 s, 100 ms and 10 ms. Quirks worth knowing:
 - an unknown symbol is acknowledged and then silent for ever; `/market/snapshot` is documented for one symbol;
 - level1 has no symbol in its data: it is in the topic; a side without orders is an empty list;
 - snapshot numbers are JSON numbers with long tails, and can be null for a new symbol;
+- trades' numbers (`sequence`) pass 2^53, and skip some, which are others' of the same count: nothing is missing
+  because a number is. `time` of a trade is a text of nanoseconds, that of the last price is milliseconds;
 - `symbol` is permanent, `name` follows a rename: we subscribe with the one and publish the other; accounts have the
   asset's code, `baseCurrency`;
 - a symbol in its call auction takes orders, and has neither trades nor quotes until it opens.
@@ -30,10 +32,14 @@ import msgspec
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
+from feedhandler.data.ticker import TICKER as TICKER_KIND
+from feedhandler.data.trade import TRADE, Side
 from feedhandler.data.units import NS_PER_MS
+from feedhandler.data.wire import LAST as LAST_FLAG
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
+    MILLISECONDS_MAX,
     NO_ORDERS,
     PONG,
     WELCOME,
@@ -61,6 +67,7 @@ from feedhandler.exchanges.base import (
     rest_ticker,
 )
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS
+from feedhandler.exchanges.trades import is_id, numbered
 
 TOPICS_PER_CONNECTION: Final = 300  # the rate-limit page says 400, the server enforces 300
 SYMBOLS_PER_COMMAND: Final = 100
@@ -68,6 +75,8 @@ SYMBOLS_PER_COMMAND: Final = 100
 SNAPSHOT: Final = "/market/snapshot:"
 TICKER: Final = "/market/ticker:"
 LEVEL1: Final = "/spotMarket/level1:"
+MATCH: Final = "/market/match:"
+SIDES: Final = {"buy": Side.BUY, "sell": Side.SELL}  # the taker's
 
 CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it opens"
 
@@ -102,7 +111,7 @@ class _Statistics(msgspec.Struct, gc=False):
 
 
 class _Data(msgspec.Struct, gc=False):
-    """Data of all three channels; what one of them lacks stays at its default."""
+    """Data of all channels; what one of them lacks stays at its default."""
 
     sequence: UpdateId = 0
     price: Amount | None = None
@@ -110,12 +119,15 @@ class _Data(msgspec.Struct, gc=False):
     bid_size: Amount | None = msgspec.field(name="bestBidSize", default=None)
     ask: Amount | None = msgspec.field(name="bestAsk", default=None)
     ask_size: Amount | None = msgspec.field(name="bestAskSize", default=None)
-    time: Milliseconds = 0
+    time: UpdateId = 0  # of a ticker in ms, of a trade in ns
     time_as_in_spec: Milliseconds = msgspec.field(name="Time", default=0)
     statistics: _Statistics | None = msgspec.field(name="data", default=None)
     bids: list[Amount] | None = None  # flat: [price, size]
     asks: list[Amount] | None = None
     timestamp: Milliseconds = 0
+    side: str = ""
+    size: Amount | None = None
+    trade_id: str = msgspec.field(name="tradeId", default="")
 
 
 class _Frame(msgspec.Struct, gc=False):
@@ -189,6 +201,7 @@ class Command(msgspec.Struct, omit_defaults=True):
 class KuCoinSpot(Market):
     exchange = "kucoin"
     name = SPOT
+    kinds = (TICKER_KIND.name, TRADE.name)
     ws_url = "wss://ws-api-spot.kucoin.com"  # for messages only: the token answer names the socket
     rest_url = "https://api.kucoin.com"
     instruments_request = RestRequest("/api/v2/symbols", weight=4)
@@ -270,10 +283,12 @@ class KuCoinSpot(Market):
         )
 
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
+        if kind == TRADE.name:
+            return (MATCH + native,)
         return (SNAPSHOT + native, LEVEL1 + native, TICKER + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        for channel in (SNAPSHOT, LEVEL1, TICKER):
+        for channel in (SNAPSHOT, LEVEL1, TICKER, MATCH):
             yield from chunks([t for t in topics if t.startswith(channel)], SYMBOLS_PER_COMMAND)
 
     def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
@@ -309,6 +324,9 @@ class KuCoinSpot(Market):
         if channel == "/market/snapshot":
             self._snapshot(data, recv_ns, line, emit)
             return None
+        if channel == "/market/match":
+            self._match(native, data, recv_ns, line, emit)
+            return None
         return None  # a topic that we did not request
 
     def _level1(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
@@ -333,6 +351,8 @@ class KuCoinSpot(Market):
     def _ticker(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         if data.price is None and data.bid is None and data.ask is None:
             raise DecodeError("kucoin: ticker lacks every number")
+        if data.time > MILLISECONDS_MAX:
+            raise DecodeError("kucoin: ticker has a time that cannot be")
         state = self.tickers.get(native)
         if state is None or not state.accept(LAST, line, data.sequence, recv_ns):
             return
@@ -365,6 +385,22 @@ class KuCoinSpot(Market):
         if statistics.bid is not None or statistics.ask is not None:
             bid_size, ask_size = _known(statistics.bid_size), _known(statistics.ask_size)
             state.fill_quote(statistics.bid or NAN, bid_size, statistics.ask or NAN, ask_size)
+        state.on_news(recv_ns)
+        emit(state)
+
+    def _match(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
+        price, size, number, time_ns = data.price, data.size, data.sequence, data.time
+        if not number or not time_ns or not price or not size:
+            raise DecodeError("kucoin: match lacks its sequence, time, price or size")
+        trade_id = data.trade_id or str(number)
+        if not is_id(trade_id):
+            raise DecodeError(f"kucoin: match has an id that is too long: {trade_id[:60]!r}")
+        state = self.states[TRADE.name].get(native)
+        if state is None or not state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
+            return
+        state.exchange_ns = time_ns
+        side = SIDES.get(data.side, Side.UNKNOWN)
+        state.put_trade(trade_id, price, size, side, sequence=number, flags=LAST_FLAG)
         state.on_news(recv_ns)
         emit(state)
 

@@ -72,6 +72,7 @@ cdef class TickerState(State):
 
 
 cdef class RecordState(State):
+    cdef Py_ssize_t _size_min
     cdef bint _was_packed
     cdef bytes _newest
     cdef uint16_t _newest_flags
@@ -80,5 +81,6 @@ cdef class RecordState(State):
     cpdef forget(self)
     @cython.locals(packed=bytes)
     cpdef put(self, record)
-    @cython.locals(packed=bytes)
+    cpdef put_packed(self, bytes packed, uint16_t flags)
+    @cython.locals(packed=bytes, size=Py_ssize_t)
     cpdef Py_ssize_t pack(self, bytearray target, Py_ssize_t start) except -1

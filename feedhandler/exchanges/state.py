@@ -8,7 +8,7 @@ side, not objects all over the heap.
 """
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 from feedhandler.data import raw, ticker, wire
 from feedhandler.data.contracts import Slot
@@ -45,15 +45,16 @@ class State:
     """One topic of one symbol and kind as a feed keeps it, updated in place by each frame that counts.
 
     topic carries the native symbol. Of several lines that bring a channel its arbitration says whose update counts;
-    there are as many as the kind has channels on this exchange. offset_ns is how far the exchange's clock is ahead
-    of ours, and ahead_ns_max how much later than our receipt an event may be stated. takes_number: what is emitted
-    next has the topic's next number, which a condition has not. `pack` is each kind's own.
+    there are as many as the kind has channels on this exchange, of `Arbitration` or whatever has its methods.
+    offset_ns is how far the exchange's clock is ahead of ours, and ahead_ns_max how much later than our receipt an
+    event may be stated. takes_number: what is emitted next has the topic's next number, which a condition has not.
+    `pack` is each kind's own.
     """
 
     def __init__(
         self,
         kind: Description,
-        channels: tuple[Arbitration, ...],
+        channels: tuple[Any, ...],
         *,
         topic: str,
         native: str,
@@ -130,7 +131,8 @@ class State:
     def _decide(
         self, channel: int, line: Line, update_id: int, recv_ns: int, present_ns: int, is_live: bool
     ) -> bool:
-        return self.channels[channel].accept(line, update_id, recv_ns, present_ns, is_live)
+        is_first: bool = self.channels[channel].accept(line, update_id, recv_ns, present_ns, is_live)
+        return is_first
 
     def heard(self, line: int) -> int:
         """Return how many channels have sent on a line."""
@@ -285,7 +287,7 @@ class RecordState(State):
     def __init__(
         self,
         kind: Description,
-        channels: tuple[Arbitration, ...],
+        channels: tuple[Any, ...],
         *,
         topic: str,
         native: str,
@@ -303,8 +305,9 @@ class RecordState(State):
             flags=flags,
             session=session,
         )
+        self._size_min = kind.size  # of a record
         self._was_packed = False  # a record, or the condition
-        self._newest: bytes | None = None  # as it is packed, with the flags
+        self._newest: bytes | None = None  # its header is yet to be written
         self._newest_flags = 0
         self.takes_number = not self.keeps_every
 
@@ -334,7 +337,13 @@ class RecordState(State):
             packed = wire.pack(record)
         except (struct.error, ValueError, OverflowError) as exc:
             raise DecodeError(f"{self.topic}: {exc}") from exc
-        self._newest, self._newest_flags = packed, record.flags
+        self.put_packed(packed, record.flags)
+
+    def put_packed(self, packed: bytes, flags: int) -> None:
+        """The same of a record's bytes, whose header may be anything."""
+        if not self._size_min <= len(packed) <= self._size_max:
+            raise ValueError("not the size of a record of this kind")
+        self._newest, self._newest_flags = packed, flags
         self.takes_number = True
 
     def pack(self, target: bytearray, start: int) -> int:
@@ -344,8 +353,9 @@ class RecordState(State):
         if packed is None:
             self.pack_header(target, start, _CONDITION, self.flags)
             return _HEADER_SIZE
-        raw.copy(target, start, packed, 0, len(packed))
+        size = len(packed)
+        raw.copy(target, start, packed, 0, size)
         self.pack_header(target, start, self._code, self.flags | self._newest_flags)
         if self.keeps_every:
             self._newest, self.takes_number = None, False
-        return len(packed)
+        return size

@@ -404,7 +404,10 @@ class LineSubscriptions:
 
     def _heard_ns(self, topic: str) -> int:
         """Return when a topic last had data on this connection, 0 if it had none."""
-        return max(state.channels[channel].heard_ns(self._line) for state, channel in self._channels[topic])
+        heard: list[int] = [
+            state.channels[channel].heard_ns(self._line) for state, channel in self._channels[topic]
+        ]
+        return max(heard)
 
     # --- what is not understood
 

@@ -12,10 +12,27 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Control, Market
 from feedhandler.exchanges.state import TickerState
+from feedhandler.exchanges.trades import TradeState
 
 FRAMES = Path(__file__).parent.parent / "frames"
 RECV_NS = 1_790_000_000_300_000_000
 NAN = math.nan
+TRADE_FIELDS = (
+    "trade_id",
+    "price",
+    "size",
+    "side",
+    "exchange_ns",
+    "exchange_sequence",
+    "bits",
+    "index",
+)
+
+
+def trade(trade_id, price, size, side, exchange_ns, sequence=0, *, bits=0, index=0, is_last=True):
+    """A trade as a row of a table has it."""
+    row = (trade_id, price, size, wire.Side[side.upper()], exchange_ns, sequence, bits, index)
+    return dict(zip(TRADE_FIELDS, row, strict=True)) | {"is_last": is_last}
 
 
 def load(exchange: str, name: str) -> bytes:
@@ -49,6 +66,50 @@ def decoded(market: Market, payload: bytes, recv_ns: int, line: Line) -> TickerS
     assert answer is None
     assert state.recv_ns == recv_ns
     return state
+
+
+def trades(
+    market: Market, payload: bytes, recv_ns: int, line: Line
+) -> tuple[list[dict], type[Exception] | None]:
+    """What the trades of one message became, without what is as usual, and whether an error was raised."""
+    found: list[dict] = []
+
+    def emit(state: TradeState) -> None:
+        trade = wire.unpack(state.record())
+        assert isinstance(trade, wire.Trade)
+        assert (trade.recv_ns, trade.topic) == (recv_ns, state.topic)
+        assert trade.flags & wire.SIMULATED
+        row = {name: getattr(trade, name) for name in TRADE_FIELDS}
+        row |= {"count": trade.count} if trade.count != 1 else {}
+        found.append(row | {"is_last": bool(trade.flags & wire.LAST)})
+
+    try:
+        assert market.decode(payload, recv_ns, line, emit) is None
+    except DecodeError as exc:
+        return found, type(exc)
+    return found, None
+
+
+def check_trades(
+    exchange: str, natives: tuple[str, ...], name: str, expected: list[dict], error=None
+) -> None:
+    """One row of a table of trades: what each is, in order, and whether an error is raised after them.
+
+    A second connection brings nothing new with the same message, nor does the first, nor another after both.
+    """
+    market = EXCHANGES[exchange].main()
+    market.add(natives, wire.SIMULATED, "trade")
+    payload = memoryview(load(exchange, name))
+    one, two = Line(0), Line(1)
+    assert trades(market, payload, RECV_NS, one) == (expected, error)
+    for state in market.states["trade"].values():
+        state.forget()
+    for line in (two, one, Line(2)):
+        assert trades(market, payload, RECV_NS + 1, line) == ([], error)
+        assert line.duplicate == len(expected)
+    other = EXCHANGES[exchange].main()
+    other.add(natives, wire.SIMULATED)
+    assert trades(other, payload, RECV_NS, Line(0)) == ([], error), "nobody wants them"
 
 
 def values(state: TickerState) -> dict[str, float]:

@@ -9,11 +9,13 @@ from table import (
     RECV_NS,
     check_answer,
     check_row,
+    check_trades,
     decoded,
     every_answer,
     every_frame,
     load,
     make,
+    trade,
     values,
     without,
 )
@@ -84,8 +86,36 @@ def test_a_frame_decodes_as_the_table_says(name, expected):
     check_row("binance", ("BTCUSDT", "汉字币USDT"), name, expected)
 
 
+BUY = trade("5790000017", 97421.5, 0.012, "buy", 1790000000250125000, 5790000017)
+# What each is, in order; and then, perhaps, the error.
+TRADES = {
+    "trade": ([BUY],),
+    "trade_raw": ([BUY],),
+    "trade_sold": ([trade("5790000018", 97421.5, 0.012, "sell", 1790000000250125000, 5790000018)],),
+    "trade_milliseconds": ([{**BUY, "exchange_ns": 1790000000250000000}],),
+    "trade_lacks_side": ([{**BUY, "side": 0}],),
+    "trade_unknown_symbol": ([],),
+    "trade_lacks_id": ([], DecodeError),
+    "trade_lacks_time": ([], DecodeError),
+    "trade_price_zero": ([], DecodeError),
+    "trade_size_null": ([], DecodeError),
+    "trade_negative_price": ([], DecodeError),
+    "trade_nan": ([], DecodeError),
+    "trade_huge_id": ([], DecodeError),
+    "trade_huge_time": ([], DecodeError),
+    "agg_trade": ([],),
+    "block_trade": ([],),
+}
+
+
+@pytest.mark.parametrize("name", TRADES)
+def test_the_trades_of_a_frame_are_as_the_table_says(name):
+    rows, *error = TRADES[name]
+    check_trades("binance", ("BTCUSDT",), name, rows, *error)
+
+
 def test_every_frame_on_disk_has_a_row():
-    assert every_frame("binance") == {name for name, _ in CASES}
+    assert every_frame("binance") == {name for name, _ in CASES} | set(TRADES)
 
 
 ANSWERS = [

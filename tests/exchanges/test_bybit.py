@@ -9,15 +9,19 @@ from table import (
     RECV_NS,
     check_answer,
     check_row,
+    check_trades,
     decoded,
     every_answer,
     every_frame,
     load,
     make,
+    trade,
+    trades,
     values,
     without,
 )
 
+from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import PONG, Ack, Nack
@@ -73,6 +77,8 @@ CASES = [
     ("refused_already", Nack("11", "error:already subscribed,topic:tickers.BTCUSDT", is_satisfied=True)),
     ("refused_not_json", Nack("", "Failed to decode incoming data:invalid character")),
     ("data_without_topic", DecodeError),
+    ("kline_of_trades", None),
+    ("tickers_as_a_list", DecodeError),
     ("unknown_kind", DecodeError),
     ("truncated", DecodeError),
     ("bad_utf8", DecodeError),
@@ -84,8 +90,67 @@ def test_a_frame_decodes_as_the_table_says(name, expected):
     check_row("bybit", ("BTCUSDT",), name, expected)
 
 
+def row(number, side="buy", time_ms=1790000000250, *, price=97421.5, size=0.012, sequence=3189232173, **rest):
+    trade_id = f"{number:08x}-0000-5000-8000-0000000000ab"
+    return trade(trade_id, price, size, side, time_ms * 1_000_000, sequence, **rest)
+
+
+# What each is, in order; and then, perhaps, the error.
+TRADES = {
+    "trade": ([row(1)],),
+    "trade_numeric_id": ([{**row(1), "trade_id": "2100000000188691524"}],),
+    "trade_linear": ([row(1)],),
+    "trade_lacks_side": ([{**row(1, sequence=0), "side": 0}],),
+    "trades": (
+        [
+            row(1, time_ms=1790000000249, is_last=False),
+            row(2, "sell", price=97421.4, sequence=3189232174, index=1, is_last=False),
+            row(3, size=12.0, sequence=3189232175, bits=1, index=2),
+        ],
+    ),
+    "trades_other_key_order": ([row(1, "sell")],),
+    "trades_some_bad": ([row(1, is_last=False), row(4, index=3)], DecodeError),
+    "trades_last_bad": ([row(1, is_last=False), row(2, index=1)], DecodeError),
+    "trades_all_bad": ([], DecodeError),
+    "trades_none": ([],),
+    "trade_unknown_symbol": ([],),
+    "trades_without_topic": ([], DecodeError),
+    "trade_as_an_object": ([], DecodeError),
+}
+
+
+@pytest.mark.parametrize("name", TRADES)
+def test_the_trades_of_a_frame_are_as_the_table_says(name):
+    rows, *error = TRADES[name]
+    check_trades("bybit", ("BTCUSDT",), name, rows, *error)
+
+
 def test_every_frame_on_disk_has_a_row():
-    assert every_frame("bybit") == {name for name, _ in CASES}
+    assert every_frame("bybit") == {name for name, _ in CASES} | set(TRADES) | {"trades_repeated"}
+
+
+def test_a_trade_that_comes_twice_in_a_message_is_published_once_and_the_last_new_one_is_the_last():
+    market, line = BybitSpot(), Line(0)
+    market.add(["BTCUSDT"], wire.SIMULATED, "trade")
+    found = trades(market, load("bybit", "trades_repeated"), RECV_NS, line)
+    assert found == ([row(1, is_last=False), row(2, index=1)], None)
+    assert (line.frames, line.first, line.duplicate) == (3, 2, 1)
+
+
+def test_a_message_of_as_many_trades_as_it_may_have_is_taken_whole_and_so_is_the_rest_in_the_next():
+    market, line = BybitSpot(), Line(0)
+    market.add(["BTCUSDT"], wire.SIMULATED, "trade")
+    frame = json.loads(load("bybit", "trade"))
+    rows = [{**frame["data"][0], "i": f"{number}"} for number in range(1025)]
+    found = []
+    for part in (rows[:1024], rows[1024:]):
+        payload = msgspec.json.encode({**frame, "data": part})
+        taken, error = trades(market, payload, RECV_NS, line)
+        assert error is None
+        found += taken
+    assert [each["trade_id"] for each in found] == [f"{number}" for number in range(1025)]
+    assert [each["index"] for each in found] == [*range(1024), 0]
+    assert [number for number, each in enumerate(found) if each["is_last"]] == [1023, 1024]
 
 
 ANSWERS = [

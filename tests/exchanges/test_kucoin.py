@@ -9,11 +9,13 @@ from table import (
     RECV_NS,
     check_answer,
     check_row,
+    check_trades,
     decoded,
     every_answer,
     every_frame,
     load,
     make,
+    trade,
     without,
 )
 
@@ -55,6 +57,7 @@ CASES = [
     ("ticker_lacks_all", DecodeError),
     ("ticker_empty_time", without(TICKER, "exchange_ns")),
     ("ticker_huge_sequence", DecodeError),
+    ("ticker_time_in_ns", DecodeError),
     ("level1", LEVEL1),
     (
         "level1_empty_side",
@@ -93,8 +96,35 @@ def test_a_frame_decodes_as_the_table_says(name, expected):
     check_row("kucoin", ("BTC-USDT",), name, expected)
 
 
+BUY = trade("21067996711960577", 97421.5, 0.012, "buy", 1790000000250125000, 21067996711960577)
+# What each is, in order; and then, perhaps, the error.
+TRADES = {
+    "match": ([BUY],),
+    "match_sold": (
+        [trade("21067996711960580", 97421.5, 0.012, "sell", 1790000000250125000, 21067996711960580)],
+    ),
+    "match_old_id": ([{**BUY, "trade_id": "6085c00000bc50000095e000"}],),
+    "match_lacks_id": ([BUY],),
+    "match_lacks_side": ([{**BUY, "side": 0}],),
+    "match_unknown_symbol": ([],),
+    "match_lacks_sequence": ([], DecodeError),
+    "match_lacks_price": ([], DecodeError),
+    "match_size_zero": ([], DecodeError),
+    "match_empty_time": ([], DecodeError),
+    "match_long_id": ([], DecodeError),
+    "match_negative_price": ([], DecodeError),
+    "match_huge_sequence": ([], DecodeError),
+}
+
+
+@pytest.mark.parametrize("name", TRADES)
+def test_the_trades_of_a_frame_are_as_the_table_says(name):
+    rows, *error = TRADES[name]
+    check_trades("kucoin", ("BTC-USDT",), name, rows, *error)
+
+
 def test_every_frame_on_disk_has_a_row():
-    assert every_frame("kucoin") == {name for name, _ in CASES}
+    assert every_frame("kucoin") == {name for name, _ in CASES} | set(TRADES)
 
 
 ANSWERS = [

@@ -102,8 +102,11 @@ WRONG = [
         OK + 'kinds = "ticker"\n',
         'exchanges.binance.kinds: Expected list, got str; for example kinds = ["ticker"]',
     ),
-    (OK + 'kinds = ["trade"]\n', "exchanges.binance.kinds: binance does not offer 'trade' (known: ticker)"),
-    (OK + 'kinds = ["tickers"]\n', "does not offer 'tickers'; did you mean \"ticker\"? (known: ticker)"),
+    (
+        OK + 'kinds = ["xyz"]\n',
+        "exchanges.binance.kinds: binance does not offer 'xyz' (known: ticker, ",
+    ),
+    (OK + 'kinds = ["tickers"]\n', "does not offer 'tickers'; did you mean \"ticker\"? (known: ticker, "),
     (OK + 'kinds = ["ticker", "ticker"]\n', "exchanges.binance.kinds: ticker is listed twice"),
     (
         OK + "simulated = 1\n",

@@ -1,0 +1,181 @@
+"""Trades: which are new, whichever connection brings them, and the state that publishes each once.
+
+    line A ──7──8──9─────────13──14─▶     all new
+    line B ─────7──8──9──10──11──12──13─▶     7, 8, 9: duplicates; 10, 11, 12: new; 13: duplicate
+
+A trade is known by its id. So it does not matter which connection is ahead, which of them was away, and what a
+channel repeats on subscription. A bounded window of recent ids is kept for each symbol, also while nothing is
+connected. Pure: ids and times come in.
+"""
+
+import struct
+from collections.abc import Hashable
+from typing import Final
+
+from feedhandler.data import wire
+from feedhandler.data.trade import ID_SIZE, TRADE, Side
+from feedhandler.data.units import NS_PER_MS, NS_PER_S
+from feedhandler.exchanges.arbitration import LINES_MAX, Line
+from feedhandler.exchanges.state import RecordState
+
+# Ids are kept in two generations: the older one is forgotten when the younger one is full, or is no longer recent
+# and has a few. So the newest KEPT_MIN are known, and those of the last minute up to KEPT_MAX. They take some 100
+# bytes each: 1.6 MB for a symbol with 140 trades a second or more, 100 KB for one with a few, 6 MB at the most.
+KEPT_MIN: Final = 512
+KEPT_MAX: Final = 8192
+MOMENT_MAX: Final = 4 * KEPT_MAX  # of one moment, which is kept together
+KEPT_NS: Final = 60 * NS_PER_S
+assert KEPT_MIN < KEPT_MAX
+
+SILENT_NS: Final = 10 * NS_PER_S  # nothing was new for so long: what is not known is new, whatever its time
+
+MS_BITS: Final = 42  # of a time in milliseconds: until 2109
+INDEX_MAX: Final = 2**16 - 1
+
+_PACKED: Final = struct.Struct(f"<{wire.HEADER_SIZE}x{TRADE.layout.codes}")
+assert _PACKED.size == TRADE.size
+
+
+def numbered(number: int, time_ns: int) -> int:
+    """Return what a trade is known by that has a number: with its time, for an exchange may count anew.
+
+    In milliseconds: connections and REST may state it in different units.
+    """
+    return number << MS_BITS | (time_ns // NS_PER_MS & (1 << MS_BITS) - 1)
+
+
+class TradeArbitration:
+    """The connections of one symbol's trades: each trade is new once. It stands where `Arbitration` does.
+
+    Of a trade that is not known and not newer than all that was forgotten it cannot be known whether it is new. It
+    is, if its number is beyond all that were met, or if the line that brings it has brought what is newer: a
+    connection brings trades in their order, so the exchange's clock was set back. Else it is late.
+    """
+
+    def __init__(self) -> None:
+        self.updates = self.update_id = 0  # the second grows with each new trade
+        self._recent: dict[Hashable, int] = {}  # when a trade was new, and the line that brought it
+        self._before: dict[Hashable, int] = {}  # the generation before
+        self._recent_since_ns = 0
+        self._recent_ns = self._before_ns = 0  # the newest times of both,
+        self._forgotten_ns = 0  # and of what was forgotten
+        self._number = 0  # the highest that was met
+        self._first_ns = 0  # when the newest trade came
+        self._heard_ns = [0] * LINES_MAX
+        self._reached_ns = [0] * LINES_MAX  # the newest time on each line
+        self._holds = [False] * LINES_MAX
+
+    def reset(self) -> None:
+        """All connections are gone; what is known stays known."""
+        self.updates = 0
+        for line in range(LINES_MAX):
+            self.renew(line)
+
+    def renew(self, line: int) -> None:
+        """Another connection has this line from now on, and has sent nothing yet."""
+        self._heard_ns[line] = self._reached_ns[line] = 0
+        self._holds[line] = False
+
+    def inherit(self, line: int) -> None:
+        """The channel is silent on this line, and was silent elsewhere since it began."""
+        self._holds[line] = True
+
+    def release(self, line: int) -> None:
+        """A line is gone: what it has brought is known all the same."""
+
+    def accept(self, line: Line, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
+        """Note a trade; False if it is a duplicate, or late.
+
+        key is what it is known by. time_ns is when it was made, 0 if that is not stated; a number grows.
+        """
+        own = line.index
+        line.frames += 1
+        self.updates += 1
+        self._heard_ns[own] = recv_ns
+        since = self._recent.get(key) or self._before.get(key)
+        if since is not None:
+            line.duplicate += 1
+            if since % LINES_MAX != own:
+                line.behind_ns += max(0, recv_ns - since)  # to a few ns
+            self._reached_ns[own] = max(self._reached_ns[own], time_ns)
+            return False
+        if number <= self._number and 0 < time_ns <= self._forgotten_ns:
+            if self._reached_ns[own] <= self._forgotten_ns and recv_ns - self._first_ns < SILENT_NS:
+                line.late += 1
+                return False
+            self._forgotten_ns = time_ns - 1
+        self._note(key, own, time_ns, recv_ns)
+        self._reached_ns[own] = max(self._reached_ns[own], time_ns)
+        self._number = max(self._number, number)
+        line.first += 1
+        return True
+
+    def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int) -> None:
+        # Not within one moment: what was made at the time of something forgotten could not be told from it.
+        count = len(self._recent)
+        is_old = count >= KEPT_MIN and recv_ns - self._recent_since_ns >= KEPT_NS
+        is_later = time_ns > self._recent_ns or count >= MOMENT_MAX
+        if (count >= KEPT_MAX or is_old) and is_later:
+            self._forgotten_ns = max(self._forgotten_ns, self._before_ns)
+            self._before, self._before_ns = self._recent, self._recent_ns
+            self._recent, self._recent_ns = {}, 0
+        if not self._recent:
+            self._recent_since_ns = recv_ns
+        self._recent[key] = recv_ns - recv_ns % LINES_MAX + own
+        self._recent_ns = max(self._recent_ns, time_ns)
+        self._first_ns = recv_ns
+        self.update_id += 1
+
+    # --- what is asked about it
+
+    @property
+    def kept(self) -> int:
+        """How many trades are known."""
+        return len(self._recent) + len(self._before)
+
+    def is_kept(self, line: int) -> bool:
+        """True if nothing is missed on a line: the channel has sent on it, or nothing else since."""
+        return self._heard_ns[line] != 0 or self._holds[line]
+
+    def heard_ns(self, line: int) -> int:
+        """Return when the channel last sent on a line, 0 if it has not."""
+        return self._heard_ns[line]
+
+
+class TradeState(RecordState):
+    """The trades of one symbol."""
+
+    def __init__(self, *, topic: str, native: str, base_flags: int = 0, flags: int = 0) -> None:
+        self.trades = TradeArbitration()
+        super().__init__(
+            TRADE, (self.trades,), topic=topic, native=native, base_flags=base_flags, flags=flags
+        )
+
+    def accept_trade(self, line: Line, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
+        """Note a trade; False if it was published already, or cannot be told from what was."""
+        if line.group != self.group:
+            return False  # what was under way when the symbol left that group
+        if time_ns > recv_ns + self.ahead_ns_max:
+            time_ns = max(1, recv_ns + self.offset_ns)  # it cannot be
+        return self.trades.accept(line, key, time_ns, recv_ns, number)
+
+    def put_trade(
+        self,
+        trade_id: str,
+        price: float,
+        size: float,
+        side: Side,
+        *,
+        sequence: int = 0,
+        bits: int = 0,
+        index: int = 0,
+        flags: int = 0,
+    ) -> None:
+        """Have this trade emitted next."""
+        packed = _PACKED.pack(sequence, price, size, 1, side, bits, min(index, INDEX_MAX), trade_id.encode())
+        self.put_packed(packed, flags)
+
+
+def is_id(text: str) -> bool:
+    """True if a record has room for an id."""
+    return 0 < len(text.encode()) <= ID_SIZE

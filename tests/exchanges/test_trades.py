@@ -1,0 +1,321 @@
+"""Which trades are new, whichever connection brings them: a table of cases, and connections that come and go."""
+
+import random
+
+import pytest
+
+from feedhandler.data import wire
+from feedhandler.exchanges.arbitration import LINES_MAX, Line
+from feedhandler.exchanges.trades import (
+    KEPT_MAX,
+    KEPT_MIN,
+    KEPT_NS,
+    MOMENT_MAX,
+    SILENT_NS,
+    TradeArbitration,
+    TradeState,
+    numbered,
+)
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+RECV_NS = 1_790_000_000_300_000_000
+
+FIRST, DUPLICATE, LATE = "first", "duplicate", "late"
+RENEW, RELEASE, RESET = "renew", "release", "reset"
+
+
+# What happens on a line: a trade's number, and the answer, or what becomes of the line. A trade is made a
+# millisecond after the one with the number before, and comes then; or at times that are stated, in milliseconds.
+CASES = {
+    "of two lines the first to bring a trade counts": [
+        ("A", 100, FIRST),
+        ("B", 100, DUPLICATE),
+        ("B", 101, FIRST),
+        ("A", 101, DUPLICATE),
+    ],
+    "what one line brings twice is new once": [("A", 100, FIRST), ("A", 100, DUPLICATE), ("A", 101, FIRST)],
+    "what a line missed another brings, after newer ones": [
+        ("A", 100, FIRST),
+        ("A", RENEW),
+        ("A", 103, FIRST),
+        *(("B", number, FIRST if number in (101, 102, 104) else DUPLICATE) for number in range(100, 105)),
+    ],
+    "numbers that skip some are not told from others": [
+        ("A", 100, FIRST),
+        ("B", 120, FIRST),
+        ("B", 110, FIRST),
+    ],
+    "a replay is nothing new, whoever sends it, and what was missed is": [
+        ("A", 100, FIRST),
+        ("A", 101, FIRST),
+        ("A", RESET),
+        ("A", 100, DUPLICATE),
+        ("A", 101, DUPLICATE),
+        ("A", 102, FIRST),
+        ("A", RELEASE),
+        ("B", 101, DUPLICATE),
+        ("B", 102, DUPLICATE),
+    ],
+    "also hours later, while nothing happened": [
+        ("A", 100, FIRST),
+        ("A", RESET),
+        ("A", 100, DUPLICATE, 100, 7_200_000),
+    ],
+    "an exchange that counts anew is followed at once": [
+        ("A", 100_000, FIRST, 0),
+        ("B", 100_000, DUPLICATE, 0),
+        ("A", 1, FIRST, 1),
+        ("B", 1, DUPLICATE, 1),
+        ("B", 2, FIRST, 2),
+        ("A", 2, DUPLICATE, 2),
+    ],
+    "also when it comes by numbers that there were": [
+        ("A", 100, FIRST, 0),
+        ("A", 101, FIRST, 1),
+        ("A", 100, FIRST, 50),
+        ("B", 100, DUPLICATE, 0),  # behind, still in the old count
+        ("B", 101, DUPLICATE, 1),
+        ("B", 100, DUPLICATE, 50),
+        ("B", 101, FIRST, 51),
+    ],
+    "trades without a time are known by their numbers": [
+        ("A", 100, FIRST, None),
+        ("B", 100, DUPLICATE, None),
+        ("B", 99, FIRST, None),
+    ],
+}
+
+
+def play(channel, steps):
+    lines = {"A": Line(0), "B": Line(1)}
+    for step, (name, what, *rest) in enumerate(steps):
+        line = lines[name]
+        if what == RESET:
+            channel.reset()
+        elif what in (RENEW, RELEASE):
+            getattr(channel, what)(line.index)
+        else:
+            answer, at_ms = rest[0], rest[1] if len(rest) > 1 else what
+            comes_ms = rest[2] if len(rest) > 2 else at_ms or 0
+            time_ns = 0 if at_ms is None else RECV_NS + at_ms * MS
+            recv_ns = RECV_NS + comes_ms * MS
+            before = (line.first, line.duplicate, line.late)
+            key = numbered(what, time_ns)
+            is_first = channel.accept(line, key, time_ns, recv_ns, what)
+            after = (line.first, line.duplicate, line.late)
+            (found,) = [
+                word
+                for word, was, now in zip((FIRST, DUPLICATE, LATE), before, after, strict=True)
+                if now != was
+            ]
+            assert (found, is_first) == (answer, answer == FIRST), f"step {step}"
+    for line in lines.values():
+        assert line.frames == line.first + line.duplicate + line.late
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_which_trades_are_new(case):
+    play(TradeArbitration(), CASES[case])
+
+
+def fill(channel, line, count, *, start=0, per_ms=1, keyed=str):
+    """Bring trades without numbers, so many a millisecond."""
+    for number in range(start, start + count):
+        time_ns = RECV_NS + number // per_ms * MS
+        assert channel.accept(line, keyed(number), time_ns, time_ns)
+
+
+def test_the_newest_are_known_however_long_ago_and_those_of_a_minute_up_to_a_limit():
+    channel, line, other = TradeArbitration(), Line(0), Line(1)
+    for number in range(4 * KEPT_MIN):
+        time_ns = RECV_NS + number * 10 * SECOND
+        assert channel.accept(line, str(number), time_ns, time_ns)
+    assert channel.kept <= 2 * KEPT_MIN
+    for number in range(4 * KEPT_MIN):
+        assert not channel.accept(other, str(number), RECV_NS + number * 10 * SECOND, time_ns), number
+    assert other.duplicate >= KEPT_MIN
+    assert (other.duplicate + other.late, other.first) == (4 * KEPT_MIN, 0)
+
+
+def test_what_is_kept_is_bounded_however_much_is_traded():
+    channel, line = TradeArbitration(), Line(0)
+    fill(channel, line, 5 * KEPT_MAX, per_ms=1000)
+    assert KEPT_MAX <= channel.kept <= 2 * KEPT_MAX + 1000
+    other = Line(1)
+    fill_again = [
+        channel.accept(other, str(n), RECV_NS + n // 1000 * MS, RECV_NS + SECOND) for n in range(5 * KEPT_MAX)
+    ]
+    assert not any(fill_again), "late, or a duplicate"
+
+
+def test_the_trades_of_one_moment_are_kept_together():
+    channel, line, other = TradeArbitration(), Line(0), Line(1)
+    fill(channel, line, 10)
+    fill(channel, line, 2 * KEPT_MAX + 5, start=1_000_000, per_ms=10_000_000)
+    fill(channel, line, 10, start=20_000_000)
+    for number in range(1_000_000, 1_000_000 + 2 * KEPT_MAX + 5):
+        assert not channel.accept(other, str(number), RECV_NS, RECV_NS + SECOND)
+    assert other.duplicate == 2 * KEPT_MAX + 5
+    for number in range(3 * MOMENT_MAX):
+        channel.accept(line, f"at once {number}", RECV_NS + 60 * SECOND, RECV_NS + 60 * SECOND)
+    assert channel.kept <= 2 * MOMENT_MAX, "no moment has so many"
+
+
+def test_a_clock_that_was_set_back_costs_no_trade():
+    channel, line, other = TradeArbitration(), Line(0), Line(1)
+    fill(channel, line, 3 * KEPT_MAX)
+    now_ns = RECV_NS + 3 * KEPT_MAX * MS
+    for number in range(100):
+        time_ns = now_ns - 3600 * SECOND + number * MS
+        assert channel.accept(line, f"back {number}", time_ns, now_ns + number * MS)
+    for number in range(90, 110):  # another connection, that began afterwards
+        time_ns = now_ns - 3600 * SECOND + number * MS
+        assert channel.accept(other, f"back {number}", time_ns, now_ns + SECOND) == (number >= 100)
+
+
+def test_after_a_silence_what_is_not_known_is_new_whatever_its_time():
+    channel, line = TradeArbitration(), Line(0)
+    fill(channel, line, 3 * KEPT_MAX)
+    channel.reset()
+    now_ns = RECV_NS + 3 * KEPT_MAX * MS
+    time_ns = now_ns - 3600 * SECOND
+    assert not channel.accept(line, "back", time_ns, now_ns + SILENT_NS - SECOND)
+    assert channel.accept(line, "back", time_ns, now_ns + SILENT_NS)
+    assert channel.accept(line, "back again", time_ns + MS, now_ns + SILENT_NS)
+
+
+def test_a_number_beyond_all_others_is_new_whatever_its_time():
+    channel, line = TradeArbitration(), Line(0)
+    for number in range(1, 3 * KEPT_MAX):
+        assert channel.accept(line, number, RECV_NS + number * MS, RECV_NS, number)
+    channel.renew(0)
+    assert channel.accept(line, 10**9, RECV_NS, RECV_NS, 10**9)
+    assert not channel.accept(line, 5, RECV_NS - 1, RECV_NS, 5)
+    assert line.late == 1
+
+
+def test_a_duplicate_is_measured():
+    channel, one, two = TradeArbitration(), Line(0), Line(1)
+    channel.accept(one, "a", RECV_NS, RECV_NS)
+    channel.accept(two, "a", RECV_NS, RECV_NS + 2500)
+    channel.accept(one, "a", RECV_NS, RECV_NS + 9000)
+    assert one.behind_ns == 0, "behind another, not behind itself"
+    assert two.behind_ns == pytest.approx(2500, abs=LINES_MAX)
+
+
+def test_what_is_asked_about_lines_is_as_of_any_channel():
+    channel, line = TradeArbitration(), Line(2)
+    assert not channel.is_kept(2)
+    channel.accept(line, "a", RECV_NS, RECV_NS + 5)
+    assert (channel.heard_ns(2), channel.is_kept(2), channel.updates) == (RECV_NS + 5, True, 1)
+    channel.renew(2)
+    assert (channel.heard_ns(2), channel.is_kept(2)) == (0, False)
+    channel.inherit(2)
+    assert (channel.heard_ns(2), channel.is_kept(2)) == (0, True)
+    channel.accept(line, "a", RECV_NS, RECV_NS + 7)
+    assert (channel.updates, channel.update_id) == (2, 1)
+    channel.reset()
+    assert (channel.updates, channel.update_id, channel.is_kept(2)) == (0, 1, False)
+
+
+def make_state(**keys):
+    return TradeState(topic="trade.binance.BTCUSDT", native="BTCUSDT", **keys)
+
+
+def test_a_state_takes_trades_of_its_group_alone_and_doubts_what_cannot_be():
+    state = make_state(base_flags=wire.SIMULATED)
+    state.group = 3
+    assert not state.accept_trade(Line(0, 2), 1, RECV_NS, RECV_NS, 1)
+    line = Line(0, 3)
+    assert state.accept_trade(line, 1, RECV_NS + 10**18, RECV_NS, 1)
+    fill(state.trades, line, 3 * KEPT_MAX)
+    assert state.accept_trade(line, "next", RECV_NS + 3 * KEPT_MAX * MS, RECV_NS + 3 * KEPT_MAX * MS)
+
+
+def test_a_trade_is_emitted_once_and_then_there_is_only_its_condition():
+    state = make_state(base_flags=wire.SIMULATED)
+    state.exchange_ns = RECV_NS - 5
+    state.put_trade("7", 2.5, 0.5, wire.Side.SELL, sequence=7, index=70_000, bits=1, flags=wire.LAST)
+    state.on_news(RECV_NS)
+    assert state.takes_number
+    record = wire.unpack(state.record())
+    assert record == wire.Trade(
+        "trade.binance.BTCUSDT",
+        flags=wire.SIMULATED | wire.LAST,
+        exchange_ns=RECV_NS - 5,
+        recv_ns=RECV_NS,
+        exchange_sequence=7,
+        price=2.5,
+        size=0.5,
+        side=wire.Side.SELL,
+        bits=1,
+        index=65535,
+        trade_id="7",
+    )
+    assert not state.takes_number
+    condition = wire.unpack(state.record())
+    assert (type(condition), condition.flags) == (wire.Condition, wire.SIMULATED)
+
+
+class Connection:
+    """One connection to an exchange: what it brings is in order, and behind by a time of its own."""
+
+    def __init__(self, line, position, behind):
+        self.line, self.position, self.behind = line, position, behind
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_each_trade_is_new_once_as_long_as_one_connection_has_it(seed):
+    """Connections come and go, replay what was last, overtake each other; the exchange may count anew."""
+    rng = random.Random(seed)
+    style = rng.choice(("consecutive", "skipping", "text"))
+    channel = TradeArbitration()
+    made, published, brought = [], [], set()
+    connections = {}
+    number, now_ns = rng.choice((1, 5_000_000, 2**60)), RECV_NS
+    position = {}  # in what was published, of the newest that a connection was first with
+    for _ in range(3000):
+        now_ns += rng.choice((0, MS // 3, MS, 20 * MS))
+        act = rng.random()
+        if act < 0.55:
+            for _ in range(rng.choice((1, 1, 1, 2, 40))):
+                number += 1 if style != "skipping" else rng.choice((1, 3, 1000))
+                made.append((number, now_ns))
+        elif act < 0.56 and style != "text":
+            number = rng.choice((0, max(0, number - 50), number // 2))  # it counts anew
+            now_ns += 2 * MS
+        elif act < 0.62 and len(connections) < 3:
+            index = rng.choice([index for index in range(LINES_MAX) if index not in connections])
+            channel.renew(index)
+            start = len(made) - rng.choice((0, 0, 10, 100))  # what it repeats on subscription
+            connections[index] = Connection(Line(index), max(0, start), rng.choice((0, 0, 5, 200)))
+            position[index] = -1
+        elif act < 0.66 and connections:
+            index = rng.choice(list(connections))
+            channel.release(index)
+            del connections[index]
+            if not connections:
+                channel.reset()
+        for index, connection in connections.items():
+            end = max(connection.position, len(made) - connection.behind)
+            for place in range(connection.position, end):
+                trade_number, time_ns = made[place]
+                brought.add(place)
+                key = f"id {place}" if style == "text" else numbered(trade_number, time_ns)
+                count = 0 if style == "text" else trade_number
+                if channel.accept(connection.line, key, time_ns, now_ns, count):
+                    published.append(place)
+                    assert place > position[index], "in the order of its connection"
+                    position[index] = place
+            connection.position = end
+    assert len(published) == len(set(published)), "none twice"
+    assert set(published) == brought, "none is missing that a connection had"
+    assert len(published) > 1000
+
+
+def test_ids_are_told_apart_by_number_and_time_whatever_the_unit():
+    assert numbered(5, 1_790_000_000_123_456_789) == numbered(5, 1_790_000_000_123_000_000)
+    assert numbered(5, 1_790_000_000_124_000_000) != numbered(5, 1_790_000_000_123_000_000)
+    assert numbered(2**63 - 1, 2**63 - 1) != numbered(2**63 - 2, 2**63 - 1)
+    assert KEPT_NS >= SILENT_NS
