@@ -129,6 +129,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     connections: list[ConnectionStatus] = []
     stale: int = 0  # channels that are silent and should not be,
     stale_topics: dict[str, str] = {}  # some of them, with the reason
+    lost_trades: dict[str, int] = {}  # by topic, native: how many could be had from nowhere; -1 = not known
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0
     hop_records: int = 0
@@ -202,6 +203,7 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         connections=[connection for status in statuses for connection in status.connections],
         stale=sum(status.stale for status in statuses),
         stale_topics={topic: text for status in statuses for topic, text in status.stale_topics.items()},
+        lost_trades={topic: count for status in statuses for topic, count in status.lost_trades.items()},
         resync=sum(status.resync for status in statuses),
         hop_records=sum(status.hop_records for status in statuses),
     )

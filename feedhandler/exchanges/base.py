@@ -23,7 +23,7 @@ from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
-from feedhandler.exchanges.trades import TradeState
+from feedhandler.exchanges.trades import PastTrade, TradeState
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
 # lenient decoder would accept: no comparison with them holds.
@@ -151,6 +151,9 @@ class Market(abc.ABC):
     # Its quote changes many times a second wherever it trades: a connection without it is without data.
     canary: ClassVar[str] = "BTC/USDT"
 
+    trade_ids_are_consecutive: ClassVar[bool] = False  # one that is skipped is a trade that is missing
+    past_trades_max: ClassVar[int] = 0  # in the answer to a `past_trades_request`; 0: none can be had
+
     topic_key: ClassVar[bytes]  # under which a message names its topic
     topics_max: ClassVar[int]  # of one connection; its canary comes on top
     awaits_welcome: ClassVar[bool] = False
@@ -217,7 +220,13 @@ class Market(abc.ABC):
         if kind == TICKER.name:
             return TickerState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
         if kind == TRADE.name:
-            return TradeState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+            return TradeState(
+                topic=topic,
+                native=native,
+                base_flags=base_flags,
+                flags=base_flags,
+                is_consecutive=self.trade_ids_are_consecutive,
+            )
         description = kinds.named(kind)
         is_once = kinds.keeps_every(description.code)
         channels = tuple(Arbitration(is_once=is_once) for _ in self.topics(native, kind))
@@ -266,6 +275,14 @@ class Market(abc.ABC):
         Raises ProtocolError where the exchange refused, as for an unknown symbol, and DecodeError for what is no
         quote.
         """
+
+    def past_trades_request(self, native: str, number: int) -> RestRequest:
+        """Return the request for trades of one symbol from this number on, or else for its newest."""
+        raise NotImplementedError
+
+    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+        """Decode the answer to it, row by row, in whatever order. Raises DecodeError or ProtocolError."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:

@@ -42,6 +42,7 @@ from feedhandler.exchanges.base import (
     Quote,
     RestTicker,
     Rows,
+    Traded,
     UpdateId,
     decode_rest,
     decode_sparse,
@@ -51,7 +52,7 @@ from feedhandler.exchanges.base import (
     rest_ticker,
 )
 from feedhandler.exchanges.state import QUOTE, STATISTICS
-from feedhandler.exchanges.trades import numbered
+from feedhandler.exchanges.trades import PastTrade, numbered
 
 STREAMS_PER_CONNECTION: Final = 1024
 
@@ -171,6 +172,16 @@ class _BulkRow(msgspec.Struct):
     quote_volume: Amount | None = msgspec.field(name="quoteVolume", default=None)
 
 
+class _PastTrade(msgspec.Struct):
+    """A row of historicalTrades."""
+
+    number: UpdateId = msgspec.field(name="id")
+    price: Traded
+    size: Traded = msgspec.field(name="qty")
+    time: Time
+    buyer_is_maker: bool | None = msgspec.field(name="isBuyerMaker", default=None)
+
+
 class _Command(msgspec.Struct):
     method: str
     params: Sequence[str]
@@ -189,6 +200,8 @@ class BinanceSpot(Market):
         RestRequest("/api/v3/ticker/bookTicker", weight=4),
         RestRequest("/api/v3/ticker/24hr", weight=80),
     )
+    trade_ids_are_consecutive = True
+    past_trades_max = 1000
     # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
     rest_limit = (6000, 60.0)
 
@@ -212,6 +225,7 @@ class BinanceSpot(Market):
         self._time = msgspec.json.Decoder(_Time)
         self._rest_quote = msgspec.json.Decoder(_BookTicker, strict=False)
         self._rows = msgspec.json.Decoder(list[msgspec.Raw])
+        self._past_trade_row = msgspec.json.Decoder(_PastTrade, strict=False)
         self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
@@ -243,6 +257,22 @@ class BinanceSpot(Market):
         if None in (answer.bid, answer.bid_size, answer.ask, answer.ask_size):
             raise DecodeError("binance bookTicker: the answer lacks a price or size")
         return rest_quote(answer.bid, answer.bid_size, answer.ask, answer.ask_size)
+
+    def past_trades_request(self, native: str, number: int) -> RestRequest:
+        path = f"/api/v3/historicalTrades?symbol={quote(native, safe='')}&fromId={number}"
+        return RestRequest(
+            f"{path}&limit={self.past_trades_max}", weight=25, headers=(("X-MBX-TIME-UNIT", "MICROSECOND"),)
+        )
+
+    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+        rows: list[msgspec.Raw] = decode_rest(self._rows, body, "binance historicalTrades")
+        return read_rows(self._past_trade, rows, "binance historicalTrades")
+
+    def _past_trade(self, row: msgspec.Raw) -> PastTrade:
+        r = self._past_trade_row.decode(row)
+        time_ns = _time_ns(r.time)
+        trade = str(r.number), r.price, r.size, SIDES.get(r.buyer_is_maker, Side.UNKNOWN)
+        return PastTrade(numbered(r.number, time_ns), r.number, time_ns, r.number, trade)
 
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         rows: list[msgspec.Raw] = decode_rest(self._rows, body, "binance tickers")
@@ -360,11 +390,8 @@ class BinanceSpot(Market):
         time_ns = _time_ns(event.trade_time)
         if state is None or not state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
             return
-        state.exchange_ns = time_ns
-        side = SIDES.get(event.buyer_is_maker, Side.UNKNOWN)
-        state.put_trade(str(number), event.price, size, side, sequence=number, flags=LAST)
-        state.on_news(recv_ns)
-        emit(state)
+        trade = str(number), event.price, size, SIDES.get(event.buyer_is_maker, Side.UNKNOWN)
+        state.publish(trade, time_ns, recv_ns, emit, sequence=number, flags=LAST)
 
     def _answer(self, frame: _Frame) -> Control | None:
         error = frame.error

@@ -59,6 +59,7 @@ from feedhandler.exchanges.base import (
     spread,
 )
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
+from feedhandler.exchanges.trades import PastTrade
 
 BOOK: Final = "orderbook.1."
 BOOK_SIZE: Final = len(BOOK)
@@ -100,6 +101,18 @@ class _Trade(msgspec.Struct, gc=False):
     side: str = msgspec.field(name="S", default="")
     sequence: UpdateId = msgspec.field(name="seq", default=0)
     is_block: bool = msgspec.field(name="BT", default=False)
+
+
+class _PastTrade(msgspec.Struct):
+    """A row of recent-trade."""
+
+    trade_id: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_SIZE)] = msgspec.field(name="execId")
+    time: Annotated[int, msgspec.Meta(gt=0, le=MILLISECONDS_MAX)]
+    price: Traded
+    size: Traded
+    side: str = ""
+    sequence: UpdateId = msgspec.field(name="seq", default=0)
+    is_block: bool = msgspec.field(name="isBlockTrade", default=False)
 
 
 class _TradeRows(msgspec.Struct):
@@ -203,6 +216,7 @@ class BybitSpot(Market):
     command_interval_s = 0.05  # no limit is documented; 200 requests in 0.4 s were all accepted
     connects = (500, 300.0)
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
+    past_trades_max = 60
     repeats_s = {(TICKER.name, QUOTE): 3.0}
 
     def __init__(self) -> None:
@@ -215,6 +229,7 @@ class BybitSpot(Market):
         self._time = msgspec.json.Decoder(_Answer[_Time], strict=False)
         self._tickers = msgspec.json.Decoder(_Answer[_RestTickers])
         self._all_tickers = msgspec.json.Decoder(_Answer[_BulkRows])
+        self._past_trade_row = msgspec.json.Decoder(_PastTrade, strict=False)
         self._bulk_row = msgspec.json.Decoder(_BulkRow)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
@@ -249,6 +264,22 @@ class BybitSpot(Market):
         return rest_quote(
             _amount(ticker.bid), _amount(ticker.bid_size), _amount(ticker.ask), _amount(ticker.ask_size)
         )
+
+    def past_trades_request(self, native: str, number: int) -> RestRequest:
+        path = f"/v5/market/recent-trade?category=spot&symbol={quote(native, safe='')}"
+        return RestRequest(f"{path}&limit={self.past_trades_max}")
+
+    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+        answer = decode_rest(self._all_tickers, body, "bybit recent-trade")
+        if answer.code != 0 or answer.result is None or answer.result.rows is None:
+            raise rest_refusal("bybit recent-trade", answer.code, answer.message)
+        return read_rows(self._past_trade, answer.result.rows, "bybit recent-trade")
+
+    def _past_trade(self, row: msgspec.Raw) -> PastTrade:
+        r = self._past_trade_row.decode(row)
+        trade = r.trade_id, r.price, r.size, SIDES.get(r.side, Side.UNKNOWN)
+        bits = BLOCK if r.is_block else 0
+        return PastTrade(r.trade_id, 0, r.time * NS_PER_MS, r.sequence, trade, bits)
 
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         answer = decode_rest(self._all_tickers, body, "bybit tickers")
@@ -426,19 +457,16 @@ class BybitSpot(Market):
         left = len(new)
         for index, trade in new:
             left -= 1
-            state.exchange_ns = trade.time * NS_PER_MS
-            state.put_trade(
-                trade.trade_id,
-                trade.price,
-                trade.size,
-                SIDES.get(trade.side, Side.UNKNOWN),
+            state.publish(
+                (trade.trade_id, trade.price, trade.size, SIDES.get(trade.side, Side.UNKNOWN)),
+                trade.time * NS_PER_MS,
+                recv_ns,
+                emit,
                 sequence=trade.sequence,
                 bits=BLOCK if trade.is_block else 0,
                 index=index,
                 flags=0 if left else LAST,
             )
-            state.on_news(recv_ns)
-            emit(state)
 
     def _answer(self, frame: _Frame) -> Control | None:
         if frame.op == "pong" or frame.ret_msg == "pong":

@@ -57,6 +57,7 @@ from feedhandler.exchanges.base import (
     RestTicker,
     Rows,
     T,
+    Traded,
     UpdateId,
     chunks,
     decode_rest,
@@ -67,7 +68,7 @@ from feedhandler.exchanges.base import (
     rest_ticker,
 )
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS
-from feedhandler.exchanges.trades import is_id, numbered
+from feedhandler.exchanges.trades import PastTrade, is_id, numbered
 
 TOPICS_PER_CONNECTION: Final = 300  # the rate-limit page says 400, the server enforces 300
 SYMBOLS_PER_COMMAND: Final = 100
@@ -161,6 +162,16 @@ class _BulkRow(msgspec.Struct):
     quote_volume: Amount | None = msgspec.field(name="volValue", default=None)
 
 
+class _PastTrade(msgspec.Struct):
+    """A row of histories. It lacks the trade's id, which is its sequence."""
+
+    sequence: UpdateId
+    price: Traded
+    size: Traded
+    time_ns: UpdateId = msgspec.field(name="time")
+    side: str = ""
+
+
 class _Server(msgspec.Struct):
     endpoint: str
     ping_interval_ms: int = msgspec.field(name="pingInterval")
@@ -207,6 +218,7 @@ class KuCoinSpot(Market):
     instruments_request = RestRequest("/api/v2/symbols", weight=4)
     time_request = RestRequest("/api/v1/timestamp", weight=3)
     survey_requests = (RestRequest("/api/v1/market/allTickers", weight=15),)
+    past_trades_max = 100
     handshake_request = RestRequest("/api/v1/bullet-public", "POST", weight=10)
     # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
     rest_limit = (2000, 30.0)
@@ -228,6 +240,8 @@ class KuCoinSpot(Market):
         self._time = msgspec.json.Decoder(_Answer[Milliseconds])
         self._rest_quote = msgspec.json.Decoder(_Answer[_Data], strict=False)
         self._all_tickers = msgspec.json.Decoder(_Answer[_AllTickers])
+        self._histories = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
+        self._past_trade_row = msgspec.json.Decoder(_PastTrade, strict=False)
         self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
@@ -255,6 +269,18 @@ class KuCoinSpot(Market):
         if not data.time:
             raise DecodeError("kucoin level1: the answer is no quote")
         return rest_quote(data.bid, data.bid_size, data.ask, data.ask_size)
+
+    def past_trades_request(self, native: str, number: int) -> RestRequest:
+        return RestRequest(f"/api/v1/market/histories?symbol={quote(native, safe='')}", weight=3)
+
+    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+        rows = _data_of(self._histories, body, "kucoin histories")
+        return read_rows(self._past_trade, rows, "kucoin histories")
+
+    def _past_trade(self, row: msgspec.Raw) -> PastTrade:
+        r = self._past_trade_row.decode(row)
+        trade = str(r.sequence), r.price, r.size, SIDES.get(r.side, Side.UNKNOWN)
+        return PastTrade(numbered(r.sequence, r.time_ns), r.sequence, r.time_ns, r.sequence, trade)
 
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         found = _data_of(self._all_tickers, body, "kucoin allTickers")
@@ -398,11 +424,8 @@ class KuCoinSpot(Market):
         state = self.states[TRADE.name].get(native)
         if state is None or not state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
             return
-        state.exchange_ns = time_ns
-        side = SIDES.get(data.side, Side.UNKNOWN)
-        state.put_trade(trade_id, price, size, side, sequence=number, flags=LAST_FLAG)
-        state.on_news(recv_ns)
-        emit(state)
+        trade = trade_id, price, size, SIDES.get(data.side, Side.UNKNOWN)
+        state.publish(trade, time_ns, recv_ns, emit, sequence=number, flags=LAST_FLAG)
 
     def _answer(self, frame: _Frame) -> Control | None:
         kind = frame.type

@@ -9,8 +9,10 @@ connected. Pure: ids and times come in.
 """
 
 import struct
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Final
+
+import msgspec
 
 from feedhandler.data import wire
 from feedhandler.data.trade import ID_SIZE, TRADE, Side
@@ -28,6 +30,9 @@ KEPT_NS: Final = 60 * NS_PER_S
 assert KEPT_MIN < KEPT_MAX
 
 SILENT_NS: Final = 10 * NS_PER_S  # nothing was new for so long: what is not known is new, whatever its time
+
+MISSING_MAX: Final = 64  # ranges of numbers that are noted as missing
+HELD_MAX: Final = 20_000  # trades of one symbol that wait for older ones: 6 MB
 
 MS_BITS: Final = 42  # of a time in milliseconds: until 2109
 INDEX_MAX: Final = 2**16 - 1
@@ -50,17 +55,22 @@ class TradeArbitration:
     Of a trade that is not known and not newer than all that was forgotten it cannot be known whether it is new. It
     is, if its number is beyond all that were met, or if the line that brings it has brought what is newer: a
     connection brings trades in their order, so the exchange's clock was set back. Else it is late.
+
+    is_consecutive: numbers follow each other, so `missing` has those that did not come, each range as its first and
+    last one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_consecutive: bool = False) -> None:
+        self._is_consecutive = is_consecutive
+        self.missing: list[tuple[int, int]] = []
         self.updates = self.update_id = 0  # the second grows with each new trade
         self._recent: dict[Hashable, int] = {}  # when a trade was new, and the line that brought it
         self._before: dict[Hashable, int] = {}  # the generation before
         self._recent_since_ns = 0
         self._recent_ns = self._before_ns = 0  # the newest times of both,
         self._forgotten_ns = 0  # and of what was forgotten
-        self._number = 0  # the highest that was met
-        self._first_ns = 0  # when the newest trade came
+        self.number = 0  # the highest that was met
+        self.first_ns = 0  # when the newest trade came
         self._heard_ns = [0] * LINES_MAX
         self._reached_ns = [0] * LINES_MAX  # the newest time on each line
         self._holds = [False] * LINES_MAX
@@ -95,22 +105,66 @@ class TradeArbitration:
         since = self._recent.get(key) or self._before.get(key)
         if since is not None:
             line.duplicate += 1
-            if since % LINES_MAX != own:
+            if since % LINES_MAX != own and since > LINES_MAX:
                 line.behind_ns += max(0, recv_ns - since)  # to a few ns
             self._reached_ns[own] = max(self._reached_ns[own], time_ns)
             return False
-        if number <= self._number and 0 < time_ns <= self._forgotten_ns:
-            if self._reached_ns[own] <= self._forgotten_ns and recv_ns - self._first_ns < SILENT_NS:
+        if number <= self.number and 0 < time_ns <= self._forgotten_ns:
+            if self._reached_ns[own] <= self._forgotten_ns and recv_ns - self.first_ns < SILENT_NS:
                 line.late += 1
                 return False
             self._forgotten_ns = time_ns - 1
-        self._note(key, own, time_ns, recv_ns)
+        self._note(key, own, time_ns, recv_ns, number)
         self._reached_ns[own] = max(self._reached_ns[own], time_ns)
-        self._number = max(self._number, number)
         line.first += 1
         return True
 
-    def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int) -> None:
+    def add(self, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
+        """Note a trade that no line brought; False if it is known."""
+        if key in self._recent or key in self._before:
+            return False
+        self._note(key, 0, time_ns, recv_ns, number)
+        self._recent[key] = 1  # no line brought it
+        return True
+
+    def came_ns(self, key: Hashable) -> int:
+        """Return when a line brought a trade, to a few ns; 0 if none did, or it is not known."""
+        since = self._recent.get(key) or self._before.get(key) or 0
+        return since if since > LINES_MAX else 0
+
+    @property
+    def newest_ns(self) -> int:
+        """When the newest trades were made."""
+        return max(self._recent_ns, self._before_ns)
+
+    @property
+    def missing_count(self) -> int:
+        return sum(last - first + 1 for first, last in self.missing)
+
+    def _count(self, number: int, time_ns: int) -> None:
+        """Note which numbers are missing, now that this one has come."""
+        newest = self.number
+        if 0 < newest < number - 1:
+            self.missing = [*self.missing[1 - MISSING_MAX :], (newest + 1, number - 1)]
+        elif number <= newest:
+            if time_ns > self.newest_ns:  # the exchange counts anew
+                self.missing, self.number = [], number
+                return
+            left = []
+            for first, last in self.missing:
+                if first <= number <= last:
+                    left += [(first, number - 1)] if first < number else []
+                    left += [(number + 1, last)] if number < last else []
+                else:
+                    left.append((first, last))
+            self.missing = left
+        self.number = max(newest, number)
+
+    def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int, number: int) -> None:
+        if self._is_consecutive and number != self.number + 1:
+            self._count(number, time_ns)
+        else:
+            self.number = max(self.number, number)
         # Not within one moment: what was made at the time of something forgotten could not be told from it.
         count = len(self._recent)
         is_old = count >= KEPT_MIN and recv_ns - self._recent_since_ns >= KEPT_NS
@@ -123,7 +177,7 @@ class TradeArbitration:
             self._recent_since_ns = recv_ns
         self._recent[key] = recv_ns - recv_ns % LINES_MAX + own
         self._recent_ns = max(self._recent_ns, time_ns)
-        self._first_ns = recv_ns
+        self.first_ns = recv_ns
         self.update_id += 1
 
     # --- what is asked about it
@@ -142,11 +196,36 @@ class TradeArbitration:
         return self._heard_ns[line]
 
 
-class TradeState(RecordState):
-    """The trades of one symbol."""
+class PastTrade(msgspec.Struct, frozen=True):
+    """A trade as REST states it. key and number are as those of the same trade on a connection."""
 
-    def __init__(self, *, topic: str, native: str, base_flags: int = 0, flags: int = 0) -> None:
-        self.trades = TradeArbitration()
+    key: Hashable
+    number: int
+    exchange_ns: int
+    sequence: int
+    trade: tuple[str, float, float, Side]
+    bits: int = 0
+
+
+class TradeState(RecordState):
+    """The trades of one symbol.
+
+    While older ones are being fetched, new ones are held. is_followed: it has been subscribed to since it is
+    wanted, so what has been missed since then should not be.
+    """
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        native: str,
+        base_flags: int = 0,
+        flags: int = 0,
+        is_consecutive: bool = False,
+    ) -> None:
+        self.trades = TradeArbitration(is_consecutive=is_consecutive)
+        self.is_followed = False
+        self._held: list[_Held] | None = None
         super().__init__(
             TRADE, (self.trades,), topic=topic, native=native, base_flags=base_flags, flags=flags
         )
@@ -159,21 +238,51 @@ class TradeState(RecordState):
             time_ns = max(1, recv_ns + self.offset_ns)  # it cannot be
         return self.trades.accept(line, key, time_ns, recv_ns, number)
 
-    def put_trade(
+    def publish(
         self,
-        trade_id: str,
-        price: float,
-        size: float,
-        side: Side,
+        trade: tuple[str, float, float, Side],
+        exchange_ns: int,
+        recv_ns: int,
+        emit: Callable[["TradeState"], None],
         *,
         sequence: int = 0,
         bits: int = 0,
         index: int = 0,
         flags: int = 0,
     ) -> None:
-        """Have this trade emitted next."""
+        """Emit a trade that is new, id, price, size and side; or keep it for later, if new ones are held."""
+        trade_id, price, size, side = trade
         packed = _PACKED.pack(sequence, price, size, 1, side, bits, min(index, INDEX_MAX), trade_id.encode())
+        held = self._held
+        if held is None or flags & wire.RECOVERED:
+            self._emit((packed, flags, exchange_ns, recv_ns), emit)
+            return
+        held.append((packed, flags, exchange_ns, recv_ns))
+        if len(held) >= HELD_MAX:
+            self.release_held(emit)
+
+    def _emit(self, held: "_Held", emit: Callable[["TradeState"], None]) -> None:
+        packed, flags, self.exchange_ns, recv_ns = held
         self.put_packed(packed, flags)
+        self.on_news(recv_ns)
+        emit(self)
+
+    def hold(self) -> None:
+        """Hold new trades from now on."""
+        self._held = [] if self._held is None else self._held
+
+    @property
+    def held_count(self) -> int:
+        return len(self._held or ())
+
+    def release_held(self, emit: Callable[["TradeState"], None]) -> None:
+        """Emit what was held, and hold no more."""
+        held, self._held = self._held or [], None
+        for each in held:
+            self._emit(each, emit)
+
+
+_Held = tuple[bytes, int, int, int]  # a record without its header, flags, exchange_ns, recv_ns
 
 
 def is_id(text: str) -> bool:

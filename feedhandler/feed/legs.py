@@ -26,6 +26,7 @@ from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Emit, Market, RestTicker, is_same
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State, TickerState
 from feedhandler.feed.freshness import Freshness, Question, agrees
+from feedhandler.feed.missed import MissedTrades, TradesQuestion
 from feedhandler.feed.session import Session
 
 CHANNELS: Final = (STATISTICS, QUOTE, LAST)
@@ -48,6 +49,7 @@ class Change(msgspec.Struct):
     run: list[Session] = []
     stop: list[Session] = []
     ask: list[Question] = []
+    ask_trades: list[TradesQuestion] = []
 
 
 class Leg:
@@ -100,6 +102,8 @@ class Legs:
         self._budget = budget
         self._rng = rng
         self.freshness = Freshness(market, emit)
+        self.missed = MissedTrades(market, emit, self._is_brought)
+        self.missed.add(self.states.values())
         self.freshness.add(self.states.values())
         self._followed: set[Session] = set()  # those that have all the data that any has
         self._next_line = 0
@@ -155,6 +159,7 @@ class Legs:
         """Carry these too; the others notice nothing."""
         self._enter(states)
         self.freshness.add(states)
+        self.missed.add(states)
         for session in self.sessions:
             session.subscriptions.add(states)
         # Which is as good as another is to be seen anew: the first of them is the measure of the others.
@@ -165,6 +170,7 @@ class Legs:
     def remove(self, states: Sequence[State]) -> None:
         """Carry these no more; they are flagged DOWN."""
         self.freshness.remove(states)
+        self.missed.remove(states)
         for session in self.sessions:
             session.subscriptions.remove(states)
         for state in states:
@@ -194,6 +200,7 @@ class Legs:
         for session in self.sessions:
             if native := session.wants_quote(now_mono_ns):
                 change.ask.append(Question(native, session.witness))
+        change.ask_trades = self.missed.advance(now_mono_ns)
         self._plan_seeds(now_mono_ns)
         self._take_orders(change)
         for leg in self.legs:
@@ -401,6 +408,7 @@ class Legs:
         if is_alone:
             self._followed.add(session)
             self.freshness.reset()
+            self.missed.on_alone()
             self._unseeded, self._surveyed, self._was_early = set(self._tickers), set(), False
         for state in self.states.values():
             if is_alone:
@@ -467,6 +475,8 @@ class Legs:
         )
 
     def _flag(self, state: State, flag: int) -> None:
+        if flag == wire.DOWN:
+            self.missed.on_down(state)
         if flag and state.is_known and state.flags & (wire.STALE | wire.DOWN) < flag:
             state.flags = state.base_flags | flag
             self._emit(state)
@@ -475,8 +485,11 @@ class Legs:
 
     def _end_conditions(self) -> None:
         """Publish of kinds that keep every record that all is well again: the next one may come in hours."""
+        self._unsettled.update((state.topic, state) for state in self.missed.told)
+        self.missed.told.clear()
         for topic, state in list(self._unsettled.items()):
-            if self._is_brought(state):
+            if self._is_brought(state) and not self.missed.is_open(state):
+                self.missed.on_settled(state)
                 del self._unsettled[topic]
                 if state.flags & wire.NOT_LIVE or not state.recv_ns:  # else it has had a record since
                     state.flags = state.base_flags

@@ -39,6 +39,7 @@ from feedhandler.exchanges.state import State
 from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
+from feedhandler.feed.missed import TradesQuestion
 from feedhandler.feed.report import Complaints, connection_status, feed_state
 from feedhandler.feed.survey import Survey
 from feedhandler.feed.universe import Universe
@@ -614,6 +615,8 @@ class Feed:
         for change in self._universe.advance(time.monotonic_ns()):
             for question in change.ask:
                 self._spawn(self._ask(question))
+            for wanted in change.ask_trades:
+                self._spawn(self._ask_trades(wanted))
             if change.run or change.stop:
                 self._apply(change)
             self._publisher.flush_soon()
@@ -662,6 +665,21 @@ class Feed:
             log.info("no word from REST about %s, which is silent: %s", question.native, exc)
         question.watch.on_quote(question.native, quote)
 
+    async def _ask_trades(self, question: TradesQuestion) -> None:
+        """Ask the exchange for trades that no connection has brought."""
+        rows, market, native = None, question.watch.market, question.missed.state.native
+        try:
+            with self._failures.converted("past trades"):
+                body = await self._http[market.name].fetch(question.request, is_spare=True)
+                answer = market.decode_past_trades(body)
+            rows = answer.items
+            if answer.problem:
+                log.warning("past trades of %s: %s", native, answer.problem)
+        except (ProtocolError, DecodeError) as exc:
+            log.info("no past trades of %s from REST: %s", native, exc)
+        question.watch.on_answer(question, rows, time.time_ns())
+        self._publisher.flush_soon()
+
     def _note_stale(self) -> None:
         """Report the channels that are silent and should not be; log which have come or gone."""
         stale = self._universe.stale()
@@ -674,6 +692,16 @@ class Feed:
         self._stale = stale
         self._status.stale = len(stale)
         self._status.stale_topics = dict(list(stale.items())[:LISTED_MAX])
+
+    def _note_lost(self) -> None:
+        """Report and log how many trades could not be had."""
+        lost = self._universe.lost_trades()
+        before, self._status.lost_trades = self._status.lost_trades, lost
+        for topic in [topic for topic in lost if lost[topic] != before.get(topic)][:LISTED_MAX]:
+            count = str(lost[topic] - before.get(topic, 0)) if lost[topic] > 0 else "an unknown number of"
+            log.warning(
+                "lost: %s trades of %s, which no connection and no REST request brought", count, topic
+            )
 
     def _on_connections(self) -> None:
         """Connections have come or gone."""
@@ -765,6 +793,7 @@ class Feed:
             text = "" if status.stopping else f": {status.text(time.time_ns())}"
             log.log(logging.INFO if is_well else logging.WARNING, "now %s%s", state, text)
         self._note_stale()
+        self._note_lost()
         for text in self._complaints.due((c.session for c in self._connections), time.time_ns()):
             log.warning("%s", text)
         status.failures = dict(self._failures.counts)

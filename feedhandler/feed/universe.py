@@ -221,6 +221,10 @@ class Universe:
             for topic, text in legs.freshness.stale().items()
         }
 
+    def lost_trades(self) -> dict[str, int]:
+        """Return how many trades could be had from nowhere, by topic; -1 where that is not known."""
+        return {topic: count for legs in self.legs for topic, count in legs.missed.lost.items()}
+
     # --- renewal
 
     def renew(self, reason: str) -> None:

@@ -235,11 +235,15 @@ def test_a_state_takes_trades_of_its_group_alone_and_doubts_what_cannot_be():
 
 def test_a_trade_is_emitted_once_and_then_there_is_only_its_condition():
     state = make_state(base_flags=wire.SIMULATED)
-    state.exchange_ns = RECV_NS - 5
-    state.put_trade("7", 2.5, 0.5, wire.Side.SELL, sequence=7, index=70_000, bits=1, flags=wire.LAST)
-    state.on_news(RECV_NS)
-    assert state.takes_number
-    record = wire.unpack(state.record())
+    found = []
+
+    def emit(state):
+        assert state.takes_number
+        found.append(wire.unpack(state.record()))
+
+    trade = ("7", 2.5, 0.5, wire.Side.SELL)
+    state.publish(trade, RECV_NS - 5, RECV_NS, emit, sequence=7, index=70_000, bits=1, flags=wire.LAST)
+    [record] = found
     assert record == wire.Trade(
         "trade.binance.BTCUSDT",
         flags=wire.SIMULATED | wire.LAST,

@@ -1,0 +1,236 @@
+"""Trades that were missed while no connection brought them: fetched over REST, and published before newer ones.
+
+    brought ──lost──▶ away ──connected: new ones are held──▶ subscribed to ──REST──▶ missed ones, RECOVERED,
+                       ▲                     │                     │                 then those that were held
+                       └────────lost─────────┘                     └──not all──▶ STALE, those that were held
+
+They are held for `HOLD_NS` at most; what comes from REST later is published later. Where the numbers of trades
+follow each other, those that are missing are fetched too while everything is connected. Pure: times and answers
+come in, requests and records go out.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler.data import wire
+from feedhandler.data.rest import RestRequest
+from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges.base import Emit, Market
+from feedhandler.exchanges.state import State
+from feedhandler.exchanges.trades import PastTrade, TradeState
+
+HOLD_NS: Final = 1_500_000_000  # with the time between two looks it is less than 2 s
+PATIENCE_NS: Final = NS_PER_S  # within which another connection may bring what is missing
+AGAIN_NS: Final = (
+    NS_PER_S  # after a request that failed, or whose answer was behind the connections; doubling
+)
+CONFIRM_NS: Final = 2 * NS_PER_S  # after an answer, if no trade has come since that REST should have known
+TRIES_MAX: Final = 6  # for a minute, so that a budget that is used up is full again
+PAGES_MAX: Final = 10  # of one symbol, where the answers are in order and limited
+REQUESTS_MAX: Final = 4  # under way at a time
+UNKNOWN: Final = -1  # how many are missing, where that cannot be known
+
+
+class Missed(msgspec.Struct, eq=False):
+    """What is to be fetched of one symbol: what is newer than a number, or a time where there are none."""
+
+    state: TradeState
+    number: int
+    since_ns: int
+    next_number: int  # to begin with in the next request
+    came_ns: int  # when the last trade came before
+    updates: int  # new trades that there had been, those from REST included
+    asks_at: int = 0  # on the monotonic clock
+    held_at: int = 0  # since when new trades are held; 0: there are none
+    tries: int = 0
+    pages: int = 0
+    is_asking: bool = False
+    is_confirming: bool = False
+
+
+class TradesQuestion(msgspec.Struct, eq=False):
+    """A request for past trades of one symbol; its answer goes to `watch.on_answer`."""
+
+    request: RestRequest
+    missed: Missed
+    watch: "MissedTrades"
+
+
+class MissedTrades:
+    """The trades of some symbols that the same connections carry.
+
+    is_brought says whether a connection that is well has subscribed to a state. lost is how many could not be had,
+    by topic; told are the states that were flagged for that, until the owner clears them.
+    """
+
+    def __init__(self, market: Market, emit: Emit, is_brought: Callable[[State], bool]) -> None:
+        self.market = market
+        self._emit = emit
+        self._is_brought = is_brought
+        self.told: list[State] = []
+        self._states: dict[TradeState, int] = {}  # and since when numbers are missing, 0: none are
+        self._open: dict[TradeState, Missed] = {}
+        self._now = 0
+        self.lost: dict[str, int] = {}
+
+    def add(self, states: Iterable[State]) -> None:
+        """Watch these too."""
+        if self.market.past_trades_max:
+            self._states.update((state, 0) for state in states if isinstance(state, TradeState))
+
+    def remove(self, states: Iterable[State]) -> None:
+        """Watch these no more."""
+        for state in states:
+            if isinstance(state, TradeState):
+                state.is_followed = False
+                self._states.pop(state, None)
+                self._open.pop(state, None)
+                state.release_held(self._emit)
+
+    def on_down(self, state: State) -> None:
+        """No connection brings it any more: what was held came before."""
+        if isinstance(state, TradeState) and state.held_count:
+            state.release_held(self._emit)
+
+    def is_open(self, state: State) -> bool:
+        """True while it is not known whether something of it was missed."""
+        return state in self._open
+
+    def on_alone(self) -> None:
+        """The first connection after none: what comes from now on may have something missing before it."""
+        for state in self._states:
+            if state.is_followed and state.trades.update_id:
+                self._begin(state, state.trades.number, state.trades.newest_ns)
+                state.hold()
+
+    def _begin(self, state: TradeState, number: int, since_ns: int) -> None:
+        if state not in self._open:
+            self._open[state] = Missed(
+                state, number, since_ns, number + 1, state.trades.first_ns, state.trades.update_id
+            )
+        else:  # it is lost again: what was asked for is asked for anew
+            missed = self._open[state]
+            missed.tries = missed.pages = missed.asks_at = missed.held_at = 0
+            missed.is_confirming = False
+            missed.came_ns, missed.updates = state.trades.first_ns, state.trades.update_id
+
+    def advance(self, now_mono_ns: int) -> list[TradesQuestion]:
+        """Return what to request; call a few times a second."""
+        self._now = now_mono_ns
+        for state, since in self._states.items():
+            if state.trades.missing and state not in self._open:
+                self._states[state] = since or now_mono_ns
+                if since and now_mono_ns - since >= PATIENCE_NS:
+                    first, _ = state.trades.missing[0]
+                    self._begin(state, first - 1, 0)
+            elif since:
+                self._states[state] = 0
+        questions: list[TradesQuestion] = []
+        asking = sum(missed.is_asking for missed in self._open.values())
+        for state, missed in list(self._open.items()):
+            if state.held_count:
+                missed.held_at = missed.held_at or now_mono_ns
+                missed.asks_at = 0 if missed.is_confirming else missed.asks_at
+                if now_mono_ns - missed.held_at >= HOLD_NS:
+                    state.release_held(self._emit)
+            if missed.is_asking or now_mono_ns < missed.asks_at or not self._is_brought(state):
+                continue
+            if asking + len(questions) < REQUESTS_MAX:
+                missed.is_asking = True
+                request = self.market.past_trades_request(state.native, missed.next_number)
+                questions.append(TradesQuestion(request, missed, self))
+        return questions
+
+    def on_settled(self, state: State) -> None:
+        """It is subscribed to: from now on nothing is missed."""
+        if isinstance(state, TradeState):
+            state.is_followed = True
+
+    def on_answer(self, question: TradesQuestion, rows: Sequence[PastTrade] | None, recv_ns: int) -> None:
+        """Take the answer, None if none is to be had."""
+        missed, state = question.missed, question.missed.state
+        missed.is_asking = False
+        if self._open.get(state) is not missed or not self._is_brought(state):
+            return  # nobody wants it any more, or it is away again: then it is requested again
+        if rows is None:
+            self._try_again(missed)
+            return
+        rows = sorted(rows, key=lambda row: (row.number, row.exchange_ns))
+        trades = state.trades
+        is_full = len(rows) >= self.market.past_trades_max
+        is_joined = missed.pages > 0 or not is_full or any(self._is_past(missed, row) for row in rows)
+        is_reached = any(trades.came_ns(row.key) > missed.came_ns for row in rows)
+        is_live = trades.update_id > missed.updates
+        self._publish([row for row in rows if not self._is_past(missed, row)], missed, recv_ns)
+        missed.pages += 1
+        if self.market.trade_ids_are_consecutive:
+            self._go_on(missed, rows[-1].number if rows else 0, is_full=is_full)
+        elif not is_joined:
+            self._tell(missed, UNKNOWN)
+        elif is_reached or (missed.is_confirming and not is_live):
+            self._end(missed)
+        elif is_live:
+            missed.is_confirming = False
+            self._try_again(missed)  # REST is behind the connections
+        else:
+            missed.is_confirming = True  # it may be: there is nothing yet to tell that by
+            missed.asks_at = self._now + CONFIRM_NS
+
+    def _publish(self, rows: Iterable[PastTrade], missed: Missed, recv_ns: int) -> None:
+        state = missed.state
+        new = [row for row in rows if state.trades.add(row.key, row.exchange_ns, recv_ns, row.number)]
+        missed.updates += len(new)
+        for row in new:
+            state.publish(
+                row.trade,
+                row.exchange_ns,
+                recv_ns,
+                self._emit,
+                sequence=row.sequence,
+                bits=row.bits,
+                flags=wire.RECOVERED | (wire.LAST if row is new[-1] else 0),
+            )
+
+    def _go_on(self, missed: Missed, last: int, *, is_full: bool) -> None:
+        """Where numbers tell what is missing: request what follows, or what still is missing, or no more."""
+        missing = missed.state.trades.missing
+        if is_full and last >= missed.next_number and missed.pages < PAGES_MAX:
+            missed.next_number = last + 1
+        elif missing:
+            missed.next_number = missing[0][0]
+            self._try_again(missed)
+        else:
+            self._end(missed)
+
+    def _is_past(self, missed: Missed, row: PastTrade) -> bool:
+        """True for a trade from before anything was missed."""
+        return row.number <= missed.number if row.number else row.exchange_ns < missed.since_ns
+
+    def _try_again(self, missed: Missed) -> None:
+        missed.asks_at = self._now + (AGAIN_NS << missed.tries)
+        missed.tries += 1
+        if missed.tries < TRIES_MAX:
+            return
+        count = missed.state.trades.missing_count
+        if count or not self.market.trade_ids_are_consecutive:
+            self._tell(missed, count or UNKNOWN)
+        else:  # if something is missing, the next trade's number will tell
+            self._end(missed)
+
+    def _tell(self, missed: Missed, count: int) -> None:
+        """Publish that something is missing: in its place, unless newer ones have waited for too long."""
+        state = missed.state
+        before = self.lost.get(state.topic, 0)
+        self.lost[state.topic] = UNKNOWN if UNKNOWN in (count, before) else before + count
+        state.flags = state.base_flags | wire.STALE
+        self._emit(state)
+        self.told.append(state)
+        self._end(missed)
+
+    def _end(self, missed: Missed) -> None:
+        state = missed.state
+        state.trades.missing = []
+        del self._open[state]
+        state.release_held(self._emit)
