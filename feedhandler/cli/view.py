@@ -3,6 +3,7 @@
 It turns records into text and decides nothing.
 """
 
+import enum
 import io
 import math
 import sys
@@ -318,20 +319,27 @@ def record_line(record: wire.Record) -> str:
         return f"{head}{flags} {body if len(body) <= 400 else body[:400] + '…'}"
     if isinstance(record, wire.Unknown):
         return f"{head}{flags} kind {record.kind}, which this version does not know: {len(record.body)} bytes"
+    if isinstance(record, wire.Trade):
+        trade = f"{record.side} {number(record.size)} at {number(record.price)}, id {record.trade_id}"
+        return f"{head}{flags} {trade}{_latency(record)}"
     if not isinstance(record, wire.Ticker):
         return " ".join([head + flags, *(f"{name} {value}" for name, value in _values(record))])
     quote = (
         f"{number(record.bid)} x {number(record.bid_size)} / {number(record.ask)} x {number(record.ask_size)}"
     )
-    own_us = (record.publish_ns - record.recv_ns) / 1000
-    latency = f" {own_us:.0f} us" if record.recv_ns and not record.flags & NOT_FRESH else ""
-    return f"{head}{flags} last {number(record.last)} bid/ask {quote}{latency}"
+    return f"{head}{flags} last {number(record.last)} bid/ask {quote}{_latency(record)}"
+
+
+def _latency(record: wire.Record) -> str:
+    is_fresh = record.recv_ns and not record.flags & NOT_FRESH
+    return f" {record.latency_ns / 1000:.0f} us" if is_fresh else ""
 
 
 def _values(record: wire.Record) -> list[tuple[str, Any]]:
-    """Return names and values of what follows the header."""
+    """Return names and values of what follows the header; what has a name of its own is in words."""
     names = record.__struct_fields__[len(wire.Record.__struct_fields__) :]
-    return [(name, getattr(record, name)) for name in names]
+    values = ((name, getattr(record, name)) for name in names)
+    return [(name, str(value) if isinstance(value, enum.Enum) else value) for name, value in values]
 
 
 def price(value: float, places: int | None) -> str:

@@ -8,7 +8,7 @@ from feedhandler.client.asynchronous import AsyncSubscriber
 from feedhandler.client.board import Board
 from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve, exact
 from feedhandler.client.subscriber import Subscriber
-from feedhandler.data.wire import Condition, Document, Flag, Kind, Record, Ticker, Unknown
+from feedhandler.data.wire import Condition, Document, Flag, Kind, Record, Side, Ticker, Trade, Unknown
 
 __all__ = [
     "DEFAULT_ENDPOINT",
@@ -20,8 +20,10 @@ __all__ = [
     "Flag",
     "Kind",
     "Record",
+    "Side",
     "Subscriber",
     "Ticker",
+    "Trade",
     "Unknown",
     "exact",
 ]

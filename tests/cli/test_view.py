@@ -150,3 +150,12 @@ def test_what_is_missing_in_a_shown_stream_is_said_before_the_record_that_follow
     assert line(20, session=2) == "", "what came before it is not known"
     assert line(20, session=2) == "", "the last value again"
     assert line(21, session=2) == ""
+
+
+def test_a_trade_is_a_line_with_its_side_as_a_word():
+    trade = wire.Trade("trade.x.A/B", price=97421.5, size=0.012, side=2, trade_id="17", recv_ns=10**9)
+    trade.publish_ns = 10**9 + 55_000
+    record = wire.unpack(wire.pack(trade))
+    assert view.record_line(record).endswith("trade.x.A/B #0 sell 0.012 at 97421.5, id 17 55 us")
+    row = msgspec.json.decode(view.record_json(record))
+    assert (row["kind"], row["side"], row["price"], row["trade_id"]) == ("trade", "sell", 97421.5, "17")
