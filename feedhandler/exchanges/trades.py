@@ -52,9 +52,10 @@ def numbered(number: int, time_ns: int) -> int:
 class TradeArbitration:
     """The connections of one symbol's trades: each trade is new once. It stands where `Arbitration` does.
 
-    Of a trade that is not known and not newer than all that was forgotten it cannot be known whether it is new. It
-    is, if its number is beyond all that were met, or if the line that brings it has brought what is newer: a
-    connection brings trades in their order, so the exchange's clock was set back. Else it is late.
+    Of a trade that is not known and not newer than all that was forgotten its number says whether it is new: it is
+    beyond all that were met, or known to be missing. Without a number it is new if the line that brings it has
+    brought what is newer, for a connection brings trades in their order, so the exchange's clock was set back. What
+    else is not known is late.
 
     is_consecutive: numbers follow each other, so `missing` has those that did not come, each range as its first and
     last one.
@@ -109,15 +110,21 @@ class TradeArbitration:
                 line.behind_ns += max(0, recv_ns - since)  # to a few ns
             self._reached_ns[own] = max(self._reached_ns[own], time_ns)
             return False
-        if number <= self.number and 0 < time_ns <= self._forgotten_ns:
-            if self._reached_ns[own] <= self._forgotten_ns and recv_ns - self.first_ns < SILENT_NS:
+        if 0 < time_ns <= self._forgotten_ns and number <= self.number:
+            if not self._is_new(own, number, recv_ns):
                 line.late += 1
                 return False
-            self._forgotten_ns = time_ns - 1
+            self._forgotten_ns = self._forgotten_ns if number else time_ns - 1
         self._note(key, own, time_ns, recv_ns, number)
         self._reached_ns[own] = max(self._reached_ns[own], time_ns)
         line.first += 1
         return True
+
+    def _is_new(self, own: int, number: int, recv_ns: int) -> bool:
+        """Decide about a trade that may have been forgotten, whose number is no new one."""
+        if number:
+            return any(first <= number <= last for first, last in self.missing)
+        return self._reached_ns[own] > self._forgotten_ns or recv_ns - self.first_ns >= SILENT_NS
 
     def add(self, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
         """Note a trade that no line brought; False if it is known."""

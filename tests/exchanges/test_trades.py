@@ -195,6 +195,21 @@ def test_a_number_beyond_all_others_is_new_whatever_its_time():
     assert line.late == 1
 
 
+def test_a_number_that_is_missing_is_new_however_long_ago_it_was_and_no_other_is():
+    channel, line, other = TradeArbitration(is_consecutive=True), Line(0), Line(1)
+    numbers = [number for number in range(1, 4 * KEPT_MAX) if not 10 <= number < 15]
+    for number in numbers:
+        time_ns = RECV_NS + number * MS
+        assert channel.accept(line, numbered(number, time_ns), time_ns, time_ns, number)
+    assert (channel.missing, channel.missing_count) == ([(10, 14)], 5)
+    for again in (other, line):
+        for number in range(1, 4 * KEPT_MAX):
+            time_ns = RECV_NS + number * MS
+            is_new = channel.accept(again, numbered(number, time_ns), time_ns, RECV_NS + 60 * SECOND, number)
+            assert is_new == (again is other and 10 <= number < 15)
+    assert channel.missing == []
+
+
 def test_a_duplicate_is_measured():
     channel, one, two = TradeArbitration(), Line(0), Line(1)
     channel.accept(one, "a", RECV_NS, RECV_NS)
