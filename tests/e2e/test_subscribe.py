@@ -108,9 +108,9 @@ def test_a_kind_is_asked_for_by_name_and_taken_back_by_name(s):
         return wanted.get("DOGE/USDT") == wanted["BTC/USDT"] == ["ticker"]
 
     wait_until(is_told, "the next status has it")
-    done = command(s, "subscribe", "bybit", "LTC/USDT", "--kind", "trade")
+    done = command(s, "subscribe", "bybit", "LTC/USDT", "--kind", "funding")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "subscribe bybit: --kind: bybit does not offer 'trade' (known: ticker)" in done.stderr
+    assert "subscribe bybit: --kind: bybit does not offer 'funding' (known: ticker, " in done.stderr
     assert done.stderr.count("\n") == 1
     done = command(s, "unsubscribe", "bybit", "DOGE/USDT", "--kind", "ticker", *PATIENT)
     assert (done.returncode, done.stdout) == (0, "DOGE/USDT: unsubscribed\n"), done
@@ -121,16 +121,16 @@ def test_a_wanted_kind_that_the_exchange_does_not_offer_is_rejected_and_the_othe
     reader = s.wait_live(exchanges=["binance"])
     path = s.directory / "run" / "wanted" / "binance.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"requested": {"me": {"BTC/USDT": ["trade"]}}}), encoding="utf-8")
-    reason = "binance does not offer trade records"
+    path.write_text(json.dumps({"requested": {"me": {"BTC/USDT": ["funding"]}}}), encoding="utf-8")
+    reason = "binance does not offer funding records"
     wait_until(lambda: f"rejected: {reason}" in s.log("binance"), "the feed says so")
 
     def feed_status():
         return s.status()["exchanges"]["binance"]["feed"] or {}  # none while it is DOWN
 
     feed = wait_until(lambda: (f := feed_status()).get("rejected") and f, "the status has it")
-    assert feed["rejected"] == {"BTC/USDT": {"trade": reason}}
-    assert feed["wanted"]["BTC/USDT"] == ["ticker", "trade"]
+    assert feed["rejected"] == {"BTC/USDT": {"funding": reason}}
+    assert feed["wanted"]["BTC/USDT"] == ["ticker", "funding"]
     others = [r for r in reader.read(1) if r.topic.startswith("ticker.binance.")]
     assert not any(r.flags & (SNAPSHOT | STALE) for r in others)
     path.write_text("{}", encoding="utf-8")

@@ -21,6 +21,7 @@ from feedhandler.exchanges.state import (
     State,
     TickerState,
 )
+from feedhandler.exchanges.trades import TradeState
 from feedhandler.sim.simulated import SIMULATED
 
 SECOND = 1_000_000_000
@@ -49,19 +50,34 @@ def is_publishable(state: TickerState) -> bool:
     return all(math.isnan(n) or 0 <= n < math.inf for n in numbers) and 0 <= state.exchange_ns < 2**63
 
 
-def check(exchange: str, payload: bytes) -> None:
-    instance, emitted = make(exchange, NATIVES[exchange]), []
+def check_trade(record: bytes) -> None:
+    trade = wire.unpack(record)
+    assert isinstance(trade, wire.Trade)
+    assert 0 < trade.price < math.inf
+    assert 0 < trade.size < math.inf
+    assert trade.trade_id
+    assert trade.exchange_ns > 0
 
-    def emit(state):
-        wire.unpack(state.record())  # as a feed does, at once
-        emitted.append(state)
+
+def check(exchange: str, payload: bytes) -> None:
+    instance, emitted, trades = make(exchange, NATIVES[exchange]), [], []
+    instance.add([NATIVES[exchange]], wire.SIMULATED, "trade")
+
+    def emit(state: State) -> None:
+        record = state.record()  # as a feed does, at once
+        if isinstance(state, TradeState):
+            trades.append(record)
+        else:
+            emitted.append(state)
 
     try:
         result = instance.decode(payload, RECV_NS, instance.line, emit)
     except DecodeError:
-        assert not emitted
-        return
-    assert result is None or (isinstance(result, Control) and not emitted)
+        result = None
+        assert not emitted, "but rows that are records of their own"
+    for record in trades:
+        check_trade(record)
+    assert result is None or (isinstance(result, Control) and not emitted and not trades)
     assert all(isinstance(state, State) and is_publishable(state) for state in emitted)
 
 

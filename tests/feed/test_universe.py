@@ -169,16 +169,16 @@ def test_a_symbol_that_comes_to_be_claimed_by_two_is_let_go():
 
 def test_a_kind_that_is_wanted_no_more_is_down_and_one_that_is_not_offered_is_rejected():
     feed = Feed()
-    feed.reconcile(table("A", "B"), pairs("A", "B", kinds=("ticker", "trade")))
-    assert feed.universe.wanted == {"A/USDT": ["ticker", "trade"], "B/USDT": ["ticker", "trade"]}
-    assert feed.universe.rejected["A/USDT"] == {"trade": "binance does not offer trade records"}
+    feed.reconcile(table("A", "B"), pairs("A", "B", kinds=("ticker", "funding")))
+    assert feed.universe.wanted == {"A/USDT": ["ticker", "funding"], "B/USDT": ["ticker", "funding"]}
+    assert feed.universe.rejected["A/USDT"] == {"funding": "binance does not offer funding records"}
     assert not feed.universe.is_waiting, "no list can bring it"
     feed.hear("AUSDT")
-    feed.reconcile(table("A", "B"), pairs("A", kinds=("trade",)) | pairs("B"))
+    feed.reconcile(table("A", "B"), pairs("A", kinds=("funding",)) | pairs("B"))
     (last,) = feed.emitted
     assert (last.topic, last.flags & wire.DOWN) == ("ticker.binance.AUSDT", wire.DOWN)
     assert set(feed.exchange.tickers) == {"BUSDT"}
-    assert feed.universe.rejected == {"A/USDT": {"trade": "binance does not offer trade records"}}
+    assert feed.universe.rejected == {"A/USDT": {"funding": "binance does not offer funding records"}}
 
 
 def test_a_symbol_that_is_not_listed_is_rejected_in_every_kind():

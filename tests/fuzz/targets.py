@@ -98,15 +98,16 @@ class Decoding:
         self.exchange = twin.EXCHANGES[exchange].main()
         self.lines = [Line(index) for index in range(3)]
         self.exchange.add((NATIVES[exchange],), 0)
+        (self.trade,) = self.exchange.add((NATIVES[exchange],), 0, "trade")
         self.state = self.exchange.tickers[NATIVES[exchange]]
 
     def take(self, payload: bytes, recv_ns: int, line: int) -> str:
-        sequence = self.state.sequence
+        sequence = self.state.sequence, self.trade.sequence
         try:
             answer = self.exchange.decode(payload, recv_ns, self.lines[line], self.batch.emit)
         except twins.DECODE_ERRORS:
             return "DecodeError"
-        return repr(answer) if self.state.sequence == sequence else "state"
+        return repr(answer) if (self.state.sequence, self.trade.sequence) == sequence else "state"
 
 
 def frames(rng: random.Random) -> None:
@@ -122,7 +123,8 @@ def frames(rng: random.Random) -> None:
         if rng.random() < 0.05:
             act = rng.choice(("forget", "renew", "release", "inherit"))
             for world in worlds:
-                getattr(world.state, act)(*(() if act == "forget" else (line,)))
+                for state in (world.state, world.trade):
+                    getattr(state, act)(*(() if act == "forget" else (line,)))
     for world in worlds:
         world.batch.flush()
     agree("what is sent", [world.end.sent for world in worlds], exchange)

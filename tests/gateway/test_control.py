@@ -302,8 +302,8 @@ def test_kinds_of_a_symbol_are_wanted_each_for_itself(tmp_path, monkeypatch):
 
 def test_a_kind_that_is_not_offered_is_refused_and_named(tmp_path):
     async def scene(control):
-        with pytest.raises(ConfigError, match=r"kinds: bybit does not offer 'trade' \(known: ticker\)"):
-            await control.subscribe("bybit", ["DOGE/USDT"], "a", is_unlisted=False, kinds=["trade"])
+        with pytest.raises(ConfigError, match=r"kinds: bybit does not offer 'funding' \(known: ticker, "):
+            await control.subscribe("bybit", ["DOGE/USDT"], "a", is_unlisted=False, kinds=["funding"])
         with pytest.raises(
             ConfigError, match=r"kind: bybit does not offer 'tiker'; did you mean \"ticker\"\?"
         ):
