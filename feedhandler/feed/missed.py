@@ -27,7 +27,10 @@ AGAIN_NS: Final = (
     NS_PER_S  # after a request that failed, or whose answer was behind the connections; doubling
 )
 CONFIRM_NS: Final = 2 * NS_PER_S  # after an answer, if no trade has come since that REST should have known
-TRIES_MAX: Final = 6  # for a minute, so that a budget that is used up is full again
+TRIES_MAX: Final = 6  # for a minute
+# Where numbers follow each other, past trades can be had for long: as the budget of requests permits.
+BUDGET_PATIENCE_NS: Final = 600 * NS_PER_S
+UNSEEN_NS: Final = NS_PER_S  # symbols of which numbers are seen to be missing go first
 PAGES_MAX: Final = 10  # of one symbol, where the answers are in order and limited
 REQUESTS_MAX: Final = 4  # under way at a time
 UNKNOWN: Final = -1  # how many are missing, where that cannot be known
@@ -48,6 +51,8 @@ class Missed(msgspec.Struct, eq=False):
     pages: int = 0
     is_asking: bool = False
     is_confirming: bool = False
+    is_waiting: bool = False  # for the next trade, whose number says whether anything is missing
+    gives_up_at: int = 0
 
 
 class TradesQuestion(msgspec.Struct, eq=False):
@@ -95,8 +100,9 @@ class MissedTrades:
             state.release_held(self._emit)
 
     def is_open(self, state: State) -> bool:
-        """True while it is not known whether something of it was missed."""
-        return state in self._open
+        """True while it is being looked for what of it was missed."""
+        missed = self._open.get(state) if isinstance(state, TradeState) else None
+        return missed is not None and not missed.is_waiting
 
     def on_alone(self) -> None:
         """The first connection after none: what comes from now on may have something missing before it."""
@@ -113,7 +119,8 @@ class MissedTrades:
         else:  # it is lost again: what was asked for is asked for anew
             missed = self._open[state]
             missed.tries = missed.pages = missed.asks_at = missed.held_at = 0
-            missed.is_confirming = False
+            missed.is_confirming = missed.is_waiting = False
+            missed.gives_up_at = 0
             missed.came_ns, missed.updates = state.trades.first_ns, state.trades.update_id
 
     def advance(self, now_mono_ns: int) -> list[TradesQuestion]:
@@ -135,7 +142,7 @@ class MissedTrades:
                 missed.asks_at = 0 if missed.is_confirming else missed.asks_at
                 if now_mono_ns - missed.held_at >= HOLD_NS:
                     state.release_held(self._emit)
-            if missed.is_asking or now_mono_ns < missed.asks_at or not self._is_brought(state):
+            if missed.is_asking or not self._is_brought(state) or not self._is_due(missed):
                 continue
             if asking + len(questions) < REQUESTS_MAX:
                 missed.is_asking = True
@@ -143,20 +150,45 @@ class MissedTrades:
                 questions.append(TradesQuestion(request, missed, self))
         return questions
 
+    def _is_due(self, missed: Missed) -> bool:
+        """True if a request is to be made now."""
+        trades = missed.state.trades
+        if self.market.trade_ids_are_consecutive:
+            if not missed.gives_up_at:
+                missed.gives_up_at = self._now + BUDGET_PATIENCE_NS
+                missed.asks_at = 0 if trades.missing else self._now + UNSEEN_NS
+            if missed.is_waiting and trades.missing:
+                missed.is_waiting, missed.asks_at = False, 0
+            elif trades.update_id > missed.updates and not trades.missing:
+                self._end(missed)  # what came is what follows
+                return False
+        return not missed.is_waiting and self._now >= missed.asks_at
+
     def on_settled(self, state: State) -> None:
         """It is subscribed to: from now on nothing is missed."""
         if isinstance(state, TradeState):
             state.is_followed = True
 
-    def on_answer(self, question: TradesQuestion, rows: Sequence[PastTrade] | None, recv_ns: int) -> None:
-        """Take the answer, None if none is to be had."""
+    def on_refused(self, question: TradesQuestion, wait_s: float = 0.0) -> None:
+        """No answer is to be had; wait_s is for how long none is, if that is known."""
+        missed = question.missed
+        missed.is_asking = False
+        if self._open.get(missed.state) is not missed or not self._is_brought(missed.state):
+            return
+        is_patient = self.market.trade_ids_are_consecutive and self._now < missed.gives_up_at
+        if self.market.trade_ids_are_consecutive and not missed.state.trades.missing:
+            missed.is_waiting = True
+        elif wait_s and is_patient:
+            missed.asks_at = self._now + int(wait_s * NS_PER_S)
+        else:
+            self._try_again(missed)
+
+    def on_answer(self, question: TradesQuestion, rows: Sequence[PastTrade], recv_ns: int) -> None:
+        """Take the answer."""
         missed, state = question.missed, question.missed.state
         missed.is_asking = False
         if self._open.get(state) is not missed or not self._is_brought(state):
             return  # nobody wants it any more, or it is away again: then it is requested again
-        if rows is None:
-            self._try_again(missed)
-            return
         rows = sorted(rows, key=lambda row: (row.number, row.exchange_ns))
         trades = state.trades
         is_full = len(rows) >= self.market.past_trades_max
@@ -213,11 +245,7 @@ class MissedTrades:
         missed.tries += 1
         if missed.tries < TRIES_MAX:
             return
-        count = missed.state.trades.missing_count
-        if count or not self.market.trade_ids_are_consecutive:
-            self._tell(missed, count or UNKNOWN)
-        else:  # if something is missing, the next trade's number will tell
-            self._end(missed)
+        self._tell(missed, missed.state.trades.missing_count or UNKNOWN)
 
     def _tell(self, missed: Missed, count: int) -> None:
         """Publish that something is missing: in its place, unless newer ones have waited for too long."""

@@ -667,17 +667,18 @@ class Feed:
 
     async def _ask_trades(self, question: TradesQuestion) -> None:
         """Ask the exchange for trades that no connection has brought."""
-        rows, market, native = None, question.watch.market, question.missed.state.native
+        market, native = question.watch.market, question.missed.state.native
         try:
             with self._failures.converted("past trades"):
                 body = await self._http[market.name].fetch(question.request, is_spare=True)
-                answer = market.decode_past_trades(body)
-            rows = answer.items
-            if answer.problem:
-                log.warning("past trades of %s: %s", native, answer.problem)
+                rows = market.decode_past_trades(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no past trades of %s from REST: %s", native, exc)
-        question.watch.on_answer(question, rows, time.time_ns())
+            question.watch.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
+        else:
+            if rows.problem:
+                log.warning("past trades of %s: %s", native, rows.problem)
+            question.watch.on_answer(question, rows.items, time.time_ns())
         self._publisher.flush_soon()
 
     def _note_stale(self) -> None:

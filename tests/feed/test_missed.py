@@ -109,6 +109,7 @@ class World:
         self.records = []
         self.is_reachable = True
         self.has_rest = True
+        self.budget_wait_s = 0.0  # that is stated, where it has none
         self.rest_lag = 0  # trades that REST does not know yet
         self.repeats = 0  # trades that are sent again on subscription
         self.requests = []
@@ -150,15 +151,16 @@ class World:
     def answer_rest(self, question):
         path = question.request.path
         self.requests.append((self.mono, path))
-        rows = None
-        if self.has_rest:
-            known = self.trades[: len(self.trades) - self.rest_lag]
-            if self.exchange == "binance":
-                first = int(path.partition("fromId=")[2].partition("&")[0])
-                known = [trade for trade in known if trade.number >= first][: self.market.past_trades_max]
-            else:
-                known = known[-self.market.past_trades_max :]
-            rows = self.market.decode_past_trades(json.dumps(past(self.exchange, known)).encode()).items
+        if not self.has_rest:
+            question.watch.on_refused(question, self.budget_wait_s)
+            return
+        known = self.trades[: len(self.trades) - self.rest_lag]
+        if self.exchange == "binance":
+            first = int(path.partition("fromId=")[2].partition("&")[0])
+            known = [trade for trade in known if trade.number >= first][: self.market.past_trades_max]
+        else:
+            known = known[-self.market.past_trades_max :]
+        rows = self.market.decode_past_trades(json.dumps(past(self.exchange, known)).encode()).items
         question.watch.on_answer(question, rows, self.now_ns)
 
     def step(self, session):
@@ -339,7 +341,37 @@ def test_what_cannot_be_fetched_is_told_by_a_condition(lone):
     assert words[-1] == "-", "and it is well again"
     assert lone.published() == lone.numbers()[:3] + lone.numbers()[-2:]
     assert list(lone.legs.missed.lost.values()) == [4 if lone.exchange == "binance" else UNKNOWN]
-    assert len(lone.requests) == TRIES_MAX
+    assert len(lone.requests) - TRIES_MAX == (lone.exchange == "binance"), "where none was seen to be missing"
+
+
+def test_where_numbers_tell_what_is_missing_a_budget_that_is_used_up_is_waited_for():
+    world = World("binance", 1)
+    world.trade(3)
+    world.cut_all()
+    world.make(4)
+    world.has_rest, world.budget_wait_s = False, 20.0
+    world.run(3 * NS_PER_S)
+    assert world.story()[-1] == "-", "well: the next trade tells whether something is missing"
+    world.trade(2)
+    world.run(250 * NS_PER_S)
+    assert 10 <= len(world.requests) <= 20
+    assert world.legs.missed.lost == {}
+    world.has_rest = True
+    world.run(25 * NS_PER_S)
+    assert sorted(world.published()) == world.numbers()
+    assert "- STALE" not in world.story()
+
+
+def test_where_the_next_number_follows_nothing_is_requested():
+    world = World("binance", 1)
+    world.trade(3)
+    world.cut_all()
+    while not world.sent:
+        world.run(TICK_NS)
+    world.trade(2)
+    world.run(TICK_NS)
+    assert world.published() == world.numbers()
+    assert world.requests == []
 
 
 def test_more_than_rest_has_is_told(lone):
