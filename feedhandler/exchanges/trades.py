@@ -129,6 +129,7 @@ class TradeArbitration:
     def add(self, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
         """Note a trade that no line brought; False if it is known."""
         if key in self._recent or key in self._before:
+            self._fill(number)
             return False
         self._note(key, 0, time_ns, recv_ns, number)
         self._recent[key] = 1  # no line brought it
@@ -153,19 +154,24 @@ class TradeArbitration:
         newest = self.number
         if 0 < newest < number - 1:
             self.missing = [*self.missing[1 - MISSING_MAX :], (newest + 1, number - 1)]
-        elif number <= newest:
-            if time_ns > self.newest_ns:  # the exchange counts anew
-                self.missing, self.number = [], number
-                return
-            left = []
-            for first, last in self.missing:
-                if first <= number <= last:
-                    left += [(first, number - 1)] if first < number else []
-                    left += [(number + 1, last)] if number < last else []
-                else:
-                    left.append((first, last))
-            self.missing = left
+        elif number <= newest // 2 and time_ns > self.newest_ns:  # the exchange counts anew
+            self.missing, self.number = [], number
+            return
+        self._fill(number)
         self.number = max(newest, number)
+
+    def _fill(self, number: int) -> None:
+        """Note that a number is not missing."""
+        if not self.missing:
+            return
+        left = []
+        for first, last in self.missing:
+            if first <= number <= last:
+                left += [(first, number - 1)] if first < number else []
+                left += [(number + 1, last)] if number < last else []
+            else:
+                left.append((first, last))
+        self.missing = left
 
     def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int, number: int) -> None:
         if self._is_consecutive and number != self.number + 1:

@@ -210,6 +210,17 @@ def test_a_number_that_is_missing_is_new_however_long_ago_it_was_and_no_other_is
     assert channel.missing == []
 
 
+def test_a_count_that_begins_anew_has_none_missing_and_goes_on_from_there():
+    channel, line = TradeArbitration(is_consecutive=True), Line(0)
+    for step, number in enumerate((1000, 1001, 1004, 3, 4, 7)):
+        time_ns = RECV_NS + step * MS
+        assert channel.accept(line, numbered(number, time_ns), time_ns, time_ns, number)
+    assert (channel.missing, channel.number) == ([(5, 6)], 7)
+    assert not channel.add(numbered(4, RECV_NS + 4 * MS), RECV_NS, RECV_NS, 4)
+    assert channel.add("6 of REST", RECV_NS, RECV_NS, 6)
+    assert channel.missing == [(5, 5)]
+
+
 def test_a_duplicate_is_measured():
     channel, one, two = TradeArbitration(), Line(0), Line(1)
     channel.accept(one, "a", RECV_NS, RECV_NS)

@@ -527,3 +527,16 @@ def test_whatever_becomes_of_connections_each_trade_is_published_once(exchange, 
     if exchange == "binance":
         assert not missing
     assert not world.records[-1][1].flags & wire.NOT_LIVE
+
+
+def test_a_quiet_market_is_quiet(lone):
+    for _ in range(30):
+        lone.trade(2)
+        lone.run(NS_PER_S // 2)
+    start = len(lone.records)
+    lone.run(900 * NS_PER_S)
+    assert lone.records[start:] == []
+    assert lone.legs.freshness.stale() == {}
+    assert lone.requests == []
+    lone.trade(1)
+    assert lone.published() == lone.numbers()
