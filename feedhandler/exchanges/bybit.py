@@ -331,26 +331,21 @@ class BybitSpot(Market):
                 return None
             frame = decode_sparse(self._decode, payload, f"bybit: {exc}")
         data = frame.data
-        if isinstance(data, list):
-            if frame.topic.startswith(TRADES):
-                self._trades(frame.topic, data, range(len(data)), recv_ns, line, emit)
-                return None
-            if not frame.topic:
-                raise DecodeError("bybit: data without a topic")
-            if frame.topic.startswith((BOOK, TICKERS)):
-                raise DecodeError(f"bybit: {frame.topic} has a list of data")
-            return None  # a topic that we did not request
-        if data is not None:
+        if data.__class__ is _Data:
             if frame.topic.startswith(BOOK):
                 self._book(frame, data, recv_ns, line, emit)
                 return None
             if frame.topic.startswith(TICKERS):
                 self._ticker(frame, data, recv_ns, line, emit)
                 return None
+        elif isinstance(data, list) and frame.topic.startswith(TRADES):
+            self._trades(frame.topic, data, range(len(data)), recv_ns, line, emit)
+            return None
+        if data is not None:
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
-            if frame.topic.startswith(TRADES):
-                raise DecodeError(f"bybit: {frame.topic} has no list of trades")
+            if frame.topic.startswith((BOOK, TICKERS, TRADES)):
+                raise DecodeError(f"bybit: {frame.topic} has data of another shape")
             return None  # a topic that we did not request
         return self._answer(frame)
 
