@@ -17,7 +17,16 @@ from pathlib import Path
 
 from feedhandler.data import header, kinds
 from feedhandler.data.header import Flag
-from feedhandler.data.layout import Body, Description, Field, Layout, numpy_dtype_fields
+from feedhandler.data.layout import (
+    LEVEL,
+    LEVEL_SIZE,
+    NUMPY_FORMATS,
+    Body,
+    Description,
+    Field,
+    Layout,
+    numpy_dtype_fields,
+)
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -59,6 +68,9 @@ def dead() -> list[Flag]:
 
 def camel(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
+
+
+LEVEL_MEANING = f"{LEVEL_SIZE} bytes: one level of a book"
 
 
 def note(field: Field) -> str:
@@ -113,6 +125,16 @@ def c_define(prefix: str, constant: Description | Flag) -> list[str]:
     ]
 
 
+def c_level() -> list[str]:
+    members = " ".join(f"double {name};" for name in LEVEL)
+    return [
+        *comment(f"{LEVEL_MEANING}.", mark="/*"),
+        f"typedef struct fh_level {{ {members} }} fh_level;",
+        "",
+        f'FH_STATIC_ASSERT(sizeof(fh_level) == {LEVEL_SIZE}, "no padding");',
+    ]
+
+
 def c_struct(layout: Layout) -> list[str]:
     lines = comment(f"{layout.size} bytes: {layout.meaning}.", mark="/*")
     lines.append(f"typedef struct fh_{layout.name} {{")
@@ -122,6 +144,8 @@ def c_struct(layout: Layout) -> list[str]:
         lines += comment(note(field), indent="    ", mark="/*")
         if field.type == "char":
             lines.append(f"    char {field.name}[{field.size}];")
+        elif field.type == "level":
+            lines.append(f"    fh_level {field.name}[{field.count}];")
         else:
             lines.append(f"    {C_TYPES[field.type]} {field.name};")
     lines += [f"}} fh_{layout.name};", ""]
@@ -144,6 +168,14 @@ def c_loader(layout: Layout) -> list[str]:
     for field in layout.fields:
         if field.type == "char":
             lines.append(f"    memcpy(out->{field.name}, p + {field.offset}, sizeof out->{field.name});")
+        elif field.type == "level":
+            at = f"p + {field.offset} + {LEVEL_SIZE} * i"
+            lines.append(f"    for (int i = 0; i < {field.count}; i++) {{")
+            lines += [
+                f"        out->{field.name}[i].{name} = fh_load_f64({at}{f' + {8 * n}' if n else ''});"
+                for n, name in enumerate(LEVEL)
+            ]
+            lines.append("    }")
         else:
             lines.append(f"    out->{field.name} = fh_load_{field.type}(p + {field.offset});")
     return [*lines, "}"]
@@ -161,7 +193,7 @@ def c() -> dict[str, str]:
                 *(f"#define FH_{layout.name.upper()}_SIZE {layout.size}" for layout in layouts()),
             ]
         ),
-        "STRUCTS": blocks(map(c_struct, layouts())),
+        "STRUCTS": blocks([c_level(), *map(c_struct, layouts())]),
         "LOADERS": blocks(map(c_loader, layouts())),
         "MEMBERS": "\n".join(f"    fh_{layout.name} {layout.name};" for layout in layouts()),
         "SIZE_CASES": "\n".join(
@@ -191,6 +223,30 @@ def rust_constant(prefix: str, type_: str, constant: Description | Flag) -> list
     ]
 
 
+def rust_level() -> list[str]:
+    lines = comment(f"{LEVEL_MEANING}.", mark="/// ")
+    lines += ["#[derive(Debug, Clone, Copy, PartialEq)]", "#[repr(C)]", "pub struct Level {"]
+    lines += [*(f"    pub {name}: f64," for name in LEVEL), "}", "", "impl Level {"]
+    lines += ["    fn load(from: &[u8], at: usize) -> Self {", "        Level {"]
+    for n, name in enumerate(LEVEL):
+        lines.append(f"            {name}: f64::from_le_bytes(bytes(from, at{f' + {8 * n}' if n else ''})),")
+    nans = ", ".join(f"{name}: f64::NAN" for name in LEVEL)
+    return [
+        *lines,
+        "        }",
+        "    }",
+        "}",
+        "",
+        "fn levels<const N: usize>(from: &[u8], at: usize) -> [Level; N] {",
+        f"    let mut found = [Level {{ {nans} }}; N];",
+        "    for (i, level) in found.iter_mut().enumerate() {",
+        f"        *level = Level::load(from, at + {LEVEL_SIZE} * i);",
+        "    }",
+        "    found",
+        "}",
+    ]
+
+
 def rust_struct(layout: Layout) -> list[str]:
     name = camel(layout.name)
     lines = comment(f"{layout.size} bytes: {layout.meaning}.", mark="/// ")
@@ -199,7 +255,9 @@ def rust_struct(layout: Layout) -> list[str]:
         lines.append(f"    pub {layout.base.name}: {camel(layout.base.name)},")
     for field in layout.fields:
         lines += comment(note(field), indent="    ", mark="/// ")
-        type_ = f"[u8; {field.size}]" if field.type == "char" else field.type
+        type_ = {"char": f"[u8; {field.size}]", "level": f"[Level; {field.count}]"}.get(
+            field.type, field.type
+        )
         lines.append(f"    pub {field.name}: {type_},")
     size = f"{layout.name.upper()}_SIZE"
     return [*lines, "}", "", f"const _: () = assert!(std::mem::size_of::<{name}>() == {size});"]
@@ -218,6 +276,8 @@ def rust_loader(layout: Layout) -> list[str]:
     for field in layout.fields:
         read = f"bytes(from, {field.offset})"
         value = read if field.type == "char" else f"{field.type}::from_le_bytes({read})"
+        if field.type == "level":
+            value = f"levels(from, {field.offset})"
         lines.append(f"            {field.name}: {value},")
     return [*lines, "        }", "    }", "}"]
 
@@ -237,7 +297,7 @@ def rust() -> dict[str, str]:
                 f"const KIND_OFFSET: usize = {offsets['kind']};",
             ]
         ),
-        "STRUCTS": blocks(map(rust_struct, layouts())),
+        "STRUCTS": blocks([rust_level(), *map(rust_struct, layouts())]),
         "LOADERS": blocks(map(rust_loader, layouts())),
         "VARIANTS": "\n".join(f"    {camel(kind.name)}({camel(kind.name)})," for kind in fixed()),
         "HEADER_ARMS": "\n".join(
@@ -284,6 +344,16 @@ def go_aligned(constants: dict[str, int]) -> list[str]:
     return [f"\t{name:{width}} = {value}" for name, value in constants.items()]
 
 
+def go_level() -> list[str]:
+    lines = comment(f"Level has {LEVEL_MEANING}.", mark="// ")
+    lines += ["type Level struct {", f"\t{', '.join(map(camel, LEVEL))} float64", "}", ""]
+    lines.append("func (x *Level) load(from []byte) {")
+    for n, name in enumerate(LEVEL):
+        read = f"binary.LittleEndian.Uint64(from[{8 * n or ''}:])"
+        lines.append(f"\tx.{camel(name)} = math.Float64frombits({read})")
+    return [*lines, "}"]
+
+
 def go_struct(layout: Layout) -> list[str]:
     lines = comment(f"{camel(layout.name)} has {layout.size} bytes: {layout.meaning}.", mark="// ")
     lines.append(f"type {camel(layout.name)} struct {{")
@@ -291,7 +361,9 @@ def go_struct(layout: Layout) -> list[str]:
         lines.append(f"\t{camel(layout.base.name)}")
     for field in layout.fields:
         lines += comment(note(field), indent="\t", mark="// ")
-        type_ = f"[{field.size}]byte" if field.type == "char" else GO_TYPES[field.type]
+        type_ = {"char": f"[{field.size}]byte", "level": f"[{field.count}]Level"}.get(field.type) or GO_TYPES[
+            field.type
+        ]
         lines.append(f"\t{camel(field.name)} {type_}")
     return [*lines, "}"]
 
@@ -312,6 +384,12 @@ def go_loader(layout: Layout) -> list[str]:
         name, at = f"x.{camel(field.name)}", field.offset
         if field.type == "char":
             lines.append(f"\tcopy({name}[:], from[{at}:])")
+        elif field.type == "level":
+            lines += [
+                f"\tfor i := range {name} {{",
+                f"\t\t{name}[i].load(from[{at}+{LEVEL_SIZE}*i:])",
+                "\t}",
+            ]
         elif field.type == "u8":
             lines.append(f"\t{name} = from[{at}]")
         else:
@@ -337,7 +415,7 @@ def go() -> dict[str, str]:
                 *go_aligned({"offsetVersion": offsets["version"], "offsetKind": offsets["kind"]}),
             ]
         ),
-        "STRUCTS": blocks(map(go_struct, layouts())).rstrip() + "\n",
+        "STRUCTS": blocks([go_level(), *map(go_struct, layouts())]).rstrip() + "\n",
         "ASSERTIONS": "\n".join(
             [
                 "// The structs have the sizes and offsets of the wire: an index out of range would not compile.",
@@ -375,6 +453,7 @@ JS_READS = {
     "i64": "getBigInt64({at}, true)",
     "f64": "getFloat64({at}, true)",
 }
+JS_LEVEL_READS = [f"view.getFloat64(i{f' + {8 * n}' if n else ''}, true)" for n in range(len(LEVEL))]
 WIDE = ("u64", "i64")
 
 
@@ -414,6 +493,8 @@ def js_class(layout: Layout) -> list[str]:
         lines += comment(note(field), indent="  ", mark="/**")
         if field.type == "char":
             value = f"text(this.view, {field.offset}, {field.size})"
+        elif field.type == "level":
+            value = f"levels(this.view, {field.offset}, {field.count})"
         else:
             value = "this.view." + JS_READS[field.type].format(at=field.offset)
         lines += [f"  get {field.name}() {{", f"    return {value}", "  }", ""]
@@ -464,9 +545,14 @@ def js() -> dict[str, str]:
             for kind, size, one, two in counted()
         ),
         "DOCUMENT_KINDS": ", ".join(f"KIND.{word(kind)}" for kind in documents()),
+        "LEVEL": ", ".join(f"{name}: {JS_LEVEL_READS[n]}" for n, name in enumerate(LEVEL)),
+        "LEVEL_SIZE": str(LEVEL_SIZE),
         "VERSION_OFFSET": str(offsets["version"]),
         "KIND_OFFSET": str(offsets["kind"]),
     }
+
+
+TS_TYPES = {"char": "string", "level": "Level[]"}
 
 
 def ts_class(layout: Layout) -> list[str]:
@@ -482,7 +568,7 @@ def ts_class(layout: Layout) -> list[str]:
         ]
     for field in layout.fields:
         lines += comment(note(field), indent="  ", mark="/**")
-        type_ = "string" if field.type == "char" else "bigint" if field.type in WIDE else "number"
+        type_ = TS_TYPES.get(field.type) or ("bigint" if field.type in WIDE else "number")
         lines.append(f"  get {field.name}(): {type_}")
         if field.type in WIDE:
             name, meaning, _ = js_number(field)
@@ -509,6 +595,7 @@ def ts() -> dict[str, str]:
                 *(f"export const {layout.name.upper()}_SIZE: {layout.size}" for layout in layouts()),
             ]
         ),
+        "LEVEL": "; ".join(f"{name}: number" for name in LEVEL),
         "READERS": blocks(map(ts_class, layouts())),
         "CLASSES": " | ".join(camel(kind.name) for kind in fixed()),
     }
@@ -517,13 +604,21 @@ def ts() -> dict[str, str]:
 # NumPy
 
 
+def numpy_level() -> list[str]:
+    members = ", ".join(f'("{name}", "{NUMPY_FORMATS["f64"]}")' for name in LEVEL)
+    return [*comment(f"{LEVEL_MEANING}.", mark="# "), f"LEVEL = numpy.dtype([{members}])"]
+
+
 def numpy_dtype(layout: Layout) -> list[str]:
     fields = numpy_dtype_fields(layout)
     lines = comment(f"{layout.size} bytes: {layout.meaning}.", mark="# ")
     lines += [f"{layout.name.upper()} = numpy.dtype(", "    ["]
     for field, format_ in zip(layout.all_fields, fields["formats"], strict=True):
         lines += comment(note(field), indent="        ", mark="# ")
-        lines.append(f'        ("{field.name}", "{format_}"),')
+        if field.type == "level":
+            lines.append(f'        ("{field.name}", LEVEL, ({field.count},)),')
+        else:
+            lines.append(f'        ("{field.name}", "{format_}"),')
     return [*lines, "    ]", ")", f"assert {layout.name.upper()}.itemsize == {layout.size}"]
 
 
@@ -541,7 +636,7 @@ def numpy() -> dict[str, str]:
         "KINDS": constants("KIND", KINDS),
         "FLAGS": constants("FLAG", list(Flag)),
         "NOT_LIVE": " | ".join(f"FLAG_{flag.name}" for flag in dead()),
-        "DTYPES": blocks(map(numpy_dtype, layouts())).rstrip(),
+        "DTYPES": blocks([numpy_level(), *map(numpy_dtype, layouts())]).rstrip(),
         "DTYPES_OF": "\n".join(
             f"    KIND_{word(kind)}: {word(kind)}," for kind in fixed() if kind.layout.entries is None
         ),
@@ -555,8 +650,7 @@ def numpy() -> dict[str, str]:
 def field_table(layout: Layout) -> str:
     rows = ["| offset | type | field | unit | meaning |", "| --- | --- | --- | --- | --- |"]
     for field in layout.fields:
-        type_ = f"char[{field.size}]" if field.type == "char" else field.type
-        rows.append(f"| {field.offset} | {type_} | {field.name} | {field.unit} | {field.meaning} |")
+        rows.append(f"| {field.offset} | {field.declared} | {field.name} | {field.unit} | {field.meaning} |")
     if (entries := layout.entries) is not None:
         counts = " and ".join(entries.counts)
         rows.append(

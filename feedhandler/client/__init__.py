@@ -8,7 +8,18 @@ from feedhandler.client.asynchronous import AsyncSubscriber
 from feedhandler.client.board import Board
 from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve, exact
 from feedhandler.client.subscriber import Subscriber
-from feedhandler.data.wire import Condition, Document, Flag, Kind, Record, Side, Ticker, Trade, Unknown
+from feedhandler.data.wire import (
+    Condition,
+    Depth,
+    Document,
+    Flag,
+    Kind,
+    Record,
+    Side,
+    Ticker,
+    Trade,
+    Unknown,
+)
 
 __all__ = [
     "DEFAULT_ENDPOINT",
@@ -16,6 +27,7 @@ __all__ = [
     "Board",
     "Condition",
     "Curve",
+    "Depth",
     "Document",
     "Flag",
     "Kind",

@@ -62,7 +62,7 @@ class Flag(enum.IntFlag):
     )
     INVALID = (
         128,
-        "a book that must not be used until its next snapshot",
+        "a book, or depth, that must not be used until its next snapshot",
     )
     REPLAY = (
         256,

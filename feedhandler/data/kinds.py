@@ -3,7 +3,7 @@
 import enum
 from typing import Final, Self
 
-from feedhandler.data import condition, documents, ticker, trade
+from feedhandler.data import condition, depth, documents, ticker, trade
 from feedhandler.data.layout import Body, Description, Retention
 
 
@@ -24,6 +24,7 @@ class Kind(enum.IntEnum):
     HEARTBEAT = documents.HEARTBEAT
     NOTICE = documents.NOTICE
     TRADE = trade.TRADE
+    DEPTH = depth.DEPTH
     CONDITION = condition.CONDITION
 
     def __str__(self) -> str:

@@ -20,12 +20,13 @@ NUMPY_FORMATS: Final = {"u8": "u1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "i
 
 
 class Number(msgspec.Struct, frozen=True):
-    """How a field stands in the bytes. unit may be empty; size is in bytes."""
+    """How a field stands in the bytes. unit may be empty; size is in bytes, of an array in all."""
 
     type: str
     size: int
     unit: str
     meaning: str
+    count: int = 0  # of elements, if it is an array; each is a level
 
 
 def _number(type_: str) -> Callable[[str, str], Number]:
@@ -45,6 +46,15 @@ def char(size: int, meaning: str) -> Number:
     return Number("char", size, "", meaning)
 
 
+LEVEL: Final = ("price", "size")  # of a book: two f64, in this order
+LEVEL_SIZE: Final = len(LEVEL) * SIZES["f64"]
+
+
+def levels(count: int, meaning: str) -> Number:
+    """Describe an array of so many levels of a book; in Python it is bytes, which cost nothing until read."""
+    return Number("level", count * LEVEL_SIZE, "", meaning, count)
+
+
 class Entries(msgspec.Struct, frozen=True):
     """What may follow the fields: as many entries, of a size in bytes, as two u16 fields add up to.
 
@@ -58,7 +68,10 @@ class Entries(msgspec.Struct, frozen=True):
 
 
 class Field(msgspec.Struct, frozen=True):
-    """One field; offset is from the first byte of the record. type is `char` or one of SIZES; unit may be empty."""
+    """One field; offset is from the first byte of the record. unit may be empty.
+
+    type is one of SIZES, or `char`, or `level`, of which it is an array of so many as count says.
+    """
 
     name: str
     type: str
@@ -66,6 +79,29 @@ class Field(msgspec.Struct, frozen=True):
     size: int
     unit: str
     meaning: str
+    count: int = 0
+
+    @property
+    def alignment(self) -> int:
+        """What its offset has to be a multiple of."""
+        return SIZES["f64"] if self.type == "level" else 1 if self.type == "char" else self.size
+
+    @property
+    def declared(self) -> str:
+        """Its type as documents have it: `f64`, `char[64]`, `level[20]`."""
+        return {"char": f"char[{self.size}]", "level": f"level[{self.count}]"}.get(self.type, self.type)
+
+    @property
+    def code(self) -> str:
+        """It in the language of `struct`, without byte order: what is no number is bytes."""
+        return STRUCT_CODES.get(self.type, f"{self.size}s")
+
+    @property
+    def numpy_format(self) -> Any:
+        """What NumPy makes of it."""
+        if self.type == "level":
+            return [(name, NUMPY_FORMATS["f64"]) for name in LEVEL], (self.count,)
+        return NUMPY_FORMATS.get(self.type, f"S{self.size}")
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -91,7 +127,7 @@ class Layout(msgspec.Struct, frozen=True):
     @property
     def codes(self) -> str:
         """The own fields in the language of `struct`, without byte order."""
-        return "".join(f"{f.size}s" if f.type == "char" else STRUCT_CODES[f.type] for f in self.fields)
+        return "".join(field.code for field in self.fields)
 
     @property
     def format(self) -> str:
@@ -130,9 +166,10 @@ def layout(name: str, meaning: str, record: type[msgspec.Struct], base: Layout |
         if isinstance(number, Entries):
             entries = number
             continue
-        if number.type != "char" and offset % number.size:
+        described = Field(field, number.type, offset, number.size, number.unit, number.meaning, number.count)
+        if offset % described.alignment:
             raise ValueError(f"{name}.{field}: a {number.type} at offset {offset} is not aligned to its size")
-        fields.append(Field(field, number.type, offset, number.size, number.unit, number.meaning))
+        fields.append(described)
         offset += number.size
     made = Layout(name, meaning, tuple(fields), base, entries)
     if entries is not None and any(made.type_of(count) != "u16" for count in entries.counts):
@@ -145,7 +182,7 @@ def numpy_dtype_fields(of: Layout) -> dict[str, Any]:
     fields = of.all_fields
     return {
         "names": [field.name for field in fields],
-        "formats": [f"S{f.size}" if f.type == "char" else NUMPY_FORMATS[f.type] for f in fields],
+        "formats": [field.numpy_format for field in fields],
         "offsets": [field.offset for field in fields],
         "itemsize": of.size,
     }

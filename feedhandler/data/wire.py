@@ -14,6 +14,7 @@ from msgspec.structs import astuple
 
 from feedhandler.data import ticker
 from feedhandler.data.condition import Condition
+from feedhandler.data.depth import Depth
 from feedhandler.data.documents import Document
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.header import (
@@ -64,6 +65,7 @@ __all__ = [
     "TOPIC_WORDS",
     "VERSION",
     "Condition",
+    "Depth",
     "Document",
     "Flag",
     "Kind",
@@ -80,6 +82,7 @@ INSTRUMENTS: Final = Kind.INSTRUMENTS
 HEARTBEAT: Final = Kind.HEARTBEAT
 NOTICE: Final = Kind.NOTICE
 TRADE: Final = Kind.TRADE
+DEPTH: Final = Kind.DEPTH
 CONDITION: Final = Kind.CONDITION
 
 NO_NUL: Final = f"the topic has more than {TOPIC_BYTES_MAX} bytes"

@@ -51,6 +51,9 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 /* One trade, as the exchange states it. */
 #define FH_KIND_TRADE 6
 
+/* The best 20 levels of each side of an instrument's book. */
+#define FH_KIND_DEPTH 7
+
 /* Header only: the flags of a topic whose kind keeps every record. */
 #define FH_KIND_CONDITION 11
 
@@ -85,7 +88,7 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 /* Fetched later, not received live. */
 #define FH_FLAG_RECOVERED 64
 
-/* A book that must not be used until its next snapshot. */
+/* A book, or depth, that must not be used until its next snapshot. */
 #define FH_FLAG_INVALID 128
 
 /* From a recording. */
@@ -99,7 +102,13 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 #define FH_HEADER_SIZE 104
 #define FH_TICKER_SIZE 192
 #define FH_TRADE_SIZE 176
+#define FH_DEPTH_SIZE 760
 #define FH_CONDITION_SIZE 104
+
+/* 16 bytes: one level of a book. */
+typedef struct fh_level { double price; double size; } fh_level;
+
+FH_STATIC_ASSERT(sizeof(fh_level) == 16, "no padding");
 
 /* 104 bytes: what every message begins with. */
 typedef struct fh_header {
@@ -207,6 +216,31 @@ FH_STATIC_ASSERT(offsetof(fh_trade, bits) == 133, "bits");
 FH_STATIC_ASSERT(offsetof(fh_trade, index) == 134, "index");
 FH_STATIC_ASSERT(offsetof(fh_trade, trade_id) == 136, "trade_id");
 
+/* 760 bytes: the best levels of each side of one instrument's book, in full. */
+typedef struct fh_depth {
+    fh_header header;
+    /* Offset 104: the update id that the exchange gave for these levels; 0 = it gives none. */
+    uint64_t exchange_sequence;
+    /* Offset 112: levels of the bids, at most 20; the others are unused. */
+    uint16_t bid_count;
+    /* Offset 114: levels of the asks, likewise. */
+    uint16_t ask_count;
+    /* Offset 116: 0. */
+    uint32_t reserved;
+    /* Offset 120: best bids, the highest first; unused ones are NaN. */
+    fh_level bid_levels[20];
+    /* Offset 440: best asks, the lowest first; unused ones are NaN. */
+    fh_level ask_levels[20];
+} fh_depth;
+
+FH_STATIC_ASSERT(sizeof(fh_depth) == FH_DEPTH_SIZE, "no padding");
+FH_STATIC_ASSERT(offsetof(fh_depth, exchange_sequence) == 104, "exchange_sequence");
+FH_STATIC_ASSERT(offsetof(fh_depth, bid_count) == 112, "bid_count");
+FH_STATIC_ASSERT(offsetof(fh_depth, ask_count) == 114, "ask_count");
+FH_STATIC_ASSERT(offsetof(fh_depth, reserved) == 116, "reserved");
+FH_STATIC_ASSERT(offsetof(fh_depth, bid_levels) == 120, "bid_levels");
+FH_STATIC_ASSERT(offsetof(fh_depth, ask_levels) == 440, "ask_levels");
+
 /* 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 typedef struct fh_condition {
     fh_header header;
@@ -219,6 +253,7 @@ typedef union fh_record {
     fh_header header;
     fh_ticker ticker;
     fh_trade trade;
+    fh_depth depth;
     fh_condition condition;
 } fh_record;
 
@@ -291,6 +326,23 @@ static inline void fh_trade_load(fh_trade *out, const unsigned char *p) {
     memcpy(out->trade_id, p + 136, sizeof out->trade_id);
 }
 
+/* Copy it out of the 760 bytes at p, whatever their alignment. Checks nothing. */
+static inline void fh_depth_load(fh_depth *out, const unsigned char *p) {
+    fh_header_load(&out->header, p);
+    out->exchange_sequence = fh_load_u64(p + 104);
+    out->bid_count = fh_load_u16(p + 112);
+    out->ask_count = fh_load_u16(p + 114);
+    out->reserved = fh_load_u32(p + 116);
+    for (int i = 0; i < 20; i++) {
+        out->bid_levels[i].price = fh_load_f64(p + 120 + 16 * i);
+        out->bid_levels[i].size = fh_load_f64(p + 120 + 16 * i + 8);
+    }
+    for (int i = 0; i < 20; i++) {
+        out->ask_levels[i].price = fh_load_f64(p + 440 + 16 * i);
+        out->ask_levels[i].size = fh_load_f64(p + 440 + 16 * i + 8);
+    }
+}
+
 /* Copy it out of the 104 bytes at p, whatever their alignment. Checks nothing. */
 static inline void fh_condition_load(fh_condition *out, const unsigned char *p) {
     fh_header_load(&out->header, p);
@@ -323,6 +375,7 @@ static inline size_t fh_kind_size(uint8_t kind) {
     switch (kind) {
         case FH_KIND_TICKER: return FH_TICKER_SIZE;
         case FH_KIND_TRADE: return FH_TRADE_SIZE;
+        case FH_KIND_DEPTH: return FH_DEPTH_SIZE;
         case FH_KIND_CONDITION: return FH_CONDITION_SIZE;
         default: return 0;
     }
@@ -373,6 +426,7 @@ static inline fh_error fh_decode(const void *message, size_t size, fh_record *ou
     switch (kind) {
         case FH_KIND_TICKER: fh_ticker_load(&out->ticker, bytes); break;
         case FH_KIND_TRADE: fh_trade_load(&out->trade, bytes); break;
+        case FH_KIND_DEPTH: fh_depth_load(&out->depth, bytes); break;
         case FH_KIND_CONDITION: fh_condition_load(&out->condition, bytes); break;
         default: fh_header_load(&out->header, bytes);
     }

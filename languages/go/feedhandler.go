@@ -38,6 +38,8 @@ const (
 	KindNotice = 5
 	// KindTrade: one trade, as the exchange states it.
 	KindTrade = 6
+	// KindDepth: the best 20 levels of each side of an instrument's book.
+	KindDepth = 7
 	// KindCondition: header only: the flags of a topic whose kind keeps every record.
 	KindCondition = 11
 )
@@ -64,7 +66,7 @@ const (
 	FlagLast = 32
 	// FlagRecovered: fetched later, not received live.
 	FlagRecovered = 64
-	// FlagInvalid: a book that must not be used until its next snapshot.
+	// FlagInvalid: a book, or depth, that must not be used until its next snapshot.
 	FlagInvalid = 128
 	// FlagReplay: from a recording.
 	FlagReplay = 256
@@ -79,11 +81,22 @@ const (
 	HeaderSize    = 104
 	TickerSize    = 192
 	TradeSize     = 176
+	DepthSize     = 760
 	ConditionSize = 104
 
 	offsetVersion = 64
 	offsetKind    = 65
 )
+
+// Level has 16 bytes: one level of a book.
+type Level struct {
+	Price, Size float64
+}
+
+func (x *Level) load(from []byte) {
+	x.Price = math.Float64frombits(binary.LittleEndian.Uint64(from[:]))
+	x.Size = math.Float64frombits(binary.LittleEndian.Uint64(from[8:]))
+}
 
 // Header has 104 bytes: what every message begins with.
 type Header struct {
@@ -155,6 +168,23 @@ type Trade struct {
 	TradeId [40]byte
 }
 
+// Depth has 760 bytes: the best levels of each side of one instrument's book, in full.
+type Depth struct {
+	Header
+	// Offset 104: the update id that the exchange gave for these levels; 0 = it gives none.
+	ExchangeSequence uint64
+	// Offset 112: levels of the bids, at most 20; the others are unused.
+	BidCount uint16
+	// Offset 114: levels of the asks, likewise.
+	AskCount uint16
+	// Offset 116: 0.
+	Reserved uint32
+	// Offset 120: best bids, the highest first; unused ones are NaN.
+	BidLevels [20]Level
+	// Offset 440: best asks, the lowest first; unused ones are NaN.
+	AskLevels [20]Level
+}
+
 // Condition has 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 type Condition struct {
 	Header
@@ -193,6 +223,13 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.Bits)-133]
 	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.Index)-134]
 	_ = [1]struct{}{}[unsafe.Offsetof(Trade{}.TradeId)-136]
+	_ = [1]struct{}{}[unsafe.Sizeof(Depth{})-760]
+	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.ExchangeSequence)-104]
+	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.BidCount)-112]
+	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.AskCount)-114]
+	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.Reserved)-116]
+	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.BidLevels)-120]
+	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.AskLevels)-440]
 	_ = [1]struct{}{}[unsafe.Sizeof(Condition{})-104]
 )
 
@@ -233,6 +270,20 @@ func (x *Trade) load(from []byte) {
 	x.Bits = from[133]
 	x.Index = binary.LittleEndian.Uint16(from[134:])
 	copy(x.TradeId[:], from[136:])
+}
+
+func (x *Depth) load(from []byte) {
+	x.Header.load(from)
+	x.ExchangeSequence = binary.LittleEndian.Uint64(from[104:])
+	x.BidCount = binary.LittleEndian.Uint16(from[112:])
+	x.AskCount = binary.LittleEndian.Uint16(from[114:])
+	x.Reserved = binary.LittleEndian.Uint32(from[116:])
+	for i := range x.BidLevels {
+		x.BidLevels[i].load(from[120+16*i:])
+	}
+	for i := range x.AskLevels {
+		x.AskLevels[i].load(from[440+16*i:])
+	}
 }
 
 func (x *Condition) load(from []byte) {
@@ -302,6 +353,8 @@ func sizeOfKind(kind uint8) int {
 		return TickerSize
 	case KindTrade:
 		return TradeSize
+	case KindDepth:
+		return DepthSize
 	case KindCondition:
 		return ConditionSize
 	}
@@ -352,6 +405,10 @@ func Decode(message []byte) (Record, error) {
 		return record, nil
 	case KindTrade:
 		record := new(Trade)
+		record.load(message)
+		return record, nil
+	case KindDepth:
+		record := new(Depth)
 		record.load(message)
 		return record, nil
 	case KindCondition:

@@ -9,6 +9,7 @@ export const KIND: Readonly<{
   HEARTBEAT: 4
   NOTICE: 5
   TRADE: 6
+  DEPTH: 7
   CONDITION: 11
 }>
 export const FLAG: Readonly<{
@@ -27,6 +28,7 @@ export const TOPIC_SIZE: 64
 export const HEADER_SIZE: 104
 export const TICKER_SIZE: 192
 export const TRADE_SIZE: 176
+export const DEPTH_SIZE: 760
 export const CONDITION_SIZE: 104
 
 export type Message = Uint8Array | ArrayBuffer
@@ -36,6 +38,9 @@ export class DecodeError extends Error {
   constructor(code: ErrorCode, message: string)
   readonly code: ErrorCode
 }
+
+/** One level of a book. */
+export type Level = { price: number; size: number }
 
 /** 104 bytes: what every message begins with. */
 export class Header {
@@ -126,6 +131,24 @@ export class Trade extends Header {
   get trade_id(): string
 }
 
+/** 760 bytes: the best levels of each side of one instrument's book, in full. */
+export class Depth extends Header {
+  /** Offset 104: the update id that the exchange gave for these levels; 0 = it gives none. */
+  get exchange_sequence(): bigint
+  /** exchange_sequence, exact up to 2^53. */
+  get exchange_sequence_number(): number
+  /** Offset 112: levels of the bids, at most 20; the others are unused. */
+  get bid_count(): number
+  /** Offset 114: levels of the asks, likewise. */
+  get ask_count(): number
+  /** Offset 116: 0. */
+  get reserved(): number
+  /** Offset 120: best bids, the highest first; unused ones are NaN. */
+  get bid_levels(): Level[]
+  /** Offset 440: best asks, the lowest first; unused ones are NaN. */
+  get ask_levels(): Level[]
+}
+
 /** 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 export class Condition extends Header {
 }
@@ -144,7 +167,7 @@ export class Document extends Header {
 /** The records of a message: at batch endpoints several, of whatever kinds. Copies nothing. */
 export function split(message: Message): Uint8Array[]
 /** The record in these bytes. Throws DecodeError for anything that is none. */
-export function decode(message: Message): Ticker | Trade | Condition | Document | Unknown
+export function decode(message: Message): Ticker | Trade | Depth | Condition | Document | Unknown
 
 export type Continuity = "first" | "next" | "gap" | "new_session" | "duplicate"
 

@@ -27,6 +27,8 @@ export const KIND = Object.freeze({
   NOTICE: 5,
   /** One trade, as the exchange states it. */
   TRADE: 6,
+  /** The best 20 levels of each side of an instrument's book. */
+  DEPTH: 7,
   /** Header only: the flags of a topic whose kind keeps every record. */
   CONDITION: 11,
 })
@@ -59,7 +61,7 @@ export const FLAG = Object.freeze({
   LAST: 32,
   /** Fetched later, not received live. */
   RECOVERED: 64,
-  /** A book that must not be used until its next snapshot. */
+  /** A book, or depth, that must not be used until its next snapshot. */
   INVALID: 128,
   /** From a recording. */
   REPLAY: 256,
@@ -73,6 +75,7 @@ export const TOPIC_SIZE = 64
 export const HEADER_SIZE = 104
 export const TICKER_SIZE = 192
 export const TRADE_SIZE = 176
+export const DEPTH_SIZE = 760
 export const CONDITION_SIZE = 104
 
 const utf8 = new TextDecoder()
@@ -103,6 +106,13 @@ const text = (view, at, size) => {
 
 const bodyOf = ({ buffer, byteOffset, byteLength }) =>
   new Uint8Array(buffer, byteOffset + HEADER_SIZE, byteLength - HEADER_SIZE)
+
+/** So many levels of a book, from there on: all that the record has room for. */
+const levels = (view, at, count) => {
+  const found = []
+  for (let i = at; i < at + count * 16; i += 16) found.push({ price: view.getFloat64(i, true), size: view.getFloat64(i + 8, true) })
+  return found
+}
 
 /** 104 bytes: what every message begins with. */
 export class Header {
@@ -305,6 +315,44 @@ export class Trade extends Header {
   }
 }
 
+/** 760 bytes: the best levels of each side of one instrument's book, in full. */
+export class Depth extends Header {
+  /** Offset 104: the update id that the exchange gave for these levels; 0 = it gives none. */
+  get exchange_sequence() {
+    return this.view.getBigUint64(104, true)
+  }
+
+  /** exchange_sequence, exact up to 2^53. */
+  get exchange_sequence_number() {
+    return u64Number(this.view, 104)
+  }
+
+  /** Offset 112: levels of the bids, at most 20; the others are unused. */
+  get bid_count() {
+    return this.view.getUint16(112, true)
+  }
+
+  /** Offset 114: levels of the asks, likewise. */
+  get ask_count() {
+    return this.view.getUint16(114, true)
+  }
+
+  /** Offset 116: 0. */
+  get reserved() {
+    return this.view.getUint32(116, true)
+  }
+
+  /** Offset 120: best bids, the highest first; unused ones are NaN. */
+  get bid_levels() {
+    return levels(this.view, 120, 20)
+  }
+
+  /** Offset 440: best asks, the lowest first; unused ones are NaN. */
+  get ask_levels() {
+    return levels(this.view, 440, 20)
+  }
+}
+
 /** 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 export class Condition extends Header {
 }
@@ -334,6 +382,7 @@ export class Document extends Header {
 const FIXED = new Map([
   [KIND.TICKER, [Ticker, TICKER_SIZE]],
   [KIND.TRADE, [Trade, TRADE_SIZE]],
+  [KIND.DEPTH, [Depth, DEPTH_SIZE]],
   [KIND.CONDITION, [Condition, CONDITION_SIZE]],
 ])
 

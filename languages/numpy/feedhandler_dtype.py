@@ -21,6 +21,8 @@ KIND_HEARTBEAT = 4
 KIND_NOTICE = 5
 # One trade, as the exchange states it.
 KIND_TRADE = 6
+# The best 20 levels of each side of an instrument's book.
+KIND_DEPTH = 7
 # Header only: the flags of a topic whose kind keeps every record.
 KIND_CONDITION = 11
 
@@ -43,13 +45,16 @@ FLAG_BAD_EXCHANGE_TIME = 16
 FLAG_LAST = 32
 # Fetched later, not received live.
 FLAG_RECOVERED = 64
-# A book that must not be used until its next snapshot.
+# A book, or depth, that must not be used until its next snapshot.
 FLAG_INVALID = 128
 # From a recording.
 FLAG_REPLAY = 256
 
 # Any of these in the flags: the values are the last known ones.
 FLAGS_NOT_LIVE = FLAG_STALE | FLAG_DOWN | FLAG_INVALID
+
+# 16 bytes: one level of a book.
+LEVEL = numpy.dtype([("price", "<f8"), ("size", "<f8")])
 
 # 104 bytes: what every message begins with.
 HEADER = numpy.dtype(
@@ -165,6 +170,43 @@ TRADE = numpy.dtype(
 )
 assert TRADE.itemsize == 176
 
+# 760 bytes: the best levels of each side of one instrument's book, in full.
+DEPTH = numpy.dtype(
+    [
+        # Offset 0: UTF-8, padded with NUL, at least one NUL: `ticker.binance.BTC/USDT`.
+        ("topic", "S64"),
+        # Offset 64: 2. Refuse any other.
+        ("version", "u1"),
+        # Offset 65: how to read the body: the kinds. Ignore one that you do not know.
+        ("kind", "u1"),
+        # Offset 66: a bit set: the flags.
+        ("flags", "<u2"),
+        # Offset 68, Unix s: when the merger started. A new value restarts all sequences.
+        ("session", "<u4"),
+        # Offset 72: per topic and session, from 1, without gaps: a gap is loss.
+        ("sequence", "<u8"),
+        # Offset 80, Unix ns: event time as the exchange states it; 0 = it states none.
+        ("exchange_ns", "<i8"),
+        # Offset 88, Unix ns: the feed took the frame from the socket.
+        ("recv_ns", "<i8"),
+        # Offset 96, Unix ns: just before the merger sent.
+        ("publish_ns", "<i8"),
+        # Offset 104: the update id that the exchange gave for these levels; 0 = it gives none.
+        ("exchange_sequence", "<u8"),
+        # Offset 112: levels of the bids, at most 20; the others are unused.
+        ("bid_count", "<u2"),
+        # Offset 114: levels of the asks, likewise.
+        ("ask_count", "<u2"),
+        # Offset 116: 0.
+        ("reserved", "<u4"),
+        # Offset 120: best bids, the highest first; unused ones are NaN.
+        ("bid_levels", LEVEL, (20,)),
+        # Offset 440: best asks, the lowest first; unused ones are NaN.
+        ("ask_levels", LEVEL, (20,)),
+    ]
+)
+assert DEPTH.itemsize == 760
+
 # 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 CONDITION = numpy.dtype(
     [
@@ -194,6 +236,7 @@ assert CONDITION.itemsize == 104
 DTYPE_OF = {
     KIND_TICKER: TICKER,
     KIND_TRADE: TRADE,
+    KIND_DEPTH: DEPTH,
     KIND_CONDITION: CONDITION,
 }
 

@@ -38,6 +38,9 @@ pub const KIND_NOTICE: u8 = 5;
 /// One trade, as the exchange states it.
 pub const KIND_TRADE: u8 = 6;
 
+/// The best 20 levels of each side of an instrument's book.
+pub const KIND_DEPTH: u8 = 7;
+
 /// Header only: the flags of a topic whose kind keeps every record.
 pub const KIND_CONDITION: u8 = 11;
 
@@ -66,7 +69,7 @@ pub const FLAG_LAST: u16 = 32;
 /// Fetched later, not received live.
 pub const FLAG_RECOVERED: u16 = 64;
 
-/// A book that must not be used until its next snapshot.
+/// A book, or depth, that must not be used until its next snapshot.
 pub const FLAG_INVALID: u16 = 128;
 
 /// From a recording.
@@ -80,9 +83,35 @@ pub const TOPIC_SIZE: usize = 64;
 pub const HEADER_SIZE: usize = 104;
 pub const TICKER_SIZE: usize = 192;
 pub const TRADE_SIZE: usize = 176;
+pub const DEPTH_SIZE: usize = 760;
 pub const CONDITION_SIZE: usize = 104;
 const VERSION_OFFSET: usize = 64;
 const KIND_OFFSET: usize = 65;
+
+/// 16 bytes: one level of a book.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Level {
+    pub price: f64,
+    pub size: f64,
+}
+
+impl Level {
+    fn load(from: &[u8], at: usize) -> Self {
+        Level {
+            price: f64::from_le_bytes(bytes(from, at)),
+            size: f64::from_le_bytes(bytes(from, at + 8)),
+        }
+    }
+}
+
+fn levels<const N: usize>(from: &[u8], at: usize) -> [Level; N] {
+    let mut found = [Level { price: f64::NAN, size: f64::NAN }; N];
+    for (i, level) in found.iter_mut().enumerate() {
+        *level = Level::load(from, at + 16 * i);
+    }
+    found
+}
 
 /// 104 bytes: what every message begins with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -166,6 +195,27 @@ pub struct Trade {
 
 const _: () = assert!(std::mem::size_of::<Trade>() == TRADE_SIZE);
 
+/// 760 bytes: the best levels of each side of one instrument's book, in full.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Depth {
+    pub header: Header,
+    /// Offset 104: the update id that the exchange gave for these levels; 0 = it gives none.
+    pub exchange_sequence: u64,
+    /// Offset 112: levels of the bids, at most 20; the others are unused.
+    pub bid_count: u16,
+    /// Offset 114: levels of the asks, likewise.
+    pub ask_count: u16,
+    /// Offset 116: 0.
+    pub reserved: u32,
+    /// Offset 120: best bids, the highest first; unused ones are NaN.
+    pub bid_levels: [Level; 20],
+    /// Offset 440: best asks, the lowest first; unused ones are NaN.
+    pub ask_levels: [Level; 20],
+}
+
+const _: () = assert!(std::mem::size_of::<Depth>() == DEPTH_SIZE);
+
 /// 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
@@ -235,6 +285,21 @@ impl Trade {
     }
 }
 
+impl Depth {
+    /// Read it from the first 760 bytes; checks nothing else. Panics if there are fewer.
+    pub fn load(from: &[u8]) -> Self {
+        Depth {
+            header: Header::load(from),
+            exchange_sequence: u64::from_le_bytes(bytes(from, 104)),
+            bid_count: u16::from_le_bytes(bytes(from, 112)),
+            ask_count: u16::from_le_bytes(bytes(from, 114)),
+            reserved: u32::from_le_bytes(bytes(from, 116)),
+            bid_levels: levels(from, 120),
+            ask_levels: levels(from, 440),
+        }
+    }
+}
+
 impl Condition {
     /// Read it from the first 104 bytes; checks nothing else. Panics if there are fewer.
     pub fn load(from: &[u8]) -> Self {
@@ -298,6 +363,7 @@ impl std::error::Error for Error {}
 pub enum Record<'a> {
     Ticker(Ticker),
     Trade(Trade),
+    Depth(Depth),
     Condition(Condition),
     Document { header: Header, body: &'a [u8] },
     /// Of a kind that this version does not know.
@@ -309,6 +375,7 @@ impl Record<'_> {
         match self {
             Record::Ticker(record) => &record.header,
             Record::Trade(record) => &record.header,
+            Record::Depth(record) => &record.header,
             Record::Condition(record) => &record.header,
             Record::Document { header, .. } | Record::Unknown { header, .. } => header,
         }
@@ -320,6 +387,7 @@ fn size_of_kind(kind: u8) -> Option<usize> {
     match kind {
         KIND_TICKER => Some(TICKER_SIZE),
         KIND_TRADE => Some(TRADE_SIZE),
+        KIND_DEPTH => Some(DEPTH_SIZE),
         KIND_CONDITION => Some(CONDITION_SIZE),
         _ => None,
     }
@@ -366,6 +434,7 @@ pub fn decode(message: &[u8]) -> Result<Record<'_>, Error> {
     Ok(match kind {
         KIND_TICKER => Record::Ticker(Ticker::load(message)),
         KIND_TRADE => Record::Trade(Trade::load(message)),
+        KIND_DEPTH => Record::Depth(Depth::load(message)),
         KIND_CONDITION => Record::Condition(Condition::load(message)),
         KIND_STATUS | KIND_INSTRUMENTS | KIND_HEARTBEAT | KIND_NOTICE => {
             Record::Document { header: Header::load(message), body: &message[HEADER_SIZE..] }

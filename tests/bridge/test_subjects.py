@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from feedhandler.bridge import subjects
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError
+from feedhandler.data.kinds import KINDS
 
 CASES = [
     (b"ticker.binance.BTC/USDT", "ticker.binance.BTC-USDT"),
@@ -91,5 +92,7 @@ def test_the_bridges_own_subject_is_no_topics():
 
 
 def test_a_stream_has_all_that_is_published():
-    assert subjects.stream_subjects() == ["ticker.>", "status.>", "instruments.>", "heartbeat.>"]
+    kinds = [kind.name for kind in KINDS if kind.has_topics]
+    assert subjects.stream_subjects() == [f"{name}.>" for name in kinds]
+    assert {"ticker", "depth", "status"} <= set(kinds)
     assert subjects.stream_subjects("md.eu") == ["md.eu.>"]

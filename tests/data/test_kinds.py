@@ -11,7 +11,7 @@ import pytest
 from patience import PATIENCE_S
 
 from feedhandler.data import header, kinds, ticker, trade, wire
-from feedhandler.data.layout import Body, char, f64, layout, numpy_dtype_fields, u8, u16, u32, u64
+from feedhandler.data.layout import Body, char, f64, layout, levels, numpy_dtype_fields, u8, u16, u32, u64
 
 CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q", "f64": "d"}
 FIXED = [kind for kind in kinds.KINDS if kind.body is Body.FIXED]
@@ -22,10 +22,10 @@ FIELDS = [(kind, field) for kind in FIXED for field in kind.layout.all_fields]
 def test_a_field_stands_where_and_as_it_is_said_to(kind, field):
     value = {"version": wire.VERSION, "kind": kind.code}.get(field.name)
     if value is None:
-        value = {"char": "ticker.x.A/B", "f64": 2.5}.get(field.type, 1)
+        value = {"char": "ticker.x.A/B", "f64": 2.5, "level": bytes(range(64)) * 5}.get(field.type, 1)
     record = kind.record("ticker.x.A/B")
     setattr(record, field.name, value)
-    code = f"{field.size}s" if field.type == "char" else CODES[field.type]
+    code = CODES.get(field.type, f"{field.size}s")
     packed = wire.pack(record)
     assert len(packed) == kind.size
     (got,) = struct.unpack_from("<" + code, packed, field.offset)
@@ -37,7 +37,8 @@ def test_a_field_stands_where_and_as_it_is_said_to(kind, field):
 def test_a_record_of_any_kind_is_what_it_was_packed_from(kind):
     record = kind.record("x.y.z", flags=header.DOWN, session=5, sequence=7, exchange_ns=-1, publish_ns=2)
     for number, field in enumerate(kind.layout.fields):  # NaN is not equal to itself
-        setattr(record, field.name, "text" if field.type == "char" else number)
+        texts = {"char": "text", "level": b"l" * field.size}
+        setattr(record, field.name, texts.get(field.type, number))
     assert wire.unpack(wire.pack(record)) == record
 
 
@@ -92,6 +93,26 @@ def test_a_struct_is_described_by_the_annotations_of_its_fields():
     ]
     assert (slot.size, slot.format) == (16, "<QI4s")
     assert numpy_dtype_fields(slot)["formats"] == ["<u8", "<u4", "S4"]
+
+
+def test_levels_are_an_array_in_the_bytes_and_bytes_in_python():
+    class Slot(msgspec.Struct):
+        a: Annotated[int, u64("", "one")] = 0
+        b: Annotated[bytes, levels(3, "two")] = b""
+
+    slot = layout("slot", "a slot", Slot)
+    assert [(f.declared, f.offset, f.size) for f in slot.fields] == [("u64", 0, 8), ("level[3]", 8, 48)]
+    assert (slot.size, slot.format) == (56, "<Q48s")
+    assert numpy_dtype_fields(slot)["formats"] == ["<u8", ([("price", "<f8"), ("size", "<f8")], (3,))]
+
+
+def test_levels_that_other_languages_would_pad_are_refused():
+    class Slot(msgspec.Struct):
+        a: Annotated[int, u32("", "one")] = 0
+        b: Annotated[bytes, levels(3, "two")] = b""
+
+    with pytest.raises(ValueError, match=r"slot\.b: a level at offset 4 is not aligned"):
+        layout("slot", "a slot", Slot)
 
 
 def test_a_field_that_other_languages_would_pad_is_refused():

@@ -97,6 +97,8 @@ def test_golden_bytes_stand_for_their_values_both_ways(path):
             got = record.body.hex()
         else:
             got = record.decode() if name == "body" else getattr(record, name)
+        if name in ("bids", "asks"):
+            got = [list(level) for level in got]
         assert math.isnan(got) if value is None else got == value, name
     assert wire.pack(record) == message
 
@@ -113,6 +115,11 @@ def test_golden_batches_are_their_records(path):
             got["body"] = record.decode()
         if isinstance(record, wire.Unknown):
             got["hex"] = got.pop("body").hex()
+        if isinstance(record, wire.Depth):
+            del got["bid_levels"], got["ask_levels"], got["reserved"]
+            got["bids"], got["asks"] = (
+                [list(level) for level in side] for side in (record.bids, record.asks)
+            )
         assert got == {name: "NaN" if value is None else value for name, value in values.items()}
 
 

@@ -332,7 +332,7 @@ def programs(run):
 def leftovers(stack):
     """Return what a run left behind: sockets, pid files, locks."""
     run_dir = stack.directory / "run"
-    expected = {"supervisord.conf", "api-token", "recent.board"}
+    expected = {"supervisord.conf", "api-token", "recent.board", "recent.ring"}
     return {
         str(p.relative_to(run_dir))
         for p in run_dir.rglob("*")

@@ -104,11 +104,11 @@ def test_whatever_is_removed_data_flow_again_once_each_process_was_started_again
             {name: p.returncode for name, p in s.processes.items() if p.poll() is not None}.keys()
             >= {"merger", "bybit"}
         ),
-        "those whose boards are gone end",
+        "those whose boards and rings are gone end",
     )
     assert ended
     for name in ("merger", "bybit"):
-        (line,) = [line for line in s.log(name).splitlines() if ".board is gone" in line]
+        (line,) = [line for line in s.log(name).splitlines() if "is gone, which readers" in line]
         assert "a new start makes a new one" in line
         assert "Traceback" not in s.log(name)
         s.start(name)

@@ -235,7 +235,7 @@ def test_sigterm_ends_each_process_cleanly_and_leaves_no_file_but_caches(stack):
     }
     lists = {f"instruments/{name}-http-127.0.0.1-{s.ports[name]}.json" for name in EXCHANGES}
     connects = {f"connects/{name}-ws-127.0.0.1-{s.ports[name]}" for name in EXCHANGES}
-    assert left == lists | connects | {"recent.board"}
+    assert left == lists | connects | {"recent.board", "recent.ring"}
     for name in EXCHANGES:
         assert "Traceback" not in s.log(name)
 

@@ -91,6 +91,20 @@ def trade(topic, flags, sequence, exchange_sequence, price, size, count, side, b
     return head + body, record
 
 
+def depth(topic, flags, sequence, times, exchange_sequence, bids, asks):
+    """Of each side up to 20 pairs of price and size; the rest is NaN."""
+    head, record = header(topic, 7, flags, 1_790_000_000, sequence, *times)
+    body = exchange_sequence.to_bytes(8, "little")
+    body += len(bids).to_bytes(2, "little") + len(asks).to_bytes(2, "little") + bytes(4)
+    for side in (bids, asks):
+        for price, size in [*side, *[(NAN, NAN)] * (20 - len(side))]:
+            body += struct.pack("<dd", price, size)
+    assert len(body) == 656
+    record["exchange_sequence"] = exchange_sequence
+    record |= {"bid_count": len(bids), "ask_count": len(asks), "bids": bids, "asks": asks}
+    return head + body, record
+
+
 def document(topic, kind, flags, sequence, ns, body):
     head, record = header(topic, kind, flags, 1_790_000_000, sequence, 0, ns, ns)
     record["body"] = body
@@ -224,6 +238,21 @@ SINGLES = {
         "trade.kucoin.汉/USDT", 96, U64_MAX, U64_MAX, NAN, 5e-324, 2**32 - 1, 255, 255, 65535, "9" * 40
     ),
     "trade_of_nothing": trade("trade.kucoin.NEW/USDT", 0, 1, 0, NAN, NAN, 0, 0, 0, 0, ""),
+    "depth_complete": depth(
+        "depth.binance.BTC/USDT",
+        8,
+        42,
+        (0, BASE_NS + 1_000_111, BASE_NS + 1_100_222),
+        160_000_000_001,
+        [[97421.4 - level / 10, 0.125 + level] for level in range(20)],
+        [[97421.5 + level / 10, 0.25 + level] for level in range(20)],
+    ),
+    "depth_of_few_levels": depth(
+        "depth.kucoin.NEW/USDT", 1, 7, (BASE_NS,) * 3, 0, [[1e-08, 1.7976931348623157e308]], []
+    ),
+    "depth_invalid": depth(
+        "depth.bybit.BTC/USDT", 8 | 128, U64_MAX, (I64_MAX,) * 3, U64_MAX, [[2.0, 1.0]], [[1.0, 5e-324]] * 2
+    ),
     "condition_down": condition("trade.binance.BTC/USDT", 4, 4711),
     "condition_over": condition("trade.binance.BTC/USDT", 0, 0),
     **{f"unknown_{kind}": unknown(kind) for kind in (0, 200, 255)},
@@ -236,6 +265,7 @@ BATCHES = {
     "two": [quote(1), quote(2)],
     "of_two_kinds": [quote(1), condition("trade.binance.BTC/USDT", 2, 7), quote(2)],
     "of_trades": [SINGLES["trade_one"], SINGLES["trade_widest"], quote(1), SINGLES["trade_of_a_block"]],
+    "with_depth": [quote(1), SINGLES["depth_complete"], quote(2), SINGLES["depth_of_few_levels"]],
     "with_a_document": [quote(1), SINGLES["status"]],
     "with_an_unknown_kind": [condition("trade.binance.BTC/USDT", 2, 7), unknown(200)],
     "mixed": [

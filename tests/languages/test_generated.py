@@ -22,6 +22,7 @@ from feedhandler.data.layout import (
     f64,
     i64,
     layout,
+    levels,
     u8,
     u16,
     u32,
@@ -85,6 +86,7 @@ def test_the_page_has_the_table_of_each_struct_and_of_the_flags_and_kinds():
         "kinds",
         "ticker",
         "trade",
+        "depth",
     ]
 
 
@@ -100,6 +102,7 @@ class Gauge(Record):
     side: Annotated[int, u8("", "side")] = 0
     end: Annotated[int, u8("", "end")] = 0
     name_of_it: Annotated[bytes, char(8, "name")] = b""
+    sides: Annotated[bytes, levels(2, "sides")] = bytes(32)
 
 
 class Ladder(Record):
@@ -191,11 +194,11 @@ def test_another_kind_is_another_line_in_the_registry(monkeypatch, tmp_path):
     monkeypatch.setattr(generate, "KINDS", (*generate.KINDS, GAUGE, LADDER))
     for path, text in generate.files().items():
         (tmp_path / path.name).write_text(text, encoding="utf-8")
-    assert "| gauge | 250 | every | 144 | a test |" in (tmp_path / "wire.md").read_text(encoding="utf-8")
+    assert "| gauge | 250 | every | 176 | a test |" in (tmp_path / "wire.md").read_text(encoding="utf-8")
     assert "| ladder | 251 | every | 112 and 16 an entry, 512 at most |" in (tmp_path / "wire.md").read_text(
         "utf-8"
     )
-    assert "#define FH_GAUGE_SIZE 144" in (tmp_path / "feedhandler.h").read_text(encoding="utf-8")
+    assert "#define FH_GAUGE_SIZE 176" in (tmp_path / "feedhandler.h").read_text(encoding="utf-8")
     source = tmp_path / "gauge.c"
     source.write_text(
         '#include "feedhandler.h"\n'
@@ -213,11 +216,11 @@ def test_another_kind_is_another_line_in_the_registry(monkeypatch, tmp_path):
         "}\n"
         "int main(void) {\n"
         "    unsigned char bytes[2 * FH_GAUGE_SIZE] =\n"
-        "        {[64] = FH_VERSION, [65] = FH_KIND_GAUGE, [104] = 7, [135] = 9};\n"
+        "        {[64] = FH_VERSION, [65] = FH_KIND_GAUGE, [104] = 7, [135] = 9, [167] = 0x40};\n"
         "    fh_record record;\n"
         "    size_t size = fh_record_size(bytes, sizeof bytes);\n"
         "    if (fh_decode(bytes, size, &record)) return 1;\n"
-        "    if (record.gauge.turn != 7 || split_ladders()) return 2;\n"
+        "    if (record.gauge.turn != 7 || split_ladders() || record.gauge.sides[1].price != 2.0) return 2;\n"
         "    return !(record.gauge.turn == 7 && record.gauge.end == 9 && record.header.kind == FH_KIND_GAUGE);\n"
         "}\n",
         encoding="utf-8",

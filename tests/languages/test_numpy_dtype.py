@@ -42,6 +42,18 @@ def test_golden_trades_stand_for_their_values(path, dtype):
     same(row, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
 
 
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("depth_*.bin")), ids=lambda path: path.stem)
+def test_golden_depth_stands_for_its_levels(path, dtype):
+    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    (row,) = dtype.records(path.read_bytes(), dtype.KIND_DEPTH)
+    for side in ("bids", "asks"):
+        levels = row[f"{side[:-1]}_levels"]
+        assert levels["price"].tolist()[: len(record[side])] == [price for price, _ in record[side]]
+        assert levels["size"].tolist()[: len(record[side])] == [size for _, size in record[side]]
+        assert numpy.isnan(levels["price"][len(record[side]) :]).all()
+    same(row, {name: value for name, value in record.items() if name not in ("bids", "asks")})
+
+
 @pytest.mark.parametrize("path", [GOLDEN / "batches" / "two.bin", GOLDEN / "batches" / "mixed.bin"], ids=str)
 def test_a_batch_is_an_array_on_the_same_bytes(path, dtype):
     message = bytearray(path.read_bytes())

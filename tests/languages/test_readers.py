@@ -134,6 +134,11 @@ def expected_line(record, message):
         line.append(record["exchange_sequence"])
         line += [hexadecimal(record[name]) for name in ("price", "size")]
         line += [record[name] for name in ("count", "side", "bits", "index", "trade_id")]
+    elif record["kind"] == 7:
+        line += [record[name] for name in ("exchange_sequence", "bid_count", "ask_count")]
+        for side in (record["bids"], record["asks"]):
+            for level in [*side, *[(None, None)] * (20 - len(side))]:
+                line += map(hexadecimal, level)
     elif "body" in record:
         assert json.loads(message[104:]) == record["body"]
         line.append(message[104:].decode())

@@ -17,6 +17,13 @@ static void print_number(double value) {
         printf("|%016" PRIx64, bits);
 }
 
+static void print_levels(const fh_level *levels) {
+    for (int i = 0; i < 20; i++) {
+        print_number(levels[i].price);
+        print_number(levels[i].size);
+    }
+}
+
 static void print_record(const fh_record *record, const unsigned char *message, size_t size) {
     char exchange[FH_TOPIC_SIZE];
     const fh_header *h = &record->header;
@@ -44,6 +51,11 @@ static void print_record(const fh_record *record, const unsigned char *message, 
         print_number(trade->size);
         printf("|%" PRIu32 "|%d|%d|%d|%.*s", trade->count, trade->side, trade->bits, trade->index,
                (int)sizeof trade->trade_id, trade->trade_id);
+    } else if (h->kind == FH_KIND_DEPTH) {
+        const fh_depth *d = &record->depth;
+        printf("|%" PRIu64 "|%d|%d", d->exchange_sequence, d->bid_count, d->ask_count);
+        print_levels(d->bid_levels);
+        print_levels(d->ask_levels);
     } else {
         if (t->last == t->last || t->quote_volume_24h == t->quote_volume_24h) abort();
         if (fh_is_document(h->kind))

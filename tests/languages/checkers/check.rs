@@ -29,6 +29,12 @@ fn line(record: &Record<'_>) -> String {
             let end = t.trade_id.iter().position(|byte| *byte == 0).unwrap_or(t.trade_id.len());
             words.push(String::from_utf8_lossy(&t.trade_id[..end]).to_string());
         }
+        Record::Depth(d) => {
+            words.extend([d.exchange_sequence.to_string(), d.bid_count.to_string(), d.ask_count.to_string()]);
+            for level in d.bid_levels.iter().chain(&d.ask_levels) {
+                words.extend([level.price, level.size].map(number));
+            }
+        }
         Record::Condition(_) => {}
         Record::Document { body, .. } => words.push(String::from_utf8_lossy(body).to_string()),
         Record::Unknown { body, .. } => {

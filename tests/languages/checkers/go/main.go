@@ -42,6 +42,13 @@ func printRecord(record feedhandler.Record) {
 		printNumbers(r.Price, r.Size)
 		id, _, _ := bytes.Cut(r.TradeId[:], []byte{0})
 		fmt.Fprintf(out, "|%d|%d|%d|%d|%s", r.Count, r.Side, r.Bits, r.Index, id)
+	case *feedhandler.Depth:
+		fmt.Fprintf(out, "|%d|%d|%d", r.ExchangeSequence, r.BidCount, r.AskCount)
+		for _, side := range [][20]feedhandler.Level{r.BidLevels, r.AskLevels} {
+			for _, level := range side {
+				printNumbers(level.Price, level.Size)
+			}
+		}
 	case *feedhandler.Document:
 		fmt.Fprintf(out, "|%s", r.Body)
 	case *feedhandler.Unknown:
