@@ -15,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 COMPILED: Final = (
     "feedhandler/data/contracts.py",
     "feedhandler/exchanges/arbitration.py",
+    "feedhandler/exchanges/levels.py",
     "feedhandler/exchanges/state.py",
     "feedhandler/feed/batch.py",
     "feedhandler/transport/follower.py",

@@ -10,6 +10,7 @@ import feedhandler
 HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
 CLASSES = {
     "feedhandler.exchanges.arbitration": ("Arbitration", "Line"),
+    "feedhandler.exchanges.levels": ("DepthState", "Levels"),
     "feedhandler.exchanges.state": ("RecordState", "State", "TickerState"),
     "feedhandler.feed.batch": ("Batch",),
     "feedhandler.merger.step": ("Route", "Step", "Traffic"),

@@ -1,0 +1,183 @@
+"""A book as its exchange's messages make it: a base, then changes whose update ids have to follow each other.
+
+    base, id 100 ── changes 101 to 104 ── changes 105 to 105 ── changes 107 to 109
+                            next                   next                gap: it is not known any more
+
+From a gap on nothing is known until there is another base: a book that lacks a change looks sound and is wrong.
+Pure: messages and times come in; who fetches a base, or subscribes anew, is the caller's business.
+"""
+
+import enum
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from feedhandler.data import wire
+from feedhandler.data.depth import BookLevel
+from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges.arbitration import LINES_MAX
+from feedhandler.exchanges.levels import DepthState, Levels
+
+CROSSED_NS: Final = NS_PER_S  # a bid at or above an ask for so long: the book is wrong
+ASK_AGAIN_NS: Final = 10 * NS_PER_S  # a base that was asked for, and has not come
+
+
+class Succession(enum.Enum):
+    """How a message's ids follow those of a book."""
+
+    OLD = "old"  # all that it has is in the book
+    NEXT = "next"
+    GAP = "gap"  # changes before it are missing, or there is no base
+
+
+class ChainRule(msgspec.Struct, frozen=True):
+    """What the ids of an exchange's messages say.
+
+    A message has changes from a first to a last id; where there is but one it is both. restart_id: the id of a
+    message that replaces the book, whatever its type says; 0 if there is none. has_level_ids: each level comes with
+    the id that changed it, and a price of 0 stands for a change that is not of this book.
+    """
+
+    restart_id: int = 0
+    has_level_ids: bool = False
+
+
+class Book:
+    """The levels of one book. levels_max: how many a side the exchange keeps current, 0 = all.
+
+    last_id is the newest change's, is_known false until there is a base, and from a gap on. A base that has but a
+    part of the book leaves what lies beyond it unknown, until it changes: known_from and known_to are the lowest
+    price from which all bids are known, and the highest to which all asks are.
+    """
+
+    def __init__(self, rule: ChainRule, levels_max: int = 0) -> None:
+        self._rule = rule
+        self._levels_max = levels_max
+        self.bids, self.asks = Levels(True), Levels(False)
+        self.is_known = False
+        self.last_id = 0
+        self.known_from, self.known_to = 0.0, math.inf
+        self._crossed_ns = 0  # since when
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.is_known = False
+        self.last_id = self._crossed_ns = 0
+        self.bids.clear()
+        self.asks.clear()
+
+    def replace(
+        self, last_id: int, bids: Iterable[BookLevel], asks: Iterable[BookLevel], limit: int = 0
+    ) -> None:
+        """Take a base: the levels as they were after a change. limit: how many a side it can have, if not all."""
+        self.bids.replace(bids)
+        self.asks.replace(asks)
+        self.known_from = self.bids.worst() if 0 < limit <= self.bids.count else 0.0
+        self.known_to = self.asks.worst() if 0 < limit <= self.asks.count else math.inf
+        self.last_id, self.is_known = last_id, True
+        self._prune()
+
+    def is_restart(self, last_id: int) -> bool:
+        """True for a message that is a base, whatever its type says."""
+        return last_id == self._rule.restart_id != 0
+
+    def judge(self, first_id: int, last_id: int) -> Succession:
+        """Return how a message follows; changes nothing."""
+        if not self.is_known:
+            return Succession.GAP
+        if last_id <= self.last_id:
+            return Succession.OLD
+        return Succession.NEXT if first_id <= self.last_id + 1 else Succession.GAP
+
+    def apply(self, first_id: int, last_id: int, bids: Sequence[Any], asks: Sequence[Any]) -> Succession:
+        """Take a message's changes if it follows; after a gap the book is not known any more.
+
+        Levels are pairs of price and size, or, where they have ids, triples.
+        """
+        found = self.judge(first_id, last_id)
+        if found is Succession.GAP:
+            self.forget()
+        elif found is Succession.NEXT:
+            self.bids.change(self._changes(bids))
+            self.asks.change(self._changes(asks))
+            self.last_id = last_id
+            self._prune()
+        return found
+
+    def _changes(self, levels: Sequence[Any]) -> Sequence[BookLevel]:
+        """Return what is not in the book yet: a message may begin before the base, or a base within a message."""
+        if not self._rule.has_level_ids:
+            return levels
+        return [(price, size) for price, size, level_id in levels if level_id > self.last_id and price]
+
+    def _prune(self) -> None:
+        if self._levels_max:
+            self.bids.cut(self._levels_max)
+            self.asks.cut(self._levels_max)
+
+    def runs_out(self, count: int) -> bool:
+        """True if the best so many of a side may lie where not all is known: it is time for another base."""
+        return (self.known_from > 0.0 and self.bids.count_to(self.known_from) < count) or (
+            self.known_to < math.inf and self.asks.count_to(self.known_to) < count
+        )
+
+    @property
+    def is_crossed(self) -> bool:
+        """True if the best bid is not below the best ask."""
+        return self.bids.best() >= self.asks.best()
+
+    def stays_crossed(self, recv_ns: int) -> bool:
+        """Look whether it is crossed, after each message; True once it has been for `CROSSED_NS`."""
+        if not self.is_crossed:
+            self._crossed_ns = 0
+            return False
+        self._crossed_ns = self._crossed_ns or recv_ns
+        return recv_ns - self._crossed_ns >= CROSSED_NS
+
+
+class BookDepthState(DepthState):
+    """Depth of an exchange that sends changes: each line has a book of its own, whose best levels are published.
+
+    A line whose book is lost counts as one that has sent nothing: what another has published stands.
+    """
+
+    def __init__(self, rule: ChainRule, levels_max: int, **names: Any) -> None:
+        self.books = [Book(rule, levels_max) for _ in range(LINES_MAX)]
+        self._asked_ns = [0] * LINES_MAX
+        DepthState.__init__(self, **names)
+
+    def forget(self) -> None:
+        """Make every value unknown: no line is left to keep them."""
+        DepthState.forget(self)
+        for line in range(LINES_MAX):
+            self._drop(line)
+
+    def renew(self, line: int) -> None:
+        """Another connection has this line from now on, and has sent nothing yet."""
+        DepthState.renew(self, line)
+        self._drop(line)
+
+    def release(self, line: int) -> None:
+        """A line is gone: another may repeat what it sent last."""
+        DepthState.release(self, line)
+        self._drop(line)
+
+    def _drop(self, line: int) -> None:
+        self.books[line].forget()
+        self._asked_ns[line] = 0
+
+    def lose(self, line: int, recv_ns: int) -> bool:
+        """A line's book is in doubt: it is dropped; True if its topic is to be subscribed to anew.
+
+        Without any other book the state is INVALID until there is one: the caller emits it, if its flags change.
+        """
+        self.books[line].forget()
+        self.channels[0].renew(line)
+        if self.is_known and not self.flags & wire.NOT_LIVE and not any(book.is_known for book in self.books):
+            self.flags |= wire.INVALID
+        is_due = not 0 <= recv_ns - self._asked_ns[line] < ASK_AGAIN_NS
+        if is_due:
+            self._asked_ns[line] = recv_ns
+        return is_due
