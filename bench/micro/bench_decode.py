@@ -10,14 +10,14 @@ slow channels leave the quote alone. `emit` is that of a deque that keeps the ne
 import collections
 
 import pytest
-from material import ANSWERS, DATA, NATIVE, RECORDS, expected, running_exchange, running_session
+from material import ANSWERS, DATA, DEPTH, NATIVE, RECORDS, expected, running_exchange, running_session
 from table import RECV_NS, check_row, load, values
 
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.state import State, TickerState
 
 
-@pytest.mark.parametrize(("exchange", "frame"), DATA + ANSWERS)
+@pytest.mark.parametrize(("exchange", "frame"), DATA + DEPTH + ANSWERS)
 def bench_decode(measure, exchange, frame):
     check_row(exchange, (NATIVE[exchange],), frame, expected(exchange, frame))
     decode = running_exchange(exchange, [NATIVE[exchange]]).decode

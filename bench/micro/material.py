@@ -16,8 +16,10 @@ from table import RECV_NS, load
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.contracts import Fanout
+from feedhandler.data.depth import DEPTH as DEPTH_KIND
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.shard import WHOLE
+from feedhandler.data.ticker import TICKER
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Market
@@ -40,6 +42,7 @@ DATA: Final = [
     ("bybit", "orderbook"), ("bybit", "tickers"),
     ("kucoin", "level1"), ("kucoin", "snapshot"), ("kucoin", "ticker"),
 ]  # fmt: skip
+DEPTH: Final = [("binance", "depth_twenty"), ("kucoin", "depth_fifty"), ("bybit", "depth")]
 ANSWERS: Final = [
     ("binance", "ack"),
     ("bybit", "ack"),
@@ -58,7 +61,8 @@ def running_exchange(name: str, natives: Sequence[str]) -> Market:
     """Return an exchange of which every channel has just spoken, as in a feed that runs."""
     exchange = EXCHANGES[name].main()
     line = Line(0)
-    exchange.add(natives, wire.SIMULATED)
+    for kind in (TICKER.name, DEPTH_KIND.name):
+        exchange.add(natives, wire.SIMULATED, kind)
     emitted: list[State] = []
     for native in natives:
         for frame in [frame for owner, frame in DATA if owner == name]:
@@ -84,7 +88,7 @@ def running_session(name: str, natives: Sequence[str], emit: Callable[[State], N
     exchange = running_exchange(name, natives)
     legs = Legs(
         exchange,
-        exchange.all_states,
+        exchange.tickers.values(),
         emit,
         count=1,
         policy=Policy(),

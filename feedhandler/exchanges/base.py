@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 import msgspec
 
 from feedhandler.data import kinds, wire
+from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
@@ -22,6 +23,7 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import Arbitration, Line
+from feedhandler.exchanges.levels import DepthState
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
 from feedhandler.exchanges.trades import PastTrade, TradeState
 
@@ -120,7 +122,13 @@ class Goodbye(msgspec.Struct, frozen=True):
     reason: str
 
 
-Control = Welcome | Pong | Ack | Nack | Goodbye
+class Resubscribe(msgspec.Struct, frozen=True):
+    """Of a topic updates are missing on this connection: it is to be subscribed to anew, to begin with a base."""
+
+    topic: str
+
+
+Control = Welcome | Pong | Ack | Nack | Goodbye | Resubscribe
 
 WELCOME: Final = Welcome()
 PONG: Final = Pong()
@@ -227,6 +235,8 @@ class Market(abc.ABC):
                 flags=base_flags,
                 is_consecutive=self.trade_ids_are_consecutive,
             )
+        if kind == DEPTH.name:
+            return DepthState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
         description = kinds.named(kind)
         is_once = kinds.keeps_every(description.code)
         channels = tuple(Arbitration(is_once=is_once) for _ in self.topics(native, kind))

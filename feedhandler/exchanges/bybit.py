@@ -1,6 +1,8 @@
-"""Bybit V5 spot: `tickers` for last price and 24 h statistics, `orderbook.1` for the quote, `publicTrade`.
+"""Bybit V5 spot: `tickers` for last price and 24 h statistics, `orderbook.1` for the quote, `publicTrade` for
+trades and `orderbook.50` for depth.
 
-Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of tickers. Quirks worth knowing:
+Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of tickers, `seq` of orderbook.50, which
+is the engine's count, while `u` is that of what one connection is sent. Quirks worth knowing:
 
 - spot tickers have no bid and ask (linear ones do), and are always snapshots;
 - orderbook.1 is complete and is sent again every 3 s without a change, with the same `u`; `u` = 1 is a restart of
@@ -8,6 +10,8 @@ Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of ti
   level with size 0 is gone, another one is the side's new best, and a side without levels is as it was;
 - publicTrade has up to 1024 trades in a message, in order, and says `snapshot` though each is new; ids are texts
   without an order;
+- orderbook.50 is a book, then what changes in it: a size of 0 takes a level away, and one that leaves the best 50
+  goes without a word. Its `u` counts by 1, though that is not promised: a gap is a reason to subscribe anew;
 - the symbol of data is that of their topic;
 - at most 10 topics in a request, and one bad topic refuses the whole request; a refusal may lack req_id;
 - the pong of the spot socket says `"op":"ping"`; test `success` and `ret_msg`, not `op`.
@@ -22,6 +26,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
@@ -45,6 +50,7 @@ from feedhandler.exchanges.base import (
     Nack,
     Quote,
     RestTicker,
+    Resubscribe,
     Rows,
     T,
     Traded,
@@ -58,11 +64,15 @@ from feedhandler.exchanges.base import (
     rest_ticker,
     spread,
 )
+from feedhandler.exchanges.books import BookDepthState, ChainRule, Succession
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
 from feedhandler.exchanges.trades import PastTrade
 
 BOOK: Final = "orderbook.1."
 BOOK_SIZE: Final = len(BOOK)
+BOOK_50: Final = "orderbook.50."
+BOOK_50_SIZE: Final = len(BOOK_50)
+BOOK_50_LEVELS: Final = 50
 TICKERS: Final = "tickers."
 TICKERS_SIZE: Final = len(TICKERS)
 TRADES: Final = "publicTrade."
@@ -74,11 +84,12 @@ ARGS_LENGTH_USED: Final = 20_000  # by symbols: quotes and commas may count or n
 assert ARGS_LENGTH_USED < ARGS_LENGTH_MAX
 
 RESTARTED: Final = 1  # the update id of a book that begins anew, whatever its type is
+CHAIN: Final = ChainRule(restart_id=RESTARTED)
 UNKNOWN: Final = (NAN, NAN)  # price and size of a side of which nothing is stated
 
 
 class _Data(msgspec.Struct, gc=False):
-    """Data of `tickers` and of `orderbook.1`; what one of them lacks stays at its default."""
+    """Data of `tickers`, of `orderbook.1` and of `orderbook.50`; what one of them lacks stays at its default."""
 
     last: Amount = msgspec.field(name="lastPrice", default=NAN)
     high: Amount = msgspec.field(name="highPrice24h", default=NAN)
@@ -89,6 +100,7 @@ class _Data(msgspec.Struct, gc=False):
     bids: list[tuple[Amount, Amount]] | None = msgspec.field(name="b", default=None)
     asks: list[tuple[Amount, Amount]] | None = msgspec.field(name="a", default=None)
     update_id: UpdateId = msgspec.field(name="u", default=0)
+    sequence: UpdateId = msgspec.field(name="seq", default=0)
 
 
 class _Trade(msgspec.Struct, gc=False):
@@ -203,7 +215,7 @@ class _Command(msgspec.Struct, omit_defaults=True):
 class BybitSpot(Market):
     exchange = "bybit"
     name = SPOT
-    kinds = (TICKER.name, TRADE.name)
+    kinds = (TICKER.name, TRADE.name, DEPTH.name)
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
     instruments_request = RestRequest("/v5/market/instruments-info?category=spot")
@@ -303,9 +315,17 @@ class BybitSpot(Market):
     def _length(self, state: State) -> int:
         return sum(len(topic) + 3 for topic in self.topics(state.native, state.kind))
 
+    def make_state(self, kind: str, topic: str, native: str, base_flags: int) -> State:
+        if kind != DEPTH.name:
+            return super().make_state(kind, topic, native, base_flags)
+        names = {"topic": topic, "native": native, "base_flags": base_flags, "flags": base_flags}
+        return BookDepthState(CHAIN, BOOK_50_LEVELS, **names)
+
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
         if kind == TRADE.name:
             return (TRADES + native,)
+        if kind == DEPTH.name:
+            return (BOOK_50 + native,)
         return (TICKERS + native, BOOK + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -338,13 +358,15 @@ class BybitSpot(Market):
             if frame.topic.startswith(TICKERS):
                 self._ticker(frame, data, recv_ns, line, emit)
                 return None
+            if frame.topic.startswith(BOOK_50):
+                return self._depth(frame, data, recv_ns, line, emit)
         elif isinstance(data, list) and frame.topic.startswith(TRADES):
             self._trades(frame.topic, data, range(len(data)), recv_ns, line, emit)
             return None
         if data is not None:
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
-            if frame.topic.startswith((BOOK, TICKERS, TRADES)):
+            if frame.topic.startswith((BOOK, BOOK_50, TICKERS, TRADES)):
                 raise DecodeError(f"bybit: {frame.topic} has data of another shape")
             return None  # a topic that we did not request
         return self._answer(frame)
@@ -388,6 +410,41 @@ class BybitSpot(Market):
         state.set_quote(bid, bid_size, ask, ask_size)
         state.on_news(recv_ns)
         emit(state)
+
+    def _depth(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> Resubscribe | None:
+        """Take a message into the line's own book, and publish the best of it if no other line was first."""
+        if data.bids is None and data.asks is None:
+            raise DecodeError("bybit: orderbook.50 has neither side")
+        state: BookDepthState | None = self.states[DEPTH.name].get(frame.topic[BOOK_50_SIZE:])
+        if state is None or line.group != state.group:
+            return None
+        book, update_id = state.books[line.index], data.update_id
+        bids, asks = data.bids or (), data.asks or ()
+        found = Succession.NEXT
+        if frame.type == "delta" and not book.is_restart(update_id):
+            found = book.apply(update_id, update_id, bids, asks)
+        else:
+            book.replace(update_id, bids, asks)
+        if found is Succession.OLD:
+            return None
+        if found is Succession.GAP or book.stays_crossed(recv_ns):
+            return self._lose(state, frame.topic, recv_ns, line, emit)
+        if not state.accept(0, line, data.sequence or update_id, recv_ns):
+            return None
+        state.exchange_sequence = update_id
+        state.exchange_ns = (frame.cts or frame.ts) * NS_PER_MS
+        if state.update(book.bids, book.asks, recv_ns):
+            emit(state)
+        return None
+
+    def _lose(
+        self, state: BookDepthState, topic: str, recv_ns: int, line: Line, emit: Emit
+    ) -> Resubscribe | None:
+        flags = state.flags
+        is_due = state.lose(line.index, recv_ns)
+        if state.flags != flags:
+            emit(state)
+        return Resubscribe(topic) if is_due else None
 
     def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         values = data.last + data.open + data.high + data.low + data.base_volume + data.quote_volume

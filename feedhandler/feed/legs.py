@@ -478,7 +478,7 @@ class Legs:
         if flag == wire.DOWN:
             self.missed.on_down(state)
         if flag and state.is_known and state.flags & (wire.STALE | wire.DOWN) < flag:
-            state.flags = state.base_flags | flag
+            state.flags = state.base_flags | flag | state.flags & wire.INVALID  # that holds until a snapshot
             self._emit(state)
             if state.keeps_every:
                 self._unsettled[state.topic] = state

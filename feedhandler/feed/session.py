@@ -27,7 +27,18 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.data.status import KeptFrame, Phase, Undecodable
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import Ack, Control, Emit, Endpoint, Goodbye, Market, Nack, Pong, Welcome
+from feedhandler.exchanges.base import (
+    Ack,
+    Control,
+    Emit,
+    Endpoint,
+    Goodbye,
+    Market,
+    Nack,
+    Pong,
+    Resubscribe,
+    Welcome,
+)
 from feedhandler.exchanges.state import State
 from feedhandler.feed.subscriptions import LineSubscriptions
 from feedhandler.feed.witness import CanaryWitness
@@ -187,7 +198,7 @@ class Session:
             return False
         if answer is None:
             return False  # data, perhaps what is known already, or the canary's
-        self._signs += 1
+        self._signs += not isinstance(answer, Resubscribe)  # that was data
         self._answers.append(answer)
         self._answer_ns = recv_ns
         return True
@@ -318,6 +329,8 @@ class Session:
             elif isinstance(answer, Welcome):
                 if self.phase is Phase.GREETING:
                     self._start(now)
+            elif isinstance(answer, Resubscribe):
+                self.subscriptions.renew([answer.topic])
             elif not isinstance(answer, Pong):  # that is a sign of life, as any frame is
                 self._take_verdict(answer, now, step)
 

@@ -11,7 +11,8 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Control, Market
-from feedhandler.exchanges.state import TickerState
+from feedhandler.exchanges.levels import DepthState
+from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
 
 FRAMES = Path(__file__).parent.parent / "frames"
@@ -49,16 +50,17 @@ def every_answer(exchange: str) -> set[str]:
 
 
 def make(exchange: str, *natives: str) -> Market:
-    """An exchange that wants these symbols, all values unknown."""
+    """An exchange that wants these symbols in tickers and depth, all values unknown."""
     instance = EXCHANGES[exchange].main()
     instance.line = Line(0)  # whose frames the tests decode
-    instance.add(natives, wire.SIMULATED)
+    for kind in ("ticker", "depth"):
+        instance.add(natives, wire.SIMULATED, kind)
     return instance
 
 
-def decoded(market: Market, payload: bytes, recv_ns: int, line: Line) -> TickerState | Control | None:
+def decoded(market: Market, payload: bytes, recv_ns: int, line: Line) -> State | Control | None:
     """What one message became: the one state that was emitted, or what was returned."""
-    emitted: list[TickerState] = []
+    emitted: list[State] = []
     answer = market.decode(payload, recv_ns, line, emitted.append)
     if not emitted:
         return answer
@@ -112,17 +114,23 @@ def check_trades(
     assert trades(other, payload, RECV_NS, Line(0)) == ([], error), "nobody wants them"
 
 
-def values(state: TickerState) -> dict[str, float]:
-    """What is known: the wire's numbers that are not NaN, with id and time where stated."""
-    known = {name: getattr(state, name) for name in wire.TICKER_VALUES}
-    known = {name: value for name, value in known.items() if not math.isnan(value)}
+def values(state: State) -> dict[str, object]:
+    """What is known: the wire's numbers that are not NaN, or levels, with id and time where stated."""
+    known: dict[str, object] = {}
+    if isinstance(state, DepthState):
+        known = {side: levels for side in ("bids", "asks") if (levels := getattr(state, side))}
+        if state.flags & wire.INVALID:
+            known["is_invalid"] = True
+    else:
+        numbers = {name: getattr(state, name) for name in wire.TICKER_VALUES}
+        known |= {name: value for name, value in numbers.items() if not math.isnan(value)}
     for name in ("exchange_ns", "exchange_sequence"):
         if getattr(state, name):
             known[name] = getattr(state, name)
     return known
 
 
-def without(known: dict[str, float], *names: str) -> dict[str, float]:
+def without(known: dict[str, object], *names: str) -> dict[str, object]:
     """What is known, less some of it."""
     return {name: value for name, value in known.items() if name not in names}
 
@@ -133,11 +141,11 @@ def check_row(exchange: str, natives: tuple[str, ...], name: str, expected: obje
     if expected is DecodeError:
         with pytest.raises(DecodeError):
             instance.decode(load(exchange, name), RECV_NS, instance.line, emitted.append)
-        assert not any(map(values, instance.tickers.values())), "a bad frame leaves no trace"
+        assert not any(map(values, instance.all_states)), "a bad frame leaves no trace"
         assert not emitted
         return
     result = decoded(instance, memoryview(load(exchange, name)), RECV_NS, instance.line)
-    assert (values(result) if isinstance(result, TickerState) else result) == expected
+    assert (values(result) if isinstance(result, State) else result) == expected
 
 
 def check_answer(exchange: str, name: str, expected: object, message: str = "") -> None:

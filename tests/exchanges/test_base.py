@@ -12,6 +12,7 @@ from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import NO_ORDERS, Control
+from feedhandler.exchanges.levels import DepthState
 from feedhandler.exchanges.state import (
     AHEAD_NS_MAX,
     CHANNELS_MAX,
@@ -42,8 +43,10 @@ PARTS = [
 ]
 
 
-def is_publishable(state: TickerState) -> bool:
+def is_publishable(state: State) -> bool:
     """No number from an exchange may reach a subscriber as infinite, negative or out of the wire's range."""
+    if isinstance(state, DepthState):
+        return are_levels(state)
     numbers = [getattr(state, name) for name in wire.TICKER_VALUES]
     fields = {name: getattr(state, name) for name in RECORD_FIELDS}
     assert wire.pack_ticker(wire.Ticker(**fields)) == state.record()
@@ -57,6 +60,17 @@ def check_trade(record: bytes) -> None:
     assert 0 < trade.size < math.inf
     assert trade.trade_id
     assert trade.exchange_ns > 0
+
+
+def are_levels(state: DepthState) -> bool:
+    """Each side is in order, each price once, and what crosses is flagged."""
+    bids, asks = ([price for price, _ in side] for side in (state.bids, state.asks))
+    assert wire.pack(wire.unpack(state.record())) == state.record()
+    assert bids == sorted(set(bids), reverse=True)
+    assert asks == sorted(set(asks))
+    assert bool(state.flags & wire.INVALID) == bool(bids and asks and bids[0] >= asks[0])
+    numbers = [number for level in (*state.bids, *state.asks) for number in level]
+    return all(0 < n < math.inf for n in numbers) and 0 <= state.exchange_ns < 2**63
 
 
 def check(exchange: str, payload: bytes) -> None:

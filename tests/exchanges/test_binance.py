@@ -36,6 +36,11 @@ STATISTICS = {
 }
 TICKER = {**STATISTICS, **QUOTE, "exchange_ns": 1790000000250125000}
 BOOK = {**QUOTE, "exchange_sequence": 79231000001}
+BIDS = ((97421.4, 0.125), (97421.1, 2.0), (97420.0, 0.5))
+ASKS = ((97421.6, 3.75), (97422.0, 1.5))
+DEPTH = {"bids": BIDS, "asks": ASKS, "exchange_sequence": 79231000003}
+TWENTY_BIDS = tuple((float(f"{97421.4 - i / 10:.8f}"), 0.125 + i) for i in range(20))
+TWENTY_ASKS = tuple((float(f"{97421.6 + i / 10:.8f}"), 1.0 + i) for i in range(20))
 
 CASES = [
     ("ticker", TICKER),
@@ -65,6 +70,25 @@ CASES = [
     ("book_ticker_lacks_ask", without(BOOK, "ask")),
     ("book_ticker_empty_size", without(BOOK, "bid_size")),
     ("book_ticker_null_prices", DecodeError),
+    ("depth", DEPTH),
+    ("depth_twenty", {**DEPTH, "bids": TWENTY_BIDS, "asks": TWENTY_ASKS}),
+    ("depth_data_first", DEPTH),
+    ("depth_not_ascii", DEPTH),
+    ("depth_escaped_stream", DEPTH),
+    ("depth_empty_side", without(DEPTH, "bids")),
+    ("depth_empty", without(DEPTH, "bids", "asks")),
+    ("depth_crossed", {**DEPTH, "bids": ((97421.6, 1.0), *BIDS), "is_invalid": True}),
+    ("depth_in_disorder", DEPTH),
+    ("depth_zero_levels", DEPTH),
+    ("depth_unknown_symbol", None),
+    ("depth_of_five_levels", None),
+    ("depth_raw", DecodeError),
+    ("depth_lacks_asks", DecodeError),
+    ("depth_null_side", DecodeError),
+    ("depth_lacks_id", DecodeError),
+    ("depth_negative_size", DecodeError),
+    ("depth_nan", DecodeError),
+    ("depth_half_a_level", DecodeError),
     ("mini_ticker", None),
     ("server_shutdown", Goodbye("serverShutdown announced")),
     ("server_shutdown_raw", Goodbye("serverShutdown announced")),

@@ -24,7 +24,7 @@ from table import (
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import PONG, Ack, Nack
+from feedhandler.exchanges.base import PONG, Ack, Nack, Resubscribe
 from feedhandler.exchanges.bybit import ARGS_LENGTH_MAX, TOPICS_PER_COMMAND, BybitSpot
 
 QUOTE = {"bid": 97421.4, "bid_size": 0.125, "ask": 97421.5, "ask_size": 3.75}
@@ -39,6 +39,9 @@ TICKER = {
 }
 BOOK = {**QUOTE, "exchange_sequence": 8100001, "exchange_ns": 1790000000259000000}
 NO_BID = {**{k: v for k, v in BOOK.items() if k != "bid"}, "bid_size": 0.0}
+BIDS = ((97421.4, 0.125), (97421.1, 2.0), (97420.0, 0.5))
+ASKS = ((97421.6, 3.75), (97422.0, 1.5))
+DEPTH = {"bids": BIDS, "asks": ASKS, "exchange_sequence": 778, "exchange_ns": 1790000000259000000}
 
 CASES = [
     ("tickers", TICKER),
@@ -65,7 +68,20 @@ CASES = [
     ("orderbook_delta", DecodeError),
     ("orderbook_delta_restart", {**BOOK, "exchange_sequence": 1}),
     ("orderbook_unknown_symbol", None),
-    ("orderbook_50", None),
+    ("depth", DEPTH),
+    ("depth_other_key_order", DEPTH),
+    ("depth_without_cts", {**DEPTH, "exchange_ns": 1790000000262000000}),
+    ("depth_without_sequence", DEPTH),
+    ("depth_restart", {**DEPTH, "exchange_sequence": 1}),
+    ("depth_empty_side", without(DEPTH, "bids")),
+    ("depth_lacks_asks", without(DEPTH, "asks")),
+    ("depth_lacks_both", DecodeError),
+    ("depth_crossed", {**DEPTH, "bids": ((97421.7, 1.0),), "is_invalid": True}),
+    ("depth_delta", Resubscribe("orderbook.50.BTCUSDT")),
+    ("depth_negative_size", DecodeError),
+    ("depth_half_a_level", DecodeError),
+    ("depth_unknown_symbol", None),
+    ("depth_of_200_levels", None),
     ("ack", Ack("7")),
     ("ack_linear", Ack("7")),
     ("pong", PONG),

@@ -39,6 +39,11 @@ SNAPSHOT = {
 }
 TICKER = {"last": 97421.5, "exchange_ns": 1790000000260000000, "exchange_sequence": 16100000002}
 LEVEL1 = {**QUOTE, "exchange_ns": 1790000000270000000}
+BIDS = ((97421.4, 0.125), (97421.1, 2.0), (97420.0, 0.5))
+ASKS = ((97421.6, 3.75), (97422.0, 1.5))
+DEPTH = {"bids": BIDS, "asks": ASKS, "exchange_ns": 1790000000280000000}
+TWENTY_BIDS = tuple((float(f"{97421.4 - i / 10:.1f}"), 0.5 + i) for i in range(20))
+TWENTY_ASKS = tuple((float(f"{97421.6 + i / 10:.1f}"), 1.0 + i) for i in range(20))
 
 CASES = [
     ("snapshot", SNAPSHOT),
@@ -68,6 +73,19 @@ CASES = [
     ("level1_lacks_bids", without(LEVEL1, "bid", "bid_size")),
     ("level1_lacks_both", DecodeError),
     ("level1_unknown_symbol", None),
+    ("depth", DEPTH),
+    ("depth_fifty", {**DEPTH, "bids": TWENTY_BIDS, "asks": TWENTY_ASKS}),
+    ("depth_numbers", {**without(DEPTH, "bids"), "asks": ASKS[:1]}),
+    ("depth_empty_side", without(DEPTH, "bids")),
+    ("depth_empty", without(DEPTH, "bids", "asks")),
+    ("depth_crossed", {**DEPTH, "bids": ((97422.0, 1.0),), "is_invalid": True}),
+    ("depth_unknown_symbol", None),
+    ("depth_lacks_bids", DecodeError),
+    ("depth_lacks_time", DecodeError),
+    ("depth_empty_lacks_time", DecodeError),
+    ("depth_negative_size", DecodeError),
+    ("depth_half_a_level", DecodeError),
+    ("depth_nan", DecodeError),
     ("level2", None),
     ("welcome", WELCOME),
     ("ack", Ack("7")),
