@@ -286,6 +286,8 @@ def record_json(record: wire.Record) -> bytes:
         fields["body"] = record.decode()
     elif isinstance(record, wire.Unknown):
         fields["body"] = record.body.hex()
+    elif isinstance(record, wire.Depth):
+        fields |= {name: getattr(record, name) for name in ("exchange_sequence", "bids", "asks")}
     else:
         fields |= {name: None if value != value else value for name, value in _values(record)}
     return msgspec.json.encode(fields)
@@ -322,6 +324,12 @@ def record_line(record: wire.Record) -> str:
     if isinstance(record, wire.Trade):
         trade = f"{record.side} {number(record.size)} at {number(record.price)}, id {record.trade_id}"
         return f"{head}{flags} {trade}{_latency(record)}"
+    if isinstance(record, wire.Depth):
+        best = (
+            f"{number(side[0][0])} x {number(side[0][1])}" if side else "-"
+            for side in (record.bids, record.asks)
+        )
+        return f"{head}{flags} {record.bid_count} + {record.ask_count} levels, bid/ask {' / '.join(best)}"
     if not isinstance(record, wire.Ticker):
         return " ".join([head + flags, *(f"{name} {value}" for name, value in _values(record))])
     quote = (

@@ -159,3 +159,14 @@ def test_a_trade_is_a_line_with_its_side_as_a_word():
     assert view.record_line(record).endswith("trade.x.A/B #0 sell 0.012 at 97421.5, id 17 55 us")
     row = msgspec.json.decode(view.record_json(record))
     assert (row["kind"], row["side"], row["price"], row["trade_id"]) == ("trade", "sell", 97421.5, "17")
+
+
+def test_depth_is_shown_by_its_best_and_told_in_full_as_json():
+    record = wire.Depth.of(
+        "depth.x.A/B", [(2.5, 1.0), (2.25, 4.0)], [], exchange_sequence=7, flags=wire.INVALID
+    )
+    assert view.record_line(record).endswith(" depth.x.A/B #0 [INVALID] 2 + 0 levels, bid/ask 2.5 x 1 / -")
+    told = msgspec.json.decode(view.record_json(record))
+    assert (told["bids"], told["asks"], told["exchange_sequence"]) == ([[2.5, 1.0], [2.25, 4.0]], [], 7)
+    assert (told["kind"], told["flags"]) == ("depth", ["INVALID"])
+    assert "bid_levels" not in told
