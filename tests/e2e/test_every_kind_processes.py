@@ -320,7 +320,7 @@ def test_each_record_comes_once_whoever_is_started_again_and_gaps_and_conditions
     slow, gaps = Got(), []
 
     def read(until_gap):
-        while plain.poll(0):
+        while plain.poll(5):  # it holds one message at a time: the next one is a moment away
             message = plain.recv()
             if message[65] == NOTICE:
                 gaps.append(json.loads(message[HEADER.size :])["gap"])
