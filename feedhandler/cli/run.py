@@ -74,7 +74,7 @@ class Foreground:
             if line:
                 self._console.print(hints.spelled(line), highlight=False, markup=False, soft_wrap=True)
         try:
-            with Subscriber(self._config.merger.ticks[0]) as subscriber:
+            with Subscriber(self._config.merger.ticks[0], recover=False) as subscriber:
                 span = None if seconds is None else Span(seconds, wait_s, time.monotonic())
                 self._show(subscriber, supervisor, span)
                 self._console.print(self.watch.summary(subscriber))

@@ -279,7 +279,7 @@ class SubscriptionWatch:
         self.has_looked = seconds > 0
         prefixes = [f"status.{self._exchange}\0", *(f"{topic}\0" for topic in self._topics)]
         started = time.monotonic()
-        with Subscriber(self._endpoint, prefixes) as subscriber:
+        with Subscriber(self._endpoint, prefixes, recover=False) as subscriber:
             while not self._status or not all(map(is_done, self._topics.values())):
                 deadline = started + (seconds if self._status else min(seconds, SILENCE_S))
                 record = subscriber.receive(max(0.0, deadline - time.monotonic()))

@@ -159,7 +159,14 @@ def test_a_second_configuration_cannot_take_over_the_ipc_addresses(stack):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("status",), ("tail", "--count", "20"), ("subscribe", "bybit", "XLM/TRY"), ("run",)]
+    "arguments",
+    [
+        ("status",),
+        ("tail", "--count", "20"),
+        ("subscribe", "bybit", "XLM/TRY"),
+        ("subscribe", "bybit", "XLM/TRY", "--kind", "trade"),
+        ("run",),
+    ],
 )
 def test_nobody_asks_for_what_was_missed_but_where_the_relay_is(stack, arguments):
     s = stack(exchanges=("bybit",))
