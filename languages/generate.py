@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from feedhandler.data import header, kinds
+from feedhandler.data import book, header, kinds
 from feedhandler.data.header import Flag
 from feedhandler.data.layout import (
     LEVEL,
@@ -54,6 +54,15 @@ def counted() -> list[tuple[Description, int, int, int]]:
         (kind, kind.layout.entries.size, *map(kind.layout.offset, kind.layout.entries.counts))
         for kind in fixed()
         if kind.layout.entries is not None
+    ]
+
+
+def with_levels() -> list[tuple[Description, str, str]]:
+    """Return those of them whose entries are levels of a book, and what counts them."""
+    return [
+        (kind, *kind.layout.entries.counts)
+        for kind in fixed()
+        if kind.layout.entries is not None and kind.layout.entries.size == LEVEL_SIZE
     ]
 
 
@@ -158,6 +167,15 @@ def c_struct(layout: Layout) -> list[str]:
     return lines
 
 
+def c_level_loader() -> list[str]:
+    return [
+        f"/* Copy a level out of the {LEVEL_SIZE} bytes at p: where entries are levels, one after the other. */",
+        "static inline void fh_level_load(fh_level *out, const unsigned char *p) {",
+        *(f"    out->{name} = fh_load_f64(p{f' + {8 * n}' if n else ''});" for n, name in enumerate(LEVEL)),
+        "}",
+    ]
+
+
 def c_loader(layout: Layout) -> list[str]:
     lines = [
         f"/* Copy it out of the {layout.size} bytes at p, whatever their alignment. Checks nothing. */",
@@ -169,13 +187,10 @@ def c_loader(layout: Layout) -> list[str]:
         if field.type == "char":
             lines.append(f"    memcpy(out->{field.name}, p + {field.offset}, sizeof out->{field.name});")
         elif field.type == "level":
-            at = f"p + {field.offset} + {LEVEL_SIZE} * i"
-            lines.append(f"    for (int i = 0; i < {field.count}; i++) {{")
-            lines += [
-                f"        out->{field.name}[i].{name} = fh_load_f64({at}{f' + {8 * n}' if n else ''});"
-                for n, name in enumerate(LEVEL)
-            ]
-            lines.append("    }")
+            lines.append(
+                f"    for (int i = 0; i < {field.count}; i++)"
+                f" fh_level_load(&out->{field.name}[i], p + {field.offset} + {LEVEL_SIZE} * i);"
+            )
         else:
             lines.append(f"    out->{field.name} = fh_load_{field.type}(p + {field.offset});")
     return [*lines, "}"]
@@ -194,7 +209,7 @@ def c() -> dict[str, str]:
             ]
         ),
         "STRUCTS": blocks([c_level(), *map(c_struct, layouts())]),
-        "LOADERS": blocks(map(c_loader, layouts())),
+        "LOADERS": blocks([c_level_loader(), *map(c_loader, layouts())]),
         "MEMBERS": "\n".join(f"    fh_{layout.name} {layout.name};" for layout in layouts()),
         "SIZE_CASES": "\n".join(
             f"        case FH_KIND_{word(kind)}: return FH_{word(kind)}_SIZE;" for kind in fixed()
@@ -205,6 +220,10 @@ def c() -> dict[str, str]:
             for kind, size, one, two in counted()
         )
         or "    (void)size;",
+        "COUNT_MAX": "\n".join(
+            f"    if (kind == FH_KIND_{word(kind)} && size > {kind.size_max}) return FH_ERROR_LENGTH;"
+            for kind, *_ in counted()
+        ),
         "LOAD_CASES": "\n".join(
             f"        case FH_KIND_{word(kind)}: fh_{kind.name}_load(&out->{kind.name}, bytes); break;"
             for kind in fixed()
@@ -282,6 +301,18 @@ def rust_loader(layout: Layout) -> list[str]:
     return [*lines, "        }", "    }", "}"]
 
 
+def rust_entries(kind: Description) -> list[str]:
+    return [
+        f"impl {camel(kind.name)} {{",
+        "    /// The levels that follow, from the record's bytes, which `decode` has found to be whole.",
+        "    pub fn levels(record: &[u8]) -> impl Iterator<Item = Level> + '_ {",
+        f"        let count = (record.len() - {word(kind)}_SIZE) / {LEVEL_SIZE};",
+        f"        (0..count).map(move |i| Level::load(record, {word(kind)}_SIZE + {LEVEL_SIZE} * i))",
+        "    }",
+        "}",
+    ]
+
+
 def rust() -> dict[str, str]:
     offsets = {field.name: field.offset for field in HEADER.fields}
     return {
@@ -298,7 +329,7 @@ def rust() -> dict[str, str]:
             ]
         ),
         "STRUCTS": blocks([rust_level(), *map(rust_struct, layouts())]),
-        "LOADERS": blocks(map(rust_loader, layouts())),
+        "LOADERS": blocks([*map(rust_loader, layouts()), *map(rust_entries, (k for k, *_ in with_levels()))]),
         "VARIANTS": "\n".join(f"    {camel(kind.name)}({camel(kind.name)})," for kind in fixed()),
         "HEADER_ARMS": "\n".join(
             f"            Record::{camel(kind.name)}(record) => &record.header," for kind in fixed()
@@ -309,6 +340,11 @@ def rust() -> dict[str, str]:
             f"        let count = |at| usize::from(u16::from_le_bytes(bytes(record, at)));\n"
             f"        return Some(own + {size} * (count({one}) + count({two})));\n    }}"
             for kind, size, one, two in counted()
+        ),
+        "COUNT_MAX": "\n".join(
+            f"    if message[KIND_OFFSET] == KIND_{word(kind)} && message.len() > {kind.size_max} {{\n"
+            f"        return Err(Error::Length);\n    }}"
+            for kind, *_ in counted()
         ),
         "LOAD_ARMS": "\n".join(
             f"        KIND_{word(kind)} => Record::{camel(kind.name)}({camel(kind.name)}::load(message)),"
@@ -399,6 +435,20 @@ def go_loader(layout: Layout) -> list[str]:
     return [*lines, "}"]
 
 
+def go_entries(kind: Description) -> list[str]:
+    name = camel(kind.name)
+    return [
+        f"// {name}Levels returns the levels that follow, from the bytes of a record that is whole.",
+        f"func {name}Levels(record []byte) []Level {{",
+        f"\tfound := make([]Level, (len(record)-{name}Size)/{LEVEL_SIZE})",
+        "\tfor i := range found {",
+        f"\t\tfound[i].load(record[{name}Size+{LEVEL_SIZE}*i:])",
+        "\t}",
+        "\treturn found",
+        "}",
+    ]
+
+
 def go() -> dict[str, str]:
     offsets = {field.name: field.offset for field in HEADER.fields}
     return {
@@ -424,7 +474,7 @@ def go() -> dict[str, str]:
                 ")",
             ]
         ),
-        "LOADERS": blocks(map(go_loader, layouts())),
+        "LOADERS": blocks([*map(go_loader, layouts()), *map(go_entries, (k for k, *_ in with_levels()))]),
         "SIZE_CASES": "\n".join(
             f"\tcase Kind{camel(kind.name)}:\n\t\treturn {camel(kind.name)}Size" for kind in fixed()
         ),
@@ -433,6 +483,11 @@ def go() -> dict[str, str]:
             f"\t\tcount := func(at int) int {{ return int(binary.LittleEndian.Uint16(message[at:])) }}\n"
             f"\t\town += {size} * (count({one}) + count({two}))\n\t}}"
             for kind, size, one, two in counted()
+        ),
+        "COUNT_MAX": "\n".join(
+            f"\tif kind == Kind{camel(kind.name)} && len(message) > {kind.size_max} {{\n"
+            f"\t\treturn nil, ErrLength\n\t}}"
+            for kind, *_ in counted()
         ),
         "LOAD_CASES": "\n".join(
             f"\tcase Kind{camel(kind.name)}:\n\t\trecord := new({camel(kind.name)})\n"
@@ -454,6 +509,7 @@ JS_READS = {
     "f64": "getFloat64({at}, true)",
 }
 JS_LEVEL_READS = [f"view.getFloat64(i{f' + {8 * n}' if n else ''}, true)" for n in range(len(LEVEL))]
+LEVELS_MEANING = "The levels that follow, as many as the two counts say."
 WIDE = ("u64", "i64")
 
 
@@ -501,6 +557,9 @@ def js_class(layout: Layout) -> list[str]:
         if field.type in WIDE:
             name, meaning, expression = js_number(field)
             lines += [f"  /** {meaning} */", f"  get {name}() {{", f"    return {expression}", "  }", ""]
+    for one, other in [counts for kind, *counts in with_levels() if kind.layout is layout]:
+        value = f"levels(this.view, {layout.size}, this.{one} + this.{other})"
+        lines += [f"  /** {LEVELS_MEANING} */", "  get levels() {", f"    return {value}", "  }", ""]
     if layout is HEADER:
         lines += [
             "  /** Second word of the topic: `binance` of `ticker.binance.BTC/USDT`. */",
@@ -544,6 +603,11 @@ def js() -> dict[str, str]:
             f"    own += {size} * (view.getUint16(at + {one}, true) + view.getUint16(at + {two}, true))"
             for kind, size, one, two in counted()
         ),
+        "COUNT_MAX": "\n".join(
+            f"  if (kind === KIND.{word(kind)} && size > {kind.size_max})\n"
+            f'    throw new DecodeError("length", `record of kind ${{kind}} has ${{size}} bytes, too many`)'
+            for kind, *_ in counted()
+        ),
         "DOCUMENT_KINDS": ", ".join(f"KIND.{word(kind)}" for kind in documents()),
         "LEVEL": ", ".join(f"{name}: {JS_LEVEL_READS[n]}" for n, name in enumerate(LEVEL)),
         "LEVEL_SIZE": str(LEVEL_SIZE),
@@ -573,6 +637,8 @@ def ts_class(layout: Layout) -> list[str]:
         if field.type in WIDE:
             name, meaning, _ = js_number(field)
             lines += [f"  /** {meaning} */", f"  get {name}(): number"]
+    if any(kind.layout is layout for kind, *_ in with_levels()):
+        lines += [f"  /** {LEVELS_MEANING} */", "  get levels(): Level[]"]
     if layout is HEADER:
         lines += [
             "  /** Second word of the topic: `binance` of `ticker.binance.BTC/USDT`. */",
@@ -641,6 +707,7 @@ def numpy() -> dict[str, str]:
             f"    KIND_{word(kind)}: {word(kind)}," for kind in fixed() if kind.layout.entries is None
         ),
         "TOPIC_END": str(header.TOPIC_SIZE - 1),
+        "BOOK_LEVELS_MAX": str(book.RECORD_LEVELS_MAX),
     }
 
 

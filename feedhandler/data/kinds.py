@@ -3,7 +3,7 @@
 import enum
 from typing import Final, Self
 
-from feedhandler.data import condition, depth, documents, ticker, trade
+from feedhandler.data import book, condition, depth, documents, ticker, trade
 from feedhandler.data.layout import Body, Description, Retention
 
 
@@ -25,6 +25,7 @@ class Kind(enum.IntEnum):
     NOTICE = documents.NOTICE
     TRADE = trade.TRADE
     DEPTH = depth.DEPTH
+    BOOK = book.BOOK
     CONDITION = condition.CONDITION
 
     def __str__(self) -> str:

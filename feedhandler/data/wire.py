@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import astuple
 
 from feedhandler.data import ticker
+from feedhandler.data.book import BookRecord
 from feedhandler.data.condition import Condition
 from feedhandler.data.depth import Depth
 from feedhandler.data.documents import Document
@@ -64,6 +65,7 @@ __all__ = [
     "TOPIC_SIZE",
     "TOPIC_WORDS",
     "VERSION",
+    "BookRecord",
     "Condition",
     "Depth",
     "Document",
@@ -83,6 +85,7 @@ HEARTBEAT: Final = Kind.HEARTBEAT
 NOTICE: Final = Kind.NOTICE
 TRADE: Final = Kind.TRADE
 DEPTH: Final = Kind.DEPTH
+BOOK: Final = Kind.BOOK
 CONDITION: Final = Kind.CONDITION
 
 NO_NUL: Final = f"the topic has more than {TOPIC_BYTES_MAX} bytes"
@@ -163,7 +166,7 @@ COUNTED: Final = -1
 SIZES: Final = [
     (COUNTED if COUNTS[code] else BY_CODE[code].size) if code in BY_CODE else 0 for code in range(256)
 ]
-RECORD_SIZE_MAX: Final = 8320  # of any kind, but documents: 512 levels of a book
+RECORD_SIZE_MAX: Final = 8320  # of any kind, but documents: some 500 levels, should a kind have them
 assert all(kind.size_max <= RECORD_SIZE_MAX for kind in BY_CODE.values())
 TOPIC_SIZE_1: Final = 40  # in version 1
 
@@ -360,5 +363,7 @@ def _refusal(message: bytes | memoryview) -> str:
         return f"wire version {version}, this is a reader of version {VERSION}: run the same release on both sides"
     kind = BY_CODE[message[KIND_OFFSET]]
     counts = COUNTS[kind.code]
-    expected = kind.size if counts is None or size < kind.size else counted_size(message, 0, counts)
+    expected = kind.size
+    if counts is not None and size >= kind.size:
+        expected = min(counted_size(message, 0, counts), counts.size_max)
     return f"{kind.name} record of {size} bytes, expected {expected}"

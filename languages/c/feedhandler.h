@@ -54,6 +54,9 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 /* The best 20 levels of each side of an instrument's book. */
 #define FH_KIND_DEPTH 7
 
+/* Changes of an instrument's whole book, and snapshots of it. */
+#define FH_KIND_BOOK 8
+
 /* Header only: the flags of a topic whose kind keeps every record. */
 #define FH_KIND_CONDITION 11
 
@@ -103,6 +106,7 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 #define FH_TICKER_SIZE 192
 #define FH_TRADE_SIZE 176
 #define FH_DEPTH_SIZE 760
+#define FH_BOOK_SIZE 128
 #define FH_CONDITION_SIZE 104
 
 /* 16 bytes: one level of a book. */
@@ -241,6 +245,31 @@ FH_STATIC_ASSERT(offsetof(fh_depth, reserved) == 116, "reserved");
 FH_STATIC_ASSERT(offsetof(fh_depth, bid_levels) == 120, "bid_levels");
 FH_STATIC_ASSERT(offsetof(fh_depth, ask_levels) == 440, "ask_levels");
 
+/* 128 bytes: levels of a book, before those that follow. */
+typedef struct fh_book {
+    fh_header header;
+    /* Offset 104: the exchange's id of the first change in its message; in a snapshot the same as last_id. */
+    uint64_t first_id;
+    /* Offset 112: the id of the last one: with it applied, the book is at this id. */
+    uint64_t last_id;
+    /* Offset 120: levels of the bids that follow. */
+    uint16_t bid_count;
+    /* Offset 122: levels of the asks, which follow those. */
+    uint16_t ask_count;
+    /* Offset 124: which part of a snapshot, or of a message's changes, this is; from 0. */
+    uint16_t part;
+    /* Offset 126: how many there are: the book changes when the last one has come. */
+    uint16_t parts;
+} fh_book;
+
+FH_STATIC_ASSERT(sizeof(fh_book) == FH_BOOK_SIZE, "no padding");
+FH_STATIC_ASSERT(offsetof(fh_book, first_id) == 104, "first_id");
+FH_STATIC_ASSERT(offsetof(fh_book, last_id) == 112, "last_id");
+FH_STATIC_ASSERT(offsetof(fh_book, bid_count) == 120, "bid_count");
+FH_STATIC_ASSERT(offsetof(fh_book, ask_count) == 122, "ask_count");
+FH_STATIC_ASSERT(offsetof(fh_book, part) == 124, "part");
+FH_STATIC_ASSERT(offsetof(fh_book, parts) == 126, "parts");
+
 /* 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 typedef struct fh_condition {
     fh_header header;
@@ -254,6 +283,7 @@ typedef union fh_record {
     fh_ticker ticker;
     fh_trade trade;
     fh_depth depth;
+    fh_book book;
     fh_condition condition;
 } fh_record;
 
@@ -282,6 +312,12 @@ static inline double fh_load_f64(const unsigned char *p) {
     double value;
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+/* Copy a level out of the 16 bytes at p: where entries are levels, one after the other. */
+static inline void fh_level_load(fh_level *out, const unsigned char *p) {
+    out->price = fh_load_f64(p);
+    out->size = fh_load_f64(p + 8);
 }
 
 /* Copy it out of the 104 bytes at p, whatever their alignment. Checks nothing. */
@@ -333,14 +369,19 @@ static inline void fh_depth_load(fh_depth *out, const unsigned char *p) {
     out->bid_count = fh_load_u16(p + 112);
     out->ask_count = fh_load_u16(p + 114);
     out->reserved = fh_load_u32(p + 116);
-    for (int i = 0; i < 20; i++) {
-        out->bid_levels[i].price = fh_load_f64(p + 120 + 16 * i);
-        out->bid_levels[i].size = fh_load_f64(p + 120 + 16 * i + 8);
-    }
-    for (int i = 0; i < 20; i++) {
-        out->ask_levels[i].price = fh_load_f64(p + 440 + 16 * i);
-        out->ask_levels[i].size = fh_load_f64(p + 440 + 16 * i + 8);
-    }
+    for (int i = 0; i < 20; i++) fh_level_load(&out->bid_levels[i], p + 120 + 16 * i);
+    for (int i = 0; i < 20; i++) fh_level_load(&out->ask_levels[i], p + 440 + 16 * i);
+}
+
+/* Copy it out of the 128 bytes at p, whatever their alignment. Checks nothing. */
+static inline void fh_book_load(fh_book *out, const unsigned char *p) {
+    fh_header_load(&out->header, p);
+    out->first_id = fh_load_u64(p + 104);
+    out->last_id = fh_load_u64(p + 112);
+    out->bid_count = fh_load_u16(p + 120);
+    out->ask_count = fh_load_u16(p + 122);
+    out->part = fh_load_u16(p + 124);
+    out->parts = fh_load_u16(p + 126);
 }
 
 /* Copy it out of the 104 bytes at p, whatever their alignment. Checks nothing. */
@@ -376,6 +417,7 @@ static inline size_t fh_kind_size(uint8_t kind) {
         case FH_KIND_TICKER: return FH_TICKER_SIZE;
         case FH_KIND_TRADE: return FH_TRADE_SIZE;
         case FH_KIND_DEPTH: return FH_DEPTH_SIZE;
+        case FH_KIND_BOOK: return FH_BOOK_SIZE;
         case FH_KIND_CONDITION: return FH_CONDITION_SIZE;
         default: return 0;
     }
@@ -396,7 +438,8 @@ static inline bool fh_is_document(uint8_t kind) {
 /* The same with its entries, of a record of which `size` bytes are there. */
 static inline size_t fh_own_size(const unsigned char *bytes, size_t size) {
     size_t own = fh_kind_size(bytes[offsetof(fh_header, kind)]);
-    (void)size;
+    if (bytes[offsetof(fh_header, kind)] == FH_KIND_BOOK && size >= own)
+        own += 16 * ((size_t)fh_load_u16(bytes + 120) + fh_load_u16(bytes + 122));
     return own;
 }
 
@@ -420,6 +463,7 @@ static inline fh_error fh_decode(const void *message, size_t size, fh_record *ou
     uint8_t kind = bytes[offsetof(fh_header, kind)];
     size_t own = fh_own_size(bytes, size);
     if (own && size != own) return FH_ERROR_LENGTH;
+    if (kind == FH_KIND_BOOK && size > 4224) return FH_ERROR_LENGTH;
     if (bytes[FH_TOPIC_SIZE - 1]) return FH_ERROR_TOPIC;
     /* All bits set is a NaN: whoever forgets to look at the kind computes with no price. */
     memset(out, 0xFF, sizeof *out);
@@ -427,6 +471,7 @@ static inline fh_error fh_decode(const void *message, size_t size, fh_record *ou
         case FH_KIND_TICKER: fh_ticker_load(&out->ticker, bytes); break;
         case FH_KIND_TRADE: fh_trade_load(&out->trade, bytes); break;
         case FH_KIND_DEPTH: fh_depth_load(&out->depth, bytes); break;
+        case FH_KIND_BOOK: fh_book_load(&out->book, bytes); break;
         case FH_KIND_CONDITION: fh_condition_load(&out->condition, bytes); break;
         default: fh_header_load(&out->header, bytes);
     }

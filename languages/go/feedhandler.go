@@ -40,6 +40,8 @@ const (
 	KindTrade = 6
 	// KindDepth: the best 20 levels of each side of an instrument's book.
 	KindDepth = 7
+	// KindBook: changes of an instrument's whole book, and snapshots of it.
+	KindBook = 8
 	// KindCondition: header only: the flags of a topic whose kind keeps every record.
 	KindCondition = 11
 )
@@ -82,6 +84,7 @@ const (
 	TickerSize    = 192
 	TradeSize     = 176
 	DepthSize     = 760
+	BookSize      = 128
 	ConditionSize = 104
 
 	offsetVersion = 64
@@ -185,6 +188,23 @@ type Depth struct {
 	AskLevels [20]Level
 }
 
+// Book has 128 bytes: levels of a book, before those that follow.
+type Book struct {
+	Header
+	// Offset 104: the exchange's id of the first change in its message; in a snapshot the same as last_id.
+	FirstId uint64
+	// Offset 112: the id of the last one: with it applied, the book is at this id.
+	LastId uint64
+	// Offset 120: levels of the bids that follow.
+	BidCount uint16
+	// Offset 122: levels of the asks, which follow those.
+	AskCount uint16
+	// Offset 124: which part of a snapshot, or of a message's changes, this is; from 0.
+	Part uint16
+	// Offset 126: how many there are: the book changes when the last one has come.
+	Parts uint16
+}
+
 // Condition has 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 type Condition struct {
 	Header
@@ -230,6 +250,13 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.Reserved)-116]
 	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.BidLevels)-120]
 	_ = [1]struct{}{}[unsafe.Offsetof(Depth{}.AskLevels)-440]
+	_ = [1]struct{}{}[unsafe.Sizeof(Book{})-128]
+	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.FirstId)-104]
+	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.LastId)-112]
+	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.BidCount)-120]
+	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.AskCount)-122]
+	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.Part)-124]
+	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.Parts)-126]
 	_ = [1]struct{}{}[unsafe.Sizeof(Condition{})-104]
 )
 
@@ -286,8 +313,27 @@ func (x *Depth) load(from []byte) {
 	}
 }
 
+func (x *Book) load(from []byte) {
+	x.Header.load(from)
+	x.FirstId = binary.LittleEndian.Uint64(from[104:])
+	x.LastId = binary.LittleEndian.Uint64(from[112:])
+	x.BidCount = binary.LittleEndian.Uint16(from[120:])
+	x.AskCount = binary.LittleEndian.Uint16(from[122:])
+	x.Part = binary.LittleEndian.Uint16(from[124:])
+	x.Parts = binary.LittleEndian.Uint16(from[126:])
+}
+
 func (x *Condition) load(from []byte) {
 	x.Header.load(from)
+}
+
+// BookLevels returns the levels that follow, from the bytes of a record that is whole.
+func BookLevels(record []byte) []Level {
+	found := make([]Level, (len(record)-BookSize)/16)
+	for i := range found {
+		found[i].load(record[BookSize+16*i:])
+	}
+	return found
 }
 
 // TopicString returns the topic without padding.
@@ -355,6 +401,8 @@ func sizeOfKind(kind uint8) int {
 		return TradeSize
 	case KindDepth:
 		return DepthSize
+	case KindBook:
+		return BookSize
 	case KindCondition:
 		return ConditionSize
 	}
@@ -364,6 +412,10 @@ func sizeOfKind(kind uint8) int {
 // ownSize returns the same with its entries, of a record that begins there.
 func ownSize(message []byte) int {
 	own := sizeOfKind(message[offsetKind])
+	if message[offsetKind] == KindBook && len(message) >= own {
+		count := func(at int) int { return int(binary.LittleEndian.Uint16(message[at:])) }
+		own += 16 * (count(120) + count(122))
+	}
 	return own
 }
 
@@ -395,6 +447,9 @@ func Decode(message []byte) (Record, error) {
 	if own := ownSize(message); own > 0 && own != len(message) {
 		return nil, ErrLength
 	}
+	if kind == KindBook && len(message) > 4224 {
+		return nil, ErrLength
+	}
 	if message[TopicSize-1] != 0 {
 		return nil, ErrTopic
 	}
@@ -409,6 +464,10 @@ func Decode(message []byte) (Record, error) {
 		return record, nil
 	case KindDepth:
 		record := new(Depth)
+		record.load(message)
+		return record, nil
+	case KindBook:
+		record := new(Book)
 		record.load(message)
 		return record, nil
 	case KindCondition:

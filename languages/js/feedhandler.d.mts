@@ -10,6 +10,7 @@ export const KIND: Readonly<{
   NOTICE: 5
   TRADE: 6
   DEPTH: 7
+  BOOK: 8
   CONDITION: 11
 }>
 export const FLAG: Readonly<{
@@ -29,6 +30,7 @@ export const HEADER_SIZE: 104
 export const TICKER_SIZE: 192
 export const TRADE_SIZE: 176
 export const DEPTH_SIZE: 760
+export const BOOK_SIZE: 128
 export const CONDITION_SIZE: 104
 
 export type Message = Uint8Array | ArrayBuffer
@@ -149,6 +151,28 @@ export class Depth extends Header {
   get ask_levels(): Level[]
 }
 
+/** 128 bytes: levels of a book, before those that follow. */
+export class Book extends Header {
+  /** Offset 104: the exchange's id of the first change in its message; in a snapshot the same as last_id. */
+  get first_id(): bigint
+  /** first_id, exact up to 2^53. */
+  get first_id_number(): number
+  /** Offset 112: the id of the last one: with it applied, the book is at this id. */
+  get last_id(): bigint
+  /** last_id, exact up to 2^53. */
+  get last_id_number(): number
+  /** Offset 120: levels of the bids that follow. */
+  get bid_count(): number
+  /** Offset 122: levels of the asks, which follow those. */
+  get ask_count(): number
+  /** Offset 124: which part of a snapshot, or of a message's changes, this is; from 0. */
+  get part(): number
+  /** Offset 126: how many there are: the book changes when the last one has come. */
+  get parts(): number
+  /** The levels that follow, as many as the two counts say. */
+  get levels(): Level[]
+}
+
 /** 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 export class Condition extends Header {
 }
@@ -167,7 +191,7 @@ export class Document extends Header {
 /** The records of a message: at batch endpoints several, of whatever kinds. Copies nothing. */
 export function split(message: Message): Uint8Array[]
 /** The record in these bytes. Throws DecodeError for anything that is none. */
-export function decode(message: Message): Ticker | Trade | Depth | Condition | Document | Unknown
+export function decode(message: Message): Ticker | Trade | Depth | Book | Condition | Document | Unknown
 
 export type Continuity = "first" | "next" | "gap" | "new_session" | "duplicate"
 

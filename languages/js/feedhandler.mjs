@@ -29,6 +29,8 @@ export const KIND = Object.freeze({
   TRADE: 6,
   /** The best 20 levels of each side of an instrument's book. */
   DEPTH: 7,
+  /** Changes of an instrument's whole book, and snapshots of it. */
+  BOOK: 8,
   /** Header only: the flags of a topic whose kind keeps every record. */
   CONDITION: 11,
 })
@@ -76,6 +78,7 @@ export const HEADER_SIZE = 104
 export const TICKER_SIZE = 192
 export const TRADE_SIZE = 176
 export const DEPTH_SIZE = 760
+export const BOOK_SIZE = 128
 export const CONDITION_SIZE = 104
 
 const utf8 = new TextDecoder()
@@ -353,6 +356,54 @@ export class Depth extends Header {
   }
 }
 
+/** 128 bytes: levels of a book, before those that follow. */
+export class Book extends Header {
+  /** Offset 104: the exchange's id of the first change in its message; in a snapshot the same as last_id. */
+  get first_id() {
+    return this.view.getBigUint64(104, true)
+  }
+
+  /** first_id, exact up to 2^53. */
+  get first_id_number() {
+    return u64Number(this.view, 104)
+  }
+
+  /** Offset 112: the id of the last one: with it applied, the book is at this id. */
+  get last_id() {
+    return this.view.getBigUint64(112, true)
+  }
+
+  /** last_id, exact up to 2^53. */
+  get last_id_number() {
+    return u64Number(this.view, 112)
+  }
+
+  /** Offset 120: levels of the bids that follow. */
+  get bid_count() {
+    return this.view.getUint16(120, true)
+  }
+
+  /** Offset 122: levels of the asks, which follow those. */
+  get ask_count() {
+    return this.view.getUint16(122, true)
+  }
+
+  /** Offset 124: which part of a snapshot, or of a message's changes, this is; from 0. */
+  get part() {
+    return this.view.getUint16(124, true)
+  }
+
+  /** Offset 126: how many there are: the book changes when the last one has come. */
+  get parts() {
+    return this.view.getUint16(126, true)
+  }
+
+  /** The levels that follow, as many as the two counts say. */
+  get levels() {
+    return levels(this.view, 128, this.bid_count + this.ask_count)
+  }
+}
+
 /** 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 export class Condition extends Header {
 }
@@ -383,6 +434,7 @@ const FIXED = new Map([
   [KIND.TICKER, [Ticker, TICKER_SIZE]],
   [KIND.TRADE, [Trade, TRADE_SIZE]],
   [KIND.DEPTH, [Depth, DEPTH_SIZE]],
+  [KIND.BOOK, [Book, BOOK_SIZE]],
   [KIND.CONDITION, [Condition, CONDITION_SIZE]],
 ])
 
@@ -392,6 +444,8 @@ const DOCUMENTS = new Set([KIND.STATUS, KIND.INSTRUMENTS, KIND.HEARTBEAT, KIND.N
 const ownSize = (view, at, rest) => {
   const kind = view.getUint8(at + 65)
   let [, own] = FIXED.get(kind) ?? [, rest]
+  if (kind === KIND.BOOK && rest >= own)
+    own += 16 * (view.getUint16(at + 120, true) + view.getUint16(at + 122, true))
   return own
 }
 
@@ -427,6 +481,8 @@ export function decode(message) {
   const [Reader] = FIXED.get(kind) ?? [DOCUMENTS.has(kind) ? Document : Unknown]
   const own = ownSize(view, 0, size)
   if (size !== own) throw new DecodeError("length", `record of kind ${kind} has ${size} bytes, expected ${own}`)
+  if (kind === KIND.BOOK && size > 4224)
+    throw new DecodeError("length", `record of kind ${kind} has ${size} bytes, too many`)
   if (view.getUint8(TOPIC_SIZE - 1)) throw new DecodeError("topic", "the topic has no NUL at its end")
   return new Reader(view)
 }

@@ -23,6 +23,8 @@ KIND_NOTICE = 5
 KIND_TRADE = 6
 # The best 20 levels of each side of an instrument's book.
 KIND_DEPTH = 7
+# Changes of an instrument's whole book, and snapshots of it.
+KIND_BOOK = 8
 # Header only: the flags of a topic whose kind keeps every record.
 KIND_CONDITION = 11
 
@@ -207,6 +209,43 @@ DEPTH = numpy.dtype(
 )
 assert DEPTH.itemsize == 760
 
+# 128 bytes: levels of a book, before those that follow.
+BOOK = numpy.dtype(
+    [
+        # Offset 0: UTF-8, padded with NUL, at least one NUL: `ticker.binance.BTC/USDT`.
+        ("topic", "S64"),
+        # Offset 64: 2. Refuse any other.
+        ("version", "u1"),
+        # Offset 65: how to read the body: the kinds. Ignore one that you do not know.
+        ("kind", "u1"),
+        # Offset 66: a bit set: the flags.
+        ("flags", "<u2"),
+        # Offset 68, Unix s: when the merger started. A new value restarts all sequences.
+        ("session", "<u4"),
+        # Offset 72: per topic and session, from 1, without gaps: a gap is loss.
+        ("sequence", "<u8"),
+        # Offset 80, Unix ns: event time as the exchange states it; 0 = it states none.
+        ("exchange_ns", "<i8"),
+        # Offset 88, Unix ns: the feed took the frame from the socket.
+        ("recv_ns", "<i8"),
+        # Offset 96, Unix ns: just before the merger sent.
+        ("publish_ns", "<i8"),
+        # Offset 104: the exchange's id of the first change in its message; in a snapshot the same as last_id.
+        ("first_id", "<u8"),
+        # Offset 112: the id of the last one: with it applied, the book is at this id.
+        ("last_id", "<u8"),
+        # Offset 120: levels of the bids that follow.
+        ("bid_count", "<u2"),
+        # Offset 122: levels of the asks, which follow those.
+        ("ask_count", "<u2"),
+        # Offset 124: which part of a snapshot, or of a message's changes, this is; from 0.
+        ("part", "<u2"),
+        # Offset 126: how many there are: the book changes when the last one has come.
+        ("parts", "<u2"),
+    ]
+)
+assert BOOK.itemsize == 128
+
 # 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 CONDITION = numpy.dtype(
     [
@@ -258,6 +297,24 @@ def records(message, kind=KIND_TICKER):
     if array.reshape(-1, dtype.itemsize)[:, 63].any():
         raise ValueError("a topic has no NUL at its end")
     return found
+
+
+def levels(record):
+    """Return the bids and the asks of one record of a book, as arrays on the same bytes.
+
+    Raises ValueError for anything else.
+    """
+    size = len(memoryview(record).cast("B"))
+    if size < BOOK.itemsize:
+        raise ValueError(f"{size} bytes are no record of a book, which has {BOOK.itemsize} and its levels")
+    (head,) = numpy.frombuffer(record, BOOK, 1)
+    if head["version"] != VERSION or head["kind"] != KIND_BOOK:
+        raise ValueError(f"this is no record of a book of wire version {VERSION}")
+    bids, count = int(head["bid_count"]), int(head["bid_count"]) + int(head["ask_count"])
+    if count > 256 or size != BOOK.itemsize + count * LEVEL.itemsize:
+        raise ValueError(f"{size} bytes are no record of {count} levels")
+    found = numpy.frombuffer(record, LEVEL, count, BOOK.itemsize)
+    return found[:bids], found[bids:]
 
 
 def is_live(found):

@@ -41,6 +41,9 @@ pub const KIND_TRADE: u8 = 6;
 /// The best 20 levels of each side of an instrument's book.
 pub const KIND_DEPTH: u8 = 7;
 
+/// Changes of an instrument's whole book, and snapshots of it.
+pub const KIND_BOOK: u8 = 8;
+
 /// Header only: the flags of a topic whose kind keeps every record.
 pub const KIND_CONDITION: u8 = 11;
 
@@ -84,6 +87,7 @@ pub const HEADER_SIZE: usize = 104;
 pub const TICKER_SIZE: usize = 192;
 pub const TRADE_SIZE: usize = 176;
 pub const DEPTH_SIZE: usize = 760;
+pub const BOOK_SIZE: usize = 128;
 pub const CONDITION_SIZE: usize = 104;
 const VERSION_OFFSET: usize = 64;
 const KIND_OFFSET: usize = 65;
@@ -216,6 +220,27 @@ pub struct Depth {
 
 const _: () = assert!(std::mem::size_of::<Depth>() == DEPTH_SIZE);
 
+/// 128 bytes: levels of a book, before those that follow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Book {
+    pub header: Header,
+    /// Offset 104: the exchange's id of the first change in its message; in a snapshot the same as last_id.
+    pub first_id: u64,
+    /// Offset 112: the id of the last one: with it applied, the book is at this id.
+    pub last_id: u64,
+    /// Offset 120: levels of the bids that follow.
+    pub bid_count: u16,
+    /// Offset 122: levels of the asks, which follow those.
+    pub ask_count: u16,
+    /// Offset 124: which part of a snapshot, or of a message's changes, this is; from 0.
+    pub part: u16,
+    /// Offset 126: how many there are: the book changes when the last one has come.
+    pub parts: u16,
+}
+
+const _: () = assert!(std::mem::size_of::<Book>() == BOOK_SIZE);
+
 /// 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
@@ -300,12 +325,35 @@ impl Depth {
     }
 }
 
+impl Book {
+    /// Read it from the first 128 bytes; checks nothing else. Panics if there are fewer.
+    pub fn load(from: &[u8]) -> Self {
+        Book {
+            header: Header::load(from),
+            first_id: u64::from_le_bytes(bytes(from, 104)),
+            last_id: u64::from_le_bytes(bytes(from, 112)),
+            bid_count: u16::from_le_bytes(bytes(from, 120)),
+            ask_count: u16::from_le_bytes(bytes(from, 122)),
+            part: u16::from_le_bytes(bytes(from, 124)),
+            parts: u16::from_le_bytes(bytes(from, 126)),
+        }
+    }
+}
+
 impl Condition {
     /// Read it from the first 104 bytes; checks nothing else. Panics if there are fewer.
     pub fn load(from: &[u8]) -> Self {
         Condition {
             header: Header::load(from),
         }
+    }
+}
+
+impl Book {
+    /// The levels that follow, from the record's bytes, which `decode` has found to be whole.
+    pub fn levels(record: &[u8]) -> impl Iterator<Item = Level> + '_ {
+        let count = (record.len() - BOOK_SIZE) / 16;
+        (0..count).map(move |i| Level::load(record, BOOK_SIZE + 16 * i))
     }
 }
 
@@ -364,6 +412,7 @@ pub enum Record<'a> {
     Ticker(Ticker),
     Trade(Trade),
     Depth(Depth),
+    Book(Book),
     Condition(Condition),
     Document { header: Header, body: &'a [u8] },
     /// Of a kind that this version does not know.
@@ -376,6 +425,7 @@ impl Record<'_> {
             Record::Ticker(record) => &record.header,
             Record::Trade(record) => &record.header,
             Record::Depth(record) => &record.header,
+            Record::Book(record) => &record.header,
             Record::Condition(record) => &record.header,
             Record::Document { header, .. } | Record::Unknown { header, .. } => header,
         }
@@ -388,6 +438,7 @@ fn size_of_kind(kind: u8) -> Option<usize> {
         KIND_TICKER => Some(TICKER_SIZE),
         KIND_TRADE => Some(TRADE_SIZE),
         KIND_DEPTH => Some(DEPTH_SIZE),
+        KIND_BOOK => Some(BOOK_SIZE),
         KIND_CONDITION => Some(CONDITION_SIZE),
         _ => None,
     }
@@ -396,6 +447,10 @@ fn size_of_kind(kind: u8) -> Option<usize> {
 /// The same with its entries, of a record that begins there.
 fn own_size(record: &[u8]) -> Option<usize> {
     let own = size_of_kind(record[KIND_OFFSET])?;
+    if record[KIND_OFFSET] == KIND_BOOK && record.len() >= own {
+        let count = |at| usize::from(u16::from_le_bytes(bytes(record, at)));
+        return Some(own + 16 * (count(120) + count(122)));
+    }
     Some(own)
 }
 
@@ -428,6 +483,9 @@ pub fn decode(message: &[u8]) -> Result<Record<'_>, Error> {
     if own_size(message).map_or(false, |own| own != message.len()) {
         return Err(Error::Length);
     }
+    if message[KIND_OFFSET] == KIND_BOOK && message.len() > 4224 {
+        return Err(Error::Length);
+    }
     if message[TOPIC_SIZE - 1] != 0 {
         return Err(Error::Topic);
     }
@@ -435,6 +493,7 @@ pub fn decode(message: &[u8]) -> Result<Record<'_>, Error> {
         KIND_TICKER => Record::Ticker(Ticker::load(message)),
         KIND_TRADE => Record::Trade(Trade::load(message)),
         KIND_DEPTH => Record::Depth(Depth::load(message)),
+        KIND_BOOK => Record::Book(Book::load(message)),
         KIND_CONDITION => Record::Condition(Condition::load(message)),
         KIND_STATUS | KIND_INSTRUMENTS | KIND_HEARTBEAT | KIND_NOTICE => {
             Record::Document { header: Header::load(message), body: &message[HEADER_SIZE..] }

@@ -115,6 +115,11 @@ def test_golden_batches_are_their_records(path):
             got["body"] = record.decode()
         if isinstance(record, wire.Unknown):
             got["hex"] = got.pop("body").hex()
+        if isinstance(record, wire.BookRecord):
+            del got["levels"]
+            got["bids"], got["asks"] = (
+                [list(level) for level in side] for side in (record.bids, record.asks)
+            )
         if isinstance(record, wire.Depth):
             del got["bid_levels"], got["ask_levels"], got["reserved"]
             got["bids"], got["asks"] = (
@@ -128,7 +133,7 @@ def test_golden_messages_that_are_no_records_are_refused(path):
     words = {
         "short": "shorter than the 104-byte header",
         "version": "wire version",
-        "length": "expected 192",
+        "length": r"record of \d+ bytes, expected \d+",
         "topic": "topic has more than 63 bytes",
     }
     error = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["error"]

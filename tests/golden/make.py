@@ -105,6 +105,19 @@ def depth(topic, flags, sequence, times, exchange_sequence, bids, asks):
     return head + body, record
 
 
+def book(topic, flags, sequence, ids, bids, asks, part=0, parts=1):
+    """Levels are pairs of price and size, as they stand in the record."""
+    head, record = header(topic, 8, flags, 1_790_000_000, sequence, BASE_NS, BASE_NS + 7, BASE_NS + 60_007)
+    body = b"".join(number.to_bytes(8, "little") for number in ids)
+    body += b"".join(number.to_bytes(2, "little") for number in (len(bids), len(asks), part, parts))
+    for price, size in [*bids, *asks]:
+        body += struct.pack("<dd", price, size)
+    assert len(body) == 24 + 16 * (len(bids) + len(asks)) <= 24 + 16 * 256
+    record |= {"first_id": ids[0], "last_id": ids[1], "bid_count": len(bids), "ask_count": len(asks)}
+    record |= {"part": part, "parts": parts, "bids": bids, "asks": asks}
+    return head + body, record
+
+
 def document(topic, kind, flags, sequence, ns, body):
     head, record = header(topic, kind, flags, 1_790_000_000, sequence, 0, ns, ns)
     record["body"] = body
@@ -253,6 +266,48 @@ SINGLES = {
     "depth_invalid": depth(
         "depth.bybit.BTC/USDT", 8 | 128, U64_MAX, (I64_MAX,) * 3, U64_MAX, [[2.0, 1.0]], [[1.0, 5e-324]] * 2
     ),
+    # Of the best bid is a part gone, one is new; an ask goes, one that was not known, too.
+    "book_changes": book(
+        "book.binance.BTC/USDT",
+        8 | 32,
+        4711,
+        (160_000_000_001, 160_000_000_004),
+        [[97421.4, 0.125], [97421.3, 2.5]],
+        [[97421.5, 0.0], [97500.0, 0.0], [97421.75, 1e-08]],
+    ),
+    "book_of_one_empty_side": book("book.kucoin.NEW/USDT", 1 | 32, 1, (7, 7), [], [[5e-324, 1e308]]),
+    "book_without_a_change": book("book.kucoin.NEW/USDT", 32, 2, (8, 8), [], []),
+    # Two parts; of the asks nothing is known above 97423.0, so the first of them has no size.
+    "book_snapshot_1_of_2": book(
+        "book.binance.BTC/USDT",
+        1 | 8,
+        4712,
+        (160_000_000_004,) * 2,
+        [[97421.4, 0.125], [97421.3, 2.5]],
+        [],
+        0,
+        2,
+    ),
+    "book_snapshot_2_of_2": book(
+        "book.binance.BTC/USDT",
+        1 | 8 | 32,
+        4713,
+        (160_000_000_004,) * 2,
+        [],
+        [[97423.0, 0.0], [97421.75, 1e-08], [97422.5, 0.25], [97423.0, 1.0]],
+        1,
+        2,
+    ),
+    "book_of_most_levels": book(
+        "book.bybit.BTC/USDT",
+        1,
+        U64_MAX,
+        (U64_MAX, U64_MAX),
+        [[1000.0 - level / 8, 1.0 + level] for level in range(200)],
+        [[1000.5 + level / 8, 2.0 + level] for level in range(56)],
+        65_534,
+        65_535,
+    ),
     "condition_down": condition("trade.binance.BTC/USDT", 4, 4711),
     "condition_over": condition("trade.binance.BTC/USDT", 0, 0),
     **{f"unknown_{kind}": unknown(kind) for kind in (0, 200, 255)},
@@ -266,6 +321,7 @@ BATCHES = {
     "of_two_kinds": [quote(1), condition("trade.binance.BTC/USDT", 2, 7), quote(2)],
     "of_trades": [SINGLES["trade_one"], SINGLES["trade_widest"], quote(1), SINGLES["trade_of_a_block"]],
     "with_depth": [quote(1), SINGLES["depth_complete"], quote(2), SINGLES["depth_of_few_levels"]],
+    "with_books": [SINGLES[f"book_{name}"] for name in ("changes", "snapshot_1_of_2", "snapshot_2_of_2")],
     "with_a_document": [quote(1), SINGLES["status"]],
     "with_an_unknown_kind": [condition("trade.binance.BTC/USDT", 2, 7), unknown(200)],
     "mixed": [
@@ -276,6 +332,11 @@ BATCHES = {
 
 def with_byte(message, at, value):
     return message[:at] + bytes([value]) + message[at + 1 :]
+
+
+def with_count(message, asks):
+    """Return a record of a book that says that it has so many asks."""
+    return message[:122] + asks.to_bytes(2, "little") + message[124:]
 
 
 TICKER = quote(1)[0]
@@ -293,6 +354,11 @@ REFUSED = {
     "version_3": (with_byte(TICKER, 64, 3), "version"),
     "version_3_of_another_length": (with_byte(TICKER, 64, 3) + b"\0" * 8, "version"),
     "topic_without_nul": (b"t" * 64 + TICKER[64:], "topic"),
+    "book_cut_short": (SINGLES["book_changes"][0][:-1], "length"),
+    "book_of_one_level_too_many": (
+        with_count(SINGLES["book_of_most_levels"][0], 57) + struct.pack("<dd", 1100.0, 1.0),
+        "length",
+    ),
 }
 
 # Of one topic: session, sequence, what the record is, how many are missing before it.

@@ -87,6 +87,7 @@ def test_the_page_has_the_table_of_each_struct_and_of_the_flags_and_kinds():
         "ticker",
         "trade",
         "depth",
+        "book",
     ]
 
 

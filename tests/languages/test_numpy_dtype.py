@@ -82,7 +82,29 @@ def test_what_is_no_ticker_record_is_refused(path, dtype):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.size], ids=lambda kind: kind.name)
 def test_the_literal_dtype_is_that_of_the_description(kind, dtype):
-    assert dtype.DTYPE_OF[kind.code] == numpy.dtype(numpy_dtype_fields(kind.layout))
+    expected = numpy.dtype(numpy_dtype_fields(kind.layout))
+    assert getattr(dtype, kind.name.upper()) == expected
+    assert dtype.DTYPE_OF.get(kind.code) == (expected if kind.layout.entries is None else None)
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("book_*.bin")), ids=lambda path: path.stem)
+def test_golden_records_of_books_stand_for_their_levels(path, dtype):
+    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    message = bytearray(path.read_bytes())
+    for side, expected in zip(dtype.levels(message), (record["bids"], record["asks"]), strict=True):
+        assert [list(level) for level in side.tolist()] == expected
+    (row,) = numpy.frombuffer(message, dtype.BOOK, 1)
+    same(row, {name: value for name, value in record.items() if name not in ("bids", "asks")})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*sorted(GOLDEN.glob("refused/*.bin")), GOLDEN / "ticker_complete.bin"],
+    ids=lambda path: path.stem,
+)
+def test_what_is_no_record_of_a_book_has_no_levels(path, dtype):
+    with pytest.raises(ValueError, match=r"no record of|which has"):
+        dtype.levels(path.read_bytes())
 
 
 def test_records_of_another_kind_are_had_by_asking_for_it(dtype):

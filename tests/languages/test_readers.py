@@ -139,6 +139,11 @@ def expected_line(record, message):
         for side in (record["bids"], record["asks"]):
             for level in [*side, *[(None, None)] * (20 - len(side))]:
                 line += map(hexadecimal, level)
+    elif record["kind"] == 8:
+        names = ("first_id", "last_id", "bid_count", "ask_count", "part", "parts")
+        line += [record[name] for name in names]
+        for level in [*record["bids"], *record["asks"]]:
+            line += map(hexadecimal, level)
     elif "body" in record:
         assert json.loads(message[104:]) == record["body"]
         line.append(message[104:].decode())

@@ -17,11 +17,13 @@ static void print_number(double value) {
         printf("|%016" PRIx64, bits);
 }
 
+static void print_level(const fh_level *level) {
+    print_number(level->price);
+    print_number(level->size);
+}
+
 static void print_levels(const fh_level *levels) {
-    for (int i = 0; i < 20; i++) {
-        print_number(levels[i].price);
-        print_number(levels[i].size);
-    }
+    for (int i = 0; i < 20; i++) print_level(&levels[i]);
 }
 
 static void print_record(const fh_record *record, const unsigned char *message, size_t size) {
@@ -56,6 +58,14 @@ static void print_record(const fh_record *record, const unsigned char *message, 
         printf("|%" PRIu64 "|%d|%d", d->exchange_sequence, d->bid_count, d->ask_count);
         print_levels(d->bid_levels);
         print_levels(d->ask_levels);
+    } else if (h->kind == FH_KIND_BOOK) {
+        const fh_book *b = &record->book;
+        printf("|%" PRIu64 "|%" PRIu64 "|%d|%d|%d|%d", b->first_id, b->last_id, b->bid_count, b->ask_count, b->part, b->parts);
+        for (size_t i = 0; i < (size_t)b->bid_count + b->ask_count; i++) {
+            fh_level level;
+            fh_level_load(&level, message + FH_BOOK_SIZE + i * sizeof level);
+            print_level(&level);
+        }
     } else {
         if (t->last == t->last || t->quote_volume_24h == t->quote_volume_24h) abort();
         if (fh_is_document(h->kind))

@@ -1,6 +1,6 @@
 // What feedhandler.mjs makes of messages and sequences; see check.c.
 import { readFileSync } from "node:fs"
-import { DecodeError, Depth, Document, Follow, Ticker, Trade, Unknown, decode, split } from "../../../languages/js/feedhandler.mjs"
+import { Book, DecodeError, Depth, Document, Follow, Ticker, Trade, Unknown, decode, split } from "../../../languages/js/feedhandler.mjs"
 
 const VALUES = [
   "last", "bid", "bid_size", "ask", "ask_size", "open_24h", "high_24h", "low_24h", "base_volume_24h", "quote_volume_24h",
@@ -34,6 +34,10 @@ const line = (r) => {
   if (r instanceof Depth) {
     words.push(r.exchange_sequence, r.bid_count, r.ask_count)
     for (const { price, size } of [...r.bid_levels, ...r.ask_levels]) words.push(bits(price), bits(size))
+  }
+  if (r instanceof Book) {
+    words.push(r.first_id, r.last_id, r.bid_count, r.ask_count, r.part, r.parts)
+    for (const { price, size } of r.levels) words.push(bits(price), bits(size))
   }
   if (r instanceof Unknown) words.push(`unknown ${Buffer.from(r.body).toString("hex")}`)
   if (r instanceof Document) {

@@ -1,5 +1,5 @@
 // Compiled, never run: the types say what feedhandler.mjs has, and refuse what it has not.
-import { Condition, Depth, FLAG, Follow, KIND, Ticker, Trade, Unknown, decode, split, type Continuity } from "../../../languages/js/feedhandler.mjs"
+import { Book, Condition, Depth, FLAG, Follow, KIND, Ticker, Trade, Unknown, decode, split, type Continuity } from "../../../languages/js/feedhandler.mjs"
 
 const message: Uint8Array = new Uint8Array(192)
 for (const bytes of split(message)) {
@@ -15,6 +15,9 @@ for (const bytes of split(message)) {
   } else if (record instanceof Depth) {
     const best: number = record.bid_levels[0].price
     console.log(best, record.ask_levels.slice(0, record.ask_count).length)
+  } else if (record instanceof Book) {
+    const id: bigint = record.last_id
+    console.log(id, record.levels.slice(record.bid_count)[0].size, record.part + 1 === record.parts)
   } else if (record instanceof Condition) {
     console.log(record.kind === KIND.CONDITION, record.topic)
   } else if (record instanceof Unknown) {

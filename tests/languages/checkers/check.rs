@@ -4,13 +4,13 @@ use std::io::{self, BufRead, Read, Write};
 
 #[path = "../../../languages/rust/feedhandler.rs"]
 mod feedhandler;
-use feedhandler::{decode, split, Continuity, Follow, Record};
+use feedhandler::{decode, split, Book, Continuity, Follow, Record};
 
 fn number(value: f64) -> String {
     if value.is_nan() { "nan".to_string() } else { format!("{:016x}", value.to_bits()) }
 }
 
-fn line(record: &Record<'_>) -> String {
+fn line(record: &Record<'_>, bytes: &[u8]) -> String {
     let h = record.header();
     let mut words = vec!["ok".to_string(), h.topic().to_string(), h.exchange(), h.symbol()];
     words.extend([h.version.to_string(), h.kind.to_string(), h.flags.to_string()]);
@@ -32,6 +32,13 @@ fn line(record: &Record<'_>) -> String {
         Record::Depth(d) => {
             words.extend([d.exchange_sequence.to_string(), d.bid_count.to_string(), d.ask_count.to_string()]);
             for level in d.bid_levels.iter().chain(&d.ask_levels) {
+                words.extend([level.price, level.size].map(number));
+            }
+        }
+        Record::Book(b) => {
+            words.extend([b.first_id.to_string(), b.last_id.to_string()]);
+            words.extend([b.bid_count, b.ask_count, b.part, b.parts].map(|count| count.to_string()));
+            for level in Book::levels(bytes) {
                 words.extend([level.price, level.size].map(number));
             }
         }
@@ -60,7 +67,7 @@ fn messages(is_verdict: bool) -> io::Result<()> {
         for bytes in split(message) {
             match decode(bytes) {
                 Ok(_) if is_verdict => writeln!(out, "ok")?,
-                Ok(record) => writeln!(out, "{}", line(&record))?,
+                Ok(record) => writeln!(out, "{}", line(&record, bytes))?,
                 Err(error) => writeln!(out, "{}", error)?,
             }
         }

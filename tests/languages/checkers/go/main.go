@@ -25,7 +25,7 @@ func printNumbers(values ...float64) {
 	}
 }
 
-func printRecord(record feedhandler.Record) {
+func printRecord(record feedhandler.Record, bytes []byte) {
 	h, live := record.Head(), 0
 	if h.IsLive() {
 		live = 1
@@ -48,6 +48,12 @@ func printRecord(record feedhandler.Record) {
 			for _, level := range side {
 				printNumbers(level.Price, level.Size)
 			}
+		}
+	case *feedhandler.Book:
+		fmt.Fprintf(out, "|%d|%d|%d|%d|%d|%d", r.FirstId, r.LastId, r.BidCount, r.AskCount, r.Part, r.Parts)
+		for _, level := range feedhandler.BookLevels(bytes) {
+			printNumber(level.Price)
+			printNumber(level.Size)
 		}
 	case *feedhandler.Document:
 		fmt.Fprintf(out, "|%s", r.Body)
@@ -78,7 +84,7 @@ func messages(isVerdict bool) {
 			case isVerdict:
 				fmt.Fprintln(out, "ok")
 			default:
-				printRecord(record)
+				printRecord(record, bytes)
 			}
 		}
 		fmt.Fprintln(out, ".")
