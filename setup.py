@@ -14,8 +14,9 @@ from setuptools.command.build_ext import build_ext
 # All of them, or none: they take each other's types from the `.pxd`, which the Python form does not have.
 COMPILED: Final = (
     "feedhandler/data/contracts.py",
+    "feedhandler/data/levels.py",
     "feedhandler/exchanges/arbitration.py",
-    "feedhandler/exchanges/levels.py",
+    "feedhandler/exchanges/depth_state.py",
     "feedhandler/exchanges/state.py",
     "feedhandler/feed/batch.py",
     "feedhandler/transport/follower.py",

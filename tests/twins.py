@@ -9,8 +9,9 @@ import feedhandler
 
 HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
 CLASSES = {
+    "feedhandler.data.levels": ("Levels",),
     "feedhandler.exchanges.arbitration": ("Arbitration", "Line"),
-    "feedhandler.exchanges.levels": ("DepthState", "Levels"),
+    "feedhandler.exchanges.depth_state": ("DepthState",),
     "feedhandler.exchanges.state": ("RecordState", "State", "TickerState"),
     "feedhandler.feed.batch": ("Batch",),
     "feedhandler.merger.step": ("Route", "Step", "Traffic"),

@@ -23,7 +23,7 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import Arbitration, Line
-from feedhandler.exchanges.levels import DepthState
+from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
 from feedhandler.exchanges.trades import PastTrade, TradeState
 

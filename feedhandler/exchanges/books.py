@@ -16,9 +16,10 @@ import msgspec
 
 from feedhandler.data import wire
 from feedhandler.data.depth import BookLevel
+from feedhandler.data.levels import Levels
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX
-from feedhandler.exchanges.levels import DepthState, Levels
+from feedhandler.exchanges.depth_state import DepthState
 
 CROSSED_NS: Final = NS_PER_S  # a bid at or above an ask for so long: the book is wrong
 ASK_AGAIN_NS: Final = 10 * NS_PER_S  # a base that was asked for, and has not come
@@ -44,7 +45,7 @@ class ChainRule(msgspec.Struct, frozen=True):
     has_level_ids: bool = False
 
 
-class Book:
+class LineBook:
     """The levels of one book. levels_max: how many a side the exchange keeps current, 0 = all.
 
     last_id is the newest change's, is_known false until there is a base, and from a gap on. A base that has but a
@@ -144,7 +145,7 @@ class BookDepthState(DepthState):
     """
 
     def __init__(self, rule: ChainRule, levels_max: int, **names: Any) -> None:
-        self.books = [Book(rule, levels_max) for _ in range(LINES_MAX)]
+        self.books = [LineBook(rule, levels_max) for _ in range(LINES_MAX)]
         self._asked_ns = [0] * LINES_MAX
         DepthState.__init__(self, **names)
 

@@ -11,7 +11,7 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Control, Market
-from feedhandler.exchanges.levels import DepthState
+from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
 

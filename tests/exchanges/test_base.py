@@ -12,7 +12,7 @@ from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import NO_ORDERS, Control
-from feedhandler.exchanges.levels import DepthState
+from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.state import (
     AHEAD_NS_MAX,
     CHANNELS_MAX,

@@ -10,7 +10,7 @@ from table import RECV_NS, load, make
 from feedhandler.data import wire
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Resubscribe
-from feedhandler.exchanges.books import ASK_AGAIN_NS, CROSSED_NS, Book, ChainRule, Succession
+from feedhandler.exchanges.books import ASK_AGAIN_NS, CROSSED_NS, ChainRule, LineBook, Succession
 
 OLD, NEXT, GAP = Succession.OLD, Succession.NEXT, Succession.GAP
 BINANCE, KUCOIN, BYBIT = ChainRule(), ChainRule(has_level_ids=True), ChainRule(restart_id=1)
@@ -20,7 +20,7 @@ SECOND = 1_000_000_000
 
 
 def book(rule=BINANCE, last_id=100, levels_max=0):
-    made = Book(rule, levels_max)
+    made = LineBook(rule, levels_max)
     made.replace(last_id, BIDS, ASKS)
     return made
 
@@ -55,7 +55,7 @@ def test_messages_follow_as_the_exchange_s_rule_says(rule, steps):
 
 
 def test_without_a_base_there_is_nothing_to_follow():
-    unknown = Book(BINANCE)
+    unknown = LineBook(BINANCE)
     assert unknown.judge(1, 1) is GAP
     assert unknown.apply(0, 5, [(1.0, 1.0)], []) is GAP
     assert unknown.bids.pairs() == []
@@ -165,7 +165,7 @@ def test_a_book_is_the_exchange_s_or_not_known_whatever_is_lost_repeated_or_late
             changes[which][:] = [other for other in changes[which] if other[0] != price] + [level]
             true[newest] = (sides[0].copy(), sides[1].copy())
         messages.append((first, newest, *changes))
-    known, seen = Book(rule), {NEXT: 0, OLD: 0, GAP: 0}
+    known, seen = LineBook(rule), {NEXT: 0, OLD: 0, GAP: 0}
     at = 0
     while at < len(messages):
         act = rng.random()

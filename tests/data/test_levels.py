@@ -1,4 +1,4 @@
-"""The levels of one side, and depth, which is the best of both: compiled and in Python."""
+"""The levels of one side: compiled and in Python."""
 
 import math
 import random
@@ -7,11 +7,10 @@ import pytest
 import twins
 
 from feedhandler.data import depth, wire
-from feedhandler.exchanges.levels import LEVELS_MAX
+from feedhandler.data.book import packed_levels
+from feedhandler.data.levels import LEVELS_MAX
 
-RECV_NS = 1_790_000_000_000_000_000
 BIDS = [(100.0, 1.0), (99.5, 2.0), (99.0, 3.0)]
-ASKS = [(100.5, 1.0), (101.0, 2.0)]
 
 
 @pytest.fixture(params=twins.FORMS)
@@ -121,104 +120,34 @@ def test_what_is_no_level_is_refused(module, level):
         side(module, True, [(2.0, 1.0), level])
 
 
-# --- depth
-
-
-def state(module):
-    return module.DepthState(topic="depth.x.Y", native="Y", base_flags=wire.SIMULATED, flags=wire.SIMULATED)
-
-
-def test_a_record_has_every_field_of_its_state(module):
-    full = state(module)
-    full.replace(BIDS, ASKS, RECV_NS)
-    full.session, full.sequence, full.exchange_sequence = 2**32 - 1, 2**64 - 1, 2**64 - 2
-    full.exchange_ns, full.publish_ns = 5, 2**63 - 1
-    expected = wire.Depth.of(
-        "depth.x.Y",
-        BIDS,
-        ASKS,
-        flags=wire.SIMULATED,
-        session=2**32 - 1,
-        sequence=2**64 - 1,
-        exchange_sequence=2**64 - 2,
-        exchange_ns=5,
-        recv_ns=RECV_NS,
-        publish_ns=2**63 - 1,
-    )
-    assert full.record() == wire.pack(expected)
-    assert (full.bids, full.asks, full.kind) == (tuple(BIDS), tuple(ASKS), "depth")
-    target = bytearray(800)
-    assert full.pack(target, 40) == 760
-    assert target[40:] == full.record()
-    with pytest.raises(IndexError):
-        full.pack(target, 41)
-
-
-def test_only_what_changes_the_best_levels_is_emitted(module):
-    depth_of = state(module)
-    many = [(100.0 - number, 1.0) for number in range(21)]
-    assert depth_of.replace(many, ASKS, RECV_NS)
-    assert not depth_of.replace(many, ASKS, RECV_NS + 1), "the same"
-    assert not depth_of.replace([*many[:20], (5.0, 1.0)], ASKS, RECV_NS + 2), "beyond the best"
-    assert depth_of.recv_ns == RECV_NS + 2
-    assert depth_of.replace([*many[:19], (5.0, 1.0)], ASKS, RECV_NS + 3)
-    assert depth_of.replace(many, ASKS[1:], RECV_NS + 4)
-    assert depth_of.replace([], [], RECV_NS + 5)
-    assert not depth_of.replace([], [], RECV_NS + 6)
-
-
-@pytest.mark.parametrize("flag", [wire.STALE, wire.DOWN, wire.INVALID])
-def test_what_is_known_already_is_emitted_if_it_ends_a_condition(module, flag):
-    depth_of = state(module)
-    depth_of.replace(BIDS, ASKS, RECV_NS)
-    depth_of.flags |= flag
-    assert depth_of.replace(BIDS, ASKS, RECV_NS + 1)
-    assert depth_of.flags == wire.SIMULATED
-    assert not depth_of.replace(BIDS, ASKS, RECV_NS + 2)
-
-
-def test_an_empty_book_is_known_and_a_forgotten_one_is_not(module):
-    depth_of = state(module)
-    fresh = depth_of.record()
-    assert not depth_of.is_known
-    assert depth_of.replace([], [], RECV_NS), "the first one"
-    assert depth_of.is_known
-    depth_of.replace(BIDS, ASKS, RECV_NS)
-    depth_of.exchange_sequence = 7
-    depth_of.forget()
-    assert depth_of.record() == fresh
-    assert depth_of.replace([], [], RECV_NS)
+@pytest.mark.parametrize("is_bids", [True, False])
+def test_levels_are_taken_as_they_stand_in_a_record_and_given_so(module, is_bids):
+    bids = side(module, is_bids, BIDS)
+    changes = packed_levels([(1.0, 1.0), (99.5, 0.0), (99.25, 4.0), (0.0, 3.0)])
+    bids.take(b"x" * 7 + changes, 7 + 16, 3)
+    expected = sorted([BIDS[0], BIDS[2], (99.25, 4.0)], reverse=is_bids)
+    assert bids.pairs() == expected
+    assert bids.packed() == bids.packed(0) == bids.packed(-3, 99) == packed_levels(expected)
+    assert (bids.packed(1, 1), bids.packed(3), bids.packed(99, 1)) == (packed_levels(expected[1:2]), b"", b"")
+    for start, count in ((8, 4), (-1, 1), (64, 1)):
+        with pytest.raises(IndexError):
+            bids.take(changes, start, count)
 
 
 @pytest.mark.parametrize(
-    ("bids", "asks", "is_crossed"),
-    [
-        ([(100.0, 1.0)], [(100.0, 1.0)], True),
-        ([(100.5, 1.0)], [(100.0, 1.0)], True),
-        ([(99.0, 1.0)], [(100.0, 1.0)], False),
-        ([(99.0, 1.0), (101.0, 1.0)], [(100.0, 1.0)], True),
-        ([(100.0, 1.0)], [], False),
-        ([], [(100.0, 1.0)], False),
-        ([], [], False),
-    ],
+    "level", [(math.nan, 1.0), (1.0, math.nan), (math.inf, 1.0), (1.0, math.inf), (-1.0, 1.0), (1.0, -1.0)]
 )
-def test_a_crossed_book_is_invalid_until_it_is_not_crossed(module, bids, asks, is_crossed):
-    depth_of = state(module)
-    assert depth_of.replace(bids, asks, RECV_NS)
-    assert (depth_of.is_crossed, bool(depth_of.flags & wire.INVALID)) == (is_crossed, is_crossed)
-    assert depth_of.replace(BIDS, ASKS, RECV_NS + 1)
-    assert not depth_of.flags & wire.INVALID
-    depth_of.replace(bids, asks, RECV_NS + 2)
-    depth_of.forget()
-    assert depth_of.flags == wire.SIMULATED
+def test_what_is_no_price_or_no_size_is_refused(module, level):
+    with pytest.raises(twins.DECODE_ERRORS, match="none"):
+        side(module, True).take(packed_levels([level]), 0, 1)
 
 
-def test_the_best_of_a_book_that_somebody_keeps_are_taken_as_they_are(module):
-    depth_of, bids, asks = state(module), side(module, True, BIDS), side(module, False, ASKS)
-    assert depth_of.update(bids, asks, RECV_NS)
-    bids.change([(99.75, 2.0)])
-    assert depth_of.bids == tuple(BIDS), "until it is told"
-    assert depth_of.update(bids, asks, RECV_NS)
-    assert depth_of.bids[1] == (99.75, 2.0)
-    with pytest.raises((TypeError, AttributeError)):
-        depth_of.update(None, asks, RECV_NS)
+def test_a_side_is_a_sequence(module):
+    bids = side(module, True, BIDS)
+    assert (len(bids), list(bids), bids[0], bids[-1]) == (3, BIDS, BIDS[0], BIDS[2])
+    for part in (slice(2), slice(1, None), slice(0, 99), slice(None, None, -1), slice(-2, None), slice(2, 1)):
+        assert bids[part] == BIDS[part]
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            bids[index]
+    assert not side(module, True)
