@@ -61,6 +61,7 @@ class Book:
         self._known_from, self._known_to = 0.0, math.inf
         self._has_base = False
         self._base_sequence = 0  # number of the snapshot that it began with
+        self._invalid_sequence = -1  # that of the newest INVALID: a snapshot of before that is none
         self._seen = 0  # number of the newest record, which may be a part of a message that is not complete
         self._parts: list[BookRecord] = []  # of that message
 
@@ -144,10 +145,10 @@ class Book:
             self._begin(record.session, record.sequence)
         elif is_snapshot and self._continues(record):
             pass
-        elif is_snapshot and not record.part and not (self._has_base and record.sequence <= self._seen):
+        elif is_snapshot and not record.part and record.sequence > self._oldest_base():
             self._parts = []  # another base, whatever came before it
         elif record.sequence <= self._seen:
-            return self._resume(UNCERTAIN) if record.sequence == self._seen else False
+            return self.confirm(record.sequence)
         elif record.sequence != self._seen + 1:
             self._seen = record.sequence
             return self.doubt(MISSED)
@@ -158,6 +159,10 @@ class Book:
             self._parts = []
             return False
         return self._take(record, bool(is_snapshot))
+
+    def confirm(self, sequence: int) -> bool:
+        """Take note that this is the topic's newest number: if it is known here, nothing was missed."""
+        return self._resume(UNCERTAIN) if sequence == self._seen else False
 
     def doubt(self, reason: str) -> bool:
         """Have no levels until the next snapshot; True if it had some."""
@@ -182,6 +187,11 @@ class Book:
         """Begin anew with the first record or condition of another session."""
         self.doubt(RESTARTED if self.session else NO_SNAPSHOT)
         self.session, self._seen, self.sequence = session, sequence, 0
+        self._invalid_sequence = -1
+
+    def _oldest_base(self) -> int:
+        """Return the number that a snapshot has to be beyond."""
+        return max(self._seen, self._invalid_sequence) if self._has_base else self._invalid_sequence
 
     def _resume(self, *reasons: str) -> bool:
         """Nothing was missed: if it was suspended for one of these reasons, that is over."""
@@ -191,22 +201,26 @@ class Book:
         return True
 
     def _apply_condition(self, condition: wire.Condition) -> bool:
-        flags = condition.flags
+        flags, is_invalid = condition.flags, bool(condition.flags & wire.INVALID)
         if condition.session != self.session:
             self._begin(condition.session, condition.sequence)
         elif condition.sequence < self._seen:
             # An old one; but INVALID ends with nothing but a snapshot.
-            is_in_force = flags & wire.INVALID and condition.sequence >= self._base_sequence
-            return self.doubt(INVALID) if is_in_force else False
+            is_in_force = is_invalid and condition.sequence >= self._base_sequence
+            return self._mark_invalid(condition.sequence) if is_in_force else False
         elif condition.sequence > self._seen:
             self._seen = condition.sequence
             self.doubt(MISSED)
-        if flags & wire.INVALID:
-            return self.doubt(INVALID)
+        if is_invalid:
+            return self._mark_invalid(condition.sequence)
         was_stale, self.is_stale = self.is_stale, bool(flags & wire.STALE) and self._has_base
         if flags & wire.DOWN:
             return self.suspend(DOWN)
         return self._resume(UNCERTAIN, DOWN) or was_stale != self.is_stale
+
+    def _mark_invalid(self, sequence: int) -> bool:
+        self._invalid_sequence = max(self._invalid_sequence, sequence)
+        return self.doubt(INVALID)
 
     def _continues(self, record: BookRecord) -> bool:
         """True for the next part of a snapshot; those that a relay sends have one number."""

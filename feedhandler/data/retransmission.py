@@ -8,7 +8,7 @@ Pure: what the merger has written comes in as a `Ring`, answers go out as frames
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -21,7 +21,7 @@ REQUEST_SIZE_MAX: Final = 1 << 16
 PREFIXES_MAX: Final = 100
 RANGES_MAX: Final = 1000
 RECORDS_MAX: Final = 2000  # in one answer,
-SIZE_MAX: Final = RECORDS_MAX * wire.TICKER_SIZE  # and bytes of them: 384 kB
+SIZE_MAX: Final = RECORDS_MAX * wire.TICKER_SIZE  # and bytes of them: 384 kB; or one book, which is whole
 # What answering costs, in records, each some 10 us: an answer with none has to be read and written as well.
 REQUEST_COST: Final = 20
 RANGES_PER_RECORD: Final = 10  # one that is lost is looked for all the same
@@ -107,6 +107,15 @@ class Records:
         self.size += len(record)
         return True
 
+    def add_whole(self, parts: list[bytes]) -> bool:
+        """Add what has to stay together; False if there is no room for it beside others."""
+        size = sum(map(len, parts))
+        if self.parts and (len(self.parts) + len(parts) > RECORDS_MAX or self.size + size > SIZE_MAX):
+            return False
+        self.parts += parts
+        self.size += size
+        return True
+
     def end_with(self, count: int) -> None:
         """Turn the last ones around: they came from the end."""
         self.parts[len(self.parts) - count :] = reversed(self.parts[len(self.parts) - count :])
@@ -119,10 +128,25 @@ class Answer(msgspec.Struct):
     cost: int
 
 
-def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], flags: int = 0) -> Answer:
+Books = Callable[[str, int], list[bytes]]
+
+
+def no_books(topic: str, flags: int) -> list[bytes]:
+    """Return nothing of a book: nobody keeps it."""
+    return []
+
+
+def answer(
+    request: bytes,
+    ring: Ring | None,
+    documents: Mapping[bytes, bytes],
+    flags: int = 0,
+    books: Books = no_books,
+) -> Answer:
     """Answer one request, whatever its bytes; documents are the newest of each topic, padded.
 
-    flags are added to last values: DOWN, while there is no merger.
+    flags are added to last values: DOWN, while there is no merger. books returns the records that stand for the
+    last value of a book, of a topic and these flags.
     """
     try:
         asked = msgspec.json.decode(request, type=Request)
@@ -142,7 +166,7 @@ def answer(request: bytes, ring: Ring | None, documents: Mapping[bytes, bytes], 
             found = [
                 replayed(m, flags) for topic, m in documents.items() if topic.startswith(tuple(prefixes))
             ]
-        cost += _add_newest(asked.start, prefixes, ring, records, head, flags)
+        cost += _add_newest(asked.start, prefixes, ring, records, head, flags, books)
     if asked.missing:
         _add_missing(asked, ring, records, head)
     head.records, head.documents = len(records.parts), len(found)
@@ -180,16 +204,28 @@ def _refusal(number: int, error: str, size: int) -> Answer:
 
 
 def _add_newest(
-    start: int, prefixes: list[bytes], ring: Ring, records: Records, head: Head, flags: int
+    start: int,
+    prefixes: list[bytes],
+    ring: Ring,
+    records: Records,
+    head: Head,
+    flags: int,
+    books: Books,
 ) -> int:
     """Add last values from a slot on; returns what it cost to look."""
     slots = ring.topics()
     found = sorted(slots[wire.unpadded(topic)] for prefix in prefixes for topic in ring.under(prefix))
     for index in found[bisect_left(found, start) :]:
         record = ring.newest(index)
-        if record is None or keeps_every(record[wire.KIND_OFFSET]):
+        if record is None:
             continue
-        if not records.add(replayed(record[: wire.size_at(record, 0)], flags)):
+        if record[wire.KIND_OFFSET] == wire.BOOK:
+            parts = books(wire.unpadded(record[: wire.TOPIC_SIZE]), flags)
+        elif keeps_every(record[wire.KIND_OFFSET]):
+            continue
+        else:
+            parts = [replayed(record[: wire.size_at(record, 0)], flags)]
+        if not records.add_whole(parts):
             head.next = index
             break
     return len(found) // LOOKS_PER_RECORD

@@ -296,6 +296,8 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     queues_bytes_max: int = 0
     queues_cut: int = 0
     queues_closed: int = 0
+    books: int = 0  # that it keeps
+    books_valid: int = 0
 
 
 class Heartbeat(msgspec.Struct, kw_only=True):

@@ -188,6 +188,8 @@ def _relay(status: RelayStatus | None) -> Iterator[Metric]:
     yield _counter("relay_delays", "Times that one with too many requests had to wait.", status.delays)
     yield _counter("relay_refused", "Connections that were one too many.", status.refused)
     yield _gauge("relay_subscribers", "Connections of subscribers of other hosts.", status.subscribers)
+    yield _gauge("relay_books", "Books that the relay keeps for those who join.", status.books)
+    yield _gauge("relay_books_valid", "Those of them that it can give.", status.books_valid)
     yield from _queues("relay", status)
     yield _counter(
         "relay_strangers", "Connections of other hosts that ended in their handshake.", status.strangers

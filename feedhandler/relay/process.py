@@ -17,6 +17,8 @@ from feedhandler.data.errors import EXIT_OK, DecodeError, ProtocolError
 from feedhandler.data.kinds import KINDS
 from feedhandler.data.layout import Body
 from feedhandler.data.status import RelayStatus
+from feedhandler.relay.relayed_books import TOPICS as BOOK_TOPICS
+from feedhandler.relay.relayed_books import RelayedBooks
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
@@ -87,10 +89,13 @@ class RelayProcess:
         self._recent = Recent(recent_path(config.run_dir))
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
         self._session = 0  # of the merger, as the stream states it
+        self._books = RelayedBooks(lambda: self._recent.ring(self._session))
         self._queues = Queues(size_of(config.relay.queues_mb))
         self._beyond = _beyond(self._loop, config, self._answer)
         prefixes = (
-            [b""] if config.relay.remote_ticks else [f"{word}.".encode() for word in DOCUMENTS.values()]
+            [b""]
+            if config.relay.remote_ticks
+            else [BOOK_TOPICS, *(f"{word}.".encode() for word in DOCUMENTS.values())]
         )
         # Not the batches: there a full queue drops, here it ends in the newest of each topic.
         self._downlink = Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
@@ -121,6 +126,10 @@ class RelayProcess:
             return  # about this subscriber
         if kind in DOCUMENTS:
             self._documents[kept[: wire.TOPIC_SIZE]] = kept
+            if kind == wire.HEARTBEAT:  # the last that a new subscriber gets, after all conditions in force
+                self._books.join()
+        elif kind in (wire.BOOK, wire.CONDITION) and kept.startswith(BOOK_TOPICS):
+            self._books.take(kept)
         if self._beyond is not None:
             self._beyond.stream.send(kept)
 
@@ -134,7 +143,9 @@ class RelayProcess:
         try:
             with self._failures.converted("an answer"):
                 ring = self._recent.ring(self._session)
-                answer = retransmission.answer(request, ring, self._documents, _flags_of(ring))
+                answer = retransmission.answer(
+                    request, ring, self._documents, _flags_of(ring), self._books.last
+                )
         except ProtocolError:
             return [], 1  # none: a subscriber waits for a second at most
         return answer.frames, answer.cost
@@ -152,6 +163,7 @@ class RelayProcess:
     def _run_once(self) -> None:
         if not self._downlink.poll():
             self._forget_merger()
+            self._books.suspend()
         if self._beyond is not None:
             self._beyond.on_time()
         self._router.on_time()
@@ -176,6 +188,8 @@ class RelayProcess:
             queues_bytes_max=self._queues.size_max,
             queues_cut=self._queues.cuts,
             queues_closed=self._queues.closed,
+            books=len(self._books),
+            books_valid=self._books.valid,
         )
         try:
             write_relay_status(self._run_dir, status)

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from books import TOPIC, Market, Stream, check, condition, packed
+from book_market import TOPIC, Market, Stream, check, condition, packed
 
 from feedhandler.data import book, kept_book, wire
 from feedhandler.data.kept_book import Book
@@ -222,6 +222,20 @@ def test_invalid_counts_also_where_it_comes_late_unless_there_was_a_snapshot_sin
     assert has_nothing(kept, kept_book.INVALID)
     kept.apply(snapshot(12, 1002))
     kept.apply(condition(wire.INVALID, 11))
+    assert kept.is_valid
+
+
+def test_a_snapshot_of_before_it_was_invalid_is_none(kept):
+    kept.apply(record(11, 1001))
+    kept.apply(condition(wire.INVALID, 11))
+    for sequence in (10, 11):
+        kept.apply(snapshot(sequence, 1001))
+        assert has_nothing(kept, kept_book.INVALID)
+    kept.apply(condition(0, 11))
+    kept.apply(record(13, 1002))
+    kept.apply(snapshot(11, 1001))
+    assert not kept.is_valid
+    kept.apply(snapshot(12, 1002))
     assert kept.is_valid
 
 

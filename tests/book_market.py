@@ -24,9 +24,10 @@ class Market:
     def __init__(self, rng, *, levels=40, first_id=1000):
         self.rng = rng
         self.id = first_id
+        self.middle = 800 + levels
         self.sides = [
-            {price / 4: self.size() for price in range(800 - levels, 800)},
-            {price / 4: self.size() for price in range(801, 801 + levels)},
+            {price / 4: self.size() for price in range(800, self.middle)},
+            {price / 4: self.size() for price in range(self.middle + 1, self.middle + 1 + levels)},
         ]
         self.at = {}
         self._note()
@@ -45,7 +46,7 @@ class Market:
         changed = [{}, {}]
         for _ in range(rng.choice((0, 1, 3, 8)) if count is None else count):
             which = rng.randrange(2)
-            price = (rng.randint(400, 800) if which == 0 else rng.randint(801, 1200)) / 4
+            price = (self.middle + (rng.randint(1, 400) if which else -rng.randint(0, 400))) / 4
             size = 0.0 if rng.random() < 0.4 else self.size()
             changed[which][price] = size
             self.sides[which].pop(price, None)

@@ -1,0 +1,287 @@
+"""Books of the relay, which has the merger's file and its stream: answers are right, or say that they are not."""
+
+import random
+
+import msgspec
+import pytest
+from book_market import Market, check, packed
+from test_any_size import World
+
+from feedhandler.data import retransmission, wire
+from feedhandler.data.kept_book import Book
+from feedhandler.relay.relayed_books import BOOKS_MAX, RelayedBooks
+
+NATIVE, TOPIC = "book.binance.BTCUSDT", "book.binance.BTC/USDT"
+OTHER_NATIVE, OTHER = "book.binance.ETHUSDT", "book.binance.ETH/USDT"
+
+
+class Play:
+    """A feed, a merger, and a relay that hears as much of it as the test lets it."""
+
+    def __init__(self, path, rng=None, recent=16):
+        self.world = World(path, recent=recent)
+        self.market = Market(rng or random.Random(1))
+        self.restart()
+
+    def restart(self):
+        """Have another relay."""
+        self.books = RelayedBooks(lambda: self.world.reader)
+        self.books.join()
+
+    def send(self, bodies, flags=0, *, native=NATIVE, is_heard=True):
+        start = len(self.world.each.sent)
+        message = b"".join(packed(body, sequence=0, flags=flags, topic=native) for body in bodies)
+        self.world.merger.on_message(message)
+        if is_heard:
+            self.hear(start)
+        return self.world.each.sent[start:]
+
+    def hear(self, start):
+        for message in self.world.each.sent[start:]:
+            self.books.take(message)
+
+    def snapshot(self, **how):
+        return self.send(self.market.snapshot(), wire.SNAPSHOT, **how)
+
+    def change(self, **how):
+        return self.send(self.market.change(), **how)
+
+    def condition(self, flags, *, is_heard=True):
+        start = len(self.world.each.sent)
+        self.world.merger.on_message(wire.pack(wire.Condition(NATIVE, flags=flags)))
+        if is_heard:
+            self.hear(start)
+
+    def ask(self, *topics, start=0):
+        request = msgspec.json.encode(retransmission.Request(topics=list(topics or [TOPIC]), start=start))
+        found = retransmission.answer(request, self.world.reader, {}, 0, self.books.last)
+        head = msgspec.json.decode(found.frames[0], type=retransmission.Head)
+        records = list(wire.split(found.frames[1]))
+        assert len(records) == head.records
+        return head, records
+
+    def answered(self):
+        """Return the book that an answer makes, and what its records are."""
+        made = Book()
+        _, records = self.ask()
+        for record in records:
+            made.apply(record)
+        check(made, self.market)
+        return made, [wire.unpack(record) for record in records]
+
+    @property
+    def newest(self):
+        return self.world.reader.number(self.world.reader.topics()[TOPIC])
+
+    def is_current(self):
+        made, records = self.answered()
+        if not made.is_valid:
+            return False
+        assert made.last_id == self.market.id
+        assert {r.sequence for r in records} == {made.sequence} == {self.newest}
+        assert all(r.is_snapshot for r in records)
+        return True
+
+    def is_invalid(self, flag=wire.INVALID):
+        made, [condition] = self.answered()
+        assert (condition.kind, int(condition.flags)) == (wire.CONDITION, flag | wire.SNAPSHOT)
+        assert condition.sequence == self.newest
+        return not made.is_valid
+
+
+@pytest.fixture
+def play(tmp_path):
+    return Play(tmp_path / "recent.board")
+
+
+def test_a_book_is_answered_with_a_snapshot_of_its_newest_record(play):
+    play.snapshot()
+    assert play.is_current()
+    for _ in range(100):
+        play.change()
+        assert play.is_current()
+    assert (len(play.books), play.books.valid) == (1, 1)
+
+
+def test_an_answer_is_not_behind_who_has_heard_more_than_the_relay(play):
+    play.snapshot()
+    for _ in range(10):
+        play.change(is_heard=False)
+    assert play.is_current()
+    start = len(play.world.each.sent) - 5
+    play.hear(start)
+    play.change()
+    assert play.is_current()
+
+
+def test_what_was_missed_comes_of_the_file(play):
+    play.snapshot()
+    for count in (1, 5, 15):
+        for _ in range(count):
+            play.change(is_heard=False)
+        play.change()
+        assert play.is_current()
+
+
+def test_what_the_file_has_no_more_makes_it_invalid_until_the_next_snapshot(play):
+    play.snapshot()
+    for _ in range(40):
+        play.change(is_heard=False)
+    assert play.is_invalid()
+    play.change()
+    assert play.is_invalid()
+    play.snapshot()
+    assert play.is_current()
+
+
+def test_a_relay_that_starts_late_has_what_the_file_has_a_snapshot_of(play):
+    play.snapshot()
+    for _ in range(15):
+        play.change()
+    play.restart()
+    assert play.is_current(), "without any record of the stream"
+    play.restart()
+    play.change()
+    assert play.is_current()
+    for _ in range(20):
+        play.change()
+    assert play.is_current()
+    play.restart()
+    assert play.is_invalid()
+    play.change()
+    assert play.is_invalid()
+    play.snapshot()
+    assert play.is_current()
+
+
+@pytest.mark.parametrize("has_base", [True, False])
+def test_what_the_feed_says_of_a_book_is_answered(play, has_base):
+    play.snapshot(is_heard=has_base)
+    play.condition(wire.INVALID)
+    assert play.is_invalid()
+    if not has_base:
+        play.restart()
+        play.condition(0)
+        play.condition(wire.INVALID)
+        assert play.is_invalid(), "the snapshot in the file is of before"
+    play.snapshot()
+    assert play.is_current()
+    play.condition(wire.DOWN)
+    assert play.is_invalid(wire.DOWN)
+    play.condition(0)
+    assert play.is_current()
+    play.condition(wire.DOWN)
+    play.change()
+    assert play.is_current()
+
+
+def test_changes_that_do_not_follow_make_it_invalid(play):
+    play.snapshot()
+    play.market.change()  # lost on the way to the merger
+    play.change()
+    assert play.is_invalid()
+
+
+def test_nothing_is_answered_before_the_stream_is_subscribed_to(play):
+    play.snapshot()
+    play.books.suspend()
+    assert play.ask()[1] == []
+    play.books.join()
+    assert play.is_current(), "nothing was missed"
+    play.books.suspend()
+    for _ in range(3):
+        play.change(is_heard=False)
+    play.books.join()
+    assert play.is_current()
+    play.books.suspend()
+    for _ in range(30):
+        play.change(is_heard=False)
+    play.books.join()
+    assert play.is_invalid()
+
+
+def test_while_there_is_no_merger_a_book_is_down(play):
+    play.snapshot()
+    assert wire.unpack(play.books.last(TOPIC, wire.DOWN)[0]).is_down
+    assert play.is_current()
+
+
+def test_of_another_merger_nothing_is_left(play, tmp_path):
+    play.snapshot()
+    play.world = World(tmp_path / "other.board")
+    play.world.reader._board = type(
+        "Board", (), {"session": 101, "topics": play.world.reader._board.topics}
+    )()
+    assert wire.unpack(play.books.last(TOPIC)[0]).flags & wire.INVALID
+    assert play.books.valid == 0
+
+
+def test_a_book_is_answered_whole_and_with_others_as_far_as_there_is_room(tmp_path):
+    play = Play(tmp_path / "recent.board", recent=64)
+    play.market = Market(random.Random(1), levels=700)
+    many = Market(random.Random(2), levels=14_000)  # more than an answer may have
+    play.send(many.snapshot(), wire.SNAPSHOT, native=OTHER_NATIVE)
+    play.snapshot()
+    head, records = play.ask("book.")
+    assert {wire.unpack(record).topic for record in records} == {OTHER}
+    assert sum(map(len, records)) > retransmission.SIZE_MAX
+    made = Book()
+    for record in records:
+        made.apply(record)
+    check(made, many)
+    assert made.is_valid
+    head, records = play.ask("book.", start=head.next)
+    assert ({wire.unpack(record).topic for record in records}, head.next) == ({TOPIC}, 0)
+    assert play.ask("book.binance.BTC/USDT\0")[1] == records
+    assert play.ask("book.binance.BTC/USD\0")[1] == []
+
+
+def test_more_topics_than_the_relay_has_room_for_are_invalid(play, monkeypatch):
+    assert BOOKS_MAX >= 1000
+    monkeypatch.setattr("feedhandler.relay.relayed_books.BOOKS_MAX", 1)
+    play.send(play.market.snapshot(), wire.SNAPSHOT, native=OTHER_NATIVE)
+    play.snapshot()
+    assert play.is_invalid()
+
+
+def test_what_is_no_record_changes_nothing(play):
+    play.snapshot()
+    play.books.take(b"book.binance.BTC/USDT")
+    assert play.is_current()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_answer_is_right_or_says_that_it_is_not_valid_whatever_is_lost(seed, tmp_path):
+    rng = random.Random(seed)
+    play = Play(tmp_path / "recent.board", rng)
+    valid = 0
+    for _ in range(300):
+        draw, is_heard = rng.random(), rng.random() < 0.9
+        if draw < 0.04:
+            play.snapshot(is_heard=is_heard)
+        elif draw < 0.05:
+            play.condition(rng.choice((wire.INVALID, wire.DOWN, wire.STALE)))
+        elif draw < 0.06:
+            for _ in range(rng.randrange(40)):
+                play.change(is_heard=False)
+        elif draw < 0.07:
+            play.market.change()
+        elif draw < 0.08:
+            play.books.suspend()
+            play.change(is_heard=False)
+            play.books.join()
+        elif draw < 0.085:
+            in_force = play.world.merger.last(wire.padded(TOPIC))
+            play.restart()
+            if in_force is not None:
+                play.books.take(bytes(in_force))
+        elif draw < 0.1:
+            play.send(play.market.change(500), is_heard=is_heard)
+        else:
+            play.change(is_heard=is_heard)
+        if rng.random() < 0.5:
+            made, _ = play.answered()
+            valid += made.is_valid
+    assert valid > 10
+    play.snapshot()
+    assert play.is_current()
