@@ -91,16 +91,16 @@ class Outlet(Fanout):
 class World:
     """A merger with its files of recent records, and what is published."""
 
-    def __init__(self, path, recent=16):
+    def __init__(self, path, recent=16, session=100):
         self.each, self.batches = Outlet(), Outlet()
         self.now_ns = EPOCH_NS
-        self.ring = RecentWriter(path, recent, session=100)
+        self.ring = RecentWriter(path, recent, session=session)
         self.merger = Merger(
             {"binance": 1},
             self.each,
             self.batches,
             lambda: self.now_ns,
-            session=100,
+            session=session,
             pid=1,
             now_mono_ns=0,
             ring=self.ring,

@@ -8,7 +8,9 @@ from feedhandler.client.asynchronous import AsyncSubscriber
 from feedhandler.client.board import Board
 from feedhandler.client.stream import DEFAULT_ENDPOINT, Curve, exact
 from feedhandler.client.subscriber import Subscriber
+from feedhandler.data.kept_book import Book
 from feedhandler.data.wire import (
+    BookRecord,
     Condition,
     Depth,
     Document,
@@ -25,6 +27,8 @@ __all__ = [
     "DEFAULT_ENDPOINT",
     "AsyncSubscriber",
     "Board",
+    "Book",
+    "BookRecord",
     "Condition",
     "Curve",
     "Depth",

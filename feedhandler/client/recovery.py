@@ -147,7 +147,7 @@ class Recovery:
         """Take the frames of an answer; one that is not waited for, or that makes no sense, changes nothing."""
         try:
             head = msgspec.json.decode(frames[0], type=retransmission.Head)
-            records = list(_records(frames[1]))
+            records = list(answer_records(frames[1]))
         except (*UNDECODABLE, DecodeError, IndexError):
             self.refusals += 1
             return
@@ -211,7 +211,7 @@ def _end(record: wire.Record) -> int:
     return record.sequence + isinstance(record, wire.Condition)
 
 
-def _records(data: bytes) -> Iterator[wire.Record]:
+def answer_records(data: bytes) -> Iterator[wire.Record]:
     """Yield the records of an answer. Raises DecodeError."""
     for part in wire.split(data):
         record = wire.unpack(part)

@@ -9,15 +9,18 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from feedhandler.client.recovery import Recovery
 from feedhandler.client.silence import Doubt, nobody_listens, reason, states_of, statuses_in
+from feedhandler.client.subscribed_books import BOOKS_MAX, SubscribedBooks, book_prefixes
+from feedhandler.client.subscribed_books import WORD as BOOKS
 from feedhandler.data import modes, wire
 from feedhandler.data.errors import UNDECODABLE
+from feedhandler.data.kept_book import Book
 from feedhandler.data.kinds import BY_CODE, keeps_every
 from feedhandler.transport import endpoints
 from feedhandler.transport.follower import Aside, Follower, Loss, Record
@@ -94,7 +97,9 @@ class Link:
         self._hands_on_heartbeats = any(
             HEARTBEATS.startswith(prefix) or prefix.startswith(HEARTBEATS) for prefix in self.prefixes
         )
-        prefixes = [declaration, *self.prefixes] if declaration else list(self.prefixes)
+        # What heartbeats come by is the last: with the first of them all the others are in force.
+        prefixes = sorted(self.prefixes, key=lambda prefix: prefix.startswith(HEARTBEATS))
+        prefixes = [declaration, *prefixes] if declaration else prefixes
         if not self._hands_on_heartbeats:
             prefixes.append(HEARTBEATS)
         self.notice = modes.Notice()  # the last notice of the publisher about this subscriber
@@ -145,7 +150,11 @@ class Link:
         """Note a sign of life; it is a record for those who subscribed to it, and for nobody else."""
         self._heard_mono_s = time.monotonic()
         self.heartbeat = document
+        self._on_life(document)
         return not self._hands_on_heartbeats
+
+    def _on_life(self, heartbeat: wire.Document) -> None:
+        """Somebody else may want to know."""
 
     def close(self) -> None:
         """Close the socket; what is queued is dropped."""
@@ -177,18 +186,19 @@ class Stream(Link):
         relay_events: Events | None = None,
     ) -> None:
         self.records: collections.deque[Record] = collections.deque()
+        self.books: SubscribedBooks | None = None
         super().__init__(
             events,
             endpoint,
             topics,
-            lambda aside: Follower(self.records.append, aside=aside),
+            self._make_follower,
             mode=mode,
             curve=curve,
             is_patient=is_patient,
         )
-        self._recovery = Recovery(
-            self.follower, self.records.append, time.monotonic_ns, takes_latest=bool(recover)
-        )
+        emit = self.records.append if self.books is None else self.books.take
+        self._recovery = Recovery(self.follower, emit, time.monotonic_ns, takes_latest=bool(recover))
+        self._ends = 0  # of connections, as far as was noticed
         self._dealer: Dealer | None = None
         if recover is None:
             recover = knows_recover_endpoint(endpoint) and any(map(_keeps_every, self.prefixes))
@@ -196,10 +206,18 @@ class Stream(Link):
         if where and not self.is_conflated:
             check_endpoint(where)
             self._dealer = self._make_dealer(
-                relay_events or events, where, self._recovery.on_answer, self._recovery.on_disconnect
+                relay_events or events, where, self._on_answer, self._on_relay_gone
             )
             self.follower.on_gap = self._recovery.on_gap
         self._relay_mono_s = -RELAY_EVERY_S
+
+    def _make_follower(self, aside: Aside) -> Follower:
+        if self.is_conflated or not book_prefixes(self.prefixes):
+            return Follower(self.records.append, aside=aside)
+        self.books = SubscribedBooks(self.prefixes, self.records.append, time.monotonic_ns)
+        follower = Follower(self.records.append, aside=aside, emit_other=self.books.take)
+        self.books.newest = follower.newest
+        return follower
 
     @property
     def recovered(self) -> int:
@@ -209,11 +227,14 @@ class Stream(Link):
     @property
     def is_recovering(self) -> bool:
         """True while something is missing and may still come: then `poll` is to be called after each read."""
-        return self._recovery.is_recovering
+        return self._recovery.is_recovering or (self.books is not None and self.books.is_asking)
 
     def poll(self) -> None:
         """Connect what is not connected, and ask for what is missing."""
         # hot: `make bench`
+        if self.books is not None and self._downlink.ends != self._ends:
+            self._ends = self._downlink.ends
+            self.books.on_disconnect()
         super().poll()
         if self._dealer is not None:
             self._poll_relay(self._dealer)
@@ -230,6 +251,23 @@ class Stream(Link):
             if (request := self._recovery.request()) is not None:
                 dealer.send(request)  # first: a program that was busy for a while has sent none yet
             self._recovery.on_time()
+        if self.books is not None:
+            self.books.is_connected = True
+            if (request := self.books.request()) is not None:
+                dealer.send(request)
+
+    def _on_answer(self, frames: list[bytes]) -> None:
+        if self.books is None or not self.books.on_answer(frames):
+            self._recovery.on_answer(frames)
+
+    def _on_relay_gone(self) -> None:
+        self._recovery.on_disconnect()
+        if self.books is not None:
+            self.books.on_relay_gone()
+
+    def _on_life(self, heartbeat: wire.Document) -> None:
+        if self.books is not None:
+            self.books.on_heartbeat(heartbeat.session)
 
     def take(self, count: int) -> list[Record]:
         """Return the first records that wait, at most so many."""
@@ -316,6 +354,30 @@ class RecordSubscription(Subscription):
         """How many records came after all, because they were requested."""
         return self._stream.recovered
 
+    @property
+    def books(self) -> Mapping[str, Book]:
+        """The books of all topics of which something has come, as of what has come, whether it was returned or not.
+
+        Empty in a conflated mode: a book needs each record.
+        """
+        return {} if self._stream.books is None else self._stream.books.by_topic
+
+    def book(self, topic: str) -> Book:
+        """Return the book of a topic, which is kept from then on; `is_valid` says whether it may be used.
+
+        Raises ValueError for a topic that is no book's, or is not subscribed to, and in a conflated mode.
+        """
+        books, topic = self._stream.books, plain(topic)
+        check_subscribed(self._stream, topic, "asked for")
+        if books is None:
+            raise ValueError("a book needs each record; leave mode out")
+        if not topic.startswith(BOOKS):
+            raise ValueError(f"{topic!r} is no topic of a book: those begin with {BOOKS!r}")
+        found = books.book(topic)
+        if found is None:
+            raise ValueError(f"more than {BOOKS_MAX} books; subscribe to fewer, or in several subscribers")
+        return found
+
     def newest(self, topic: str) -> Record | None:
         """Return a topic's newest record that has come, whether it was returned yet or not; None before one."""
         return self._stream.follower.newest.get(plain(topic))
@@ -338,17 +400,19 @@ class Awaited:
         self._topics = [plain(topic) for topic in topics]
         self._missing = list(self._topics)
         for topic in self._topics:
-            if not any(wire.padded(topic).startswith(prefix) for prefix in stream.prefixes):
-                raise ValueError(
-                    f"{topic!r} is waited for and not subscribed to; add it to topics="
-                    f"{[prefix.decode() for prefix in stream.prefixes]}"
-                )
+            check_subscribed(stream, topic, "waited for")
 
     def is_there(self) -> bool:
         """True once each has had a live record; what waits for the consumer is kept within its limit meanwhile."""
-        newest = self._stream.follower.newest
-        self._missing = [t for t in self._missing if (r := newest.get(t)) is None or not r.is_live]
+        self._missing = [topic for topic in self._missing if not self._is_live(topic)]
         return not self._missing
+
+    def _is_live(self, topic: str) -> bool:
+        record = self._stream.follower.newest.get(topic)
+        if self._stream.books is not None and topic.startswith(BOOKS):
+            book = self._stream.books.by_topic.get(topic)
+            return record is not None and book is not None and book.is_valid
+        return record is not None and record.is_live
 
     def found(self) -> dict[str, Record]:
         """Return the newest record of each."""
@@ -368,12 +432,23 @@ class Awaited:
         statuses = statuses_in(stream.follower.newest.values())
         why = reason(topic, states_of(stream.heartbeat), statuses)
         seen = "no record has come" if record is None else f"its newest record is {record.flag_names}"
+        if stream.books is not None and (book := stream.books.by_topic.get(topic)) is not None:
+            seen = f"it is not valid: {book.reason}"
         return f"{seen}; {why}" if why else seen
 
 
 def exact(topic: str) -> str:
     """Return the prefix that this topic alone begins with: `BTC/USD` is one of `BTC/USDT`, and this is not."""
     return topic.rstrip("\0") + "\0"
+
+
+def check_subscribed(stream: Link, topic: str, what: str) -> None:
+    """Raise ValueError for a topic that is not subscribed to; what says what it is for."""
+    if not any(wire.padded(topic).startswith(prefix) for prefix in stream.prefixes):
+        raise ValueError(
+            f"{topic!r} is {what} and not subscribed to; add it to topics="
+            f"{[prefix.decode() for prefix in stream.prefixes]}"
+        )
 
 
 def plain(topic: str) -> str:

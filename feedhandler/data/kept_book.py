@@ -81,6 +81,11 @@ class Book:
         return self._has_base
 
     @property
+    def lacks_snapshot(self) -> bool:
+        """True if it is not valid before another snapshot has come, and somebody else may have one."""
+        return not self._has_base and not self._parts and self.reason != INVALID
+
+    @property
     def seen(self) -> int:
         """The number of the newest record that has come."""
         return self._seen

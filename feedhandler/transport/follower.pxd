@@ -19,7 +19,7 @@ cdef class Loss:
 
 
 cdef class Follower(Sink):
-    cdef object _emit
+    cdef object _emit, _emit_other
     cdef public object on_gap
     cdef object _aside
     cdef dict _padded

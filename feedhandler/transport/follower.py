@@ -68,6 +68,7 @@ class Follower(Sink):
     cannot read. on_gap is called with a record before which others are missing, and the first number that is
     missing; True: it has taken the record. While a topic is in held, its records are added
     to the list there. aside has, by kind, who is asked about a document first; True: it is for nobody else.
+    emit_other gets what is no ticker, instead of emit.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class Follower(Sink):
         emit: Callable[[Record], object],
         on_gap: OnGap | None = None,
         aside: Aside = NOBODY,
+        emit_other: Callable[[Record], object] | None = None,
     ) -> None:
         self._emit = emit
+        self._emit_other = emit if emit_other is None else emit_other
         self.on_gap = on_gap
         self._aside = aside
         self._padded: dict[bytes, Loss] = {}  # the same as in losses, by topics as they stand in records
@@ -161,7 +164,10 @@ class Follower(Sink):
             if held is not None:
                 held.append(record)
                 return
-        self._emit(record)
+        if type(record) is Ticker:
+            self._emit(record)
+        else:
+            self._emit_other(record)
 
     def _is_news(self, data: bytes, start: int) -> bool:
         """Follow the topic's sequence; says in `_missing` how many are missing before this record."""

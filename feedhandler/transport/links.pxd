@@ -32,6 +32,7 @@ cdef class Uplink:
 @cython.final
 cdef class Downlink:
     cdef bint _is_conflated
+    cdef readonly int64_t ends
     cdef object _events, _connector
     cdef Sink _sink
     cdef list _prefixes

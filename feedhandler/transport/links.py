@@ -180,6 +180,7 @@ class Downlink:
         self._prefixes = list(prefixes)
         self._sink = sink_of(sink)
         self._peer: Peer | None = None
+        self.ends = 0  # of connections: what was sent meanwhile was missed
 
     @property
     def is_connected(self) -> bool:
@@ -214,6 +215,7 @@ class Downlink:
 
     def _on_closed(self, peer: Peer) -> None:
         self._peer = None
+        self.ends += 1
 
     def close(self) -> None:
         """Close the connection."""

@@ -126,6 +126,7 @@ class Connecting:
         self._failures = 0
         self._logged_mono_s = -LOG_EVERY_S
         self.is_connected = False
+        self.ends = 0  # of connections
 
     def _open(self, kind: int, message_size_max: int, options: Mapping[int, int]) -> zmq.Socket[bytes]:
         """Make the socket, and have it connect."""
@@ -155,6 +156,7 @@ class Connecting:
             self.is_connected = True
         elif self.is_connected:
             self.is_connected = False
+            self.ends += 1
             self._on_disconnected()
 
     def _on_failed(self) -> None:
