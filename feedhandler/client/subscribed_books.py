@@ -53,7 +53,7 @@ class Kept(msgspec.Struct):
     unconfirmed: int = -1  # the number that was the newest here when the relay had a newer one
 
 
-class Query(msgspec.Struct):
+class Inquiry(msgspec.Struct):
     """What is asked for: last values of what begins with prefixes, of those the named topics; or their numbers."""
 
     prefixes: list[str]
@@ -84,8 +84,8 @@ class SubscribedBooks:
         self._kept: dict[str, Kept] = {}
         self._held_count = 0
         self._wanted: dict[str, None] = {}
-        self._queries: deque[Query] = deque()
-        self._asked: Query | None = None
+        self._queries: deque[Inquiry] = deque()
+        self._asked: Inquiry | None = None
         self._asked_ns = 0
         self._request_id = 0
         self._doubted_until_ns = self._looked_ns = self._confirmed_ns = 0
@@ -197,7 +197,7 @@ class SubscribedBooks:
             names = list(self._wanted)[:NAMES_MAX]
             for name in names:
                 del self._wanted[name]
-            query = Query([name + "\0" for name in names], names)
+            query = Inquiry([name + "\0" for name in names], names)
         elif self._queries:
             query = self._queries.popleft()
         else:
@@ -230,7 +230,7 @@ class SubscribedBooks:
             self._discover_ns = now_ns + self._discover_pause_ns
             self._discover_pause_ns = min(2 * self._discover_pause_ns, PAUSE_MAX_NS)
             at = range(0, len(self._prefixes), retransmission.PREFIXES_MAX)
-            self._queries += [Query(self._prefixes[i : i + retransmission.PREFIXES_MAX]) for i in at]
+            self._queries += [Inquiry(self._prefixes[i : i + retransmission.PREFIXES_MAX]) for i in at]
         for topic, kept in self._kept.items():
             if kept.book.lacks_snapshot and kept.held is None and now_ns >= kept.due_ns:
                 kept.held = []
@@ -240,7 +240,7 @@ class SubscribedBooks:
             known = [(topic, k.book.seen) for topic, k in self._kept.items() if _is_settled(k.book)]
             step = retransmission.RANGES_MAX // 2  # topics may be long, and a request has 64 kB
             self._queries += [
-                Query([], numbers=dict(known[at : at + step])) for at in range(0, len(known), step)
+                Inquiry([], numbers=dict(known[at : at + step])) for at in range(0, len(known), step)
             ]
 
     def on_answer(self, frames: list[bytes]) -> bool:
@@ -271,7 +271,7 @@ class SubscribedBooks:
                 self._on_last(topic, list(group))
         names = [name for name in query.names if name not in answered]
         if head.next and not head.error:
-            self._queries.appendleft(Query(query.prefixes, names, head.next))
+            self._queries.appendleft(Inquiry(query.prefixes, names, head.next))
             return True
         for name in names:
             self._postpone(self._kept[name])
@@ -331,7 +331,7 @@ class SubscribedBooks:
         for record in records:
             self._emit(record)
 
-    def _compare(self, query: Query, head: retransmission.Head, records: list[Record]) -> None:
+    def _compare(self, query: Inquiry, head: retransmission.Head, records: list[Record]) -> None:
         """Compare numbers: where the relay has none that follows, nothing was missed."""
         following = {record.topic for record in records} | {each.topic for each in head.lost}
         for topic in {each.topic for each in head.rest}:

@@ -1,0 +1,305 @@
+"""Books through a real merger and relay, of records that this test writes: right, or not valid, whatever dies.
+
+    this test as a feed ──▶ merger ──▶ subscribers, over cut connections
+                              └──▶ relay ──▶ who joins late
+
+Each book is known at each of its ids, so any book at any time is either that of its id, or has nothing.
+"""
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+
+import msgspec
+import pytest
+import zmq
+from book_market import Market, check, condition, packed
+from harness import PATIENCE_S, Stack, wait_until
+from test_recovery import Proxy
+
+from feedhandler.client import AsyncSubscriber, Subscriber
+from feedhandler.data import kept_book, wire
+from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.data.status import FeedStatus
+
+pytestmark = pytest.mark.e2e
+SYMBOLS = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT"), "SOLUSDT": ("SOL", "USDT")}
+QUIET = "SOLUSDT"
+EVERY_S = 0.02
+
+
+def topic_of(native):
+    return f"book.binance.{'/'.join(SYMBOLS[native])}"
+
+
+class Feed:
+    """A feed's side of the hop, in a thread: some symbols change all the time, one never."""
+
+    def __init__(self, endpoint):
+        self.markets = {native: Market(random.Random(n), levels=300) for n, native in enumerate(SYMBOLS)}
+        self.lock = threading.Lock()
+        self.is_silent = False  # it hangs: not even heartbeats
+        self.does_snapshots = True  # when a merger joins
+        self.joins = 0
+        self._endpoint = endpoint
+        self._is_stopping = False
+        self._orders = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        context = zmq.Context()
+        self._socket = sock = context.socket(zmq.XPUB)
+        sock.set(zmq.LINGER, 0)
+        sock.set(zmq.RECONNECT_IVL, 20)
+        sock.set(zmq.SNDHWM, 0)
+        sock.set(zmq.IMMEDIATE, 1)  # nothing is kept for a merger that is to come
+        sock.set(zmq.XPUB_VERBOSE, 1)  # the next merger subscribes as the last one did
+        sock.connect(self._endpoint)
+        beat_s = 0.0
+        while not self._is_stopping:
+            if self.is_silent:
+                time.sleep(EVERY_S)
+                continue
+            while sock.poll(0):
+                if sock.recv()[:1] == b"\x01":
+                    self._join()
+            with self.lock:
+                while self._orders:
+                    self._orders.pop(0)()
+                for native, market in self.markets.items():
+                    if native != QUIET:
+                        self._send(native, market.change(300 if market.rng.random() < 0.01 else None))
+            if time.monotonic() - beat_s > 0.1:
+                beat_s = time.monotonic()
+                self._document(wire.HEARTBEAT, {"pid": 7, "shard": "1/1"})
+            time.sleep(EVERY_S)
+        context.destroy(linger=0)
+
+    def _join(self):
+        listing = instrument_list("binance", 1, [Instrument(n, b, q) for n, (b, q) in SYMBOLS.items()])
+        self._document(wire.INSTRUMENTS, listing)
+        self.joins += 1
+        status = FeedStatus(
+            exchange="binance", pid=7, started_ns=time.time_ns(), state="live", resync=self.joins
+        )
+        self._document(wire.STATUS, status)
+        if self.does_snapshots:
+            for native in SYMBOLS:
+                self._snapshot(native)
+
+    def _document(self, kind, body):
+        document = wire.Document(
+            wire.topic(kind, "binance"), kind=kind, body=msgspec.json.encode(body), recv_ns=time.time_ns()
+        )
+        self._socket.send(wire.pack_document(document))
+
+    def _send(self, native, bodies, flags=0):
+        topic = f"book.binance.{native}"
+        records = [
+            packed(body, sequence=0, session=0, flags=flags | wire.SIMULATED, topic=topic) for body in bodies
+        ]
+        self._socket.send(b"".join(records))
+
+    def _snapshot(self, native):
+        self._send(native, self.markets[native].snapshot(), wire.SNAPSHOT)
+
+    def order(self, order):
+        """Have the thread do something, between two messages."""
+        with self.lock:
+            self._orders.append(order)
+
+    def snapshot(self, *natives):
+        for native in natives or SYMBOLS:
+            self.order(lambda native=native: self._snapshot(native))
+
+    def condition(self, native, flags):
+        record = wire.pack(condition(flags, 0, 0, f"book.binance.{native}"))
+        self.order(lambda: self._socket.send(record))
+
+    def change(self, native):
+        self.order(lambda: self._send(native, self.markets[native].change(1)))
+
+    def lose(self, native):
+        """Have the market change, and nobody hear of it."""
+        self.order(lambda: self.markets[native].change(1))
+
+    def close(self):
+        self._is_stopping = True
+        self._thread.join(PATIENCE_S)
+
+
+class Reader:
+    """A subscriber in a thread; each of its books is looked at after each record."""
+
+    def __init__(self, feed, endpoint, recover, topics=("book.",)):
+        self.feed = feed
+        self.error = None
+        self.records = 0
+        self._is_stopping = False
+        self._arguments = endpoint, list(topics)
+        self._recover = recover
+        self.books = {}
+        self.reasons = set()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        with Subscriber(*self._arguments, recover=self._recover) as subscriber:
+            self.books = subscriber.books
+            try:
+                while not self._is_stopping:
+                    record = subscriber.receive(0.1)
+                    self.records += record is not None
+                    for native, market in self.feed.markets.items():
+                        kept = subscriber.books.get(topic_of(native))
+                        if kept is None:
+                            continue
+                        self.reasons.add(kept.reason)
+                        if kept.is_valid and kept.last_id not in market.at:
+                            with self.feed.lock:  # it is being noted
+                                pass
+                        check(kept, market)
+            except Exception as exc:  # noqa: BLE001  it is told by the test's thread
+                self.error = exc
+
+    def is_valid(self, *natives):
+        if self.error is not None:
+            raise self.error
+        found = [self.books.get(topic_of(native)) for native in natives or SYMBOLS]
+        return all(each is not None and each.is_valid for each in found)
+
+    def wait_valid(self, *natives, what=""):
+        wait_until(lambda: self.is_valid(*natives), lambda: f"{what}: {dict(self.books)}; {self.feed.joins} joins")
+
+    def is_current(self, native):
+        """Of a symbol that is quiet, the newest."""
+        return self.is_valid(native) and self.books[topic_of(native)].last_id == self.feed.markets[native].id
+
+    def close(self):
+        self._is_stopping = True
+        self._thread.join(PATIENCE_S)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def world(tmp_path):
+    with contextlib.ExitStack() as parts:
+        stack = Stack(tmp_path, exchanges=("binance",), sim_table=False)
+        parts.callback(stack.close)
+        stack.start("merger", "relay")
+        feed = Feed(f"ipc://{tmp_path}/run/feeds.ipc")
+        parts.callback(feed.close)
+        yield World(stack, feed, parts)
+
+
+class World:
+    def __init__(self, stack, feed, parts):
+        self.stack, self.feed, self._parts = stack, feed, parts
+
+    def reader(self, endpoint=None, **settings):
+        reader = Reader(self.feed, endpoint or self.stack.endpoint, self.stack.recover, **settings)
+        self._parts.callback(reader.close)
+        return reader
+
+    def book(self, *topics):
+        """Return what the five lines of the documents get."""
+        with Subscriber(self.stack.endpoint, list(topics), recover=self.stack.recover) as subscriber:
+            for record in subscriber:
+                kept = subscriber.books[record.topic]
+                if kept.is_valid:
+                    return kept
+        return None
+
+
+def test_books_are_right_or_not_valid_whoever_is_cut_off_or_started_again(world):
+    stack, feed = world.stack, world.feed
+    first = world.reader()
+    first.wait_valid(what="with the first snapshots")
+
+    # Late, and of a symbol that does not change at all.
+    late = world.reader()
+    late.wait_valid(what="of one who joins late")
+    quiet = world.book(topic_of(QUIET))
+    assert quiet.best.bid < quiet.best.ask
+    check(quiet, feed.markets[QUIET])
+
+    # Connections are cut; what changes meanwhile, and then no more, is known when a book is valid again.
+    with contextlib.closing(Proxy(stack.ports["ticks"])) as proxy:
+        cut_off = world.reader(proxy.endpoint)
+        cut_off.wait_valid(what="by way of the proxy")
+        for _ in range(5):
+            connects = proxy.connects
+            proxy.cut()
+            feed.change(QUIET)
+            wait_until(lambda before=connects: proxy.connects > before, "another connection")
+            wait_until(lambda: cut_off.is_current(QUIET), "the newest of what is quiet")
+            cut_off.wait_valid(what="after a cut")
+        assert kept_book.UNCERTAIN in cut_off.reasons
+        cut_off.close()
+
+    # The relay dies: nobody who has a book notices. Who joins then has it with the next snapshot.
+    stack.kill("relay")
+    feed.change(QUIET)
+    stack.start("relay")
+    wait_until(lambda: first.is_current(QUIET) and late.is_current(QUIET), "changes without a relay")
+    joined = world.reader()
+    before = first.records
+    wait_until(lambda: first.records > before + 300, "more than the merger's file has")
+    assert first.is_valid()
+    feed.snapshot()
+    joined.wait_valid(what="with snapshots of the stream")
+    once_more = world.reader()
+    once_more.wait_valid(what="of the relay, which has the books again")
+
+    # The feed hangs for a while, and goes on where it was: DOWN, and no snapshot is needed.
+    feed.is_silent = True
+    wait_until(lambda: not any(r.is_valid(n) for r in (first, late) for n in SYMBOLS), "DOWN")
+    assert kept_book.DOWN in first.reasons
+    feed.is_silent = False
+    for reader in (first, late, joined, once_more):
+        reader.wait_valid(what="after DOWN")
+
+    # A change is lost on the way to the merger, or the feed has doubts itself: of one symbol alone.
+    feed.lose("BTCUSDT")
+    wait_until(lambda: not first.is_valid("BTCUSDT"), "the lost change is seen")
+    assert first.is_valid("ETHUSDT", QUIET)
+    feed.condition("ETHUSDT", wire.INVALID)
+    wait_until(lambda: not first.is_valid("ETHUSDT"), "INVALID")
+    feed.snapshot("BTCUSDT", "ETHUSDT")
+    for reader in (first, late, joined, once_more):
+        reader.wait_valid(what="with new snapshots")
+
+    # The merger dies: another session, which the feed begins with snapshots.
+    stack.kill("merger")
+    time.sleep(1.1)  # a session is a second
+    stack.start("merger")
+    for reader in (first, late, joined, once_more):
+        reader.wait_valid(what="of the second merger")
+    assert kept_book.RESTARTED in first.reasons or kept_book.UNCERTAIN in first.reasons
+    world.reader().wait_valid(what="of the second merger, for one who joins")
+    assert {kept.session for kept in first.books.values()} == {kept.session for kept in late.books.values()}
+
+
+def test_asyncio_has_the_same_books_and_waits_for_them(world):
+    async def main():
+        topics = [topic_of(native) for native in SYMBOLS]
+        async with AsyncSubscriber(
+            world.stack.endpoint, ["book."], recover=world.stack.recover
+        ) as subscriber:
+            await subscriber.wait_for(*topics, timeout_s=PATIENCE_S)
+            for native, topic in zip(SYMBOLS, topics, strict=True):
+                assert subscriber.book(topic).is_valid
+                check(subscriber.book(topic), world.feed.markets[native])
+            return {record.topic async for record in _some(subscriber, 20)}
+
+    async def _some(subscriber, count):
+        async for record in subscriber:
+            yield record
+            if (count := count - 1) == 0:
+                return
+
+    assert asyncio.run(main())
