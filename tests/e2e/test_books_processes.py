@@ -172,7 +172,9 @@ class Reader:
         return all(each is not None and each.is_valid for each in found)
 
     def wait_valid(self, *natives, what=""):
-        wait_until(lambda: self.is_valid(*natives), lambda: f"{what}: {dict(self.books)}; {self.feed.joins} joins")
+        wait_until(
+            lambda: self.is_valid(*natives), lambda: f"{what}: {dict(self.books)}; {self.feed.joins} joins"
+        )
 
     def is_current(self, native):
         """Of a symbol that is quiet, the newest."""
