@@ -9,6 +9,8 @@ Each book is known at each of its ids, so any book at any time is either that of
 import asyncio
 import contextlib
 import random
+import re
+import subprocess
 import threading
 import time
 
@@ -18,6 +20,7 @@ import zmq
 from book_market import Market, check, condition, packed
 from harness import PATIENCE_S, Stack, wait_until
 from test_recovery import Proxy
+from toolchains import BOOKS
 
 from feedhandler.client import AsyncSubscriber, Subscriber
 from feedhandler.data import kept_book, wire
@@ -284,6 +287,85 @@ def test_books_are_right_or_not_valid_whoever_is_cut_off_or_started_again(world)
     assert kept_book.RESTARTED in first.reasons or kept_book.UNCERTAIN in first.reasons
     world.reader().wait_valid(what="of the second merger, for one who joins")
     assert {kept.session for kept in first.books.values()} == {kept.session for kept in late.books.values()}
+
+
+class Program:
+    """An example in another language, whose lines are looked at."""
+
+    LINE = re.compile(
+        r"(\S+) #(\d+) id (\d+) bids (\d+) asks (\d+)(?: bid (\S+) x (\S+))?(?: ask (\S+) x (\S+))?"
+    )
+
+    def __init__(self, command, market, *arguments):
+        self.market = market
+        self.valid, self.invalid, self.last_id, self.error = 0, [], 0, None
+        self.process = subprocess.Popen(
+            [*map(str, command), *arguments], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            try:
+                self._take(line.strip())
+            except Exception as exc:  # noqa: BLE001  it is told by the test's thread
+                self.error = exc
+                return
+
+    def _take(self, line):
+        if "not valid" in line:
+            self.invalid.append(line)
+            self.last_id = 0
+            return
+        _, _, last_id, bids, asks, *best = self.LINE.fullmatch(line).groups()
+        sides = self.market.at[int(last_id)]
+        assert (int(bids), int(asks)) == tuple(map(len, sides)), line
+        assert [float(word) for word in best] == [*sides[0][0], *sides[1][0]], line
+        self.valid += 1
+        self.last_id = int(last_id)
+
+    def wait(self, condition, what):
+        def is_true():
+            if self.error is not None:
+                raise self.error
+            assert self.process.poll() is None
+            return condition()
+
+        wait_until(is_true, lambda: f"{what}: {self.valid}, {self.invalid[-3:]}")
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self._thread.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("build", BOOKS.values(), ids=BOOKS)
+def test_examples_in_other_languages_have_the_same_books(world, build, tmp_path):
+    command, feed, stack = build(tmp_path), world.feed, world.stack
+    world.reader().wait_valid(what="with the first snapshots")
+    with contextlib.ExitStack() as parts:
+        proxy = parts.enter_context(contextlib.closing(Proxy(stack.ports["ticks"])))
+        programs = {}
+        for native in ("BTCUSDT", QUIET):
+            program = Program(command, feed.markets[native], topic_of(native), proxy.endpoint, stack.recover)
+            programs[native] = parts.enter_context(contextlib.closing(program))
+        quiet, busy = programs[QUIET], programs["BTCUSDT"]
+        quiet.wait(lambda: quiet.last_id == feed.markets[QUIET].id, "one that joins a quiet book")
+        busy.wait(lambda: busy.valid > 50, "one that joins in mid-stream")
+
+        proxy.cut()
+        feed.change(QUIET)
+        quiet.wait(lambda: quiet.last_id == feed.markets[QUIET].id > 1000, "what changed meanwhile")
+        before = busy.valid
+        busy.wait(lambda: busy.valid > before + 20, "after the cut")
+
+        feed.condition("BTCUSDT", wire.INVALID)
+        busy.wait(lambda: busy.invalid and not busy.last_id, "INVALID")
+        assert busy.invalid[-1].endswith(kept_book.INVALID)
+        feed.snapshot("BTCUSDT")
+        before = busy.valid
+        busy.wait(lambda: busy.valid > before + 20, "after the snapshot")
 
 
 def test_asyncio_has_the_same_books_and_waits_for_them(world):

@@ -61,6 +61,14 @@ def example_c(folder):
     return [folder / "subscribe"]
 
 
+def book_c(folder):
+    needs_libzmq()
+    compile_c(
+        LANGUAGES / "examples" / "c" / "book.c", folder / "book", f"-I{LANGUAGES / 'c'}", "-lzmq", "-lm"
+    )
+    return [folder / "book"]
+
+
 def example_go(folder):
     needs_libzmq()
     tool("cc", "gcc", "clang", package="gcc")
@@ -86,12 +94,17 @@ def example_rust(folder):
     return [folder / "target" / "debug" / "subscribe"]
 
 
-def example_node(folder):
+def example_node(folder, name="subscribe.mjs"):
     node = tool("node", "nodejs", package="nodejs")
     source = LANGUAGES / "examples" / "node"
     if not (source / "node_modules" / "zeromq").is_dir():
         pytest.skip("needs the zeromq package (npm install in languages/examples/node)")
-    return [node, source / "subscribe.mjs"]
+    return [node, source / name]
 
 
+def book_node(folder):
+    return example_node(folder, "book.mjs")
+
+
+BOOKS = {"c": book_c, "node": book_node}
 EXAMPLES = {"c": example_c, "go": example_go, "rust": example_rust, "node": example_node}
