@@ -3,9 +3,10 @@
 import struct
 
 from feedhandler.data import book, wire
+from feedhandler.data.header import HEADER
 
 TOPIC = "book.x.A/B"
-HEAD = struct.Struct(wire.HEADER_LAYOUT.format)
+HEAD = struct.Struct(HEADER.format)
 
 
 def packed(body, *, sequence, flags=0, session=100, topic=TOPIC):

@@ -15,6 +15,7 @@ from material import RECORDS
 
 from feedhandler.client.subscribed_books import SubscribedBooks
 from feedhandler.data import book, wire
+from feedhandler.data.header import HEADER
 from feedhandler.data.kept_book import Book
 from feedhandler.relay.relayed_books import RelayedBooks
 from feedhandler.transport.follower import Follower
@@ -22,7 +23,7 @@ from feedhandler.transport.follower import Follower
 LEVELS = 1000
 CHANGED = 8
 TOPIC = "book.binance.BTC/USDT"
-HEAD = struct.Struct(wire.HEADER_LAYOUT.format)
+HEAD = struct.Struct(HEADER.format)
 
 
 def message(body: bytes, sequence: int, flags: int = 0) -> bytes:

@@ -288,6 +288,9 @@ def record_json(record: wire.Record) -> bytes:
         fields["body"] = record.body.hex()
     elif isinstance(record, wire.Depth):
         fields |= {name: getattr(record, name) for name in ("exchange_sequence", "bids", "asks")}
+    elif isinstance(record, wire.BookRecord):
+        names = ("first_id", "last_id", "part", "parts", "bids", "asks")
+        fields |= {name: getattr(record, name) for name in names}
     else:
         fields |= {name: None if value != value else value for name, value in _values(record)}
     return msgspec.json.encode(fields)
@@ -330,6 +333,10 @@ def record_line(record: wire.Record) -> str:
             for side in (record.bids, record.asks)
         )
         return f"{head}{flags} {record.bid_count} + {record.ask_count} levels, bid/ask {' / '.join(best)}"
+    if isinstance(record, wire.BookRecord):
+        part = f", part {record.part + 1} of {record.parts}" if record.parts != 1 else ""
+        ids = f"{record.first_id} to {record.last_id}"
+        return f"{head}{flags} ids {ids}{part}, {record.bid_count} + {record.ask_count} levels"
     if not isinstance(record, wire.Ticker):
         return " ".join([head + flags, *(f"{name} {value}" for name, value in _values(record))])
     quote = (

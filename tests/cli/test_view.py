@@ -170,3 +170,18 @@ def test_depth_is_shown_by_its_best_and_told_in_full_as_json():
     assert (told["bids"], told["asks"], told["exchange_sequence"]) == ([[2.5, 1.0], [2.25, 4.0]], [], 7)
     assert (told["kind"], told["flags"]) == ("depth", ["INVALID"])
     assert "bid_levels" not in told
+
+
+def test_a_record_of_a_book_is_shown_by_its_ids_and_told_in_full_as_json():
+    record = wire.BookRecord.of("book.x.A/B", [(2.5, 0.0)], [(3.0, 1.0)], first_id=5, last_id=9)
+    assert view.record_line(record).endswith(" book.x.A/B #0 ids 5 to 9, 1 + 1 levels")
+    record.part, record.parts, record.flags = 1, 4, wire.SNAPSHOT
+    assert view.record_line(record).endswith(" [SNAPSHOT] ids 5 to 9, part 2 of 4, 1 + 1 levels")
+    told = msgspec.json.decode(view.record_json(record))
+    assert (told["kind"], told["bids"], told["asks"], told["last_id"]) == (
+        "book",
+        [[2.5, 0.0]],
+        [[3.0, 1.0]],
+        9,
+    )
+    assert "levels" not in told

@@ -1,6 +1,9 @@
 // Compiled, never run: the types say what feedhandler.mjs has, and refuse what it has not.
 import { Book, Condition, Depth, FLAG, Follow, KIND, Ticker, Trade, Unknown, decode, split, type Continuity } from "../../../languages/js/feedhandler.mjs"
 
+import { KeptBook } from "../../../languages/js/book.mjs"
+
+const book = new KeptBook()
 const message: Uint8Array = new Uint8Array(192)
 for (const bytes of split(message)) {
   const record = decode(bytes)
@@ -17,6 +20,8 @@ for (const bytes of split(message)) {
     console.log(best, record.ask_levels.slice(0, record.ask_count).length)
   } else if (record instanceof Book) {
     const id: bigint = record.last_id
+    book.apply(record)
+    console.log(book.is_valid, book.bids[0].price, book.asks.length, book.last_id === id)
     console.log(id, record.levels.slice(record.bid_count)[0].size, record.part + 1 === record.parts)
   } else if (record instanceof Condition) {
     console.log(record.kind === KIND.CONDITION, record.topic)
