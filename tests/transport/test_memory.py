@@ -80,7 +80,9 @@ def ask_everything(thing: object) -> None:
     rng = random.Random(1)
     names = [name for name in dir(type(thing)) if not name.startswith("__")] + ["__init__", "__call__"]
     for name in names:
-        value = getattr(thing, name, None)
+        value = None
+        with contextlib.suppress(Exception):  # of a property
+            value = getattr(thing, name, None)
         if callable(value) and not isinstance(value, type):
             junk = (None, -1, 0, b"") if name in FOR_EVER else JUNK
             pairs = itertools.product(junk, repeat=2)
@@ -164,6 +166,10 @@ def make(twin, name, tmp_path):
         return twin.TickerState(topic="ticker.x.A", native="A")
     if name == "RecordState":
         return twin.RecordState(ticker.TICKER, (twin.Arbitration(),), topic="ticker.x.A", native="A")
+    if name == "Levels":
+        return twin.Levels(True)
+    if name == "DepthState":
+        return twin.DepthState(topic="depth.x.A", native="A")
     if name == "Batch":
         return twin.Batch(end, end, end.clock)
     if name == "Step":
