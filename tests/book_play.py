@@ -51,6 +51,11 @@ class Play:
         if is_heard:
             self.hear(start)
 
+    def in_force(self):
+        """Return what somebody who joins now gets of the topic: its condition, if it has one."""
+        topic = wire.padded(TOPIC)
+        return self.world.merger.last(topic) if topic in self.world.merger.topics(topic) else None
+
     def ask(self, *topics, start=0):
         request = msgspec.json.encode(retransmission.Request(topics=list(topics or [TOPIC]), start=start))
         found = retransmission.answer(request, self.world.reader, {}, 0, self.books.last)

@@ -122,6 +122,8 @@ class SubscribedBooks:
             self._hold(kept, kept.held, record)
             return
         kept.book.apply(record)
+        if isinstance(record, wire.Condition):
+            kept.due_ns, kept.pause_ns = 0, PAUSE_NS  # what the relay did not have, it may have now
         if kept.book.lacks_snapshot and self._may_ask(kept):
             kept.held = []
             self._held_count += 1

@@ -256,6 +256,22 @@ def test_a_relay_that_has_no_book_is_asked_again_and_nothing_waits_meanwhile(pla
     assert client.is_current()
 
 
+def test_who_joins_while_it_is_down_asks_when_that_is_over(play):
+    play.condition(wire.DOWN)
+    client = Client(play)
+    client.hear([bytes(play.in_force())])
+    client.connect()
+    for _ in range(10):
+        client.now_ns += PAUSE_MAX_NS
+        client.settle()
+    assert not client.book.is_valid
+    start = len(play.world.each.sent)
+    play.condition(0)
+    client.hear(play.world.each.sent[start:])
+    client.answer(client.ask())
+    assert client.is_current()
+
+
 def test_a_relay_that_does_not_answer_holds_nothing_up_for_long(play):
     client = Client(play)
     client.connect()
@@ -448,7 +464,7 @@ def test_whatever_is_lost_or_starts_again_a_book_is_right_or_not_valid_and_right
             play.market.change()  # lost before the merger
         elif draw < 0.05:
             play.restart()
-            in_force = play.world.merger.last(wire.padded(TOPIC))
+            in_force = play.in_force()
             if in_force is not None:
                 play.books.take(bytes(in_force))
         elif draw < 0.055:
@@ -469,7 +485,7 @@ def test_whatever_is_lost_or_starts_again_a_book_is_right_or_not_valid_and_right
                 client.books.on_disconnect()
                 continue
             if not client.books._is_subscribed:
-                in_force = play.world.merger.last(wire.padded(TOPIC))
+                in_force = play.in_force()
                 if in_force is not None and in_force[wire.KIND_OFFSET] == wire.CONDITION:
                     client.hear([bytes(in_force)])
                 client.connect(session)

@@ -194,7 +194,7 @@ def test_an_answer_is_right_or_says_that_it_is_not_valid_whatever_is_lost(seed, 
             play.change(is_heard=False)
             play.books.join()
         elif draw < 0.085:
-            in_force = play.world.merger.last(wire.padded(TOPIC))
+            in_force = play.in_force()
             play.restart()
             if in_force is not None:
                 play.books.take(bytes(in_force))
