@@ -18,7 +18,8 @@ import msgspec
 import pytest
 import zmq
 from book_market import Market, check, condition, packed
-from harness import PATIENCE_S, Stack, wait_until
+from harness import PATIENCE_S, Stack, free_ports, wait_until
+from test_other_hosts import curve, secure
 from test_recovery import Proxy
 from toolchains import BOOKS
 
@@ -26,6 +27,7 @@ from feedhandler.client import AsyncSubscriber, Subscriber
 from feedhandler.data import kept_book, wire
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.status import FeedStatus
+from feedhandler.transport import keys
 
 pytestmark = pytest.mark.e2e
 SYMBOLS = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT"), "SOLUSDT": ("SOL", "USDT")}
@@ -137,20 +139,20 @@ class Feed:
 class Reader:
     """A subscriber in a thread; each of its books is looked at after each record."""
 
-    def __init__(self, feed, endpoint, recover, topics=("book.",)):
+    def __init__(self, feed, endpoint, recover, topics=("book.",), **settings):
         self.feed = feed
         self.error = None
         self.records = 0
         self._is_stopping = False
         self._arguments = endpoint, list(topics)
-        self._recover = recover
+        self._settings = {"recover": recover, **settings}
         self.books = {}
         self.reasons = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self):
-        with Subscriber(*self._arguments, recover=self._recover) as subscriber:
+        with Subscriber(*self._arguments, **self._settings) as subscriber:
             self.books = subscriber.books
             try:
                 while not self._is_stopping:
@@ -366,6 +368,35 @@ def test_examples_in_other_languages_have_the_same_books(world, build, tmp_path)
         feed.snapshot("BTCUSDT")
         before = busy.valid
         busy.wait(lambda: busy.valid > before + 20, "after the snapshot")
+
+
+def test_a_subscriber_of_another_host_has_the_books_too(tmp_path):
+    for name in ("central", "desk"):
+        keys.make(tmp_path / "keys", name)
+    keys.authorize(f"{tmp_path}/keys/desk.key", tmp_path / "clients")
+    ticks, recover = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))
+    with contextlib.ExitStack() as parts:
+        stack = Stack(tmp_path, exchanges=("binance",), sim_table=False)
+        secure(stack, tmp_path, relay=f'remote_ticks = ["{ticks}"]\nremote_recover = ["{recover}"]')
+        parts.callback(stack.close)
+        stack.start("merger", "relay")
+        feed = Feed(f"ipc://{tmp_path}/run/feeds.ipc")
+        parts.callback(feed.close)
+        here = Reader(feed, stack.endpoint, stack.recover)
+        parts.callback(here.close)
+        here.wait_valid(what="on this host")
+        there = Reader(feed, ticks, recover, curve=curve(tmp_path, "desk"))
+        parts.callback(there.close)
+        there.wait_valid(what="on another host")
+        stack.kill("relay")
+        feed.change(QUIET)
+        wait_until(lambda: not there.is_valid(QUIET), "the end of the connection")
+        stack.start("relay")
+        before = here.records
+        wait_until(lambda: here.records > before + 300, "more than the merger's file has")
+        feed.snapshot()
+        there.wait_valid(what="with the next snapshots")
+        wait_until(lambda: there.is_current(QUIET), "the newest of what is quiet")
 
 
 def test_asyncio_has_the_same_books_and_waits_for_them(world):
