@@ -98,7 +98,7 @@ class DepthState(State):
 
     def pack(self, target: bytearray, start: int) -> int:
         """Write the record into a buffer; returns its size."""
-        self._pack_header(target, start, self._code, self.flags)
+        self.pack_header(target, start, self._code, self.flags)
         raw.put_u64(target, start + _SEQUENCE_OFFSET, self.exchange_sequence)
         raw.copy(target, start + _BODY_OFFSET, self._body, 0, _BODY_SIZE)
         return _RECORD_SIZE

@@ -27,8 +27,8 @@ from feedhandler.sim.binance_private import (
     BinanceWsApiDialog,
     WsApiRules,
 )
-from feedhandler.sim.book import Fill, Level, OrderBook
 from feedhandler.sim.market import Instrument, Listing, padded
+from feedhandler.sim.order_book import Fill, Level, OrderBook
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,

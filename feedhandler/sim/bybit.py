@@ -25,9 +25,9 @@ from uuid import UUID
 import msgspec
 
 from feedhandler.sim.account import ZERO
-from feedhandler.sim.book import Fill, Level
 from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
 from feedhandler.sim.market import Instrument, Listing, padded, trimmed
+from feedhandler.sim.order_book import Fill, Level
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,

@@ -27,9 +27,9 @@ from urllib.parse import unquote
 import msgspec
 
 from feedhandler.sim.account import Update
-from feedhandler.sim.book import Fill, Level, LevelChange
 from feedhandler.sim.kucoin_private import BALANCE_TOPIC, KucoinPrivate
 from feedhandler.sim.market import Instrument, Listing, padded, trimmed
+from feedhandler.sim.order_book import Fill, Level, LevelChange
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,

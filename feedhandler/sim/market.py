@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import msgspec
 
-from feedhandler.sim.book import Fill, Level, OrderBook
+from feedhandler.sim.order_book import Fill, Level, OrderBook
 
 MAJORS: tuple[tuple[str, float], ...] = (
     ("BTC", 86_420.0),

@@ -12,8 +12,8 @@ from typing import ClassVar, NamedTuple, Protocol
 import msgspec
 
 from feedhandler.sim.account import Account, Update
-from feedhandler.sim.book import Level, OrderBook
 from feedhandler.sim.market import Instrument, Listing, instruments_of, universe
+from feedhandler.sim.order_book import Level, OrderBook
 from feedhandler.sim.sources import Source
 
 NS_PER_S = 1_000_000_000

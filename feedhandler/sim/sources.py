@@ -7,7 +7,7 @@ nobody is subscribed to.
 
 from typing import Protocol
 
-from feedhandler.sim.book import Fill, Level, LevelChange, OrderBook
+from feedhandler.sim.order_book import Fill, Level, LevelChange, OrderBook
 
 
 class Source(Protocol):

@@ -13,8 +13,8 @@ from urllib.request import urlopen
 import pytest
 from patience import PATIENCE_S
 
-from feedhandler.sim.book import Fill, LevelChange
 from feedhandler.sim.market import Instrument
+from feedhandler.sim.order_book import Fill, LevelChange
 from feedhandler.sim.server import SimServer, SimSettings
 
 QUIET_SETTINGS = SimSettings(messages_per_s=200.0)  # some of these clients are slow

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedhandler.sim.book import Fill, LevelChange, OrderBook
 from feedhandler.sim.market import Instrument, Listing, instruments_of, universe
+from feedhandler.sim.order_book import Fill, LevelChange, OrderBook
 
 ODD = (
     Listing(base="TINY", quote="USDT", price=0.000_001_23),
