@@ -9,6 +9,7 @@ import pytest
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
+from feedhandler.data.contracts import Fanout
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.status import FEED_HEARTBEAT_NS, FeedStatus, Phase
 from feedhandler.exchanges import EXCHANGES
@@ -25,10 +26,9 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT")
 TOPICS = {"binance": "{}@depth20@100ms", "kucoin": "/spotMarket/level2Depth50:{}", "bybit": "orderbook.50.{}"}
 
 
-class Outlet:
-    is_wanted = True
-
+class Outlet(Fanout):
     def __init__(self):
+        self.is_wanted = True
         self.sent = []
 
     def send(self, *message):
