@@ -130,9 +130,15 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     stale: int = 0  # channels that are silent and should not be,
     stale_topics: dict[str, str] = {}  # some of them, with the reason
     lost_trades: dict[str, int] = {}  # by topic, native: how many could be had from nowhere; -1 = not known
+    recovered_trades: int = 0  # that no connection brought, and REST did
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0
     hop_records: int = 0
+
+    def kinds_of(self, symbol: str) -> list[str]:
+        """Return the kinds that are wanted of a symbol, under this name or the one that it had."""
+        names = [symbol, *(old for old, new in self.renamed.items() if new == symbol)]
+        return [kind for name in names for kind in self.wanted.get(name, ())]
 
     def text(self, now_ns: int) -> str:
         """Return what the feed is doing, in words; of several connections, the worst."""
@@ -149,10 +155,18 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         refused = [spelled(symbol, kinds) for symbol, kinds in self.rejected.items()]
         if rejected := [*refused, *(topic for c in self.connections for topic in c.rejected_topics)]:
             parts.append(f"rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else ""))
+        if self.lost_trades:
+            parts.append(f"trades lost: {self._lost_text()}")
         if self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             parts.append(f"instrument list: {self.problems[0][:PROBLEM_SIZE_SHOWN]}{more}")
         return "; ".join(parts)
+
+    def _lost_text(self) -> str:
+        """Return how many trades nobody brought, by topic; those of which it is not known go first."""
+        lost = sorted(self.lost_trades.items(), key=lambda each: (each[1] >= 0, -each[1]))
+        texts = [f"{count if count >= 0 else 'some'} of {topic}" for topic, count in lost[:2]]
+        return ", ".join(texts) + (f" and of {len(lost) - 2} more" if len(lost) > 2 else "")
 
     def _idle_text(self) -> str:
         if not self.connect:
@@ -204,6 +218,7 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         stale=sum(status.stale for status in statuses),
         stale_topics={topic: text for status in statuses for topic, text in status.stale_topics.items()},
         lost_trades={topic: count for status in statuses for topic, count in status.lost_trades.items()},
+        recovered_trades=sum(status.recovered_trades for status in statuses),
         resync=sum(status.resync for status in statuses),
         hop_records=sum(status.hop_records for status in statuses),
     )
@@ -260,8 +275,17 @@ class ExchangeStatus(msgspec.Struct, kw_only=True):
         """How many symbols are wanted and to be had; of those topics some may still be silent."""
         if self.feed is None:
             return self.topics
-        wanted, rejected = self.feed.wanted, self.feed.rejected
-        return len(difference(wanted, {s: list(kinds) for s, kinds in rejected.items()}))
+        return len(self._to_be_had(self.feed))
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Of how many symbols each kind is wanted and to be had; none where that is not known."""
+        if self.feed is None:
+            return {}
+        return dict(Counter(kind for kinds in self._to_be_had(self.feed).values() for kind in kinds))
+
+    def _to_be_had(self, feed: FeedStatus) -> Kinds:
+        return difference(feed.wanted, {symbol: list(kinds) for symbol, kinds in feed.rejected.items()})
 
     def stated(self, now_ns: int) -> str:
         """Return the state, and what the exchange is doing, where that does not begin with the same word."""

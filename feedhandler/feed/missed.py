@@ -79,6 +79,7 @@ class MissedTrades:
         self._open: dict[TradeState, Missed] = {}
         self._now = 0
         self.lost: dict[str, int] = {}
+        self.recovered = 0  # trades that REST gave
 
     def add(self, states: Iterable[State]) -> None:
         """Watch these too."""
@@ -214,6 +215,7 @@ class MissedTrades:
         state = missed.state
         new = [row for row in rows if state.trades.add(row.key, row.exchange_ns, recv_ns, row.number)]
         missed.updates += len(new)
+        self.recovered += len(new)
         for row in new:
             state.publish(
                 row.trade,

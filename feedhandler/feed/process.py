@@ -698,6 +698,7 @@ class Feed:
         """Report and log how many trades could not be had."""
         lost = self._universe.lost_trades()
         before, self._status.lost_trades = self._status.lost_trades, lost
+        self._status.recovered_trades = self._universe.recovered_trades()
         for topic in [topic for topic in lost if lost[topic] != before.get(topic)][:LISTED_MAX]:
             count = str(lost[topic] - before.get(topic, 0)) if lost[topic] > 0 else "an unknown number of"
             log.warning(

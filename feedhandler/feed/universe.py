@@ -225,6 +225,10 @@ class Universe:
         """Return how many trades could be had from nowhere, by topic; -1 where that is not known."""
         return {topic: count for legs in self.legs for topic, count in legs.missed.lost.items()}
 
+    def recovered_trades(self) -> int:
+        """Return how many trades REST gave that no connection had brought."""
+        return sum(legs.missed.recovered for legs in self.legs)
+
     # --- renewal
 
     def renew(self, reason: str) -> None:

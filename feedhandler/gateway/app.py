@@ -80,6 +80,20 @@ class Parts:
         more = f", nor {len(unlisted) - 1} more of these symbols" if len(unlisted) > 1 else ""
         return f"no {unlisted[0]!r} is listed by {', '.join(exchanges)}{more}{hint}"
 
+    def unwanted(self, kind: str, symbols: Iterable[str], exchanges: Sequence[str]) -> str:
+        """Return which of some symbols nobody wants of a kind; "" if there is none, or that is not known."""
+        statuses = [self.market_data.statuses.get(exchange) for exchange in exchanges]
+        feeds = [status.feed for status in statuses if status is not None and status.feed is not None]
+        if not feeds or len(feeds) < len(statuses):
+            return ""
+        for symbol in symbols:
+            if not any(kind in feed.kinds_of(symbol) for feed in feeds):
+                return (
+                    f"{kind} of {symbol!r} is not wanted of {', '.join(exchanges)}: `kinds` in the configuration"
+                    f" has it sent, or `feedhandler subscribe EXCHANGE {symbol} --kind {kind}`"
+                )
+        return ""
+
     def _is_published(self, symbol: str, exchanges: Sequence[str]) -> bool:
         """What no list has may have been requested all the same (`unlisted`)."""
         try:

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 class MarketData:
     """Newest records by topic; statuses, instrument lists and tables by exchange.
 
-    on_ticker is called for each ticker record, in order, and has to be quick. on_document is called after a status,
-    an instrument list or a heartbeat was taken, with its kind and its exchange.
+    on_ticker is called for each ticker record, on_other for each of another kind and for each condition, in order;
+    both have to be quick. on_document is called after a status, an instrument list or a heartbeat was taken, with its
+    kind and its exchange.
     """
 
     def __init__(
@@ -38,15 +39,19 @@ class MarketData:
         loop: asyncio.AbstractEventLoop,
         endpoint: str,
         on_ticker: Callable[[wire.Ticker], object],
+        on_other: Callable[[wire.Record], object],
         on_document: Callable[[int, str], object],
     ) -> None:
         self.tickers: dict[str, wire.Ticker] = {}
         self.statuses: dict[str, ExchangeStatus] = {}
         self.listings: dict[str, InstrumentList] = {}
         self.tables: dict[str, InstrumentTable] = {}
+        self.session = 0  # of the merger whose records came last
+        self._conditions: dict[str, int] = {}  # flags, by topics whose kinds keep every record
         self.heartbeat: Heartbeat | None = None
         self.heartbeat_mono = 0.0  # when the merger's last heartbeat came
         self._on_ticker = on_ticker
+        self._on_other = on_other
         self._on_document = on_document
         self.follower = Follower(self._take)
         self._downlink = Downlink(loop, endpoint, [b""], self.follower)
@@ -58,8 +63,22 @@ class MarketData:
 
     def tick_of(self, ticker: wire.Ticker) -> str:
         """Return the step between a ticker's prices, as its exchange's list has it; "" if it is not known."""
-        table = self.tables.get(ticker.exchange)
-        return table.tick_of(ticker.symbol) if table is not None else ""
+        return self.tick_at(ticker.topic)
+
+    def tick_at(self, topic: str) -> str:
+        """Return the step between the prices of a topic, likewise."""
+        _, exchange, symbol = topic.split(".", 2)
+        table = self.tables.get(exchange)
+        return table.tick_of(symbol) if table is not None else ""
+
+    def newest(self, topic: str) -> wire.Record | None:
+        """Return a topic's newest record; None before there was one."""
+        return self.follower.newest.get(topic)
+
+    def flags_of(self, topic: str) -> int:
+        """Return the flags of a topic: of its newest record, or of the condition that came after that."""
+        record = self.newest(topic)
+        return self._conditions.get(topic, record.flags if record is not None else 0)
 
     async def run(self) -> None:
         """Keep the connection to the merger; for ever."""
@@ -78,11 +97,18 @@ class MarketData:
         elif isinstance(record, wire.Ticker):
             self.tickers[record.topic] = record
             self._on_ticker(record)
+        elif isinstance(record, wire.Condition):
+            self._conditions[record.topic] = record.flags
+            self._on_other(record)
+        else:
+            self._conditions.pop(record.topic, None)
+            self._on_other(record)
 
     def _take_document(self, document: wire.Document) -> None:
         exchange = ""
         if document.kind == wire.HEARTBEAT:
             self.heartbeat = msgspec.json.decode(document.body, type=Heartbeat)
+            self.session = document.session
             self.heartbeat_mono = time.monotonic()
         elif document.kind == wire.STATUS:
             status = msgspec.json.decode(document.body, type=ExchangeStatus)

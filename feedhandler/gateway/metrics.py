@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from feedhandler import __version__
 from feedhandler.accounts.contract import Trouble
+from feedhandler.data import wire
 from feedhandler.data.processes import ProcessStatus
 from feedhandler.data.status import (
     LATENCY_BOUNDS_US,
@@ -28,6 +29,7 @@ from feedhandler.data.status import (
 )
 from feedhandler.data.units import NS_PER_S
 from feedhandler.gateway.app import Parts
+from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.screens import Screens
 from feedhandler.runtime.host import look
 from feedhandler.transport.files import read_relay_status
@@ -105,6 +107,7 @@ class Metrics(Collector):
         statuses = self._parts.market_data.statuses if self._parts.market_data.is_merger_up else {}
         rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
         yield from _exchanges(rows)
+        yield from _kinds(rows, self._parts.market_data)
         yield from _connections(rows)
         yield from self._accounts()
         yield from self._gateway()
@@ -164,6 +167,11 @@ class Metrics(Collector):
             "websocket_passed_over",
             "Times that one was not sent to, since it did not read.",
             screens.passed_over,
+        )
+        yield _counter(
+            "websocket_trades_passed_over",
+            "Trades that one was not sent, since more came than are kept.",
+            screens.trades_passed_over,
         )
         yield _counter("websocket_cut_off", "Those that did not for too long.", screens.cut_off)
         yield _counter("websocket_refused", "Those refused, or closed for what they did.", screens.refused)
@@ -231,6 +239,9 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
     stale = _family("exchange_stale_channels", "Channels that are silent and should not be.", "exchange")
     rejected = _family("exchange_rejected_symbols", "Wanted symbols that cannot be had.", "exchange")
     offset = _family("exchange_clock_offset_seconds", "How far its clock is ahead of ours.", "exchange")
+    lost = _counters("trades_lost", "Trades that could be had from nowhere.", "exchange")
+    unknown = _family("trades_lost_unknown_topics", "Topics of which as many as is not known.", "exchange")
+    recovered = _counters("trades_recovered", "Trades that REST gave, and no connection.", "exchange")
     latency = HistogramMetricFamily(
         "feedhandler_tick_to_publish_seconds",
         "From a frame's receipt to its record's publication, sampled.",
@@ -252,6 +263,10 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
         wanted.add_metric((name,), float(status.feed.connect))
         stale.add_metric((name,), status.feed.stale)
         rejected.add_metric((name,), len(status.feed.rejected))
+        counts = status.feed.lost_trades.values()
+        lost.add_metric((name,), sum(max(0, count) for count in counts))
+        unknown.add_metric((name,), sum(count < 0 for count in counts))
+        recovered.add_metric((name,), status.feed.recovered_trades)
         if status.feed.clock_offset_ms is not None:
             offset.add_metric((name,), status.feed.clock_offset_ms / MS_PER_S)
     yield from (
@@ -266,8 +281,30 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
         stale,
         rejected,
         offset,
+        lost,
+        unknown,
+        recovered,
     )
     yield latency
+
+
+def _kinds(rows: Iterable[str], market_data: MarketData) -> Iterator[Metric]:
+    """By kind, from the sequences of the stream: the newest number of a topic is how many records it has had."""
+    records = _counters("kind_records", "Records of a kind, in this session.", "exchange", "kind")
+    topics = _family("kind_topics", "Topics of a kind.", "exchange", "kind")
+    invalid = _family("kind_invalid_topics", "Topics of a kind that are INVALID now.", "exchange", "kind")
+    counts: dict[tuple[str, str], list[int]] = {}
+    for topic, loss in market_data.follower.losses.items():
+        kind, exchange, *symbol = topic.split(".", 2)
+        if symbol and exchange in rows and loss.session == market_data.session:
+            count = counts.setdefault((exchange, kind), [0, 0, 0])
+            count[0] += loss.sequence
+            count[1] += 1
+            count[2] += bool(market_data.flags_of(topic) & wire.INVALID)
+    for labels, count in counts.items():
+        for family, value in zip((records, topics, invalid), count, strict=True):
+            family.add_metric(labels, value)
+    yield from (records, topics, invalid)
 
 
 def _buckets(counts: list[int]) -> list[tuple[str, float]]:

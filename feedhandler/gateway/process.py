@@ -75,7 +75,7 @@ async def _main(config: Config, lock: Lock) -> int:
         control.touch(exchange)
         screens.on_account(exchange)
 
-    market_data = MarketData(loop, endpoint, screens.newest.take, on_document)
+    market_data = MarketData(loop, endpoint, screens.newest.take, screens.watched.take, on_document)
     failures = Failures()
     loop.set_exception_handler(failures.on_loop_exception)
     accounts = Accounts(config, on_account, failures)

@@ -1,4 +1,4 @@
-"""Exchanges and tickers as JSON: the same over HTTP and to browsers."""
+"""Exchanges, tickers, trades and depth as JSON: the same over HTTP and to browsers."""
 
 from collections.abc import Sequence
 
@@ -48,15 +48,61 @@ class TickerRow(msgspec.Struct, kw_only=True):
     tick: str
 
 
+class TradeRow(msgspec.Struct, kw_only=True):
+    """One trade; side is the taker's. Times are Unix ns."""
+
+    sequence: int
+    flags: Sequence[str]
+    exchange_ns: int
+    recv_ns: int
+    price: float | None
+    size: float | None
+    side: str
+    trade_id: str
+    count: int
+
+
+class TradesRow(msgspec.Struct, kw_only=True):
+    """The trades of a symbol that are new to a reader, the oldest first; there were passed_over more before them.
+
+    flags are those of the topic; tick as in `TickerRow`.
+    """
+
+    topic: str
+    exchange: str
+    symbol: str
+    flags: Sequence[str]
+    tick: str
+    passed_over: int
+    trades: list[TradeRow]
+
+
+class DepthRow(msgspec.Struct, kw_only=True):
+    """The best levels of a symbol, as [price, size], best first; the rest as in `TickerRow`."""
+
+    topic: str
+    exchange: str
+    symbol: str
+    flags: Sequence[str]
+    session: int
+    sequence: int
+    exchange_ns: int
+    recv_ns: int
+    publish_ns: int
+    exchange_sequence: int
+    bids: Sequence[tuple[float, float]]
+    asks: Sequence[tuple[float, float]]
+    tick: str
+
+
 def ticker_row(ticker: wire.Ticker, flags: int = 0, tick: str = "") -> TickerRow:
     """Return a ticker for JSON; flags are added to its own. SNAPSHOT is left out: here all are repetitions."""
-    names = [name for bit, name in wire.FLAG_NAMES.items() if (ticker.flags | flags) & bit & ~wire.SNAPSHOT]
     values = {name: _known(getattr(ticker, name)) for name in wire.TICKER_VALUES}
     return TickerRow(
         topic=ticker.topic,
         exchange=ticker.exchange,
         symbol=ticker.symbol,
-        flags=names,
+        flags=_names(ticker.flags | flags),
         session=ticker.session,
         sequence=ticker.sequence,
         exchange_ns=ticker.exchange_ns,
@@ -66,6 +112,58 @@ def ticker_row(ticker: wire.Ticker, flags: int = 0, tick: str = "") -> TickerRow
         tick=tick,
         **values,
     )
+
+
+def trade_row(trade: wire.Trade) -> TradeRow:
+    """Return a trade for JSON."""
+    return TradeRow(
+        sequence=trade.sequence,
+        flags=_names(trade.flags),
+        exchange_ns=trade.exchange_ns,
+        recv_ns=trade.recv_ns,
+        price=_known(trade.price),
+        size=_known(trade.size),
+        side=str(trade.side),
+        trade_id=trade.trade_id,
+        count=trade.count,
+    )
+
+
+def trades_row(topic: str, flags: int, tick: str, trades: list[TradeRow], passed_over: int) -> TradesRow:
+    """Return trades of a topic for JSON."""
+    _, exchange, symbol = topic.split(".", 2)
+    return TradesRow(
+        topic=topic,
+        exchange=exchange,
+        symbol=symbol,
+        flags=_names(flags),
+        tick=tick,
+        passed_over=passed_over,
+        trades=trades,
+    )
+
+
+def depth_row(depth: wire.Depth, flags: int = 0, tick: str = "") -> DepthRow:
+    """Return depth for JSON; flags are added to its own."""
+    return DepthRow(
+        topic=depth.topic,
+        exchange=depth.exchange,
+        symbol=depth.symbol,
+        flags=_names(depth.flags | flags),
+        session=depth.session,
+        sequence=depth.sequence,
+        exchange_ns=depth.exchange_ns,
+        recv_ns=depth.recv_ns,
+        publish_ns=depth.publish_ns,
+        exchange_sequence=depth.exchange_sequence,
+        bids=depth.bids,
+        asks=depth.asks,
+        tick=tick,
+    )
+
+
+def _names(flags: int) -> list[str]:
+    return [name for bit, name in wire.FLAG_NAMES.items() if flags & bit & ~wire.SNAPSHOT]
 
 
 def _known(value: float) -> float | None:

@@ -7,7 +7,7 @@ Who does not read is passed over until it does, and then gets the newest: it cos
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Annotated, Any, Final, TypeVar
@@ -17,11 +17,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from feedhandler.data import wire
 from feedhandler.data.errors import UNDECODABLE
+from feedhandler.data.kinds import named
 from feedhandler.data.status import Heartbeat
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.conflation import EVERYTHING, Interest, Newest
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rows import ExchangeRow, TickerRow, ticker_row
+from feedhandler.gateway.watched import TOPICS_MAX, VIEWS, Reading, Watched
 from feedhandler.runtime.config import UPDATES_PER_S_MAX
 
 TURN_S: Final = 1 / UPDATES_PER_S_MAX
@@ -43,8 +45,15 @@ Names = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Met
 
 K = TypeVar("K")
 
+TICKER: Final = "ticker"
+NO_TICKERS: Final = Interest(symbols=frozenset())
+KINDS: Final = (TICKER, *VIEWS)
+
 
 class SubscribeMessage(msgspec.Struct, tag="subscribe", forbid_unknown_fields=True):
+    """What is wanted of a kind, from now on; of other kinds than tickers only what is named."""
+
+    kind: Annotated[str, msgspec.Meta(max_length=64)] = TICKER
     symbols: Names | None = None
     exchanges: Names | None = None
 
@@ -94,6 +103,7 @@ class Screen:
     def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport, per_s: float) -> None:
         self.socket = socket
         self.interest = EVERYTHING
+        self.readings: dict[str, list[Reading]] = {}  # by kind
         self.period_s = 1 / per_s
         self.seen = 0
         self.next_s = 0.0  # monotonic
@@ -138,10 +148,11 @@ class Screens:
 
     def __init__(self, tick_of: Callable[[wire.Ticker], str]) -> None:
         self._tick_of = tick_of
+        self.watched = Watched(message)
         self.newest = Newest(lambda ticker, flags: message("market_update", self.row(ticker, flags)))
         self.clients: set[Screen] = set()
         self._strangers: set[Screen] = set()  # connected, and have not sent the token yet
-        self.updates = self.passed_over = self.cut_off = self.refused = 0
+        self.updates = self.passed_over = self.trades_passed_over = self.cut_off = self.refused = 0
         self._decode = msgspec.json.Decoder(SubscribeMessage | RateMessage | AuthMessage).decode
 
     def row(self, ticker: wire.Ticker, flags: int) -> TickerRow:
@@ -166,7 +177,9 @@ class Screens:
         next_pulse = 0.0
         while True:
             now = time.monotonic()
-            self.newest.set_flags(0 if parts.market_data.is_merger_up else wire.DOWN)
+            flags = 0 if parts.market_data.is_merger_up else wire.DOWN
+            self.newest.set_flags(flags)
+            self.watched.set_flags(flags)
             if now >= next_pulse:
                 next_pulse = now + 1.0
                 if not parts.market_data.is_merger_up:
@@ -196,8 +209,17 @@ class Screens:
             data, count = shared[key]
             client.seen = self.newest.changes
             self.updates += count
+            if client.readings:
+                data += self._watched_updates(client)
             if head or data:
                 client.write(head + data)
+
+    def _watched_updates(self, client: Screen) -> bytes:
+        """Return what a client is due of trades and depth."""
+        updates = [self.watched.update(each) for readings in client.readings.values() for each in readings]
+        self.updates += sum(bool(update.text) for update in updates)
+        self.trades_passed_over += sum(update.passed_over for update in updates)
+        return b"".join(update.text for update in updates)
 
     def _pass_over(self, client: Screen, now: float) -> None:
         self.passed_over += 1
@@ -229,7 +251,7 @@ class Screens:
 
     async def serve(self, request: web.Request, parts: Parts) -> web.WebSocketResponse:
         """Serve a browser until it goes."""
-        interest, per_s = _wishes(request, parts)
+        wishes, per_s = _wishes(request, parts)
         socket = web.WebSocketResponse(
             heartbeat=PING_EVERY_S,
             compress=False,
@@ -245,12 +267,13 @@ class Screens:
         # Left to itself the kernel would keep some megabytes for each that does not read.
         request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, KERNEL_MAX)
         client = Screen(socket, request.transport, per_s)
-        client.interest = interest
         if not parts.access.is_open and not await self._first_word(client, parts):
             return socket
         self.clients.add(client)
-        self._tell_unlisted(client, parts)
         try:
+            client.interest = NO_TICKERS
+            for wish in wishes:
+                self._follow(client, wish, parts)
             async for incoming in socket:
                 if incoming.type is not WSMsgType.TEXT:
                     await socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"text only")
@@ -260,6 +283,8 @@ class Screens:
                     await self._refuse(client, b"too many mistakes")
         finally:
             self.clients.discard(client)
+            for kind in VIEWS:
+                self._look_at(client, kind, (), parts)
         return socket
 
     async def _first_word(self, client: Screen, parts: Parts) -> bool:
@@ -291,11 +316,9 @@ class Screens:
         if isinstance(wish, RateMessage):
             client.period_s = 1 / wish.per_s
         elif isinstance(wish, SubscribeMessage):
-            if unknown := [name for name in wish.exchanges or () if name not in parts.config.exchanges]:
-                return self._mistake(client, f"exchanges: {unknown[0]!r} is not configured")
-            client.interest = _interest(wish.symbols, wish.exchanges)
-            client.is_snapshot_due = True
-            self._tell_unlisted(client, parts)
+            if wrong := _mistake_in(wish, parts):
+                return self._mistake(client, ": ".join(wrong))
+            self._follow(client, wish, parts)
         elif not parts.access.is_token(wish.token):
             return self._mistake(client, "token: is not the gateway's")
         else:
@@ -304,12 +327,31 @@ class Screens:
             client.write(message("authorized"))
         return True
 
-    def _tell_unlisted(self, client: Screen, parts: Parts) -> None:
-        """Tell a client of a symbol of which nothing will come; no mistake: it may be listed tomorrow."""
-        symbols, among = client.interest.symbols, client.interest.exchanges
-        exchanges = [name for name in parts.config.exchanges if among is None or name in among]
-        if detail := parts.unlisted(sorted(symbols or ()), exchanges):
+    def _follow(self, client: Screen, wish: SubscribeMessage, parts: Parts) -> None:
+        """Send what is wanted from now on, and say of what nothing will come: it may be there tomorrow."""
+        exchanges = wish.exchanges if wish.exchanges is not None else list(parts.config.exchanges)
+        if wish.kind == TICKER:
+            client.interest = _interest(wish.symbols, wish.exchanges)
+            client.is_snapshot_due = True
+            detail = parts.unlisted(sorted(set(wish.symbols or ())), exchanges)
+        else:
+            symbols = list(dict.fromkeys(wish.symbols or ()))
+            self._look_at(client, wish.kind, _topics(wish, parts), parts)
+            detail = parts.unlisted(symbols, exchanges) or parts.unwanted(wish.kind, symbols, exchanges)
+        if detail:
             client.write(message("error", {"detail": f"symbols: {detail}"}))
+
+    def _look_at(self, client: Screen, kind: str, topics: Iterable[str], parts: Parts) -> None:
+        """Have a client look at these topics of a kind, and at no others."""
+        for reading in client.readings.pop(kind, ()):
+            self.watched.close(reading)
+        data = parts.market_data
+        readings = [
+            self.watched.open(topic, data.newest(topic), data.flags_of(topic), data.tick_at(topic))
+            for topic in topics
+        ]
+        if readings:
+            client.readings[kind] = readings
 
     def _mistake(self, client: Screen, detail: str) -> bool:
         client.mistakes += 1
@@ -373,35 +415,58 @@ def _interest(symbols: list[str] | None, exchanges: list[str] | None) -> Interes
     )
 
 
-def _wishes(request: web.Request, parts: Parts) -> tuple[Interest, float]:
-    """Return what the query selects. Raises Problem that names the parameter."""
-    known = {"symbols", "exchanges", "per_s"}
+def _topics(wish: SubscribeMessage, parts: Parts) -> list[str]:
+    """Return the topics of a wish for symbols of a kind. Raises ValueError for what no topic has room for."""
+    exchanges = wish.exchanges if wish.exchanges is not None else parts.config.exchanges
+    code = named(wish.kind).code
+    symbols = dict.fromkeys(wish.symbols or ())
+    return [wire.topic(code, name, symbol) for name in dict.fromkeys(exchanges) for symbol in symbols]
+
+
+def _mistake_in(wish: SubscribeMessage, parts: Parts) -> tuple[str, str] | None:
+    """Return which field of a wish is wrong, and what is wrong with it."""
+    if wish.kind not in KINDS:
+        return "kind", f"{wish.kind[:100]!r} is none of {', '.join(KINDS)}"
+    for name in wish.exchanges or ():
+        if name not in parts.config.exchanges:
+            return "exchanges", f"{name[:100]!r} is not configured"
+    if wish.kind == TICKER:
+        return None
+    if wish.symbols is None:
+        return "symbols", f"name those of which {wish.kind} is wanted; all of them are too many"
+    try:
+        count = len(_topics(wish, parts))
+    except ValueError as exc:
+        return "symbols", str(exc)
+    if count > TOPICS_MAX:
+        return "symbols", f"{count} topics of {wish.kind}, {TOPICS_MAX} at most: name fewer, or the exchanges"
+    return None
+
+
+def _wishes(request: web.Request, parts: Parts) -> tuple[list[SubscribeMessage], float]:
+    """Return what the query selects, and how often. Raises Problem that names the parameter."""
+    known = {"symbols", "exchanges", "kinds", "per_s"}
     for name in request.query:
         if name not in known:
-            raise Problem(
-                HTTPStatus.BAD_REQUEST,
-                f"{name}: unknown parameter (known: {', '.join(sorted(known))})",
-                field=name,
-            )
-    lists = {
-        name: request.query[name].split(",") if name in request.query else None
-        for name in ("symbols", "exchanges")
-    }
-    for name in lists["exchanges"] or ():
-        if name not in parts.config.exchanges:
-            raise Problem(
-                HTTPStatus.BAD_REQUEST, f"exchanges: {name[:100]!r} is not configured", field="exchanges"
-            )
+            raise _refused(name, f"unknown parameter (known: {', '.join(sorted(known))})")
+    symbols, exchanges, kinds = (
+        request.query[name].split(",") if name in request.query else None
+        for name in ("symbols", "exchanges", "kinds")
+    )
+    wishes = [SubscribeMessage(kind, symbols, exchanges) for kind in dict.fromkeys(kinds or (TICKER,))]
+    for wish in wishes:
+        if wrong := _mistake_in(wish, parts):
+            raise _refused({"kind": "kinds"}.get(wrong[0], wrong[0]), wrong[1])
     per_s = request.query.get("per_s", str(parts.config.gateway.updates_per_s))
     try:
         rate = msgspec.convert(float(per_s), PerSecond)
     except (ValueError, msgspec.ValidationError):
-        raise Problem(
-            HTTPStatus.BAD_REQUEST,
-            f"per_s: must be from 0.1 to {UPDATES_PER_S_MAX}, such as 5",
-            field="per_s",
-        ) from None
-    return _interest(lists["symbols"], lists["exchanges"]), rate
+        raise _refused("per_s", f"must be from 0.1 to {UPDATES_PER_S_MAX}, such as 5") from None
+    return wishes, rate
+
+
+def _refused(field: str, text: str) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, f"{field}: {text}", field=field)
 
 
 def routes(screens: Screens, parts: Parts) -> list[web.RouteDef]:

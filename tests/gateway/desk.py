@@ -26,7 +26,9 @@ def make(tmp_path, gateway="", host="127.0.0.1", exchanges=EXCHANGES):
     settings = config.parse(text + gateway, "test.toml")
     screens = Screens(lambda ticker: market_data.tick_of(ticker))
     nowhere = f"ipc://{tmp_path}/none.ipc"
-    market_data = MarketData(asyncio.get_running_loop(), nowhere, screens.newest.take, lambda *_: None)
+    market_data = MarketData(
+        asyncio.get_running_loop(), nowhere, screens.newest.take, screens.watched.take, lambda *_: None
+    )
     accounts = Accounts(settings, screens.on_account)
     parts = Parts(
         config=settings,

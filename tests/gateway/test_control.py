@@ -31,7 +31,7 @@ def play(tmp_path, scene, *, has_list=True, keys=""):
         settings = config.parse(text, "test.toml")
         loop = asyncio.get_running_loop()
         market_data = MarketData(
-            loop, f"ipc://{tmp_path}/none.ipc", lambda ticker: None, lambda kind, exchange: None
+            loop, f"ipc://{tmp_path}/none.ipc", lambda _: None, lambda _: None, lambda kind, exchange: None
         )
         if has_list:
             market_data.tables["bybit"] = TABLE

@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from desk import EXCHANGES, beat, make
 from prometheus_client.parser import text_string_to_metric_families
 
+from feedhandler.data import wire
 from feedhandler.data.status import (
     LATENCY_BOUNDS_US,
     ConnectionStatus,
@@ -117,6 +118,38 @@ def test_what_processes_count_is_handed_on(tmp_path):
         assert found["feedhandler_leg_behind_seconds", "1", "binance"] == pytest.approx(5e-6)
         assert found["feedhandler_account_state", "bybit", "off"] == 1
         assert ("feedhandler_exchange_records_total", "bybit") not in found, "nothing has come of it"
+
+    play(tmp_path, scene)
+
+
+def test_records_are_counted_by_kind_from_the_sequences_of_the_stream(tmp_path):
+    async def scene(parts, client):
+        beat(parts)
+        parts.market_data.statuses["binance"] = status(
+            "binance", lost_trades={"trade.A": 4, "trade.B": -1, "trade.C": 3}, recovered_trades=9
+        )
+        take = parts.market_data.follower.take
+        parts.market_data.session = 7
+        take(wire.pack(wire.Ticker("ticker.binance.A/X", session=7, sequence=40)))
+        take(wire.pack(wire.Trade("trade.binance.A/X", session=7, sequence=5)))
+        take(wire.pack(wire.Trade("trade.binance.B/X", session=7, sequence=6)))
+        take(wire.pack(wire.Trade("trade.binance.C/X", session=6, sequence=99)))
+        for symbol, flags in (("A/X", wire.INVALID), ("B/X", 0)):
+            take(wire.pack(wire.Depth(f"depth.binance.{symbol}", session=7, sequence=2, flags=flags)))
+        found = await samples(client)
+        records = {
+            key[2]: value for key, value in found.items() if key[0] == "feedhandler_kind_records_total"
+        }
+        assert records == {"ticker": 40, "trade": 11, "depth": 4}, "not of a session that is over"
+        assert found["feedhandler_kind_topics", "binance", "trade"] == 2
+        assert found["feedhandler_kind_invalid_topics", "binance", "depth"] == 1
+        assert found["feedhandler_kind_invalid_topics", "binance", "trade"] == 0
+        take(wire.pack(wire.Condition("trade.binance.A/X", session=7, sequence=5, flags=wire.INVALID)))
+        found = await samples(client)
+        assert found["feedhandler_kind_invalid_topics", "binance", "trade"] == 1
+        assert found["feedhandler_trades_lost_total", "binance"] == 7
+        assert found["feedhandler_trades_lost_unknown_topics", "binance"] == 1
+        assert found["feedhandler_trades_recovered_total", "binance"] == 9
 
     play(tmp_path, scene)
 

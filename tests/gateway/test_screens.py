@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import time
 
@@ -14,7 +15,7 @@ from patience import PATIENCE_S, until
 
 from feedhandler.data import wire
 from feedhandler.data.instruments import Instrument, instrument_list
-from feedhandler.data.status import ExchangeStatus
+from feedhandler.data.status import ExchangeStatus, FeedStatus
 from feedhandler.gateway import screens as module
 from feedhandler.gateway.app import make_app
 from feedhandler.gateway.listener import HttpListener
@@ -47,6 +48,18 @@ class Desk:
             )
         )
         return self.sequence
+
+    def take(self, record):
+        """A record of the stream of another kind than tickers."""
+        self.parts.market_data.follower.take(wire.pack(record))
+
+    def trade(self, sequence, symbol="BTC/USDT", exchange="binance"):
+        self.take(wire.Trade(f"trade.{exchange}.{symbol}", session=7, sequence=sequence, price=1.0, size=2.0))
+
+    def depth(self, sequence, symbol="BTC/USDT", exchange="binance", flags=0):
+        levels = [(float(20 - n), 1.0) for n in range(5)], [(float(21 + n), 1.0) for n in range(5)]
+        topic = f"depth.{exchange}.{symbol}"
+        self.take(wire.Depth.of(topic, *levels, session=7, sequence=sequence, flags=flags))
 
     def beat(self):
         beat(self.parts)
@@ -241,9 +254,137 @@ def test_beyond_this_machine_nothing_is_told_before_the_token(tmp_path, monkeypa
     play(tmp_path, scene, 'hosts = ["feeds.example"]\n', host="0.0.0.0")
 
 
+def test_trades_and_depth_come_of_the_symbols_that_are_named(tmp_path):
+    async def scene(desk):
+        desk.depth(3)
+        async with desk.client("?per_s=50") as client:
+            await client.next("snapshot")
+            await client.send(type="subscribe", kind="depth", symbols=["BTC/USDT"], exchanges=["binance"])
+            assert (await client.next("depth_update"))["sequence"] == 3, "the last one at once"
+            await client.send(type="subscribe", kind="trade", symbols=["BTC/USDT"])
+            for exchange in ("binance", "bybit"):
+                assert (await client.next("trade_update"))["exchange"] == exchange
+            desk.trade(1, "ETH/USDT")
+            desk.trade(1)
+            desk.trade(2)
+            desk.depth(1, "ETH/USDT")
+            desk.depth(4, flags=wire.INVALID)
+            data = await client.next("trade_update")
+            assert data["topic"] == "trade.binance.BTC/USDT"
+            assert [each["price"] for each in data["trades"]] == [1.0, 1.0]
+            data = await client.next("depth_update")
+            assert (data["sequence"], data["bids"][0]) == (4, [20.0, 1.0])
+            assert "INVALID" in data["flags"]
+            desk.tick()
+            await client.next("market_update")  # tickers are a wish of their own
+            await client.send(type="subscribe", kind="trade", symbols=[])
+            await client.send(type="subscribe", kind="depth", symbols=["ETH/USDT"], exchanges=["binance"])
+            assert (await client.next("depth_update"))["symbol"] == "ETH/USDT"
+            assert len(desk.screens.watched) == 1
+        await desk.until(lambda: not len(desk.screens.watched), "who has gone looks at nothing")
+
+    play(tmp_path, scene)
+
+
+def test_an_address_may_name_the_kinds(tmp_path):
+    async def scene(desk):
+        query = "?kinds=trade,depth&symbols=BTC/USDT&exchanges=bybit&per_s=50"
+        async with desk.client(query) as client:
+            assert (await client.next("trade_update"))["topic"] == "trade.bybit.BTC/USDT"
+            desk.tick()
+            desk.depth(1, exchange="bybit")
+            while (message := await client.receive())["type"] != "depth_update":
+                assert message["type"] in ("snapshot", "status_update", "heartbeat")
+                assert message["type"] != "snapshot" or message["data"]["tickers"] == []
+
+    play(tmp_path, scene)
+
+
+def test_a_wish_that_cannot_be_is_refused_once_and_by_name(tmp_path):
+    wishes = [
+        ({"kind": "candle", "symbols": ["BTC/USDT"]}, "kind: 'candle' is none of ticker, trade, depth"),
+        ({"kind": "trade"}, "symbols: name those of which trade is wanted; all of them are too many"),
+        (
+            {"kind": "depth", "symbols": ["BTC/USDT"], "exchanges": ["okx"]},
+            "exchanges: 'okx' is not configured",
+        ),
+        (
+            {"kind": "depth", "symbols": [f"S{n}/USDT" for n in range(11)]},
+            "symbols: 22 topics of depth, 20 at most: name fewer, or the exchanges",
+        ),
+    ]
+
+    async def scene(desk):
+        for wish, detail in wishes:
+            async with desk.client() as client:
+                await client.send(type="subscribe", **wish)
+                assert await client.next("error") == {"detail": detail}
+                await client.send(type="rate", per_s=1)
+                await client.next("heartbeat")
+        feed = FeedStatus(exchange="binance", pid=1, started_ns=1, wanted={"BTC/USDT": ["ticker"]})
+        status = ExchangeStatus(exchange="binance", state="live", since_ns=1, feed=feed)
+        desk.parts.market_data.statuses["binance"] = status
+        async with desk.client() as client:
+            await client.send(type="subscribe", kind="trade", symbols=["BTC/USDT"], exchanges=["binance"])
+            detail = (await client.next("error"))["detail"]
+            assert detail.startswith("symbols: trade of 'BTC/USDT' is not wanted of binance: `kinds`")
+            assert desk.screens.clients.copy().pop().mistakes == 0, "it may be wanted tomorrow"
+            desk.trade(1)
+            assert len((await client.next("trade_update", lambda data: data["trades"]))["trades"]) == 1
+
+    play(tmp_path, scene)
+
+
+def test_a_client_that_does_not_read_is_told_how_many_trades_it_does_not_get(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "UNREAD_S", PATIENCE_S)
+
+    async def scene(desk):
+        query = "?per_s=50&kinds=trade&symbols=BTC/USDT&exchanges=binance"
+        sock = await deaf(desk, query)
+        async with desk.client(query) as honest:
+            await desk.until(lambda: len(desk.screens.clients) == 2, "both are there")
+            await honest.next("trade_update")
+            sent, seen = 0, 0
+            while not desk.screens.passed_over:
+                for _ in range(20):
+                    sent += 1
+                    desk.trade(sent)
+                while seen < sent:
+                    data = await honest.next("trade_update")
+                    assert data["passed_over"] == 0, "another's slowness costs it nothing"
+                    assert [each["sequence"] for each in data["trades"]] == list(
+                        range(seen + 1, seen + 1 + len(data["trades"]))
+                    )
+                    seen += len(data["trades"])
+            assert not desk.screens.trades_passed_over
+            for _ in range(50):
+                for _ in range(20):
+                    sent += 1
+                    desk.trade(sent)
+                await honest.next("trade_update")
+            loop, received = asyncio.get_running_loop(), bytearray()
+            last = b'"sequence":%d,' % sent
+
+            async def drain():
+                while last not in received:
+                    received.extend(await loop.sock_recv(sock, 1 << 20))
+
+            await asyncio.wait_for(drain(), PATIENCE_S)
+            counts = [int(each) for each in re.findall(rb'"passed_over":(\d+)', received)]
+            count = received.count(b'"trade_id"')
+            assert count + sum(counts) == sent, "each trade came, or was counted"
+            assert sum(counts) == desk.screens.trades_passed_over > 0
+        sock.close()
+
+    play(tmp_path, scene)
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
+        ("?kinds=candle&symbols=BTC/USDT", "kinds"),
+        ("?kinds=ticker,trade", "symbols"),
+        ("?kinds=depth&symbols=BTC/USDT&exchanges=okx", "exchanges"),
         ("?per_s=1000", "per_s"),
         ("?per_s=nan", "per_s"),
         ("?per_s=x", "per_s"),
@@ -333,7 +474,7 @@ def test_at_the_end_everybody_is_told_and_it_is_quick(tmp_path):
     play(tmp_path, scene)
 
 
-async def deaf(desk):
+async def deaf(desk, query="?per_s=50"):
     """Open a WebSocket by hand, and read nothing ever."""
     host, port = desk.url.removeprefix("http://").split(":")
     sock = socket.socket()
@@ -342,7 +483,7 @@ async def deaf(desk):
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, (host, int(port)))
     request = (
-        f"GET /ws?per_s=50 HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /ws{query} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     await loop.sock_sendall(sock, request.encode())
