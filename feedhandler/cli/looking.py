@@ -30,7 +30,14 @@ def add(commands: Commands) -> None:
         "--mode", metavar="M", default="", help="all, latest, or a number of milliseconds (default: all)"
     )
     _add_keys(tail)
-    tail.add_argument(
+    which = tail.add_mutually_exclusive_group()
+    which.add_argument(
+        "--kind",
+        action="append",
+        choices=wire.TOPIC_WORDS,
+        help="only records of this kind, of all symbols (repeatable)",
+    )
+    which.add_argument(
         "--topic",
         action="append",
         metavar="PREFIX",
@@ -62,7 +69,8 @@ def _tail(arguments: argparse.Namespace) -> int:
     lifecycle.set_up_messages()
     endpoint, recover = _endpoints(arguments)
     mode = int(arguments.mode) if arguments.mode.isdecimal() else arguments.mode
-    topics = [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]
+    kinds = [f"{kind}." for kind in arguments.kind or ()]
+    topics = kinds or [topic.replace("\\0", "\0") for topic in arguments.topic or [""]]
     left = arguments.count
     recover = arguments.recover and recover
     gaps = view.Gaps() if mode in ("", "all") else None  # others have them by intent

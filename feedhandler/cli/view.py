@@ -8,12 +8,14 @@ import io
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 from hdrh.histogram import HdrHistogram
 from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +31,14 @@ LINE_WIDTH: Final = 1000
 NOT_FRESH: Final = wire.SNAPSHOT | wire.NOT_LIVE
 COLUMNS: Final = ("exchange", "symbol", "last", "bid", "ask", "24 h", "age", "latency", "flags")
 DROPPED_IN_ORDER: Final = ("latency", "24 h", "age", "exchange")  # where a terminal is too narrow for all
+FOR_PANEL: Final = ("latency", "24 h", "age")  # those that trades and depth of one symbol may displace
+LADDER_LEVELS: Final = 5  # of a side
+TRADES_SHOWN: Final = 10
+PANEL_ROWS_BELOW: Final = 9  # where there is no room beside
+TICKERS_MIN: Final = 5
+BETWEEN: Final = 3  # blanks between tickers and panel
+PLAIN: Final = Console(width=LINE_WIDTH)  # to measure with
+SIDE_STYLES: Final = {wire.Side.BUY: "green", wire.Side.SELL: "red"}
 STATE_STYLES: Final = {
     "live": "green",
     "stale": "yellow",
@@ -36,6 +46,86 @@ STATE_STYLES: Final = {
     "starting": "yellow",
     "idle": "dim",
 }
+
+
+class Panel:
+    """Trades and depth of one symbol: the first wanted one of which there are some."""
+
+    def __init__(self) -> None:
+        self.exchange = self.symbol = ""
+        self._trades: deque[wire.Trade] = deque(maxlen=TRADES_SHOWN)
+        self._depth: wire.Depth | None = None
+        self._flags = 0  # of its trades
+
+    def choose(self, status: ExchangeStatus) -> None:
+        """Take the first symbol of an exchange of which trades or depth are wanted, if there is none yet."""
+        if self.symbol or status.feed is None:
+            return
+        for symbol, kinds in status.feed.wanted.items():
+            if "trade" in kinds or "depth" in kinds:
+                self.exchange, self.symbol = status.exchange, status.feed.renamed.get(symbol, symbol)
+                return
+
+    def take(self, record: wire.Record) -> None:
+        """Take a record, of whatever topic."""
+        if not self.symbol or record.symbol != self.symbol or record.exchange != self.exchange:
+            return
+        if isinstance(record, wire.Depth):
+            self._depth = record
+        elif isinstance(record, wire.Trade):
+            self._flags = record.flags
+            self._trades.appendleft(record)
+        elif isinstance(record, wire.Condition):
+            self._flags = record.flags
+
+    @property
+    def is_empty(self) -> bool:
+        return self._depth is None and not self._trades
+
+    def table(self, places: int | None, rows_max: int, *, has_times: bool) -> Table:
+        """Return the ladder, the dearest on top, and below it the last trades, the newest first."""
+        depth, flags = self._depth, self._flags | (self._depth.flags if self._depth is not None else 0)
+        title = f"{self.exchange} {self.symbol}"
+        if conditions := _conditions(flags):
+            title += f" {conditions}"
+        style = "bold red" if conditions else "bold"
+        table = Table(
+            box=None, pad_edge=False, show_header=False, title=title, title_justify="left", title_style=style
+        )
+        for name in ("time", "side", "price", "size")[not has_times :]:
+            table.add_column(name, no_wrap=True, justify="right" if name in ("price", "size") else "left")
+        levels = max(1, min(LADDER_LEVELS, (rows_max - 2) // 2)) if depth is not None else 0
+        times = [""] if has_times else []
+        for level in reversed(depth.asks[:levels] if depth is not None else ()):
+            table.add_row(*times, "ask", *_level(level, places), style="red")
+        for level in depth.bids[:levels] if depth is not None else ():
+            table.add_row(*times, "bid", *_level(level, places), style="green")
+        for trade in list(self._trades)[: max(1, rows_max - 2 * levels)]:
+            if has_times:
+                times = [_clock(trade.exchange_ns or trade.recv_ns)[:8]]
+            side = Text(str(trade.side), style=SIDE_STYLES.get(trade.side, ""))
+            table.add_row(*times, side, *_level((trade.price, trade.size), places))
+        return table
+
+    def line(self) -> str:
+        """Return the same in words, "" while nothing has come."""
+        parts = []
+        if self._trades:
+            trade = self._trades[0]
+            parts.append(f"last trade {trade.side} {number(trade.size)} at {number(trade.price)}")
+        if self._depth is not None:
+            parts.append(_depth_text(self._depth))
+        if flags := _conditions(self._flags | (self._depth.flags if self._depth is not None else 0)):
+            parts.append(flags)
+        return f"{self.exchange} {self.symbol}: {', '.join(parts)}" if parts else ""
+
+
+def _level(level: tuple[float, float], places: int | None) -> tuple[str, str]:
+    return price(level[0], places), number(float(f"{level[1]:.6g}"))
+
+
+def _conditions(flags: int) -> str:
+    return " ".join(name for bit, name in wire.FLAG_NAMES.items() if flags & bit & wire.NOT_LIVE)
 
 
 class Watch:
@@ -46,7 +136,9 @@ class Watch:
         self.tickers: dict[str, wire.Ticker] = {}
         self.statuses: dict[str, ExchangeStatus] = {}
         self.heartbeat: Heartbeat | None = None
-        self.records = dict.fromkeys(self.exchanges, 0)  # fresh ones
+        self.panel = Panel()
+        self.records = dict.fromkeys(self.exchanges, 0)  # fresh ones of tickers,
+        self.others: dict[str, dict[str, int]] = {name: {} for name in self.exchanges}  # and of other kinds
         self.since_mono: dict[str, float] = {}  # when the first of them came
         # Tick to publish, microseconds. Not to this subscriber: it draws, and would measure its own drawing.
         self.latencies = {name: HdrHistogram(1, LATENCY_MAX_US, 3) for name in self.exchanges}
@@ -58,6 +150,7 @@ class Watch:
         if isinstance(record, wire.Document):
             self._take_document(record)
         if not isinstance(record, wire.Ticker):
+            self._take_other(record)
             return
         self.tickers[record.topic] = record
         exchange = record.exchange
@@ -70,10 +163,20 @@ class Watch:
         self._newest_latency_us[record.topic] = latency_us
         self.latencies[exchange].record_value(min(max(1, int(latency_us)), LATENCY_MAX_US))
 
+    def _take_other(self, record: wire.Record) -> None:
+        """Take a record of another kind, or a condition."""
+        self.panel.take(record)
+        if isinstance(record, wire.Document | wire.Condition) or record.flags & NOT_FRESH:
+            return
+        if (counts := self.others.get(record.exchange)) is not None:
+            kind = wire.KIND_NAMES.get(record.kind, "unknown")
+            counts[kind] = counts.get(kind, 0) + 1
+
     def _take_document(self, document: wire.Document) -> None:
         if document.kind == wire.STATUS:
             status = msgspec.json.decode(document.body, type=ExchangeStatus)
             self.statuses[status.exchange] = status
+            self.panel.choose(status)
         elif document.kind == wire.INSTRUMENTS:
             listing = msgspec.json.decode(document.body, type=InstrumentList)
             self._tables[listing.exchange] = listing.table()
@@ -87,10 +190,13 @@ class Watch:
         """
         now_ns = time.time_ns()
         topics = sorted(self.tickers, key=lambda topic: topic.split(".")[1:])
+        panel, beside = self._panel(topics[:rows_max], rows_max, width, now_ns)
+        if panel is not None and not beside:
+            rows_max = max(TICKERS_MIN, rows_max - panel.row_count)
         cells = [self._row(self.tickers[topic], now_ns) for topic in topics[:rows_max]]
-        names = [name for name in COLUMNS if name != "flags" or any(row["flags"].plain for row in cells)]
+        names = _columns(cells)
         for name in DROPPED_IN_ORDER:
-            if _width(cells, names) > width and name in names:
+            if _width(cells, names) > (beside or width) and name in names:
                 names.remove(name)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in names:
@@ -99,19 +205,45 @@ class Watch:
         for row in cells:
             table.add_row(*(row[name] for name in names))
         parts: list[RenderableType] = [table]
+        if panel is not None and beside:
+            grid = Table.grid(padding=(0, BETWEEN, 0, 0))
+            grid.add_row(table, panel)
+            parts = [grid]
+        elif panel is not None:
+            parts = [table, "", panel]
         if simulated := sorted({t.exchange for t in self.tickers.values() if t.flags & wire.SIMULATED}):
             parts.insert(0, Text(simulated_text(simulated), style="bold"))
         if len(topics) > rows_max:
             parts.append(Text(f"… {len(topics) - rows_max} more", style="dim"))
         return Group(*parts, "", self._states(now_ns))
 
+    def _panel(
+        self, topics: Sequence[str], rows_max: int, width: int, now_ns: int
+    ) -> tuple[Table | None, int]:
+        """Return trades and depth of one symbol, and how wide tickers may be beside that: 0, they go above."""
+        if self.panel.is_empty:
+            return None, 0
+        cells = [self._row(self.tickers[topic], now_ns) for topic in topics]
+        least = _width(cells, [name for name in _columns(cells) if name not in FOR_PANEL])
+        places = self._places(self.panel)
+        for has_times in (True, False):
+            panel = self.panel.table(places, rows_max, has_times=has_times)
+            beside = width - BETWEEN - Measurement.get(PLAIN, PLAIN.options, panel).maximum
+            if beside >= least:
+                return panel, beside
+        return self.panel.table(places, PANEL_ROWS_BELOW, has_times=True), 0
+
+    def _places(self, of: wire.Ticker | Panel) -> int | None:
+        """Return how many decimals the prices of a symbol have; None where that is not known."""
+        table = self._tables.get(of.exchange)
+        return decimals(table.tick_of(of.symbol)) if table is not None else None
+
     def _row(self, ticker: wire.Ticker, now_ns: int) -> dict[str, Text]:
         """Return the cells of an instrument by column."""
         latency = self._newest_latency_us.get(ticker.topic)
         flags = " ".join(name for name in ticker.flag_names if name not in ("SNAPSHOT", "SIMULATED"))
         is_bad = ticker.flags & (wire.STALE | wire.DOWN)
-        table = self._tables.get(ticker.exchange)
-        places = decimals(table.tick_of(ticker.symbol)) if table is not None else None
+        places = self._places(ticker)
         return {
             "exchange": Text(ticker.exchange),
             "symbol": Text(ticker.symbol),
@@ -150,6 +282,8 @@ class Watch:
                 f"{status.text(now_ns)}, {status.records_per_s:,.0f} records/s" if status else "no status yet"
             )
             parts.append(f"{name}: {text}")
+        if line := self.panel.line():
+            parts.append(line)
         return " | ".join(parts)
 
     def summary(self, subscriber: Subscriber) -> Table:
@@ -167,17 +301,20 @@ class Watch:
             title_justify="left",
         )
         table.add_column("exchange")
-        for name in ("symbols", "records", "records/s", "gaps", "lost", "p50", "p99", "max"):
-            table.add_column(name, justify="right")
+        kinds = [kind for kind in wire.TOPIC_WORDS if any(kind in counts for counts in self.others.values())]
+        for name in ("symbols", "records", *kinds, "records/s", "gaps", "lost", "p50", "p99", "max"):
+            table.add_column({"trade": "trades"}.get(name, name), justify="right")
         for name in self.exchanges:
-            prefix = f"ticker.{name}."
-            losses = [loss for topic, loss in subscriber.losses.items() if topic.startswith(prefix)]
+            found = ((topic.split("."), loss) for topic, loss in subscriber.losses.items())
+            of_kinds = [(words[0], loss) for words, loss in found if len(words) > 2 and words[1] == name]
+            losses = [loss for _, loss in of_kinds]
             count, histogram = self.records[name], self.latencies[name]
             quantiles = [histogram.get_value_at_percentile(q) for q in (50, 99, 100)]
             table.add_row(
                 name,
-                str(len(losses)),
+                str(sum(kind == "ticker" for kind, _ in of_kinds)),
                 f"{count:,}",
+                *(f"{self.others[name].get(kind, 0):,}" for kind in kinds),
                 f"{count / seconds[name]:,.0f}" if count else "-",
                 str(sum(loss.gaps for loss in losses)),
                 str(sum(loss.lost for loss in losses)),
@@ -238,6 +375,7 @@ def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
         table.add_column(name, no_wrap=True)
     for name in ("symbols", "records/s", "newest", "p50", "p99"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("kinds", no_wrap=True)
     table.add_column("doing")
     for name, status in statuses.items():
         latencies = (status.latency_p50_us, status.latency_p99_us)
@@ -249,13 +387,21 @@ def status_table(statuses: dict[str, ExchangeStatus], now_ns: int) -> Table:
             f"{status.records_per_s:,.0f}",
             duration((now_ns - status.newest_recv_ns) / NS_PER_S) if status.newest_recv_ns else "-",
             *(f"{us:,.0f} us" if us is not None else "-" for us in latencies),
+            _kinds(status),
             status.text(now_ns),
         )
         for row in status.shards:
             state = Text(row.state, style=STATE_STYLES.get(row.state, "red"))
             rate = f"{row.records_per_s:,.0f}"
-            table.add_row(f"  {row.shard}", state, "", str(row.topics), rate, "", "", "", row.reason)
+            table.add_row(f"  {row.shard}", state, "", str(row.topics), rate, "", "", "", "", row.reason)
     return table
+
+
+def _kinds(status: ExchangeStatus) -> str:
+    """Return the kinds that are wanted; of how many symbols, where not of all."""
+    kinds = status.kinds
+    texts = (kind if count == status.symbols else f"{kind} of {count}" for kind, count in kinds.items())
+    return ", ".join(texts) or "-"
 
 
 def show(part: str | Table) -> None:
@@ -328,11 +474,7 @@ def record_line(record: wire.Record) -> str:
         trade = f"{record.side} {number(record.size)} at {number(record.price)}, id {record.trade_id}"
         return f"{head}{flags} {trade}{_latency(record)}"
     if isinstance(record, wire.Depth):
-        best = (
-            f"{number(side[0][0])} x {number(side[0][1])}" if side else "-"
-            for side in (record.bids, record.asks)
-        )
-        return f"{head}{flags} {record.bid_count} + {record.ask_count} levels, bid/ask {' / '.join(best)}"
+        return f"{head}{flags} {_depth_text(record)}"
     if isinstance(record, wire.BookRecord):
         part = f", part {record.part + 1} of {record.parts}" if record.parts != 1 else ""
         ids = f"{record.first_id} to {record.last_id}"
@@ -343,6 +485,13 @@ def record_line(record: wire.Record) -> str:
         f"{number(record.bid)} x {number(record.bid_size)} / {number(record.ask)} x {number(record.ask_size)}"
     )
     return f"{head}{flags} last {number(record.last)} bid/ask {quote}{_latency(record)}"
+
+
+def _depth_text(depth: wire.Depth) -> str:
+    best = (
+        f"{number(side[0][0])} x {number(side[0][1])}" if side else "-" for side in (depth.bids, depth.asks)
+    )
+    return f"{depth.bid_count} + {depth.ask_count} levels, bid/ask {' / '.join(best)}"
 
 
 def _latency(record: wire.Record) -> str:
@@ -392,6 +541,11 @@ def _width(cells: list[dict[str, Text]], names: list[str]) -> int:
     """Return how wide a table of these columns is, with a blank on each side of what is between two."""
     widths = (max([len(name), *(len(row[name].plain) for row in cells)]) for name in names)
     return sum(widths) + 2 * (len(names) - 1)
+
+
+def _columns(cells: list[dict[str, Text]]) -> list[str]:
+    """Return the columns of a table of tickers; that of flags is there if one has any."""
+    return [name for name in COLUMNS if name != "flags" or any(row["flags"].plain for row in cells)]
 
 
 def _moment(ns: int) -> str:

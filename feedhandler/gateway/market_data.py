@@ -30,8 +30,8 @@ class MarketData:
     """Newest records by topic; statuses, instrument lists and tables by exchange.
 
     on_ticker is called for each ticker record, on_other for each of another kind and for each condition, in order;
-    both have to be quick. on_document is called after a status, an instrument list or a heartbeat was taken, with its
-    kind and its exchange.
+    both have to be quick. on_document is called after a status, an instrument list or a heartbeat was taken, with
+    its kind and its exchange.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Trades and depth of the symbols that browsers look at: what each reader is due, without a queue for any of them.
+"""Trades and depth of the symbols that browsers look at: what each reader is due, without a queue for any.
 
-Of depth that is the newest record. Of trades it is what came since, as far as it is kept; the others are counted. What
-nobody looks at costs one look-up a record. Pure.
+Of depth that is the newest record. Of trades it is what came since, as far as it is kept; the others are counted.
+What nobody looks at costs one look-up a record. Pure.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ class View(Protocol):
     def take(self, record: wire.Record) -> None: ...
 
     def row(self, seen: Seen, flags: int) -> tuple[msgspec.Struct | None, int]:
-        """Return what is new, None if there is nothing yet, and how many trades were passed over; flags are added."""
+        """Return what is new, None if nothing is yet, and how many trades were passed over; flags are added."""
         ...
 
 

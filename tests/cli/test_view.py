@@ -185,3 +185,80 @@ def test_a_record_of_a_book_is_shown_by_its_ids_and_told_in_full_as_json():
         9,
     )
     assert "levels" not in told
+
+
+def status_record(exchange, wanted):
+    feed = FeedStatus(exchange=exchange, pid=1, started_ns=1, wanted=wanted)
+    body = msgspec.json.encode(ExchangeStatus(exchange=exchange, state="live", since_ns=0, feed=feed))
+    return wire.Document(wire.topic(wire.STATUS, exchange), kind=wire.STATUS, body=body)
+
+
+def watch_of_kinds(**flags):
+    """A watch of two exchanges, of one of which trades and depth are wanted, too."""
+    watch = Watch(["kucoin", "binance"])
+    watch.take(status_record("kucoin", {"BTC/USDT": ["ticker"]}))
+    watch.take(status_record("binance", {"BTC/USDT": ["ticker", "trade", "depth"], "A/B": ["trade"]}))
+    now_ns = view.time.time_ns()
+    for exchange in watch.exchanges:
+        for n in range(9):
+            topic = wire.topic(wire.TICKER, exchange, f"S{n}/USDT")
+            watch.take(wire.Ticker(topic, recv_ns=now_ns, publish_ns=now_ns, **WIDE))
+    sides = [(104123.4 - n, 1.0 + n) for n in range(20)], [(104123.5 + n, 2.0 + n) for n in range(20)]
+    watch.take(wire.Depth.of("depth.binance.BTC/USDT", *sides, **flags))
+    for n in range(30):
+        for symbol in ("BTC/USDT", "A/B"):
+            trade = wire.Trade(f"trade.binance.{symbol}", price=104000.0 + n, size=0.25, side=wire.Side.SELL)
+            watch.take(trade)
+    return watch
+
+
+def shown(watch, width, height):
+    console = Console(width=width, height=height, color_system=None)
+    with console.capture() as capture:
+        console.print(watch.picture(height - 7, width))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (160, 50)])
+def test_trades_and_depth_of_one_symbol_are_beside_the_tickers(width, height):
+    lines = shown(watch_of_kinds(), width, height)
+    assert max(map(len, lines)) <= width
+    assert len(lines) < height
+    assert any("S0/USDT" in line and "104123.4" in line for line in lines)
+    assert any("symbol" in line and "binance BTC/USDT" in line for line in lines[:2]), "beside"
+    text = "\n".join(" ".join(line.split()) for line in lines)
+    assert [n for n in range(5) if f"ask {104123.5 + n}" in text] == [0, 1, 2, 3, 4]
+    assert text.index("ask 104127.5") < text.index("ask 104123.5") < text.index("bid 104123.4")
+    assert text.index("sell 104029") < text.index("sell 104028"), "the newest trade first"
+    assert "A/B" not in text
+
+
+def test_what_must_not_be_used_is_told_and_a_narrow_terminal_has_it_below():
+    lines = shown(watch_of_kinds(flags=wire.INVALID), 60, 30)
+    assert max(map(len, lines)) <= 60
+    place = next(n for n, line in enumerate(lines) if "binance BTC/USDT" in line)
+    assert place > 5
+    assert "INVALID" in lines[place]
+
+
+def test_output_that_is_no_terminal_tells_trade_and_depth_in_words():
+    line = watch_of_kinds().line()
+    assert line.endswith(
+        "binance BTC/USDT: last trade sell 0.25 at 104029, 20 + 20 levels, bid/ask 104123.4 x 1 / 104123.5 x 2"
+    )
+    assert "BTC/USDT" not in Watch(["binance"]).line()
+
+
+def test_a_summary_counts_trades_and_depth_where_there_were_some():
+    lines = plain(watch_of_kinds().summary(SimpleNamespace(losses={}))).splitlines()
+    assert lines[-3].split()[:6] == ["exchange", "symbols", "records", "trades", "depth", "records/s"]
+    assert lines[-1].split()[:5] == ["binance", "0", "9", "60", "1"]
+
+
+def test_status_has_the_kinds_and_of_how_many_symbols():
+    feed = FeedStatus(exchange="x", pid=0, started_ns=0)
+    feed.wanted = {"A/B": ["ticker", "trade"], "C/D": ["ticker"], "E/F": ["ticker", "trade"]}
+    feed.rejected = {"E/F": {"trade": "no"}}
+    status = ExchangeStatus(exchange="x", state="live", since_ns=0, feed=feed)
+    head, line = plain(status_table({"x": status}, 10**9)).splitlines()
+    assert line[head.index("kinds") :].startswith("ticker, trade of 1  ")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import test_holdings
-from harness import PATIENCE_S, Stack, wait_until
+from harness import EXCHANGES, PATIENCE_S, Stack, wait_until
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -90,7 +90,9 @@ def world(tmp_path_factory):
     directory = tmp_path_factory.mktemp("dashboard")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEEDHANDLER_API_TOKEN", TOKEN)
-        s = Stack(directory, rate=300, extra="backoff_max_s = 1.0\nstale_after_s = 2")
+        extra = dict.fromkeys(EXCHANGES, "backoff_max_s = 1.0\nstale_after_s = 2")
+        extra["binance"] += '\nkinds = ["ticker", "trade", "depth"]'
+        s = Stack(directory, rate=300, extra=extra)
         try:
             s.start("sim", "merger", *s.exchanges, "gateway")
             s.wait_live()
@@ -136,6 +138,42 @@ def test_every_symbol_has_a_row_that_moves_and_says_what_it_is(page):
     page.until(
         lambda: re.search(r"total p50:?[0-9.]+ .s", page.text("#latency")), "values without pointing at them"
     )
+
+
+def test_trades_and_a_ladder_of_depth_are_shown_of_one_symbol_and_move(page):
+    def column(selector):
+        return page.driver.execute_script(
+            "return [...document.querySelectorAll(`${arguments[0]} tr td:first-child`)].map(e => e.textContent)",
+            selector,
+        )
+
+    def prices(selector):
+        return [float(text.replace(",", "")) for text in column(selector) if text]
+
+    page.until(lambda: page.is_shown("#market"), "the card, of what is configured")
+    choices = page.driver.execute_script(
+        "return [...document.querySelectorAll('#watched option')].map(e => e.value)"
+    )
+    assert len(choices) == 5, choices
+    assert all(each.startswith("binance ") for each in choices), "of others neither is configured"
+    first = page.find("#watched").get_attribute("value")
+    other = next(each for each in choices if each != first)
+    for symbol in (first, other):
+        page.driver.execute_script(
+            "const s = document.querySelector('#watched'); s.value = arguments[0];"
+            "s.dispatchEvent(new Event('input'))",
+            symbol,
+        )
+        page.until(lambda: len(prices("#asks")) == len(prices("#bids")) == 8, "eight levels a side")
+        ladder = prices("#asks") + prices("#bids")
+        assert ladder == sorted(ladder, reverse=True), "the dearest is on top"
+        page.until(lambda: column("#trades tbody"), "trades")
+        page.until(lambda old=ladder: prices("#asks") + prices("#bids") != old, "it moves")
+    assert "DOWN" not in page.text("#spread")
+    page.driver.execute_script("location.reload()")
+    page.until(lambda: page.text("#link") == "connected to the gateway", "connected anew")
+    page.until(lambda: prices("#asks"), "the ladder again")
+    assert page.find("#watched").get_attribute("value") == other, "the choice outlives a reload"
 
 
 def test_prices_have_the_decimals_of_their_tick(page, world):
@@ -198,7 +236,7 @@ def test_a_tab_reaches_every_control_and_each_has_a_name(page):
     from selenium.webdriver.common.keys import Keys
 
     page.driver.execute_script("document.activeElement.blur()")
-    wanted = {"filter", "plotted", "token", "subscribe-exchange", "subscribe-symbol"}
+    wanted = {"filter", "plotted", "token", "subscribe-exchange", "subscribe-symbol", "watched"}
     for _ in range(80):
         page.driver.switch_to.active_element.send_keys(Keys.TAB)
         wanted.discard(page.driver.switch_to.active_element.get_attribute("id"))

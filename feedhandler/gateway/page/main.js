@@ -2,6 +2,7 @@
 
 import { Events } from "./events.js";
 import { Exchanges } from "./exchanges.js";
+import { Market } from "./market.js";
 import { Operator, ask, token } from "./operator.js";
 import { Plots } from "./plots.js";
 import { Stream } from "./stream.js";
@@ -19,6 +20,7 @@ const operator = new Operator(now, () => stream.authorize());
 const steer = (exchange, what) => operator.steer(exchange, what);
 const exchanges = new Exchanges(now, steer, news, (exchange) => tickers.newest.get(exchange));
 const plots = new Plots();
+const market = new Market((message) => stream.send(message));
 const events = new Events();
 let merger = null;
 let retryAt = 0;
@@ -38,6 +40,7 @@ function takePulse(data) {
 function takeExchange(row) {
   exchanges.take(row);
   plots.take(row, Math.floor(now() / 1000));
+  market.replace([...exchanges.rows.values()]);
 }
 
 const stream = new Stream(
@@ -47,11 +50,14 @@ const stream = new Stream(
       tickers.replace(data.tickers);
       exchanges.replace(data.exchanges);
       takePulse(data);
+      market.connected([...exchanges.rows.values()]);
       operator.connected();
       operator.setExchanges(exchanges.names());
       ask("GET", "/v1/latency").then((history) => plots.replace(history), () => plots.make());
     },
     market_update: (data) => tickers.take(data),
+    depth_update: (data) => market.takeDepth(data),
+    trade_update: (data) => market.takeTrades(data),
     status_update: takeExchange,
     heartbeat: takePulse,
     authorized: () => operator.authorized(),

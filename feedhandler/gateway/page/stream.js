@@ -44,6 +44,10 @@ export class Stream {
     }
   }
 
+  send(message) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
   take(message) {
     this.receivedMs = performance.now();
     if (message.type !== "error") this.hasReceived = true;
