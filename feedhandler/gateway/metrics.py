@@ -302,8 +302,9 @@ def _kinds(rows: Iterable[str], market_data: MarketData) -> Iterator[Metric]:
             count[1] += 1
             count[2] += bool(market_data.flags_of(topic) & wire.INVALID)
     for labels, count in counts.items():
-        for family, value in zip((records, topics, invalid), count, strict=True):
-            family.add_metric(labels, value)
+        records.add_metric(labels, count[0])
+        topics.add_metric(labels, count[1])
+        invalid.add_metric(labels, count[2])
     yield from (records, topics, invalid)
 
 

@@ -23,7 +23,7 @@ from feedhandler.gateway.app import Parts
 from feedhandler.gateway.conflation import EVERYTHING, Interest, Newest
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rows import ExchangeRow, TickerRow, ticker_row
-from feedhandler.gateway.watched import TOPICS_MAX, VIEWS, Reading, Watched
+from feedhandler.gateway.watched import TOPICS_MAX, VIEWS, Reading, WatchedTopics
 from feedhandler.runtime.config import UPDATES_PER_S_MAX
 
 TURN_S: Final = 1 / UPDATES_PER_S_MAX
@@ -148,7 +148,7 @@ class Screens:
 
     def __init__(self, tick_of: Callable[[wire.Ticker], str]) -> None:
         self._tick_of = tick_of
-        self.watched = Watched(message)
+        self.watched = WatchedTopics(message)
         self.newest = Newest(lambda ticker, flags: message("market_update", self.row(ticker, flags)))
         self.clients: set[Screen] = set()
         self._strangers: set[Screen] = set()  # connected, and have not sent the token yet

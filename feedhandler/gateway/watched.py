@@ -21,14 +21,14 @@ Seen = tuple[int, int]  # how much of a view a reader has: updates, and changes 
 Encode = Callable[[str, msgspec.Struct], bytes]
 
 
-class Update(NamedTuple):
+class Due(NamedTuple):
     """What a reader gets; passed_over: how many trades it does not get."""
 
     text: bytes
     passed_over: int = 0
 
 
-NOTHING: Final = Update(b"")
+NOTHING: Final = Due(b"")
 
 
 class View(Protocol):
@@ -131,10 +131,10 @@ class _Shown:
         self.name, self.view = name, view
         self.readers = 0
         self.made_of: tuple[Seen, int] | None = None
-        self.updates: dict[Seen, Update] = {}
+        self.updates: dict[Seen, Due] = {}
 
 
-class Watched:
+class WatchedTopics:
     """The topics that somebody looks at. encode makes a message of its type and data."""
 
     def __init__(self, encode: Encode) -> None:
@@ -174,7 +174,7 @@ class Watched:
         if not shown.readers:
             del self._shown[reading.topic]
 
-    def update(self, reading: Reading) -> Update:
+    def update(self, reading: Reading) -> Due:
         """Return what a reader is due, and take it that it gets that; readers that are alike share the bytes."""
         shown = self._shown[reading.topic]
         now, seen = shown.view.now(), reading.seen
@@ -185,7 +185,7 @@ class Watched:
             shown.updates.clear()
         if seen not in shown.updates:
             row, passed_over = shown.view.row(seen, self._flags)
-            made = Update(self._encode(shown.name, row), passed_over) if row is not None else NOTHING
+            made = Due(self._encode(shown.name, row), passed_over) if row is not None else NOTHING
             shown.updates[seen] = made
         reading.seen, reading.changes = now, self._changes
         return shown.updates[seen]

@@ -50,6 +50,7 @@ TEXTS = [
         feed([{}, {"phase": "connecting", "attempt": 1, "is_successor": True}]),
     ),
     ("live; rejected: A/B, c", feed([{"rejected_topics": {"c": "no"}}], rejected={"A/B": {"ticker": "no"}})),
+    ("live; trades lost: some of b, 7 of c and of 1 more", feed([{}], lost_trades={"a": 2, "b": -1, "c": 7})),
     (
         "live; instrument list: 2 rows are odd (and 1 more)",
         feed([{}], problems=["2 rows are odd", "another"]),

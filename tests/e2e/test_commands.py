@@ -27,6 +27,8 @@ def test_tail_and_status_show_the_stream(stack):
     assert {record["topic"] for record in records} == {"ticker.binance.BTC/USDT"}
     assert all("SIMULATED" in record["flags"] for record in records)
 
+    other = s.run("tail", "--endpoint", s.endpoint, "--kind", "status", "--json", "--count", "2")
+    assert {json.loads(line)["kind"] for line in other.stdout.splitlines()} == {"status"}
     exact = s.run("tail", "--endpoint", s.endpoint, "--topic", "ticker.bybit.XRP/USDT\\0", "--count", "3")
     assert exact.returncode == 0
     assert all(" ticker.bybit.XRP/USDT #" in line for line in exact.stdout.splitlines())

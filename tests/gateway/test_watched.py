@@ -3,7 +3,7 @@
 import msgspec
 
 from feedhandler.data import wire
-from feedhandler.gateway.watched import NOTHING, TRADES_KEPT, Watched
+from feedhandler.gateway.watched import NOTHING, TRADES_KEPT, WatchedTopics
 
 TRADES, DEPTH = "trade.binance.BTC/USDT", "depth.binance.BTC/USDT"
 
@@ -19,7 +19,7 @@ def depth(sequence, bid=1.0, **fields):
 class Board:
     def __init__(self):
         self.made = 0
-        self.watched = Watched(self.encode)
+        self.watched = WatchedTopics(self.encode)
 
     def encode(self, name, row):
         self.made += 1
