@@ -57,14 +57,17 @@ class Panel:
         self._depth: wire.Depth | None = None
         self._flags = 0  # of its trades
 
-    def choose(self, status: ExchangeStatus) -> None:
-        """Take the first symbol of an exchange of which trades or depth are wanted, if there is none yet."""
-        if self.symbol or status.feed is None:
-            return
-        for symbol, kinds in status.feed.wanted.items():
-            if "trade" in kinds or "depth" in kinds:
-                self.exchange, self.symbol = status.exchange, status.feed.renamed.get(symbol, symbol)
+    def choose(self, statuses: Iterable[ExchangeStatus | None]) -> None:
+        """Take the first symbol of which trades or depth are wanted; one that has not come is waited for."""
+        for status in statuses if not self.symbol else ():
+            if status is None:
                 return
+            feed = status.feed
+            for symbol, kinds in feed.wanted.items() if feed is not None else ():
+                if "trade" in kinds or "depth" in kinds:
+                    assert feed is not None, "it wants this"
+                    self.exchange, self.symbol = status.exchange, feed.renamed.get(symbol, symbol)
+                    return
 
     def take(self, record: wire.Record) -> None:
         """Take a record, of whatever topic."""
@@ -176,7 +179,7 @@ class Watch:
         if document.kind == wire.STATUS:
             status = msgspec.json.decode(document.body, type=ExchangeStatus)
             self.statuses[status.exchange] = status
-            self.panel.choose(status)
+            self.panel.choose(self.statuses.get(name) for name in self.exchanges)
         elif document.kind == wire.INSTRUMENTS:
             listing = msgspec.json.decode(document.body, type=InstrumentList)
             self._tables[listing.exchange] = listing.table()

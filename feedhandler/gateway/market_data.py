@@ -101,7 +101,9 @@ class MarketData:
             self._conditions[record.topic] = record.flags
             self._on_other(record)
         else:
-            self._conditions.pop(record.topic, None)
+            condition = self._conditions.get(record.topic, 0)
+            if not condition & wire.INVALID or record.flags & wire.SNAPSHOT:  # which ends that
+                self._conditions.pop(record.topic, None)
             self._on_other(record)
 
     def _take_document(self, document: wire.Document) -> None:

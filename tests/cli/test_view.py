@@ -262,3 +262,11 @@ def test_status_has_the_kinds_and_of_how_many_symbols():
     status = ExchangeStatus(exchange="x", state="live", since_ns=0, feed=feed)
     head, line = plain(status_table({"x": status}, 10**9)).splitlines()
     assert line[head.index("kinds") :].startswith("ticker, trade of 1  ")
+
+
+def test_the_symbol_that_is_shown_does_not_depend_on_which_status_came_first():
+    watch = Watch(["kucoin", "binance"])
+    kinds = ["ticker", "trade"]
+    watch.take(status_record("binance", {"BTC/USDT": kinds}))
+    watch.take(status_record("kucoin", {"X/Y": ["ticker"], "C/D": kinds, "A/B": kinds}))
+    assert (watch.panel.exchange, watch.panel.symbol) == ("kucoin", "C/D")

@@ -222,6 +222,8 @@ def test_status_without_a_merger_says_so(stack):
     [
         (["tail", "--endpoint", "nonsense"], "is no ZeroMQ endpoint"),
         (["tail", "--count", "0"], "not a positive count"),
+        (["tail", "--kind", "candle"], "invalid choice"),
+        (["tail", "--kind", "trade", "--topic", "trade."], "not allowed with"),
         (["run", "-c", "x", "--seconds", "-1"], "not a positive number"),
         (["feed", "kraken", "-c", "x"], "binance"),
         (["check", "-c", "none.toml"], "no such file"),

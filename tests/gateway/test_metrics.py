@@ -147,6 +147,10 @@ def test_records_are_counted_by_kind_from_the_sequences_of_the_stream(tmp_path):
         take(wire.pack(wire.Condition("trade.binance.A/X", session=7, sequence=5, flags=wire.INVALID)))
         found = await samples(client)
         assert found["feedhandler_kind_invalid_topics", "binance", "trade"] == 1
+        for sequence, flags, invalid in ((6, 0, 1), (7, wire.SNAPSHOT, 0)):
+            take(wire.pack(wire.Trade("trade.binance.A/X", session=7, sequence=sequence, flags=flags)))
+            found = await samples(client)
+            assert found["feedhandler_kind_invalid_topics", "binance", "trade"] == invalid, "until a snapshot"
         assert found["feedhandler_trades_lost_total", "binance"] == 7
         assert found["feedhandler_trades_lost_unknown_topics", "binance"] == 1
         assert found["feedhandler_trades_recovered_total", "binance"] == 9
@@ -247,6 +251,7 @@ def test_alerts_and_panels_ask_for_metrics_that_there_are(tmp_path, file):
         beat(parts)
         for name in parts.config.exchanges:
             parts.market_data.statuses[name] = status(name, clock_offset_ms=1.0)
+        parts.market_data.follower.take(wire.pack(wire.Depth("depth.binance.A/X", sequence=1)))
         await client.get("/live")
         with Lock(parts.config.run_dir, "gateway"):
             found = await samples(client)
