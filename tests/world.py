@@ -5,7 +5,8 @@
 
 Whatever happens in it, no update older than the newest goes out, no half of one quote with half of another, no
 limit of the exchange is exceeded, and nothing grows without bound. While faults spare one of two legs, no update is
-missed. After the last fault everything is live again within `HEALS_S`.
+missed. After the last fault everything is live again within `HEALS_S`. Some feeds carry trades and depth besides:
+no trade goes out twice, or is missing and not told, and no depth that is not flagged was never the exchange's.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import time
 
 import msgspec
+from tape import DEPTH, TRADE, Taken, Tape, kinds_of
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
@@ -32,6 +34,7 @@ from feedhandler.exchanges.base import Endpoint, Quote, RestTicker
 from feedhandler.exchanges.state import QUOTE
 from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.feed.legs import Legs
+from feedhandler.feed.missed import UNKNOWN
 from feedhandler.feed.survey import Survey
 from feedhandler.sim.simulated import SIMULATED
 
@@ -44,6 +47,7 @@ PING = b""  # a ping of the WebSocket's own, or the answer to one
 PINGS_EVERY_NS = {"binance": 20 * NS_PER_S}  # the exchange does
 HEALS_S = 150  # after the last fault everything is live again
 LOG_MAX = 300
+TRADES, TRADES_QUIETLY = 0.04, 0.001  # a symbol's book is touched at a step
 LONG_EVERY = 10  # seeds: one of so many plays a whole day, too,
 CALM_EVERY = 5  # one of so many what dies in a quiet market,
 HOURS_EVERY = 70  # and one of so many 30 hours of one, which cost as much as 20 other plays
@@ -145,6 +149,7 @@ class Link:
         self.is_deaf = False  # requests get no answer
         self.asked_ns = 0  # when the last request came
         self.pings_at = opened_ns
+        self.published = {}  # of each symbol, the newest trade that it brought first
 
     def heal(self):
         self.delay_ns, self.stalled_until, self.is_deaf = DELAY_NS, 0, False
@@ -160,7 +165,16 @@ class World:
     tells_first = True  # on subscribing, how it stands on slower channels
 
     def __init__(
-        self, exchange="binance", legs=1, symbols=3, seed=1, quiet=(), spare=0, has_canary=True, **policy
+        self,
+        exchange="binance",
+        legs=1,
+        symbols=3,
+        seed=1,
+        quiet=(),
+        spare=0,
+        has_canary=True,
+        kinds=(),
+        **policy,
     ):
         self.rng = random.Random(seed)
         World.last = self
@@ -175,7 +189,19 @@ class World:
         self.listed = [native_of(exchange, number) for number in range(symbols + spare)]
         self.natives = self.listed[:symbols]  # those that are wanted
         self.quiet = {self.natives[number] for number in quiet}  # they say something on demand
-        self.exchange.add(self.natives, 0)
+        self.kinds = kinds  # beside tickers
+        self.add(self.natives)
+        self.tapes = self.make_tapes(seed)
+        self.taken = {native: Taken(tape) for native, tape in self.tapes.items()}
+        self.tape_of = {topic: tape for tape in self.tapes.values() for topic in tape.topics.values()}
+        self.trades_in = {}  # frames of trades: which
+        self.latest = {native: collections.deque(maxlen=3) for native in self.tapes}  # of those
+        self.carriers = {}  # of each trade: the link that brought it first
+        self.flagged_kinds = []  # (time, topic, flags)
+        self.asked_trades = []  # (when it is answered, question)
+        self.rest_lag_ns = self.rng.randrange(NS_PER_S) if self.tapes else 0  # of trades
+        self.answers_trades = True
+        self.is_resting = False
         self.number = dict.fromkeys(self.listed, 1000)
         self.quote_topics = {native: {SIMULATED[exchange].quote_topic(native)} for native in self.listed}
         self.sent = {native: [] for native in self.listed}  # numbers of quotes, while it is wanted
@@ -225,6 +251,14 @@ class World:
         legs.set_canary(self.canary)
         return legs
 
+    def make_tapes(self, seed):
+        name = self.exchange.exchange
+        return {native: Tape(name, native, seed) for native in self.listed if self.kinds}
+
+    def add(self, natives):
+        """Have the exchange's file make states of all kinds."""
+        return [state for kind in (TICKER.name, *self.kinds) for state in self.exchange.add(natives, 0, kind)]
+
     def note(self, text):
         self.log.append(f"{self.now / NS_PER_S:.2f} {text}")
 
@@ -239,22 +273,30 @@ class World:
         self.sent[native], self.got[native], self.flags[native] = [], [], 0
         self.newest.pop(native, None)
         self.again.add(native)
-        self.legs.add(self.exchange.add([native], 0))
+        if native in self.tapes:
+            self.taken[native].begin(EPOCH_NS + self.now)
+        self.legs.add(self.add([native]))
 
     def unwant(self, native):
         """Nobody wants this one any more."""
         self.note(f"{native} is not wanted")
         state = self.exchange.tickers[native]
         had_data = bool(state.recv_ns)
-        self.legs.remove([state])
-        self.exchange.remove([state])
+        states = [state, *(self.exchange.states[kind][native] for kind in self.kinds)]
+        is_known = [each.kind for each in states[1:] if each.is_known]
+        self.legs.remove(states)
+        self.exchange.remove(states)
         assert not had_data or self.flags[native] & wire.DOWN, "it says so"
+        assert all(self.taken[native].flags[kind] & wire.DOWN for kind in is_known), "so do other kinds"
         self.natives = [each for each in self.natives if each != native]
         del self.flags[native]
 
     def emit(self, state):
         assert state.native in self.flags, "what is not wanted is not heard of"
         record = wire.unpack(state.record())
+        if state.kind != TICKER.name:
+            self.take(state, record)
+            return
         if record.flags & (wire.STALE | wire.DOWN) and record.flags != self.flags[state.native]:
             self.flagged.append((self.now, state.native, record.flags))
             self.note(f"{state.native} {record.flag_names}")
@@ -281,6 +323,19 @@ class World:
         if has_begun and (not got or number > got[-1]):
             got.append(number)
 
+    def take(self, state, record):
+        """Look at a record of another kind."""
+        taken = self.taken[state.native]
+        taken.take(record, may_go_back=self.clock_off_ns != 0 or self.known_at > self.began_at)
+        if record.flags & wire.NOT_LIVE:
+            self.flagged_kinds.append((self.now, state.native, f"{state.kind} {record.flag_names}"))
+            self.note(f"{state.topic} {record.flag_names}")
+        elif record.kind == wire.TRADE and not record.flags & wire.RECOVERED:
+            number = taken.newest
+            link = self.carriers[state.native, number]
+            assert number > link.published.get(state.native, 0), f"{state.topic}: {number} is out of order"
+            link.published[state.native] = number
+
     # --- the exchange
 
     def say(self, native):
@@ -300,6 +355,39 @@ class World:
         if hearing:
             frame = msgspec.json.encode(self.quote(native, self.number[native], self.ms()))
             for link in hearing:
+                self.post(link, frame)
+
+    def trade(self, tape):
+        """Something happens in a symbol's book: trades, and levels that change."""
+        unix_ns = EPOCH_NS + self.now
+        for frame, numbers in tape.step(unix_ns):
+            hearing = self.hearing(tape.topics[TRADE])
+            encoded = msgspec.json.encode(frame)
+            self.trades_in[encoded] = [(tape.native, number) for number in numbers]
+            self.latest[tape.native].append(encoded)
+            for link in hearing:
+                self.post(link, encoded)
+        if frame := tape.depth(unix_ns):
+            self.post_all(self.hearing(tape.topics[DEPTH]), frame)
+
+    def hearing(self, topic):
+        return [
+            link for link in self.links.values() if link and topic in link.topics and topic not in link.muted
+        ]
+
+    def post_all(self, links, frame):
+        encoded = msgspec.json.encode(frame) if links else b""
+        for link in links:
+            self.post(link, encoded)
+
+    def begin(self, link, topic):
+        """Send what a new subscription to trades or depth is sent at once."""
+        tape = self.tape_of[topic]
+        if topic == tape.topics[DEPTH]:
+            if tape.exchange == "bybit" or self.rng.random() < 0.5:  # else with the next change
+                self.post(link, tape.first_depth(EPOCH_NS + self.now))
+        elif self.now - link.opened_ns < 5 * NS_PER_S and self.rng.random() < 0.3:
+            for frame in self.latest[tape.native]:
                 self.post(link, frame)
 
     def say_canary(self):
@@ -352,13 +440,21 @@ class World:
         if self.heals == 0 or (self.heals == 1 and self.now - link.opened_ns < 5 * NS_PER_S):
             self.lost.difference_update(topics)
         if self.now < self.mutes_until:
-            link.muted.update(topics)
-        for topic in [topic for topic in topics if topic not in link.muted] if self.tells_first else ():
-            self.tell_slowly(link, topic)
+            link.muted.update(each for each in topics if self.may_mute(each))
+        for topic in [topic for topic in topics if topic not in link.muted]:
+            if topic in self.tape_of:
+                self.begin(link, topic)
+            elif self.tells_first:
+                self.tell_slowly(link, topic)
+
+    def may_mute(self, topic):
+        """Nobody can know that trades are not sent, unless their numbers follow each other."""
+        tape = self.tape_of.get(topic)
+        return tape is None or tape.exchange == "binance" or topic != tape.topics[TRADE]
 
     def tell_slowly(self, link, topic):
         """Say on one connection what a slower channel has to say."""
-        for native in self.listed:
+        for native in self.listed if topic not in self.tape_of else ():
             if native.lower() in topic.lower() and topic not in self.quote_topics[native]:
                 other = kucoin_ticker if topic.startswith("/market/ticker:") else self.statistics
                 self.post(link, other(native, self.number[native], self.ms()))
@@ -372,6 +468,9 @@ class World:
             for native in self.listed:
                 if native not in self.quiet and self.rng.random() < 0.1:
                     self.say(native)
+            for native, tape in self.tapes.items() if not self.is_resting else ():
+                if self.rng.random() < (TRADES_QUIETLY if native in self.quiet else TRADES):
+                    self.trade(tape)
             self.repeat()
             self.turn()
             self.now += self.step_ns
@@ -406,7 +505,11 @@ class World:
                 self.speaking = link
                 if frame == PING:
                     session.on_ping()
-                elif session.on_frame(frame, self.unix_ns()):
+                    continue
+                for key in self.trades_in.get(frame, ()) if self.tapes else ():
+                    if key[0] in self.flags:  # else nobody takes it
+                        self.carriers.setdefault(key, link)
+                if session.on_frame(frame, self.unix_ns()):
                     self.advance(session)
                 link = self.links.get(session)
 
@@ -442,6 +545,9 @@ class World:
         for due, question in [each for each in self.asked if each[0] <= self.now]:
             self.asked.remove((due, question))
             self.answer_over_rest(question)
+        for wanted in change.ask_trades:
+            self.asked_trades.append((self.now + self.rng.randrange(20_000_000, 3_000_000_000), wanted))
+        self.answer_trades()
         self.survey_all()
         self.apply(change)
         sessions = self.legs.sessions
@@ -489,6 +595,27 @@ class World:
         is_there = self.is_reachable and self.answers_rest
         question.watch.on_quote(question.native, quote if is_there else None)
 
+    def answer_trades(self):
+        """Answer what is due of requests for past trades: what REST knows, or that it knows nothing."""
+        for due, wanted in [each for each in self.asked_trades if each[0] <= self.now]:
+            self.asked_trades.remove((due, wanted))
+            native = wanted.missed.state.native
+            if not (self.is_reachable and self.answers_trades):
+                self.note(f"no past trades of {native}")
+                wanted.watch.on_refused(wanted, self.rng.choice((0.0, 0.0, 5.0)))
+                continue
+            known_ns = EPOCH_NS + self.now - self.rest_lag_ns
+            past = self.tapes[native].past(wanted.request.path, known_ns)
+            rows = self.exchange.decode_past_trades(msgspec.json.encode(past))
+            assert not rows.problem
+            wanted.watch.on_answer(wanted, rows.items, self.unix_ns())
+
+    def lost_trades(self, native):
+        """Return how many are told to be lost, -1 where that is not known; none where none are."""
+        topic = wire.topic(wire.TRADE, self.exchange.exchange, native)
+        legs = self.legs.legs if self.carries_groups else [self.legs]
+        return next((each.missed.lost[topic] for each in legs if topic in each.missed.lost), None)
+
     def close(self, session, reason):
         self.links[session] = None
         self.note(f"line {session.line.index} closed: {reason}")
@@ -514,6 +641,27 @@ class World:
             if lost := sorted(set(since) - set(got)):
                 missed[native] = lost
         return missed
+
+    def compare(self, natives, *, is_spared):
+        """All has come of other kinds, or is told. is_spared: nothing was to be told."""
+        self.quiet, self.is_resting = set(self.listed), True
+        self.run(8 if self.tapes else 0)  # what is under way
+        for native in natives if self.tapes else ():
+            tape, taken = self.tapes[native], self.taken[native]
+            missing, lost = taken.missing(), self.lost_trades(native)
+            text = f"{native}: missing {len(missing)} {missing[:5]}, told {lost}"
+            assert not taken.flags[TRADE] & wire.NOT_LIVE, f"{native}: trades are {taken.flags[TRADE]}"
+            if is_spared:
+                assert not missing and lost is None, text
+            else:
+                assert not missing or lost == UNKNOWN or (lost or 0) >= len(missing), text
+                assert lost is None or wire.STALE in [flags & wire.STALE for flags in taken.conditions], text
+            if DEPTH in self.kinds:
+                assert not taken.flags[DEPTH] & wire.NOT_LIVE, f"{native}: depth is {taken.flags[DEPTH]}"
+                assert taken.best == tape.best, f"{native}: depth of {taken.key}, of {tape.key} it should be"
+        if is_spared:
+            flagged = [each for each in self.flagged_kinds if each[1] in natives]
+            assert flagged == [], f"flagged {flagged[:5]}"
 
 
 # --- whole plays
@@ -568,6 +716,7 @@ def spare_one_leg(seed, world=None):
     assert flagged == [], f"flagged {flagged[:5]}"
     missed = world.missed(kept)  # who has just come may be heard by the other leg alone
     assert missed == {}, f"missed {missed}"
+    world.compare(kept, is_spared=True)
     return world
 
 
@@ -591,6 +740,7 @@ def change_of_minds(seed, world=None):
     assert flagged == [], f"flagged {flagged[:5]}"
     missed = world.missed()
     assert missed == {}, f"missed {missed}"
+    world.compare(kept, is_spared=True)
     return world
 
 
@@ -634,6 +784,7 @@ def silent_channels(seed, world=None):
     assert world.all_live(), f"not live: {world.flags}"
     assert count > 1
     assert world.natives[1] not in {native for _, native, _ in world.flagged}, "a quiet market is no fault"
+    world.compare(world.natives, is_spared=True)
     return world
 
 
@@ -654,7 +805,8 @@ def whatever_happens(seed, world=None):
 
     world.run(200, play)
     world.note("the faults end")
-    world.is_reachable, world.mutes_until = True, 0
+    world.is_reachable = world.answers_trades = True
+    world.mutes_until = 0
     for link in filter(None, world.links.values()):
         link.heal()
     world.run(HEALS_S)
@@ -666,10 +818,11 @@ def whatever_happens(seed, world=None):
         (session.line.index, state.native)
         for session in settled
         for state in session.subscriptions.states.values()
-        if not state.channels[QUOTE].heard_ns(session.line.index)
+        if state.kind == TICKER.name and not state.channels[QUOTE].heard_ns(session.line.index)
     ]
     assert not unheard, f"quotes not heard, by line: {unheard}"
     assert len(world.links) <= 2 * LEGS_MAX
+    world.compare(kept, is_spared=False)
     return world
 
 
@@ -685,7 +838,8 @@ def change_of_mind(world, rng, kept):
 def trouble(world, rng, kinds=None):
     """One fault, of any kind, or of some."""
     sessions = [session for session, link in world.links.items() if link is not None]
-    kind = rng.choice([kind for kind in kinds or KINDS if sessions or kind in KINDS[:5]])
+    among = [*(kinds or KINDS), *(KINDS_OF_TAPES if world.tapes else ())]
+    kind = rng.choice([kind for kind in among if sessions or kind in WITHOUT_CONNECTION])
     victim = rng.choice(sessions) if sessions else None
     link = world.links[victim] if victim else None
     world.note(f"fault: {kind}" + (f", line {victim.line.index}" if victim else ""))
@@ -709,7 +863,8 @@ def trouble(world, rng, kinds=None):
         case "delay":
             link.delay_ns = rng.randrange(3_000_000_000)
         case "mute":
-            link.muted.update(rng.sample(sorted(link.topics), rng.randrange(len(link.topics) + 1)))
+            muted = rng.sample(sorted(link.topics), rng.randrange(len(link.topics) + 1))
+            link.muted.update(each for each in muted if world.may_mute(each))
         case "deaf":
             link.is_deaf = not link.is_deaf
         case "garbage":
@@ -720,17 +875,25 @@ def trouble(world, rng, kinds=None):
             world.post(link, {"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": world.ms()}})
         case "goodbye" if world.exchange.exchange == "kucoin":
             world.post(link, {"id": "x", "type": "error", "code": 400, "data": "ping timeout"})
+        case "no trades over REST":
+            world.answers_trades = not world.answers_trades
+        case "books restart":
+            for tape in world.tapes.values():
+                tape.is_restarting = tape.exchange == "bybit"
 
 
 KINDS = (
     "outage", "order", "stopped", "clock", "acks only",
     "unplugged", "stall", "delay", "mute", "deaf", "garbage", "again", "goodbye",
 )  # fmt: skip
+KINDS_OF_TAPES = ("no trades over REST", "books restart")
+WITHOUT_CONNECTION = (*KINDS[:5], *KINDS_OF_TAPES)
 PLAYS = (spare_one_leg, change_of_minds, silent_channels, whatever_happens)
 
 
 def make(seed, **settings):
     """A world of its own for each seed: every exchange in turn."""
+    settings.setdefault("kinds", kinds_of(seed))
     return World(list(EXCHANGES)[seed % len(EXCHANGES)], seed=seed, **settings)
 
 

@@ -64,6 +64,7 @@ class TradeArbitration:
     def __init__(self, *, is_consecutive: bool = False) -> None:
         self._is_consecutive = is_consecutive
         self.missing: list[tuple[int, int]] = []
+        self._is_parted = False  # nobody wants it, or nothing has come since somebody does again
         self.updates = self.update_id = 0  # the second grows with each new trade
         self._recent: dict[Hashable, int] = {}  # when a trade was new, and the line that brought it
         self._before: dict[Hashable, int] = {}  # the generation before
@@ -81,6 +82,11 @@ class TradeArbitration:
         self.updates = 0
         for line in range(LINES_MAX):
             self.renew(line)
+
+    def part(self) -> None:
+        """Nobody wants it any more: what is made from now on is not missing, and what was made before is late."""
+        self.missing, self._is_parted = [], True
+        self._forgotten_ns = max(self._forgotten_ns, self.newest_ns)
 
     def renew(self, line: int) -> None:
         """Another connection has this line from now on, and has sent nothing yet."""
@@ -152,6 +158,9 @@ class TradeArbitration:
     def _count(self, number: int, time_ns: int) -> None:
         """Note which numbers are missing, now that this one has come."""
         newest = self.number
+        if self._is_parted:
+            self._is_parted, self.number = False, max(newest, number)
+            return
         if 0 < newest < number - 1:
             self.missing = [*self.missing[1 - MISSING_MAX :], (newest + 1, number - 1)]
         elif number <= newest // 2 and time_ns > self.newest_ns:  # the exchange counts anew
@@ -174,7 +183,7 @@ class TradeArbitration:
         self.missing = left
 
     def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int, number: int) -> None:
-        if self._is_consecutive and number != self.number + 1:
+        if self._is_consecutive and (number != self.number + 1 or self._is_parted):
             self._count(number, time_ns)
         else:
             self.number = max(self.number, number)
@@ -207,6 +216,10 @@ class TradeArbitration:
     def heard_ns(self, line: int) -> int:
         """Return when the channel last sent on a line, 0 if it has not."""
         return self._heard_ns[line]
+
+    def reached_ns(self, line: int) -> int:
+        """Return when the newest trade on a line was made, 0 if none has come."""
+        return self._reached_ns[line]
 
 
 class PastTrade(msgspec.Struct, frozen=True):

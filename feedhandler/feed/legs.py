@@ -421,11 +421,27 @@ class Legs:
         if session not in self.sessions:
             return
         if session.condition == wire.DOWN:
+            self._note_missed(session)
             self._release(session)
         elif session.condition == 0 and self._has_filled_stale:  # data have come: what is quiet is live again
             self._unseeded.update(self._tickers)
             self._has_filled_stale = False
         self._flag_conditions()
+
+    def _note_missed(self, session: Session) -> None:
+        """See whether others had subscribed to trades before a connection that is gone brought its last frame."""
+        line = session.line.index
+        heard_ns = max(
+            (channel.heard_ns(line) for state in self.states.values() for channel in state.channels),
+            default=0,
+        )
+        others = [s.subscriptions for s in self.sessions if s is not session and s.condition != wire.DOWN]
+        self.missed.on_gone(
+            line,
+            heard_ns,
+            session.subscriptions.brought_since_ns,
+            lambda state: [each.brings_since_ns(state) for each in others],
+        )
 
     def on_rejection(self, session: Session) -> None:
         """A topic was refused: kinds that keep every record are not brought; others are watched."""

@@ -27,6 +27,7 @@ AGAIN_NS: Final = (
     NS_PER_S  # after a request that failed, or whose answer was behind the connections; doubling
 )
 CONFIRM_NS: Final = 2 * NS_PER_S  # after an answer, if no trade has come since that REST should have known
+UNDER_WAY_NS: Final = 5 * NS_PER_S  # a trade before it comes
 TRIES_MAX: Final = 6  # for a minute
 # Where numbers follow each other, past trades can be had for long: as the budget of requests permits.
 BUDGET_PATIENCE_NS: Final = 600 * NS_PER_S
@@ -91,6 +92,7 @@ class MissedTrades:
         for state in states:
             if isinstance(state, TradeState):
                 state.is_followed = False
+                state.trades.part()
                 self._states.pop(state, None)
                 self._open.pop(state, None)
                 state.release_held(self._emit)
@@ -111,6 +113,27 @@ class MissedTrades:
             if state.is_followed and state.trades.update_id:
                 self._begin(state, state.trades.number, state.trades.newest_ns)
                 state.hold()
+
+    def on_gone(
+        self,
+        line: int,
+        heard_ns: int,
+        since_ns: Callable[[State], int],
+        others_since_ns: Callable[[State], Iterable[int]],
+    ) -> None:
+        """A connection is gone that last brought anything at a time. What it had under way then is missed.
+
+        since_ns tells since when it had subscribed to a state, 0 if it had not; others_since_ns since when others
+        have. One that had by then has the same under way. Where numbers follow each other, they tell what is missed.
+        """
+        for state in self._states if not self.market.trade_ids_are_consecutive else ():
+            own_ns = since_ns(state)
+            if not own_ns or not state.is_followed or not state.trades.update_id:
+                continue
+            lived_ns = max(own_ns, heard_ns)
+            if not any(0 < other_ns <= lived_ns for other_ns in others_since_ns(state)):
+                present_ns = max(own_ns, lived_ns - UNDER_WAY_NS) + state.offset_ns
+                self._begin(state, 0, state.trades.reached_ns(line) or max(1, present_ns))
 
     def _begin(self, state: TradeState, number: int, since_ns: int) -> None:
         if state not in self._open:
@@ -240,7 +263,9 @@ class MissedTrades:
 
     def _is_past(self, missed: Missed, row: PastTrade) -> bool:
         """True for a trade from before anything was missed."""
-        return row.number <= missed.number if row.number else row.exchange_ns < missed.since_ns
+        if row.number and missed.number:
+            return row.number <= missed.number
+        return row.exchange_ns < missed.since_ns
 
     def _try_again(self, missed: Missed) -> None:
         missed.asks_at = self._now + (AGAIN_NS << missed.tries)

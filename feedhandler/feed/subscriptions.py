@@ -12,7 +12,7 @@ times and answers come in, requests go out. It knows no exchange.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -70,6 +70,7 @@ class LineSubscriptions:
         self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
         self._rejected_mono_ns: dict[str, int] = {}
         self._suspects: set[str] = set()  # topics of a refused request, to be requested one by one
+        self._answered_ns: dict[str, int] = {}  # topic → when its first answer came, in Unix time
         self.reset()
         self._enter(states)
 
@@ -80,7 +81,8 @@ class LineSubscriptions:
         self._in_flight: SubscriptionRequest | None = None
         self._held: set[str] = set()  # what the exchange may be sending: asked for, and not taken back since
         self._answer_due = 0
-        self._answered_ns: dict[str, int] = {}  # topic → when its first answer came, in Unix time
+        self._answered_before_ns = self._answered_ns  # the same of the connection before
+        self._answered_ns = {}
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when its first data are due
         self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
@@ -508,6 +510,18 @@ class LineSubscriptions:
         """True if all channels of a state were acknowledged on this connection."""
         topics = self._market.topics(state.native, state.kind)
         return all(topic in self._answered_ns and topic not in self.rejected for topic in topics)
+
+    def brings_since_ns(self, state: State) -> int:
+        """Return since when this connection brings a state, in Unix time; 0 = it does not."""
+        return self._since_ns(state, self._answered_ns) if self.brings(state) else 0
+
+    def brought_since_ns(self, state: State) -> int:
+        """The same of the connection that is gone."""
+        return self._since_ns(state, self._answered_before_ns)
+
+    def _since_ns(self, state: State, answered_ns: Mapping[str, int]) -> int:
+        since = [answered_ns.get(topic, 0) for topic in self._market.topics(state.native, state.kind)]
+        return max(since) if all(since) else 0
 
     def learn_from(self, other: "LineSubscriptions") -> None:
         """Take over what the exchange refused to another connection."""

@@ -210,6 +210,28 @@ def test_a_number_that_is_missing_is_new_however_long_ago_it_was_and_no_other_is
     assert channel.missing == []
 
 
+def test_what_is_made_while_nobody_wants_it_is_not_missing_and_what_was_made_before_is_late():
+    channel, line = TradeArbitration(is_consecutive=True), Line(0)
+
+    def accept(number):
+        time_ns = RECV_NS + number * MS
+        return channel.accept(line, numbered(number, time_ns), time_ns, time_ns, number)
+
+    assert accept(100)
+    assert accept(103)
+    assert channel.missing == [(101, 102)]
+    channel.part()
+    assert not accept(102)
+    assert accept(110)
+    assert channel.missing == []
+    assert accept(112)
+    assert channel.missing == [(111, 111)]
+    channel.part()
+    assert accept(113), "the next one, as it happens"
+    assert accept(115)
+    assert channel.missing == [(114, 114)]
+
+
 def test_a_count_that_begins_anew_has_none_missing_and_goes_on_from_there():
     channel, line = TradeArbitration(is_consecutive=True), Line(0)
     for step, number in enumerate((1000, 1001, 1004, 3, 4, 7)):

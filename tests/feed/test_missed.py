@@ -457,7 +457,40 @@ def test_what_nobody_wanted_is_not_fetched(lone):
     lone.cut_all()
     lone.run(3 * NS_PER_S)
     lone.trade(2)
+    lone.run(10 * NS_PER_S)
     assert lone.published() == lone.numbers()[:3] + lone.numbers()[-2:]
+    assert lone.requests == []
+
+
+def test_what_a_leg_had_under_way_is_fetched_when_it_is_gone_if_the_other_one_came_later(pair):
+    first, second = pair.links
+    pair.trade(3)
+    pair.cut(second)
+    del pair.sent[first]  # it hangs: what follows is under way until it is gone
+    pair.make(4)
+    pair.run(2 * NS_PER_S)
+    pair.trade(2)
+    pair.run(NS_PER_S)
+    pair.cut(first)
+    pair.run(5 * NS_PER_S)
+    pair.trade(1)
+    pair.run(5 * NS_PER_S)
+    assert sorted(pair.published()) == pair.numbers()
+    recovered = [r for _, r in pair.records if isinstance(r, wire.Trade) and r.flags & wire.RECOVERED]
+    assert [round(trade.price) for trade in recovered] == pair.numbers()[3:7]
+    assert pair.legs.missed.lost == {}
+
+
+def test_a_leg_that_is_gone_costs_no_request_if_the_other_one_was_there_before(pair):
+    first, second = pair.links
+    for session in (second, first):
+        pair.trade(1)
+        pair.cut(session)
+        pair.run(2 * NS_PER_S)
+        pair.trade(2)
+        pair.run(2 * NS_PER_S)
+    assert sorted(pair.published()) == pair.numbers()
+    assert pair.requests == []
 
 
 def test_a_number_that_is_skipped_is_fetched_where_numbers_follow_each_other():
