@@ -8,12 +8,14 @@ Processes are killed, stopped (SIGSTOP) and told to end, and come back; each fee
 does it, the merger as `merger/process.py` does. The plays are in `chain_plays`.
 """
 
+import bisect
 import collections
 import itertools
 import random
 
 import msgspec
-from world import EPOCH_NS, World, native_of
+from tape import DEPTH, TRADE, Taken, Tape, kinds_of
+from world import EPOCH_NS, TRADES, TRADES_QUIETLY, World, native_of
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget
@@ -43,12 +45,14 @@ HELD_UP_NS = 120 * NS_PER_S  # a process is stopped, or a line stalls, for less
 SYMBOLS = 5  # of each exchange, of which some are wanted at a time
 SAYS_NOTHING_S = 5  # so long one status after the other may call all well while a symbol is not
 UNFOLLOWED = "S99/USDT"  # wanted, and listed by nobody
+DOCUMENTS = (wire.STATUS, wire.HEARTBEAT, wire.INSTRUMENTS)
+TOLD_NS = 90 * NS_PER_S  # a trade that is missing, at the latest: REST is asked several times before
 HOP_MESSAGES = (30, 300, 100_000)  # what waits for a merger that does not read
 
 
-def tickers(symbols):
-    """Return them as wanted, each in the kind that every exchange has."""
-    return {symbol: ["ticker"] for symbol in symbols}
+def as_wanted(symbols, kinds):
+    """Return them as wanted, each as a ticker and in further kinds."""
+    return {symbol: ["ticker", *kinds] for symbol in symbols}
 
 
 class Market:
@@ -70,6 +74,7 @@ class Market:
         self.budget = ConnectBudget(*EXCHANGES[name].main.connects)
         self.slots = [Slot(self, shard) for shard in shards(shard_count)]
         self.repeats = EXCHANGES[name].main.repeats_s
+        self.tapes = {native: Tape(name, native, chain.seed) for native in self.listed if chain.kinds}
         self.is_paused = False
         self.quiet = set()  # they say something now and then, on any channel
         self.tells_slowly_at = 0  # the channels that are no quotes
@@ -102,6 +107,9 @@ class Market:
                 self.say(native)
             elif repeats_ns and now - self.said_ns.get(native, now) >= repeats_ns:
                 self.tell(native)
+        for native, tape in self.tapes.items() if not self.is_paused else ():
+            if rng.random() < (TRADES_QUIETLY if native in self.quiet else TRADES):
+                self.trade(tape)
         if now >= self.tells_slowly_at:
             self.tells_slowly_at = now + 2 * NS_PER_S
             for feed in self.feeds():
@@ -113,6 +121,16 @@ class Market:
     def say(self, native):
         self.number[native] += self.chain.rng.randrange(1, 4)
         self.tell(native)
+
+    def trade(self, tape):
+        """Something happens in a symbol's book: trades, and levels that change."""
+        unix_ns = EPOCH_NS + self.chain.now
+        frames = [(TRADE, frame) for frame, _ in tape.step(unix_ns)]
+        if frame := tape.depth(unix_ns):
+            frames.append((DEPTH, frame))
+        for kind, frame in frames:
+            for feed in self.feeds():
+                feed.post_all(tape.topics[kind], msgspec.json.encode(frame))
 
     def tell(self, native):
         self.said_ns[native] = self.chain.now
@@ -138,6 +156,15 @@ class Slot:
 
     def __str__(self):
         return f"{self.market.name}{self.shard.suffix}"
+
+
+def count_of(message):
+    """Return how many records are in a message."""
+    start = count = 0
+    while start < len(message):
+        start += wire.size_at(message, start)
+        count += 1
+    return count
 
 
 class Hop:
@@ -186,8 +213,8 @@ class Hop:
         kind = message[wire.KIND_OFFSET]
         if len(self.queue) >= self.chain.hop_messages_max:
             self.has_lost = True
-            if kind == wire.TICKER:
-                self.lost += len(message) // wire.TICKER_SIZE
+            if kind not in DOCUMENTS:
+                self.lost += count_of(message)
             return
         is_status = kind == wire.STATUS
         due = self.chain.now + self.chain.rng.randrange(5 * NS_PER_MS)
@@ -217,6 +244,7 @@ class Carried(Universe):
             change.run += each.run
             change.stop += each.stop
             change.ask += each.ask
+            change.ask_trades += each.ask_trades
         return change
 
 
@@ -224,12 +252,14 @@ class Feed(World):
     """One process of a feed: wired as `feed/process.py` does it, its connections those of a `World`."""
 
     carries_groups = True
+    repeats_trades = False  # a feed that was started just now cannot know them
 
     def __init__(self, chain, slot, pid):
         self.chain, self.slot, self.market, self.pid = chain, slot, slot.market, pid
         self.hop = Hop(chain, slot, self.greet)
         self.batch = Batch(self.hop, Nobody(), chain.unix_ns)
-        super().__init__(self.market.name, chain.legs, 0, chain.rng.random(), spare=SYMBOLS, max_age_s=60.0)
+        seed, kinds = chain.rng.random(), chain.kinds
+        super().__init__(self.market.name, chain.legs, 0, seed, spare=SYMBOLS, kinds=kinds, max_age_s=60.0)
         self.now = chain.now
         self.known_at = self.now + NS_PER_S
         self.asks_time = chain.asks_time
@@ -249,8 +279,11 @@ class Feed(World):
             started_ns=self.unix_ns(),
             state="connecting",
             starting="connecting, attempt 1, in progress",
-            wanted=tickers(self.wanted),
+            wanted=as_wanted(self.wanted, self.kinds),
         )
+
+    def make_tapes(self, seed):
+        return self.market.tapes
 
     def make_legs(self, count, policy):
         def legs_of(market, states):
@@ -267,6 +300,9 @@ class Feed(World):
 
     def emit(self, state):
         self.chain.authors[state.topic, state.recv_ns] = self.pid
+        if state.kind != TICKER.name:
+            self.batch.emit(state)
+            return
         if self.is_seeding or not state.channels[QUOTE].updates:
             self.chain.lent.add(state.recv_ns)
         self.batch.emit(state)
@@ -305,9 +341,9 @@ class Feed(World):
 
     def carry(self):
         if self.table is None:
-            self.status.wanted = tickers(self.wanted)
+            self.status.wanted = as_wanted(self.wanted, self.kinds)
             return
-        change = self.legs.reconcile(self.table, tickers(self.wanted), self.unix_ns())
+        change = self.legs.reconcile(self.table, as_wanted(self.wanted, self.kinds), self.unix_ns())
         self.status.wanted = self.legs.wanted
         self.status.rejected, self.status.renamed = self.legs.rejected, self.legs.renamed
         for state in self.exchange.all_states:
@@ -344,7 +380,7 @@ class Feed(World):
 
     def snapshots(self):
         for state in self.exchange.all_states:
-            if state.recv_ns:
+            if state.is_known:
                 record = bytearray(state.record())
                 wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
                 wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, self.unix_ns())
@@ -363,6 +399,7 @@ class Feed(World):
             connection_status(session, self.unix_ns(), self.now) for session in self.links
         ]
         self.status.stale, self.status.stale_topics = len(stale), stale
+        self.status.lost_trades = self.legs.lost_trades()
         self.batch.flush()
         self.status.hop_records = self.batch.records
         self.send_document(wire.STATUS, msgspec.json.encode(self.status))
@@ -424,9 +461,15 @@ class Subscriber:
         self.numbers = {}  # sequence of each topic, in this session
         self.left = {}  # the same as others knew it when this one left
         self.holes = 0  # records that it cannot have: it was not there
+        self.away = set()  # topics of which it may have missed something
+        self.taken = {key: Taken(tape) for key, tape in chain.tapes.items()}
+        self.came_at = {key: {} for key in self.taken}  # of each trade
+        self.told_at = {key: [] for key in self.taken}  # that some may be missing
+        self.conditions = {}  # flags of topics whose records count, as they are
 
     def join(self, outlet):
         self.outlet = outlet
+        self.away = set(self.numbers)
         outlet.add(self)
         merger = self.chain.merger
         for message in filter(None, map(merger.last, merger.topics(b""))):
@@ -442,6 +485,10 @@ class Subscriber:
             self.leave()
         self.records.clear()
         self.numbers.clear()
+        self.conditions.clear()
+        self.away.clear()
+        for told in self.told_at.values():
+            told.append(self.chain.now)
 
     @property
     def lost(self):
@@ -450,6 +497,18 @@ class Subscriber:
     def take(self, record):
         assert record.session == self.chain.session, "what a dead merger said"
         before = self.numbers.get(record.topic, 0)
+        is_counted = record.kind in (wire.TRADE, wire.CONDITION)  # of which nothing is repeated
+        if is_counted and record.topic in self.away:
+            self.away.remove(record.topic)
+            before_it = record.sequence - (record.kind == wire.TRADE)
+            self.holes += before_it - before
+            before = before_it
+        if record.kind == wire.CONDITION:
+            is_known = record.topic in self.numbers
+            assert record.sequence == before or not is_known, "a condition takes no number"
+            self.numbers[record.topic] = record.sequence
+            self.take_other(record)
+            return
         assert record.sequence > before, "a number comes once"
         is_first = not before or record.flags & wire.SNAPSHOT
         if before and record.flags & wire.SNAPSHOT:
@@ -458,8 +517,38 @@ class Subscriber:
         self.numbers[record.topic] = record.sequence
         if record.kind == wire.TICKER:
             self.take_ticker(record)
+        elif record.kind in (wire.TRADE, wire.DEPTH):
+            self.take_other(record)
         elif record.kind == wire.STATUS and self is self.chain.first:
             self.chain.look_at_status(record)
+
+    def take_other(self, record):
+        """Take trades, their conditions, and depth."""
+        key = record.exchange, record.symbol
+        taken, now = self.taken[key], self.chain.now
+        # Of depth there is no order over feeds that start anew, and clocks that are set.
+        taken.take(record, may_go_back=True)
+        if record.kind == wire.TRADE:
+            self.came_at[key][taken.newest] = now
+        elif record.kind == wire.CONDITION and record.flags & NOT_LIVE:
+            self.told_at[key].append(now)
+        if record.flags & NOT_LIVE:
+            self.chain.note(f"{self.name}: {record.topic} {record.flag_names}")
+        if record.kind != wire.DEPTH:
+            self.conditions[record.topic] = record.flags & NOT_LIVE
+
+    def untold(self, key):
+        """Return the trades that are missing, and of which nothing was told when it happened."""
+        came_at, told_at = self.came_at[key], self.told_at[key]
+        numbers = sorted(came_at)
+        untold = []
+        for number in self.taken[key].missing():
+            after = bisect.bisect(numbers, number)
+            since = came_at[numbers[after - 1]]
+            until = came_at[numbers[after]] if after < len(numbers) else self.chain.now
+            if not any(min(since, until) - NS_PER_S <= at <= max(since, until) + TOLD_NS for at in told_at):
+                untold.append(number)
+        return untold
 
     def take_ticker(self, record):
         before = self.records.get(record.topic)
@@ -493,8 +582,9 @@ class Chain:
         """
         return before.recv_ns in self.lent or self.now - self.left_at.get(topic, -HELD_UP_NS) < HELD_UP_NS
 
-    def __init__(self, seed, hop_messages_max=None):
+    def __init__(self, seed, hop_messages_max=None, kinds=None):
         self.rng = random.Random(f"chain {seed}")
+        self.seed, self.kinds = seed, kinds_of(seed) if kinds is None else kinds
         World.last = self
         self.now = self.began_at = 1000 * NS_PER_S
         self.log = collections.deque(maxlen=300)
@@ -517,17 +607,26 @@ class Chain:
         first, second = self.rng.sample(sorted(EXCHANGES), 2)
         self.markets = [Market(self, first, 1), Market(self, second, 2)]
         self.slots = [slot for market in self.markets for slot in market.slots]
+        codes = (wire.TICKER, *((wire.TRADE, wire.DEPTH) if self.kinds else ()))
         self.slot_of_topic = {
-            wire.topic(wire.TICKER, market.name, symbol): slot
+            wire.topic(code, market.name, symbol): slot
+            for code in codes
             for market in self.markets
             for symbol, native in market.symbols.items()
             for slot in market.slots
             if slot.shard.has(native)
         }
         self.native_topic = {
-            wire.topic(wire.TICKER, market.name, symbol): wire.topic(wire.TICKER, market.name, native)
+            wire.topic(code, market.name, symbol): wire.topic(code, market.name, native)
+            for code in codes
             for market in self.markets
             for symbol, native in market.symbols.items()
+        }
+        self.tapes = {
+            (market.name, symbol): market.tapes[native]
+            for market in self.markets
+            for symbol, native in market.symbols.items()
+            if self.kinds
         }
         self.first, self.second = Subscriber(self, "first"), Subscriber(self, "second")
         self.is_second_there = False
@@ -637,6 +736,7 @@ class Chain:
         if is_gentle:
             self.merger.on_stop()
             alive = [record for record in self.first.records.values() if not record.flags & wire.DOWN]
+            alive += [topic for topic, flags in self.first.conditions.items() if not flags & wire.DOWN]
             assert not alive, "it says that everything is down"
         self.merger = None
         self.orphans.clear()
@@ -650,8 +750,9 @@ class Chain:
         """What must hold after each turn of the merger."""
         for slot in self.slots:
             if self.now - max(slot.heard_at, self.merger_since) > DOWN_NS:
-                for topic, record in self.first.records.items():
-                    is_told = self.slot_of_topic[topic] is not slot or record.flags & wire.DOWN
+                flags = {topic: record.flags for topic, record in self.first.records.items()}
+                for topic, flag in (flags | self.first.conditions).items():
+                    is_told = self.slot_of_topic[topic] is not slot or flag & wire.DOWN
                     assert is_told, f"{topic}: {slot} is silent, and it is not told"
         told = self.told_before + sum(hop.told for hop in self.hops())
         views = [feed for exchange in self.merger.exchanges.values() for feed in exchange.feeds.values()]
@@ -708,18 +809,19 @@ class Chain:
         return [topic for topic in live if is_well and not self.is_live(self.first, topic)]
 
     def look_at_sizes(self):
-        merger, symbols = self.merger, len(self.slot_of_topic)
-        assert len(merger._routes) <= symbols
-        assert len(merger._by_topic) <= symbols
+        merger, topics = self.merger, len(self.slot_of_topic)
+        assert len(merger._routes) <= topics
+        assert len(merger._by_topic) <= topics
         assert len(merger._documents) == len(merger._sequences) <= 2 * len(self.markets) + 1
         for exchange in merger.exchanges.values():
             for feed in exchange.feeds.values():
-                assert len(feed.flagged) <= len(feed.routes) <= symbols
+                assert len(feed.flagged) <= len(feed.routes) <= topics
                 assert len(feed.traffic.latencies) <= 2000
         for feed in [slot.feed for slot in self.slots if slot.feed is not None]:
             assert len(feed.legs.legs) <= 1
             assert len(feed.links) <= 2 * self.legs
-            assert len(feed.exchange.tickers) + len(feed.exchange._parted) <= SYMBOLS
+            count = len(feed.exchange.all_states) + len(feed.exchange._parted)
+            assert count <= SYMBOLS * (1 + len(self.kinds))
             assert {state.topic for state in feed.exchange.all_states}.isdisjoint(feed.exchange._parted)
 
     @staticmethod
@@ -756,6 +858,15 @@ class Chain:
         assert ours == theirs, (
             f"{[(t, ours.get(t), theirs.get(t)) for t in ours if ours.get(t) != theirs.get(t)]}"
         )
+
+    def wanted_keys(self):
+        """Return whose trades and depth are to be live."""
+        keys = [topic.split(".", 2)[1:] for market in self.markets for topic in market.wanted_topics()]
+        return [(name, symbol) for name, symbol in keys if self.kinds]
+
+    def untold(self):
+        found = {key: self.first.untold(key) for key in self.first.taken}
+        return {key: numbers for key, numbers in found.items() if numbers}
 
     # --- what `world.play_all` counts
 

@@ -2,7 +2,8 @@
 
 import random
 
-from chain import HOP_MESSAGES, NS_PER_MS, Chain
+from chain import HOP_MESSAGES, NS_PER_MS, TOLD_NS, Chain
+from tape import DEPTH
 from world import HEALS_S, trouble
 
 from feedhandler.data import wire
@@ -77,6 +78,10 @@ def held_up(seed, chain=None):
     flagged = [each for each in chain.first.flagged if each[0] >= started and each[1] in topics]
     assert not flagged, f"flagged {flagged[:5]}"
     settle(chain)
+    for name, symbols in kept.items() if chain.kinds else ():
+        for symbol in symbols:
+            missing = chain.first.taken[name, symbol].missing()
+            assert not missing, f"missing of {name} {symbol}: {missing}"
     return chain
 
 
@@ -88,6 +93,8 @@ def settle(chain):
         market.is_paused = True
         for native in market.listed:  # what a quiet one said between two subscriptions is not said again
             market.say(native)
+        for tape in market.tapes.values():
+            market.trade(tape)
     chain.run(2)
     for subscriber in (chain.first, chain.second):
         for market in chain.markets:
@@ -95,6 +102,17 @@ def settle(chain):
                 bid = subscriber.records[topic].bid
                 assert int(bid) == market.number[native], f"{topic}: {bid}, said: {market.number[native]}"
     chain.compare()
+    for key in chain.wanted_keys():
+        taken, tape = chain.first.taken[key], chain.tapes[key]
+        flags = chain.first.conditions.get(f"trade.{key[0]}.{key[1]}", 0)
+        assert not flags, f"trades of {key} are {flags}"
+        if DEPTH in chain.kinds:
+            assert not taken.flags[DEPTH] & wire.NOT_LIVE, f"depth of {key} is {taken.flags[DEPTH]}"
+            assert taken.best == tape.best or not tape.key, f"depth of {key}: {taken.key}, not {tape.key}"
+    settled_at = chain.now
+    while chain.untold() and chain.now - settled_at < TOLD_NS:
+        chain.run(1)
+    assert not chain.untold(), f"trades are missing, and nobody was told: {chain.untold()}"
 
 
 def heal(chain):
@@ -105,7 +123,8 @@ def heal(chain):
     for slot in chain.slots:
         slot.stopped_until = min(slot.stopped_until, chain.now)
         if slot.feed is not None:
-            slot.feed.is_reachable, slot.feed.mutes_until = True, 0
+            slot.feed.is_reachable = slot.feed.answers_trades = True
+            slot.feed.mutes_until = 0
             for link in filter(None, slot.feed.links.values()):
                 link.heal()
 

@@ -287,9 +287,9 @@ class World:
         document = wire.Document(wire.topic(kind, "binance"), kind=kind, body=body)
         self.merger.on_message(wire.pack_document(document))
 
-    def status(self):
+    def status(self, **more):
         status = FeedStatus(
-            exchange="binance", pid=7, started_ns=0, state="live", hop_records=self.batch.records
+            exchange="binance", pid=7, started_ns=0, state="live", hop_records=self.batch.records, **more
         )
         self.document(wire.STATUS, msgspec.json.encode(status))
 
@@ -394,6 +394,22 @@ def test_a_feed_that_fell_silent_is_down_by_a_condition_until_it_is_back(world):
     world.deliver()
     assert numbers(world.published())[4:] == [(3, "SIMULATED")]
     assert world.published()[-1].price == 3.0
+
+
+def test_what_the_hop_has_lost_is_told_at_each_topic_whose_records_count(world):
+    wanted = {"BTC/USDT": ["ticker", "print"], "ETH/USDT": ["print"]}
+    world.status(wanted=wanted)
+    world.frame("BTCUSDT", "ETHUSDT")
+    world.deliver()
+    world.frame("BTCUSDT")
+    world.batch.flush()
+    world.hop.sent.clear()
+    world.status(wanted=wanted)
+    assert numbers(world.published())[1:] == [(1, "STALE|SIMULATED")]
+    assert numbers(world.published(), "print.binance.ETH/USDT")[1:] == [(1, "STALE|SIMULATED")]
+    world.condition("BTCUSDT", 0)
+    world.deliver()
+    assert numbers(world.published())[2:] == [(1, "SIMULATED")]
 
 
 # --- what the feed decides

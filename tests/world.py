@@ -163,6 +163,7 @@ class World:
     last = None  # the newest world
     carries_groups = False  # of legs, in a universe
     tells_first = True  # on subscribing, how it stands on slower channels
+    repeats_trades = True  # the newest, to new connections
 
     def __init__(
         self,
@@ -361,24 +362,18 @@ class World:
         """Something happens in a symbol's book: trades, and levels that change."""
         unix_ns = EPOCH_NS + self.now
         for frame, numbers in tape.step(unix_ns):
-            hearing = self.hearing(tape.topics[TRADE])
             encoded = msgspec.json.encode(frame)
             self.trades_in[encoded] = [(tape.native, number) for number in numbers]
             self.latest[tape.native].append(encoded)
-            for link in hearing:
-                self.post(link, encoded)
+            self.post_all(tape.topics[TRADE], encoded)
         if frame := tape.depth(unix_ns):
-            self.post_all(self.hearing(tape.topics[DEPTH]), frame)
+            self.post_all(tape.topics[DEPTH], msgspec.json.encode(frame))
 
-    def hearing(self, topic):
-        return [
-            link for link in self.links.values() if link and topic in link.topics and topic not in link.muted
-        ]
-
-    def post_all(self, links, frame):
-        encoded = msgspec.json.encode(frame) if links else b""
-        for link in links:
-            self.post(link, encoded)
+    def post_all(self, topic, frame):
+        """Send a frame to all that have subscribed to its topic."""
+        for link in self.links.values():
+            if link and topic in link.topics and topic not in link.muted:
+                self.post(link, frame)
 
     def begin(self, link, topic):
         """Send what a new subscription to trades or depth is sent at once."""
@@ -386,7 +381,7 @@ class World:
         if topic == tape.topics[DEPTH]:
             if tape.exchange == "bybit" or self.rng.random() < 0.5:  # else with the next change
                 self.post(link, tape.first_depth(EPOCH_NS + self.now))
-        elif self.now - link.opened_ns < 5 * NS_PER_S and self.rng.random() < 0.3:
+        elif self.repeats_trades and self.now - link.opened_ns < 5 * NS_PER_S and self.rng.random() < 0.3:
             for frame in self.latest[tape.native]:
                 self.post(link, frame)
 

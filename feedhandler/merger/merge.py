@@ -193,14 +193,17 @@ class Merger:
         if (lost := status.hop_records - (feed.traffic.records - feed.hop_base)) > 0:
             feed.hop_lost += lost
             feed.hop_base -= lost
-            self._flag_unwanted(feed, status)
+            self._flag_lost(feed, status)
         feed.status, feed.started_ns = status, min(status.started_ns, self._clock())
         if feed.is_down:
             self._revive(exchange, feed)
         self._check_state(exchange, feed)
 
-    def _flag_unwanted(self, feed: FeedView, status: FeedStatus) -> None:
-        """Records were lost; DOWN of what is not wanted any more may be among them, and is not sent again."""
+    def _flag_lost(self, feed: FeedView, status: FeedStatus) -> None:
+        """Records were lost: of what counts each record nobody knows which topic's, so all are told.
+
+        The feed sends again how each topic is. DOWN of what is not wanted any more it does not.
+        """
         wanted = {
             (status.renamed.get(symbol, symbol), kind)
             for symbol, kinds in status.wanted.items()
@@ -210,6 +213,8 @@ class Merger:
             if (symbol_in(route.topic), wire.KIND_NAMES[route.code]) not in wanted:
                 feed.flagged.pop(route, None)
                 self._publish_down(route)
+            elif route.keeps_every and not route.condition & wire.DOWN:
+                self._republish(route, route.condition | wire.STALE)
 
     def _begin_anew(self, exchange: ExchangeView, count: int) -> None:
         """Feeds of another count of shards have followed: none of them knows anything yet."""
