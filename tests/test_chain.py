@@ -3,6 +3,7 @@
 import chain_plays
 import days
 import pytest
+from chain import Chain
 
 from feedhandler.exchanges import EXCHANGES
 
@@ -12,6 +13,13 @@ from feedhandler.exchanges import EXCHANGES
 @pytest.mark.world
 @pytest.mark.parametrize("seed", [*range(9), 88, 124, 136, 289, 919, 1103])
 def test_whatever_processes_do_nothing_untrue_is_told_and_all_comes_back(seed):
+    chain_plays.whole_chain(seed, Chain(seed, kinds=()))
+
+
+# 24: trades that a full hop had lost were told in the status alone.
+@pytest.mark.world
+@pytest.mark.parametrize("seed", [3, 4, 24])
+def test_so_it_is_with_trades_and_depth(seed):
     chain_plays.whole_chain(seed)
 
 

@@ -124,7 +124,7 @@ class MissedTrades:
         """A connection is gone that last brought anything at a time. What it had under way then is missed.
 
         since_ns tells since when it had subscribed to a state, 0 if it had not; others_since_ns since when others
-        have. One that had by then has the same under way. Where numbers follow each other, they tell what is missed.
+        have. One that had by then has the same under way. Numbers that follow each other tell by themselves.
         """
         for state in self._states if not self.market.trade_ids_are_consecutive else ():
             own_ns = since_ns(state)
