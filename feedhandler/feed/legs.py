@@ -12,7 +12,7 @@ Pure: times come in, sessions to be run and to be stopped go out. It knows no ex
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -205,7 +205,7 @@ class Legs:
         self._take_orders(change)
         for leg in self.legs:
             if leg.successor is not None:
-                self._promote(leg, change)
+                self._promote(leg, now_mono_ns, change)
             elif reason := self._why_renew(leg, now_mono_ns, may_renew):
                 leg.successor = self._session(leg.session.leg)
                 leg.successor.reason = reason
@@ -370,7 +370,7 @@ class Legs:
         age_ns = now - session.opened_mono_ns
         return leg.order or (f"{age_ns / NS_PER_S / 3600:.1f} h old" if age_ns >= leg.age_ns else "")
 
-    def _promote(self, leg: Leg, change: Change) -> None:
+    def _promote(self, leg: Leg, now: int, change: Change) -> None:
         """Let the successor take over if no data of the other would be missed, or if the other is gone."""
         successor = leg.successor
         assert successor is not None, "the caller has looked"
@@ -381,6 +381,9 @@ class Legs:
             return
         if not is_gone:
             if not successor.has_followed(leg.session):
+                leg.session.stop_draining()
+                return
+            if self.missed.is_needed and not self._is_drained(leg.session, now):
                 return
             if leg.session in self._followed:  # else it has come back just now, and knows no more
                 self._inherit(successor, leg.session)
@@ -391,6 +394,14 @@ class Legs:
         leg.age_ns = self._age_ns()
         successor.reason = ""
         self._flag_conditions()
+
+    def _is_drained(self, session: Session, now: int) -> bool:
+        """True once trades that are under way on a connection have come, which its successor is not sent."""
+        if not session.drain(now):
+            return False
+        if not session.is_drained:
+            self._note_missed(session, session.subscriptions.brings_since_ns, [])
+        return True
 
     def state(self) -> str:
         """Return the state of the symbols in one word: that of the best connection."""
@@ -421,26 +432,28 @@ class Legs:
         if session not in self.sessions:
             return
         if session.condition == wire.DOWN:
-            self._note_missed(session)
+            others = [s for s in self.sessions if s is not session and s.condition != wire.DOWN]
+            self._note_missed(session, session.subscriptions.brought_since_ns, others)
             self._release(session)
         elif session.condition == 0 and self._has_filled_stale:  # data have come: what is quiet is live again
             self._unseeded.update(self._tickers)
             self._has_filled_stale = False
         self._flag_conditions()
 
-    def _note_missed(self, session: Session) -> None:
+    def _note_missed(
+        self, session: Session, since_ns: Callable[[State], int], others: Sequence[Session]
+    ) -> None:
         """See whether others had subscribed to trades before a connection that is gone brought its last frame."""
         line = session.line.index
         heard_ns = max(
             (channel.heard_ns(line) for state in self.states.values() for channel in state.channels),
             default=0,
         )
-        others = [s.subscriptions for s in self.sessions if s is not session and s.condition != wire.DOWN]
         self.missed.on_gone(
             line,
             heard_ns,
-            session.subscriptions.brought_since_ns,
-            lambda state: [each.brings_since_ns(state) for each in others],
+            since_ns,
+            lambda state: [each.subscriptions.brings_since_ns(state) for each in others],
         )
 
     def on_rejection(self, session: Session) -> None:

@@ -27,7 +27,7 @@ AGAIN_NS: Final = (
     NS_PER_S  # after a request that failed, or whose answer was behind the connections; doubling
 )
 CONFIRM_NS: Final = 2 * NS_PER_S  # after an answer, if no trade has come since that REST should have known
-UNDER_WAY_NS: Final = 5 * NS_PER_S  # a trade before it comes
+UNDER_WAY_NS: Final = 5 * NS_PER_S  # a trade, at most, on a connection that is not stalled
 TRIES_MAX: Final = 6  # for a minute
 # Where numbers follow each other, past trades can be had for long: as the budget of requests permits.
 BUDGET_PATIENCE_NS: Final = 600 * NS_PER_S
@@ -82,6 +82,11 @@ class MissedTrades:
         self.lost: dict[str, int] = {}
         self.recovered = 0  # trades that REST gave
 
+    @property
+    def is_needed(self) -> bool:
+        """True if there are trades whose numbers do not tell whether any are missing."""
+        return bool(self._states) and not self.market.trade_ids_are_consecutive
+
     def add(self, states: Iterable[State]) -> None:
         """Watch these too."""
         if self.market.past_trades_max:
@@ -131,7 +136,7 @@ class MissedTrades:
             if not own_ns or not state.is_followed or not state.trades.update_id:
                 continue
             lived_ns = max(own_ns, heard_ns)
-            if not any(0 < other_ns <= lived_ns for other_ns in others_since_ns(state)):
+            if not any(0 < other_ns <= lived_ns - UNDER_WAY_NS for other_ns in others_since_ns(state)):
                 present_ns = max(own_ns, lived_ns - UNDER_WAY_NS) + state.offset_ns
                 self._begin(state, 0, state.trades.reached_ns(line) or max(1, present_ns))
 

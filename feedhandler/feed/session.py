@@ -47,6 +47,7 @@ TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
 OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
 DELIVERS_NS: Final = 3 * NS_PER_S  # data younger than this: the connection delivers
 # No frame for so long: a ping is sent, and without an answer in `Market.pong_timeout_s` the connection is dead.
+DRAINS_NS: Final = 5 * NS_PER_S  # how long a connection that is to end is waited for
 PROBE_NS: Final = 10 * NS_PER_S
 GAPS_MIN: Final = 20  # silences that were ended by data, before it is known how long they usually are
 USUAL_FACTOR: Final = 5  # so many times longer than usual is unusual
@@ -160,6 +161,9 @@ class Session:
         self._lived_mono_ns = self._delivered_mono_ns = (
             now  # since when a frame has come at the earliest, and data
         )
+        self._pings = self._pongs = 0  # of ours, and their answers
+        self._drains_with = 0  # that ping's answer comes after all that is wanted of it; 0 = nothing is
+        self._drains_mono_ns = 0  # since then
         self._answers: list[Control] = []
         self._answer_ns = 0  # when the newest of them came, in Unix time
         self._has_overslept = False
@@ -301,6 +305,7 @@ class Session:
                 step.ping = True
             else:
                 step.send.append(message)
+            self._pings += 1
             self._ping_due = now + self._ping_interval_ns
             self._pong_due = self._pong_due or now + self._pong_timeout_ns
         elif (due := self.subscriptions.due_mono_ns) is not None and now >= due:
@@ -331,7 +336,9 @@ class Session:
                     self._start(now)
             elif isinstance(answer, Resubscribe):
                 self.subscriptions.renew([answer.topic])
-            elif not isinstance(answer, Pong):  # that is a sign of life, as any frame is
+            elif isinstance(answer, Pong):  # that is a sign of life, as any frame is
+                self._pongs += 1
+            else:
                 self._take_verdict(answer, now, step)
 
     def _take_verdict(self, answer: Ack | Nack, now: int, step: Actions) -> None:
@@ -469,6 +476,22 @@ class Session:
             channel.heard_ns(line) or channel.heard_ns(theirs) <= answered_ns
             for channel, answered_ns in self.subscriptions.answered_channels()
         )
+
+    def drain(self, now_mono_ns: int) -> bool:
+        """Return True once all has come that was sent before the first call, or no more is waited for."""
+        if not self._drains_with:
+            self._drains_with, self._drains_mono_ns = self._pings + 1, now_mono_ns
+            self._ping_due = now_mono_ns
+        return self.is_drained or now_mono_ns - self._drains_mono_ns >= DRAINS_NS
+
+    @property
+    def is_drained(self) -> bool:
+        """True if a ping that was sent after the call of `drain` has been answered: frames come in order."""
+        return 0 < self._drains_with <= self._pongs
+
+    def stop_draining(self) -> None:
+        """Forget the call of `drain`."""
+        self._drains_with = 0
 
     def has_lived_since(self, mono_ns: int) -> bool:
         """True if something has come since: data, where they come in any case, else a sign of life will do."""

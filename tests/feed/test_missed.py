@@ -108,6 +108,8 @@ class World:
         self.links = {}
         self.records = []
         self.is_reachable = True
+        self.delays = {}  # session → how long its frames are under way
+        self.under_way = []  # (when it comes, session, frame)
         self.has_rest = True
         self.budget_wait_s = 0.0  # that is stated, where it has none
         self.rest_lag = 0  # trades that REST does not know yet
@@ -137,6 +139,7 @@ class World:
         end = self.mono + ns
         while self.mono < end:
             self.mono += TICK_NS
+            self.arrive()
             for session in list(self.links):
                 if self.mono >= session.deadline_mono_ns:
                     self.step(session)
@@ -199,8 +202,20 @@ class World:
         self.deliver()
 
     def post(self, session, frame):
-        if session.on_frame(json.dumps(frame).encode(), self.now_ns):
+        if delay_ns := self.delays.get(session, 0):
+            self.under_way.append((self.mono + delay_ns, session, frame))
+        else:
+            self.hand_over(session, frame)
+
+    def hand_over(self, session, frame):
+        if self.links.get(session) and session.on_frame(json.dumps(frame).encode(), self.now_ns):
             self.step(session)
+
+    def arrive(self):
+        """Hand over what has been under way for long enough."""
+        while self.under_way and self.under_way[0][0] <= self.mono:
+            _, session, frame = self.under_way.pop(0)
+            self.hand_over(session, frame)
 
     def make(self, count):
         for _ in range(count):
@@ -265,12 +280,13 @@ def test_of_two_legs_each_trade_is_published_once_and_in_order(pair):
 
 def test_one_leg_that_is_renewed_costs_nothing(pair):
     pair.repeats = 2
+    pair.run(6 * NS_PER_S)
     for _ in range(6):
         for session in list(pair.links):
             pair.trade(2)
             pair.cut(session)
             pair.trade(2)
-            pair.run(2 * NS_PER_S)
+            pair.run(6 * NS_PER_S)  # what the other one has under way is no longer from before that
     assert sorted(pair.published()) == pair.numbers()
     assert pair.requests == []
     assert [word for word in pair.story() if "STALE" in word or "DOWN" in word] == []
@@ -481,12 +497,30 @@ def test_what_a_leg_had_under_way_is_fetched_when_it_is_gone_if_the_other_one_ca
     assert pair.legs.missed.lost == {}
 
 
+def test_a_leg_is_renewed_once_what_it_had_under_way_has_come(lone):
+    lone.trade(3)
+    (old,) = lone.links
+    lone.delays = {old: 4 * NS_PER_S}
+    lone.trade(1)
+    lone.run(NS_PER_S)
+    lone.trade(1)
+    lone.legs.renew("by order")
+    lone.run(NS_PER_S)
+    lone.trade(2)
+    lone.run(20 * NS_PER_S)
+    lone.trade(1)
+    assert old not in lone.links
+    assert sorted(lone.published()) == lone.numbers()
+    assert lone.legs.missed.lost == {}
+
+
 def test_a_leg_that_is_gone_costs_no_request_if_the_other_one_was_there_before(pair):
     first, second = pair.links
+    pair.run(6 * NS_PER_S)
     for session in (second, first):
         pair.trade(1)
         pair.cut(session)
-        pair.run(2 * NS_PER_S)
+        pair.run(6 * NS_PER_S)
         pair.trade(2)
         pair.run(2 * NS_PER_S)
     assert sorted(pair.published()) == pair.numbers()
