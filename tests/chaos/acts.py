@@ -5,6 +5,7 @@ it did, in words, and its claims. What holds for every act is claimed in `perfor
 """
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -32,6 +33,7 @@ QUOTES_AFTER_S = 40.0  # no longer are they waited for
 HALF_OPEN_S = 30.0  # a ping and what its answer may take
 QUIET_SYMBOLS = tuple(f"{each.base}/{each.quote}" for each in universe(1, 110, ()))[:100]  # on all exchanges
 BUSY = "ETH/USDT"  # not BTC/USDT, by which each connection is known to live
+MORE_KINDS = ("trade", "depth")
 QUIET_MARKET = "instruments = 110\nbusy_symbols = 5"  # the others change every 1 to 10 minutes
 BUDGET_S = 60.0  # KuCoin's window for new connections: until then the next one may have to wait
 
@@ -112,6 +114,11 @@ def renewals(stage):
 def unplug(stage, settings, rng):
     """Again and again one of two connections, once the other has heard everything."""
     stage.witness()
+    return f"{unplug_again(stage, settings, rng)} of two unplugged", nothing_was_missed(stage)
+
+
+def unplug_again(stage, settings, rng):
+    """Returns how often."""
     until = time.monotonic() + settings.seconds * SHARE
     connects = dict.fromkeys(EXCHANGES, 0)
     count = 0
@@ -127,7 +134,37 @@ def unplug(stage, settings, rng):
         count += 1
         stage.pause(rng.uniform(0.0, 1.0), f"{count} unplugged")
     stage.pause(3.0, "the last ones come back")
-    return f"{count} of two unplugged", nothing_was_missed(stage)
+    return count
+
+
+def unplug_with_trades(stage, settings, rng):
+    """The same, with trades and depth beside tickers."""
+    stage.more_kinds = len(MORE_KINDS)
+    stage.witness_market()
+    count = unplug_again(stage, settings, rng)
+    return f"{count} of two unplugged", no_trade_was_missed(stage)
+
+
+def no_trade_was_missed(stage):
+    found = stage.compare_market()
+    failures = [f"{name}: {each.failure}" for name, each in stage.witnesses.items() if each.failure]
+    failures += [
+        f"{name}: nothing" for name, (trades, depths, *_) in found.items() if not trades or not depths
+    ]
+    trades, depths = (sum(each[at] for each in found.values()) for at in (0, 1))
+    missing, doubled, wrong = ([one for each in found.values() for one in each[at]] for at in (2, 3, 4))
+    with stage.watch as observer:
+        conditions, is_held_up = observer.conditions, bool(observer.held_up)
+    told = [(name, flags) for _, name, flags in conditions]
+    return [
+        none_of("the witnesses heard everything", failures, "; ".join(failures)),
+        none_of(
+            "no trade is lost", missing, f"{len(missing)} of {trades:,} lost {missing[:3] or ''}".strip()
+        ),
+        none_of("no trade comes twice", doubled),
+        none_of("no depth is wrong", wrong, f"{len(wrong)} of {depths:,} wrong {wrong[:3] or ''}".strip()),
+        none_of("nothing is flagged", [] if is_held_up else told, f"{len(told)} {told[:3] or ''}".strip()),
+    ]
 
 
 def both_hear_all(stage, exchange, more_than):
@@ -144,7 +181,8 @@ def both_hear_all(stage, exchange, more_than):
 def subscribed(stage, exchange):
     """The simulator's numbers of our two connections, once both have all their subscriptions."""
     connections = stage.stack.sim_state(exchange)["connections"]
-    ours = [c["connection"] for c in connections if len(c["subscriptions"]) == topics_of(exchange)]
+    count = topics_of(exchange) + stage.more_kinds * len(MAJORS)
+    ours = [c["connection"] for c in connections if len(c["subscriptions"]) == count]
     return sorted(ours) if len(ours) == 2 else None
 
 
@@ -478,8 +516,9 @@ def half_open(stage):
 # --- the whole
 
 
-def same_legs(legs, max_age_s=0.0):
-    return lambda rng: f"legs = {legs}\nmax_age_s = {max_age_s}"
+def same_legs(legs, max_age_s=0.0, kinds=()):
+    lines = f"legs = {legs}\nmax_age_s = {max_age_s}"
+    return lambda rng: f"{lines}\nkinds = {json.dumps(['ticker', *kinds])}"
 
 
 def any_legs(max_age_s=0.0):
@@ -494,6 +533,7 @@ ACTS = (
     Act("rollover, one leg", same_legs(1, MAX_AGE_S), rollover),
     Act("rollover, two legs", same_legs(2, MAX_AGE_S), rollover),
     Act("unplugging one of two", same_legs(2), unplug),
+    Act("trades, unplugging one of two", same_legs(2, kinds=MORE_KINDS), unplug_with_trades),
     Act("symbols come and go", same_legs(2, MAX_AGE_S), guests),
     Act("a silent channel", same_legs(1), silence),
     Act("random faults", any_legs(15.0), faults),

@@ -5,6 +5,7 @@ reads a socket in a thread of its own, so that what a play does meanwhile delays
 """
 
 import json
+import struct
 import threading
 import time
 
@@ -12,7 +13,10 @@ import zmq
 from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
 
 NS_PER_S = 1_000_000_000
-TICKER_KIND, STATUS_KIND = 1, 2
+TICKER_KIND, STATUS_KIND, TRADE_KIND, DEPTH_KIND, CONDITION_KIND = 1, 2, 6, 7, 11
+TRADE = struct.Struct("<QddIBBH40s")  # after the header,
+DEPTH = struct.Struct("<QHHI80d")  # both
+NOT_LIVE = STALE | DOWN | 128
 FLAGGED = STALE | DOWN
 BID, ASK = 1, 3  # places among the values
 SILENT = "feed process is silent"  # what a status says of a feed that was held up, or died
@@ -61,6 +65,10 @@ class Observer:
         self.lies = []
         self.silence_max_ns = 0  # the oldest record without a flag
         self.lie_after_ns = None  # how old such a record may be; None: it is not looked at
+        self.trades = {}  # by topic: how often each id came, in the order of its first time
+        self.depths = {}  # by topic: what came without a flag, (id, time in ms, bids, asks)
+        self.conditions = []  # (ns, topic, flags)
+        self._numbers = {}  # by topic of trades
         self._told = {}
         self._notes_updates = False
 
@@ -70,6 +78,7 @@ class Observer:
         for topic in self.topics.values():
             topic.sequences, topic.times_ns = set(), set()
             topic.changes = 0
+        self.trades, self.depths, self.conditions = {}, {}, []
         self.flagged, self.held_up, self.lies = [], [], []
         self.silence_max_ns = 0
 
@@ -83,6 +92,8 @@ class Observer:
         kind = message[65]
         if kind == STATUS_KIND:
             self._take_status(message, now_ns)
+        if kind in (TRADE_KIND, DEPTH_KIND, CONDITION_KIND):
+            self._take_other(kind, message, now_ns)
         if kind != TICKER_KIND:
             return
         fields = TICKER.unpack(message)
@@ -110,6 +121,48 @@ class Observer:
             else:
                 self.falls.append((topic.name, topic.exchange_sequence, fields[9]))
         topic.exchange_sequence = fields[9] or topic.exchange_sequence
+
+    def _take_other(self, kind, message, now_ns):
+        fields = HEADER.unpack_from(message)
+        name, flags, session, sequence = fields[0].rstrip(b"\0").decode(), *fields[3:6]
+        self.records += 1
+        if kind == CONDITION_KIND:
+            if flags & NOT_LIVE and not flags & SNAPSHOT:
+                self.conditions.append((now_ns, name, flags & NOT_LIVE))
+        elif kind == TRADE_KIND:
+            trade_id = TRADE.unpack_from(message, HEADER.size)[7].rstrip(b"\0").decode()
+            ids = self.trades.setdefault(name, {})
+            ids[trade_id] = ids.get(trade_id, 0) + 1
+            before = self._numbers.get(name)
+            if before is not None and before[0] == session and sequence != before[1] + 1:
+                self.holes.append((name, before[1], sequence))
+            self._numbers[name] = session, sequence
+        elif flags & NOT_LIVE:
+            self.conditions.append((now_ns, name, flags & NOT_LIVE))
+        else:
+            number, bids, asks, _, *numbers = DEPTH.unpack_from(message, HEADER.size)
+            levels = list(zip(numbers[::2], numbers[1::2], strict=True))
+            sides = tuple(levels[:bids]), tuple(levels[20 : 20 + asks])
+            self.depths.setdefault(name, []).append((number, fields[6] // 1_000_000, *sides))
+
+    def compare_market(self, exchange, witness):
+        """Return how many trades and depths were compared; trades that are missing or came twice; wrong depths."""
+        trades, depths, missing, doubled, wrong = 0, 0, [], [], []
+        for symbol, seen in witness.trades.items():
+            name = f"trade.{exchange}.{symbol}"
+            got = self.trades.get(name, {})
+            first = next((at for at, each in enumerate(seen) if each in got), len(seen))
+            trades += len(seen) - first
+            missing += [(name, each) for each in seen[first:] if each not in got]
+            doubled += [(name, each) for each, count in got.items() if count > 1]
+        for symbol, known in witness.depths.items():
+            name = f"depth.{exchange}.{symbol}"
+            for number, ms, bids, asks in self.depths.get(name, ()):
+                expected = known.get(number or ms)
+                if expected is not None:
+                    depths += 1
+                    wrong += [(name, number or ms)] if [bids, asks] != expected else []
+        return trades, depths, missing, doubled, wrong
 
     def _take_status(self, message, now_ns):
         status = json.loads(message[HEADER.size :])
@@ -214,7 +267,7 @@ class Watch:
     def _follow(self, endpoint):
         with self._context.socket(zmq.SUB) as socket:
             socket.set(zmq.RCVHWM, 0)
-            for prefix in (b"ticker.", b"status."):
+            for prefix in (b"ticker.", b"status.", b"trade.", b"depth."):
                 socket.set(zmq.SUBSCRIBE, prefix)
             socket.connect(endpoint)
             looked_ns = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import EXCHANGES, MAJORS, Stack, is_alive, leftovers, programs, wait_until
 from observer import NS_PER_S, Watch
-from witness import Witness
+from witness import MarketWitness, Witness
 
 from feedhandler.runtime.lifecycle import die_with_parent
 
@@ -33,6 +33,7 @@ class Stage:
         self.directory.mkdir(parents=True)
         self.stack = Stack(self.directory, rate=rate, extra=extra, symbols=symbols, sim=sim)
         self.run = self.watch = None
+        self.more_kinds = 0  # of each symbol, a topic each
         self.witnesses = {}
         self.pids = set()
         self._said_s = time.monotonic()
@@ -71,13 +72,13 @@ class Stage:
         self.pids.update(found.values())
         return found
 
-    def witness(self, warm_up_s=1.0):
+    def witness(self, warm_up_s=1.0, make=Witness):
         """From now on, independent clients note what the exchanges say."""
         time.sleep(warm_up_s)  # what each connection says first is not each update's first time
         with self.watch as observer:
             observer.begin(notes_updates=True)
         for exchange in EXCHANGES:
-            self.witnesses[exchange] = Witness(exchange, self.stack.ports[exchange])
+            self.witnesses[exchange] = make(exchange, self.stack.ports[exchange])
         wait_until(
             lambda: all(witness.hears_all for witness in self.witnesses.values()),
             "the witnesses hear everything",
@@ -93,6 +94,22 @@ class Stage:
             with self.watch as observer:
                 found = {name: observer.compare(name, each) for name, each in self.witnesses.items()}
             if not any(missing for _, missing in found.values()) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
+
+    def witness_market(self):
+        """The same, of trades and depth."""
+        self.witness(make=MarketWitness)
+
+    def compare_market(self):
+        """Close the witnesses; returns by exchange what `Observer.compare_market` does."""
+        for witness in self.witnesses.values():
+            witness.close()
+        deadline = time.monotonic() + CATCH_UP_S
+        while True:
+            with self.watch as observer:
+                found = {name: observer.compare_market(name, each) for name, each in self.witnesses.items()}
+            if not any(missing for _, _, missing, *_ in found.values()) or time.monotonic() > deadline:
                 return found
             time.sleep(0.2)
 

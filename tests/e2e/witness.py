@@ -83,13 +83,26 @@ class Witness:
     def hears_all(self):
         return all(self.seen.get(symbol) for symbol in MAJORS)
 
+    def requests(self):
+        return self._protocol[2]()
+
+    def note(self, message):
+        update = self._protocol[3](message)
+        if update is not None:
+            native, number, ms = update
+            symbol = self._symbols[native.replace("-", "")]
+            if number:
+                self.seen[symbol].append(number)
+            if ms:
+                self.times_ns[symbol].append(ms * 1_000_000)
+
     async def _run(self):
-        path, handshake, requests, _, ping = self._protocol
+        path, handshake, _, _, ping = self._protocol
         try:
             async with aiohttp.ClientSession() as http:
                 path += await handshake(http, self._port)
                 async with http.ws_connect(f"ws://127.0.0.1:{self._port}{path}") as ws:
-                    tasks = [asyncio.create_task(self._read(ws, requests()))]
+                    tasks = [asyncio.create_task(self._read(ws, self.requests()))]
                     tasks += [asyncio.create_task(self._keep_alive(ws, ping))] if ping else []
                     tasks.append(asyncio.create_task(self._stop.wait()))
                     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -106,23 +119,88 @@ class Witness:
             await ws.send_json(ping)
 
     async def _read(self, ws, requests):
-        read = self._protocol[3]
         is_welcome_due = self._protocol[1] is kucoin_handshake
         if is_welcome_due:
             await ws.receive()
         for request in requests:
             await ws.send_json(request)
         async for message in ws:
-            update = read(json.loads(message.data))
-            if update is not None:
-                native, number, ms = update
-                symbol = self._symbols[native.replace("-", "")]
-                if number:
-                    self.seen[symbol].append(number)
-                if ms:
-                    self.times_ns[symbol].append(ms * 1_000_000)
+            self.note(json.loads(message.data))
 
     def close(self):
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(30)
+
+
+class MarketWitness(Witness):
+    """Notes every trade and depth of the majors, by canonical symbol: ids, and levels by what they are known by.
+
+    That is the exchange's id, or its time in ms, which the records carry as well.
+    """
+
+    def __init__(self, exchange, port):
+        self.exchange = exchange
+        self.trades = defaultdict(list)
+        self.depths = defaultdict(dict)
+        self._books = defaultdict(lambda: ({}, {}))  # Bybit sends changes
+        super().__init__(exchange, port)
+
+    @property
+    def hears_all(self):
+        return all(self.trades.get(symbol) and self.depths.get(symbol) for symbol in MAJORS)
+
+    def requests(self):
+        joined = [symbol.replace("/", "") for symbol in MAJORS]
+        if self.exchange == "binance":
+            params = [f"{name.lower()}@{word}" for name in joined for word in ("trade", "depth20@100ms")]
+            return [{"method": "SUBSCRIBE", "params": params, "id": 1}]
+        if self.exchange == "bybit":
+            topics = [f"{word}.{name}" for name in joined for word in ("publicTrade", "orderbook.50")]
+            return [{"op": "subscribe", "args": topics}]
+        symbols = ",".join(symbol.replace("/", "-") for symbol in MAJORS)
+        return [
+            {"id": channel, "type": "subscribe", "topic": f"{channel}:{symbols}", "response": True}
+            for channel in ("/market/match", "/spotMarket/level2Depth50")
+        ]
+
+    def note(self, message):
+        topic = message.get("topic") or message.get("stream") or ""
+        if topic and "data" in message:
+            getattr(self, f"_note_{self.exchange}")(topic, message, message["data"])
+
+    def _symbol(self, native):
+        return self._symbols[native.replace("-", "").upper()]
+
+    def _note_binance(self, topic, message, data):
+        symbol = self._symbol(topic.partition("@")[0])
+        if "t" in data:
+            self.trades[symbol].append(str(data["t"]))
+        else:
+            self.depths[symbol][data["lastUpdateId"]] = self._best(data["bids"], data["asks"])
+
+    def _note_kucoin(self, topic, message, data):
+        symbol = self._symbol(topic.rpartition(":")[2])
+        if "tradeId" in data:
+            self.trades[symbol].append(data["tradeId"])
+        elif "timestamp" in data:
+            self.depths[symbol][data["timestamp"]] = self._best(data["bids"], data["asks"])
+
+    def _note_bybit(self, topic, message, data):
+        symbol = self._symbol(topic.rpartition(".")[2])
+        if isinstance(data, list):
+            self.trades[symbol] += [row["i"] for row in data]
+            return
+        if message["type"] == "snapshot":
+            self._books[symbol] = ({}, {})
+        for side, levels in zip(self._books[symbol], (data["b"], data["a"]), strict=True):
+            for price, size in levels:
+                side[float(price)] = size
+                if not float(size):
+                    del side[float(price)]
+        bids, asks = self._books[symbol]
+        self.depths[symbol][data["u"]] = self._best(sorted(bids.items(), reverse=True), sorted(asks.items()))
+
+    @staticmethod
+    def _best(bids, asks):
+        return [tuple((float(price), float(size)) for price, size in side[:20]) for side in (bids, asks)]
