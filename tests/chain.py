@@ -540,7 +540,8 @@ class Subscriber:
     def untold(self, key):
         """Return the trades that are missing, and of which nothing was told when it happened."""
         came_at, told_at = self.came_at[key], self.told_at[key]
-        numbers = sorted(came_at)
+        given = self.taken[key].numbers
+        numbers = [self.taken[key].first, *(n for n in sorted(came_at) if not given[n] & wire.RECOVERED)]
         untold = []
         for number in self.taken[key].missing():
             after = bisect.bisect(numbers, number)

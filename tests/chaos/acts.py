@@ -329,10 +329,40 @@ def order(stage, exchange, kind, fields, rng):
 
 def kills(stage, settings, rng):
     """Any process, at times two at once, each time once everything is live again."""
-    done, slowest = Counter(), (0.0, "")
     names = sorted(set(stage.programs()) - {"supervisord", "sim"})
+    return kill_again(stage, settings, rng, names, ["sim"])
+
+
+def kills_with_trades(stage, settings, rng):
+    """Feeds and merger, while trades are compared with what the exchange said, which lives on."""
+    stage.witness_market()
+    names = [*EXCHANGES, "merger"]
+    did, claims = kill_again(stage, settings, rng, names)
+    stage.pause(3.0, "the last one comes back")
+    time.sleep(1.0)
+    for witness in stage.witnesses.values():
+        witness.close()
+    time.sleep(3.0)  # what is under way
+    with stage.watch as observer:
+        found = [observer.compare_market(name, each) for name, each in stage.witnesses.items()]
+        untold = [one for name, each in stage.witnesses.items() for one in observer.untold(name, each)]
+    trades, missing = sum(each[0] for each in found), sum(len(each[2]) for each in found)
+    return did, [
+        *claims,
+        none_of(
+            "each trade that is lost is told",
+            untold,
+            f"{missing} of {trades:,} lost {untold[:3] or ''}".strip(),
+        ),
+        none_of("no trade comes twice", [one for each in found for one in each[3]]),
+        none_of("no depth is wrong", [one for each in found for one in each[4]]),
+    ]
+
+
+def kill_again(stage, settings, rng, names, seldom=()):
+    done, slowest = Counter(), (0.0, "")
     while sum(done.values()) < settings.kills:
-        victims = choose(rng, names, settings.kills - sum(done.values()))
+        victims = choose(rng, names, settings.kills - sum(done.values()), seldom)
         old = stage.programs()
         if "sim" in victims:
             with stage.watch as observer:
@@ -361,9 +391,9 @@ def kills(stage, settings, rng):
     ]
 
 
-def choose(rng, names, left):
+def choose(rng, names, left, seldom):
     """One victim or two; the simulator less often, for it takes everything along."""
-    victims = list(dict.fromkeys(rng.sample(names * 2 + ["sim"], 2)))
+    victims = list(dict.fromkeys(rng.sample([*names * 2, *seldom], 2)))
     return victims[: 2 if rng.random() < 0.2 and left > 1 else 1]
 
 
@@ -538,6 +568,7 @@ ACTS = (
     Act("a silent channel", same_legs(1), silence),
     Act("random faults", any_legs(15.0), faults),
     Act("kills", any_shards, kills),
+    Act("kills with trades", same_legs(2, kinds=MORE_KINDS), kills_with_trades),
     Act("quiet markets", same_legs(1), quiet, QUIET_SYMBOLS, QUIET_MARKET, Stage.launch),
 )
 

@@ -16,7 +16,8 @@ NS_PER_S = 1_000_000_000
 TICKER_KIND, STATUS_KIND, TRADE_KIND, DEPTH_KIND, CONDITION_KIND = 1, 2, 6, 7, 11
 TRADE = struct.Struct("<QddIBBH40s")  # after the header,
 DEPTH = struct.Struct("<QHHI80d")  # both
-NOT_LIVE = STALE | DOWN | 128
+RECOVERED, NOT_LIVE = 64, STALE | DOWN | 128
+TOLD_NS = 60 * NS_PER_S  # at the latest: REST is asked several times before
 FLAGGED = STALE | DOWN
 BID, ASK = 1, 3  # places among the values
 SILENT = "feed process is silent"  # what a status says of a feed that was held up, or died
@@ -65,7 +66,7 @@ class Observer:
         self.lies = []
         self.silence_max_ns = 0  # the oldest record without a flag
         self.lie_after_ns = None  # how old such a record may be; None: it is not looked at
-        self.trades = {}  # by topic: how often each id came, in the order of its first time
+        self.trades = {}  # by topic: of each id how often it came; when first, in which session, its flags
         self.depths = {}  # by topic: what came without a flag, (id, time in ms, bids, asks)
         self.conditions = []  # (ns, topic, flags)
         self._numbers = {}  # by topic of trades
@@ -132,7 +133,7 @@ class Observer:
         elif kind == TRADE_KIND:
             trade_id = TRADE.unpack_from(message, HEADER.size)[7].rstrip(b"\0").decode()
             ids = self.trades.setdefault(name, {})
-            ids[trade_id] = ids.get(trade_id, 0) + 1
+            ids.setdefault(trade_id, [0, now_ns, session, flags])[0] += 1
             before = self._numbers.get(name)
             if before is not None and before[0] == session and sequence != before[1] + 1:
                 self.holes.append((name, before[1], sequence))
@@ -154,7 +155,7 @@ class Observer:
             first = next((at for at, each in enumerate(seen) if each in got), len(seen))
             trades += len(seen) - first
             missing += [(name, each) for each in seen[first:] if each not in got]
-            doubled += [(name, each) for each, count in got.items() if count > 1]
+            doubled += [(name, each) for each, (count, *_) in got.items() if count > 1]
         for symbol, known in witness.depths.items():
             name = f"depth.{exchange}.{symbol}"
             for number, ms, bids, asks in self.depths.get(name, ()):
@@ -163,6 +164,31 @@ class Observer:
                     depths += 1
                     wrong += [(name, number or ms)] if [bids, asks] != expected else []
         return trades, depths, missing, doubled, wrong
+
+    def untold(self, exchange, witness):
+        """Return the trades of a witness that are missing, and of which nothing told when it happened.
+
+        What tells is a condition of their topic, or another session.
+        """
+        untold = []
+        for symbol, seen in witness.trades.items():
+            name = f"trade.{exchange}.{symbol}"
+            got = self.trades.get(name, {})
+            told_ns = [at_ns for at_ns, topic, _ in self.conditions if topic == name]
+            before, waiting = None, []
+            for each in seen:
+                if each not in got:
+                    waiting += [each] if before else []
+                    continue
+                if got[each][3] & RECOVERED:
+                    continue  # it came out of order
+                if waiting and before[2] == got[each][2]:
+                    since_ns, until_ns = before[1] - NS_PER_S, got[each][1] + TOLD_NS
+                    if not any(since_ns <= at_ns <= until_ns for at_ns in told_ns):
+                        untold += [(name, one) for one in waiting]
+                before, waiting = got[each], []
+            untold += [(name, one) for one in waiting]  # nothing has come since
+        return untold
 
     def _take_status(self, message, now_ns):
         status = json.loads(message[HEADER.size :])
