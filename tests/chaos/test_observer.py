@@ -4,7 +4,17 @@ import json
 from collections import defaultdict
 
 from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
-from observer import NS_PER_S, SILENT, Observer
+from observer import (
+    CONDITION_KIND,
+    DEPTH,
+    DEPTH_KIND,
+    NS_PER_S,
+    RECOVERED,
+    SILENT,
+    TRADE,
+    TRADE_KIND,
+    Observer,
+)
 
 TOPIC = "ticker.binance.BTC/USDT"
 NOW_NS = 1_790_000_000 * NS_PER_S
@@ -134,3 +144,56 @@ def test_a_new_beginning_forgets_what_was_seen_and_not_where_topics_are():
     observer.take(ticker(4, 9), NOW_NS)
     assert observer.holes == [(TOPIC, 2, 4)]
     assert observer.falls == [(TOPIC, 11, 9)]
+
+
+TRADES = "trade.binance.BTC/USDT"
+DEPTHS = "depth.binance.BTC/USDT"
+
+
+def header(topic, kind, sequence, flags=0, session=1, exchange_ns=0):
+    return HEADER.pack(topic.encode(), 2, kind, flags, session, sequence, exchange_ns, NOW_NS, NOW_NS)
+
+
+def trade(sequence, trade_id, **fields):
+    body = TRADE.pack(trade_id, 1.0, 1.0, 1, 1, 0, 0, str(trade_id).encode())
+    return header(TRADES, TRADE_KIND, sequence, **fields) + body
+
+
+def depth(sequence, number, *, bid=1.0, flags=0):
+    levels = [bid, 1.0] + [float("nan")] * 38 + [2.0, 1.0] + [float("nan")] * 38
+    return header(DEPTHS, DEPTH_KIND, sequence, flags) + DEPTH.pack(number, 1, 1, 0, *levels)
+
+
+class HeardMarket:
+    """A witness of these trades of one symbol, and of its depth, best bids by id."""
+
+    def __init__(self, trades=(), depths=()):
+        self.trades = {"BTC/USDT": [str(each) for each in trades]}
+        sides = {number: [((bid, 1.0),), ((2.0, 1.0),)] for number, bid in dict(depths).items()}
+        self.depths = {"BTC/USDT": sides}
+
+
+def test_of_trades_each_comes_once_since_the_first_that_came():
+    heard = HeardMarket([8, 9, 10, 11])
+    assert observed(trade(1, 9), trade(2, 10), trade(3, 11)).compare_market("binance", heard)[2:4] == ([], [])
+    observer = observed(trade(1, 9), trade(2, 11), trade(3, 11))
+    assert observer.compare_market("binance", heard)[2:4] == ([(TRADES, "10")], [(TRADES, "11")])
+    assert observed(trade(1, 9), trade(3, 10)).holes == [(TRADES, 1, 3)]
+
+
+def test_depth_without_a_flag_is_as_the_witness_knows_it():
+    heard = HeardMarket(depths={5: 1.0, 6: 1.5})
+    assert observed(depth(1, 5), depth(2, 7)).compare_market("binance", heard)[1::3] == (1, [])
+    assert observed(depth(1, 6)).compare_market("binance", heard)[4] == [(DEPTHS, 6)]
+    assert observed(depth(1, 6, flags=STALE)).compare_market("binance", heard)[4] == []
+
+
+def test_a_trade_that_is_missing_is_told_by_a_condition_or_another_session():
+    heard = HeardMarket([9, 10, 11])
+    condition = header(TRADES, CONDITION_KIND, 1, flags=DOWN)
+    assert observed(trade(1, 9), trade(2, 11)).untold("binance", heard) == [(TRADES, "10")]
+    assert observed(trade(1, 9), condition, trade(2, 11)).untold("binance", heard) == []
+    assert observed(trade(1, 9), trade(1, 11, session=2)).untold("binance", heard) == []
+    recovered = trade(2, 10, flags=RECOVERED)
+    assert observed(trade(1, 9), recovered, trade(3, 11)).untold("binance", heard) == []
+    assert observed(trade(1, 9), recovered).untold("binance", heard) == [(TRADES, "11")]
