@@ -152,8 +152,8 @@ def calm_and_mute(seed, world=None):
     world.run((world.mutes_until - world.now) / NS_PER_S, look)
     for link in filter(None, world.links.values()):
         link.heal()
-    # Of what stays quiet REST has to state the same for 60 s, and is asked up to 40 s apart; and a channel that missed
-    # something before may have had its connection followed.
+    # Of what stays quiet REST has to state the same for 60 s, and is asked up to 40 s apart; and a channel that
+    # missed something before may have had its connection followed.
     world.run(120, world.each_step)
     world.run(0.1)  # what was told last is on its way
     odd = {native for native, flags in world.flags.items() if flags & (wire.STALE | wire.DOWN)}
