@@ -131,6 +131,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     stale_topics: dict[str, str] = {}  # some of them, with the reason
     lost_trades: dict[str, int] = {}  # by topic, native: how many could be had from nowhere; -1 = not known
     recovered_trades: int = 0  # that no connection brought, and REST did
+    books_valid: int = 0  # books that may be used,
+    books_waiting: int = 0  # and those that wait for a base
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0
     hop_records: int = 0
@@ -149,6 +151,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         parts = self._connection_texts(now_ns)
         if self.starting:
             parts.append(self.starting)
+        if self.books_waiting:
+            parts.append(f"books: {self.books_valid} valid, {self.books_waiting} wait for a base")
         if self.stale:
             first = ", ".join(f"{topic} ({reason})" for topic, reason in list(self.stale_topics.items())[:2])
             parts.append(f"stale: {first}" + (f" and {self.stale - 2} more" if self.stale > 2 else ""))
@@ -219,6 +223,8 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         stale_topics={topic: text for status in statuses for topic, text in status.stale_topics.items()},
         lost_trades={topic: count for status in statuses for topic, count in status.lost_trades.items()},
         recovered_trades=sum(status.recovered_trades for status in statuses),
+        books_valid=sum(status.books_valid for status in statuses),
+        books_waiting=sum(status.books_waiting for status in statuses),
         resync=sum(status.resync for status in statuses),
         hop_records=sum(status.hop_records for status in statuses),
     )

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 import msgspec
 
 from feedhandler.data import kinds, wire
+from feedhandler.data.book import BOOK
 from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument
@@ -23,6 +24,8 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import Arbitration, Line
+from feedhandler.exchanges.book_state import BookState
+from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
 from feedhandler.exchanges.trades import PastTrade, TradeState
@@ -162,6 +165,12 @@ class Market(abc.ABC):
     trade_ids_are_consecutive: ClassVar[bool] = False  # one that is skipped is a trade that is missing
     past_trades_max: ClassVar[int] = 0  # in the answer to a `past_trades_request`; 0: none can be had
 
+    # Of books: what their ids say, how many levels a side messages keep current (0: all), and how many a base has that
+    # is requested over REST (0: they begin with a message).
+    book_rule: ClassVar[ChainRule] = ChainRule()
+    book_levels: ClassVar[int] = 0
+    base_levels: ClassVar[int] = 0
+
     topic_key: ClassVar[bytes]  # under which a message names its topic
     topics_max: ClassVar[int]  # of one connection; its canary comes on top
     awaits_welcome: ClassVar[bool] = False
@@ -237,6 +246,16 @@ class Market(abc.ABC):
             )
         if kind == DEPTH.name:
             return DepthState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+        if kind == BOOK.name:
+            return BookState(
+                self.book_rule,
+                self.book_levels,
+                keeps=self.base_levels > 0,
+                topic=topic,
+                native=native,
+                base_flags=base_flags,
+                flags=base_flags,
+            )
         description = kinds.named(kind)
         is_once = kinds.keeps_every(description.code)
         channels = tuple(Arbitration(is_once=is_once) for _ in self.topics(native, kind))
@@ -292,6 +311,14 @@ class Market(abc.ABC):
 
     def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
         """Decode the answer to it, row by row, in whatever order. Raises DecodeError or ProtocolError."""
+        raise NotImplementedError
+
+    def base_request(self, native: str) -> RestRequest:
+        """Return the request for the book of one symbol, as deep as it is to be had at a fair price."""
+        raise NotImplementedError
+
+    def decode_base(self, body: bytes) -> Base:
+        """Decode the answer to it. Raises DecodeError or ProtocolError."""
         raise NotImplementedError
 
     @abc.abstractmethod

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from feedhandler.data import wire
+from feedhandler.data import book, wire
 from feedhandler.data.depth import BookLevel
 from feedhandler.data.levels import Levels
 from feedhandler.data.units import NS_PER_S
@@ -23,6 +23,7 @@ from feedhandler.exchanges.depth_state import DepthState
 
 CROSSED_NS: Final = NS_PER_S  # a bid at or above an ask for so long: the book is wrong
 ASK_AGAIN_NS: Final = 10 * NS_PER_S  # a base that was asked for, and has not come
+OLD_NS: Final = 10 * NS_PER_S  # nothing but what is in the book for so long: the exchange counts anew
 
 
 class Succession(enum.Enum):
@@ -45,12 +46,23 @@ class ChainRule(msgspec.Struct, frozen=True):
     has_level_ids: bool = False
 
 
+class Base(msgspec.Struct, frozen=True):
+    """What a book begins with: its levels after a change. limit: how many a side it can have, 0 = all."""
+
+    last_id: int
+    bids: Sequence[BookLevel]
+    asks: Sequence[BookLevel]
+    limit: int = 0
+    exchange_ns: int = 0
+
+
 class LineBook:
     """The levels of one book. levels_max: how many a side the exchange keeps current, 0 = all.
 
     last_id is the newest change's, is_known false until there is a base, and from a gap on. A base that has but a
     part of the book leaves what lies beyond it unknown, until it changes: known_from and known_to are the lowest
-    price from which all bids are known, and the highest to which all asks are.
+    price from which all bids are known, and the highest to which all asks are. Where the exchange keeps but the best
+    levels current, they move with the worst of those. Times are those of the message that came last.
     """
 
     def __init__(self, rule: ChainRule, levels_max: int = 0) -> None:
@@ -60,12 +72,14 @@ class LineBook:
         self.is_known = False
         self.last_id = 0
         self.known_from, self.known_to = 0.0, math.inf
+        self.exchange_ns = self.recv_ns = 0
         self._crossed_ns = 0  # since when
+        self._old_ns = 0  # since when nothing has come but what is in it
 
     def forget(self) -> None:
         """Nothing is known any more."""
         self.is_known = False
-        self.last_id = self._crossed_ns = 0
+        self.last_id = self._crossed_ns = self._old_ns = 0
         self.bids.clear()
         self.asks.clear()
 
@@ -78,7 +92,14 @@ class LineBook:
         self.known_from = self.bids.worst() if 0 < limit <= self.bids.count else 0.0
         self.known_to = self.asks.worst() if 0 < limit <= self.asks.count else math.inf
         self.last_id, self.is_known = last_id, True
+        self._old_ns = 0
         self._prune()
+
+    def copy(self, other: "LineBook") -> None:
+        """Have the base that another line has come to."""
+        self.replace(other.last_id, other.bids, other.asks)
+        self.known_from, self.known_to = other.known_from, other.known_to
+        self.exchange_ns, self.recv_ns = other.exchange_ns, other.recv_ns
 
     def is_restart(self, last_id: int) -> bool:
         """True for a message that is a base, whatever its type says."""
@@ -106,6 +127,44 @@ class LineBook:
             self.last_id = last_id
             self._prune()
         return found
+
+    def take(self, first_id: int, last_id: int, bids: Sequence[Any], asks: Sequence[Any]) -> list[bytes]:
+        """Take a message that is known to follow; returns the bodies of the records that say the same."""
+        # hot: `make bench-micro`, books
+        before = self.known_from, self.known_to
+        changed = {price: size for price, size in self._changes(bids) if price > 0.0}
+        other = {price: size for price, size in self._changes(asks) if price > 0.0}
+        self.bids.change(changed.items())
+        self.asks.change(other.items())
+        self.last_id = last_id
+        self._old_ns = 0
+        if self._levels_max:
+            _move_window(changed, self.bids, self._levels_max)
+            _move_window(other, self.asks, self._levels_max)
+            self.known_from = self._edge(self.bids, self.known_from)
+            self.known_to = self._edge(self.asks, self.known_to)
+        bid_edge = self.known_from if self.known_from != before[0] else 0.0
+        ask_edge = self.known_to if self.known_to != before[1] else 0.0
+        return book.bodies(
+            first_id, last_id, _packed(changed, self.bids, bid_edge), _packed(other, self.asks, ask_edge)
+        )
+
+    def _edge(self, side: Levels, known: float) -> float:
+        """Return where what is known of a side of a window ends: at its worst, once anything was beyond that."""
+        is_open = known in (0.0, math.inf) and side.count < self._levels_max
+        return known if is_open or not side.count else side.worst()
+
+    def snapshot(self) -> list[bytes]:
+        """Return the bodies of the records that say what it is."""
+        bids, asks = self.bids.packed(), self.asks.packed()
+        bids = book.edge(self.known_from) + bids if self.known_from > 0.0 else bids
+        asks = book.edge(self.known_to) + asks if self.known_to < math.inf else asks
+        return book.bodies(self.last_id, self.last_id, bids, asks)
+
+    def stays_old(self, last_id: int, recv_ns: int) -> bool:
+        """Look at a message all of which is in the book; True if it is of another count."""
+        self._old_ns = self._old_ns or recv_ns
+        return last_id <= self.last_id // 2 or recv_ns - self._old_ns >= OLD_NS
 
     def _changes(self, levels: Sequence[Any]) -> Sequence[BookLevel]:
         """Return what is not in the book yet: a message may begin before the base, or a base within a message."""
@@ -136,6 +195,21 @@ class LineBook:
             return False
         self._crossed_ns = self._crossed_ns or recv_ns
         return recv_ns - self._crossed_ns >= CROSSED_NS
+
+
+def _move_window(changed: dict[float, float], side: Levels, count: int) -> None:
+    """Take what has left the best so many out of a side, and note it among what has changed."""
+    if side.count > count:
+        changed.update((price, 0.0) for price, _ in side[count:])
+        side.cut(count)
+
+
+def _packed(changed: dict[float, float], side: Levels, edge: float) -> bytes:
+    """Return what has changed as it stands in records; edge: where what is known ends now, if that has moved."""
+    if not edge:
+        return book.packed_levels(changed.items())
+    changed.pop(edge, None)
+    return book.edge(edge) + book.packed_levels([(edge, side.size_at(edge)), *changed.items()])
 
 
 class BookDepthState(DepthState):

@@ -1,5 +1,5 @@
 """Bybit V5 spot: `tickers` for last price and 24 h statistics, `orderbook.1` for the quote, `publicTrade` for
-trades and `orderbook.50` for depth.
+trades, `orderbook.50` for depth and `orderbook.200` for books.
 
 Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of tickers, `seq` of orderbook.50, which
 is the engine's count, while `u` is that of what one connection is sent. Quirks worth knowing:
@@ -11,7 +11,8 @@ is the engine's count, while `u` is that of what one connection is sent. Quirks 
 - publicTrade has up to 1024 trades in a message, in order, and says `snapshot` though each is new; ids are texts
   without an order;
 - orderbook.50 is a book, then what changes in it: a size of 0 takes a level away, and one that leaves the best 50
-  goes without a word. Its `u` counts by 1, though that is not promised: a gap is a reason to subscribe anew;
+  goes without a word. Its `u` counts by 1, though that is not promised: a gap is a reason to subscribe anew.
+  orderbook.200 is the same of the best 200;
 - the symbol of data is that of their topic;
 - at most 10 topics in a request, and one bad topic refuses the whole request; a refusal may lack req_id;
 - the pong of the spot socket says `"op":"ping"`; test `success` and `ret_msg`, not `op`.
@@ -26,6 +27,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from feedhandler.data.book import BOOK as BOOK_KIND
 from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
@@ -64,7 +66,8 @@ from feedhandler.exchanges.base import (
     rest_ticker,
     spread,
 )
-from feedhandler.exchanges.books import BookDepthState, ChainRule, Succession
+from feedhandler.exchanges.book_state import BookState, Changes
+from feedhandler.exchanges.books import Base, BookDepthState, ChainRule, Succession
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
 from feedhandler.exchanges.trades import PastTrade
 
@@ -73,6 +76,10 @@ BOOK_SIZE: Final = len(BOOK)
 BOOK_50: Final = "orderbook.50."
 BOOK_50_SIZE: Final = len(BOOK_50)
 BOOK_50_LEVELS: Final = 50
+BOOK_200: Final = "orderbook.200."
+BOOK_200_SIZE: Final = len(BOOK_200)
+BOOK_200_LEVELS: Final = 200
+BOOK_TYPES: Final = ("snapshot", "delta")
 TICKERS: Final = "tickers."
 TICKERS_SIZE: Final = len(TICKERS)
 TRADES: Final = "publicTrade."
@@ -89,7 +96,7 @@ UNKNOWN: Final = (NAN, NAN)  # price and size of a side of which nothing is stat
 
 
 class _Data(msgspec.Struct, gc=False):
-    """Data of `tickers`, of `orderbook.1` and of `orderbook.50`; what one of them lacks stays at its default."""
+    """Data of `tickers`, and of `orderbook.` 1, 50 and 200; what one of them lacks stays at its default."""
 
     last: Amount = msgspec.field(name="lastPrice", default=NAN)
     high: Amount = msgspec.field(name="highPrice24h", default=NAN)
@@ -215,7 +222,7 @@ class _Command(msgspec.Struct, omit_defaults=True):
 class BybitSpot(Market):
     exchange = "bybit"
     name = SPOT
-    kinds = (TICKER.name, TRADE.name, DEPTH.name)
+    kinds = (TICKER.name, TRADE.name, DEPTH.name, BOOK_KIND.name)
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
     instruments_request = RestRequest("/v5/market/instruments-info?category=spot")
@@ -229,6 +236,8 @@ class BybitSpot(Market):
     connects = (500, 300.0)
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
     past_trades_max = 60
+    book_rule = CHAIN
+    book_levels = BOOK_200_LEVELS
     repeats_s = {(TICKER.name, QUOTE): 3.0}
 
     def __init__(self) -> None:
@@ -326,6 +335,8 @@ class BybitSpot(Market):
             return (TRADES + native,)
         if kind == DEPTH.name:
             return (BOOK_50 + native,)
+        if kind == BOOK_KIND.name:
+            return (BOOK_200 + native,)
         return (TICKERS + native, BOOK + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -360,13 +371,16 @@ class BybitSpot(Market):
                 return None
             if frame.topic.startswith(BOOK_50):
                 return self._depth(frame, data, recv_ns, line, emit)
+            if frame.topic.startswith(BOOK_200):
+                self._whole_book(frame, data, recv_ns, line, emit)
+                return None
         elif isinstance(data, list) and frame.topic.startswith(TRADES):
             self._trades(frame.topic, data, range(len(data)), recv_ns, line, emit)
             return None
         if data is not None:
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
-            if frame.topic.startswith((BOOK, BOOK_50, TICKERS, TRADES)):
+            if frame.topic.startswith((BOOK, BOOK_50, BOOK_200, TICKERS, TRADES)):
                 raise DecodeError(f"bybit: {frame.topic} has data of another shape")
             return None  # a topic that we did not request
         return self._answer(frame)
@@ -436,6 +450,22 @@ class BybitSpot(Market):
         if state.update(book.bids, book.asks, recv_ns):
             emit(state)
         return None
+
+    def _whole_book(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
+        # Nothing is taken for granted here: of what is left out it would not be known whether it is as it was.
+        if data.bids is None or data.asks is None or not data.update_id or frame.type not in BOOK_TYPES:
+            raise DecodeError("bybit: orderbook.200 lacks a side, its id or its type")
+        state: BookState | None = self.states[BOOK_KIND.name].get(frame.topic[BOOK_200_SIZE:])
+        if state is None:
+            return
+        update_id, exchange_ns = data.update_id, (frame.cts or frame.ts) * NS_PER_MS
+        order = data.sequence or update_id  # of messages on whatever connection
+        if frame.type == "delta" and update_id != RESTARTED:
+            changes = Changes(update_id, update_id, data.bids, data.asks, exchange_ns)
+            state.take(line, changes, order, recv_ns, emit)
+        else:
+            base = Base(update_id, data.bids, data.asks, self.book_levels, exchange_ns)
+            state.take_base(line, base, order, recv_ns, emit)
 
     def _lose(
         self, state: BookDepthState, topic: str, recv_ns: int, line: Line, emit: Emit

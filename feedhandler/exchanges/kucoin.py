@@ -1,5 +1,6 @@
 """KuCoin spot, classic API: `/market/snapshot` for 24 h statistics, `/market/ticker` for the last price,
-`/spotMarket/level1` for the quote, `/market/match` for trades and `/spotMarket/level2Depth50` for depth.
+`/spotMarket/level1` for the quote, `/market/match` for trades and `/spotMarket/level2Depth50` for depth; `/market/level2` for
+books.
 
 Everything peculiar to KuCoin is here. Update ids: `sequence` of ticker, `timestamp` of
 level1 and level2Depth50, `datetime` of snapshot. Only the classic socket has 24 h statistics; all three channels
@@ -10,6 +11,8 @@ together are as fast as it gets: 2 s, 100 ms and 10 ms. Quirks worth knowing:
   or is cut off after about 60 s even while data flow;
 - an unknown symbol is acknowledged and then silent for ever; `/market/snapshot` is documented for one symbol;
 - level1 and level2Depth50 have no symbol in their data: it is in the topic; a side without orders is an empty list;
+- level2 has changes since a book over REST (100 levels a side are to be had without a signature), which may be
+  seconds old. A message covers several sequences, each level has its own, and price 0 is a change of no level;
 - level2Depth50 is whole each time, and the same may come twice;
 - snapshot numbers are JSON numbers with long tails, and can be null for a new symbol;
 - trades' numbers (`sequence`) pass 2^53, and skip some, which are others' of the same count: nothing is missing
@@ -25,11 +28,12 @@ as of 2026-11. Frames: tests/frames/kucoin/
 import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import Any, Final, Generic
+from typing import Annotated, Any, Final, Generic
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from feedhandler.data.book import BOOK
 from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
@@ -69,6 +73,8 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
+from feedhandler.exchanges.book_state import BookState, Changes
+from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS
 from feedhandler.exchanges.trades import PastTrade, is_id, numbered
 
@@ -80,6 +86,8 @@ TICKER: Final = "/market/ticker:"
 LEVEL1: Final = "/spotMarket/level1:"
 MATCH: Final = "/market/match:"
 SIDES: Final = {"buy": Side.BUY, "sell": Side.SELL}  # the taker's
+LEVEL2: Final = "/market/level2:"
+LEVEL2_SIZE: Final = len(LEVEL2)
 DEPTH50: Final = "/spotMarket/level2Depth50:"
 DEPTH50_SIZE: Final = len(DEPTH50)
 
@@ -160,6 +168,33 @@ class _Frame(msgspec.Struct, gc=False):
     data: _Data | str | None = None
 
 
+class _LevelChanges(msgspec.Struct, gc=False):
+    asks: list[tuple[Amount, Amount, UpdateId]]
+    bids: list[tuple[Amount, Amount, UpdateId]]
+
+
+class _Changes(msgspec.Struct, gc=False):
+    """Data of level2."""
+
+    changes: _LevelChanges
+    first_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="sequenceStart")
+    last_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="sequenceEnd")
+    time: Milliseconds = 0
+
+
+class _ChangesFrame(msgspec.Struct, gc=False):
+    data: _Changes
+
+
+class _Base(msgspec.Struct):
+    """Data of the answer to `base_request`."""
+
+    last_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="sequence")
+    asks: list[tuple[Amount, Amount]]
+    bids: list[tuple[Amount, Amount]]
+    time: Milliseconds = 0
+
+
 class _AllTickers(msgspec.Struct):
     tickers: list[msgspec.Raw] = msgspec.field(name="ticker")
 
@@ -230,13 +265,15 @@ class Command(msgspec.Struct, omit_defaults=True):
 class KuCoinSpot(Market):
     exchange = "kucoin"
     name = SPOT
-    kinds = (TICKER_KIND.name, TRADE.name, DEPTH.name)
+    kinds = (TICKER_KIND.name, TRADE.name, DEPTH.name, BOOK.name)
     ws_url = "wss://ws-api-spot.kucoin.com"  # for messages only: the token answer names the socket
     rest_url = "https://api.kucoin.com"
     instruments_request = RestRequest("/api/v2/symbols", weight=4)
     time_request = RestRequest("/api/v1/timestamp", weight=3)
     survey_requests = (RestRequest("/api/v1/market/allTickers", weight=15),)
     past_trades_max = 100
+    book_rule = ChainRule(has_level_ids=True)
+    base_levels = 100
     handshake_request = RestRequest("/api/v1/bullet-public", "POST", weight=10)
     # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
     rest_limit = (2000, 30.0)
@@ -252,6 +289,8 @@ class KuCoinSpot(Market):
         super().__init__()
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._decode_depth = msgspec.json.Decoder(_DepthFrame, strict=False).decode
+        self._decode_changes = msgspec.json.Decoder(_ChangesFrame, strict=False).decode
+        self._base = msgspec.json.Decoder(_Answer[_Base], strict=False)
         self._symbols = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
         self._symbol = msgspec.json.Decoder(_Symbol)
         self._handshakes = 0
@@ -301,6 +340,14 @@ class KuCoinSpot(Market):
         trade = str(r.sequence), r.price, r.size, SIDES.get(r.side, Side.UNKNOWN)
         return PastTrade(numbered(r.sequence, r.time_ns), r.sequence, r.time_ns, r.sequence, trade)
 
+    def base_request(self, native: str) -> RestRequest:
+        path = "/api/v1/market/orderbook/level2_100"
+        return RestRequest(f"{path}?symbol={quote(native, safe='')}", weight=4)
+
+    def decode_base(self, body: bytes) -> Base:
+        found = _data_of(self._base, body, "kucoin level2_100")
+        return Base(found.last_id, found.bids, found.asks, self.base_levels, found.time * NS_PER_MS)
+
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         found = _data_of(self._all_tickers, body, "kucoin allTickers")
         return read_rows(self._rest_ticker, found.tickers, "kucoin allTickers")
@@ -332,10 +379,12 @@ class KuCoinSpot(Market):
             return (MATCH + native,)
         if kind == DEPTH.name:
             return (DEPTH50 + native,)
+        if kind == BOOK.name:
+            return (LEVEL2 + native,)
         return (SNAPSHOT + native, LEVEL1 + native, TICKER + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        for channel in (SNAPSHOT, LEVEL1, TICKER, MATCH, DEPTH50):
+        for channel in (SNAPSHOT, LEVEL1, TICKER, MATCH, DEPTH50, LEVEL2):
             yield from chunks([t for t in topics if t.startswith(channel)], SYMBOLS_PER_COMMAND)
 
     def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
@@ -379,6 +428,9 @@ class KuCoinSpot(Market):
             return None
         if channel == "/market/match":
             self._match(native, data, recv_ns, line, emit)
+            return None
+        if channel == "/market/level2":
+            self._level2(native, payload, recv_ns, line, emit)
             return None
         if frame.topic.startswith(DEPTH50):  # without any level, or none that can be read
             if (levels := self._levels(payload)) is None:
@@ -462,6 +514,29 @@ class KuCoinSpot(Market):
             state.fill_quote(statistics.bid or NAN, bid_size, statistics.ask or NAN, ask_size)
         state.on_news(recv_ns)
         emit(state)
+
+    def _level2(
+        self,
+        native: str,
+        payload: bytes | bytearray | memoryview,
+        recv_ns: int,
+        line: Line,
+        emit: Emit,
+    ) -> None:
+        state: BookState | None = self.states[BOOK.name].get(native)
+        if state is None:
+            return
+        # To have each message's levels decoded would cost all others.
+        try:
+            data = self._decode_changes(payload).data
+        except UNDECODABLE as exc:
+            raise DecodeError(f"kucoin: level2: {exc}") from exc
+        first_id, last_id = data.first_id, data.last_id
+        if first_id > last_id:
+            raise DecodeError("kucoin: level2 ends before it begins")
+        bids, asks = data.changes.bids, data.changes.asks
+        taken = Changes(first_id, last_id, bids, asks, data.time * NS_PER_MS)
+        state.take(line, taken, last_id, recv_ns, emit)
 
     def _match(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         price, size, number, time_ns = data.price, data.size, data.sequence, data.time

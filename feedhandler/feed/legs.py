@@ -25,6 +25,7 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Emit, Market, RestTicker, is_same
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State, TickerState
+from feedhandler.feed.bases import BaseQuestion, Bases
 from feedhandler.feed.freshness import Freshness, Question, agrees
 from feedhandler.feed.missed import MissedTrades, TradesQuestion
 from feedhandler.feed.session import Session
@@ -50,6 +51,7 @@ class Change(msgspec.Struct):
     stop: list[Session] = []
     ask: list[Question] = []
     ask_trades: list[TradesQuestion] = []
+    ask_bases: list[BaseQuestion] = []
 
 
 class Leg:
@@ -104,6 +106,8 @@ class Legs:
         self.freshness = Freshness(market, emit)
         self.missed = MissedTrades(market, emit, self._is_brought)
         self.missed.add(self.states.values())
+        self.bases = Bases(market, emit, rng)
+        self.bases.add(self.states.values())
         self.freshness.add(self.states.values())
         self._followed: set[Session] = set()  # those that have all the data that any has
         self._next_line = 0
@@ -160,6 +164,7 @@ class Legs:
         self._enter(states)
         self.freshness.add(states)
         self.missed.add(states)
+        self.bases.add(states)
         for session in self.sessions:
             session.subscriptions.add(states)
         # Which is as good as another is to be seen anew: the first of them is the measure of the others.
@@ -171,6 +176,7 @@ class Legs:
         """Carry these no more; they are flagged DOWN."""
         self.freshness.remove(states)
         self.missed.remove(states)
+        self.bases.remove(states)
         for session in self.sessions:
             session.subscriptions.remove(states)
         for state in states:
@@ -201,6 +207,7 @@ class Legs:
             if native := session.wants_quote(now_mono_ns):
                 change.ask.append(Question(native, session.witness))
         change.ask_trades = self.missed.advance(now_mono_ns)
+        change.ask_bases = self.bases.advance(now_mono_ns, self.sessions)
         self._plan_seeds(now_mono_ns)
         self._take_orders(change)
         for leg in self.legs:
@@ -383,6 +390,8 @@ class Legs:
             if not successor.has_followed(leg.session):
                 leg.session.stop_draining()
                 return
+            if not self.bases.is_ready(successor.line.index, leg.session.line.index):
+                return
             if self.missed.is_needed and not self._is_drained(leg.session, now):
                 return
             if leg.session in self._followed:  # else it has come back just now, and knows no more
@@ -467,6 +476,7 @@ class Legs:
         self.freshness.contradicted.pop(session, None)
         for state in self.states.values():
             state.release(session.line.index)
+        self.bases.on_line_gone()
 
     def _flag_conditions(self, states: Iterable[State] | None = None) -> None:
         """Flag what has become worse, of all states or some that have had data and are not kept current."""
@@ -520,8 +530,9 @@ class Legs:
             if self._is_brought(state) and not self.missed.is_open(state):
                 self.missed.on_settled(state)
                 del self._unsettled[topic]
-                if state.flags & wire.NOT_LIVE or not state.recv_ns:  # else it has had a record since
-                    state.flags = state.base_flags
+                is_flagged = state.flags & (wire.STALE | wire.DOWN)
+                if is_flagged or not state.recv_ns:  # else it has had a record since
+                    state.flags = state.base_flags | state.flags & wire.INVALID
                     self._emit(state)
 
 

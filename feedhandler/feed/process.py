@@ -37,6 +37,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Market, Rows
 from feedhandler.exchanges.state import State
 from feedhandler.feed.batch import Batch
+from feedhandler.feed.bases import BaseQuestion
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.missed import TradesQuestion
@@ -617,6 +618,8 @@ class Feed:
                 self._spawn(self._ask(question))
             for wanted in change.ask_trades:
                 self._spawn(self._ask_trades(wanted))
+            for base in change.ask_bases:
+                self._spawn(self._ask_base(base))
             if change.run or change.stop:
                 self._apply(change)
             self._publisher.flush_soon()
@@ -679,6 +682,20 @@ class Feed:
             if rows.problem:
                 log.warning("past trades of %s: %s", native, rows.problem)
             question.watch.on_answer(question, rows.items, time.time_ns())
+        self._publisher.flush_soon()
+
+    async def _ask_base(self, question: BaseQuestion) -> None:
+        """Ask the exchange for a book that is to be kept from then on."""
+        market, native = question.bases.market, question.watched.state.native
+        try:
+            with self._failures.converted("a book"):
+                body = await self._http[market.name].fetch(question.request, is_spare=True)
+                base = market.decode_base(body)
+        except (ProtocolError, DecodeError) as exc:
+            log.info("no book of %s from REST, asked for again later: %s", native, exc)
+            question.bases.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
+        else:
+            question.bases.on_answer(question, base, time.time_ns())
         self._publisher.flush_soon()
 
     def _note_stale(self) -> None:
@@ -757,6 +774,7 @@ class Feed:
             if self._publisher.take_loss():
                 self._send_status()  # so that the loss is counted
                 self._publisher.greet()  # a quiet symbol would not send again what was lost
+                self._universe.repeat_books()
             self._take_wanted()
             # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
             self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))
@@ -774,6 +792,7 @@ class Feed:
         self._send_status()
         self._send_instruments()
         self._publisher.greet()
+        self._universe.repeat_books()
 
     def _state(self) -> str:
         if self._status.stopping:
@@ -800,6 +819,7 @@ class Feed:
             log.warning("%s", text)
         status.failures = dict(self._failures.counts)
         status.hop_records = self._publisher.records
+        status.books_valid, status.books_waiting = self._universe.books()
         self._timekeepers[0].report(status)
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
 

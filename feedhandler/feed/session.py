@@ -531,5 +531,7 @@ class Session:
         self.kept_frames.append(kept)
         topic = self.market.topic_of(head)
         kind = self.subscriptions.on_undecodable(topic, recv_ns, reason)
+        for state in self.subscriptions.books_of(topic):  # it had a change, perhaps
+            state.lose(self.line.index, self._emit)
         before = self.undecodable[kind].count if kind in self.undecodable else 0
         self.undecodable[kind] = Undecodable(before + 1, topic, kept)

@@ -229,6 +229,15 @@ class Universe:
         """Return how many trades REST gave that no connection had brought."""
         return sum(legs.missed.recovered for legs in self.legs)
 
+    def books(self) -> tuple[int, int]:
+        """Return how many books are valid, and how many wait for a base."""
+        return sum(legs.bases.valid for legs in self.legs), sum(legs.bases.waiting for legs in self.legs)
+
+    def repeat_books(self) -> None:
+        """Publish all books in full, a few at a time."""
+        for legs in self.legs:
+            legs.bases.repeat_all()
+
     # --- renewal
 
     def renew(self, reason: str) -> None:

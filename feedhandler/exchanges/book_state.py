@@ -1,0 +1,273 @@
+"""The book of one symbol as a feed publishes it: that of one line, until another has to take over.
+
+    line A ── base ── changes ── changes ── gap
+    line B ──── base ── changes ── changes ─┬─ changes ─▶
+    stream ── snapshot ── changes ── changes ─ snapshot of B's ── changes ─▶
+
+Each line keeps a book of its own, for ids of two connections need not be of one count. What is published is valid or
+INVALID, never in between: from the first doubt about the book of the line that leads, another line's is published in
+full, or else it is INVALID until there is a base. Pure: messages come in; who fetches bases is the caller's business.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from feedhandler.data import wire
+from feedhandler.data.book import BOOK
+from feedhandler.data.errors import DecodeError
+from feedhandler.exchanges.arbitration import LINES_MAX, Arbitration, Line
+from feedhandler.exchanges.books import Base, ChainRule, LineBook, Succession
+from feedhandler.exchanges.state import RecordState
+
+NOBODY: Final = -1  # leads
+KEPT_MAX: Final = 1000  # messages that wait for a base: 100 s of a channel that sends every 100 ms
+_NO_HEADER: Final = bytes(wire.HEADER_SIZE)
+
+EmitBook = Callable[["BookState"], None]
+
+
+class Changes(NamedTuple):
+    """A message of changes. Levels are pairs of price and size, or triples with the id of the level's change."""
+
+    first_id: int
+    last_id: int
+    bids: Sequence[Any]
+    asks: Sequence[Any]
+    exchange_ns: int = 0
+
+
+class BookState(RecordState):
+    """One symbol's book. lines are those that each connection keeps; leader is the line whose book is published.
+
+    keeps: changes are kept for a line that waits for a base, which comes by another way; and while `is_keeping`,
+    for all, since a new base is on its way. snapshots counts those that were published.
+    """
+
+    def __init__(self, rule: ChainRule, levels_max: int = 0, *, keeps: bool = False, **names: Any) -> None:
+        self.lines = [LineBook(rule, levels_max) for _ in range(LINES_MAX)]
+        self._kept: list[collections.deque[tuple[Changes, int]]] = [
+            collections.deque(maxlen=KEPT_MAX) for _ in range(LINES_MAX)
+        ]
+        self._keeps = keeps
+        self.is_keeping = False
+        self.leader = NOBODY
+        self.snapshots = 0
+        super().__init__(BOOK, (Arbitration(is_once=True),), **names)
+        self.flags |= wire.INVALID
+
+    # --- lines come and go
+
+    def forget(self) -> None:
+        """No line is left: nothing is known until there is a base."""
+        super().forget()
+        self.leader = NOBODY
+        for line in range(LINES_MAX):
+            self._drop(line)
+        self.flags |= wire.INVALID
+
+    def renew(self, line: int) -> None:
+        """Another connection has this line from now on, and has sent nothing yet."""
+        super().renew(line)
+        self._drop(line)
+
+    def release(self, line: int) -> None:
+        """A line is gone; the caller has another one take over, by `settle`."""
+        super().release(line)
+        self._drop(line)
+
+    def _drop(self, line: int) -> None:
+        self.lines[line].forget()
+        self._kept[line].clear()
+        if self.leader == line:
+            self.leader = NOBODY
+
+    # --- what the lines bring
+
+    def take_base(self, line: Line, base: Base, update_id: int, recv_ns: int, emit: EmitBook) -> None:
+        """Take a base that came on a line. update_id tells messages of all lines apart, for their counts."""
+        if line.group != self.group:
+            return
+        self.accept(0, line, update_id, recv_ns)
+        own = line.index
+        if self._begin(own, base, recv_ns, emit) and self.leader in (own, NOBODY):
+            self._lead(own, emit)
+
+    def _begin(self, own: int, base: Base, recv_ns: int, emit: EmitBook) -> bool:
+        """Let a line's book begin anew; False if it cannot."""
+        book = self.lines[own]
+        try:
+            book.replace(base.last_id, base.bids, base.asks, base.limit)
+        except DecodeError:
+            self.lose(own, emit)
+            return False
+        book.exchange_ns, book.recv_ns = base.exchange_ns, recv_ns
+        return True
+
+    def take(self, line: Line, changes: Changes, update_id: int, recv_ns: int, emit: EmitBook) -> None:
+        """Take changes that came on a line, and publish them if it leads."""
+        # hot: `make bench-micro`, decode
+        if line.group != self.group:
+            return
+        self.accept(0, line, update_id, recv_ns)
+        own = line.index
+        book = self.lines[own]
+        if not book.is_known:
+            self._keep(own, changes, recv_ns)
+            return
+        found = book.judge(changes.first_id, changes.last_id)
+        if found is Succession.OLD and not book.stays_old(changes.last_id, recv_ns):
+            return
+        if found is not Succession.NEXT:
+            self.lose(own, emit)
+            self._keep(own, changes, recv_ns)
+            return
+        if self.is_keeping:
+            self._keep(own, changes, recv_ns)
+        bodies = self._apply(book, changes, recv_ns)
+        if not bodies or book.stays_crossed(recv_ns):
+            self.lose(own, emit)
+        elif own == self.leader:
+            self._publish(book, bodies, 0, emit)
+        elif self.leader == NOBODY:
+            self._lead(own, emit)
+
+    def _apply(self, book: LineBook, changes: Changes, recv_ns: int) -> list[bytes]:
+        """Take changes that follow into a book; returns no bodies if they cannot be."""
+        try:
+            bodies = book.take(changes.first_id, changes.last_id, changes.bids, changes.asks)
+        except DecodeError:
+            return []
+        book.exchange_ns, book.recv_ns = changes.exchange_ns, recv_ns
+        return bodies
+
+    def _keep(self, own: int, changes: Changes, recv_ns: int) -> None:
+        """Keep changes until there is a base that they follow; of two that do not, the second is the first."""
+        if not self._keeps:
+            return
+        kept = self._kept[own]
+        newest = kept[-1][0].last_id if kept else changes.first_id - 1
+        if changes.first_id > newest + 1 or changes.last_id <= newest // 2:
+            kept.clear()
+        elif changes.last_id <= newest:
+            return
+        kept.append((changes, recv_ns))
+
+    # --- doubt, and its end
+
+    def lose(self, line: int, emit: EmitBook) -> None:
+        """A line's book is in doubt: it is dropped, and if it is the one that is published, another takes over."""
+        self._drop(line)
+        self.settle(emit)
+
+    def settle(self, emit: EmitBook) -> None:
+        """Have a line lead; without any that can, the book is INVALID."""
+        if self.leader != NOBODY:
+            return
+        known = [line for line in range(LINES_MAX) if self.lines[line].is_known]
+        if known:
+            self._lead(max(known, key=self._progress), emit)
+        elif not self.flags & wire.INVALID:
+            self.flags |= wire.INVALID
+            emit(self)
+
+    def _progress(self, line: int) -> tuple[int, int]:
+        return self.channels[0].line_update_id(line), self.lines[line].recv_ns
+
+    def behind_id(self, others: Iterable[int]) -> int:
+        """Return what the line that leads has come to, if another of these, whose book is known, is ahead; else 0."""
+        if self.leader == NOBODY:
+            return 0
+        own: int = self.channels[0].line_update_id(self.leader)
+        is_behind = any(
+            self.lines[line].is_known and self.channels[0].line_update_id(line) > own for line in others
+        )
+        return own if is_behind else 0
+
+    def hand_over(self, others: Iterable[int], emit: EmitBook) -> None:
+        """Have the line of these lead that is ahead of all."""
+        known = [line for line in others if self.lines[line].is_known]
+        if known:
+            self._lead(max(known, key=self._progress), emit)
+
+    # --- bases that come by another way
+
+    def keep(self) -> None:
+        """A new base is on its way for books that are known: what follows it is kept."""
+        self.is_keeping = True
+
+    def offer(self, lines: Iterable[int], base: Base, recv_ns: int, emit: EmitBook) -> int:
+        """Take a base for some lines; returns how many of their books begin with it.
+
+        Others are ahead of it: what is between it and the first message that they have was missed.
+        """
+        begun = [own for own in lines if self._join(own, base, recv_ns, emit)]
+        self._keep_no_more()
+        if self.leader in begun:
+            self._lead(self.leader, emit)
+        self.settle(emit)
+        return len(begun)
+
+    def _join(self, own: int, base: Base, recv_ns: int, emit: EmitBook) -> bool:
+        kept = self._kept[own]
+        while kept and kept[0][0].last_id <= base.last_id:
+            kept.popleft()
+        if kept and kept[0][0].first_id > base.last_id + 1:
+            return False
+        if not kept and self.lines[own].is_known and base.last_id < self.lines[own].last_id:
+            return False  # it has been lost since, and begun anew
+        return self._begin(own, base, recv_ns, emit) and self._catch_up(own, emit)
+
+    def _catch_up(self, own: int, emit: EmitBook) -> bool:
+        """Take what was kept for a line into its book, which has a base."""
+        kept, book = self._kept[own], self.lines[own]
+        for changes, recv_ns in kept:
+            found = book.judge(changes.first_id, changes.last_id)
+            if found is Succession.OLD:
+                continue
+            if found is Succession.GAP or not self._apply(book, changes, recv_ns):
+                self.lose(own, emit)
+                return False
+        kept.clear()
+        return True
+
+    def adopt(self, own: int, other: int, emit: EmitBook) -> bool:
+        """Let a line's book begin as that of another is now, whose ids are of one count; False if it is ahead."""
+        kept, source = self._kept[own], self.lines[other]
+        if kept and kept[0][0].first_id > source.last_id + 1:
+            return False
+        self.lines[own].copy(source)
+        return self._catch_up(own, emit)
+
+    def give_up(self) -> None:
+        """No new base comes."""
+        self._keep_no_more()
+
+    def _keep_no_more(self) -> None:
+        self.is_keeping = False
+        for line in range(LINES_MAX):
+            if self.lines[line].is_known:
+                self._kept[line].clear()
+
+    # --- what is published
+
+    def repeat(self, emit: EmitBook) -> None:
+        """Publish the book in full, if it is known."""
+        if self.leader != NOBODY:
+            self._lead(self.leader, emit)
+
+    def _lead(self, line: int, emit: EmitBook) -> None:
+        self.leader = line
+        self.snapshots += 1
+        book = self.lines[line]
+        self._publish(book, book.snapshot(), wire.SNAPSHOT, emit)
+
+    def _publish(self, book: LineBook, bodies: Sequence[bytes], flags: int, emit: EmitBook) -> None:
+        """Emit a message as the records that say the same, the last one flagged."""
+        self.exchange_ns = book.exchange_ns
+        left = len(bodies)
+        for body in bodies:
+            left -= 1
+            self.put_packed(_NO_HEADER + body, flags if left else flags | wire.LAST)
+            self.on_news(book.recv_ns)
+            emit(self)

@@ -1,0 +1,281 @@
+"""What books begin with: bases for lines that have none, in time, and within the exchange's limits.
+
+    line without a book ──another line's is known, ids are of one count──▶ begins as that one is
+           │
+           ├──base over REST──▶ bridged by changes that were kept ──▶ begins
+           │        └──it lags behind them──▶ requested again, with growing pauses
+           └──no REST for it──▶ subscribed to anew, with growing pauses
+
+A book that leads is looked after as well: another base is requested before its best levels could leave what is known
+of it, another line takes over from one that has fallen behind, and it is repeated as a snapshot every ten minutes.
+Pure: times and answers come in, requests and records go out.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from feedhandler.data.rest import RestRequest
+from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges.base import Emit, Market
+from feedhandler.exchanges.book_state import NOBODY, BookState
+from feedhandler.exchanges.books import CROSSED_NS, Base
+from feedhandler.exchanges.state import State
+from feedhandler.feed.session import Session
+
+LOOK_NS: Final = NS_PER_S  # how often each book is looked at; those without a line that leads, at each call
+REPEAT_NS: Final = 600 * NS_PER_S  # a snapshot of each book
+REPEATS_MAX: Final = 16  # snapshots at one call: 1 MB
+BEHIND_NS: Final = NS_PER_S  # a line that stands still for so long, while another goes on, has failed
+LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is
+BEST: Final = 20  # levels of a side that are always to be known
+AGAIN_NS: Final = NS_PER_S // 2  # after a base that was of no use; doubling,
+AGAIN_SHIFT_MAX: Final = 6  # up to 32 s
+SUBSCRIBE_AGAIN_NS: Final = 10 * NS_PER_S  # after a subscription that brought no base; doubling
+RENEW_NS: Final = 10 * NS_PER_S  # between two bases of a book that is known
+REQUESTS_MAX: Final = 4  # under way at a time
+
+Connections = dict[Session, int]  # and when each was opened
+
+
+class Watched(msgspec.Struct, eq=False):
+    """One symbol's book, and what is done about it. Times are of the monotonic clock."""
+
+    state: BookState
+    is_asking: bool = False
+    asks_at: int = 0
+    tries: int = 0
+    snapshots: int = 0  # of the state, when it was last looked at
+    repeats_at: int = 0
+    begun_at: int = 0  # with a base over REST
+    lacks_at: int = 0  # since when a line has no book, while another leads; 0 = none
+    behind_at: int = 0  # since when the line that leads stands still behind another; 0 = it does not
+    behind_id: int = 0  # where
+    crossed_at: dict[int, int] = {}  # by line
+    subscribes_at: dict[int, int] = {}
+    subscriptions: dict[int, int] = {}  # by line: how many have brought no base
+
+
+class BaseQuestion(msgspec.Struct, eq=False):
+    """A request for a base; its answer goes to `bases.on_answer`."""
+
+    request: RestRequest
+    watched: Watched
+    connections: Connections  # that had subscribed to it by then
+    bases: "Bases"
+
+
+class Bases:
+    """The books of some symbols that the same connections carry; emit gets those that have something to publish."""
+
+    def __init__(self, market: Market, emit: Emit, rng: random.Random) -> None:
+        self.market = market
+        self._emit = emit
+        self._rng = rng
+        self._watched: dict[str, Watched] = {}  # by topic
+        self._order: list[Watched] = []
+        self._next = 0
+        self._now = 0
+        self._asking = 0
+
+    def add(self, states: Iterable[State]) -> None:
+        """Watch these too."""
+        for state in states:
+            if isinstance(state, BookState):
+                self._watched[state.topic] = Watched(state)
+        self._order = list(self._watched.values())
+
+    def remove(self, states: Iterable[State]) -> None:
+        """Watch these no more."""
+        for state in states:
+            self._watched.pop(state.topic, None)
+        self._order = list(self._watched.values())
+        self._next = 0
+
+    @property
+    def valid(self) -> int:
+        """How many books are valid."""
+        return sum(watched.state.leader != NOBODY for watched in self._order)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a base."""
+        return len(self._order) - self.valid
+
+    def is_ready(self, line: int, other: int) -> bool:
+        """True if a line knows all books that another does."""
+        return all(
+            watched.state.lines[line].is_known or not watched.state.lines[other].is_known
+            for watched in self._order
+        )
+
+    def on_line_gone(self) -> None:
+        """A connection is gone: others take over what it led."""
+        for watched in self._order:
+            watched.state.settle(self._emit)
+
+    def repeat_all(self) -> None:
+        """Publish all books again, a few at a time: whoever gets them has none."""
+        for watched in self._order:
+            watched.repeats_at = min(watched.repeats_at, self._now)
+            watched.snapshots = watched.state.snapshots
+
+    # --- time
+
+    def advance(self, now_mono_ns: int, sessions: Sequence[Session]) -> list[BaseQuestion]:
+        """Look at some books; call a few times a second. sessions are the connections that carry them."""
+        if not self._order:
+            return []
+        step_ns = min(max(0, now_mono_ns - self._now), LOOK_NS)
+        self._now = now_mono_ns
+        running = [session for session in sessions if session.phase is Phase.RUNNING]
+        for watched in self._due(step_ns):
+            self._look(watched, running)
+        self._repeat()
+        return self._questions(running) if self.market.base_levels else self._subscribe(running)
+
+    def _due(self, step_ns: int) -> list[Watched]:
+        """Return the next in turn, so that everybody's comes once in `LOOK_NS`."""
+        count = min(len(self._order), -(-len(self._order) * step_ns // LOOK_NS))
+        due = self._order[self._next : self._next + count]
+        due += self._order[: count - len(due)]
+        self._next = (self._next + count) % len(self._order)
+        return due
+
+    def _look(self, watched: Watched, running: Sequence[Session]) -> None:
+        """See what no message tells: a book that stays crossed, a line that has fallen silent."""
+        state, now = watched.state, self._now
+        lines = [session.line.index for session in running]
+        for line in lines:
+            if not state.lines[line].is_crossed:
+                watched.crossed_at.pop(line, None)
+            elif now - watched.crossed_at.setdefault(line, now) >= CROSSED_NS:
+                del watched.crossed_at[line]
+                state.lose(line, self._emit)
+        behind_id = state.behind_id(lines)
+        if not behind_id or behind_id != watched.behind_id:
+            watched.behind_at, watched.behind_id = now, behind_id
+        elif now - watched.behind_at >= BEHIND_NS:
+            state.hand_over(lines, self._emit)
+            watched.behind_id = 0
+
+    def _repeat(self) -> None:
+        left = REPEATS_MAX
+        for watched in self._order:
+            state = watched.state
+            if watched.snapshots != state.snapshots:  # there was one just now
+                watched.snapshots = state.snapshots
+                watched.repeats_at = self._now + int(self._rng.uniform(0.8, 1.0) * REPEAT_NS)
+            elif left and state.leader != NOBODY and self._now >= watched.repeats_at:
+                state.repeat(self._emit)
+                left -= 1
+
+    # --- bases over REST
+
+    def _questions(self, running: Sequence[Session]) -> list[BaseQuestion]:
+        questions: list[BaseQuestion] = []
+        for watched in self._order:
+            state = watched.state
+            lacking = self._lacking(state, running)
+            if lacking:
+                self._adopt(watched, lacking)
+                lacking = [session for session in lacking if not state.lines[session.line.index].is_known]
+            is_led = state.leader != NOBODY
+            watched.lacks_at = (watched.lacks_at or self._now) if is_led and lacking else 0
+            has_lasted = is_led and self._now - watched.begun_at >= RENEW_NS
+            if has_lasted:
+                watched.tries = 0
+            is_short = has_lasted and state.lines[state.leader].runs_out(BEST)
+            is_lacking = bool(lacking) and (not is_led or self._now - watched.lacks_at >= LACKS_NS)
+            if watched.is_asking or self._now < watched.asks_at or not (is_short or is_lacking):
+                continue
+            if self._asking < REQUESTS_MAX:
+                self._asking += 1
+                watched.is_asking = True
+                if is_short:
+                    state.keep()
+                connections = {s: s.opened_mono_ns for s in running if s.subscriptions.brings(state)}
+                request = self.market.base_request(state.native)
+                questions.append(BaseQuestion(request, watched, connections, self))
+        return questions
+
+    def _lacking(self, state: BookState, running: Sequence[Session]) -> list[Session]:
+        """Return the connections that have subscribed to a book, and do not know it."""
+        return [
+            session
+            for session in running
+            if not state.lines[session.line.index].is_known and session.subscriptions.brings(state)
+        ]
+
+    def _adopt(self, watched: Watched, lacking: Sequence[Session]) -> None:
+        state = watched.state
+        for session in lacking:
+            if state.leader != NOBODY:
+                state.adopt(session.line.index, state.leader, self._emit)
+
+    def on_answer(self, question: BaseQuestion, base: Base, recv_ns: int) -> None:
+        """Take the answer."""
+        watched = question.watched
+        if not self._close(question):
+            return
+        state = watched.state
+        lines = [
+            session.line.index
+            for session, opened in question.connections.items()
+            if session.phase is Phase.RUNNING and session.opened_mono_ns == opened
+        ]
+        if state.offer(lines, base, recv_ns, self._emit):
+            watched.begun_at = self._now
+        self._pause(watched)  # also after one that was good: it may not last
+
+    def on_refused(self, question: BaseQuestion, wait_s: float = 0.0) -> None:
+        """No answer is to be had; wait_s is for how long none is, if that is known."""
+        if not self._close(question):
+            return
+        question.watched.state.give_up()
+        self._pause(question.watched)
+        question.watched.asks_at = max(question.watched.asks_at, self._now + int(wait_s * NS_PER_S))
+
+    def _close(self, question: BaseQuestion) -> bool:
+        """Note that a question has an answer; False if nobody wants it any more."""
+        self._asking -= 1
+        watched = question.watched
+        watched.is_asking = False
+        return self._watched.get(watched.state.topic) is watched
+
+    def _pause(self, watched: Watched) -> None:
+        watched.asks_at = self._now + (AGAIN_NS << min(watched.tries, AGAIN_SHIFT_MAX))
+        watched.tries += 1
+
+    # --- bases that are the first message of a subscription
+
+    def _subscribe(self, running: Sequence[Session]) -> list[BaseQuestion]:
+        for session in running:
+            line = session.line.index
+            lost = [watched for watched in self._order if self._wants_subscription(watched, session)]
+            for watched in lost:
+                count = watched.subscriptions.get(line, 0)
+                watched.subscriptions[line] = count + 1
+                pause_ns = SUBSCRIBE_AGAIN_NS << min(count, AGAIN_SHIFT_MAX)
+                watched.subscribes_at[line] = self._now + pause_ns
+            if lost:
+                natives = [watched.state.native for watched in lost]
+                topics = [t for native in natives for t in self.market.topics(native, lost[0].state.kind)]
+                session.subscriptions.renew(topics)
+        return []
+
+    def _wants_subscription(self, watched: Watched, session: Session) -> bool:
+        line, state = session.line.index, watched.state
+        if state.lines[line].is_known:
+            if watched.subscriptions and self._now >= watched.subscribes_at.get(line, 0):
+                watched.subscriptions.pop(line, None)  # it has lasted
+            return False
+        if not session.subscriptions.brings(state):
+            watched.subscribes_at.pop(line, None)  # a new connection
+            return False
+        if line not in watched.subscribes_at and not state.channels[0].heard_ns(line):
+            watched.subscribes_at[line] = self._now + SUBSCRIBE_AGAIN_NS  # its base is on its way
+        return self._now >= watched.subscribes_at.get(line, 0)
