@@ -409,8 +409,8 @@ class BinanceSpot(Market):
             return None
         if kind == "serverShutdown":
             return Goodbye("serverShutdown announced")
-        if kind == "depthUpdate" and event.symbol in self.states[BOOK.name]:
-            raise DecodeError(f"binance: depth of {event.symbol} cannot be read")
+        if kind == "depthUpdate" and (not event.symbol or event.symbol in self.states[BOOK.name]):
+            raise DecodeError("binance: changes of a book that cannot be read")
         if kind:
             return None  # an event that we did not request
         if event.bids is not None or event.asks is not None:

@@ -30,7 +30,8 @@ LOOK_NS: Final = NS_PER_S  # how often each book is looked at; those without a l
 REPEAT_NS: Final = 600 * NS_PER_S  # a snapshot of each book
 REPEATS_MAX: Final = 16  # snapshots at one call: 1 MB
 BEHIND_NS: Final = NS_PER_S  # a line that stands still for so long, while another goes on, has failed
-LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is
+LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is,
+FIRST_NS: Final = NS_PER_S  # and without any other for its first changes: a base that lags behind them is of no use
 BEST: Final = 20  # levels of a side that are always to be known
 AGAIN_NS: Final = NS_PER_S // 2  # after a base that was of no use; doubling,
 AGAIN_SHIFT_MAX: Final = 6  # up to 32 s
@@ -51,7 +52,7 @@ class Watched(msgspec.Struct, eq=False):
     snapshots: int = 0  # of the state, when it was last looked at
     repeats_at: int = 0
     begun_at: int = 0  # with a base over REST
-    lacks_at: int = 0  # since when a line has no book, while another leads; 0 = none
+    lacks_at: int = 0  # since when a line has no book; 0 = each has
     behind_at: int = 0  # since when the line that leads stands still behind another; 0 = it does not
     behind_id: int = 0  # where
     crossed_at: dict[int, int] = {}  # by line
@@ -184,12 +185,12 @@ class Bases:
                 self._adopt(watched, lacking)
                 lacking = [session for session in lacking if not state.lines[session.line.index].is_known]
             is_led = state.leader != NOBODY
-            watched.lacks_at = (watched.lacks_at or self._now) if is_led and lacking else 0
+            watched.lacks_at = (watched.lacks_at or self._now) if lacking else 0
             has_lasted = is_led and self._now - watched.begun_at >= RENEW_NS
             if has_lasted:
                 watched.tries = 0
             is_short = has_lasted and state.lines[state.leader].runs_out(BEST)
-            is_lacking = bool(lacking) and (not is_led or self._now - watched.lacks_at >= LACKS_NS)
+            is_lacking = bool(lacking) and self._has_waited(watched, lacking)
             if watched.is_asking or self._now < watched.asks_at or not (is_short or is_lacking):
                 continue
             if self._asking < REQUESTS_MAX:
@@ -201,6 +202,13 @@ class Bases:
                 request = self.market.base_request(state.native)
                 questions.append(BaseQuestion(request, watched, connections, self))
         return questions
+
+    def _has_waited(self, watched: Watched, lacking: Sequence[Session]) -> bool:
+        waited_ns, state = self._now - watched.lacks_at, watched.state
+        if state.leader != NOBODY:
+            return waited_ns >= LACKS_NS
+        has_changes = any(state.channels[0].heard_ns(session.line.index) for session in lacking)
+        return has_changes or waited_ns >= FIRST_NS
 
     def _lacking(self, state: BookState, running: Sequence[Session]) -> list[Session]:
         """Return the connections that have subscribed to a book, and do not know it."""
