@@ -24,7 +24,7 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import Arbitration, Line
-from feedhandler.exchanges.book_state import BookState
+from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
@@ -247,7 +247,7 @@ class Market(abc.ABC):
         if kind == DEPTH.name:
             return DepthState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
         if kind == BOOK.name:
-            return BookState(
+            return FullBookState(
                 self.book_rule,
                 self.book_levels,
                 keeps=self.base_levels > 0,

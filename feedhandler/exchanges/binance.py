@@ -56,7 +56,7 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.exchanges.book_state import BookState, Changes
+from feedhandler.exchanges.full_book import FullBookState, Changes
 from feedhandler.exchanges.books import Base
 from feedhandler.exchanges.state import QUOTE, STATISTICS
 from feedhandler.exchanges.trades import PastTrade, numbered
@@ -491,7 +491,7 @@ class BinanceSpot(Market):
         first_id, last_id = changes.first_id, changes.last_id
         if changes.event != "depthUpdate" or first_id > last_id:
             return False
-        state: BookState | None = self.states[BOOK.name].get(changes.symbol)
+        state: FullBookState | None = self.states[BOOK.name].get(changes.symbol)
         if state is not None:
             taken = Changes(first_id, last_id, changes.bids, changes.asks, _time_ns(changes.time))
             state.take(line, taken, last_id, recv_ns, emit)

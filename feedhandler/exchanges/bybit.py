@@ -66,7 +66,7 @@ from feedhandler.exchanges.base import (
     rest_ticker,
     spread,
 )
-from feedhandler.exchanges.book_state import BookState, Changes
+from feedhandler.exchanges.full_book import FullBookState, Changes
 from feedhandler.exchanges.books import Base, BookDepthState, ChainRule, Succession
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
 from feedhandler.exchanges.trades import PastTrade
@@ -455,7 +455,7 @@ class BybitSpot(Market):
         # Nothing is taken for granted here: of what is left out it would not be known whether it is as it was.
         if data.bids is None or data.asks is None or not data.update_id or frame.type not in BOOK_TYPES:
             raise DecodeError("bybit: orderbook.200 lacks a side, its id or its type")
-        state: BookState | None = self.states[BOOK_KIND.name].get(frame.topic[BOOK_200_SIZE:])
+        state: FullBookState | None = self.states[BOOK_KIND.name].get(frame.topic[BOOK_200_SIZE:])
         if state is None:
             return
         update_id, exchange_ns = data.update_id, (frame.cts or frame.ts) * NS_PER_MS

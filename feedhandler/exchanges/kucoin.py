@@ -73,7 +73,7 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.exchanges.book_state import BookState, Changes
+from feedhandler.exchanges.full_book import FullBookState, Changes
 from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS
 from feedhandler.exchanges.trades import PastTrade, is_id, numbered
@@ -523,7 +523,7 @@ class KuCoinSpot(Market):
         line: Line,
         emit: Emit,
     ) -> None:
-        state: BookState | None = self.states[BOOK.name].get(native)
+        state: FullBookState | None = self.states[BOOK.name].get(native)
         if state is None:
             return
         # To have each message's levels decoded would cost all others.

@@ -21,7 +21,7 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Emit, Market
-from feedhandler.exchanges.book_state import NOBODY, BookState
+from feedhandler.exchanges.full_book import NOBODY, FullBookState
 from feedhandler.exchanges.books import CROSSED_NS, Base
 from feedhandler.exchanges.state import State
 from feedhandler.feed.session import Session
@@ -42,10 +42,10 @@ REQUESTS_MAX: Final = 4  # under way at a time
 Connections = dict[Session, int]  # and when each was opened
 
 
-class Watched(msgspec.Struct, eq=False):
+class BookWatch(msgspec.Struct, eq=False):
     """One symbol's book, and what is done about it. Times are of the monotonic clock."""
 
-    state: BookState
+    state: FullBookState
     is_asking: bool = False
     asks_at: int = 0
     tries: int = 0
@@ -64,7 +64,7 @@ class BaseQuestion(msgspec.Struct, eq=False):
     """A request for a base; its answer goes to `bases.on_answer`."""
 
     request: RestRequest
-    watched: Watched
+    watched: BookWatch
     connections: Connections  # that had subscribed to it by then
     bases: "Bases"
 
@@ -76,8 +76,8 @@ class Bases:
         self.market = market
         self._emit = emit
         self._rng = rng
-        self._watched: dict[str, Watched] = {}  # by topic
-        self._order: list[Watched] = []
+        self._watched: dict[str, BookWatch] = {}  # by topic
+        self._order: list[BookWatch] = []
         self._next = 0
         self._now = 0
         self._asking = 0
@@ -85,8 +85,8 @@ class Bases:
     def add(self, states: Iterable[State]) -> None:
         """Watch these too."""
         for state in states:
-            if isinstance(state, BookState):
-                self._watched[state.topic] = Watched(state)
+            if isinstance(state, FullBookState):
+                self._watched[state.topic] = BookWatch(state)
         self._order = list(self._watched.values())
 
     def remove(self, states: Iterable[State]) -> None:
@@ -138,7 +138,7 @@ class Bases:
         self._repeat()
         return self._questions(running) if self.market.base_levels else self._subscribe(running)
 
-    def _due(self, step_ns: int) -> list[Watched]:
+    def _due(self, step_ns: int) -> list[BookWatch]:
         """Return the next in turn, so that everybody's comes once in `LOOK_NS`."""
         count = min(len(self._order), -(-len(self._order) * step_ns // LOOK_NS))
         due = self._order[self._next : self._next + count]
@@ -146,7 +146,7 @@ class Bases:
         self._next = (self._next + count) % len(self._order)
         return due
 
-    def _look(self, watched: Watched, running: Sequence[Session]) -> None:
+    def _look(self, watched: BookWatch, running: Sequence[Session]) -> None:
         """See what no message tells: a book that stays crossed, a line that has fallen silent."""
         state, now = watched.state, self._now
         lines = [session.line.index for session in running]
@@ -203,14 +203,14 @@ class Bases:
                 questions.append(BaseQuestion(request, watched, connections, self))
         return questions
 
-    def _has_waited(self, watched: Watched, lacking: Sequence[Session]) -> bool:
+    def _has_waited(self, watched: BookWatch, lacking: Sequence[Session]) -> bool:
         waited_ns, state = self._now - watched.lacks_at, watched.state
         if state.leader != NOBODY:
             return waited_ns >= LACKS_NS
         has_changes = any(state.channels[0].heard_ns(session.line.index) for session in lacking)
         return has_changes or waited_ns >= FIRST_NS
 
-    def _lacking(self, state: BookState, running: Sequence[Session]) -> list[Session]:
+    def _lacking(self, state: FullBookState, running: Sequence[Session]) -> list[Session]:
         """Return the connections that have subscribed to a book, and do not know it."""
         return [
             session
@@ -218,7 +218,7 @@ class Bases:
             if not state.lines[session.line.index].is_known and session.subscriptions.brings(state)
         ]
 
-    def _adopt(self, watched: Watched, lacking: Sequence[Session]) -> None:
+    def _adopt(self, watched: BookWatch, lacking: Sequence[Session]) -> None:
         state = watched.state
         for session in lacking:
             if state.leader != NOBODY:
@@ -254,7 +254,7 @@ class Bases:
         watched.is_asking = False
         return self._watched.get(watched.state.topic) is watched
 
-    def _pause(self, watched: Watched) -> None:
+    def _pause(self, watched: BookWatch) -> None:
         watched.asks_at = self._now + (AGAIN_NS << min(watched.tries, AGAIN_SHIFT_MAX))
         watched.tries += 1
 
@@ -275,7 +275,7 @@ class Bases:
                 session.subscriptions.renew(topics)
         return []
 
-    def _wants_subscription(self, watched: Watched, session: Session) -> bool:
+    def _wants_subscription(self, watched: BookWatch, session: Session) -> bool:
         line, state = session.line.index, watched.state
         if state.lines[line].is_known:
             if watched.subscriptions and self._now >= watched.subscribes_at.get(line, 0):

@@ -21,7 +21,7 @@ from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.base import Ack, Channel, Market, Nack
-from feedhandler.exchanges.book_state import BookState
+from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import QUOTE, State
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
@@ -425,9 +425,9 @@ class LineSubscriptions:
         self._unreadable[topic] = (count + 1, recv_ns, reason)
         return f"channel {channel}" if state.kind == TICKER.name else f"{state.kind}, channel {channel}"
 
-    def books_of(self, topic: str) -> list[BookState]:
+    def books_of(self, topic: str) -> list[FullBookState]:
         """Return the books that a topic is about."""
-        return [state for state, _ in self._channels.get(topic, ()) if isinstance(state, BookState)]
+        return [state for state, _ in self._channels.get(topic, ()) if isinstance(state, FullBookState)]
 
     def unreadable(self, topic: str) -> str:
         """Return why nothing of a channel could be decoded since its last update, "" if that is not so."""

@@ -24,7 +24,7 @@ NOBODY: Final = -1  # leads
 KEPT_MAX: Final = 1000  # messages that wait for a base: 100 s of a channel that sends every 100 ms
 _NO_HEADER: Final = bytes(wire.HEADER_SIZE)
 
-EmitBook = Callable[["BookState"], None]
+EmitBook = Callable[["FullBookState"], None]
 
 
 class Changes(NamedTuple):
@@ -37,7 +37,7 @@ class Changes(NamedTuple):
     exchange_ns: int = 0
 
 
-class BookState(RecordState):
+class FullBookState(RecordState):
     """One symbol's book. lines are those that each connection keeps; leader is the line whose book is published.
 
     keeps: changes are kept for a line that waits for a base, which comes by another way; and while `is_keeping`,

@@ -1,0 +1,239 @@
+"""Books from the simulated exchanges to a subscriber, by real processes: each is the simulated one, or not valid."""
+
+import asyncio
+import json
+import threading
+import time
+import urllib.request
+
+import aiohttp
+import pytest
+from harness import EXCHANGES, PATIENCE_S, Stack, wait_until
+
+from feedhandler.client import Condition, Subscriber
+from feedhandler.data import wire
+
+pytestmark = pytest.mark.e2e
+TOPICS = {
+    "binance": "btcusdt@depth@100ms",
+    "kucoin": "/market/level2:BTC-USDT",
+    "bybit": "orderbook.200.BTCUSDT",
+}
+PATHS = {
+    "binance": "/api/v3/depth?symbol=BTCUSDT&limit=1000",
+    "kucoin": "/api/v1/market/orderbook/level2_100?symbol=BTC-USDT",
+}
+AGREEMENTS_MIN = 3
+SHOWN = 100  # levels a side that are compared
+
+
+class Reference:
+    """The simulated book at some of its ids, as others get it: from REST, or as a client of Bybit's keeps it."""
+
+    def __init__(self, stack, exchange):
+        self.exchange, self.at = exchange, {}
+        self._url = f"127.0.0.1:{stack.ports[exchange]}"
+        self._is_stopping = False
+        run = self._follow if exchange == "bybit" else self._ask
+        self._thread = threading.Thread(target=run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._is_stopping = True
+        self._thread.join(PATIENCE_S)
+
+    def _ask(self):
+        while not self._is_stopping:
+            with urllib.request.urlopen(f"http://{self._url}{PATHS[self.exchange]}") as response:
+                answer = json.load(response)
+            answer = answer.get("data", answer)
+            number = int(answer.get("lastUpdateId") or answer["sequence"])
+            self.at[number] = tuple([pair(level) for level in answer[side][:SHOWN]] for side in ("bids", "asks"))
+            time.sleep(0.35)
+
+    def _follow(self):
+        asyncio.run(self._keep())
+
+    async def _keep(self):
+        sides = {"b": {}, "a": {}}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"ws://{self._url}/v5/public/spot") as ws,
+        ):
+            await ws.send_json({"op": "subscribe", "args": [TOPICS["bybit"]]})
+            while not self._is_stopping:
+                try:
+                    message = await ws.receive(timeout=0.5)
+                except TimeoutError:
+                    continue
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    return  # a fault: what there is remains
+                frame = message.json()
+                if "data" not in frame:
+                    continue
+                data = frame["data"]
+                for name, levels in sides.items():
+                    if frame["type"] == "snapshot":
+                        levels.clear()
+                    levels.update(map(pair, data[name]))
+                    for price in [price for price, size in levels.items() if not size]:
+                        del levels[price]
+                bids = sorted(sides["b"].items(), reverse=True)[:SHOWN]
+                self.at[data["u"]] = bids, sorted(sides["a"].items())[:SHOWN]
+
+
+def pair(level):
+    return float(level[0]), float(level[1])
+
+
+class Seen:
+    """What a subscriber's book was at each id."""
+
+    def __init__(self, stack, exchange, **settings):
+        self.topic = f"book.{exchange}.BTC/USDT"
+        self.subscriber = Subscriber(stack.endpoint, [self.topic], recover=stack.recover, **settings)
+        self.at, self.conditions = {}, []
+
+    def __enter__(self):
+        self.subscriber.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        self.subscriber.__exit__(*exc)
+
+    @property
+    def book(self):
+        return self.subscriber.book(self.topic)
+
+    def read(self, condition, what):
+        """Read until the condition holds."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{what}: {self.book!r}"
+            record = self.subscriber.receive(0.5)
+            if isinstance(record, Condition):
+                self.conditions.append(record.flags)
+            if record is not None and self.book.is_valid:
+                self.at[self.book.last_id] = self.book.bids[:SHOWN], self.book.asks[:SHOWN]
+
+    def agree(self, reference, since=0):
+        """Compare what both know, until that is enough; levels that a base did not have are left out."""
+
+        def common():
+            return [number for number in reference.at.keys() & self.at.keys() if number > since]
+
+        self.read(lambda: len(common()) >= AGREEMENTS_MIN, "ids that both have")
+        for number in common():
+            for ours, theirs in zip(self.at[number], reference.at[number], strict=True):
+                count = min(len(ours), 50)
+                assert ours[:count] == theirs[:count], number
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    stack = Stack(
+        tmp_path_factory.mktemp("books"),
+        extra='kinds = ["book"]',
+        sim="busiest_per_s = 20",
+        symbols=("BTC/USDT", "ETH/USDT"),
+    )
+    stack.start()
+    yield stack
+    stack.close()
+
+
+def feed(stack, exchange):
+    return stack.status()["exchanges"][exchange]["feed"]
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_book_is_the_simulated_one(stack, exchange):
+    with Reference(stack, exchange) as reference, Seen(stack, exchange) as seen:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        seen.agree(reference)
+        best = seen.book.best
+        assert 0 < best.bid < best.ask
+        assert len(seen.book.bids) >= 90
+        assert seen.book.is_simulated
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_book_that_lost_a_change_is_invalid_and_right_again(stack, exchange):
+    with Seen(stack, exchange) as seen:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        stack.fault(exchange, "lose_messages", topic=TOPICS[exchange], count=2)
+        seen.read(lambda: any(flags & wire.INVALID for flags in seen.conditions), "INVALID")
+        seen.read(lambda: seen.book.is_valid, "valid again")
+        last_id = seen.book.last_id
+        with Reference(stack, exchange) as reference:
+            seen.agree(reference, last_id)
+        assert not any(flags & (wire.STALE | wire.DOWN) for flags in seen.conditions)
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_book_that_stays_crossed_is_invalid_and_right_again(stack, exchange):
+    with Seen(stack, exchange) as seen:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        stack.fault(exchange, "cross_book", topic=TOPICS[exchange])
+        seen.read(lambda: any(flags & wire.INVALID for flags in seen.conditions), "INVALID")
+        seen.read(lambda: seen.book.is_valid, "valid again")
+        last_id = seen.book.last_id
+        with Reference(stack, exchange) as reference:
+            seen.agree(reference, last_id)
+
+
+@pytest.mark.parametrize("exchange", ["binance", "kucoin"])
+def test_without_rest_books_wait_and_the_status_says_so(stack, exchange):
+    with Seen(stack, exchange) as seen:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        stack.fault(exchange, "http_status", status=503, seconds=3600)
+        stack.fault(exchange, "lose_messages", topic=TOPICS[exchange], count=2)
+        wait_until(lambda: feed(stack, exchange)["books_waiting"] == 1, "waiting")
+        assert feed(stack, exchange)["books_valid"] == 1
+        seen.read(lambda: not seen.book.is_valid, "INVALID")
+        stack.fault(exchange, "clear")
+        seen.read(lambda: seen.book.is_valid, "valid again")
+
+
+@pytest.mark.parametrize("exchange", ["binance", "kucoin"])
+def test_bases_that_are_older_than_what_is_kept_are_not_taken(stack, exchange):
+    with Reference(stack, exchange) as reference, Seen(stack, exchange) as seen:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        stack.fault(exchange, "old_books", seconds=3.0)
+        stack.fault(exchange, "lose_messages", topic=TOPICS[exchange], count=2)
+        seen.read(lambda: any(flags & wire.INVALID for flags in seen.conditions), "INVALID")
+        seen.read(lambda: seen.book.is_valid, "valid again")
+        seen.agree(reference, seen.book.last_id)
+
+
+def test_bybit_s_restart_is_another_base(stack):
+    with Seen(stack, "bybit") as seen:
+        seen.read(lambda: seen.book.is_valid and seen.book.last_id > 30, "valid")
+        stack.fault("bybit", "restart_books", symbol="BTCUSDT")
+        seen.read(lambda: seen.book.last_id < 30, "a new count")
+        assert seen.book.is_valid
+        assert seen.conditions == []
+
+
+def test_a_feed_that_is_killed_leaves_books_that_are_down_and_its_successor_begins_anew(stack):
+    for exchange in EXCHANGES:
+        with Seen(stack, exchange) as seen:
+            seen.read(lambda: seen.book.is_valid, "valid")
+            stack.kill(exchange)
+            seen.read(lambda: not seen.book.is_valid, "DOWN")
+            assert seen.book.bids[:] == []
+            stack.start(exchange)
+            seen.read(lambda: seen.book.is_valid, "valid again")
+            with Reference(stack, exchange) as reference:
+                seen.agree(reference, seen.book.last_id)
+
+
+def test_a_merger_that_is_started_anew_gets_all_books(stack):
+    stack.kill("merger")
+    stack.start("merger")
+    for exchange in EXCHANGES:
+        with Seen(stack, exchange) as seen:
+            seen.read(lambda: seen.book.is_valid, "valid")  # noqa: B023  it is read here and now
