@@ -24,9 +24,9 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import Arbitration, Line
-from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.depth_state import DepthState
+from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
 from feedhandler.exchanges.trades import PastTrade, TradeState
 
@@ -165,8 +165,8 @@ class Market(abc.ABC):
     trade_ids_are_consecutive: ClassVar[bool] = False  # one that is skipped is a trade that is missing
     past_trades_max: ClassVar[int] = 0  # in the answer to a `past_trades_request`; 0: none can be had
 
-    # Of books: what their ids say, how many levels a side messages keep current (0: all), and how many a base has that
-    # is requested over REST (0: they begin with a message).
+    # Of books: what their ids say, how many levels a side messages keep current (0: all), and how many a base has
+    # that is requested over REST (0: they begin with a message).
     book_rule: ClassVar[ChainRule] = ChainRule()
     book_levels: ClassVar[int] = 0
     base_levels: ClassVar[int] = 0

@@ -56,8 +56,8 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.exchanges.full_book import FullBookState, Changes
 from feedhandler.exchanges.books import Base
+from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS
 from feedhandler.exchanges.trades import PastTrade, numbered
 
@@ -331,7 +331,9 @@ class BinanceSpot(Market):
         return PastTrade(numbered(r.number, time_ns), r.number, time_ns, r.number, trade)
 
     def base_request(self, native: str) -> RestRequest:
-        return RestRequest(f"/api/v3/depth?symbol={quote(native, safe='')}&limit={self.base_levels}", weight=50)
+        return RestRequest(
+            f"/api/v3/depth?symbol={quote(native, safe='')}&limit={self.base_levels}", weight=50
+        )
 
     def decode_base(self, body: bytes) -> Base:
         answer = decode_rest(self._base, body, "binance depth")

@@ -61,8 +61,8 @@ class LineBook:
 
     last_id is the newest change's, is_known false until there is a base, and from a gap on. A base that has but a
     part of the book leaves what lies beyond it unknown, until it changes: known_from and known_to are the lowest
-    price from which all bids are known, and the highest to which all asks are. Where the exchange keeps but the best
-    levels current, they move with the worst of those. Times are those of the message that came last.
+    price from which all bids are known, and the highest to which all asks are. Where the exchange keeps but the
+    best levels current, they move with the worst of those. Times are those of the message that came last.
     """
 
     def __init__(self, rule: ChainRule, levels_max: int = 0) -> None:

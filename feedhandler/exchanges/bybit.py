@@ -66,8 +66,8 @@ from feedhandler.exchanges.base import (
     rest_ticker,
     spread,
 )
-from feedhandler.exchanges.full_book import FullBookState, Changes
 from feedhandler.exchanges.books import Base, BookDepthState, ChainRule, Succession
+from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
 from feedhandler.exchanges.trades import PastTrade
 

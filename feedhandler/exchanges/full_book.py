@@ -4,9 +4,10 @@
     line B ──── base ── changes ── changes ─┬─ changes ─▶
     stream ── snapshot ── changes ── changes ─ snapshot of B's ── changes ─▶
 
-Each line keeps a book of its own, for ids of two connections need not be of one count. What is published is valid or
-INVALID, never in between: from the first doubt about the book of the line that leads, another line's is published in
-full, or else it is INVALID until there is a base. Pure: messages come in; who fetches bases is the caller's business.
+Each line keeps a book of its own, for ids of two connections need not be of one count. What is published is valid
+or INVALID, never in between: from the first doubt about the book of the line that leads, another line's is published
+in full, or else it is INVALID until there is a base. Pure: messages come in; who fetches bases is the caller's
+business.
 """
 
 import collections
@@ -175,7 +176,7 @@ class FullBookState(RecordState):
         return self.channels[0].line_update_id(line), self.lines[line].recv_ns
 
     def behind_id(self, others: Iterable[int]) -> int:
-        """Return what the line that leads has come to, if another of these, whose book is known, is ahead; else 0."""
+        """Return what the line that leads has come to, if another of these with a book is ahead; else 0."""
         if self.leader == NOBODY:
             return 0
         own: int = self.channels[0].line_update_id(self.leader)

@@ -1,6 +1,6 @@
 """KuCoin spot, classic API: `/market/snapshot` for 24 h statistics, `/market/ticker` for the last price,
-`/spotMarket/level1` for the quote, `/market/match` for trades and `/spotMarket/level2Depth50` for depth; `/market/level2` for
-books.
+`/spotMarket/level1` for the quote, `/market/match` for trades, `/spotMarket/level2Depth50` for depth and
+`/market/level2` for books.
 
 Everything peculiar to KuCoin is here. Update ids: `sequence` of ticker, `timestamp` of
 level1 and level2Depth50, `datetime` of snapshot. Only the classic socket has 24 h statistics; all three channels
@@ -73,8 +73,8 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.exchanges.full_book import FullBookState, Changes
 from feedhandler.exchanges.books import Base, ChainRule
+from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS
 from feedhandler.exchanges.trades import PastTrade, is_id, numbered
 

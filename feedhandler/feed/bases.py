@@ -6,8 +6,8 @@
            │        └──it lags behind them──▶ requested again, with growing pauses
            └──no REST for it──▶ subscribed to anew, with growing pauses
 
-A book that leads is looked after as well: another base is requested before its best levels could leave what is known
-of it, another line takes over from one that has fallen behind, and it is repeated as a snapshot every ten minutes.
+What is published is looked after as well: another base is requested before the best levels could leave what is
+known, another line takes over from one that has fallen behind, and it is repeated as a snapshot every ten minutes.
 Pure: times and answers come in, requests and records go out.
 """
 
@@ -21,8 +21,8 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Emit, Market
-from feedhandler.exchanges.full_book import NOBODY, FullBookState
 from feedhandler.exchanges.books import CROSSED_NS, Base
+from feedhandler.exchanges.full_book import NOBODY, FullBookState
 from feedhandler.exchanges.state import State
 from feedhandler.feed.session import Session
 
@@ -31,7 +31,9 @@ REPEAT_NS: Final = 600 * NS_PER_S  # a snapshot of each book
 REPEATS_MAX: Final = 16  # snapshots at one call: 1 MB
 BEHIND_NS: Final = NS_PER_S  # a line that stands still for so long, while another goes on, has failed
 LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is,
-FIRST_NS: Final = NS_PER_S  # and without any other for its first changes: a base that lags behind them is of no use
+FIRST_NS: Final = (
+    NS_PER_S  # and without any other for its first changes: a base that lags behind them is of no use
+)
 BEST: Final = 20  # levels of a side that are always to be known
 AGAIN_NS: Final = NS_PER_S // 2  # after a base that was of no use; doubling,
 AGAIN_SHIFT_MAX: Final = 6  # up to 32 s

@@ -36,8 +36,8 @@ from feedhandler.data.wanted import Kinds, Wanted, difference, listed
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Market, Rows
 from feedhandler.exchanges.state import State
-from feedhandler.feed.batch import Batch
 from feedhandler.feed.bases import BaseQuestion
+from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.missed import TradesQuestion

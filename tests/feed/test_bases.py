@@ -93,9 +93,23 @@ class Exchange:
             data = {"e": "depthUpdate", "E": 1790000000000000, "s": "BTCUSDT", "U": first, "u": last}
             data |= {"b": texts(sides["bids"].items()), "a": texts(sides["asks"].items())}
             return {"stream": "btcusdt@depth@100ms", "data": data}
-        sides = {side: [[f"{p}", f"{s}", f"{n}"] for n, own, p, s in changes if own == side] for side in ("bids", "asks")}
-        data = {"changes": sides, "sequenceStart": first, "sequenceEnd": last, "symbol": "BTC-USDT", "time": 1}
-        return {"topic": "/market/level2:BTC-USDT", "type": "message", "subject": "trade.l2update", "data": data}
+        sides = {
+            side: [[f"{p}", f"{s}", f"{n}"] for n, own, p, s in changes if own == side]
+            for side in ("bids", "asks")
+        }
+        data = {
+            "changes": sides,
+            "sequenceStart": first,
+            "sequenceEnd": last,
+            "symbol": "BTC-USDT",
+            "time": 1,
+        }
+        return {
+            "topic": "/market/level2:BTC-USDT",
+            "type": "message",
+            "subject": "trade.l2update",
+            "data": data,
+        }
 
     def window(self, connection):
         now, full = self.best(), (self.bids, self.asks)
@@ -286,7 +300,9 @@ class World:
 
     def snapshots(self, start=0):
         records = self.records[start:]
-        return [r for r in records if r.flags & wire.SNAPSHOT and not isinstance(r, wire.Condition) and not r.part]
+        return [
+            r for r in records if r.flags & wire.SNAPSHOT and not isinstance(r, wire.Condition) and not r.part
+        ]
 
 
 @pytest.fixture(autouse=True)
@@ -327,7 +343,9 @@ def test_another_line_takes_over_without_a_request(exchange):
         else:  # one cannot be read
             (topic,) = world.market.topics(world.native, "book")
             key = world.market.topic_key.decode()
-            world.post(leading, json.dumps({key: topic, "type": "message", "data": {"e": "depthUpdate", "b": 1}}))
+            world.post(
+                leading, json.dumps({key: topic, "type": "message", "data": {"e": "depthUpdate", "b": 1}})
+            )
         world.say()
         assert world.book.is_valid
         world.run(1)
@@ -346,7 +364,9 @@ def test_without_another_line_it_is_invalid_from_the_first_doubt_until_there_is_
     start = len(world.records)
     (topic,) = world.market.topics(world.native, "book")
     key = world.market.topic_key.decode()
-    world.post(world.leading(), json.dumps({key: topic, "type": "message", "data": {"e": "depthUpdate", "b": 1}}))
+    world.post(
+        world.leading(), json.dumps({key: topic, "type": "message", "data": {"e": "depthUpdate", "b": 1}})
+    )
     assert not world.book.is_valid
     assert (world.legs.bases.valid, world.legs.bases.waiting) == (0, 1)
     world.run(3)
