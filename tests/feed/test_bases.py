@@ -1,5 +1,6 @@
 """Books over connections that come and go, with each exchange's own messages: right at their id, or INVALID."""
 
+import itertools
 import json
 import random
 
@@ -501,7 +502,7 @@ def test_a_subscription_that_brings_no_base_is_repeated_with_growing_pauses():
 
     world.answer = garbled
     world.run(200)
-    pauses = [later - earlier for earlier, later in zip(sent, sent[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(sent)]
     assert pauses == sorted(pauses)
     assert pauses[0] >= SUBSCRIBE_AGAIN_NS
     assert 3 <= len(sent) <= 6
