@@ -6,8 +6,8 @@
 
 Each line keeps a book of its own, for ids of two connections need not be of one count. What is published is valid
 or INVALID, never in between: from the first doubt about the book of the line that leads, another line's is
-published in full, or else it is INVALID until there is a base. Pure: messages come in; who fetches bases is the caller's
-business.
+published in full, or else it is INVALID until there is a base. Pure: messages come in; who fetches bases is the
+caller's business.
 """
 
 import collections

@@ -55,8 +55,9 @@ NOT_WALKED = {
 # These go on until Ctrl-C, and this is seen before.
 ENDLESS = {
     r"make (demo|run)$|feedhandler (demo|run)( -c \S+)?$": "dashboard: http",
-    r"feedhandler tail --kind trade": "trade.binance.",
-    r"feedhandler tail --kind depth": "depth.binance.",
+    r"feedhandler tail --(kind |topic )trade": "trade.binance.",
+    r"feedhandler tail --(kind |topic )depth": "depth.binance.",
+    r"feedhandler tail --(kind |topic )book": "book.binance.",
     r"(\.venv/bin/)?feedhandler tail (?!.*--count)": "ticker.binance.",
 }
 # These start everything, or end it: in a network without the demo that the others are about.
