@@ -38,7 +38,7 @@ ENDLESS = examples("README.md")
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     """A directory in which a stack runs, and its endpoint."""
-    extra = dict.fromkeys(EXCHANGES, "") | {"binance": 'kinds = ["ticker", "trade", "depth"]'}
+    extra = dict.fromkeys(EXCHANGES, "") | {"binance": 'kinds = ["ticker", "trade", "depth", "book"]'}
     stack = Stack(tmp_path_factory.mktemp("examples"), exchanges=EXCHANGES, extra=extra)
     try:
         stack.start()
@@ -70,10 +70,12 @@ def test_an_example_of_the_document_prints_something_and_ends(running, code):
 
 NUMBER = rb"\d+(\.\d+)?(e-\d+)?"
 SIDE = rb"\((\(%s, %s\)(, )?){3}\)" % (NUMBER, NUMBER)
+LEVELS = rb"\[(\(%s, %s\)(, )?){3}\]" % (NUMBER, NUMBER)
 PRINTED = {
     "ticker.": rb"BTC/USDT \d+\.\d+ \d+\.\d+ [A-Z|]* 0\n",
     "trade.": rb"BTC/USDT (buy|sell) %s %s \d+\n" % (NUMBER, NUMBER),
     "depth.": rb"BTC/USDT %s %s\n" % (SIDE, SIDE),
+    "book.": rb"\d+ .*%s.* %s %s\n" % (NUMBER, LEVELS, LEVELS),
 }
 
 
