@@ -162,7 +162,7 @@ class Observer:
                 expected = known.get(number or ms)
                 if expected is not None:
                     depths += 1
-                    wrong += [(name, number or ms)] if [bids, asks] != expected else []
+                    wrong += [(name, number or ms)] if [bids, asks] not in expected else []
         return trades, depths, missing, doubled, wrong
 
     def untold(self, exchange, witness):

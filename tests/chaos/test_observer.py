@@ -169,7 +169,7 @@ class HeardMarket:
 
     def __init__(self, trades=(), depths=()):
         self.trades = {"BTC/USDT": [str(each) for each in trades]}
-        sides = {number: [((bid, 1.0),), ((2.0, 1.0),)] for number, bid in dict(depths).items()}
+        sides = {number: [[((bid, 1.0),), ((2.0, 1.0),)]] for number, bid in dict(depths).items()}
         self.depths = {"BTC/USDT": sides}
 
 

@@ -136,13 +136,14 @@ class Witness:
 class MarketWitness(Witness):
     """Notes every trade and depth of the majors, by canonical symbol: ids, and levels by what they are known by.
 
-    That is the exchange's id, or its time in ms, which the records carry as well.
+    That is the exchange's id, or its time in ms, which the records carry as well; a simulator that catches up may
+    say several things in one ms.
     """
 
     def __init__(self, exchange, port):
         self.exchange = exchange
         self.trades = defaultdict(list)
-        self.depths = defaultdict(dict)
+        self.depths = defaultdict(lambda: defaultdict(list))
         self._books = defaultdict(lambda: ({}, {}))  # Bybit sends changes
         super().__init__(exchange, port)
 
@@ -177,14 +178,14 @@ class MarketWitness(Witness):
         if "t" in data:
             self.trades[symbol].append(str(data["t"]))
         else:
-            self.depths[symbol][data["lastUpdateId"]] = self._best(data["bids"], data["asks"])
+            self.depths[symbol][data["lastUpdateId"]].append(self._best(data["bids"], data["asks"]))
 
     def _note_kucoin(self, topic, message, data):
         symbol = self._symbol(topic.rpartition(":")[2])
         if "tradeId" in data:
             self.trades[symbol].append(data["tradeId"])
         elif "timestamp" in data:
-            self.depths[symbol][data["timestamp"]] = self._best(data["bids"], data["asks"])
+            self.depths[symbol][data["timestamp"]].append(self._best(data["bids"], data["asks"]))
 
     def _note_bybit(self, topic, message, data):
         symbol = self._symbol(topic.rpartition(".")[2])
@@ -199,7 +200,8 @@ class MarketWitness(Witness):
                 if not float(size):
                     del side[float(price)]
         bids, asks = self._books[symbol]
-        self.depths[symbol][data["u"]] = self._best(sorted(bids.items(), reverse=True), sorted(asks.items()))
+        best = self._best(sorted(bids.items(), reverse=True), sorted(asks.items()))
+        self.depths[symbol][data["u"]].append(best)
 
     @staticmethod
     def _best(bids, asks):
