@@ -1,0 +1,124 @@
+"""Books by frames of each exchange: what they begin with, what follows, and what is a doubt."""
+
+import pytest
+from table import FRAMES, RECV_NS, load
+
+from feedhandler.data import wire
+from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.data.kept_book import Book
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import Line
+
+NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
+BIDS, ASKS = [(97421.4, 0.125), (97421.1, 2.0)], [(97421.6, 3.75), (97422.0, 1.5)]
+CHANGED = [(97421.2, 1.0), (97421.1, 2.0)]
+MORE = [(97421.6, 4.0), (97422.0, 1.5)]
+SAME = "nothing is emitted"
+LOST = "the book is lost"
+
+# Each file in its order: what the book is then, at which id; SAME, LOST, or an error.
+STORIES = {
+    "bybit": [
+        ("unknown_symbol", SAME),
+        ("snapshot", (100, BIDS, ASKS)),
+        ("lacks_a_side", DecodeError),
+        ("negative_size", DecodeError),
+        ("empty_type", DecodeError),
+        ("lacks_id", DecodeError),
+        ("delta", (101, CHANGED, ASKS)),
+        ("delta_twice", SAME),
+        ("delta_next", (102, CHANGED, MORE)),
+        ("delta_after_a_gap", LOST),
+        ("restart", (1, BIDS, ASKS)),
+    ],
+    "binance": [
+        ("delta_around_the_base", SAME),
+        ("base_refused", ProtocolError),
+        ("base_lacks_id", DecodeError),
+        ("base", (101, CHANGED, ASKS)),
+        ("delta_twice", SAME),
+        ("unknown_symbol", SAME),
+        ("negative_size", DecodeError),
+        ("ends_before_it_begins", DecodeError),
+        ("lacks_a_side", DecodeError),
+        ("null_side", DecodeError),
+        ("delta_next", (102, CHANGED, MORE)),
+        ("delta_raw", (105, CHANGED, [(97421.6, 3.0), (97422.0, 1.5)])),
+        ("delta_after_a_gap", LOST),
+    ],
+    "kucoin": [
+        ("base_unknown_symbol", ProtocolError),
+        ("base_lacks_a_side", DecodeError),
+        ("delta_around_the_base", SAME),
+        ("base", (102, CHANGED, ASKS)),
+        ("delta_of_no_level", (103, CHANGED, ASKS)),
+        ("unknown_symbol", SAME),
+        ("negative_size", DecodeError),
+        ("ends_before_it_begins", DecodeError),
+        ("lacks_a_side", DecodeError),
+        ("level_without_id", DecodeError),
+        ("delta_next", (105, CHANGED, MORE)),
+        ("delta_after_a_gap", LOST),
+    ],
+}
+
+
+@pytest.mark.parametrize("exchange", NATIVES)
+def test_frames_make_a_book_as_the_table_says(exchange):
+    market, book, line, emitted = EXCHANGES[exchange].main(), Book(), Line(0), []
+    (state,) = market.add([NATIVES[exchange]], wire.SIMULATED, "book")
+
+    def emit(emitting):
+        takes_number, packed = emitting.takes_number, bytearray(emitting.record())
+        emitting.sequence += takes_number
+        wire.SEQUENCE.pack_into(packed, wire.SEQUENCE_OFFSET, emitting.sequence)
+        emitted.append(wire.unpack(bytes(packed)))
+        book.apply(emitted[-1])
+
+    for name, expected in STORIES[exchange]:
+        emitted.clear()
+        body = load(exchange, f"books/{name}")
+        error = expected if isinstance(expected, type) else None
+        if name.startswith("base"):
+            if error:
+                with pytest.raises(error):
+                    market.decode_base(body)
+            else:
+                assert state.offer([0], market.decode_base(body), RECV_NS, emit) == 1
+        elif error:
+            with pytest.raises(error):
+                market.decode(body, RECV_NS, line, emit)
+        else:
+            assert market.decode(memoryview(body), RECV_NS, line, emit) is None
+        if expected == SAME or error:
+            assert emitted == [], name
+        elif expected == LOST:
+            assert [record.flags & wire.NOT_LIVE for record in emitted] == [wire.INVALID]
+            assert not book.is_valid
+        else:
+            assert emitted[-1].flags & wire.LAST
+            assert (book.last_id, book.bids[:], book.asks[:]) == expected, name
+            assert emitted[-1].flags & wire.SIMULATED
+    used = {f"{name}" for name, _ in STORIES[exchange]}
+    assert used == {path.stem for path in (FRAMES / exchange / "books").glob("*.json")}
+
+
+def test_a_window_tells_where_what_is_known_ends():
+    market, book, line = EXCHANGES["bybit"].main(), Book(), Line(0)
+    market.book_levels = 2
+    market.add(["BTCUSDT"], 0, "book")
+
+    def emit(emitting):
+        takes_number, packed = emitting.takes_number, bytearray(emitting.record())
+        emitting.sequence += takes_number
+        wire.SEQUENCE.pack_into(packed, wire.SEQUENCE_OFFSET, emitting.sequence)
+        book.apply(bytes(packed))
+
+    market.decode(load("bybit", "books/snapshot"), RECV_NS, line, emit)
+    assert (book.known_from, book.known_to) == (97421.1, 97422.0)
+    market.decode(load("bybit", "books/delta"), RECV_NS, line, emit)
+    assert (book.known_from, book.bids[:]) == (97421.1, CHANGED)
+    better = load("bybit", "books/delta_next").replace(b'"a":[["97421.6","4"]', b'"a":[["97421.5","4"]')
+    market.decode(better, RECV_NS, line, emit)
+    assert book.asks[:] == [(97421.5, 4.0), (97421.6, 3.75)]
+    assert (book.known_from, book.known_to) == (97421.1, 97421.6)
