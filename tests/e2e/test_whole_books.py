@@ -47,14 +47,17 @@ class Reference:
 
     def _ask(self):
         while not self._is_stopping:
-            with urllib.request.urlopen(f"http://{self._url}{PATHS[self.exchange]}") as response:
-                answer = json.load(response)
+            time.sleep(0.15)
+            try:
+                with urllib.request.urlopen(f"http://{self._url}{PATHS[self.exchange]}") as response:
+                    answer = json.load(response)
+            except OSError:
+                continue  # a fault, or it is too much at a time
             answer = answer.get("data", answer)
             number = int(answer.get("lastUpdateId") or answer["sequence"])
             self.at[number] = tuple(
                 [pair(level) for level in answer[side][:SHOWN]] for side in ("bids", "asks")
             )
-            time.sleep(0.15)
 
     def _follow(self):
         asyncio.run(self._keep())
@@ -143,6 +146,7 @@ def stack(tmp_path_factory):
         symbols=("BTC/USDT", "ETH/USDT"),
     )
     stack.start()
+    wait_until(lambda: all(map(stack.is_simulated, EXCHANGES)), "the simulator")
     yield stack
     stack.close()
 
