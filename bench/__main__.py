@@ -16,7 +16,7 @@ from bench.report import PathInfo, Report, save
 from bench.rig import BenchError
 from bench.targets import judge
 
-SECTIONS = ("latency", "symbols", "subscribers", "feeds", "ceilings", "soak")
+SECTIONS = ("latency", "symbols", "subscribers", "feeds", "ceilings", "soak", "kinds")
 
 
 def main() -> int:
@@ -79,6 +79,10 @@ def measure(arguments: argparse.Namespace) -> int:
                 report.ceilings = plan.ceilings(chosen, contenders, progress)
             case "soak":
                 report.soak = plan.soak(chosen, progress)
+            case "kinds":
+                report.kinds = plan.kinds(chosen, contenders, progress)
+                report.kind_ceilings = plan.kind_ceilings(chosen, contenders, progress)
+                report.books = plan.books(chosen, contenders, progress)
     report.seconds = time.monotonic() - started
     report.targets = judge(report)
     progress.notice(f"measured in {report.seconds / 60:.1f} minutes")

@@ -124,12 +124,15 @@ def sheets(a: Report, b: Report) -> list[Sheet]:
     for name in ("p50", "p99", "CPU us"):
         columns += [f"{name}\nA", "\nB", "\nB/A"]
     columns += [f"{name}\n÷{FLOOR}" for name in ("p50", "p99", "CPU")]
-    found: dict[tuple[str, Load], Sheet] = {}
-    for pair in sorted(pairs(a, b), key=lambda pair: (SECTIONS.index(pair.section), pair.b.load)):
+    found: dict[tuple[str, str, Load], Sheet] = {}
+    for pair in sorted(
+        pairs(a, b), key=lambda pair: (SECTIONS.index(pair.section), pair.b.kind, pair.b.load)
+    ):
         run = pair.b
-        key = (pair.section, run.load)
+        key = (pair.section, run.kind, run.load)
         if key not in found:
-            title = f"{pair.section}: {', '.join((words(run.load), *size(run.load)))}"
+            kind = f" of {run.kind}" if pair.section == "kinds" else ""
+            title = f"{pair.section}{kind}: {', '.join((words(run.load), *size(run.load)))}"
             found[key] = Sheet(pair.section, title, columns, [])
         found[key].rows.append(_row(a, b, pair))
         for name, side in (("A", pair.a), ("B", pair.b)):
@@ -225,10 +228,10 @@ def _ceilings(a: Report, b: Report) -> list[Sheet]:
     return [Sheet("ceilings", "ceilings, messages/s (more is better)", columns, rows)] if rows else []
 
 
-def _by_key(report: Report, section: str) -> dict[tuple[str, Load], Run]:
-    found: dict[tuple[str, Load], Run] = {}
+def _by_key(report: Report, section: str) -> dict[tuple[str, str, Load], Run]:
+    found: dict[tuple[str, str, Load], Run] = {}
     for run in report.section(section):
-        found.setdefault((run.path, run.load), run)
+        found.setdefault((run.path, run.kind, run.load), run)
     return found
 
 

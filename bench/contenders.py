@@ -43,8 +43,8 @@ def floor(place: Place) -> list[Program]:
     address, natives = place.url["binance"], place.natives["binance"]
     return [
         Program("merger", python("bench.paths.floor_merger", into, out)),
-        Program("feed", python("bench.paths.floor_feed", f"ws://{address}", into, *natives)),
-        Program("subscriber", python("bench.paths.floor_subscriber", out), is_sink=True),
+        Program("feed", python("bench.paths.floor_feed", f"ws://{address}", into, place.kind, *natives)),
+        Program("subscriber", python("bench.paths.floor_subscriber", out, place.kind), is_sink=True),
     ]
 
 
@@ -58,6 +58,7 @@ def configuration(place: Place, *, has_board: bool = False) -> str:
             f'rest_url = "http://{address}"',
             "simulated = true",
             f"symbols = {json.dumps(place.symbols[exchange])}",
+            f'kinds = ["{place.kind}"]',
             "stale_after_s = 3000",  # between two loads nothing comes
             "reconnect_after_s = 3600",
         ]
@@ -75,6 +76,21 @@ def processes(place: Place, *, has_board: bool = False) -> list[Program]:
     merger = Program("merger", python("feedhandler", "merger", "-c", config))
     feeds = [Program("feed", python("feedhandler", "feed", name, "-c", config)) for name in place.url]
     return [merger, *feeds]
+
+
+def others(place: Place) -> list[Program]:
+    """feedhandler with another kind than quotes, and a subscriber; the relay is there, since it may need that."""
+    config = configuration(place)
+    return [
+        Program("merger", python("feedhandler", "merger", "-c", config)),
+        Program("relay", python("feedhandler", "relay", "-c", config)),
+        Program("feed", python("bench.paths.feed", "binance", "-c", config)),
+        Program(
+            "subscriber",
+            python("bench.paths.other_subscriber", place.ipc("ticks"), place.ipc("recover"), place.kind),
+            is_sink=True,
+        ),
+    ]
 
 
 def beside_gateway(place: Place) -> list[Program]:
@@ -146,7 +162,7 @@ def ccxt_pro(place: Place) -> list[Program]:
 def cryptofeed_callback(place: Place) -> list[Program]:
     """cryptofeed, in the program that wants the quotes."""
     argv = _cryptofeed_python(
-        "bench.paths.cryptofeed_callback", place.url["binance"], *place.symbols["binance"]
+        "bench.paths.cryptofeed_callback", place.url["binance"], place.kind, *place.symbols["binance"]
     )
     return [Program("subscriber", argv, is_sink=True)]
 
@@ -310,6 +326,15 @@ WEBSOCKETS_JSON = Contender(
     _without("websockets"),
     note="In one process with its user.",
 )
+
+# Of other kinds than quotes. cryptofeed has no channel of depth.
+OTHERS = msgspec.structs.replace(OURS, programs=others)
+OF_OTHERS: Final = {
+    "ticker": (FLOOR, OURS, CRYPTOFEED),
+    "trade": (FLOOR, OTHERS, CRYPTOFEED),
+    "depth": (FLOOR, OTHERS),
+    "book": (FLOOR, OTHERS, CRYPTOFEED),
+}
 
 CONTENDERS: tuple[Contender, ...] = (
     FLOOR,

@@ -1,4 +1,4 @@
-"""The load: one simulated exchange that sends numbered quotes when they are due, whatever happens meanwhile.
+"""The load: one simulated exchange that sends numbered messages when they are due, whatever happens meanwhile.
 
     this ══WS══▶ whoever subscribes
 
@@ -6,11 +6,12 @@ The protocol (REST answers, handshakes, acknowledgements, pings, limits) is the 
 schedule are this program's, because at 40,000 messages a second the load must cost next to nothing and be on
 time to a fraction of a millisecond. Frames are printed before the clock starts. Open loop: message `k` of a
 run is due at start + k / rate (in bursts of `burst`: all of a burst at once), and its lateness is reported,
-from when it was due to when it was handed to the kernel.
+from when it was due to when it was handed to the kernel. Messages are quotes (`numbered`) or, of Binance, trades,
+depth or changes of books (`traffic`), whose bases REST has as they are after what was sent.
 
 Driven by one JSON object per line on standard input, answered on standard output; it ends when that closes:
 
-    {"do": "state"}                               → how many symbols' quotes are subscribed
+    {"do": "state"}                               → how many symbols are subscribed
     {"do": "render", "count": 5000}               → when the frames of the next run are printed
     {"do": "send", "rate": 1000, "burst": 1}      → what was sent, when, and how late
 """
@@ -31,6 +32,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
+import msgspec
 import numpy as np
 from wsproto import ConnectionType
 from wsproto.connection import Connection as WsConnection
@@ -38,11 +40,15 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 from wsproto.handshake import H11Handshake
 
 from bench import numbered
+from bench.traffic import TRAFFIC, ModelBook, Turns
 from feedhandler.sim import frames
+from feedhandler.sim.binance import COMBINED, MICROSECOND, Binance
 from feedhandler.sim.market import Instrument
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
+    NS_PER_US,
+    BookState,
     Dialog,
     Exchange,
     HttpAnswer,
@@ -61,9 +67,10 @@ DRAIN_NS: Final = 2_000_000_000  # after the last message, for a client that rea
 BACKLOG_MAX: Final = 256 << 20  # bytes that one client leaves unread before the run is given up
 SEND_BUFFER: Final = 4 << 20
 PR_SET_TIMERSLACK: Final = 29  # linux/prctl.h: wake on time, not up to 50 us later
+WEIGHT_PER_MINUTE: Final = 10**9
 NICE: Final = -10  # where permitted: the load must be on time when what it loads needs every core
 
-Encode = Callable[[int, Now], bytes]
+Encode = Callable[[int, int, Now], bytes]  # of a message's number, the client's variant, the time
 
 
 class Client:
@@ -106,8 +113,8 @@ class Client:
             self.write(b"".join(self.frames[start : self.position]))
 
 
-class Quote:
-    """One symbol's quote stream and who hears it."""
+class Numbered:
+    """One symbol's numbered messages and who hears them."""
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
@@ -117,11 +124,12 @@ class Quote:
 class Generator:
     """The exchange, its clients and its schedule, in one loop."""
 
-    def __init__(self, exchange: Exchange, symbols: list[str], port: int) -> None:
+    def __init__(self, exchange: Exchange, kind: str, symbols: list[str], port: int) -> None:
         self._exchange = exchange
+        self._kind = kind
         for symbol in symbols:
             numbered.prepare(exchange.by_symbol[symbol])
-        self._quotes = {symbol: Quote(exchange.by_symbol[symbol]) for symbol in symbols}
+        self._numbered = {symbol: Numbered(exchange.by_symbol[symbol]) for symbol in symbols}
         self._stride = numbered.spread_stride(len(symbols))
         self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
         self._listener.setblocking(False)
@@ -132,6 +140,9 @@ class Generator:
         self._input = b""
         self._first = self._next = 0  # messages of the present run
         self._hearers: list[Client] = []  # and who gets some of them
+        self._sent = 0  # below it they were sent, of all runs
+        if kind == "book":
+            self._serve_bases(symbols)
         self._housekeeping_ns = 0
         self._is_over = False
         self.port: int = self._listener.getsockname()[1]
@@ -142,6 +153,19 @@ class Generator:
         os.set_blocking(sys.stdin.fileno(), False)
         while not self._is_over:
             self._serve(HOUSEKEEPING_NS // NS_PER_MS)
+
+    def _serve_bases(self, symbols: list[str]) -> None:
+        """Let REST have the books as they are after what was sent."""
+        turns, places = Turns(len(symbols)), {symbol: place for place, symbol in enumerate(symbols)}
+        books: dict[int, ModelBook] = {}
+
+        def book_state(instrument: Instrument, now: Now) -> BookState:
+            place = places[instrument.listing.base + instrument.listing.quote]
+            book = books.get(place) or books.setdefault(place, ModelBook(place))
+            book.advance(turns.count(place, self._sent))
+            return BookState(book.last_id, now, *book.levels())
+
+        self._exchange.book_state = book_state  # type: ignore[method-assign]
 
     # --- the schedule
 
@@ -160,6 +184,7 @@ class Generator:
             sent = min(count, (int((now - start) * rate / NS_PER_S) // burst + 1) * burst)
             for client in clients:
                 client.write_due(first + sent)
+            self._sent = first + sent
             writes.append((sent, now - start))
             if any(len(client.backlog) > BACKLOG_MAX for client in clients):
                 break
@@ -184,17 +209,16 @@ class Generator:
         """Print every frame of the next run, for those who will hear them."""
         first = self._first = self._next
         self._next += count
-        quotes = list(self._quotes.values())
-        size, stride, now = len(quotes), self._stride, self._now()
+        symbols = list(self._numbered.values())
+        size, stride, now = len(symbols), self._stride, self._now()
         for client in self._clients.values():
             client.frames, client.numbers = [], []
             client.position = client.backlog_max = 0
         for number in range(first, first + count):
-            quote = quotes[number * stride % size]
-            numbered.show(quote.instrument, number)
-            for client, encode in quote.audience.items():
+            each = symbols[number * stride % size]
+            for client, encode in each.audience.items():
                 assert client.dialog is not None, "only WebSockets subscribe"
-                client.frames.append(frames.text(encode(client.dialog.variant, now)))
+                client.frames.append(frames.text(encode(number, client.dialog.variant, now)))
                 client.numbers.append(number)
         self._hearers = [client for client in self._clients.values() if client.frames]
 
@@ -254,8 +278,8 @@ class Generator:
         self._poll.unregister(client.sock)
         del self._clients[client.sock.fileno()]
         client.sock.close()
-        for quote in self._quotes.values():
-            quote.audience.pop(client, None)
+        for each in self._numbered.values():
+            each.audience.pop(client, None)
 
     def _on_readable(self, client: Client) -> None:
         try:
@@ -361,21 +385,49 @@ class Generator:
             client.is_gone = True
 
     def _subscribe(self, client: Client, topic: str, now: Now, *, is_wanted: bool) -> None:
-        """A symbol's quote stream goes by the schedule; its others speak once, so that they count as alive."""
+        """What is numbered goes by the schedule; other streams speak once, so that they count as alive."""
+        if self._kind != "ticker":
+            self._subscribe_traffic(client, topic, is_wanted=is_wanted)
+            return
         stream = self._exchange.stream(topic)
         if stream is None:
             return
-        quote = self._quotes.get(self._exchange.symbols_of(stream))
-        if quote is None:
+        each = self._numbered.get(self._exchange.symbols_of(stream))
+        if each is None:
             return
         if not stream.moves_quote:
             if is_wanted:
                 assert client.dialog is not None, "only WebSockets subscribe"
                 client.write(frames.text(stream.encode(client.dialog.variant, now)))
         elif is_wanted:
-            quote.audience[client] = stream.encode
+            instrument, encode = each.instrument, stream.encode
+
+            def quote(number: int, variant: int, now: Now) -> bytes:
+                numbered.show(instrument, number)
+                return encode(variant, now)
+
+            each.audience[client] = quote
         else:
-            quote.audience.pop(client, None)
+            each.audience.pop(client, None)
+
+    def _subscribe_traffic(self, client: Client, topic: str, *, is_wanted: bool) -> None:
+        native, _, stream = topic.partition("@")
+        native, traffic = native.upper(), TRAFFIC[self._kind]
+        each = self._numbered.get(native)
+        if each is None or stream not in traffic.streams:
+            return
+        if not is_wanted:
+            each.audience.pop(client, None)
+            return
+        size, index = len(self._numbered), list(self._numbered).index(native)
+        symbol, head = native.encode(), b'{"stream":"%b","data":' % topic.encode()
+
+        def encode(number: int, variant: int, now: Now) -> bytes:
+            unix = now.unix_ns // (NS_PER_US if variant & MICROSECOND else NS_PER_MS)
+            event = traffic.event(stream, symbol, index, number // size, unix)
+            return head + event + b"}" if variant & COMBINED else event
+
+        each.audience[client] = encode
 
     # --- commands
 
@@ -392,7 +444,7 @@ class Generator:
     def _do(self, command: dict[str, Any]) -> dict[str, object]:
         match command["do"]:
             case "state":
-                return {"subscribed": sum(bool(quote.audience) for quote in self._quotes.values())}
+                return {"subscribed": sum(bool(each.audience) for each in self._numbered.values())}
             case "render":
                 self._render(command["count"])
                 return {"clients": len(self._hearers)}
@@ -424,7 +476,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--exchange", default="binance", choices=list(SIMULATED))
-    parser.add_argument("--symbols", type=int, default=10, help="how many symbols have numbered quotes")
+    parser.add_argument("--kind", default="ticker", choices=["ticker", *TRAFFIC], help="of messages")
+    parser.add_argument("--symbols", type=int, default=10, help="how many symbols have numbered messages")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free; printed in the first line")
     arguments = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1)
@@ -432,7 +485,11 @@ def main() -> None:
         os.nice(NICE)
     exchange = SIMULATED[arguments.exchange].make(max(300, arguments.symbols * 13 // 10), 1, None)
     symbols = plain_symbols(exchange, arguments.symbols)
-    generator = Generator(exchange, symbols, arguments.port)
+    if isinstance(exchange, Binance):  # so that hundreds of bases do not take minutes
+        exchange.rules = msgspec.structs.replace(exchange.rules, weight_per_minute=WEIGHT_PER_MINUTE)
+    elif arguments.kind != "ticker":
+        parser.error(f"{arguments.exchange} has quotes alone here")
+    generator = Generator(exchange, arguments.kind, symbols, arguments.port)
     canonical = [f"{each.base}/{each.quote}" for each in (exchange.by_symbol[s].listing for s in symbols)]
     print(json.dumps({"port": generator.port, "natives": symbols, "symbols": canonical}), flush=True)
     gc.disable()  # one collection, amid the frames of a run, made the load 40 ms late; nothing here is circular

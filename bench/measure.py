@@ -1,9 +1,11 @@
 """From what a sink noted to a run of the report: checked first, then summed up.
 
-A message is known by the number in its bid (`numbered`). Checked is that each came exactly once, in order per
-symbol, about the right symbol, with the values that were sent. Latency counts from when it was due.
+A message is known by the number in its bid (`numbered`), or by symbol and id (`traffic`). Checked is that each came
+exactly once, in order per symbol, about the right symbol, with the values that were sent; of books also their best
+prices after each change, and each whole book at the end. Latency counts from when it was due.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, Final
@@ -12,7 +14,7 @@ import msgspec
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from bench import numbered
+from bench import numbered, traffic
 from bench.contenders import Contender
 from bench.report import PERCENTILES, Cost, Run, Stage
 from bench.rig import Outcome
@@ -56,6 +58,7 @@ def run_of(
         problems += [problem for problem in late if problem]
     return Run(
         path=contender.name,
+        kind=outcomes[0].kind,
         rate=load.rate,
         burst=load.burst,
         seconds=load.seconds,
@@ -100,7 +103,8 @@ def _sample(
     contender: Contender, outcome: Outcome, columns: Columns, sent: dict[str, Any], natives: Sequence[str]
 ) -> Sample:
     load = outcome.load
-    number = numbered.numbers_of(columns["bid"])
+    others = Others(outcome.kind, natives, columns) if outcome.kind != "ticker" else None
+    number = numbered.numbers_of(columns["bid"]) if others is None else others.numbers
     of_this_run = number >= sent["first"]  # a straggler of the last load is none of this one's
     number = number[of_this_run]
     columns = {
@@ -108,6 +112,8 @@ def _sample(
     }
     position = number - sent["first"]
     problems = list(_problems(contender, number, position, columns, sent, natives))
+    if others is not None and not any("nobody sent" in problem for problem in problems):
+        problems += others.problems(of_this_run)
     # Rounded before it is added: a float counts today's nanoseconds in steps of 256.
     due_ns = sent["start_unix_ns"] + np.rint(position // load.burst * load.burst / load.rate * 1e9).astype(
         np.int64
@@ -150,7 +156,7 @@ def _problems(
     steps, same = np.diff(number[order]), np.diff(index[order]) == 0
     if disordered := int((steps[same] < 0).sum()):
         problems.append(f"{disordered} out of order")
-    if wrong := _wrong_values(contender, number, columns):
+    if "bid" in columns and (wrong := _wrong_values(contender, number, columns)):
         problems.append(f"{wrong} with wrong values")
     if wrong := _wrong_symbols(index, columns["symbol"], natives):
         problems.append(f"{wrong} of the wrong symbol")
@@ -168,16 +174,101 @@ def _wrong_values(contender: Contender, number: numbered.Numbers, columns: Colum
 
 
 def _wrong_symbols(index: numbered.Numbers, symbols: np.ndarray[Any, Any], natives: Sequence[str]) -> int:
+    return int((_indices(symbols, natives) != index).sum()) if len(index) else 0
+
+
+def _indices(symbols: np.ndarray[Any, Any], natives: Sequence[str]) -> numbered.Numbers:
     """Compare letters and digits only: `BTC/USDT`, `BTC-USDT` and a topic with one of them are the same."""
     spelled, which = np.unique(symbols, return_inverse=True)
     plain = [_plain(text.decode().rpartition(".")[2]) for text in spelled.tolist()]
     expected = {_plain(native): number for number, native in enumerate(natives)}
     known = np.array([expected.get(name, -1) for name in plain], dtype=np.int64)
-    return int((known[which] != index).sum()) if len(index) else 0
+    return known[which] if len(symbols) else np.zeros(0, dtype=np.int64)
 
 
 def _plain(text: str) -> str:
     return "".join(filter(str.isalnum, text)).upper()
+
+
+class Others:
+    """What a sink noted of trades, depth or books, in the order in which it came."""
+
+    def __init__(self, kind: str, natives: Sequence[str], columns: Columns) -> None:
+        self._kind = kind
+        self._traffic = traffic.TRAFFIC[kind]
+        self._columns = columns
+        self._natives = natives
+        turns = traffic.Turns(len(natives))
+        self._index = _indices(columns["symbol"], natives)
+        self._turn = self._traffic.turns(columns["ids"])
+        # A symbol that is none of ours, or an id: messages that nobody sent.
+        is_known = (self._index >= 0) & (self._turn >= 0)
+        self.numbers = np.where(is_known, turns.numbers(self._index, self._turn), NOBODYS)
+
+    def problems(self, is_wanted: np.ndarray[Any, Any]) -> list[str]:
+        """Return what is wrong with the values of these messages, and with the books at the end."""
+        ends = np.cumsum(self._columns["said_counts"])
+        starts = ends - self._columns["said_counts"]
+        said = self._columns["said"]
+        wrong = wrong_best = 0
+        # In the order of a symbol's ids: its model only goes on.
+        models = traffic.model_books(len(self._natives)) if self._kind == "book" else []
+        for at in np.flatnonzero(is_wanted).tolist():
+            index, turn = int(self._index[at]), int(self._turn[at])
+            values = said[starts[at] : ends[at]]
+            if models:
+                wrong_best += not _is_best(models[index], values[:5])
+                values = values[5:]
+            expected = np.frombuffer(self._traffic.values(index, turn))
+            wrong += not _is_same(values, expected, is_ordered=not models)
+        found = []
+        if wrong:
+            found.append(f"{wrong} with wrong values")
+        if wrong_best:
+            found.append(f"{wrong_best} with wrong best prices")
+        if bad := self._wrong_books(models):
+            found.append(f"{bad} books wrong at the end")
+        return found
+
+    def _wrong_books(self, models: list[traffic.ModelBook]) -> int:
+        """Compare whole books as they are at the end; a sink that keeps none has none."""
+        columns = self._columns
+        if not models or not len(columns["book_id"]):
+            return 0
+        ends = np.cumsum(columns["book_counts"])
+        places, wrong = _indices(columns["book_symbol"], self._natives), 0
+        for end, count, index, number in zip(
+            ends.tolist(),
+            columns["book_counts"].tolist(),
+            places.tolist(),
+            columns["book_id"].tolist(),
+            strict=True,
+        ):
+            model = models[index]
+            model.advance(int(self._traffic.turns(np.array([number]))[0]) + 1)
+            wrong += model.last_id != number or columns["book"][end - count : end].tobytes() != model.values()
+        return wrong + len(models) - len(places)
+
+
+NOBODYS: Final = 1 << 62
+
+
+def _is_same(values: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], *, is_ordered: bool) -> bool:
+    if is_ordered:
+        return bool(values.tobytes() == expected.tobytes())
+    return len(values) == len(expected) and traffic.as_levels(values) == traffic.as_levels(expected)
+
+
+def _is_best(model: traffic.ModelBook, values: np.ndarray[Any, Any]) -> bool:
+    """Compare the best prices of a book that is at some id; NaN: the sink keeps none."""
+    last_id = float(values[0])
+    if math.isnan(last_id):
+        return True
+    turns = (round(last_id) - traffic.ID_FIRST) // traffic.IDS_PER_CHANGE
+    if turns < model.turns:
+        return False  # older than one that was seen
+    model.advance(turns)
+    return model.last_id == round(last_id) and tuple(values[1:].tolist()) == model.best()
 
 
 def _late(outcome: Outcome) -> str:

@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from bench import measure
-from bench.contenders import BATCHES, CONTENDERS, FLOOR, OURS, SILENT, Contender, subscribed
-from bench.report import Ceiling, Run, Soak
+from bench import measure, traffic
+from bench.contenders import BATCHES, CONTENDERS, FLOOR, OF_OTHERS, OURS, SILENT, Contender, subscribed
+from bench.report import Ceiling, Memory, Run, Soak
 from bench.rig import BenchError, Load, Outcome, Rig
 from feedhandler.sim.simulated import SIMULATED
 
@@ -24,6 +24,7 @@ TRIES: Final = 3  # of a run whose generator was late
 CEILING_P99_US_MAX: Final = 100_000.0
 CEILING_ARRIVED_MIN: Final = 0.9999
 EXCHANGES: Final = tuple(SIMULATED)
+SYMBOLS: Final = 10
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +49,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     soak_symbols: int = 5_000
     exchange_symbols: int = 2_900  # the whole of Binance
     exchange_rate: float = 20_000
+    kinds: Sequence[str] = ("ticker", "trade", "depth", "book")
+    kind_rates: Sequence[float] = (1_000, 10_000, 40_000)
+    kind_symbols: int = 100
+    kind_ceilings: bool = True
+    books: Sequence[int]  # whose memory is measured
 
 
 FULL: Final = Plan(
@@ -65,6 +71,7 @@ FULL: Final = Plan(
     ceiling_step=1.6,
     ceiling_bursts=True,
     soak_messages=10_000_000,
+    books=(100, 500),
 )
 QUICK: Final = Plan(
     seconds=0.7,
@@ -83,6 +90,9 @@ QUICK: Final = Plan(
     soak_messages=100_000,
     soak_symbols=500,
     exchange_symbols=500,
+    kind_rates=(1_000, 10_000),
+    kind_ceilings=False,
+    books=(100,),
 )
 
 
@@ -157,17 +167,17 @@ def _loads(plan: Plan) -> list[Load]:
     return loads + [Load(rate, max(plan.seconds, 2 * BURST / rate), BURST) for rate in plan.burst_rates]
 
 
-SYMBOLS: Final = 10
-
-
 @contextlib.contextmanager
-def _rigs(contenders: Sequence[Contender], progress: Progress) -> Iterator[list[tuple[Contender, Rig]]]:
+def _rigs(
+    contenders: Sequence[Contender], progress: Progress, *, symbols: int = SYMBOLS, kind: str = "ticker"
+) -> Iterator[list[tuple[Contender, Rig]]]:
     with contextlib.ExitStack() as stack:
         rigs = []
         for contender in contenders:
             progress.step(f"starting {contender.name}")
             try:
-                rigs.append((contender, stack.enter_context(Rig(contender.name, contender.programs))))
+                rig = Rig(contender.name, contender.programs, symbols=symbols, kind=kind)
+                rigs.append((contender, stack.enter_context(rig)))
             except BenchError as exc:
                 _leave_out(contender, exc, progress)
         for _, rig in rigs:  # not before all are there: none is to miss so much that it would connect anew
@@ -314,7 +324,7 @@ def _try(contender: Contender, rig: Rig, load: Load, runs: list[Run]) -> str:
     """Run a load, twice if it fails; returns why it failed, or ""."""
     for _ in range(2):
         outcome = rig.run(load)
-        run = measure.run_of(contender, [outcome], symbols=SYMBOLS, subscribers=1, feeds=1)
+        run = measure.run_of(contender, [outcome], symbols=rig.symbols, subscribers=1, feeds=1)
         runs.append(run)
         reason = _why_not(run)
         if not reason:
@@ -332,6 +342,74 @@ def _why_not(run: Run) -> str:
     if (p99_us := run.latency_us["p99"]) > CEILING_P99_US_MAX:
         return f"p99 of {p99_us / 1e3:.0f} ms"
     return "; ".join(run.problems)
+
+
+def kinds(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> list[Run]:
+    """Tickers, trades, depth and books of many symbols, each kind through every path that has it."""
+    runs = []
+    for kind in plan.kinds:
+        with _rigs(_of_kind(kind, contenders), progress, symbols=plan.kind_symbols, kind=kind) as rigs:
+            for rate in plan.kind_rates:
+                load = Load(rate, max(plan.seconds, plan.messages_with_targets / rate))
+                outcomes: dict[str, list[Outcome]] = {contender.name: [] for contender, _ in rigs}
+                for _ in range(plan.rounds):
+                    for contender, rig in list(rigs):
+                        progress.step(f"{kind}: {rate:,.0f}/s, {contender.name}")
+                        try:
+                            outcomes[contender.name].append(_run(rig, load))
+                        except BenchError as exc:
+                            _leave_out(contender, exc, progress)
+                            rigs.remove((contender, rig))
+                runs += [
+                    measure.run_of(
+                        contender, outcomes[contender.name], symbols=plan.kind_symbols, subscribers=1, feeds=1
+                    )
+                    for contender, _ in rigs
+                ]
+    return runs
+
+
+def _of_kind(kind: str, contenders: Sequence[Contender]) -> list[Contender]:
+    names = {contender.name for contender in contenders}
+    return [contender for contender in OF_OTHERS[kind] if contender.name in names]
+
+
+def kind_ceilings(
+    plan: Plan, contenders: Sequence[Contender], progress: Progress
+) -> dict[str, dict[str, Ceiling]]:
+    """Return the highest rate of each path, by kind, at which all arrives, soon enough."""
+    found: dict[str, dict[str, Ceiling]] = {}
+    for kind in plan.kinds if plan.kind_ceilings else ():
+        for contender in _of_kind(kind, contenders):
+            try:
+                with Rig(contender.name, contender.programs, symbols=plan.kind_symbols, kind=kind) as rig:
+                    rate, limit, runs = _ceiling(plan, contender, rig, 1, progress)
+            except BenchError as exc:
+                _leave_out(contender, exc, progress)
+                continue
+            found.setdefault(kind, {})[contender.name] = Ceiling(rate, limit, runs=runs)
+    return found
+
+
+def books(plan: Plan, contenders: Sequence[Contender], progress: Progress) -> list[Memory]:
+    """Return what books take in memory, once each has its base and has changed ten times."""
+    found = []
+    for count in plan.books:
+        for contender in _of_kind("book", contenders):
+            progress.step(f"{count} books, {contender.name}")
+            try:
+                with Rig(contender.name, contender.programs, symbols=count, kind="book") as rig:
+                    outcome = rig.run(Load(BOOKS_RATE, 10 * count / BOOKS_RATE))
+            except BenchError as exc:
+                _leave_out(contender, exc, progress)
+                continue
+            run = measure.run_of(contender, [outcome], symbols=count, subscribers=1, feeds=1)
+            memory = {role: cost.resident_mb for role, cost in run.cost.items()}
+            found.append(Memory(contender.name, count, traffic.BOOK_LEVELS, memory, run.problems))
+    return found
+
+
+BOOKS_RATE: Final = 2_000.0
 
 
 def soak(plan: Plan, progress: Progress) -> Soak:
@@ -378,7 +456,7 @@ def described(plan: Plan) -> dict[str, str]:
         "rounds": f"{plan.rounds} for loads with targets (median of each figure), 1 for others;"
         f" {plan.rounds_of_p99} of ours and the floor, whose tails are compared",
         "burst": f"{BURST} messages due at once",
-        "symbols": f"{SYMBOLS} unless varied",
+        "symbols": f"{SYMBOLS} unless varied; {plan.kind_symbols} where kinds are compared",
         "a generator is late": f"beyond {measure.LATE_P99_US_MAX / 1e3:g} ms at p99; such a run is repeated",
         "ceiling": f"all but {1 - CEILING_ARRIVED_MIN:.2%} arrive, p99 under {CEILING_P99_US_MAX / 1e3:g} ms",
         "precision of ceilings": f"rates a factor {math.sqrt(plan.ceiling_step):.2f} apart,"

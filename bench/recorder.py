@@ -1,7 +1,8 @@
 """What the last program of every path does alike: note what arrived, and when, in a few appends.
 
-All contenders' sinks note the same: arrival time, symbol, bid, bid_size, ask, ask_size. Commands come in on
-standard input, a line each, and are answered on standard output; when it closes, the program ends.
+All contenders' sinks note the same: arrival time, symbol, bid, bid_size, ask, ask_size; of trades, depth and books
+arrival time, symbol, the exchange's id and what else was said, which becomes numbers after the load. Commands come
+in on standard input, a line each, and are answered on standard output; when it closes, the program ends.
 
     count          how many were noted since the last save
     save PATH      write them as .npz, and begin anew
@@ -28,6 +29,10 @@ class Recorder:
         # Of records that state them, else empty: when the feed had the frame, and when it was published.
         self.recv_ns, self.publish_ns = array("q"), array("q")
         self.raw: list[bytes] = []  # of a sink that decodes nothing
+        self.ids = array("q")  # of other kinds than quotes
+        self.said: list[Any] = []  # with them; at the end packed doubles, as `traffic` has them
+        # Of books as they are at the end: symbol, id, packed levels.
+        self.books: Callable[[], list[tuple[Any, int, bytes]]] = list
         self.statuses: list[bytes] = []  # Unix ns and JSON, of a path that says how it does
 
     def add(self, now_ns: int, symbol: Any, bid: float, bid_size: float, ask: float, ask_size: float) -> None:
@@ -38,6 +43,13 @@ class Recorder:
         self.bid_size.append(bid_size)
         self.ask.append(ask)
         self.ask_size.append(ask_size)
+
+    def add_other(self, now_ns: int, symbol: Any, number: int, said: Any) -> None:
+        """Note one trade, depth, or change of a book, by the exchange's id."""
+        self.now_ns.append(now_ns)
+        self.symbol.append(symbol)
+        self.ids.append(number)
+        self.said.append(said)
 
     def serve(self, decode: "Callable[[Recorder], None] | None" = None) -> None:
         """Answer commands in a thread of its own; decode fills the columns from `raw` before they are saved."""
@@ -62,7 +74,7 @@ class Recorder:
             os._exit(status)
 
     def _columns(self) -> dict[str, Any]:
-        names = ("now_ns", "bid", "bid_size", "ask", "ask_size", "recv_ns", "publish_ns")
+        names = ("now_ns", "bid", "bid_size", "ask", "ask_size", "recv_ns", "publish_ns", "ids")
         return {name: getattr(self, name) for name in names}
 
     def _save(self, path: str) -> None:
@@ -71,8 +83,17 @@ class Recorder:
             "symbol": np.array(self.symbol, dtype=np.bytes_),
             "statuses": np.array(self.statuses, dtype=np.bytes_),
         }
-        np.savez(path, **(texts | columns))
+        books = self.books()
+        others = {
+            "said": np.frombuffer(b"".join(self.said)),
+            "said_counts": np.array([len(each) // 8 for each in self.said], dtype=np.int64),
+            "book_symbol": np.array([symbol for symbol, _, _ in books], dtype=np.bytes_),
+            "book_id": np.array([number for _, number, _ in books], dtype=np.int64),
+            "book": np.frombuffer(b"".join(levels for _, _, levels in books)),
+            "book_counts": np.array([len(levels) // 8 for _, _, levels in books], dtype=np.int64),
+        }
+        np.savez(path, **(texts | columns | others))
 
     def _clear(self) -> None:
-        for column in (*self._columns().values(), self.symbol, self.raw, self.statuses):
+        for column in (*self._columns().values(), self.symbol, self.raw, self.statuses, self.said):
             del column[:]

@@ -16,9 +16,9 @@ FORMAT: Final = 1
 FLOOR: Final = "floor"  # the path that others are compared with
 PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 COMPARED: Final = ("p50", "p99", "cpu")  # the figures that are also shown as a ratio to the floor's
-SECTIONS: Final = ("latency", "symbols", "subscribers", "feeds")
+SECTIONS: Final = ("latency", "symbols", "subscribers", "feeds", "kinds")
 
-Section = Literal["latency", "symbols", "subscribers", "feeds"]
+Section = Literal["latency", "symbols", "subscribers", "feeds", "kinds"]
 Load = tuple[int, float, int, int, int]  # burst, rate, symbols, subscribers, feeds: sorts as it is shown
 
 
@@ -61,6 +61,7 @@ class Run(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     symbols: int
     subscribers: int
     feeds: int
+    kind: str = "ticker"  # of messages
     count: int  # of messages
     arrived: float = 0.0  # share of them that the sink got which got least
     is_valid: bool  # the generator was on time
@@ -147,6 +148,21 @@ class Soak(msgspec.Struct, forbid_unknown_fields=True):
     is_flat: bool
 
 
+class Memory(msgspec.Struct, forbid_unknown_fields=True):
+    """What books take, once each has its base and has changed: resident memory by role."""
+
+    path: str
+    books: int
+    levels: int  # of a side
+    memory_mb: dict[str, float]
+    problems: list[str] = []
+
+    @property
+    def resident_mb(self) -> float:
+        """Resident memory, of all roles."""
+        return sum(self.memory_mb.values())
+
+
 class Target(msgspec.Struct, forbid_unknown_fields=True):
     """What was wanted of a figure, and what it is. None: could not be judged."""
 
@@ -172,6 +188,9 @@ class Report(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     symbols: list[Run] = []
     subscribers: list[Run] = []
     feeds: list[Run] = []
+    kinds: list[Run] = []  # trades, depth, books; tickers beside them
+    kind_ceilings: dict[str, dict[str, Ceiling]] = {}  # by kind, then by path
+    books: list[Memory] = []
     whole_exchange: Run | None = None  # one feed, as many symbols as a large exchange has
     ceilings: dict[str, Ceiling] = {}  # by path
     soak: Soak | None = None
@@ -199,9 +218,10 @@ class Report(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         symbols: int | None = None,
         subscribers: int | None = None,
         feeds: int | None = None,
+        kind: str | None = None,
     ) -> Run | None:
         """Return the first run of a section that fits, or None; what is not stated fits anything."""
-        stated = {"symbols": symbols, "subscribers": subscribers, "feeds": feeds}
+        stated = {"symbols": symbols, "subscribers": subscribers, "feeds": feeds, "kind": kind}
         for run in self.section(section):
             if (run.path, run.rate, run.burst) == (path, rate, burst) and all(
                 value is None or getattr(run, name) == value for name, value in stated.items()
@@ -216,7 +236,7 @@ class Report(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         meanwhile then tells least.
         """
         for other in self.section(section):
-            if other.path == FLOOR and other.load == run.load:
+            if (other.path, other.load, other.kind) == (FLOOR, run.load, run.kind):
                 return other
         return None
 

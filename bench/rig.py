@@ -76,6 +76,7 @@ class Outcome(msgspec.Struct):
     used: dict[str, host.Usage]  # by role; of several processes in one role the sum
     seconds: float  # that the use is over
     received: list[Received]
+    kind: str = "ticker"  # of what was sent
 
 
 class Child:
@@ -151,6 +152,7 @@ class Place(msgspec.Struct, frozen=True):
     url: Mapping[str, str]  # exchange → host:port
     symbols: Mapping[str, Sequence[str]]  # exchange → canonical
     natives: Mapping[str, Sequence[str]]  # exchange → its own spelling
+    kind: str = "ticker"  # of what is sent
 
     def ipc(self, name: str) -> str:
         return f"ipc://{self.directory}/{name}.ipc"
@@ -164,7 +166,8 @@ def python(module: str, *arguments: str) -> list[str]:
 class Rig:
     """A path's processes, running; use it in a `with` block.
 
-    programs says what to start, in order, once the generators are there. symbols is per exchange.
+    programs says what to start, in order, once the generators are there. symbols is per exchange; of another kind
+    than quotes there is Binance alone.
     """
 
     def __init__(
@@ -174,8 +177,10 @@ class Rig:
         *,
         exchanges: Sequence[str] = ("binance",),
         symbols: int = 10,
+        kind: str = "ticker",
     ) -> None:
         self.name = name
+        self.kind = kind
         self.symbols = symbols
         self._make_programs = programs
         self._exchanges = exchanges
@@ -203,7 +208,15 @@ class Rig:
         for exchange in self._exchanges:
             generator = self._child(
                 f"generator-{exchange}",
-                python("bench.generator", "--exchange", exchange, "--symbols", str(self.symbols)),
+                python(
+                    "bench.generator",
+                    "--exchange",
+                    exchange,
+                    "--kind",
+                    self.kind,
+                    "--symbols",
+                    str(self.symbols),
+                ),
                 directory,
             )
             self._generators[exchange] = generator
@@ -213,6 +226,7 @@ class Rig:
             {name: f"127.0.0.1:{each['port']}" for name, each in hello.items()},
             {name: each["symbols"] for name, each in hello.items()},
             {name: each["natives"] for name, each in hello.items()},
+            self.kind,
         )
         for number, program in enumerate(self._make_programs(self.place)):
             child = self._child(f"{number}-{program.role}", program.argv, directory)
@@ -243,7 +257,7 @@ class Rig:
     def _warm_up(self) -> None:
         """Send a little until every sink gets it: subscriptions travel the other way, unseen."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        load = Load(rate=1000.0, seconds=0.3)
+        load = Load(rate=1000.0, seconds=max(0.3, 2 * self.symbols / 1000.0) if self.kind == "book" else 0.3)
         conflating = [program.conflates for program, _ in self._children if program.is_sink]
         while True:
             outcome = self.run(load)
@@ -287,7 +301,7 @@ class Rig:
         seconds = time.monotonic() - started
         used = {role: after[role] - before[role] for role in after}
         received = [self._save(sink) for sink in self._sinks]
-        return Outcome(load, sent, self.place.natives, used, seconds, received)
+        return Outcome(load, sent, self.place.natives, used, seconds, received, self.kind)
 
     def _settle(self, count: int) -> None:
         """Wait until all has come, or nothing more does."""

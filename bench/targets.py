@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bench.report import FLOOR, Report, Run, Target
+from bench.report import FLOOR, Memory, Report, Run, Target
 
 OURS, BATCHES, DIRECT = "feedhandler", "feedhandler-batches", "feedhandler-direct"
 GATEWAY = "feedhandler-gateway"
@@ -11,6 +11,7 @@ ASKED = "feedhandler-asked"
 CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
 MEMORY_MB_MAX = 80.0
 HELD_MS_MAX = 50.0
+BOOKS_MB_MAX, BOOKS_MAX = 400.0, 500
 SAMPLES_MIN = 6  # of memory, to speak of a trend
 
 
@@ -45,7 +46,60 @@ def judge(report: Report) -> list[Target]:
         name = f"p50 at {rate:,.0f}/s beside one who asks the relay without a pause"
         targets.append(_ratio(report, name, ASKED, OURS, rate, "p50", 1.2))
     targets.append(_silent(report))
-    return targets
+    return targets + _kinds(report)
+
+
+def _kinds(report: Report) -> list[Target]:
+    """Trades, depth and books beside cryptofeed's callbacks in process, and beside tickers."""
+    targets = []
+    rates = (1_000.0, 10_000.0, 40_000.0)
+    for kind in ("trade", "book"):
+        for rate in rates:
+            one, two = (report.run("kinds", path, rate, kind=kind) for path in (OURS, CALLBACK))
+            name = f"CPU of {kind}s at {rate:,.0f}/s, against {CALLBACK}"
+            targets.append(_of_kinds(name, 1.0, "cpu", one, two))
+    for kind in ("trade", "depth", "book"):
+        for rate in rates:
+            one, two = (report.run("kinds", OURS, rate, kind=each) for each in (kind, "ticker"))
+            name = f"p50 of {kind} at {rate:,.0f}/s, against the ticker's"
+            targets.append(_of_kinds(name, 1.3, "p50", one, two))
+        name, run = f"{kind} at 40,000/s", report.run("kinds", OURS, 40_000.0, kind=kind)
+        if run is None or not run.is_valid:
+            targets.append(_unknown(name, "none lost or wrong"))
+        else:
+            said = "; ".join(run.problems) or f"{run.count:,} right"
+            targets.append(_target(name, "none lost or wrong", said, not run.problems))
+    ours = [each for each in report.books if each.path == OURS]
+    return targets + [_books(each) for each in ours or [None]]
+
+
+def _of_kinds(name: str, maximum: float, figure: str, one: Run | None, two: Run | None) -> Target:
+    text = f"≤ {maximum:g}x"
+    value, beneath = (run.figure(figure) if run is not None else None for run in (one, two))
+    if not value or not beneath:
+        return _unknown(name, text)
+    assert one is not None, "it has a figure"
+    assert two is not None, "it has a figure"
+    if one.faults:
+        return _target(name, text, f"not valid: {one.faults}", None)
+    said = f"{value / beneath:.2f}x ({value:,.4g} / {beneath:,.4g} us)" + (
+        f"; not all right there: {two.faults}" if two.faults else ""
+    )
+    return _target(name, text, said, value <= maximum * beneath)
+
+
+def _books(memory: Memory | None) -> Target:
+    text = f"≤ {BOOKS_MB_MAX:g} MB for {BOOKS_MAX}"
+    if memory is None:
+        return _unknown("memory of books", text)
+    name = f"memory of {memory.books} books of {memory.levels:,} levels a side"
+    said = f"{memory.resident_mb:.0f} MB, all processes: " + ", ".join(
+        f"{role} {mb:.0f}" for role, mb in memory.memory_mb.items()
+    )
+    if memory.problems:
+        return _target(name, text, f"not valid: {'; '.join(memory.problems)}", None)
+    is_met = memory.resident_mb <= BOOKS_MB_MAX if memory.books >= BOOKS_MAX else None
+    return _target(name, text, said, is_met)
 
 
 def _silent(report: Report) -> Target:

@@ -118,6 +118,7 @@ def sheets(report: Report) -> list[Sheet]:
         *stages(report),
         *costs(report),
         *(sheet for section in AXES for sheet in scaling(report, section)),
+        *kinds(report),
         *ceilings(report),
         *soak(report),
         problems(report),
@@ -235,6 +236,69 @@ def scaling(report: Report, section: str) -> list[Sheet]:
         notes = [*_faults(runs, is_load_said=True), *_generator(runs)]
         found.append(Sheet(f"Cost against {section}", title, columns, rows, notes))
     return found
+
+
+def kinds(report: Report) -> list[Sheet]:
+    """Of each kind of messages a row for each load and path: latency, and CPU by role; then ceilings and memory."""
+    roles = list(dict.fromkeys(role for run in report.kinds for role in run.cost))
+    columns = ("load", "path", "p50", "p99", "p50 ÷floor", *roles, "CPU us", "CPU ÷floor", "MB")
+    sheets = []
+    for kind in dict.fromkeys(run.kind for run in report.kinds):
+        runs = [run for load in by_load(r for r in report.kinds if r.kind == kind).values() for run in load]
+        rows = [
+            Row(
+                (
+                    words(run.load),
+                    _marked(run),
+                    *(duration(run.latency_us.get(name)) for name in ("p50", "p99")),
+                    against_floor(report, "kinds", run, "p50"),
+                    *(cpu(run.cost[role].cpu_us) if role in run.cost else NONE for role in roles),
+                    cpu(run.cpu_us),
+                    against_floor(report, "kinds", run, "cpu"),
+                    count(run.resident_mb),
+                ),
+                _tone(report, run.path, run),
+            )
+            for run in runs
+        ]
+        title = f"{kind}: {', '.join(size(runs[0].load))}"
+        notes = [*_faults(runs, is_load_said=True), *_generator(runs)]
+        sheets.append(Sheet("Kinds", title, columns, rows, notes, left_count=2))
+    return sheets + _kind_ceilings(report) + _books(report)
+
+
+def _kind_ceilings(report: Report) -> list[Sheet]:
+    rows = [
+        Row((kind, path, count(each.rate) if each.rate else NONE, each.limited_by), _tone(report, path))
+        for kind, by_path in report.kind_ceilings.items()
+        for path, each in by_path.items()
+    ]
+    columns = ("kind", "path", "messages/s", "limited by")
+    return [Sheet("Kinds", "ceilings", columns, rows, left_count=2, is_last_text=True)] if rows else []
+
+
+def _books(report: Report) -> list[Sheet]:
+    roles = list(dict.fromkeys(role for each in report.books for role in each.memory_mb))
+    rows = [
+        Row(
+            (
+                each.path,
+                count(each.books),
+                *(count(each.memory_mb[role]) if role in each.memory_mb else NONE for role in roles),
+                count(each.resident_mb),
+            ),
+            "bad" if each.problems else _tone(report, each.path),
+        )
+        for each in report.books
+    ]
+    notes = [
+        f"! {each.path}, {each.books} books: {'; '.join(each.problems)}"
+        for each in report.books
+        if each.problems
+    ]
+    columns = ("path", "books", *roles, "all")
+    levels = f"resident MB, books of {count(report.books[0].levels)} levels a side" if rows else ""
+    return [Sheet("Kinds", levels, columns, rows, notes)] if rows else []
 
 
 def ceilings(report: Report) -> list[Sheet]:
@@ -395,6 +459,7 @@ def by_load(runs: Iterable[Run]) -> dict[Load, list[Run]]:
 
 
 INTROS: Final = {
+    "Kinds": "Trades, depth and books: one message is one trade, one whole depth, or the changes of one book.",
     "Latency and cost": LATENCY_NOTE,
     "Stages": STAGES_NOTE,
     "Problems": "Losses, disorder, wrong values, late generators. A run that is not valid proves nothing.",
@@ -458,4 +523,4 @@ def _generator(runs: Iterable[Run]) -> list[str]:
     ]
 
 
-assert set(AXES) | {"latency"} == set(SECTIONS), "every section of a report is shown"
+assert set(AXES) | {"latency", "kinds"} == set(SECTIONS), "every section of a report is shown"

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from cryptofeed import FeedHandler
-from cryptofeed.defines import TICKER
+from cryptofeed.defines import L2_BOOK, TICKER, TRADES
 from cryptofeed.exchanges import Binance
 
 # The defaults, but for the log file, which would land in the checkout. 2.4 wants all of them if one is given.
+CHANNELS = {"ticker": TICKER, "trade": TRADES, "book": L2_BOOK}  # by our kinds
 CONFIG = {"uvloop": True, "log": {"filename": os.devnull, "level": "WARNING"}}
 
 
@@ -26,14 +27,15 @@ class Local(Binance):  # type: ignore[misc]
         return connections
 
 
-def run(address: str, symbols: list[str], callback: Any) -> None:
-    """Feed the tickers of these symbols to a callback, or to one of cryptofeed's backends, for ever."""
+def run(address: str, symbols: list[str], callback: Any, kind: str = "ticker") -> None:
+    """Feed what these symbols have of a kind to a callback, or to one of cryptofeed's backends, for ever."""
     Local.websocket_endpoints = [
         replace(each, address=f"wss://{address}") for each in Binance.websocket_endpoints
     ]
     Local.rest_endpoints = [replace(each, address=f"http://{address}") for each in Binance.rest_endpoints]
     handler = FeedHandler(config=CONFIG)
     names = [symbol.replace("/", "-") for symbol in symbols]
+    channel = CHANNELS[kind]
     # timeout: between two loads nothing comes.
-    handler.add_feed(Local(symbols=names, channels=[TICKER], callbacks={TICKER: callback}, timeout=-1))
+    handler.add_feed(Local(symbols=names, channels=[channel], callbacks={channel: callback}, timeout=-1))
     handler.run()

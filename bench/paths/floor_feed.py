@@ -4,7 +4,7 @@
 
 One ZeroMQ message per frame. It subscribes as feedhandler's adapter does, and answers pings; nothing else.
 
-    python -m bench.paths.floor_feed WS_URL OUT NATIVE…
+    python -m bench.paths.floor_feed WS_URL OUT KIND NATIVE…
 """
 
 import asyncio
@@ -29,14 +29,14 @@ class Listener(picows.WSListener):
             self._send(frame.get_payload_as_bytes(), zmq.NOBLOCK)
 
 
-async def main(ws_url: str, out: str, natives: list[str]) -> None:
+async def main(ws_url: str, out: str, kind: str, natives: list[str]) -> None:
     socket = zmq.Context(io_threads=1).socket(zmq.PUB)
     socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
     socket.set(zmq.LINGER, 0)
     socket.connect(out)
     exchange = BinanceSpot()
     endpoint = exchange.endpoint(ws_url, b"", "")
-    for run in exchange.connections(exchange.add(natives, 0)):
+    for run in exchange.connections(exchange.add(natives, 0, kind)):
         transport, _ = await picows.ws_connect(
             lambda: Listener(socket),
             endpoint.url,
@@ -51,4 +51,4 @@ async def main(ws_url: str, out: str, natives: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    uvloop.run(main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]))
