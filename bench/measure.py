@@ -250,7 +250,7 @@ class Others:
         return wrong + len(models) - len(places)
 
 
-NOBODYS: Final = 1 << 62
+NOBODYS: Final = 1 << 40  # a number that no message has
 
 
 def _is_same(values: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], *, is_ordered: bool) -> bool:

@@ -30,7 +30,8 @@ class Recorder:
         self.recv_ns, self.publish_ns = array("q"), array("q")
         self.raw: list[bytes] = []  # of a sink that decodes nothing
         self.ids = array("q")  # of other kinds than quotes
-        self.said: list[Any] = []  # with them; at the end packed doubles, as `traffic` has them
+        self.said: list[Any] = []  # with them
+        self.pack: Callable[[Any], bytes] = bytes  # turns that into packed doubles, as `traffic` has them
         # Of books as they are at the end: symbol, id, packed levels.
         self.books: Callable[[], list[tuple[Any, int, bytes]]] = list
         self.statuses: list[bytes] = []  # Unix ns and JSON, of a path that says how it does
@@ -65,7 +66,6 @@ class Recorder:
                     if decode is not None:
                         decode(self)
                     self._save(path)
-                    self._clear()
                 print(count, flush=True)
             status = 0
         except Exception:  # noqa: BLE001
@@ -78,22 +78,24 @@ class Recorder:
         return {name: getattr(self, name) for name in names}
 
     def _save(self, path: str) -> None:
-        columns: dict[str, Any] = {name: np.array(column) for name, column in self._columns().items()}
+        noted = (*self._columns().values(), self.symbol, self.said)
+        # A row that the sink is about to note is the next load's.
+        count = min((len(column) for column in noted if len(column)), default=0)
+        columns: dict[str, Any] = {name: np.array(column[:count]) for name, column in self._columns().items()}
+        said = [self.pack(each) for each in self.said[:count]]
+        statuses, books = self.statuses[:], self.books()
         texts: dict[str, Any] = {
-            "symbol": np.array(self.symbol, dtype=np.bytes_),
-            "statuses": np.array(self.statuses, dtype=np.bytes_),
-        }
-        books = self.books()
-        others = {
-            "said": np.frombuffer(b"".join(self.said)),
-            "said_counts": np.array([len(each) // 8 for each in self.said], dtype=np.int64),
+            "symbol": np.array(self.symbol[:count], dtype=np.bytes_),
+            "statuses": np.array(statuses, dtype=np.bytes_),
+            "said": np.frombuffer(b"".join(said)),
+            "said_counts": np.array([len(each) // 8 for each in said], dtype=np.int64),
             "book_symbol": np.array([symbol for symbol, _, _ in books], dtype=np.bytes_),
             "book_id": np.array([number for _, number, _ in books], dtype=np.int64),
             "book": np.frombuffer(b"".join(levels for _, _, levels in books)),
             "book_counts": np.array([len(levels) // 8 for _, _, levels in books], dtype=np.int64),
         }
-        np.savez(path, **(texts | columns | others))
-
-    def _clear(self) -> None:
-        for column in (*self._columns().values(), self.symbol, self.raw, self.statuses, self.said):
-            del column[:]
+        np.savez(path, **(texts | columns))
+        for column in noted:
+            del column[:count]
+        del self.statuses[: len(statuses)]
+        del self.raw[:]

@@ -25,6 +25,7 @@ BOOK_LEVELS: Final = 1_000  # of a side
 IDS_PER_CHANGE: Final = 3  # a message of changes has so many of the exchange's ids
 DEPTH_LEVELS: Final = 20
 SIZES: Final = 99_991  # a prime: sizes repeat after so many
+LEVELS_MEAN, LEVELS_P99 = 8.0, 60.0  # changed levels of a message
 _NEAR: Final = 211  # levels of a side that change; a prime: steps of 3 visit each before any comes again
 _REMOVED: Final = 4  # one change in so many removes its level
 

@@ -20,13 +20,13 @@ from bench.recorder import Recorder
 BOOK = struct.Struct("<5d")
 
 
-def decode(recorder: Recorder) -> None:
-    """Turn what was kept of books into packed doubles."""
-    for number, said in enumerate(recorder.said):
-        if isinstance(said, tuple):
-            *best, last_id, delta = said
-            flat = [float(value) for side in ("bid", "ask") for level in delta[side] for value in level]
-            recorder.said[number] = BOOK.pack(last_id, *best) + struct.pack(f"<{len(flat)}d", *flat)
+def pack(said: Any) -> bytes:
+    """Turn what was kept into packed doubles."""
+    if isinstance(said, bytes):
+        return said
+    *best, last_id, delta = said
+    flat = [float(value) for side in ("bid", "ask") for level in delta[side] for value in level]
+    return BOOK.pack(last_id, *best) + struct.pack(f"<{len(flat)}d", *flat)
 
 
 def main(address: str, kind: str, symbols: list[str]) -> None:
@@ -61,7 +61,8 @@ def main(address: str, kind: str, symbols: list[str]) -> None:
         return found
 
     recorder.books = whole
-    recorder.serve(decode)
+    recorder.pack = pack
+    recorder.serve()
     callback = {"ticker": on_ticker, "trade": on_trade, "book": on_book}[kind]
     cryptofeed_binance.run(address, symbols, callback, kind)
 

@@ -23,12 +23,12 @@ OLD_NEWS = wire.SNAPSHOT | wire.STALE | wire.DOWN
 BOOK = struct.Struct("<5d")
 
 
-def decode(recorder: Recorder) -> None:
+def pack(said: Any) -> bytes:
     """Turn what was kept into packed doubles."""
-    for number, said in enumerate(recorder.said):
-        if isinstance(said, tuple):
-            best, last_id, levels = said
-            recorder.said[number] = BOOK.pack(last_id, *best) + levels
+    if isinstance(said, bytes):
+        return said
+    best, last_id, levels = said
+    return BOOK.pack(last_id, *best) + bytes(levels)
 
 
 def main(endpoint: str, recover: str, kind: str) -> None:
@@ -48,7 +48,8 @@ def main(endpoint: str, recover: str, kind: str) -> None:
 
         if kind == "book":
             recorder.books = whole
-        recorder.serve(decode)
+        recorder.pack = pack
+        recorder.serve()
         for record in subscriber:
             now = clock()
             if isinstance(record, wire.Document):

@@ -67,7 +67,10 @@ def test_three_exchanges_and_two_subscribers_at_once():
 def test_a_program_that_fails_is_named_with_what_it_said():
     def programs(place):
         return [
-            Program("feed", python("bench.paths.floor_feed", "ws://127.0.0.1:1", place.ipc("in"), "BTCUSDT"))
+            Program(
+                "feed",
+                python("bench.paths.floor_feed", "ws://127.0.0.1:1", place.ipc("in"), "ticker", "BTCUSDT"),
+            )
         ]
 
     with (
