@@ -12,6 +12,7 @@ CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
 MEMORY_MB_MAX = 80.0
 HELD_MS_MAX = 50.0
 BOOKS_MB_MAX, BOOKS_MAX = 400.0, 500
+BOOKS_TEXT = f"≤ {BOOKS_MB_MAX:g} MB for {BOOKS_MAX}"
 SAMPLES_MIN = 6  # of memory, to speak of a trend
 
 
@@ -70,7 +71,7 @@ def _kinds(report: Report) -> list[Target]:
             said = "; ".join(run.problems) or f"{run.count:,} right"
             targets.append(_target(name, "none lost or wrong", said, not run.problems))
     ours = [each for each in report.books if each.path == OURS]
-    return targets + [_books(each) for each in ours or [None]]
+    return targets + ([_books(each) for each in ours] or [_unknown("memory of books", BOOKS_TEXT)])
 
 
 def _of_kinds(name: str, maximum: float, figure: str, one: Run | None, two: Run | None) -> Target:
@@ -88,10 +89,8 @@ def _of_kinds(name: str, maximum: float, figure: str, one: Run | None, two: Run 
     return _target(name, text, said, value <= maximum * beneath)
 
 
-def _books(memory: Memory | None) -> Target:
-    text = f"≤ {BOOKS_MB_MAX:g} MB for {BOOKS_MAX}"
-    if memory is None:
-        return _unknown("memory of books", text)
+def _books(memory: Memory) -> Target:
+    text = BOOKS_TEXT
     name = f"memory of {memory.books} books of {memory.levels:,} levels a side"
     said = f"{memory.resident_mb:.0f} MB, all processes: " + ", ".join(
         f"{role} {mb:.0f}" for role, mb in memory.memory_mb.items()

@@ -4,7 +4,7 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
-from bench.report import Ceiling, Cost, PathInfo, Report, Run, Soak, Stage, Target
+from bench.report import Ceiling, Cost, Memory, PathInfo, Report, Run, Soak, Stage, Target
 
 PATHS = {
     "floor": PathInfo("floor: raw frames", "picows → PUB → SUB", is_ours=False),
@@ -65,6 +65,9 @@ def report(**changes: Any) -> Report:
         "symbols": [run(path, symbols=n) for n in (10, 100) for path in ("floor", "feedhandler")],
         "subscribers": [run(path, subscribers=n) for n in (1, 4) for path in ("floor", "feedhandler")],
         "feeds": [run(feeds=n) for n in (1, 3)],
+        "kinds": [run(path, kind=kind) for kind in ("ticker", "book") for path in ("floor", "feedhandler")],
+        "kind_ceilings": {"book": {"feedhandler": Ceiling(40_000.0, "the search")}},
+        "books": [Memory("feedhandler", 500, 1000, {"feed": 90.0, "merger": 60.0})],
         "ceilings": {"feedhandler": Ceiling(40_000.0, "merger at 99 % of a core", 30_000.0, [run()])},
         "soak": Soak(600_000, 0, 30.0, 20_000.0, 1000, {"feed": [40.0, 41.0, 41.0]}, is_flat=True),
         "targets": [

@@ -66,12 +66,8 @@ def test_three_exchanges_and_two_subscribers_at_once():
 @pytest.mark.e2e
 def test_a_program_that_fails_is_named_with_what_it_said():
     def programs(place):
-        return [
-            Program(
-                "feed",
-                python("bench.paths.floor_feed", "ws://127.0.0.1:1", place.ipc("in"), "ticker", "BTCUSDT"),
-            )
-        ]
+        argv = python("bench.paths.floor_feed", "ws://127.0.0.1:1", place.ipc("in"), "ticker", "BTCUSDT")
+        return [Program("feed", argv)]
 
     with (
         pytest.raises(BenchError, match=r"(?is)0-feed does not work \(exit status 1\):.*refused"),

@@ -1,0 +1,44 @@
+"""What is wanted of trades, depth and books: beside cryptofeed in process, and beside tickers."""
+
+import msgspec
+import pytest
+from example import report, run
+
+from bench.report import Cost, Memory, Report, Run
+from bench.targets import judge
+
+
+def kind_run(path: str, kind: str, cpu_us: float, p50_us: float, **changes: object) -> Run:
+    made = run("other", rate=40_000.0, kind=kind, **changes)
+    cost, latency = {"feed": Cost(cpu_us, 1.0, 40.0)}, made.latency_us | {"p50": p50_us}
+    return msgspec.structs.replace(made, path=path, cost=cost, latency_us=latency)
+
+
+def verdict(of: Report, figure: str) -> bool | None:
+    [found] = [target for target in judge(of) if target.figure.startswith(figure)]
+    return found.is_met
+
+
+@pytest.mark.parametrize(("cpu_us", "is_met"), [(10.0, True), (10.1, False)])
+def test_cpu_of_the_whole_path_is_at_most_that_of_the_callback(cpu_us, is_met):
+    runs = [kind_run("feedhandler", "book", cpu_us, 100.0), kind_run("cryptofeed", "book", 10.0, 100.0)]
+    assert verdict(report(kinds=runs), "CPU of books at 40,000/s") is is_met
+
+
+@pytest.mark.parametrize(("p50_us", "is_met"), [(130.0, True), (131.0, False)])
+def test_the_median_is_beside_that_of_tickers(p50_us, is_met):
+    runs = [kind_run("feedhandler", kind, 1.0, us) for kind, us in (("ticker", 100.0), ("trade", p50_us))]
+    assert verdict(report(kinds=runs), "p50 of trade at 40,000/s") is is_met
+
+
+def test_none_may_be_lost():
+    lost = kind_run("feedhandler", "depth", 1.0, 100.0, problems=["1 of 1000 lost"])
+    assert verdict(report(kinds=[lost]), "depth at 40,000/s") is False
+    assert verdict(report(kinds=[kind_run("feedhandler", "depth", 1.0, 100.0)]), "depth at 40,000/s") is True
+    assert verdict(report(kinds=[]), "depth at 40,000/s") is None
+
+
+@pytest.mark.parametrize(("mb", "is_met"), [(400.0, True), (401.0, False)])
+def test_memory_is_that_of_all_processes(mb, is_met):
+    books = [Memory("feedhandler", 500, 1000, {"feed": 100.0, "relay": mb - 100.0})]
+    assert verdict(report(books=books), "memory of 500 books") is is_met
