@@ -100,10 +100,10 @@ FUZZ_SECONDS ?= 60
 sanitize: $(VENV)/.test ## the compiled part under sanitizers: its tests, then a fuzz: make sanitize FUZZ_SECONDS=600 SEED=7 (4 minutes)
 	@tests/fuzz/sanitize.sh --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 14 minutes
+bench: $(VENV)/.bench .venv-cryptofeed/.ok ## latency, cost, ceilings beside other libraries: about 25 minutes
 	@$(BIN)/python -m bench $(BENCH_ARGUMENTS)
 
-bench-quick: $(VENV)/.bench .venv-cryptofeed/.ok ## the same shape in a minute and a half; says less
+bench-quick: $(VENV)/.bench .venv-cryptofeed/.ok ## the same shape in three minutes; says less
 	@$(BIN)/python -m bench --quick $(BENCH_ARGUMENTS)
 
 bench-micro: $(VENV)/.bench ## nanoseconds of decode, pack, merge, unpack and the client's loop
