@@ -101,11 +101,11 @@ class Depths:
 
     def event(self, stream: str, symbol: bytes, index: int, turn: int, unix: int) -> bytes:
         """Print a message as the exchange does: neither symbol nor time is in it."""
-        sides = [
+        bids, asks = (
             b",".join(b'["%b","%b"]' % (_price(price), _size(lots)) for price, lots in side)
             for side in _depth(index, turn)
-        ]
-        return b'{"lastUpdateId":%d,"bids":[%b],"asks":[%b]}' % (ID_FIRST + turn, *sides)
+        )
+        return b'{"lastUpdateId":%d,"bids":[%b],"asks":[%b]}' % (ID_FIRST + turn, bids, asks)
 
     def values(self, index: int, turn: int) -> bytes:
         """Return what a sink notes of it: price and size of each bid, then of each ask."""
