@@ -79,8 +79,9 @@ def _of_kinds(name: str, maximum: float, figure: str, one: Run | None, two: Run 
         return _unknown(name, text)
     assert one is not None, "it has a figure"
     assert two is not None, "it has a figure"
-    if one.faults:
-        return _target(name, text, f"not valid: {one.faults}", None)
+    # What an alternative loses is its own affair, but a late generator, or a fault of ours, proves nothing.
+    if faults := one.faults or (two.faults if two.path == OURS or not two.is_valid else ""):
+        return _target(name, text, f"not valid: {faults}", None)
     said = f"{value / beneath:.2f}x ({value:,.4g} / {beneath:,.4g} us)" + (
         f"; not all right there: {two.faults}" if two.faults else ""
     )

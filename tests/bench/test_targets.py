@@ -42,3 +42,10 @@ def test_none_may_be_lost():
 def test_memory_is_that_of_all_processes(mb, is_met):
     books = [Memory("feedhandler", 500, 1000, {"feed": 100.0, "relay": mb - 100.0})]
     assert verdict(report(books=books), "memory of 500 books") is is_met
+
+
+def test_a_run_that_is_not_valid_is_compared_with_nothing():
+    runs = [
+        kind_run("feedhandler", kind, 1.0, 100.0, is_valid=kind == "trade") for kind in ("ticker", "trade")
+    ]
+    assert verdict(report(kinds=runs), "p50 of trade at 40,000/s") is None
