@@ -7,9 +7,8 @@ A `Tape` is one symbol of an exchange, and knows what is true; a `Taken` is what
 
 import random
 
-from feedhandler.sim.book import Fill, OrderBook
-
 from feedhandler.data import wire
+from feedhandler.sim.order_book import Fill, OrderBook
 from feedhandler.sim.sources import WindowSource
 
 NS_PER_MS = 1_000_000

@@ -129,14 +129,19 @@ class TradeArbitration:
     def _is_new(self, own: int, number: int, recv_ns: int) -> bool:
         """Decide about a trade that may have been forgotten, whose number is no new one."""
         if number:
-            return any(first <= number <= last for first, last in self.missing)
+            return self._is_missing(number)
         return self._reached_ns[own] > self._forgotten_ns or recv_ns - self.first_ns >= SILENT_NS
+
+    def _is_missing(self, number: int) -> bool:
+        return any(first <= number <= last for first, last in self.missing)
 
     def add(self, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
         """Note a trade that no line brought; False if it is known."""
         if key in self._recent or key in self._before:
             self._fill(number)
             return False
+        if self._is_consecutive and 0 < number <= self.number and not self._is_missing(number):
+            return False  # it came, and was forgotten since
         self._note(key, 0, time_ns, recv_ns, number)
         self._recent[key] = 1  # no line brought it
         return True

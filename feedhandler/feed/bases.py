@@ -12,7 +12,7 @@ Pure: times and answers come in, requests and records go out.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -72,12 +72,18 @@ class BaseQuestion(msgspec.Struct, eq=False):
 
 
 class Bases:
-    """The books of some symbols that the same connections carry; emit gets those that have something to publish."""
+    """The books of some symbols that the same connections carry; emit gets those that have something to publish.
 
-    def __init__(self, market: Market, emit: Emit, rng: random.Random) -> None:
+    sessions returns the connections that carry them now.
+    """
+
+    def __init__(
+        self, market: Market, emit: Emit, rng: random.Random, sessions: Callable[[], Sequence[Session]]
+    ) -> None:
         self.market = market
         self._emit = emit
         self._rng = rng
+        self._sessions = sessions
         self._watched: dict[str, BookWatch] = {}  # by topic
         self._order: list[BookWatch] = []
         self._next = 0
@@ -232,10 +238,13 @@ class Bases:
         if not self._close(question):
             return
         state = watched.state
+        present = (
+            self._sessions()
+        )  # one that was retired runs until it is closed, and nothing brings its book up to date
         lines = [
             session.line.index
             for session, opened in question.connections.items()
-            if session.phase is Phase.RUNNING and session.opened_mono_ns == opened
+            if session in present and session.phase is Phase.RUNNING and session.opened_mono_ns == opened
         ]
         if state.offer(lines, base, recv_ns, self._emit):
             watched.begun_at = self._now
@@ -251,8 +260,8 @@ class Bases:
 
     def _close(self, question: BaseQuestion) -> bool:
         """Note that a question has an answer; False if nobody wants it any more."""
-        self._asking -= 1
         watched = question.watched
+        self._asking -= watched.is_asking
         watched.is_asking = False
         return self._watched.get(watched.state.topic) is watched
 

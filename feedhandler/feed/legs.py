@@ -43,6 +43,9 @@ YOUNG_NS: Final = 60 * NS_PER_S
 # and once before that, if it takes so long.
 EARLY_NS: Final = NS_PER_S
 
+# A renewal waits so long for books that the new connection lacks. Of a topic that is silent there may never be one.
+BOOKS_NS: Final = 60 * NS_PER_S
+
 
 class Change(msgspec.Struct):
     """What the caller has to do: run these sessions, stop those; and make these requests over REST."""
@@ -63,6 +66,7 @@ class Leg:
         self.order = ""  # why it is to be renewed, if that was ordered
         self.age_ns = age_ns  # at which it is to be
         self.goodbyes = 0  # in a row, each to a young connection
+        self.lacks_books_at = 0  # since when the successor is only waited for because it lacks books
 
 
 class Legs:
@@ -106,7 +110,7 @@ class Legs:
         self.freshness = Freshness(market, emit)
         self.missed = MissedTrades(market, emit, self._is_brought)
         self.missed.add(self.states.values())
-        self.bases = Bases(market, emit, rng)
+        self.bases = Bases(market, emit, rng, lambda: self.sessions)
         self.bases.add(self.states.values())
         self.freshness.add(self.states.values())
         self._followed: set[Session] = set()  # those that have all the data that any has
@@ -377,6 +381,13 @@ class Legs:
         age_ns = now - session.opened_mono_ns
         return leg.order or (f"{age_ns / NS_PER_S / 3600:.1f} h old" if age_ns >= leg.age_ns else "")
 
+    def _lacks_books(self, leg: Leg, successor: Session, now: int) -> bool:
+        """True while a successor lacks books that the connection has; one that cannot be had is not waited for."""
+        if self.bases.is_ready(successor.line.index, leg.session.line.index):
+            return False
+        leg.lacks_books_at = leg.lacks_books_at or now
+        return now - leg.lacks_books_at < BOOKS_NS
+
     def _promote(self, leg: Leg, now: int, change: Change) -> None:
         """Let the successor take over if no data of the other would be missed, or if the other is gone."""
         successor = leg.successor
@@ -390,7 +401,7 @@ class Legs:
             if not successor.has_followed(leg.session):
                 leg.session.stop_draining()
                 return
-            if not self.bases.is_ready(successor.line.index, leg.session.line.index):
+            if self._lacks_books(leg, successor, now):
                 return
             if self.missed.is_needed and not self._is_drained(leg.session, now):
                 return
@@ -399,7 +410,7 @@ class Legs:
         successor.count_on(leg.session)
         change.stop.append(leg.session)
         self._release(leg.session)
-        leg.session, leg.successor, leg.order = successor, None, ""
+        leg.session, leg.successor, leg.order, leg.lacks_books_at = successor, None, "", 0
         leg.age_ns = self._age_ns()
         successor.reason = ""
         self._flag_conditions()

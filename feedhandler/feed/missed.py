@@ -257,8 +257,12 @@ class MissedTrades:
 
     def _go_on(self, missed: Missed, last: int, *, is_full: bool) -> None:
         """Where numbers tell what is missing: request what follows, or what still is missing, or no more."""
-        missing = missed.state.trades.missing
-        if is_full and last >= missed.next_number and missed.pages < PAGES_MAX:
+        trades = missed.state.trades
+        missing = trades.missing
+        has_more = is_full and (
+            bool(missing) or last >= trades.number
+        )  # else what follows has come by itself
+        if has_more and last >= missed.next_number and missed.pages < PAGES_MAX:
             missed.next_number = last + 1
         elif missing:
             missed.next_number = missing[0][0]

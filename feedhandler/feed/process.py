@@ -6,6 +6,7 @@ name, and nothing about symbols' canonical form beyond the table that resolves w
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -681,7 +682,9 @@ class Feed:
         else:
             if rows.problem:
                 log.warning("past trades of %s: %s", native, rows.problem)
-            question.watch.on_answer(question, rows.items, time.time_ns())
+            answer = functools.partial(question.watch.on_answer, question, rows.items, time.time_ns())
+            if self._failures.attempt_now("past trades", answer) is not None:
+                question.watch.on_refused(question)
         self._publisher.flush_soon()
 
     async def _ask_base(self, question: BaseQuestion) -> None:
@@ -695,7 +698,9 @@ class Feed:
             log.info("no book of %s from REST, asked for again later: %s", native, exc)
             question.bases.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
         else:
-            question.bases.on_answer(question, base, time.time_ns())
+            answer = functools.partial(question.bases.on_answer, question, base, time.time_ns())
+            if self._failures.attempt_now("a book", answer) is not None:
+                question.bases.on_refused(question)
         self._publisher.flush_soon()
 
     def _note_stale(self) -> None:

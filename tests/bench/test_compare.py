@@ -102,7 +102,7 @@ def test_a_late_generator_says_nothing_either_way() -> None:
 
 
 def test_a_gate_that_could_judge_nothing_does_not_open(compare, capsys) -> None:
-    parts = {"latency": [run()], "symbols": [], "subscribers": [], "feeds": []}
+    parts = {"latency": [run()], "symbols": [], "subscribers": [], "feeds": [], "kinds": []}
     assert compare(report(**parts), report(**parts), "--fail-above", "1.2") == 2
     assert "nothing of ours could be judged" in capsys.readouterr().err
 

@@ -138,6 +138,17 @@ def test_the_newest_are_known_however_long_ago_and_those_of_a_minute_up_to_a_lim
     assert (other.duplicate + other.late, other.first) == (4 * KEPT_MIN, 0)
 
 
+def test_a_number_that_came_and_was_forgotten_is_not_new_when_rest_states_it():
+    channel, line = TradeArbitration(is_consecutive=True), Line(0)
+    for number in (*range(1, 11), *range(21, 4 * KEPT_MIN)):
+        time_ns = RECV_NS + number * 10 * SECOND
+        assert channel.accept(line, str(number), time_ns, time_ns, number)
+    assert channel.missing == [(11, 20)]
+    new = [n for n in range(1, 100) if channel.add(str(n), RECV_NS + n * 10 * SECOND, time_ns, n)]
+    assert new == list(range(11, 21)), "those that are missing, and no other"
+    assert not channel.missing
+
+
 def test_what_is_kept_is_bounded_however_much_is_traded():
     channel, line = TradeArbitration(), Line(0)
     fill(channel, line, 5 * KEPT_MAX, per_ms=1000)
