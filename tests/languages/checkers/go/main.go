@@ -25,7 +25,7 @@ func printNumbers(values ...float64) {
 	}
 }
 
-func printRecord(record feedhandler.Record, bytes []byte) {
+func printRecord(record feedhandler.Record, message []byte) {
 	h, live := record.Head(), 0
 	if h.IsLive() {
 		live = 1
@@ -51,9 +51,8 @@ func printRecord(record feedhandler.Record, bytes []byte) {
 		}
 	case *feedhandler.Book:
 		fmt.Fprintf(out, "|%d|%d|%d|%d|%d|%d", r.FirstId, r.LastId, r.BidCount, r.AskCount, r.Part, r.Parts)
-		for _, level := range feedhandler.BookLevels(bytes) {
-			printNumber(level.Price)
-			printNumber(level.Size)
+		for _, level := range feedhandler.BookLevels(message) {
+			printNumbers(level.Price, level.Size)
 		}
 	case *feedhandler.Document:
 		fmt.Fprintf(out, "|%s", r.Body)
@@ -84,7 +83,7 @@ func messages(isVerdict bool) {
 			case isVerdict:
 				fmt.Fprintln(out, "ok")
 			default:
-				printRecord(record, bytes)
+				printRecord(record, each)
 			}
 		}
 		fmt.Fprintln(out, ".")
