@@ -31,9 +31,8 @@ REPEAT_NS: Final = 600 * NS_PER_S  # a snapshot of each book
 REPEATS_MAX: Final = 16  # snapshots at one call: 1 MB
 BEHIND_NS: Final = NS_PER_S  # a line that stands still for so long, while another goes on, has failed
 LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is,
-FIRST_NS: Final = (
-    NS_PER_S  # and without any other for its first changes: a base that lags behind them is of no use
-)
+# and without any other for its first changes: a base that lags behind them is of no use.
+FIRST_NS: Final = NS_PER_S
 BEST: Final = 20  # levels of a side that are always to be known
 AGAIN_NS: Final = NS_PER_S // 2  # after a base that was of no use; doubling,
 AGAIN_SHIFT_MAX: Final = 6  # up to 32 s
@@ -134,13 +133,13 @@ class Bases:
 
     # --- time
 
-    def advance(self, now_mono_ns: int, sessions: Sequence[Session]) -> list[BaseQuestion]:
-        """Look at some books; call a few times a second. sessions are the connections that carry them."""
+    def advance(self, now_mono_ns: int) -> list[BaseQuestion]:
+        """Look at some books; call a few times a second."""
         if not self._order:
             return []
         step_ns = min(max(0, now_mono_ns - self._now), LOOK_NS)
         self._now = now_mono_ns
-        running = [session for session in sessions if session.phase is Phase.RUNNING]
+        running = [session for session in self._sessions() if session.phase is Phase.RUNNING]
         for watched in self._due(step_ns):
             self._look(watched, running)
         self._repeat()
@@ -238,9 +237,8 @@ class Bases:
         if not self._close(question):
             return
         state = watched.state
-        present = (
-            self._sessions()
-        )  # one that was retired runs until it is closed, and nothing brings its book up to date
+        # One that was retired runs until it is closed, and nothing brings its book up to date.
+        present = self._sessions()
         lines = [
             session.line.index
             for session, opened in question.connections.items()

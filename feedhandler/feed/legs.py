@@ -211,7 +211,7 @@ class Legs:
             if native := session.wants_quote(now_mono_ns):
                 change.ask.append(Question(native, session.witness))
         change.ask_trades = self.missed.advance(now_mono_ns)
-        change.ask_bases = self.bases.advance(now_mono_ns, self.sessions)
+        change.ask_bases = self.bases.advance(now_mono_ns)
         self._plan_seeds(now_mono_ns)
         self._take_orders(change)
         for leg in self.legs:
