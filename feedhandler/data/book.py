@@ -6,16 +6,15 @@ What a record has is in `BookRecord`; what becomes of several, and when a book m
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Annotated, Final, Self, cast
+from typing import Annotated, Final, Self
 
-from feedhandler.data.depth import BookLevel
+from feedhandler.data.depth import LEVEL, BookLevel, unpacked_levels
 from feedhandler.data.header import HEADER, Record
 from feedhandler.data.layout import LEVEL_SIZE, Body, Description, Entries, Retention, layout, u16, u64
 
 CODE: Final = 8
 RECORD_LEVELS_MAX: Final = 256  # of a record, both sides together
 _SIZE_MAX: Final = RECORD_LEVELS_MAX * LEVEL_SIZE
-_PAIR: Final = struct.Struct("<dd")
 
 
 class BookRecord(Record):
@@ -56,11 +55,11 @@ class BookRecord(Record):
 
     @property
     def bids(self) -> tuple[BookLevel, ...]:
-        return _unpacked(self.levels[: self.bid_count * LEVEL_SIZE])
+        return unpacked_levels(self.levels[: self.bid_count * LEVEL_SIZE])
 
     @property
     def asks(self) -> tuple[BookLevel, ...]:
-        return _unpacked(self.levels[self.bid_count * LEVEL_SIZE :])
+        return unpacked_levels(self.levels[self.bid_count * LEVEL_SIZE :])
 
 
 BOOK: Final = Description(
@@ -87,7 +86,7 @@ def edge(price: float) -> bytes:
 
     In a snapshot that may be its last level; among changes it is the next one.
     """
-    return _PAIR.pack(price, 0.0)
+    return LEVEL.pack(price, 0.0)
 
 
 def bodies(first_id: int, last_id: int, bids: bytes, asks: bytes) -> list[bytes]:
@@ -113,13 +112,9 @@ def edge_of(levels: bytes, first: int, count: int, is_snapshot: bool) -> float:
     """Return the price beyond which nothing is known of a side, of so many levels; 0 if they do not say that."""
     if not count:
         return 0.0
-    price, size = _PAIR.unpack_from(levels, first * LEVEL_SIZE)
+    price, size = LEVEL.unpack_from(levels, first * LEVEL_SIZE)
     if size == 0.0 and not is_snapshot:
-        is_edge = count > 1 and _PAIR.unpack_from(levels, (first + 1) * LEVEL_SIZE)[0] == price
+        is_edge = count > 1 and LEVEL.unpack_from(levels, (first + 1) * LEVEL_SIZE)[0] == price
     else:
         is_edge = size == 0.0
     return float(price) if is_edge else 0.0
-
-
-def _unpacked(side: bytes) -> tuple[BookLevel, ...]:
-    return cast(tuple[BookLevel, ...], tuple(_PAIR.iter_unpack(side)))

@@ -1,8 +1,8 @@
 """What the hot path calls on what it is given: base classes, so that compiled code calls compiled code directly.
 
-A record crosses five of these on its way, and a call by name is looked up each time; a method of a class with a base
-here is found without a name. Python classes may have these bases as well. Compiled where there is a compiler, with the
-types of `contracts.pxd`.
+A record crosses five of these on its way, and a call by name is looked up each time; a method of a class with a
+base here is found without a name. Python classes may have these bases as well. Compiled where there is a
+compiler, with the types of `contracts.pxd`.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from feedhandler.data.layout import LEVEL_SIZE, Description, Retention, layout, 
 CODE: Final = 7
 LEVELS_MAX: Final = 20  # of a side
 NONE: Final = struct.pack("<d", float("nan")) * (LEVELS_MAX * LEVEL_SIZE // 8)  # all of them unused
-_PAIR: Final = struct.Struct("<dd")
+LEVEL: Final = struct.Struct("<dd")
 
 BookLevel = tuple[float, float]  # price and size
 
@@ -50,11 +50,11 @@ class Depth(Record):
 
     @property
     def bids(self) -> tuple[BookLevel, ...]:
-        return _unpacked(self.bid_levels, self.bid_count)
+        return unpacked_levels(self.bid_levels[: self.bid_count * LEVEL_SIZE])
 
     @property
     def asks(self) -> tuple[BookLevel, ...]:
-        return _unpacked(self.ask_levels, self.ask_count)
+        return unpacked_levels(self.ask_levels[: self.ask_count * LEVEL_SIZE])
 
 
 def _packed(side: Sequence[BookLevel]) -> bytes:
@@ -64,8 +64,9 @@ def _packed(side: Sequence[BookLevel]) -> bytes:
     return used + NONE[len(used) :]
 
 
-def _unpacked(side: bytes, count: int) -> tuple[BookLevel, ...]:
-    return cast(tuple[BookLevel, ...], tuple(_PAIR.iter_unpack(side[: count * LEVEL_SIZE])))
+def unpacked_levels(side: bytes) -> tuple[BookLevel, ...]:
+    """Return levels that stand side by side, as in records."""
+    return cast(tuple[BookLevel, ...], tuple(LEVEL.iter_unpack(side)))
 
 
 DEPTH: Final = Description(
