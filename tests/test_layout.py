@@ -25,7 +25,7 @@ ROOMS = [
     ("feed", "client"),
     ("merger",),
     ("runtime",),
-    ("accounts",),
+    ("accounts", "recordings"),
     ("exchanges",),
     ("transport",),
     ("examples",),
@@ -38,6 +38,7 @@ SHELLS = {
     "relay": {"process.py", "beyond.py"},
     "bridge": {"process.py", "connection.py", "jetstream.py", "login.py"},
     "accounts": {"keeper.py"},
+    "recordings": set(),
     "exchanges": set(),
     "data": set(),
 }

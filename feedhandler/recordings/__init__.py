@@ -1,0 +1,1 @@
+"""Recordings: the traffic of an exchange as it was, read and decoded anew."""
