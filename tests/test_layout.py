@@ -38,7 +38,7 @@ SHELLS = {
     "relay": {"process.py", "beyond.py"},
     "bridge": {"process.py", "connection.py", "jetstream.py", "login.py"},
     "accounts": {"keeper.py"},
-    "recordings": set(),
+    "recordings": {"directory.py"},
     "exchanges": set(),
     "data": set(),
 }

@@ -12,7 +12,7 @@ class What(enum.IntEnum):
 
     HEADER = 1  # data: what was to be recorded, as the format states it
     OPENED = 2  # name: the address
-    CLOSED = 3  # name: the reason
+    CLOSED = 3  # name: the reason; number: how many frames were received, 0 if that is not known
     SENT = 4  # data: a frame of ours
     RECEIVED = 5  # data: a frame of the exchange
     ANSWERED = 6  # name: the URL that was requested; data: the body of the answer
@@ -24,7 +24,8 @@ class Item(NamedTuple):
 
     wall_ns is Unix time, mono_ns that of the monotonic clock, each 0 where the format has none. connection tells
     connections of one recording apart, "" where there is none. number counts the frames of a connection from 1, in
-    each direction; 0 where the format has no numbers.
+    each direction, and answers of one feed; 0 where the format has no numbers. is_repeated: it is of before this
+    part of the recording began, and stands there for whoever reads no other part.
     """
 
     what: What
@@ -34,3 +35,4 @@ class Item(NamedTuple):
     number: int = 0
     name: str = ""
     data: bytes = b""
+    is_repeated: bool = False
