@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -55,6 +56,14 @@ NO_ORDERS: Final = (0.0, 0.0)  # price and size of an empty side
 def is_same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
     """Compare as many numbers, of which some may be unknown."""
     return all(a == b or (a != a and b != b) for a, b in zip(ours, theirs, strict=True))
+
+
+class StatedQuote(msgspec.Struct, frozen=True):
+    """The best levels of a book after one of its changes, as another channel states them. A side may be empty."""
+
+    native: str
+    last_id: int
+    levels: tuple[float, float, float, float]  # as in a quote
 
 
 class Rows(msgspec.Struct, Generic[T], frozen=True):
@@ -170,6 +179,11 @@ class Market(abc.ABC):
     book_rule: ClassVar[ChainRule] = ChainRule()
     book_levels: ClassVar[int] = 0
     base_levels: ClassVar[int] = 0
+
+    # By what a recording is known to be of it: the exchange's domains, and the addresses there of this market,
+    # as they are and have been.
+    domains: ClassVar[tuple[str, ...]] = ()
+    addresses: ClassVar[re.Pattern[str]] = re.compile("(?!)")
 
     topic_key: ClassVar[bytes]  # under which a message names its topic
     topics_max: ClassVar[int]  # of one connection; its canary comes on top
@@ -320,6 +334,20 @@ class Market(abc.ABC):
     def decode_base(self, body: bytes) -> Base:
         """Decode the answer to it. Raises DecodeError or ProtocolError."""
         raise NotImplementedError
+
+    def base_at(self, url: str) -> tuple[str, int] | None:
+        """Return whose book a URL requests, and how many levels a side that can have, 0 = all; None: no book.
+
+        Any that the exchange has or had, for recordings; `decode_base` reads the answer.
+        """
+        return None
+
+    def stated_quote(self, payload: bytes) -> StatedQuote | None:
+        """Return what a message states of a book beside the id of one of its changes, of the book's own count.
+
+        It is to be what `decode` makes of the book's messages: for checks of recordings.
+        """
+        return None
 
     @abc.abstractmethod
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
@@ -499,6 +527,11 @@ def _read_row(read: Callable[[msgspec.Raw], T], row: msgspec.Raw) -> T:
         return read(row)
     except (*UNDECODABLE, DecodeError) as exc:
         return decode_sparse(lambda text: read(msgspec.Raw(text)), bytes(row), str(exc))
+
+
+def parameters(url: str) -> dict[str, str]:
+    """Return the query of a URL."""
+    return {name: values[-1] for name, values in parse_qs(urlsplit(url).query).items()}
 
 
 def rest_quote(bid: float | None, bid_size: float | None, ask: float | None, ask_size: float | None) -> Quote:

@@ -19,9 +19,10 @@ Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-str
 as of 2026-11. Frames: tests/frames/binance/
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -47,10 +48,12 @@ from feedhandler.exchanges.base import (
     Quote,
     RestTicker,
     Rows,
+    StatedQuote,
     Traded,
     UpdateId,
     decode_rest,
     decode_sparse,
+    parameters,
     read_rows,
     rest_quote,
     rest_refusal,
@@ -64,6 +67,8 @@ from feedhandler.exchanges.trades import PastTrade, numbered
 STREAMS_PER_CONNECTION: Final = 1024
 DEPTH_STREAM: Final = "@depth20@100ms"
 BOOK_STREAM: Final = "@depth@100ms"
+BASE_PATH: Final = re.compile("/api/v[13]/depth")
+BASE_LIMIT: Final = 100  # of a book that is requested without any
 HEAD_SIZE: Final = 100  # of a message; its stream's name stands there, unless what sent it has another order
 
 # Undocumented: frames over about 4096 bytes were cut (Binance.Net issues 884 and 974).
@@ -255,6 +260,11 @@ class BinanceSpot(Market):
     # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
     rest_limit = (6000, 60.0)
 
+    domains = ("binance.com", "binance.vision")
+    addresses = re.compile(
+        r"\w+://(stream|data-stream|(api\d?|api-gcp|data-api)|(stream\.)?testnet)\.binance\.(com|vision)\b"
+    )
+
     topic_key = b"stream"
     topics_max = 1000
     assert topics_max + 1 <= STREAMS_PER_CONNECTION, "and the canary"
@@ -342,6 +352,27 @@ class BinanceSpot(Market):
         if answer.bids is None or answer.asks is None or not answer.last_id:
             raise DecodeError("binance depth: the answer lacks a side, or its id")
         return Base(answer.last_id, answer.bids, answer.asks, self.base_levels)
+
+    def base_at(self, url: str) -> tuple[str, int] | None:
+        asked = parameters(url)
+        if not BASE_PATH.fullmatch(urlsplit(url).path) or "symbol" not in asked:
+            return None
+        limit = asked.get("limit", "")
+        return asked["symbol"], int(limit) if limit.isdecimal() else BASE_LIMIT
+
+    def stated_quote(self, payload: bytes) -> StatedQuote | None:
+        try:
+            event = self._decode(payload).data or self._decode_other(payload)
+        except UNDECODABLE:
+            return None  # changes, or what `decode` refuses as well
+        if event.symbol and not event.event and event.update_id:
+            quote = (event.bid or NAN, event.bid_size, event.ask or NAN, event.ask_size)
+            return StatedQuote(event.symbol, event.update_id, quote)
+        if event.last_update_id and event.bids is not None and event.asks is not None:
+            native = self.topic_of(payload[:HEAD_SIZE]).partition("@")[0].upper()
+            best = [levels[0] if levels else (NAN, 0.0) for levels in (event.bids, event.asks)]
+            return StatedQuote(native, event.last_update_id, (*best[0], *best[1])) if native else None
+        return None
 
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         rows: list[msgspec.Raw] = decode_rest(self._rows, body, "binance tickers")

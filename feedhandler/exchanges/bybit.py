@@ -21,6 +21,7 @@ Source: https://bybit-exchange.github.io/docs/v5/ws/connect and v5/websocket/pub
 Frames: tests/frames/bybit/
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final, Generic
 from urllib.parse import quote
@@ -230,6 +231,11 @@ class BybitSpot(Market):
     survey_requests = (RestRequest("/v5/market/tickers?category=spot"),)
     # Requests, whatever they are for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
     rest_limit = (600, 5.0)
+
+    domains = ("bybit.com", "bytick.com")
+    addresses = re.compile(
+        r"\w+://(stream(-testnet)?\.\w+\.com/v5/public/spot\b|api(-testnet)?\..*[?&]category=spot\b)"
+    )
 
     topic_key = b"topic"
     command_interval_s = 0.05  # no limit is documented; 200 requests in 0.4 s were all accepted

@@ -197,6 +197,11 @@ class FullBookState(RecordState):
         """A new base is on its way for books that are known: what follows it is kept."""
         self.is_keeping = True
 
+    def can_begin(self, line: int, last_id: int) -> bool:
+        """True if what is kept for a line goes on from a base of this id, and has come as far."""
+        kept = self._kept[line]
+        return bool(kept) and kept[0][0].first_id - 1 <= last_id <= kept[-1][0].last_id
+
     def offer(self, lines: Iterable[int], base: Base, recv_ns: int, emit: EmitBook) -> int:
         """Take a base for some lines; returns how many of their books begin with it.
 

@@ -26,6 +26,7 @@ as of 2026-11. Frames: tests/frames/kucoin/
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Final, Generic
@@ -62,12 +63,14 @@ from feedhandler.exchanges.base import (
     Quote,
     RestTicker,
     Rows,
+    StatedQuote,
     T,
     Traded,
     UpdateId,
     chunks,
     decode_rest,
     decode_sparse,
+    parameters,
     read_rows,
     rest_quote,
     rest_refusal,
@@ -90,6 +93,7 @@ LEVEL2: Final = "/market/level2:"
 LEVEL2_SIZE: Final = len(LEVEL2)
 DEPTH50: Final = "/spotMarket/level2Depth50:"
 DEPTH50_SIZE: Final = len(DEPTH50)
+BASE_PATH: Final = re.compile(r"/api/v\d/market/orderbook/level2(?:_(\d+))?")
 
 CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it opens"
 
@@ -278,6 +282,9 @@ class KuCoinSpot(Market):
     # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
     rest_limit = (2000, 30.0)
 
+    domains = ("kucoin.com",)
+    addresses = re.compile(r"\w+://(ws-api(-spot)?|push[\w-]*|api|openapi-v2)\.kucoin\.com\b")
+
     topic_key = b"topic"
     topics_max = TOPICS_PER_CONNECTION - 1
     awaits_welcome = True
@@ -347,6 +354,21 @@ class KuCoinSpot(Market):
     def decode_base(self, body: bytes) -> Base:
         found = _data_of(self._base, body, "kucoin level2_100")
         return Base(found.last_id, found.bids, found.asks, self.base_levels, found.time * NS_PER_MS)
+
+    def base_at(self, url: str) -> tuple[str, int] | None:
+        found, asked = BASE_PATH.fullmatch(urlsplit(url).path), parameters(url)
+        return (asked["symbol"], int(found[1] or 0)) if found and "symbol" in asked else None
+
+    def stated_quote(self, payload: bytes) -> StatedQuote | None:
+        try:
+            frame = self._decode(payload)
+        except UNDECODABLE:
+            return None  # what `decode` refuses as well
+        data, (channel, _, native) = frame.data, frame.topic.partition(":")
+        if channel != "/market/ticker" or not isinstance(data, _Data) or not data.sequence:
+            return None
+        quote = (data.bid or NAN, _known(data.bid_size), data.ask or NAN, _known(data.ask_size))
+        return StatedQuote(frame.subject if native == "all" else native, data.sequence, quote)
 
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         found = _data_of(self._all_tickers, body, "kucoin allTickers")

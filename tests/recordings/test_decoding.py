@@ -1,0 +1,207 @@
+"""Recorded traffic is decoded as a feed decodes it, wherever a recording has its answers."""
+
+import itertools
+
+import pytest
+from captured import (
+    BINANCE,
+    BYBIT,
+    KUCOIN,
+    KUCOIN_BOOK,
+    answered,
+    base,
+    changes,
+    kucoin_changes,
+    line,
+    opened,
+    quote,
+    received,
+)
+
+from feedhandler.data import wire
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import LINES_MAX
+from feedhandler.recordings.captures import CaptureReader
+from feedhandler.recordings.decoding import Decoding, place_of
+
+TRADE = {"e": "trade", "s": "BTCUSDT", "t": 7, "p": "10", "q": "1", "T": 1_790_000_000_400_000, "m": True}
+
+
+def decoded(tmp_path, lines, name=""):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(lines))
+    decoding = Decoding(name)
+    return [decoding.take(item) for item in CaptureReader(path)]
+
+
+def records(found):
+    return [wire.unpack(record) for each in found for record in each.records]
+
+
+@pytest.mark.parametrize("market", [m for e in EXCHANGES.values() for m in e.markets])
+def test_a_market_is_known_by_its_own_addresses(market):
+    instance = market()
+    handshake = b'{"code":"200000","data":{"token":"t","instanceServers":[{"endpoint":"%s","pingInterval":1,'
+    body = handshake % market.ws_url.encode() + b'"pingTimeout":1}]}}' if market.handshake_request else b""
+    url = instance.endpoint(market.ws_url, body, "1").url
+    assert place_of(url).market is market
+    if market.base_levels:
+        request = market.rest_url + instance.base_request("A-B").path
+        assert place_of(request).market is market
+        assert instance.base_at(request) == ("A-B", market.base_levels)
+
+
+@pytest.mark.parametrize(
+    ("address", "exchange", "is_ours"),
+    [
+        ("wss://data-stream.binance.vision/ws/btcusdt@trade", "binance", True),
+        ("wss://fstream.binance.com/stream", "binance", False),
+        ("https://fapi.binance.com/fapi/v1/depth?symbol=A", "binance", False),
+        ("wss://push-private.kucoin.com/endpoint?token=T", "kucoin", True),
+        ("wss://ws-api-futures.kucoin.com/?token=T", "kucoin", False),
+        ("wss://stream.bybit.com/v5/public/spot", "bybit", True),
+        ("wss://stream.bybit.com/v5/public/linear", "bybit", False),
+        ("wss://ws.okx.com:8443/ws/v5/public", "", False),
+        ("wss://stream.binance.com.evil.org/stream", "", False),
+        ("", "", False),
+        ("not an address", "", False),
+    ],
+)
+def test_what_an_address_is(address, exchange, is_ours):
+    place = place_of(address)
+    assert (place.exchange, place.market is not None) == (exchange, is_ours)
+
+
+def test_symbols_need_not_be_named(tmp_path):
+    trade = {"stream": "btcusdt@trade", "data": TRADE}
+    found = decoded(tmp_path, [opened(BINANCE), received(trade), received(quote(5, "1", "1", "2", "1"))])
+    assert [(each.kind, each.native) for each in found] == [
+        ("", ""),
+        ("trade", "BTCUSDT"),
+        ("ticker", "BTCUSDT"),
+    ]
+    taken, ticker = records(found)
+    assert (taken.topic, taken.sequence, taken.trade_id) == ("trade.binance.BTCUSDT", 1, "7")
+    assert (ticker.bid, ticker.exchange_sequence) == (1.0, 5)
+
+
+BASE, FRAMES = base(100), [received(changes(n, n, [("10", str(n))])) for n in range(99, 104)]
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_a_book_begins_wherever_its_base_stands(tmp_path, place):
+    """It begins with the first change that follows, or as soon as the base is there."""
+    lines = [*FRAMES[:place], BASE, *FRAMES[place:], received(changes(104, 104))]
+    snapshot, *deltas = [r for r in records(decoded(tmp_path, [opened(BINANCE), *lines])) if r.kind == 8]
+    assert snapshot.flags & wire.SNAPSHOT
+    assert snapshot.last_id == max(100, 99 + place)
+    assert [d.last_id for d in deltas] == list(range(snapshot.last_id + 1, 105))
+
+
+def test_the_newest_base_that_fits_is_taken_and_one_that_is_too_old_is_not(tmp_path):
+    lines = [base(50), base(101), base(100), opened(BINANCE), *FRAMES]
+    first = next(r for r in records(decoded(tmp_path, lines)) if r.kind == 8)
+    assert first.last_id == 100  # with the first frame from which one goes on
+    assert not [r for r in records(decoded(tmp_path, [base(50), opened(BINANCE), *FRAMES])) if r.kind == 8]
+
+
+def test_a_base_of_fewer_levels_claims_to_know_no_more(tmp_path):
+    levels = [(str(10 - n / 10), "1") for n in range(5)]
+    for limit, edge in ((5, 9.6), (1000, 0.0)):
+        found = decoded(tmp_path, [base(100, levels, limit=limit), opened(BINANCE), *FRAMES])
+        snapshot = next(r for r in records(found) if r.kind == 8)
+        is_edge = snapshot.bids[0] == (edge, 0.0)
+        assert is_edge == bool(edge)
+
+
+def test_a_gap_ends_a_book_until_another_base(tmp_path):
+    lines = [base(100), opened(BINANCE), *FRAMES, received(changes(110, 110)), received(changes(111, 112))]
+    found = decoded(tmp_path, lines)
+    assert [each.has_lost for each in found].count(True) == 1
+    assert records(found)[-1].flags & wire.INVALID
+    again = decoded(tmp_path, [*lines, base(111), received(changes(113, 113))])
+    assert records(again)[-1].flags & wire.SNAPSHOT
+    assert records(again)[-1].last_id == 113
+
+
+def test_a_change_that_cannot_be_read_ends_a_book(tmp_path):
+    bad = received(changes(104, 104, [("10",)]))
+    found = decoded(tmp_path, [base(100), opened(BINANCE), *FRAMES, bad])
+    assert found[-1].problem
+    assert found[-1].has_lost
+    assert records(found)[-1].flags & wire.INVALID
+
+
+def test_levels_of_kucoin_that_the_base_has_are_left_out(tmp_path):
+    body = {
+        "code": "200000",
+        "data": {"sequence": "100", "time": 1, "bids": [["10", "1"]], "asks": [["11", "1"]]},
+    }
+    frames = [
+        kucoin_changes(99, 101, [["10", "9", "100"], ["9", "2", "101"]]),
+        kucoin_changes(102, 102, [["0", "0", "102"]]),
+    ]
+    lines = [answered(f"{KUCOIN_BOOK}?symbol=BTC-USDT", body), opened(KUCOIN), *map(received, frames)]
+    snapshot = records(decoded(tmp_path, lines))[0]
+    assert snapshot.bids == ((10.0, 1.0), (9.0, 2.0))
+
+
+def test_what_is_not_decoded_is_no_error(tmp_path):
+    kline = {"topic": "kline.1.BTCUSDT", "data": [{"start": 1}], "ts": 1, "type": "snapshot"}
+    found = decoded(
+        tmp_path, [opened(BYBIT), received(kline), received({"topic": "tickers.BTCUSDT", "data": {}})]
+    )
+    assert [(each.kind, bool(each.problem)) for each in found] == [("", False), ("", False), ("", True)]
+    elsewhere = decoded(tmp_path, [opened("wss://ws.okx.com/ws"), received(kline)])
+    assert [(each.market, each.where) for each in elsewhere] == [
+        (None, "ws.okx.com, no exchange of ours")
+    ] * 2
+
+
+def test_a_name_decides_where_addresses_do_not(tmp_path):
+    lines = [opened("ws://127.0.0.1:9001/stream"), received({"data": TRADE})]
+    assert not records(decoded(tmp_path, lines))
+    assert len(records(decoded(tmp_path, lines, "binance"))) == 1
+    assert len(records(decoded(tmp_path, [received({"data": TRADE})], "binance"))) == 1
+    header = line("header", exchange="Binance")
+    assert len(records(decoded(tmp_path, [header, received({"data": TRADE})]))) == 1
+    futures = [opened("wss://fstream.binance.com/stream"), received({"data": TRADE})]
+    assert not records(decoded(tmp_path, futures, "kucoin"))
+    assert len(records(decoded(tmp_path, futures, "binance"))) == 1
+
+
+def test_two_connections_of_a_symbol_are_lines(tmp_path):
+    trade = {"data": TRADE}
+    lines = [opened(BINANCE, "a"), opened(BINANCE, "b"), received(trade, "a"), received(trade, "b")]
+    assert len(records(decoded(tmp_path, lines))) == 1
+
+
+def test_a_connection_that_begins_anew_has_no_book(tmp_path):
+    lines = [base(100), opened(BINANCE), *FRAMES, line("close"), opened(BINANCE), received(changes(104, 104))]
+    found = decoded(tmp_path, lines)
+    assert records(found)[-1].flags & wire.INVALID
+    assert not any(each.has_lost for each in found)
+
+
+def test_a_connection_that_is_repeated_goes_on(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join([base(100), opened(BINANCE), *FRAMES]))
+    items, decoding = list(CaptureReader(path)), Decoding()
+    again = items[1]._replace(is_repeated=True)
+    last = [decoding.take(item) for item in (*items, again)][-1]
+    assert not last.records
+
+
+def test_more_connections_than_a_symbol_may_have_are_decoded_apart(tmp_path):
+    names = [f"c{n}" for n in range(LINES_MAX + 2)]
+    lines = [opened(BINANCE, name) for name in names]
+    lines += [received(quote(5, "1", "1", "2", "1", f"S{n}"), name) for n, name in enumerate(names)]
+    found = decoded(tmp_path, lines)
+    assert {r.topic for r in records(found)} == {f"ticker.binance.S{n}" for n in range(len(names))}
+    assert {each.carrier for each in found} == {0, 1}
+
+
+def test_what_comes_of_a_recording_does_not_depend_on_how_often_it_is_read(tmp_path):
+    lines = [base(100), opened(BINANCE), *itertools.chain(FRAMES, [received({"data": TRADE})])]
+    first, second = (decoded(tmp_path, lines) for _ in range(2))
+    assert [each.records for each in first] == [each.records for each in second]
