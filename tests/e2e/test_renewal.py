@@ -14,12 +14,33 @@ def ids_of(records):
     return ids
 
 
+def runs_missing(seen, got):
+    """Return the runs of ids that were sent and never published, in the order in which they were sent."""
+    published, runs, is_open = set(got), [], False
+    for number in seen:
+        if number <= got[0]:
+            continue
+        if number in published:
+            is_open = False
+        elif is_open:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+            is_open = True
+    return runs
+
+
 def watch(s, seconds, each_second=lambda second: None, is_done=lambda: True):
-    """Read for so long beside witnesses, and until it is done; nothing may be flagged, missing, or out of order."""
+    """Read for so long beside witnesses, and until it is done; nothing may be flagged, lost, or out of order.
+
+    A connection that begins may be ahead of the others, by what a busy feed has not read of them yet. Its newer
+    quotes are published at once, and what they replace never is: one run of ids for each new connection, at most.
+    """
     reader = s.wait_live()
     reader.read(1)
     witnesses = {exchange: Witness(exchange, s.ports[exchange]) for exchange in s.exchanges}
     wait_until(lambda: all(w.hears_all for w in witnesses.values()), "the witnesses see everything")
+    before = {exchange: opened(s, exchange) for exchange in s.exchanges}
     records = []
     for second in range(seconds):
         each_second(second)
@@ -37,8 +58,15 @@ def watch(s, seconds, each_second=lambda second: None, is_done=lambda: True):
             assert got == sorted(got), "never backwards"
             expected = {u for u in seen if u > got[0]}
             assert len(expected) > seconds, "a market that lives"
-            assert not expected - set(got), f"{exchange} {symbol}"
+            missing = runs_missing(seen, got)
+            assert len(missing) <= opened(s, exchange) - before[exchange], f"{exchange} {symbol}: {missing}"
+            assert sum(map(len, missing)) < len(expected) / 2, f"{exchange} {symbol}: {missing}"
     return records
+
+
+def opened(s, exchange):
+    """How many connections were made so far, by anybody."""
+    return s.sim_state(exchange)["connections_opened"]
 
 
 @pytest.mark.parametrize("legs", [1, 2])
