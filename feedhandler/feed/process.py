@@ -19,6 +19,7 @@ import msgspec
 import uvloop
 
 from feedhandler.data import wire
+from feedhandler.data.book import BOOK
 from feedhandler.data.connecting import DailyWindow
 from feedhandler.data.errors import (
     EXIT_FAILED,
@@ -64,7 +65,9 @@ from feedhandler.transport.files import (
     Stamp,
     feed_lock,
     read_instruments,
+    read_requested_snapshots,
     read_wanted,
+    snapshots_stamp,
     wanted_path,
     wanted_stamp,
     write_instruments,
@@ -86,6 +89,7 @@ REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does 
 STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
 assert 2 * END_TASKS_S + STOP_CONNECTIONS_S < END_S, "an end in order has its time"
 NEVER_READ: Final[Stamp] = (-1, -1, -1)
+BOOK_TOPICS: Final = f"{BOOK.name}.".encode()
 
 if TYPE_CHECKING:
     from feedhandler.transport import remote
@@ -157,8 +161,18 @@ class Publisher:
         self.flush()
 
     def greet(self) -> None:
-        """Repeat all that is known to a merger that joined."""
-        self._batch.repeat(filter(None, map(self._newest, self.topics(b""))))
+        """Repeat all that is known to a merger that joined, or has lost records.
+
+        Books are INVALID there, for a change may have been lost that nothing else shows, until their snapshots.
+        """
+        self._batch.repeat(filter(None, map(self._greeting, self.topics(b""))))
+
+    def _greeting(self, topic: bytes) -> bytearray | None:
+        record = self._newest(topic)
+        if record is not None and topic.startswith(BOOK_TOPICS):
+            (flags,) = wire.FLAGS.unpack_from(record, wire.FLAGS_OFFSET)
+            wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, flags | wire.INVALID)
+        return record
 
     def topics(self, prefix: bytes) -> list[bytes]:
         """Return the topics that begin with a prefix, padded, in order."""
@@ -299,6 +313,7 @@ class Feed:
         self._universe = Universe(self._markets, self._make_legs, flags, shard.has, self._board)
         self._wanted = self._kinds(Wanted())  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
+        self._requests_stamp = snapshots_stamp(config.run_dir)  # what was requested before has been answered
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
         window = self._settings.renew_window
         self._window = DailyWindow(window) if window else None
@@ -542,6 +557,19 @@ class Feed:
         self._carry()
         self._send_status()
 
+    def _take_requests(self) -> None:
+        """See whether snapshots of books are requested, by a relay that has none."""
+        stamp = snapshots_stamp(self._run_dir)
+        if stamp == self._requests_stamp or self._table is None:
+            return
+        self._requests_stamp = stamp
+        own = f"{BOOK.name}.{self._name}."
+        topics = read_requested_snapshots(self._run_dir)
+        symbols = {topic.removeprefix(own) for topic in topics if topic.startswith(own)}
+        if symbols:
+            table = self._table
+            self._universe.repeat_books({n for n in table.by_native if table.symbol_of(n) in symbols})
+
     # --- connections
 
     def _carry(self) -> None:
@@ -779,8 +807,9 @@ class Feed:
             if self._publisher.take_loss():
                 self._send_status()  # so that the loss is counted
                 self._publisher.greet()  # a quiet symbol would not send again what was lost
-                self._universe.repeat_books()
+                self._universe.repeat_all_books()
             self._take_wanted()
+            self._take_requests()
             # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
             self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))
             if count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
@@ -797,7 +826,7 @@ class Feed:
         self._send_status()
         self._send_instruments()
         self._publisher.greet()
-        self._universe.repeat_books()
+        self._universe.repeat_all_books()
 
     def _state(self) -> str:
         if self._status.stopping:

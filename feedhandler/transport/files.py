@@ -290,11 +290,38 @@ Stamp = tuple[int, int, int]  # of a file: changes with its content
 
 def wanted_stamp(run_dir: str, exchange: str) -> Stamp | None:
     """Return what changes whenever `change_wanted` has changed something; None if there is nothing."""
+    return _stamp(wanted_path(run_dir, exchange))
+
+
+def _stamp(path: Path) -> Stamp | None:
     try:
-        status = wanted_path(run_dir, exchange).stat()
+        status = path.stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def request_snapshots(run_dir: str, topics: Sequence[str]) -> None:
+    """Have feeds of this host publish snapshots of these books, and no more of those before. Raises OSError."""
+    private.write_whole(_snapshots_path(run_dir), msgspec.json.encode(topics), is_durable=False)
+
+
+def snapshots_stamp(run_dir: str) -> Stamp | None:
+    """Return what changes whenever snapshots are requested; None if that has never been."""
+    return _stamp(_snapshots_path(run_dir))
+
+
+def read_requested_snapshots(run_dir: str) -> list[str]:
+    """Return the topics of the books that were requested last; none if that cannot be read."""
+    try:
+        body = private.read_plain(_snapshots_path(run_dir), WANTED_SIZE_MAX)
+        return msgspec.json.decode(body, type=list[str])
+    except (OSError, ValueError, *UNDECODABLE):
+        return []
+
+
+def _snapshots_path(run_dir: str) -> Path:
+    return Path(run_dir) / "snapshots.json"
 
 
 def read_wanted(run_dir: str, exchange: str) -> Wanted:

@@ -252,3 +252,22 @@ def test_a_merger_that_is_started_anew_gets_all_books(stack):
     for exchange in EXCHANGES:
         with Seen(stack, exchange) as seen:
             seen.read(lambda: seen.book.is_valid, "valid")
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_relay_that_is_killed_has_all_books_again_soon(stack, exchange):
+    """Its successor requests them: the merger's file has no snapshot any more, and the next one is minutes away."""
+    with Seen(stack, exchange) as seen:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        first = seen.book.sequence
+        seen.read(lambda: seen.book.is_valid and seen.book.sequence > first + 150, "more than the file has")
+        stack.kill("relay")
+        stack.start("relay")
+        before = time.monotonic()
+        with Seen(stack, exchange) as late:
+            late.read(lambda: late.book.is_valid, "valid for who joins late")
+            assert time.monotonic() - before < PATIENCE_S
+            with Reference(stack, exchange) as reference:
+                late.agree(reference, late.book.last_id)
+        seen.read(lambda: seen.book.is_valid, "still valid")
+        assert seen.conditions == []

@@ -10,6 +10,7 @@ from feedhandler.exchanges.trades import (
     KEPT_MAX,
     KEPT_MIN,
     KEPT_NS,
+    MISSING_MAX,
     MOMENT_MAX,
     SILENT_NS,
     TradeArbitration,
@@ -219,6 +220,31 @@ def test_a_number_that_is_missing_is_new_however_long_ago_it_was_and_no_other_is
             is_new = channel.accept(again, numbered(number, time_ns), time_ns, RECV_NS + 60 * SECOND, number)
             assert is_new == (again is other and 10 <= number < 15)
     assert channel.missing == []
+
+
+def test_what_there_is_no_room_to_note_as_missing_is_given_up_and_counted():
+    channel, line = TradeArbitration(is_consecutive=True), Line(0)
+
+    def accept(number):
+        time_ns = RECV_NS + number * MS
+        assert channel.accept(line, numbered(number, time_ns), time_ns, time_ns, number)
+
+    for number in range(1, 4 * (MISSING_MAX + 5), 4):  # three are missing after each
+        accept(number)
+    assert len(channel.missing) == MISSING_MAX
+    assert channel.given_up == 4 * 3
+    assert channel.missing_count + channel.given_up == 3 * (MISSING_MAX + 4)
+    for first, _ in channel.missing[-5:]:  # what comes of each parts it
+        accept(first + 1)
+    assert len(channel.missing) == MISSING_MAX
+    assert channel.missing_count + channel.given_up + 5 == 3 * (MISSING_MAX + 4)
+
+
+def test_what_is_missing_when_the_exchange_counts_anew_is_given_up():
+    channel, line = TradeArbitration(is_consecutive=True), Line(0)
+    for number, time_ns in ((1000, RECV_NS), (1004, RECV_NS + MS), (1, RECV_NS + 2 * MS)):
+        assert channel.accept(line, numbered(number, time_ns), time_ns, time_ns, number)
+    assert (channel.missing, channel.given_up) == ([], 3)
 
 
 def test_what_is_made_while_nobody_wants_it_is_not_missing_and_what_was_made_before_is_late():

@@ -486,6 +486,22 @@ def test_who_joins_gets_all_books(exchange):
     assert world.book.is_valid
 
 
+@pytest.mark.parametrize("exchange", SYMBOLS)
+def test_a_snapshot_that_is_requested_comes_soon_and_not_too_often(exchange):
+    world = World(exchange)
+    world.run(15)
+    start = len(world.records)
+    natives = {world.native}
+    world.legs.bases.repeat({"another"})
+    world.run(1)
+    assert world.snapshots(start) == []
+    for _ in range(30):
+        world.legs.bases.repeat(natives)
+        world.run(1)
+    assert 3 <= len(world.snapshots(start)) <= 4, "perhaps with another base"
+    assert world.conditions(start) == []
+
+
 def test_a_subscription_that_brings_no_base_is_repeated_with_growing_pauses():
     world = World("bybit", legs=1)
     world.run(15)
