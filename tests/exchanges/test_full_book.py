@@ -59,6 +59,7 @@ STORIES = {
         ("level_without_id", DecodeError),
         ("delta_next", (105, CHANGED, MORE)),
         ("delta_after_a_gap", LOST),
+        ("base_null_side", (107, [], [(97421.6, 5.0), (97422.0, 1.5)])),
     ],
 }
 
