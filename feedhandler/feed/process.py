@@ -43,7 +43,7 @@ from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.missed import TradesQuestion
-from feedhandler.feed.report import Complaints, connection_status, feed_state
+from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state
 from feedhandler.feed.survey import Survey
 from feedhandler.feed.universe import Universe
 from feedhandler.feed.websocket import Connection
@@ -321,6 +321,7 @@ class Feed:
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._surveys = {market: Survey() for market in self._markets}
+        self._invalid = InvalidTopics(self._markets)
         self._complaints = Complaints()
         self._survey_problems: dict[tuple[str, str], str] = {}  # newest, by market and request
         self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
@@ -811,6 +812,7 @@ class Feed:
             self._take_wanted()
             self._take_requests()
             # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
+            self._invalid.look(count % HEARTBEATS_PER_STATUS, HEARTBEATS_PER_STATUS, time.time_ns())
             self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))
             if count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
                 self._send_status()
@@ -854,6 +856,7 @@ class Feed:
         status.failures = dict(self._failures.counts)
         status.hop_records = self._publisher.records
         status.books_valid, status.books_waiting = self._universe.books()
+        self._invalid.report(status)
         self._timekeepers[0].report(status)
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
 

@@ -106,7 +106,7 @@ class Metrics(Collector):
         # The last numbers of a merger that is silent are not true any more: its series are absent, and `up` is 0.
         statuses = self._parts.market_data.statuses if self._parts.market_data.is_merger_up else {}
         rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
-        yield from _exchanges(rows)
+        yield from _exchanges(rows, time.time_ns())
         yield from _kinds(rows, self._parts.market_data)
         yield from _connections(rows)
         yield from self._accounts()
@@ -225,7 +225,7 @@ def _processes(processes: Iterable[ProcessStatus]) -> Iterator[Metric]:
     yield from (up, restarts, started, cpu, memory, files)
 
 
-def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
+def _exchanges(rows: dict[str, ExchangeStatus], now_ns: int) -> Iterator[Metric]:
     state = _family("exchange_state", "1 for the state that an exchange is in.", "exchange", "state")
     wanted = _family("exchange_connect", "1 if it is to be connected to.", "exchange")
     records = _counters("exchange_records", "Records of an exchange.", "exchange")
@@ -242,6 +242,15 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
     lost = _counters("trades_lost", "Trades that could be had from nowhere.", "exchange")
     unknown = _family("trades_lost_unknown_topics", "Topics of which as many as is not known.", "exchange")
     recovered = _counters("trades_recovered", "Trades that REST gave, and no connection.", "exchange")
+    invalid = _family(
+        "exchange_invalid_topics",
+        "Topics that are INVALID at the feed, or wait for a base.",
+        "exchange",
+        "kind",
+    )
+    since = _family(
+        "exchange_invalid_seconds", "For how long the longest of all has been so, 0 without any.", "exchange"
+    )
     latency = HistogramMetricFamily(
         "feedhandler_tick_to_publish_seconds",
         "From a frame's receipt to its record's publication, sampled.",
@@ -267,6 +276,10 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
         lost.add_metric((name,), sum(max(0, count) for count in counts))
         unknown.add_metric((name,), sum(count < 0 for count in counts))
         recovered.add_metric((name,), status.feed.recovered_trades)
+        for kind, count in status.feed.invalid.items():
+            invalid.add_metric((name, kind), count)
+        oldest_ns = min(status.feed.invalid_topics.values(), default=now_ns)
+        since.add_metric((name,), max(0, now_ns - oldest_ns) / NS_PER_S)
         if status.feed.clock_offset_ms is not None:
             offset.add_metric((name,), status.feed.clock_offset_ms / MS_PER_S)
     yield from (
@@ -284,6 +297,8 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
         lost,
         unknown,
         recovered,
+        invalid,
+        since,
     )
     yield latency
 

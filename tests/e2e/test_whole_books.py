@@ -204,11 +204,14 @@ def test_a_book_that_stays_crossed_is_invalid_until_it_has_begun_anew(stack, exc
 def test_without_rest_books_wait_and_the_status_says_so(stack, exchange):
     with Seen(stack, exchange) as seen:
         seen.read(lambda: seen.book.is_valid, "valid")
+        wait_until(lambda: feed(stack, exchange)["books_valid"] == 2, "the other one, too")
         stack.fault(exchange, "http_status", status=503, seconds=15.0)
         stack.fault(exchange, "lose_messages", topic=TOPICS[exchange], count=2)
         seen.read(lambda: not seen.book.is_valid, "INVALID")
         told = wait_until(lambda: (f := feed(stack, exchange))["books_waiting"] and f, "waiting")
         assert (told["books_valid"], told["books_waiting"]) == (1, 1)
+        named = wait_until(lambda: feed(stack, exchange)["invalid_topics"], "its name")
+        assert list(named) == [f"book.{exchange}.{'BTC-USDT' if exchange == 'kucoin' else 'BTCUSDT'}"]
         seen.read(lambda: seen.book.is_valid, "valid again")
     wait_until(lambda: not feed(stack, exchange)["books_waiting"], "none waits")
 

@@ -126,7 +126,11 @@ def test_records_are_counted_by_kind_from_the_sequences_of_the_stream(tmp_path):
     async def scene(parts, client):
         beat(parts)
         parts.market_data.statuses["binance"] = status(
-            "binance", lost_trades={"trade.A": 4, "trade.B": -1, "trade.C": 3}, recovered_trades=9
+            "binance",
+            lost_trades={"trade.A": 4, "trade.B": -1, "trade.C": 3},
+            recovered_trades=9,
+            invalid={"book": 2, "depth": 1},
+            invalid_topics={"book.binance.A": time.time_ns() - 60 * 10**9},
         )
         take = parts.market_data.follower.take
         parts.market_data.session = 7
@@ -154,6 +158,9 @@ def test_records_are_counted_by_kind_from_the_sequences_of_the_stream(tmp_path):
         assert found["feedhandler_trades_lost_total", "binance"] == 7
         assert found["feedhandler_trades_lost_unknown_topics", "binance"] == 1
         assert found["feedhandler_trades_recovered_total", "binance"] == 9
+        assert found["feedhandler_exchange_invalid_topics", "binance", "book"] == 2
+        assert found["feedhandler_exchange_invalid_topics", "binance", "depth"] == 1
+        assert found["feedhandler_exchange_invalid_seconds", "binance"] >= 60
 
     play(tmp_path, scene)
 
