@@ -366,7 +366,7 @@ class Feed(World):
         if self.hop.take_loss():
             self.send_status()
             self.batch.repeat(self.snapshots())
-            self.legs.repeat_books()
+            self.legs.repeat_all_books()
         if self.wanted != self.market.wanted:
             self.wanted = list(self.market.wanted)
             self.carry()
@@ -386,7 +386,7 @@ class Feed(World):
         self.send_status()
         self.send_instruments()
         self.batch.repeat(self.snapshots())
-        self.legs.repeat_books()
+        self.legs.repeat_all_books()
 
     def snapshots(self):
         for state in self.exchange.all_states:
