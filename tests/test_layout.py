@@ -141,6 +141,12 @@ def test_a_client_loads_nothing_of_the_processes():
     assert {name.split(".")[1] for name in loaded} == {"client", "transport", "data"}
 
 
+def test_a_process_that_starts_loads_nothing_that_draws():
+    code = "import sys, feedhandler.cli.main; print(*(m for m in sys.modules))"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=PATIENCE_S).split()
+    assert not {"rich", "hdrh", "feedhandler.cli.view"} & set(loaded)
+
+
 def test_no_imports_make_a_circle():
     graph = {name: used_by(name) for name in MODULES if name}
     while leaves := {name for name, used in graph.items() if not used & graph.keys()}:

@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.cli import view
 from feedhandler.cli.arguments import Commands, add_check, command, count, settings_of
 from feedhandler.client import DEFAULT_ENDPOINT, Curve, Subscriber
 from feedhandler.client.stream import declaration_of
@@ -66,6 +65,8 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
 
 
 def _tail(arguments: argparse.Namespace) -> int:
+    from feedhandler.cli import view  # here: else each process would load what draws
+
     lifecycle.set_up_messages()
     endpoint, recover = _endpoints(arguments)
     mode = int(arguments.mode) if arguments.mode.isdecimal() else arguments.mode
@@ -90,6 +91,7 @@ def _tail(arguments: argparse.Namespace) -> int:
 
 def show_status(arguments: argparse.Namespace) -> int:
     """Print what runs and how well; returns the exit status."""
+    from feedhandler.cli import view
     from feedhandler.runtime.host import look
 
     endpoint, _ = _endpoints(arguments)
