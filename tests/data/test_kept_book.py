@@ -5,6 +5,7 @@ import random
 
 import pytest
 from book_market import TOPIC, Market, Stream, check, condition, packed
+from seeds import seeds
 
 from feedhandler.data import book, kept_book, wire
 from feedhandler.data.kept_book import Book
@@ -355,7 +356,7 @@ def test_its_sides_are_had_as_arrays_of_their_own(kept):
     assert len(Book().bids_array()) == 0
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(60))
 def test_whatever_happens_to_its_records_it_is_right_or_not_valid(seed):
     """Lost, repeated, in another order, of another session, damaged, and conditions among them."""
     rng = random.Random(seed)

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from seeds import seeds
 
 from feedhandler.data import wire
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
@@ -354,7 +355,7 @@ class Connection:
         self.line, self.position, self.behind = line, position, behind
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(40))
 def test_each_trade_is_new_once_as_long_as_one_connection_has_it(seed):
     """Connections come and go, replay what was last, overtake each other; the exchange may count anew."""
     rng = random.Random(seed)

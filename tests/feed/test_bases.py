@@ -5,6 +5,7 @@ import json
 import random
 
 import pytest
+from seeds import seeds
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
@@ -541,7 +542,7 @@ def test_connections_are_renewed_and_nobody_notices_but_by_a_snapshot(exchange, 
     assert world.conditions(start) == []
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(8, before_commit=2))
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_whatever_happens_a_book_is_right_or_invalid(exchange, seed):
     world = World(exchange, legs=1 + seed % 2, seed=seed)

@@ -403,6 +403,7 @@ def test_connections_without_data_are_attempts_that_came_to_nothing(exchange):
     assert len(world.connects) == 3
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("exchange", ["binance", "kucoin"])
 @pytest.mark.parametrize("every_s", [50, 3600])
 @pytest.mark.parametrize("legs", [1, 2])

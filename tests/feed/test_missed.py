@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from seeds import seeds
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
@@ -578,7 +579,7 @@ def test_more_gaps_than_are_noted_are_told_and_the_others_fetched():
 
 
 @pytest.mark.parametrize("exchange", SYMBOLS)
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12, before_commit=3))
 def test_whatever_becomes_of_connections_each_trade_is_published_once(exchange, seed):
     rng = random.Random(seed)
     world = World(exchange, rng.choice((1, 1, 2, 3)))

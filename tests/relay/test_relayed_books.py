@@ -6,6 +6,7 @@ import random
 import pytest
 from book_market import Market, check
 from book_play import OTHER, OTHER_NATIVE, TOPIC, Play
+from seeds import seeds
 from test_any_size import World
 
 from feedhandler.data import retransmission, wire
@@ -206,7 +207,7 @@ def test_what_is_no_record_changes_nothing(play):
     assert play.is_current()
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_an_answer_is_right_or_says_that_it_is_not_valid_whatever_is_lost(seed, tmp_path):
     rng = random.Random(seed)
     play = Play(tmp_path / "recent.board", rng)
