@@ -262,6 +262,7 @@ def test_a_relay_that_is_killed_has_all_books_again_soon(stack, exchange):
     """Its successor requests them: the merger's file has no snapshot any more, and the next one is minutes away."""
     with Seen(stack, exchange) as seen:
         seen.read(lambda: seen.book.is_valid, "valid")
+        seen.conditions.clear()
         first = seen.book.sequence
         seen.read(lambda: seen.book.is_valid and seen.book.sequence > first + 150, "more than the file has")
         stack.kill("relay")
