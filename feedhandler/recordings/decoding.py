@@ -47,6 +47,12 @@ def place_of(address: str) -> Place:
     return Place()
 
 
+def _named_in(connection: str) -> type[Market] | None:
+    """Return the market of the exchange that the name of a connection begins with, if it does."""
+    exchange = EXCHANGES.get(connection.partition(".")[0].lower())
+    return exchange.main if exchange else None
+
+
 class Decoded(NamedTuple):
     """What an item has come to.
 
@@ -204,6 +210,8 @@ class Decoding:
             return self.take_answer(item)
         if what is What.HEADER:
             self._read_header(item.data)
+        elif what is What.SENT and item.name and item.connection not in self._connections:
+            return self._open(item.connection, item.name)
         return Decoded()
 
     def _read_header(self, data: bytes) -> None:
@@ -216,15 +224,15 @@ class Decoding:
 
     # --- connections
 
-    def _market_at(self, address: str) -> tuple[str, type[Market] | None]:
-        """Return what an address is, in words, and its market."""
+    def _market_at(self, address: str, connection: str = "") -> tuple[str, type[Market] | None]:
+        """Return what an address is, in words, and its market; without any, what else there is to go by."""
         place = place_of(address)
         if place.market is not None:
             self._placed = self._placed or place.market
             return place.exchange, place.market
         if place.exchange and (self._named is None or self._named.exchange != place.exchange):
             return f"{place.exchange}, a market that is not decoded", None
-        market = self._named or (None if address else self._placed or self._headed)
+        market = self._named or (None if address else self._placed or self._headed or _named_in(connection))
         if market is None:
             host = urlsplit(address).hostname
             return f"{host}, no exchange of ours" if host else "an unknown exchange", None
@@ -232,7 +240,7 @@ class Decoding:
 
     def _open(self, name: str, address: str) -> Decoded:
         closed = self._close(name)
-        where, market = self._market_at(address)
+        where, market = self._market_at(address, name)
         connection = self._connections[name] = _Connection(where)
         if market is None:
             return closed._replace(where=where)
