@@ -107,8 +107,9 @@ def _market_lines(market: MarketTally) -> list[str]:
     depths = _count(market.depths, "depth")
     if market.depths_crossed:
         depths += f" ({market.depths_crossed:,} crossed, flagged INVALID)"
+    guessed = f", {market.guessed:,} of them on connections without an address" if market.guessed else ""
     lines = [
-        f"  {market.exchange} {market.market}: {_count(market.frames, 'frame')}",
+        f"  {market.exchange} {market.market}: {_count(market.frames, 'frame')}{guessed}",
         f"    {trades}, {depths}, {_count(market.tickers, 'ticker')}",
         f"    books: {_count(market.changes, 'delta')} with {_count(market.levels, 'level')},"
         f" {_count(market.snapshots, 'snapshot')}; {market.bases:,} requested",

@@ -59,7 +59,8 @@ class Decoded(NamedTuple):
     market is None where it is of none of ours, and where says what it is of. kind and native are those of the state
     that a frame is about, "" if it is about none: an answer, or a channel that is not ours. problem says why it
     cannot be decoded. has_lost: a book's chain has ended on that connection, was_crossed: it was crossed before.
-    carrier tells apart what was decoded apart, since more connections were open than a symbol may have.
+    is_guessed: its connection has no address, so it is of what else there is to go by. carrier tells apart what was
+    decoded apart, since more connections were open than a symbol may have.
     """
 
     where: str = ""
@@ -73,6 +74,7 @@ class Decoded(NamedTuple):
     has_lost: bool = False
     was_crossed: bool = False
     carrier: int = 0
+    is_guessed: bool = False
 
 
 class _Met(dict[str, Any]):
@@ -170,6 +172,7 @@ class _KeptBase(NamedTuple):
 
 class _Connection(msgspec.Struct):
     where: str
+    is_guessed: bool  # without an address
     carrier: Carrier | None = None
     line: Line | None = None
 
@@ -241,7 +244,7 @@ class Decoding:
     def _open(self, name: str, address: str) -> Decoded:
         closed = self._close(name)
         where, market = self._market_at(address, name)
-        connection = self._connections[name] = _Connection(where)
+        connection = self._connections[name] = _Connection(where, not address)
         if market is None:
             return closed._replace(where=where)
         carrier = connection.carrier = self._carrier(market)
@@ -312,6 +315,7 @@ class Decoding:
             has_lost,
             carrier.was_crossed,
             carrier.index,
+            connection.is_guessed,
         )
 
     # --- bases
