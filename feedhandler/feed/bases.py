@@ -60,6 +60,7 @@ class BookWatch(msgspec.Struct, eq=False):
     behind_id: int = 0  # where
     crossed_at: dict[int, int] = {}  # by line
     subscribes_at: dict[int, int] = {}
+    subscribed_at: dict[int, int] = {}
     subscriptions: dict[int, int] = {}  # by line: how many have brought no base
 
 
@@ -285,6 +286,7 @@ class Bases:
             for watched in lost:
                 count = watched.subscriptions.get(line, 0)
                 watched.subscriptions[line] = count + 1
+                watched.subscribed_at[line] = self._now
                 pause_ns = SUBSCRIBE_AGAIN_NS << min(count, AGAIN_SHIFT_MAX)
                 watched.subscribes_at[line] = self._now + pause_ns
             if lost:
@@ -296,8 +298,11 @@ class Bases:
     def _wants_subscription(self, watched: BookWatch, session: Session) -> bool:
         line, state = session.line.index, watched.state
         if state.lines[line].is_known:
-            if watched.subscriptions and self._now >= watched.subscribes_at.get(line, 0):
-                watched.subscriptions.pop(line, None)  # it has lasted
+            if line in watched.subscriptions:
+                lasts_at = watched.subscribed_at[line] + SUBSCRIBE_AGAIN_NS
+                if self._now >= lasts_at:  # however often it took, that is over
+                    del watched.subscriptions[line]
+                    watched.subscribes_at[line] = lasts_at
             return False
         if not session.subscriptions.brings(state):
             watched.subscribes_at.pop(line, None)  # a new connection

@@ -529,6 +529,20 @@ def test_a_subscription_that_brings_no_base_is_repeated_with_growing_pauses():
     assert world.book.is_valid
 
 
+def test_a_subscription_that_brought_a_base_does_not_make_the_next_one_wait():
+    world = World("bybit", legs=1)
+    world.run(15)
+    for lasted_s, waits_s in ((0, 1), (7, 4), (11, 1), (11, 1)):  # then a message is lost
+        world.run(lasted_s)
+        world.chance["loss"] = 1.0
+        world.say(50)
+        world.chance.clear()
+        snapshots = len(world.snapshots())
+        world.run(waits_s)
+        assert world.book.is_valid
+        assert len(world.snapshots()) == snapshots + 1
+
+
 @pytest.mark.parametrize("legs", [1, 2])
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_connections_are_renewed_and_nobody_notices_but_by_a_snapshot(exchange, legs):
