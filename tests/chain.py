@@ -279,6 +279,7 @@ class Feed(World):
         self.beats = 0
         self.beats_at = self.now
         self.wanted = list(self.market.wanted)
+        self.requested = chain.requested
         self.documents = collections.Counter()
         self.status = FeedStatus(
             exchange=self.market.name,
@@ -367,6 +368,10 @@ class Feed(World):
             self.send_status()
             self.batch.repeat(self.snapshots())
             self.legs.repeat_all_books()
+        if self.chain.requested is not self.requested:
+            self.requested = self.chain.requested
+            words = [topic.split(".", 2)[1:] for topic in self.requested]
+            self.legs.repeat_books({self.market.symbols[s] for name, s in words if name == self.market.name})
         if self.wanted != self.market.wanted:
             self.wanted = list(self.market.wanted)
             self.carry()
@@ -392,7 +397,8 @@ class Feed(World):
         for state in self.exchange.all_states:
             if state.is_known:
                 record = bytearray(state.record())
-                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
+                more = wire.SNAPSHOT | (wire.INVALID if state.kind == BOOK else 0)
+                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | more)
                 wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, self.unix_ns())
                 yield record
 
@@ -644,6 +650,7 @@ class Chain:
         self.each, self.batches = Outlet(), Outlet()
         self.file = None  # of the newest merger
         self.relay, self.relay_starts_at = None, self.now
+        self.requested = []  # topics of books that a relay lacked, as its file has them
         self.reader = Reader(self) if BOOK in self.kinds else None
 
     def note(self, text):

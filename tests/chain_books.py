@@ -17,7 +17,7 @@ from feedhandler.data import retransmission, wire
 from feedhandler.data.contracts import Slot
 from feedhandler.data.kept_book import Book
 from feedhandler.data.units import NS_PER_S
-from feedhandler.relay.relayed_books import RelayedBooks
+from feedhandler.relay.relayed_books import RelayedBooks, SnapshotRequests
 from feedhandler.transport.follower import Follower
 
 RECENT = 64  # records of a topic that the file has
@@ -129,6 +129,8 @@ class Relay:
         self.chain = chain
         self.session = 0
         self.books = RelayedBooks(self.ring)
+        self.requests = SnapshotRequests()
+        self._looks_at = 0
         self.way = Way(chain, self._on_message)
 
     def ring(self):
@@ -148,6 +150,11 @@ class Relay:
         if not self.way.is_open and self.chain.is_merging:
             self.way.open(self.chain.each)
         self.way.turn()
+        if self.chain.now >= self._looks_at:
+            self._looks_at = self.chain.now + NS_PER_S
+            if lacking := self.requests.due(self.books.lacking(), self.chain.now / NS_PER_S):
+                self.chain.note(f"the relay requests {lacking}")
+                self.chain.requested = lacking
 
     def answer(self, request):
         flags = wire.DOWN if self.chain.merger is None else 0

@@ -11,9 +11,9 @@ from feedhandler.data import wire
 from feedhandler.data.units import NS_PER_S
 
 LASTS_S = 15  # so long all is well, and it is over: who was silent has been suspected by then
-# Within this time a book that came into doubt at a subscriber is valid again: with the next snapshot at the latest.
-# It may be less, since feeds publish one when they know of a loss.
-BOOKS_AGAIN_S = 600
+# Within this time a book that came into doubt at a subscriber is valid again. Feeds publish snapshots when they
+# know of a loss, and when a relay lacks books; a subscriber asks the relay once a minute at least.
+BOOKS_AGAIN_S = 120
 JOINS_S = 5  # somebody who comes late has all books by then
 
 
