@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import uvloop
 
+from feedhandler import __version__
 from feedhandler.data import wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.connecting import DailyWindow
@@ -30,6 +31,7 @@ from feedhandler.data.errors import (
     ProtocolError,
 )
 from feedhandler.data.instruments import Instrument, InstrumentList, InstrumentTable, instrument_list
+from feedhandler.data.rest import RestRequest
 from feedhandler.data.shard import Shard
 from feedhandler.data.status import FEED_HEARTBEAT_NS, LISTED_MAX, ConnectionStatus, FeedStatus
 from feedhandler.data.topics import Topics
@@ -45,8 +47,10 @@ from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.missed import TradesQuestion
 from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state
 from feedhandler.feed.survey import Survey
+from feedhandler.feed.tap import BATCH_S, Tap
 from feedhandler.feed.universe import Universe
 from feedhandler.feed.websocket import Connection
+from feedhandler.recordings.plan import Plan, PlannedMarket
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import (
     END_S,
@@ -74,6 +78,7 @@ from feedhandler.transport.files import (
 )
 from feedhandler.transport.http import HttpClient, HttpRefused, RestBudget
 from feedhandler.transport.links import Uplink
+from feedhandler.transport.offer import Offer
 from feedhandler.transport.outlet import Outlet
 from feedhandler.transport.queues import Queues, size_of
 from feedhandler.transport.shared_budget import SharedBudget, path_of
@@ -86,6 +91,7 @@ AWAITED_S: Final = 20.0  # for a simulator to come, which takes one or two
 AWAITED_EVERY_S: Final = 0.05
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
+RAW_QUEUE_SIZE_MAX: Final = 4 << 20  # for the recorder to read; `Tap` holds what is more
 STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
 assert 2 * END_TASKS_S + STOP_CONNECTIONS_S < END_S, "an end in order has its time"
 NEVER_READ: Final[Stamp] = (-1, -1, -1)
@@ -309,7 +315,25 @@ class Feed:
         else:
             retire(path)  # of an earlier configuration
         boards = () if self._board is None else (self._board.look,)
-        self._upkeep = Upkeep(config, self._publisher.look, *boards, *looks)
+        self._tap: Tap | None = None
+        self._offer: Offer | None = None
+        if raw := self._settings.raw_of(shard):
+            self._offer = offer = Offer(
+                loop,
+                raw,
+                lambda: tap.on_join(),
+                key=f"exchanges.{name}.raw",
+                queue_size_max=RAW_QUEUE_SIZE_MAX,
+                group=group,
+            )
+            self._tap = tap = Tap(
+                offer.send,
+                lambda: loop.call_later(BATCH_S, tap.on_time),
+                time.time_ns,
+                time.monotonic_ns,
+            )
+        offers = () if self._offer is None else (self._offer.look,)
+        self._upkeep = Upkeep(config, self._publisher.look, *boards, *offers, *looks)
         self._universe = Universe(self._markets, self._make_legs, flags, shard.has, self._board)
         self._wanted = self._kinds(Wanted())  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
@@ -335,6 +359,7 @@ class Feed:
             starting="connecting, attempt 1, in progress",
             wanted=dict(self._wanted),
         )
+        self._plan()
 
     async def run(self) -> int:
         """Run until SIGTERM (returns 0), or until too many attempts in a row brought no data (75)."""
@@ -362,6 +387,9 @@ class Feed:
             self._status.stopping = True
             self._send_status()
             self._publisher.close()
+            if self._tap is not None and self._offer is not None:
+                self._tap.flush()
+                self._offer.close()
             if self._board is not None:
                 self._board.close()
             for task in tasks:
@@ -413,6 +441,14 @@ class Feed:
             await self._wait(delay, f"connecting, attempt {attempt + 1}", str(error))
         return False
 
+    async def _fetch(self, market: Market, request: RestRequest, *, is_spare: bool = False) -> bytes:
+        """Return the body of an answer, as `HttpClient.fetch` does; what it says is recorded."""
+        http = self._http[market.name]
+        body = await http.fetch(request, is_spare=is_spare)
+        if self._tap is not None:
+            self._tap.answered(http.rest_url + request.path, body)
+        return body
+
     async def _wait(self, delay_s: float, what: str, error: str) -> None:
         """Sleep or be stopped, and show a countdown in the status."""
         due = time.monotonic() + delay_s
@@ -440,7 +476,7 @@ class Feed:
         """Fetch the list of one market, at first from disk if need be; returns why it is not a new one."""
         try:
             with self._failures.converted("the instrument list"):
-                body = await self._http[market.name].fetch(market.instruments_request)
+                body = await self._fetch(market, market.instruments_request)
                 self._listings[market.name] = self._listing_of(market, market.decode_instruments(body))
         except (ProtocolError, DecodeError) as exc:
             if market.name not in self._listings and (kept := self._kept_list(market)) is not None:
@@ -581,6 +617,7 @@ class Feed:
         known, renamed = self._universe.rejected, self._universe.renamed
         change = self._universe.reconcile(self._table, self._wanted, time.time_ns())
         self._status.wanted = self._universe.wanted
+        self._plan()
         self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed
         for symbol, reasons in self._universe.rejected.items():
             for reason in dict.fromkeys(reasons.values()):
@@ -595,6 +632,29 @@ class Feed:
         self._apply(change)
         self._status.starting = ""
         self._publisher.flush_soon()
+
+    def _plan(self) -> None:
+        """Have recorded what is to be received from now on."""
+        if self._tap is not None:
+            markets = [
+                PlannedMarket(
+                    name=market.name,
+                    prefix=market.prefix,
+                    instruments_url=self._http[market.name].rest_url + market.instruments_request.path,
+                )
+                for market in self._markets
+            ]
+            plan = Plan(
+                exchange=self._name,
+                shard=str(self._shard),
+                session_ns=self._status.started_ns,
+                pid=self._status.pid,
+                version=__version__,
+                simulated=self._settings.simulated,
+                markets=markets,
+                wanted=dict(self._status.wanted),
+            )
+            self._tap.begin(plan)
 
     def _make_legs(self, market: Market, states: Sequence[State]) -> Legs:
         return Legs(
@@ -624,6 +684,7 @@ class Feed:
                 self._publisher.flush_soon,
                 self._settings.leg_source_address(session.leg),
                 failures=self._failures,
+                tap=self._tap,
             )
             self._connections.append(connection)
             self._tasks.add(asyncio.create_task(self._failures.endure("a connection", connection.run)))
@@ -669,12 +730,11 @@ class Feed:
 
     async def _ask_about_all(self, market: Market, survey: Survey) -> None:
         """Ask the exchange for the present values of all symbols of a market."""
-        http = self._http[market.name]
         has_failed, retry_after_s = True, 0.0
         try:
             for request in market.survey_requests:
                 with self._failures.converted("present values"):
-                    rows = market.decode_survey(await http.fetch(request, is_spare=True))
+                    rows = market.decode_survey(await self._fetch(market, request, is_spare=True))
                 self._survey_problems[market.name, request.path] = rows.problem
                 self._note_problems()
                 survey.on_rows(rows.items, time.time_ns())
@@ -689,10 +749,9 @@ class Feed:
     async def _ask(self, question: Question) -> None:
         """Ask the exchange for the quote of a symbol whose channel has fallen silent."""
         quote, market = None, question.watch.market
-        http = self._http[market.name]
         try:
             with self._failures.converted("a question to REST"):
-                body = await http.fetch(market.quote_request(question.native), is_spare=True)
+                body = await self._fetch(market, market.quote_request(question.native), is_spare=True)
                 quote = market.decode_quote(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no word from REST about %s, which is silent: %s", question.native, exc)
@@ -703,7 +762,7 @@ class Feed:
         market, native = question.watch.market, question.missed.state.native
         try:
             with self._failures.converted("past trades"):
-                body = await self._http[market.name].fetch(question.request, is_spare=True)
+                body = await self._fetch(market, question.request, is_spare=True)
                 rows = market.decode_past_trades(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no past trades of %s from REST: %s", native, exc)
@@ -721,7 +780,7 @@ class Feed:
         market, native = question.bases.market, question.watched.state.native
         try:
             with self._failures.converted("a book"):
-                body = await self._http[market.name].fetch(question.request, is_spare=True)
+                body = await self._fetch(market, question.request, is_spare=True)
                 base = market.decode_base(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no book of %s from REST, asked for again later: %s", native, exc)
@@ -805,6 +864,8 @@ class Feed:
                 self._board.beat()
             self._upkeep.on_time(time.monotonic())
             self._publisher.poll()
+            if self._tap is not None:
+                self._tap.flush()  # what was held, when the recorder reads again
             if self._publisher.take_loss():
                 self._send_status()  # so that the loss is counted
                 self._publisher.greet()  # a quiet symbol would not send again what was lost
