@@ -17,6 +17,7 @@ from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.data.processes import is_of_others, verdict
 from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.runtime import config, lifecycle
+from feedhandler.transport.files import read_recorder_status
 
 STATUS_TIMEOUT_S: Final = 3.0
 
@@ -103,7 +104,14 @@ def show_status(arguments: argparse.Namespace) -> int:
     condition = verdict(heartbeat, statuses, running, now_ns)
     if arguments.json:
         texts = {name: status.text(now_ns) for name, status in statuses.items()}
-        document = {"merger": heartbeat, "exchanges": statuses, "text": texts, "processes": running}
+        document: dict[str, object] = {
+            "merger": heartbeat,
+            "exchanges": statuses,
+            "text": texts,
+            "processes": running,
+        }
+        if running and (recorder := read_recorder_status(settings_of(arguments).run_dir)) is not None:
+            document["recorder"] = recorder
         text = msgspec.json.format(msgspec.json.encode(document | {"condition": condition})).decode()
     elif arguments.check:
         text = condition.text(

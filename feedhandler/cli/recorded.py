@@ -1,7 +1,8 @@
-"""`feedhandler captures decode`: recorded traffic through the decoders, and whether the books of it are right."""
+"""`feedhandler captures decode`, `list` and `verify`: does recorded traffic decode, and is it complete?"""
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,11 @@ from feedhandler.data.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, ConfigErr
 from feedhandler.exchanges import EXCHANGES
 
 BAD_SHOWN: Final = 3
+LIST_EPILOG: Final = "docs/recording.md has the format."
+VERIFY_EPILOG: Final = """\
+exit status: 0 complete; 1 something is missing, and it is told why; 2 something is missing that nothing tells of,
+a file is damaged, or nothing can be read. docs/recording.md has what can be known.
+"""
 
 
 def add(commands: Commands) -> None:
@@ -33,6 +39,42 @@ def add(commands: Commands) -> None:
     )
     decode.add_argument("--json", action="store_true", help="one JSON object per file")
     decode.set_defaults(run=_decode, name="captures decode")
+    _of_directory(actions, "list", _list, "what a directory of recordings holds").epilog = LIST_EPILOG
+    verify = _of_directory(
+        actions, "verify", _verify, "read every segment, and tell whether anything is missing"
+    )
+    verify.epilog = VERIFY_EPILOG
+    verify.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _of_directory(
+    actions: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    """Add an action on what the recorder has written."""
+    parser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("directory", metavar="DIR", help="that of [recorder], such as recordings")
+    parser.add_argument(
+        "--exchange",
+        action="append",
+        choices=list(EXCHANGES),
+        metavar="NAME",
+        help="only this one (repeatable)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per feed")
+    parser.set_defaults(run=run, name=f"captures {name}")
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from feedhandler.cli import verifying
+
+    return verifying.show_list(Path(arguments.directory), arguments.exchange or (), is_json=arguments.json)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from feedhandler.cli import verifying
+
+    return verifying.verify(Path(arguments.directory), arguments.exchange or (), is_json=arguments.json)
 
 
 def _decode(arguments: argparse.Namespace) -> int:

@@ -353,6 +353,44 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     books_valid: int = 0
 
 
+RECORDER_SILENCE_NS: Final = 10 * NS_PER_S  # it writes its status every second
+
+
+class RecordedFeed(msgspec.Struct, kw_only=True):
+    """What the recorder has of one feed; counts are since it started. Sizes are in bytes, times Unix time."""
+
+    is_connected: bool = False
+    received: int = 0  # frames
+    items_size: int = 0
+    stored_size: int = 0
+    segments: int = 0
+    gaps: int = 0
+    lost: int = 0  # items, as gaps tell
+    waiting_size: int = 0
+    newest_ns: int = 0
+    segment: str = ""  # that is being written
+
+
+class RecorderStatus(msgspec.Struct, kw_only=True):
+    """What the recorder reports of itself, in a file."""
+
+    pid: int
+    as_of_ns: int
+    directory: str
+    stopped: str = ""  # why nothing is recorded; "": it is
+    free_size: int = 0  # of the file system
+    min_free_size: int = 0
+    size: int = 0  # of all recordings there
+    feeds: dict[str, RecordedFeed] = {}
+    failures: int = 0  # that nobody foresaw; the log has the first of each kind
+
+    def trouble(self, now_ns: int) -> str:
+        """Return why nothing is recorded, "" if it is."""
+        if abs(now_ns - self.as_of_ns) > RECORDER_SILENCE_NS:
+            return "has not said for 10 s what it does: is its disk slow, or away?"
+        return f"nothing is recorded: {self.stopped}" if self.stopped else ""
+
+
 class Heartbeat(msgspec.Struct, kw_only=True):
     """Body of the merger's heartbeat record."""
 

@@ -25,6 +25,7 @@ from feedhandler.data.status import (
     ConnectionStatus,
     ExchangeStatus,
     Heartbeat,
+    RecorderStatus,
     RelayStatus,
 )
 from feedhandler.data.units import NS_PER_S
@@ -32,7 +33,7 @@ from feedhandler.gateway.app import Parts
 from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.screens import Screens
 from feedhandler.runtime.host import look
-from feedhandler.transport.files import read_relay_status
+from feedhandler.transport.files import read_recorder_status, read_relay_status
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 US_PER_S: Final = 1_000_000
@@ -101,6 +102,7 @@ class Metrics(Collector):
         """Yield the families."""
         yield from self._merger()
         yield from _relay(read_relay_status(self._parts.config.run_dir))
+        yield from _recorder(read_recorder_status(self._parts.config.run_dir))
         yield from _processes(look(self._parts.config))
         yield from self._simulated()
         # The last numbers of a merger that is silent are not true any more: its series are absent, and `up` is 0.
@@ -202,6 +204,28 @@ def _relay(status: RelayStatus | None) -> Iterator[Metric]:
     yield _counter(
         "relay_strangers", "Connections of other hosts that ended in their handshake.", status.strangers
     )
+
+
+def _recorder(status: RecorderStatus | None) -> Iterator[Metric]:
+    if status is None:
+        return  # none is configured, or it does not run, which `process_up` tells
+    is_recording = not status.trouble(time.time_ns())
+    yield _gauge("recorder_recording", "1 while the recorder writes what feeds offer.", float(is_recording))
+    yield _gauge("recorder_free_bytes", "Room on its file system.", status.free_size)
+    yield _gauge("recorder_min_free_bytes", "With less than this it stops.", status.min_free_size)
+    yield _gauge("recorder_size_bytes", "Size of all recordings there.", status.size)
+    connected = _family("recorder_connected", "1 while it reads a feed.", "feed")
+    frames = _counters("recorder_frames", "Frames that were recorded.", "feed")
+    raw = _counters("recorder_raw_bytes", "Bytes of what was recorded.", "feed")
+    stored = _counters("recorder_stored_bytes", "Bytes that it has in files.", "feed")
+    lost = _counters("recorder_lost", "Items that feeds could not hand over.", "feed")
+    for name, feed in status.feeds.items():
+        connected.add_metric((name,), float(feed.is_connected))
+        frames.add_metric((name,), feed.received)
+        raw.add_metric((name,), feed.items_size)
+        stored.add_metric((name,), feed.stored_size)
+        lost.add_metric((name,), feed.lost)
+    yield from (connected, frames, raw, stored, lost)
 
 
 def _processes(processes: Iterable[ProcessStatus]) -> Iterator[Metric]:
