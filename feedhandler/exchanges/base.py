@@ -50,6 +50,8 @@ Channel = tuple[str, int]  # of symbols, in a kind: its place in `Market.topics`
 ROW_SIZE_SHOWN: Final = 120  # of a row that cannot be read, in messages
 
 
+_VERSIONS: Final = re.compile(r"/v\d+/")
+
 NO_ORDERS: Final = (0.0, 0.0)  # price and size of an empty side
 
 
@@ -185,6 +187,11 @@ class Market(abc.ABC):
     domains: ClassVar[tuple[str, ...]] = ()
     addresses: ClassVar[re.Pattern[str]] = re.compile("(?!)")
 
+    # How native symbols are spelled, for recordings without a list of instruments: what stands between base and
+    # quote, or, where nothing does, the assets that are quoted in.
+    separator: ClassVar[str] = ""
+    quote_assets: ClassVar[tuple[str, ...]] = ()
+
     topic_key: ClassVar[bytes]  # under which a message names its topic
     topics_max: ClassVar[int]  # of one connection; its canary comes on top
     awaits_welcome: ClassVar[bool] = False
@@ -217,6 +224,11 @@ class Market(abc.ABC):
     def prefix(self) -> str:
         """What stands before native symbols where those of all markets meet: two may share a spelling."""
         return "" if self.name == SPOT else f"{self.name}:"
+
+    def prefixed(self, instrument: Instrument) -> Instrument:
+        """Return an instrument as it is known where those of all markets meet."""
+        native = self.prefix + instrument.native
+        return msgspec.structs.replace(instrument, native=native, market=self.name)
 
     def new_group(self) -> int:
         """Return a number for the lines that carry some symbols together, and for the states of those."""
@@ -334,6 +346,22 @@ class Market(abc.ABC):
     def decode_base(self, body: bytes) -> Base:
         """Decode the answer to it. Raises DecodeError or ProtocolError."""
         raise NotImplementedError
+
+    def lists(self, url: str) -> bool:
+        """Return whether a URL requests the instruments, in whatever version of the API; for recordings."""
+        return _VERSIONS.sub("/", urlsplit(url).path) == _VERSIONS.sub(
+            "/", self.instruments_request.path.partition("?")[0]
+        )
+
+    def spelled(self, native: str) -> Instrument | None:
+        """Return what a native symbol is by its spelling, None if that does not tell; for recordings."""
+        if self.separator:
+            base, _, quote = native.partition(self.separator)
+        else:
+            found = [asset for asset in self.quote_assets if native.endswith(asset)]
+            quote = max(found, key=len, default="")
+            base = native.removesuffix(quote)
+        return Instrument(native, base, quote, market=self.name) if base and quote else None
 
     def base_at(self, url: str) -> tuple[str, int] | None:
         """Return whose book a URL requests, and how many levels a side that can have, 0 = all; None: no book.
@@ -485,15 +513,12 @@ def _without_empty(value: Any) -> Any:
 
 
 def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
-    """Decode a REST answer; what is empty or null in it is unknown, as of a market in which nothing was traded.
-
-    Raises DecodeError that names what was requested.
-    """
+    """Decode a REST answer. Raises DecodeError that names what was requested."""
     try:
         return decoder.decode(body)
     except UNDECODABLE as exc:
         head = body[:120].decode(errors="replace")
-        return decode_sparse(decoder.decode, body, f"{what}: {exc}; answer starts {head!r}")
+        raise DecodeError(f"{what}: {exc}; answer starts {head!r}") from exc
 
 
 def read_rows(

@@ -260,6 +260,41 @@ class BinanceSpot(Market):
     # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
     rest_limit = (6000, 60.0)
 
+    quote_assets = (
+        *(
+            "USDT",
+            "USDC",
+            "FDUSD",
+            "TUSD",
+            "BUSD",
+            "DAI",
+            "USD1",
+            "BTC",
+            "ETH",
+            "BNB",
+            "SOL",
+            "XRP",
+            "TRX",
+            "DOGE",
+        ),
+        *(
+            "EUR",
+            "TRY",
+            "BRL",
+            "JPY",
+            "GBP",
+            "AUD",
+            "ZAR",
+            "UAH",
+            "PLN",
+            "RON",
+            "ARS",
+            "MXN",
+            "COP",
+            "CZK",
+            "IDR",
+        ),
+    )
     domains = ("binance.com", "binance.vision")
     addresses = re.compile(
         r"\w+://(stream|data-stream|(api\d?|api-gcp|data-api)|(stream\.)?testnet)\.binance\.(com|vision)\b"

@@ -8,8 +8,8 @@ Symbols and kinds need not be named: the states of whatever a frame is about are
 nobody has recorded, such as a request of ours for trades that were missed, is not made up.
 """
 
-from collections import defaultdict, deque
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,6 +18,8 @@ import msgspec
 from feedhandler.data import raw, wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
+from feedhandler.data.instruments import Instrument
+from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.ticker import TICKER
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
@@ -47,20 +49,12 @@ def place_of(address: str) -> Place:
     return Place()
 
 
-def _named_in(connection: str) -> type[Market] | None:
-    """Return the market of the exchange that the name of a connection begins with, if it does."""
-    exchange = EXCHANGES.get(connection.partition(".")[0].lower())
-    return exchange.main if exchange else None
-
-
 class Decoded(NamedTuple):
     """What an item has come to.
 
     market is None where it is of none of ours, and where says what it is of. kind and native are those of the state
     that a frame is about, "" if it is about none: an answer, or a channel that is not ours. problem says why it
     cannot be decoded. has_lost: a book's chain has ended on that connection, was_crossed: it was crossed before.
-    is_guessed: its connection has no address, so it is of what else there is to go by. carrier tells apart what was
-    decoded apart, since more connections were open than a symbol may have.
     """
 
     where: str = ""
@@ -73,46 +67,57 @@ class Decoded(NamedTuple):
     quote: StatedQuote | None = None
     has_lost: bool = False
     was_crossed: bool = False
-    carrier: int = 0
-    is_guessed: bool = False
 
 
 class _Met(dict[str, Any]):
-    """The states of one kind: whoever is asked for is there."""
+    """The states of one kind: whoever is asked for is there, and gets the present frame if note agrees."""
 
-    def __init__(self, market: Market, kind: str, note: Callable[[State], None]) -> None:
-        self._market, self._kind, self._note = market, kind, note
+    def __init__(self, market: Market, kind: str, base_flags: int, note: Callable[[State], bool]) -> None:
+        self._market, self._kind, self._base_flags, self._note = market, kind, base_flags, note
 
     def get(self, native: str, default: Any = None) -> Any:
         """Return a symbol's state."""
         state = dict.get(self, native)
         if state is None:
             try:
-                (state,) = self._market.add([native], 0, self._kind) if native else (None,)
+                (state,) = self._market.add([native], self._base_flags, self._kind) if native else (None,)
             except ValueError:  # no name of a symbol is as long
                 state = None
-        if state is not None:
-            self._note(state)
-        return default if state is None else state
+        return default if state is None or not self._note(state) else state
 
     def __contains__(self, native: object) -> bool:
         return True
 
 
-class Carrier:
-    """As many connections of one market as symbols may have, and the states of what they carry."""
+class _Connection(msgspec.Struct, eq=False):
+    where: str
+    carrier: "Carrier | None" = None
+    line: Line = Line(0)  # that most of its symbols have it as
+    lines: dict[str, int] = {}  # which line of each native symbol it is
 
-    def __init__(self, made: type[Market], index: int) -> None:
-        self.index = index
+
+class Carrier:
+    """One market: what its connections carry, and which line of each symbol a connection is.
+
+    Connections that share no symbol may be the same line. Of one that shares a symbol with more than it may have,
+    that symbol's last line is one more: what counts once does so all the same, by its ids.
+    """
+
+    def __init__(self, made: type[Market], kinds: Collection[str], base_flags: int) -> None:
         self.market = made()
-        self.states: dict[str, _Met] = {k: _Met(self.market, k, self.note) for k in made.kinds}
-        self.market.states = dict(self.states)
-        self.market.tickers = self.states[TICKER.name]
+        self.states: dict[str, _Met] = {
+            kind: _Met(self.market, kind, base_flags, self.note) for kind in made.kinds if kind in kinds
+        }
+        self.market.states.update(self.states)
+        self.market.tickers = self.states.get(TICKER.name, self.market.tickers)
         topics = [topic for kind in made.kinds for topic in self.market.topics("\0", kind)]
         self._topics = [topic.split("\0") for topic in topics]  # what stands before and behind a symbol
-        self.free = list(range(LINES_MAX))
+        self._lines = [Line(index) for index in range(LINES_MAX)]
+        self._taken: dict[str, list[int]] = {}  # how many connections are each line of a native symbol
         self.met: State | None = None  # of the present frame,
-        self.line = Line(0)  # and its connection
+        self.connection = _Connection("")  # and where it came
+        self.line = self._lines[0]
+        self.is_of_another_line = False
         self.was_known = self.was_crossed = False
         self.records: list[bytes] = []
 
@@ -120,14 +125,64 @@ class Carrier:
         """True for a channel that is ours."""
         return any(topic.startswith(before) and topic.endswith(behind) for before, behind in self._topics)
 
-    def note(self, state: State) -> None:
-        """Note what the present frame is about."""
+    def decode(self, item: Item, connection: _Connection) -> Control | None:
+        """Decode a frame. Raises DecodeError, and afterwards knows what it is about all the same."""
+        self.connection, self.line = connection, connection.line
+        try:
+            control = self._attempt(item)
+        except DecodeError:
+            if not self.is_of_another_line:
+                raise
+        if not self.is_of_another_line:
+            return control
+        connection.line = self.line
+        return self._attempt(item)
+
+    def _attempt(self, item: Item) -> Control | None:
+        self.met, self.is_of_another_line = None, False
+        self.was_known = self.was_crossed = False
+        return self.market.decode(item.data, item.wall_ns, self.line, self.emit)
+
+    def note(self, state: State) -> bool:
+        """Note what the present frame is about; False if it has to be decoded as that of another line."""
         if state is self.met:
-            return
+            return True
+        index = self.line_of(state.native)
+        if index != self.line.index:
+            self.line, self.is_of_another_line = self._lines[index], True
+            return False
+        self.meet(state, index)
+        return True
+
+    def meet(self, state: State, index: int) -> None:
+        """The present frame is about this, on that line of it."""
         self.met = state
         if isinstance(state, FullBookState):
-            book = state.lines[self.line.index]
+            book = state.lines[index]
             self.was_known, self.was_crossed = book.is_known, book.is_known and book.is_crossed
+
+    def line_of(self, native: str) -> int:
+        """Return which line of a symbol the present connection is: the same as of others, if that is free."""
+        index = self.connection.lines.get(native)
+        if index is None:
+            taken = self._taken.setdefault(native, [0] * LINES_MAX)
+            free = [line for line, count in enumerate(taken) if not count]
+            index = self.line.index if self.line.index in free else free[0] if free else LINES_MAX - 1
+            self.connection.lines[native] = index
+            taken[index] += 1
+            if taken[index] == 1:
+                for state in self._states_of(native):
+                    state.renew(index)
+                    self._settle(state)
+        return index
+
+    def _states_of(self, native: str) -> list[State]:
+        found = (dict.get(states, native) for states in self.states.values())
+        return [state for state in found if state is not None]
+
+    def _settle(self, state: State) -> None:
+        if isinstance(state, FullBookState):
+            state.settle(self.emit)
 
     def emit(self, state: State) -> None:
         """Take the record of a state, under the topic's next number, as a feed does."""
@@ -147,21 +202,15 @@ class Carrier:
         """Return the states of all books."""
         return list(self.states[BOOK.name].values()) if BOOK.name in self.states else []
 
-    def renew(self, line: int) -> None:
-        """Another connection has a line, and has sent nothing yet."""
-        for state in self.market.all_states:
-            state.renew(line)
-        self._settle()
-
-    def release(self, line: int) -> None:
-        """A line's connection is closed."""
-        for state in self.market.all_states:
-            state.release(line)
-        self._settle()
-
-    def _settle(self) -> None:
-        for state in self.books():
-            state.settle(self.emit)
+    def close(self, connection: _Connection) -> None:
+        """A connection is closed."""
+        for native, index in connection.lines.items():
+            taken = self._taken[native]
+            taken[index] -= 1
+            if not taken[index]:
+                for state in self._states_of(native):
+                    state.release(index)
+                    self._settle(state)
 
 
 class _KeptBase(NamedTuple):
@@ -170,33 +219,38 @@ class _KeptBase(NamedTuple):
     limit: int
 
 
-class _Connection(msgspec.Struct):
-    where: str
-    is_guessed: bool  # without an address
-    carrier: Carrier | None = None
-    line: Line | None = None
-
-
 class Decoding:
     """What becomes of the items of one recording.
 
     name is the exchange whose traffic it is, where addresses do not tell, or tell of a market of it that we do not
-    have: then it is decoded as its main one. "" = nobody has said. Raises KeyError for one that there is not.
+    have: then it is of the market that the connection is named after, or its main one. "" = nobody has said.
+    Raises KeyError for one that there is not. kinds are decoded; base_flags are those of all records. has_quotes:
+    what channels state of books is wanted, which costs as much as to decode them.
     """
 
-    def __init__(self, name: str = "") -> None:
-        self._named = EXCHANGES[name].main if name else None
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        kinds: Collection[str] = RECORD_WORDS,
+        base_flags: int = 0,
+        has_quotes: bool = True,
+    ) -> None:
+        self._named = EXCHANGES[name] if name else None
+        self._kinds = kinds
+        self._base_flags = base_flags
+        self._has_quotes = has_quotes
         self._headed: type[Market] | None = None  # what the header says
         self._placed: type[Market] | None = None  # the first market that addresses have told of
         self._connections: dict[str, _Connection] = {}
-        self._carriers: dict[type[Market], list[Carrier]] = defaultdict(list)
+        self._carriers: dict[type[Market], Carrier] = {}
         self._bases: dict[tuple[type[Market], str], deque[_KeptBase]] = {}
         self._requests: dict[type[Market], Market] = {}  # of each one that reads answers
 
     @property
     def carriers(self) -> list[Carrier]:
         """All that was decoded, and its states."""
-        return [carrier for carriers in self._carriers.values() for carrier in carriers]
+        return list(self._carriers.values())
 
     def take(self, item: Item) -> Decoded:
         """Take the next item."""
@@ -213,8 +267,6 @@ class Decoding:
             return self.take_answer(item)
         if what is What.HEADER:
             self._read_header(item.data)
-        elif what is What.SENT and item.name and item.connection not in self._connections:
-            return self._open(item.connection, item.name)
         return Decoded()
 
     def _read_header(self, data: bytes) -> None:
@@ -225,17 +277,31 @@ class Decoding:
         found = EXCHANGES.get(name.lower()) if isinstance(name, str) else None
         self._headed = found.main if found else None
 
+    def exchange_of(self, connection: str) -> str:
+        """Return whose a connection is, or the recording, as far as is known; else ""."""
+        known = self._connections.get(connection)
+        if known is not None and known.carrier is not None:
+            return known.carrier.market.exchange
+        if self._named is not None:
+            return self._named.name
+        market = self._placed or self._headed
+        return market.exchange if market is not None else ""
+
     # --- connections
 
     def _market_at(self, address: str, connection: str = "") -> tuple[str, type[Market] | None]:
-        """Return what an address is, in words, and its market; without any, what else there is to go by."""
+        """Return what an address is, in words, and its market."""
         place = place_of(address)
         if place.market is not None:
             self._placed = self._placed or place.market
             return place.exchange, place.market
-        if place.exchange and (self._named is None or self._named.exchange != place.exchange):
+        if place.exchange and (self._named is None or self._named.name != place.exchange):
             return f"{place.exchange}, a market that is not decoded", None
-        market = self._named or (None if address else self._placed or self._headed or _named_in(connection))
+        if self._named is not None:
+            word = connection.partition(".")[0]
+            named = next((m for m in self._named.markets if m.name == word), self._named.main)
+            return self._named.name, named
+        market = None if address else self._placed or self._headed
         if market is None:
             host = urlsplit(address).hostname
             return f"{host}, no exchange of ours" if host else "an unknown exchange", None
@@ -244,35 +310,25 @@ class Decoding:
     def _open(self, name: str, address: str) -> Decoded:
         closed = self._close(name)
         where, market = self._market_at(address, name)
-        connection = self._connections[name] = _Connection(where, not address)
+        connection = self._connections[name] = _Connection(where)
         if market is None:
             return closed._replace(where=where)
         carrier = connection.carrier = self._carrier(market)
-        index = carrier.free.pop(0)
-        connection.line = Line(index)
-        carrier.renew(index)
-        records = closed.records + carrier.take_records()
-        return Decoded(where, carrier.market, records=records, carrier=carrier.index)
+        return Decoded(where, carrier.market, records=closed.records)
 
     def _carrier(self, market: type[Market]) -> Carrier:
-        """Return one with a line to spare."""
-        carriers = self._carriers[market]
-        for carrier in carriers:
-            if carrier.free:
-                return carrier
-        carriers.append(Carrier(market, len(carriers)))
-        return carriers[-1]
+        carrier = self._carriers.get(market)
+        if carrier is None:
+            carrier = self._carriers[market] = Carrier(market, self._kinds, self._base_flags)
+        return carrier
 
     def _close(self, name: str) -> Decoded:
         connection = self._connections.pop(name, None)
-        if connection is None or connection.carrier is None or connection.line is None:
+        if connection is None or connection.carrier is None:
             return Decoded()
-        carrier, index = connection.carrier, connection.line.index
-        carrier.release(index)
-        carrier.free.append(index)
-        return Decoded(
-            connection.where, carrier.market, records=carrier.take_records(), carrier=carrier.index
-        )
+        carrier = connection.carrier
+        carrier.close(connection)
+        return Decoded(connection.where, carrier.market, records=carrier.take_records())
 
     # --- frames
 
@@ -281,28 +337,28 @@ class Decoding:
         if connection is None:
             self._open(item.connection, item.name)
             connection = self._connections[item.connection]
-        carrier, line = connection.carrier, connection.line
-        if carrier is None or line is None:
+        carrier = connection.carrier
+        if carrier is None:
             return Decoded(connection.where)
         market = carrier.market
-        carrier.met, carrier.line = None, line
-        carrier.was_known = carrier.was_crossed = False
         control, problem = None, ""
         try:
-            control = market.decode(item.data, item.wall_ns, line, carrier.emit)
+            control = carrier.decode(item, connection)
         except DecodeError as exc:
             topic = market.topic_of(item.data)
             if carrier.met is not None or not topic or carrier.is_decoded(topic):
                 problem = str(exc)
             for state in carrier.books():  # it had a change, perhaps, as a feed has to take it
                 if topic in market.topics(state.native, BOOK.name):
-                    carrier.note(state)
-                    state.lose(line.index, carrier.emit)
+                    index = carrier.line_of(state.native)
+                    carrier.meet(state, index)
+                    state.lose(index, carrier.emit)
         met = carrier.met
         has_lost = False
         if isinstance(met, FullBookState):
-            has_lost = carrier.was_known and not met.lines[line.index].is_known
-            self._begin(carrier, met, line.index, item.wall_ns)
+            line = connection.lines[met.native]
+            has_lost = carrier.was_known and not met.lines[line].is_known
+            self._begin(carrier, met, line, item.wall_ns)
         return Decoded(
             connection.where,
             market,
@@ -311,14 +367,27 @@ class Decoding:
             carrier.take_records(),
             control,
             problem,
-            None if problem else market.stated_quote(item.data),
+            market.stated_quote(item.data) if self._has_quotes and not problem else None,
             has_lost,
             carrier.was_crossed,
-            carrier.index,
-            connection.is_guessed,
         )
 
-    # --- bases
+    # --- answers
+
+    def instruments(self, item: Item) -> tuple[Market, list[Instrument]] | None:
+        """Return what an answer lists, natives with the market's prefix; None if it is no list that can be read."""
+        _, made = self._market_at(item.name)
+        place = place_of(item.name)
+        if made is None or (place.exchange and place.market is None):
+            return None  # another market's, though its frames are decoded as this one's
+        market = self._requests.setdefault(made, made())
+        if not market.lists(item.name):
+            return None
+        try:
+            rows = market.decode_instruments(item.data)
+        except (DecodeError, ProtocolError):
+            return None
+        return market, [market.prefixed(each) for each in rows.items]
 
     def take_answer(self, item: Item) -> Decoded:
         """Take the answer to a request; it may be known long before the frames around it."""

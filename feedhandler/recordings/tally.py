@@ -60,7 +60,6 @@ class MarketTally(msgspec.Struct):
     exchange: str
     market: str
     frames: int = 0
-    guessed: int = 0  # of them, on connections whose address is not recorded
     trades: int = 0
     trades_missing: int = 0  # as ids show, where an exchange has such
     depths: int = 0
@@ -83,8 +82,8 @@ class _Checked(msgspec.Struct):
     """A book as the records make it, and what is known of it by id."""
 
     tally: BookTally
-    books: dict[int, Book] = {}  # by carrier
-    was_crossed: dict[int, bool] = {}
+    book: Book = msgspec.field(default_factory=Book)
+    was_crossed: bool = False
     bests: dict[int, _Four] = {}
     quotes: dict[int, _Four] = {}
     is_known: bool = False  # to have messages of its own
@@ -134,8 +133,7 @@ class Tally:
             )
         for (exchange, market, _), checked in sorted(self._checked.items()):
             if checked.is_known:
-                books = checked.books.values()
-                checked.tally.is_valid = any(book.is_valid for book in books)
+                checked.tally.is_valid = checked.book.is_valid
                 checked.tally.waits_for = "" if checked.tally.began else self._waits_for(exchange, market)
                 self._markets[exchange, market].books.append(checked.tally)
         return list(self._markets.values())
@@ -161,7 +159,6 @@ class Tally:
 
     def _take_frame(self, tally: MarketTally, found: Decoded, item: Item) -> None:
         tally.frames += 1
-        tally.guessed += found.is_guessed
         if found.problem:
             tally.undecodable += 1
             self._note(tally, found.problem, item)
@@ -207,10 +204,10 @@ class Tally:
         for packed in found.records:
             record = wire.unpack(packed)
             if isinstance(record, BookRecord):
-                self._take_book(tally, record, found.carrier)
+                self._take_book(tally, record)
             elif isinstance(record, wire.Condition):
                 if record.topic.startswith(f"{BOOK.name}."):
-                    self._take_book(tally, record, found.carrier)
+                    self._take_book(tally, record)
             else:
                 name = kinds.NAMES[record.kind]
                 tally.trades += name == TRADE.name
@@ -219,9 +216,9 @@ class Tally:
                     tally.depths += 1
                     tally.depths_crossed += bool(record.flags & wire.INVALID)
 
-    def _take_book(self, tally: MarketTally, record: wire.Record, carrier: int) -> None:
+    def _take_book(self, tally: MarketTally, record: wire.Record) -> None:
         checked = self._symbol(tally, record.topic.split(".", 2)[2])
-        book = checked.books.setdefault(carrier, Book())
+        book = checked.book
         was_valid = book.is_valid
         book.apply(record)
         if isinstance(record, BookRecord):
@@ -233,13 +230,13 @@ class Tally:
                 tally.levels += count
                 checked.tally.levels += count
         if not book.is_valid:
-            checked.was_crossed[carrier] = False
+            checked.was_crossed = False
             return
         checked.tally.began += not was_valid
         best = book.best
         is_crossed = best.bid >= best.ask
-        checked.tally.crossed += is_crossed and not checked.was_crossed.get(carrier, False)
-        checked.was_crossed[carrier] = is_crossed
+        checked.tally.crossed += is_crossed and not checked.was_crossed
+        checked.was_crossed = is_crossed
         if book.last_id not in checked.bests:
             _keep(checked.bests, book.last_id, best)
             _compare(checked, book.last_id)

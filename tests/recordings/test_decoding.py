@@ -165,11 +165,6 @@ def test_a_name_decides_where_addresses_do_not(tmp_path):
     assert len(records(decoded(tmp_path, [received({"data": TRADE})], "binance"))) == 1
     header = line("header", exchange="Binance")
     assert len(records(decoded(tmp_path, [header, received({"data": TRADE})]))) == 1
-    named = line("recv", conn="BINANCE.ws.1", data={"data": TRADE})
-    assert len(records(decoded(tmp_path, [named]))) == 1
-    sent = line("send", conn="x", addr=BINANCE, data={}) + line("recv", conn="x", data={"data": TRADE})
-    assert len(records(decoded(tmp_path, [sent]))) == 1
-    assert not records(decoded(tmp_path, [named.replace("BINANCE", "BINANCE_FUTURES")]))
     futures = [opened("wss://fstream.binance.com/stream"), received({"data": TRADE})]
     assert not records(decoded(tmp_path, futures, "kucoin"))
     assert len(records(decoded(tmp_path, futures, "binance"))) == 1
@@ -197,13 +192,55 @@ def test_a_connection_that_is_repeated_goes_on(tmp_path):
     assert not last.records
 
 
-def test_more_connections_than_a_symbol_may_have_are_decoded_apart(tmp_path):
+def test_more_connections_than_a_symbol_may_have_are_decoded_together(tmp_path):
     names = [f"c{n}" for n in range(LINES_MAX + 2)]
     lines = [opened(BINANCE, name) for name in names]
     lines += [received(quote(5, "1", "1", "2", "1", f"S{n}"), name) for n, name in enumerate(names)]
     found = decoded(tmp_path, lines)
-    assert {r.topic for r in records(found)} == {f"ticker.binance.S{n}" for n in range(len(names))}
-    assert {each.carrier for each in found} == {0, 1}
+    assert [(r.topic, r.sequence) for r in records(found)] == [
+        (f"ticker.binance.S{n}", 1) for n in range(len(names))
+    ]
+
+
+def test_what_counts_once_does_so_on_however_many_connections(tmp_path):
+    """Also where connections that share nothing else were the same line."""
+    names = [f"c{n}" for n in range(LINES_MAX + 2)]
+    own = [{"data": {**TRADE, "s": f"S{n}"}} for n in range(len(names))]
+    lines = [opened(BINANCE, name) for name in names]
+    lines += [received(frame, name) for frame, name in zip(own, names, strict=True)]
+    lines += [received({"data": {**TRADE, "t": id}}, name) for id in (7, 8) for name in names]
+    lines += [line("close", conn="c1"), opened(BINANCE, "d"), received({"data": TRADE}, "d")]
+    found = records(decoded(tmp_path, lines))
+    assert [r.trade_id for r in found if r.symbol == "BTCUSDT"] == ["7", "8"]
+    assert len(found) == len(names) + 2
+
+
+def test_lines_of_a_book_are_kept_apart_whatever_else_their_connections_carry(tmp_path):
+    """Both are the first line of what they have alone; then one of them ends, and the other leads."""
+    lines = [base(100), opened(BINANCE, "a"), opened(BINANCE, "b")]
+    lines += [
+        received(quote(5, "1", "1", "2", "1", symbol), conn) for symbol, conn in (("A", "a"), ("B", "b"))
+    ]
+    lines += [received(changes(n, n), conn) for n in (101, 102) for conn in "ab"]
+    lines += [line("close", conn="a"), received(changes(103, 103), "b")]
+    found = [r for r in records(decoded(tmp_path, lines)) if r.kind == wire.BOOK]
+    assert [r.last_id for r in found] == [101, 102, 102, 103]
+    assert not any(r.flags & wire.INVALID for r in found)
+
+
+def test_kinds_that_are_not_wanted_are_not_decoded(tmp_path):
+    lines = [
+        base(100),
+        opened(BINANCE),
+        *FRAMES,
+        received({"data": TRADE}),
+        received(quote(5, "1", "1", "2", "1")),
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(lines))
+    decoding = Decoding(kinds=("trade",), base_flags=wire.REPLAY)
+    found = records(decoding.take(item) for item in CaptureReader(path))
+    assert [(r.kind, r.flags & wire.REPLAY) for r in found] == [(wire.TRADE, wire.REPLAY)]
 
 
 def test_what_comes_of_a_recording_does_not_depend_on_how_often_it_is_read(tmp_path):
