@@ -1,0 +1,281 @@
+"""Recordings played again offline: the records that subscribers got, or would have got, at full speed.
+
+    for record in replay.records("recordings", kinds=["trade", "book"]):
+        ...                                    # what a Subscriber yields, in the order in which it was received
+
+    items ──▶ Decoding ──▶ a Merger of its own, a run ──▶ records
+
+Topics, symbols and numbers are the merger's. session is the second in which the feed was started, or the capture
+begins; publish_ns is the time of receipt; REPLAY is set. What only a running feed knows is not there: STALE, and
+what REST was asked for beside the books.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from feedhandler.data import raw, wire
+from feedhandler.data.contracts import Fanout
+from feedhandler.data.errors import ConfigError
+from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.data.kinds import RECORD_WORDS
+from feedhandler.data.topics import symbol_in
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.merger.merge import Merger
+from feedhandler.recordings.decoding import Decoding
+from feedhandler.recordings.runs import Run, RunReader, begun_s, find_runs
+from feedhandler.recordings.traffic import Item, What
+
+CONDITION: Final = int(wire.CONDITION)
+UNKNOWN: Final = "unknown"  # the exchange of a gap, where nothing tells
+UNKNOWN_QUOTE: Final = "?"  # where neither a list nor the spelling tells
+
+
+class RecordingGap(msgspec.Struct, frozen=True):
+    """A place in a recording where something is missing; count is how many items, 0 if that is not known."""
+
+    exchange: str
+    connection: str
+    recv_ns: int
+    reason: str
+    count: int
+
+
+class _Unheard(Fanout):
+    """Whom nobody listens to."""
+
+    def send(self, topic: bytes, message: bytes | bytearray) -> None:
+        """Send nothing."""
+
+
+class _Published(Fanout):
+    """What the merger publishes of records."""
+
+    def __init__(self, flags: int) -> None:
+        super().__init__()
+        self.is_wanted = True
+        self.records: list[bytes] = []
+        self._flags = flags
+
+    def send(self, topic: bytes, message: bytes | bytearray) -> None:
+        """Keep a record."""
+        code = message[wire.KIND_OFFSET]
+        if code in wire.KIND_NAMES and wire.SIZES[code]:
+            if code == CONDITION:  # its flags are the merger's, of records the feed's
+                message = bytearray(message)
+                flags = raw.get_u16(message, wire.FLAGS_OFFSET)
+                raw.put_u16(message, wire.FLAGS_OFFSET, flags | self._flags)
+            self.records.append(bytes(message))
+
+
+class Player:
+    """One run, decoded: iterate for what comes of it, record by record as bytes, and gaps among them.
+
+    name is the exchange of a run that does not tell. kinds are decoded, and no others.
+    """
+
+    def __init__(self, run: Run, name: str = "", kinds: Iterable[str] = RECORD_WORDS) -> None:
+        self.reader = RunReader(run)
+        self._run = run
+        flags = wire.REPLAY | (wire.SIMULATED if run.is_simulated else 0)
+        named = run.exchange if run.exchange in EXCHANGES else name
+        self._decoding = Decoding(named, kinds=frozenset(kinds), base_flags=flags, has_quotes=False)
+        self._published = _Published(flags)
+        self._merger: Merger | None = None
+        self._now_ns = 0
+        self._listed: dict[str, dict[str, Instrument]] = {name: {} for name in EXCHANGES}  # by native symbol
+        self._topics: set[bytes] = set()  # native ones, that have a symbol
+        self._last: dict[tuple[str, What], int] = {}  # number of each connection's last frame
+        self.items = 0
+
+    def __iter__(self) -> Iterator[bytes | RecordingGap]:
+        take, published = self._decoding.take, self._published
+        merger: Merger | None = None
+        for item in self.reader:
+            self.items += 1
+            if item.wall_ns > self._now_ns:
+                self._now_ns = item.wall_ns
+            if merger is None:
+                merger = self._merger = self._begin()
+            if item.what is What.ANSWERED:
+                self._list(item)
+            elif item.what is What.GAP:
+                yield self._gap(item)
+            elif item.number and (gap := self._missing(item)) is not None:
+                yield gap
+            found = take(item)
+            for record in found.records:
+                topic = record[: wire.TOPIC_SIZE]
+                if topic not in self._topics:
+                    self._name(topic)
+                merger.on_message(record)
+            if published.records:
+                records, published.records = published.records, []
+                yield from records
+
+    def _begin(self) -> Merger:
+        return Merger(
+            dict.fromkeys(EXCHANGES, 1),
+            self._published,
+            _Unheard(),
+            lambda: self._now_ns,
+            session=begun_s(self._run, self._now_ns),
+            pid=0,
+            now_mono_ns=0,
+        )
+
+    @property
+    def unnamed(self) -> int:
+        """How many records were left out: more than one instrument claims their symbol."""
+        return sum(view.unmapped for view in self._merger.exchanges.values()) if self._merger else 0
+
+    # --- symbols
+
+    def _list(self, item: Item) -> None:
+        """Take an answer, if it is a list of instruments."""
+        found = self._decoding.instruments(item)
+        if found is not None:
+            market, instruments = found
+            listed = self._listed[market.exchange]
+            listed.update((each.native, each) for each in instruments)
+            self._tell(market.exchange)
+
+    def _name(self, topic: bytes) -> None:
+        """Have a symbol for a native topic that is met for the first time."""
+        self._topics.add(topic)
+        exchange = wire.unpadded(topic).split(".", 2)[1]
+        native = symbol_in(topic)
+        listed = self._listed[exchange]
+        if native not in listed:
+            listed[native] = _spelled(exchange, native)
+            self._tell(exchange)
+
+    def _tell(self, exchange: str) -> None:
+        """Tell the merger what is known of instruments, as a feed does."""
+        assert self._merger is not None
+        listing = instrument_list(exchange, self._now_ns, self._listed[exchange].values())
+        topic = wire.topic(wire.INSTRUMENTS, exchange)
+        document = wire.Document(topic, kind=wire.INSTRUMENTS, body=msgspec.json.encode(listing))
+        self._merger.on_message(wire.pack_document(document))
+
+    # --- gaps
+
+    def _gap(self, item: Item) -> RecordingGap:
+        exchange = self._decoding.exchange_of(item.connection) or self._run.exchange or UNKNOWN
+        return RecordingGap(exchange, item.connection, item.wall_ns, item.name, item.number)
+
+    def _missing(self, item: Item) -> RecordingGap | None:
+        """Return what is missing before a frame, by its number."""
+        if item.what is not What.RECEIVED and item.what is not What.SENT:
+            return None
+        key = item.connection, item.what
+        last = self._last.get(key, item.number - 1)  # a recording may begin in the middle
+        self._last[key] = item.number
+        count = item.number - last - 1
+        if count <= 0:
+            return None
+        which = "received" if item.what is What.RECEIVED else "sent"
+        reason = f"frames {last + 1} to {item.number - 1} {which} are missing, by their numbers"
+        return self._gap(item._replace(name=reason, number=count))
+
+
+def _spelled(exchange: str, native: str) -> Instrument:
+    """Return what a native symbol is where no list has it; what it is quoted in may be unknown."""
+    for made in sorted(EXCHANGES[exchange].markets, key=lambda m: -len(m().prefix)):
+        market = made()
+        if native.startswith(market.prefix):
+            found = market.spelled(native.removeprefix(market.prefix))
+            if found is not None:
+                return market.prefixed(found)
+    return Instrument(native, native, UNKNOWN_QUOTE)
+
+
+def messages(
+    *sources: str | Path,
+    kinds: Iterable[str] = (),
+    symbols: Iterable[str] = (),
+    exchanges: Iterable[str] = (),
+    exchange: str = "",
+) -> Iterator[bytes]:
+    """Yield records as bytes, in the order in which they were received, over all exchanges.
+
+    sources are directories of recordings, segments or captures. kinds, symbols and exchanges are those wanted, all
+    of them if none is named; conditions come with the kinds that they are about. exchange is whose traffic it is
+    where a recording does not tell. Raises ConfigError for what is no recording or no kind.
+    """
+    wanted, names, only = check_kinds(kinds), frozenset(symbols), check_exchanges(exchanges)
+    check_exchanges([exchange] if exchange else [])
+    feeds: dict[tuple[str, str], list[Run]] = {}
+    for source in sources:
+        for run in find_runs(Path(source), only):
+            key = (str(source), run.feed)
+            feeds.setdefault(key, []).append(run)
+    streams = [_stream(runs, exchange, wanted, names, frozenset(only)) for runs in feeds.values()]
+    if len(streams) == 1:
+        return (record for _, record in streams[0])
+    return (record for _, record in heapq.merge(*streams, key=lambda each: each[0]))
+
+
+def records(
+    *sources: str | Path,
+    kinds: Iterable[str] = (),
+    symbols: Iterable[str] = (),
+    exchanges: Iterable[str] = (),
+    exchange: str = "",
+) -> Iterator[wire.Record]:
+    """Yield records as a `Subscriber` does; arguments and errors as for `messages`."""
+    found = messages(*sources, kinds=kinds, symbols=symbols, exchanges=exchanges, exchange=exchange)
+    return map(wire.unpack, found)
+
+
+def _stream(
+    runs: Sequence[Run], exchange: str, kinds: Sequence[str], symbols: frozenset[str], only: frozenset[str]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the records of one feed, each with its place in the order of all."""
+    newest_ns = 0
+    is_wanted = _chooser(symbols, only)
+    unpack_from = wire.TIME.unpack_from
+    for run in runs:
+        for found in Player(run, exchange, kinds):
+            if isinstance(found, bytes) and is_wanted(found):
+                (recv_ns,) = unpack_from(found, wire.RECV_NS_OFFSET)
+                if recv_ns > newest_ns:
+                    newest_ns = recv_ns
+                yield newest_ns, found
+
+
+def _chooser(symbols: frozenset[str], exchanges: frozenset[str]) -> Callable[[bytes], bool]:
+    """Return what says whether a record is of one of these symbols and exchanges; of none: of all."""
+    known: dict[bytes, bool] = {}
+
+    def is_wanted(record: bytes) -> bool:
+        topic = record[: wire.TOPIC_SIZE]
+        found = known.get(topic)
+        if found is None:
+            _, exchange, symbol = wire.unpadded(topic).split(".", 2)
+            found = (not symbols or symbol in symbols) and (not exchanges or exchange in exchanges)
+            known[topic] = found
+        return found
+
+    return is_wanted if symbols or exchanges else lambda record: True
+
+
+def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return kinds of records, all if none is named. Raises ConfigError for what is none."""
+    named = tuple(dict.fromkeys(kinds))
+    for kind in named:
+        if kind not in RECORD_WORDS:
+            raise ConfigError(f"{kind!r} is no kind of records; they are {', '.join(RECORD_WORDS)}")
+    return named or RECORD_WORDS
+
+
+def check_exchanges(names: Iterable[str]) -> tuple[str, ...]:
+    """Return exchanges. Raises ConfigError for what is none."""
+    named = tuple(names)
+    for name in named:
+        if name not in EXCHANGES:
+            raise ConfigError(f"{name!r} is no exchange; they are {', '.join(EXCHANGES)}")
+    return named

@@ -1,0 +1,234 @@
+"""Recordings played again offline: the records that a Subscriber yields, in the order of receipt."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from captured import BINANCE, KUCOIN, line, received
+from captured import opened as capture_opened
+from patience import PATIENCE_S
+from small_recording import T0, book_base, listed, match, opened, plan, put, small, trade
+from small_recording import received as frame
+
+import feedhandler
+from feedhandler import replay
+from feedhandler.data import wire
+from feedhandler.data.errors import ConfigError
+from feedhandler.data.instruments import instrument_list
+from feedhandler.data.kept_book import Book
+from feedhandler.exchanges.base import Instrument
+from feedhandler.merger.merge import Merger
+from feedhandler.recordings.decoding import Decoding
+from feedhandler.recordings.runs import RunReader, find_runs
+from feedhandler.recordings.traffic import Item, What
+
+
+def told(records):
+    return [(r.topic, r.sequence) for r in records]
+
+
+def test_topics_and_numbers_are_the_mergers(tmp_path):
+    found = list(replay.records(small(tmp_path), kinds=["trade"], exchanges=["binance"]))
+    assert {r.topic for r in found} == {"trade.binance.BTC/USDT"}
+    assert [r.sequence for r in found] == list(range(1, len(found) + 1))
+    assert {r.session for r in found} == {T0 // 10**9}
+    assert all(r.flags & wire.REPLAY for r in found)
+    assert all(r.publish_ns == r.recv_ns for r in found)
+    assert isinstance(found[0], wire.Trade)
+    assert found[0].kind is wire.TRADE
+
+
+def test_several_exchanges_come_in_the_order_of_receipt(tmp_path):
+    found = list(replay.records(small(tmp_path)))
+    times = [r.recv_ns for r in found]
+    assert times == sorted(times)
+    assert {r.exchange for r in found} == {"binance", "kucoin"}
+
+
+def test_a_book_is_fed_as_by_a_subscriber(tmp_path):
+    book, states = Book(), []
+    for record in replay.records(small(tmp_path), kinds=["book"]):
+        book.apply(record)
+        states.append(book.is_valid)
+    assert states[0]
+    assert not states[-1]  # frames are missing there, and no base follows
+    assert book.topic == "book.binance.BTC/USDT"
+
+
+def test_only_what_is_wanted(tmp_path):
+    small(tmp_path)
+    assert {r.symbol for r in replay.records(tmp_path, symbols=["ETH/USDT"])} == {"ETH/USDT"}
+    assert not list(replay.records(tmp_path, symbols=["XRP/USDT"]))
+    assert {str(r.kind) for r in replay.records(tmp_path, kinds=["ticker"])} == {"ticker"}
+    everything = told(replay.records(tmp_path))
+    assert [each for each in everything if each[0].startswith("trade")] == told(
+        replay.records(tmp_path, kinds=["trade"])
+    )
+
+
+def test_conditions_come_with_their_kinds(tmp_path):
+    small(tmp_path)
+    found = [r for r in replay.records(tmp_path, kinds=["book"]) if r.kind == wire.CONDITION]
+    assert [(r.topic, bool(r.flags & wire.INVALID)) for r in found] == [("book.binance.BTC/USDT", True)]
+    assert found[0].flags & wire.REPLAY
+    assert not [r for r in replay.records(tmp_path, kinds=["trade"]) if r.kind == wire.CONDITION]
+
+
+def test_bytes_are_those_of_the_records(tmp_path):
+    small(tmp_path)
+    assert list(replay.messages(tmp_path)) == [wire.pack(each) for each in replay.records(tmp_path)]
+
+
+def test_a_symbol_without_a_list_is_what_its_spelling_says(tmp_path):
+    def symbols(*lines):
+        path = tmp_path / "a.jsonl"
+        path.write_text("".join(lines))
+        return [r.symbol for r in replay.records(path)]
+
+    def traded(symbol):
+        stated = trade(1)
+        stated["data"]["s"] = symbol
+        return received(stated)
+
+    assert symbols(capture_opened(BINANCE), traded("BTCFDUSD"), traded("ABCXYZ")) == ["BTC/FDUSD", "ABCXYZ/?"]
+    assert symbols(capture_opened(KUCOIN), received(match(1))) == ["ETH/USDT"]
+
+
+def test_a_list_says_it_wherever_it_stands_in_a_capture(tmp_path):
+    row = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "XBT", "quoteAsset": "USD"}
+    answer = line(
+        "http", url="https://api.binance.com/api/v3/exchangeInfo", data=json.dumps({"symbols": [row]})
+    )
+    path = tmp_path / "a.jsonl"
+    path.write_text(capture_opened(BINANCE) + received(trade(1)) + answer)
+    assert [r.symbol for r in replay.records(path)] == ["XBT/USD"]
+
+
+def test_another_markets_list_is_none_of_ours(tmp_path):
+    row = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "XBT", "quoteAsset": "USD"}
+    answer = line(
+        "http", url="https://fapi.binance.com/fapi/v1/exchangeInfo", data=json.dumps({"symbols": [row]})
+    )
+    path = tmp_path / "a.jsonl"
+    path.write_text(answer + capture_opened("wss://fstream.binance.com/stream") + received(trade(1)))
+    assert [r.symbol for r in replay.records(path, exchange="binance")] == ["BTC/USDT"]
+
+
+def test_what_several_instruments_claim_is_counted(tmp_path):
+    row = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT"}
+    rows = [{**row, "isSpotTradingAllowed": True, "symbol": name} for name in ("BTCUSDT", "BTCUSDT2")]
+    item = listed()._replace(data=json.dumps({"symbols": rows}).encode())
+    put(tmp_path, "binance", T0, [plan("binance", T0), item, opened(), frame(1, T0, trade(1))])
+    player = replay.Player(find_runs(tmp_path)[0])
+    assert not [found for found in player if isinstance(found, bytes)]
+    assert player.unnamed == 1
+
+
+def test_gaps_are_told_in_their_place(tmp_path):
+    items = [
+        frame(1, T0, trade(1)),
+        Item(What.GAP, T0 + 1, number=7, name="full"),
+        frame(4, T0 + 2, trade(4)),
+    ]
+    put(tmp_path, "binance", T0, [plan("binance", T0), listed(), opened(), *items], is_closed=False)
+    found = list(replay.Player(find_runs(tmp_path)[0]))
+    shape = [
+        (each.reason, each.count) if isinstance(each, replay.RecordingGap) else "record" for each in found
+    ]
+    assert shape == [
+        "record",
+        ("full", 7),
+        ("frames 2 to 3 received are missing, by their numbers", 2),
+        "record",
+        ("the end is torn off", 0),
+    ]
+    gap = found[2]
+    assert (gap.exchange, gap.connection, gap.recv_ns) == ("binance", "spot.1", T0 + 2)
+
+
+def test_recordings_of_simulated_exchanges_are_flagged(tmp_path):
+    head = [plan("binance", T0, simulated=True), opened("ws://127.0.0.1:9001/stream")]
+    put(tmp_path, "binance", T0, head, [frame(1, T0, trade(1))])
+    (record,) = replay.records(tmp_path)
+    assert record.flags == wire.REPLAY | wire.SIMULATED | wire.LAST
+    assert record.symbol == "BTC/USDT"
+
+
+def test_what_is_no_kind_and_no_exchange_is_refused(tmp_path):
+    for wrong in ({"kinds": ["trades"]}, {"exchanges": ["mtgox"]}, {"exchange": "mtgox"}):
+        with pytest.raises(ConfigError):
+            replay.records(small(tmp_path), **wrong)
+
+
+def test_a_recording_gives_what_a_running_merger_published(tmp_path):
+    """But for session, time of publication and REPLAY: the same numbers, and the same bytes."""
+    run = find_runs(small(tmp_path), ["binance"])[0]
+    live = replay._Published(0)
+    merger = Merger({"binance": 1}, live, replay._Unheard(), lambda: 12345, session=77, pid=1, now_mono_ns=0)
+    listing = instrument_list("binance", 1, [Instrument("BTCUSDT", "BTC", "USDT")])
+    body = replay.msgspec.json.encode(listing)
+    merger.on_message(
+        wire.pack_document(wire.Document("instruments.binance", kind=wire.INSTRUMENTS, body=body))
+    )
+    decoding = Decoding("binance")
+    for item in RunReader(run):
+        for record in decoding.take(item).records:
+            merger.on_message(record)
+    again = list(replay.messages(tmp_path, exchanges=["binance"]))
+    assert [_bare(each) for each in live.records] == [_bare(each) for each in again]
+    assert len(again) > 40
+
+
+def _bare(record):
+    record = bytearray(record)
+    flags = int.from_bytes(record[wire.FLAGS_OFFSET : wire.FLAGS_OFFSET + 2], "little") & ~wire.REPLAY
+    wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, flags)
+    wire.SESSION.pack_into(record, wire.SESSION_OFFSET, 0)
+    wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, 0)
+    if record[wire.KIND_OFFSET] == wire.CONDITION:
+        wire.TIME.pack_into(record, wire.RECV_NS_OFFSET, 0)  # when the merger published it
+    return bytes(record)
+
+
+DIGEST = """
+import hashlib, sys
+from feedhandler import replay
+found = hashlib.sha256()
+for record in replay.messages(*sys.argv[1:]):
+    found.update(record)
+print(found.hexdigest())
+"""
+
+
+def digest_of(*paths):
+    found = hashlib.sha256()
+    for record in replay.messages(*paths):
+        found.update(record)
+    return found.hexdigest()
+
+
+@pytest.mark.e2e
+def test_a_recording_gives_the_same_bytes_each_time_and_in_either_form(tmp_path):
+    small(tmp_path / "a")
+    capture = tmp_path / "b.jsonl"
+    capture.write_text(capture_opened(KUCOIN) + "".join(received(match(n)) for n in range(1, 9)))
+    paths = [str(tmp_path / "a"), str(capture)]
+    first = digest_of(*paths)
+    assert digest_of(*paths) == first
+    for pure in ("1", ""):
+        environment = {**os.environ, feedhandler.PURE_ENV: pure}
+        command = [sys.executable, "-c", DIGEST, *paths]
+        shown = subprocess.check_output(command, text=True, env=environment, timeout=PATIENCE_S)
+        assert shown.strip() == first
+
+
+def test_a_base_that_comes_later_begins_a_book_anew(tmp_path):
+    small(tmp_path)
+    items = [book_base(200, T0 + 2 * 10**9, 3), frame(61, T0 + 3 * 10**9, trade(90))]
+    put(tmp_path, "binance", T0 + 2 * 10**9, [plan("binance", T0, is_again=True), *items])
+    trades = list(replay.records(tmp_path, kinds=["trade"], exchanges=["binance"]))
+    assert [r.sequence for r in trades] == list(range(1, len(trades) + 1))
+    assert trades[-1].trade_id == "90"
