@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from feedhandler import FORM, __version__, examples
-from feedhandler.cli import curve_keys, fault, launch, looking, operator, prod, recorded, start, subscribe
+from feedhandler.cli import (
+    curve_keys,
+    exporting,
+    fault,
+    launch,
+    looking,
+    operator,
+    prod,
+    recorded,
+    start,
+    subscribe,
+)
 from feedhandler.cli.arguments import DEMO
 from feedhandler.data import hints
 from feedhandler.data.errors import (
@@ -28,7 +39,7 @@ from feedhandler.runtime import config, lifecycle
 from feedhandler.transport import files
 
 # In the order of --help.
-GROUPS: Final = (start, launch, prod, looking, subscribe, operator, curve_keys, fault, recorded)
+GROUPS: Final = (start, launch, prod, looking, subscribe, operator, curve_keys, fault, recorded, exporting)
 EPILOG: Final = f"""\
 exit status: {EXIT_OK} done; {EXIT_FAILED} it ran, and failed; {EXIT_CONFIG} wrong configuration or arguments;
 {EXIT_GAVE_UP} a feed gave up after max_attempts connections in a row that came to nothing

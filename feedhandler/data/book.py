@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Annotated, Final, Self
 
 from feedhandler.data.depth import LEVEL, BookLevel, unpacked_levels
-from feedhandler.data.header import HEADER, Record
+from feedhandler.data.header import HEADER, SNAPSHOT, Record
 from feedhandler.data.layout import LEVEL_SIZE, Body, Description, Entries, Retention, layout, u16, u64
 
 CODE: Final = 8
@@ -118,3 +118,14 @@ def edge_of(levels: bytes, first: int, count: int, is_snapshot: bool) -> float:
     else:
         is_edge = size == 0.0
     return float(price) if is_edge else 0.0
+
+
+def without_edges(record: BookRecord) -> tuple[tuple[BookLevel, ...], tuple[BookLevel, ...]]:
+    """Return the bids and asks of a record, but for what says that no more is known of a side."""
+    is_snapshot = bool(record.flags & SNAPSHOT)
+    bids, asks, count = record.bids, record.asks, record.bid_count
+    if edge_of(record.levels, 0, count, is_snapshot):
+        bids = bids[1:]
+    if edge_of(record.levels, count, record.ask_count, is_snapshot):
+        asks = asks[1:]
+    return bids, asks

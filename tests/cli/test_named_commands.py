@@ -1,7 +1,6 @@
 """Commands that documents, messages and comments name: they exist, with the options that are named beside them."""
 
 import argparse
-import functools
 import re
 from pathlib import Path
 
@@ -21,10 +20,8 @@ FILES = (
 )
 COMMAND = re.compile(r"(?:`|^ {4,}|venv/bin/|& )feedhandler ([a-z]+)([^`\n#&]*)", re.MULTILINE)
 TARGET = re.compile(r"(?:`|^    )make ([a-z][a-z-]*)", re.MULTILINE)
-PARSER = main.parser()
 
 
-@functools.cache
 def subcommands(parser):
     return next(
         action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)
@@ -34,7 +31,7 @@ def subcommands(parser):
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_a_command_that_is_named_is_there(path):
     text = path.read_text(encoding="utf-8")
-    known = subcommands(PARSER)
+    known = subcommands(main.parser())
     for name, rest in COMMAND.findall(text):
         assert name in known, f"feedhandler {name}"
         parser = known[name]

@@ -1,0 +1,1 @@
+"""Recordings as files for research: Parquet, and what backtests read."""

@@ -1,1 +1,0 @@
-"""The recorder: what feeds receive and send, to disk."""
