@@ -4,12 +4,14 @@ Its modules are Python, with types in the `.pxd` beside each (Cython's augmentat
 the place of the `.py` that it was made of, unless `feedhandler/__init__.py` says otherwise.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 # All of them, or none: they take each other's types from the `.pxd`, which the Python form does not have.
 COMPILED: Final = (
@@ -37,28 +39,46 @@ DIRECTIVES: Final = {
 
 
 class Build(build_ext):
-    """Compiles what it can; where one module fails, none is left."""
+    """Compiles what it can; where one module fails, none is left.
+
+    C is made of the sources only here: pip runs this file three times to install, and builds in one of them.
+    """
 
     def build_extensions(self) -> None:
-        super().build_extensions()
-        made = [Path(self.get_ext_fullpath(extension.name)) for extension in self.extensions]
-        is_whole = all(path.exists() for path in made)
-        for path in made:
+        if self._has_compiler():
+            made = cythonize(
+                [Extension(each.name, each.sources) for each in self.extensions],
+                compiler_directives=DIRECTIVES,
+                force=True,  # Cython does not see every change of a .pxd, and half a minute is not much
+            )
+            sources = {each.name: each.sources for each in made}
+            for extension in self.extensions:
+                extension.sources = sources[extension.name]
+            super().build_extensions()
+        paths = [Path(self.get_ext_fullpath(extension.name)) for extension in self.extensions]
+        is_whole = all(path.exists() for path in paths)
+        for path in paths:
             if is_whole:
                 path.touch()  # up to date, also where there was nothing to do
             else:
                 path.unlink(missing_ok=True)
 
+    def _has_compiler(self) -> bool:
+        """Whether C can be compiled here, with Python's headers: else there is no use in making any."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "empty.c")
+            path.write_text("#include <Python.h>\n", encoding="utf-8")
+            try:
+                self.compiler.compile([str(path)], output_dir=folder)
+            except CompileError as exc:
+                self.warn(f"nothing is compiled: {exc}")
+                return False
+        return True
 
-extensions = cythonize(
-    [
-        Extension(name.partition(".")[0].replace("/", "."), [name], extra_compile_args=["-O3"])
-        for name in COMPILED
-    ],
-    compiler_directives=DIRECTIVES,
-    force=True,  # Cython does not see every change of a .pxd, and half a minute is not much
-)
-for extension in extensions:
-    extension.optional = True  # cythonize() makes new ones, and forgets it
+
+extensions = [
+    Extension(name.partition(".")[0].replace("/", "."), [name], extra_compile_args=["-O3"], optional=True)
+    for name in COMPILED
+]
 
 setup(ext_modules=extensions, cmdclass={"build_ext": Build})

@@ -14,13 +14,15 @@ import itertools
 import random
 
 import msgspec
-from tape import DEPTH, TRADE, Taken, Tape, kinds_of
+from chain_books import File, Reader, Relay
+from tape import BOOK, DEPTH, TRADE, Taken, Tape, kinds_of
 from world import EPOCH_NS, TRADES, TRADES_QUIETLY, World, native_of
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget
 from feedhandler.data.contracts import Fanout
 from feedhandler.data.instruments import Instrument, instrument_list
+from feedhandler.data.kinds import named
 from feedhandler.data.shard import shards
 from feedhandler.data.status import FEED_HEARTBEAT_NS, ExchangeStatus, FeedStatus
 from feedhandler.data.ticker import TICKER
@@ -74,7 +76,9 @@ class Market:
         self.budget = ConnectBudget(*EXCHANGES[name].main.connects)
         self.slots = [Slot(self, shard) for shard in shards(shard_count)]
         self.repeats = EXCHANGES[name].main.repeats_s
-        self.tapes = {native: Tape(name, native, chain.seed) for native in self.listed if chain.kinds}
+        self.tapes = {
+            native: Tape(name, native, chain.seed, chain.kinds) for native in self.listed if chain.kinds
+        }
         self.is_paused = False
         self.quiet = set()  # they say something now and then, on any channel
         self.tells_slowly_at = 0  # the channels that are no quotes
@@ -131,6 +135,9 @@ class Market:
         for kind, frame in frames:
             for feed in self.feeds():
                 feed.post_all(tape.topics[kind], msgspec.json.encode(frame))
+        if message := tape.changes(unix_ns):
+            for feed in self.feeds():
+                feed.post_book(tape, message)
 
     def tell(self, native):
         self.said_ns[native] = self.chain.now
@@ -245,6 +252,7 @@ class Carried(Universe):
             change.stop += each.stop
             change.ask += each.ask
             change.ask_trades += each.ask_trades
+            change.ask_bases += each.ask_bases
         return change
 
 
@@ -271,6 +279,7 @@ class Feed(World):
         self.beats = 0
         self.beats_at = self.now
         self.wanted = list(self.market.wanted)
+        self.requested = chain.requested
         self.documents = collections.Counter()
         self.status = FeedStatus(
             exchange=self.market.name,
@@ -358,6 +367,11 @@ class Feed(World):
         if self.hop.take_loss():
             self.send_status()
             self.batch.repeat(self.snapshots())
+            self.legs.repeat_all_books()
+        if self.chain.requested is not self.requested:
+            self.requested = self.chain.requested
+            words = [topic.split(".", 2)[1:] for topic in self.requested]
+            self.legs.repeat_books({self.market.symbols[s] for name, s in words if name == self.market.name})
         if self.wanted != self.market.wanted:
             self.wanted = list(self.market.wanted)
             self.carry()
@@ -377,12 +391,14 @@ class Feed(World):
         self.send_status()
         self.send_instruments()
         self.batch.repeat(self.snapshots())
+        self.legs.repeat_all_books()
 
     def snapshots(self):
         for state in self.exchange.all_states:
             if state.is_known:
                 record = bytearray(state.record())
-                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | wire.SNAPSHOT)
+                more = wire.SNAPSHOT | (wire.INVALID if state.kind == BOOK else 0)
+                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | more)
                 wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, self.unix_ns())
                 yield record
 
@@ -497,10 +513,10 @@ class Subscriber:
     def take(self, record):
         assert record.session == self.chain.session, "what a dead merger said"
         before = self.numbers.get(record.topic, 0)
-        is_counted = record.kind in (wire.TRADE, wire.CONDITION)  # of which nothing is repeated
+        is_counted = record.kind in (wire.TRADE, wire.BOOK, wire.CONDITION)  # of which nothing is repeated
         if is_counted and record.topic in self.away:
             self.away.remove(record.topic)
-            before_it = record.sequence - (record.kind == wire.TRADE)
+            before_it = record.sequence - (record.kind != wire.CONDITION)
             self.holes += before_it - before
             before = before_it
         if record.kind == wire.CONDITION:
@@ -517,20 +533,20 @@ class Subscriber:
         self.numbers[record.topic] = record.sequence
         if record.kind == wire.TICKER:
             self.take_ticker(record)
-        elif record.kind in (wire.TRADE, wire.DEPTH):
+        elif record.kind in (wire.TRADE, wire.DEPTH, wire.BOOK):
             self.take_other(record)
         elif record.kind == wire.STATUS and self is self.chain.first:
             self.chain.look_at_status(record)
 
     def take_other(self, record):
-        """Take trades, their conditions, and depth."""
+        """Take trades, depth and books, and conditions of these."""
         key = record.exchange, record.symbol
         taken, now = self.taken[key], self.chain.now
         # Of depth there is no order over feeds that start anew, and clocks that are set.
-        taken.take(record, may_go_back=True)
+        taken.take(record, may_go_back=True, is_clock_right=not self.chain.was_clock_set)
         if record.kind == wire.TRADE:
             self.came_at[key][taken.newest] = now
-        elif record.kind == wire.CONDITION and record.flags & NOT_LIVE:
+        elif record.kind == wire.CONDITION and record.topic.startswith(TRADE) and record.flags & NOT_LIVE:
             self.told_at[key].append(now)
         if record.flags & NOT_LIVE:
             self.chain.note(f"{self.name}: {record.topic} {record.flag_names}")
@@ -589,7 +605,7 @@ class Chain:
         World.last = self
         self.now = self.began_at = 1000 * NS_PER_S
         self.log = collections.deque(maxlen=300)
-        self.clock_off_ns = 0
+        self.clock_off_ns, self.was_clock_set = 0, False
         self.asks_time = bool(seed % 4 > 1)
         self.legs = self.rng.randrange(1, LEGS_MAX)
         self.hop_messages_max = hop_messages_max or self.rng.choice(HOP_MESSAGES)
@@ -608,7 +624,7 @@ class Chain:
         first, second = self.rng.sample(sorted(EXCHANGES), 2)
         self.markets = [Market(self, first, 1), Market(self, second, 2)]
         self.slots = [slot for market in self.markets for slot in market.slots]
-        codes = (wire.TICKER, *((wire.TRADE, wire.DEPTH) if self.kinds else ()))
+        codes = [named(name).code for name in (TICKER.name, *self.kinds)]
         self.slot_of_topic = {
             wire.topic(code, market.name, symbol): slot
             for code in codes
@@ -632,6 +648,10 @@ class Chain:
         self.first, self.second = Subscriber(self, "first"), Subscriber(self, "second")
         self.is_second_there = False
         self.each, self.batches = Outlet(), Outlet()
+        self.file = None  # of the newest merger
+        self.relay, self.relay_starts_at = None, self.now
+        self.requested = []  # topics of books that a relay lacked, as its file has them
+        self.reader = Reader(self) if BOOK in self.kinds else None
 
     def note(self, text):
         self.log.append(f"{self.now / NS_PER_S:.2f} {text}")
@@ -659,6 +679,8 @@ class Chain:
             if self.is_merging:
                 self.merge()
                 self.look()
+            for each in filter(None, (self.relay, self.reader)):
+                each.turn()
 
     def supervise(self):
         """Start who is not there."""
@@ -670,6 +692,9 @@ class Chain:
                 World.last = self
                 slot.stopped_until = 0
                 self.note(f"{slot} starts as {slot.feed.pid}")
+        if self.reader is not None and self.relay is None and self.now >= self.relay_starts_at:
+            self.relay = Relay(self)
+            self.note("the relay starts")
         if self.merger is not None:
             if self.first.outlet is None:
                 self.first.join(self.each)
@@ -684,6 +709,7 @@ class Chain:
         for market in self.markets:
             market.unwell_since = {}
         self.note("the merger starts")
+        self.file = File(self.session) if self.reader is not None else None
         self.merger = Merger(
             {market.name: len(market.slots) for market in self.markets},
             self.each,
@@ -692,6 +718,7 @@ class Chain:
             session=self.session,
             pid=next(self.pids),
             now_mono_ns=self.now,
+            ring=self.file,
         )
 
     def merge(self):
@@ -864,6 +891,23 @@ class Chain:
         """Return whose trades and depth are to be live."""
         keys = [topic.split(".", 2)[1:] for market in self.markets for topic in market.wanted_topics()]
         return [(name, symbol) for name, symbol in keys if self.kinds]
+
+    def kill_relay(self):
+        self.note("the relay is killed")
+        self.relay.way.close()
+        self.relay = None
+        self.relay_starts_at = self.now + self.rng.randrange(100 * NS_PER_MS, 10 * NS_PER_S)
+
+    def odd_books(self, is_at_rest=False):
+        """Return which books somebody has that should be valid and are not, or, at rest, are not the newest."""
+        odd = {}
+        for key in self.wanted_keys() if self.reader is not None else ():
+            topic = wire.topic(wire.BOOK, *key)
+            for name, made in (("first", self.first.taken[key].book), ("reader", self.reader.book(topic))):
+                is_newest = not is_at_rest or self.tapes[key].is_newest(made)
+                if not made.is_valid or not is_newest:
+                    odd[name, topic] = repr(made)
+        return odd
 
     def untold(self):
         found = {key: self.first.untold(key) for key in self.first.taken}

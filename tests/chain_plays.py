@@ -3,6 +3,7 @@
 import random
 
 from chain import HOP_MESSAGES, NS_PER_MS, TOLD_NS, Chain
+from chain_books import Reader
 from tape import DEPTH
 from world import HEALS_S, trouble
 
@@ -10,6 +11,10 @@ from feedhandler.data import wire
 from feedhandler.data.units import NS_PER_S
 
 LASTS_S = 15  # so long all is well, and it is over: who was silent has been suspected by then
+# Within this time a book that came into doubt at a subscriber is valid again. Feeds publish snapshots when they
+# know of a loss, and when a relay lacks books; a subscriber asks the relay once a minute at least.
+BOOKS_AGAIN_S = 120
+JOINS_S = 5  # somebody who comes late has all books by then
 
 
 def whole_chain(seed, chain=None):
@@ -89,6 +94,16 @@ def settle(chain):
     """All is well: so it stays, and the markets' last words are everybody's."""
     chain.run(3)
     assert not chain.unlive(), f"it does not last: {chain.unlive()}"
+    settled_at = chain.now
+    while chain.odd_books() and chain.now - settled_at < BOOKS_AGAIN_S * NS_PER_S:
+        chain.run(1)
+    chain.note(f"books are valid after {(chain.now - settled_at) / NS_PER_S:.0f} s")
+    assert not chain.odd_books(), f"books that are not valid: {chain.odd_books()}"
+    if chain.reader is not None:
+        chain.reader.way.close()
+        chain.reader = Reader(chain)
+        chain.run(JOINS_S)
+        assert not chain.odd_books(), f"who comes late does not have books: {chain.odd_books()}"
     for market in chain.markets:
         market.is_paused = True
         for native in market.listed:  # what a quiet one said between two subscriptions is not said again
@@ -102,6 +117,7 @@ def settle(chain):
                 bid = subscriber.records[topic].bid
                 assert int(bid) == market.number[native], f"{topic}: {bid}, said: {market.number[native]}"
     chain.compare()
+    assert not chain.odd_books(is_at_rest=True), f"books: {chain.odd_books(is_at_rest=True)}"
     for key in chain.wanted_keys():
         taken, tape = chain.first.taken[key], chain.tapes[key]
         flags = chain.first.conditions.get(f"trade.{key[0]}.{key[1]}", 0)
@@ -120,6 +136,8 @@ def heal(chain):
     chain.note("the faults end")
     chain.merger_stopped_until = min(chain.merger_stopped_until, chain.now)
     chain.is_second_there = True
+    for each in filter(None, (chain.relay, chain.reader)):
+        each.way.is_lossy = False
     for slot in chain.slots:
         slot.stopped_until = min(slot.stopped_until, chain.now)
         if slot.feed is not None:
@@ -172,8 +190,25 @@ def change_of_mind(chain, rng, kept=None):
     chain.note(f"{market.name}: wanted {market.wanted}")
 
 
+def hinder_books(chain, rng):
+    """The relay is killed; or it, or a subscriber, is too slow for a while, or its connection ends."""
+    among = [each for each in (chain.relay, chain.reader) if each is not None]
+    if not among:
+        return
+    victim = rng.choice(among)
+    kind = rng.randrange(4)
+    if kind == 0 and chain.relay is not None:
+        chain.kill_relay()
+    elif kind == 1 and victim is chain.reader:
+        chain.note("the reader's connection ends")
+        chain.reader.leave()
+    else:
+        victim.way.is_lossy = not victim.way.is_lossy
+        chain.note(f"{type(victim).__name__} is {'too slow' if victim.way.is_lossy else 'fast'}")
+
+
 def set_clock(chain, rng):
-    chain.clock_off_ns = rng.randrange(-100, 100) * NS_PER_S
+    chain.clock_off_ns, chain.was_clock_set = rng.randrange(-100, 100) * NS_PER_S, True
     chain.note(f"the clock is set by {chain.clock_off_ns / NS_PER_S:.0f} s")
     for market in chain.markets:
         for feed in market.feeds():
@@ -191,6 +226,7 @@ PROCESS_FAULTS = {
     "subscriber": come_or_go,
     "mind": change_of_mind,
     "clock": set_clock,
+    "books": hinder_books,
 }
 EXCHANGE_FAULTS = (
     "outage", "order", "acks only",

@@ -36,6 +36,14 @@ class Calm(World):
         self.every_s = {native: self.rng.uniform(*CHANGES_S) for native in self.natives[BUSY:]}
         self.changes_at = {native: self.later(native) for native in self.every_s}
         self.volume = dict.fromkeys(self.listed, 7)
+        self.slow_topics = {
+            native: set(self.exchange.topics(native, "ticker")) - self.quote_topics[native]
+            for native in self.listed
+        }
+        self.of_slow_topic = {}  # which instruments a topic is about
+        for native, topics in self.slow_topics.items():
+            for topic in topics:
+                self.of_slow_topic.setdefault(topic, []).append(native)
         self.step_ns = SHORT_NS
 
     def later(self, native):
@@ -53,15 +61,12 @@ class Calm(World):
         if self.rng.random() < 0.5:
             self.volume[native] += 1
             for link in filter(None, self.links.values()):
-                for topic in sorted((link.topics - link.muted - self.lost) & self.slow_topics(native)):
+                for topic in sorted((link.topics - link.muted - self.lost) & self.slow_topics[native]):
                     self.tell_slowly(link, topic)
-
-    def slow_topics(self, native):
-        return set(self.exchange.topics(native, "ticker")) - self.quote_topics[native]
 
     def tell_slowly(self, link, topic):
         """Say what has been traded, too."""
-        for native in [each for each in self.listed if topic in self.slow_topics(each)]:
+        for native in self.of_slow_topic.get(topic, ()):
             if topic.startswith("/market/ticker:"):
                 super().tell_slowly(link, topic)
             else:

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import pytest
 from registering import registered
+from seeds import seeds
 from transport.ends import World as SocketWorld
 
 from feedhandler.bridge.backlog import Backlog
@@ -315,7 +316,7 @@ class Subscriber:
             self.recovery.on_answer(answer.frames)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_each_record_of_any_size_comes_once_and_in_order_whatever_is_lost(seed, world):
     rng = random.Random(seed)
     subscriber, backlog, bridged = Subscriber(world), Backlog(), []

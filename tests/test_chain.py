@@ -18,8 +18,8 @@ def test_whatever_processes_do_nothing_untrue_is_told_and_all_comes_back(seed):
 
 # 24: trades that a full hop had lost were told in the status alone.
 @pytest.mark.world
-@pytest.mark.parametrize("seed", [3, 4, 24])
-def test_so_it_is_with_trades_and_depth(seed):
+@pytest.mark.parametrize("seed", [3, 4, 20, 24, 33])
+def test_so_it_is_with_trades_depth_and_books(seed):
     chain_plays.whole_chain(seed)
 
 

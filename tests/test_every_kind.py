@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import uvloop
 from registering import registered
+from seeds import seeds
 
 from feedhandler.bridge.backlog import Backlog
 from feedhandler.client.recovery import Recovery
@@ -530,7 +531,7 @@ def test_what_a_leg_that_is_behind_still_brings_is_not_lost_when_another_has_jus
     assert conditions(world) == []
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(10))
 def test_nothing_that_a_steady_leg_brings_is_lost_or_comes_twice_however_far_it_is_behind(seed, tmp_path):
     rng = random.Random(seed)
     world = World(tmp_path / "x.board", legs=3)
@@ -713,7 +714,7 @@ def test_direct_subscribers_that_join_are_given_conditions_and_no_record(world, 
     ]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_whatever_becomes_of_connections_and_wishes_each_print_is_published_once(seed, tmp_path):
     rng = random.Random(seed)
     world = World(tmp_path / "x.board", legs=rng.choice((1, 2, 3)))
@@ -788,7 +789,7 @@ class Subscriber:
         self.recovery.on_time()
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_each_record_comes_once_and_in_order_whatever_is_lost(seed, world):
     rng = random.Random(seed)
     subscriber = Subscriber(world)

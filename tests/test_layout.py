@@ -21,7 +21,7 @@ ROOMS = [
     ("__main__",),
     ("cli",),
     ("sim.process",),
-    ("gateway", "bridge", "relay", "export"),
+    ("gateway", "bridge", "relay", "recorder", "export"),
     ("feed", "client", "replay"),
     ("merger",),
     ("runtime",),
@@ -37,6 +37,7 @@ SHELLS = {
     "merger": {"process.py"},
     "relay": {"process.py", "beyond.py"},
     "bridge": {"process.py", "connection.py", "jetstream.py", "login.py"},
+    "recorder": {"process.py", "disk.py"},
     "accounts": {"keeper.py"},
     "recordings": {"directory.py"},
     "exchanges": set(),
@@ -139,6 +140,12 @@ def test_a_client_loads_nothing_of_the_processes():
     code = "import sys, feedhandler.client; print(*(m for m in sys.modules if m.startswith('feedhandler.')))"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=PATIENCE_S).split()
     assert {name.split(".")[1] for name in loaded} == {"client", "transport", "data"}
+
+
+def test_a_process_that_starts_loads_nothing_that_draws():
+    code = "import sys, feedhandler.cli.main; print(*(m for m in sys.modules))"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=PATIENCE_S).split()
+    assert not {"rich", "hdrh", "feedhandler.cli.view"} & set(loaded)
 
 
 def test_no_imports_make_a_circle():

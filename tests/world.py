@@ -5,8 +5,9 @@
 
 Whatever happens in it, no update older than the newest goes out, no half of one quote with half of another, no
 limit of the exchange is exceeded, and nothing grows without bound. While faults spare one of two legs, no update is
-missed. After the last fault everything is live again within `HEALS_S`. Some feeds carry trades and depth besides:
-no trade goes out twice, or is missing and not told, and no depth that is not flagged was never the exchange's.
+missed. After the last fault everything is live again within `HEALS_S`. Some feeds carry trades, depth and books
+besides: no trade goes out twice, or is missing and not told, and no depth or book that is not flagged was never the
+exchange's.
 """
 
 import argparse
@@ -21,9 +22,9 @@ import sys
 import time
 
 import msgspec
-from tape import DEPTH, TRADE, Taken, Tape, kinds_of
+from tape import BOOK, COUNT_OF_LINE, DEPTH, TRADE, Taken, Tape, kinds_of, narrow
 
-from feedhandler.data import wire
+from feedhandler.data import kept_book, wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, Policy
 from feedhandler.data.status import Phase
 from feedhandler.data.ticker import TICKER
@@ -32,6 +33,8 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX
 from feedhandler.exchanges.base import Endpoint, Quote, RestTicker
 from feedhandler.exchanges.state import QUOTE
+from feedhandler.feed.bases import BEST, REPEAT_NS
+from feedhandler.feed.bases import REQUESTS_MAX as BASES_MAX
 from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.missed import UNKNOWN
@@ -46,8 +49,14 @@ REST = "REST"
 PING = b""  # a ping of the WebSocket's own, or the answer to one
 PINGS_EVERY_NS = {"binance": 20 * NS_PER_S}  # the exchange does
 HEALS_S = 150  # after the last fault everything is live again
+# Why a book may not be valid to who takes all of its records.
+BOOK_REASONS = ("", kept_book.NO_SNAPSHOT, kept_book.INVALID, kept_book.DOWN)
 LOG_MAX = 300
 TRADES, TRADES_QUIETLY = 0.04, 0.001  # a symbol's book is touched at a step
+ANSWERS_NS = (20_000_000, 3 * NS_PER_S)  # REST does after so long
+BOOK_LATE_S = 8  # a connection is late by two seconds, and another takes over after one of standing still
+BASES_EVERY_S = 30  # of a book that is valid
+BOOK_HEALS_S = 45  # a lone connection's book that came into doubt is valid again
 LONG_EVERY = 10  # seeds: one of so many plays a whole day, too,
 CALM_EVERY = 5  # one of so many what dies in a quiet market,
 HOURS_EVERY = 70  # and one of so many 30 hours of one, which cost as much as 20 other plays
@@ -150,10 +159,13 @@ class Link:
         self.asked_ns = 0  # when the last request came
         self.pings_at = opened_ns
         self.published = {}  # of each symbol, the newest trade that it brought first
+        self.book_offset = 0  # of the numbers of messages of books
+        self.book_faults = {}  # native → what becomes of the next of those
 
     def heal(self):
         self.delay_ns, self.stalled_until, self.is_deaf = DELAY_NS, 0, False
         self.muted.clear()
+        self.book_faults.clear()
 
 
 class World:
@@ -191,6 +203,7 @@ class World:
         self.natives = self.listed[:symbols]  # those that are wanted
         self.quiet = {self.natives[number] for number in quiet}  # they say something on demand
         self.kinds = kinds  # beside tickers
+        narrow(self.exchange)
         self.add(self.natives)
         self.tapes = self.make_tapes(seed)
         self.taken = {native: Taken(tape) for native, tape in self.tapes.items()}
@@ -200,6 +213,10 @@ class World:
         self.carriers = {}  # of each trade: the link that brought it first
         self.flagged_kinds = []  # (time, topic, flags)
         self.asked_trades = []  # (when it is answered, question)
+        self.asked_bases = []  # (when it is answered, question, the answer)
+        self.bases_asked = []  # (when, weight)
+        self.book_numbers = collections.Counter()  # records of books, by symbol
+        self.snapshots_at = {}  # of each book that is valid: when it was last published in full
         self.rest_lag_ns = self.rng.randrange(NS_PER_S) if self.tapes else 0  # of trades
         self.answers_trades = True
         self.is_resting = False
@@ -254,7 +271,7 @@ class World:
 
     def make_tapes(self, seed):
         name = self.exchange.exchange
-        return {native: Tape(name, native, seed) for native in self.listed if self.kinds}
+        return {native: Tape(name, native, seed, self.kinds) for native in self.listed if self.kinds}
 
     def add(self, natives):
         """Have the exchange's file make states of all kinds."""
@@ -327,15 +344,36 @@ class World:
     def take(self, state, record):
         """Look at a record of another kind."""
         taken = self.taken[state.native]
-        taken.take(record, may_go_back=self.clock_off_ns != 0 or self.known_at > self.began_at)
+        had_book = taken.had_book
+        if state.kind == BOOK:
+            record = self.number_book(state.native, record)
+        is_clock_right = self.clock_off_ns == 0 and self.known_at <= self.began_at
+        taken.take(record, may_go_back=not is_clock_right, is_clock_right=is_clock_right)
+        if state.kind == BOOK:
+            self.look_at_book(state.native, record)
         if record.flags & wire.NOT_LIVE:
-            self.flagged_kinds.append((self.now, state.native, f"{state.kind} {record.flag_names}"))
+            if state.kind != BOOK or had_book:
+                self.flagged_kinds.append((self.now, state.native, f"{state.kind} {record.flag_names}"))
             self.note(f"{state.topic} {record.flag_names}")
         elif record.kind == wire.TRADE and not record.flags & wire.RECOVERED:
             number = taken.newest
             link = self.carriers[state.native, number]
             assert number > link.published.get(state.native, 0), f"{state.topic}: {number} is out of order"
             link.published[state.native] = number
+
+    def number_book(self, native, record):
+        """Return a record of a book with the number that the merger would give it."""
+        self.book_numbers[native] += record.kind == wire.BOOK
+        return msgspec.structs.replace(record, sequence=self.book_numbers[native])
+
+    def look_at_book(self, native, record):
+        """Who takes all records has a book that is valid, or the feed has said that it is not."""
+        made = self.taken[native].book
+        assert made.reason in BOOK_REASONS, f"{made!r}"
+        if record.flags & wire.SNAPSHOT:
+            self.snapshots_at[native] = self.now
+        elif not made.is_valid:
+            self.snapshots_at.pop(native, None)
 
     # --- the exchange
 
@@ -368,6 +406,26 @@ class World:
             self.post_all(tape.topics[TRADE], encoded)
         if frame := tape.depth(unix_ns):
             self.post_all(tape.topics[DEPTH], msgspec.json.encode(frame))
+        if message := tape.changes(unix_ns):
+            self.post_book(tape, message)
+
+    def post_book(self, tape, message):
+        """Send changes of a whole book, to each connection as it numbers them, and with what befalls them there."""
+        topic = tape.topics[BOOK]
+        encoded = {}
+        for link in self.links.values():
+            if not (link and topic in link.topics and topic not in link.muted):
+                continue
+            offset, fault = link.book_offset, link.book_faults.pop(tape.native, "")
+            if fault == "gap":
+                continue
+            if fault == "spoiled":
+                self.post(link, tape.spoiled(message))
+                continue
+            if offset not in encoded:
+                encoded[offset] = msgspec.json.encode(tape.numbered(message, offset))
+            for _ in range(1 + (fault == "twice")):
+                self.post(link, encoded[offset])
 
     def post_all(self, topic, frame):
         """Send a frame to all that have subscribed to its topic."""
@@ -376,8 +434,12 @@ class World:
                 self.post(link, frame)
 
     def begin(self, link, topic):
-        """Send what a new subscription to trades or depth is sent at once."""
+        """Send what a new subscription to trades, depth or a book is sent at once."""
         tape = self.tape_of[topic]
+        if topic == tape.topics[BOOK]:
+            if tape.exchange == "bybit":
+                self.post(link, tape.numbered(tape.first_book(EPOCH_NS + self.now), link.book_offset))
+            return
         if topic == tape.topics[DEPTH]:
             if tape.exchange == "bybit" or self.rng.random() < 0.5:  # else with the next change
                 self.post(link, tape.first_depth(EPOCH_NS + self.now))
@@ -519,6 +581,7 @@ class World:
             if self.is_reachable:
                 session.on_endpoint(Endpoint("ws://x"))
                 link = self.links[session] = Link(self.now)
+                link.book_offset = self.rng.randrange(4) * COUNT_OF_LINE if self.tapes else 0
                 session.on_open(self.now)
                 if self.exchange.awaits_welcome:
                     self.post(link, {"id": "c", "type": "welcome"})
@@ -541,8 +604,11 @@ class World:
             self.asked.remove((due, question))
             self.answer_over_rest(question)
         for wanted in change.ask_trades:
-            self.asked_trades.append((self.now + self.rng.randrange(20_000_000, 3_000_000_000), wanted))
+            self.asked_trades.append((self.now + self.rng.randrange(*ANSWERS_NS), wanted))
         self.answer_trades()
+        for wanted in change.ask_bases:
+            self.ask_base(wanted)
+        self.answer_bases()
         self.survey_all()
         self.apply(change)
         sessions = self.legs.sessions
@@ -605,6 +671,45 @@ class World:
             assert not rows.problem
             wanted.watch.on_answer(wanted, rows.items, self.unix_ns())
 
+    def ask_base(self, question):
+        """Take a request for a book: what is answered was true at some time between now and then, or before."""
+        self.note(f"a base of {question.watched.state.native} is requested")
+        assert len(self.asked_bases) < BASES_MAX, "too many at a time"
+        weight, (limit, per_s) = question.request.weight, self.exchange.rest_limit
+        self.bases_asked = [each for each in self.bases_asked if self.now - each[0] < per_s * NS_PER_S]
+        self.bases_asked.append((self.now, weight))
+        assert sum(each for _, each in self.bases_asked) <= limit, "more than the exchange permits"
+        answered_at = self.now + self.rng.randrange(*ANSWERS_NS)
+        lag_ns = self.rng.randrange(2 * NS_PER_S) if self.rng.random() < 0.3 else 0
+        known_at = self.rng.randrange(self.now, answered_at) - lag_ns
+        self.asked_bases.append((answered_at, question, known_at))
+
+    def answer_bases(self):
+        """Answer what is due of requests for books."""
+        for due, question, known_at in [each for each in self.asked_bases if each[0] <= self.now]:
+            self.asked_bases.remove((due, question, known_at))
+            native = question.watched.state.native
+            if not (self.is_reachable and self.answers_trades):
+                self.note(f"no base of {native}")
+                question.bases.on_refused(question, self.rng.choice((0.0, 0.0, 5.0)))
+                continue
+            body = msgspec.json.encode(self.tapes[native].base(EPOCH_NS + known_at))
+            base = self.exchange.decode_base(body)
+            self.note(f"a base of {native} at {base.last_id}")
+            question.bases.on_answer(question, base, self.unix_ns())
+
+    def books_are_known(self, natives):
+        """True if each connection knows all books."""
+        states = [self.exchange.states[BOOK][native] for native in natives if BOOK in self.kinds]
+        lines = [session.line.index for session in self.legs.sessions]
+        return all(state.lines[line].is_known for state in states for line in lines)
+
+    def late_books(self, natives):
+        """Return the books that do not have what was sent a while ago."""
+        sent_ns = EPOCH_NS + self.now - BOOK_LATE_S * NS_PER_S
+        made = {native: self.taken[native].book for native in natives if BOOK in self.kinds}
+        return [made[n] for n in made if made[n].is_valid and self.tapes[n].is_behind(made[n], sent_ns)]
+
     def lost_trades(self, native):
         """Return how many are told to be lost, -1 where that is not known; none where none are."""
         topic = wire.topic(wire.TRADE, self.exchange.exchange, native)
@@ -654,6 +759,10 @@ class World:
             if DEPTH in self.kinds:
                 assert not taken.flags[DEPTH] & wire.NOT_LIVE, f"{native}: depth is {taken.flags[DEPTH]}"
                 assert taken.best == tape.best, f"{native}: depth of {taken.key}, of {tape.key} it should be"
+            if BOOK in self.kinds:
+                made = taken.book
+                assert made.is_valid, f"{made!r}"
+                assert tape.is_newest(made), f"{made!r} at {made.last_id}, the market is at {tape.book_id}"
         if is_spared:
             flagged = [each for each in self.flagged_kinds if each[1] in natives]
             assert flagged == [], f"flagged {flagged[:5]}"
@@ -677,6 +786,8 @@ def spare_one_leg(seed, world=None):
             world.say(world.natives[1])
         if rng.random() < 0.002:
             change_of_mind(world, rng, kept)
+        late = world.late_books(kept)
+        assert not late, f"another leg brings what is not published: {late}"
         sessions = world.legs.sessions
         links = [world.links[session] for session in sessions]
         if world.now < healed or len(sessions) > 2 or not all(links):
@@ -687,6 +798,8 @@ def spare_one_leg(seed, world=None):
             healed = world.now + 5 * NS_PER_S
             return
         if any(session.condition or session.subscriptions.unheard() for session in sessions):
+            return
+        if not world.books_are_known(kept):
             return
         healed = world.now + rng.randrange(5, 40) * NS_PER_S
         victim = rng.choice(sessions)
@@ -821,6 +934,93 @@ def whatever_happens(seed, world=None):
     return world
 
 
+def doubted_books(seed, world=None):
+    """One book at a time comes into doubt: it alone is INVALID, and not for long; with another leg it is not."""
+    rng = random.Random(f"doubted {seed}")
+    legs = rng.randrange(1, 3)
+    world = world or make(seed, legs=legs, symbols=4, kinds=(BOOK,), max_age_s=400.0)
+    world.run(15)
+    unknown = [native for native in world.natives if not world.taken[native].book.is_valid]
+    assert not unknown, f"not known yet: {unknown}"
+    victim, since, next_at, is_told = None, 0, 0, False
+    count = requests = 0
+
+    def play():
+        nonlocal victim, since, next_at, is_told, count, requests
+        invalid = {native for native in world.natives if not world.taken[native].book.is_valid}
+        assert invalid <= {victim}, f"{invalid} are not valid, {victim} is in doubt"
+        assert legs == 1 or not invalid, f"{victim} is not valid, though another leg has its book"
+        for _, question, _ in world.asked_bases if legs > 1 else ():
+            assert question.watched.state.is_keeping, (
+                f"a base is requested, though another leg has one: {victim}"
+            )
+        if invalid and not is_told:
+            is_told, since = True, world.now
+        assert not is_told or not invalid or world.now - since < BOOK_HEALS_S * NS_PER_S, (
+            f"{victim} stays INVALID"
+        )
+        is_calm = not invalid and world.books_are_known(world.natives) and not world.asked_bases
+        if world.now < next_at or not is_calm:
+            return
+        requests += len(world.bases_asked)
+        next_at, is_told = world.now + rng.randrange(4, 12) * NS_PER_S, False
+        victim = rng.choice(world.natives)
+        link = world.links[rng.choice(world.legs.sessions)]
+        fault = rng.choice((*BOOK_FAULTS, "restart", "no REST"))
+        world.note(f"{victim}: {fault}")
+        count += 1
+        world.answers_trades = True
+        if fault == "restart":
+            world.tapes[victim].restart()
+        elif fault == "no REST":
+            world.answers_trades = False
+            link.book_faults[victim] = "gap"
+        else:
+            link.book_faults[victim] = fault
+        if fault == "no REST":
+            next_at = world.now + 8 * NS_PER_S
+
+    def step():
+        if world.now >= next_at:
+            world.answers_trades = True
+        play()
+
+    world.run(200, step)
+    assert count > 5
+    world.answers_trades = True
+    world.run(BOOK_HEALS_S)
+    world.compare(world.natives, is_spared=False)
+    return world
+
+
+def repeated_books(seed, world=None):
+    """Each book is published in full at least every ten minutes, also if nothing happens in its market."""
+    world = world or make(seed, symbols=4, quiet=(1, 2), kinds=(BOOK,), max_age_s=0.0)
+    world.step_ns = 10 * STEP_NS
+    short = {}  # since when the best levels may leave what is known
+
+    def look():
+        late = [
+            native for native, at in world.snapshots_at.items() if world.now - at > REPEAT_NS + 2 * NS_PER_S
+        ]
+        assert not late, f"not published in full for ten minutes: {late}"
+        states = world.exchange.states[BOOK].values()
+        now_short = {s.native for s in states if s.leader >= 0 and s.lines[s.leader].runs_out(BEST)}
+        for native in now_short:
+            short.setdefault(native, world.now)
+        for native in short.keys() - now_short:
+            del short[native]
+        late = [native for native, at in short.items() if world.now - at > BASES_EVERY_S * NS_PER_S]
+        assert not late, f"the best {BEST} levels may be not known: {late}"
+
+    world.run(30)
+    world.trade(world.tapes[world.natives[1]])  # and nothing of the other for a while
+    world.run(1500, look)
+    assert set(world.snapshots_at) == set(world.natives), "all of them are valid"
+    world.compare(world.natives, is_spared=True)
+    return world
+
+
 def change_of_mind(world, rng, kept):
     """One symbol more is wanted, or one less."""
     native = rng.choice([each for each in world.listed if each not in kept])
@@ -874,16 +1074,20 @@ def trouble(world, rng, kinds=None):
             world.answers_trades = not world.answers_trades
         case "books restart":
             for tape in world.tapes.values():
-                tape.is_restarting = tape.exchange == "bybit"
+                tape.restart()
+        case "book":
+            link.book_faults[rng.choice(world.listed)] = rng.choice(BOOK_FAULTS)
 
 
 KINDS = (
     "outage", "order", "stopped", "clock", "acks only",
     "unplugged", "stall", "delay", "mute", "deaf", "garbage", "again", "goodbye",
 )  # fmt: skip
-KINDS_OF_TAPES = ("no trades over REST", "books restart")
-WITHOUT_CONNECTION = (*KINDS[:5], *KINDS_OF_TAPES)
+KINDS_OF_TAPES = ("no trades over REST", "books restart", "book")
+BOOK_FAULTS = ("gap", "spoiled", "twice")
+WITHOUT_CONNECTION = (*KINDS[:5], *KINDS_OF_TAPES[:2])
 PLAYS = (spare_one_leg, change_of_minds, silent_channels, whatever_happens)
+PLAYS_OF_BOOKS = (doubted_books, repeated_books)
 
 
 def make(seed, **settings):
@@ -908,7 +1112,7 @@ def plays_of(seed):
     import days
     import quiet
 
-    plays = [*PLAYS, *chain_plays.PLAYS]
+    plays = [*PLAYS, *(PLAYS_OF_BOOKS if BOOK in kinds_of(seed) else ()), *chain_plays.PLAYS]
     if seed % LONG_EVERY == 0:
         plays += days.PLAYS
     if seed % CALM_EVERY == 1:

@@ -12,7 +12,7 @@ from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.export import jobs, work
-from feedhandler.export.jobs import BOOKS, FORMATS, Entry, Job, Options
+from feedhandler.export.jobs import BOOKS, FORMATS, Exported, Job, Options
 from feedhandler.recordings.runs import find_runs
 from feedhandler.replay import check_exchanges, check_kinds
 from feedhandler.transport.files import Lock
@@ -129,7 +129,7 @@ class _Shown:
         if self._bar is not None:
             self._bar.show(sum(self._positions.values()), sum(self._records.values()))
 
-    def done(self, job: Job, entry: Entry) -> None:
+    def done(self, job: Job, entry: Exported) -> None:
         """A job is done."""
         rows, size = sum(made.rows for made in entry.outputs), sum(made.size for made in entry.outputs)
         self._rows += rows

@@ -1,4 +1,4 @@
-"""`feedhandler feed`, `merger`, `relay`, `gateway`, `bridge`, `sim`: one process each.
+"""`feedhandler feed`, `merger`, `relay`, `gateway`, `bridge`, `recorder`, `sim`: one process each.
 
 Each imports its own room only when it runs.
 """
@@ -7,7 +7,7 @@ import argparse
 from typing import Final
 
 from feedhandler.cli.arguments import Commands, add_exchange, command, settings_of
-from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM
+from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RECORDER, RELAY, SIM
 from feedhandler.runtime import lifecycle
 from feedhandler.runtime.config import Config
 from feedhandler.transport import files
@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
     bridge.add_argument("target", choices=("nats",), metavar="TARGET", help="nats")
     bridge.formatter_class = argparse.RawDescriptionHelpFormatter
     bridge.epilog = BRIDGE_EPILOG
+    command(commands, "recorder", _recorder, "keep what feeds receive and send on disk, as [recorder] says")
     command(commands, "sim", _sim, "the simulated exchanges")
 
 
@@ -77,6 +78,12 @@ def _bridge(arguments: argparse.Namespace) -> int:
     lifecycle.set_up_logging(BRIDGE, is_verbose=arguments.verbose)
     lifecycle.follow_supervisor()
     return process.run(settings)
+
+
+def _recorder(arguments: argparse.Namespace) -> int:
+    from feedhandler.recorder import process
+
+    return process.run(_begun(arguments, RECORDER))
 
 
 def _sim(arguments: argparse.Namespace) -> int:

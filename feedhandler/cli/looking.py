@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.cli import view
 from feedhandler.cli.arguments import Commands, add_check, command, count, settings_of
 from feedhandler.client import DEFAULT_ENDPOINT, Curve, Subscriber
 from feedhandler.client.stream import declaration_of
@@ -18,6 +17,7 @@ from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.data.processes import is_of_others, verdict
 from feedhandler.data.status import ExchangeStatus, Heartbeat
 from feedhandler.runtime import config, lifecycle
+from feedhandler.transport.files import read_recorder_status
 
 STATUS_TIMEOUT_S: Final = 3.0
 
@@ -66,6 +66,8 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
 
 
 def _tail(arguments: argparse.Namespace) -> int:
+    from feedhandler.cli import view  # here: else each process would load what draws
+
     lifecycle.set_up_messages()
     endpoint, recover = _endpoints(arguments)
     mode = int(arguments.mode) if arguments.mode.isdecimal() else arguments.mode
@@ -90,6 +92,7 @@ def _tail(arguments: argparse.Namespace) -> int:
 
 def show_status(arguments: argparse.Namespace) -> int:
     """Print what runs and how well; returns the exit status."""
+    from feedhandler.cli import view
     from feedhandler.runtime.host import look
 
     endpoint, _ = _endpoints(arguments)
@@ -101,7 +104,14 @@ def show_status(arguments: argparse.Namespace) -> int:
     condition = verdict(heartbeat, statuses, running, now_ns)
     if arguments.json:
         texts = {name: status.text(now_ns) for name, status in statuses.items()}
-        document = {"merger": heartbeat, "exchanges": statuses, "text": texts, "processes": running}
+        document: dict[str, object] = {
+            "merger": heartbeat,
+            "exchanges": statuses,
+            "text": texts,
+            "processes": running,
+        }
+        if running and (recorder := read_recorder_status(settings_of(arguments).run_dir)) is not None:
+            document["recorder"] = recorder
         text = msgspec.json.format(msgspec.json.encode(document | {"condition": condition})).decode()
     elif arguments.check:
         text = condition.text(

@@ -80,7 +80,7 @@ def _table(key: str) -> str:
 def _running(config: Config, key: str) -> dict[str, int]:
     """Return the processes of this `run_dir` that run, and bind the address of a key: names and pids."""
     table, *_, last = key.split(".")
-    if last == "direct":
+    if last in ("direct", "raw"):
         exchange = key.split(".")[1]
         feeds = running_feeds(config.run_dir, exchange)
         return {feed_name(exchange, shard): pid for shard, pid in feeds.items()}

@@ -41,6 +41,6 @@ def require_nats() -> None:
 def _cpus(config: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
     for name, exchange in config.exchanges.items():
         yield f"exchanges.{name}", exchange.cpus
-    for key in ("merger", "relay", "gateway", "nats"):
+    for key in ("merger", "relay", "gateway", "nats", "recorder"):
         if (table := getattr(config, key)) is not None:
             yield key, table.cpus

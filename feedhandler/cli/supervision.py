@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from feedhandler.data.errors import ConfigError
-from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM
+from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RECORDER, RELAY, SIM
 from feedhandler.data.shard import shards
 from feedhandler.runtime.config import NATS_ENV, SECRETS, Config
 from feedhandler.runtime.lifecycle import END_S, SUPERVISED_ENV, die_with_parent
@@ -60,6 +60,8 @@ def render(config: Config, layout: Installation) -> str:
         programs += [(RELAY, RELAY, 40), (GATEWAY, GATEWAY, 40)]
         if config.nats is not None:
             programs.append((BRIDGE, "bridge nats", 50))
+    if config.recorder is not None:  # before the feeds, so that it has their first words
+        programs.append((RECORDER, RECORDER, 25))
     if config.sim is not None:
         programs.insert(0, (SIM, SIM, 10))
     control = [_control(layout)] if layout.has_control else []

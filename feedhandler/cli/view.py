@@ -340,6 +340,7 @@ def status_parts(
         parts.append(status_table(statuses, now_ns))
     if processes:
         parts += ["", process_table(processes, now_ns)] if parts else [process_table(processes, now_ns)]
+    parts += [f"{each.process}: {each.trouble}" for each in processes if each.trouble]
     return parts
 
 

@@ -252,10 +252,8 @@ class Book:
             self._asks.clear()
             self._known_from, self._known_to = 0.0, math.inf
             self._base_sequence = parts[0].sequence
-        elif record.last_id <= self.last_id:  # all that it has is in the book
-            self._note(record)
-            return False
-        elif record.first_id > self.last_id + 1:
+        elif not record.first_id <= self.last_id + 1 <= record.last_id:
+            # Ids of before are those of another count: the snapshot that it began with has not come.
             return self.doubt(UNLINKED)
         try:
             for part in parts:

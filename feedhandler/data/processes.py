@@ -18,6 +18,7 @@ RELAY: Final = "relay"
 GATEWAY: Final = "gateway"
 SIM: Final = "sim"
 BRIDGE: Final = "bridge-nats"  # no exchange's word has a `-`
+RECORDER: Final = "recorder"
 # So many starts again within so long: it does not stay up. The supervisor waits 1 s, 2 s, 3 s … in between.
 LOOP_COUNT: Final = 3
 LOOP_NS: Final = 60 * NS_PER_S
@@ -63,6 +64,7 @@ class ProcessStatus(msgspec.Struct, kw_only=True):
     cpu_s: float = 0.0  # since it started
     resident_bytes: int = 0
     open_files: int | None = None  # those of a process with secrets are nobody's business
+    trouble: str = ""  # what it cannot do, though it runs
 
 
 def process_state(pid: int | None, starts: Starts | None, now_ns: int) -> str:
@@ -118,7 +120,7 @@ def verdict(
     now_ns: int,
 ) -> Verdict:
     """Return whether data flow as they should, and every process runs; None: no heartbeat of a merger."""
-    found = [(DEGRADED, _process_text(each)) for each in processes if each.state != "up"]
+    found = [(DEGRADED, _process_text(each)) for each in processes if each.state != "up" or each.trouble]
     if heartbeat is None:
         found.append((DOWN, "no merger answers"))
     for name, state in heartbeat.exchanges.items() if heartbeat is not None else ():
@@ -135,4 +137,4 @@ def verdict(
 def _process_text(process: ProcessStatus) -> str:
     if process.state == "restarting":
         return f"{process.process}: started again and again, {process.restarts} times so far"
-    return f"{process.process}: does not run"
+    return f"{process.process}: {process.trouble if process.state == 'up' else 'does not run'}"

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.data.book import BOOK
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.data.wanted import Kinds, difference, spelled
 
@@ -18,6 +19,7 @@ from feedhandler.data.wanted import Kinds, difference, spelled
 LATENCY_BOUNDS_US: Final = (25, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 25_600, 102_400, 409_600)
 PROBLEM_SIZE_SHOWN: Final = 160  # characters of one, in words about a feed; its list has it whole
 FEED_HEARTBEAT_NS: Final = 200 * NS_PER_MS  # how often a feed sends a sign of life
+NAMED_MAX: Final = 3  # of those in words
 LISTED_MAX: Final = 20  # names in a list; the counts beside it are complete
 
 
@@ -133,6 +135,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     recovered_trades: int = 0  # that no connection brought, and REST did
     books_valid: int = 0  # books that may be used,
     books_waiting: int = 0  # and those that wait for a base
+    invalid: dict[str, int] = {}  # how many topics of a kind are INVALID, or wait for a base;
+    invalid_topics: dict[str, int] = {}  # some of them, native, and since when: Unix ns, the longest first
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0
     hop_records: int = 0
@@ -152,7 +156,11 @@ class FeedStatus(msgspec.Struct, kw_only=True):
         if self.starting:
             parts.append(self.starting)
         if self.books_waiting:
-            parts.append(f"books: {self.books_valid} valid, {self.books_waiting} wait for a base")
+            waiting = f"{self.books_waiting} wait for a base{self._invalid_text(BOOK.name, now_ns)}"
+            parts.append(f"books: {self.books_valid} valid, {waiting}")
+        for kind, count in self.invalid.items():
+            if kind != BOOK.name:
+                parts.append(f"{kind}: {count} INVALID{self._invalid_text(kind, now_ns)}")
         if self.stale:
             first = ", ".join(f"{topic} ({reason})" for topic, reason in list(self.stale_topics.items())[:2])
             parts.append(f"stale: {first}" + (f" and {self.stale - 2} more" if self.stale > 2 else ""))
@@ -165,6 +173,15 @@ class FeedStatus(msgspec.Struct, kw_only=True):
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             parts.append(f"instrument list: {self.problems[0][:PROBLEM_SIZE_SHOWN]}{more}")
         return "; ".join(parts)
+
+    def _invalid_text(self, kind: str, now_ns: int) -> str:
+        """Return the symbols that have been INVALID for the longest, and for how long."""
+        found = [
+            (t.split(".", 2)[-1], ns) for t, ns in self.invalid_topics.items() if t.startswith(f"{kind}.")
+        ]
+        texts = [f"{symbol} for {max(0, now_ns - ns) / NS_PER_S:.0f} s" for symbol, ns in found[:NAMED_MAX]]
+        more = self.invalid.get(kind, 0) - len(texts)
+        return f" ({', '.join(texts)}{f' and {more} more' if more > 0 else ''})" if texts else ""
 
     def _lost_text(self) -> str:
         """Return how many trades nobody brought, by topic; those of which it is not known go first."""
@@ -225,6 +242,12 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         recovered_trades=sum(status.recovered_trades for status in statuses),
         books_valid=sum(status.books_valid for status in statuses),
         books_waiting=sum(status.books_waiting for status in statuses),
+        invalid=dict(sum((Counter(status.invalid) for status in statuses), Counter[str]())),
+        invalid_topics=dict(
+            sorted(
+                (each for status in statuses for each in status.invalid_topics.items()), key=lambda t: t[1]
+            )
+        ),
         resync=sum(status.resync for status in statuses),
         hop_records=sum(status.hop_records for status in statuses),
     )
@@ -328,6 +351,44 @@ class RelayStatus(msgspec.Struct, kw_only=True):
     queues_closed: int = 0
     books: int = 0  # that it keeps
     books_valid: int = 0
+
+
+RECORDER_SILENCE_NS: Final = 10 * NS_PER_S  # it writes its status every second
+
+
+class RecordedFeed(msgspec.Struct, kw_only=True):
+    """What the recorder has of one feed; counts are since it started. Sizes are in bytes, times Unix time."""
+
+    is_connected: bool = False
+    received: int = 0  # frames
+    items_size: int = 0
+    stored_size: int = 0
+    segments: int = 0
+    gaps: int = 0
+    lost: int = 0  # items, as gaps tell
+    waiting_size: int = 0
+    newest_ns: int = 0
+    segment: str = ""  # that is being written
+
+
+class RecorderStatus(msgspec.Struct, kw_only=True):
+    """What the recorder reports of itself, in a file."""
+
+    pid: int
+    as_of_ns: int
+    directory: str
+    stopped: str = ""  # why nothing is recorded; "": it is
+    free_size: int = 0  # of the file system
+    min_free_size: int = 0
+    size: int = 0  # of all recordings there
+    feeds: dict[str, RecordedFeed] = {}
+    failures: int = 0  # that nobody foresaw; the log has the first of each kind
+
+    def trouble(self, now_ns: int) -> str:
+        """Return why nothing is recorded, "" if it is."""
+        if abs(now_ns - self.as_of_ns) > RECORDER_SILENCE_NS:
+            return "has not said for 10 s what it does: is its disk slow, or away?"
+        return f"nothing is recorded: {self.stopped}" if self.stopped else ""
 
 
 class Heartbeat(msgspec.Struct, kw_only=True):

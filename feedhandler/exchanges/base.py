@@ -513,12 +513,15 @@ def _without_empty(value: Any) -> Any:
 
 
 def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
-    """Decode a REST answer. Raises DecodeError that names what was requested."""
+    """Decode a REST answer; what is empty or null in it is unknown, as of a market in which nothing was traded.
+
+    Raises DecodeError that names what was requested.
+    """
     try:
         return decoder.decode(body)
     except UNDECODABLE as exc:
         head = body[:120].decode(errors="replace")
-        raise DecodeError(f"{what}: {exc}; answer starts {head!r}") from exc
+        return decode_sparse(decoder.decode, body, f"{what}: {exc}; answer starts {head!r}")
 
 
 def read_rows(

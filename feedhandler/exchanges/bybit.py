@@ -178,12 +178,12 @@ class _Time(msgspec.Struct):
 
 
 class _RestTicker(msgspec.Struct):
-    """An empty side's texts are empty."""
+    """An empty side's texts are empty, or null."""
 
-    bid: str = msgspec.field(name="bid1Price")
-    bid_size: str = msgspec.field(name="bid1Size")
-    ask: str = msgspec.field(name="ask1Price")
-    ask_size: str = msgspec.field(name="ask1Size")
+    bid: str | None = msgspec.field(name="bid1Price")
+    bid_size: str | None = msgspec.field(name="bid1Size")
+    ask: str | None = msgspec.field(name="ask1Price")
+    ask_size: str | None = msgspec.field(name="ask1Size")
 
 
 class _RestTickers(msgspec.Struct):
@@ -606,9 +606,9 @@ def _is_any_known(data: _Data) -> bool:
     return any(number >= 0.0 for number in numbers)
 
 
-def _amount(text: str) -> float:
+def _amount(text: str | None) -> float:
     """Return a number of a REST answer, 0 for an empty text. Raises DecodeError."""
     try:
         return msgspec.convert(text or "0", Amount, strict=False)
     except msgspec.ValidationError as exc:
-        raise DecodeError(f"bybit tickers: {text[:40]!r} is no price or size") from exc
+        raise DecodeError(f"bybit tickers: {(text or '')[:40]!r} is no price or size") from exc

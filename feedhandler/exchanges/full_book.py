@@ -173,16 +173,18 @@ class FullBookState(RecordState):
             emit(self)
 
     def _progress(self, line: int) -> tuple[int, int]:
-        return self.channels[0].line_update_id(line), self.lines[line].recv_ns
+        return self._reached_id(line), self.lines[line].recv_ns
+
+    def _reached_id(self, line: int) -> int:
+        """Return how far a line's book is, by ids of one count: no message need have brought it there."""
+        return self.lines[line].last_id if self._keeps else self.channels[0].line_update_id(line)
 
     def behind_id(self, others: Iterable[int]) -> int:
         """Return what the line that leads has come to, if another of these with a book is ahead; else 0."""
         if self.leader == NOBODY:
             return 0
-        own: int = self.channels[0].line_update_id(self.leader)
-        is_behind = any(
-            self.lines[line].is_known and self.channels[0].line_update_id(line) > own for line in others
-        )
+        own = self._reached_id(self.leader)
+        is_behind = any(self.lines[line].is_known and self._reached_id(line) > own for line in others)
         return own if is_behind else 0
 
     def hand_over(self, others: Iterable[int], emit: EmitBook) -> None:

@@ -194,8 +194,8 @@ class _Base(msgspec.Struct):
     """Data of the answer to `base_request`."""
 
     last_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="sequence")
-    asks: list[tuple[Amount, Amount]]
-    bids: list[tuple[Amount, Amount]]
+    asks: list[tuple[Amount, Amount]] | None  # null is one that is empty
+    bids: list[tuple[Amount, Amount]] | None
     time: Milliseconds = 0
 
 
@@ -354,7 +354,9 @@ class KuCoinSpot(Market):
 
     def decode_base(self, body: bytes) -> Base:
         found = _data_of(self._base, body, "kucoin level2_100")
-        return Base(found.last_id, found.bids, found.asks, self.base_levels, found.time * NS_PER_MS)
+        return Base(
+            found.last_id, found.bids or (), found.asks or (), self.base_levels, found.time * NS_PER_MS
+        )
 
     def base_at(self, url: str) -> tuple[str, int] | None:
         found, asked = BASE_PATH.fullmatch(urlsplit(url).path), parameters(url)

@@ -58,12 +58,14 @@ class TradeArbitration:
     else is not known is late.
 
     is_consecutive: numbers follow each other, so `missing` has those that did not come, each range as its first and
-    last one.
+    last one. It has so many ranges at most: given_up counts what was taken out for that, or since the exchange
+    counts anew, until somebody takes note.
     """
 
     def __init__(self, *, is_consecutive: bool = False) -> None:
         self._is_consecutive = is_consecutive
         self.missing: list[tuple[int, int]] = []
+        self.given_up = 0
         self._is_parted = False  # nobody wants it, or nothing has come since somebody does again
         self.updates = self.update_id = 0  # the second grows with each new trade
         self._recent: dict[Hashable, int] = {}  # when a trade was new, and the line that brought it
@@ -85,7 +87,7 @@ class TradeArbitration:
 
     def part(self) -> None:
         """Nobody wants it any more: what is made from now on is not missing, and what was made before is late."""
-        self.missing, self._is_parted = [], True
+        self.missing, self.given_up, self._is_parted = [], 0, True
         self._forgotten_ns = max(self._forgotten_ns, self.newest_ns)
 
     def renew(self, line: int) -> None:
@@ -158,7 +160,12 @@ class TradeArbitration:
 
     @property
     def missing_count(self) -> int:
-        return sum(last - first + 1 for first, last in self.missing)
+        return _count_of(self.missing)
+
+    def _keep_missing(self, ranges: list[tuple[int, int]]) -> None:
+        """Note what is missing, the newest ranges at most."""
+        self.given_up += _count_of(ranges[:-MISSING_MAX])
+        self.missing = ranges[-MISSING_MAX:]
 
     def _count(self, number: int, time_ns: int) -> None:
         """Note which numbers are missing, now that this one has come."""
@@ -167,8 +174,9 @@ class TradeArbitration:
             self._is_parted, self.number = False, max(newest, number)
             return
         if 0 < newest < number - 1:
-            self.missing = [*self.missing[1 - MISSING_MAX :], (newest + 1, number - 1)]
+            self._keep_missing([*self.missing, (newest + 1, number - 1)])
         elif number <= newest // 2 and time_ns > self.newest_ns:  # the exchange counts anew
+            self.given_up += self.missing_count
             self.missing, self.number = [], number
             return
         self._fill(number)
@@ -185,7 +193,7 @@ class TradeArbitration:
                 left += [(number + 1, last)] if number < last else []
             else:
                 left.append((first, last))
-        self.missing = left
+        self._keep_missing(left)
 
     def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int, number: int) -> None:
         if self._is_consecutive and (number != self.number + 1 or self._is_parted):
@@ -225,6 +233,10 @@ class TradeArbitration:
     def reached_ns(self, line: int) -> int:
         """Return when the newest trade on a line was made, 0 if none has come."""
         return self._reached_ns[line]
+
+
+def _count_of(ranges: list[tuple[int, int]]) -> int:
+    return sum(last - first + 1 for first, last in ranges)
 
 
 class PastTrade(msgspec.Struct, frozen=True):

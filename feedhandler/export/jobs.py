@@ -48,7 +48,7 @@ class Input(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Entry(msgspec.Struct, kw_only=True):
+class Exported(msgspec.Struct, kw_only=True):
     """What a job has come to.
 
     last_ns is the time of its last record; unnamed are records left out, since several instruments claim a symbol.
@@ -71,7 +71,7 @@ class Manifest(msgspec.Struct, kw_only=True):
 
     version: int = VERSION
     options: Options
-    runs: dict[str, Entry] = {}
+    runs: dict[str, Exported] = {}
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -182,7 +182,7 @@ def input_name(run: Run, path: Path) -> str:
     return run.name if run.is_capture else f"{run.feed}/{path.name}"
 
 
-def _is_current(run: Run, entry: Entry, kinds: tuple[str, ...], out: Path) -> bool:
+def _is_current(run: Run, entry: Exported, kinds: tuple[str, ...], out: Path) -> bool:
     return (
         set(kinds) <= set(entry.kinds)
         and len(run.files) == len(entry.inputs)
@@ -191,7 +191,7 @@ def _is_current(run: Run, entry: Entry, kinds: tuple[str, ...], out: Path) -> bo
     )
 
 
-def _is_input(run: Run, path: Path, entry: Entry) -> bool:
+def _is_input(run: Run, path: Path, entry: Exported) -> bool:
     """Return whether a file is as it was when it was read; its time alone may differ, if it was copied."""
     was = next((each for each in entry.inputs if each.name == input_name(run, path)), None)
     if was is None:

@@ -20,7 +20,7 @@ import msgspec
 from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError, FeedError
 from feedhandler.export import jobs as jobs_
-from feedhandler.export.jobs import Entry, Job, Made, Manifest
+from feedhandler.export.jobs import Exported, Job, Made, Manifest
 from feedhandler.replay import Player, RecordingGap
 
 PARTS: Final = ".parts"
@@ -70,10 +70,10 @@ def writer_of(job: Job, folder: Path) -> Writer:
     return ParquetWriter(job, folder)
 
 
-def do(job: Job, out: Path, report: Report) -> Entry:
+def do(job: Job, out: Path, report: Report) -> Exported:
     """Do a job; its files are complete afterwards, and not yet where they belong."""
     folder = out / PARTS / job.name
-    entry = Entry(kinds=job.kinds, exchange=job.exchange, inputs=jobs_.looked_at(job.run))
+    entry = Exported(kinds=job.kinds, exchange=job.exchange, inputs=jobs_.looked_at(job.run))
     writer = writer_of(job, folder)
     player = Player(job.run, job.exchange, job.kinds)
     try:
@@ -89,7 +89,7 @@ def do(job: Job, out: Path, report: Report) -> Entry:
     return entry
 
 
-def _play(job: Job, player: Player, writer: Writer, entry: Entry, report: Report) -> None:
+def _play(job: Job, player: Player, writer: Writer, entry: Exported, report: Report) -> None:
     symbols, after_ns = frozenset(job.options.symbols), job.after_ns
     wanted: dict[bytes, bool] = {}
     time_of, topic_size, times = wire.TIME.unpack_from, wire.TOPIC_SIZE, wire.RECV_NS_OFFSET
@@ -118,7 +118,7 @@ def _play(job: Job, player: Player, writer: Writer, entry: Entry, report: Report
     report(job.name, player.reader.size, records)
 
 
-def complete(job: Job, entry: Entry, manifest: Manifest, out: Path) -> None:
+def complete(job: Job, entry: Exported, manifest: Manifest, out: Path) -> None:
     """Put a job's files where they belong, remove those that they replace, and note it. Raises OSError."""
     folder = out / PARTS / job.name
     for made in entry.outputs:
@@ -138,7 +138,7 @@ def complete(job: Job, entry: Entry, manifest: Manifest, out: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def do_all(todo: Sequence[Job], out: Path, processes: int, report: Report) -> Iterator[tuple[Job, Entry]]:
+def do_all(todo: Sequence[Job], out: Path, processes: int, report: Report) -> Iterator[tuple[Job, Exported]]:
     """Yield jobs as they are done. Raises what a job raised, and ExportFailed."""
     shutil.rmtree(out / PARTS, ignore_errors=True)
     if min(processes, len(todo)) <= 1:
@@ -148,7 +148,9 @@ def do_all(todo: Sequence[Job], out: Path, processes: int, report: Report) -> It
     shutil.rmtree(out / PARTS, ignore_errors=True)
 
 
-def _do_apart(todo: Sequence[Job], out: Path, processes: int, report: Report) -> Iterator[tuple[Job, Entry]]:
+def _do_apart(
+    todo: Sequence[Job], out: Path, processes: int, report: Report
+) -> Iterator[tuple[Job, Exported]]:
     context = multiprocessing.get_context("spawn")
     reports: Any = context.Queue()
     stop = context.Event()
@@ -197,7 +199,7 @@ def _end_with_parent() -> None:
         os._exit(1)  # whoever asked for it is gone
 
 
-def _do_there(job: Job, out: Path) -> Entry:
+def _do_there(job: Job, out: Path) -> Exported:
     return do(job, out, _report)
 
 

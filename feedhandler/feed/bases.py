@@ -12,7 +12,7 @@ Pure: times and answers come in, requests and records go out.
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -29,6 +29,7 @@ from feedhandler.feed.session import Session
 LOOK_NS: Final = NS_PER_S  # how often each book is looked at; those without a line that leads, at each call
 REPEAT_NS: Final = 600 * NS_PER_S  # a snapshot of each book
 REPEATS_MAX: Final = 16  # snapshots at one call: 1 MB
+REQUESTED_NS: Final = 10 * NS_PER_S  # between two snapshots of one book that somebody requests
 BEHIND_NS: Final = NS_PER_S  # a line that stands still for so long, while another goes on, has failed
 LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is,
 # and without any other for its first changes: a base that lags behind them is of no use.
@@ -52,12 +53,14 @@ class BookWatch(msgspec.Struct, eq=False):
     tries: int = 0
     snapshots: int = 0  # of the state, when it was last looked at
     repeats_at: int = 0
+    repeated_at: int = 0
     begun_at: int = 0  # with a base over REST
     lacks_at: int = 0  # since when a line has no book; 0 = each has
     behind_at: int = 0  # since when the line that leads stands still behind another; 0 = it does not
     behind_id: int = 0  # where
     crossed_at: dict[int, int] = {}  # by line
     subscribes_at: dict[int, int] = {}
+    subscribed_at: dict[int, int] = {}
     subscriptions: dict[int, int] = {}  # by line: how many have brought no base
 
 
@@ -131,6 +134,13 @@ class Bases:
             watched.repeats_at = min(watched.repeats_at, self._now)
             watched.snapshots = watched.state.snapshots
 
+    def repeat(self, natives: Container[str]) -> None:
+        """Publish some books again, a few at a time, and none more often than every ten seconds."""
+        for watched in self._order:
+            if self.market.prefix + watched.state.native in natives:
+                due = max(self._now, watched.repeated_at + REQUESTED_NS)
+                watched.repeats_at = min(watched.repeats_at, due)
+
     # --- time
 
     def advance(self, now_mono_ns: int) -> list[BaseQuestion]:
@@ -175,7 +185,7 @@ class Bases:
         for watched in self._order:
             state = watched.state
             if watched.snapshots != state.snapshots:  # there was one just now
-                watched.snapshots = state.snapshots
+                watched.snapshots, watched.repeated_at = state.snapshots, self._now
                 watched.repeats_at = self._now + int(self._rng.uniform(0.8, 1.0) * REPEAT_NS)
             elif left and state.leader != NOBODY and self._now >= watched.repeats_at:
                 state.repeat(self._emit)
@@ -276,6 +286,7 @@ class Bases:
             for watched in lost:
                 count = watched.subscriptions.get(line, 0)
                 watched.subscriptions[line] = count + 1
+                watched.subscribed_at[line] = self._now
                 pause_ns = SUBSCRIBE_AGAIN_NS << min(count, AGAIN_SHIFT_MAX)
                 watched.subscribes_at[line] = self._now + pause_ns
             if lost:
@@ -287,8 +298,11 @@ class Bases:
     def _wants_subscription(self, watched: BookWatch, session: Session) -> bool:
         line, state = session.line.index, watched.state
         if state.lines[line].is_known:
-            if watched.subscriptions and self._now >= watched.subscribes_at.get(line, 0):
-                watched.subscriptions.pop(line, None)  # it has lasted
+            if line in watched.subscriptions:
+                lasts_at = watched.subscribed_at[line] + SUBSCRIBE_AGAIN_NS
+                if self._now >= lasts_at:  # however often it took, that is over
+                    del watched.subscriptions[line]
+                    watched.subscribes_at[line] = lasts_at
             return False
         if not session.subscriptions.brings(state):
             watched.subscribes_at.pop(line, None)  # a new connection

@@ -156,6 +156,11 @@ class MissedTrades:
         """Return what to request; call a few times a second."""
         self._now = now_mono_ns
         for state, since in self._states.items():
+            if (
+                given_up := state.trades.given_up
+            ):  # there was no room, or no number any more, to request it by
+                state.trades.given_up = 0
+                self._flag(state, given_up)
             if state.trades.missing and state not in self._open:
                 self._states[state] = since or now_mono_ns
                 if since and now_mono_ns - since >= PATIENCE_NS:
@@ -285,13 +290,15 @@ class MissedTrades:
 
     def _tell(self, missed: Missed, count: int) -> None:
         """Publish that something is missing: in its place, unless newer ones have waited for too long."""
-        state = missed.state
+        self._flag(missed.state, count)
+        self._end(missed)
+
+    def _flag(self, state: TradeState, count: int) -> None:
         before = self.lost.get(state.topic, 0)
         self.lost[state.topic] = UNKNOWN if UNKNOWN in (count, before) else before + count
         state.flags = state.base_flags | wire.STALE
         self._emit(state)
         self.told.append(state)
-        self._end(missed)
 
     def _end(self, missed: Missed) -> None:
         state = missed.state

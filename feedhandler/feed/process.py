@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import uvloop
 
+from feedhandler import __version__
 from feedhandler.data import wire
+from feedhandler.data.book import BOOK
 from feedhandler.data.connecting import DailyWindow
 from feedhandler.data.errors import (
     EXIT_FAILED,
@@ -29,6 +31,7 @@ from feedhandler.data.errors import (
     ProtocolError,
 )
 from feedhandler.data.instruments import Instrument, InstrumentList, InstrumentTable, instrument_list
+from feedhandler.data.rest import RestRequest
 from feedhandler.data.shard import Shard
 from feedhandler.data.status import FEED_HEARTBEAT_NS, LISTED_MAX, ConnectionStatus, FeedStatus
 from feedhandler.data.topics import Topics
@@ -42,10 +45,12 @@ from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.missed import TradesQuestion
-from feedhandler.feed.report import Complaints, connection_status, feed_state
+from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state
 from feedhandler.feed.survey import Survey
+from feedhandler.feed.tap import BATCH_S, Tap
 from feedhandler.feed.universe import Universe
 from feedhandler.feed.websocket import Connection
+from feedhandler.recordings.plan import Plan, PlannedMarket
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import (
     END_S,
@@ -64,13 +69,16 @@ from feedhandler.transport.files import (
     Stamp,
     feed_lock,
     read_instruments,
+    read_requested_snapshots,
     read_wanted,
+    snapshots_stamp,
     wanted_path,
     wanted_stamp,
     write_instruments,
 )
 from feedhandler.transport.http import HttpClient, HttpRefused, RestBudget
 from feedhandler.transport.links import Uplink
+from feedhandler.transport.offer import Offer
 from feedhandler.transport.outlet import Outlet
 from feedhandler.transport.queues import Queues, size_of
 from feedhandler.transport.shared_budget import SharedBudget, path_of
@@ -83,9 +91,11 @@ AWAITED_S: Final = 20.0  # for a simulator to come, which takes one or two
 AWAITED_EVERY_S: Final = 0.05
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
+RAW_QUEUE_SIZE_MAX: Final = 4 << 20  # for the recorder to read; `Tap` holds what is more
 STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
 assert 2 * END_TASKS_S + STOP_CONNECTIONS_S < END_S, "an end in order has its time"
 NEVER_READ: Final[Stamp] = (-1, -1, -1)
+BOOK_TOPICS: Final = f"{BOOK.name}.".encode()
 
 if TYPE_CHECKING:
     from feedhandler.transport import remote
@@ -157,8 +167,18 @@ class Publisher:
         self.flush()
 
     def greet(self) -> None:
-        """Repeat all that is known to a merger that joined."""
-        self._batch.repeat(filter(None, map(self._newest, self.topics(b""))))
+        """Repeat all that is known to a merger that joined, or has lost records.
+
+        Books are INVALID there, for a change may have been lost that nothing else shows, until their snapshots.
+        """
+        self._batch.repeat(filter(None, map(self._greeting, self.topics(b""))))
+
+    def _greeting(self, topic: bytes) -> bytearray | None:
+        record = self._newest(topic)
+        if record is not None and topic.startswith(BOOK_TOPICS):
+            (flags,) = wire.FLAGS.unpack_from(record, wire.FLAGS_OFFSET)
+            wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, flags | wire.INVALID)
+        return record
 
     def topics(self, prefix: bytes) -> list[bytes]:
         """Return the topics that begin with a prefix, padded, in order."""
@@ -295,10 +315,29 @@ class Feed:
         else:
             retire(path)  # of an earlier configuration
         boards = () if self._board is None else (self._board.look,)
-        self._upkeep = Upkeep(config, self._publisher.look, *boards, *looks)
+        self._tap: Tap | None = None
+        self._offer: Offer | None = None
+        if raw := self._settings.raw_of(shard):
+            self._offer = offer = Offer(
+                loop,
+                raw,
+                lambda: tap.on_join(),
+                key=f"exchanges.{name}.raw",
+                queue_size_max=RAW_QUEUE_SIZE_MAX,
+                group=group,
+            )
+            self._tap = tap = Tap(
+                offer.send,
+                lambda: loop.call_later(BATCH_S, tap.on_time),
+                time.time_ns,
+                time.monotonic_ns,
+            )
+        offers = () if self._offer is None else (self._offer.look,)
+        self._upkeep = Upkeep(config, self._publisher.look, *boards, *offers, *looks)
         self._universe = Universe(self._markets, self._make_legs, flags, shard.has, self._board)
         self._wanted = self._kinds(Wanted())  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
+        self._requests_stamp = snapshots_stamp(config.run_dir)  # what was requested before has been answered
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
         window = self._settings.renew_window
         self._window = DailyWindow(window) if window else None
@@ -306,6 +345,7 @@ class Feed:
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._surveys = {market: Survey() for market in self._markets}
+        self._invalid = InvalidTopics(self._markets)
         self._complaints = Complaints()
         self._survey_problems: dict[tuple[str, str], str] = {}  # newest, by market and request
         self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
@@ -319,6 +359,7 @@ class Feed:
             starting="connecting, attempt 1, in progress",
             wanted=dict(self._wanted),
         )
+        self._plan()
 
     async def run(self) -> int:
         """Run until SIGTERM (returns 0), or until too many attempts in a row brought no data (75)."""
@@ -346,6 +387,9 @@ class Feed:
             self._status.stopping = True
             self._send_status()
             self._publisher.close()
+            if self._tap is not None and self._offer is not None:
+                self._tap.flush()
+                self._offer.close()
             if self._board is not None:
                 self._board.close()
             for task in tasks:
@@ -397,6 +441,14 @@ class Feed:
             await self._wait(delay, f"connecting, attempt {attempt + 1}", str(error))
         return False
 
+    async def _fetch(self, market: Market, request: RestRequest, *, is_spare: bool = False) -> bytes:
+        """Return the body of an answer, as `HttpClient.fetch` does; what it says is recorded."""
+        http = self._http[market.name]
+        body = await http.fetch(request, is_spare=is_spare)
+        if self._tap is not None:
+            self._tap.answered(http.rest_url + request.path, body)
+        return body
+
     async def _wait(self, delay_s: float, what: str, error: str) -> None:
         """Sleep or be stopped, and show a countdown in the status."""
         due = time.monotonic() + delay_s
@@ -424,7 +476,7 @@ class Feed:
         """Fetch the list of one market, at first from disk if need be; returns why it is not a new one."""
         try:
             with self._failures.converted("the instrument list"):
-                body = await self._http[market.name].fetch(market.instruments_request)
+                body = await self._fetch(market, market.instruments_request)
                 self._listings[market.name] = self._listing_of(market, market.decode_instruments(body))
         except (ProtocolError, DecodeError) as exc:
             if market.name not in self._listings and (kept := self._kept_list(market)) is not None:
@@ -539,6 +591,19 @@ class Feed:
         self._carry()
         self._send_status()
 
+    def _take_requests(self) -> None:
+        """See whether snapshots of books are requested, by a relay that has none."""
+        stamp = snapshots_stamp(self._run_dir)
+        if stamp == self._requests_stamp or self._table is None:
+            return
+        self._requests_stamp = stamp
+        own = f"{BOOK.name}.{self._name}."
+        topics = read_requested_snapshots(self._run_dir)
+        symbols = {topic.removeprefix(own) for topic in topics if topic.startswith(own)}
+        if symbols:
+            table = self._table
+            self._universe.repeat_books({n for n in table.by_native if table.symbol_of(n) in symbols})
+
     # --- connections
 
     def _carry(self) -> None:
@@ -549,6 +614,7 @@ class Feed:
         known, renamed = self._universe.rejected, self._universe.renamed
         change = self._universe.reconcile(self._table, self._wanted, time.time_ns())
         self._status.wanted = self._universe.wanted
+        self._plan()
         self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed
         for symbol, reasons in self._universe.rejected.items():
             for reason in dict.fromkeys(reasons.values()):
@@ -563,6 +629,29 @@ class Feed:
         self._apply(change)
         self._status.starting = ""
         self._publisher.flush_soon()
+
+    def _plan(self) -> None:
+        """Have recorded what is to be received from now on."""
+        if self._tap is not None:
+            markets = [
+                PlannedMarket(
+                    name=market.name,
+                    prefix=market.prefix,
+                    instruments_url=self._http[market.name].rest_url + market.instruments_request.path,
+                )
+                for market in self._markets
+            ]
+            plan = Plan(
+                exchange=self._name,
+                shard=str(self._shard),
+                session_ns=self._status.started_ns,
+                pid=self._status.pid,
+                version=__version__,
+                simulated=self._settings.simulated,
+                markets=markets,
+                wanted=dict(self._status.wanted),
+            )
+            self._tap.begin(plan)
 
     def _make_legs(self, market: Market, states: Sequence[State]) -> Legs:
         return Legs(
@@ -592,6 +681,7 @@ class Feed:
                 self._publisher.flush_soon,
                 self._settings.leg_source_address(session.leg),
                 failures=self._failures,
+                tap=self._tap,
             )
             self._connections.append(connection)
             self._tasks.add(asyncio.create_task(self._failures.endure("a connection", connection.run)))
@@ -637,12 +727,11 @@ class Feed:
 
     async def _ask_about_all(self, market: Market, survey: Survey) -> None:
         """Ask the exchange for the present values of all symbols of a market."""
-        http = self._http[market.name]
         has_failed, retry_after_s = True, 0.0
         try:
             for request in market.survey_requests:
                 with self._failures.converted("present values"):
-                    rows = market.decode_survey(await http.fetch(request, is_spare=True))
+                    rows = market.decode_survey(await self._fetch(market, request, is_spare=True))
                 self._survey_problems[market.name, request.path] = rows.problem
                 self._note_problems()
                 survey.on_rows(rows.items, time.time_ns())
@@ -657,10 +746,9 @@ class Feed:
     async def _ask(self, question: Question) -> None:
         """Ask the exchange for the quote of a symbol whose channel has fallen silent."""
         quote, market = None, question.watch.market
-        http = self._http[market.name]
         try:
             with self._failures.converted("a question to REST"):
-                body = await http.fetch(market.quote_request(question.native), is_spare=True)
+                body = await self._fetch(market, market.quote_request(question.native), is_spare=True)
                 quote = market.decode_quote(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no word from REST about %s, which is silent: %s", question.native, exc)
@@ -671,7 +759,7 @@ class Feed:
         market, native = question.watch.market, question.missed.state.native
         try:
             with self._failures.converted("past trades"):
-                body = await self._http[market.name].fetch(question.request, is_spare=True)
+                body = await self._fetch(market, question.request, is_spare=True)
                 rows = market.decode_past_trades(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no past trades of %s from REST: %s", native, exc)
@@ -689,7 +777,7 @@ class Feed:
         market, native = question.bases.market, question.watched.state.native
         try:
             with self._failures.converted("a book"):
-                body = await self._http[market.name].fetch(question.request, is_spare=True)
+                body = await self._fetch(market, question.request, is_spare=True)
                 base = market.decode_base(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no book of %s from REST, asked for again later: %s", native, exc)
@@ -773,12 +861,16 @@ class Feed:
                 self._board.beat()
             self._upkeep.on_time(time.monotonic())
             self._publisher.poll()
+            if self._tap is not None:
+                self._tap.flush()  # what was held, when the recorder reads again
             if self._publisher.take_loss():
                 self._send_status()  # so that the loss is counted
                 self._publisher.greet()  # a quiet symbol would not send again what was lost
-                self._universe.repeat_books()
+                self._universe.repeat_all_books()
             self._take_wanted()
+            self._take_requests()
             # A fifth of the connections at a time: to look at thousands of symbols takes milliseconds.
+            self._invalid.look(count % HEARTBEATS_PER_STATUS, HEARTBEATS_PER_STATUS, time.time_ns())
             self._look_at(range(count % HEARTBEATS_PER_STATUS, len(self._connections), HEARTBEATS_PER_STATUS))
             if count % HEARTBEATS_PER_STATUS == 0 or self._state() != self._status.state:
                 self._send_status()
@@ -794,7 +886,7 @@ class Feed:
         self._send_status()
         self._send_instruments()
         self._publisher.greet()
-        self._universe.repeat_books()
+        self._universe.repeat_all_books()
 
     def _state(self) -> str:
         if self._status.stopping:
@@ -822,6 +914,7 @@ class Feed:
         status.failures = dict(self._failures.counts)
         status.hop_records = self._publisher.records
         status.books_valid, status.books_waiting = self._universe.books()
+        self._invalid.report(status)
         self._timekeepers[0].report(status)
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))
 

@@ -1,15 +1,22 @@
 """What a feed reports of its connections: their status, its own in one word, and lines for the log."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from feedhandler.data.status import LISTED_MAX, ConnectionStatus, Phase, Undecodable
+from feedhandler.data import wire
+from feedhandler.data.book import BOOK
+from feedhandler.data.depth import DEPTH
+from feedhandler.data.status import LISTED_MAX, ConnectionStatus, FeedStatus, Phase, Undecodable
 from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges.base import Market
+from feedhandler.exchanges.state import State
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.session import Session
 
 COMPLAINS_EVERY_NS: Final = 60 * NS_PER_S
 SHOWN_SIZE: Final = 120  # characters of a message, in the log
+KINDS: Final = (BOOK.name, DEPTH.name)  # that can be INVALID
 
 
 def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: str = "") -> ConnectionStatus:
@@ -46,6 +53,37 @@ def connection_status(session: Session, now_ns: int, now_mono_ns: int, address: 
         decode_errors=session.decode_errors,
         kept_frames=list(session.kept_frames),
     )
+
+
+class InvalidTopics:
+    """Which topics of depth and books are INVALID, or wait for a base, and since when."""
+
+    def __init__(self, markets: Sequence[Market]) -> None:
+        self._markets = markets
+        self._changes = -1  # of the markets' symbols, which were these then
+        self._states: list[State] = []
+        self._since: dict[str, tuple[str, int]] = {}  # by topic: the kind, and when it was first seen so
+
+    def look(self, part: int, parts: int, now_ns: int) -> None:
+        """Look at one of so many parts of all topics."""
+        changes = sum(market.changes for market in self._markets)
+        if changes != self._changes:
+            self._changes = changes
+            states = [m.states[kind].values() for m in self._markets for kind in KINDS if kind in m.states]
+            self._states = [state for each in states for state in each]
+            topics = {state.topic for state in self._states}
+            self._since = {topic: since for topic, since in self._since.items() if topic in topics}
+        for state in self._states[part::parts]:
+            if state.flags & wire.INVALID:
+                self._since.setdefault(state.topic, (state.kind, now_ns))
+            elif self._since:
+                self._since.pop(state.topic, None)
+
+    def report(self, status: FeedStatus) -> None:
+        """Write into a status what there is."""
+        status.invalid = dict(Counter(kind for kind, _ in self._since.values()))
+        longest = sorted(self._since.items(), key=lambda each: each[1][1])[:LISTED_MAX]
+        status.invalid_topics = {topic: since_ns for topic, (_, since_ns) in longest}
 
 
 class Complaints:

@@ -9,7 +9,7 @@ Either side may change at any time: `reconcile` makes the difference, and distur
 come in, sessions to be run and to be stopped go out. It knows no exchange.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Final
 
 from feedhandler.data import wire
@@ -233,10 +233,15 @@ class Universe:
         """Return how many books are valid, and how many wait for a base."""
         return sum(legs.bases.valid for legs in self.legs), sum(legs.bases.waiting for legs in self.legs)
 
-    def repeat_books(self) -> None:
+    def repeat_all_books(self) -> None:
         """Publish all books in full, a few at a time."""
         for legs in self.legs:
             legs.bases.repeat_all()
+
+    def repeat_books(self, natives: Container[str]) -> None:
+        """Publish some books in full, a few at a time; natives are as instruments have them."""
+        for legs in self.legs:
+            legs.bases.repeat(natives)
 
     # --- renewal
 

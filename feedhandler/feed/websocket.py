@@ -21,6 +21,7 @@ from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Endpoint, Market
 from feedhandler.feed.session import Session
+from feedhandler.feed.tap import Tap, TappedConnection
 from feedhandler.transport.dial import TLS_HANDSHAKE_S, address_of, dial, to_its_end
 from feedhandler.transport.http import HttpClient, refusal, retry_after_s
 from feedhandler.transport.tasks import Failures
@@ -112,7 +113,8 @@ class Connection:
     """Runs one session: connects, passes frames, sends, closes, until `stop`.
 
     flush is called at the end of each socket read, so that what one read brought leaves as one message.
-    source_address is this host's address to connect from, "" for any; failures are counted with those given.
+    source_address is this host's address to connect from, "" for any; failures are counted with those given, and
+    what is received and sent goes to tap as well.
     """
 
     def __init__(
@@ -125,15 +127,18 @@ class Connection:
         flush: Callable[[], None],
         source_address: str = "",
         failures: Failures | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.session = session
         self.flush = flush
         self._label = label
         self._market = market
         self._http = http
-        self._ws_url = ws_url
+        self._ws_url = self._url = ws_url  # as configured; of the present attempt
         self._source_address = source_address
         self._failures = failures or Failures()
+        self._tap = tap
+        self._tapped: TappedConnection | None = None  # the present attempt, as it is recorded
         self.address = ""  # of the exchange, as long as the socket is open
         self._socket: Socket | None = None  # of the present attempt; others are let go
         self._transport: picows.WSTransport | None = None  # once it is open
@@ -154,6 +159,8 @@ class Connection:
             transport.disconnect(graceful=False)
             return
         self._transport = transport
+        if self._tapped is not None:
+            self._tapped.on_opened(self._url)
         if self.session.connects > 1:
             log.info("%s: leg %d is connected again", self._label, self.session.leg)
         self._ending = asyncio.create_task(self._failures.attempt(PLACE, lambda: _end(transport)))
@@ -170,6 +177,7 @@ class Connection:
         reason = self._close_reason or reason
         if not self._is_stopping:
             log.warning("%s: leg %d: %s", self._label, self.session.leg, reason)
+        self._end_tapped(reason)
         self.session.on_closed(time.monotonic_ns(), reason)
         self.flush()
         self.wake()
@@ -193,6 +201,8 @@ class Connection:
             for message in step.send:
                 if self._transport is not None:
                     self._transport.send(TEXT, message)
+                    if self._tapped is not None:
+                        self._tapped.on_sent(message)
             if step.close:
                 await self._close(step.close)
                 continue
@@ -228,13 +238,18 @@ class Connection:
 
     async def _connect(self) -> None:
         """Shake hands and open the socket; any failure goes to the session."""
-        url = self._ws_url
-        socket = self._socket = Socket(self, self.session.on_frame)
+        url = self._url = self._ws_url
+        on_frame: Callable[[memoryview | bytearray, int], bool] = self.session.on_frame
+        if self._tap is not None:
+            self._end_tapped("given up")
+            self._tapped = self._tap.connection(self._market.name, on_frame)
+            on_frame = self._tapped.on_frame
+        socket = self._socket = Socket(self, on_frame)
         self._close_reason = ""
         try:
             with self._failures.converted(PLACE, OSError, ValueError, picows.WSError):
                 endpoint = await self._handshake()
-                url = endpoint.url
+                url = self._url = endpoint.url
                 self.session.on_endpoint(endpoint)
                 transport = await self._open(url, socket)
         except picows.WSHandshakeError as exc:
@@ -287,12 +302,18 @@ class Connection:
         if self.session.phase is Phase.CONNECTING:
             self._socket = None
             self.address = ""
+            self._end_tapped(reason)
             attempts = self.session.attempts
             if (
                 not self._is_stopping and attempts & (attempts - 1) == 0
             ):  # the first, second, fourth, … in a row
                 log.warning("%s: leg %d, attempt %d: %s", self._label, self.session.leg, attempts, reason)
             self.session.on_closed(time.monotonic_ns(), reason, retry_after_s)
+
+    def _end_tapped(self, reason: str) -> None:
+        tapped, self._tapped = self._tapped, None
+        if tapped is not None:
+            tapped.on_closed(reason)
 
     async def _handshake(self) -> Endpoint:
         request = self._market.handshake_request

@@ -25,6 +25,7 @@ from feedhandler.data.status import (
     ConnectionStatus,
     ExchangeStatus,
     Heartbeat,
+    RecorderStatus,
     RelayStatus,
 )
 from feedhandler.data.units import NS_PER_S
@@ -32,7 +33,7 @@ from feedhandler.gateway.app import Parts
 from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.screens import Screens
 from feedhandler.runtime.host import look
-from feedhandler.transport.files import read_relay_status
+from feedhandler.transport.files import read_recorder_status, read_relay_status
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 US_PER_S: Final = 1_000_000
@@ -101,12 +102,13 @@ class Metrics(Collector):
         """Yield the families."""
         yield from self._merger()
         yield from _relay(read_relay_status(self._parts.config.run_dir))
+        yield from _recorder(read_recorder_status(self._parts.config.run_dir))
         yield from _processes(look(self._parts.config))
         yield from self._simulated()
         # The last numbers of a merger that is silent are not true any more: its series are absent, and `up` is 0.
         statuses = self._parts.market_data.statuses if self._parts.market_data.is_merger_up else {}
         rows = {name: statuses[name] for name in self._parts.config.exchanges if name in statuses}
-        yield from _exchanges(rows)
+        yield from _exchanges(rows, time.time_ns())
         yield from _kinds(rows, self._parts.market_data)
         yield from _connections(rows)
         yield from self._accounts()
@@ -204,6 +206,28 @@ def _relay(status: RelayStatus | None) -> Iterator[Metric]:
     )
 
 
+def _recorder(status: RecorderStatus | None) -> Iterator[Metric]:
+    if status is None:
+        return  # none is configured, or it does not run, which `process_up` tells
+    is_recording = not status.trouble(time.time_ns())
+    yield _gauge("recorder_recording", "1 while the recorder writes what feeds offer.", float(is_recording))
+    yield _gauge("recorder_free_bytes", "Room on its file system.", status.free_size)
+    yield _gauge("recorder_min_free_bytes", "With less than this it stops.", status.min_free_size)
+    yield _gauge("recorder_size_bytes", "Size of all recordings there.", status.size)
+    connected = _family("recorder_connected", "1 while it reads a feed.", "feed")
+    frames = _counters("recorder_frames", "Frames that were recorded.", "feed")
+    raw = _counters("recorder_raw_bytes", "Bytes of what was recorded.", "feed")
+    stored = _counters("recorder_stored_bytes", "Bytes that it has in files.", "feed")
+    lost = _counters("recorder_lost", "Items that feeds could not hand over.", "feed")
+    for name, feed in status.feeds.items():
+        connected.add_metric((name,), float(feed.is_connected))
+        frames.add_metric((name,), feed.received)
+        raw.add_metric((name,), feed.items_size)
+        stored.add_metric((name,), feed.stored_size)
+        lost.add_metric((name,), feed.lost)
+    yield from (connected, frames, raw, stored, lost)
+
+
 def _processes(processes: Iterable[ProcessStatus]) -> Iterator[Metric]:
     up = _family("process_up", "1 while a process of this host runs, and stays up.", "process")
     restarts = _counters("process_restarts", "How often its supervisor has started it again.", "process")
@@ -225,7 +249,7 @@ def _processes(processes: Iterable[ProcessStatus]) -> Iterator[Metric]:
     yield from (up, restarts, started, cpu, memory, files)
 
 
-def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
+def _exchanges(rows: dict[str, ExchangeStatus], now_ns: int) -> Iterator[Metric]:
     state = _family("exchange_state", "1 for the state that an exchange is in.", "exchange", "state")
     wanted = _family("exchange_connect", "1 if it is to be connected to.", "exchange")
     records = _counters("exchange_records", "Records of an exchange.", "exchange")
@@ -242,6 +266,15 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
     lost = _counters("trades_lost", "Trades that could be had from nowhere.", "exchange")
     unknown = _family("trades_lost_unknown_topics", "Topics of which as many as is not known.", "exchange")
     recovered = _counters("trades_recovered", "Trades that REST gave, and no connection.", "exchange")
+    invalid = _family(
+        "exchange_invalid_topics",
+        "Topics that are INVALID at the feed, or wait for a base.",
+        "exchange",
+        "kind",
+    )
+    since = _family(
+        "exchange_invalid_seconds", "For how long the longest of all has been so, 0 without any.", "exchange"
+    )
     latency = HistogramMetricFamily(
         "feedhandler_tick_to_publish_seconds",
         "From a frame's receipt to its record's publication, sampled.",
@@ -267,6 +300,10 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
         lost.add_metric((name,), sum(max(0, count) for count in counts))
         unknown.add_metric((name,), sum(count < 0 for count in counts))
         recovered.add_metric((name,), status.feed.recovered_trades)
+        for kind, count in status.feed.invalid.items():
+            invalid.add_metric((name, kind), count)
+        oldest_ns = min(status.feed.invalid_topics.values(), default=now_ns)
+        since.add_metric((name,), max(0, now_ns - oldest_ns) / NS_PER_S)
         if status.feed.clock_offset_ms is not None:
             offset.add_metric((name,), status.feed.clock_offset_ms / MS_PER_S)
     yield from (
@@ -284,6 +321,8 @@ def _exchanges(rows: dict[str, ExchangeStatus]) -> Iterator[Metric]:
         lost,
         unknown,
         recovered,
+        invalid,
+        since,
     )
     yield latency
 

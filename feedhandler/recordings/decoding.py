@@ -49,12 +49,19 @@ def place_of(address: str) -> Place:
     return Place()
 
 
+def _named_in(connection: str) -> type[Market] | None:
+    """Return the market of the exchange that the name of a connection begins with, if it does."""
+    exchange = EXCHANGES.get(connection.partition(".")[0].lower())
+    return exchange.main if exchange else None
+
+
 class Decoded(NamedTuple):
     """What an item has come to.
 
     market is None where it is of none of ours, and where says what it is of. kind and native are those of the state
     that a frame is about, "" if it is about none: an answer, or a channel that is not ours. problem says why it
     cannot be decoded. has_lost: a book's chain has ended on that connection, was_crossed: it was crossed before.
+    is_guessed: its connection has no address, so it is of what else there is to go by.
     """
 
     where: str = ""
@@ -67,6 +74,7 @@ class Decoded(NamedTuple):
     quote: StatedQuote | None = None
     has_lost: bool = False
     was_crossed: bool = False
+    is_guessed: bool = False
 
 
 class _Met(dict[str, Any]):
@@ -91,6 +99,7 @@ class _Met(dict[str, Any]):
 
 class _Connection(msgspec.Struct, eq=False):
     where: str
+    is_guessed: bool = False  # without an address
     carrier: "Carrier | None" = None
     line: Line = Line(0)  # that most of its symbols have it as
     lines: dict[str, int] = {}  # which line of each native symbol it is
@@ -267,6 +276,8 @@ class Decoding:
             return self.take_answer(item)
         if what is What.HEADER:
             self._read_header(item.data)
+        elif what is What.SENT and item.name and item.connection not in self._connections:
+            return self._open(item.connection, item.name)
         return Decoded()
 
     def _read_header(self, data: bytes) -> None:
@@ -290,7 +301,7 @@ class Decoding:
     # --- connections
 
     def _market_at(self, address: str, connection: str = "") -> tuple[str, type[Market] | None]:
-        """Return what an address is, in words, and its market."""
+        """Return what an address is, in words, and its market; without any, what else there is to go by."""
         place = place_of(address)
         if place.market is not None:
             self._placed = self._placed or place.market
@@ -301,7 +312,7 @@ class Decoding:
             word = connection.partition(".")[0]
             named = next((m for m in self._named.markets if m.name == word), self._named.main)
             return self._named.name, named
-        market = None if address else self._placed or self._headed
+        market = None if address else self._placed or self._headed or _named_in(connection)
         if market is None:
             host = urlsplit(address).hostname
             return f"{host}, no exchange of ours" if host else "an unknown exchange", None
@@ -310,7 +321,7 @@ class Decoding:
     def _open(self, name: str, address: str) -> Decoded:
         closed = self._close(name)
         where, market = self._market_at(address, name)
-        connection = self._connections[name] = _Connection(where)
+        connection = self._connections[name] = _Connection(where, not address)
         if market is None:
             return closed._replace(where=where)
         carrier = connection.carrier = self._carrier(market)
@@ -370,6 +381,7 @@ class Decoding:
             market.stated_quote(item.data) if self._has_quotes and not problem else None,
             has_lost,
             carrier.was_crossed,
+            connection.is_guessed,
         )
 
     # --- answers

@@ -5,19 +5,28 @@ DIRECTORY/binance/20261129T220615.123456789Z.segment
 DIRECTORY/kucoin-1of2/…                                  a shard of an exchange's symbols
 """
 
+import contextlib
 import datetime
+import fcntl
+import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
+from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.shard import WHOLE, Shard, parse
 from feedhandler.data.units import NS_PER_S
 from feedhandler.recordings import segments
 from feedhandler.recordings.traffic import Item, What
+from feedhandler.recordings.verification import FeedVerification, SegmentReport, Verifier
 
 SUFFIX: Final = ".segment"
 MANIFEST: Final = "manifest.jsonl"
+LOCK: Final = "recorder.lock"
+STARTED: Final = "started"  # in the manifest
 NAME: Final = re.compile(r"(\d{8}T\d{6})\.(\d{9})Z" + re.escape(SUFFIX))
 FOLDER: Final = re.compile(r"([a-z0-9_]+)(?:-(\d+of\d+))?")
 TIME: Final = "%Y%m%dT%H%M%S"
@@ -74,6 +83,105 @@ def find(
         if chosen:
             found[folder.name] = chosen
     return found
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """A line of the manifest: a segment was closed, is torn, or was removed; the last fields are of its footer.
+
+    Or a recorder has started: then it has no path.
+    """
+
+    event: str
+    at_ns: int
+    path: str
+    size: int
+    why: str = ""
+    reason: str = ""
+    last_ns: int = 0
+    received: int = 0
+    items_size: int = 0
+    lost: int = 0
+
+
+def manifest(directory: Path) -> Iterator[Entry]:
+    """Yield the lines of a directory's manifest; one that cannot be read, a torn one, is passed over."""
+    with contextlib.suppress(FileNotFoundError), (directory / MANIFEST).open("rb") as lines:
+        for line in lines:
+            with contextlib.suppress(*UNDECODABLE):
+                yield _decode_entry(line)
+
+
+_decode_entry = msgspec.json.Decoder(Entry).decode
+
+
+def is_recorded(directory: Path) -> bool:
+    """True while a recorder writes to a directory. Raises OSError."""
+    try:
+        file = (directory / LOCK).open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def open_files(directory: Path, found: Mapping[str, Sequence[SegmentFile]]) -> set[Path]:
+    """Return the segments that are being written: the last of each feed, unless it was closed. Raises OSError."""
+    if not is_recorded(directory):
+        return set()
+    closed = {directory / entry.path for entry in manifest(directory)}
+    return {files[-1].path for files in found.values()} - closed
+
+
+def verify(
+    directory: Path,
+    exchanges: Sequence[str] = (),
+    on_progress: Callable[[Path, int], object] = lambda path, offset: None,
+) -> list[FeedVerification]:
+    """Read every segment of a directory, and tell what is missing. Raises OSError.
+
+    on_progress gets the file, and how far it was read.
+    """
+    found = find(directory, exchanges)
+    entries = {entry.path: entry for entry in manifest(directory)}  # the last word about each
+    starts = [entry.at_ns for entry in manifest(directory) if entry.event == STARTED]
+    being_written = open_files(directory, found)
+    verifiers = {feed: Verifier(feed) for feed in found}
+    for feed, files in found.items():
+        verifier = verifiers[feed]
+        before_ns = 0
+        for file in files:
+            if before_ns and any(before_ns < at_ns <= file.begun_ns for at_ns in starts):
+                verifier.tell("the recorder was started anew")
+            before_ns = file.begun_ns
+            name = str(file.path.relative_to(directory))
+            try:
+                opened = file.path.open("rb")
+            except FileNotFoundError:
+                continue  # it was removed meanwhile, or see below
+            with opened:
+                segment = verifier.take(
+                    name,
+                    opened,
+                    opened.seek(0, 2),
+                    is_open=file.path in being_written,
+                    on_progress=functools.partial(on_progress, file.path),
+                )
+            entry = entries.get(name)
+            if entry is not None and entry.event == "closed" and segment.state == "torn":
+                verifier.damage(segment, "it was closed once, and its end is gone")
+    for name, entry in {entry.path: entry for entry in manifest(directory)}.items():
+        feed = name.partition("/")[0]
+        is_wanted = name and (not exchanges or feed.partition("-")[0] in exchanges)
+        if entry.event != "removed" and is_wanted and not (directory / name).exists():
+            verifier = verifiers.setdefault(feed, Verifier(feed))
+            gone = SegmentReport(path=name, size=0, state="gone", damage=[])
+            verifier.report.segments.append(gone)
+            verifier.damage(gone, "the file is gone, and the recorder has not removed it")
+    return [verifiers[feed].end() for feed in sorted(verifiers)]
 
 
 def items(files: Iterable[SegmentFile]) -> Iterator[Item]:

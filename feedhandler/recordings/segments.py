@@ -12,7 +12,7 @@ Pure: a file is what it is given, with `write`, or `read` and `seek`.
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
@@ -41,6 +41,7 @@ BLOCK_SIZE: Final = 256 << 10  # of items: zstd gains little from more, and a re
 LEVEL: Final = 3  # of real frames, 6 saves a seventh for four times the time: docs/decisions-archive.md, 220
 ITEMS_SIZE_MAX: Final = 128 << 20  # of one block: larger numbers are none of ours
 SEARCH_SIZE: Final = 1 << 20  # that is read at once, behind damage
+FRAMES: Final = (What.SENT, What.RECEIVED)
 NO_NUMBERS: Final = (0, 0)
 
 
@@ -102,11 +103,15 @@ class Damage(NamedTuple):
 class SegmentWriter:
     """Writes one segment, from its beginning to its footer; file: as it was opened, unbuffered.
 
-    What `file.write` raises is passed on; the segment is then over, and what was in its open block is lost.
+    What `file.write` raises is passed on; the segment is then over, and `unwritten` has what is not in it. on_rare
+    gets each item that is no frame, with its byte of what it is.
     """
 
-    def __init__(self, file: BinaryIO, begun_ns: int) -> None:
+    def __init__(
+        self, file: BinaryIO, begun_ns: int, on_rare: Callable[[int, bytes], None] | None = None
+    ) -> None:
         self._file = file
+        self._on_rare = on_rare
         self._open = bytearray()
         self._items = 0  # in the open block
         self._first_ns = self._last_ns = 0  # of the open block
@@ -122,21 +127,25 @@ class SegmentWriter:
         return len(self._open)
 
     @property
-    def open_items(self) -> int:
-        """Items that are not in the file yet."""
-        return self._items
+    def unwritten(self) -> bytes:
+        """The items that are not in the file, back to back."""
+        return bytes(self._open)
 
     def add(self, items: bytes | bytearray) -> None:
         """Take items that stand back to back; full blocks are written. Raises ValueError at what is none."""
         position = 0
-        while position < len(items):
-            head = item_head(items, position)
-            end = position + head[0]
-            if self._open and len(self._open) + head[0] > BLOCK_SIZE:
-                self.flush()
-            self._open += items[position:end]
-            self._count(items, position, head)
-            position = end
+        try:
+            while position < len(items):
+                head = item_head(items, position)
+                end = position + head[0]
+                if self._open and len(self._open) + head[0] > BLOCK_SIZE:
+                    self.flush()
+                self._open += items[position:end]
+                self._count(items, position, head)
+                position = end
+        except OSError:
+            self._open += items[position:]
+            raise
 
     def _count(
         self, items: bytes | bytearray, position: int, head: tuple[int, int, int, int, int, int, int]
@@ -145,6 +154,8 @@ class SegmentWriter:
         footer = self.footer
         self._items += 1
         footer.items += 1
+        if self._on_rare is not None and what not in FRAMES:
+            self._on_rare(what, bytes(items[position : position + head[0]]))
         if what & REPEATED:
             return  # of another time, and counted where it was new
         self._first_ns = min(self._first_ns, wall_ns) if self._first_ns else wall_ns
@@ -172,16 +183,20 @@ class SegmentWriter:
         if not self._items:
             return
         footer = self.footer
-        first = footer.items - self._items + 1
-        footer.index.append((self.size, first, self._first_ns))
-        footer.first_ns = min(footer.first_ns, self._first_ns) if footer.first_ns else self._first_ns
-        footer.last_ns = max(footer.last_ns, self._last_ns)
-        data, self._open = bytes(self._open), bytearray()
-        items, self._items = self._items, 0
+        first, offset, data = footer.items - self._items + 1, self.size, bytes(self._open)
+        self._write(ITEMS, data, self._items, footer.blocks, first, self._first_ns, self._last_ns)
+        footer.index.append((offset, first, self._first_ns))
+        if self._first_ns:  # else it has what is repeated alone
+            footer.first_ns = min(footer.first_ns, self._first_ns) if footer.first_ns else self._first_ns
+            footer.last_ns = max(footer.last_ns, self._last_ns)
         footer.blocks += 1
         footer.items_size += len(data)
-        self._write(ITEMS, data, items, footer.blocks - 1, first, self._first_ns, self._last_ns)
         footer.stored_size = self.size
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what is open."""
+        self._open, self._items = bytearray(), 0
         self._first_ns = self._last_ns = 0
 
     def close(self, reason: str) -> Footer:

@@ -60,6 +60,7 @@ class MarketTally(msgspec.Struct):
     exchange: str
     market: str
     frames: int = 0
+    guessed: int = 0  # of them, on connections whose address is not recorded
     trades: int = 0
     trades_missing: int = 0  # as ids show, where an exchange has such
     depths: int = 0
@@ -159,6 +160,7 @@ class Tally:
 
     def _take_frame(self, tally: MarketTally, found: Decoded, item: Item) -> None:
         tally.frames += 1
+        tally.guessed += found.is_guessed
         if found.problem:
             tally.undecodable += 1
             self._note(tally, found.problem, item)

@@ -18,12 +18,12 @@ from feedhandler.data.kinds import KINDS
 from feedhandler.data.layout import Body
 from feedhandler.data.status import RelayStatus
 from feedhandler.relay.relayed_books import TOPICS as BOOK_TOPICS
-from feedhandler.relay.relayed_books import RelayedBooks
+from feedhandler.relay.relayed_books import RelayedBooks, SnapshotRequests
 from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private
-from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
+from feedhandler.transport.files import Lock, relay_status_path, request_snapshots, write_relay_status
 from feedhandler.transport.links import Downlink
 from feedhandler.transport.loop import Loop
 from feedhandler.transport.queues import Queues, size_of
@@ -90,6 +90,7 @@ class RelayProcess:
         self._documents: dict[bytes, bytes] = {}  # newest of each topic, padded
         self._session = 0  # of the merger, as the stream states it
         self._books = RelayedBooks(lambda: self._recent.ring(self._session))
+        self._requests = SnapshotRequests()
         self._queues = Queues(size_of(config.relay.queues_mb))
         self._beyond = _beyond(self._loop, config, self._answer)
         prefixes = (
@@ -174,6 +175,7 @@ class RelayProcess:
 
     def _each_second(self) -> None:
         self._upkeep.on_time(self._looked_mono_s)
+        lacking = self._requests.due(self._books.lacking(), self._looked_mono_s)
         beyond = self._beyond
         status = RelayStatus(
             pid=os.getpid(),
@@ -192,6 +194,9 @@ class RelayProcess:
             books_valid=self._books.valid,
         )
         try:
+            if lacking:
+                request_snapshots(self._run_dir, lacking)
+                log.info("requested snapshots of %d books, such as %s", len(lacking), lacking[0])
             write_relay_status(self._run_dir, status)
             self._is_told = True
         except OSError as exc:

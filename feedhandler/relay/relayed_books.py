@@ -5,17 +5,22 @@ newest record there, so that nobody who asks is further than the answer. What wa
 there as well, as far as the file goes back. Pure: records, and the file as a `Ring`, come in; records go out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from feedhandler.data import wire
+from feedhandler.data.book import BOOK
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.kept_book import DOWN, UNCERTAIN, Book
 from feedhandler.data.retransmission import Ring
 
 # Of 1,000 levels a side: 160 MB. A topic beyond that is not valid here, whatever its feed says.
 BOOKS_MAX: Final = 5_000
-TOPICS: Final = b"book."
+WORD: Final = f"{BOOK.name}."
+TOPICS: Final = WORD.encode()
+WAIT_S: Final = 2.0  # what is lacking for so long is requested: snapshots may be on their way
+PAUSE_S: Final = 15.0  # after snapshots were requested: of 1,000 books they take ten,
+PAUSE_MAX_S: Final = 240.0  # and of one whose feed does not read what is requested they come in any case
 PAST_MAX: Final = 1024  # records that are looked at to make a book of: no ring has more
 
 
@@ -39,6 +44,24 @@ class RelayedBooks:
     def valid(self) -> int:
         """How many may be used."""
         return sum(book.is_valid for book in self._books.values())
+
+    def lacking(self) -> list[str]:
+        """Return the topics of which there is no book, and would be with a snapshot.
+
+        They are looked for in the merger's file: of a quiet book nothing comes.
+        """
+        ring = self._ring()
+        if ring is None or not self._has_joined:
+            return []
+        self._enter(ring.session)
+        found = []
+        for topic, index in list(ring.topics().items()):
+            if not topic.startswith(WORD) or (book := self._book(topic)) is None or book.has_base:
+                continue
+            self._catch_up(book, ring.number(index))
+            if book.lacks_snapshot:
+                found.append(topic)
+        return found
 
     def join(self) -> None:
         """The stream is subscribed to, and what it repeats of conditions has come."""
@@ -123,3 +146,26 @@ class RelayedBooks:
             records.append(record[: wire.size_at(record, 0)])
         for record in reversed(records):
             book.apply(record)
+
+
+class SnapshotRequests:
+    """When feeds are asked for snapshots that are lacking: soon, and again with growing pauses."""
+
+    def __init__(self) -> None:
+        self._since_s: dict[str, float] = {}
+        self._asked: set[str] = set()
+        self._pause_s = PAUSE_S
+        self._due_s = 0.0
+
+    def due(self, lacking: Sequence[str], now_s: float) -> list[str]:
+        """Take what is lacking now; return what is to be requested. Call about once a second."""
+        self._since_s = {topic: self._since_s.get(topic, now_s) for topic in lacking}
+        wanted = [topic for topic, since_s in self._since_s.items() if now_s - since_s >= WAIT_S]
+        has_more = not self._asked.issuperset(wanted)
+        if not wanted:
+            self._asked = set()
+        if not wanted or not (has_more or now_s >= self._due_s):
+            return []
+        self._pause_s = PAUSE_S if has_more else min(2 * self._pause_s, PAUSE_MAX_S)
+        self._asked, self._due_s = set(wanted), now_s + self._pause_s
+        return wanted

@@ -102,6 +102,9 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shards: int = 1  # feed processes over which the symbols are spread
     renew_window: str = ""  # of the day, UTC: `04:00-04:30`; "": connections are renewed for their age alone
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
+    raw: tuple[
+        str, ...
+    ] = ()  # where it offers what it receives as it is; left out: in `run_dir`, for the recorder
     elsewhere: bool = False  # its feeds run on another host: `run` and the supervisor start none here
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
 
@@ -121,6 +124,10 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def direct_of(self, shard: Shard) -> tuple[str, ...]:
         """Return where one of several feed processes publishes by itself: `ipc://run/binance-1of4.ipc`."""
         return tuple(_sharded(endpoint, shard) for endpoint in self.direct)
+
+    def raw_of(self, shard: Shard) -> tuple[str, ...]:
+        """Return where it offers its raw traffic, (): nowhere."""
+        return tuple(_sharded(endpoint, shard) for endpoint in self.raw)
 
 
 class MergerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,6 +234,18 @@ class NatsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return [server for server in self.servers if urlsplit(server).hostname not in (*LOOPBACK, "::1")]
 
 
+class RecorderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[recorder]` table: raw traffic of all feeds of this host, to disk. Left out: nothing is recorded."""
+
+    directory: str = "recordings"
+    segment_s: float = 900.0  # after which a new file begins
+    segment_mb: int = 1024  # the same, by size
+    max_age_days: float = 0.0  # recordings older than this are removed; 0: none are
+    max_size_gb: float = 0.0  # the oldest are removed beyond this; 0: none are
+    min_free_gb: float = 5.0  # of the file system: with less, nothing is recorded until there is room again
+    cpus: tuple[Cpu, ...] = ()  # processors for the recorder; none: any
+
+
 class SimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[sim]` table: how the simulated exchanges behave. They listen where ws_url and rest_url point.
 
@@ -253,6 +272,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     curve: CurveConfig = CurveConfig()
     gateway: GatewayConfig = GatewayConfig()
     nats: NatsConfig | None = None
+    recorder: RecorderConfig | None = None
     sim: SimConfig | None = None
     run_dir: str = "run"
     group: str = ""  # whose members may subscribe, by ipc and boards; "": only this user
@@ -311,7 +331,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"{where}: is {exchange.shards}, and --shard is {shard}: change one of them, for the merger and"
                 " the other feeds go by the file"
             )
-        _check_direct(exchange, shard.count, f"{self.path}: exchanges.{name}.direct")
+        _check_own(exchange, shard.count, f"{self.path}: exchanges.{name}")
         return shard
 
     def endpoints(self) -> Iterator[tuple[str, str]]:
@@ -326,6 +346,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             for shard in shards(exchange.shards):
                 for endpoint in exchange.direct_of(shard):
                     yield f"exchanges.{name}.direct", endpoint
+                for endpoint in exchange.raw_of(shard):
+                    yield f"exchanges.{name}.raw", endpoint
 
     @property
     def is_merger_elsewhere(self) -> bool:
@@ -343,6 +365,7 @@ TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "curve": CurveConfig,
     "gateway": GatewayConfig,
     "nats": NatsConfig,
+    "recorder": RecorderConfig,
     "sim": SimConfig,
 }
 
@@ -399,6 +422,9 @@ def parse(text: str, path: str) -> Config:
         if "direct" not in table:
             direct = (f"ipc://{run_dir}/{name}.ipc",)
             exchanges[name] = msgspec.structs.replace(exchanges[name], direct=direct)
+        if "raw" not in table and "recorder" in document:
+            raw = (f"ipc://{run_dir}/{name}-raw.ipc",)
+            exchanges[name] = msgspec.structs.replace(exchanges[name], raw=raw)
     relay = RelayConfig(recover=(f"ipc://{run_dir}/recover.ipc", RECOVER_TCP))
     for name in document.get("merger", ()):
         merger = msgspec.structs.replace(merger, **{name: getattr(tables["merger"], name)})
@@ -416,6 +442,7 @@ def parse(text: str, path: str) -> Config:
     _check_gateway(config.gateway, f"{path}: gateway")
     if config.nats is not None:
         _check_nats(config, config.nats, f"{path}: nats")
+    _check_recorder(config)
     _check_sim(config)
     return config
 
@@ -548,6 +575,11 @@ def _toml(value: Any) -> str:
 
 # Of numbers, whatever table they are in: lowest, highest, and of what; 0 besides, where it has a meaning.
 RANGES: Final[dict[str, tuple[float, float, str]]] = {
+    "segment_s": (1, 86_400, ""),
+    "segment_mb": (1, 1 << 20, ""),
+    "max_age_days": (0.001, 36_500, ""),
+    "max_size_gb": (0.001, 1 << 20, ""),
+    "min_free_gb": (0, 1 << 20, ""),
     "legs": (1, LEGS_MAX, " connections"),
     "shards": (1, SHARDS_MAX, " processes"),
     "recent": (1, board_layout.DEPTH_MAX - 1, " records of each topic"),
@@ -570,6 +602,8 @@ MAY_BE_0: Final = (
     "recent",
     "queues_mb",
     "max_msgs_per_subject",
+    "max_age_days",
+    "max_size_gb",
 )
 
 
@@ -625,7 +659,7 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
             f"{path}: {where}.max_age_s: {exchange.max_age_s:g} is too short to make a new connection in;"
             f" it is 0 (the exchange's own), or at least {MAX_AGE_S_MIN:g}"
         )
-    _check_direct(exchange, exchange.shards, f"{path}: {where}.direct")
+    _check_own(exchange, exchange.shards, f"{path}: {where}")
     main = exchange.markets[EXCHANGES[name].main.name]
     return msgspec.structs.replace(
         exchange,
@@ -637,13 +671,15 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
     )
 
 
-def _check_direct(exchange: ExchangeConfig, count: int, where: str) -> None:
-    for endpoint in exchange.direct:
-        if count > 1 and not endpoint.startswith("ipc://"):
-            raise ConfigError(
-                f"{where}: {endpoint!r} is one address, and each of {count} shards needs its own;"
-                ' use ipc, such as "ipc://run/name.ipc", whose name gets the shard'
-            )
+def _check_own(exchange: ExchangeConfig, count: int, where: str) -> None:
+    """Check the endpoints that a feed has for itself."""
+    for key, endpoints in (("direct", exchange.direct), ("raw", exchange.raw)):
+        for endpoint in endpoints:
+            if count > 1 and not endpoint.startswith("ipc://"):
+                raise ConfigError(
+                    f"{where}.{key}: {endpoint!r} is one address, and each of {count} shards needs its own;"
+                    ' use ipc, such as "ipc://run/name.ipc", whose name gets the shard'
+                )
 
 
 def _sharded(endpoint: str, shard: Shard) -> str:
@@ -839,6 +875,20 @@ def _check_nats(config: Config, nats: NatsConfig, where: str) -> None:
             f'{where}.metrics: must be host:port on loopback, such as "127.0.0.1:9464"; for other hosts put a proxy'
             " before it"
         )
+
+
+def _check_recorder(config: Config) -> None:
+    recorder = config.recorder
+    if recorder is None:
+        return
+    where = f"{config.path}: recorder"
+    if not recorder.directory or not recorder.directory.isprintable():
+        raise ConfigError(f'{where}.directory: must be the name of a directory, such as "recordings"')
+    for name, exchange in config.exchanges.items():
+        if not exchange.raw and not exchange.elsewhere:
+            raise ConfigError(
+                f"{config.path}: exchanges.{name}.raw: is empty, and [recorder] records it from there; leave it out"
+            )
 
 
 def _check_bridged_topic(config: Config, topic: str, where: str) -> None:

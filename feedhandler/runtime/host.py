@@ -5,12 +5,21 @@ import time
 import msgspec
 from prometheus_client.process_collector import ProcessCollector
 
-from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM, ProcessStatus, process_state
+from feedhandler.data.processes import (
+    BRIDGE,
+    GATEWAY,
+    MERGER,
+    RECORDER,
+    RELAY,
+    SIM,
+    ProcessStatus,
+    process_state,
+)
 from feedhandler.data.shard import shards
 from feedhandler.data.units import NS_PER_S
 from feedhandler.runtime.config import Config
 from feedhandler.transport import starts
-from feedhandler.transport.files import feed_name, lock_owner
+from feedhandler.transport.files import feed_name, lock_owner, read_recorder_status
 
 
 class Usage(msgspec.Struct, kw_only=True):
@@ -24,12 +33,13 @@ class Usage(msgspec.Struct, kw_only=True):
 
 def names(config: Config) -> list[str]:
     """Return what the processes are called that are to run on this host: in locks, logs and the supervisor."""
-    feeds = [
+    feeds = [  # and what is beside them
         feed_name(exchange, shard)
         for exchange, settings in config.exchanges.items()
         if not settings.elsewhere
         for shard in shards(settings.shards)
     ]
+    feeds += [RECORDER] if config.recorder is not None else []
     found = [SIM] if config.sim is not None else []
     if config.is_merger_elsewhere:  # then this host has feeds and nothing else
         return found + feeds
@@ -39,7 +49,12 @@ def names(config: Config) -> list[str]:
 def look(config: Config) -> list[ProcessStatus]:
     """Return how each of them is doing."""
     now_ns = time.time_ns()
-    return [_look_at(config.run_dir, name, now_ns) for name in names(config)]
+    found = [_look_at(config.run_dir, name, now_ns) for name in names(config)]
+    for each in found:
+        if each.process == RECORDER and each.state == "up":
+            status = read_recorder_status(config.run_dir)
+            each.trouble = status.trouble(now_ns) if status is not None else ""
+    return found
 
 
 def _look_at(run_dir: str, name: str, now_ns: int) -> ProcessStatus:

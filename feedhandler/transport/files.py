@@ -17,7 +17,7 @@ import msgspec
 from feedhandler.data.errors import UNDECODABLE, ConfigError
 from feedhandler.data.instruments import InstrumentList
 from feedhandler.data.shard import Shard, parse
-from feedhandler.data.status import RelayStatus
+from feedhandler.data.status import RecorderStatus, RelayStatus
 from feedhandler.data.wanted import Wanted
 from feedhandler.transport import private
 
@@ -27,7 +27,7 @@ POSITIONS_REMEDY: Final = "remove it, and state again what is held (PUT /v1/posi
 LOCK_PATIENCE_S: Final = 5.0
 WANTED_SIZE_MAX: Final = 4 << 20  # 50,000 symbols are one megabyte
 LIST_SIZE_MAX: Final = 64 << 20  # 3,000 instruments are one megabyte
-RELAY_STATUS_SIZE_MAX: Final = 1 << 20
+STATUS_SIZE_MAX: Final = 1 << 20
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHARED_TRIES_S: Final = 1.0  # who looks at a lock, or is about to leave, has it for a moment
 
@@ -290,11 +290,38 @@ Stamp = tuple[int, int, int]  # of a file: changes with its content
 
 def wanted_stamp(run_dir: str, exchange: str) -> Stamp | None:
     """Return what changes whenever `change_wanted` has changed something; None if there is nothing."""
+    return _stamp(wanted_path(run_dir, exchange))
+
+
+def _stamp(path: Path) -> Stamp | None:
     try:
-        status = wanted_path(run_dir, exchange).stat()
+        status = path.stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def request_snapshots(run_dir: str, topics: Sequence[str]) -> None:
+    """Have feeds of this host publish snapshots of these books, and no more of those before. Raises OSError."""
+    private.write_whole(_snapshots_path(run_dir), msgspec.json.encode(topics), is_durable=False)
+
+
+def snapshots_stamp(run_dir: str) -> Stamp | None:
+    """Return what changes whenever snapshots are requested; None if that has never been."""
+    return _stamp(_snapshots_path(run_dir))
+
+
+def read_requested_snapshots(run_dir: str) -> list[str]:
+    """Return the topics of the books that were requested last; none if that cannot be read."""
+    try:
+        body = private.read_plain(_snapshots_path(run_dir), WANTED_SIZE_MAX)
+        return msgspec.json.decode(body, type=list[str])
+    except (OSError, ValueError, *UNDECODABLE):
+        return []
+
+
+def _snapshots_path(run_dir: str) -> Path:
+    return Path(run_dir) / "snapshots.json"
 
 
 def read_wanted(run_dir: str, exchange: str) -> Wanted:
@@ -345,16 +372,34 @@ def write_relay_status(run_dir: str, status: RelayStatus) -> None:
 
 def read_relay_status(run_dir: str) -> RelayStatus | None:
     """Return the relay's last status, None if that cannot be had."""
-    try:
-        body = private.read_plain(relay_status_path(run_dir), RELAY_STATUS_SIZE_MAX)
-        return msgspec.json.decode(body, type=RelayStatus)
-    except (OSError, ValueError, *UNDECODABLE):
-        return None
+    return _read_status(relay_status_path(run_dir), RelayStatus)
 
 
 def relay_status_path(run_dir: str) -> Path:
     """Return the file that the relay renews each second."""
     return Path(run_dir) / "relay.json"
+
+
+def write_recorder_status(run_dir: str, status: RecorderStatus) -> None:
+    """Replace the recorder's status; a machine that stops may lose it. Raises OSError."""
+    private.write_whole(recorder_status_path(run_dir), msgspec.json.encode(status), is_durable=False)
+
+
+def read_recorder_status(run_dir: str) -> RecorderStatus | None:
+    """Return the recorder's last status, None if that cannot be had."""
+    return _read_status(recorder_status_path(run_dir), RecorderStatus)
+
+
+def recorder_status_path(run_dir: str) -> Path:
+    """Return the file that the recorder renews each second."""
+    return Path(run_dir) / "recorder.json"
+
+
+def _read_status(path: Path, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(private.read_plain(path, STATUS_SIZE_MAX), type=kind)
+    except (OSError, ValueError, *UNDECODABLE):
+        return None
 
 
 def change_wanted(run_dir: str, exchange: str, change: Callable[[Wanted], None]) -> Wanted:

@@ -11,7 +11,7 @@ from feedhandler.transport.endpoints import Connector, Handshakes, Listener, con
 from feedhandler.transport.loop import Events, TimedEvents
 from feedhandler.transport.outlet import Outlet
 from feedhandler.transport.peer import Peer, shrink_receive_buffer
-from feedhandler.transport.subscribing import SUBSCRIBE
+from feedhandler.transport.subscribing import CANCEL, SUBSCRIBE
 from feedhandler.transport.zmtp import HOP_MESSAGE_SIZE_MAX, REQUEST_SIZE_MAX
 
 
@@ -212,6 +212,23 @@ class Downlink:
         for prefix in self._prefixes:
             peer.put(bytes((SUBSCRIBE,)) + prefix)
         peer.flush()
+
+    def pause(self) -> None:
+        """Read nothing more for now: what the publisher sends waits there."""
+        if self._peer is not None:
+            self._peer.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._peer is not None:
+            self._peer.resume()
+
+    def leave(self) -> None:
+        """Want nothing more. What is under way still comes; an `Offer` then ends the connection."""
+        if self._peer is not None:
+            for prefix in self._prefixes:
+                self._peer.put(bytes((CANCEL,)) + prefix)
+            self._peer.flush()
 
     def _on_closed(self, peer: Peer) -> None:
         self._peer = None

@@ -217,17 +217,15 @@ static inline void fh_kept_book_take_(fh_kept_book *book, const fh_book *record,
         book->known_from = 0;
         book->known_to = INFINITY;
         book->base_sequence = book->first_sequence;
-    } else if (record->last_id > book->last_id && record->first_id > book->last_id + 1) {
+    } else if (record->first_id > book->last_id + 1 || record->last_id <= book->last_id) {
         fh_kept_book_doubt_(book, "the exchange's ids do not follow");
         return;
     }
-    if (is_snapshot || record->last_id > book->last_id) { /* else all of it is in the book */
-        if (!fh_kept_book_change_(book)) {
-            fh_kept_book_doubt_(book, "there is no memory for it");
-            return;
-        }
-        book->last_id = record->last_id;
+    if (!fh_kept_book_change_(book)) {
+        fh_kept_book_doubt_(book, "there is no memory for it");
+        return;
     }
+    book->last_id = record->last_id;
     book->sequence = record->header.sequence;
     book->has_base = book->is_valid = true;
     book->is_down = book->is_stale = false;

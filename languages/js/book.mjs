@@ -181,20 +181,18 @@ export class KeptBook {
       this.known_from = 0
       this.known_to = Infinity
       this.#baseSequence = parts[0].sequence
-    } else if (record.last_id > this.last_id && record.first_id > this.last_id + 1n) return this.doubt(UNLINKED)
-    if (isSnapshot || record.last_id > this.last_id) {
-      for (const each of parts) {
-        const levels = each.levels
-        if (!levels.every(({ price, size }) => isNumber(price) && isNumber(size))) return this.doubt(DAMAGED)
-        const bids = levels.slice(0, each.bid_count)
-        const asks = levels.slice(each.bid_count)
-        this.known_from = edgeOf(bids, isSnapshot) || this.known_from
-        this.known_to = edgeOf(asks, isSnapshot) || this.known_to
-        for (const level of bids) set(this.#bids, true, level)
-        for (const level of asks) set(this.#asks, false, level)
-      }
-      this.last_id = record.last_id
+    } else if (record.first_id > this.last_id + 1n || record.last_id <= this.last_id) return this.doubt(UNLINKED)
+    for (const each of parts) {
+      const levels = each.levels
+      if (!levels.every(({ price, size }) => isNumber(price) && isNumber(size))) return this.doubt(DAMAGED)
+      const bids = levels.slice(0, each.bid_count)
+      const asks = levels.slice(each.bid_count)
+      this.known_from = edgeOf(bids, isSnapshot) || this.known_from
+      this.known_to = edgeOf(asks, isSnapshot) || this.known_to
+      for (const level of bids) set(this.#bids, true, level)
+      for (const level of asks) set(this.#asks, false, level)
     }
+    this.last_id = record.last_id
     this.sequence = record.sequence
     this.#hasBase = true
     this.is_stale = false

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seeds import seeds
 
 from feedhandler.accounts import balances as module
 from feedhandler.accounts.balances import DRIFTED_MAX, SETTLE_NS, Drift, Ledger, plain
@@ -182,7 +183,7 @@ def test_no_digit_is_lost(amount):
     assert Decimal(plain(amount)) == amount
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(40))
 @pytest.mark.parametrize("loses", [False, True])
 def test_whatever_the_delays_the_ledger_ends_right_and_only_a_lost_message_is_drift(seed, loses):
     """An account, a stream that is in order and late, a REST copy that is behind, both by less than they may be."""

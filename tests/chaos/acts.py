@@ -33,7 +33,8 @@ QUOTES_AFTER_S = 40.0  # no longer are they waited for
 HALF_OPEN_S = 30.0  # a ping and what its answer may take
 QUIET_SYMBOLS = tuple(f"{each.base}/{each.quote}" for each in universe(1, 110, ()))[:100]  # on all exchanges
 BUSY = "ETH/USDT"  # not BTC/USDT, by which each connection is known to live
-MORE_KINDS = ("trade", "depth")
+MORE_KINDS = ("trade", "depth", "book")
+BOOKS_KNOWN_S = 2.0  # a connection begins with the books of another
 QUIET_MARKET = "instruments = 110\nbusy_symbols = 5"  # the others change every 1 to 10 minutes
 BUDGET_S = 60.0  # KuCoin's window for new connections: until then the next one may have to wait
 
@@ -129,6 +130,7 @@ def unplug_again(stage, settings, rng):
             f"both legs of {exchange} hear everything",
             PATIENCE_S,
         )
+        stage.pause(BOOKS_KNOWN_S if stage.more_kinds else 0.0, f"{count} unplugged")
         ours = wait_until(lambda name=exchange: subscribed(stage, name), "two are subscribed", PATIENCE_S)
         stage.stack.fault(exchange, "rst", connection=ours[rng.randrange(2)])
         count += 1
@@ -138,7 +140,7 @@ def unplug_again(stage, settings, rng):
 
 
 def unplug_with_trades(stage, settings, rng):
-    """The same, with trades and depth beside tickers."""
+    """The same, with trades, depth and books beside tickers."""
     stage.more_kinds = len(MORE_KINDS)
     stage.witness_market()
     count = unplug_again(stage, settings, rng)
@@ -153,6 +155,7 @@ def no_trade_was_missed(stage):
     ]
     trades, depths = (sum(each[at] for each in found.values()) for at in (0, 1))
     missing, doubled, wrong = ([one for each in found.values() for one in each[at]] for at in (2, 3, 4))
+    books, wrong_books = books_compared(stage)
     with stage.watch as observer:
         conditions, is_held_up = observer.conditions, bool(observer.held_up)
     told = [(name, flags) for _, name, flags in conditions]
@@ -163,8 +166,24 @@ def no_trade_was_missed(stage):
         ),
         none_of("no trade comes twice", doubled),
         none_of("no depth is wrong", wrong, f"{len(wrong)} of {depths:,} wrong {wrong[:3] or ''}".strip()),
+        none_of_books(books, wrong_books),
         none_of("nothing is flagged", [] if is_held_up else told, f"{len(told)} {told[:3] or ''}".strip()),
     ]
+
+
+def books_compared(stage):
+    """Return how many books were held against those of the witnesses, by exchange, and those that are wrong."""
+    with stage.watch as observer:
+        found = {name: observer.compare_books(name, each) for name, each in stage.witnesses.items()}
+    return {name: count for name, (count, _) in found.items()}, [
+        w for _, each in found.values() for w in each
+    ]
+
+
+def none_of_books(counts, wrong):
+    text = f"{len(wrong)} of {sum(counts.values()):,} wrong {wrong[:3] or ''}".strip()
+    missing = [f"{name}: nothing" for name, count in counts.items() if not count]
+    return none_of("no book is wrong", wrong + missing, "; ".join([text, *missing]))
 
 
 def both_hear_all(stage, exchange, more_than):
@@ -338,7 +357,10 @@ def kills_with_trades(stage, settings, rng):
     stage.witness_market()
     names = [*EXCHANGES, "merger"]
     did, claims = kill_again(stage, settings, rng, names)
+    ended_s = time.monotonic()
     stage.pause(3.0, "the last one comes back")
+    stage.wait_for_books()
+    again_s = time.monotonic() - ended_s
     time.sleep(1.0)
     for witness in stage.witnesses.values():
         witness.close()
@@ -356,6 +378,8 @@ def kills_with_trades(stage, settings, rng):
         ),
         none_of("no trade comes twice", [one for each in found for one in each[3]]),
         none_of("no depth is wrong", [one for each in found for one in each[4]]),
+        none_of_books(*books_compared(stage)),
+        Claim("all books are valid again", f"{again_s:.1f} s after the last", True),
     ]
 
 

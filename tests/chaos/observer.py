@@ -1,7 +1,8 @@
 """A subscriber that only watches: what is live, what was flagged, and what must never be.
 
-It knows the wire as a stranger does, from docs/wire.md. `Observer` is pure: messages and times come in. `Watch`
-reads a socket in a thread of its own, so that what a play does meanwhile delays nothing.
+It knows the wire as a stranger does, from docs/wire.md; books are made as a subscriber makes them. `Observer` is
+pure: messages and times come in. `Watch` reads a socket in a thread of its own, so that what a play does meanwhile
+delays nothing.
 """
 
 import json
@@ -12,17 +13,26 @@ import time
 import zmq
 from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
 
+from feedhandler.data.kept_book import Book
+
 NS_PER_S = 1_000_000_000
-TICKER_KIND, STATUS_KIND, TRADE_KIND, DEPTH_KIND, CONDITION_KIND = 1, 2, 6, 7, 11
+TICKER_KIND, STATUS_KIND, TRADE_KIND, DEPTH_KIND, BOOK_KIND, CONDITION_KIND = 1, 2, 6, 7, 8, 11
+BOOKS = b"book."
 TRADE = struct.Struct("<QddIBBH40s")  # after the header,
 DEPTH = struct.Struct("<QHHI80d")  # both
 RECOVERED, NOT_LIVE = 64, STALE | DOWN | 128
+COMPARED = 20  # levels of a side of a book
 TOLD_NS = 60 * NS_PER_S  # at the latest: REST is asked several times before
 FLAGGED = STALE | DOWN
 BID, ASK = 1, 3  # places among the values
 SILENT = "feed process is silent"  # what a status says of a feed that was held up, or died
 HELD_UP_NS = 2 * NS_PER_S  # the status that says so follows the flags at once
 LOOK_EVERY_NS = NS_PER_S // 10
+
+
+def agree(known, sides):
+    """True if the levels of both sides are the same as far as both know them."""
+    return all(one[: len(other)] == other[: len(one)] for one, other in zip(known, sides, strict=True))
 
 
 class Topic:
@@ -68,6 +78,8 @@ class Observer:
         self.lie_after_ns = None  # how old such a record may be; None: it is not looked at
         self.trades = {}  # by topic: of each id how often it came; when first, in which session, its flags
         self.depths = {}  # by topic: what came without a flag, (id, time in ms, bids, asks)
+        self.books = {}  # by topic
+        self.books_at = {}  # by topic: each book that was valid, (id, its best levels)
         self.conditions = []  # (ns, topic, flags)
         self._numbers = {}  # by topic of trades
         self._told = {}
@@ -79,7 +91,7 @@ class Observer:
         for topic in self.topics.values():
             topic.sequences, topic.times_ns = set(), set()
             topic.changes = 0
-        self.trades, self.depths, self.conditions = {}, {}, []
+        self.trades, self.depths, self.books_at, self.conditions = {}, {}, {}, []
         self.flagged, self.held_up, self.lies = [], [], []
         self.silence_max_ns = 0
 
@@ -93,6 +105,8 @@ class Observer:
         kind = message[65]
         if kind == STATUS_KIND:
             self._take_status(message, now_ns)
+        if message.startswith(BOOKS):
+            self._take_book(message)
         if kind in (TRADE_KIND, DEPTH_KIND, CONDITION_KIND):
             self._take_other(kind, message, now_ns)
         if kind != TICKER_KIND:
@@ -145,6 +159,34 @@ class Observer:
             levels = list(zip(numbers[::2], numbers[1::2], strict=True))
             sides = tuple(levels[:bids]), tuple(levels[20 : 20 + asks])
             self.depths.setdefault(name, []).append((number, fields[6] // 1_000_000, *sides))
+
+    def _take_book(self, message):
+        name = message[:64].rstrip(b"\0").decode()
+        book = self.books.setdefault(name, Book(name))
+        if book.apply(message) and book.is_valid:
+            limits = book.known_from, book.known_to  # a base is a part of the book, and the market moves
+            counts = [
+                side.count_to(known) for side, known in zip((book.bids, book.asks), limits, strict=True)
+            ]
+            sides = tuple(book.bids[: counts[0]][:COMPARED]), tuple(book.asks[: counts[1]][:COMPARED])
+            self.books_at.setdefault(name, []).append((book.last_id, *sides))
+        self.records += 1
+
+    def not_valid(self, wanted):
+        """Return those of some topics of books whose book is not valid."""
+        return [name for name in wanted if name not in self.books or not self.books[name].is_valid]
+
+    def compare_books(self, exchange, witness):
+        """Return how many books were compared, each at its id, and those that are wrong."""
+        count, wrong = 0, []
+        for symbol, known in witness.books.items():
+            name = f"book.{exchange}.{symbol}"
+            for number, *sides in self.books_at.get(name, ()):
+                if number in known:
+                    count += 1
+                    is_right = any(agree(each, sides) for each in known[number])
+                    wrong += [] if is_right else [(name, number)]
+        return count, wrong
 
     def compare_market(self, exchange, witness):
         """Return how many trades and depths were compared; trades that are missing or came twice; wrong depths."""
@@ -293,7 +335,7 @@ class Watch:
     def _follow(self, endpoint):
         with self._context.socket(zmq.SUB) as socket:
             socket.set(zmq.RCVHWM, 0)
-            for prefix in (b"ticker.", b"status.", b"trade.", b"depth."):
+            for prefix in (b"ticker.", b"status.", b"trade.", b"depth.", BOOKS):
                 socket.set(zmq.SUBSCRIBE, prefix)
             socket.connect(endpoint)
             looked_ns = 0

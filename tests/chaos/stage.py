@@ -22,6 +22,7 @@ LINE_EVERY_S = 5.0
 CATCH_UP_S = 60.0  # for what is still under way to the subscriber
 VIOLATION = re.compile(r"simulated (\w+): connection \d+: (.*)")
 WANTED = [f"ticker.{exchange}.{symbol}" for exchange in EXCHANGES for symbol in MAJORS]
+BOOKS = [f"book.{exchange}.{symbol}" for exchange in EXCHANGES for symbol in MAJORS]
 
 
 class Stage:
@@ -98,8 +99,19 @@ class Stage:
             time.sleep(0.2)
 
     def witness_market(self):
-        """The same, of trades and depth."""
+        """The same, of trades, depth and books."""
+        self.wait_for_books()
         self.witness(make=MarketWitness)
+
+    def wait_for_books(self):
+        """Wait until all books are valid."""
+
+        def are_valid():
+            self.say("waiting for books")
+            with self.watch as observer:
+                return not observer.not_valid(BOOKS)
+
+        wait_until(are_valid, "all books are valid", PATIENCE_S)
 
     def compare_market(self):
         """Close the witnesses; returns by exchange what `Observer.compare_market` does."""

@@ -1,10 +1,12 @@
 """The judge of `make chaos`: each thing that it claims to notice, it notices."""
 
 import json
+import struct
 from collections import defaultdict
 
 from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
 from observer import (
+    BOOK_KIND,
     CONDITION_KIND,
     DEPTH,
     DEPTH_KIND,
@@ -186,6 +188,34 @@ def test_depth_without_a_flag_is_as_the_witness_knows_it():
     assert observed(depth(1, 5), depth(2, 7)).compare_market("binance", heard)[1::3] == (1, [])
     assert observed(depth(1, 6)).compare_market("binance", heard)[4] == [(DEPTHS, 6)]
     assert observed(depth(1, 6, flags=STALE)).compare_market("binance", heard)[4] == []
+
+
+BOOK = "book.binance.BTC/USDT"
+LEVELS_OF_BOOK = struct.Struct("<QQHHHH4d")
+
+
+def book(sequence, first_id, last_id, size, *, flags=0):
+    body = LEVELS_OF_BOOK.pack(first_id, last_id, 1, 1, 0, 1, 1.0, size, 2.0, 1.0)
+    return header(BOOK, BOOK_KIND, sequence, flags) + body
+
+
+class HeardBook:
+    """A witness of one book: the size of its bid by id."""
+
+    def __init__(self, sizes):
+        sides = {number: [(((1.0, size),), ((2.0, 1.0),))] for number, size in sizes.items()}
+        self.books = {"BTC/USDT": sides}
+
+
+def test_a_book_that_is_valid_is_as_the_witness_knows_it_at_its_id():
+    heard = HeardBook({5: 1.0, 6: 2.0, 8: 4.0})
+    snapshot, right, wrong = book(1, 5, 5, 1.0, flags=SNAPSHOT), book(2, 6, 6, 2.0), book(2, 6, 6, 3.0)
+    assert observed(snapshot, right).compare_books("binance", heard) == (2, [])
+    assert observed(snapshot, wrong).compare_books("binance", heard) == (2, [(BOOK, 6)])
+    observer = observed(snapshot, right, book(3, 8, 8, 3.0))
+    assert observer.compare_books("binance", heard) == (2, []), "a gap: it is not valid"
+    assert observer.not_valid([BOOK, "book.x.A/B"]) == [BOOK, "book.x.A/B"]
+    assert observed(snapshot).not_valid([BOOK]) == []
 
 
 def test_a_trade_that_is_missing_is_told_by_a_condition_or_another_session():

@@ -1,6 +1,7 @@
 """Commands that documents, messages and comments name: they exist, with the options that are named beside them."""
 
 import argparse
+import functools
 import re
 from pathlib import Path
 
@@ -20,8 +21,10 @@ FILES = (
 )
 COMMAND = re.compile(r"(?:`|^ {4,}|venv/bin/|& )feedhandler ([a-z]+)([^`\n#&]*)", re.MULTILINE)
 TARGET = re.compile(r"(?:`|^    )make ([a-z][a-z-]*)", re.MULTILINE)
+PARSER = main.parser()
 
 
+@functools.cache
 def subcommands(parser):
     return next(
         action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)
@@ -31,7 +34,7 @@ def subcommands(parser):
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_a_command_that_is_named_is_there(path):
     text = path.read_text(encoding="utf-8")
-    known = subcommands(main.parser())
+    known = subcommands(PARSER)
     for name, rest in COMMAND.findall(text):
         assert name in known, f"feedhandler {name}"
         parser = known[name]

@@ -78,7 +78,7 @@ def test_json_has_everything(capsys, tmp_path):
 
 
 def test_a_long_file_says_how_far_it_is(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("feedhandler.cli.recorded.PROGRESS_S", 0.0)
+    monkeypatch.setattr("feedhandler.cli.recorded_files.PROGRESS_S", 0.0)
     status, _, err = run(capsys, tmp_path, [*RIGHT, *[received({})] * 1000])
     assert status == 0
     assert " frames" in err

@@ -4,6 +4,7 @@ import random
 
 import msgspec
 import pytest
+from seeds import seeds
 
 from feedhandler.client.recovery import DOUBT_NS, HELD_MAX, PATIENCE_NS, Recovery
 from feedhandler.data import retransmission, wire
@@ -275,7 +276,7 @@ def test_an_answer_that_comes_twice_is_taken_once(world):
     assert world.seen() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_within_the_ring_nothing_is_missing_whatever_is_lost_on_the_way(world, seed):
     """In order, once each; answers come late, connections end, the clock goes on."""
     rng = random.Random(seed)

@@ -5,6 +5,7 @@ import random
 import pytest
 from book_market import check
 from book_play import OTHER, OTHER_NATIVE, TOPIC, Play
+from seeds import seeds
 from test_any_size import World
 
 from feedhandler.client.recovery import Recovery
@@ -441,7 +442,7 @@ def test_what_is_asked_for_first_is_what_is_subscribed_to(prefixes, found):
     assert book_prefixes(prefixes) == found
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(60))
 def test_whatever_is_lost_or_starts_again_a_book_is_right_or_not_valid_and_right_in_the_end(seed, tmp_path):
     """Records, answers and conditions are lost; relay, merger and connections come and go; some join late."""
     rng = random.Random(seed)

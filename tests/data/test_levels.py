@@ -5,6 +5,7 @@ import random
 
 import pytest
 import twins
+from seeds import seeds
 
 from feedhandler.data import depth, wire
 from feedhandler.data.book import packed_levels
@@ -88,7 +89,7 @@ def test_the_best_are_copied_with_nothing_known_behind_them(module, count):
             side(module, True, levels).copy_best(target, start)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_after_any_changes_a_side_is_the_dict_that_they_make(module, seed):
     rng = random.Random(seed)
     is_bids = rng.random() < 0.5

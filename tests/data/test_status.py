@@ -16,6 +16,7 @@ from feedhandler.data.status import (
 )
 from feedhandler.feed.report import feed_state
 
+NOW_NS = 10**18
 LIVE = {"phase": "running", "attempt": 0, "topics": 200}
 
 
@@ -25,6 +26,20 @@ def feed(connections=(), **fields):
 
 
 TEXTS = [
+    (
+        "live; books: 3 valid, 2 wait for a base (A for 12 s, B for 3 s); depth: 5 INVALID (C for 2 s and 4 more)",
+        feed(
+            [{}],
+            books_valid=3,
+            books_waiting=2,
+            invalid={"book": 2, "depth": 5},
+            invalid_topics={
+                "book.x.A": NOW_NS - 12 * 10**9,
+                "book.x.B": NOW_NS - 3 * 10**9,
+                "depth.x.C": NOW_NS - 2 * 10**9,
+            },
+        ),
+    ),
     ("live", feed([{}])),
     ("live", feed([{}, {}])),
     ("subscribing, 7 topics to go", feed([{"pending_topics": 7}])),
@@ -68,7 +83,7 @@ TEXTS = [
 
 @pytest.mark.parametrize(("text", "status"), TEXTS, ids=[text for text, _ in TEXTS])
 def test_a_feed_says_what_it_is_doing(text, status):
-    assert status.text(0) == text
+    assert status.text(NOW_NS) == text
 
 
 def test_several_feeds_say_together_what_one_would():

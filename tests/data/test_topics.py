@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from seeds import seeds
 
 from feedhandler.data import wire
 from feedhandler.data.topics import EMPTY_KEPT, Groups, Topics
@@ -30,7 +31,7 @@ def members(groups):
     return sorted({member for group in groups for member in group})
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_a_topic_has_whoever_is_subscribed_to_a_prefix_of_it_whatever_came_and_went(seed):
     rng = random.Random(seed)
     groups, subscribed, kept = Groups(), [], {}

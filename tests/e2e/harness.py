@@ -19,6 +19,8 @@ from patience import wait_until as wait_until
 
 from feedhandler.sim import simulated
 
+# Its processes meet no authority of the world; else each would read its certificates when it starts.
+WITHOUT_AUTHORITIES = {"SSL_CERT_FILE": os.devnull}
 STOP_S = 30.0  # whoever has not ended then is killed
 EXCHANGES = tuple(simulated.SIMULATED)
 MAJORS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
@@ -177,6 +179,7 @@ class Stack:
                 stdout=out,
                 stderr=out,
                 stdin=subprocess.DEVNULL,
+                env=os.environ | WITHOUT_AUTHORITIES,
             )
 
     def run(self, *arguments, timeout=PATIENCE_S, cwd=None):
@@ -188,6 +191,7 @@ class Stack:
             timeout=timeout,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
+            env=os.environ | WITHOUT_AUTHORITIES,
             check=False,
         )
 

@@ -204,11 +204,14 @@ def test_a_book_that_stays_crossed_is_invalid_until_it_has_begun_anew(stack, exc
 def test_without_rest_books_wait_and_the_status_says_so(stack, exchange):
     with Seen(stack, exchange) as seen:
         seen.read(lambda: seen.book.is_valid, "valid")
+        wait_until(lambda: feed(stack, exchange)["books_valid"] == 2, "the other one, too")
         stack.fault(exchange, "http_status", status=503, seconds=15.0)
         stack.fault(exchange, "lose_messages", topic=TOPICS[exchange], count=2)
         seen.read(lambda: not seen.book.is_valid, "INVALID")
         told = wait_until(lambda: (f := feed(stack, exchange))["books_waiting"] and f, "waiting")
         assert (told["books_valid"], told["books_waiting"]) == (1, 1)
+        named = wait_until(lambda: feed(stack, exchange)["invalid_topics"], "its name")
+        assert list(named) == [f"book.{exchange}.{'BTC-USDT' if exchange == 'kucoin' else 'BTCUSDT'}"]
         seen.read(lambda: seen.book.is_valid, "valid again")
     wait_until(lambda: not feed(stack, exchange)["books_waiting"], "none waits")
 
@@ -252,3 +255,23 @@ def test_a_merger_that_is_started_anew_gets_all_books(stack):
     for exchange in EXCHANGES:
         with Seen(stack, exchange) as seen:
             seen.read(lambda: seen.book.is_valid, "valid")
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_relay_that_is_killed_has_all_books_again_soon(stack, exchange):
+    """Its successor requests them: the merger's file has no snapshot any more, and the next one is minutes away."""
+    with Seen(stack, exchange) as seen:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        seen.conditions.clear()
+        first = seen.book.sequence
+        seen.read(lambda: seen.book.is_valid and seen.book.sequence > first + 150, "more than the file has")
+        stack.kill("relay")
+        stack.start("relay")
+        before = time.monotonic()
+        with Seen(stack, exchange) as late:
+            late.read(lambda: late.book.is_valid, "valid for who joins late")
+            assert time.monotonic() - before < PATIENCE_S
+            with Reference(stack, exchange) as reference:
+                late.agree(reference, late.book.last_id)
+        seen.read(lambda: seen.book.is_valid, "still valid")
+        assert seen.conditions == []

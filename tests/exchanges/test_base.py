@@ -146,6 +146,7 @@ def test_any_mutation_of_a_real_frame_is_handled_alike(exchange, data):
     check(exchange, bytes(payload))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_each_value_of_each_frame_replaced_by_nonsense_is_handled_alike(exchange):
     import re

@@ -175,6 +175,7 @@ ANSWERS = [
     ("rest/time_huge", DecodeError, "<="),
     ("rest/quote", (97421.4, 0.125, 97421.6, 3.75), ""),
     ("rest/quote_empty_bid", (NAN, 0.0, 97421.6, 3.75), ""),
+    ("rest/quote_null_bid", (NAN, 0.0, 97421.6, 3.75), ""),
     ("rest/quote_unknown_symbol", ProtocolError, "Not supported symbols .code 10001"),
     ("rest/quote_of_none", ProtocolError, "lists no such symbol"),
     ("rest/quote_of_two", DecodeError, "several answered"),

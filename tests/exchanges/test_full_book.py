@@ -8,6 +8,8 @@ from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.data.kept_book import Book
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.books import Base, ChainRule
+from feedhandler.exchanges.full_book import Changes, FullBookState
 
 NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
 BIDS, ASKS = [(97421.4, 0.125), (97421.1, 2.0)], [(97421.6, 3.75), (97422.0, 1.5)]
@@ -59,8 +61,29 @@ STORIES = {
         ("level_without_id", DecodeError),
         ("delta_next", (105, CHANGED, MORE)),
         ("delta_after_a_gap", LOST),
+        ("base_null_side", (107, [], [(97421.6, 5.0), (97422.0, 1.5)])),
     ],
 }
+
+
+def test_who_takes_over_is_furthest_and_not_who_has_heard_most():
+    """One that began as the leading one was has heard nothing yet; another stands still, and has heard much."""
+    state = FullBookState(ChainRule(), keeps=True, topic="book.x.AB", native="AB")
+    emitted = []
+    for own in (0, 1):
+        state.take(Line(own), Changes(1, 9, [], []), 9, RECV_NS, emitted.append)
+    state.offer([0, 1], Base(10, BIDS, ASKS), RECV_NS, emitted.append)
+    state.take(Line(0), Changes(11, 11, [], []), 11, RECV_NS, emitted.append)
+    for number in range(11, 20):
+        state.take(Line(1), Changes(number, number, CHANGED, []), number, RECV_NS, emitted.append)
+    state.hand_over([0, 1], emitted.append)
+    assert (state.leader, state.lines[1].last_id) == (1, 19)
+    assert state.adopt(2, 1, emitted.append)
+    state.release(1)
+    state.settle(emitted.append)
+    assert state.leader == 2
+    state.take(Line(0), Changes(12, 20, CHANGED, []), 20, RECV_NS, emitted.append)
+    assert state.behind_id([0, 2]) == 19
 
 
 @pytest.mark.parametrize("exchange", NATIVES)

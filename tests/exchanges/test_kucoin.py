@@ -151,6 +151,8 @@ ANSWERS = [
     ("rest/time_negative", DecodeError, ">= 0"),
     ("rest/quote", (97421.4, 0.125, 97421.6, 3.75), ""),
     ("rest/quote_empty_ask", (97421.4, 0.125, NAN, 0.0), ""),
+    ("rest/quote_empty_last", (97421.4, 0.125, 97421.6, 3.75), ""),
+    ("rest/quote_empty_bid_and_last", (NAN, 0.0, 97421.6, 3.75), ""),
     ("rest/quote_unknown_symbol", ProtocolError, "symbol not exists .code 900001"),
     ("rest/quote_without_data", ProtocolError, "no reason given"),
     ("rest/quote_empty_data", DecodeError, "no quote"),

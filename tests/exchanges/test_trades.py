@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from seeds import seeds
 
 from feedhandler.data import wire
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
@@ -10,6 +11,7 @@ from feedhandler.exchanges.trades import (
     KEPT_MAX,
     KEPT_MIN,
     KEPT_NS,
+    MISSING_MAX,
     MOMENT_MAX,
     SILENT_NS,
     TradeArbitration,
@@ -221,6 +223,31 @@ def test_a_number_that_is_missing_is_new_however_long_ago_it_was_and_no_other_is
     assert channel.missing == []
 
 
+def test_what_there_is_no_room_to_note_as_missing_is_given_up_and_counted():
+    channel, line = TradeArbitration(is_consecutive=True), Line(0)
+
+    def accept(number):
+        time_ns = RECV_NS + number * MS
+        assert channel.accept(line, numbered(number, time_ns), time_ns, time_ns, number)
+
+    for number in range(1, 4 * (MISSING_MAX + 5), 4):  # three are missing after each
+        accept(number)
+    assert len(channel.missing) == MISSING_MAX
+    assert channel.given_up == 4 * 3
+    assert channel.missing_count + channel.given_up == 3 * (MISSING_MAX + 4)
+    for first, _ in channel.missing[-5:]:  # what comes of each parts it
+        accept(first + 1)
+    assert len(channel.missing) == MISSING_MAX
+    assert channel.missing_count + channel.given_up + 5 == 3 * (MISSING_MAX + 4)
+
+
+def test_what_is_missing_when_the_exchange_counts_anew_is_given_up():
+    channel, line = TradeArbitration(is_consecutive=True), Line(0)
+    for number, time_ns in ((1000, RECV_NS), (1004, RECV_NS + MS), (1, RECV_NS + 2 * MS)):
+        assert channel.accept(line, numbered(number, time_ns), time_ns, time_ns, number)
+    assert (channel.missing, channel.given_up) == ([], 3)
+
+
 def test_what_is_made_while_nobody_wants_it_is_not_missing_and_what_was_made_before_is_late():
     channel, line = TradeArbitration(is_consecutive=True), Line(0)
 
@@ -328,7 +355,7 @@ class Connection:
         self.line, self.position, self.behind = line, position, behind
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(40))
 def test_each_trade_is_new_once_as_long_as_one_connection_has_it(seed):
     """Connections come and go, replay what was last, overtake each other; the exchange may count anew."""
     rng = random.Random(seed)

@@ -5,6 +5,7 @@ import json
 import random
 
 import pytest
+from seeds import seeds
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
@@ -486,6 +487,22 @@ def test_who_joins_gets_all_books(exchange):
     assert world.book.is_valid
 
 
+@pytest.mark.parametrize("exchange", SYMBOLS)
+def test_a_snapshot_that_is_requested_comes_soon_and_not_too_often(exchange):
+    world = World(exchange)
+    world.run(15)
+    start = len(world.records)
+    natives = {world.native}
+    world.legs.bases.repeat({"another"})
+    world.run(1)
+    assert world.snapshots(start) == []
+    for _ in range(30):
+        world.legs.bases.repeat(natives)
+        world.run(1)
+    assert 3 <= len(world.snapshots(start)) <= 4, "perhaps with another base"
+    assert world.conditions(start) == []
+
+
 def test_a_subscription_that_brings_no_base_is_repeated_with_growing_pauses():
     world = World("bybit", legs=1)
     world.run(15)
@@ -512,6 +529,20 @@ def test_a_subscription_that_brings_no_base_is_repeated_with_growing_pauses():
     assert world.book.is_valid
 
 
+def test_a_subscription_that_brought_a_base_does_not_make_the_next_one_wait():
+    world = World("bybit", legs=1)
+    world.run(15)
+    for lasted_s, waits_s in ((0, 1), (7, 4), (11, 1), (11, 1)):  # then a message is lost
+        world.run(lasted_s)
+        world.chance["loss"] = 1.0
+        world.say(50)
+        world.chance.clear()
+        snapshots = len(world.snapshots())
+        world.run(waits_s)
+        assert world.book.is_valid
+        assert len(world.snapshots()) == snapshots + 1
+
+
 @pytest.mark.parametrize("legs", [1, 2])
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_connections_are_renewed_and_nobody_notices_but_by_a_snapshot(exchange, legs):
@@ -525,7 +556,7 @@ def test_connections_are_renewed_and_nobody_notices_but_by_a_snapshot(exchange, 
     assert world.conditions(start) == []
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(8, before_commit=2))
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_whatever_happens_a_book_is_right_or_invalid(exchange, seed):
     world = World(exchange, legs=1 + seed % 2, seed=seed)

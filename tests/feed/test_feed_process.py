@@ -1,6 +1,7 @@
 """The feed process' wiring, without an exchange: what it may never wait for."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 import msgspec
@@ -8,18 +9,22 @@ import pytest
 import uvloop
 from patience import PATIENCE_S
 
+from feedhandler.data import wire
 from feedhandler.data.errors import EXIT_GAVE_UP, EXIT_OK, ProtocolError
-from feedhandler.data.instruments import InstrumentList
+from feedhandler.data.instruments import Instrument, InstrumentList, InstrumentTable
 from feedhandler.data.shard import WHOLE
 from feedhandler.data.status import Phase
 from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Exchange
+from feedhandler.exchanges.books import Base
+from feedhandler.feed import process
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change
 from feedhandler.feed.process import Feed
 from feedhandler.runtime import config
 from feedhandler.transport.boards import BoardReader, board_path
-from feedhandler.transport.files import change_wanted
+from feedhandler.transport.files import change_wanted, request_snapshots
 from feedhandler.transport.http import HttpRefused
 
 
@@ -259,3 +264,81 @@ def test_there_is_a_board_only_where_one_is_configured_and_an_old_one_goes(tmp_p
         uvloop.run(play(""))
         assert board.closed, "its readers are told"
     assert not path.exists()
+
+
+class Kept:
+    """A hop that keeps what is sent."""
+
+    def __init__(self):
+        self.messages = []
+
+    def send(self, message):
+        self.messages.append(bytes(message))
+
+    def close(self):
+        pass
+
+
+def with_a_book(feed):
+    """Have a book of BTC/USDT, which is valid."""
+    feed._table = InstrumentTable("binance", [Instrument("BTCUSDT", "BTC", "USDT")])
+    feed._wanted = {"BTC/USDT": ["book", "trade"]}
+    feed._carry()
+    (book,) = feed._markets[0].states["book"].values()
+    base = Base(100, [(10.0, 1.0)], [(11.0, 1.0)])
+    book.take_base(Line(0, book.group), base, 100, 1, feed._publisher.emit)
+    return book
+
+
+def records_of(messages):
+    return [wire.unpack(record) for message in messages for record in wire.split(message)]
+
+
+def test_a_merger_that_lost_records_has_books_invalid_until_their_snapshots(tmp_path, monkeypatch):
+    hop = Kept()
+    monkeypatch.setattr(process, "_uplink", lambda *_: hop)
+
+    async def play():
+        feed = feed_of(tmp_path, Http())
+        with_a_book(feed)
+        feed._publisher.flush()
+        hop.messages.clear()
+        feed._publisher.greet()
+        feed._universe.repeat_all_books()
+        greeted = records_of(hop.messages)
+        hop.messages.clear()
+        list(feed._universe.advance(time.monotonic_ns()))
+        feed._publisher.flush()
+        feed._publisher.close()
+        return greeted, records_of(hop.messages)
+
+    greeted, then = uvloop.run(play())
+    (condition,) = [record for record in greeted if record.topic.startswith("book.")]
+    assert condition.kind == wire.CONDITION
+    assert condition.flags & wire.INVALID
+    assert [record.topic for record in then] == ["book.binance.BTCUSDT"]
+    assert then[0].flags & wire.SNAPSHOT
+    assert not then[0].flags & wire.INVALID
+
+
+def test_a_snapshot_that_a_relay_requests_is_published(tmp_path):
+    async def play():
+        feed = feed_of(tmp_path, Http())
+        book = with_a_book(feed)
+        feed._universe.repeat_books(set())
+        now = time.monotonic_ns()
+        list(feed._universe.advance(now))
+        found = []
+        for asked in ("book.binance.ETH/USDT", "book.kucoin.BTC/USDT", "book.binance.BTC/USDT"):
+            before = book.snapshots
+            request_snapshots(f"{tmp_path}/run", [asked])
+            feed._take_requests()
+            now += 60 * 10**9
+            list(feed._universe.advance(now))
+            found.append(book.snapshots - before)
+        (tmp_path / "run" / "snapshots.json").write_text("no list")
+        feed._take_requests()
+        feed._publisher.close()
+        return found
+
+    assert uvloop.run(play()) == [0, 0, 1]

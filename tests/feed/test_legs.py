@@ -403,6 +403,7 @@ def test_connections_without_data_are_attempts_that_came_to_nothing(exchange):
     assert len(world.connects) == 3
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("exchange", ["binance", "kucoin"])
 @pytest.mark.parametrize("every_s", [50, 3600])
 @pytest.mark.parametrize("legs", [1, 2])
@@ -527,3 +528,15 @@ def test_channels_that_fall_silent_are_flagged_in_time_and_quiet_ones_are_not(se
 @pytest.mark.parametrize("seed", [*range(20), 150, 554, 567, 1149, 1198, 1276, 1540, 1554])
 def test_whatever_happens_nothing_moves_backwards_and_all_comes_back(seed):
     worlds.whatever_happens(seed)
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("seed", [4, 20, 28, 30, 33])
+def test_a_book_in_doubt_is_invalid_alone_and_not_for_long(seed):
+    worlds.doubted_books(seed)
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("seed", [4, 20, 30])
+def test_books_are_repeated_whatever_happens_in_their_markets(seed):
+    worlds.repeated_books(seed)

@@ -4,12 +4,14 @@ import json
 import random
 
 import pytest
+from seeds import seeds
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.status import Phase
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Endpoint
+from feedhandler.exchanges.trades import MISSING_MAX
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.missed import HOLD_NS, PATIENCE_NS, TRIES_MAX, UNKNOWN
 from feedhandler.feed.session import TICK_NS
@@ -556,8 +558,28 @@ def test_a_number_that_another_leg_brings_is_not_missing():
     assert world.requests == []
 
 
+def test_more_gaps_than_are_noted_are_told_and_the_others_fetched():
+    world = World("binance", 1)
+    world.has_rest, world.budget_wait_s = False, 5.0
+    world.trade(3)
+    (session,) = world.sent
+    for _ in range(MISSING_MAX + 6):
+        world.make(2)
+        world.sent[session] = len(world.trades)
+        world.trade()
+    start = len(world.records)
+    world.run(2 * TICK_NS)
+    assert world.story(start)[0] == "- STALE"
+    assert list(world.legs.missed.lost.values()) == [12]
+    world.has_rest = True
+    world.run(60 * NS_PER_S)
+    assert len(world.published()) == len(world.numbers()) - 12
+    assert list(world.legs.missed.lost.values()) == [12]
+    assert not world.states[0].flags & wire.STALE
+
+
 @pytest.mark.parametrize("exchange", SYMBOLS)
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12, before_commit=3))
 def test_whatever_becomes_of_connections_each_trade_is_published_once(exchange, seed):
     rng = random.Random(seed)
     world = World(exchange, rng.choice((1, 1, 2, 3)))

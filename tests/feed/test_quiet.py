@@ -21,7 +21,9 @@ def test_what_is_dead_in_a_quiet_market_is_found(seed):
     quiet.calm_and_dead(seed)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 11, 12, 20, 21])
+@pytest.mark.parametrize(
+    "seed", [0, 11, 20, *(pytest.param(seed, marks=pytest.mark.many) for seed in (1, 12, 21))]
+)
 def test_a_connection_without_data_to_a_quiet_market_is_found_and_what_rest_fills_is_stale(seed):
     quiet.calm_and_mute(seed)
 

@@ -276,6 +276,7 @@ def test_what_rest_has_contradicted_is_live_again_when_its_value_is_taken_over()
     assert world.legs.freshness.stale() == {}
 
 
+@pytest.mark.many
 def test_a_market_that_stands_still_takes_little_of_the_budget_however_many_symbols_it_has():
     world = World("binance", symbols=150, quiet=range(150))
     world.step_ns = NS_PER_S // 5

@@ -16,13 +16,15 @@ from feedhandler.data.status import (
     ConnectionStatus,
     ExchangeStatus,
     FeedStatus,
+    RecordedFeed,
+    RecorderStatus,
     RelayStatus,
 )
 from feedhandler.gateway import health
 from feedhandler.gateway.app import make_app
 from feedhandler.gateway.history import COLUMNS, ROWS_MAX, History
 from feedhandler.gateway.metrics import Metrics
-from feedhandler.transport.files import Lock, relay_status_path, write_relay_status
+from feedhandler.transport.files import Lock, relay_status_path, write_recorder_status, write_relay_status
 
 COUNTS = [1, *[2] * (len(LATENCY_BOUNDS_US) - 1), 5]
 
@@ -82,6 +84,29 @@ async def samples(client):
     }
 
 
+def recorded(**fields):
+    feed = RecordedFeed(is_connected=True, received=7, items_size=700, stored_size=70, lost=3)
+    fields = {"free_size": 9, "min_free_size": 5, "size": 80, "feeds": {"binance-1of2": feed}, **fields}
+    return RecorderStatus(pid=1, as_of_ns=time.time_ns(), directory="recordings", **fields)
+
+
+def test_what_the_recorder_does(tmp_path):
+    async def scene(parts, client):
+        assert ("feedhandler_recorder_recording",) not in await samples(client)
+        write_recorder_status(parts.config.run_dir, recorded())
+        found = await samples(client)
+        names = ("recording", "free_bytes", "min_free_bytes", "size_bytes")
+        assert [found[f"feedhandler_recorder_{name}",] for name in names] == [1, 9, 5, 80]
+        names = ("connected", "frames_total", "raw_bytes_total", "stored_bytes_total", "lost_total")
+        assert [found[f"feedhandler_recorder_{name}", "binance-1of2"] for name in names] == [1, 7, 700, 70, 3]
+        for status in (recorded(stopped="no room"), recorded()):
+            status.as_of_ns -= 0 if status.stopped else 11 * 10**9
+            write_recorder_status(parts.config.run_dir, status)
+            assert (await samples(client))["feedhandler_recorder_recording",] == 0
+
+    play(tmp_path, scene)
+
+
 def test_the_relay_is_up_as_long_as_it_says_so(tmp_path):
     async def scene(parts, client):
         assert (await samples(client))["feedhandler_relay_up",] == 0
@@ -126,7 +151,11 @@ def test_records_are_counted_by_kind_from_the_sequences_of_the_stream(tmp_path):
     async def scene(parts, client):
         beat(parts)
         parts.market_data.statuses["binance"] = status(
-            "binance", lost_trades={"trade.A": 4, "trade.B": -1, "trade.C": 3}, recovered_trades=9
+            "binance",
+            lost_trades={"trade.A": 4, "trade.B": -1, "trade.C": 3},
+            recovered_trades=9,
+            invalid={"book": 2, "depth": 1},
+            invalid_topics={"book.binance.A": time.time_ns() - 60 * 10**9},
         )
         take = parts.market_data.follower.take
         parts.market_data.session = 7
@@ -154,6 +183,9 @@ def test_records_are_counted_by_kind_from_the_sequences_of_the_stream(tmp_path):
         assert found["feedhandler_trades_lost_total", "binance"] == 7
         assert found["feedhandler_trades_lost_unknown_topics", "binance"] == 1
         assert found["feedhandler_trades_recovered_total", "binance"] == 9
+        assert found["feedhandler_exchange_invalid_topics", "binance", "book"] == 2
+        assert found["feedhandler_exchange_invalid_topics", "binance", "depth"] == 1
+        assert found["feedhandler_exchange_invalid_seconds", "binance"] >= 60
 
     play(tmp_path, scene)
 
@@ -253,6 +285,7 @@ def test_alerts_and_panels_ask_for_metrics_that_there_are(tmp_path, file):
             parts.market_data.statuses[name] = status(name, clock_offset_ms=1.0)
         parts.market_data.follower.take(wire.pack(wire.Depth("depth.binance.A/X", sequence=1)))
         await client.get("/live")
+        write_recorder_status(parts.config.run_dir, recorded())
         with Lock(parts.config.run_dir, "gateway"):
             found = await samples(client)
         names = {key[0] for key in found} | BRIDGE_NAMES

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seeds import seeds
 
 from feedhandler.data import wire
 from feedhandler.data.contracts import Fanout
@@ -473,7 +474,7 @@ def test_any_body_from_a_feed_leaves_the_merger_running(kind, body):
     assert world.tickers()[-1].symbol == "BTC/USDT"
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_no_topic_has_a_hole_and_none_is_reordered_whatever_feeds_do(seed):
     rng = random.Random(seed)
     world = World()
@@ -764,7 +765,7 @@ def test_a_symbol_that_is_renamed_into_another_shard_keeps_its_topic_and_follows
     assert world.exchange_status().topics == 1
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_no_topic_breaks_and_flags_tell_the_truth_whatever_shards_do(seed):
     rng = random.Random(seed)
     world = World(shards=rng.choice([1, 2, 4]))

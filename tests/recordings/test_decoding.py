@@ -165,6 +165,11 @@ def test_a_name_decides_where_addresses_do_not(tmp_path):
     assert len(records(decoded(tmp_path, [received({"data": TRADE})], "binance"))) == 1
     header = line("header", exchange="Binance")
     assert len(records(decoded(tmp_path, [header, received({"data": TRADE})]))) == 1
+    named = line("recv", conn="BINANCE.ws.1", data={"data": TRADE})
+    assert len(records(decoded(tmp_path, [named]))) == 1
+    sent = line("send", conn="x", addr=BINANCE, data={}) + line("recv", conn="x", data={"data": TRADE})
+    assert len(records(decoded(tmp_path, [sent]))) == 1
+    assert not records(decoded(tmp_path, [named.replace("BINANCE", "BINANCE_FUTURES")]))
     futures = [opened("wss://fstream.binance.com/stream"), received({"data": TRADE})]
     assert not records(decoded(tmp_path, futures, "kucoin"))
     assert len(records(decoded(tmp_path, futures, "binance"))) == 1

@@ -128,6 +128,11 @@ def test_a_ticker_of_kucoin_confirms_its_book(tmp_path):
     assert (market.books[0].compared, market.books[0].disagreed) == (1, 0)
 
 
+def test_frames_of_connections_without_an_address_are_told(tmp_path):
+    _, (market,) = counted(tmp_path, [*START, received(changes(101, 101)), received(changes(1, 2), conn="d")])
+    assert (market.frames, market.guessed) == (2, 1)
+
+
 def test_frames_that_were_not_recorded_are_counted(tmp_path):
     tally, _ = counted(tmp_path, [*START, line("gap", count=5), line("gap", count=2)])
     assert (tally.gaps, tally.not_recorded) == (2, 7)

@@ -1,15 +1,17 @@
 """Books of the relay, which has the merger's file and its stream: answers are right, or say that they are not."""
 
+import itertools
 import random
 
 import pytest
 from book_market import Market, check
 from book_play import OTHER, OTHER_NATIVE, TOPIC, Play
+from seeds import seeds
 from test_any_size import World
 
 from feedhandler.data import retransmission, wire
 from feedhandler.data.kept_book import Book
-from feedhandler.relay.relayed_books import BOOKS_MAX
+from feedhandler.relay.relayed_books import BOOKS_MAX, PAUSE_MAX_S, PAUSE_S, WAIT_S, SnapshotRequests
 
 
 @pytest.fixture
@@ -75,6 +77,38 @@ def test_a_relay_that_starts_late_has_what_the_file_has_a_snapshot_of(play):
     assert play.is_invalid()
     play.snapshot()
     assert play.is_current()
+
+
+def test_a_book_is_lacking_that_nothing_but_a_snapshot_brings_back(play):
+    assert play.books.lacking() == []  # nothing is known yet
+    play.snapshot()
+    assert play.books.lacking() == []
+    for _ in range(40):
+        play.change(is_heard=False)
+    play.restart()
+    assert play.books.lacking() == [TOPIC], "quiet, and not in the file"
+    play.condition(wire.INVALID)
+    assert play.books.lacking() == [], "its feed has none either"
+    play.snapshot()
+    assert play.books.lacking() == []
+
+
+def test_what_is_lacking_is_requested_soon_and_again_with_growing_pauses():
+    requests = SnapshotRequests()
+    at = [s for s in range(3600) if requests.due(["a", "b"], float(s))]
+    assert at[0] == WAIT_S
+    pauses = [after - before for before, after in itertools.pairwise(at)]
+    assert pauses[:3] == [PAUSE_S, 2 * PAUSE_S, 4 * PAUSE_S]
+    assert pauses[-1] == PAUSE_MAX_S
+
+
+def test_what_comes_to_be_lacking_does_not_wait_for_what_was_requested():
+    requests = SnapshotRequests()
+    found = [requests.due(["a", "b"] if s >= 5 else ["a"], float(s)) for s in range(9)]
+    assert [each for each in found if each] == [["a"], ["a", "b"]]
+    assert requests.due([], 9.0) == []
+    assert requests.due(["a"], 10.0) == []
+    assert requests.due(["a"], 12.0) == ["a"]
 
 
 @pytest.mark.parametrize("has_base", [True, False])
@@ -173,7 +207,7 @@ def test_what_is_no_record_changes_nothing(play):
     assert play.is_current()
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_an_answer_is_right_or_says_that_it_is_not_valid_whatever_is_lost(seed, tmp_path):
     rng = random.Random(seed)
     play = Play(tmp_path / "recent.board", rng)

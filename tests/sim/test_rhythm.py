@@ -274,6 +274,7 @@ SPOKEN = {  # in the minute after a change of the quote alone
 }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("make", SPOKEN, ids=lambda make: make.name)
 def test_a_symbol_that_rests_is_silent_but_for_what_its_exchange_repeats(make):
     world = next(filter(None, (changed_but_not_traded(make, seed) for seed in range(1, 50))))

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from urllib.request import urlopen
 
 import pytest
@@ -74,10 +73,14 @@ class History:
 
     def best(self, update_id: int, count: int) -> tuple[Levels, Levels]:
         """Return the best levels as they were after a change."""
-        return next(levels for known_id, levels in self.states(count) if known_id == update_id)
+        return next(self._best(sides, count) for known_id, sides in self._sides() if known_id == update_id)
 
     def states(self, count: int) -> Iterator[tuple[int, tuple[Levels, Levels]]]:
         """Return the best levels after each change, the oldest first, as floats that their texts decode to."""
+        return ((update_id, self._best(sides, count)) for update_id, sides in self._sides())
+
+    def _sides(self) -> Iterator[tuple[int, tuple[dict[int, int], dict[int, int]]]]:
+        """Return both sides after each change; the next one changes them."""
         update_id, bids, asks = self._first[0], dict(self._first[1]), dict(self._first[2])
         for change in [None, *self._changes]:
             if change is not None:
@@ -87,19 +90,18 @@ class History:
                     side[change.price] = change.size
                 else:
                     side.pop(change.price, None)
-            yield (
-                update_id,
-                (
-                    [self.level(*each) for each in heapq.nlargest(count, bids.items())],
-                    [self.level(*each) for each in heapq.nsmallest(count, asks.items())],
-                ),
-            )
+            yield update_id, (bids, asks)
+
+    def _best(self, sides: tuple[dict[int, int], dict[int, int]], count: int) -> tuple[Levels, Levels]:
+        bids, asks = sides
+        return (
+            [self.level(*each) for each in heapq.nlargest(count, bids.items())],
+            [self.level(*each) for each in heapq.nsmallest(count, asks.items())],
+        )
 
     def level(self, price: int, size: int) -> list[float]:
-        return [
-            float(Decimal(price).scaleb(-self._instrument.price_decimals)),
-            float(Decimal(size).scaleb(-self._instrument.size_decimals)),
-        ]
+        # A float has each of these whole numbers exactly, so the quotient is the float nearest to the text.
+        return [price / 10**self._instrument.price_decimals, size / 10**self._instrument.size_decimals]
 
     def had(self, trades: list[tuple[float, float, str]]) -> bool:
         """Whether these were trades, one after the other, none left out: (price, size, side)."""

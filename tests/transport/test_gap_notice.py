@@ -1,5 +1,6 @@
 """Who has missed records that count each, because it did not read, gets a notice of how many; once it is over."""
 
+import functools
 import json
 
 import pytest
@@ -42,8 +43,20 @@ def outlet(world):
     return world.outlet(has_modes=True, session=SESSION, queue_size_max=100_000)
 
 
+@functools.cache
+def first(topic):
+    return wire.pack(Print(wire.unpadded(topic), session=SESSION)).ljust(SIZE, b"\0")
+
+
+def numbered(message, number):
+    """Return a copy with another sequence; to pack each of a flood anew takes most of the time."""
+    copy = bytearray(message)
+    wire.SEQUENCE.pack_into(copy, wire.SEQUENCE_OFFSET, number)
+    return bytes(copy)
+
+
 def printed(topic, number):
-    return wire.pack(Print(wire.unpadded(topic), session=SESSION, sequence=number)).ljust(SIZE, b"\0")
+    return numbered(first(topic), number)
 
 
 def subscriber(world, outlet, *prefixes):
@@ -52,11 +65,12 @@ def subscriber(world, outlet, *prefixes):
     return sock
 
 
-def flood(outlet, first, count):
-    for number in range(first, first + count):
+def flood(outlet, start, count):
+    quote = ticker(BTC)
+    for number in range(start, start + count):
         for topic in TOPICS:
             outlet.send(topic, printed(topic, number))
-        outlet.send(BTC, ticker(BTC, number))
+        outlet.send(BTC, numbered(quote, number))
         outlet.flush()
 
 

@@ -212,7 +212,9 @@ class ComesAndGoes:
             self.come()
 
 
-@pytest.mark.parametrize("patience", [1, QUANTUM, 1000, len(TOPICS)])
+@pytest.mark.parametrize(
+    "patience", [1, *(pytest.param(each, marks=pytest.mark.many) for each in (QUANTUM, 1000)), len(TOPICS)]
+)
 @pytest.mark.parametrize("count", [1, pytest.param(10, marks=pytest.mark.many)])
 def test_those_that_join_and_leave_in_a_loop_get_a_small_part_of_the_budget_together(count, patience):
     world = World()

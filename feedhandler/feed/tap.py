@@ -1,0 +1,216 @@
+"""What a feed has received and sent, offered to whoever records it: packed, numbered, and in order.
+
+    frames, answers, opens, closes ─▶ Tap ─▶ batch ─▶ held ─▶ the recorder, when it is there and reads
+
+A batch is what came within a moment, in one message. While nobody takes them, batches are held, so that a recorder
+may be started anew; beyond `HELD_SIZE_MAX` the oldest are dropped, counted, and told as a gap in their place.
+Whatever happens there, the feed goes on. Nothing private passes: addresses lose their queries, and headers of
+requests are not taken.
+
+Pure: clocks and what sends come in.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from feedhandler.recordings.packing import CONNECTION_SIZE_MAX, ITEM, ITEM_SIZE, NAME_SIZE_MAX, pack
+from feedhandler.recordings.plan import Plan
+from feedhandler.recordings.traffic import Item, What
+
+BATCH_SIZE: Final = 64 << 10  # that is sent at once: a message costs both sides some 10 us
+BATCH_S: Final = 0.02  # after which what there is is sent
+HELD_SIZE_MAX: Final = 32 << 20  # some seconds of 40,000 frames a second
+ITEM_SIZE_MAX: Final = 48 << 20  # a message between us has 64 MiB at most; the largest list known has 10
+SENT, RECEIVED = int(What.SENT), int(What.RECEIVED)
+NOT_TAKEN: Final = "the recorder was not there, or did not read"
+
+OnFrame = Callable[[Any, int], bool]
+
+
+class Tap:
+    """What the module's first lines say.
+
+    send is called with each batch, and returns False if it cannot be taken now. call_soon has `on_time` called in a
+    moment; `flush` besides, several times a second.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bytes], bool],
+        call_soon: Callable[[], object],
+        wall_ns: Callable[[], int],
+        mono_ns: Callable[[], int],
+    ) -> None:
+        self._send = send
+        self._call_soon = call_soon
+        self._wall_ns = wall_ns
+        self.mono_ns = mono_ns
+        self._batch = bytearray()
+        self._items = 0  # in the batch
+        self._held: deque[tuple[bytes, int]] = deque()  # and how many items are in each
+        self._held_size = 0
+        self._greeting: deque[bytes] = deque()  # what holds, for a recorder that has just come
+        self._is_armed = False
+        self._dropped = self._dropped_size = 0  # items, and bytes of them, since the last gap that was told,
+        self._dropped_ns = (0, 0)  # the first of them
+        self.dropped = 0  # items, since the feed started
+        self._answers = 0
+        self._serials: dict[str, int] = {}  # connections so far, by market
+        self._plan: Plan | None = None
+        self._planned: list[Item] = []  # the item of that, once there is one
+        self._lists: dict[str, Item] = {}  # the newest instrument list of each market, by URL
+        self._opened: dict[str, Item] = {}  # of connections that are open
+
+    # --- what happens
+
+    def begin(self, plan: Plan) -> None:
+        """The feed is to receive this from now on."""
+        if plan != self._plan:
+            self._plan = plan
+            self._planned = [Item(What.HEADER, *self.now(), data=msgspec.json.encode(plan))]
+            self._put(self._planned[0])
+
+    def connection(self, market: str, on_frame: OnFrame) -> "TappedConnection":
+        """A connection is about to be made; on_frame takes its frames."""
+        self._serials[market] = serial = self._serials.get(market, 0) + 1
+        return TappedConnection(self, f"{market}.{serial}", on_frame)
+
+    def answered(self, url: str, body: bytes) -> None:
+        """REST has answered."""
+        self._answers += 1
+        item = Item(What.ANSWERED, *self.now(), number=self._answers, name=url[:NAME_SIZE_MAX], data=body)
+        if self._plan is not None and url in self._plan.lists:
+            self._lists[url] = item
+        self._put(item)
+
+    def opened(self, connection: str, url: str) -> None:
+        """A connection is open; of its address the query may hold a token."""
+        parts = urlsplit(url)
+        name = f"{parts.scheme}://{parts.netloc}{parts.path}"[:NAME_SIZE_MAX]
+        self._opened[connection] = item = Item(What.OPENED, *self.now(), connection, name=name)
+        self._put(item)
+
+    def closed(self, connection: str, frames: int, reason: str) -> None:
+        """A connection is closed, or could not be opened."""
+        self._opened.pop(connection, None)
+        text = reason.encode()[:NAME_SIZE_MAX].decode(errors="ignore")
+        self._put(Item(What.CLOSED, *self.now(), connection, frames, text))
+
+    def now(self) -> tuple[int, int]:
+        """Return Unix time and monotonic time."""
+        return self._wall_ns(), self.mono_ns()
+
+    def _put(self, item: Item) -> None:
+        if len(item.data) > ITEM_SIZE_MAX:
+            text = f"{len(item.data)} bytes are more than an item may have: {item.name}"
+            item = Item(What.GAP, item.wall_ns, item.mono_ns, number=1, name=text[:NAME_SIZE_MAX])
+        self.add(pack(item))
+
+    def add(self, *parts: bytes | bytearray | memoryview) -> None:
+        """Take one item, as bytes."""
+        batch = self._batch
+        for part in parts:
+            batch += part
+        self._items += 1
+        if len(batch) >= BATCH_SIZE:
+            self.flush()
+        elif not self._is_armed:
+            self._is_armed = True
+            self._call_soon()
+
+    # --- to the recorder
+
+    def on_join(self) -> None:
+        """A recorder has come: it gets what holds by now, and then what was held."""
+        kept = [*self._planned, *self._lists.values(), *self._opened.values()]
+        self._greeting = deque(pack(item._replace(is_repeated=True)) for item in kept)
+        self.flush()
+
+    def on_time(self) -> None:
+        """The moment is over: send what there is."""
+        self._is_armed = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what there is, as far as it is taken, and hold the rest."""
+        if self._items:
+            self._held.append((bytes(self._batch), self._items))
+            self._held_size += len(self._batch)
+            self._batch.clear()
+            self._items = 0
+        self._hand_over()
+        while self._held_size > HELD_SIZE_MAX:
+            self._drop(*self._held.popleft())
+
+    def _hand_over(self) -> None:
+        """Send what holds, then the gap, then what is behind it."""
+        send, greeting, held = self._send, self._greeting, self._held
+        while greeting:
+            if not send(greeting[0]):
+                return
+            greeting.popleft()
+        if self._dropped:
+            if not send(self._gap()):
+                return
+            self._dropped = self._dropped_size = 0
+        while held and send(held[0][0]):
+            self._held_size -= len(held.popleft()[0])
+
+    def _drop(self, batch: bytes, items: int) -> None:
+        self._held_size -= len(batch)
+        if not self._dropped:
+            *_, wall_ns, mono_ns = ITEM.unpack_from(batch)
+            self._dropped_ns = wall_ns, mono_ns
+        self._dropped += items
+        self._dropped_size += len(batch)
+        self.dropped += items
+
+    def _gap(self) -> bytes:
+        return pack(Item(What.GAP, *self._dropped_ns, number=self._dropped, name=NOT_TAKEN))
+
+
+class TappedConnection:
+    """One connection, from the attempt to its end; counts frames in each direction."""
+
+    def __init__(self, tap: Tap, name: str, on_frame: OnFrame) -> None:
+        self._tap = tap
+        self._add = tap.add
+        self._mono_ns = tap.mono_ns
+        self._next = on_frame
+        self._name = name
+        self._bytes = name.encode()[:CONNECTION_SIZE_MAX]
+        self._size = ITEM_SIZE + len(self._bytes)
+        self._pack = ITEM.pack
+        self.received = self.sent = 0
+
+    def on_frame(self, payload: memoryview | bytearray, recv_ns: int) -> bool:
+        """Have a frame taken, and note it, also if it cannot be."""
+        # hot: `make bench-micro`, tap
+        try:
+            return self._next(payload, recv_ns)
+        finally:
+            self.received += 1
+            size, number = self._size + len(payload), self.received
+            head = self._pack(size, RECEIVED, len(self._bytes), 0, number, recv_ns, self._mono_ns())
+            self._add(head, self._bytes, payload)
+
+    def on_sent(self, payload: bytes) -> None:
+        """A frame was sent."""
+        self.sent += 1
+        size = self._size + len(payload)
+        wall_ns, mono_ns = self._tap.now()
+        self._add(
+            self._pack(size, SENT, len(self._bytes), 0, self.sent, wall_ns, mono_ns), self._bytes, payload
+        )
+
+    def on_opened(self, url: str) -> None:
+        """It is open."""
+        self._tap.opened(self._name, url)
+
+    def on_closed(self, reason: str) -> None:
+        """It is closed, or could not be opened."""
+        self._tap.closed(self._name, self.received, reason)

@@ -1,0 +1,1 @@
+"""The recorder: what feeds receive and send, to disk."""
