@@ -70,6 +70,8 @@ define STATIC
 	$(BIN)/mypy
 endef
 
+# Hardly anything waits there: as many workers as processors.
+check: WORKERS = logical
 check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes or many seeds (under a minute)
 	$(STATIC)
 	$(PYTEST) -m "not e2e and not many and not world"

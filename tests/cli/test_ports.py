@@ -15,7 +15,12 @@ from feedhandler.transport.files import Lock, feed_lock
 
 
 def parse(tmp_path, text):
+    """Nothing is at a port that all of this host share, but what text names."""
+    (port,) = free_ports(1)
     merger = f'[merger]\nticks = ["ipc://{tmp_path}/ticks.ipc"]\n'
+    merger += f'[gateway]\nhttp = "127.0.0.1:{port}"\n'
+    if "[relay]" not in text:
+        merger += f'[relay]\nrecover = ["ipc://{tmp_path}/recover.ipc"]\n'
     return config.parse(f'run_dir = "{tmp_path}"\n[exchanges.binance]\n{text}\n{merger}', "my.toml")
 
 
