@@ -61,15 +61,24 @@ def check(config: Config, note: Callable[[str], None] | None = None) -> None:
 
 
 def _check_run_dir(config: Config) -> None:
-    """Ask the nearest directory that exists; creating the rest is for those who run."""
+    """Ask who may write there, and whether we may."""
     directory = Path(config.run_dir).absolute()
-    while not directory.exists() and directory != directory.parent:
-        directory = directory.parent
-    if directory == Path(config.run_dir).absolute() and (reason := private.refusal(directory)):
+    if directory.exists() and (reason := private.refusal(directory)):
         raise ConfigError(f"{config.path}: run_dir: {reason}")
     private.group_of(config.group, f"{config.path}: group")
+    check_writable(config.run_dir, f"{config.path}: run_dir", "run_dir")
+
+
+def check_writable(path: str, where: str, what: str) -> None:
+    """Raise ConfigError if a directory cannot be written to, or made; where and what are for the message.
+
+    The nearest that exists is asked; creating the rest is for those who run.
+    """
+    directory = Path(path).absolute()
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
     if not directory.is_dir() or not os.access(directory, os.W_OK) or directory.is_relative_to("/proc"):
-        raise ConfigError(f"{config.path}: run_dir: cannot write to {directory}/; set another run_dir")
+        raise ConfigError(f"{where}: cannot write to {directory}/; set another {what}")
 
 
 def _table(key: str) -> str:

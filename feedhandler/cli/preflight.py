@@ -27,6 +27,8 @@ def check(config: Config, note: Callable[[str], None] | None = None) -> None:
         from feedhandler.bridge import login
 
         login.check_files(config.nats, f"{config.path}: nats")
+    if config.recorder is not None:
+        ports.check_writable(config.recorder.directory, f"{config.path}: recorder.directory", "directory")
     ports.check(config, note)
 
 

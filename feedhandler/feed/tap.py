@@ -189,7 +189,7 @@ class TappedConnection:
 
     def on_frame(self, payload: memoryview | bytearray, recv_ns: int) -> bool:
         """Have a frame taken, and note it, also if it cannot be."""
-        # hot: `make bench-micro`, tap
+        # hot: `make bench-micro`, recorder
         try:
             return self._next(payload, recv_ns)
         finally:

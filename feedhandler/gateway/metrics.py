@@ -102,7 +102,8 @@ class Metrics(Collector):
         """Yield the families."""
         yield from self._merger()
         yield from _relay(read_relay_status(self._parts.config.run_dir))
-        yield from _recorder(read_recorder_status(self._parts.config.run_dir))
+        if self._parts.config.recorder is not None:
+            yield from _recorder(read_recorder_status(self._parts.config.run_dir))
         yield from _processes(look(self._parts.config))
         yield from self._simulated()
         # The last numbers of a merger that is silent are not true any more: its series are absent, and `up` is 0.
@@ -208,7 +209,7 @@ def _relay(status: RelayStatus | None) -> Iterator[Metric]:
 
 def _recorder(status: RecorderStatus | None) -> Iterator[Metric]:
     if status is None:
-        return  # none is configured, or it does not run, which `process_up` tells
+        return  # it does not run, which `process_up` tells
     is_recording = not status.trouble(time.time_ns())
     yield _gauge("recorder_recording", "1 while the recorder writes what feeds offer.", float(is_recording))
     yield _gauge("recorder_free_bytes", "Room on its file system.", status.free_size)

@@ -30,6 +30,11 @@ def text(folder, more=""):
         (BRIDGE + 'tls_ca = "gone.pem"\n', "x.toml: nats.tls_ca: gone.pem cannot be read as certificates"),
         ('[curve]\nkey = "gone.key_secret"\n', "x.toml: curve.key: gone.key_secret: no such file"),
         ('[curve]\nserver = "gone.key"\n', "x.toml: curve.server: gone.key: no such file"),
+        (
+            '[recorder]\ndirectory = "/dev/null/x"\n',
+            "x.toml: recorder.directory: cannot write to /dev/null/; set another directory",
+        ),
+        ("[recorder]\ncpus = [1023]\n", r"x.toml: recorder.cpus: \[1023\] are not there"),
     ],
 )
 def test_what_is_not_there_is_named(tmp_path, more, message):

@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import uvloop
 from aiohttp.test_utils import TestClient, TestServer
@@ -24,6 +25,7 @@ from feedhandler.gateway import health
 from feedhandler.gateway.app import make_app
 from feedhandler.gateway.history import COLUMNS, ROWS_MAX, History
 from feedhandler.gateway.metrics import Metrics
+from feedhandler.runtime.config import RecorderConfig
 from feedhandler.transport.files import Lock, relay_status_path, write_recorder_status, write_relay_status
 
 COUNTS = [1, *[2] * (len(LATENCY_BOUNDS_US) - 1), 5]
@@ -90,10 +92,15 @@ def recorded(**fields):
     return RecorderStatus(pid=1, as_of_ns=time.time_ns(), directory="recordings", **fields)
 
 
+def record(parts):
+    parts.config = msgspec.structs.replace(parts.config, recorder=RecorderConfig())
+
+
 def test_what_the_recorder_does(tmp_path):
     async def scene(parts, client):
-        assert ("feedhandler_recorder_recording",) not in await samples(client)
         write_recorder_status(parts.config.run_dir, recorded())
+        assert ("feedhandler_recorder_recording",) not in await samples(client), "of an earlier configuration"
+        record(parts)
         found = await samples(client)
         names = ("recording", "free_bytes", "min_free_bytes", "size_bytes")
         assert [found[f"feedhandler_recorder_{name}",] for name in names] == [1, 9, 5, 80]
@@ -265,6 +272,8 @@ def test_there_is_nothing_per_symbol_and_every_metric_is_documented(tmp_path):
             parts.market_data.statuses[name] = status(
                 name, wanted={f"S{n}/USDT": ["ticker"] for n in range(1000)}
             )
+        record(parts)
+        write_recorder_status(parts.config.run_dir, recorded())
         text = await (await client.get("/metrics")).text()
         assert "S1/USDT" not in text
         operations = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -285,6 +294,7 @@ def test_alerts_and_panels_ask_for_metrics_that_there_are(tmp_path, file):
             parts.market_data.statuses[name] = status(name, clock_offset_ms=1.0)
         parts.market_data.follower.take(wire.pack(wire.Depth("depth.binance.A/X", sequence=1)))
         await client.get("/live")
+        record(parts)
         write_recorder_status(parts.config.run_dir, recorded())
         with Lock(parts.config.run_dir, "gateway"):
             found = await samples(client)
