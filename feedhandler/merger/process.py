@@ -35,7 +35,7 @@ class MergerProcess:
     """Owns the sockets and the loop."""
 
     def __init__(self, config: Config, lock: Lock) -> None:
-        self._loop = Loop()
+        self._loop = Loop(is_alone=True)  # each TICK_NS Python runs, and with it whatever thread there may be
         self._is_stopping = False
         self._group = private.group_of(config.group, f"{config.path}: group")
         private.let_in(Path(config.run_dir), GROUP_MAY_PASS, self._group)

@@ -55,13 +55,17 @@ cdef inline Py_ssize_t receive(int fd, object buffer, Py_ssize_t start, Py_ssize
             return 0 if errno == EAGAIN else GONE
 
 
-cdef inline Py_ssize_t wait(object epoll, int fd, object found, int timeout_ms) except -1:
+cdef inline Py_ssize_t wait(object epoll, int fd, object found, int timeout_ms, bint is_alone) except -1:
     cdef epoll_event events[READY_MAX]
     cdef int count, i, error
     cdef uint32_t ready_fd
-    with nogil:
+    if is_alone:
         count = epoll_wait(fd, events, READY_MAX, timeout_ms)
-        error = errno  # at once: to take the lock again, and a signal's handler, may change it
+        error = errno
+    else:
+        with nogil:
+            count = epoll_wait(fd, events, READY_MAX, timeout_ms)
+            error = errno  # at once: to take the lock again, and a signal's handler, may change it
     PyErr_CheckSignals()
     if count < 0:
         if error == EINTR:

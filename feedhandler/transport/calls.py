@@ -41,8 +41,11 @@ def receive(fd: int, buffer: bytearray, start: int, end: int) -> int:
         return GONE
 
 
-def wait(epoll: select.epoll, fd: int, found: bytearray, timeout_ms: int) -> int:
-    """Wait for what is ready, and write down as much as there is room for; fd is the epoll's. Returns how many."""
+def wait(epoll: select.epoll, fd: int, found: bytearray, timeout_ms: int, is_alone: bool) -> int:
+    """Wait for what is ready, and write down as much as there is room for; fd is the epoll's. Returns how many.
+
+    is_alone: other threads need not run meanwhile.
+    """
     count = len(found) // READY_SIZE
     ready = epoll.poll(timeout_ms / 1000, count)
     for index, (its_fd, mask) in enumerate(ready):

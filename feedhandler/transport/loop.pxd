@@ -11,9 +11,16 @@ cdef uint32_t EPOLLOUT
 
 
 @cython.final
+cdef class Timer:
+    cdef readonly int64_t due_mono_ns
+    cdef public object callback
+
+
+@cython.final
 cdef class Timers:
     cdef list _heap
 
+    @cython.locals(timer=Timer)
     cpdef int64_t due_mono_ns(self) except -1
 
 
@@ -22,10 +29,14 @@ cdef class Loop:
     cdef object _epoll
     cdef int _fd
     cdef bytearray _found
-    cdef dict _readers, _writers, _streams
+    cdef dict _readers, _writers
+    cdef list _streams
+    cdef bint _is_alone
     cdef Timers _timers
     cdef bint _is_open
 
+    @cython.locals(until_mono_ns=int64_t)
+    cpdef run_once(self, double timeout_s)
     cpdef run_until(self, int64_t mono_ns)
 
     @cython.locals(

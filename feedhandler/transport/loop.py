@@ -42,8 +42,6 @@ class TimedEvents(Events, Protocol):
 class Timer:
     """A callback that is due at a time."""
 
-    __slots__ = ("callback", "due_mono_ns")
-
     def __init__(self, due_mono_ns: int, callback: Callable[[], None]) -> None:
         self.due_mono_ns = due_mono_ns
         self.callback: Callable[[], None] | None = callback
@@ -64,7 +62,10 @@ class Timers:
 
     def due_mono_ns(self) -> int:
         """When `run` is to be called; `NEVER` if nothing waits."""
-        return self._heap[0].due_mono_ns if self._heap else NEVER
+        if not self._heap:
+            return NEVER
+        timer = self._heap[0]
+        return timer.due_mono_ns
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Have `run` call back once so much time has passed."""
@@ -83,14 +84,18 @@ class Timers:
 
 
 class Loop:
-    """The smallest event loop: epoll and callbacks, for a process that has nothing to do but sockets."""
+    """The smallest event loop: epoll and callbacks, for a process that has nothing to do but sockets.
 
-    def __init__(self) -> None:
+    is_alone: no other thread of the process is let run while this one waits, which costs 340 instructions a turn.
+    """
+
+    def __init__(self, *, is_alone: bool = False) -> None:
         self._epoll = select.epoll()
         self._fd = self._epoll.fileno()
         self._found = bytearray(READY_MAX * calls.READY_SIZE)
         self._readers: dict[int, Callable[[], object]] = {}
-        self._streams: dict[int, Readable] = {}  # of those that read
+        self._streams: list[Readable | None] = []  # by file descriptor, of those that read
+        self._is_alone = is_alone
         self._writers: dict[int, Callable[[], object]] = {}
         self._timers = Timers()
         self._is_open = True
@@ -98,7 +103,8 @@ class Loop:
     def run_once(self, timeout_s: float) -> None:
         """Wait for something, and call back for all that is there or due."""
         timeout_s = min(timeout_s, 1e9) if timeout_s > 0 else 0.0  # or no number
-        self._run(calls.monotonic_ns() + int(timeout_s * 1e9))
+        until_mono_ns = calls.monotonic_ns() + int(timeout_s * 1e9)
+        self._run(until_mono_ns)
 
     def run_until(self, mono_ns: int) -> None:
         """Call back for all that comes until then."""
@@ -112,13 +118,13 @@ class Loop:
         due_mono_ns = self._timers.due_mono_ns()
         left_ns = min(until_mono_ns, due_mono_ns) - calls.monotonic_ns()
         timeout_ms = min(TIMEOUT_MS_MAX, (left_ns + 999_999) // 1_000_000) if left_ns > 0 else 0
-        count = calls.wait(self._epoll, self._fd, self._found, timeout_ms)
+        count = calls.wait(self._epoll, self._fd, self._found, timeout_ms, self._is_alone)
         for index in range(count):
             at = index * calls.READY_SIZE
             mask = raw.get_u32(self._found, at)
             fd = raw.get_u32(self._found, at + 4)
             if mask & ~EPOLLOUT:
-                stream = self._streams.get(fd)
+                stream = self._streams[fd] if fd < len(self._streams) else None
                 if stream is not None:
                     stream.read()
                 else:
@@ -140,15 +146,16 @@ class Loop:
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
         self._readers[fd] = callback
-        self._streams.pop(fd, None)
-        owner = getattr(callback, "__self__", None)
-        if isinstance(owner, Readable) and callback == owner.read:
-            self._streams[fd] = owner
         self._update(fd)
+        owner = getattr(callback, "__self__", None)
+        is_stream = isinstance(owner, Readable) and callback == owner.read
+        self._streams += [None] * (fd + 1 - len(self._streams))  # it is one that the kernel knows by now
+        self._streams[fd] = owner if is_stream else None
 
     def remove_reader(self, fd: int) -> None:
         self._readers.pop(fd, None)
-        self._streams.pop(fd, None)
+        if 0 <= fd < len(self._streams):
+            self._streams[fd] = None
         self._update(fd)
 
     def add_writer(self, fd: int, callback: Callable[[], object]) -> None:
