@@ -1,44 +1,69 @@
 # The functions of raw.py, for compiled modules: `from feedhandler.data cimport raw`. They take bytes and bytearrays
 # alone, and each looks whether what it reads or writes lies within the buffer, as that is then.
 
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 
 cdef extern from *:
     """
+    #include <stdint.h>
+
     #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
     #error "numbers are copied as they are, little-endian"
     #endif
+
+    /* In C, as what fails is then a call and not a traceback in each place: these are inlined wherever they are
+       used, some 20 times a record. One comparison of unsigned numbers is one with 0 as well. */
+    #define RAW_INLINE static inline __attribute__((always_inline, unused))
+    #define RAW_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+    static __attribute__((noinline, cold, unused)) uint8_t *raw_fail(PyObject *type, const char *message) {
+        PyErr_SetString(type, message);
+        return NULL;
+    }
+
+    RAW_INLINE uint8_t *raw_of_bytearray(PyObject *buffer, Py_ssize_t at, Py_ssize_t size) {
+        size_t length = (size_t)PyByteArray_GET_SIZE(buffer);
+        if (RAW_UNLIKELY((size_t)at > length || (size_t)size > length - (size_t)at))
+            return raw_fail(PyExc_IndexError, "beyond the buffer");
+        return (uint8_t *)(size ? ((PyByteArrayObject *)buffer)->ob_start : _PyByteArray_empty_string) + at;
+    }
+
+    RAW_INLINE uint8_t *raw_writable(PyObject *buffer, Py_ssize_t at, Py_ssize_t size) {
+        if (RAW_UNLIKELY(!PyByteArray_CheckExact(buffer)))
+            return raw_fail(PyExc_TypeError, "not a bytearray");
+        return raw_of_bytearray(buffer, at, size);
+    }
+
+    RAW_INLINE const uint8_t *raw_readable(PyObject *buffer, Py_ssize_t at, Py_ssize_t size) {
+        size_t length;
+        if (!PyBytes_CheckExact(buffer)) {
+            if (RAW_UNLIKELY(!PyByteArray_CheckExact(buffer)))
+                return raw_fail(PyExc_TypeError, "neither bytes nor a bytearray");
+            return raw_of_bytearray(buffer, at, size);
+        }
+        length = (size_t)PyBytes_GET_SIZE(buffer);
+        if (RAW_UNLIKELY((size_t)at > length || (size_t)size > length - (size_t)at))
+            return raw_fail(PyExc_IndexError, "beyond the buffer");
+        return (const uint8_t *)PyBytes_AS_STRING(buffer) + at;
+    }
+
+    RAW_INLINE Py_ssize_t raw_size(PyObject *buffer) {
+        if (PyBytes_CheckExact(buffer) || PyByteArray_CheckExact(buffer))
+            return Py_SIZE(buffer);
+        return PyObject_Size(buffer);
+    }
     """
+    # Where so many bytes may be read, or written, until something else is done with the buffer.
+    const uint8_t* readable "raw_readable" (object buffer, Py_ssize_t at, Py_ssize_t size) except NULL
+    uint8_t* writable "raw_writable" (object buffer, Py_ssize_t at, Py_ssize_t size) except NULL
+    Py_ssize_t c_size "raw_size" (object buffer) except -1
 
 
-cdef inline const uint8_t* readable(object buffer, Py_ssize_t at, Py_ssize_t size) except NULL:
-    """Return where so many bytes may be read, until something else is done with the buffer."""
-    cdef const uint8_t* data
-    cdef Py_ssize_t length
-    if PyBytes_CheckExact(buffer):
-        data, length = <const uint8_t*>PyBytes_AS_STRING(buffer), PyBytes_GET_SIZE(buffer)
-    elif PyByteArray_CheckExact(buffer):
-        data, length = <const uint8_t*>PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer)
-    else:
-        raise TypeError("neither bytes nor a bytearray")
-    if at < 0 or size < 0 or at > length or size > length - at:
-        raise IndexError("beyond the buffer")
-    return data + at
-
-
-cdef inline uint8_t* writable(object buffer, Py_ssize_t at, Py_ssize_t size) except NULL:
-    """Return where so many bytes may be written, until something else is done with the buffer."""
-    cdef Py_ssize_t length
-    if not PyByteArray_CheckExact(buffer):
-        raise TypeError("not a bytearray")
-    length = PyByteArray_GET_SIZE(buffer)
-    if at < 0 or size < 0 or at > length or size > length - at:
-        raise IndexError("beyond the buffer")
-    return <uint8_t*>PyByteArray_AS_STRING(buffer) + at
+cdef inline Py_ssize_t size(object buffer) except -1:
+    return c_size(buffer)
 
 
 cdef inline uint8_t get_u8(object buffer, Py_ssize_t at) except? 255:

@@ -53,6 +53,11 @@ put_f64: Callable[[bytearray, int, float], None] = _putter("<d")
 put_u64_big: Callable[[bytearray, int, int], None] = _putter(">Q")
 
 
+def size(buffer: Buffer) -> int:
+    """Return how many bytes it has: compiled, without the call that `len` is where the type is not known."""
+    return len(buffer)
+
+
 def copy(target: bytearray, at: int, source: Buffer, start: int, size: int) -> None:
     """Copy so many bytes; the two may be the same buffer, and overlap in it."""
     if size < 0 or not (0 <= at <= len(target) - size and 0 <= start <= len(source) - size):

@@ -9,6 +9,7 @@ from feedhandler.transport cimport calls
 cdef list SIZES
 cdef Py_ssize_t TOPIC_SIZE, HEADER_SIZE, RECORD_SIZE, KIND_OFFSET, SEQUENCE_OFFSET, PUBLISH_NS_OFFSET, MESSAGE_SIZE_MAX
 
+@cython.final
 cdef class Batch:
     cdef object _hop
     cdef Fanout _direct

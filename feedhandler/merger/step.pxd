@@ -11,7 +11,7 @@ cdef list SIZES, COUNTS
 cdef uint8_t VERSION
 cdef Py_ssize_t VERSION_OFFSET
 cdef Py_ssize_t TOPIC_SIZE, HEADER_SIZE, RECORD_SIZE, KIND_OFFSET, FLAGS_OFFSET, SESSION_OFFSET, SEQUENCE_OFFSET
-cdef Py_ssize_t EXCHANGE_NS_OFFSET, RECV_NS_OFFSET, PUBLISH_NS_OFFSET
+cdef Py_ssize_t RECV_NS_OFFSET, PUBLISH_NS_OFFSET
 
 
 @cython.final
@@ -48,6 +48,7 @@ cdef class Step(Sink):
     @cython.locals(size=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, step=Py_ssize_t)
     cpdef take(self, bytes data)
 
+    @cython.final
     @cython.locals(
         code=uint8_t, kind=uint8_t, known=Py_ssize_t, start=Py_ssize_t, newest=Py_ssize_t, length=Py_ssize_t,
         used=Py_ssize_t, count=int64_t, is_each_wanted=bint, is_batch_wanted=bint, batch=bytearray, record=bytearray, native_topic=bytes, route=Route, last=Route,
@@ -55,12 +56,15 @@ cdef class Step(Sink):
     )
     cdef Py_ssize_t _take_run(self, bytes data, Py_ssize_t first, Py_ssize_t size) except -1
 
+    @cython.final
     @cython.locals(count=Py_ssize_t, length=Py_ssize_t)
     cdef Py_ssize_t _counted(self, uint8_t code, bytes data, Py_ssize_t start, Py_ssize_t size) except -1
 
+    @cython.final
     @cython.locals(record=bytearray)
     cdef bytearray _number(self, Route route, bytes data, Py_ssize_t start, Py_ssize_t length, int64_t publish_ns)
 
+    @cython.final
     @cython.locals(recv_ns=int64_t, sent_ns=int64_t, first_ns=int64_t, last_ns=int64_t)
     cdef _note(
         self, Traffic traffic, bytes data, Py_ssize_t first, Py_ssize_t newest, int64_t records, int64_t publish_ns

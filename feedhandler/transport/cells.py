@@ -85,7 +85,7 @@ class BoardSlot(Slot):
     def write(self, record: bytes | bytearray, publish_ns: int) -> None:
         """Write a record under this slot's topic, as published at that time."""
         # hot: `make bench-micro`, board
-        if len(record) != RECORD_SIZE:
+        if raw.size(record) != RECORD_SIZE:
             raise ValueError("not a ticker record")
         if raw.get_i64(record, PUBLISH_NS_OFFSET) != publish_ns:
             record = as_published(record, publish_ns)
@@ -119,7 +119,7 @@ class RingSlot(Slot):
 
     def write(self, record: bytes | bytearray, publish_ns: int) -> None:
         """Write a record, whose topic is this slot's, as published at that time."""
-        size = len(record)
+        size = raw.size(record)
         if not RECORD_HEADER_SIZE <= size <= RING_RECORD_SIZE_MAX:
             raise ValueError("no record, or one that is too large")
         if raw.get_i64(record, PUBLISH_NS_OFFSET) != publish_ns:

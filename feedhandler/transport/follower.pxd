@@ -38,6 +38,7 @@ cdef class Follower(Sink):
     cdef _pass(self, record)
     cdef _hand_on(self, record)
 
+    @cython.final
     @cython.locals(session=uint32_t, sequence=uint64_t, missing=uint64_t, padded=bytes, loss=Loss)
     cdef bint _is_news(self, bytes data, Py_ssize_t start) except -1
 

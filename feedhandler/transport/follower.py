@@ -153,7 +153,7 @@ class Follower(Sink):
 
     def _pass(self, record: Record) -> None:
         """Hand on a record that was not seen before."""
-        self.newest[record.topic] = record
+        self.newest[self._topic] = record
         if self._missing and self.on_gap is not None and self.on_gap(record, record.sequence - self._missing):
             return
         self._hand_on(record)

@@ -27,6 +27,7 @@ cdef class Outlet(Fanout):
     @cython.locals(groups=list, group=list, peer=Peer, are_several=bint)
     cpdef send(self, bytes topic, message)
 
+    @cython.final
     cdef _give(self, Peer peer, bytes topic, message)
     cdef bint _is_kept_back(self, Peer peer, its_pace, bytes topic, message) except -1
     cdef bint _has_room(self, Peer peer, bytes topic, message) except -1

@@ -9,6 +9,7 @@ cdef Py_ssize_t QUEUE_SIZE, QUEUE_KEPT_MAX, HEAD_SIZE_MAX, GREETING_SIZE, HANDSH
 cdef int MORE, LONG, COMMAND, CHUNKS_MAX
 
 
+@cython.final
 cdef class Peer(Readable):
     cdef object _events, _sock
     cdef int _fd
@@ -34,7 +35,7 @@ cdef class Peer(Readable):
     cpdef put(self, message)
     cpdef flush(self)
     @cython.locals(buffer=bytearray, count=Py_ssize_t)
-    cpdef read(self)
+    cdef _receive(self)
     @cython.locals(chunks=int)
     cpdef write(self)
 

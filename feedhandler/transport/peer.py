@@ -132,9 +132,11 @@ class Peer(Readable):
 
     def _append(self, flags: int, message: bytes | bytearray) -> None:
         """Queue a message, or a part of one, with its head."""
-        size = len(message)
-        self._reserve(HEAD_SIZE_MAX + size)
+        size = raw.size(message)
         queue, end = self._queue, self._start + self.queued
+        if len(queue) - end < HEAD_SIZE_MAX + size:
+            self._reserve(HEAD_SIZE_MAX + size)
+            queue, end = self._queue, self._start + self.queued
         if size < 256:
             raw.put_u8(queue, end, flags)
             raw.put_u8(queue, end + 1, size)
@@ -274,8 +276,10 @@ class Peer(Readable):
     def read(self) -> None:
         """Take what the kernel has."""
         # hot: `make bench`
-        if not self.is_open or self._is_parsing or self._is_paused:
-            return
+        if self.is_open and not self._is_parsing and not self._is_paused:
+            self._receive()
+
+    def _receive(self) -> None:
         buffer = self._buffer
         count = calls.receive(self._fd, buffer, self._used, len(buffer))
         if count > 0:
