@@ -127,7 +127,7 @@ class Market:
         self.tell(native)
 
     def trade(self, tape):
-        """Something happens in a symbol's book: trades, and levels that change."""
+        """Something happens in a symbol's book: trades, and levels that change. True if depth has changed."""
         unix_ns = EPOCH_NS + self.chain.now
         frames = [(TRADE, frame) for frame, _ in tape.step(unix_ns)]
         if frame := tape.depth(unix_ns):
@@ -138,6 +138,7 @@ class Market:
         if message := tape.changes(unix_ns):
             for feed in self.feeds():
                 feed.post_book(tape, message)
+        return frames[-1:] != [] and frames[-1][0] == DEPTH
 
     def tell(self, native):
         self.said_ns[native] = self.chain.now

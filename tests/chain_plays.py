@@ -109,7 +109,9 @@ def settle(chain):
         for native in market.listed:  # what a quiet one said between two subscriptions is not said again
             market.say(native)
         for tape in market.tapes.values():
-            market.trade(tape)
+            for _ in range(100):  # until there is something new among the best levels
+                if market.trade(tape):
+                    break
     chain.run(2)
     for subscriber in (chain.first, chain.second):
         for market in chain.markets:
