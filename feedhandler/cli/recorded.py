@@ -13,8 +13,9 @@ from feedhandler.exchanges import EXCHANGES
 BAD_SHOWN: Final = 3
 LIST_EPILOG: Final = "docs/recording.md has the format."
 VERIFY_EPILOG: Final = """\
-exit status: 0 complete; 1 something is missing, and it is told why; 2 something is missing that nothing tells of,
-a file is damaged, or nothing can be read. docs/recording.md has what can be known.
+exit status: 0 complete; 1 something is missing, and it is told why, or with --ids the exchange's ids show it;
+2 something is missing that nothing tells of, a file is damaged, or nothing can be read. docs/recording.md has what
+can be known.
 """
 
 
@@ -42,6 +43,11 @@ def add(commands: Commands) -> None:
     _of_directory(actions, "list", _list, "what a directory of recordings holds").epilog = LIST_EPILOG
     verify = _of_directory(
         actions, "verify", _verify, "read every segment, and tell whether anything is missing"
+    )
+    verify.add_argument(
+        "--ids",
+        action="store_true",
+        help="decode everything as well, and show by symbol, kind and hour what the exchange's ids prove",
     )
     verify.epilog = VERIFY_EPILOG
     verify.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -74,7 +80,9 @@ def _list(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from feedhandler.cli import verifying
 
-    return verifying.verify(Path(arguments.directory), arguments.exchange or (), is_json=arguments.json)
+    return verifying.verify(
+        Path(arguments.directory), arguments.exchange or (), is_json=arguments.json, has_ids=arguments.ids
+    )
 
 
 def _decode(arguments: argparse.Namespace) -> int:

@@ -9,10 +9,13 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.data.book import BOOK
 from feedhandler.data.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.data.units import NS_PER_S
 from feedhandler.recordings import directory, segments
 from feedhandler.recordings.directory import SegmentFile
+from feedhandler.recordings.quality import Quality, QualityRow
+from feedhandler.recordings.runs import RunReader, find_runs
 from feedhandler.recordings.verification import FeedVerification, MissingRange
 
 PROGRESS_S: Final = 5.0
@@ -110,7 +113,7 @@ def _list_lines(listed: ListedFeed) -> Iterator[str]:
         yield f"  {each.path}  {'  '.join(filter(None, words))}"
 
 
-def verify(path: Path, exchanges: Sequence[str], *, is_json: bool) -> int:
+def verify(path: Path, exchanges: Sequence[str], *, is_json: bool, has_ids: bool = False) -> int:
     """Print what is missing; returns the exit status. Raises ConfigError."""
     _check(path)
     progress = _Progress(path)
@@ -120,14 +123,56 @@ def verify(path: Path, exchanges: Sequence[str], *, is_json: bool) -> int:
         raise ConfigError(f"{exc.filename or path}: cannot be read: {exc.strerror or exc}") from exc
     if not reports:
         raise ConfigError(f"{path}: there are no recordings in it")
+    is_whole = all(report.is_complete for report in reports)
     for report in reports:
+        rows = _quality(path, report.feed) if has_ids else []
+        is_whole = is_whole and not any(row.missing for row in rows)
         if is_json:
-            print(msgspec.json.encode(report).decode(), flush=True)
+            found = msgspec.to_builtins(report) | ({"ids": msgspec.to_builtins(rows)} if has_ids else {})
+            print(msgspec.json.encode(found).decode(), flush=True)
         else:
-            print("\n".join(_verify_lines(report)), flush=True)
+            print("\n".join([*_verify_lines(report), *_quality_lines(rows)]), flush=True)
     if not all(report.is_sound for report in reports):
         return EXIT_CONFIG
-    return EXIT_OK if all(report.is_complete for report in reports) else EXIT_FAILED
+    return EXIT_OK if is_whole else EXIT_FAILED
+
+
+def _quality(path: Path, feed: str) -> list[QualityRow]:
+    """Decode all of a feed. Raises ConfigError or OSError for what cannot be read."""
+    found = [run for run in find_runs(path) if run.feed == feed]
+    quality = Quality(found[0].exchange) if found else None
+    for run in found:
+        assert quality is not None
+        quality.begin()
+        for item in RunReader(run):
+            quality.take(item)
+    return quality.rows() if quality is not None else []
+
+
+QUALITY_COLUMNS: Final = ("hour", "market", "symbol", "kind", "received", "missing")
+CANNOT_BE_KNOWN: Final = "cannot be known"
+
+
+def _quality_lines(rows: Sequence[QualityRow]) -> list[str]:
+    """Return a table of what ids prove."""
+    if not rows:
+        return []
+    table = [QUALITY_COLUMNS]
+    for row in sorted(rows, key=lambda row: (row.hour_ns, row.market, row.symbol, row.kind)):
+        missing = CANNOT_BE_KNOWN if row.missing is None else f"{row.missing:,}"
+        if row.kind == BOOK.name:
+            missing += " times"
+        if row.recovered:
+            missing += f", {row.recovered:,} by REST"
+        if row.undecodable:
+            missing += f", {row.undecodable:,} undecodable"
+        hour = _time(row.hour_ns)[:13]
+        table.append((hour, row.market, row.symbol, row.kind, f"{row.received:,}", missing))
+    widths = [max(len(line[place]) for line in table) for place in range(5)]
+    return [
+        "  " + "  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[5]])
+        for line in table
+    ]
 
 
 class _Progress:

@@ -38,7 +38,7 @@ def test_a_command_that_is_named_is_there(path):
     for name, rest in COMMAND.findall(text):
         assert name in known, f"feedhandler {name}"
         parser = known[name]
-        if name == "keys":
+        if name in ("keys", "captures"):
             parser = subcommands(parser)[rest.split()[0]]
         for option in re.findall(r"(?<=\s)\[?(-{1,2}[a-z][a-z-]*)", rest):
             assert option in parser._option_string_actions, f"feedhandler {name} {option}"

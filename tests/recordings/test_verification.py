@@ -4,66 +4,12 @@ import random
 
 import msgspec
 import pytest
-from recorded import T0, frames
+from recorded import T0, Place, again, answer, closed, frames, opened, plan
 
 from feedhandler.cli.main import main
-from feedhandler.recordings import directory, packing, segments
-from feedhandler.recordings.plan import Plan
+from feedhandler.recordings import directory
 from feedhandler.recordings.traffic import Item, What
 from feedhandler.recordings.verification import FeedVerification
-
-S = 10**9
-
-
-def plan(session=1):
-    return Item(What.HEADER, T0, data=msgspec.json.encode(Plan(exchange="binance", session_ns=session)))
-
-
-def opened(connection="spot.1"):
-    return Item(What.OPENED, T0, connection=connection, name="ws://x")
-
-
-def closed(frames, connection="spot.1"):
-    return Item(What.CLOSED, T0, connection=connection, number=frames, name="stopping")
-
-
-def answer(number):
-    return Item(What.ANSWERED, T0, number=number, name="http://x")
-
-
-def again(item):
-    return item._replace(is_repeated=True)
-
-
-class Place:
-    """A directory of recordings of one feed."""
-
-    def __init__(self, path):
-        self.path = path
-        self.count = 0
-        (path / "binance").mkdir()
-
-    def put(self, *groups, reason="time"):
-        """Write a segment whose blocks hold these items; reason "": without a footer."""
-        self.count += 1
-        path = self.path / "binance" / directory.file_name(T0 + self.count * S)
-        with path.open("wb", buffering=0) as file:
-            writer = segments.SegmentWriter(file, T0 + self.count * S)
-            for group in groups:
-                writer.add(packing.packed(group))
-                writer.flush()
-            if reason:
-                writer.close(reason)
-        return path
-
-    def note(self, path, event):
-        line = {"event": event, "at_ns": 1, "path": str(path.relative_to(self.path)), "size": 1}
-        with (self.path / directory.MANIFEST).open("ab") as file:
-            file.write(msgspec.json.encode(line) + b"\n")
-
-    def verify(self):
-        (report,) = directory.verify(self.path)
-        return report
 
 
 @pytest.fixture
@@ -177,7 +123,7 @@ def test_a_pause_of_the_recorder_explains_and_a_new_file_does_not(place):
 def test_a_start_of_the_recorder_explains_what_is_missing_before_it(place):
     """It was killed just after it had begun a new segment, in which there is nothing."""
     place.put([plan(), opened(), *frames(5)], reason="time")
-    line = {"event": "started", "at_ns": T0 + place.count * S + S // 2, "path": "", "size": 0}
+    line = {"event": "started", "at_ns": T0 + int((place.count + 0.5) * 10**9), "path": "", "size": 0}
     (place.path / directory.MANIFEST).write_bytes(msgspec.json.encode(line) + b"\n")
     place.put([again(plan()), again(opened()), *frames(5, 9)], reason="time")
     report = place.verify()
