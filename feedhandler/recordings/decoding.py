@@ -185,8 +185,16 @@ class Carrier:
                     self._settle(state)
         return index
 
+    def lines_of(self, native: str) -> list[int]:
+        """Return the lines of a symbol that are connections."""
+        return [line for line, count in enumerate(self._taken.get(native, ())) if count]
+
+    def state_of(self, kind: str, native: str) -> State | None:
+        """Return a symbol's state, None if nothing about it has come."""
+        return dict.get(self.states[kind], native) if kind in self.states else None
+
     def _states_of(self, native: str) -> list[State]:
-        found = (dict.get(states, native) for states in self.states.values())
+        found = (self.state_of(kind, native) for kind in self.states)
         return [state for state in found if state is not None]
 
     def _settle(self, state: State) -> None:
@@ -417,7 +425,15 @@ class Decoding:
             return Decoded(where, market, BOOK.name, native, problem=str(exc))
         kept = _KeptBase(last_id, item.data, limit)
         self._bases.setdefault((made, native), deque(maxlen=BASES_MAX)).append(kept)
-        return Decoded(where, market, BOOK.name, native)
+        carrier = self._carriers.get(made)
+        state = carrier.state_of(BOOK.name, native) if carrier is not None else None
+        if carrier is None or not isinstance(state, FullBookState):
+            return Decoded(where, market, BOOK.name, native)
+        lines = [line for line in carrier.lines_of(native) if not state.lines[line].is_known]
+        if lines:
+            base = msgspec.structs.replace(market.decode_base(item.data), limit=limit)
+            state.offer(lines, base, item.wall_ns, carrier.emit)
+        return Decoded(where, market, BOOK.name, native, carrier.take_records())
 
     def _begin(self, carrier: Carrier, state: FullBookState, line: int, recv_ns: int) -> None:
         """Have a line's book begin, if there is a base from which its changes go on."""
