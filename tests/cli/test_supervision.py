@@ -39,6 +39,16 @@ def test_each_shard_is_a_program_of_its_own_with_its_own_log():
     assert programs["feed-bybit"]["command"].endswith(f"feed bybit -c {Path.cwd()}/x.toml")
 
 
+def test_the_recorder_is_there_before_the_feeds_and_after_them():
+    """Which the supervisor starts by rising priorities, and stops by falling ones."""
+    programs = rendered(TEXT + "[recorder]\n")
+    assert programs["recorder"]["command"].endswith(f"feedhandler recorder -c {Path.cwd()}/x.toml")
+    feed = int(programs["feed-bybit"]["priority"])
+    assert int(programs["merger"]["priority"]) < int(programs["recorder"]["priority"]) < feed
+    elsewhere = '[merger]\nfeeds = "tcp://192.0.2.1:5550"\n[curve]\nkey = "k"\nserver = "s"\n[recorder]\n'
+    assert [*rendered(TEXT + elsewhere)][-1] == "recorder", "beside the feeds, also without a merger"
+
+
 def test_what_is_started_is_this_installation_and_everything_is_in_the_run_directory():
     """Wherever the package is, and whatever else runs on this host."""
     sections = rendered('run_dir = "there"\n' + TEXT, has_control=True)

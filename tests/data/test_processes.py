@@ -106,6 +106,15 @@ def test_the_verdict_is_that_of_the_worst(state, feed, processes, status, reason
     assert found.text("1 exchange").startswith(words[status])
 
 
+def test_a_process_that_runs_and_cannot_do_its_work_is_no_good_sign():
+    recorder = ProcessStatus(process="recorder", state="up", trouble="nothing is recorded: the disk is full")
+    of = exchange("live")
+    found = verdict(heartbeat(of), {"x": of}, [recorder], 2)
+    assert (found.status, found.reasons) == (DEGRADED, ["recorder: nothing is recorded: the disk is full"])
+    recorder.state = "down"
+    assert verdict(heartbeat(of), {"x": of}, [recorder], 2).reasons == ["recorder: does not run"]
+
+
 def test_a_merger_of_another_run_dir_is_known_by_its_pid():
     ours, other = (
         ProcessStatus(process="merger", state="up", pid=1),

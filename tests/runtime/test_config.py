@@ -54,6 +54,16 @@ WRONG = [
     (OK + "[nats]\nmax_msgs_per_subject = -1\n", "nats.max_msgs_per_subject: -1 is out of range"),
     (OK + '[nats]\nmetrics = "0.0.0.0:9464"\n', "nats.metrics: must be host:port on loopback"),
     (OK + '[nats]\nmetrics = "9464"\n', "nats.metrics: must be host:port on loopback"),
+    (OK + '[recorder]\ndirectory = ""\n', "recorder.directory: must be the name of a directory"),
+    (OK + "[recorder]\nsegment_s = 0.5\n", "recorder.segment_s: 0.5 is out of range; it is 1 to 86400"),
+    (OK + "[recorder]\nmax_size_gb = -1\n", "recorder.max_size_gb: -1 is out of range; it is 0, or 0.001 to"),
+    (OK + "[recorder]\ndir = 1\n", 'recorder.dir: unknown key; did you mean "directory"?'),
+    (OK + "raw = []\n[recorder]\n", "exchanges.binance.raw: is empty, and [recorder] records it from there"),
+    (OK + 'raw = ["tcp://0.0.0.0:5000"]\n', "exchanges.binance.raw: 'tcp://0.0.0.0:5000' is not on loopback"),
+    (
+        OK + 'shards = 2\nraw = ["tcp://127.0.0.1:7000"]\n',
+        "exchanges.binance.raw: 'tcp://127.0.0.1:7000' is one address, and each of 2 shards needs its own",
+    ),
     ("", "exchanges: names no exchange; add a table such as [exchanges.binance]"),
     ("[exchanges]\n", "exchanges: names no exchange"),
     ("exchanges = 3\n", "exchanges: must hold tables"),
@@ -380,6 +390,17 @@ def test_each_shard_publishes_at_an_address_of_its_own():
     assert direct == ["ipc://a/b-1of2.ipc", "ipc://@c-1of2", "ipc://a/b-2of2.ipc", "ipc://@c-2of2"]
     assert settings.exchange("binance").direct_of(Shard(2, 2)) == ("ipc://a/b-2of2.ipc", "ipc://@c-2of2")
     assert config.parse(OK, "x").exchange("binance").direct_of(WHOLE) == ("ipc://run/binance.ipc",)
+
+
+def test_raw_traffic_is_offered_where_it_is_recorded_or_asked_for():
+    assert config.parse(OK, "x").exchange("binance").raw_of(WHOLE) == ()
+    recorded = config.parse('run_dir = "there"\n' + OK + "shards = 2\n[recorder]\n", "x")
+    raw = [endpoint for key, endpoint in recorded.endpoints() if key == "exchanges.binance.raw"]
+    assert raw == ["ipc://there/binance-raw-1of2.ipc", "ipc://there/binance-raw-2of2.ipc"]
+    named = config.parse(OK + 'raw = ["ipc://a.ipc"]\n', "x")
+    assert named.exchange("binance").raw_of(WHOLE) == ("ipc://a.ipc",)
+    away = config.parse(OK + "raw = []\nelsewhere = true\n[recorder]\n", "x")
+    assert away.exchange("binance").raw_of(WHOLE) == (), "its feed is on another host"
 
 
 def test_the_command_line_says_which_shard_and_must_go_with_the_file():
