@@ -11,13 +11,14 @@ what REST was asked for beside the books.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from feedhandler.data import raw, wire
+from feedhandler.data import wire
 from feedhandler.data.contracts import Fanout
 from feedhandler.data.errors import ConfigError
 from feedhandler.data.instruments import Instrument, instrument_list
@@ -25,11 +26,13 @@ from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.topics import symbol_in
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.merger.merge import Merger
-from feedhandler.recordings.decoding import Decoding
+from feedhandler.recordings.decoding import Decoded, Decoding
 from feedhandler.recordings.runs import Run, RunReader, begun_s, find_runs
 from feedhandler.recordings.traffic import Item, What
 
 CONDITION: Final = int(wire.CONDITION)
+KIND_OFFSET: Final = wire.KIND_OFFSET
+SIZES: Final = wire.SIZES
 UNKNOWN: Final = "unknown"  # the exchange of a gap, where nothing tells
 UNKNOWN_QUOTE: Final = "?"  # where neither a list nor the spelling tells
 
@@ -62,13 +65,14 @@ class _Published(Fanout):
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None:
         """Keep a record."""
-        code = message[wire.KIND_OFFSET]
-        if code in wire.KIND_NAMES and wire.SIZES[code]:
-            if code == CONDITION:  # its flags are the merger's, of records the feed's
-                message = bytearray(message)
-                flags = raw.get_u16(message, wire.FLAGS_OFFSET)
-                raw.put_u16(message, wire.FLAGS_OFFSET, flags | self._flags)
-            self.records.append(bytes(message))
+        code = message[KIND_OFFSET]
+        if not SIZES[code]:
+            return  # a document
+        if code == CONDITION:  # its flags are the merger's, of records the feed's
+            message = bytearray(message)
+            (flags,) = wire.FLAGS.unpack_from(message, wire.FLAGS_OFFSET)
+            wire.FLAGS.pack_into(message, wire.FLAGS_OFFSET, flags | self._flags)
+        self.records.append(bytes(message))
 
 
 class Player:
@@ -90,31 +94,45 @@ class Player:
         self._topics: set[bytes] = set()  # native ones, that have a symbol
         self._last: dict[tuple[str, What], int] = {}  # number of each connection's last frame
         self.items = 0
+        self.elsewhere: Counter[str] = (
+            Counter()
+        )  # frames of markets that are not decoded, by what they are of
+        self.undecodable = 0  # frames
 
     def __iter__(self) -> Iterator[bytes | RecordingGap]:
-        take, published = self._decoding.take, self._published
+        # hot: `feedhandler export`
+        take, published, topics, topic_size = (
+            self._decoding.take,
+            self._published,
+            self._topics,
+            wire.TOPIC_SIZE,
+        )
         merger: Merger | None = None
         for item in self.reader:
             self.items += 1
             if item.wall_ns > self._now_ns:
                 self._now_ns = item.wall_ns
-            if merger is None:
+            what = item.what
+            if merger is None and what is not What.HEADER:  # which may have no time
                 merger = self._merger = self._begin()
-            if item.what is What.ANSWERED:
+                on_message = merger.on_message
+            if what is What.ANSWERED:
                 self._list(item)
-            elif item.what is What.GAP:
+            elif what is What.GAP:
                 yield self._gap(item)
             elif item.number and (gap := self._missing(item)) is not None:
                 yield gap
             found = take(item)
+            if not found.records:
+                self._count(item, found)
+                continue
             for record in found.records:
-                topic = record[: wire.TOPIC_SIZE]
-                if topic not in self._topics:
+                topic = record[:topic_size]
+                if topic not in topics:
                     self._name(topic)
-                merger.on_message(record)
-            if published.records:
-                records, published.records = published.records, []
-                yield from records
+                on_message(record)
+            records, published.records = published.records, []
+            yield from records
 
     def _begin(self) -> Merger:
         return Merger(
@@ -131,6 +149,14 @@ class Player:
     def unnamed(self) -> int:
         """How many records were left out: more than one instrument claims their symbol."""
         return sum(view.unmapped for view in self._merger.exchanges.values()) if self._merger else 0
+
+    def _count(self, item: Item, found: Decoded) -> None:
+        """Count a frame of which nothing has come, if there should have."""
+        if item.what is What.RECEIVED:
+            if found.market is None:
+                self.elsewhere[found.where] += 1
+            elif found.problem:
+                self.undecodable += 1
 
     # --- symbols
 
@@ -165,7 +191,8 @@ class Player:
 
     def _gap(self, item: Item) -> RecordingGap:
         exchange = self._decoding.exchange_of(item.connection) or self._run.exchange or UNKNOWN
-        return RecordingGap(exchange, item.connection, item.wall_ns, item.name, item.number)
+        recv_ns = item.wall_ns or self._now_ns or self._run.begun_ns
+        return RecordingGap(exchange, item.connection, recv_ns, item.name, item.number)
 
     def _missing(self, item: Item) -> RecordingGap | None:
         """Return what is missing before a frame, by its number."""
@@ -206,7 +233,7 @@ def messages(
     of them if none is named; conditions come with the kinds that they are about. exchange is whose traffic it is
     where a recording does not tell. Raises ConfigError for what is no recording or no kind.
     """
-    wanted, names, only = check_kinds(kinds), frozenset(symbols), check_exchanges(exchanges)
+    wanted, names, only = check_kinds(kinds), frozenset(check_symbols(symbols)), check_exchanges(exchanges)
     check_exchanges([exchange] if exchange else [])
     feeds: dict[tuple[str, str], list[Run]] = {}
     for source in sources:
@@ -270,6 +297,15 @@ def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
         if kind not in RECORD_WORDS:
             raise ConfigError(f"{kind!r} is no kind of records; they are {', '.join(RECORD_WORDS)}")
     return named or RECORD_WORDS
+
+
+def check_symbols(symbols: Iterable[str]) -> tuple[str, ...]:
+    """Return symbols. Raises ConfigError for what is spelled as an exchange does."""
+    named = tuple(symbols)
+    for symbol in named:
+        if "/" not in symbol:
+            raise ConfigError(f"{symbol!r} is no symbol of ours; they are spelled BTC/USDT")
+    return named
 
 
 def check_exchanges(names: Iterable[str]) -> tuple[str, ...]:

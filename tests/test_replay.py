@@ -149,6 +149,20 @@ def test_gaps_are_told_in_their_place(tmp_path):
     assert (gap.exchange, gap.connection, gap.recv_ns) == ("binance", "spot.1", T0 + 2)
 
 
+def test_a_file_that_is_nothing_is_a_gap_of_its_time(tmp_path):
+    path = put(tmp_path, "binance", T0, [plan("binance", T0)])
+    path.write_bytes(b"nothing")
+    (gap,) = replay.Player(find_runs(tmp_path)[0])
+    assert (gap.exchange, gap.recv_ns) == ("binance", T0)
+
+
+def test_a_capture_begins_with_its_first_time(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"t":"header","exchange":"BINANCE"}\n' + capture_opened(BINANCE) + received(trade(1)))
+    (record,) = replay.records(path)
+    assert record.session == 1_790_000_000
+
+
 def test_recordings_of_simulated_exchanges_are_flagged(tmp_path):
     head = [plan("binance", T0, simulated=True), opened("ws://127.0.0.1:9001/stream")]
     put(tmp_path, "binance", T0, head, [frame(1, T0, trade(1))])
@@ -158,7 +172,13 @@ def test_recordings_of_simulated_exchanges_are_flagged(tmp_path):
 
 
 def test_what_is_no_kind_and_no_exchange_is_refused(tmp_path):
-    for wrong in ({"kinds": ["trades"]}, {"exchanges": ["mtgox"]}, {"exchange": "mtgox"}):
+    wrongs = [
+        {"kinds": ["trades"]},
+        {"exchanges": ["mtgox"]},
+        {"exchange": "mtgox"},
+        {"symbols": ["BTCUSDT"]},
+    ]
+    for wrong in wrongs:
         with pytest.raises(ConfigError):
             replay.records(small(tmp_path), **wrong)
 

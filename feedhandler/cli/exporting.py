@@ -14,7 +14,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.export import jobs, work
 from feedhandler.export.jobs import BOOKS, FORMATS, Exported, Job, Options
 from feedhandler.recordings.runs import find_runs
-from feedhandler.replay import check_exchanges, check_kinds
+from feedhandler.replay import check_exchanges, check_kinds, check_symbols
 from feedhandler.transport.files import Lock
 
 MB: Final = 1_000_000
@@ -77,7 +77,9 @@ def _export(arguments: argparse.Namespace) -> int:
     check_exchanges([arguments.exchange] if arguments.exchange else [])
     only = check_exchanges(_words(arguments.exchanges))
     work.check_packages(arguments.format)
-    options = Options(arguments.format, arguments.books, tuple(sorted(_words(arguments.symbols))))
+    options = Options(
+        arguments.format, arguments.books, tuple(sorted(check_symbols(_words(arguments.symbols))))
+    )
     runs = [run for source in arguments.sources for run in find_runs(Path(source), only)]
     out = Path(arguments.to)
     try:
@@ -88,10 +90,14 @@ def _export(arguments: argparse.Namespace) -> int:
         manifest = jobs.read(out, options)
         todo = jobs.plan(runs, manifest, kinds, out, arguments.exchange)
         shown = _Shown(todo, len(runs), is_quiet=arguments.quiet)
-        with shown:
-            for job, entry in work.do_all(todo, out, arguments.jobs or os.cpu_count() or 1, shown.report):
-                work.complete(job, entry, manifest, out)
-                shown.done(job, entry)
+        try:
+            with shown:
+                for job, entry in work.do_all(todo, out, arguments.jobs or os.cpu_count() or 1, shown.report):
+                    work.complete(job, entry, manifest, out)
+                    shown.done(job, entry)
+        except KeyboardInterrupt:
+            print("feedhandler: stopped; the same command goes on", file=sys.stderr)
+            return EXIT_FAILED
         return shown.conclude()
 
 
@@ -138,6 +144,13 @@ class _Shown:
         self._records[job.name] = entry.records
         for problem in entry.problems:
             self._tell(f"{job.name}: {problem}")
+        for what, count in entry.elsewhere.items():
+            self._note(f"{job.name}: {count:,} frames were not decoded: {what}")
+        if entry.undecodable:
+            self._note(
+                f"{job.name}: {entry.undecodable:,} frames could not be decoded;"
+                " `feedhandler captures decode` shows some of a capture"
+            )
         if entry.unnamed:
             self._tell(
                 f"{job.name}: {entry.unnamed:,} records were left out: several instruments claim their symbols"
@@ -145,6 +158,9 @@ class _Shown:
 
     def _tell(self, text: str) -> None:
         self._has_problems = True
+        self._note(text)
+
+    def _note(self, text: str) -> None:
         print(f"feedhandler: {text}", file=sys.stderr)
 
     def conclude(self) -> int:

@@ -87,7 +87,8 @@ class BacktestWriter:
         pack = EVENT.pack
         packed = [pack(ev, exchange_ns, local_ns, price, size, 0, 0, 0.0) for ev, price, size in events]
         key = _EventsKey(found.exchange, found.symbol, local_ns // NS_PER_DAY)
-        self._files.add(key, b"".join(packed), len(packed))
+        if packed:
+            self._files.add(key, b"".join(packed), len(packed))
 
     def take_gap(self, gap: RecordingGap) -> None:
         """These files have no place for it; the manifest counts it."""

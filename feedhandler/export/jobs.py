@@ -63,6 +63,8 @@ class Exported(msgspec.Struct, kw_only=True):
     missing: int = 0  # items that the gaps tell of
     last_ns: int = 0
     unnamed: int = 0
+    undecodable: int = 0  # frames
+    elsewhere: dict[str, int] = {}  # frames of markets that are not decoded, by what they are of
     problems: list[str] = []
 
 

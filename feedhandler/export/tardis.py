@@ -84,7 +84,8 @@ class TardisWriter:
         local = record.recv_ns // NS_PER_US
         head = f"{record.exchange},{record.symbol},{record.exchange_ns // NS_PER_US or local},{local},"
         lines = [head + ",".join(row) + "\n" for row in rows]
-        self._files.add(key, "".join(lines).encode(), len(lines))
+        if lines:
+            self._files.add(key, "".join(lines).encode(), len(lines))
 
     def finish(self) -> list[Made]:
         """Complete all files."""

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -84,7 +85,8 @@ def do(job: Job, out: Path, report: Report) -> Exported:
         raise
     sizes = [(folder / each.path).stat().st_size for each in made]
     entry.outputs = [Made(each.path, each.rows, size) for each, size in zip(made, sizes, strict=True)]
-    entry.unnamed = player.unnamed
+    entry.unnamed, entry.undecodable = player.unnamed, player.undecodable
+    entry.elsewhere = dict(player.elsewhere)
     entry.problems = player.reader.problems[:PROBLEMS_MAX]
     return entry
 
@@ -189,6 +191,7 @@ def _begin(reports: Any, stop: Any) -> None:
     global _reports, _stop
     _reports, _stop = reports, stop
     reports.cancel_join_thread()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who is asked to stop asks us
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

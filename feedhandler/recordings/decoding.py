@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from feedhandler.data import raw, wire
+from feedhandler.data import wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
@@ -129,6 +129,7 @@ class Carrier:
         self.is_of_another_line = False
         self.was_known = self.was_crossed = False
         self.records: list[bytes] = []
+        self._buffer = bytearray(wire.RECORD_SIZE_MAX)
 
     def is_decoded(self, topic: str) -> bool:
         """True for a channel that is ours."""
@@ -204,11 +205,12 @@ class Carrier:
     def emit(self, state: State) -> None:
         """Take the record of a state, under the topic's next number, as a feed does."""
         takes_number = state.takes_number
-        record = bytearray(state.record())
+        buffer = self._buffer
+        size = state.pack(buffer, 0)
         if takes_number:
             state.sequence += 1
-            raw.put_u64(record, wire.SEQUENCE_OFFSET, state.sequence)
-        self.records.append(bytes(record))
+            wire.SEQUENCE.pack_into(buffer, wire.SEQUENCE_OFFSET, state.sequence)
+        self.records.append(bytes(buffer[:size]))
 
     def take_records(self) -> list[bytes]:
         """Return what was emitted since the last call."""

@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 from captured import changes
-from small_recording import T0, book_base, listed, opened, plan, put, received, small, trade
+from small_recording import DAY, T0, book_base, listed, opened, plan, put, received, small, trade
 
 from feedhandler import replay
 from feedhandler.cli import main
@@ -87,6 +87,13 @@ def test_what_the_exchange_states_to_be_older_stands_in_both_orders(tmp_path):
         (4000, 4 * 10**9, taken | BOTH),
         (2000, 5 * 10**9, taken | HERE),
     ]
+
+
+def test_changes_without_levels_are_no_events(tmp_path):
+    items = [received(1, T0 + 1, changes(101, 101)), received(2, T0 + DAY, changes(102, 102))]
+    put(tmp_path / "r", "binance", T0, [plan("binance", T0), listed(), opened(), book_base(100)], items)
+    assert export(tmp_path / "r", tmp_path / "out") == 0
+    assert len(loaded(tmp_path / "out")) == 5  # those of the snapshot
 
 
 def test_the_same_bytes_each_time(tmp_path):

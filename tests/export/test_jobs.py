@@ -158,6 +158,7 @@ def test_a_directory_of_others_is_left_alone(tmp_path, capsys):
     [
         ["nowhere"],
         ["r", "--kinds", "trades"],
+        ["r", "--symbols", "BTCUSDT"],
         ["r", "--exchange", "mtgox"],
         ["r", "--exchanges", "mtgox"],
         ["r", "--jobs", "-1"],
@@ -217,9 +218,34 @@ def test_the_same_comes_of_any_number_of_processes(tmp_path):
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_interrupted_it_says_so_and_goes_on(tmp_path, count):
+    items = binance_items(8_000)
+    put(tmp_path / "r", "binance", T0, [plan("binance", T0), listed(), opened()], items)
+    put(tmp_path / "r", "binance", T0 + 10**10, [plan("binance", T0 + 10**10), listed(), opened()], items)
+    command = [
+        sys.executable,
+        "-m",
+        "feedhandler",
+        "export",
+        str(tmp_path / "r"),
+        "--to",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen([*command, "--jobs", count], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and not any((tmp_path / "out").rglob("*.parquet")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, told) == (1, "feedhandler: stopped; the same command goes on\n")
+    assert export(tmp_path / "r", tmp_path / "out") == 0
+
+
+@pytest.mark.e2e
 def test_killed_anywhere_it_goes_on(tmp_path):
     """Whatever stands there under its own name is complete."""
-    items = binance_items(3000)
+    items = binance_items(2000)
     put(tmp_path / "r", "binance", T0, [plan("binance", T0), listed(), opened()], items)
     small(tmp_path / "r2")
     (tmp_path / "r2" / "kucoin").rename(tmp_path / "r" / "kucoin")
@@ -233,14 +259,14 @@ def test_killed_anywhere_it_goes_on(tmp_path):
         "--to",
         str(tmp_path / "out"),
     ]
-    for attempt in range(12):
+    for attempt in range(6):
         process = subprocess.Popen([*command, "--jobs", str(1 + attempt % 2)], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline and process.poll() is None:
             if (tmp_path / "out").exists() and any((tmp_path / "out").rglob(".parts/*/*")):
                 break
             time.sleep(0.001)
-        time.sleep(0.003 * attempt)
+        time.sleep(0.006 * attempt)
         process.send_signal(signal.SIGKILL)
         process.wait(PATIENCE_S)
         expected = contents(tmp_path / "fresh")
