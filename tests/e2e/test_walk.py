@@ -14,9 +14,17 @@ import sysconfig
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from harness import PATIENCE_S, STOP_S, wait_until
 from test_holdings import CREDENTIALS
+
+from feedhandler.recordings import directory
+from feedhandler.recordings.compressed import zstd
+from feedhandler.recordings.packing import packed
+from feedhandler.recordings.plan import Plan
+from feedhandler.recordings.segments import SegmentWriter
+from feedhandler.recordings.traffic import Item, What
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -231,9 +239,47 @@ def environment_of(packages, home, binaries):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    return shutil.copytree(
+    copy = shutil.copytree(
         ROOT, tmp_path_factory.mktemp("new") / "feedhandler", symlinks=True, ignore=NOT_COPIED
     )
+    record(copy)
+    return copy
+
+
+def record(folder):
+    """Write what commands about recordings are about: a recorder's directory, and a capture."""
+    time_us = 1_790_000_000_000_000
+    frames = []
+    for number in (1, 2, 3):
+        data = {
+            "e": "trade",
+            "E": time_us,
+            "s": "BTCUSDT",
+            "t": number,
+            "p": "10.0",
+            "q": "1.0",
+            "T": time_us,
+        }
+        frames.append({"stream": "btcusdt@trade", "data": {**data, "m": True, "M": True}})
+    plan = Plan(exchange="binance", session_ns=time_us * 1000)
+    items = [
+        Item(What.HEADER, time_us * 1000, data=msgspec.json.encode(plan)),
+        Item(What.OPENED, time_us * 1000, connection="spot.1", name="wss://stream.binance.com:9443/stream"),
+        *(
+            Item(What.RECEIVED, time_us * 1000, 0, "spot.1", number, data=msgspec.json.encode(frame))
+            for number, frame in enumerate(frames, 1)
+        ),
+        Item(What.CLOSED, time_us * 1000, 0, "spot.1", len(frames), "stopping"),
+    ]
+    path = folder / "recordings" / "binance" / directory.file_name(time_us * 1000)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb", buffering=0) as file:
+        writer = SegmentWriter(file, time_us * 1000)
+        writer.add(packed(items))
+        writer.close("stopping")
+    lines = [{"t": "connect", "conn": 1, "ts": time_us / 10**6, "addr": items[1].name}]
+    lines += [{"t": "recv", "conn": 1, "ts": time_us / 10**6, "data": frame} for frame in frames]
+    (folder / "monday.jsonl.zst").write_bytes(zstd().compress(b"\n".join(map(msgspec.json.encode, lines))))
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +330,8 @@ def test_a_command_of_the_documents_runs_as_it_stands(document, text, checkout, 
     text = text.replace("FILE", "conf/demo.toml").replace("--seconds 60", "--seconds 3")
     if text.startswith("curl") and not shutil.which("curl"):
         pytest.skip("there is no curl here")
+    if text.startswith("feedhandler export"):
+        pytest.importorskip("pyarrow")
     island.walk(text.replace("$(cat run/", "$(cat run/demo/"))
 
 
