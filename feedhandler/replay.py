@@ -7,7 +7,7 @@
 
 Topics, symbols and numbers are the merger's. session is the second in which the feed was started, or the capture
 begins; publish_ns is the time of receipt; REPLAY is set. What only a running feed knows is not there: STALE, and
-what REST was asked for beside the books.
+first values of tickers over REST.
 """
 
 import heapq

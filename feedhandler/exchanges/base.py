@@ -339,6 +339,13 @@ class Market(abc.ABC):
         """Decode the answer to it, row by row, in whatever order. Raises DecodeError or ProtocolError."""
         raise NotImplementedError
 
+    def past_trades_at(self, url: str) -> str:
+        """Return whose trades a URL requests as `past_trades_request` does, "" if it does not; for recordings."""
+        if not self.past_trades_max:
+            return ""
+        path = self.past_trades_request("", 0).path.partition("?")[0]
+        return parameters(url).get("symbol", "") if urlsplit(url).path == path else ""
+
     def base_request(self, native: str) -> RestRequest:
         """Return the request for the book of one symbol, as deep as it is to be had at a fair price."""
         raise NotImplementedError

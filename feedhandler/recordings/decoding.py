@@ -21,11 +21,13 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.ticker import TICKER
+from feedhandler.data.trade import TRADE
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Control, Market, StatedQuote
 from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import State
+from feedhandler.exchanges.trades import TradeState
 from feedhandler.recordings.traffic import Item, What
 
 BASES_MAX: Final = 64  # of one symbol, the newest, for the changes that follow them: some 4 MB
@@ -130,6 +132,7 @@ class Carrier:
         self.was_known = self.was_crossed = False
         self.records: list[bytes] = []
         self._buffer = bytearray(wire.RECORD_SIZE_MAX)
+        self.begun_ns: dict[State, int] = {}  # when the exchange made the first record of each
 
     def is_decoded(self, topic: str) -> bool:
         """True for a channel that is ours."""
@@ -210,6 +213,8 @@ class Carrier:
         if takes_number:
             state.sequence += 1
             wire.SEQUENCE.pack_into(buffer, wire.SEQUENCE_OFFSET, state.sequence)
+            if state.sequence == 1:
+                self.begun_ns[state] = state.exchange_ns
         self.records.append(bytes(buffer[:size]))
 
     def take_records(self) -> list[bytes]:
@@ -419,7 +424,7 @@ class Decoding:
         market = self._requests.setdefault(made, made())
         asked = market.base_at(item.name)
         if asked is None:
-            return Decoded(where, market)
+            return self._take_past_trades(item, Decoded(where, market))
         native, limit = asked
         try:
             last_id = market.decode_base(item.data).last_id
@@ -436,6 +441,38 @@ class Decoding:
             base = msgspec.structs.replace(market.decode_base(item.data), limit=limit)
             state.offer(lines, base, item.wall_ns, carrier.emit)
         return Decoded(where, market, BOOK.name, native, carrier.take_records())
+
+    def _take_past_trades(self, item: Item, found: Decoded) -> Decoded:
+        """Take trades that no connection brought, if that is what an answer has."""
+        market = found.market
+        assert market is not None
+        carrier = self._carriers.get(type(market))
+        native = market.past_trades_at(item.name)
+        state = carrier.state_of(TRADE.name, native) if carrier is not None and native else None
+        if carrier is None or not isinstance(state, TradeState):
+            return found
+        try:
+            rows = market.decode_past_trades(item.data).items
+        except (DecodeError, ProtocolError) as exc:
+            return found._replace(kind=TRADE.name, native=native, problem=str(exc))
+        begun_ns = carrier.begun_ns.get(state, item.wall_ns)
+        new = [
+            row
+            for row in sorted(rows, key=lambda row: (row.number, row.exchange_ns))
+            if row.exchange_ns > begun_ns
+            and state.trades.add(row.key, row.exchange_ns, item.wall_ns, row.number)
+        ]
+        for row in new:
+            state.publish(
+                row.trade,
+                row.exchange_ns,
+                item.wall_ns,
+                carrier.emit,
+                sequence=row.sequence,
+                bits=row.bits,
+                flags=wire.RECOVERED | (wire.LAST if row is new[-1] else 0),
+            )
+        return found._replace(kind=TRADE.name, native=native, records=carrier.take_records())
 
     def _begin(self, carrier: Carrier, state: FullBookState, line: int, recv_ns: int) -> None:
         """Have a line's book begin, if there is a base from which its changes go on."""

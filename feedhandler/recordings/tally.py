@@ -115,7 +115,7 @@ class Tally:
                 self._take_frame(self._market(found), found, item)
         elif item.what is What.ANSWERED and found.market is not None and found.kind:
             tally = self._market(found)
-            tally.bases += not found.problem
+            tally.bases += found.kind == BOOK.name and not found.problem
             if found.problem:
                 self._note(tally, found.problem, item)
         if found.records:

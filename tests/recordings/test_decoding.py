@@ -235,6 +235,30 @@ def test_lines_of_a_book_are_kept_apart_whatever_else_their_connections_carry(tm
     assert not any(r.flags & wire.INVALID for r in found)
 
 
+PAST = "https://api.binance.com/api/v3/historicalTrades?symbol=BTCUSDT&fromId=8&limit=1000"
+
+
+def test_trades_that_rest_gave_are_recovered(tmp_path):
+    """Each once; and none of before the first that a connection brought."""
+
+    def row(number):
+        made = 1_790_000_000_400_000 + number
+        return {"id": number, "price": "10", "qty": "1", "time": made, "isBuyerMaker": True}
+
+    def made(number):
+        return received({"data": {**TRADE, "t": number, "T": 1_790_000_000_400_000 + number}})
+
+    answer = answered(PAST, [row(number) for number in range(5, 12)])
+    lines = [opened(BINANCE), made(7), made(10), answer, answer, made(9), made(12)]
+    found = [(r.trade_id, bool(r.flags & wire.RECOVERED)) for r in records(decoded(tmp_path, lines))]
+    recovered = [("8", True), ("9", True), ("11", True)]
+    assert found == [("7", False), ("10", False), *recovered, ("12", False)]
+    before = records(decoded(tmp_path, [opened(BINANCE), answer, made(7)]))
+    assert [r.trade_id for r in before] == ["7"]
+    bad = decoded(tmp_path, [opened(BINANCE), made(7), answered(PAST, {"code": -1, "msg": "no"})])
+    assert bad[-1].problem
+
+
 def test_kinds_that_are_not_wanted_are_not_decoded(tmp_path):
     lines = [
         base(100),
