@@ -13,9 +13,9 @@ from feedhandler.exchanges import EXCHANGES
 BAD_SHOWN: Final = 3
 LIST_EPILOG: Final = "docs/recording.md has the format."
 VERIFY_EPILOG: Final = """\
-exit status: 0 complete; 1 something is missing, and it is told why, or with --ids the exchange's ids show it;
-2 something is missing that nothing tells of, a file is damaged, or nothing can be read. docs/recording.md has what
-can be known.
+exit status: 0 complete, as far as can be known; 1 something is missing: the recording tells why, or the exchange's
+ids show it; 2 frames are missing that nothing tells of, a file is damaged, or nothing can be read.
+docs/recording.md has what can be known.
 """
 
 
@@ -45,9 +45,10 @@ def add(commands: Commands) -> None:
         actions, "verify", _verify, "read every segment, and tell whether anything is missing"
     )
     verify.add_argument(
-        "--ids",
-        action="store_true",
-        help="decode everything as well, and show by symbol, kind and hour what the exchange's ids prove",
+        "--frames-only", action="store_true", help="leave out the exchanges' ids: nothing is decoded"
+    )
+    verify.add_argument(
+        "--hours", action="store_true", help="show every hour of every symbol, also where all is well"
     )
     verify.epilog = VERIFY_EPILOG
     verify.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -81,7 +82,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     from feedhandler.cli import verifying
 
     return verifying.verify(
-        Path(arguments.directory), arguments.exchange or (), is_json=arguments.json, has_ids=arguments.ids
+        Path(arguments.directory),
+        arguments.exchange or (),
+        is_json=arguments.json,
+        has_ids=not arguments.frames_only,
+        shows_all=arguments.hours,
     )
 
 

@@ -3,23 +3,35 @@
 import datetime
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from feedhandler.data.book import BOOK
 from feedhandler.data.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges import EXCHANGES
 from feedhandler.recordings import directory, segments
 from feedhandler.recordings.directory import SegmentFile
-from feedhandler.recordings.quality import Quality, QualityRow
-from feedhandler.recordings.runs import RunReader, find_runs
+from feedhandler.recordings.quality import (
+    AWAY,
+    COMPLETE,
+    MISSING,
+    QUIET,
+    UNKNOWN,
+    MissingIds,
+    Quality,
+    QualityReport,
+    QualityRow,
+)
 from feedhandler.recordings.verification import FeedVerification, MissingRange
 
 PROGRESS_S: Final = 5.0
 SHOWN: Final = 10  # of what is missing, and of what is damaged, for each feed
+ROWS_SHOWN: Final = 40  # of hours in which not all is well
+VERDICTS: Final = (COMPLETE, QUIET, MISSING, UNKNOWN, AWAY)
 
 
 def _check(path: Path) -> None:
@@ -113,76 +125,114 @@ def _list_lines(listed: ListedFeed) -> Iterator[str]:
         yield f"  {each.path}  {'  '.join(filter(None, words))}"
 
 
-def verify(path: Path, exchanges: Sequence[str], *, is_json: bool, has_ids: bool = False) -> int:
+def verify(
+    path: Path, exchanges: Sequence[str], *, is_json: bool, has_ids: bool = True, shows_all: bool = False
+) -> int:
     """Print what is missing; returns the exit status. Raises ConfigError."""
     _check(path)
-    progress = _Progress(path)
+    progress = _Progress(path, 2 if has_ids else 1)
     try:
         reports = directory.verify(path, exchanges, progress.look)
+        if not reports:
+            raise ConfigError(f"{path}: there are no recordings in it")
+        is_whole = all(report.is_complete for report in reports)
+        for report in reports:
+            found = _quality(path, report.feed, progress) if has_ids else None
+            is_whole = is_whole and not (found and found.missing)
+            if is_json:
+                ids = {"ids": msgspec.to_builtins(found)} if found else {}
+                print(msgspec.json.encode(msgspec.to_builtins(report) | ids).decode(), flush=True)
+            else:
+                lines = [
+                    *_verify_lines(report),
+                    *(_quality_lines(found, shows_all=shows_all) if found else ()),
+                ]
+                print("\n".join(lines), flush=True)
     except OSError as exc:
         raise ConfigError(f"{exc.filename or path}: cannot be read: {exc.strerror or exc}") from exc
-    if not reports:
-        raise ConfigError(f"{path}: there are no recordings in it")
-    is_whole = all(report.is_complete for report in reports)
-    for report in reports:
-        rows = _quality(path, report.feed) if has_ids else []
-        is_whole = is_whole and not any(row.missing for row in rows)
-        if is_json:
-            found = msgspec.to_builtins(report) | ({"ids": msgspec.to_builtins(rows)} if has_ids else {})
-            print(msgspec.json.encode(found).decode(), flush=True)
-        else:
-            print("\n".join([*_verify_lines(report), *_quality_lines(rows)]), flush=True)
     if not all(report.is_sound for report in reports):
         return EXIT_CONFIG
     return EXIT_OK if is_whole else EXIT_FAILED
 
 
-def _quality(path: Path, feed: str) -> list[QualityRow]:
-    """Decode all of a feed. Raises ConfigError or OSError for what cannot be read."""
-    found = [run for run in find_runs(path) if run.feed == feed]
-    quality = Quality(found[0].exchange) if found else None
-    for run in found:
-        assert quality is not None
-        quality.begin()
-        for item in RunReader(run):
-            quality.take(item)
-    return quality.rows() if quality is not None else []
+def _quality(path: Path, feed: str, progress: "_Progress") -> QualityReport | None:
+    """Decode all of a feed. Raises OSError for what cannot be read."""
+    files = [file for file in directory.find(path).get(feed, ()) if file.path.exists()]
+    if not files or files[0].exchange not in EXCHANGES:
+        return None
+    quality = Quality(files[0].exchange)
+    for file in files:
+        progress.look(file.path, 0)
+        try:
+            for item in directory.items([file]):
+                quality.take(item)
+        except FileNotFoundError:
+            continue  # retention has taken it meanwhile
+    return quality.report()
 
 
-QUALITY_COLUMNS: Final = ("hour", "market", "symbol", "kind", "received", "missing")
-CANNOT_BE_KNOWN: Final = "cannot be known"
+COLUMNS: Final = ("hour", "market", "symbol", "kind", "received", "missing", "connected", "")
 
 
-def _quality_lines(rows: Sequence[QualityRow]) -> list[str]:
-    """Return a table of what ids prove."""
-    if not rows:
-        return []
-    table = [QUALITY_COLUMNS]
-    for row in sorted(rows, key=lambda row: (row.hour_ns, row.market, row.symbol, row.kind)):
-        missing = CANNOT_BE_KNOWN if row.missing is None else f"{row.missing:,}"
-        if row.kind == BOOK.name:
-            missing += " times"
+def _quality_lines(found: QualityReport, *, shows_all: bool) -> Iterator[str]:
+    """Yield what ids prove: a summary, what is missing, and a table of the hours in which not all is well."""
+    if not found.rows:
+        return
+    for key, text in found.legend.items():
+        market, kind = key.split()
+        verdicts = Counter(row.verdict for row in found.rows if (row.market, row.kind) == (market, kind))
+        hours = ", ".join(f"{verdicts[verdict]:,} {verdict}" for verdict in VERDICTS if verdicts[verdict])
+        yield f"  {market} {kind}, hours of symbols: {hours}"
+        yield f"    {text}"
+    for gap in found.gaps[:SHOWN]:
+        yield f"  {_gap_text(gap)}"
+    if (more := len(found.gaps) - SHOWN) > 0:
+        yield f"  … and {more:,} more"
+    shown = [row for row in found.rows if shows_all or row.verdict not in (COMPLETE, QUIET)]
+    if not shows_all:
+        shown = [row for row in shown if row.missing is not None or row.connected_s < row.seconds]
+    shown.sort(key=lambda row: (row.hour_ns, row.market, row.symbol, row.kind))
+    if shown:
+        yield from _table(shown if shows_all else shown[:ROWS_SHOWN])
+        if not shows_all and (more := len(shown) - ROWS_SHOWN) > 0:
+            yield f"  … and {more:,} more: --hours shows all"
+
+
+def _gap_text(gap: MissingIds) -> str:
+    numbers = f"{gap.first:,}" if gap.first == gap.last else f"{gap.first:,} to {gap.last:,}"
+    what = f"{numbers} missing" if gap.last else "perhaps something is missing"
+    when = f"between {_time(gap.after_ns)} and {_time(gap.before_ns)[11:]}"
+    return f"{gap.kind} {gap.symbol}: {what} {when}: {gap.why}"
+
+
+def _table(rows: Sequence[QualityRow]) -> Iterator[str]:
+    table = [COLUMNS]
+    for row in rows:
+        missing = UNKNOWN if row.missing is None else f"{row.missing:,}"
         if row.recovered:
             missing += f", {row.recovered:,} by REST"
         if row.undecodable:
             missing += f", {row.undecodable:,} undecodable"
+        connected = f"{row.connected_s:,.0f} of {row.seconds:,.0f} s"
         hour = _time(row.hour_ns)[:13]
-        table.append((hour, row.market, row.symbol, row.kind, f"{row.received:,}", missing))
-    widths = [max(len(line[place]) for line in table) for place in range(5)]
-    return [
-        "  " + "  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[5]])
-        for line in table
-    ]
+        verdict = "" if row.verdict == UNKNOWN and row.missing is None else row.verdict
+        table.append(
+            (hour, row.market, row.symbol, row.kind, f"{row.received:,}", missing, connected, verdict)
+        )
+    widths = [max(len(line[place]) for line in table) for place in range(len(COLUMNS) - 1)]
+    for line in table:
+        texts = [text.ljust(width) for text, width in zip(line, widths, strict=False)]
+        yield f"  {'  '.join([*texts, line[-1]]).rstrip()}"
 
 
 class _Progress:
-    """Says on stderr how much of a directory has been read."""
+    """Says on stderr how much of a directory has been read, all of it so many times."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, times: int) -> None:
         self._sizes = {
             file.path: file.path.stat().st_size for files in directory.find(path).values() for file in files
         }
-        self._total = sum(self._sizes.values())
+        self._total = times * sum(self._sizes.values())
         self._done = 0
         self._path: Path | None = None
         self._due_s = time.monotonic() + PROGRESS_S

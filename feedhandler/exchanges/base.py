@@ -419,6 +419,13 @@ class Market(abc.ABC):
     def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
         """Return the request that takes one batch back."""
 
+    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
+        """Return what one of `subscribe`'s or `unsubscribe`'s frames asks for: is it the first, and the topics.
+
+        None for any other frame of ours. For recordings.
+        """
+        return None
+
     def ping(self, command_id: str) -> bytes | None:
         """Return the message that is answered by a pong; None: the WebSocket's own ping is."""
         return None
@@ -565,6 +572,18 @@ def _read_row(read: Callable[[msgspec.Raw], T], row: msgspec.Raw) -> T:
         return read(row)
     except (*UNDECODABLE, DecodeError) as exc:
         return decode_sparse(lambda text: read(msgspec.Raw(text)), bytes(row), str(exc))
+
+
+def requested(
+    frame: bytes, command: type[T], read: Callable[[T], tuple[str, Sequence[str]]]
+) -> tuple[bool, Sequence[str]] | None:
+    """Read a frame of ours as a command, whose verb and topics read returns; None if it is neither of the two."""
+    try:
+        verb, topics = read(msgspec.json.decode(frame, type=command))
+    except UNDECODABLE:
+        return None
+    verb = verb.lower()
+    return (verb == "subscribe", topics) if verb in ("subscribe", "unsubscribe") else None
 
 
 def parameters(url: str) -> dict[str, str]:

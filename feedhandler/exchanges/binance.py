@@ -55,6 +55,7 @@ from feedhandler.exchanges.base import (
     decode_sparse,
     parameters,
     read_rows,
+    requested,
     rest_quote,
     rest_refusal,
     rest_ticker,
@@ -451,6 +452,9 @@ class BinanceSpot(Market):
 
     def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
         return msgspec.json.encode(_Command("UNSUBSCRIBE", topics, int(command_id)))
+
+    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
+        return requested(frame, _Command, lambda command: (command.method, command.params))
 
     def decode(
         self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit

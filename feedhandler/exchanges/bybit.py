@@ -62,6 +62,7 @@ from feedhandler.exchanges.base import (
     decode_rest,
     decode_sparse,
     read_rows,
+    requested,
     rest_quote,
     rest_refusal,
     rest_ticker,
@@ -369,6 +370,9 @@ class BybitSpot(Market):
 
     def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
         return msgspec.json.encode(_Command(command_id, "unsubscribe", topics))
+
+    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
+        return requested(frame, _Command, lambda command: (command.op, command.args))
 
     def ping(self, command_id: str) -> bytes:
         return msgspec.json.encode(_Command(command_id, "ping"))

@@ -72,6 +72,7 @@ from feedhandler.exchanges.base import (
     decode_sparse,
     parameters,
     read_rows,
+    requested,
     rest_quote,
     rest_refusal,
     rest_ticker,
@@ -418,6 +419,9 @@ class KuCoinSpot(Market):
     def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
         return _command("unsubscribe", topics, command_id)
 
+    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
+        return requested(frame, Command, _topics_of)
+
     def ping(self, command_id: str) -> bytes:
         return msgspec.json.encode(Command(command_id, "ping"))
 
@@ -623,6 +627,12 @@ def _command(kind: str, topics: Sequence[str], command_id: str) -> bytes:
     channel = topics[0].partition(":")[0]
     symbols = ",".join(topic.partition(":")[2] for topic in topics)
     return msgspec.json.encode(Command(command_id, kind, f"{channel}:{symbols}", False, True))
+
+
+def _topics_of(command: Command) -> tuple[str, list[str]]:
+    """Return a request's type, and its topics one by one."""
+    channel, _, symbols = command.topic.partition(":")
+    return command.type, [f"{channel}:{symbol}" for symbol in symbols.split(",") if symbol]
 
 
 def _base(symbol: _Symbol) -> str:
