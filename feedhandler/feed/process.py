@@ -441,13 +441,16 @@ class Feed:
             await self._wait(delay, f"connecting, attempt {attempt + 1}", str(error))
         return False
 
-    async def _fetch(self, market: Market, request: RestRequest, *, is_spare: bool = False) -> bytes:
-        """Return the body of an answer, as `HttpClient.fetch` does; what it says is recorded."""
+    async def _fetch(
+        self, market: Market, request: RestRequest, *, is_spare: bool = False
+    ) -> tuple[bytes, int]:
+        """Return the body of an answer, as `HttpClient.fetch` does, and when it came; both are recorded."""
         http = self._http[market.name]
         body = await http.fetch(request, is_spare=is_spare)
+        recv_ns = time.time_ns()
         if self._tap is not None:
-            self._tap.answered(http.rest_url + request.path, body)
-        return body
+            self._tap.answered(http.rest_url + request.path, body, recv_ns)
+        return body, recv_ns
 
     async def _wait(self, delay_s: float, what: str, error: str) -> None:
         """Sleep or be stopped, and show a countdown in the status."""
@@ -476,7 +479,7 @@ class Feed:
         """Fetch the list of one market, at first from disk if need be; returns why it is not a new one."""
         try:
             with self._failures.converted("the instrument list"):
-                body = await self._fetch(market, market.instruments_request)
+                body, _ = await self._fetch(market, market.instruments_request)
                 self._listings[market.name] = self._listing_of(market, market.decode_instruments(body))
         except (ProtocolError, DecodeError) as exc:
             if market.name not in self._listings and (kept := self._kept_list(market)) is not None:
@@ -731,10 +734,11 @@ class Feed:
         try:
             for request in market.survey_requests:
                 with self._failures.converted("present values"):
-                    rows = market.decode_survey(await self._fetch(market, request, is_spare=True))
+                    body, recv_ns = await self._fetch(market, request, is_spare=True)
+                    rows = market.decode_survey(body)
                 self._survey_problems[market.name, request.path] = rows.problem
                 self._note_problems()
-                survey.on_rows(rows.items, time.time_ns())
+                survey.on_rows(rows.items, recv_ns)
                 self._publisher.flush_soon()
             has_failed = False
         except (ProtocolError, DecodeError) as exc:
@@ -748,7 +752,7 @@ class Feed:
         quote, market = None, question.watch.market
         try:
             with self._failures.converted("a question to REST"):
-                body = await self._fetch(market, market.quote_request(question.native), is_spare=True)
+                body, _ = await self._fetch(market, market.quote_request(question.native), is_spare=True)
                 quote = market.decode_quote(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no word from REST about %s, which is silent: %s", question.native, exc)
@@ -759,7 +763,7 @@ class Feed:
         market, native = question.watch.market, question.missed.state.native
         try:
             with self._failures.converted("past trades"):
-                body = await self._fetch(market, question.request, is_spare=True)
+                body, recv_ns = await self._fetch(market, question.request, is_spare=True)
                 rows = market.decode_past_trades(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no past trades of %s from REST: %s", native, exc)
@@ -767,7 +771,7 @@ class Feed:
         else:
             if rows.problem:
                 log.warning("past trades of %s: %s", native, rows.problem)
-            answer = functools.partial(question.watch.on_answer, question, rows.items, time.time_ns())
+            answer = functools.partial(question.watch.on_answer, question, rows.items, recv_ns)
             if self._failures.attempt_now("past trades", answer) is not None:
                 question.watch.on_refused(question)
         self._publisher.flush_soon()
@@ -777,13 +781,13 @@ class Feed:
         market, native = question.bases.market, question.watched.state.native
         try:
             with self._failures.converted("a book"):
-                body = await self._fetch(market, question.request, is_spare=True)
+                body, recv_ns = await self._fetch(market, question.request, is_spare=True)
                 base = market.decode_base(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no book of %s from REST, asked for again later: %s", native, exc)
             question.bases.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
         else:
-            answer = functools.partial(question.bases.on_answer, question, base, time.time_ns())
+            answer = functools.partial(question.bases.on_answer, question, base, recv_ns)
             if self._failures.attempt_now("a book", answer) is not None:
                 question.bases.on_refused(question)
         self._publisher.flush_soon()

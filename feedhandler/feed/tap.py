@@ -79,10 +79,11 @@ class Tap:
         self._serials[market] = serial = self._serials.get(market, 0) + 1
         return TappedConnection(self, f"{market}.{serial}", on_frame)
 
-    def answered(self, url: str, body: bytes) -> None:
-        """REST has answered."""
+    def answered(self, url: str, body: bytes, recv_ns: int) -> None:
+        """REST has answered, at that Unix time, which the records that come of it have as well."""
         self._answers += 1
-        item = Item(What.ANSWERED, *self.now(), number=self._answers, name=url[:NAME_SIZE_MAX], data=body)
+        name = url[:NAME_SIZE_MAX]
+        item = Item(What.ANSWERED, recv_ns, self.mono_ns(), number=self._answers, name=name, data=body)
         if self._plan is not None and url in self._plan.lists:
             self._lists[url] = item
         self._put(item)

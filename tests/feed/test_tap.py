@@ -67,7 +67,7 @@ def test_what_happens_is_offered_in_order_with_numbers(world):
     connection.on_sent(b"subscribe")
     assert connection.on_frame(memoryview(b"one"), 7) is True
     frames(connection, b"two")
-    world.tap.answered(LIST, b"[]")
+    world.tap.answered(LIST, b"[]", 5)
     connection.on_closed("closed by us, code 1000")
     items = world.taken()
     assert seen == [b"one", b"two"]
@@ -111,9 +111,9 @@ def test_connections_are_told_apart(world):
 def test_a_recorder_that_comes_gets_what_holds_and_then_what_was_held(world):
     world.is_there = False
     world.tap.begin(PLAN)
-    world.tap.answered(LIST, b"old")
-    world.tap.answered("https://x/other", b"")
-    world.tap.answered(LIST, b"new")
+    world.tap.answered(LIST, b"old", 5)
+    world.tap.answered("https://x/other", b"", 5)
+    world.tap.answered(LIST, b"new", 5)
     first = world.tap.connection("spot", lambda payload, recv_ns: False)
     first.on_opened("wss://x")
     second = world.tap.connection("spot", lambda payload, recv_ns: False)
@@ -167,7 +167,7 @@ def test_what_cannot_be_held_any_more_is_a_gap_in_its_place(world, monkeypatch):
 def test_a_recorder_that_reads_slowly_gets_everything_in_order(world):
     connection = world.tap.connection("spot", lambda payload, recv_ns: False)
     world.tap.begin(PLAN)
-    world.tap.answered(LIST, bytes(500))
+    world.tap.answered(LIST, bytes(500), 5)
     found = []
     world.room = 0
     world.tap.on_join()
@@ -184,7 +184,7 @@ def test_a_recorder_that_reads_slowly_gets_everything_in_order(world):
 
 def test_an_answer_that_no_message_could_carry_is_a_gap(world, monkeypatch):
     monkeypatch.setattr(taps, "ITEM_SIZE_MAX", 1000)
-    world.tap.answered(LIST, bytes(1001))
+    world.tap.answered(LIST, bytes(1001), 5)
     (item,) = world.taken()
     assert (item.what, item.number) == (What.GAP, 1)
     assert LIST in item.name
