@@ -217,3 +217,33 @@ def test_a_directory_that_cannot_be_used_is_told_at_once(stack):
     result = bare.run("recorder", "-c", str(bare.config))
     assert result.returncode == 2
     assert "add [recorder]" in result.stderr
+
+
+def test_shards_are_recorded_apart_and_a_killed_feed_begins_a_segment(stack):
+    s = stack(extra="shards = 2\n" + ALL_KINDS, exchanges=("binance",), rate=500)
+    s.recordings = s.directory / "recordings"
+    configure(s)
+    names = ("binance-1of2", "binance-2of2")
+    s.start("recorder", "sim", "merger", *names)
+    for name in names:
+        wait_until(lambda name=name: received(s, name) > 300, "some traffic")
+    s.kill("binance-1of2")
+    count = received(s, "binance-1of2")
+    s.start("binance-1of2")
+    wait_until(lambda: received(s, "binance-1of2") > count + 300, "some more")
+    for name in (*names, "recorder"):
+        assert s.kill(name, signal.SIGTERM) == 0
+    found = reports(s)
+    assert {*found} == {*names}
+    killed, whole = found["binance-1of2"], found["binance-2of2"]
+    assert (killed.sessions, killed.cut_sessions, len(killed.segments)) == (2, 1, 2)
+    assert [segment.reason for segment in killed.segments] == ["the feed started anew", "stopping"]
+    assert (whole.sessions, whole.cut_sessions, len(whole.segments)) == (1, 0, 1)
+    assert killed.is_complete, "as far as can be known, and it says that its last moment cannot"
+    assert whole.is_complete
+    shown = s.run("captures", "verify", str(s.recordings))
+    assert shown.returncode == 0
+    assert (
+        "1 end of the feed without a word: what it received in its last moment cannot be known"
+        in shown.stdout
+    )
