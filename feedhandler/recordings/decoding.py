@@ -105,6 +105,7 @@ class _Connection(msgspec.Struct, eq=False):
     carrier: "Carrier | None" = None
     line: Line = Line(0)  # that most of its symbols have it as
     lines: dict[str, int] = {}  # which line of each native symbol it is
+    topics: set[str] = set()  # that are subscribed to, as far as frames of ours are recorded
 
 
 class Carrier:
@@ -188,6 +189,12 @@ class Carrier:
                     state.renew(index)
                     self._settle(state)
         return index
+
+    def join(self, connection: _Connection, native: str) -> None:
+        """A connection is to bring a symbol's book."""
+        self.connection, self.line, self.met = connection, connection.line, None
+        self.line = self._lines[self.line_of(native)]
+        self.states[BOOK.name].get(native)
 
     def lines_of(self, native: str) -> list[int]:
         """Return the lines of a symbol that are connections."""
@@ -291,8 +298,19 @@ class Decoding:
             return self.take_answer(item)
         if what is What.HEADER:
             self._read_header(item.data)
-        elif what is What.SENT and item.name and item.connection not in self._connections:
-            return self._open(item.connection, item.name)
+        elif what is What.SENT:
+            return self._take_sent(item)
+        return Decoded()
+
+    def _take_sent(self, item: Item) -> Decoded:
+        """Note what a frame of ours subscribes to."""
+        connection = self._connections.get(item.connection)
+        if connection is None:
+            return self._open(item.connection, item.name) if item.name else Decoded()
+        asked = connection.carrier.market.requested(item.data) if connection.carrier is not None else None
+        if asked is not None:
+            is_first, topics = asked
+            (connection.topics.update if is_first else connection.topics.difference_update)(topics)
         return Decoded()
 
     def _read_header(self, data: bytes) -> None:
@@ -433,7 +451,7 @@ class Decoding:
         kept = _KeptBase(last_id, item.data, limit)
         self._bases.setdefault((made, native), deque(maxlen=BASES_MAX)).append(kept)
         carrier = self._carriers.get(made)
-        state = carrier.state_of(BOOK.name, native) if carrier is not None else None
+        state = self._subscribed(carrier, native) if carrier is not None else None
         if carrier is None or not isinstance(state, FullBookState):
             return Decoded(where, market, BOOK.name, native)
         lines = [line for line in carrier.lines_of(native) if not state.lines[line].is_known]
@@ -441,6 +459,14 @@ class Decoding:
             base = msgspec.structs.replace(market.decode_base(item.data), limit=limit)
             state.offer(lines, base, item.wall_ns, carrier.emit)
         return Decoded(where, market, BOOK.name, native, carrier.take_records())
+
+    def _subscribed(self, carrier: Carrier, native: str) -> State | None:
+        """Return the state of a symbol's book, of which nothing but a subscription need have been seen."""
+        topics = carrier.market.topics(native, BOOK.name) if BOOK.name in carrier.states else ()
+        for connection in self._connections.values():
+            if connection.carrier is carrier and not connection.topics.isdisjoint(topics):
+                carrier.join(connection, native)
+        return carrier.state_of(BOOK.name, native)
 
     def _take_past_trades(self, item: Item, found: Decoded) -> Decoded:
         """Take trades that no connection brought, if that is what an answer has."""

@@ -1,6 +1,7 @@
 """Recorded traffic is decoded as a feed decodes it, wherever a recording has its answers."""
 
 import itertools
+import json
 
 import pytest
 from captured import (
@@ -104,6 +105,19 @@ def test_the_newest_base_that_fits_is_taken_and_one_that_is_too_old_is_not(tmp_p
     first = next(r for r in records(decoded(tmp_path, lines)) if r.kind == 8)
     assert first.last_id == 100  # with the first frame from which one goes on
     assert not [r for r in records(decoded(tmp_path, [base(50), opened(BINANCE), *FRAMES])) if r.kind == 8]
+
+
+def test_a_book_that_is_subscribed_to_begins_with_its_base_alone(tmp_path):
+    """As far as our own frames are recorded; none is made of a symbol that nobody subscribed to, or no more."""
+
+    def sent(method, *topics):
+        return line("send", data=json.dumps({"method": method, "params": topics, "id": 1}))
+
+    begin = [opened(BINANCE), sent("SUBSCRIBE", "btcusdt@depth@100ms", "ethusdt@trade")]
+    found = records(decoded(tmp_path, [*begin, base(100), base(100, symbol="ETHUSDT"), *FRAMES[2:]]))
+    assert [(r.symbol, r.last_id) for r in found] == [("BTCUSDT", n) for n in (100, 101, 102, 103)]
+    assert found[0].flags & wire.SNAPSHOT
+    assert not records(decoded(tmp_path, [*begin, sent("UNSUBSCRIBE", "btcusdt@depth@100ms"), base(100)]))
 
 
 def test_a_base_of_fewer_levels_claims_to_know_no_more(tmp_path):
