@@ -16,16 +16,17 @@ from feedhandler.accounts.balances import AccountStatus, plain
 from feedhandler.accounts.contract import Credentials, CredentialsError
 from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
-from feedhandler.data.status import Heartbeat
+from feedhandler.data.status import Heartbeat, RecorderStatus
 from feedhandler.data.wanted import DEFAULT_KINDS
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Position, SubscribedRow, SubscriptionRow
 from feedhandler.gateway.events import Event
 from feedhandler.gateway.history import LatencyHistory
+from feedhandler.gateway.hours import QualityTable
 from feedhandler.gateway.operations import Asked, Operation, Query, known_exchange
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rows import ExchangeRow, TickerRow, ticker_row
-from feedhandler.transport.files import renew_feeds
+from feedhandler.transport.files import read_recorder_status, renew_feeds
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Symbol = Annotated[str, msgspec.Meta(min_length=3, max_length=64, examples=["BTC/USDT"])]
@@ -53,6 +54,7 @@ class Status(msgspec.Struct, kw_only=True):
     gateway: Gateway
     merger: Heartbeat | None
     exchanges: dict[str, ExchangeRow]
+    recorder: RecorderStatus | None = None  # null if none is configured, or it has never run
 
 
 class Exchanges(msgspec.Struct):
@@ -156,11 +158,12 @@ class Api:
     # --- what is
 
     async def status(self, asked: Asked) -> Status:
-        market_data, now_ns = self._parts.market_data, time.time_ns()
+        market_data, config, now_ns = self._parts.market_data, self._parts.config, time.time_ns()
         return Status(
             gateway=Gateway(pid=os.getpid(), started_ns=self._started_ns, now_ns=now_ns, version=__version__),
             merger=market_data.heartbeat if market_data.is_merger_up else None,
             exchanges=self._parts.rows(),
+            recorder=read_recorder_status(config.run_dir) if config.recorder is not None else None,
         )
 
     async def exchanges(self, asked: Asked) -> Exchanges:
@@ -171,6 +174,12 @@ class Api:
 
     async def events(self, asked: Asked) -> EventList:
         return EventList(self._parts.events.newest_first(time.time_ns()))
+
+    async def quality(self, asked: Asked) -> QualityTable:
+        exchange = asked.query.get("exchange")
+        if exchange is not None:
+            known_exchange(self._parts, exchange)
+        return self._parts.hours.table(time.time_ns(), exchange, asked.query.get("symbol"))
 
     async def instruments(self, asked: Asked) -> Instruments:
         exchange = asked.query["exchange"]
@@ -320,6 +329,14 @@ def operations(parts: Parts) -> list[Operation]:
         ),
         Operation("GET", "/v1/latency", api.latency, "the last ten minutes, a row a second", LatencyHistory),
         Operation("GET", "/v1/events", api.events, "what happened in the last hour", EventList),
+        Operation(
+            "GET",
+            "/v1/quality",
+            api.quality,
+            "what was wrong with data in the last 24 hours, by hour",
+            QualityTable,
+            query=(EXCHANGE, symbol),
+        ),
         Operation("GET", "/v1/tickers", api.tickers, "last values", Tickers, query=(EXCHANGE, symbol)),
         Operation(
             "GET",

@@ -14,6 +14,7 @@ from feedhandler.gateway.access import Access
 from feedhandler.gateway.control import ControlPlane
 from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
+from feedhandler.gateway.hours import Hours
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.problem import Problem, problems
@@ -46,6 +47,7 @@ class Parts:
     access: Access
     market_data: MarketData
     history: History
+    hours: Hours
     events: EventLog
     accounts: Accounts
     control: ControlPlane

@@ -46,6 +46,7 @@ class MarketData:
         self.statuses: dict[str, ExchangeStatus] = {}
         self.listings: dict[str, InstrumentList] = {}
         self.tables: dict[str, InstrumentTable] = {}
+        self._symbols: dict[str, dict[str, str]] = {}
         self.session = 0  # of the merger whose records came last
         self._conditions: dict[str, int] = {}  # flags, by topics whose kinds keep every record
         self.heartbeat: Heartbeat | None = None
@@ -70,6 +71,10 @@ class MarketData:
         _, exchange, symbol = topic.split(".", 2)
         table = self.tables.get(exchange)
         return table.tick_of(symbol) if table is not None else ""
+
+    def symbols_of(self, exchange: str) -> dict[str, str]:
+        """Return an exchange's symbols by native, as far as they are known."""
+        return self._symbols.get(exchange, {})
 
     def newest(self, topic: str) -> wire.Record | None:
         """Return a topic's newest record; None before there was one."""
@@ -119,5 +124,6 @@ class MarketData:
         elif document.kind == wire.INSTRUMENTS:
             listing = msgspec.json.decode(document.body, type=InstrumentList)
             self.listings[listing.exchange], self.tables[listing.exchange] = listing, listing.table()
+            self._symbols[listing.exchange] = {row.native: row.symbol for row in listing.instruments}
             exchange = listing.exchange
         self._on_document(document.kind, exchange)

@@ -22,6 +22,7 @@ from feedhandler.gateway.app import Parts, make_app
 from feedhandler.gateway.control import ControlPlane
 from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
+from feedhandler.gateway.hours import UNKNOWN, Hours, is_of_a_symbol
 from feedhandler.gateway.kept_accounts import Accounts, credentials_of
 from feedhandler.gateway.listener import HttpListener
 from feedhandler.gateway.market_data import MarketData
@@ -43,6 +44,7 @@ from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport.files import Lock, read_wanted
 from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
 
+LOOK_EVERY_S: Final = 1.0  # at flags: 5,000 topics take some ms
 CLOSE_ALL_S: Final = 3.0  # for requests under way, browsers and accounts, all at the same time
 assert CLOSE_ALL_S + END_TASKS_S < END_S, "an end in order has its time"
 
@@ -58,6 +60,7 @@ async def _main(config: Config, lock: Lock) -> int:
     endpoint = (*config.merger.batches, *config.merger.ticks)[0]
 
     screens, history, events = Screens(lambda ticker: market_data.tick_of(ticker)), History(), EventLog()
+    hours = Hours()
 
     def on_document(kind: int, exchange: str) -> None:
         if kind == wire.HEARTBEAT and market_data.heartbeat is not None:
@@ -69,6 +72,7 @@ async def _main(config: Config, lock: Lock) -> int:
         elif kind == wire.STATUS:
             history.take(market_data.statuses[exchange], int(time.time()))
             events.on_status(market_data.statuses[exchange], time.time_ns())
+            hours.on_status(market_data.statuses[exchange], market_data.symbols_of(exchange), time.time_ns())
             screens.on_status(exchange)
 
     def on_account(exchange: str) -> None:
@@ -85,6 +89,7 @@ async def _main(config: Config, lock: Lock) -> int:
         access=Access(config.gateway, token),
         market_data=market_data,
         history=history,
+        hours=hours,
         events=events,
         accounts=accounts,
         control=control,
@@ -110,6 +115,7 @@ async def _main(config: Config, lock: Lock) -> int:
         asyncio.create_task(failures.endure(what, work))
         for what, work in (
             ("the merger's stream", market_data.run),
+            ("the quality of data", functools.partial(_look_at_quality, parts)),
             ("what is held", control.run),
             ("browsers", functools.partial(screens.run, parts)),
             ("the accounts", accounts.run),
@@ -139,6 +145,22 @@ async def _main(config: Config, lock: Lock) -> int:
             task.result()  # a bug in our reasoning ends the process, with its traceback
     log.info("stopped")
     return EXIT_OK
+
+
+async def _look_at_quality(parts: Parts) -> None:
+    """Note states and flags as they are; for ever."""
+    market_data = parts.market_data
+    while True:
+        is_up = market_data.is_merger_up
+        states = {
+            name: market_data.statuses[name].state if is_up else UNKNOWN
+            for name in parts.config.exchanges
+            if name in market_data.statuses
+        }
+        topics = market_data.follower.newest if is_up else ()
+        flags = ((topic, market_data.flags_of(topic)) for topic in topics if is_of_a_symbol(topic))
+        parts.hours.look(states, flags, time.time_ns())
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 def _besides(config: Config) -> str:

@@ -122,6 +122,12 @@ def page(world, tmp_path_factory):
         driver.quit()
 
 
+def test_the_quality_of_data_is_summed_up(page):
+    rows = "return [...document.querySelectorAll('#quality tbody tr')].map(r => r.children[0].textContent)"
+    page.until(lambda: page.driver.execute_script(rows)[:3] == sorted(EXCHANGES), "a row for each exchange")
+    assert not page.is_shown("#recording"), "nothing is recorded"
+
+
 def test_every_symbol_has_a_row_that_moves_and_says_what_it_is(page):
     topic = "ticker.binance.BTC/USDT"
     page.until(lambda: len(page.driver.find_elements("css selector", "#rows tbody tr")) == 15, "15 rows")

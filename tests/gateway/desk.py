@@ -9,6 +9,7 @@ from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import ControlPlane
 from feedhandler.gateway.events import EventLog
 from feedhandler.gateway.history import History
+from feedhandler.gateway.hours import Hours
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.screens import Screens
@@ -35,6 +36,7 @@ def make(tmp_path, gateway="", host="127.0.0.1", exchanges=EXCHANGES):
         access=Access(settings.gateway, TOKEN),
         market_data=market_data,
         history=History(),
+        hours=Hours(),
         events=EventLog(),
         accounts=accounts,
         control=ControlPlane(settings, market_data, accounts),

@@ -157,3 +157,17 @@ def test_an_exchange_without_an_account_side_is_served_and_refuses_credentials_w
     assert [status for status, _ in others] == [200, 200, 204]
     assert json.loads(others[0][1])["accounts"]["bybit"]["state"] == "off"
     assert credentials_of({"BYBIT_API_KEY": SECRET}, "bybit") is None
+
+
+def test_quality_is_asked_of_an_exchange_that_is_configured(tmp_path):
+    found, unknown = ask(
+        tmp_path, ("GET", "/v1/quality?symbol=BTC/USDT", None), ("GET", "/v1/quality?exchange=x", None)
+    )
+    assert found[0] == 200
+    assert json.loads(found[1])["exchanges"] == []
+    assert unknown[0] == 422
+
+
+def test_the_status_has_the_recorder_where_one_is_configured(tmp_path):
+    ((_, text),) = ask(tmp_path, ("GET", "/v1/status", None))
+    assert json.loads(text)["recorder"] is None

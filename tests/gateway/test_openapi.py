@@ -21,6 +21,7 @@ def parts():
         config=settings,
         access=access,
         market_data=None,
+        hours=None,
         history=None,
         events=None,
         accounts=None,

@@ -5,6 +5,7 @@ import { Exchanges } from "./exchanges.js";
 import { Market } from "./market.js";
 import { Operator, ask, token } from "./operator.js";
 import { Plots } from "./plots.js";
+import { Quality } from "./quality.js";
 import { Stream } from "./stream.js";
 import { put } from "./text.js";
 import { Tickers } from "./tickers.js";
@@ -22,6 +23,7 @@ const exchanges = new Exchanges(now, steer, news, (exchange) => tickers.newest.g
 const plots = new Plots();
 const market = new Market((message) => stream.send(message));
 const events = new Events();
+const quality = new Quality();
 let merger = null;
 let retryAt = 0;
 let isLost = false;
@@ -52,6 +54,7 @@ const stream = new Stream(
       takePulse(data);
       market.connected([...exchanges.rows.values()]);
       operator.connected();
+      quality.begin();
       operator.setExchanges(exchanges.names());
       ask("GET", "/v1/latency").then((history) => plots.replace(history), () => plots.make());
     },
