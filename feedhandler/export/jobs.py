@@ -57,6 +57,7 @@ class Exported(msgspec.Struct, kw_only=True):
     kinds: tuple[str, ...]
     exchange: str = ""  # whose traffic it was said to be
     inputs: list[Input]
+    was_open: bool = False  # the last of them was being written
     outputs: list[Made] = []
     records: int = 0
     gaps: int = 0
@@ -171,7 +172,7 @@ def _job(run: Run, manifest: Manifest, kinds: tuple[str, ...], out: Path, exchan
     others = tuple(each for each in known if each not in frozen)
     present = manifest.runs.get(name)
     if present is not None:
-        is_same = present.exchange == exchange and others in ((), (name,))
+        is_same = (present.exchange, present.was_open) == (exchange, left.is_open) and others in ((), (name,))
         if is_same and _is_current(left, present, kinds, out):
             return None
         kinds = tuple(dict.fromkeys((*present.kinds, *kinds)))

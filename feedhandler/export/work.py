@@ -74,7 +74,8 @@ def writer_of(job: Job, folder: Path) -> Writer:
 def do(job: Job, out: Path, report: Report) -> Exported:
     """Do a job; its files are complete afterwards, and not yet where they belong."""
     folder = out / PARTS / job.name
-    entry = Exported(kinds=job.kinds, exchange=job.exchange, inputs=jobs_.looked_at(job.run))
+    inputs = jobs_.looked_at(job.run)
+    entry = Exported(kinds=job.kinds, exchange=job.exchange, inputs=inputs, was_open=job.run.is_open)
     writer = writer_of(job, folder)
     player = Player(job.run, job.exchange, job.kinds)
     try:

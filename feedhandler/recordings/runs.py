@@ -43,6 +43,7 @@ class Run(msgspec.Struct, frozen=True):
     begun_ns: int = 0
     is_simulated: bool = False
     is_capture: bool = False
+    is_open: bool = False  # its last file is being written
 
 
 def find_runs(source: Path, exchanges: Sequence[str] = ()) -> list[Run]:
@@ -55,8 +56,13 @@ def find_runs(source: Path, exchanges: Sequence[str] = ()) -> list[Run]:
             found = directory.find(source)
             if not found:
                 raise ConfigError(f"{source} {NOTHING}")
+            being_written = directory.open_files(source, found)
             wanted = (files for files in found.values() if not exchanges or files[0].exchange in exchanges)
-            return [run for files in wanted for run in _runs_of(files)]
+            return [
+                msgspec.structs.replace(run, is_open=run.files[-1] in being_written)
+                for files in wanted
+                for run in _runs_of(files)
+            ]
         with source.open("rb") as file:
             is_segment = file.read(len(segments.MAGIC)) == segments.MAGIC
     except OSError as exc:
@@ -107,6 +113,7 @@ class RunReader:
         self.run = run
         self.size = sum(path.stat().st_size for path in run.files)
         self._done = 0
+        self._is_last = False  # what is read is of the last file
         self._capture: CaptureReader | None = CaptureReader(run.files[0]) if run.is_capture else None
         self.problems: list[str] = []  # of a capture: lines that cannot be read
 
@@ -122,7 +129,10 @@ class RunReader:
         Raises ConfigError or OSError for what cannot be read at all; what is damaged is a GAP in its place.
         """
         if self._capture is None:
-            yield from directory.items(self._files())
+            for item in directory.items(self._files()):
+                is_end = item.what is What.GAP and item.name.startswith(segments.TORN)
+                if not (is_end and self._is_last and self.run.is_open):  # it goes on
+                    yield item
             return
         capture = self._capture
         yield from capture.answers()
@@ -134,6 +144,7 @@ class RunReader:
 
     def _files(self) -> Iterator[SegmentFile]:
         for path in self.run.files:
+            self._is_last = path is self.run.files[-1]
             yield directory.segment_file(path) or SegmentFile(
                 path, self.run.exchange, WHOLE, self.run.begun_ns
             )

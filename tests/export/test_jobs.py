@@ -1,5 +1,6 @@
 """What is to be exported, and what has been: an end anywhere is resumed, and doing it twice changes nothing."""
 
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from small_recording import T0, binance_items, listed, opened, plan, put, receiv
 from feedhandler import research
 from feedhandler.cli import main
 from feedhandler.export import jobs, work
+from feedhandler.recordings.directory import LOCK
 
 
 def export(source, out, *arguments):
@@ -78,6 +80,18 @@ def test_a_recording_that_has_grown_replaces_what_was_made_of_it(place, done):
     assert [row["sequence"] for row in found] == list(range(1, 21))
     assert export(place / "r", place / "fresh") == 0
     assert contents(place / "fresh") == contents(place / "out")
+
+
+def test_what_was_being_written_and_is_torn_since_has_a_gap(tmp_path):
+    items = [received(1, T0, trade(1))]
+    put(tmp_path / "r", "binance", T0, [plan("binance", T0), listed(), opened()], items, is_closed=False)
+    with (tmp_path / "r" / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert export(tmp_path / "r", tmp_path / "out") == 0
+        assert research.kinds(tmp_path / "out") == ["trade"]
+    assert export(tmp_path / "r", tmp_path / "out") == 0
+    (gap,) = research.read(tmp_path / "out", kind="gap", to="arrow").to_pylist()
+    assert gap["reason"] == "the end is torn off"
 
 
 def test_a_file_that_is_gone_or_changed_is_made_again(place, done):

@@ -1,9 +1,12 @@
 """What of recordings is decoded as a whole."""
 
+import fcntl
+
 import pytest
 from small_recording import DAY, T0, binance_items, opened, plan, put, small
 
 from feedhandler.data.errors import ConfigError
+from feedhandler.recordings.directory import LOCK
 from feedhandler.recordings.runs import RunReader, find_runs
 from feedhandler.recordings.traffic import What
 
@@ -55,6 +58,20 @@ def test_a_capture_is_one(tmp_path):
     assert run.is_capture
     assert run.name.startswith("a-")
     assert [item.what for item in RunReader(run)] == [What.RECEIVED]
+
+
+def test_the_end_of_a_segment_that_is_being_written_is_no_gap(tmp_path):
+    """Those before it, and all once the recorder is gone, are torn."""
+    for begun_ns in (T0, T0 + 10**9):
+        put(tmp_path, "binance", begun_ns, [plan("binance", T0), opened()], is_closed=False)
+
+    def gaps():
+        return [item.what for run in find_runs(tmp_path) for item in RunReader(run)].count(What.GAP)
+
+    with (tmp_path / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert gaps() == 1
+    assert gaps() == 2
 
 
 def test_a_reader_knows_how_far_it_is(tmp_path):
