@@ -12,7 +12,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
@@ -184,14 +184,17 @@ def verify(
     return [verifiers[feed].end() for feed in sorted(verifiers)]
 
 
-def items(files: Iterable[SegmentFile]) -> Iterator[Item]:
+def items(
+    files: Iterable[SegmentFile], on_open: Callable[[BinaryIO], object] = lambda file: None
+) -> Iterator[Item]:
     """Yield the items of the segments of one feed, in order; what segments repeat, once.
 
-    A file that is no segment is a GAP in its place. Raises OSError.
+    A file that is no segment is a GAP in its place. on_open gets each file that is read. Raises OSError.
     """
     told: set[tuple[What, int, str, str]] = set()
     for file in files:
         with file.path.open("rb") as opened:
+            on_open(opened)
             try:
                 for item in segments.items(opened):
                     if item.what in (What.HEADER, What.OPENED, What.ANSWERED):

@@ -9,7 +9,7 @@ A capture in JSON lines is one run, and so is a segment that is named alone.
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -113,7 +113,8 @@ class RunReader:
         self.run = run
         self.size = sum(path.stat().st_size for path in run.files)
         self._done = 0
-        self._is_last = False  # what is read is of the last file
+        self._file: BinaryIO | None = None  # that is read; is it the last one?
+        self._is_last = False
         self._capture: CaptureReader | None = CaptureReader(run.files[0]) if run.is_capture else None
         self.problems: list[str] = []  # of a capture: lines that cannot be read
 
@@ -121,7 +122,7 @@ class RunReader:
     def position(self) -> int:
         if self._capture is not None:
             return int(self._capture.progress * self.size)
-        return self._done
+        return self._done + (self._file.tell() if self._file is not None and not self._file.closed else 0)
 
     def __iter__(self) -> Iterator[Item]:
         """Yield them in order; of a capture, in which they may stand anywhere, the answers first.
@@ -129,7 +130,7 @@ class RunReader:
         Raises ConfigError or OSError for what cannot be read at all; what is damaged is a GAP in its place.
         """
         if self._capture is None:
-            for item in directory.items(self._files()):
+            for item in directory.items(self._files(), self._on_open):
                 is_end = item.what is What.GAP and item.name.startswith(segments.TORN)
                 if not (is_end and self._is_last and self.run.is_open):  # it goes on
                     yield item
@@ -141,6 +142,9 @@ class RunReader:
                 yield item
         self.problems += [f"line {bad.number}: {bad.reason}" for bad in capture.bad]
         self.problems += [capture.cut] if capture.cut else []
+
+    def _on_open(self, file: BinaryIO) -> None:
+        self._file = file
 
     def _files(self) -> Iterator[SegmentFile]:
         for path in self.run.files:
