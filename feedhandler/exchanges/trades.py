@@ -277,8 +277,9 @@ class TradeState(RecordState):
         """Note a trade; False if it was published already, or cannot be told from what was."""
         if line.group != self.group:
             return False  # what was under way when the symbol left that group
-        if time_ns > recv_ns + self.ahead_ns_max:
-            time_ns = max(1, recv_ns + self.offset_ns)  # it cannot be
+        # It cannot be; but what follows closely on the trades before it tells that our own clock was set back.
+        if time_ns > max(recv_ns, self.trades.newest_ns) + self.ahead_ns_max:
+            time_ns = max(1, recv_ns + self.offset_ns)
         return self.trades.accept(line, key, time_ns, recv_ns, number)
 
     def publish(

@@ -359,11 +359,11 @@ class Legs:
         for session in self.sessions:
             measures = [] if session in self._followed else [s for s in live if s in self._followed]
             if other := next((each for each in measures if session.has_followed(each)), None):
+                self._followed.add(session)
                 self._inherit(session, other)
 
     def _inherit(self, session: Session, other: Session) -> None:
-        """Count one as good as another: it keeps what that keeps. What was lost before both, it does not."""
-        self._followed.add(session)
+        """Have a connection keep what another keeps. What was lost before both, it does not."""
         for state in self.states.values():
             for channel in state.channels:
                 if channel.is_kept(other.line.index):
@@ -405,8 +405,9 @@ class Legs:
                 return
             if self.missed.is_needed and not self._is_drained(leg.session, now):
                 return
-            if leg.session in self._followed:  # else it has come back just now, and knows no more
-                self._inherit(successor, leg.session)
+            self._inherit(successor, leg.session)
+            if leg.session in self._followed:  # else it lacks something that another has
+                self._followed.add(successor)
         successor.count_on(leg.session)
         change.stop.append(leg.session)
         self._release(leg.session)

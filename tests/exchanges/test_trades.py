@@ -319,6 +319,19 @@ def test_a_state_takes_trades_of_its_group_alone_and_doubts_what_cannot_be():
     assert state.accept_trade(line, "next", RECV_NS + 3 * KEPT_MAX * MS, RECV_NS + 3 * KEPT_MAX * MS)
 
 
+def test_our_own_clock_that_is_set_back_costs_no_trade():
+    """Without numbers a trade is judged by the exchange's time; a minute ahead of ours it would not be believed."""
+    state = make_state()
+    line = Line(0)
+    assert state.accept_trade(line, "a", RECV_NS, RECV_NS)
+    state.trades.part()
+    state.trades.renew(line.index)
+    back_ns = RECV_NS - 70_000_000_000
+    assert not state.accept_trade(line, "before", RECV_NS - 1, back_ns)
+    assert state.accept_trade(line, "b", RECV_NS + MS, back_ns)
+    assert state.accept_trade(line, "c", RECV_NS + 2 * MS, back_ns + MS)
+
+
 def test_a_trade_is_emitted_once_and_then_there_is_only_its_condition():
     state = make_state(base_flags=wire.SIMULATED)
     found = []
