@@ -94,19 +94,13 @@ class Player:
         self._topics: set[bytes] = set()  # native ones, that have a symbol
         self._last: dict[tuple[str, What], int] = {}  # number of each connection's last frame
         self.items = 0
-        self.elsewhere: Counter[str] = (
-            Counter()
-        )  # frames of markets that are not decoded, by what they are of
+        self.elsewhere: Counter[str] = Counter()  # frames of markets that are not decoded, and of which
         self.undecodable = 0  # frames
 
     def __iter__(self) -> Iterator[bytes | RecordingGap]:
         # hot: `feedhandler export`
-        take, published, topics, topic_size = (
-            self._decoding.take,
-            self._published,
-            self._topics,
-            wire.TOPIC_SIZE,
-        )
+        take, published = self._decoding.take, self._published
+        topics, topic_size = self._topics, wire.TOPIC_SIZE
         merger: Merger | None = None
         for item in self.reader:
             self.items += 1
@@ -120,6 +114,9 @@ class Player:
                 self._list(item)
             elif what is What.GAP:
                 yield self._gap(item)
+            elif what is What.OPENED:
+                if not item.is_repeated:
+                    self._last.update(dict.fromkeys(_counts_of(item.connection), 0))
             elif item.number and (gap := self._missing(item)) is not None:
                 yield gap
             found = take(item)
@@ -195,18 +192,29 @@ class Player:
         return RecordingGap(exchange, item.connection, recv_ns, item.name, item.number)
 
     def _missing(self, item: Item) -> RecordingGap | None:
-        """Return what is missing before a frame, by its number."""
-        if item.what is not What.RECEIVED and item.what is not What.SENT:
+        """Return what is missing before a frame, or the end of a connection, by its number."""
+        what, number = item.what, item.number
+        if what is What.CLOSED:
+            what, number = What.RECEIVED, number + 1  # it has that of the last one
+        elif what is not What.RECEIVED and what is not What.SENT:
             return None
-        key = item.connection, item.what
-        last = self._last.get(key, item.number - 1)  # a recording may begin in the middle
-        self._last[key] = item.number
-        count = item.number - last - 1
+        key = item.connection, what
+        last = self._last.get(key, number - 1)  # a recording may begin in the middle
+        self._last[key] = number
+        if item.what is What.CLOSED:
+            for each in _counts_of(item.connection):
+                self._last.pop(each, None)
+        count = number - last - 1
         if count <= 0:
             return None
-        which = "received" if item.what is What.RECEIVED else "sent"
-        reason = f"frames {last + 1} to {item.number - 1} {which} are missing, by their numbers"
+        which = "received" if what is What.RECEIVED else "sent"
+        reason = f"frames {last + 1} to {number - 1} {which} are missing, by their numbers"
         return self._gap(item._replace(name=reason, number=count))
+
+
+def _counts_of(connection: str) -> list[tuple[str, What]]:
+    """Return what counts frames of a connection."""
+    return [(connection, What.RECEIVED), (connection, What.SENT)]
 
 
 def _spelled(exchange: str, native: str) -> Instrument:
