@@ -52,8 +52,13 @@ $(VENV)/.bench: $(VENV)/.run
 .venv-cryptofeed/.ok: bench/install_cryptofeed.sh | $(VENV)/.python
 	@bench/install_cryptofeed.sh .venv-cryptofeed $(BIN)/python
 
-demo: $(VENV)/.run ## simulated exchanges, full pipeline, live table; SECONDS=20 to end by itself
-	@$(BIN)/feedhandler demo $(SECONDS_ARGUMENT)
+$(VENV)/.research: $(VENV)/.run
+	@echo "installing what recordings are exported and read with into $(VENV) (about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[research]'
+	@touch $@
+
+demo: $(VENV)/.run $(if $(RECORD),$(VENV)/.research) ## simulated exchanges, full pipeline, live table; SECONDS=20 to end by itself, RECORD=1 to record
+	@$(BIN)/feedhandler demo $(SECONDS_ARGUMENT) $(if $(RECORD),--record)
 
 run: $(VENV)/.run ## the same against the real exchanges (CONFIG=conf/live.toml)
 	@$(BIN)/feedhandler run -c $(CONFIG) $(SECONDS_ARGUMENT)

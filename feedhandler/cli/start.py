@@ -10,6 +10,7 @@ from feedhandler.data import hints
 from feedhandler.data.errors import EXIT_OK, ConfigError
 from feedhandler.runtime import config
 
+RECORDINGS: Final = config.RecorderConfig().directory
 FIRST_DATA_WAIT_S: Final = 60.0  # 3 s are usual, 10 s on a busy machine
 
 
@@ -19,6 +20,13 @@ def add(commands: Commands) -> None:
     text = "the same with simulated exchanges, which needs no configuration and no network"
     demo = bare_command(commands, DEMO, _run, text)
     demo.set_defaults(config=DEMO, verbose=False)
+    demo.add_argument(
+        "--record",
+        nargs="?",
+        const=RECORDINGS,
+        metavar="DIR",
+        help=f"keep every frame on disk, too (default: {RECORDINGS}); `feedhandler captures verify DIR` afterwards",
+    )
     for each in (run, demo):
         _add_span(each)
     init = bare_command(commands, "init", _init, "write a configuration with comments, to be changed")
@@ -47,6 +55,8 @@ def _add_span(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from feedhandler.cli import daemon, preflight, run
 
+    if getattr(arguments, "record", None) is not None:
+        arguments.config = str(examples.write_recorded(arguments.record))
     settings = settings_of(arguments)
     if settings.is_merger_elsewhere:
         raise ConfigError(

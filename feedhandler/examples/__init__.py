@@ -1,5 +1,6 @@
 """Configurations to start from: `demo.toml`, and `live.toml`, which `feedhandler init` copies."""
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +9,13 @@ from feedhandler.data.errors import ConfigError
 FOLDER: Final = Path(__file__).parent
 DEMO: Final = FOLDER / "demo.toml"
 LIVE: Final = FOLDER / "live.toml"
+RECORDED: Final = Path("run/demo/recorded.toml")  # beside what the demo keeps
+RECORDER: Final = """
+[recorder]
+directory = {}
+max_size_gb = 10.0
+min_free_gb = 0.5
+"""
 
 
 def write(path: Path) -> None:
@@ -23,3 +31,14 @@ def write(path: Path) -> None:
         ) from None
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be written: {exc.strerror}; name another FILE") from exc
+
+
+def write_recorded(directory: str) -> Path:
+    """Write the demo's configuration with a recorder that writes to a directory. Raises ConfigError."""
+    text = DEMO.read_text(encoding="utf-8") + RECORDER.format(json.dumps(directory))
+    try:
+        RECORDED.parent.mkdir(parents=True, exist_ok=True)
+        RECORDED.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"{RECORDED}: cannot be written: {exc.strerror}") from exc
+    return RECORDED

@@ -50,10 +50,12 @@ NOT_COPIED = shutil.ignore_patterns(
 )
 
 # Why a command is not walked. One that is neither here nor ends well fails its test.
+FIVE = "is one of five commands that follow each other; tests/e2e/test_five_commands.py types them"
 TESTS_ITSELF = "is the tests, or takes many minutes of them"
 BENCH = "measures, which takes a machine of its own"
 TWO_HOSTS = "is of two hosts; tests/e2e/test_beyond.py has both on one"
 NOT_WALKED = {
+    r"make demo RECORD|\.venv/bin/(feedhandler (captures|export)|python -c)": FIVE,
     r"make (check|test|sim|chaos|sanitize)\b": TESTS_ITSELF,
     r"make bench": BENCH,
     r"feedhandler keys (authorize|list|revoke)|feedhandler tail --endpoint tcp://192\.0\.2\.10": TWO_HOSTS,

@@ -108,7 +108,7 @@ export class Quality {
     state.classList.toggle("is-bad", isOld || status.stopped !== "");
     const seconds = before && before.pid === status.pid ? this.before.at - before.at : 0;
     const rate = (now, then) => (seconds > 0 ? `${((now - then) / seconds / 1e6).toFixed(2)} MB/s` : "–");
-    const gigabytes = (bytes) => `${(bytes / 1e9).toFixed(1)} GB`;
+    const gigabytes = (bytes) => (bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
     const isShort = status.free_size < 2 * status.min_free_size;
     const gaps = sum(feeds, ([, feed]) => feed.gaps);
     const lost = sum(feeds, ([, feed]) => feed.lost);
