@@ -142,10 +142,10 @@ def test_a_client_loads_nothing_of_the_processes():
     assert {name.split(".")[1] for name in loaded} == {"client", "transport", "data"}
 
 
-def test_a_process_that_starts_loads_nothing_that_draws():
+def test_a_process_that_starts_loads_nothing_that_draws_or_plays_again():
     code = "import sys, feedhandler.cli.main; print(*(m for m in sys.modules))"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=PATIENCE_S).split()
-    assert not {"rich", "hdrh", "feedhandler.cli.view"} & set(loaded)
+    assert not {"rich", "hdrh", "feedhandler.cli.view", "feedhandler.replay"} & set(loaded)
 
 
 def test_no_imports_make_a_circle():

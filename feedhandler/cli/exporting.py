@@ -1,21 +1,24 @@
-"""`feedhandler export`: recordings as files for research."""
+"""`feedhandler export`: recordings as files for research.
+
+What decodes and writes is imported by whoever exports: every process of ours reads the arguments of all commands.
+"""
 
 import argparse
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from feedhandler.cli.arguments import Commands, bare_command
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.export import jobs, work
-from feedhandler.export.jobs import BOOKS, FORMATS, Exported, Job, Options
-from feedhandler.recordings.runs import find_runs
-from feedhandler.replay import check_exchanges, check_kinds, check_symbols
+from feedhandler.export.formats import BOOKS, FORMATS
 from feedhandler.transport.files import Lock
+
+if TYPE_CHECKING:
+    from feedhandler.export.jobs import Exported, Job
 
 MB: Final = 1_000_000
 
@@ -69,6 +72,11 @@ def add(commands: Commands) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from feedhandler.export import jobs, work
+    from feedhandler.export.jobs import Options
+    from feedhandler.recordings.runs import find_runs
+    from feedhandler.replay import check_exchanges, check_kinds, check_symbols
+
     kinds = check_kinds(_words(arguments.kinds))
     if arguments.jobs < 0:
         raise ConfigError(f"--jobs {arguments.jobs}: is to be a number of processes")
@@ -108,7 +116,7 @@ def _words(text: str) -> list[str]:
 class _Shown:
     """A bar on a terminal, and a line for each job at its end."""
 
-    def __init__(self, todo: list[Job], runs: int, *, is_quiet: bool) -> None:
+    def __init__(self, todo: "list[Job]", runs: int, *, is_quiet: bool) -> None:
         self._skipped = runs - len(todo)
         self._is_quiet = is_quiet
         self._size = sum(job.size for job in todo)
@@ -135,7 +143,7 @@ class _Shown:
         if self._bar is not None:
             self._bar.show(sum(self._positions.values()), sum(self._records.values()))
 
-    def done(self, job: Job, entry: Exported) -> None:
+    def done(self, job: "Job", entry: "Exported") -> None:
         """A job is done."""
         rows, size = sum(made.rows for made in entry.outputs), sum(made.size for made in entry.outputs)
         self._rows += rows

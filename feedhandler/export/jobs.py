@@ -13,14 +13,13 @@ from typing import Final
 import msgspec
 
 from feedhandler.data.errors import UNDECODABLE, ConfigError
+from feedhandler.export.formats import BOOKS, FORMATS
 from feedhandler.recordings.directory import SUFFIX
 from feedhandler.recordings.runs import Run
 
 MANIFEST: Final = "manifest.json"
 VERSION: Final = 1
 GAP: Final = "gap"
-FORMATS: Final = ("parquet", "hftbacktest", "tardis")
-BOOKS: Final = ("levels", "depth")
 
 
 class Options(msgspec.Struct, frozen=True):
