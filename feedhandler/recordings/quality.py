@@ -42,6 +42,7 @@ from feedhandler.recordings.traffic import Item, What
 KINDS: Final = (TRADE.name, BOOK.name, TICKER.name)  # depth is neither numbered, nor lost if one is missed
 GAPS_MAX: Final = 1000  # that are listed; all are counted
 NOTED_MAX: Final = 10_000  # places where something was not recorded
+ENDING_NS: Final = 10 * NS_PER_S  # a feed that stops closes its connections within so long
 PARTED_NS: Final = (
     60 * NS_PER_S
 )  # unsubscribed for so long: it was not wanted; else it was subscribed to anew
@@ -51,7 +52,7 @@ MISSING: Final = "missing"
 QUIET: Final = "no data, connected"
 AWAY: Final = "no data, not connected"
 UNKNOWN: Final = "cannot be known"
-NOT_CONNECTED: Final = "not connected"
+NOT_CONNECTED: Final = "not connected, or not subscribed"
 CONNECTED: Final = "connected, and it did not come"
 
 
@@ -404,6 +405,8 @@ class Quality:
             (open_hours if gap.last else doubted).update(touched)
         rows = []
         end_ns = self._end_ns
+        if connected and connected[-1][1] >= end_ns - ENDING_NS:
+            end_ns = connected[-1][1]  # the feed stops there, one connection after the other
         for hour_ns in range(taker.since_ns - taker.since_ns % HOUR_NS, end_ns + 1, HOUR_NS):
             start_ns, stop_ns = max(hour_ns, taker.since_ns), min(hour_ns + HOUR_NS, end_ns)
             if taker.parted_ns:

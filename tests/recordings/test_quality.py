@@ -176,6 +176,16 @@ def test_ids_prove_an_hour_in_which_no_connection_was_there(traffic):
     assert [row[1] for row in traffic.rows("trade")] == [COMPLETE] * 3
 
 
+def test_a_feed_that_stops_closes_one_connection_after_the_other(traffic):
+    traffic.open("spot.2", ["ticker"])
+    trades(traffic, 7, 8)
+    traffic.wait(1)
+    traffic.close("spot.1")
+    traffic.wait(0.5)
+    traffic.close("spot.2")
+    assert [row.verdict for row in traffic.report().rows if row.kind == "trade"] == [COMPLETE]
+
+
 # --- books
 
 
