@@ -211,10 +211,10 @@ class Backlog:
 
 
 def condition(record: bytes, flags: int) -> bytes:
-    """Return the condition of a record's topic, with its numbers; a simulated topic stays one."""
+    """Return the condition of a record's topic, with its numbers; where it comes from is told on."""
     changed = bytearray(record[: wire.HEADER_SIZE])
     changed[wire.KIND_OFFSET] = wire.CONDITION
-    wire.FLAGS.pack_into(changed, wire.FLAGS_OFFSET, flags | _flags(record) & wire.SIMULATED)
+    wire.FLAGS.pack_into(changed, wire.FLAGS_OFFSET, flags | _flags(record) & wire.ORIGIN)
     return bytes(changed)
 
 

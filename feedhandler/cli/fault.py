@@ -27,10 +27,10 @@ def _fault(arguments: argparse.Namespace) -> int:
         print(listing())
         return EXIT_OK
     exchange = settings.exchange(arguments.exchange)
-    if not exchange.simulated:
+    if not exchange.origin:
         raise ConfigError(
-            f"{settings.path}: exchanges.{arguments.exchange}: is not simulated, and real exchanges take no faults;"
-            " use a configuration with simulated = true, such as that of `feedhandler demo`"
+            f"{settings.path}: exchanges.{arguments.exchange}: is neither simulated nor a recording, and real"
+            " exchanges take no faults; one with simulated = true is that of `feedhandler demo`"
         )
     print(send(exchange.rest_url, arguments.kind, arguments.settings))
     return EXIT_OK

@@ -29,6 +29,10 @@ from feedhandler.data.units import NS_PER_S
 LATENCY_MAX_US: Final = 60_000_000
 LINE_WIDTH: Final = 1000
 NOT_FRESH: Final = wire.SNAPSHOT | wire.NOT_LIVE
+UNREAL: Final = {
+    wire.SIMULATED: "SIMULATED data, of no real exchange",
+    wire.REPLAY: "REPLAY of a recording, nothing of now",
+}
 COLUMNS: Final = ("exchange", "symbol", "last", "bid", "ask", "24 h", "age", "latency", "flags")
 DROPPED_IN_ORDER: Final = ("latency", "24 h", "age", "exchange")  # where a terminal is too narrow for all
 FOR_PANEL: Final = ("latency", "24 h", "age")  # those that trades and depth of one symbol may displace
@@ -214,8 +218,9 @@ class Watch:
             parts = [grid]
         elif panel is not None:
             parts = [table, "", panel]
-        if simulated := sorted({t.exchange for t in self.tickers.values() if t.flags & wire.SIMULATED}):
-            parts.insert(0, Text(simulated_text(simulated), style="bold"))
+        for flag, words in UNREAL.items():
+            if exchanges := sorted({t.exchange for t in self.tickers.values() if t.flags & flag}):
+                parts.insert(0, Text(unreal_text(words, exchanges), style="bold"))
         if len(topics) > rows_max:
             parts.append(Text(f"… {len(topics) - rows_max} more", style="dim"))
         return Group(*parts, "", self._states(now_ns))
@@ -244,7 +249,9 @@ class Watch:
     def _row(self, ticker: wire.Ticker, now_ns: int) -> dict[str, Text]:
         """Return the cells of an instrument by column."""
         latency = self._newest_latency_us.get(ticker.topic)
-        flags = " ".join(name for name in ticker.flag_names if name not in ("SNAPSHOT", "SIMULATED"))
+        flags = " ".join(
+            name for name in ticker.flag_names if name not in ("SNAPSHOT", "SIMULATED", "REPLAY")
+        )
         is_bad = ticker.flags & (wire.STALE | wire.DOWN)
         places = self._places(ticker)
         return {
@@ -330,12 +337,12 @@ def status_parts(
     statuses: dict[str, ExchangeStatus], processes: Sequence[ProcessStatus], now_ns: int
 ) -> list[str | Table]:
     """Return what `feedhandler status` shows, one below the other; of what is not known there is nothing."""
-    simulated = [
-        name for name, status in statuses.items() if status.feed is not None and status.feed.simulated
-    ]
     parts: list[str | Table] = []
-    if simulated:
-        parts.append(simulated_text(simulated))
+    feeds = {name: status.feed for name, status in statuses.items() if status.feed is not None}
+    if simulated := [name for name, feed in feeds.items() if feed.simulated]:
+        parts.append(unreal_text(UNREAL[wire.SIMULATED], simulated))
+    if replay := [name for name, feed in feeds.items() if feed.replay]:
+        parts.append(unreal_text(UNREAL[wire.REPLAY], replay))
     if statuses:
         parts.append(status_table(statuses, now_ns))
     if processes:
@@ -344,9 +351,9 @@ def status_parts(
     return parts
 
 
-def simulated_text(exchanges: Iterable[str]) -> str:
-    """Return the line above data that are not real."""
-    return f"SIMULATED data, of no real exchange: {', '.join(exchanges)}"
+def unreal_text(words: str, exchanges: Iterable[str]) -> str:
+    """Return the line above data that are not of a market as it is now."""
+    return f"{words}: {', '.join(exchanges)}"
 
 
 def process_table(processes: Sequence[ProcessStatus], now_ns: int) -> Table:

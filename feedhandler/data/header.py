@@ -100,6 +100,7 @@ REPLAY: Final = 256
 assert all(globals()[str(flag.name)] == flag == 1 << index for index, flag in enumerate(Flag))
 FLAG_NAMES: Final = {flag.value: str(flag.name) for flag in Flag}
 
+ORIGIN: Final = SIMULATED | REPLAY  # where data come from: each message about them tells
 NOT_LIVE: Final = STALE | DOWN | INVALID  # with any of these, the values are the last known ones
 
 
@@ -156,6 +157,10 @@ class Record(msgspec.Struct):
     def is_snapshot(self) -> bool:
         """The last value again, because somebody subscribed; not a new event."""
         return bool(self.flags & SNAPSHOT)
+
+    @property
+    def is_replay(self) -> bool:
+        return bool(self.flags & REPLAY)
 
     @property
     def is_simulated(self) -> bool:

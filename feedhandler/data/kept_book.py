@@ -56,7 +56,7 @@ class Book:
         self.last_id = 0
         self.exchange_ns = self.recv_ns = self.publish_ns = 0  # of the newest record that is in it
         self.is_stale = False
-        self.is_simulated = False
+        self.origin = 0  # flags, of the newest
         self._bids, self._asks = Levels(True), Levels(False)
         self._known_from, self._known_to = 0.0, math.inf
         self._has_base = False
@@ -268,7 +268,7 @@ class Book:
     def _note(self, record: BookRecord) -> None:
         self.reason = ""
         self.is_stale = False
-        self.is_simulated = bool(record.flags & wire.SIMULATED)
+        self.origin = record.flags & wire.ORIGIN
         self.sequence = record.sequence
         self.exchange_ns, self.recv_ns, self.publish_ns = (
             record.exchange_ns,
@@ -284,6 +284,14 @@ class Book:
             self._known_to = edge
         self._bids.take(levels, 0, bid_count)
         self._asks.take(levels, bid_count * LEVEL_SIZE, ask_count)
+
+    @property
+    def is_simulated(self) -> bool:
+        return bool(self.origin & wire.SIMULATED)
+
+    @property
+    def is_replay(self) -> bool:
+        return bool(self.origin & wire.REPLAY)
 
     def snapshot(self) -> list[bytes]:
         """Return the records of a snapshot of it, all with the number of its last change; none if it is not valid.
@@ -301,7 +309,7 @@ class Book:
             self.topic.encode(),
             wire.VERSION,
             book.CODE,
-            wire.SNAPSHOT | (wire.SIMULATED if self.is_simulated else 0),
+            wire.SNAPSHOT | self.origin,
             self.session,
             self.sequence,
             self.exchange_ns,

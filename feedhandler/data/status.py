@@ -115,6 +115,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     started_ns: int
     state: str = "starting"  # starting, connecting, live, stale, down, idle
     simulated: bool = False
+    replay: bool = False  # it receives a recording
     starting: str = ""  # what a feed without connections is doing, in words; "" once it has them
     stopping: bool = False
     connect: bool = True  # False: the operator wants no connection to this exchange
@@ -228,6 +229,7 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         started_ns=min(status.started_ns for status in statuses),
         state=worst(status.state for status in statuses),
         simulated=any(status.simulated for status in statuses),
+        replay=any(status.replay for status in statuses),
         starting="; ".join(starting[:3]) + (" …" if len(starting) > 3 else ""),
         stopping=all(status.stopping for status in statuses),
         connect=any(status.connect for status in statuses),

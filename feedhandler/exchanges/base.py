@@ -299,7 +299,7 @@ class Market(abc.ABC):
         self.changes += 1
         for state in states:
             self._parted[state.topic] = self.states[state.kind].pop(state.native)
-            state.base_flags &= wire.SIMULATED
+            state.base_flags &= wire.ORIGIN
             state.forget()
 
     def set_clock(self, offset_ns: int = 0, ahead_ns_max: int = AHEAD_NS_MAX) -> None:

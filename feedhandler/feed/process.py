@@ -298,7 +298,7 @@ class Feed:
         self._table: InstrumentTable | None = None
         self._listings: dict[str, InstrumentList] = {}  # by market
         self._listing: InstrumentList | None = None  # of all
-        folder = config.run_dir if self._settings.simulated else ""  # a simulator's is nobody else's concern
+        folder = config.run_dir if self._settings.origin else ""  # a simulator's is nobody else's concern
         self._budgets: dict[str, SharedBudget] = {}
         for market in self._markets:
             # One, whatever hosts and addresses the legs have: some exchanges count by host, others by address.
@@ -306,7 +306,7 @@ class Feed:
                 url = self._settings.markets[market.name].ws_url or market.ws_url
                 path = path_of(name, url, folder, budget)
                 self._budgets[budget] = SharedBudget(path, *market.connects)
-        flags = wire.SIMULATED if self._settings.simulated else 0
+        flags = self._settings.origin
         retire_others(config.run_dir, name, shard)
         path = board_path(config.run_dir, name, shard)
         self._board: BoardWriter | None = None
@@ -355,6 +355,7 @@ class Feed:
             pid=os.getpid(),
             started_ns=time.time_ns(),
             simulated=self._settings.simulated,
+            replay=self._settings.replay,
             state="connecting",
             starting="connecting, attempt 1, in progress",
             wanted=dict(self._wanted),

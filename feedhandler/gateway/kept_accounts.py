@@ -82,7 +82,7 @@ class Accounts:
         settings = self._config.exchange(exchange)
         protocol = EXCHANGES[exchange].main
         ws_url = self._config.private_ws_url(exchange)
-        folder = self._config.run_dir if settings.simulated else ""  # a simulator's is nobody else's concern
+        folder = self._config.run_dir if settings.origin else ""  # a simulator's is nobody else's concern
         stack = contextlib.AsyncExitStack()
         http = await stack.enter_async_context(
             HttpClient(

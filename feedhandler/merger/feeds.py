@@ -7,6 +7,7 @@ import bisect
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from feedhandler.data import wire
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.shard import Shard, shard_number
 from feedhandler.data.status import LATENCY_BOUNDS_US, ExchangeStatus, FeedStatus, ShardStatus, joined, worst
@@ -116,8 +117,11 @@ class ExchangeView:
         return sum(feed.rate for feed in self._by_number)
 
     @property
-    def is_simulated(self) -> bool:
-        return any(feed.status is not None and feed.status.simulated for feed in self._by_number)
+    def origin(self) -> int:
+        """Flags of what is sent about it."""
+        statuses = [feed.status for feed in self._by_number if feed.status is not None]
+        simulated = wire.SIMULATED if any(status.simulated for status in statuses) else 0
+        return simulated | (wire.REPLAY if any(status.replay for status in statuses) else 0)
 
     def has_begun_anew(self, status: FeedStatus) -> bool:
         """True if a feed of another count of shards has followed those of the present one.

@@ -261,7 +261,7 @@ class Merger:
             route.traffic.is_heard = True
             route.traffic.records += 1
             if not route.sequence:  # there is no record yet that tells
-                wire.FLAGS.pack_into(route.record, wire.FLAGS_OFFSET, condition.flags & wire.SIMULATED)
+                wire.FLAGS.pack_into(route.record, wire.FLAGS_OFFSET, condition.flags & wire.ORIGIN)
             self._republish(route, condition.flags)
 
     # --- to the subscribers
@@ -300,9 +300,9 @@ class Merger:
         sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
         now = self._clock()
         view = self.exchanges.get(exchange)
-        simulated = wire.SIMULATED if view and view.is_simulated else 0
+        origin = view.origin if view else 0
         message = wire.pack_document(
-            wire.Document(name, wire.VERSION, kind, simulated, self._session, sequence, 0, now, now, body)
+            wire.Document(name, wire.VERSION, kind, origin, self._session, sequence, 0, now, now, body)
         )
         if topic not in self._documents:
             self._topics.add(topic)
@@ -370,7 +370,7 @@ class Merger:
     def _condition_of(self, route: Route) -> bytes:
         """Return the condition of a topic as a record, which takes no number."""
         (base,) = wire.FLAGS.unpack_from(route.record, wire.FLAGS_OFFSET)
-        flags = route.condition | base & wire.SIMULATED
+        flags = route.condition | base & wire.ORIGIN
         now = self._clock()
         topic = wire.unpadded(route.topic)
         return wire.pack(

@@ -87,6 +87,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     )
     private_ws_url: str = ""  # data have; a simulated exchange's are those of its market data
     simulated: bool = False
+    replay: bool = False  # what comes from these addresses is a recording
     backoff_min_s: float = 1.0
     backoff_max_s: float = 30.0
     max_attempts: int = 10
@@ -107,6 +108,11 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = ()  # where it offers what it receives as it is; left out: in `run_dir`, for the recorder
     elsewhere: bool = False  # its feeds run on another host: `run` and the supervisor start none here
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
+
+    @property
+    def origin(self) -> int:
+        """Flags of all records: where they come from, if not from the exchange."""
+        return (wire.SIMULATED if self.simulated else 0) | (wire.REPLAY if self.replay else 0)
 
     @property
     def configured(self) -> Configured:
@@ -260,6 +266,11 @@ class SimConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     seed: int = 1
 
 
+# Keys of exchanges whose data are not those of the exchange: what they are called, and what is at their addresses.
+ORIGINS: Final = {
+    "simulated": ("simulated", "the simulator's address"),
+    "replay": ("recorded", "the address of `feedhandler replay`"),
+}
 RHYTHM_KEYS: Final = ("busiest_per_s", "busy_symbols", "quietest_s")
 
 
@@ -294,7 +305,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def private_rest_url(self, name: str) -> str:
         """Return where an account's requests go. Raises ConfigError for an exchange that is not configured."""
         exchange = self.exchange(name)
-        shared = exchange.rest_url if exchange.simulated else ""
+        shared = exchange.rest_url if exchange.origin else ""
         return exchange.private_rest_url or shared or EXCHANGES[name].main.rest_url
 
     def private_ws_url(self, name: str) -> str:
@@ -303,7 +314,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Raises ConfigError as above.
         """
         exchange = self.exchange(name)
-        shared = exchange.ws_url if exchange.simulated else ""
+        shared = exchange.ws_url if exchange.origin else ""
         usual = ACCOUNTS[name].private_ws_url if name in ACCOUNTS else ""
         return exchange.private_ws_url or shared or usual
 
@@ -356,7 +367,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def simulated(self) -> dict[str, ExchangeConfig]:
         """Return the exchanges that the simulator plays."""
-        return {name: e for name, e in self.exchanges.items() if e.simulated}
+        return {name: e for name, e in self.exchanges.items() if e.simulated and not e.replay}
 
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {
@@ -628,12 +639,13 @@ def _check_exchange(name: str, exchange: ExchangeConfig, path: str, where: str) 
         urls = exchange.markets[market.name]
         # Where a handshake names the socket, rest_url alone decides.
         is_redirected = urls.rest_url and (urls.ws_url or market.handshake_request)
-        if exchange.simulated and not is_redirected:
-            whose = "" if market is EXCHANGES[name].main else f" of [{where}.markets.{market.name}]"
-            raise ConfigError(
-                f"{path}: {where}.simulated: is true, but ws_url or rest_url{whose} is left out,"
-                f" so real data would be flagged as simulated; set both to the simulator's address"
-            )
+        for key, (what, address) in ORIGINS.items():
+            if getattr(exchange, key) and not is_redirected:
+                whose = "" if market is EXCHANGES[name].main else f" of [{where}.markets.{market.name}]"
+                raise ConfigError(
+                    f"{path}: {where}.{key}: is true, but ws_url or rest_url{whose} is left out,"
+                    f" so real data would be flagged as {what}; set both to {address}"
+                )
     for symbol in exchange.symbols:
         check_symbol(name, symbol, f"{path}: {where}.symbols")
     if doubles := {s for s in exchange.symbols if exchange.symbols.count(s) > 1}:

@@ -108,10 +108,13 @@ def test_the_live_picture_fits_and_cuts_neither_symbol_nor_price(width, flags):
     assert sum("104123.4" in line and "104123.3" in line and "104123.5" in line for line in lines) == 3
 
 
-def test_that_data_are_simulated_is_said_once_above():
+def test_that_data_are_simulated_or_of_a_recording_is_said_once_above():
     lines = picture(80)
     assert lines[0] == "SIMULATED data, of no real exchange: binance, bybit, kucoin"
     assert sum("SIMULATED" in line for line in lines) == 1
+    lines = picture(80, flags=wire.REPLAY)
+    assert lines[0] == "REPLAY of a recording, nothing of now: binance, bybit, kucoin"
+    assert sum("REPLAY" in line for line in lines) == 1
 
 
 def test_a_wide_terminal_has_all_columns_and_a_narrow_one_the_flags_all_the_same():

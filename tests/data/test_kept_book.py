@@ -330,11 +330,12 @@ def test_its_snapshot_makes_the_same_book(levels, is_known):
     assert other.snapshot() == messages
 
 
-def test_a_book_of_a_simulated_exchange_says_so_in_its_snapshot():
+@pytest.mark.parametrize("origin", [wire.SIMULATED, wire.REPLAY, wire.ORIGIN])
+def test_a_book_of_no_real_market_says_so_in_its_snapshot(origin):
     kept = Book()
-    kept.apply(record(1, 1, 1, BIDS, flags=wire.SNAPSHOT | wire.SIMULATED))
-    assert kept.is_simulated
-    assert wire.unpack(kept.snapshot()[0]).is_simulated
+    kept.apply(record(1, 1, 1, BIDS, flags=wire.SNAPSHOT | origin))
+    assert (kept.is_simulated, kept.is_replay) == (bool(origin & wire.SIMULATED), bool(origin & wire.REPLAY))
+    assert wire.unpack(kept.snapshot()[0]).flags & wire.ORIGIN == origin
 
 
 def test_it_is_one_topics_and_of_books(kept):

@@ -103,6 +103,7 @@ def test_several_feeds_say_together_what_one_would():
             wanted={"C/D": ["ticker", "trade"], "A/B": ["ticker"]},
             rejected={"C/D": {"trade": "no"}},
             simulated=True,
+            replay=True,
             hop_records=6,
         ),
         feed(shard="3/3", state="connecting", starting="connecting, attempt 1", started_ns=4),
@@ -110,8 +111,8 @@ def test_several_feeds_say_together_what_one_would():
     both = joined(feeds)
     assert both.wanted == {"A/B": ["ticker"], "C/D": ["ticker", "trade"]}
     assert both.rejected == {"C/D": {"trade": "no"}}
-    assert (both.state, both.pid, both.shard, both.simulated, both.stopping) == (
-        "connecting", 0, "1/1", True, False,
+    assert (both.state, both.pid, both.shard, both.simulated, both.replay, both.stopping) == (
+        "connecting", 0, "1/1", True, True, False,
     )  # fmt: skip
     assert (both.started_ns, both.instruments, both.resync, both.hop_records) == (4, 3, 1, 11)
     assert both.text(0) == "live; shard 3/3: connecting, attempt 1; rejected: C/D (trade)"

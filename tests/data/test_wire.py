@@ -228,12 +228,12 @@ def test_flag_names_follow_the_bits():
         (wire.SNAPSHOT, {"is_live", "is_snapshot"}),
         (wire.STALE, {"is_stale"}),
         (wire.DOWN | wire.SIMULATED, {"is_down", "is_simulated"}),
-        (wire.BAD_EXCHANGE_TIME | wire.LAST | wire.RECOVERED | wire.REPLAY, {"is_live"}),
+        (wire.BAD_EXCHANGE_TIME | wire.LAST | wire.RECOVERED | wire.REPLAY, {"is_live", "is_replay"}),
         (wire.INVALID, set()),
     ],
 )
 def test_flags_are_claims(flags, true):
     record = wire.Ticker("ticker.x.A/B", flags=flags, recv_ns=5, publish_ns=12)
-    names = ("is_live", "is_snapshot", "is_stale", "is_down", "is_simulated")
+    names = ("is_live", "is_snapshot", "is_stale", "is_down", "is_simulated", "is_replay")
     assert {name for name in names if getattr(record, name)} == true
     assert record.latency_ns == 7

@@ -291,4 +291,4 @@ def test_a_real_exchange_is_sent_no_fault(stack, tmp_path):
     path.write_text("[exchanges.binance]\n", encoding="utf-8")
     result = stack().run("fault", "binance", "stall", "-c", str(path))
     assert result.returncode == 2
-    assert "exchanges.binance: is not simulated" in result.stderr
+    assert "exchanges.binance: is neither simulated nor a recording" in result.stderr

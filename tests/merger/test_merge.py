@@ -296,6 +296,17 @@ def test_a_feed_that_returns_before_its_silence_was_noticed_is_down_until_it_has
     assert (world.tickers()[-1].sequence, world.tickers()[-1].flag_names) == (3, ["SIMULATED"])
 
 
+def test_what_is_made_of_a_recording_says_so():
+    world = World()
+    world.instruments()
+    world.status(replay=True)
+    world.records("BTCUSDT", flags=wire.REPLAY)
+    world.tick(2)
+    assert world.tickers()[-1].flag_names == ["DOWN", "REPLAY"]
+    world.status(replay=True, pid=8)
+    assert [r.flag_names for r in world.out if r.topic == "status.binance"][-1] == ["REPLAY"]
+
+
 def test_what_a_feed_left_that_died_before_it_said_who_it_was_is_down():
     world = World()
     world.instruments()
