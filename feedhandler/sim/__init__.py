@@ -11,6 +11,8 @@ feed handler: what it has of a protocol is its own reading of the exchange's doc
     broadcast.py   who subscribes to which stream, and what goes into whose outbox
     rhythm.py      when the market moves: each symbol by itself, few often and most seldom
     rate.py        or all that is subscribed to, at a known rate
+    playback.py    or a recording, in the place of a market: its frames, at their times
+    reading.py     what must be known of an exchange's frames for that
     faults.py      what can be made to go wrong, or to happen to an account
     credentials.py who may read an account, and how that is checked
     account.py     what an account holds

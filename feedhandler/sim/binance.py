@@ -45,8 +45,10 @@ from feedhandler.sim.protocol import (
     ServerPings,
     SlidingWindow,
     Weight,
+    decode_object,
     to_json,
 )
+from feedhandler.sim.reading import Ids, TrafficReading, number_in
 from feedhandler.sim.sources import ChangeSource, TradeSource
 
 PLACES = 8  # every price and size is printed with eight decimals
@@ -910,3 +912,51 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v3/ticker/bookTicker": (frozenset({"symbol", "symbols"}), _book_tickers),
     "/api/v3/ticker/price": (frozenset({"symbol", "symbols"}), _last_prices),
 }
+
+
+# Recordings.
+
+_EVENTS = {
+    "trade": "trade",
+    "24hrTicker": "ticker",
+    "24hrMiniTicker": "miniTicker",
+    "depthUpdate": "depth@100ms",
+}
+_COMBINED = re.compile(rb'\s*\{\s*"stream"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"data"\s*:\s*')
+_FIRST_ID, _LAST_ID = re.compile(rb'"U"\s*:\s*(\d+)'), re.compile(rb'"u"\s*:\s*(\d+)')
+_BASE_ID = re.compile(rb'"lastUpdateId"\s*:\s*(\d+)')
+
+
+class BinanceReading(TrafficReading):
+    """Recorded in combined form or not: a client gets the one that it has asked for."""
+
+    live = frozenset({"/api/v3/ping", "/api/v3/time"})
+    changes = frozenset({"depth", "depth@100ms", "depth@1000ms"})
+
+    def topic_of(self, payload: bytes) -> str:
+        if (match := _COMBINED.match(payload)) is not None:
+            return str(msgspec.json.decode(match[1]))
+        event = decode_object(payload) or {}
+        symbol, kind = event.get("s"), _EVENTS.get(str(event.get("e")))
+        if kind is None and event.keys() >= {"u", "b", "B", "a", "A"}:
+            kind = "bookTicker"  # the only event that does not state its kind
+        return f"{symbol.lower()}@{kind}" if isinstance(symbol, str) and kind else ""
+
+    def split(self, topic: str) -> tuple[str, str]:
+        symbol, _, channel = topic.partition("@")
+        return channel, symbol.upper()
+
+    def shown(self, topic: str, payload: bytes, variant: int) -> bytes:
+        match = _COMBINED.match(payload)
+        if variant & COMBINED:
+            return payload if match is not None else b'{"stream":%b,"data":%b}' % (to_json(topic), payload)
+        return payload if match is None else payload[match.end() :].rstrip().removesuffix(b"}")
+
+    def ids(self, payload: bytes) -> Ids:
+        return Ids(number_in(_FIRST_ID, payload), number_in(_LAST_ID, payload))
+
+    def asked_book(self, request: HttpRequest) -> str:
+        return (request.one("symbol") or "") if request.path.endswith("/depth") else ""
+
+    def base_id(self, body: bytes) -> int:
+        return number_in(_BASE_ID, body)

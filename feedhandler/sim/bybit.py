@@ -44,6 +44,7 @@ from feedhandler.sim.protocol import (
     decode_object,
     to_json,
 )
+from feedhandler.sim.reading import KeptState, TrafficReading
 from feedhandler.sim.sources import TradeSource, WindowSource
 
 SPOT_PATH = "/v5/public/spot"
@@ -116,7 +117,7 @@ class Bybit(Exchange):
         if not isinstance(topic, str) or (match := _TOPIC.fullmatch(topic)) is None:
             return f"error:handler not found,topic:{topic}"
         symbol = match["symbol"]
-        if symbol not in self.by_symbol or symbol in self.rejected_symbols:
+        if not self.knows(symbol) or symbol in self.rejected_symbols:
             return f"Invalid symbol :[{topic}]"
         return None
 
@@ -585,3 +586,92 @@ _ENDPOINTS: dict[str, Callable[[Bybit, HttpRequest, Now], HttpAnswer]] = {
     "/v5/market/tickers": _tickers,
     "/v5/market/recent-trade": _recent_trades,
 }
+
+
+# Recordings.
+
+_TOPIC_KEY = re.compile(rb'"topic"\s*:\s*"([^"\\]+)"')
+
+
+class BybitReading(TrafficReading):
+    """A subscription begins with the present state, which is made of what was received before."""
+
+    live = frozenset({"/v5/market/time"})
+
+    def topic_of(self, payload: bytes) -> str:
+        match = _TOPIC_KEY.search(payload)
+        return match[1].decode() if match is not None else ""
+
+    def split(self, topic: str) -> tuple[str, str]:
+        channel, _, symbol = topic.rpartition(".")
+        return channel, symbol
+
+    def keeper(self, topic: str) -> KeptState | None:
+        if topic.startswith("orderbook."):
+            return KeptWindow()
+        return KeptMessage() if topic.startswith("tickers.") else None
+
+
+class KeptMessage:
+    """The newest message is the whole state: that of tickers, on spot."""
+
+    def __init__(self) -> None:
+        self._payload: bytes | None = None
+
+    def take(self, payload: bytes) -> None:
+        self._payload = payload
+
+    def show(self) -> bytes | None:
+        return self._payload
+
+
+class _WindowData(msgspec.Struct):
+    s: str
+    b: list[tuple[str, str]]
+    a: list[tuple[str, str]]
+    u: int
+    seq: int
+
+
+class _WindowMessage(msgspec.Struct):
+    topic: str
+    ts: int
+    type: str
+    data: _WindowData
+    cts: int = 0
+
+
+class KeptWindow:
+    """Snapshot and changes of a book's best levels, as one snapshot."""
+
+    def __init__(self) -> None:
+        self._newest: _WindowMessage | None = None
+        self._bids: dict[str, str] = {}
+        self._asks: dict[str, str] = {}
+        self._decode = msgspec.json.Decoder(_WindowMessage).decode
+
+    def take(self, payload: bytes) -> None:
+        try:
+            message = self._decode(payload)
+        except msgspec.DecodeError:
+            self._newest = None  # a change is missing
+            return
+        if message.type == "snapshot":
+            self._bids, self._asks = dict(message.data.b), dict(message.data.a)
+        elif self._newest is None:
+            return
+        else:
+            for levels, changes in ((self._bids, message.data.b), (self._asks, message.data.a)):
+                levels.update(changes)
+                for price, size in changes:
+                    if not Decimal(size):
+                        levels.pop(price, None)
+        self._newest = message
+
+    def show(self) -> bytes | None:
+        if self._newest is None:
+            return None
+        bids = sorted(self._bids.items(), key=lambda level: -Decimal(level[0]))
+        asks = sorted(self._asks.items(), key=lambda level: Decimal(level[0]))
+        data = msgspec.structs.replace(self._newest.data, b=bids, a=asks)
+        return to_json(msgspec.structs.replace(self._newest, type="snapshot", data=data))

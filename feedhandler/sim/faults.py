@@ -288,6 +288,21 @@ Fault = (
     | EndSubscriptions
     | Clear
 )
+# They change a market, an account, or what is made of them; all others are about how it is sent.
+OF_A_MARKET = (
+    Unlist,
+    OldBooks,
+    RestartBooks,
+    CrossBook,
+    Burst,
+    Rate,
+    Deposit,
+    Hold,
+    Trade,
+    RefuseKey,
+    EndSubscriptions,
+    WrongClock,
+)
 _KINDS: tuple[type[_Fault], ...] = Fault.__args__
 _BY_NAME = {str(kind.__struct_config__.tag): kind for kind in _KINDS}
 _RANGES: dict[str, tuple[float, float]] = {

@@ -20,6 +20,7 @@ Not played: candle topics. They are acknowledged and silent.
 """
 
 import random
+import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from urllib.parse import unquote
@@ -49,6 +50,7 @@ from feedhandler.sim.protocol import (
     decode_object,
     to_json,
 )
+from feedhandler.sim.reading import Ids, TrafficReading, number_in
 from feedhandler.sim.sources import ChangeSource, TradeSource
 
 TAKEN_BACK = "taken back before it was used"  # what is wrong with a token, and nobody's fault
@@ -920,3 +922,35 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v1/accounts": _Endpoint("GET", "management", 5, _accounts),
     "/api/ua/v2/account/mode": _Endpoint("GET", "management", 20, _account_mode),
 }
+
+
+# Recordings.
+
+_TOPIC_KEY = re.compile(rb'"topic"\s*:\s*("(?:[^"\\]|\\.)*")')
+_SEQUENCE = re.compile(rb'"sequence"\s*:\s*"?(\d+)')
+_SEQUENCE_START = re.compile(rb'"sequenceStart"\s*:\s*"?(\d+)')
+_SEQUENCE_END = re.compile(rb'"sequenceEnd"\s*:\s*"?(\d+)')
+
+
+class KucoinReading(TrafficReading):
+    """A book is of the same count whichever request has it: an answer may have other levels than were asked for."""
+
+    live = frozenset({"/api/v1/bullet-public", "/api/v1/timestamp", "/api/v1/status"})
+    changes = frozenset({"/market/level2"})
+
+    def topic_of(self, payload: bytes) -> str:
+        match = _TOPIC_KEY.search(payload)
+        return str(msgspec.json.decode(match[1])) if match is not None else ""
+
+    def split(self, topic: str) -> tuple[str, str]:
+        channel, _, symbol = topic.partition(":")
+        return channel, symbol
+
+    def ids(self, payload: bytes) -> Ids:
+        return Ids(number_in(_SEQUENCE_START, payload), number_in(_SEQUENCE_END, payload))
+
+    def asked_book(self, request: HttpRequest) -> str:
+        return (request.one("symbol") or "") if "/market/orderbook/level2" in request.path else ""
+
+    def base_id(self, body: bytes) -> int:
+        return number_in(_SEQUENCE, body)

@@ -241,6 +241,26 @@ class Private(Protocol):
     key_refusal: str  # a fault: why every key is refused, one of KEY_REFUSALS; "" if none is
 
 
+class Content(Protocol):
+    """What an exchange has to send, beside the protocol: a simulated market's, or a recording's."""
+
+    def stream(self, topic: str) -> DataStream | None:
+        """Make the stream of an accepted topic; None: acknowledged, and silent for ever."""
+        ...
+
+    def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
+        """Print what a new subscriber gets at once, if this exchange does that."""
+        ...
+
+    def symbols_of(self, stream: DataStream) -> str:
+        """Name the symbol that a stream carries, as clients spell it."""
+        ...
+
+    def rest(self, request: HttpRequest, now: Now) -> HttpAnswer:
+        """Answer a request."""
+        ...
+
+
 class Exchange(abc.ABC):
     """One simulated exchange: everything but sockets, clocks and the market's rate.
 
@@ -258,10 +278,15 @@ class Exchange(abc.ABC):
         self.instruments = instruments_of(universe(seed, count, odd), seed)
         self.by_symbol = {spell(instrument): instrument for instrument in self.instruments}
         self._spell = spell
+        self.knows_all = False  # in a recording there may be any symbol
         self.ws_url = ""  # where its socket really is, known once bound
         self.rejected_symbols: set[str] = set()  # a fault: refuse these
         self.unlisted_symbols: set[str] = set()  # a fault: they are in no instrument list
         self.old_books: dict[int, BookState] = {}  # a fault: REST has these, by index of instrument
+
+    def knows(self, symbol: str) -> bool:
+        """True if there may be such a symbol, in the exchange's spelling."""
+        return self.knows_all or symbol in self.by_symbol
 
     def listed(self) -> list[Instrument]:
         """Return what the instrument list has."""

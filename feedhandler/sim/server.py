@@ -30,13 +30,15 @@ from aiohttp import WebSocketError, WSMsgType, web
 
 from feedhandler.sim import faults, frames
 from feedhandler.sim.account import AccountError, Update
-from feedhandler.sim.broadcast import LATE_FRAMES, Broadcast
+from feedhandler.sim.broadcast import LATE_FRAMES, Broadcast, Schedule
 from feedhandler.sim.faults import FaultError, fault_kinds
 from feedhandler.sim.market import Instrument
+from feedhandler.sim.playback import Recording
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
     Close,
+    Content,
     DataStream,
     Dialog,
     Exchange,
@@ -54,6 +56,7 @@ from feedhandler.sim.sources import ChangeSource, WindowSource
 __all__ = ["SimServer", "SimSettings", "fault_kinds", "serve"]
 
 WRITE_LIMIT = 16 * 1024 * 1024  # bytes that a client leaves unread before it is cut off
+UNREAD_MAX = 256 * 1024  # beyond which a recording waits for a client
 MESSAGE_LIMIT = 64 * 1024  # incoming, larger ones end the connection with 1009
 BODY_LIMIT = 64 * 1024
 TICK_S = 0.001  # shortest pause between two writes to a connection: the resolution of the loop's timers
@@ -182,16 +185,34 @@ class ClientConnection:
 
 
 class SimServer:
-    """One simulated exchange on its port, or two ports if the URLs differ."""
+    """One simulated exchange on its port, or two ports if the URLs differ.
+
+    recording: what it sends, in the place of a market.
+    """
 
     def __init__(
-        self, exchange: str, settings: SimSettings, *, ws_url: str, rest_url: str, rules: Rules | None = None
+        self,
+        exchange: str,
+        settings: SimSettings,
+        *,
+        ws_url: str,
+        rest_url: str,
+        rules: Rules | None = None,
+        recording: Recording | None = None,
     ) -> None:
         self.ws_url = ws_url
         self.rest_url = rest_url
         self._settings = settings
         self._exchange = make_exchange(exchange, settings, rules)
-        self._schedule = self._make_schedule()
+        self._recording = recording
+        self._content: Content = self._exchange
+        self._schedule: Schedule
+        if recording is None:
+            self._schedule = self._make_schedule()
+        else:
+            recording.join(self._exchange, self._has_room)
+            self._content = self._schedule = recording
+            self._exchange.knows_all = True
         self._broadcast = Broadcast(self._schedule)
         self._random = random.Random(f"faults {settings.seed}")
         self._active = faults.Active()
@@ -320,6 +341,24 @@ class SimServer:
         await self._wake.wait()
         handle.cancel()
 
+    def _has_room(self) -> bool:
+        """True if clients have read what was sent, but for a little."""
+        return all(each.unread_size < UNREAD_MAX for each in self._connections.values())
+
+    @property
+    def topics(self) -> int:
+        """How many somebody has subscribed to."""
+        return len(self._broadcast.topics())
+
+    @property
+    def unread_size(self) -> int:
+        """Bytes that were sent, and that clients have not read yet."""
+        return sum(each.unread_size for each in self._connections.values())
+
+    def close_connections(self, reason: str) -> None:
+        """End all connections; the clients may come again."""
+        self._close_all(Close(1001, reason), None)
+
     def _is_quiet(self) -> bool:
         return bool(self._active) and (self._active.get("stall") or self._active.get("mute")) is not None
 
@@ -398,7 +437,7 @@ class SimServer:
         if isinstance(broken, faults.HttpStatus):
             self._effects["http_status"] += 1
             return _response(self._exchange.throttled(broken.status, broken.retry_after, now))
-        answer = self._exchange.rest(_request(request, body), now)
+        answer = self._content.rest(_request(request, body), now)
         slow = self._active.get("slow_rest") if self._active else None
         if isinstance(slow, faults.SlowRest):
             self._effects["slow_rest"] += 1
@@ -503,7 +542,7 @@ class SimServer:
         is_silent = bool(self._active) and self._active.get("ack_without_data") is not None
         snapshots: list[bytes] = []
         for topic in topics:
-            stream = None if is_silent else self._broadcast.find(topic) or self._exchange.stream(topic)
+            stream = None if is_silent else self._broadcast.find(topic) or self._content.stream(topic)
             self._effects["ack_without_data"] += is_silent
             if stream is None:
                 connection.silent_topics.add(topic)
@@ -514,7 +553,7 @@ class SimServer:
                 self._active.remove("lose_topic", topic)
             self._apply_to(stream)
             variant = connection.dialog.variant
-            snapshot = self._exchange.snapshot(stream, variant, now)
+            snapshot = self._content.snapshot(stream, variant, now)
             if self._is_quiet() or stream.is_muted or stream.is_lost:
                 connection.kept_back_topics.add(topic)
             elif snapshot is not None:
@@ -570,6 +609,8 @@ class SimServer:
     def _start_fault(self, fault: faults.Fault) -> None:
         """Carry out a fault. Raises FaultError if what it names does not exist here."""
         now = self._now()
+        if self._recording is not None and isinstance(fault, faults.OF_A_MARKET):
+            raise FaultError("this is a recording: nothing in it can be changed, but how it is sent")
         match fault:
             case faults.Clear():
                 self._clear_faults()
@@ -688,12 +729,12 @@ class SimServer:
         self._exchange.private.key_refusal = refusal.kind if isinstance(refusal, faults.RefuseKey) else ""
 
     def _apply_to(self, stream: DataStream) -> None:
-        stream.is_muted = self._exchange.symbols_of(stream) in self._active.symbols("mute_symbol")
+        stream.is_muted = self._content.symbols_of(stream) in self._active.symbols("mute_symbol")
         stream.is_lost = stream.topic in self._active.symbols("lose_topic")
 
     def _check_symbol(self, symbol: str) -> None:
-        known = self._exchange.by_symbol
-        if symbol not in known:
+        if not self._exchange.knows(symbol):
+            known = self._exchange.by_symbol
             plain = "".join(filter(str.isalnum, symbol))
             close = [name for name in known if "".join(filter(str.isalnum, name)) == plain]
             hint = f"did you mean {close[0]}" if close else f"they look like {next(iter(known))}"
@@ -728,7 +769,7 @@ class SimServer:
         if not symbol:
             return None
         streams = self._broadcast.streams()
-        topics = {stream.topic for stream in streams if self._exchange.symbols_of(stream) == symbol}
+        topics = {stream.topic for stream in streams if self._content.symbols_of(stream) == symbol}
         if not topics:
             raise FaultError(f"nobody is subscribed to {symbol!r}")
         return topics

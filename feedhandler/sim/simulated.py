@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from feedhandler.sim import credentials
-from feedhandler.sim.binance import Binance, BinanceRules
-from feedhandler.sim.bybit import Bybit, BybitRules
+from feedhandler.sim.binance import Binance, BinanceReading, BinanceRules
+from feedhandler.sim.bybit import Bybit, BybitReading, BybitRules
 from feedhandler.sim.credentials import Credentials
-from feedhandler.sim.kucoin import Kucoin, KucoinRules
+from feedhandler.sim.kucoin import Kucoin, KucoinReading, KucoinRules
 from feedhandler.sim.protocol import Exchange
+from feedhandler.sim.reading import TrafficReading
 
 Rules = BinanceRules | KucoinRules | BybitRules
 
@@ -20,6 +21,7 @@ Rules = BinanceRules | KucoinRules | BybitRules
 class Simulated(NamedTuple):
     make: Callable[[int, int, Any], Exchange]  # instruments, seed, rules
     rules: type[Rules]
+    reading: TrafficReading  # of recordings
     credentials: Credentials  # that its account has
     spelling: str  # of a symbol
     quotes: str  # the topic of its fastest quotes
@@ -35,12 +37,30 @@ class Simulated(NamedTuple):
 
 SIMULATED = {
     "binance": Simulated(
-        Binance, BinanceRules, credentials.BINANCE, "{base}{quote}", "{lower}@bookTicker", channels=2
+        Binance,
+        BinanceRules,
+        BinanceReading(),
+        credentials.BINANCE,
+        "{base}{quote}",
+        "{lower}@bookTicker",
+        channels=2,
     ),
     "kucoin": Simulated(
-        Kucoin, KucoinRules, credentials.KUCOIN, "{base}-{quote}", "/spotMarket/level1:{native}", channels=3
+        Kucoin,
+        KucoinRules,
+        KucoinReading(),
+        credentials.KUCOIN,
+        "{base}-{quote}",
+        "/spotMarket/level1:{native}",
+        channels=3,
     ),
     "bybit": Simulated(
-        Bybit, BybitRules, credentials.BYBIT, "{base}{quote}", "orderbook.1.{native}", channels=2
+        Bybit,
+        BybitRules,
+        BybitReading(),
+        credentials.BYBIT,
+        "{base}{quote}",
+        "orderbook.1.{native}",
+        channels=2,
     ),
 }
