@@ -21,6 +21,7 @@ from feedhandler.cli import (
     operator,
     prod,
     recorded,
+    replaying,
     start,
     subscribe,
 )
@@ -39,7 +40,19 @@ from feedhandler.runtime import config, lifecycle
 from feedhandler.transport import files
 
 # In the order of --help.
-GROUPS: Final = (start, launch, prod, looking, subscribe, operator, curve_keys, fault, recorded, exporting)
+GROUPS: Final = (
+    start,
+    launch,
+    prod,
+    looking,
+    subscribe,
+    operator,
+    curve_keys,
+    fault,
+    recorded,
+    exporting,
+    replaying,
+)
 EPILOG: Final = f"""\
 exit status: {EXIT_OK} done; {EXIT_FAILED} it ran, and failed; {EXIT_CONFIG} wrong configuration or arguments;
 {EXIT_GAVE_UP} a feed gave up after max_attempts connections in a row that came to nothing

@@ -59,6 +59,7 @@ NOT_WALKED = {
     r"make (check|test|sim|chaos|sanitize)\b": TESTS_ITSELF,
     r"make bench": BENCH,
     r"feedhandler keys (authorize|list|revoke)|feedhandler tail --endpoint tcp://192\.0\.2\.10": TWO_HOSTS,
+    r"feedhandler replay ": "is two that serve and receive; tests/e2e/test_replay_processes.py has both",
     r"(sudo )?(apt|apt-get|useradd|systemctl|install|mkdir|cp)\b": "is for root, and changes the machine",
     r"python3 -m venv /opt/|\.venv/bin/pip install feedhandler-NEW": "is of a host with the service; as for root",
 }
