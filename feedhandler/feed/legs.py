@@ -456,9 +456,13 @@ class Legs:
             others = [s for s in self.sessions if s is not session and s.condition != wire.DOWN]
             self._note_missed(session, session.subscriptions.brought_since_ns, others)
             self._release(session)
-        elif session.condition == 0 and self._has_filled_stale:  # data have come: what is quiet is live again
-            self._unseeded.update(self._tickers)
-            self._has_filled_stale = False
+        elif session.condition == 0:
+            if self._has_filled_stale:  # data have come: what is quiet is live again
+                self._unseeded.update(self._tickers)
+                self._has_filled_stale = False
+            # What has become better flags nothing: others may have data as well, and are looked at after this one.
+            self._seed_unkept(self._live_lines())
+            return
         self._flag_conditions()
 
     def _note_missed(
@@ -493,20 +497,26 @@ class Legs:
     def _flag_conditions(self, states: Iterable[State] | None = None) -> None:
         """Flag what has become worse, of all states or some that have had data and are not kept current."""
         best = min(session.condition for session in self.sessions)  # 0, STALE, DOWN
-        lines = [session.line.index for session in self.sessions if session.condition == 0]
+        lines = self._live_lines()
+        if not best:
+            self._seed_unkept(lines)
         for state in self.states.values() if states is None else states:
             flag = best
             if not flag and state.keeps_every:
                 flag = 0 if self._is_brought(state) else wire.STALE
             elif not flag:
                 unkept = self._unkept(state, lines)
-                if isinstance(state, TickerState) and (
-                    unkept or state.flags & wire.STALE & ~state.base_flags
-                ):
-                    # Nobody knows about it, or data have come again, and it is quiet: REST tells what holds.
-                    self._unseeded.add(state.native)
                 flag = wire.STALE if unkept and len(unkept) == len(self._channels_of(state)) else 0
             self._flag(state, flag)
+
+    def _seed_unkept(self, lines: Sequence[int]) -> None:
+        """Have REST tell what holds where nobody knows, or where data have come again and it is quiet."""
+        for state in self._tickers.values():
+            if state.flags & wire.STALE & ~state.base_flags or self._unkept(state, lines):
+                self._unseeded.add(state.native)
+
+    def _live_lines(self) -> list[int]:
+        return [session.line.index for session in self.sessions if session.condition == 0]
 
     def _channels_of(self, state: State) -> range:
         return self._channels if isinstance(state, TickerState) else range(len(state.channels))

@@ -513,7 +513,7 @@ def test_no_update_is_missed_while_faults_spare_one_leg(seed):
 
 
 @pytest.mark.world
-@pytest.mark.parametrize("seed", [*range(10), 174, 871, 1318])
+@pytest.mark.parametrize("seed", [*range(10), 174, 297, 871, 1318])
 def test_symbols_come_and_go_and_nobody_else_notices(seed):
     worlds.change_of_minds(seed)
 
