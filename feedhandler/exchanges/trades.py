@@ -66,7 +66,8 @@ class TradeArbitration:
         self._is_consecutive = is_consecutive
         self.missing: list[tuple[int, int]] = []
         self.given_up = 0
-        self._is_parted = False  # nobody wants it, or nothing has come since somebody does again
+        self.is_parted = False  # nobody wants it, or nothing has come since somebody does again
+        self._returned_ns = self._returned_at = 0  # when what came first since then was made, and came
         self.updates = self.update_id = 0  # the second grows with each new trade
         self._recent: dict[Hashable, int] = {}  # when a trade was new, and the line that brought it
         self._before: dict[Hashable, int] = {}  # the generation before
@@ -87,7 +88,7 @@ class TradeArbitration:
 
     def part(self) -> None:
         """Nobody wants it any more: what is made from now on is not missing, and what was made before is late."""
-        self.missing, self.given_up, self._is_parted = [], 0, True
+        self.missing, self.given_up, self.is_parted = [], 0, True
         self._forgotten_ns = max(self._forgotten_ns, self.newest_ns)
 
     def renew(self, line: int) -> None:
@@ -123,6 +124,9 @@ class TradeArbitration:
                 line.late += 1
                 return False
             self._forgotten_ns = self._forgotten_ns if number else time_ns - 1
+        elif self._is_unwanted(own, time_ns, recv_ns):
+            line.late += 1
+            return False
         self._note(key, own, time_ns, recv_ns, number)
         self._reached_ns[own] = max(self._reached_ns[own], time_ns)
         line.first += 1
@@ -133,6 +137,11 @@ class TradeArbitration:
         if number:
             return self._is_missing(number)
         return self._reached_ns[own] > self._forgotten_ns or recv_ns - self.first_ns >= SILENT_NS
+
+    def _is_unwanted(self, own: int, time_ns: int, recv_ns: int) -> bool:
+        """True if a line repeats what was made while nobody wanted it, after what it brought since."""
+        is_before = 0 < time_ns < min(self._returned_ns, self._reached_ns[own])
+        return is_before and recv_ns - self._returned_at < SILENT_NS
 
     def _is_missing(self, number: int) -> bool:
         return any(first <= number <= last for first, last in self.missing)
@@ -170,8 +179,8 @@ class TradeArbitration:
     def _count(self, number: int, time_ns: int) -> None:
         """Note which numbers are missing, now that this one has come."""
         newest = self.number
-        if self._is_parted:
-            self._is_parted, self.number = False, max(newest, number)
+        if self.is_parted:
+            self.number = max(newest, number)
             return
         if 0 < newest < number - 1:
             self._keep_missing([*self.missing, (newest + 1, number - 1)])
@@ -196,10 +205,12 @@ class TradeArbitration:
         self._keep_missing(left)
 
     def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int, number: int) -> None:
-        if self._is_consecutive and (number != self.number + 1 or self._is_parted):
+        if self._is_consecutive and (number != self.number + 1 or self.is_parted):
             self._count(number, time_ns)
         else:
             self.number = max(self.number, number)
+        if self.is_parted:
+            self.is_parted, self._returned_ns, self._returned_at = False, time_ns, recv_ns
         # Not within one moment: what was made at the time of something forgotten could not be told from it.
         count = len(self._recent)
         is_old = count >= KEPT_MIN and recv_ns - self._recent_since_ns >= KEPT_NS

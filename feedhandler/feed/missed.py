@@ -147,6 +147,8 @@ class MissedTrades:
             )
         else:  # it is lost again: what was asked for is asked for anew
             missed = self._open[state]
+            if not state.trades.is_parted:  # else the newest are from before it was wanted
+                missed.since_ns = min(missed.since_ns, since_ns)
             missed.tries = missed.pages = missed.asks_at = missed.held_at = 0
             missed.is_confirming = missed.is_waiting = False
             missed.gives_up_at = 0

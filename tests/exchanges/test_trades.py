@@ -270,6 +270,23 @@ def test_what_is_made_while_nobody_wants_it_is_not_missing_and_what_was_made_bef
     assert channel.missing == [(114, 114)]
 
 
+@pytest.mark.parametrize("has_numbers", [True, False])
+def test_what_a_line_repeats_of_the_time_when_nobody_wanted_it_is_late(has_numbers):
+    channel, lines = TradeArbitration(), (Line(0), Line(1))
+
+    def accept(line, number):
+        time_ns = RECV_NS + number * MS
+        return channel.accept(lines[line], number, time_ns, RECV_NS + 200 * MS, number * has_numbers)
+
+    assert accept(0, 100)
+    channel.part()
+    assert accept(0, 110)
+    assert not accept(0, 105)
+    assert accept(1, 107), "what was under way on another line may be from after it was wanted"
+    assert not accept(0, 110)
+    assert accept(0, 111)
+
+
 def test_a_count_that_begins_anew_has_none_missing_and_goes_on_from_there():
     channel, line = TradeArbitration(is_consecutive=True), Line(0)
     for step, number in enumerate((1000, 1001, 1004, 3, 4, 7)):

@@ -103,6 +103,7 @@ class World:
     def __init__(self, exchange, legs):
         self.exchange, self.native = exchange, SYMBOLS[exchange]
         self.mono = NS_PER_S
+        self.clock_off_ns = 0  # of this host's clock
         self.market = EXCHANGES[exchange].main()
         self.market.canary = ""
         self.trades = []
@@ -166,7 +167,7 @@ class World:
         else:
             known = known[-self.market.past_trades_max :]
         rows = self.market.decode_past_trades(json.dumps(past(self.exchange, known)).encode()).items
-        question.watch.on_answer(question, rows, self.now_ns)
+        question.watch.on_answer(question, rows, self.now_ns + self.clock_off_ns)
 
     def step(self, session):
         actions = session.advance(self.mono)
@@ -210,7 +211,9 @@ class World:
             self.hand_over(session, frame)
 
     def hand_over(self, session, frame):
-        if self.links.get(session) and session.on_frame(json.dumps(frame).encode(), self.now_ns):
+        if self.links.get(session) and session.on_frame(
+            json.dumps(frame).encode(), self.now_ns + self.clock_off_ns
+        ):
             self.step(session)
 
     def arrive(self):
@@ -527,6 +530,29 @@ def test_a_leg_that_is_gone_costs_no_request_if_the_other_one_was_there_before(p
         pair.run(2 * NS_PER_S)
     assert sorted(pair.published()) == pair.numbers()
     assert pair.requests == []
+
+
+@pytest.mark.parametrize("exchange", ["kucoin", "bybit"])
+def test_what_was_missed_before_a_connection_that_brought_nothing_is_fetched_though_the_clock_was_wrong(
+    exchange,
+):
+    world = World(exchange, 2)
+    first, second = world.links
+    world.trade(2)
+    world.cut(second)
+    world.clock_off_ns = 60 * NS_PER_S
+    world.run(7 * NS_PER_S)
+    del world.sent[second]  # it hangs
+    world.trade(1)
+    world.is_reachable = False
+    world.cut(first)
+    world.make(3)
+    world.cut(second)
+    world.is_reachable = True
+    world.run(2 * NS_PER_S)
+    world.trade(1)
+    world.run(10 * NS_PER_S)
+    assert sorted(world.published()) == world.numbers()
 
 
 def test_a_number_that_is_skipped_is_fetched_where_numbers_follow_each_other():
