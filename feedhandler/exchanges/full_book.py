@@ -165,12 +165,17 @@ class FullBookState(RecordState):
         """Have a line lead; without any that can, the book is INVALID."""
         if self.leader != NOBODY:
             return
-        known = [line for line in range(LINES_MAX) if self.lines[line].is_known]
-        if known:
-            self._lead(max(known, key=self._progress), emit)
+        foremost = self.foremost(range(LINES_MAX))
+        if foremost != NOBODY:
+            self._lead(foremost, emit)
         elif not self.flags & wire.INVALID:
             self.flags |= wire.INVALID
             emit(self)
+
+    def foremost(self, lines: Iterable[int]) -> int:
+        """Return which of some lines has a book that is ahead of all others, NOBODY if none is known."""
+        known = [line for line in lines if self.lines[line].is_known]
+        return max(known, key=self._progress) if known else NOBODY
 
     def _progress(self, line: int) -> tuple[int, int]:
         return self._reached_id(line), self.lines[line].recv_ns
@@ -189,9 +194,9 @@ class FullBookState(RecordState):
 
     def hand_over(self, others: Iterable[int], emit: EmitBook) -> None:
         """Have the line of these lead that is ahead of all."""
-        known = [line for line in others if self.lines[line].is_known]
-        if known:
-            self._lead(max(known, key=self._progress), emit)
+        foremost = self.foremost(others)
+        if foremost != NOBODY:
+            self._lead(foremost, emit)
 
     # --- bases that come by another way
 

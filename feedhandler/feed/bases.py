@@ -20,6 +20,7 @@ import msgspec
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
+from feedhandler.exchanges.arbitration import LINES_MAX
 from feedhandler.exchanges.base import Emit, Market
 from feedhandler.exchanges.books import CROSSED_NS, Base
 from feedhandler.exchanges.full_book import NOBODY, FullBookState
@@ -236,10 +237,11 @@ class Bases:
         ]
 
     def _adopt(self, watched: BookWatch, lacking: Sequence[Session]) -> None:
+        # Not that of the line that leads: it may stand still, and who is ahead be gone before it takes over.
         state = watched.state
-        for session in lacking:
-            if state.leader != NOBODY:
-                state.adopt(session.line.index, state.leader, self._emit)
+        foremost = state.foremost(range(LINES_MAX))
+        for session in lacking if foremost != NOBODY else ():
+            state.adopt(session.line.index, foremost, self._emit)
 
     def on_answer(self, question: BaseQuestion, base: Base, recv_ns: int) -> None:
         """Take the answer."""

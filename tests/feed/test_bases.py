@@ -462,6 +462,23 @@ def test_a_line_that_stands_still_while_another_goes_on_leads_no_more(exchange):
     assert world.conditions(len(world.records) // 2) == []
 
 
+@pytest.mark.parametrize("exchange", ["binance", "kucoin"])
+def test_a_line_begins_with_the_book_that_is_ahead_not_with_that_of_a_leader_which_stands_still(exchange):
+    world = World(exchange, 3)
+    world.run(10)
+    leading = world.leading()
+    ahead, begins = (session for session in world.legs.sessions if session is not leading)
+    world.has_rest = False
+    world.subscribed.pop(leading)
+    world.say()
+    world.cut(begins)
+    world.run(1, is_quiet=True)
+    assert world.leading() is leading, "not for so long that it is noticed"
+    newest = world.state.lines[ahead.line.index].last_id
+    assert newest > world.state.lines[leading.line.index].last_id
+    assert world.state.lines[begins.line.index].last_id == newest
+
+
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_a_quiet_book_is_quiet_and_is_repeated(exchange):
     world = World(exchange, legs=1)
