@@ -73,6 +73,7 @@ class LineBook:
         self.last_id = 0
         self.known_from, self.known_to = 0.0, math.inf
         self.exchange_ns = self.recv_ns = 0
+        self.order = 0  # of that message among those of all connections, where ids do not tell it
         self._crossed_ns = 0  # since when
         self._old_ns = 0  # since when nothing has come but what is in it
 
@@ -125,6 +126,7 @@ class LineBook:
             self.bids.change(self._changes(bids))
             self.asks.change(self._changes(asks))
             self.last_id = last_id
+            self._old_ns = 0
             self._prune()
         return found
 

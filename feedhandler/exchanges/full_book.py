@@ -91,6 +91,7 @@ class FullBookState(RecordState):
             return
         self.accept(0, line, update_id, recv_ns)
         own = line.index
+        self.lines[own].order = update_id
         if self._begin(own, base, recv_ns, emit) and self.leader in (own, NOBODY):
             self._lead(own, emit)
 
@@ -117,12 +118,13 @@ class FullBookState(RecordState):
             self._keep(own, changes, recv_ns)
             return
         found = book.judge(changes.first_id, changes.last_id)
-        if found is Succession.OLD and not book.stays_old(changes.last_id, recv_ns):
+        if found is Succession.OLD and not self._is_of_another_count(book, changes, update_id, recv_ns):
             return
         if found is not Succession.NEXT:
             self.lose(own, emit)
             self._keep(own, changes, recv_ns)
             return
+        book.order = update_id
         if self.is_keeping:
             self._keep(own, changes, recv_ns)
         bodies = self._apply(book, changes, recv_ns)
@@ -132,6 +134,11 @@ class FullBookState(RecordState):
             self._publish(book, bodies, 0, emit)
         elif self.leader == NOBODY:
             self._lead(own, emit)
+
+    def _is_of_another_count(self, book: LineBook, changes: Changes, update_id: int, recv_ns: int) -> bool:
+        """Look at a message that is old by its ids: it is not old if it was made later, or nothing else comes."""
+        is_later = not self._keeps and update_id > book.order
+        return is_later or book.stays_old(changes.last_id, recv_ns)
 
     def _apply(self, book: LineBook, changes: Changes, recv_ns: int) -> list[bytes]:
         """Take changes that follow into a book; returns no bodies if they cannot be."""

@@ -10,7 +10,7 @@ from table import RECV_NS, load, make
 from feedhandler.data import wire
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Resubscribe
-from feedhandler.exchanges.books import ASK_AGAIN_NS, CROSSED_NS, ChainRule, LineBook, Succession
+from feedhandler.exchanges.books import ASK_AGAIN_NS, CROSSED_NS, OLD_NS, ChainRule, LineBook, Succession
 
 OLD, NEXT, GAP = Succession.OLD, Succession.NEXT, Succession.GAP
 BINANCE, KUCOIN, BYBIT = ChainRule(), ChainRule(has_level_ids=True), ChainRule(restart_id=1)
@@ -284,6 +284,36 @@ def test_a_base_that_does_not_come_is_asked_for_again(feed):
         feed.take(frame(u), after_ns=ASK_AGAIN_NS // 2)
     assert feed.answers == [Resubscribe(TOPIC)] * 3
     assert len(feed.emitted) == 2
+
+
+def test_a_new_count_whose_beginning_has_not_come_is_no_continuation(feed):
+    feed.base()
+    feed.take(frame(101))
+    assert feed.take(frame(101)) is None, "twice"
+    published = len(feed.emitted)
+    # The exchange counts anew, and is heard again when its ids are about to reach those of the book.
+    assert feed.take(frame(100, [(98.5, 1)], seq=9_002_000)) == Resubscribe(TOPIC)
+    feed.take(frame(101, [(98.0, 1)], seq=9_002_010))
+    feed.take(frame(102, [(97.5, 1)], seq=9_002_020))
+    assert [row[2] for row in feed.published()[published:]] == ["SIMULATED|INVALID"]
+    feed.base(110, seq=9_002_100)
+    assert feed.published()[-1][2] == "SIMULATED"
+
+
+@pytest.mark.parametrize(("u", "wait_ns"), [(50, 1), (100, OLD_NS)], ids=["far below", "long enough"])
+def test_what_stays_old_is_of_a_new_count_whatever_its_place_among_all(feed, u, wait_ns):
+    feed.base()
+    feed.take(frame(101))
+    if wait_ns > 1:
+        assert feed.take(frame(u, seq=1)) is None
+    assert feed.take(frame(u, seq=1), after_ns=wait_ns) == Resubscribe(TOPIC)
+
+
+def test_what_is_old_now_and_then_is_a_repetition(feed):
+    feed.base()
+    for u in range(101, 110):
+        feed.take(frame(u, [(99.5, u)]))
+        assert feed.take(frame(u, [(99.5, u)]), after_ns=OLD_NS // 2) is None
 
 
 def test_a_delta_before_any_base_is_no_record(feed):

@@ -9,7 +9,7 @@ from feedhandler.data.kept_book import Book
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.books import Base, ChainRule
-from feedhandler.exchanges.full_book import Changes, FullBookState
+from feedhandler.exchanges.full_book import NOBODY, Changes, FullBookState
 
 NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
 BIDS, ASKS = [(97421.4, 0.125), (97421.1, 2.0)], [(97421.6, 3.75), (97422.0, 1.5)]
@@ -84,6 +84,20 @@ def test_who_takes_over_is_furthest_and_not_who_has_heard_most():
     assert state.leader == 2
     state.take(Line(0), Changes(12, 20, CHANGED, []), 20, RECV_NS, emitted.append)
     assert state.behind_id([0, 2]) == 19
+
+
+def test_a_later_message_with_an_old_id_is_of_a_new_count_where_the_exchange_says_what_is_later():
+    emitted = []
+    state = FullBookState(ChainRule(restart_id=1), keeps=False, topic="book.x.AB", native="AB")
+    line = Line(0)
+    state.take_base(line, Base(100, [(9.0, 1.0)], [(10.0, 1.0)]), 5000, RECV_NS, emitted.append)
+    state.take(line, Changes(101, 101, CHANGED, []), 5010, RECV_NS, emitted.append)
+    for order in (5000, 5010):
+        state.take(line, Changes(100, 100, CHANGED, []), order, RECV_NS, emitted.append)
+    assert state.leader == 0, "sent again"
+    state.take(line, Changes(100, 100, CHANGED, []), 6000, RECV_NS, emitted.append)
+    assert state.leader == NOBODY
+    assert state.flags & wire.INVALID
 
 
 @pytest.mark.parametrize("exchange", NATIVES)

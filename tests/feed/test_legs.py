@@ -507,7 +507,7 @@ def test_a_successor_that_never_brings_anything_is_connected_anew():
 
 # The last seeds of each are what longer plays have found.
 @pytest.mark.world
-@pytest.mark.parametrize("seed", [*range(15), 405])
+@pytest.mark.parametrize("seed", [*range(15), 405, 1332])
 def test_no_update_is_missed_while_faults_spare_one_leg(seed):
     worlds.spare_one_leg(seed)
 
@@ -525,7 +525,9 @@ def test_channels_that_fall_silent_are_flagged_in_time_and_quiet_ones_are_not(se
 
 
 @pytest.mark.world
-@pytest.mark.parametrize("seed", [*range(20), 150, 191, 554, 567, 1149, 1198, 1276, 1540, 1554, 1622])
+@pytest.mark.parametrize(
+    "seed", [*range(20), 150, 191, 434, 554, 567, 1149, 1198, 1276, 1514, 1540, 1554, 1622]
+)
 def test_whatever_happens_nothing_moves_backwards_and_all_comes_back(seed):
     worlds.whatever_happens(seed)
 
