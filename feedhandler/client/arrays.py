@@ -72,7 +72,7 @@ class ArraySubscriber(Subscription):
         super().__init__(Link(self._loop, endpoint, topics, Gatherer, mode=mode, curve=curve))
         assert isinstance(self._link.follower, Gatherer)
         self._gatherer = self._link.follower
-        self._rest = np.empty(0, DTYPE)  # came with the last batch, and was more than that was to have
+        self._rest: Array = np.empty(0, DTYPE)  # came with the last batch, and was more than that was to have
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class ArraySubscriber(Subscription):
         return len(self._rest) + self._gatherer.count
 
     def _take(self, max_count: int) -> Array:
-        array = self._rest
+        array: Array = self._rest
         if self._gatherer.count and len(array) < max_count:
             came = np.frombuffer(self._gatherer.collect(), DTYPE)
             array = np.concatenate((array, came)) if len(array) else came

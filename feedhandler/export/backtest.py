@@ -8,6 +8,7 @@ hftbacktest 2.4 (`hftbacktest/types.py`).
 
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -136,7 +137,8 @@ def _write_npz(path: Path, events: Events) -> int:
         entry = zipfile.ZipInfo("data.npy", DATED)
         entry.compress_type = zipfile.ZIP_DEFLATED
         with archive.open(entry, "w", force_zip64=True) as file:
-            np.lib.format.write_array_header_1_0(file, header)
+            write_header: Callable[..., None] = np.lib.format.write_array_header_1_0
+            write_header(file, header)
             for first in range(0, len(order), CHUNK):
                 part = np.array(events[order[first : first + CHUNK]])
                 part["ev"] |= flags[first : first + CHUNK]
