@@ -1,4 +1,8 @@
-"""What was published while it was recorded is what its recording gives: by real processes, byte for byte."""
+"""What was published while it was recorded is what its recording gives: by real processes, byte for byte.
+
+Of books it is so until one of the two takes a new base, for levels that were not known: when that is done, is a
+feed's own doing.
+"""
 
 import signal
 from collections import defaultdict
@@ -36,6 +40,17 @@ def by_topic(records):
     return found
 
 
+def until_renewed(records):
+    """Return the records of a book until it is published in full once more."""
+    has_changes = False
+    for index, record in enumerate(records):
+        (flags,) = wire.FLAGS.unpack_from(record, wire.FLAGS_OFFSET)
+        if flags & wire.SNAPSHOT and has_changes:
+            return records[:index]
+        has_changes = not flags & wire.SNAPSHOT
+    return records
+
+
 @pytest.mark.e2e
 def test_a_recording_gives_what_was_published(stack, tmp_path):
     s = recording(stack, rate=300)
@@ -66,7 +81,12 @@ def test_a_recording_gives_what_was_published(stack, tmp_path):
     assert {topic.split(".")[1] for topic in live} == {*EXCHANGES}
     assert live.keys() == again.keys()
     for topic, records in live.items():
-        assert records == again[topic], topic
+        replayed = again[topic]
+        if topic.startswith("book."):
+            count = min(len(until_renewed(records)), len(until_renewed(replayed)))
+            assert count, topic
+            records, replayed = records[:count], replayed[:count]
+        assert records == replayed, topic
     assert (
         s.run("export", str(s.recordings), "--to", str(tmp_path / "out"), "--kinds", "trade,depth").returncode
         == 0
