@@ -414,6 +414,7 @@ class Legs:
         leg.session, leg.successor, leg.order, leg.lacks_books_at = successor, None, "", 0
         leg.age_ns = self._age_ns()
         successor.reason = ""
+        self._seed_unkept()
         self._flag_conditions()
 
     def _is_drained(self, session: Session, now: int) -> bool:
@@ -456,14 +457,12 @@ class Legs:
             others = [s for s in self.sessions if s is not session and s.condition != wire.DOWN]
             self._note_missed(session, session.subscriptions.brought_since_ns, others)
             self._release(session)
-        elif session.condition == 0:
-            if self._has_filled_stale:  # data have come: what is quiet is live again
-                self._unseeded.update(self._tickers)
-                self._has_filled_stale = False
-            # What has become better flags nothing: others may have data as well, and are looked at after this one.
-            self._seed_unkept(self._live_lines())
-            return
-        self._flag_conditions()
+        elif session.condition == 0 and self._has_filled_stale:  # data have come: what is quiet is live again
+            self._unseeded.update(self._tickers)
+            self._has_filled_stale = False
+        self._seed_unkept()
+        if session.condition:  # better flags nothing: others may have data too, and are looked at after it
+            self._flag_conditions()
 
     def _note_missed(
         self, session: Session, since_ns: Callable[[State], int], others: Sequence[Session]
@@ -498,8 +497,6 @@ class Legs:
         """Flag what has become worse, of all states or some that have had data and are not kept current."""
         best = min(session.condition for session in self.sessions)  # 0, STALE, DOWN
         lines = self._live_lines()
-        if not best:
-            self._seed_unkept(lines)
         for state in self.states.values() if states is None else states:
             flag = best
             if not flag and state.keeps_every:
@@ -509,9 +506,10 @@ class Legs:
                 flag = wire.STALE if unkept and len(unkept) == len(self._channels_of(state)) else 0
             self._flag(state, flag)
 
-    def _seed_unkept(self, lines: Sequence[int]) -> None:
+    def _seed_unkept(self) -> None:
         """Have REST tell what holds where nobody knows, or where data have come again and it is quiet."""
-        for state in self._tickers.values():
+        lines = self._live_lines()
+        for state in self._tickers.values() if lines else ():
             if state.flags & wire.STALE & ~state.base_flags or self._unkept(state, lines):
                 self._unseeded.add(state.native)
 

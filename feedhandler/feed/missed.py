@@ -158,9 +158,8 @@ class MissedTrades:
         """Return what to request; call a few times a second."""
         self._now = now_mono_ns
         for state, since in self._states.items():
-            if (
-                given_up := state.trades.given_up
-            ):  # there was no room, or no number any more, to request it by
+            # There was no room for it, or there is no number any more to request it by.
+            if given_up := state.trades.given_up:
                 state.trades.given_up = 0
                 self._flag(state, given_up)
             if state.trades.missing and state not in self._open:
