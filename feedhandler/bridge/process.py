@@ -25,21 +25,20 @@ from feedhandler.bridge.merger_silence import MergerSilence
 from feedhandler.bridge.metrics import BridgeMetrics, BridgeStatus
 from feedhandler.bridge.subjects import own_subject, subject_of
 from feedhandler.data import wire
-from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
+from feedhandler.data.errors import EXIT_OK, ConfigError
 from feedhandler.data.processes import BRIDGE
 from feedhandler.runtime.config import Config, NatsConfig
 from feedhandler.runtime.lifecycle import (
     END_S,
-    end_within,
     keep_secrets_in_memory,
     on_stop_signals,
-    settle,
+    run_together,
     use_cpus,
 )
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport.files import Lock
 from feedhandler.transport.links import Downlink
-from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
+from feedhandler.transport.tasks import END_TASKS_S, Failures
 
 LOOK_EVERY_S: Final = 0.05
 JOIN_EVERY_S: Final = 0.25  # a merger that was away
@@ -315,25 +314,14 @@ async def _main(config: Config, nats: NatsConfig, lock: Lock) -> int:
     bridge = Bridge(loop, config, nats)
     loop.set_exception_handler(functools.partial(_on_exception, bridge.failures))
     _listen(config, nats, bridge)
-    tasks = [
-        asyncio.create_task(bridge.failures.endure(what, work))
-        for what, work in (
-            ("the connection to NATS", bridge.connection.run),
-            ("the merger's stream", bridge.look),
-            ("publishing", bridge.publish),
-            ("the status", bridge.publish_statuses),
-            ("files", Upkeep(config, lock.look).run),
-        )
-    ]
-    for task in tasks:
-        task.add_done_callback(lambda _: stop.set())
-    settle()
-    await stop.wait()
-    end_within(END_S, EXIT_FAILED)  # unless it was a signal, which came first
-    await end_tasks(tasks)
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.result()  # a stream that cannot be had, or a bug in our reasoning
+    works = {
+        "the connection to NATS": bridge.connection.run,
+        "the merger's stream": bridge.look,
+        "publishing": bridge.publish,
+        "the status": bridge.publish_statuses,
+        "files": Upkeep(config, lock.look).run,
+    }
+    await run_together(bridge.failures, works, stop)  # raises for a stream that cannot be had
     await bridge.stop()
     return EXIT_OK
 

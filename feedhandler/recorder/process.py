@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 import uvloop
 
-from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError
+from feedhandler.data.errors import EXIT_OK, ConfigError
 from feedhandler.data.processes import RECORDER
 from feedhandler.data.shard import shards
 from feedhandler.data.status import RecordedFeed, RecorderStatus
@@ -26,11 +26,11 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.recorder.disk import RecordingsDirectory
 from feedhandler.recorder.recording import FeedRecording, Limits
 from feedhandler.runtime.config import Config, RecorderConfig
-from feedhandler.runtime.lifecycle import END_S, end_within, on_stop_signals, settle, use_cpus
+from feedhandler.runtime.lifecycle import END_S, on_stop_signals, run_together, use_cpus
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport.files import Lock, recorder_status_path, write_recorder_status
 from feedhandler.transport.links import Downlink
-from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks
+from feedhandler.transport.tasks import END_TASKS_S, Failures
 
 T = TypeVar("T")
 
@@ -276,25 +276,16 @@ async def _main(config: Config, settings: RecorderConfig, disk: RecordingsDirect
     recorder = Recorder(loop, config, settings, disk)
     loop.set_exception_handler(recorder.failures.on_loop_exception)
     log.info("recording %s to %s/", ", ".join(recorder.recordings), disk.path)
-    tasks = [
-        asyncio.create_task(recorder.failures.endure(what, work))
-        for what, work in (
-            ("the feeds", recorder.join),
-            ("writing", recorder.write),
-            ("the disk", recorder.watch),
-            ("files", Upkeep(config, lock.look).run),
-        )
-    ]
-    for task in tasks:
-        task.add_done_callback(lambda _: stop.set())
-    settle()
-    await stop.wait()
-    end_within(END_S, EXIT_FAILED)  # unless it was a signal, which came first
-    await end_tasks(tasks)
-    await recorder.stop()
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.result()  # a bug in our reasoning
+    works = {
+        "the feeds": recorder.join,
+        "writing": recorder.write,
+        "the disk": recorder.watch,
+        "files": Upkeep(config, lock.look).run,
+    }
+    try:
+        await run_together(recorder.failures, works, stop)
+    finally:
+        await recorder.stop()
     return EXIT_OK
 
 

@@ -12,16 +12,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
 from pythonjsonlogger.msgspec import MsgspecFormatter
 
 from feedhandler.data import hints
-from feedhandler.data.errors import EXIT_OK, ConfigError, one_line
+from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, one_line
 from feedhandler.runtime.config import Config
 from feedhandler.transport import starts
+from feedhandler.transport.tasks import Failures, end_tasks
 
 SUPERVISED_ENV: Final = "FEEDHANDLER_SUPERVISED"  # set by the supervisor's configuration
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -235,3 +236,19 @@ def _cut_off(limit_s: float, status: int) -> None:
     )
     logging.shutdown()
     os._exit(status)
+
+
+async def run_together(
+    failures: Failures, works: Mapping[str, Callable[[], Awaitable[None]]], stop: asyncio.Event
+) -> None:
+    """Do the works of a process until it is to stop, or one of them returns; raises what one could not endure."""
+    tasks = [asyncio.create_task(failures.endure(what, work)) for what, work in works.items()]
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.set())
+    settle()
+    await stop.wait()
+    end_within(END_S, EXIT_FAILED)  # unless it was a signal, which came first
+    await end_tasks(tasks)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.result()

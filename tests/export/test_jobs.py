@@ -231,20 +231,18 @@ def test_the_same_comes_of_any_number_of_processes(tmp_path):
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
 
 
+def command_of(tmp_path):
+    """The export of recordings in "r" to "out", as a process of its own."""
+    words = ("export", tmp_path / "r", "--to", tmp_path / "out")
+    return [sys.executable, "-m", "feedhandler", *map(str, words)]
+
+
 @pytest.mark.e2e
 def test_interrupted_it_says_so_and_goes_on(tmp_path):
     items = binance_items(4_000)
     put(tmp_path / "r", "binance", T0, [plan("binance", T0), listed(), opened()], items)
     put(tmp_path / "r", "binance", T0 + 10**10, [plan("binance", T0 + 10**10), listed(), opened()], items)
-    command = [
-        sys.executable,
-        "-m",
-        "feedhandler",
-        "export",
-        str(tmp_path / "r"),
-        "--to",
-        str(tmp_path / "out"),
-    ]
+    command = command_of(tmp_path)
     process = subprocess.Popen([*command, "--jobs", "2"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and not any((tmp_path / "out").rglob("*.parquet")):
@@ -263,15 +261,7 @@ def test_killed_anywhere_it_goes_on(tmp_path):
     small(tmp_path / "r2")
     (tmp_path / "r2" / "kucoin").rename(tmp_path / "r" / "kucoin")
     assert export(tmp_path / "r", tmp_path / "fresh") == 0
-    command = [
-        sys.executable,
-        "-m",
-        "feedhandler",
-        "export",
-        str(tmp_path / "r"),
-        "--to",
-        str(tmp_path / "out"),
-    ]
+    command = command_of(tmp_path)
     for attempt in range(4):
         process = subprocess.Popen([*command, "--jobs", str(1 + attempt % 2)], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE_S
