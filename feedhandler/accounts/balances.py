@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.accounts.contract import EXACT, Balance, Trouble
+from feedhandler.accounts.adapter import EXACT, Balance, Trouble
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.units import NS_PER_S
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from feedhandler.accounts.contract import (
+from feedhandler.accounts.adapter import (
     NOTHING,
     Account,
     AccountStream,

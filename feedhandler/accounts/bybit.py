@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.accounts.contract import (
+from feedhandler.accounts.adapter import (
     EXACT,
     NOTHING,
     ZERO,

@@ -16,8 +16,8 @@ from typing import Final
 
 import aiohttp
 
+from feedhandler.accounts.adapter import HTTP_TROUBLES, Account, AccountError, AccountStream, Trouble
 from feedhandler.accounts.balances import SETTLE_NS, AccountProblem, AccountStatus, Ledger, problem
-from feedhandler.accounts.contract import HTTP_TROUBLES, Account, AccountError, AccountStream, Trouble
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.data.refusal import first_words

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from feedhandler.accounts.contract import (
+from feedhandler.accounts.adapter import (
     NOTHING,
     Account,
     AccountError,

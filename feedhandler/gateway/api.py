@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import msgspec
 
 from feedhandler import __version__
+from feedhandler.accounts.adapter import Credentials, CredentialsError
 from feedhandler.accounts.balances import AccountStatus, plain
-from feedhandler.accounts.contract import Credentials, CredentialsError
 from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.status import Heartbeat, RecorderStatus

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from feedhandler.accounts import ACCOUNTS
-from feedhandler.accounts.contract import amount
+from feedhandler.accounts.adapter import amount
 from feedhandler.accounts.positions import Dust, Watched, by_code, by_name, folded, held, watched
 from feedhandler.data.errors import ConfigError, DecodeError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from feedhandler.accounts import ACCOUNTS
+from feedhandler.accounts.adapter import Account, Credentials, CredentialsError
 from feedhandler.accounts.balances import AccountStatus
-from feedhandler.accounts.contract import Account, Credentials, CredentialsError
 from feedhandler.accounts.keeper import Keeper
 from feedhandler.data.errors import ConfigError
 from feedhandler.exchanges import EXCHANGES

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from feedhandler import __version__
-from feedhandler.accounts.contract import Trouble
+from feedhandler.accounts.adapter import Trouble
 from feedhandler.data import wire
 from feedhandler.data.processes import ProcessStatus
 from feedhandler.data.status import (

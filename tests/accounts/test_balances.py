@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from seeds import seeds
 
 from feedhandler.accounts import balances as module
+from feedhandler.accounts.adapter import Balance
 from feedhandler.accounts.balances import DRIFTED_MAX, SETTLE_NS, Drift, Ledger, plain
-from feedhandler.accounts.contract import Balance
 from feedhandler.data.errors import DecodeError
 
 S = 1_000_000_000

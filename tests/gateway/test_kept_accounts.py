@@ -12,7 +12,7 @@ import uvloop
 from patience import PATIENCE_S, until
 
 from feedhandler.accounts import ACCOUNTS, balances, keeper
-from feedhandler.accounts.contract import Credentials, CredentialsError
+from feedhandler.accounts.adapter import Credentials, CredentialsError
 from feedhandler.data.connecting import Policy
 from feedhandler.data.errors import ConfigError
 from feedhandler.data.rest import RestAnswer

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler.accounts import ACCOUNTS, binance
-from feedhandler.accounts.contract import (
+from feedhandler.accounts.adapter import (
     AccountError,
     AccountUpdate,
     Balance,
