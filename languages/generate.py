@@ -746,8 +746,8 @@ def page(text: str) -> str:
     tables = {layout.name: field_table(layout) for layout in layouts()}
     tables |= {"flags": flag_table(), "kinds": kind_table()}
     return re.sub(
-        r"(<!-- (\w+): make languages -->\n).*?(\n<!-- end -->)",
-        lambda match: match[1] + tables[match[2]] + match[3],
+        r"(<!-- (\w+): make languages -->\n).*?(<!-- end -->)",
+        lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}",
         text,
         flags=re.DOTALL,
     )

@@ -484,6 +484,12 @@ def record_line(record: wire.Record) -> str:
     if isinstance(record, wire.Trade):
         trade = f"{record.side} {number(record.size)} at {number(record.price)}, id {record.trade_id}"
         return f"{head}{flags} {trade}{_latency(record)}"
+    if isinstance(record, wire.Liquidation):
+        return (
+            f"{head}{flags} {record.side} {number(record.size)} at {number(record.price)}{_latency(record)}"
+        )
+    if isinstance(record, wire.Contract):
+        return f"{head}{flags} {_contract_text(record)}{_latency(record)}"
     if isinstance(record, wire.Depth):
         return f"{head}{flags} {_depth_text(record)}"
     if isinstance(record, wire.BookRecord):
@@ -496,6 +502,17 @@ def record_line(record: wire.Record) -> str:
         f"{number(record.bid)} x {number(record.bid_size)} / {number(record.ask)} x {number(record.ask_size)}"
     )
     return f"{head}{flags} last {number(record.last)} bid/ask {quote}{_latency(record)}"
+
+
+def _contract_text(contract: wire.Contract) -> str:
+    parts = [f"mark {number(contract.mark)} index {number(contract.index)}"]
+    if not math.isnan(contract.funding_rate):
+        due = f" due {_moment(contract.next_funding_ns)}" if contract.next_funding_ns else ""
+        every = "" if math.isnan(contract.funding_interval_h) else f" every {contract.funding_interval_h:g} h"
+        parts.append(f"funding {contract.funding_rate:+.4%}{due}{every}")
+    if not math.isnan(contract.open_interest):
+        parts.append(f"open interest {number(contract.open_interest)}")
+    return ", ".join(parts)
 
 
 def _depth_text(depth: wire.Depth) -> str:

@@ -3,7 +3,7 @@
 import enum
 from typing import Final, Self
 
-from feedhandler.data import book, condition, depth, documents, ticker, trade
+from feedhandler.data import book, condition, contract, depth, documents, liquidation, ticker, trade
 from feedhandler.data.layout import Body, Description, Retention
 
 
@@ -26,6 +26,8 @@ class Kind(enum.IntEnum):
     TRADE = trade.TRADE
     DEPTH = depth.DEPTH
     BOOK = book.BOOK
+    CONTRACT = contract.CONTRACT
+    LIQUIDATION = liquidation.LIQUIDATION
     CONDITION = condition.CONDITION
 
     def __str__(self) -> str:

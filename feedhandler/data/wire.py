@@ -15,6 +15,7 @@ from msgspec.structs import astuple
 from feedhandler.data import ticker
 from feedhandler.data.book import BookRecord
 from feedhandler.data.condition import Condition
+from feedhandler.data.contract import Contract
 from feedhandler.data.depth import Depth
 from feedhandler.data.documents import Document
 from feedhandler.data.errors import DecodeError
@@ -42,6 +43,7 @@ from feedhandler.data.header import HEADER as HEADER_LAYOUT
 from feedhandler.data.kinds import BY_CODE, DOCUMENTS, TOPIC_WORDS, Kind
 from feedhandler.data.kinds import NAMES as KIND_NAMES
 from feedhandler.data.layout import Description
+from feedhandler.data.liquidation import Liquidation
 from feedhandler.data.ticker import NAN, Ticker
 from feedhandler.data.ticker import VALUES as TICKER_VALUES
 from feedhandler.data.trade import Side, Trade
@@ -69,10 +71,12 @@ __all__ = [
     "VERSION",
     "BookRecord",
     "Condition",
+    "Contract",
     "Depth",
     "Document",
     "Flag",
     "Kind",
+    "Liquidation",
     "Record",
     "Side",
     "Ticker",
@@ -88,6 +92,8 @@ NOTICE: Final = Kind.NOTICE
 TRADE: Final = Kind.TRADE
 DEPTH: Final = Kind.DEPTH
 BOOK: Final = Kind.BOOK
+CONTRACT: Final = Kind.CONTRACT
+LIQUIDATION: Final = Kind.LIQUIDATION
 CONDITION: Final = Kind.CONDITION
 
 NO_NUL: Final = f"the topic has more than {TOPIC_BYTES_MAX} bytes"

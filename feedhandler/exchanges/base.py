@@ -17,15 +17,18 @@ import msgspec
 
 from feedhandler.data import kinds, wire
 from feedhandler.data.book import BOOK
+from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument
+from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.books import Base, ChainRule
+from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
@@ -269,6 +272,18 @@ class Market(abc.ABC):
                 base_flags=base_flags,
                 flags=base_flags,
                 is_consecutive=self.trade_ids_are_consecutive,
+            )
+        if kind == LIQUIDATION.name:
+            return TradeState(
+                LIQUIDATION, topic=topic, native=native, base_flags=base_flags, flags=base_flags
+            )
+        if kind == CONTRACT.name:
+            return ContractState(
+                tuple(Arbitration() for _ in self.topics(native, kind)),
+                topic=topic,
+                native=native,
+                base_flags=base_flags,
+                flags=base_flags,
             )
         if kind == DEPTH.name:
             return DepthState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)

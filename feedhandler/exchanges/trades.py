@@ -15,6 +15,8 @@ from typing import Final
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.layout import Description
+from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.trade import ID_SIZE, TRADE, Side
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
@@ -38,7 +40,7 @@ MS_BITS: Final = 42  # of a time in milliseconds: until 2109
 INDEX_MAX: Final = 2**16 - 1
 
 _PACKED: Final = struct.Struct(f"<{wire.HEADER_SIZE}x{TRADE.layout.codes}")
-assert _PACKED.size == TRADE.size
+assert _PACKED.size == TRADE.size == LIQUIDATION.size
 
 
 def numbered(number: int, time_ns: int) -> int:
@@ -262,7 +264,7 @@ class PastTrade(msgspec.Struct, frozen=True):
 
 
 class TradeState(RecordState):
-    """The trades of one symbol.
+    """The trades of one symbol, or its liquidations: they have the same bytes, and each counts once.
 
     While older ones are being fetched, new ones are held. is_followed: it has been subscribed to since it is
     wanted, so what has been missed since then should not be.
@@ -270,6 +272,7 @@ class TradeState(RecordState):
 
     def __init__(
         self,
+        kind: Description = TRADE,
         *,
         topic: str,
         native: str,
@@ -280,9 +283,7 @@ class TradeState(RecordState):
         self.trades = TradeArbitration(is_consecutive=is_consecutive)
         self.is_followed = False
         self._held: list[_Held] | None = None
-        super().__init__(
-            TRADE, (self.trades,), topic=topic, native=native, base_flags=base_flags, flags=flags
-        )
+        super().__init__(kind, (self.trades,), topic=topic, native=native, base_flags=base_flags, flags=flags)
 
     def accept_trade(self, line: Line, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
         """Note a trade; False if it was published already, or cannot be told from what was."""

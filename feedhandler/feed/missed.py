@@ -16,6 +16,7 @@ import msgspec
 
 from feedhandler.data import wire
 from feedhandler.data.rest import RestRequest
+from feedhandler.data.trade import TRADE
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Emit, Market
 from feedhandler.exchanges.state import State
@@ -90,7 +91,11 @@ class MissedTrades:
     def add(self, states: Iterable[State]) -> None:
         """Watch these too."""
         if self.market.past_trades_max:
-            self._states.update((state, 0) for state in states if isinstance(state, TradeState))
+            self._states.update(
+                (state, 0)
+                for state in states
+                if isinstance(state, TradeState) and state.kind == TRADE.name  # no REST has liquidations
+            )
 
     def remove(self, states: Iterable[State]) -> None:
         """Watch these no more."""

@@ -57,6 +57,12 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 /* Changes of an instrument's whole book, and snapshots of it. */
 #define FH_KIND_BOOK 8
 
+/* A derivative's mark and index price, funding and open interest. */
+#define FH_KIND_CONTRACT 9
+
+/* One liquidation, as the exchange states it. */
+#define FH_KIND_LIQUIDATION 10
+
 /* Header only: the flags of a topic whose kind keeps every record. */
 #define FH_KIND_CONDITION 11
 
@@ -107,6 +113,8 @@ FH_STATIC_ASSERT(sizeof(double) == 8 && DBL_MANT_DIG == 53, "double is IEEE 754 
 #define FH_TRADE_SIZE 176
 #define FH_DEPTH_SIZE 760
 #define FH_BOOK_SIZE 128
+#define FH_CONTRACT_SIZE 168
+#define FH_LIQUIDATION_SIZE 176
 #define FH_CONDITION_SIZE 104
 
 /* 16 bytes: one level of a book. */
@@ -270,6 +278,68 @@ FH_STATIC_ASSERT(offsetof(fh_book, ask_count) == 122, "ask_count");
 FH_STATIC_ASSERT(offsetof(fh_book, part) == 124, "part");
 FH_STATIC_ASSERT(offsetof(fh_book, parts) == 126, "parts");
 
+/* 168 bytes: mark, index, funding and open interest; NaN is not known (yet). */
+typedef struct fh_contract {
+    fh_header header;
+    /* Offset 104: the newest update id that the exchange gave for these values; 0 = it gives none. */
+    uint64_t exchange_sequence;
+    /* Offset 112, quote currency: price at which positions are valued. */
+    double mark;
+    /* Offset 120, quote currency: price of what it is about, on spot markets. */
+    double index;
+    /* Offset 128, fraction: what longs pay to shorts at the next funding; 0.0001 = 0.01 %. */
+    double funding_rate;
+    /* Offset 136, base currency: all open positions, each counted once. */
+    double open_interest;
+    /* Offset 144, Unix ns: when it is due; 0 = not known. */
+    int64_t next_funding_ns;
+    /* Offset 152, hours: from one funding to the next. */
+    double funding_interval_h;
+    /* Offset 160, fraction: what the exchange expects of the funding after the next one. */
+    double predicted_funding_rate;
+} fh_contract;
+
+FH_STATIC_ASSERT(sizeof(fh_contract) == FH_CONTRACT_SIZE, "no padding");
+FH_STATIC_ASSERT(offsetof(fh_contract, exchange_sequence) == 104, "exchange_sequence");
+FH_STATIC_ASSERT(offsetof(fh_contract, mark) == 112, "mark");
+FH_STATIC_ASSERT(offsetof(fh_contract, index) == 120, "index");
+FH_STATIC_ASSERT(offsetof(fh_contract, funding_rate) == 128, "funding_rate");
+FH_STATIC_ASSERT(offsetof(fh_contract, open_interest) == 136, "open_interest");
+FH_STATIC_ASSERT(offsetof(fh_contract, next_funding_ns) == 144, "next_funding_ns");
+FH_STATIC_ASSERT(offsetof(fh_contract, funding_interval_h) == 152, "funding_interval_h");
+FH_STATIC_ASSERT(offsetof(fh_contract, predicted_funding_rate) == 160, "predicted_funding_rate");
+
+/* 176 bytes: one liquidation, as the exchange states it. */
+typedef struct fh_liquidation {
+    fh_header header;
+    /* Offset 104: its number at the exchange; 0 = it gives none. */
+    uint64_t exchange_sequence;
+    /* Offset 112, quote currency: that of the order; not what it was filled at. */
+    double price;
+    /* Offset 120, base currency: how much is liquidated. */
+    double size;
+    /* Offset 128: how many liquidations the exchange has merged into this one. */
+    uint32_t count;
+    /* Offset 132: that of the order: 0 = not known, 1 = buy, 2 = sell: a long position. */
+    uint8_t side;
+    /* Offset 133: 0. */
+    uint8_t bits;
+    /* Offset 134: its position in the exchange's message, from 0. */
+    uint16_t index;
+    /* Offset 136: its id as the exchange gives it, empty if it gives none: text, padded with NUL. */
+    char trade_id[40];
+} fh_liquidation;
+
+FH_STATIC_ASSERT(sizeof(fh_liquidation) == FH_LIQUIDATION_SIZE, "no padding");
+FH_STATIC_ASSERT(offsetof(fh_liquidation, exchange_sequence) == 104, "exchange_sequence");
+FH_STATIC_ASSERT(offsetof(fh_liquidation, price) == 112, "price");
+FH_STATIC_ASSERT(offsetof(fh_liquidation, size) == 120, "size");
+FH_STATIC_ASSERT(offsetof(fh_liquidation, count) == 128, "count");
+FH_STATIC_ASSERT(offsetof(fh_liquidation, side) == 132, "side");
+FH_STATIC_ASSERT(offsetof(fh_liquidation, bits) == 133, "bits");
+FH_STATIC_ASSERT(offsetof(fh_liquidation, index) == 134, "index");
+FH_STATIC_ASSERT(offsetof(fh_liquidation, trade_id) == 136, "trade_id");
+
 /* 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 typedef struct fh_condition {
     fh_header header;
@@ -284,6 +354,8 @@ typedef union fh_record {
     fh_trade trade;
     fh_depth depth;
     fh_book book;
+    fh_contract contract;
+    fh_liquidation liquidation;
     fh_condition condition;
 } fh_record;
 
@@ -384,6 +456,32 @@ static inline void fh_book_load(fh_book *out, const unsigned char *p) {
     out->parts = fh_load_u16(p + 126);
 }
 
+/* Copy it out of the 168 bytes at p, whatever their alignment. Checks nothing. */
+static inline void fh_contract_load(fh_contract *out, const unsigned char *p) {
+    fh_header_load(&out->header, p);
+    out->exchange_sequence = fh_load_u64(p + 104);
+    out->mark = fh_load_f64(p + 112);
+    out->index = fh_load_f64(p + 120);
+    out->funding_rate = fh_load_f64(p + 128);
+    out->open_interest = fh_load_f64(p + 136);
+    out->next_funding_ns = fh_load_i64(p + 144);
+    out->funding_interval_h = fh_load_f64(p + 152);
+    out->predicted_funding_rate = fh_load_f64(p + 160);
+}
+
+/* Copy it out of the 176 bytes at p, whatever their alignment. Checks nothing. */
+static inline void fh_liquidation_load(fh_liquidation *out, const unsigned char *p) {
+    fh_header_load(&out->header, p);
+    out->exchange_sequence = fh_load_u64(p + 104);
+    out->price = fh_load_f64(p + 112);
+    out->size = fh_load_f64(p + 120);
+    out->count = fh_load_u32(p + 128);
+    out->side = fh_load_u8(p + 132);
+    out->bits = fh_load_u8(p + 133);
+    out->index = fh_load_u16(p + 134);
+    memcpy(out->trade_id, p + 136, sizeof out->trade_id);
+}
+
 /* Copy it out of the 104 bytes at p, whatever their alignment. Checks nothing. */
 static inline void fh_condition_load(fh_condition *out, const unsigned char *p) {
     fh_header_load(&out->header, p);
@@ -418,6 +516,8 @@ static inline size_t fh_kind_size(uint8_t kind) {
         case FH_KIND_TRADE: return FH_TRADE_SIZE;
         case FH_KIND_DEPTH: return FH_DEPTH_SIZE;
         case FH_KIND_BOOK: return FH_BOOK_SIZE;
+        case FH_KIND_CONTRACT: return FH_CONTRACT_SIZE;
+        case FH_KIND_LIQUIDATION: return FH_LIQUIDATION_SIZE;
         case FH_KIND_CONDITION: return FH_CONDITION_SIZE;
         default: return 0;
     }
@@ -472,6 +572,8 @@ static inline fh_error fh_decode(const void *message, size_t size, fh_record *ou
         case FH_KIND_TRADE: fh_trade_load(&out->trade, bytes); break;
         case FH_KIND_DEPTH: fh_depth_load(&out->depth, bytes); break;
         case FH_KIND_BOOK: fh_book_load(&out->book, bytes); break;
+        case FH_KIND_CONTRACT: fh_contract_load(&out->contract, bytes); break;
+        case FH_KIND_LIQUIDATION: fh_liquidation_load(&out->liquidation, bytes); break;
         case FH_KIND_CONDITION: fh_condition_load(&out->condition, bytes); break;
         default: fh_header_load(&out->header, bytes);
     }

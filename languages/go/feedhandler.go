@@ -42,6 +42,10 @@ const (
 	KindDepth = 7
 	// KindBook: changes of an instrument's whole book, and snapshots of it.
 	KindBook = 8
+	// KindContract: a derivative's mark and index price, funding and open interest.
+	KindContract = 9
+	// KindLiquidation: one liquidation, as the exchange states it.
+	KindLiquidation = 10
 	// KindCondition: header only: the flags of a topic whose kind keeps every record.
 	KindCondition = 11
 )
@@ -79,13 +83,15 @@ const (
 
 // Sizes in bytes, as on the wire.
 const (
-	TopicSize     = 64
-	HeaderSize    = 104
-	TickerSize    = 192
-	TradeSize     = 176
-	DepthSize     = 760
-	BookSize      = 128
-	ConditionSize = 104
+	TopicSize       = 64
+	HeaderSize      = 104
+	TickerSize      = 192
+	TradeSize       = 176
+	DepthSize       = 760
+	BookSize        = 128
+	ContractSize    = 168
+	LiquidationSize = 176
+	ConditionSize   = 104
 
 	offsetVersion = 64
 	offsetKind    = 65
@@ -205,6 +211,48 @@ type Book struct {
 	Parts uint16
 }
 
+// Contract has 168 bytes: mark, index, funding and open interest; NaN is not known (yet).
+type Contract struct {
+	Header
+	// Offset 104: the newest update id that the exchange gave for these values; 0 = it gives none.
+	ExchangeSequence uint64
+	// Offset 112, quote currency: price at which positions are valued.
+	Mark float64
+	// Offset 120, quote currency: price of what it is about, on spot markets.
+	Index float64
+	// Offset 128, fraction: what longs pay to shorts at the next funding; 0.0001 = 0.01 %.
+	FundingRate float64
+	// Offset 136, base currency: all open positions, each counted once.
+	OpenInterest float64
+	// Offset 144, Unix ns: when it is due; 0 = not known.
+	NextFundingNs int64
+	// Offset 152, hours: from one funding to the next.
+	FundingIntervalH float64
+	// Offset 160, fraction: what the exchange expects of the funding after the next one.
+	PredictedFundingRate float64
+}
+
+// Liquidation has 176 bytes: one liquidation, as the exchange states it.
+type Liquidation struct {
+	Header
+	// Offset 104: its number at the exchange; 0 = it gives none.
+	ExchangeSequence uint64
+	// Offset 112, quote currency: that of the order; not what it was filled at.
+	Price float64
+	// Offset 120, base currency: how much is liquidated.
+	Size float64
+	// Offset 128: how many liquidations the exchange has merged into this one.
+	Count uint32
+	// Offset 132: that of the order: 0 = not known, 1 = buy, 2 = sell: a long position.
+	Side uint8
+	// Offset 133: 0.
+	Bits uint8
+	// Offset 134: its position in the exchange's message, from 0.
+	Index uint16
+	// Offset 136: its id as the exchange gives it, empty if it gives none: text, padded with NUL.
+	TradeId [40]byte
+}
+
 // Condition has 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 type Condition struct {
 	Header
@@ -257,6 +305,24 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.AskCount)-122]
 	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.Part)-124]
 	_ = [1]struct{}{}[unsafe.Offsetof(Book{}.Parts)-126]
+	_ = [1]struct{}{}[unsafe.Sizeof(Contract{})-168]
+	_ = [1]struct{}{}[unsafe.Offsetof(Contract{}.ExchangeSequence)-104]
+	_ = [1]struct{}{}[unsafe.Offsetof(Contract{}.Mark)-112]
+	_ = [1]struct{}{}[unsafe.Offsetof(Contract{}.Index)-120]
+	_ = [1]struct{}{}[unsafe.Offsetof(Contract{}.FundingRate)-128]
+	_ = [1]struct{}{}[unsafe.Offsetof(Contract{}.OpenInterest)-136]
+	_ = [1]struct{}{}[unsafe.Offsetof(Contract{}.NextFundingNs)-144]
+	_ = [1]struct{}{}[unsafe.Offsetof(Contract{}.FundingIntervalH)-152]
+	_ = [1]struct{}{}[unsafe.Offsetof(Contract{}.PredictedFundingRate)-160]
+	_ = [1]struct{}{}[unsafe.Sizeof(Liquidation{})-176]
+	_ = [1]struct{}{}[unsafe.Offsetof(Liquidation{}.ExchangeSequence)-104]
+	_ = [1]struct{}{}[unsafe.Offsetof(Liquidation{}.Price)-112]
+	_ = [1]struct{}{}[unsafe.Offsetof(Liquidation{}.Size)-120]
+	_ = [1]struct{}{}[unsafe.Offsetof(Liquidation{}.Count)-128]
+	_ = [1]struct{}{}[unsafe.Offsetof(Liquidation{}.Side)-132]
+	_ = [1]struct{}{}[unsafe.Offsetof(Liquidation{}.Bits)-133]
+	_ = [1]struct{}{}[unsafe.Offsetof(Liquidation{}.Index)-134]
+	_ = [1]struct{}{}[unsafe.Offsetof(Liquidation{}.TradeId)-136]
 	_ = [1]struct{}{}[unsafe.Sizeof(Condition{})-104]
 )
 
@@ -321,6 +387,30 @@ func (x *Book) load(from []byte) {
 	x.AskCount = binary.LittleEndian.Uint16(from[122:])
 	x.Part = binary.LittleEndian.Uint16(from[124:])
 	x.Parts = binary.LittleEndian.Uint16(from[126:])
+}
+
+func (x *Contract) load(from []byte) {
+	x.Header.load(from)
+	x.ExchangeSequence = binary.LittleEndian.Uint64(from[104:])
+	x.Mark = math.Float64frombits(binary.LittleEndian.Uint64(from[112:]))
+	x.Index = math.Float64frombits(binary.LittleEndian.Uint64(from[120:]))
+	x.FundingRate = math.Float64frombits(binary.LittleEndian.Uint64(from[128:]))
+	x.OpenInterest = math.Float64frombits(binary.LittleEndian.Uint64(from[136:]))
+	x.NextFundingNs = int64(binary.LittleEndian.Uint64(from[144:]))
+	x.FundingIntervalH = math.Float64frombits(binary.LittleEndian.Uint64(from[152:]))
+	x.PredictedFundingRate = math.Float64frombits(binary.LittleEndian.Uint64(from[160:]))
+}
+
+func (x *Liquidation) load(from []byte) {
+	x.Header.load(from)
+	x.ExchangeSequence = binary.LittleEndian.Uint64(from[104:])
+	x.Price = math.Float64frombits(binary.LittleEndian.Uint64(from[112:]))
+	x.Size = math.Float64frombits(binary.LittleEndian.Uint64(from[120:]))
+	x.Count = binary.LittleEndian.Uint32(from[128:])
+	x.Side = from[132]
+	x.Bits = from[133]
+	x.Index = binary.LittleEndian.Uint16(from[134:])
+	copy(x.TradeId[:], from[136:])
 }
 
 func (x *Condition) load(from []byte) {
@@ -403,6 +493,10 @@ func sizeOfKind(kind uint8) int {
 		return DepthSize
 	case KindBook:
 		return BookSize
+	case KindContract:
+		return ContractSize
+	case KindLiquidation:
+		return LiquidationSize
 	case KindCondition:
 		return ConditionSize
 	}
@@ -468,6 +562,14 @@ func Decode(message []byte) (Record, error) {
 		return record, nil
 	case KindBook:
 		record := new(Book)
+		record.load(message)
+		return record, nil
+	case KindContract:
+		record := new(Contract)
+		record.load(message)
+		return record, nil
+	case KindLiquidation:
+		record := new(Liquidation)
 		record.load(message)
 		return record, nil
 	case KindCondition:

@@ -11,6 +11,8 @@ export const KIND: Readonly<{
   TRADE: 6
   DEPTH: 7
   BOOK: 8
+  CONTRACT: 9
+  LIQUIDATION: 10
   CONDITION: 11
 }>
 export const FLAG: Readonly<{
@@ -31,6 +33,8 @@ export const TICKER_SIZE: 192
 export const TRADE_SIZE: 176
 export const DEPTH_SIZE: 760
 export const BOOK_SIZE: 128
+export const CONTRACT_SIZE: 168
+export const LIQUIDATION_SIZE: 176
 export const CONDITION_SIZE: 104
 
 export type Message = Uint8Array | ArrayBuffer
@@ -173,6 +177,52 @@ export class Book extends Header {
   get levels(): Level[]
 }
 
+/** 168 bytes: mark, index, funding and open interest; NaN is not known (yet). */
+export class Contract extends Header {
+  /** Offset 104: the newest update id that the exchange gave for these values; 0 = it gives none. */
+  get exchange_sequence(): bigint
+  /** exchange_sequence, exact up to 2^53. */
+  get exchange_sequence_number(): number
+  /** Offset 112, quote currency: price at which positions are valued. */
+  get mark(): number
+  /** Offset 120, quote currency: price of what it is about, on spot markets. */
+  get index(): number
+  /** Offset 128, fraction: what longs pay to shorts at the next funding; 0.0001 = 0.01 %. */
+  get funding_rate(): number
+  /** Offset 136, base currency: all open positions, each counted once. */
+  get open_interest(): number
+  /** Offset 144, Unix ns: when it is due; 0 = not known. */
+  get next_funding_ns(): bigint
+  /** next_funding_ns in Unix milliseconds, exact to the microsecond. */
+  get next_funding_ms(): number
+  /** Offset 152, hours: from one funding to the next. */
+  get funding_interval_h(): number
+  /** Offset 160, fraction: what the exchange expects of the funding after the next one. */
+  get predicted_funding_rate(): number
+}
+
+/** 176 bytes: one liquidation, as the exchange states it. */
+export class Liquidation extends Header {
+  /** Offset 104: its number at the exchange; 0 = it gives none. */
+  get exchange_sequence(): bigint
+  /** exchange_sequence, exact up to 2^53. */
+  get exchange_sequence_number(): number
+  /** Offset 112, quote currency: that of the order; not what it was filled at. */
+  get price(): number
+  /** Offset 120, base currency: how much is liquidated. */
+  get size(): number
+  /** Offset 128: how many liquidations the exchange has merged into this one. */
+  get count(): number
+  /** Offset 132: that of the order: 0 = not known, 1 = buy, 2 = sell: a long position. */
+  get side(): number
+  /** Offset 133: 0. */
+  get bits(): number
+  /** Offset 134: its position in the exchange's message, from 0. */
+  get index(): number
+  /** Offset 136: its id as the exchange gives it, empty if it gives none: text, padded with NUL. */
+  get trade_id(): string
+}
+
 /** 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 export class Condition extends Header {
 }
@@ -191,7 +241,7 @@ export class Document extends Header {
 /** The records of a message: at batch endpoints several, of whatever kinds. Copies nothing. */
 export function split(message: Message): Uint8Array[]
 /** The record in these bytes. Throws DecodeError for anything that is none. */
-export function decode(message: Message): Ticker | Trade | Depth | Book | Condition | Document | Unknown
+export function decode(message: Message): Ticker | Trade | Depth | Book | Contract | Liquidation | Condition | Document | Unknown
 
 export type Continuity = "first" | "next" | "gap" | "new_session" | "duplicate"
 

@@ -31,6 +31,10 @@ export const KIND = Object.freeze({
   DEPTH: 7,
   /** Changes of an instrument's whole book, and snapshots of it. */
   BOOK: 8,
+  /** A derivative's mark and index price, funding and open interest. */
+  CONTRACT: 9,
+  /** One liquidation, as the exchange states it. */
+  LIQUIDATION: 10,
   /** Header only: the flags of a topic whose kind keeps every record. */
   CONDITION: 11,
 })
@@ -79,6 +83,8 @@ export const TICKER_SIZE = 192
 export const TRADE_SIZE = 176
 export const DEPTH_SIZE = 760
 export const BOOK_SIZE = 128
+export const CONTRACT_SIZE = 168
+export const LIQUIDATION_SIZE = 176
 export const CONDITION_SIZE = 104
 
 const utf8 = new TextDecoder()
@@ -404,6 +410,107 @@ export class Book extends Header {
   }
 }
 
+/** 168 bytes: mark, index, funding and open interest; NaN is not known (yet). */
+export class Contract extends Header {
+  /** Offset 104: the newest update id that the exchange gave for these values; 0 = it gives none. */
+  get exchange_sequence() {
+    return this.view.getBigUint64(104, true)
+  }
+
+  /** exchange_sequence, exact up to 2^53. */
+  get exchange_sequence_number() {
+    return u64Number(this.view, 104)
+  }
+
+  /** Offset 112, quote currency: price at which positions are valued. */
+  get mark() {
+    return this.view.getFloat64(112, true)
+  }
+
+  /** Offset 120, quote currency: price of what it is about, on spot markets. */
+  get index() {
+    return this.view.getFloat64(120, true)
+  }
+
+  /** Offset 128, fraction: what longs pay to shorts at the next funding; 0.0001 = 0.01 %. */
+  get funding_rate() {
+    return this.view.getFloat64(128, true)
+  }
+
+  /** Offset 136, base currency: all open positions, each counted once. */
+  get open_interest() {
+    return this.view.getFloat64(136, true)
+  }
+
+  /** Offset 144, Unix ns: when it is due; 0 = not known. */
+  get next_funding_ns() {
+    return this.view.getBigInt64(144, true)
+  }
+
+  /** next_funding_ns in Unix milliseconds, exact to the microsecond. */
+  get next_funding_ms() {
+    return i64Number(this.view, 144) / 1e6
+  }
+
+  /** Offset 152, hours: from one funding to the next. */
+  get funding_interval_h() {
+    return this.view.getFloat64(152, true)
+  }
+
+  /** Offset 160, fraction: what the exchange expects of the funding after the next one. */
+  get predicted_funding_rate() {
+    return this.view.getFloat64(160, true)
+  }
+}
+
+/** 176 bytes: one liquidation, as the exchange states it. */
+export class Liquidation extends Header {
+  /** Offset 104: its number at the exchange; 0 = it gives none. */
+  get exchange_sequence() {
+    return this.view.getBigUint64(104, true)
+  }
+
+  /** exchange_sequence, exact up to 2^53. */
+  get exchange_sequence_number() {
+    return u64Number(this.view, 104)
+  }
+
+  /** Offset 112, quote currency: that of the order; not what it was filled at. */
+  get price() {
+    return this.view.getFloat64(112, true)
+  }
+
+  /** Offset 120, base currency: how much is liquidated. */
+  get size() {
+    return this.view.getFloat64(120, true)
+  }
+
+  /** Offset 128: how many liquidations the exchange has merged into this one. */
+  get count() {
+    return this.view.getUint32(128, true)
+  }
+
+  /** Offset 132: that of the order: 0 = not known, 1 = buy, 2 = sell: a long position. */
+  get side() {
+    return this.view.getUint8(132)
+  }
+
+  /** Offset 133: 0. */
+  get bits() {
+    return this.view.getUint8(133)
+  }
+
+  /** Offset 134: its position in the exchange's message, from 0. */
+  get index() {
+    return this.view.getUint16(134, true)
+  }
+
+  /** Offset 136: its id as the exchange gives it, empty if it gives none: text, padded with NUL. */
+  get trade_id() {
+    return text(this.view, 136, 40)
+  }
+}
+
 /** 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it. */
 export class Condition extends Header {
 }
@@ -435,6 +542,8 @@ const FIXED = new Map([
   [KIND.TRADE, [Trade, TRADE_SIZE]],
   [KIND.DEPTH, [Depth, DEPTH_SIZE]],
   [KIND.BOOK, [Book, BOOK_SIZE]],
+  [KIND.CONTRACT, [Contract, CONTRACT_SIZE]],
+  [KIND.LIQUIDATION, [Liquidation, LIQUIDATION_SIZE]],
   [KIND.CONDITION, [Condition, CONDITION_SIZE]],
 ])
 

@@ -25,6 +25,10 @@ KIND_TRADE = 6
 KIND_DEPTH = 7
 # Changes of an instrument's whole book, and snapshots of it.
 KIND_BOOK = 8
+# A derivative's mark and index price, funding and open interest.
+KIND_CONTRACT = 9
+# One liquidation, as the exchange states it.
+KIND_LIQUIDATION = 10
 # Header only: the flags of a topic whose kind keeps every record.
 KIND_CONDITION = 11
 
@@ -246,6 +250,88 @@ BOOK = numpy.dtype(
 )
 assert BOOK.itemsize == 128
 
+# 168 bytes: mark, index, funding and open interest; NaN is not known (yet).
+CONTRACT = numpy.dtype(
+    [
+        # Offset 0: UTF-8, padded with NUL, at least one NUL: `ticker.binance.BTC/USDT`.
+        ("topic", "S64"),
+        # Offset 64: 2. Refuse any other.
+        ("version", "u1"),
+        # Offset 65: how to read the body: the kinds. Ignore one that you do not know.
+        ("kind", "u1"),
+        # Offset 66: a bit set: the flags.
+        ("flags", "<u2"),
+        # Offset 68, Unix s: when the merger started. A new value restarts all sequences.
+        ("session", "<u4"),
+        # Offset 72: per topic and session, from 1, without gaps: a gap is loss.
+        ("sequence", "<u8"),
+        # Offset 80, Unix ns: event time as the exchange states it; 0 = it states none.
+        ("exchange_ns", "<i8"),
+        # Offset 88, Unix ns: the feed took the frame from the socket.
+        ("recv_ns", "<i8"),
+        # Offset 96, Unix ns: just before the merger sent.
+        ("publish_ns", "<i8"),
+        # Offset 104: the newest update id that the exchange gave for these values; 0 = it gives none.
+        ("exchange_sequence", "<u8"),
+        # Offset 112, quote currency: price at which positions are valued.
+        ("mark", "<f8"),
+        # Offset 120, quote currency: price of what it is about, on spot markets.
+        ("index", "<f8"),
+        # Offset 128, fraction: what longs pay to shorts at the next funding; 0.0001 = 0.01 %.
+        ("funding_rate", "<f8"),
+        # Offset 136, base currency: all open positions, each counted once.
+        ("open_interest", "<f8"),
+        # Offset 144, Unix ns: when it is due; 0 = not known.
+        ("next_funding_ns", "<i8"),
+        # Offset 152, hours: from one funding to the next.
+        ("funding_interval_h", "<f8"),
+        # Offset 160, fraction: what the exchange expects of the funding after the next one.
+        ("predicted_funding_rate", "<f8"),
+    ]
+)
+assert CONTRACT.itemsize == 168
+
+# 176 bytes: one liquidation, as the exchange states it.
+LIQUIDATION = numpy.dtype(
+    [
+        # Offset 0: UTF-8, padded with NUL, at least one NUL: `ticker.binance.BTC/USDT`.
+        ("topic", "S64"),
+        # Offset 64: 2. Refuse any other.
+        ("version", "u1"),
+        # Offset 65: how to read the body: the kinds. Ignore one that you do not know.
+        ("kind", "u1"),
+        # Offset 66: a bit set: the flags.
+        ("flags", "<u2"),
+        # Offset 68, Unix s: when the merger started. A new value restarts all sequences.
+        ("session", "<u4"),
+        # Offset 72: per topic and session, from 1, without gaps: a gap is loss.
+        ("sequence", "<u8"),
+        # Offset 80, Unix ns: event time as the exchange states it; 0 = it states none.
+        ("exchange_ns", "<i8"),
+        # Offset 88, Unix ns: the feed took the frame from the socket.
+        ("recv_ns", "<i8"),
+        # Offset 96, Unix ns: just before the merger sent.
+        ("publish_ns", "<i8"),
+        # Offset 104: its number at the exchange; 0 = it gives none.
+        ("exchange_sequence", "<u8"),
+        # Offset 112, quote currency: that of the order; not what it was filled at.
+        ("price", "<f8"),
+        # Offset 120, base currency: how much is liquidated.
+        ("size", "<f8"),
+        # Offset 128: how many liquidations the exchange has merged into this one.
+        ("count", "<u4"),
+        # Offset 132: that of the order: 0 = not known, 1 = buy, 2 = sell: a long position.
+        ("side", "u1"),
+        # Offset 133: 0.
+        ("bits", "u1"),
+        # Offset 134: its position in the exchange's message, from 0.
+        ("index", "<u2"),
+        # Offset 136: its id as the exchange gives it, empty if it gives none: text, padded with NUL.
+        ("trade_id", "S40"),
+    ]
+)
+assert LIQUIDATION.itemsize == 176
+
 # 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 CONDITION = numpy.dtype(
     [
@@ -276,6 +362,8 @@ DTYPE_OF = {
     KIND_TICKER: TICKER,
     KIND_TRADE: TRADE,
     KIND_DEPTH: DEPTH,
+    KIND_CONTRACT: CONTRACT,
+    KIND_LIQUIDATION: LIQUIDATION,
     KIND_CONDITION: CONDITION,
 }
 

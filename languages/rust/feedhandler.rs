@@ -44,6 +44,12 @@ pub const KIND_DEPTH: u8 = 7;
 /// Changes of an instrument's whole book, and snapshots of it.
 pub const KIND_BOOK: u8 = 8;
 
+/// A derivative's mark and index price, funding and open interest.
+pub const KIND_CONTRACT: u8 = 9;
+
+/// One liquidation, as the exchange states it.
+pub const KIND_LIQUIDATION: u8 = 10;
+
 /// Header only: the flags of a topic whose kind keeps every record.
 pub const KIND_CONDITION: u8 = 11;
 
@@ -88,6 +94,8 @@ pub const TICKER_SIZE: usize = 192;
 pub const TRADE_SIZE: usize = 176;
 pub const DEPTH_SIZE: usize = 760;
 pub const BOOK_SIZE: usize = 128;
+pub const CONTRACT_SIZE: usize = 168;
+pub const LIQUIDATION_SIZE: usize = 176;
 pub const CONDITION_SIZE: usize = 104;
 const VERSION_OFFSET: usize = 64;
 const KIND_OFFSET: usize = 65;
@@ -241,6 +249,56 @@ pub struct Book {
 
 const _: () = assert!(std::mem::size_of::<Book>() == BOOK_SIZE);
 
+/// 168 bytes: mark, index, funding and open interest; NaN is not known (yet).
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Contract {
+    pub header: Header,
+    /// Offset 104: the newest update id that the exchange gave for these values; 0 = it gives none.
+    pub exchange_sequence: u64,
+    /// Offset 112, quote currency: price at which positions are valued.
+    pub mark: f64,
+    /// Offset 120, quote currency: price of what it is about, on spot markets.
+    pub index: f64,
+    /// Offset 128, fraction: what longs pay to shorts at the next funding; 0.0001 = 0.01 %.
+    pub funding_rate: f64,
+    /// Offset 136, base currency: all open positions, each counted once.
+    pub open_interest: f64,
+    /// Offset 144, Unix ns: when it is due; 0 = not known.
+    pub next_funding_ns: i64,
+    /// Offset 152, hours: from one funding to the next.
+    pub funding_interval_h: f64,
+    /// Offset 160, fraction: what the exchange expects of the funding after the next one.
+    pub predicted_funding_rate: f64,
+}
+
+const _: () = assert!(std::mem::size_of::<Contract>() == CONTRACT_SIZE);
+
+/// 176 bytes: one liquidation, as the exchange states it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub struct Liquidation {
+    pub header: Header,
+    /// Offset 104: its number at the exchange; 0 = it gives none.
+    pub exchange_sequence: u64,
+    /// Offset 112, quote currency: that of the order; not what it was filled at.
+    pub price: f64,
+    /// Offset 120, base currency: how much is liquidated.
+    pub size: f64,
+    /// Offset 128: how many liquidations the exchange has merged into this one.
+    pub count: u32,
+    /// Offset 132: that of the order: 0 = not known, 1 = buy, 2 = sell: a long position.
+    pub side: u8,
+    /// Offset 133: 0.
+    pub bits: u8,
+    /// Offset 134: its position in the exchange's message, from 0.
+    pub index: u16,
+    /// Offset 136: its id as the exchange gives it, empty if it gives none: text, padded with NUL.
+    pub trade_id: [u8; 40],
+}
+
+const _: () = assert!(std::mem::size_of::<Liquidation>() == LIQUIDATION_SIZE);
+
 /// 104 bytes: STALE, DOWN or INVALID of a topic, without a record of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
@@ -340,6 +398,40 @@ impl Book {
     }
 }
 
+impl Contract {
+    /// Read it from the first 168 bytes; checks nothing else. Panics if there are fewer.
+    pub fn load(from: &[u8]) -> Self {
+        Contract {
+            header: Header::load(from),
+            exchange_sequence: u64::from_le_bytes(bytes(from, 104)),
+            mark: f64::from_le_bytes(bytes(from, 112)),
+            index: f64::from_le_bytes(bytes(from, 120)),
+            funding_rate: f64::from_le_bytes(bytes(from, 128)),
+            open_interest: f64::from_le_bytes(bytes(from, 136)),
+            next_funding_ns: i64::from_le_bytes(bytes(from, 144)),
+            funding_interval_h: f64::from_le_bytes(bytes(from, 152)),
+            predicted_funding_rate: f64::from_le_bytes(bytes(from, 160)),
+        }
+    }
+}
+
+impl Liquidation {
+    /// Read it from the first 176 bytes; checks nothing else. Panics if there are fewer.
+    pub fn load(from: &[u8]) -> Self {
+        Liquidation {
+            header: Header::load(from),
+            exchange_sequence: u64::from_le_bytes(bytes(from, 104)),
+            price: f64::from_le_bytes(bytes(from, 112)),
+            size: f64::from_le_bytes(bytes(from, 120)),
+            count: u32::from_le_bytes(bytes(from, 128)),
+            side: u8::from_le_bytes(bytes(from, 132)),
+            bits: u8::from_le_bytes(bytes(from, 133)),
+            index: u16::from_le_bytes(bytes(from, 134)),
+            trade_id: bytes(from, 136),
+        }
+    }
+}
+
 impl Condition {
     /// Read it from the first 104 bytes; checks nothing else. Panics if there are fewer.
     pub fn load(from: &[u8]) -> Self {
@@ -413,6 +505,8 @@ pub enum Record<'a> {
     Trade(Trade),
     Depth(Depth),
     Book(Book),
+    Contract(Contract),
+    Liquidation(Liquidation),
     Condition(Condition),
     Document { header: Header, body: &'a [u8] },
     /// Of a kind that this version does not know.
@@ -426,6 +520,8 @@ impl Record<'_> {
             Record::Trade(record) => &record.header,
             Record::Depth(record) => &record.header,
             Record::Book(record) => &record.header,
+            Record::Contract(record) => &record.header,
+            Record::Liquidation(record) => &record.header,
             Record::Condition(record) => &record.header,
             Record::Document { header, .. } | Record::Unknown { header, .. } => header,
         }
@@ -439,6 +535,8 @@ fn size_of_kind(kind: u8) -> Option<usize> {
         KIND_TRADE => Some(TRADE_SIZE),
         KIND_DEPTH => Some(DEPTH_SIZE),
         KIND_BOOK => Some(BOOK_SIZE),
+        KIND_CONTRACT => Some(CONTRACT_SIZE),
+        KIND_LIQUIDATION => Some(LIQUIDATION_SIZE),
         KIND_CONDITION => Some(CONDITION_SIZE),
         _ => None,
     }
@@ -494,6 +592,8 @@ pub fn decode(message: &[u8]) -> Result<Record<'_>, Error> {
         KIND_TRADE => Record::Trade(Trade::load(message)),
         KIND_DEPTH => Record::Depth(Depth::load(message)),
         KIND_BOOK => Record::Book(Book::load(message)),
+        KIND_CONTRACT => Record::Contract(Contract::load(message)),
+        KIND_LIQUIDATION => Record::Liquidation(Liquidation::load(message)),
         KIND_CONDITION => Record::Condition(Condition::load(message)),
         KIND_STATUS | KIND_INSTRUMENTS | KIND_HEARTBEAT | KIND_NOTICE => {
             Record::Document { header: Header::load(message), body: &message[HEADER_SIZE..] }

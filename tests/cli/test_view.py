@@ -164,6 +164,25 @@ def test_a_trade_is_a_line_with_its_side_as_a_word():
     assert (row["kind"], row["side"], row["price"], row["trade_id"]) == ("trade", "sell", 97421.5, "17")
 
 
+def test_a_liquidation_is_a_line_as_a_trade_is():
+    record = wire.Liquidation("liquidation.x.A/B:B", price=97421.5, size=0.012, side=2)
+    assert view.record_line(wire.unpack(wire.pack(record))).endswith(
+        "liquidation.x.A/B:B #0 sell 0.012 at 97421.5"
+    )
+
+
+def test_a_contract_is_a_line_of_what_is_known():
+    record = wire.Contract("contract.x.A/B:B", mark=97421.5, index=97420.0)
+    assert view.record_line(record).endswith("contract.x.A/B:B #0 mark 97421.5 index 97420")
+    record.funding_rate, record.open_interest, record.funding_interval_h = -0.000125, 51.5, 8.0
+    record.next_funding_ns = 1_790_006_400_000_000_000
+    assert view.record_line(record).endswith(
+        " index 97420, funding -0.0125% due 2026-09-21 16:00:00Z every 8 h, open interest 51.5"
+    )
+    told = msgspec.json.decode(view.record_json(record))
+    assert (told["kind"], told["mark"], told["predicted_funding_rate"]) == ("contract", 97421.5, None)
+
+
 def test_depth_is_shown_by_its_best_and_told_in_full_as_json():
     record = wire.Depth.of(
         "depth.x.A/B", [(2.5, 1.0), (2.25, 4.0)], [], exchange_sequence=7, flags=wire.INVALID

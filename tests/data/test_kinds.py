@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from patience import PATIENCE_S
 
-from feedhandler.data import header, kinds, ticker, trade, wire
+from feedhandler.data import contract, header, kinds, liquidation, ticker, trade, wire
 from feedhandler.data.layout import Body, char, f64, layout, levels, numpy_dtype_fields, u8, u16, u32, u64
 
 CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i64": "q", "f64": "d"}
@@ -144,3 +144,4 @@ def test_the_description_needs_no_numpy():
 
 def test_records_are_as_long_as_documented():
     assert (header.HEADER.size, ticker.TICKER.size, trade.TRADE.size) == (104, 192, 176)
+    assert (contract.CONTRACT.size, liquidation.LIQUIDATION.size) == (168, 176)

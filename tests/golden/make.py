@@ -67,9 +67,9 @@ def ticker(topic, flags, session, sequence, times, exchange_sequence, values):
     return head + body, record
 
 
-def trade(topic, flags, sequence, exchange_sequence, price, size, count, side, bits, index, trade_id):
+def trade(topic, flags, sequence, exchange_sequence, price, size, count, side, bits, index, trade_id, kind=6):
     head, record = header(
-        topic, 6, flags, 1_790_000_000, sequence, BASE_NS, BASE_NS + 1_000_111, BASE_NS + 1_100_222
+        topic, kind, flags, 1_790_000_000, sequence, BASE_NS, BASE_NS + 1_000_111, BASE_NS + 1_100_222
     )
     body = (
         exchange_sequence.to_bytes(8, "little")
@@ -89,6 +89,24 @@ def trade(topic, flags, sequence, exchange_sequence, price, size, count, side, b
         "trade_id": trade_id,
     }
     return head + body, record
+
+
+def liquidation(*values):
+    """A trade in all but its kind."""
+    return trade(*values, kind=10)
+
+
+def contract(topic, flags, sequence, exchange_sequence, prices, next_funding_ns, interval_h, predicted):
+    """Prices are mark, index, funding rate and open interest."""
+    times = (BASE_NS, BASE_NS + 1_000_111, BASE_NS + 1_100_222)
+    head, record = header(topic, 9, flags, 1_790_000_000, sequence, *times)
+    body = exchange_sequence.to_bytes(8, "little") + struct.pack("<dddd", *prices)
+    body += next_funding_ns.to_bytes(8, "little", signed=True) + struct.pack("<dd", interval_h, predicted)
+    assert len(body) == 64
+    names = ("mark", "index", "funding_rate", "open_interest", "funding_interval_h", "predicted_funding_rate")
+    numbers = [None if value != value else value for value in (*prices, interval_h, predicted)]
+    record |= {"exchange_sequence": exchange_sequence, "next_funding_ns": next_funding_ns}
+    return head + body, record | dict(zip(names, numbers, strict=True))
 
 
 def depth(topic, flags, sequence, times, exchange_sequence, bids, asks):
@@ -308,6 +326,45 @@ SINGLES = {
         65_534,
         65_535,
     ),
+    "contract_complete": contract(
+        "contract.bybit.BTC/USDT:USDT",
+        8,
+        42,
+        88_000_000_001,
+        [97421.55, 97420.25, -0.000125, 51234.875],
+        BASE_NS + 14_400_000_000_000,
+        8.0,
+        0.0001,
+    ),
+    "contract_unknown": contract(
+        "contract.bybit.NEW/USDT:USDT", 1 | 4, 1, 0, [NAN, NAN, NAN, NAN], 0, NAN, NAN
+    ),
+    "contract_widest": contract(
+        "contract.binance.汉/USDT:USDT",
+        511,
+        U64_MAX,
+        U64_MAX,
+        [1.7976931348623157e308, 5e-324, -1.0, 0.0],
+        -I64_MAX - 1,
+        1.0,
+        NAN,
+    ),
+    "liquidation_of_a_long": liquidation(
+        "liquidation.bybit.BTC/USDT:USDT", 8 | 32, 42, 0, 96000.5, 0.125, 1, 2, 0, 3, ""
+    ),
+    "liquidation_widest": liquidation(
+        "liquidation.okx.汉/USDT:USDT",
+        96,
+        U64_MAX,
+        U64_MAX,
+        NAN,
+        5e-324,
+        2**32 - 1,
+        255,
+        255,
+        65535,
+        "9" * 40,
+    ),
     "condition_down": condition("trade.binance.BTC/USDT", 4, 4711),
     "condition_over": condition("trade.binance.BTC/USDT", 0, 0),
     **{f"unknown_{kind}": unknown(kind) for kind in (0, 200, 255)},
@@ -320,6 +377,12 @@ BATCHES = {
     "two": [quote(1), quote(2)],
     "of_two_kinds": [quote(1), condition("trade.binance.BTC/USDT", 2, 7), quote(2)],
     "of_trades": [SINGLES["trade_one"], SINGLES["trade_widest"], quote(1), SINGLES["trade_of_a_block"]],
+    "of_derivatives": [
+        SINGLES["contract_complete"],
+        SINGLES["liquidation_of_a_long"],
+        quote(1),
+        SINGLES["contract_widest"],
+    ],
     "with_depth": [quote(1), SINGLES["depth_complete"], quote(2), SINGLES["depth_of_few_levels"]],
     "with_books": [SINGLES[f"book_{name}"] for name in ("changes", "snapshot_1_of_2", "snapshot_2_of_2")],
     "with_a_document": [quote(1), SINGLES["status"]],

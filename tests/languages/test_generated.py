@@ -88,7 +88,20 @@ def test_the_page_has_the_table_of_each_struct_and_of_the_flags_and_kinds():
         "trade",
         "depth",
         "book",
+        "contract",
+        "liquidation",
     ]
+
+
+@pytest.mark.e2e
+def test_a_table_that_is_empty_is_filled_and_takes_nothing_else_away(copy):
+    page = copy / "docs" / "wire.md"
+    right = page.read_text(encoding="utf-8")
+    mark = "<!-- book: make languages -->\n"
+    before, after = right.split(mark)
+    page.write_text(before + mark + after[after.index("<!-- end -->") :], encoding="utf-8")
+    subprocess.run([sys.executable, copy / "languages" / "generate.py"], check=True, timeout=PATIENCE_S)
+    assert page.read_text(encoding="utf-8") == right
 
 
 class Gauge(Record):

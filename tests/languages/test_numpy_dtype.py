@@ -42,6 +42,15 @@ def test_golden_trades_stand_for_their_values(path, dtype):
     same(row, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
 
 
+@pytest.mark.parametrize("kind", ["contract", "liquidation"])
+def test_golden_records_of_derivatives_stand_for_their_values(kind, dtype):
+    paths = sorted(GOLDEN.glob(f"{kind}_*.bin"))
+    assert paths
+    for path in paths:
+        (row,) = dtype.records(path.read_bytes(), getattr(dtype, f"KIND_{kind.upper()}"))
+        same(row, json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("depth_*.bin")), ids=lambda path: path.stem)
 def test_golden_depth_stands_for_its_levels(path, dtype):
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -130,10 +130,15 @@ def expected_line(record, message):
     if record["kind"] == 1:
         line.append(record["exchange_sequence"])
         line += [hexadecimal(record[name]) for name in VALUES]
-    elif record["kind"] == 6:
+    elif record["kind"] in (6, 10):
         line.append(record["exchange_sequence"])
         line += [hexadecimal(record[name]) for name in ("price", "size")]
         line += [record[name] for name in ("count", "side", "bits", "index", "trade_id")]
+    elif record["kind"] == 9:
+        line.append(record["exchange_sequence"])
+        line += [hexadecimal(record[name]) for name in ("mark", "index", "funding_rate", "open_interest")]
+        line.append(record["next_funding_ns"])
+        line += [hexadecimal(record[name]) for name in ("funding_interval_h", "predicted_funding_rate")]
     elif record["kind"] == 7:
         line += [record[name] for name in ("exchange_sequence", "bid_count", "ask_count")]
         for side in (record["bids"], record["asks"]):

@@ -53,6 +53,23 @@ static void print_record(const fh_record *record, const unsigned char *message, 
         print_number(trade->size);
         printf("|%" PRIu32 "|%d|%d|%d|%.*s", trade->count, trade->side, trade->bits, trade->index,
                (int)sizeof trade->trade_id, trade->trade_id);
+    } else if (h->kind == FH_KIND_CONTRACT) {
+        const fh_contract *c = &record->contract;
+        printf("|%" PRIu64, c->exchange_sequence);
+        print_number(c->mark);
+        print_number(c->index);
+        print_number(c->funding_rate);
+        print_number(c->open_interest);
+        printf("|%" PRId64, c->next_funding_ns);
+        print_number(c->funding_interval_h);
+        print_number(c->predicted_funding_rate);
+    } else if (h->kind == FH_KIND_LIQUIDATION) {
+        const fh_liquidation *l = &record->liquidation;
+        printf("|%" PRIu64, l->exchange_sequence);
+        print_number(l->price);
+        print_number(l->size);
+        printf("|%" PRIu32 "|%d|%d|%d|%.*s", l->count, l->side, l->bits, l->index, (int)sizeof l->trade_id,
+               l->trade_id);
     } else if (h->kind == FH_KIND_DEPTH) {
         const fh_depth *d = &record->depth;
         printf("|%" PRIu64 "|%d|%d", d->exchange_sequence, d->bid_count, d->ask_count);

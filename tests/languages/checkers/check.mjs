@@ -1,6 +1,8 @@
 // What feedhandler.mjs makes of messages and sequences; see check.c.
 import { readFileSync } from "node:fs"
-import { Book, DecodeError, Depth, Document, Follow, Ticker, Trade, Unknown, decode, split } from "../../../languages/js/feedhandler.mjs"
+import {
+  Book, Contract, DecodeError, Depth, Document, Follow, Liquidation, Ticker, Trade, Unknown, decode, split,
+} from "../../../languages/js/feedhandler.mjs"
 
 const VALUES = [
   "last", "bid", "bid_size", "ask", "ask_size", "open_24h", "high_24h", "low_24h", "base_volume_24h", "quote_volume_24h",
@@ -28,8 +30,12 @@ const line = (r) => {
   const words = ["ok", r.topic, r.exchange, r.symbol, r.version, r.kind, r.flags, Number(r.is_live), r.session]
   words.push(r.sequence, r.exchange_ns, r.recv_ns, r.publish_ns)
   if (r instanceof Ticker) words.push(r.exchange_sequence, ...VALUES.map((name) => bits(r[name])))
-  if (r instanceof Trade) {
+  if (r instanceof Trade || r instanceof Liquidation) {
     words.push(r.exchange_sequence, bits(r.price), bits(r.size), r.count, r.side, r.bits, r.index, r.trade_id)
+  }
+  if (r instanceof Contract) {
+    words.push(r.exchange_sequence, bits(r.mark), bits(r.index), bits(r.funding_rate), bits(r.open_interest))
+    words.push(r.next_funding_ns, bits(r.funding_interval_h), bits(r.predicted_funding_rate))
   }
   if (r instanceof Depth) {
     words.push(r.exchange_sequence, r.bid_count, r.ask_count)

@@ -1,5 +1,7 @@
 // Compiled, never run: the types say what feedhandler.mjs has, and refuse what it has not.
-import { Book, Condition, Depth, FLAG, Follow, KIND, Ticker, Trade, Unknown, decode, split, type Continuity } from "../../../languages/js/feedhandler.mjs"
+import {
+  Book, Condition, Contract, Depth, FLAG, Follow, KIND, Liquidation, Ticker, Trade, Unknown, decode, split, type Continuity,
+} from "../../../languages/js/feedhandler.mjs"
 
 import { KeptBook } from "../../../languages/js/book.mjs"
 
@@ -15,6 +17,11 @@ for (const bytes of split(message)) {
   } else if (record instanceof Trade) {
     const id: string = record.trade_id
     console.log(id, record.price * record.size, record.side)
+  } else if (record instanceof Contract) {
+    const due: bigint = record.next_funding_ns
+    console.log(due, record.mark - record.index, record.funding_rate)
+  } else if (record instanceof Liquidation) {
+    console.log(record.side, record.price * record.size)
   } else if (record instanceof Depth) {
     const best: number = record.bid_levels[0].price
     console.log(best, record.ask_levels.slice(0, record.ask_count).length)

@@ -29,6 +29,19 @@ fn line(record: &Record<'_>, bytes: &[u8]) -> String {
             let end = t.trade_id.iter().position(|byte| *byte == 0).unwrap_or(t.trade_id.len());
             words.push(String::from_utf8_lossy(&t.trade_id[..end]).to_string());
         }
+        Record::Contract(c) => {
+            words.push(c.exchange_sequence.to_string());
+            words.extend([c.mark, c.index, c.funding_rate, c.open_interest].map(number));
+            words.push(c.next_funding_ns.to_string());
+            words.extend([c.funding_interval_h, c.predicted_funding_rate].map(number));
+        }
+        Record::Liquidation(l) => {
+            words.push(l.exchange_sequence.to_string());
+            words.extend([l.price, l.size].map(number));
+            words.extend([l.count.to_string(), l.side.to_string(), l.bits.to_string(), l.index.to_string()]);
+            let end = l.trade_id.iter().position(|byte| *byte == 0).unwrap_or(l.trade_id.len());
+            words.push(String::from_utf8_lossy(&l.trade_id[..end]).to_string());
+        }
         Record::Depth(d) => {
             words.extend([d.exchange_sequence.to_string(), d.bid_count.to_string(), d.ask_count.to_string()]);
             for level in d.bid_levels.iter().chain(&d.ask_levels) {

@@ -42,6 +42,16 @@ func printRecord(record feedhandler.Record, message []byte) {
 		printNumbers(r.Price, r.Size)
 		id, _, _ := bytes.Cut(r.TradeId[:], []byte{0})
 		fmt.Fprintf(out, "|%d|%d|%d|%d|%s", r.Count, r.Side, r.Bits, r.Index, id)
+	case *feedhandler.Contract:
+		fmt.Fprintf(out, "|%d", r.ExchangeSequence)
+		printNumbers(r.Mark, r.Index, r.FundingRate, r.OpenInterest)
+		fmt.Fprintf(out, "|%d", r.NextFundingNs)
+		printNumbers(r.FundingIntervalH, r.PredictedFundingRate)
+	case *feedhandler.Liquidation:
+		fmt.Fprintf(out, "|%d", r.ExchangeSequence)
+		printNumbers(r.Price, r.Size)
+		id, _, _ := bytes.Cut(r.TradeId[:], []byte{0})
+		fmt.Fprintf(out, "|%d|%d|%d|%d|%s", r.Count, r.Side, r.Bits, r.Index, id)
 	case *feedhandler.Depth:
 		fmt.Fprintf(out, "|%d|%d|%d", r.ExchangeSequence, r.BidCount, r.AskCount)
 		for _, side := range [][20]feedhandler.Level{r.BidLevels, r.AskLevels} {
