@@ -75,11 +75,9 @@ define STATIC
 	$(BIN)/mypy
 endef
 
-# Hardly anything waits there: as many workers as processors.
-check: WORKERS = logical
-check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes or many seeds (under a minute)
+check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes, many seeds, others' clients (under a minute)
 	$(STATIC)
-	$(PYTEST) -m "not e2e and not many and not world"
+	$(PYTEST) -m "not e2e and not many and not world" --ignore tests/third_party
 
 # Without what was compiled: the hot path once more, as it runs where there is no compiler.
 IN_PYTHON := $(addprefix tests/,data/test_raw.py exchanges feed/test_batch.py merger/test_merge.py \
