@@ -11,6 +11,7 @@ does it, the merger as `merger/process.py` does. The plays are in `chain_plays`.
 import bisect
 import collections
 import itertools
+import math
 import random
 
 import msgspec
@@ -481,7 +482,8 @@ class Subscriber:
         self.away = set()  # topics of which it may have missed something
         self.taken = {key: Taken(tape) for key, tape in chain.tapes.items()}
         self.came_at = {key: {} for key in self.taken}  # of each trade
-        self.told_at = {key: [] for key in self.taken}  # that some may be missing
+        # When it was told that trades may be missing, and when a trade, or that all is well, came after that.
+        self.told = {key: [] for key in self.taken}
         self.conditions = {}  # flags of topics whose records count, as they are
 
     def join(self, outlet):
@@ -504,8 +506,8 @@ class Subscriber:
         self.numbers.clear()
         self.conditions.clear()
         self.away.clear()
-        for told in self.told_at.values():
-            told.append(self.chain.now)
+        for told in self.told.values():
+            told.append([self.chain.now, math.inf])
 
     @property
     def lost(self):
@@ -547,24 +549,37 @@ class Subscriber:
         taken.take(record, may_go_back=True, is_clock_right=not self.chain.was_clock_set)
         if record.kind == wire.TRADE:
             self.came_at[key][taken.newest] = now
-        elif record.kind == wire.CONDITION and record.topic.startswith(TRADE) and record.flags & NOT_LIVE:
-            self.told_at[key].append(now)
+        if record.topic.startswith(TRADE) and record.flags & NOT_LIVE:
+            self.told[key].append([now, math.inf])
+        elif record.topic.startswith(TRADE):
+            for told in reversed(self.told[key]):
+                if told[1] < math.inf:
+                    break
+                told[1] = now
         if record.flags & NOT_LIVE:
             self.chain.note(f"{self.name}: {record.topic} {record.flag_names}")
         if record.kind != wire.DEPTH:
             self.conditions[record.topic] = record.flags & NOT_LIVE
 
     def untold(self, key):
-        """Return the trades that are missing, and of which nothing was told when it happened."""
-        came_at, told_at = self.came_at[key], self.told_at[key]
-        given = self.taken[key].numbers
+        """Return the trades that are missing, and of which nothing was told when it happened.
+
+        That is between the trades before and after it, as they came. Both may have come later, by a connection that
+        was behind, or over REST: so what was made after it was told, and before anything came, is told of as well.
+        """
+        came_at, given, made = self.came_at[key], self.taken[key].numbers, self.chain.tapes[key].trades
         numbers = [self.taken[key].first, *(n for n in sorted(came_at) if not given[n] & wire.RECOVERED)]
         untold = []
         for number in self.taken[key].missing():
             after = bisect.bisect(numbers, number)
             since = came_at[numbers[after - 1]]
             until = came_at[numbers[after]] if after < len(numbers) else self.chain.now
-            if not any(min(since, until) - NS_PER_S <= at <= max(since, until) + TOLD_NS for at in told_at):
+            made_at = made[number].unix_ns - EPOCH_NS
+            if not any(
+                min(since, until) - NS_PER_S <= at <= max(since, until) + TOLD_NS
+                or at - NS_PER_S <= made_at <= heard_at
+                for at, heard_at in self.told[key]
+            ):
                 untold.append(number)
         return untold
 
