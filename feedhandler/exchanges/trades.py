@@ -79,7 +79,8 @@ class TradeArbitration:
         self.number = 0  # the highest that was met
         self.first_ns = 0  # when the newest trade came
         self._heard_ns = [0] * LINES_MAX
-        self._reached_ns = [0] * LINES_MAX  # the newest time on each line
+        self._reached_ns = [0] * LINES_MAX  # the newest time on each line,
+        self._began_ns = [0] * LINES_MAX  # and the newest that was known when it was subscribed to
         self._holds = [False] * LINES_MAX
 
     def reset(self) -> None:
@@ -91,12 +92,17 @@ class TradeArbitration:
     def part(self) -> None:
         """Nobody wants it any more: what is made from now on is not missing, and what was made before is late."""
         self.missing, self.given_up, self.is_parted = [], 0, True
+        self._began_ns = [0] * LINES_MAX
         self._forgotten_ns = max(self._forgotten_ns, self.newest_ns)
 
     def renew(self, line: int) -> None:
         """Another connection has this line from now on, and has sent nothing yet."""
-        self._heard_ns[line] = self._reached_ns[line] = 0
+        self._heard_ns[line] = self._reached_ns[line] = self._began_ns[line] = 0
         self._holds[line] = False
+
+    def begin(self, line: int) -> None:
+        """A line was subscribed to: what it does not bring from now on is newer than all that is known."""
+        self._began_ns[line] = 0 if self.is_parted else self.newest_ns
 
     def inherit(self, line: int) -> None:
         """The channel is silent on this line, and was silent elsewhere since it began."""
@@ -246,6 +252,10 @@ class TradeArbitration:
     def reached_ns(self, line: int) -> int:
         """Return when the newest trade on a line was made, 0 if none has come."""
         return self._reached_ns[line]
+
+    def began_ns(self, line: int) -> int:
+        """Return when the newest trade that was known at the line's subscription was made, 0 if none was wanted."""
+        return self._began_ns[line]
 
 
 def _count_of(ranges: list[tuple[int, int]]) -> int:

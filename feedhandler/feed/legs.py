@@ -12,7 +12,7 @@ Pure: times come in, sessions to be run and to be stopped go out. It knows no ex
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -422,7 +422,7 @@ class Legs:
         if not session.drain(now):
             return False
         if not session.is_drained:
-            self._note_missed(session, session.subscriptions.brings_since_ns, [])
+            self.missed.on_gone(session, [])
         return True
 
     def state(self) -> str:
@@ -455,7 +455,7 @@ class Legs:
             return
         if session.condition == wire.DOWN:
             others = [s for s in self.sessions if s is not session and s.condition != wire.DOWN]
-            self._note_missed(session, session.subscriptions.brought_since_ns, others)
+            self.missed.on_gone(session, others)
             self._release(session)
         elif session.condition == 0 and self._has_filled_stale:  # data have come: what is quiet is live again
             self._unseeded.update(self._tickers)
@@ -463,22 +463,6 @@ class Legs:
         self._seed_unkept()
         if session.condition:  # better flags nothing: others may have data too, and are looked at after it
             self._flag_conditions()
-
-    def _note_missed(
-        self, session: Session, since_ns: Callable[[State], int], others: Sequence[Session]
-    ) -> None:
-        """See whether others had subscribed to trades before a connection that is gone brought its last frame."""
-        line = session.line.index
-        heard_ns = max(
-            (channel.heard_ns(line) for state in self.states.values() for channel in state.channels),
-            default=0,
-        )
-        self.missed.on_gone(
-            line,
-            heard_ns,
-            since_ns,
-            lambda state: [each.subscriptions.brings_since_ns(state) for each in others],
-        )
 
     def on_rejection(self, session: Session) -> None:
         """A topic was refused: kinds that keep every record are not brought; others are watched."""

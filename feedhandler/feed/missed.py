@@ -21,6 +21,7 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Emit, Market
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import PastTrade, TradeState
+from feedhandler.feed.session import Session
 
 HOLD_NS: Final = 1_500_000_000  # with the time between two looks it is less than 2 s
 PATIENCE_NS: Final = NS_PER_S  # within which another connection may bring what is missing
@@ -124,26 +125,22 @@ class MissedTrades:
                 self._begin(state, state.trades.number, state.trades.newest_ns)
                 state.hold()
 
-    def on_gone(
-        self,
-        line: int,
-        heard_ns: int,
-        since_ns: Callable[[State], int],
-        others_since_ns: Callable[[State], Iterable[int]],
-    ) -> None:
-        """A connection is gone that last brought anything at a time. What it had under way then is missed.
+    def on_gone(self, session: Session, others: Sequence[Session]) -> None:
+        """A connection is gone. What it had under way when it last brought anything is missed.
 
-        since_ns tells since when it had subscribed to a state, 0 if it had not; others_since_ns since when others
-        have. One that had by then has the same under way. Numbers that follow each other tell by themselves.
+        Of others, one that had subscribed by then has the same under way. Numbers that follow each other tell by
+        themselves.
         """
+        line = session.line.index
         for state in self._states if not self.market.trade_ids_are_consecutive else ():
-            own_ns = since_ns(state)
-            if not own_ns or not state.is_followed or not state.trades.update_id:
+            own = session.subscriptions.brings_since(state)
+            if own is None or not state.is_followed or not state.trades.update_id:
                 continue
-            lived_ns = max(own_ns, heard_ns)
-            if not any(0 < other_ns <= lived_ns - UNDER_WAY_NS for other_ns in others_since_ns(state)):
-                present_ns = max(own_ns, lived_ns - UNDER_WAY_NS) + state.offset_ns
-                self._begin(state, 0, state.trades.reached_ns(line) or max(1, present_ns))
+            lived_mono_ns = max(own.mono_ns, session.delivered_mono_ns)
+            theirs = [other.subscriptions.brings_since(state) for other in others]
+            if not any(since and since.mono_ns <= lived_mono_ns - UNDER_WAY_NS for since in theirs):
+                reached_ns = state.trades.reached_ns(line) or state.trades.began_ns(line)
+                self._begin(state, 0, reached_ns or max(1, own.unix_ns + state.offset_ns))
 
     def _begin(self, state: TradeState, number: int, since_ns: int) -> None:
         if state not in self._open:

@@ -232,6 +232,7 @@ class Session:
         self.last_error = self.ended = reason
         if self.has_data:
             self.attempts = 0
+        self._set_condition(wire.DOWN)  # whoever is told may ask what it had brought
         self._reset(now_mono_ns)
         self.is_stale = False
         self.phase = Phase.BACKOFF
@@ -239,7 +240,6 @@ class Session:
         self.deadline_mono_ns = max(
             now_mono_ns + int(delay * NS_PER_S), self._budget.next_mono_ns(now_mono_ns)
         )
-        self._set_condition(wire.DOWN)
 
     def has_given_up(self) -> bool:
         """True after `max_attempts` connections in a row that came to nothing."""
@@ -496,6 +496,11 @@ class Session:
     def has_lived_since(self, mono_ns: int) -> bool:
         """True if something has come since: data, where they come in any case, else a sign of life will do."""
         return (self._delivered_mono_ns if self._is_data_expected() else self._lived_mono_ns) >= mono_ns
+
+    @property
+    def delivered_mono_ns(self) -> int:
+        """The look after which data came last."""
+        return self._delivered_mono_ns if self._data() == self._data_seen else self._looked_mono_ns
 
     def learn_from(self, other: "Session") -> None:
         """Take over from another connection what was refused to it, its failed attempts, and its usual silences."""

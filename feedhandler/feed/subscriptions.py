@@ -12,8 +12,8 @@ times and answers come in, requests go out. It knows no exchange.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,7 @@ from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.base import Ack, Channel, Market, Nack
 from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import QUOTE, State
+from feedhandler.exchanges.trades import TradeState
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
 # From the acknowledgement to the first data of a channel that repeats itself.
@@ -52,6 +53,13 @@ class SubscriptionRequest(msgspec.Struct):
     not_before_mono_ns: int = 0
 
 
+class Answered(NamedTuple):
+    """When the first answer to a topic came. Our own clock may have been set since: the monotonic time orders."""
+
+    unix_ns: int
+    mono_ns: int
+
+
 class LineSubscriptions:
     """The topics of one line's connections; see the module's first lines.
 
@@ -71,7 +79,6 @@ class LineSubscriptions:
         self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
         self._rejected_mono_ns: dict[str, int] = {}
         self._suspects: set[str] = set()  # topics of a refused request, to be requested one by one
-        self._answered_ns: dict[str, int] = {}  # topic → when its first answer came, in Unix time
         self.reset()
         self._enter(states)
 
@@ -82,8 +89,7 @@ class LineSubscriptions:
         self._in_flight: SubscriptionRequest | None = None
         self._held: set[str] = set()  # what the exchange may be sending: asked for, and not taken back since
         self._answer_due = 0
-        self._answered_before_ns = self._answered_ns  # the same of the connection before
-        self._answered_ns = {}
+        self._answered: dict[str, Answered] = {}  # by topic
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when its first data are due
         self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
@@ -126,7 +132,7 @@ class LineSubscriptions:
     def _joined(self, states: Iterable[State]) -> list[str]:
         """Return the topics of new states that are had already, for another kind; their snapshots came before."""
         topics = [topic for state in states for topic in self._market.topics(state.native, state.kind)]
-        had = self._channels.keys() & self._answered_ns.keys() - self.rejected.keys()
+        had = self._channels.keys() & self._answered.keys() - self.rejected.keys()
         return [topic for topic in dict.fromkeys(topics) if topic in had]
 
     def _has_every(self, topic: str) -> bool:
@@ -156,7 +162,7 @@ class LineSubscriptions:
                 self._unreadable,
             ):
                 known.pop(topic, None)
-            self._answered_ns.pop(topic, None)
+            self._answered.pop(topic, None)
         self._suspects.difference_update(topics)
         if self._is_started:
             self._unask(topics)
@@ -184,7 +190,7 @@ class LineSubscriptions:
         return self._market.topics(self._canary, TICKER.name)[QUOTE] if self._canary else ""
 
     def _give_up_canary(self, topic: str) -> None:
-        self._answered_ns.pop(topic, None)
+        self._answered.pop(topic, None)
         self._suspects.discard(topic)
         if self._is_started:
             self._unask([topic])
@@ -193,7 +199,7 @@ class LineSubscriptions:
 
     def renew(self, topics: Sequence[str]) -> None:
         """Unsubscribe topics and subscribe to them again: the exchange seems to have lost them."""
-        topics = [t for t in dict.fromkeys(topics) if t in self._answered_ns and t not in self.rejected]
+        topics = [t for t in dict.fromkeys(topics) if t in self._answered and t not in self.rejected]
         for topic in self._silent(topics):
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
         self._leave(topics)
@@ -288,9 +294,9 @@ class LineSubscriptions:
                 self._suspects.discard(topic)
                 self.rejected[topic] = answer.reason
                 self._rejected_mono_ns[topic] = now
-                if topic not in self._answered_ns:
+                if topic not in self._answered:
                     self._held.discard(topic)
-                self._answered_ns.setdefault(topic, recv_ns)
+                self._answered.setdefault(topic, Answered(recv_ns, now))
         else:
             # One bad topic refuses its whole request: ask for each alone, so that only it is refused.
             self._suspects.update(topics)
@@ -300,12 +306,19 @@ class LineSubscriptions:
     def _on_ack(self, topics: Sequence[str], now: int, recv_ns: int) -> None:
         self._suspects.difference_update(topics)
         for topic in topics:
-            self._answered_ns.setdefault(topic, recv_ns)
+            if topic not in self._answered:
+                self._answered[topic] = Answered(recv_ns, now)
+                self._begin_trades(topic)
         promised = {topic: own for topic in topics if (own := self._repeating([topic]))}
         self._promised.update(*promised.values())
         self._await_data(promised, now)  # the others may be a quiet market's
         if len(topics) > 1:
             self._look_later(now + TOGETHER_TIMEOUT_NS, tuple(topics))
+
+    def _begin_trades(self, topic: str) -> None:
+        for state, _ in self._channels.get(topic, ()):
+            if isinstance(state, TradeState):
+                state.trades.begin(self._line)
 
     def _repeating(self, topics: Iterable[str] | None = None) -> set[Channel]:
         """Return the channels of some topics, or of all, that promise to repeat themselves."""
@@ -474,7 +487,7 @@ class LineSubscriptions:
         """True if an instrument that is never quiet has been subscribed to."""
         topic = self._canary_topic
         is_refused = topic in self.rejected if topic in self._channels else self._is_canary_refused
-        return topic in self._answered_ns and not is_refused
+        return topic in self._answered and not is_refused
 
     @property
     def repeats_ns(self) -> int:
@@ -485,7 +498,7 @@ class LineSubscriptions:
     @property
     def is_acknowledged(self) -> bool:
         """True if all that is wanted was requested and answered, and not all of it refused."""
-        return self.is_settled and any(topic not in self.rejected for topic in self._answered_ns)
+        return self.is_settled and any(topic not in self.rejected for topic in self._answered)
 
     def pending(self) -> int:
         """Return how many topics are still to be requested or to be answered."""
@@ -494,39 +507,34 @@ class LineSubscriptions:
 
     def answered_ns(self, topic: str) -> int:
         """Return when a topic was first answered on this connection, in Unix time; 0 = not yet."""
-        return self._answered_ns.get(topic, 0)
+        return self._answered[topic].unix_ns if topic in self._answered else 0
 
     def is_granted(self, topic: str) -> bool:
         """True if a topic was acknowledged on this connection."""
-        return topic in self._answered_ns and topic not in self.rejected
+        return topic in self._answered and topic not in self.rejected
 
     def answered_channels(self) -> Iterator[tuple[Arbitration, int]]:
         """Yield each channel, and when it was first answered, in Unix ns; 0 = not yet.
 
         One whose refusal is known from another connection is not requested: it counts as answered with the last.
         """
-        newest = max(self._answered_ns.values(), default=0)
+        newest_ns = max((answered.unix_ns for answered in self._answered.values()), default=0)
         for topic, own in self._channels.items():
-            answered_ns = self._answered_ns.get(topic, newest if topic in self.rejected else 0)
+            answered_ns = self.answered_ns(topic) or (newest_ns if topic in self.rejected else 0)
             for state, channel in own:
                 yield state.channels[channel], answered_ns
 
     def brings(self, state: State) -> bool:
         """True if all channels of a state were acknowledged on this connection."""
         topics = self._market.topics(state.native, state.kind)
-        return all(topic in self._answered_ns and topic not in self.rejected for topic in topics)
+        return all(topic in self._answered and topic not in self.rejected for topic in topics)
 
-    def brings_since_ns(self, state: State) -> int:
-        """Return since when this connection brings a state, in Unix time; 0 = it does not."""
-        return self._since_ns(state, self._answered_ns) if self.brings(state) else 0
-
-    def brought_since_ns(self, state: State) -> int:
-        """The same of the connection that is gone."""
-        return self._since_ns(state, self._answered_before_ns)
-
-    def _since_ns(self, state: State, answered_ns: Mapping[str, int]) -> int:
-        since = [answered_ns.get(topic, 0) for topic in self._market.topics(state.native, state.kind)]
-        return max(since) if all(since) else 0
+    def brings_since(self, state: State) -> Answered | None:
+        """Return since when this connection brings a state; None = it does not."""
+        if not self.brings(state):
+            return None
+        topics = self._market.topics(state.native, state.kind)
+        return max((self._answered[topic] for topic in topics), key=lambda answered: answered.mono_ns)
 
     def learn_from(self, other: "LineSubscriptions") -> None:
         """Take over what the exchange refused to another connection."""

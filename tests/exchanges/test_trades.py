@@ -287,6 +287,23 @@ def test_what_a_line_repeats_of_the_time_when_nobody_wanted_it_is_late(has_numbe
     assert accept(0, 111)
 
 
+def test_a_line_begins_after_what_is_known_unless_nobody_wanted_it():
+    channel, line = TradeArbitration(), Line(0)
+    channel.accept(line, "a", RECV_NS, RECV_NS)
+    channel.begin(1)
+    channel.accept(line, "b", RECV_NS + MS, RECV_NS + MS)
+    assert (channel.began_ns(0), channel.began_ns(1)) == (0, RECV_NS)
+    channel.part()
+    assert channel.began_ns(1) == 0
+    channel.begin(1)
+    assert channel.began_ns(1) == 0
+    channel.accept(line, "c", RECV_NS + 2 * MS, RECV_NS + 2 * MS)
+    channel.begin(1)
+    assert channel.began_ns(1) == RECV_NS + 2 * MS
+    channel.renew(1)
+    assert channel.began_ns(1) == 0
+
+
 def test_a_count_that_begins_anew_has_none_missing_and_goes_on_from_there():
     channel, line = TradeArbitration(is_consecutive=True), Line(0)
     for step, number in enumerate((1000, 1001, 1004, 3, 4, 7)):

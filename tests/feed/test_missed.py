@@ -502,6 +502,56 @@ def test_what_a_leg_had_under_way_is_fetched_when_it_is_gone_if_the_other_one_ca
     assert pair.legs.missed.lost == {}
 
 
+@pytest.mark.parametrize("exchange", ["kucoin", "bybit"])
+def test_what_a_leg_had_under_way_is_fetched_though_the_clock_was_set_after_the_other_one_came(exchange):
+    world = World(exchange, 2)
+    first, second = world.links
+    world.run(6 * NS_PER_S)
+    world.trade(3)
+    world.cut(second)
+    world.delays = {first: 3 * NS_PER_S}
+    world.trade(1)
+    del world.sent[first]  # it hangs: what follows is under way until it is gone
+    world.make(3)
+    world.run(2 * NS_PER_S)
+    world.clock_off_ns = 60 * NS_PER_S
+    world.run(2 * NS_PER_S)
+    assert world.published() == world.numbers()[:4]
+    world.cut(first)
+    world.delays = {}
+    world.run(5 * NS_PER_S)
+    world.trade(1)
+    world.run(5 * NS_PER_S)
+    assert sorted(world.published()) == world.numbers()
+    assert world.legs.missed.lost == {}
+
+
+@pytest.mark.parametrize("exchange", ["kucoin", "bybit"])
+def test_what_a_leg_had_under_way_that_never_brought_any_is_fetched_though_the_clock_was_wrong(exchange):
+    world = World(exchange, 2)
+    first, second = world.links
+    world.run(6 * NS_PER_S)
+    world.trade(3)
+    world.clock_off_ns = 60 * NS_PER_S
+    world.cut(second)
+    world.run(NS_PER_S)
+    del world.sent[second]  # it hangs
+    world.run(6 * NS_PER_S)
+    world.trade(1)
+    world.cut(first)
+    world.make(3)
+    world.run(2 * NS_PER_S)
+    assert first in world.sent
+    assert world.published() == world.numbers()[:4]
+    assert world.requests == []
+    world.cut(second)
+    world.run(5 * NS_PER_S)
+    world.trade(1)
+    world.run(5 * NS_PER_S)
+    assert sorted(world.published()) == world.numbers()
+    assert world.legs.missed.lost == {}
+
+
 def test_a_leg_is_renewed_once_what_it_had_under_way_has_come(lone):
     lone.trade(3)
     (old,) = lone.links
@@ -519,9 +569,11 @@ def test_a_leg_is_renewed_once_what_it_had_under_way_has_come(lone):
     assert lone.legs.missed.lost == {}
 
 
-def test_a_leg_that_is_gone_costs_no_request_if_the_other_one_was_there_before(pair):
+@pytest.mark.parametrize("clock_off_ns", [0, -50 * NS_PER_S])
+def test_a_leg_that_is_gone_costs_no_request_if_the_other_one_was_there_before(pair, clock_off_ns):
     first, second = pair.links
     pair.run(6 * NS_PER_S)
+    pair.clock_off_ns = clock_off_ns
     for session in (second, first):
         pair.trade(1)
         pair.cut(session)
