@@ -81,8 +81,8 @@ check: $(VENV)/.test ## before each commit: format, lint, types, tests without p
 
 # Without what was compiled: the hot path once more, as it runs where there is no compiler.
 IN_PYTHON := $(addprefix tests/,data/test_raw.py exchanges feed/test_batch.py merger/test_merge.py \
-  transport/test_board_files.py transport/test_follower.py transport/test_paced_outlet.py transport/test_queues.py \
-  transport/test_zmtp.py)
+  recordings/test_stored.py transport/test_board_files.py transport/test_follower.py \
+  transport/test_paced_outlet.py transport/test_queues.py transport/test_zmtp.py)
 
 test: $(VENV)/.test ## everything CI runs: format, lint, types, all tests
 	$(STATIC)
