@@ -56,7 +56,7 @@ from feedhandler.sim.protocol import (
     Now,
     Reply,
 )
-from feedhandler.sim.simulated import SIMULATED
+from feedhandler.sim.simulated import SEEDED, SIMULATED
 
 QUANTUM_NS: Final = 200_000  # messages due within this of each other may leave in one write
 AWAKE_NS: Final = 100_000
@@ -475,7 +475,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--exchange", default="binance", choices=list(SIMULATED))
+    parser.add_argument("--exchange", default="binance", choices=SEEDED)
     parser.add_argument("--kind", default="ticker", choices=["ticker", *TRAFFIC], help="of messages")
     parser.add_argument("--symbols", type=int, default=10, help="how many symbols have numbered messages")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free; printed in the first line")

@@ -28,7 +28,7 @@ import zmq
 
 from bench import host
 from feedhandler.data import wire
-from feedhandler.sim.simulated import SIMULATED
+from feedhandler.sim.simulated import SEEDED
 
 WARM_UP_S = 10.0
 FLAT_RATIO_MAX = 1.05
@@ -39,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--exchange", default="binance", choices=list(SIMULATED))
+    parser.add_argument("--exchange", default="binance", choices=SEEDED)
     parser.add_argument("--symbols", type=int, default=1000)
     parser.add_argument("--rate", type=int, default=20_000, help="messages per second")
     parser.add_argument("--seconds", type=int, default=60, help="measured, after the warm-up")

@@ -17,13 +17,13 @@ from bench import measure, traffic
 from bench.contenders import BATCHES, CONTENDERS, FLOOR, OF_OTHERS, OURS, SILENT, Contender, subscribed
 from bench.report import Ceiling, Memory, Run, Soak
 from bench.rig import BenchError, Load, Outcome, Rig
-from feedhandler.sim.simulated import SIMULATED
+from feedhandler.sim.simulated import SEEDED
 
 BURST: Final = 200
 TRIES: Final = 3  # of a run whose generator was late
 CEILING_P99_US_MAX: Final = 100_000.0
 CEILING_ARRIVED_MIN: Final = 0.9999
-EXCHANGES: Final = tuple(SIMULATED)
+EXCHANGES: Final = SEEDED
 SYMBOLS: Final = 10
 
 

@@ -190,8 +190,11 @@ class Broadcast:
             if stream.is_lost:
                 continue
             for variant, boxes in stream.audiences.items():
-                payload = stream.last_payloads.get(variant) or stream.encode(variant, now)
-                stream.last_payloads[variant] = payload
+                if stream.encode_repeat is not None:
+                    payload = stream.encode_repeat(variant, now)
+                else:
+                    payload = stream.last_payloads.get(variant) or stream.encode(variant, now)
+                    stream.last_payloads[variant] = payload
                 for box in boxes:
                     if not box.frames:
                         dirty.append(box)

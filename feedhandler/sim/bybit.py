@@ -44,7 +44,7 @@ from feedhandler.sim.protocol import (
     decode_object,
     to_json,
 )
-from feedhandler.sim.reading import KeptState, TrafficReading
+from feedhandler.sim.reading import KeptMessage, KeptState, TrafficReading
 from feedhandler.sim.sources import TradeSource, WindowSource
 
 SPOT_PATH = "/v5/public/spot"
@@ -610,19 +610,6 @@ class BybitReading(TrafficReading):
         if topic.startswith("orderbook."):
             return KeptWindow()
         return KeptMessage() if topic.startswith("tickers.") else None
-
-
-class KeptMessage:
-    """The newest message is the whole state: that of tickers, on spot."""
-
-    def __init__(self) -> None:
-        self._payload: bytes | None = None
-
-    def take(self, payload: bytes) -> None:
-        self._payload = payload
-
-    def show(self) -> bytes | None:
-        return self._payload
 
 
 class _WindowData(msgspec.Struct):

@@ -15,6 +15,7 @@ import msgspec
 
 from feedhandler.sim import frames
 from feedhandler.sim.protocol import KEY_REFUSALS, NS_PER_S, UNIFIED
+from feedhandler.sim.simulated import ACCOUNTS
 
 OVERSIZE_MAX = 64 * 1024 * 1024
 COUNT_MAX = 10_000
@@ -148,9 +149,15 @@ class OldBooks(_Fault, tag="old_books"):
 
 
 class RestartBooks(_Fault, tag="restart_books"):
-    """Bybit: send subscribed books as snapshots with u = 1, as after a restart of the service; symbol"""
+    """Bybit: send subscribed books as snapshots with u = 1, as after a restart; OKX: count ids anew; symbol"""
 
     symbol: str = ""
+
+
+class NoSnapshots(_Fault, tag="no_snapshots"):
+    """OKX: begin books that are subscribed within seconds without a snapshot, as announced: REST has one"""
+
+    seconds: float = SECONDS_MAX
 
 
 class CrossBook(_Fault, tag="cross_book"):
@@ -167,7 +174,7 @@ class Burst(_Fault, tag="burst"):
 
 
 class ServerShutdown(_Fault, tag="server_shutdown"):
-    """Binance: send serverShutdown, and close those connections after seconds"""
+    """Binance, OKX: announce it, and close those connections after seconds"""
 
     seconds: float = 3.0
 
@@ -272,6 +279,7 @@ Fault = (
     | SlowRest
     | OldBooks
     | RestartBooks
+    | NoSnapshots
     | CrossBook
     | Burst
     | ServerShutdown
@@ -293,6 +301,7 @@ OF_A_MARKET = (
     Unlist,
     OldBooks,
     RestartBooks,
+    NoSnapshots,
     CrossBook,
     Burst,
     Rate,
@@ -317,10 +326,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "offset_s": (-10 * SECONDS_MAX * 365, 10 * SECONDS_MAX * 365),
 }
 ONLY_ON = {
-    "expired_token": "kucoin",
-    "restart_books": "bybit",
-    "server_shutdown": "binance",
-    "end_subscriptions": "binance",
+    "expired_token": ("kucoin",),
+    "restart_books": ("bybit", "okx"),
+    "no_snapshots": ("okx",),
+    "server_shutdown": ("binance", "okx"),
+    "end_subscriptions": ("binance",),
+    **dict.fromkeys(("deposit", "hold", "trade", "refuse_key"), tuple(ACCOUNTS)),
 }
 
 
@@ -342,8 +353,8 @@ def parse(body: bytes, exchange: str) -> Fault:
     if kind is None:
         hint = _did_you_mean(str(name), list(_BY_NAME))
         raise FaultError(f"unknown fault {name!r}{hint}; choose from: {', '.join(_BY_NAME)}")
-    if ONLY_ON.get(name, exchange) != exchange:
-        raise FaultError(f"fault {name!r} exists on {ONLY_ON[name]} only, and this is {exchange}")
+    if exchange not in ONLY_ON.get(name, (exchange,)):
+        raise FaultError(f"fault {name!r} exists on {', '.join(ONLY_ON[name])} only, and this is {exchange}")
     _check_names(name, kind, request)
     try:
         fault: Fault = msgspec.convert(request, Fault, strict=False)  # a command line has texts only

@@ -24,10 +24,14 @@ TICK_SIZE: Final = 256 << 10  # of one exchange, between two looks at what its c
 IDLE_NS: Final = NS_PER_S // 20
 ANSWERS_MAX: Final = 64  # of one path and query, the newest
 BEHIND_MAX: Final = 64  # frames of a topic by which one connection may be ahead of another
-OF_ONE: Final = "symbol"  # parameters of one symbol's requests: their answers have another shape
+OF_ONE: Final = frozenset(
+    {"symbol", "instId"}
+)  # parameters of one symbol's requests: their answers have another shape
 _VERSION: Final = re.compile(r"/v\d+/")
 NOTHING: Final = Ids(0, 0)
-LEVELS: Final = "limit"  # where a recorded answer has other levels than are asked for, it is better than none
+LEVELS: Final = frozenset(
+    {"limit", "sz"}
+)  # where a recorded answer has other levels than are asked for, it is better than none
 
 
 class EventKind(Enum):
@@ -115,8 +119,10 @@ def _unversioned(path: str) -> str:
 
 def _fits(recorded: dict[str, str], asked: dict[str, str]) -> bool:
     """True if an answer to one query is one to another: nothing that both state differs."""
-    shared = recorded.keys() & asked.keys() - {LEVELS}
-    return (OF_ONE in recorded) == (OF_ONE in asked) and all(recorded[key] == asked[key] for key in shared)
+    shared = recorded.keys() & asked.keys() - LEVELS
+    return bool(OF_ONE & recorded.keys()) == bool(OF_ONE & asked.keys()) and all(
+        recorded[key] == asked[key] for key in shared
+    )
 
 
 class _Topic:

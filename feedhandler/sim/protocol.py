@@ -13,7 +13,7 @@ import msgspec
 
 from feedhandler.sim.account import Account, Update
 from feedhandler.sim.market import Instrument, Listing, instruments_of, universe
-from feedhandler.sim.order_book import Level, OrderBook
+from feedhandler.sim.order_book import Level
 from feedhandler.sim.sources import Source
 
 NS_PER_S = 1_000_000_000
@@ -122,6 +122,7 @@ class DataStream:
         "at_most_every_ns",
         "audiences",
         "encode",
+        "encode_repeat",
         "has_subscribers",
         "instrument",
         "is_lost",
@@ -151,6 +152,7 @@ class DataStream:
         regular_every_ns: int = 0,
         at_most_every_ns: int = 0,
         repeat_every_ns: int = 0,
+        encode_repeat: Callable[[int, Now], bytes] | None = None,
         is_trade: bool = False,
         shows_quote: bool = True,
         shows_book: bool = False,
@@ -162,7 +164,8 @@ class DataStream:
         self.encode = encode
         self.regular_every_ns = regular_every_ns  # 0: real time
         self.at_most_every_ns = at_most_every_ns  # 0: no limit of its own
-        self.repeat_every_ns = repeat_every_ns  # the same payload again after this much silence; 0: never
+        self.repeat_every_ns = repeat_every_ns  # something again after this much silence; 0: never
+        self.encode_repeat = encode_repeat  # None: the same payload
         self.is_trade = is_trade
         self.shows_quote = shows_quote and not is_trade  # else only a trade changes what it shows
         self.shows_book = shows_book  # levels behind the best as well
@@ -199,6 +202,7 @@ class Dialog(abc.ABC):
 
     variant: int = 0
     is_private: bool = False  # made for an account's own data
+    pushed: int = 0  # messages of data that it was sent, as known at the last tick
 
     def __init__(self) -> None:
         self.topics: dict[str, None] = {}  # subscribed, oldest first
@@ -239,6 +243,14 @@ class Private(Protocol):
 
     accounts: dict[str, Account]  # by wallet, the one that trades first
     key_refusal: str  # a fault: why every key is refused, one of KEY_REFUSALS; "" if none is
+
+
+class NoPrivate:
+    """Of an exchange whose accounts are not played."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.key_refusal = ""
 
 
 class Content(Protocol):
@@ -282,6 +294,7 @@ class Exchange(abc.ABC):
         self.ws_url = ""  # where its socket really is, known once bound
         self.rejected_symbols: set[str] = set()  # a fault: refuse these
         self.unlisted_symbols: set[str] = set()  # a fault: they are in no instrument list
+        self.has_snapshots = True  # a fault: where books begin with a snapshot, they do not
         self.old_books: dict[int, BookState] = {}  # a fault: REST has these, by index of instrument
 
     def knows(self, symbol: str) -> bool:
@@ -312,14 +325,14 @@ class Exchange(abc.ABC):
         """Let REST have the books as they are now, until `old_books` is emptied."""
         for each in self.instruments:
             if each.book is not None:
-                self.old_books[each.index] = self._newest_state(each.book, now)
+                self.old_books[each.index] = self._newest_state(each, now)
 
     def book_state(self, instrument: Instrument, now: Now) -> BookState:
         """Return a book as REST has it."""
-        return self.old_books.get(instrument.index) or self._newest_state(instrument.order_book(), now)
+        return self.old_books.get(instrument.index) or self._newest_state(instrument, now)
 
-    def _newest_state(self, book: OrderBook, now: Now) -> BookState:
-        levels = self.rest_levels
+    def _newest_state(self, instrument: Instrument, now: Now) -> BookState:
+        book, levels = instrument.order_book(), self.rest_levels
         return BookState(book.update_id, now, book.best_bids(levels), book.best_asks(levels))
 
     def restart_book(self, stream: DataStream) -> bool:

@@ -29,6 +29,19 @@ class KeptState(Protocol):
         ...
 
 
+class KeptMessage:
+    """The newest message is the whole state."""
+
+    def __init__(self) -> None:
+        self._payload: bytes | None = None
+
+    def take(self, payload: bytes) -> None:
+        self._payload = payload
+
+    def show(self) -> bytes | None:
+        return self._payload
+
+
 class TrafficReading(abc.ABC):
     """One exchange's. A payload is a text frame that was received, a body is an answer of REST."""
 

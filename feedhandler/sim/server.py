@@ -408,6 +408,7 @@ class SimServer:
                 elif (
                     not is_frozen and not connection.is_half_open
                 ):  # a client cannot answer a ping that is kept from it
+                    connection.dialog.pushed = connection.sent
                     self._apply(connection, connection.dialog.on_tick(now), now)
             if self._shutdown_mono_ns and now.mono_ns >= self._shutdown_mono_ns:
                 self._shutdown_mono_ns = 0
@@ -723,6 +724,7 @@ class SimServer:
         ):
             symbols.clear()
             symbols.update(self._active.symbols(name))
+        self._exchange.has_snapshots = self._active.get("no_snapshots") is None
         if self._active.get("old_books") is None:
             self._exchange.old_books.clear()
         refusal = self._active.get("refuse_key")

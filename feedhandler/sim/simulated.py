@@ -12,17 +12,18 @@ from feedhandler.sim.binance import Binance, BinanceReading, BinanceRules
 from feedhandler.sim.bybit import Bybit, BybitReading, BybitRules
 from feedhandler.sim.credentials import Credentials
 from feedhandler.sim.kucoin import Kucoin, KucoinReading, KucoinRules
+from feedhandler.sim.okx import Okx, OkxReading, OkxRules
 from feedhandler.sim.protocol import Exchange
 from feedhandler.sim.reading import TrafficReading
 
-Rules = BinanceRules | KucoinRules | BybitRules
+Rules = BinanceRules | KucoinRules | BybitRules | OkxRules
 
 
 class Simulated(NamedTuple):
     make: Callable[[int, int, Any], Exchange]  # instruments, seed, rules
     rules: type[Rules]
     reading: TrafficReading  # of recordings
-    credentials: Credentials  # that its account has
+    credentials: Credentials | None  # that its account has; None: accounts are not played
     spelling: str  # of a symbol
     quotes: str  # the topic of its fastest quotes
     channels: int  # of each symbol, that make up a ticker
@@ -63,4 +64,16 @@ SIMULATED = {
         "orderbook.1.{native}",
         channels=2,
     ),
+    "okx": Simulated(
+        Okx,
+        OkxRules,
+        OkxReading(),
+        None,
+        "{base}-{quote}",
+        "bbo-tbt:{native}",
+        channels=2,
+    ),
 }
+ACCOUNTS = {name: each.credentials for name, each in SIMULATED.items() if each.credentials is not None}
+# What chaos, the end-to-end tests and the bench play: another row above must not change what their seeds play.
+SEEDED = ("binance", "kucoin", "bybit")

@@ -7,7 +7,7 @@ pytest.importorskip("wsproto")
 
 from bench import contenders, measure
 from bench.rig import BenchError, Load, Program, Rig, python
-from feedhandler.sim.simulated import SIMULATED
+from feedhandler.sim.simulated import SEEDED
 
 
 @pytest.mark.e2e
@@ -52,7 +52,7 @@ def test_who_looks_at_the_board_sees_each_symbols_newest():
 @pytest.mark.e2e
 def test_three_exchanges_and_two_subscribers_at_once():
     programs = contenders.subscribed("ticks", 2)
-    with Rig("ours", programs, exchanges=tuple(SIMULATED), symbols=4) as rig:
+    with Rig("ours", programs, exchanges=SEEDED, symbols=4) as rig:
         outcome = rig.run(Load(500.0, 0.4))
         run = measure.run_of(contenders.OURS, [outcome], symbols=4, subscribers=2, feeds=3)
         assert [problem for problem in run.problems if "generator" not in problem] == []

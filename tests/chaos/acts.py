@@ -323,7 +323,7 @@ def schedule(rng, seconds):
     plan, at_s = [], 0.0
     while (at_s := at_s + rng.uniform(0.2, 1.6)) < seconds or not plan:
         exchange = rng.choice(EXCHANGES)
-        kind = rng.choice([kind for kind in KINDS if ONLY_ON.get(kind, exchange) == exchange])
+        kind = rng.choice([kind for kind in KINDS if exchange in ONLY_ON.get(kind, EXCHANGES)])
         plan.append((at_s, exchange, kind, KINDS[kind](rng)))
     return plan
 

@@ -22,7 +22,7 @@ from feedhandler.sim import simulated
 # Its processes meet no authority of the world; else each would read its certificates when it starts.
 WITHOUT_AUTHORITIES = {"SSL_CERT_FILE": os.devnull}
 STOP_S = 30.0  # whoever has not ended then is killed
-EXCHANGES = tuple(simulated.SIMULATED)
+EXCHANGES = simulated.SEEDED
 MAJORS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "ADA/USDT", "XRP/USDT")
 
 # The wire format as a stranger reads it in docs/wire.md; deliberately not the project's own definition.

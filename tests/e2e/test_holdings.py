@@ -13,11 +13,11 @@ import msgspec
 import pytest
 from harness import PATIENCE_S, is_alive, wait_until
 
-from feedhandler.sim.simulated import SIMULATED
+from feedhandler.sim.simulated import ACCOUNTS
 
 CREDENTIALS = {
-    name: {field: value for field, value in msgspec.to_builtins(each.credentials).items() if value}
-    for name, each in SIMULATED.items()
+    name: {field: value for field, value in msgspec.to_builtins(each).items() if value}
+    for name, each in ACCOUNTS.items()
 }
 TOKEN = "0123456789abcdef0123456789abcdef"
 

@@ -22,9 +22,7 @@ from feedhandler.runtime import config
 from feedhandler.sim import credentials as sim
 from feedhandler.sim import frames
 from feedhandler.sim.server import SimServer, SimSettings
-from feedhandler.sim.simulated import SIMULATED
-
-CREDENTIALS = {name: each.credentials for name, each in SIMULATED.items()}
+from feedhandler.sim.simulated import ACCOUNTS as CREDENTIALS
 
 
 @pytest.fixture(autouse=True)

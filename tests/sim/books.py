@@ -6,6 +6,7 @@ from feedhandler.sim.binance import Binance
 from feedhandler.sim.bybit import Bybit
 from feedhandler.sim.kucoin import Kucoin
 from feedhandler.sim.market import Instrument
+from feedhandler.sim.okx import Okx
 from feedhandler.sim.protocol import Exchange
 
 Levels = list[tuple[Decimal, Decimal]]
@@ -14,14 +15,27 @@ QUOTES = {
     Binance: "btcusdt@bookTicker",
     Kucoin: "/spotMarket/level1:BTC-USDT",
     Bybit: "orderbook.1.BTCUSDT",
+    Okx: "bbo-tbt:BTC-USDT",
 }
-TRADES = {Binance: "btcusdt@trade", Kucoin: "/market/match:BTC-USDT", Bybit: "publicTrade.BTCUSDT"}
-BOOKS = {Binance: "btcusdt@depth@100ms", Kucoin: "/market/level2:BTC-USDT", Bybit: "orderbook.200.BTCUSDT"}
+TRADES = {
+    Binance: "btcusdt@trade",
+    Kucoin: "/market/match:BTC-USDT",
+    Bybit: "publicTrade.BTCUSDT",
+    Okx: "trades:BTC-USDT",
+}
+BOOKS = {
+    Binance: "btcusdt@depth@100ms",
+    Kucoin: "/market/level2:BTC-USDT",
+    Bybit: "orderbook.200.BTCUSDT",
+    Okx: "books:BTC-USDT",
+}
+WITH_SNAPSHOTS = (Bybit, Okx)  # whose books begin with one
 DEPTH_ENDPOINTS = {
     Binance: "/api/v3/depth?symbol=BTCUSDT&limit=1000",
     Kucoin: "/api/v1/market/orderbook/level2_100?symbol=BTC-USDT",
+    Okx: "/api/v5/market/books?instId=BTC-USDT&sz=400&source=0",
 }
-SYMBOLS = {Binance: "BTCUSDT", Kucoin: "BTC-USDT", Bybit: "BTCUSDT"}
+SYMBOLS = {Binance: "BTCUSDT", Kucoin: "BTC-USDT", Bybit: "BTCUSDT", Okx: "BTC-USDT"}
 
 
 class GapError(Exception):
@@ -38,19 +52,24 @@ class KeptBook:
         self.update_id = 0  # 0: there is no base
         self.range = (Decimal(0), Decimal("inf"))  # of prices that the base knows
         self.removed_unknown = 0
+        self.is_chained = False  # something has followed on the base
 
     def begin(self, base: dict) -> None:
         """Take a snapshot: of REST, or the first message where that is one."""
         data = base.get("data", base)
+        [data] = data if isinstance(data, list) else [data]
+        self.is_chained = False
         self.bids = _levels(data.get("bids", data.get("b")))
         self.asks = _levels(data.get("asks", data.get("a")))
         self.range = (min(self.bids, default=Decimal(0)), max(self.asks, default=Decimal("inf")))
-        self.update_id = int(data.get("lastUpdateId", data.get("sequence", data.get("u"))))
+        self.update_id = int(data.get("lastUpdateId", data.get("sequence", data.get("u", data.get("seqId")))))
 
     def apply(self, message: dict) -> bool:
         """Follow one message; False if it is older than what is known. Raises GapError."""
         if self._make is Bybit:
             return self._apply_bybit(message)
+        if self._make is Okx:
+            return self._apply_okx(message)
         first, last, bids, asks = _KEYS[self._make](message)
         if last <= self.update_id:
             return False
@@ -71,6 +90,20 @@ class KeptBook:
         self._set(self.bids, data["b"])
         self._set(self.asks, data["a"])
         self.update_id = data["u"]
+        return True
+
+    def _apply_okx(self, message: dict) -> bool:
+        [data] = message["data"]
+        if message["action"] == "snapshot":
+            self.begin(message)
+            return True
+        if data["seqId"] <= self.update_id and data["prevSeqId"] < self.update_id:
+            return False
+        if data["prevSeqId"] > self.update_id or (data["prevSeqId"] < self.update_id and self.is_chained):
+            raise GapError(f"{data['prevSeqId']} after {self.update_id}")
+        self._set(self.bids, data["bids"])
+        self._set(self.asks, data["asks"])
+        self.update_id, self.is_chained = data["seqId"], True
         return True
 
     def _is_newer(self, level: list[str]) -> bool:
@@ -108,8 +141,16 @@ _KEYS = {
 }
 
 
+def topic_of(message: dict) -> str:
+    """Return what a message is of, as the simulator calls it; "" where the message does not say."""
+    arg = message.get("arg")
+    if "data" in message and isinstance(arg, dict):
+        return f"{arg['channel']}:{arg['instId']}"
+    return message.get("topic", "")
+
+
 def _levels(levels: list[list[str]]) -> dict[Decimal, Decimal]:
-    return {Decimal(price): Decimal(size) for price, size in levels}
+    return {Decimal(price): Decimal(size) for price, size, *_ in levels}
 
 
 def _within(known: tuple[Decimal, Decimal], *sides: Levels) -> tuple[Levels, Levels]:

@@ -11,6 +11,7 @@ from feedhandler.sim.binance import Binance
 from feedhandler.sim.bybit import Bybit
 from feedhandler.sim.kucoin import Kucoin
 from feedhandler.sim.market import Listing, instruments_of, universe
+from feedhandler.sim.okx import Okx
 from feedhandler.sim.protocol import NS_PER_MS, NS_PER_S, Now
 from feedhandler.sim.rhythm import CATCH_UP_NS, QUIET_S, Activity, Rhythm
 
@@ -271,6 +272,7 @@ SPOKEN = {  # in the minute after a change of the quote alone
     Binance: {"{0}@bookTicker": 1, "{0}@ticker": 1, "{0}@miniTicker": 0, "{0}@trade": 0},
     Kucoin: {"/spotMarket/level1:{0}": 1, "/market/ticker:{0}": 1, "/market/snapshot:{0}": 1},
     Bybit: {"orderbook.1.{0}": 20, "tickers.{0}": 0, "publicTrade.{0}": 0},  # the book again every 3 s
+    Okx: {"bbo-tbt:{0}": 2, "tickers:{0}": 1, "trades:{0}": 0},  # the book again after a minute
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from feedhandler.sim import credentials
 from feedhandler.sim.binance import BinanceRules
-from feedhandler.sim.simulated import SIMULATED
+from feedhandler.sim.simulated import ACCOUNTS
 
 from .wire import Client, end_of, run, running, until
 
@@ -119,7 +119,7 @@ def is_about(asset: str):
     return check
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
+@pytest.mark.parametrize("exchange", ACCOUNTS)
 def test_a_deposit_is_in_the_balances_and_told(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -137,7 +137,7 @@ def test_a_deposit_is_in_the_balances_and_told(exchange):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
+@pytest.mark.parametrize("exchange", ACCOUNTS)
 def test_a_silent_change_is_in_the_balances_alone(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -155,7 +155,7 @@ def test_a_silent_change_is_in_the_balances_alone(exchange):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
+@pytest.mark.parametrize("exchange", ACCOUNTS)
 def test_a_trade_at_the_market_moves_two_assets(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -210,7 +210,7 @@ def test_an_impossible_change_is_400_and_changes_nothing(request_body, culprit):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
+@pytest.mark.parametrize("exchange", ACCOUNTS)
 @pytest.mark.parametrize("kind", ["key", "maintenance"])
 def test_keys_are_refused_for_a_while(exchange, kind):
     async def scenario() -> None:
@@ -229,7 +229,7 @@ def test_keys_are_refused_for_a_while(exchange, kind):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
+@pytest.mark.parametrize("exchange", ACCOUNTS)
 def test_private_connections_can_be_dropped_alone(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -248,7 +248,7 @@ def test_private_connections_can_be_dropped_alone(exchange):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
+@pytest.mark.parametrize("exchange", ACCOUNTS)
 def test_the_exchanges_clock_decides_what_is_late(exchange):
     async def scenario() -> None:
         async with running(exchange) as client:
@@ -264,7 +264,7 @@ def test_the_exchanges_clock_decides_what_is_late(exchange):
     run(scenario())
 
 
-@pytest.mark.parametrize("exchange", SIMULATED)
+@pytest.mark.parametrize("exchange", ACCOUNTS)
 def test_neither_the_page_nor_the_log_shows_a_secret(exchange, caplog):
     async def scenario() -> None:
         async with running(exchange) as client:

@@ -11,12 +11,24 @@ import pytest
 from feedhandler.sim.binance import Binance
 from feedhandler.sim.bybit import Bybit
 from feedhandler.sim.kucoin import Kucoin
+from feedhandler.sim.okx import Okx
 from feedhandler.sim.protocol import NS_PER_S, DataStream, Exchange, HttpRequest, Now
 from feedhandler.sim.rate import FixedRate
 from feedhandler.sim.rhythm import Activity, Rhythm
 from feedhandler.sim.sources import WindowSource
 
-from .books import BOOKS, DEPTH_ENDPOINTS, QUOTES, SYMBOLS, TRADES, GapError, KeptBook, truth
+from .books import (
+    BOOKS,
+    DEPTH_ENDPOINTS,
+    QUOTES,
+    SYMBOLS,
+    TRADES,
+    WITH_SNAPSHOTS,
+    GapError,
+    KeptBook,
+    topic_of,
+    truth,
+)
 from .listener import World
 
 BUSY = Activity(busiest_per_s=1000, busy_symbols=5000)
@@ -43,6 +55,9 @@ def trade_ids(make: type[Exchange], found: list[dict]) -> list:
         return [message["t"] for message in found if message.get("e") == "trade"]
     if make is Kucoin:
         return [int(message["data"]["tradeId"]) for message in found if "match" in message["topic"]]
+    if make is Okx:
+        rows = [row for message in found if topic_of(message) == TRADES[make] for row in message["data"]]
+        return [int(row["tradeId"]) - back for row in rows for back in reversed(range(int(row["count"])))]
     return [row["i"] for message in found if "Trade" in message["topic"] for row in message["data"]]
 
 
@@ -60,7 +75,7 @@ def test_every_trade_is_sent_once_and_in_order(make, rate):
     assert len(set(found)) == len(found)
     sent = fills[: len(found)]
     assert len(fills) - len(sent) < 60, "at a known rate the newest wait for the next slot of their stream"
-    if make is Binance:
+    if make in (Binance, Okx):
         assert found == [fill.trade_id for fill in sent]
     elif make is Kucoin:
         assert found == sorted(found)
@@ -106,7 +121,7 @@ def test_trades_that_nobody_was_sent_do_not_follow(make):
 def base_of(world: World, exchange: Exchange, topic: str) -> dict:
     """What a subscriber begins with: an answer of REST, or what it is sent first."""
     now = Now(world.now_ns, world.now_ns)
-    if isinstance(exchange, Bybit):
+    if topic and type(exchange) in WITH_SNAPSHOTS:
         stream = world.broadcast.find(topic) or exchange.stream(topic)
         return json.loads(exchange.snapshot(stream, 0, now))
     path, _, query = DEPTH_ENDPOINTS[type(exchange)].partition("?")
@@ -119,7 +134,7 @@ def follow(world: World, book: KeptBook, topic: str) -> int:
     """Apply what has come; returns how many messages were new."""
     seen = [json.loads(text) for _, text in world.seen]
     world.seen.clear()
-    mine = [m for m in seen if m.get("e") == "depthUpdate" or m.get("topic") == topic]
+    mine = [m for m in seen if m.get("e") == "depthUpdate" or topic_of(m) == topic]
     return sum(book.apply(message) for message in mine)
 
 
@@ -136,7 +151,7 @@ def test_a_book_that_is_kept_is_the_one_that_is_simulated(make, rate):
     world, exchange = play(make, QUOTES[make], TRADES[make], rate=rate)
     world.run(0.3)
     book = KeptBook(make)
-    if make is Bybit:
+    if make in WITH_SNAPSHOTS:
         book.begin(base_of(world, exchange, topic))
         world.add(exchange.stream(topic))
     else:
@@ -151,8 +166,8 @@ def test_a_book_that_is_kept_is_the_one_that_is_simulated(make, rate):
         count += new
         is_one_of_many = make is Kucoin and not rate and step % 20
         if new and is_newest(stream) and not is_one_of_many:
-            if make is Bybit:
-                assert book.levels() == truth(stream.instrument, 200)
+            if make in WITH_SNAPSHOTS:
+                assert book.levels() == truth(stream.instrument, 400 if make is Okx else 200)
             else:
                 assert book.known() == truth(stream.instrument, known=book.range)
             compared += 1
@@ -168,7 +183,7 @@ def test_a_second_subscriber_begins_where_the_stream_is(make):
     book = KeptBook(make)
     book.begin(base_of(world, exchange, topic))
     world.seen.clear()
-    if make is not Bybit:  # what a subscriber would have kept before it asked
+    if make not in WITH_SNAPSHOTS:  # what a subscriber would have kept before it asked
         book.update_id = world.broadcast.find(topic).source.last_id
     world.run(1.0)
     assert follow(world, book, topic) > 5
@@ -182,9 +197,11 @@ def test_what_is_kept_back_leaves_a_gap(make, how):
     stream = world.broadcast.find(topic)
     world.run(0.5)
     last_id = getattr(stream.source, "last_id", 0) or stream.source.message_id
+    if make is Okx:
+        last_id = stream.source.sequence
     world.seen.clear()
     book = KeptBook(make)
-    book.update_id = last_id
+    book.update_id, book.is_chained = last_id, True
     if how == "pause":
         for _ in range(300):
             world.now_ns += NS_PER_S // 1000

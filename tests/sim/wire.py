@@ -47,7 +47,7 @@ class Client:
     async def path(self) -> str:
         """Where this exchange's socket is; on KuCoin with a token that is fetched first."""
         if self.exchange != "kucoin":
-            return {"binance": "/ws", "bybit": "/v5/public/spot"}[self.exchange]
+            return {"binance": "/ws", "bybit": "/v5/public/spot", "okx": "/ws/v5/public"}[self.exchange]
         async with self.http.post(f"{self.server.rest_url}/api/v1/bullet-public") as answer:
             token = (await answer.json())["data"]["token"]
         return f"/?token={quote(token, safe='')}&connectId=me"
@@ -69,8 +69,15 @@ class Client:
             "binance": {"method": "SUBSCRIBE", "params": [topic], "id": 1},
             "kucoin": {"id": "1", "type": "subscribe", "topic": topic, "response": True},
             "bybit": {"req_id": "1", "op": "subscribe", "args": [topic]},
+            "okx": okx_request(topic),
         }
         await ws.send_json(message[self.exchange])
+
+
+def okx_request(topic: str) -> dict:
+    """Return the request for what this simulator calls a topic."""
+    channel, _, symbol = topic.partition(":")
+    return {"id": "1", "op": "subscribe", "args": [{"channel": channel, "instId": symbol}]}
 
 
 def handshake(path: str) -> bytes:
@@ -128,6 +135,8 @@ async def end_of(ws: aiohttp.ClientWebSocketResponse) -> aiohttp.WSMessage:
 
 
 def is_quote(message: dict) -> bool:
-    """A push of best bid and offer, on any of the three."""
+    """A push of best bid and offer, on any of them."""
     data = message.get("data", message)
+    if isinstance(data, list):
+        return any("bids" in row for row in data)
     return isinstance(data, dict) and ("b" in data or "bids" in data)

@@ -103,6 +103,14 @@ class History:
         # A float has each of these whole numbers exactly, so the quotient is the float nearest to the text.
         return [price / 10**self._instrument.price_decimals, size / 10**self._instrument.size_decimals]
 
+    def merged(self, last_id: int, count: int) -> tuple[float, float, str]:
+        """Return some trades in a row as one of their size, at the price and on the side that all had."""
+        fills = [fill for fill in self.fills if last_id - count < fill.trade_id <= last_id]
+        assert len(fills) == count
+        [(price, is_sell)] = {(fill.price, fill.is_sell) for fill in fills}
+        size = sum(fill.size for fill in fills)
+        return (*self.level(price, size), "sell" if is_sell else "buy")
+
     def had(self, trades: list[tuple[float, float, str]]) -> bool:
         """Whether these were trades, one after the other, none left out: (price, size, side)."""
         known = [
@@ -155,4 +163,10 @@ def kucoin() -> Iterator[Simulator]:
 @pytest.fixture
 def bybit() -> Iterator[Simulator]:
     with _running("bybit") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def okx() -> Iterator[Simulator]:
+    with _running("okx") as simulator:
         yield simulator

@@ -1,10 +1,11 @@
-"""ccxt.pro, unmodified but for its URLs, receives tickers, trades, books and balances from all three exchanges.
+"""ccxt.pro, unmodified but for its URLs, receives tickers, trades, books and balances from the exchanges.
 
 Spot only, as the simulators play nothing else: `fetchMarkets` is told so.
 """
 
 import asyncio
 import copy
+import itertools
 
 import msgspec
 import pytest
@@ -112,6 +113,21 @@ def test_bybit_watch_ticker(bybit):
     bybit.assert_well_behaved()
 
 
+def make_okx(simulator) -> "ccxt.Exchange":
+    return make("okx", rest=simulator.rest_url, ws=f"{simulator.ws_url}/ws/v5")
+
+
+def test_okx_watch_ticker(okx):
+    assert_plausible(watch(make_okx(okx), "SOL/USDT"), "SOL/USDT")
+    okx.assert_well_behaved()
+
+
+def test_okx_watch_bids_asks(okx):
+    [quotes] = collect(make_okx(okx), "watch_bids_asks", 1, ["ETH/USDT"])
+    assert 0 < quotes["ETH/USDT"]["bid"] < quotes["ETH/USDT"]["ask"]
+    okx.assert_well_behaved()
+
+
 # Trades and books.
 
 MAKERS = {
@@ -176,6 +192,70 @@ def test_bybit_watch_order_book(bybit, depth):
     books = collect(make_bybit(bybit), "watch_order_book", 20, "BTC/USDT", depth)
     assert_have_been(books, history, depth)  # its nonce is the number of the message, and says not which one
     bybit.assert_well_behaved()
+
+
+def test_okx_watch_trades(okx):
+    """Those of one order at one price are merged, and the first is from before."""
+    history = okx.follow("BTC-USDT")
+    parts = collect(make_okx(okx), "watch_trades", 20, "BTC/USDT")
+    found = {trade["id"]: trade for part in parts for trade in part}
+    assert len(found) >= 20
+    first, *others = found.values()
+    for trade in others:
+        merged = history.merged(int(trade["id"]), int(trade["info"]["count"]))
+        assert (trade["price"], trade["amount"], trade["side"]) == merged
+    ids = [(int(trade["id"]), int(trade["info"]["count"])) for trade in others]
+    assert all(last - count == before for (before, _), (last, count) in itertools.pairwise(ids))
+    assert int(first["id"]) < ids[0][0]
+    okx.assert_well_behaved()
+
+
+def test_okx_watch_order_book(okx):
+    """It checks that each update names the one before."""
+    history = okx.follow("BTC-USDT")
+    books = collect(make_okx(okx), "watch_order_book", 20, "BTC/USDT")
+    for book in books:
+        bids, asks = history.best(book["nonce"], 400)
+        assert [level[:2] for level in book["bids"]] == bids
+        assert [level[:2] for level in book["asks"]] == asks
+    assert len({book["nonce"] for book in books}) > 10
+    okx.assert_well_behaved()
+
+
+def test_okx_watch_order_book_of_five_levels(okx):
+    history = okx.follow("BTC-USDT")
+    books = collect(make_okx(okx), "watch_order_book", 10, "BTC/USDT", 5, {"depth": "books5"})
+    assert_have_been(books, history, 5)
+    okx.assert_well_behaved()
+
+
+def test_okx_fetches_what_it_watches(okx):
+    history = okx.follow("BTC-USDT")
+
+    async def run() -> tuple:
+        client = make_okx(okx)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await client.load_markets()
+                assert client.markets["HALTED/USDT"]["active"] is False
+                trades = await client.watch_trades("BTC/USDT")
+                while len(history.fills) < 20:
+                    await client.watch_trades("BTC/USDT")
+                return (
+                    await client.fetch_ticker("BTC/USDT"),
+                    await client.fetch_order_book("BTC/USDT", 20),
+                    await client.fetch_trades("BTC/USDT", limit=10),
+                    trades,
+                )
+        finally:
+            await client.close()
+
+    ticker, book, trades, _ = asyncio.run(run())
+    assert_plausible(ticker, "BTC/USDT")
+    assert len(book["bids"]) == len(book["asks"]) == 20
+    assert len(trades) == 10
+    assert history.had([(trade["price"], trade["amount"], trade["side"]) for trade in trades])
+    okx.assert_well_behaved()
 
 
 def assert_have_been(books: list, history, depth: int) -> None:
