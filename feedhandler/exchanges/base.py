@@ -124,13 +124,15 @@ class Ack(msgspec.Struct, frozen=True):
 class Nack(msgspec.Struct, frozen=True):
     """A command was refused. id "" = the exchange did not state which.
 
-    is_transient: the same command may succeed a little later. is_satisfied: it requested what already is.
+    is_transient: the same command may succeed a little later. is_satisfied: it requested what already is. topics:
+    what of it was refused, where the exchange has granted the others; () = all.
     """
 
     id: str
     reason: str
     is_transient: bool = False
     is_satisfied: bool = False
+    topics: tuple[str, ...] = ()
 
 
 class Goodbye(msgspec.Struct, frozen=True):
@@ -177,6 +179,9 @@ class Market(abc.ABC):
     canary: ClassVar[str] = "BTC/USDT"
 
     trade_ids_are_consecutive: ClassVar[bool] = False  # one that is skipped is a trade that is missing
+    trades_begin_with_last: ClassVar[bool] = (
+        False  # a subscription brings the last one that was made before it
+    )
     past_trades_max: ClassVar[int] = 0  # in the answer to a `past_trades_request`; 0: none can be had
 
     # Of books: what their ids say, how many levels a side messages keep current (0: all), and how many a base has
@@ -272,6 +277,7 @@ class Market(abc.ABC):
                 base_flags=base_flags,
                 flags=base_flags,
                 is_consecutive=self.trade_ids_are_consecutive,
+                begins_with_last=self.trades_begin_with_last,
             )
         if kind == LIQUIDATION.name:
             return TradeState(

@@ -39,11 +39,14 @@ class ChainRule(msgspec.Struct, frozen=True):
 
     A message has changes from a first to a last id; where there is but one it is both. restart_id: the id of a
     message that replaces the book, whatever its type says; 0 if there is none. has_level_ids: each level comes with
-    the id that changed it, and a price of 0 stands for a change that is not of this book.
+    the id that changed it, and a price of 0 stands for a change that is not of this book. is_linked: each message
+    names the one that it follows, and its first id is the next after that one's; what has no changes repeats the id
+    of the book, and what ends before it begins goes on with lower ids.
     """
 
     restart_id: int = 0
     has_level_ids: bool = False
+    is_linked: bool = False
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -74,6 +77,7 @@ class LineBook:
         self.known_from, self.known_to = 0.0, math.inf
         self.exchange_ns = self.recv_ns = 0
         self.order = 0  # of that message among those of all connections, where ids do not tell it
+        self.is_joining = False  # no message has followed the base yet, which is not the connection's own
         self._crossed_ns = 0  # since when
         self._old_ns = 0  # since when nothing has come but what is in it
 
@@ -92,7 +96,7 @@ class LineBook:
         self.asks.replace(asks)
         self.known_from = self.bids.worst() if 0 < limit <= self.bids.count else 0.0
         self.known_to = self.asks.worst() if 0 < limit <= self.asks.count else math.inf
-        self.last_id, self.is_known = last_id, True
+        self.last_id, self.is_known, self.is_joining = last_id, True, False
         self._old_ns = 0
         self._prune()
 
@@ -101,6 +105,7 @@ class LineBook:
         self.replace(other.last_id, other.bids, other.asks)
         self.known_from, self.known_to = other.known_from, other.known_to
         self.exchange_ns, self.recv_ns = other.exchange_ns, other.recv_ns
+        self.is_joining = True
 
     def is_restart(self, last_id: int) -> bool:
         """True for a message that is a base, whatever its type says."""
@@ -110,6 +115,10 @@ class LineBook:
         """Return how a message follows; changes nothing."""
         if not self.is_known:
             return Succession.GAP
+        if self._rule.is_linked and (first_id == self.last_id + 1 or not self.is_joining):
+            if first_id != self.last_id + 1:
+                return Succession.GAP
+            return Succession.OLD if last_id == self.last_id else Succession.NEXT
         if last_id <= self.last_id:
             return Succession.OLD
         return Succession.NEXT if first_id <= self.last_id + 1 else Succession.GAP
@@ -125,7 +134,7 @@ class LineBook:
         elif found is Succession.NEXT:
             self.bids.change(self._changes(bids))
             self.asks.change(self._changes(asks))
-            self.last_id = last_id
+            self.last_id, self.is_joining = last_id, False
             self._old_ns = 0
             self._prune()
         return found
@@ -138,7 +147,7 @@ class LineBook:
         other = {price: size for price, size in self._changes(asks) if price > 0.0}
         self.bids.change(changed.items())
         self.asks.change(other.items())
-        self.last_id = last_id
+        self.last_id, self.is_joining = last_id, False
         self._old_ns = 0
         if self._levels_max:
             _move_window(changed, self.bids, self._levels_max)
@@ -165,6 +174,9 @@ class LineBook:
 
     def stays_old(self, last_id: int, recv_ns: int) -> bool:
         """Look at a message all of which is in the book; True if it is of another count."""
+        if self._rule.is_linked and last_id == self.last_id:
+            self._old_ns = 0  # it says that nothing has changed
+            return False
         self._old_ns = self._old_ns or recv_ns
         return last_id <= self.last_id // 2 or recv_ns - self._old_ns >= OLD_NS
 

@@ -111,8 +111,10 @@ class FullBookState(RecordState):
         # hot: `make bench-micro`, decode
         if line.group != self.group:
             return
-        self.accept(0, line, update_id, recv_ns)
         own = line.index
+        if changes.last_id < changes.first_id - 1:
+            self.channels[0].renew(own)  # its ids go on lower
+        self.accept(0, line, update_id, recv_ns)
         book = self.lines[own]
         if not book.is_known:
             self._keep(own, changes, recv_ns)
@@ -131,9 +133,16 @@ class FullBookState(RecordState):
         if not bodies or book.stays_crossed(recv_ns):
             self.lose(own, emit)
         elif own == self.leader:
-            self._publish(book, bodies, 0, emit)
+            self._go_on(own, changes, bodies, emit)
         elif self.leader == NOBODY:
             self._lead(own, emit)
+
+    def _go_on(self, own: int, changes: Changes, bodies: list[bytes], emit: EmitBook) -> None:
+        """Publish changes of the line that leads; where ids go on lower, subscribers need a base."""
+        if changes.last_id < changes.first_id:
+            self._lead(own, emit)
+        else:
+            self._publish(self.lines[own], bodies, 0, emit)
 
     def _is_of_another_count(self, book: LineBook, changes: Changes, update_id: int, recv_ns: int) -> bool:
         """Look at a message that is old by its ids: it is not old if it was made later, or nothing else comes."""
@@ -154,6 +163,9 @@ class FullBookState(RecordState):
         if not self._keeps:
             return
         kept = self._kept[own]
+        if changes.last_id < changes.first_id - 1:
+            kept.clear()  # what follows has lower ids
+            return
         newest = kept[-1][0].last_id if kept else changes.first_id - 1
         if changes.first_id > newest + 1 or changes.last_id <= newest // 2:
             kept.clear()
@@ -236,7 +248,10 @@ class FullBookState(RecordState):
             return False
         if not kept and self.lines[own].is_known and base.last_id < self.lines[own].last_id:
             return False  # it has been lost since, and begun anew
-        return self._begin(own, base, recv_ns, emit) and self._catch_up(own, emit)
+        if not self._begin(own, base, recv_ns, emit):
+            return False
+        self.lines[own].is_joining = True
+        return self._catch_up(own, emit)
 
     def _catch_up(self, own: int, emit: EmitBook) -> bool:
         """Take what was kept for a line into its book, which has a base."""

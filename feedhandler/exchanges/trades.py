@@ -111,10 +111,13 @@ class TradeArbitration:
     def release(self, line: int) -> None:
         """A line is gone: what it has brought is known all the same."""
 
-    def accept(self, line: Line, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
+    def accept(
+        self, line: Line, key: Hashable, time_ns: int, recv_ns: int, number: int = 0, count: int = 1
+    ) -> bool:
         """Note a trade; False if it is a duplicate, or late.
 
-        key is what it is known by. time_ns is when it was made, 0 if that is not stated; a number grows.
+        key is what it is known by. time_ns is when it was made, 0 if that is not stated; a number grows. count: how
+        many trades it stands for, whose numbers end with its own.
         """
         own = line.index
         line.frames += 1
@@ -135,7 +138,7 @@ class TradeArbitration:
         elif self._is_unwanted(own, time_ns, recv_ns):
             line.late += 1
             return False
-        self._note(key, own, time_ns, recv_ns, number)
+        self._note(key, own, time_ns, recv_ns, number, count)
         self._reached_ns[own] = max(self._reached_ns[own], time_ns)
         line.first += 1
         return True
@@ -157,7 +160,7 @@ class TradeArbitration:
     def add(self, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
         """Note a trade that no line brought; False if it is known."""
         if key in self._recent or key in self._before:
-            self._fill(number)
+            self._fill(number, number)
             return False
         if self._is_consecutive and 0 < number <= self.number and not self._is_missing(number):
             return False  # it came, and was forgotten since
@@ -184,37 +187,38 @@ class TradeArbitration:
         self.given_up += _count_of(ranges[:-MISSING_MAX])
         self.missing = ranges[-MISSING_MAX:]
 
-    def _count(self, number: int, time_ns: int) -> None:
-        """Note which numbers are missing, now that this one has come."""
+    def _count(self, first_number: int, number: int, time_ns: int) -> None:
+        """Note which numbers are missing, now that these have come."""
         newest = self.number
         if self.is_parted:
             self.number = max(newest, number)
             return
-        if 0 < newest < number - 1:
-            self._keep_missing([*self.missing, (newest + 1, number - 1)])
+        if 0 < newest < first_number - 1:
+            self._keep_missing([*self.missing, (newest + 1, first_number - 1)])
         elif number <= newest // 2 and time_ns > self.newest_ns:  # the exchange counts anew
             self.given_up += self.missing_count
             self.missing, self.number = [], number
             return
-        self._fill(number)
+        self._fill(first_number, number)
         self.number = max(newest, number)
 
-    def _fill(self, number: int) -> None:
-        """Note that a number is not missing."""
+    def _fill(self, first_number: int, number: int) -> None:
+        """Note that the numbers from the first to the last are not missing."""
         if not self.missing:
             return
         left = []
         for first, last in self.missing:
-            if first <= number <= last:
-                left += [(first, number - 1)] if first < number else []
+            if first <= number and first_number <= last:
+                left += [(first, first_number - 1)] if first < first_number else []
                 left += [(number + 1, last)] if number < last else []
             else:
                 left.append((first, last))
         self._keep_missing(left)
 
-    def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int, number: int) -> None:
-        if self._is_consecutive and (number != self.number + 1 or self.is_parted):
-            self._count(number, time_ns)
+    def _note(self, key: Hashable, own: int, time_ns: int, recv_ns: int, number: int, count: int = 1) -> None:
+        first_number = number - count + 1
+        if self._is_consecutive and (first_number != self.number + 1 or self.is_parted):
+            self._count(first_number, number, time_ns)
         else:
             self.number = max(self.number, number)
         if self.is_parted:
@@ -277,7 +281,8 @@ class TradeState(RecordState):
     """The trades of one symbol, or its liquidations: they have the same bytes, and each counts once.
 
     While older ones are being fetched, new ones are held. is_followed: it has been subscribed to since it is
-    wanted, so what has been missed since then should not be.
+    wanted, so what has been missed since then should not be. begins_with_last: a subscription brings the last trade
+    that was made before it, so the first one that comes is not new; others are counted from there.
     """
 
     def __init__(
@@ -289,20 +294,29 @@ class TradeState(RecordState):
         base_flags: int = 0,
         flags: int = 0,
         is_consecutive: bool = False,
+        begins_with_last: bool = False,
     ) -> None:
         self.trades = TradeArbitration(is_consecutive=is_consecutive)
         self.is_followed = False
+        self._begins_with_last = begins_with_last
         self._held: list[_Held] | None = None
         super().__init__(kind, (self.trades,), topic=topic, native=native, base_flags=base_flags, flags=flags)
 
-    def accept_trade(self, line: Line, key: Hashable, time_ns: int, recv_ns: int, number: int = 0) -> bool:
-        """Note a trade; False if it was published already, or cannot be told from what was."""
+    def accept_trade(
+        self, line: Line, key: Hashable, time_ns: int, recv_ns: int, number: int = 0, count: int = 1
+    ) -> bool:
+        """Note a trade; False if it was published already, or cannot be told from what was.
+
+        What is as `TradeArbitration.accept` has it.
+        """
         if line.group != self.group:
             return False  # what was under way when the symbol left that group
         # It cannot be; but what follows closely on the trades before it tells that our own clock was set back.
         if time_ns > max(recv_ns, self.trades.newest_ns) + self.ahead_ns_max:
             time_ns = max(1, recv_ns + self.offset_ns)
-        return self.trades.accept(line, key, time_ns, recv_ns, number)
+        trades = self.trades
+        is_first = self._begins_with_last and (trades.is_parted or not trades.update_id)
+        return trades.accept(line, key, time_ns, recv_ns, number, count) and not is_first
 
     def publish(
         self,
@@ -312,13 +326,15 @@ class TradeState(RecordState):
         emit: Callable[["TradeState"], None],
         *,
         sequence: int = 0,
+        count: int = 1,
         bits: int = 0,
         index: int = 0,
         flags: int = 0,
     ) -> None:
         """Emit a trade that is new, id, price, size and side; or keep it for later, if new ones are held."""
         trade_id, price, size, side = trade
-        packed = _PACKED.pack(sequence, price, size, 1, side, bits, min(index, INDEX_MAX), trade_id.encode())
+        index = min(index, INDEX_MAX)
+        packed = _PACKED.pack(sequence, price, size, count, side, bits, index, trade_id.encode())
         held = self._held
         if held is None or flags & wire.RECOVERED:
             self._emit((packed, flags, exchange_ns, recv_ns), emit)

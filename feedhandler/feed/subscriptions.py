@@ -280,28 +280,37 @@ class LineSubscriptions:
                     SubscriptionRequest((topic,), True) for topic in reversed(command.topics)
                 )
             return ""  # refused alone or not: what it still says is nobody's
-        if isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
+        if isinstance(answer, Nack) and answer.topics:
+            refused = [topic for topic in topics if topic in answer.topics]
+            self._on_refusal(refused, answer.reason, now, recv_ns)
+            self._on_ack([topic for topic in topics if topic not in refused], now, recv_ns)
+        elif isinstance(answer, Ack) or (answer.is_satisfied and len(command.topics) == 1):
             self._on_ack(topics, now, recv_ns)
             if isinstance(answer, Nack) and (
                 mute := [t for t in self._silent(topics) if t in self._asked_again]
             ):
                 self.renew(mute)  # the exchange believes to be sending, and would refuse for ever
-        elif topics == canary and len(command.topics) == 1:
-            self._is_canary_refused = True
-            self._held.difference_update(topics)
         elif len(command.topics) == 1:
-            for topic in topics:
-                self._suspects.discard(topic)
-                self.rejected[topic] = answer.reason
-                self._rejected_mono_ns[topic] = now
-                if topic not in self._answered:
-                    self._held.discard(topic)
-                self._answered.setdefault(topic, Answered(recv_ns, now))
+            self._on_refusal(topics, answer.reason, now, recv_ns)
         else:
             # One bad topic refuses its whole request: ask for each alone, so that only it is refused.
             self._suspects.update(topics)
             self._queue.extendleft(SubscriptionRequest((topic,)) for topic in reversed(topics))
         return ""
+
+    def _on_refusal(self, topics: Sequence[str], reason: str, now: int, recv_ns: int) -> None:
+        """Each of these was refused, and nothing else with it."""
+        for topic in topics:
+            if topic not in self._channels:
+                self._is_canary_refused = True
+                self._held.discard(topic)
+                continue
+            self._suspects.discard(topic)
+            self.rejected[topic] = reason
+            self._rejected_mono_ns[topic] = now
+            if topic not in self._answered:
+                self._held.discard(topic)
+            self._answered.setdefault(topic, Answered(recv_ns, now))
 
     def _on_ack(self, topics: Sequence[str], now: int, recv_ns: int) -> None:
         self._suspects.difference_update(topics)

@@ -40,14 +40,15 @@ class Place(NamedTuple):
     market: type[Market] | None = None
 
 
-def place_of(address: str) -> Place:
-    """Return what an address is, by its host and path."""
+def place_of(address: str, connection: str = "") -> Place:
+    """Return what an address is, by its host and path; of markets that share it, by the connection's name."""
     host = urlsplit(address).hostname or ""
     for exchange in EXCHANGES.values():
         for market in exchange.markets:
             if any(host == domain or host.endswith(f".{domain}") for domain in market.domains):
-                found = next((m for m in exchange.markets if m.addresses.match(address)), None)
-                return Place(exchange.name, found)
+                found = [m for m in exchange.markets if m.addresses.match(address)]
+                named = [m for m in found if m.name == connection.partition(".")[0]]
+                return Place(exchange.name, next(iter([*named, *found]), None))
     return Place()
 
 
@@ -335,7 +336,7 @@ class Decoding:
 
     def _market_at(self, address: str, connection: str = "") -> tuple[str, type[Market] | None]:
         """Return what an address is, in words, and its market; without any, what else there is to go by."""
-        place = place_of(address)
+        place = place_of(address, connection)
         if place.market is not None:
             self._placed = self._placed or place.market
             return place.exchange, place.market

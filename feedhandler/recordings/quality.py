@@ -167,11 +167,13 @@ class _Taker:
             self.ids.take(channel, update_id, recv_ns)
         return False
 
-    def accept_trade(self, line: Line, key: object, time_ns: int, recv_ns: int, number: int = 0) -> bool:
+    def accept_trade(
+        self, line: Line, key: object, time_ns: int, recv_ns: int, number: int = 0, count: int = 1
+    ) -> bool:
         """Note a trade."""
         self.note(recv_ns)
         if isinstance(self.ids, NumberedIds):
-            self.ids.take(number, number, recv_ns)
+            self.ids.take(number - count + 1, number, recv_ns)
         elif isinstance(self.ids, UnnumberedIds):
             self.ids.take(key, recv_ns)
         return False

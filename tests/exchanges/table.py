@@ -93,16 +93,19 @@ def trades(
 
 
 def check_trades(
-    exchange: str, natives: tuple[str, ...], name: str, expected: list[dict], error=None
+    exchange: str, natives: tuple[str, ...], name: str, expected: list[dict], error=None, *, before=b""
 ) -> None:
     """One row of a table of trades: what each is, in order, and whether an error is raised after them.
 
+    before is a message that came first, of which nothing is published.
     A second connection brings nothing new with the same message, nor does the first, nor another after both.
     """
     market = EXCHANGES[exchange].main()
     market.add(natives, wire.SIMULATED, "trade")
     payload = memoryview(load(exchange, name))
     one, two = Line(0), Line(1)
+    if before:
+        assert trades(market, before, RECV_NS, one) == ([], None)
     assert trades(market, payload, RECV_NS, one) == (expected, error)
     for state in market.states["trade"].values():
         state.forget()

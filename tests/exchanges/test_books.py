@@ -14,6 +14,7 @@ from feedhandler.exchanges.books import ASK_AGAIN_NS, CROSSED_NS, OLD_NS, ChainR
 
 OLD, NEXT, GAP = Succession.OLD, Succession.NEXT, Succession.GAP
 BINANCE, KUCOIN, BYBIT = ChainRule(), ChainRule(has_level_ids=True), ChainRule(restart_id=1)
+LINKED = ChainRule(is_linked=True)
 BIDS, ASKS = [(100.0, 1.0), (99.0, 2.0)], [(101.0, 1.0), (102.0, 2.0)]
 TOPIC = "orderbook.50.BTCUSDT"
 SECOND = 1_000_000_000
@@ -40,6 +41,13 @@ CHAINS = [
     ("bybit: the next", BYBIT, [(101, 101, NEXT), (102, 102, NEXT)]),
     ("bybit: twice", BYBIT, [(101, 101, NEXT), (101, 101, OLD), (102, 102, NEXT)]),
     ("bybit: a gap", BYBIT, [(101, 101, NEXT), (103, 103, GAP), (104, 104, GAP)]),
+    ("linked: ids jump", LINKED, [(101, 131, NEXT), (132, 140, NEXT)]),
+    ("linked: nothing has changed", LINKED, [(101, 100, OLD), (101, 131, NEXT), (132, 131, OLD)]),
+    ("linked: ids go on lower", LINKED, [(101, 40, NEXT), (41, 40, OLD), (41, 45, NEXT)]),
+    ("linked: one is missing", LINKED, [(101, 131, NEXT), (141, 150, GAP)]),
+    ("linked: one overlaps", LINKED, [(101, 131, NEXT), (121, 140, GAP)]),
+    ("linked: twice", LINKED, [(101, 131, NEXT), (101, 131, GAP)]),
+    ("linked: nothing has changed, of another id", LINKED, [(106, 105, GAP)]),
 ]
 
 
@@ -52,6 +60,24 @@ def test_messages_follow_as_the_exchange_s_rule_says(rule, steps):
         assert known.apply(first_id, last_id, [], []) is expected
         assert known.is_known == (expected is not GAP)
         assert known.last_id == {OLD: before, NEXT: last_id, GAP: 0}[expected]
+
+
+def test_a_base_that_came_by_another_way_may_lie_within_the_first_message_of_a_linked_book():
+    source = book(LINKED)
+    known = LineBook(LINKED)
+    known.copy(source)
+    assert known.apply(90, 95, [], []) is OLD
+    assert known.apply(96, 120, [(100.0, 5.0)], []) is NEXT
+    assert known.apply(110, 130, [], []) is GAP
+    known.copy(source)
+    assert known.apply(106, 120, [], []) is GAP
+
+
+def test_that_nothing_has_changed_is_no_sign_of_another_count():
+    known = book(LINKED)
+    for minute in range(10):
+        assert known.apply(101, 100, [], []) is OLD
+        assert not known.stays_old(100, minute * 60 * SECOND + 1)
 
 
 def test_without_a_base_there_is_nothing_to_follow():

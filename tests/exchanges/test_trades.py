@@ -270,6 +270,46 @@ def test_what_is_made_while_nobody_wants_it_is_not_missing_and_what_was_made_bef
     assert channel.missing == [(114, 114)]
 
 
+def test_a_trade_that_stands_for_several_is_missed_and_found_as_so_many():
+    channel, one, two = TradeArbitration(is_consecutive=True), Line(0), Line(1)
+
+    def accept(line, number, count):
+        time_ns = RECV_NS + number * MS
+        return channel.accept(line, numbered(number, time_ns), time_ns, time_ns, number, count)
+
+    assert accept(one, 100, 1)
+    assert accept(one, 104, 4)
+    assert channel.missing == []
+    assert accept(one, 120, 3)
+    assert channel.missing == [(105, 117)]
+    assert accept(two, 110, 4)
+    assert channel.missing == [(105, 106), (111, 117)]
+    assert not accept(two, 110, 4)
+    assert not channel.add(109, RECV_NS, RECV_NS, 109), "it was one of those four"
+    assert channel.add(105, RECV_NS, RECV_NS, 105)
+    assert accept(two, 117, 7)
+    assert channel.missing == [(106, 106)]
+    assert channel.number == 120
+
+
+def test_what_begins_with_the_last_trade_before_it_is_counted_from_there():
+    names = {"topic": "trade.x.AB", "native": "AB", "is_consecutive": True, "begins_with_last": True}
+    state, line, other = TradeState(**names), Line(0), Line(1)
+
+    def accept(line, number):
+        time_ns = RECV_NS + number * MS
+        return state.accept_trade(line, numbered(number, time_ns), time_ns, time_ns, number)
+
+    assert [accept(line, number) for number in (100, 101, 103)] == [False, True, True]
+    assert state.trades.missing == [(102, 102)]
+    assert [accept(other, number) for number in (103, 104)] == [False, True], "it begins with what is known"
+    state.forget()
+    assert accept(line, 108), "what was made while nothing was connected is new"
+    state.trades.part()
+    assert [accept(line, number) for number in (120, 121)] == [False, True]
+    assert state.trades.missing == []
+
+
 @pytest.mark.parametrize("has_numbers", [True, False])
 def test_what_a_line_repeats_of_the_time_when_nobody_wanted_it_is_late(has_numbers):
     channel, lines = TradeArbitration(), (Line(0), Line(1))

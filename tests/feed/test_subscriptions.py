@@ -92,6 +92,21 @@ def test_one_less_is_taken_back_alone():
     assert desk.held == topics("B")
 
 
+def test_what_an_exchange_names_as_refused_is_rejected_and_the_rest_of_the_request_is_granted():
+    desk = Desk("A", "B", "C")
+    desk.subscriptions.set_canary("D")
+    desk.subscriptions.start(desk.now)
+    request = desk.send()
+    bad = ("tickers.B", "orderbook.1.D")
+    assert set(bad) < set(request["args"])
+    assert desk.subscriptions.on_answer(Nack(request["req_id"], "no", topics=bad), desk.now, UNIX) == ""
+    assert desk.subscriptions.rejected == {"tickers.B": "no"}
+    assert not desk.subscriptions.has_canary
+    assert desk.subscriptions.is_settled, "nothing is asked for again"
+    assert desk.subscriptions.is_granted("orderbook.1.B")
+    assert all(desk.subscriptions.is_granted(topic) for topic in topics("A", "C"))
+
+
 def test_before_the_connection_nothing_is_sent_and_then_what_is_wanted_by_then():
     desk = Desk("A", "B")
     desk.add("C")
