@@ -17,7 +17,7 @@ import random
 import msgspec
 from chain_books import File, Reader, Relay
 from tape import BOOK, DEPTH, TRADE, Taken, Tape, kinds_of
-from world import EPOCH_NS, TRADES, TRADES_QUIETLY, World, native_of
+from world import EPOCH_NS, PLAYED, TRADES, TRADES_QUIETLY, World, native_of
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget
@@ -637,7 +637,7 @@ class Chain:
         self.merger_since = self.merger_stopped_until = 0
         self.ticks_at = 0
         self.looks_at = 0
-        first, second = self.rng.sample(sorted(EXCHANGES), 2)
+        first, second = self.rng.sample(sorted(PLAYED), 2)
         self.markets = [Market(self, first, 1), Market(self, second, 2)]
         self.slots = [slot for market in self.markets for slot in market.slots]
         codes = [named(name).code for name in (TICKER.name, *self.kinds)]

@@ -7,12 +7,11 @@ comes every hour. None reaches its exchange's maximum, no update is missed, and 
 import random
 
 from chain import Carried
-from world import World, native_of
+from world import PLAYED, World, native_of
 
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget, DailyWindow
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.units import NS_PER_S
-from feedhandler.exchanges import EXCHANGES
 from feedhandler.feed.legs import Legs
 from feedhandler.sim.simulated import SIMULATED
 
@@ -88,7 +87,7 @@ class Day(World):
 def long_day(seed, world=None):
     """A day passes, and nobody notices."""
     rng = random.Random(f"day {seed}")
-    exchange = list(EXCHANGES)[seed // 10 % len(EXCHANGES)]
+    exchange = PLAYED[seed // 10 % len(PLAYED)]
     world = world or Day(exchange, seed, rng.randrange(1, LEGS_MAX))
     world.run(HOURS * 3600, world.each_step)
     assert world.flagged == [], f"flagged {world.flagged[:5]}"

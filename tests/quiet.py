@@ -8,11 +8,10 @@ anew. What is dead among all that is found all the same.
 import random
 
 import msgspec
-from world import World
+from world import PLAYED, World
 
 from feedhandler.data import wire
 from feedhandler.data.units import NS_PER_S
-from feedhandler.exchanges import EXCHANGES
 
 HOURS = 30
 SYMBOLS, BUSY = 40, 2  # of a connection; every twentieth is busy, as of 100 in 95
@@ -171,4 +170,4 @@ def calm_and_mute(seed, world=None):
 
 
 def exchange_of(seed):
-    return list(EXCHANGES)[seed // 10 % len(EXCHANGES)]
+    return PLAYED[seed // 10 % len(PLAYED)]

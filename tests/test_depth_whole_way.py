@@ -18,12 +18,18 @@ from feedhandler.feed.batch import Batch
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger
-from feedhandler.sim.simulated import SIMULATED
 
 EPOCH_NS = 1_790_000_000_000_000_000
 NS_PER_S = 1_000_000_000
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
-TOPICS = {"binance": "{}@depth20@100ms", "kucoin": "/spotMarket/level2Depth50:{}", "bybit": "orderbook.50.{}"}
+TOPICS = {
+    "binance": "{}@depth20@100ms",
+    "kucoin": "/spotMarket/level2Depth50:{}",
+    "bybit": "orderbook.50.{}",
+    "okx": "books:{}",
+}
+SPELLINGS = {"binance": "{}USDT", "kucoin": "{}-USDT", "bybit": "{}USDT", "okx": "{}-USDT"}
+OF_CHANGES = ("bybit", "okx")  # others send all levels each time
 
 
 class Outlet(Fanout):
@@ -84,12 +90,13 @@ class World:
         )
         self.market = EXCHANGES[exchange].main()
         self.market.canary = ""
-        self.natives = {symbol: SIMULATED[exchange].native(symbol.split("/")[0]) for symbol in SYMBOLS}
+        self.natives = {symbol: SPELLINGS[exchange].format(symbol.split("/")[0]) for symbol in SYMBOLS}
         self.books = {native: Book(self.rng) for native in self.natives.values()}
         pairs = [Instrument(native, *symbol.split("/")) for symbol, native in self.natives.items()]
         self.listing = instrument_list(exchange, 1, pairs)
         self.legs = legs
         self.universe = Universe([self.market], self.make_legs, wire.SIMULATED)
+        self.sent_at = {}  # (session, native) → when a message of its book was sent
         self.links = {}  # session → topic → what it has been sent of it: ids of the connection's own
         self.requests = []
         self.is_reachable = True
@@ -128,6 +135,7 @@ class World:
             for session in list(self.links):
                 if session in self.links and self.mono >= session.deadline_mono_ns:
                     self.step(session)
+            self.repeat()
             for change in self.universe.advance(self.mono):
                 self.apply(change)
             self.deliver()
@@ -151,23 +159,28 @@ class World:
         if actions.ping:
             session.on_ping()
         for message in actions.send:
-            self.answer(session, json.loads(message))
+            self.answer(session, {"op": "ping"} if message == b"ping" else json.loads(message))
         if actions.close:
             self.cut(session)
 
     def answer(self, session, request):
         verb = request.get("op") or request.get("method", "").lower() or request["type"]
         if verb == "ping":
-            self.post(
-                session, {"op": "pong"} if self.exchange == "bybit" else {"type": "pong", "id": request["id"]}
-            )
+            answers = {"bybit": {"op": "pong"}, "okx": b"pong"}
+            self.post(session, answers.get(self.exchange) or {"type": "pong", "id": request["id"]})
             return
+        if self.exchange == "okx":
+            for arg in request["args"]:
+                self.post(session, {"id": request["id"], "event": verb, "arg": arg})
         if self.exchange == "kucoin":
             channel, _, natives = request["topic"].partition(":")
             topics = [f"{channel}:{native}" for native in natives.split(",")]
             answer = {"type": "ack", "id": request["id"]}
         elif self.exchange == "binance":
             topics, answer = request["params"], {"result": None, "id": request["id"]}
+        elif self.exchange == "okx":
+            topics = [f"{arg['channel']}:{arg['instId']}" for arg in request["args"]]
+            answer = b"pong"  # a sign of life
         else:
             topics, answer = request["args"], {"success": True, "req_id": request["req_id"], "op": verb}
         self.requests.append((verb, tuple(topics)))
@@ -185,11 +198,12 @@ class World:
         return TOPICS[self.exchange].format(native.lower() if self.exchange == "binance" else native)
 
     def post(self, session, frame):
-        if session.on_frame(json.dumps(frame).encode(), self.clock()):
+        payload = frame if isinstance(frame, bytes) else json.dumps(frame).encode()
+        if session.on_frame(payload, self.clock()):
             self.step(session)
 
     def base(self, session, native):
-        """A book in full: all that is ever sent, but by Bybit."""
+        """A book in full: all that is ever sent by most."""
         book, topic, ms = self.books[native], self.topic(native), self.clock() // 1_000_000
         if self.exchange == "binance":
             bids, asks = book.texts(20)
@@ -199,8 +213,29 @@ class World:
             bids, asks = book.texts(50)
             data = {"asks": asks, "bids": bids, "timestamp": ms}
             self.post(session, {"topic": topic, "type": "message", "subject": "level2", "data": data})
+        elif self.exchange == "okx":
+            self.okx(session, native, "snapshot", book.texts(400))
         else:
             self.bybit(session, native, "snapshot", book.texts(50))
+
+    def repeat(self):
+        """Have what promises it say each minute that nothing has changed."""
+        for session, native in [(s, n) for s in self.links for n in self.books if self.exchange == "okx"]:
+            if self.topic(native) in (self.links[session] or ()):
+                since = self.sent_at.setdefault((session, native), self.mono)
+                if self.mono - since >= 60 * NS_PER_S:
+                    self.okx(session, native, "repeated", [[], []])
+
+    def okx(self, session, native, action, sides):
+        channel, instrument = self.topic(native).split(":")
+        number = 10 * self.links[session][self.topic(native)]  # ids jump
+        levels = [[[*level, "0", "1"] for level in side] for side in sides]
+        row = {"bids": levels[0], "asks": levels[1], "ts": str(self.clock() // 1_000_000), "checksum": 0}
+        before = {"snapshot": -1, "update": number - 10, "repeated": number}[action]
+        row |= {"seqId": number, "prevSeqId": before}
+        arg = {"channel": channel, "instId": instrument}
+        self.sent_at[session, native] = self.mono
+        self.post(session, {"arg": arg, "action": action.replace("repeated", "update"), "data": [row]})
 
     def bybit(self, session, native, kind, sides):
         topic = self.topic(native)
@@ -220,6 +255,8 @@ class World:
                 continue
             if self.exchange == "bybit":
                 self.bybit(session, native, "delta", changes)
+            elif self.exchange == "okx":
+                self.okx(session, native, "update", changes)
             else:
                 self.base(session, native)
         self.deliver()
@@ -339,7 +376,7 @@ def test_of_two_legs_either_will_do(exchange):
     world = World(exchange, legs=2)
     native = world.natives["BTC/USDT"]
     for legs in ((0, 1), (0,), (1,), (1, 0)) * 10:
-        world.change(native, legs if exchange != "bybit" else (0, 1))
+        world.change(native, legs if exchange not in OF_CHANGES else (0, 1))
         assert is_current(world)
     for leg in (0, 1):
         session = next(session for session in world.links if session.leg == leg)

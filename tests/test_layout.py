@@ -230,7 +230,7 @@ def test_no_two_classes_have_one_name():
 
 def test_no_two_modules_have_one_name():
     names = [name.split(".")[-1] for name in MODULES if name]
-    assert {name for name in names if names.count(name) > 1} == {*ONE_A_ROOM, *EXCHANGES}
+    assert {name for name in names if names.count(name) > 1} <= {*ONE_A_ROOM, *EXCHANGES}
 
 
 def test_every_error_and_exit_status_is_documented():

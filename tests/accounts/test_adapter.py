@@ -58,8 +58,8 @@ def pem(key):
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def test_each_exchange_has_a_private_side():
-    assert set(ACCOUNTS) == set(EXCHANGES)
+def test_whoever_has_a_private_side_has_a_public_one():
+    assert set(ACCOUNTS) <= set(EXCHANGES)
 
 
 # --- signatures. The vectors are those of the exchanges' documentation and SDKs.

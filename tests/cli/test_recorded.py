@@ -6,6 +6,7 @@ import pytest
 from captured import BINANCE, base, changes, opened, quote, received
 
 from feedhandler.cli.main import main
+from feedhandler.exchanges import EXCHANGES
 
 RIGHT = [base(100), opened(BINANCE), received(changes(101, 101, [("10", "2")])), received({})]
 
@@ -58,16 +59,16 @@ def test_an_interrupted_end_is_told_and_no_error(capsys, tmp_path):
 
 
 def test_an_exchange_that_there_is_not_is_named(capsys, tmp_path):
-    status, _, err = run(capsys, tmp_path, RIGHT, options=["--exchange", "okx"])
+    status, _, err = run(capsys, tmp_path, RIGHT, options=["--exchange", "kraken"])
     assert status == 2
-    assert "okx: is none of binance, kucoin, bybit" in err
+    assert f"kraken: is none of {', '.join(EXCHANGES)}" in err
 
 
 def test_other_peoples_markets_are_counted_and_no_error(capsys, tmp_path):
-    lines = [opened("wss://ws.okx.com/ws"), received({}), received({})]
+    lines = [opened("wss://ws.kraken.com/v2"), received({}), received({})]
     status, out, _ = run(capsys, tmp_path, lines)
     assert status == 0
-    assert "ws.okx.com, no exchange of ours: 2 frames, not decoded" in out
+    assert "ws.kraken.com, no exchange of ours: 2 frames, not decoded" in out
 
 
 def test_json_has_everything(capsys, tmp_path):

@@ -53,7 +53,7 @@ def read_until(subscriber, condition):
         ("ticker.binance.BTC/USDD", "did you mean 'ticker.binance.BTC/USDT'?"),
         ("ticker.binance.btc/usdt", "did you mean 'ticker.binance.BTC/USDT'?"),
         ("ticker.binanec.BTC/USDT", "of no 'binanec'; did you mean 'ticker.binance.BTC/USDT'?"),
-        ("ticker.okx.", "the merger knows of binance, kucoin, and of no 'okx'"),
+        ("ticker.kraken.", "the merger knows of binance, kucoin, and of no 'kraken'"),
         ("ticker.binance.LUNA/USDT", "binance does not have it: delisted"),
         ("ticker.binance.DOGE/EUR", "is it wanted? `feedhandler subscribe binance DOGE/EUR`"),
         ("trade.binance.BTC/USDT", "is it wanted? `feedhandler subscribe binance BTC/USDT --kind trade`"),

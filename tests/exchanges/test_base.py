@@ -23,10 +23,12 @@ from feedhandler.exchanges.state import (
     TickerState,
 )
 from feedhandler.exchanges.trades import TradeState
-from feedhandler.sim.simulated import SIMULATED
 
 SECOND = 1_000_000_000
-NATIVES = {name: each.native("BTC") for name, each in SIMULATED.items()}
+NATIVES = {
+    name: each.main().decode_instruments(load(name, "lists/instruments_ticks")).items[0].native
+    for name, each in EXCHANGES.items()
+}
 RECORD_FIELDS = [name for name in wire.Ticker.__struct_fields__ if name not in ("version", "kind")]
 PARTS = [
     b'"nan"',

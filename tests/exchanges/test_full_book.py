@@ -11,7 +11,7 @@ from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.full_book import NOBODY, Changes, FullBookState
 
-NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
+NATIVES = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT", "okx": "BTC-USDT"}
 BIDS, ASKS = [(97421.4, 0.125), (97421.1, 2.0)], [(97421.6, 3.75), (97422.0, 1.5)]
 CHANGED = [(97421.2, 1.0), (97421.1, 2.0)]
 MORE = [(97421.6, 4.0), (97422.0, 1.5)]
@@ -62,6 +62,34 @@ STORIES = {
         ("delta_next", (105, CHANGED, MORE)),
         ("delta_after_a_gap", LOST),
         ("base_null_side", (107, [], [(97421.6, 5.0), (97422.0, 1.5)])),
+    ],
+    "okx": [
+        ("base_unknown_symbol", ProtocolError),
+        ("base_of_none", ProtocolError),
+        ("base_lacks_a_side", DecodeError),
+        ("update_around_the_base", SAME),
+        ("keep_alive_before_the_base", SAME),
+        ("base", (101, CHANGED, ASKS)),
+        ("unknown_symbol", SAME),
+        ("keep_alive", SAME),
+        ("negative_size", DecodeError),
+        ("lacks_a_side", DecodeError),
+        ("lacks_id", DecodeError),
+        ("lacks_previous_id", DecodeError),
+        ("previous_is_none", DecodeError),
+        ("empty_action", DecodeError),
+        ("update_next", (131, CHANGED, MORE)),
+        ("ids_go_on_lower", (40, CHANGED, [(97421.6, 3.0), (97422.0, 1.5)])),
+        ("update_of_lower_ids", (45, CHANGED, MORE)),
+        ("update_after_a_gap", LOST),
+        ("snapshot", (100, BIDS, ASKS)),
+        ("update_twice", (131, BIDS, MORE)),
+        ("update_twice", LOST),
+        ("snapshot", (100, BIDS, ASKS)),
+        ("update_next_to_the_base", (101, CHANGED, ASKS)),
+        ("update_overlaps", LOST),
+        ("snapshot", (100, BIDS, ASKS)),
+        ("keep_alive_of_another_id", LOST),
     ],
 }
 

@@ -14,14 +14,19 @@ MS = 1_000_000
 T0 = 1_790_000_000_250_125_000
 T1 = 1_790_000_000_250_300_000
 BUY, SELL = wire.Side.BUY, wire.Side.SELL
-NUMBERS = {"binance": (5790000018, 5790000019), "kucoin": (21067996711960577, 21067996711960580)}
+NUMBERS = {
+    "binance": (5790000018, 5790000019),
+    "kucoin": (21067996711960577, 21067996711960580),
+    "okx": (1067468270, 1067468271),
+}
 
 
-def by_number(exchange):
+def by_number(exchange, unit_ns=1):
     one, two = NUMBERS[exchange]
+    first_ns, second_ns = T0 // unit_ns * unit_ns, (T1 if unit_ns == 1 else T0 + unit_ns) // unit_ns * unit_ns
     return [
-        PastTrade(numbered(one, T0), one, T0, one, (f"{one}", 97421.5, 0.012, SELL)),
-        PastTrade(numbered(two, T1), two, T1, two, (f"{two}", 97421.6, 1.0, BUY)),
+        PastTrade(numbered(one, first_ns), one, first_ns, one, (f"{one}", 97421.5, 0.012, SELL)),
+        PastTrade(numbered(two, second_ns), two, second_ns, two, (f"{two}", 97421.6, 1.0, BUY)),
     ]
 
 
@@ -33,7 +38,12 @@ def by_id():
     ]
 
 
-EXPECTED = {"binance": by_number("binance"), "kucoin": by_number("kucoin"), "bybit": by_id()}
+EXPECTED = {
+    "binance": by_number("binance"),
+    "kucoin": by_number("kucoin"),
+    "bybit": by_id(),
+    "okx": by_number("okx", MS),
+}
 
 
 def decoded(exchange, name):
@@ -70,6 +80,7 @@ PATHS = {
     "binance": ("/api/v3/historicalTrades?symbol=%E6%B1%89USDT&fromId=18&limit=1000", 25),
     "kucoin": ("/api/v1/market/histories?symbol=%E6%B1%89USDT", 3),
     "bybit": ("/v5/market/recent-trade?category=spot&symbol=%E6%B1%89USDT&limit=60", 1),
+    "okx": ("/api/v5/market/history-trades?instId=%E6%B1%89USDT&type=1&after=118&limit=100", 2),
 }
 
 
@@ -79,13 +90,18 @@ def test_past_trades_are_requested_with_the_symbol_encoded(exchange):
     assert (request.path, request.weight) == PATHS[exchange]
 
 
-TOPICS = {"binance": "btcusdt@trade", "kucoin": "/market/match:BTC-USDT", "bybit": "publicTrade.BTCUSDT"}
+TOPICS = {
+    "binance": "btcusdt@trade",
+    "kucoin": "/market/match:BTC-USDT",
+    "bybit": "publicTrade.BTCUSDT",
+    "okx": "trades:BTC-USDT",
+}
 
 
 @pytest.mark.parametrize("exchange", TOPICS)
 def test_trades_have_one_topic_and_are_subscribed_to_within_the_limits(exchange):
     market = EXCHANGES[exchange].main()
-    native = "BTC-USDT" if exchange == "kucoin" else "BTCUSDT"
+    native = "BTC-USDT" if "BTC-USDT" in TOPICS[exchange] else "BTCUSDT"
     assert market.topics(native, "trade") == (TOPICS[exchange],)
     wanted = [topic for n in range(250) for topic in market.topics(f"A{n}-USDT", "trade")]
     mixed = wanted + [topic for n in range(250) for topic in market.topics(f"A{n}-USDT", "ticker")]

@@ -16,6 +16,7 @@ ROWS = {
     "binance": lambda body: body["symbols"],
     "bybit": lambda body: body["result"]["list"],
     "kucoin": lambda body: body["data"],
+    "okx": lambda body: body["data"],
 }
 
 

@@ -238,17 +238,17 @@ def test_a_line_that_cannot_be_read_is_told_and_the_others_are_there(tmp_path, c
 
 def test_frames_of_which_nothing_comes_are_told(tmp_path, capsys):
     path = tmp_path / "a.jsonl"
-    lines = [capture_opened("wss://ws.okx.com/ws"), capture_received({"arg": 1})]
+    lines = [capture_opened("wss://ws.kraken.com/v2"), capture_received({"arg": 1})]
     bad = trade(1)
     bad["data"]["p"] = "none"
     lines += [capture_opened(BINANCE, "d"), *(capture_received(each, "d") for each in (bad, trade(2)))]
     path.write_text("".join(lines))
     assert export(path, tmp_path / "out") == 0
     told = capsys.readouterr().err
-    assert "1 frames were not decoded: ws.okx.com" in told
+    assert "1 frames were not decoded: ws.kraken.com" in told
     assert "1 frames could not be decoded" in told
     (entry,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["runs"].values()
-    assert (entry["undecodable"], entry["elsewhere"]) == (1, {"ws.okx.com, no exchange of ours": 1})
+    assert (entry["undecodable"], entry["elsewhere"]) == (1, {"ws.kraken.com, no exchange of ours": 1})
 
 
 def test_book_base_is_needed(tmp_path):

@@ -3,11 +3,11 @@
 import pytest
 import quiet
 import world
+from world import PLAYED
 
-from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.state import TickerState
 
-NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=EXCHANGES)
+NAMED = pytest.mark.parametrize("seed", [0, 10, 20], ids=PLAYED)
 
 
 @pytest.mark.many

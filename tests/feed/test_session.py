@@ -15,10 +15,22 @@ from feedhandler.exchanges.base import Endpoint
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.report import Complaints, connection_status
 from feedhandler.feed.session import TICK_NS
-from feedhandler.sim.simulated import SIMULATED
 
 START = 1_000 * NS_PER_S
 EPOCH_NS = 1_790_000_000 * NS_PER_S
+
+
+def read(message):
+    """A request of ours; a ping may be a text."""
+    return {"op": "ping", "req_id": ""} if message == b"ping" else json.loads(message)
+
+
+def okx_answers(request):
+    """One for each argument."""
+    if request["op"] == "ping":
+        return [b"pong"]
+    common = {"id": request["id"], "event": request["op"]}
+    return [json.dumps({**common, "arg": arg}).encode() for arg in request["args"]]
 
 
 class World:
@@ -51,7 +63,7 @@ class World:
 
     def advance(self):
         step = self.session.advance(self.now)
-        self.sent += [(self.now, json.loads(message)) for message in step.send]
+        self.sent += [(self.now, read(message)) for message in step.send]
         self.sent_times.setdefault(len(self.connects), []).extend([self.now] * len(step.send))
         if step.connect:
             self.connects.append(self.now)
@@ -260,6 +272,9 @@ def test_no_two_frames_of_ours_are_closer_than_the_exchange_permits(exchange):
                 world.frame({"result": None, "id": request["id"]})
             elif exchange == "kucoin":
                 world.frame({"id": request["id"], "type": "pong" if request["type"] == "ping" else "ack"})
+            elif exchange == "okx":
+                for frame in okx_answers(request):
+                    world.frame(frame)
             else:
                 world.frame({"success": True, "ret_msg": "", "op": "subscribe", "req_id": request["req_id"]})
 
@@ -712,7 +727,7 @@ def test_whatever_happens_the_session_comes_back_and_breaks_no_rule(seed):
 
 def quiet_world(exchange, canary="", **policy):
     """A connection whose requests and pings are answered, and on which nothing is said."""
-    world = World(exchange, natives=(SIMULATED[exchange].native("A"),), **policy)
+    world = World(exchange, natives=("A-USDT" if exchange in ("kucoin", "okx") else "AUSDT",), **policy)
     world.session.subscriptions.set_canary(canary)
     answered = set()
 
@@ -731,6 +746,9 @@ def quiet_world(exchange, canary="", **policy):
                 world.frame({"result": None, "id": request["id"]})
             elif exchange == "kucoin":
                 world.frame({"id": request["id"], "type": "pong" if kind == "ping" else "ack"})
+            elif exchange == "okx":
+                for frame in okx_answers(request):
+                    world.frame(frame)
             else:
                 is_ping = request["op"] == "ping"
                 answer = {"success": True, "op": request["op"], "req_id": request["req_id"]}

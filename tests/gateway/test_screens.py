@@ -305,8 +305,8 @@ def test_a_wish_that_cannot_be_is_refused_once_and_by_name(tmp_path):
         ({"kind": "candle", "symbols": ["BTC/USDT"]}, "kind: 'candle' is none of ticker, trade, depth"),
         ({"kind": "trade"}, "symbols: name those of which trade is wanted; all of them are too many"),
         (
-            {"kind": "depth", "symbols": ["BTC/USDT"], "exchanges": ["okx"]},
-            "exchanges: 'okx' is not configured",
+            {"kind": "depth", "symbols": ["BTC/USDT"], "exchanges": ["kraken"]},
+            "exchanges: 'kraken' is not configured",
         ),
         (
             {"kind": "depth", "symbols": [f"S{n}/USDT" for n in range(11)]},
@@ -384,11 +384,11 @@ def test_a_client_that_does_not_read_is_told_how_many_trades_it_does_not_get(tmp
     [
         ("?kinds=candle&symbols=BTC/USDT", "kinds"),
         ("?kinds=ticker,trade", "symbols"),
-        ("?kinds=depth&symbols=BTC/USDT&exchanges=okx", "exchanges"),
+        ("?kinds=depth&symbols=BTC/USDT&exchanges=kraken", "exchanges"),
         ("?per_s=1000", "per_s"),
         ("?per_s=nan", "per_s"),
         ("?per_s=x", "per_s"),
-        ("?exchanges=okx", "exchanges"),
+        ("?exchanges=kraken", "exchanges"),
         ("?x=1", "x"),
     ],
 )

@@ -62,7 +62,7 @@ def test_a_market_is_known_by_its_own_addresses(market):
         ("wss://ws-api-futures.kucoin.com/?token=T", "kucoin", False),
         ("wss://stream.bybit.com/v5/public/spot", "bybit", True),
         ("wss://stream.bybit.com/v5/public/linear", "bybit", False),
-        ("wss://ws.okx.com:8443/ws/v5/public", "", False),
+        ("wss://ws.kraken.com/v2", "", False),
         ("wss://stream.binance.com.evil.org/stream", "", False),
         ("", "", False),
         ("not an address", "", False),
@@ -168,9 +168,9 @@ def test_what_is_not_decoded_is_no_error(tmp_path):
         tmp_path, [opened(BYBIT), received(kline), received({"topic": "tickers.BTCUSDT", "data": {}})]
     )
     assert [(each.kind, bool(each.problem)) for each in found] == [("", False), ("", False), ("", True)]
-    elsewhere = decoded(tmp_path, [opened("wss://ws.okx.com/ws"), received(kline)])
+    elsewhere = decoded(tmp_path, [opened("wss://ws.kraken.com/v2"), received(kline)])
     assert [(each.market, each.where) for each in elsewhere] == [
-        (None, "ws.okx.com, no exchange of ours")
+        (None, "ws.kraken.com, no exchange of ours")
     ] * 2
 
 

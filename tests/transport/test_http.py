@@ -17,6 +17,7 @@ from feedhandler.data.rest import RestRequest
 from feedhandler.data.shard import SHARDS_MAX
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.sim.server import SimServer, SimSettings
+from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport.http import (
     REST_SHARE,
     TURN_WAIT_MAX_S,
@@ -44,6 +45,7 @@ def test_a_feed_uses_a_tenth_of_what_each_exchange_permits():
         "binance": 600,
         "kucoin": 200,
         "bybit": 60,
+        "okx": 40,
     }
 
 
@@ -358,7 +360,7 @@ def test_a_request_that_is_cancelled_as_its_time_is_over_is_cancelled(monkeypatc
 # --- against the simulator
 
 
-@pytest.mark.parametrize("name", EXCHANGES)
+@pytest.mark.parametrize("name", SIMULATED)
 def test_a_simulated_exchange_tells_its_time_and_its_quotes(name):
     exchange = EXCHANGES[name].main()
 

@@ -15,6 +15,7 @@ from feedhandler.data.status import FeedStatus
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.state import AHEAD_NS_MAX
 from feedhandler.sim.server import SimServer, SimSettings
+from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport import timekeeper
 from feedhandler.transport.http import HttpClient, HttpRefused
 from feedhandler.transport.timekeeper import Timekeeper
@@ -126,7 +127,7 @@ def test_a_clock_that_is_set_is_noticed_and_asked_about_at_once(monkeypatch):
     assert http.asked == 2 * timekeeper.SAMPLES_MIN
 
 
-@pytest.mark.parametrize("name", EXCHANGES)
+@pytest.mark.parametrize("name", SIMULATED)
 def test_the_clock_of_a_simulated_exchange_is_found(name):
     exchange = EXCHANGES[name].main()
 

@@ -1,0 +1,667 @@
+"""OKX V5 spot: `tickers` for last price and 24 h statistics, `bbo-tbt` for the quote, `trades`, and `books` for
+books and depth.
+
+Everything peculiar to OKX is here. Update ids: `ts` of tickers, bbo-tbt and depth, `seqId` of books. Quirks worth
+knowing:
+
+- ping and pong are texts, and no JSON;
+- a request is answered by one message per argument, each with the request's id, which is letters and digits; a bad
+  argument is refused alone, and named in the text only. 480 requests an hour and connection are permitted, however
+  many arguments they have, so requests are long, and answers are counted here;
+- trades: one message is one taker order at one price, with `count` fills merged; `tradeId` is the last one's, and a
+  message that does not begin where the one before ended is a loss. A subscription brings the last trade at first;
+- books: 400 levels a side, that the exchange keeps itself. `prevSeqId` is the id of the message before: ids jump.
+  What has both the same repeats that nothing has changed, each minute; a lower `seqId` goes on with lower ids. The
+  checksum is always 0. The exchange has announced that the snapshot on subscription will end: then the book over
+  REST, which has an id since, is what it begins with. Depth by itself has the snapshot alone;
+- a channel that is silent may be a quiet market's: books and bbo-tbt are repeated each minute, the others are not.
+
+Source: https://www.okx.com/docs-v5/en/#order-book-trading-market-data, as of 2026-11. Frames: tests/frames/okx/
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Final, Generic
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from feedhandler.data.book import BOOK as BOOK_KIND
+from feedhandler.data.depth import DEPTH, BookLevel
+from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
+from feedhandler.data.instruments import SPOT, Instrument, price_tick
+from feedhandler.data.rest import RestRequest
+from feedhandler.data.ticker import TICKER
+from feedhandler.data.trade import TRADE, Side
+from feedhandler.data.units import NS_PER_MS, NS_PER_S
+from feedhandler.data.wire import LAST, NAN
+from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.base import (
+    NO_ORDERS,
+    PONG,
+    Ack,
+    Amount,
+    Control,
+    Emit,
+    Endpoint,
+    Exchange,
+    Goodbye,
+    Market,
+    Milliseconds,
+    Nack,
+    Quote,
+    RestTicker,
+    Resubscribe,
+    Rows,
+    T,
+    UpdateId,
+    chunks,
+    decode_rest,
+    decode_sparse,
+    parameters,
+    read_rows,
+    requested,
+    rest_quote,
+    rest_refusal,
+    rest_ticker,
+)
+from feedhandler.exchanges.books import Base, BookDepthState, ChainRule, Succession
+from feedhandler.exchanges.full_book import Changes, FullBookState
+from feedhandler.exchanges.state import QUOTE, STATISTICS, State
+from feedhandler.exchanges.trades import PastTrade, TradeState, numbered
+
+TICKERS: Final = "tickers"
+BBO: Final = "bbo-tbt"
+TRADES: Final = "trades"
+BOOKS: Final = "books"
+CHANNELS: Final = (BBO, TICKERS, BOOKS, TRADES)
+SIDES: Final = {"buy": Side.BUY, "sell": Side.SELL}  # the taker's
+LEVELS: Final = 400  # of a book, a side
+CHAIN: Final = ChainRule(is_linked=True)
+REPEATS_S: Final = 60.0  # of a book that does not change
+SUBSCRIBE_AGAIN_NS: Final = 60 * NS_PER_S  # to a topic without a book: 480 requests an hour are permitted
+
+ARGS_MAX: Final = (
+    100  # of a request: 64 KB are permitted, but one that is refused whole is asked for one by one
+)
+ASKED_MAX: Final = 1024  # requests that wait for answers: connections may be gone
+
+OK: Final = "0"
+CLOSING: Final = "64008"  # a notice, a minute before the connection is closed
+TRANSIENT: Final = ("60014", "64007")  # too many requests; an error of theirs
+REFUSED: Final = re.compile(r"channel:\s*([\w-]+)[,\s]+instId:\s*([^\s,]+)")  # in the text of an error
+OPEN: Final = {
+    "live": "",
+    "post_only": "takes no orders that would trade at once",
+}  # and what is to be known of it
+
+CHANNEL_IN: Final = re.compile(rb'"channel"\s*:\s*"([^"\\]*)"')
+NATIVE_IN: Final = re.compile(rb'"instId"\s*:\s*"([^"\\]*)"')
+
+
+class _Level(msgspec.Struct, array_like=True, gc=False):
+    """A level has more: what is deprecated, and how many orders it is."""
+
+    price: Amount
+    size: Amount
+
+
+class _Data(msgspec.Struct, gc=False):
+    """A row of any channel; what one lacks stays at its default."""
+
+    ts: Milliseconds = 0
+    bids: list[_Level] | None = None
+    asks: list[_Level] | None = None
+    update_id: UpdateId = msgspec.field(name="seqId", default=0)
+    before_id: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 2)] = msgspec.field(name="prevSeqId", default=-1)
+    last: Amount = NAN
+    bid: Amount = msgspec.field(name="bidPx", default=NAN)
+    bid_size: Amount = msgspec.field(name="bidSz", default=NAN)
+    ask: Amount = msgspec.field(name="askPx", default=NAN)
+    ask_size: Amount = msgspec.field(name="askSz", default=NAN)
+    open: Amount = msgspec.field(name="open24h", default=NAN)
+    high: Amount = msgspec.field(name="high24h", default=NAN)
+    low: Amount = msgspec.field(name="low24h", default=NAN)
+    volume: Amount = msgspec.field(name="vol24h", default=NAN)
+    currency_volume: Amount = msgspec.field(name="volCcy24h", default=NAN)
+    number: UpdateId = msgspec.field(name="tradeId", default=0)
+    price: Amount = msgspec.field(name="px", default=NAN)
+    size: Amount = msgspec.field(name="sz", default=NAN)
+    side: str = ""
+    count: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] = 1
+
+    @property
+    def is_trade(self) -> bool:
+        return self.number > 0 and self.price > 0.0 and self.size > 0.0 and self.ts > 0
+
+
+class _Arg(msgspec.Struct, frozen=True, gc=False):
+    channel: str = ""
+    native: str = msgspec.field(name="instId", default="")
+
+    @property
+    def topic(self) -> str:
+        return f"{self.channel}:{self.native}"
+
+
+NO_ARG: Final = _Arg()
+NO_TRADE: Final = _Data()
+
+
+class _Frame(msgspec.Struct, gc=False):
+    """Any message: data, or an event."""
+
+    arg: _Arg = NO_ARG
+    action: str = ""
+    data: list[_Data] | None = None
+    event: str = ""
+    id: str = ""
+    code: str = ""
+    msg: str = ""
+
+
+class _Rows(msgspec.Struct):
+    """A message of which not all rows can be read."""
+
+    arg: _Arg
+    data: list[msgspec.Raw]
+
+
+class _Asked(msgspec.Struct, eq=False):
+    """A request of ours: what of it has no answer yet, and what was refused."""
+
+    command_id: str
+    topics: set[str]
+    refused: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class _Instrument(msgspec.Struct):
+    native: str = msgspec.field(name="instId")
+    base: str = msgspec.field(name="baseCcy", default="")
+    quote: str = msgspec.field(name="quoteCcy", default="")
+    state: str = "live"
+    tick: str = msgspec.field(name="tickSz", default="")
+
+
+class _Ticker(msgspec.Struct):
+    """A row of tickers over REST. What is not known is empty."""
+
+    native: str = msgspec.field(name="instId")
+    last: Amount | None = None
+    bid: Amount | None = msgspec.field(name="bidPx", default=None)
+    bid_size: Amount | None = msgspec.field(name="bidSz", default=None)
+    ask: Amount | None = msgspec.field(name="askPx", default=None)
+    ask_size: Amount | None = msgspec.field(name="askSz", default=None)
+    open: Amount | None = msgspec.field(name="open24h", default=None)
+    high: Amount | None = msgspec.field(name="high24h", default=None)
+    low: Amount | None = msgspec.field(name="low24h", default=None)
+    volume: Amount | None = msgspec.field(name="vol24h", default=None)
+    currency_volume: Amount | None = msgspec.field(name="volCcy24h", default=None)
+
+
+class _Clock(msgspec.Struct):
+    ts: Milliseconds
+
+
+class _Answer(msgspec.Struct, Generic[T]):
+    """Any answer over REST."""
+
+    code: str
+    msg: str = ""
+    data: list[T] | None = None
+
+
+class _Command(msgspec.Struct):
+    id: str
+    op: str
+    args: list[_Arg]
+
+
+class OkxSpot(Market):
+    exchange = "okx"
+    name = SPOT
+    kinds = (TICKER.name, TRADE.name, DEPTH.name, BOOK_KIND.name)
+    ws_url = "wss://ws.okx.com"
+    rest_url = "https://www.okx.com"
+    instruments_request = RestRequest("/api/v5/public/instruments?instType=SPOT", weight=2)
+    time_request = RestRequest("/api/v5/public/time", weight=2)
+    survey_requests = (RestRequest("/api/v5/market/tickers?instType=SPOT", weight=2),)
+    # Each endpoint has a limit of its own: where it is 20 in 2 s, requests are of weight 2, where it is 40, of 1.
+    # All together keep that of one.
+    rest_limit = (400, 20.0)
+    trade_ids_are_consecutive = True
+    trades_begin_with_last = True
+    past_trades_max = 100
+    book_rule = CHAIN
+    book_levels = LEVELS
+    base_levels = LEVELS
+
+    separator = "-"
+    domains = ("okx.com", "okex.com")
+    addresses = re.compile(
+        r"\w+://(ws\w*\.okx\.com(:\d+)?/ws/v5/public\b|(www|aws|openapi|eea|us)\.okx\.com/api/v5/(?!.*(SWAP|FUTURES|OPTION)))"
+    )
+
+    topics_max = 240  # no limit is published; 236 channels of books on one connection were without trouble
+    command_interval_s = 0.1
+    connects = (3, 1.0)
+    ping_interval_s = 20.0  # the connection is cut after 30 s in which nothing was sent
+    repeats_s = {(TICKER.name, QUOTE): REPEATS_S, (BOOK_KIND.name, 0): REPEATS_S}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
+        self._decode_rows = msgspec.json.Decoder(_Rows).decode
+        self._row = msgspec.json.Decoder(_Data, strict=False)
+        self._rows = msgspec.json.Decoder(_Answer[msgspec.Raw])
+        self._instrument_row = msgspec.json.Decoder(_Instrument)
+        self._ticker_row = msgspec.json.Decoder(_Ticker, strict=False)
+        self._tickers = msgspec.json.Decoder(_Answer[_Ticker], strict=False)
+        self._time = msgspec.json.Decoder(_Answer[_Clock], strict=False)
+        self._books = msgspec.json.Decoder(_Answer[_Data], strict=False)
+        self._asked: dict[str, _Asked] = {}  # by the id that they were sent with
+        self._asked_count = 0
+        self._subscribed_ns: dict[
+            tuple[str, int], int
+        ] = {}  # when a topic was, anew, for want of a book; by line
+        self._are_bases_of_use = True  # those over REST have ids, as far as is known
+
+    def add(self, natives: Iterable[str], base_flags: int, kind: str = TICKER.name) -> list[State]:
+        """Take symbols, in a kind, into the set whose frames are decoded.
+
+        Raises ValueError for one of another market: in recordings, connections have those of several.
+        """
+        natives = list(natives)
+        if not all(map(self.is_own, natives)):
+            raise ValueError(f"of another market: {', '.join(natives)[:60]}")
+        return super().add(natives, base_flags, kind)
+
+    def is_own(self, native: str) -> bool:
+        """Return whether a native symbol is of this market, by its spelling."""
+        return native.count("-") < 2
+
+    # --- REST
+
+    def decode_instruments(self, body: bytes) -> Rows[Instrument]:
+        rows = _data_of(self._rows, body, "okx instruments")
+        return read_rows(self._instrument, rows, "okx instruments")
+
+    def _instrument(self, raw: msgspec.Raw) -> Instrument:
+        row = self._instrument_row.decode(raw)
+        if not row.base or not row.quote:
+            raise DecodeError("an instrument without base or quote")
+        is_trading, note, tick = row.state in OPEN, OPEN.get(row.state, ""), price_tick(row.tick)
+        return Instrument(row.native, row.base, row.quote, is_trading, row.state, note=note, tick=tick)
+
+    def decode_time(self, body: bytes) -> int:
+        return _one(_data_of(self._time, body, "okx time"), "okx time").ts * NS_PER_MS
+
+    def quote_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/api/v5/market/ticker?instId={quote(native, safe='')}", weight=2)
+
+    def decode_quote(self, body: bytes) -> Quote:
+        row = _one(_data_of(self._tickers, body, "okx ticker"), "okx ticker")
+        return rest_quote(row.bid, row.bid_size, row.ask, row.ask_size)
+
+    def decode_survey(self, body: bytes) -> Rows[RestTicker]:
+        rows = _data_of(self._rows, body, "okx tickers")
+        found = read_rows(self._rest_ticker, rows, "okx tickers")
+        return Rows([row for row in found.items if row is not None], found.problem)
+
+    def _rest_ticker(self, raw: msgspec.Raw) -> RestTicker | None:
+        row = self._ticker_row.decode(raw)
+        if row.last is row.bid is row.ask is None:
+            return None  # all of it is empty: trading has not begun, or has ended
+        statistics = (row.open, row.high, row.low, row.volume, row.currency_volume)
+        return rest_ticker(row.native, (row.bid, row.bid_size, row.ask, row.ask_size), row.last, statistics)
+
+    def past_trades_request(self, native: str, number: int) -> RestRequest:
+        # `after` is older than, so this is the page that begins with the number.
+        path = f"/api/v5/market/history-trades?instId={quote(native, safe='')}&type=1"
+        after = f"&after={number + self.past_trades_max}" if number else ""
+        return RestRequest(f"{path}{after}&limit={self.past_trades_max}", weight=2)
+
+    def past_trades_at(self, url: str) -> str:
+        is_asked = urlsplit(url).path == "/api/v5/market/history-trades"
+        return parameters(url).get("instId", "") if is_asked else ""
+
+    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+        rows = _data_of(self._rows, body, "okx history-trades")
+        return read_rows(self._past_trade, rows, "okx history-trades")
+
+    def _past_trade(self, raw: msgspec.Raw) -> PastTrade:
+        row = self._row.decode(raw)
+        if not row.is_trade:
+            raise DecodeError("a trade without its id, price, size or time")
+        time_ns = row.ts * NS_PER_MS
+        trade = str(row.number), row.price, row.size, SIDES.get(row.side, Side.UNKNOWN)
+        return PastTrade(numbered(row.number, time_ns), row.number, time_ns, row.number, trade)
+
+    def base_request(self, native: str) -> RestRequest:
+        path = f"/api/v5/market/books?instId={quote(native, safe='')}"
+        return RestRequest(f"{path}&sz={self.base_levels}&source=0")
+
+    def decode_base(self, body: bytes) -> Base:
+        row = _one(_data_of(self._books, body, "okx books"), "okx books")
+        if row.bids is None or row.asks is None:
+            raise DecodeError("okx books: the answer lacks a side")
+        self._are_bases_of_use = row.update_id > 0
+        if not row.update_id:
+            raise DecodeError("okx books: the answer lacks its id, so no change can follow it")
+        return Base(row.update_id, _pairs(row.bids), _pairs(row.asks), LEVELS, row.ts * NS_PER_MS)
+
+    def base_at(self, url: str) -> tuple[str, int] | None:
+        asked = parameters(url)
+        if urlsplit(url).path != "/api/v5/market/books" or "instId" not in asked:
+            return None
+        size = asked.get("sz", "")
+        return asked["instId"], int(size) if size.isdecimal() else 1
+
+    # --- connections and requests
+
+    def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
+        return Endpoint(f"{ws_url}/ws/v5/public")
+
+    def make_state(self, kind: str, topic: str, native: str, base_flags: int) -> State:
+        if kind != DEPTH.name:
+            return super().make_state(kind, topic, native, base_flags)
+        names = {"topic": topic, "native": native, "base_flags": base_flags, "flags": base_flags}
+        return BookDepthState(CHAIN, LEVELS, **names)
+
+    def topics(self, native: str, kind: str) -> tuple[str, ...]:
+        if kind == TRADE.name:
+            return (f"{TRADES}:{native}",)
+        if kind in (DEPTH.name, BOOK_KIND.name):
+            return (f"{BOOKS}:{native}",)
+        return (f"{TICKERS}:{native}", f"{BBO}:{native}")
+
+    def topic_of(self, head: bytes) -> str:
+        channel, native = CHANNEL_IN.search(head), NATIVE_IN.search(head)
+        found = b"%s:%s" % (channel[1], native[1]) if channel and native else b""
+        return found.decode(errors="replace")
+
+    def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        return chunks(topics, ARGS_MAX)
+
+    def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return self._command("subscribe", topics, command_id)
+
+    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return self._command("unsubscribe", topics, command_id)
+
+    def _command(self, op: str, topics: Sequence[str], command_id: str) -> bytes:
+        """Return a request, and note what is to be answered: its id is like no other of any connection."""
+        self._asked_count += 1
+        sent_id = f"{command_id}x{self._asked_count}"
+        if len(self._asked) >= ASKED_MAX:
+            del self._asked[next(iter(self._asked))]
+        self._asked[sent_id] = _Asked(command_id, set(topics))
+        args = [_Arg(*topic.split(":", 1)) for topic in topics]
+        return msgspec.json.encode(_Command(sent_id, op, args))
+
+    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
+        return requested(frame, _Command, lambda command: (command.op, [arg.topic for arg in command.args]))
+
+    def ping(self, command_id: str) -> bytes:
+        return b"ping"
+
+    # --- messages
+
+    def decode(
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> Control | None:
+        # hot: `make bench-micro`, decode
+        try:
+            frame = self._decode(payload)
+        except UNDECODABLE as exc:
+            if payload == b"pong":
+                return PONG
+            if payload == b"ping":
+                return Ack("ping")  # a sign of life, and the answer to nothing
+            if self._take_odd(payload, recv_ns, line, emit):
+                return None
+            frame = decode_sparse(self._decode, payload, f"okx: {exc}")
+        if frame.data is None or frame.event:
+            return self._answer(frame)
+        channel, native = frame.arg.channel, frame.arg.native
+        if channel == TRADES:
+            self._trades(native, frame.data, recv_ns, line, emit)
+            return None
+        if channel not in CHANNELS:
+            if channel:
+                return None  # that we did not request
+            raise DecodeError("okx: data of no channel")
+        if len(frame.data) != 1 or not frame.data[0].ts:
+            raise DecodeError(f"okx: {channel} is not one row with its time")
+        data = frame.data[0]
+        if channel == BBO:
+            self._bbo(native, data, recv_ns, line, emit)
+        elif channel == TICKERS:
+            self._ticker(native, data, recv_ns, line, emit)
+        else:
+            return self._book(frame.arg, frame.action, data, recv_ns, line, emit)
+        return None
+
+    def _bbo(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
+        bids, asks = data.bids, data.asks
+        if bids is None or asks is None:
+            raise DecodeError("okx: bbo-tbt lacks a side")
+        state = self.tickers.get(native)
+        time_ns = data.ts * NS_PER_MS
+        if state is None or not state.accept(QUOTE, line, time_ns, recv_ns, True):
+            return
+        state.exchange_sequence = data.update_id
+        state.exchange_ns = time_ns
+        bid, bid_size = (bids[0].price, bids[0].size) if bids else NO_ORDERS
+        ask, ask_size = (asks[0].price, asks[0].size) if asks else NO_ORDERS
+        state.set_quote(bid, bid_size, ask, ask_size)
+        state.on_news(recv_ns)
+        emit(state)
+
+    def _ticker(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
+        values = data.last + data.open + data.high + data.low + data.volume + data.currency_volume
+        if not values >= 0.0 and not _is_any_known(data):
+            raise DecodeError("okx: tickers lacks every number")
+        state = self.tickers.get(native)
+        time_ns = data.ts * NS_PER_MS
+        if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
+            return
+        state.exchange_ns = time_ns
+        state.last = data.last or NAN
+        state.set_statistics(data.open, data.high, data.low, data.volume, data.currency_volume)
+        if data.bid >= 0.0 or data.ask >= 0.0:
+            state.fill_quote(data.bid, data.bid_size, data.ask, data.ask_size)
+        state.on_news(recv_ns)
+        emit(state)
+
+    def _take_odd(
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> bool:
+        """Take the trades that can be read of a message that was refused; False if it is to be refused.
+
+        Rows of channels that we did not request have any shape.
+        """
+        try:
+            frame = self._decode_rows(payload)
+        except UNDECODABLE:
+            return False
+        if frame.arg.channel != TRADES:
+            return frame.arg.channel not in ("", *CHANNELS)
+        rows = []
+        for raw in frame.data:
+            try:
+                rows.append(self._row.decode(raw))
+            except UNDECODABLE:
+                rows.append(NO_TRADE)
+        self._trades(frame.arg.native, rows, recv_ns, line, emit)
+        return True
+
+    def _trades(self, native: str, rows: Sequence[_Data], recv_ns: int, line: Line, emit: Emit) -> None:
+        """Publish those that are new. Raises DecodeError after the last of them, if any cannot be read."""
+        trades = [(index, row) for index, row in enumerate(rows) if row.is_trade]
+        state: TradeState | None = self.states[TRADE.name].get(native)
+        if state is not None:
+            self._publish(state, trades, recv_ns, line, emit)
+        if bad := len(rows) - len(trades):
+            raise DecodeError(f"okx: {bad} of {len(rows)} trades cannot be read")
+
+    def _publish(
+        self, state: TradeState, trades: Sequence[tuple[int, _Data]], recv_ns: int, line: Line, emit: Emit
+    ) -> None:
+        # All are judged before the first is emitted: the last one that is new is flagged.
+        new = []
+        for index, row in trades:
+            time_ns = row.ts * NS_PER_MS
+            key = numbered(row.number, time_ns)
+            if state.accept_trade(line, key, time_ns, recv_ns, row.number, row.count):
+                new.append((index, row))
+        left = len(new)
+        for index, row in new:
+            left -= 1
+            state.publish(
+                (str(row.number), row.price, row.size, SIDES.get(row.side, Side.UNKNOWN)),
+                row.ts * NS_PER_MS,
+                recv_ns,
+                emit,
+                sequence=row.number,
+                count=row.count,
+                index=index,
+                flags=0 if left else LAST,
+            )
+
+    def _book(
+        self, arg: _Arg, action: str, data: _Data, recv_ns: int, line: Line, emit: Emit
+    ) -> Resubscribe | None:
+        """Take a message of `books`, for depth and for the whole book."""
+        depth: BookDepthState | None = self.states[DEPTH.name].get(arg.native)
+        book: FullBookState | None = self.states[BOOK_KIND.name].get(arg.native)
+        if depth is None and book is None:
+            return None
+        is_base = action == "snapshot"
+        if data.bids is None or data.asks is None or not (is_base or action == "update"):
+            raise DecodeError("okx: books lacks a side, or its action")
+        if not data.update_id or not (is_base or data.before_id >= 0):
+            raise DecodeError("okx: books lacks its ids")
+        index, update_id, time_ns = line.index, data.update_id, data.ts * NS_PER_MS
+        bids, asks = _pairs(data.bids), _pairs(data.asks)
+        changes = Changes(data.before_id + 1, update_id, bids, asks, time_ns)
+        is_lost = False
+        if book is not None and is_base:
+            book.take_base(line, Base(update_id, bids, asks, LEVELS, time_ns), update_id, recv_ns, emit)
+        elif book is not None:
+            book.take(line, changes, update_id, recv_ns, emit)
+            is_lost = not (self._are_bases_of_use or book.lines[index].is_known)
+        if depth is not None and depth.group == line.group:
+            own = depth.books[index]
+            found = Succession.NEXT
+            if is_base:
+                own.replace(update_id, bids, asks)
+            else:
+                if (
+                    book is not None
+                    and book.group == line.group
+                    and book.lines[index].is_known > own.is_known
+                ):
+                    own.copy(book.lines[index])  # it has begun over REST
+                found = own.apply(changes.first_id, update_id, bids, asks)
+            is_lost = self._depth(depth, found, changes, recv_ns, line, emit) or is_lost
+        return self._subscribe_again(arg.topic, index, recv_ns) if is_lost else None
+
+    def _depth(
+        self,
+        state: BookDepthState,
+        found: Succession,
+        changes: Changes,
+        recv_ns: int,
+        line: Line,
+        emit: Emit,
+    ) -> bool:
+        """Publish the best of the line's own book, which has a message; True if the book is lost."""
+        book = state.books[line.index]
+        is_gone = found is Succession.OLD and book.stays_old(changes.last_id, recv_ns)
+        if found is Succession.GAP or is_gone or book.stays_crossed(recv_ns):
+            flags = state.flags
+            state.lose(line.index, recv_ns)
+            if state.flags != flags:
+                emit(state)
+            return True
+        if state.accept(0, line, changes.exchange_ns, recv_ns, True):
+            state.exchange_sequence = changes.last_id
+            state.exchange_ns = changes.exchange_ns
+            if state.update(book.bids, book.asks, recv_ns):
+                emit(state)
+        return False
+
+    def _subscribe_again(self, topic: str, line: int, recv_ns: int) -> Resubscribe | None:
+        """Have a topic begin with a snapshot, once in a while."""
+        if 0 <= recv_ns - self._subscribed_ns.get((topic, line), 0) < SUBSCRIBE_AGAIN_NS:
+            return None
+        self._subscribed_ns[topic, line] = recv_ns
+        return Resubscribe(topic)
+
+    def _answer(self, frame: _Frame) -> Control | None:
+        if frame.event in ("subscribe", "unsubscribe"):
+            return self._granted(frame)
+        if frame.event == "error":
+            return self._refused(frame, f"{frame.msg or 'no reason given'} (code {frame.code})")
+        if frame.event == "notice":
+            return Goodbye(f"{frame.msg} (code {frame.code})") if frame.code == CLOSING else None
+        raise DecodeError("okx: message of no known kind")
+
+    def _granted(self, frame: _Frame) -> Ack | Nack | None:
+        asked = self._asked.get(frame.id)
+        if asked is None:
+            return Ack(frame.id)
+        asked.topics.discard(frame.arg.topic)
+        return self._answered(frame.id, asked)
+
+    def _refused(self, frame: _Frame, reason: str) -> Ack | Nack | None:
+        asked, named = self._asked.get(frame.id), REFUSED.search(frame.msg)
+        topic = f"{named[1]}:{named[2]}" if named else ""
+        is_transient = frame.code in TRANSIENT
+        if asked is None:
+            return Nack(frame.id, reason, is_transient=is_transient)
+        if topic not in asked.topics or is_transient:
+            del self._asked[frame.id]
+            return Nack(asked.command_id, reason, is_transient=is_transient)
+        asked.topics.discard(topic)
+        asked.refused, asked.reason = (*asked.refused, topic), reason
+        return self._answered(frame.id, asked)
+
+    def _answered(self, sent_id: str, asked: _Asked) -> Ack | Nack | None:
+        """Return the answer to a request as a whole, once each of its arguments has one."""
+        if asked.topics:
+            return Ack(sent_id)  # a part of it: of no request that is known by this
+        del self._asked[sent_id]
+        if asked.refused:
+            return Nack(asked.command_id, asked.reason, topics=asked.refused)
+        return Ack(asked.command_id)
+
+
+OKX: Final = Exchange("okx", (OkxSpot,))
+
+
+def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str) -> list[T]:
+    """Return the rows of an answer over REST. Raises DecodeError or ProtocolError, with what was requested."""
+    answer = decode_rest(decoder, body, what)
+    if answer.code != OK or answer.data is None:
+        raise rest_refusal(what, answer.code, answer.msg)
+    return answer.data
+
+
+def _one(rows: Sequence[T], what: str) -> T:
+    if not rows:
+        raise ProtocolError(f"{what}: the exchange lists no such symbol")
+    if len(rows) != 1:
+        raise DecodeError(f"{what}: one row was requested, and several answered")
+    return rows[0]
+
+
+def _pairs(levels: Sequence[_Level]) -> list[BookLevel]:
+    return [(level.price, level.size) for level in levels]
+
+
+def _is_any_known(data: _Data) -> bool:
+    numbers = (data.last, data.open, data.high, data.low, data.volume, data.currency_volume)
+    return any(number >= 0.0 for number in (*numbers, data.bid, data.ask))
