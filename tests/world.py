@@ -32,8 +32,9 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX
 from feedhandler.exchanges.base import Endpoint, Quote, RestTicker
+from feedhandler.exchanges.full_book import BEST
 from feedhandler.exchanges.state import QUOTE
-from feedhandler.feed.bases import BEST, REPEAT_NS
+from feedhandler.feed.bases import REPEAT_NS
 from feedhandler.feed.bases import REQUESTS_MAX as BASES_MAX
 from feedhandler.feed.freshness import DECIDES_NS, SILENCE_NS_MIN, USUAL_FACTOR
 from feedhandler.feed.legs import Legs
@@ -214,7 +215,7 @@ class World:
         self.carriers = {}  # of each trade: the link that brought it first
         self.flagged_kinds = []  # (time, topic, flags)
         self.asked_trades = []  # (when it is answered, question)
-        self.asked_bases = []  # (when it is answered, question, the answer)
+        self.asked_bases = []  # (when it is answered, question, the answer, did known levels run out?)
         self.bases_asked = []  # (when, weight)
         self.book_numbers = collections.Counter()  # records of books, by symbol
         self.snapshots_at = {}  # of each book that is valid: when it was last published in full
@@ -683,12 +684,13 @@ class World:
         answered_at = self.now + self.rng.randrange(*ANSWERS_NS)
         lag_ns = self.rng.randrange(2 * NS_PER_S) if self.rng.random() < 0.3 else 0
         known_at = self.rng.randrange(self.now, answered_at) - lag_ns
-        self.asked_bases.append((answered_at, question, known_at))
+        self.asked_bases.append((answered_at, question, known_at, question.watched.state.runs_out))
 
     def answer_bases(self):
         """Answer what is due of requests for books."""
-        for due, question, known_at in [each for each in self.asked_bases if each[0] <= self.now]:
-            self.asked_bases.remove((due, question, known_at))
+        for each in [each for each in self.asked_bases if each[0] <= self.now]:
+            self.asked_bases.remove(each)
+            _, question, known_at, _ = each
             native = question.watched.state.native
             if not (self.is_reachable and self.answers_trades):
                 self.note(f"no base of {native}")
@@ -953,10 +955,8 @@ def doubted_books(seed, world=None):
         invalid = {native for native in world.natives if not world.taken[native].book.is_valid}
         assert invalid <= {*victims}, f"{invalid} are not valid, {victims} are in doubt"
         assert legs == 1 or not invalid, f"{victim} is not valid, though another leg has its book"
-        for _, question, _ in world.asked_bases if legs > 1 else ():
-            assert question.watched.state.is_keeping, (
-                f"a base is requested, though another leg has one: {victim}"
-            )
+        for *_, runs_out in world.asked_bases if legs > 1 else ():
+            assert runs_out, f"a base is requested, though another leg has one: {victim}"
         if invalid and not is_told:
             is_told, since = True, world.now
         assert not is_told or not invalid or world.now - since < BOOK_HEALS_S * NS_PER_S, (
@@ -1009,7 +1009,7 @@ def repeated_books(seed, world=None):
         ]
         assert not late, f"not published in full for ten minutes: {late}"
         states = world.exchange.states[BOOK].values()
-        now_short = {s.native for s in states if s.leader >= 0 and s.lines[s.leader].runs_out(BEST)}
+        now_short = {s.native for s in states if s.runs_out}
         for native in now_short:
             short.setdefault(native, world.now)
         for native in short.keys() - now_short:

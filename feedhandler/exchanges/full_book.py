@@ -22,6 +22,8 @@ from feedhandler.exchanges.books import Base, ChainRule, LineBook, Succession
 from feedhandler.exchanges.state import RecordState
 
 NOBODY: Final = -1  # leads
+BEST: Final = 20  # levels of a side that are always to be known
+SOON: Final = 2 * BEST  # with no more than these another base is on its way soon, which may lag behind
 KEPT_MAX: Final = 1000  # messages that wait for a base: 100 s of a channel that sends every 100 ms
 _NO_HEADER: Final = bytes(wire.HEADER_SIZE)
 
@@ -41,8 +43,9 @@ class Changes(NamedTuple):
 class FullBookState(RecordState):
     """One symbol's book. lines are those that each connection keeps; leader is the line whose book is published.
 
-    keeps: changes are kept for a line that waits for a base, which comes by another way; and while `is_keeping`,
-    for all, since a new base is on its way. snapshots counts those that were published.
+    keeps: changes are kept for a line that waits for a base, which comes by another way; and for all, while what
+    is published runs out of known levels: so what comes of a base follows from messages alone, as a recording has
+    them. snapshots counts those that were published.
     """
 
     def __init__(self, rule: ChainRule, levels_max: int = 0, *, keeps: bool = False, **names: Any) -> None:
@@ -51,7 +54,6 @@ class FullBookState(RecordState):
             collections.deque(maxlen=KEPT_MAX) for _ in range(LINES_MAX)
         ]
         self._keeps = keeps
-        self.is_keeping = False
         self.leader = NOBODY
         self.snapshots = 0
         super().__init__(BOOK, (Arbitration(is_once=True),), **names)
@@ -127,8 +129,10 @@ class FullBookState(RecordState):
             self._keep(own, changes, recv_ns)
             return
         book.order = update_id
-        if self.is_keeping:
+        if self.leader != NOBODY and self.lines[self.leader].runs_out(SOON):
             self._keep(own, changes, recv_ns)
+        elif self._kept[own]:
+            self._kept[own].clear()
         bodies = self._apply(book, changes, recv_ns)
         if not bodies or book.stays_crossed(recv_ns):
             self.lose(own, emit)
@@ -219,9 +223,10 @@ class FullBookState(RecordState):
 
     # --- bases that come by another way
 
-    def keep(self) -> None:
-        """A new base is on its way for books that are known: what follows it is kept."""
-        self.is_keeping = True
+    @property
+    def runs_out(self) -> bool:
+        """True if what is published may soon lack some of the best levels: it is time for another base."""
+        return self.leader != NOBODY and self.lines[self.leader].runs_out(BEST)
 
     def can_begin(self, line: int, last_id: int) -> bool:
         """True if what is kept for a line goes on from a base of this id, and has come as far."""
@@ -234,7 +239,6 @@ class FullBookState(RecordState):
         Others are ahead of it: what is between it and the first message that they have was missed.
         """
         begun = [own for own in lines if self._join(own, base, recv_ns, emit)]
-        self._keep_no_more()
         if self.leader in begun:
             self._lead(self.leader, emit)
         self.settle(emit)
@@ -273,16 +277,6 @@ class FullBookState(RecordState):
             return False
         self.lines[own].copy(source)
         return self._catch_up(own, emit)
-
-    def give_up(self) -> None:
-        """No new base comes."""
-        self._keep_no_more()
-
-    def _keep_no_more(self) -> None:
-        self.is_keeping = False
-        for line in range(LINES_MAX):
-            if self.lines[line].is_known:
-                self._kept[line].clear()
 
     # --- what is published
 

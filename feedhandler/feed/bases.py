@@ -35,7 +35,6 @@ BEHIND_NS: Final = NS_PER_S  # a line that stands still for so long, while anoth
 LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is,
 # and without any other for its first changes: a base that lags behind them is of no use.
 FIRST_NS: Final = NS_PER_S
-BEST: Final = 20  # levels of a side that are always to be known
 AGAIN_NS: Final = NS_PER_S // 2  # after a base that was of no use; doubling,
 AGAIN_SHIFT_MAX: Final = 6  # up to 32 s
 SUBSCRIBE_AGAIN_NS: Final = 10 * NS_PER_S  # after a subscription that brought no base; doubling
@@ -207,15 +206,13 @@ class Bases:
             has_lasted = is_led and self._now - watched.begun_at >= RENEW_NS
             if has_lasted:
                 watched.tries = 0
-            is_short = has_lasted and state.lines[state.leader].runs_out(BEST)
+            is_short = has_lasted and state.runs_out
             is_lacking = bool(lacking) and self._has_waited(watched, lacking)
             if watched.is_asking or self._now < watched.asks_at or not (is_short or is_lacking):
                 continue
             if self._asking < REQUESTS_MAX:
                 self._asking += 1
                 watched.is_asking = True
-                if is_short:
-                    state.keep()
                 connections = {s: s.opened_mono_ns for s in running if s.subscriptions.brings(state)}
                 request = self.market.base_request(state.native)
                 questions.append(BaseQuestion(request, watched, connections, self))
@@ -264,7 +261,6 @@ class Bases:
         """No answer is to be had; wait_s is for how long none is, if that is known."""
         if not self._close(question):
             return
-        question.watched.state.give_up()
         self._pause(question.watched)
         question.watched.asks_at = max(question.watched.asks_at, self._now + int(wait_s * NS_PER_S))
 

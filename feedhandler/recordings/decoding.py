@@ -455,8 +455,7 @@ class Decoding:
         state = self._subscribed(carrier, native) if carrier is not None else None
         if carrier is None or not isinstance(state, FullBookState):
             return Decoded(where, market, BOOK.name, native)
-        lines = [line for line in carrier.lines_of(native) if not state.lines[line].is_known]
-        if lines:
+        if lines := carrier.lines_of(native):  # also to those that are known: it may have levels that are not
             base = msgspec.structs.replace(market.decode_base(item.data), limit=limit)
             state.offer(lines, base, item.wall_ns, carrier.emit)
         return Decoded(where, market, BOOK.name, native, carrier.take_records())

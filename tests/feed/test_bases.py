@@ -11,9 +11,8 @@ from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.kept_book import Book
 from feedhandler.data.status import Phase
-from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges import EXCHANGES, full_book
 from feedhandler.exchanges.base import Endpoint
-from feedhandler.feed import bases
 from feedhandler.feed.bases import REPEAT_NS, SUBSCRIBE_AGAIN_NS
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.session import TICK_NS
@@ -309,7 +308,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(bases, "BEST", BEST)
+    monkeypatch.setattr(full_book, "BEST", BEST)
 
 
 @pytest.mark.parametrize("legs", [1, 2])

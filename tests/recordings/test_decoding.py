@@ -140,6 +140,18 @@ def test_a_gap_ends_a_book_until_another_base(tmp_path):
     assert (snapshot.last_id, last.last_id) == (112, 113)
 
 
+@pytest.mark.parametrize(("last_id", "edge"), [(102, 8.0), (104, 8.0), (99, 9.0)])
+def test_a_book_of_which_too_little_is_known_takes_the_base_that_its_feed_took(tmp_path, last_id, edge):
+    """Also one that is behind, by the changes since it began to run out; one older than these is of no use."""
+    small, large = ((str(price), "1") for price in (10, 9)), ((str(price), "1") for price in (10, 9, 8))
+    lines = [base(100, [*small], limit=2), opened(BINANCE), *FRAMES, base(last_id, [*large], limit=3)]
+    found = records(decoded(tmp_path, lines))
+    snapshots = [r for r in found if r.flags & wire.SNAPSHOT]
+    assert snapshots[-1].bids[0] == (edge, 0.0)
+    assert snapshots[-1].last_id == (100 if last_id == 99 else max(103, last_id))
+    assert not [r for r in found if r.flags & wire.INVALID]
+
+
 def test_a_change_that_cannot_be_read_ends_a_book(tmp_path):
     bad = received(changes(104, 104, [("10",)]))
     found = decoded(tmp_path, [base(100), opened(BINANCE), *FRAMES, bad])
