@@ -19,6 +19,7 @@ import random
 import socket
 import struct
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -62,6 +63,7 @@ BODY_LIMIT = 64 * 1024
 TICK_S = 0.001  # shortest pause between two writes to a connection: the resolution of the loop's timers
 HOUSEKEEPING_S = 0.02  # deadlines of dialogs and faults are looked at this often
 KEPT_VIOLATIONS = 100
+KEPT_CONNECTIONS = 1000  # that are closed, for what was sent on them
 CLOSE_WITHIN_S = 1.0  # a client that does not answer a close frame is dropped after this
 _FRAMES = (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG)
 _LINGER_0 = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST and drops what is buffered
@@ -129,13 +131,25 @@ class ClientConnection:
         self.close_deadline_ns = 0  # when to stop waiting for the client's close frame
         self.sent = 0
         self.sent_size = 0
+        self.texts = 0
+        self.texts_crc = 0
         self.received = 0
         self.silent_topics: set[str] = set()  # acknowledged, and nothing follows
         self.kept_back_topics: set[str] = set()  # subscribed while a fault kept their first data back
         self._pieces: deque[bytes] = deque()  # while cut at random: what waits for the loop's next turn
 
+    @property
+    def _is_over(self) -> bool:
+        return self.is_closing or self.is_half_open or self.transport.is_closing()
+
+    def note_texts(self, framed: bytes, count: int) -> None:
+        """Count whole text messages, framed, that are written next: whoever receives them can compare."""
+        if not self._is_over:
+            self.texts += count
+            self.texts_crc = zlib.crc32(framed, self.texts_crc)
+
     def write(self, data: bytes) -> None:
-        if self.is_closing or self.is_half_open or self.transport.is_closing():
+        if self._is_over:
             return
         if self._pieces:
             self._pieces.append(data)
@@ -228,6 +242,7 @@ class SimServer:
         self._remark_count = 0
         self._remarks: deque[dict[str, object]] = deque(maxlen=KEPT_VIOLATIONS)
         self._closed_sent = 0  # messages of connections that are gone
+        self._closed: deque[dict[str, object]] = deque(maxlen=KEPT_CONNECTIONS)
         self._shutdown_mono_ns = 0
         self._shutdown_last = 0  # the newest connection that it concerns
         self._started_mono_ns = 0
@@ -378,12 +393,14 @@ class SimServer:
                 waiting.clear()
                 continue
             connection.sent += len(waiting)
+            whole = b"".join(waiting)
+            connection.note_texts(whole, len(waiting))
             if is_cut:
                 cut = [frames.fragmented(frame, self._random) for frame in waiting]
                 self._effects["fragment"] += len(cut)
                 connection.write_in_pieces(b"".join(cut), self._random)
             else:
-                connection.write(b"".join(waiting))
+                connection.write(whole)
             waiting.clear()
             if connection.unread_size > connection.write_limit:
                 self._slow += 1
@@ -505,6 +522,7 @@ class SimServer:
         self._connections.pop(connection.number, None)
         self._by_outbox.pop(id(connection.outbox), None)
         self._closed_sent += connection.sent
+        self._closed.append(_texts_of(connection))
         if not self._connections:
             self._is_empty.set()
         log.info("simulated %s: connection %d gone", self._exchange.name, connection.number)
@@ -534,6 +552,7 @@ class SimServer:
 
     def _send_text(self, connection: ClientConnection, text: bytes) -> None:
         frame = frames.text(text)
+        connection.note_texts(frame, 1)
         if self._active and self._active.get("fragment") is not None:
             connection.write_in_pieces(frames.fragmented(frame, self._random), self._random)
         else:
@@ -562,7 +581,9 @@ class SimServer:
             self._broadcast.add(stream, variant, connection.outbox, now.mono_ns)
         if snapshots:
             connection.sent += len(snapshots)
-            connection.write(b"".join(snapshots))
+            whole = b"".join(snapshots)
+            connection.note_texts(whole, len(snapshots))
+            connection.write(whole)
         self._wake.set()
 
     def _unsubscribe_all(self, connection: ClientConnection) -> None:
@@ -821,6 +842,8 @@ class SimServer:
         `fault_effects` counts how often a fault has shown: connections that it ended or cut, messages that it sent
         or split, requests that it refused, topics that it left silent, moments of a market that it kept back.
         Faults about one symbol or an account are not counted: they show in what is sent.
+        `texts_sent` and `texts_crc` of a connection are of all text messages on it, acknowledgements too: how many,
+        and the CRC-32 of them as whole frames, one after the other. Nonsense that a fault sends is none of them.
         """
         now = self._now()
         broadcast = self._broadcast
@@ -836,6 +859,7 @@ class SimServer:
             "seed": self._settings.seed,
             "connections_opened": self._opened,
             "connections": [self._describe(each, now) for each in self._connections.values()],
+            "connections_closed": list(self._closed),
             "topics": len(broadcast.topics()),
             "updates": broadcast.updates,
             "messages_sent": self._closed_sent + sum(each.sent for each in self._connections.values()),
@@ -855,8 +879,7 @@ class SimServer:
         }
 
     def _describe(self, connection: ClientConnection, now: Now) -> dict[str, object]:
-        return {
-            "connection": connection.number,
+        return _texts_of(connection) | {
             "remote": connection.remote,
             "path": connection.path,
             "is_private": connection.dialog.is_private,
@@ -869,6 +892,14 @@ class SimServer:
             "messages_received": connection.received,
             "unread_bytes": connection.unread_size,
         }
+
+
+def _texts_of(connection: ClientConnection) -> dict[str, object]:
+    return {
+        "connection": connection.number,
+        "texts_sent": connection.texts,
+        "texts_crc": connection.texts_crc,
+    }
 
 
 def _entry(connection: int, text: str) -> dict[str, object]:

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import socket
+import zlib
 from collections.abc import Callable
 
 import aiohttp
 import pytest
 
+from feedhandler.sim import frames
 from feedhandler.sim.binance import BinanceRules
 from feedhandler.sim.bybit import BybitRules
 from feedhandler.sim.kucoin import Kucoin, KucoinRules
@@ -40,6 +42,28 @@ def test_a_subscriber_hears_quotes_and_breaks_no_rule(exchange):
             state = await client.wait_for(lambda state: not state["connections"])
             assert state["topics"] == 0
             assert state["violations"] == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("exchange", SIMULATED)
+def test_what_was_sent_on_a_connection_can_be_compared_with_what_came(exchange):
+    async def scenario() -> None:
+        async with running(exchange) as client:
+            ws = await client.connect()
+            await client.subscribe(ws)
+            texts = [await ws.receive() for _ in range(50)]
+            await client.fault(fault="fragment", seconds=0.1)
+            texts += [await ws.receive() for _ in range(50)]
+            await client.fault(fault="close")
+            while (message := await ws.receive()).type is not aiohttp.WSMsgType.CLOSE:
+                texts.append(message)
+            (closed,) = (await client.wait_for(lambda state: not state["connections"]))["connections_closed"]
+            framed = [
+                frames.text(each.data.encode()) for each in texts if each.type is aiohttp.WSMsgType.TEXT
+            ]
+            assert closed["texts_sent"] == len(framed) >= 90
+            assert closed["texts_crc"] == zlib.crc32(b"".join(framed))
 
     run(scenario())
 
