@@ -8,7 +8,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test format languages sim sim-long chaos sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
+.PHONY: help demo run check test format languages sim sim-long chaos soak sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -100,6 +100,9 @@ CHAOS_ARGUMENTS = $(SECONDS_ARGUMENT) $(if $(SEED),--seed $(SEED)) $(if $(RATE),
   $(if $(KILLS),--kills $(KILLS)) $(if $(QUIET),--quiet $(QUIET)) $(if $(ACT),--act "$(ACT)")
 chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 (of load) RATE=300 KILLS=15 QUIET=600 (16 minutes in all)
 	@$(BIN)/python tests/chaos $(CHAOS_ARGUMENTS)
+
+soak: $(VENV)/.test ## recorded load; then recording, export and replay are held against what was sent: make soak MINUTES=5 RATE=150 (an hour)
+	@$(BIN)/python tests/soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE))
 
 FUZZ_SECONDS ?= 60
 sanitize: $(VENV)/.test ## the compiled part under sanitizers: its tests, then a fuzz: make sanitize FUZZ_SECONDS=600 SEED=7 (4 minutes)

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
 
 from acts import ACTS, PATIENCE, Settings, perform
+from claims import show
 
 START_S = 60.0  # of each act, at most, before and after what it does
 
@@ -54,12 +55,6 @@ def interrupted(number, frame):
     raise KeyboardInterrupt("too long" if number == signal.SIGALRM else "")
 
 
-def show(name, did, claims):
-    print(f"{name}: {did}")
-    for claim in claims:
-        print(f"    {claim.claim:<46} {claim.measured:<50} {'holds' if claim.holds else 'FAILS'}")
-
-
 def main():
     given = arguments()
     seed = random.SystemRandom().randrange(10_000) if given.seed is None else given.seed
@@ -83,8 +78,9 @@ def main():
         print(f"stopped{f': {exc}' if str(exc) else ''}; logs are in {directory}\nagain: {again}")
         return 1
     print()
-    for result in results:
-        show(*result)
+    for name, did, claims in results:
+        print(f"{name}: {did}")
+        show(claims)
     all_hold = all(claim.holds for _, _, claims in results for claim in claims)
     print(
         f"\nseed {seed}, {time.monotonic() - started:.0f} s: "

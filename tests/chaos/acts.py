@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
+from claims import Claim
 from harness import EXCHANGES, MAJORS, STALE, topics_of, wait_until
 from observer import NS_PER_S
 from stage import PATIENCE_S, WANTED, Stage, seconds_since
@@ -68,12 +69,6 @@ class Settings(NamedTuple):
     rate: int  # messages/s of each exchange
     kills: int
     quiet: float = 600.0  # seconds that quiet markets are watched
-
-
-class Claim(NamedTuple):
-    claim: str
-    measured: str
-    holds: bool
 
 
 class Act(NamedTuple):

@@ -172,10 +172,11 @@ class Stack:
                 arguments += ["--shard", shard.replace("of", "/")]
             self.processes[name] = self.popen(*arguments, "-c", str(self.config), log=name)
 
-    def popen(self, *arguments, log):
+    def popen(self, *arguments, log, command=()):
+        """Start a command of ours, or another program."""
         with (self.directory / f"{log}.log").open("ab") as out:
             return subprocess.Popen(
-                [*self.command, *arguments],
+                [*(command or self.command), *arguments],
                 stdout=out,
                 stderr=out,
                 stdin=subprocess.DEVNULL,
