@@ -8,7 +8,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test format languages sim sim-long chaos soak sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
+.PHONY: help demo run notebook check test format languages sim sim-long chaos soak sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,14 @@ demo: $(VENV)/.run $(if $(RECORD),$(VENV)/.research) ## simulated exchanges, ful
 
 run: $(VENV)/.run ## the same against the real exchanges (CONFIG=conf/live.toml)
 	@$(BIN)/feedhandler run -c $(CONFIG) $(SECONDS_ARGUMENT)
+
+$(VENV)/.notebook: $(VENV)/.run
+	@echo "installing JupyterLab and what recordings are read with into $(VENV) (some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebook]'
+	@touch $@
+
+notebook: $(VENV)/.notebook ## docs/five-minutes.ipynb in JupyterLab: record, verify, export, plot, play again
+	@$(BIN)/jupyter lab docs/five-minutes.ipynb
 
 # Most of the time a test waits, as a rule for processes of its own: more workers than processors. 0: one after the
 # other. Files go to workers in the order of tests/conftest.py.

@@ -180,7 +180,7 @@ sys.stdin.read()
         os.killpg(process.pid, signal.SIGINT)
         process.wait(2 * STOP_S)
 
-    def _inside(self):
+    def inside(self):
         """Return the pids of whoever is left in this network: daemons."""
         own = self._network(self._holder.pid)
         pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
@@ -202,7 +202,7 @@ sys.stdin.read()
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
             output.close()
-        for pid in self._inside():
+        for pid in self.inside():
             os.kill(pid, signal.SIGKILL)
         self._holder.stdin.close()
         self._holder.wait(STOP_S)
