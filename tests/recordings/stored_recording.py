@@ -33,6 +33,7 @@ from feedhandler.recordings import directory
 
 HERE = Path(__file__).parent
 STORED, STATED = HERE / "stored", HERE / "stored.json"
+EXCHANGES = ("binance", "kucoin", "bybit")
 LOST = "btcusdt@depth@100ms", 3  # messages
 RATE = 40  # messages per second and exchange
 FRAMES = 80  # of each exchange, between two faults
@@ -91,7 +92,7 @@ def record(path):
     from harness import Stack, wait_until
     from test_recorder import ALL_KINDS, configure, received, status
 
-    s = Stack(path, sim=f"messages_per_s = {RATE}\ninstruments = 50", extra=ALL_KINDS)
+    s = Stack(path, exchanges=EXCHANGES, sim=f"messages_per_s = {RATE}\ninstruments = 50", extra=ALL_KINDS)
     s.recordings = path / "recordings"
     configure(s)
 
