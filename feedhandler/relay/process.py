@@ -32,6 +32,10 @@ from feedhandler.transport.router import Router
 from feedhandler.transport.tasks import Failures
 
 TURN_S: Final = 0.05
+# Nobody waits for what it reads, unless other hosts subscribe to it: so a wake-up is to bring several messages.
+# Whoever asks is answered at once, of the merger's file. After a turn with many there may be more.
+REST_S: Final = 0.02
+MANY: Final = 64
 # Of which newest ones are kept: kinds with a JSON body and a topic of their own.
 DOCUMENTS: Final = {kind.code: kind.name for kind in KINDS if kind.body is Body.JSON and kind.has_topics}
 FAILED_TURN_S: Final = 0.5  # after a turn that failed: subscribers of other hosts wait
@@ -93,6 +97,8 @@ class RelayProcess:
         self._requests = SnapshotRequests()
         self._queues = Queues(size_of(config.relay.queues_mb))
         self._beyond = _beyond(self._loop, config, self._answer)
+        self._may_rest = not config.relay.remote_ticks
+        self._taken = 0  # messages, in this turn
         prefixes = (
             [b""]
             if config.relay.remote_ticks
@@ -116,6 +122,7 @@ class RelayProcess:
 
     def _take(self, message: bytes) -> None:
         """Keep the newest document of each topic, and pass on everything."""
+        self._taken += 1
         if len(message) < wire.HEADER_SIZE:
             return
         if (session := wire.session_of(message)) != self._session:
@@ -171,7 +178,11 @@ class RelayProcess:
         if (now_s := time.monotonic()) - self._looked_mono_s >= 1.0:
             self._looked_mono_s = now_s
             self._each_second()
+        self._taken = 0
         self._loop.run_once(TURN_S if self._beyond is None else self._beyond.wait_s(TURN_S))
+        if self._may_rest and 0 < self._taken < MANY:
+            self._downlink.pause()
+            self._loop.call_later(REST_S, self._downlink.resume)
 
     def _each_second(self) -> None:
         self._upkeep.on_time(self._looked_mono_s)
