@@ -221,7 +221,7 @@ class Kucoin(Exchange):
         return kept
 
     def book_state(self, instrument: Instrument, now: Now) -> BookState:
-        return self.old_books.get(instrument.index) or self.keep_book(instrument, now)
+        return self.old_books.get(_symbol(instrument)) or self.keep_book(instrument, now)
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         headers = _rate_headers(self.rules.weight_per_30_s, 0, retry_after_s * 1000)

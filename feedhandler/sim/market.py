@@ -1,4 +1,4 @@
-"""A made-up spot market: the instruments, and one seeded random walk or order book for each.
+"""A made-up market: pairs and contracts, and one seeded random walk or order book for each.
 
 Pure: no clock, no sockets, no exchange. All quantities are integers, prices in ticks and sizes in lots,
 so that nothing is rounded and every exchange prints the digits its own way. Invariants, after any number
@@ -63,6 +63,7 @@ _SYLLABLES = (
     "VE",
     "ZU",
 )
+BASIS_PART = 500  # of the price: a contract that is farther than that from its pair comes back
 _SIZE_COUNT = 512  # sizes are drawn from a table: their text is then almost always in the cache
 _LEVELS_MAX, _LEVELS_MIN = 1500, 8  # a side of the order book, of the first and of the last
 
@@ -75,6 +76,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     price: float  # in quote currency, where the walk starts
     is_trading: bool = True
     is_thin: bool = False  # one side of its book is empty now and then
+    settle: str = ""  # of a contract: what it is settled in; "" for a spot pair
     renamed_from: str = ""  # the base's code before a rename, where the exchange keeps the old symbol
 
 
@@ -262,11 +264,41 @@ class Instrument:
         self.ask = bid + (1 if bid & 1 else 1 + self._quantum)
 
 
+class ContractInstrument(Instrument):
+    """A contract: a market of its own, which stays near that of its pair."""
+
+    __slots__ = ("pair",)
+
+    def __init__(self, pair: Instrument, listing: Listing, sizes: Sequence[int], rng: random.Random) -> None:
+        super().__init__(pair.index, listing, sizes, rng)
+        self.pair = pair
+
+    def step(self, bits: int, unix_ns: int = 0) -> None:
+        away = self.bid - self.pair.bid
+        if abs(away) > self.pair.bid // BASIS_PART:
+            if self.book is not None:
+                self.book.push(away < 0, unix_ns)
+            else:
+                self._move(-self._quantum if away > 0 else self._quantum)
+        super().step(bits, unix_ns)
+
+
 def instruments_of(listings: Iterable[Listing], seed: int) -> list[Instrument]:
     """Return the instruments of one exchange, most traded first."""
     rng = random.Random(f"market {seed}")
-    sizes = [int(10 ** rng.uniform(1, 5)) for _ in range(_SIZE_COUNT)]
+    sizes = _sizes(rng)
     return [Instrument(index, listing, sizes, rng) for index, listing in enumerate(listings)]
+
+
+def contracts_of(pairs: Iterable[tuple[Instrument, Listing]], seed: int) -> list[ContractInstrument]:
+    """Return contracts, each with the rank of the pair that it is about: it is traded as often."""
+    rng = random.Random(f"contracts {seed}")
+    sizes = _sizes(rng)
+    return [ContractInstrument(pair, listing, sizes, rng) for pair, listing in pairs]
+
+
+def _sizes(rng: random.Random) -> list[int]:
+    return [int(10 ** rng.uniform(1, 5)) for _ in range(_SIZE_COUNT)]
 
 
 def universe(seed: int, count: int, odd: Sequence[Listing]) -> list[Listing]:

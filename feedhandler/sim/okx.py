@@ -1,4 +1,4 @@
-"""OKX V5, simulated: public market data and REST of spot. The account's side is not played.
+"""OKX V5, simulated: public market data and REST of spot and swaps. The account's side is not played.
 
 Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
 handler's adapter is another, and the two meet only on the socket.
@@ -12,8 +12,10 @@ Not in the documentation, reported from the live exchange: the checksum of a boo
 (https://github.com/ccxt/ccxt/issues/30299); the first push of trades is the last trade before the subscription;
 a quiet book of one level is repeated; an id with other characters than letters and digits is error 60033.
 A connection attempt too many is refused here with HTTP 429: how the exchange does it is not stated.
+instId in a subscription to liquidations is dropped without a word; at most one a second is told of each contract.
 REST has one row for each fill, where the channel of trades merges those of one order at one price.
-Not played: the business path (candles, trades one by one), books for who pays, RPI orders, candles of REST.
+Not played: the business path (candles, trades one by one), books for who pays, RPI orders, price limits, funding of
+the past, candles of REST.
 """
 
 import random
@@ -25,6 +27,15 @@ import msgspec
 
 from feedhandler.sim.market import Instrument, Listing, trimmed
 from feedhandler.sim.order_book import Fill, Level, OrderBook
+from feedhandler.sim.perpetuals import (
+    HOUR_NS,
+    INTEREST,
+    RATE_DECIMALS,
+    RATE_MAX,
+    LiquidatedPosition,
+    LiquidationSource,
+    Perpetual,
+)
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -51,11 +62,17 @@ PUBLIC_PATH = "/ws/v5/public"
 BOOK_LEVELS = 400
 BEST_LEVELS = 5
 CHANNELS = ("tickers", "bbo-tbt", "trades", "books", "books5")
+CONTRACT_CHANNELS = ("mark-price", "funding-rate", "open-interest")
+LIQUIDATIONS = "liquidation-orders"
 BUSINESS_CHANNELS = ("trades-all", "candle")  # their beginnings
 LOGIN_CHANNELS = ("books-l2-tbt", "books50-l2-tbt")
 REPEAT_NS = 60 * NS_PER_S  # what a quiet book is repeated after
 OLD_TRADE_NS = 20 * NS_PER_S  # ago: a trade from before anybody looked
 DAY_NS = 86_400 * NS_PER_S
+FUNDING_HOURS = (8, 8, 4, 1)  # by rank, in turn
+# A contract has so many coins, as a power of ten: the more the cheaper they are. By decimals of a lot of coins.
+_CONTRACT_EXPONENTS = {5: -2, 3: -1, 1: 1, 0: 2}
+INVERSE_VALUE = 100  # USD of a contract that is settled in its coin
 _STATES = {"HALTED": "suspend", "SOONER": "preopen", "PROBED": "test"}  # by base; all others are live
 _ODD = (
     Listing(base="1INCH", quote="USDT", price=0.187_4),
@@ -68,6 +85,7 @@ _ODD = (
     Listing(base="SOONER", quote="USDT", price=0.25, is_trading=False),
     Listing(base="PROBED", quote="USDT", price=12.5, is_trading=False),
 )
+_TYPES = ("SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION")
 _ID = re.compile(r"[A-Za-z0-9]{1,32}")
 
 
@@ -93,8 +111,23 @@ class Okx(Exchange):
         self._random = random.Random(f"connections {seed}")
         self._attempts = Attempts(self.rules.attempts_per_s, 1.0)
         self._used = {path: Weight(2.0) for path in _ENDPOINTS}
+        self._list_swaps(seed)
         self._windows: dict[str, BookWindow] = {}  # by symbol: they count on while nobody is subscribed
         self._changed_unix_ns: dict[str, int] = {}  # by symbol: when a ticker was pushed last
+
+    def _list_swaps(self, seed: int) -> None:
+        """List a swap of each pair against USDT, in whatever state that is, and one that is inverse."""
+        pairs = [
+            each for each in self.instruments if each.listing.quote == "USDT" and not each.listing.is_thin
+        ]
+        linear = [(each, msgspec.structs.replace(each.listing, settle="USDT")) for each in pairs]
+        inverse = msgspec.structs.replace(pairs[0].listing, quote="USD", settle=pairs[0].listing.base)
+        contracts = self.list_contracts([*linear, (pairs[0], inverse)], seed)
+        self.swaps = {
+            symbol_of(each): Perpetual(each, FUNDING_HOURS[each.index % len(FUNDING_HOURS)] * HOUR_NS)
+            for each in contracts
+        }
+        self.indexes = {family_of(each): each.pair for each in contracts}
 
     def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         if not self._attempts.admit(request.remote, now.mono_ns):
@@ -110,18 +143,31 @@ class Okx(Exchange):
             return "60011", "Please log in."
         if channel.startswith(BUSINESS_CHANNELS):
             return "64001", "This channel has been migrated to the '/business' URL. Please subscribe there."
-        if channel not in CHANNELS or not self.knows(symbol) or symbol in self.rejected_symbols:
-            return "60018", (
-                f"Wrong URL or channel:{channel},instId:{symbol} doesn't exist. Please use the correct URL,"
-                " channel and parameters referring to API document."
-            )
-        return None
+        if self._has(channel, symbol) and symbol not in self.rejected_symbols:
+            return None
+        return "60018", (
+            f"Wrong URL or channel:{channel},instId:{symbol} doesn't exist. Please use the correct URL,"
+            " channel and parameters referring to API document."
+        )
+
+    def _has(self, channel: str, symbol: str) -> bool:
+        if channel == LIQUIDATIONS:
+            return symbol in _TYPES
+        if channel == "index-tickers":
+            return self.knows_all or symbol in self.indexes
+        if channel in CONTRACT_CHANNELS:
+            return self.knows_all or symbol in self.swaps
+        return channel in CHANNELS and self.knows(symbol)
 
     def stream(self, topic: str) -> DataStream | None:
         channel, _, symbol = topic.partition(":")
-        instrument = self.by_symbol.get(symbol)
+        if channel == LIQUIDATIONS:
+            return self._liquidations(topic) if symbol == "SWAP" else None
+        instrument = self.indexes.get(symbol) if channel == "index-tickers" else self.by_symbol.get(symbol)
         if instrument is None or not instrument.listing.is_trading:
             return None
+        if channel in _CONTRACT_STREAMS:
+            return self._contract_stream(topic, channel, instrument)
         if channel == "tickers":
             return DataStream(topic, instrument, self._ticker(instrument), at_most_every_ns=100 * NS_PER_MS)
         if channel == "bbo-tbt":
@@ -160,6 +206,45 @@ class Okx(Exchange):
             source=window,
         )
 
+    def _contract_stream(self, topic: str, channel: str, instrument: Instrument) -> DataStream:
+        """Print what there is of a contract or an index by a clock of its own, changed or not."""
+        at_most_every_s, repeat_every_s, print_row = _CONTRACT_STREAMS[channel]
+        symbol = topic.partition(":")[2]
+        head = _head(channel, symbol)
+
+        def encode(variant: int, now: Now) -> bytes:
+            return b'%b"data":[%b]}' % (head, to_json(print_row(self, symbol, now)))
+
+        return DataStream(
+            topic,
+            instrument,
+            encode,
+            at_most_every_ns=int(at_most_every_s * NS_PER_S),
+            repeat_every_ns=int(repeat_every_s * NS_PER_S),
+            encode_repeat=encode,
+            shows_quote=channel == "mark-price",
+        )
+
+    def _liquidations(self, topic: str) -> DataStream:
+        contracts = [each.contract for each in self.swaps.values() if each.contract.listing.is_trading]
+        source = LiquidationSource(contracts, lambda: stream.instrument, topic)
+
+        def encode(variant: int, now: Now) -> bytes:
+            return b'{"arg":%b,"data":[%b]}' % (
+                to_json({"channel": LIQUIDATIONS, "instType": "SWAP"}),
+                to_json(_liquidation_row(source.message)),
+            )
+
+        def next_instrument(bits: int) -> Instrument:
+            return contracts[(bits >> 20) % len(contracts)]
+
+        stream = DataStream(topic, contracts[0], encode, next_instrument=next_instrument, source=source)
+        stream.moves_quote = False
+        return stream
+
+    def symbols_of(self, stream: DataStream) -> str:
+        return stream.topic.partition(":")[2]
+
     def window(self, instrument: Instrument) -> "BookWindow":
         """Return what the channel of books shows of one: of one count, whoever is subscribed."""
         symbol = symbol_of(instrument)
@@ -173,6 +258,8 @@ class Okx(Exchange):
         return update_id - (window.offset if window is not None else 0)
 
     def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
+        if isinstance(stream.source, LiquidationSource):
+            return None
         if stream.topic.startswith("tickers:"):
             return _push("tickers", stream.instrument, self.ticker_row(stream.instrument, now))
         if isinstance(stream.source, BookWindow):
@@ -346,7 +433,12 @@ class OkxDialog(Dialog):
 
     def _take(self, operation: str, arg: object, message: dict[str, object], reply: Reply) -> None:
         """Answer one channel of a request; one that is refused does not concern the others."""
-        channel, symbol = (arg.get("channel"), arg.get("instId")) if isinstance(arg, dict) else (None, None)
+        fields = arg if isinstance(arg, dict) else {}
+        channel, key = (
+            fields.get("channel"),
+            "instType" if fields.get("channel") == LIQUIDATIONS else "instId",
+        )
+        symbol = fields.get(key, "" if key == "instType" else None)
         if not isinstance(channel, str) or not isinstance(symbol, str):
             return self._add_refusal(reply, "60013", "Invalid args", message)
         topic = f"{channel}:{symbol}"
@@ -361,7 +453,7 @@ class OkxDialog(Dialog):
         elif topic in self.topics:
             del self.topics[topic]
             reply.unsubscribe.append(topic)
-        answer: dict[str, object] = {"event": operation, "arg": {"channel": channel, "instId": symbol}}
+        answer: dict[str, object] = {"event": operation, "arg": {"channel": channel, key: symbol}}
         reply.texts.append(self._answer(message, answer))
         return None
 
@@ -548,10 +640,11 @@ def _ticker_row(each: Instrument, time_ms: int) -> bytes:
     is_trading = each.listing.is_trading
     has_bid, has_ask = is_trading and not each.is_bid_empty, is_trading and not each.is_ask_empty
     return (
-        b'{"instType":"SPOT","instId":"%b","last":"%b","lastSz":"%b","askPx":"%b","askSz":"%b","bidPx":"%b",'
+        b'{"instType":"%b","instId":"%b","last":"%b","lastSz":"%b","askPx":"%b","askSz":"%b","bidPx":"%b",'
         b'"bidSz":"%b","open24h":"%b","high24h":"%b","low24h":"%b","volCcy24h":"%b","vol24h":"%b","ts":"%d",'
         b'"sodUtc0":"%b","sodUtc8":"%b"}'
     ) % (
+        type_of(each).encode(),
         symbol_of(each).encode(),
         _price(each, each.last) if is_known else b"",
         _size(each, each.last_size) if is_known else b"",
@@ -562,7 +655,7 @@ def _ticker_row(each: Instrument, time_ms: int) -> bytes:
         _price(each, each.open) if is_known else b"",
         _price(each, each.high) if is_known else b"",
         _price(each, each.low) if is_known else b"",
-        trimmed(each.quote_volume, each.price_decimals + each.size_decimals) if is_known else b"0",
+        _other_volume(each) if is_known else b"0",
         _size(each, each.base_volume) if is_known else b"0",
         time_ms,
         _price(each, each.open) if is_known else b"",
@@ -570,8 +663,137 @@ def _ticker_row(each: Instrument, time_ms: int) -> bytes:
     )
 
 
-def symbol_of(instrument: Instrument) -> str:
+def _other_volume(each: Instrument) -> bytes:
+    """In quote currency on spot, and in coins of what is counted in contracts."""
+    if not each.listing.settle:
+        return trimmed(each.quote_volume, each.price_decimals + each.size_decimals)
+    return _coins(each, each.base_volume)
+
+
+def _coins(each: Instrument, lots: int) -> bytes:
+    """Print how many coins contracts are."""
+    if is_inverse(each):
+        return trimmed(lots * INVERSE_VALUE * 10 ** (each.price_decimals + 4) // each.last, 4)
+    return trimmed(lots, each.size_decimals)
+
+
+def _mark_row(exchange: Okx, symbol: str, now: Now) -> dict[str, object]:
+    swap = exchange.swaps[symbol]
+    mark = _price(swap.contract, swap.mark).decode()
+    return {"instType": "SWAP", "instId": symbol, "markPx": mark, "ts": str(now.unix_ms)}
+
+
+def _index_row(exchange: Okx, symbol: str, now: Now) -> dict[str, object]:
+    each = exchange.indexes[symbol]
+    opened = _price(each, each.open).decode()
+    return {
+        "instId": symbol,
+        "idxPx": _price(each, each.last).decode(),
+        "high24h": _price(each, each.high).decode(),
+        "low24h": _price(each, each.low).decode(),
+        "open24h": opened,
+        "sodUtc0": opened,
+        "sodUtc8": opened,
+        "ts": str(now.unix_ms),
+    }
+
+
+def _funding_row(exchange: Okx, symbol: str, now: Now) -> dict[str, object]:
+    """The rate is of what is paid at fundingTime, the next one; what comes after that is not forecast."""
+    swap = exchange.swaps[symbol]
+    settled = swap.settled_rate(now.unix_ns)
+    next_ms, interval_ms = swap.funding_ns(now.unix_ns) // NS_PER_MS, swap.interval_ns // NS_PER_MS
+    return {
+        "formulaType": "withRate",
+        "fundingRate": _rate(swap.rate),
+        "fundingTime": str(next_ms),
+        "impactValue": "20000",
+        "instId": symbol,
+        "instType": "SWAP",
+        "interestRate": _rate(INTEREST),
+        "maxFundingRate": _rate(RATE_MAX),
+        "method": "current_period",
+        "minFundingRate": _rate(-RATE_MAX),
+        "nextFundingRate": "",
+        "nextFundingTime": str(next_ms + interval_ms),
+        "premium": _rate(swap.premium),
+        "prevFundingTime": str(next_ms - interval_ms),
+        "settFundingRate": _rate(settled),
+        "settState": "settled",
+        "ts": str(now.unix_ms),
+    }
+
+
+def _interest_row(exchange: Okx, symbol: str, now: Now) -> dict[str, object]:
+    swap = exchange.swaps[symbol]
+    each, lots = swap.contract, swap.open_interest
+    usd = (
+        trimmed(lots * INVERSE_VALUE, 0)
+        if is_inverse(each)
+        else trimmed(lots * each.last, each.size_decimals + each.price_decimals)
+    )
+    return {
+        "instType": "SWAP",
+        "instId": symbol,
+        "oi": _size(each, lots).decode(),
+        "oiCcy": _coins(each, lots).decode(),
+        "oiUsd": usd.decode(),
+        "ts": str(now.unix_ms),
+    }
+
+
+def _liquidation_row(said: LiquidatedPosition) -> dict[str, object]:
+    """Its price is that at which the position was worth nothing; who has one position a contract has none named."""
+    each = said.instrument
+    side = "long" if said.is_sell else "short"
+    details = {
+        "bkLoss": "0",
+        "bkPx": _price(each, said.price).decode(),
+        "ccy": "",
+        "posSide": side if said.size % 3 else "net",
+        "side": "sell" if said.is_sell else "buy",
+        "sz": _size(each, said.size).decode(),
+        "ts": str(said.unix_ns // NS_PER_MS),
+    }
+    family = family_of(each)
+    return {
+        "details": [details],
+        "instFamily": family,
+        "instId": symbol_of(each),
+        "instType": "SWAP",
+        "uly": family,
+    }
+
+
+def _rate(rate: int) -> str:
+    return trimmed(rate, RATE_DECIMALS).decode()
+
+
+_Print = Callable[[Okx, str, Now], dict[str, object]]
+_CONTRACT_STREAMS: dict[str, tuple[float, float, _Print]] = {  # at most every, and again after, in seconds
+    "mark-price": (0.2, 10.0, _mark_row),
+    "index-tickers": (0.1, 60.0, _index_row),
+    "funding-rate": (60.0, 60.0, _funding_row),
+    "open-interest": (3.0, 0.0, _interest_row),
+}
+
+
+def type_of(instrument: Instrument) -> str:
+    return "SWAP" if instrument.listing.settle else "SPOT"
+
+
+def family_of(instrument: Instrument) -> str:
+    """Return the pair that a contract is about, which is the name of its index, too."""
     return f"{instrument.listing.base}-{instrument.listing.quote}"
+
+
+def symbol_of(instrument: Instrument) -> str:
+    return family_of(instrument) + ("-SWAP" if instrument.listing.settle else "")
+
+
+def is_inverse(instrument: Instrument) -> bool:
+    """True if a contract is so much money, and settled in coins."""
+    return instrument.listing.settle == instrument.listing.base
 
 
 def state_of(instrument: Instrument) -> str:
@@ -583,7 +805,12 @@ def _price(instrument: Instrument, ticks: int) -> bytes:
 
 
 def _size(instrument: Instrument, lots: int) -> bytes:
-    return trimmed(lots, instrument.size_decimals)
+    """Print an amount: in coins on spot, else in contracts."""
+    if not instrument.listing.settle:
+        return trimmed(lots, instrument.size_decimals)
+    if is_inverse(instrument):
+        return trimmed(lots, 0)
+    return trimmed(lots, instrument.size_decimals + _CONTRACT_EXPONENTS[instrument.size_decimals])
 
 
 # REST.
@@ -614,9 +841,14 @@ def _of_type(exchange: Okx, request: HttpRequest) -> list[Instrument] | HttpAnsw
     kind = request.one("instType")
     if not kind:
         return _refused("50014", "Parameter instType can not be empty.", status=400)
-    if kind not in ("SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION"):
-        return _refused("51000", "Parameter instType error", status=400)
-    return exchange.listed() if kind == "SPOT" else []
+    if kind not in _TYPES:
+        return _bad("instType")
+    family = request.one("instFamily") or request.one("uly")
+    return [
+        each
+        for each in exchange.listed()
+        if type_of(each) == kind and (not family or family_of(each) == family)
+    ]
 
 
 def _number(request: HttpRequest, name: str, default: int) -> int | None:
@@ -649,25 +881,23 @@ def _instruments(exchange: Okx, request: HttpRequest, now: Now) -> HttpAnswer:
 
 def _instrument_row(each: Instrument, now: Now) -> dict[str, object]:
     is_early = state_of(each) == "preopen"
+    family = family_of(each) if each.listing.settle else ""
     # Not below what a day is rounded to: the same in each answer.
     listed_ns = now.unix_ns // DAY_NS * DAY_NS + (2 if is_early else -900) * DAY_NS
     row: dict[str, object] = {
         "alias": "",
         "auctionEndTime": "",
-        "baseCcy": each.listing.base,
+        "baseCcy": "" if each.listing.settle else each.listing.base,
         "category": "1",
         "contTdSwTime": "",
-        "ctMult": "",
-        "ctType": "",
-        "ctVal": "",
-        "ctValCcy": "",
+        **_contract_fields(each),
         "expTime": "",
         "futureSettlement": False,
         "groupId": "1",
         "instCategory": "1",
-        "instFamily": "",
+        "instFamily": family,
         "instId": symbol_of(each),
-        "instType": "SPOT",
+        "instType": type_of(each),
         "lever": "10" if each.index < 20 else "",
         "listTime": str(listed_ns // NS_PER_MS),
         "lotSz": _size(each, 1).decode(),
@@ -682,19 +912,31 @@ def _instrument_row(each: Instrument, now: Now) -> dict[str, object]:
         "minSz": _size(each, 1).decode(),
         "openType": "call_auction" if is_early else "",
         "optType": "",
-        "quoteCcy": each.listing.quote,
-        "ruleType": "normal",
-        "settleCcy": "",
+        "quoteCcy": "" if each.listing.settle else each.listing.quote,
+        "ruleType": "pre_market" if is_early and each.listing.settle else "normal",
+        "settleCcy": each.listing.settle,
         "state": state_of(each),
         "stk": "",
         "tickSz": _price(each, 1).decode(),
         "tradeQuoteCcyList": [each.listing.quote],
-        "uly": "",
+        "uly": family,
         "upcChg": [],
     }
     if each.index % 7:
-        row["instIdCode"] = 10_000 + each.index  # a number, and absent here and there
+        row["instIdCode"] = (
+            20_000 if each.listing.settle else 10_000
+        ) + each.index  # a number, and absent here and there
     return row
+
+
+def _contract_fields(each: Instrument) -> dict[str, object]:
+    """A contract is so many coins, or of an inverse one so much money; a spot pair has texts that are empty."""
+    if not each.listing.settle:
+        return dict.fromkeys(("ctMult", "ctType", "ctVal", "ctValCcy"), "")
+    if is_inverse(each):
+        return {"ctMult": "1", "ctType": "inverse", "ctVal": str(INVERSE_VALUE), "ctValCcy": "USD"}
+    value = Decimal(1).scaleb(_CONTRACT_EXPONENTS[each.size_decimals])
+    return {"ctMult": "1", "ctType": "linear", "ctVal": f"{value:f}", "ctValCcy": each.listing.base}
 
 
 def _tickers(exchange: Okx, request: HttpRequest, now: Now) -> HttpAnswer:
@@ -765,6 +1007,52 @@ def _trade_rows(each: Instrument, fills: list[Fill], now: Now) -> HttpAnswer:
     )
 
 
+def _of_swaps(print_row: "_Print") -> Callable[[Okx, HttpRequest, Now], HttpAnswer]:
+    """Answer one row of each swap that trades, or of one."""
+
+    def answer(exchange: Okx, request: HttpRequest, now: Now) -> HttpAnswer:
+        selected = _of_type(exchange, request)
+        if isinstance(selected, HttpAnswer):
+            return selected
+        symbol = request.one("instId")
+        rows = [
+            print_row(exchange, symbol_of(each), now)
+            for each in selected
+            if symbol_of(each) in exchange.swaps and each.listing.is_trading
+            if not symbol or symbol_of(each) == symbol
+        ]
+        return _rows([to_json(row) for row in rows])
+
+    return answer
+
+
+def _funding(exchange: Okx, request: HttpRequest, now: Now) -> HttpAnswer:
+    """The funding of one swap, or of ANY: of all that trade."""
+    if request.one("instId") == "ANY":
+        swaps = [symbol for symbol, swap in exchange.swaps.items() if swap.contract.listing.is_trading]
+        return _rows([to_json(_funding_row(exchange, symbol, now)) for symbol in swaps])
+    each = _one(exchange, request)
+    if isinstance(each, HttpAnswer):
+        return each
+    if not each.listing.settle:
+        return _bad("instId")
+    return _rows([to_json(_funding_row(exchange, symbol_of(each), now))])
+
+
+def _indexes(exchange: Okx, request: HttpRequest, now: Now) -> HttpAnswer:
+    symbol, quote = request.one("instId"), request.one("quoteCcy")
+    if not symbol and not quote:
+        return _refused("50014", "Parameter instId or quoteCcy can not be empty.", status=400)
+    found = [
+        each
+        for each in exchange.indexes
+        if (not symbol or each == symbol) and (not quote or each.endswith(f"-{quote}"))
+    ]
+    if not found:
+        return _refused("51001", "Instrument ID, Instrument ID code, or Spread ID doesn't exist.")
+    return _rows([to_json(_index_row(exchange, each, now)) for each in found])
+
+
 def _status(exchange: Okx, request: HttpRequest, now: Now) -> HttpAnswer:
     """No maintenance is planned."""
     return _rows([])
@@ -783,6 +1071,10 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v5/market/books": _Endpoint(40, _books),
     "/api/v5/market/trades": _Endpoint(100, _newest_trades),
     "/api/v5/market/history-trades": _Endpoint(20, _history_trades),
+    "/api/v5/market/index-tickers": _Endpoint(20, _indexes),
+    "/api/v5/public/mark-price": _Endpoint(10, _of_swaps(_mark_row)),
+    "/api/v5/public/open-interest": _Endpoint(20, _of_swaps(_interest_row)),
+    "/api/v5/public/funding-rate": _Endpoint(20, _funding),
     "/api/v5/system/status": _Endpoint(1, _status),
 }
 
@@ -809,6 +1101,8 @@ class OkxReading(TrafficReading):
         return channel, symbol
 
     def keeper(self, topic: str) -> KeptState | None:
+        if topic.startswith(LIQUIDATIONS):
+            return None
         return KeptBook() if topic.startswith("books:") else KeptMessage()
 
 

@@ -128,7 +128,7 @@ class OrderBook:
                     unix_ns,
                 )
             elif kind < 7:
-                self._push(is_bid, unix_ns)
+                self.push(is_bid, unix_ns)
             else:
                 self._place_or_cancel(is_bid, kind)
 
@@ -169,7 +169,7 @@ class OrderBook:
         for log in self.fill_logs:
             log.append(fill)
 
-    def _push(self, is_up: bool, unix_ns: int) -> None:
+    def push(self, is_up: bool, unix_ns: int) -> None:
         """Move the price by half a step at most: what is in the way is traded or withdrawn, the rest follows."""
         if is_up:
             is_up = not self._ask_prices or self._ask_prices[0] + self._quantum < self._ceiling

@@ -6,13 +6,20 @@ Pure: times come as arguments, decisions leave as values. `Exchange` answers RES
 
 import abc
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
 
 from feedhandler.sim.account import Account, Update
-from feedhandler.sim.market import Instrument, Listing, instruments_of, universe
+from feedhandler.sim.market import (
+    ContractInstrument,
+    Instrument,
+    Listing,
+    contracts_of,
+    instruments_of,
+    universe,
+)
 from feedhandler.sim.order_book import Level
 from feedhandler.sim.sources import Source
 
@@ -295,7 +302,16 @@ class Exchange(abc.ABC):
         self.rejected_symbols: set[str] = set()  # a fault: refuse these
         self.unlisted_symbols: set[str] = set()  # a fault: they are in no instrument list
         self.has_snapshots = True  # a fault: where books begin with a snapshot, they do not
-        self.old_books: dict[int, BookState] = {}  # a fault: REST has these, by index of instrument
+        self.old_books: dict[str, BookState] = {}  # a fault: REST has these, by symbol
+
+    def list_contracts(
+        self, pairs: Iterable[tuple[Instrument, Listing]], seed: int
+    ) -> list[ContractInstrument]:
+        """List contracts as well, each with the pair that it is about."""
+        contracts = contracts_of(pairs, seed)
+        self.instruments += contracts
+        self.by_symbol |= {self._spell(each): each for each in contracts}
+        return contracts
 
     def knows(self, symbol: str) -> bool:
         """True if there may be such a symbol, in the exchange's spelling."""
@@ -325,11 +341,11 @@ class Exchange(abc.ABC):
         """Let REST have the books as they are now, until `old_books` is emptied."""
         for each in self.instruments:
             if each.book is not None:
-                self.old_books[each.index] = self._newest_state(each, now)
+                self.old_books[self._spell(each)] = self._newest_state(each, now)
 
     def book_state(self, instrument: Instrument, now: Now) -> BookState:
         """Return a book as REST has it."""
-        return self.old_books.get(instrument.index) or self._newest_state(instrument, now)
+        return self.old_books.get(self._spell(instrument)) or self._newest_state(instrument, now)
 
     def _newest_state(self, instrument: Instrument, now: Now) -> BookState:
         book, levels = instrument.order_book(), self.rest_levels

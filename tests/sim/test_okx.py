@@ -306,6 +306,237 @@ def test_five_levels_come_whole_when_one_of_them_has_changed():
     assert len(first["data"][0]["bids"]) == 5
 
 
+# Swaps.
+
+
+@pytest.mark.parametrize(
+    ("symbol", "value", "lot"), [("BTC", "0.01", "0.001"), ("XRP", "10", "0.01"), ("MOONX", "100", "0.01")]
+)
+def test_a_swap_is_listed_in_contracts_of_so_many_coins(exchange, clock, symbol, value, lot):
+    [row] = get(exchange, clock, "public/instruments", instType="SWAP", instId=f"{symbol}-USDT-SWAP")["data"]
+    assert (row["ctVal"], row["ctMult"], row["ctValCcy"], row["ctType"]) == (value, "1", symbol, "linear")
+    assert (row["baseCcy"], row["quoteCcy"], row["settleCcy"]) == ("", "", "USDT")
+    assert row["uly"] == row["instFamily"] == f"{symbol}-USDT"
+    assert row["lotSz"] == row["minSz"] == lot
+
+
+def test_swaps_are_in_a_list_of_their_own_with_one_that_is_inverse(exchange, clock):
+    rows = {row["instId"]: row for row in get(exchange, clock, "public/instruments", instType="SWAP")["data"]}
+    assert rows.keys() == exchange.swaps.keys()
+    assert {row["state"] for row in rows.values()} == {"live", "suspend", "preopen", "test"}
+    inverse = rows["BTC-USD-SWAP"]
+    assert (
+        inverse["ctType"],
+        inverse["ctVal"],
+        inverse["ctValCcy"],
+        inverse["settleCcy"],
+        inverse["lotSz"],
+    ) == (
+        "inverse",
+        "100",
+        "USD",
+        "BTC",
+        "1",
+    )
+    tickers = {row["instId"]: row for row in get(exchange, clock, "market/tickers", instType="SWAP")["data"]}
+    assert tickers.keys() == rows.keys()
+    for symbol, ticker in tickers.items():
+        if rows[symbol]["state"] == "live" and symbol != "BTC-USD-SWAP":
+            coins = Decimal(ticker["vol24h"]) * Decimal(rows[symbol]["ctVal"])
+            assert Decimal(ticker["volCcy24h"]) == coins, "contracts, and coins"
+    money = Decimal(tickers["BTC-USD-SWAP"]["vol24h"]) * 100
+    coins = money / Decimal(tickers["BTC-USD-SWAP"]["last"])
+    assert abs(Decimal(tickers["BTC-USD-SWAP"]["volCcy24h"]) - coins) < Decimal("0.0002")
+    of_family = get(exchange, clock, "public/instruments", instType="SWAP", instFamily="BTC-USDT")["data"]
+    assert [row["instId"] for row in of_family] == ["BTC-USDT-SWAP"]
+
+
+def test_trades_and_books_of_a_swap_are_in_contracts():
+    world, exchange = playing("trades:BTC-USDT-SWAP", "books:BTC-USDT-SWAP", "bbo-tbt:BTC-USDT-SWAP")
+    instrument = exchange.by_symbol["BTC-USDT-SWAP"]
+    fills: list = []
+    instrument.order_book().fill_logs.append(fills)
+    book = KeptBook(Okx)
+    book.begin(snapshot_of(world, exchange, "books:BTC-USDT-SWAP"))
+    world.run(1.0)
+    lots = {fill.trade_id: fill.size for fill in fills}
+    rows = data(world, "trades:BTC-USDT-SWAP")
+    assert rows
+    for row in rows:
+        last, count = int(row["tradeId"]), int(row["count"])
+        assert Decimal(row["sz"]) == Decimal(sum(lots[n] for n in range(last - count + 1, last + 1))).scaleb(
+            -3
+        )
+    for message in (json.loads(text) for _, text in world.seen):
+        if topic_of(message) == "books:BTC-USDT-SWAP":
+            book.apply(message)
+    while book.update_id != instrument.update_id:
+        world.seen.clear()
+        world.run(0.001)
+        for message in (json.loads(text) for _, text in world.seen):
+            if topic_of(message) == "books:BTC-USDT-SWAP":
+                book.apply(message)
+    bids, asks = truth(instrument, 400)
+    assert book.levels() == tuple([(price, size * 100) for price, size in side] for side in (bids, asks))
+
+
+def test_mark_and_index_move_with_the_market_and_come_without_a_change_too():
+    topics = ("mark-price:BTC-USDT-SWAP", "index-tickers:BTC-USDT")
+    world, exchange = playing(*topics)
+    instrument, spot = exchange.by_symbol["BTC-USDT-SWAP"], exchange.by_symbol["BTC-USDT"]
+    for _ in range(2000):
+        world.run(0.001)
+        for row in data(world, topics[1]):
+            assert row["idxPx"] == f"{Decimal(spot.last).scaleb(-1).normalize():f}"
+            assert row.keys() == {
+                *("instId", "idxPx", "high24h", "low24h", "open24h", "sodUtc0", "sodUtc8", "ts"),
+            }
+        for row in data(world, topics[0]):
+            assert row.keys() == {"instType", "instId", "markPx", "ts"}
+            low, high = sorted((instrument.ask, spot.last))
+            assert low - 2 <= Decimal(row["markPx"]).scaleb(1) <= high + 2
+        world.seen.clear()
+    quiet, exchange = playing(
+        "mark-price:XLM-USDT-SWAP",
+        "index-tickers:XLM-USDT",
+        "funding-rate:XLM-USDT-SWAP",
+        "open-interest:XLM-USDT-SWAP",
+        activity=Activity(busiest_per_s=1, busy_symbols=1, quietest_s=86_400),
+    )
+    quiet.run(121.0, tick_ms=50)
+    counts = [len(data(quiet, topic)) for topic in quiet.broadcast.topics()]
+    assert counts == [12, 2, 2, 0]
+
+
+def test_funding_is_due_at_its_time_and_then_the_next_one_is(exchange, clock):
+    symbol = "BTC-USDT-SWAP"
+
+    def funding() -> dict:
+        stream = exchange.stream(f"funding-rate:{symbol}")
+        [row] = json.loads(exchange.snapshot(stream, 0, clock.now))["data"]
+        [answer] = get(exchange, clock, "public/funding-rate", instId=symbol)["data"]
+        assert row == answer
+        return row
+
+    before = funding()
+    hours = (int(before["nextFundingTime"]) - int(before["fundingTime"])) / 3_600_000
+    assert hours == 8
+    assert int(before["fundingTime"]) % (8 * 3_600_000) == 0
+    assert 0 < int(before["fundingTime"]) - clock.now.unix_ms <= 8 * 3_600_000
+    assert (before["method"], before["nextFundingRate"]) == ("current_period", "")
+    exchange.by_symbol[symbol].bid += 1000
+    moved = funding()
+    assert Decimal(moved["fundingRate"]) > Decimal(before["fundingRate"])
+    left_s = (int(before["fundingTime"]) - clock.now.unix_ms) / 1000
+    clock.pass_s(left_s - 1)
+    assert funding()["fundingTime"] == before["fundingTime"]
+    clock.pass_s(2)
+    after = funding()
+    assert after["fundingTime"] == before["nextFundingTime"]
+    assert after["prevFundingTime"] == before["fundingTime"]
+    assert after["settFundingRate"] == moved["fundingRate"]
+    exchange.by_symbol[symbol].bid -= 1000
+    assert funding()["settFundingRate"] == moved["fundingRate"], "what was paid stays"
+    rows = get(exchange, clock, "public/funding-rate", instId="ANY")["data"]
+    assert len({int(row["nextFundingTime"]) - int(row["fundingTime"]) for row in rows}) == 3
+    assert get(exchange, clock, "public/funding-rate", status=400, instId="BTC-USDT")["code"] == "51000"
+
+
+def test_open_interest_is_in_contracts_and_coins_and_moves_when_there_are_trades():
+    world, exchange = playing("open-interest:BTC-USDT-SWAP", "trades:BTC-USDT-SWAP", activity=Activity())
+    world.run(10.0, tick_ms=10)
+    rows = data(world, "open-interest:BTC-USDT-SWAP")
+    assert 2 <= len(rows) <= 4
+    assert len({row["oi"] for row in rows}) == len(rows)
+    for row in rows:
+        assert Decimal(row["oi"]) * Decimal("0.01") == Decimal(row["oiCcy"]) > 0
+        assert Decimal(row["oiUsd"]) > Decimal(row["oiCcy"])
+    answer = get(exchange, _At(world), "public/open-interest", instType="SWAP", instId="BTC-USDT-SWAP")[
+        "data"
+    ]
+    assert [row.keys() for row in answer] == [rows[0].keys()]
+
+
+def test_values_of_all_contracts_are_there_in_one_answer(exchange, clock):
+    trading = {symbol for symbol, swap in exchange.swaps.items() if swap.contract.listing.is_trading}
+    for path in ("mark-price", "open-interest"):
+        rows = get(exchange, clock, f"public/{path}", instType="SWAP")["data"]
+        assert {row["instId"] for row in rows} == trading
+    rows = get(exchange, clock, "market/index-tickers", quoteCcy="USDT")["data"]
+    assert {row["instId"] for row in rows} == {symbol.removesuffix("-SWAP") for symbol in exchange.swaps} - {
+        "BTC-USD"
+    }
+    assert get(exchange, clock, "market/index-tickers", status=400)["code"] == "50014"
+
+
+def test_liquidations_are_of_all_contracts_and_of_each_at_most_one_a_second():
+    world, exchange = playing()
+    stream = exchange.stream("liquidation-orders:SWAP")
+    assert exchange.snapshot(stream, 0, Now(0, 0)) is None
+    world.add(stream)
+    world.run(5.0, tick_ms=5)
+    found = [json.loads(text) for _, text in world.seen]
+    assert all(message["arg"] == {"channel": "liquidation-orders", "instType": "SWAP"} for message in found)
+    rows = [row for message in found for row in message["data"]]
+    assert len({row["instId"] for row in rows}) > 10
+    times: dict[str, int] = {}
+    sides = set()
+    for row in rows:
+        [details] = row["details"]
+        assert row["instFamily"] == row["uly"] == row["instId"].removesuffix("-SWAP")
+        assert int(details["ts"]) - times.get(row["instId"], 0) >= 1000
+        times[row["instId"]] = int(details["ts"])
+        assert Decimal(details["bkPx"]) > 0
+        assert Decimal(details["sz"]) > 0
+        sides.add((details["side"], details["posSide"]))
+    assert sides == {("sell", "long"), ("buy", "short"), ("sell", "net"), ("buy", "net")}
+
+
+def test_a_subscription_to_liquidations_is_of_a_type_whatever_else_it_names(dialog, clock):
+    wanted = {"channel": "liquidation-orders", "instType": "SWAP"}
+    reply = subscribe(dialog, clock, wanted | {"instId": "BTC-USDT-SWAP"})
+    assert only(reply)["arg"] == wanted
+    assert reply.subscribe == ["liquidation-orders:SWAP"]
+    refused = subscribe(dialog, clock, {"channel": "liquidation-orders", "instId": "BTC-USDT-SWAP"})
+    assert only(refused)["code"] == "60018"
+
+
+@pytest.mark.parametrize("channel", ["mark-price", "funding-rate", "open-interest"])
+def test_what_belongs_to_contracts_is_refused_for_a_pair(dialog, clock, channel):
+    reply = subscribe(
+        dialog, clock, *({"channel": channel, "instId": each} for each in ("BTC-USDT", "BTC-USDT-SWAP"))
+    )
+    assert [json.loads(text)["event"] for text in reply.texts] == ["error", "subscribe"]
+    index = subscribe(
+        dialog,
+        clock,
+        *({"channel": "index-tickers", "instId": each} for each in ("BTC-USDT", "BTC-USDT-SWAP")),
+    )
+    assert [json.loads(text)["event"] for text in index.texts] == ["subscribe", "error"]
+
+
+def test_swaps_over_the_wire():
+    async def scenario() -> None:
+        for rate in (0, 1000):
+            async with running("okx", messages_per_s=rate) as client:
+                ws = await client.connect()
+                args = [
+                    {"channel": channel, "instId": "BTC-USDT-SWAP"}
+                    for channel in ("tickers", "bbo-tbt", "trades", "books", "mark-price", "funding-rate")
+                ]
+                args.append({"channel": "liquidation-orders", "instType": "SWAP"})
+                await ws.send_json({"op": "subscribe", "args": args})
+                wanted = {each["channel"] for each in args}
+                while wanted:
+                    message = await until(ws, lambda message: "data" in message)
+                    wanted.discard(message["arg"]["channel"])
+                await client.fault(fault="mute_symbol", symbol="BTC-USDT-SWAP")
+                await client.fault(fault="garbage", count=8)
+                assert (await client.state())["violations"] == []
+
+    run(scenario())
+
+
 # Requests.
 
 
@@ -523,7 +754,7 @@ def test_time(exchange, clock):
 def test_instruments_have_states_and_texts(exchange, clock):
     rows = get(exchange, clock, "public/instruments", instType="SPOT")["data"]
     by_id = {row["instId"]: row for row in rows}
-    assert len(by_id) == len(exchange.instruments)
+    assert len(by_id) == len(exchange.instruments) - len(exchange.swaps)
     assert {row["state"] for row in rows} == {"live", "suspend", "preopen", "test"}
     btc = by_id["BTC-USDT"]
     assert (btc["baseCcy"], btc["quoteCcy"], btc["ctVal"], btc["settleCcy"]) == ("BTC", "USDT", "", "")
@@ -539,7 +770,7 @@ def test_instruments_have_states_and_texts(exchange, clock):
 
 def test_tickers_of_all_are_there_and_the_dead_have_texts_that_are_empty(exchange, clock):
     rows = {row["instId"]: row for row in get(exchange, clock, "market/tickers", instType="SPOT")["data"]}
-    assert len(rows) == len(exchange.instruments)
+    assert len(rows) == len(exchange.instruments) - len(exchange.swaps)
     assert (rows["HALTED-USDT"]["bidPx"], rows["HALTED-USDT"]["askSz"]) == ("", "")
     assert Decimal(rows["HALTED-USDT"]["last"]) > 0
     assert (rows["SOONER-USDT"]["last"], rows["SOONER-USDT"]["vol24h"]) == ("", "0")

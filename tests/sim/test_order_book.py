@@ -154,7 +154,7 @@ def test_a_price_stays_between_its_bounds():
     book = each.order_book()
     for is_up in (True, False):
         for _ in range(25_000):
-            book._push(is_up, 0)
+            book.push(is_up, 0)
         assert start // 2 - 200 <= book.best_bids(1)[0][0] <= start * 2 + 200
 
 

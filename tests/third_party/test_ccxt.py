@@ -258,6 +258,82 @@ def test_okx_fetches_what_it_watches(okx):
     okx.assert_well_behaved()
 
 
+SWAP = "BTC/USDT:USDT"
+
+
+def make_okx_swaps(simulator) -> "ccxt.Exchange":
+    client = make_okx(simulator)
+    client.options |= {"defaultType": "swap", "fetchMarkets": {"types": ["spot", "swap"]}}
+    return client
+
+
+def test_okx_swaps_are_in_contracts(okx):
+    """It knows how many coins one is, and that one of them is inverse."""
+
+    async def run() -> tuple:
+        client = make_okx_swaps(okx)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await client.load_markets()
+                return (
+                    client.markets,
+                    await client.watch_ticker(SWAP),
+                    await client.watch_mark_price(SWAP),
+                    await client.watch_funding_rate(SWAP),
+                    await client.fetch_open_interest(SWAP),
+                    await client.fetch_funding_rates(),
+                )
+        finally:
+            await client.close()
+
+    markets, ticker, mark, funding, interest, rates = asyncio.run(run())
+    btc = markets[SWAP]
+    assert (btc["contractSize"], btc["linear"], btc["settle"], btc["active"]) == (0.01, True, "USDT", True)
+    assert markets["BTC/USD:BTC"]["inverse"] is True
+    assert markets["HALTED/USDT:USDT"]["active"] is False
+    assert 0 < ticker["bid"] < ticker["ask"]
+    assert ticker["baseVolume"] > 0
+    assert mark["markPrice"] == pytest.approx(ticker["last"], rel=0.05)
+    assert abs(funding["fundingRate"]) <= 0.0075
+    assert funding["nextFundingTimestamp"] - funding["fundingTimestamp"] == 8 * 3_600_000
+    assert interest["openInterestAmount"] > interest["openInterestValue"] / 10**6
+    assert SWAP in rates
+    okx.assert_well_behaved()
+
+
+def test_okx_watch_trades_and_book_of_a_swap(okx):
+    history = okx.follow("BTC-USDT-SWAP")
+    client = make_okx_swaps(okx)
+    for trade in [trade for part in collect(client, "watch_trades", 10, SWAP)[1:] for trade in part][-10:]:
+        price, coins, side = history.merged(int(trade["id"]), int(trade["info"]["count"]))
+        assert (trade["price"], trade["side"]) == (price, side)
+        assert trade["amount"] * 0.01 == pytest.approx(coins)
+    books = collect(make_okx_swaps(okx), "watch_order_book", 10, SWAP)
+    for book in books:
+        bids, asks = history.best(book["nonce"], 400)
+        for side, truth in ((book["bids"], bids), (book["asks"], asks)):
+            assert [[price, round(contracts * 0.01, 5)] for price, contracts, *_ in side] == truth
+    assert okx.state()["violations"] == []
+
+
+def test_okx_watch_liquidations(okx):
+    async def run() -> list:
+        client = make_okx_swaps(okx)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await client.load_markets()
+                swaps = [symbol for symbol, market in client.markets.items() if market["swap"]]
+                return await client.watch_liquidations_for_symbols(swaps)
+        finally:
+            await client.close()
+
+    [found, *_] = asyncio.run(run())
+    assert found["symbol"].endswith((":USDT", ":BTC"))
+    assert found["price"] > 0
+    assert found["contracts"] > 0
+    okx.assert_well_behaved()
+
+
 def assert_have_been(books: list, history, depth: int) -> None:
     """Each is what the best levels have been at some time, one after the other."""
     states = (levels for _, levels in history.states(depth))

@@ -104,3 +104,37 @@ def test_rest(okx):
     assert history.best(history._first[0], 400)[0] == [floats(level) for level in book["bids"]]
     assert market.get_ticker("NOPE-USDT")["code"] == "51001"
     assert okx.state()["violations"] == []
+
+
+def test_channels_of_a_swap(okx, monkeypatch):
+    args = [
+        {"channel": channel, "instId": "BTC-USDT-SWAP"}
+        for channel in ("mark-price", "funding-rate", "open-interest")
+    ]
+    args.append({"channel": "index-tickers", "instId": "BTC-USDT"})
+    args.append({"channel": "liquidation-orders", "instType": "SWAP"})
+    messages = collect(okx, monkeypatch, 40, *args)
+    rows = {each["arg"]["channel"]: each["data"][0] for each in messages if "data" in each}
+    assert rows.keys() == {arg["channel"] for arg in args}
+    mark, index = Decimal(rows["mark-price"]["markPx"]), Decimal(rows["index-tickers"]["idxPx"])
+    assert abs(mark - index) < index / 20
+    [details] = rows["liquidation-orders"]["details"]
+    assert Decimal(details["sz"]) > 0
+    okx.assert_well_behaved()
+
+
+def test_rest_of_swaps(okx):
+    market = MarketData.MarketAPI(domain=okx.rest_url, flag="0")
+    public = PublicData.PublicAPI(domain=okx.rest_url, flag="0")
+    answers = [
+        public.get_instruments("SWAP"),
+        public.get_mark_price("SWAP"),
+        public.get_open_interest("SWAP", instFamily="BTC-USDT"),
+        public.get_funding_rate("BTC-USDT-SWAP"),
+        market.get_index_tickers(quoteCcy="USDT"),
+        market.get_tickers("SWAP"),
+    ]
+    assert {each["code"] for each in answers} == {"0"}
+    assert [len(each["data"]) for each in answers[2:4]] == [1, 1]
+    assert {row["instId"] for row in answers[1]["data"]} < {row["instId"] for row in answers[0]["data"]}
+    assert okx.state()["violations"] == []
