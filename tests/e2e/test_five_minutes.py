@@ -58,7 +58,7 @@ def test_the_notebook_finds_what_it_has_planted(tmp_path):
 
 
 def test_readers_see_what_it_has_shown_after_a_minute():
-    """Where it is stored with the documents, it was executed as it stands, and nobody's directory is in it."""
+    """As it is stored with the documents it has outputs of an execution, small and without anybody's directory."""
     assert len(check(NOTEBOOK)) < 150_000
     text = NOTEBOOK.read_text(encoding="utf-8")
     assert '"execution_count": null' not in text
