@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from captured import BINANCE, KUCOIN, line, received
 from captured import opened as capture_opened
+from msgspec.structs import replace
 from patience import PATIENCE_S
 from small_recording import T0, book_base, listed, match, opened, plan, put, small, trade
 from small_recording import received as frame
@@ -24,6 +26,7 @@ from feedhandler.merger.merge import Merger
 from feedhandler.recordings.decoding import Decoding
 from feedhandler.recordings.runs import RunReader, find_runs
 from feedhandler.recordings.traffic import Item, What
+from feedhandler.replay import player
 
 
 def told(records):
@@ -120,11 +123,11 @@ def test_another_markets_list_is_none_of_ours(tmp_path):
 def test_what_several_instruments_claim_is_counted(tmp_path):
     row = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT"}
     rows = [{**row, "isSpotTradingAllowed": True, "symbol": name} for name in ("BTCUSDT", "BTCUSDT2")]
-    item = listed()._replace(data=json.dumps({"symbols": rows}).encode())
+    item = replace(listed(), data=json.dumps({"symbols": rows}).encode())
     put(tmp_path, "binance", T0, [plan("binance", T0), item, opened(), frame(1, T0, trade(1))])
-    player = replay.Player(find_runs(tmp_path)[0])
-    assert not [found for found in player if isinstance(found, bytes)]
-    assert player.unnamed == 1
+    played = replay.Player(find_runs(tmp_path)[0])
+    assert not [found for found in played if isinstance(found, bytes)]
+    assert played.unnamed == 1
 
 
 def test_gaps_are_told_in_their_place(tmp_path):
@@ -201,10 +204,10 @@ def test_what_is_no_kind_and_no_exchange_is_refused(tmp_path):
 def test_a_recording_gives_what_a_running_merger_published(tmp_path):
     """But for session, time of publication and REPLAY: the same numbers, and the same bytes."""
     run = find_runs(small(tmp_path), ["binance"])[0]
-    live = replay._Published(0)
-    merger = Merger({"binance": 1}, live, replay._Unheard(), lambda: 12345, session=77, pid=1, now_mono_ns=0)
+    live = player._Published(0)
+    merger = Merger({"binance": 1}, live, player._Unheard(), lambda: 12345, session=77, pid=1, now_mono_ns=0)
     listing = instrument_list("binance", 1, [Instrument("BTCUSDT", "BTC", "USDT")])
-    body = replay.msgspec.json.encode(listing)
+    body = msgspec.json.encode(listing)
     merger.on_message(
         wire.pack_document(wire.Document("instruments.binance", kind=wire.INSTRUMENTS, body=body))
     )

@@ -26,6 +26,10 @@ class Side(enum.IntEnum):
         return format(str(self), spec)
 
 
+# For each trade: before Python 3.12 `Side.UNKNOWN` takes as long as seven names.
+UNKNOWN_SIDE: Final = Side.UNKNOWN
+
+
 class Trade(Record):
     """One trade, or several that the exchange merged.
 

@@ -32,7 +32,7 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
-from feedhandler.data.trade import TRADE, Side
+from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
 from feedhandler.data.wire import LAST, NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
@@ -383,7 +383,7 @@ class BinanceSpot(Market):
     def _past_trade(self, row: msgspec.Raw) -> PastTrade:
         r = self._past_trade_row.decode(row)
         time_ns = _time_ns(r.time)
-        trade = str(r.number), r.price, r.size, SIDES.get(r.buyer_is_maker, Side.UNKNOWN)
+        trade = str(r.number), r.price, r.size, SIDES.get(r.buyer_is_maker, UNKNOWN_SIDE)
         return PastTrade(numbered(r.number, time_ns), r.number, time_ns, r.number, trade)
 
     def base_request(self, native: str) -> RestRequest:
@@ -561,7 +561,7 @@ class BinanceSpot(Market):
         state = self.states[TRADE.name].get(trade.symbol)
         if state is None or not state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
             return
-        side = SIDES.get(trade.buyer_is_maker, Side.UNKNOWN)
+        side = SIDES.get(trade.buyer_is_maker, UNKNOWN_SIDE)
         made = str(number), trade.price, trade.size, side
         state.publish(made, time_ns, recv_ns, emit, sequence=number, flags=LAST)
 

@@ -34,7 +34,7 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
-from feedhandler.data.trade import BLOCK, ID_SIZE, TRADE, Side
+from feedhandler.data.trade import BLOCK, ID_SIZE, TRADE, UNKNOWN_SIDE, Side
 from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import LAST, NAN
 from feedhandler.exchanges.arbitration import Line
@@ -68,7 +68,7 @@ from feedhandler.exchanges.base import (
     rest_ticker,
     spread,
 )
-from feedhandler.exchanges.books import Base, BookDepthState, ChainRule, Succession
+from feedhandler.exchanges.books import NEXT, OLD, Base, BookDepthState, ChainRule
 from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
 from feedhandler.exchanges.trades import PastTrade
@@ -321,7 +321,7 @@ class BybitSpot(Market):
 
     def _past_trade(self, row: msgspec.Raw) -> PastTrade:
         r = self._past_trade_row.decode(row)
-        trade = r.trade_id, r.price, r.size, SIDES.get(r.side, Side.UNKNOWN)
+        trade = r.trade_id, r.price, r.size, SIDES.get(r.side, UNKNOWN_SIDE)
         bits = BLOCK if r.is_block else 0
         return PastTrade(r.trade_id, 0, r.time * NS_PER_MS, r.sequence, trade, bits)
 
@@ -461,17 +461,17 @@ class BybitSpot(Market):
         book, update_id = state.books[line.index], data.update_id
         bids, asks = data.bids or (), data.asks or ()
         order = data.sequence or update_id  # of messages on whatever connection
-        found = Succession.NEXT
+        found = NEXT
         if frame.type == "delta" and not book.is_restart(update_id):
             found = book.apply(update_id, update_id, bids, asks)
         else:
             book.replace(update_id, bids, asks)
-        if found is Succession.OLD:
+        if found is OLD:
             # One that was made later is of another count, of which the book is not: its ids would follow one day.
             is_later = order > state.channels[0].line_update_id(line.index)
             if not is_later and not book.stays_old(update_id, recv_ns):
                 return None
-        if found is not Succession.NEXT or book.stays_crossed(recv_ns):
+        if found is not NEXT or book.stays_crossed(recv_ns):
             return self._lose(state, frame.topic, recv_ns, line, emit)
         if not state.accept(0, line, order, recv_ns):
             return None
@@ -570,7 +570,7 @@ class BybitSpot(Market):
         for index, trade in new:
             left -= 1
             state.publish(
-                (trade.trade_id, trade.price, trade.size, SIDES.get(trade.side, Side.UNKNOWN)),
+                (trade.trade_id, trade.price, trade.size, SIDES.get(trade.side, UNKNOWN_SIDE)),
                 trade.time * NS_PER_MS,
                 recv_ns,
                 emit,

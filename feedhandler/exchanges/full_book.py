@@ -18,7 +18,7 @@ from feedhandler.data import wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges.arbitration import LINES_MAX, Arbitration, Line
-from feedhandler.exchanges.books import Base, ChainRule, LineBook, Succession
+from feedhandler.exchanges.books import GAP, NEXT, OLD, Base, ChainRule, LineBook
 from feedhandler.exchanges.state import RecordState
 
 NOBODY: Final = -1  # leads
@@ -122,9 +122,9 @@ class FullBookState(RecordState):
             self._keep(own, changes, recv_ns)
             return
         found = book.judge(changes.first_id, changes.last_id)
-        if found is Succession.OLD and not self._is_of_another_count(book, changes, update_id, recv_ns):
+        if found is OLD and not self._is_of_another_count(book, changes, update_id, recv_ns):
             return
-        if found is not Succession.NEXT:
+        if found is not NEXT:
             self.lose(own, emit)
             self._keep(own, changes, recv_ns)
             return
@@ -262,9 +262,9 @@ class FullBookState(RecordState):
         kept, book = self._kept[own], self.lines[own]
         for changes, recv_ns in kept:
             found = book.judge(changes.first_id, changes.last_id)
-            if found is Succession.OLD:
+            if found is OLD:
                 continue
-            if found is Succession.GAP or not self._apply(book, changes, recv_ns):
+            if found is GAP or not self._apply(book, changes, recv_ns):
                 self.lose(own, emit)
                 return False
         kept.clear()

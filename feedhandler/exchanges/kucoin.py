@@ -40,7 +40,7 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER as TICKER_KIND
-from feedhandler.data.trade import TRADE, Side
+from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
 from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import LAST as LAST_FLAG
 from feedhandler.data.wire import NAN
@@ -346,7 +346,7 @@ class KuCoinSpot(Market):
 
     def _past_trade(self, row: msgspec.Raw) -> PastTrade:
         r = self._past_trade_row.decode(row)
-        trade = str(r.sequence), r.price, r.size, SIDES.get(r.side, Side.UNKNOWN)
+        trade = str(r.sequence), r.price, r.size, SIDES.get(r.side, UNKNOWN_SIDE)
         return PastTrade(numbered(r.sequence, r.time_ns), r.sequence, r.time_ns, r.sequence, trade)
 
     def base_request(self, native: str) -> RestRequest:
@@ -577,7 +577,7 @@ class KuCoinSpot(Market):
         state = self.states[TRADE.name].get(native)
         if state is None or not state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
             return
-        trade = trade_id, price, size, SIDES.get(data.side, Side.UNKNOWN)
+        trade = trade_id, price, size, SIDES.get(data.side, UNKNOWN_SIDE)
         state.publish(trade, time_ns, recv_ns, emit, sequence=number, flags=LAST_FLAG)
 
     def _answer(self, frame: _Frame) -> Control | None:

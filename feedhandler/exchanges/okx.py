@@ -32,7 +32,7 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
-from feedhandler.data.trade import TRADE, Side
+from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.data.wire import LAST, NAN
 from feedhandler.exchanges.arbitration import Line
@@ -65,7 +65,7 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.exchanges.books import Base, BookDepthState, ChainRule, Succession
+from feedhandler.exchanges.books import GAP, NEXT, OLD, Base, BookDepthState, ChainRule, Succession
 from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State
 from feedhandler.exchanges.trades import PastTrade, TradeState, numbered
@@ -335,7 +335,7 @@ class OkxSpot(Market):
         if not row.is_trade:
             raise DecodeError("a trade without its id, price, size or time")
         time_ns = row.ts * NS_PER_MS
-        trade = str(row.number), row.price, row.size, SIDES.get(row.side, Side.UNKNOWN)
+        trade = str(row.number), row.price, row.size, SIDES.get(row.side, UNKNOWN_SIDE)
         return PastTrade(numbered(row.number, time_ns), row.number, time_ns, row.number, trade)
 
     def base_request(self, native: str) -> RestRequest:
@@ -520,7 +520,7 @@ class OkxSpot(Market):
         for index, row in new:
             left -= 1
             state.publish(
-                (str(row.number), row.price, row.size, SIDES.get(row.side, Side.UNKNOWN)),
+                (str(row.number), row.price, row.size, SIDES.get(row.side, UNKNOWN_SIDE)),
                 row.ts * NS_PER_MS,
                 recv_ns,
                 emit,
@@ -554,7 +554,7 @@ class OkxSpot(Market):
             is_lost = not (self._are_bases_of_use or book.lines[index].is_known)
         if depth is not None and depth.group == line.group:
             own = depth.books[index]
-            found = Succession.NEXT
+            found = NEXT
             if is_base:
                 own.replace(update_id, bids, asks)
             else:
@@ -579,8 +579,8 @@ class OkxSpot(Market):
     ) -> bool:
         """Publish the best of the line's own book, which has a message; True if the book is lost."""
         book = state.books[line.index]
-        is_gone = found is Succession.OLD and book.stays_old(changes.last_id, recv_ns)
-        if found is Succession.GAP or is_gone or book.stays_crossed(recv_ns):
+        is_gone = found is OLD and book.stays_old(changes.last_id, recv_ns)
+        if found is GAP or is_gone or book.stays_crossed(recv_ns):
             flags = state.flags
             state.lose(line.index, recv_ns)
             if state.flags != flags:

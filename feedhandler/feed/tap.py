@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from feedhandler.recordings.packing import CONNECTION_SIZE_MAX, ITEM, ITEM_SIZE, NAME_SIZE_MAX, pack
 from feedhandler.recordings.plan import Plan
@@ -128,7 +129,7 @@ class Tap:
     def on_join(self) -> None:
         """A recorder has come: it gets what holds by now, and then what was held."""
         kept = [*self._planned, *self._lists.values(), *self._opened.values()]
-        self._greeting = deque(pack(item._replace(is_repeated=True)) for item in kept)
+        self._greeting = deque(pack(replace(item, is_repeated=True)) for item in kept)
         self.flush()
 
     def on_time(self) -> None:

@@ -28,7 +28,7 @@ from feedhandler.exchanges.base import Control, Market, StatedQuote
 from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
-from feedhandler.recordings.traffic import Item, What
+from feedhandler.recordings.traffic import ANSWERED, CLOSED, HEADER, OPENED, RECEIVED, SENT, Item
 
 BASES_MAX: Final = 64  # of one symbol, the newest, for the changes that follow them: some 4 MB
 
@@ -58,7 +58,7 @@ def _named_in(connection: str) -> type[Market] | None:
     return exchange.main if exchange else None
 
 
-class Decoded(NamedTuple):
+class Decoded(msgspec.Struct, gc=False):
     """What an item has come to.
 
     market is None where it is of none of ours, and where says what it is of. kind and native are those of the state
@@ -134,6 +134,7 @@ class Carrier:
         self.was_known = self.was_crossed = False
         self.records: list[bytes] = []
         self._buffer = bytearray(wire.RECORD_SIZE_MAX)
+        self._packed = memoryview(self._buffer)
         self.begun_ns: dict[State, int] = {}  # when the exchange made the first record of each
 
     def is_decoded(self, topic: str) -> bool:
@@ -142,6 +143,7 @@ class Carrier:
 
     def decode(self, item: Item, connection: _Connection) -> Control | None:
         """Decode a frame. Raises DecodeError, and afterwards knows what it is about all the same."""
+        # hot: `make bench-micro`, replay
         self.connection, self.line = connection, connection.line
         try:
             control = self._attempt(item)
@@ -162,7 +164,9 @@ class Carrier:
         """Note what the present frame is about; False if it has to be decoded as that of another line."""
         if state is self.met:
             return True
-        index = self.line_of(state.native)
+        index = self.connection.lines.get(state.native)
+        if index is None:
+            index = self.line_of(state.native)
         if index != self.line.index:
             self.line, self.is_of_another_line = self._lines[index], True
             return False
@@ -215,15 +219,12 @@ class Carrier:
 
     def emit(self, state: State) -> None:
         """Take the record of a state, under the topic's next number, as a feed does."""
-        takes_number = state.takes_number
-        buffer = self._buffer
-        size = state.pack(buffer, 0)
-        if takes_number:
+        if state.takes_number:
             state.sequence += 1
-            wire.SEQUENCE.pack_into(buffer, wire.SEQUENCE_OFFSET, state.sequence)
             if state.sequence == 1:
                 self.begun_ns[state] = state.exchange_ns
-        self.records.append(bytes(buffer[:size]))
+        size = state.pack(self._buffer, 0)
+        self.records.append(bytes(self._packed[:size]))
 
     def take_records(self) -> list[bytes]:
         """Return what was emitted since the last call."""
@@ -287,19 +288,19 @@ class Decoding:
     def take(self, item: Item) -> Decoded:
         """Take the next item."""
         what = item.what
-        if what is What.RECEIVED:
+        if what is RECEIVED:
             return self._receive(item)
-        if what is What.OPENED:
+        if what is OPENED:
             if item.is_repeated and item.connection in self._connections:
                 return Decoded()
             return self._open(item.connection, item.name)
-        if what is What.CLOSED:
+        if what is CLOSED:
             return self._close(item.connection)
-        if what is What.ANSWERED:
+        if what is ANSWERED:
             return self.take_answer(item)
-        if what is What.HEADER:
+        if what is HEADER:
             self._read_header(item.data)
-        elif what is What.SENT:
+        elif what is SENT:
             return self._take_sent(item)
         return Decoded()
 
@@ -357,7 +358,8 @@ class Decoding:
         where, market = self._market_at(address, name)
         connection = self._connections[name] = _Connection(where, not address)
         if market is None:
-            return closed._replace(where=where)
+            closed.where = where
+            return closed
         carrier = connection.carrier = self._carrier(market)
         return Decoded(where, carrier.market, records=closed.records)
 
@@ -480,7 +482,7 @@ class Decoding:
         try:
             rows = market.decode_past_trades(item.data).items
         except (DecodeError, ProtocolError) as exc:
-            return found._replace(kind=TRADE.name, native=native, problem=str(exc))
+            return Decoded(found.where, market, TRADE.name, native, problem=str(exc))
         begun_ns = carrier.begun_ns.get(state, item.wall_ns)
         new = [
             row
@@ -498,7 +500,7 @@ class Decoding:
                 bits=row.bits,
                 flags=wire.RECOVERED | (wire.LAST if row is new[-1] else 0),
             )
-        return found._replace(kind=TRADE.name, native=native, records=carrier.take_records())
+        return Decoded(found.where, market, TRADE.name, native, carrier.take_records())
 
     def _begin(self, carrier: Carrier, state: FullBookState, line: int, recv_ns: int) -> None:
         """Have a line's book begin, if there is a base from which its changes go on."""

@@ -20,7 +20,7 @@ from feedhandler.data.errors import UNDECODABLE
 from feedhandler.data.shard import WHOLE, Shard, parse
 from feedhandler.data.units import NS_PER_S
 from feedhandler.recordings import segments
-from feedhandler.recordings.traffic import Item, What
+from feedhandler.recordings.traffic import ANSWERED, GAP, HEADER, OPENED, RECEIVED, Item, What
 from feedhandler.recordings.verification import FeedVerification, SegmentReport, Verifier
 
 SUFFIX: Final = ".segment"
@@ -30,6 +30,7 @@ STARTED: Final = "started"  # in the manifest
 NAME: Final = re.compile(r"(\d{8}T\d{6})\.(\d{9})Z" + re.escape(SUFFIX))
 FOLDER: Final = re.compile(r"([a-z0-9_]+)(?:-(\d+of\d+))?")
 TIME: Final = "%Y%m%dT%H%M%S"
+REPEATED: Final = (HEADER, OPENED, ANSWERED)  # at the beginning of each segment
 
 
 class SegmentFile(NamedTuple):
@@ -197,11 +198,11 @@ def items(
             on_open(opened)
             try:
                 for item in segments.items(opened):
-                    if item.what in (What.HEADER, What.OPENED, What.ANSWERED):
+                    if item.what is not RECEIVED and item.what in REPEATED:
                         key = (item.what, item.wall_ns, item.connection, item.name)
                         if item.is_repeated and key in told:
                             continue
                         told.add(key)
                     yield item
             except segments.NotASegment as exc:
-                yield Item(What.GAP, file.begun_ns, name=f"{segments.DAMAGED}: {file.path.name}: {exc}")
+                yield Item(GAP, file.begun_ns, name=f"{segments.DAMAGED}: {file.path.name}: {exc}")

@@ -20,7 +20,7 @@ from feedhandler.recordings import directory, segments
 from feedhandler.recordings.captures import CaptureReader
 from feedhandler.recordings.directory import SegmentFile
 from feedhandler.recordings.packing import unpack
-from feedhandler.recordings.traffic import Item, What
+from feedhandler.recordings.traffic import ANSWERED, GAP, HEADER, Item
 
 NOTHING: Final = "has no recordings: neither folders of segments, nor is it a segment or a capture"
 
@@ -100,7 +100,7 @@ def _head_of(path: Path) -> _Head:
             for block in segments.blocks(file):
                 if isinstance(block, segments.Block) and block.what == segments.ITEMS:
                     item = next(unpack(block.data))
-                    return msgspec.json.decode(item.data, type=_Head) if item.what is What.HEADER else _Head()
+                    return msgspec.json.decode(item.data, type=_Head) if item.what is HEADER else _Head()
     except (*UNDECODABLE, ValueError, StopIteration):
         pass
     return _Head()
@@ -131,14 +131,14 @@ class RunReader:
         """
         if self._capture is None:
             for item in directory.items(self._files(), self._on_open):
-                is_end = item.what is What.GAP and item.name.startswith(segments.TORN)
+                is_end = item.what is GAP and item.name.startswith(segments.TORN)
                 if not (is_end and self._is_last and self.run.is_open):  # it goes on
                     yield item
             return
         capture = self._capture
         yield from capture.answers()
         for item in capture:
-            if item.what is not What.ANSWERED:
+            if item.what is not ANSWERED:
                 yield item
         self.problems += [f"line {bad.number}: {bad.reason}" for bad in capture.bad]
         self.problems += [capture.cut] if capture.cut else []

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 from captured import changes
+from msgspec.structs import replace
 from small_recording import DAY, T0, book_base, listed, opened, plan, put, received, small, trade
 
 from feedhandler import replay
@@ -123,9 +124,8 @@ def test_the_package_replays_it_to_the_same_book(tmp_path):
     items = [received(1, T0 + 10**9, changes(101, 101, [["10", "3"]])), received(2, T0 + 2 * 10**9, trade(1))]
     gap = received(3, T0 + 3 * 10**9, changes(110, 110, [["8", "1"]]))
     other = book_base(110, T0 + 3 * 10**9, 3)
-    other = other._replace(
-        data=other.data.replace(b'"10"', b'"7"').replace(b'"9"', b'"6"').replace(b'"11"', b'"21"')
-    )
+    data = other.data.replace(b'"10"', b'"7"').replace(b'"9"', b'"6"').replace(b'"11"', b'"21"')
+    other = replace(other, data=data)
     last = received(4, T0 + 5 * 10**9, changes(111, 111, [], [["20", "5"], ["12", "0"]]))
     put(tmp_path / "r", "binance", T0, head, [*items, gap, other, last])
     assert export(tmp_path / "r", tmp_path / "out") == 0

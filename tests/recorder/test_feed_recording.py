@@ -5,6 +5,7 @@ import random
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from feedhandler.recorder.recording import FLUSH_NS, FeedRecording, Limits
 from feedhandler.recordings import segments
@@ -173,7 +174,7 @@ def test_a_feed_that_starts_anew_has_a_segment_of_its_own(world):
 
 
 def test_a_recorder_that_comes_to_a_feed_keeps_what_it_repeats(world):
-    world.take(plan()._replace(is_repeated=True), answer(1)._replace(is_repeated=True), frame(7))
+    world.take(replace(plan(), is_repeated=True), replace(answer(1), is_repeated=True), frame(7))
     world.write()
     world.write(900 * S)
     world.take(frame(8))

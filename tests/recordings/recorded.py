@@ -4,6 +4,7 @@ import io
 import random
 
 import msgspec
+from msgspec.structs import replace
 
 from feedhandler.recordings import directory, packing, segments
 from feedhandler.recordings.plan import Plan
@@ -58,7 +59,7 @@ def answer(number):
 
 
 def again(item):
-    return item._replace(is_repeated=True)
+    return replace(item, is_repeated=True)
 
 
 class Place:

@@ -18,6 +18,7 @@ from captured import (
     quote,
     received,
 )
+from msgspec.structs import replace
 
 from feedhandler.data import wire
 from feedhandler.exchanges import EXCHANGES
@@ -220,7 +221,7 @@ def test_a_connection_that_is_repeated_goes_on(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join([base(100), opened(BINANCE), *FRAMES]))
     items, decoding = list(CaptureReader(path)), Decoding()
-    again = items[1]._replace(is_repeated=True)
+    again = replace(items[1], is_repeated=True)
     last = [decoding.take(item) for item in (*items, again)][-1]
     assert not last.records
 

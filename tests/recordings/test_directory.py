@@ -1,6 +1,7 @@
 """A directory of segments, as one stream a feed."""
 
 import pytest
+from msgspec.structs import replace
 from recorded import T0, frames, written
 
 from feedhandler.data.shard import parse
@@ -13,7 +14,7 @@ OPENED = Item(What.OPENED, T0 - 4, 0, "spot.1", name="ws://127.0.0.1")
 
 
 def again(item):
-    return item._replace(is_repeated=True)
+    return replace(item, is_repeated=True)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from exchange_traffic import (
     kucoin_change,
     kucoin_trade,
 )
+from msgspec.structs import replace
 from recorded import Place, again, plan
 from seeds import seeds
 
@@ -101,9 +102,9 @@ def test_what_rest_gave_before_a_connection_goes_on_is_not_missing(traffic):
 
 
 def test_ids_go_on_when_the_feed_starts_anew(traffic):
-    traffic.items.insert(0, plan(1)._replace(wall_ns=HOUR))
+    traffic.items.insert(0, replace(plan(1), wall_ns=HOUR))
     trades(traffic, 7, 8)
-    traffic.items.append(plan(2)._replace(wall_ns=traffic.now))
+    traffic.items.append(replace(plan(2), wall_ns=traffic.now))
     traffic.wait(5)
     traffic.open(kinds=["trade"])
     trades(traffic, 11)
@@ -378,11 +379,11 @@ def test_what_was_subscribed_to_is_read_from_the_frame(exchange, kind):
 
 
 def recorded(place, traffic):
-    head = plan()._replace(wall_ns=HOUR)
+    head = replace(plan(), wall_ns=HOUR)
     opened = [item for item in traffic.items if item.what is What.OPENED]
     place.put([head, *traffic.items])
     place.put(
-        [again(head), *map(again, opened), traffic.items[-1]._replace(what=What.CLOSED, data=b"", number=1)]
+        [again(head), *map(again, opened), replace(traffic.items[-1], what=What.CLOSED, data=b"", number=1)]
     )
 
 

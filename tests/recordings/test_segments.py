@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from recorded import GROUPS, T0, frames, written
 
 from feedhandler.recordings import packing, segments
@@ -67,7 +68,7 @@ def test_names_that_are_too_long_are_refused():
 def test_items_fill_blocks_without_being_cut():
     file = io.BytesIO()
     writer = segments.SegmentWriter(file, T0)
-    large = [item._replace(data=bytes(100_000)) for item in frames(6)]
+    large = [replace(item, data=bytes(100_000)) for item in frames(6)]
     writer.add(packing.packed(large))
     writer.add(packing.packed([Item(What.ANSWERED, T0, name="/lists", data=bytes(1_000_000))]))
     writer.close("size")

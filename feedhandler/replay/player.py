@@ -1,34 +1,25 @@
-"""Recordings played again offline: the records that subscribers got, or would have got, at full speed.
+"""One run, decoded: what a merger of its own makes of its items, and the gaps among them.
 
-    for record in replay.records("recordings", kinds=["trade", "book"]):
-        ...                                    # what a Subscriber yields, in the order in which it was received
-
-    items ──▶ Decoding ──▶ a Merger of its own, a run ──▶ records
-
-Topics, symbols and numbers are the merger's. session is the second in which the feed was started, or the capture
-begins; publish_ns is the time of receipt; REPLAY is set. What only a running feed knows is not there: STALE, and
-first values of tickers over REST.
+items ──▶ Decoding ──▶ Merger ──▶ records
 """
 
-import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from feedhandler.data import wire
 from feedhandler.data.contracts import Fanout
-from feedhandler.data.errors import ConfigError
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.topics import symbol_in
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.merger.merge import Merger
 from feedhandler.recordings.decoding import Decoded, Decoding
-from feedhandler.recordings.runs import Run, RunReader, begun_s, find_runs
-from feedhandler.recordings.traffic import Item, What
+from feedhandler.recordings.runs import Run, RunReader, begun_s
+from feedhandler.recordings.traffic import ANSWERED, CLOSED, GAP, HEADER, OPENED, RECEIVED, SENT, Item
 
 CONDITION: Final = int(wire.CONDITION)
 KIND_OFFSET: Final = wire.KIND_OFFSET
@@ -92,33 +83,30 @@ class Player:
         self._now_ns = 0
         self._listed: dict[str, dict[str, Instrument]] = {name: {} for name in EXCHANGES}  # by native symbol
         self._topics: set[bytes] = set()  # native ones, that have a symbol
-        self._last: dict[tuple[str, What], int] = {}  # number of each connection's last frame
+        self._received: dict[str, int] = {}  # number of each connection's last frame
+        self._sent: dict[str, int] = {}
         self.items = 0
         self.elsewhere: Counter[str] = Counter()  # frames of markets that are not decoded, and of which
         self.undecodable = 0  # frames
 
     def __iter__(self) -> Iterator[bytes | RecordingGap]:
         # hot: `feedhandler export`
-        take, published = self._decoding.take, self._published
+        take, published, received = self._decoding.take, self._published.records, self._received
         topics, topic_size = self._topics, wire.TOPIC_SIZE
         merger: Merger | None = None
         for item in self.reader:
             self.items += 1
             if item.wall_ns > self._now_ns:
                 self._now_ns = item.wall_ns
-            what = item.what
-            if merger is None and what is not What.HEADER:  # which may have no time
-                merger = self._merger = self._begin()
-                on_message = merger.on_message
-            if what is What.ANSWERED:
-                self._list(item)
-            elif what is What.GAP:
-                yield self._gap(item)
-            elif what is What.OPENED:
-                if not item.is_repeated:
-                    self._last.update(dict.fromkeys(_counts_of(item.connection), 0))
-            elif item.number and (gap := self._missing(item)) is not None:
-                yield gap
+            what, number = item.what, item.number
+            if what is RECEIVED and received.get(item.connection) == number - 1 and merger is not None:
+                received[item.connection] = number  # nothing is missing
+            else:
+                if merger is None and what is not HEADER:  # which may have no time
+                    merger = self._merger = self._begin()
+                    on_message = merger.on_message
+                if (gap := self._look(item)) is not None:
+                    yield gap
             found = take(item)
             if not found.records:
                 self._count(item, found)
@@ -128,8 +116,22 @@ class Player:
                 if topic not in topics:
                     self._name(topic)
                 on_message(record)
-            records, published.records = published.records, []
-            yield from records
+            yield from published
+            published.clear()
+
+    def _look(self, item: Item) -> RecordingGap | None:
+        """Look at an item for what it tells beside frames; returns what is missing before it."""
+        what = item.what
+        if what is ANSWERED:
+            self._list(item)
+        elif what is GAP:
+            return self._gap(item)
+        elif what is OPENED:
+            if not item.is_repeated:
+                self._received[item.connection] = self._sent[item.connection] = 0
+        elif item.number:
+            return self._missing(item)
+        return None
 
     def _begin(self) -> Merger:
         return Merger(
@@ -149,7 +151,7 @@ class Player:
 
     def _count(self, item: Item, found: Decoded) -> None:
         """Count a frame of which nothing has come, if there should have."""
-        if item.what is What.RECEIVED:
+        if item.what is RECEIVED:
             if found.market is None:
                 self.elsewhere[found.where] += 1
             elif found.problem:
@@ -193,28 +195,22 @@ class Player:
 
     def _missing(self, item: Item) -> RecordingGap | None:
         """Return what is missing before a frame, or the end of a connection, by its number."""
-        what, number = item.what, item.number
-        if what is What.CLOSED:
-            what, number = What.RECEIVED, number + 1  # it has that of the last one
-        elif what is not What.RECEIVED and what is not What.SENT:
+        what, number, connection = item.what, item.number, item.connection
+        if what is HEADER:
             return None
-        key = item.connection, what
-        last = self._last.get(key, number - 1)  # a recording may begin in the middle
-        self._last[key] = number
-        if item.what is What.CLOSED:
-            for each in _counts_of(item.connection):
-                self._last.pop(each, None)
+        numbers, which = (self._sent, "sent") if what is SENT else (self._received, "received")
+        if what is CLOSED:
+            number += 1  # it has that of the last one
+        last = numbers.get(connection, number - 1)  # a recording may begin in the middle
+        numbers[connection] = number
+        if what is CLOSED:
+            del numbers[connection]
+            self._sent.pop(connection, None)
         count = number - last - 1
         if count <= 0:
             return None
-        which = "received" if what is What.RECEIVED else "sent"
         reason = f"frames {last + 1} to {number - 1} {which} are missing, by their numbers"
-        return self._gap(item._replace(name=reason, number=count))
-
-
-def _counts_of(connection: str) -> list[tuple[str, What]]:
-    """Return what counts frames of a connection."""
-    return [(connection, What.RECEIVED), (connection, What.SENT)]
+        return self._gap(replace(item, name=reason, number=count))
 
 
 def _spelled(exchange: str, native: str) -> Instrument:
@@ -226,100 +222,3 @@ def _spelled(exchange: str, native: str) -> Instrument:
             if found is not None:
                 return market.prefixed(found)
     return Instrument(native, native, UNKNOWN_QUOTE)
-
-
-def messages(
-    *sources: str | Path,
-    kinds: Iterable[str] = (),
-    symbols: Iterable[str] = (),
-    exchanges: Iterable[str] = (),
-    exchange: str = "",
-) -> Iterator[bytes]:
-    """Yield records as bytes, in the order in which they were received, over all exchanges.
-
-    sources are directories of recordings, segments or captures. kinds, symbols and exchanges are those wanted, all
-    of them if none is named; conditions come with the kinds that they are about. exchange is whose traffic it is
-    where a recording does not tell. Raises ConfigError for what is no recording or no kind.
-    """
-    wanted, names, only = check_kinds(kinds), frozenset(check_symbols(symbols)), check_exchanges(exchanges)
-    check_exchanges([exchange] if exchange else [])
-    feeds: dict[tuple[str, str], list[Run]] = {}
-    for source in sources:
-        for run in find_runs(Path(source), only):
-            key = (str(source), run.feed)
-            feeds.setdefault(key, []).append(run)
-    streams = [_stream(runs, exchange, wanted, names, frozenset(only)) for runs in feeds.values()]
-    if len(streams) == 1:
-        return (record for _, record in streams[0])
-    return (record for _, record in heapq.merge(*streams, key=lambda each: each[0]))
-
-
-def records(
-    *sources: str | Path,
-    kinds: Iterable[str] = (),
-    symbols: Iterable[str] = (),
-    exchanges: Iterable[str] = (),
-    exchange: str = "",
-) -> Iterator[wire.Record]:
-    """Yield records as a `Subscriber` does; arguments and errors as for `messages`."""
-    found = messages(*sources, kinds=kinds, symbols=symbols, exchanges=exchanges, exchange=exchange)
-    return map(wire.unpack, found)
-
-
-def _stream(
-    runs: Sequence[Run], exchange: str, kinds: Sequence[str], symbols: frozenset[str], only: frozenset[str]
-) -> Iterator[tuple[int, bytes]]:
-    """Yield the records of one feed, each with its place in the order of all."""
-    newest_ns = 0
-    is_wanted = _chooser(symbols, only)
-    unpack_from = wire.TIME.unpack_from
-    for run in runs:
-        for found in Player(run, exchange, kinds):
-            if isinstance(found, bytes) and is_wanted(found):
-                (recv_ns,) = unpack_from(found, wire.RECV_NS_OFFSET)
-                if recv_ns > newest_ns:
-                    newest_ns = recv_ns
-                yield newest_ns, found
-
-
-def _chooser(symbols: frozenset[str], exchanges: frozenset[str]) -> Callable[[bytes], bool]:
-    """Return what says whether a record is of one of these symbols and exchanges; of none: of all."""
-    known: dict[bytes, bool] = {}
-
-    def is_wanted(record: bytes) -> bool:
-        topic = record[: wire.TOPIC_SIZE]
-        found = known.get(topic)
-        if found is None:
-            _, exchange, symbol = wire.unpadded(topic).split(".", 2)
-            found = (not symbols or symbol in symbols) and (not exchanges or exchange in exchanges)
-            known[topic] = found
-        return found
-
-    return is_wanted if symbols or exchanges else lambda record: True
-
-
-def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return kinds of records, all if none is named. Raises ConfigError for what is none."""
-    named = tuple(dict.fromkeys(kinds))
-    for kind in named:
-        if kind not in RECORD_WORDS:
-            raise ConfigError(f"{kind!r} is no kind of records; they are {', '.join(RECORD_WORDS)}")
-    return named or RECORD_WORDS
-
-
-def check_symbols(symbols: Iterable[str]) -> tuple[str, ...]:
-    """Return symbols. Raises ConfigError for what is spelled as an exchange does."""
-    named = tuple(symbols)
-    for symbol in named:
-        if "/" not in symbol:
-            raise ConfigError(f"{symbol!r} is no symbol of ours; they are spelled BTC/USDT")
-    return named
-
-
-def check_exchanges(names: Iterable[str]) -> tuple[str, ...]:
-    """Return exchanges. Raises ConfigError for what is none."""
-    named = tuple(names)
-    for name in named:
-        if name not in EXCHANGES:
-            raise ConfigError(f"{name!r} is no exchange; they are {', '.join(EXCHANGES)}")
-    return named
