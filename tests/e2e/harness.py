@@ -167,7 +167,7 @@ class Stack:
         """Start processes: sim, merger, an exchange's name for its feed, or binance-1of2 for a shard of it."""
         for name in names or ("sim", "merger", "relay", *self.exchanges):
             exchange, _, shard = name.partition("-")
-            arguments = ["feed", exchange] if exchange in EXCHANGES else [name]
+            arguments = ["feed", exchange] if exchange in self.exchanges else [name]
             if shard:
                 arguments += ["--shard", shard.replace("of", "/")]
             self.processes[name] = self.popen(*arguments, "-c", str(self.config), log=name)
