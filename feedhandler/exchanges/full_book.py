@@ -85,6 +85,10 @@ class FullBookState(RecordState):
         if self.leader == line:
             self.leader = NOBODY
 
+    def is_known_on(self, line: int) -> bool:
+        """True if a line has a book."""
+        return self.lines[line].is_known
+
     # --- what the lines bring
 
     def take_base(self, line: Line, base: Base, update_id: int, recv_ns: int, emit: EmitBook) -> None:

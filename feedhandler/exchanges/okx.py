@@ -13,7 +13,8 @@ knowing:
 - books: 400 levels a side, that the exchange keeps itself. `prevSeqId` is the id of the message before: ids jump.
   What has both the same repeats that nothing has changed, each minute; a lower `seqId` goes on with lower ids. The
   checksum is always 0. The exchange has announced that the snapshot on subscription will end: then the book over
-  REST, which has an id since, is what it begins with. Depth by itself has the snapshot alone;
+  REST, which has an id since, is what it begins with. Depth by itself has the snapshot alone. What is lost is
+  fetched over REST, and subscribed to anew if that does not help;
 - a channel that is silent may be a quiet market's: books and bbo-tbt are repeated each minute, the others are not.
 
 Source: https://www.okx.com/docs-v5/en/#order-book-trading-market-data, as of 2026-11. Frames: tests/frames/okx/
@@ -80,6 +81,7 @@ LEVELS: Final = 400  # of a book, a side
 CHAIN: Final = ChainRule(is_linked=True)
 REPEATS_S: Final = 60.0  # of a book that does not change
 SUBSCRIBE_AGAIN_NS: Final = 60 * NS_PER_S  # to a topic without a book: 480 requests an hour are permitted
+REST_NS: Final = 5 * NS_PER_S  # what REST has not given in this time is subscribed to anew
 
 ARGS_MAX: Final = (
     100  # of a request: 64 KB are permitted, but one that is refused whole is asked for one by one
@@ -262,10 +264,7 @@ class OkxSpot(Market):
         self._books = msgspec.json.Decoder(_Answer[_Data], strict=False)
         self._asked: dict[str, _Asked] = {}  # by the id that they were sent with
         self._asked_count = 0
-        self._subscribed_ns: dict[
-            tuple[str, int], int
-        ] = {}  # when a topic was, anew, for want of a book; by line
-        self._are_bases_of_use = True  # those over REST have ids, as far as is known
+        self._lacking_ns: dict[tuple[str, int], int] = {}  # since when a topic has no book, by line
 
     def add(self, natives: Iterable[str], base_flags: int, kind: str = TICKER.name) -> list[State]:
         """Take symbols, in a kind, into the set whose frames are decoded.
@@ -346,7 +345,6 @@ class OkxSpot(Market):
         row = _one(_data_of(self._books, body, "okx books"), "okx books")
         if row.bids is None or row.asks is None:
             raise DecodeError("okx books: the answer lacks a side")
-        self._are_bases_of_use = row.update_id > 0
         if not row.update_id:
             raise DecodeError("okx books: the answer lacks its id, so no change can follow it")
         return Base(row.update_id, _pairs(row.bids), _pairs(row.asks), LEVELS, row.ts * NS_PER_MS)
@@ -546,27 +544,27 @@ class OkxSpot(Market):
         index, update_id, time_ns = line.index, data.update_id, data.ts * NS_PER_MS
         bids, asks = _pairs(data.bids), _pairs(data.asks)
         changes = Changes(data.before_id + 1, update_id, bids, asks, time_ns)
-        is_lost = False
+        is_known = True
         if book is not None and is_base:
             book.take_base(line, Base(update_id, bids, asks, LEVELS, time_ns), update_id, recv_ns, emit)
         elif book is not None:
             book.take(line, changes, update_id, recv_ns, emit)
-            is_lost = not (self._are_bases_of_use or book.lines[index].is_known)
+            is_known = book.is_known_on(index)
         if depth is not None and depth.group == line.group:
             own = depth.books[index]
             found = NEXT
             if is_base:
                 own.replace(update_id, bids, asks)
             else:
-                if (
-                    book is not None
-                    and book.group == line.group
-                    and book.lines[index].is_known > own.is_known
-                ):
+                if book is not None and book.group == line.group and book.is_known_on(index) > own.is_known:
                     own.copy(book.lines[index])  # it has begun over REST
                 found = own.apply(changes.first_id, update_id, bids, asks)
-            is_lost = self._depth(depth, found, changes, recv_ns, line, emit) or is_lost
-        return self._subscribe_again(arg.topic, index, recv_ns) if is_lost else None
+            is_known = self._depth(depth, found, changes, recv_ns, line, emit) and is_known
+        if is_known:
+            if self._lacking_ns:
+                self._lacking_ns.pop((arg.topic, index), None)
+            return None
+        return self._subscribe_again(arg.topic, index, recv_ns, REST_NS if book is not None else 0)
 
     def _depth(
         self,
@@ -577,7 +575,7 @@ class OkxSpot(Market):
         line: Line,
         emit: Emit,
     ) -> bool:
-        """Publish the best of the line's own book, which has a message; True if the book is lost."""
+        """Publish the best of the line's own book, which has a message; False if the book is lost."""
         book = state.books[line.index]
         is_gone = found is OLD and book.stays_old(changes.last_id, recv_ns)
         if found is GAP or is_gone or book.stays_crossed(recv_ns):
@@ -585,19 +583,20 @@ class OkxSpot(Market):
             state.lose(line.index, recv_ns)
             if state.flags != flags:
                 emit(state)
-            return True
+            return False
         if state.accept(0, line, changes.exchange_ns, recv_ns, True):
             state.exchange_sequence = changes.last_id
             state.exchange_ns = changes.exchange_ns
             if state.update(book.bids, book.asks, recv_ns):
                 emit(state)
-        return False
+        return True
 
-    def _subscribe_again(self, topic: str, line: int, recv_ns: int) -> Resubscribe | None:
-        """Have a topic begin with a snapshot, once in a while."""
-        if 0 <= recv_ns - self._subscribed_ns.get((topic, line), 0) < SUBSCRIBE_AGAIN_NS:
+    def _subscribe_again(self, topic: str, line: int, recv_ns: int, patience_ns: int) -> Resubscribe | None:
+        """Have a topic begin with a snapshot once it has lacked a book for so long, and again each minute."""
+        since_ns = self._lacking_ns.setdefault((topic, line), recv_ns)
+        if since_ns - SUBSCRIBE_AGAIN_NS <= recv_ns < since_ns + patience_ns:
             return None
-        self._subscribed_ns[topic, line] = recv_ns
+        self._lacking_ns[topic, line] = recv_ns + SUBSCRIBE_AGAIN_NS - patience_ns
         return Resubscribe(topic)
 
     def _answer(self, frame: _Frame) -> Control | None:

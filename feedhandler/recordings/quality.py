@@ -186,6 +186,10 @@ class _Taker:
         elif isinstance(self.ids, ChainedIds):
             self.ids.take(self._context.connection, changes.last_id, update_id, recv_ns, is_base=False)
 
+    def is_known_on(self, line: int) -> bool:
+        """Nothing is to be subscribed to anew."""
+        return True
+
     def take_base(self, line: Line, base: Base, update_id: int, recv_ns: int, emit: Any) -> None:
         """Note a book that came whole."""
         self.note(recv_ns)

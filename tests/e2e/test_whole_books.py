@@ -9,7 +9,7 @@ import urllib.request
 
 import aiohttp
 import pytest
-from harness import EXCHANGES, PATIENCE_S, Stack, wait_until
+from harness import PATIENCE_S, Stack, wait_until
 
 from feedhandler.client import Condition, Subscriber
 from feedhandler.data import wire
@@ -19,10 +19,13 @@ TOPICS = {
     "binance": "btcusdt@depth@100ms",
     "kucoin": "/market/level2:BTC-USDT",
     "bybit": "orderbook.200.BTCUSDT",
+    "okx": "books:BTC-USDT",
 }
+EXCHANGES = tuple(TOPICS)
 PATHS = {
     "binance": "/api/v3/depth?symbol=BTCUSDT&limit=100",
     "kucoin": "/api/v1/market/orderbook/level2_100?symbol=BTC-USDT",
+    "okx": "/api/v5/market/books?instId=BTC-USDT&sz=100&source=0",
 }
 AGREEMENTS_MIN = 3
 SHOWN = 100  # levels a side that are compared
@@ -55,7 +58,8 @@ class Reference:
             except OSError:
                 continue  # a fault, or it is too much at a time
             answer = answer.get("data", answer)
-            number = int(answer.get("lastUpdateId") or answer["sequence"])
+            answer = answer[0] if isinstance(answer, list) else answer
+            number = int(answer.get("lastUpdateId") or answer.get("sequence") or answer["seqId"])
             self.at[number] = tuple(
                 [pair(level) for level in answer[side][:SHOWN]] for side in ("bids", "asks")
             )
@@ -142,6 +146,7 @@ class Seen:
 def stack(tmp_path_factory):
     stack = Stack(
         tmp_path_factory.mktemp("books"),
+        exchanges=EXCHANGES,
         extra='kinds = ["book"]',
         sim="busiest_per_s = 20",
         symbols=("BTC/USDT", "ETH/USDT"),
@@ -211,7 +216,7 @@ def test_without_rest_books_wait_and_the_status_says_so(stack, exchange):
         told = wait_until(lambda: (f := feed(stack, exchange))["books_waiting"] and f, "waiting")
         assert (told["books_valid"], told["books_waiting"]) == (1, 1)
         named = wait_until(lambda: feed(stack, exchange)["invalid_topics"], "its name")
-        assert list(named) == [f"book.{exchange}.{'BTC-USDT' if exchange == 'kucoin' else 'BTCUSDT'}"]
+        assert list(named) == [f"book.{exchange}.{'BTCUSDT' if exchange == 'binance' else 'BTC-USDT'}"]
         seen.read(lambda: seen.book.is_valid, "valid again")
     wait_until(lambda: not feed(stack, exchange)["books_waiting"], "none waits")
 
@@ -234,6 +239,32 @@ def test_bybit_s_restart_is_another_base(stack):
         seen.read(lambda: seen.book.last_id < 30, "a new count")
         assert seen.book.is_valid
         assert seen.conditions == []
+
+
+def test_okx_s_ids_that_go_on_lower_are_another_base(stack):
+    with Seen(stack, "okx") as seen:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        before = seen.book.last_id
+        stack.fault("okx", "restart_books", symbol="BTC-USDT")
+        seen.read(lambda: seen.book.last_id < before, "lower ids")
+        assert seen.book.is_valid
+        assert seen.conditions == []
+        seen.at.clear()
+        with Reference(stack, "okx") as reference:
+            seen.agree(reference)
+
+
+def test_okx_s_books_begin_over_rest_where_no_snapshot_comes(stack):
+    stack.fault("okx", "no_snapshots", seconds=20.0)
+    stack.fault("okx", "close")
+    with Seen(stack, "okx") as seen, Reference(stack, "okx") as reference:
+        seen.read(lambda: seen.book.is_valid, "valid")
+        seen.agree(reference, seen.book.last_id)
+        seen.conditions.clear()
+        stack.fault("okx", "lose_messages", topic=TOPICS["okx"], count=2)
+        seen.read(lambda: any(flags & wire.INVALID for flags in seen.conditions), "INVALID")
+        seen.read(lambda: seen.book.is_valid, "valid again")
+        seen.agree(reference, seen.book.last_id)
 
 
 def test_a_feed_that_is_killed_leaves_books_that_are_down_and_its_successor_begins_anew(stack):

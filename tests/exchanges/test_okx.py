@@ -255,10 +255,7 @@ def test_depth_and_book_come_of_the_same_messages():
     market, line, depth, book = both()
     assert market.topics(NATIVE, "depth") == market.topics(NATIVE, "book") == ("books:BTC-USDT",)
     assert decode(market, "books/snapshot", line) == (None, ["book", "depth"])
-    assert decode(market, "books/keep_alive_of_another_id", line) == (
-        Resubscribe("books:BTC-USDT"),
-        ["book", "depth"],
-    )
+    assert decode(market, "books/keep_alive_of_another_id", line) == (None, ["book", "depth"])
     assert depth.flags & book.flags & wire.INVALID
     assert decode(market, "books/snapshot", line) == (None, ["book", "depth"])
     assert not (depth.flags | book.flags) & wire.INVALID
@@ -282,7 +279,7 @@ def test_a_message_without_changes_is_a_sign_of_life_and_ids_may_go_on_lower():
 
 def test_depth_begins_with_a_book_that_has_begun_over_rest():
     market, line, depth, book = both()
-    assert decode(market, "books/update_around_the_base", line) == (Resubscribe("books:BTC-USDT"), [])
+    assert decode(market, "books/update_around_the_base", line) == (None, [])
     emitted = []
     assert book.offer([0], market.decode_base(load("okx", "books/base")), RECV_NS, emitted.append) == 1
     assert decode(market, "books/update_next", line) == (None, ["book", "depth"])
@@ -301,15 +298,24 @@ def test_a_lost_book_is_subscribed_to_anew_once_a_minute_at_most():
     assert 2 * 3600 * SECOND // SUBSCRIBE_AGAIN_NS < 480
 
 
-def test_a_book_whose_answers_over_rest_have_no_id_is_subscribed_to_anew():
+@pytest.mark.parametrize("kinds", [("book",), ("depth", "book")])
+def test_a_book_that_rest_does_not_give_is_subscribed_to_anew(kinds):
     market, line = OkxSpot(), Line(0)
-    market.add([NATIVE], wire.SIMULATED, "book")
-    assert decode(market, "books/snapshot", line) == (None, ["book"])
-    assert decode(market, "books/update_after_a_gap", line) == (None, ["book"]), "REST is asked"
+    for kind in kinds:
+        market.add([NATIVE], wire.SIMULATED, kind)
+    assert decode(market, "books/snapshot", line)[0] is None
     with pytest.raises(DecodeError, match="lacks its id"):
         market.decode_base(load("okx", "rest/book_lacks_id"))
-    assert decode(market, "books/update_after_a_gap", line) == (Resubscribe("books:BTC-USDT"), [])
-    assert decode(market, "books/snapshot", line) == (None, ["book"])
+    answers = [
+        decode(market, "books/update_after_a_gap", line, RECV_NS + second * SECOND)[0]
+        for second in range(150)
+    ]
+    again = [second for second, each in enumerate(answers) if each == Resubscribe("books:BTC-USDT")]
+    assert again == [5, 65, 125]
+    assert decode(market, "books/snapshot", line, RECV_NS + 150 * SECOND)[0] is None
+    assert decode(market, "books/update_after_a_gap", line, RECV_NS + 151 * SECOND)[0] is None
+    assert decode(market, "books/update_after_a_gap", line, RECV_NS + 155 * SECOND)[0] is None
+    assert decode(market, "books/update_after_a_gap", line, RECV_NS + 156 * SECOND)[0] is not None
 
 
 def test_an_older_quote_of_another_connection_is_late_and_a_repeated_one_a_sign_of_life():
