@@ -669,7 +669,7 @@ class World:
                 continue
             known_ns = EPOCH_NS + self.now - self.rest_lag_ns
             past = self.tapes[native].past(wanted.request.path, known_ns)
-            rows = self.exchange.decode_past_trades(msgspec.json.encode(past))
+            rows = self.exchange.decode_past_trades(native, msgspec.json.encode(past))
             assert not rows.problem
             wanted.watch.on_answer(wanted, rows.items, self.unix_ns())
 

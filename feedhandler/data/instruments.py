@@ -28,8 +28,9 @@ class Instrument(msgspec.Struct, frozen=True):
     native is the exchange's spelling, after the market's name where that is not spot, so that no two markets share
     one (`Market.prefix`); settle is what a derivative is settled in, "" for what is traded itself. status is the
     exchange's own word for the trading state, for messages only. code is what accounts call the base asset, where
-    that is another name. note: what users are to know of one that is tradable. tick is the step between prices, in
-    quote currency, as `price_tick` has it.
+    that is another name. note: what users are to know of it, such as why it cannot be had. tick is the step between
+    prices, in quote currency, as `price_tick` has it. contract_size: where sizes are in contracts, how much of the
+    base asset one is, as `contract_size` has it.
     """
 
     native: str
@@ -42,6 +43,7 @@ class Instrument(msgspec.Struct, frozen=True):
     tick: str = ""
     market: str = SPOT
     settle: str = ""
+    contract_size: str = ""
 
     @property
     def symbol(self) -> str:
@@ -52,12 +54,18 @@ class Instrument(msgspec.Struct, frozen=True):
 def price_tick(stated: object) -> str:
     """Return the step between prices as plain decimal text, without trailing zeros; "" for what is none."""
     try:
-        tick = Decimal(stated if isinstance(stated, str) else "NaN")
+        return _plain(Decimal(stated if isinstance(stated, str) else "NaN"))
     except InvalidOperation:
         return ""
-    if not tick.is_finite() or not TICK_MIN <= tick <= TICK_MAX:
-        return ""
-    return f"{tick.normalize():f}"
+
+
+def contract_size(stated: Decimal) -> str:
+    """Return how much a contract is, in the same form; "" for what is no size."""
+    return _plain(stated)
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}" if number.is_finite() and TICK_MIN <= number <= TICK_MAX else ""
 
 
 def decimals(tick: str) -> int | None:
@@ -160,10 +168,8 @@ class InstrumentTable:
         if instrument is None:
             raise SubscriptionRejected(f"{self.exchange} lists no {symbol}{self.hint(symbol)}")
         if not instrument.is_trading:
-            raise SubscriptionRejected(
-                f"{self.exchange}: {symbol} ({instrument.native}) is not trading, "
-                f"status {instrument.status or 'unknown'}"
-            )
+            why = instrument.note or f"not trading, status {instrument.status or 'unknown'}"
+            raise SubscriptionRejected(f"{self.exchange}: {symbol} ({instrument.native}) is {why}")
         return instrument
 
     def has(self, symbol: str) -> bool:
@@ -194,6 +200,7 @@ class InstrumentRow(msgspec.Struct):
     tick: str = ""
     market: str = SPOT
     settle: str = ""
+    contract_size: str = ""
 
 
 class InstrumentList(msgspec.Struct):
@@ -211,7 +218,17 @@ class InstrumentList(msgspec.Struct):
         """Return the lookup tables."""
         rows = (
             Instrument(
-                r.native, r.base, r.quote, r.trading, r.status, r.code, r.note, r.tick, r.market, r.settle
+                r.native,
+                r.base,
+                r.quote,
+                r.trading,
+                r.status,
+                r.code,
+                r.note,
+                r.tick,
+                r.market,
+                r.settle,
+                r.contract_size,
             )
             for r in self.instruments
         )
@@ -235,6 +252,7 @@ def instrument_list(
             i.tick,
             i.market,
             i.settle,
+            i.contract_size,
         )
         for i in instruments
     ]

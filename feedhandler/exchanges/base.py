@@ -10,6 +10,7 @@ import abc
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -223,6 +224,8 @@ class Market(abc.ABC):
         self.states: dict[str, dict[str, Any]] = {kind: {} for kind in self.kinds} | {
             TICKER.name: self.tickers
         }
+        # How much of its base asset one contract is, as a fraction, by native symbol: where sizes are in contracts.
+        self.contract_sizes: dict[str, tuple[int, int]] = {}
         self.changes = 0  # of that set
         self._parted: dict[str, State] = {}  # what was, by topic: its numbers go on if it is wanted again
         self._clock = (0, AHEAD_NS_MAX)
@@ -237,6 +240,25 @@ class Market(abc.ABC):
         """Return an instrument as it is known where those of all markets meet."""
         native = self.prefix + instrument.native
         return msgspec.structs.replace(instrument, native=native, market=self.name)
+
+    def learn(self, instruments: Iterable[Instrument]) -> None:
+        """Take from the list of instruments what frames leave out: how much a contract is."""
+        for each in instruments:
+            if each.contract_size:
+                native = each.native.removeprefix(self.prefix)
+                self.contract_sizes[native] = Decimal(each.contract_size).as_integer_ratio()
+
+    def contract_size(self, native: str) -> tuple[int, int]:
+        """Return how much of its base asset one contract is, as a fraction.
+
+        Multiplied, then divided: so 3 contracts of 0.1 are 0.3. Raises DecodeError if no list has told.
+        """
+        try:
+            return self.contract_sizes[native]
+        except KeyError:
+            raise DecodeError(
+                f"{self.exchange}: how much a contract of {native!r} is, is not known"
+            ) from None
 
     def new_group(self) -> int:
         """Return a number for the lines that carry some symbols together, and for the states of those."""
@@ -356,7 +378,7 @@ class Market(abc.ABC):
         """Return the request for trades of one symbol from this number on, or else for its newest."""
         raise NotImplementedError
 
-    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+    def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
         """Decode the answer to it, row by row, in whatever order. Raises DecodeError or ProtocolError."""
         raise NotImplementedError
 

@@ -376,7 +376,7 @@ class BinanceSpot(Market):
             f"{path}&limit={self.past_trades_max}", weight=25, headers=(("X-MBX-TIME-UNIT", "MICROSECOND"),)
         )
 
-    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+    def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
         rows: list[msgspec.Raw] = decode_rest(self._rows, body, "binance historicalTrades")
         return read_rows(self._past_trade, rows, "binance historicalTrades")
 

@@ -313,7 +313,7 @@ class BybitSpot(Market):
         path = f"/v5/market/recent-trade?category=spot&symbol={quote(native, safe='')}"
         return RestRequest(f"{path}&limit={self.past_trades_max}")
 
-    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+    def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
         answer = decode_rest(self._all_tickers, body, "bybit recent-trade")
         if answer.code != 0 or answer.result is None or answer.result.rows is None:
             raise rest_refusal("bybit recent-trade", answer.code, answer.message)

@@ -325,7 +325,7 @@ class OkxSpot(Market):
         is_asked = urlsplit(url).path == "/api/v5/market/history-trades"
         return parameters(url).get("instId", "") if is_asked else ""
 
-    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+    def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
         rows = _data_of(self._rows, body, "okx history-trades")
         return read_rows(self._past_trade, rows, "okx history-trades")
 

@@ -520,6 +520,8 @@ class Feed:
     def _take_instruments(self) -> None:
         self._listing = listing = self._whole_list()
         self._table = listing.table()
+        for market in self._markets:
+            market.learn(each for each in self._table.by_native.values() if each.market == market.name)
         self._status.instruments = len(listing.instruments)
         self._status.instruments_as_of_ns = listing.as_of_ns
         self._note_problems()
@@ -765,7 +767,7 @@ class Feed:
         try:
             with self._failures.converted("past trades"):
                 body, recv_ns = await self._fetch(market, question.request, is_spare=True)
-                rows = market.decode_past_trades(body)
+                rows = market.decode_past_trades(native, body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no past trades of %s from REST: %s", native, exc)
             question.watch.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)

@@ -367,7 +367,14 @@ class Decoding:
         carrier = self._carriers.get(market)
         if carrier is None:
             carrier = self._carriers[market] = Carrier(market, self._kinds, self._base_flags)
+            carrier.market.contract_sizes = self._reader(market).contract_sizes
         return carrier
+
+    def _reader(self, made: type[Market]) -> Market:
+        """Return who reads a market's answers, and learns from its lists."""
+        if made not in self._requests:
+            self._requests[made] = made()
+        return self._requests[made]
 
     def _close(self, name: str) -> Decoded:
         connection = self._connections.pop(name, None)
@@ -428,7 +435,7 @@ class Decoding:
         place = place_of(item.name)
         if made is None or (place.exchange and place.market is None):
             return None  # another market's, though its frames are decoded as this one's
-        market = self._requests.setdefault(made, made())
+        market = self._reader(made)
         if not market.lists(item.name):
             return None
         try:
@@ -442,7 +449,9 @@ class Decoding:
         where, made = self._market_at(item.name)
         if made is None:
             return Decoded(where)
-        market = self._requests.setdefault(made, made())
+        market = self._reader(made)
+        if (listed := self.instruments(item)) is not None:
+            market.learn(listed[1])
         asked = market.base_at(item.name)
         if asked is None:
             return self._take_past_trades(item, Decoded(where, market))
@@ -480,7 +489,7 @@ class Decoding:
         if carrier is None or not isinstance(state, TradeState):
             return found
         try:
-            rows = market.decode_past_trades(item.data).items
+            rows = market.decode_past_trades(native, item.data).items
         except (DecodeError, ProtocolError) as exc:
             return Decoded(found.where, market, TRADE.name, native, problem=str(exc))
         begun_ns = carrier.begun_ns.get(state, item.wall_ns)

@@ -10,6 +10,7 @@ made of them. Pure: items come in, of one feed and in order.
 """
 
 import bisect
+import contextlib
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -284,8 +285,11 @@ class _Carried:
                     taker.ids.end(name)
 
     def answer(self, item: Item) -> None:
-        """Take an answer: trades that no connection brought are in some."""
+        """Take an answer: trades that no connection brought are in some, or how much contracts are."""
         market = self.market
+        if market.lists(item.name):
+            with contextlib.suppress(DecodeError, ProtocolError):
+                market.learn(market.decode_instruments(item.data).items)
         if not market.past_trades_max or not market.trade_ids_are_consecutive:
             return
         parts = urlsplit(item.name)
@@ -297,7 +301,7 @@ class _Carried:
         ids = takers[native].ids
         assert isinstance(ids, NumberedIds), "they are consecutive"
         try:
-            rows = market.decode_past_trades(item.data)
+            rows = market.decode_past_trades(native, item.data)
         except (DecodeError, ProtocolError):
             return
         for number in sorted(trade.number for trade in rows.items):

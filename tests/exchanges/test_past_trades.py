@@ -47,7 +47,7 @@ EXPECTED = {
 
 
 def decoded(exchange, name):
-    return EXCHANGES[exchange].main().decode_past_trades(load(exchange, f"trades/{name}"))
+    return EXCHANGES[exchange].main().decode_past_trades("", load(exchange, f"trades/{name}"))
 
 
 @pytest.mark.parametrize("exchange", EXPECTED)

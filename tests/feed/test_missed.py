@@ -166,7 +166,7 @@ class World:
             known = [trade for trade in known if trade.number >= first][: self.market.past_trades_max]
         else:
             known = known[-self.market.past_trades_max :]
-        rows = self.market.decode_past_trades(json.dumps(past(self.exchange, known)).encode()).items
+        rows = self.market.decode_past_trades("", json.dumps(past(self.exchange, known)).encode()).items
         question.watch.on_answer(question, rows, self.now_ns + self.clock_off_ns)
 
     def step(self, session):
