@@ -1,8 +1,11 @@
-"""KuCoin spot, classic API: `/market/snapshot` for 24 h statistics, `/market/ticker` for the last price,
-`/spotMarket/level1` for the quote, `/market/match` for trades, `/spotMarket/level2Depth50` for depth and
-`/market/level2` for books.
+"""KuCoin, classic API, spot and linear perpetuals.
 
-Everything peculiar to KuCoin is here. Update ids: `sequence` of ticker, `timestamp` of
+Spot: `/market/snapshot` for 24 h statistics, `/market/ticker` for the last price, `/spotMarket/level1` for the
+quote, `/market/match` for trades, `/spotMarket/level2Depth50` for depth and `/market/level2` for books. Perpetuals:
+`/contractMarket/snapshot`, `execution` (trades, and the last price), `tickerV2` (the quote), `level2Depth50` and
+`level2` of the same, and `/contract/instrument` for mark, index and funding. There is no channel of liquidations.
+
+Everything peculiar to KuCoin is here. Update ids of spot: `sequence` of ticker, `timestamp` of
 level1 and level2Depth50, `datetime` of snapshot. Only the classic socket has 24 h statistics; all three channels
 together are as fast as it gets: 2 s, 100 ms and 10 ms. Quirks worth knowing:
 
@@ -21,30 +24,46 @@ together are as fast as it gets: 2 s, 100 ms and 10 ms. Quirks worth knowing:
   asset's code, `baseCurrency`;
 - a symbol in its call auction takes orders, and has neither trades nor quotes until it opens.
 
-Source: https://www.kucoin.com/docs-new/websocket-api/base-info/introduction and the public spot pages,
-as of 2026-11. Frames: tests/frames/kucoin/
+And those of perpetuals:
+
+- sizes are numbers of contracts, of which each is `multiplier` of the base asset, as only the list of instruments
+  says; 24 h volumes are in the base asset. An inverse contract (multiplier -1) is 1 USD, however much that is;
+- BTC is called XBT;
+- `sequence` of tickerV2, level2 and level2Depth50 is the book's, that of execution the trades';
+- level2 has one change a message, a text of price, side and size, and its sequences follow each other. The book
+  over REST is whole. level2Depth50 has prices as texts and sizes as numbers;
+- times are in ns (`ts` of tickerV2, execution and snapshot) or ms (`timestamp`);
+- `funding.rate` of instrument comes each minute with what is predicted (granularity of a minute), and with what is
+  due where granularity is the interval. When it is due, and open interest, no channel says;
+- dated futures are in the same list, and have no place here yet: they are left out.
+
+Source: https://www.kucoin.com/docs-new/websocket-api/base-info/introduction, the public spot and futures pages, and
+https://github.com/Kucoin/kucoin-universal-sdk, as of 2026-11. Frames: tests/frames/kucoin/, kucoin_linear/
 """
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Final, Generic
+from typing import Annotated, Any, ClassVar, Final, Generic
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from feedhandler.data.book import BOOK
-from feedhandler.data.depth import DEPTH
+from feedhandler.data.contract import CONTRACT
+from feedhandler.data.depth import DEPTH, BookLevel
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
-from feedhandler.data.instruments import SPOT, Instrument, price_tick
+from feedhandler.data.instruments import SPOT, Instrument, contract_size, price_tick
+from feedhandler.data.levels import LEVELS_MAX
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER as TICKER_KIND
 from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
 from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import LAST as LAST_FLAG
 from feedhandler.data.wire import NAN
-from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.base import (
     MILLISECONDS_MAX,
     NO_ORDERS,
@@ -78,8 +97,9 @@ from feedhandler.exchanges.base import (
     rest_ticker,
 )
 from feedhandler.exchanges.books import Base, ChainRule
+from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.full_book import Changes, FullBookState
-from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS
+from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State
 from feedhandler.exchanges.trades import PastTrade, is_id, numbered
 
 TOPICS_PER_CONNECTION: Final = 300  # the rate-limit page says 400, the server enforces 300
@@ -95,6 +115,21 @@ LEVEL2_SIZE: Final = len(LEVEL2)
 DEPTH50: Final = "/spotMarket/level2Depth50:"
 DEPTH50_SIZE: Final = len(DEPTH50)
 BASE_PATH: Final = re.compile(r"/api/v\d/market/orderbook/level2(?:_(\d+))?")
+
+STATISTICS_OF_CONTRACT: Final = "/contractMarket/snapshot:"
+TICKER_V2: Final = "/contractMarket/tickerV2:"
+EXECUTION: Final = "/contractMarket/execution:"
+CONTRACT_LEVEL2: Final = "/contractMarket/level2:"
+CONTRACT_DEPTH50: Final = "/contractMarket/level2Depth50:"
+INSTRUMENT: Final = "/contract/instrument:"
+CONTRACT_BASE_PATH: Final = re.compile(r"/api/v1/level2/(?:snapshot|depth(\d+))")
+
+PERPETUAL: Final = "FFWCSX"  # the type of a contract; others are dated
+OPEN: Final = "Open"
+ASSETS: Final = {"XBT": "BTC"}  # what others call assets that are called otherwise here
+INVERSE: Final = "inverse: its sizes are in USD, and what that is of the base asset changes with the price"
+PREDICTED_MS: Final = 60_000  # granularity of a funding rate that is predicted; else it is the interval
+MS_PER_H: Final = 3_600_000
 
 CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it opens"
 
@@ -230,6 +265,91 @@ class _PastTrade(msgspec.Struct):
     side: str = ""
 
 
+# Of funding, which may be negative.
+FundingRate = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+
+
+class _LinearData(msgspec.Struct, gc=False):
+    """Data of all channels of perpetuals; what one of them lacks stays at its default."""
+
+    sequence: UpdateId = 0
+    ts: UpdateId = 0  # ns
+    timestamp: Milliseconds = 0
+    bid: Amount | None = msgspec.field(name="bestBidPrice", default=None)
+    bid_size: Amount | None = msgspec.field(name="bestBidSize", default=None)
+    ask: Amount | None = msgspec.field(name="bestAskPrice", default=None)
+    ask_size: Amount | None = msgspec.field(name="bestAskSize", default=None)
+    price: Amount | None = None
+    size: Amount | None = None
+    side: str = ""
+    trade_id: str = msgspec.field(name="tradeId", default="")
+    last: Amount | None = msgspec.field(name="lastPrice", default=None)
+    open: Amount | None = msgspec.field(name="price24HoursBefore", default=None)
+    high: Amount | None = msgspec.field(name="highPrice", default=None)
+    low: Amount | None = msgspec.field(name="lowPrice", default=None)
+    base_volume: Amount | None = msgspec.field(name="volume", default=None)
+    quote_volume: Amount | None = msgspec.field(name="turnover", default=None)
+    bids: list[tuple[Amount, Amount]] | None = None
+    asks: list[tuple[Amount, Amount]] | None = None
+    change: str = ""
+    mark: Amount | None = msgspec.field(name="markPrice", default=None)
+    index: Amount | None = msgspec.field(name="indexPrice", default=None)
+    funding_rate: FundingRate | None = msgspec.field(name="fundingRate", default=None)
+    granularity: Milliseconds = 0
+    symbol: str = ""  # of answers over REST; frames have it in their topic
+
+
+class _LinearFrame(msgspec.Struct, gc=False):
+    """Any message, as `_Frame`."""
+
+    type: str
+    topic: str = ""
+    id: str | int = ""
+    code: int = 0
+    data: _LinearData | str | None = None
+
+
+class _Contract(msgspec.Struct):
+    """A row of the list of contracts: what it is, and its statistics."""
+
+    symbol: str
+    base: str = msgspec.field(name="baseCurrency")
+    quote: str = msgspec.field(name="quoteCurrency")
+    settle: str = msgspec.field(name="settleCurrency")
+    status: str
+    multiplier: Decimal
+    type: str = PERPETUAL
+    is_inverse: bool | None = msgspec.field(name="isInverse", default=None)
+    tick: Any = msgspec.field(name="tickSize", default=None)
+
+
+class _BulkContract(msgspec.Struct):
+    """A row of one of both answers that have all contracts: allTickers, or contracts/active."""
+
+    symbol: str
+    bid: Amount | None = msgspec.field(name="bestBidPrice", default=None)
+    bid_size: Amount | None = msgspec.field(name="bestBidSize", default=None)
+    ask: Amount | None = msgspec.field(name="bestAskPrice", default=None)
+    ask_size: Amount | None = msgspec.field(name="bestAskSize", default=None)
+    price: Amount | None = None
+    last: Amount | None = msgspec.field(name="lastTradePrice", default=None)
+    change: Decimal | None = msgspec.field(name="priceChg", default=None)
+    high: Amount | None = msgspec.field(name="highPrice", default=None)
+    low: Amount | None = msgspec.field(name="lowPrice", default=None)
+    base_volume: Amount | None = msgspec.field(name="volumeOf24h", default=None)
+    quote_volume: Amount | None = msgspec.field(name="turnoverOf24h", default=None)
+
+
+class _ContractBase(msgspec.Struct):
+    """Data of the answer to the `base_request` of a perpetual."""
+
+    symbol: str
+    last_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="sequence")
+    asks: list[tuple[Amount, Amount]] | None
+    bids: list[tuple[Amount, Amount]] | None
+    time_ns: UpdateId = msgspec.field(name="ts", default=0)
+
+
 class _Server(msgspec.Struct):
     endpoint: str
     ping_interval_ms: int = msgspec.field(name="pingInterval")
@@ -267,8 +387,88 @@ class Command(msgspec.Struct, omit_defaults=True):
     response: bool | None = None
 
 
-class KuCoinSpot(Market):
+class KuCoinMarket(Market):
+    """What the markets have in common: the token, commands, and how they are answered."""
+
     exchange = "kucoin"
+    handshake_request = RestRequest("/api/v1/bullet-public", "POST", weight=10)
+    # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
+    rest_limit = (2000, 30.0)
+
+    domains = ("kucoin.com",)
+
+    topic_key = b"topic"
+    topics_max = TOPICS_PER_CONNECTION - 1
+    awaits_welcome = True
+    command_interval_s = 0.15  # 100 messages in 10 s, pings included
+    connects = (30, 60.0)
+    ping_interval_s = 18.0  # the token answer's pingInterval is used where it is shorter
+
+    channels: ClassVar[tuple[str, ...]]  # what topics begin with: one request has topics of one channel
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handshakes = 0
+        self._token = msgspec.json.Decoder(_Answer[Token], strict=False)
+        self._time = msgspec.json.Decoder(_Answer[Milliseconds])
+
+    def decode_time(self, body: bytes) -> int:
+        return _data_of(self._time, body, "kucoin timestamp") * NS_PER_MS
+
+    def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
+        token = _data_of(self._token, handshake, "kucoin token")
+        if not token.servers:
+            raise ProtocolError("kucoin token: the answer names no server")
+        self._handshakes += 1
+        server = token.servers[self._handshakes % len(token.servers)]  # the next one each time
+        if urlsplit(server.endpoint).scheme not in ("ws", "wss"):
+            raise ProtocolError(f"kucoin token: {server.endpoint!r} is no WebSocket address")
+        if server.ping_interval_ms <= 0 or server.ping_timeout_ms <= 0:
+            raise ProtocolError("kucoin token: pingInterval and pingTimeout must be positive")
+        separator = "" if urlsplit(server.endpoint).path else "/"
+        return Endpoint(
+            f"{server.endpoint}{separator}?token={quote(token.token, safe='')}&connectId={connect_id}",
+            min(self.ping_interval_s, server.ping_interval_ms / 1000),
+            server.ping_timeout_ms / 1000,
+        )
+
+    def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        for channel in self.channels:
+            yield from chunks([t for t in topics if t.startswith(channel)], SYMBOLS_PER_COMMAND)
+
+    def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return _command("subscribe", topics, command_id)
+
+    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return _command("unsubscribe", topics, command_id)
+
+    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
+        return requested(frame, Command, _topics_of)
+
+    def ping(self, command_id: str) -> bytes:
+        return msgspec.json.encode(Command(command_id, "ping"))
+
+    def _answer(self, frame: _Frame | _LinearFrame) -> Control | None:
+        kind = frame.type
+        if kind == "pong":
+            return PONG
+        if kind == "ack":
+            return Ack(str(frame.id))
+        if kind == "welcome":
+            return WELCOME
+        if kind != "error":
+            raise DecodeError(f"kucoin: message of type {kind!r}")
+        reason = f"{frame.data if isinstance(frame.data, str) else 'no reason given'} (code {frame.code})"
+        if frame.code == TOKEN_INVALID or PING_TIMEOUT in reason:
+            return Goodbye(reason)
+        is_transient = frame.code == SERVER_ERROR or any(text in reason for text in TRANSIENT)
+        # Errors come with the request's id, with the connection's, with one of theirs, or with none.
+        command_id = str(frame.id)
+        is_ours = command_id.isascii() and command_id.isdecimal() and len(command_id) <= COMMAND_ID_SIZE_MAX
+        return Nack(command_id if is_ours else "", reason, is_transient=is_transient)
+
+
+class KuCoinSpot(KuCoinMarket):
     name = SPOT
     kinds = (TICKER_KIND.name, TRADE.name, DEPTH.name, BOOK.name)
     ws_url = "wss://ws-api-spot.kucoin.com"  # for messages only: the token answer names the socket
@@ -279,20 +479,11 @@ class KuCoinSpot(Market):
     past_trades_max = 100
     book_rule = ChainRule(has_level_ids=True)
     base_levels = 100
-    handshake_request = RestRequest("/api/v1/bullet-public", "POST", weight=10)
-    # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
-    rest_limit = (2000, 30.0)
 
     separator = "-"
-    domains = ("kucoin.com",)
     addresses = re.compile(r"\w+://(ws-api(-spot)?|push[\w-]*|api|openapi-v2)\.kucoin\.com\b")
 
-    topic_key = b"topic"
-    topics_max = TOPICS_PER_CONNECTION - 1
-    awaits_welcome = True
-    command_interval_s = 0.15  # 100 messages in 10 s, pings included
-    connects = (30, 60.0)
-    ping_interval_s = 18.0  # the token answer's pingInterval is used where it is shorter
+    channels = (SNAPSHOT, LEVEL1, TICKER, MATCH, DEPTH50, LEVEL2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -302,9 +493,6 @@ class KuCoinSpot(Market):
         self._base = msgspec.json.Decoder(_Answer[_Base], strict=False)
         self._symbols = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
         self._symbol = msgspec.json.Decoder(_Symbol)
-        self._handshakes = 0
-        self._token = msgspec.json.Decoder(_Answer[Token], strict=False)
-        self._time = msgspec.json.Decoder(_Answer[Milliseconds])
         self._rest_quote = msgspec.json.Decoder(_Answer[_Data], strict=False)
         self._all_tickers = msgspec.json.Decoder(_Answer[_AllTickers])
         self._histories = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
@@ -321,12 +509,9 @@ class KuCoinSpot(Market):
         code = symbol.base if symbol.base != base else ""
         status, note = ("open" if symbol.is_trading else "closed"), ""
         if symbol.is_in_auction:
-            status, note = "call auction", CALL_AUCTION
+            status, note = "call auction", CALL_AUCTION if symbol.is_trading else ""
         tick = price_tick(symbol.tick)
         return Instrument(symbol.symbol, base, symbol.quote, symbol.is_trading, status, code, note, tick)
-
-    def decode_time(self, body: bytes) -> int:
-        return _data_of(self._time, body, "kucoin timestamp") * NS_PER_MS
 
     def quote_request(self, native: str) -> RestRequest:
         return RestRequest(f"/api/v1/market/orderbook/level1?symbol={quote(native, safe='')}", weight=2)
@@ -340,7 +525,7 @@ class KuCoinSpot(Market):
     def past_trades_request(self, native: str, number: int) -> RestRequest:
         return RestRequest(f"/api/v1/market/histories?symbol={quote(native, safe='')}", weight=3)
 
-    def decode_past_trades(self, body: bytes) -> Rows[PastTrade]:
+    def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
         rows = _data_of(self._histories, body, "kucoin histories")
         return read_rows(self._past_trade, rows, "kucoin histories")
 
@@ -380,25 +565,8 @@ class KuCoinSpot(Market):
 
     def _rest_ticker(self, row: msgspec.Raw) -> RestTicker:
         r = self._bulk_row.decode(row)
-        statistics = (_open(r), r.high, r.low, r.base_volume, r.quote_volume)
+        statistics = (_open_of(r.symbol, r.last, r.change), r.high, r.low, r.base_volume, r.quote_volume)
         return rest_ticker(r.symbol, (r.bid, r.bid_size, r.ask, r.ask_size), r.last, statistics)
-
-    def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
-        token = _data_of(self._token, handshake, "kucoin token")
-        if not token.servers:
-            raise ProtocolError("kucoin token: the answer names no server")
-        self._handshakes += 1
-        server = token.servers[self._handshakes % len(token.servers)]  # the next one each time
-        if urlsplit(server.endpoint).scheme not in ("ws", "wss"):
-            raise ProtocolError(f"kucoin token: {server.endpoint!r} is no WebSocket address")
-        if server.ping_interval_ms <= 0 or server.ping_timeout_ms <= 0:
-            raise ProtocolError("kucoin token: pingInterval and pingTimeout must be positive")
-        separator = "" if urlsplit(server.endpoint).path else "/"
-        return Endpoint(
-            f"{server.endpoint}{separator}?token={quote(token.token, safe='')}&connectId={connect_id}",
-            min(self.ping_interval_s, server.ping_interval_ms / 1000),
-            server.ping_timeout_ms / 1000,
-        )
 
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
         if kind == TRADE.name:
@@ -408,22 +576,6 @@ class KuCoinSpot(Market):
         if kind == BOOK.name:
             return (LEVEL2 + native,)
         return (SNAPSHOT + native, LEVEL1 + native, TICKER + native)
-
-    def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        for channel in (SNAPSHOT, LEVEL1, TICKER, MATCH, DEPTH50, LEVEL2):
-            yield from chunks([t for t in topics if t.startswith(channel)], SYMBOLS_PER_COMMAND)
-
-    def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
-        return _command("subscribe", topics, command_id)
-
-    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
-        return _command("unsubscribe", topics, command_id)
-
-    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
-        return requested(frame, Command, _topics_of)
-
-    def ping(self, command_id: str) -> bytes:
-        return msgspec.json.encode(Command(command_id, "ping"))
 
     def decode(
         self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
@@ -580,24 +732,298 @@ class KuCoinSpot(Market):
         trade = trade_id, price, size, SIDES.get(data.side, UNKNOWN_SIDE)
         state.publish(trade, time_ns, recv_ns, emit, sequence=number, flags=LAST_FLAG)
 
-    def _answer(self, frame: _Frame) -> Control | None:
-        kind = frame.type
-        if kind == "pong":
-            return PONG
-        if kind == "ack":
-            return Ack(str(frame.id))
-        if kind == "welcome":
-            return WELCOME
-        if kind != "error":
-            raise DecodeError(f"kucoin: message of type {kind!r}")
-        reason = f"{frame.data if isinstance(frame.data, str) else 'no reason given'} (code {frame.code})"
-        if frame.code == TOKEN_INVALID or PING_TIMEOUT in reason:
-            return Goodbye(reason)
-        is_transient = frame.code == SERVER_ERROR or any(text in reason for text in TRANSIENT)
-        # Errors come with the request's id, with the connection's, with one of theirs, or with none.
-        command_id = str(frame.id)
-        is_ours = command_id.isascii() and command_id.isdecimal() and len(command_id) <= COMMAND_ID_SIZE_MAX
-        return Nack(command_id if is_ours else "", reason, is_transient=is_transient)
+
+class _ContractState(ContractState):
+    """Rates of funding are on the channel of mark and index, and older: they go by times of their own."""
+
+    def __init__(self, **names: Any) -> None:
+        self.funding_ns = self.predicted_ns = 0
+        super().__init__((Arbitration(),), **names)
+
+    def forget(self) -> None:
+        """Make every value unknown: no line is left to keep them."""
+        super().forget()
+        self.funding_ns = self.predicted_ns = 0
+
+
+class KuCoinLinear(KuCoinMarket):
+    """Perpetuals that are settled in what they are quoted in."""
+
+    name = "linear"
+    kinds = (TICKER_KIND.name, TRADE.name, DEPTH.name, BOOK.name, CONTRACT.name)
+    ws_url = "wss://ws-api-futures.kucoin.com"  # for messages only: the token answer names the socket
+    rest_url = "https://api-futures.kucoin.com"
+    instruments_request = RestRequest("/api/v1/contracts/active", weight=3)
+    time_request = RestRequest("/api/v1/timestamp", weight=2)
+    survey_requests = (
+        RestRequest("/api/v1/allTickers", weight=5),
+        RestRequest("/api/v1/contracts/active", weight=3),
+    )
+    past_trades_max = 100
+    base_levels = LEVELS_MAX  # all
+    canary = "BTC/USDT:USDT"
+    quote_assets = ("USDT", "USDC")
+    addresses = re.compile(r"\w+://(ws-api-futures|api-futures)\.kucoin\.com\b")
+
+    channels = (
+        STATISTICS_OF_CONTRACT,
+        TICKER_V2,
+        EXECUTION,
+        CONTRACT_DEPTH50,
+        CONTRACT_LEVEL2,
+        INSTRUMENT,
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._decode = msgspec.json.Decoder(_LinearFrame, strict=False).decode
+        self._rows = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
+        self._contract_row = msgspec.json.Decoder(_Contract)
+        self._bulk_row = msgspec.json.Decoder(_BulkContract, strict=False)
+        self._past_trade_row = msgspec.json.Decoder(_LinearData, strict=False)
+        self._base = msgspec.json.Decoder(_Answer[_ContractBase], strict=False)
+        self._rest_quote = msgspec.json.Decoder(_Answer[_LinearData], strict=False)
+        self._takers = {
+            name.removesuffix(":"): take
+            for name, take in (
+                (TICKER_V2, self._take_quote),
+                (EXECUTION, self._take_execution),
+                (CONTRACT_LEVEL2, self._take_change),
+                (CONTRACT_DEPTH50, self._take_depth),
+                (STATISTICS_OF_CONTRACT, self._take_statistics),
+                (INSTRUMENT, self._take_contract),
+            )
+        }
+
+    def make_state(self, kind: str, topic: str, native: str, base_flags: int) -> State:
+        if kind == CONTRACT.name:
+            return _ContractState(topic=topic, native=native, base_flags=base_flags, flags=base_flags)
+        return super().make_state(kind, topic, native, base_flags)
+
+    def decode_instruments(self, body: bytes) -> Rows[Instrument]:
+        rows = _data_of(self._rows, body, "kucoin contracts")
+        found = read_rows(self._instrument, rows, "kucoin contracts")
+        return Rows([each for each in found.items if each.settle], found.problem)
+
+    def _instrument(self, row: msgspec.Raw) -> Instrument:
+        """Return a perpetual; what is no such thing has no settle asset, and is left out."""
+        found = self._contract_row.decode(row)
+        base, quote, settle = (ASSETS.get(each, each) for each in (found.base, found.quote, found.settle))
+        if found.type != PERPETUAL:
+            return Instrument(found.symbol, base, quote)
+        is_inverse = found.is_inverse or found.multiplier < 0 or settle == base
+        size = contract_size(found.multiplier)
+        if not size and not is_inverse:
+            raise DecodeError(f"{found.symbol}: multiplier {found.multiplier} is no size")
+        return Instrument(
+            found.symbol,
+            base,
+            quote,
+            found.status == OPEN and not is_inverse,
+            found.status,
+            code=found.base if found.base != base else "",
+            note=INVERSE if is_inverse else "",
+            tick=price_tick(str(found.tick)),
+            settle=settle,
+            contract_size="" if is_inverse else size,
+        )
+
+    def spelled(self, native: str) -> Instrument | None:
+        found = super().spelled(native.removesuffix("M")) if native.endswith("M") else None
+        if found is None:
+            return None
+        return msgspec.structs.replace(
+            found, native=native, base=ASSETS.get(found.base, found.base), settle=found.quote
+        )
+
+    # --- REST
+
+    def quote_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/api/v1/ticker?symbol={quote(native, safe='')}", weight=2)
+
+    def decode_quote(self, body: bytes) -> Quote:
+        data = _data_of(self._rest_quote, body, "kucoin ticker")
+        if not data.symbol:
+            raise DecodeError("kucoin ticker: the answer is no quote")
+        count, parts = self.contract_size(data.symbol)
+        bid_size, ask_size = data.bid_size or 0.0, data.ask_size or 0.0
+        return rest_quote(data.bid, bid_size * count / parts, data.ask, ask_size * count / parts)
+
+    def past_trades_request(self, native: str, number: int) -> RestRequest:
+        return RestRequest(f"/api/v1/trade/history?symbol={quote(native, safe='')}", weight=5)
+
+    def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
+        rows = _data_of(self._rows, body, "kucoin trade history")
+        count, parts = self.contract_size(native)
+
+        def read(row: msgspec.Raw) -> PastTrade:
+            data = self._past_trade_row.decode(row)
+            number, time_ns, trade_id, side, price, size = _executed(data)
+            trade = trade_id, price, size * count / parts, side
+            return PastTrade(numbered(number, time_ns), number, time_ns, number, trade)
+
+        return read_rows(read, rows, "kucoin trade history")
+
+    def base_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/api/v1/level2/snapshot?symbol={quote(native, safe='')}", weight=3)
+
+    def decode_base(self, body: bytes) -> Base:
+        found = _data_of(self._base, body, "kucoin level2 snapshot")
+        size = self.contract_size(found.symbol)
+        return Base(
+            found.last_id, _levels(found.bids or (), size), _levels(found.asks or (), size), 0, found.time_ns
+        )
+
+    def base_at(self, url: str) -> tuple[str, int] | None:
+        found, asked = CONTRACT_BASE_PATH.fullmatch(urlsplit(url).path), parameters(url)
+        return (asked["symbol"], int(found[1] or 0)) if found and "symbol" in asked else None
+
+    def decode_survey(self, body: bytes) -> Rows[RestTicker]:
+        rows = _data_of(self._rows, body, "kucoin contracts")
+        found = read_rows(self._rest_ticker, rows, "kucoin contracts")
+        return Rows([each for each in found.items if each is not None], found.problem)
+
+    def _rest_ticker(self, row: msgspec.Raw) -> RestTicker | None:
+        """Return what a row states, None for what is not carried, such as an inverse contract."""
+        r = self._bulk_row.decode(row)
+        if r.symbol not in self.contract_sizes:
+            return None
+        count, parts = self.contract_sizes[r.symbol]
+        bid_size, ask_size = (
+            None if size is None else size * count / parts for size in (r.bid_size, r.ask_size)
+        )
+        last = r.price if r.last is None else r.last
+        statistics = _open_of(r.symbol, r.last, r.change), r.high, r.low, r.base_volume, r.quote_volume
+        return rest_ticker(r.symbol, (r.bid, bid_size, r.ask, ask_size), last, statistics)
+
+    # --- frames
+
+    def topics(self, native: str, kind: str) -> tuple[str, ...]:
+        if kind == TRADE.name:
+            return (EXECUTION + native,)
+        if kind == DEPTH.name:
+            return (CONTRACT_DEPTH50 + native,)
+        if kind == BOOK.name:
+            return (CONTRACT_LEVEL2 + native,)
+        if kind == CONTRACT.name:
+            return (INSTRUMENT + native,)
+        return (STATISTICS_OF_CONTRACT + native, TICKER_V2 + native, EXECUTION + native)
+
+    def decode(
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> Control | None:
+        # hot: `make bench-micro`, decode
+        try:
+            frame = self._decode(payload)
+        except UNDECODABLE as exc:
+            frame = decode_sparse(self._decode, payload, f"kucoin: {exc}")
+        if frame.type != "message":
+            return self._answer(frame)
+        data = frame.data
+        if not isinstance(data, _LinearData):
+            raise DecodeError(f"kucoin: message on {frame.topic!r} without data")
+        channel, _, native = frame.topic.partition(":")
+        take = self._takers.get(channel)
+        if take is not None:  # else a topic that we did not request
+            take(native, data, recv_ns, line, emit)
+        return None
+
+    def _take_quote(self, native: str, data: _LinearData, recv_ns: int, line: Line, emit: Emit) -> None:
+        if not data.sequence or (data.bid is None and data.ask is None):
+            raise DecodeError("kucoin: tickerV2 lacks its sequence, or every price")
+        state = self.tickers.get(native)
+        if state is None:
+            return
+        count, parts = self.contract_size(native)
+        if not state.accept(QUOTE, line, data.sequence, recv_ns):
+            return
+        state.exchange_sequence, state.exchange_ns = data.sequence, data.ts
+        state.set_quote(
+            data.bid or NAN,
+            _known(data.bid_size) * count / parts,
+            data.ask or NAN,
+            _known(data.ask_size) * count / parts,
+        )
+        state.on_news(recv_ns)
+        emit(state)
+
+    def _take_execution(self, native: str, data: _LinearData, recv_ns: int, line: Line, emit: Emit) -> None:
+        number, time_ns, trade_id, side, price, size = _executed(data)
+        ticker, state = self.tickers.get(native), self.states[TRADE.name].get(native)
+        if state is not None:
+            count, parts = self.contract_size(native)
+            if state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
+                trade = trade_id, price, size * count / parts, side
+                state.publish(trade, time_ns, recv_ns, emit, sequence=number, flags=LAST_FLAG)
+        if ticker is not None and ticker.accept(LAST, line, number, recv_ns):
+            ticker.exchange_ns = max(ticker.exchange_ns, time_ns)
+            ticker.last = price
+            ticker.on_news(recv_ns)
+            emit(ticker)
+
+    def _take_statistics(self, native: str, data: _LinearData, recv_ns: int, line: Line, emit: Emit) -> None:
+        if not data.ts:
+            raise DecodeError("kucoin: snapshot lacks its time")
+        state = self.tickers.get(native)
+        if state is None or not state.accept(STATISTICS, line, data.ts, recv_ns, True):
+            return
+        state.exchange_ns = data.ts
+        state.set_statistics(
+            data.open or NAN,
+            data.high or NAN,
+            data.low or NAN,
+            _known(data.base_volume),
+            _known(data.quote_volume),
+        )
+        if data.last is not None:
+            state.fill_last(data.last)
+        state.on_news(recv_ns)
+        emit(state)
+
+    def _take_depth(self, native: str, data: _LinearData, recv_ns: int, line: Line, emit: Emit) -> None:
+        if data.bids is None or data.asks is None or not data.sequence:
+            raise DecodeError("kucoin: level2Depth50 lacks a side, or its sequence")
+        state = self.states[DEPTH.name].get(native)
+        if state is None:
+            return
+        size = self.contract_size(native)
+        if not state.accept(0, line, data.sequence, recv_ns):
+            return
+        state.exchange_sequence, state.exchange_ns = data.sequence, data.timestamp * NS_PER_MS
+        if state.replace(_levels(data.bids, size), _levels(data.asks, size), recv_ns):
+            emit(state)
+
+    def _take_change(self, native: str, data: _LinearData, recv_ns: int, line: Line, emit: Emit) -> None:
+        state: FullBookState | None = self.states[BOOK.name].get(native)
+        if state is None:
+            return
+        count, parts = self.contract_size(native)
+        number = data.sequence
+        price, side, size = _changed(data.change)
+        if not number:
+            raise DecodeError("kucoin: level2 lacks its sequence")
+        level = [(price, size * count / parts)]
+        bids, asks = (level, []) if side is Side.BUY else ([], level)
+        changes = Changes(number, number, bids, asks, data.timestamp * NS_PER_MS)
+        state.take(line, changes, number, recv_ns, emit)
+
+    def _take_contract(self, native: str, data: _LinearData, recv_ns: int, line: Line, emit: Emit) -> None:
+        has_prices, rate = data.mark is not None or data.index is not None, data.funding_rate
+        if not data.timestamp or (not has_prices and rate is None):
+            raise DecodeError("kucoin: instrument lacks its time, or every number")
+        state: _ContractState | None = self.states[CONTRACT.name].get(native)
+        if state is None or line.group != state.group:
+            return
+        time_ns = data.timestamp * NS_PER_MS
+        if has_prices:
+            if not state.accept(0, line, time_ns, recv_ns, True):
+                return
+            state.mark, state.index = data.mark or NAN, data.index or NAN
+            state.exchange_ns = time_ns
+        elif rate is None or not _take_rate(state, rate, data.granularity, time_ns):
+            return
+        if state.update(recv_ns):
+            emit(state)
 
 
 KUCOIN: Final = Exchange("kucoin", (KuCoinSpot,))
@@ -611,15 +1037,58 @@ def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str
     return answer.data
 
 
-def _open(row: _BulkRow) -> float | None:
+def _open_of(symbol: str, last: float | None, change: str | Decimal | None) -> float | None:
     """Return the price of 24 h ago: the last one less its change, in the exchange's digits. Raises DecodeError."""
-    if row.last is None or row.change is None:
+    if last is None or change is None:
         return None
     try:
-        open_24h = float(Decimal(repr(row.last)) - Decimal(row.change))
+        open_24h = float(Decimal(repr(last)) - Decimal(change))
     except ArithmeticError as exc:
-        raise DecodeError(f"{row.symbol}: changePrice {row.change[:40]!r} is no number") from exc
+        raise DecodeError(f"{symbol}: changePrice {str(change)[:40]!r} is no number") from exc
     return open_24h if 0.0 <= open_24h < math.inf else None
+
+
+def _executed(data: _LinearData) -> tuple[int, int, str, Side, float, float]:
+    """Return a trade's number, time, id, side, price and size in contracts. Raises DecodeError."""
+    number, price, size = data.sequence, data.price, data.size
+    if not number or not data.ts or not price or not size:
+        raise DecodeError("kucoin: execution lacks its sequence, time, price or size")
+    trade_id = data.trade_id or str(number)
+    if not is_id(trade_id):
+        raise DecodeError(f"kucoin: execution has an id that is too long: {trade_id[:60]!r}")
+    return number, data.ts, trade_id, SIDES.get(data.side, Side.UNKNOWN), price, size
+
+
+def _changed(change: str) -> tuple[float, Side, float]:
+    """Return price, side and size in contracts of a text such as "97421.4,buy,12". Raises DecodeError."""
+    try:
+        price, side, size = change.split(",")
+        found = float(price), SIDES[side], float(size)
+    except (ValueError, KeyError) as exc:
+        raise DecodeError(f"kucoin: level2 has no change: {change[:60]!r}") from exc
+    if not (0.0 <= found[0] < math.inf and 0.0 <= found[2] < math.inf):
+        raise DecodeError(f"kucoin: level2 has a change that cannot be: {change[:60]!r}")
+    return found
+
+
+def _levels(levels: Iterable[BookLevel], size: tuple[int, int]) -> list[BookLevel]:
+    """Return levels with their sizes in the base asset."""
+    count, parts = size
+    return [(price, lots * count / parts) for price, lots in levels]
+
+
+def _take_rate(state: _ContractState, rate: float, granularity_ms: int, time_ns: int) -> bool:
+    """Take a rate of funding over, which is the predicted one or the one that is due; False if it is an old one."""
+    if granularity_ms == PREDICTED_MS:
+        if time_ns < state.predicted_ns:
+            return False
+        state.predicted_funding_rate, state.predicted_ns = rate, time_ns
+        return True
+    if time_ns < state.funding_ns:
+        return False
+    state.funding_rate, state.funding_ns = rate, time_ns
+    state.funding_interval_h = granularity_ms / MS_PER_H if granularity_ms else state.funding_interval_h
+    return True
 
 
 def _command(kind: str, topics: Sequence[str], command_id: str) -> bytes:

@@ -1,4 +1,7 @@
-"""Runs one exchange's table of frames: frame name, then what it must decode to."""
+"""Runs one market's table of frames: frame name, then what it must decode to.
+
+A market is named as its folder of frames: `bybit` for the main one of that exchange, `bybit_linear` for another.
+"""
 
 import math
 from pathlib import Path
@@ -11,6 +14,7 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Control, Market
+from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
@@ -36,6 +40,16 @@ def trade(trade_id, price, size, side, exchange_ns, sequence=0, *, bits=0, index
     return dict(zip(TRADE_FIELDS, row, strict=True)) | {"is_last": is_last}
 
 
+CONTRACT_VALUES = [
+    name for name in wire.Contract.__struct_fields__ if name not in wire.Ticker.__struct_fields__
+]
+MARKETS = {
+    exchange.name if market is exchange.main else f"{exchange.name}_{market.name}": market
+    for exchange in EXCHANGES.values()
+    for market in exchange.markets
+}
+
+
 def load(exchange: str, name: str) -> bytes:
     return (FRAMES / exchange / f"{name}.json").read_bytes()
 
@@ -51,7 +65,7 @@ def every_answer(exchange: str) -> set[str]:
 
 def make(exchange: str, *natives: str) -> Market:
     """An exchange that wants these symbols in tickers and depth, all values unknown."""
-    instance = EXCHANGES[exchange].main()
+    instance = MARKETS[exchange]()
     instance.line = Line(0)  # whose frames the tests decode
     for kind in ("ticker", "depth"):
         instance.add(natives, wire.SIMULATED, kind)
@@ -78,7 +92,9 @@ def trades(
 
     def emit(state: TradeState) -> None:
         trade = wire.unpack(state.record())
-        assert isinstance(trade, wire.Trade)
+        if isinstance(trade, wire.Ticker):
+            return  # a channel of trades may be that of the last price as well
+        assert isinstance(trade, wire.Trade | wire.Liquidation)
         assert (trade.recv_ns, trade.topic) == (recv_ns, state.topic)
         assert trade.flags & wire.SIMULATED
         row = {name: getattr(trade, name) for name in TRADE_FIELDS}
@@ -93,26 +109,33 @@ def trades(
 
 
 def check_trades(
-    exchange: str, natives: tuple[str, ...], name: str, expected: list[dict], error=None, *, before=b""
+    exchange: str,
+    natives: tuple[str, ...],
+    name: str,
+    expected: list[dict],
+    error=None,
+    *,
+    before=b"",
+    kind="trade",
 ) -> None:
     """One row of a table of trades: what each is, in order, and whether an error is raised after them.
 
     before is a message that came first, of which nothing is published.
     A second connection brings nothing new with the same message, nor does the first, nor another after both.
     """
-    market = EXCHANGES[exchange].main()
-    market.add(natives, wire.SIMULATED, "trade")
+    market = MARKETS[exchange]()
+    market.add(natives, wire.SIMULATED, kind)
     payload = memoryview(load(exchange, name))
     one, two = Line(0), Line(1)
     if before:
         assert trades(market, before, RECV_NS, one) == ([], None)
     assert trades(market, payload, RECV_NS, one) == (expected, error)
-    for state in market.states["trade"].values():
+    for state in market.states[kind].values():
         state.forget()
     for line in (two, one, Line(2)):
         assert trades(market, payload, RECV_NS + 1, line) == ([], error)
         assert line.duplicate == len(expected)
-    other = EXCHANGES[exchange].main()
+    other = MARKETS[exchange]()
     other.add(natives, wire.SIMULATED)
     assert trades(other, payload, RECV_NS, Line(0)) == ([], error), "nobody wants them"
 
@@ -124,12 +147,26 @@ def values(state: State) -> dict[str, object]:
         known = {side: levels for side in ("bids", "asks") if (levels := getattr(state, side))}
         if state.flags & wire.INVALID:
             known["is_invalid"] = True
+    elif isinstance(state, ContractState):
+        known = {
+            name: value for name in CONTRACT_VALUES if (value := getattr(state, name)) and value == value
+        }
     else:
         numbers = {name: getattr(state, name) for name in wire.TICKER_VALUES}
         known |= {name: value for name, value in numbers.items() if not math.isnan(value)}
     for name in ("exchange_ns", "exchange_sequence"):
         if getattr(state, name):
             known[name] = getattr(state, name)
+    return known
+
+
+def contract_of(market: Market, payload: bytes) -> dict[str, object]:
+    """What a message made of the one contract that is wanted, as its record has it."""
+    state = decoded(market, payload, RECV_NS, Line(0))
+    assert isinstance(state, ContractState)
+    record = wire.unpack(state.record())
+    known = values(state)
+    assert all(getattr(record, name) == value for name, value in known.items())
     return known
 
 
@@ -156,7 +193,7 @@ def check_answer(exchange: str, name: str, expected: object, message: str = "") 
 
     The file's name says which request it answers.
     """
-    instance = EXCHANGES[exchange].main()
+    instance = MARKETS[exchange]()
     decode = instance.decode_time if name.startswith("rest/time") else instance.decode_quote
     if isinstance(expected, type):
         with pytest.raises(expected, match=message) as raised:
