@@ -1,4 +1,4 @@
-"""`feedhandler captures decode`, `list` and `verify`: does recorded traffic decode, and is it complete?"""
+"""`feedhandler captures decode`, `list`, `verify` and `sizes`: does it decode, is it complete, how much is it?"""
 
 import argparse
 import sys
@@ -12,6 +12,10 @@ from feedhandler.exchanges import EXCHANGES
 
 BAD_SHOWN: Final = 3
 LIST_EPILOG: Final = "docs/recording.md has the format."
+SIZES_EPILOG: Final = """\
+Bytes a message: as it was received, and what it takes in segments, as Parquet, and as a line of JSON in gzip. GB of
+segments a day, at the rate of the recording. All of it is decoded, so name a directory with some minutes in it.
+"""
 VERIFY_EPILOG: Final = """\
 exit status: 0 complete, as far as can be known; 1 something is missing: the recording tells why, or the exchange's
 ids show it; 2 frames are missing that nothing tells of, a file is damaged, or nothing can be read.
@@ -41,6 +45,8 @@ def add(commands: Commands) -> None:
     decode.add_argument("--json", action="store_true", help="one JSON object per file")
     decode.set_defaults(run=_decode, name="captures decode")
     _of_directory(actions, "list", _list, "what a directory of recordings holds").epilog = LIST_EPILOG
+    sizing = _of_directory(actions, "sizes", _sizes, "what messages of each kind take on disk")
+    sizing.epilog = SIZES_EPILOG
     verify = _of_directory(
         actions, "verify", _verify, "read every segment, and tell whether anything is missing"
     )
@@ -67,7 +73,7 @@ def _of_directory(
         metavar="NAME",
         help="only this one (repeatable)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object per feed")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=run, name=f"captures {name}")
     return parser
 
@@ -76,6 +82,12 @@ def _list(arguments: argparse.Namespace) -> int:
     from feedhandler.cli import verifying
 
     return verifying.show_list(Path(arguments.directory), arguments.exchange or (), is_json=arguments.json)
+
+
+def _sizes(arguments: argparse.Namespace) -> int:
+    from feedhandler.cli import sizing
+
+    return sizing.show(Path(arguments.directory), arguments.exchange or (), is_json=arguments.json)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
