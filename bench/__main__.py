@@ -10,13 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from bench import host, page, plan, terminal
-from bench.contenders import CONTENDERS, FLOOR, SILENT, cryptofeed_version
+from bench import host, page, plan, recording, terminal
+from bench.contenders import CONTENDERS, FLOOR, RECORDED, SILENT, cryptofeed_version
 from bench.report import PathInfo, Report, save
 from bench.rig import BenchError
 from bench.targets import judge
 
-SECTIONS = ("latency", "symbols", "subscribers", "feeds", "ceilings", "soak", "kinds")
+SECTIONS = ("latency", "symbols", "subscribers", "feeds", "ceilings", "soak", "kinds", "recorder")
 
 
 def main() -> int:
@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> int:
         settings=plan.described(chosen),
         paths={
             c.name: PathInfo(c.title, c.path, c.is_ours, skipped.get(c.name, ""), c.note)
-            for c in (*CONTENDERS, SILENT)
+            for c in (*CONTENDERS, SILENT, RECORDED)
         },
     )
     for section in wanted:
@@ -83,6 +83,9 @@ def measure(arguments: argparse.Namespace) -> int:
                 report.kinds = plan.kinds(chosen, contenders, progress)
                 report.kind_ceilings = plan.kind_ceilings(chosen, contenders, progress)
                 report.books = plan.books(chosen, contenders, progress)
+            case "recorder":
+                report.recorder = plan.beside_recorder(chosen, progress)
+                report.recorded = recording.measure(chosen.recorded_frames, progress.step)
     report.seconds = time.monotonic() - started
     report.targets = judge(report)
     progress.notice(f"measured in {report.seconds / 60:.1f} minutes")

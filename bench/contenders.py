@@ -48,7 +48,7 @@ def floor(place: Place) -> list[Program]:
     ]
 
 
-def configuration(place: Place, *, has_board: bool = False) -> str:
+def configuration(place: Place, *, has_board: bool = False, has_recorder: bool = False) -> str:
     """Write feedhandler's configuration, nothing in it but addresses and patience; returns its path."""
     lines = [f'run_dir = "{place.directory}"', f"board = {str(has_board).lower()}"]
     for exchange, address in place.url.items():
@@ -64,7 +64,9 @@ def configuration(place: Place, *, has_board: bool = False) -> str:
         ]
     lines += ["[merger]", f'ticks = ["{place.ipc("ticks")}"]']
     lines += ["[relay]", f'recover = ["{place.ipc("recover")}"]']
-    lines += ["[gateway]", f'http = "127.0.0.1:{_free_port()}"']
+    lines += ["[gateway]", f'http = "127.0.0.1:{free_port()}"']
+    if has_recorder:
+        lines += ["[recorder]", f'directory = "{place.directory}/recordings"', "min_free_gb = 0"]
     path = place.directory / "bench.toml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(path)
@@ -76,6 +78,13 @@ def processes(place: Place, *, has_board: bool = False) -> list[Program]:
     merger = Program("merger", python("feedhandler", "merger", "-c", config))
     feeds = [Program("feed", python("feedhandler", "feed", name, "-c", config)) for name in place.url]
     return [merger, *feeds]
+
+
+def recorded(place: Place) -> list[Program]:
+    """feedhandler with a subscriber, while all that the feed receives is written to disk."""
+    programs = subscribed("ticks")(place)
+    config = configuration(place, has_recorder=True)
+    return [*programs, Program("recorder", python("feedhandler", "recorder", "-c", config))]
 
 
 def others(place: Place) -> list[Program]:
@@ -169,7 +178,7 @@ def cryptofeed_callback(place: Place) -> list[Program]:
 
 def cryptofeed_zmq(place: Place) -> list[Program]:
     """cryptofeed that publishes, and a program that wants the quotes. Its backend knows TCP only."""
-    port = str(_free_port())
+    port = str(free_port())
     feed = _cryptofeed_python(
         "bench.paths.cryptofeed_zmq", place.url["binance"], port, *place.symbols["binance"]
     )
@@ -177,7 +186,7 @@ def cryptofeed_zmq(place: Place) -> list[Program]:
     return [Program("subscriber", receiver, is_sink=True), Program("feed", feed)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])  # free now, and bound at once
 
@@ -267,6 +276,13 @@ INTERVAL = Contender(
     is_ours=True,
     conflates=True,
     note="Ten times a second, and then what is each symbol's newest: what is passed over is not in its latency.",
+)
+RECORDED = Contender(
+    "feedhandler-recorded",
+    "feedhandler, recorded",
+    "feed → merger → Subscriber (the recorder writes what the feed receives)",
+    recorded,
+    is_ours=True,
 )
 SILENT = Contender(
     "feedhandler-silent",

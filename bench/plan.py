@@ -14,7 +14,17 @@ from typing import Final
 import msgspec
 
 from bench import measure, traffic
-from bench.contenders import BATCHES, CONTENDERS, FLOOR, OF_OTHERS, OURS, SILENT, Contender, subscribed
+from bench.contenders import (
+    BATCHES,
+    CONTENDERS,
+    FLOOR,
+    OF_OTHERS,
+    OURS,
+    RECORDED,
+    SILENT,
+    Contender,
+    subscribed,
+)
 from bench.report import Ceiling, Memory, Run, Soak
 from bench.rig import BenchError, Load, Outcome, Rig
 from feedhandler.sim.simulated import SEEDED
@@ -54,6 +64,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     kind_symbols: int = 100
     kind_ceilings: bool = True
     books: Sequence[int]  # whose memory is measured
+    recorder_rates: Sequence[float] = (1_000, 10_000)
+    recorded_frames: int  # of a recording that is exported and played again
 
 
 FULL: Final = Plan(
@@ -72,6 +84,7 @@ FULL: Final = Plan(
     ceiling_bursts=True,
     soak_messages=10_000_000,
     books=(100, 500),
+    recorded_frames=200_000,
 )
 QUICK: Final = Plan(
     seconds=0.7,
@@ -93,6 +106,7 @@ QUICK: Final = Plan(
     kind_rates=(1_000, 10_000),
     kind_ceilings=False,
     books=(100,),
+    recorded_frames=20_000,
 )
 
 
@@ -253,6 +267,24 @@ def beside_silent(plan: Plan, progress: Progress) -> list[Run]:
         measure.run_of(contender, outcomes, symbols=SYMBOLS, subscribers=READING, feeds=1)
         for contender, _, outcomes in cases
     ]
+
+
+def beside_recorder(plan: Plan, progress: Progress) -> list[Run]:
+    """One feed that is recorded, and one that is not, in turns: each pair begins with the other one."""
+    runs = []
+    with _rigs((OURS, RECORDED), progress) as rigs:
+        for rate in plan.recorder_rates:
+            load = Load(rate, max(plan.seconds, plan.messages_with_targets / rate, 2.0))
+            outcomes: dict[str, list[Outcome]] = {contender.name: [] for contender, _ in rigs}
+            for number in range(plan.rounds_of_p99):
+                for contender, rig in rigs if number % 2 else rigs[::-1]:
+                    progress.step(f"{rate:,.0f}/s, {contender.name}")
+                    outcomes[contender.name].append(_run(rig, load))
+            runs += [
+                measure.run_of(contender, outcomes[contender.name], symbols=SYMBOLS, subscribers=1, feeds=1)
+                for contender, _ in rigs
+            ]
+    return runs
 
 
 def _size(symbols: int, subscribers: int, feeds: int) -> str:

@@ -16,9 +16,9 @@ FORMAT: Final = 1
 FLOOR: Final = "floor"  # the path that others are compared with
 PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 COMPARED: Final = ("p50", "p99", "cpu")  # the figures that are also shown as a ratio to the floor's
-SECTIONS: Final = ("latency", "symbols", "subscribers", "feeds", "kinds")
+SECTIONS: Final = ("latency", "symbols", "subscribers", "feeds", "kinds", "recorder")
 
-Section = Literal["latency", "symbols", "subscribers", "feeds", "kinds"]
+Section = Literal["latency", "symbols", "subscribers", "feeds", "kinds", "recorder"]
 Load = tuple[int, float, int, int, int]  # burst, rate, symbols, subscribers, feeds: sorts as it is shown
 
 
@@ -102,9 +102,11 @@ class Run(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return f"not valid: {reasons or 'the generator was late'}"
 
     def figure(self, name: str) -> float | None:
-        """Return a percentile by its name, or "cpu"; None if it was not measured."""
+        """Return a percentile by its name, "cpu", or that of one role by its name; None if it was not measured."""
         if name == "cpu":
             return self.cpu_us if self.cost else None
+        if name in self.cost:
+            return self.cost[name].cpu_us
         return self.latency_us.get(name)
 
     def curve(self, percentiles: Sequence[float]) -> dict[float, float]:
@@ -163,6 +165,37 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True):
         return sum(self.memory_mb.values())
 
 
+class StoredKind(msgspec.Struct, forbid_unknown_fields=True):
+    """What messages of one kind and exchange take on disk, in bytes a message."""
+
+    exchange: str
+    kind: str
+    messages: int
+    received: float
+    segments: float
+    parquet: float  # 0: not exported
+    gzip: float  # as JSON lines
+
+
+class Recorded(msgspec.Struct, forbid_unknown_fields=True):
+    """What a recorder takes, and what becomes of what it has written. Rates are by a second of one core."""
+
+    frames: int = 0  # that were sent to it, as fast as it takes them
+    lost: int = 0  # of those
+    frames_per_s: float = 0.0
+    frame_cpu_us: float = 0.0
+    mb_per_s: float = 0.0  # of what was received, with its times and numbers, at that rate
+    messages: int = 0  # that were recorded of all kinds, for what follows
+    export_messages_per_s: float = 0.0
+    export_rows_per_s: float = 0.0
+    pandas_messages_per_s: float = 0.0  # that only reads the same messages, as JSON lines
+    replay_records: int = 0
+    replay_messages_per_s: float = 0.0  # as bytes
+    replay_records_per_s: float = 0.0
+    kinds: list[StoredKind] = []
+    problems: list[str] = []
+
+
 class Target(msgspec.Struct, forbid_unknown_fields=True):
     """What was wanted of a figure, and what it is. None: could not be judged."""
 
@@ -191,6 +224,8 @@ class Report(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     kinds: list[Run] = []  # trades, depth, books; tickers beside them
     kind_ceilings: dict[str, dict[str, Ceiling]] = {}  # by kind, then by path
     books: list[Memory] = []
+    recorder: list[Run] = []  # with a recorder, and without
+    recorded: Recorded | None = None
     whole_exchange: Run | None = None  # one feed, as many symbols as a large exchange has
     ceilings: dict[str, Ceiling] = {}  # by path
     soak: Soak | None = None

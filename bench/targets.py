@@ -8,10 +8,13 @@ OURS, BATCHES, DIRECT = "feedhandler", "feedhandler-batches", "feedhandler-direc
 GATEWAY = "feedhandler-gateway"
 SILENT = "feedhandler-silent"
 ASKED = "feedhandler-asked"
+RECORDED = "feedhandler-recorded"
 CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
 MEMORY_MB_MAX = 80.0
 HELD_MS_MAX = 50.0
 BOOKS_MB_MAX, BOOKS_MAX = 400.0, 500
+RECORDED_MAX = 1.05
+FRAMES_MIN, RECORDS_MIN = 40_000, 200_000
 BOOKS_TEXT = f"≤ {BOOKS_MB_MAX:g} MB for {BOOKS_MAX}"
 SAMPLES_MIN = 6  # of memory, to speak of a trend
 
@@ -47,7 +50,7 @@ def judge(report: Report) -> list[Target]:
         name = f"p50 at {rate:,.0f}/s beside one who asks the relay without a pause"
         targets.append(_ratio(report, name, ASKED, OURS, rate, "p50", 1.2))
     targets.append(_silent(report))
-    return targets + _kinds(report)
+    return targets + _kinds(report) + _recorder(report)
 
 
 def _kinds(report: Report) -> list[Target]:
@@ -70,6 +73,40 @@ def _kinds(report: Report) -> list[Target]:
             targets.append(_target(name, "none lost or wrong", said, not run.problems))
     ours = [each for each in report.books if each.path == OURS]
     return targets + ([_books(each) for each in ours] or [_unknown("memory of books", BOOKS_TEXT)])
+
+
+def _recorder(report: Report) -> list[Target]:
+    """To be recorded costs a feed next to nothing; recorder and replay keep up."""
+    targets = []
+    for rate in (1_000.0, 10_000.0):
+        one, two = (report.run("recorder", path, rate) for path in (RECORDED, OURS))
+        for figure in ("feed", "p50", "p99"):
+            name = f"{'CPU of a feed' if figure == 'feed' else figure} at {rate:,.0f}/s that is recorded"
+            targets.append(_of_kinds(f"{name}, against one that is not", RECORDED_MAX, figure, one, two))
+    it = report.recorded
+    frames, records = f"≥ {FRAMES_MIN:,}, none lost", f"≥ {RECORDS_MIN:,}"
+    if it is None:
+        return [
+            *targets,
+            _unknown("frames/s that a recorder takes", frames),
+            _unknown("records/s played again", records),
+        ]
+    said = f"{it.frames_per_s:,.0f}, {it.lost} lost" + "".join(f"; {each}" for each in it.problems)
+    return [
+        *targets,
+        _target(
+            "frames/s that a recorder takes",
+            frames,
+            said,
+            it.frames_per_s >= FRAMES_MIN and not it.lost and not it.problems,
+        ),
+        _target(
+            "records/s played again",
+            records,
+            f"{it.replay_records_per_s:,.0f}; as bytes {it.replay_messages_per_s:,.0f}",
+            it.replay_records_per_s >= RECORDS_MIN,
+        ),
+    ]
 
 
 def _of_kinds(name: str, maximum: float, figure: str, one: Run | None, two: Run | None) -> Target:

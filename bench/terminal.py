@@ -16,7 +16,7 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from bench.report import COMPARED, FLOOR, PERCENTILES, SECTIONS, Load, Report, Run, Target
+from bench.report import COMPARED, FLOOR, PERCENTILES, SECTIONS, Load, Recorded, Report, Run, Target
 
 PIPED_WIDTH: Final = 120  # rich would take 80 for a pipe, and break every row
 GAP: Final = 2  # blanks between columns
@@ -30,6 +30,7 @@ LATENCY_NOTE: Final = (
     "and switches per message; without the load generator."
 )
 STAGES_NOTE: Final = "Medians of stages need not add up to the median of the whole; p99s hardly ever do."
+RECORDER_ROLES: Final = ("feed", "merger", "recorder")
 AXES: Final = {"symbols": 2, "subscribers": 3, "feeds": 4}  # what a section varies: its place in a Load
 
 
@@ -121,6 +122,7 @@ def sheets(report: Report) -> list[Sheet]:
         *kinds(report),
         *ceilings(report),
         *soak(report),
+        *recorder(report),
         problems(report),
         *targets(report),
     ]
@@ -352,6 +354,68 @@ def soak(report: Report) -> list[Sheet]:
     return [Sheet("Soak", title, columns, rows, notes)]
 
 
+def recorder(report: Report) -> list[Sheet]:
+    """What it costs a feed to be recorded, what the recorder takes, and what is done with recordings."""
+    sheets = []
+    for load, runs in by_load(report.recorder).items():
+        rows = [
+            Row(
+                (
+                    _marked(run),
+                    *(duration(run.latency_us.get(name)) for name in ("p50", "p99")),
+                    *(cpu(run.cost[role].cpu_us) if role in run.cost else NONE for role in RECORDER_ROLES),
+                ),
+                _tone(report, run.path, run),
+            )
+            for run in runs
+        ]
+        columns = ("path", "p50", "p99", *(f"CPU us, {role}" for role in RECORDER_ROLES))
+        title = ", ".join((words(load), *size(load), f"{count(runs[0].count)} messages"))
+        sheets.append(Sheet("Recorder", title, columns, rows, [*_faults(runs), *_generator(runs)]))
+    return sheets + (_recorded(report.recorded) if report.recorded is not None else [])
+
+
+def _recorded(it: Recorded) -> list[Sheet]:
+    rows = [
+        ("recorder: frames, as many as it takes", count(it.frames_per_s), f"{it.mb_per_s:.1f} MB/s"),
+        (
+            "recorder: CPU of a frame",
+            f"{cpu(it.frame_cpu_us)} us",
+            f"{count(it.frames)} sent, {it.lost} lost",
+        ),
+        ("export: messages", count(it.export_messages_per_s), f"{count(it.export_rows_per_s)} rows/s"),
+        ("pandas: the same messages, only read", count(it.pandas_messages_per_s), "JSON lines"),
+        ("replay: records as objects", count(it.replay_records_per_s), f"{count(it.replay_records)} records"),
+        ("replay: records as bytes", count(it.replay_messages_per_s), ""),
+    ]
+    notes = [f"! {problem}" for problem in it.problems]
+    figures = Sheet(
+        "Recorder",
+        "by a second of one core",
+        ("", "", ""),
+        [Row(row) for row in rows],
+        notes,
+        is_last_text=True,
+    )
+    kinds = [
+        Row(
+            (
+                each.exchange,
+                each.kind,
+                count(each.messages),
+                *(f"{size:,.1f}" if size else NONE for size in (each.received, each.segments, each.parquet)),
+                f"{each.gzip:,.1f}",
+                times(each.received / each.segments),
+                times(each.gzip / each.segments),
+            )
+        )
+        for each in it.kinds
+    ]
+    columns = ("exchange", "kind", "messages", "received", "segments", "Parquet", "gzip", "smaller", "÷gzip")
+    note = "smaller: segments, against what was received; ÷gzip: against the same as JSON lines in gzip"
+    return [figures, Sheet("Recorder", "bytes a message", columns, kinds, [note], left_count=2)]
+
+
 def problems(report: Report) -> Sheet:
     """Every run that is not fine; those that looked for a ceiling are in that table, since they must fail."""
     runs = list(report.all_runs())
@@ -523,4 +587,4 @@ def _generator(runs: Iterable[Run]) -> list[str]:
     ]
 
 
-assert set(AXES) | {"latency", "kinds"} == set(SECTIONS), "every section of a report is shown"
+assert set(AXES) | {"latency", "kinds", "recorder"} == set(SECTIONS), "every section of a report is shown"

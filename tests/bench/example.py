@@ -4,7 +4,19 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
-from bench.report import Ceiling, Cost, Memory, PathInfo, Report, Run, Soak, Stage, Target
+from bench.report import (
+    Ceiling,
+    Cost,
+    Memory,
+    PathInfo,
+    Recorded,
+    Report,
+    Run,
+    Soak,
+    Stage,
+    StoredKind,
+    Target,
+)
 
 PATHS = {
     "floor": PathInfo("floor: raw frames", "picows → PUB → SUB", is_ours=False),
@@ -12,6 +24,20 @@ PATHS = {
     "other": PathInfo("somebody else's", "other → PUB → SUB", is_ours=False),
     "absent": PathInfo("not here", "absent → SUB", is_ours=False, skipped="absent is not installed"),
 }
+RECORDED = Recorded(
+    frames=1_000_000,
+    frames_per_s=50_000.0,
+    frame_cpu_us=18.0,
+    mb_per_s=15.0,
+    messages=200_000,
+    export_messages_per_s=60_000.0,
+    export_rows_per_s=90_000.0,
+    pandas_messages_per_s=30_000.0,
+    replay_records=190_000,
+    replay_messages_per_s=250_000.0,
+    replay_records_per_s=210_000.0,
+    kinds=[StoredKind("binance", "trade", 1000, 150.0, 40.0, 30.0, 60.0)],
+)
 P50_US = {"floor": 100.0, "feedhandler": 120.0, "other": 500.0}
 
 
@@ -69,6 +95,8 @@ def report(**changes: Any) -> Report:
         "kind_ceilings": {"book": {"feedhandler": Ceiling(40_000.0, "the search")}},
         "books": [Memory("feedhandler", 500, 1000, {"feed": 90.0, "merger": 60.0})],
         "ceilings": {"feedhandler": Ceiling(40_000.0, "merger at 99 % of a core", 30_000.0, [run()])},
+        "recorder": [run()],
+        "recorded": RECORDED,
         "soak": Soak(600_000, 0, 30.0, 20_000.0, 1000, {"feed": [40.0, 41.0, 41.0]}, is_flat=True),
         "targets": [
             Target("p50 ÷floor", "≤ 1.5x", "≤ 1.1x", "1.20x", is_met=True, is_stretch_met=False),

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from example import report, run
+from example import RECORDED, report, run
 
 from bench.report import Cost, Memory, Report, Run
 from bench.targets import judge
@@ -49,3 +49,28 @@ def test_a_run_that_is_not_valid_is_compared_with_nothing():
         kind_run("feedhandler", kind, 1.0, 100.0, is_valid=kind == "trade") for kind in ("ticker", "trade")
     ]
     assert verdict(report(kinds=runs), "p50 of trade at 40,000/s") is None
+
+
+@pytest.mark.parametrize(("cpu_us", "is_met"), [(10.5, True), (10.6, False)])
+def test_to_be_recorded_costs_a_feed_next_to_nothing(cpu_us, is_met):
+    runs = [
+        msgspec.structs.replace(run("other", rate=1000.0), path=path, cost={"feed": Cost(us, 1.0, 40.0)})
+        for path, us in (("feedhandler", 10.0), ("feedhandler-recorded", cpu_us))
+    ]
+    assert verdict(report(recorder=runs), "CPU of a feed at 1,000/s that is recorded") is is_met
+    assert verdict(report(recorder=runs), "CPU of a feed at 10,000/s that is recorded") is None
+
+
+@pytest.mark.parametrize(
+    ("figure", "wrong"),
+    [
+        ("frames/s that a recorder takes", {"frames_per_s": 39_999.0}),
+        ("frames/s that a recorder takes", {"lost": 1}),
+        ("frames/s that a recorder takes", {"problems": ["the recording is not complete"]}),
+        ("records/s played again", {"replay_records_per_s": 199_999.0}),
+    ],
+)
+def test_what_is_missed_of_recordings_is_told(figure, wrong):
+    assert verdict(report(), figure) is True
+    assert verdict(report(recorded=msgspec.structs.replace(RECORDED, **wrong)), figure) is False
+    assert verdict(report(recorded=None), figure) is None

@@ -51,7 +51,7 @@ def test_a_run_with_problems_keeps_its_row_and_says_why() -> None:
     table = sheet(it, "Latency and cost")
     assert table.rows[1].cells[:2] == ("feedhandler !", "120 us") and table.rows[1].tone == "bad"
     assert "! feedhandler: lost 3 of 1,000" in table.notes
-    assert sheet(it, "Problems").notes == ["! 1 of 16 runs have problems"]
+    assert sheet(it, "Problems").notes == ["! 1 of 17 runs have problems"]
 
 
 def test_a_ratio_to_a_floor_with_problems_is_marked() -> None:
