@@ -7,6 +7,7 @@ BINANCE_DEPTH = "https://api.binance.com/api/v3/depth"
 KUCOIN = "wss://ws-api-spot.kucoin.com/?token=T"
 KUCOIN_BOOK = "https://api.kucoin.com/api/v3/market/orderbook/level2"
 BYBIT = "wss://stream.bybit.com/v5/public/spot"
+BYBIT_LINEAR = "wss://stream.bybit.com/v5/public/linear"
 
 
 def line(t, ts=1_790_000_000.5, conn="c", **fields):

@@ -108,9 +108,10 @@ def _market_lines(market: MarketTally) -> list[str]:
     if market.depths_crossed:
         depths += f" ({market.depths_crossed:,} crossed, flagged INVALID)"
     guessed = f", {market.guessed:,} of them on connections without an address" if market.guessed else ""
+    others = "".join(f", {_count(count, kind)}" for kind, count in market.others.items())
     lines = [
         f"  {market.exchange} {market.market}: {_count(market.frames, 'frame')}{guessed}",
-        f"    {trades}, {depths}, {_count(market.tickers, 'ticker')}",
+        f"    {trades}, {depths}, {_count(market.tickers, 'ticker')}{others}",
         f"    books: {_count(market.changes, 'delta')} with {_count(market.levels, 'level')},"
         f" {_count(market.snapshots, 'snapshot')}; {market.bases:,} requested",
         f"    {_count(market.answers, 'answer')} to commands, {market.refused:,} of them refusals",

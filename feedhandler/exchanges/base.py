@@ -355,6 +355,13 @@ class Market(abc.ABC):
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         """Decode the answer to `instruments_request`, row by row. Raises DecodeError or ProtocolError."""
 
+    def rest_of_list(self, request: RestRequest, body: bytes) -> RestRequest | None:
+        """Return what is to be requested after an answer with instruments; None: the list is complete.
+
+        For lists that come in pages, or by state. Raises DecodeError or ProtocolError.
+        """
+        return None
+
     @abc.abstractmethod
     def decode_time(self, body: bytes) -> int:
         """Decode the answer to `time_request`: the exchange's clock in Unix ns.

@@ -1,10 +1,16 @@
-"""Bybit V5 spot: `tickers` for last price and 24 h statistics, `orderbook.1` for the quote, `publicTrade` for
-trades, `orderbook.50` for depth and `orderbook.200` for books.
+"""Bybit V5, spot and linear perpetuals: `tickers` for last price and 24 h statistics, `orderbook.1` for the quote,
+`publicTrade` for trades, `orderbook.50` for depth and `orderbook.200` for books; of perpetuals also `tickers` for
+mark, index, funding and open interest, and `allLiquidation`.
 
 Everything peculiar to Bybit is here. Update ids: `u` of orderbook.1, `cs` of tickers, `seq` of orderbook.50, which
 is the engine's count, while `u` is that of what one connection is sent. Quirks worth knowing:
 
-- spot tickers have no bid and ask (linear ones do), and are always snapshots;
+- spot tickers have no bid and ask, and are always snapshots. Linear ones have both, and are a snapshot, then deltas
+  every 100 ms: an absent field is as it was, and "" says that there is no such thing, as of funding before the
+  launch. Each connection has deltas to its own snapshot;
+- `openInterest` counts both sides of each contract, `singleOpenInterest` (since 2026-06) each contract once;
+- `allLiquidation` says whose position it was: "Buy" is that of a long one, which is sold. The price is the one at
+  which the position is worth nothing. It brings all of them, each 500 ms, without ids;
 - orderbook.1 is complete and is sent again every 3 s without a change, with the same `u`; `u` = 1 is a restart of
   their service, and an empty side is an empty list. It came as deltas until 2025, and they are still understood: a
   level with size 0 is gone, another one is the side's new best, and a side without levels is as it was;
@@ -14,29 +20,37 @@ is the engine's count, while `u` is that of what one connection is sent. Quirks 
   goes without a word. Its `u` counts by 1, though that is not promised: a gap is a reason to subscribe anew.
   orderbook.200 is the same of the best 200;
 - the symbol of data is that of their topic;
-- at most 10 topics in a request, and one bad topic refuses the whole request; a refusal may lack req_id;
-- the pong of the spot socket says `"op":"ping"`; test `success` and `ret_msg`, not `op`.
+- on spot at most 10 topics in a request; one bad topic refuses the whole request; a refusal may lack req_id;
+- the pong of the public sockets says `"op":"ping"`; test `success` and `ret_msg`, not `op`;
+- the list of linear instruments comes in pages, and without `status` has those alone that trade. There are dated
+  futures among them, which have no funding and no place here yet: they are left out.
 
 Source: https://bybit-exchange.github.io/docs/v5/ws/connect and v5/websocket/public, as of 2026-11.
-Frames: tests/frames/bybit/
+Frames: tests/frames/bybit/, tests/frames/bybit_linear/
 """
 
+import contextlib
+import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final, Generic
-from urllib.parse import quote
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Final, Generic
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from feedhandler.data.book import BOOK as BOOK_KIND
+from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
+from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import BLOCK, ID_SIZE, TRADE, UNKNOWN_SIDE, Side
 from feedhandler.data.units import NS_PER_MS
-from feedhandler.data.wire import LAST, NAN
+from feedhandler.data.wire import LAST, NAN, TICKER_VALUES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     MILLISECONDS_MAX,
@@ -61,6 +75,8 @@ from feedhandler.exchanges.base import (
     chunks,
     decode_rest,
     decode_sparse,
+    is_same,
+    parameters,
     read_rows,
     requested,
     rest_quote,
@@ -68,10 +84,11 @@ from feedhandler.exchanges.base import (
     rest_ticker,
     spread,
 )
-from feedhandler.exchanges.books import NEXT, OLD, Base, BookDepthState, ChainRule
+from feedhandler.exchanges.books import ASK_AGAIN_NS, NEXT, OLD, Base, BookDepthState, ChainRule
+from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
-from feedhandler.exchanges.trades import PastTrade
+from feedhandler.exchanges.trades import PastTrade, TradeState
 
 BOOK: Final = "orderbook.1."
 BOOK_SIZE: Final = len(BOOK)
@@ -86,8 +103,14 @@ TICKERS: Final = "tickers."
 TICKERS_SIZE: Final = len(TICKERS)
 TRADES: Final = "publicTrade."
 TRADES_SIZE: Final = len(TRADES)
+LIQUIDATIONS: Final = "allLiquidation."
+LIQUIDATIONS_SIZE: Final = len(LIQUIDATIONS)
+TOPICS: Final = (BOOK, BOOK_50, BOOK_200, TICKERS, TRADES)
 SIDES: Final = {"Buy": Side.BUY, "Sell": Side.SELL}  # the taker's
+LIQUIDATED: Final = {"Buy": Side.SELL, "Sell": Side.BUY}  # the order's, by the position's
 TOPICS_PER_COMMAND: Final = 10
+# Of linear ones no limit is documented; one that is refused costs a request for each topic of its.
+LINEAR_TOPICS_PER_COMMAND: Final = 50
 ARGS_LENGTH_MAX: Final = 21_000  # characters of all topics of one connection
 ARGS_LENGTH_USED: Final = 20_000  # by symbols: quotes and commas may count or not, and there is the canary
 assert ARGS_LENGTH_USED < ARGS_LENGTH_MAX
@@ -95,6 +118,18 @@ assert ARGS_LENGTH_USED < ARGS_LENGTH_MAX
 RESTARTED: Final = 1  # the update id of a book that begins anew, whatever its type is
 CHAIN: Final = ChainRule(restart_id=RESTARTED)
 UNKNOWN: Final = (NAN, NAN)  # price and size of a side of which nothing is stated
+
+TRADING: Final = "Trading"  # status of an instrument
+PRE_LAUNCH: Final = "PreLaunch"
+CONTINUOUS: Final = "ContinuousTrading"  # the phase before its launch in which one trades
+STATUSES: Final = (
+    "",
+    PRE_LAUNCH,
+    "Delivering",
+)  # that instruments are requested by, "" = Trading; Closed are not
+PERPETUAL: Final = "LinearPerpetual"  # the other contracts of that market are dated
+USDC_ENDING: Final = "PERP"  # of a symbol that is quoted in USDC
+PAGE_SIZE: Final = 1000  # instruments, at most
 
 
 class _Data(msgspec.Struct, gc=False):
@@ -112,13 +147,56 @@ class _Data(msgspec.Struct, gc=False):
     sequence: UpdateId = msgspec.field(name="seq", default=0)
 
 
-class _Trade(msgspec.Struct, gc=False):
-    """A row of `publicTrade`."""
+# Of funding, which may be negative.
+FundingRate = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
-    trade_id: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_SIZE)] = msgspec.field(name="i")
+
+class _LinearData(_Data, gc=False):
+    """The same of perpetuals: what a connection has stated of one, or what of it has changed, NaN = has not.
+
+    VOID stands for an empty text: there is no such thing. No number that is decoded is infinite.
+    """
+
+    bid: Amount = msgspec.field(name="bid1Price", default=NAN)
+    bid_size: Amount = msgspec.field(name="bid1Size", default=NAN)
+    ask: Amount = msgspec.field(name="ask1Price", default=NAN)
+    ask_size: Amount = msgspec.field(name="ask1Size", default=NAN)
+    mark: Amount = msgspec.field(name="markPrice", default=NAN)
+    index: Amount = msgspec.field(name="indexPrice", default=NAN)
+    funding_rate: FundingRate = msgspec.field(name="fundingRate", default=NAN)
+    next_funding_ms: Annotated[float, msgspec.Meta(ge=0, le=MILLISECONDS_MAX)] = msgspec.field(
+        name="nextFundingTime", default=NAN
+    )
+    funding_interval_h: Amount = msgspec.field(name="fundingIntervalHour", default=NAN)
+    open_interest: Amount = msgspec.field(name="singleOpenInterest", default=NAN)
+    open_interest_of_sides: Amount = msgspec.field(name="openInterest", default=NAN)  # of both
+
+    def change(self, delta: "_LinearData") -> None:
+        """Take over what has changed."""
+        # hot: `make bench-micro`, decode
+        for name in TICKER_FIELDS:
+            value = getattr(delta, name)
+            if value == value:
+                setattr(self, name, NAN if value == VOID else value)
+
+
+VOID: Final = math.inf
+_OF_BOOKS: Final = ("bids", "asks", "update_id", "sequence")
+TICKER_FIELDS: Final = tuple(name for name in _LinearData.__struct_fields__ if name not in _OF_BOOKS)
+SPELLED: Final = {  # by what they are in messages
+    field.encode_name: field.name
+    for field in msgspec.structs.fields(_LinearData)
+    if field.name in TICKER_FIELDS
+}
+
+
+class _Execution(msgspec.Struct, gc=False):
+    """A row of `publicTrade`, or one of `allLiquidation`, which has no id."""
+
     time: Annotated[int, msgspec.Meta(gt=0, le=MILLISECONDS_MAX)] = msgspec.field(name="T")
     price: Traded = msgspec.field(name="p")
     size: Traded = msgspec.field(name="v")
+    trade_id: Annotated[str, msgspec.Meta(max_length=ID_SIZE)] = msgspec.field(name="i", default="")
     side: str = msgspec.field(name="S", default="")
     sequence: UpdateId = msgspec.field(name="seq", default=0)
     is_block: bool = msgspec.field(name="BT", default=False)
@@ -136,8 +214,8 @@ class _PastTrade(msgspec.Struct):
     is_block: bool = msgspec.field(name="isBlockTrade", default=False)
 
 
-class _TradeRows(msgspec.Struct):
-    """A message of `publicTrade` of which not all rows can be read."""
+class _ExecutionRows(msgspec.Struct):
+    """A message of such rows of which not all can be read."""
 
     topic: str
     data: list[msgspec.Raw]
@@ -151,27 +229,40 @@ class _Frame(msgspec.Struct, gc=False):
     ts: Milliseconds = 0
     cts: Milliseconds = 0
     sequence: UpdateId = msgspec.field(name="cs", default=0)  # of tickers
-    data: _Data | list[_Trade] | None = None
+    data: _Data | list[_Execution] | None = None
     op: str = ""
     success: bool | None = None
     ret_msg: str = ""
     req_id: str = ""
 
 
+class _LinearFrame(_Frame, gc=False):
+    data: _LinearData | list[_Execution] | None = None
+
+
 class _Instrument(msgspec.Struct):
     symbol: str
     base: str = msgspec.field(name="baseCoin")
     quote: str = msgspec.field(name="quoteCoin")
-    status: str = "Trading"
+    status: str = TRADING
     prices: Any = msgspec.field(name="priceFilter", default=None)
+    contract_type: str = msgspec.field(name="contractType", default="")
+    settle: str = msgspec.field(name="settleCoin", default="")
+    pre_listing: Any = msgspec.field(name="preListingInfo", default=None)
 
     @property
     def tick(self) -> str:
         return price_tick(self.prices.get("tickSize")) if isinstance(self.prices, dict) else ""
 
+    @property
+    def phase(self) -> str:
+        """How far it is on the way to its launch, if it is."""
+        return str(self.pre_listing.get("curAuctionPhase")) if isinstance(self.pre_listing, dict) else ""
+
 
 class _Instruments(msgspec.Struct):
     rows: list[msgspec.Raw] | None = msgspec.field(name="list", default=None)  # each an _Instrument
+    cursor: str = msgspec.field(name="nextPageCursor", default="")  # of the next page
 
 
 class _Time(msgspec.Struct):
@@ -221,53 +312,36 @@ class _Command(msgspec.Struct, omit_defaults=True):
     args: Sequence[str] = ()
 
 
-class BybitSpot(Market):
+class BybitMarket(Market):
+    """What the markets have in common: `name` is what Bybit calls their category, too."""
+
     exchange = "bybit"
-    name = SPOT
-    kinds = (TICKER.name, TRADE.name, DEPTH.name, BOOK_KIND.name)
+    kinds: ClassVar[tuple[str, ...]] = (TICKER.name, TRADE.name, DEPTH.name, BOOK_KIND.name)
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
-    instruments_request = RestRequest("/v5/market/instruments-info?category=spot")
     time_request = RestRequest("/v5/market/time")
-    survey_requests = (RestRequest("/v5/market/tickers?category=spot"),)
     # Requests, whatever they are for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
     rest_limit = (600, 5.0)
 
-    quote_assets = (
-        "USDT",
-        "USDC",
-        "USDE",
-        "USDQ",
-        "USDR",
-        "DAI",
-        "BTC",
-        "ETH",
-        "SOL",
-        "MNT",
-        "EUR",
-        "BRL",
-        "PLN",
-        "TRY",
-    )
     domains = ("bybit.com", "bytick.com")
-    addresses = re.compile(
-        r"\w+://(stream(-testnet)?\.\w+\.com/v5/public/spot\b|api(-testnet)?\..*[?&]category=spot\b)"
-    )
 
     topic_key = b"topic"
     command_interval_s = 0.05  # no limit is documented; 200 requests in 0.4 s were all accepted
     connects = (500, 300.0)
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
-    past_trades_max = 60
+    topics_per_command: ClassVar[int]
     book_rule = CHAIN
     book_levels = BOOK_200_LEVELS
     repeats_s = {(TICKER.name, QUOTE): 3.0}
 
+    _frame_type: ClassVar[type[_Frame]] = _Frame
+    _listed: ClassVar[tuple[str, ...]] = (TRADES,)  # topics whose data are lists
+
     def __init__(self) -> None:
         super().__init__()
-        self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
-        self._trade_rows = msgspec.json.Decoder(_TradeRows)
-        self._trade = msgspec.json.Decoder(_Trade, strict=False)
+        self._decode: Callable[[Any], _Frame] = msgspec.json.Decoder(self._frame_type, strict=False).decode
+        self._execution_rows = msgspec.json.Decoder(_ExecutionRows)
+        self._execution = msgspec.json.Decoder(_Execution, strict=False)
         self._instruments = msgspec.json.Decoder(_Answer[_Instruments])
         self._row = msgspec.json.Decoder(_Instrument)
         self._time = msgspec.json.Decoder(_Answer[_Time], strict=False)
@@ -284,7 +358,7 @@ class BybitSpot(Market):
 
     def _instrument(self, row: msgspec.Raw) -> Instrument:
         found = self._row.decode(row)
-        is_trading = found.status == "Trading"
+        is_trading = found.status == TRADING
         return Instrument(found.symbol, found.base, found.quote, is_trading, found.status, tick=found.tick)
 
     def decode_time(self, body: bytes) -> int:
@@ -294,7 +368,7 @@ class BybitSpot(Market):
         return answer.result.time_ns
 
     def quote_request(self, native: str) -> RestRequest:
-        return RestRequest(f"/v5/market/tickers?category=spot&symbol={quote(native, safe='')}")
+        return RestRequest(f"/v5/market/tickers?category={self.name}&symbol={quote(native, safe='')}")
 
     def decode_quote(self, body: bytes) -> Quote:
         answer = decode_rest(self._tickers, body, "bybit tickers")
@@ -310,7 +384,7 @@ class BybitSpot(Market):
         )
 
     def past_trades_request(self, native: str, number: int) -> RestRequest:
-        path = f"/v5/market/recent-trade?category=spot&symbol={quote(native, safe='')}"
+        path = f"/v5/market/recent-trade?category={self.name}&symbol={quote(native, safe='')}"
         return RestRequest(f"{path}&limit={self.past_trades_max}")
 
     def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
@@ -339,7 +413,7 @@ class BybitSpot(Market):
         return rest_ticker(r.symbol, (bid, bid_size, ask, ask_size), _amount(r.last), statistics)
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
-        return Endpoint(f"{ws_url}/v5/public/spot")
+        return Endpoint(f"{ws_url}/v5/public/{self.name}")
 
     def connections(self, states: Sequence[State]) -> list[list[State]]:
         return spread(states, self._length, ARGS_LENGTH_USED)
@@ -363,7 +437,7 @@ class BybitSpot(Market):
         return (TICKERS + native, BOOK + native)
 
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        return chunks(topics, TOPICS_PER_COMMAND)
+        return chunks(topics, self.topics_per_command)
 
     def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
         return msgspec.json.encode(_Command(command_id, "subscribe", topics))
@@ -386,27 +460,27 @@ class BybitSpot(Market):
         except UNDECODABLE as exc:
             if self._decode_rows(payload, recv_ns, line, emit, f"bybit: {exc}"):
                 return None
-            frame = decode_sparse(self._decode, payload, f"bybit: {exc}")
+            frame = self._decode_odd(payload, line, f"bybit: {exc}")
         data = frame.data
-        if data.__class__ is _Data:
+        if isinstance(data, _Data):
             if frame.topic.startswith(BOOK):
                 self._book(frame, data, recv_ns, line, emit)
                 return None
             if frame.topic.startswith(TICKERS):
-                self._ticker(frame, data, recv_ns, line, emit)
-                return None
+                return self._ticker(frame, data, recv_ns, line, emit)
             if frame.topic.startswith(BOOK_50):
                 return self._depth(frame, data, recv_ns, line, emit)
             if frame.topic.startswith(BOOK_200):
                 self._whole_book(frame, data, recv_ns, line, emit)
                 return None
-        elif isinstance(data, list) and frame.topic.startswith(TRADES):
-            self._trades(frame.topic, data, range(len(data)), recv_ns, line, emit)
+        elif isinstance(data, list) and frame.topic.startswith(self._listed):
+            self._executions(frame.topic, data, range(len(data)), recv_ns, line, emit)
             return None
         if data is not None:
             if not frame.topic:
                 raise DecodeError("bybit: data without a topic")
-            if frame.topic.startswith((BOOK, BOOK_50, BOOK_200, TICKERS, TRADES)):
+            if frame.topic.startswith((*TOPICS, *self._listed)):
+                self._doubt(frame.topic, line)
                 raise DecodeError(f"bybit: {frame.topic} has data of another shape")
             return None  # a topic that we did not request
         return self._answer(frame)
@@ -506,23 +580,16 @@ class BybitSpot(Market):
             emit(state)
         return Resubscribe(topic) if is_due else None
 
-    def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
-        values = data.last + data.open + data.high + data.low + data.base_volume + data.quote_volume
-        if not values >= 0.0:
-            if frame.type == "delta":  # as on other markets: what it lacks is as it was
-                raise DecodeError("bybit: tickers as a delta")
-            if not _is_any_known(data):
-                raise DecodeError("bybit: tickers lacks every number")
-        state = self.tickers.get(frame.topic[TICKERS_SIZE:])
-        time_ns = frame.ts * NS_PER_MS
-        update_id = frame.sequence or time_ns
-        if state is None or not state.accept(STATISTICS, line, update_id, recv_ns, not frame.sequence):
-            return
-        state.exchange_ns = time_ns
-        state.last = data.last or NAN
-        state.set_statistics(data.open, data.high, data.low, data.base_volume, data.quote_volume)
-        state.on_news(recv_ns)
-        emit(state)
+    def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> Resubscribe | None:
+        """Take a message of tickers."""
+        raise NotImplementedError
+
+    def _doubt(self, topic: str, line: Line) -> None:
+        """Note that a message of a topic could not be read."""
+
+    def _decode_odd(self, payload: bytes | bytearray | memoryview, line: Line, refused: str) -> _Frame:
+        """Return a message that was refused as it is without its empty fields. Raises DecodeError."""
+        return decode_sparse(self._decode, payload, refused)
 
     def _decode_rows(
         self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit, refused: str
@@ -532,50 +599,58 @@ class BybitSpot(Market):
         Raises DecodeError after the last of them.
         """
         try:
-            frame = self._trade_rows.decode(payload)
+            frame = self._execution_rows.decode(payload)
         except UNDECODABLE:
             return False
-        if not frame.topic.startswith(TRADES):
+        if not frame.topic.startswith(self._listed):
             return False
-        trades, indices = [], []
+        rows, indices = [], []
         for index, row in enumerate(frame.data):
             try:
-                trades.append(self._trade.decode(row))
+                rows.append(self._execution.decode(row))
                 indices.append(index)
             except UNDECODABLE:
                 continue
-        self._trades(frame.topic, trades, indices, recv_ns, line, emit)
-        bad = len(frame.data) - len(trades)
-        raise DecodeError(f"{refused}; {bad} of {len(frame.data)} trades cannot be read")
+        bad = len(frame.data) - len(rows)
+        with contextlib.suppress(DecodeError):  # of those that have no id either
+            self._executions(frame.topic, rows, indices, recv_ns, line, emit)
+        raise DecodeError(f"{refused}; {bad} of {len(frame.data)} rows cannot be read")
 
-    def _trades(
+    def _executions(
         self,
         topic: str,
-        trades: Sequence[_Trade],
+        rows: Sequence[_Execution],
         indices: Sequence[int],
         recv_ns: int,
         line: Line,
         emit: Emit,
     ) -> None:
-        state = self.states[TRADE.name].get(topic[TRADES_SIZE:])
-        if state is None:
-            return
-        # All are judged before the first is emitted: the last one that is new is flagged.
-        new = [
-            (index, trade)
-            for index, trade in zip(indices, trades, strict=True)
-            if state.accept_trade(line, trade.trade_id, trade.time * NS_PER_MS, recv_ns)
-        ]
+        """Take the rows of a message of trades. Raises DecodeError after the last for those without an id."""
+        state: TradeState | None = self.states[TRADE.name].get(topic[TRADES_SIZE:])
+        if state is not None:
+            # All are judged before the first is emitted: the last one that is new is flagged.
+            new = [
+                (index, row, SIDES.get(row.side, UNKNOWN_SIDE))
+                for index, row in zip(indices, rows, strict=True)
+                if row.trade_id and state.accept_trade(line, row.trade_id, row.time * NS_PER_MS, recv_ns)
+            ]
+            self._publish(state, new, recv_ns, emit)
+        if not all(row.trade_id for row in rows):
+            raise DecodeError(f"bybit: {topic} has a row without an id")
+
+    def _publish(
+        self, state: TradeState, new: Sequence[tuple[int, _Execution, Side]], recv_ns: int, emit: Emit
+    ) -> None:
         left = len(new)
-        for index, trade in new:
+        for index, row, side in new:
             left -= 1
             state.publish(
-                (trade.trade_id, trade.price, trade.size, SIDES.get(trade.side, UNKNOWN_SIDE)),
-                trade.time * NS_PER_MS,
+                (row.trade_id, row.price, row.size, side),
+                row.time * NS_PER_MS,
                 recv_ns,
                 emit,
-                sequence=trade.sequence,
-                bits=BLOCK if trade.is_block else 0,
+                sequence=row.sequence,
+                bits=BLOCK if row.is_block else 0,
                 index=index,
                 flags=0 if left else LAST,
             )
@@ -596,7 +671,262 @@ class BybitSpot(Market):
         return Nack(frame.req_id, frame.ret_msg or "no reason given")
 
 
-BYBIT: Final = Exchange("bybit", (BybitSpot,))
+class BybitSpot(BybitMarket):
+    name = SPOT
+    instruments_request = RestRequest("/v5/market/instruments-info?category=spot")
+    survey_requests = (RestRequest("/v5/market/tickers?category=spot"),)
+    quote_assets = (
+        "USDT",
+        "USDC",
+        "USDE",
+        "USDQ",
+        "USDR",
+        "DAI",
+        "BTC",
+        "ETH",
+        "SOL",
+        "MNT",
+        "EUR",
+        "BRL",
+        "PLN",
+        "TRY",
+    )
+    addresses = re.compile(
+        r"\w+://(stream(-testnet)?\.\w+\.com/v5/public/spot\b|api(-testnet)?\..*[?&]category=spot\b)"
+    )
+    topics_per_command = TOPICS_PER_COMMAND
+    past_trades_max = 60
+
+    def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> Resubscribe | None:
+        values = data.last + data.open + data.high + data.low + data.base_volume + data.quote_volume
+        if not values >= 0.0:
+            if frame.type == "delta":  # as on other markets: what it lacks is as it was
+                raise DecodeError("bybit: tickers as a delta")
+            if not _is_any_known(data):
+                raise DecodeError("bybit: tickers lacks every number")
+        state = self.tickers.get(frame.topic[TICKERS_SIZE:])
+        time_ns = frame.ts * NS_PER_MS
+        update_id = frame.sequence or time_ns
+        if state is None or not state.accept(STATISTICS, line, update_id, recv_ns, not frame.sequence):
+            return None
+        state.exchange_ns = time_ns
+        state.last = data.last or NAN
+        state.set_statistics(data.open, data.high, data.low, data.base_volume, data.quote_volume)
+        state.on_news(recv_ns)
+        emit(state)
+        return None
+
+
+def _page(status: str, cursor: str = "") -> RestRequest:
+    """Return the request for instruments of a status, "" for those that trade; cursor says where they go on."""
+    query = {"category": "linear", "limit": str(PAGE_SIZE)}
+    query |= {name: text for name, text in (("status", status), ("cursor", cursor)) if text}
+    return RestRequest(f"/v5/market/instruments-info?{urlencode(query)}")
+
+
+class BybitLinear(BybitMarket):
+    """Perpetuals that are settled in the asset that they are quoted in."""
+
+    name = "linear"
+    kinds = (*BybitMarket.kinds, CONTRACT.name, LIQUIDATION.name)
+    instruments_request = _page("")
+    survey_requests = (RestRequest("/v5/market/tickers?category=linear"),)
+    canary = "BTC/USDT:USDT"
+    quote_assets = ("USDT", "USDC")
+    addresses = re.compile(
+        r"\w+://(stream(-testnet)?\.\w+\.com/v5/public/linear\b|api(-testnet)?\..*[?&]category=linear\b)"
+    )
+    topics_per_command = LINEAR_TOPICS_PER_COMMAND
+    past_trades_max = 1000
+
+    _frame_type = _LinearFrame
+    _listed = (TRADES, LIQUIDATIONS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What each connection has stated of a symbol, which its deltas go on from, by the symbol, and the line's
+        # group and place; and when a new snapshot was asked for, for want of one.
+        self._stated: dict[str, dict[tuple[int, int], _LinearData]] = {}
+        self._asked_ns: dict[tuple[str, int, int], int] = {}
+
+    # --- instruments
+
+    def rest_of_list(self, request: RestRequest, body: bytes) -> RestRequest | None:
+        answer = decode_rest(self._instruments, body, "bybit instruments-info")
+        status = parameters(request.path).get("status", "")
+        if answer.result is not None and answer.result.cursor:
+            return _page(status, answer.result.cursor)
+        later = STATUSES[STATUSES.index(status) + 1 :]
+        return _page(later[0]) if later else None
+
+    def decode_instruments(self, body: bytes) -> Rows[Instrument]:
+        rows = super().decode_instruments(body)
+        return Rows([each for each in rows.items if each.settle], rows.problem)
+
+    def _instrument(self, row: msgspec.Raw) -> Instrument:
+        """Return a perpetual; what is no such thing has no settle asset, and is left out."""
+        found = self._row.decode(row)
+        instrument = super()._instrument(row)
+        if found.contract_type != PERPETUAL:
+            return instrument
+        note = ""
+        if is_early := found.status == PRE_LAUNCH and found.phase == CONTINUOUS:
+            note = "before its launch: there is no funding yet, and no index"
+        return msgspec.structs.replace(
+            instrument,
+            settle=found.settle or found.quote,
+            is_trading=instrument.is_trading or is_early,
+            status=f"{found.status}, {found.phase}" if found.phase else found.status,
+            note=note,
+        )
+
+    def spelled(self, native: str) -> Instrument | None:
+        if native.endswith(USDC_ENDING):
+            base = native.removesuffix(USDC_ENDING)
+            return Instrument(native, base, "USDC", market=self.name, settle="USDC")
+        found = super().spelled(native)
+        return msgspec.structs.replace(found, settle=found.quote) if found is not None else None
+
+    # --- frames
+
+    def topics(self, native: str, kind: str) -> tuple[str, ...]:
+        if kind == CONTRACT.name:
+            return (TICKERS + native,)
+        if kind == LIQUIDATION.name:
+            return (LIQUIDATIONS + native,)
+        return super().topics(native, kind)
+
+    def remove(self, states: Iterable[State]) -> None:
+        """Take these out of that set; what still comes about them is ignored."""
+        super().remove(states)
+        carried = self.tickers.keys() | self.states[CONTRACT.name].keys()
+        for native in self._stated.keys() - carried:
+            del self._stated[native]
+        self._asked_ns = {asked: ns for asked, ns in self._asked_ns.items() if asked[0] in carried}
+
+    def _ticker(self, frame: _Frame, data: _Data, recv_ns: int, line: Line, emit: Emit) -> Resubscribe | None:
+        assert isinstance(data, _LinearData), "as its frames have it"
+        native = frame.topic[TICKERS_SIZE:]
+        ticker: TickerState | None = self.tickers.get(native)
+        contract: ContractState | None = self.states[CONTRACT.name].get(native)
+        if ticker is None and contract is None:
+            return None
+        place = line.group, line.index
+        time_ns = frame.ts * NS_PER_MS
+        update_id = frame.sequence or time_ns
+        if frame.type == "delta":
+            # A new connection has sent nothing yet, though its line may be an old one's.
+            newest = max(_newest_id(ticker, line), _newest_id(contract, line))
+            stated = self._stated.get(native, {}).get(place) if newest else None
+            if stated is None:
+                return self._ask_snapshot(frame.topic, native, line, recv_ns)
+            if update_id >= newest:
+                stated.change(data)
+        elif _has_nothing(data):
+            self._doubt(frame.topic, line)
+            raise DecodeError("bybit: tickers lacks every number")
+        else:
+            stated = self._stated.setdefault(native, {})[place] = data
+        if ticker is not None and ticker.accept(STATISTICS, line, update_id, recv_ns, not frame.sequence):
+            _take_ticker(ticker, stated, time_ns, recv_ns, emit)
+        if contract is not None and contract.accept(0, line, update_id, recv_ns, not frame.sequence):
+            _take_contract(contract, stated, frame.sequence, time_ns, recv_ns, emit)
+        return None
+
+    def _ask_snapshot(self, topic: str, native: str, line: Line, recv_ns: int) -> Resubscribe | None:
+        """Have a topic begin anew of which nothing is known on a connection, but not with each of its deltas."""
+        asked = native, line.group, line.index
+        if 0 <= recv_ns - self._asked_ns.get(asked, -ASK_AGAIN_NS) < ASK_AGAIN_NS:
+            return None
+        self._asked_ns[asked] = recv_ns
+        return Resubscribe(topic)
+
+    def _doubt(self, topic: str, line: Line) -> None:
+        """What has changed is missing from now on: deltas go on from nothing."""
+        if topic.startswith(TICKERS):
+            self._stated.get(topic[TICKERS_SIZE:], {}).pop((line.group, line.index), None)
+
+    def _decode_odd(self, payload: bytes | bytearray | memoryview, line: Line, refused: str) -> _Frame:
+        try:
+            frame = super()._decode_odd(payload, line, refused)
+        except DecodeError:
+            self._doubt(self.topic_of(bytes(payload)), line)
+            raise
+        if isinstance(frame.data, _LinearData) and frame.type == "delta":
+            for spelled, stated in msgspec.json.decode(payload)["data"].items():
+                if spelled in SPELLED and (stated is None or stated == ""):
+                    setattr(frame.data, SPELLED[spelled], VOID)
+        return frame
+
+    def _executions(
+        self,
+        topic: str,
+        rows: Sequence[_Execution],
+        indices: Sequence[int],
+        recv_ns: int,
+        line: Line,
+        emit: Emit,
+    ) -> None:
+        if not topic.startswith(LIQUIDATIONS):
+            return super()._executions(topic, rows, indices, recv_ns, line, emit)
+        state: TradeState | None = self.states[LIQUIDATION.name].get(topic[LIQUIDATIONS_SIZE:])
+        if state is None:
+            return None
+        new = []
+        met: Counter[tuple[object, ...]] = Counter()
+        for index, row in zip(indices, rows, strict=True):
+            # Without an id it is known by all that is stated, and several alike in a message by their places.
+            known = row.time, row.side, row.price, row.size
+            met[known] += 1
+            if state.accept_trade(line, (*known, met[known]), row.time * NS_PER_MS, recv_ns):
+                new.append((index, row, LIQUIDATED.get(row.side, UNKNOWN_SIDE)))
+        return self._publish(state, new, recv_ns, emit)
+
+
+BYBIT: Final = Exchange("bybit", (BybitSpot, BybitLinear))
+
+
+def _newest_id(state: State | None, line: Line) -> int:
+    """Return the newest update of tickers that a connection has sent of a state, 0 if it has sent none."""
+    if state is None or state.group != line.group:
+        return 0
+    return int(state.channels[STATISTICS].line_update_id(line.index))
+
+
+def _has_nothing(data: _LinearData) -> bool:
+    return all(not 0.0 <= getattr(data, name) < VOID for name in TICKER_FIELDS)
+
+
+def _take_ticker(state: TickerState, stated: _LinearData, time_ns: int, recv_ns: int, emit: Emit) -> None:
+    """Have a ticker be as a connection states it, and emit it if that is news."""
+    before, flags, was_known = _values(state), state.flags, state.is_known
+    state.last = stated.last or NAN
+    state.set_statistics(stated.open, stated.high, stated.low, stated.base_volume, stated.quote_volume)
+    state.fill_quote(stated.bid, stated.bid_size, stated.ask, stated.ask_size)
+    if not is_same(_values(state), before):
+        state.exchange_ns = time_ns
+    state.on_news(recv_ns)
+    if not was_known or state.flags != flags or not is_same(_values(state), before):
+        emit(state)
+
+
+def _values(state: TickerState) -> tuple[float, ...]:
+    return tuple(getattr(state, name) for name in TICKER_VALUES)
+
+
+def _take_contract(
+    state: ContractState, stated: _LinearData, sequence: int, time_ns: int, recv_ns: int, emit: Emit
+) -> None:
+    """The same of a contract."""
+    state.mark, state.index = stated.mark or NAN, stated.index or NAN
+    state.funding_rate, state.funding_interval_h = stated.funding_rate, stated.funding_interval_h or NAN
+    due_ms = stated.next_funding_ms
+    state.next_funding_ns = int(due_ms) * NS_PER_MS if due_ms == due_ms else 0
+    is_single = stated.open_interest == stated.open_interest
+    state.open_interest = stated.open_interest if is_single else stated.open_interest_of_sides / 2
+    state.exchange_sequence, state.exchange_ns = sequence, time_ns
+    if state.update(recv_ns):
+        emit(state)
 
 
 def _best(levels: Sequence[tuple[float, float]] | None, price: float, size: float) -> tuple[float, float]:

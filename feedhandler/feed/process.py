@@ -91,6 +91,7 @@ AWAITED_S: Final = 20.0  # for a simulator to come, which takes one or two
 AWAITED_EVERY_S: Final = 0.05
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
+LIST_PAGES_MAX: Final = 100  # of an instrument list: some 100,000 instruments
 RAW_QUEUE_SIZE_MAX: Final = 4 << 20  # for the recorder to read; `Tap` holds what is more
 STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
 assert 2 * END_TASKS_S + STOP_CONNECTIONS_S < END_S, "an end in order has its time"
@@ -480,8 +481,7 @@ class Feed:
         """Fetch the list of one market, at first from disk if need be; returns why it is not a new one."""
         try:
             with self._failures.converted("the instrument list"):
-                body, _ = await self._fetch(market, market.instruments_request)
-                self._listings[market.name] = self._listing_of(market, market.decode_instruments(body))
+                self._listings[market.name] = self._listing_of(market, await self._fetch_list(market))
         except (ProtocolError, DecodeError) as exc:
             if market.name not in self._listings and (kept := self._kept_list(market)) is not None:
                 log.warning("instrument list from disk, %s: %s", _age(kept.as_of_ns), exc)
@@ -490,6 +490,22 @@ class Feed:
                 log.warning("instrument list of %s not refreshed: %s", market.name, exc)
             return exc
         return None
+
+    async def _fetch_list(self, market: Market) -> Rows[Instrument]:
+        """Return the instruments of a market, of all pages."""
+        found: list[Instrument] = []
+        problems: list[str] = []
+        request = market.instruments_request
+        for _ in range(LIST_PAGES_MAX):
+            body, _ = await self._fetch(market, request)
+            rows = market.decode_instruments(body)
+            found += rows.items
+            problems += filter(None, [rows.problem])
+            rest = market.rest_of_list(request, body)
+            if rest is None:
+                return Rows(found, "; ".join(problems))
+            request = rest
+        raise ProtocolError(f"{self._name}: the instrument list of {market.name} has no end")
 
     def _listing_of(self, market: Market, rows: Rows[Instrument]) -> InstrumentList:
         if not any(instrument.is_trading for instrument in rows.items):

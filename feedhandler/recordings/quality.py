@@ -142,6 +142,7 @@ class _Taker:
         self._context = context
         # As a ticker's channels: the newest update is the line's own, so that no change of it is in doubt.
         self.channels = [self] * 3
+        self.group = 0  # whose lines carry it: all are of one
         self.update_id = 1
 
     def line_update_id(self, line: int) -> int:

@@ -66,6 +66,7 @@ class MarketTally(msgspec.Struct):
     depths: int = 0
     depths_crossed: int = 0
     tickers: int = 0
+    others: dict[str, int] = {}  # records of further kinds
     changes: int = 0
     levels: int = 0
     snapshots: int = 0  # of books
@@ -203,23 +204,27 @@ class Tally:
     # --- records
 
     def _take_records(self, tally: MarketTally, found: Decoded) -> None:
+        assert found.market is not None
+        books = f"{BOOK.name}.{found.market.exchange}.{found.market.prefix}"
         for packed in found.records:
             record = wire.unpack(packed)
-            if isinstance(record, BookRecord):
-                self._take_book(tally, record)
-            elif isinstance(record, wire.Condition):
-                if record.topic.startswith(f"{BOOK.name}."):
-                    self._take_book(tally, record)
+            if isinstance(record, BookRecord | wire.Condition):
+                if record.topic.startswith(books):
+                    self._take_book(tally, record, record.topic.removeprefix(books))
             else:
                 name = kinds.NAMES[record.kind]
-                tally.trades += name == TRADE.name
-                tally.tickers += name == TICKER.name
-                if name == DEPTH.name:
+                if name == TRADE.name:
+                    tally.trades += 1
+                elif name == TICKER.name:
+                    tally.tickers += 1
+                elif name != DEPTH.name:
+                    tally.others[name] = tally.others.get(name, 0) + 1
+                else:
                     tally.depths += 1
                     tally.depths_crossed += bool(record.flags & wire.INVALID)
 
-    def _take_book(self, tally: MarketTally, record: wire.Record) -> None:
-        checked = self._symbol(tally, record.topic.split(".", 2)[2])
+    def _take_book(self, tally: MarketTally, record: wire.Record, native: str) -> None:
+        checked = self._symbol(tally, native)
         book = checked.book
         was_valid = book.is_valid
         book.apply(record)

@@ -473,12 +473,12 @@ def _exchanges(document: Any, path: str) -> dict[str, ExchangeConfig]:
                 f"{path}: exchanges.{name}: unknown exchange{did_you_mean(name, tuple(EXCHANGES))}"
             )
         where = f"exchanges.{name}"
-        others = _other_markets(name, table, path, where)
         exchange = _table(_without_markets(table), ExchangeConfig, path, where)
         assert isinstance(exchange, ExchangeConfig)
         urls = MarketConfig(
             ws_url=exchange.ws_url, rest_url=exchange.rest_url, leg_ws_urls=exchange.leg_ws_urls
         )
+        others = _other_markets(name, table, urls, path, where)
         main = EXCHANGES[name].main
         markets = {main.name: _check_market(main, urls, path, where), **others}
         exchange = msgspec.structs.replace(exchange, markets=markets)
@@ -486,8 +486,10 @@ def _exchanges(document: Any, path: str) -> dict[str, ExchangeConfig]:
     return exchanges
 
 
-def _other_markets(name: str, table: Any, path: str, where: str) -> dict[str, MarketConfig]:
-    """Return where an exchange's markets beside the main one are."""
+def _other_markets(
+    name: str, table: Any, main_urls: MarketConfig, path: str, where: str
+) -> dict[str, MarketConfig]:
+    """Return where an exchange's markets beside the main one are: there, too, where they share its hosts."""
     main, *others = EXCHANGES[name].markets
     known = tuple(market.name for market in others)
     document = table.get("markets", {}) if isinstance(table, dict) else {}
@@ -505,7 +507,13 @@ def _other_markets(name: str, table: Any, path: str, where: str) -> dict[str, Ma
     found = {}
     for market in others:
         key = f"{where}.markets.{market.name}"
-        urls = _table(document.get(market.name, {}), MarketConfig, path, key)
+        own = document.get(market.name, {})
+        urls = _table(own, MarketConfig, path, key)
+        shared: dict[str, Any] = {"rest_url": main_urls.rest_url} if market.rest_url == main.rest_url else {}
+        if market.ws_url == main.ws_url:
+            shared |= {"ws_url": main_urls.ws_url, "leg_ws_urls": main_urls.leg_ws_urls}
+        left_out = {name: url for name, url in shared.items() if name not in own}
+        urls = msgspec.structs.replace(urls, **left_out)
         found[market.name] = _check_market(market, urls, path, key)
     return found
 

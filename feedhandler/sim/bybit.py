@@ -1,4 +1,5 @@
-"""Bybit V5 spot, simulated: public market data and REST. The account's side is in bybit_private.py.
+"""Bybit V5, simulated: public market data and REST of spot and of linear perpetuals. The account's side is in
+bybit_private.py.
 
 Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
 handler's adapter is another, and the two meet only on the socket.
@@ -6,6 +7,7 @@ handler's adapter is another, and the two meet only on the socket.
 Sources:
   connection   https://bybit-exchange.github.io/docs/v5/ws/connect
   tickers      https://bybit-exchange.github.io/docs/v5/websocket/public/ticker
+  liquidations https://bybit-exchange.github.io/docs/v5/websocket/public/all-liquidation
   order book   https://bybit-exchange.github.io/docs/v5/websocket/public/orderbook
   trades       https://bybit-exchange.github.io/docs/v5/websocket/public/trade
   REST         https://bybit-exchange.github.io/docs/v5/market/instrument, .../market/tickers, .../market/time
@@ -26,8 +28,15 @@ import msgspec
 
 from feedhandler.sim.account import ZERO
 from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
-from feedhandler.sim.market import Instrument, Listing, padded, trimmed
+from feedhandler.sim.market import MAJORS, Instrument, Listing, instruments_of, padded, trimmed, universe
 from feedhandler.sim.order_book import Fill, Level
+from feedhandler.sim.bybit_linear import (
+    RATE_DECIMALS,
+    EndedPosition,
+    contract_values,
+    interval_h_of,
+    liquidations,
+)
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -47,15 +56,19 @@ from feedhandler.sim.protocol import (
 from feedhandler.sim.reading import KeptMessage, KeptState, TrafficReading
 from feedhandler.sim.sources import TradeSource, WindowSource
 
-SPOT_PATH = "/v5/public/spot"
+SPOT, LINEAR = "spot", "linear"
+PATHS = {"/v5/public/spot": SPOT, "/v5/public/linear": LINEAR}
 TRADES_PER_MESSAGE = 1024
-RECENT_TRADES = 60
+RECENT_TRADES = {SPOT: 60, LINEAR: 1000}
+PAGE_SIZE, PAGE_SIZE_MAX = 500, 1000  # of linear instruments
 WINDOWS = {  # by channel: levels a side, and how often what has changed among them is sent
     "orderbook.50": (50, 20 * NS_PER_MS),
     "orderbook.200": (200, 100 * NS_PER_MS),
     "orderbook.1000": (1000, 200 * NS_PER_MS),
 }
-_TOPIC = re.compile(r"(?P<channel>tickers|orderbook\.(1|50|200|1000)|publicTrade)\.(?P<symbol>[^.]+)")
+_TOPIC = re.compile(
+    r"(?P<channel>tickers|orderbook\.(1|50|200|1000)|publicTrade|allLiquidation)\.(?P<symbol>[^.]+)"
+)
 _ODD = (
     Listing(base="1000FLOP", quote="USDT", price=0.000_311_8),
     Listing(base="1INCH", quote="USDT", price=0.187_4),
@@ -66,6 +79,26 @@ _ODD = (
     Listing(base="BTC", quote="COP", price=352_840_000.0),
 )
 
+_ODD_LINEAR = (
+    Listing(base="1000FLOP", quote="USDT", price=0.3118),
+    Listing(base="NEX", quote="USDT", price=0.0731),
+    Listing(base="BTC", quote="USDC", price=86_410.0),
+    Listing(base="ETH", quote="USDC", price=2_814.6),
+    Listing(base="THINLY", quote="USDT", price=0.0519, is_thin=True),
+    Listing(base="EARLY", quote="USDT", price=1.5, is_trading=False),
+    Listing(base="SOONLY", quote="USDT", price=2.25),
+    Listing(base="GONER", quote="USDT", price=0.75, is_trading=False),
+)
+LINEAR_SEED = 1_000_003  # beside that of spot
+# Of those that are not simply trading, status and phase.
+STATES = {
+    "EARLY": ("PreLaunch", "CallAuction"),
+    "SOONLY": ("PreLaunch", "ContinuousTrading"),
+    "GONER": ("Delivering", ""),
+}
+DATED = "25DEC26"  # a future on the first symbol, in the same list
+DATED_MS = 1_798_156_800_000
+
 
 class BybitRules(msgspec.Struct, frozen=True, kw_only=True):
     """Limits and timers, as documented or reported; tests shorten them."""
@@ -73,6 +106,7 @@ class BybitRules(msgspec.Struct, frozen=True, kw_only=True):
     args_per_request: int = 10
     args_characters: int = 21_000
     idle_s: float = 60.0
+    funding_hour_s: float = 3600.0  # how long an hour is between two fundings
     attempts: int = 500
     attempts_period_s: float = 300.0
     requests_per_5_s: int = 600
@@ -92,6 +126,17 @@ class Bybit(Exchange):
         self._requests = Weight(5.0)
         self.private = BybitPrivate(self.price)
         self._windows: dict[str, WindowSource] = {}  # by topic: they go on counting when nobody is subscribed
+        perpetuals = [
+            each
+            for each in universe(seed + LINEAR_SEED, 2 * instruments, _ODD_LINEAR)
+            if each.quote in ("USDT", "USDC")
+        ]
+        count = max(instruments, len(MAJORS) + len(_ODD_LINEAR))
+        self.other_instruments = instruments_of(perpetuals[:count], seed + LINEAR_SEED)
+        self.by_symbol_of = {
+            SPOT: self.by_symbol,
+            LINEAR: {_symbol(each, LINEAR): each for each in self.other_instruments},
+        }
 
     def price(self, asset: str) -> Decimal:
         """Value an asset in USD, for which USDT stands; 0 if it is not traded."""
@@ -108,49 +153,69 @@ class Bybit(Exchange):
         if request.path == PRIVATE_PATH:
             connection_id = f"{self._random.getrandbits(80):020x}-{self._random.getrandbits(10):x}"
             return BybitPrivateDialog(self.private, connection_id, request.one("max_active_time"))
-        if request.path != SPOT_PATH:
+        market = PATHS.get(request.path)
+        if market is None:
             return HttpAnswer(body=b"", status=404)
-        return BybitDialog(self, str(UUID(int=self._random.getrandbits(128), version=4)))
+        return BybitDialog(self, str(UUID(int=self._random.getrandbits(128), version=4)), market)
 
-    def refusal(self, topic: object) -> str | None:
+    def refusal(self, topic: object, market: str) -> str | None:
         """Say why a topic cannot be subscribed; None if it can."""
+        unknown = f"error:handler not found,topic:{topic}"
         if not isinstance(topic, str) or (match := _TOPIC.fullmatch(topic)) is None:
-            return f"error:handler not found,topic:{topic}"
+            return unknown
         symbol = match["symbol"]
-        if not self.knows(symbol) or symbol in self.rejected_symbols:
-            return f"Invalid symbol :[{topic}]"
+        if match["channel"] == "allLiquidation" and market == SPOT:
+            return unknown
+        is_known = self.knows_all or symbol in self.by_symbol_of[market]
+        if not is_known or symbol in self.rejected_symbols:
+            return f"Invalid symbol :[{topic}]" if market == SPOT else unknown
         return None
 
     def is_rejected(self, topic: object) -> bool:
         return isinstance(topic, str) and topic.rpartition(".")[2] in self.rejected_symbols
 
     def stream(self, topic: str) -> DataStream | None:
-        channel, _, symbol = topic.rpartition(".")
-        instrument = self.by_symbol.get(symbol)
+        """Make the stream of a topic, which has its market before it if that is not spot."""
+        market, is_linear, named = topic.partition(":")
+        market, named = (market, named) if is_linear else (SPOT, topic)
+        channel, _, symbol = named.rpartition(".")
+        instrument = self.by_symbol_of[market].get(symbol)
         if instrument is None:
             return None
         if channel == "orderbook.1":
-            return DataStream(topic, instrument, _book(instrument), repeat_every_ns=3 * NS_PER_S)
+            return DataStream(topic, instrument, _book(instrument, symbol), repeat_every_ns=3 * NS_PER_S)
         if channel in WINDOWS:
             depth, every_ns = WINDOWS[channel]
             window = self._windows.get(topic) or WindowSource(instrument.order_book(), depth)
             self._windows[topic] = window
-            encode = _window(topic, instrument, window)
+            encode = _window(named, instrument, symbol, window)
             return DataStream(
                 topic, instrument, encode, regular_every_ns=every_ns, shows_book=True, source=window
             )
+        if channel == "tickers" and is_linear:
+            ticker = LinearTickerSource(instrument, symbol, self.rules.funding_hour_s)
+            return DataStream(
+                topic, instrument, ticker.encode, regular_every_ns=100 * NS_PER_MS, source=ticker
+            )
         if channel == "tickers":
-            encode = _ticker(instrument)
+            encode = _ticker(instrument, symbol)
             return DataStream(topic, instrument, encode, at_most_every_ns=50 * NS_PER_MS, shows_quote=False)
         if channel == "publicTrade":
             trades = TradeSource(instrument.order_book(), TRADES_PER_MESSAGE)
-            return DataStream(topic, instrument, _trades(instrument, trades), is_trade=True, source=trades)
+            encode = _trades(instrument, symbol, market, trades)
+            return DataStream(topic, instrument, encode, is_trade=True, source=trades)
+        if channel == "allLiquidation":
+            found = LiquidationBatches(instrument, symbol)
+            return DataStream(topic, instrument, found.encode, regular_every_ns=500 * NS_PER_MS, source=found)
         return None
 
     def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
         if isinstance(stream.source, WindowSource):
             stream.source.show_all()
-        return None if stream.is_trade else stream.encode(variant, now)
+        if isinstance(stream.source, LinearTickerSource):
+            return stream.source.snapshot(now)
+        has_none = stream.is_trade or isinstance(stream.source, LiquidationBatches)
+        return None if has_none else stream.encode(variant, now)
 
     def restart_book(self, stream: DataStream) -> bool:
         if not isinstance(stream.source, WindowSource):
@@ -191,14 +256,22 @@ class Bybit(Exchange):
         answer = _answer(refusal.code, refusal.text, {}, now, headers=headers)
         return msgspec.structs.replace(answer, violation=refusal.violation, remark=refusal.remark)
 
+    def listed_of(self, market: str) -> list[Instrument]:
+        """Return what the instrument list of a market has."""
+        if market == SPOT:
+            return self.listed()
+        names = self.by_symbol_of[market].items()
+        return [each for symbol, each in names if symbol not in self.unlisted_symbols]
+
     def selected(self, request: HttpRequest, now: Now) -> "list[Instrument] | HttpAnswer":
         """Resolve category and symbol, or answer what is wrong with them."""
-        if request.one("category") != "spot":
+        market = request.one("category") or ""
+        if market not in self.by_symbol_of:
             return _answer(10001, "params error: Category is invalid", {}, now)
         symbol = request.one("symbol")
         if symbol is None:
-            return self.listed()
-        instrument = self.by_symbol.get(symbol)
+            return self.listed_of(market)
+        instrument = self.by_symbol_of[market].get(symbol)
         return (
             [instrument]
             if instrument is not None
@@ -209,9 +282,11 @@ class Bybit(Exchange):
 class BybitDialog(Dialog):
     """One public connection. There is no greeting; requests that fail leave it open."""
 
-    def __init__(self, exchange: Bybit, connection_id: str) -> None:
+    def __init__(self, exchange: Bybit, connection_id: str, market: str = SPOT) -> None:
         super().__init__()
         self._exchange = exchange
+        self._market = market
+        self._prefix = "" if market == SPOT else f"{market}:"  # of topics, where those of all markets meet
         self._rules = exchange.rules
         self._connection_id = connection_id
         self._characters = 0  # of all topics subscribed
@@ -246,17 +321,17 @@ class BybitDialog(Dialog):
         args = message.get("args")
         if not isinstance(args, list) or not args:
             return self._refuse("error:args is empty", message, "subscribe")
-        if len(args) > self._rules.args_per_request:
+        if self._market == SPOT and len(args) > self._rules.args_per_request:
             without_id = {key: value for key, value in message.items() if key != "req_id"}
             return self._refuse(f"args size >{self._rules.args_per_request}", without_id, "subscribe")
         for index, topic in enumerate(args):
-            refusal = self._exchange.refusal(topic)
-            is_repeated = refusal is None and topic in self.topics
+            refusal = self._exchange.refusal(topic, self._market)
+            is_repeated = refusal is None and self._prefix + topic in self.topics
             if is_repeated or (refusal is None and topic in args[:index]):
                 refusal = f"error:already subscribed,topic:{topic}"
             if refusal is not None:
                 reply = self._refuse(refusal, message, "subscribe")
-                reply.repeats = topic if is_repeated else ""
+                reply.repeats = self._prefix + topic if is_repeated else ""
                 if self._exchange.is_rejected(topic):
                     reply.violation = ""  # our whim, not the client's fault
                 return reply
@@ -264,16 +339,20 @@ class BybitDialog(Dialog):
         if characters > self._rules.args_characters:
             return self._refuse(f"error:args length >{self._rules.args_characters}", message, "subscribe")
         self._characters = characters
-        self.topics.update(dict.fromkeys(args))
-        return Reply(texts=[self._answer(True, "subscribe", message, "subscribe")], subscribe=list(args))
+        topics = [self._prefix + topic for topic in args]
+        self.topics.update(dict.fromkeys(topics))
+        text = "subscribe" if self._market == SPOT else ""
+        return Reply(texts=[self._answer(True, text, message, "subscribe")], subscribe=topics)
 
     def _on_unsubscribe(self, message: dict[str, object]) -> Reply:
         args = message.get("args")
-        known = [topic for topic in args if topic in self.topics] if isinstance(args, list) else []
+        asked = [f"{self._prefix}{topic}" for topic in args] if isinstance(args, list) else []
+        known = [topic for topic in asked if topic in self.topics]
         for topic in known:
             self.topics.pop(topic, None)
-            self._characters -= len(topic)
-        return Reply(texts=[self._answer(True, "unsubscribe", message, "unsubscribe")], unsubscribe=known)
+            self._characters -= len(topic) - len(self._prefix)
+        text = "unsubscribe" if self._market == SPOT else ""
+        return Reply(texts=[self._answer(True, text, message, "unsubscribe")], unsubscribe=known)
 
     def _refuse(self, text: str, message: dict[str, object], operation: str) -> Reply:
         return Reply(texts=[self._answer(False, text, message, operation)], violation=text)
@@ -290,9 +369,9 @@ class BybitDialog(Dialog):
 _Encode = Callable[[int, Now], bytes]
 
 
-def _book(instrument: Instrument) -> _Encode:
+def _book(instrument: Instrument, spelled: str) -> _Encode:
     """Best bid and offer, always complete; a side of the thin instrument is empty now and then."""
-    symbol = _symbol(instrument).encode()
+    symbol = spelled.encode()
     template = (
         b'{"topic":"orderbook.1.%b","ts":%%d,"type":"snapshot","data":{"s":"%b","b":[["%%b","%%b"]],'
         b'"a":[["%%b","%%b"]],"u":%%d,"seq":%%d},"cts":%%d}' % (symbol, symbol)
@@ -345,11 +424,11 @@ def _thin(each: Instrument, symbol: bytes) -> _Encode:
     return encode
 
 
-def _window(topic: str, instrument: Instrument, window: WindowSource) -> _Encode:
+def _window(topic: str, instrument: Instrument, symbol: str, window: WindowSource) -> _Encode:
     """The best levels as a snapshot first, then what has changed of them; a new snapshot replaces everything."""
     template = (
         b'{"topic":%b,"ts":%%d,"type":"%%b","data":{"s":"%b","b":[%%b],"a":[%%b],"u":%%d,"seq":%%d},"cts":%%d}'
-        % (to_json(topic), _symbol(instrument).encode())
+        % (to_json(topic), symbol.encode())
     )
 
     def encode(variant: int, now: Now) -> bytes:
@@ -372,9 +451,9 @@ def _levels(instrument: Instrument, levels: list[Level]) -> bytes:
     )
 
 
-def _ticker(instrument: Instrument) -> _Encode:
+def _ticker(instrument: Instrument, spelled: str) -> _Encode:
     """Last price and 24 h statistics; on spot there is no bid and no ask."""
-    symbol = _symbol(instrument).encode()
+    symbol = spelled.encode()
     template = (
         b'{"topic":"tickers.%b","ts":%%d,"type":"snapshot","cs":%%d,"data":{"symbol":"%b","lastPrice":"%%b",'
         b'"highPrice24h":"%%b","lowPrice24h":"%%b","prevPrice24h":"%%b","volume24h":"%%b","turnover24h":"%%b",'
@@ -399,8 +478,8 @@ def _ticker(instrument: Instrument) -> _Encode:
     return encode
 
 
-def _trades(instrument: Instrument, trades: TradeSource) -> _Encode:
-    symbol = _symbol(instrument).encode()
+def _trades(instrument: Instrument, spelled: str, market: str, trades: TradeSource) -> _Encode:
+    symbol = spelled.encode()
     template = (
         b'{"i":"%%b","T":%%d,"p":"%%b","v":"%%b","S":"%%b","seq":%%d,"s":"%b","BT":false,"RPI":false}'
         % symbol
@@ -410,7 +489,7 @@ def _trades(instrument: Instrument, trades: TradeSource) -> _Encode:
         rows = [
             template
             % (
-                _trade_id(symbol, fill).encode(),
+                _trade_id(spelled, market, fill).encode(),
                 fill.unix_ns // NS_PER_MS,
                 _price(instrument, fill.price),
                 _size(instrument, fill.size),
@@ -428,9 +507,11 @@ def _trades(instrument: Instrument, trades: TradeSource) -> _Encode:
     return encode
 
 
-def _trade_id(symbol: bytes, fill: Fill) -> str:
+def _trade_id(symbol: str, market: str, fill: Fill) -> str:
     """Print what looks like a UUID, and is the same for the same trade."""
-    return str(UUID(bytes=md5(b"%b %d" % (symbol, fill.trade_id), usedforsecurity=False).digest(), version=5))
+    name = symbol if market == SPOT else f"{market}:{symbol}"
+    made_of = f"{name} {fill.trade_id}".encode()
+    return str(UUID(bytes=md5(made_of, usedforsecurity=False).digest(), version=5))
 
 
 def _side(fill: Fill) -> str:
@@ -442,8 +523,9 @@ def _cross_sequence(update_id: int) -> int:
     return update_id * 7
 
 
-def _symbol(instrument: Instrument) -> str:
-    return instrument.listing.base + instrument.listing.quote
+def _symbol(instrument: Instrument, market: str = SPOT) -> str:
+    base, quote = instrument.listing.base, instrument.listing.quote
+    return f"{base}PERP" if market == LINEAR and quote == "USDC" else base + quote
 
 
 def _price(instrument: Instrument, ticks: int) -> bytes:
@@ -468,6 +550,141 @@ def _index_price(each: Instrument) -> bytes:
     return _price(each, each.last) if each.listing.quote == "USDT" and each.index < 16 else b""
 
 
+# Linear perpetuals.
+
+
+class LinearTickerSource:
+    """Tickers as deltas: what has changed since the last message, and a snapshot of what was sent until then."""
+
+    def __init__(self, instrument: Instrument, symbol: str, hour_s: float) -> None:
+        self._instrument = instrument
+        self._symbol = symbol
+        self._hour_s = hour_s
+        self._sent: dict[str, str] = {}  # {}: nobody knows anything
+        self._update_id = 0  # as of then
+        self._now = Now(0, 0)
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self._sent = {}
+
+    def take(self) -> bool:
+        return self._update_id != self._instrument.update_id
+
+    def lose(self) -> None:
+        self._read(self._now)
+
+    def _read(self, now: Now) -> dict[str, str]:
+        """Note the present values; return those that have changed, a price with its size."""
+        self._now, self._update_id = now, self._instrument.update_id
+        before, self._sent = self._sent, linear_values(self._instrument, now, self._hour_s)
+        changed = {name: text for name, text in self._sent.items() if before.get(name) != text}
+        for price, size in (("bid1Price", "bid1Size"), ("ask1Price", "ask1Size")):
+            if price in changed or size in changed:
+                changed |= {price: self._sent[price], size: self._sent[size]}
+        return changed
+
+    def encode(self, variant: int, now: Now) -> bytes:
+        """Print the next delta."""
+        return self._print("delta", self._read(now), now)
+
+    def snapshot(self, now: Now) -> bytes:
+        """Print all that was sent, from which the next delta goes on."""
+        if not self._sent:
+            self._read(now)
+        return self._print("snapshot", self._sent, now)
+
+    def _print(self, type_: str, values: dict[str, str], now: Now) -> bytes:
+        return to_json(
+            {
+                "topic": f"tickers.{self._symbol}",
+                "type": type_,
+                "data": {"symbol": self._symbol, **values},
+                "cs": _cross_sequence(self._update_id),
+                "ts": now.unix_ms,
+            }
+        )
+
+
+class LiquidationBatches:
+    """Liquidations, all of half a second in one message; mostly there are none."""
+
+    def __init__(self, instrument: Instrument, symbol: str) -> None:
+        self._instrument = instrument
+        self._symbol = symbol
+        self._update_id = instrument.update_id
+        self._found: list[EndedPosition] = []
+
+    def start(self) -> None:
+        self._update_id = self._instrument.update_id
+
+    def stop(self) -> None:
+        pass
+
+    def take(self) -> bool:
+        if self._update_id == self._instrument.update_id:
+            return False
+        self._update_id = self._instrument.update_id
+        self._found = liquidations(self._instrument)
+        return bool(self._found)
+
+    def lose(self) -> None:
+        self.take()
+
+    def encode(self, variant: int, now: Now) -> bytes:
+        """Print them; the side is the position's."""
+        rows = [
+            {
+                "T": now.unix_ms - each.ago_ms,
+                "s": self._symbol,
+                "S": "Buy" if each.is_long else "Sell",
+                "v": _size(self._instrument, each.size).decode(),
+                "p": _price(self._instrument, each.price).decode(),
+            }
+            for each in self._found
+        ]
+        topic = f"allLiquidation.{self._symbol}"
+        return to_json({"topic": topic, "type": "snapshot", "ts": now.unix_ms, "data": rows})
+
+
+def linear_values(each: Instrument, now: Now, hour_s: float) -> dict[str, str]:
+    """Return what tickers have of a perpetual, as texts."""
+    contract = contract_values(each, now, hour_s)
+    has_funding = STATES.get(each.listing.base, ("", ""))[0] != "PreLaunch"
+    both = 2 * contract.open_interest  # sides
+    value_decimals = each.price_decimals + each.size_decimals
+    values = {
+        "tickDirection": b"MinusTick" if each.is_sell else b"PlusTick",
+        "price24hPcnt": _percent(each),
+        "lastPrice": _price(each, each.last),
+        "prevPrice24h": _price(each, each.open),
+        "highPrice24h": _price(each, each.high),
+        "lowPrice24h": _price(each, each.low),
+        "markPrice": _price(each, contract.mark_price),
+        "indexPrice": _price(each, contract.index_price) if has_funding else b"",
+        "openInterest": _size(each, both),
+        "openInterestValue": trimmed(both * contract.mark_price, value_decimals),
+        "turnover24h": _turnover(each),
+        "volume24h": _size(each, each.base_volume),
+        "fundingIntervalHour": b"%d" % contract.interval_h if has_funding else b"",
+        "fundingCap": b"0.005",
+        "singleOpenInterest": _size(each, contract.open_interest),
+        "singleOpenInterestValue": trimmed(contract.open_interest * contract.mark_price, value_decimals),
+        "nextFundingTime": b"%d" % contract.next_funding_ms if has_funding else b"",
+        "fundingRate": trimmed(contract.funding_rate, RATE_DECIMALS) if has_funding else b"",
+        "bid1Price": b"" if each.is_bid_empty else _price(each, each.bid),
+        "bid1Size": b"" if each.is_bid_empty else _size(each, each.bid_size),
+        "ask1Price": b"" if each.is_ask_empty else _price(each, each.ask),
+        "ask1Size": b"" if each.is_ask_empty else _size(each, each.ask_size),
+        "preOpenPrice": b"",
+        "preQty": b"",
+        "curPreListingPhase": STATES.get(each.listing.base, ("", ""))[1].encode(),
+    }
+    return {name: text.decode() for name, text in values.items()}
+
+
 # REST.
 
 
@@ -490,11 +707,15 @@ def _time(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
 
 
 def _instruments(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
-    """Everything in one page: spot knows no cursor, and ignores a limit."""
+    """Spot in one page, for it knows no cursor and ignores a limit; linear page by page, of one status."""
+    if request.one("category") == LINEAR:
+        return _linear_instruments(exchange, request, now)
     return _listed(exchange, request, now, _instrument_info)
 
 
 def _tickers(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
+    if request.one("category") == LINEAR:
+        return _linear_tickers(exchange, request, now)
     return _listed(exchange, request, now, _rest_ticker)
 
 
@@ -552,24 +773,120 @@ def _rest_ticker(each: Instrument) -> dict[str, object]:
     }
 
 
+def _linear_instruments(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
+    selected = exchange.selected(request, now)
+    if isinstance(selected, HttpAnswer):
+        return selected
+    limit, cursor = request.one("limit") or str(PAGE_SIZE), request.one("cursor") or "page0"
+    if not limit.isdecimal() or not 0 < int(limit[:9]) <= PAGE_SIZE_MAX:
+        return _answer(10001, "params error: Limit is invalid", {}, now)
+    if not cursor.startswith("page") or not cursor[4:].isdecimal():
+        return _answer(10001, "params error: Cursor is invalid", {}, now)
+    status, first = request.one("status") or "Trading", int(cursor[4:13])
+    rows = [_linear_info(each) for each in selected]
+    if request.one("symbol") is None:
+        rows = [row for row in rows if row["status"] == status]
+        rows[1:1] = [_dated_info(selected[0])] if status == "Trading" else []
+    until = first + int(limit)
+    result = {
+        "category": LINEAR,
+        "list": rows[first:until],
+        "nextPageCursor": f"page{until}" if until < len(rows) else "",
+    }
+    return _answer(0, "OK", result, now)
+
+
+def _linear_info(each: Instrument) -> dict[str, object]:
+    status, phase = STATES.get(each.listing.base, ("Trading", ""))
+    phases = {"curAuctionPhase": phase, "phases": [], "auctionFeeInfo": {}, "skipCallAuction": False}
+    return {
+        "symbol": _symbol(each, LINEAR),
+        "contractType": "LinearPerpetual",
+        "status": status,
+        "baseCoin": each.listing.base,
+        "quoteCoin": each.listing.quote,
+        "launchTime": "1700000000000",
+        "deliveryTime": "0",
+        "deliveryFeeRate": "",
+        "priceScale": str(each.price_decimals),
+        "leverageFilter": {"minLeverage": "1", "maxLeverage": "50.00", "leverageStep": "0.01"},
+        "priceFilter": {
+            "minPrice": _price(each, 1).decode(),
+            "maxPrice": _price(each, 10**9).decode(),
+            "tickSize": _price(each, 1).decode(),
+        },
+        "lotSizeFilter": {
+            "maxOrderQty": _size(each, 10**9).decode(),
+            "minOrderQty": _size(each, 1).decode(),
+            "qtyStep": _size(each, 1).decode(),
+            "postOnlyMaxOrderQty": _size(each, 10**9).decode(),
+            "maxMktOrderQty": _size(each, 10**8).decode(),
+            "minNotionalValue": "5",
+        },
+        "unifiedMarginTrade": True,
+        "fundingInterval": interval_h_of(each) * 60,
+        "settleCoin": each.listing.quote,
+        "copyTrading": "none",
+        "upperFundingRate": "0.005",
+        "lowerFundingRate": "-0.005",
+        "isPreListing": bool(phase),
+        "preListingInfo": phases if phase else None,
+        "riskParameters": {"priceLimitRatioX": "0.05", "priceLimitRatioY": "0.1"},
+        "displayName": "",
+        "symbolType": "innovation" if each.listing.is_thin else "",
+        "forbidUplWithdrawal": False,
+        "symbolId": each.index + 1,
+    }
+
+
+def _dated_info(each: Instrument) -> dict[str, object]:
+    """A future on the same, which nobody trades here."""
+    return _linear_info(each) | {
+        "symbol": f"{_symbol(each, LINEAR)}-{DATED}",
+        "contractType": "LinearFutures",
+        "deliveryTime": str(DATED_MS),
+        "fundingInterval": 0,
+    }
+
+
+def _linear_tickers(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
+    selected = exchange.selected(request, now)
+    if isinstance(selected, HttpAnswer):
+        return selected
+    rows = [
+        {
+            "symbol": _symbol(each, LINEAR),
+            **linear_values(each, now, exchange.rules.funding_hour_s),
+            "deliveryTime": "0",
+            "basis": "",
+            "basisRate": "",
+        }
+        for each in selected
+        if each.listing.is_trading or request.one("symbol")
+    ]
+    return _answer(0, "OK", {"category": LINEAR, "list": rows}, now)
+
+
 def _recent_trades(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
     """The newest trades of one symbol, the newest first."""
     selected = exchange.selected(request, now)
     if isinstance(selected, HttpAnswer):
         return selected
-    limit = request.one("limit") or str(RECENT_TRADES)
+    market = request.one("category") or SPOT
+    limit = request.one("limit") or str(RECENT_TRADES[market])
     if request.one("symbol") is None or not limit.isascii() or not limit.isdigit():
         return _answer(10001, "params error: symbol or limit is invalid", {}, now)
     [each] = selected
-    count = max(1, min(int(limit[:9]), RECENT_TRADES))
+    count = max(1, min(int(limit[:9]), RECENT_TRADES[market]))
     fills = list(each.order_book().fills)[: -count - 1 : -1]
-    return _answer(0, "OK", {"category": "spot", "list": [_rest_trade(each, fill) for fill in fills]}, now)
+    rows = [_rest_trade(each, market, fill) for fill in fills]
+    return _answer(0, "OK", {"category": market, "list": rows}, now)
 
 
-def _rest_trade(each: Instrument, fill: Fill) -> dict[str, object]:
+def _rest_trade(each: Instrument, market: str, fill: Fill) -> dict[str, object]:
     return {
-        "execId": _trade_id(_symbol(each).encode(), fill),
-        "symbol": _symbol(each),
+        "execId": _trade_id(_symbol(each, market), market, fill),
+        "symbol": _symbol(each, market),
         "price": _price(each, fill.price).decode(),
         "size": _size(each, fill.size).decode(),
         "side": _side(fill),

@@ -296,6 +296,7 @@ class Exchange(abc.ABC):
     ) -> None:
         self.instruments = instruments_of(universe(seed, count, odd), seed)
         self.by_symbol = {spell(instrument): instrument for instrument in self.instruments}
+        self.other_instruments: list[Instrument] = []  # of another market, which moves by itself
         self._spell = spell
         self.knows_all = False  # in a recording there may be any symbol
         self.ws_url = ""  # where its socket really is, known once bound

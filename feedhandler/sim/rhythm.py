@@ -51,18 +51,26 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rhythm:
-    """A schedule of changes."""
+    """A schedule of changes. others are instruments of another market, whose chance is its own."""
 
-    def __init__(self, instruments: Sequence[Instrument], activity: Activity, seed: int) -> None:
-        self._random = random.Random(f"rhythm {seed}")
-        self._instruments = instruments
+    def __init__(
+        self,
+        instruments: Sequence[Instrument],
+        activity: Activity,
+        seed: int,
+        others: Sequence[Instrument] = (),
+    ) -> None:
+        both = (instruments, random.Random(f"rhythm {seed}")), (others, random.Random(f"others {seed}"))
+        self._instruments = [each for market, _ in both for each in market]
+        self._randoms = [chance for market, chance in both for _ in market]
         self._every_ns = [
-            activity.every_s(each.index, len(instruments)) * NS_PER_S if each.listing.is_trading else 0.0
-            for each in instruments
+            activity.every_s(each.index, len(market)) * NS_PER_S if each.listing.is_trading else 0.0
+            for market, _ in both
+            for each in market
         ]
         self._changes: list[tuple[int, int]] = []  # heap of (due, position); made when time begins
-        self._streams: list[list[DataStream]] = [[] for _ in instruments]
-        self._position = {id(each): position for position, each in enumerate(instruments)}
+        self._streams: list[list[DataStream]] = [[] for _ in self._instruments]
+        self._position = {id(each): position for position, each in enumerate(self._instruments)}
         self._of_all: list[DataStream] = []  # those that carry every instrument
         self._stream_count = 0
         self._clock_ns: dict[str, int] = {}  # by topic: a moment at which a regular stream was due
@@ -77,7 +85,8 @@ class Rhythm:
         self._streams_beside(stream).append(stream)
         if stream.regular_every_ns:
             # Somewhere in its period, as the exchange's clock does not start when we subscribe.
-            self._clock_ns[stream.topic] = mono_ns + self._random.randrange(stream.regular_every_ns)
+            chance = self._randoms[self._position[id(stream.instrument)]]
+            self._clock_ns[stream.topic] = mono_ns + chance.randrange(stream.regular_every_ns)
 
     def stop(self, stream: DataStream) -> None:
         self._stream_count -= 1
@@ -155,13 +164,13 @@ class Rhythm:
         heapify(self._changes)
 
     def _pause_ns(self, position: int) -> int:
-        return 1 + int(self._random.expovariate(1.0) * self._every_ns[position])
+        return 1 + int(self._randoms[position].expovariate(1.0) * self._every_ns[position])
 
     def _change(self, position: int, unix_ns: int) -> bool:
         """Move one symbol; True if it was traded, too."""
         instrument = self._instruments[position]
         trade_id = instrument.trade_id
-        instrument.step(self._random.getrandbits(_BITS), unix_ns)
+        instrument.step(self._randoms[position].getrandbits(_BITS), unix_ns)
         return instrument.trade_id != trade_id
 
     def _show_in_all(self, position: int, mono_ns: int, send: Callable[[DataStream], None]) -> None:

@@ -256,7 +256,8 @@ class SimServer:
         settings = self._settings
         if settings.messages_per_s:
             return FixedRate(settings.messages_per_s, settings.seed)
-        return Rhythm(self._exchange.instruments, settings.activity, settings.seed)
+        exchange = self._exchange
+        return Rhythm(exchange.instruments, settings.activity, settings.seed, exchange.other_instruments)
 
     # Life.
 

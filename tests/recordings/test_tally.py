@@ -1,7 +1,12 @@
 """What is counted of a recording, and which books are called wrong."""
 
+import json
+from pathlib import Path
+
 from captured import (
     BINANCE,
+    BYBIT,
+    BYBIT_LINEAR,
     KUCOIN,
     KUCOIN_BOOK,
     answered,
@@ -16,6 +21,8 @@ from captured import (
 
 from feedhandler.recordings.captures import CaptureReader
 from feedhandler.recordings.tally import Tally
+
+FRAMES = Path(__file__).parent.parent / "frames"
 
 
 def counted(tmp_path, lines):
@@ -49,6 +56,23 @@ def test_records_and_levels_are_counted(tmp_path):
         0,
         0,
     )
+
+
+def test_of_another_market_there_are_books_and_other_kinds_as_well(tmp_path):
+    natives = "BTCUSDT", "linear"  # a name that the market's prefix would be part of
+    lines = [opened(BYBIT_LINEAR)]
+    for native in natives:
+        for name in ("bybit/books/snapshot", "bybit/books/delta", "bybit_linear/tickers"):
+            frame = json.loads((FRAMES / f"{name}.json").read_text().replace("BTCUSDT", native))
+            lines.append(received(frame))
+    liquidation = json.loads((FRAMES / "bybit_linear/liquidation.json").read_text())
+    spot, snapshot = opened(BYBIT, "spot"), json.loads((FRAMES / "bybit/books/snapshot.json").read_text())
+    _, (linear, other) = counted(tmp_path, [*lines, received(liquidation), spot, received(snapshot, "spot")])
+    assert [(each.symbol, each.began, each.levels > 0) for each in linear.books] == [
+        (native, 1, True) for native in natives
+    ]
+    assert (linear.market, linear.tickers, linear.others) == ("linear", 2, {"contract": 2, "liquidation": 1})
+    assert (other.market, [each.symbol for each in other.books]) == ("spot", ["BTCUSDT"])
 
 
 def test_a_quote_of_the_same_id_confirms_a_book_whichever_comes_first(tmp_path):

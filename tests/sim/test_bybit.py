@@ -286,7 +286,7 @@ def test_a_subscription_or_a_ping_keeps_it(exchange, dialog, clock):
 
 
 def test_other_categories_are_not_here(exchange, clock):
-    answer = exchange.accept(HttpRequest(method="GET", path="/v5/public/linear"), clock.now)
+    answer = exchange.accept(HttpRequest(method="GET", path="/v5/public/inverse"), clock.now)
     assert isinstance(answer, HttpAnswer)
     assert answer.status == 404
 
@@ -364,7 +364,7 @@ def test_recent_trades_are_those_of_the_topic_the_newest_first(clock):
         assert get(exchange, clock, "/v5/market/recent-trade", **query)["retCode"] == 10001
 
 
-@pytest.mark.parametrize("query", [{}, {"category": "linear"}, {"category": "spot", "symbol": "NOSUCH"}])
+@pytest.mark.parametrize("query", [{}, {"category": "inverse"}, {"category": "spot", "symbol": "NOSUCH"}])
 def test_a_bad_call_is_retcode_10001(exchange, clock, query):
     assert get(exchange, clock, "/v5/market/tickers", **query)["retCode"] == 10001
 
