@@ -36,7 +36,7 @@ from feedhandler.data.shard import Shard
 from feedhandler.data.status import FEED_HEARTBEAT_NS, LISTED_MAX, ConnectionStatus, FeedStatus
 from feedhandler.data.topics import Topics
 from feedhandler.data.units import NS_PER_S
-from feedhandler.data.wanted import Kinds, Wanted, difference, listed
+from feedhandler.data.wanted import OPERATOR, Kinds, Wanted, difference, listed
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Market, Rows
 from feedhandler.exchanges.state import State
@@ -336,7 +336,8 @@ class Feed:
         offers = () if self._offer is None else (self._offer.look,)
         self._upkeep = Upkeep(config, self._publisher.look, *boards, *offers, *looks)
         self._universe = Universe(self._markets, self._make_legs, flags, shard.has, self._board)
-        self._wanted = self._kinds(Wanted())  # of all shards
+        self._besides = Wanted()  # the configuration
+        self._wanted = self._kinds(self._besides)  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
         self._requests_stamp = snapshots_stamp(config.run_dir)  # what was requested before has been answered
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
@@ -585,6 +586,10 @@ class Feed:
             return {}
         return wanted.kinds(self._settings.configured)
 
+    def _is_asked(self, symbol: str, kind: str) -> bool:
+        """True unless a kind of a symbol is wanted because it is configured for all of them."""
+        return kind not in self._settings.kinds or OPERATOR in self._besides.owners(symbol, kind)
+
     def _take_wanted(self) -> None:
         """See whether something else is wanted; not while everything is being stopped."""
         if self._stop.is_set():
@@ -600,6 +605,7 @@ class Feed:
             log.error("what is wanted stays as it is: %s", exc)
             return
         self._status.connect = file.is_connected(self._settings.connect)
+        self._besides = file
         before, self._wanted = self._wanted, self._kinds(file)
         added, dropped = difference(self._wanted, before), difference(before, self._wanted)
         if is_first:  # whoever starts this is to know what was ordered long ago
@@ -634,7 +640,7 @@ class Feed:
             self._status.wanted = self._wanted
             return
         known, renamed = self._universe.rejected, self._universe.renamed
-        change = self._universe.reconcile(self._table, self._wanted, time.time_ns())
+        change = self._universe.reconcile(self._table, self._wanted, time.time_ns(), self._is_asked)
         self._status.wanted = self._universe.wanted
         self._plan()
         self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed

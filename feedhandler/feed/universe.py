@@ -89,8 +89,18 @@ class Universe:
         market = next(market for market in self._markets if native.startswith(market.prefix))
         return market, native.removeprefix(market.prefix)
 
-    def reconcile(self, table: InstrumentTable, wanted: Mapping[str, Sequence[str]], now_ns: int) -> Change:
-        """Carry what is wanted, kinds by symbol, and nothing else; now is Unix time."""
+    def reconcile(
+        self,
+        table: InstrumentTable,
+        wanted: Mapping[str, Sequence[str]],
+        now_ns: int,
+        is_asked: Callable[[str, str], bool] = lambda symbol, kind: True,
+    ) -> Change:
+        """Carry what is wanted, kinds by symbol, and nothing else; now is Unix time.
+
+        is_asked: somebody wants that kind of that symbol, and not only of all. Else it is not wanted of a symbol
+        whose market has none.
+        """
         self.rejected, self.renamed, self.wanted = {}, {}, {}
         self.is_waiting = False
         found: dict[str, str] = {}
@@ -101,6 +111,9 @@ class Universe:
             self.is_waiting = self.is_waiting or bool(reason)
             if not self._is_ours(native or symbol):  # what has no native spelling is one shard's to report
                 continue
+            if native:
+                market, _ = self._split(native)
+                kinds = [kind for kind in kinds if kind in market.kinds or is_asked(symbol, kind)]
             self.wanted[symbol] = list(kinds)
             if name:
                 self.renamed[symbol] = name

@@ -38,9 +38,8 @@ def test_records_of_all_kinds_of_both_markets_come_to_a_subscriber(tmp_path):
             books = subscriber.books
             assert not books or all(book.best.bid < book.best.ask for book in books.values() if book.is_valid)
         status = stack.status()["exchanges"]["bybit"]["feed"]
-        rejected = status["rejected"]
-        assert rejected.keys() == {SPOT}, "which has no contract"
-        assert rejected[SPOT].keys() == {"contract", "liquidation"}
+        assert status["rejected"] == {}
+        assert status["wanted"] == {SPOT: list(KINDS[:4]), PERPETUAL: list(KINDS)}
         assert {connection["market"] for connection in status["connections"]} == {"spot", "linear"}
         assert not any("list" in problem for problem in status["problems"])
         assert sum(connection["decode_errors"] for connection in status["connections"]) == 0

@@ -181,6 +181,14 @@ def test_a_kind_that_is_wanted_no_more_is_down_and_one_that_is_not_offered_is_re
     assert feed.universe.rejected == {"A/USDT": {"funding": "binance does not offer funding records"}}
 
 
+def test_a_kind_that_is_wanted_of_all_symbols_is_wanted_where_a_market_has_it():
+    feed = Feed()
+    wanted = pairs("A", "B", kinds=("ticker", "funding"))
+    feed.universe.reconcile(table("A", "B"), wanted, NOW, lambda symbol, kind: symbol == "B/USDT")
+    assert feed.universe.rejected == {"B/USDT": {"funding": "binance does not offer funding records"}}
+    assert feed.universe.wanted == {"A/USDT": ["ticker"], "B/USDT": ["ticker", "funding"]}
+
+
 def test_a_symbol_that_is_not_listed_is_rejected_in_every_kind():
     feed = Feed()
     feed.reconcile(table("A"), pairs("NEW", kinds=("ticker", "trade")))
