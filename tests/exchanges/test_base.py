@@ -5,13 +5,13 @@ import math
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from table import RECV_NS, every_answer, every_frame, load, make
+from table import MARKETS, RECV_NS, every_answer, every_frame, load, make
 
 from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError, ProtocolError
-from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import NO_ORDERS, Control
+from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.state import (
     AHEAD_NS_MAX,
@@ -26,8 +26,8 @@ from feedhandler.exchanges.trades import TradeState
 
 SECOND = 1_000_000_000
 NATIVES = {
-    name: each.main().decode_instruments(load(name, "lists/instruments_ticks")).items[0].native
-    for name, each in EXCHANGES.items()
+    name: market().decode_instruments(load(name, "lists/instruments_ticks")).items[0].native
+    for name, market in MARKETS.items()
 }
 RECORD_FIELDS = [name for name in wire.Ticker.__struct_fields__ if name not in ("version", "kind")]
 PARTS = [
@@ -49,18 +49,32 @@ def is_publishable(state: State) -> bool:
     """No number from an exchange may reach a subscriber as infinite, negative or out of the wire's range."""
     if isinstance(state, DepthState):
         return are_levels(state)
+    if isinstance(state, ContractState):
+        return is_a_contract(state)
     numbers = [getattr(state, name) for name in wire.TICKER_VALUES]
     fields = {name: getattr(state, name) for name in RECORD_FIELDS}
     assert wire.pack_ticker(wire.Ticker(**fields)) == state.record()
     return all(math.isnan(n) or 0 <= n < math.inf for n in numbers) and 0 <= state.exchange_ns < 2**63
 
 
+def is_a_contract(state: ContractState) -> bool:
+    """Nothing is infinite, and only rates are negative."""
+    assert wire.pack(wire.unpack(state.record())) == state.record()
+    numbers = state.mark, state.index, state.open_interest, state.funding_interval_h
+    rates = state.funding_rate, state.predicted_funding_rate
+    return (
+        all(math.isnan(n) or 0 <= n < math.inf for n in numbers)
+        and not any(math.isinf(rate) for rate in rates)
+        and 0 <= state.next_funding_ns < 2**63
+    )
+
+
 def check_trade(record: bytes) -> None:
     trade = wire.unpack(record)
-    assert isinstance(trade, wire.Trade)
+    assert isinstance(trade, wire.Trade | wire.Liquidation)
     assert 0 < trade.price < math.inf
     assert 0 < trade.size < math.inf
-    assert trade.trade_id
+    assert trade.trade_id or isinstance(trade, wire.Liquidation)
     assert trade.exchange_ns > 0
 
 
@@ -77,7 +91,8 @@ def are_levels(state: DepthState) -> bool:
 
 def check(exchange: str, payload: bytes) -> None:
     instance, emitted, trades = make(exchange, NATIVES[exchange]), [], []
-    instance.add([NATIVES[exchange]], wire.SIMULATED, "trade")
+    for kind in {"trade", "contract", "liquidation"}.intersection(instance.kinds):
+        instance.add([NATIVES[exchange]], wire.SIMULATED, kind)
 
     def emit(state: State) -> None:
         record = state.record()  # as a feed does, at once
@@ -99,7 +114,7 @@ def check(exchange: str, payload: bytes) -> None:
 
 def check_answer(exchange: str, body: bytes) -> None:
     """Any bytes give a time that a record can carry, numbers that a quote can have, or one of two errors."""
-    instance = EXCHANGES[exchange].main()
+    instance = MARKETS[exchange]()
     for decode in (instance.decode_time, instance.decode_quote):
         try:
             result = decode(body)
@@ -114,7 +129,7 @@ def check_answer(exchange: str, body: bytes) -> None:
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", MARKETS)
 @settings(max_examples=300)
 @given(data=st.data())
 def test_no_rest_answer_gives_an_impossible_time_or_quote(exchange, data):
@@ -128,14 +143,14 @@ def test_no_rest_answer_gives_an_impossible_time_or_quote(exchange, data):
     check_answer(exchange, bytes(data.draw(st.binary(max_size=100))))
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", MARKETS)
 @given(payload=st.binary(max_size=200))
 def test_any_bytes_are_a_state_a_control_word_nothing_or_a_decode_error(exchange, payload):
     check(exchange, payload)
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", MARKETS)
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_mutation_of_a_real_frame_is_handled_alike(exchange, data):
@@ -149,7 +164,7 @@ def test_any_mutation_of_a_real_frame_is_handled_alike(exchange, data):
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", MARKETS)
 def test_each_value_of_each_frame_replaced_by_nonsense_is_handled_alike(exchange):
     import re
 
@@ -161,7 +176,7 @@ def test_each_value_of_each_frame_replaced_by_nonsense_is_handled_alike(exchange
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", MARKETS)
 def test_every_prefix_of_a_frame_is_handled_alike(exchange):
     for name in every_frame(exchange):
         frame = load(exchange, name)[:4000]
@@ -169,7 +184,7 @@ def test_every_prefix_of_a_frame_is_handled_alike(exchange):
             check(exchange, frame[:size])
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", MARKETS)
 def test_a_new_connection_forgets_what_the_old_one_said(exchange):
     instance = make(exchange, NATIVES[exchange])
     state = instance.tickers[NATIVES[exchange]]

@@ -339,7 +339,7 @@ def test_what_nobody_wants_any_more_is_not_kept():
 
 def listed():
     market = BybitLinear()
-    pages = {"": ["page_1", "page_2"], "PreLaunch": ["before_launch"], "Delivering": ["ending"]}
+    pages = {"": ["instruments_ticks", "page_2"], "PreLaunch": ["before_launch"], "Delivering": ["ending"]}
     found, requested, request = [], [], market.instruments_request
     for name in [page for each in pages.values() for page in each]:
         requested.append(request.path.partition("?")[2])

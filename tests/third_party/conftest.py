@@ -30,9 +30,10 @@ class Simulator:
         self.rest_url = server.rest_url
         self._exchange = server._exchange
 
-    def follow(self, symbol: str) -> "History":
+    def follow(self, symbol: str, market: str = "") -> "History":
         """Note all that happens to a symbol from now on; before anybody subscribes to it."""
-        return History(self._exchange.by_symbol[symbol])
+        by_symbol = self._exchange.by_symbol_of[market] if market else self._exchange.by_symbol
+        return History(by_symbol[symbol])
 
     def state(self) -> dict:
         with urlopen(f"{self.rest_url}/_sim/state", timeout=PATIENCE_S) as answer:
