@@ -399,6 +399,16 @@ class BybitMarket(Market):
         bits = BLOCK if r.is_block else 0
         return PastTrade(r.trade_id, 0, r.time * NS_PER_MS, r.sequence, trade, bits)
 
+    def lists(self, url: str) -> bool:
+        return super().lists(url) and self._is_own(url)
+
+    def past_trades_at(self, url: str) -> str:
+        return super().past_trades_at(url) if self._is_own(url) else ""
+
+    def _is_own(self, url: str) -> bool:
+        """Return whether a request is of this market, by its category; whoever states none means spot."""
+        return parameters(url).get("category", SPOT) == self.name
+
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         answer = decode_rest(self._all_tickers, body, "bybit tickers")
         if answer.code != 0 or answer.result is None or answer.result.rows is None:

@@ -353,6 +353,17 @@ class Decoding:
             return f"{host}, no exchange of ours" if host else "an unknown exchange", None
         return market.exchange, market
 
+    def _market_of_answer(self, url: str) -> tuple[str, type[Market] | None]:
+        """Return the same of a request; where the host does not tell, as in a simulation, the rest of it does."""
+        where, found = self._market_at(url)
+        if found is None or place_of(url).exchange:
+            return where, found
+        for made in EXCHANGES[found.exchange].markets:
+            market = self._requests.setdefault(made, made())
+            if market.lists(url) or market.base_at(url) or market.past_trades_at(url):
+                return where, made
+        return where, found
+
     def _open(self, name: str, address: str) -> Decoded:
         closed = self._close(name)
         where, market = self._market_at(address, name)
@@ -431,7 +442,7 @@ class Decoding:
 
     def instruments(self, item: Item) -> tuple[Market, list[Instrument]] | None:
         """Return what an answer lists, natives with the market's prefix; None if it is no list that can be read."""
-        _, made = self._market_at(item.name)
+        _, made = self._market_of_answer(item.name)
         place = place_of(item.name)
         if made is None or (place.exchange and place.market is None):
             return None  # another market's, though its frames are decoded as this one's
@@ -446,7 +457,7 @@ class Decoding:
 
     def take_answer(self, item: Item) -> Decoded:
         """Take the answer to a request; it may be known long before the frames around it."""
-        where, made = self._market_at(item.name)
+        where, made = self._market_of_answer(item.name)
         if made is None:
             return Decoded(where)
         market = self._reader(made)

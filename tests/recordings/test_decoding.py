@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 from captured import (
@@ -25,6 +26,9 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX
 from feedhandler.recordings.captures import CaptureReader
 from feedhandler.recordings.decoding import Decoding, place_of
+from feedhandler.recordings.traffic import Item, What
+
+FOLDER = Path(__file__).parent.parent / "frames"
 
 TRADE = {"e": "trade", "s": "BTCUSDT", "t": 7, "p": "10", "q": "1", "T": 1_790_000_000_400_000, "m": True}
 
@@ -306,3 +310,16 @@ def test_what_comes_of_a_recording_does_not_depend_on_how_often_it_is_read(tmp_p
     lines = [base(100), opened(BINANCE), *itertools.chain(FRAMES, [received({"data": TRADE})])]
     first, second = (decoded(tmp_path, lines) for _ in range(2))
     assert [each.records for each in first] == [each.records for each in second]
+
+
+def test_an_answer_of_a_simulated_exchange_is_of_the_market_that_asks_so():
+    """Its host says nothing, and both markets ask at one path."""
+    decoding = Decoding("bybit")
+    for market, symbol in (("bybit", "BTC/USDT"), ("bybit_linear", "BTC/USDT:USDT")):
+        body = (FOLDER / market / "lists/instruments_ticks.json").read_bytes()
+        category = market.partition("_")[2] or "spot"
+        url = f"http://127.0.0.1:9/v5/market/instruments-info?category={category}&limit=9"
+        found, instruments = decoding.instruments(Item(What.ANSWERED, 1, name=url, data=body))
+        assert found.prefix == ("linear:" if ":" in symbol else "")
+        assert symbol in {instrument.symbol for instrument in instruments}
+        assert all(instrument.native.startswith(found.prefix) for instrument in instruments)
