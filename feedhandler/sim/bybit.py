@@ -27,9 +27,6 @@ from uuid import UUID
 import msgspec
 
 from feedhandler.sim.account import ZERO
-from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
-from feedhandler.sim.market import MAJORS, Instrument, Listing, instruments_of, padded, trimmed, universe
-from feedhandler.sim.order_book import Fill, Level
 from feedhandler.sim.bybit_linear import (
     RATE_DECIMALS,
     EndedPosition,
@@ -37,6 +34,9 @@ from feedhandler.sim.bybit_linear import (
     interval_h_of,
     liquidations,
 )
+from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
+from feedhandler.sim.market import MAJORS, Instrument, Listing, instruments_of, padded, trimmed, universe
+from feedhandler.sim.order_book import Fill, Level
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,

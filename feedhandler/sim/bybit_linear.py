@@ -1,4 +1,4 @@
-"""What Bybit's simulated perpetuals have besides a market: mark, index, funding, open interest, liquidations. Made up.
+"""What simulated perpetuals of Bybit have besides a market: mark, index, funding, open interest, liquidations.
 
 Pure: each value follows from the contract's own market and the time, so REST and streams agree and nothing is kept.
 The index moves around the market, in the course of half an hour up to `PREMIUM_MAX` away from it; the funding rate
