@@ -291,7 +291,7 @@ def changed_but_not_traded(make, seed: int) -> World | None:
     exchange = make(60, seed=seed)
     activity = Activity(busiest_per_s=1, busy_symbols=1, quietest_s=86_400)
     world = World(Rhythm(exchange.instruments, activity, seed), exchange.instruments)
-    symbol, instrument = list(exchange.by_symbol.items())[-1]
+    symbol, instrument = max(exchange.by_symbol.items(), key=lambda item: item[1].index)
     trade_id, update_id = instrument.trade_id, instrument.update_id
     for pattern in SPOKEN[make]:
         stream = exchange.stream(pattern.format(symbol.lower() if make is Binance else symbol))
