@@ -40,6 +40,8 @@ from feedhandler.exchanges.trades import PastTrade, TradeState
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=sys.float_info.max)]
 # The price or size of a trade: that of nothing, or for nothing, is none.
 Traded = Annotated[float, msgspec.Meta(gt=0.0, le=sys.float_info.max)]
+# Of funding, which may be negative.
+FundingRate = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 # Times whose nanoseconds fit the wire's i64, whatever the unit.
 MILLISECONDS_MAX: Final = (2**63 - 1) // 1_000_000
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=MILLISECONDS_MAX)]

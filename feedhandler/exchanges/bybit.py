@@ -32,7 +32,6 @@ Frames: tests/frames/bybit/, tests/frames/bybit_linear/
 import contextlib
 import math
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Final, Generic
@@ -62,6 +61,7 @@ from feedhandler.exchanges.base import (
     Emit,
     Endpoint,
     Exchange,
+    FundingRate,
     Market,
     Milliseconds,
     Nack,
@@ -145,10 +145,6 @@ class _Data(msgspec.Struct, gc=False):
     asks: list[tuple[Amount, Amount]] | None = msgspec.field(name="a", default=None)
     update_id: UpdateId = msgspec.field(name="u", default=0)
     sequence: UpdateId = msgspec.field(name="seq", default=0)
-
-
-# Of funding, which may be negative.
-FundingRate = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
 class _LinearData(_Data, gc=False):

@@ -43,7 +43,6 @@ https://github.com/Kucoin/kucoin-universal-sdk, as of 2026-11. Frames: tests/fra
 
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Generic
@@ -75,6 +74,7 @@ from feedhandler.exchanges.base import (
     Emit,
     Endpoint,
     Exchange,
+    FundingRate,
     Goodbye,
     Market,
     Milliseconds,
@@ -263,10 +263,6 @@ class _PastTrade(msgspec.Struct):
     size: Traded
     time_ns: UpdateId = msgspec.field(name="time")
     side: str = ""
-
-
-# Of funding, which may be negative.
-FundingRate = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
 class _LinearData(msgspec.Struct, gc=False):
