@@ -1,5 +1,5 @@
-"""KuCoin spot, simulated: the classic token-handshake WebSocket and REST. What an account's own data look
-like is in kucoin_private.py.
+"""KuCoin, simulated: the classic token-handshake WebSocket and REST of spot. What an account's own data look
+like is in kucoin_private.py, what perpetuals have in kucoin_linear.py.
 
 Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
 handler's adapter is another, and the two meet only on the socket.
@@ -27,7 +27,9 @@ from urllib.parse import unquote
 
 import msgspec
 
+from feedhandler.sim import kucoin_linear
 from feedhandler.sim.account import Update
+from feedhandler.sim.kucoin_linear import KucoinLinear, ok
 from feedhandler.sim.kucoin_private import BALANCE_TOPIC, KucoinPrivate
 from feedhandler.sim.market import Instrument, Listing, padded, trimmed
 from feedhandler.sim.order_book import Fill, Level, LevelChange
@@ -56,6 +58,7 @@ from feedhandler.sim.sources import ChangeSource, TradeSource
 TAKEN_BACK = "taken back before it was used"  # what is wrong with a token, and nobody's fault
 LONG_ZEROS = 20  # the 24 h numbers of a snapshot are printed with this many decimals
 ALL_TOPIC = "/market/ticker:all"
+CONTRACT_TOPICS = ("/contractMarket/", "/contract/")
 DATA_TOPICS = (
     "/market/ticker",
     "/market/snapshot",
@@ -121,7 +124,8 @@ class Kucoin(Exchange):
         super().__init__(instruments, seed, _ODD, _symbol)
         self.rules = rules or KucoinRules()
         self._random = random.Random(f"tokens {seed}")
-        self._tokens: dict[str, tuple[int, bool]] = {}  # token: when it was handed out, whether it is private
+        # Token: when it was handed out, whether it is private, and the path of the market that it is for.
+        self._tokens: dict[str, tuple[int, bool, str]] = {}
         self._used_tokens: set[str] = set()
         self._taken_back: set[str] = set()  # before they were used: who comes with one could not know
         self._attempts = Attempts(self.rules.attempts_per_minute, 60.0)
@@ -135,9 +139,13 @@ class Kucoin(Exchange):
         self.all_tickers_mono_ns = 0
         self._kept_books: dict[int, BookState] = {}  # by index of instrument
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
+        pairs = [each for each in self.instruments if each.listing.quote == "USDT"]
+        self.linear = KucoinLinear(pairs, seed, self.rules.snapshot_every_s)
+        self.other_instruments = list(self.linear.instruments)
 
     def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
-        if request.path not in ("", "/"):
+        path = request.path.rstrip("/")
+        if path not in ("", kucoin_linear.PATH):
             return HttpAnswer(body=b"", status=404)
         token = request.one("token") or ""
         remarks = []
@@ -148,22 +156,26 @@ class Kucoin(Exchange):
         if token in self._tokens:
             self._used_tokens.add(token)
         connect_id = request.one("connectId") or f"{self._random.getrandbits(48):012x}"
-        _, is_private = self._tokens.get(token, (0, False))
+        _, is_private, _ = self._tokens.get(token, (0, False, ""))
         wrong = ""
-        if not self.is_valid(token, now.mono_ns):
+        if not self.is_valid(token, now.mono_ns, path):
             wrong = TAKEN_BACK if token in self._taken_back else "token unknown or expired"
         self._taken_back.discard(token)
-        return KucoinDialog(self, connect_id, wrong, ", ".join(remarks), is_private=is_private)
+        dialog = KucoinDialog(self, connect_id, wrong, ", ".join(remarks), is_private=is_private)
+        if path:
+            dialog.data_topics = kucoin_linear.DATA_TOPICS + kucoin_linear.SILENT_TOPICS
+        return dialog
 
-    def is_valid(self, token: str, mono_ns: int) -> bool:
-        given_ns, _ = self._tokens.get(token, (None, False))
-        return given_ns is not None and mono_ns - given_ns < self.rules.token_age_s * NS_PER_S
+    def is_valid(self, token: str, mono_ns: int, path: str = "") -> bool:
+        given_ns, _, market = self._tokens.get(token, (None, False, ""))
+        is_young = given_ns is not None and mono_ns - given_ns < self.rules.token_age_s * NS_PER_S
+        return is_young and market == path
 
-    def new_token(self, now: Now, *, is_private: bool = False) -> str:
+    def new_token(self, now: Now, *, is_private: bool = False, path: str = "") -> str:
         """Hand out a token with the characters that need care in a URL: + / =."""
         body, seal = self._random.randbytes(48), self._random.randbytes(16)
         token = f"{urlsafe_b64encode(body).decode()}.{b64encode(seal).decode()}"
-        self._tokens[token] = (now.mono_ns, is_private)
+        self._tokens[token] = (now.mono_ns, is_private, path)
         if len(self._tokens) > TOKENS:
             oldest = next(iter(self._tokens))
             del self._tokens[oldest]
@@ -173,6 +185,8 @@ class Kucoin(Exchange):
     def stream(self, topic: str) -> DataStream | None:
         if topic == ALL_TOPIC:
             return self._all_stream()
+        if topic.startswith(CONTRACT_TOPICS):
+            return self.linear.stream(topic)
         prefix, _, symbol = topic.partition(":")
         instrument = self.by_symbol.get(symbol)
         if instrument is None or not instrument.listing.is_trading:
@@ -194,6 +208,10 @@ class Kucoin(Exchange):
         if prefix == "/market/snapshot":
             return DataStream(topic, instrument, _snapshot(instrument), regular_every_ns=2 * NS_PER_S)
         return None
+
+    def symbols_of(self, stream: DataStream) -> str:
+        is_contract = stream.topic.startswith(CONTRACT_TOPICS)
+        return kucoin_linear.symbol_of(stream.instrument) if is_contract else super().symbols_of(stream)
 
     def _all_stream(self) -> DataStream:
         trading = self._trading
@@ -243,10 +261,13 @@ class Kucoin(Exchange):
         return topic.partition(":")[2] in self.rejected_symbols
 
     def rest(self, request: HttpRequest, now: Now) -> HttpAnswer:
-        path, symbol = request.path, None
-        if path.startswith("/api/v2/symbols/"):
-            path, symbol = "/api/v2/symbols/", unquote(path.rpartition("/")[2])
-        endpoint = _ENDPOINTS.get(path)
+        path, symbol, table = request.path, None, _ENDPOINTS
+        if path.startswith(f"{kucoin_linear.PATH}/"):
+            path, table = path.removeprefix(kucoin_linear.PATH), _LINEAR_ENDPOINTS
+        for parent in ("/api/v2/symbols/", "/api/v1/contracts/"):
+            if path.startswith(parent) and path not in table:
+                path, symbol = parent, unquote(path.rpartition("/")[2])
+        endpoint = table.get(path)
         if endpoint is None:
             return _error("404000", "Url Not Found", status=404)
         if request.method != endpoint.method:
@@ -283,6 +304,7 @@ class KucoinDialog(Dialog):
         self.is_private = is_private
         self._wrong_token = wrong_token
         self._remark = remark
+        self.data_topics = DATA_TOPICS + SILENT_TOPICS
         self._incoming = SlidingWindow(self._rules.messages, self._rules.messages_period_s)
         self._is_welcomed = False
         self._opened_ns = 0
@@ -386,7 +408,7 @@ class KucoinDialog(Dialog):
             if not self.is_private or message.get("privateChannel") not in (True, "true"):
                 return self._refuse(request_id, 403, "login is required")
             return [prefix]
-        if prefix not in DATA_TOPICS + SILENT_TOPICS:
+        if prefix not in self.data_topics:
             return self._refuse(request_id, 404, f"topic {topic} is not exist")
         names = symbols.split(",")
         if not colon or not all(names) or any(name != name.strip() for name in names):
@@ -657,10 +679,6 @@ def _average(each: Instrument) -> bytes:
 # REST.
 
 
-def _ok(data: object) -> HttpAnswer:
-    return HttpAnswer(body=to_json({"code": "200000", "data": data}))
-
-
 def _error(code: str, text: str, status: int = 200, headers: dict[str, str] | None = None) -> HttpAnswer:
     return HttpAnswer(body=to_json({"code": code, "msg": text}), status=status, headers=headers or {})
 
@@ -686,48 +704,51 @@ def _public_bullet(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnsw
     return _bullet(exchange, exchange.new_token(now))
 
 
+def _linear_bullet(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
+    path = kucoin_linear.PATH
+    return _bullet(exchange, exchange.new_token(now, path=path), path)
+
+
 def _private_bullet(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     return _bullet(exchange, exchange.new_token(now, is_private=True))
 
 
 def _accounts(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     found = exchange.private.print_accounts(request.one("type"), request.one("currency"))
-    return _error("400100", "Parameter Error: type") if found is None else _ok(found)
+    return _error("400100", "Parameter Error: type") if found is None else ok(found)
 
 
 def _account_mode(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
-    return _ok(exchange.private.print_mode())
+    return ok(exchange.private.print_mode())
 
 
-def _bullet(exchange: Kucoin, token: str) -> HttpAnswer:
+def _bullet(exchange: Kucoin, token: str, path: str = "") -> HttpAnswer:
     server = {
-        "endpoint": exchange.ws_url.rstrip("/") + "/",
+        "endpoint": f"{exchange.ws_url.rstrip('/')}{path}/",
         "encrypt": exchange.ws_url.startswith("wss"),
         "protocol": "websocket",
         "pingInterval": int(exchange.rules.ping_interval_s * 1000),
         "pingTimeout": int(exchange.rules.ping_timeout_s * 1000),
     }
-    return _ok({"token": token, "instanceServers": [server]})
+    return ok({"token": token, "instanceServers": [server]})
 
 
 def _timestamp(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
-    return _ok(now.unix_ms)
+    return ok(now.unix_ms)
 
 
 def _status(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
-    return _ok({"status": "open", "msg": ""})
+    return ok({"status": "open", "msg": ""})
 
 
 def _symbols(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     market = request.one("market")
-    return _ok(
-        [_symbol_info(each) for each in exchange.listed() if market is None or _market(each) == market]
-    )
+    return ok([_symbol_info(each) for each in exchange.listed() if market is None or _market(each) == market])
 
 
 def _one_symbol(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     instrument = exchange.by_symbol.get(request.one("symbol") or "")
-    return _not_found() if instrument is None else _ok(_symbol_info(instrument))
+    return _not_found() if instrument is None else ok(_symbol_info(instrument))
 
 
 def _not_found() -> HttpAnswer:
@@ -807,21 +828,21 @@ def _put_together(exchange: Kucoin, now: Now) -> HttpAnswer:
         }
         for each in exchange.listed()
     ]
-    return _ok({"time": now.unix_ms, "ticker": rows})
+    return ok({"time": now.unix_ms, "ticker": rows})
 
 
 def _stats(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     instrument = exchange.by_symbol.get(request.one("symbol") or "")
     if instrument is None:
         return _not_found()
-    return _ok({"time": now.unix_ms, "symbol": _symbol(instrument), **_statistics(instrument)})
+    return ok({"time": now.unix_ms, "symbol": _symbol(instrument), **_statistics(instrument)})
 
 
 def _best_quote(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     each = exchange.by_symbol.get(request.one("symbol") or "")
     if each is None:
         return _not_found()
-    return _ok(
+    return ok(
         {
             "time": now.unix_ms,
             "sequence": str(each.update_id),
@@ -848,7 +869,7 @@ def _part_of_book(exchange: Kucoin, request: HttpRequest, now: Now, count: int) 
     if each is None:
         return _not_found()
     if not each.listing.is_trading:
-        return _ok({"time": now.unix_ms, "sequence": str(each.update_id), "bids": [], "asks": []})
+        return ok({"time": now.unix_ms, "sequence": str(each.update_id), "bids": [], "asks": []})
     book = exchange.book_state(each, now)
     body = b'{"code":"200000","data":{"time":%d,"sequence":"%d","bids":[%b],"asks":[%b]}}' % (
         book.at.unix_ms,
@@ -864,7 +885,7 @@ def _histories(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     each = exchange.by_symbol.get(request.one("symbol") or "")
     if each is None:
         return _not_found()
-    return _ok([_history(each, fill) for fill in list(each.order_book().fills)[: -HISTORIES - 1 : -1]])
+    return ok([_history(each, fill) for fill in list(each.order_book().fills)[: -HISTORIES - 1 : -1]])
 
 
 def _history(each: Instrument, fill: Fill) -> dict[str, object]:
@@ -881,7 +902,7 @@ def _currencies(exchange: Kucoin, request: HttpRequest, now: Now) -> HttpAnswer:
     codes = dict.fromkeys(
         code for each in exchange.instruments for code in (each.listing.base, each.listing.quote)
     )
-    return _ok([_currency(code) for code in codes])
+    return ok([_currency(code) for code in codes])
 
 
 def _currency(code: str) -> dict[str, object]:
@@ -898,11 +919,14 @@ def _currency(code: str) -> dict[str, object]:
     }
 
 
+_Answer = Callable[[Kucoin, HttpRequest, Now], HttpAnswer]
+
+
 class _Endpoint(msgspec.Struct, frozen=True):
     method: str
     pool: str  # all but the public one are for who signs
     weight: int
-    answer: Callable[[Kucoin, HttpRequest, Now], HttpAnswer]
+    answer: _Answer
 
 
 _ENDPOINTS: dict[str, _Endpoint] = {
@@ -921,6 +945,19 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v1/bullet-private": _Endpoint("POST", "spot", 10, _private_bullet),
     "/api/v1/accounts": _Endpoint("GET", "management", 5, _accounts),
     "/api/ua/v2/account/mode": _Endpoint("GET", "management", 20, _account_mode),
+}
+
+
+def _of_linear(answer: Callable[[KucoinLinear, HttpRequest, Now], HttpAnswer]) -> _Answer:
+    return lambda exchange, request, now: answer(exchange.linear, request, now)
+
+
+_LINEAR_ENDPOINTS = {
+    "/api/v1/bullet-public": _Endpoint("POST", "public", 10, _linear_bullet),
+    **{
+        path: _Endpoint("GET", "public", weight, _of_linear(answer))
+        for path, (weight, answer) in kucoin_linear.ENDPOINTS.items()
+    },
 }
 
 

@@ -96,6 +96,26 @@ class ChangeSource:
         return bids, asks
 
 
+class EachChangeSource(ChangeSource):
+    """The changes of levels, each in a message of its own."""
+
+    def take(self) -> bool:
+        if not self._waiting:
+            return False
+        change = self._waiting.pop(0)
+        if self.is_crossed_next:
+            self.is_crossed_next = False
+            change = next(
+                (LevelChange(change.update_id, True, *level) for level in _crossing(self._book)), change
+            )
+        self.first_id = self.last_id = change.update_id
+        self.message = [change]
+        return True
+
+    def lose(self) -> None:
+        self._waiting.clear()
+
+
 class WindowSource:
     """What changes among the best `depth` levels a side: one that leaves them counts as gone.
 
