@@ -215,7 +215,7 @@ def test_refused_handshakes_are_http_answers():
     async def scenario() -> None:
         async with running("bybit") as client:
             with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
-                await client.http.ws_connect(client.server.ws_url + "/v5/public/linear")
+                await client.http.ws_connect(client.server.ws_url + "/v5/public/inverse")
             assert caught.value.status == 404
 
     run(scenario())
