@@ -171,7 +171,8 @@ def _do_apart(
             raise ExportFailed("a process that exported was killed: for want of memory, perhaps") from exc
         finally:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            # What a process that only begins is given goes with this function: all have to have ended by then.
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _pass_on(reports: Any, report: Report) -> None:
