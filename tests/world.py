@@ -697,7 +697,7 @@ class World:
                 question.bases.on_refused(question, self.rng.choice((0.0, 0.0, 5.0)))
                 continue
             body = msgspec.json.encode(self.tapes[native].base(EPOCH_NS + known_at))
-            base = self.exchange.decode_base(body)
+            base = self.exchange.decode_base(native, body)
             self.note(f"a base of {native} at {base.last_id}")
             question.bases.on_answer(question, base, self.unix_ns())
 

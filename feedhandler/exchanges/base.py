@@ -402,7 +402,7 @@ class Market(abc.ABC):
         """Return the request for the book of one symbol, as deep as it is to be had at a fair price."""
         raise NotImplementedError
 
-    def decode_base(self, body: bytes) -> Base:
+    def decode_base(self, native: str, body: bytes) -> Base:
         """Decode the answer to it. Raises DecodeError or ProtocolError."""
         raise NotImplementedError
 

@@ -391,7 +391,7 @@ class BinanceSpot(Market):
             f"/api/v3/depth?symbol={quote(native, safe='')}&limit={self.base_levels}", weight=50
         )
 
-    def decode_base(self, body: bytes) -> Base:
+    def decode_base(self, native: str, body: bytes) -> Base:
         answer = decode_rest(self._base, body, "binance depth")
         if answer.code:
             raise rest_refusal("binance depth", answer.code, answer.msg)

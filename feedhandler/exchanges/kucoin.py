@@ -534,7 +534,7 @@ class KuCoinSpot(KuCoinMarket):
         path = "/api/v1/market/orderbook/level2_100"
         return RestRequest(f"{path}?symbol={quote(native, safe='')}", weight=4)
 
-    def decode_base(self, body: bytes) -> Base:
+    def decode_base(self, native: str, body: bytes) -> Base:
         found = _data_of(self._base, body, "kucoin level2_100")
         return Base(
             found.last_id, found.bids or (), found.asks or (), self.base_levels, found.time * NS_PER_MS
@@ -863,7 +863,7 @@ class KuCoinLinear(KuCoinMarket):
     def base_request(self, native: str) -> RestRequest:
         return RestRequest(f"/api/v1/level2/snapshot?symbol={quote(native, safe='')}", weight=3)
 
-    def decode_base(self, body: bytes) -> Base:
+    def decode_base(self, native: str, body: bytes) -> Base:
         found = _data_of(self._base, body, "kucoin level2 snapshot")
         size = self.contract_size(found.symbol)
         return Base(

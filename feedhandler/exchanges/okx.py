@@ -1,5 +1,6 @@
-"""OKX V5 spot: `tickers` for last price and 24 h statistics, `bbo-tbt` for the quote, `trades`, and `books` for
-books and depth.
+"""OKX V5, spot and linear perpetuals: `tickers` for last price and 24 h statistics, `bbo-tbt` for the quote,
+`trades`, and `books` for books and depth. Of perpetuals besides: `mark-price`, `index-tickers`, `funding-rate` and
+`open-interest` for contracts, and `liquidation-orders`.
 
 Everything peculiar to OKX is here. Update ids: `ts` of tickers, bbo-tbt and depth, `seqId` of books. Quirks worth
 knowing:
@@ -15,29 +16,40 @@ knowing:
   checksum is always 0. The exchange has announced that the snapshot on subscription will end: then the book over
   REST, which has an id since, is what it begins with. Depth by itself has the snapshot alone. What is lost is
   fetched over REST, and subscribed to anew if that does not help;
+- perpetuals: sizes are numbers of contracts, each of `ctVal` times `ctMult`, as the list of instruments alone says;
+  `volCcy24h` and `oiCcy` are in the base asset, and no channel has a volume in quote. The list has inverse ones,
+  too, which `ctType` tells, and no name. `fundingTime` is the next funding, `nextFundingTime` the one after it;
+- liquidation-orders is of all perpetuals at once, has no ids, at most one a second and contract, and states the
+  price at which the position is worth nothing;
 - a channel that is silent may be a quiet market's: books and bbo-tbt are repeated each minute, the others are not.
 
-Source: https://www.okx.com/docs-v5/en/#order-book-trading-market-data, as of 2026-11. Frames: tests/frames/okx/
+Source: https://www.okx.com/docs-v5/en/#order-book-trading-market-data, as of 2026-11.
+Frames: tests/frames/okx/, tests/frames/okx_linear/
 """
 
+import abc
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Final, Generic
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from feedhandler.data.book import BOOK as BOOK_KIND
+from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH, BookLevel
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
-from feedhandler.data.instruments import SPOT, Instrument, price_tick
+from feedhandler.data.instruments import SPOT, Instrument, contract_size, price_tick
+from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
-from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
+from feedhandler.data.trade import TRADE, Side
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.data.wire import LAST, NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
+    MILLISECONDS_MAX,
     NO_ORDERS,
     PONG,
     Ack,
@@ -46,6 +58,7 @@ from feedhandler.exchanges.base import (
     Emit,
     Endpoint,
     Exchange,
+    FundingRate,
     Goodbye,
     Market,
     Milliseconds,
@@ -55,6 +68,7 @@ from feedhandler.exchanges.base import (
     Resubscribe,
     Rows,
     T,
+    Traded,
     UpdateId,
     chunks,
     decode_rest,
@@ -66,7 +80,8 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.exchanges.books import GAP, NEXT, OLD, Base, BookDepthState, ChainRule, Succession
+from feedhandler.exchanges.books import Base, BookDepthState, ChainRule, Succession
+from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State
 from feedhandler.exchanges.trades import PastTrade, TradeState, numbered
@@ -75,6 +90,11 @@ TICKERS: Final = "tickers"
 BBO: Final = "bbo-tbt"
 TRADES: Final = "trades"
 BOOKS: Final = "books"
+MARK: Final = "mark-price"
+FUNDING: Final = "funding-rate"
+OPEN_INTEREST: Final = "open-interest"
+INDEX: Final = "index-tickers"
+LIQUIDATIONS: Final = "liquidation-orders"
 CHANNELS: Final = (BBO, TICKERS, BOOKS, TRADES)
 SIDES: Final = {"buy": Side.BUY, "sell": Side.SELL}  # the taker's
 LEVELS: Final = 400  # of a book, a side
@@ -88,6 +108,17 @@ ARGS_MAX: Final = (
 )
 ASKED_MAX: Final = 1024  # requests that wait for answers: connections may be gone
 
+SWAP: Final = "-SWAP"  # the end of a perpetual's name
+MS_PER_HOUR: Final = 3_600_000
+# Of kind contract: its channels, and what each states.
+CONTRACT_CHANNELS: Final = {
+    MARK: "mark",
+    FUNDING: "funding_rate",
+    OPEN_INTEREST: "open_interest",
+    INDEX: "index",
+}
+ADDRESSES: Final = r"\w+://(ws\w*\.okx\.com(:\d+)?/ws/v5/public\b|(www|aws|openapi|eea|us)\.okx\.com/api/v5/"
+
 OK: Final = "0"
 CLOSING: Final = "64008"  # a notice, a minute before the connection is closed
 TRANSIENT: Final = ("60014", "64007")  # too many requests; an error of theirs
@@ -96,6 +127,10 @@ OPEN: Final = {
     "live": "",
     "post_only": "takes no orders that would trade at once",
 }  # and what is to be known of it
+
+Size = tuple[int, int]  # of a contract, in the base asset, as a fraction
+WHOLE: Final[Size] = (1, 1)  # of what is no contract
+Count = TypeVar("Count", float, float | None)
 
 CHANNEL_IN: Final = re.compile(rb'"channel"\s*:\s*"([^"\\]*)"')
 NATIVE_IN: Final = re.compile(rb'"instId"\s*:\s*"([^"\\]*)"')
@@ -137,13 +172,14 @@ class _Data(msgspec.Struct, gc=False):
         return self.number > 0 and self.price > 0.0 and self.size > 0.0 and self.ts > 0
 
 
-class _Arg(msgspec.Struct, frozen=True, gc=False):
+class _Arg(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     channel: str = ""
     native: str = msgspec.field(name="instId", default="")
+    market: str = msgspec.field(name="instType", default="")  # where a channel is that of all its instruments
 
     @property
     def topic(self) -> str:
-        return f"{self.channel}:{self.native}"
+        return f"{self.channel}:{self.native or self.market}"
 
 
 NO_ARG: Final = _Arg()
@@ -182,6 +218,11 @@ class _Instrument(msgspec.Struct):
     native: str = msgspec.field(name="instId")
     base: str = msgspec.field(name="baseCcy", default="")
     quote: str = msgspec.field(name="quoteCcy", default="")
+    settle: str = msgspec.field(name="settleCcy", default="")
+    contract_type: str = msgspec.field(name="ctType", default="")
+    contract_value: str = msgspec.field(name="ctVal", default="")
+    multiplier: str = msgspec.field(name="ctMult", default="")
+    valued_in: str = msgspec.field(name="ctValCcy", default="")
     state: str = "live"
     tick: str = msgspec.field(name="tickSz", default="")
 
@@ -202,6 +243,44 @@ class _Ticker(msgspec.Struct):
     currency_volume: Amount | None = msgspec.field(name="volCcy24h", default=None)
 
 
+class _ContractData(msgspec.Struct, gc=False):
+    """A row of any channel of contracts; what one lacks, or is empty there, stays at its default."""
+
+    ts: Annotated[int, msgspec.Meta(gt=0, le=MILLISECONDS_MAX)]
+    mark: Amount = msgspec.field(name="markPx", default=NAN)
+    index: Amount = msgspec.field(name="idxPx", default=NAN)
+    open_interest: Amount = msgspec.field(name="oiCcy", default=NAN)
+    funding_rate: FundingRate = msgspec.field(name="fundingRate", default=NAN)
+    next_funding_rate: FundingRate = msgspec.field(name="nextFundingRate", default=NAN)
+    funding_time: Milliseconds = msgspec.field(name="fundingTime", default=0)  # the next one,
+    next_funding_time: Milliseconds = msgspec.field(
+        name="nextFundingTime", default=0
+    )  # and the one after that
+
+
+class _ContractFrame(msgspec.Struct, gc=False):
+    data: Annotated[list[_ContractData], msgspec.Meta(min_length=1, max_length=1)]
+
+
+class _Liquidation(msgspec.Struct, gc=False):
+    """The price is that at which the position is worth nothing; the side is the order's."""
+
+    price: Traded = msgspec.field(name="bkPx")
+    size: Traded = msgspec.field(name="sz")
+    ts: Annotated[int, msgspec.Meta(gt=0, le=MILLISECONDS_MAX)]
+    side: str = ""
+    position_side: str = msgspec.field(name="posSide", default="")
+
+
+class _LiquidationData(msgspec.Struct, gc=False):
+    native: str = msgspec.field(name="instId")
+    details: list[_Liquidation]
+
+
+class _LiquidationFrame(msgspec.Struct, gc=False):
+    data: list[_LiquidationData]
+
+
 class _Clock(msgspec.Struct):
     ts: Milliseconds
 
@@ -220,18 +299,17 @@ class _Command(msgspec.Struct):
     args: list[_Arg]
 
 
-class OkxSpot(Market):
+class OkxMarket(Market):
+    """What the markets have in common: hosts, limits, and the channels of all four kinds."""
+
     exchange = "okx"
-    name = SPOT
-    kinds = (TICKER.name, TRADE.name, DEPTH.name, BOOK_KIND.name)
+    kinds: ClassVar[tuple[str, ...]] = (TICKER.name, TRADE.name, DEPTH.name, BOOK_KIND.name)
     ws_url = "wss://ws.okx.com"
     rest_url = "https://www.okx.com"
-    instruments_request = RestRequest("/api/v5/public/instruments?instType=SPOT", weight=2)
     time_request = RestRequest("/api/v5/public/time", weight=2)
-    survey_requests = (RestRequest("/api/v5/market/tickers?instType=SPOT", weight=2),)
-    # Each endpoint has a limit of its own: where it is 20 in 2 s, requests are of weight 2, where it is 40, of 1.
-    # All together keep that of one.
-    rest_limit = (400, 20.0)
+    # Each endpoint has a limit of its own, of 20 requests in 2 s, or 40 for books. Weights are such that those that
+    # are repeated keep a tenth of theirs, all together.
+    rest_limit = (800, 20.0)
     trade_ids_are_consecutive = True
     trades_begin_with_last = True
     past_trades_max = 100
@@ -239,11 +317,7 @@ class OkxSpot(Market):
     book_levels = LEVELS
     base_levels = LEVELS
 
-    separator = "-"
     domains = ("okx.com", "okex.com")
-    addresses = re.compile(
-        r"\w+://(ws\w*\.okx\.com(:\d+)?/ws/v5/public\b|(www|aws|openapi|eea|us)\.okx\.com/api/v5/(?!.*(SWAP|FUTURES|OPTION)))"
-    )
 
     topics_max = 240  # no limit is published; 236 channels of books on one connection were without trouble
     command_interval_s = 0.1
@@ -276,32 +350,45 @@ class OkxSpot(Market):
             raise ValueError(f"of another market: {', '.join(natives)[:60]}")
         return super().add(natives, base_flags, kind)
 
+    @abc.abstractmethod
     def is_own(self, native: str) -> bool:
         """Return whether a native symbol is of this market, by its spelling."""
-        return native.count("-") < 2
+
+    @abc.abstractmethod
+    def volumes(self, row: "_Data | _Ticker") -> tuple[Any, Any]:
+        """Return the volumes of 24 h in base and quote asset."""
 
     # --- REST
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         rows = _data_of(self._rows, body, "okx instruments")
-        return read_rows(self._instrument, rows, "okx instruments")
+        found = read_rows(self._instrument, rows, "okx instruments")
+        return Rows([row for row in found.items if row is not None], found.problem)
 
-    def _instrument(self, raw: msgspec.Raw) -> Instrument:
+    def _instrument(self, raw: msgspec.Raw) -> Instrument | None:
         row = self._instrument_row.decode(raw)
-        if not row.base or not row.quote:
+        found = self.instrument(row)
+        if found is None:
+            return None
+        if not found.base or not found.quote:
             raise DecodeError("an instrument without base or quote")
         is_trading, note, tick = row.state in OPEN, OPEN.get(row.state, ""), price_tick(row.tick)
-        return Instrument(row.native, row.base, row.quote, is_trading, row.state, note=note, tick=tick)
+        return msgspec.structs.replace(found, is_trading=is_trading, status=row.state, note=note, tick=tick)
+
+    @abc.abstractmethod
+    def instrument(self, row: "_Instrument") -> Instrument | None:
+        """Return what a row of the list names; None: it is of no market of ours."""
 
     def decode_time(self, body: bytes) -> int:
         return _one(_data_of(self._time, body, "okx time"), "okx time").ts * NS_PER_MS
 
     def quote_request(self, native: str) -> RestRequest:
-        return RestRequest(f"/api/v5/market/ticker?instId={quote(native, safe='')}", weight=2)
+        return RestRequest(f"/api/v5/market/ticker?instId={quote(native, safe='')}", weight=4)
 
     def decode_quote(self, body: bytes) -> Quote:
         row = _one(_data_of(self._tickers, body, "okx ticker"), "okx ticker")
-        return rest_quote(row.bid, row.bid_size, row.ask, row.ask_size)
+        size = self.contract_size(row.native)
+        return rest_quote(row.bid, _sized(row.bid_size, size), row.ask, _sized(row.ask_size, size))
 
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         rows = _data_of(self._rows, body, "okx tickers")
@@ -310,44 +397,51 @@ class OkxSpot(Market):
 
     def _rest_ticker(self, raw: msgspec.Raw) -> RestTicker | None:
         row = self._ticker_row.decode(raw)
-        if row.last is row.bid is row.ask is None:
-            return None  # all of it is empty: trading has not begun, or has ended
-        statistics = (row.open, row.high, row.low, row.volume, row.currency_volume)
-        return rest_ticker(row.native, (row.bid, row.bid_size, row.ask, row.ask_size), row.last, statistics)
+        if row.last is row.bid is row.ask is None or not self.is_known(row.native):
+            return None  # all of it is empty: trading has not begun, or has ended; or it is of another market
+        size = self.contract_size(row.native)
+        quote = row.bid, _sized(row.bid_size, size), row.ask, _sized(row.ask_size, size)
+        return rest_ticker(row.native, quote, row.last, (row.open, row.high, row.low, *self.volumes(row)))
+
+    def is_known(self, native: str) -> bool:
+        """Return whether sizes of a symbol can be read."""
+        return True
 
     def past_trades_request(self, native: str, number: int) -> RestRequest:
         # `after` is older than, so this is the page that begins with the number.
         path = f"/api/v5/market/history-trades?instId={quote(native, safe='')}&type=1"
         after = f"&after={number + self.past_trades_max}" if number else ""
-        return RestRequest(f"{path}{after}&limit={self.past_trades_max}", weight=2)
+        return RestRequest(f"{path}{after}&limit={self.past_trades_max}", weight=4)
 
     def past_trades_at(self, url: str) -> str:
         is_asked = urlsplit(url).path == "/api/v5/market/history-trades"
         return parameters(url).get("instId", "") if is_asked else ""
 
     def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
-        rows = _data_of(self._rows, body, "okx history-trades")
-        return read_rows(self._past_trade, rows, "okx history-trades")
+        rows, size = _data_of(self._rows, body, "okx history-trades"), self.contract_size(native)
+        return read_rows(lambda raw: self._past_trade(raw, size), rows, "okx history-trades")
 
-    def _past_trade(self, raw: msgspec.Raw) -> PastTrade:
+    def _past_trade(self, raw: msgspec.Raw, size: Size) -> PastTrade:
         row = self._row.decode(raw)
         if not row.is_trade:
             raise DecodeError("a trade without its id, price, size or time")
         time_ns = row.ts * NS_PER_MS
-        trade = str(row.number), row.price, row.size, SIDES.get(row.side, UNKNOWN_SIDE)
+        trade = str(row.number), row.price, _sized(row.size, size), SIDES.get(row.side, Side.UNKNOWN)
         return PastTrade(numbered(row.number, time_ns), row.number, time_ns, row.number, trade)
 
     def base_request(self, native: str) -> RestRequest:
         path = f"/api/v5/market/books?instId={quote(native, safe='')}"
-        return RestRequest(f"{path}&sz={self.base_levels}&source=0")
+        return RestRequest(f"{path}&sz={self.base_levels}&source=0", weight=2)
 
-    def decode_base(self, body: bytes) -> Base:
+    def decode_base(self, native: str, body: bytes) -> Base:
         row = _one(_data_of(self._books, body, "okx books"), "okx books")
         if row.bids is None or row.asks is None:
             raise DecodeError("okx books: the answer lacks a side")
         if not row.update_id:
             raise DecodeError("okx books: the answer lacks its id, so no change can follow it")
-        return Base(row.update_id, _pairs(row.bids), _pairs(row.asks), LEVELS, row.ts * NS_PER_MS)
+        size = self.contract_size(native)
+        bids, asks = _pairs(row.bids, size), _pairs(row.asks, size)
+        return Base(row.update_id, bids, asks, LEVELS, row.ts * NS_PER_MS)
 
     def base_at(self, url: str) -> tuple[str, int] | None:
         asked = parameters(url)
@@ -395,7 +489,7 @@ class OkxSpot(Market):
         if len(self._asked) >= ASKED_MAX:
             del self._asked[next(iter(self._asked))]
         self._asked[sent_id] = _Asked(command_id, set(topics))
-        args = [_Arg(*topic.split(":", 1)) for topic in topics]
+        args = [_arg(topic) for topic in topics]
         return msgspec.json.encode(_Command(sent_id, op, args))
 
     def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
@@ -428,7 +522,8 @@ class OkxSpot(Market):
             return None
         if channel not in CHANNELS:
             if channel:
-                return None  # that we did not request
+                self.take_other(frame.arg, payload, recv_ns, line, emit)
+                return None
             raise DecodeError("okx: data of no channel")
         if len(frame.data) != 1 or not frame.data[0].ts:
             raise DecodeError(f"okx: {channel} is not one row with its time")
@@ -441,19 +536,27 @@ class OkxSpot(Market):
             return self._book(frame.arg, frame.action, data, recv_ns, line, emit)
         return None
 
+    def take_other(
+        self, arg: _Arg, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> None:
+        """Take a message of another channel, which may be one that we did not request."""
+
     def _bbo(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
         bids, asks = data.bids, data.asks
         if bids is None or asks is None:
             raise DecodeError("okx: bbo-tbt lacks a side")
         state = self.tickers.get(native)
         time_ns = data.ts * NS_PER_MS
-        if state is None or not state.accept(QUOTE, line, time_ns, recv_ns, True):
+        if state is None:
+            return
+        size = self.contract_size(native)
+        if not state.accept(QUOTE, line, time_ns, recv_ns, True):
             return
         state.exchange_sequence = data.update_id
         state.exchange_ns = time_ns
         bid, bid_size = (bids[0].price, bids[0].size) if bids else NO_ORDERS
         ask, ask_size = (asks[0].price, asks[0].size) if asks else NO_ORDERS
-        state.set_quote(bid, bid_size, ask, ask_size)
+        state.set_quote(bid, _sized(bid_size, size), ask, _sized(ask_size, size))
         state.on_news(recv_ns)
         emit(state)
 
@@ -463,13 +566,17 @@ class OkxSpot(Market):
             raise DecodeError("okx: tickers lacks every number")
         state = self.tickers.get(native)
         time_ns = data.ts * NS_PER_MS
-        if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
+        if state is None:
+            return
+        size = self.contract_size(native)
+        if not state.accept(STATISTICS, line, time_ns, recv_ns, True):
             return
         state.exchange_ns = time_ns
         state.last = data.last or NAN
-        state.set_statistics(data.open, data.high, data.low, data.volume, data.currency_volume)
+        state.set_statistics(data.open, data.high, data.low, *self.volumes(data))
         if data.bid >= 0.0 or data.ask >= 0.0:
-            state.fill_quote(data.bid, data.bid_size, data.ask, data.ask_size)
+            bid_size, ask_size = _sized(data.bid_size, size), _sized(data.ask_size, size)
+            state.fill_quote(data.bid, bid_size, data.ask, ask_size)
         state.on_news(recv_ns)
         emit(state)
 
@@ -484,8 +591,11 @@ class OkxSpot(Market):
             frame = self._decode_rows(payload)
         except UNDECODABLE:
             return False
+        if frame.arg.channel not in ("", *CHANNELS):
+            self.take_other(frame.arg, payload, recv_ns, line, emit)
+            return True
         if frame.arg.channel != TRADES:
-            return frame.arg.channel not in ("", *CHANNELS)
+            return False
         rows = []
         for raw in frame.data:
             try:
@@ -500,12 +610,18 @@ class OkxSpot(Market):
         trades = [(index, row) for index, row in enumerate(rows) if row.is_trade]
         state: TradeState | None = self.states[TRADE.name].get(native)
         if state is not None:
-            self._publish(state, trades, recv_ns, line, emit)
+            self._publish(state, trades, self.contract_size(native), recv_ns, line, emit)
         if bad := len(rows) - len(trades):
             raise DecodeError(f"okx: {bad} of {len(rows)} trades cannot be read")
 
     def _publish(
-        self, state: TradeState, trades: Sequence[tuple[int, _Data]], recv_ns: int, line: Line, emit: Emit
+        self,
+        state: TradeState,
+        trades: Sequence[tuple[int, _Data]],
+        size: Size,
+        recv_ns: int,
+        line: Line,
+        emit: Emit,
     ) -> None:
         # All are judged before the first is emitted: the last one that is new is flagged.
         new = []
@@ -518,7 +634,7 @@ class OkxSpot(Market):
         for index, row in new:
             left -= 1
             state.publish(
-                (str(row.number), row.price, row.size, SIDES.get(row.side, UNKNOWN_SIDE)),
+                (str(row.number), row.price, _sized(row.size, size), SIDES.get(row.side, Side.UNKNOWN)),
                 row.ts * NS_PER_MS,
                 recv_ns,
                 emit,
@@ -542,7 +658,8 @@ class OkxSpot(Market):
         if not data.update_id or not (is_base or data.before_id >= 0):
             raise DecodeError("okx: books lacks its ids")
         index, update_id, time_ns = line.index, data.update_id, data.ts * NS_PER_MS
-        bids, asks = _pairs(data.bids), _pairs(data.asks)
+        size = self.contract_size(arg.native)
+        bids, asks = _pairs(data.bids, size), _pairs(data.asks, size)
         changes = Changes(data.before_id + 1, update_id, bids, asks, time_ns)
         is_known = True
         if book is not None and is_base:
@@ -552,7 +669,7 @@ class OkxSpot(Market):
             is_known = book.is_known_on(index)
         if depth is not None and depth.group == line.group:
             own = depth.books[index]
-            found = NEXT
+            found = Succession.NEXT
             if is_base:
                 own.replace(update_id, bids, asks)
             else:
@@ -577,8 +694,8 @@ class OkxSpot(Market):
     ) -> bool:
         """Publish the best of the line's own book, which has a message; False if the book is lost."""
         book = state.books[line.index]
-        is_gone = found is OLD and book.stays_old(changes.last_id, recv_ns)
-        if found is GAP or is_gone or book.stays_crossed(recv_ns):
+        is_gone = found is Succession.OLD and book.stays_old(changes.last_id, recv_ns)
+        if found is Succession.GAP or is_gone or book.stays_crossed(recv_ns):
             flags = state.flags
             state.lose(line.index, recv_ns)
             if state.flags != flags:
@@ -638,7 +755,156 @@ class OkxSpot(Market):
         return Ack(asked.command_id)
 
 
-OKX: Final = Exchange("okx", (OkxSpot,))
+class OkxSpot(OkxMarket):
+    name = SPOT
+    instruments_request = RestRequest("/api/v5/public/instruments?instType=SPOT", weight=2)
+    survey_requests = (RestRequest("/api/v5/market/tickers?instType=SPOT", weight=2),)
+    separator = "-"
+    addresses = re.compile(f"{ADDRESSES}(?!.*(SWAP|FUTURES|OPTION)))")
+
+    def is_own(self, native: str) -> bool:
+        return native.count("-") < 2
+
+    def instrument(self, row: _Instrument) -> Instrument | None:
+        return Instrument(row.native, row.base, row.quote)
+
+    def contract_size(self, native: str) -> Size:
+        return WHOLE
+
+    def volumes(self, row: _Data | _Ticker) -> tuple[Any, Any]:
+        return row.volume, row.currency_volume
+
+
+class OkxLinear(OkxMarket):
+    """Perpetuals that are settled in what they are quoted in. Sizes are in contracts, and volumes in both."""
+
+    name = "linear"
+    kinds = (*OkxMarket.kinds, CONTRACT.name, LIQUIDATION.name)
+    instruments_request = RestRequest("/api/v5/public/instruments?instType=SWAP", weight=2)
+    survey_requests = (RestRequest("/api/v5/market/tickers?instType=SWAP", weight=2),)
+    canary = "BTC/USDT:USDT"
+    addresses = re.compile(f"{ADDRESSES}.*SWAP)")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._decode_contract = msgspec.json.Decoder(_ContractFrame, strict=False).decode
+        self._decode_liquidations = msgspec.json.Decoder(_LiquidationFrame, strict=False).decode
+
+    def is_own(self, native: str) -> bool:
+        return native.endswith(SWAP) or not native.strip("\0")
+
+    def is_known(self, native: str) -> bool:
+        return native in self.contract_sizes
+
+    def spelled(self, native: str) -> Instrument | None:
+        base, _, quote = native.removesuffix(SWAP).partition("-")
+        is_one = native.endswith(SWAP) and base and quote and quote != "USD"  # that is mostly inverse
+        return Instrument(native, base, quote, market=self.name, settle=quote) if is_one else None
+
+    def instrument(self, row: _Instrument) -> Instrument | None:
+        """Return a perpetual; base and quote are empty there, and stand in what it is valued in and settled in."""
+        if row.contract_type != "linear":
+            return None
+        try:
+            size = contract_size(Decimal(row.contract_value) * Decimal(row.multiplier))
+        except InvalidOperation:
+            size = ""
+        if not size:
+            raise DecodeError(f"a contract of {row.contract_value!r} times {row.multiplier!r} is no size")
+        return Instrument(row.native, row.valued_in, row.settle, settle=row.settle, contract_size=size)
+
+    def volumes(self, row: _Data | _Ticker) -> tuple[Any, Any]:
+        return row.currency_volume, NAN
+
+    def topics(self, native: str, kind: str) -> tuple[str, ...]:
+        if kind == CONTRACT.name:
+            index = native.removesuffix(SWAP).partition("_")[0]
+            return (
+                f"{MARK}:{native}",
+                f"{FUNDING}:{native}",
+                f"{OPEN_INTEREST}:{native}",
+                f"{INDEX}:{index}",
+            )
+        if kind == LIQUIDATION.name:
+            return (f"{LIQUIDATIONS}:SWAP",)
+        return super().topics(native, kind)
+
+    def take_other(
+        self, arg: _Arg, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> None:
+        if arg.channel == LIQUIDATIONS:
+            self._liquidations(payload, recv_ns, line, emit)
+        elif arg.channel == INDEX:
+            for native in (f"{arg.native}{SWAP}", f"{arg.native}_UM{SWAP}"):
+                self._contract(native, INDEX, payload, recv_ns, line, emit)
+        elif arg.channel in CONTRACT_CHANNELS:
+            self._contract(arg.native, arg.channel, payload, recv_ns, line, emit)
+
+    def _contract(
+        self,
+        native: str,
+        channel: str,
+        payload: bytes | bytearray | memoryview,
+        recv_ns: int,
+        line: Line,
+        emit: Emit,
+    ) -> None:
+        state: ContractState | None = self.states[CONTRACT.name].get(native)
+        if state is None:
+            return
+        try:
+            (data,) = self._decode_contract(payload).data
+        except UNDECODABLE as exc:
+            frame = decode_sparse(self._decode_contract, payload, f"okx: {channel}: {exc}")
+            (data,) = frame.data
+        value = getattr(data, CONTRACT_CHANNELS[channel])
+        if value != value:
+            raise DecodeError(f"okx: {channel} lacks its number")
+        time_ns = data.ts * NS_PER_MS
+        if not state.accept(list(CONTRACT_CHANNELS).index(channel), line, time_ns, recv_ns, True):
+            return
+        setattr(state, CONTRACT_CHANNELS[channel], value)
+        if channel == FUNDING:
+            state.next_funding_ns = data.funding_time * NS_PER_MS
+            hours = (data.next_funding_time - data.funding_time) / MS_PER_HOUR
+            state.funding_interval_h = hours if data.funding_time and hours > 0.0 else NAN
+            state.predicted_funding_rate = data.next_funding_rate
+        state.exchange_ns = max(state.exchange_ns, time_ns)
+        if state.update(recv_ns):
+            emit(state)
+
+    def _liquidations(
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> None:
+        """Publish those of our symbols; all of the market's come."""
+        try:
+            frame = self._decode_liquidations(payload)
+        except UNDECODABLE as exc:
+            raise DecodeError(f"okx: {LIQUIDATIONS}: {exc}") from exc
+        new = []
+        for data in frame.data:
+            state: TradeState | None = self.states[LIQUIDATION.name].get(data.native)
+            if state is None:
+                continue
+            size = self.contract_size(data.native)
+            for index, each in enumerate(data.details):
+                time_ns = each.ts * NS_PER_MS
+                key = each.ts, each.side, each.position_side, each.price, each.size
+                if state.accept_trade(line, key, time_ns, recv_ns):
+                    new.append((state, index, each, size))
+        left = len(new)
+        for state, index, each, size in new:
+            left -= 1
+            order = "", each.price, _sized(each.size, size), SIDES.get(each.side, Side.UNKNOWN)
+            state.publish(order, each.ts * NS_PER_MS, recv_ns, emit, index=index, flags=0 if left else LAST)
+
+
+OKX: Final = Exchange("okx", (OkxSpot, OkxLinear))
+
+
+def _arg(topic: str) -> _Arg:
+    channel, _, name = topic.partition(":")
+    return _Arg(channel, market=name) if channel == LIQUIDATIONS else _Arg(channel, name)
 
 
 def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str) -> list[T]:
@@ -657,8 +923,16 @@ def _one(rows: Sequence[T], what: str) -> T:
     return rows[0]
 
 
-def _pairs(levels: Sequence[_Level]) -> list[BookLevel]:
-    return [(level.price, level.size) for level in levels]
+def _sized(count: Count, size: Size) -> Count:
+    """Return so many contracts in the base asset; None stays what it is."""
+    return count if count is None or size is WHOLE else count * size[0] / size[1]
+
+
+def _pairs(levels: Sequence[_Level], size: Size) -> list[BookLevel]:
+    if size is WHOLE:
+        return [(level.price, level.size) for level in levels]
+    count, parts = size
+    return [(level.price, level.size * count / parts) for level in levels]
 
 
 def _is_any_known(data: _Data) -> bool:

@@ -807,7 +807,7 @@ class Feed:
         try:
             with self._failures.converted("a book"):
                 body, recv_ns = await self._fetch(market, question.request, is_spare=True)
-                base = market.decode_base(body)
+                base = market.decode_base(native, body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no book of %s from REST, asked for again later: %s", native, exc)
             question.bases.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)

@@ -468,7 +468,7 @@ class Decoding:
             return self._take_past_trades(item, Decoded(where, market))
         native, limit = asked
         try:
-            last_id = market.decode_base(item.data).last_id
+            last_id = market.decode_base(native, item.data).last_id
         except (DecodeError, ProtocolError) as exc:
             return Decoded(where, market, BOOK.name, native, problem=str(exc))
         kept = _KeptBase(last_id, item.data, limit)
@@ -478,7 +478,7 @@ class Decoding:
         if carrier is None or not isinstance(state, FullBookState):
             return Decoded(where, market, BOOK.name, native)
         if lines := carrier.lines_of(native):  # also to those that are known: it may have levels that are not
-            base = msgspec.structs.replace(market.decode_base(item.data), limit=limit)
+            base = msgspec.structs.replace(market.decode_base(native, item.data), limit=limit)
             state.offer(lines, base, item.wall_ns, carrier.emit)
         return Decoded(where, market, BOOK.name, native, carrier.take_records())
 
@@ -529,6 +529,8 @@ class Decoding:
             return
         for kept in sorted(bases, key=lambda each: -each.last_id):
             if state.can_begin(line, kept.last_id):
-                base = msgspec.structs.replace(carrier.market.decode_base(kept.data), limit=kept.limit)
+                base = msgspec.structs.replace(
+                    carrier.market.decode_base(state.native, kept.data), limit=kept.limit
+                )
                 if state.offer([line], base, recv_ns, carrier.emit):
                     return

@@ -64,8 +64,11 @@ def every_answer(exchange: str) -> set[str]:
 
 
 def make(exchange: str, *natives: str) -> Market:
-    """An exchange that wants these symbols in tickers and depth, all values unknown."""
+    """A market that has read its list, and wants these symbols in tickers and depth, all values unknown."""
     instance = MARKETS[exchange]()
+    if (FRAMES / exchange / "lists/instruments_ticks.json").exists():
+        listed = instance.decode_instruments(load(exchange, "lists/instruments_ticks")).items
+        instance.learn(map(instance.prefixed, listed))
     instance.line = Line(0)  # whose frames the tests decode
     for kind in ("ticker", "depth"):
         instance.add(natives, wire.SIMULATED, kind)

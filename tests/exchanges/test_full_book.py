@@ -147,9 +147,9 @@ def test_frames_make_a_book_as_the_table_says(exchange):
         if name.startswith("base"):
             if error:
                 with pytest.raises(error):
-                    market.decode_base(body)
+                    market.decode_base(NATIVES[exchange], body)
             else:
-                assert state.offer([0], market.decode_base(body), RECV_NS, emit) == 1
+                assert state.offer([0], market.decode_base(NATIVES[exchange], body), RECV_NS, emit) == 1
         elif error:
             with pytest.raises(error):
                 market.decode(body, RECV_NS, line, emit)

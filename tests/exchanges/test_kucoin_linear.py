@@ -372,11 +372,11 @@ def test_frames_make_a_book_as_the_table_says():
         body = load(LINEAR, f"books/{name}")
         if isinstance(expected, type):
             with pytest.raises(expected):
-                market.decode_base(body) if name.startswith("base") else market.decode(
+                market.decode_base("XBTUSDTM", body) if name.startswith("base") else market.decode(
                     body, RECV_NS, line, emit
                 )
         elif name.startswith("base"):
-            assert state.offer([0], market.decode_base(body), RECV_NS, emit) == 1
+            assert state.offer([0], market.decode_base("XBTUSDTM", body), RECV_NS, emit) == 1
         else:
             assert market.decode(memoryview(body), RECV_NS, line, emit) is None
         if expected == SAME or isinstance(expected, type):

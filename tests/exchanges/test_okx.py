@@ -281,7 +281,9 @@ def test_depth_begins_with_a_book_that_has_begun_over_rest():
     market, line, depth, book = both()
     assert decode(market, "books/update_around_the_base", line) == (None, [])
     emitted = []
-    assert book.offer([0], market.decode_base(load("okx", "books/base")), RECV_NS, emitted.append) == 1
+    assert (
+        book.offer([0], market.decode_base(NATIVE, load("okx", "books/base")), RECV_NS, emitted.append) == 1
+    )
     assert decode(market, "books/update_next", line) == (None, ["book", "depth"])
     assert depth.asks == ((97421.6, 4.0), (97422.0, 1.5))
 
@@ -305,7 +307,7 @@ def test_a_book_that_rest_does_not_give_is_subscribed_to_anew(kinds):
         market.add([NATIVE], wire.SIMULATED, kind)
     assert decode(market, "books/snapshot", line)[0] is None
     with pytest.raises(DecodeError, match="lacks its id"):
-        market.decode_base(load("okx", "rest/book_lacks_id"))
+        market.decode_base(NATIVE, load("okx", "rest/book_lacks_id"))
     answers = [
         decode(market, "books/update_after_a_gap", line, RECV_NS + second * SECOND)[0]
         for second in range(150)
@@ -468,7 +470,7 @@ def test_every_rest_answer_on_disk_has_a_row():
 def test_a_quote_is_asked_for_with_the_symbol_encoded():
     request = OkxSpot().quote_request("A&B-USDT")
     assert request.path == "/api/v5/market/ticker?instId=A%26B-USDT"
-    assert (request.weight, request.method) == (2, "GET")
+    assert (request.weight, request.method) == (4, "GET")
 
 
 def test_states_of_instruments_are_what_they_are():

@@ -80,7 +80,7 @@ PATHS = {
     "binance": ("/api/v3/historicalTrades?symbol=%E6%B1%89USDT&fromId=18&limit=1000", 25),
     "kucoin": ("/api/v1/market/histories?symbol=%E6%B1%89USDT", 3),
     "bybit": ("/v5/market/recent-trade?category=spot&symbol=%E6%B1%89USDT&limit=60", 1),
-    "okx": ("/api/v5/market/history-trades?instId=%E6%B1%89USDT&type=1&after=118&limit=100", 2),
+    "okx": ("/api/v5/market/history-trades?instId=%E6%B1%89USDT&type=1&after=118&limit=100", 4),
 }
 
 

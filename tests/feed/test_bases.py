@@ -221,7 +221,9 @@ class World:
             for question in change.ask_bases:
                 self.requests.append(question.request.path)
                 if self.has_rest:
-                    base = self.market.decode_base(json.dumps(self.exchange.rest(self.rest_lag)).encode())
+                    base = self.market.decode_base(
+                        self.native, json.dumps(self.exchange.rest(self.rest_lag)).encode()
+                    )
                     if self.rng.random() < self.chance.get("late", 0.0):
                         self.say()  # deltas while the answer is on its way
                     question.bases.on_answer(question, base, self.now_ns)

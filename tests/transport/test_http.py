@@ -45,7 +45,7 @@ def test_a_feed_uses_a_tenth_of_what_each_exchange_permits():
         "binance": 600,
         "kucoin": 200,
         "bybit": 60,
-        "okx": 40,
+        "okx": 80,
     }
 
 
