@@ -106,7 +106,7 @@ def test_what_is_sent_is_read_as_it_is_meant(exchange, clock):
     emitted: list = []
     for stream in streams.values():
         played(exchange, clock, market, stream, emitted)
-    base = market.decode_base(get(exchange, clock, "/api/v1/level2/snapshot", symbol=NATIVE))
+    base = market.decode_base(NATIVE, get(exchange, clock, "/api/v1/level2/snapshot", symbol=NATIVE))
     state = market.states["book"][NATIVE]
     clock.pass_s(1)
     for _ in range(40):
