@@ -30,7 +30,7 @@ Frames: tests/frames/okx/, tests/frames/okx_linear/
 import abc
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -338,7 +338,7 @@ class OkxMarket(Market):
         self._books = msgspec.json.Decoder(_Answer[_Data], strict=False)
         self._asked: dict[str, _Asked] = {}  # by the id that they were sent with
         self._asked_count = 0
-        self._lacking_ns: dict[tuple[str, int], int] = {}  # since when a topic has no book, by line
+        self._lacking_ns: dict[tuple[str, int, int], int] = {}  # since when a topic has no book, by line
 
     def add(self, natives: Iterable[str], base_flags: int, kind: str = TICKER.name) -> list[State]:
         """Take symbols, in a kind, into the set whose frames are decoded.
@@ -370,6 +370,8 @@ class OkxMarket(Market):
         found = self.instrument(row)
         if found is None:
             return None
+        if not self.is_own(row.native):
+            raise DecodeError(f"{row.native} is not spelled as instruments of this market are")
         if not found.base or not found.quote:
             raise DecodeError("an instrument without base or quote")
         is_trading, note, tick = row.state in OPEN, OPEN.get(row.state, ""), price_tick(row.tick)
@@ -662,6 +664,9 @@ class OkxMarket(Market):
         bids, asks = _pairs(data.bids, size), _pairs(data.asks, size)
         changes = Changes(data.before_id + 1, update_id, bids, asks, time_ns)
         is_known = True
+        # Depth and book of a symbol may be on connections of their own: what one lacks is no matter of the other.
+        if book is not None and book.group != line.group:
+            book = None
         if book is not None and is_base:
             book.take_base(line, Base(update_id, bids, asks, LEVELS, time_ns), update_id, recv_ns, emit)
         elif book is not None:
@@ -673,15 +678,15 @@ class OkxMarket(Market):
             if is_base:
                 own.replace(update_id, bids, asks)
             else:
-                if book is not None and book.group == line.group and book.is_known_on(index) > own.is_known:
+                if book is not None and book.is_known_on(index) > own.is_known:
                     own.copy(book.lines[index])  # it has begun over REST
                 found = own.apply(changes.first_id, update_id, bids, asks)
             is_known = self._depth(depth, found, changes, recv_ns, line, emit) and is_known
         if is_known:
             if self._lacking_ns:
-                self._lacking_ns.pop((arg.topic, index), None)
+                self._lacking_ns.pop((arg.topic, line.group, index), None)
             return None
-        return self._subscribe_again(arg.topic, index, recv_ns, REST_NS if book is not None else 0)
+        return self._subscribe_again(arg.topic, line, recv_ns, REST_NS if book is not None else 0)
 
     def _depth(
         self,
@@ -708,12 +713,13 @@ class OkxMarket(Market):
                 emit(state)
         return True
 
-    def _subscribe_again(self, topic: str, line: int, recv_ns: int, patience_ns: int) -> Resubscribe | None:
+    def _subscribe_again(self, topic: str, line: Line, recv_ns: int, patience_ns: int) -> Resubscribe | None:
         """Have a topic begin with a snapshot once it has lacked a book for so long, and again each minute."""
-        since_ns = self._lacking_ns.setdefault((topic, line), recv_ns)
+        key = topic, line.group, line.index
+        since_ns = self._lacking_ns.setdefault(key, recv_ns)
         if since_ns - SUBSCRIBE_AGAIN_NS <= recv_ns < since_ns + patience_ns:
             return None
-        self._lacking_ns[topic, line] = recv_ns + SUBSCRIBE_AGAIN_NS - patience_ns
+        self._lacking_ns[key] = recv_ns + SUBSCRIBE_AGAIN_NS - patience_ns
         return Resubscribe(topic)
 
     def _answer(self, frame: _Frame) -> Control | None:
@@ -807,7 +813,7 @@ class OkxLinear(OkxMarket):
             return None
         try:
             size = contract_size(Decimal(row.contract_value) * Decimal(row.multiplier))
-        except InvalidOperation:
+        except ArithmeticError:
             size = ""
         if not size:
             raise DecodeError(f"a contract of {row.contract_value!r} times {row.multiplier!r} is no size")

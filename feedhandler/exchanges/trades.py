@@ -68,7 +68,8 @@ class TradeArbitration:
         self._is_consecutive = is_consecutive
         self.missing: list[tuple[int, int]] = []
         self.given_up = 0
-        self.is_parted = False  # nobody wants it, or nothing has come since somebody does again
+        self.is_parted = False  # nobody wants it, or nothing has come since somebody does again,
+        self.parts = 0  # how often that was
         self._returned_ns = self._returned_at = 0  # when what came first since then was made, and came
         self.updates = self.update_id = 0  # the second grows with each new trade
         self._recent: dict[Hashable, int] = {}  # when a trade was new, and the line that brought it
@@ -92,6 +93,7 @@ class TradeArbitration:
     def part(self) -> None:
         """Nobody wants it any more: what is made from now on is not missing, and what was made before is late."""
         self.missing, self.given_up, self.is_parted = [], 0, True
+        self.parts += 1
         self._began_ns = [0] * LINES_MAX
         self._forgotten_ns = max(self._forgotten_ns, self.newest_ns)
 
@@ -299,6 +301,7 @@ class TradeState(RecordState):
         self.trades = TradeArbitration(is_consecutive=is_consecutive)
         self.is_followed = False
         self._begins_with_last = begins_with_last
+        self._begun = -1  # of how many times that it was wanted no more, when a message came last
         self._held: list[_Held] | None = None
         super().__init__(kind, (self.trades,), topic=topic, native=native, base_flags=base_flags, flags=flags)
 
@@ -315,7 +318,7 @@ class TradeState(RecordState):
         if time_ns > max(recv_ns, self.trades.newest_ns) + self.ahead_ns_max:
             time_ns = max(1, recv_ns + self.offset_ns)
         trades = self.trades
-        is_first = self._begins_with_last and (trades.is_parted or not trades.update_id)
+        is_first, self._begun = self._begins_with_last and self._begun != trades.parts, trades.parts
         return trades.accept(line, key, time_ns, recv_ns, number, count) and not is_first
 
     def publish(

@@ -121,7 +121,7 @@ def measure(
         seconds[name] = seconds.get(name, 0.0) + (last_ns - first_ns) / 1e9
     order = (*RECORD_WORDS, OTHER)
     keys = sorted(stored, key=lambda key: (key[0], order.index(key[1])))
-    return [stored[key].close(seconds[key[0]]) for key in keys]
+    return [stored[key].close(seconds.get(key[0], 0.0)) for key in keys]
 
 
 def add_parquet(sizes: Iterable[KindSize], runs: Sequence[Run], exchange: str = "") -> None:

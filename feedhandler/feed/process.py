@@ -91,6 +91,7 @@ AWAITED_S: Final = 20.0  # for a simulator to come, which takes one or two
 AWAITED_EVERY_S: Final = 0.05
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
+OTHER_LISTS_S: Final = 5.0  # for the lists of markets that are not the main one, once that has its own
 LIST_PAGES_MAX: Final = 100  # of an instrument list: some 100,000 instruments
 RAW_QUEUE_SIZE_MAX: Final = 4 << 20  # for the recorder to read; `Tap` holds what is more
 STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
@@ -466,8 +467,20 @@ class Feed:
         self._status.starting = f"{what}, in progress, last error: {error}"
 
     async def _fetch_instruments(self) -> list[ProtocolError | DecodeError]:
-        """Fetch the lists of all markets, and keep them on disk for a start without REST; returns what failed."""
-        found = await asyncio.gather(*map(self._fetch_market, self._markets))
+        """Fetch the lists of all markets, and keep them on disk for a start without REST; returns what failed.
+
+        The main market waits for others a little, and not for one whose host does not answer.
+        """
+        fetching = [asyncio.create_task(self._fetch_market(market)) for market in self._markets]
+        try:
+            await fetching[0]
+            await asyncio.wait(fetching, timeout=OTHER_LISTS_S)
+            found = [
+                task.result() if task.done() else _late(self._name, market)
+                for task, market in zip(fetching, self._markets, strict=True)
+            ]
+        finally:
+            await end_tasks(fetching)
         errors = [error for error in found if error is not None]
         if len(errors) < len(found):
             try:
@@ -509,7 +522,8 @@ class Feed:
         raise ProtocolError(f"{self._name}: the instrument list of {market.name} has no end")
 
     def _listing_of(self, market: Market, rows: Rows[Instrument]) -> InstrumentList:
-        if not any(instrument.is_trading for instrument in rows.items):
+        # There may be a region without contracts.
+        if market is self._markets[0] and not any(instrument.is_trading for instrument in rows.items):
             raise ProtocolError(f"{self._name} lists no tradable instrument, which cannot be")
         instruments = [market.prefixed(each) for each in rows.items]
         return instrument_list(
@@ -557,14 +571,17 @@ class Feed:
 
     async def _refresh(self) -> None:
         """Fetch the list again from time to time; what changed is published."""
+        soon_s = REFRESH_CACHED_S
         while True:
             listing = self._listing
             assert listing is not None
             is_old = time.time_ns() - listing.as_of_ns > self._settings.refresh_s * NS_PER_S
-            is_whole = len(self._listings) == len(self._markets)
-            await self._sleep_until_refresh(
-                REFRESH_CACHED_S if is_old or not is_whole else self._settings.refresh_s
-            )
+            if is_old or len(self._listings) < len(self._markets):
+                await self._sleep_until_refresh(min(soon_s, self._settings.refresh_s))
+                soon_s *= 2  # a market may not be had for long, or not at all
+            else:
+                soon_s = REFRESH_CACHED_S
+                await self._sleep_until_refresh(self._settings.refresh_s)
             errors = await self._fetch_instruments()
             if len(errors) < len(self._markets):
                 self._take_instruments()
@@ -958,6 +975,12 @@ def _status_of(connection: Connection) -> ConnectionStatus:
 
 def _age(as_of_ns: int) -> str:
     return f"{(time.time_ns() - as_of_ns) / NS_PER_S / 3600:.1f} h old"
+
+
+def _late(name: str, market: Market) -> ProtocolError:
+    return ProtocolError(
+        f"{name}: the instrument list of {market.name} takes long, and is requested again later"
+    )
 
 
 def _retry_after_s(errors: Iterable[ProtocolError | DecodeError]) -> float:

@@ -124,7 +124,8 @@ class Carrier:
         self.market.states.update(self.states)
         self.market.tickers = self.states.get(TICKER.name, self.market.tickers)
         topics = [topic for kind in made.kinds for topic in self.market.topics("\0", kind)]
-        self._topics = [topic.split("\0") for topic in topics]  # what stands before and behind a symbol
+        # What stands before and behind a symbol; a topic of all symbols has none.
+        self._topics = [(before, behind) for before, _, behind in (topic.partition("\0") for topic in topics)]
         self._lines = [Line(index) for index in range(LINES_MAX)]
         self._taken: dict[str, list[int]] = {}  # how many connections are each line of a native symbol
         self.met: State | None = None  # of the present frame,

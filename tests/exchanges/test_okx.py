@@ -300,6 +300,13 @@ def test_a_lost_book_is_subscribed_to_anew_once_a_minute_at_most():
     assert 2 * 3600 * SECOND // SUBSCRIBE_AGAIN_NS < 480
 
 
+def test_depth_and_book_on_connections_of_their_own_do_not_judge_each_other():
+    market, line, _, book = both()
+    book.group = line.group + 1  # whose line of that number has none
+    assert decode(market, "books/snapshot", line) == (None, ["depth"])
+    assert decode(market, "books/update_next_to_the_base", line, RECV_NS + 100 * SECOND) == (None, ["depth"])
+
+
 @pytest.mark.parametrize("kinds", [("book",), ("depth", "book")])
 def test_a_book_that_rest_does_not_give_is_subscribed_to_anew(kinds):
     market, line = OkxSpot(), Line(0)

@@ -308,6 +308,8 @@ def test_what_begins_with_the_last_trade_before_it_is_counted_from_there():
     state.trades.part()
     assert [accept(line, number) for number in (120, 121)] == [False, True]
     assert state.trades.missing == []
+    state.trades.part()
+    assert [accept(line, number) for number in (121, 122)] == [False, True], "none was made meanwhile"
 
 
 @pytest.mark.parametrize("has_numbers", [True, False])

@@ -103,11 +103,47 @@ class Listing(Http):
     """A REST host with one instrument, which may be away."""
 
     is_away = False
+    body = b'{"symbols":[{"symbol":"AUSDT","status":"TRADING","baseAsset":"A","quoteAsset":"USDT"}]}'
 
     async def fetch(self, request, is_spare=False):
         if self.is_away:
             raise ProtocolError("away")
-        return b'{"symbols":[{"symbol":"AUSDT","status":"TRADING","baseAsset":"A","quoteAsset":"USDT"}]}'
+        return self.body
+
+
+def test_a_market_whose_host_does_not_answer_keeps_no_other_waiting(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Linear)))
+    monkeypatch.setattr("feedhandler.feed.process.OTHER_LISTS_S", 0.01)
+
+    async def play():
+        feed = feed_of(tmp_path, Listing(), linear=Http())
+        assert await feed._first_instruments()
+        assert list(feed._table.by_native) == ["AUSDT"]
+        assert feed._status.problems == ["binance: no instrument list of linear yet"]
+        (late,) = await feed._fetch_instruments()
+        assert "of linear takes long" in str(late)
+        feed._publisher.close()
+
+    uvloop.run(asyncio.wait_for(play(), PATIENCE_S))
+
+
+def test_a_market_that_lists_nothing_is_one_unless_it_is_the_main_one(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Linear)))
+    empty = Listing()
+    empty.body = b'{"symbols":[]}'
+
+    async def play():
+        feed = feed_of(tmp_path, Listing(), linear=empty)
+        assert await feed._first_instruments()
+        assert feed._status.problems == []
+        feed._publisher.close()
+        (tmp_path / "other").mkdir()
+        feed = feed_of(tmp_path / "other", empty, linear=empty)
+        (error,) = await feed._fetch_instruments()  # of spot
+        assert "lists no tradable instrument" in str(error)
+        feed._publisher.close()
+
+    uvloop.run(play())
 
 
 def test_a_market_whose_list_cannot_be_had_keeps_no_other_waiting(tmp_path, monkeypatch):
