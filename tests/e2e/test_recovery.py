@@ -18,10 +18,12 @@ from feedhandler.data import wire
 
 pytestmark = pytest.mark.e2e
 
-# A subscriber as a process of its own: it writes the sequence of each record to a file, and its last values.
+# A subscriber as a process of its own: it writes the sequence of each record to a file, and its last values. It waits
+# for an answer however busy the machine is: what is not answered in a second is lost otherwise, and told.
 PROGRAM = """
 import sys
-from feedhandler.client import Subscriber
+from feedhandler.client import Subscriber, recovery
+recovery.PATIENCE_NS = 60 * 10**9
 endpoint, recover, path, mode = sys.argv[1:]
 with Subscriber(endpoint, ["ticker."], mode=mode, recover=recover) as subscriber, open(path, "w", 1) as out:
     for record in subscriber:

@@ -56,7 +56,7 @@ BENCH = "measures, which takes a machine of its own"
 TWO_HOSTS = "is of two hosts; tests/e2e/test_beyond.py has both on one"
 NOT_WALKED = {
     r"make demo RECORD|\.venv/bin/(feedhandler (captures|export)|python -c)": FIVE,
-    r"make (check|test|sim|chaos|sanitize)\b": TESTS_ITSELF,
+    r"make (check|test|sim|chaos|soak|sanitize)\b": TESTS_ITSELF,
     r"make bench": BENCH,
     r"feedhandler keys (authorize|list|revoke)|feedhandler tail --endpoint tcp://192\.0\.2\.10": TWO_HOSTS,
     r"feedhandler replay ": "is two that serve and receive; tests/e2e/test_replay_processes.py has both",
