@@ -18,8 +18,8 @@ from feedhandler.data import wire
 
 pytestmark = pytest.mark.e2e
 
-# A subscriber as a process of its own: it writes the sequence of each record to a file, and its last values. It waits
-# for an answer however busy the machine is: what is not answered in a second is lost otherwise, and told.
+# A subscriber as a process of its own: it writes the sequence of each record to a file, and its last values.
+# It waits for an answer however busy the machine is: what is not answered in a second is lost otherwise, and told.
 PROGRAM = """
 import sys
 from feedhandler.client import Subscriber, recovery
