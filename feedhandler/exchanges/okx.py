@@ -415,9 +415,14 @@ class OkxMarket(Market):
         after = f"&after={number + self.past_trades_max}" if number else ""
         return RestRequest(f"{path}{after}&limit={self.past_trades_max}", weight=4)
 
+    def lists(self, url: str) -> bool:
+        own = parameters(self.instruments_request.path)["instType"]
+        return super().lists(url) and parameters(url).get("instType") == own
+
     def past_trades_at(self, url: str) -> str:
-        is_asked = urlsplit(url).path == "/api/v5/market/history-trades"
-        return parameters(url).get("instId", "") if is_asked else ""
+        native = parameters(url).get("instId", "")
+        is_asked = urlsplit(url).path == "/api/v5/market/history-trades" and self.is_own(native)
+        return native if is_asked else ""
 
     def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
         rows, size = _data_of(self._rows, body, "okx history-trades"), self.contract_size(native)
@@ -447,7 +452,7 @@ class OkxMarket(Market):
 
     def base_at(self, url: str) -> tuple[str, int] | None:
         asked = parameters(url)
-        if urlsplit(url).path != "/api/v5/market/books" or "instId" not in asked:
+        if urlsplit(url).path != "/api/v5/market/books" or not self.is_own(asked.get("instId", "")):
             return None
         size = asked.get("sz", "")
         return asked["instId"], int(size) if size.isdecimal() else 1
@@ -841,7 +846,7 @@ class OkxLinear(OkxMarket):
         if arg.channel == LIQUIDATIONS:
             self._liquidations(payload, recv_ns, line, emit)
         elif arg.channel == INDEX:
-            for native in (f"{arg.native}{SWAP}", f"{arg.native}_UM{SWAP}"):
+            for native in filter(self.is_known, (f"{arg.native}{SWAP}", f"{arg.native}_UM{SWAP}")):
                 self._contract(native, INDEX, payload, recv_ns, line, emit)
         elif arg.channel in CONTRACT_CHANNELS:
             self._contract(arg.native, arg.channel, payload, recv_ns, line, emit)
@@ -889,6 +894,8 @@ class OkxLinear(OkxMarket):
             raise DecodeError(f"okx: {LIQUIDATIONS}: {exc}") from exc
         new = []
         for data in frame.data:
+            if self.contract_sizes and not self.is_known(data.native):
+                continue  # the list has it not: of another market, or inverse
             state: TradeState | None = self.states[LIQUIDATION.name].get(data.native)
             if state is None:
                 continue

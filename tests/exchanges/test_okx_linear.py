@@ -284,3 +284,31 @@ def test_prices_without_orders_are_unknown():
     market.decode(json.dumps(frame).encode(), RECV_NS, Line(0), lambda state: found.append(state.record()))
     ticker = wire.unpack(found[0])
     assert (str(ticker.bid), ticker.bid_size, ticker.ask_size) == (str(NAN), 0.0, 3.75)
+
+
+def test_a_request_is_of_the_market_that_it_names():
+    """For recordings of a host that is not OKX's: there the address does not tell."""
+    spot, linear = OkxSpot(), OkxLinear()
+    for market, own, other in ((spot, "SPOT", "SWAP"), (linear, "SWAP", "SPOT")):
+        assert market.lists(f"http://127.0.0.1/api/v5/public/instruments?instType={own}")
+        assert not market.lists(f"http://127.0.0.1/api/v5/public/instruments?instType={other}")
+    for native, own, other in (("BTC-USDT", spot, linear), (NATIVE, linear, spot)):
+        book = f"http://127.0.0.1/api/v5/market/books?instId={native}&sz=400"
+        trades = f"http://127.0.0.1/api/v5/market/history-trades?instId={native}&type=1"
+        assert (own.base_at(book), own.past_trades_at(trades)) == ((native, 400), native)
+        assert (other.base_at(book), other.past_trades_at(trades)) == (None, "")
+
+
+class Met(dict):
+    """States as a recording has them: made of whatever is named."""
+
+    def get(self, native, default=None):
+        self[native] = default
+        return default
+
+
+def test_an_index_names_no_contract_that_does_not_exist():
+    market = make("contract")
+    market.states["contract"] = met = Met()
+    records(market, "index_tickers")
+    assert list(met) == [NATIVE]

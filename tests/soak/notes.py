@@ -2,7 +2,7 @@
 
 Compared is each record without its session and time of publication. What a recording does not have is left out:
 
-    STALE and DOWN           a feed's and a merger's own word
+    STALE and DOWN           a feed's and a merger's own word; so is the last value, sent again, that ends it
     tickers, at first        until channels have stated all values: the first ones are from REST
     snapshots of books       that a feed repeats every ten minutes, by its own clock
 """
@@ -19,6 +19,7 @@ from feedhandler.data import wire
 from feedhandler.data.kept_book import Book
 
 OWN = wire.STALE | wire.DOWN
+LATEST = {int(kind) for kind in (wire.TICKER, wire.DEPTH)}
 LEVELS = 20  # of each side of a book
 KINDS = {int(kind): str(kind) for kind in (wire.TICKER, wire.TRADE, wire.DEPTH, wire.BOOK)}
 SEQUENCE = slice(wire.SEQUENCE_OFFSET, wire.SEQUENCE_OFFSET + wire.SEQUENCE.size)
@@ -39,16 +40,21 @@ class Topic:
         self.states = {}  # of a book: by the exchange's id, a hash of its best levels
         self.sequence = 0
         self.missed = 0
+        self.is_flagged = False
 
     def take(self, record, flags):
         sequence = wire.sequence_of(record)
         self.missed += sequence - self.sequence - 1
         self.sequence = sequence
-        if flags & OWN:
+        was_flagged, self.is_flagged = self.is_flagged, bool(flags & OWN)
+        if self.is_flagged:
             return
         found = bare(record)
-        if self.kind == wire.TICKER:
+        if self.kind in LATEST:
             found = found[: SEQUENCE.start] + NO_SEQUENCE + found[SEQUENCE.stop :]
+            if was_flagged and self.records and hash(found) == self.records[-1]:
+                return
+        if self.kind == wire.TICKER:
             if self.complete_from is None and all(
                 map(math.isfinite, VALUES.unpack_from(record, VALUES_OFFSET))
             ):
