@@ -42,6 +42,10 @@ Amount = Annotated[float, msgspec.Meta(ge=0.0, le=sys.float_info.max)]
 Traded = Annotated[float, msgspec.Meta(gt=0.0, le=sys.float_info.max)]
 # Of funding, which may be negative.
 FundingRate = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+# How much of its base asset one contract is, as a fraction.
+ContractSize = tuple[int, int]
+WHOLE: Final[ContractSize] = (1, 1)  # of what is no contract
+Count = TypeVar("Count", float, float | None)
 # Times whose nanoseconds fit the wire's i64, whatever the unit.
 MILLISECONDS_MAX: Final = (2**63 - 1) // 1_000_000
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=MILLISECONDS_MAX)]
@@ -226,8 +230,7 @@ class Market(abc.ABC):
         self.states: dict[str, dict[str, Any]] = {kind: {} for kind in self.kinds} | {
             TICKER.name: self.tickers
         }
-        # How much of its base asset one contract is, as a fraction, by native symbol: where sizes are in contracts.
-        self.contract_sizes: dict[str, tuple[int, int]] = {}
+        self.contract_sizes: dict[str, ContractSize] = {}  # by native symbol, where sizes are in contracts
         self.changes = 0  # of that set
         self._parted: dict[str, State] = {}  # what was, by topic: its numbers go on if it is wanted again
         self._clock = (0, AHEAD_NS_MAX)
@@ -250,11 +253,8 @@ class Market(abc.ABC):
                 native = each.native.removeprefix(self.prefix)
                 self.contract_sizes[native] = Decimal(each.contract_size).as_integer_ratio()
 
-    def contract_size(self, native: str) -> tuple[int, int]:
-        """Return how much of its base asset one contract is, as a fraction.
-
-        Multiplied, then divided: so 3 contracts of 0.1 are 0.3. Raises DecodeError if no list has told.
-        """
+    def contract_size(self, native: str) -> ContractSize:
+        """Return how much of its base asset one contract is. Raises DecodeError if no list has told."""
         try:
             return self.contract_sizes[native]
         except KeyError:
@@ -641,6 +641,11 @@ def requested(
 def parameters(url: str) -> dict[str, str]:
     """Return the query of a URL."""
     return {name: values[-1] for name, values in parse_qs(urlsplit(url).query).items()}
+
+
+def in_base_asset(count: Count, size: ContractSize) -> Count:
+    """Return how much so many contracts are: multiplied, then divided, so 3 of 0.1 are 0.3. None stays None."""
+    return count if count is None or size is WHOLE else count * size[0] / size[1]
 
 
 def rest_quote(bid: float | None, bid_size: float | None, ask: float | None, ask_size: float | None) -> Quote:

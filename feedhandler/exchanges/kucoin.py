@@ -59,7 +59,7 @@ from feedhandler.data.levels import LEVELS_MAX
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER as TICKER_KIND
 from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
-from feedhandler.data.units import NS_PER_MS
+from feedhandler.data.units import MS_PER_HOUR, NS_PER_MS
 from feedhandler.data.wire import LAST as LAST_FLAG
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.arbitration import Arbitration, Line
@@ -70,6 +70,7 @@ from feedhandler.exchanges.base import (
     WELCOME,
     Ack,
     Amount,
+    ContractSize,
     Control,
     Emit,
     Endpoint,
@@ -89,6 +90,7 @@ from feedhandler.exchanges.base import (
     chunks,
     decode_rest,
     decode_sparse,
+    in_base_asset,
     parameters,
     read_rows,
     requested,
@@ -129,7 +131,6 @@ OPEN: Final = "Open"
 ASSETS: Final = {"XBT": "BTC"}  # what others call assets that are called otherwise here
 INVERSE: Final = "inverse: its sizes are in USD, and what that is of the base asset changes with the price"
 PREDICTED_MS: Final = 60_000  # granularity of a funding rate that is predicted; else it is the interval
-MS_PER_H: Final = 3_600_000
 
 CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it opens"
 
@@ -841,21 +842,21 @@ class KuCoinLinear(KuCoinMarket):
         data = _data_of(self._rest_quote, body, "kucoin ticker")
         if not data.symbol:
             raise DecodeError("kucoin ticker: the answer is no quote")
-        count, parts = self.contract_size(data.symbol)
-        bid_size, ask_size = data.bid_size or 0.0, data.ask_size or 0.0
-        return rest_quote(data.bid, bid_size * count / parts, data.ask, ask_size * count / parts)
+        contract = self.contract_size(data.symbol)
+        bid_size, ask_size = (in_base_asset(each or 0.0, contract) for each in (data.bid_size, data.ask_size))
+        return rest_quote(data.bid, bid_size, data.ask, ask_size)
 
     def past_trades_request(self, native: str, number: int) -> RestRequest:
         return RestRequest(f"/api/v1/trade/history?symbol={quote(native, safe='')}", weight=5)
 
     def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
         rows = _data_of(self._rows, body, "kucoin trade history")
-        count, parts = self.contract_size(native)
+        contract = self.contract_size(native)
 
         def read(row: msgspec.Raw) -> PastTrade:
             data = self._past_trade_row.decode(row)
             number, time_ns, trade_id, side, price, size = _executed(data)
-            trade = trade_id, price, size * count / parts, side
+            trade = trade_id, price, in_base_asset(size, contract), side
             return PastTrade(numbered(number, time_ns), number, time_ns, number, trade)
 
         return read_rows(read, rows, "kucoin trade history")
@@ -884,10 +885,8 @@ class KuCoinLinear(KuCoinMarket):
         r = self._bulk_row.decode(row)
         if r.symbol not in self.contract_sizes:
             return None
-        count, parts = self.contract_sizes[r.symbol]
-        bid_size, ask_size = (
-            None if size is None else size * count / parts for size in (r.bid_size, r.ask_size)
-        )
+        contract = self.contract_sizes[r.symbol]
+        bid_size, ask_size = (in_base_asset(each, contract) for each in (r.bid_size, r.ask_size))
         last = r.price if r.last is None else r.last
         statistics = _open_of(r.symbol, r.last, r.change), r.high, r.low, r.base_volume, r.quote_volume
         return rest_ticker(r.symbol, (r.bid, bid_size, r.ask, ask_size), last, statistics)
@@ -930,15 +929,15 @@ class KuCoinLinear(KuCoinMarket):
         state = self.tickers.get(native)
         if state is None:
             return
-        count, parts = self.contract_size(native)
+        contract = self.contract_size(native)
         if not state.accept(QUOTE, line, data.sequence, recv_ns):
             return
         state.exchange_sequence, state.exchange_ns = data.sequence, data.ts
         state.set_quote(
             data.bid or NAN,
-            _known(data.bid_size) * count / parts,
+            in_base_asset(_known(data.bid_size), contract),
             data.ask or NAN,
-            _known(data.ask_size) * count / parts,
+            in_base_asset(_known(data.ask_size), contract),
         )
         state.on_news(recv_ns)
         emit(state)
@@ -947,9 +946,9 @@ class KuCoinLinear(KuCoinMarket):
         number, time_ns, trade_id, side, price, size = _executed(data)
         ticker, state = self.tickers.get(native), self.states[TRADE.name].get(native)
         if state is not None:
-            count, parts = self.contract_size(native)
+            contract = self.contract_size(native)
             if state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
-                trade = trade_id, price, size * count / parts, side
+                trade = trade_id, price, in_base_asset(size, contract), side
                 state.publish(trade, time_ns, recv_ns, emit, sequence=number, flags=LAST_FLAG)
         if ticker is not None and ticker.accept(LAST, line, number, recv_ns):
             ticker.exchange_ns = max(ticker.exchange_ns, time_ns)
@@ -993,12 +992,12 @@ class KuCoinLinear(KuCoinMarket):
         state: FullBookState | None = self.states[BOOK.name].get(native)
         if state is None:
             return
-        count, parts = self.contract_size(native)
+        contract = self.contract_size(native)
         number = data.sequence
         price, side, size = _changed(data.change)
         if not number:
             raise DecodeError("kucoin: level2 lacks its sequence")
-        level = [(price, size * count / parts)]
+        level = [(price, in_base_asset(size, contract))]
         bids, asks = (level, []) if side is Side.BUY else ([], level)
         changes = Changes(number, number, bids, asks, data.timestamp * NS_PER_MS)
         state.take(line, changes, number, recv_ns, emit)
@@ -1067,7 +1066,7 @@ def _changed(change: str) -> tuple[float, Side, float]:
     return found
 
 
-def _levels(levels: Iterable[BookLevel], size: tuple[int, int]) -> list[BookLevel]:
+def _levels(levels: Iterable[BookLevel], size: ContractSize) -> list[BookLevel]:
     """Return levels with their sizes in the base asset."""
     count, parts = size
     return [(price, lots * count / parts) for price, lots in levels]
@@ -1083,7 +1082,7 @@ def _take_rate(state: _ContractState, rate: float, granularity_ms: int, time_ns:
     if time_ns < state.funding_ns:
         return False
     state.funding_rate, state.funding_ns = rate, time_ns
-    state.funding_interval_h = granularity_ms / MS_PER_H if granularity_ms else state.funding_interval_h
+    state.funding_interval_h = granularity_ms / MS_PER_HOUR if granularity_ms else state.funding_interval_h
     return True
 
 

@@ -31,7 +31,7 @@ import abc
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -45,15 +45,17 @@ from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE, Side
-from feedhandler.data.units import NS_PER_MS, NS_PER_S
+from feedhandler.data.units import MS_PER_HOUR, NS_PER_MS, NS_PER_S
 from feedhandler.data.wire import LAST, NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     MILLISECONDS_MAX,
     NO_ORDERS,
     PONG,
+    WHOLE,
     Ack,
     Amount,
+    ContractSize,
     Control,
     Emit,
     Endpoint,
@@ -73,6 +75,7 @@ from feedhandler.exchanges.base import (
     chunks,
     decode_rest,
     decode_sparse,
+    in_base_asset,
     parameters,
     read_rows,
     requested,
@@ -109,7 +112,6 @@ ARGS_MAX: Final = (
 ASKED_MAX: Final = 1024  # requests that wait for answers: connections may be gone
 
 SWAP: Final = "-SWAP"  # the end of a perpetual's name
-MS_PER_HOUR: Final = 3_600_000
 # Of kind contract: its channels, and what each states.
 CONTRACT_CHANNELS: Final = {
     MARK: "mark",
@@ -128,9 +130,6 @@ OPEN: Final = {
     "post_only": "takes no orders that would trade at once",
 }  # and what is to be known of it
 
-Size = tuple[int, int]  # of a contract, in the base asset, as a fraction
-WHOLE: Final[Size] = (1, 1)  # of what is no contract
-Count = TypeVar("Count", float, float | None)
 
 CHANNEL_IN: Final = re.compile(rb'"channel"\s*:\s*"([^"\\]*)"')
 NATIVE_IN: Final = re.compile(rb'"instId"\s*:\s*"([^"\\]*)"')
@@ -390,7 +389,9 @@ class OkxMarket(Market):
     def decode_quote(self, body: bytes) -> Quote:
         row = _one(_data_of(self._tickers, body, "okx ticker"), "okx ticker")
         size = self.contract_size(row.native)
-        return rest_quote(row.bid, _sized(row.bid_size, size), row.ask, _sized(row.ask_size, size))
+        return rest_quote(
+            row.bid, in_base_asset(row.bid_size, size), row.ask, in_base_asset(row.ask_size, size)
+        )
 
     def decode_survey(self, body: bytes) -> Rows[RestTicker]:
         rows = _data_of(self._rows, body, "okx tickers")
@@ -402,7 +403,7 @@ class OkxMarket(Market):
         if row.last is row.bid is row.ask is None or not self.is_known(row.native):
             return None  # all of it is empty: trading has not begun, or has ended; or it is of another market
         size = self.contract_size(row.native)
-        quote = row.bid, _sized(row.bid_size, size), row.ask, _sized(row.ask_size, size)
+        quote = row.bid, in_base_asset(row.bid_size, size), row.ask, in_base_asset(row.ask_size, size)
         return rest_ticker(row.native, quote, row.last, (row.open, row.high, row.low, *self.volumes(row)))
 
     def is_known(self, native: str) -> bool:
@@ -428,12 +429,12 @@ class OkxMarket(Market):
         rows, size = _data_of(self._rows, body, "okx history-trades"), self.contract_size(native)
         return read_rows(lambda raw: self._past_trade(raw, size), rows, "okx history-trades")
 
-    def _past_trade(self, raw: msgspec.Raw, size: Size) -> PastTrade:
+    def _past_trade(self, raw: msgspec.Raw, size: ContractSize) -> PastTrade:
         row = self._row.decode(raw)
         if not row.is_trade:
             raise DecodeError("a trade without its id, price, size or time")
         time_ns = row.ts * NS_PER_MS
-        trade = str(row.number), row.price, _sized(row.size, size), SIDES.get(row.side, Side.UNKNOWN)
+        trade = str(row.number), row.price, in_base_asset(row.size, size), SIDES.get(row.side, Side.UNKNOWN)
         return PastTrade(numbered(row.number, time_ns), row.number, time_ns, row.number, trade)
 
     def base_request(self, native: str) -> RestRequest:
@@ -563,7 +564,7 @@ class OkxMarket(Market):
         state.exchange_ns = time_ns
         bid, bid_size = (bids[0].price, bids[0].size) if bids else NO_ORDERS
         ask, ask_size = (asks[0].price, asks[0].size) if asks else NO_ORDERS
-        state.set_quote(bid, _sized(bid_size, size), ask, _sized(ask_size, size))
+        state.set_quote(bid, in_base_asset(bid_size, size), ask, in_base_asset(ask_size, size))
         state.on_news(recv_ns)
         emit(state)
 
@@ -582,7 +583,7 @@ class OkxMarket(Market):
         state.last = data.last or NAN
         state.set_statistics(data.open, data.high, data.low, *self.volumes(data))
         if data.bid >= 0.0 or data.ask >= 0.0:
-            bid_size, ask_size = _sized(data.bid_size, size), _sized(data.ask_size, size)
+            bid_size, ask_size = in_base_asset(data.bid_size, size), in_base_asset(data.ask_size, size)
             state.fill_quote(data.bid, bid_size, data.ask, ask_size)
         state.on_news(recv_ns)
         emit(state)
@@ -625,7 +626,7 @@ class OkxMarket(Market):
         self,
         state: TradeState,
         trades: Sequence[tuple[int, _Data]],
-        size: Size,
+        size: ContractSize,
         recv_ns: int,
         line: Line,
         emit: Emit,
@@ -641,7 +642,12 @@ class OkxMarket(Market):
         for index, row in new:
             left -= 1
             state.publish(
-                (str(row.number), row.price, _sized(row.size, size), SIDES.get(row.side, Side.UNKNOWN)),
+                (
+                    str(row.number),
+                    row.price,
+                    in_base_asset(row.size, size),
+                    SIDES.get(row.side, Side.UNKNOWN),
+                ),
                 row.ts * NS_PER_MS,
                 recv_ns,
                 emit,
@@ -779,7 +785,7 @@ class OkxSpot(OkxMarket):
     def instrument(self, row: _Instrument) -> Instrument | None:
         return Instrument(row.native, row.base, row.quote)
 
-    def contract_size(self, native: str) -> Size:
+    def contract_size(self, native: str) -> ContractSize:
         return WHOLE
 
     def volumes(self, row: _Data | _Ticker) -> tuple[Any, Any]:
@@ -908,7 +914,7 @@ class OkxLinear(OkxMarket):
         left = len(new)
         for state, index, each, size in new:
             left -= 1
-            order = "", each.price, _sized(each.size, size), SIDES.get(each.side, Side.UNKNOWN)
+            order = "", each.price, in_base_asset(each.size, size), SIDES.get(each.side, Side.UNKNOWN)
             state.publish(order, each.ts * NS_PER_MS, recv_ns, emit, index=index, flags=0 if left else LAST)
 
 
@@ -936,12 +942,7 @@ def _one(rows: Sequence[T], what: str) -> T:
     return rows[0]
 
 
-def _sized(count: Count, size: Size) -> Count:
-    """Return so many contracts in the base asset; None stays what it is."""
-    return count if count is None or size is WHOLE else count * size[0] / size[1]
-
-
-def _pairs(levels: Sequence[_Level], size: Size) -> list[BookLevel]:
+def _pairs(levels: Sequence[_Level], size: ContractSize) -> list[BookLevel]:
     if size is WHOLE:
         return [(level.price, level.size) for level in levels]
     count, parts = size

@@ -112,8 +112,10 @@ class Universe:
             if not self._is_ours(native or symbol):  # what has no native spelling is one shard's to report
                 continue
             if native:
-                market, _ = self._split(native)
+                found[symbol] = native
+                market, own = self._split(native)
                 kinds = [kind for kind in kinds if kind in market.kinds or is_asked(symbol, kind)]
+                carried[market].update(((own, kind), None) for kind in kinds if kind in market.kinds)
             self.wanted[symbol] = list(kinds)
             if name:
                 self.renamed[symbol] = name
@@ -121,10 +123,6 @@ class Universe:
                 kind: text for kind in kinds if (text := reason or self._not_offered(native, kind))
             }:
                 self.rejected[symbol] = refused
-            if native:
-                found[symbol] = native
-                market, own = self._split(native)
-                carried[market].update(((own, kind), None) for kind in kinds if kind in market.kinds)
         self._natives = found
         change = Change()
         self._canaries = {market: self._canary(market, table) for market in self._markets}

@@ -360,7 +360,7 @@ class Decoding:
         if found is None or place_of(url).exchange:
             return where, found
         for made in EXCHANGES[found.exchange].markets:
-            market = self._requests.setdefault(made, made())
+            market = self._reader(made)
             if market.lists(url) or market.base_at(url) or market.past_trades_at(url):
                 return where, made
         return where, found
