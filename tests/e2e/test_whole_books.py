@@ -29,6 +29,7 @@ PATHS = {
 }
 AGREEMENTS_MIN = 3
 SHOWN = 100  # levels a side that are compared
+KNOWN_MIN = 10  # levels a side that are known, for a comparison: what lies beyond is there once it has changed
 
 
 class Reference:
@@ -126,11 +127,15 @@ class Seen:
             record = self.subscriber.receive(0.5)
             if isinstance(record, Condition):
                 self.conditions.append(record.flags)
-            if record is not None and self.book.is_valid:
-                self.at[self.book.last_id] = self.book.bids[:SHOWN], self.book.asks[:SHOWN]
+            book = self.book
+            if record is not None and book.is_valid:
+                bids = [level for level in book.bids[:SHOWN] if level[0] >= book.known_from]
+                asks = [level for level in book.asks[:SHOWN] if level[0] <= book.known_to]
+                if min(len(bids), len(asks)) >= KNOWN_MIN:
+                    self.at[book.last_id] = bids, asks
 
     def agree(self, reference, since=0):
-        """Compare what both know, until that is enough; levels that a base did not have are left out."""
+        """Compare what both know, until that is enough; levels that the base did not have are left out."""
 
         def common():
             return [number for number in reference.at.keys() & self.at.keys() if number > since]
