@@ -47,7 +47,7 @@ from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.missed import TradesQuestion
 from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state
 from feedhandler.feed.survey import Survey
-from feedhandler.feed.tap import BATCH_S, Tap
+from feedhandler.feed.tap import Tap
 from feedhandler.feed.universe import Universe
 from feedhandler.feed.websocket import Connection
 from feedhandler.recordings.plan import Plan, PlannedMarket
@@ -328,12 +328,7 @@ class Feed:
                 queue_size_max=RAW_QUEUE_SIZE_MAX,
                 group=group,
             )
-            self._tap = tap = Tap(
-                offer.send,
-                lambda: loop.call_later(BATCH_S, tap.on_time),
-                time.time_ns,
-                time.monotonic_ns,
-            )
+            self._tap = tap = Tap(offer.send, time.time_ns, time.monotonic_ns)
         offers = () if self._offer is None else (self._offer.look,)
         self._upkeep = Upkeep(config, self._publisher.look, *boards, *offers, *looks)
         self._universe = Universe(self._markets, self._make_legs, flags, shard.has, self._board)
@@ -908,7 +903,7 @@ class Feed:
             self._upkeep.on_time(time.monotonic())
             self._publisher.poll()
             if self._tap is not None:
-                self._tap.flush()  # what was held, when the recorder reads again
+                self._tap.flush()
             if self._publisher.take_loss():
                 self._send_status()  # so that the loss is counted
                 self._publisher.greet()  # a quiet symbol would not send again what was lost

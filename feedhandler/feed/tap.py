@@ -2,14 +2,15 @@
 
     frames, answers, opens, closes ─▶ Tap ─▶ batch ─▶ held ─▶ the recorder, when it is there and reads
 
-A batch is what came within a moment, in one message. While nobody takes them, batches are held, so that a recorder
-may be started anew; beyond `HELD_SIZE_MAX` the oldest are dropped, counted, and told as a gap in their place.
-Whatever happens there, the feed goes on. Nothing private passes: addresses lose their queries, and headers of
-requests are not taken.
+A batch is what came between two calls of `flush`, or as much as it may hold, in one message. While nobody takes
+them, batches are held, so that a recorder may be started anew; beyond `HELD_SIZE_MAX` the oldest are dropped,
+counted, and told as a gap in their place. Whatever happens there, the feed goes on. Nothing private passes:
+addresses lose their queries, and headers of requests are not taken.
 
 Pure: clocks and what sends come in.
 """
 
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,7 +24,6 @@ from feedhandler.recordings.plan import Plan
 from feedhandler.recordings.traffic import Item, What
 
 BATCH_SIZE: Final = 64 << 10  # that is sent at once: a message costs both sides some 10 us
-BATCH_S: Final = 0.02  # after which what there is is sent
 HELD_SIZE_MAX: Final = 32 << 20  # some seconds of 40,000 frames a second
 ITEM_SIZE_MAX: Final = 48 << 20  # a message between us has 64 MiB at most; the largest list known has 10
 SENT, RECEIVED = int(What.SENT), int(What.RECEIVED)
@@ -35,27 +35,24 @@ OnFrame = Callable[[Any, int], bool]
 class Tap:
     """What the module's first lines say.
 
-    send is called with each batch, and returns False if it cannot be taken now. call_soon has `on_time` called in a
-    moment; `flush` besides, several times a second.
+    send is called with each batch, and returns False if it cannot be taken now. `flush` is to be called several
+    times a second: each message to the recorder costs a feed as much as a hundred frames do.
     """
 
     def __init__(
         self,
         send: Callable[[bytes], bool],
-        call_soon: Callable[[], object],
         wall_ns: Callable[[], int],
         mono_ns: Callable[[], int],
     ) -> None:
         self._send = send
-        self._call_soon = call_soon
         self._wall_ns = wall_ns
         self.mono_ns = mono_ns
-        self._batch = bytearray()
-        self._items = 0  # in the batch
+        self.batch = bytearray()
+        self.items = 0  # in the batch
         self._held: deque[tuple[bytes, int]] = deque()  # and how many items are in each
         self._held_size = 0
         self._greeting: deque[bytes] = deque()  # what holds, for a recorder that has just come
-        self._is_armed = False
         self._dropped = self._dropped_size = 0  # items, and bytes of them, since the last gap that was told,
         self._dropped_ns = (0, 0)  # the first of them
         self.dropped = 0  # items, since the feed started
@@ -110,19 +107,14 @@ class Tap:
         if len(item.data) > ITEM_SIZE_MAX:
             text = f"{len(item.data)} bytes are more than an item may have: {item.name}"
             item = Item(What.GAP, item.wall_ns, item.mono_ns, number=1, name=text[:NAME_SIZE_MAX])
-        self.add(pack(item))
+        self.batch += pack(item)
+        self.on_item()
 
-    def add(self, *parts: bytes | bytearray | memoryview) -> None:
-        """Take one item, as bytes."""
-        batch = self._batch
-        for part in parts:
-            batch += part
-        self._items += 1
-        if len(batch) >= BATCH_SIZE:
+    def on_item(self) -> None:
+        """There is one more in the batch."""
+        self.items += 1
+        if len(self.batch) >= BATCH_SIZE:
             self.flush()
-        elif not self._is_armed:
-            self._is_armed = True
-            self._call_soon()
 
     # --- to the recorder
 
@@ -132,18 +124,13 @@ class Tap:
         self._greeting = deque(pack(replace(item, is_repeated=True)) for item in kept)
         self.flush()
 
-    def on_time(self) -> None:
-        """The moment is over: send what there is."""
-        self._is_armed = False
-        self.flush()
-
     def flush(self) -> None:
         """Send what there is, as far as it is taken, and hold the rest."""
-        if self._items:
-            self._held.append((bytes(self._batch), self._items))
-            self._held_size += len(self._batch)
-            self._batch.clear()
-            self._items = 0
+        if self.items:
+            self._held.append((bytes(self.batch), self.items))
+            self._held_size += len(self.batch)
+            self.batch.clear()
+            self.items = 0
         self._hand_over()
         while self._held_size > HELD_SIZE_MAX:
             self._drop(*self._held.popleft())
@@ -180,13 +167,14 @@ class TappedConnection:
 
     def __init__(self, tap: Tap, name: str, on_frame: OnFrame) -> None:
         self._tap = tap
-        self._add = tap.add
+        self._batch = tap.batch
         self._mono_ns = tap.mono_ns
         self._next = on_frame
         self._name = name
         self._bytes = name.encode()[:CONNECTION_SIZE_MAX]
         self._size = ITEM_SIZE + len(self._bytes)
-        self._pack = ITEM.pack
+        # An item but for its data, in one piece.
+        self._pack = struct.Struct(f"{ITEM.format}{len(self._bytes)}s").pack
         self.received = self.sent = 0
 
     def on_frame(self, payload: memoryview | bytearray, recv_ns: int) -> bool:
@@ -195,19 +183,26 @@ class TappedConnection:
         try:
             return self._next(payload, recv_ns)
         finally:
-            self.received += 1
-            size, number = self._size + len(payload), self.received
-            head = self._pack(size, RECEIVED, len(self._bytes), 0, number, recv_ns, self._mono_ns())
-            self._add(head, self._bytes, payload)
+            self.received = number = self.received + 1
+            name = self._bytes
+            batch = self._batch
+            batch += self._pack(
+                self._size + len(payload), RECEIVED, len(name), 0, number, recv_ns, self._mono_ns(), name
+            )
+            batch += payload
+            tap = self._tap
+            tap.items += 1
+            if len(batch) >= BATCH_SIZE:
+                tap.flush()
 
     def on_sent(self, payload: bytes) -> None:
         """A frame was sent."""
         self.sent += 1
+        name = self._bytes
         size = self._size + len(payload)
-        wall_ns, mono_ns = self._tap.now()
-        self._add(
-            self._pack(size, SENT, len(self._bytes), 0, self.sent, wall_ns, mono_ns), self._bytes, payload
-        )
+        self._batch += self._pack(size, SENT, len(name), 0, self.sent, *self._tap.now(), name)
+        self._batch += payload
+        self._tap.on_item()
 
     def on_opened(self, url: str) -> None:
         """It is open."""

@@ -34,6 +34,7 @@ from feedhandler.transport.tasks import END_TASKS_S, Failures
 
 T = TypeVar("T")
 
+NICE: Final = 5  # a feed that has a frame runs first: it holds what the recorder is late for
 LOOK_EVERY_S: Final = 0.25
 STATUS_EVERY_S: Final = 1.0
 RETRY_S: Final = 5.0  # after an error of the disk
@@ -302,4 +303,5 @@ def run(config: Config) -> int:
         RecordingsDirectory(config.recorder.directory, f"{where}.directory") as disk,
     ):
         use_cpus(config.recorder.cpus, f"{where}.cpus")
+        os.nice(NICE)
         return uvloop.run(_main(config, config.recorder, disk, lock))

@@ -29,7 +29,7 @@ PATHS = {
 }
 AGREEMENTS_MIN = 3
 SHOWN = 100  # levels a side that are compared
-KNOWN_MIN = 10  # levels a side that are known, for a comparison: what lies beyond is there once it has changed
+KNOWN_MIN = 10  # levels a side, for a comparison: what lies beyond is there once it has changed
 
 
 class Reference:

@@ -26,8 +26,7 @@ class World:
         self.is_there = True
         self.room = 10**9
         self.messages = []
-        self.armed = 0
-        self.tap = Tap(self.send, self.arm, self.clock, lambda: self.now)
+        self.tap = Tap(self.send, self.clock, lambda: self.now)
 
     def clock(self):
         self.now += 1
@@ -40,11 +39,8 @@ class World:
         self.messages.append(message)
         return True
 
-    def arm(self):
-        self.armed += 1
-
     def taken(self):
-        self.tap.on_time()
+        self.tap.flush()
         messages, self.messages = self.messages, []
         return [item for message in messages for item in unpack(message)]
 
@@ -84,10 +80,10 @@ def test_what_happens_is_offered_in_order_with_numbers(world):
     assert not any(item.is_repeated for item in items)
 
 
-def test_what_a_moment_brings_is_one_message(world):
+def test_what_comes_between_two_flushes_is_one_message(world):
     connection = world.tap.connection("spot", lambda payload, recv_ns: False)
     frames(connection, b"one", b"two", b"three")
-    assert (world.armed, world.messages) == (1, [])
+    assert world.messages == []
     assert len(world.taken()) == 3
     frames(connection, b"x" * taps.BATCH_SIZE)
     assert len(world.messages) == 1, "a full batch does not wait"
@@ -152,7 +148,7 @@ def test_what_cannot_be_held_any_more_is_a_gap_in_its_place(world, monkeypatch):
     world.room = 0
     for number in range(100):
         connection.on_frame(memoryview(bytes(50)), 1000 + number)
-        world.tap.on_time()
+        world.tap.flush()
     world.room = 10**9
     gap, *rest = world.taken()
     assert gap.what is What.GAP

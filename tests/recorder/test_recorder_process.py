@@ -9,7 +9,7 @@ import pytest
 import uvloop
 from patience import PATIENCE_S
 
-from feedhandler.feed.tap import BATCH_S, NOT_TAKEN, Tap
+from feedhandler.feed.tap import NOT_TAKEN, Tap
 from feedhandler.recorder import process
 from feedhandler.recorder.disk import RecordingsDirectory
 from feedhandler.recorder.process import Recorder
@@ -25,12 +25,7 @@ class Feed:
     def __init__(self, loop, settings, exchange):
         (endpoint,) = settings.exchange(exchange).raw
         self.offer = Offer(loop, [endpoint], lambda: self.tap.on_join(), key="raw", queue_size_max=1 << 20)
-        self.tap = Tap(
-            self.offer.send,
-            lambda: loop.call_later(BATCH_S, self.tap.on_time),
-            time.time_ns,
-            time.monotonic_ns,
-        )
+        self.tap = Tap(self.offer.send, time.time_ns, time.monotonic_ns)
         self.tap.begin(Plan(exchange=exchange, session_ns=time.time_ns()))
         self.connection = self.tap.connection("spot", lambda payload, recv_ns: False)
         self.connection.on_opened("ws://x")
