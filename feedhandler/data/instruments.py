@@ -89,6 +89,7 @@ class InstrumentTable:
         self._by_symbol: dict[str, Instrument] = {}
         self._by_code: dict[tuple[str, str], Instrument] = {}
         self._assets: set[str] = set()  # as accounts call them
+        self._has_contracts = False
         self._conflicts: dict[str, list[str]] = {}
         self._hints: dict[str, str] = {}  # by unknown symbol
         for instrument in instruments:
@@ -102,6 +103,7 @@ class InstrumentTable:
             return
         self.by_native[instrument.native] = instrument
         code = instrument.code or instrument.base
+        self._has_contracts = self._has_contracts or bool(instrument.settle)
         if not instrument.settle:  # what accounts hold is traded itself
             self._assets |= {code, instrument.quote}
             self._by_code.setdefault((code, instrument.quote), instrument)
@@ -171,6 +173,10 @@ class InstrumentTable:
             why = instrument.note or f"not trading, status {instrument.status or 'unknown'}"
             raise SubscriptionRejected(f"{self.exchange}: {symbol} ({instrument.native}) is {why}")
         return instrument
+
+    def covers(self, symbol: str) -> bool:
+        """Return whether a list is here in which a symbol of this form would be: a list of contracts is another."""
+        return ":" not in symbol or self._has_contracts
 
     def has(self, symbol: str) -> bool:
         """Return whether the exchange lists a canonical symbol, tradable or not."""

@@ -241,6 +241,11 @@ class Market(abc.ABC):
         """What stands before native symbols where those of all markets meet: two may share a spelling."""
         return "" if self.name == SPOT else f"{self.name}:"
 
+    @classmethod
+    def names(cls, symbol: str) -> bool:
+        """Return whether a canonical symbol has the form of this market's: what is settled is not spot's."""
+        return (":" in symbol) == (cls.name != SPOT)
+
     def prefixed(self, instrument: Instrument) -> Instrument:
         """Return an instrument as it is known where those of all markets meet."""
         native = self.prefix + instrument.native

@@ -1021,7 +1021,7 @@ class KuCoinLinear(KuCoinMarket):
             emit(state)
 
 
-KUCOIN: Final = Exchange("kucoin", (KuCoinSpot,))
+KUCOIN: Final = Exchange("kucoin", (KuCoinSpot, KuCoinLinear))
 
 
 def _data_of(decoder: "msgspec.json.Decoder[_Answer[T]]", body: bytes, what: str) -> T:

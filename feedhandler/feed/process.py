@@ -300,6 +300,7 @@ class Feed:
         self._table: InstrumentTable | None = None
         self._listings: dict[str, InstrumentList] = {}  # by market
         self._listing: InstrumentList | None = None  # of all
+        self._asked: set[str] = set()  # markets whose lists have been requested
         folder = config.run_dir if self._settings.origin else ""  # a simulator's is nobody else's concern
         self._budgets: dict[str, SharedBudget] = {}
         for market in self._markets:
@@ -331,7 +332,14 @@ class Feed:
             self._tap = tap = Tap(offer.send, time.time_ns, time.monotonic_ns)
         offers = () if self._offer is None else (self._offer.look,)
         self._upkeep = Upkeep(config, self._publisher.look, *boards, *offers, *looks)
-        self._universe = Universe(self._markets, self._make_legs, flags, shard.has, self._board)
+        self._lacking = {
+            market.name: text
+            for market in self._markets
+            if (text := config.lacking_address(name, market.name))
+        }
+        self._universe = Universe(
+            self._markets, self._make_legs, flags, shard.has, self._board, self._lacking
+        )
         self._besides = Wanted()  # the configuration
         self._wanted = self._kinds(self._besides)  # of all shards
         self._wanted_stamp: Stamp | None = NEVER_READ
@@ -376,8 +384,8 @@ class Feed:
         try:
             endure("the heartbeat", self._beat)
             await self._await_others()
-            for timekeeper in self._timekeepers:
-                endure("the exchange's clock", timekeeper.run)
+            for market, timekeeper in zip(self._markets, self._timekeepers, strict=True):
+                endure("the exchange's clock", functools.partial(self._keep_time, market, timekeeper))
             status = await self._work()
             return status
         finally:
@@ -394,6 +402,12 @@ class Feed:
             for task in tasks:
                 if task.done() and not task.cancelled():
                     task.result()  # a bug in our reasoning ends the process, with its traceback
+
+    async def _keep_time(self, market: Market, timekeeper: Timekeeper) -> None:
+        while True:
+            if self._is_needed(market):
+                await timekeeper.run()
+            await asyncio.sleep(HEARTBEAT_S)
 
     async def _await_others(self) -> None:
         """Wait for the simulator, so that its start is no fault; in vain, and it is one."""
@@ -462,20 +476,22 @@ class Feed:
         self._status.starting = f"{what}, in progress, last error: {error}"
 
     async def _fetch_instruments(self) -> list[ProtocolError | DecodeError]:
-        """Fetch the lists of all markets, and keep them on disk for a start without REST; returns what failed.
+        """Fetch the lists that are needed, and keep them on disk for a start without REST; returns what failed.
 
         The main market waits for others a little, and not for one whose host does not answer.
         """
-        fetching = [asyncio.create_task(self._fetch_market(market)) for market in self._markets]
+        markets = self._needed()
+        fetching = [asyncio.create_task(self._fetch_market(market)) for market in markets]
         try:
             await fetching[0]
             await asyncio.wait(fetching, timeout=OTHER_LISTS_S)
             found = [
                 task.result() if task.done() else _late(self._name, market)
-                for task, market in zip(fetching, self._markets, strict=True)
+                for task, market in zip(fetching, markets, strict=True)
             ]
         finally:
             await end_tasks(fetching)
+            self._asked.update(market.name for market in markets)
         errors = [error for error in found if error is not None]
         if len(errors) < len(found):
             try:
@@ -535,7 +551,7 @@ class Feed:
         """Return the lists of all markets as one, as old as the oldest."""
         lists = list(self._listings.values())
         problems = [problem for each in lists for problem in each.problems]
-        lacking = [market.name for market in self._markets if market.name not in self._listings]
+        lacking = [market.name for market in self._needed() if market.name not in self._listings]
         return InstrumentList(
             self._name,
             min(each.as_of_ns for each in lists),
@@ -571,16 +587,16 @@ class Feed:
             listing = self._listing
             assert listing is not None
             is_old = time.time_ns() - listing.as_of_ns > self._settings.refresh_s * NS_PER_S
-            if is_old or len(self._listings) < len(self._markets):
+            if is_old or any(market.name not in self._listings for market in self._needed()):
                 await self._sleep_until_refresh(min(soon_s, self._settings.refresh_s))
                 soon_s *= 2  # a market may not be had for long, or not at all
             else:
                 soon_s = REFRESH_CACHED_S
                 await self._sleep_until_refresh(self._settings.refresh_s)
             errors = await self._fetch_instruments()
-            if len(errors) < len(self._markets):
+            if len(errors) < len(self._needed()):
                 self._take_instruments()
-                self._carry()
+            self._carry()
             refused = [error for error in errors if isinstance(error, HttpRefused)]
             await asyncio.sleep(_retry_after_s(refused))
 
@@ -590,7 +606,28 @@ class Feed:
         while (passed_s := time.monotonic() - started) < delay_s:
             if self._universe.is_waiting and passed_s >= REFRESH_WAITING_S:
                 return
+            if self._unasked():
+                return
             await asyncio.sleep(min(1.0, delay_s - passed_s))
+
+    def _is_needed(self, market: Market) -> bool:
+        """Return whether a market's hosts may be connected to.
+
+        Other hosts than the main market's are left alone until the first symbol is wanted that is of their form.
+        """
+        if self._http[market.name].rest_url == self._http[self._markets[0].name].rest_url:
+            return True
+        if market.name in self._lacking:
+            return False
+        return market.name in self._asked or any(map(market.names, self._wanted))
+
+    def _needed(self) -> list[Market]:
+        return [market for market in self._markets if self._is_needed(market)]
+
+    def _unasked(self) -> list[Market]:
+        """Return the markets of which symbols are wanted for the first time: their lists are on the way."""
+        _, *others = self._needed()
+        return [market for market in others if market.name not in self._asked]
 
     def _kinds(self, wanted: Wanted) -> Kinds:
         """Return what to carry, kinds by symbol: nothing of an exchange that is not to be connected to."""
@@ -652,7 +689,13 @@ class Feed:
             self._status.wanted = self._wanted
             return
         known, renamed = self._universe.rejected, self._universe.renamed
-        change = self._universe.reconcile(self._table, self._wanted, time.time_ns(), self._is_asked)
+        unasked = self._unasked()
+        wanted = {
+            symbol: kinds
+            for symbol, kinds in self._wanted.items()
+            if not any(market.names(symbol) for market in unasked)
+        }
+        change = self._universe.reconcile(self._table, wanted, time.time_ns(), self._is_asked)
         self._status.wanted = self._universe.wanted
         self._plan()
         self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed

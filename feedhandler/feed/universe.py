@@ -33,6 +33,7 @@ class Universe:
 
     make_legs makes the legs of some states of a market. is_ours says whether a native symbol, with its prefix, is
     this feed's, or another shard's. slots: where tickers are written besides, each under its canonical topic.
+    lacking: why some markets cannot be connected to, by name.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Universe:
         base_flags: int,
         is_ours: Callable[[str], bool] = lambda native: True,
         slots: Slots | None = None,
+        lacking: Mapping[str, str] = {},
     ) -> None:
         self._markets = sorted(
             markets, key=lambda market: market.prefix, reverse=True
@@ -50,6 +52,7 @@ class Universe:
         self._base_flags = base_flags
         self._is_ours = is_ours
         self._slots = slots
+        self._lacking = lacking
         self.legs: list[Legs] = []
         self.wanted: Kinds = {}  # of our symbols
         self.is_waiting = False  # a newer instrument list may bring something that is wanted
@@ -182,7 +185,7 @@ class Universe:
         try:
             return table.resolve(symbol).native, "", ""
         except SubscriptionRejected as exc:
-            reason = str(exc)
+            reason = (not table.covers(symbol) and self._not_listed(symbol)) or str(exc)
         native = self._natives.get(symbol, "")
         if native and native in table.by_native:
             name = table.symbol_of(native)
@@ -192,6 +195,14 @@ class Universe:
             return native if name is not None else "", "", reason
         is_speaking = native in natives and now_ns - natives[native] < GONE_NS
         return native if is_speaking else "", "", reason
+
+    def _not_listed(self, symbol: str) -> str:
+        """Return why there is no list in which a symbol would be, "" if the exchange has no such market."""
+        for market in self._markets:
+            if market.names(symbol):
+                text = f"{market.exchange} has not listed anything in {market.name} yet"
+                return self._lacking.get(market.name, text)
+        return ""
 
     def _groups(self, market: Market) -> list[Legs]:
         return [legs for legs in self.legs if legs.market is market]

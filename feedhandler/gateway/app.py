@@ -20,7 +20,7 @@ from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.problem import Problem, problems
 from feedhandler.gateway.rates import Rates
 from feedhandler.gateway.rows import ExchangeRow
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.config import Config, is_listed_here
 
 BODY_SIZE_MAX: Final = 2 << 20  # as many positions or symbols as are taken at once, at their longest
 UNGUARDED: Final = ("/live", "/ready")  # probes know no token
@@ -74,7 +74,12 @@ class Parts:
         unlisted = [
             symbol
             for symbol in symbols
-            if not any(table.has(symbol) for table in known) and not self._is_published(symbol, exchanges)
+            if not any(table.has(symbol) for table in known)
+            and all(
+                is_listed_here(exchange, symbol, table)
+                for exchange, table in zip(exchanges, known, strict=True)
+            )
+            and not self._is_published(symbol, exchanges)
         ]
         if not unlisted:
             return ""

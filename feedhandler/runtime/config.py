@@ -302,6 +302,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         found = EXCHANGES[name].market(market) if market else EXCHANGES[name].main
         return self.exchange(name).markets[found.name].rest_url or found.rest_url
 
+    def lacking_address(self, name: str, market: str) -> str:
+        """Return why a market may not be connected to, "" if it may: the exchange is not where production is."""
+        exchange, found = self.exchange(name), EXCHANGES[name].market(market)
+        return _lacking_address(exchange.markets, found, f"exchanges.{name}")
+
     def private_rest_url(self, name: str) -> str:
         """Return where an account's requests go. Raises ConfigError for an exchange that is not configured."""
         exchange = self.exchange(name)
@@ -478,18 +483,25 @@ def _exchanges(document: Any, path: str) -> dict[str, ExchangeConfig]:
         urls = MarketConfig(
             ws_url=exchange.ws_url, rest_url=exchange.rest_url, leg_ws_urls=exchange.leg_ws_urls
         )
-        others = _other_markets(name, table, urls, path, where)
+        others = _other_markets(name, table, urls, path, where, is_here=exchange.simulated or exchange.replay)
         main = EXCHANGES[name].main
         markets = {main.name: _check_market(main, urls, path, where), **others}
+        for market in EXCHANGES[name].markets:
+            lacking = _lacking_address(markets, market, where)
+            if lacking and (symbols := [symbol for symbol in exchange.symbols if market.names(symbol)]):
+                raise ConfigError(f"{path}: {lacking}; {symbols[0]} is wanted")
         exchange = msgspec.structs.replace(exchange, markets=markets)
         exchanges[name] = _check_exchange(name, exchange, path, where)
     return exchanges
 
 
 def _other_markets(
-    name: str, table: Any, main_urls: MarketConfig, path: str, where: str
+    name: str, table: Any, main_urls: MarketConfig, path: str, where: str, *, is_here: bool
 ) -> dict[str, MarketConfig]:
-    """Return where an exchange's markets beside the main one are: there, too, where they share its hosts."""
+    """Return where an exchange's markets beside the main one are: there, too, where they share its hosts.
+
+    is_here: whoever stands for the exchange has one address; a market that has hosts of its own is below it.
+    """
     main, *others = EXCHANGES[name].markets
     known = tuple(market.name for market in others)
     document = table.get("markets", {}) if isinstance(table, dict) else {}
@@ -515,7 +527,25 @@ def _other_markets(
         left_out = {name: url for name, url in shared.items() if name not in own}
         urls = msgspec.structs.replace(urls, **left_out)
         found[market.name] = _check_market(market, urls, path, key)
+        if is_here:
+            below = {
+                name: f"{url.rstrip('/')}/{market.name}"
+                for name in ("ws_url", "rest_url")
+                if (url := getattr(main_urls, name)) and not getattr(urls, name)
+            }
+            found[market.name] = msgspec.structs.replace(found[market.name], **below)
     return found
+
+
+def _lacking_address(markets: Mapping[str, MarketConfig], market: type[Market], where: str) -> str:
+    """Return what is missing, "" if nothing is: where spot is a proxy's, the others are not production's."""
+    main = EXCHANGES[market.exchange].main
+    if markets[market.name].rest_url or markets[main.name].rest_url in ("", main.rest_url):
+        return ""
+    return (
+        f"{where}.markets.{market.name}.rest_url: is missing, as {where}.rest_url is {markets[main.name].rest_url}:"
+        f" write where {market.name} is, which may be {market.rest_url}"
+    )
 
 
 def _without_markets(table: Any) -> Any:
@@ -788,17 +818,22 @@ def refusals(
 ) -> dict[str, ConfigError | SubscriptionRejected]:
     """Return which of some symbols cannot be had, and why; table None: judged by their spelling alone.
 
-    where is for messages.
+    So are those of a market whose list nobody has asked for yet. where is for messages.
     """
     refused: dict[str, ConfigError | SubscriptionRejected] = {}
     for symbol in symbols:
         try:
             check_symbol(exchange, symbol, where)
-            if table is not None:
+            if table is not None and is_listed_here(exchange, symbol, table):
                 table.resolve(symbol)
         except (ConfigError, SubscriptionRejected) as exc:
             refused[symbol] = exc
     return refused
+
+
+def is_listed_here(exchange: str, symbol: str, table: InstrumentTable) -> bool:
+    """Return whether a table is what tells of a symbol: the list of its market may never have been asked for."""
+    return table.covers(symbol) or not any(market.names(symbol) for market in EXCHANGES[exchange].markets)
 
 
 def is_lower_case(name: str) -> bool:

@@ -68,3 +68,48 @@ def check(newest):
         depth = newest["depth", symbol]
         assert depth.bids[0][0] < depth.asks[0][0]
         assert newest["trade", symbol].trade_id
+
+
+KUCOIN_KINDS = KINDS[:-1]  # it has no channel of liquidations
+
+
+def test_contracts_of_kucoin_come_in_the_base_asset_beside_spot(tmp_path):
+    extra = f"kinds = {json.dumps(KUCOIN_KINDS)}"
+    stack = Stack(tmp_path, exchanges=("kucoin",), symbols=(SPOT, PERPETUAL), extra=extra, sim=SIM)
+    wanted = {(kind, symbol) for kind in KUCOIN_KINDS for symbol in (SPOT, PERPETUAL)} - {("contract", SPOT)}
+    newest = {}
+    with contextlib.closing(stack):
+        stack.start("sim", "merger", "relay", "kucoin")
+        with Subscriber(
+            stack.endpoint, [f"{kind}." for kind in KUCOIN_KINDS], recover=stack.recover
+        ) as subscriber:
+            for record in subscriber:
+                if record.kind in (wire.CONDITION, wire.NOTICE) or not record.is_live:
+                    continue
+                kind, _, symbol = record.topic.split(".", 2)
+                newest[kind, symbol] = record
+                if newest.keys() == wanted and all(map(is_complete, newest.values())):
+                    break
+        ticker, contract = newest["ticker", PERPETUAL], newest["contract", PERPETUAL]
+        depth = newest["depth", PERPETUAL]
+        assert abs(contract.mark / ticker.last - 1) < 0.01
+        assert abs(contract.index / contract.mark - 1) < 0.01
+        assert abs(contract.predicted_funding_rate) < 0.01
+        assert abs(ticker.base_volume_24h * ticker.last / ticker.quote_volume_24h - 1) < 0.2, "coins"
+        assert depth.bids[0][0] < depth.asks[0][0]
+        assert newest["trade", PERPETUAL].size < 100, "coins, and no contracts"
+        status = stack.status()["exchanges"]["kucoin"]["feed"]
+        assert status["wanted"] == {SPOT: list(KINDS[:4]), PERPETUAL: list(KUCOIN_KINDS)}
+        assert {connection["market"] for connection in status["connections"]} == {"spot", "linear"}
+        assert not any("list" in problem for problem in status["problems"])
+        assert sum(connection["decode_errors"] for connection in status["connections"]) == 0
+        assert stack.sim_state("kucoin")["violations"] == []
+
+
+def is_complete(record):
+    """All is known that KuCoin's channels have."""
+    if isinstance(record, wire.Ticker):
+        return not any(math.isnan(getattr(record, name)) for name in wire.TICKER_VALUES)
+    if isinstance(record, wire.Contract):
+        return not any(map(math.isnan, (record.mark, record.index, record.predicted_funding_rate)))
+    return True

@@ -42,7 +42,7 @@ class Listed(KuCoinLinear):
 
     def __init__(self):
         super().__init__()
-        self.learn(self.decode_instruments(load(LINEAR, "lists/instruments")).items)
+        self.learn(self.decode_instruments(load(LINEAR, "lists/instruments_ticks")).items)
 
 
 @pytest.fixture(autouse=True)
@@ -248,7 +248,7 @@ def test_every_rest_answer_on_disk_has_a_row():
 
 
 def test_a_contract_is_known_by_the_fields_of_the_list_and_shown_as_what_it_is():
-    rows = Listed().decode_instruments(load(LINEAR, "lists/instruments"))
+    rows = Listed().decode_instruments(load(LINEAR, "lists/instruments_ticks"))
     assert [(i.native, i.symbol, i.is_trading, i.status, i.tick, i.contract_size) for i in rows.items] == [
         ("XBTUSDTM", "BTC/USDT:USDT", True, "Open", "0.1", "0.001"),
         ("ETHUSDTM", "ETH/USDT:USDT", True, "Open", "0.01", "0.01"),
@@ -263,7 +263,7 @@ def test_a_contract_is_known_by_the_fields_of_the_list_and_shown_as_what_it_is()
 
 def test_what_cannot_be_had_is_refused_with_the_reason():
     market = Listed()
-    rows = market.decode_instruments(load(LINEAR, "lists/instruments"))
+    rows = market.decode_instruments(load(LINEAR, "lists/instruments_ticks"))
     table = InstrumentTable("kucoin", map(market.prefixed, rows.items))
     assert table.resolve("BTC/USDT:USDT").native == "linear:XBTUSDTM"
     with pytest.raises(SubscriptionRejected, match=r"\(linear:XBTUSDM\) is inverse: its sizes are in USD"):
@@ -290,7 +290,7 @@ def test_a_native_symbol_tells_what_it_is_where_there_is_no_list():
 @pytest.mark.parametrize("size", ["0.1", "0.001", "0.0001", "100000", "2.5"])
 def test_a_size_in_contracts_is_converted_in_the_exchanges_digits(size, lots):
     market = KuCoinLinear()
-    row = json.loads(load(LINEAR, "lists/instruments"))["data"][0] | {"multiplier": float(size)}
+    row = json.loads(load(LINEAR, "lists/instruments_ticks"))["data"][0] | {"multiplier": float(size)}
     body = msgspec.json.encode({"code": "200000", "data": [row]})
     market.learn(map(market.prefixed, market.decode_instruments(body).items))
     count, parts = market.contract_size(NATIVE)
@@ -307,7 +307,7 @@ def test_a_survey_is_read_from_both_answers_and_leaves_out_what_is_not_carried()
         ("XBTUSDTM", 0.125, 3.75, 97421.5),
         ("ETHUSDTM", 0.03, 0.07, 2814.6),
     ]
-    statistics = market.decode_survey(load(LINEAR, "lists/instruments"))
+    statistics = market.decode_survey(load(LINEAR, "lists/instruments_ticks"))
     (found,) = (row for row in statistics.items if row.native == NATIVE)
     assert found.statistics == (96000.0, 98000.25, 95500.125, 18234.5, 1770000000.0625)
     assert (found.quote, found.last) == (None, 97421.5)

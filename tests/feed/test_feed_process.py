@@ -16,7 +16,7 @@ from feedhandler.data.shard import WHOLE
 from feedhandler.data.status import Phase
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.exchanges.base import Exchange
+from feedhandler.exchanges.base import Exchange, Rows
 from feedhandler.exchanges.books import Base
 from feedhandler.feed import process
 from feedhandler.feed.freshness import Question
@@ -41,9 +41,9 @@ class Http:
         await asyncio.Event().wait()
 
 
-def feed_of(directory, http, top="", **others):
+def feed_of(directory, http, top="", own="", **others):
     path = directory / "test.toml"
-    path.write_text(f'run_dir = "{directory}/run"\n{top}[exchanges.binance]\n', encoding="utf-8")
+    path.write_text(f'run_dir = "{directory}/run"\n{top}[exchanges.binance]\n{own}', encoding="utf-8")
     (directory / "run").mkdir(exist_ok=True)
     feed = Feed(config.load(str(path)), "binance", WHOLE, {"spot": http, **others})
     feed._listing = InstrumentList("binance", 0, [])
@@ -167,6 +167,108 @@ def test_a_market_whose_list_cannot_be_had_keeps_no_other_waiting(tmp_path, monk
         feed = feed_of(tmp_path, spot, linear=linear)
         assert await feed._first_instruments()
         assert sorted(feed._table.by_native) == ["AUSDT", "linear:AUSDT"]
+        feed._publisher.close()
+
+    uvloop.run(play())
+
+
+class _Settled(EXCHANGES["binance"].main):
+    name = "linear"
+    rest_url = "https://linear.example.com"
+
+    def decode_instruments(self, body):
+        rows = super().decode_instruments(body)
+        return Rows([msgspec.structs.replace(row, settle=row.quote) for row in rows.items], rows.problem)
+
+
+class Elsewhere(Listing):
+    """The host of another market alone; it counts what it is asked."""
+
+    rest_url = "http://127.0.0.1:2"
+    requests = 0
+
+    async def fetch(self, request, is_spare=False):
+        self.requests += 1
+        return await super().fetch(request, is_spare)
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Have binance a market of contracts on a host of its own."""
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Settled)))
+
+
+def want(directory, *symbols):
+    change_wanted(
+        f"{directory}/run",
+        "binance",
+        lambda wanted: wanted.subscribe(symbols, config.ExchangeConfig().configured),
+    )
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_host_of_another_market_is_left_alone_until_a_symbol_of_its_form_is_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr("feedhandler.feed.process.Feed._apply", lambda feed, change: None)
+
+    async def play():
+        linear = Elsewhere()
+        feed = feed_of(tmp_path, Listing(), linear=linear)
+        feed._take_wanted()
+        clock = asyncio.create_task(feed._keep_time(feed._markets[1], feed._timekeepers[1]))
+        assert await feed._first_instruments()
+        assert await feed._fetch_instruments() == []
+        feed._carry()
+        await asyncio.sleep(0)
+        assert linear.requests == 0
+        assert feed._status.problems == []
+        refresh = asyncio.create_task(feed._refresh())
+        await asyncio.sleep(0)
+        want(tmp_path, "A/USDT:USDT")
+        feed._take_wanted()
+        assert "A/USDT:USDT" not in feed._status.rejected, "its list is on the way"
+        while "linear:AUSDT" not in feed._universe.natives:
+            await asyncio.sleep(0.01)
+        assert not refresh.done()
+        while linear.requests < 2:  # its clock, too
+            await asyncio.sleep(0.01)
+        refresh.cancel()
+        clock.cancel()
+        feed._publisher.close()
+
+    uvloop.run(asyncio.wait_for(play(), PATIENCE_S))
+
+
+@pytest.mark.usefixtures("settled")
+def test_contracts_whose_list_cannot_be_had_are_rejected_for_that(tmp_path):
+    async def play():
+        linear = Elsewhere()
+        linear.is_away = True
+        feed = feed_of(tmp_path, Listing(), linear=linear)
+        want(tmp_path, "A/USDT:USDT")
+        feed._take_wanted()
+        assert await feed._first_instruments()
+        feed._carry()
+        assert feed._status.problems == ["binance: no instrument list of linear yet"]
+        assert set(feed._status.rejected["A/USDT:USDT"].values()) == {
+            "binance has not listed anything in linear yet"
+        }
+        feed._publisher.close()
+
+    uvloop.run(play())
+
+
+@pytest.mark.usefixtures("settled")
+def test_whoever_asks_a_proxy_for_spot_does_not_ask_production_for_the_rest(tmp_path):
+    async def play():
+        linear = Elsewhere()
+        feed = feed_of(tmp_path, Listing(), linear=linear, own='rest_url = "http://127.0.0.1:1"\n')
+        want(tmp_path, "A/USDT:USDT")
+        feed._take_wanted()
+        assert await feed._first_instruments()
+        feed._carry()
+        assert linear.requests == 0
+        (reason,) = set(feed._status.rejected["A/USDT:USDT"].values())
+        assert reason.startswith("exchanges.binance.markets.linear.rest_url: is missing")
         feed._publisher.close()
 
     uvloop.run(play())

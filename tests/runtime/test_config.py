@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from feedhandler.data.errors import ConfigError
+from feedhandler.data.instruments import Instrument, InstrumentTable
 from feedhandler.data.shard import WHOLE, Shard
 from feedhandler.data.wanted import Configured
 from feedhandler.exchanges import EXCHANGES
@@ -344,6 +345,47 @@ def test_each_market_has_hosts_of_its_own(two_markets):
     assert settings.exchange("binance").markets["spot"].leg_ws_url(1) == ""
 
 
+@pytest.mark.usefixtures("two_markets")
+def test_a_market_with_hosts_of_its_own_is_not_asked_in_production_where_spot_is_elsewhere():
+    at = 'rest_url = "http://127.0.0.1:1"\n'
+    text = OK + at
+    assert config.parse(text, "x.toml").lacking_address("binance", "spot") == ""
+    lacking = config.parse(text, "x.toml").lacking_address("binance", "linear")
+    assert lacking.startswith(
+        "exchanges.binance.markets.linear.rest_url: is missing, as exchanges.binance.rest_url"
+    )
+    both = '[exchanges.binance]\nsymbols = ["BTC/USDT", "BTC/USDT:USDT"]\n'
+    with pytest.raises(ConfigError, match=r"x.toml: exchanges.binance.markets.linear.rest_url: is missing"):
+        config.parse(both + at, "x.toml")
+    own = '[exchanges.binance.markets.linear]\nrest_url = "http://127.0.0.1:2"\n'
+    for there in (at + own, "", 'rest_url = "https://api.binance.com"\n'):
+        config.parse(both + there, "x.toml")
+    for stand_in in ("simulated = true\n", "replay = true\n"):
+        found = config.parse(both + at + 'ws_url = "ws://127.0.0.1:1"\n' + stand_in, "x.toml")
+        assert found.rest_url("binance", "linear") == "http://127.0.0.1:1/linear"
+
+
+@pytest.mark.usefixtures("two_markets")
+def test_a_symbol_of_a_market_that_is_not_listed_yet_is_judged_by_its_spelling():
+    spot = Instrument("BTCUSDT", "BTC", "USDT")
+    table = InstrumentTable("binance", [spot])
+    assert list(config.refusals("binance", ["BTC/USDT:USDT", "ETH/USDT", "x"], table, "w")) == [
+        "ETH/USDT",
+        "x",
+    ]
+    assert list(config.refusals("kucoin", ["BTC/USDT:USDT"], table, "w")) == []
+    contract = Instrument("linear:ETHUSDT", "ETH", "USDT", settle="USDT")
+    table = InstrumentTable("binance", [spot, contract])
+    assert list(config.refusals("binance", ["BTC/USDT:USDT", "ETH/USDT:USDT"], table, "w")) == [
+        "BTC/USDT:USDT"
+    ]
+
+
+def test_a_symbol_of_a_market_that_an_exchange_does_not_have_is_not_listed():
+    table = InstrumentTable("binance", [Instrument("BTCUSDT", "BTC", "USDT")])
+    assert list(config.refusals("binance", ["BTC/USDT:USDT"], table, "w")) == ["BTC/USDT:USDT"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -353,10 +395,6 @@ def test_each_market_has_hosts_of_its_own(two_markets):
         (
             '[exchanges.binance.markets.linear]\nws_url = "http://a.example"\n',
             "exchanges.binance.markets.linear.ws_url: 'http://a.example' must be ws or wss",
-        ),
-        (
-            'simulated = true\nws_url = "ws://127.0.0.1:1"\nrest_url = "http://127.0.0.1:1"\n',
-            "ws_url or rest_url of [exchanges.binance.markets.linear] is left out",
         ),
     ],
 )
