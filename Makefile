@@ -83,9 +83,9 @@ define STATIC
 	$(BIN)/mypy
 endef
 
-check: $(VENV)/.test ## before each commit: format, lint, types, tests without processes, many seeds, others' clients (under a minute)
+check: $(VENV)/.test ## before each commit: format, lint, types, all short tests (under a minute)
 	$(STATIC)
-	$(PYTEST) -m "not e2e and not many and not world" --ignore tests/third_party
+	$(PYTEST) -m "not e2e and not long and not many and not world" --ignore tests/third_party
 
 # Without what was compiled: the hot path once more, as it runs where there is no compiler.
 IN_PYTHON := $(addprefix tests/,data/test_raw.py exchanges feed/test_batch.py merger/test_merge.py \

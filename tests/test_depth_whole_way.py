@@ -332,6 +332,7 @@ def test_who_joins_late_gets_the_newest_levels_as_a_snapshot(exchange):
     assert str(record.flags) == "SNAPSHOT|SIMULATED"
 
 
+@pytest.mark.long
 def test_a_quiet_market_is_quiet(exchange):
     world = World(exchange, legs=2)
     for _ in range(100):

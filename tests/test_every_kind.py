@@ -550,6 +550,7 @@ def test_nothing_that_a_steady_leg_brings_is_lost_or_comes_twice_however_far_it_
         assert sorted(found) == list(range(FIRST + 1, world.numbers[native] + 1))
 
 
+@pytest.mark.long
 def test_silence_is_no_condition_however_busy_it_was(world):
     for _ in range(60):
         world.frame("BTCUSDT")

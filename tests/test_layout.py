@@ -155,6 +155,7 @@ def test_no_imports_make_a_circle():
     assert not graph
 
 
+@pytest.mark.long
 def test_only_the_command_line_imports_the_simulator():
     users = {
         str(p.relative_to(PACKAGE))

@@ -119,6 +119,7 @@ def test_what_is_not_there_is_told_with_what_is(exported, tmp_path):
         research.read(exported, start="yesterday")
 
 
+@pytest.mark.long
 def test_nothing_of_the_processes_is_loaded():
     code = (
         "import sys, feedhandler.research; print(*(m for m in sys.modules if m.startswith('feedhandler.')))"

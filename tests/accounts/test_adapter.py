@@ -713,6 +713,7 @@ JSONS = st.recursive(
 BYTES = st.binary(max_size=60) | JSONS.map(lambda value: json.dumps(value).encode())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ACCOUNTS)
 @given(body=BYTES, status=st.sampled_from([200, 400, 401, 403, 429, 500]))
 def test_any_answer_is_balances_or_one_of_our_errors(name, body, status):
@@ -724,6 +725,7 @@ def test_any_answer_is_balances_or_one_of_our_errors(name, body, status):
         assert all(row.total.is_finite() for row in rows.items)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ACCOUNTS)
 @given(payload=BYTES)
 def test_any_message_of_a_stream_is_decoded_or_one_of_our_errors(name, payload):

@@ -37,6 +37,7 @@ def test_runs_are_compared_under_the_same_load_only() -> None:
     assert "1 run only in B, not shown" in warnings(a, b)
 
 
+@pytest.mark.long
 def test_a_change_beyond_noise_is_marked() -> None:
     def row(factor: float) -> list[str]:
         return list(sheets(report(), slower(factor))[0].rows[1].cells)
@@ -71,6 +72,7 @@ def test_without_a_limit_nothing_fails(compare, capsys) -> None:
     assert "▲9.00x" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_our_ratio_above_the_limit_fails(compare, capsys) -> None:
     assert compare(report(), slower(1.3), "--fail-above", "1.2") == 1
     assert "p50 ÷floor grew 1.30x" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 
+import pytest
 from patience import PATIENCE_S
 from small_recording import small
 
@@ -24,6 +25,7 @@ def test_it_says_what_has_come_of_it(tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_on_a_terminal_there_is_a_bar(tmp_path):
     ours, theirs = pty.openpty()
     command = [

@@ -93,6 +93,7 @@ def test_2900_symbols_start_within_the_limits_and_in_about_the_least_time(parts)
     assert seconds <= 2 * least + 1
 
 
+@pytest.mark.long
 def test_the_status_counts_down_while_thousands_of_symbols_start():
     start = Start([WHOLE])
     start.run()

@@ -108,15 +108,21 @@ def test_and_one_for_arrays(endpoint, caplog):
     assert "no publisher at" in told(caplog)[0]
 
 
-def test_a_topic_that_nothing_begins_with_is_told_by_what_the_merger_has(endpoint, caplog):
+def test_a_topic_that_nothing_begins_with_is_told_by_what_the_merger_has(endpoint, caplog, monkeypatch):
+    monkeypatch.setattr(
+        silence, "LOGS_AFTER_S", PATIENCE_S
+    )  # until the merger has been heard, however long that takes
+    monkeypatch.setattr(silence, "STATUSES_S", PATIENCE_S)
     publisher = Publisher(endpoint)
+
+    def publish():
+        publisher.send(heartbeat(binance="live"), status())
+
     try:
         with Subscriber(endpoint, ["ticker.binance.BTC/USDD"]) as subscriber:
-            deadline = time.monotonic() + PATIENCE_S
-            while not told(caplog):
-                assert time.monotonic() < deadline
-                publisher.send(heartbeat(binance="live"), status())
-                subscriber.receive(0.02)
+            read_until(subscriber, lambda: publish() or subscriber._stream.heartbeat)
+            monkeypatch.setattr(silence, "LOGS_AFTER_S", 0.3)
+            read_until(subscriber, lambda: publish() or told(caplog))
             publisher.send(ticker(1, topic="ticker.binance.BTC/USDD"))
             assert subscriber.receive(PATIENCE_S).symbol == "BTC/USDD", "and it goes on"
     finally:

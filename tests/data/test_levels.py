@@ -106,6 +106,7 @@ def test_after_any_changes_a_side_is_the_dict_that_they_make(module, seed):
         assert levels.pairs() == sorted(expected.items(), reverse=is_bids)
 
 
+@pytest.mark.long
 def test_more_levels_than_any_book_has_are_refused(module):
     many = [(float(number), 1.0) for number in range(1, LEVELS_MAX + 1)]
     asks = side(module, False, many)

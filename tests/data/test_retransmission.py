@@ -153,6 +153,7 @@ def test_any_bytes_are_answered(request_):
     assert len(retransmission.answer(request_, None, {}).frames) >= 2
 
 
+@pytest.mark.long
 @given(
     st.lists(
         st.tuples(st.sampled_from([BTC, ETH, "x"]), st.integers(-2, 2**66), st.integers(-2, 2**66)),

@@ -162,6 +162,7 @@ def test_what_is_kept_is_bounded_however_much_is_traded():
     assert not any(fill_again), "late, or a duplicate"
 
 
+@pytest.mark.long
 def test_the_trades_of_one_moment_are_kept_together():
     channel, line, other = TradeArbitration(), Line(0), Line(1)
     fill(channel, line, 10)

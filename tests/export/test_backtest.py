@@ -113,6 +113,7 @@ def test_it_is_what_numpy_would_have_saved(tmp_path, events):
         assert ours.read("data.npy") == own.read("data.npy")
 
 
+@pytest.mark.long
 def test_the_package_replays_it_to_the_same_book(tmp_path):
     """Also after a snapshot that has none of the levels of before."""
     package = pytest.importorskip("hftbacktest")

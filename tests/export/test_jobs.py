@@ -202,6 +202,7 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch, capsys):
     assert export(tmp_path / "r", tmp_path / "csv", "--format", "tardis") == 0
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_and_the_same_command_goes_on(tmp_path):
     """A limit of the size of files stands for it."""
     small(tmp_path / "r")

@@ -118,6 +118,7 @@ def test_numbers_are_plain_decimals(value, text):
     assert _number(value) == text
 
 
+@pytest.mark.long
 def test_hftbacktest_converts_them(out, capsys):
     """A reader of these columns that we have not written."""
     tardis = pytest.importorskip("hftbacktest.data.utils.tardis")

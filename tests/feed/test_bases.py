@@ -521,6 +521,7 @@ def test_a_snapshot_that_is_requested_comes_soon_and_not_too_often(exchange):
     assert world.conditions(start) == []
 
 
+@pytest.mark.long
 def test_a_subscription_that_brings_no_base_is_repeated_with_growing_pauses():
     world = World("bybit", legs=1)
     world.run(15)
@@ -574,6 +575,7 @@ def test_connections_are_renewed_and_nobody_notices_but_by_a_snapshot(exchange, 
     assert world.conditions(start) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", seeds(8, before_commit=2))
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_whatever_happens_a_book_is_right_or_invalid(exchange, seed):

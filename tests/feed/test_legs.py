@@ -34,6 +34,7 @@ def test_connections_are_renewed_before_their_maximum_age_and_no_update_is_misse
     assert world.flagged == []
 
 
+@pytest.mark.long
 def test_legs_do_not_come_of_age_together():
     world = World(legs=3, max_age_s=60.0)
     times = []

@@ -16,6 +16,7 @@ def test_hours_of_a_quiet_market_pass_without_an_event_and_every_symbol_has_its_
     quiet.calm_hours(seed, hours=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1, 11, 12, 20, 21])
 def test_what_is_dead_in_a_quiet_market_is_found(seed):
     quiet.calm_and_dead(seed)

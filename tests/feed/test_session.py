@@ -167,6 +167,7 @@ def test_the_first_connection_is_made_at_once():
     assert world.connects == [START]
 
 
+@pytest.mark.long
 def test_backoff_is_full_jitter_under_a_ceiling_that_doubles_from_1_to_30_seconds():
     longest = []
     for seed in range(200):
@@ -470,6 +471,7 @@ def test_a_channel_that_promises_to_repeat_itself_and_does_not_is_asked_for_agai
     assert world.closed == []
 
 
+@pytest.mark.long
 def test_a_channel_that_promises_nothing_is_acknowledged_and_may_be_silent():
     world = World(natives=("AUSDT",))
     world.open()
@@ -757,6 +759,7 @@ def quiet_world(exchange, canary="", **policy):
     return world, answer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("exchange", ["binance", "kucoin"])
 def test_a_connection_that_is_acknowledged_and_answers_pings_may_be_quiet(exchange):
     world, answer = quiet_world(exchange, max_attempts=1)

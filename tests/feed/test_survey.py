@@ -311,6 +311,7 @@ def test_a_market_that_stands_still_takes_little_of_the_budget_however_many_symb
     assert world.flagged == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("exchange", ["binance", "kucoin"])  # Bybit repeats what it said
 def test_one_update_that_was_missed_is_no_reason_for_renewals_for_ever(exchange):
     world = World(exchange, symbols=3, quiet=(1,))
@@ -330,6 +331,7 @@ def test_one_update_that_was_missed_is_no_reason_for_renewals_for_ever(exchange)
     assert len(world.connects) == before
 
 
+@pytest.mark.long
 def test_rest_stands_in_for_a_dead_channel_once_and_no_more():
     world = World("kucoin", symbols=3, quiet=(1,))
     world.tells_first = False

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ def test_flags_for_all_are_told_to_all_once_and_taken_back():
     assert texts(board, seen) == ["A/X#1/0"]
 
 
+@pytest.mark.long
 @given(
     st.lists(st.tuples(st.sampled_from("ABCDE"), st.integers(0, 9), st.booleans()), max_size=200),
     st.integers(0, 10**6),

@@ -171,6 +171,7 @@ def test_a_packed_body_is_refused_unread(tmp_path, encoding, has_token):
     play(tmp_path, scene)
 
 
+@pytest.mark.long
 def test_a_packed_body_is_not_unpacked_even_if_it_comes_with_its_request(tmp_path):
     bomb = gzip.compress(bytes(1 << 26))
 

@@ -335,6 +335,7 @@ def test_a_wish_that_cannot_be_is_refused_once_and_by_name(tmp_path):
     play(tmp_path, scene)
 
 
+@pytest.mark.long
 def test_a_client_that_does_not_read_is_told_how_many_trades_it_does_not_get(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "UNREAD_S", PATIENCE_S)
 
@@ -490,6 +491,7 @@ async def deaf(desk, query="?per_s=50"):
     return sock
 
 
+@pytest.mark.long
 def test_those_who_do_not_read_and_those_who_mean_harm_change_nothing_for_the_others(tmp_path, monkeypatch):
     """200 of the one kind, 50 of the other: five honest ones see every last value, and what waits is bounded."""
     monkeypatch.setattr(module, "UNREAD_S", 2.0)

@@ -1,5 +1,6 @@
 """What is removed: the oldest, and no more than has to be."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def test_age_counts_from_the_last_write():
     assert removed(kept(1, 1, 1), 5 * HOUR, max_age_ns=3 * HOUR) == [("0", "older than max_age_days")]
 
 
+@pytest.mark.long
 @given(st.lists(st.integers(1, 100)), st.integers(1, 500), st.integers(1, 100))
 def test_what_stays_is_within_the_limits_and_newer_than_what_goes(sizes, max_size, age):
     segments = kept(*sizes)

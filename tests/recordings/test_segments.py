@@ -35,11 +35,13 @@ def offsets(data):
     return [block.offset for block in segments.blocks(io.BytesIO(data))]
 
 
+@pytest.mark.long
 @given(st.lists(ITEMS))
 def test_items_are_read_as_they_were_packed(items):
     assert list(packing.unpack(packing.packed(items))) == items
 
 
+@pytest.mark.long
 @given(st.lists(st.lists(ITEMS, min_size=1)))
 def test_a_segment_is_read_as_it_was_written(groups):
     data = written(groups)

@@ -56,6 +56,7 @@ def connect(name: str):
     return dialog
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXCHANGES)
 @given(messages=st.lists(VALUES.map(json.dumps) | st.text(max_size=20), min_size=1, max_size=5))
 def test_any_messages_are_answered(name, messages):
@@ -66,6 +67,7 @@ def test_any_messages_are_answered(name, messages):
             assert text == b"pong" or isinstance(json.loads(text), dict)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ACCOUNTS)
 @given(
     pairs=st.lists(st.tuples(WORDS | st.text(max_size=4), st.text(max_size=8)), max_size=4),

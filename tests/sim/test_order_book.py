@@ -76,6 +76,7 @@ class Follower:
         assert book.best_asks(5) == sorted(self.asks.items())[:5]
 
 
+@pytest.mark.long
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS, steps=st.integers(1, 300), index=st.integers(0, 39))
 def test_a_book_keeps_its_invariants(seed, steps, index):
@@ -91,6 +92,7 @@ def test_a_book_keeps_its_invariants(seed, steps, index):
         follower.check()
 
 
+@pytest.mark.long
 @given(seed=SEEDS)
 @settings(max_examples=10, deadline=None)
 def test_a_burst_is_as_many_trades_as_asked_for(seed):

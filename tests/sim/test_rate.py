@@ -12,6 +12,7 @@ from feedhandler.sim.rate import CATCH_UP_S
 from .listener import rated
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(rate=st.sampled_from([1, 7.5, 100, 1000, 20_000]), tick_ms=st.sampled_from([0.3, 1, 2, 17]))
 def test_the_rate_holds_whatever_the_tick(rate, tick_ms):

@@ -46,6 +46,7 @@ class Changes:
 # Who changes how often.
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(
     busiest=st.floats(1, 1000),

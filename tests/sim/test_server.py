@@ -529,6 +529,7 @@ def test_garbage_arrives_and_data_goes_on(exchange):
     run(scenario())
 
 
+@pytest.mark.long
 def test_an_oversized_message_arrives_whole():
     async def scenario() -> None:
         async with running("binance") as client:

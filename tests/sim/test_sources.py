@@ -144,6 +144,7 @@ def is_newest(stream: DataStream) -> bool:
     return sent == stream.instrument.update_id
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", BOOKS)
 @pytest.mark.parametrize("rate", [0.0, 500.0], ids=["rhythm", "known rate"])
 def test_a_book_that_is_kept_is_the_one_that_is_simulated(make, rate):

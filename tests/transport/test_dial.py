@@ -78,6 +78,7 @@ async def until(condition):
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_requests_that_are_given_up_close_nobody_elses_descriptor(tmp_path, scheme):
     async def main(port):
@@ -91,6 +92,7 @@ def test_requests_that_are_given_up_close_nobody_elses_descriptor(tmp_path, sche
         assert uvloop.run(main(port)) == 0
 
 
+@pytest.mark.long
 def test_private_streams_that_are_given_up_close_nobody_elses_descriptor(tmp_path):
     async def main(port):
         before = sockets()
@@ -103,6 +105,7 @@ def test_private_streams_that_are_given_up_close_nobody_elses_descriptor(tmp_pat
         assert uvloop.run(main(port)) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_websockets_that_are_given_up_close_nobody_elses_descriptor(tmp_path, scheme):
     async def main(port):
@@ -145,6 +148,7 @@ def test_what_comes_after_it_was_given_up_is_closed():
     assert closed == ["open"]
 
 
+@pytest.mark.long
 def test_a_process_that_ends_meanwhile_closes_it_once(tmp_path):
     """The last act of `asyncio.Runner` is to cancel everything, and so what was to be left alone."""
 

@@ -243,6 +243,7 @@ def test_wishes_without_kinds_are_refused_with_the_remedy_and_kept(tmp_path):
     assert read_wanted(str(tmp_path), "binance").requested == {}
 
 
+@pytest.mark.long
 def test_wishes_that_nobody_could_read_any_more_are_refused_and_the_others_stay(tmp_path):
     run_dir = str(tmp_path)
     change_wanted(run_dir, "bybit", lambda wanted: wanted.replace("a", ["BTC/USDT"]))

@@ -90,6 +90,7 @@ def missing(numbers, last):
     return last - len(numbers)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prefix", [b"", b"print.", b"print.binance.ETH/USDT\0"])
 def test_one_that_subscribed_plainly_is_told_once_how_many_records_are_missing(world, outlet, prefix):
     sock = subscriber(world, outlet, prefix)
@@ -124,6 +125,7 @@ def test_one_that_misses_no_record_that_counts_is_told_nothing(world, outlet):
     assert (notices, numbers["ticker.binance.BTC/USDT"][-1]) == ([], 60_001)
 
 
+@pytest.mark.long
 def test_one_that_reads_is_told_nothing_while_another_does_not(world, outlet):
     slow = subscriber(world, outlet, b"print.")
     fast = world.subscriber(b"print.", RCVHWM=0)
@@ -171,6 +173,7 @@ def test_a_batch_that_finds_no_room_is_told_when_there_is_some_again(world):
     assert sum(body["skipped"] for _, body in notices) == each * (count - got)
 
 
+@pytest.mark.long
 def test_one_whose_queue_was_cut_is_told_how_many_records_were_in_it(world):
     queues = Queues(1 << 21)
     outlet = world.outlet(queues=queues, queue_size_max=1 << 24)
@@ -222,6 +225,7 @@ def test_what_hangs_at_the_batch_endpoint_has_a_message_counted_once(world, hang
     assert all(len(world.drain(sock)) < 10_000 for sock in socks), "it did hang"
 
 
+@pytest.mark.long
 def test_each_that_hangs_at_the_batch_endpoint_is_told_what_it_did_not_get(world):
     outlet = world.outlet(is_batched=True, queue_size_max=100_000)
     socks = [subscriber(world, outlet, prefix) for prefix in (b"", b"print.", b"print.binance.")]
@@ -246,6 +250,7 @@ def test_each_that_hangs_at_the_batch_endpoint_is_told_what_it_did_not_get(world
         assert sum(body["skipped"] for _, body in notices) == 3 * lost
 
 
+@pytest.mark.long
 def test_a_gap_is_told_though_the_queue_was_cut_before_it_had_been_read(world):
     queues = Queues(3 << 20)
     outlet = world.outlet(is_batched=True, queues=queues, queue_size_max=2 << 20)
@@ -278,6 +283,7 @@ def test_a_gap_is_told_though_the_queue_was_cut_before_it_had_been_read(world):
     assert sum(body["gap"] for _, body in notices) == 2 * (sent - len(batches))
 
 
+@pytest.mark.long
 def test_one_that_declares_a_mode_while_it_is_behind_is_told_its_gap_first(world, outlet):
     sock = subscriber(world, outlet, b"print.")
     flood(outlet, 1, 40_000)

@@ -89,6 +89,7 @@ def messages_of(data):
     assert position == len(data)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_batched", [False, True], ids=["each", "batched"])
 def test_many_that_do_not_read_stay_under_the_limit_and_end_on_the_newest_when_they_do(world, is_batched):
     pool = Queues(2 * MB)

@@ -170,6 +170,7 @@ def test_a_turn_is_never_longer_than_its_budget_however_many_ask_however_much():
     assert world.packed <= 51 * BUDGET + QUANTUM
 
 
+@pytest.mark.long
 def test_one_that_asks_again_and_again_gets_its_share_and_an_innocent_is_served_in_between():
     world = World()
     greedy = [Peer(world, [subscribe(), cancel()] * 10_000) for _ in range(11)]
@@ -185,6 +186,7 @@ def test_one_that_asks_again_and_again_gets_its_share_and_an_innocent_is_served_
     assert max(shares) <= min(shares) + 2 * len(TOPICS), "and the greedy are served alike"
 
 
+@pytest.mark.long
 def test_a_crowd_that_joins_and_stays_gets_the_whole_budget():
     world = World()
     crowd = [Peer(world, [subscribe()]) for _ in range(20)]
@@ -229,6 +231,7 @@ def test_those_that_join_and_leave_in_a_loop_get_a_small_part_of_the_budget_toge
     assert world.packed <= (seconds + WASTED_BURST_S) * WASTED_PER_S + under_way
 
 
+@pytest.mark.long
 def test_one_that_joins_for_good_is_served_among_those_that_come_and_go():
     world = World()
     restless = [ComesAndGoes(world, len(TOPICS)) for _ in range(5)]
@@ -251,6 +254,7 @@ def test_one_that_joins_for_good_is_served_among_those_that_come_and_go():
     assert turns[steady] * TURN_S <= (len(restless) + 2) * len(TOPICS) / WASTED_PER_S
 
 
+@pytest.mark.long
 def test_after_a_crowd_has_left_at_once_the_whole_budget_is_soon_there_again():
     world = World()
     crowd = [Peer(world, [subscribe()]) for _ in range(50)]
@@ -266,6 +270,7 @@ def test_after_a_crowd_has_left_at_once_the_whole_budget_is_soon_there_again():
     assert world.turns_until(lambda: peer.got == TOPICS) <= 1.1 * len(TOPICS) / BUDGET + 2
 
 
+@pytest.mark.long
 def test_few_join_at_a_time_and_the_others_wait_unread_in_their_order():
     world = World()
     crowd = [Peer(world, [subscribe(b"ticker."), subscribe(b"status.")]) for _ in range(20)]
@@ -309,6 +314,7 @@ def test_those_that_go_while_they_wait_to_join_are_passed_over():
     world.turns_until(lambda: world.callback is None)
 
 
+@pytest.mark.long
 def test_one_that_has_hung_up_before_its_request_is_read_gets_nothing():
     world = World()
     peer = Peer(world, [subscribe()])
@@ -404,6 +410,7 @@ def test_one_without_room_may_cancel_and_its_next_subscription_waits():
     assert peer.got == [TOPICS[1], TOPICS[2]]
 
 
+@pytest.mark.long
 def test_a_request_that_had_to_wait_and_is_refused_ends_the_connection(monkeypatch):
     monkeypatch.setattr(subscribing, "PREFIXES_MAX", 20)
     world = World()

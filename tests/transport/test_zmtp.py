@@ -96,6 +96,7 @@ def test_is_wanted_follows_every_subscription_cancellation_and_end(world):
     world.until(lambda: not outlet.is_wanted)
 
 
+@pytest.mark.long
 def test_one_that_does_not_read_loses_records_for_itself_alone(world):
     outlet = world.outlet(queue_size_max=100_000)
     slow, quick = world.subscriber(b"", RCVHWM=100), world.subscriber(b"")
@@ -656,6 +657,7 @@ def test_an_address_that_another_process_has_taken_over_is_left_to_it(world):
     assert (world.path / "x.ipc").exists(), "it is not ours to remove"
 
 
+@pytest.mark.long
 def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(world):
     """What is old is kept out of its rounds, and a cycle among that would stay for good."""
     world.snapshots = {BTC: BTC + b"old"}
