@@ -600,10 +600,13 @@ def read_rows(
     rows: Iterable[msgspec.Raw],
     what: str,
     size_shown: int = ROW_SIZE_SHOWN,
+    *,
+    is_page: bool = False,
 ) -> Rows[T]:
     """Read the rows of a list, each for itself: one that is odd must not cost the others.
 
-    size_shown: how much of one may be quoted. Raises ProtocolError where there are rows, and none can be read.
+    size_shown: how much of one may be quoted. Raises ProtocolError where there are rows, and none can be read; not
+    of a page, which may have a single one.
     """
     found: list[T] = []
     count = bad = 0
@@ -617,7 +620,7 @@ def read_rows(
             if not reason:
                 head = bytes(row)[:size_shown].decode(errors="replace")
                 reason = f"the first of them, {exc}" + (f": {head!r}" if head else "")
-    if bad and not found:
+    if bad and not found and not is_page:
         raise ProtocolError(f"{what}: none of {count} rows can be read; {reason}")
     return Rows(
         found, f"{what}: {bad} of {count} rows cannot be read and are left out; {reason}" if bad else ""

@@ -325,6 +325,7 @@ class BybitMarket(Market):
     command_interval_s = 0.05  # no limit is documented; 200 requests in 0.4 s were all accepted
     connects = (500, 300.0)
     ping_interval_s = 20.0  # recommended; a socket that neither pings nor subscribes was cut after 61 s
+    has_pages: ClassVar[bool] = False  # its list of instruments comes in several answers
     topics_per_command: ClassVar[int]
     book_rule = CHAIN
     book_levels = BOOK_200_LEVELS
@@ -350,7 +351,8 @@ class BybitMarket(Market):
         answer = decode_rest(self._instruments, body, "bybit instruments-info")
         if answer.code != 0 or answer.result is None or answer.result.rows is None:
             raise rest_refusal("bybit instruments-info", answer.code, answer.message)
-        return read_rows(self._instrument, answer.result.rows, "bybit instruments-info")
+        rows, is_page = answer.result.rows, self.has_pages
+        return read_rows(self._instrument, rows, "bybit instruments-info", is_page=is_page)
 
     def _instrument(self, row: msgspec.Raw) -> Instrument:
         found = self._row.decode(row)
@@ -734,6 +736,7 @@ class BybitLinear(BybitMarket):
     """Perpetuals that are settled in the asset that they are quoted in."""
 
     name = "linear"
+    has_pages = True
     kinds = (*BybitMarket.kinds, CONTRACT.name, LIQUIDATION.name)
     instruments_request = _page("")
     survey_requests = (RestRequest("/v5/market/tickers?category=linear"),)

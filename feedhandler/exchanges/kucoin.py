@@ -808,7 +808,9 @@ class KuCoinLinear(KuCoinMarket):
         base, quote, settle = (ASSETS.get(each, each) for each in (found.base, found.quote, found.settle))
         if found.type != PERPETUAL:
             return Instrument(found.symbol, base, quote)
-        is_inverse = found.is_inverse or found.multiplier < 0 or settle == base
+        is_inverse = (
+            found.is_inverse or settle == base or (found.multiplier.is_finite() and found.multiplier < 0)
+        )
         size = contract_size(found.multiplier)
         if not size and not is_inverse:
             raise DecodeError(f"{found.symbol}: multiplier {found.multiplier} is no size")

@@ -273,11 +273,11 @@ class _Liquidation(msgspec.Struct, gc=False):
 
 class _LiquidationData(msgspec.Struct, gc=False):
     native: str = msgspec.field(name="instId")
-    details: list[_Liquidation]
+    details: list[msgspec.Raw]  # each a _Liquidation
 
 
 class _LiquidationFrame(msgspec.Struct, gc=False):
-    data: list[_LiquidationData]
+    data: list[msgspec.Raw]  # each a _LiquidationData
 
 
 class _Clock(msgspec.Struct):
@@ -375,6 +375,12 @@ class OkxMarket(Market):
             raise DecodeError("an instrument without base or quote")
         is_trading, note, tick = row.state in OPEN, OPEN.get(row.state, ""), price_tick(row.tick)
         return msgspec.structs.replace(found, is_trading=is_trading, status=row.state, note=note, tick=tick)
+
+    def remove(self, states: Iterable[State]) -> None:
+        states = list(states)
+        gone = {topic for state in states for topic in self.topics(state.native, state.kind)}
+        self._lacking_ns = {key: ns for key, ns in self._lacking_ns.items() if key[0] not in gone}
+        super().remove(states)
 
     @abc.abstractmethod
     def instrument(self, row: "_Instrument") -> Instrument | None:
@@ -806,6 +812,8 @@ class OkxLinear(OkxMarket):
         super().__init__()
         self._decode_contract = msgspec.json.Decoder(_ContractFrame, strict=False).decode
         self._decode_liquidations = msgspec.json.Decoder(_LiquidationFrame, strict=False).decode
+        self._liquidations_of_one = msgspec.json.Decoder(_LiquidationData, strict=False).decode
+        self._liquidation_row = msgspec.json.Decoder(_Liquidation, strict=False).decode
 
     def is_own(self, native: str) -> bool:
         return native.endswith(SWAP) or not native.strip("\0")
@@ -826,12 +834,18 @@ class OkxLinear(OkxMarket):
             size = contract_size(Decimal(row.contract_value) * Decimal(row.multiplier))
         except ArithmeticError:
             size = ""
-        if not size:
+        if not size and row.state in OPEN:  # before it opens, what it is may not be stated yet
             raise DecodeError(f"a contract of {row.contract_value!r} times {row.multiplier!r} is no size")
         return Instrument(row.native, row.valued_in, row.settle, settle=row.settle, contract_size=size)
 
     def volumes(self, row: _Data | _Ticker) -> tuple[Any, Any]:
         return row.currency_volume, NAN
+
+    def topic_of(self, head: bytes) -> str:
+        channel = CHANNEL_IN.search(head)
+        if channel is not None and channel[1] == LIQUIDATIONS.encode():
+            return f"{LIQUIDATIONS}:SWAP"  # instruments are named in its rows alone
+        return super().topic_of(head)
 
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
         if kind == CONTRACT.name:
@@ -898,15 +912,25 @@ class OkxLinear(OkxMarket):
             frame = self._decode_liquidations(payload)
         except UNDECODABLE as exc:
             raise DecodeError(f"okx: {LIQUIDATIONS}: {exc}") from exc
-        new = []
-        for data in frame.data:
+        new, odd = [], ""  # rows are judged one by one: they are of many symbols
+        for raw in frame.data:
+            try:
+                data = self._liquidations_of_one(raw)
+            except UNDECODABLE as exc:
+                odd = odd or str(exc)
+                continue
             if self.contract_sizes and not self.is_known(data.native):
                 continue  # the list has it not: of another market, or inverse
             state: TradeState | None = self.states[LIQUIDATION.name].get(data.native)
             if state is None:
                 continue
             size = self.contract_size(data.native)
-            for index, each in enumerate(data.details):
+            for index, row in enumerate(data.details):
+                try:
+                    each = self._liquidation_row(row)
+                except UNDECODABLE as exc:
+                    odd = odd or f"{data.native}: {exc}"
+                    continue
                 time_ns = each.ts * NS_PER_MS
                 key = each.ts, each.side, each.position_side, each.price, each.size
                 if state.accept_trade(line, key, time_ns, recv_ns):
@@ -916,6 +940,8 @@ class OkxLinear(OkxMarket):
             left -= 1
             order = "", each.price, in_base_asset(each.size, size), SIDES.get(each.side, Side.UNKNOWN)
             state.publish(order, each.ts * NS_PER_MS, recv_ns, emit, index=index, flags=0 if left else LAST)
+        if odd:
+            raise DecodeError(f"okx: {LIQUIDATIONS}: {odd}")
 
 
 OKX: Final = Exchange("okx", (OkxSpot, OkxLinear))

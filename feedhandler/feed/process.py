@@ -533,6 +533,8 @@ class Feed:
         raise ProtocolError(f"{self._name}: the instrument list of {market.name} has no end")
 
     def _listing_of(self, market: Market, rows: Rows[Instrument]) -> InstrumentList:
+        if rows.problem and not rows.items:
+            raise ProtocolError(rows.problem)
         # There may be a region without contracts.
         if market is self._markets[0] and not any(instrument.is_trading for instrument in rows.items):
             raise ProtocolError(f"{self._name} lists no tradable instrument, which cannot be")

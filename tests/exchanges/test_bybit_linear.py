@@ -379,6 +379,13 @@ def test_one_that_does_not_trade_is_refused_for_what_it_is():
             table.resolve(symbol)
 
 
+def test_a_page_of_which_nothing_can_be_read_costs_itself_alone():
+    body = b'{"retCode":0,"result":{"list":[{"symbol":"NEWUSDT","baseCoin":"","status":"PreLaunch"}]}}'
+    rows = BybitLinear().decode_instruments(body)
+    assert rows.items == []
+    assert "1 of 1 rows cannot be read" in rows.problem
+
+
 def test_a_symbol_is_known_by_its_spelling_where_no_list_is():
     market = BybitLinear()
     spelled = {native: market.spelled(native) for native in ("BTCUSDT", "BTCPERP", "BTCUSDT-25DEC26")}

@@ -261,6 +261,16 @@ def test_a_contract_is_known_by_the_fields_of_the_list_and_shown_as_what_it_is()
     assert rows.problem == "", "a dated future is left out, and no mistake"
 
 
+@pytest.mark.parametrize("multiplier", ["NaN", "-Infinity", "sNaN"])
+def test_a_multiplier_that_is_no_number_costs_its_row_alone(multiplier):
+    first, second, *_ = json.loads(load(LINEAR, "lists/instruments_ticks"))["data"]
+    rows = KuCoinLinear().decode_instruments(
+        msgspec.json.encode({"code": "200000", "data": [first | {"multiplier": multiplier}, second]})
+    )
+    assert [each.native for each in rows.items] == [second["symbol"]]
+    assert "is no size" in rows.problem
+
+
 def test_what_cannot_be_had_is_refused_with_the_reason():
     market = Listed()
     rows = market.decode_instruments(load(LINEAR, "lists/instruments_ticks"))

@@ -192,6 +192,42 @@ def test_liquidations_are_those_of_our_symbols_each_once(name):
     assert records(market, name, line) == []
 
 
+def test_an_odd_liquidation_costs_itself_alone_and_is_of_the_channel():
+    market, line = make("liquidation"), Line(0)
+    frame = json.loads(load("liquidations"))
+    ours = frame["data"][1]
+    ours["details"].insert(0, ours["details"][0] | {"bkPx": ""})
+    frame["data"].insert(0, {"instType": "SWAP"})
+    found = []
+    payload = json.dumps(frame).encode()
+    with pytest.raises(DecodeError, match="liquidation-orders"):
+        market.decode(
+            payload, RECV_NS, line, lambda state: found.append(wire.unpack(bytes(state.record())).price)
+        )
+    assert found == [97000.5, 99000.0]
+    assert [market.topic_of(payload)] == list(market.topics(NATIVE, "liquidation"))
+
+
+def test_what_a_perpetual_before_its_opening_is_need_not_be_stated():
+    row = json.loads(load("lists/instruments"))["data"][0] | {"ctVal": "", "ctMult": ""}
+    rows = OkxLinear().decode_instruments(
+        json.dumps({"code": "0", "data": [row | {"state": "preopen"}]}).encode()
+    )
+    assert [(each.is_trading, each.status, each.contract_size) for each in rows.items] == [
+        (False, "preopen", "")
+    ]
+    assert rows.problem == ""
+    with pytest.raises(ProtocolError, match="is no size"):
+        OkxLinear().decode_instruments(json.dumps({"code": "0", "data": [row]}).encode())
+
+
+def test_what_lacks_a_book_is_forgotten_with_its_symbol():
+    market = make("book")
+    market._subscribe_again(f"books:{NATIVE}", Line(0), RECV_NS, 0)
+    market.remove(list(market.states["book"].values()))
+    assert market._lacking_ns == {}
+
+
 def test_the_channel_of_liquidations_is_one_for_all_and_its_answer_names_no_instrument():
     market = make()
     assert market.topics(NATIVE, "liquidation") == market.topics("ETH-USDT-SWAP", "liquidation")
