@@ -8,7 +8,7 @@ CONFIG ?= conf/live.toml
 SECONDS_ARGUMENT = $(if $(SECONDS),--seconds $(SECONDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run notebook check test format languages sim sim-long chaos soak sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
+.PHONY: help demo run notebook check test format languages capabilities sim sim-long chaos soak sanitize bench bench-quick bench-micro bench-compare prod prod-status prod-stop clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -140,6 +140,9 @@ format: $(VENV)/.test ## format the code and sort its imports
 
 languages: $(VENV)/.run ## after a change of the bytes: languages/ and the tables of docs/wire.md, from feedhandler/data/
 	@$(BIN)/python languages/generate.py
+
+capabilities: $(VENV)/.run ## after a change of what an exchange's file says it offers: the tables of docs/exchanges.md
+	@$(BIN)/feedhandler capabilities --markdown docs/exchanges.md
 
 prod: $(VENV)/.run ## start the real thing as a daemon (CONFIG=conf/live.toml)
 	@$(BIN)/feedhandler prod start -c $(CONFIG)

@@ -13,6 +13,7 @@ from typing import Final
 
 from feedhandler import FORM, __version__, examples
 from feedhandler.cli import (
+    capabilities,
     curve_keys,
     exporting,
     fault,
@@ -45,6 +46,7 @@ GROUPS: Final = (
     launch,
     prod,
     looking,
+    capabilities,
     subscribe,
     operator,
     curve_keys,

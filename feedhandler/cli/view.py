@@ -423,10 +423,10 @@ def show(part: str | Table) -> None:
         print(part if isinstance(part, str) else plain(part))
 
 
-def plain(table: Table) -> str:
-    """Return a table for a file or pipe: no colours, one line per row, however long."""
+def plain(table: Table, width: int = LINE_WIDTH) -> str:
+    """Return a table for a file or pipe: no colours, one line per row unless width is less."""
     text = io.StringIO()  # else rich flushes our output, and ends the process where that is closed
-    Console(file=text, width=LINE_WIDTH, color_system=None).print(table, highlight=False)
+    Console(file=text, width=width, color_system=None).print(table, highlight=False)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
 

@@ -160,6 +160,19 @@ WELCOME: Final = Welcome()
 PONG: Final = Pong()
 
 
+class Capability(msgspec.Struct, frozen=True):
+    """What an exchange offers of a kind in a market, in words for people.
+
+    channels: what its topics are called, in their order. gaps: how it is found that something is missing.
+    unproven: what cannot be shown of it there.
+    """
+
+    channels: tuple[str, ...]
+    pace: str
+    gaps: str
+    unproven: str
+
+
 class Market(abc.ABC):
     """One market of an exchange: its hosts, limits, messages and symbols.
 
@@ -169,6 +182,7 @@ class Market(abc.ABC):
     exchange: ClassVar[str]  # its name, in topics and in the configuration
     name: ClassVar[str]  # of the market: `SPOT`, or a word of the same kind, such as "linear"
     kinds: ClassVar[tuple[str, ...]] = (TICKER.name,)  # of records, that can be had of its symbols
+    capabilities: ClassVar[Mapping[str, Capability]] = {}  # by kind
     ws_url: ClassVar[str]  # production; scheme, host and port
     rest_url: ClassVar[str]
     instruments_request: ClassVar[RestRequest]

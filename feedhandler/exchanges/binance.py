@@ -38,6 +38,7 @@ from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     Ack,
     Amount,
+    Capability,
     Control,
     Emit,
     Endpoint,
@@ -256,6 +257,32 @@ class BinanceSpot(Market):
     exchange = "binance"
     name = SPOT
     kinds = (TICKER.name, TRADE.name, DEPTH.name, BOOK.name)
+    capabilities = {
+        TICKER.name: Capability(
+            ("@ticker", "@bookTicker"),
+            "statistics each second, the quote with each change",
+            "nothing: ids of quotes ascend and jump; a silent channel is held against REST",
+            "when a quote was made: no time is stated",
+        ),
+        TRADE.name: Capability(
+            ("@trade",),
+            "each trade, at once",
+            "ids are consecutive; what is missing is fetched over REST",
+            "that the newest has come, until the next one has",
+        ),
+        DEPTH.name: Capability(
+            (DEPTH_STREAM,),
+            "each 100 ms",
+            "nothing: each message is whole",
+            "what was between two messages, and when: no time is stated",
+        ),
+        BOOK.name: Capability(
+            (BOOK_STREAM,),
+            "each 100 ms, after a base over REST",
+            "a message begins with the id that follows the last one's",
+            "levels beyond the 1,000 a side of the base, until they change; there is no checksum",
+        ),
+    }
     ws_url = "wss://stream.binance.com:9443"
     rest_url = "https://api.binance.com"
     instruments_request = RestRequest("/api/v3/exchangeInfo?showPermissionSets=false", weight=20)

@@ -57,6 +57,7 @@ from feedhandler.exchanges.base import (
     PONG,
     Ack,
     Amount,
+    Capability,
     Control,
     Emit,
     Endpoint,
@@ -313,6 +314,32 @@ class BybitMarket(Market):
 
     exchange = "bybit"
     kinds: ClassVar[tuple[str, ...]] = (TICKER.name, TRADE.name, DEPTH.name, BOOK_KIND.name)
+    capabilities = {
+        TICKER.name: Capability(
+            (TICKERS, BOOK),
+            "statistics each 50 ms, the quote each 10 ms, again after 3 s without a change",
+            "nothing: ids ascend and jump; a quote that is not repeated is stale",
+            "that statistics of a quiet symbol are alive: REST alone tells",
+        ),
+        TRADE.name: Capability(
+            (TRADES,),
+            "at once, up to 1,024 in a message",
+            "nothing: ids have no order; after a lost connection the newest are fetched over REST (60 of them)",
+            "that none is missing",
+        ),
+        DEPTH.name: Capability(
+            (BOOK_50,),
+            "changes each 20 ms",
+            "ids follow each other, though that is not promised; a gap costs a new subscription",
+            "how much a gap has lost",
+        ),
+        BOOK_KIND.name: Capability(
+            (BOOK_200,),
+            "changes each 100 ms",
+            "ids follow each other, though that is not promised; a gap costs a new subscription",
+            "levels beyond the best 200 a side; there is no checksum",
+        ),
+    }
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
     time_request = RestRequest("/v5/market/time")
@@ -738,6 +765,33 @@ class BybitLinear(BybitMarket):
     name = "linear"
     has_pages = True
     kinds = (*BybitMarket.kinds, CONTRACT.name, LIQUIDATION.name)
+    capabilities = {
+        **BybitMarket.capabilities,
+        TICKER.name: Capability(
+            (TICKERS, BOOK),
+            "statistics each 100 ms with a change, the quote each 10 ms, again after 3 s without one",
+            "nothing: a lost change of statistics stands until the field changes again, or a new snapshot",
+            "that statistics of a quiet symbol are alive: REST alone tells",
+        ),
+        TRADE.name: Capability(
+            (TRADES,),
+            "at once, up to 1,024 in a message",
+            "nothing: ids have no order; after a lost connection the newest are fetched over REST (1,000 of them)",
+            "that none is missing",
+        ),
+        CONTRACT.name: Capability(
+            (TICKERS,),
+            "each 100 ms, what has changed",
+            "nothing: a lost change stands until the field changes again, or a new snapshot",
+            "that mark, index, funding and open interest are of one moment; there is no predicted rate",
+        ),
+        LIQUIDATION.name: Capability(
+            (LIQUIDATIONS,),
+            "each 500 ms, all of them",
+            "nothing: they have no ids, and REST has none",
+            "that none is missing; the price is that of bankruptcy, not of a fill",
+        ),
+    }
     instruments_request = _page("")
     survey_requests = (RestRequest("/v5/market/tickers?category=linear"),)
     canary = "BTC/USDT:USDT"

@@ -70,6 +70,7 @@ from feedhandler.exchanges.base import (
     WELCOME,
     Ack,
     Amount,
+    Capability,
     ContractSize,
     Control,
     Emit,
@@ -468,6 +469,29 @@ class KuCoinMarket(Market):
 class KuCoinSpot(KuCoinMarket):
     name = SPOT
     kinds = (TICKER_KIND.name, TRADE.name, DEPTH.name, BOOK.name)
+    capabilities = {
+        TICKER_KIND.name: Capability(
+            (SNAPSHOT, LEVEL1, TICKER),
+            "statistics each 2 s, the quote each 10 ms, the last price each 100 ms",
+            "nothing: sequences ascend and jump; a silent channel is held against REST",
+            "that a symbol exists: any is acknowledged, and silent",
+        ),
+        TRADE.name: Capability(
+            (MATCH,),
+            "each trade, at once",
+            "nothing: numbers ascend and skip others'; after a lost connection the newest 100 are fetched",
+            "that none is missing",
+        ),
+        DEPTH.name: Capability(
+            (DEPTH50,), "each 100 ms", "nothing: each message is whole", "what was between two messages"
+        ),
+        BOOK.name: Capability(
+            (LEVEL2,),
+            "each change, after a base over REST",
+            "a message begins with the sequence that follows the last one's",
+            "levels beyond the 100 a side of the base, until they change; there is no checksum",
+        ),
+    }
     ws_url = "wss://ws-api-spot.kucoin.com"  # for messages only: the token answer names the socket
     rest_url = "https://api.kucoin.com"
     instruments_request = RestRequest("/api/v2/symbols", weight=4)
@@ -748,6 +772,39 @@ class KuCoinLinear(KuCoinMarket):
 
     name = "linear"
     kinds = (TICKER_KIND.name, TRADE.name, DEPTH.name, BOOK.name, CONTRACT.name)
+    capabilities = {
+        TICKER_KIND.name: Capability(
+            (STATISTICS_OF_CONTRACT, TICKER_V2, EXECUTION),
+            "statistics each 5 s, the quote with each change, the last price with each trade",
+            "nothing: sequences ascend and jump; a silent channel is held against REST",
+            "that a symbol exists: any is acknowledged, and silent",
+        ),
+        TRADE.name: Capability(
+            (EXECUTION,),
+            "each trade, at once",
+            "nothing: numbers ascend, and need not follow each other; after a lost connection the newest 100 are"
+            " fetched",
+            "that none is missing",
+        ),
+        DEPTH.name: Capability(
+            (CONTRACT_DEPTH50,),
+            "each 100 ms",
+            "nothing: each message is whole",
+            "what was between two messages",
+        ),
+        BOOK.name: Capability(
+            (CONTRACT_LEVEL2,),
+            "each change, one a message, after the whole book over REST",
+            "sequences follow each other",
+            "that levels are right: there is no checksum",
+        ),
+        CONTRACT.name: Capability(
+            (INSTRUMENT,),
+            "mark and index each second, funding rates each minute",
+            "nothing: the newest record replaces all before it",
+            "when funding is due, and open interest: no channel says",
+        ),
+    }
     ws_url = "wss://ws-api-futures.kucoin.com"  # for messages only: the token answer names the socket
     rest_url = "https://api-futures.kucoin.com"
     instruments_request = RestRequest("/api/v1/contracts/active", weight=3)

@@ -55,6 +55,7 @@ from feedhandler.exchanges.base import (
     WHOLE,
     Ack,
     Amount,
+    Capability,
     ContractSize,
     Control,
     Emit,
@@ -303,6 +304,29 @@ class OkxMarket(Market):
 
     exchange = "okx"
     kinds: ClassVar[tuple[str, ...]] = (TICKER.name, TRADE.name, DEPTH.name, BOOK_KIND.name)
+    capabilities = {
+        TICKER.name: Capability(
+            (TICKERS, BBO),
+            "statistics each 100 ms with a change, the quote each 10 ms, again after a minute without one",
+            "nothing: ids jump; a quote that is not repeated is stale",
+            "that statistics of a quiet symbol are alive: REST alone tells",
+        ),
+        TRADE.name: Capability(
+            (TRADES,),
+            "a message for each taker's order and price, with the count of its fills",
+            "an id less its count is the id before; what is missing is fetched over REST",
+            "that ids follow each other: it is observed, and not promised",
+        ),
+        DEPTH.name: Capability(
+            (BOOKS,), "changes each 100 ms", "each message names the id before it", "how much a gap has lost"
+        ),
+        BOOK_KIND.name: Capability(
+            (BOOKS,),
+            "changes each 100 ms, again after a minute without one",
+            "each message names the id before it",
+            "how much a gap has lost; levels beyond the best 400 a side; the checksum is always 0",
+        ),
+    }
     ws_url = "wss://ws.okx.com"
     rest_url = "https://www.okx.com"
     time_request = RestRequest("/api/v5/public/time", weight=2)
@@ -803,6 +827,22 @@ class OkxLinear(OkxMarket):
 
     name = "linear"
     kinds = (*OkxMarket.kinds, CONTRACT.name, LIQUIDATION.name)
+    capabilities = {
+        **OkxMarket.capabilities,
+        CONTRACT.name: Capability(
+            (MARK, FUNDING, OPEN_INTEREST, INDEX),
+            "with a change: mark each 200 ms, else 10 s; index each 100 ms, else a minute; open interest each 3 s;"
+            " funding each 30 to 90 s",
+            "nothing: the newest record replaces all before it",
+            "that mark, index, funding and open interest are of one moment",
+        ),
+        LIQUIDATION.name: Capability(
+            (LIQUIDATIONS,),
+            "at most one a second and contract: others are left out",
+            "nothing: they have no ids, and are incomplete by design",
+            "how many there were; the price is that of bankruptcy, not of a fill",
+        ),
+    }
     instruments_request = RestRequest("/api/v5/public/instruments?instType=SWAP", weight=2)
     survey_requests = (RestRequest("/api/v5/market/tickers?instType=SWAP", weight=2),)
     canary = "BTC/USDT:USDT"
