@@ -1,5 +1,5 @@
-"""Binance spot: `@ticker` for last price and 24 h statistics, `@bookTicker` for the quote, `@trade`,
-`@depth20`, and `@depth` for books.
+"""Binance, spot and USD-M perpetuals: `@ticker` for last price and 24 h statistics, `@bookTicker` for the quote,
+`@trade` or `@aggTrade`, `@depth20`, and `@depth` for books; of perpetuals also `@markPrice` and `@forceOrder`.
 
 Everything peculiar to Binance is here. bookTicker and depth20 state no event time, so their records carry
 exchange_ns 0; `u` and `lastUpdateId`, which are of one count, are the exchange_sequence. Update ids: those, and the
@@ -15,8 +15,17 @@ Quirks worth knowing:
 - the server pings; each of our pongs counts toward the 5 messages per second that it accepts;
 - `serverShutdown` arrives without being subscribed.
 
-Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams and rest-api,
-as of 2026-11. Frames: tests/frames/binance/
+Perpetuals differ: every event states its times, of which T, of the matching engine, is that of our records;
+depth20 is called depthUpdate as the changes of a book are, and only its stream tells them apart; changes name the
+event before them (`pu`), and ids in between are none's; trades come as the exchange merges them (`a` is
+consecutive, `f` to `l` are its trades). forceOrder has no id, and at most one a symbol and second comes, so that
+liquidations are not complete.
+Streams are on two paths (`path_of`); a socket without a path acknowledges them all, and brings those of one. Open
+interest and the interval of funding are in no stream. They are not offered yet: a connection has one path.
+
+Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams and rest-api, and
+https://developers.binance.com/docs/derivatives/usds-margined-futures, as of 2026-11.
+Frames: tests/frames/binance/, binance_linear/
 """
 
 import re
@@ -27,15 +36,19 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from feedhandler.data.book import BOOK
+from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH
-from feedhandler.data.errors import UNDECODABLE, DecodeError
+from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
+from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
+from feedhandler.data.units import NS_PER_MS
 from feedhandler.data.wire import LAST, NAN
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
+    MILLISECONDS_MAX,
     Ack,
     Amount,
     Capability,
@@ -43,8 +56,10 @@ from feedhandler.exchanges.base import (
     Emit,
     Endpoint,
     Exchange,
+    FundingRate,
     Goodbye,
     Market,
+    Milliseconds,
     Nack,
     Quote,
     RestTicker,
@@ -61,16 +76,33 @@ from feedhandler.exchanges.base import (
     rest_refusal,
     rest_ticker,
 )
-from feedhandler.exchanges.books import Base
+from feedhandler.exchanges.books import Base, ChainRule
+from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS
-from feedhandler.exchanges.trades import PastTrade, numbered
+from feedhandler.exchanges.trades import PastTrade, TradeState, numbered
 
 STREAMS_PER_CONNECTION: Final = 1024
 DEPTH_STREAM: Final = "@depth20@100ms"
 BOOK_STREAM: Final = "@depth@100ms"
 BASE_PATH: Final = re.compile("/api/v[13]/depth")
 BASE_LIMIT: Final = 100  # of a book that is requested without any
+LINEAR_BASE_PATH: Final = "/fapi/v1/depth"
+LINEAR_BASE_LIMIT: Final = 500
+# Where the streams of perpetuals are, by what follows the symbol. One without a path, which still connects, brings
+# those of /public alone.
+PUBLIC: Final = "/public"
+MARKET: Final = "/market"
+PATHS: Final = {
+    "@bookTicker": PUBLIC,
+    DEPTH_STREAM: PUBLIC,
+    BOOK_STREAM: PUBLIC,
+    "@ticker": MARKET,
+    "@aggTrade": MARKET,
+    "@markPrice@1s": MARKET,
+    "@forceOrder": MARKET,
+}
+PERPETUAL: Final = frozenset({"PERPETUAL", "TRADIFI_PERPETUAL"})  # others have a day of delivery
 HEAD_SIZE: Final = 100  # of a message; its stream's name stands there, unless what sent it has another order
 
 # Undocumented: frames over about 4096 bytes were cut (Binance.Net issues 884 and 974).
@@ -80,16 +112,20 @@ COMMAND_SIZE_MAX: Final = 4000
 # Times are requested in microseconds, but a proxy or testnet may ignore that. Milliseconds stay below
 # this until the year 5138, microseconds have been above it since 1973.
 MICROSECONDS_ABOVE: Final = 10**14
+COUNT_MAX: Final = 2**32 - 1  # of a record
 TIME_NS_MAX: Final = 2**63 - 1
 NS_PER_YEAR: Final = 31_556_952 * 1_000_000_000
 TIME_MAX: Final = (2**63 - 1) // 1000
 Time = Annotated[int, msgspec.Meta(ge=0, le=TIME_MAX)]
+Stated = Annotated[int, msgspec.Meta(gt=0, le=MILLISECONDS_MAX)]  # of perpetuals: milliseconds, always
 
 
+TRADING: Final = "TRADING"
 SIDES: Final[dict[bool | None, Side]] = {
     True: Side.SELL,
     False: Side.BUY,
 }  # the taker's, by whether the buyer was the maker
+ORDER_SIDES: Final = {"BUY": Side.BUY, "SELL": Side.SELL}
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -188,13 +224,6 @@ class _Symbol(msgspec.Struct):
     is_spot: bool = msgspec.field(name="isSpotTradingAllowed", default=True)
     filters: Any = None
 
-    @property
-    def tick(self) -> str:
-        for each in self.filters if isinstance(self.filters, list) else ():
-            if isinstance(each, dict) and each.get("filterType") == "PRICE_FILTER":
-                return price_tick(each.get("tickSize"))
-        return ""
-
 
 class _ExchangeInfo(_Error):
     symbols: list[msgspec.Raw] | None = None  # each a _Symbol
@@ -253,8 +282,213 @@ class _Command(msgspec.Struct):
     id: int
 
 
-class BinanceSpot(Market):
+class _LinearQuote(msgspec.Struct, tag_field="e", tag="bookTicker", gc=False):
+    update_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="u")
+    symbol: str = msgspec.field(name="s")
+    bid: Amount = msgspec.field(name="b", default=NAN)
+    bid_size: Amount = msgspec.field(name="B", default=NAN)
+    ask: Amount = msgspec.field(name="a", default=NAN)
+    ask_size: Amount = msgspec.field(name="A", default=NAN)
+    time: Milliseconds = msgspec.field(name="T", default=0)
+
+
+class _LinearTicker(msgspec.Struct, tag_field="e", tag="24hrTicker", gc=False):
+    symbol: str = msgspec.field(name="s")
+    time: Stated = msgspec.field(name="E")
+    last: Amount = msgspec.field(name="c", default=NAN)
+    open: Amount = msgspec.field(name="o", default=NAN)
+    high: Amount = msgspec.field(name="h", default=NAN)
+    low: Amount = msgspec.field(name="l", default=NAN)
+    base_volume: Amount = msgspec.field(name="v", default=NAN)
+    quote_volume: Amount = msgspec.field(name="q", default=NAN)
+
+
+class _MergedTrade(msgspec.Struct, tag_field="e", tag="aggTrade", gc=False):
+    symbol: str = msgspec.field(name="s")
+    number: UpdateId = msgspec.field(name="a")
+    first: UpdateId = msgspec.field(name="f")
+    last: UpdateId = msgspec.field(name="l")
+    time: Stated = msgspec.field(name="T")
+    price: Traded = msgspec.field(name="p")
+    size: Traded = msgspec.field(name="q")
+    buyer_is_maker: bool | None = msgspec.field(name="m", default=None)
+
+
+class _LinearChanges(msgspec.Struct, tag_field="e", tag="depthUpdate", gc=False):
+    """Data of `@depth` and of `@depth20`, which has all levels and not what has changed."""
+
+    symbol: str = msgspec.field(name="s")
+    first_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="U")
+    last_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="u")
+    before_id: UpdateId = msgspec.field(name="pu")
+    bids: list[tuple[Amount, Amount]] = msgspec.field(name="b")
+    asks: list[tuple[Amount, Amount]] = msgspec.field(name="a")
+    time: Milliseconds = msgspec.field(name="T", default=0)
+
+
+class _MarkPrice(msgspec.Struct, tag_field="e", tag="markPriceUpdate", gc=False):
+    symbol: str = msgspec.field(name="s")
+    time: Stated = msgspec.field(name="E")
+    mark: Amount = msgspec.field(name="p", default=NAN)
+    index: Amount = msgspec.field(name="i", default=NAN)
+    funding_rate: FundingRate = msgspec.field(name="r", default=NAN)
+    next_funding: Milliseconds = msgspec.field(name="T", default=0)
+
+
+class _ForcedOrder(msgspec.Struct, gc=False):
+    symbol: str = msgspec.field(name="s")
+    side: str = msgspec.field(name="S")
+    price: Traded = msgspec.field(name="p")
+    size: Traded = msgspec.field(name="q")
+    time: Stated = msgspec.field(name="T")
+
+
+class _Liquidated(msgspec.Struct, tag_field="e", tag="forceOrder", gc=False):
+    order: _ForcedOrder = msgspec.field(name="o")
+
+
+EVENTS: Final = frozenset(
+    kind.__struct_config__.tag
+    for kind in (_LinearQuote, _LinearTicker, _MergedTrade, _LinearChanges, _MarkPrice, _Liquidated)
+)
+
+
+class _LinearFrame(msgspec.Struct, gc=False):
+    """Every message of perpetuals: data of a stream, wrapped with its name, or the answer to a command."""
+
+    stream: str = ""
+    data: _LinearQuote | _LinearTicker | _MergedTrade | _LinearChanges | _MarkPrice | _Liquidated | None = (
+        None
+    )
+    id: int | str | None = None
+    result: Any = msgspec.UNSET
+    error: _Error | None = None
+    code: int | None = None
+    msg: str = ""
+
+
+class _Named(msgspec.Struct):
+    event: str = msgspec.field(name="e", default="")
+
+
+class _CombinedName(msgspec.Struct):
+    """What a message of any event has, also of one that is none of ours."""
+
+    data: _Named
+
+
+class _Contract(msgspec.Struct):
+    symbol: str
+    status: str
+    base: str = msgspec.field(name="baseAsset")
+    quote: str = msgspec.field(name="quoteAsset")
+    settle: str = msgspec.field(name="marginAsset")
+    type: str = msgspec.field(name="contractType")
+    filters: Any = None
+
+
+class _PastMerged(msgspec.Struct):
+    """A row of aggTrades."""
+
+    number: UpdateId = msgspec.field(name="a")
+    price: Traded = msgspec.field(name="p")
+    size: Traded = msgspec.field(name="q")
+    first: UpdateId = msgspec.field(name="f")
+    last: UpdateId = msgspec.field(name="l")
+    time: Milliseconds = msgspec.field(name="T")
+    buyer_is_maker: bool | None = msgspec.field(name="m", default=None)
+
+
+class BinanceMarket(Market):
+    """What the markets have in common: requests, their answers, and how REST states quotes and books."""
+
     exchange = "binance"
+    domains = ("binance.com", "binance.vision")
+    topic_key = b"stream"
+    topics_max = 1000
+    assert topics_max + 1 <= STREAMS_PER_CONNECTION, "and the canary"
+    # At most 5 messages a second, pongs included, and no burst: the window is strict.
+    command_interval_s = 0.3
+    connects = (300, 300.0)
+    clocked = frozenset({(TICKER.name, STATISTICS)})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
+        self._base = msgspec.json.Decoder(_Base, strict=False)
+        self._time = msgspec.json.Decoder(_Time)
+        self._rest_quote = msgspec.json.Decoder(_BookTicker, strict=False)
+        self._rows = msgspec.json.Decoder(list[msgspec.Raw])
+        self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
+
+    def decode_time(self, body: bytes) -> int:
+        answer = decode_rest(self._time, body, "binance time")
+        if answer.time is None:
+            raise rest_refusal("binance time", answer.code, answer.msg)
+        return _time_ns(answer.time)
+
+    def decode_quote(self, body: bytes) -> Quote:
+        answer = decode_rest(self._rest_quote, body, "binance bookTicker")
+        if answer.code:
+            raise rest_refusal("binance bookTicker", answer.code, answer.msg)
+        if None in (answer.bid, answer.bid_size, answer.ask, answer.ask_size):
+            raise DecodeError("binance bookTicker: the answer lacks a price or size")
+        return rest_quote(answer.bid, answer.bid_size, answer.ask, answer.ask_size)
+
+    def decode_base(self, native: str, body: bytes) -> Base:
+        answer = decode_rest(self._base, body, "binance depth")
+        if answer.code:
+            raise rest_refusal("binance depth", answer.code, answer.msg)
+        if answer.bids is None or answer.asks is None or not answer.last_id:
+            raise DecodeError("binance depth: the answer lacks a side, or its id")
+        return Base(answer.last_id, answer.bids, answer.asks, self.base_levels)
+
+    def decode_survey(self, body: bytes) -> Rows[RestTicker]:
+        rows: list[msgspec.Raw] = decode_rest(self._rows, body, "binance tickers")
+        return read_rows(self._rest_ticker, rows, "binance tickers")
+
+    def _rest_ticker(self, row: msgspec.Raw) -> RestTicker:
+        r = self._bulk_row.decode(row)
+        if r.last is None:
+            return rest_ticker(r.symbol, (r.bid, r.bid_size, r.ask, r.ask_size))
+        statistics = (r.open, r.high, r.low, r.base_volume, r.quote_volume)
+        return rest_ticker(r.symbol, (None, None, None, None), r.last, statistics)
+
+    def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        batch: list[str] = []
+        size = 0
+        for topic in topics:
+            topic_size = len(topic.encode()) + 3  # two quotes and a comma
+            if batch and (len(batch) == STREAMS_PER_COMMAND or size + topic_size > COMMAND_SIZE_MAX - 100):
+                yield tuple(batch)
+                batch, size = [], 0
+            batch.append(topic)
+            size += topic_size
+        if batch:
+            yield tuple(batch)
+
+    def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return msgspec.json.encode(_Command("SUBSCRIBE", topics, int(command_id)))
+
+    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
+        return msgspec.json.encode(_Command("UNSUBSCRIBE", topics, int(command_id)))
+
+    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
+        return requested(frame, _Command, lambda command: (command.method, command.params))
+
+    def _answer(self, frame: "_Frame | _LinearFrame") -> Control | None:
+        error = frame.error
+        if error is None and frame.code is not None:
+            error = _Error(frame.code, frame.msg)
+        command_id = "" if frame.id is None else str(frame.id)
+        if error is not None:
+            return Nack(command_id, f"{error.msg} (code {error.code})")
+        if frame.result is msgspec.UNSET:
+            raise DecodeError("binance: message of no known kind")
+        return Ack(command_id)
+
+
+class BinanceSpot(BinanceMarket):
     name = SPOT
     kinds = (TICKER.name, TRADE.name, DEPTH.name, BOOK.name)
     capabilities = {
@@ -332,18 +566,9 @@ class BinanceSpot(Market):
             "IDR",
         ),
     )
-    domains = ("binance.com", "binance.vision")
     addresses = re.compile(
         r"\w+://(stream|data-stream|(api\d?|api-gcp|data-api)|(stream\.)?testnet)\.binance\.(com|vision)\b"
     )
-
-    topic_key = b"stream"
-    topics_max = 1000
-    assert topics_max + 1 <= STREAMS_PER_CONNECTION, "and the canary"
-    # At most 5 messages a second, pongs included, and no burst: the window is strict.
-    command_interval_s = 0.3
-    connects = (300, 300.0)
-    clocked = frozenset({(TICKER.name, STATISTICS)})
     # The server pings every 20 s. A ping of ours goes out after 10 s of silence: so either is enough to live on.
     pong_timeout_s = 15.0
 
@@ -356,16 +581,10 @@ class BinanceSpot(Market):
         self._decode_raw_trade = msgspec.json.Decoder(_Trade, strict=False).decode
         self._decode_changes = msgspec.json.Decoder(_CombinedChanges, strict=False).decode
         self._decode_raw_changes = msgspec.json.Decoder(_Changes, strict=False).decode
-        self._base = msgspec.json.Decoder(_Base, strict=False)
         self._decode_other = msgspec.json.Decoder(_Frame, strict=False).decode
-        self._decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
         self._info = msgspec.json.Decoder(_ExchangeInfo)
         self._symbol = msgspec.json.Decoder(_Symbol)
-        self._time = msgspec.json.Decoder(_Time)
-        self._rest_quote = msgspec.json.Decoder(_BookTicker, strict=False)
-        self._rows = msgspec.json.Decoder(list[msgspec.Raw])
         self._past_trade_row = msgspec.json.Decoder(_PastTrade, strict=False)
-        self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         info = decode_rest(self._info, body, "binance exchangeInfo")
@@ -375,27 +594,13 @@ class BinanceSpot(Market):
 
     def _instrument(self, row: msgspec.Raw) -> Instrument:
         symbol = self._symbol.decode(row)
-        is_trading = symbol.status == "TRADING" and symbol.is_spot
+        is_trading = symbol.status == TRADING and symbol.is_spot
         return Instrument(
-            symbol.symbol, symbol.base, symbol.quote, is_trading, symbol.status, tick=symbol.tick
+            symbol.symbol, symbol.base, symbol.quote, is_trading, symbol.status, tick=_tick(symbol.filters)
         )
-
-    def decode_time(self, body: bytes) -> int:
-        answer = decode_rest(self._time, body, "binance time")
-        if answer.time is None:
-            raise rest_refusal("binance time", answer.code, answer.msg)
-        return _time_ns(answer.time)
 
     def quote_request(self, native: str) -> RestRequest:
         return RestRequest(f"/api/v3/ticker/bookTicker?symbol={quote(native, safe='')}", weight=2)
-
-    def decode_quote(self, body: bytes) -> Quote:
-        answer = decode_rest(self._rest_quote, body, "binance bookTicker")
-        if answer.code:
-            raise rest_refusal("binance bookTicker", answer.code, answer.msg)
-        if None in (answer.bid, answer.bid_size, answer.ask, answer.ask_size):
-            raise DecodeError("binance bookTicker: the answer lacks a price or size")
-        return rest_quote(answer.bid, answer.bid_size, answer.ask, answer.ask_size)
 
     def past_trades_request(self, native: str, number: int) -> RestRequest:
         path = f"/api/v3/historicalTrades?symbol={quote(native, safe='')}&fromId={number}"
@@ -418,14 +623,6 @@ class BinanceSpot(Market):
             f"/api/v3/depth?symbol={quote(native, safe='')}&limit={self.base_levels}", weight=50
         )
 
-    def decode_base(self, native: str, body: bytes) -> Base:
-        answer = decode_rest(self._base, body, "binance depth")
-        if answer.code:
-            raise rest_refusal("binance depth", answer.code, answer.msg)
-        if answer.bids is None or answer.asks is None or not answer.last_id:
-            raise DecodeError("binance depth: the answer lacks a side, or its id")
-        return Base(answer.last_id, answer.bids, answer.asks, self.base_levels)
-
     def base_at(self, url: str) -> tuple[str, int] | None:
         asked = parameters(url)
         if not BASE_PATH.fullmatch(urlsplit(url).path) or "symbol" not in asked:
@@ -447,17 +644,6 @@ class BinanceSpot(Market):
             return StatedQuote(native, event.last_update_id, (*best[0], *best[1])) if native else None
         return None
 
-    def decode_survey(self, body: bytes) -> Rows[RestTicker]:
-        rows: list[msgspec.Raw] = decode_rest(self._rows, body, "binance tickers")
-        return read_rows(self._rest_ticker, rows, "binance tickers")
-
-    def _rest_ticker(self, row: msgspec.Raw) -> RestTicker:
-        r = self._bulk_row.decode(row)
-        if r.last is None:
-            return rest_ticker(r.symbol, (r.bid, r.bid_size, r.ask, r.ask_size))
-        statistics = (r.open, r.high, r.low, r.base_volume, r.quote_volume)
-        return rest_ticker(r.symbol, (None, None, None, None), r.last, statistics)
-
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         return Endpoint(f"{ws_url}/stream?timeUnit=MICROSECOND")
 
@@ -470,28 +656,6 @@ class BinanceSpot(Market):
         if kind == BOOK.name:
             return (name + BOOK_STREAM,)
         return (f"{name}@ticker", f"{name}@bookTicker")
-
-    def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        batch: list[str] = []
-        size = 0
-        for topic in topics:
-            topic_size = len(topic.encode()) + 3  # two quotes and a comma
-            if batch and (len(batch) == STREAMS_PER_COMMAND or size + topic_size > COMMAND_SIZE_MAX - 100):
-                yield tuple(batch)
-                batch, size = [], 0
-            batch.append(topic)
-            size += topic_size
-        if batch:
-            yield tuple(batch)
-
-    def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
-        return msgspec.json.encode(_Command("SUBSCRIBE", topics, int(command_id)))
-
-    def unsubscribe(self, topics: Sequence[str], command_id: str) -> bytes:
-        return msgspec.json.encode(_Command("UNSUBSCRIBE", topics, int(command_id)))
-
-    def requested(self, frame: bytes) -> tuple[bool, Sequence[str]] | None:
-        return requested(frame, _Command, lambda command: (command.method, command.params))
 
     def decode(
         self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
@@ -644,19 +808,266 @@ class BinanceSpot(Market):
             raise DecodeError("binance: depth of no stream")
         return stream
 
-    def _answer(self, frame: _Frame) -> Control | None:
-        error = frame.error
-        if error is None and frame.code is not None:
-            error = _Error(frame.code, frame.msg)
-        command_id = "" if frame.id is None else str(frame.id)
-        if error is not None:
-            return Nack(command_id, f"{error.msg} (code {error.code})")
-        if frame.result is msgspec.UNSET:
-            raise DecodeError("binance: message of no known kind")
-        return Ack(command_id)
+
+class BinanceLinear(BinanceMarket):
+    """Perpetuals that are settled in what they are quoted in ("USD-M")."""
+
+    name = "linear"
+    kinds = (TICKER.name, TRADE.name, DEPTH.name, BOOK.name, CONTRACT.name, LIQUIDATION.name)
+    ws_url = "wss://fstream.binance.com"
+    rest_url = "https://fapi.binance.com"
+    instruments_request = RestRequest("/fapi/v1/exchangeInfo")
+    time_request = RestRequest("/fapi/v1/time")
+    survey_requests = (
+        RestRequest("/fapi/v1/ticker/bookTicker", weight=5),
+        RestRequest("/fapi/v1/ticker/24hr", weight=40),
+    )
+    trade_ids_are_consecutive = True
+    past_trades_max = 1000
+    base_levels = 1000
+    book_rule = ChainRule(is_linked=True)
+    rest_limit = (2400, 60.0)
+    rest_budget = "linear"  # counted for each host
+    connect_budget = "linear"
+    canary = "BTC/USDT:USDT"
+    quote_assets = ("USDT", "USDC")
+    addresses = re.compile(r"\w+://(fstream|fapi|demo-fstream|demo-fapi)\.binance\.com\b")
+    command_interval_s = 0.15  # at most 10 messages a second, pongs included
+    clocked = frozenset({(TICKER.name, STATISTICS), (CONTRACT.name, 0)})
+    pong_timeout_s = 15.0  # the server pings every 3 min
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._decode = msgspec.json.Decoder(_LinearFrame, strict=False).decode
+        self._decode_name = msgspec.json.Decoder(_CombinedName).decode
+        self._info = msgspec.json.Decoder(_ExchangeInfo)
+        self._contract = msgspec.json.Decoder(_Contract)
+        self._past_trade_row = msgspec.json.Decoder(_PastMerged, strict=False)
+
+    def decode_instruments(self, body: bytes) -> Rows[Instrument]:
+        info = decode_rest(self._info, body, "binance exchangeInfo")
+        if info.symbols is None:
+            raise rest_refusal("binance exchangeInfo", info.code, info.msg)
+        found = read_rows(self._instrument, info.symbols, "binance exchangeInfo")
+        return Rows([each for each in found.items if each.settle], found.problem)
+
+    def _instrument(self, row: msgspec.Raw) -> Instrument:
+        """Return a perpetual; what is no such thing has no settle asset, and is left out."""
+        found = self._contract.decode(row)
+        return Instrument(
+            found.symbol,
+            found.base,
+            found.quote,
+            found.status == TRADING,
+            found.status,
+            tick=_tick(found.filters),
+            settle=found.settle if found.type in PERPETUAL else "",
+        )
+
+    def spelled(self, native: str) -> Instrument | None:
+        found = super().spelled(native)
+        return msgspec.structs.replace(found, settle=found.quote) if found is not None else None
+
+    # --- REST
+
+    def quote_request(self, native: str) -> RestRequest:
+        return RestRequest(f"/fapi/v1/ticker/bookTicker?symbol={quote(native, safe='')}", weight=2)
+
+    def past_trades_request(self, native: str, number: int) -> RestRequest:
+        path = f"/fapi/v1/aggTrades?symbol={quote(native, safe='')}&fromId={number}"
+        return RestRequest(f"{path}&limit={self.past_trades_max}", weight=20)
+
+    def decode_past_trades(self, native: str, body: bytes) -> Rows[PastTrade]:
+        rows: list[msgspec.Raw] = decode_rest(self._rows, body, "binance aggTrades")
+        return read_rows(self._past_trade, rows, "binance aggTrades")
+
+    def _past_trade(self, row: msgspec.Raw) -> PastTrade:
+        r = self._past_trade_row.decode(row)
+        time_ns = r.time * NS_PER_MS
+        trade = str(r.number), r.price, r.size, SIDES.get(r.buyer_is_maker, UNKNOWN_SIDE)
+        count = _count(r.first, r.last)
+        return PastTrade(numbered(r.number, time_ns), r.number, time_ns, r.number, trade, count=count)
+
+    def base_request(self, native: str) -> RestRequest:
+        path = f"{LINEAR_BASE_PATH}?symbol={quote(native, safe='')}&limit={self.base_levels}"
+        return RestRequest(path, weight=20)
+
+    def base_at(self, url: str) -> tuple[str, int] | None:
+        asked = parameters(url)
+        if urlsplit(url).path != LINEAR_BASE_PATH or "symbol" not in asked:
+            return None
+        limit = asked.get("limit", "")
+        return asked["symbol"], int(limit) if limit.isdecimal() else LINEAR_BASE_LIMIT
+
+    def stated_quote(self, payload: bytes) -> StatedQuote | None:
+        try:
+            data = self._decode(payload).data
+        except UNDECODABLE:
+            return None  # what `decode` refuses as well
+        if not isinstance(data, _LinearQuote):
+            return None
+        return StatedQuote(
+            data.symbol, data.update_id, (data.bid or NAN, data.bid_size, data.ask or NAN, data.ask_size)
+        )
+
+    # --- frames
+
+    def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
+        """Return the socket to open; the URL ends with the path of what is to be subscribed to there."""
+        if not ws_url.endswith((PUBLIC, MARKET)):
+            raise ProtocolError(
+                f"binance linear: {ws_url} is without {PUBLIC} or {MARKET}: it would be silent"
+            )
+        return Endpoint(f"{ws_url}/stream")
+
+    def path_of(self, topic: str) -> str:
+        """Return on which of the two paths a topic is."""
+        return PATHS[topic[topic.index("@") :]]
+
+    def topics(self, native: str, kind: str) -> tuple[str, ...]:
+        name = native.lower()
+        if kind == TRADE.name:
+            return (f"{name}@aggTrade",)
+        if kind == DEPTH.name:
+            return (name + DEPTH_STREAM,)
+        if kind == BOOK.name:
+            return (name + BOOK_STREAM,)
+        if kind == CONTRACT.name:
+            return (f"{name}@markPrice@1s",)
+        if kind == LIQUIDATION.name:
+            return (f"{name}@forceOrder",)
+        return (f"{name}@ticker", f"{name}@bookTicker")
+
+    def decode(
+        self, payload: bytes | bytearray | memoryview, recv_ns: int, line: Line, emit: Emit
+    ) -> Control | None:
+        # hot: the kinds of messages are told apart while they are decoded
+        try:
+            frame = self._decode(payload)
+        except UNDECODABLE as exc:
+            if self._is_of_others(payload):
+                return None
+            frame = decode_sparse(self._decode, payload, f"binance: {exc}")
+        data = frame.data
+        if isinstance(data, _LinearQuote):
+            self._take_quote(data, recv_ns, line, emit)
+        elif isinstance(data, _LinearChanges):
+            self._take_changes(frame.stream, data, recv_ns, line, emit)
+        elif isinstance(data, _MergedTrade):
+            self._take_trade(data, recv_ns, line, emit)
+        elif isinstance(data, _MarkPrice):
+            self._take_contract(data, recv_ns, line, emit)
+        elif isinstance(data, _LinearTicker):
+            self._take_ticker(data, recv_ns, line, emit)
+        elif isinstance(data, _Liquidated):
+            self._take_liquidation(data.order, recv_ns, line, emit)
+        else:
+            return self._answer(frame)
+        return None
+
+    def _is_of_others(self, payload: bytes | bytearray | memoryview) -> bool:
+        """True for a message of an event that was not requested."""
+        try:
+            event = self._decode_name(payload).data.event
+        except UNDECODABLE:
+            return False
+        return bool(event) and event not in EVENTS
+
+    def _take_quote(self, data: _LinearQuote, recv_ns: int, line: Line, emit: Emit) -> None:
+        if not (data.bid >= 0.0 or data.ask >= 0.0):
+            raise DecodeError(f"binance: bookTicker of {data.symbol} has neither bid nor ask")
+        state = self.tickers.get(data.symbol)
+        if state is None or not state.accept(QUOTE, line, data.update_id, recv_ns):
+            return
+        state.exchange_sequence, state.exchange_ns = data.update_id, data.time * NS_PER_MS
+        state.set_quote(data.bid or NAN, data.bid_size, data.ask or NAN, data.ask_size)
+        state.on_news(recv_ns)
+        emit(state)
+
+    def _take_ticker(self, data: _LinearTicker, recv_ns: int, line: Line, emit: Emit) -> None:
+        numbers = (data.last, data.open, data.high, data.low, data.base_volume, data.quote_volume)
+        if not any(number >= 0.0 for number in numbers):
+            raise DecodeError("binance: 24hrTicker lacks every number")
+        state = self.tickers.get(data.symbol)
+        time_ns = data.time * NS_PER_MS
+        if state is None or not state.accept(STATISTICS, line, time_ns, recv_ns, True):
+            return
+        state.exchange_ns = time_ns
+        state.last = data.last or NAN
+        state.set_statistics(data.open, data.high, data.low, data.base_volume, data.quote_volume)
+        state.on_news(recv_ns)
+        emit(state)
+
+    def _take_trade(self, data: _MergedTrade, recv_ns: int, line: Line, emit: Emit) -> None:
+        number, time_ns = data.number, data.time * NS_PER_MS
+        count = _count(data.first, data.last)
+        state: TradeState | None = self.states[TRADE.name].get(data.symbol)
+        if state is None or not state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
+            return
+        trade = str(number), data.price, data.size, SIDES.get(data.buyer_is_maker, UNKNOWN_SIDE)
+        state.publish(trade, time_ns, recv_ns, emit, sequence=number, count=count, flags=LAST)
+
+    def _take_changes(self, stream: str, data: _LinearChanges, recv_ns: int, line: Line, emit: Emit) -> None:
+        if data.first_id > data.last_id or data.before_id > data.last_id:
+            raise DecodeError("binance: depthUpdate ends before it begins")
+        time_ns = data.time * NS_PER_MS
+        if stream.endswith(BOOK_STREAM):
+            book: FullBookState | None = self.states[BOOK.name].get(data.symbol)
+            if book is not None:
+                # The ids between an event's `pu` and its U are of no change of this book.
+                changes = Changes(data.before_id + 1, data.last_id, data.bids, data.asks, time_ns)
+                book.take(line, changes, data.last_id, recv_ns, emit)
+            return
+        if not stream.endswith(DEPTH_STREAM):
+            if not stream:
+                raise DecodeError("binance: depthUpdate of no stream")
+            return  # other levels, that we did not request
+        state = self.states[DEPTH.name].get(data.symbol)
+        if state is None or not state.accept(0, line, data.last_id, recv_ns):
+            return
+        state.exchange_sequence, state.exchange_ns = data.last_id, time_ns
+        if state.replace(data.bids, data.asks, recv_ns):
+            emit(state)
+
+    def _take_contract(self, data: _MarkPrice, recv_ns: int, line: Line, emit: Emit) -> None:
+        if not (data.mark >= 0.0 or data.index >= 0.0 or data.funding_rate == data.funding_rate):
+            raise DecodeError("binance: markPriceUpdate lacks every number")
+        state: ContractState | None = self.states[CONTRACT.name].get(data.symbol)
+        time_ns = data.time * NS_PER_MS
+        if state is None or not state.accept(0, line, time_ns, recv_ns, True):
+            return
+        state.exchange_ns = time_ns
+        state.mark, state.index = data.mark or NAN, data.index or NAN
+        state.funding_rate, state.next_funding_ns = data.funding_rate, data.next_funding * NS_PER_MS
+        if state.update(recv_ns):
+            emit(state)
+
+    def _take_liquidation(self, order: _ForcedOrder, recv_ns: int, line: Line, emit: Emit) -> None:
+        state: TradeState | None = self.states[LIQUIDATION.name].get(order.symbol)
+        time_ns = order.time * NS_PER_MS
+        key = order.time, order.side, order.price, order.size
+        if state is None or not state.accept_trade(line, key, time_ns, recv_ns):
+            return
+        made = "", order.price, order.size, ORDER_SIDES.get(order.side, UNKNOWN_SIDE)
+        state.publish(made, time_ns, recv_ns, emit, flags=LAST)
 
 
 BINANCE: Final = Exchange("binance", (BinanceSpot,))
+
+
+def _tick(filters: Any) -> str:
+    """Return the step between prices, "" if the list does not state it."""
+    for each in filters if isinstance(filters, list) else ():
+        if isinstance(each, dict) and each.get("filterType") == "PRICE_FILTER":
+            return price_tick(each.get("tickSize"))
+    return ""
+
+
+def _count(first: int, last: int) -> int:
+    """Return how many trades are merged in one. Raises DecodeError."""
+    if not 0 <= last - first < COUNT_MAX:
+        raise DecodeError(f"binance: an aggTrade is of trades {first} to {last}")
+    return last - first + 1
 
 
 def _is_any_known(event: _Statistics) -> bool:

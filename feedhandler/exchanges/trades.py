@@ -269,7 +269,7 @@ def _count_of(ranges: list[tuple[int, int]]) -> int:
 
 
 class PastTrade(msgspec.Struct, frozen=True):
-    """A trade as REST states it. key and number are as those of the same trade on a connection."""
+    """A trade as REST states it. key, number and count are as those of the same trade on a connection."""
 
     key: Hashable
     number: int
@@ -277,6 +277,7 @@ class PastTrade(msgspec.Struct, frozen=True):
     sequence: int
     trade: tuple[str, float, float, Side]
     bits: int = 0
+    count: int = 1  # merged by the exchange
 
 
 class TradeState(RecordState):

@@ -259,6 +259,7 @@ class MissedTrades:
                 recv_ns,
                 self._emit,
                 sequence=row.sequence,
+                count=row.count,
                 bits=row.bits,
                 flags=wire.RECOVERED | (wire.LAST if row is new[-1] else 0),
             )

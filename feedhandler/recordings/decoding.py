@@ -518,6 +518,7 @@ class Decoding:
                 item.wall_ns,
                 carrier.emit,
                 sequence=row.sequence,
+                count=row.count,
                 bits=row.bits,
                 flags=wire.RECOVERED | (wire.LAST if row is new[-1] else 0),
             )
