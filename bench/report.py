@@ -178,7 +178,7 @@ class StoredKind(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Recorded(msgspec.Struct, forbid_unknown_fields=True):
-    """What a recorder takes, and what becomes of what it has written. Rates are by a second of one core."""
+    """What a recorder takes, and what becomes of what it has written. Rates: by a second of one core, but one."""
 
     frames: int = 0  # that were sent to it, as fast as it takes them
     lost: int = 0  # of those
@@ -192,6 +192,7 @@ class Recorded(msgspec.Struct, forbid_unknown_fields=True):
     replay_records: int = 0
     replay_messages_per_s: float = 0.0  # as bytes
     replay_records_per_s: float = 0.0
+    replay_records_by_clock_per_s: float = 0.0  # on all cores
     kinds: list[StoredKind] = []
     problems: list[str] = []
 

@@ -35,7 +35,8 @@ RECORDED = Recorded(
     pandas_messages_per_s=30_000.0,
     replay_records=190_000,
     replay_messages_per_s=250_000.0,
-    replay_records_per_s=210_000.0,
+    replay_records_per_s=120_000.0,
+    replay_records_by_clock_per_s=210_000.0,
     kinds=[StoredKind("binance", "trade", 1000, 150.0, 40.0, 30.0, 60.0)],
 )
 P50_US = {"floor": 100.0, "feedhandler": 120.0, "other": 500.0}

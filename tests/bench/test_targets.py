@@ -67,7 +67,7 @@ def test_to_be_recorded_costs_a_feed_next_to_nothing(cpu_us, is_met):
         ("frames/s that a recorder takes", {"frames_per_s": 39_999.0}),
         ("frames/s that a recorder takes", {"lost": 1}),
         ("frames/s that a recorder takes", {"problems": ["the recording is not complete"]}),
-        ("records/s played again", {"replay_records_per_s": 199_999.0}),
+        ("records/s played again", {"replay_records_by_clock_per_s": 199_999.0}),
     ],
 )
 def test_what_is_missed_of_recordings_is_told(figure, wrong):
