@@ -96,10 +96,10 @@ def bodies(first_id: int, last_id: int, bids: bytes, asks: bytes) -> list[bytes]
     so that the beginning of one is not cut.
     """
     if len(bids) + len(asks) <= _SIZE_MAX:
-        cut = [(bids, asks)]
-    else:
-        cut = [(bids[at : at + _SIZE_MAX], b"") for at in range(0, len(bids), _SIZE_MAX)]
-        cut += [(b"", asks[at : at + _SIZE_MAX]) for at in range(0, len(asks), _SIZE_MAX)]
+        counts = len(bids) // LEVEL_SIZE, len(asks) // LEVEL_SIZE
+        return [_FIELDS.pack(first_id, last_id, *counts, 0, 1) + bids + asks]
+    cut = [(bids[at : at + _SIZE_MAX], b"") for at in range(0, len(bids), _SIZE_MAX)]
+    cut += [(b"", asks[at : at + _SIZE_MAX]) for at in range(0, len(asks), _SIZE_MAX)]
     return [
         _FIELDS.pack(first_id, last_id, len(one) // LEVEL_SIZE, len(other) // LEVEL_SIZE, part, len(cut))
         + one

@@ -19,6 +19,17 @@ cdef class Levels:
     cpdef change(self, levels)
     @cython.locals(at=Py_ssize_t, count=Py_ssize_t, is_there=bint)
     cpdef set(self, double price, double size)
+    @cython.locals(
+        packed=bytearray,
+        used=Py_ssize_t,
+        at=Py_ssize_t,
+        before=double,
+        price=double,
+        size=double,
+        is_rising=bint,
+        is_falling=bint,
+    )
+    cpdef bytes record(self, levels)
     @cython.locals(index=Py_ssize_t, at=Py_ssize_t, price=double, size=double)
     cpdef take(self, bytes data, Py_ssize_t start, Py_ssize_t count)
     cpdef bytes packed(self, Py_ssize_t first=*, Py_ssize_t count=*)

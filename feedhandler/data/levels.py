@@ -8,7 +8,7 @@ update takes 10 and 16 us, one with a list that `bisect` keeps in order 8.6 us, 
 
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
 from feedhandler.data import depth, raw
@@ -94,6 +94,34 @@ class Levels:
             raw.put_f64(self._data, at * _LEVEL_SIZE, price)
             self.count = count + 1
         raw.put_f64(self._data, at * _LEVEL_SIZE + _SIZE_OFFSET, size)
+
+    def record(self, levels: Sequence[BookLevel]) -> bytes:
+        """Set sizes as `change` does, of each price the last one alone; returns those as they stand in records.
+
+        A price has the place at which it comes first.
+        """
+        # hot: `make bench-micro`, decode
+        packed = bytearray(len(levels) * _LEVEL_SIZE)
+        used = 0
+        before = 0.0
+        is_rising = is_falling = True
+        for price, size in levels:
+            if price > 0.0:
+                is_rising = is_rising and (used == 0 or price > before)
+                is_falling = is_falling and (used == 0 or price < before)
+                before = price
+                raw.put_f64(packed, used, price)
+                raw.put_f64(packed, used + _SIZE_OFFSET, size)
+                used += _LEVEL_SIZE
+        if not is_rising and not is_falling:  # a price may be there twice
+            used = 0
+            for price, size in {price: size for price, size in levels if price > 0.0}.items():
+                raw.put_f64(packed, used, price)
+                raw.put_f64(packed, used + _SIZE_OFFSET, size)
+                used += _LEVEL_SIZE
+        for at in range(0, used, _LEVEL_SIZE):
+            self.set(raw.get_f64(packed, at), raw.get_f64(packed, at + _SIZE_OFFSET))
+        return raw.cut(packed, 0, used)
 
     def take(self, data: bytes, start: int, count: int) -> None:
         """Set so many levels as they stand in a record from there on, as `change` does.

@@ -146,6 +146,11 @@ class LineBook:
     def take(self, first_id: int, last_id: int, bids: Sequence[Any], asks: Sequence[Any]) -> list[bytes]:
         """Take a message that is known to follow; returns the bodies of the records that say the same."""
         # hot: `make bench-micro`, books
+        if not self._levels_max:  # what is known ends where it did
+            sides = self.bids.record(self._changes(bids)), self.asks.record(self._changes(asks))
+            self.last_id, self.is_joining = last_id, False
+            self._old_ns = 0
+            return book.bodies(first_id, last_id, *sides)
         before = self.known_from, self.known_to
         changed = {price: size for price, size in self._changes(bids) if price > 0.0}
         other = {price: size for price, size in self._changes(asks) if price > 0.0}
@@ -153,11 +158,10 @@ class LineBook:
         self.asks.change(other.items())
         self.last_id, self.is_joining = last_id, False
         self._old_ns = 0
-        if self._levels_max:
-            _move_window(changed, self.bids, self._levels_max)
-            _move_window(other, self.asks, self._levels_max)
-            self.known_from = self._edge(self.bids, self.known_from)
-            self.known_to = self._edge(self.asks, self.known_to)
+        _move_window(changed, self.bids, self._levels_max)
+        _move_window(other, self.asks, self._levels_max)
+        self.known_from = self._edge(self.bids, self.known_from)
+        self.known_to = self._edge(self.asks, self.known_to)
         bid_edge = self.known_from if self.known_from != before[0] else 0.0
         ask_edge = self.known_to if self.known_to != before[1] else 0.0
         return book.bodies(

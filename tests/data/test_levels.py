@@ -106,6 +106,22 @@ def test_after_any_changes_a_side_is_the_dict_that_they_make(module, seed):
         assert levels.pairs() == sorted(expected.items(), reverse=is_bids)
 
 
+@pytest.mark.parametrize("seed", seeds(20))
+def test_what_a_message_changes_is_recorded_with_each_price_once(module, seed):
+    rng = random.Random(seed)
+    is_bids = rng.random() < 0.5
+    levels, expected = side(module, is_bids), side(module, is_bids)
+    for _ in range(100):
+        prices = [rng.randint(0, 40) / 4 for _ in range(rng.randint(0, 12))]
+        if order := rng.randrange(3):
+            prices = sorted(set(prices) if rng.random() < 0.8 else prices, reverse=order == 1)
+        message = [(price, float(rng.choice((0, 0, 1, 2.5, 7)))) for price in prices]
+        changed = {price: size for price, size in message if price > 0.0}
+        assert levels.record(message) == packed_levels(changed.items())
+        expected.change(changed.items())
+        assert levels.pairs() == expected.pairs()
+
+
 @pytest.mark.long
 def test_more_levels_than_any_book_has_are_refused(module):
     many = [(float(number), 1.0) for number in range(1, LEVELS_MAX + 1)]
