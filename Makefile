@@ -83,6 +83,8 @@ define STATIC
 	$(BIN)/mypy
 endef
 
+# What is short waits more than it works.
+check: WORKERS = 6
 check: $(VENV)/.test ## before each commit: format, lint, types, all short tests (under a minute)
 	$(STATIC)
 	$(PYTEST) -m "not e2e and not long and not many and not world" --ignore tests/third_party
