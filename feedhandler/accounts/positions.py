@@ -1,6 +1,7 @@
 """What is to be watched of what is held: each asset against the quote assets that the user reckons in.
 
-Pure, and by the exchange's own instrument list: no symbol is made up that the exchange does not trade.
+A contract is held under its own symbol, and is watched itself. Pure, and by the exchange's own instrument list: no
+symbol of an asset is made up that the exchange does not trade.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,10 +13,11 @@ import msgspec
 from feedhandler.data.instruments import InstrumentTable
 
 LET_GO: Final = Decimal("0.5")  # of the dust threshold: below it, what was held before is held no more
+UNPAIRED: Final = "traded against no quote asset of yours"
 
 
 class Dust(msgspec.Struct, frozen=True):
-    """Up to how much of an asset, in its units, is no holding: of each, and of single ones."""
+    """Up to how much of an asset or contract, in its units, is no holding: of each, and of single ones."""
 
     default: Decimal
     of: Mapping[str, Decimal] = {}
@@ -27,10 +29,15 @@ class Dust(msgspec.Struct, frozen=True):
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """What holdings lead to. symbols: canonical. unpaired: held, and against no quote asset in the list."""
+    """What holdings lead to. symbols: canonical. unpaired: what is held and not watched, and why."""
 
     symbols: list[str]
-    unpaired: list[str]
+    unpaired: dict[str, str]
+
+
+def is_contract(asset: str) -> bool:
+    """Return whether what is held is a contract, by its canonical symbol, `BASE/QUOTE:SETTLE`."""
+    return ":" in asset
 
 
 def held(amounts: Mapping[str, Decimal], dust: Dust, before: Iterable[str] = ()) -> list[str]:
@@ -70,16 +77,28 @@ def folded(
     return found
 
 
-def watched(assets: Iterable[str], quotes: Sequence[str], find: Callable[[str, str], str]) -> Watched:
+def watched(
+    assets: Iterable[str],
+    quotes: Sequence[str],
+    find: Callable[[str, str], str],
+    refused: Mapping[str, Exception] = {},
+) -> Watched:
     """Pair each asset with each quote asset that the exchange trades it against. A quote asset needs no pair.
 
-    find returns the symbol of an asset against a quote, "" if there is none that is tradable.
+    find returns the symbol of an asset against a quote, "" if there is none that is tradable. refused: which
+    contracts cannot be had, and why.
     """
     symbols: dict[str, None] = {}
-    unpaired = []
+    unpaired = {}
     for asset in assets:
+        if is_contract(asset):
+            if asset in refused:
+                unpaired[asset] = str(refused[asset])
+            else:
+                symbols[asset] = None
+            continue
         found = [symbol for quote in quotes if quote != asset and (symbol := find(asset, quote))]
         symbols |= dict.fromkeys(found)
         if not found and asset not in quotes:
-            unpaired.append(asset)
+            unpaired[asset] = UNPAIRED
     return Watched(list(symbols), unpaired)

@@ -220,13 +220,19 @@ def positions(config: Config, exchange: str | None, *, is_json: bool) -> int:
         view.show(table)
     for name in names:
         print(f"{name}: watched because of them: {', '.join(answer['symbols'].get(name, ())) or 'nothing'}")
-        if unpaired := answer["unpaired"].get(name):
-            print(f"{name}: held, and traded against no quote asset of yours: {', '.join(unpaired)}")
+        reasons: dict[str, list[str]] = {}
+        for asset, reason in answer["unpaired"].get(name, {}).items():
+            reasons.setdefault(reason, []).append(asset)
+        for reason, assets in reasons.items():
+            print(f"{name}: held, and not watched: {', '.join(assets)} ({reason})")
     return EXIT_OK
 
 
 def set_positions(config: Config, exchange: str, amounts: Sequence[str], *, is_json: bool) -> int:
-    """Say what is held besides accounts, as `ASSET=AMOUNT`; 0 ends one, others stay. Raises FeedError."""
+    """Say what is held besides accounts, as `ASSET=AMOUNT`; 0 ends one, others stay. Raises FeedError.
+
+    An asset may be a contract's symbol.
+    """
     config.exchange(exchange)
     changes = dict(_amount(text) for text in amounts)
     gateway = GatewayClient(config)
@@ -244,7 +250,7 @@ def _amount(text: str) -> tuple[str, str]:
         amount = Decimal(number)
     except InvalidOperation:
         amount = Decimal("nan")
-    if not asset or not amount.is_finite() or amount < 0:
+    if not asset or not amount.is_finite():
         raise ConfigError(
             f"positions: {text!r} is not ASSET=AMOUNT; write it like BTC=0.5, or BTC=0 to end it"
         )

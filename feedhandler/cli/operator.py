@@ -15,7 +15,10 @@ def add(commands: Commands) -> None:
     positions = command(commands, "positions", _positions, text)
     add_exchange(positions, nargs="?")
     positions.add_argument(
-        "amounts", nargs="*", metavar="ASSET=AMOUNT", help="such as BTC=0.5; 0 ends one, others stay"
+        "amounts",
+        nargs="*",
+        metavar="ASSET=AMOUNT",
+        help="such as BTC=0.5, or, of a contract, BTC/USDT:USDT=-0.5; 0 ends one, others stay",
     )
 
     text = "give the gateway an account's credentials, or let it forget them"

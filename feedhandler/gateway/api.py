@@ -114,17 +114,22 @@ class PositionRow(msgspec.Struct):
 
 
 class Positions(msgspec.Struct):
-    """positions of accounts are there with the token only."""
+    """positions of accounts are there with the token only.
+
+    symbols, by exchange, are wanted because of them; unpaired: what is held and not watched, and why.
+    """
 
     positions: list[PositionRow]
     symbols: dict[str, list[str]]
-    unpaired: dict[str, list[str]]
+    unpaired: dict[str, dict[str, str]]
 
 
 class PositionItem(msgspec.Struct, forbid_unknown_fields=True):
+    """asset: such as BTC, or a contract, such as BTC/USDT:USDT, of which an amount below 0 is a short position."""
+
     exchange: Name
     asset: Name
-    amount: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,30}(\.[0-9]{1,30})?$", examples=["1.5"])]
+    amount: Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,30}(\.[0-9]{1,30})?$", examples=["1.5"])]
 
 
 class ReplacePositions(msgspec.Struct, forbid_unknown_fields=True):

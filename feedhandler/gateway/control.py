@@ -14,7 +14,7 @@ import msgspec
 
 from feedhandler.accounts import ACCOUNTS
 from feedhandler.accounts.adapter import amount
-from feedhandler.accounts.positions import Dust, Watched, by_code, by_name, folded, held, watched
+from feedhandler.accounts.positions import Dust, Watched, by_code, by_name, folded, held, is_contract, watched
 from feedhandler.data.errors import ConfigError, DecodeError, SubscriptionRejected
 from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.wanted import DEFAULT_KINDS, HOLDINGS, OPERATOR, POSITIONS, Wanted, spelled
@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 
 
 class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """So much of an asset is held at an exchange, or because of it, in units of the asset."""
+    """So much of an asset is held at an exchange, or because of it, in units of the asset.
+
+    asset may be the symbol of a contract: so much of its base asset, below 0 if it is short.
+    """
 
     exchange: str
     asset: str
@@ -272,7 +275,7 @@ class ControlPlane:
         if table is None:
             return  # `touch` comes again with the list
         symbols: dict[str, list[str]] = {}
-        unpaired: dict[str, None] = {}
+        unpaired: dict[str, str] = {}
         for owner, amounts in self._amounts(exchange):
             if owner == HOLDINGS:
                 amounts, find = folded(amounts, ACCOUNTS[exchange].underlying, table), by_code(table)
@@ -280,11 +283,12 @@ class ControlPlane:
                 find = by_name(table)
             before = self._held.get((exchange, owner), ())
             assets = self._held[exchange, owner] = held(amounts, self._dust, before)
-            found = watched(assets, self._config.gateway.quotes, find)
+            refused = refusals(exchange, filter(is_contract, assets), table, "asset")
+            found = watched(assets, self._config.gateway.quotes, find, refused)
             symbols[owner] = found.symbols[:SYMBOLS_MAX]
-            unpaired |= dict.fromkeys(found.unpaired)
+            unpaired |= found.unpaired
         everything = dict.fromkeys(symbol for each in symbols.values() for symbol in each)
-        self.watched[exchange] = Watched(list(everything), list(unpaired))
+        self.watched[exchange] = Watched(list(everything), unpaired)
         wanted = await asyncio.to_thread(read_wanted, self._config.run_dir, exchange)
         kinds = self._config.exchange(exchange).kinds
         now = {owner: {symbol: list(kinds) for symbol in each} for owner, each in symbols.items()}
@@ -299,11 +303,14 @@ class ControlPlane:
         log.info("%s: held, and so wanted: %s", exchange, ", ".join(everything) or "nothing")
 
     def _amounts(self, exchange: str) -> Iterable[tuple[str, dict[str, Decimal]]]:
-        """Yield what is held by owner, as far as it is known."""
+        """Yield what is held by owner, as far as it is known: how much, long and short alike.
+
+        A long and a short position of one contract are two positions, and not none.
+        """
         elsewhere: dict[str, Decimal] = {}
         for position in self.positions:
             if position.exchange == exchange:
-                elsewhere[position.asset] = elsewhere.get(position.asset, Decimal(0)) + position.amount
+                elsewhere[position.asset] = elsewhere.get(position.asset, Decimal(0)) + abs(position.amount)
         if self._is_placed:
             yield POSITIONS, elsewhere
         status = self._accounts.status(exchange)
@@ -323,18 +330,25 @@ def _check_position(config: Config, position: Position, where: str) -> None:
     if position.exchange not in config.exchanges:
         known = ", ".join(config.exchanges)
         raise ConfigError(f"{where}.exchange: {position.exchange!r} is not configured (known: {known})")
-    asset = position.asset
-    if (
-        not asset
-        or len(asset) > OWNER_SIZE_MAX
-        or not asset.isprintable()
-        or is_lower_case(asset)
-        or "/" in asset
-    ):
-        raise ConfigError(f'{where}.asset: must be an asset in upper case, such as "BTC"')
+    if not _is_named(position):
+        raise ConfigError(
+            f'{where}.asset: must be an asset, such as "BTC", or a contract, such as "BTC/USDT:USDT", in upper case'
+        )
+    lowest, text = Decimal(0), "0 or more, such as 1.5"
+    if is_contract(position.asset):
+        lowest, text = Decimal("-Infinity"), "such as 1.5, or -1.5 if it is short"
     try:
-        is_sound = amount(position.amount, where) >= 0
+        is_sound = amount(position.amount, where) >= lowest
     except DecodeError:
         is_sound = False
     if not is_sound:
-        raise ConfigError(f"{where}.amount: must be a number of units, 0 or more, such as 1.5")
+        raise ConfigError(f"{where}.amount: must be a number of units, {text}")
+
+
+def _is_named(position: Position) -> bool:
+    """Return whether the spelling is that of an asset or of a contract."""
+    asset = position.asset
+    if is_contract(asset):
+        return len(asset) <= OWNER_SIZE_MAX and not refusals(position.exchange, [asset], None, "asset")
+    is_sound = 0 < len(asset) <= OWNER_SIZE_MAX and asset.isprintable() and "/" not in asset
+    return is_sound and not is_lower_case(asset)

@@ -885,7 +885,9 @@ def _check_gateway(gateway: GatewayConfig, where: str) -> None:
             raise ConfigError(f"{where}.{key}: {amount} is out of range; it is an amount of the asset, or 0")
     for key, assets in (("quotes", gateway.quotes), ("dust_of", tuple(gateway.dust_of))):
         for asset in assets:
-            if is_lower_case(asset) or not asset.isprintable() or not asset or "/" in asset or " " in asset:
+            is_contract = key == "dust_of" and re.fullmatch(r"[^/:]+/[^/:]+:[^/:]+", asset)
+            is_sound = asset and asset.isprintable() and " " not in asset and not is_lower_case(asset)
+            if not is_sound or ("/" in asset and not is_contract):
                 raise ConfigError(f'{where}.{key}: {asset!r} is no asset; write it like "USDT"')
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler.accounts import ACCOUNTS
-from feedhandler.accounts.positions import Dust, by_code, by_name, folded, held, watched
+from feedhandler.accounts.positions import UNPAIRED, Dust, by_code, by_name, folded, held, watched
+from feedhandler.data.errors import SubscriptionRejected
 from feedhandler.data.instruments import Instrument, InstrumentTable
 
 TABLE = InstrumentTable(
@@ -26,17 +27,29 @@ DUST = Dust(Decimal("0.1"), {"SHIB": Decimal(1000)})
 def test_each_asset_is_paired_with_each_quote_asset_that_the_exchange_trades_it_against():
     found = watched(["BTC", "DOGE", "LUNA", "NOBODY", "USDT"], ["USDT", "EUR"], by_code(TABLE))
     assert found.symbols == ["BTC/USDT", "BTC/EUR", "DOGE/USDT"]
-    assert found.unpaired == ["LUNA", "NOBODY"], "halted, and unknown; a quote asset needs no pair"
+    assert found.unpaired == dict.fromkeys(["LUNA", "NOBODY"], UNPAIRED), (
+        "halted, and unknown; a quote asset needs no pair"
+    )
 
 
 def test_what_an_account_holds_is_paired_by_the_code_of_the_asset_and_published_by_its_name():
     found = watched(["GALAX", "GALA"], ["USDT"], by_code(TABLE))
-    assert (found.symbols, found.unpaired) == (["GALA/USDT"], ["GALA"]), "another coin may have had that code"
+    assert (found.symbols, found.unpaired) == (["GALA/USDT"], {"GALA": UNPAIRED}), (
+        "another coin may have had that code"
+    )
 
 
 def test_what_somebody_names_is_paired_by_its_name_or_else_by_its_code():
     assert watched(["GALA"], ["USDT"], by_name(TABLE)).symbols == ["GALA/USDT"]
     assert watched(["GALAX"], ["USDT"], by_name(TABLE)).symbols == ["GALA/USDT"]
+
+
+def test_a_contract_is_watched_itself_against_no_quote_asset_unless_it_cannot_be_had():
+    held_now = ["BTC", "BTC/USDT:USDT", "NO/USDT:USDT"]
+    refused = {"NO/USDT:USDT": SubscriptionRejected("no such contract")}
+    found = watched(held_now, ["USDT", "EUR"], by_name(TABLE), refused)
+    assert found.symbols == ["BTC/USDT", "BTC/EUR", "BTC/USDT:USDT"]
+    assert found.unpaired == {"NO/USDT:USDT": "no such contract"}
 
 
 def test_savings_are_the_asset_in_which_they_are_paid_out_and_names_alone_prove_nothing():
@@ -50,6 +63,9 @@ def test_dust_is_no_holding_and_assets_have_their_own():
     amounts = {"BTC": Decimal("0.11"), "ETH": Decimal("0.1"), "SHIB": Decimal(999), "XRP": Decimal(0)}
     assert held(amounts, DUST) == ["BTC"]
     assert held({"SHIB": Decimal(1001)}, DUST) == ["SHIB"]
+    of_contract = Dust(Decimal("0.1"), {"BTC/USDT:USDT": Decimal(2)})
+    amounts = {"BTC": Decimal(1), "BTC/USDT:USDT": Decimal(1), "ETH/USDT:USDT": Decimal(1)}
+    assert held(amounts, of_contract) == ["BTC", "ETH/USDT:USDT"]
 
 
 def test_what_goes_up_and_down_about_the_threshold_does_not_flap():

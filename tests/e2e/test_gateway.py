@@ -81,15 +81,24 @@ def test_exchanges_are_left_and_connected_to_and_credentials_connect_them(s):
 
 
 def test_the_operator_asks_and_tells_by_command(s):
-    done = command(s, "positions", "binance", "DOGE=0.5", "NOSUCH=3")
+    done = command(s, "positions", "binance", "DOGE=0.5", "NOSUCH=3", "NO/USDT:USDT=-1")
     assert done.returncode == 0, done
     assert "watched because of them: DOGE/USDT" in done.stdout
-    assert "no quote asset of yours: NOSUCH" in done.stdout
+    assert "binance: held, and not watched: NOSUCH (traded against no quote asset of yours)" in done.stdout
+    assert "binance: held, and not watched: NO/USDT:USDT (binance lists no NO/USDT:USDT" in done.stdout
     s.reader(b"ticker.binance.DOGE/USDT\0").read_until(lambda record: record.is_fresh, "what is held streams")
     shown = command(s, "subscriptions", "binance").stdout
     assert ["binance", "DOGE/USDT", "ticker", "positions"] in [line.split() for line in shown.splitlines()]
-    done = command(s, "positions", "binance", "DOGE=0", "NOSUCH=0", "--json")
+    done = command(s, "positions", "binance", "DOGE=0", "NOSUCH=0", "NO/USDT:USDT=0", "--json")
     assert json.loads(done.stdout)["positions"] == []
+
+    done = command(s, "positions", "kucoin", "BTC/USDT:USDT=-0.5")  # nobody has asked for that list before
+    assert "kucoin: watched because of them: BTC/USDT:USDT\n" in done.stdout, done
+    s.reader(b"ticker.kucoin.BTC/USDT:USDT\0").read_until(
+        lambda record: record.is_fresh, "a contract streams"
+    )
+    done = command(s, "positions", "kucoin", "BTC/USDT:USDT=0")
+    assert "watched because of them: nothing" in done.stdout, done
 
     typed = "\n".join(CREDENTIALS["kucoin"][part] for part in ("key", "secret", "passphrase"))
     assert command(s, "credentials", "set", "kucoin", typed=typed).returncode == 0
@@ -107,7 +116,13 @@ def test_the_operator_asks_and_tells_by_command(s):
 
     for arguments, typed, status, text in (
         (("positions", "binance", "BTC=x"), "", 2, "write it like BTC=0.5"),
-        (("positions", "binance", "btc=1"), "", 1, "positions[0].asset: must be an asset in upper case"),
+        (("positions", "binance", "btc=1"), "", 1, "positions[0].asset: must be an asset, such as"),
+        (
+            ("positions", "binance", "BTC=-1"),
+            "",
+            1,
+            "positions[0].amount: must be a number of units, 0 or more",
+        ),
         (("credentials", "set", "kucoin"), "one line", 2, "passphrase in its last line"),
         (("credentials", "set", "kucoin"), "a b\nc\nd", 1, "key: has a space"),
         (("connect", "bybit"), "", 2, "no [exchanges.bybit] table"),

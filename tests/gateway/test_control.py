@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from patience import PATIENCE_S
 
+from feedhandler.accounts.positions import UNPAIRED
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
 from feedhandler.data.instruments import Instrument, InstrumentTable
 from feedhandler.data.wanted import HOLDINGS, POSITIONS
@@ -20,10 +21,19 @@ from feedhandler.runtime import config
 from feedhandler.transport.files import change_wanted, read_wanted, wanted_path, wanted_stamp
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT", "LTC/USDT", "LTC/BTC", "LYXe/USDT")
-TABLE = InstrumentTable("bybit", [Instrument(s.replace("/", ""), *s.split("/")) for s in SYMBOLS])
+LISTED = [Instrument(s.replace("/", ""), *s.split("/")) for s in SYMBOLS]
+TABLE = InstrumentTable("bybit", LISTED)
+CONTRACTS = InstrumentTable(
+    "bybit",
+    [
+        *LISTED,
+        *(Instrument(f"linear:{b}USDT", b, "USDT", market="linear", settle="USDT") for b in ("BTC", "ETH")),
+        Instrument("linear:NEWUSDT", "NEW", "USDT", False, "PreLaunch", market="linear", settle="USDT"),
+    ],
+)
 
 
-def play(tmp_path, scene, *, has_list=True, keys=""):
+def play(tmp_path, scene, *, has_list=True, table=TABLE, keys=""):
     """Run a scene with a control plane of one exchange; returns what the scene does."""
     text = f'run_dir = "{tmp_path}"\n[exchanges.bybit]\nsymbols = ["BTC/USDT"]\n{keys}'
 
@@ -34,7 +44,7 @@ def play(tmp_path, scene, *, has_list=True, keys=""):
             loop, f"ipc://{tmp_path}/none.ipc", lambda _: None, lambda _: None, lambda kind, exchange: None
         )
         if has_list:
-            market_data.tables["bybit"] = TABLE
+            market_data.tables["bybit"] = table
         try:
             return await scene(ControlPlane(settings, market_data, Accounts(settings, lambda exchange: None)))
         finally:
@@ -134,7 +144,7 @@ def test_positions_are_watched_remembered_and_let_go(tmp_path):
         return control.watched["bybit"]
 
     watched = play(tmp_path, first)
-    assert (watched.symbols, watched.unpaired) == (["LTC/USDT"], ["NOSUCH"])
+    assert (watched.symbols, watched.unpaired) == (["LTC/USDT"], {"NOSUCH": UNPAIRED})
     assert requested(tmp_path) == {POSITIONS: tickers("LTC/USDT")}
     assert (tmp_path / "wanted" / "positions.json").stat().st_mode & 0o777 == 0o600
 
@@ -145,6 +155,51 @@ def test_positions_are_watched_remembered_and_let_go(tmp_path):
 
     assert [position.asset for position in play(tmp_path, second)] == ["LTC", "NOSUCH", "DOGE"]
     assert requested(tmp_path) == {}
+
+
+def test_contracts_are_watched_themselves_long_or_short_or_it_is_said_why_not(tmp_path):
+    async def scene(control):
+        stated = {
+            "BTC/USDT:USDT": "-0.5",
+            "ETH/USDT:USDT": "0.00001",
+            "NEW/USDT:USDT": "1",
+            "BTX/USDT:USDT": "1",
+        }
+        await control.replace_positions([of("LTC"), *(of(asset, n) for asset, n in stated.items())])
+        return control.watched["bybit"]
+
+    watched = play(tmp_path, scene, table=CONTRACTS)
+    assert watched.symbols == ["BTC/USDT:USDT", "LTC/USDT"]
+    assert watched.unpaired.keys() == {"BTX/USDT:USDT", "NEW/USDT:USDT"}
+    assert watched.unpaired["BTX/USDT:USDT"].startswith("bybit lists no BTX/USDT:USDT; did you mean BTC/USDT")
+    assert "not trading, status PreLaunch" in watched.unpaired["NEW/USDT:USDT"]
+    assert requested(tmp_path) == {POSITIONS: tickers("BTC/USDT:USDT", "LTC/USDT")}
+
+
+def test_a_long_and_a_short_position_of_a_contract_are_two_and_not_none(tmp_path):
+    async def scene(control):
+        await control.replace_positions([of("BTC/USDT:USDT", "1"), of("BTC/USDT:USDT", "-1")])
+
+    play(tmp_path, scene, table=CONTRACTS)
+    assert requested(tmp_path) == {POSITIONS: tickers("BTC/USDT:USDT")}
+
+
+def test_a_contract_is_wanted_by_its_spelling_until_the_list_of_its_market_has_come(tmp_path):
+    """A market with a host of its own has none before a symbol of it is wanted."""
+
+    async def state(control):
+        await control.replace_positions([of("BTC/USDT:USDT"), of("BTX/USDT:USDT")])
+
+    play(tmp_path, state)
+    assert requested(tmp_path) == {POSITIONS: tickers("BTC/USDT:USDT", "BTX/USDT:USDT")}
+
+    async def look(control):
+        assert len(control.positions) == 2, "they were kept"
+        await control.replace_positions(control.positions)
+        return control.watched["bybit"].unpaired
+
+    assert play(tmp_path, look, table=CONTRACTS).keys() == {"BTX/USDT:USDT"}
+    assert requested(tmp_path) == {POSITIONS: tickers("BTC/USDT:USDT")}
 
 
 def test_what_has_not_changed_is_not_written(tmp_path):
@@ -163,7 +218,18 @@ def test_what_has_not_changed_is_not_written(tmp_path):
         (Position("kraken", "BTC", Decimal(1)), r"positions\[1\].exchange: 'kraken'"),
         (of("btc"), r"positions\[1\].asset"),
         (of("A" * 65), r"positions\[1\].asset"),
-        (of("BTC", "-1"), r"positions\[1\].amount"),
+        (
+            of("BTC/USDT"),
+            r'positions\[1\].asset: must be an asset, such as "BTC", or a contract, such as "BTC/',
+        ),
+        (of("btc/usdt:usdt"), r"positions\[1\].asset"),
+        (of("BTC:USDT"), r"positions\[1\].asset"),
+        (of("BTC/USDT:"), r"positions\[1\].asset"),
+        (of("BTC/USDT:USDT/X"), r"positions\[1\].asset"),
+        (of("BTC/USDT:" + "U" * 64), r"positions\[1\].asset"),
+        (of("BTC", "-1"), r"positions\[1\].amount: must be a number of units, 0 or more"),
+        (of("BTC/USDT:USDT", "nan"), r"positions\[1\].amount: .* -1.5 if it is short"),
+        (of("BTC/USDT:USDT", "-1e30"), r"positions\[1\].amount"),
         (of("BTC", "nan"), r"positions\[1\].amount"),
         (of("BTC", "1e30"), r"positions\[1\].amount"),
     ],

@@ -520,7 +520,8 @@ def test_what_is_shown_of_several_boxes_is_a_configuration():
 
 
 def test_symbols_and_assets_may_have_small_letters_in_them():
-    text = OK + 'symbols = ["LYXe/USDT"]\n[gateway]\nquotes = ["USDe"]\ndust_of = { LYXe = "2" }\n'
+    text = OK + 'symbols = ["LYXe/USDT"]\n[gateway]\nquotes = ["USDe"]\n'
+    text += 'dust_of = { LYXe = "2", "BTC/USDT:USDT" = "1" }\n'
     settings = config.parse(text, "x.toml")
     assert settings.exchange("binance").symbols == ("LYXe/USDT",)
 
