@@ -449,6 +449,7 @@ class Outlet(Fanout):
     """What one kind of the merger's subscribers is sent: here nothing is lost, or late."""
 
     def __init__(self):
+        super().__init__()
         self.subscribers = []
 
     def add(self, subscriber):
