@@ -303,15 +303,30 @@ class _LinearTicker(msgspec.Struct, tag_field="e", tag="24hrTicker", gc=False):
     quote_volume: Amount = msgspec.field(name="q", default=NAN)
 
 
-class _MergedTrade(msgspec.Struct, tag_field="e", tag="aggTrade", gc=False):
-    symbol: str = msgspec.field(name="s")
+class _Merged(msgspec.Struct, kw_only=True, gc=False):
+    """Trades as the exchange merges them: what an event and a row of REST have in common."""
+
     number: UpdateId = msgspec.field(name="a")
     first: UpdateId = msgspec.field(name="f")
     last: UpdateId = msgspec.field(name="l")
-    time: Stated = msgspec.field(name="T")
     price: Traded = msgspec.field(name="p")
     size: Traded = msgspec.field(name="q")
     buyer_is_maker: bool | None = msgspec.field(name="m", default=None)
+
+    def count(self) -> int:
+        """Return how many trades are merged. Raises DecodeError."""
+        if not 0 <= self.last - self.first < COUNT_MAX:
+            raise DecodeError(f"binance: an aggTrade is of trades {self.first} to {self.last}")
+        return self.last - self.first + 1
+
+    def trade(self) -> tuple[str, float, float, Side]:
+        """Return it as it is published."""
+        return str(self.number), self.price, self.size, SIDES.get(self.buyer_is_maker, UNKNOWN_SIDE)
+
+
+class _MergedTrade(_Merged, tag_field="e", tag="aggTrade", kw_only=True, gc=False):
+    symbol: str = msgspec.field(name="s")
+    time: Stated = msgspec.field(name="T")
 
 
 class _LinearChanges(msgspec.Struct, tag_field="e", tag="depthUpdate", gc=False):
@@ -387,16 +402,10 @@ class _Contract(msgspec.Struct):
     filters: Any = None
 
 
-class _PastMerged(msgspec.Struct):
+class _PastMerged(_Merged, kw_only=True, gc=False):
     """A row of aggTrades."""
 
-    number: UpdateId = msgspec.field(name="a")
-    price: Traded = msgspec.field(name="p")
-    size: Traded = msgspec.field(name="q")
-    first: UpdateId = msgspec.field(name="f")
-    last: UpdateId = msgspec.field(name="l")
     time: Milliseconds = msgspec.field(name="T")
-    buyer_is_maker: bool | None = msgspec.field(name="m", default=None)
 
 
 class BinanceMarket(Market):
@@ -884,9 +893,8 @@ class BinanceLinear(BinanceMarket):
     def _past_trade(self, row: msgspec.Raw) -> PastTrade:
         r = self._past_trade_row.decode(row)
         time_ns = r.time * NS_PER_MS
-        trade = str(r.number), r.price, r.size, SIDES.get(r.buyer_is_maker, UNKNOWN_SIDE)
-        count = _count(r.first, r.last)
-        return PastTrade(numbered(r.number, time_ns), r.number, time_ns, r.number, trade, count=count)
+        key = numbered(r.number, time_ns)
+        return PastTrade(key, r.number, time_ns, r.number, r.trade(), count=r.count())
 
     def base_request(self, native: str) -> RestRequest:
         path = f"{LINEAR_BASE_PATH}?symbol={quote(native, safe='')}&limit={self.base_levels}"
@@ -1000,12 +1008,11 @@ class BinanceLinear(BinanceMarket):
 
     def _take_trade(self, data: _MergedTrade, recv_ns: int, line: Line, emit: Emit) -> None:
         number, time_ns = data.number, data.time * NS_PER_MS
-        count = _count(data.first, data.last)
+        count = data.count()
         state: TradeState | None = self.states[TRADE.name].get(data.symbol)
         if state is None or not state.accept_trade(line, numbered(number, time_ns), time_ns, recv_ns, number):
             return
-        trade = str(number), data.price, data.size, SIDES.get(data.buyer_is_maker, UNKNOWN_SIDE)
-        state.publish(trade, time_ns, recv_ns, emit, sequence=number, count=count, flags=LAST)
+        state.publish(data.trade(), time_ns, recv_ns, emit, sequence=number, count=count, flags=LAST)
 
     def _take_changes(self, stream: str, data: _LinearChanges, recv_ns: int, line: Line, emit: Emit) -> None:
         if data.first_id > data.last_id or data.before_id > data.last_id:
@@ -1061,13 +1068,6 @@ def _tick(filters: Any) -> str:
         if isinstance(each, dict) and each.get("filterType") == "PRICE_FILTER":
             return price_tick(each.get("tickSize"))
     return ""
-
-
-def _count(first: int, last: int) -> int:
-    """Return how many trades are merged in one. Raises DecodeError."""
-    if not 0 <= last - first < COUNT_MAX:
-        raise DecodeError(f"binance: an aggTrade is of trades {first} to {last}")
-    return last - first + 1
 
 
 def _is_any_known(event: _Statistics) -> bool:

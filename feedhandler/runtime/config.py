@@ -788,10 +788,7 @@ def _check_source_address(text: str, where: str) -> None:
 
 def check_symbol(exchange: str, symbol: str, where: str) -> None:
     """Check the spelling of a canonical symbol; where is for the message. Raises ConfigError."""
-    pair, colon, settle = symbol.partition(":")
-    base, slash, quote = pair.partition("/")
-    is_named = slash and base and quote and "/" not in quote and bool(colon) == bool(settle)
-    if not is_named or "/" in settle or ":" in settle or " " in symbol or not symbol.isprintable():
+    if not _has_form(symbol):
         raise ConfigError(f"{where}: {symbol!r} is not BASE/QUOTE{_symbol_hint(symbol)}")
     if is_lower_case(symbol):
         raise ConfigError(f'{where}: {symbol!r} is in lower case; did you mean "{symbol.upper()}"?')
@@ -799,6 +796,14 @@ def check_symbol(exchange: str, symbol: str, where: str) -> None:
         wire.topic(wire.TICKER, exchange, symbol)
     except ValueError as exc:
         raise ConfigError(f"{where}: {symbol!r} cannot be published: {exc}; leave it out") from exc
+
+
+def _has_form(symbol: str) -> bool:
+    """Return whether this is BASE/QUOTE or BASE/QUOTE:SETTLE, in whatever letters."""
+    pair, colon, settle = symbol.partition(":")
+    base, slash, quote = pair.partition("/")
+    is_named = bool(slash and base and quote) and "/" not in quote and bool(colon) == bool(settle)
+    return is_named and not ("/" in settle or ":" in settle or " " in symbol) and symbol.isprintable()
 
 
 def check_kinds(exchange: str, kinds: Sequence[str], where: str) -> None:
@@ -885,7 +890,7 @@ def _check_gateway(gateway: GatewayConfig, where: str) -> None:
             raise ConfigError(f"{where}.{key}: {amount} is out of range; it is an amount of the asset, or 0")
     for key, assets in (("quotes", gateway.quotes), ("dust_of", tuple(gateway.dust_of))):
         for asset in assets:
-            is_contract = key == "dust_of" and re.fullmatch(r"[^/:]+/[^/:]+:[^/:]+", asset)
+            is_contract = key == "dust_of" and ":" in asset and _has_form(asset)
             is_sound = asset and asset.isprintable() and " " not in asset and not is_lower_case(asset)
             if not is_sound or ("/" in asset and not is_contract):
                 raise ConfigError(f'{where}.{key}: {asset!r} is no asset; write it like "USDT"')
