@@ -274,6 +274,15 @@ def test_files_that_the_map_names_are_there():
     assert not missing
 
 
+def test_each_room_and_where_to_begin_in_it_is_in_the_documents():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)/` \|.*\| (`[^|]+`) \|$", text, re.MULTILINE))
+    folders = {room(name) for name in MODULES if name and (PACKAGE / room(name)).is_dir()}
+    assert set(rows) == folders
+    begin = {f"{name}/{file}" for name, files in rows.items() for file in re.findall(r"`([\w.]+)`", files)}
+    assert not {name for name in begin if not (PACKAGE / name).is_file()}
+
+
 def test_each_decision_has_one_short_form_and_one_long_one():
     """A merge of two documents brings paragraphs back easily."""
     numbers = {}
