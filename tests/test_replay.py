@@ -204,8 +204,8 @@ def test_what_is_no_kind_and_no_exchange_is_refused(tmp_path):
 def test_a_recording_gives_what_a_running_merger_published(tmp_path):
     """But for session, time of publication and REPLAY: the same numbers, and the same bytes."""
     run = find_runs(small(tmp_path), ["binance"])[0]
-    live = player._Published(0)
-    merger = Merger({"binance": 1}, live, player._Unheard(), lambda: 12345, session=77, pid=1, now_mono_ns=0)
+    live = player.Published(0)
+    merger = Merger({"binance": 1}, live, player.Unheard(), lambda: 12345, session=77, pid=1, now_mono_ns=0)
     listing = instrument_list("binance", 1, [Instrument("BTCUSDT", "BTC", "USDT")])
     body = msgspec.json.encode(listing)
     merger.on_message(
@@ -216,7 +216,7 @@ def test_a_recording_gives_what_a_running_merger_published(tmp_path):
         for record in decoding.take(item).records:
             merger.on_message(record)
     again = list(replay.messages(tmp_path, exchanges=["binance"]))
-    assert [_bare(each) for each in live.records] == [_bare(each) for each in again]
+    assert [_bare(each) for each in live.found] == [_bare(each) for each in again]
     assert len(again) > 40
 
 

@@ -9,7 +9,7 @@ nobody has recorded, such as a request of ours for trades that were missed, is n
 """
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,14 +20,13 @@ from feedhandler.data.book import BOOK
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
 from feedhandler.data.kinds import RECORD_WORDS
-from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Control, Market, StatedQuote
 from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
+from feedhandler.recordings.carriers import Carrier, KeptBase, RecordedConnection
 from feedhandler.recordings.traffic import ANSWERED, CLOSED, HEADER, OPENED, RECEIVED, SENT, Item
 
 BASES_MAX: Final = 64  # of one symbol, the newest, for the changes that follow them: some 4 MB
@@ -80,179 +79,6 @@ class Decoded(msgspec.Struct, gc=False):
     is_guessed: bool = False
 
 
-class _Met(dict[str, Any]):
-    """The states of one kind: whoever is asked for is there, and gets the present frame if note agrees."""
-
-    def __init__(self, market: Market, kind: str, base_flags: int, note: Callable[[State], bool]) -> None:
-        self._market, self._kind, self._base_flags, self._note = market, kind, base_flags, note
-
-    def get(self, native: str, default: Any = None) -> Any:
-        """Return a symbol's state."""
-        state = dict.get(self, native)
-        if state is None:
-            try:
-                (state,) = self._market.add([native], self._base_flags, self._kind) if native else (None,)
-            except ValueError:  # no name of a symbol is as long
-                state = None
-        return default if state is None or not self._note(state) else state
-
-    def __contains__(self, native: object) -> bool:
-        return True
-
-
-class _Connection(msgspec.Struct, eq=False):
-    where: str
-    is_guessed: bool = False  # without an address
-    carrier: "Carrier | None" = None
-    line: Line = Line(0)  # that most of its symbols have it as
-    lines: dict[str, int] = {}  # which line of each native symbol it is
-    topics: set[str] = set()  # that are subscribed to, as far as frames of ours are recorded
-
-
-class Carrier:
-    """One market: what its connections carry, and which line of each symbol a connection is.
-
-    Connections that share no symbol may be the same line. Of one that shares a symbol with more than it may have,
-    that symbol's last line is one more: what counts once does so all the same, by its ids.
-    """
-
-    def __init__(self, made: type[Market], kinds: Collection[str], base_flags: int) -> None:
-        self.market = made()
-        self.states: dict[str, _Met] = {
-            kind: _Met(self.market, kind, base_flags, self.note) for kind in made.kinds if kind in kinds
-        }
-        self.market.states.update(self.states)
-        self.market.tickers = self.states.get(TICKER.name, self.market.tickers)
-        topics = [topic for kind in made.kinds for topic in self.market.topics("\0", kind)]
-        # What stands before and behind a symbol; a topic of all symbols has none.
-        self._topics = [(before, behind) for before, _, behind in (topic.partition("\0") for topic in topics)]
-        self._lines = [Line(index) for index in range(LINES_MAX)]
-        self._taken: dict[str, list[int]] = {}  # how many connections are each line of a native symbol
-        self.met: State | None = None  # of the present frame,
-        self.connection = _Connection("")  # and where it came
-        self.line = self._lines[0]
-        self.is_of_another_line = False
-        self.was_known = self.was_crossed = False
-        self.records: list[bytes] = []
-        self._buffer = bytearray(wire.RECORD_SIZE_MAX)
-        self._packed = memoryview(self._buffer)
-        self.begun_ns: dict[State, int] = {}  # when the exchange made the first record of each
-
-    def is_decoded(self, topic: str) -> bool:
-        """True for a channel that is ours."""
-        return any(topic.startswith(before) and topic.endswith(behind) for before, behind in self._topics)
-
-    def decode(self, item: Item, connection: _Connection) -> Control | None:
-        """Decode a frame. Raises DecodeError, and afterwards knows what it is about all the same."""
-        # hot: `make bench-micro`, replay
-        self.connection, self.line = connection, connection.line
-        try:
-            control = self._attempt(item)
-        except DecodeError:
-            if not self.is_of_another_line:
-                raise
-        if not self.is_of_another_line:
-            return control
-        connection.line = self.line
-        return self._attempt(item)
-
-    def _attempt(self, item: Item) -> Control | None:
-        self.met, self.is_of_another_line = None, False
-        self.was_known = self.was_crossed = False
-        return self.market.decode(item.data, item.wall_ns, self.line, self.emit)
-
-    def note(self, state: State) -> bool:
-        """Note what the present frame is about; False if it has to be decoded as that of another line."""
-        if state is self.met:
-            return True
-        index = self.connection.lines.get(state.native)
-        if index is None:
-            index = self.line_of(state.native)
-        if index != self.line.index:
-            self.line, self.is_of_another_line = self._lines[index], True
-            return False
-        self.meet(state, index)
-        return True
-
-    def meet(self, state: State, index: int) -> None:
-        """The present frame is about this, on that line of it."""
-        self.met = state
-        if isinstance(state, FullBookState):
-            book = state.lines[index]
-            self.was_known, self.was_crossed = book.is_known, book.is_known and book.is_crossed
-
-    def line_of(self, native: str) -> int:
-        """Return which line of a symbol the present connection is: the same as of others, if that is free."""
-        index = self.connection.lines.get(native)
-        if index is None:
-            taken = self._taken.setdefault(native, [0] * LINES_MAX)
-            free = [line for line, count in enumerate(taken) if not count]
-            index = self.line.index if self.line.index in free else free[0] if free else LINES_MAX - 1
-            self.connection.lines[native] = index
-            taken[index] += 1
-            if taken[index] == 1:
-                for state in self._states_of(native):
-                    state.renew(index)
-                    self._settle(state)
-        return index
-
-    def join(self, connection: _Connection, native: str) -> None:
-        """A connection is to bring a symbol's book."""
-        self.connection, self.line, self.met = connection, connection.line, None
-        self.line = self._lines[self.line_of(native)]
-        self.states[BOOK.name].get(native)
-
-    def lines_of(self, native: str) -> list[int]:
-        """Return the lines of a symbol that are connections."""
-        return [line for line, count in enumerate(self._taken.get(native, ())) if count]
-
-    def state_of(self, kind: str, native: str) -> State | None:
-        """Return a symbol's state, None if nothing about it has come."""
-        return dict.get(self.states[kind], native) if kind in self.states else None
-
-    def _states_of(self, native: str) -> list[State]:
-        found = (self.state_of(kind, native) for kind in self.states)
-        return [state for state in found if state is not None]
-
-    def _settle(self, state: State) -> None:
-        if isinstance(state, FullBookState):
-            state.settle(self.emit)
-
-    def emit(self, state: State) -> None:
-        """Take the record of a state, under the topic's next number, as a feed does."""
-        if state.takes_number:
-            state.sequence += 1
-            if state.sequence == 1:
-                self.begun_ns[state] = state.exchange_ns
-        size = state.pack(self._buffer, 0)
-        self.records.append(bytes(self._packed[:size]))
-
-    def take_records(self) -> list[bytes]:
-        """Return what was emitted since the last call."""
-        records, self.records = self.records, []
-        return records
-
-    def books(self) -> list[FullBookState]:
-        """Return the states of all books."""
-        return list(self.states[BOOK.name].values()) if BOOK.name in self.states else []
-
-    def close(self, connection: _Connection) -> None:
-        """A connection is closed."""
-        for native, index in connection.lines.items():
-            taken = self._taken[native]
-            taken[index] -= 1
-            if not taken[index]:
-                for state in self._states_of(native):
-                    state.release(index)
-                    self._settle(state)
-
-
-class _KeptBase(NamedTuple):
-    last_id: int
-    data: bytes  # the answer: levels take four times as much
-    limit: int
-
-
 class Decoding:
     """What becomes of the items of one recording.
 
@@ -276,9 +102,9 @@ class Decoding:
         self._has_quotes = has_quotes
         self._headed: type[Market] | None = None  # what the header says
         self._placed: type[Market] | None = None  # the first market that addresses have told of
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[str, RecordedConnection] = {}
         self._carriers: dict[type[Market], Carrier] = {}
-        self._bases: dict[tuple[type[Market], str], deque[_KeptBase]] = {}
+        self._bases: dict[type[Market], dict[str, deque[KeptBase]]] = {}  # by native symbol
         self._requests: dict[type[Market], Market] = {}  # of each one that reads answers
 
     @property
@@ -368,7 +194,7 @@ class Decoding:
     def _open(self, name: str, address: str) -> Decoded:
         closed = self._close(name)
         where, market = self._market_at(address, name)
-        connection = self._connections[name] = _Connection(where, not address)
+        connection = self._connections[name] = RecordedConnection(where, not address)
         if market is None:
             closed.where = where
             return closed
@@ -378,7 +204,8 @@ class Decoding:
     def _carrier(self, market: type[Market]) -> Carrier:
         carrier = self._carriers.get(market)
         if carrier is None:
-            carrier = self._carriers[market] = Carrier(market, self._kinds, self._base_flags)
+            bases = self._bases.setdefault(market, {})
+            carrier = self._carriers[market] = Carrier(market, self._kinds, self._base_flags, bases)
             carrier.market.contract_sizes = self._reader(market).contract_sizes
         return carrier
 
@@ -398,43 +225,31 @@ class Decoding:
 
     # --- frames
 
-    def _receive(self, item: Item) -> Decoded:
+    def connection_of(self, item: Item) -> RecordedConnection:
+        """Return the connection that a frame came on; one that nothing was known of begins with it."""
         connection = self._connections.get(item.connection)
         if connection is None:
             self._open(item.connection, item.name)
             connection = self._connections[item.connection]
+        return connection
+
+    def _receive(self, item: Item) -> Decoded:
+        connection = self.connection_of(item)
         carrier = connection.carrier
         if carrier is None:
             return Decoded(connection.where)
-        market = carrier.market
-        control, problem = None, ""
-        try:
-            control = carrier.decode(item, connection)
-        except DecodeError as exc:
-            topic = market.topic_of(item.data)
-            if carrier.met is not None or not topic or carrier.is_decoded(topic):
-                problem = str(exc)
-            for state in carrier.books():  # it had a change, perhaps, as a feed has to take it
-                if topic in market.topics(state.native, BOOK.name):
-                    index = carrier.line_of(state.native)
-                    carrier.meet(state, index)
-                    state.lose(index, carrier.emit)
-        met = carrier.met
-        has_lost = False
-        if isinstance(met, FullBookState):
-            line = connection.lines[met.native]
-            has_lost = carrier.was_known and not met.lines[line].is_known
-            self._begin(carrier, met, line, item.wall_ns)
+        records = carrier.receive(item, connection)
+        market, met, problem = carrier.market, carrier.met, carrier.problem
         return Decoded(
             connection.where,
             market,
             met.kind if met else "",
             met.native if met else "",
-            carrier.take_records(),
-            control,
+            records,
+            carrier.control,
             problem,
             market.stated_quote(item.data) if self._has_quotes and not problem else None,
-            has_lost,
+            carrier.has_lost,
             carrier.was_crossed,
             connection.is_guessed,
         )
@@ -472,8 +287,9 @@ class Decoding:
             last_id = market.decode_base(native, item.data).last_id
         except (DecodeError, ProtocolError) as exc:
             return Decoded(where, market, BOOK.name, native, problem=str(exc))
-        kept = _KeptBase(last_id, item.data, limit)
-        self._bases.setdefault((made, native), deque(maxlen=BASES_MAX)).append(kept)
+        kept = KeptBase(last_id, item.data, limit)
+        bases = self._bases.setdefault(made, {})
+        bases.setdefault(native, deque(maxlen=BASES_MAX)).append(kept)
         carrier = self._carriers.get(made)
         state = self._subscribed(carrier, native) if carrier is not None else None
         if carrier is None or not isinstance(state, FullBookState):
@@ -523,16 +339,3 @@ class Decoding:
                 flags=wire.RECOVERED | (wire.LAST if row is new[-1] else 0),
             )
         return Decoded(found.where, market, TRADE.name, native, carrier.take_records())
-
-    def _begin(self, carrier: Carrier, state: FullBookState, line: int, recv_ns: int) -> None:
-        """Have a line's book begin, if there is a base from which its changes go on."""
-        bases = self._bases.get((type(carrier.market), state.native))
-        if not bases or state.lines[line].is_known:
-            return
-        for kept in sorted(bases, key=lambda each: -each.last_id):
-            if state.can_begin(line, kept.last_id):
-                base = msgspec.structs.replace(
-                    carrier.market.decode_base(state.native, kept.data), limit=kept.limit
-                )
-                if state.offer([line], base, recv_ns, carrier.emit):
-                    return

@@ -2,23 +2,29 @@
 
     items = item … item, back to back        item = head, 32 bytes, connection, name, data
 
-Pure.
+Pure. Compiled where there is a compiler, with the types of `packing.pxd`.
 """
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, Self
 
+from feedhandler.data import raw
 from feedhandler.recordings.traffic import Item, What
 
 # size of all of the item; what, with REPEATED; sizes of connection and name; number, wall_ns, mono_ns
 ITEM: Final = struct.Struct("<IBBHQqq")
 ITEM_SIZE: Final = 32
-assert ITEM.size == ITEM_SIZE
-_WHATS: Final[dict[int, What]] = {what.value: what for what in What}  # faster than the class
 REPEATED: Final = 0x80  # in the byte of what an item is
 NAME_SIZE_MAX: Final = 4096  # an URL, or a reason
 CONNECTION_SIZE_MAX: Final = 255
+
+# For what is compiled: what has a type in the .pxd is not to be had from Python.
+_ITEM_SIZE, _REPEATED = ITEM_SIZE, REPEATED
+_WHAT_OFFSET, _CONNECTION_SIZE_OFFSET, _NAME_SIZE_OFFSET = 4, 5, 6
+_NUMBER_OFFSET, _WALL_NS_OFFSET, _MONO_NS_OFFSET = 8, 16, 24
+assert ITEM.size == ITEM_SIZE == _MONO_NS_OFFSET + 8
+_WHATS: dict[int, What] = {what.value: what for what in What}  # faster than the class
 
 
 def pack(item: Item) -> bytes:
@@ -34,33 +40,66 @@ def pack(item: Item) -> bytes:
 
 def unpack(data: bytes) -> Iterator[Item]:
     """Yield the items that stand back to back. Raises ValueError at what is none."""
-    # hot: `make bench-micro`, replay
-    position = 0
-    while position < len(data):
-        size, what, connection_size, name_size, number, wall_ns, mono_ns = item_head(data, position)
-        start = position + ITEM_SIZE
-        name_start = start + connection_size
-        data_start = name_start + name_size
-        position += size
-        yield Item(
-            _WHATS.get(what) or What(what & ~REPEATED),
-            wall_ns,
-            mono_ns,
-            data[start:name_start].decode(),
-            number,
-            data[name_start:data_start].decode() if name_size else "",
-            data[data_start:position],
-            what >= REPEATED,
+    return Unpacked(data)
+
+
+class Unpacked:
+    """The items that stand back to back in some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+        self._connections: dict[bytes, str] = {}  # that were met
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        # hot: `make bench-micro`, replay
+        if self._position == len(self._data):
+            raise StopIteration
+        return self._next()
+
+    def _next(self) -> Item:
+        data, position = self._data, self._position
+        end = position + size_at(data, position)
+        what = raw.get_u8(data, position + _WHAT_OFFSET)
+        name_at = position + _ITEM_SIZE + raw.get_u8(data, position + _CONNECTION_SIZE_OFFSET)
+        data_at = name_at + raw.get_u16(data, position + _NAME_SIZE_OFFSET)
+        name = raw.cut(data, position + _ITEM_SIZE, name_at - position - _ITEM_SIZE)
+        connection = self._connections.get(name)
+        if connection is None:
+            connection = self._connections[name] = name.decode()
+        self._position = end
+        return Item(
+            _WHATS.get(what) or What(what & ~_REPEATED),
+            raw.get_i64(data, position + _WALL_NS_OFFSET),
+            raw.get_i64(data, position + _MONO_NS_OFFSET),
+            connection,
+            raw.get_u64(data, position + _NUMBER_OFFSET),
+            raw.cut(data, name_at, data_at - name_at).decode() if data_at > name_at else "",
+            raw.cut(data, data_at, end - data_at),
+            what >= _REPEATED,
         )
 
 
-def item_head(data: bytes | bytearray, position: int) -> tuple[int, int, int, int, int, int, int]:
-    if position + ITEM_SIZE > len(data):
+def size_at(data: bytes | bytearray, position: int) -> int:
+    """Return the size of the item that begins there. Raises ValueError if none does."""
+    left = len(data) - position
+    if left < _ITEM_SIZE:
         raise ValueError("an item is cut off")
-    head = ITEM.unpack_from(data, position)
-    if not ITEM_SIZE + head[2] + head[3] <= head[0] <= len(data) - position:
+    size = raw.get_u32(data, position)
+    connection_size = raw.get_u8(data, position + _CONNECTION_SIZE_OFFSET)
+    name_size = raw.get_u16(data, position + _NAME_SIZE_OFFSET)
+    if size > left or size < _ITEM_SIZE + connection_size + name_size:
         raise ValueError("an item has sizes that cannot be")
-    return head
+    return size
+
+
+def item_head(data: bytes | bytearray, position: int) -> tuple[int, int, int, int, int, int, int]:
+    """Return what an item begins with. Raises ValueError if none begins there."""
+    size_at(data, position)
+    return ITEM.unpack_from(data, position)
 
 
 def packed(found: Iterable[Item]) -> bytes:

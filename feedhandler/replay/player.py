@@ -1,31 +1,38 @@
 """One run, decoded: what a merger of its own makes of its items, and the gaps among them.
 
 items ──▶ Decoding ──▶ Merger ──▶ records
+
+Compiled where there is a compiler, with the types of `player.pxd`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from feedhandler.data import wire
-from feedhandler.data.contracts import Fanout
+from feedhandler.data import raw, wire
+from feedhandler.data.contracts import Fanout, Sink
 from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.topics import symbol_in
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.merger.merge import Merger
-from feedhandler.recordings.decoding import Decoded, Decoding
+from feedhandler.recordings.decoding import Decoding
 from feedhandler.recordings.runs import Run, RunReader, begun_s
 from feedhandler.recordings.traffic import ANSWERED, CLOSED, GAP, HEADER, OPENED, RECEIVED, SENT, Item
 
-CONDITION: Final = int(wire.CONDITION)
-KIND_OFFSET: Final = wire.KIND_OFFSET
-SIZES: Final = wire.SIZES
+PART: Final = 512  # records that are handed on together: some ms of decoding, and 150 kB
 UNKNOWN: Final = "unknown"  # the exchange of a gap, where nothing tells
 UNKNOWN_QUOTE: Final = "?"  # where neither a list nor the spelling tells
+
+# For what is compiled: what has a type in the .pxd is not to be had from Python.
+_CONDITION = int(wire.CONDITION)
+_KIND_OFFSET, _FLAGS_OFFSET, _RECV_NS_OFFSET = wire.KIND_OFFSET, wire.FLAGS_OFFSET, wire.RECV_NS_OFFSET
+_TOPIC_SIZE = wire.TOPIC_SIZE
+_SIZES = wire.SIZES
 
 
 class RecordingGap(msgspec.Struct, frozen=True):
@@ -38,32 +45,33 @@ class RecordingGap(msgspec.Struct, frozen=True):
     count: int
 
 
-class _Unheard(Fanout):
+class Unheard(Fanout):
     """Whom nobody listens to."""
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None:
         """Send nothing."""
 
 
-class _Published(Fanout):
-    """What the merger publishes of records."""
+class Published(Fanout):
+    """What the merger publishes of records; found is what has come since it was taken, gaps among it."""
 
     def __init__(self, flags: int) -> None:
         super().__init__()
         self.is_wanted = True
-        self.records: list[bytes] = []
+        self.found: list[bytes | RecordingGap] = []
         self._flags = flags
 
     def send(self, topic: bytes, message: bytes | bytearray) -> None:
         """Keep a record."""
-        code = message[KIND_OFFSET]
-        if not SIZES[code]:
+        code = raw.get_u8(message, _KIND_OFFSET)
+        if not _SIZES[code]:
             return  # a document
-        if code == CONDITION:  # its flags are the merger's, of records the feed's
-            message = bytearray(message)
-            (flags,) = wire.FLAGS.unpack_from(message, wire.FLAGS_OFFSET)
-            wire.FLAGS.pack_into(message, wire.FLAGS_OFFSET, flags | self._flags)
-        self.records.append(bytes(message))
+        record = raw.cut(message, 0, len(message))
+        if code == _CONDITION:  # its flags are the merger's, of records the feed's
+            changed = bytearray(record)
+            raw.put_u16(changed, _FLAGS_OFFSET, raw.get_u16(record, _FLAGS_OFFSET) | self._flags)
+            record = bytes(changed)
+        self.found.append(record)
 
 
 class Player:
@@ -78,8 +86,9 @@ class Player:
         flags = wire.REPLAY | (wire.SIMULATED if run.is_simulated else 0)
         named = run.exchange if run.exchange in EXCHANGES else name
         self._decoding = Decoding(named, kinds=frozenset(kinds), base_flags=flags, has_quotes=False)
-        self._published = _Published(flags)
+        self._published = Published(flags)
         self._merger: Merger | None = None
+        self._step = Sink()  # the merger's, once there is one
         self._now_ns = 0
         self._listed: dict[str, dict[str, Instrument]] = {name: {} for name in EXCHANGES}  # by native symbol
         self._topics: set[bytes] = set()  # native ones, that have a symbol
@@ -90,72 +99,91 @@ class Player:
         self.undecodable = 0  # frames
 
     def __iter__(self) -> Iterator[bytes | RecordingGap]:
-        # hot: `feedhandler export`
-        take, published, received = self._decoding.take, self._published.records, self._received
-        topics, topic_size = self._topics, wire.TOPIC_SIZE
-        merger: Merger | None = None
-        for item in self.reader:
-            self.items += 1
-            if item.wall_ns > self._now_ns:
-                self._now_ns = item.wall_ns
-            what, number = item.what, item.number
-            if what is RECEIVED and received.get(item.connection) == number - 1 and merger is not None:
-                received[item.connection] = number  # nothing is missing
-            else:
-                if merger is None and what is not HEADER:  # which may have no time
-                    merger = self._merger = self._begin()
-                    on_message = merger.on_message
-                if (gap := self._look(item)) is not None:
-                    yield gap
-            found = take(item)
-            if not found.records:
-                self._count(item, found)
-                continue
-            for record in found.records:
-                topic = record[:topic_size]
-                if topic not in topics:
-                    self._name(topic)
-                on_message(record)
-            yield from published
-            published.clear()
+        return chain.from_iterable(self.parts())
 
-    def _look(self, item: Item) -> RecordingGap | None:
-        """Look at an item for what it tells beside frames; returns what is missing before it."""
+    def parts(self) -> Iterator[list[bytes | RecordingGap]]:
+        """Yield the same in lists of some hundred."""
+        take, published = self.take, self._published
+        for item in self.reader:
+            take(item)
+            if len(published.found) >= PART:
+                yield published.found
+                published.found = []
+        if published.found:
+            yield published.found
+            published.found = []
+
+    def take(self, item: Item) -> None:
+        """Take the next item; what comes of it is published."""
+        # hot: `make bench-micro`, replay
+        self.items += 1
+        wall_ns = item.wall_ns
+        if wall_ns > self._now_ns:
+            self._now_ns = wall_ns
+        if item.what is not RECEIVED:
+            self._take_other(item)
+            return
+        name, number = item.connection, item.number
+        if self._merger is None or self._received.get(name) != number - 1:
+            self._look(item)
+        else:
+            self._received[name] = number  # nothing is missing
+        connection = self._decoding.connection_of(item)
+        carrier = connection.carrier
+        if carrier is None:
+            self.elsewhere[connection.where] += 1
+            return
+        records = carrier.receive(item, connection)
+        self._publish(records)
+        if carrier.problem and not records:
+            self.undecodable += 1
+
+    def _take_other(self, item: Item) -> None:
+        """Take an item that is no frame of an exchange's."""
+        self._look(item)
+        self._publish(self._decoding.take(item).records)
+
+    def _publish(self, records: list[bytes]) -> None:
+        for record in records:
+            topic = raw.cut(record, 0, _TOPIC_SIZE)
+            if topic not in self._topics:
+                self._name(topic)
+            self._step.take(record)
+
+    def _look(self, item: Item) -> None:
+        """Look at an item for what it tells beside frames, and for what is missing before it."""
         what = item.what
+        if self._merger is None and what is not HEADER:  # which may have no time
+            self._begin()
+        gap = None
         if what is ANSWERED:
             self._list(item)
         elif what is GAP:
-            return self._gap(item)
+            gap = self._gap(item)
         elif what is OPENED:
             if not item.is_repeated:
                 self._received[item.connection] = self._sent[item.connection] = 0
         elif item.number:
-            return self._missing(item)
-        return None
+            gap = self._missing(item)
+        if gap is not None:
+            self._published.found.append(gap)
 
-    def _begin(self) -> Merger:
-        return Merger(
+    def _begin(self) -> None:
+        self._merger = Merger(
             dict.fromkeys(EXCHANGES, 1),
             self._published,
-            _Unheard(),
+            Unheard(),
             lambda: self._now_ns,
             session=begun_s(self._run, self._now_ns),
             pid=0,
             now_mono_ns=0,
         )
+        self._step = self._merger.step
 
     @property
     def unnamed(self) -> int:
         """How many records were left out: more than one instrument claims their symbol."""
         return sum(view.unmapped for view in self._merger.exchanges.values()) if self._merger else 0
-
-    def _count(self, item: Item, found: Decoded) -> None:
-        """Count a frame of which nothing has come, if there should have."""
-        if item.what is RECEIVED:
-            if found.market is None:
-                self.elsewhere[found.where] += 1
-            elif found.problem:
-                self.undecodable += 1
 
     # --- symbols
 
@@ -222,3 +250,19 @@ def _spelled(exchange: str, native: str) -> Instrument:
             if found is not None:
                 return market.prefixed(found)
     return Instrument(native, native, UNKNOWN_QUOTE)
+
+
+def timed(found: list[bytes | RecordingGap], newest_ns: int) -> tuple[list[bytes], list[int], int]:
+    """Return records without the gaps among them, and when each was received: at that time, or later ones.
+
+    It never falls, as a place in an order has to be; what clocks that were set back say is none.
+    """
+    # hot: `make bench-micro`, replay
+    records: list[bytes] = []
+    times: list[int] = []
+    for each in found:
+        if isinstance(each, bytes):
+            newest_ns = max(newest_ns, raw.get_i64(each, _RECV_NS_OFFSET))
+            records.append(each)
+            times.append(newest_ns)
+    return records, times, newest_ns

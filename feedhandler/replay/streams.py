@@ -10,14 +10,13 @@ A process ends with its pipe: when all has been sent, when nobody reads any more
 
 import contextlib
 import gc
-import heapq
 import os
 import subprocess
 import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, starmap
+from itertools import chain, compress
 from multiprocessing.connection import Connection, Pipe
-from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -25,14 +24,13 @@ import msgspec
 from feedhandler.data import wire
 from feedhandler.data.errors import FeedError
 from feedhandler.recordings.runs import Run
-from feedhandler.replay.player import Player
+from feedhandler.replay.player import Player, timed
 
-CHUNK: Final = 512  # records: some ms of decoding, and 150 kB
 APART_SIZE: Final = 4 << 20  # bytes of a feed's files: decoded in 0.6 s, where a process starts in 0.2 s
 GARBAGE: Final = 100_000  # objects between two looks for cycles: a tenth of the time, and decoders make none
 SERVE: Final = "from feedhandler.replay import streams; streams.serve({})"
 
-Chunk = tuple[list[int], list[bytes]]  # records, and the place of each in the order of all: it never falls
+Chunk = tuple[list[bytes], list[int]]  # records, and the place of each in the order of all: it never falls
 
 
 class ReplayFailed(FeedError):
@@ -60,8 +58,34 @@ def played(streams: Sequence[PlayedFeed]) -> Iterator[bytes]:
     apart = by_size[:cores] if cores > 1 else []
     with contextlib.ExitStack() as stack:
         chunks = [stack.enter_context(_Apart(each)) if each in apart else _chunks(each) for each in streams]
-        timed = (chain.from_iterable(starmap(zip, each)) for each in chunks)
-        yield from map(itemgetter(1), heapq.merge(*timed, key=itemgetter(0)))
+        yield from chain.from_iterable(_merged(chunks))
+
+
+def _merged(streams: Sequence[Iterator[Chunk]]) -> Iterator[list[bytes]]:
+    """Yield the records of all streams in the order of their times; of one time, in that of the streams.
+
+    Each turn takes what no stream can have anything before, so that one chunk at least is used up, and sorts it:
+    of pieces that are in order, that costs little more than a look at each.
+    """
+    present = {index: chunk for index, each in enumerate(streams) if (chunk := next(each, None)) is not None}
+    while len(present) > 1:
+        bound_ns, bound = min((times[-1], index) for index, (_, times) in present.items())
+        records: list[bytes] = []
+        times: list[int] = []
+        for index, (own, own_times) in list(present.items()):
+            count = (bisect_right if index <= bound else bisect_left)(own_times, bound_ns)
+            records += own[:count]
+            times += own_times[:count]
+            if count < len(own):
+                present[index] = own[count:], own_times[count:]
+            elif (chunk := next(streams[index], None)) is not None:
+                present[index] = chunk
+            else:
+                del present[index]
+        yield [records[place] for place in sorted(range(len(times)), key=times.__getitem__)]
+    for index, (own, _) in present.items():
+        yield own
+        yield from (records for records, _ in streams[index])
 
 
 def _cores() -> int:
@@ -73,23 +97,14 @@ def _chunks(stream: PlayedFeed) -> Iterator[Chunk]:
     """Yield the records of one feed."""
     newest_ns = 0
     is_wanted = _chooser(stream.symbols, stream.exchanges)
-    unpack_from, offset = wire.TIME.unpack_from, wire.RECV_NS_OFFSET
-    times: list[int] = []
-    records: list[bytes] = []
     for run in stream.runs:
-        for found in Player(run, stream.exchange, stream.kinds):
-            if found.__class__ is not bytes or (is_wanted is not None and not is_wanted(found)):
-                continue
-            (recv_ns,) = unpack_from(found, offset)
-            if recv_ns > newest_ns:
-                newest_ns = recv_ns
-            times.append(newest_ns)
-            records.append(found)
-            if len(records) == CHUNK:
-                yield times, records
-                times, records = [], []
-    if records:
-        yield times, records
+        for part in Player(run, stream.exchange, stream.kinds).parts():
+            records, times, newest_ns = timed(part, newest_ns)
+            if is_wanted is not None:
+                wanted = [is_wanted(record) for record in records]
+                records, times = list(compress(records, wanted)), list(compress(times, wanted))
+            if records:
+                yield records, times
 
 
 def _chooser(symbols: frozenset[str], exchanges: frozenset[str]) -> Callable[[bytes], bool] | None:

@@ -27,7 +27,6 @@ class Simulated(NamedTuple):
     spelling: str  # of a symbol
     quotes: str  # the topic of its fastest quotes
     channels: int  # of each symbol, that make up a ticker
-    faults: tuple[str, ...] = ()  # those that not every exchange has
 
     def native(self, base: str, quote: str = "USDT") -> str:
         """Spell a symbol as the exchange does."""
@@ -46,7 +45,6 @@ SIMULATED = {
         "{base}{quote}",
         "{lower}@bookTicker",
         channels=2,
-        faults=("server_shutdown", "end_subscriptions"),
     ),
     "kucoin": Simulated(
         Kucoin,
@@ -56,7 +54,6 @@ SIMULATED = {
         "{base}-{quote}",
         "/spotMarket/level1:{native}",
         channels=3,
-        faults=("expired_token", "refuse_key unified"),
     ),
     "bybit": Simulated(
         Bybit,
@@ -66,7 +63,6 @@ SIMULATED = {
         "{base}{quote}",
         "orderbook.1.{native}",
         channels=2,
-        faults=("restart_books",),
     ),
     "okx": Simulated(
         Okx,
@@ -76,7 +72,6 @@ SIMULATED = {
         "{base}-{quote}",
         "bbo-tbt:{native}",
         channels=2,
-        faults=("restart_books", "no_snapshots", "server_shutdown"),
     ),
 }
 ACCOUNTS = {name: each.credentials for name, each in SIMULATED.items() if each.credentials is not None}

@@ -1,30 +1,52 @@
 """Records of several feeds at once: their order, and the processes that decode them."""
 
+import heapq
+import itertools
 import subprocess
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_recording import small
 
 from feedhandler import replay
-from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError
-from feedhandler.replay import streams
+from feedhandler.recordings.runs import RunReader
+from feedhandler.replay import player, streams
 from feedhandler.replay.streams import ReplayFailed
 
 
 def test_records_come_before_all_is_decoded(tmp_path, monkeypatch):
-    record = wire.pack(wire.Trade("trade.binance.BTC/USDT", kind=wire.TRADE))
-    decoded = []
+    taken = []
+    read = RunReader.__iter__
 
-    def player(*_):
-        for number in range(1000):
-            decoded.append(number)
-            yield record
+    def counted(reader):
+        for item in read(reader):
+            taken.append(item)
+            yield item
 
-    monkeypatch.setattr(streams, "CHUNK", 2)
-    monkeypatch.setattr(streams, "Player", player)
-    assert next(replay.messages(small(tmp_path), exchanges=["binance"])) == record
-    assert len(decoded) == 2
+    monkeypatch.setattr(player, "PART", 2)
+    monkeypatch.setattr(RunReader, "__iter__", counted)
+    found = replay.messages(small(tmp_path, rounds=100), exchanges=["binance"])
+    next(found)
+    before = len(taken)
+    assert list(found)
+    assert 10 * before < len(taken)
+
+
+SEVERAL = st.lists(st.lists(st.lists(st.integers(0, 20), min_size=1, max_size=5), max_size=4), max_size=4)
+
+
+@given(SEVERAL)
+def test_the_order_is_that_of_a_heap_however_they_are_cut(cut):
+    """Of one time they come in the order of the feeds, and of one feed in its own."""
+    feeds, numbers = [], itertools.count()
+    for chunks in cut:
+        times = iter(sorted(itertools.chain(*chunks)))
+        feeds.append([[(next(times), next(numbers)) for _ in chunk] for chunk in chunks])
+    wanted = list(heapq.merge(*(itertools.chain(*chunks) for chunks in feeds), key=lambda each: each[0]))
+    streamed = [(([*map(str, chunk)], [each[0] for each in chunk]) for chunk in chunks) for chunks in feeds]
+    assert list(itertools.chain(*streams._merged(streamed))) == [*map(str, wanted)]
 
 
 @pytest.fixture
@@ -32,7 +54,6 @@ def started(monkeypatch):
     """Have each feed decoded in a process of its own; returns those that were started."""
     monkeypatch.setattr(streams, "APART_SIZE", 0)
     monkeypatch.setattr(streams, "_cores", lambda: 2)
-    monkeypatch.setattr(streams, "CHUNK", 3)
     found, popen = [], subprocess.Popen
 
     def start(*arguments, **options):

@@ -24,6 +24,9 @@ from patience import PATIENCE_S
 from feedhandler.data import board_layout, ticker, wire
 from feedhandler.data.contracts import Fanout
 from feedhandler.feed import batch
+from feedhandler.recordings.packing import pack
+from feedhandler.recordings.runs import Run
+from feedhandler.recordings.traffic import Item, What
 from feedhandler.transport import follower, loop, zmtp
 from feedhandler.transport import memory as shared
 
@@ -174,6 +177,19 @@ def make(twin, name, tmp_path):
         return twin.Batch(end, end, end.clock)
     if name == "Step":
         return twin.Step({}, lambda topic: None, lambda document: None, end, end, end.clock, 1)
+    if name == "Unpacked":
+        return twin.Unpacked(pack(Item(What.RECEIVED, 1, 1, "spot.1", 1, data=b"{}")))
+    if name == "RecordedConnection":
+        return twin.RecordedConnection("binance")
+    if name in {"Carrier", "Met"}:
+        carrier = twin.Carrier(twin.EXCHANGES["binance"].main, ("trade",), 0, {})
+        return carrier if name == "Carrier" else twin.Met(carrier, "trade", 0)
+    if name == "Player":
+        return twin.Player(Run("binance", "binance", "binance", ()))
+    if name == "Published":
+        return twin.Published(0)
+    if name == "Unheard":
+        return twin.Unheard()
     if name == "Guarded":
         return shared.Guarded(buffer())
     if name == "Memory":

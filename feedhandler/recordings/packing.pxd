@@ -1,0 +1,25 @@
+cimport cython
+from libc.stdint cimport uint8_t
+
+from feedhandler.data cimport raw
+
+cdef dict _WHATS
+cdef uint8_t _REPEATED
+cdef Py_ssize_t _ITEM_SIZE, _WHAT_OFFSET, _CONNECTION_SIZE_OFFSET, _NAME_SIZE_OFFSET
+cdef Py_ssize_t _NUMBER_OFFSET, _WALL_NS_OFFSET, _MONO_NS_OFFSET
+
+
+@cython.final
+cdef class Unpacked:
+    cdef bytes _data
+    cdef Py_ssize_t _position
+    cdef dict _connections
+
+    @cython.locals(
+        data=bytes, position=Py_ssize_t, end=Py_ssize_t, what=uint8_t, name_at=Py_ssize_t, data_at=Py_ssize_t, name=bytes
+    )
+    cdef _next(self)
+
+
+@cython.locals(left=Py_ssize_t, size=Py_ssize_t, connection_size=Py_ssize_t, name_size=Py_ssize_t)
+cpdef Py_ssize_t size_at(data, Py_ssize_t position) except -1
