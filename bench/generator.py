@@ -42,7 +42,8 @@ from wsproto.handshake import H11Handshake
 from bench import numbered
 from bench.traffic import TRAFFIC, ModelBook, Turns
 from feedhandler.sim import frames
-from feedhandler.sim.binance import COMBINED, MICROSECOND, Binance
+from feedhandler.sim.binance import Binance
+from feedhandler.sim.binance_linear import COMBINED, MICROSECOND
 from feedhandler.sim.market import Instrument
 from feedhandler.sim.protocol import (
     NS_PER_MS,

@@ -1,4 +1,5 @@
-"""Binance spot, simulated: market streams and REST. The account's side is in binance_private.py.
+"""Binance, simulated: connections, and the market streams and REST of spot. The account's side is in
+binance_private.py, what contracts have in binance_linear.py.
 
 Pure: frames and times in, frames and decisions out. Its own reading of the documentation; the feed
 handler's adapter is another, and the two meet only on the socket.
@@ -20,6 +21,21 @@ from urllib.parse import unquote
 
 import msgspec
 
+from feedhandler.sim import binance_linear
+from feedhandler.sim.binance_linear import (
+    COMBINED,
+    LINEAR,
+    MICROSECOND,
+    BinanceContracts,
+    BinanceLinearRules,
+    ConnectionRules,
+    EncodeEvent,
+    Entrance,
+    combinable,
+    error,
+    too_many,
+    unread_parameters,
+)
 from feedhandler.sim.binance_private import (
     ACCOUNT_WEIGHT,
     CONNECT_WEIGHT,
@@ -55,7 +71,6 @@ PLACES = 8  # every price and size is printed with eight decimals
 DAY_MS = 86_400_000
 TRADES_WEIGHT = 25
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
-COMBINED, MICROSECOND = 1, 2  # bits of a variant
 _INTERVALS = "1s|1m|3m|5m|15m|30m|1h|2h|4h|6h|8h|12h|1d|3d|1w|1M"
 _KINDS = rf"""
     ticker | miniTicker | bookTicker | trade | aggTrade | blockTrade | avgPrice | referencePrice
@@ -82,18 +97,14 @@ _HALT = {"HALTED": "HALT"}  # every other one that does not trade is in BREAK
 _ORDER_TYPES = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"]
 
 
-class BinanceRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits and timers, as documented; tests shorten them."""
+class BinanceRules(ConnectionRules, frozen=True, kw_only=True):
+    """Those of spot, and in `linear` those of contracts."""
 
     ping_every_s: float = 20.0
     pong_within_s: float = 60.0
-    max_age_s: float = 86_400.0
     messages_per_s: int = 5
-    message_size: int = 4096
-    streams: int = 1024
-    attempts: int = 300
-    attempts_period_s: float = 300.0
     weight_per_minute: int = 6000
+    linear: BinanceLinearRules = BinanceLinearRules()
 
 
 class Binance(Exchange):
@@ -103,14 +114,29 @@ class Binance(Exchange):
     private: BinancePrivate
 
     def __init__(self, instruments: int, seed: int, rules: BinanceRules | None = None) -> None:
-        super().__init__(instruments, seed, _ODD, _symbol)
+        super().__init__(instruments, seed, _ODD, _spelled)
         self.rules = rules or BinanceRules()
         self._attempts = Attempts(self.rules.attempts, self.rules.attempts_period_s)
         self._weight = Weight(60.0)
         self.private = BinancePrivate()
         self._by_stream_symbol = {symbol.lower(): each for symbol, each in self.by_symbol.items()}
+        self.linear = BinanceContracts(self, seed, self.rules.linear)
+        self.other_instruments = [*self.linear.instruments, *self.linear.indexes]
+        self.by_symbol_of = {LINEAR: self.linear.by_symbol}
+
+    def find(self, symbol: str) -> Instrument | None:
+        market, _, named = symbol.rpartition(":")
+        return self.linear.by_symbol.get(named) if market == LINEAR else super().find(symbol)
+
+    def keep_books(self, now: Now) -> None:
+        super().keep_books(now)
+        for each in self.linear.instruments:
+            if each.book is not None:
+                self.old_books[self._spell(each)] = self._newest_state(each, now)
 
     def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
+        if request.path.startswith(f"{binance_linear.PATH}/"):
+            return self._accept_linear(request, now)
         if not self._attempts.admit(request.remote, now.mono_ns):
             return HttpAnswer(
                 body=b"",
@@ -118,17 +144,24 @@ class Binance(Exchange):
                 headers={"Retry-After": "60"},
                 violation="more than 300 attempts in 5 minutes",
             )
-        if request.path == "/ws" or request.path.startswith("/ws/"):
-            names, variant = request.path[4:].split("/"), 0
-        elif request.path == "/stream":
-            names, variant = (request.one("streams") or "").split("/"), COMBINED
-        elif request.path == "/ws-api/v3":
+        if request.path == "/ws-api/v3":
             return self._accept_ws_api(request, now)
-        else:
+        asked = _asked_streams(request, request.path)
+        if asked is None:
             return HttpAnswer(body=b"", status=404)
+        names, variant = asked
         if (request.one("timeUnit") or "").upper() == "MICROSECOND":
             variant |= MICROSECOND
-        return BinanceDialog(self, [unquote(name) for name in names if name], variant)
+        return BinanceDialog(self, names, variant)
+
+    def _accept_linear(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
+        path = request.path.removeprefix(binance_linear.PATH)
+        way = next((each for each in binance_linear.WAYS if path.startswith(f"{each}/")), "")
+        asked = _asked_streams(request, path.removeprefix(way))
+        if asked is None:
+            return HttpAnswer(body=b"", status=404)
+        entrance = self.linear.entrance(way, request, now)
+        return entrance if isinstance(entrance, HttpAnswer) else BinanceDialog(entrance, *asked)
 
     def _accept_ws_api(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         def use_weight(weight: int, at: Now) -> tuple[int, float]:
@@ -158,40 +191,38 @@ class Binance(Exchange):
         symbol, _, _ = name.partition("@")
         return symbol.upper() in self.rejected_symbols
 
+    def topic_of(self, name: str) -> str:
+        return name
+
+    def name_of(self, topic: str) -> str:
+        return topic
+
     def stream(self, topic: str) -> DataStream | None:
+        market, _, name = topic.partition(":")
+        if market == LINEAR:
+            return self.linear.stream(name)
         symbol, _, kind = topic.partition("@")
         instrument = self._by_stream_symbol.get(symbol)
         if instrument is None or not instrument.listing.is_trading:
             return None
         if kind == "bookTicker":
-            return DataStream(topic, instrument, _combinable(topic, _book_ticker(instrument)))
+            return DataStream(topic, instrument, combinable(topic, _book_ticker(instrument)))
         if kind == "trade":
             trades = TradeSource(instrument.order_book())
-            encode = _combinable(topic, _trade(instrument, trades))
+            encode = combinable(topic, _trade(instrument, trades))
             return DataStream(topic, instrument, encode, is_trade=True, source=trades)
         if kind == "ticker":
             return DataStream(
-                topic, instrument, _combinable(topic, _ticker(instrument)), regular_every_ns=NS_PER_S
+                topic, instrument, combinable(topic, _ticker(instrument)), regular_every_ns=NS_PER_S
             )
         if kind == "miniTicker":
-            encode = _combinable(topic, _mini_ticker(instrument))
+            encode = combinable(topic, _mini_ticker(instrument))
             return DataStream(topic, instrument, encode, regular_every_ns=NS_PER_S, shows_quote=False)
         match = _DEPTH.fullmatch(kind)
         return None if match is None else _depth_stream(topic, instrument, match)
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
-        if status == 418:
-            until_ms = now.unix_ms + retry_after_s * 1000
-            text = (
-                f"Way too much request weight used; IP banned until {until_ms}. Please use WebSocket Streams."
-            )
-        elif status == 429:
-            text = (
-                f"Too much request weight used; current limit is {self.rules.weight_per_minute} per 1 MINUTE."
-            )
-        else:
-            return HttpAnswer(body=b"", status=status, headers={"Retry-After": str(retry_after_s)})
-        return _error(-1003, text, status=status, headers={"Retry-After": str(retry_after_s)})
+        return too_many(status, self.rules.weight_per_minute, retry_after_s, now)
 
     def end_subscriptions(self, dialog: Dialog, now: Now) -> Reply:
         return dialog.end_subscriptions(now) if isinstance(dialog, BinanceWsApiDialog) else Reply()
@@ -199,10 +230,15 @@ class Binance(Exchange):
     def shutdown_notice(self, dialog: Dialog, now: Now) -> bytes | None:
         if isinstance(dialog, BinanceWsApiDialog):
             return dialog.shutdown_notice(now)
+        if not isinstance(dialog, BinanceDialog) or dialog.entrance is not self:
+            return None  # of contracts none is documented
         event = b'{"e":"serverShutdown","E":%d}' % _time(dialog.variant, now)
         return b'{"stream":"!serverShutdown","data":%s}' % event if dialog.variant & COMBINED else event
 
     def rest(self, request: HttpRequest, now: Now) -> HttpAnswer:
+        if request.path.startswith(f"{binance_linear.PATH}/"):
+            path = request.path.removeprefix(binance_linear.PATH)
+            return self.linear.rest(msgspec.structs.replace(request, path=path), now)
         endpoint = _ENDPOINTS.get(request.path)
         if endpoint is None:
             return HttpAnswer(
@@ -211,11 +247,9 @@ class Binance(Exchange):
         if request.method != "GET":
             return HttpAnswer(body=b"", status=405)
         allowed, answer = endpoint
-        unknown = [name for name, _ in request.query if name not in allowed]
-        if unknown:
-            count, known = len(request.query), len(request.query) - len(unknown)
-            text = f"Not all sent parameters were read; read '{known}' parameter(s) but was sent '{count}'."
-            return _error(-1104, text)
+        refusal = unread_parameters(request, allowed)
+        if refusal is not None:
+            return refusal
         return self._weighed(request, answer(self, request, now), now)
 
     def _weighed(self, request: HttpRequest, answer: "_Weighed", now: Now) -> HttpAnswer:
@@ -231,37 +265,48 @@ class Binance(Exchange):
         """Resolve a `symbol` that must be there."""
         symbol = request.one("symbol")
         if not symbol:
-            return _error(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
-        return self.by_symbol.get(symbol) or _error(-1121, "Invalid symbol.")
+            return error(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+        return self.by_symbol.get(symbol) or error(-1121, "Invalid symbol.")
 
     def selected(self, request: HttpRequest) -> "list[Instrument] | HttpAnswer":
         """Resolve `symbol` or `symbols`; all that are listed if neither is given."""
         symbol, symbols = request.one("symbol"), request.one("symbols")
         if symbol is not None and symbols is not None:
-            return _error(-1128, "Combination of optional parameters invalid.")
+            return error(-1128, "Combination of optional parameters invalid.")
         if symbol is not None:
             names = [symbol]
         elif symbols is not None:
             try:
                 names = msgspec.json.decode(symbols.encode(), type=list[str])
             except msgspec.DecodeError:
-                return _error(
+                return error(
                     -1100, "Illegal characters found in parameter 'symbols'; legal range is a JSON array."
                 )
         else:
             return self.listed()
         if any(name not in self.by_symbol for name in names):
-            return _error(-1121, "Invalid symbol.")
+            return error(-1121, "Invalid symbol.")
         return [self.by_symbol[name] for name in names]
+
+
+def _asked_streams(request: HttpRequest, path: str) -> tuple[list[str], int] | None:
+    """Return the streams that a URL asks for, and in which form; None: there is nothing."""
+    if path == "/ws" or path.startswith("/ws/"):
+        names, variant = path[4:].split("/"), 0
+    elif path == "/stream":
+        names, variant = (request.one("streams") or "").split("/"), COMBINED
+    else:
+        return None
+    return [unquote(name) for name in names if name], variant
 
 
 class BinanceDialog(Dialog):
     """One stream connection. In combined form events are wrapped with their stream's name, answers never."""
 
-    def __init__(self, exchange: Binance, names: list[str], variant: int) -> None:
+    def __init__(self, entrance: Entrance, names: list[str], variant: int) -> None:
         super().__init__()
-        self._exchange = exchange
-        self._rules = exchange.rules
+        self.entrance = entrance
+        self._rules = entrance.rules
         self._first_names = names
         self.variant = variant
         self._incoming = SlidingWindow(self._rules.messages_per_s, 1.0)
@@ -271,10 +316,10 @@ class BinanceDialog(Dialog):
         self._opened_ns = now.mono_ns
         self._pings = ServerPings(self._rules.ping_every_s, self._rules.pong_within_s, now.mono_ns)
         # A name in the URL that makes no sense is let pass: clients put a running number there.
-        names = [name for name in self._first_names if self._exchange.is_well_formed(name)]
+        names = [name for name in self._first_names if self.entrance.is_well_formed(name)]
         if len(names) > self._rules.streams:
             return self._breach("more than 1024 streams", Close(1008, "Too many streams"))
-        return self._subscribe(names)
+        return self._subscribe([self.entrance.topic_of(name) for name in names])
 
     def on_text(self, text: str, now: Now) -> Reply:
         if not self._incoming.admit(now.mono_ns):
@@ -318,7 +363,8 @@ class BinanceDialog(Dialog):
                 2, f"Invalid request: unknown variant `{method}`, expected one of {known}", request_id
             )
         if method == "LIST_SUBSCRIPTIONS":
-            return Reply(texts=[to_json({"result": list(self.topics), "id": request_id})])
+            names = [self.entrance.name_of(topic) for topic in self.topics]
+            return Reply(texts=[to_json({"result": names, "id": request_id})])
         if not isinstance(params, list):
             return self._refuse(
                 2, "Invalid request: invalid type for field `params`, expected a sequence", request_id
@@ -328,30 +374,30 @@ class BinanceDialog(Dialog):
         return self._on_streams(str(method), params, request_id)
 
     def _on_streams(self, method: str, names: list[object], request_id: object) -> Reply:
-        if not all(isinstance(name, str) and self._exchange.is_well_formed(name) for name in names):
+        if not all(isinstance(name, str) and self.entrance.is_well_formed(name) for name in names):
             reply = self._refuse(2, "Invalid request: invalid stream", request_id)
             reply.close = Close(1008, "Invalid request")
             return reply
-        streams = [str(name) for name in names]
+        topics = [self.entrance.topic_of(str(name)) for name in names]
         if method == "UNSUBSCRIBE":
-            return self._unsubscribe(streams, request_id)
-        if any(self._exchange.is_rejected(name) for name in streams):
+            return self._unsubscribe(topics, request_id)
+        if any(self.entrance.is_rejected(str(name)) for name in names):
             return Reply(texts=[_socket_error(2, "Invalid request: invalid stream", request_id)])
-        if len(self.topics.keys() | set(streams)) > self._rules.streams:
+        if len(self.topics.keys() | set(topics)) > self._rules.streams:
             return self._refuse(4, "Too many subscriptions", request_id)
-        reply = self._subscribe(streams)
+        reply = self._subscribe(topics)
         reply.texts = [to_json({"result": None, "id": request_id})]
         return reply
 
-    def _subscribe(self, names: list[str]) -> Reply:
-        fresh = [name for name in dict.fromkeys(names) if name not in self.topics]
+    def _subscribe(self, topics: list[str]) -> Reply:
+        fresh = [topic for topic in dict.fromkeys(topics) if topic not in self.topics]
         self.topics.update(dict.fromkeys(fresh))
         return Reply(subscribe=fresh)
 
-    def _unsubscribe(self, names: list[str], request_id: object) -> Reply:
-        known = [name for name in names if name in self.topics]
-        for name in known:
-            self.topics.pop(name, None)
+    def _unsubscribe(self, topics: list[str], request_id: object) -> Reply:
+        known = [topic for topic in topics if topic in self.topics]
+        for topic in known:
+            self.topics.pop(topic, None)
         return Reply(texts=[to_json({"result": None, "id": request_id})], unsubscribe=known)
 
     def _on_property(self, method: str, params: list[object], request_id: object) -> Reply:
@@ -402,20 +448,8 @@ def _socket_error(code: int, text: str, request_id: object) -> bytes:
 
 # Streams. A template holds what never changes; the rest is integers until it is printed.
 
-_Event = Callable[[int, Now], bytes]
 
-
-def _combinable(topic: str, event: _Event) -> _Event:
-    """Wrap an event for those that want the combined form."""
-    head = b'{"stream":%s,"data":' % to_json(topic)
-
-    def encode(variant: int, now: Now) -> bytes:
-        return head + event(variant, now) + b"}" if variant & COMBINED else event(variant, now)
-
-    return encode
-
-
-def _book_ticker(instrument: Instrument) -> _Event:
+def _book_ticker(instrument: Instrument) -> EncodeEvent:
     """The only event that states neither its kind nor a time."""
     template = b'{"u":%%d,"s":%s,"b":"%%b","B":"%%b","a":"%%b","A":"%%b"}' % _json_symbol(instrument)
     price_decimals, size_decimals = instrument.price_decimals, instrument.size_decimals
@@ -433,7 +467,7 @@ def _book_ticker(instrument: Instrument) -> _Event:
     return encode
 
 
-def _trade(instrument: Instrument, trades: TradeSource) -> _Event:
+def _trade(instrument: Instrument, trades: TradeSource) -> EncodeEvent:
     template = (
         b'{"e":"trade","E":%%d,"s":%s,"t":%%d,"p":"%%b","q":"%%b","T":%%d,"m":%%b,"M":true}'
         % _json_symbol(instrument)
@@ -457,14 +491,14 @@ def _depth_stream(topic: str, instrument: Instrument, match: "re.Match[str]") ->
     every_ns = int(match["every_ms"] or 1000) * NS_PER_MS
     book = instrument.order_book()
     if match["levels"]:
-        encode = _combinable(topic, _best_levels(instrument, book, int(match["levels"])))
+        encode = combinable(topic, _best_levels(instrument, book, int(match["levels"])))
         return DataStream(topic, instrument, encode, regular_every_ns=every_ns, shows_book=True)
     changes = ChangeSource(book)
-    encode = _combinable(topic, _depth_update(instrument, changes))
+    encode = combinable(topic, _depth_update(instrument, changes))
     return DataStream(topic, instrument, encode, regular_every_ns=every_ns, shows_book=True, source=changes)
 
 
-def _best_levels(instrument: Instrument, book: OrderBook, count: int) -> _Event:
+def _best_levels(instrument: Instrument, book: OrderBook, count: int) -> EncodeEvent:
     """The best levels, whole; neither symbol nor time is in it."""
 
     def encode(variant: int, now: Now) -> bytes:
@@ -477,7 +511,7 @@ def _best_levels(instrument: Instrument, book: OrderBook, count: int) -> _Event:
     return encode
 
 
-def _depth_update(instrument: Instrument, changes: ChangeSource) -> _Event:
+def _depth_update(instrument: Instrument, changes: ChangeSource) -> EncodeEvent:
     """What has changed since the event before: its ids follow on one another, also those that no level shows."""
     template = b'{"e":"depthUpdate","E":%%d,"s":%s,"U":%%d,"u":%%d,"b":[%%b],"a":[%%b]}' % _json_symbol(
         instrument
@@ -502,7 +536,7 @@ def _levels(instrument: Instrument, levels: list[Level]) -> bytes:
     )
 
 
-def _ticker(instrument: Instrument) -> _Event:
+def _ticker(instrument: Instrument) -> EncodeEvent:
     template = (
         b'{"e":"24hrTicker","E":%%d,"s":%s,"p":"%%b","P":"%%b","w":"%%b","x":"%%b","c":"%%b","Q":"%%b",'
         b'"b":"%%b","B":"%%b","a":"%%b","A":"%%b","o":"%%b","h":"%%b","l":"%%b","v":"%%b","q":"%%b",'
@@ -540,7 +574,7 @@ def _ticker(instrument: Instrument) -> _Event:
     return encode
 
 
-def _mini_ticker(instrument: Instrument) -> _Event:
+def _mini_ticker(instrument: Instrument) -> EncodeEvent:
     template = (
         b'{"e":"24hrMiniTicker","E":%%d,"s":%s,"c":"%%b","o":"%%b","h":"%%b","l":"%%b","v":"%%b","q":"%%b"}'
         % _json_symbol(instrument)
@@ -563,6 +597,13 @@ def _mini_ticker(instrument: Instrument) -> _Event:
 
 def _symbol(instrument: Instrument) -> str:
     return instrument.listing.base + instrument.listing.quote
+
+
+def _spelled(instrument: Instrument) -> str:
+    """Spell a symbol for a command: that of a contract has its market before it."""
+    if not instrument.listing.settle:
+        return _symbol(instrument)
+    return f"{LINEAR}:{binance_linear.symbol_of(instrument)}"
 
 
 def _json_symbol(instrument: Instrument) -> bytes:
@@ -604,10 +645,6 @@ def _percent(instrument: Instrument) -> bytes:
 class _Weighed(msgspec.Struct, frozen=True):
     answer: HttpAnswer
     weight: int
-
-
-def _error(code: int, text: str, status: int = 400, headers: dict[str, str] | None = None) -> HttpAnswer:
-    return HttpAnswer(body=to_json({"code": code, "msg": text}), status=status, headers=headers or {})
 
 
 def _status(instrument: Instrument) -> str:
@@ -660,9 +697,9 @@ def _filtered(selected: list[Instrument], request: HttpRequest) -> tuple[HttpAns
     status, permissions = request.one("symbolStatus"), request.one("permissions")
     has_names = request.one("symbol") is not None or request.one("symbols") is not None
     if has_names and (status is not None or permissions is not None):
-        return _error(-1128, "Combination of optional parameters invalid."), []
+        return error(-1128, "Combination of optional parameters invalid."), []
     if status is not None and status not in ("TRADING", "HALT", "BREAK"):
-        return _error(-1122, "Invalid symbolStatus."), []
+        return error(-1122, "Invalid symbolStatus."), []
     if status is not None:
         selected = [instrument for instrument in selected if _status(instrument) == status]
     if permissions is not None and not {"SPOT", "MARGIN"} & set(re.findall(r"\w+", permissions)):
@@ -733,7 +770,7 @@ def _account(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
 def _day_tickers(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
     kind = request.one("type") or "FULL"
     if kind not in ("FULL", "MINI"):
-        return _Weighed(_error(-1139, "Invalid ticker type."), 2)
+        return _Weighed(error(-1139, "Invalid ticker type."), 2)
     ms = now.unix_ms
     return _per_symbol(exchange, request, (2, 2, 40, 80), lambda each: _day_ticker(each, kind == "MINI", ms))
 
@@ -826,7 +863,7 @@ def _depth(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
         return _Weighed(each, weight)
     if (request.one("symbolStatus") or _status(each)) != _status(each):
         return _Weighed(
-            _error(-1220, "The symbol's status does not match the requested symbolStatus."), weight
+            error(-1220, "The symbol's status does not match the requested symbolStatus."), weight
         )
     if not each.listing.is_trading:
         return _Weighed(
@@ -847,9 +884,9 @@ def _limit(request: HttpRequest, usual: int, most: int) -> int | HttpAnswer:
     if text is None:
         return usual
     if not text.isascii() or not text.isdigit():
-        return _error(-1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
+        return error(-1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
     limit = int(text[:20])
-    return min(limit, most) if limit else _error(-1130, "Data sent for parameter 'limit' is not valid.")
+    return min(limit, most) if limit else error(-1130, "Data sent for parameter 'limit' is not valid.")
 
 
 def _recent_trades(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
@@ -861,7 +898,7 @@ def _old_trades(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
     if text is None:
         return _recent_trades(exchange, request, now)
     if not text.isascii() or not text.isdigit():
-        refusal = _error(
+        refusal = error(
             -1100, "Illegal characters found in parameter 'fromId'; legal range is '^[0-9]{1,20}$'."
         )
         return _Weighed(refusal, TRADES_WEIGHT)

@@ -31,19 +31,21 @@ class _Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field
 
 
 class CloseAll(_Fault, tag="close"):
-    """close connections with a close frame; code, reason, connection (default: all), private=1: only those"""
+    """close connections with a close frame; code, reason, connection (default: all), private=1, path: only those"""
 
     code: int = 1001
     reason: str = ""
     connection: int | None = None
     private: bool = False
+    path: str = ""
 
 
 class Rst(_Fault, tag="rst"):
-    """drop connections with a TCP reset; connection (default: all), private=1: only those"""
+    """drop connections with a TCP reset; connection (default: all), private=1, path=/linear/market: only those"""
 
     connection: int | None = None
     private: bool = False
+    path: str = ""
 
 
 class Stall(_Fault, tag="stall"):
@@ -54,9 +56,10 @@ class Stall(_Fault, tag="stall"):
 
 
 class HalfOpen(_Fault, tag="half_open"):
-    """leave connections open, and for ever send nothing and answer nothing; connection (default: all)"""
+    """leave connections open, and for ever send nothing and answer nothing; connection (default: all), path"""
 
     connection: int | None = None
+    path: str = ""
 
 
 class Mute(_Fault, tag="mute"):
@@ -115,10 +118,11 @@ class Oversize(_Fault, tag="oversize"):
 
 
 class Refuse(_Fault, tag="refuse"):
-    """turn away new connections and requests for seconds, how: rst or 503; /_sim/ stays reachable"""
+    """turn away new connections and requests for seconds, how: rst or 503, path; /_sim/ stays reachable"""
 
     seconds: float
     how: str = "rst"
+    path: str = ""  # begins so; "": all of them
 
 
 class ExpiredToken(_Fault, tag="expired_token"):

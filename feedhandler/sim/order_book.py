@@ -9,7 +9,7 @@ import random
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 FILLS_KEPT = 2000  # the newest, for REST
 LEVELS_TAKEN_MAX = 12  # by one market order
@@ -37,6 +37,12 @@ class LevelChange(NamedTuple):
     is_bid: bool
     price: int
     size: int
+
+
+class FillLog(Protocol):
+    """Who is told of each fill: a list, or what merges them."""
+
+    def append(self, fill: Fill, /) -> None: ...
 
 
 Level = tuple[int, int]  # price, size
@@ -92,7 +98,7 @@ class OrderBook:
         self.trade_id = last.trade_id
         self.fills: deque[Fill] = deque([last], maxlen=FILLS_KEPT)
         self.change_logs: list[list[LevelChange]] = []
-        self.fill_logs: list[list[Fill]] = []
+        self.fill_logs: list[FillLog] = []
         (bid, bid_size), (ask, ask_size) = best
         self.bids = {bid: bid_size}
         self.asks = {ask: ask_size}

@@ -314,9 +314,13 @@ class Exchange(abc.ABC):
         self.by_symbol |= {self._spell(each): each for each in contracts}
         return contracts
 
+    def find(self, symbol: str) -> Instrument | None:
+        """Return the instrument of a symbol, in the exchange's spelling."""
+        return self.by_symbol.get(symbol)
+
     def knows(self, symbol: str) -> bool:
         """True if there may be such a symbol, in the exchange's spelling."""
-        return self.knows_all or symbol in self.by_symbol
+        return self.knows_all or self.find(symbol) is not None
 
     def listed(self) -> list[Instrument]:
         """Return what the instrument list has."""

@@ -442,7 +442,7 @@ class SimServer:
         if request.path == "/_sim/faults":
             return await self._on_fault(request)
         refusal = self._active.get("refuse") if self._active else None
-        if isinstance(refusal, faults.Refuse):
+        if isinstance(refusal, faults.Refuse) and request.path.startswith(refusal.path):
             self._effects["refuse"] += 1
             return _refused(request, refusal)
         if request.headers.get("Upgrade", "").lower() == "websocket":
@@ -605,10 +605,16 @@ class SimServer:
         for connection in self._chosen(number):
             self._close(connection, close)
 
-    def _chosen(self, number: int | None, *, is_private: bool = False) -> list[ClientConnection]:
-        """Pick one connection, all, or all that are private."""
+    def _chosen(
+        self, number: int | None, path: str = "", *, is_private: bool = False
+    ) -> list[ClientConnection]:
+        """Pick one connection, all, or all that are private; none but those whose path begins so."""
         if number is None:
-            return [each for each in self._connections.values() if each.dialog.is_private or not is_private]
+            return [
+                each
+                for each in self._connections.values()
+                if (each.dialog.is_private or not is_private) and each.path.startswith(path)
+            ]
         if number not in self._connections:
             numbers = ", ".join(map(str, self._connections)) or "none"
             raise FaultError(f"no connection {number}; open: {numbers}")
@@ -641,15 +647,15 @@ class SimServer:
                 self._set_rate(fault.messages_per_s)
             case faults.CloseAll():
                 close = Close(fault.code, fault.reason)
-                for connection in self._chosen(fault.connection, is_private=fault.private):
+                for connection in self._chosen(fault.connection, fault.path, is_private=fault.private):
                     self._effects["close"] += 1
                     self._close(connection, close)
             case faults.Rst():
-                for connection in self._chosen(fault.connection, is_private=fault.private):
+                for connection in self._chosen(fault.connection, fault.path, is_private=fault.private):
                     self._effects["rst"] += 1
                     connection.reset()
             case faults.HalfOpen():
-                for connection in self._chosen(fault.connection):
+                for connection in self._chosen(fault.connection, fault.path):
                     self._effects["half_open"] += 1
                     connection.is_half_open = True
             case faults.Garbage():
@@ -686,8 +692,7 @@ class SimServer:
             case faults.RestartBooks():
                 self._restart_books(self._topics_of(fault.symbol), now)
             case faults.Burst():
-                self._check_symbol(fault.symbol)
-                self._burst(self._exchange.by_symbol[fault.symbol], fault.count, now)
+                self._burst(self._instrument(fault.symbol), fault.count, now)
             case _:
                 if isinstance(fault, faults.OldBooks):
                     self._exchange.keep_books(now)
@@ -756,6 +761,12 @@ class SimServer:
         stream.is_muted = self._content.symbols_of(stream) in self._active.symbols("mute_symbol")
         stream.is_lost = stream.topic in self._active.symbols("lose_topic")
 
+    def _instrument(self, symbol: str) -> Instrument:
+        self._check_symbol(symbol)
+        instrument = self._exchange.find(symbol)
+        assert instrument is not None, "only in a recording, whose market no command changes"
+        return instrument
+
     def _check_symbol(self, symbol: str) -> None:
         if not self._exchange.knows(symbol):
             known = self._exchange.by_symbol
@@ -778,8 +789,7 @@ class SimServer:
         accounts = self._exchange.private.accounts
         account = next(iter(accounts.values()))
         if isinstance(fault, faults.Trade):
-            self._check_symbol(fault.symbol)
-            instrument = self._exchange.by_symbol[fault.symbol]
+            instrument = self._instrument(fault.symbol)
             base, quote = instrument.listing.base, instrument.listing.quote
             price = Decimal(instrument.last).scaleb(-instrument.price_decimals)
             return account.trade(base, quote, fault.amount, price, now.unix_ns)

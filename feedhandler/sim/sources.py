@@ -7,7 +7,7 @@ nobody is subscribed to.
 
 from typing import Protocol
 
-from feedhandler.sim.order_book import Fill, Level, LevelChange, OrderBook
+from feedhandler.sim.order_book import Fill, FillLog, Level, LevelChange, OrderBook
 
 
 class Source(Protocol):
@@ -197,7 +197,7 @@ def _difference(old: dict[int, int], new: dict[int, int]) -> list[Level]:
     return changed + [(price, 0) for price in old if price not in new]
 
 
-def _remove(logs: list[list[Fill]] | list[list[LevelChange]], log: object) -> None:
+def _remove(logs: list[FillLog] | list[list[LevelChange]], log: object) -> None:
     """Take a log out: that very list, as lists that are empty are all equal."""
     for index, each in enumerate(logs):
         if each is log:
