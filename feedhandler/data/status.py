@@ -106,6 +106,34 @@ class ConnectionStatus(msgspec.Struct, kw_only=True):
         return f"live, {self.quiet} channels quiet so far" if self.quiet else "live"
 
 
+class PollStatus(msgspec.Struct, kw_only=True):
+    """Values that no channel of a market has, and REST is asked for: fields of the kind contract, and their age.
+
+    The time of an answer is that of its receipt.
+    """
+
+    market: str
+    fields: list[str]
+    every_s: float  # of each symbol, as far as the exchange's limits permit,
+    lasts_s: float  # and when a value that is older becomes unknown
+    symbols: int  # that are wanted,
+    known: int  # those of them that have a value,
+    late: int  # and those that have had none for longer than that
+    oldest_ns: int = 0  # when the oldest that is in use was received, 0: there is none,
+    newest_ns: int = 0  # and the newest
+    problem: str = ""  # of the newest answer, or why there is none
+
+    def text(self, now_ns: int) -> str:
+        """Return what is wrong with it, in words; "" if all is well."""
+        if not self.symbols or not (self.late or self.problem):
+            return ""
+        age = f", the oldest {max(0, now_ns - self.oldest_ns) / NS_PER_S:.0f} s old" if self.oldest_ns else ""
+        what = (
+            f"{', '.join(self.fields)} of {self.market} from REST: {self.known} of {self.symbols} known{age}"
+        )
+        return f"{what}: {self.problem[:PROBLEM_SIZE_SHOWN]}" if self.problem else what
+
+
 class FeedStatus(msgspec.Struct, kw_only=True):
     """Body of a feed's status message to the merger; part of `ExchangeStatus` for subscribers."""
 
@@ -134,6 +162,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     stale_topics: dict[str, str] = {}  # some of them, with the reason
     lost_trades: dict[str, int] = {}  # by topic, native: how many could be had from nowhere; -1 = not known
     recovered_trades: int = 0  # that no connection brought, and REST did
+    polled: list[PollStatus] = []  # what REST is asked for all the time, as no channel has it
     books_valid: int = 0  # books that may be used,
     books_waiting: int = 0  # and those that wait for a base
     invalid: dict[str, int] = {}  # how many topics of a kind are INVALID, or wait for a base;
@@ -170,6 +199,7 @@ class FeedStatus(msgspec.Struct, kw_only=True):
             parts.append(f"rejected: {', '.join(rejected[:3])}" + (" …" if len(rejected) > 3 else ""))
         if self.lost_trades:
             parts.append(f"trades lost: {self._lost_text()}")
+        parts += filter(None, (each.text(now_ns) for each in self.polled))
         if self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             parts.append(f"instrument list: {self.problems[0][:PROBLEM_SIZE_SHOWN]}{more}")
@@ -242,6 +272,7 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         stale_topics={topic: text for status in statuses for topic, text in status.stale_topics.items()},
         lost_trades={topic: count for status in statuses for topic, count in status.lost_trades.items()},
         recovered_trades=sum(status.recovered_trades for status in statuses),
+        polled=_joined_polls([each for status in statuses for each in status.polled]),
         books_valid=sum(status.books_valid for status in statuses),
         books_waiting=sum(status.books_waiting for status in statuses),
         invalid=dict(sum((Counter(status.invalid) for status in statuses), Counter[str]())),
@@ -253,6 +284,27 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
         resync=sum(status.resync for status in statuses),
         hop_records=sum(status.hop_records for status in statuses),
     )
+
+
+def _joined_polls(polls: Sequence[PollStatus]) -> list[PollStatus]:
+    """Return one status of what several feeds poll, each for its symbols."""
+    found: dict[tuple[str, ...], PollStatus] = {}
+    for each in polls:
+        key = each.market, *each.fields
+        one = found.setdefault(key, each)
+        if one is each:
+            continue
+        times = [time_ns for time_ns in (one.oldest_ns, each.oldest_ns) if time_ns]
+        found[key] = msgspec.structs.replace(
+            one,
+            symbols=one.symbols + each.symbols,
+            known=one.known + each.known,
+            late=one.late + each.late,
+            oldest_ns=min(times, default=0),
+            newest_ns=max(one.newest_ns, each.newest_ns),
+            problem=one.problem or each.problem,
+        )
+    return list(found.values())
 
 
 # A feed that has nothing to do is no fault of the exchange's.

@@ -32,6 +32,7 @@ from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.full_book import FullBookState
+from feedhandler.exchanges.polled import Poll, PolledContract
 from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
 from feedhandler.exchanges.trades import PastTrade, TradeState
 
@@ -210,6 +211,9 @@ class Market(abc.ABC):
     book_rule: ClassVar[ChainRule] = ChainRule()
     book_levels: ClassVar[int] = 0
     base_levels: ClassVar[int] = 0
+
+    # What its contracts lack in all channels, and REST has.
+    polls: ClassVar[tuple[Poll, ...]] = ()
 
     # By what a recording is known to be of it: the exchange's domains, and the addresses there of this market,
     # as they are and have been.
@@ -424,6 +428,30 @@ class Market(abc.ABC):
     def decode_base(self, native: str, body: bytes) -> Base:
         """Decode the answer to it. Raises DecodeError or ProtocolError."""
         raise NotImplementedError
+
+    def poll_request(self, poll: Poll, native: str) -> RestRequest:
+        """Return the request for what is polled of one symbol."""
+        raise NotImplementedError
+
+    def decode_poll(self, poll: Poll, body: bytes, recv_ns: int) -> Rows[PolledContract]:
+        """Decode the answer to it, or to `Poll.request`; recv_ns is when it came, in Unix time.
+
+        Raises DecodeError or ProtocolError.
+        """
+        raise NotImplementedError
+
+    def polled_at(self, url: str) -> Poll | None:
+        """Return which poll a URL is a request of; None: of none. For recordings."""
+        path = urlsplit(url).path
+        for poll in self.polls:
+            if poll.request is not None and path == urlsplit(poll.request.path).path:
+                return poll
+            # A symbol is the last part of the path, or in the query: then nothing follows.
+            if poll.is_single:
+                before = urlsplit(self.poll_request(poll, "").path).path
+                if path == before or (before.endswith("/") and path.rpartition("/")[0] == before[:-1]):
+                    return poll
+        return None
 
     def lists(self, url: str) -> bool:
         """Return whether a URL requests the instruments, in whatever version of the API; for recordings."""

@@ -34,7 +34,8 @@ And those of perpetuals:
   over REST is whole. level2Depth50 has prices as texts and sizes as numbers;
 - times are in ns (`ts` of tickerV2, execution and snapshot) or ms (`timestamp`);
 - `funding.rate` of instrument comes each minute with what is predicted (granularity of a minute), and with what is
-  due where granularity is the interval. When it is due, and open interest, no channel says;
+  due where granularity is the interval. When it is due, and open interest, no channel says: the list of contracts
+  does, and one contract's own row, which are asked for each minute;
 - dated futures are in the same list, and have no place here yet: they are left out.
 
 Source: https://www.kucoin.com/docs-new/websocket-api/base-info/introduction, the public spot and futures pages, and
@@ -59,7 +60,7 @@ from feedhandler.data.levels import LEVELS_MAX
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER as TICKER_KIND
 from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
-from feedhandler.data.units import MS_PER_HOUR, NS_PER_MS
+from feedhandler.data.units import MS_PER_HOUR, NS_PER_MINUTE, NS_PER_MS
 from feedhandler.data.wire import LAST as LAST_FLAG
 from feedhandler.data.wire import NAN
 from feedhandler.exchanges.arbitration import Arbitration, Line
@@ -102,6 +103,7 @@ from feedhandler.exchanges.base import (
 from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.full_book import Changes, FullBookState
+from feedhandler.exchanges.polled import Poll, PolledContract
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State
 from feedhandler.exchanges.trades import PastTrade, is_id, numbered
 
@@ -132,6 +134,8 @@ OPEN: Final = "Open"
 ASSETS: Final = {"XBT": "BTC"}  # what others call assets that are called otherwise here
 INVERSE: Final = "inverse: its sizes are in USD, and what that is of the base asset changes with the price"
 PREDICTED_MS: Final = 60_000  # granularity of a funding rate that is predicted; else it is the interval
+
+Left = Annotated[int, msgspec.Meta(ge=0, le=366 * 24 * MS_PER_HOUR)]  # ms until the next funding
 
 CALL_AUCTION: Final = "in its call auction: neither trades nor quotes until it opens"
 
@@ -336,6 +340,17 @@ class _BulkContract(msgspec.Struct):
     low: Amount | None = msgspec.field(name="lowPrice", default=None)
     base_volume: Amount | None = msgspec.field(name="volumeOf24h", default=None)
     quote_volume: Amount | None = msgspec.field(name="turnoverOf24h", default=None)
+
+
+class _PolledRow(msgspec.Struct):
+    """A row of contracts/active, or the only one of contracts/SYMBOL, for what no channel has."""
+
+    symbol: str
+    open_interest: Amount | None = msgspec.field(name="openInterest", default=None)  # in contracts
+    due_ms: Milliseconds | None = msgspec.field(name="nextFundingRateDateTime", default=None)
+    left_ms: Left | None = msgspec.field(name="nextFundingRateTime", default=None)
+    funding_rate: FundingRate | None = msgspec.field(name="fundingFeeRate", default=None)
+    granularity: Milliseconds | None = msgspec.field(name="fundingRateGranularity", default=None)
 
 
 class _ContractBase(msgspec.Struct):
@@ -800,9 +815,10 @@ class KuCoinLinear(KuCoinMarket):
         ),
         CONTRACT.name: Capability(
             (INSTRUMENT,),
-            "mark and index each second, funding rates each minute",
+            "mark and index each second, funding rates each minute; over REST each minute: open interest, and when"
+            " funding is due",
             "nothing: the newest record replaces all before it",
-            "when funding is due, and open interest: no channel says",
+            "open interest is up to 3 minutes old, and unknown after that: no channel has it",
         ),
     }
     ws_url = "wss://ws-api-futures.kucoin.com"  # for messages only: the token answer names the socket
@@ -812,6 +828,16 @@ class KuCoinLinear(KuCoinMarket):
     survey_requests = (
         RestRequest("/api/v1/allTickers", weight=5),
         RestRequest("/api/v1/contracts/active", weight=3),
+    )
+    polls = (
+        Poll(
+            fields=("open_interest", "next_funding_ns"),
+            fills=("funding_rate", "funding_interval_h"),
+            every_s=60.0,
+            lasts_s=180.0,
+            request=instruments_request,
+            is_single=True,
+        ),
     )
     past_trades_max = 100
     base_levels = LEVELS_MAX  # all
@@ -834,6 +860,8 @@ class KuCoinLinear(KuCoinMarket):
         self._rows = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
         self._contract_row = msgspec.json.Decoder(_Contract)
         self._bulk_row = msgspec.json.Decoder(_BulkContract, strict=False)
+        self._polled = msgspec.json.Decoder(_Answer[list[msgspec.Raw] | _PolledRow], strict=False)
+        self._polled_row = msgspec.json.Decoder(_PolledRow, strict=False)
         self._past_trade_row = msgspec.json.Decoder(_LinearData, strict=False)
         self._base = msgspec.json.Decoder(_Answer[_ContractBase], strict=False)
         self._rest_quote = msgspec.json.Decoder(_Answer[_LinearData], strict=False)
@@ -949,6 +977,37 @@ class KuCoinLinear(KuCoinMarket):
         last = r.price if r.last is None else r.last
         statistics = _open_of(r.symbol, r.last, r.change), r.high, r.low, r.base_volume, r.quote_volume
         return rest_ticker(r.symbol, (r.bid, bid_size, r.ask, ask_size), last, statistics)
+
+    def poll_request(self, poll: Poll, native: str) -> RestRequest:
+        return RestRequest(f"/api/v1/contracts/{quote(native, safe='')}", weight=3)
+
+    def decode_poll(self, poll: Poll, body: bytes, recv_ns: int) -> Rows[PolledContract]:
+        data = _data_of(self._polled, body, "kucoin contracts")
+        if isinstance(data, _PolledRow):
+            found = Rows([self._polled_of(data, recv_ns)])
+        else:
+            read = self._polled_row.decode
+            found = read_rows(lambda row: self._polled_of(read(row), recv_ns), data, "kucoin contracts")
+        return Rows([each for each in found.items if each.values], found.problem)
+
+    def _polled_of(self, r: _PolledRow, recv_ns: int) -> PolledContract:
+        """Return what a row states; nothing of what is not carried, such as an inverse contract."""
+        values: dict[str, float] = {}
+        contract = self.contract_sizes.get(r.symbol)
+        if contract is None:
+            return PolledContract(r.symbol, values)
+        if r.open_interest is not None:
+            values["open_interest"] = in_base_asset(r.open_interest, contract)
+        if r.due_ms:
+            values["next_funding_ns"] = r.due_ms * NS_PER_MS
+        elif r.left_ms:  # as of when it was sent: funding is due on the minute
+            due_ns = recv_ns + r.left_ms * NS_PER_MS
+            values["next_funding_ns"] = (due_ns + NS_PER_MINUTE // 2) // NS_PER_MINUTE * NS_PER_MINUTE
+        if r.funding_rate is not None:
+            values["funding_rate"] = r.funding_rate
+        if r.granularity:
+            values["funding_interval_h"] = r.granularity / MS_PER_HOUR
+        return PolledContract(r.symbol, values)
 
     # --- frames
 

@@ -45,6 +45,7 @@ from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.missed import TradesQuestion
+from feedhandler.feed.polling import Polling, PollQuestion
 from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state
 from feedhandler.feed.survey import Survey
 from feedhandler.feed.tap import Tap
@@ -76,7 +77,14 @@ from feedhandler.transport.files import (
     wanted_stamp,
     write_instruments,
 )
-from feedhandler.transport.http import HttpClient, HttpRefused, RestBudget
+from feedhandler.transport.http import (
+    POLL_SHARE,
+    SPARE_SHARE,
+    WHOLE_SHARE,
+    HttpClient,
+    HttpRefused,
+    RestBudget,
+)
 from feedhandler.transport.links import Uplink
 from feedhandler.transport.offer import Offer
 from feedhandler.transport.outlet import Outlet
@@ -351,6 +359,9 @@ class Feed:
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._surveys = {market: Survey() for market in self._markets}
+        self._pollings = [
+            Polling(market, poll, self._publisher.emit) for market in self._markets for poll in market.polls
+        ]
         self._invalid = InvalidTopics(self._markets)
         self._complaints = Complaints()
         self._survey_problems: dict[tuple[str, str], str] = {}  # newest, by market and request
@@ -455,11 +466,11 @@ class Feed:
         return False
 
     async def _fetch(
-        self, market: Market, request: RestRequest, *, is_spare: bool = False
+        self, market: Market, request: RestRequest, *, share: float = WHOLE_SHARE
     ) -> tuple[bytes, int]:
         """Return the body of an answer, as `HttpClient.fetch` does, and when it came; both are recorded."""
         http = self._http[market.name]
-        body = await http.fetch(request, is_spare=is_spare)
+        body = await http.fetch(request, share=share)
         recv_ns = time.time_ns()
         if self._tap is not None:
             self._tap.answered(http.rest_url + request.path, body, recv_ns)
@@ -802,6 +813,9 @@ class Feed:
             legs = [legs for legs in self._universe.legs if legs.market is market]
             if survey.begin(legs, time.monotonic_ns()):
                 self._spawn(self._ask_about_all(market, survey))
+        for polling in self._pollings:
+            if (asked := polling.advance(time.monotonic_ns())) is not None:
+                self._spawn(self._poll(asked))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what waits for REST, and for which nobody waits."""
@@ -816,7 +830,7 @@ class Feed:
         try:
             for request in market.survey_requests:
                 with self._failures.converted("present values"):
-                    body, recv_ns = await self._fetch(market, request, is_spare=True)
+                    body, recv_ns = await self._fetch(market, request, share=SPARE_SHARE)
                     rows = market.decode_survey(body)
                 self._survey_problems[market.name, request.path] = rows.problem
                 self._note_problems()
@@ -834,7 +848,7 @@ class Feed:
         quote, market = None, question.watch.market
         try:
             with self._failures.converted("a question to REST"):
-                body, _ = await self._fetch(market, market.quote_request(question.native), is_spare=True)
+                body, _ = await self._fetch(market, market.quote_request(question.native), share=SPARE_SHARE)
                 quote = market.decode_quote(body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no word from REST about %s, which is silent: %s", question.native, exc)
@@ -845,7 +859,7 @@ class Feed:
         market, native = question.watch.market, question.missed.state.native
         try:
             with self._failures.converted("past trades"):
-                body, recv_ns = await self._fetch(market, question.request, is_spare=True)
+                body, recv_ns = await self._fetch(market, question.request, share=SPARE_SHARE)
                 rows = market.decode_past_trades(native, body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no past trades of %s from REST: %s", native, exc)
@@ -863,7 +877,7 @@ class Feed:
         market, native = question.bases.market, question.watched.state.native
         try:
             with self._failures.converted("a book"):
-                body, recv_ns = await self._fetch(market, question.request, is_spare=True)
+                body, recv_ns = await self._fetch(market, question.request, share=SPARE_SHARE)
                 base = market.decode_base(native, body)
         except (ProtocolError, DecodeError) as exc:
             log.info("no book of %s from REST, asked for again later: %s", native, exc)
@@ -872,6 +886,25 @@ class Feed:
             answer = functools.partial(question.bases.on_answer, question, base, recv_ns)
             if self._failures.attempt_now("a book", answer) is not None:
                 question.bases.on_refused(question)
+        self._publisher.flush_soon()
+
+    async def _poll(self, question: PollQuestion) -> None:
+        """Ask the exchange for what contracts lack in all channels."""
+        polling, market = question.polling, question.polling.market
+        try:
+            with self._failures.converted("a poll"):
+                body, recv_ns = await self._fetch(market, question.request, share=POLL_SHARE)
+                rows = market.decode_poll(polling.poll, body, recv_ns)
+        except (ProtocolError, DecodeError) as exc:
+            is_ours = isinstance(exc, HttpRefused) and not exc.status  # no room in our budget
+            if not is_ours:
+                log.info("no %s from REST: %s", ", ".join(polling.poll.fields), exc)
+            wait_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
+            polling.on_refused(question, time.monotonic_ns(), "" if is_ours else str(exc), wait_s)
+        else:
+            answer = functools.partial(polling.on_answer, question, rows, recv_ns, time.monotonic_ns())
+            if self._failures.attempt_now("a poll", answer) is not None:
+                polling.on_refused(question, time.monotonic_ns(), "an answer that could not be taken over")
         self._publisher.flush_soon()
 
     def _note_stale(self) -> None:
@@ -1000,6 +1033,7 @@ class Feed:
         status.failures = dict(self._failures.counts)
         status.hop_records = self._publisher.records
         status.books_valid, status.books_waiting = self._universe.books()
+        status.polled = [each.status(time.monotonic_ns()) for each in self._pollings]
         self._invalid.report(status)
         self._timekeepers[0].report(status)
         self._publisher.send_document(wire.STATUS, msgspec.json.encode(status))

@@ -10,13 +10,15 @@ nobody has recorded, such as a request of ours for trades that were missed, is n
 
 from collections import deque
 from collections.abc import Collection
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from feedhandler.data import wire
 from feedhandler.data.book import BOOK
+from feedhandler.data.contract import CONTRACT
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
 from feedhandler.data.kinds import RECORD_WORDS
@@ -24,9 +26,11 @@ from feedhandler.data.trade import TRADE
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Control, Market, StatedQuote
 from feedhandler.exchanges.full_book import FullBookState
+from feedhandler.exchanges.polled import Poll, take_polled
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
 from feedhandler.recordings.carriers import Carrier, KeptBase, RecordedConnection
+from feedhandler.recordings.plan import PlannedMarket
 from feedhandler.recordings.traffic import ANSWERED, CLOSED, HEADER, OPENED, RECEIVED, SENT, Item
 
 BASES_MAX: Final = 64  # of one symbol, the newest, for the changes that follow them: some 4 MB
@@ -55,6 +59,13 @@ def _named_in(connection: str) -> type[Market] | None:
     """Return the market of the exchange that the name of a connection begins with, if it does."""
     exchange = EXCHANGES.get(connection.partition(".")[0].lower())
     return exchange.main if exchange else None
+
+
+class _Header(msgspec.Struct):
+    """What an item of that kind may tell, whoever recorded."""
+
+    exchange: str = ""
+    markets: list[PlannedMarket] = []
 
 
 class Decoded(msgspec.Struct, gc=False):
@@ -101,6 +112,7 @@ class Decoding:
         self._base_flags = base_flags
         self._has_quotes = has_quotes
         self._headed: type[Market] | None = None  # what the header says
+        self._hosts: dict[str, set[str]] = {}  # where REST was asked, and whose places that takes
         self._placed: type[Market] | None = None  # the first market that addresses have told of
         self._connections: dict[str, RecordedConnection] = {}
         self._carriers: dict[type[Market], Carrier] = {}
@@ -144,11 +156,26 @@ class Decoding:
 
     def _read_header(self, data: bytes) -> None:
         try:
-            name = msgspec.json.decode(data, type=dict[str, Any]).get("exchange")
+            header = msgspec.json.decode(data, type=_Header)
         except UNDECODABLE:
             return
-        found = EXCHANGES.get(name.lower()) if isinstance(name, str) else None
+        found = EXCHANGES.get(header.exchange.lower())
         self._headed = found.main if found else None
+        for market in found.markets if found else ():
+            for planned in header.markets:
+                path = market.instruments_request.path
+                if planned.name == market.name and planned.instruments_url.endswith(path):
+                    host = planned.instruments_url.removesuffix(path)
+                    self._hosts.setdefault(host, set()).add(market.rest_url)
+
+    def _at_home(self, item: Item) -> Item:
+        """Return an answer with the URL that it would have of the exchange itself, where its hosts are others."""
+        for host in sorted(self._hosts, key=len, reverse=True):
+            if item.name.startswith(f"{host}/"):
+                home, *others = self._hosts[host]
+                # Of several that meet at one host the rest of the URL has to tell.
+                return item if others else replace(item, name=home + item.name[len(host) :])
+        return item
 
     def exchange_of(self, connection: str) -> str:
         """Return whose a connection is, or the recording, as far as is known; else ""."""
@@ -187,7 +214,12 @@ class Decoding:
             return where, found
         for made in EXCHANGES[found.exchange].markets:
             market = self._reader(made)
-            if market.lists(url) or market.base_at(url) or market.past_trades_at(url):
+            if (
+                market.lists(url)
+                or market.base_at(url)
+                or market.past_trades_at(url)
+                or market.polled_at(url) is not None
+            ):
                 return where, made
         return where, found
 
@@ -258,6 +290,7 @@ class Decoding:
 
     def instruments(self, item: Item) -> tuple[Market, list[Instrument]] | None:
         """Return what an answer lists, natives with the market's prefix; None if it is no list that can be read."""
+        item = self._at_home(item)
         _, made = self._market_of_answer(item.name)
         place = place_of(item.name)
         if made is None or (place.exchange and place.market is None):
@@ -273,6 +306,7 @@ class Decoding:
 
     def take_answer(self, item: Item) -> Decoded:
         """Take the answer to a request; it may be known long before the frames around it."""
+        item = self._at_home(item)
         where, made = self._market_of_answer(item.name)
         if made is None:
             return Decoded(where)
@@ -281,6 +315,8 @@ class Decoding:
             market.learn(listed[1])
         asked = market.base_at(item.name)
         if asked is None:
+            if (poll := market.polled_at(item.name)) is not None:
+                return self._take_polled(item, poll, Decoded(where, market))
             return self._take_past_trades(item, Decoded(where, market))
         native, limit = asked
         try:
@@ -295,7 +331,7 @@ class Decoding:
         if carrier is None or not isinstance(state, FullBookState):
             return Decoded(where, market, BOOK.name, native)
         if lines := carrier.lines_of(native):  # also to those that are known: it may have levels that are not
-            base = msgspec.structs.replace(market.decode_base(native, item.data), limit=limit)
+            base = replace(market.decode_base(native, item.data), limit=limit)
             state.offer(lines, base, item.wall_ns, carrier.emit)
         return Decoded(where, market, BOOK.name, native, carrier.take_records())
 
@@ -306,6 +342,21 @@ class Decoding:
             if connection.carrier is carrier and not connection.topics.isdisjoint(topics):
                 carrier.join(connection, native)
         return carrier.state_of(BOOK.name, native)
+
+    def _take_polled(self, item: Item, poll: Poll, found: Decoded) -> Decoded:
+        """Take what no channel has of contracts."""
+        market = found.market
+        assert market is not None
+        carrier = self._carriers.get(type(market))
+        if carrier is None or CONTRACT.name not in carrier.states:
+            return found
+        try:
+            rows = market.decode_poll(poll, item.data, item.wall_ns).items
+        except (DecodeError, ProtocolError) as exc:
+            return Decoded(found.where, market, CONTRACT.name, problem=str(exc))
+        states = carrier.states[CONTRACT.name].values()
+        take_polled(poll, rows, states, item.wall_ns, carrier.emit)
+        return Decoded(found.where, market, CONTRACT.name, records=carrier.take_records())
 
     def _take_past_trades(self, item: Item, found: Decoded) -> Decoded:
         """Take trades that no connection brought, if that is what an answer has."""

@@ -49,7 +49,11 @@ REST_SHARE: Final = 0.1
 SHARDS_SHARE: Final = (
     0.5  # and what those that share an exchange take together at most: they know nothing of each other
 )
-SPARE_SHARE: Final = 2 / 3  # of our budget, for requests without which the feed goes on
+WHOLE_SHARE: Final = 1.0  # of our budget, for requests of which connections are made
+SPARE_SHARE: Final = (
+    2 / 3
+)  # for those without which the feed goes on: they leave the rest, and wait for nothing
+POLL_SHARE: Final = 1 / 3  # and for those that never end: they leave as much to whatever has a reason
 TURN_WAIT_MAX_S: Final = 5.0  # for a turn; less than the time that a connection's handshake has
 assert TURN_WAIT_MAX_S < TIMEOUT_S
 
@@ -66,8 +70,8 @@ class RestBudget:
     """When requests may go: at most `REST_SHARE` of limit (weight, per seconds), and none during a ban.
 
     Pure; times are monotonic. A request heavier than the share has it for itself. feeds is how many processes
-    share the exchange. Spare requests, without which the feed goes on, leave a third of it to those of which
-    connections are made, and wait for nothing: they are repeated later.
+    share the exchange. What may use less than `WHOLE_SHARE` goes while all that went is within its share, and waits
+    for nothing: it is repeated later.
     """
 
     def __init__(self, limit: tuple[int, float], feeds: int = 1) -> None:
@@ -94,13 +98,13 @@ class RestBudget:
             used -= each
         return turn_ns
 
-    def take(self, weight: int, now_mono_ns: int, *, is_spare: bool = False) -> int:
+    def take(self, weight: int, now_mono_ns: int, *, share: float = WHOLE_SHARE) -> int:
         """Give a turn, and return when it is. Raises HttpRefused if it is too far off, or during a ban."""
         self.check(now_mono_ns)
-        weight_max = max(1, int(self.weight_max * SPARE_SHARE)) if is_spare else self.weight_max
+        weight_max = max(1, int(self.weight_max * share))
         turn_ns = self.turn_ns(weight, now_mono_ns, weight_max)
         wait_s = (turn_ns - now_mono_ns) / NS_PER_S
-        if wait_s > (0.0 if is_spare else TURN_WAIT_MAX_S):
+        if wait_s > (TURN_WAIT_MAX_S if share == WHOLE_SHARE else 0.0):
             raise HttpRefused(
                 f"our budget of weight {weight_max} in {self.per_s:g} s is used up,"
                 f" and has {weight} free in {wait_s:.1f} s",
@@ -156,27 +160,27 @@ class HttpClient:
             async with asyncio.timeout(CLOSE_S):
                 await self._session.close()
 
-    async def fetch(self, request: RestRequest, *, is_spare: bool = False) -> bytes:
+    async def fetch(self, request: RestRequest, *, share: float = WHOLE_SHARE) -> bytes:
         """Return the body of a 200 answer, after waiting for our turn.
 
         Raises HttpRefused for any other status, or if the budget forbids it, and ProtocolError for a failed
         or oversized transfer.
         """
-        answer = await self.ask(request, is_spare=is_spare)
+        answer = await self.ask(request, share=share)
         if answer.status != 200:
             text, wait_s = refusal(answer.status, answer.body)
             what = self._describe(request)
             raise HttpRefused(f"{what}: {text}", answer.retry_after_s or wait_s, answer.status)
         return answer.body
 
-    async def ask(self, request: RestRequest, *, is_spare: bool = False) -> RestAnswer:
+    async def ask(self, request: RestRequest, *, share: float = WHOLE_SHARE) -> RestAnswer:
         """Return the answer, whatever its status, after waiting for our turn.
 
         Raises HttpRefused if the budget forbids it, and ProtocolError for a failed or oversized transfer.
         """
         assert self._session is not None, "use as a context manager"
         what = self._describe(request)
-        await self._turn(request, what, is_spare=is_spare)
+        await self._turn(request, what, share=share)
         try:
             place = what.partition("?")[0]  # one for all symbols
             with self._failures.converted(place, *FORESEEN, is_secret=request.is_signed):
@@ -216,11 +220,11 @@ class HttpClient:
         path = request.path.partition("?")[0] if request.is_signed else request.path
         return f"{request.method} {self.rest_url}{path}"
 
-    async def _turn(self, request: RestRequest, what: str, *, is_spare: bool) -> None:
+    async def _turn(self, request: RestRequest, what: str, *, share: float) -> None:
         """Wait until the request may go. Raises HttpRefused if that is not soon."""
         try:
             now_mono_ns = time.monotonic_ns()
-            turn_ns = self._budget.take(request.weight, now_mono_ns, is_spare=is_spare)
+            turn_ns = self._budget.take(request.weight, now_mono_ns, share=share)
             if turn_ns > now_mono_ns:
                 await asyncio.sleep((turn_ns - now_mono_ns) / NS_PER_S)
                 self._budget.check(time.monotonic_ns())  # those before us may have got us banned

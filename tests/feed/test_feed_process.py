@@ -25,7 +25,7 @@ from feedhandler.feed.process import Feed
 from feedhandler.runtime import config
 from feedhandler.transport.boards import BoardReader, board_path
 from feedhandler.transport.files import change_wanted, request_snapshots
-from feedhandler.transport.http import HttpRefused
+from feedhandler.transport.http import WHOLE_SHARE, HttpRefused
 
 
 class Http:
@@ -36,7 +36,7 @@ class Http:
     def __init__(self):
         self.asked = asyncio.Event()
 
-    async def fetch(self, request, is_spare=False):
+    async def fetch(self, request, share=WHOLE_SHARE):
         self.asked.set()
         await asyncio.Event().wait()
 
@@ -75,7 +75,7 @@ class Failing:
     def __init__(self, times):
         self.times = times
 
-    async def fetch(self, request, is_spare=False):
+    async def fetch(self, request, share=WHOLE_SHARE):
         self.times -= 1
         if self.times >= 0:
             raise RuntimeError("File descriptor 27 is used by transport")
@@ -105,7 +105,7 @@ class Listing(Http):
     is_away = False
     body = b'{"symbols":[{"symbol":"AUSDT","status":"TRADING","baseAsset":"A","quoteAsset":"USDT"}]}'
 
-    async def fetch(self, request, is_spare=False):
+    async def fetch(self, request, share=WHOLE_SHARE):
         if self.is_away:
             raise ProtocolError("away")
         return self.body
@@ -187,9 +187,9 @@ class Elsewhere(Listing):
     rest_url = "http://127.0.0.1:2"
     requests = 0
 
-    async def fetch(self, request, is_spare=False):
+    async def fetch(self, request, share=WHOLE_SHARE):
         self.requests += 1
-        return await super().fetch(request, is_spare)
+        return await super().fetch(request, share)
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_what_a_library_raises_in_a_question_answers_it_with_nothing(tmp_path):
 
 def test_an_answer_about_all_symbols_that_confuses_us_costs_the_answer_alone(tmp_path):
     class Odd(Http):
-        async def fetch(self, request, is_spare=False):
+        async def fetch(self, request, share=WHOLE_SHARE):
             return b"[]"
 
     def decode(body):

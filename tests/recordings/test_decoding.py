@@ -4,6 +4,7 @@ import itertools
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from captured import (
     BINANCE,
@@ -26,6 +27,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX
 from feedhandler.recordings.captures import CaptureReader
 from feedhandler.recordings.decoding import Decoding, place_of
+from feedhandler.recordings.plan import Plan, PlannedMarket
 from feedhandler.recordings.traffic import Item, What
 
 FOLDER = Path(__file__).parent.parent / "frames"
@@ -324,3 +326,65 @@ def test_an_answer_of_a_simulated_exchange_is_of_the_market_that_asks_so():
         assert found.prefix == ("linear:" if ":" in symbol else "")
         assert symbol in {instrument.symbol for instrument in instruments}
         assert all(instrument.native.startswith(found.prefix) for instrument in instruments)
+
+
+KUCOIN_LINEAR = "wss://ws-api-futures.kucoin.com/?token=T"
+LIST = "/api/v1/contracts/active"
+CONTRACTS = [
+    {
+        "symbol": "XBTUSDTM",
+        "baseCurrency": "XBT",
+        "quoteCurrency": "USDT",
+        "settleCurrency": "USDT",
+        "status": "Open",
+        "multiplier": 0.001,
+        "openInterest": "5000",
+    },
+]
+
+
+def mark(price):
+    data = {"markPrice": price, "indexPrice": price, "granularity": 1000, "timestamp": 1_790_000_000_000}
+    return {
+        "topic": "/contract/instrument:XBTUSDTM",
+        "type": "message",
+        "subject": "mark.index.price",
+        "data": data,
+    }
+
+
+def test_what_a_feed_polled_of_contracts_is_in_the_records(tmp_path):
+    url = "https://api-futures.kucoin.com"
+    listed = answered(url + LIST, {"code": "200000", "data": CONTRACTS})
+    one = {
+        "code": "200000",
+        "data": CONTRACTS[0] | {"openInterest": 7000, "nextFundingRateDateTime": 1_790_006_400_000},
+    }
+    lines = [
+        listed,
+        opened(KUCOIN_LINEAR),
+        received(mark(10)),
+        listed,
+        answered(f"{url}/api/v1/contracts/XBTUSDTM", one),
+    ]
+    found = records(decoded(tmp_path, lines))
+    assert [record.mark for record in found] == [10.0] * 3
+    assert [record.open_interest for record in found[1:]] == [5.0, 7.0]
+    assert found[0].open_interest != found[0].open_interest, "a state takes what comes after its first frame"
+    assert found[2].next_funding_ns == 1_790_006_400_000_000_000
+    odd = decoded(tmp_path, [*lines, answered(url + LIST, {"code": "429000", "msg": "Too Many Requests"})])
+    assert "429000" in odd[-1].problem
+    assert not odd[-1].records
+
+
+def test_answers_of_a_market_that_is_simulated_below_a_path_are_read_as_its_own():
+    """Its own host is known from what the feed was to receive."""
+    host = "http://127.0.0.1:9"
+    urls = {"spot": f"{host}/api/v2/symbols", "linear": f"{host}/linear{LIST}"}
+    markets = [PlannedMarket(name=n, prefix="", instruments_url=url) for n, url in urls.items()]
+    plan = Plan(exchange="kucoin", session_ns=1, simulated=True, markets=markets)
+    decoding = Decoding("kucoin")
+    decoding.take(Item(What.HEADER, 1, data=msgspec.json.encode(plan)))
+    body = json.dumps({"code": "200000", "data": CONTRACTS}).encode()
+    market, instruments = decoding.instruments(Item(What.ANSWERED, 1, name=f"{host}/linear{LIST}", data=body))
+    assert (market.name, [instrument.symbol for instrument in instruments]) == ("linear", ["BTC/USDT:USDT"])

@@ -20,6 +20,7 @@ from feedhandler.sim.server import SimServer, SimSettings
 from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport.http import (
     REST_SHARE,
+    SPARE_SHARE,
     TURN_WAIT_MAX_S,
     HttpClient,
     HttpRefused,
@@ -80,11 +81,11 @@ def test_what_does_not_fit_waits_until_enough_has_left_the_window():
 
 def test_spare_requests_leave_a_third_to_others_and_wait_for_nothing():
     shared = budget(weight_max=12)
-    assert [shared.take(4, NOW, is_spare=True) for _ in range(2)] == [NOW, NOW]
+    assert [shared.take(4, NOW, share=SPARE_SHARE) for _ in range(2)] == [NOW, NOW]
     with pytest.raises(HttpRefused, match=r"weight 8 in 4 s is used up.* free in 4\.0 s"):
-        shared.take(1, NOW, is_spare=True)
+        shared.take(1, NOW, share=SPARE_SHARE)
     assert shared.take(4, NOW) == NOW, "a handshake has its turn at once"
-    assert shared.take(4, NOW + 4 * SECOND, is_spare=True) == NOW + 4 * SECOND
+    assert shared.take(4, NOW + 4 * SECOND, share=SPARE_SHARE) == NOW + 4 * SECOND
 
 
 @pytest.mark.parametrize("name", EXCHANGES)
@@ -97,7 +98,7 @@ def test_all_present_values_of_an_exchange_can_be_asked_for_beside_a_start(name,
     for request in first:
         shared.take(request.weight, NOW)
     for request in exchange.survey_requests:
-        assert shared.take(request.weight, NOW, is_spare=True) == NOW
+        assert shared.take(request.weight, NOW, share=SPARE_SHARE) == NOW
 
 
 def test_a_turn_that_is_far_off_is_refused_with_the_budget_and_the_time():
