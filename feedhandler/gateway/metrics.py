@@ -276,14 +276,28 @@ def _exchanges(rows: dict[str, ExchangeStatus], now_ns: int) -> Iterator[Metric]
     since = _family(
         "exchange_invalid_seconds", "For how long the longest of all has been so, 0 without any.", "exchange"
     )
+    late = _family(
+        "exchange_polled_late",
+        "Contracts without a value that REST alone has, for longer than one counts.",
+        "exchange",
+        "market",
+        "field",
+    )
+    polled = _family(
+        "exchange_polled_oldest_time_seconds",
+        "When the oldest of such values that is in use was received.",
+        "exchange",
+        "market",
+        "field",
+    )
     latency = HistogramMetricFamily(
         "feedhandler_tick_to_publish_seconds",
         "From a frame's receipt to its record's publication, sampled.",
         labels=("exchange",),
     )
     for name, status in rows.items():
-        for each in WORST_FIRST:
-            state.add_metric((name, each), float(status.state == each))
+        for word in WORST_FIRST:
+            state.add_metric((name, word), float(status.state == word))
         records.add_metric((name,), status.records)
         topics.add_metric((name,), status.topics)
         newest.add_metric((name,), status.newest_recv_ns / NS_PER_S)
@@ -305,6 +319,10 @@ def _exchanges(rows: dict[str, ExchangeStatus], now_ns: int) -> Iterator[Metric]
             invalid.add_metric((name, kind), count)
         oldest_ns = min(status.feed.invalid_topics.values(), default=now_ns)
         since.add_metric((name,), max(0, now_ns - oldest_ns) / NS_PER_S)
+        for each in status.feed.polled:
+            for field in each.fields if each.symbols else ():
+                late.add_metric((name, each.market, field), each.late)
+                polled.add_metric((name, each.market, field), each.oldest_ns / NS_PER_S)
         if status.feed.clock_offset_ms is not None:
             offset.add_metric((name,), status.feed.clock_offset_ms / MS_PER_S)
     yield from (
@@ -324,6 +342,8 @@ def _exchanges(rows: dict[str, ExchangeStatus], now_ns: int) -> Iterator[Metric]
         recovered,
         invalid,
         since,
+        late,
+        polled,
     )
     yield latency
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import time
 
 from harness import Stack
 
@@ -95,10 +96,18 @@ def test_contracts_of_kucoin_come_in_the_base_asset_beside_spot(tmp_path):
         assert abs(contract.mark / ticker.last - 1) < 0.01
         assert abs(contract.index / contract.mark - 1) < 0.01
         assert abs(contract.predicted_funding_rate) < 0.01
+        assert abs(contract.funding_rate) < 0.01
+        assert contract.open_interest > 0, "REST has it"
+        assert contract.next_funding_ns > contract.recv_ns
+        assert contract.funding_interval_h in (1, 4, 8)
         assert abs(ticker.base_volume_24h * ticker.last / ticker.quote_volume_24h - 1) < 0.2, "coins"
         assert depth.bids[0][0] < depth.asks[0][0]
         assert newest["trade", PERPETUAL].size < 100, "coins, and no contracts"
         status = stack.status()["exchanges"]["kucoin"]["feed"]
+        (polled,) = status["polled"]
+        assert (polled["market"], polled["symbols"], polled["known"], polled["late"]) == ("linear", 1, 1, 0)
+        assert polled["fields"] == ["open_interest", "next_funding_ns"]
+        assert 0 <= time.time_ns() - polled["oldest_ns"] < polled["lasts_s"] * 1e9
         assert status["wanted"] == {SPOT: list(KINDS[:4]), PERPETUAL: list(KUCOIN_KINDS)}
         assert {connection["market"] for connection in status["connections"]} == {"spot", "linear"}
         assert not any("list" in problem for problem in status["problems"])
@@ -107,9 +116,11 @@ def test_contracts_of_kucoin_come_in_the_base_asset_beside_spot(tmp_path):
 
 
 def is_complete(record):
-    """All is known that KuCoin's channels have."""
+    """All is known that KuCoin has."""
     if isinstance(record, wire.Ticker):
         return not any(math.isnan(getattr(record, name)) for name in wire.TICKER_VALUES)
     if isinstance(record, wire.Contract):
-        return not any(map(math.isnan, (record.mark, record.index, record.predicted_funding_rate)))
+        return not any(
+            map(math.isnan, (record.mark, record.index, record.predicted_funding_rate, record.open_interest))
+        )
     return True

@@ -25,7 +25,7 @@ from feedhandler.feed.process import Feed
 from feedhandler.runtime import config
 from feedhandler.transport.boards import BoardReader, board_path
 from feedhandler.transport.files import change_wanted, request_snapshots
-from feedhandler.transport.http import WHOLE_SHARE, HttpRefused
+from feedhandler.transport.http import POLL_SHARE, WHOLE_SHARE, HttpRefused
 
 
 class Http:
@@ -480,3 +480,87 @@ def test_a_snapshot_that_a_relay_requests_is_published(tmp_path):
         return found
 
     assert uvloop.run(play()) == [0, 0, 1]
+
+
+class Polled(EXCHANGES["kucoin"].market("linear")):
+    """Its spot, as far as the feed knows; the one contract has been brought by a connection."""
+
+    name = "spot"
+    canary = ""
+
+
+class Answering(Http):
+    """A REST host whose answers to polls are given, one after the other; the last one again and again."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = [*answers]
+        self.shares = []
+
+    async def fetch(self, request, share=WHOLE_SHARE):
+        self.shares.append(share)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+POLLED = b'{"code":"200000","data":{"symbol":"XBTUSDTM","openInterest":"5000"}}'
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (HttpRefused("HTTP 429 Too Many Requests", 0.01, 429), "HTTP 429"),
+        (HttpRefused("our budget is used up", 0.01), ""),
+        (ProtocolError("no answer within 10 s"), "no answer"),
+        (RuntimeError("File descriptor 27 is used by transport"), "RuntimeError"),
+        (b'{"code":"200000","data":{"symbol":"XBTUSDTM","openInterest":"-1"}}', "Expected"),
+        (b'{"code":"200000","data":"maintenance"}', "Expected"),
+        (b"<html>", "JSON"),
+        (b"", "truncated"),
+    ],
+)
+def test_a_poll_that_comes_to_nothing_costs_nothing_but_the_age_of_a_value(tmp_path, monkeypatch, bad, said):
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("kucoin", (Polled,)))
+
+    async def play():
+        http = Answering(bad, POLLED)
+        feed = feed_of(tmp_path, http)
+        (market,), (polling,) = feed._markets, feed._pollings
+        market.contract_sizes = {"XBTUSDTM": (1, 1000)}
+        (state,) = market.add(["XBTUSDTM"], 0, "contract")
+        state.mark = 10.0
+        state.update(time.time_ns())
+        await feed._poll(polling.advance(time.monotonic_ns()))
+        before = wire.unpack(state.record())
+        assert (before.mark, before.flags, before.open_interest != before.open_interest) == (10.0, 0, True)
+        assert said in polling.status(time.monotonic_ns()).problem
+        polling._next_mono_ns = 0
+        await feed._poll(polling.advance(time.monotonic_ns()))
+        feed._publisher.close()
+        status = polling.status(time.monotonic_ns())
+        assert (state.open_interest, status.problem, status.known) == (5.0, "", 1)
+        assert status.oldest_ns == state.recv_ns
+        assert http.shares == [POLL_SHARE] * 2
+
+    uvloop.run(play())
+
+
+def test_what_is_polled_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("kucoin", (Polled,)))
+
+    async def play():
+        feed = feed_of(tmp_path, Answering(POLLED))
+        answers = []
+        feed._tap = SimpleNamespace(answered=lambda *answer: answers.append(answer))
+        (market,), (polling,) = feed._markets, feed._pollings
+        market.contract_sizes = {"XBTUSDTM": (1, 1000)}
+        (state,) = market.add(["XBTUSDTM"], 0, "contract")
+        state.mark = 10.0
+        state.update(time.time_ns())
+        await feed._poll(polling.advance(time.monotonic_ns()))
+        feed._publisher.close()
+        assert answers == [(f"{Http.rest_url}/api/v1/contracts/XBTUSDTM", POLLED, state.recv_ns)]
+
+    uvloop.run(play())
