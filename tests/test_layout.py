@@ -186,21 +186,124 @@ def test_nats_is_loaded_by_the_bridge_alone_and_by_its_public_interface():
                 assert ast.unparse(node.value) == "self", f"{name}, line {node.lineno}: {ast.unparse(node)}"
 
 
-OWN = {f"{room}.{name}" for room in ("exchanges", "accounts") for name in EXCHANGES} | {
-    "exchanges",
-    "accounts",
+# What lists exchanges: the registries, and what a client of a simulated one signs with.
+LISTS = {"exchanges", "accounts", "sim.simulated", "sim.credentials"}
+OWN = {
+    name
+    for name in MODULES
+    if name.startswith(("exchanges.", "accounts.", "sim."))
+    and any(re.fullmatch(rf"{exchange}(_\w+)?", name.split(".")[-1]) for exchange in EXCHANGES)
 }
-SHARED = sorted({name for name in MODULES if name} - OWN)
+SHARED = sorted({name for name in MODULES if name} - OWN - LISTS)
 
 
-@pytest.mark.parametrize("name", [name for name in SHARED if room(name) not in ("sim", "sim.process")])
+def identifiers(node: ast.AST) -> list[str]:
+    """Return what a piece of syntax names or uses by name."""
+    match node:
+        case ast.Name(name) | ast.Attribute(_, name) | ast.arg(name) | ast.keyword(str(name)):
+            return [name]
+        case ast.ClassDef(name) | ast.FunctionDef(name) | ast.AsyncFunctionDef(name):
+            return [name]
+        case ast.alias(name, other):
+            return [*name.split("."), other or ""]
+        case ast.ImportFrom(str(name)):
+            return name.split(".")
+        case _:
+            return []
+
+
+def words_of(identifier: str) -> set[str]:
+    """Return the words of a name, as in `max_size`, `MAX_SIZE` and `MaxSize`."""
+    capitals = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", identifier)
+    return {word.lower() for word in (*capitals, *identifier.split("_"))}
+
+
+def named_exchanges(node: ast.AST) -> set[str]:
+    """Return the exchanges that a piece of syntax is about.
+
+    A text that explains may give one as an example; one without a space is no explanation.
+    """
+    found = {word for name in identifiers(node) for word in words_of(name)}
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+        text = node.value if isinstance(node.value, str) else node.value.decode(errors="replace")
+        if not re.search(r"\s", text):
+            found |= set(re.split(r"[^a-z]+", text.lower()))
+    return found & EXCHANGES.keys()
+
+
+@pytest.mark.parametrize("name", SHARED)
 def test_no_shared_code_names_an_exchange(name):
-    """Neither as a name nor as a text of its own; a text that explains may give one as an example."""
+    """Not as a name, nor as part of one, nor as a text of its own."""
     for node in nodes(MODULES[name]):
-        if isinstance(node, ast.Name):
-            assert node.id.lower() not in EXCHANGES
-        elif isinstance(node, ast.Constant):
-            assert node.value not in EXCHANGES, node.lineno
+        assert not named_exchanges(node), f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)}"
+
+
+# What plays and measures whatever the tables of exchanges have; others are about one exchange.
+FOLLOWING = (
+    "chain*.py",
+    "days.py",
+    "chaos/*.py",
+    "soak/*.py",
+    "e2e/harness.py",
+    "book_market.py",
+    "claims.py",
+)
+FOLLOWING_OF_BENCH = (
+    "plan.py",
+    "measure.py",
+    "numbered.py",
+    "traffic.py",
+    "report.py",
+    "terminal.py",
+    "page.py",
+)
+
+
+def test_what_plays_all_exchanges_takes_them_from_their_tables():
+    paths = [
+        *(
+            path
+            for name in FOLLOWING
+            for path in sorted((ROOT / "tests").glob(name))
+            if not path.name.startswith("test_")
+        ),
+        *(ROOT / "bench" / name for name in FOLLOWING_OF_BENCH),
+    ]
+    assert len(paths) > 12
+    for path in paths:
+        for node in nodes(path):
+            assert not named_exchanges(node), f"{path.name}, line {getattr(node, 'lineno', '?')}"
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize(
+    "code",
+    [
+        'if exchange.name == "{0}": pass',
+        'if name in ("{0}",): pass',
+        'if topic.startswith("ticker.{0}."): pass',
+        'if b"{0}" in topic: pass',
+        "match name:\n case '{0}': pass",
+        "from feedhandler.exchanges.{0} import decode",
+        "from feedhandler.exchanges import {0} as other",
+        "import feedhandler.sim.{0}_private",
+        "limits.{0} = 1",
+        "def is_{0}(name): pass",
+        "class {1}Session: pass",
+        "make({0}=True)",
+        "{2}_LIMIT = 1",
+    ],
+)
+def test_code_that_knows_an_exchange_is_seen(exchange, code):
+    planted = ast.parse(code.format(exchange, exchange.capitalize(), exchange.upper()))
+    assert any(named_exchanges(node) == {exchange} for node in ast.walk(planted))
+
+
+def test_a_text_that_explains_may_give_an_exchange_as_an_example():
+    planted = ast.parse(
+        '"""As Binance does; see binance.com."""\nraise ValueError("no exchange, such as okx")'
+    )
+    assert not any(named_exchanges(node) for node in ast.walk(planted))
 
 
 # The simulator's side of a thing has the name of our side.
@@ -272,6 +375,15 @@ def test_files_that_the_map_names_are_there():
     missing = {name for name in names if "NAME" not in name and not name.startswith("run/")}
     missing = {name for name in missing if not any((root / name).exists() for root in (ROOT, PACKAGE))}
     assert not missing
+
+
+def test_each_room_and_where_to_begin_in_it_is_in_the_documents():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)/` \|.*\| (`[^|]+`) \|$", text, re.MULTILINE))
+    folders = {room(name) for name in MODULES if name and (PACKAGE / room(name)).is_dir()}
+    assert set(rows) == folders
+    begin = {f"{name}/{file}" for name, files in rows.items() for file in re.findall(r"`([\w.]+)`", files)}
+    assert not {name for name in begin if not (PACKAGE / name).is_file()}
 
 
 def test_each_decision_has_one_short_form_and_one_long_one():

@@ -19,6 +19,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from feedhandler.cli.figures import clock, duration, moment, number, price, rounded
+from feedhandler.cli.pairs import Pairs
 from feedhandler.client import Subscriber
 from feedhandler.data import hints, wire
 from feedhandler.data.instruments import InstrumentList, InstrumentTable, decimals
@@ -42,6 +44,7 @@ PANEL_ROWS_BELOW: Final = 9  # where there is no room beside
 TICKERS_MIN: Final = 5
 BETWEEN: Final = 3  # blanks between tickers and panel
 PLAIN: Final = Console(width=LINE_WIDTH)  # to measure with
+PLURALS: Final = {"trade": "trades", "contract": "contracts", "liquidation": "liquidations"}
 SIDE_STYLES: Final = {wire.Side.BUY: "green", wire.Side.SELL: "red"}
 STATE_STYLES: Final = {
     "live": "green",
@@ -109,7 +112,7 @@ class Panel:
             table.add_row(*times, "bid", *_level(level, places), style="green")
         for trade in list(self._trades)[: max(1, rows_max - 2 * levels)]:
             if has_times:
-                times = [_clock(trade.exchange_ns or trade.recv_ns)[:8]]
+                times = [clock(trade.exchange_ns or trade.recv_ns)[:8]]
             side = Text(str(trade.side), style=SIDE_STYLES.get(trade.side, ""))
             table.add_row(*times, side, *_level((trade.price, trade.size), places))
         return table
@@ -128,7 +131,7 @@ class Panel:
 
 
 def _level(level: tuple[float, float], places: int | None) -> tuple[str, str]:
-    return price(level[0], places), number(float(f"{level[1]:.6g}"))
+    return price(level[0], places), rounded(level[1])
 
 
 def _conditions(flags: int) -> str:
@@ -144,6 +147,7 @@ class Watch:
         self.statuses: dict[str, ExchangeStatus] = {}
         self.heartbeat: Heartbeat | None = None
         self.panel = Panel()
+        self.pairs = Pairs(self.tickers)
         self.records = dict.fromkeys(self.exchanges, 0)  # fresh ones of tickers,
         self.others: dict[str, dict[str, int]] = {name: {} for name in self.exchanges}  # and of other kinds
         self.since_mono: dict[str, float] = {}  # when the first of them came
@@ -173,6 +177,7 @@ class Watch:
     def _take_other(self, record: wire.Record) -> None:
         """Take a record of another kind, or a condition."""
         self.panel.take(record)
+        self.pairs.take(record)
         if isinstance(record, wire.Document | wire.Condition) or record.flags & NOT_FRESH:
             return
         if (counts := self.others.get(record.exchange)) is not None:
@@ -196,6 +201,9 @@ class Watch:
         Symbols and prices are never cut: on a narrow terminal there are fewer columns.
         """
         now_ns = time.time_ns()
+        pairs = self.pairs.table(self._places, rows_max - TICKERS_MIN, width, now_ns)
+        if pairs is not None:
+            rows_max -= 2 + pairs.row_count
         topics = sorted(self.tickers, key=lambda topic: topic.split(".")[1:])
         panel, beside = self._panel(topics[:rows_max], rows_max, width, now_ns)
         if panel is not None and not beside:
@@ -223,6 +231,8 @@ class Watch:
                 parts.insert(0, Text(unreal_text(words, exchanges), style="bold"))
         if len(topics) > rows_max:
             parts.append(Text(f"… {len(topics) - rows_max} more", style="dim"))
+        if pairs is not None:
+            parts += ["", pairs]
         return Group(*parts, "", self._states(now_ns))
 
     def _panel(
@@ -241,7 +251,7 @@ class Watch:
                 return panel, beside
         return self.panel.table(places, PANEL_ROWS_BELOW, has_times=True), 0
 
-    def _places(self, of: wire.Ticker | Panel) -> int | None:
+    def _places(self, of: wire.Record | Panel) -> int | None:
         """Return how many decimals the prices of a symbol have; None where that is not known."""
         table = self._tables.get(of.exchange)
         return decimals(table.tick_of(of.symbol)) if table is not None else None
@@ -267,10 +277,10 @@ class Watch:
         }
 
     def _states(self, now_ns: int) -> Table:
-        table = Table(box=None, pad_edge=False, show_header=False)
+        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
         for name in ("exchange", "state", "rate"):
             table.add_column(name, no_wrap=True, justify="right" if name == "rate" else "left")
-        table.add_column("doing", no_wrap=True, overflow="ellipsis")
+        table.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)  # what the others leave
         for name in self.exchanges:
             table.add_row(name, *self._status_cells(name, now_ns))
         return table
@@ -292,45 +302,46 @@ class Watch:
                 f"{status.text(now_ns)}, {status.records_per_s:,.0f} records/s" if status else "no status yet"
             )
             parts.append(f"{name}: {text}")
-        if line := self.panel.line():
-            parts.append(line)
+        parts += [line for line in (self.panel.line(), self.pairs.line(now_ns)) if line]
         return " | ".join(parts)
 
-    def summary(self, subscriber: Subscriber) -> Table:
-        """Return the final table: records, rate since the first of them, gaps and latency per exchange."""
+    def summary(self, subscriber: Subscriber) -> Group:
+        """Return the final table: records of each exchange, rate since the first of them, gaps and latency."""
         now = time.monotonic()
         seconds = {name: now - since for name, since in self.since_mono.items()}
-        table = Table(
-            box=None,
-            pad_edge=False,
-            header_style="bold",
-            title=f"{max(seconds.values()):.0f} s since the first data;"
-            " latency: receipt to publication"  # as wide as the narrowest table: it is wrapped to that
-            if seconds
-            else "no data came",
-            title_justify="left",
-        )
-        table.add_column("exchange")
-        kinds = [kind for kind in wire.TOPIC_WORDS if any(kind in counts for counts in self.others.values())]
-        for name in ("symbols", "records", *kinds, "records/s", "gaps", "lost", "p50", "p99", "max"):
-            table.add_column({"trade": "trades"}.get(name, name), justify="right")
+        title = "no data came"
+        if seconds:
+            title = f"{max(seconds.values()):.0f} s since the first data; latency: receipt to publication"
+        rows: dict[str, list[str]] = {}
         for name in self.exchanges:
             found = ((topic.split("."), loss) for topic, loss in subscriber.losses.items())
             of_kinds = [(words[0], loss) for words, loss in found if len(words) > 2 and words[1] == name]
             losses = [loss for _, loss in of_kinds]
             count, histogram = self.records[name], self.latencies[name]
-            quantiles = [histogram.get_value_at_percentile(q) for q in (50, 99, 100)]
-            table.add_row(
-                name,
-                str(sum(kind == "ticker" for kind, _ in of_kinds)),
-                f"{count:,}",
-                *(f"{self.others[name].get(kind, 0):,}" for kind in kinds),
-                f"{count / seconds[name]:,.0f}" if count else "-",
-                str(sum(loss.gaps for loss in losses)),
-                str(sum(loss.lost for loss in losses)),
-                *(f"{us / 1000:.2f} ms" if count else "-" for us in quantiles),
-            )
-        return table
+            cells = {
+                "symbols": str(sum(kind == "ticker" for kind, _ in of_kinds)),
+                "records": f"{count:,}",
+                **{PLURALS.get(kind, kind): f"{self.others[name].get(kind, 0):,}" for kind in self._kinds()},
+                "records/s": f"{count / seconds[name]:,.0f}" if count else "-",
+                "gaps": str(sum(loss.gaps for loss in losses)),
+                "lost": str(sum(loss.lost for loss in losses)),
+            }
+            for word, share in (("p50", 50), ("p99", 99), ("max", 100)):
+                us = histogram.get_value_at_percentile(share)
+                cells[word] = f"{us / 1000:.2f} ms" if count else "-"
+            for word, cell in cells.items():
+                rows.setdefault(word, []).append(cell)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("")
+        for name in self.exchanges:
+            table.add_column(name, justify="right", no_wrap=True)
+        for word, row in rows.items():
+            table.add_row(word, *row)
+        return Group(Text(title), table)
+
+    def _kinds(self) -> list[str]:
+        """Return the kinds besides tickers of which some came."""
+        return [kind for kind in wire.TOPIC_WORDS if any(kind in counts for counts in self.others.values())]
 
 
 def status_parts(
@@ -370,7 +381,7 @@ def process_table(processes: Sequence[ProcessStatus], now_ns: int) -> Table:
             each.process,
             Text(each.state, style="green" if each.state == "up" else "red"),
             str(each.pid) if each.pid else "-",
-            _moment(each.started_ns) if is_known else "-",
+            moment(each.started_ns) if is_known else "-",
             duration(age_s) if is_known else "-",
             str(each.restarts),
             f"{each.cpu_s / max(age_s, 1.0):.1%}" if is_known else "-",
@@ -423,7 +434,7 @@ def show(part: str | Table) -> None:
         print(part if isinstance(part, str) else plain(part))
 
 
-def plain(table: Table, width: int = LINE_WIDTH) -> str:
+def plain(table: RenderableType, width: int = LINE_WIDTH) -> str:
     """Return a table for a file or pipe: no colours, one line per row unless width is less."""
     text = io.StringIO()  # else rich flushes our output, and ends the process where that is closed
     Console(file=text, width=width, color_system=None).print(table, highlight=False)
@@ -474,7 +485,7 @@ class Gaps:
 
 def record_line(record: wire.Record) -> str:
     """Return a record as one line for people."""
-    head = f"{_clock(record.publish_ns)} {record.topic} #{record.sequence}"
+    head = f"{clock(record.publish_ns)} {record.topic} #{record.sequence}"
     flags = f" [{' '.join(record.flag_names)}]" if record.flags else ""
     if isinstance(record, wire.Document):
         body = record.body.decode(errors="replace")
@@ -507,7 +518,7 @@ def record_line(record: wire.Record) -> str:
 def _contract_text(contract: wire.Contract) -> str:
     parts = [f"mark {number(contract.mark)} index {number(contract.index)}"]
     if not math.isnan(contract.funding_rate):
-        due = f" due {_moment(contract.next_funding_ns)}" if contract.next_funding_ns else ""
+        due = f" due {moment(contract.next_funding_ns)}" if contract.next_funding_ns else ""
         every = "" if math.isnan(contract.funding_interval_h) else f" every {contract.funding_interval_h:g} h"
         parts.append(f"funding {contract.funding_rate:+.4%}{due}{every}")
     if not math.isnan(contract.open_interest):
@@ -534,30 +545,6 @@ def _values(record: wire.Record) -> list[tuple[str, Any]]:
     return [(name, str(value) if isinstance(value, enum.Enum) else value) for name, value in values]
 
 
-def price(value: float, places: int | None) -> str:
-    """Return a price with so many decimals, its tick's; None: as many as it has. - for unknown."""
-    return number(value) if places is None or math.isnan(value) else f"{value:.{places}f}"
-
-
-def number(value: float) -> str:
-    """Return a price or size in plain digits, - for unknown."""
-    if math.isnan(value):
-        return "-"
-    text = f"{value:.8f}" if abs(value) < 1 else f"{value:.10g}"
-    if "e" in text:
-        text = f"{value:.0f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def duration(seconds: float) -> str:
-    """Return a time span with a unit that suits it."""
-    if seconds < 120:
-        return f"{max(0.0, seconds):.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def _change(ticker: wire.Ticker) -> Text:
     if math.isnan(ticker.last) or math.isnan(ticker.open_24h):
         return Text("-")
@@ -574,12 +561,3 @@ def _width(cells: list[dict[str, Text]], names: list[str]) -> int:
 def _columns(cells: list[dict[str, Text]]) -> list[str]:
     """Return the columns of a table of tickers; that of flags is there if one has any."""
     return [name for name in COLUMNS if name != "flags" or any(row["flags"].plain for row in cells)]
-
-
-def _moment(ns: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(ns // NS_PER_S))
-
-
-def _clock(ns: int) -> str:
-    seconds, rest = divmod(ns, NS_PER_S)
-    return f"{time.strftime('%H:%M:%S', time.gmtime(seconds))}.{rest // 1000:06d}"

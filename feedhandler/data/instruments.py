@@ -51,6 +51,11 @@ class Instrument(msgspec.Struct, frozen=True):
         return f"{self.base}/{self.quote}:{self.settle}" if self.settle else f"{self.base}/{self.quote}"
 
 
+def pair_of(symbol: str) -> str:
+    """Return the canonical symbol of the spot pair that a derivative is about; of a spot symbol, itself."""
+    return symbol.partition(":")[0]
+
+
 def price_tick(stated: object) -> str:
     """Return the step between prices as plain decimal text, without trailing zeros; "" for what is none."""
     try:

@@ -30,6 +30,11 @@ class Ticker(Record):
     base_volume_24h: Annotated[float, f64("base currency", "traded in the last 24 hours")] = NAN
     quote_volume_24h: Annotated[float, f64("quote currency", "traded in the last 24 hours")] = NAN
 
+    @property
+    def mid(self) -> float:
+        """The middle between best bid and offer; NaN if one of them is not known."""
+        return (self.bid + self.ask) / 2
+
 
 TICKER: Final = Description(
     CODE,

@@ -14,8 +14,8 @@ from difflib import get_close_matches
 import msgspec
 
 from feedhandler.sim import frames
-from feedhandler.sim.protocol import KEY_REFUSALS, NS_PER_S, UNIFIED
-from feedhandler.sim.simulated import ACCOUNTS
+from feedhandler.sim.protocol import KEY_REFUSALS, NS_PER_S
+from feedhandler.sim.simulated import ACCOUNTS, SIMULATED
 
 OVERSIZE_MAX = 64 * 1024 * 1024
 COUNT_MAX = 10_000
@@ -330,11 +330,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "offset_s": (-10 * SECONDS_MAX * 365, 10 * SECONDS_MAX * 365),
 }
 ONLY_ON = {
-    "expired_token": ("kucoin",),
-    "restart_books": ("bybit", "okx"),
-    "no_snapshots": ("okx",),
-    "server_shutdown": ("binance", "okx"),
-    "end_subscriptions": ("binance",),
+    **{
+        fault: tuple(name for name, each in SIMULATED.items() if fault in each.faults)
+        for row in SIMULATED.values()
+        for fault in row.faults
+    },
     **dict.fromkeys(("deposit", "hold", "trade", "refuse_key"), tuple(ACCOUNTS)),
 }
 
@@ -385,8 +385,10 @@ def _check_values(name: str, fault: Fault, exchange: str) -> None:
         raise FaultError(f"fault {name!r}: how must be rst or 503, not {fault.how!r}")
     if isinstance(fault, RefuseKey) and fault.kind not in KEY_REFUSALS:
         raise FaultError(f"fault {name!r}: kind must be one of {', '.join(KEY_REFUSALS)}, not {fault.kind!r}")
-    if isinstance(fault, RefuseKey) and fault.kind == UNIFIED and exchange != "kucoin":
-        raise FaultError(f"fault {name!r}: kind {UNIFIED!r} exists at kucoin only")
+    if isinstance(fault, RefuseKey) and exchange not in (
+        has := ONLY_ON.get(f"{name} {fault.kind}", (exchange,))
+    ):
+        raise FaultError(f"fault {name!r}: kind {fault.kind!r} exists at {', '.join(has)} only")
     if isinstance(fault, Deposit | Hold | Trade) and not fault.amount.is_finite():
         raise FaultError(f"fault {name!r}: amount must be a number, not {fault.amount}")
     for field in ("symbol", "topic", "asset"):

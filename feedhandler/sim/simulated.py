@@ -27,6 +27,7 @@ class Simulated(NamedTuple):
     spelling: str  # of a symbol
     quotes: str  # the topic of its fastest quotes
     channels: int  # of each symbol, that make up a ticker
+    faults: tuple[str, ...] = ()  # those that not every exchange has
 
     def native(self, base: str, quote: str = "USDT") -> str:
         """Spell a symbol as the exchange does."""
@@ -45,6 +46,7 @@ SIMULATED = {
         "{base}{quote}",
         "{lower}@bookTicker",
         channels=2,
+        faults=("server_shutdown", "end_subscriptions"),
     ),
     "kucoin": Simulated(
         Kucoin,
@@ -54,6 +56,7 @@ SIMULATED = {
         "{base}-{quote}",
         "/spotMarket/level1:{native}",
         channels=3,
+        faults=("expired_token", "refuse_key unified"),
     ),
     "bybit": Simulated(
         Bybit,
@@ -63,6 +66,7 @@ SIMULATED = {
         "{base}{quote}",
         "orderbook.1.{native}",
         channels=2,
+        faults=("restart_books",),
     ),
     "okx": Simulated(
         Okx,
@@ -72,6 +76,7 @@ SIMULATED = {
         "{base}-{quote}",
         "bbo-tbt:{native}",
         channels=2,
+        faults=("restart_books", "no_snapshots", "server_shutdown"),
     ),
 }
 ACCOUNTS = {name: each.credentials for name, each in SIMULATED.items() if each.credentials is not None}

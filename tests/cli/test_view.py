@@ -46,12 +46,13 @@ def test_the_rate_of_a_summary_counts_from_the_first_data_of_each_exchange(monke
         for _ in range(count):
             watch.take(wire.Ticker(wire.topic(wire.TICKER, exchange, "BTC/USDT")))
     clock.now = 19.0
-    lines = plain(watch.summary(SimpleNamespace(losses={}))).splitlines()
-    assert "".join(lines).strip().startswith("10 s since the first data; ")
-    assert [line.split()[:4] for line in lines[-3:]] == [
-        ["x", "0", "20", "2"],
-        ["y", "0", "20", "10"],
-        ["silent", "0", "0", "-"],
+    title, heads, *lines = plain(watch.summary(SimpleNamespace(losses={}))).splitlines()
+    assert title.startswith("10 s since the first data; ")
+    assert heads.split() == ["x", "y", "silent"]
+    assert [line.split() for line in lines[:3]] == [
+        ["symbols", "0", "0", "0"],
+        ["records", "20", "20", "0"],
+        ["records/s", "2", "10", "-"],
     ]
 
 
@@ -64,6 +65,9 @@ def test_a_summary_fits_a_terminal_and_counts_nothing_from_data_that_never_came(
     clock.now = 86_400.0
     title = "86400 s since the first data; latency: receipt to publication"
     assert plain(watch.summary(SimpleNamespace(losses={}))).splitlines()[0].strip() == title
+    watch = Watch([f"exchange{n}" for n in range(5)])
+    watch.others["exchange0"] = dict.fromkeys(wire.KIND_NAMES.values(), 1_000_000)
+    assert max(map(len, plain(watch.summary(SimpleNamespace(losses={}))).splitlines())) <= 80
 
 
 WIDE = {"last": 104123.4, "bid": 104123.3, "ask": 104123.5, "open_24h": 100000.0}
@@ -241,6 +245,42 @@ def shown(watch, width, height):
     return capture.get().splitlines()
 
 
+def test_what_an_exchange_is_doing_costs_no_other_column():
+    lines = picture(80)
+    assert [line.split()[:3] for line in lines if line.endswith("…")] == [
+        [name, "live", "1,234/s"] for name in ("binance", "kucoin", "bybit")
+    ]
+
+
+@pytest.mark.parametrize("height", [24, 40])
+def test_a_perpetual_is_beside_its_spot_pair_below_the_tickers(height):
+    watch = watch_of_kinds()
+    for symbol, bid, ask in (("BTC/USDT", 99_999.0, 100_001.0), ("BTC/USDT:USDT", 100_009.0, 100_011.0)):
+        watch.take(wire.Ticker(wire.topic(wire.TICKER, "binance", symbol), bid=bid, ask=ask))
+    watch.take(wire.Contract("contract.binance.BTC/USDT:USDT", mark=100_010.0, funding_rate=0.0001))
+    lines = shown(watch, 100, height)
+    assert len(lines) < height
+    place = next(
+        n
+        for n, line in enumerate(lines)
+        if line.split()[2:] == ["bid", "ask", "mark", "basis", "funding", "due", "in", "OI"]
+    )
+    assert lines[place + 1].split() == [
+        "binance",
+        "BTC/USDT:USDT",
+        "100009",
+        "100011",
+        "100010",
+        "+1.0",
+        "bp",
+        "+0.0100%",
+        "-",
+        "-",
+    ]
+    assert lines[place + 2].split() == ["BTC/USDT", "99999", "100001"]
+    assert "binance BTC/USDT:USDT: mark 100010, basis +1.0 bp to BTC/USDT" in watch.line()
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (160, 50)])
 def test_trades_and_depth_of_one_symbol_are_beside_the_tickers(width, height):
     lines = shown(watch_of_kinds(), width, height)
@@ -272,9 +312,17 @@ def test_output_that_is_no_terminal_tells_trade_and_depth_in_words():
 
 
 def test_a_summary_counts_trades_and_depth_where_there_were_some():
-    lines = plain(watch_of_kinds().summary(SimpleNamespace(losses={}))).splitlines()
-    assert lines[-3].split()[:6] == ["exchange", "symbols", "records", "trades", "depth", "records/s"]
-    assert lines[-1].split()[:5] == ["binance", "0", "9", "60", "1"]
+    watch = watch_of_kinds()
+    watch.take(wire.Contract("contract.binance.BTC/USDT:USDT", mark=1.0))
+    lines = plain(watch.summary(SimpleNamespace(losses={}))).splitlines()
+    assert lines[1].split() == ["kucoin", "binance"]
+    assert [line.split() for line in lines[2:7]] == [
+        ["symbols", "0", "0"],
+        ["records", "9", "9"],
+        ["trades", "0", "60"],
+        ["depth", "0", "1"],
+        ["contracts", "0", "1"],
+    ]
 
 
 def test_status_has_the_kinds_and_of_how_many_symbols():

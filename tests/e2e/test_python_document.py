@@ -1,5 +1,6 @@
 """Every Python example of the documents, as it stands, against real processes; one stack for all of them."""
 
+import json
 import re
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from harness import EXCHANGES, PATIENCE_S, Stack, wait_until
+from harness import EXCHANGES, MAJORS, PATIENCE_S, Stack, wait_until
 
 from feedhandler.client import Subscriber
 
@@ -39,7 +40,11 @@ ENDLESS = examples("README.md")
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     """A directory in which a stack runs, and its endpoint."""
-    extra = dict.fromkeys(EXCHANGES, "") | {"binance": 'kinds = ["ticker", "trade", "depth", "book"]'}
+    symbols = json.dumps([*MAJORS, "BTC/USDT:USDT"])
+    extra = dict.fromkeys(EXCHANGES, "") | {
+        "binance": 'kinds = ["ticker", "trade", "depth", "book"]',
+        "bybit": f'kinds = ["ticker", "contract"]\nsymbols = {symbols}',
+    }
     stack = Stack(tmp_path_factory.mktemp("examples"), exchanges=EXCHANGES, extra=extra)
     try:
         stack.start()
@@ -76,16 +81,17 @@ NUMBER = rb"\d+(\.\d+)?(e-\d+)?"
 SIDE = rb"\((\(%s, %s\)(, )?){3}\)" % (NUMBER, NUMBER)
 LEVELS = rb"\[(\(%s, %s\)(, )?){3}\]" % (NUMBER, NUMBER)
 PRINTED = {
-    "ticker.": rb"BTC/USDT \d+\.\d+ \d+\.\d+ [A-Z|]* 0\n",
-    "trade.": rb"BTC/USDT (buy|sell) %s %s \d+\n" % (NUMBER, NUMBER),
-    "depth.": rb"BTC/USDT %s %s\n" % (SIDE, SIDE),
-    "book.": rb"\d+ .*%s.* %s %s\n" % (NUMBER, LEVELS, LEVELS),
+    '["ticker.': rb"BTC/USDT \d+\.\d+ \d+\.\d+ [A-Z|]* 0\n",
+    'pair = ("ticker.': rb"%s %s [+-]0\.\d{4}%% [+-]0\.\d{4}%% in [0-7]\.\d h\n" % (NUMBER, NUMBER),
+    '["trade.': rb"BTC/USDT (buy|sell) %s %s \d+\n" % (NUMBER, NUMBER),
+    '["depth.': rb"BTC/USDT %s %s\n" % (SIDE, SIDE),
+    '["book.': rb"\d+ .*%s.* %s %s\n" % (NUMBER, LEVELS, LEVELS),
 }
 
 
 @pytest.mark.parametrize("code", [code for _, code in ENDLESS], ids=[name for name, _ in ENDLESS])
 def test_an_example_of_the_readme_goes_on_printing(running, code):
-    (printed,) = (each for kind, each in PRINTED.items() if f'["{kind}' in code)
+    (printed,) = (each for subscribed, each in PRINTED.items() if subscribed in code)
     arguments = command(running, code)
     arguments.insert(1, "-u")
     with subprocess.Popen(arguments, cwd=running.directory, stdout=subprocess.PIPE) as process:
