@@ -66,7 +66,7 @@ def page(text: str, exchanges: list[Exchange]) -> str:
         lines = [f"{market.exchange}, {market.name}:", "", _row(HEADS), _row(["---"] * len(HEADS))]
         for kind, offered in _offered(market):
             channels = ", ".join(f"`{channel}`" for channel in offered.channels)
-            lines.append(_row([f"`{kind}`", channels, offered.pace, offered.gaps, offered.unproven]))
+            lines.append(_row([f"`{kind}`", channels, _pace(offered), offered.gaps, offered.unproven]))
         parts.append("\n".join(lines))
     if MARKED.search(text) is None:
         raise ConfigError("the page has no marks between which capabilities stand")
@@ -88,6 +88,10 @@ def _offered(market: type[Market]) -> list[tuple[str, Capability]]:
     ]
 
 
+def _pace(offered: Capability) -> str:
+    return f"{offered.pace}; left out: {offered.left_out}" if offered.left_out else offered.pace
+
+
 def _row(cells: list[str] | tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -101,5 +105,5 @@ def _table(market: type[Market]) -> "Table":
     for head, share in zip(HEADS, (0, 0, 3, 3, 3), strict=True):
         table.add_column(head, ratio=share or None, overflow="fold", no_wrap=not share)
     for kind, offered in _offered(market):
-        table.add_row(kind, "\n".join(offered.channels), offered.pace, offered.gaps, offered.unproven)
+        table.add_row(kind, "\n".join(offered.channels), _pace(offered), offered.gaps, offered.unproven)
     return table

@@ -356,6 +356,11 @@ def status_parts(
         parts.append(unreal_text(UNREAL[wire.REPLAY], replay))
     if statuses:
         parts.append(status_table(statuses, now_ns))
+    parts += [
+        f"{name}: of {PLURALS.get(kind, kind)} the exchange leaves out {text}"
+        for name, feed in feeds.items()
+        for kind, text in feed.left_out.items()
+    ]
     if processes:
         parts += ["", process_table(processes, now_ns)] if parts else [process_table(processes, now_ns)]
     parts += [f"{each.process}: {each.trouble}" for each in processes if each.trouble]

@@ -167,6 +167,9 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     books_waiting: int = 0  # and those that wait for a base
     invalid: dict[str, int] = {}  # how many topics of a kind are INVALID, or wait for a base;
     invalid_topics: dict[str, int] = {}  # some of them, native, and since when: Unix ns, the longest first
+    left_out: dict[
+        str, str
+    ] = {}  # of kinds that are wanted: what the exchange leaves out on purpose, in words
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0
     hop_records: int = 0
@@ -281,6 +284,7 @@ def joined(statuses: Sequence[FeedStatus]) -> FeedStatus | None:
                 (each for status in statuses for each in status.invalid_topics.items()), key=lambda t: t[1]
             )
         ),
+        left_out={kind: text for status in statuses for kind, text in status.left_out.items()},
         resync=sum(status.resync for status in statuses),
         hop_records=sum(status.hop_records for status in statuses),
     )

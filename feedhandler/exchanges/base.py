@@ -165,13 +165,14 @@ class Capability(msgspec.Struct, frozen=True):
     """What an exchange offers of a kind in a market, in words for people.
 
     channels: what its topics are called, in their order. gaps: how it is found that something is missing.
-    unproven: what cannot be shown of it there.
+    unproven: what cannot be shown of it there. left_out: what the exchange leaves out on purpose, "" if nothing.
     """
 
     channels: tuple[str, ...]
     pace: str
     gaps: str
     unproven: str
+    left_out: str = ""
 
 
 class Market(abc.ABC):

@@ -838,9 +838,10 @@ class OkxLinear(OkxMarket):
         ),
         LIQUIDATION.name: Capability(
             (LIQUIDATIONS,),
-            "at most one a second and contract: others are left out",
+            "at once",
             "nothing: they have no ids, and are incomplete by design",
             "how many there were; the price is that of bankruptcy, not of a fill",
+            left_out="all but one a second and contract",
         ),
     }
     instruments_request = RestRequest("/api/v5/public/instruments?instType=SWAP", weight=2)

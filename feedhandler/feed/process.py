@@ -46,7 +46,7 @@ from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change, Legs
 from feedhandler.feed.missed import TradesQuestion
 from feedhandler.feed.polling import Polling, PollQuestion
-from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state
+from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state, left_out
 from feedhandler.feed.survey import Survey
 from feedhandler.feed.tap import Tap
 from feedhandler.feed.universe import Universe
@@ -712,6 +712,7 @@ class Feed:
         self._status.wanted = self._universe.wanted
         self._plan()
         self._status.rejected, self._status.renamed = self._universe.rejected, self._universe.renamed
+        self._status.left_out = left_out(self._markets)
         for symbol, reasons in self._universe.rejected.items():
             for reason in dict.fromkeys(reasons.values()):
                 if reason not in known.get(symbol, {}).values():

@@ -86,6 +86,16 @@ class InvalidTopics:
         status.invalid_topics = {topic: since_ns for topic, (_, since_ns) in longest}
 
 
+def left_out(markets: Iterable[Market]) -> dict[str, str]:
+    """Return what the exchange leaves out on purpose of the kinds that are wanted there."""
+    texts: dict[str, dict[str, None]] = {}
+    for market in markets:
+        for kind, offered in market.capabilities.items():
+            if offered.left_out and market.states.get(kind):
+                texts.setdefault(kind, {})[offered.left_out] = None
+    return {kind: "; ".join(found) for kind, found in texts.items()}
+
+
 class Complaints:
     """Log lines about messages that cannot be decoded: one a kind, at most once in `COMPLAINS_EVERY_NS`."""
 

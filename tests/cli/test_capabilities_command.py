@@ -35,11 +35,16 @@ def test_one_exchange_may_be_named(name, capsys):
     assert {row["exchange"] for row in msgspec.json.decode(capsys.readouterr().out)} == {name}
 
 
-def test_what_liquidations_leave_out_is_said():
+def test_what_liquidations_leave_out_is_said(capsys):
     rows = capabilities.rows(list(EXCHANGES.values()))
     said = [row["unproven"] for row in rows if row["kind"] == "liquidation"]
     assert said
     assert all("missing" in text or "how many" in text for text in said)
+    (okx,) = (row for row in rows if (row["exchange"], row["kind"]) == ("okx", "liquidation"))
+    assert okx["left_out"] == "all but one a second and contract"
+    assert f"; left out: {okx['left_out']} |" in PAGE.read_text(encoding="utf-8")
+    assert main.main(["capabilities", "okx"]) == 0
+    assert "; left out: all" in capsys.readouterr().out
 
 
 def test_the_page_is_current():

@@ -334,6 +334,14 @@ def test_status_has_the_kinds_and_of_how_many_symbols():
     assert line[head.index("kinds") :].startswith("ticker, trade of 1  ")
 
 
+def test_status_says_what_an_exchange_leaves_out():
+    feed = FeedStatus(exchange="x", pid=0, started_ns=0, left_out={"liquidation": "all but one a second"})
+    status = ExchangeStatus(exchange="x", state="live", since_ns=0, feed=feed)
+    assert view.status_parts({"x": status}, [], 10**9)[-1] == (
+        "x: of liquidations the exchange leaves out all but one a second"
+    )
+
+
 def test_the_symbol_that_is_shown_does_not_depend_on_which_status_came_first():
     watch = Watch(["kucoin", "binance"])
     kinds = ["ticker", "trade"]

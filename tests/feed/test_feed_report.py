@@ -5,7 +5,7 @@ from feedhandler.data.status import LISTED_MAX, FeedStatus
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.books import Base
-from feedhandler.feed.report import InvalidTopics
+from feedhandler.feed.report import InvalidTopics, left_out
 
 NS_PER_S = 10**9
 EPOCH_NS = 1_790_000_000 * NS_PER_S
@@ -50,3 +50,12 @@ def test_those_are_named_that_have_been_so_for_the_longest():
         status = reported(topics, second)
     assert status.invalid == {"book": 3 * LISTED_MAX}
     assert list(status.invalid_topics) == [f"book.binance.S{n}" for n in range(LISTED_MAX)]
+
+
+def test_what_an_exchange_leaves_out_is_told_of_kinds_that_are_wanted():
+    spot, linear = (market() for market in EXCHANGES["okx"].markets)
+    linear.add(["BTC-USDT-SWAP"], 0, "contract")
+    assert left_out([spot, linear]) == {}
+    linear.add(["BTC-USDT-SWAP"], 0, "liquidation")
+    assert left_out([spot, linear]) == {"liquidation": "all but one a second and contract"}
+    assert left_out([linear, linear]) == left_out([linear]), "two markets that leave out the same"
