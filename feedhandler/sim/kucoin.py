@@ -58,6 +58,13 @@ from feedhandler.sim.sources import ChangeSource, TradeSource
 TAKEN_BACK = "taken back before it was used"  # what is wrong with a token, and nobody's fault
 LONG_ZEROS = 20  # the 24 h numbers of a snapshot are printed with this many decimals
 ALL_TOPIC = "/market/ticker:all"
+# Paths that name a symbol: what is before it, and behind.
+NAMING_PATHS = (
+    ("/api/v2/symbols/", ""),
+    ("/api/v1/contracts/", ""),
+    ("/api/v1/funding-rate/", "/current"),
+    ("/api/v1/mark-price/", "/current"),
+)
 CONTRACT_TOPICS = ("/contractMarket/", "/contract/")
 DATA_TOPICS = (
     "/market/ticker",
@@ -142,6 +149,7 @@ class Kucoin(Exchange):
         pairs = [each for each in self.instruments if each.listing.quote == "USDT"]
         self.linear = KucoinLinear(pairs, seed, self.rules.snapshot_every_s)
         self.other_instruments = list(self.linear.instruments)
+        self.by_symbol_of = {"linear": self.linear.by_symbol}
 
     def accept(self, request: HttpRequest, now: Now) -> Dialog | HttpAnswer:
         path = request.path.rstrip("/")
@@ -264,9 +272,9 @@ class Kucoin(Exchange):
         path, symbol, table = request.path, None, _ENDPOINTS
         if path.startswith(f"{kucoin_linear.PATH}/"):
             path, table = path.removeprefix(kucoin_linear.PATH), _LINEAR_ENDPOINTS
-        for parent in ("/api/v2/symbols/", "/api/v1/contracts/"):
-            if path.startswith(parent) and path not in table:
-                path, symbol = parent, unquote(path.rpartition("/")[2])
+        for parent, behind in NAMING_PATHS:
+            if path not in table and path.startswith(parent) and path.endswith(behind):
+                path, symbol = parent, unquote(path[len(parent) : len(path) - len(behind)])
         endpoint = table.get(path)
         if endpoint is None:
             return _error("404000", "Url Not Found", status=404)
@@ -304,7 +312,7 @@ class KucoinDialog(Dialog):
         self.is_private = is_private
         self._wrong_token = wrong_token
         self._remark = remark
-        self.data_topics = DATA_TOPICS + SILENT_TOPICS
+        self.data_topics: tuple[str, ...] = DATA_TOPICS + SILENT_TOPICS
         self._incoming = SlidingWindow(self._rules.messages, self._rules.messages_period_s)
         self._is_welcomed = False
         self._opened_ns = 0
@@ -922,6 +930,10 @@ def _currency(code: str) -> dict[str, object]:
 _Answer = Callable[[Kucoin, HttpRequest, Now], HttpAnswer]
 
 
+def _of_linear(answer: Callable[[KucoinLinear, HttpRequest, Now], HttpAnswer]) -> _Answer:
+    return lambda exchange, request, now: answer(exchange.linear, request, now)
+
+
 class _Endpoint(msgspec.Struct, frozen=True):
     method: str
     pool: str  # all but the public one are for who signs
@@ -945,11 +957,10 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v1/bullet-private": _Endpoint("POST", "spot", 10, _private_bullet),
     "/api/v1/accounts": _Endpoint("GET", "management", 5, _accounts),
     "/api/ua/v2/account/mode": _Endpoint("GET", "management", 20, _account_mode),
+    "/api/ua/v1/market/open-interest": _Endpoint(
+        "GET", "public", 10, _of_linear(kucoin_linear.open_interest)
+    ),
 }
-
-
-def _of_linear(answer: Callable[[KucoinLinear, HttpRequest, Now], HttpAnswer]) -> _Answer:
-    return lambda exchange, request, now: answer(exchange.linear, request, now)
 
 
 _LINEAR_ENDPOINTS = {

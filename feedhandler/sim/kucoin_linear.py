@@ -20,7 +20,7 @@ import msgspec
 
 from feedhandler.sim.market import ContractInstrument, Instrument, contracts_of, trimmed
 from feedhandler.sim.order_book import Fill, Level
-from feedhandler.sim.perpetuals import HOUR_NS, RATE_DECIMALS, Perpetual
+from feedhandler.sim.perpetuals import HOUR_NS, RATE_DECIMALS, RATE_MAX, Perpetual
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -35,6 +35,7 @@ from feedhandler.sim.sources import EachChangeSource, TradeSource
 
 PATH = "/linear"
 DATA_TOPICS = (
+    "/contractMarket/ticker",
     "/contractMarket/tickerV2",
     "/contractMarket/execution",
     "/contractMarket/snapshot",
@@ -50,6 +51,14 @@ CONTRACTS_OF_LOTS = (1, 10, 100)  # how many lots of the market a contract is, i
 FUNDING_HOURS = (8, 8, 4, 1)
 MINUTE_MS = 60_000
 HISTORY = 100
+FUNDING_FIELDS = (  # of the list; null of what is dated
+    "fundingRateSymbol",
+    "fundingFeeRate",
+    "predictedFundingFeeRate",
+    "fundingRateGranularity",
+    "nextFundingRateTime",
+    "nextFundingRateDateTime",
+)
 TRADE_ID_FIRST = 1_794_000_000_000
 _CODES = {"BTC": "XBT"}  # assets that the exchange calls otherwise
 
@@ -86,6 +95,9 @@ class KucoinLinear:
             return None
         if channel == "/contractMarket/tickerV2":
             return DataStream(topic, each, _ticker_v2(topic, each))
+        if channel == "/contractMarket/ticker":
+            trades = TradeSource(each.order_book())
+            return DataStream(topic, each, _ticker_v1(topic, each), is_trade=True, source=trades)
         if channel == "/contractMarket/execution":
             trades = TradeSource(each.order_book())
             return DataStream(topic, each, _execution(topic, each, trades), is_trade=True, source=trades)
@@ -170,6 +182,16 @@ def _ticker_v2(topic: str, each: Instrument) -> _Encode:
             each.ask_size,
             now.unix_ns // NS_PER_MS * NS_PER_MS,
         )
+
+    return encode
+
+
+def _ticker_v1(topic: str, each: Instrument) -> _Encode:
+    """The last trade with the best levels, at each trade; the exchange advises against it, and clients use it."""
+    head = _head(topic, b"ticker")
+
+    def encode(variant: int, now: Now) -> bytes:
+        return b"%b%b}" % (head, to_json(_ticker(each, now)))
 
     return encode
 
@@ -338,6 +360,7 @@ def contracts(market: KucoinLinear, request: HttpRequest, now: Now) -> HttpAnswe
         "type": DATED,
         "expireDate": 1_798_156_800_000,
         "fairMethod": None,
+        **dict.fromkeys(FUNDING_FIELDS),
     }
     return ok([*rows, inverse, dated])
 
@@ -377,7 +400,7 @@ def _contract(market: KucoinLinear, each: ContractInstrument, now: Now) -> dict[
         "markMethod": "FairPrice",
         "fairMethod": "FundingRate",
         "indexSymbol": f".K{base}{each.listing.quote}",
-        "fundingRateSymbol": f".{symbol_of(each)}FPI8H",
+        "fundingRateSymbol": _rate_symbol(perpetual),
         "status": "Open" if each.listing.is_trading else STATES.get(each.listing.base, "Paused"),
         "fundingFeeRate": _number(trimmed(perpetual.settled_rate(now.unix_ns), RATE_DECIMALS)),
         "predictedFundingFeeRate": _number(trimmed(perpetual.rate, RATE_DECIMALS)),
@@ -396,6 +419,59 @@ def _contract(market: KucoinLinear, each: ContractInstrument, now: Now) -> dict[
         "priceChgPct": round((each.last - each.open) / each.open, 4),
         "priceChg": _number(_price(each, each.last - each.open)),
     }
+
+
+def funding_rate(market: KucoinLinear, request: HttpRequest, now: Now) -> HttpAnswer:
+    """The rate of this interval, and what the next one's looks like; the symbol is the rate's own."""
+    perpetual = market.perpetuals.get(request.one("symbol") or "")
+    if perpetual is None:
+        return _not_found()
+    next_ns = perpetual.funding_ns(now.unix_ns)
+    return ok(
+        {
+            "symbol": _rate_symbol(perpetual),
+            "granularity": perpetual.interval_ns // NS_PER_MS,
+            "timePoint": (next_ns - perpetual.interval_ns) // NS_PER_MS,
+            "value": _number(trimmed(perpetual.settled_rate(now.unix_ns), RATE_DECIMALS)),
+            "predictedValue": _number(trimmed(perpetual.rate, RATE_DECIMALS)),
+            "fundingRateCap": _number(trimmed(RATE_MAX, RATE_DECIMALS)),
+            "fundingRateFloor": -_number(trimmed(RATE_MAX, RATE_DECIMALS)),
+            "period": 1,
+            "fundingTime": next_ns // NS_PER_MS,
+        }
+    )
+
+
+def mark_price(market: KucoinLinear, request: HttpRequest, now: Now) -> HttpAnswer:
+    perpetual = market.perpetuals.get(request.one("symbol") or "")
+    if perpetual is None:
+        return _not_found()
+    each = perpetual.contract
+    return ok(
+        {
+            "symbol": symbol_of(each),
+            "granularity": 1000,
+            "timePoint": now.unix_ms // 1000 * 1000,
+            "value": _number(_price(each, perpetual.mark)),
+            "indexPrice": _number(_price(each, perpetual.index)),
+        }
+    )
+
+
+def open_interest(market: KucoinLinear, request: HttpRequest, now: Now) -> HttpAnswer:
+    """Those of some contracts, or of all, as the exchange's unified interface has them, in contracts."""
+    asked = request.one("symbol")
+    symbols = asked.split(",") if asked else [*market.perpetuals]
+    if any(symbol not in market.perpetuals for symbol in symbols):
+        return _not_found()
+    interests = {symbol: market.perpetuals[symbol].open_interest for symbol in symbols}
+    return ok(
+        [{"symbol": each, "openInterest": str(lots), "ts": now.unix_ms} for each, lots in interests.items()]
+    )
+
+
+def _rate_symbol(perpetual: Perpetual) -> str:
+    return f".{symbol_of(perpetual.contract)}FPI{perpetual.interval_ns // HOUR_NS}H"
 
 
 def _number(text: bytes) -> float:
@@ -492,6 +568,8 @@ ENDPOINTS: dict[str, tuple[int, Callable[[KucoinLinear, HttpRequest, Now], HttpA
     "/api/v1/status": (4, status),
     "/api/v1/contracts/active": (3, contracts),
     "/api/v1/contracts/": (3, contract),
+    "/api/v1/funding-rate/": (2, funding_rate),
+    "/api/v1/mark-price/": (3, mark_price),
     "/api/v1/allTickers": (5, all_tickers),
     "/api/v1/ticker": (2, ticker),
     "/api/v1/level2/snapshot": (3, whole_book),

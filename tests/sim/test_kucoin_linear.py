@@ -193,3 +193,41 @@ def test_spot_is_as_it_would_be_alone(exchange):
     assert not any(each.listing.settle for each in exchange.instruments)
     assert NATIVE not in exchange.by_symbol
     assert len(exchange.other_instruments) == len(exchange.linear.by_symbol)
+
+
+def test_what_no_channel_has_is_in_the_list_and_in_one_row_alike(exchange, clock):
+    market, perpetual = adapter(exchange, clock), exchange.linear.perpetuals[NATIVE]
+    (poll,) = market.polls
+    path = market.poll_request(poll, NATIVE).path
+    found = []
+    for asked in (poll.request.path, path):
+        rows = market.decode_poll(poll, get(exchange, clock, asked), clock.now.unix_ns)
+        assert rows.problem == ""
+        found.append(next(row.values for row in rows.items if row.native == NATIVE))
+    assert found[0] == found[1]
+    assert found[0] == {
+        "open_interest": perpetual.open_interest * float(multiplier_of(perpetual.contract)),
+        "next_funding_ns": perpetual.funding_ns(clock.now.unix_ns),
+        "funding_rate": perpetual.settled_rate(clock.now.unix_ns) / 1e8,
+        "funding_interval_h": FUNDING_HOURS[perpetual.contract.index % len(FUNDING_HOURS)],
+    }
+
+
+def test_answers_that_are_named_by_their_path_agree_with_the_list(exchange, clock):
+    one = json.loads(get(exchange, clock, f"/api/v1/contracts/{NATIVE}"))["data"]
+    rate = json.loads(get(exchange, clock, f"/api/v1/funding-rate/{NATIVE}/current"))["data"]
+    mark = json.loads(get(exchange, clock, f"/api/v1/mark-price/{NATIVE}/current"))["data"]
+    assert (rate["symbol"], rate["value"]) == (one["fundingRateSymbol"], one["fundingFeeRate"])
+    assert rate["fundingTime"] == one["nextFundingRateDateTime"]
+    assert (mark["value"], mark["indexPrice"]) == (one["markPrice"], one["indexPrice"])
+    for path in ("/api/v1/funding-rate/NONE/current", "/api/v1/mark-price/NONE/current"):
+        assert json.loads(get(exchange, clock, path))["code"] == "300000"
+    request = HttpRequest(
+        method="GET",
+        path="/api/ua/v1/market/open-interest",
+        query=[("symbol", f"{NATIVE},ETHUSDTM")],
+        remote="rest",
+    )
+    interests = json.loads(exchange.rest(request, clock.now).body)["data"]
+    assert [each["symbol"] for each in interests] == [NATIVE, "ETHUSDTM"]
+    assert interests[0]["openInterest"] == one["openInterest"]

@@ -104,6 +104,10 @@ class History:
         # A float has each of these whole numbers exactly, so the quotient is the float nearest to the text.
         return [price / 10**self._instrument.price_decimals, size / 10**self._instrument.size_decimals]
 
+    def level_of(self, price: float, contracts: float) -> list[float]:
+        """Return a level as ours are, of one whose size is a number of contracts."""
+        return [price, contracts / 10**self._instrument.size_decimals]
+
     def merged(self, last_id: int, count: int) -> tuple[float, float, str]:
         """Return some trades in a row as one of their size, at the price and on the side that all had."""
         fills = [fill for fill in self.fills if last_id - count < fill.trade_id <= last_id]

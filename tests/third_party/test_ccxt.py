@@ -334,6 +334,77 @@ def test_okx_watch_liquidations(okx):
     okx.assert_well_behaved()
 
 
+CONTRACT = "XBTUSDTM"
+
+
+def make_kucoinfutures(simulator) -> "ccxt.Exchange":
+    """Its own id, with the hosts of futures; open interest is at that of spot, with the unified interface."""
+    client = ccxt.kucoinfutures()
+    futures = f"{simulator.rest_url}/linear"
+    urls = {"futuresPublic": futures, "public": simulator.rest_url, "uta": simulator.rest_url}
+    client.urls["api"] = {**client.urls["api"], **urls}
+    return client
+
+
+def test_kucoinfutures_knows_contracts_and_their_funding(kucoin):
+    async def run() -> tuple:
+        client = make_kucoinfutures(kucoin)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await client.load_markets()
+                return (
+                    client.markets,
+                    await client.watch_ticker(SWAP),
+                    await client.watch_bids_asks([SWAP]),
+                    await client.fetch_funding_rate(SWAP),
+                    await client.fetch_open_interest(SWAP),
+                    await client.fetch_mark_price(SWAP),
+                    await client.fetch_ticker(SWAP),
+                    await client.fetch_tickers(),
+                )
+        finally:
+            await client.close()
+
+    markets, ticker, quotes, funding, interest, mark, asked, all_of_them = asyncio.run(run())
+    btc = markets[SWAP]
+    assert (btc["contractSize"], btc["linear"], btc["settle"], btc["active"]) == (1e-5, True, "USDT", True)
+    assert markets["BTC/USD:BTC"]["inverse"] is True
+    assert any(market["future"] for market in markets.values())
+    assert markets["HALTED/USDT:USDT"]["active"] is False
+    for each in (ticker, asked, quotes[SWAP]):
+        assert 0 < each["bid"] < each["ask"]
+        assert each["symbol"] == SWAP
+    assert ticker["last"] > 0
+    assert mark["markPrice"] == pytest.approx(ticker["last"], rel=0.05)
+    assert abs(funding["fundingRate"]) <= 0.0075
+    assert funding["fundingTimestamp"] - funding["previousFundingTimestamp"] == 8 * 3_600_000
+    assert funding["interval"] == "8h"
+    assert interest["openInterestAmount"] > 0
+    assert interest["symbol"] == SWAP
+    assert all_of_them[SWAP]["baseVolume"] > 0
+    kucoin.assert_well_behaved()
+
+
+def test_kucoinfutures_watch_trades_and_book(kucoin):
+    """Its sizes are contracts, of which it knows how much one is."""
+    history = kucoin.follow(CONTRACT, "linear")
+    client = make_kucoinfutures(kucoin)
+    parts = collect(client, "watch_trades", 10, SWAP)
+    found = {trade["id"]: trade for part in parts for trade in part}
+    assert len(found) >= 10
+    assert history.had(
+        [(*history.level_of(trade["price"], trade["amount"]), trade["side"]) for trade in found.values()]
+    )
+    for depth in (None, 50):
+        books = collect(make_kucoinfutures(kucoin), "watch_order_book", 10, SWAP, depth)
+        for book in books:
+            assert book["nonce"] > 0
+            sides = history.best(book["nonce"], depth or 100)
+            for side, truth in zip((book["bids"], book["asks"]), sides, strict=True):
+                assert [history.level_of(*level[:2]) for level in side[: len(truth)]] == truth
+    assert kucoin.state()["violations"] == []
+
+
 def assert_have_been(books: list, history, depth: int) -> None:
     """Each is what the best levels have been at some time, one after the other."""
     states = (levels for _, levels in history.states(depth))

@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 from patience import PATIENCE_S
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def _sdk():
     """Loaded where these tests run: each worker collects them, and it takes a second."""
     global DefaultClient, GetSpotAccountListReq, GetSpotAccountListReqBuilder, GetAllSymbolsReqBuilder
-    global GetPartOrderBookReqBuilder, GetTradeHistoryReqBuilder
+    global GetPartOrderBookReqBuilder, GetTradeHistoryReqBuilder, futures
     global ClientOptionBuilder, RestError, TransportOptionBuilder, WebSocketClientOptionBuilder
     pytest.importorskip(
         "kucoin_universal_sdk", reason="third-party client not installed: pip install -e .[third-party]"
@@ -30,6 +31,7 @@ def _sdk():
             GetSpotAccountListReq,
             GetSpotAccountListReqBuilder,
         )
+        from kucoin_universal_sdk.generate.futures import fundingfees, market
         from kucoin_universal_sdk.generate.spot.market.model_get_all_symbols_req import (
             GetAllSymbolsReqBuilder,
         )
@@ -43,6 +45,8 @@ def _sdk():
         from kucoin_universal_sdk.model.common import RestError
         from kucoin_universal_sdk.model.transport_option import TransportOptionBuilder
         from kucoin_universal_sdk.model.websocket_option import WebSocketClientOptionBuilder
+
+        futures = SimpleNamespace(market=market, funding=fundingfees)  # whose names are those of spot
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def make(kucoin, key: credentials.Credentials) -> "DefaultClient":
         .set_secret(key.secret)
         .set_passphrase(key.passphrase)
         .set_spot_endpoint(kucoin.rest_url)
-        .set_futures_endpoint(kucoin.rest_url)
+        .set_futures_endpoint(f"{kucoin.rest_url}/linear")
         .set_broker_endpoint(kucoin.rest_url)
         .set_transport_option(TransportOptionBuilder().build())
         .set_websocket_client_option(WebSocketClientOptionBuilder().with_reconnect(False).build())
@@ -154,6 +158,83 @@ def test_symbols(sdk):
     by_symbol = {each.symbol: each for each in answer.data}
     assert by_symbol["FENOLD-USDT"].name == "FENNEW-USDT"
     assert by_symbol["HALTED-USDT"].enable_trading is False
+
+
+# Futures.
+
+CONTRACT = "XBTUSDTM"
+
+
+def of_contract(made, symbol=CONTRACT):
+    """A request about one contract."""
+    return made.set_symbol(symbol).build()
+
+
+def test_contracts_and_their_funding(kucoin, sdk):
+    service = sdk.rest_service().get_futures_service()
+    market, funding = service.get_market_api(), service.get_funding_fees_api()
+    listed = {each.symbol: each for each in market.get_all_symbols().data}
+    one = market.get_symbol(of_contract(futures.market.GetSymbolReqBuilder()))
+    assert (one.multiplier, one.status.value, one.type.value) == (1e-5, "Open", "FFWCSX")
+    assert int(one.open_interest) > 0
+    assert 0 < one.next_funding_rate_time <= one.funding_rate_granularity == 8 * 3_600_000
+    assert listed[CONTRACT].model_dump().keys() >= {"open_interest", "mark_price"}
+    assert listed["XBTMZ26"].next_funding_rate_time is None, "it is dated, and has no funding"
+    assert listed["XBTUSDM"].is_inverse
+    rate = funding.get_current_funding_rate(of_contract(futures.funding.GetCurrentFundingRateReqBuilder()))
+    assert (rate.symbol, rate.granularity) == (one.funding_rate_symbol, one.funding_rate_granularity)
+    assert rate.funding_time - rate.time_point == rate.granularity
+    assert rate.funding_rate_floor <= rate.value <= rate.funding_rate_cap
+    mark = market.get_mark_price(of_contract(futures.market.GetMarkPriceReqBuilder()))
+    assert abs(mark.value / mark.index_price - 1) < 0.05
+    ticker = market.get_ticker(of_contract(futures.market.GetTickerReqBuilder()))
+    assert 0 < float(ticker.best_bid_price) < float(ticker.best_ask_price)
+    assert CONTRACT in {each.symbol for each in market.get_all_tickers().data}
+    assert market.get_server_time().data > 1_600_000_000_000
+    assert kucoin.state()["violations"] == []
+
+
+def test_channels_of_contracts(kucoin, sdk):
+    history = kucoin.follow(CONTRACT, "linear")
+    received: queue.Queue = queue.Queue()
+    public = sdk.ws_service().new_futures_public_ws()
+    public.start()
+    found: dict[str, list] = {
+        "match": [], "level2": [], "ticker": [], "tickerV2": [], "snapshot.24h": [], "mark.index.price": []
+    }  # fmt: skip
+    found["funding.rate"] = []
+    try:
+        for subscribe in (
+            public.execution,
+            public.orderbook_increment,
+            public.ticker_v1,
+            public.ticker_v2,
+            public.symbol_snapshot,
+            public.instrument,
+        ):
+            subscribe(CONTRACT, lambda topic, subject, data: received.put((subject, data)))
+        while not all(found.values()) or min(len(found["match"]), len(found["level2"])) < 10:
+            subject, data = received.get(timeout=PATIENCE_S)
+            found[subject].append(data)
+    finally:
+        stop(public)
+    trades = [(*history.level_of(float(t.price), t.size), t.side) for t in found["match"]]
+    assert history.had(trades)
+    for earlier, later in itertools.pairwise(found["level2"]):
+        assert later.sequence == earlier.sequence + 1
+    for each in (*found["tickerV2"], *found["ticker"]):
+        assert 0 < float(each.best_bid_price) < float(each.best_ask_price)
+    assert found["snapshot.24h"][0].low_price <= found["snapshot.24h"][0].high_price
+    mark = found["mark.index.price"][0]
+    assert abs(mark.mark_price / mark.index_price - 1) < 0.05
+    assert found["funding.rate"][0].granularity == 60_000, "what is predicted"
+    market = sdk.rest_service().get_futures_service().get_market_api()
+    base = market.get_full_order_book(of_contract(futures.market.GetFullOrderBookReqBuilder()))
+    for side, truth in zip((base.bids, base.asks), history.best(base.sequence, 200), strict=True):
+        assert [history.level_of(*level) for level in side][: len(truth)] == truth
+    past = market.get_trade_history(of_contract(futures.market.GetTradeHistoryReqBuilder())).data
+    assert {each.trade_id for each in past} & {each.trade_id for each in found["match"]}
+    kucoin.assert_well_behaved()
 
 
 # Balances.
