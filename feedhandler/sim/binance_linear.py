@@ -7,12 +7,14 @@ Sources:
   streams, REST  https://developers.binance.com/docs/derivatives/usds-margined-futures
   shapes         https://github.com/binance/binance-connector-python (clients/derivatives_trading_usds_futures)
 Streams are on two paths, `/public` and `/market`. Either acknowledges those of the other, and is silent; so is a
-socket without a path, which brings those of `/public`: the form that was retired in 2026-04 (reported).
+socket without a path, which brings those of `/public`: the form that was retired in 2026-04 (reported). `/private`
+can be connected to, and brings nothing: accounts are not played.
 Ids of changes are counted across all contracts: those of one rise and leave out many, so that an event names the
 one before it (`pu`). Trades of one price and side come merged, every 100 ms; of liquidations the newest of each
 second; a liquidation is one of the trades. A rate of funding is that of the interval that runs, until it is due.
 fundingInfo has only the contracts whose interval or bounds were changed: the others have 8 h.
-Not played: klines, indexes, streams of all contracts, and `/private`. The streams are acknowledged and silent.
+Not in the documentation, and served (https://github.com/tardis-dev/tardis-node): single trades, by `/public`.
+Not played: klines, composite indexes, streams of all contracts. They are acknowledged and silent.
 """
 
 import re
@@ -49,7 +51,7 @@ from feedhandler.sim.sources import ChangeSource, TradeSource
 
 LINEAR = "linear"
 PATH = f"/{LINEAR}"
-PUBLIC, MARKET = WAYS = "/public", "/market"
+PUBLIC, MARKET, PRIVATE = WAYS = "/public", "/market", "/private"
 COMBINED, MICROSECOND = 1, 2  # bits of a variant
 UNIT = 1  # `st` of an event: USD-M
 IDS_PER_CHANGE = 7  # of one book; between two of its ids there are those of other books
@@ -179,7 +181,7 @@ class Entrance(Protocol):
 
 
 class LinearEntrance:
-    """One of two paths, or none."""
+    """One of the paths, or none."""
 
     def __init__(self, market: "BinanceContracts", path: str) -> None:
         self._market = market
@@ -273,6 +275,10 @@ class BinanceContracts:
         topic = f"{LINEAR}:{name}"
         if kind == "bookTicker":
             return DataStream(topic, each, combinable(name, _book_ticker(each)))
+        if kind == "trade":
+            trades = TradeSource(each.order_book())
+            encode = combinable(name, _trade(each, trades))
+            return DataStream(topic, each, encode, is_trade=True, source=trades)
         if kind == "aggTrade":
             merged = MergedTradeSource(self.merged(each))
             encode = combinable(name, _agg_trade(each, merged))
@@ -585,6 +591,26 @@ def _update(each: Instrument) -> Callable[[Now, int, int, list[Level], list[Leve
 
 def _levels(each: Instrument, levels: list[Level]) -> bytes:
     return b",".join([b'["%b","%b"]' % (_price(each, price), _size(each, size)) for price, size in levels])
+
+
+def _trade(each: Instrument, trades: TradeSource) -> EncodeEvent:
+    """Each of its own: `X` says that it was one of the market, and not of the insurance fund."""
+    symbol = _symbol(each)
+
+    def encode(variant: int, now: Now) -> bytes:
+        [fill] = trades.message
+        return b'{"e":"trade","E":%d,"T":%d,%b,"t":%d,"p":"%b","q":"%b","X":"MARKET","m":%b,"st":%d}' % (
+            now.unix_ms,
+            _time(fill.unix_ns, now),
+            symbol,
+            fill.trade_id,
+            _price(each, fill.price),
+            _size(each, fill.size),
+            b"true" if fill.is_sell else b"false",
+            UNIT,
+        )
+
+    return encode
 
 
 def _agg_trade(each: Instrument, merged: MergedTradeSource) -> EncodeEvent:

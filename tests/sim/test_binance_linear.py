@@ -114,6 +114,7 @@ EVENT_FIELDS = {
     "bookTicker": OF_A_PAIR | {"e": str, "u": int, "T": int, "E": int} | TEXTS("bBaA", str),
     "depth@100ms": OF_A_PAIR | {"e": str} | TEXTS(("E", "T", "U", "u", "pu"), int) | TEXTS("ba", list),
     "depth20@100ms": OF_A_PAIR | {"e": str} | TEXTS(("E", "T", "U", "u", "pu"), int) | TEXTS("ba", list),
+    "trade": {"e": str, "s": str, "X": str, "m": bool} | TEXTS("pq", str) | TEXTS(["st", *"ETt"], int),
     "aggTrade": {"s": str, "e": str, "m": bool, "nq": str} | TEXTS("pq", str) | TEXTS(["st", *"EaflT"], int),
     "markPrice@1s": {"e": str, "s": str, "ap": str, "st": int} | TEXTS("piPr", str) | TEXTS("ET", int),
     "markPrice": {"e": str, "s": str, "ap": str, "st": int} | TEXTS("piPr", str) | TEXTS("ET", int),
@@ -345,6 +346,14 @@ def test_a_path_acknowledges_all_streams_and_brings_its_own(exchange, clock, pat
     assert not dialog.topics
 
 
+def test_the_path_of_accounts_can_be_connected_to_and_brings_nothing(exchange, clock):
+    dialog = connect(exchange, clock, "/linear/private/stream")
+    _, reply = ask(
+        dialog, clock, method="SUBSCRIBE", params=[f"{LOWER}@bookTicker", f"{LOWER}@aggTrade"], id=1
+    )
+    assert [exchange.stream(topic) for topic in reply.subscribe] == [None, None]
+
+
 def test_streams_may_be_in_the_url(exchange, clock):
     names = f"{LOWER}@ticker/ethusdt@markPrice@1s"
     combined = connect(exchange, clock, "/linear/market/stream", streams=names)
@@ -355,9 +364,7 @@ def test_streams_may_be_in_the_url(exchange, clock):
         assert len(dialog.first_reply.subscribe) == 2
 
 
-@pytest.mark.parametrize(
-    "path", ["/linear", "/linear/", "/linear/private/ws", "/linear/publics/ws", "/public/ws"]
-)
+@pytest.mark.parametrize("path", ["/linear", "/linear/", "/linear/publics/ws", "/public/ws"])
 def test_other_paths_are_no_stream(exchange, clock, path):
     answer = exchange.accept(request(path), clock.now)
     assert isinstance(answer, HttpAnswer)
