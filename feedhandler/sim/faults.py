@@ -63,9 +63,10 @@ class HalfOpen(_Fault, tag="half_open"):
 
 
 class Mute(_Fault, tag="mute"):
-    """stop market data for seconds; acknowledgements, pings and pongs go on"""
+    """stop market data for seconds; acknowledgements, pings and pongs go on; path: of those connections alone"""
 
     seconds: float
+    path: str = ""
 
 
 class MuteSymbol(_Fault, tag="mute_symbol"):

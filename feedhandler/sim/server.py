@@ -376,7 +376,15 @@ class SimServer:
         self._close_all(Close(1001, reason), None)
 
     def _is_quiet(self) -> bool:
-        return bool(self._active) and (self._active.get("stall") or self._active.get("mute")) is not None
+        """True while nobody is sent data."""
+        if not self._active:
+            return False
+        return self._active.get("stall") is not None or self._muted_path() == ""
+
+    def _muted_path(self) -> str | None:
+        """Return with what the path of a connection begins that is sent no data; None: there is no such one."""
+        mute = self._active.get("mute") if self._active else None
+        return mute.path if isinstance(mute, faults.Mute) else None
 
     def _keep_back(self, now: Now) -> None:
         """Let the market go on, and send nothing."""
@@ -387,10 +395,15 @@ class SimServer:
     def _flush(self, dirty: list[Outbox]) -> None:
         # hot: bench/load.py, once per connection and tick
         is_cut = bool(self._active) and self._active.get("fragment") is not None
+        muted = self._muted_path()
         for outbox in dirty:
             connection = self._by_outbox.get(id(outbox))
             waiting = outbox.frames
             if connection is None or connection.is_half_open:
+                waiting.clear()
+                continue
+            if muted is not None and connection.path.startswith(muted):
+                self._effects["mute"] += len(waiting)
                 waiting.clear()
                 continue
             connection.sent += len(waiting)

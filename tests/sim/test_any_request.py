@@ -107,7 +107,13 @@ def test_any_request_is_answered(name, pairs, raw_query, values, is_key_right, b
 
 
 BOOKS_AND_TRADES = {
-    "binance": ("/api/v3/depth", "/api/v3/trades", "/api/v3/historicalTrades"),
+    "binance": (
+        "/api/v3/depth",
+        "/api/v3/trades",
+        "/api/v3/historicalTrades",
+        "/linear/fapi/v1/depth",
+        "/linear/fapi/v1/aggTrades",
+    ),
     "kucoin": ("/api/v1/market/orderbook/level2_100", "/api/v1/market/histories"),
     "bybit": ("/v5/market/recent-trade",),
     "okx": ("/api/v5/market/books", "/api/v5/market/trades", "/api/v5/market/history-trades"),
@@ -119,7 +125,7 @@ ANSWERS = st.sampled_from(["BTCUSDT", "BTC-USDT", "spot", "HALT", "0", "-1", "9"
 
 
 @pytest.mark.parametrize("name", EXCHANGES)
-@given(pairs=st.lists(st.tuples(NAMES, ANSWERS | st.text(max_size=8)), max_size=4), which=st.integers(0, 2))
+@given(pairs=st.lists(st.tuples(NAMES, ANSWERS | st.text(max_size=8)), max_size=4), which=st.integers(0, 59))
 def test_any_request_for_a_book_or_trades_is_answered(name, pairs, which):
     paths = BOOKS_AND_TRADES[name]
     request = HttpRequest(

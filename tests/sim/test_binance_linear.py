@@ -682,6 +682,25 @@ def test_the_death_of_one_path_leaves_the_other():
     run(scenario())
 
 
+def test_one_path_may_be_mute_and_answer_all_the_same():
+    async def scenario():
+        async with running("binance") as client:
+            public = await client.connect("/linear/public/ws")
+            market = await client.connect("/linear/market/ws")
+            await client.fault(fault="mute", seconds=PATIENCE_S, path="/linear/market")
+            await market.send_json(subscription("aggTrade"))
+            await public.send_json(subscription("bookTicker"))
+            assert await market.receive_json() == {"result": None, "id": 1}
+            await until(public, lambda message: "u" in message)
+            await client.wait_for(lambda state: state["fault_effects"].get("mute", 0) > 10)
+            await market.send_json({"method": "LIST_SUBSCRIPTIONS", "id": 2})
+            assert (await market.receive_json())["id"] == 2, "and no data before it"
+            await client.fault(fault="none")
+            await until(market, lambda message: "a" in message)
+
+    run(scenario())
+
+
 def test_faults_name_a_contract_with_its_market():
     async def scenario():
         async with running("binance") as client:

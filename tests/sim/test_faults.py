@@ -80,6 +80,7 @@ VALID = [
     ({"fault": "trade", "symbol": "BTCUSDT", "amount": -1}, "binance"),
     ({"fault": "refuse_key", "kind": "address", "seconds": 5}, "bybit"),
     ({"fault": "end_subscriptions"}, "binance"),
+    ({"fault": "refuse", "seconds": 5, "path": "/linear/public"}, "binance"),
     ({"fault": "none"}, "binance"),
 ]
 INVALID = [
@@ -174,7 +175,7 @@ def test_the_same_again_replaces_and_what_is_kept_is_bounded():
     active = Active()
     active.add(faults.Mute(seconds=5), 0)
     active.add(faults.Mute(seconds=1), 0)
-    assert active.describe(0) == [{"fault": "mute", "seconds": 1, "seconds_left": 1}]
+    assert active.describe(0) == [{"fault": "mute", "seconds": 1, "path": "", "seconds_left": 1}]
     for number in range(Active.SYMBOLS + 50):
         active.add(faults.RejectSymbol(symbol=str(number)), 0)
     assert len(active.describe(0)) == Active.SYMBOLS
