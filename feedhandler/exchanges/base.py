@@ -197,6 +197,8 @@ class Market(abc.ABC):
     # the exchange's own, for all that does not say otherwise.
     rest_budget: ClassVar[str] = ""
     connect_budget: ClassVar[str] = ""
+    # Answers of these statuses are about the path that was asked for; all others that refuse, about the address.
+    path_statuses: ClassVar[frozenset[int]] = frozenset()
     handshake_request: ClassVar[RestRequest | None] = None  # before each connection, e.g. for a token
     # Its quote changes many times a second wherever it trades: a connection without it is without data.
     canary: ClassVar[str] = "BTC/USDT"

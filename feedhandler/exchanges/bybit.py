@@ -345,6 +345,8 @@ class BybitMarket(Market):
     time_request = RestRequest("/v5/market/time")
     # Requests, whatever they are for: https://bybit-exchange.github.io/docs/v5/rate-limit, as of 2026-11.
     rest_limit = (600, 5.0)
+    # Too many requests of an address are a 403, for 10 minutes; 429 protects a system, and is to be tried again.
+    path_statuses = frozenset({429, 451})
 
     domains = ("bybit.com", "bytick.com")
 

@@ -333,6 +333,7 @@ class OkxMarket(Market):
     # Each endpoint has a limit of its own, of 20 requests in 2 s, or 40 for books. Weights are such that those that
     # are repeated keep a tenth of theirs, all together.
     rest_limit = (800, 20.0)
+    path_statuses = frozenset({429, 451})  # and what is not served in a country may be contracts alone
     trade_ids_are_consecutive = True
     trades_begin_with_last = True
     past_trades_max = 100

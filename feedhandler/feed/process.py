@@ -610,8 +610,9 @@ class Feed:
             if len(errors) < len(self._needed()):
                 self._take_instruments()
             self._carry()
-            refused = [error for error in errors if isinstance(error, HttpRefused)]
-            await asyncio.sleep(_retry_after_s(refused))
+            if len(errors) == len(self._needed()):  # else it is one market's, which asks in vain until then
+                refused = [error for error in errors if isinstance(error, HttpRefused)]
+                await asyncio.sleep(_retry_after_s(refused))
 
     async def _sleep_until_refresh(self, delay_s: float) -> None:
         """Sleep, but less if something is wanted that a newer list may have."""
@@ -1070,7 +1071,7 @@ async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callabl
     async with contextlib.AsyncExitStack() as stack:
         for market in EXCHANGES[name].markets:
             budget = budgets.setdefault(market.rest_budget, RestBudget(market.rest_limit, shard.count))
-            client = HttpClient(config.rest_url(name, market.name), budget, failures)
+            client = HttpClient(config.rest_url(name, market.name), budget, failures, market.path_statuses)
             clients[market.name] = await stack.enter_async_context(client)
         return await Feed(config, name, shard, clients, looks, failures, _awaited(config, name)).run()
 

@@ -8,7 +8,7 @@ import asyncio
 import collections
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Final
 from urllib.parse import urlsplit
@@ -66,6 +66,27 @@ class HttpRefused(ProtocolError):
         self.status = status
 
 
+class Ban:
+    """Until when nothing may be asked, and the status of the answer that said so; times are monotonic."""
+
+    def __init__(self) -> None:
+        self._until_ns = 0
+        self._status = 0
+
+    def check(self, now_mono_ns: int) -> None:
+        """Raise HttpRefused, with the time that is left, while it lasts."""
+        if now_mono_ns < self._until_ns:
+            left_s = (self._until_ns - now_mono_ns) / NS_PER_S
+            text = f"not asked for {left_s:.1f} s more, since the answer was HTTP {self._status}"
+            raise HttpRefused(text, left_s, self._status)
+
+    def on_answer(self, status: int, retry_after_s: float, now_mono_ns: int) -> None:
+        """Take the status of an answer; those of `PATIENCE_STATUSES` forbid any request for so long."""
+        until_ns = now_mono_ns + int(retry_after_s * NS_PER_S)
+        if status in PATIENCE_STATUSES and until_ns > self._until_ns:
+            self._until_ns, self._status = until_ns, status
+
+
 class RestBudget:
     """When requests may go: at most `REST_SHARE` of limit (weight, per seconds), and none during a ban.
 
@@ -80,8 +101,7 @@ class RestBudget:
         self.per_s = per_s
         self._per_ns = int(per_s * NS_PER_S)
         self._turns: collections.deque[tuple[int, int]] = collections.deque()  # given: when, weight; in order
-        self._banned_until_ns = 0
-        self._ban = 0  # the status of that answer
+        self.ban = Ban()
 
     def turn_ns(self, weight: int, now_mono_ns: int, weight_max: int = 0) -> int:
         """Return when a request would have its turn: now, or after those before it."""
@@ -100,7 +120,7 @@ class RestBudget:
 
     def take(self, weight: int, now_mono_ns: int, *, share: float = WHOLE_SHARE) -> int:
         """Give a turn, and return when it is. Raises HttpRefused if it is too far off, or during a ban."""
-        self.check(now_mono_ns)
+        self.ban.check(now_mono_ns)
         weight_max = max(1, int(self.weight_max * share))
         turn_ns = self.turn_ns(weight, now_mono_ns, weight_max)
         wait_s = (turn_ns - now_mono_ns) / NS_PER_S
@@ -113,31 +133,24 @@ class RestBudget:
         self._turns.append((turn_ns, weight))
         return turn_ns
 
-    def check(self, now_mono_ns: int) -> None:
-        """Raise HttpRefused, with the time that is left, if the exchange has banned this address for a while."""
-        if now_mono_ns < self._banned_until_ns:
-            left_s = (self._banned_until_ns - now_mono_ns) / NS_PER_S
-            raise HttpRefused(
-                f"not asked for {left_s:.1f} s more, since the answer was HTTP {self._ban}", left_s, self._ban
-            )
-
-    def on_answer(self, status: int, retry_after_s: float, now_mono_ns: int) -> None:
-        """Take the status of an answer; those of `PATIENCE_STATUSES` forbid any request for so long."""
-        until_ns = now_mono_ns + int(retry_after_s * NS_PER_S)
-        if status in PATIENCE_STATUSES and until_ns > self._banned_until_ns:
-            self._banned_until_ns, self._ban = until_ns, status
-
 
 class HttpClient:
     """Requests to one REST host, within a budget that clients of other hosts may share; an async context manager.
 
-    failures are counted together with those given.
+    failures are counted together with those given. path_statuses are those of answers that are about the path that
+    was asked for, for this client alone; all others are about the address, and so about the budget.
     """
 
     def __init__(
-        self, rest_url: str, budget: RestBudget | None = None, failures: Failures | None = None
+        self,
+        rest_url: str,
+        budget: RestBudget | None = None,
+        failures: Failures | None = None,
+        path_statuses: Collection[int] = (),
     ) -> None:
         self.rest_url = rest_url
+        self._path_statuses = path_statuses
+        self._bans: dict[str, Ban] = {}  # by path
         self._failures = failures or Failures()
         self._budget = budget or RestBudget(UNLIMITED)
         self._session: aiohttp.ClientSession | None = None
@@ -196,7 +209,10 @@ class HttpClient:
         wait_s = retry_after_s(answer.headers, answer.status)
         if request.is_signed and answer.status == 403 and answer.content_type == "application/json":
             return RestAnswer(answer.status, body)  # it is about the account; a firewall sends a page
-        self._budget.on_answer(answer.status, wait_s, time.monotonic_ns())
+        ban = self._budget.ban
+        if answer.status in self._path_statuses:
+            ban = self._bans.setdefault(_path_of(request), Ban())
+        ban.on_answer(answer.status, wait_s, time.monotonic_ns())
         return RestAnswer(answer.status, body, wait_s)
 
     async def _transfer(
@@ -217,19 +233,31 @@ class HttpClient:
 
     def _describe(self, request: RestRequest) -> str:
         """Return a request for messages; a signature in its query is nobody's business."""
-        path = request.path.partition("?")[0] if request.is_signed else request.path
+        path = _path_of(request) if request.is_signed else request.path
         return f"{request.method} {self.rest_url}{path}"
 
     async def _turn(self, request: RestRequest, what: str, *, share: float) -> None:
         """Wait until the request may go. Raises HttpRefused if that is not soon."""
         try:
-            now_mono_ns = time.monotonic_ns()
+            now_mono_ns = self._checked(request)
             turn_ns = self._budget.take(request.weight, now_mono_ns, share=share)
             if turn_ns > now_mono_ns:
                 await asyncio.sleep((turn_ns - now_mono_ns) / NS_PER_S)
-                self._budget.check(time.monotonic_ns())  # those before us may have got us banned
+                self._checked(request)  # those before us may have got us banned
         except HttpRefused as exc:
             raise HttpRefused(f"{what}: {exc}", exc.retry_after_s, exc.status) from exc
+
+    def _checked(self, request: RestRequest) -> int:
+        """Return the time. Raises HttpRefused during a ban, of the address or of the path."""
+        now_mono_ns = time.monotonic_ns()
+        self._budget.ban.check(now_mono_ns)
+        if (ban := self._bans.get(_path_of(request))) is not None:
+            ban.check(now_mono_ns)
+        return now_mono_ns
+
+
+def _path_of(request: RestRequest) -> str:
+    return request.path.partition("?")[0]
 
 
 def refusal(status: int, body: bytes, location: str = "") -> tuple[str, float]:

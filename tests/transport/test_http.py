@@ -136,7 +136,7 @@ def test_no_window_ever_holds_more_than_the_budget_and_turns_keep_their_order(as
 @pytest.mark.parametrize("status", [429, 418, 403])
 def test_after_a_ban_nothing_goes_out_until_it_is_over(status):
     shared = budget()
-    shared.on_answer(status, 7.0, NOW)
+    shared.ban.on_answer(status, 7.0, NOW)
     for later_s in (0, 3, 6):
         with pytest.raises(HttpRefused, match=f"HTTP {status}") as refused:
             shared.take(1, NOW + later_s * SECOND)
@@ -146,8 +146,8 @@ def test_after_a_ban_nothing_goes_out_until_it_is_over(status):
 
 def test_a_shorter_ban_does_not_end_a_longer_one():
     shared = budget()
-    shared.on_answer(418, 100.0, NOW)
-    shared.on_answer(429, 1.0, NOW)
+    shared.ban.on_answer(418, 100.0, NOW)
+    shared.ban.on_answer(429, 1.0, NOW)
     with pytest.raises(HttpRefused, match="HTTP 418"):
         shared.take(1, NOW + 99 * SECOND)
 
@@ -155,7 +155,7 @@ def test_a_shorter_ban_does_not_end_a_longer_one():
 def test_an_answer_about_one_request_alone_bans_nothing():
     shared = budget()
     for status in (200, 400, 404, 500, 503):
-        shared.on_answer(status, 30.0, NOW)
+        shared.ban.on_answer(status, 30.0, NOW)
     assert shared.take(1, NOW) == NOW
 
 
@@ -264,6 +264,50 @@ def test_after_a_country_is_refused_nothing_is_asked_for_minutes():
                     await http.fetch(GET)
                 assert refused.value.status == 451
                 assert refused.value.retry_after_s > FINAL_S - 60
+            return asked
+
+    assert len(uvloop.run(main())) == 1
+
+
+@pytest.mark.parametrize("status", [429, 451])
+def test_a_refusal_of_one_markets_list_does_not_stop_the_other_at_the_same_host(status):
+    """Where the exchange says that it is about the path: even where both ask for it, with other parameters."""
+
+    def answer(request):
+        if "linear" in request.raw_path:
+            return web.Response(status=status, headers={"Retry-After": "60"})
+        return web.Response(body=b"yes")
+
+    async def main():
+        budget = RestBudget((1000, 60.0))
+        async with (
+            served(answer, budget=budget, path_statuses={429, 451}) as (spot, asked),
+            HttpClient(spot.rest_url, budget, path_statuses={429, 451}) as linear,
+        ):
+            for words in (f"HTTP {status}", "not asked"):
+                with pytest.raises(HttpRefused, match=words) as refused:
+                    await linear.fetch(RestRequest("/list?of=linear"))
+                assert refused.value.retry_after_s > 50
+            assert await linear.fetch(RestRequest("/time")) == b"yes"
+            assert await spot.fetch(RestRequest("/list?of=spot")) == b"yes"
+            return [path for _, path, _ in asked]
+
+    assert uvloop.run(main()) == ["/list?of=linear", "/time", "/list?of=spot"]
+
+
+def test_a_refusal_of_the_address_stops_all_markets_of_a_host():
+    async def main():
+        budget = RestBudget((1000, 60.0))
+        async with (
+            served(lambda _: web.Response(status=403), budget=budget, path_statuses={429, 451}) as (
+                spot,
+                asked,
+            ),
+            HttpClient(spot.rest_url, budget, path_statuses={429, 451}) as linear,
+        ):
+            for http in (linear, spot):
+                with pytest.raises(HttpRefused, match="HTTP 403"):
+                    await http.fetch(GET)
             return asked
 
     assert len(uvloop.run(main())) == 1
