@@ -21,6 +21,7 @@ COMPILED: Final = (
     "feedhandler/exchanges/depth_state.py",
     "feedhandler/exchanges/state.py",
     "feedhandler/feed/batch.py",
+    "feedhandler/feed/tap.py",
     "feedhandler/recordings/carriers.py",
     "feedhandler/recordings/packing.py",
     "feedhandler/replay/player.py",

@@ -14,6 +14,7 @@ CLASSES = {
     "feedhandler.exchanges.depth_state": ("DepthState",),
     "feedhandler.exchanges.state": ("RecordState", "State", "TickerState"),
     "feedhandler.feed.batch": ("Batch",),
+    "feedhandler.feed.tap": ("Tap", "TappedConnection"),
     "feedhandler.merger.step": ("Route", "Step", "Traffic"),
     "feedhandler.recordings.carriers": ("Carrier", "Met", "RecordedConnection"),
     "feedhandler.recordings.packing": ("Unpacked",),

@@ -50,7 +50,7 @@ def bench_tap(measure, is_tapped):
         sent.append(message)
         return True
 
-    tap = Tap(send, time.time_ns, time.monotonic_ns)
+    tap = Tap(send, time.time_ns, time.monotonic_ns, lambda act: act())
     connection = tap.connection("spot", nothing)
     on_frame = connection.on_frame if is_tapped else nothing
     views = [memoryview(payload) for payload in PAYLOADS]

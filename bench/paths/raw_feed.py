@@ -39,7 +39,7 @@ async def main(endpoint: str, recordings: str, count: int) -> None:
         is_full = not offer.send(batch)
         return not is_full
 
-    tap = Tap(send, time.time_ns, time.monotonic_ns)
+    tap = Tap(send, time.time_ns, time.monotonic_ns, lambda act: act())
     offer = Offer(
         asyncio.get_running_loop(), (endpoint,), tap.on_join, key="raw", queue_size_max=RAW_QUEUE_SIZE_MAX
     )

@@ -1,6 +1,8 @@
 # The functions of raw.py, for compiled modules: `from feedhandler.data cimport raw`. They take bytes and bytearrays
-# alone, and each looks whether what it reads or writes lies within the buffer, as that is then.
+# alone (but for what `copy_all` reads), and each looks whether what it reads or writes lies within the buffer, as that
+# is then.
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
@@ -151,6 +153,18 @@ cdef inline int copy(object target, Py_ssize_t at, object source, Py_ssize_t sta
     cdef const uint8_t* data = readable(source, start, size)
     memmove(writable(target, at, size), data, size)
     return 0
+
+
+cdef inline Py_ssize_t copy_all(object target, Py_ssize_t at, object source) except -1:
+    cdef Py_buffer view
+    cdef Py_ssize_t size
+    PyObject_GetBuffer(source, &view, PyBUF_SIMPLE)
+    size = view.len
+    try:
+        memmove(writable(target, at, size), view.buf, size)
+    finally:
+        PyBuffer_Release(&view)
+    return size
 
 
 cdef inline bytes cut(object source, Py_ssize_t start, Py_ssize_t size):

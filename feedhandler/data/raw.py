@@ -65,6 +65,15 @@ def copy(target: bytearray, at: int, source: Buffer, start: int, size: int) -> N
     target[at : at + size] = source[start : start + size]
 
 
+def copy_all(target: bytearray, at: int, source: Buffer | memoryview) -> int:
+    """Copy all of a buffer, which may be another's memory, lent as a view; returns how many bytes."""
+    size = len(source)
+    if not 0 <= at <= len(target) - size:
+        raise IndexError(BEYOND)
+    target[at : at + size] = source
+    return size
+
+
 def cut(source: Buffer, start: int, size: int) -> bytes:
     """Return so many bytes."""
     if size < 0 or not 0 <= start <= len(source) - size:

@@ -337,7 +337,11 @@ class Feed:
                 queue_size_max=RAW_QUEUE_SIZE_MAX,
                 group=group,
             )
-            self._tap = tap = Tap(offer.send, time.time_ns, time.monotonic_ns)
+
+            def soon(act: Callable[[], object]) -> None:
+                loop.call_soon(loop.call_soon, act)  # in the next turn: at the end of this one records leave
+
+            self._tap = tap = Tap(offer.send, time.time_ns, time.monotonic_ns, soon)
         offers = () if self._offer is None else (self._offer.look,)
         self._upkeep = Upkeep(config, self._publisher.look, *boards, *offers, *looks)
         self._lacking = {

@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from feedhandler.data cimport raw
 
@@ -19,6 +19,19 @@ cdef class Unpacked:
         data=bytes, position=Py_ssize_t, end=Py_ssize_t, what=uint8_t, name_at=Py_ssize_t, data_at=Py_ssize_t, name=bytes
     )
     cdef _next(self)
+
+
+@cython.locals(name_at=Py_ssize_t, size=Py_ssize_t, end=Py_ssize_t)
+cpdef Py_ssize_t put_frame(
+    bytearray target,
+    Py_ssize_t at,
+    uint8_t what,
+    bytes connection,
+    uint64_t number,
+    int64_t wall_ns,
+    int64_t mono_ns,
+    payload,
+) except -1
 
 
 @cython.locals(left=Py_ssize_t, size=Py_ssize_t, connection_size=Py_ssize_t, name_size=Py_ssize_t)

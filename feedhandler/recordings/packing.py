@@ -38,6 +38,33 @@ def pack(item: Item) -> bytes:
     return b"".join((head, connection, name, item.data))
 
 
+def put_frame(
+    target: bytearray,
+    at: int,
+    what: int,
+    connection: bytes,
+    number: int,
+    wall_ns: int,
+    mono_ns: int,
+    payload: bytes | bytearray | memoryview,
+) -> int:
+    """Write the item of a frame into a buffer; returns where it ends. Raises IndexError beyond the buffer."""
+    # hot: `make bench-micro`, recorder
+    name_at = at + _ITEM_SIZE
+    size = len(connection)
+    end = name_at + size
+    raw.copy(target, name_at, connection, 0, size)
+    end += raw.copy_all(target, end, payload)
+    raw.put_u32(target, at, end - at)
+    raw.put_u8(target, at + _WHAT_OFFSET, what)
+    raw.put_u8(target, at + _CONNECTION_SIZE_OFFSET, size)
+    raw.put_u16(target, at + _NAME_SIZE_OFFSET, 0)
+    raw.put_u64(target, at + _NUMBER_OFFSET, number)
+    raw.put_i64(target, at + _WALL_NS_OFFSET, wall_ns)
+    raw.put_i64(target, at + _MONO_NS_OFFSET, mono_ns)
+    return end
+
+
 def unpack(data: bytes) -> Iterator[Item]:
     """Yield the items that stand back to back. Raises ValueError at what is none."""
     return Unpacked(data)

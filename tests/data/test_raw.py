@@ -112,6 +112,21 @@ def test_bytes_are_copied_within_both_buffers_or_not_at_all(form):
                 assert target == b"abcd"
 
 
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+def test_all_of_a_buffer_is_copied_or_nothing(form, make):
+    source = make(b"12")
+    for at in EXTREMES:
+        target = bytearray(b"abcd")
+        if 0 <= at <= 2:
+            assert form.copy_all(target, at, source) == 2
+            assert target == b"abcd"[:at] + b"12" + b"abcd"[at + 2 :]
+            continue
+        with pytest.raises(IndexError):
+            form.copy_all(target, at, source)
+        assert target == b"abcd"
+    assert form.copy_all(target, 4, make(b"")) == 0
+
+
 def test_parts_of_one_buffer_may_overlap(form):
     buffer = bytearray(b"0123456789")
     form.copy(buffer, 2, buffer, 0, 8)

@@ -26,7 +26,8 @@ class World:
         self.is_there = True
         self.room = 10**9
         self.messages = []
-        self.tap = Tap(self.send, self.clock, lambda: self.now)
+        self.soon = lambda act: act()
+        self.tap = Tap(self.send, self.clock, lambda: self.now, lambda act: self.soon(act))
 
     def clock(self):
         self.now += 1
@@ -87,6 +88,27 @@ def test_what_comes_between_two_flushes_is_one_message(world):
     assert len(world.taken()) == 3
     frames(connection, b"x" * taps.BATCH_SIZE)
     assert len(world.messages) == 1, "a full batch does not wait"
+
+
+def test_a_full_batch_is_sent_once_when_the_records_of_the_turn_have_left(world):
+    asked = []
+    world.soon = asked.append
+    connection = world.tap.connection("spot", lambda payload, recv_ns: False)
+    frames(connection, *[b"x" * taps.BATCH_SIZE] * 5, b"last")
+    assert (len(asked), world.messages) == (1, [])
+    asked.pop()()
+    (message,) = world.messages
+    assert [item.data[-1:] for item in unpack(message)] == [b"x"] * 5 + [b"t"]
+    frames(connection, b"x" * taps.BATCH_SIZE)
+    assert len(asked) == 1, "and the next one is asked for again"
+
+
+def test_an_answer_larger_than_a_batch_keeps_its_place(world):
+    connection = world.tap.connection("spot", lambda payload, recv_ns: False)
+    frames(connection, b"one")
+    world.tap.answered(LIST, bytes(3 * taps.BATCH_SIZE), 5)
+    frames(connection, b"two")
+    assert [len(item.data) for item in world.taken()] == [3, 3 * taps.BATCH_SIZE, 3]
 
 
 def test_a_frame_that_cannot_be_taken_is_offered_as_well(world):

@@ -25,7 +25,7 @@ class Feed:
     def __init__(self, loop, settings, exchange):
         (endpoint,) = settings.exchange(exchange).raw
         self.offer = Offer(loop, [endpoint], lambda: self.tap.on_join(), key="raw", queue_size_max=1 << 20)
-        self.tap = Tap(self.offer.send, time.time_ns, time.monotonic_ns)
+        self.tap = Tap(self.offer.send, time.time_ns, time.monotonic_ns, loop.call_soon)
         self.tap.begin(Plan(exchange=exchange, session_ns=time.time_ns()))
         self.connection = self.tap.connection("spot", lambda payload, recv_ns: False)
         self.connection.on_opened("ws://x")

@@ -177,6 +177,9 @@ def make(twin, name, tmp_path):
         return twin.Batch(end, end, end.clock)
     if name == "Step":
         return twin.Step({}, lambda topic: None, lambda document: None, end, end, end.clock, 1)
+    if name in {"Tap", "TappedConnection"}:
+        tap = twin.Tap(end.send, end.clock, end.clock, end.send)
+        return tap if name == "Tap" else tap.connection("spot", end.send)
     if name == "Unpacked":
         return twin.Unpacked(pack(Item(What.RECEIVED, 1, 1, "spot.1", 1, data=b"{}")))
     if name == "RecordedConnection":
