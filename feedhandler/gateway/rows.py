@@ -1,10 +1,11 @@
-"""Exchanges, tickers, trades and depth as JSON: the same over HTTP and to browsers."""
+"""Exchanges, tickers and what else there is of a symbol as JSON: the same over HTTP and to browsers."""
 
 from collections.abc import Sequence
 
 import msgspec
 
 from feedhandler.data import wire
+from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.status import ExchangeStatus
 
 
@@ -49,7 +50,7 @@ class TickerRow(msgspec.Struct, kw_only=True):
 
 
 class TradeRow(msgspec.Struct, kw_only=True):
-    """One trade; side is the taker's. Times are Unix ns."""
+    """One trade, with the taker's side, or one liquidation, with that of the order. Times are Unix ns."""
 
     sequence: int
     flags: Sequence[str]
@@ -62,10 +63,10 @@ class TradeRow(msgspec.Struct, kw_only=True):
     count: int
 
 
-class TradesRow(msgspec.Struct, kw_only=True):
-    """The trades of a symbol that are new to a reader, the oldest first; there were passed_over more before them.
+class TopicRow(msgspec.Struct, kw_only=True):
+    """A topic of which each record counts; flags are its own, tick as in `TickerRow`.
 
-    flags are those of the topic; tick as in `TickerRow`.
+    What is new to a reader follows, the oldest first; there were passed_over more before that.
     """
 
     topic: str
@@ -74,7 +75,37 @@ class TradesRow(msgspec.Struct, kw_only=True):
     flags: Sequence[str]
     tick: str
     passed_over: int
+
+
+class TradesRow(TopicRow):
     trades: list[TradeRow]
+
+
+class LiquidationsRow(TopicRow):
+    liquidations: list[TradeRow]
+
+
+class ContractRow(msgspec.Struct, kw_only=True):
+    """What is to be known of a derivative besides its prices; the rest as in `TickerRow`. 0 is a time not known."""
+
+    topic: str
+    exchange: str
+    symbol: str
+    flags: Sequence[str]
+    session: int
+    sequence: int
+    exchange_ns: int
+    recv_ns: int
+    publish_ns: int
+    exchange_sequence: int
+    mark: float | None
+    index: float | None
+    funding_rate: float | None
+    open_interest: float | None
+    next_funding_ns: int
+    funding_interval_h: float | None
+    predicted_funding_rate: float | None
+    tick: str
 
 
 class DepthRow(msgspec.Struct, kw_only=True):
@@ -114,8 +145,8 @@ def ticker_row(ticker: wire.Ticker, flags: int = 0, tick: str = "") -> TickerRow
     )
 
 
-def trade_row(trade: wire.Trade) -> TradeRow:
-    """Return a trade for JSON."""
+def trade_row(trade: wire.Trade | wire.Liquidation) -> TradeRow:
+    """Return a trade, or a liquidation, for JSON."""
     return TradeRow(
         sequence=trade.sequence,
         flags=_names(trade.flags),
@@ -129,17 +160,36 @@ def trade_row(trade: wire.Trade) -> TradeRow:
     )
 
 
-def trades_row(topic: str, flags: int, tick: str, trades: list[TradeRow], passed_over: int) -> TradesRow:
-    """Return trades of a topic for JSON."""
-    _, exchange, symbol = topic.split(".", 2)
-    return TradesRow(
-        topic=topic,
-        exchange=exchange,
-        symbol=symbol,
-        flags=_names(flags),
+def topic_row(topic: str, flags: int, tick: str, rows: list[TradeRow], passed_over: int) -> TopicRow:
+    """Return trades or liquidations of a topic for JSON."""
+    kind, exchange, symbol = topic.split(".", 2)
+    head = {"topic": topic, "exchange": exchange, "symbol": symbol, "tick": tick}
+    if kind == LIQUIDATION.name:
+        return LiquidationsRow(**head, flags=_names(flags), passed_over=passed_over, liquidations=rows)
+    return TradesRow(**head, flags=_names(flags), passed_over=passed_over, trades=rows)
+
+
+def contract_row(contract: wire.Contract, flags: int = 0, tick: str = "") -> ContractRow:
+    """Return a contract for JSON; flags are added to its own."""
+    return ContractRow(
+        topic=contract.topic,
+        exchange=contract.exchange,
+        symbol=contract.symbol,
+        flags=_names(contract.flags | flags),
+        session=contract.session,
+        sequence=contract.sequence,
+        exchange_ns=contract.exchange_ns,
+        recv_ns=contract.recv_ns,
+        publish_ns=contract.publish_ns,
+        exchange_sequence=contract.exchange_sequence,
+        mark=_known(contract.mark),
+        index=_known(contract.index),
+        funding_rate=_known(contract.funding_rate),
+        open_interest=_known(contract.open_interest),
+        next_funding_ns=contract.next_funding_ns,
+        funding_interval_h=_known(contract.funding_interval_h),
+        predicted_funding_rate=_known(contract.predicted_funding_rate),
         tick=tick,
-        passed_over=passed_over,
-        trades=trades,
     )
 
 

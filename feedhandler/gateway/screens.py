@@ -215,7 +215,7 @@ class Screens:
                 client.write(head + data)
 
     def _watched_updates(self, client: Screen) -> bytes:
-        """Return what a client is due of trades and depth."""
+        """Return what a client is due of the topics that it looks at."""
         updates = [self.watched.update(each) for readings in client.readings.values() for each in readings]
         self.updates += sum(bool(update.text) for update in updates)
         self.trades_passed_over += sum(update.passed_over for update in updates)

@@ -1,17 +1,22 @@
-"""Trades and depth of the symbols that browsers look at: what each reader is due, without a queue for any.
+"""What there is of the symbols that browsers look at, besides tickers: what each reader is due, without a queue.
 
-Of depth that is the newest record. Of trades it is what came since, as far as it is kept; the others are counted.
-What nobody looks at costs one look-up a record. Pure.
+Of depth and contracts that is the newest record. Of trades and liquidations it is what came since, as far as it is
+kept; the others are counted. What nobody looks at costs one look-up a record. Pure.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from feedhandler.data import wire
-from feedhandler.gateway.rows import DepthRow, TradeRow, TradesRow, depth_row, trade_row, trades_row
+from feedhandler.data.contract import CONTRACT
+from feedhandler.data.depth import DEPTH
+from feedhandler.data.liquidation import LIQUIDATION
+from feedhandler.data.trade import TRADE
+from feedhandler.gateway.rows import TopicRow, TradeRow, contract_row, depth_row, topic_row, trade_row
 
 TRADES_KEPT: Final = 100  # of a symbol: some 20 kB of JSON for who was away
 TOPICS_MAX: Final = 20  # of a kind that one reader looks at
@@ -22,7 +27,7 @@ Encode = Callable[[str, msgspec.Struct], bytes]
 
 
 class Due(NamedTuple):
-    """What a reader gets; passed_over: how many trades it does not get."""
+    """What a reader gets; passed_over: how many trades or liquidations it does not get."""
 
     text: bytes
     passed_over: int = 0
@@ -43,12 +48,12 @@ class View(Protocol):
     def take(self, record: wire.Record) -> None: ...
 
     def row(self, seen: Seen, flags: int) -> tuple[msgspec.Struct | None, int]:
-        """Return what is new, None if nothing is yet, and how many trades were passed over; flags are added."""
+        """Return what is new, None if nothing is yet, and how many records were passed over; flags are added."""
         ...
 
 
-class TradesView:
-    """The last trades of a symbol; the number of each counts those that did not come here, too."""
+class LastTrades:
+    """The last trades or liquidations of a symbol; the number of each counts those that did not come here, too."""
 
     def __init__(self, topic: str, newest: wire.Record | None, flags: int, tick: str) -> None:
         self._topic, self._tick = topic, tick
@@ -56,12 +61,17 @@ class TradesView:
         self._count = self._conditions = 0
         self._flags = flags & OF_A_TOPIC
         self._session, self._sequence = (newest.session, newest.sequence) if newest is not None else (0, 0)
+        if isinstance(newest, wire.Liquidation):
+            self._count = 1
+            self._trades.append((1, trade_row(newest)))
 
     def now(self) -> Seen:
         return self._count, self._conditions
 
     def joining(self) -> Seen:
-        return self._count, -1  # of trades what comes; the condition at once
+        """Of trades what comes, of liquidations, which are rare, the last ones, too; the condition at once."""
+        is_rare = self._topic.startswith(f"{LIQUIDATION.name}.")
+        return self._trades[0][0] - 1 if is_rare and self._trades else self._count, -1
 
     def take(self, record: wire.Record) -> None:
         # hot: once a trade of what is looked at
@@ -69,26 +79,34 @@ class TradesView:
         if flags != self._flags:
             self._flags = flags
             self._conditions += 1
-        if not isinstance(record, wire.Trade):
+        if not isinstance(record, wire.Trade | wire.Liquidation):
             return
         missing = record.sequence - self._sequence - 1 if record.session == self._session else 0
         self._session, self._sequence = record.session, record.sequence
         self._count += 1 + max(0, missing)
         self._trades.append((self._count, trade_row(record)))
 
-    def row(self, seen: Seen, flags: int) -> tuple[TradesRow, int]:
+    def row(self, seen: Seen, flags: int) -> tuple[TopicRow, int]:
         trades = [row for number, row in self._trades if number > seen[0]]
         passed_over = self._count - seen[0] - len(trades)
-        row = trades_row(self._topic, self._flags | flags, self._tick, trades, passed_over)
+        row = topic_row(self._topic, self._flags | flags, self._tick, trades, passed_over)
         return row, passed_over
 
 
-class DepthView:
-    """The newest depth of a symbol."""
+class NewestRecord:
+    """The newest record of a symbol, of a kind of which it is enough; make_row is given it, flags and the tick."""
 
-    def __init__(self, topic: str, newest: wire.Record | None, flags: int, tick: str) -> None:
-        self._tick = tick
-        self._newest = newest if isinstance(newest, wire.Depth) else None
+    def __init__(
+        self,
+        form: type[wire.Record],
+        make_row: Callable[[Any, int, str], msgspec.Struct],
+        topic: str,
+        newest: wire.Record | None,
+        flags: int,
+        tick: str,
+    ) -> None:
+        self._form, self._make_row, self._tick = form, make_row, tick
+        self._newest = newest if isinstance(newest, form) else None
         self._count = int(self._newest is not None)
 
     def now(self) -> Seen:
@@ -98,18 +116,20 @@ class DepthView:
         return 0, 0
 
     def take(self, record: wire.Record) -> None:
-        if isinstance(record, wire.Depth):
+        if isinstance(record, self._form):
             self._newest = record
             self._count += 1
 
-    def row(self, seen: Seen, flags: int) -> tuple[DepthRow | None, int]:
-        return depth_row(self._newest, flags, self._tick) if self._newest is not None else None, 0
+    def row(self, seen: Seen, flags: int) -> tuple[msgspec.Struct | None, int]:
+        return self._make_row(self._newest, flags, self._tick) if self._newest is not None else None, 0
 
 
 # Kinds that a reader names symbols of; what its updates are called, and what keeps them.
 VIEWS: Final[dict[str, tuple[str, Callable[[str, wire.Record | None, int, str], View]]]] = {
-    "trade": ("trade_update", TradesView),
-    "depth": ("depth_update", DepthView),
+    TRADE.name: ("trade_update", LastTrades),
+    DEPTH.name: ("depth_update", partial(NewestRecord, wire.Depth, depth_row)),
+    CONTRACT.name: ("contract_update", partial(NewestRecord, wire.Contract, contract_row)),
+    LIQUIDATION.name: ("liquidation_update", LastTrades),
 }
 
 

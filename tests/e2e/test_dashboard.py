@@ -1,5 +1,6 @@
 """The dashboard in a real browser, over real processes. Screenshots are kept as artifacts/dashboard-….png."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -180,6 +181,78 @@ def test_trades_and_a_ladder_of_depth_are_shown_of_one_symbol_and_move(page):
     page.until(lambda: page.text("#link") == "connected to the gateway", "connected anew")
     page.until(lambda: prices("#asks"), "the ladder again")
     assert page.find("#watched").get_attribute("value") == other, "the choice outlives a reload"
+
+
+PERPETUAL = "BTC/USDT:USDT"
+UNKNOWN = "\N{EN DASH}"
+SIGN = "[+\N{MINUS SIGN}]"
+RATE = SIGN + r"0\.\d{4} %"
+
+
+def contract_of(page):
+    """What is shown of a contract, by the names of its rows."""
+    rows = "return [...document.querySelectorAll('#contract tr')].map(r => [...r.children].map(c => c.textContent))"
+    return dict(page.driver.execute_script(rows))
+
+
+def choose(page, topic):
+    page.driver.execute_script(
+        "const s = document.querySelector('#watched'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
+        topic,
+    )
+
+
+def test_of_a_perpetual_basis_funding_open_interest_and_liquidations_are_shown(page, tmp_path):
+    kinds = ["ticker", "trade", "depth", "contract", "liquidation"]
+    extra = {name: f"kinds = {json.dumps(kinds)}" for name in ("okx", "kucoin")}
+    extra["kucoin"] = extra["kucoin"].replace(', "liquidation"', "")  # it has no channel of them
+    other = Stack(
+        tmp_path, exchanges=("okx", "kucoin"), symbols=("BTC/USDT", PERPETUAL), rate=100, extra=extra
+    )
+    here = page.driver.current_url
+    try:
+        other.start("sim", "merger", "okx", "kucoin", "gateway")
+        page.until(lambda: other.log("gateway").count("listening"), "it listens")
+        page.driver.get(other.gateway + "/")
+        page.until(lambda: "okx " + PERPETUAL in page.text("#watched"), "what there is of it")
+        choose(page, "okx BTC/USDT")
+        page.until(
+            lambda: not page.is_shown("#contract") and not page.is_shown("#liquidated"), "spot has none"
+        )
+        choose(page, f"okx {PERPETUAL}")
+        page.until(lambda: page.is_shown("#contract") and page.is_shown("#ladder"), "beside its ladder")
+        page.until(lambda: re.fullmatch(RATE + " every 8 h", contract_of(page)["Funding"]), "its funding")
+        page.until(lambda: re.fullmatch(r"[0-7]:[0-5]\d:[0-5]\d", contract_of(page)["Due in"]), "a countdown")
+        due = contract_of(page)["Due in"]
+        page.until(lambda: contract_of(page)["Due in"] != due, "it goes on")
+        page.until(
+            lambda: re.fullmatch(SIGN + r"\d+\.\d bp to BTC/USDT", contract_of(page)["Basis"]), "the basis"
+        )
+        page.until(lambda: re.fullmatch(r"[\d,.]+ BTC", contract_of(page)["Open interest"]), "from a channel")
+        shown = contract_of(page)
+        assert shown["Predicted"] == UNKNOWN, "it says so of those whose rate is of the present period"
+        assert re.fullmatch(r"[\d,]+\.\d", shown["Mark"]), shown
+        assert re.fullmatch(r"[\d,]+\.\d", shown["Index"]), shown
+        page.until(
+            lambda: page.driver.find_elements("css selector", "#liquidations tbody tr"), "a liquidation"
+        )
+        assert page.text("#liquidations-state") == "the exchange leaves out all but one a second and contract"
+        page.shoot("perpetual")
+        choose(page, f"kucoin {PERPETUAL}")
+        page.until(lambda: not page.is_shown("#liquidated"), "none there")
+        page.until(
+            lambda: re.fullmatch(r"[\d,.]+ BTC \(REST, up to .* old\)", contract_of(page)["Open interest"]),
+            "with the age of what is polled",
+        )
+        page.until(lambda: re.fullmatch(RATE, contract_of(page)["Predicted"]), "a rate that is predicted")
+        choose(page, f"okx {PERPETUAL}")
+        other.kill("okx")
+        page.until(lambda: "DOWN" in page.text("#contract-state"), "that it is not of now")
+        page.until(lambda: contract_of(page)["Basis"].startswith(UNKNOWN), "and no basis")
+    finally:
+        page.driver.get(here)
+        other.close()
+    page.until(lambda: page.text("#link") == "connected to the gateway", "back to the first one")
 
 
 def test_prices_have_the_decimals_of_their_tick(page, world):

@@ -286,6 +286,25 @@ def test_trades_and_depth_come_of_the_symbols_that_are_named(tmp_path):
     play(tmp_path, scene)
 
 
+def test_contracts_and_liquidations_come_of_the_symbols_that_are_named(tmp_path):
+    symbol = "BTC/USDT:USDT"
+
+    async def scene(desk):
+        desk.take(wire.Contract(f"contract.bybit.{symbol}", session=7, sequence=3, mark=2.5))
+        liquidation = wire.Liquidation(f"liquidation.bybit.{symbol}", session=7, sequence=8, price=1.5)
+        desk.take(liquidation)
+        desk.take(wire.Condition(liquidation.topic, flags=wire.STALE, session=7, sequence=8))
+        query = f"?kinds=contract,liquidation&symbols={symbol}&exchanges=bybit&per_s=50"
+        async with desk.client(query) as client:
+            assert (await client.next("contract_update"))["mark"] == 2.5
+            data = await client.next("liquidation_update")
+            assert ([each["price"] for each in data["liquidations"]], data["flags"]) == ([1.5], ["STALE"])
+            desk.take(wire.Contract(f"contract.bybit.{symbol}", session=7, sequence=4, mark=3.5))
+            assert (await client.next("contract_update"))["mark"] == 3.5
+
+    play(tmp_path, scene)
+
+
 def test_an_address_may_name_the_kinds(tmp_path):
     async def scene(desk):
         query = "?kinds=trade,depth&symbols=BTC/USDT&exchanges=bybit&per_s=50"
@@ -302,7 +321,10 @@ def test_an_address_may_name_the_kinds(tmp_path):
 
 def test_a_wish_that_cannot_be_is_refused_once_and_by_name(tmp_path):
     wishes = [
-        ({"kind": "candle", "symbols": ["BTC/USDT"]}, "kind: 'candle' is none of ticker, trade, depth"),
+        (
+            {"kind": "candle", "symbols": ["BTC/USDT"]},
+            "kind: 'candle' is none of ticker, trade, depth, contract, liquidation",
+        ),
         ({"kind": "trade"}, "symbols: name those of which trade is wanted; all of them are too many"),
         (
             {"kind": "depth", "symbols": ["BTC/USDT"], "exchanges": ["kraken"]},

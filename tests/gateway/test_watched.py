@@ -6,6 +6,7 @@ from feedhandler.data import wire
 from feedhandler.gateway.watched import NOTHING, TRADES_KEPT, WatchedTopics
 
 TRADES, DEPTH = "trade.binance.BTC/USDT", "depth.binance.BTC/USDT"
+CONTRACT, LIQUIDATIONS = "contract.okx.BTC/USDT:USDT", "liquidation.okx.BTC/USDT:USDT"
 
 
 def trade(sequence, session=7, **fields):
@@ -112,6 +113,48 @@ def test_depth_is_the_newest_at_once_and_whatever_was_missed():
     assert (row["sequence"], row["flags"], row["tick"]) == (6, ["INVALID"], "0.1")
     assert board.read(reader) is None
     assert board.read(board.open("depth.binance.ETH/USDT")) is None, "none has come"
+
+
+def test_a_contract_is_the_newest_at_once_and_what_is_not_known_is_none():
+    board = Board()
+    contract = wire.Contract(
+        CONTRACT, session=7, sequence=4, mark=2.5, funding_rate=-0.0001, next_funding_ns=5
+    )
+    reader = board.open(CONTRACT, contract)
+    row = board.read(reader)
+    assert (row["type"], row["symbol"], row["sequence"]) == ("contract_update", "BTC/USDT:USDT", 4)
+    assert (row["mark"], row["funding_rate"], row["next_funding_ns"]) == (2.5, -0.0001, 5)
+    assert row["index"] is row["open_interest"] is row["predicted_funding_rate"] is None
+    assert board.read(reader) is None
+    board.take(wire.Contract(CONTRACT, session=7, sequence=5, flags=wire.STALE))
+    assert board.read(reader)["flags"] == ["STALE"]
+
+
+def test_who_comes_sees_the_last_liquidations_and_then_each_once():
+    board = Board()
+
+    def liquidation(sequence):
+        return wire.Liquidation(LIQUIDATIONS, session=7, sequence=sequence, price=1.0, side=wire.Side.SELL)
+
+    def read(reader):
+        row = board.read(reader)
+        return ([each["sequence"] for each in row["liquidations"]], row["passed_over"]) if row else None
+
+    early = board.open(LIQUIDATIONS, liquidation(8), wire.SIMULATED)
+    row = board.read(early)
+    assert (row["type"], row["flags"], row["liquidations"][0]["side"]) == (
+        "liquidation_update",
+        ["SIMULATED"],
+        "sell",
+    )
+    board.take(liquidation(9), liquidation(12))
+    late = board.open(LIQUIDATIONS, liquidation(12))
+    assert read(late) == ([8, 9, 12], 2), "those between were not kept"
+    assert read(early) == ([9, 12], 2)
+    board.take(liquidation(13))
+    assert read(late) == read(early) == ([13], 0)
+    none = board.open("liquidation.okx.ETH/USDT:USDT")
+    assert read(none) == ([], 0)
 
 
 def test_what_nobody_looks_at_is_not_kept():

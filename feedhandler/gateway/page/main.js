@@ -21,7 +21,7 @@ const operator = new Operator(now, () => stream.authorize());
 const steer = (exchange, what) => operator.steer(exchange, what);
 const exchanges = new Exchanges(now, steer, news, (exchange) => tickers.newest.get(exchange));
 const plots = new Plots();
-const market = new Market((message) => stream.send(message));
+const market = new Market((message) => stream.send(message), now, (exchange, symbol) => tickers.live(exchange, symbol));
 const events = new Events();
 const quality = new Quality();
 let merger = null;
@@ -61,6 +61,8 @@ const stream = new Stream(
     market_update: (data) => tickers.take(data),
     depth_update: (data) => market.takeDepth(data),
     trade_update: (data) => market.takeTrades(data),
+    contract_update: (data) => market.takeContract(data),
+    liquidation_update: (data) => market.takeLiquidations(data),
     status_update: takeExchange,
     heartbeat: takePulse,
     authorized: () => operator.authorized(),

@@ -1,24 +1,29 @@
-// Trades and depth of one symbol, which the user chooses of those that have some. Nothing is asked for while the card
-// is hidden.
+// Trades and depth of one symbol, and, of a derivative, what else there is; the user chooses it of those that have
+// some. Nothing is asked for while the card is hidden.
 
-import { element, price, put } from "./text.js";
+import { Contract } from "./contract.js";
+import { element, price, put, size } from "./text.js";
 
-const KINDS = ["depth", "trade"];
+const KINDS = { depth: "#ladder", trade: "#tape", contract: "#contract", liquidation: "#liquidated" }; // and where
 const LEVELS = 8; // of a side
 const TRADES = 12;
+const LIQUIDATIONS = 5;
 const DRAW_MS = 200;
 const KEY = "feedhandler-market"; // in sessionStorage, so that a reload keeps it
 
 export class Market {
-  /** send(message) goes to the gateway. */
-  constructor(send) {
+  /** send(message) goes to the gateway; the others are a contract's. */
+  constructor(send, now, liveTicker) {
     this.send = send;
+    this.contractTable = new Contract(now, liveTicker);
+    this.statuses = new Map(); // exchange → its status, null where that is not known
     this.topics = new Map(); // "exchange symbol" → kinds that are wanted of it
     this.card = document.querySelector("#market");
     this.select = document.querySelector("#watched");
     this.asks = this.levels("#asks").reverse(); // the best is next to the bids
     this.bids = this.levels("#bids");
     this.tape = document.querySelector("#trades tbody");
+    this.ended = document.querySelector("#liquidations tbody");
     this.clear();
     this.select.addEventListener("input", () => {
       sessionStorage.setItem(KEY, this.select.value);
@@ -29,16 +34,17 @@ export class Market {
 
   levels(selector) {
     return Array.from({ length: LEVELS }, () => {
-      const [row, size, at] = [element("tr"), element("td", "", "number"), element("td", "", "number")];
-      row.append(at, size);
+      const [row, amount, at] = [element("tr"), element("td", "", "number"), element("td", "", "number")];
+      row.append(at, amount);
       document.querySelector(selector).append(row);
-      return { row, at, size };
+      return { row, at, amount };
     });
   }
 
   clear() {
-    this.depth = this.trades = null;
+    this.depth = this.trades = this.contract = this.liquidations = null;
     this.last = [];
+    this.lastLiquidations = [];
     this.passedOver = 0;
     this.isChanged = true;
   }
@@ -52,14 +58,17 @@ export class Market {
 
   /** What is wanted of the exchanges: rows of the gateway. */
   replace(rows) {
+    this.statuses = new Map(rows.map((row) => [row.exchange, row.status]));
     const topics = new Map();
-    for (const row of rows)
-      for (const [name, kinds] of Object.entries(row.status?.feed?.wanted ?? {})) {
-        const symbol = row.status.feed.renamed[name] ?? name;
-        const found = KINDS.filter((kind) => kinds.includes(kind));
-        if (found.length) topics.set(`${row.exchange} ${symbol}`, found);
+    for (const row of rows) {
+      const feed = row.status?.feed;
+      // Of a feed that is gone, and of all while the merger is silent, nothing is known: what there was is DOWN.
+      if (!feed) this.topics.forEach((kinds, topic) => topic.startsWith(`${row.exchange} `) && topics.set(topic, kinds));
+      for (const [name, kinds] of Object.entries(feed?.wanted ?? {})) {
+        const found = Object.keys(KINDS).filter((kind) => kinds.includes(kind));
+        if (found.length) topics.set(`${row.exchange} ${feed.renamed[name] ?? name}`, found);
       }
-    if (!topics.size && this.topics.size && !rows.some((row) => row.status)) return; // the merger is silent
+    }
     if (JSON.stringify([...topics]) === JSON.stringify([...this.topics])) return;
     this.topics = topics;
     const chosen = this.select.value || sessionStorage.getItem(KEY);
@@ -81,13 +90,12 @@ export class Market {
     const isNew = this.asked !== "";
     this.clear();
     this.kinds = this.topics.get(topic) ?? [];
-    for (const kind of KINDS) {
+    for (const [kind, selector] of Object.entries(KINDS)) {
+      document.querySelector(selector).hidden = !this.kinds.includes(kind);
       const symbols = this.kinds.includes(kind) ? [symbol] : [];
       if (symbols.length || isNew) this.send({ type: "subscribe", kind, symbols, exchanges: symbols.length ? [exchange] : null });
     }
     this.asked = wanted;
-    document.querySelector("#ladder").hidden = !this.kinds.includes("depth");
-    document.querySelector("#tape").hidden = !this.kinds.includes("trade");
   }
 
   isChosen(data) {
@@ -108,16 +116,32 @@ export class Market {
     this.isChanged = true;
   }
 
+  takeContract(data) {
+    if (!this.isChosen(data)) return;
+    this.isChanged ||= this.condition(data) !== this.condition(this.contract);
+    this.contract = data;
+  }
+
+  takeLiquidations(data) {
+    if (!this.isChosen(data)) return;
+    this.liquidations = data;
+    this.lastLiquidations = [...data.liquidations.reverse(), ...this.lastLiquidations].slice(0, LIQUIDATIONS);
+    this.isChanged = true;
+  }
+
   /** The conditions that are no matter of course. */
   condition(data) {
     return data ? data.flags.filter((flag) => flag !== "SIMULATED").map((flag) => flag.replaceAll("_", " ")).join(" ") : "";
   }
 
   draw() {
-    if (document.hidden || this.card.hidden || !this.isChanged) return;
+    if (document.hidden || this.card.hidden) return;
+    if (this.kinds.includes("contract")) this.drawContract();
+    if (!this.isChanged) return;
     this.isChanged = false;
+    this.drawLiquidations();
     const { depth, trades } = this;
-    this.card.classList.toggle("old", Boolean(this.condition(depth)));
+    this.card.classList.toggle("old", Boolean(this.condition(depth) || this.condition(this.contract)));
     this.side(this.asks, depth?.asks ?? [], depth?.tick);
     this.side(this.bids, depth?.bids ?? [], depth?.tick);
     const [bid, ask] = [depth?.bids[0]?.[0], depth?.asks[0]?.[0]];
@@ -126,32 +150,45 @@ export class Market {
     const note = this.last.length ? "" : "no trade since you look";
     const passed = this.passedOver ? `${this.passedOver} trades passed over` : "";
     put(document.querySelector("#tape-state"), [note, passed, this.condition(trades)].filter(Boolean).join(" · "));
-    this.tape.replaceChildren(
-      ...this.last.map((trade) => {
-        const row = element("tr");
-        const at = new Date((trade.exchange_ns || trade.recv_ns) / 1e6);
-        row.append(
-          element("td", at.toISOString().slice(11, 19)),
-          element("td", trade.side, trade.side === "buy" ? "up" : trade.side === "sell" ? "down" : ""),
-          element("td", price(trade.price, trades.tick), "number"),
-          element("td", this.size(trade.size), "number"),
-        );
-        return row;
-      }),
+    this.tape.replaceChildren(...this.last.map((trade) => this.row(trade, trades.tick)));
+  }
+
+  /** A trade, or a liquidation. */
+  row(trade, tick) {
+    const row = element("tr");
+    const at = new Date((trade.exchange_ns || trade.recv_ns) / 1e6);
+    row.append(
+      element("td", at.toISOString().slice(11, 19)),
+      element("td", trade.side, trade.side === "buy" ? "up" : trade.side === "sell" ? "down" : ""),
+      element("td", price(trade.price, tick), "number"),
+      element("td", size(trade.size), "number"),
     );
+    return row;
+  }
+
+  /** What is due, and how old it is, changes without news. */
+  drawContract() {
+    this.contractTable.draw(this.contract, this.statuses.get(this.select.value.split(" ")[0]));
+    const note = this.contract ? "" : "nothing of the contract yet";
+    put(document.querySelector("#contract-state"), note || this.condition(this.contract));
+  }
+
+  drawLiquidations() {
+    const { liquidations } = this;
+    this.ended.replaceChildren(...this.lastLiquidations.map((each) => this.row(each, liquidations.tick)));
+    const note = this.lastLiquidations.length ? "" : "no liquidation yet";
+    const leftOut = this.statuses.get(this.select.value.split(" ")[0])?.feed?.left_out?.liquidation;
+    const missing = leftOut ? `the exchange leaves out ${leftOut}` : "";
+    put(document.querySelector("#liquidations-state"), [note, missing, this.condition(liquidations)].filter(Boolean).join(" · "));
   }
 
   side(rows, levels, tick) {
     const most = Math.max(...levels.slice(0, LEVELS).map(([, size]) => size));
-    rows.forEach(({ row, at, size }, index) => {
+    rows.forEach(({ row, at, amount }, index) => {
       const level = levels[index];
       put(at, level ? price(level[0], tick) : "");
-      put(size, level ? this.size(level[1]) : "");
+      put(amount, level ? size(level[1]) : "");
       row.style.setProperty("--share", level ? `${Math.round((100 * level[1]) / most)}%` : "0%");
     });
-  }
-
-  size(value) {
-    return value === null ? "–" : value.toLocaleString("en", { maximumSignificantDigits: 6 });
   }
 }

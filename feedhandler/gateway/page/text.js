@@ -28,6 +28,11 @@ export function micros(value) {
   return value < 1000 ? `${value.toFixed(0)} µs` : `${(value / 1000).toFixed(2)} ms`;
 }
 
+/** An amount, of which six digits count. */
+export function size(value) {
+  return value === null ? "–" : value.toLocaleString("en", { maximumSignificantDigits: 6 });
+}
+
 export function element(name, text = "", classes = "") {
   const made = document.createElement(name);
   made.textContent = text;

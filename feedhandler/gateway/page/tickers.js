@@ -85,6 +85,12 @@ export class Tickers {
     return isDown || flags.includes("STALE") ? flags : ["LIVE", ...flags];
   }
 
+  /** The newest ticker of a symbol, null if it is not of now. */
+  live(exchange, symbol) {
+    const ticker = this.tickers.get(`ticker.${exchange}.${symbol}`);
+    return ticker && this.conditions(ticker).includes("LIVE") ? ticker : null;
+  }
+
   staleCount() {
     return [...this.tickers.values()].filter((t) => this.conditions(t).includes("STALE")).length;
   }
