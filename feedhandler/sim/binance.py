@@ -33,6 +33,7 @@ from feedhandler.sim.binance_linear import (
     Entrance,
     combinable,
     error,
+    percent_of,
     too_many,
     unread_parameters,
 )
@@ -550,7 +551,7 @@ def _ticker(instrument: Instrument) -> EncodeEvent:
         return template % (
             time,
             _price(each, each.last - each.open),
-            _percent(each),
+            percent_of(each),
             _average(each),
             _price(each, each.open),
             _price(each, each.last),
@@ -633,10 +634,6 @@ def _value(instrument: Instrument) -> bytes:
 def _average(instrument: Instrument) -> bytes:
     scaled = instrument.quote_volume * 10**PLACES // (instrument.base_volume * 10**instrument.price_decimals)
     return padded(scaled, PLACES, PLACES)
-
-
-def _percent(instrument: Instrument) -> bytes:
-    return padded(round((instrument.last - instrument.open) * 100_000 / instrument.open), 3, 3)
 
 
 # REST.
@@ -796,7 +793,7 @@ def _day_ticker(each: Instrument, is_mini: bool, unix_ms: int) -> dict[str, obje
     return {
         "symbol": _symbol(each),
         "priceChange": _price(each, each.last - each.open).decode(),
-        "priceChangePercent": _percent(each).decode(),
+        "priceChangePercent": percent_of(each).decode(),
         "weightedAvgPrice": _average(each).decode(),
         "prevClosePrice": _price(each, each.open).decode(),
         "lastPrice": prices["lastPrice"],

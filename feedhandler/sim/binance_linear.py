@@ -67,8 +67,10 @@ FUNDING_HOURS = (8, 8, 4, 1)  # by rank, in turn
 DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}  # by limit: there are no others
 FUNDING_WAYS = ("/fapi/v1/fundingRate", "/fapi/v1/fundingInfo")  # they share a limit of their own
 STATES = {"HALTED": "SETTLING", "SOONER": "PENDING_TRADING"}  # by base; all others trade
-QUARTERS = (("261225", 1_798_185_600_000, "CURRENT_QUARTER"), ("270326", 1_806_048_000_000, "NEXT_QUARTER"))
-_QUARTER = {delivery: (at_ms, kind) for delivery, at_ms, kind in QUARTERS}
+_QUARTERS = {  # by day of delivery
+    "261225": (1_798_185_600_000, "CURRENT_QUARTER"),
+    "270326": (1_806_048_000_000, "NEXT_QUARTER"),
+}
 _DATED = ("BTC", "ETH")
 _TRADIFI = {"XAU": "COMMODITY", "TSLA": "EQUITY"}  # what is underlying, by base
 _INDEXES = (  # of what is in no spot market here
@@ -229,7 +231,7 @@ class BinanceContracts:
             (each, msgspec.structs.replace(listing, delivery=delivery))
             for each, listing in listed
             if listing.base in _DATED and listing.quote == "USDT"
-            for delivery in _QUARTER
+            for delivery in _QUARTERS
         ]
         self.instruments = contracts_of([*listed, *dated], seed)
         self.indexes = indexes  # they move, and nobody can subscribe to them
@@ -314,22 +316,23 @@ class BinanceContracts:
             return HttpAnswer(body=b"", status=404, content_type="text/html")
         if request.method != "GET":
             return HttpAnswer(body=b"", status=405)
+        if self._refusals.use(request.remote, 0, now.mono_ns) > self.rules.refusals_per_minute:
+            return self._refused(request, self._refusals, "banned", now)
         if request.path in FUNDING_WAYS:
             used = self._funding_requests.use(request.remote, 1, now.mono_ns)
             if used > self.rules.funding_requests:
-                left_s = int(self._funding_requests.left_s(now.mono_ns)) + 1
-                return self._refused(request, left_s, "requests about funding used up", now)
-        weight = endpoint.weight(request)
-        used = self._weight.use(request.remote, weight, now.mono_ns)
+                return self._refused(request, self._funding_requests, "requests about funding used up", now)
+        used = self._weight.use(request.remote, endpoint.weight(request), now.mono_ns)
         if used > self.rules.weight_per_minute:
-            left_s = int(self._weight.left_s(now.mono_ns)) + 1
-            return self._refused(request, left_s, "request weight of the minute used up", now)
+            return self._refused(request, self._weight, "request weight of the minute used up", now)
         answer = unread_parameters(request, endpoint.parameters) or endpoint.answer(self, request, now)
         return msgspec.structs.replace(answer, headers={"x-mbx-used-weight-1m": str(used)})
 
-    def _refused(self, request: HttpRequest, left_s: int, violation: str, now: Now) -> HttpAnswer:
+    def _refused(self, request: HttpRequest, limit: Weight, violation: str, now: Now) -> HttpAnswer:
+        """Refuse a request until a limit's time is over."""
         refusals = self._refusals.use(request.remote, 1, now.mono_ns)
         status = 429 if refusals <= self.rules.refusals_per_minute else 418
+        left_s = int(limit.left_s(now.mono_ns)) + 1
         refusal = too_many(status, self.rules.weight_per_minute, left_s, now)
         return msgspec.structs.replace(refusal, violation=f"linear: {violation}")
 
@@ -519,7 +522,6 @@ def _book_ticker(each: Instrument) -> EncodeEvent:
     )
 
     def encode(variant: int, now: Now) -> bytes:
-        # hot: bench/load.py
         return template % (
             update_number(each.update_id),
             _price(each, each.bid),
@@ -704,7 +706,7 @@ def _ticker(each: Instrument) -> EncodeEvent:
             head,
             names,
             _price(each, each.last - each.open),
-            _percent(each),
+            percent_of(each),
             _average(each),
             _price(each, each.last),
             _size(each, each.last_size),
@@ -752,7 +754,8 @@ def _average(each: Instrument) -> bytes:
     return _price(each, each.quote_volume // each.base_volume)
 
 
-def _percent(each: Instrument) -> bytes:
+def percent_of(each: Instrument) -> bytes:
+    """Print by how much the price has changed in 24 h."""
     return padded(round((each.last - each.open) * 100_000 / each.open), 3, 3)
 
 
@@ -829,7 +832,7 @@ def _exchange_info(market: BinanceContracts, request: HttpRequest, now: Now) -> 
 
 def _contract(each: ContractInstrument) -> dict[str, object]:
     base, quote = each.listing.base, each.listing.quote
-    delivered_ms, kind = _QUARTER.get(each.listing.delivery, (FOR_EVER_MS, "PERPETUAL"))
+    delivered_ms, kind = _QUARTERS.get(each.listing.delivery, (FOR_EVER_MS, "PERPETUAL"))
     if base in _TRADIFI:
         kind = "TRADIFI_PERPETUAL"
     return {
@@ -1033,7 +1036,7 @@ def _day_ticker(market: BinanceContracts, each: ContractInstrument, now: Now) ->
     return {
         "symbol": symbol_of(each),
         "priceChange": _price(each, each.last - each.open).decode(),
-        "priceChangePercent": _percent(each).decode(),
+        "priceChangePercent": percent_of(each).decode(),
         "weightedAvgPrice": _average(each).decode(),
         "lastPrice": _price(each, each.last).decode(),
         "lastQty": _size(each, each.last_size).decode(),
