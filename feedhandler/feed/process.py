@@ -102,6 +102,9 @@ REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does 
 OTHER_LISTS_S: Final = 5.0  # for the lists of markets that are not the main one, once that has its own
 LIST_PAGES_MAX: Final = 100  # of an instrument list: some 100,000 instruments
 RAW_QUEUE_SIZE_MAX: Final = 4 << 20  # for the recorder to read; `Tap` holds what is more
+# A connection may be longer on its way than the one after it, by so much where the machine is busy. With exactly
+# three a second, as permitted, an exchange saw four in one, and was left alone for half a minute.
+ON_THE_WAY_S: Final = 0.5
 STOP_CONNECTIONS_S: Final = 2.5  # for all of them together, at the end of the process
 assert 2 * END_TASKS_S + STOP_CONNECTIONS_S < END_S, "an end in order has its time"
 NEVER_READ: Final[Stamp] = (-1, -1, -1)
@@ -316,7 +319,8 @@ class Feed:
             if (budget := market.connect_budget) not in self._budgets:
                 url = self._settings.markets[market.name].ws_url or market.ws_url
                 path = path_of(name, url, folder, budget)
-                self._budgets[budget] = SharedBudget(path, *market.connects)
+                count, per_s = market.connects
+                self._budgets[budget] = SharedBudget(path, count, per_s + ON_THE_WAY_S)
         flags = self._settings.origin
         retire_others(config.run_dir, name, shard)
         path = board_path(config.run_dir, name, shard)
@@ -353,7 +357,7 @@ class Feed:
             self._markets, self._make_legs, flags, shard.has, self._board, self._lacking
         )
         self._besides = Wanted()  # the configuration
-        self._wanted = self._kinds(self._besides)  # of all shards
+        self._want(self._kinds(self._besides))
         self._wanted_stamp: Stamp | None = NEVER_READ
         self._requests_stamp = snapshots_stamp(config.run_dir)  # what was requested before has been answered
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
@@ -628,6 +632,12 @@ class Feed:
                 return
             await asyncio.sleep(min(1.0, delay_s - passed_s))
 
+    def _want(self, wanted: Kinds) -> None:
+        """Have this wanted, of all shards."""
+        self._wanted = wanted
+        # Of which markets, by their symbols' form: somebody asks five times a second.
+        self._named = {market.name for market in self._markets if any(map(market.names, wanted))}
+
     def _is_needed(self, market: Market) -> bool:
         """Return whether a market's hosts may be connected to.
 
@@ -637,7 +647,7 @@ class Feed:
             return True
         if market.name in self._lacking:
             return False
-        return market.name in self._asked or any(map(market.names, self._wanted))
+        return market.name in self._asked or market.name in self._named
 
     def _needed(self) -> list[Market]:
         return [market for market in self._markets if self._is_needed(market)]
@@ -673,7 +683,8 @@ class Feed:
             return
         self._status.connect = file.is_connected(self._settings.connect)
         self._besides = file
-        before, self._wanted = self._wanted, self._kinds(file)
+        before = self._wanted
+        self._want(self._kinds(file))
         added, dropped = difference(self._wanted, before), difference(before, self._wanted)
         if is_first:  # whoever starts this is to know what was ordered long ago
             text = file.besides(self._name, self._settings.connect)

@@ -14,6 +14,7 @@ from feedhandler.data.errors import EXIT_GAVE_UP, EXIT_OK, ProtocolError
 from feedhandler.data.instruments import Instrument, InstrumentList, InstrumentTable
 from feedhandler.data.shard import WHOLE
 from feedhandler.data.status import Phase
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Exchange, Rows
@@ -65,6 +66,20 @@ def test_a_question_that_nobody_answers_does_not_keep_a_feed_from_stopping(tmp_p
         return running.result()
 
     assert uvloop.run(play()) == EXIT_OK
+
+
+def test_connections_are_counted_with_room_for_what_is_longer_on_its_way(tmp_path):
+    async def play():
+        feed = feed_of(
+            tmp_path, Http(), own='simulated = true\nws_url = "ws://x:1"\nrest_url = "http://x:1"\n'
+        )
+        budget, (count, per_s) = feed._budgets[""], feed._markets[0].connects
+        now = time.monotonic_ns()
+        assert all(budget.take(now) for _ in range(count))
+        feed._publisher.close()
+        return budget.next_mono_ns(now) - now - per_s * NS_PER_S
+
+    assert uvloop.run(play()) == process.ON_THE_WAY_S * NS_PER_S > 0
 
 
 class Failing:
