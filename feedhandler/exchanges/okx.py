@@ -47,7 +47,7 @@ from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE, Side
 from feedhandler.data.units import MS_PER_HOUR, NS_PER_MS, NS_PER_S
 from feedhandler.data.wire import LAST, NAN
-from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import (
     MILLISECONDS_MAX,
     NO_ORDERS,
@@ -299,6 +299,43 @@ class _Command(msgspec.Struct):
     args: list[_Arg]
 
 
+class _Depth(BookDepthState):
+    """Depth; lacking_ns is since when each line has had no book, 0 if it has, or is another connection's."""
+
+    def __init__(self, **names: Any) -> None:
+        self.lacking_ns = [0] * LINES_MAX
+        BookDepthState.__init__(self, CHAIN, LEVELS, **names)
+
+    def _drop(self, line: int) -> None:
+        BookDepthState._drop(self, line)
+        self.lacking_ns[line] = 0
+
+
+class _Book(FullBookState):
+    """A book; lacking_ns as of depth."""
+
+    def __init__(self, **names: Any) -> None:
+        self.lacking_ns = [0] * LINES_MAX
+        super().__init__(CHAIN, LEVELS, keeps=True, **names)
+
+    def forget(self) -> None:
+        super().forget()
+        self.lacking_ns = [0] * LINES_MAX
+
+    def renew(self, line: int) -> None:
+        super().renew(line)
+        self.lacking_ns[line] = 0
+
+
+def _is_due(lacking_ns: list[int], line: int, recv_ns: int, patience_ns: int) -> bool:
+    """Return whether a topic is to begin anew: it has lacked a book for so long, and again each minute."""
+    since_ns = lacking_ns[line] = lacking_ns[line] or recv_ns
+    if since_ns - SUBSCRIBE_AGAIN_NS <= recv_ns < since_ns + patience_ns:
+        return False
+    lacking_ns[line] = recv_ns + SUBSCRIBE_AGAIN_NS - patience_ns
+    return True
+
+
 class OkxMarket(Market):
     """What the markets have in common: hosts, limits, and the channels of all four kinds."""
 
@@ -362,7 +399,6 @@ class OkxMarket(Market):
         self._books = msgspec.json.Decoder(_Answer[_Data], strict=False)
         self._asked: dict[str, _Asked] = {}  # by the id that they were sent with
         self._asked_count = 0
-        self._lacking_ns: dict[tuple[str, int, int], int] = {}  # since when a topic has no book, by line
 
     def add(self, natives: Iterable[str], base_flags: int, kind: str = TICKER.name) -> list[State]:
         """Take symbols, in a kind, into the set whose frames are decoded.
@@ -400,12 +436,6 @@ class OkxMarket(Market):
             raise DecodeError("an instrument without base or quote")
         is_trading, note, tick = row.state in OPEN, OPEN.get(row.state, ""), price_tick(row.tick)
         return msgspec.structs.replace(found, is_trading=is_trading, status=row.state, note=note, tick=tick)
-
-    def remove(self, states: Iterable[State]) -> None:
-        states = list(states)
-        gone = {topic for state in states for topic in self.topics(state.native, state.kind)}
-        self._lacking_ns = {key: ns for key, ns in self._lacking_ns.items() if key[0] not in gone}
-        super().remove(states)
 
     @abc.abstractmethod
     def instrument(self, row: "_Instrument") -> Instrument | None:
@@ -495,10 +525,10 @@ class OkxMarket(Market):
         return Endpoint(f"{ws_url}/ws/v5/public")
 
     def make_state(self, kind: str, topic: str, native: str, base_flags: int) -> State:
-        if kind != DEPTH.name:
+        if kind not in (DEPTH.name, BOOK_KIND.name):
             return super().make_state(kind, topic, native, base_flags)
         names = {"topic": topic, "native": native, "base_flags": base_flags, "flags": base_flags}
-        return BookDepthState(CHAIN, LEVELS, **names)
+        return _Depth(**names) if kind == DEPTH.name else _Book(**names)
 
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
         if kind == TRADE.name:
@@ -692,8 +722,8 @@ class OkxMarket(Market):
         self, arg: _Arg, action: str, data: _Data, recv_ns: int, line: Line, emit: Emit
     ) -> Resubscribe | None:
         """Take a message of `books`, for depth and for the whole book."""
-        depth: BookDepthState | None = self.states[DEPTH.name].get(arg.native)
-        book: FullBookState | None = self.states[BOOK_KIND.name].get(arg.native)
+        depth: _Depth | None = self.states[DEPTH.name].get(arg.native)
+        book: _Book | None = self.states[BOOK_KIND.name].get(arg.native)
         if depth is None and book is None:
             return None
         is_base = action == "snapshot"
@@ -724,11 +754,13 @@ class OkxMarket(Market):
                     own.copy(book.lines[index])  # it has begun over REST
                 found = own.apply(changes.first_id, update_id, bids, asks)
             is_known = self._depth(depth, found, changes, recv_ns, line, emit) and is_known
-        if is_known:
-            if self._lacking_ns:
-                self._lacking_ns.pop((arg.topic, line.group, index), None)
+        lacking = book or depth  # either is told of a new connection
+        if is_known or lacking is None:
+            if lacking is not None:
+                lacking.lacking_ns[index] = 0
             return None
-        return self._subscribe_again(arg.topic, line, recv_ns, REST_NS if book is not None else 0)
+        is_due = _is_due(lacking.lacking_ns, index, recv_ns, REST_NS if book is not None else 0)
+        return Resubscribe(arg.topic) if is_due else None
 
     def _depth(
         self,
@@ -754,15 +786,6 @@ class OkxMarket(Market):
             if state.update(book.bids, book.asks, recv_ns):
                 emit(state)
         return True
-
-    def _subscribe_again(self, topic: str, line: Line, recv_ns: int, patience_ns: int) -> Resubscribe | None:
-        """Have a topic begin with a snapshot once it has lacked a book for so long, and again each minute."""
-        key = topic, line.group, line.index
-        since_ns = self._lacking_ns.setdefault(key, recv_ns)
-        if since_ns - SUBSCRIBE_AGAIN_NS <= recv_ns < since_ns + patience_ns:
-            return None
-        self._lacking_ns[key] = recv_ns + SUBSCRIBE_AGAIN_NS - patience_ns
-        return Resubscribe(topic)
 
     def _answer(self, frame: _Frame) -> Control | None:
         if frame.event in ("subscribe", "unsubscribe"):

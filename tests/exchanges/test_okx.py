@@ -300,6 +300,34 @@ def test_a_lost_book_is_subscribed_to_anew_once_a_minute_at_most():
     assert 2 * 3600 * SECOND // SUBSCRIBE_AGAIN_NS < 480
 
 
+@pytest.mark.parametrize("kinds", [("book",), ("depth",), ("depth", "book")])
+@pytest.mark.parametrize("comes", ["renew", "release and renew", "forget", "remove"])
+def test_a_new_connection_is_not_judged_by_what_the_one_before_has_lacked(kinds, comes):
+    """It has its own time to bring a book, whichever way it came to carry the symbol."""
+    market, line = OkxSpot(), Line(0)
+    states = [state for kind in kinds for state in market.add([NATIVE], wire.SIMULATED, kind)]
+    patience_ns = 5 * SECOND if "book" in kinds else 0
+    lost, now = "books/update_after_a_gap", RECV_NS
+    assert decode(market, lost, line, now)[0] is None or not patience_ns
+    now += 9 * SECOND
+    assert (decode(market, lost, line, now)[0] is not None) == bool(patience_ns), (
+        "the other has asked at once"
+    )
+    for state in states:
+        if comes == "remove":
+            market.remove([state])
+            market.add([NATIVE], wire.SIMULATED, state.kind)
+        elif comes == "forget":
+            state.forget()
+        else:
+            for what in comes.split(" and "):
+                getattr(state, what)(0)
+    now += SECOND
+    answers = [decode(market, lost, line, now + second * SECOND)[0] for second in range(66)]
+    asked = [second for second, each in enumerate(answers) if each is not None]
+    assert asked == [patience_ns // SECOND, patience_ns // SECOND + 60]
+
+
 def test_depth_and_book_on_connections_of_their_own_do_not_judge_each_other():
     market, line, _, book = both()
     book.group = line.group + 1  # whose line of that number has none

@@ -221,13 +221,6 @@ def test_what_a_perpetual_before_its_opening_is_need_not_be_stated():
         OkxLinear().decode_instruments(json.dumps({"code": "0", "data": [row]}).encode())
 
 
-def test_what_lacks_a_book_is_forgotten_with_its_symbol():
-    market = make("book")
-    market._subscribe_again(f"books:{NATIVE}", Line(0), RECV_NS, 0)
-    market.remove(list(market.states["book"].values()))
-    assert market._lacking_ns == {}
-
-
 def test_the_channel_of_liquidations_is_one_for_all_and_its_answer_names_no_instrument():
     market = make()
     assert market.topics(NATIVE, "liquidation") == market.topics("ETH-USDT-SWAP", "liquidation")
