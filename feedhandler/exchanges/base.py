@@ -232,6 +232,7 @@ class Market(abc.ABC):
     topics_max: ClassVar[int]  # of one connection; its canary comes on top
     awaits_welcome: ClassVar[bool] = False
     command_interval_s: ClassVar[float]  # between any two frames of ours on one connection
+    requests_max: ClassVar[tuple[int, float] | None] = None  # permitted on one connection: count, per seconds
     connects: ClassVar[tuple[int, float]]  # new connections permitted: count, per seconds
     # How often the exchange wants to be pinged; None: it pings by itself. Whoever is silent is pinged in any case.
     ping_interval_s: ClassVar[float | None] = None

@@ -382,6 +382,7 @@ class OkxMarket(Market):
 
     topics_max = 240  # no limit is published; 236 channels of books on one connection were without trouble
     command_interval_s = 0.1
+    requests_max = (480, 3600.0)  # to subscribe and unsubscribe
     connects = (3, 1.0)
     ping_interval_s = 20.0  # the connection is cut after 30 s in which nothing was sent
     repeats_s = {(TICKER.name, QUOTE): REPEATS_S, (BOOK_KIND.name, 0): REPEATS_S}

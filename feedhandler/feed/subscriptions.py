@@ -2,6 +2,7 @@
 
     wanted ──▶ queued ──▶ sent ──▶ acknowledged ──▶ first data
                   ▲         └─ refused: each topic alone; the one refused alone is rejected for a while
+                  ├── lost: taken back and requested again, together with others that were lost meanwhile
                   ├── silent, though the exchange promises repetitions: requested again, with growing patience
                   └── a whole request silent, though its symbols have data on other channels: each topic alone, once
 
@@ -39,6 +40,11 @@ UNREADABLE_MIN: Final = (
 )
 ASK_AGAIN_SHIFT_MAX: Final = 4  # patience doubles each time, up to 16 fold: 4 minutes
 COMMAND_TRIES_MAX: Final = 3  # an unanswered or transiently refused command, before a new connection
+# Between two renewals, and how many may come at once. Where requests are limited, renewals take half of them: one
+# is two requests, or more where topics are many.
+RENEWAL_NS: Final = NS_PER_S
+RENEWALS_MAX: Final = 10
+RENEWALS_SHARE: Final = 0.5
 # A refusal counts for so long; the next connection after that requests that topic again, alone.
 REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
 
@@ -74,6 +80,11 @@ class LineSubscriptions:
         self._line = line.index
         self.states: dict[str, State] = {}  # all that is wanted, by the topics of records
         self._kinds: collections.Counter[str] = collections.Counter()  # how many of each symbol
+        requests, per_s = market.requests_max or (0, 0.0)
+        self._requests_max, self._per_ns = requests, int(per_s * NS_PER_S)
+        limited_ns = int(2 * self._per_ns / (requests * RENEWALS_SHARE)) if requests else 0
+        self._renewal_ns = max(RENEWAL_NS, limited_ns)
+        self._now = 0
         # The exchange's topic → whose it is, and which of its channels; every other topic here is the exchange's.
         self._channels: dict[str, list[tuple[State, int]]] = {}
         self.rejected: dict[str, str] = {}  # topic → the exchange's reason; kept over reconnections
@@ -88,6 +99,11 @@ class LineSubscriptions:
         self._queue: collections.deque[SubscriptionRequest] = collections.deque()
         self._in_flight: SubscriptionRequest | None = None
         self._held: set[str] = set()  # what the exchange may be sending: asked for, and not taken back since
+        self._sent: collections.deque[int] = collections.deque(
+            maxlen=self._requests_max
+        )  # when requests were
+        self._renewing: dict[str, None] = {}  # topics that are to be renewed,
+        self._renewed_until = 0  # and how far the permission for that is used up
         self._answer_due = 0
         self._answered: dict[str, Answered] = {}  # by topic
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when its first data are due
@@ -107,7 +123,7 @@ class LineSubscriptions:
 
     def start(self, now: int) -> None:
         """A connection begins: subscribe to all that is wanted."""
-        self._is_started = True
+        self._is_started, self._now = True, now
         for topic in [t for t, at in self._rejected_mono_ns.items() if now - at >= REJECTION_HOLDS_NS]:
             del self._rejected_mono_ns[topic]
             self.rejected.pop(topic, None)
@@ -160,6 +176,7 @@ class LineSubscriptions:
                 self._first_data_due,
                 self._asked_again,
                 self._unreadable,
+                self._renewing,
             ):
                 known.pop(topic, None)
             self._answered.pop(topic, None)
@@ -198,10 +215,24 @@ class LineSubscriptions:
                 self._leave([topic])
 
     def renew(self, topics: Sequence[str]) -> None:
-        """Unsubscribe topics and subscribe to them again: the exchange seems to have lost them."""
+        """Unsubscribe topics and subscribe to them again: the exchange seems to have lost them.
+
+        Those that are lost while other requests are under way, or too soon after the last renewal, go together.
+        """
         topics = [t for t in dict.fromkeys(topics) if t in self._answered and t not in self.rejected]
         for topic in self._silent(topics):
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
+        self._renewing.update(dict.fromkeys(topics))
+        self._renew_due()
+
+    def _renew_due(self) -> None:
+        if not self._renewing or not self.is_settled:
+            return
+        if self._renewed_until - self._now > (RENEWALS_MAX - 1) * self._renewal_ns:
+            return
+        self._renewed_until = max(self._renewed_until, self._now) + self._renewal_ns
+        topics = [t for t in self._renewing if t in self._answered and t not in self.rejected]
+        self._renewing.clear()
         self._leave(topics)
         self._ask(topics)
 
@@ -245,8 +276,11 @@ class LineSubscriptions:
 
     @property
     def due_mono_ns(self) -> int | None:
-        """When the next request may go, as far as the answers to others are concerned; None = not yet known."""
-        return self._queue[0].not_before_mono_ns if self._queue and self._in_flight is None else None
+        """When the next request may go, as far as the others are concerned; None = not yet known."""
+        if not self._queue or self._in_flight is not None:
+            return None
+        is_used_up = self._requests_max > 0 and len(self._sent) == self._requests_max
+        return max(self._queue[0].not_before_mono_ns, self._sent[0] + self._per_ns if is_used_up else 0)
 
     def send(self, now: int, command_id: str) -> bytes:
         """Return the next request; it is in flight until it is answered."""
@@ -254,6 +288,7 @@ class LineSubscriptions:
         command = self._in_flight = self._queue.popleft()
         command.id = command_id
         command.tries += 1
+        self._sent.append(now)
         self._answer_due = now + ACK_TIMEOUT_NS
         if command.is_leaving:
             self._held.difference_update(command.topics)
@@ -349,12 +384,14 @@ class LineSubscriptions:
 
     def watch(self, now: int, *, delivers: bool) -> str:
         """Look for answers and first data that are overdue; delivers: data of others come on this connection."""
+        self._now = now
         if self._in_flight is not None and now >= self._answer_due:
             command, self._in_flight = self._in_flight, None
             if reason := self._give_up_waiting(command, now, delivers):
                 return reason
         self._ask_again(now)
         self._ask_apart(now)
+        self._renew_due()
         return ""
 
     def _give_up_waiting(self, command: SubscriptionRequest, now: int, delivers: bool) -> str:

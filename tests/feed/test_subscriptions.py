@@ -1,6 +1,7 @@
 """What one connection is asked for, while what is wanted changes."""
 
 import json
+import random
 
 import pytest
 from registering import registered
@@ -15,6 +16,7 @@ from feedhandler.feed.subscriptions import (
     ACK_TIMEOUT_NS,
     COMMAND_TRIES_MAX,
     FIRST_DATA_TIMEOUT_NS,
+    RENEWALS_MAX,
     TOGETHER_TIMEOUT_NS,
     LineSubscriptions,
 )
@@ -262,6 +264,91 @@ def test_a_topic_that_two_kinds_lack_is_renewed_once():
     desk.subscriptions.renew(["orderbook.1.B", "orderbook.1.A", "orderbook.1.B"])
     both = ("orderbook.1.B", "orderbook.1.A")
     assert desk.settle() == [("unsubscribe", both), ("subscribe", both)]
+
+
+def test_what_is_lost_while_others_are_renewed_is_renewed_together():
+    desk = Desk("A", "B", "C", "D")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.subscriptions.renew(["orderbook.1.A"])
+    for native in "BCD":
+        desk.subscriptions.renew([f"orderbook.1.{native}"])
+    desk.remove("C")
+    desk.settle()
+    desk.sent.clear()
+    assert desk.subscriptions.watch(desk.now, delivers=True) == ""
+    both = ("orderbook.1.B", "orderbook.1.D")
+    assert desk.settle() == [("unsubscribe", both), ("subscribe", both)]
+    assert desk.held == topics("A", "B", "D")
+
+
+def test_renewals_that_do_not_end_are_paced_and_none_is_forgotten():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.sent.clear()
+    for _ in range(100):
+        desk.now += NS_PER_S // 10
+        desk.subscriptions.watch(desk.now, delivers=True)
+        desk.subscriptions.renew(["orderbook.1.A"])
+        desk.settle()
+    assert RENEWALS_MAX < len(desk.sent) // 2 <= RENEWALS_MAX + 10
+    desk.sent.clear()
+    desk.subscriptions.renew(["orderbook.1.B"])
+    for _ in range(20):
+        desk.now += NS_PER_S // 10
+        desk.subscriptions.watch(desk.now, delivers=True)
+        desk.settle()
+    assert ("subscribe", ("orderbook.1.A", "orderbook.1.B")) in desk.sent
+    assert desk.held == topics("A", "B")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_hour_of_a_connection_has_more_requests_than_the_exchange_permits(seed):
+    """However many topics are lost, however often."""
+    rng = random.Random(seed)
+    market = EXCHANGES["okx"].main()
+    natives = [f"S{number}-USDT" for number in range(60)]
+    line, states = Line(0), market.add(natives, 0, "depth")
+    subscriptions = LineSubscriptions(market, states, line)
+    for state in states:
+        assert state.accept(0, line, 1, UNIX), "none is silent"
+    now, sent, requested = NS_PER_S, [], set()
+    lost_at, waited = {}, []
+    subscriptions.start(now)
+    while now < 2.5 * 3600 * NS_PER_S:
+        now += int(rng.uniform(0.5, 20.0) * NS_PER_S)
+        assert subscriptions.watch(now, delivers=True) == ""
+        for native in rng.sample(natives, rng.choice((0, 0, 1, 1, 2, 60))):
+            lost_at.setdefault(f"books:{native}", now)
+            subscriptions.renew([f"books:{native}"])
+        while (due := subscriptions.due_mono_ns) is not None and due <= now:
+            asks, names = market.requested(subscriptions.send(now, str(len(sent))))
+            sent.append(now)
+            requested.update(names)
+            waited += [now - lost_at.pop(name) for name in names if asks and name in lost_at]
+            assert subscriptions.on_answer(Ack(str(len(sent) - 1)), now, UNIX) == ""
+    count, per_s = market.requests_max
+    for first, last in zip(sent, sent[count:], strict=False):
+        assert last - first >= per_s * NS_PER_S
+    assert requested == {f"books:{native}" for native in natives}
+    assert len(sent) > 2 * RENEWALS_MAX
+    assert max(waited) <= 60 * NS_PER_S, "as they go together, none waits for long"
+
+
+def test_what_is_used_up_is_waited_for(monkeypatch):
+    monkeypatch.setattr(EXCHANGES["bybit"].main, "requests_max", (4, 60.0))
+    desk = Desk("A")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.subscriptions.add(desk.exchange.add(["B"], 0))
+    desk.settle()
+    for native in "CDE":
+        desk.subscriptions.add(desk.exchange.add([native], 0))
+    while (due := desk.subscriptions.due_mono_ns) is not None and due <= desk.now:
+        desk.answer(desk.send())
+    assert len(desk.sent) == 4
+    assert desk.subscriptions.due_mono_ns == desk.now + 60 * NS_PER_S
 
 
 LEVELS = Description(
