@@ -21,6 +21,7 @@ RANGES_MAX: Final = 10_000  # of missing ids of one topic that may still come; o
 RECENT_MAX: Final = 1000  # keys of one topic, twice: 200 KB
 RUNS_MAX: Final = 1000  # of connections of one topic that are compared; then they are settled
 SPANS_MAX: Final = 1000
+LATE_NS: Final = 60 * NS_PER_S  # after ids began again another connection may still bring some of before
 
 
 class Proof(enum.Enum):
@@ -114,6 +115,7 @@ class NumberedIds(UpdateIds):
     def __init__(self) -> None:
         super().__init__()
         self.newest = 0
+        self._ended = self._ended_ns = 0  # with which id the count before this one did, and when
         self._missing: list[IdGap] = []
         self._settled: list[IdGap] = []
 
@@ -122,29 +124,50 @@ class NumberedIds(UpdateIds):
         self.newest = 0
 
     def take(self, first: int, last: int, at_ns: int) -> None:
-        """Note a message with ids from a first to a last one."""
+        """Note a message with ids from a first to a last one, which is below it where ids begin again."""
         newest = self.newest
-        if not newest or (last <= newest // 2 and not self._is_missing(last)):
+        if last < first - 1:
+            if newest >= last and first - 1 == self._ended:
+                return  # another connection's
+            self._note_gap(first, at_ns)
+            self._begin_again(last, max(newest, first - 1), at_ns)
+            self.count(1, at_ns)
+        elif not newest or (last <= newest // 2 and not self._is_missing(last)):
+            if newest:
+                self._begin_again(last, newest, at_ns)
             self.newest = last
             self.count(last - first + 1, at_ns)
+        elif newest < self._ended // 2 < last <= self._ended and at_ns - self._ended_ns < LATE_NS:
+            return  # of the count before this one
         elif first > newest:
-            if first > newest + 1:
-                gap = IdGap(first=newest + 1, last=first - 1, after_ns=self.last_ns, before_ns=at_ns)
-                self._missing.append(gap)
-                self._settled += self._missing[:-RANGES_MAX]
-                del self._missing[:-RANGES_MAX]
+            self._note_gap(first, at_ns)
             self.newest = last
             self.count(last - first + 1, at_ns)
         else:
             self.newest = max(newest, last)
             self.count(self._fill(first, last) + self.newest - newest, at_ns)
 
+    def _note_gap(self, first: int, at_ns: int) -> None:
+        """Note what is missing between the newest id and this one."""
+        if 0 < self.newest < first - 1:
+            gap = IdGap(first=self.newest + 1, last=first - 1, after_ns=self.last_ns, before_ns=at_ns)
+            self._missing.append(gap)
+            self._settled += self._missing[:-RANGES_MAX]
+            del self._missing[:-RANGES_MAX]
+
+    def _begin_again(self, last: int, ended: int, at_ns: int) -> None:
+        """Ids are counted anew: what was missing can come no more."""
+        self._settled += self._missing
+        self._missing.clear()
+        self._ended, self._ended_ns, self.newest = ended, at_ns, last
+
     def recover(self, number: int, at_ns: int) -> None:
         """Note what was brought otherwise; before any other id it says nothing."""
         if number > self.newest > 0:
             self.take(number, number, at_ns)
-            self.received[at_ns - at_ns % HOUR_NS] -= 1
-            self.recovered[at_ns - at_ns % HOUR_NS] += 1
+            if self.newest == number:  # else it is of before ids began again
+                self.received[at_ns - at_ns % HOUR_NS] -= 1
+                self.recovered[at_ns - at_ns % HOUR_NS] += 1
             return
         for gap in self._missing:
             if gap.first <= number <= gap.last:

@@ -57,6 +57,51 @@ def test_gaps_beyond_a_limit_are_settled_and_still_counted(monkeypatch):
     assert [gap.first for gap in found.gaps()] == [101, 103, 105, 107, 109, 111, 113, 115]
 
 
+LINKED = [(998, 1000), (1001, 1001), (1002, 5), (6, 9), (10, 10), (11, 10), (11, 14)]  # of which one repeats
+
+
+def test_a_message_that_goes_on_with_lower_ids_is_one_and_none_is_missing():
+    """As OKX sends changes of a book: first is behind the id of the message before."""
+    found, seen = NumberedIds(), []
+    for at, (first, last) in enumerate(LINKED, 1):
+        before = found.received.total()
+        found.take(first, last, at)
+        seen.append(found.received.total() - before)
+    assert found.gaps() == []
+    assert min(seen) >= 0
+    assert (found.newest, seen[2]) == (14, 1)
+
+
+@pytest.mark.parametrize("seed", seeds(30))
+def test_ids_that_begin_again_are_counted_once_whichever_connection_brings_them(seed):
+    """Two connections bring the same, one of them a little later: no count is below 0, and nothing is missing."""
+    rng = random.Random(seed)
+    alone, both = NumberedIds(), NumberedIds()
+    messages = [*LINKED, *((n, n) for n in range(15, 40))]
+    lags = [at + rng.uniform(0.0, 3.0) for at in range(len(messages))]
+    second = sorted(range(len(messages)), key=lambda at: max(lags[: at + 1]))  # in its order
+    for at, (first, last) in enumerate(messages):
+        alone.take(first, last, at)
+    events = [(at, at) for at in range(len(messages))] + [(max(lags[: at + 1]), at) for at in second]
+    for _, at in sorted(events):
+        before = both.received.total()
+        both.take(*messages[at], at)
+        assert both.received.total() >= before
+    assert both.gaps() == alone.gaps() == []
+    assert both.received == alone.received
+
+
+def test_what_is_missing_before_ids_begin_again_is_told_and_can_come_no_more():
+    found = NumberedIds()
+    for at, (first, last) in enumerate([(100, 100), (103, 103), (106, 2), (4, 4), (103, 104)], 1):
+        found.take(first, last, at)
+    assert [(gap.first, gap.last) for gap in found.gaps()] == [(101, 102), (104, 105), (3, 3)]
+    assert found.received.total() == 4
+    found.recover(105, 6)
+    found.recover(6, 7)
+    assert (found.received.total(), found.recovered.total()) == (4, 1)
+
+
 def test_runs_beyond_a_limit_are_settled(monkeypatch):
     monkeypatch.setattr(ids, "RUNS_MAX", 4)
     found = ChainedIds()
