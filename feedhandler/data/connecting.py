@@ -3,6 +3,7 @@
 import collections
 import random
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -43,17 +44,20 @@ class ConnectBudget:
         self._per_ns = int(per_s * NS_PER_S)
         self._times: collections.deque[int] = collections.deque(maxlen=count)
 
-    def next_mono_ns(self, now_mono_ns: int) -> int:
-        """Return the earliest time at which one more connection is permitted."""
-        if len(self._times) < (self._times.maxlen or 0):
-            return 0
-        return self._times[0] + self._per_ns
+    def next_mono_ns(self, now_mono_ns: int, more: int = 1) -> int:
+        """Return the earliest time at which so many more connections are permitted."""
+        return self._next(self._times, more)
 
-    def take(self, now_mono_ns: int) -> bool:
-        """Count one connection, if it is permitted now."""
-        if self.next_mono_ns(now_mono_ns) > now_mono_ns:
+    def _next(self, times: Sequence[int], more: int) -> int:
+        """Return the same, as these times of others have it, in order."""
+        excess = len(times) + more - (self._times.maxlen or 0)
+        return times[excess - 1] + self._per_ns if excess > 0 else 0
+
+    def take(self, now_mono_ns: int, more: int = 1) -> bool:
+        """Count so many connections, if they are permitted now."""
+        if self.next_mono_ns(now_mono_ns, more) > now_mono_ns:
             return False
-        self._times.append(now_mono_ns)
+        self._times.extend([now_mono_ns] * more)
         return True
 
 

@@ -33,7 +33,7 @@ from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.depth_state import DepthState
 from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.polled import Poll, PolledContract
-from feedhandler.exchanges.state import AHEAD_NS_MAX, RecordState, State, TickerState
+from feedhandler.exchanges.state import AHEAD_NS_MAX, QUOTE, RecordState, State, TickerState
 from feedhandler.exchanges.trades import PastTrade, TradeState
 
 # A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
@@ -229,11 +229,13 @@ class Market(abc.ABC):
     quote_assets: ClassVar[tuple[str, ...]] = ()
 
     topic_key: ClassVar[bytes]  # under which a message names its topic
-    topics_max: ClassVar[int]  # of one connection; its canary comes on top
+    # Where its topics are, behind the address: a connection has a socket for each, with a canary on each.
+    paths: ClassVar[tuple[str, ...]] = ("",)
+    topics_max: ClassVar[int]  # of one socket; its canary comes on top
     awaits_welcome: ClassVar[bool] = False
     command_interval_s: ClassVar[float]  # between any two frames of ours on one connection
     requests_max: ClassVar[tuple[int, float] | None] = None  # permitted on one connection: count, per seconds
-    connects: ClassVar[tuple[int, float]]  # new connections permitted: count, per seconds
+    connects: ClassVar[tuple[int, float]]  # new sockets permitted: count, per seconds
     # How often the exchange wants to be pinged; None: it pings by itself. Whoever is silent is pinged in any case.
     ping_interval_s: ClassVar[float | None] = None
     pong_timeout_s: ClassVar[float] = 10.0  # a ping, and no frame at all for so long: the connection is dead
@@ -495,12 +497,18 @@ class Market(abc.ABC):
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
         """Return the socket to open; handshake is the answer to `handshake_request`, or empty.
 
-        Raises DecodeError or ProtocolError if that answer is unusable.
+        ws_url ends with one of `paths`, for each of which there is one. Raises DecodeError or ProtocolError if that
+        answer is unusable.
         """
 
     def connections(self, states: Sequence[State]) -> list[list[State]]:
         """Spread states over as few connections as the exchange's limits allow, in their order."""
-        return spread(states, lambda state: len(self.topics(state.native, state.kind)), self.topics_max)
+        return spread(states, self._topic_counts, self.topics_max)
+
+    def _topic_counts(self, state: State) -> Sequence[int]:
+        """Return how many topics a state has on each path."""
+        on = [self.path_of(topic) for topic in self.topics(state.native, state.kind)]
+        return [on.count(path) for path in self.paths]
 
     @abc.abstractmethod
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
@@ -510,9 +518,21 @@ class Market(abc.ABC):
         it is subscribed to once.
         """
 
+    def path_of(self, topic: str) -> str:
+        """Return on which of `paths` a topic is."""
+        return self.paths[0]
+
+    def quote_topic(self, native: str) -> str:
+        """Return the channel of a symbol's quote."""
+        return self.topics(native, TICKER.name)[QUOTE]
+
+    def canary_topics(self, native: str) -> tuple[str, ...]:
+        """Return the channels, one on each path, on which something comes all the time wherever it is traded."""
+        return (self.quote_topic(native),)
+
     @abc.abstractmethod
     def batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """Cut topics into requests that the exchange accepts."""
+        """Cut topics of one path into requests that the exchange accepts."""
 
     @abc.abstractmethod
     def subscribe(self, topics: Sequence[str], command_id: str) -> bytes:
@@ -563,6 +583,7 @@ class Exchange(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         for market in self.markets:
             assert market.exchange == self.name
+            assert len(market.paths) <= market.connects[0], "a connection has a socket for each"
             for other in self.markets:
                 if other.rest_budget == market.rest_budget:
                     assert other.rest_limit == market.rest_limit, "one budget has one limit"
@@ -590,17 +611,19 @@ def chunks(items: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
         yield tuple(items[start : start + size])
 
 
-def spread(states: Iterable[State], cost: Callable[[State], int], cost_max: int) -> list[list[State]]:
-    """Cut states into runs, each with a cost of at most so much; one alone that costs more is a run."""
+def spread(
+    states: Iterable[State], costs: Callable[[State], Sequence[int]], cost_max: int
+) -> list[list[State]]:
+    """Cut states into runs, each with costs of at most so much each; one alone that costs more is a run."""
     runs: list[list[State]] = []
-    left = 0
+    used: list[int] = []
     for state in states:
-        own = cost(state)
-        if not runs or own > left:
+        own = costs(state)
+        if not runs or any(before + more > cost_max for before, more in zip(used, own, strict=True)):
             runs.append([])
-            left = cost_max
+            used = [0] * len(own)
         runs[-1].append(state)
-        left -= own
+        used = [before + more for before, more in zip(used, own, strict=True)]
     return runs
 
 

@@ -20,9 +20,9 @@ depth20 is called depthUpdate as the changes of a book are, and only its stream 
 event before them (`pu`), and ids in between are none's; trades come as the exchange merges them (`a` is
 consecutive, `f` to `l` are its trades). forceOrder has no id, and at most one a symbol and second comes, so that
 liquidations are not complete.
-Streams are on two paths (`path_of`); a socket without a path acknowledges them all, and brings those of one. Open
-interest and the interval of funding are in no stream: REST has the one of each symbol alone, and of the other those
-that are not 8 h. They are not offered yet: a connection has one path.
+Streams are on two paths, so that a connection has two sockets; one without a path acknowledges all streams, and
+brings those of /public alone. Open interest and the interval of funding are in no stream: REST has the one of each
+symbol alone, and of the other those that are not 8 h. They are not offered yet.
 
 Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams and rest-api, and
 https://developers.binance.com/docs/derivatives/usds-margined-futures, as of 2026-11.
@@ -39,7 +39,7 @@ import msgspec
 from feedhandler.data.book import BOOK
 from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH
-from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
+from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.rest import RestRequest
@@ -91,8 +91,7 @@ BASE_PATH: Final = re.compile("/api/v[13]/depth")
 BASE_LIMIT: Final = 100  # of a book that is requested without any
 LINEAR_BASE_PATH: Final = "/fapi/v1/depth"
 LINEAR_BASE_LIMIT: Final = 500
-# Where the streams of perpetuals are, by what follows the symbol. One without a path, which still connects, brings
-# those of /public alone.
+# Where the streams of perpetuals are, by what follows the symbol.
 PUBLIC: Final = "/public"
 MARKET: Final = "/market"
 PATHS: Final = {
@@ -870,6 +869,7 @@ class BinanceLinear(BinanceMarket):
     rest_budget = "linear"  # counted for each host
     connect_budget = "linear"
     canary = "BTC/USDT:USDT"
+    paths = (PUBLIC, MARKET)
     quote_assets = ("USDT", "USDC")
     addresses = re.compile(r"\w+://(fstream|fapi|demo-fstream|demo-fapi)\.binance\.com\b")
     command_interval_s = 0.15  # at most 10 messages a second, pongs included
@@ -970,16 +970,13 @@ class BinanceLinear(BinanceMarket):
     # --- frames
 
     def endpoint(self, ws_url: str, handshake: bytes, connect_id: str) -> Endpoint:
-        """Return the socket to open; the URL ends with the path of what is to be subscribed to there."""
-        if not ws_url.endswith((PUBLIC, MARKET)):
-            raise ProtocolError(
-                f"binance linear: {ws_url} is without {PUBLIC} or {MARKET}: it would be silent"
-            )
         return Endpoint(f"{ws_url}/stream")
 
     def path_of(self, topic: str) -> str:
-        """Return on which of the two paths a topic is."""
         return PATHS[topic[topic.index("@") :]]
+
+    def canary_topics(self, native: str) -> tuple[str, ...]:
+        return self.quote_topic(native), *self.topics(native, CONTRACT.name)
 
     def topics(self, native: str, kind: str) -> tuple[str, ...]:
         name = native.lower()

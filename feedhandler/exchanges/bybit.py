@@ -455,8 +455,8 @@ class BybitMarket(Market):
     def connections(self, states: Sequence[State]) -> list[list[State]]:
         return spread(states, self._length, ARGS_LENGTH_USED)
 
-    def _length(self, state: State) -> int:
-        return sum(len(topic) + 3 for topic in self.topics(state.native, state.kind))
+    def _length(self, state: State) -> tuple[int]:
+        return (sum(len(topic) + 3 for topic in self.topics(state.native, state.kind)),)
 
     def make_state(self, kind: str, topic: str, native: str, base_flags: int) -> State:
         if kind != DEPTH.name:

@@ -31,7 +31,8 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration
 from feedhandler.exchanges.base import Channel, Emit, Market, Quote, RestTicker, is_same
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State, TickerState
-from feedhandler.feed.session import FADES_NS, GAPS_MIN, USUAL_FACTOR, Session
+from feedhandler.feed.session import Session
+from feedhandler.feed.signs import FADES_NS, GAPS_MIN, USUAL_FACTOR
 from feedhandler.feed.witness import REST_AGE_NS_MAX, STREAM_DELAY_NS_MAX, CanaryWitness
 
 LOOK_NS: Final = NS_PER_S  # how often each channel is looked at; suspects at each call

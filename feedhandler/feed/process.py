@@ -951,7 +951,8 @@ class Feed:
     def _on_connections(self) -> None:
         """Connections have come or gone."""
         # A single one sends at the end of each read; several share a message.
-        flush = self._publisher.flush if len(self._connections) == 1 else self._publisher.flush_soon
+        sockets = sum(len(connection.session.sockets) for connection in self._connections)
+        flush = self._publisher.flush if sockets == 1 else self._publisher.flush_soon
         for connection in self._connections:
             connection.flush = flush
         self._status.connections = [_status_of(connection) for connection in self._connections]

@@ -12,6 +12,10 @@ The caller calls `advance` whenever `deadline_mono_ns` has come, after `on_open`
 Whether the connection lives is seen by its own signs: any frame, and a ping that is answered. Markets may be quiet,
 so that data are missed only where some should have come: a channel promises to repeat itself, an instrument that is
 never quiet is among them, or REST has news while nothing has come since the connection began.
+
+A market may have its topics on several paths. Then a connection is a socket for each: it is open when all are, and
+ends with the first that ends. Each lives, delivers and is pinged for itself (`SocketSigns`), and the connection is
+as well as the worst of them.
 """
 
 import collections
@@ -23,15 +27,12 @@ import msgspec
 
 from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
-from feedhandler.data.errors import DecodeError
 from feedhandler.data.status import KeptFrame, Phase, Undecodable
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     Ack,
-    Control,
     Emit,
-    Endpoint,
     Goodbye,
     Market,
     Nack,
@@ -40,20 +41,14 @@ from feedhandler.exchanges.base import (
     Welcome,
 )
 from feedhandler.exchanges.state import State
+from feedhandler.feed.signs import SocketSigns
 from feedhandler.feed.subscriptions import LineSubscriptions
 from feedhandler.feed.witness import CanaryWitness
 
 TICK_NS: Final = 250_000_000  # how often a running session looks at its clocks
 OVERSLEPT_NS: Final = NS_PER_S  # called so late, it was not the exchange that was silent
-DELIVERS_NS: Final = 3 * NS_PER_S  # data younger than this: the connection delivers
-# No frame for so long: a ping is sent, and without an answer in `Market.pong_timeout_s` the connection is dead.
 DRAINS_NS: Final = 5 * NS_PER_S  # how long a connection that is to end is waited for
-PROBE_NS: Final = 10 * NS_PER_S
-GAPS_MIN: Final = 20  # silences that were ended by data, before it is known how long they usually are
-USUAL_FACTOR: Final = 5  # so many times longer than usual is unusual
-FADES_NS: Final = 1800 * NS_PER_S  # what was usual so long ago counts a third: a market's bursts are shorter
-REPEATS_FACTOR: Final = 2  # promised repetitions, of a whole connection's channels, that are missed in a row
-ODD_MAX: Final = 3  # unusual silences, one upon the other: what was usual is so no more
+REPEATS_FACTOR: Final = 2  # promised repetitions, of all channels of a socket, that are missed in a row
 WELCOME_TIMEOUT_NS: Final = 10 * NS_PER_S
 KEPT_FRAMES_MAX: Final = 8  # undecodable frames kept for inspection,
 KEPT_FRAME_SIZE: Final = 256  # the first bytes of each
@@ -65,6 +60,7 @@ class Actions(msgspec.Struct):
     connect: bool = False
     ping: bool = False  # with a ping of the WebSocket's own
     send: list[bytes] = msgspec.field(default_factory=list)
+    socket: int = 0  # on which of them, as `Session.sockets` has them: at most one has something to send
     close: str = ""  # the reason, if the connection is to be closed
 
 
@@ -103,7 +99,6 @@ class Session:
         canary: str = "",
     ) -> None:
         self.market = market
-        self._decode = market.decode
         self._emit = emit
         self._owner = owner
         self.line = line
@@ -113,6 +108,11 @@ class Session:
         self._budget = budget
         self._rng = rng
         self.subscriptions = LineSubscriptions(market, states, line, canary)
+        self.sockets = [SocketSigns(market, path, line, emit, self._keep) for path in market.paths]
+        # Of the first one: most connections have no other.
+        self.on_frame = self.sockets[0].on_frame
+        self.on_ping = self.sockets[0].on_ping
+        self.on_endpoint = self.sockets[0].on_endpoint
 
         self.phase = Phase.BACKOFF
         self.deadline_mono_ns = 0
@@ -122,15 +122,8 @@ class Session:
             ""  # of the present connection, or why there is none; one that runs leaves it behind
         )
         self.ended = ""  # why the last connection, or attempt, ended
-        self.is_stale = False  # data should have come, and did not
-        self.is_doubted = False  # nor since a connection that REST contradicted: only data are a success
         self.condition = wire.DOWN  # what the symbols would be if this were their only connection; 0 = well
         self.goodbye = ""  # why the exchange will end this connection, once it has given notice
-        self.frames = 0
-        self._signs = 0  # frames that are no data: pings and pongs, answers
-        self._usual_ns = 0  # the longest of the latest silences between data,
-        self._gaps = 0  # how many there were,
-        self._odd = 0  # and how many of the last, in a row, were unusual
         self.decode_errors = 0
         self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
         self.undecodable: dict[
@@ -144,45 +137,23 @@ class Session:
         """Forget everything about the last connection."""
         self.subscriptions.reset()
         self._next_send = 0
-        self._ping_due = 0
-        self._pong_due = 0
-        self._ping_interval_ns = int((self.market.ping_interval_s or 0) * NS_PER_S)
-        self._pong_timeout_ns = int(self.market.pong_timeout_s * NS_PER_S)
-        self._data_first = self._data_seen = self._data()
-        self._data_mono_ns = now
+        for socket in self.sockets:
+            socket.reset(now)
         self._acknowledged_mono_ns = 0  # when all was, for the first time
         self._answered_mono_ns = 0  # when the newest answer to a request came
-        self._is_proven = False  # something came after that
-        self.witness = CanaryWitness(self.market)  # its own: an answer may come when the connection is gone
-        self._contradiction = ""  # what REST has news of, though no data have come
-        self._frames_seen = self.frames
-        self._frame_mono_ns = now
         self._looked_mono_ns = now  # whether something has come
-        self._lived_mono_ns = self._delivered_mono_ns = (
-            now  # since when a frame has come at the earliest, and data
-        )
-        self._pings = self._pongs = 0  # of ours, and their answers
-        self._drains_with = 0  # that ping's answer comes after all that is wanted of it; 0 = nothing is
-        self._drains_mono_ns = 0  # since then
-        self._answers: list[Control] = []
-        self._answer_ns = 0  # when the newest of them came, in Unix time
+        self._drains_mono_ns = 0  # since when it is waited for what is under way; 0 = it is not
         self._has_overslept = False
 
     # --- what the caller reports
 
-    def on_endpoint(self, endpoint: Endpoint) -> None:
-        """Take over what the handshake stated about the heartbeat."""
-        if endpoint.ping_interval_s is not None:
-            self._ping_interval_ns = int(endpoint.ping_interval_s * NS_PER_S)
-        if endpoint.pong_timeout_s is not None:
-            self._pong_timeout_ns = int(endpoint.pong_timeout_s * NS_PER_S)
-
     def on_open(self, now_mono_ns: int) -> None:
-        """The WebSocket is open."""
+        """The WebSocket is open, or all of them are."""
         assert self.phase is Phase.CONNECTING, self.phase
-        self.opened_mono_ns = self._data_mono_ns = self._frame_mono_ns = now_mono_ns
+        self.opened_mono_ns = now_mono_ns
         self.goodbye = ""
-        self.is_stale = self.is_doubted
+        for socket in self.sockets:
+            socket.on_open(now_mono_ns)
         self._owner.on_open(self)
         self._set_condition(wire.STALE)  # until its first data
         if self.market.awaits_welcome:
@@ -191,39 +162,35 @@ class Session:
         else:
             self._start(now_mono_ns)
 
-    def on_frame(self, payload: bytes | bytearray | memoryview, recv_ns: int) -> bool:
-        """Take one message, on loan until this returns; True asks for `advance` now."""
-        # hot: `make bench-micro`, session
-        self.frames += 1
-        try:
-            answer = self._decode(payload, recv_ns, self.line, self._emit)
-        except DecodeError as exc:
-            self._keep(bytes(payload[:KEPT_FRAME_SIZE]), len(payload), str(exc), recv_ns)
-            return False
-        if answer is None:
-            return False  # data, perhaps what is known already, or the canary's
-        self._signs += not isinstance(answer, Resubscribe)  # that was data
-        self._answers.append(answer)
-        self._answer_ns = recv_ns
-        return True
-
-    def on_ping(self) -> None:
-        """A protocol-level ping or pong arrived: the connection lives."""
-        self.frames += 1
-        self._signs += 1
-
-    def _data(self) -> int:
-        """Return how many frames brought data, of any symbol; those that cannot be decoded among them."""
-        return self.frames - self._signs
+    @property
+    def frames(self) -> int:
+        """How many have come, of all sockets."""
+        return sum(socket.frames for socket in self.sockets)
 
     @property
     def has_data(self) -> bool:
-        """True if the connection has brought any since it began."""
-        return self._data() != self._data_first
+        """True if the connection has brought some since it began, on each of its sockets."""
+        return all(socket.has_data for socket in self.sockets)
 
-    def on_contradicted(self, what: str) -> None:
-        """REST has news of something that the connection is subscribed to, and of which nothing has come."""
-        self._contradiction = what
+    @property
+    def is_stale(self) -> bool:
+        """True if data should have come, and did not."""
+        return any(socket.is_stale for socket in self.sockets)
+
+    @property
+    def is_doubted(self) -> bool:
+        """True if REST has contradicted it, or the one before: only data are a success then."""
+        return any(socket.is_doubted for socket in self.sockets)
+
+    def on_contradicted(self, topic: str) -> None:
+        """REST has news of a topic that the connection is subscribed to, and of which nothing has come."""
+        self._socket_of(topic).contradiction = topic
+
+    def _socket_of(self, topic: str) -> SocketSigns:
+        return self._socket_on(self.market.path_of(topic))
+
+    def _socket_on(self, path: str) -> SocketSigns:
+        return self.sockets[self.market.paths.index(path)]
 
     def on_closed(self, now_mono_ns: int, reason: str, retry_after_s: float = 0.0) -> None:
         """The connection ended or could not be made; retry_after_s is what the exchange requires."""
@@ -234,11 +201,12 @@ class Session:
             self.attempts = 0
         self._set_condition(wire.DOWN)  # whoever is told may ask what it had brought
         self._reset(now_mono_ns)
-        self.is_stale = False
+        for socket in self.sockets:
+            socket.is_stale = False
         self.phase = Phase.BACKOFF
         delay = max(self._policy.backoff_s(self.attempts, self._rng), retry_after_s)
         self.deadline_mono_ns = max(
-            now_mono_ns + int(delay * NS_PER_S), self._budget.next_mono_ns(now_mono_ns)
+            now_mono_ns + int(delay * NS_PER_S), self._budget.next_mono_ns(now_mono_ns, len(self.sockets))
         )
 
     def has_given_up(self) -> bool:
@@ -263,8 +231,8 @@ class Session:
     def _advance_backoff(self, now: int, step: Actions) -> None:
         if now < self.deadline_mono_ns:
             return
-        if not self._budget.take(now):
-            self.deadline_mono_ns = max(now + TICK_NS, self._budget.next_mono_ns(now))
+        if not self._budget.take(now, len(self.sockets)):
+            self.deadline_mono_ns = max(now + TICK_NS, self._budget.next_mono_ns(now, len(self.sockets)))
             return
         self.attempts += 1
         self.connects += 1
@@ -291,62 +259,59 @@ class Session:
         self.phase = Phase.RUNNING
         self.last_error = ""
         self.deadline_mono_ns = now
-        if self._ping_interval_ns:
-            # Not at once: the first one would compete with the subscriptions.
-            self._ping_due = now + self._ping_interval_ns // 2
+        for socket in self.sockets:
+            socket.start(now)
         self.subscriptions.start(now)
 
     def _send_due(self, now: int, step: Actions) -> None:
         if now < self._next_send:
             return
-        if self._is_ping_due(now):
+        pinged = next((socket for socket in self.sockets if socket.is_ping_due(now)), None)
+        if pinged is not None:
             message = self.market.ping(self._new_id())
             if message is None:
                 step.ping = True
             else:
                 step.send.append(message)
-            self._pings += 1
-            self._ping_due = now + self._ping_interval_ns
-            self._pong_due = self._pong_due or now + self._pong_timeout_ns
+            pinged.on_ping_sent(now)
+            step.socket = self.sockets.index(pinged)
         elif (due := self.subscriptions.due_mono_ns) is not None and now >= due:
             step.send.append(self.subscriptions.send(now, self._new_id()))
+            step.socket = self.market.paths.index(self.subscriptions.path)
         else:
             return
         self._next_send = now + int(self.market.command_interval_s * NS_PER_S)
-
-    def _is_ping_due(self, now: int) -> bool:
-        """True when the exchange wants to be pinged, and once whenever nothing has come for a while."""
-        if self._ping_interval_ns and now >= self._ping_due:
-            return True
-        return not self._pong_due and now - self._frame_mono_ns >= PROBE_NS
 
     def _new_id(self) -> str:
         self._next_id += 1
         return str(self._next_id)
 
     def _take_answers(self, now: int, step: Actions) -> None:
-        answers, self._answers = self._answers, []
-        for answer in answers:
-            if isinstance(answer, Goodbye):
-                self.goodbye = self.last_error = answer.reason
-                if self.phase is not Phase.RUNNING:
-                    step.close = answer.reason
-            elif isinstance(answer, Welcome):
-                if self.phase is Phase.GREETING:
-                    self._start(now)
-            elif isinstance(answer, Resubscribe):
-                self.subscriptions.renew([answer.topic])
-            elif isinstance(answer, Pong):  # that is a sign of life, as any frame is
-                self._pongs += 1
-            else:
-                self._take_verdict(answer, now, step)
+        for socket in self.sockets:
+            answers, socket.answers = socket.answers, []
+            for answer in answers:
+                if isinstance(answer, Goodbye):
+                    self.goodbye = self.last_error = answer.reason
+                    if self.phase is not Phase.RUNNING:
+                        step.close = answer.reason
+                elif isinstance(answer, Welcome):
+                    socket.is_welcome = True
+                    if self.phase is Phase.GREETING and all(each.is_welcome for each in self.sockets):
+                        self._start(now)
+                elif isinstance(answer, Resubscribe):
+                    self.subscriptions.renew([answer.topic])
+                elif isinstance(answer, Pong):
+                    socket.on_pong()
+                else:
+                    self._take_verdict(answer, now, step, socket)
 
-    def _take_verdict(self, answer: Ack | Nack, now: int, step: Actions) -> None:
+    def _take_verdict(self, answer: Ack | Nack, now: int, step: Actions, socket: SocketSigns) -> None:
         if isinstance(answer, Nack) and not answer.is_satisfied:
             self.last_error = answer.reason
-        if self.subscriptions.is_in_flight(answer.id):  # else it is to something that we no longer wait for
+        # Else it is to something that we no longer wait for.
+        if self.subscriptions.is_in_flight(answer.id) and socket.path == self.subscriptions.path:
             count = len(self.subscriptions.rejected)
-            step.close = self.subscriptions.on_answer(answer, now, self._answer_ns) or step.close
+            step.close = self.subscriptions.on_answer(answer, now, socket.answer_ns) or step.close
             if len(self.subscriptions.rejected) != count:
                 self._owner.on_rejection(self)
             self._answered_mono_ns = now
@@ -357,106 +322,103 @@ class Session:
 
     def _watch(self, now: int, step: Actions) -> None:
         before, self._looked_mono_ns = self._looked_mono_ns, now
-        if self.frames != self._frames_seen:
-            self._frames_seen, self._frame_mono_ns = self.frames, now
-            self._lived_mono_ns = before
-            self._pong_due = 0
-            if not self._is_data_expected():
-                self._note_life()
         is_late = now - self.deadline_mono_ns > OVERSLEPT_NS
-        if (data := self._data()) != self._data_seen:
-            if self._data_seen != self._data_first and not is_late:
-                self._learn(now - self._data_mono_ns)
-            self._data_seen, self._data_mono_ns = data, now
-            self._delivered_mono_ns = before
+        for socket in self.sockets:
+            has_frames = socket.has_frames(before, now)
+            if has_frames and not self._is_data_expected(socket) and self.subscriptions.is_acknowledged:
+                socket.note_life()
+            if socket.has_new_data:
+                socket.note_data(before, now, is_late=is_late)
+        if all(socket.has_succeeded for socket in self.sockets):
             self.attempts = 0
-            self.is_stale = self.is_doubted = False
+        if all(socket.is_well for socket in self.sockets):
             self._set_condition(0)
         # If this process was stopped, what came meanwhile is read first; but no more than once in a row.
         self._has_overslept = not self._has_overslept and is_late
         if self._has_overslept:
             return
-        step.close = self._overdue_pong(now) or self._overdue_data(now) or self._contradicted()
-        if not step.close:
-            step.close = self.subscriptions.watch(now, delivers=self._delivers(now))
-
-    def _note_life(self) -> None:
-        """A frame has come: if all is acknowledged, that is as good as data where markets are quiet."""
-        if self.subscriptions.is_acknowledged and not self.is_doubted:
-            self.is_stale = False
-            self._set_condition(0)
-            if self._is_proven:  # not the answer itself: whoever hangs up after it is no success
-                self.attempts = 0
-            self._is_proven = True
-
-    def _learn(self, gap_ns: int) -> None:
-        """Note how long data usually are silent; not of a silence that was flagged, unless each is."""
-        self._odd = self._odd + 1 if self.is_stale else 0
-        if 0 < self._odd < ODD_MAX:
-            return
-        self._usual_ns = max(gap_ns, self._usual_ns - self._usual_ns * gap_ns // FADES_NS)
-        self._gaps += 1
+        for socket in self.sockets:
+            reason = socket.overdue_pong(now) or self._overdue_data(socket, now) or self._contradicted(socket)
+            if reason:
+                step.close = f"{reason}, on {socket.path}" if socket.path else reason
+                return
+        step.close = self.subscriptions.watch(now, delivers=self._delivers(now))
 
     def _delivers(self, now: int) -> bool:
-        """True while data come in; a market that pauses for a second or two still counts."""
-        return now - self._data_mono_ns < DELIVERS_NS
+        """True while data come in on the socket of the request that waits for its answer."""
+        return self._socket_on(self.subscriptions.path).is_delivering(now)
 
-    def _expected_ns(self) -> int:
-        """Return within what time data come in any case, 0 if there is no knowing."""
-        repeats_ns = REPEATS_FACTOR * self.subscriptions.repeats_ns
-        if self._gaps >= GAPS_MIN and self.subscriptions.has_canary:
-            usual_ns = USUAL_FACTOR * self._usual_ns
-            return min(usual_ns, repeats_ns) if repeats_ns else usual_ns
-        return repeats_ns
+    def _expected_ns(self, socket: SocketSigns) -> int:
+        """Return within what time data come on a socket in any case, 0 if there is no knowing."""
+        repeats_ns = REPEATS_FACTOR * self.subscriptions.repeats_ns(socket.path)
+        usual_ns = socket.usual_ns if self.subscriptions.has_canary(socket.path) else 0
+        if usual_ns and repeats_ns:
+            return min(usual_ns, repeats_ns)
+        return usual_ns or repeats_ns or int(self._is_mute_beside_others(socket))
 
-    def _is_data_expected(self) -> bool:
-        return self._expected_ns() > 0
+    def _is_data_expected(self, socket: SocketSigns) -> bool:
+        return self._expected_ns(socket) > 0
 
-    def _overdue_data(self, now: int) -> str:
+    def _overdue_data(self, socket: SocketSigns, now: int) -> str:
         """Flag or give up a connection without data, where some should have come."""
-        expected_ns = self._expected_ns()
-        silence_ns = now - self._data_mono_ns
+        expected_ns, is_mute = self._expected_ns(socket), self._is_mute_beside_others(socket)
+        since = max(socket.data_mono_ns, self._acknowledged_mono_ns if is_mute else 0)
+        silence_ns = now - since
         policy = self._policy
         if not expected_ns or silence_ns < max(expected_ns, policy.stale_after_s * NS_PER_S):
             return ""
-        self._become_stale()
+        self._become_stale(socket)
         if silence_ns < max(expected_ns, policy.reconnect_after_s * NS_PER_S):
             return ""
-        if not self.has_data:
-            self.is_doubted = self.is_doubted or self.subscriptions.repeats_ns > 0  # those were promised
-            self._odd += 1
-            if self._odd >= ODD_MAX:  # nothing on one connection after the other: what never rested does now
-                self._usual_ns = self._gaps = self._odd = 0
+        socket.give_up(is_promised=is_mute or self.subscriptions.repeats_ns(socket.path) > 0)
         return f"no data for {silence_ns / NS_PER_S:.0f} s"
+
+    def _is_mute_beside_others(self, socket: SocketSigns) -> bool:
+        """True if a socket has brought nothing, not even its canary, while another one delivers: it should have."""
+        return (
+            not socket.has_data
+            and self._acknowledged_mono_ns > 0
+            and self.subscriptions.has_canary(socket.path)
+            and any(other.has_data for other in self.sockets)
+        )
 
     def wants_quote(self, now_mono_ns: int) -> str:
         """Return the native symbol whose quote is to be requested for `witness` now, "" for none."""
-        if not self._acknowledged_mono_ns or self.has_data or not self.subscriptions.has_canary:
+        canary = self.subscriptions.canary
+        if not self._acknowledged_mono_ns or not canary:
             return ""
-        return self.subscriptions.canary if self.witness.asks(now_mono_ns) else ""
+        socket = self._quoting
+        if socket.has_data or not self.subscriptions.has_canary(socket.path):
+            return ""
+        return canary if socket.witness.asks(now_mono_ns) else ""
 
-    def _contradicted(self) -> str:
+    @property
+    def witness(self) -> CanaryWitness:
+        """Takes the answer to that."""
+        return self._quoting.witness
+
+    @property
+    def _quoting(self) -> SocketSigns:
+        """The socket on which quotes come."""
+        return self._socket_of(self.market.quote_topic(self.subscriptions.canary))
+
+    def _contradicted(self, socket: SocketSigns) -> str:
         """Flag and give up a connection on which nothing has come since it began, though there was something."""
-        if self.witness.is_contradicted:
-            self._contradiction = self._contradiction or self.subscriptions.canary
-        if not self._contradiction or self.has_data:
+        if socket.witness.is_contradicted:
+            socket.contradiction = socket.contradiction or self.subscriptions.canary
+        if not socket.contradiction or socket.has_data:
             return ""
-        self.is_doubted = True
+        socket.is_doubted = True
         self.attempts = max(1, self.attempts)  # pongs have made it look like a success
-        self._become_stale()
-        return f"no data at all, while REST has news of {self._contradiction}"
+        self._become_stale(socket)
+        return f"no data at all, while REST has news of {socket.contradiction}"
 
-    def _become_stale(self) -> None:
-        if not self.is_stale:
+    def _become_stale(self, socket: SocketSigns) -> None:
+        if not socket.is_stale:
             # Also if it has been for want of first data: what REST has filled since is flagged now.
-            self.is_stale, self.condition = True, wire.STALE
+            socket.is_stale, socket.is_well = True, False
+            self.condition = wire.STALE
             self._owner.on_condition(self)
-
-    def _overdue_pong(self, now: int) -> str:
-        """No frame since a ping: the connection is dead. A late pong never ends one that delivers anything."""
-        if not self._pong_due or now < self._pong_due:
-            return ""
-        return f"no pong within {self._pong_timeout_ns / NS_PER_S:g} s, and no other frame"
 
     def has_followed(self, other: "Session") -> bool:
         """True if each channel with data on another session has had some here too: that one would not be missed.
@@ -469,7 +431,9 @@ class Session:
         if self.condition > other.condition or not other.has_lived_since(self._answered_mono_ns):
             return False
         # What came there since all was acknowledged here should have come here, too: the canary, if nothing else.
-        if not self.has_data and other._data_mono_ns > self._acknowledged_mono_ns + 2 * TICK_NS:
+        since = self._acknowledged_mono_ns + 2 * TICK_NS
+        pairs = zip(self.sockets, other.sockets, strict=True)
+        if any(not mine.has_data and theirs.data_mono_ns > since for mine, theirs in pairs):
             return False
         line, theirs = self.line.index, other.line.index
         return all(
@@ -479,42 +443,49 @@ class Session:
 
     def drain(self, now_mono_ns: int) -> bool:
         """Return True once all has come that was sent before the first call, or no more is waited for."""
-        if not self._drains_with:
-            self._drains_with, self._drains_mono_ns = self._pings + 1, now_mono_ns
-            self._ping_due = now_mono_ns
+        if not self._drains_mono_ns:
+            self._drains_mono_ns = now_mono_ns
+            for socket in self.sockets:
+                socket.drain(now_mono_ns)
         return self.is_drained or now_mono_ns - self._drains_mono_ns >= DRAINS_NS
 
     @property
     def is_drained(self) -> bool:
-        """True if a ping that was sent after the call of `drain` has been answered: frames come in order."""
-        return 0 < self._drains_with <= self._pongs
+        """True if pings that were sent after the call of `drain` have been answered: frames come in order."""
+        return all(socket.is_drained for socket in self.sockets)
 
     def stop_draining(self) -> None:
         """Forget the call of `drain`."""
-        self._drains_with = 0
+        self._drains_mono_ns = 0
+        for socket in self.sockets:
+            socket.stop_draining()
 
     def has_lived_since(self, mono_ns: int) -> bool:
         """True if something has come since: data, where they come in any case, else a sign of life will do."""
-        return (self._delivered_mono_ns if self._is_data_expected() else self._lived_mono_ns) >= mono_ns
+        return all(
+            (socket.delivered_mono_ns if self._is_data_expected(socket) else socket.lived_mono_ns) >= mono_ns
+            for socket in self.sockets
+        )
 
     @property
     def delivered_mono_ns(self) -> int:
-        """The look after which data came last."""
-        return self._delivered_mono_ns if self._data() == self._data_seen else self._looked_mono_ns
+        """The look after which data came last, on the socket on which that is longest ago."""
+        return min(
+            self._looked_mono_ns if socket.has_new_data else socket.delivered_mono_ns
+            for socket in self.sockets
+        )
 
     def learn_from(self, other: "Session") -> None:
         """Take over from another connection what was refused to it, its failed attempts, and its usual silences."""
-        self.attempts, self.is_doubted = other.attempts, other.is_doubted
-        self._usual_ns, self._gaps, self._odd = other._usual_ns, other._gaps, other._odd
+        self.attempts = other.attempts
+        for mine, theirs in zip(self.sockets, other.sockets, strict=True):
+            mine.learn_from(theirs)
         self.subscriptions.learn_from(other.subscriptions)
 
     def count_on(self, other: "Session") -> None:
         """Take over the counters and kept frames of the connection that this one has followed."""
-        self._data_first += other._data()
-        self._data_seen += other._data()
-        self.frames += other.frames
-        self._signs += other._signs
-        self._frames_seen += other.frames
+        for mine, theirs in zip(self.sockets, other.sockets, strict=True):
+            mine.count_on(theirs)
         self.connects += other.connects
         self.decode_errors += other.decode_errors
         self.kept_frames = collections.deque([*other.kept_frames, *self.kept_frames], KEPT_FRAMES_MAX)
@@ -530,9 +501,10 @@ class Session:
             self.condition = condition
             self._owner.on_condition(self)
 
-    def _keep(self, head: bytes, size: int, reason: str, recv_ns: int) -> None:
+    def _keep(self, payload: bytes | bytearray | memoryview, reason: str, recv_ns: int) -> None:
         self.decode_errors += 1
-        kept = KeptFrame(recv_ns, reason, size, head.decode(errors="backslashreplace"))
+        head = bytes(payload[:KEPT_FRAME_SIZE])
+        kept = KeptFrame(recv_ns, reason, len(payload), head.decode(errors="backslashreplace"))
         self.kept_frames.append(kept)
         topic = self.market.topic_of(head)
         kind = self.subscriptions.on_undecodable(topic, recv_ns, reason)

@@ -8,8 +8,9 @@
 
 What is wanted are symbols, each in some kinds, and may change at any time; a topic that has become unwanted is
 unsubscribed, and what still comes of it is ignored. Several kinds may share a topic. One topic more is subscribed
-to, to tell a dead connection from quiet markets: the quote of an instrument that is never quiet, the canary. Pure:
-times and answers come in, requests go out. It knows no exchange.
+to, to tell a dead connection from quiet markets: the quote of an instrument that is never quiet, the canary. Where
+a market has several paths, a request is of one of them, and each has a canary. Pure: times and answers come in,
+requests go out. It knows no exchange.
 """
 
 import collections
@@ -23,7 +24,7 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.base import Ack, Channel, Market, Nack
 from feedhandler.exchanges.full_book import FullBookState
-from feedhandler.exchanges.state import QUOTE, State
+from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
 
 ACK_TIMEOUT_NS: Final = 10 * NS_PER_S
@@ -50,7 +51,7 @@ REJECTION_HOLDS_NS: Final = 600 * NS_PER_S
 
 
 class SubscriptionRequest(msgspec.Struct):
-    """A request: waiting for its turn, or for its answer. is_leaving: to unsubscribe these topics."""
+    """A request: waiting for its turn, or for its answer. is_leaving: to unsubscribe these topics, of one path."""
 
     topics: tuple[str, ...]
     is_leaving: bool = False
@@ -98,6 +99,7 @@ class LineSubscriptions:
         self._is_started = False
         self._queue: collections.deque[SubscriptionRequest] = collections.deque()
         self._in_flight: SubscriptionRequest | None = None
+        self.path = self._market.paths[0]  # of the request that was sent last
         self._held: set[str] = set()  # what the exchange may be sending: asked for, and not taken back since
         self._sent: collections.deque[int] = collections.deque(
             maxlen=self._requests_max
@@ -116,7 +118,7 @@ class LineSubscriptions:
         # Topic → frames that could not be decoded since its last update: how many, when the last came, and why.
         self._unreadable: dict[str, tuple[int, int, str]] = {}
         self._is_all_heard = False
-        self._is_canary_refused = False
+        self._refused_canaries: set[str] = set()  # topics
         self._promised: set[Channel] = set()  # of what is acknowledged: channels that repeat themselves
 
     # --- what is wanted
@@ -137,8 +139,9 @@ class LineSubscriptions:
         joined = self._joined(states)
         topics = self._enter(states)
         self._is_all_heard = False
-        if canary and canary[0] in self._channels:
-            self._give_up_canary(canary[0])  # now it is one of those that are wanted
+        for topic in canary:
+            if topic in self._channels:
+                self._give_up_canary(topic)  # now it is one of those that are wanted
         if self._is_started:
             # Also what is still to be unsubscribed: its values are forgotten, and a quiet market has them but once.
             self._ask(topics)
@@ -193,18 +196,17 @@ class LineSubscriptions:
             return
         for topic in self._canary_topics():
             self._give_up_canary(topic)
-        self._canary, self._is_canary_refused = native, False
+        self._canary, self._refused_canaries = native, set()
         if self._is_started:
             self._ask(self._canary_topics())
 
     def _canary_topics(self) -> list[str]:
         """Return what to subscribe to besides what is wanted: nothing, if the canary is wanted anyway."""
-        topic = self._canary_topic
-        return [topic] if topic and topic not in self._channels else []
+        return [topic for topic in self._all_canary_topics if topic not in self._channels]
 
     @property
-    def _canary_topic(self) -> str:
-        return self._market.topics(self._canary, TICKER.name)[QUOTE] if self._canary else ""
+    def _all_canary_topics(self) -> Sequence[str]:
+        return self._market.canary_topics(self._canary) if self._canary else ()
 
     def _give_up_canary(self, topic: str) -> None:
         self._answered.pop(topic, None)
@@ -253,11 +255,17 @@ class LineSubscriptions:
         """Queue requests for topics; those under suspicion each alone."""
         topics = [topic for topic in topics if topic not in self.rejected]
         sound = [topic for topic in topics if topic not in self._suspects]
-        self._queue.extend(SubscriptionRequest(batch) for batch in self._market.batches(sound))
+        self._queue.extend(SubscriptionRequest(batch) for batch in self._batches(sound))
         self._queue.extend(SubscriptionRequest((topic,)) for topic in topics if topic in self._suspects)
 
     def _leave(self, topics: Sequence[str]) -> None:
-        self._queue.extend(SubscriptionRequest(batch, True) for batch in self._market.batches(topics))
+        self._queue.extend(SubscriptionRequest(batch, True) for batch in self._batches(topics))
+
+    def _batches(self, topics: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        for path in self._market.paths:
+            yield from self._market.batches(
+                [topic for topic in topics if self._market.path_of(topic) == path]
+            )
 
     def _unask(self, topics: Iterable[str]) -> None:
         """Drop topics from the requests for them that are still to be sent, or to be sent again."""
@@ -283,12 +291,13 @@ class LineSubscriptions:
         return max(self._queue[0].not_before_mono_ns, self._sent[0] + self._per_ns if is_used_up else 0)
 
     def send(self, now: int, command_id: str) -> bytes:
-        """Return the next request; it is in flight until it is answered."""
+        """Return the next request, for the socket on `path`; it is in flight until it is answered."""
         assert self._in_flight is None, "one at a time, so that a refusal without an id is understood"
         command = self._in_flight = self._queue.popleft()
         command.id = command_id
         command.tries += 1
         self._sent.append(now)
+        self.path = self._market.path_of(command.topics[0])
         self._answer_due = now + ACK_TIMEOUT_NS
         if command.is_leaving:
             self._held.difference_update(command.topics)
@@ -337,7 +346,7 @@ class LineSubscriptions:
         """Each of these was refused, and nothing else with it."""
         for topic in topics:
             if topic not in self._channels:
-                self._is_canary_refused = True
+                self._refused_canaries.add(topic)
                 self._held.discard(topic)
                 continue
             self._suspects.discard(topic)
@@ -528,17 +537,22 @@ class LineSubscriptions:
         """The native symbol of an instrument that is never quiet, "" for none."""
         return self._canary
 
-    @property
-    def has_canary(self) -> bool:
-        """True if an instrument that is never quiet has been subscribed to."""
-        topic = self._canary_topic
-        is_refused = topic in self.rejected if topic in self._channels else self._is_canary_refused
-        return topic in self._answered and not is_refused
+    def has_canary(self, path: str) -> bool:
+        """Return whether an instrument that is never quiet has been subscribed to on a path."""
+        return any(
+            topic in self._answered
+            and topic not in (self.rejected if topic in self._channels else self._refused_canaries)
+            for topic in self._all_canary_topics
+            if self._market.path_of(topic) == path
+        )
 
-    @property
-    def repeats_ns(self) -> int:
-        """Return within what time a channel that was acknowledged repeats itself; 0: none promises to."""
-        repeats_s = [self._market.repeats_s[channel] for channel in self._promised]
+    def repeats_ns(self, path: str) -> int:
+        """Return within what time a channel that was acknowledged on a path repeats itself; 0: none promises to."""
+        repeats_s = [
+            self._market.repeats_s[kind, channel]
+            for kind, channel in self._promised
+            if self._market.path_of(self._market.topics("", kind)[channel]) == path
+        ]
         return int(min(repeats_s, default=0) * NS_PER_S)
 
     @property

@@ -11,7 +11,7 @@ Pure: clocks and what sends come in. Compiled where there is a compiler, with th
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -85,8 +85,17 @@ class Tap:
 
     def connection(self, market: str, on_frame: OnFrame) -> "TappedConnection":
         """A connection is about to be made; on_frame takes its frames."""
+        return self.connections(market, {"": on_frame})[""]
+
+    def connections(self, market: str, takers: Mapping[str, OnFrame]) -> dict[str, "TappedConnection"]:
+        """One is about to be made, of a socket for each path, whose frames these take.
+
+        They have a name in common, behind which stands the path.
+        """
         self._serials[market] = serial = self._serials.get(market, 0) + 1
-        return TappedConnection(self, f"{market}.{serial}", on_frame)
+        return {
+            path: TappedConnection(self, f"{market}.{serial}{path}", take) for path, take in takers.items()
+        }
 
     def answered(self, url: str, body: bytes, recv_ns: int) -> None:
         """REST has answered, at that Unix time, which the records that come of it have as well."""

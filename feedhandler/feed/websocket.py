@@ -1,6 +1,6 @@
-"""One WebSocket to an exchange: the shell around `Session`.
+"""One connection to an exchange, a WebSocket or one for each path: the shell around `Session`.
 
-It owns the socket, the clock and the timer, and decides nothing: it reports to the session and does what
+It owns the sockets, the clock and the timer, and decides nothing: it reports to the session and does what
 the session's steps order. picows' core API calls us for each frame, inside the event loop's read callback.
 """
 
@@ -9,7 +9,7 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,8 +20,9 @@ from feedhandler.data.refusal import first_words
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.base import Endpoint, Market
-from feedhandler.feed.session import Session
-from feedhandler.feed.tap import Tap, TappedConnection
+from feedhandler.feed.session import Actions, Session
+from feedhandler.feed.signs import SocketSigns
+from feedhandler.feed.tap import OnFrame, Tap, TappedConnection
 from feedhandler.transport.dial import TLS_HANDSHAKE_S, address_of, dial, to_its_end
 from feedhandler.transport.http import HttpClient, refusal, retry_after_s
 from feedhandler.transport.tasks import Failures
@@ -47,20 +48,32 @@ PING, CLOSE = picows.WSMsgType.PING, picows.WSMsgType.CLOSE
 
 
 class Socket(picows.WSListener):
-    """One attempt's socket: passes picows' calls to the connection, until that lets go of it."""
+    """One attempt's socket, on one path: passes picows' calls to the connection, until that lets go of it."""
 
     def __init__(
-        self, connection: "Connection", on_frame: Callable[[memoryview | bytearray, int], bool]
+        self,
+        connection: "Connection",
+        signs: SocketSigns,
+        on_frame: OnFrame,
+        url: str,
+        tapped: TappedConnection | None,
     ) -> None:
+        self.signs = signs
+        self.url = url  # of the present attempt
+        self.address = ""  # of the exchange, once it is connected to
+        self.transport: picows.WSTransport | None = None  # once it is open
+        self.is_closing = False  # by us
+        self.tapped = tapped  # as it is recorded
         self._connection = connection
         self._on_frame = on_frame
+        self._on_ping = signs.on_ping
         self._wake = connection.wake
         self._fragments = bytearray()
         self._complaint = ""  # why we close: picows may have read on, and met a close frame, before we say so
 
     def let_go(self) -> None:
         """Pass on nothing more, not even what is read already."""
-        self._on_frame = _discard
+        self._on_frame, self._on_ping = _discard, _ignore
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._connection.on_connected(self, transport)
@@ -87,7 +100,7 @@ class Socket(picows.WSListener):
         if kind in (TEXT, BINARY, CONTINUATION):
             self._on_fragment(frame, recv_ns)
             return
-        self._connection.session.on_ping()
+        self._on_ping()
         if kind is PING:
             transport.send_pong(frame.get_payload_as_bytes())
         elif kind is CLOSE:
@@ -134,59 +147,85 @@ class Connection:
         self._label = label
         self._market = market
         self._http = http
-        self._ws_url = self._url = ws_url  # as configured; of the present attempt
+        self._ws_url = ws_url  # as configured
         self._source_address = source_address
         self._failures = failures or Failures()
         self._tap = tap
-        self._tapped: TappedConnection | None = None  # the present attempt, as it is recorded
-        self.address = ""  # of the exchange, as long as the socket is open
-        self._socket: Socket | None = None  # of the present attempt; others are let go
-        self._transport: picows.WSTransport | None = None  # once it is open
+        self._sockets: list[Socket] = []  # of the present attempt, one on each path; others are let go
         self._connecting: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[float | None] | None = None
+        self._ending: set[asyncio.Task[Any]] = set()  # of sockets: each has one that waits for its end
         self._fault: BaseException | None = None  # of ours, in a callback of picows'
         self._woken = asyncio.Event()
         self.wake = self._woken.set
         self._is_stopping = False
         self._close_reason = ""  # ours, if it was we who closed
 
-    # --- the socket calls these
+    # --- the sockets call these
 
     def on_connected(self, socket: Socket, transport: picows.WSTransport) -> None:
-        """The WebSocket is open; too late, if its attempt was given up."""
-        if socket is not self._socket:
+        """A WebSocket is open; too late, if its attempt was given up."""
+        if socket not in self._sockets:
             socket.let_go()
             transport.disconnect(graceful=False)
             return
-        self._transport = transport
-        if self._tapped is not None:
-            self._tapped.on_opened(self._url)
+        socket.transport = transport
+        if socket.tapped is not None:
+            socket.tapped.on_opened(socket.url)
+        self._await(_end(transport))
+        if not self._is_open:
+            return
         if self.session.connects > 1:
             log.info("%s: leg %d is connected again", self._label, self.session.leg)
-        self._ending = asyncio.create_task(self._failures.attempt(PLACE, lambda: _end(transport)))
-        self._ending.add_done_callback(self._on_end)
         self.session.on_open(time.monotonic_ns())
         self.wake()
 
     def on_disconnected(self, socket: Socket, reason: str) -> None:
-        """An open WebSocket has ended."""
-        if socket is not self._socket:
+        """An open WebSocket has ended, and the connection with it."""
+        if socket not in self._sockets:
             return
-        self._socket = self._transport = None
-        self.address = ""
-        reason = self._close_reason or reason
+        reason = self._close_reason or (f"{reason}, on {path}" if (path := socket.signs.path) else reason)
+        if self.session.phase is Phase.CONNECTING:  # others are not open yet
+            self._cut(reason)
+            return
         if not self._is_stopping:
             log.warning("%s: leg %d: %s", self._label, self.session.leg, reason)
-        self._end_tapped(reason)
+        self._let_go(reason)
         self.session.on_closed(time.monotonic_ns(), reason)
         self.flush()
         self.wake()
 
+    @property
+    def _is_open(self) -> bool:
+        return bool(self._sockets) and all(socket.transport is not None for socket in self._sockets)
+
+    @property
+    def address(self) -> str:
+        """Where the sockets are connected to, as long as they are."""
+        return ", ".join(dict.fromkeys(socket.address for socket in self._sockets if socket.address))
+
+    def _await(self, end: Coroutine[Any, Any, None]) -> None:
+        """Wait for the end of a socket; what is raised besides is for `run`."""
+        task = asyncio.create_task(self._failures.attempt(PLACE, lambda: end))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        task.add_done_callback(self._on_end)
+
+    def _let_go(self, reason: str) -> None:
+        """Have done with the sockets of the present attempt: close those that are open."""
+        sockets, self._sockets = self._sockets, []
+        for socket in sockets:
+            socket.let_go()
+            if socket.tapped is not None:
+                socket.tapped.on_closed(reason)
+            transport = socket.transport
+            if transport is not None and not socket.is_closing and not transport.is_disconnected:
+                self._await(self._hang_up(socket, transport))
+
     # --- the feed calls these
 
     async def run(self) -> None:
-        """Keep the connection up until `stop`; begun again after a failure, with a new socket."""
-        if self._socket is not None:
+        """Keep the connection up until `stop`; begun again after a failure, with new sockets."""
+        if self._sockets:
             self._cut("its last failure")
         while not self._is_stopping:
             if self._fault is not None:
@@ -196,35 +235,42 @@ class Connection:
             if step.connect:
                 self._connecting = asyncio.create_task(self._connect())
                 self._connecting.add_done_callback(self._on_end)
-            if step.ping and self._transport is not None:
-                self._transport.send_ping()
-            for message in step.send:
-                if self._transport is not None:
-                    self._transport.send(TEXT, message)
-                    if self._tapped is not None:
-                        self._tapped.on_sent(message)
+            if (step.ping or step.send) and self._is_open:
+                self._send(self._sockets[step.socket], step)
             if step.close:
                 await self._close(step.close)
                 continue
             await self._sleep_until(self.session.deadline_mono_ns)
 
+    def _send(self, socket: Socket, step: Actions) -> None:
+        assert socket.transport is not None, "the caller has looked"
+        if step.ping:
+            socket.transport.send_ping()
+        for message in step.send:
+            socket.transport.send(TEXT, message)
+            if socket.tapped is not None:
+                socket.tapped.on_sent(message)
+
     def _cut(self, reason: str) -> None:
-        """Let go of the socket as it is."""
-        socket, transport, self._close_reason = self._socket, self._transport, reason
-        if transport is None:
+        """Let go of the sockets as they are."""
+        self._close_reason = reason
+        if self.session.phase is Phase.CONNECTING:
             if self._connecting is not None:
                 self._connecting.cancel()
             self._failed(reason)
-        elif socket is not None:
-            transport.disconnect(graceful=False)
-            self.on_disconnected(socket, reason)
-            socket.let_go()
+        else:
+            for socket in self._sockets:
+                if socket.transport is not None:
+                    socket.is_closing = True
+                    socket.transport.disconnect(graceful=False)
+            if self._sockets:
+                self.on_disconnected(self._sockets[0], reason)
 
     async def stop(self) -> None:
         """Close with a proper close frame, within `CLOSE_TIMEOUT_S`; what still comes is nobody's."""
         self._is_stopping = True
-        if self._socket is not None:
-            self._socket.let_go()
+        for socket in self._sockets:
+            socket.let_go()
         self.wake()
         await self._close("stopping")
 
@@ -237,33 +283,43 @@ class Connection:
         self._woken.clear()
 
     async def _connect(self) -> None:
-        """Shake hands and open the socket; any failure goes to the session."""
-        url = self._url = self._ws_url
-        on_frame: Callable[[memoryview | bytearray, int], bool] = self.session.on_frame
+        """Shake hands and open the sockets, one after the other; any failure goes to the session."""
+        takers: dict[str, OnFrame] = {signs.path: signs.on_frame for signs in self.session.sockets}
+        tapped: Mapping[str, TappedConnection] = {}
         if self._tap is not None:
-            self._end_tapped("given up")
-            self._tapped = self._tap.connection(self._market.name, on_frame)
-            on_frame = self._tapped.on_frame
-        socket = self._socket = Socket(self, on_frame)
+            tapped = self._tap.connections(self._market.name, takers)
+            takers |= {path: each.on_frame for path, each in tapped.items()}
+        self._sockets = sockets = [
+            Socket(self, signs, takers[signs.path], self._ws_url + signs.path, tapped.get(signs.path))
+            for signs in self.session.sockets
+        ]
         self._close_reason = ""
         try:
+            for socket in sockets:
+                if socket in self._sockets:  # else one before it has failed
+                    await self._connect_socket(socket)
+        finally:
+            self.wake()
+
+    async def _connect_socket(self, socket: Socket) -> None:
+        try:
             with self._failures.converted(PLACE, OSError, ValueError, picows.WSError):
-                endpoint = await self._handshake()
-                url = self._url = endpoint.url
-                self.session.on_endpoint(endpoint)
-                transport = await self._open(url, socket)
+                endpoint = await self._handshake(socket.url)
+                socket.url = endpoint.url
+                socket.signs.on_endpoint(endpoint)
+                transport = await self._open(endpoint.url, socket)
         except picows.WSHandshakeError as exc:
             text, wait_s = _refusal(exc)
-            self._failed(f"WebSocket handshake refused by {_host(url)}: {text}", wait_s)
+            self._failed(f"WebSocket handshake refused by {_host(socket.url)}: {text}", wait_s)
         except (DecodeError, ProtocolError) as exc:
             self._failed(str(exc), exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
         except (OSError, ValueError, picows.WSError) as exc:
-            self._failed(f"cannot connect to {_host(url)}{self._whence(exc)}: {exc or type(exc).__name__}")
+            self._failed(
+                f"cannot connect to {_host(socket.url)}{self._whence(exc)}: {exc or type(exc).__name__}"
+            )
         else:
             if transport.is_disconnected:
                 self._failed("connection closed during the WebSocket handshake")
-        finally:
-            self.wake()
 
     async def _open(self, url: str, socket: Socket) -> picows.WSTransport:
         """Return the open WebSocket. A cancellation leaves none behind."""
@@ -284,7 +340,7 @@ class Connection:
             max_redirects=0,  # past our budget of connections, and to whom?
             ssl_handshake_timeout=TLS_HANDSHAKE_S if is_secure else None,
         )
-        self.address = address_of(tcp)
+        socket.address = address_of(tcp)
         transport, _ = await to_its_end(tcp, opening, lambda opened: opened[0].disconnect(graceful=False))
         return transport
 
@@ -300,9 +356,7 @@ class Connection:
     def _failed(self, reason: str, retry_after_s: float = 0.0) -> None:
         reason = one_line(reason)
         if self.session.phase is Phase.CONNECTING:
-            self._socket = None
-            self.address = ""
-            self._end_tapped(reason)
+            self._let_go(reason)
             attempts = self.session.attempts
             if (
                 not self._is_stopping and attempts & (attempts - 1) == 0
@@ -310,15 +364,10 @@ class Connection:
                 log.warning("%s: leg %d, attempt %d: %s", self._label, self.session.leg, attempts, reason)
             self.session.on_closed(time.monotonic_ns(), reason, retry_after_s)
 
-    def _end_tapped(self, reason: str) -> None:
-        tapped, self._tapped = self._tapped, None
-        if tapped is not None:
-            tapped.on_closed(reason)
-
-    async def _handshake(self) -> Endpoint:
+    async def _handshake(self, ws_url: str) -> Endpoint:
         request = self._market.handshake_request
         body = b"" if request is None else await self._http.fetch(request)
-        return self._market.endpoint(self._ws_url, body, connect_id=f"{time.time_ns():x}")
+        return self._market.endpoint(ws_url, body, connect_id=f"{time.time_ns():x}")
 
     def _on_end(self, task: "asyncio.Task[Any]") -> None:
         """A task of ours is over: what it raised is for `run`."""
@@ -331,10 +380,17 @@ class Connection:
             self._connecting.cancel()
             await asyncio.wait([self._connecting], timeout=CLOSE_TIMEOUT_S)
         self._close_reason = reason
-        transport = self._transport
-        if transport is None:
+        if self.session.phase is Phase.CONNECTING or not self._is_open:
             self._failed(reason)
-            return
+        else:
+            open_ = [(socket, socket.transport) for socket in self._sockets if socket.transport is not None]
+            await asyncio.gather(*(self._hang_up(socket, transport) for socket, transport in open_))
+        if self._is_stopping and self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSE_TIMEOUT_S)
+
+    async def _hang_up(self, socket: Socket, transport: picows.WSTransport) -> None:
+        """Close an open WebSocket with a close frame, and cut it off if the other side does not read it."""
+        socket.is_closing = True
         transport.send_close(picows.WSCloseCode.OK)
         transport.disconnect()
         try:
@@ -359,6 +415,10 @@ async def _end(transport: picows.WSTransport) -> None:
 
 def _discard(payload: memoryview | bytearray, recv_ns: int) -> bool:
     return False
+
+
+def _ignore() -> None:
+    pass
 
 
 def _close_reason(transport: picows.WSTransport) -> str:

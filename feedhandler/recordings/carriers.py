@@ -62,7 +62,10 @@ class Met(dict[str, Any]):
 
 
 class RecordedConnection:
-    """One of a recording. carrier is that of its market, None if it is of none of ours: where says of what."""
+    """One of a recording. carrier is that of its market, None if it is of none of ours: where says of what.
+
+    One with a socket for each path of its market is one for all of them, as it is in a feed.
+    """
 
     def __init__(self, where: str, is_guessed: bool = False) -> None:
         self.where = where

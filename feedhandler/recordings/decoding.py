@@ -226,12 +226,21 @@ class Decoding:
     def _open(self, name: str, address: str) -> Decoded:
         closed = self._close(name)
         where, market = self._market_at(address, name)
-        connection = self._connections[name] = RecordedConnection(where, not address)
+        connection = self._others(name, market) or RecordedConnection(where, not address)
+        self._connections[name] = connection
         if market is None:
             closed.where = where
             return closed
         carrier = connection.carrier = self._carrier(market)
         return Decoded(where, carrier.market, records=closed.records)
+
+    def _others(self, name: str, market: type[Market] | None) -> RecordedConnection | None:
+        """Return the connection of which the other sockets are: their names differ in the path."""
+        whole, slash, path = name.partition("/")
+        if market is None or slash + path not in market.paths:
+            return None
+        others = (self._connections.get(whole + other) for other in market.paths)
+        return next((other for other in others if other is not None), None)
 
     def _carrier(self, market: type[Market]) -> Carrier:
         carrier = self._carriers.get(market)
@@ -252,6 +261,10 @@ class Decoding:
         if connection is None or connection.carrier is None:
             return Decoded()
         carrier = connection.carrier
+        whole = name.partition("/")[0]
+        for path in carrier.market.paths:  # it ends with the first of its sockets
+            if self._connections.get(whole + path) is connection:
+                del self._connections[whole + path]
         carrier.close(connection)
         return Decoded(connection.where, carrier.market, records=carrier.take_records())
 

@@ -58,36 +58,33 @@ class SharedBudget(ConnectBudget):
         self._count = count
         self._has_warned = False
 
-    def next_mono_ns(self, now_mono_ns: int) -> int:
-        """Return the earliest time at which one more connection is permitted."""
-        own = ConnectBudget.next_mono_ns(self, now_mono_ns)
+    def next_mono_ns(self, now_mono_ns: int, more: int = 1) -> int:
+        """Return the earliest time at which so many more connections are permitted."""
+        own = ConnectBudget.next_mono_ns(self, now_mono_ns, more)
         try:
             with self._open() as fd:
-                return max(own, self._next(self._read(fd, now_mono_ns)))
+                return max(own, self._next(self._read(fd, now_mono_ns), more))
         except OSError as exc:
             self._warn(exc)
             return own
 
-    def take(self, now_mono_ns: int) -> bool:
-        """Count one connection, if it is permitted now."""
+    def take(self, now_mono_ns: int, more: int = 1) -> bool:
+        """Count so many connections, if they are permitted now."""
         try:
             with self._open() as fd:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go when it is closed
                 times = self._read(fd, now_mono_ns)
-                if self._next(times) > now_mono_ns:
+                if self._next(times, more) > now_mono_ns:
                     return False
-                times.append(now_mono_ns)
-                self._times.append(now_mono_ns)
+                times += [now_mono_ns] * more
+                self._times.extend([now_mono_ns] * more)
                 os.pwrite(fd, array.array("q", times[-self._count :]).tobytes(), 0)
                 return True
         except BlockingIOError:
             return False
         except OSError as exc:
             self._warn(exc)
-            return super().take(now_mono_ns)
-
-    def _next(self, times: list[int]) -> int:
-        return times[-self._count] + self._per_ns if len(times) >= self._count else 0
+            return super().take(now_mono_ns, more)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[int]:

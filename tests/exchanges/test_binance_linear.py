@@ -352,7 +352,7 @@ def test_a_quote_states_the_best_levels_after_its_id():
 # --- requests
 
 
-def test_every_stream_is_on_one_of_two_paths_and_a_socket_without_a_path_is_refused():
+def test_every_stream_is_on_one_of_two_paths_and_each_path_has_a_canary():
     market = BinanceLinear()
     paths = {
         topic: market.path_of(topic) for kind in market.kinds for topic in market.topics("1000PEPEUSDT", kind)
@@ -367,8 +367,18 @@ def test_every_stream_is_on_one_of_two_paths_and_a_socket_without_a_path_is_refu
         "1000pepeusdt@forceOrder": MARKET,
     }
     assert market.endpoint("ws://h:1/public", b"", "x").url == "ws://h:1/public/stream"
-    with pytest.raises(ProtocolError, match="would be silent"):
-        market.endpoint("ws://h:1", b"", "x")
+    assert market.paths == (PUBLIC, MARKET)
+    assert tuple(map(market.path_of, market.canary_topics("BTCUSDT"))) == market.paths
+
+
+def test_what_is_wanted_is_spread_by_the_topics_on_each_path():
+    market = BinanceLinear()
+    natives = [f"A{number}USDT" for number in range(1500)]
+    quotes = market.add(natives, 0, "depth")
+    others = market.add(natives, 0, "trade")
+    mixed = [state for pair in zip(quotes, others, strict=True) for state in pair]
+    assert [len(run) for run in market.connections(quotes)] == [1000, 500]
+    assert [len(run) for run in market.connections(mixed)] == [2000, 1000], "a thousand on each"
 
 
 def test_requests_stay_under_the_limits():

@@ -342,6 +342,7 @@ def test_a_connection_that_fails_is_begun_again_unless_it_is_we_who_are_wrong(tm
             leg=0,
             reason="",
             phase=Phase.BACKOFF,
+            sockets=(),
             subscriptions=SimpleNamespace(states=()),
         )
         monkeypatch.setattr("feedhandler.feed.process._status_of", lambda connection: None)

@@ -103,7 +103,7 @@ def test_what_an_exchange_names_as_refused_is_rejected_and_the_rest_of_the_reque
     assert set(bad) < set(request["args"])
     assert desk.subscriptions.on_answer(Nack(request["req_id"], "no", topics=bad), desk.now, UNIX) == ""
     assert desk.subscriptions.rejected == {"tickers.B": "no"}
-    assert not desk.subscriptions.has_canary
+    assert not desk.subscriptions.has_canary("")
     assert desk.subscriptions.is_settled, "nothing is asked for again"
     assert desk.subscriptions.is_granted("orderbook.1.B")
     assert all(desk.subscriptions.is_granted(topic) for topic in topics("A", "C"))
@@ -381,13 +381,13 @@ def test_a_latest_kind_that_joins_a_topic_has_its_snapshot_unless_records_of_ano
         desk.subscriptions.add(desk.exchange.add(["B"], 0, joins))
         desk.subscriptions.start(desk.now)
         desk.settle()
-        promised_ns = desk.subscriptions.repeats_ns
+        promised_ns = desk.subscriptions.repeats_ns("")
         desk.subscriptions.remove([desk.exchange.states[joins]["B"]])
         desk.settle()
         desk.subscriptions.add(desk.exchange.add(["A"], 0, joins))
         renewal = [("unsubscribe", ("orderbook.1.A",)), ("subscribe", ("orderbook.1.A",))]
         assert desk.settle() == renewal * is_renewed
-        assert desk.subscriptions.repeats_ns == promised_ns
+        assert desk.subscriptions.repeats_ns("") == promised_ns
 
 
 def test_a_new_connection_is_asked_for_all_of_it_again():
@@ -409,14 +409,14 @@ def test_a_canary_is_asked_for_with_the_others_and_is_not_one_of_them():
     desk.subscriptions.start(desk.now)
     desk.settle()
     assert desk.held == topics("A") | {"orderbook.1.BTC"}
-    assert desk.subscriptions.has_canary
+    assert desk.subscriptions.has_canary("")
     assert (desk.subscriptions.topic_count, desk.subscriptions.unheard()) == (2, 2)
     desk.subscriptions.set_canary("XBT")
     assert desk.settle() == [("unsubscribe", ("orderbook.1.BTC",)), ("subscribe", ("orderbook.1.XBT",))]
     desk.subscriptions.set_canary("")
     desk.settle()
     assert desk.held == topics("A")
-    assert not desk.subscriptions.has_canary
+    assert not desk.subscriptions.has_canary("")
 
 
 def test_a_canary_that_is_wanted_is_asked_for_as_what_is_wanted_and_back():
@@ -427,11 +427,11 @@ def test_a_canary_that_is_wanted_is_asked_for_as_what_is_wanted_and_back():
     desk.add("BTC")
     desk.settle()
     assert desk.held == topics("A", "BTC")
-    assert desk.subscriptions.has_canary
+    assert desk.subscriptions.has_canary("")
     desk.remove("BTC")
     desk.settle()
     assert desk.held == topics("A") | {"orderbook.1.BTC"}
-    assert desk.subscriptions.has_canary
+    assert desk.subscriptions.has_canary("")
 
 
 def test_a_canary_that_is_refused_costs_the_others_nothing():
@@ -442,7 +442,7 @@ def test_a_canary_that_is_refused_costs_the_others_nothing():
     desk.settle()
     assert desk.held == topics("A")
     assert desk.subscriptions.rejected == {}
-    assert not desk.subscriptions.has_canary
+    assert not desk.subscriptions.has_canary("")
     assert desk.subscriptions.is_acknowledged
 
 

@@ -200,7 +200,7 @@ def test_a_silent_exchange_is_pinged_by_the_websocket_itself_where_it_has_no_pin
     async def main():
         async with bench.running(serve):
             await bench.until(lambda: bench.session.phase is Phase.RUNNING)
-            bench.session._ping_due = 1  # now
+            bench.session.sockets[0].ping_due = 1  # now
             await bench.until(lambda: PING in opcodes)
 
     uvloop.run(main())
@@ -461,7 +461,8 @@ def test_what_is_raised_while_a_frame_is_taken_costs_the_connection(caplog):
         await reader.read()
 
     bench, taken = Bench(), []
-    on_frame = bench.session.on_frame
+    (signs,) = bench.session.sockets
+    on_frame = signs.on_frame
 
     def failing(payload, recv_ns):
         taken.append(recv_ns)
@@ -469,7 +470,7 @@ def test_what_is_raised_while_a_frame_is_taken_costs_the_connection(caplog):
             raise KeyError("of a library")
         return on_frame(payload, recv_ns)
 
-    bench.session.on_frame = failing
+    signs.on_frame = failing
 
     async def main():
         async with bench.running(serve):

@@ -16,6 +16,9 @@ from ends import black_hole
 from patience import PATIENCE_S
 
 from feedhandler.data.rest import RestRequest
+from feedhandler.exchanges import EXCHANGES
+from feedhandler.exchanges.arbitration import Line
+from feedhandler.feed.signs import SocketSigns
 from feedhandler.feed.websocket import Connection, Socket
 from feedhandler.transport import dial
 from feedhandler.transport.http import HttpClient
@@ -112,9 +115,12 @@ def test_websockets_that_are_given_up_close_nobody_elses_descriptor(tmp_path, sc
         before = sockets()
         url = f"{scheme}://127.0.0.1:{port}"
         connection = Connection("test", None, None, None, url, None)
-        foreign = await given_up(
-            200, lambda: connection._open(url, Socket(connection, lambda *_: False)), tmp_path
-        )
+        signs = SocketSigns(EXCHANGES["bybit"].main(), "", Line(0), None, None)
+
+        def opened():
+            return connection._open(url, Socket(connection, signs, signs.on_frame, url, None))
+
+        foreign = await given_up(200, opened, tmp_path)
         await until(lambda: sockets().items() <= before.items())
         return foreign
 

@@ -128,3 +128,14 @@ def test_processes_that_race_and_are_killed_never_take_more_than_there_is(path):
     taken += sum(taker.communicate()[0].count("took") for taker in takers[:2])
     assert taken <= 40
     assert not SharedBudget(path, 40, 3600.0).take(time.monotonic_ns()) or taken < 40
+
+
+def test_several_connections_at_once_are_permitted_together_or_not_at_all(path):
+    one, two = SharedBudget(path, 4, 60.0), SharedBudget(path, 4, 60.0)
+    assert one.take(NOW, 2)
+    assert two.take(NOW + 1)
+    assert not one.take(NOW + 2, 2)
+    assert one.next_mono_ns(NOW + 2) == 0
+    assert one.next_mono_ns(NOW + 2, 2) == two.next_mono_ns(NOW + 2, 2) == NOW + 60 * NS_PER_S
+    assert two.next_mono_ns(NOW + 2, 4) == NOW + 1 + 60 * NS_PER_S
+    assert two.take(NOW + 60 * NS_PER_S, 2)
