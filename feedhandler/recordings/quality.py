@@ -22,7 +22,7 @@ from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Market
 from feedhandler.exchanges.books import Base
 from feedhandler.exchanges.full_book import Changes
@@ -144,6 +144,7 @@ class _Taker:
         self.channels = [self] * 3
         self.group = 0  # whose lines carry it: all are of one
         self.update_id = 1
+        self.lacking_ns = [0] * LINES_MAX  # since when lines have had no book: nobody asks for one
 
     def line_update_id(self, line: int) -> int:
         """Return the newest update of a line."""

@@ -10,7 +10,7 @@ from feedhandler.recordings.quality import Quality
 from feedhandler.recordings.traffic import Item, What
 
 HOUR = T0 - T0 % HOUR_NS
-SYMBOLS = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT"}
+SYMBOLS = {"binance": "BTCUSDT", "kucoin": "BTC-USDT", "bybit": "BTCUSDT", "okx": "BTC-USDT"}
 
 
 def binance_trade(number, symbol="BTCUSDT"):
@@ -53,6 +53,19 @@ def bybit_change(update_id, number, *, is_base=False, symbol="BTCUSDT"):
     data = {"s": symbol, "b": [["9", "1"]], "a": [["11", "1"]], "u": update_id, "seq": number}
     kind = "snapshot" if is_base else "delta"
     return {"topic": f"orderbook.200.{symbol}", "type": kind, "ts": T0 // 10**6, "data": data}
+
+
+def okx_change(before, last, *, is_base=False, symbol="BTC-USDT"):
+    """A message of the book, which names the id of the one before."""
+    row = {
+        "bids": [["9", "1", "0", "1"]],
+        "asks": [["11", "1", "0", "1"]],
+        "ts": str(T0 // 10**6),
+        "checksum": 0,
+    }
+    action = "snapshot" if is_base else "update"
+    data = [row | {"seqId": last, "prevSeqId": -1 if is_base else before}]
+    return {"arg": {"channel": "books", "instId": symbol}, "action": action, "data": data}
 
 
 class Traffic:

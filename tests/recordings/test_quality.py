@@ -14,6 +14,7 @@ from exchange_traffic import (
     bybit_trade,
     kucoin_change,
     kucoin_trade,
+    okx_change,
 )
 from msgspec.structs import replace
 from recorded import Place, again, plan
@@ -411,3 +412,28 @@ def test_the_command_calls_complete_what_is(tmp_path, capsys, traffic):
     out = capsys.readouterr().out
     assert "  spot trade, hours of symbols: 1 complete" in out.splitlines()
     assert "BTCUSDT" in out, "every hour is shown"
+
+
+# --- OKX
+
+
+def test_a_book_of_okx_whose_ids_begin_again_is_complete():
+    traffic = Traffic("okx")
+    traffic.open(kinds=["book"])
+    traffic.receive(okx_change(-1, 1000, is_base=True))
+    for before, last in [(1000, 1003), (1003, 1003), (1003, 5), (5, 9), (9, 12)]:
+        traffic.wait(1)
+        traffic.receive(okx_change(before, last))
+    ((hour, verdict, received, recovered, missing),) = traffic.rows("book")
+    assert (hour, verdict, recovered, missing) == (0, COMPLETE, 0, 0)
+    assert received > 0
+    assert traffic.gaps() == []
+    assert all(row.undecodable == 0 for row in traffic.report().rows)
+
+
+def test_a_book_of_okx_that_lacks_a_message_is_not_complete():
+    traffic = Traffic("okx")
+    traffic.open(kinds=["book"])
+    for before, last in [(1000, 1003), (1006, 1009)]:
+        traffic.receive(okx_change(before, last))
+    assert traffic.gaps() == [("book", 1004, 1006)]
