@@ -177,24 +177,45 @@ SIZES: Final = [
 RECORD_SIZE_MAX: Final = 8320  # of any kind, but documents: some 500 levels, should a kind have them
 assert all(kind.size_max <= RECORD_SIZE_MAX for kind in BY_CODE.values())
 TOPIC_SIZE_1: Final = 40  # in version 1
+TOPICS_MAX: Final = 20_000  # whose texts are kept: 4 MB
 
 
-def _named_values(words: type[enum.IntEnum]) -> Callable[[int], int]:
-    """Return what gives a number its name, if it has one: a later release may know more of them."""
-    named: dict[int, int] = {member.value: member for member in words}
-    return lambda value: named.get(value, value)
+class _NumbersOrWords(dict[int, int]):
+    """Numbers of which some have names: a later release may know more of them."""
+
+    def __missing__(self, value: int) -> int:
+        return value
 
 
-def _readings(kind: Description) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-    """Return what to make of the fields of a body that are more than numbers: texts, and numbers with names."""
+class _TopicTexts(dict[bytes, str]):
+    """The texts of topics that were met: to make one anew takes as long as to make a record of its numbers."""
+
+    def __missing__(self, padded: bytes) -> str:
+        if len(self) >= TOPICS_MAX:  # names that somebody makes up
+            self.clear()
+        topic = self[padded] = unpadded(padded)
+        return topic
+
+
+TOPIC_OF: Final = _TopicTexts()
+FieldReading = Callable[[Any], Any]
+
+
+def readings_of(kind: Description) -> tuple[tuple[int, FieldReading], ...]:
+    """Return what to make of the fields that are more than numbers, by their places: texts, and what has names."""
     hints = typing.get_type_hints(kind.record)
-    found: list[tuple[str, Callable[[Any], Any]]] = []
-    for field in kind.layout.fields if kind.layout is not HEADER_LAYOUT else ():
+    named: dict[str, FieldReading] = {"topic": TOPIC_OF.__getitem__, "flags": FLAGS_OF.__getitem__}
+    found: list[tuple[int, FieldReading]] = []
+    for place, field in enumerate(kind.layout.all_fields):
         hint = hints[field.name]
-        if field.type == "char":
-            found.append((field.name, unpadded))
+        if field.name in named:
+            found.append((place, named[field.name]))
+        elif field.name == "kind":
+            found.append((place, KIND_OF.__getitem__))
+        elif field.type == "char":
+            found.append((place, unpadded))
         elif isinstance(hint, type) and issubclass(hint, enum.IntEnum):
-            found.append((field.name, _named_values(hint)))
+            found.append((place, _NumbersOrWords({member.value: member for member in hint}).__getitem__))
     return tuple(found)
 
 
@@ -220,13 +241,9 @@ def unpadded(topic: bytes) -> str:
     return topic.rstrip(b"\0").decode(errors="replace")
 
 
-READINGS: Final = {kind.code: found for kind in BY_CODE.values() if (found := _readings(kind))}
+READINGS: Final = {kind.code: readings_of(kind) for kind in BY_CODE.values()}
 TEXTS: Final = {  # places of the texts of a body, after the topic
-    code: tuple(
-        BY_CODE[code].record.__struct_fields__.index(name) - 1
-        for name, reading in readings
-        if reading is unpadded
-    )
+    code: tuple(place - 1 for place, reading in readings if reading is unpadded)
     for code, readings in READINGS.items()
 }
 
@@ -317,7 +334,7 @@ def unpack(message: bytes | memoryview) -> Record:
     if kind == ticker.CODE and size == TICKER_SIZE and not message[TOPIC_BYTES_MAX]:
         # hot: `make bench-micro`, client. Positional, and what is named set afterwards: half the time.
         record = Ticker(*TICKER_RECORD.unpack(message))
-        record.topic = record.topic.rstrip(b"\0").decode("utf-8", "replace")  # type: ignore[arg-type, attr-defined]
+        record.topic = TOPIC_OF[record.topic]  # type: ignore[index]
         record.kind = TICKER
         record.flags = FLAGS_OF[record.flags]
         return record
@@ -329,12 +346,12 @@ def unpack(message: bytes | memoryview) -> Record:
     if message[TOPIC_BYTES_MAX]:
         raise DecodeError(NO_NUL)
     if SIZES[kind]:
-        other: Record = BY_CODE[kind].record(*PACKINGS[kind].unpack(message))
-    else:
-        document = (Document if kind in DOCUMENTS else Unknown)(*HEADER.unpack_from(message))
-        document.body = bytes(message[HEADER_SIZE:])
-        other = document
-    return _named(other)
+        return _record(kind, [*PACKINGS[kind].unpack(message)])
+    document = (Document if kind in DOCUMENTS else Unknown)(*HEADER.unpack_from(message))
+    document.body = bytes(message[HEADER_SIZE:])
+    document.topic = TOPIC_OF[document.topic]  # type: ignore[index]
+    document.kind, document.flags = KIND_OF[kind], FLAGS_OF[document.flags]
+    return document
 
 
 def _unpack_counted(message: bytes | memoryview, counts: Counts) -> Record:
@@ -344,18 +361,16 @@ def _unpack_counted(message: bytes | memoryview, counts: Counts) -> Record:
         raise DecodeError(_refusal(message))
     if message[TOPIC_BYTES_MAX]:
         raise DecodeError(NO_NUL)
-    fields = PACKINGS[kind].unpack_from(message)
-    record: Record = BY_CODE[kind].record(*fields, bytes(message[counts.head :]))
-    return _named(record)
+    return _record(kind, [*PACKINGS[kind].unpack_from(message), bytes(message[counts.head :])])
 
 
-def _named(record: Record) -> Record:
+def _record(kind: int, fields: list[Any]) -> Record:
     """Return a record whose texts are texts, and whose kind, flags and the like have names."""
-    record.topic = unpadded(record.topic)  # type: ignore[arg-type]
-    for name, reading in READINGS.get(record.kind, ()):
-        setattr(record, name, reading(getattr(record, name)))
-    record.kind, record.flags = KIND_OF[record.kind], FLAGS_OF[record.flags]
-    return record
+    # hot: `make bench-micro`, client
+    for place, reading in READINGS[kind]:
+        fields[place] = reading(fields[place])
+    made: Record = BY_CODE[kind].record(*fields)
+    return made
 
 
 def _refusal(message: bytes | memoryview) -> str:
