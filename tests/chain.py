@@ -16,6 +16,7 @@ import random
 
 import msgspec
 from chain_books import File, Reader, Relay
+from chain_feed import NS_PER_MS, Reports
 from tape import BOOK, DEPTH, TRADE, Taken, Tape, kinds_of
 from world import EPOCH_NS, PLAYED, TRADES, TRADES_QUIETLY, World, native_of
 
@@ -23,39 +24,30 @@ from feedhandler.data import wire
 from feedhandler.data.connecting import LEGS_MAX, ConnectBudget
 from feedhandler.data.contracts import Fanout
 from feedhandler.data.instruments import Instrument, instrument_list
-from feedhandler.data.kinds import named
+from feedhandler.data.kinds import keeps_every, named
 from feedhandler.data.shard import shards
-from feedhandler.data.status import FEED_HEARTBEAT_NS, ExchangeStatus, FeedStatus
+from feedhandler.data.status import ExchangeStatus
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.state import QUOTE
-from feedhandler.feed.batch import Batch
 from feedhandler.feed.legs import Change, Legs
-from feedhandler.feed.report import connection_status, feed_state
 from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import TICK_NS, Merger
 from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport.follower import Follower
 
-NS_PER_MS = 1_000_000
 NOT_LIVE = wire.STALE | wire.DOWN
+OTHERS = (wire.TRADE, wire.DEPTH, wire.BOOK, wire.CONTRACT, wire.LIQUIDATION)  # kinds beside tickers
 DOWN_NS = NS_PER_S  # a feed that is gone is told within this time
-HEARTBEATS_PER_STATUS = 5
 SPEAKS = 0.1  # a market does, at a step,
 SPEAKS_QUIETLY = 0.001  # or a quiet one
 HELD_UP_NS = 120 * NS_PER_S  # a process is stopped, or a line stalls, for less
 SYMBOLS = 5  # of each exchange, of which some are wanted at a time
 SAYS_NOTHING_S = 5  # so long one status after the other may call all well while a symbol is not
 UNFOLLOWED = "S99/USDT"  # wanted, and listed by nobody
-DOCUMENTS = (wire.STATUS, wire.HEARTBEAT, wire.INSTRUMENTS)
 TOLD_NS = 90 * NS_PER_S  # a trade that is missing, at the latest: REST is asked several times before
 HOP_MESSAGES = (30, 300, 100_000)  # what waits for a merger that does not read
-
-
-def as_wanted(symbols, kinds):
-    """Return them as wanted, each as a ticker and in further kinds."""
-    return {symbol: ["ticker", *kinds] for symbol in symbols}
 
 
 class Market:
@@ -84,6 +76,15 @@ class Market:
         self.quiet = set()  # they say something now and then, on any channel
         self.tells_slowly_at = 0  # the channels that are no quotes
         self.unwell_since = {}  # topic → since when each status called all well, and it was not
+
+    def as_wanted(self, symbols):
+        """Return them as wanted, each as a ticker and in further kinds."""
+        return {symbol: [TICKER.name, *self.chain.kinds] for symbol in symbols}
+
+    @staticmethod
+    def is_asked(symbol, kind):
+        """True if that kind is wanted of that very symbol."""
+        return True
 
     def listing(self):
         rows = [
@@ -167,79 +168,6 @@ class Slot:
         return f"{self.market.name}{self.shard.suffix}"
 
 
-def count_of(message):
-    """Return how many records are in a message."""
-    start = count = 0
-    while start < len(message):
-        start += wire.size_at(message, start)
-        count += 1
-    return count
-
-
-class Hop:
-    """The way from one feed to the merger: in order, as `links.Uplink` is, and counted."""
-
-    def __init__(self, chain, slot, on_join):
-        self.chain = chain
-        self.slot = slot
-        self.on_join = on_join
-        self.peer = None  # the merger that it is connected to
-        self.joins_at = 0
-        self.is_subscribed = False
-        self.queue = (
-            collections.deque()
-        )  # (due, message, records lost before it if it is a status, when, pid)
-        self.has_lost = False  # something, since it was asked
-        self.lost = 0  # records, since the merger joined
-        self.told = 0  # and of them those that a status has told the merger
-
-    def poll(self):
-        if self.peer is None and self.chain.merger is not None:
-            self.peer = self.chain.merger
-            self.joins_at = self.chain.now + self.chain.rng.randrange(NS_PER_S // 2)
-
-    def turn(self):
-        """See whether the merger has gone, or has come to subscribe."""
-        if self.peer is not None and self.peer is not self.chain.merger:
-            self.peer, self.is_subscribed = None, False
-            self.queue.clear()
-            self.lost = self.told = 0
-            self.has_lost = False
-        is_due = self.peer is not None and self.chain.is_merging and self.chain.now >= self.joins_at
-        if is_due and not self.is_subscribed:
-            self.is_subscribed = True
-            self.on_join()
-
-    def take_loss(self):
-        if not self.has_lost or len(self.queue) > self.chain.hop_messages_max // 2:
-            return False
-        self.has_lost = False
-        return True
-
-    def send(self, message):
-        if not self.is_subscribed or self.peer is not self.chain.merger:
-            return
-        kind = message[wire.KIND_OFFSET]
-        if len(self.queue) >= self.chain.hop_messages_max:
-            self.has_lost = True
-            if kind not in DOCUMENTS:
-                self.lost += count_of(message)
-            return
-        is_status = kind == wire.STATUS
-        due = self.chain.now + self.chain.rng.randrange(5 * NS_PER_MS)
-        told = (self.lost, self.chain.now, self.slot.feed.pid) if is_status else None
-        self.queue.append((due, bytes(message), told))
-
-
-class Nobody(Fanout):
-    """No direct subscriber."""
-
-    def send(self, topic, message):
-        raise AssertionError("nobody wants it")
-
-    flush = send
-
-
 class Carried(Universe):
     """A universe that a `World` takes for its legs."""
 
@@ -258,16 +186,14 @@ class Carried(Universe):
         return change
 
 
-class Feed(World):
+class Feed(Reports, World):
     """One process of a feed: wired as `feed/process.py` does it, its connections those of a `World`."""
 
     carries_groups = True
     repeats_trades = False  # a feed that was started just now cannot know them
 
     def __init__(self, chain, slot, pid):
-        self.chain, self.slot, self.market, self.pid = chain, slot, slot.market, pid
-        self.hop = Hop(chain, slot, self.greet)
-        self.batch = Batch(self.hop, Nobody(), chain.unix_ns)
+        self.begin_reports(chain, slot, pid)
         seed, kinds = chain.rng.random(), chain.kinds
         super().__init__(self.market.name, chain.legs, 0, seed, spare=SYMBOLS, kinds=kinds, max_age_s=60.0)
         self.now = chain.now
@@ -275,23 +201,7 @@ class Feed(World):
         self.asks_time = chain.asks_time
         self.log = chain.log
         self.number, self.connects = self.market.number, self.market.connects
-        self.session = self.unix_ns() // NS_PER_S
-        self.table = self.listing = None
         self.lists_at = self.now + chain.rng.randrange(2 * NS_PER_S)
-        self.beats = 0
-        self.beats_at = self.now
-        self.wanted = list(self.market.wanted)
-        self.requested = chain.requested
-        self.documents = collections.Counter()
-        self.status = FeedStatus(
-            exchange=self.market.name,
-            shard=str(slot.shard),
-            pid=pid,
-            started_ns=self.unix_ns(),
-            state="connecting",
-            starting="connecting, attempt 1, in progress",
-            wanted=as_wanted(self.wanted, self.kinds),
-        )
 
     def make_tapes(self, seed):
         return self.market.tapes
@@ -302,12 +212,6 @@ class Feed(World):
             return Legs(market, states, self.emit, count=count, policy=policy, budget=budget, rng=self.rng)
 
         return Carried([self.exchange], legs_of, 0, self.slot.shard.has)
-
-    def unix_ns(self):
-        return self.chain.unix_ns()
-
-    def note(self, text):
-        self.chain.note(f"{self.slot}: {text}")
 
     def emit(self, state):
         self.chain.authors[state.topic, state.recv_ns] = self.pid
@@ -333,10 +237,7 @@ class Feed(World):
         if self.lists_at <= self.now:
             self.fetch_list()
         self.turn()
-        if self.now >= self.beats_at:
-            self.beats_at = self.now + FEED_HEARTBEAT_NS
-            self.beat()
-        self.batch.flush()
+        self.report()
 
     # --- what is wanted
 
@@ -349,100 +250,6 @@ class Feed(World):
             self.carry()
         elif self.table is None:
             self.lists_at = self.now + NS_PER_S
-
-    def carry(self):
-        if self.table is None:
-            self.status.wanted = as_wanted(self.wanted, self.kinds)
-            return
-        change = self.legs.reconcile(self.table, as_wanted(self.wanted, self.kinds), self.unix_ns())
-        self.status.wanted = self.legs.wanted
-        self.status.rejected, self.status.renamed = self.legs.rejected, self.legs.renamed
-        for state in self.exchange.all_states:
-            state.session = self.session
-        self.apply(change)
-        self.status.starting = ""
-
-    # --- what the merger hears
-
-    def beat(self):
-        self.hop.poll()
-        if self.hop.take_loss():
-            self.send_status()
-            self.batch.repeat(self.snapshots())
-            self.legs.repeat_all_books()
-        if self.chain.requested is not self.requested:
-            self.requested = self.chain.requested
-            words = [topic.split(".", 2)[1:] for topic in self.requested]
-            self.legs.repeat_books({self.market.symbols[s] for name, s in words if name == self.market.name})
-        if self.wanted != self.market.wanted:
-            self.wanted = list(self.market.wanted)
-            self.carry()
-            self.send_status()
-        if self.beats % HEARTBEATS_PER_STATUS == 0 or self.state() != self.status.state:
-            self.send_status()
-        else:
-            alive = {"pid": self.pid, "shard": str(self.slot.shard)}
-            self.send_document(wire.HEARTBEAT, msgspec.json.encode(alive))
-        self.beats += 1
-
-    def greet(self):
-        self.note("greets the merger")
-        self.status.resync += 1
-        self.batch.flush()
-        self.batch.records = 0
-        self.send_status()
-        self.send_instruments()
-        self.batch.repeat(self.snapshots())
-        self.legs.repeat_all_books()
-
-    def snapshots(self):
-        for state in self.exchange.all_states:
-            if state.is_known:
-                record = bytearray(state.record())
-                more = wire.SNAPSHOT | (wire.INVALID if state.kind == BOOK else 0)
-                wire.FLAGS.pack_into(record, wire.FLAGS_OFFSET, state.flags | more)
-                wire.TIME.pack_into(record, wire.PUBLISH_NS_OFFSET, self.unix_ns())
-                yield record
-
-    def state(self):
-        if self.status.stopping:
-            return "down"
-        is_idle = not self.status.wanted
-        return feed_state(self.legs.legs, is_starting=bool(self.status.starting), is_idle=is_idle)
-
-    def send_status(self):
-        stale = self.legs.stale()
-        self.status.state = self.state()
-        self.status.connections = [
-            connection_status(session, self.unix_ns(), self.now) for session in self.links
-        ]
-        self.status.stale, self.status.stale_topics = len(stale), stale
-        self.status.lost_trades = self.legs.lost_trades()
-        self.batch.flush()
-        self.status.hop_records = self.batch.records
-        self.send_document(wire.STATUS, msgspec.json.encode(self.status))
-
-    def send_instruments(self):
-        if self.listing is not None:
-            self.send_document(wire.INSTRUMENTS, msgspec.json.encode(self.listing))
-
-    def send_document(self, kind, body):
-        self.batch.flush()
-        self.documents[kind] += 1
-        now = self.unix_ns()
-        topic = wire.topic(kind, self.market.name)
-        number = self.documents[kind]
-        self.hop.send(
-            wire.pack_document(
-                wire.Document(topic, wire.VERSION, kind, 0, self.session, number, 0, now, now, body)
-            )
-        )
-
-    def end(self):
-        """SIGTERM."""
-        self.apply(Change(stop=list(self.links)))
-        self.status.stopping = True
-        self.send_status()
 
 
 class Outlet(Fanout):
@@ -517,7 +324,7 @@ class Subscriber:
     def take(self, record):
         assert record.session == self.chain.session, "what a dead merger said"
         before = self.numbers.get(record.topic, 0)
-        is_counted = record.kind in (wire.TRADE, wire.BOOK, wire.CONDITION)  # of which nothing is repeated
+        is_counted = keeps_every(record.kind) or record.kind == wire.CONDITION  # nothing of these is repeated
         if is_counted and record.topic in self.away:
             self.away.remove(record.topic)
             before_it = record.sequence - (record.kind != wire.CONDITION)
@@ -537,7 +344,7 @@ class Subscriber:
         self.numbers[record.topic] = record.sequence
         if record.kind == wire.TICKER:
             self.take_ticker(record)
-        elif record.kind in (wire.TRADE, wire.DEPTH, wire.BOOK):
+        elif record.kind in OTHERS:
             self.take_other(record)
         elif record.kind == wire.STATUS and self is self.chain.first:
             self.chain.look_at_status(record)
@@ -638,23 +445,20 @@ class Chain:
         self.merger_since = self.merger_stopped_until = 0
         self.ticks_at = 0
         self.looks_at = 0
-        first, second = self.rng.sample(sorted(PLAYED), 2)
-        self.markets = [Market(self, first, 1), Market(self, second, 2)]
+        self.markets = self.make_markets()
         self.slots = [slot for market in self.markets for slot in market.slots]
-        codes = [named(name).code for name in (TICKER.name, *self.kinds)]
-        self.slot_of_topic = {
-            wire.topic(code, market.name, symbol): slot
-            for code in codes
+        topics = [
+            (wire.topic(code, market.name, symbol), wire.topic(code, market.name, native), market, native)
+            for code in [named(name).code for name in (TICKER.name, *self.kinds)]
             for market in self.markets
             for symbol, native in market.symbols.items()
+        ]
+        self.native_topic = {topic: of_feed for topic, of_feed, _, _ in topics}
+        self.slot_of_topic = {
+            topic: slot
+            for topic, _, market, native in topics
             for slot in market.slots
             if slot.shard.has(native)
-        }
-        self.native_topic = {
-            wire.topic(code, market.name, symbol): wire.topic(code, market.name, native)
-            for code in codes
-            for market in self.markets
-            for symbol, native in market.symbols.items()
         }
         self.tapes = {
             (market.name, symbol): market.tapes[native]
@@ -662,13 +466,23 @@ class Chain:
             for symbol, native in market.symbols.items()
             if self.kinds
         }
-        self.first, self.second = Subscriber(self, "first"), Subscriber(self, "second")
+        self.first, self.second = self.make_subscriber("first"), self.make_subscriber("second")
         self.is_second_there = False
         self.each, self.batches = Outlet(), Outlet()
         self.file = None  # of the newest merger
         self.relay, self.relay_starts_at = None, self.now
         self.requested = []  # topics of books that a relay lacked, as its file has them
         self.reader = Reader(self) if BOOK in self.kinds else None
+
+    def make_markets(self):
+        first, second = self.rng.sample(sorted(PLAYED), 2)
+        return [Market(self, first, 1), Market(self, second, 2)]
+
+    def make_feed(self, slot, pid):
+        return Feed(self, slot, pid)
+
+    def make_subscriber(self, name):
+        return Subscriber(self, name)
 
     def note(self, text):
         self.log.append(f"{self.now / NS_PER_S:.2f} {text}")
@@ -705,7 +519,7 @@ class Chain:
             self.start_merger()
         for slot in self.slots:
             if slot.feed is None and self.now >= slot.starts_at:
-                slot.feed = Feed(self, slot, next(self.pids))
+                slot.feed = self.make_feed(slot, next(self.pids))
                 World.last = self
                 slot.stopped_until = 0
                 self.note(f"{slot} starts as {slot.feed.pid}")
