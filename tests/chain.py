@@ -230,6 +230,12 @@ class Feed(Reports, World):
             if self.quote_topics[native] & (link.topics - before - link.muted):
                 self.post(link, self.quote(native, self.number[native], self.ms()))
 
+    def set_clock(self):
+        """This host's clock was set; how far it is off is known after a while."""
+        self.clock_off_ns = self.chain.clock_off_ns
+        self.exchange.set_clock()
+        self.known_at = self.chain.now + 3 * NS_PER_S
+
     def live(self):
         """Do what is due."""
         self.now = self.chain.now
@@ -275,6 +281,8 @@ class Outlet(Fanout):
 class Subscriber:
     """Takes everything, and looks whether it can be true."""
 
+    make_taken = Taken
+
     def __init__(self, chain, name):
         self.chain = chain
         self.name = name
@@ -288,7 +296,7 @@ class Subscriber:
         self.left = {}  # the same as others knew it when this one left
         self.holes = 0  # records that it cannot have: it was not there
         self.away = set()  # topics of which it may have missed something
-        self.taken = {key: Taken(tape) for key, tape in chain.tapes.items()}
+        self.taken = {key: self.make_taken(tape) for key, tape in chain.tapes.items()}
         self.came_at = {key: {} for key in self.taken}  # of each trade
         # When it was told that trades may be missing, and when a trade, or that all is well, came after that.
         self.told = {key: [] for key in self.taken}
@@ -382,7 +390,7 @@ class Subscriber:
             after = bisect.bisect(numbers, number)
             since = came_at[numbers[after - 1]]
             until = came_at[numbers[after]] if after < len(numbers) else self.chain.now
-            made_at = made[number].unix_ns - EPOCH_NS
+            made_at = made[number].unix_ns - self.chain.epoch_ns
             if not any(
                 min(since, until) - NS_PER_S <= at <= max(since, until) + TOLD_NS
                 or at - NS_PER_S <= made_at <= heard_at
@@ -414,6 +422,8 @@ class Subscriber:
 
 class Chain:
     """All of it."""
+
+    epoch_ns = EPOCH_NS  # when its time was 0
 
     def may_be_older(self, topic, before):
         """True if the word after a record may have been sent before it, and was held up on its way.
@@ -488,7 +498,7 @@ class Chain:
         self.log.append(f"{self.now / NS_PER_S:.2f} {text}")
 
     def unix_ns(self):
-        return EPOCH_NS + self.now + self.clock_off_ns
+        return self.epoch_ns + self.now + self.clock_off_ns
 
     @property
     def is_merging(self):

@@ -214,9 +214,7 @@ def set_clock(chain, rng):
     chain.note(f"the clock is set by {chain.clock_off_ns / NS_PER_S:.0f} s")
     for market in chain.markets:
         for feed in market.feeds():
-            feed.clock_off_ns = chain.clock_off_ns
-            feed.exchange.set_clock()
-            feed.known_at = chain.now + 3 * NS_PER_S
+            feed.set_clock()
 
 
 PROCESS_FAULTS = {

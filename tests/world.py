@@ -60,6 +60,7 @@ BASES_EVERY_S = 30  # of a book that is valid
 BOOK_HEALS_S = 45  # a lone connection's book that came into doubt is valid again
 LONG_EVERY = 10  # seeds: one of so many plays a whole day, too,
 CALM_EVERY = 5  # one of so many what dies in a quiet market,
+MIXED_EVERY = 10  # one of so many all exchanges with all of their markets,
 HOURS_EVERY = 70  # and one of so many 30 hours of one, which cost as much as 20 other plays
 
 
@@ -1114,6 +1115,7 @@ def plays_of(seed):
     """Return what a seed plays: long worlds are for a few."""
     import chain_plays  # they are made of this world
     import days
+    import mixed_plays
     import quiet
 
     plays = [*PLAYS, *(PLAYS_OF_BOOKS if BOOK in kinds_of(seed) else ()), *chain_plays.PLAYS]
@@ -1123,6 +1125,8 @@ def plays_of(seed):
         plays.append(quiet.calm_and_dead)
     if seed % CALM_EVERY == 2:
         plays.append(quiet.calm_and_mute)
+    if seed % MIXED_EVERY == 3:
+        plays += mixed_plays.PLAYS
     if seed % HOURS_EVERY == HOURS_EVERY // 2:
         plays.append(quiet.calm_hours)
     return plays

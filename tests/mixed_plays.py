@@ -1,0 +1,235 @@
+"""Plays of all markets in one configuration (`mixed`): what fails, and what is then true of every kind."""
+
+import random
+
+from chain_plays import PROCESS_FAULTS, heal
+from mixed import Mixed
+from played import DELAY_NS
+from world import HEALS_S
+
+from feedhandler.data.units import NS_PER_S
+
+BEGINS_S = 12  # lists, connections and books are there by then
+SPARED_S, WHATEVER_S = 45, 45
+LASTS_S = 3
+BOOKS_AGAIN_S = 120  # as in `chain_plays`
+RESTS_S = 3  # what was sent has come; no longer, for a busy market that is silent is soon suspected
+TOLD_S = 90
+
+
+def spared_leg(seed, mixed=None):
+    """Faults that spare one of two legs: each trade and liquidation comes once, all is true, nothing is flagged."""
+    rng = random.Random(f"spared {seed}")
+    mixed = mixed or Mixed(seed)
+    mixed.run(BEGINS_S)
+    assert not mixed.odd(), f"not there after {BEGINS_S} s: {mixed.odd()}"
+    flagged = forget_flags(mixed)
+    healed = dict.fromkeys(mixed.slots, 0)
+
+    def play():
+        slot = rng.choice(mixed.slots)
+        feed = slot.feed
+        links = [(session, link) for session, link in feed.links.items() if link is not None]
+        if mixed.now < healed[slot] or not is_well(feed, links):
+            return
+        if any(
+            link.delay_ns != DELAY_NS or link.stalled_until > mixed.now or link.is_deaf for _, link in links
+        ):
+            for _, link in links:
+                link.heal()
+            healed[slot] = mixed.now + 5 * NS_PER_S
+            return
+        healed[slot] = mixed.now + rng.randrange(5, 15) * NS_PER_S
+        session, link = rng.choice(links)
+        spoil_a_leg(mixed, slot, session, link, rng)
+
+    mixed.run(SPARED_S, play)
+    heal(mixed)
+    mixed.heal()
+    mixed.run(8)
+    assert not mixed.odd(), f"not as it should be: {mixed.odd()}"
+    flagged += flags_told(mixed)
+    assert not flagged, f"flagged, though one leg was spared: {flagged[:5]}"
+    rest(mixed, is_spared=True)
+    return mixed
+
+
+def is_well(feed, links):
+    """True if both legs of every market have all that there is."""
+    groups = feed.legs.legs
+    if len(links) != len(feed.links) or any(each.is_renewing for each in groups):
+        return False
+    sessions = [session for session, _ in links]
+    if any(session.condition or session.subscriptions.unheard() for session in sessions):
+        return False
+    return all(
+        state.lines[session.line.index].is_known
+        for session in sessions
+        for state in session.subscriptions.states.values()
+        if state.kind == "book"
+    )
+
+
+def spoil_a_leg(mixed, slot, session, link, rng):
+    played, feed = slot.market.played, slot.feed
+    kind = rng.choice(
+        ("unplugged", "stall", "late", "deaf", "order", "a change is lost", "a book begins again")
+    )
+    mixed.note(f"{slot}, {session.market.name}, line {session.line.index}: {kind}")
+    link.is_excused = link.is_excused or kind in ("stall", "deaf")
+    match kind:
+        case "unplugged":
+            feed.close(session, "unplugged")
+        case "stall":
+            link.stalled_until = mixed.now + rng.randrange(20) * NS_PER_S
+        case "late":
+            link.delay_ns = rng.randrange(2 * NS_PER_S)
+        case "deaf":
+            link.is_deaf = True
+        case "order":
+            feed.legs.renew("by order")
+        case "a change is lost":
+            played.lose_a_change(link)
+        case _:
+            pass
+
+
+def whatever(seed, mixed=None):
+    """Any faults of exchanges and processes, and then none: nothing is untrue meanwhile, and all comes back."""
+    rng = random.Random(f"whatever mixed {seed}")
+    mixed = mixed or Mixed(seed, legs=rng.randrange(1, 3))
+    share = rng.choice((0.01, 0.03))
+
+    def play():
+        if rng.random() < share:
+            kind = rng.choice(list(PROCESS_FAULTS))
+            PROCESS_FAULTS[kind](mixed, rng)
+        if rng.random() < 2 * share:
+            slot = rng.choice(mixed.slots)
+            if slot.feed is not None:
+                trouble(mixed, slot, rng)
+
+    mixed.run(BEGINS_S)
+    mixed.run(WHATEVER_S, play)
+    heal(mixed)
+    mixed.heal()
+    healed_at, well_s = mixed.now, 0
+    while well_s < LASTS_S and mixed.now - healed_at < HEALS_S * NS_PER_S:
+        mixed.run(1)
+        well_s = 0 if mixed.odd() or mixed.second.outlet is None else well_s + 1
+    assert well_s, f"not as it should be: {mixed.odd()}"
+    rest(mixed)
+    return mixed
+
+
+def trouble(mixed, slot, rng):
+    """One fault of an exchange, of any kind."""
+    feed, played = slot.feed, slot.market.played
+    links = [(session, link) for session, link in feed.links.items() if link is not None]
+    kind = rng.choice([*FAULTS, *(FAULTS_OF_LINKS if links else ())])
+    session, link = rng.choice(links) if links else (None, None)
+    mixed.note(
+        f"fault at {slot}: {kind}" + (f", {session.market.name}, line {session.line.index}" if links else "")
+    )
+    if kind in FAULTS_OF_LINKS:
+        link.is_excused = True
+    match kind:
+        case "outage":
+            feed.is_reachable = not feed.is_reachable
+        case "no REST":
+            feed.answers_trades = not feed.answers_trades
+        case "order":
+            feed.legs.renew("by order")
+        case "acks only":
+            played.mutes_until = mixed.now + rng.randrange(20) * NS_PER_S
+        case "books begin again":
+            played.restart_books()
+        case "a change is lost for all":
+            played.lose_a_change()
+        case "old books":
+            played.exchange.keep_books(mixed.exchange_now())
+            feed.at(mixed.now + 10 * NS_PER_S, played.exchange.old_books.clear)
+        case "unplugged":
+            feed.close(session, "unplugged")
+        case "stall":
+            link.stalled_until = mixed.now + rng.randrange(30) * NS_PER_S
+        case "late":
+            link.delay_ns = rng.randrange(3 * NS_PER_S)
+        case "mute":
+            played.mute(link, rng.randrange(8))
+        case "deaf":
+            link.is_deaf = not link.is_deaf
+        case "a change is lost":
+            played.lose_a_change(link)
+        case "garbage":
+            played.post(
+                link, rng.choice((b"{}", b"[]", b'{"data":1}', b'{"type":"message"}', b'"x"', b"\xff"))
+            )
+        case "again" if link.items:
+            played.post(link, *rng.choice(link.items)[:1:-1])
+        case "goodbye":
+            notice = played.exchange.shutdown_notice(link.dialog, mixed.exchange_now())
+            if notice is not None:
+                played.post(link, notice)
+
+
+FAULTS = (
+    "outage",
+    "no REST",
+    "order",
+    "acks only",
+    "books begin again",
+    "a change is lost for all",
+    "old books",
+)
+FAULTS_OF_LINKS = (
+    "unplugged",
+    "stall",
+    "late",
+    "mute",
+    "deaf",
+    "a change is lost",
+    "garbage",
+    "again",
+    "goodbye",
+)
+
+
+def rest(mixed, *, is_spared=False):
+    """All is well, and markets rest: everybody knows the same, and it is what is true."""
+    settled_at = mixed.now
+    while mixed.odd_books() and mixed.now - settled_at < BOOKS_AGAIN_S * NS_PER_S:
+        mixed.run(1)
+    for venue in mixed.markets:
+        venue.played.rhythm.is_paused = True
+    mixed.run(1)
+    for venue in mixed.markets:  # what a quiet one said between two subscriptions is not said again
+        for _ in range(3):
+            venue.played.stir(mixed.exchange_now())
+    mixed.run(RESTS_S)
+    mixed.compare()
+    odd = mixed.odd_books(is_at_rest=True) or mixed.odd() or mixed.untrue(is_all_known=is_spared)
+    assert not odd, f"at rest: {odd}"
+    if is_spared:
+        for key, given in mixed.first.taken.items():
+            assert not given.missing(), f"trades of {key} are missing: {given.missing()}"
+            assert not given.missing_liquidations(), f"of {key}: {given.missing_liquidations()}"
+            assert not given.flagged, f"{key}: {given.flagged[:3]}"
+    settled_at = mixed.now
+    while mixed.untold() and mixed.now - settled_at < TOLD_S * NS_PER_S:
+        mixed.run(1)
+    assert not mixed.untold(), f"trades are missing, and nobody was told: {mixed.untold()}"
+
+
+def forget_flags(mixed):
+    mixed.first.flagged.clear()
+    for given in mixed.first.taken.values():
+        given.flagged.clear()
+    return []
+
+
+def flags_told(mixed):
+    return [*mixed.first.flagged, *(each for given in mixed.first.taken.values() for each in given.flagged)]
+
+
+PLAYS = (spared_leg, whatever)
