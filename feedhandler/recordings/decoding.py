@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from feedhandler.data import wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.contract import CONTRACT
-from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
+from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.data.instruments import Instrument
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.trade import TRADE
@@ -30,7 +30,7 @@ from feedhandler.exchanges.polled import Poll, take_polled
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
 from feedhandler.recordings.carriers import Carrier, KeptBase, RecordedConnection
-from feedhandler.recordings.plan import PlannedMarket
+from feedhandler.recordings.homes import Homes
 from feedhandler.recordings.traffic import ANSWERED, CLOSED, HEADER, OPENED, RECEIVED, SENT, Item
 
 BASES_MAX: Final = 64  # of one symbol, the newest, for the changes that follow them: some 4 MB
@@ -59,13 +59,6 @@ def _named_in(connection: str) -> type[Market] | None:
     """Return the market of the exchange that the name of a connection begins with, if it does."""
     exchange = EXCHANGES.get(connection.partition(".")[0].lower())
     return exchange.main if exchange else None
-
-
-class _Header(msgspec.Struct):
-    """What an item of that kind may tell, whoever recorded."""
-
-    exchange: str = ""
-    markets: list[PlannedMarket] = []
 
 
 class Decoded(msgspec.Struct, gc=False):
@@ -111,8 +104,7 @@ class Decoding:
         self._kinds = kinds
         self._base_flags = base_flags
         self._has_quotes = has_quotes
-        self._headed: type[Market] | None = None  # what the header says
-        self._hosts: dict[str, set[str]] = {}  # where REST was asked, and whose places that takes
+        self._homes = Homes()
         self._placed: type[Market] | None = None  # the first market that addresses have told of
         self._connections: dict[str, RecordedConnection] = {}
         self._carriers: dict[type[Market], Carrier] = {}
@@ -138,7 +130,7 @@ class Decoding:
         if what is ANSWERED:
             return self.take_answer(item)
         if what is HEADER:
-            self._read_header(item.data)
+            self._homes.read(item.data)
         elif what is SENT:
             return self._take_sent(item)
         return Decoded()
@@ -154,28 +146,10 @@ class Decoding:
             (connection.topics.update if is_first else connection.topics.difference_update)(topics)
         return Decoded()
 
-    def _read_header(self, data: bytes) -> None:
-        try:
-            header = msgspec.json.decode(data, type=_Header)
-        except UNDECODABLE:
-            return
-        found = EXCHANGES.get(header.exchange.lower())
-        self._headed = found.main if found else None
-        for market in found.markets if found else ():
-            for planned in header.markets:
-                path = market.instruments_request.path
-                if planned.name == market.name and planned.instruments_url.endswith(path):
-                    host = planned.instruments_url.removesuffix(path)
-                    self._hosts.setdefault(host, set()).add(market.rest_url)
-
-    def _at_home(self, item: Item) -> Item:
-        """Return an answer with the URL that it would have of the exchange itself, where its hosts are others."""
-        for host in sorted(self._hosts, key=len, reverse=True):
-            if item.name.startswith(f"{host}/"):
-                home, *others = self._hosts[host]
-                # Of several that meet at one host the rest of the URL has to tell.
-                return item if others else replace(item, name=home + item.name[len(host) :])
-        return item
+    @property
+    def _headed(self) -> type[Market] | None:
+        """What the header says."""
+        return self._homes.exchange.main if self._homes.exchange else None
 
     def exchange_of(self, connection: str) -> str:
         """Return whose a connection is, or the recording, as far as is known; else ""."""
@@ -303,7 +277,7 @@ class Decoding:
 
     def instruments(self, item: Item) -> tuple[Market, list[Instrument]] | None:
         """Return what an answer lists, natives with the market's prefix; None if it is no list that can be read."""
-        item = self._at_home(item)
+        item = self._homes.at_home(item)
         _, made = self._market_of_answer(item.name)
         place = place_of(item.name)
         if made is None or (place.exchange and place.market is None):
@@ -319,7 +293,7 @@ class Decoding:
 
     def take_answer(self, item: Item) -> Decoded:
         """Take the answer to a request; it may be known long before the frames around it."""
-        item = self._at_home(item)
+        item = self._homes.at_home(item)
         where, made = self._market_of_answer(item.name)
         if made is None:
             return Decoded(where)

@@ -26,6 +26,7 @@ from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Market
 from feedhandler.exchanges.books import Base
 from feedhandler.exchanges.full_book import Changes
+from feedhandler.recordings.homes import Homes
 from feedhandler.recordings.ids import (
     HOUR_NS,
     ChainedIds,
@@ -320,6 +321,7 @@ class Quality:
     def __init__(self, name: str) -> None:
         self._exchange = EXCHANGES[name]
         self._carried: dict[str, _Carried] = {}
+        self._homes = Homes()
         self._session_ns = 0
         self._end_ns = 0  # when the last item came
         self._noted: list[tuple[int, str]] = []  # where something was not recorded, and why
@@ -334,6 +336,7 @@ class Quality:
         elif what is What.CLOSED:
             self._of(item.connection).close(item.connection, item.wall_ns)
         elif what is What.ANSWERED:
+            item = self._homes.at_home(item)
             for made in self._exchange.markets:
                 self._of(made.name).answer(item)
         elif what is What.HEADER:
@@ -355,6 +358,7 @@ class Quality:
 
     def _begin(self, item: Item) -> None:
         """The feed was started anew: connections begin again, ids go on."""
+        self._homes.read(item.data)
         try:
             session_ns = msgspec.json.decode(item.data, type=_Session).session_ns
         except UNDECODABLE:
