@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from feedhandler.data import raw
 from feedhandler.recordings import packing
 from feedhandler.recordings.packing import CONNECTION_SIZE_MAX, ITEM, ITEM_SIZE, NAME_SIZE_MAX, pack
-from feedhandler.recordings.plan import Plan
+from feedhandler.recordings.plan import KeptLists, Plan
 from feedhandler.recordings.traffic import Item, What
 
 BATCH_SIZE: Final = 64 << 10  # that is sent at once: a message costs both sides some 10 us
@@ -71,7 +71,7 @@ class Tap:
         self._serials: dict[str, int] = {}  # connections so far, by market
         self._plan: Plan | None = None
         self._planned: list[Item] = []  # the item of that, once there is one
-        self._lists: dict[str, Item] = {}  # the newest instrument list of each market, by URL
+        self._lists: KeptLists[Item] = KeptLists()
         self._opened: dict[str, Item] = {}  # of connections that are open
 
     # --- what happens
@@ -102,8 +102,7 @@ class Tap:
         self._answers += 1
         name = url[:NAME_SIZE_MAX]
         item = Item(What.ANSWERED, recv_ns, self._mono_ns(), number=self._answers, name=name, data=body)
-        if self._plan is not None and url in self._plan.lists:
-            self._lists[url] = item
+        self._lists.take(self._plan, url, item)
         self._put(item)
 
     def opened(self, connection: str, url: str) -> None:
@@ -165,7 +164,7 @@ class Tap:
 
     def on_join(self) -> None:
         """A recorder has come: it gets what holds by now, and then what was held."""
-        kept = [*self._planned, *self._lists.values(), *self._opened.values()]
+        kept = [*self._planned, *self._lists.pages, *self._opened.values()]
         self._greeting = deque(pack(replace(item, is_repeated=True)) for item in kept)
         self.flush()
 

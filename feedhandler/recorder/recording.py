@@ -14,7 +14,7 @@ import msgspec
 
 from feedhandler.data.errors import UNDECODABLE
 from feedhandler.recordings.packing import REPEATED, unpack
-from feedhandler.recordings.plan import Plan
+from feedhandler.recordings.plan import KeptLists, Plan
 from feedhandler.recordings.segments import Footer, SegmentWriter
 from feedhandler.recordings.traffic import What
 
@@ -52,9 +52,9 @@ class FeedRecording:
         self._waiting: deque[bytes] = deque()
         self._taken_size = self._written_size = 0  # one for each thread
         self._session_ns = 0  # of the feed
-        self._lists: set[str] = set()  # URLs
+        self._planned: Plan | None = None
         self._plan = b""  # what the next segment begins with, as items
-        self._kept: dict[str, bytes] = {}  # lists by URL
+        self._lists: KeptLists[bytes] = KeptLists()
         self._opened: dict[str, bytes] = {}  # by connection
         self._file: BinaryIO | None = None
         self._writer: SegmentWriter | None = None
@@ -116,11 +116,11 @@ class FeedRecording:
             self.end("the feed started anew")
             self._session_ns = plan.session_ns
             self._plan = b""
-            self._kept.clear()
+            self._lists.clear()
             self._opened.clear()
 
     def _begin(self, now_ns: int, now_mono_ns: int) -> SegmentWriter:
-        begins = [self._plan, *self._kept.values(), *self._opened.values()]
+        begins = [self._plan, *self._lists.pages, *self._opened.values()]
         self._begun_ns = max(now_ns, self._begun_ns + 1)  # names are in order, also if the clock goes back
         self.path, self._file = self._store.open(self._feed, self._begun_ns)
         self._writer = writer = SegmentWriter(self._file, self._begun_ns, self._on_rare)
@@ -140,11 +140,9 @@ class FeedRecording:
         """Keep what holds, for the next segment to begin with."""
         (item,) = unpack(data)
         if item.what is What.HEADER:
-            plan = _plan_of(data)
-            self._lists = plan.lists if plan is not None else set()
-            self._plan = data
-        elif item.what is What.ANSWERED and item.name in self._lists:
-            self._kept[item.name] = data
+            self._planned, self._plan = _plan_of(data), data
+        elif item.what is What.ANSWERED:
+            self._lists.take(self._planned, item.name, data)
         elif item.what is What.OPENED:
             self._opened[item.connection] = data
         elif item.what is What.CLOSED:

@@ -213,3 +213,14 @@ def test_a_reason_of_any_length_is_taken(world):
     connection.on_closed("é" * 4000)
     (item,) = world.taken()
     assert item == Item(What.CLOSED, item.wall_ns, item.mono_ns, "spot.1", 0, "é" * 2048)
+
+
+def test_a_recorder_that_comes_gets_all_pages_of_a_list(world):
+    world.tap.begin(PLAN)
+    world.tap.answered(LIST, b"first", 5)
+    world.tap.answered(f"{LIST}?cursor=1", b"second", 5)
+    world.tap.answered("https://x/other?cursor=1", b"no list", 5)
+    world.taken()
+    world.tap.on_join()
+    repeated = [(item.name, item.data) for item in world.taken() if item.what is What.ANSWERED]
+    assert repeated == [(LIST, b"first"), (f"{LIST}?cursor=1", b"second")]

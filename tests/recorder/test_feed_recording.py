@@ -129,7 +129,8 @@ def test_what_is_taken_is_in_a_file_within_a_moment(world):
 
 def test_after_a_time_the_next_segment_begins_with_what_holds(world):
     world.take(plan(), answer(1), opened("spot.1"), opened("spot.2"), frame(1))
-    world.take(answer(2), answer(3, "http://x/other"), Item(What.CLOSED, 9, connection="spot.2"))
+    world.take(answer(2), answer(3, "http://x/other"), answer(4, f"{LIST}?cursor=9"))
+    world.take(Item(What.CLOSED, 9, connection="spot.2"))
     world.write()
     world.write(900 * S)
     world.take(frame(2))
@@ -137,11 +138,12 @@ def test_after_a_time_the_next_segment_begins_with_what_holds(world):
     world.recording.end("stopping")
     assert [reason for _, reason in world.disk.events] == ["time", "stopping"]
     first, second = world.disk.segments()
-    assert len(new(first)) == 8
+    assert len(new(first)) == 9
     assert new(second) == [frame(2)]
     assert repeated(second) == [
         (What.HEADER, plan().data),
         (What.ANSWERED, b"2"),
+        (What.ANSWERED, b"4"),
         (What.OPENED, "spot.1"),
     ]
 
