@@ -15,11 +15,16 @@ from setuptools.errors import CompileError
 
 # All of them, or none: they take each other's types from the `.pxd`, which the Python form does not have.
 COMPILED: Final = (
+    "feedhandler/data/book.py",
     "feedhandler/data/contracts.py",
+    "feedhandler/data/kept_book.py",
     "feedhandler/data/levels.py",
     "feedhandler/exchanges/arbitration.py",
+    "feedhandler/exchanges/books.py",
     "feedhandler/exchanges/depth_state.py",
+    "feedhandler/exchanges/full_book.py",
     "feedhandler/exchanges/state.py",
+    "feedhandler/exchanges/trades.py",
     "feedhandler/feed/batch.py",
     "feedhandler/feed/tap.py",
     "feedhandler/recordings/carriers.py",

@@ -9,10 +9,14 @@ import feedhandler
 
 HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
 CLASSES = {
+    "feedhandler.data.kept_book": ("Book",),
     "feedhandler.data.levels": ("Levels",),
     "feedhandler.exchanges.arbitration": ("Arbitration", "Line"),
+    "feedhandler.exchanges.books": ("BookDepthState", "LineBook"),
     "feedhandler.exchanges.depth_state": ("DepthState",),
+    "feedhandler.exchanges.full_book": ("Changes", "FullBookState"),
     "feedhandler.exchanges.state": ("RecordState", "State", "TickerState"),
+    "feedhandler.exchanges.trades": ("TradeArbitration", "TradeState"),
     "feedhandler.feed.batch": ("Batch",),
     "feedhandler.feed.tap": ("Tap", "TappedConnection"),
     "feedhandler.merger.step": ("Route", "Step", "Traffic"),

@@ -1,6 +1,7 @@
 """Book: every level that an exchange offers, as changes, with snapshots among them.
 
-What a record has is in `BookRecord`; what becomes of several, and when a book may be used, in `kept_book`.
+What a record has is in `BookRecord`; what becomes of several, and when a book may be used, in `kept_book`. Compiled
+where there is a compiler, with the types of `book.pxd`.
 """
 
 import struct
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Annotated, Final, Self
 
+from feedhandler.data import raw
 from feedhandler.data.depth import LEVEL, BookLevel, unpacked_levels
 from feedhandler.data.header import HEADER, SNAPSHOT, Record
 from feedhandler.data.layout import LEVEL_SIZE, Body, Description, Entries, Retention, layout, u16, u64
@@ -15,6 +17,11 @@ from feedhandler.data.layout import LEVEL_SIZE, Body, Description, Entries, Rete
 CODE: Final = 8
 RECORD_LEVELS_MAX: Final = 256  # of a record, both sides together
 _SIZE_MAX: Final = RECORD_LEVELS_MAX * LEVEL_SIZE
+_LEVELS_SIZE_MAX = (
+    _SIZE_MAX  # the same for the functions: what has a type in the .pxd is not to be had from Python
+)
+_LEVEL_SIZE = LEVEL_SIZE
+_SIZE_OFFSET = LEVEL_SIZE // 2
 
 
 class BookRecord(Record):
@@ -73,6 +80,7 @@ BOOK: Final = Description(
 )
 assert (BOOK.size, BOOK.size_max) == (128, 128 + 4096)
 _FIELDS: Final = struct.Struct("<" + BOOK.layout.codes)  # what stands between header and levels
+_pack = _FIELDS.pack
 
 
 def packed_levels(levels: Iterable[BookLevel]) -> bytes:
@@ -95,9 +103,9 @@ def bodies(first_id: int, last_id: int, bids: bytes, asks: bytes) -> list[bytes]
     Both sides are packed. It is one record, or as many parts as levels make necessary; no part has both sides then,
     so that the beginning of one is not cut.
     """
-    if len(bids) + len(asks) <= _SIZE_MAX:
-        counts = len(bids) // LEVEL_SIZE, len(asks) // LEVEL_SIZE
-        return [_FIELDS.pack(first_id, last_id, *counts, 0, 1) + bids + asks]
+    if len(bids) + len(asks) <= _LEVELS_SIZE_MAX:
+        fields = _pack(first_id, last_id, len(bids) // _LEVEL_SIZE, len(asks) // _LEVEL_SIZE, 0, 1)
+        return [b"".join((fields, bids, asks))]
     cut = [(bids[at : at + _SIZE_MAX], b"") for at in range(0, len(bids), _SIZE_MAX)]
     cut += [(b"", asks[at : at + _SIZE_MAX]) for at in range(0, len(asks), _SIZE_MAX)]
     return [
@@ -112,12 +120,13 @@ def edge_of(levels: bytes, first: int, count: int, is_snapshot: bool) -> float:
     """Return the price beyond which nothing is known of a side, of so many levels; 0 if they do not say that."""
     if not count:
         return 0.0
-    price, size = LEVEL.unpack_from(levels, first * LEVEL_SIZE)
+    price = raw.get_f64(levels, first * _LEVEL_SIZE)
+    size = raw.get_f64(levels, first * _LEVEL_SIZE + _SIZE_OFFSET)
     if size == 0.0 and not is_snapshot:
-        is_edge = count > 1 and LEVEL.unpack_from(levels, (first + 1) * LEVEL_SIZE)[0] == price
+        is_edge = count > 1 and raw.get_f64(levels, (first + 1) * _LEVEL_SIZE) == price
     else:
         is_edge = size == 0.0
-    return float(price) if is_edge else 0.0
+    return price if is_edge else 0.0
 
 
 def without_edges(record: BookRecord) -> tuple[tuple[BookLevel, ...], tuple[BookLevel, ...]]:

@@ -2,7 +2,7 @@ cimport cython
 
 from feedhandler.data cimport raw
 
-cdef Py_ssize_t _LEVELS_MAX, _LEVEL_SIZE, _SIZE_OFFSET, _DEPTH_MAX, _SIDE_SIZE
+cdef Py_ssize_t _LEVELS_MAX, _LEVEL_SIZE, _SIZE_OFFSET, _DEPTH_MAX, _SIDE_SIZE, _ROOM_MIN
 cdef double _NAN, _INFINITE
 cdef bytes _NONE
 
@@ -11,6 +11,7 @@ cdef bytes _NONE
 cdef class Levels:
     cdef readonly bint is_bids
     cdef readonly Py_ssize_t count
+    cdef Py_ssize_t _first
     cdef bytearray _data
 
     cpdef clear(self)
@@ -19,6 +20,12 @@ cdef class Levels:
     cpdef change(self, levels)
     @cython.locals(at=Py_ssize_t, count=Py_ssize_t, is_there=bint)
     cpdef set(self, double price, double size)
+    @cython.locals(first=Py_ssize_t, count=Py_ssize_t, is_front=bint)
+    cdef int _insert(self, Py_ssize_t at) except -1
+    @cython.locals(first=Py_ssize_t, count=Py_ssize_t)
+    cdef int _remove(self, Py_ssize_t at) except -1
+    @cython.locals(first=Py_ssize_t)
+    cdef Py_ssize_t _make_room(self) except -1
     @cython.locals(
         packed=bytearray,
         used=Py_ssize_t,
@@ -34,14 +41,15 @@ cdef class Levels:
     cpdef take(self, bytes data, Py_ssize_t start, Py_ssize_t count)
     cpdef bytes packed(self, Py_ssize_t first=*, Py_ssize_t count=*)
     cpdef cut(self, Py_ssize_t count)
+    cpdef double best_size(self) except? -1
     cpdef double best(self) except? -1
     cpdef double worst(self) except? -1
     @cython.locals(at=Py_ssize_t, is_there=bint)
     cpdef Py_ssize_t count_to(self, double price) except -1
-    @cython.locals(at=Py_ssize_t)
+    @cython.locals(at=Py_ssize_t, place=Py_ssize_t)
     cpdef double size_at(self, double price) except? -1
     @cython.locals(count=Py_ssize_t, used=Py_ssize_t)
     cpdef Py_ssize_t copy_best(self, bytearray target, Py_ssize_t start) except -1
-    @cython.locals(low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t, other=double)
+    @cython.locals(first=Py_ssize_t, low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t, other=double)
     cdef Py_ssize_t _place(self, double price) except -1
     cdef int _move(self, Py_ssize_t start, Py_ssize_t to, Py_ssize_t count) except -1

@@ -4,7 +4,8 @@
                             next                   next                gap: it is not known any more
 
 From a gap on nothing is known until there is another base: a book that lacks a change looks sound and is wrong.
-Pure: messages and times come in; who fetches a base, or subscribes anew, is the caller's business.
+Pure: messages and times come in; who fetches a base, or subscribes anew, is the caller's business. Compiled where
+there is a compiler, with the types of `books.pxd`.
 """
 
 import enum
@@ -74,6 +75,7 @@ class LineBook:
 
     def __init__(self, rule: ChainRule, levels_max: int = 0) -> None:
         self._rule = rule
+        self._has_level_ids, self._is_linked = rule.has_level_ids, rule.is_linked
         self._levels_max = levels_max
         self.bids, self.asks = Levels(True), Levels(False)
         self.is_known = False
@@ -119,7 +121,7 @@ class LineBook:
         """Return how a message follows; changes nothing."""
         if not self.is_known:
             return GAP
-        if self._rule.is_linked and (first_id == self.last_id + 1 or not self.is_joining):
+        if self._is_linked and (first_id == self.last_id + 1 or not self.is_joining):
             if first_id != self.last_id + 1:
                 return GAP
             return OLD if last_id == self.last_id else NEXT
@@ -151,7 +153,7 @@ class LineBook:
             self.last_id, self.is_joining = last_id, False
             self._old_ns = 0
             return book.bodies(first_id, last_id, *sides)
-        before = self.known_from, self.known_to
+        known_from, known_to = self.known_from, self.known_to
         changed = {price: size for price, size in self._changes(bids) if price > 0.0}
         other = {price: size for price, size in self._changes(asks) if price > 0.0}
         self.bids.change(changed.items())
@@ -162,8 +164,8 @@ class LineBook:
         _move_window(other, self.asks, self._levels_max)
         self.known_from = self._edge(self.bids, self.known_from)
         self.known_to = self._edge(self.asks, self.known_to)
-        bid_edge = self.known_from if self.known_from != before[0] else 0.0
-        ask_edge = self.known_to if self.known_to != before[1] else 0.0
+        bid_edge = self.known_from if self.known_from != known_from else 0.0
+        ask_edge = self.known_to if self.known_to != known_to else 0.0
         return book.bodies(
             first_id, last_id, _packed(changed, self.bids, bid_edge), _packed(other, self.asks, ask_edge)
         )
@@ -182,7 +184,7 @@ class LineBook:
 
     def stays_old(self, last_id: int, recv_ns: int) -> bool:
         """Look at a message all of which is in the book; True if it is of another count."""
-        if self._rule.is_linked and last_id == self.last_id:
+        if self._is_linked and last_id == self.last_id:
             self._old_ns = 0  # it says that nothing has changed
             return False
         self._old_ns = self._old_ns or recv_ns
@@ -190,7 +192,7 @@ class LineBook:
 
     def _changes(self, levels: Sequence[Any]) -> Sequence[BookLevel]:
         """Return what is not in the book yet: a message may begin before the base, or a base within a message."""
-        if not self._rule.has_level_ids:
+        if not self._has_level_ids:
             return levels
         return [(price, size) for price, size, level_id in levels if level_id > self.last_id and price]
 
@@ -212,7 +214,7 @@ class LineBook:
 
     def stays_crossed(self, recv_ns: int) -> bool:
         """Look whether it is crossed, after each message; True once it has been for `CROSSED_NS`."""
-        if not self.is_crossed:
+        if not self.bids.best() >= self.asks.best():
             self._crossed_ns = 0
             return False
         self._crossed_ns = self._crossed_ns or recv_ns

@@ -7,12 +7,12 @@
 Each line keeps a book of its own, for ids of two connections need not be of one count. What is published is valid
 or INVALID, never in between: from the first doubt about the book of the line that leads, another line's is
 published in full, or else it is INVALID until there is a base. Pure: messages come in; who fetches bases is the
-caller's business.
+caller's business. Compiled where there is a compiler, with the types of `full_book.pxd`.
 """
 
 import collections
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from feedhandler.data import wire
 from feedhandler.data.book import BOOK
@@ -30,14 +30,17 @@ _NO_HEADER: Final = bytes(wire.HEADER_SIZE)
 EmitBook = Callable[["FullBookState"], None]
 
 
-class Changes(NamedTuple):
+class Changes:
     """A message of changes. Levels are pairs of price and size, or triples with the id of the level's change."""
 
-    first_id: int
-    last_id: int
-    bids: Sequence[Any]
-    asks: Sequence[Any]
-    exchange_ns: int = 0
+    def __init__(
+        self, first_id: int, last_id: int, bids: Sequence[Any], asks: Sequence[Any], exchange_ns: int = 0
+    ) -> None:
+        self.first_id = first_id
+        self.last_id = last_id
+        self.bids = bids
+        self.asks = asks
+        self.exchange_ns = exchange_ns
 
 
 class FullBookState(RecordState):
@@ -56,14 +59,14 @@ class FullBookState(RecordState):
         self._keeps = keeps
         self.leader = NOBODY
         self.snapshots = 0
-        super().__init__(BOOK, (Arbitration(is_once=True),), **names)
+        RecordState.__init__(self, BOOK, (Arbitration(is_once=True),), **names)
         self.flags |= wire.INVALID
 
     # --- lines come and go
 
     def forget(self) -> None:
         """No line is left: nothing is known until there is a base."""
-        super().forget()
+        RecordState.forget(self)
         self.leader = NOBODY
         for line in range(LINES_MAX):
             self._drop(line)
@@ -71,12 +74,12 @@ class FullBookState(RecordState):
 
     def renew(self, line: int) -> None:
         """Another connection has this line from now on, and has sent nothing yet."""
-        super().renew(line)
+        RecordState.renew(self, line)
         self._drop(line)
 
     def release(self, line: int) -> None:
         """A line is gone; the caller has another one take over, by `settle`."""
-        super().release(line)
+        RecordState.release(self, line)
         self._drop(line)
 
     def _drop(self, line: int) -> None:
@@ -133,7 +136,8 @@ class FullBookState(RecordState):
             self._keep(own, changes, recv_ns)
             return
         book.order = update_id
-        if self.leader != NOBODY and self.lines[self.leader].runs_out(SOON):
+        leading = book if self.leader == own else self.lines[self.leader] if self.leader != NOBODY else None
+        if leading is not None and leading.runs_out(SOON):
             self._keep(own, changes, recv_ns)
         elif self._kept[own]:
             self._kept[own].clear()

@@ -5,7 +5,7 @@
 
 A trade is known by its id. So it does not matter which connection is ahead, which of them was away, and what a
 channel repeats on subscription. A bounded window of recent ids is kept for each symbol, also while nothing is
-connected. Pure: ids and times come in.
+connected. Pure: ids and times come in. Compiled where there is a compiler, with the types of `trades.pxd`.
 """
 
 import struct
@@ -95,7 +95,7 @@ class TradeArbitration:
         self.missing, self.given_up, self.is_parted = [], 0, True
         self.parts += 1
         self._began_ns = [0] * LINES_MAX
-        self._forgotten_ns = max(self._forgotten_ns, self.newest_ns)
+        self._forgotten_ns = max(self._forgotten_ns, self._newest_ns())
 
     def renew(self, line: int) -> None:
         """Another connection has this line from now on, and has sent nothing yet."""
@@ -104,7 +104,7 @@ class TradeArbitration:
 
     def begin(self, line: int) -> None:
         """A line was subscribed to: what it does not bring from now on is newer than all that is known."""
-        self._began_ns[line] = 0 if self.is_parted else self.newest_ns
+        self._began_ns[line] = 0 if self.is_parted else self._newest_ns()
 
     def inherit(self, line: int) -> None:
         """The channel is silent on this line, and was silent elsewhere since it began."""
@@ -125,11 +125,11 @@ class TradeArbitration:
         line.frames += 1
         self.updates += 1
         self._heard_ns[own] = recv_ns
-        since = self._recent.get(key) or self._before.get(key)
-        if since is not None:
+        since_ns = self._recent.get(key) or self._before.get(key) or 0
+        if since_ns:
             line.duplicate += 1
-            if since % LINES_MAX != own and since > LINES_MAX:
-                line.behind_ns += max(0, recv_ns - since)  # to a few ns
+            if since_ns % LINES_MAX != own and since_ns > LINES_MAX:
+                line.behind_ns += max(0, recv_ns - since_ns)  # to a few ns
             self._reached_ns[own] = max(self._reached_ns[own], time_ns)
             return False
         if 0 < time_ns <= self._forgotten_ns and number <= self.number:
@@ -178,6 +178,9 @@ class TradeArbitration:
     @property
     def newest_ns(self) -> int:
         """When the newest trades were made."""
+        return self._newest_ns()
+
+    def _newest_ns(self) -> int:
         return max(self._recent_ns, self._before_ns)
 
     @property
@@ -197,7 +200,7 @@ class TradeArbitration:
             return
         if 0 < newest < first_number - 1:
             self._keep_missing([*self.missing, (newest + 1, first_number - 1)])
-        elif number <= newest // 2 and time_ns > self.newest_ns:  # the exchange counts anew
+        elif number <= newest // 2 and time_ns > self._newest_ns():  # the exchange counts anew
             self.given_up += self.missing_count
             self.missing, self.number = [], number
             return
@@ -226,10 +229,10 @@ class TradeArbitration:
         if self.is_parted:
             self.is_parted, self._returned_ns, self._returned_at = False, time_ns, recv_ns
         # Not within one moment: what was made at the time of something forgotten could not be told from it.
-        count = len(self._recent)
-        is_old = count >= KEPT_MIN and recv_ns - self._recent_since_ns >= KEPT_NS
-        is_later = time_ns > self._recent_ns or count >= MOMENT_MAX
-        if (count >= KEPT_MAX or is_old) and is_later:
+        kept = len(self._recent)
+        is_old = kept >= KEPT_MIN and recv_ns - self._recent_since_ns >= KEPT_NS
+        is_later = time_ns > self._recent_ns or kept >= MOMENT_MAX
+        if (kept >= KEPT_MAX or is_old) and is_later:
             self._forgotten_ns = max(self._forgotten_ns, self._before_ns)
             self._before, self._before_ns = self._recent, self._recent_ns
             self._recent, self._recent_ns = {}, 0
@@ -304,7 +307,9 @@ class TradeState(RecordState):
         self._begins_with_last = begins_with_last
         self._begun = -1  # of how many times that it was wanted no more, when a message came last
         self._held: list[_Held] | None = None
-        super().__init__(kind, (self.trades,), topic=topic, native=native, base_flags=base_flags, flags=flags)
+        RecordState.__init__(
+            self, kind, (self.trades,), topic=topic, native=native, base_flags=base_flags, flags=flags
+        )
 
     def accept_trade(
         self, line: Line, key: Hashable, time_ns: int, recv_ns: int, number: int = 0, count: int = 1
@@ -316,7 +321,7 @@ class TradeState(RecordState):
         if line.group != self.group:
             return False  # what was under way when the symbol left that group
         # It cannot be; but what follows closely on the trades before it tells that our own clock was set back.
-        if time_ns > max(recv_ns, self.trades.newest_ns) + self.ahead_ns_max:
+        if time_ns > max(recv_ns, self.trades._newest_ns()) + self.ahead_ns_max:
             time_ns = max(1, recv_ns + self.offset_ns)
         trades = self.trades
         is_first, self._begun = self._begins_with_last and self._begun != trades.parts, trades.parts

@@ -11,7 +11,7 @@ from typing import Final
 from feedhandler.data import wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.errors import DecodeError
-from feedhandler.data.kept_book import DOWN, UNCERTAIN, Book
+from feedhandler.data.kept_book import DOWN, UNCERTAIN, Book, read
 from feedhandler.data.retransmission import Ring
 
 # Of 1,000 levels a side: 160 MB. A topic beyond that is not valid here, whatever its feed says.
@@ -33,6 +33,7 @@ class RelayedBooks:
     def __init__(self, ring: Callable[[], Ring | None]) -> None:
         self._ring = ring
         self._books: dict[str, Book] = {}
+        self._topics: dict[bytes, str] = {}  # as they stand in records
         self._looked_up: set[str] = set()  # without a base, of which all was looked at that there is
         self._session = 0
         self._has_joined = False
@@ -75,14 +76,18 @@ class RelayedBooks:
 
     def take(self, message: bytes) -> None:
         """Take a record or condition of a book's topic, from the stream."""
+        padded = message[: wire.TOPIC_SIZE]
+        topic = self._topics.get(padded, "")
         try:
-            record = wire.unpack(message)
+            record = read(message, topic)
         except DecodeError:
             return  # its number is missing before the next one
         self._enter(record.session)
         book = self._book(record.topic)
         if book is None:
             return
+        if not topic and len(self._topics) < BOOKS_MAX:
+            self._topics[padded] = record.topic
         is_condition = isinstance(record, wire.Condition)
         before = record.sequence if is_condition else record.sequence - 1
         if before > book.seen:

@@ -5,8 +5,10 @@ from feedhandler.data cimport raw, unpacked
 from feedhandler.data.contracts cimport Sink
 
 cdef Py_ssize_t TOPICS_MAX, GATHERED_SIZE_FIRST
-cdef object Ticker, TICKER_KIND, FLAGS_OF
-cdef uint8_t VERSION, TICKER
+cdef object Ticker, Trade, Depth, BookRecord, TICKER_KIND, TRADE_KIND, DEPTH_KIND, BOOK_KIND, FLAGS_OF
+cdef dict SIDES
+cdef uint8_t VERSION, TICKER, TRADE, DEPTH, BOOK
+cdef Py_ssize_t TRADE_SIZE, DEPTH_SIZE, BIDS_OFFSET, ASKS_OFFSET, LEVEL_SIZE, BOOK_SIZE, BOOK_SIZE_MAX
 cdef Py_ssize_t TOPIC_SIZE, TOPIC_BYTES_MAX, RECORD_SIZE, VERSION_OFFSET, KIND_OFFSET, SESSION_OFFSET, SEQUENCE_OFFSET
 
 
@@ -32,6 +34,12 @@ cdef class Follower(Sink):
     cpdef take(self, bytes data)
 
     cdef _take_ticker(self, bytes data, Py_ssize_t start)
+    @cython.final
+    @cython.locals(left=Py_ssize_t, length=Py_ssize_t, count=Py_ssize_t, code=uint8_t)
+    cdef Py_ssize_t _size_of_many(self, bytes data, Py_ssize_t start, Py_ssize_t size) except -1
+    @cython.final
+    @cython.locals(code=uint8_t)
+    cdef _take_many(self, bytes data, Py_ssize_t start, Py_ssize_t size)
     cdef _take_other(self, bytes data)
     @cython.locals(loss=Loss)
     cdef _take_condition(self, record, bytes data)

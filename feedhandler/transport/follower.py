@@ -14,11 +14,16 @@ from feedhandler.data.errors import DecodeError
 TOPICS_MAX = 100_000  # that are known by their padded names; more than any merger has
 GATHERED_SIZE_FIRST = 64 * wire.TICKER_SIZE  # of a buffer of records, which then doubles
 
-Ticker = wire.Ticker
+Ticker, Trade, Depth, BookRecord = wire.Ticker, wire.Trade, wire.Depth, wire.BookRecord
 VERSION = wire.VERSION
-TICKER = int(wire.TICKER)
-TICKER_KIND = wire.TICKER
+TICKER, TRADE, DEPTH, BOOK = int(wire.TICKER), int(wire.TRADE), int(wire.DEPTH), int(wire.BOOK)
+TICKER_KIND, TRADE_KIND, DEPTH_KIND, BOOK_KIND = wire.TICKER, wire.TRADE, wire.DEPTH, wire.BOOK
 FLAGS_OF = wire.FLAGS_OF
+SIDES = {side.value: side for side in wire.Side}
+TRADE_SIZE, DEPTH_SIZE = wire.SIZES[wire.TRADE], wire.SIZES[wire.DEPTH]
+_COUNTS: Final = wire.COUNTS[wire.BOOK]
+assert _COUNTS is not None
+BIDS_OFFSET, ASKS_OFFSET, LEVEL_SIZE, BOOK_SIZE, BOOK_SIZE_MAX = _COUNTS
 TOPIC_SIZE = wire.TOPIC_SIZE
 TOPIC_BYTES_MAX = wire.TOPIC_BYTES_MAX
 RECORD_SIZE = wire.TICKER_SIZE
@@ -107,14 +112,51 @@ class Follower(Sink):
                 self._take_ticker(data, start)
                 start += RECORD_SIZE
             else:
-                step = wire.size_at(data, start)
-                self._take_other(raw.cut(data, start, step))
+                step = self._size_of_many(data, start, size)
+                if step:
+                    self._take_many(data, start, step)
+                else:
+                    step = wire.size_at(data, start)
+                    self._take_other(raw.cut(data, start, step))
                 start += step
 
     def _take_ticker(self, data: bytes, start: int) -> None:
         """Take one record of a message."""
         if self._is_news(data, start):
             self._pass(unpacked.ticker(Ticker, self._topic, TICKER_KIND, FLAGS_OF, data, start))
+
+    def _size_of_many(self, data: bytes, start: int, size: int) -> int:
+        """Return the size of the trade, depth or record of a book that begins there; 0: it is something else."""
+        left = size - start
+        if left < BOOK_SIZE or raw.get_u8(data, start + VERSION_OFFSET) != VERSION:
+            return 0
+        if raw.get_u8(data, start + TOPIC_BYTES_MAX):
+            return 0
+        code = raw.get_u8(data, start + KIND_OFFSET)
+        if code == TRADE:
+            length = TRADE_SIZE
+        elif code == DEPTH:
+            length = DEPTH_SIZE
+        elif code == BOOK:
+            count = raw.get_u16(data, start + BIDS_OFFSET) + raw.get_u16(data, start + ASKS_OFFSET)
+            length = BOOK_SIZE + count * LEVEL_SIZE
+            if length > BOOK_SIZE_MAX:
+                return 0
+        else:
+            return 0
+        return length if length <= left else 0
+
+    def _take_many(self, data: bytes, start: int, size: int) -> None:
+        """Take one of those, in one step: `wire.unpack` knows all kinds, and takes four times as long."""
+        if not self._is_news(data, start):
+            return
+        code = raw.get_u8(data, start + KIND_OFFSET)
+        if code == BOOK:
+            self._pass(unpacked.book(BookRecord, self._topic, BOOK_KIND, FLAGS_OF, data, start, size))
+        elif code == TRADE:
+            self._pass(unpacked.trade(Trade, self._topic, TRADE_KIND, FLAGS_OF, SIDES, data, start))
+        else:
+            self._pass(unpacked.depth(Depth, self._topic, DEPTH_KIND, FLAGS_OF, data, start))
 
     def _take_other(self, data: bytes) -> None:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from feedhandler.data import wire
 from feedhandler.transport.follower import Follower, Gatherer, Loss
@@ -51,6 +52,39 @@ def test_a_record_comes_out_with_every_value(stream):
     )
     stream.take(wire.pack_ticker(whole))
     assert stream.records == [whole]
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MANY = sorted(path for word in ("trade", "depth", "book") for path in GOLDEN.glob(f"{word}_*.bin"))
+
+
+@pytest.mark.parametrize("path", MANY, ids=lambda path: path.stem)
+def test_what_there_is_much_of_comes_out_as_any_record_does(path, stream):
+    """It is made in one step of its own: so is what is wrong with it found there."""
+    message = path.read_bytes()
+    stream.take(message, ticker())
+    assert repr(stream.records[0]) == repr(wire.unpack(message))
+    assert list(map(type, astuple(stream.records[0]))) == list(map(type, astuple(wire.unpack(message))))
+    follower = stream.follower
+    sizes = {103, 104, 127, len(message) - 1}
+    for size in sizes:
+        follower.take(message[:size])
+    version, topic = bytearray(message), bytearray(message)
+    version[wire.VERSION_OFFSET] = 1
+    topic[wire.TOPIC_BYTES_MAX] = 65
+    for changed in (version, topic, message + b"x"):
+        follower.take(bytes(changed))
+    assert (follower.undecodable, len(stream.records)) == (len(sizes) + 3, 2)
+
+
+@pytest.mark.parametrize("counts", [(0, 1), (65535, 65535), (200, 57)])
+def test_a_record_of_a_book_with_other_levels_than_it_counts_is_none(counts, stream):
+    message = bytearray(wire.pack(wire.BookRecord.of("book.x.AB", [(1.0, 1.0)])) + bytes(256 * 16))
+    offsets = wire.COUNTS[wire.BOOK]
+    for at, count in zip((offsets.first, offsets.second), counts, strict=True):
+        wire.COUNT.pack_into(message, at, count)
+    stream.take(bytes(message[:144] if counts == (0, 1) else message))
+    assert (len(stream.records), stream.follower.undecodable) == ((1, 0) if counts == (0, 1) else (0, 1))
 
 
 def test_holes_are_counted_and_what_was_seen_is_no_news(stream):

@@ -1,0 +1,43 @@
+cimport cython
+from libc.stdint cimport uint8_t
+
+from feedhandler.data cimport book, raw, unpacked
+from feedhandler.data.levels cimport Levels
+
+cdef object _BOOK_KIND, _FLAGS_OF, _BookRecord
+cdef Levels _NO_BIDS, _NO_ASKS
+cdef uint8_t _VERSION, _CODE
+cdef Py_ssize_t _TOPIC_BYTES_MAX, _VERSION_OFFSET, _KIND_OFFSET, _LEVEL_SIZE, _FIRST_COUNT, _SECOND_COUNT, _SIZE_MIN, _SIZE_MAX
+
+
+@cython.locals(size=Py_ssize_t)
+cpdef read(bytes data, str topic)
+
+
+@cython.final
+cdef class Book:
+    # Numbers of up to 64 bits that are compared with the next one are Python's.
+    cdef readonly str topic, reason
+    cdef readonly object session, sequence, last_id
+    cdef readonly object exchange_ns, recv_ns, publish_ns
+    cdef readonly bint is_stale
+    cdef readonly object origin
+    cdef Levels _bids, _asks
+    cdef double _known_from, _known_to
+    cdef bint _has_base
+    cdef object _base_sequence, _invalid_sequence, _seen
+    cdef list _parts
+
+    @cython.locals(is_snapshot=bint)
+    cpdef bint apply(self, record) except -1
+    cpdef bint confirm(self, sequence) except -1
+    cpdef bint doubt(self, str reason) except -1
+    cdef _begin(self, session, sequence)
+    cdef _oldest_base(self)
+    cdef bint _mark_invalid(self, sequence) except -1
+    cdef bint _continues(self, record) except -1
+    @cython.locals(parts=list)
+    cdef bint _take(self, record, bint is_snapshot) except -1
+    cdef _note(self, record)
+    @cython.locals(levels=bytes, bid_count=Py_ssize_t, ask_count=Py_ssize_t, edge=double)
+    cdef _set_levels(self, record, bint is_snapshot)
