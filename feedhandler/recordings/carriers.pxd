@@ -28,6 +28,7 @@ cdef class Carrier:
     cdef readonly object market
     cdef readonly dict states
     cdef dict _bases, _taken
+    cdef public set listed
     cdef list _topics, _lines, _records
     cdef readonly State met
     cdef readonly object control

@@ -34,7 +34,9 @@ class KeptBase(NamedTuple):
 
 
 class Met(dict[str, Any]):
-    """The states of one kind: whoever is asked for is there, and gets the present frame if the carrier agrees."""
+    """The states of one kind: whoever is listed, and asked for, is there, and gets the present frame if the carrier
+    agrees.
+    """
 
     def __init__(self, carrier: "Carrier", kind: str, base_flags: int) -> None:
         self._carrier, self._kind, self._base_flags = carrier, kind, base_flags
@@ -49,7 +51,7 @@ class Met(dict[str, Any]):
         return state if self._carrier.note(state) else default
 
     def _made(self, native: str) -> State | None:
-        if not native:
+        if not native or (self._carrier.listed and native not in self._carrier.listed):
             return None
         try:
             (state,) = self._carrier.market.add([native], self._base_flags, self._kind)
@@ -100,6 +102,7 @@ class Carrier:
         self.market.states.update(self.states)
         self.market.tickers = self.states.get(TICKER.name, self.market.tickers)
         self._bases = bases
+        self.listed: set[str] = set()  # native symbols that there are; none: that is not known
         topics = [topic for kind in made.kinds for topic in self.market.topics("\0", kind)]
         # What stands before and behind a symbol; a topic of all symbols has none.
         self._topics = [(before, behind) for before, _, behind in (topic.partition("\0") for topic in topics)]

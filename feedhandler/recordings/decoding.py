@@ -31,6 +31,7 @@ from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
 from feedhandler.recordings.carriers import Carrier, KeptBase, RecordedConnection
 from feedhandler.recordings.homes import Homes
+from feedhandler.recordings.listed import ListedNatives
 from feedhandler.recordings.traffic import ANSWERED, CLOSED, HEADER, OPENED, RECEIVED, SENT, Item
 
 BASES_MAX: Final = 64  # of one symbol, the newest, for the changes that follow them: some 4 MB
@@ -110,6 +111,7 @@ class Decoding:
         self._carriers: dict[type[Market], Carrier] = {}
         self._bases: dict[type[Market], dict[str, deque[KeptBase]]] = {}  # by native symbol
         self._requests: dict[type[Market], Market] = {}  # of each one that reads answers
+        self._listed: dict[type[Market], ListedNatives] = {}
 
     @property
     def carriers(self) -> list[Carrier]:
@@ -222,6 +224,7 @@ class Decoding:
             bases = self._bases.setdefault(market, {})
             carrier = self._carriers[market] = Carrier(market, self._kinds, self._base_flags, bases)
             carrier.market.contract_sizes = self._reader(market).contract_sizes
+            carrier.listed = self._listed_of(market).natives
         return carrier
 
     def _reader(self, made: type[Market]) -> Market:
@@ -229,6 +232,11 @@ class Decoding:
         if made not in self._requests:
             self._requests[made] = made()
         return self._requests[made]
+
+    def _listed_of(self, made: type[Market]) -> ListedNatives:
+        if made not in self._listed:
+            self._listed[made] = ListedNatives(self._reader(made))
+        return self._listed[made]
 
     def _close(self, name: str) -> Decoded:
         connection = self._connections.pop(name, None)
@@ -289,6 +297,8 @@ class Decoding:
             rows = market.decode_instruments(item.data)
         except (DecodeError, ProtocolError):
             return None
+        natives = [each.native for each in rows.items]
+        self._listed_of(made).take(item.name, item.data, natives, is_whole=not rows.problem)
         return market, [market.prefixed(each) for each in rows.items]
 
     def take_answer(self, item: Item) -> Decoded:

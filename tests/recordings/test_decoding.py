@@ -27,6 +27,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX
 from feedhandler.recordings.captures import CaptureReader
 from feedhandler.recordings.decoding import Decoding, place_of
+from feedhandler.recordings.listed import ListedNatives
 from feedhandler.recordings.plan import Plan, PlannedMarket
 from feedhandler.recordings.traffic import Item, What
 
@@ -388,3 +389,45 @@ def test_answers_of_a_market_that_is_simulated_below_a_path_are_read_as_its_own(
     body = json.dumps({"code": "200000", "data": CONTRACTS}).encode()
     market, instruments = decoding.instruments(Item(What.ANSWERED, 1, name=f"{host}/linear{LIST}", data=body))
     assert (market.name, [instrument.symbol for instrument in instruments]) == ("linear", ["BTC/USDT:USDT"])
+
+
+def test_a_symbol_that_no_list_has_is_none(tmp_path):
+    """Once a list is complete: a recording without one, or with a part of one, has whatever its frames name."""
+    url = "https://api.binance.com/api/v3/exchangeInfo?showPermissionSets=false"
+    row = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT"}
+    traded = [received({"data": {**TRADE, "s": symbol, "t": 7}}) for symbol in ("BTCUSDT", "BTCUSDX")]
+    for listed, expected in [
+        ([], ["BTCUSDT", "BTCUSDX"]),
+        ([answered(url, {"symbols": [row]})], ["BTCUSDT"]),
+        ([answered(url, {"symbols": [row, {"symbol": "ODD"}]})], ["BTCUSDT", "BTCUSDX"]),
+        ([answered(url, {"code": -1, "msg": "no"})], ["BTCUSDT", "BTCUSDX"]),
+        ([answered(f"{url}&symbol=BTCUSDT", {"symbols": [row]})], ["BTCUSDT", "BTCUSDX"]),
+    ]:
+        found = decoded(tmp_path, [*listed, opened(BINANCE), *traded])
+        assert [record.topic.split(".")[-1] for record in records(found)] == expected
+        assert not any(each.problem for each in found), "it is of nothing that we have"
+
+
+def test_a_list_of_pages_is_complete_with_its_last_one():
+    market = EXCHANGES["bybit"].market("linear")()
+    listed = ListedNatives(market)
+    cursor, pages = "", []
+    request = market.instruments_request
+    while request is not None:
+        cursor = "more" if len(pages) == 0 else ""
+        body = {"retCode": 0, "retMsg": "OK", "result": {"list": [], "nextPageCursor": cursor}, "time": 1}
+        pages.append((f"https://x{request.path}", json.dumps(body).encode(), f"S{len(pages)}USDT"))
+        request = market.rest_of_list(request, pages[-1][1])
+    assert len(pages) > 2
+    every = {native for *_, native in pages}
+
+    def take(*some, is_whole=True):
+        for url, body, native in some:
+            listed.take(url, body, [native], is_whole=is_whole)
+        return listed.natives
+
+    assert take(*pages[:-1]) == set()
+    assert take(pages[0], *pages[2:]) == set(), "one is missing"
+    assert take(*pages, is_whole=False) == set()
+    assert take(*pages) == every
+    assert take(pages[0]) == every, "what is fetched anew takes nothing away"
