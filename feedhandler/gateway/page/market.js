@@ -7,6 +7,7 @@ import { element, price, put, size } from "./text.js";
 const KINDS = { depth: "#ladder", trade: "#tape", contract: "#contract", liquidation: "#liquidated" }; // and where
 const LEVELS = 8; // of a side
 const TRADES = 12;
+const TRADES_OF_A_CONTRACT = 6; // beside which there is more to be seen
 const LIQUIDATIONS = 5;
 const DRAW_MS = 200;
 const KEY = "feedhandler-market"; // in sessionStorage, so that a reload keeps it
@@ -150,7 +151,8 @@ export class Market {
     const note = this.last.length ? "" : "no trade since you look";
     const passed = this.passedOver ? `${this.passedOver} trades passed over` : "";
     put(document.querySelector("#tape-state"), [note, passed, this.condition(trades)].filter(Boolean).join(" · "));
-    this.tape.replaceChildren(...this.last.map((trade) => this.row(trade, trades.tick)));
+    const tradesMax = this.kinds.includes("contract") ? TRADES_OF_A_CONTRACT : TRADES;
+    this.tape.replaceChildren(...this.last.slice(0, tradesMax).map((trade) => this.row(trade, trades.tick)));
   }
 
   /** A trade, or a liquidation. */
