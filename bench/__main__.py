@@ -10,13 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-from bench import host, page, plan, recording, terminal
+from bench import host, page, perpetuals, plan, recording, terminal
 from bench.contenders import CONTENDERS, FLOOR, RECORDED, SILENT, cryptofeed_version
 from bench.report import PathInfo, Report, save
 from bench.rig import BenchError
 from bench.targets import judge
 
-SECTIONS = ("latency", "symbols", "subscribers", "feeds", "ceilings", "soak", "kinds", "recorder")
+SECTIONS = (
+    *("latency", "symbols", "subscribers", "feeds", "ceilings", "soak", "kinds", "recorder", "perpetuals"),
+)
 
 
 def main() -> int:
@@ -86,6 +88,14 @@ def measure(arguments: argparse.Namespace) -> int:
             case "recorder":
                 report.recorder = plan.beside_recorder(chosen, progress)
                 report.recorded = recording.measure(chosen.recorded_frames, progress.step)
+            case "perpetuals":
+                report.perpetuals = perpetuals.loads(
+                    chosen.perpetuals,
+                    chosen.perpetual_rates,
+                    chosen.perpetual_seconds,
+                    progress.step,
+                )
+                report.perpetual_starts = perpetuals.starts(chosen.perpetuals, progress.step)
     report.seconds = time.monotonic() - started
     report.targets = judge(report)
     progress.notice(f"measured in {report.seconds / 60:.1f} minutes")

@@ -43,6 +43,12 @@ def usage(pid: int) -> Usage:
     return Usage(cpu_ns / 1e9, switches, pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20))
 
 
+def proportional_mb(pid: int) -> float:
+    """Return a process's memory, in which what several processes share is divided among them."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
 def build() -> str:
     """Return how this interpreter is linked: one in a shared library is slower whenever it was asleep."""
     return "a shared library" if "libpython" in Path("/proc/self/maps").read_text() else "in one piece"

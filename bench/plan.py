@@ -66,6 +66,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     books: Sequence[int]  # whose memory is measured
     recorder_rates: Sequence[float] = (1_000, 10_000)
     recorded_frames: int  # of a recording that is exported and played again
+    perpetuals: int = 500
+    perpetual_rates: Sequence[float] = (1, 100, 300, 1_000)  # changes a second of the busiest
+    perpetual_seconds: float = 15.0
 
 
 FULL: Final = Plan(
@@ -107,6 +110,9 @@ QUICK: Final = Plan(
     kind_ceilings=False,
     books=(100,),
     recorded_frames=20_000,
+    perpetuals=100,
+    perpetual_rates=(300,),
+    perpetual_seconds=5.0,
 )
 
 

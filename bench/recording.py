@@ -23,7 +23,7 @@ from typing import Any, Final
 from bench import host
 from bench.contenders import free_port
 from bench.report import Recorded, StoredKind
-from bench.rig import BenchError, Child, python
+from bench.rig import BenchError, Child, Say, python
 from feedhandler import replay
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.status import RecorderStatus
@@ -40,8 +40,6 @@ SOON_S: Final = 120.0
 LOOK_S: Final = 0.25
 FLAT_OUT: Final = 5  # times as many frames as are recorded
 PANDAS_MAX: Final = 50_000  # messages: it takes kilobytes for each
-
-Say = Callable[[str], object]
 
 
 def measure(frames: int, say: Say) -> Recorded:

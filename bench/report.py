@@ -13,6 +13,7 @@ import msgspec
 from hdrh.histogram import HdrHistogram
 
 FORMAT: Final = 1
+SIMULATOR: Final = "simulator"  # the role of what sends, where it is measured, too
 FLOOR: Final = "floor"  # the path that others are compared with
 PERCENTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 COMPARED: Final = ("p50", "p99", "cpu")  # the figures that are also shown as a ratio to the floor's
@@ -197,6 +198,47 @@ class Recorded(msgspec.Struct, forbid_unknown_fields=True):
     problems: list[str] = []
 
 
+class PerpetualsStart(msgspec.Struct, forbid_unknown_fields=True):
+    """How long it took until many perpetuals of an exchange had data, from the start of the feed's process."""
+
+    exchange: str
+    symbols: int
+    live_s: dict[str, float]  # by kind: until the last symbol had some
+    cpu_s: float  # of the feed
+    topics: int
+    connections: int
+    bounds: dict[str, float]  # by limit: how long that alone would have taken
+    problems: list[str] = []
+
+
+class Perpetuals(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Many perpetuals of one exchange in all kinds, under one load of the simulator's market."""
+
+    exchange: str
+    symbols: int
+    busiest_per_s: float  # changes of the busiest symbol
+    seconds: float
+    frames_per_s: float
+    records_per_s: dict[str, float]  # by kind
+    busiest_ten: float  # their share of all records
+    median_per_s: float  # records of the symbol in the middle
+    levels_mean: float  # of a change of a book
+    levels_p99: float
+    latency_us: dict[str, float]  # from receipt to the subscriber, by PERCENTILES
+    held_us: dict[str, float]  # of that, until published
+    cores: dict[str, float]  # by role, the simulator among them
+    resident_mb: dict[str, float]
+    proportional_mb: dict[str, float]  # with what is shared divided by those who share it
+    late_ms: float  # of the simulator, at worst
+    problems: list[str] = []
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU of a frame, of all roles but the simulator."""
+        ours = sum(cores for role, cores in self.cores.items() if role != SIMULATOR)
+        return ours / self.frames_per_s * 1e6 if self.frames_per_s else 0.0
+
+
 class Target(msgspec.Struct, forbid_unknown_fields=True):
     """What was wanted of a figure, and what it is. None: could not be judged."""
 
@@ -227,6 +269,8 @@ class Report(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     books: list[Memory] = []
     recorder: list[Run] = []  # with a recorder, and without
     recorded: Recorded | None = None
+    perpetuals: list[Perpetuals] = []
+    perpetual_starts: list[PerpetualsStart] = []
     whole_exchange: Run | None = None  # one feed, as many symbols as a large exchange has
     ceilings: dict[str, Ceiling] = {}  # by path
     soak: Soak | None = None

@@ -33,6 +33,9 @@ SETTLE_MAX_S: Final = 6.0
 AWAKE_S: Final = 0.25  # for what is late after a pause: beats, pings, reports
 
 
+Say = Callable[[str], object]  # what is under way
+
+
 class BenchError(Exception):
     """A path that does not work; the message says which, and what it logged last."""
 

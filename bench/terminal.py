@@ -16,7 +16,20 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from bench.report import COMPARED, FLOOR, PERCENTILES, SECTIONS, Load, Recorded, Report, Run, Target
+from bench.report import (
+    COMPARED,
+    FLOOR,
+    PERCENTILES,
+    SECTIONS,
+    SIMULATOR,
+    Load,
+    Perpetuals,
+    PerpetualsStart,
+    Recorded,
+    Report,
+    Run,
+    Target,
+)
 
 PIPED_WIDTH: Final = 120  # rich would take 80 for a pipe, and break every row
 GAP: Final = 2  # blanks between columns
@@ -123,6 +136,7 @@ def sheets(report: Report) -> list[Sheet]:
         *ceilings(report),
         *soak(report),
         *recorder(report),
+        *perpetuals(report),
         problems(report),
         *targets(report),
     ]
@@ -417,6 +431,92 @@ def _recorded(it: Recorded) -> list[Sheet]:
     return [figures, Sheet("Recorder", "bytes a message", columns, kinds, [note], left_count=2)]
 
 
+def perpetuals(report: Report) -> list[Sheet]:
+    """Many perpetuals in all kinds: cost and latency, what the traffic was like, memory, and how they began."""
+    them = report.perpetuals
+    of_loads = [_perpetual_costs(them), _perpetual_traffic(them), _perpetual_memory(them)] if them else []
+    return of_loads + ([_perpetual_starts(report.perpetual_starts)] if report.perpetual_starts else [])
+
+
+def _perpetual_costs(them: Sequence[Perpetuals]) -> Sheet:
+    roles = (*them[0].resident_mb, SIMULATOR)
+    rows = [
+        (
+            f"{each.busiest_per_s:g}/s",
+            f"{each.frames_per_s:,.0f}",
+            f"{sum(each.records_per_s.values()):,.0f}",
+            *(duration(each.latency_us.get(name)) for name in ("p50", "p99", "p99.9")),
+            *(f"{each.cores[role]:.2f}" for role in roles),
+            cpu(each.cpu_us),
+        )
+        for each in them
+    ]
+    columns = ("busiest", "frames/s", "records/s", "p50", "p99", "p99.9")
+    title = f"{count(them[0].symbols)} perpetuals of {them[0].exchange} in all kinds"
+    return Sheet(
+        "Perpetuals",
+        title,
+        (*columns, *(f"cores,\n{role}" for role in roles), "CPU us\na frame"),
+        [Row(row) for row in rows],
+        [f"! {each.busiest_per_s:g}/s: {problem}" for each in them for problem in each.problems],
+    )
+
+
+def _perpetual_traffic(them: Sequence[Perpetuals]) -> Sheet:
+    kinds = list(dict.fromkeys(kind for each in them for kind in each.records_per_s))
+    rows = [
+        (
+            f"{each.busiest_per_s:g}/s",
+            *(f"{each.records_per_s.get(kind, 0.0):,.0f}" for kind in kinds),
+            f"{each.busiest_ten:.0%}",
+            f"{each.median_per_s:.1f}",
+            *(f"{each.levels_mean:.1f}", f"{each.levels_p99:.0f}"),
+            f"{each.late_ms:.1f} ms",
+        )
+        for each in them
+    ]
+    columns = ("busiest", *(f"{kind}/s" for kind in kinds), "of the ten\nbusiest", "median\nsymbol/s")
+    columns += ("levels of\na change", "p99 of\nlevels", "simulator\nlate")
+    return Sheet("Perpetuals", "what the traffic was like", columns, [Row(row) for row in rows])
+
+
+def _perpetual_memory(them: Sequence[Perpetuals]) -> Sheet:
+    roles = tuple(them[0].resident_mb)
+    rows = [
+        (
+            f"{each.busiest_per_s:g}/s",
+            *(f"{each.resident_mb[role]:.0f} ({each.proportional_mb[role]:.0f})" for role in roles),
+            f"{sum(each.resident_mb.values()):.0f} ({sum(each.proportional_mb.values()):.0f})",
+        )
+        for each in them
+    ]
+    title = "resident MB; in brackets what several share is divided among them"
+    return Sheet("Perpetuals", title, ("busiest", *roles, "all"), [Row(row) for row in rows])
+
+
+def _perpetual_starts(them: Sequence[PerpetualsStart]) -> Sheet:
+    kinds = list(dict.fromkeys(kind for each in them for kind in each.live_s))
+    limits = list(dict.fromkeys(name for each in them for name in each.bounds))
+    rows = [
+        (
+            each.exchange,
+            *(count(number) for number in (each.symbols, each.topics, each.connections)),
+            *(f"{each.live_s[kind]:.1f} s" if kind in each.live_s else NONE for kind in kinds),
+            f"{each.cpu_s:.1f} s",
+            *(f"{each.bounds[name]:.1f} s" if name in each.bounds else NONE for name in limits),
+        )
+        for each in them
+    ]
+    columns = ("exchange", "symbols", "topics", "connections", *(f"all live:\n{kind}" for kind in kinds))
+    return Sheet(
+        "Perpetuals",
+        "from the start of the feed until the last symbol has data",
+        (*columns, "CPU of\nthe feed", *(f"by limit:\n{name}" for name in limits)),
+        [Row(row) for row in rows],
+        [f"! {each.exchange}: {problem}" for each in them for problem in each.problems],
+    )
+
+
 def problems(report: Report) -> Sheet:
     """Every run that is not fine; those that looked for a ceiling are in that table, since they must fail."""
     runs = list(report.all_runs())
@@ -526,6 +626,11 @@ def by_load(runs: Iterable[Run]) -> dict[Load, list[Run]]:
 INTROS: Final = {
     "Kinds": "Trades, depth and books: one message is one trade, one whole depth, or the changes of one book.",
     "Latency and cost": LATENCY_NOTE,
+    "Perpetuals": (
+        "The simulator's own market, not numbered messages; it takes part of the same cores. Latency is from "
+        "receipt to the subscriber. busiest: changes a second of the busiest symbol, of which there are few. "
+        "by limit: how long that alone would hold up a start."
+    ),
     "Stages": STAGES_NOTE,
     "Problems": "Losses, disorder, wrong values, late generators. A run that is not valid proves nothing.",
 }

@@ -9,6 +9,8 @@ from bench.report import (
     Cost,
     Memory,
     PathInfo,
+    Perpetuals,
+    PerpetualsStart,
     Recorded,
     Report,
     Run,
@@ -38,6 +40,27 @@ RECORDED = Recorded(
     replay_records_per_s=120_000.0,
     replay_records_by_clock_per_s=210_000.0,
     kinds=[StoredKind("binance", "trade", 1000, 150.0, 40.0, 30.0, 60.0)],
+)
+PERPETUALS = Perpetuals(
+    exchange="bybit",
+    symbols=500,
+    busiest_per_s=300.0,
+    seconds=15.0,
+    frames_per_s=2_000.0,
+    records_per_s={"ticker": 1_200.0, "book": 800.0},
+    busiest_ten=0.2,
+    median_per_s=2.5,
+    levels_mean=6.0,
+    levels_p99=40.0,
+    latency_us={"p50": 300.0, "p90": 600.0, "p99": 2_000.0, "p99.9": 5_000.0, "max": 9_000.0},
+    held_us={"p50": 150.0},
+    cores={"feed": 0.2, "merger": 0.05, "simulator": 0.3},
+    resident_mb={"feed": 74.0, "merger": 80.0},
+    proportional_mb={"feed": 60.0, "merger": 48.0},
+    late_ms=0.4,
+)
+PERPETUALS_START = PerpetualsStart(
+    "bybit", 500, {"ticker": 2.0, "book": 3.0}, 1.5, 3_000, 6, {"requests": 0.65, "connections": 0.0}
 )
 P50_US = {"floor": 100.0, "feedhandler": 120.0, "other": 500.0}
 
@@ -98,6 +121,8 @@ def report(**changes: Any) -> Report:
         "ceilings": {"feedhandler": Ceiling(40_000.0, "merger at 99 % of a core", 30_000.0, [run()])},
         "recorder": [run()],
         "recorded": RECORDED,
+        "perpetuals": [PERPETUALS],
+        "perpetual_starts": [PERPETUALS_START],
         "soak": Soak(600_000, 0, 30.0, 20_000.0, 1000, {"feed": [40.0, 41.0, 41.0]}, is_flat=True),
         "targets": [
             Target("p50 ÷floor", "≤ 1.5x", "≤ 1.1x", "1.20x", is_met=True, is_stretch_met=False),

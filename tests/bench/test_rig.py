@@ -5,7 +5,9 @@ import pytest
 pytest.importorskip("numpy")
 pytest.importorskip("wsproto")
 
-from bench import contenders, measure
+from patience import PATIENCE_S
+
+from bench import contenders, measure, perpetuals
 from bench.rig import BenchError, Load, Program, Rig, python
 from feedhandler.sim.simulated import SEEDED
 
@@ -61,6 +63,22 @@ def test_three_exchanges_and_two_subscribers_at_once():
         for received in outcome.received:
             names = zip(received.columns["symbol"].tolist(), received.columns["bid"].tolist(), strict=True)
             assert len(set(names)) == 600
+
+
+@pytest.mark.e2e
+def test_perpetuals_begin_and_stay_right_in_all_kinds():
+    with perpetuals.Stack(perpetuals.EXCHANGE, 20, 100.0) as stack:
+        start = stack.start()
+        them = stack.load(1.0)
+    assert start.problems == []
+    assert set(start.live_s) == {"ticker", "depth", "book", "contract"}
+    assert max(start.live_s.values()) < PATIENCE_S
+    assert (start.symbols, start.topics) == (20, 20 * 6)
+    problems = [text for text in them.problems if "simulator was late" not in text]
+    assert problems == []
+    assert min(them.records_per_s[kind] for kind in ("ticker", "trade", "depth", "book", "contract")) > 0
+    assert set(them.cores) == {*perpetuals.ROLES, "simulator"}
+    assert 0 < them.latency_us["p50"] <= them.latency_us["max"]
 
 
 @pytest.mark.e2e

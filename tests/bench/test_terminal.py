@@ -2,8 +2,9 @@
 
 import io
 
+import msgspec
 import pytest
-from example import P50_US, report, run
+from example import P50_US, PERPETUALS, report, run
 from rich.console import Console
 
 from bench.report import Report, Target
@@ -123,3 +124,24 @@ def test_durations_have_sensible_units(us: float | None, said: str) -> None:
 
 def test_ratios_are_multiples() -> None:
     assert [times(ratio) for ratio in (None, 0.5, 1.044, 12.3)] == ["-", "0.50x", "1.04x", "12x"]
+
+
+def test_perpetuals_have_cost_traffic_memory_and_start() -> None:
+    costs, traffic, memory, start = (each for each in sheets(report()) if each.section == "Perpetuals")
+    assert costs.title == "500 perpetuals of bybit in all kinds"
+    assert costs.rows[0].cells == (
+        *("300/s", "2,000", "2,000", "300 us", "2,000 us", "5,000 us"),
+        *("0.20", "0.05", "0.30", "125.0"),
+    )
+    assert traffic.rows[0].cells == ("300/s", "1,200", "800", "20%", "2.5", "6.0", "40", "0.4 ms")
+    assert memory.rows[0].cells == ("300/s", "74 (60)", "80 (48)", "154 (108)")
+    assert start.rows[0].cells == (
+        *("bybit", "500", "3,000", "6", "2.0 s", "3.0 s", "1.5 s"),
+        *("0.7 s", "0.0 s"),
+    )
+
+
+def test_what_is_wrong_with_perpetuals_is_said_below_their_table() -> None:
+    them = [msgspec.structs.replace(PERPETUALS, problems=["3 books are not valid at the subscriber"])]
+    notes = sheet(report(perpetuals=them), "Perpetuals").notes
+    assert notes == ["! 300/s: 3 books are not valid at the subscriber"]
