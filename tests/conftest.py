@@ -28,7 +28,13 @@ settings.load_profile("feedhandler")
 # The files that take longest, by the table that is printed: no worker is left alone with one of them at the end.
 LONGEST = (
     *("test_walk.py", "test_supervised.py", "test_stream.py", "test_daemon.py", "test_renewal.py"),
-    *("test_server.py", "test_websocket.py", "test_screens.py", "test_sources.py"),  # of `make check`
+    *(
+        "test_server_faults.py",
+        "test_server_books.py",
+        "test_websocket.py",
+        "test_screens.py",
+        "test_sources.py",
+    ),  # of `make check`
 )
 
 
