@@ -80,6 +80,7 @@ from feedhandler.transport.files import (
 from feedhandler.transport.http import (
     POLL_SHARE,
     SPARE_SHARE,
+    SURVEY_SHARE,
     WHOLE_SHARE,
     HttpClient,
     HttpRefused,
@@ -847,7 +848,7 @@ class Feed:
         try:
             for request in market.survey_requests:
                 with self._failures.converted("present values"):
-                    body, recv_ns = await self._fetch(market, request, share=SPARE_SHARE)
+                    body, recv_ns = await self._fetch(market, request, share=SURVEY_SHARE)
                     rows = market.decode_survey(body)
                 self._survey_problems[market.name, request.path] = rows.problem
                 self._note_problems()
@@ -868,7 +869,7 @@ class Feed:
                 body, _ = await self._fetch(market, market.quote_request(question.native), share=SPARE_SHARE)
                 quote = market.decode_quote(body)
         except (ProtocolError, DecodeError) as exc:
-            log.info("no word from REST about %s, which is silent: %s", question.native, exc)
+            log.log(_level(exc), "no word from REST about %s, which is silent: %s", question.native, exc)
         question.watch.on_quote(question.native, quote)
 
     async def _ask_trades(self, question: TradesQuestion) -> None:
@@ -879,7 +880,7 @@ class Feed:
                 body, recv_ns = await self._fetch(market, question.request, share=SPARE_SHARE)
                 rows = market.decode_past_trades(native, body)
         except (ProtocolError, DecodeError) as exc:
-            log.info("no past trades of %s from REST: %s", native, exc)
+            log.log(_level(exc), "no past trades of %s from REST: %s", native, exc)
             question.watch.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
         else:
             if rows.problem:
@@ -897,7 +898,7 @@ class Feed:
                 body, recv_ns = await self._fetch(market, question.request, share=SPARE_SHARE)
                 base = market.decode_base(native, body)
         except (ProtocolError, DecodeError) as exc:
-            log.info("no book of %s from REST, asked for again later: %s", native, exc)
+            log.log(_level(exc), "no book of %s from REST, asked for again later: %s", native, exc)
             question.bases.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
         else:
             answer = functools.partial(question.bases.on_answer, question, base, recv_ns)
@@ -1073,6 +1074,12 @@ def _late(name: str, market: Market) -> ProtocolError:
     return ProtocolError(
         f"{name}: the instrument list of {market.name} takes long, and is requested again later"
     )
+
+
+def _level(exc: ProtocolError | DecodeError) -> int:
+    """Return how a request that has no answer is logged: hardly, if it waits for our own budget as hundreds do."""
+    is_waiting = isinstance(exc, HttpRefused) and not exc.status
+    return logging.DEBUG if is_waiting else logging.INFO
 
 
 def _retry_after_s(errors: Iterable[ProtocolError | DecodeError]) -> float:

@@ -1,6 +1,7 @@
 """The feed process' wiring, without an exchange: what it may never wait for."""
 
 import asyncio
+import logging
 import time
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from feedhandler.feed.process import Feed
 from feedhandler.runtime import config
 from feedhandler.transport.boards import BoardReader, board_path
 from feedhandler.transport.files import change_wanted, request_snapshots
-from feedhandler.transport.http import POLL_SHARE, WHOLE_SHARE, HttpRefused
+from feedhandler.transport.http import POLL_SHARE, SPARE_SHARE, SURVEY_SHARE, WHOLE_SHARE, HttpRefused
 
 
 class Http:
@@ -580,3 +581,38 @@ def test_what_is_polled_is_recorded(tmp_path, monkeypatch):
         assert answers == [(f"{Http.rest_url}/api/v1/contracts/XBTUSDTM", POLLED, state.recv_ns)]
 
     uvloop.run(play())
+
+
+@pytest.mark.parametrize(
+    ("refused", "is_said"),
+    [(HttpRefused("our budget is used up", 0.01), False), (HttpRefused("HTTP 429", 0.01, 429), True)],
+)
+def test_books_that_wait_for_our_own_budget_are_no_line_each_in_the_log(tmp_path, caplog, refused, is_said):
+    async def play():
+        feed = feed_of(tmp_path, Answering(refused))
+        (market,) = feed._markets
+        (state,) = market.add(["BTCUSDT"], 0, "book")
+        waiting = []
+        bases = SimpleNamespace(market=market, on_refused=lambda *answer: waiting.append(answer))
+        question = SimpleNamespace(
+            bases=bases, watched=SimpleNamespace(state=state), request=market.base_request("BTCUSDT")
+        )
+        with caplog.at_level(logging.INFO):
+            await feed._ask_base(question)
+        feed._publisher.close()
+        return waiting == [(question, 0.01)]
+
+    assert uvloop.run(play())
+    assert ("no book of BTCUSDT" in caplog.text) == is_said
+
+
+def test_present_values_of_all_are_not_kept_back_by_what_single_symbols_wait_for(tmp_path):
+    async def play():
+        http = Answering(HttpRefused("enough", 0.0))
+        feed = feed_of(tmp_path, http)
+        (market,) = feed._markets
+        await feed._ask_about_all(market, feed._surveys[market])
+        feed._publisher.close()
+        return http.shares
+
+    assert uvloop.run(play())[0] == SURVEY_SHARE > SPARE_SHARE

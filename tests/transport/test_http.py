@@ -21,6 +21,7 @@ from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport.http import (
     REST_SHARE,
     SPARE_SHARE,
+    SURVEY_SHARE,
     TURN_WAIT_MAX_S,
     HttpClient,
     HttpRefused,
@@ -88,6 +89,18 @@ def test_spare_requests_leave_a_third_to_others_and_wait_for_nothing():
     assert shared.take(4, NOW + 4 * SECOND, share=SPARE_SHARE) == NOW + 4 * SECOND
 
 
+@pytest.mark.parametrize(
+    "market", [m for e in EXCHANGES.values() for m in e.markets], ids=lambda m: f"{m.exchange}_{m.name}"
+)
+def test_what_single_symbols_wait_for_does_not_keep_back_the_values_of_all(market):
+    shared = RestBudget(market.rest_limit)
+    with pytest.raises(HttpRefused):
+        while True:
+            shared.take(1, NOW, share=SPARE_SHARE)
+    for request in market.survey_requests:
+        assert shared.take(request.weight, NOW, share=SURVEY_SHARE) == NOW
+
+
 @pytest.mark.parametrize("name", EXCHANGES)
 @pytest.mark.parametrize("count", [1, 2, 6])
 def test_all_present_values_of_an_exchange_can_be_asked_for_beside_a_start(name, count):
@@ -98,7 +111,7 @@ def test_all_present_values_of_an_exchange_can_be_asked_for_beside_a_start(name,
     for request in first:
         shared.take(request.weight, NOW)
     for request in exchange.survey_requests:
-        assert shared.take(request.weight, NOW, share=SPARE_SHARE) == NOW
+        assert shared.take(request.weight, NOW, share=SURVEY_SHARE) == NOW
 
 
 def test_a_turn_that_is_far_off_is_refused_with_the_budget_and_the_time():
