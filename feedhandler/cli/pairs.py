@@ -76,9 +76,9 @@ class Pairs:
         return self._tickers.get(wire.topic(wire.TICKER, contract.exchange, symbol))
 
     def _basis(self, contract: wire.Contract) -> float:
-        """Return the basis in basis points; NaN while one of the two prices is not of now."""
+        """Return the basis in basis points; NaN while one of the two prices is not known, or not of now."""
         own, pair = (self._ticker(contract, s) for s in (contract.symbol, pair_of(contract.symbol)))
-        if own is None or pair is None or not (own.is_live and pair.is_live):
+        if own is None or pair is None or not (own.is_live and pair.is_live and pair.mid > 0):
             return math.nan
         return (own.mid / pair.mid - 1) * BASIS_POINTS
 

@@ -41,6 +41,7 @@ FOR_PANEL: Final = ("latency", "24 h", "age")  # those that trades and depth of 
 LADDER_LEVELS: Final = 5  # of a side
 TRADES_SHOWN: Final = 10
 PANEL_ROWS_BELOW: Final = 9  # where there is no room beside
+PANEL_ROWS_MIN: Final = 3  # ask, bid and a trade
 TICKERS_MIN: Final = 5
 BETWEEN: Final = 3  # blanks between tickers and panel
 PLAIN: Final = Console(width=LINE_WIDTH)  # to measure with
@@ -201,13 +202,13 @@ class Watch:
         Symbols and prices are never cut: on a narrow terminal there are fewer columns.
         """
         now_ns = time.time_ns()
-        pairs = self.pairs.table(self._places, rows_max - TICKERS_MIN, width, now_ns)
+        pairs = self.pairs.table(self._places, (rows_max - TICKERS_MIN) // 2, width, now_ns)
         if pairs is not None:
-            rows_max -= 2 + pairs.row_count
+            rows_max -= 2 + pairs.row_count  # a blank line and the heads
         topics = sorted(self.tickers, key=lambda topic: topic.split(".")[1:])
         panel, beside = self._panel(topics[:rows_max], rows_max, width, now_ns)
         if panel is not None and not beside:
-            rows_max = max(TICKERS_MIN, rows_max - panel.row_count)
+            rows_max = max(TICKERS_MIN, rows_max - 2 - panel.row_count)
         cells = [self._row(self.tickers[topic], now_ns) for topic in topics[:rows_max]]
         names = _columns(cells)
         for name in DROPPED_IN_ORDER:
@@ -249,7 +250,8 @@ class Watch:
             beside = width - BETWEEN - Measurement.get(PLAIN, PLAIN.options, panel).maximum
             if beside >= least:
                 return panel, beside
-        return self.panel.table(places, PANEL_ROWS_BELOW, has_times=True), 0
+        rows_max = max(PANEL_ROWS_MIN, min(PANEL_ROWS_BELOW, rows_max - 2 - TICKERS_MIN))
+        return self.panel.table(places, rows_max, has_times=True), 0
 
     def _places(self, of: wire.Record | Panel) -> int | None:
         """Return how many decimals the prices of a symbol have; None where that is not known."""
@@ -321,7 +323,10 @@ class Watch:
             cells = {
                 "symbols": str(sum(kind == "ticker" for kind, _ in of_kinds)),
                 "records": f"{count:,}",
-                **{PLURALS.get(kind, kind): f"{self.others[name].get(kind, 0):,}" for kind in self._kinds()},
+                **{
+                    PLURALS.get(kind, kind): f"{self.others[name].get(kind, 0):,}"
+                    for kind in self._kinds_seen()
+                },
                 "records/s": f"{count / seconds[name]:,.0f}" if count else "-",
                 "gaps": str(sum(loss.gaps for loss in losses)),
                 "lost": str(sum(loss.lost for loss in losses)),
@@ -339,7 +344,7 @@ class Watch:
             table.add_row(word, *row)
         return Group(Text(title), table)
 
-    def _kinds(self) -> list[str]:
+    def _kinds_seen(self) -> list[str]:
         """Return the kinds besides tickers of which some came."""
         return [kind for kind in wire.TOPIC_WORDS if any(kind in counts for counts in self.others.values())]
 

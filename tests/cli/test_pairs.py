@@ -65,6 +65,12 @@ def test_there_is_no_basis_to_a_price_that_is_not_of_now(old, flag):
     assert "basis" not in pairs_of(*records, contract()).line(NOW_NS)
 
 
+def test_there_is_no_basis_to_a_price_of_nothing():
+    for bid, ask in ((0.0, 0.0), (wire.NAN, 1.0)):
+        pairs = pairs_of(ticker(SPOT, bid, ask), BOTH[1], contract())
+        assert " - -0.0125% " in lines(pairs)[1]
+
+
 def test_what_is_not_known_is_left_open_and_a_contract_that_is_not_live_says_so():
     one = contract(mark=wire.NAN, funding_rate=wire.NAN, open_interest=wire.NAN, next_funding_ns=0)
     one.flags = wire.STALE | wire.SIMULATED

@@ -252,6 +252,25 @@ def test_what_an_exchange_is_doing_costs_no_other_column():
     ]
 
 
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (60, 40), (80, 24), (140, 50)])
+def test_perpetuals_leave_room_for_all_else(width, height):
+    watch = watch_of_kinds()
+    watch.exchanges += ["bybit", "okx"]
+    for name in ("binance", "bybit", "okx"):
+        for symbol in ("BTC/USDT", "BTC/USDT:USDT"):
+            ticker = wire.Ticker(wire.topic(wire.TICKER, name, symbol), flags=wire.SIMULATED, **WIDE)
+            watch.take(ticker)
+        watch.take(wire.Contract(f"contract.{name}.BTC/USDT:USDT", mark=100_010.0, funding_rate=0.0001))
+    console = Console(width=width, height=height, color_system=None)
+    with console.capture() as capture:
+        console.print(watch.picture(max(5, height - 5 - len(watch.exchanges)), width))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= height
+    assert any("binance BTC/USDT" in line for line in lines), "trades and depth"
+    assert sum("+0.0100%" in line for line in lines) == (2 if height == 24 else 3)
+
+
 @pytest.mark.parametrize("height", [24, 40])
 def test_a_perpetual_is_beside_its_spot_pair_below_the_tickers(height):
     watch = watch_of_kinds()

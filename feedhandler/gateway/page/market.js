@@ -60,6 +60,7 @@ export class Market {
   /** What is wanted of the exchanges: rows of the gateway. */
   replace(rows) {
     this.statuses = new Map(rows.map((row) => [row.exchange, row.status]));
+    this.isChanged = true;
     const topics = new Map();
     for (const row of rows) {
       const feed = row.status?.feed;
