@@ -236,6 +236,13 @@ class Feed(Reports, World):
         self.exchange.set_clock()
         self.known_at = self.chain.now + 3 * NS_PER_S
 
+    def heal(self):
+        """The exchange, and the way to it, have no more faults."""
+        self.is_reachable = self.answers_trades = True
+        self.mutes_until = 0
+        for link in filter(None, self.links.values()):
+            link.heal()
+
     def live(self):
         """Do what is due."""
         self.now = self.chain.now

@@ -143,10 +143,7 @@ def heal(chain):
     for slot in chain.slots:
         slot.stopped_until = min(slot.stopped_until, chain.now)
         if slot.feed is not None:
-            slot.feed.is_reachable = slot.feed.answers_trades = True
-            slot.feed.mutes_until = 0
-            for link in filter(None, slot.feed.links.values()):
-                link.heal()
+            slot.feed.heal()
 
 
 def hold_merger(chain, held_ns):

@@ -35,11 +35,12 @@ from feedhandler.data.units import NS_PER_DAY, NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import is_same
 from feedhandler.feed.legs import Legs
+from feedhandler.feed.polling import Polling
 from feedhandler.feed.survey import Survey
 from feedhandler.feed.universe import Universe
 from feedhandler.sim.protocol import Now
 from feedhandler.sim.simulated import SIMULATED
-from feedhandler.transport.http import HttpRefused, RestBudget
+from feedhandler.transport.http import POLL_SHARE, SPARE_SHARE, WHOLE_SHARE, HttpRefused, RestBudget
 
 BASES = ("BTC", "ETH", "SOL", "ADA")  # from the busiest to one that is quiet
 SYMBOLS = tuple(f"{base}/USDT{settle}" for base in BASES for settle in ("", ":USDT"))
@@ -99,8 +100,9 @@ class MixedFeed(Reports):
         count = len(self.market.slots)
         self.budgets = {each.rest_budget: RestBudget(each.rest_limit, count) for each in self.adapters}
         self.surveys = {each: Survey() for each in self.adapters}
+        self.pollings = [Polling(each, poll, self._emit) for each in self.adapters for poll in each.polls]
         self.legs = Universe(self.adapters, self._make_legs, 0, slot.shard.has)
-        self.links = {}  # by session, None while it is not connected
+        self.links = {}  # by session, one on each path of its market; none while it is not connected
         self.attempts = collections.Counter()  # by session
         self.later = []  # heap of (when, order, what to do then)
         self.order = itertools.count()
@@ -108,7 +110,6 @@ class MixedFeed(Reports):
         self.lists_at = self.now
         self.steers_at = 0
         self.is_reachable = self.answers_trades = True
-        self.mutes_until = 0  # of the exchange: see `heal`
         self.retired = 0
         self.clock_off_ns = 0
 
@@ -138,6 +139,11 @@ class MixedFeed(Reports):
         self.chain.authors[state.topic, state.recv_ns] = self.pid
         self.batch.emit(state)
 
+    def heal(self):
+        """The exchange, and the way to it, have no more faults."""
+        self.is_reachable = self.answers_trades = True
+        self.played.heal(self.chain.exchange_now())
+
     def live(self):
         """Do what is due."""
         self.now = self.chain.now
@@ -162,10 +168,10 @@ class MixedFeed(Reports):
 
     # --- REST
 
-    def ask(self, adapter, request, on_body, on_refused, *, is_spare=True):
+    def ask(self, adapter, request, on_body, on_refused, *, share=SPARE_SHARE):
         """Request something: either is called later, the second with how long to wait."""
         try:
-            turn = self.budgets[adapter.rest_budget].take(request.weight, self.now, is_spare=is_spare)
+            turn = self.budgets[adapter.rest_budget].take(request.weight, self.now, share=share)
         except HttpRefused as exc:
             wait_s = exc.retry_after_s
             self.at(self.now, lambda: on_refused(wait_s))
@@ -193,7 +199,7 @@ class MixedFeed(Reports):
                 self.lists[adapter] = [adapter.prefixed(each) for each in found]
                 self._take_lists()
 
-        self.ask(adapter, request, on_body, lambda wait_s: None, is_spare=False)
+        self.ask(adapter, request, on_body, lambda wait_s: None, share=WHOLE_SHARE)
 
     def _take_lists(self):
         """Go on with what is listed by now; contracts may come a moment after spot."""
@@ -219,6 +225,9 @@ class MixedFeed(Reports):
         for adapter, survey in self.surveys.items():
             if survey.begin([legs for legs in self.legs.legs if legs.market is adapter], self.now):
                 self._ask_survey(adapter, survey, list(adapter.survey_requests))
+        for polling in self.pollings:
+            if (question := polling.advance(self.now)) is not None:
+                self._poll(polling, question)
         assert set(self.links) == {session for legs in self.legs.legs for session in legs.sessions}
 
     def _ask_quote(self, question):
@@ -269,12 +278,25 @@ class MixedFeed(Reports):
 
         self.ask(adapter, requests[0], on_body, on_refused)
 
+    def _poll(self, polling, question):
+        adapter = polling.market
+
+        def on_body(body):
+            rows = adapter.decode_poll(polling.poll, body, self.unix_ns())
+            assert not rows.problem, rows.problem
+            polling.on_answer(question, rows, self.unix_ns(), self.now)
+
+        def on_refused(wait_s):
+            polling.on_refused(question, self.now, "no answer", wait_s)
+
+        self.ask(adapter, question.request, on_body, on_refused, share=POLL_SHARE)
+
     # --- connections
 
     def apply(self, change):
         for session in change.run:
             self.note(f"{session.market.name}, line {session.line.index} is to run: {session.reason}")
-            self.links[session] = None
+            self.links[session] = []
         for session in change.stop:
             self.retired += 1
             self.close(session, "stopping")
@@ -285,75 +307,87 @@ class MixedFeed(Reports):
         if step.connect:
             self.market.connects.append(self.now)
             self._connect(session)
-        link = self.links.get(session)
-        if step.ping and link is not None:
-            self.played.ping(link, self.chain.exchange_now())
+        links = self.links.get(session)
+        if step.ping and links:
+            self.played.ping(links[step.socket], self.chain.exchange_now())
         for message in step.send:
-            if link is not None:
-                self.played.send(link, message, self.chain.exchange_now())
+            if links:
+                self.played.send(links[step.socket], message, self.chain.exchange_now())
         if step.close:
             self.close(session, step.close)
 
     def _connect(self, session):
-        """Shake hands, and open the socket."""
+        """Shake hands, and open the sockets, one after the other."""
         self.attempts[session] += 1
-        attempt, adapter = self.attempts[session], session.market
+        attempt, adapter, opened = self.attempts[session], session.market, []
 
-        def is_given_up():
-            return self.attempts[session] != attempt or session.phase is not Phase.CONNECTING
+        def fail(reason, wait_s=0.0):
+            for link in opened:
+                self.played.end(link)
+            if self.attempts[session] == attempt and session.phase is Phase.CONNECTING:
+                session.on_closed(self.now, reason, wait_s)
 
-        def open_it(body):
-            if is_given_up() or session not in self.links:
-                return
-            if not self.is_reachable:
-                session.on_closed(self.now, "refused")
-                return
-            endpoint = adapter.endpoint(self.played.url(type(adapter)), body, "played")
-            session.on_endpoint(endpoint)
-            link = self.played.connect(type(adapter), endpoint.url, self.chain.exchange_now())
-            if isinstance(link, str):
-                session.on_closed(self.now, link)
-                return
-            self.links[session] = link
-            session.on_open(self.now)
-            self._advance(session)
+        def open_next(body):
+            if self.attempts[session] != attempt or session.phase is not Phase.CONNECTING:
+                fail("given up")
+            elif session in self.links and self.is_reachable:
+                signs = session.sockets[len(opened)]
+                endpoint = adapter.endpoint(self.played.url(type(adapter)) + signs.path, body, "played")
+                signs.on_endpoint(endpoint)
+                link = self.played.connect(type(adapter), endpoint.url, self.chain.exchange_now())
+                if isinstance(link, str):
+                    fail(link)
+                    return
+                opened.append(link)
+                if len(opened) < len(session.sockets):
+                    shake_hands()
+                    return
+                self.links[session] = opened
+                session.on_open(self.now)
+                self._advance(session)
+            else:
+                fail("refused")
 
-        if (request := adapter.handshake_request) is None:
-            open_it(b"")
-            return
-        self.ask(
-            adapter,
-            request,
-            open_it,
-            lambda wait_s: is_given_up() or session.on_closed(self.now, "no token", wait_s),
-            is_spare=False,
-        )
+        def shake_hands():
+            if (request := adapter.handshake_request) is None:
+                open_next(b"")
+            else:
+                self.ask(
+                    adapter, request, open_next, lambda wait_s: fail("no token", wait_s), share=WHOLE_SHARE
+                )
+
+        shake_hands()
 
     def close(self, session, reason):
-        link, self.links[session] = self.links[session], None
+        links, self.links[session] = self.links[session], []
         self.note(f"{session.market.name}, line {session.line.index} closed: {reason}")
-        if link is not None and not link.is_over:
+        for link in links:
             self.played.end(link)
         if session.phase is not Phase.BACKOFF:
             session.on_closed(self.now, reason)
 
     def _deliver(self):
-        for session, link in list(self.links.items()):
-            while link and link.items and max(link.items[0][0], link.stalled_until) <= self.now:
-                _, _, what, payload = heapq.heappop(link.items)
-                if what == CLOSE:
-                    self.close(session, f"the exchange: {payload.decode()}")
-                elif what in (PING, PONG):
-                    session.on_ping()
-                    if what == PING:
-                        self.played.pong(link, payload, self.chain.exchange_now())
-                elif session.on_frame(payload, self.unix_ns()):
-                    self._advance(session)
-                link = self.links.get(session)
+        for session, links in list(self.links.items()):
+            for signs, link in zip(session.sockets, links, strict=False):  # there may be none
+                while self.links.get(session) is links and link.is_due(self.now):
+                    self._take(session, signs, link, *link.next())
+
+    def _take(self, session, signs, link, what, payload):
+        if what == CLOSE:
+            self.close(session, f"the exchange: {payload.decode()}")
+        elif what in (PING, PONG):
+            signs.on_ping()
+            if what == PING:
+                self.played.pong(link, payload, self.chain.exchange_now())
+            else:
+                signs.on_pong()
+        elif signs.on_frame(payload, self.unix_ns()):
+            self._advance(session)
 
     @property
     def open_links(self):
-        return [link for link in self.links.values() if link is not None]
+        """Sessions and links."""
+        return [(session, link) for session, links in self.links.items() for link in links]
 
 
 class Watcher(Subscriber):
@@ -420,11 +454,11 @@ class Mixed(Chain):
         for feed in [
             slot.feed for slot in self.slots if slot.feed is not None and self.now < slot.stopped_until
         ]:
-            for link in feed.open_links:
+            for _, link in feed.open_links:
                 link.is_excused = True  # who is stopped answers no pings
 
     def bury(self, slot, is_gentle=False):
-        for link in slot.feed.open_links:
+        for _, link in slot.feed.open_links:
             slot.market.played.end(link)
         super().bury(slot, is_gentle)
 
@@ -441,11 +475,6 @@ class Mixed(Chain):
             assert len(feed.links) <= 2 * self.legs * len(feed.adapters)
             assert len(feed.legs.states) <= topics
             assert len(feed.later) <= LATER_MAX
-
-    def heal(self):
-        """No more faults of exchanges, beside those of `chain_plays.heal`."""
-        for venue in self.markets:
-            venue.played.heal(self.exchange_now())
 
     def odd(self):
         """Return what should be live and is not, by topic."""
@@ -497,6 +526,8 @@ class Mixed(Chain):
             return
         reference = venue.played.reference_of(native)
         ours, theirs = ([getattr(each, name) for name in CONTRACT_FIELDS] for each in (contract, reference))
+        polled = venue.played.polled_of(native)  # these are as old as their last answer
+        theirs = [ours[at] if name in polled else theirs[at] for at, name in enumerate(CONTRACT_FIELDS)]
         if not is_all_known:
             theirs = [them if us == us and us else us for us, them in zip(ours, theirs, strict=True)]
         if not is_same(ours, theirs):

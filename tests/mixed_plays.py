@@ -7,12 +7,14 @@ from mixed import Mixed
 from played import DELAY_NS
 from world import HEALS_S
 
+from feedhandler.data.book import BOOK
 from feedhandler.data.units import NS_PER_S
 
 BEGINS_S = 12  # lists, connections and books are there by then
 SPARED_S, WHATEVER_S = 45, 45
 LASTS_S = 3
 BOOKS_AGAIN_S = 120  # as in `chain_plays`
+SETTLES_NS = 3 * NS_PER_S  # of a connection: what its channels begin with has come
 RESTS_S = 3  # what was sent has come; no longer, for a busy market that is silent is soon suspected
 TOLD_S = 90
 
@@ -29,8 +31,8 @@ def spared_leg(seed, mixed=None):
     def play():
         slot = rng.choice(mixed.slots)
         feed = slot.feed
-        links = [(session, link) for session, link in feed.links.items() if link is not None]
-        if mixed.now < healed[slot] or not is_well(feed, links):
+        links = feed.open_links
+        if mixed.now < healed[slot] or not is_well(feed):
             return
         if any(
             link.delay_ns != DELAY_NS or link.stalled_until > mixed.now or link.is_deaf for _, link in links
@@ -45,7 +47,6 @@ def spared_leg(seed, mixed=None):
 
     mixed.run(SPARED_S, play)
     heal(mixed)
-    mixed.heal()
     mixed.run(8)
     assert not mixed.odd(), f"not as it should be: {mixed.odd()}"
     flagged += flags_told(mixed)
@@ -54,19 +55,21 @@ def spared_leg(seed, mixed=None):
     return mixed
 
 
-def is_well(feed, links):
+def is_well(feed):
     """True if both legs of every market have all that there is."""
-    groups = feed.legs.legs
-    if len(links) != len(feed.links) or any(each.is_renewing for each in groups):
+    if any(each.is_renewing for each in feed.legs.legs):
         return False
-    sessions = [session for session, _ in links]
-    if any(session.condition or session.subscriptions.unheard() for session in sessions):
-        return False
-    return all(
-        state.lines[session.line.index].is_known
-        for session in sessions
-        for state in session.subscriptions.states.values()
-        if state.kind == "book"
+    return all(feed.links.values()) and all(is_settled(session, feed.now) for session in feed.links)
+
+
+def is_settled(session, now):
+    subscriptions = session.subscriptions
+    books = [state for state in subscriptions.states.values() if state.kind == BOOK.name]
+    return (
+        not session.condition
+        and subscriptions.is_acknowledged
+        and now - session.opened_mono_ns > SETTLES_NS
+        and all(state.lines[session.line.index].is_known for state in books)
     )
 
 
@@ -91,7 +94,7 @@ def spoil_a_leg(mixed, slot, session, link, rng):
         case "a change is lost":
             played.lose_a_change(link)
         case _:
-            pass
+            played.restart_books()
 
 
 def whatever(seed, mixed=None):
@@ -112,7 +115,6 @@ def whatever(seed, mixed=None):
     mixed.run(BEGINS_S)
     mixed.run(WHATEVER_S, play)
     heal(mixed)
-    mixed.heal()
     healed_at, well_s = mixed.now, 0
     while well_s < LASTS_S and mixed.now - healed_at < HEALS_S * NS_PER_S:
         mixed.run(1)
@@ -125,7 +127,7 @@ def whatever(seed, mixed=None):
 def trouble(mixed, slot, rng):
     """One fault of an exchange, of any kind."""
     feed, played = slot.feed, slot.market.played
-    links = [(session, link) for session, link in feed.links.items() if link is not None]
+    links = feed.open_links
     kind = rng.choice([*FAULTS, *(FAULTS_OF_LINKS if links else ())])
     session, link = rng.choice(links) if links else (None, None)
     mixed.note(

@@ -80,9 +80,9 @@ def okx_contract(exchange, native, now):
 
 
 def kucoin_contract(exchange, native, now):
-    """What is predicted comes each minute, what is due when it is paid; the rest is over REST alone."""
+    """What is predicted comes each minute, and the rate that is due when it is paid."""
     perpetual = exchange.linear.perpetuals[native]
-    values = perpetual_values(perpetual, Fraction(0), now)
+    values = perpetual_values(perpetual, Fraction(kucoin_linear.multiplier_of(perpetual.contract)), now)
     settled = perpetual.settled_rate(now.unix_ns) / RATE_ONE
     return values | {"predicted_funding_rate": values["funding_rate"], "funding_rate": settled}
 
@@ -224,6 +224,15 @@ class Truth:
         made = last.price, size, last.is_sell, last.unix_ns // NS_PER_MS
         assert stated == made, f"{record.topic}: {record.trade_id} is {stated}, it was {made}"
 
+    def note_liquidations(self, records, positions):
+        """Note what a message has of positions that were ended, one or several."""
+        told = positions if isinstance(positions, list) else [positions]
+        made = [(each.price, each.size, each.is_sell) for each in told]
+        found = [(self.ticks(r.price), self.lots(r.size), r.side == wire.Side.SELL) for r in records]
+        assert found == made, f"liquidations {found}, there were {made}"
+        for record in records:
+            self.liquidations[stated(record)] = self.liquidations.get(stated(record), 0) + 1
+
     def note_contract(self, values):
         for field, value in values.items():
             known = self.contract.setdefault(field, [])
@@ -351,6 +360,13 @@ class PlayedLink:
         self.losing = set()  # ids of streams of books whose next message does not come
         self.is_over = False
 
+    def is_due(self, now):
+        return bool(self.items) and max(self.items[0][0], self.stalled_until) <= now
+
+    def next(self):
+        """Return what arrives, and its payload."""
+        return heapq.heappop(self.items)[2:]
+
     def heal(self):
         self.delay_ns, self.stalled_until, self.is_deaf = DELAY_NS, 0, False
         self.losing.clear()
@@ -419,6 +435,11 @@ class PlayedExchange:
         """Return the state of a contract, as messages have it."""
         found = next(r for r in self._references.values() if r.has(native))
         return found.adapter.states[CONTRACT.name].get(native.removeprefix(found.adapter.prefix))
+
+    def polled_of(self, native):
+        """Return the fields of a contract that come over REST, or do at first."""
+        found = next(r for r in self._references.values() if r.has(native))
+        return {name for poll in found.adapter.polls for name in (*poll.fields, *poll.fills)}
 
     def heal(self, now):
         """Let everything that is subscribed to be sent."""
@@ -555,6 +576,8 @@ class PlayedExchange:
 
     def end(self, link):
         """The connection is over for the exchange; what was sent before still arrives."""
+        if link.is_over:
+            return
         link.is_over = True
         for topic in link.dialog.topics:
             self.broadcast.remove(topic, link.outbox)
@@ -666,17 +689,20 @@ class Reference:
     def take(self, payload, stream, now):
         self._emitted.clear()
         self.adapter.decode(payload, now.unix_ns, self.line, self._emit)
-        if self._emitted:
-            truth, _ = self._emitted[0]
-            truth.note_trades([record for _, record in self._emitted], stream.source.message)
+        if not self._emitted:
+            return
+        truth, kind = self._emitted[0][0], self._emitted[0][1].kind
+        records = [record for _, record in self._emitted]
+        if kind == wire.TRADE:
+            truth.note_trades(records, stream.source.message)
+        else:
+            truth.note_liquidations(records, stream.source.message)
 
     def _emit(self, state):
         record = wire.unpack(state.record())
         truth = self.played.truths[self.adapter.prefix + state.native]
-        if record.kind == wire.TRADE:
+        if record.kind in (wire.TRADE, wire.LIQUIDATION):
             self._emitted.append((truth, record))
-        elif record.kind == wire.LIQUIDATION:
-            truth.liquidations[stated(record)] = truth.liquidations.get(stated(record), 0) + 1
 
 
 def stated(record):

@@ -615,7 +615,7 @@ class LiquidationBatches:
         self._instrument = instrument
         self._symbol = symbol
         self._update_id = instrument.update_id
-        self._found: list[EndedPosition] = []
+        self.message: list[EndedPosition] = []
 
     def start(self) -> None:
         self._update_id = self._instrument.update_id
@@ -627,8 +627,8 @@ class LiquidationBatches:
         if self._update_id == self._instrument.update_id:
             return False
         self._update_id = self._instrument.update_id
-        self._found = liquidations(self._instrument)
-        return bool(self._found)
+        self.message = liquidations(self._instrument)
+        return bool(self.message)
 
     def lose(self) -> None:
         self.take()
@@ -643,7 +643,7 @@ class LiquidationBatches:
                 "v": _size(self._instrument, each.size).decode(),
                 "p": _price(self._instrument, each.price).decode(),
             }
-            for each in self._found
+            for each in self.message
         ]
         topic = f"allLiquidation.{self._symbol}"
         return to_json({"topic": topic, "type": "snapshot", "ts": now.unix_ms, "data": rows})

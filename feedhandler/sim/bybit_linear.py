@@ -41,6 +41,11 @@ class EndedPosition(NamedTuple):
     price: int
     size: int
 
+    @property
+    def is_sell(self) -> bool:
+        """A long position is sold."""
+        return self.is_long
+
 
 def interval_h_of(instrument: Instrument) -> int:
     """Return how many hours are between two fundings."""
