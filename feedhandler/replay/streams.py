@@ -28,7 +28,7 @@ from feedhandler.replay.player import Player, timed
 
 APART_SIZE: Final = 4 << 20  # bytes of a feed's files: decoded in 0.6 s, where a process starts in 0.2 s
 GARBAGE: Final = 100_000  # objects between two looks for cycles: a tenth of the time, and decoders make none
-SERVE: Final = "from feedhandler.replay import streams; streams.serve({})"
+SERVE: Final = "import sys; sys.path[:] = {!r}; from feedhandler.replay import streams; streams.serve({})"
 
 Chunk = tuple[list[bytes], list[int]]  # records, and the place of each in the order of all: it never falls
 
@@ -132,10 +132,10 @@ class _Apart:
     def __enter__(self) -> Iterator[Chunk]:
         self._pipe, there = Pipe()
         with there:
-            # A program of its own: what `multiprocessing` starts would run the caller's main module once more. In a
-            # session of its own, as Ctrl-C is the caller's.
+            # A program of its own: what `multiprocessing` starts would run the caller's main module once more. It
+            # finds modules where the caller does. In a session of its own, as Ctrl-C is the caller's.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", SERVE.format(there.fileno())],
+                [sys.executable, "-c", SERVE.format(sys.path, there.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[there.fileno()],
                 start_new_session=True,

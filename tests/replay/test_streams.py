@@ -1,6 +1,7 @@
 """Records of several feeds at once: their order, and the processes that decode them."""
 
 import heapq
+import importlib
 import itertools
 import subprocess
 
@@ -98,3 +99,14 @@ def test_one_that_was_killed_is_told(tmp_path, started, monkeypatch):
     monkeypatch.setattr(streams, "SERVE", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)  # {}")
     with pytest.raises(ReplayFailed):
         list(replay.messages(small(tmp_path)))
+
+
+def test_who_decodes_elsewhere_finds_modules_where_the_caller_does(tmp_path, monkeypatch, started):
+    """Such as the package itself, where a program has put its folder on the path."""
+    body = "from feedhandler.replay.streams import PlayedFeed\n\n\nclass Theirs(PlayedFeed):\n    pass\n"
+    (tmp_path / "theirs_of_the_caller.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = importlib.import_module("theirs_of_the_caller").Theirs
+    stream = made((), "binance", ("trade",), frozenset(), frozenset())
+    assert list(streams.played([stream])) == []
+    assert len(started) == 1
