@@ -32,7 +32,6 @@ Frames: tests/frames/bybit/, tests/frames/bybit_linear/
 import contextlib
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Final, Generic
 from urllib.parse import quote, urlencode
@@ -89,7 +88,7 @@ from feedhandler.exchanges.books import ASK_AGAIN_NS, NEXT, OLD, Base, BookDepth
 from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
-from feedhandler.exchanges.trades import PastTrade, TradeState
+from feedhandler.exchanges.trades import PastTrade, TradeState, told_apart
 
 BOOK: Final = "orderbook.1."
 BOOK_SIZE: Final = len(BOOK)
@@ -937,14 +936,12 @@ class BybitLinear(BybitMarket):
         state: TradeState | None = self.states[LIQUIDATION.name].get(topic[LIQUIDATIONS_SIZE:])
         if state is None:
             return None
-        new = []
-        met: Counter[tuple[object, ...]] = Counter()
-        for index, row in zip(indices, rows, strict=True):
-            # Without an id it is known by all that is stated, and several alike in a message by their places.
-            known = row.time, row.side, row.price, row.size
-            met[known] += 1
-            if state.accept_trade(line, (*known, met[known]), row.time * NS_PER_MS, recv_ns):
-                new.append((index, row, LIQUIDATED.get(row.side, UNKNOWN_SIDE)))
+        keys = told_apart((row.time, row.side, row.price, row.size) for row in rows)
+        new = [
+            (index, row, LIQUIDATED.get(row.side, UNKNOWN_SIDE))
+            for index, row, key in zip(indices, rows, keys, strict=True)
+            if state.accept_trade(line, key, row.time * NS_PER_MS, recv_ns)
+        ]
         return self._publish(state, new, recv_ns, emit)
 
 

@@ -88,7 +88,7 @@ from feedhandler.exchanges.books import Base, BookDepthState, ChainRule, Success
 from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State
-from feedhandler.exchanges.trades import PastTrade, TradeState, numbered
+from feedhandler.exchanges.trades import PastTrade, TradeState, numbered, told_apart
 
 TICKERS: Final = "tickers"
 BBO: Final = "bbo-tbt"
@@ -978,7 +978,7 @@ class OkxLinear(OkxMarket):
             frame = self._decode_liquidations(payload)
         except UNDECODABLE as exc:
             raise DecodeError(f"okx: {LIQUIDATIONS}: {exc}") from exc
-        new, odd = [], ""  # rows are judged one by one: they are of many symbols
+        found, odd = [], ""  # rows are judged one by one: they are of many symbols
         for raw in frame.data:
             try:
                 data = self._liquidations_of_one(raw)
@@ -997,10 +997,16 @@ class OkxLinear(OkxMarket):
                 except UNDECODABLE as exc:
                     odd = odd or f"{data.native}: {exc}"
                     continue
-                time_ns = each.ts * NS_PER_MS
-                key = each.ts, each.side, each.position_side, each.price, each.size
-                if state.accept_trade(line, key, time_ns, recv_ns):
-                    new.append((state, index, each, size))
+                found.append((state, index, each, size))
+        keys = told_apart(
+            (state.native, each.ts, each.side, each.position_side, each.price, each.size)
+            for state, _, each, _ in found
+        )
+        new = [
+            (state, index, each, size)
+            for (state, index, each, size), key in zip(found, keys, strict=True)
+            if state.accept_trade(line, key, each.ts * NS_PER_MS, recv_ns)
+        ]
         left = len(new)
         for state, index, each, size in new:
             left -= 1

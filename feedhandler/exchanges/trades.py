@@ -9,7 +9,8 @@ connected. Pure: ids and times come in. Compiled where there is a compiler, with
 """
 
 import struct
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
 import msgspec
@@ -374,6 +375,16 @@ class TradeState(RecordState):
 
 
 _Held = tuple[bytes, int, int, int]  # a record without its header, flags, exchange_ns, recv_ns
+
+
+def told_apart(stated: Iterable[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """Return keys of rows without ids: all that each states, and its place among those alike in the message."""
+    met: Counter[tuple[object, ...]] = Counter()
+    keys = []
+    for each in stated:
+        met[each] += 1
+        keys.append((*each, met[each]))
+    return keys
 
 
 def is_id(text: str) -> bool:

@@ -192,6 +192,22 @@ def test_liquidations_are_those_of_our_symbols_each_once(name):
     assert records(market, name, line) == []
 
 
+def test_liquidations_that_are_alike_in_a_message_are_several_and_their_repetition_is_none():
+    """As Bybit's: without ids they are known by what is stated, and by their places among those alike."""
+    market, line, found = make("liquidation"), Line(0), []
+    frame = json.loads(load("liquidation"))
+    details = frame["data"][0]["details"]
+    frame["data"][0]["details"] = [details[0]] * 3
+    payload = json.dumps(frame).encode()
+    for each in (line, Line(1), line):
+        market.decode(payload, RECV_NS, each, lambda state: found.append(wire.unpack(bytes(state.record()))))
+    assert [(record.price, record.index, bool(record.flags & wire.LAST)) for record in found] == [
+        (97000.5, 0, False),
+        (97000.5, 1, False),
+        (97000.5, 2, True),
+    ]
+
+
 def test_an_odd_liquidation_costs_itself_alone_and_is_of_the_channel():
     market, line = make("liquidation"), Line(0)
     frame = json.loads(load("liquidations"))
