@@ -82,7 +82,7 @@ SIDE = rb"\((\(%s, %s\)(, )?){3}\)" % (NUMBER, NUMBER)
 LEVELS = rb"\[(\(%s, %s\)(, )?){3}\]" % (NUMBER, NUMBER)
 PRINTED = {
     '["ticker.': rb"BTC/USDT \d+\.\d+ \d+\.\d+ [A-Z|]* 0\n",
-    'pair = ("ticker.': rb"%s %s [+-]0\.\d{4}%% [+-]0\.\d{4}%% in [0-7]\.\d h\n" % (NUMBER, NUMBER),
+    'pair = ("ticker.': rb"%s %s [+-]0\.\d{4}%% [+-]0\.\d{4}%%\n" % (NUMBER, NUMBER),
     '["trade.': rb"BTC/USDT (buy|sell) %s %s \d+\n" % (NUMBER, NUMBER),
     '["depth.': rb"BTC/USDT %s %s\n" % (SIDE, SIDE),
     '["book.': rb"\d+ .*%s.* %s %s\n" % (NUMBER, LEVELS, LEVELS),
