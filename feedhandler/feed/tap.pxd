@@ -15,11 +15,11 @@ cdef class Tap:
     cdef Py_ssize_t _used
     cdef int64_t _items
     cdef bint _is_full
-    cdef object _held, _greeting, _plan
+    cdef object _held, _greeting, _plan, _lists
     cdef int64_t _held_size, _dropped, _answers
     cdef tuple _dropped_ns
     cdef readonly int64_t dropped
-    cdef dict _serials, _lists, _opened
+    cdef dict _serials, _opened
     cdef list _planned
 
     @cython.locals(at=Py_ssize_t)
