@@ -25,7 +25,7 @@ from feedhandler.data.kept_book import Book
 from feedhandler.data.units import NS_PER_MS
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.sim import bybit_linear, kucoin_linear
+from feedhandler.sim import kucoin_linear
 from feedhandler.sim.broadcast import Broadcast
 from feedhandler.sim.market import Instrument
 from feedhandler.sim.perpetuals import HOUR_NS, RATE_ONE, Perpetual
@@ -88,16 +88,10 @@ def kucoin_contract(exchange, native, now):
 
 
 def bybit_contract(exchange, native, now):
-    each = exchange.by_symbol_of["linear"][native]
-    found = bybit_linear.contract_values(each, now, exchange.rules.funding_hour_s)
-    return {
-        "mark": found.mark_price / 10**each.price_decimals,
-        "index": found.index_price / 10**each.price_decimals,
-        "funding_rate": found.funding_rate / 10**bybit_linear.RATE_DECIMALS,
-        "open_interest": float(found.open_interest * coins_per_lot(each)),
-        "next_funding_ns": found.next_funding_ms * NS_PER_MS,
-        "funding_interval_h": float(found.interval_h),
-    }
+    """The rate is that of the minute."""
+    perpetual = exchange.perpetuals[native]
+    values = perpetual_values(perpetual, coins_per_lot(perpetual.contract), now)
+    return values | {"funding_rate": perpetual.rate_of_minute(now.unix_ns) / RATE_ONE}
 
 
 class PlayedMarket(NamedTuple):

@@ -28,15 +28,15 @@ import msgspec
 
 from feedhandler.sim.account import ZERO
 from feedhandler.sim.bybit_linear import (
-    RATE_DECIMALS,
     EndedPosition,
-    contract_values,
     interval_h_of,
     liquidations,
+    perpetual_of,
 )
 from feedhandler.sim.bybit_private import PRIVATE_PATH, BybitPrivate, BybitPrivateDialog
 from feedhandler.sim.market import MAJORS, Instrument, Listing, instruments_of, padded, trimmed, universe
 from feedhandler.sim.order_book import Fill, Level
+from feedhandler.sim.perpetuals import RATE_DECIMALS, Perpetual
 from feedhandler.sim.protocol import (
     NS_PER_MS,
     NS_PER_S,
@@ -138,6 +138,11 @@ class Bybit(Exchange):
             LINEAR: {_symbol(each, LINEAR): each for each in self.other_instruments},
         }
 
+        self.perpetuals = {
+            symbol: perpetual_of(each, self.rules.funding_hour_s)
+            for symbol, each in self.by_symbol_of[LINEAR].items()
+        }
+
     def price(self, asset: str) -> Decimal:
         """Value an asset in USD, for which USDT stands; 0 if it is not traded."""
         instrument = self.by_symbol.get(f"{asset}USDT")
@@ -193,7 +198,7 @@ class Bybit(Exchange):
                 topic, instrument, encode, regular_every_ns=every_ns, shows_book=True, source=window
             )
         if channel == "tickers" and is_linear:
-            ticker = LinearTickerSource(instrument, symbol, self.rules.funding_hour_s)
+            ticker = LinearTickerSource(self.perpetuals[symbol], symbol)
             return DataStream(
                 topic, instrument, ticker.encode, regular_every_ns=100 * NS_PER_MS, source=ticker
             )
@@ -556,10 +561,10 @@ def _index_price(each: Instrument) -> bytes:
 class LinearTickerSource:
     """Tickers as deltas: what has changed since the last message, and a snapshot of what was sent until then."""
 
-    def __init__(self, instrument: Instrument, symbol: str, hour_s: float) -> None:
-        self._instrument = instrument
+    def __init__(self, perpetual: Perpetual, symbol: str) -> None:
+        self._perpetual = perpetual
+        self._instrument = perpetual.contract
         self._symbol = symbol
-        self._hour_s = hour_s
         self._sent: dict[str, str] = {}  # {}: nobody knows anything
         self._update_id = 0  # as of then
         self._now = Now(0, 0)
@@ -579,7 +584,7 @@ class LinearTickerSource:
     def _read(self, now: Now) -> dict[str, str]:
         """Note the present values; return those that have changed, a price with its size."""
         self._now, self._update_id = now, self._instrument.update_id
-        before, self._sent = self._sent, linear_values(self._instrument, now, self._hour_s)
+        before, self._sent = self._sent, linear_values(self._perpetual, now)
         changed = {name: text for name, text in self._sent.items() if before.get(name) != text}
         for price, size in (("bid1Price", "bid1Size"), ("ask1Price", "ask1Size")):
             if price in changed or size in changed:
@@ -649,11 +654,12 @@ class LiquidationBatches:
         return to_json({"topic": topic, "type": "snapshot", "ts": now.unix_ms, "data": rows})
 
 
-def linear_values(each: Instrument, now: Now, hour_s: float) -> dict[str, str]:
-    """Return what tickers have of a perpetual, as texts."""
-    contract = contract_values(each, now, hour_s)
+def linear_values(perpetual: Perpetual, now: Now) -> dict[str, str]:
+    """Return what tickers have of a perpetual, as texts. The rate of funding is that of the minute."""
+    each, mark, open_interest = perpetual.contract, perpetual.mark, perpetual.open_interest
+    next_funding_ms = perpetual.funding_ns(now.unix_ns) // NS_PER_MS
     has_funding = STATES.get(each.listing.base, ("", ""))[0] != "PreLaunch"
-    both = 2 * contract.open_interest  # sides
+    both = 2 * open_interest  # sides
     value_decimals = each.price_decimals + each.size_decimals
     values = {
         "tickDirection": b"MinusTick" if each.is_sell else b"PlusTick",
@@ -662,18 +668,18 @@ def linear_values(each: Instrument, now: Now, hour_s: float) -> dict[str, str]:
         "prevPrice24h": _price(each, each.open),
         "highPrice24h": _price(each, each.high),
         "lowPrice24h": _price(each, each.low),
-        "markPrice": _price(each, contract.mark_price),
-        "indexPrice": _price(each, contract.index_price) if has_funding else b"",
+        "markPrice": _price(each, mark),
+        "indexPrice": _price(each, perpetual.index) if has_funding else b"",
         "openInterest": _size(each, both),
-        "openInterestValue": trimmed(both * contract.mark_price, value_decimals),
+        "openInterestValue": trimmed(both * mark, value_decimals),
         "turnover24h": _turnover(each),
         "volume24h": _size(each, each.base_volume),
-        "fundingIntervalHour": b"%d" % contract.interval_h if has_funding else b"",
+        "fundingIntervalHour": b"%d" % interval_h_of(each) if has_funding else b"",
         "fundingCap": b"0.005",
-        "singleOpenInterest": _size(each, contract.open_interest),
-        "singleOpenInterestValue": trimmed(contract.open_interest * contract.mark_price, value_decimals),
-        "nextFundingTime": b"%d" % contract.next_funding_ms if has_funding else b"",
-        "fundingRate": trimmed(contract.funding_rate, RATE_DECIMALS) if has_funding else b"",
+        "singleOpenInterest": _size(each, open_interest),
+        "singleOpenInterestValue": trimmed(open_interest * mark, value_decimals),
+        "nextFundingTime": b"%d" % next_funding_ms if has_funding else b"",
+        "fundingRate": trimmed(perpetual.rate_of_minute(now.unix_ns), RATE_DECIMALS) if has_funding else b"",
         "bid1Price": b"" if each.is_bid_empty else _price(each, each.bid),
         "bid1Size": b"" if each.is_bid_empty else _size(each, each.bid_size),
         "ask1Price": b"" if each.is_ask_empty else _price(each, each.ask),
@@ -856,7 +862,7 @@ def _linear_tickers(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnsw
     rows = [
         {
             "symbol": _symbol(each, LINEAR),
-            **linear_values(each, now, exchange.rules.funding_hour_s),
+            **linear_values(exchange.perpetuals[_symbol(each, LINEAR)], now),
             "deliveryTime": "0",
             "basis": "",
             "basisRate": "",

@@ -1,36 +1,23 @@
-"""What simulated perpetuals of Bybit have besides a market: mark, index, funding, open interest, liquidations.
+"""What simulated perpetuals of Bybit have besides what `perpetuals.py` says of all: an index, and liquidations.
 
-Pure: each value follows from the contract's own market and the time, so REST and streams agree and nothing is kept.
-The index moves around the market, in the course of half an hour up to `PREMIUM_MAX` away from it; the funding rate
-is the premium, bounded, and is due at the same moments for all contracts of an interval.
+Pure: each follows from the contract's own market. They are others than the pairs of spot, so each has an index of
+its own, which moves around the market, in the course of some trades up to `PREMIUM_MAX` away from it.
 """
 
 import random
+from collections.abc import Callable
 from math import pi, sin
 from typing import NamedTuple
 
 from feedhandler.sim.market import Instrument
-from feedhandler.sim.protocol import NS_PER_S, Now
+from feedhandler.sim.perpetuals import Perpetual
+from feedhandler.sim.protocol import NS_PER_S
 
 PREMIUM_MAX = 0.0008
-PREMIUM_PERIOD_S = 1800.0
-INTEREST_RATE = 0.0001
-RATE_BOUND = 0.0005  # the rate is at most so far from the interest
+PREMIUM_TRADES = 500  # from one course to the next
 INTERVALS_H = (8, 8, 8, 4, 1)  # in turn
 LIQUIDATION_SHARE = 8  # one of so many looks at a market that has changed finds some
 LIQUIDATIONS_MAX = 3
-RATE_DECIMALS = 8
-
-
-class ContractValues(NamedTuple):
-    """Prices in ticks, open interest in lots, each position counted once, the rate in units of 10**-8."""
-
-    mark_price: int
-    index_price: int
-    funding_rate: int
-    next_funding_ms: int
-    interval_h: int
-    open_interest: int
 
 
 class EndedPosition(NamedTuple):
@@ -52,22 +39,17 @@ def interval_h_of(instrument: Instrument) -> int:
     return INTERVALS_H[instrument.index % len(INTERVALS_H)]
 
 
-def contract_values(instrument: Instrument, now: Now, hour_s: float = 3600.0) -> ContractValues:
-    """Return the values at a moment; hour_s: how long an hour of funding takes, for tests."""
-    seconds = now.unix_ns / NS_PER_S
-    premium = PREMIUM_MAX * sin(2 * pi * seconds / PREMIUM_PERIOD_S + instrument.index)
-    middle = (instrument.bid + instrument.ask) / 2
-    index = max(1, round(middle * (1 - premium)))
-    mark = max(1, round(index + (middle - index) / 2))
-    interval_h = interval_h_of(instrument)
-    interval_ms = int(interval_h * hour_s * 1000)
-    due_ms = (now.unix_ms // interval_ms + 1) * interval_ms
-    # As of the minute, and of the premium then.
-    minute_s = seconds - seconds % 60
-    then = PREMIUM_MAX * sin(2 * pi * minute_s / PREMIUM_PERIOD_S + instrument.index)
-    rate = max(INTEREST_RATE - RATE_BOUND, min(INTEREST_RATE + RATE_BOUND, then))
-    open_interest = instrument.base_volume // 6 + instrument.trade_id % 97
-    return ContractValues(mark, index, round(rate * 10**RATE_DECIMALS), due_ms, interval_h, open_interest)
+def perpetual_of(instrument: Instrument, hour_s: float) -> Perpetual:
+    """Return the contract; hour_s: how long an hour of funding takes, for tests."""
+    return Perpetual(instrument, int(interval_h_of(instrument) * hour_s * NS_PER_S), _index_of(instrument))
+
+
+def _index_of(instrument: Instrument) -> Callable[[], int]:
+    def index() -> int:
+        premium = PREMIUM_MAX * sin(2 * pi * instrument.trade_id / PREMIUM_TRADES + instrument.index)
+        return max(1, round((instrument.bid + instrument.ask) / 2 * (1 - premium)))
+
+    return index
 
 
 def liquidations(instrument: Instrument) -> list[EndedPosition]:

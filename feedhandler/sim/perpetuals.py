@@ -1,7 +1,8 @@
 """What a perpetual contract has beside trades and a book: mark, index, funding, open interest, liquidations.
 
-Pure, and no fact about any exchange. Everything follows from the contract and the spot pair that it is about, so it
-moves with the market. Prices are in ticks, which both have in common, amounts in lots, rates in 10**-RATE_DECIMALS.
+Pure, and no fact about any exchange. Everything follows from the contract and the spot pair that it is about, or
+another index, so it moves with the market. Prices are in ticks, which both have in common, amounts in lots, rates
+in 10**-RATE_DECIMALS.
 """
 
 import random
@@ -16,23 +17,31 @@ RATE_ONE = 100_000_000  # as much as the price itself
 assert len(str(RATE_ONE)) == 1 + RATE_DECIMALS
 RATE_MAX = 750_000  # 0.75 % a period
 INTEREST = 10_000  # 0.01 %, that funding tends to
-HOUR_NS = 3_600 * 1_000_000_000
+MINUTE_NS = 60 * 1_000_000_000
+HOUR_NS = 60 * MINUTE_NS
 LIQUIDATION_GAP_NS = 1_000_000_000  # between two that are told of one contract: the others are left out
 ONE_IN = 16  # trades, is a liquidation
 
 
 class Perpetual:
-    """One contract; what is paid is settled each time an interval is over."""
+    """One contract; what is paid is settled each time an interval is over. index is its pair's if none is given."""
 
-    def __init__(self, contract: ContractInstrument, interval_ns: int) -> None:
+    def __init__(
+        self, contract: Instrument, interval_ns: int, index: Callable[[], int] | None = None
+    ) -> None:
         self.contract = contract
         self.interval_ns = interval_ns
+        self._index = index
         self._volume = contract.base_volume
         self._period = 0  # number of the interval that was looked at last
         self._settled_rate = INTEREST
+        self._minute, self._rate_of_minute = 0, INTEREST
 
     @property
     def index(self) -> int:
+        if self._index is not None:
+            return self._index()
+        assert isinstance(self.contract, ContractInstrument), "what is about no pair has an index of its own"
         return int(self.contract.pair.last)
 
     @property
@@ -48,6 +57,13 @@ class Perpetual:
     def rate(self) -> int:
         """What longs will pay to shorts when this interval is over, as it looks now."""
         return max(-RATE_MAX, min(RATE_MAX, INTEREST + self.premium))
+
+    def rate_of_minute(self, unix_ns: int) -> int:
+        """Return the rate as it looked first in this minute."""
+        minute = unix_ns // MINUTE_NS
+        if self._minute != minute:
+            self._minute, self._rate_of_minute = minute, self.rate
+        return self._rate_of_minute
 
     def funding_ns(self, unix_ns: int) -> int:
         """Return when this interval is over: exactly on a multiple of it."""

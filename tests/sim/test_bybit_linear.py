@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from feedhandler.sim.bybit import PATHS, SPOT, Bybit, BybitDialog, BybitRules
-from feedhandler.sim.bybit_linear import INTEREST_RATE, RATE_BOUND
+from feedhandler.sim.bybit_linear import PREMIUM_MAX
+from feedhandler.sim.perpetuals import INTEREST, RATE_ONE
 from feedhandler.sim.protocol import NS_PER_MS, HttpRequest
 
 LINEAR = HttpRequest(method="GET", path="/v5/public/linear", remote="test")
@@ -145,7 +146,7 @@ def test_contract_values_move_with_the_market_and_keep_to_it(exchange, clock):
         assert abs(mark / last - 1) < Decimal("0.002")
         assert abs(index / mark - 1) < Decimal("0.001")
         rate = float(data["fundingRate"])
-        assert abs(rate - INTEREST_RATE) <= RATE_BOUND + 1e-12
+        assert abs(rate - INTEREST / RATE_ONE) <= PREMIUM_MAX
         assert Decimal(data["openInterest"]) == 2 * Decimal(data["singleOpenInterest"])
         seen.append((mark, index, rate, data["singleOpenInterest"]))
     assert all(len(set(column)) > 10 for column in zip(*seen, strict=True))
