@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
@@ -152,7 +153,7 @@ def configuration(found: Found, port: int) -> str:
 
 
 def events(name: str, runs: Sequence[Run]) -> Iterator[RecordedEvent]:
-    """Yield what was received of an exchange's main market, over all its feeds, in the order of receipt."""
+    """Yield what was received of an exchange's markets, over all its feeds, in the order of receipt."""
     feeds: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         feeds.setdefault((str(run.files[0].parent) if not run.is_capture else run.name, run.feed), []).append(
@@ -164,7 +165,7 @@ def events(name: str, runs: Sequence[Run]) -> Iterator[RecordedEvent]:
 
 def _of_feed(name: str, feed: str, runs: Sequence[Run]) -> Iterator[RecordedEvent]:
     for run in runs:
-        is_served: dict[str, bool] = {}
+        markets: dict[str, str | None] = {}  # of each connection; None: of none
         is_first = True
         for item in RunReader(run):
             if is_first and len(runs) > 1:
@@ -172,32 +173,43 @@ def _of_feed(name: str, feed: str, runs: Sequence[Run]) -> Iterator[RecordedEven
             is_first = False
             connection = f"{feed} {item.connection}"
             if item.what is What.OPENED or (item.what is What.SENT and item.name):
-                if not item.is_repeated and is_served.get(item.connection):
+                if not item.is_repeated and markets.get(item.connection) is not None:
                     yield RecordedEvent(EventKind.CLOSED, item.wall_ns, connection)
-                is_served[item.connection] = _is_served(name, item)
+                markets[item.connection] = _market_of(name, item)
             elif item.what is What.RECEIVED:
-                if item.connection not in is_served:
-                    is_served[item.connection] = _is_served(name, item)
-                if is_served[item.connection]:
-                    yield RecordedEvent(EventKind.RECEIVED, item.wall_ns, connection, "", item.data)
+                if item.connection not in markets:
+                    markets[item.connection] = _market_of(name, item)
+                if (market := markets[item.connection]) is not None:
+                    yield RecordedEvent(EventKind.RECEIVED, item.wall_ns, connection, "", item.data, market)
             elif item.what is What.CLOSED:
                 yield RecordedEvent(EventKind.CLOSED, item.wall_ns, connection)
             elif item.what is What.ANSWERED:
                 if place_of(item.name).exchange in ("", name):
-                    yield RecordedEvent(EventKind.ANSWERED, item.wall_ns, connection, item.name, item.data)
+                    asked = _asked(name, item.name)
+                    yield RecordedEvent(EventKind.ANSWERED, item.wall_ns, connection, asked, item.data)
             elif item.what is What.GAP:
                 log.warning("the recording lacks something: %s", item.name)
                 yield RecordedEvent(EventKind.RESET, item.wall_ns)
 
 
-def _is_served(name: str, item: Item) -> bool:
-    """True if a connection is of the exchange's main market: by its address, or else by its name."""
-    main = EXCHANGES[name].main
-    place = place_of(item.name)
-    if place.exchange:
-        return place.exchange == name and place.market is main
-    word = item.connection.partition(".")[0]
-    return word == main.name or all(word != market.name for market in EXCHANGES[name].markets)
+def _market_of(name: str, item: Item) -> str | None:
+    """Return of what market a connection is, by address or else by name: "" the main one, None: none of ours."""
+    main, place = EXCHANGES[name].main, place_of(item.name, item.connection)
+    market = place.market if place.exchange == name else None
+    if not place.exchange:
+        word = item.connection.partition(".")[0]
+        market = next((each for each in EXCHANGES[name].markets if each.name == word), main)
+    if market is None:
+        return None
+    return "" if market is main else market.name
+
+
+def _asked(name: str, url: str) -> str:
+    """Return path and query under which an answer is asked for here: markets with hosts of their own are below."""
+    market, parts = place_of(url).market, urlsplit(url)
+    is_below = market is not None and market.rest_url != EXCHANGES[name].main.rest_url
+    path = f"/{market.name}{parts.path}" if market is not None and is_below else parts.path
+    return f"{path}?{parts.query}" if parts.query else path
 
 
 # Life.

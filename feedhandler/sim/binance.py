@@ -954,43 +954,67 @@ _EVENTS = {
     "trade": "trade",
     "24hrTicker": "ticker",
     "24hrMiniTicker": "miniTicker",
+    "bookTicker": "bookTicker",
     "depthUpdate": "depth@100ms",
+    "aggTrade": "aggTrade",
+    "markPriceUpdate": "markPrice@1s",
+    "forceOrder": "forceOrder",
 }
 _COMBINED = re.compile(rb'\s*\{\s*"stream"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"data"\s*:\s*')
 _FIRST_ID, _LAST_ID = re.compile(rb'"U"\s*:\s*(\d+)'), re.compile(rb'"u"\s*:\s*(\d+)')
+_ID_BEFORE = re.compile(rb'"pu"\s*:\s*(\d+)')
 _BASE_ID = re.compile(rb'"lastUpdateId"\s*:\s*(\d+)')
 
 
 class BinanceReading(TrafficReading):
     """Recorded in combined form or not: a client gets the one that it has asked for."""
 
-    live = frozenset({"/api/v3/ping", "/api/v3/time"})
-    changes = frozenset({"depth", "depth@100ms", "depth@1000ms"})
+    live = frozenset(
+        {"/api/v3/ping", "/api/v3/time"}
+        | {f"{binance_linear.PATH}/fapi/v1/{name}" for name in ("ping", "time")}
+    )
+    changes = frozenset(
+        market + channel
+        for market in ("", f"{LINEAR}:")
+        for channel in ("depth", "depth@100ms", "depth@250ms", "depth@500ms", "depth@1000ms")
+    )
 
-    def topic_of(self, payload: bytes) -> str:
+    def topic_of(self, payload: bytes, market: str = "") -> str:
+        name = self._stream_of(payload)
+        return f"{market}:{name}" if market and name else name
+
+    def _stream_of(self, payload: bytes) -> str:
         if (match := _COMBINED.match(payload)) is not None:
             return str(msgspec.json.decode(match[1]))
         event = decode_object(payload) or {}
-        symbol, kind = event.get("s"), _EVENTS.get(str(event.get("e")))
+        order = event.get("o")
+        symbol = event.get("s", order.get("s") if isinstance(order, dict) else None)
+        kind = _EVENTS.get(str(event.get("e")))
         if kind is None and event.keys() >= {"u", "b", "B", "a", "A"}:
-            kind = "bookTicker"  # the only event that does not state its kind
+            kind = "bookTicker"  # on spot the only event that does not state its kind
         return f"{symbol.lower()}@{kind}" if isinstance(symbol, str) and kind else ""
 
     def split(self, topic: str) -> tuple[str, str]:
-        symbol, _, channel = topic.partition("@")
-        return channel, symbol.upper()
+        market, colon, name = topic.rpartition(":")
+        symbol, _, channel = name.partition("@")
+        return market + colon + channel, market + colon + symbol.upper()
 
     def shown(self, topic: str, payload: bytes, variant: int) -> bytes:
         match = _COMBINED.match(payload)
         if variant & COMBINED:
-            return payload if match is not None else b'{"stream":%b,"data":%b}' % (to_json(topic), payload)
+            name = topic.rpartition(":")[2]
+            return payload if match is not None else b'{"stream":%b,"data":%b}' % (to_json(name), payload)
         return payload if match is None else payload[match.end() :].rstrip().removesuffix(b"}")
 
     def ids(self, payload: bytes) -> Ids:
-        return Ids(number_in(_FIRST_ID, payload), number_in(_LAST_ID, payload))
+        before = number_in(_ID_BEFORE, payload)  # of contracts: what is between it and U is of other books
+        return Ids(before + 1 if before else number_in(_FIRST_ID, payload), number_in(_LAST_ID, payload))
 
     def asked_book(self, request: HttpRequest) -> str:
-        return (request.one("symbol") or "") if request.path.endswith("/depth") else ""
+        symbol = request.one("symbol")
+        if not symbol or not request.path.endswith("/depth"):
+            return ""
+        return f"{LINEAR}:{symbol}" if request.path.startswith(f"{binance_linear.PATH}/") else symbol
 
     def base_id(self, body: bytes) -> int:
         return number_in(_BASE_ID, body)

@@ -921,18 +921,46 @@ class BybitReading(TrafficReading):
 
     live = frozenset({"/v5/market/time"})
 
-    def topic_of(self, payload: bytes) -> str:
+    def topic_of(self, payload: bytes, market: str = "") -> str:
         match = _TOPIC_KEY.search(payload)
-        return match[1].decode() if match is not None else ""
+        if match is None:
+            return ""
+        name = match[1].decode()
+        return f"{market}:{name}" if market else name
 
     def split(self, topic: str) -> tuple[str, str]:
         channel, _, symbol = topic.rpartition(".")
         return channel, symbol
 
     def keeper(self, topic: str) -> KeptState | None:
-        if topic.startswith("orderbook."):
+        market, _, name = topic.rpartition(":")
+        if name.startswith("orderbook."):
             return KeptWindow()
-        return KeptMessage() if topic.startswith("tickers.") else None
+        if not name.startswith("tickers."):
+            return None
+        return KeptTicker() if market else KeptMessage()
+
+
+class KeptTicker:
+    """Snapshot and changes of a perpetual's ticker, as one snapshot."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, object] | None = None
+
+    def take(self, payload: bytes) -> None:
+        message = decode_object(payload)
+        data = message.get("data") if message else None
+        if message is None or not isinstance(data, dict):
+            self._newest = None  # a change is missing
+        elif message.get("type") == "snapshot":
+            self._newest = message
+        elif self._newest is not None:
+            before = self._newest["data"]
+            assert isinstance(before, dict)
+            self._newest = message | {"type": "snapshot", "data": before | data}
+
+    def show(self) -> bytes | None:
+        return None if self._newest is None else to_json(self._newest)
 
 
 class _WindowData(msgspec.Struct):

@@ -978,15 +978,16 @@ _TOPIC_KEY = re.compile(rb'"topic"\s*:\s*("(?:[^"\\]|\\.)*")')
 _SEQUENCE = re.compile(rb'"sequence"\s*:\s*"?(\d+)')
 _SEQUENCE_START = re.compile(rb'"sequenceStart"\s*:\s*"?(\d+)')
 _SEQUENCE_END = re.compile(rb'"sequenceEnd"\s*:\s*"?(\d+)')
+_LIVE = ("/api/v1/bullet-public", "/api/v1/timestamp", "/api/v1/status")
 
 
 class KucoinReading(TrafficReading):
     """A book is of the same count whichever request has it: an answer may have other levels than were asked for."""
 
-    live = frozenset({"/api/v1/bullet-public", "/api/v1/timestamp", "/api/v1/status"})
-    changes = frozenset({"/market/level2"})
+    live = frozenset(market + path for market in ("", kucoin_linear.PATH) for path in _LIVE)
+    changes = frozenset({"/market/level2", "/contractMarket/level2"})
 
-    def topic_of(self, payload: bytes) -> str:
+    def topic_of(self, payload: bytes, market: str = "") -> str:
         match = _TOPIC_KEY.search(payload)
         return str(msgspec.json.decode(match[1])) if match is not None else ""
 
@@ -995,10 +996,14 @@ class KucoinReading(TrafficReading):
         return channel, symbol
 
     def ids(self, payload: bytes) -> Ids:
-        return Ids(number_in(_SEQUENCE_START, payload), number_in(_SEQUENCE_END, payload))
+        if not (first := number_in(_SEQUENCE_START, payload)):
+            first = number_in(_SEQUENCE, payload)  # of contracts: one change a message
+            return Ids(first, first)
+        return Ids(first, number_in(_SEQUENCE_END, payload))
 
     def asked_book(self, request: HttpRequest) -> str:
-        return (request.one("symbol") or "") if "/market/orderbook/level2" in request.path else ""
+        is_book = "/market/orderbook/level2" in request.path or "/v1/level2/" in request.path
+        return (request.one("symbol") or "") if is_book else ""
 
     def base_id(self, body: bytes) -> int:
         return number_in(_SEQUENCE, body)

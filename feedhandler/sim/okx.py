@@ -1089,7 +1089,7 @@ class OkxReading(TrafficReading):
 
     live = frozenset({"/api/v5/public/time"})
 
-    def topic_of(self, payload: bytes) -> str:
+    def topic_of(self, payload: bytes, market: str = "") -> str:
         match = _ARG.search(payload)
         if match is None or b'"data"' not in payload:
             return ""

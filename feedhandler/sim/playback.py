@@ -24,9 +24,8 @@ TICK_SIZE: Final = 256 << 10  # of one exchange, between two looks at what its c
 IDLE_NS: Final = NS_PER_S // 20
 ANSWERS_MAX: Final = 64  # of one path and query, the newest
 BEHIND_MAX: Final = 64  # frames of a topic by which one connection may be ahead of another
-OF_ONE: Final = frozenset(
-    {"symbol", "instId"}
-)  # parameters of one symbol's requests: their answers have another shape
+# Parameters of requests for a part: who asks with one wants no answer that was given without, nor the other way.
+OF_A_PART: Final = frozenset({"symbol", "instId", "cursor"})
 _VERSION: Final = re.compile(r"/v\d+/")
 NOTHING: Final = Ids(0, 0)
 LEVELS: Final = frozenset(
@@ -44,13 +43,17 @@ class EventKind(Enum):
 
 
 class RecordedEvent(NamedTuple):
-    """One piece of recorded traffic; name is the URL that was answered."""
+    """One piece of recorded traffic; name is what was answered, as it is asked for here: path and query.
+
+    market is that of the connection, "" the main one.
+    """
 
     kind: EventKind
     at_ns: int
     connection: str = ""
     name: str = ""
     data: bytes = b""
+    market: str = ""
 
 
 class Playback:
@@ -107,7 +110,7 @@ class RecordedAnswers:
         ]
         if not fitting:
             return None
-        kept = max(fitting, key=lambda each: len(each[0].query.items() & query.items()))
+        kept = max(fitting, key=lambda each: _likeness(each[0].query, query))
         before = [answer for answer in kept if answer.at_ns <= at_ns]
         return (before[-1] if before else kept[0]).body
 
@@ -120,9 +123,14 @@ def _unversioned(path: str) -> str:
 def _fits(recorded: dict[str, str], asked: dict[str, str]) -> bool:
     """True if an answer to one query is one to another: nothing that both state differs."""
     shared = recorded.keys() & asked.keys() - LEVELS
-    return bool(OF_ONE & recorded.keys()) == bool(OF_ONE & asked.keys()) and all(
+    return OF_A_PART & recorded.keys() == OF_A_PART & asked.keys() and all(
         recorded[key] == asked[key] for key in shared
     )
+
+
+def _likeness(recorded: dict[str, str], asked: dict[str, str]) -> tuple[int, int]:
+    """Return how much of what was asked two queries share, and how little else there is."""
+    return len(recorded.items() & asked.items()), -len(recorded)
 
 
 class _Topic:
@@ -287,7 +295,7 @@ class Recording:
         elif event.kind is EventKind.RESET:
             for topic in self._topics.values():
                 topic.reset()
-        elif name := self._reading.topic_of(event.data):
+        elif name := self._reading.topic_of(event.data, event.market):
             self._receive(name, event, send)
         else:
             self.others += 1

@@ -43,14 +43,21 @@ class KeptMessage:
 
 
 class TrafficReading(abc.ABC):
-    """One exchange's. A payload is a text frame that was received, a body is an answer of REST."""
+    """One exchange's. A payload is a text frame that was received, a body is an answer of REST.
+
+    Topics and paths are those of the simulated exchange, where markets meet: what another market has for itself has
+    that market's name before it.
+    """
 
     live: ClassVar[Set[str]] = frozenset()  # paths of REST that are answered anew: clocks, tokens
     changes: ClassVar[Set[str]] = frozenset()  # channels whose messages go on from a book that REST answers
 
     @abc.abstractmethod
-    def topic_of(self, payload: bytes) -> str:
-        """Return the topic under which a client subscribes to what this is of; "" for an answer to a command."""
+    def topic_of(self, payload: bytes, market: str = "") -> str:
+        """Return the topic under which a client subscribes to what this is of; "" for an answer to a command.
+
+        market is that of the connection that brought it, "" the main one.
+        """
 
     @abc.abstractmethod
     def split(self, topic: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from captured import BINANCE, BYBIT, KUCOIN, line, received
+from captured import BINANCE, BYBIT, BYBIT_LINEAR, KUCOIN, line, received
 from captured import opened as capture_opened
 from loopback import free_ports
 from patience import PATIENCE_S
@@ -66,12 +66,35 @@ def test_after_a_gap_nothing_follows_from_before(tmp_path):
     assert kinds(events) == ["RECEIVED", "RESET", "RECEIVED"]
 
 
-def test_another_market_is_not_served(tmp_path):
-    linear = "wss://stream.bybit.com/v5/public/linear"
-    lines = [capture_opened(BYBIT, "a"), capture_opened(linear, "b")]
-    lines += [received({"topic": "publicTrade.BTCUSDT", "from": conn}, conn) for conn in "ab"]
+def test_frames_are_of_the_market_of_their_connection_and_of_no_other(tmp_path):
+    inverse = "wss://stream.bybit.com/v5/public/inverse"
+    lines = [capture_opened(BYBIT, "a"), capture_opened(BYBIT_LINEAR, "b"), capture_opened(inverse, "c")]
+    lines += [received({"topic": "publicTrade.BTCUSDT", "from": conn}, conn) for conn in "abc"]
     found = served.find([capture(tmp_path, *lines)], (), "")
-    assert [json.loads(each.data)["from"] for each in served.events("bybit", found["bybit"])] == ["a"]
+    events = served.events("bybit", found["bybit"])
+    assert [(json.loads(each.data)["from"], each.market) for each in events] == [("a", ""), ("b", "linear")]
+
+
+def test_of_what_market_a_connection_is_its_name_tells_where_its_address_does_not(tmp_path):
+    here = "ws://127.0.0.1:9101/"
+    head = [plan("okx", T0), opened(here), opened(here, connection="linear.2"), opened(here, connection="x")]
+    items = [frame(1, T0, {}, connection) for connection in ("spot.1", "linear.2", "x")]
+    put(tmp_path, "okx", T0, [*head, *items])
+    events = served.events("okx", served.find([tmp_path], (), "")["okx"])
+    assert [each.market for each in events] == ["", "linear", ""]
+
+
+def test_answers_are_asked_for_where_the_simulated_market_is(tmp_path):
+    urls = {
+        "https://api.kucoin.com/api/v2/symbols": "/api/v2/symbols",
+        "https://api-futures.kucoin.com/api/v1/ticker?symbol=A": "/linear/api/v1/ticker?symbol=A",
+        "http://127.0.0.1:9102/linear/api/v1/contracts/active": "/linear/api/v1/contracts/active",
+        "https://api.bybit.com/v5/market/tickers?category=linear": None,
+    }
+    items = [Item(What.ANSWERED, T0, number=1, name=url, data=b"{}") for url in urls]
+    put(tmp_path, "kucoin", T0, [plan("kucoin", T0), *items])
+    events = served.events("kucoin", served.find([tmp_path], (), "")["kucoin"])
+    assert [each.name for each in events] == [path for path in urls.values() if path]
 
 
 def test_whose_a_capture_is(tmp_path):
