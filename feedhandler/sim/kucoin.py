@@ -1002,8 +1002,7 @@ class KucoinReading(TrafficReading):
         return Ids(first, number_in(_SEQUENCE_END, payload))
 
     def asked_book(self, request: HttpRequest) -> str:
-        is_book = "/market/orderbook/level2" in request.path or "/v1/level2/" in request.path
-        return (request.one("symbol") or "") if is_book else ""
+        return (request.one("symbol") or "") if "/level2" in request.path else ""
 
     def base_id(self, body: bytes) -> int:
         return number_in(_SEQUENCE, body)
