@@ -29,8 +29,8 @@ def changes(first, last):
     return combined(CHANGES, e="depthUpdate", s="BTCUSDT", U=first, u=last)
 
 
-def received(at_s, payload, connection="a"):
-    return RecordedEvent(EventKind.RECEIVED, T0 + int(at_s * NS_PER_S), connection, "", payload)
+def received(at_s, payload, connection="a", market=""):
+    return RecordedEvent(EventKind.RECEIVED, T0 + int(at_s * NS_PER_S), connection, "", payload, market)
 
 
 def closed(at_s, connection="a"):
@@ -226,6 +226,9 @@ def test_what_was_not_answered_is_503(clock):
         ("binance", "/api/v3/time", "GET"),
         ("kucoin", "/api/v1/timestamp", "GET"),
         ("kucoin", "/api/v1/bullet-public", "POST"),
+        ("kucoin", "/linear/api/v1/bullet-public", "POST"),
+        ("kucoin", "/linear/api/v1/timestamp", "GET"),
+        ("binance", "/linear/fapi/v1/time", "GET"),
         ("bybit", "/v5/market/time", "GET"),
     ],
 )
@@ -322,3 +325,103 @@ def test_the_newest_ticker_is_what_a_subscription_begins_with(clock):
     play = Play(clock, [received(0, ticker)], "bybit").begin()
     play.until(0)
     assert play.subscribe("tickers.BTCUSDT") == ticker
+
+
+# Markets beside the main one.
+
+
+def test_one_name_in_two_markets_is_two_topics(clock):
+    named = combined("btcusdt@bookTicker", u=1), combined("btcusdt@bookTicker", u=2)
+    events = [received(0, named[0], "a"), received(0, named[1], "b", "linear")]
+    play = Play(clock, events).begin("linear:btcusdt@bookTicker")
+    assert play.until(0) == [named[1]]
+    assert play.recording.recorded == {"bookTicker": 1, "linear:bookTicker": 1}
+    assert play.recording.symbols_of(play.broadcast.find("linear:btcusdt@bookTicker")) == "linear:BTCUSDT"
+
+
+@pytest.mark.parametrize(
+    ("topic", "event"),
+    [
+        ("linear:btcusdt@aggTrade", {"e": "aggTrade", "s": "BTCUSDT", "a": 1}),
+        ("linear:btcusdt@markPrice@1s", {"e": "markPriceUpdate", "s": "BTCUSDT"}),
+        ("linear:btcusdt@forceOrder", {"e": "forceOrder", "E": 1, "o": {"s": "BTCUSDT"}}),
+        ("linear:btcusdt@bookTicker", {"e": "bookTicker", "s": "BTCUSDT", "u": 1}),
+    ],
+)
+def test_events_of_contracts_that_were_not_combined_get_their_stream(clock, topic, event):
+    payload = json.dumps(event).encode()
+    play = Play(clock, [received(0, payload, market="linear")]).begin(topic)
+    name = topic.removeprefix("linear:").encode()
+    assert play.until(0) == [b'{"stream":"%b","data":%b}' % (name, payload)]
+
+
+def test_a_book_of_contracts_goes_on_from_the_id_before_its_first_change(clock):
+    """U is no next number: what is between it and pu is of other books."""
+    url = "/linear/fapi/v1/depth?symbol=BTCUSDT&limit=1000"
+    spot = "/api/v3/depth?symbol=BTCUSDT&limit=1000"
+    changed = combined("btcusdt@depth@100ms", e="depthUpdate", s="BTCUSDT", U=170, u=180, pu=150)
+    events = [answered(0, url, base(last_id)) for last_id in (140, 160)] + [answered(0, spot, base(175))]
+    play = Play(clock, [*events, received(0, changed, market="linear")]).begin("linear:" + CHANGES)
+    assert play.until(0) == [changed]
+    answer = play.rest("/linear/fapi/v1/depth", symbol="BTCUSDT", limit="1000")
+    assert json.loads(answer.body)["lastUpdateId"] == 160
+
+
+def test_a_book_of_kucoins_contracts_has_a_change_a_message(clock):
+    topic = "/contractMarket/level2:XBTUSDTM"
+    url = "/linear/api/v1/level2/snapshot?symbol=XBTUSDTM"
+    events = [answered(0, url, {"data": {"sequence": number}}) for number in (40, 51, 53)]
+    changed = [
+        json.dumps({"topic": topic, "data": {"sequence": number, "change": "1,buy,2"}}).encode()
+        for number in (51, 52)
+    ]
+    play = Play(clock, [*events, *(received(0, each, market="linear") for each in changed)], "kucoin").begin(
+        topic
+    )
+    assert play.until(0) == changed
+    answer = play.rest("/linear/api/v1/level2/snapshot", symbol="XBTUSDTM")
+    assert json.loads(answer.body)["data"]["sequence"] == 51
+
+
+def test_lists_come_page_by_page(clock):
+    pages = [
+        ("/v5/market/instruments-info?category=linear&limit=1000&cursor=x", 2),
+        ("/v5/market/instruments-info?category=linear&limit=1000&status=PreLaunch", 3),
+        ("/v5/market/instruments-info?category=linear&limit=1000", 1),
+        ("/v5/market/instruments-info?category=spot", 4),
+    ]
+    play = Play(clock, [answered(0, url, {"page": page}) for url, page in pages], "bybit")
+
+    def page(**query):
+        answer = play.rest("/v5/market/instruments-info", **query)
+        return json.loads(answer.body)["page"] if answer.status == 200 else answer.status
+
+    assert page(category="linear", limit="1000") == 1
+    assert page(category="linear", limit="1000", cursor="x") == 2
+    assert page(category="linear", limit="1000", cursor="y") == 503
+    assert page(category="linear", limit="1000", status="PreLaunch") == 3
+    assert page(category="spot") == 4
+
+
+def test_changes_of_a_contracts_ticker_are_one_snapshot_to_who_comes_later(clock):
+    def ticker(type_, **data):
+        stated = {
+            "topic": "tickers.BTCUSDT",
+            "type": type_,
+            "data": {"symbol": "BTCUSDT", **data},
+            "cs": len(data),
+        }
+        return json.dumps(stated).encode()
+
+    messages = [ticker("snapshot", markPrice="1", bid1Price="2"), ticker("delta", markPrice="3")]
+    events = [received(at, each, market="linear") for at, each in enumerate(messages)]
+    play = Play(
+        clock, [*events, received(2, b'{"topic":"tickers.BTCUSDT","data":[', market="linear")], "bybit"
+    )
+    topic = "linear:tickers.BTCUSDT"
+    assert play.subscribe(topic) is None
+    assert play.begin().until(1) == messages
+    shown = json.loads(play.subscribe(topic))
+    assert shown == json.loads(ticker("snapshot", markPrice="3", bid1Price="2")) | {"cs": 1}
+    play.until(2)
+    assert play.subscribe(topic) is None, "a change is missing"
