@@ -27,7 +27,7 @@ from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
-from feedhandler.exchanges.arbitration import Arbitration, Line
+from feedhandler.exchanges.arbitration import LINES_MAX, Arbitration, Line
 from feedhandler.exchanges.books import Base, ChainRule
 from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.depth_state import DepthState
@@ -244,6 +244,8 @@ class Market(abc.ABC):
     clocked: ClassVar[frozenset[Channel]] = (
         frozenset()
     )  # channels whose update id is the time of sending: it never rests
+    # Channels about something else, such as a contract's index: they go on when the symbol itself is gone.
+    foreign: ClassVar[frozenset[Channel]] = frozenset()
     max_age_s: ClassVar[float] = (
         24 * 3600.0
     )  # of a connection; where none is documented, we choose when it ends
@@ -375,6 +377,15 @@ class Market(abc.ABC):
             self._parted[state.topic] = self.states[state.kind].pop(state.native)
             state.base_flags &= wire.ORIGIN
             state.forget()
+
+    def spoke_ns(self, state: State) -> int:
+        """Return when something about a state's symbol itself came last, in Unix time; 0: on no connection."""
+        channels = enumerate(state.channels)
+        own = [channel for number, channel in channels if (state.kind, number) not in self.foreign]
+        if len(own) == len(state.channels):
+            return state.recv_ns
+        heard_ns: list[int] = [channel.heard_ns(line) for channel in own for line in range(LINES_MAX)]
+        return max(heard_ns)
 
     def set_clock(self, offset_ns: int = 0, ahead_ns_max: int = AHEAD_NS_MAX) -> None:
         """Say how far the exchange's clock is ahead of ours, and from how far ahead of ours events are doubted."""

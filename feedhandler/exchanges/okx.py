@@ -872,6 +872,7 @@ class OkxLinear(OkxMarket):
     instruments_request = RestRequest("/api/v5/public/instruments?instType=SWAP", weight=2)
     survey_requests = (RestRequest("/api/v5/market/tickers?instType=SWAP", weight=2),)
     canary = "BTC/USDT:USDT"
+    foreign = frozenset({(CONTRACT.name, list(CONTRACT_CHANNELS).index(INDEX))})
     addresses = re.compile(f"{ADDRESSES}.*SWAP)")
 
     def __init__(self) -> None:

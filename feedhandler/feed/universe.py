@@ -84,7 +84,7 @@ class Universe:
         for market in self._markets:
             for state in market.all_states:
                 native = market.prefix + state.native
-                found[native] = max(state.recv_ns, found.get(native, 0))
+                found[native] = max(market.spoke_ns(state), found.get(native, 0))
         return found
 
     def _split(self, native: str) -> tuple[Market, str]:

@@ -44,6 +44,17 @@ def records(market, name, line=None, recv_ns=RECV_NS):
     return found
 
 
+def test_an_index_goes_on_without_its_contract():
+    market = make("contract")
+    state = market.states["contract"][NATIVE]
+    records(market, "index_tickers")
+    assert state.recv_ns == RECV_NS
+    assert market.spoke_ns(state) == 0
+    records(market, "mark_price", recv_ns=RECV_NS + MS)
+    records(market, "index_tickers", line=Line(1), recv_ns=RECV_NS + 2 * MS)
+    assert market.spoke_ns(state) == RECV_NS + MS
+
+
 CONTRACT = {
     "mark_price": {"mark": 97420.9, "exchange_ns": T0 + 200 * MS},
     "index_tickers": {"index": 97419.5, "exchange_ns": T0 + 210 * MS},

@@ -132,6 +132,21 @@ def test_a_symbol_that_is_gone_from_the_list_is_let_go_when_it_is_silent():
     assert feed.emitted[-1].flags == wire.DOWN
 
 
+def test_a_symbol_whose_foreign_channels_alone_go_on_is_let_go(monkeypatch):
+    feed = Feed()
+    monkeypatch.setattr(feed.exchange, "foreign", frozenset({("ticker", 0)}), raising=False)
+    feed.reconcile(table("A", "B"), pairs("A", "B"))
+    state = feed.exchange.tickers["BUSDT"]
+    (line,) = (session.line for session in feed.running)
+    for number, at in ((1, NOW), (0, NOW + GONE_NS)):
+        assert state.accept(number, line, at, at)
+        feed.hear("BUSDT", at)
+    feed.reconcile(table("A"), pairs("A", "B"), NOW + GONE_NS - 1)
+    assert "BUSDT" in feed.exchange.tickers
+    feed.reconcile(table("A"), pairs("A", "B"), NOW + GONE_NS)
+    assert "BUSDT" not in feed.exchange.tickers
+
+
 def test_a_halted_symbol_is_reported_and_kept_for_when_it_goes_on():
     feed = Feed()
     feed.reconcile(table("A", "B"), pairs("A", "B"))
