@@ -14,6 +14,7 @@ import heapq
 import itertools
 import random
 
+import msgspec
 from chain import NOT_LIVE, Chain, Slot, Subscriber
 from chain_books import Reader
 from chain_feed import NS_PER_MS, Reports
@@ -29,7 +30,7 @@ from feedhandler.data.errors import DecodeError, ProtocolError
 from feedhandler.data.instruments import InstrumentList, instrument_list
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.shard import shards
-from feedhandler.data.status import Phase
+from feedhandler.data.status import ExchangeStatus, Phase
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_DAY, NS_PER_S
 from feedhandler.exchanges import EXCHANGES
@@ -74,12 +75,14 @@ class Venue:
         """Kinds are wanted of those symbols whose market has them."""
         return False
 
+    @property
+    def trading(self):
+        """What is wanted, and to be had."""
+        idle = self.played.idle
+        return [symbol for symbol in self.wanted if symbol not in idle]
+
     def wanted_topics(self):
-        return {
-            wire.topic(wire.TICKER, self.name, symbol): self.symbols[symbol]
-            for symbol in self.wanted
-            if symbol in self.symbols
-        }
+        return {wire.topic(wire.TICKER, self.name, symbol): self.symbols[symbol] for symbol in self.trading}
 
     def turn(self):
         self.played.turn(self.chain.exchange_now())
@@ -438,6 +441,7 @@ class Mixed(Chain):
         self.reader = MixedReader(self)
 
     def make_markets(self):
+        self.statuses = {}  # by exchange, the newest
         return [Venue(self, name) for name in self.exchange_names]
 
     def make_feed(self, slot, pid):
@@ -462,6 +466,11 @@ class Mixed(Chain):
             slot.market.played.end(link)
         super().bury(slot, is_gentle)
 
+    def look_at_status(self, record):
+        super().look_at_status(record)
+        status = msgspec.json.decode(record.body, type=ExchangeStatus)
+        self.statuses[status.exchange] = status
+
     def look_at_author(self, record):
         """As in `Chain`; of what has changed nothing but its time nobody is told, until it is repeated."""
         if (self.native_topic[record.topic], record.recv_ns) in self.authors:
@@ -480,7 +489,7 @@ class Mixed(Chain):
         """Return what should be live and is not, by topic."""
         odd = {}
         for venue in self.markets:
-            for symbol in venue.wanted:
+            for symbol in venue.trading:
                 native = venue.symbols[symbol]
                 for kind in venue.played.kinds_of(native):
                     topic = f"{kind}.{venue.name}.{symbol}"
@@ -504,7 +513,7 @@ class Mixed(Chain):
 
     def untrue(self, *, is_all_known):
         """Return what is not as it is, while markets rest. What a new connection is not told may not be known."""
-        each = [(venue, symbol) for venue in self.markets for symbol in venue.wanted]
+        each = [(venue, symbol) for venue in self.markets for symbol in venue.trading]
         return {
             topic: text for venue, symbol in each for topic, text in self._untrue(venue, symbol, is_all_known)
         }

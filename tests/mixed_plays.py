@@ -3,10 +3,11 @@
 import random
 
 from chain_plays import PROCESS_FAULTS, heal
-from mixed import Mixed
-from played import DELAY_NS
+from mixed import SYMBOLS, Mixed
+from played import DELAY_NS, MARKETS
 from world import HEALS_S
 
+from feedhandler.data import wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.units import NS_PER_S
 
@@ -17,6 +18,13 @@ BOOKS_AGAIN_S = 120  # as in `chain_plays`
 SETTLES_NS = 3 * NS_PER_S  # of a connection: what its channels begin with has come
 RESTS_S = 3  # what was sent has come; no longer, for a busy market that is silent is soon suspected
 TOLD_S = 90
+SETTLED, FUNDED = (
+    "SOL/USDT:USDT",
+    "ETH/USDT:USDT",
+)  # contracts that are settled, and whose interval is another
+FUNDED_HOURS = 2
+LISTED_S = 24  # lists are fetched each 10 s, what they bring is connected to, and books begin over REST
+GONE_S = 80  # what is gone from the list is let go a minute after its last word
 
 
 def spared_leg(seed, mixed=None):
@@ -197,6 +205,69 @@ FAULTS_OF_LINKS = (
 )
 
 
+def contracts_change(seed, mixed=None):
+    """A contract is launched, another is settled, then gone, and comes again; an interval of funding is another.
+
+    What does not trade is rejected with its status, and what does is live; nobody else notices.
+    """
+    rng = random.Random(f"contracts {seed}")
+    mixed = mixed or Mixed(seed, tuple(dict.fromkeys(name for name, _ in MARKETS)))
+    mixed.run(BEGINS_S)
+    assert not mixed.odd(), f"not there after {BEGINS_S} s: {mixed.odd()}"
+    venues = mixed.markets
+    early = {venue: next(symbol for symbol in venue.symbols if symbol not in SYMBOLS) for venue in venues}
+    changed = {(venue.name, symbol) for venue in venues for symbol in (early[venue], SETTLED)}
+    look_at_idle(mixed, early)
+    for venue in venues:
+        venue.played.set_trading(early[venue], True, mixed.exchange_now())
+        venue.played.set_funding_hours(FUNDED, FUNDED_HOURS)
+        venue.relisted_at = mixed.now
+    mixed.run(LISTED_S)
+    assert not mixed.odd(), f"not live after the launch: {mixed.odd()}"
+    forget_flags(mixed)
+    for venue in venues:
+        mixed.note(f"{venue.name}: {SETTLED} is settled")
+        venue.played.set_trading(SETTLED, False, mixed.exchange_now())
+        venue.relisted_at = mixed.now
+    mixed.run(LISTED_S)
+    look_at_idle(mixed, dict.fromkeys(venues, SETTLED))
+    for venue in venues:
+        venue.played.set_listed(SETTLED, False)
+    mixed.run(GONE_S)
+    for venue in venues:
+        record = mixed.first.records[f"ticker.{venue.name}.{SETTLED}"]
+        assert record.flags & wire.DOWN, f"{record.topic} is gone from the list, and is {record.flag_names}"
+        contract = mixed.first.taken[venue.name, FUNDED].records["contract"]
+        assert contract.funding_interval_h == FUNDED_HOURS, (
+            f"{contract.topic}: {contract.funding_interval_h} h"
+        )
+    others = [each for each in flags_told(mixed) if not is_about(each, changed)]
+    assert not others, f"others are flagged: {others[:5]}"
+    for venue in venues:
+        venue.played.set_listed(SETTLED, True)
+        venue.played.set_trading(SETTLED, True, mixed.exchange_now())
+        venue.relisted_at = mixed.now
+    heal(mixed)
+    mixed.run(LISTED_S + rng.randrange(5))
+    assert not mixed.odd(), f"not live again: {mixed.odd()}"
+    rest(mixed)
+    return mixed
+
+
+def look_at_idle(mixed, idle):
+    """What does not trade is rejected, and it is said what it is instead."""
+    for venue, symbol in idle.items():
+        reasons = mixed.statuses[venue.name].feed.rejected.get(symbol, {})
+        assert reasons, f"{venue.name} does not trade {symbol}, and it is not rejected"
+        told = [f"{symbol}: {text}" for text in reasons.values() if "not trading, status" not in text]
+        assert not told, f"{venue.name}: it is not said why: {told}"
+
+
+def is_about(flagged, changed):
+    topic = next(each for each in flagged if isinstance(each, str) and "." in each)
+    return tuple(topic.split(".", 2)[1:]) in changed
+
+
 def rest(mixed, *, is_spared=False):
     """All is well, and markets rest: everybody knows the same, and it is what is true."""
     settled_at = mixed.now
@@ -234,4 +305,4 @@ def flags_told(mixed):
     return [*mixed.first.flagged, *(each for given in mixed.first.taken.values() for each in given.flagged)]
 
 
-PLAYS = (spared_leg, whatever)
+PLAYS = (spared_leg, whatever, contracts_change)

@@ -17,12 +17,14 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
+
 from feedhandler.data import wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.contract import CONTRACT
 from feedhandler.data.instruments import SPOT
 from feedhandler.data.kept_book import Book
-from feedhandler.data.units import NS_PER_MS
+from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.sim import kucoin_linear
@@ -38,6 +40,7 @@ INSTRUMENTS = 40  # pairs, of each exchange
 RANK_OF_BOOKS = 290  # a book has as many levels a side as that of an instrument of this rank: about 50
 EVERY_S = (0.3, 0.5, 1.0, 45.0)  # between two changes of the majors, the first first; the fourth is quiet
 NEVER_S = 1e7
+EARLY_EVERY_S = 0.5  # what has been launched
 DELAY_NS = 5 * NS_PER_MS  # of a link that is well
 BEST = 20
 NAN = float("nan")
@@ -94,24 +97,44 @@ def bybit_contract(exchange, native, now):
     return values | {"funding_rate": perpetual.rate_of_minute(now.unix_ns) / RATE_ONE}
 
 
+def set_interval(instrument, perpetuals, native, hours):
+    """Let a contract be funded each so many hours from now on."""
+    instrument.listing = msgspec.structs.replace(instrument.listing, funding_hours=hours)
+    if native in perpetuals:
+        perpetuals[native].interval_ns = hours * HOUR_NS
+
+
 class PlayedMarket(NamedTuple):
     """What to know of a market: its instruments by native symbol, what a lot is, what a contract's values are."""
 
     instruments: Callable[[Any], dict[str, Instrument]] = spot_instruments
     lot: Callable[[Instrument], Fraction] = coins_per_lot
     contract: Callable[[Any, str, Now], dict[str, float]] | None = None
+    early: str = ""  # what is listed, and does not trade yet, by base
+    perpetuals: Callable[[Any], dict[str, Perpetual]] = (
+        lambda exchange: {}
+    )  # by native symbol, where they are kept
 
 
 MARKETS = {
-    ("bybit", "linear"): PlayedMarket(lambda e: e.by_symbol_of["linear"], contract=bybit_contract),
+    ("bybit", "linear"): PlayedMarket(
+        lambda e: e.by_symbol_of["linear"],
+        contract=bybit_contract,
+        early="EARLY",
+        perpetuals=lambda e: e.perpetuals,
+    ),
     ("kucoin", "linear"): PlayedMarket(
         lambda e: e.linear.by_symbol,
         lambda each: Fraction(kucoin_linear.multiplier_of(each)),
         kucoin_contract,
+        "HALTED",
+        lambda e: e.linear.perpetuals,
     ),
     ("okx", "linear"): PlayedMarket(
         lambda e: {n: each for n, each in e.by_symbol.items() if each.listing.settle == each.listing.quote},
         contract=okx_contract,
+        early="SOONER",
+        perpetuals=lambda e: e.swaps,
     ),
 }
 
@@ -312,6 +335,16 @@ class Paced(Rhythm):
         self.is_paused = False
         self._on_change = on_change
 
+    def follow(self, instrument, now):
+        """Let an instrument change from now on, or no more, as it trades."""
+        position = self._position[id(instrument)]
+        self._changes = [each for each in self._changes if each[1] != position]
+        self._every_ns[position] = 0.0
+        if instrument.listing.is_trading:
+            self._every_ns[position] = EARLY_EVERY_S * NS_PER_S
+            self._changes.append((now.mono_ns + self._pause_ns(position), position))
+        heapq.heapify(self._changes)
+
     def _changes_due(self, now):
         due = super()._changes_due(now)
         return [] if self.is_paused else due
@@ -384,6 +417,7 @@ class PlayedExchange:
         self._references = {}
         self._messages = {}  # payload → stream, of this tick
         self._keeper = Outbox()  # the reference's
+        self.delisted = set()
         self._is_snapshot = False
         self.mutes_until = 0
         self.now = now.mono_ns
@@ -401,7 +435,8 @@ class PlayedExchange:
         for native, each in played.instruments(self.exchange).items():
             symbol = f"{each.listing.base}/{each.listing.quote}"
             symbol += f":{each.listing.quote}" if market.name != SPOT else ""
-            if symbol in symbols and each.listing.is_trading:
+            is_early = market.name != SPOT and each.listing.base == played.early
+            if (symbol in symbols and each.listing.is_trading) or is_early:
                 found[symbol] = native
                 truth = Truth(each, played.lot(each), reference.adapter.topics(native, BOOK.name))
                 self.truths[reference.adapter.prefix + native] = truth
@@ -420,6 +455,39 @@ class PlayedExchange:
             for reference in self._references.values()
             for symbol, native in reference.natives.items()
         }
+
+    @property
+    def idle(self):
+        """Canonical symbols of what does not trade, or is not listed."""
+        return {
+            symbol
+            for symbol, native in self.symbols.items()
+            if not self.truths[native].instrument.listing.is_trading or native in self.delisted
+        }
+
+    def set_trading(self, symbol, is_trading, now):
+        """Launch what does not trade yet, or again; or let what trades be settled, or halted."""
+        each = self.truths[self.symbols[symbol]].instrument
+        each.listing = msgspec.structs.replace(each.listing, is_trading=is_trading)
+        self.rhythm.follow(each, now)
+
+    def set_listed(self, symbol, is_listed):
+        """Take something out of the list, so that it cannot be subscribed to any more, or put it back."""
+        native = self.symbols[symbol]
+        (self.delisted.discard if is_listed else self.delisted.add)(native)
+        each = self.truths[native].instrument
+        known_as = native if self.exchange.find(native) is each else native.partition(":")[2]
+        for symbols in (self.exchange.unlisted_symbols, self.exchange.rejected_symbols):
+            (symbols.discard if is_listed else symbols.add)(known_as)
+        for stream in self.broadcast.streams():  # nothing is repeated of what is gone
+            if stream.instrument is each:
+                stream.is_lost = not is_listed
+
+    def set_funding_hours(self, symbol, hours):
+        native = self.symbols[symbol]
+        market = next(r for r in self._references.values() if r.has(native)).adapter
+        perpetuals = MARKETS[self.name, market.name].perpetuals(self.exchange)
+        set_interval(self.truths[native].instrument, perpetuals, native.removeprefix(market.prefix), hours)
 
     def kinds_of(self, native):
         """Return the kinds that there are of a native symbol with its prefix."""

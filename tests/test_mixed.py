@@ -23,3 +23,9 @@ def test_with_one_of_two_legs_down_nothing_is_missing_in_any_market(seed):
 @pytest.mark.parametrize("seed", [2])
 def test_whatever_fails_nothing_untrue_is_told_of_any_market_and_all_comes_back(seed):
     mixed_plays.whatever(seed)
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("seed", [1])
+def test_contracts_come_and_go_and_are_funded_otherwise(seed):
+    mixed_plays.contracts_change(seed)

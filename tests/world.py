@@ -60,7 +60,7 @@ BASES_EVERY_S = 30  # of a book that is valid
 BOOK_HEALS_S = 45  # a lone connection's book that came into doubt is valid again
 LONG_EVERY = 10  # seeds: one of so many plays a whole day, too,
 CALM_EVERY = 5  # one of so many what dies in a quiet market,
-MIXED_EVERY = 10  # one of so many all exchanges with all of their markets,
+MIXED_EVERY = 20  # one of so many all exchanges with all of their markets,
 HOURS_EVERY = 70  # and one of so many 30 hours of one, which cost as much as 20 other plays
 
 

@@ -66,7 +66,7 @@ USUAL_HOURS = 8
 FUNDING_HOURS = (8, 8, 4, 1)  # by rank, in turn
 DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}  # by limit: there are no others
 FUNDING_WAYS = ("/fapi/v1/fundingRate", "/fapi/v1/fundingInfo")  # they share a limit of their own
-STATES = {"HALTED": "SETTLING", "SOONER": "PENDING_TRADING"}  # by base; all others trade
+STATES = {"SOONER": "PENDING_TRADING"}  # by base, of what does not trade; all others are being settled then
 _QUARTERS = {  # by day of delivery
     "261225": (1_798_185_600_000, "CURRENT_QUARTER"),
     "270326": (1_806_048_000_000, "NEXT_QUARTER"),
@@ -356,7 +356,7 @@ def pair_of(each: Instrument) -> str:
 
 
 def interval_h_of(each: Instrument) -> int:
-    return FUNDING_HOURS[each.index % len(FUNDING_HOURS)]
+    return each.listing.funding_hours or FUNDING_HOURS[each.index % len(FUNDING_HOURS)]
 
 
 def update_number(update_id: int) -> int:
@@ -841,7 +841,7 @@ def _contract(each: ContractInstrument) -> dict[str, object]:
         "contractType": kind,
         "deliveryDate": delivered_ms,
         "onboardDate": 1_569_398_400_000,
-        "status": STATES.get(base, "TRADING"),
+        "status": "TRADING" if each.listing.is_trading else STATES.get(base, "SETTLING"),
         "maintMarginPercent": "2.5000",
         "requiredMarginPercent": "5.0000",
         "baseAsset": base,

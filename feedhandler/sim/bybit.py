@@ -90,12 +90,9 @@ _ODD_LINEAR = (
     Listing(base="GONER", quote="USDT", price=0.75, is_trading=False),
 )
 LINEAR_SEED = 1_000_003  # beside that of spot
-# Of those that are not simply trading, status and phase.
-STATES = {
-    "EARLY": ("PreLaunch", "CallAuction"),
-    "SOONLY": ("PreLaunch", "ContinuousTrading"),
-    "GONER": ("Delivering", ""),
-}
+# Status and phase, by base: of what trades before its launch, and of what does not trade.
+_EARLY_STATES = {"SOONLY": ("PreLaunch", "ContinuousTrading")}
+_IDLE_STATES = {"EARLY": ("PreLaunch", "CallAuction")}  # all others are being delivered
 DATED = "25DEC26"  # a future on the first symbol, in the same list
 DATED_MS = 1_798_156_800_000
 
@@ -172,12 +169,16 @@ class Bybit(Exchange):
         if match["channel"] == "allLiquidation" and market == SPOT:
             return unknown
         is_known = self.knows_all or symbol in self.by_symbol_of[market]
-        if not is_known or symbol in self.rejected_symbols:
+        if not is_known or self.is_rejected(topic, market):
             return f"Invalid symbol :[{topic}]" if market == SPOT else unknown
         return None
 
-    def is_rejected(self, topic: object) -> bool:
-        return isinstance(topic, str) and topic.rpartition(".")[2] in self.rejected_symbols
+    def is_rejected(self, topic: object, market: str) -> bool:
+        return isinstance(topic, str) and _known_as(topic.rpartition(".")[2], market) in self.rejected_symbols
+
+    def find(self, symbol: str) -> Instrument | None:
+        market, _, named = symbol.rpartition(":")
+        return self.by_symbol_of.get(market or SPOT, {}).get(named)
 
     def stream(self, topic: str) -> DataStream | None:
         """Make the stream of a topic, which has its market before it if that is not spot."""
@@ -266,7 +267,7 @@ class Bybit(Exchange):
         if market == SPOT:
             return self.listed()
         names = self.by_symbol_of[market].items()
-        return [each for symbol, each in names if symbol not in self.unlisted_symbols]
+        return [each for symbol, each in names if _known_as(symbol, market) not in self.unlisted_symbols]
 
     def selected(self, request: HttpRequest, now: Now) -> "list[Instrument] | HttpAnswer":
         """Resolve category and symbol, or answer what is wrong with them."""
@@ -337,7 +338,7 @@ class BybitDialog(Dialog):
             if refusal is not None:
                 reply = self._refuse(refusal, message, "subscribe")
                 reply.repeats = self._prefix + topic if is_repeated else ""
-                if self._exchange.is_rejected(topic):
+                if self._exchange.is_rejected(topic, self._market):
                     reply.violation = ""  # our whim, not the client's fault
                 return reply
         characters = self._characters + sum(len(topic) for topic in args)
@@ -514,8 +515,7 @@ def _trades(instrument: Instrument, spelled: str, market: str, trades: TradeSour
 
 def _trade_id(symbol: str, market: str, fill: Fill) -> str:
     """Print what looks like a UUID, and is the same for the same trade."""
-    name = symbol if market == SPOT else f"{market}:{symbol}"
-    made_of = f"{name} {fill.trade_id}".encode()
+    made_of = f"{_known_as(symbol, market)} {fill.trade_id}".encode()
     return str(UUID(bytes=md5(made_of, usedforsecurity=False).digest(), version=5))
 
 
@@ -531,6 +531,11 @@ def _cross_sequence(update_id: int) -> int:
 def _symbol(instrument: Instrument, market: str = SPOT) -> str:
     base, quote = instrument.listing.base, instrument.listing.quote
     return f"{base}PERP" if market == LINEAR and quote == "USDC" else base + quote
+
+
+def _known_as(symbol: str, market: str) -> str:
+    """Return what a symbol is called where those of all markets meet."""
+    return symbol if market == SPOT else f"{market}:{symbol}"
 
 
 def _price(instrument: Instrument, ticks: int) -> bytes:
@@ -654,11 +659,19 @@ class LiquidationBatches:
         return to_json({"topic": topic, "type": "snapshot", "ts": now.unix_ms, "data": rows})
 
 
+def state_of(each: Instrument) -> tuple[str, str]:
+    """Return the status of a perpetual, and its phase before the launch."""
+    if each.listing.is_trading:
+        return _EARLY_STATES.get(each.listing.base, ("Trading", ""))
+    return _IDLE_STATES.get(each.listing.base, ("Delivering", ""))
+
+
 def linear_values(perpetual: Perpetual, now: Now) -> dict[str, str]:
     """Return what tickers have of a perpetual, as texts. The rate of funding is that of the minute."""
     each, mark, open_interest = perpetual.contract, perpetual.mark, perpetual.open_interest
     next_funding_ms = perpetual.funding_ns(now.unix_ns) // NS_PER_MS
-    has_funding = STATES.get(each.listing.base, ("", ""))[0] != "PreLaunch"
+    status, phase = state_of(each)
+    has_funding = status != "PreLaunch"
     both = 2 * open_interest  # sides
     value_decimals = each.price_decimals + each.size_decimals
     values = {
@@ -686,7 +699,7 @@ def linear_values(perpetual: Perpetual, now: Now) -> dict[str, str]:
         "ask1Size": b"" if each.is_ask_empty else _size(each, each.ask_size),
         "preOpenPrice": b"",
         "preQty": b"",
-        "curPreListingPhase": STATES.get(each.listing.base, ("", ""))[1].encode(),
+        "curPreListingPhase": phase.encode(),
     }
     return {name: text.decode() for name, text in values.items()}
 
@@ -803,7 +816,7 @@ def _linear_instruments(exchange: Bybit, request: HttpRequest, now: Now) -> Http
 
 
 def _linear_info(each: Instrument) -> dict[str, object]:
-    status, phase = STATES.get(each.listing.base, ("Trading", ""))
+    status, phase = state_of(each)
     phases = {"curAuctionPhase": phase, "phases": [], "auctionFeeInfo": {}, "skipCallAuction": False}
     return {
         "symbol": _symbol(each, LINEAR),

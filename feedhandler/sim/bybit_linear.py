@@ -36,7 +36,7 @@ class EndedPosition(NamedTuple):
 
 def interval_h_of(instrument: Instrument) -> int:
     """Return how many hours are between two fundings."""
-    return INTERVALS_H[instrument.index % len(INTERVALS_H)]
+    return instrument.listing.funding_hours or INTERVALS_H[instrument.index % len(INTERVALS_H)]
 
 
 def perpetual_of(instrument: Instrument, hour_s: float) -> Perpetual:

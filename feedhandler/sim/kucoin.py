@@ -147,7 +147,7 @@ class Kucoin(Exchange):
         self._kept_books: dict[int, BookState] = {}  # by index of instrument
         self._trading = [instrument for instrument in self.instruments if instrument.listing.is_trading]
         pairs = [each for each in self.instruments if each.listing.quote == "USDT"]
-        self.linear = KucoinLinear(pairs, seed, self.rules.snapshot_every_s)
+        self.linear = KucoinLinear(pairs, seed, self.rules.snapshot_every_s, self.unlisted_symbols)
         self.other_instruments = list(self.linear.instruments)
         self.by_symbol_of = {"linear": self.linear.by_symbol}
 

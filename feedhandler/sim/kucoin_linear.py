@@ -13,7 +13,7 @@ and silent.
 Not played: announcements. They are acknowledged and silent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from decimal import Decimal
 
 import msgspec
@@ -74,9 +74,12 @@ def _not_found() -> HttpAnswer:
 
 
 class KucoinLinear:
-    """The perpetuals, each on a pair against USDT."""
+    """The perpetuals, each on a pair against USDT. unlisted: symbols that are in no list, as a fault has it."""
 
-    def __init__(self, pairs: list[Instrument], seed: int, book_every_s: float) -> None:
+    def __init__(
+        self, pairs: list[Instrument], seed: int, book_every_s: float, unlisted: Container[str] = ()
+    ) -> None:
+        self._unlisted = unlisted
         listed = [(each, msgspec.structs.replace(each.listing, settle="USDT")) for each in pairs]
         self.instruments = contracts_of(listed, seed)
         self.by_symbol = {symbol_of(each): each for each in self.instruments}
@@ -86,6 +89,10 @@ class KucoinLinear:
         }
         self._book_every_ns = book_every_s * NS_PER_S
         self._kept_books: dict[str, BookState] = {}
+
+    def listed(self) -> list[ContractInstrument]:
+        """Return what lists have."""
+        return [each for symbol, each in self.by_symbol.items() if symbol not in self._unlisted]
 
     def stream(self, topic: str) -> DataStream | None:
         """Make the stream of an accepted topic; None: acknowledged, and silent for ever."""
@@ -346,7 +353,7 @@ class ContractSource:
 
 def contracts(market: KucoinLinear, request: HttpRequest, now: Now) -> HttpAnswer:
     """All that are listed, and two that are of other kinds."""
-    rows = [_contract(market, each, now) for each in market.instruments]
+    rows = [_contract(market, each, now) for each in market.listed()]
     inverse = rows[0] | {
         "symbol": "XBTUSDM",
         "rootSymbol": "XBT",
@@ -479,7 +486,7 @@ def _number(text: bytes) -> float:
 
 
 def all_tickers(market: KucoinLinear, request: HttpRequest, now: Now) -> HttpAnswer:
-    return ok([_ticker(each, now) for each in market.instruments if each.listing.is_trading])
+    return ok([_ticker(each, now) for each in market.listed() if each.listing.is_trading])
 
 
 def ticker(market: KucoinLinear, request: HttpRequest, now: Now) -> HttpAnswer:

@@ -78,6 +78,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     is_thin: bool = False  # one side of its book is empty now and then
     settle: str = ""  # of a contract: what it is settled in; "" for a spot pair
     delivery: str = ""  # of a dated contract: YYMMDD
+    funding_hours: int = 0  # of a contract, between two fundings; 0: by its rank
     renamed_from: str = ""  # the base's code before a rename, where the exchange keeps the old symbol
 
 

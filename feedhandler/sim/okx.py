@@ -73,7 +73,10 @@ FUNDING_HOURS = (8, 8, 4, 1)  # by rank, in turn
 # A contract has so many coins, as a power of ten: the more the cheaper they are. By decimals of a lot of coins.
 _CONTRACT_EXPONENTS = {5: -2, 3: -1, 1: 1, 0: 2}
 INVERSE_VALUE = 100  # USD of a contract that is settled in its coin
-_STATES = {"HALTED": "suspend", "SOONER": "preopen", "PROBED": "test"}  # by base; all others are live
+_STATES = {
+    "SOONER": "preopen",
+    "PROBED": "test",
+}  # by base, of what does not trade; all others are suspended then
 _ODD = (
     Listing(base="1INCH", quote="USDT", price=0.187_4),
     Listing(base="NEXUSD", quote="USDT", price=1.0007),
@@ -797,7 +800,7 @@ def is_inverse(instrument: Instrument) -> bool:
 
 
 def state_of(instrument: Instrument) -> str:
-    return _STATES.get(instrument.listing.base, "live")
+    return "live" if instrument.listing.is_trading else _STATES.get(instrument.listing.base, "suspend")
 
 
 def _price(instrument: Instrument, ticks: int) -> bytes:

@@ -53,6 +53,14 @@ def adapter(exchange, clock):
     return market
 
 
+def test_what_is_unlisted_is_in_no_list(exchange, clock):
+    exchange.unlisted_symbols.add("ETHUSDTM")
+    for path in ("contracts/active", "allTickers"):
+        symbols = {row["symbol"] for row in json.loads(get(exchange, clock, f"/api/v1/{path}"))["data"]}
+        assert "ETHUSDTM" not in symbols
+        assert NATIVE in symbols
+
+
 def move(each, clock, count=1):
     for number in range(count):
         each.step((number * 2654435761 + 12345) % 2**64, clock.now.unix_ns)
