@@ -212,10 +212,11 @@ def identifiers(node: ast.AST) -> list[str]:
             return []
 
 
-def words_of(identifier: str) -> set[str]:
+@functools.cache
+def words_of(identifier: str) -> frozenset[str]:
     """Return the words of a name, as in `max_size`, `MAX_SIZE` and `MaxSize`."""
     capitals = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", identifier)
-    return {word.lower() for word in (*capitals, *identifier.split("_"))}
+    return frozenset(word.lower() for word in (*capitals, *identifier.split("_")))
 
 
 def named_exchanges(node: ast.AST) -> set[str]:
