@@ -7,7 +7,10 @@ from feedhandler.data import kinds, wire
 from feedhandler.data.layout import Body, Retention
 from feedhandler.transport import subscribing
 
-TABLES = (kinds.BY_CODE, kinds.NAMES, kinds.EVERY, wire.PACKINGS, wire.COUNTS, wire.READINGS, wire.SIZES)
+TABLES = (
+    *(kinds.BY_CODE, kinds.NAMES, kinds.EVERY),
+    *(wire.PACKINGS, wire.COUNTS, wire.READINGS, wire.TEXTS, wire.SIZES),
+)
 
 
 @contextlib.contextmanager
@@ -19,7 +22,7 @@ def registered(*descriptions):
         kinds.BY_CODE[code], kinds.NAMES[code] = kind, kind.name
         kinds.EVERY[code] = kind.retention is Retention.EVERY
         wire.PACKINGS[code] = struct.Struct(kind.layout.format)
-        wire.READINGS[code] = wire.readings_of(kind)
+        wire.READINGS[code], wire.TEXTS[code] = wire.readings_of(kind), wire.texts_of(kind)
         wire.COUNTS[code], wire.SIZES[code] = counts, wire.COUNTED if counts else kind.size
         if kind.has_topics and kind.body is not Body.JSON:
             subscribing.RECORDS = (*subscribing.RECORDS, f"{kind.name}.".encode())

@@ -241,11 +241,13 @@ def unpadded(topic: bytes) -> str:
     return topic.rstrip(b"\0").decode(errors="replace")
 
 
+def texts_of(kind: Description) -> tuple[int, ...]:
+    """Return the places of the texts of a body, after the topic."""
+    return tuple(place - 1 for place, reading in readings_of(kind) if reading is unpadded)
+
+
 READINGS: Final = {kind.code: readings_of(kind) for kind in BY_CODE.values()}
-TEXTS: Final = {  # places of the texts of a body, after the topic
-    code: tuple(place - 1 for place, reading in readings if reading is unpadded)
-    for code, readings in READINGS.items()
-}
+TEXTS: Final = {kind.code: texts_of(kind) for kind in BY_CODE.values()}
 
 
 def session_of(message: bytes | bytearray | memoryview) -> int:
