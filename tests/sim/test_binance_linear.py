@@ -5,6 +5,7 @@ Shapes: https://developers.binance.com/docs/derivatives/usds-margined-futures
 
 import json
 from itertools import pairwise
+from urllib.parse import parse_qsl
 
 import aiohttp
 import pytest
@@ -13,6 +14,7 @@ from patience import PATIENCE_S
 from feedhandler.data import wire
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.binance import BinanceLinear
+from feedhandler.exchanges.polled import take_polled
 from feedhandler.sim.binance import Binance, BinanceDialog, BinanceRules
 from feedhandler.sim.binance_linear import (
     FUNDING_HOURS,
@@ -779,3 +781,25 @@ def test_a_crossed_book_is_played(exchange, clock):
     [frame] = frames_of(stream, clock)
     best = each.ask / 10**each.price_decimals
     assert max(float(price) for price, size in data_of(frame)["b"] if float(size)) > best
+
+
+def test_what_no_stream_has_is_polled_as_it_is_meant(exchange, clock):
+    """Open interest of each contract, and intervals of those that are not 8 h, as the adapter asks for them."""
+    market = BinanceLinear()
+    states = market.add([NATIVE, "ETHUSDT", "SOLUSDT"], 0, "contract")
+    for poll in market.polls:
+        asked = [poll.request] if poll.request else [market.poll_request(poll, s.native) for s in states]
+        rows = []
+        for each in asked:
+            path, _, query = each.path.partition("?")
+            answer = exchange.rest(request(f"/linear{path}", **dict(parse_qsl(query))), clock.now)
+            found = market.decode_poll(poll, answer.body, clock.now.unix_ns)
+            assert found.problem == ""
+            rows += found.items
+        assert take_polled(poll, rows, states, clock.now.unix_ns, [].append) == states
+    for state in states:
+        perpetual = exchange.linear.perpetuals[state.native]
+        each = perpetual.contract
+        assert state.open_interest == perpetual.open_interest / 10**each.size_decimals
+        assert state.funding_interval_h == FUNDING_HOURS[each.index % len(FUNDING_HOURS)]
+    assert len({state.funding_interval_h for state in states}) > 1
