@@ -57,16 +57,17 @@ def take_polled(
     """Have states take over what an answer has of them; returns those of which it has something.
 
     Records leave only of those that are live: what is DOWN or STALE stays so, and has the value in its next record.
+    Of what no channel has brought yet, nothing is taken: a recording does not know that it is wanted.
     """
     stated = {row.native: row.values for row in rows}
     until_ns = recv_ns + int(poll.lasts_s * NS_PER_S)
     found = []
     for state in states:
         values = stated.get(state.native) or poll.absent
-        if not values:
+        if not values or not state.is_known:
             continue
         state.set_polled(values, poll.fields, until_ns)
         found.append(state)
-        if state.is_known and not state.flags & wire.NOT_LIVE and state.update(recv_ns):
+        if not state.flags & wire.NOT_LIVE and state.update(recv_ns):
             emit(state)
     return found

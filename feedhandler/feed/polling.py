@@ -100,11 +100,26 @@ class Polling:
         """Take an answer, which came at recv_ns, in Unix time."""
         self._is_asking = False
         self._failures = 0
+        self._take(question.states, rows, recv_ns, now_mono_ns)
+        for state in question.states:
+            if state in self._watched and not state.is_known:  # it was asked for beside others
+                self._watched[state].due_mono_ns = now_mono_ns
+
+    def on_other_answer(self, rows: Rows[PolledContract], recv_ns: int, now_mono_ns: int) -> None:
+        """The same request was sent for something else: who has its value by now need not be asked for."""
+        for state in self._take([*self._watched], rows, recv_ns, now_mono_ns):
+            self._watched[state].due_mono_ns = now_mono_ns + self._every_ns
+
+    def _take(
+        self, states: Sequence[ContractState], rows: Rows[PolledContract], recv_ns: int, now_mono_ns: int
+    ) -> list[ContractState]:
         self.problem = rows.problem
-        states = [state for state in question.states if state in self._watched]
-        for state in take_polled(self.poll, rows.items, states, recv_ns, self._emit):
+        states = [state for state in states if state in self._watched]
+        found = take_polled(self.poll, rows.items, states, recv_ns, self._emit)
+        for state in found:
             watched = self._watched[state]
             watched.answered_mono_ns, watched.recv_ns = now_mono_ns, recv_ns
+        return found
 
     def on_refused(self, question: PollQuestion, now_mono_ns: int, reason: str, wait_s: float = 0.0) -> None:
         """There is no answer; wait_s is for how long none is to be had, if that is known.

@@ -542,8 +542,9 @@ class Feed:
         problems: list[str] = []
         request = market.instruments_request
         for _ in range(LIST_PAGES_MAX):
-            body, _ = await self._fetch(market, request)
+            body, recv_ns = await self._fetch(market, request)
             rows = market.decode_instruments(body)
+            self._take_polled(market, request, body, recv_ns)
             found += rows.items
             problems += filter(None, [rows.problem])
             rest = market.rest_of_list(request, body)
@@ -853,6 +854,7 @@ class Feed:
                 self._survey_problems[market.name, request.path] = rows.problem
                 self._note_problems()
                 survey.on_rows(rows.items, recv_ns)
+                self._take_polled(market, request, body, recv_ns)
                 self._publisher.flush_soon()
             has_failed = False
         except (ProtocolError, DecodeError) as exc:
@@ -905,6 +907,18 @@ class Feed:
             if self._failures.attempt_now("a book", answer) is not None:
                 question.bases.on_refused(question)
         self._publisher.flush_soon()
+
+    def _take_polled(self, market: Market, request: RestRequest, body: bytes, recv_ns: int) -> None:
+        """Take what is polled from an answer that was asked for something else, as a recording does."""
+
+        def take(polling: Polling) -> None:
+            with contextlib.suppress(ProtocolError, DecodeError):
+                rows = market.decode_poll(polling.poll, body, recv_ns)
+                polling.on_other_answer(rows, recv_ns, time.monotonic_ns())
+
+        for polling in self._pollings:
+            if polling.market is market and polling.poll.request == request:
+                self._failures.attempt_now("a poll", functools.partial(take, polling))
 
     async def _poll(self, question: PollQuestion) -> None:
         """Ask the exchange for what contracts lack in all channels."""

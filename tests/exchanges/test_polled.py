@@ -34,9 +34,9 @@ def polled(state, values=STATED, recv_ns=RECV_NS):
     return [wire.unpack(each.record()) for each in emitted]
 
 
-def live(mark=1.0):
-    state = made()
-    state.mark = mark
+def live(native="AB"):
+    state = made(native)
+    state.mark = 1.0
     assert state.update(RECV_NS)
     return state
 
@@ -49,12 +49,21 @@ def test_a_live_state_is_a_record_with_what_rest_states():
     assert polled(state, recv_ns=RECV_NS + 10) == [], "nothing new"
 
 
-@pytest.mark.parametrize("flag", [wire.STALE, wire.DOWN, None])
-def test_what_is_not_live_keeps_its_condition_and_has_the_value_in_its_next_record(flag):
-    state = made() if flag is None else live()
-    state.flags |= flag or 0
+def test_nothing_is_taken_of_what_no_channel_has_brought():
+    state = made()
     assert polled(state) == []
-    assert (state.flags, state.is_known) == (flag or 0, flag is not None)
+    assert not state.is_known
+    state.mark = 2.0
+    state.update(RECV_NS)
+    assert state.open_interest != state.open_interest
+
+
+@pytest.mark.parametrize("flag", [wire.STALE, wire.DOWN])
+def test_what_is_not_live_keeps_its_condition_and_has_the_value_in_its_next_record(flag):
+    state = live()
+    state.flags |= flag
+    assert polled(state) == []
+    assert state.flags == flag
     state.mark = 2.0
     assert state.update(RECV_NS + 1)
     record = wire.unpack(state.record())
@@ -109,7 +118,7 @@ def test_a_channels_field_is_filled_until_the_channel_has_sent():
 
 
 def test_only_rows_of_the_states_count_and_what_is_absent_has_the_usual_value():
-    ab, cd = made("AB"), made("CD")
+    ab, cd = live("AB"), live("CD")
     absent = Poll(
         fields=("funding_interval_h",),
         every_s=1.0,

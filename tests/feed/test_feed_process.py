@@ -564,6 +564,36 @@ def test_a_poll_that_comes_to_nothing_costs_nothing_but_the_age_of_a_value(tmp_p
     uvloop.run(play())
 
 
+ROW = b'{"symbol":"XBTUSDTM","lastTradePrice":9.5,"openInterest":"5000"}'
+LISTED = b'{"code":"200000","data":[' + ROW + b"]}"
+
+
+@pytest.mark.parametrize("is_odd", [False, True])
+def test_an_answer_for_something_else_has_what_is_polled_and_never_fails_for_it(
+    tmp_path, monkeypatch, is_odd
+):
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("kucoin", (Polled,)))
+
+    async def play():
+        feed = feed_of(tmp_path, Answering(LISTED))
+        (market,), (polling,) = feed._markets, feed._pollings
+        market.contract_sizes = {"XBTUSDTM": (1, 1000)}
+        market.survey_requests = market.survey_requests[1:]
+        feed._table = InstrumentTable("kucoin", [])
+        if is_odd:
+            market.decode_poll = lambda *_: 1 // 0
+        (state,) = market.add(["XBTUSDTM"], 0, "contract")
+        state.mark = 10.0
+        state.update(time.time_ns())
+        polling.advance(time.monotonic_ns())
+        await feed._ask_about_all(market, feed._surveys[market])
+        feed._publisher.close()
+        assert (state.open_interest == 5.0) == (not is_odd)
+        assert dict(feed._failures.counts) == ({"a poll: ZeroDivisionError": 1} if is_odd else {})
+
+    uvloop.run(play())
+
+
 def test_what_is_polled_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setitem(EXCHANGES, "binance", Exchange("kucoin", (Polled,)))
 

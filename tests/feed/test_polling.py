@@ -115,6 +115,31 @@ def test_who_is_let_go_while_the_answer_is_under_way_gets_nothing():
     assert play.status.symbols == 1
 
 
+def test_who_is_not_brought_yet_when_all_are_asked_for_is_asked_for_once_it_is():
+    play = Play(ALL)
+    (late,) = play.market.add(["LATE"], 0, "contract")
+    asked = play.ask()
+    assert late in asked.states
+    play.answer(asked)
+    assert late.open_interest != late.open_interest
+    assert play.ask(10) is None
+    stream(late)
+    play.answer(play.ask())
+    assert late.open_interest == 7.0
+
+
+def test_an_answer_that_was_asked_for_something_else_is_one():
+    play = Play(BOTH)
+    play.ask()
+    play.now += NS_PER_S
+    rows = Rows([PolledContract(native, {"open_interest": 3.0}) for native in ("A", "B", "X")])
+    play.polling.on_other_answer(rows, RECV_NS + play.now, play.now)
+    assert [record.open_interest for record in play.emitted] == [3.0, 3.0]
+    assert (play.status.known, play.status.newest_ns) == (2, RECV_NS + play.now)
+    assert all(each.due_mono_ns == play.now + 60 * NS_PER_S for each in play.polling._watched.values())
+    assert play.ask(1) is None, "the question is still under way"
+
+
 def test_symbols_that_come_one_after_the_other_share_requests_about_all():
     play, requests = Play(ALL), []
     for number in range(40):

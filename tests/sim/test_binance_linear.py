@@ -787,6 +787,9 @@ def test_what_no_stream_has_is_polled_as_it_is_meant(exchange, clock):
     """Open interest of each contract, and intervals of those that are not 8 h, as the adapter asks for them."""
     market = BinanceLinear()
     states = market.add([NATIVE, "ETHUSDT", "SOLUSDT"], 0, "contract")
+    for state in states:
+        state.mark = 1.0
+        state.update(clock.now.unix_ns)
     for poll in market.polls:
         asked = [poll.request] if poll.request else [market.poll_request(poll, s.native) for s in states]
         rows = []
