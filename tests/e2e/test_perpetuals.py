@@ -5,7 +5,7 @@ import json
 import math
 import time
 
-from harness import Stack
+from harness import Stack, wait_until
 
 from feedhandler.client import Subscriber
 from feedhandler.data import wire
@@ -103,9 +103,12 @@ def test_contracts_of_kucoin_come_in_the_base_asset_beside_spot(tmp_path):
         assert abs(ticker.base_volume_24h * ticker.last / ticker.quote_volume_24h - 1) < 0.2, "coins"
         assert depth.bids[0][0] < depth.asks[0][0]
         assert newest["trade", PERPETUAL].size < 100, "coins, and no contracts"
-        status = stack.status()["exchanges"]["kucoin"]["feed"]
+        wait_until(
+            lambda: [each["known"] for each in feed_of(stack)["polled"]] == [1], "the status tells of it"
+        )
+        status = feed_of(stack)
         (polled,) = status["polled"]
-        assert (polled["market"], polled["symbols"], polled["known"], polled["late"]) == ("linear", 1, 1, 0)
+        assert (polled["market"], polled["symbols"], polled["late"]) == ("linear", 1, 0)
         assert polled["fields"] == ["open_interest", "next_funding_ns"]
         assert 0 <= time.time_ns() - polled["oldest_ns"] < polled["lasts_s"] * 1e9
         assert status["wanted"] == {SPOT: list(KINDS[:4]), PERPETUAL: list(KUCOIN_KINDS)}
@@ -113,6 +116,10 @@ def test_contracts_of_kucoin_come_in_the_base_asset_beside_spot(tmp_path):
         assert not any("list" in problem for problem in status["problems"])
         assert sum(connection["decode_errors"] for connection in status["connections"]) == 0
         assert stack.sim_state("kucoin")["violations"] == []
+
+
+def feed_of(stack):
+    return stack.status()["exchanges"]["kucoin"]["feed"]
 
 
 def is_complete(record):
