@@ -10,6 +10,7 @@ from feedhandler.data.status import (
     ConnectionStatus,
     ExchangeStatus,
     FeedStatus,
+    PollStatus,
     ShardStatus,
     joined,
     worst,
@@ -120,6 +121,41 @@ def test_several_feeds_say_together_what_one_would():
     assert joined([]) is None
 
 
+def poll(**fields):
+    return PollStatus(
+        **{
+            "market": "linear",
+            "fields": ["open_interest"],
+            "every_s": 60.0,
+            "lasts_s": 180.0,
+            "symbols": 2,
+            "known": 2,
+            "late": 0,
+            "oldest_ns": NOW_NS - 9 * 10**9,
+            "newest_ns": NOW_NS,
+            **fields,
+        }
+    )
+
+
+def test_what_is_polled_is_told_of_while_it_is_not_as_it_should_be():
+    assert feed([{}], polled=[poll()]).text(NOW_NS) == "live"
+    text = "live; open_interest of linear from REST: 1 of 2 known, the oldest 9 s old"
+    assert feed([{}], polled=[poll(known=1, late=1)]).text(NOW_NS) == text
+    assert feed([{}], polled=[poll(known=1, problem="HTTP 503")]).text(NOW_NS) == f"{text}: HTTP 503"
+    assert feed([{}], polled=[poll(symbols=0, problem="old")]).text(NOW_NS) == "live", "nobody wants it"
+
+
+def test_what_several_feeds_poll_is_as_old_as_the_oldest_of_it():
+    other = poll(symbols=3, known=1, late=2, oldest_ns=NOW_NS - 99, newest_ns=NOW_NS + 1, problem="no")
+    intervals = poll(fields=["funding_interval_h"])
+    both = joined([feed(polled=[poll(), intervals]), feed(polled=[other]), feed(polled=[poll(oldest_ns=0)])])
+    found, alone = both.polled
+    assert (found.symbols, found.known, found.late, found.problem) == (7, 5, 2, "no")
+    assert (found.oldest_ns, found.newest_ns) == (NOW_NS - 9 * 10**9, NOW_NS + 1)
+    assert alone == intervals
+
+
 def test_the_worst_state_is_that_of_all_and_idleness_is_none():
     for position, state in enumerate(WORST_FIRST):
         assert worst(reversed(WORST_FIRST[position:])) == state
@@ -147,7 +183,7 @@ def test_an_exchange_tells_which_shards_fail_and_what_the_others_do():
     assert status.text(0) == "feed process is silent: shard 1/2"
 
 
-@pytest.mark.parametrize("kind", [ExchangeStatus, FeedStatus, ConnectionStatus, ShardStatus])
+@pytest.mark.parametrize("kind", [ExchangeStatus, FeedStatus, ConnectionStatus, ShardStatus, PollStatus])
 def test_every_status_field_is_documented(kind):
     text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
     prefix = "feed." if kind is FeedStatus else ""

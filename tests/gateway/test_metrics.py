@@ -17,6 +17,7 @@ from feedhandler.data.status import (
     ConnectionStatus,
     ExchangeStatus,
     FeedStatus,
+    PollStatus,
     RecordedFeed,
     RecorderStatus,
     RelayStatus,
@@ -163,6 +164,18 @@ def test_records_are_counted_by_kind_from_the_sequences_of_the_stream(tmp_path):
             recovered_trades=9,
             invalid={"book": 2, "depth": 1},
             invalid_topics={"book.binance.A": time.time_ns() - 60 * 10**9},
+            polled=[
+                PollStatus(
+                    market="linear",
+                    fields=["open_interest", "next_funding_ns"],
+                    every_s=60.0,
+                    lasts_s=180.0,
+                    symbols=5,
+                    known=3,
+                    late=2,
+                    oldest_ns=7 * 10**9,
+                )
+            ],
         )
         take = parts.market_data.follower.take
         parts.market_data.session = 7
@@ -193,6 +206,14 @@ def test_records_are_counted_by_kind_from_the_sequences_of_the_stream(tmp_path):
         assert found["feedhandler_exchange_invalid_topics", "binance", "book"] == 2
         assert found["feedhandler_exchange_invalid_topics", "binance", "depth"] == 1
         assert found["feedhandler_exchange_invalid_seconds", "binance"] >= 60
+        for field in ("open_interest", "next_funding_ns"):
+            assert found["feedhandler_exchange_polled_late", *sorted(("binance", field, "linear"))] == 2
+            assert (
+                found[
+                    "feedhandler_exchange_polled_oldest_time_seconds", *sorted(("binance", field, "linear"))
+                ]
+                == 7
+            )
 
     play(tmp_path, scene)
 
