@@ -11,6 +11,7 @@ import fcntl
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -192,17 +193,28 @@ def items(
 
     A file that is no segment is a GAP in its place. on_open gets each file that is read. Raises OSError.
     """
+    return chain.from_iterable(parts(files, on_open))
+
+
+def parts(
+    files: Iterable[SegmentFile], on_open: Callable[[BinaryIO], object] = lambda file: None
+) -> Iterator[list[Item]]:
+    """Yield the same in lists, one a block."""
     told: set[tuple[What, int, str, str]] = set()
+
+    def is_new(item: Item) -> bool:
+        if item.what not in REPEATED:
+            return True
+        key = (item.what, item.wall_ns, item.connection, item.name)
+        was_told = key in told
+        told.add(key)
+        return not (item.is_repeated and was_told)
+
     for file in files:
         with file.path.open("rb") as opened:
             on_open(opened)
             try:
-                for item in segments.items(opened):
-                    if item.what is not RECEIVED and item.what in REPEATED:
-                        key = (item.what, item.wall_ns, item.connection, item.name)
-                        if item.is_repeated and key in told:
-                            continue
-                        told.add(key)
-                    yield item
+                for part in segments.parts(opened):
+                    yield [item for item in part if item.what is RECEIVED or is_new(item)]
             except segments.NotASegment as exc:
-                yield Item(GAP, file.begun_ns, name=f"{segments.DAMAGED}: {file.path.name}: {exc}")
+                yield [Item(GAP, file.begun_ns, name=f"{segments.DAMAGED}: {file.path.name}: {exc}")]

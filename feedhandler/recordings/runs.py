@@ -8,6 +8,7 @@ A capture in JSON lines is one run, and so is a segment that is named alone.
 
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -22,6 +23,7 @@ from feedhandler.recordings.directory import SegmentFile
 from feedhandler.recordings.packing import unpack
 from feedhandler.recordings.traffic import ANSWERED, GAP, HEADER, Item
 
+CAPTURED: Final = 256  # items of a capture that are handed on together
 NOTHING: Final = "has no recordings: neither folders of segments, nor is it a segment or a capture"
 
 
@@ -129,17 +131,25 @@ class RunReader:
 
         Raises ConfigError or OSError for what cannot be read at all; what is damaged is a GAP in its place.
         """
-        if self._capture is None:
-            for item in directory.items(self._files(), self._on_open):
-                is_end = item.what is GAP and item.name.startswith(segments.TORN)
-                if not (is_end and self._is_last and self.run.is_open):  # it goes on
-                    yield item
+        return chain.from_iterable(self.parts())
+
+    def parts(self) -> Iterator[list[Item]]:
+        """Yield the same in lists of some hundred."""
+        if self._capture is not None:
+            yield from self._captured(self._capture)
             return
-        capture = self._capture
-        yield from capture.answers()
-        for item in capture:
-            if item.what is not ANSWERED:
-                yield item
+        for part in directory.parts(self._files(), self._on_open):
+            if self._is_last and self.run.is_open:  # it goes on
+                yield [
+                    item for item in part if item.what is not GAP or not item.name.startswith(segments.TORN)
+                ]
+            else:
+                yield part
+
+    def _captured(self, capture: CaptureReader) -> Iterator[list[Item]]:
+        items = chain(capture.answers(), (item for item in capture if item.what is not ANSWERED))
+        while part := list(islice(items, CAPTURED)):
+            yield part
         self.problems += [f"line {bad.number}: {bad.reason}" for bad in capture.bad]
         self.problems += [capture.cut] if capture.cut else []
 

@@ -13,6 +13,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
@@ -307,6 +308,11 @@ def items(file: BinaryIO) -> Iterator[Item]:
 
     Its number is how many items are missing, 0 if that is not known. Raises NotASegment.
     """
+    return chain.from_iterable(parts(file))
+
+
+def parts(file: BinaryIO) -> Iterator[list[Item]]:
+    """Yield the same in lists, one a block: who passes on each item alone takes as long as who makes it."""
     expected, last_ns, is_closed = 1, 0, False
     damage: Damage | None = None
     for block in blocks(file):
@@ -314,21 +320,23 @@ def items(file: BinaryIO) -> Iterator[Item]:
             damage = damage or block
             continue
         if block.first_item > expected or damage is not None:
-            yield _damaged(damage, max(0, block.first_item - expected), last_ns)
+            yield [_damaged(damage, max(0, block.first_item - expected), last_ns)]
         damage = None
         if block.what == FOOTER:
             is_closed = True
             continue
+        found: list[Item] = []
         try:
-            yield from unpack(block.data)
-        except (ValueError, UnicodeDecodeError) as exc:
-            yield Item(What.GAP, last_ns, name=f"{DAMAGED}: {exc}")
+            found.extend(unpack(block.data))
+        except (ValueError, UnicodeDecodeError) as exc:  # what is before it has been added
+            found.append(Item(What.GAP, last_ns, name=f"{DAMAGED}: {exc}"))
+        yield found
         expected = block.first_item + block.items
         last_ns = block.last_ns or last_ns
     if not is_closed:
-        yield Item(What.GAP, last_ns, name=f"{TORN}: {damage.why}" if damage is not None else TORN)
+        yield [Item(What.GAP, last_ns, name=f"{TORN}: {damage.why}" if damage is not None else TORN)]
     elif damage is not None:
-        yield _damaged(damage, 0, last_ns)
+        yield [_damaged(damage, 0, last_ns)]
 
 
 def _damaged(damage: Damage | None, missing: int, last_ns: int) -> Item:

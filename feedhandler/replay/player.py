@@ -104,11 +104,12 @@ class Player:
     def parts(self) -> Iterator[list[bytes | RecordingGap]]:
         """Yield the same in lists of some hundred."""
         take, published = self.take, self._published
-        for item in self.reader:
-            take(item)
-            if len(published.found) >= PART:
-                yield published.found
-                published.found = []
+        for part in self.reader.parts():
+            for item in part:
+                take(item)
+                if len(published.found) >= PART:
+                    yield published.found
+                    published.found = []
         if published.found:
             yield published.found
             published.found = []

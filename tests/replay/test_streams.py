@@ -19,15 +19,16 @@ from feedhandler.replay.streams import ReplayFailed
 
 def test_records_come_before_all_is_decoded(tmp_path, monkeypatch):
     taken = []
-    read = RunReader.__iter__
+    read = RunReader.parts
 
     def counted(reader):
-        for item in read(reader):
-            taken.append(item)
-            yield item
+        for part in read(reader):
+            for item in part:
+                taken.append(item)
+                yield [item]
 
     monkeypatch.setattr(player, "PART", 2)
-    monkeypatch.setattr(RunReader, "__iter__", counted)
+    monkeypatch.setattr(RunReader, "parts", counted)
     found = replay.messages(small(tmp_path, rounds=100), exchanges=["binance"])
     next(found)
     before = len(taken)
