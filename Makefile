@@ -109,7 +109,7 @@ sim-long: ## the same for 10,000 worlds
 
 CHAOS_ARGUMENTS = $(SECONDS_ARGUMENT) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) \
   $(if $(KILLS),--kills $(KILLS)) $(if $(QUIET),--quiet $(QUIET)) $(if $(ACT),--act "$(ACT)")
-chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 (of load) RATE=300 KILLS=15 QUIET=600 (16 minutes in all)
+chaos: $(VENV)/.test ## real processes through seeded faults: make chaos SEED=7 SECONDS=120 (of load) RATE=300 KILLS=15 QUIET=600 (18 minutes in all)
 	@$(BIN)/python tests/chaos $(CHAOS_ARGUMENTS)
 
 soak: $(VENV)/.test ## recorded load; then recording, export and replay are held against what was sent: make soak MINUTES=5 RATE=150 (an hour)

@@ -242,6 +242,7 @@ def test_no_shared_code_names_an_exchange(name):
 # What plays and measures whatever the tables of exchanges have; others are about one exchange.
 FOLLOWING = (
     "chain*.py",
+    "mixed*.py",
     "days.py",
     "chaos/*.py",
     "soak/*.py",

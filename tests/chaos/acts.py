@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from claims import Claim
 from harness import EXCHANGES, MAJORS, STALE, topics_of, wait_until
+from markets_witness import ALL, LINEAR, MARKETS, MarketsWitness, symbols_of
 from observer import NS_PER_S
-from stage import PATIENCE_S, WANTED, Stage, seconds_since
+from stage import MAJORS_OF, PATIENCE_S, WANTED, Stage, seconds_since
 
 from feedhandler.sim.faults import ONLY_ON
 from feedhandler.sim.market import universe
@@ -36,6 +37,7 @@ QUIET_SYMBOLS = tuple(f"{each.base}/{each.quote}" for each in universe(1, 110, (
 BUSY = "ETH/USDT"  # not BTC/USDT, by which each connection is known to live
 MORE_KINDS = ("trade", "depth", "book")
 BOOKS_KNOWN_S = 2.0  # a connection begins with the books of another
+BUSY_MARKETS = "instruments = 60\nbusiest_per_s = 20"
 QUIET_MARKET = "instruments = 110\nbusy_symbols = 5"  # the others change every 1 to 10 minutes
 BUDGET_S = 60.0  # KuCoin's window for new connections: until then the next one may have to wait
 
@@ -78,6 +80,7 @@ class Act(NamedTuple):
     symbols: tuple = ()  # none: the majors
     sim: str = ""  # TOML lines of the simulator, instead of a rate
     begin: Callable = Stage.start
+    expected: dict = MAJORS_OF  # what is watched, by exchange
 
 
 def none_of(claim, found, measured=""):
@@ -179,6 +182,107 @@ def none_of_books(counts, wrong):
     text = f"{len(wrong)} of {sum(counts.values()):,} wrong {wrong[:3] or ''}".strip()
     missing = [f"{name}: nothing" for name, count in counts.items() if not count]
     return none_of("no book is wrong", wrong + missing, "; ".join([text, *missing]))
+
+
+def unplug_in_all_markets(stage, settings, rng):
+    """One connection at a time, of any market of any exchange: the other leg brings all, in all kinds."""
+    stage.wait_for_books()
+    before = {name: connections_of(stage, name) for name in stage.exchanges}
+    stage.witness(make=MarketsWitness)
+    theirs = {name: connections_of(stage, name) - before[name] for name in stage.exchanges}
+    until, count = time.monotonic() + settings.seconds * SHARE, 0
+    left = list(stage.exchanges)
+    while time.monotonic() < until or left:
+        exchange = left.pop() if left else rng.choice(stage.exchanges)
+        wait_until(
+            lambda name=exchange: are_settled(stage, name), f"all legs of {exchange} are there", PATIENCE_S
+        )
+        stage.wait_for_books()
+        ours = sorted(connections_of(stage, exchange) - theirs[exchange])
+        stage.stack.fault(exchange, "rst", connection=rng.choice(ours))
+        count += 1
+        stage.pause(rng.uniform(0.0, 1.0), f"{count} unplugged")
+    stage.pause(3.0, "the last ones come back")
+    wait_for_marks(stage)
+    found = stage.compare_market()
+    with stage.watch as observer:
+        told = [(name, flags) for _, name, flags in observer.conditions]
+        is_held_up = bool(observer.held_up)
+        ended = [observer.compare_liquidations(name, each) for name, each in stage.witnesses.items()]
+    failures = [f"{name}: {each.failure}" for name, each in stage.witnesses.items() if each.failure]
+    trades, liquidations = sum(each[0] for each in found.values()), sum(each[0] for each in ended)
+    missing, doubled = ([one for each in found.values() for one in each[at]] for at in (2, 3))
+    wrong = [one for each in ended for one in each[1]]
+    return f"{count} unplugged, of {len(MARKETS)} markets", [
+        none_of("the witnesses heard everything", failures, "; ".join(failures)),
+        none_of(
+            "no trade is lost", missing, f"{len(missing)} of {trades:,} lost {missing[:3] or ''}".strip()
+        ),
+        none_of("no trade comes twice", doubled),
+        none_of(
+            "each liquidation comes once",
+            wrong,
+            f"{len(wrong)} of {liquidations:,} do not {wrong[:3] or ''}".strip(),
+        ),
+        none_of("nothing is flagged", [] if is_held_up else told, f"{len(told)} {told[:3] or ''}".strip()),
+    ]
+
+
+def kills_in_all_markets(stage, settings, rng):
+    """Feeds and merger: each trade that is lost is told, none comes twice, and all markets come back."""
+    stage.wait_for_books()
+    stage.witness(make=MarketsWitness)
+    fewer = settings._replace(kills=max(1, settings.kills // 3))
+    did, claims = kill_again(stage, fewer, rng, [*stage.exchanges, "merger"])
+    stage.pause(3.0, "the last one comes back")
+    stage.wait_for_books()
+    wait_for_marks(stage)
+    for witness in stage.witnesses.values():
+        witness.close()
+    time.sleep(3.0)  # what is under way
+    with stage.watch as observer:
+        found = [observer.compare_market(name, each) for name, each in stage.witnesses.items()]
+        untold = [one for name, each in stage.witnesses.items() for one in observer.untold(name, each)]
+        doubled = [one for name, each in stage.witnesses.items() for one in observer.too_often(name, each)]
+    trades, missing = sum(each[0] for each in found), sum(len(each[2]) for each in found)
+    text = f"{missing} of {trades:,} lost {untold[:3] or ''}".strip()
+    return did, [
+        *claims,
+        none_of("each trade that is lost is told", untold, text),
+        none_of("no trade comes twice", [one for each in found for one in each[3]]),
+        none_of("no liquidation comes too often", doubled),
+    ]
+
+
+def wait_for_marks(stage):
+    """Wait until each mark price was the one that was witnessed last, at some moment: they go on."""
+    left = {(name, symbol) for name, each in stage.witnesses.items() for symbol in each.marks}
+
+    def look():
+        with stage.watch as observer:
+            for name, symbol in sorted(left):
+                if observer.marks.get(f"contract.{name}.{symbol}") == stage.witnesses[name].marks[symbol]:
+                    left.discard((name, symbol))
+        return not left
+
+    wait_until(look, f"mark prices as they are witnessed: {left}", PATIENCE_S)
+
+
+def connections_of(stage, exchange):
+    """The simulator's numbers of all connections that have subscribed to something."""
+    return {c["connection"] for c in stage.stack.sim_state(exchange)["connections"] if c["subscriptions"]}
+
+
+def are_settled(stage, exchange):
+    """True if each leg of each market runs, and has been there for a while."""
+    feed, sockets = stage.status(exchange), stage.stack.sim_state(exchange)["connections"]
+    connections = feed["connections"] if feed else []
+    markets = sum(name == exchange for name, _ in MARKETS)
+    return (
+        len(connections) == 2 * markets
+        and all(c["phase"] == "running" and not c["pending_topics"] for c in connections)
+        and all(each["age_s"] > BOOKS_KNOWN_S for each in sockets)
+    )
 
 
 def both_hear_all(stage, exchange, more_than):
@@ -385,7 +489,7 @@ def kill_again(stage, settings, rng, names, seldom=()):
         old = stage.programs()
         if "sim" in victims:
             with stage.watch as observer:
-                for exchange in EXCHANGES:
+                for exchange in stage.exchanges:
                     observer.allow_restart(exchange)
         killed_s = time.monotonic()
         for victim in victims:
@@ -570,6 +674,18 @@ def same_legs(legs, max_age_s=0.0, kinds=()):
     return lambda rng: f"{lines}\nkinds = {json.dumps(['ticker', *kinds])}"
 
 
+def all_kinds(rng):
+    """Two legs, and all markets in all of their kinds."""
+    lines = {}
+    for name in ALL:
+        rows = [row for (exchange, symbols), row in MARKETS.items() if exchange == name and symbols is LINEAR]
+        kinds = ["ticker", *MORE_KINDS, *["contract"] * len(rows)]
+        kinds += ["liquidation"] if any(row.has_liquidations for row in rows) else []
+        symbols = json.dumps(symbols_of(name))
+        lines[name] = f"legs = 2\nkinds = {json.dumps(kinds)}\nsymbols = {symbols}"
+    return lines
+
+
 def any_legs(max_age_s=0.0):
     return lambda rng: {name: PATIENCE.lines(rng.choice((1, 2)), max_age_s) for name in EXCHANGES}
 
@@ -583,11 +699,25 @@ ACTS = (
     Act("rollover, two legs", same_legs(2, MAX_AGE_S), rollover),
     Act("unplugging one of two", same_legs(2), unplug),
     Act("trades, unplugging one of two", same_legs(2, kinds=MORE_KINDS), unplug_with_trades),
+    Act(
+        "all markets, unplugging one of two",
+        all_kinds,
+        unplug_in_all_markets,
+        sim=BUSY_MARKETS,
+        expected={name: symbols_of(name) for name in ALL},
+    ),
     Act("symbols come and go", same_legs(2, MAX_AGE_S), guests),
     Act("a silent channel", same_legs(1), silence),
     Act("random faults", any_legs(15.0), faults),
     Act("kills", any_shards, kills),
     Act("kills with trades", same_legs(2, kinds=MORE_KINDS), kills_with_trades),
+    Act(
+        "kills in all markets",
+        all_kinds,
+        kills_in_all_markets,
+        sim=BUSY_MARKETS,
+        expected={name: symbols_of(name) for name in ALL},
+    ),
     Act("quiet markets", same_legs(1), quiet, QUIET_SYMBOLS, QUIET_MARKET, Stage.launch),
 )
 
@@ -595,7 +725,9 @@ ACTS = (
 def perform(act, directory, settings, rng):
     """Play one act; returns what was done, and its claims with those that hold for every act."""
     extra = act.extra(rng)
-    with Stage(directory, settings.rate, extra, symbols=act.symbols, sim=act.sim) as stage:
+    with Stage(
+        directory, settings.rate, extra, symbols=act.symbols, sim=act.sim, expected=act.expected
+    ) as stage:
         try:
             act.begin(stage)
             did, claims = act.play(stage, settings, rng)

@@ -9,6 +9,7 @@ import json
 import struct
 import threading
 import time
+from collections import Counter
 
 import zmq
 from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
@@ -16,10 +17,13 @@ from harness import DOWN, HEADER, SNAPSHOT, STALE, TICKER
 from feedhandler.data.kept_book import Book
 
 NS_PER_S = 1_000_000_000
-TICKER_KIND, STATUS_KIND, TRADE_KIND, DEPTH_KIND, BOOK_KIND, CONDITION_KIND = 1, 2, 6, 7, 8, 11
+TICKER_KIND, STATUS_KIND, TRADE_KIND, DEPTH_KIND, BOOK_KIND = 1, 2, 6, 7, 8
+CONTRACT_KIND, LIQUIDATION_KIND, CONDITION_KIND = 9, 10, 11
+OTHER_KINDS = (TRADE_KIND, DEPTH_KIND, CONTRACT_KIND, LIQUIDATION_KIND, CONDITION_KIND)
 BOOKS = b"book."
 TRADE = struct.Struct("<QddIBBH40s")  # after the header,
-DEPTH = struct.Struct("<QHHI80d")  # both
+DEPTH = struct.Struct("<QHHI80d")  # both,
+CONTRACT = struct.Struct("<Q4dqdd")  # and this
 RECOVERED, NOT_LIVE = 64, STALE | DOWN | 128
 COMPARED = 20  # levels of a side of a book
 TOLD_NS = 60 * NS_PER_S  # at the latest: REST is asked several times before
@@ -53,11 +57,16 @@ class Topic:
         return self.name.split(".", 2)[1]
 
     def is_live(self, since_ns):
-        """True if all is known, nothing is flagged, and it was received later than since_ns."""
+        """True if all is known, nothing is flagged, and it was received later than since_ns.
+
+        Of contracts not every exchange states a volume in quote, which is the last of the values.
+        """
+        values = self.values[:-1] if ":" in self.name else self.values
         return (
             not self.flags & (FLAGGED | SNAPSHOT)
             and self.recv_ns > since_ns
-            and all(value == value for value in self.values)
+            and bool(values)
+            and all(value == value for value in values)
         )
 
 
@@ -77,6 +86,8 @@ class Observer:
         self.silence_max_ns = 0  # the oldest record without a flag
         self.lie_after_ns = None  # how old such a record may be; None: it is not looked at
         self.trades = {}  # by topic: of each id how often it came; when first, in which session, its flags
+        self.liquidations = {}  # by topic: time in ms and price, how often each came
+        self.marks = {}  # by topic: the newest mark price
         self.depths = {}  # by topic: what came without a flag, (id, time in ms, bids, asks)
         self.books = {}  # by topic
         self.books_at = {}  # by topic: each book that was valid, (id, its best levels)
@@ -92,6 +103,7 @@ class Observer:
             topic.sequences, topic.times_ns = set(), set()
             topic.changes = 0
         self.trades, self.depths, self.books_at, self.conditions = {}, {}, {}, []
+        self.liquidations = {}
         self.flagged, self.held_up, self.lies = [], [], []
         self.silence_max_ns = 0
 
@@ -107,7 +119,7 @@ class Observer:
             self._take_status(message, now_ns)
         if message.startswith(BOOKS):
             self._take_book(message)
-        if kind in (TRADE_KIND, DEPTH_KIND, CONDITION_KIND):
+        if kind in OTHER_KINDS:
             self._take_other(kind, message, now_ns)
         if kind != TICKER_KIND:
             return
@@ -152,8 +164,14 @@ class Observer:
             if before is not None and before[0] == session and sequence != before[1] + 1:
                 self.holes.append((name, before[1], sequence))
             self._numbers[name] = session, sequence
+        elif kind == LIQUIDATION_KIND:
+            price = TRADE.unpack_from(message, HEADER.size)[1]
+            counts = self.liquidations.setdefault(name, Counter())
+            counts[fields[6] // 1_000_000, price] += 1
         elif flags & NOT_LIVE:
             self.conditions.append((now_ns, name, flags & NOT_LIVE))
+        elif kind == CONTRACT_KIND:
+            self.marks[name] = CONTRACT.unpack_from(message, HEADER.size)[1]
         else:
             number, bids, asks, _, *numbers = DEPTH.unpack_from(message, HEADER.size)
             levels = list(zip(numbers[::2], numbers[1::2], strict=True))
@@ -206,6 +224,24 @@ class Observer:
                     depths += 1
                     wrong += [(name, number or ms)] if [bids, asks] not in expected else []
         return trades, depths, missing, doubled, wrong
+
+    def compare_liquidations(self, exchange, witness):
+        """Return how many there were since the first that came, and those that came too seldom or too often."""
+        count, wrong = 0, []
+        for symbol, seen in witness.liquidations.items():
+            got = self.liquidations.get(f"liquidation.{exchange}.{symbol}", {})
+            first = next((at for at, each in enumerate(seen) if each in got), len(seen))
+            count += len(seen) - first
+            wrong += [(exchange, symbol, each) for each in seen[first:] if got.get(each) != seen.count(each)]
+        return count, wrong
+
+    def too_often(self, exchange, witness):
+        """Return the liquidations that came more often than they were."""
+        found = []
+        for symbol, seen in witness.liquidations.items():
+            got = self.liquidations.get(f"liquidation.{exchange}.{symbol}", {})
+            found += [(exchange, symbol, each) for each in set(seen) if got.get(each, 0) > seen.count(each)]
+        return found
 
     def untold(self, exchange, witness):
         """Return the trades of a witness that are missing, and of which nothing told when it happened.
@@ -335,7 +371,15 @@ class Watch:
     def _follow(self, endpoint):
         with self._context.socket(zmq.SUB) as socket:
             socket.set(zmq.RCVHWM, 0)
-            for prefix in (b"ticker.", b"status.", b"trade.", b"depth.", BOOKS):
+            for prefix in (
+                b"ticker.",
+                b"status.",
+                b"trade.",
+                b"depth.",
+                b"contract.",
+                b"liquidation.",
+                BOOKS,
+            ):
                 socket.set(zmq.SUBSCRIBE, prefix)
             socket.connect(endpoint)
             looked_ns = 0

@@ -21,18 +21,22 @@ STOP_S = 40.0
 LINE_EVERY_S = 5.0
 CATCH_UP_S = 60.0  # for what is still under way to the subscriber
 VIOLATION = re.compile(r"simulated (\w+): connection \d+: (.*)")
+MAJORS_OF = dict.fromkeys(EXCHANGES, MAJORS)
 WANTED = [f"ticker.{exchange}.{symbol}" for exchange in EXCHANGES for symbol in MAJORS]
-BOOKS = [f"book.{exchange}.{symbol}" for exchange in EXCHANGES for symbol in MAJORS]
 
 
 class Stage:
     """One run of everything, in a directory of its own. extra: TOML lines of all exchanges, or by exchange;
-    sim: those of the simulator, instead of a rate."""
+    sim: those of the simulator, instead of a rate; expected: the symbols that are watched, by exchange."""
 
-    def __init__(self, directory, rate, extra, *, symbols=None, sim=""):
+    def __init__(self, directory, rate, extra, *, symbols=None, sim="", expected=MAJORS_OF):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True)
-        self.stack = Stack(self.directory, rate=rate, extra=extra, symbols=symbols, sim=sim)
+        self.exchanges = tuple(expected)
+        self.expected = expected
+        self.stack = Stack(
+            self.directory, exchanges=self.exchanges, rate=rate, extra=extra, symbols=symbols, sim=sim
+        )
         self.run = self.watch = None
         self.more_kinds = 0  # of each symbol, a topic each
         self.witnesses = {}
@@ -59,6 +63,10 @@ class Stage:
         self.heal(0, PATIENCE_S)
         self.programs()
 
+    def topics(self, kind):
+        """Return the topics of a kind of all that is watched."""
+        return [f"{kind}.{name}.{symbol}" for name, symbols in self.expected.items() for symbol in symbols]
+
     def launch(self):
         """Start everything, and wait for nothing."""
         command = [sys.executable, "-m", "feedhandler", "run", "-c", str(self.stack.config)]
@@ -78,7 +86,7 @@ class Stage:
         time.sleep(warm_up_s)  # what each connection says first is not each update's first time
         with self.watch as observer:
             observer.begin(notes_updates=True)
-        for exchange in EXCHANGES:
+        for exchange in self.exchanges:
             self.witnesses[exchange] = make(exchange, self.stack.ports[exchange])
         wait_until(
             lambda: all(witness.hears_all for witness in self.witnesses.values()),
@@ -109,7 +117,7 @@ class Stage:
         def are_valid():
             self.say("waiting for books")
             with self.watch as observer:
-                return not observer.not_valid(BOOKS)
+                return not observer.not_valid(self.topics("book"))
 
         wait_until(are_valid, "all books are valid", PATIENCE_S)
 
@@ -125,7 +133,7 @@ class Stage:
                 return found
             time.sleep(0.2)
 
-    def heal(self, since_ns, patience_s, wanted=WANTED):
+    def heal(self, since_ns, patience_s, wanted=None):
         """Wait until what is wanted is live, with data later than since_ns. Returns the seconds that it took.
 
         Raises AssertionError that names what is not.
@@ -133,7 +141,7 @@ class Stage:
         started = time.monotonic()
         while True:
             with self.watch as observer:
-                missing = observer.not_live(wanted, since_ns)
+                missing = observer.not_live(wanted or self.topics("ticker"), since_ns)
             if not missing:
                 return time.monotonic() - started
             if time.monotonic() - started > patience_s:
@@ -190,7 +198,7 @@ class Stage:
         if logged:
             return logged
         told = []
-        for exchange in EXCHANGES:
+        for exchange in self.exchanges:
             with contextlib.suppress(OSError):  # one that was killed tells nothing
                 told += [
                     f"{exchange} {each['text']}" for each in self.stack.sim_state(exchange)["violations"]
