@@ -15,7 +15,12 @@ cdef class Levels:
     cdef bytearray _data
 
     cpdef clear(self)
+    @cython.locals(price=double, size=double)
     cpdef replace(self, levels)
+    @cython.locals(worst=double)
+    cdef bint _is_worst(self, double price) except -1
+    @cython.locals(end=Py_ssize_t)
+    cdef bint _append(self, double price, double size) except -1
     @cython.locals(price=double, size=double)
     cpdef change(self, levels)
     @cython.locals(at=Py_ssize_t, count=Py_ssize_t, is_there=bint)

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint16_t, uint64_t
 
 from feedhandler.data cimport raw
 from feedhandler.data.levels cimport Levels
+from feedhandler.exchanges.arbitration cimport Arbitration
 from feedhandler.exchanges.state cimport State
 
 cdef Py_ssize_t _RECORD_SIZE, _SEQUENCE_OFFSET, _BODY_OFFSET, _BODY_SIZE, _ASK_COUNT_OFFSET, _BIDS_OFFSET, _ASKS_OFFSET
@@ -12,6 +13,7 @@ cdef uint16_t _NOT_LIVE, _INVALID
 cdef class DepthState(State):
     cdef public uint64_t exchange_sequence
     cdef readonly bint is_crossed
+    cdef Arbitration _order
     cdef Levels _bids, _asks
     cdef bytearray _body, _before
 

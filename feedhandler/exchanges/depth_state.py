@@ -12,7 +12,7 @@ from feedhandler.data import depth, raw, wire
 from feedhandler.data.depth import BookLevel
 from feedhandler.data.layout import LEVEL_SIZE
 from feedhandler.data.levels import Levels
-from feedhandler.exchanges.arbitration import Arbitration
+from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.state import State
 
 # For the class: what has a type in the .pxd is not to be had from Python.
@@ -34,10 +34,11 @@ class DepthState(State):
     def __init__(
         self, *, topic: str, native: str, base_flags: int = 0, flags: int = 0, session: int = 0
     ) -> None:
+        self._order = Arbitration()
         State.__init__(
             self,
             depth.DEPTH,
-            (Arbitration(),),
+            (self._order,),
             topic=topic,
             native=native,
             base_flags=base_flags,
@@ -56,6 +57,11 @@ class DepthState(State):
         self._bids.clear()
         self._asks.clear()
         self._write(self._bids, self._asks)
+
+    def _decide(
+        self, channel: int, line: Line, update_id: int, recv_ns: int, present_ns: int, is_live: bool
+    ) -> bool:
+        return self._order.accept(line, update_id, recv_ns, present_ns, is_live)
 
     def replace(self, bids: Iterable[BookLevel], asks: Iterable[BookLevel], recv_ns: int) -> bool:
         """Take over levels that came in full; True if there is something to be emitted."""

@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint16_t
 
-from feedhandler.exchanges.arbitration cimport Line
+from feedhandler.exchanges.arbitration cimport Arbitration, Line
 from feedhandler.exchanges.books cimport LineBook
 from feedhandler.exchanges.state cimport RecordState
 
@@ -17,6 +17,7 @@ cdef class FullBookState(RecordState):
     cdef readonly list lines
     cdef list _kept
     cdef bint _keeps
+    cdef Arbitration _order
     cdef public int leader
     cdef public int64_t snapshots
 

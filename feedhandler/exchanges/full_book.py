@@ -59,8 +59,14 @@ class FullBookState(RecordState):
         self._keeps = keeps
         self.leader = NOBODY
         self.snapshots = 0
-        RecordState.__init__(self, BOOK, (Arbitration(is_once=True),), **names)
+        self._order = Arbitration(is_once=True)
+        RecordState.__init__(self, BOOK, (self._order,), **names)
         self.flags |= wire.INVALID
+
+    def _decide(
+        self, channel: int, line: Line, update_id: int, recv_ns: int, present_ns: int, is_live: bool
+    ) -> bool:
+        return self._order.accept(line, update_id, recv_ns, present_ns, is_live)
 
     # --- lines come and go
 
@@ -122,7 +128,7 @@ class FullBookState(RecordState):
             return
         own = line.index
         if changes.last_id < changes.first_id - 1:
-            self.channels[0].renew(own)  # its ids go on lower
+            self._order.renew(own)  # its ids go on lower
         self.accept(0, line, update_id, recv_ns)
         book = self.lines[own]
         if not book.is_known:
@@ -213,7 +219,7 @@ class FullBookState(RecordState):
 
     def _reached_id(self, line: int) -> int:
         """Return how far a line's book is, by ids of one count: no message need have brought it there."""
-        return self.lines[line].last_id if self._keeps else self.channels[0].line_update_id(line)
+        return self.lines[line].last_id if self._keeps else self._order.line_update_id(line)
 
     def behind_id(self, others: Iterable[int]) -> int:
         """Return what the line that leads has come to, if another of these with a book is ahead; else 0."""

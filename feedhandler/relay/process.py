@@ -32,10 +32,13 @@ from feedhandler.transport.router import Router
 from feedhandler.transport.tasks import Failures
 
 TURN_S: Final = 0.05
-# Nobody waits for what it reads, unless other hosts subscribe to it: so a wake-up is to bring several messages.
-# Whoever asks is answered at once, of the merger's file. After a turn with many there may be more.
+# Nobody waits for what it reads, unless other hosts subscribe to it: so a wake-up is to bring several messages, if
+# that takes no longer than it may. Whoever asks is answered at once, of the merger's file. After a turn with many
+# there may be more.
 REST_S: Final = 0.02
-MANY: Final = 64
+REST_MAX_S: Final = 0.1
+SEVERAL: Final = 64
+MANY: Final = 2 * SEVERAL
 # Of which newest ones are kept: kinds with a JSON body and a topic of their own.
 DOCUMENTS: Final = {kind.code: kind.name for kind in KINDS if kind.body is Body.JSON and kind.has_topics}
 FAILED_TURN_S: Final = 0.5  # after a turn that failed: subscribers of other hosts wait
@@ -99,6 +102,7 @@ class RelayProcess:
         self._beyond = _beyond(self._loop, config, self._answer)
         self._may_rest = not config.relay.remote_ticks
         self._taken = 0  # messages, in this turn
+        self._took_mono_s = 0.0  # when it took some last
         prefixes = (
             [b""]
             if config.relay.remote_ticks
@@ -182,7 +186,13 @@ class RelayProcess:
         self._loop.run_once(TURN_S if self._beyond is None else self._beyond.wait_s(TURN_S))
         if self._may_rest and 0 < self._taken < MANY:
             self._downlink.pause()
-            self._loop.call_later(REST_S, self._downlink.resume)
+            self._loop.call_later(self._rest_s(), self._downlink.resume)
+
+    def _rest_s(self) -> float:
+        """Return how long to rest, now that it took some: until several more are there, at the rate of these."""
+        now_s = time.monotonic()
+        since_s, self._took_mono_s = now_s - self._took_mono_s, now_s
+        return max(REST_S, min(since_s * SEVERAL / self._taken, REST_MAX_S))
 
     def _each_second(self) -> None:
         self._upkeep.on_time(self._looked_mono_s)
