@@ -20,9 +20,12 @@ from table import (
     without,
 )
 
+from feedhandler.data import wire
 from feedhandler.data.errors import DecodeError, ProtocolError
+from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Ack, Goodbye, Nack
 from feedhandler.exchanges.binance import COMMAND_SIZE_MAX, STREAMS_PER_CONNECTION, BinanceSpot
+from feedhandler.exchanges.books import Base
 from feedhandler.exchanges.state import QUOTE as QUOTE_CHANNEL
 
 QUOTE = {"bid": 97421.49, "bid_size": 0.125, "ask": 97421.5, "ask_size": 3.75}
@@ -295,3 +298,39 @@ def test_a_survey_is_read_row_by_row():
     first, second = BinanceSpot().decode_survey(day).items
     assert (first.quote, first.last, first.statistics) == (None, 7.0, (6.0, 8.0, 5.0, 4.0, 28.0))
     assert (second.last, second.statistics) == (7.0, None)
+
+
+STREAMS = ("trade", "depth@100ms", "depth20@100ms", "depth5@100ms", "bookTicker", "ticker", "x")
+DATA = [name for name in sorted(every_frame("binance")) if load("binance", name).startswith(b'{"stream":"')]
+
+
+@pytest.mark.parametrize("name", [*DATA, "books/changes"])
+def test_a_message_is_what_its_data_say_whatever_stream_it_names_and_wherever(name):
+    """What begins with the name of a stream is decoded as that first; what does not, as anything."""
+    if name == "books/changes":
+        data = (
+            b'{"e":"depthUpdate","E":1790000000250125,"s":"BTCUSDT","U":101,"u":102,"b":[["9.0","1"]],"a":[]}'
+        )
+    else:
+        data = load("binance", name).partition(b',"data":')[2].rstrip()[:-1]
+    for stream in STREAMS:
+        named = b'"stream":"btcusdt@%b"' % stream.encode()
+        assert outcome(b'{%b,"data":%b}' % (named, data)) == outcome(b'{"data":%b,%b}' % (data, named)), (
+            stream
+        )
+
+
+def outcome(payload):
+    """What is emitted of a message by a market with symbols of all kinds, and whether it is refused."""
+    market, found, line = BinanceSpot(), [], Line(0)
+    for kind in market.kinds:
+        market.add(["BTCUSDT"], wire.SIMULATED, kind)
+    book = market.states["book"]["BTCUSDT"]
+    base = Base(100, [(8.0, 1.0)], [(10.0, 1.0)])
+    book.offer([0], base, RECV_NS, found.append)
+    found = [book.record()]
+    try:
+        market.decode(payload, RECV_NS, line, lambda state: found.append(state.record()))
+    except DecodeError:
+        found.append("refused")
+    return found, line.frames
