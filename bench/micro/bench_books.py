@@ -1,5 +1,6 @@
 """Books: what a record of changes costs who packs it, and who keeps the book.
 
+    frame ──▶ BinanceSpot.decode ──▶ FullBookState           a feed, without its sockets
     levels ──▶ book.bodies                                   a feed packs them
     message ──▶ Follower ──▶ SubscribedBooks ──▶ Book        a subscriber, without its socket
     message ──▶ RelayedBooks                                 the relay
@@ -17,6 +18,9 @@ from feedhandler.client.subscribed_books import SubscribedBooks
 from feedhandler.data import book, wire
 from feedhandler.data.header import HEADER
 from feedhandler.data.kept_book import Book
+from feedhandler.exchanges.arbitration import Line
+from feedhandler.exchanges.binance import BinanceSpot
+from feedhandler.exchanges.books import Base
 from feedhandler.relay.relayed_books import RelayedBooks
 from feedhandler.transport.follower import Follower
 
@@ -24,6 +28,7 @@ LEVELS = 1000
 CHANGED = 8
 TOPIC = "book.binance.BTC/USDT"
 HEAD = struct.Struct(HEADER.format)
+BOOK_SIZE_MAX = book.BOOK.size_max
 
 
 def message(body: bytes, sequence: int, flags: int = 0) -> bytes:
@@ -58,6 +63,42 @@ def stream() -> list[bytes]:
 def joined(take):
     for record in snapshot():
         take(record)
+
+
+def frames() -> list[memoryview]:
+    rng, made = random.Random(7), []
+    for number in range(9, 9 + RECORDS):
+        sides = (
+            b",".join(b'["%.8f","%.8f"]' % level for level in {p: (p, s) for p, s in side}.values())
+            for side in changes(rng)
+        )
+        head = b'{"e":"depthUpdate","E":1790000000250125,"s":"BTCUSDT","U":%d,"u":%d,' % (number, number)
+        data = head + b'"b":[%b],"a":[%b]}' % tuple(sides)
+        made.append(memoryview(b'{"stream":"btcusdt@depth@100ms","data":%b}' % data))
+    return made
+
+
+def bench_feed(measure):
+    messages, line = frames(), Line(0)
+    bids = [(100_000.0 - n, 1.0) for n in range(LEVELS)]
+    base = Base(8, bids, [(100_001.0 + n, 1.0) for n in range(LEVELS)])
+    packed = bytearray(BOOK_SIZE_MAX)
+
+    def prepare():
+        market = BinanceSpot()
+        market.add(["BTCUSDT"], wire.SIMULATED, "book")
+        state = market.states["book"]["BTCUSDT"]
+        state.offer([0], base, 1, lambda state: state.pack(packed, 0))
+        return (market, state), {}
+
+    def call(market, state):
+        for recv_ns, each in enumerate(messages, 10**18):
+            market.decode(each, recv_ns, line, lambda state: state.pack(packed, 0))
+
+    (market, state), _ = prepare()
+    call(market, state)
+    assert state.lines[0].last_id == 8 + RECORDS
+    measure("books: feed", f"a frame of Binance of up to {CHANGED} levels", call, prepare)
 
 
 def bench_pack_changes(measure):

@@ -187,16 +187,12 @@ class SubscribedBooks:
 
     def request(self) -> bytes | None:
         """Return the next request to send; None if there is nothing to ask, or one is under way."""
-        # hot: `make bench`. Called before each wait, and as a rule there is nothing to ask.
-        now_ns = self._clock()
-        is_due = not self._looked_ns or now_ns - self._looked_ns >= LOOK_EVERY_NS
-        if not is_due and not self.is_asking:
-            return None
         if not (self.is_connected and self._is_subscribed) or self._is_under_way():
             return None
+        now_ns = self._clock()
         if now_ns < self._doubted_until_ns:
             return None
-        if is_due:
+        if not self._looked_ns or now_ns - self._looked_ns >= LOOK_EVERY_NS:
             self._looked_ns = now_ns
             self._look(now_ns)
         if self._wanted:

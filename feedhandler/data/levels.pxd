@@ -55,6 +55,6 @@ cdef class Levels:
     cpdef double size_at(self, double price) except? -1
     @cython.locals(count=Py_ssize_t, used=Py_ssize_t)
     cpdef Py_ssize_t copy_best(self, bytearray target, Py_ssize_t start) except -1
-    @cython.locals(first=Py_ssize_t, low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t, other=double)
+    @cython.locals(at=Py_ssize_t)
     cdef Py_ssize_t _place(self, double price) except -1
     cdef int _move(self, Py_ssize_t start, Py_ssize_t to, Py_ssize_t count) except -1

@@ -239,16 +239,8 @@ class Levels:
 
     def _place(self, price: float) -> int:
         """Return how many levels are better than a price."""
-        low = first = self._first
-        high = first + self.count
-        while low < high:
-            middle = (low + high) // 2
-            other = raw.get_f64(self._data, middle * _LEVEL_SIZE)
-            if (other > price) if self.is_bids else (other < price):
-                low = middle + 1
-            else:
-                high = middle
-        return low - first
+        at = self._first * _LEVEL_SIZE
+        return raw.count_before(self._data, at, _LEVEL_SIZE, self.count, price, self.is_bids)
 
     def _move(self, start: int, to: int, count: int) -> None:
         raw.copy(self._data, to * _LEVEL_SIZE, self._data, start * _LEVEL_SIZE, count * _LEVEL_SIZE)

@@ -4,6 +4,7 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
@@ -165,6 +166,27 @@ cdef inline Py_ssize_t copy_all(object target, Py_ssize_t at, object source) exc
     finally:
         PyBuffer_Release(&view)
     return size
+
+
+cdef inline Py_ssize_t count_before(
+    object buffer, Py_ssize_t at, Py_ssize_t step, Py_ssize_t count, double value, bint is_falling
+) except -1:
+    cdef const uint8_t* data
+    cdef Py_ssize_t low = 0, high = count, middle
+    cdef double other
+    if count <= 0:
+        return 0
+    if step < 8 or count > PY_SSIZE_T_MAX // step:
+        raise IndexError("beyond the buffer")
+    data = readable(buffer, at, (count - 1) * step + 8)
+    while low < high:
+        middle = low + ((high - low) >> 1)
+        memcpy(&other, data + middle * step, 8)
+        if (other > value) if is_falling else (other < value):
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 cdef inline bytes cut(object source, Py_ssize_t start, Py_ssize_t size):

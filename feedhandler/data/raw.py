@@ -74,6 +74,23 @@ def copy_all(target: bytearray, at: int, source: Buffer | memoryview) -> int:
     return size
 
 
+def count_before(buffer: Buffer, at: int, step: int, count: int, value: float, is_falling: bool) -> int:
+    """Return how many of so many f64, one at each step, come before a value: the larger ones, if they fall."""
+    if count <= 0:
+        return 0
+    if step < 8 or not 0 <= at <= len(buffer) - (count - 1) * step - 8:
+        raise IndexError(BEYOND)
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        other = get_f64(buffer, at + middle * step)
+        if (other > value) if is_falling else (other < value):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def cut(source: Buffer, start: int, size: int) -> bytes:
     """Return so many bytes."""
     if size < 0 or not 0 <= start <= len(source) - size:

@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,9 @@ def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
     text = Path(raw.__file__).with_suffix(".pxd").read_text(encoding="utf-8")
     shown = SOURCE
-    for name, arguments in re.findall(r"cdef inline \S+ (?!readable|writable)(\w+)\((.*?)\)", text):
+    for name, arguments in re.findall(
+        r"cdef inline \S+ (?!readable|writable)(\w+)\(\s*(.*?)\s*\) ?(?:except|:)", text
+    ):
         names = ", ".join(each.split()[-1] for each in arguments.split(","))
         shown += f"def {name}({arguments}):\n    return raw.{name}({names})\n"
     (folder / "shown_raw.pyx").write_text(shown, encoding="utf-8")
@@ -55,8 +58,37 @@ def form(request):
 
 @pytest.mark.e2e
 def test_every_function_is_there_in_both_forms(compiled):
-    names = {name for name in dir(raw) if re.match(r"(get|put)_|copy|cut|size$", name)}
-    assert names == {name for name in dir(compiled) if re.match(r"(get|put)_|copy|cut|size$", name)}
+    pattern = r"(get|put)_|copy|cut|count_|size$"
+    names = {name for name in dir(raw) if re.match(pattern, name)}
+    assert names == {name for name in dir(compiled) if re.match(pattern, name)}
+
+
+@pytest.mark.parametrize("is_falling", [False, True])
+def test_numbers_in_order_are_counted_up_to_one(form, is_falling):
+    rng = random.Random(7)
+    for count in (0, 1, 2, 3, 20, 1000):
+        numbers = sorted((float(rng.randint(1, 400)) for _ in range(count)), reverse=is_falling)
+        buffer = bytearray(3) + b"".join(struct.pack("<dd", number, 9.0) for number in numbers)
+        for value in (0.0, 401.0, *(float(rng.randint(1, 400)) for _ in range(20))):
+            expected = sum(number > value if is_falling else number < value for number in numbers)
+            assert form.count_before(buffer, 3, 16, count, value, is_falling) == expected
+
+
+def test_nothing_beyond_the_buffer_is_counted(form):
+    buffer = bytes(64)
+    assert [form.count_before(buffer, 0, 16, count, 1.0, False) for count in (4, 0, -1)] == [4, 0, 0]
+    assert form.count_before(buffer, 8, 16, 4, 1.0, False) == 4
+    for at, step, count in (
+        (9, 16, 4),
+        (0, 16, 5),
+        (-1, 16, 1),
+        (0, 7, 2),
+        (0, -8, 2),
+        (0, 2**40, 2**40),
+        (65, 8, 1),
+    ):
+        with pytest.raises(IndexError):
+            form.count_before(buffer, at, step, count, 1.0, False)
 
 
 @pytest.mark.parametrize("name", WIDTHS)
