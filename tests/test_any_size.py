@@ -35,7 +35,7 @@ class Bar(header.Record):
     kind: int = 201
     exchange_sequence: Annotated[int, u64("", "its number")] = 0
     values: Annotated[float, f64("", "a value")] = 0.0
-    text: Annotated[bytes, char(128 - 16, "so that it is 40 bytes longer than a ticker")] = b"x"
+    text: Annotated[str, char(128 - 16, "so that it is 40 bytes longer than a ticker")] = "x"
 
 
 class Ladder(header.Record):
