@@ -28,19 +28,16 @@ settings.load_profile("feedhandler")
 # The files that take longest, by the table that is printed: no worker is left alone with one of them at the end.
 LONGEST = (
     *("test_walk.py", "test_supervised.py", "test_stream.py", "test_daemon.py", "test_renewal.py"),
-    *(
-        "test_server_faults.py",
-        "test_server_books.py",
-        "test_websocket.py",
-        "test_screens.py",
-        "test_sources.py",
-    ),  # of `make check`
+    # And of `make check`.
+    *("test_server_faults.py", "test_screens.py", "test_websocket.py", "test_recorder_process.py"),
+    *("test_server_books.py", "test_server.py", "test_sources.py", "test_zmtp.py", "test_gap_notice.py"),
 )
 
 
 def pytest_ignore_collect(collection_path, config):
     """Do not import what is left out as a whole, with all that it needs."""
-    return True if collection_path.name == "e2e" and "not e2e" in config.option.markexpr else None
+    is_left_out = "not e2e" in config.option.markexpr
+    return True if is_left_out and collection_path.name in ("e2e", "test_rig.py") else None
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,14 +4,14 @@ import datetime
 import subprocess
 import sys
 
-import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
+from lazily import pandas as pd
+from lazily import polars as pl
+from lazily import pyarrow as pa
+from lazily import research
 from patience import PATIENCE_S
 from small_recording import MIDNIGHT, T0, listed, opened, plan, put, received, small, trade
 
-from feedhandler import research
 from feedhandler.cli import main
 from feedhandler.data.errors import ConfigError
 

@@ -44,6 +44,7 @@ def test_the_subject_of_a_topic(topic, subject):
     assert subjects.topic_of(f"md.eu.{subject}", "md.eu") == topic.rstrip(b"\0")
 
 
+@pytest.mark.long
 @given(topics)
 def test_nats_takes_every_subject_as_plain_words_and_it_leads_back(topic):
     subject = subjects.subject_of(topic)

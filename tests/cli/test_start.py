@@ -80,6 +80,7 @@ class Start:
         return FeedStatus(exchange="binance", pid=1, started_ns=0, connections=connections).text(0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("parts", [(WHOLE,), shards(4)], ids=["whole", "4 shards"])
 def test_2900_symbols_start_within_the_limits_and_in_about_the_least_time(parts):
     start = Start(parts)

@@ -9,10 +9,10 @@ import sys
 import time
 
 import pytest
+from lazily import research
 from patience import PATIENCE_S
 from small_recording import T0, binance_items, listed, opened, plan, put, received, small, trade
 
-from feedhandler import research
 from feedhandler.cli import main
 from feedhandler.export import jobs, work
 from feedhandler.recordings.directory import LOCK

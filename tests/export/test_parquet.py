@@ -3,18 +3,18 @@
 import datetime
 import json
 
-import duckdb
-import pandas as pd
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from captured import BINANCE, line
 from captured import opened as capture_opened
 from captured import received as capture_received
+from lazily import duckdb, research
+from lazily import pandas as pd
+from lazily import parquet as pq
+from lazily import polars as pl
+from lazily import pyarrow as pa
 from small_recording import MIDNIGHT, T0, book_base, listed, opened, plan, put, received, small, trade
 
-from feedhandler import replay, research
+from feedhandler import replay
 from feedhandler.cli import main
 from feedhandler.data import wire
 from feedhandler.data.kept_book import Book

@@ -22,6 +22,7 @@ def test_what_is_dead_in_a_quiet_market_is_found(seed):
     quiet.calm_and_dead(seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "seed", [0, 11, 20, *(pytest.param(seed, marks=pytest.mark.many) for seed in (1, 12, 21))]
 )

@@ -259,6 +259,7 @@ def test_everything_wanted_is_subscribed_one_request_at_a_time_within_the_limits
     assert world.session.subscriptions.pending() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_no_two_frames_of_ours_are_closer_than_the_exchange_permits(exchange):
     native = "A-USDT" if exchange == "kucoin" else "AUSDT"

@@ -201,6 +201,7 @@ assert.throws(() => decode(message.subarray(0, LADDER_SIZE + 31)), { code: "leng
 }
 
 
+@pytest.mark.long
 def test_another_kind_is_another_line_in_the_registry(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("generate", ROOT / "languages" / "generate.py")
     generate = importlib.util.module_from_spec(spec)

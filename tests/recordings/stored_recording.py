@@ -26,7 +26,9 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from feedhandler import replay, research
+from lazily import research
+
+from feedhandler import replay
 from feedhandler.cli.main import main as feedhandler
 from feedhandler.data import wire
 from feedhandler.recordings import directory

@@ -42,6 +42,7 @@ def test_what_is_missing_is_what_went_wrong_and_nothing_else(stated):
     assert feeds == stated["feeds"]
 
 
+@pytest.mark.long
 def test_an_export_has_the_rows_that_it_had(stated, tmp_path):
     assert exported(STORED, tmp_path / "out") == stated["rows"], AGAIN
 
@@ -50,6 +51,7 @@ def test_replayed_records_are_the_bytes_that_they_were(stated):
     assert replayed(STORED) == stated["records"], AGAIN
 
 
+@pytest.mark.long
 def test_the_reader_of_the_document_prints_every_item(stated):
     torn = "something is missing here"
     for found in stated["feeds"].values():

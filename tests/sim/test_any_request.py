@@ -124,6 +124,7 @@ NAMES = st.sampled_from(
 ANSWERS = st.sampled_from(["BTCUSDT", "BTC-USDT", "spot", "HALT", "0", "-1", "9" * 50, "\u0663", ""])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXCHANGES)
 @given(pairs=st.lists(st.tuples(NAMES, ANSWERS | st.text(max_size=8)), max_size=4), which=st.integers(0, 59))
 def test_any_request_for_a_book_or_trades_is_answered(name, pairs, which):

@@ -214,6 +214,7 @@ class ComesAndGoes:
             self.come()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "patience", [1, *(pytest.param(each, marks=pytest.mark.many) for each in (QUANTUM, 1000)), len(TOPICS)]
 )
