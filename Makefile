@@ -84,7 +84,7 @@ define STATIC
 endef
 
 # What is short waits more than it works.
-check: WORKERS = 6
+check: WORKERS = 5
 check: $(VENV)/.test ## before each commit: format, lint, types, all short tests (under a minute)
 	$(STATIC)
 	$(PYTEST) -m "not e2e and not long and not many and not world" --ignore tests/third_party
