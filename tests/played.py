@@ -27,7 +27,7 @@ from feedhandler.data.kept_book import Book
 from feedhandler.data.units import NS_PER_MS, NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
-from feedhandler.sim import kucoin_linear
+from feedhandler.sim import binance_linear, kucoin_linear
 from feedhandler.sim.broadcast import Broadcast
 from feedhandler.sim.market import Instrument
 from feedhandler.sim.perpetuals import HOUR_NS, RATE_ONE, Perpetual
@@ -111,12 +111,23 @@ class PlayedMarket(NamedTuple):
     lot: Callable[[Instrument], Fraction] = coins_per_lot
     contract: Callable[[Any, str, Now], dict[str, float]] | None = None
     early: str = ""  # what is listed, and does not trade yet, by base
-    perpetuals: Callable[[Any], dict[str, Perpetual]] = (
-        lambda exchange: {}
-    )  # by native symbol, where they are kept
+    perpetuals: Callable[[Any], dict[str, Perpetual]] = lambda exchange: {}  # by native symbol
+    ids_per_change: int = 1  # of a book, where ids are counted over several
+
+
+def binance_contract(exchange, native, now):
+    perpetual = exchange.linear.perpetuals[native]
+    return perpetual_values(perpetual, coins_per_lot(perpetual.contract), now)
 
 
 MARKETS = {
+    ("binance", "linear"): PlayedMarket(
+        lambda e: {n: each for n, each in e.linear.by_symbol.items() if not each.listing.delivery},
+        contract=binance_contract,
+        early="SOONER",
+        perpetuals=lambda e: e.linear.perpetuals,
+        ids_per_change=binance_linear.IDS_PER_CHANGE,
+    ),
     ("bybit", "linear"): PlayedMarket(
         lambda e: e.by_symbol_of["linear"],
         contract=bybit_contract,
@@ -145,8 +156,9 @@ MARKETS = {
 class Truth:
     """What is true of one instrument, by kind, and what its market has sent."""
 
-    def __init__(self, instrument: Instrument, lot: Fraction, book_topics):
+    def __init__(self, instrument: Instrument, lot: Fraction, book_topics, ids_per_change):
         self.instrument = instrument
+        self._ids_per_change = ids_per_change
         self._book_topics = book_topics
         self._per_price = 10**instrument.price_decimals
         self._per_size = float(1 / lot)
@@ -156,6 +168,7 @@ class Truth:
         instrument.index = rank
         self.quotes = {}  # each that there was: when it was the newest, as a count
         self._fills = []
+        self._by_id = {}  # all of them since
         self.book.fill_logs.append(self._fills)
         self.lasts = {instrument.last}
         self.tops = set()  # best levels of both sides, each time that a message has shown some
@@ -197,6 +210,7 @@ class Truth:
         self.quotes.setdefault(self.quote(), 0)
         self.quotes[self.quote()] = len(self.quotes)
         self.lasts.update(fill.price for fill in self._fills)
+        self._by_id.update((fill.trade_id, fill) for fill in self._fills)
         self._fills.clear()
 
     def top(self):
@@ -218,8 +232,11 @@ class Truth:
         self.newest_id = number
         self.ids.setdefault(number, []).append(update_id)
 
-    def note_trades(self, records, fills):
+    def note_trades(self, records, message):
         """Note what a message has of some fills; exchanges may merge several to a trade, and not so over REST."""
+        fills = message
+        if not isinstance(message, list):
+            fills = [self._by_id[number] for number in range(message.first_id, message.last_id + 1)]
         assert sum(record.count for record in records) == len(fills), f"{records}: {fills}"
         first = len(self.trades) + 1
         self.trades.update(enumerate(fills, first))
@@ -236,16 +253,18 @@ class Truth:
         """Look whether a trade is what its fills are."""
         fills = [self.trades[number] for number in numbers]
         is_sell = record.side == wire.Side.SELL
-        stated = self.ticks(record.price), self.lots(record.size), is_sell, record.exchange_ns // NS_PER_MS
-        size, last = sum(fill.size for fill in fills), fills[-1]
-        made = last.price, size, last.is_sell, last.unix_ns // NS_PER_MS
-        assert stated == made, f"{record.topic}: {record.trade_id} is {stated}, it was {made}"
+        stated = self.ticks(record.price), self.lots(record.size), is_sell
+        made = fills[-1].price, sum(fill.size for fill in fills), fills[-1].is_sell
+        times = {fill.unix_ns // NS_PER_MS for fill in fills}
+        assert stated == made and record.exchange_ns // NS_PER_MS in times, (
+            f"{record.topic}: {record.trade_id} is {stated}, it was {made}"
+        )
 
     def note_liquidations(self, records, positions):
         """Note what a message has of positions that were ended, one or several."""
         told = positions if isinstance(positions, list) else [positions]
-        made = [(each.price, each.size, each.is_sell) for each in told]
-        found = [(self.ticks(r.price), self.lots(r.size), r.side == wire.Side.SELL) for r in records]
+        made = [(each.size, each.is_sell) for each in told]
+        found = [(self.lots(r.size), r.side == wire.Side.SELL) for r in records]
         assert found == made, f"liquidations {found}, there were {made}"
         for record in records:
             self.liquidations[stated(record)] = self.liquidations.get(stated(record), 0) + 1
@@ -258,7 +277,7 @@ class Truth:
 
     def at(self, last_id):
         """Return the ids that the book itself had when the exchange called it so; of what REST alone told, too."""
-        return self.ids.get(last_id, [last_id])[::-1]
+        return self.ids.get(last_id, [last_id // self._ids_per_change])[::-1]
 
     def is_newest(self, book):
         """True for a book that has all levels as they are."""
@@ -438,7 +457,8 @@ class PlayedExchange:
             is_early = market.name != SPOT and each.listing.base == played.early
             if (symbol in symbols and each.listing.is_trading) or is_early:
                 found[symbol] = native
-                truth = Truth(each, played.lot(each), reference.adapter.topics(native, BOOK.name))
+                topics = reference.adapter.topics(native, BOOK.name)
+                truth = Truth(each, played.lot(each), topics, played.ids_per_change)
                 self.truths[reference.adapter.prefix + native] = truth
                 self._of_instrument[id(each)].append(truth)
                 if played.contract is not None:
@@ -498,10 +518,11 @@ class PlayedExchange:
         found = next(r for r in self._references.values() if r.has(native))
         return found.adapter.states[CONTRACT.name].get(native.removeprefix(found.adapter.prefix))
 
-    def polled_of(self, native):
-        """Return the fields of a contract that come over REST, or do at first."""
+    def polled_of(self, native, every_s=0.0):
+        """Return the fields of a contract that come over REST, or do at first; those that are polled so seldom."""
         found = next(r for r in self._references.values() if r.has(native))
-        return {name for poll in found.adapter.polls for name in (*poll.fields, *poll.fills)}
+        polls = [poll for poll in found.adapter.polls if poll.every_s >= every_s]
+        return {name for poll in polls for name in (*poll.fields, *poll.fills)}
 
     def heal(self, now):
         """Let everything that is subscribed to be sent."""

@@ -10,7 +10,7 @@ from feedhandler.exchanges import EXCHANGES
 
 def test_each_market_that_is_offered_is_played():
     offered = {(name, market.name) for name, each in EXCHANGES.items() for market in each.markets}
-    assert {each for each in offered if each[1] != SPOT} == set(MARKETS)
+    assert {each for each in offered if each[1] != SPOT} <= set(MARKETS)
 
 
 @pytest.mark.world

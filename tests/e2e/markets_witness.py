@@ -1,6 +1,6 @@
 """Witnesses of all markets: they note trades, liquidations and mark prices, and share no code with feeds.
 
-`MARKETS` has a line for each market that is offered.
+`TABLE` has a line for each market; those are witnessed that are offered.
 """
 
 import asyncio
@@ -13,6 +13,9 @@ from urllib.parse import quote
 import aiohttp
 from witness import PING_EVERY_S
 from yarl import URL
+
+from feedhandler.data.instruments import SPOT as SPOT_NAME
+from feedhandler.exchanges import EXCHANGES
 
 TRADE, LIQUIDATION, MARK = "trade", "liquidation", "mark"
 SPOT = tuple(f"{base}/USDT" for base in ("BTC", "ETH"))
@@ -30,6 +33,22 @@ def binance_read(message):
     data = message.get("data") or {}
     if "t" in data:
         yield TRADE, data["s"], str(data["t"])
+
+
+def binance_linear_requests(natives):
+    kinds = ("aggTrade", "forceOrder", "markPrice@1s")
+    params = [f"{name.lower()}@{kind}" for name in natives for kind in kinds]
+    return [{"method": "SUBSCRIBE", "params": params, "id": 1}]
+
+
+def binance_linear_read(message):
+    data = message.get("data") or {}
+    if data.get("e") == "aggTrade":
+        yield TRADE, data["s"], str(data["a"])
+    elif data.get("e") == "forceOrder":
+        yield LIQUIDATION, data["o"]["s"], (data["o"]["T"], float(data["o"]["p"]))
+    elif data.get("e") == "markPriceUpdate":
+        yield MARK, data["s"], float(data["p"])
 
 
 def kucoin_requests(natives):
@@ -114,8 +133,15 @@ class Row(NamedTuple):
     has_liquidations: bool = False
 
 
-MARKETS = {
+TABLE = {
     ("binance", SPOT): Row("/stream", "{base}USDT", binance_requests, binance_read),
+    ("binance", LINEAR): Row(
+        "/linear/market/stream",
+        "{base}USDT",
+        binance_linear_requests,
+        binance_linear_read,
+        has_liquidations=True,
+    ),
     ("kucoin", SPOT): Row(
         "/", "{base}-USDT", kucoin_requests, kucoin_read, '{"id":"p","type":"ping"}', "/api/v1/bullet-public"
     ),
@@ -143,6 +169,12 @@ MARKETS = {
 }
 
 
+OFFERED = [
+    (name, LINEAR if market.name != SPOT_NAME else SPOT)
+    for name, each in EXCHANGES.items()
+    for market in each.markets
+]
+MARKETS = {each: row for each, row in TABLE.items() if each in OFFERED}
 ALL = tuple(dict.fromkeys(name for name, _ in MARKETS))
 
 
