@@ -27,6 +27,7 @@ from feedhandler.data.errors import EXIT_OK, UNDECODABLE, ConfigError
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.recordings.decoding import place_of
+from feedhandler.recordings.homes import Homes
 from feedhandler.recordings.plan import Plan
 from feedhandler.recordings.runs import Run, RunReader, find_runs
 from feedhandler.recordings.traffic import Item, What
@@ -165,6 +166,7 @@ def events(name: str, runs: Sequence[Run]) -> Iterator[RecordedEvent]:
 
 def _of_feed(name: str, feed: str, runs: Sequence[Run]) -> Iterator[RecordedEvent]:
     for run in runs:
+        homes = Homes()
         markets: dict[str, str | None] = {}  # of each connection; None: of none
         is_first = True
         for item in RunReader(run):
@@ -172,7 +174,9 @@ def _of_feed(name: str, feed: str, runs: Sequence[Run]) -> Iterator[RecordedEven
                 yield RecordedEvent(EventKind.RESET, item.wall_ns)
             is_first = False
             connection = f"{feed} {item.connection}"
-            if item.what is What.OPENED or (item.what is What.SENT and item.name):
+            if item.what is What.HEADER:
+                homes.read(item.data)
+            elif item.what is What.OPENED or (item.what is What.SENT and item.name):
                 if not item.is_repeated and markets.get(item.connection) is not None:
                     yield RecordedEvent(EventKind.CLOSED, item.wall_ns, connection)
                 markets[item.connection] = _market_of(name, item)
@@ -185,7 +189,7 @@ def _of_feed(name: str, feed: str, runs: Sequence[Run]) -> Iterator[RecordedEven
                 yield RecordedEvent(EventKind.CLOSED, item.wall_ns, connection)
             elif item.what is What.ANSWERED:
                 if place_of(item.name).exchange in ("", name):
-                    asked = _asked(name, item.name)
+                    asked = _asked(name, homes.at_home(item).name)
                     yield RecordedEvent(EventKind.ANSWERED, item.wall_ns, connection, asked, item.data)
             elif item.what is What.GAP:
                 log.warning("the recording lacks something: %s", item.name)

@@ -945,6 +945,13 @@ class BybitReading(TrafficReading):
         channel, _, symbol = topic.rpartition(".")
         return channel, symbol
 
+    def without_rows(self, request: HttpRequest) -> bytes | None:
+        """Contracts that do not trade yet, or no more, are lists of their own."""
+        if not request.path.endswith("/instruments-info") or request.one("status") in (None, "Trading"):
+            return None
+        result = {"category": request.one("category"), "list": [], "nextPageCursor": ""}
+        return to_json({"retCode": 0, "retMsg": "OK", "result": result})
+
     def keeper(self, topic: str) -> KeptState | None:
         market, _, name = topic.rpartition(":")
         if name.startswith("orderbook."):

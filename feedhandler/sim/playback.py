@@ -381,6 +381,7 @@ class Recording:
             return self._exchange.rest(request, now)
         book = self._reading.asked_book(request)
         body = self._base(book) if book else self._answers.newest(request, self._position_ns)
+        body = body or self._reading.without_rows(request)
         if body is None:
             self.unanswered[request.path] += 1
             return self._exchange.throttled(503, 1, now)

@@ -79,6 +79,10 @@ class TrafficReading(abc.ABC):
         """Return the id of the last change that is in an answer to that; 0 for what is no book."""
         return 0
 
+    def without_rows(self, request: HttpRequest) -> bytes | None:
+        """Return an answer that lists nothing, where whoever recorded need not have asked; None: that is not so."""
+        return None
+
     def keeper(self, topic: str) -> KeptState | None:
         """Return what keeps a topic, where a subscription begins with the present state."""
         return None

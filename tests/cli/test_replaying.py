@@ -97,6 +97,15 @@ def test_answers_are_asked_for_where_the_simulated_market_is(tmp_path):
     assert [each.name for each in events] == [path for path in urls.values() if path]
 
 
+def test_a_market_may_have_been_at_any_host_that_the_plan_names(tmp_path):
+    here = "http://127.0.0.1:7/proxy"
+    market = {"name": "linear", "prefix": "linear:", "instruments_url": f"{here}/api/v1/contracts/active"}
+    answer = Item(What.ANSWERED, T0, number=1, name=f"{here}/api/v1/ticker?symbol=A", data=b"{}")
+    put(tmp_path, "kucoin", T0, [plan("kucoin", T0, markets=[market]), answer])
+    (event,) = served.events("kucoin", served.find([tmp_path], (), "")["kucoin"])
+    assert event.name == "/linear/api/v1/ticker?symbol=A"
+
+
 def test_whose_a_capture_is(tmp_path):
     assert list(served.find([capture(tmp_path, capture_opened(BINANCE))], (), "")) == ["binance"]
     assert list(served.find([capture(tmp_path, line("header", exchange="KUCOIN"))], (), "")) == ["kucoin"]

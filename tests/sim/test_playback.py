@@ -403,6 +403,15 @@ def test_lists_come_page_by_page(clock):
     assert page(category="spot") == 4
 
 
+def test_of_states_that_nobody_has_asked_about_there_is_none(clock):
+    path = "/v5/market/instruments-info"
+    play = Play(clock, [answered(0, f"{path}?category=linear&status=Trading", {"page": 1})], "bybit")
+    assert json.loads(play.rest(path, category="linear", limit="1000").body) == {"page": 1}
+    others = json.loads(play.rest(path, category="linear", limit="1000", status="PreLaunch").body)
+    assert others["result"] == {"category": "linear", "list": [], "nextPageCursor": ""}
+    assert not play.recording.unanswered
+
+
 def test_changes_of_a_contracts_ticker_are_one_snapshot_to_who_comes_later(clock):
     def ticker(type_, **data):
         stated = {
