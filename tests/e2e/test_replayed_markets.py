@@ -13,10 +13,15 @@ from test_replay_processes import content
 from feedhandler import replay, research
 from feedhandler.client import Subscriber
 from feedhandler.data import wire
+from feedhandler.exchanges import EXCHANGES
 
 SPOT, PERPETUAL = "BTC/USDT", "BTC/USDT:USDT"
 KINDS = ("ticker", "trade", "depth", "book", "contract", "liquidation")
-OFFERED = {"bybit": KINDS, "kucoin": KINDS[:-1], "okx": KINDS}
+OFFERED = {
+    exchange.name: tuple(kind for kind in KINDS if any(kind in market.kinds for market in exchange.markets))
+    for exchange in EXCHANGES.values()
+    if len(exchange.markets) > 1
+}
 TOPICS = {
     f"{kind}.{exchange}.{symbol}"
     for exchange, kinds in OFFERED.items()
@@ -24,8 +29,19 @@ TOPICS = {
     for symbol in (SPOT, PERPETUAL)[kind in KINDS[4:] :]
 }
 EVERY = ("trade.", "liquidation.", "book.")
-# Asked for by the clock of the feed that asks.
-POLLED = {"open_interest": 0.0, "next_funding_ns": 0, "funding_rate": 0.0, "funding_interval_h": 0.0}
+# Of contracts, by exchange: what is asked for by the clock of the feed that asks.
+POLLED = {
+    exchange.name: dict.fromkeys(
+        (
+            field
+            for market in exchange.markets
+            for poll in market.polls
+            for field in (*poll.fields, *poll.fills)
+        ),
+        0,
+    )
+    for exchange in EXCHANGES.values()
+}
 
 
 def record(stack, recordings):
@@ -62,8 +78,8 @@ def said(records):
             and not each.flags & wire.DOWN
             and not is_base
         ):
-            is_polled = each.topic.startswith("contract.kucoin.")
-            found[each.topic].append(content(changed(each, **POLLED) if is_polled else each))
+            polled = POLLED[each.exchange] if each.kind == wire.CONTRACT else {}
+            found[each.topic].append(content(changed(each, **polled)))
     return found
 
 
@@ -72,7 +88,8 @@ def recorded(tmp_path_factory):
     """Return the recordings, what there is in them by topic, and processes that can play them."""
     directory = tmp_path_factory.mktemp("replayed")
     recordings = directory / "recordings"
-    extra = {name: f"kinds = {json.dumps(kinds)}" for name, kinds in OFFERED.items()}
+    # All connections come soon after the recording is served, which begins 2 s after the last.
+    extra = {name: f"kinds = {json.dumps(kinds)}\nbackoff_max_s = 0.5" for name, kinds in OFFERED.items()}
     stack = Stack(
         directory, exchanges=tuple(OFFERED), symbols=(SPOT, PERPETUAL), extra=extra, sim="busiest_per_s = 60"
     )
