@@ -144,7 +144,7 @@ def configuration(found: Found, port: int) -> str:
             *(["simulated = true          # and of no real exchange"] if content.is_simulated else []),
             f"symbols = {json.dumps(content.symbols, ensure_ascii=False)}",
             f"kinds = {json.dumps(content.kinds)}",
-            "backoff_max_s = 0.5       # so that all connections are there within the 2 s after which it begins",
+            "backoff_max_s = 1.0       # so that all connections are there within the 2 s after which it begins",
             "max_attempts = 0          # the recording may begin later",
         ]
     return "\n".join(lines) + "\n"

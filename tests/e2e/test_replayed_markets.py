@@ -89,7 +89,7 @@ def recorded(tmp_path_factory):
     directory = tmp_path_factory.mktemp("replayed")
     recordings = directory / "recordings"
     # All connections come soon after the recording is served, which begins 2 s after the last.
-    extra = {name: f"kinds = {json.dumps(kinds)}\nbackoff_max_s = 0.5" for name, kinds in OFFERED.items()}
+    extra = {name: f"kinds = {json.dumps(kinds)}\nbackoff_max_s = 1.0" for name, kinds in OFFERED.items()}
     stack = Stack(
         directory, exchanges=tuple(OFFERED), symbols=(SPOT, PERPETUAL), extra=extra, sim="busiest_per_s = 60"
     )
