@@ -42,6 +42,8 @@ POLLED = {
     )
     for exchange in EXCHANGES.values()
 }
+# Of tickers: what REST gives until a channel does, which may be later than the end of the recording.
+FIRST = {name: 0.0 for name in wire.TICKER_VALUES if not name.startswith(("bid", "ask"))}
 
 
 def record(stack, recordings):
@@ -78,8 +80,9 @@ def said(records):
             and not each.flags & wire.DOWN
             and not is_base
         ):
-            polled = POLLED[each.exchange] if each.kind == wire.CONTRACT else {}
-            found[each.topic].append(content(changed(each, **polled)))
+            others = POLLED[each.exchange] if each.kind == wire.CONTRACT else {}
+            others = FIRST if each.kind == wire.TICKER else others
+            found[each.topic].append(content(changed(each, **others)))
     return found
 
 
