@@ -949,7 +949,7 @@ class BybitReading(TrafficReading):
         """Contracts that do not trade yet, or no more, are lists of their own."""
         if not request.path.endswith("/instruments-info") or request.one("status") in (None, "Trading"):
             return None
-        result = {"category": request.one("category"), "list": [], "nextPageCursor": ""}
+        result: dict[str, object] = {"category": request.one("category"), "list": [], "nextPageCursor": ""}
         return to_json({"retCode": 0, "retMsg": "OK", "result": result})
 
     def keeper(self, topic: str) -> KeptState | None:
