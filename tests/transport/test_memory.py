@@ -23,6 +23,7 @@ from patience import PATIENCE_S
 
 from feedhandler.data import board_layout, ticker, wire
 from feedhandler.data.contracts import Fanout
+from feedhandler.exchanges.books import ChainRule
 from feedhandler.feed import batch
 from feedhandler.recordings.packing import pack
 from feedhandler.recordings.runs import Run
@@ -193,6 +194,20 @@ def make(twin, name, tmp_path):
         return twin.Published(0)
     if name == "Unheard":
         return twin.Unheard()
+    if name == "Book":
+        return twin.Book()
+    if name == "Changes":
+        return twin.Changes(1, 2, [(1.0, 2.0)], [])
+    if name == "LineBook":
+        return twin.LineBook(ChainRule())
+    if name == "BookDepthState":
+        return twin.BookDepthState(ChainRule(), 0, topic="depth.x.A", native="A")
+    if name == "FullBookState":
+        return twin.FullBookState(ChainRule(), topic="book.x.A", native="A")
+    if name == "TradeArbitration":
+        return twin.TradeArbitration()
+    if name == "TradeState":
+        return twin.TradeState(topic="trade.x.A", native="A")
     if name == "Guarded":
         return shared.Guarded(buffer())
     if name == "Memory":
