@@ -174,20 +174,6 @@ def make(twin, name, tmp_path):
         return twin.Levels(True)
     if name == "DepthState":
         return twin.DepthState(topic="depth.x.A", native="A")
-    if name == "Book":
-        return twin.Book("book.x.A")
-    if name == "LineBook":
-        return twin.LineBook(ChainRule())
-    if name == "BookDepthState":
-        return twin.BookDepthState(ChainRule(), 0, topic="depth.x.A", native="A")
-    if name == "Changes":
-        return twin.Changes(1, 2, [(1.0, 1.0)], [])
-    if name == "FullBookState":
-        return twin.FullBookState(ChainRule(), topic="book.x.A", native="A")
-    if name == "TradeArbitration":
-        return twin.TradeArbitration()
-    if name == "TradeState":
-        return twin.TradeState(topic="trade.x.A", native="A")
     if name == "Batch":
         return twin.Batch(end, end, end.clock)
     if name == "Step":
