@@ -166,7 +166,7 @@ class Truth:
         rank, instrument.index = instrument.index, RANK_OF_BOOKS
         self.book = instrument.order_book()
         instrument.index = rank
-        self.quotes = {}  # each that there was: when it was the newest, as a count
+        self.quotes = set()  # each that there was
         self._fills = []
         self._by_id = {}  # all of them since
         self.book.fill_logs.append(self._fills)
@@ -176,7 +176,6 @@ class Truth:
         self.first = dict(self.book.bids), dict(self.book.asks), self.book.update_id
         self.book.change_logs.append(self.changes)
         self.ids = {}  # the exchange's ids of its messages of the book → the book's own: some begin again
-        self.newest_id = 0
         self.trades = {}  # each fill that was told, by its number, from 1
         self.names = {}  # numbers of the fills of a trade, by its id and count
         self.liquidations = {}  # what each states: how often
@@ -207,8 +206,7 @@ class Truth:
 
     def note(self):
         """Note the quote, which may have changed, and what was traded."""
-        self.quotes.setdefault(self.quote(), 0)
-        self.quotes[self.quote()] = len(self.quotes)
+        self.quotes.add(self.quote())
         self.lasts.update(fill.price for fill in self._fills)
         self._by_id.update((fill.trade_id, fill) for fill in self._fills)
         self._fills.clear()
@@ -223,13 +221,10 @@ class Truth:
         source = stream.source
         if not stream.topic.endswith(self._book_topics):
             return
-        number = (
-            source.last_id
-            if isinstance(source, ChangeSource)
-            else getattr(source, "sequence", source.message_id)
-        )
-        update_id = source.last_id if isinstance(source, ChangeSource) else source.update_id
-        self.newest_id = number
+        if isinstance(source, ChangeSource):
+            number, update_id = source.last_id * self._ids_per_change, source.last_id
+        else:  # a window has a count of its own
+            number, update_id = getattr(source, "sequence", source.message_id), source.update_id
         self.ids.setdefault(number, []).append(update_id)
 
     def note_trades(self, records, message):
@@ -428,7 +423,6 @@ class PlayedExchange:
         self.exchange.ws_url = HOST
         self.markets = EXCHANGES[name].markets
         self.links = []
-        self.violations = []
         self.order = itertools.count()
         self.truths = {}  # by the native symbol with its prefix
         self._of_instrument = collections.defaultdict(list)  # truths, by id
