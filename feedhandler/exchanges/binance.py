@@ -22,7 +22,7 @@ consecutive, `f` to `l` are its trades). forceOrder has no id, and at most one a
 liquidations are not complete.
 Streams are on two paths, so that a connection has two sockets; one without a path acknowledges all streams, and
 brings those of /public alone. Open interest and the interval of funding are in no stream: REST has the one of each
-symbol alone, and of the other those that are not 8 h. They are not offered yet.
+symbol alone, and of the other those that are not 8 h.
 
 Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams and rest-api, and
 https://developers.binance.com/docs/derivatives/usds-margined-futures, as of 2026-11.
@@ -87,6 +87,7 @@ from feedhandler.exchanges.trades import PastTrade, TradeState, numbered
 STREAMS_PER_CONNECTION: Final = 1024
 DEPTH_STREAM: Final = "@depth20@100ms"
 BOOK_STREAM: Final = "@depth@100ms"
+MARK_STREAM: Final = "@markPrice@1s"
 BASE_PATH: Final = re.compile("/api/v[13]/depth")
 BASE_LIMIT: Final = 100  # of a book that is requested without any
 LINEAR_BASE_PATH: Final = "/fapi/v1/depth"
@@ -100,7 +101,7 @@ PATHS: Final = {
     BOOK_STREAM: PUBLIC,
     "@ticker": MARKET,
     "@aggTrade": MARKET,
-    "@markPrice@1s": MARKET,
+    MARK_STREAM: MARKET,
     "@forceOrder": MARKET,
 }
 PERPETUAL: Final = frozenset({"PERPETUAL", "TRADIFI_PERPETUAL"})  # others have a day of delivery
@@ -918,6 +919,48 @@ class BinanceLinear(BinanceMarket):
 
     name = "linear"
     kinds = (TICKER.name, TRADE.name, DEPTH.name, BOOK.name, CONTRACT.name, LIQUIDATION.name)
+    capabilities = {
+        TICKER.name: Capability(
+            ("@ticker", "@bookTicker"),
+            "statistics each 2 s, the quote with each change",
+            "nothing: ids of quotes ascend and jump; a silent channel is held against REST",
+            "that a symbol exists: any is acknowledged, and silent",
+        ),
+        TRADE.name: Capability(
+            ("@aggTrade",),
+            "each 100 ms, trades of one price and side as one, with their count",
+            "numbers are consecutive; what is missing is fetched over REST",
+            "that the newest has come, until the next one has",
+            left_out="trades of the insurance fund and of ADL",
+        ),
+        DEPTH.name: Capability(
+            (DEPTH_STREAM,),
+            "each 100 ms",
+            "nothing: each message is whole",
+            "what was between two messages",
+        ),
+        BOOK.name: Capability(
+            (BOOK_STREAM,),
+            "each 100 ms, after a base over REST",
+            "a message names the one before it",
+            "levels beyond the 1,000 a side of the base, until they change; there is no checksum",
+        ),
+        CONTRACT.name: Capability(
+            (MARK_STREAM,),
+            "mark, index, funding rate and time each second; over REST open interest, each minute or as the limit"
+            " permits, and the interval each hour",
+            "nothing: the newest record replaces all before it",
+            "open interest is up to 15 minutes old, and unknown after that: no channel has it; there is no"
+            " predicted rate",
+        ),
+        LIQUIDATION.name: Capability(
+            ("@forceOrder",),
+            "each second",
+            "nothing: they have no ids, and are incomplete by design",
+            "how many there were; the price is that of the order, not of a fill",
+            left_out="all but the newest a second and symbol",
+        ),
+    }
     ws_url = "wss://fstream.binance.com"
     rest_url = "https://fapi.binance.com"
     instruments_request = RestRequest("/fapi/v1/exchangeInfo")
@@ -940,6 +983,7 @@ class BinanceLinear(BinanceMarket):
     addresses = re.compile(r"\w+://(fstream|fapi|demo-fstream|demo-fapi)\.binance\.com\b")
     command_interval_s = 0.15  # at most 10 messages a second, pongs included
     clocked = frozenset({(TICKER.name, STATISTICS), (CONTRACT.name, 0)})
+    repeats_s = {(CONTRACT.name, 0): 1.0}
     pong_timeout_s = 15.0  # the server pings every 3 min
 
     def __init__(self) -> None:
@@ -1053,7 +1097,7 @@ class BinanceLinear(BinanceMarket):
         if kind == BOOK.name:
             return (name + BOOK_STREAM,)
         if kind == CONTRACT.name:
-            return (f"{name}@markPrice@1s",)
+            return (name + MARK_STREAM,)
         if kind == LIQUIDATION.name:
             return (f"{name}@forceOrder",)
         return (f"{name}@ticker", f"{name}@bookTicker")
@@ -1171,7 +1215,7 @@ class BinanceLinear(BinanceMarket):
         state.publish(made, time_ns, recv_ns, emit, flags=LAST)
 
 
-BINANCE: Final = Exchange("binance", (BinanceSpot,))
+BINANCE: Final = Exchange("binance", (BinanceSpot, BinanceLinear))
 
 
 def _tick(filters: Any) -> str:

@@ -351,7 +351,8 @@ class Freshness:
         """There was an update since the last look."""
         gap_ns = self._clock - pulse.at
         update_id = pulse.arbitration.update_id
-        self._repeats[pulse.name] += update_id == pulse.update_id
+        # Where the id is the time of sending, no update has that of the one before.
+        self._repeats[pulse.name] += update_id == pulse.update_id or pulse.name in self.market.clocked
         pulse.update_id = update_id
         if self._was_usual(pulse):
             pulse.usual_ns = max(gap_ns, pulse.usual_ns - pulse.usual_ns * gap_ns // FADES_NS)

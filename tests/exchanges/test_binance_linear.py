@@ -5,7 +5,6 @@ import json
 import pytest
 from table import (
     FRAMES,
-    MARKETS,
     NAN,
     RECV_NS,
     check_answer,
@@ -33,11 +32,6 @@ from feedhandler.exchanges.trades import PastTrade, numbered
 
 LINEAR = "binance_linear"
 NATIVE = "BTCUSDT"
-
-
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    monkeypatch.setitem(MARKETS, LINEAR, BinanceLinear)
 
 
 QUOTE = {
@@ -235,7 +229,7 @@ def test_every_rest_answer_on_disk_has_a_row():
 
 
 def test_perpetuals_of_both_families_are_taken_and_shown_as_what_they_are():
-    rows = BinanceLinear().decode_instruments(load(LINEAR, "lists/instruments"))
+    rows = BinanceLinear().decode_instruments(load(LINEAR, "lists/instruments_ticks"))
     assert [(i.native, i.symbol, i.is_trading, i.status, i.tick) for i in rows.items] == [
         ("BTCUSDT", "BTC/USDT:USDT", True, "TRADING", "0.1"),
         ("ETHUSDT", "ETH/USDT:USDT", True, "TRADING", "0.01"),
@@ -251,7 +245,7 @@ def test_perpetuals_of_both_families_are_taken_and_shown_as_what_they_are():
 
 def test_what_is_settling_is_refused_with_its_status():
     market = BinanceLinear()
-    rows = market.decode_instruments(load(LINEAR, "lists/instruments"))
+    rows = market.decode_instruments(load(LINEAR, "lists/instruments_ticks"))
     table = InstrumentTable("binance", map(market.prefixed, rows.items))
     assert table.resolve("BTC/USDT:USDT").native == "linear:BTCUSDT"
     with pytest.raises(SubscriptionRejected, match="is not trading, status SETTLING"):

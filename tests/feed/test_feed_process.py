@@ -47,7 +47,7 @@ def feed_of(directory, http, top="", own="", **others):
     path = directory / "test.toml"
     path.write_text(f'run_dir = "{directory}/run"\n{top}[exchanges.binance]\n{own}', encoding="utf-8")
     (directory / "run").mkdir(exist_ok=True)
-    feed = Feed(config.load(str(path)), "binance", WHOLE, {"spot": http, **others})
+    feed = Feed(config.load(str(path)), "binance", WHOLE, {"spot": http, "linear": Elsewhere(), **others})
     feed._listing = InstrumentList("binance", 0, [])
     return feed
 
@@ -128,7 +128,7 @@ class Listing(Http):
 
 
 def test_a_market_whose_host_does_not_answer_keeps_no_other_waiting(tmp_path, monkeypatch):
-    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Linear)))
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (EXCHANGES["binance"].main, _Linear)))
     monkeypatch.setattr("feedhandler.feed.process.OTHER_LISTS_S", 0.01)
 
     async def play():
@@ -144,7 +144,7 @@ def test_a_market_whose_host_does_not_answer_keeps_no_other_waiting(tmp_path, mo
 
 
 def test_a_market_that_lists_nothing_is_one_unless_it_is_the_main_one(tmp_path, monkeypatch):
-    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Linear)))
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (EXCHANGES["binance"].main, _Linear)))
     empty = Listing()
     empty.body = b'{"symbols":[]}'
 
@@ -163,7 +163,7 @@ def test_a_market_that_lists_nothing_is_one_unless_it_is_the_main_one(tmp_path, 
 
 
 def test_a_market_whose_list_cannot_be_had_keeps_no_other_waiting(tmp_path, monkeypatch):
-    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Linear)))
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (EXCHANGES["binance"].main, _Linear)))
 
     async def play():
         spot, linear = Listing(), Listing()
@@ -211,7 +211,7 @@ class Elsewhere(Listing):
 @pytest.fixture
 def settled(monkeypatch):
     """Have binance a market of contracts on a host of its own."""
-    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Settled)))
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (EXCHANGES["binance"].main, _Settled)))
 
 
 def want(directory, *symbols):
@@ -312,7 +312,7 @@ def test_an_answer_about_all_symbols_that_confuses_us_costs_the_answer_alone(tmp
 
     async def play():
         feed = feed_of(tmp_path, Odd())
-        (market,) = feed._markets
+        market = feed._markets[0]
         market.decode_survey = decode
         await feed._ask_about_all(market, feed._surveys[market])
         feed._publisher.close()
@@ -620,7 +620,7 @@ def test_what_is_polled_is_recorded(tmp_path, monkeypatch):
 def test_books_that_wait_for_our_own_budget_are_no_line_each_in_the_log(tmp_path, caplog, refused, is_said):
     async def play():
         feed = feed_of(tmp_path, Answering(refused))
-        (market,) = feed._markets
+        market = feed._markets[0]
         (state,) = market.add(["BTCUSDT"], 0, "book")
         waiting = []
         bases = SimpleNamespace(market=market, on_refused=lambda *answer: waiting.append(answer))
@@ -640,7 +640,7 @@ def test_present_values_of_all_are_not_kept_back_by_what_single_symbols_wait_for
     async def play():
         http = Answering(HttpRefused("enough", 0.0))
         feed = feed_of(tmp_path, http)
-        (market,) = feed._markets
+        market = feed._markets[0]
         await feed._ask_about_all(market, feed._surveys[market])
         feed._publisher.close()
         return http.shares

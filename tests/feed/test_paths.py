@@ -14,7 +14,6 @@ from feedhandler.data import wire
 from feedhandler.data.connecting import ConnectBudget, Policy
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
-from feedhandler.exchanges.base import Exchange as Listed
 from feedhandler.exchanges.binance import MARKET, PUBLIC, BinanceLinear
 from feedhandler.feed.legs import Legs
 from feedhandler.feed.tap import Tap
@@ -438,11 +437,8 @@ def test_the_sockets_of_a_connection_are_recorded_each_under_its_path():
     ]
 
 
-def test_recorded_sockets_of_a_connection_are_one_line(monkeypatch):
+def test_recorded_sockets_of_a_connection_are_one_line():
     """So that as many connections as may be are told apart, and what ends one socket ends the line."""
-    monkeypatch.setattr(
-        "feedhandler.recordings.decoding.EXCHANGES", {"binance": Listed("binance", (BinanceLinear,))}
-    )
     decoding, connections = Decoding("binance"), {}
     for serial in (1, 2):
         for path in BinanceLinear.paths:

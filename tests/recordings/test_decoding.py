@@ -65,8 +65,11 @@ def test_a_market_is_known_by_its_own_addresses(market):
     ("address", "exchange", "is_ours"),
     [
         ("wss://data-stream.binance.vision/ws/btcusdt@trade", "binance", True),
-        ("wss://fstream.binance.com/stream", "binance", False),
-        ("https://fapi.binance.com/fapi/v1/depth?symbol=A", "binance", False),
+        ("wss://fstream.binance.com/stream", "binance", True),
+        ("wss://fstream.binance.com/market/stream", "binance", True),
+        ("https://fapi.binance.com/fapi/v1/depth?symbol=A", "binance", True),
+        ("wss://dstream.binance.com/stream", "binance", False),
+        ("https://dapi.binance.com/dapi/v1/depth?symbol=A", "binance", False),
         ("wss://push-private.kucoin.com/endpoint?token=T", "kucoin", True),
         ("wss://ws-api-futures.kucoin.com/?token=T", "kucoin", True),
         ("wss://stream.bybit.com/v5/public/spot", "bybit", True),
@@ -208,9 +211,9 @@ def test_a_name_decides_where_addresses_do_not(tmp_path):
     sent = line("send", conn="x", addr=BINANCE, data={}) + line("recv", conn="x", data={"data": TRADE})
     assert len(records(decoded(tmp_path, [sent]))) == 1
     assert not records(decoded(tmp_path, [named.replace("BINANCE", "BINANCE_FUTURES")]))
-    futures = [opened("wss://fstream.binance.com/stream"), received({"data": TRADE})]
-    assert not records(decoded(tmp_path, futures, "kucoin"))
-    assert len(records(decoded(tmp_path, futures, "binance"))) == 1
+    inverse = [opened("wss://dstream.binance.com/stream"), received({"data": TRADE})]
+    assert not records(decoded(tmp_path, inverse, "kucoin"))
+    assert len(records(decoded(tmp_path, inverse, "binance"))) == 1
 
 
 def test_two_connections_of_a_symbol_are_lines(tmp_path):

@@ -329,7 +329,7 @@ class _Linear(EXCHANGES["binance"].main):
 @pytest.fixture
 def two_markets(monkeypatch):
     """Have binance another market."""
-    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (*EXCHANGES["binance"].markets, _Linear)))
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (EXCHANGES["binance"].main, _Linear)))
 
 
 def test_each_market_has_hosts_of_its_own(two_markets):
@@ -381,7 +381,8 @@ def test_a_symbol_of_a_market_that_is_not_listed_yet_is_judged_by_its_spelling()
     ]
 
 
-def test_a_symbol_of_a_market_that_an_exchange_does_not_have_is_not_listed():
+def test_a_symbol_of_a_market_that_an_exchange_does_not_have_is_not_listed(monkeypatch):
+    monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (EXCHANGES["binance"].main,)))
     table = InstrumentTable("binance", [Instrument("BTCUSDT", "BTC", "USDT")])
     assert list(config.refusals("binance", ["BTC/USDT:USDT"], table, "w")) == ["BTC/USDT:USDT"]
 
