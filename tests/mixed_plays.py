@@ -41,7 +41,8 @@ def spared_leg(seed, mixed=None):
         if mixed.now < healed[slot] or not is_well(feed):
             return
         if any(
-            link.delay_ns != DELAY_NS or link.stalled_until > mixed.now or link.is_deaf for _, link in links
+            link.delay_ns != DELAY_NS or link.stalled_until > mixed.now or link.is_deaf or link.losing
+            for _, link in links
         ):
             for _, link in links:
                 link.heal()
