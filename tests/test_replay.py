@@ -110,13 +110,13 @@ def test_a_list_says_it_wherever_it_stands_in_a_capture(tmp_path):
     assert [r.symbol for r in replay.records(path)] == ["XBT/USD"]
 
 
-def test_another_markets_list_is_none_of_ours(tmp_path):
+def test_the_list_of_a_market_that_is_not_offered_is_none_of_ours(tmp_path):
     row = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "XBT", "quoteAsset": "USD"}
     answer = line(
-        "http", url="https://fapi.binance.com/fapi/v1/exchangeInfo", data=json.dumps({"symbols": [row]})
+        "http", url="https://dapi.binance.com/dapi/v1/exchangeInfo", data=json.dumps({"symbols": [row]})
     )
     path = tmp_path / "a.jsonl"
-    path.write_text(answer + capture_opened("wss://fstream.binance.com/stream") + received(trade(1)))
+    path.write_text(answer + capture_opened("wss://dstream.binance.com/stream") + received(trade(1)))
     assert [r.symbol for r in replay.records(path, exchange="binance")] == ["BTC/USDT"]
 
 

@@ -52,7 +52,7 @@ SHARDS_SHARE: Final = (
 WHOLE_SHARE: Final = 1.0  # of our budget, for requests of which connections are made
 # For present values of all symbols in one answer: what single ones wait for must not keep that back. 500 books of
 # KuCoin use all that is theirs for minutes, and quiet symbols had no ticker for one.
-SURVEY_SHARE: Final = 5 / 6
+SURVEY_SHARE: Final = 7 / 8
 SPARE_SHARE: Final = (
     2 / 3
 )  # for those without which the feed goes on: they leave the rest, and wait for nothing

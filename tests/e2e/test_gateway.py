@@ -85,7 +85,8 @@ def test_the_operator_asks_and_tells_by_command(s):
     assert done.returncode == 0, done
     assert "watched because of them: DOGE/USDT" in done.stdout
     assert "binance: held, and not watched: NOSUCH (traded against no quote asset of yours)" in done.stdout
-    assert "binance: held, and not watched: NO/USDT:USDT (binance lists no NO/USDT:USDT" in done.stdout
+    refused = "binance: held, and not watched: NO/USDT:USDT (binance lists no NO/USDT:USDT"
+    wait_until(lambda: refused in command(s, "positions", "binance").stdout, "the list of contracts lacks it")
     s.reader(b"ticker.binance.DOGE/USDT\0").read_until(lambda record: record.is_fresh, "what is held streams")
     shown = command(s, "subscriptions", "binance").stdout
     assert ["binance", "DOGE/USDT", "ticker", "positions"] in [line.split() for line in shown.splitlines()]
