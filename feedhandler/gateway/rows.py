@@ -1,6 +1,7 @@
 """Exchanges, tickers and what else there is of a symbol as JSON: the same over HTTP and to browsers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -20,8 +21,8 @@ class ExchangeRow(msgspec.Struct, kw_only=True):
     status: ExchangeStatus | None = None
 
 
-class TickerRow(msgspec.Struct, kw_only=True):
-    """One ticker; a value that is not known is None. Times are Unix ns.
+class NewestRow(msgspec.Struct, kw_only=True):
+    """The newest record of a topic; a value that is not known is None. Times are Unix ns.
 
     tick is the step between prices as decimal text, "" if it is not known.
     """
@@ -36,6 +37,10 @@ class TickerRow(msgspec.Struct, kw_only=True):
     recv_ns: int
     publish_ns: int
     exchange_sequence: int
+    tick: str
+
+
+class TickerRow(NewestRow):
     last: float | None
     bid: float | None
     bid_size: float | None
@@ -46,7 +51,6 @@ class TickerRow(msgspec.Struct, kw_only=True):
     low_24h: float | None
     base_volume_24h: float | None
     quote_volume_24h: float | None
-    tick: str
 
 
 class TradeRow(msgspec.Struct, kw_only=True):
@@ -64,7 +68,7 @@ class TradeRow(msgspec.Struct, kw_only=True):
 
 
 class TopicRow(msgspec.Struct, kw_only=True):
-    """A topic of which each record counts; flags are its own, tick as in `TickerRow`.
+    """A topic of which each record counts; flags are its own, tick as in `NewestRow`.
 
     What is new to a reader follows, the oldest first; there were passed_over more before that.
     """
@@ -85,19 +89,9 @@ class LiquidationsRow(TopicRow):
     liquidations: list[TradeRow]
 
 
-class ContractRow(msgspec.Struct, kw_only=True):
-    """What is to be known of a derivative besides its prices; the rest as in `TickerRow`. 0 is a time not known."""
+class ContractRow(NewestRow):
+    """What is to be known of a derivative besides its prices. 0 is a time not known."""
 
-    topic: str
-    exchange: str
-    symbol: str
-    flags: Sequence[str]
-    session: int
-    sequence: int
-    exchange_ns: int
-    recv_ns: int
-    publish_ns: int
-    exchange_sequence: int
     mark: float | None
     index: float | None
     funding_rate: float | None
@@ -105,44 +99,19 @@ class ContractRow(msgspec.Struct, kw_only=True):
     next_funding_ns: int
     funding_interval_h: float | None
     predicted_funding_rate: float | None
-    tick: str
 
 
-class DepthRow(msgspec.Struct, kw_only=True):
-    """The best levels of a symbol, as [price, size], best first; the rest as in `TickerRow`."""
+class DepthRow(NewestRow):
+    """The best levels of a symbol, as [price, size], best first."""
 
-    topic: str
-    exchange: str
-    symbol: str
-    flags: Sequence[str]
-    session: int
-    sequence: int
-    exchange_ns: int
-    recv_ns: int
-    publish_ns: int
-    exchange_sequence: int
     bids: Sequence[tuple[float, float]]
     asks: Sequence[tuple[float, float]]
-    tick: str
 
 
 def ticker_row(ticker: wire.Ticker, flags: int = 0, tick: str = "") -> TickerRow:
     """Return a ticker for JSON; flags are added to its own. SNAPSHOT is left out: here all are repetitions."""
-    values = {name: _known(getattr(ticker, name)) for name in wire.TICKER_VALUES}
-    return TickerRow(
-        topic=ticker.topic,
-        exchange=ticker.exchange,
-        symbol=ticker.symbol,
-        flags=_names(ticker.flags | flags),
-        session=ticker.session,
-        sequence=ticker.sequence,
-        exchange_ns=ticker.exchange_ns,
-        recv_ns=ticker.recv_ns,
-        publish_ns=ticker.publish_ns,
-        exchange_sequence=ticker.exchange_sequence,
-        tick=tick,
-        **values,
-    )
+    values: dict[str, Any] = {name: _known(getattr(ticker, name)) for name in wire.TICKER_VALUES}
+    return TickerRow(**_common(ticker, flags, tick), **values)
 
 
 def trade_row(trade: wire.Trade | wire.Liquidation) -> TradeRow:
@@ -172,16 +141,7 @@ def topic_row(topic: str, flags: int, tick: str, rows: list[TradeRow], passed_ov
 def contract_row(contract: wire.Contract, flags: int = 0, tick: str = "") -> ContractRow:
     """Return a contract for JSON; flags are added to its own."""
     return ContractRow(
-        topic=contract.topic,
-        exchange=contract.exchange,
-        symbol=contract.symbol,
-        flags=_names(contract.flags | flags),
-        session=contract.session,
-        sequence=contract.sequence,
-        exchange_ns=contract.exchange_ns,
-        recv_ns=contract.recv_ns,
-        publish_ns=contract.publish_ns,
-        exchange_sequence=contract.exchange_sequence,
+        **_common(contract, flags, tick),
         mark=_known(contract.mark),
         index=_known(contract.index),
         funding_rate=_known(contract.funding_rate),
@@ -189,27 +149,28 @@ def contract_row(contract: wire.Contract, flags: int = 0, tick: str = "") -> Con
         next_funding_ns=contract.next_funding_ns,
         funding_interval_h=_known(contract.funding_interval_h),
         predicted_funding_rate=_known(contract.predicted_funding_rate),
-        tick=tick,
     )
 
 
 def depth_row(depth: wire.Depth, flags: int = 0, tick: str = "") -> DepthRow:
     """Return depth for JSON; flags are added to its own."""
-    return DepthRow(
-        topic=depth.topic,
-        exchange=depth.exchange,
-        symbol=depth.symbol,
-        flags=_names(depth.flags | flags),
-        session=depth.session,
-        sequence=depth.sequence,
-        exchange_ns=depth.exchange_ns,
-        recv_ns=depth.recv_ns,
-        publish_ns=depth.publish_ns,
-        exchange_sequence=depth.exchange_sequence,
-        bids=depth.bids,
-        asks=depth.asks,
-        tick=tick,
-    )
+    return DepthRow(**_common(depth, flags, tick), bids=depth.bids, asks=depth.asks)
+
+
+def _common(record: wire.Ticker | wire.Contract | wire.Depth, flags: int, tick: str) -> dict[str, Any]:
+    return {
+        "topic": record.topic,
+        "exchange": record.exchange,
+        "symbol": record.symbol,
+        "flags": _names(record.flags | flags),
+        "session": record.session,
+        "sequence": record.sequence,
+        "exchange_ns": record.exchange_ns,
+        "recv_ns": record.recv_ns,
+        "publish_ns": record.publish_ns,
+        "exchange_sequence": record.exchange_sequence,
+        "tick": tick,
+    }
 
 
 def _names(flags: int) -> list[str]:
