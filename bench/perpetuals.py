@@ -199,12 +199,16 @@ class Stack:
     def _until_all_are_subscribed(self) -> FeedStatus:
         """Wait for the channels that are silent until something happens as well."""
         deadline = time.monotonic() + START_S_MAX
-        while (status := self._status()) is None or any(each.topics_to_go for each in status.connections):
+        while True:
+            # One that was sent before the connections were opened tells of no topics.
+            status = self._status()
+            lines = status.connections if status else ()
+            if status and lines and all(each.topics and not each.topics_to_go for each in lines):
+                return status
             if time.monotonic() > deadline:
                 raise BenchError(f"{self._name}: not all is acknowledged in {START_S_MAX:g} s")
             self._look()
             time.sleep(LOOK_S)
-        return status
 
     def _bounds(self, connections: int) -> dict[str, float]:
         """Return how long each limit alone would hold up a start, in seconds."""
