@@ -20,6 +20,7 @@ from markets_witness import ALL, LINEAR, MARKETS, MarketsWitness, symbols_of
 from observer import NS_PER_S
 from stage import MAJORS_OF, PATIENCE_S, WANTED, Stage, seconds_since
 
+from feedhandler.exchanges import EXCHANGES as OFFERED
 from feedhandler.sim.faults import ONLY_ON
 from feedhandler.sim.market import universe
 
@@ -187,6 +188,8 @@ def none_of_books(counts, wrong):
 def unplug_in_all_markets(stage, settings, rng):
     """One connection at a time, of any market of any exchange: the other leg brings all, in all kinds."""
     stage.wait_for_books()
+    for name in stage.exchanges:
+        wait_until_settled(stage, name, set())
     before = {name: connections_of(stage, name) for name in stage.exchanges}
     stage.witness(make=MarketsWitness)
     theirs = {name: connections_of(stage, name) - before[name] for name in stage.exchanges}
@@ -194,9 +197,7 @@ def unplug_in_all_markets(stage, settings, rng):
     left = list(stage.exchanges)
     while time.monotonic() < until or left:
         exchange = left.pop() if left else rng.choice(stage.exchanges)
-        wait_until(
-            lambda name=exchange: are_settled(stage, name), f"all legs of {exchange} are there", PATIENCE_S
-        )
+        wait_until_settled(stage, exchange, theirs[exchange])
         stage.wait_for_books()
         ours = sorted(connections_of(stage, exchange) - theirs[exchange])
         stage.stack.fault(exchange, "rst", connection=rng.choice(ours))
@@ -273,13 +274,22 @@ def connections_of(stage, exchange):
     return {c["connection"] for c in stage.stack.sim_state(exchange)["connections"] if c["subscriptions"]}
 
 
-def are_settled(stage, exchange):
-    """True if each leg of each market runs, and has been there for a while."""
+def wait_until_settled(stage, exchange, theirs):
+    wait_until(lambda: are_settled(stage, exchange, theirs), f"all legs of {exchange} are there", PATIENCE_S)
+
+
+def are_settled(stage, exchange, theirs):
+    """True if each leg of each market runs, and has been there for a while; theirs are the witnesses' connections.
+
+    The simulator knows at once that one is gone, the status a second later.
+    """
     feed, sockets = stage.status(exchange), stage.stack.sim_state(exchange)["connections"]
     connections = feed["connections"] if feed else []
-    markets = sum(name == exchange for name, _ in MARKETS)
+    markets = OFFERED[exchange].markets
+    ours = [each for each in sockets if each["subscriptions"] and each["connection"] not in theirs]
     return (
-        len(connections) == 2 * markets
+        len(ours) == 2 * sum(len(market.paths) for market in markets)
+        and len(connections) == 2 * len(markets)
         and all(c["phase"] == "running" and not c["pending_topics"] for c in connections)
         and all(each["age_s"] > BOOKS_KNOWN_S for each in sockets)
     )
