@@ -23,9 +23,8 @@ from feedhandler.exchanges.base import Emit, Market, Rows
 from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.polled import SINGLES_MAX, Poll, PolledContract, take_polled
 
-DISTANCE_NS: Final = (
-    2 * NS_PER_S
-)  # between two requests for all: symbols that come one after the other share one
+# Between two requests for all: symbols that come one after the other share one.
+DISTANCE_NS: Final = 2 * NS_PER_S
 BACKOFF_NS: Final = (NS_PER_S, 60 * NS_PER_S)  # after a failure, doubling
 
 

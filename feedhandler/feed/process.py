@@ -928,7 +928,7 @@ class Feed:
                 body, recv_ns = await self._fetch(market, question.request, share=POLL_SHARE)
                 rows = market.decode_poll(polling.poll, body, recv_ns)
         except (ProtocolError, DecodeError) as exc:
-            is_ours = isinstance(exc, HttpRefused) and not exc.status  # no room in our budget
+            is_ours = _is_of_our_budget(exc)
             if not is_ours:
                 log.info("no %s from REST: %s", ", ".join(polling.poll.fields), exc)
             wait_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
@@ -1090,10 +1090,14 @@ def _late(name: str, market: Market) -> ProtocolError:
     )
 
 
+def _is_of_our_budget(exc: Exception) -> bool:
+    """True if a request was not sent, since our own budget has no room for it."""
+    return isinstance(exc, HttpRefused) and not exc.status
+
+
 def _level(exc: ProtocolError | DecodeError) -> int:
     """Return how a request that has no answer is logged: hardly, if it waits for our own budget as hundreds do."""
-    is_waiting = isinstance(exc, HttpRefused) and not exc.status
-    return logging.DEBUG if is_waiting else logging.INFO
+    return logging.DEBUG if _is_of_our_budget(exc) else logging.INFO
 
 
 def _retry_after_s(errors: Iterable[ProtocolError | DecodeError]) -> float:

@@ -46,16 +46,14 @@ UNLIMITED: Final = (10**12, 1.0)  # weight, per seconds
 # What one feed takes of an exchange's limit for an address. The others are for other processes and programs: two
 # exchanges may share an address, a feed may have been started anew, its user may trade from here.
 REST_SHARE: Final = 0.1
-SHARDS_SHARE: Final = (
-    0.5  # and what those that share an exchange take together at most: they know nothing of each other
-)
+# And what those that share an exchange take together at most: they know nothing of each other.
+SHARDS_SHARE: Final = 0.5
 WHOLE_SHARE: Final = 1.0  # of our budget, for requests of which connections are made
 # For present values of all symbols in one answer: what single ones wait for must not keep that back. 500 books of
 # KuCoin use all that is theirs for minutes, and quiet symbols had no ticker for one.
 SURVEY_SHARE: Final = 7 / 8
-SPARE_SHARE: Final = (
-    2 / 3
-)  # for those without which the feed goes on: they leave the rest, and wait for nothing
+# For those without which the feed goes on: they leave the rest, and wait for nothing.
+SPARE_SHARE: Final = 2 / 3
 POLL_SHARE: Final = 1 / 3  # and for those that never end: they leave as much to whatever has a reason
 TURN_WAIT_MAX_S: Final = 5.0  # for a turn; less than the time that a connection's handshake has
 assert TURN_WAIT_MAX_S < TIMEOUT_S
