@@ -29,7 +29,7 @@ from feedhandler.exchanges.base import Endpoint
 from feedhandler.feed.batch import Batch
 from feedhandler.feed.freshness import SILENCE_NS_MIN
 from feedhandler.feed.legs import Legs
-from feedhandler.feed.process import Publisher
+from feedhandler.feed.publisher import Publisher
 from feedhandler.feed.subscriptions import REJECTION_HOLDS_NS
 from feedhandler.feed.universe import Universe
 from feedhandler.merger.merge import FEED_SILENCE_NS, TICK_NS, Merger

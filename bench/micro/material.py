@@ -25,7 +25,7 @@ from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Market
 from feedhandler.exchanges.state import State
 from feedhandler.feed.legs import Legs
-from feedhandler.feed.process import Publisher
+from feedhandler.feed.publisher import Publisher
 from feedhandler.feed.session import Session
 from feedhandler.merger.merge import Merger
 from feedhandler.runtime import config
