@@ -31,7 +31,6 @@ from feedhandler.data.errors import (
     ProtocolError,
 )
 from feedhandler.data.instruments import Instrument, InstrumentList, InstrumentTable, instrument_list
-from feedhandler.data.rest import RestRequest
 from feedhandler.data.shard import Shard
 from feedhandler.data.status import FEED_HEARTBEAT_NS, LISTED_MAX, ConnectionStatus, FeedStatus
 from feedhandler.data.units import NS_PER_S
@@ -39,11 +38,9 @@ from feedhandler.data.wanted import OPERATOR, Kinds, Wanted, difference, listed
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Market, Rows
 from feedhandler.exchanges.state import State
-from feedhandler.feed.bases import BaseQuestion
-from feedhandler.feed.freshness import Question
+from feedhandler.feed.asking import Asking
 from feedhandler.feed.legs import Change, Legs
-from feedhandler.feed.missed import TradesQuestion
-from feedhandler.feed.polling import Polling, PollQuestion
+from feedhandler.feed.polling import Polling
 from feedhandler.feed.publisher import Publisher
 from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state, left_out
 from feedhandler.feed.survey import Survey
@@ -77,10 +74,6 @@ from feedhandler.transport.files import (
     write_instruments,
 )
 from feedhandler.transport.http import (
-    POLL_SHARE,
-    SPARE_SHARE,
-    SURVEY_SHARE,
-    WHOLE_SHARE,
     HttpClient,
     HttpRefused,
     RestBudget,
@@ -203,10 +196,14 @@ class Feed:
         self._pollings = [
             Polling(market, poll, self._publisher.emit) for market in self._markets for poll in market.polls
         ]
+        self._asking = Asking(
+            http, self._pollings, self._tap, self._failures, self._publisher.flush_soon, self._note_problems
+        )
         self._invalid = InvalidTopics(self._markets)
         self._complaints = Complaints()
-        self._survey_problems: dict[tuple[str, str], str] = {}  # newest, by market and request
-        self._asking: set[asyncio.Task[None]] = set()  # those of them that wait for REST, and nobody for them
+        self._waiting: set[asyncio.Task[None]] = (
+            set()
+        )  # those of them that wait for REST, and nobody for them
         self._status = FeedStatus(
             exchange=name,
             shard=str(shard),
@@ -306,17 +303,6 @@ class Feed:
             await self._wait(delay, f"connecting, attempt {attempt + 1}", str(error))
         return False
 
-    async def _fetch(
-        self, market: Market, request: RestRequest, *, share: float = WHOLE_SHARE
-    ) -> tuple[bytes, int]:
-        """Return the body of an answer, as `HttpClient.fetch` does, and when it came; both are recorded."""
-        http = self._http[market.name]
-        body = await http.fetch(request, share=share)
-        recv_ns = time.time_ns()
-        if self._tap is not None:
-            self._tap.answered(http.rest_url + request.path, body, recv_ns)
-        return body, recv_ns
-
     async def _wait(self, delay_s: float, what: str, error: str) -> None:
         """Sleep or be stopped, and show a countdown in the status."""
         due = time.monotonic() + delay_s
@@ -374,9 +360,9 @@ class Feed:
         problems: list[str] = []
         request = market.instruments_request
         for _ in range(LIST_PAGES_MAX):
-            body, recv_ns = await self._fetch(market, request)
+            body, recv_ns = await self._asking.fetch(market, request)
             rows = market.decode_instruments(body)
-            self._take_polled(market, request, body, recv_ns)
+            self._asking.take_polled(market, request, body, recv_ns)
             found += rows.items
             problems += filter(None, [rows.problem])
             rest = market.rest_of_list(request, body)
@@ -429,7 +415,7 @@ class Feed:
         assert self._table is not None
         carried = (self._table.by_native.get(native) for native in self._universe.natives)
         notes = [f"{i.symbol} is {i.note}" for i in carried if i is not None and i.note]
-        surveyed = [problem for problem in self._survey_problems.values() if problem]
+        surveyed = [problem for problem in self._asking.problems.values() if problem]
         known, self._status.problems = self._status.problems, [*self._table.problems, *surveyed, *notes]
         for problem in self._status.problems:
             if problem not in known:
@@ -650,11 +636,11 @@ class Feed:
             self._universe.renew(f"the window {self._settings.renew_window}")
         for change in self._universe.advance(time.monotonic_ns()):
             for question in change.ask:
-                self._spawn(self._ask(question))
+                self._spawn(self._asking.quote(question))
             for wanted in change.ask_trades:
-                self._spawn(self._ask_trades(wanted))
+                self._spawn(self._asking.trades(wanted))
             for base in change.ask_bases:
-                self._spawn(self._ask_base(base))
+                self._spawn(self._asking.base(base))
             if change.run or change.stop:
                 self._apply(change)
             self._publisher.flush_soon()
@@ -663,113 +649,17 @@ class Feed:
         for market, survey in self._surveys.items():
             legs = [legs for legs in self._universe.legs if legs.market is market]
             if survey.begin(legs, time.monotonic_ns()):
-                self._spawn(self._ask_about_all(market, survey))
+                self._spawn(self._asking.about_all(market, survey))
         for polling in self._pollings:
             if (asked := polling.advance(time.monotonic_ns())) is not None:
-                self._spawn(self._poll(asked))
+                self._spawn(self._asking.poll(asked))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what waits for REST, and for which nobody waits."""
         task = asyncio.create_task(work)
-        task.add_done_callback(self._asking.discard)
+        task.add_done_callback(self._waiting.discard)
         self._tasks.add(task)
-        self._asking.add(task)
-
-    async def _ask_about_all(self, market: Market, survey: Survey) -> None:
-        """Ask the exchange for the present values of all symbols of a market."""
-        has_failed, retry_after_s = True, 0.0
-        try:
-            for request in market.survey_requests:
-                with self._failures.converted("present values"):
-                    body, recv_ns = await self._fetch(market, request, share=SURVEY_SHARE)
-                    rows = market.decode_survey(body)
-                self._survey_problems[market.name, request.path] = rows.problem
-                self._note_problems()
-                survey.on_rows(rows.items, recv_ns)
-                self._take_polled(market, request, body, recv_ns)
-                self._publisher.flush_soon()
-            has_failed = False
-        except (ProtocolError, DecodeError) as exc:
-            log.warning("no present values from REST, asked for again later: %s", exc)
-            retry_after_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
-        finally:
-            survey.end(time.monotonic_ns(), has_failed=has_failed, retry_after_s=retry_after_s)
-
-    async def _ask(self, question: Question) -> None:
-        """Ask the exchange for the quote of a symbol whose channel has fallen silent."""
-        quote, market = None, question.watch.market
-        try:
-            with self._failures.converted("a question to REST"):
-                body, _ = await self._fetch(market, market.quote_request(question.native), share=SPARE_SHARE)
-                quote = market.decode_quote(body)
-        except (ProtocolError, DecodeError) as exc:
-            log.log(_level(exc), "no word from REST about %s, which is silent: %s", question.native, exc)
-        question.watch.on_quote(question.native, quote)
-
-    async def _ask_trades(self, question: TradesQuestion) -> None:
-        """Ask the exchange for trades that no connection has brought."""
-        market, native = question.watch.market, question.missed.state.native
-        try:
-            with self._failures.converted("past trades"):
-                body, recv_ns = await self._fetch(market, question.request, share=SPARE_SHARE)
-                rows = market.decode_past_trades(native, body)
-        except (ProtocolError, DecodeError) as exc:
-            log.log(_level(exc), "no past trades of %s from REST: %s", native, exc)
-            question.watch.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
-        else:
-            if rows.problem:
-                log.warning("past trades of %s: %s", native, rows.problem)
-            answer = functools.partial(question.watch.on_answer, question, rows.items, recv_ns)
-            if self._failures.attempt_now("past trades", answer) is not None:
-                question.watch.on_refused(question)
-        self._publisher.flush_soon()
-
-    async def _ask_base(self, question: BaseQuestion) -> None:
-        """Ask the exchange for a book that is to be kept from then on."""
-        market, native = question.bases.market, question.watched.state.native
-        try:
-            with self._failures.converted("a book"):
-                body, recv_ns = await self._fetch(market, question.request, share=SPARE_SHARE)
-                base = market.decode_base(native, body)
-        except (ProtocolError, DecodeError) as exc:
-            log.log(_level(exc), "no book of %s from REST, asked for again later: %s", native, exc)
-            question.bases.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
-        else:
-            answer = functools.partial(question.bases.on_answer, question, base, recv_ns)
-            if self._failures.attempt_now("a book", answer) is not None:
-                question.bases.on_refused(question)
-        self._publisher.flush_soon()
-
-    def _take_polled(self, market: Market, request: RestRequest, body: bytes, recv_ns: int) -> None:
-        """Take what is polled from an answer that was asked for something else, as a recording does."""
-
-        def take(polling: Polling) -> None:
-            with contextlib.suppress(ProtocolError, DecodeError):
-                rows = market.decode_poll(polling.poll, body, recv_ns)
-                polling.on_other_answer(rows, recv_ns, time.monotonic_ns())
-
-        for polling in self._pollings:
-            if polling.market is market and polling.poll.request == request:
-                self._failures.attempt_now("a poll", functools.partial(take, polling))
-
-    async def _poll(self, question: PollQuestion) -> None:
-        """Ask the exchange for what contracts lack in all channels."""
-        polling, market = question.polling, question.polling.market
-        try:
-            with self._failures.converted("a poll"):
-                body, recv_ns = await self._fetch(market, question.request, share=POLL_SHARE)
-                rows = market.decode_poll(polling.poll, body, recv_ns)
-        except (ProtocolError, DecodeError) as exc:
-            is_ours = _is_of_our_budget(exc)
-            if not is_ours:
-                log.info("no %s from REST: %s", ", ".join(polling.poll.fields), exc)
-            wait_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
-            polling.on_refused(question, time.monotonic_ns(), "" if is_ours else str(exc), wait_s)
-        else:
-            answer = functools.partial(polling.on_answer, question, rows, recv_ns, time.monotonic_ns())
-            if self._failures.attempt_now("a poll", answer) is not None:
-                polling.on_refused(question, time.monotonic_ns(), "an answer that could not be taken over")
-        self._publisher.flush_soon()
+        self._waiting.add(task)
 
     def _note_stale(self) -> None:
         """Report the channels that are silent and should not be; log which have come or gone."""
@@ -824,7 +714,7 @@ class Feed:
         finally:
             self._stop.set()  # also if it gives up: nothing new is to begin
             ends = [asyncio.create_task(self._end(connection)) for connection in self._connections]
-            await end_tasks([stop, refresh, *self._asking])
+            await end_tasks([stop, refresh, *self._waiting])
             # Connections end by themselves, with a close frame; each of them has a limit.
             await asyncio.wait({stop, *ends, *self._tasks}, timeout=STOP_CONNECTIONS_S)
             self._publisher.flush()
@@ -920,16 +810,6 @@ def _late(name: str, market: Market) -> ProtocolError:
     return ProtocolError(
         f"{name}: the instrument list of {market.name} takes long, and is requested again later"
     )
-
-
-def _is_of_our_budget(exc: Exception) -> bool:
-    """True if a request was not sent, since our own budget has no room for it."""
-    return isinstance(exc, HttpRefused) and not exc.status
-
-
-def _level(exc: ProtocolError | DecodeError) -> int:
-    """Return how a request that has no answer is logged: hardly, if it waits for our own budget as hundreds do."""
-    return logging.DEBUG if _is_of_our_budget(exc) else logging.INFO
 
 
 def _retry_after_s(errors: Iterable[ProtocolError | DecodeError]) -> float:

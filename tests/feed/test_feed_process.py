@@ -295,7 +295,7 @@ def test_what_a_library_raises_in_a_question_answers_it_with_nothing(tmp_path):
         feed = feed_of(tmp_path, Failing(1))
         answers = []
         watch = SimpleNamespace(market=feed._markets[0], on_quote=lambda *answer: answers.append(answer))
-        await feed._ask(Question("BTCUSDT", watch))
+        await feed._asking.quote(Question("BTCUSDT", watch))
         feed._publisher.close()
         return answers
 
@@ -314,7 +314,7 @@ def test_an_answer_about_all_symbols_that_confuses_us_costs_the_answer_alone(tmp
         feed = feed_of(tmp_path, Odd())
         market = feed._markets[0]
         market.decode_survey = decode
-        await feed._ask_about_all(market, feed._surveys[market])
+        await feed._asking.about_all(market, feed._surveys[market])
         feed._publisher.close()
         return dict(feed._failures.counts)
 
@@ -549,12 +549,12 @@ def test_a_poll_that_comes_to_nothing_costs_nothing_but_the_age_of_a_value(tmp_p
         (state,) = market.add(["XBTUSDTM"], 0, "contract")
         state.mark = 10.0
         state.update(time.time_ns())
-        await feed._poll(polling.advance(time.monotonic_ns()))
+        await feed._asking.poll(polling.advance(time.monotonic_ns()))
         before = wire.unpack(state.record())
         assert (before.mark, before.flags, before.open_interest != before.open_interest) == (10.0, 0, True)
         assert said in polling.status(time.monotonic_ns()).problem
         polling._next_mono_ns = 0
-        await feed._poll(polling.advance(time.monotonic_ns()))
+        await feed._asking.poll(polling.advance(time.monotonic_ns()))
         feed._publisher.close()
         status = polling.status(time.monotonic_ns())
         assert (state.open_interest, status.problem, status.known) == (5.0, "", 1)
@@ -586,7 +586,7 @@ def test_an_answer_for_something_else_has_what_is_polled_and_never_fails_for_it(
         state.mark = 10.0
         state.update(time.time_ns())
         polling.advance(time.monotonic_ns())
-        await feed._ask_about_all(market, feed._surveys[market])
+        await feed._asking.about_all(market, feed._surveys[market])
         feed._publisher.close()
         assert (state.open_interest == 5.0) == (not is_odd)
         assert dict(feed._failures.counts) == ({"a poll: ZeroDivisionError": 1} if is_odd else {})
@@ -606,7 +606,7 @@ def test_what_is_polled_is_recorded(tmp_path, monkeypatch):
         (state,) = market.add(["XBTUSDTM"], 0, "contract")
         state.mark = 10.0
         state.update(time.time_ns())
-        await feed._poll(polling.advance(time.monotonic_ns()))
+        await feed._asking.poll(polling.advance(time.monotonic_ns()))
         feed._publisher.close()
         assert answers == [(f"{Http.rest_url}/api/v1/contracts/XBTUSDTM", POLLED, state.recv_ns)]
 
@@ -628,7 +628,7 @@ def test_books_that_wait_for_our_own_budget_are_no_line_each_in_the_log(tmp_path
             bases=bases, watched=SimpleNamespace(state=state), request=market.base_request("BTCUSDT")
         )
         with caplog.at_level(logging.INFO):
-            await feed._ask_base(question)
+            await feed._asking.base(question)
         feed._publisher.close()
         return waiting == [(question, 0.01)]
 
@@ -641,7 +641,7 @@ def test_present_values_of_all_are_not_kept_back_by_what_single_symbols_wait_for
         http = Answering(HttpRefused("enough", 0.0))
         feed = feed_of(tmp_path, http)
         market = feed._markets[0]
-        await feed._ask_about_all(market, feed._surveys[market])
+        await feed._asking.about_all(market, feed._surveys[market])
         feed._publisher.close()
         return http.shares
 
