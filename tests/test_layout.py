@@ -33,7 +33,7 @@ ROOMS = [
 ]
 # Shells: what touches the outside. All else in the rooms of the processes is pure, and so are data and exchanges.
 SHELLS = {
-    "feed": {"asking.py", "process.py", "publisher.py", "websocket.py"},
+    "feed": {"asking.py", "listings.py", "process.py", "publisher.py", "websocket.py"},
     "merger": {"process.py"},
     "relay": {"process.py", "beyond.py"},
     "bridge": {"process.py", "connection.py", "jetstream.py", "login.py"},

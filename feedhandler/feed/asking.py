@@ -57,6 +57,10 @@ class Asking:
         self._on_problems = on_problems
         self.problems: dict[tuple[str, str], str] = {}  # of the newest surveys, by market and request
 
+    def rest_url(self, market: Market) -> str:
+        """Return where a market is asked."""
+        return self._http[market.name].rest_url
+
     async def fetch(
         self, market: Market, request: RestRequest, *, share: float = WHOLE_SHARE
     ) -> tuple[bytes, int]:

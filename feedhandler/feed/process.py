@@ -30,16 +30,17 @@ from feedhandler.data.errors import (
     DecodeError,
     ProtocolError,
 )
-from feedhandler.data.instruments import Instrument, InstrumentList, InstrumentTable, instrument_list
+from feedhandler.data.instruments import InstrumentList, InstrumentTable
 from feedhandler.data.shard import Shard
 from feedhandler.data.status import FEED_HEARTBEAT_NS, LISTED_MAX, ConnectionStatus, FeedStatus
 from feedhandler.data.units import NS_PER_S
 from feedhandler.data.wanted import OPERATOR, Kinds, Wanted, difference, listed
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.exchanges.base import Market, Rows
+from feedhandler.exchanges.base import Market
 from feedhandler.exchanges.state import State
 from feedhandler.feed.asking import Asking
 from feedhandler.feed.legs import Change, Legs
+from feedhandler.feed.listings import Listings
 from feedhandler.feed.polling import Polling
 from feedhandler.feed.publisher import Publisher
 from feedhandler.feed.report import Complaints, InvalidTopics, connection_status, feed_state, left_out
@@ -65,13 +66,11 @@ from feedhandler.transport.dial import listens
 from feedhandler.transport.files import (
     Stamp,
     feed_lock,
-    read_instruments,
     read_requested_snapshots,
     read_wanted,
     snapshots_stamp,
     wanted_path,
     wanted_stamp,
-    write_instruments,
 )
 from feedhandler.transport.http import (
     HttpClient,
@@ -135,9 +134,7 @@ class Feed:
         self._failures = failures or Failures()
         self._stop = asyncio.Event()
         self._table: InstrumentTable | None = None
-        self._listings: dict[str, InstrumentList] = {}  # by market
         self._listing: InstrumentList | None = None  # of all
-        self._asked: set[str] = set()  # markets whose lists have been requested
         folder = config.run_dir if self._settings.origin else ""  # a simulator's is nobody else's concern
         self._budgets: dict[str, SharedBudget] = {}
         for market in self._markets:
@@ -174,16 +171,23 @@ class Feed:
             self._tap = tap = Tap(offer.send, time.time_ns, time.monotonic_ns, soon)
         offers = () if self._offer is None else (self._offer.look,)
         self._upkeep = Upkeep(config, self._publisher.look, *boards, *offers, *looks)
-        self._lacking = {
+        lacking = {
             market.name: text
             for market in self._markets
             if (text := config.lacking_address(name, market.name))
         }
-        self._universe = Universe(
-            self._markets, self._make_legs, flags, shard.has, self._board, self._lacking
+        self._universe = Universe(self._markets, self._make_legs, flags, shard.has, self._board, lacking)
+        self._surveys = {market: Survey() for market in self._markets}
+        self._pollings = [
+            Polling(market, poll, self._publisher.emit) for market in self._markets for poll in market.polls
+        ]
+        self._asking = Asking(
+            http, self._pollings, self._tap, self._failures, self._publisher.flush_soon, self._note_problems
         )
+        self._listings = Listings(self._markets, self._asking, config.run_dir, lacking, self._failures)
         self._besides = Wanted()  # the configuration
-        self._want(self._kinds(self._besides))
+        self._wanted = self._kinds(self._besides)
+        self._listings.want(self._wanted)
         self._wanted_stamp: Stamp | None = NEVER_READ
         self._requests_stamp = snapshots_stamp(config.run_dir)  # what was requested before has been answered
         self._stale: dict[str, str] = {}  # channels that are silent and should not be
@@ -192,18 +196,9 @@ class Feed:
         self._connections: list[Connection] = []
         self._connections_made = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._surveys = {market: Survey() for market in self._markets}
-        self._pollings = [
-            Polling(market, poll, self._publisher.emit) for market in self._markets for poll in market.polls
-        ]
-        self._asking = Asking(
-            http, self._pollings, self._tap, self._failures, self._publisher.flush_soon, self._note_problems
-        )
         self._invalid = InvalidTopics(self._markets)
         self._complaints = Complaints()
-        self._waiting: set[asyncio.Task[None]] = (
-            set()
-        )  # those of them that wait for REST, and nobody for them
+        self._waiting: set[asyncio.Task[None]] = set()  # of them those for REST, for which nobody waits
         self._status = FeedStatus(
             exchange=name,
             shard=str(shard),
@@ -254,7 +249,7 @@ class Feed:
 
     async def _keep_time(self, market: Market, timekeeper: Timekeeper) -> None:
         while True:
-            if self._is_needed(market):
+            if self._listings.is_needed(market):
                 await timekeeper.run()
             await asyncio.sleep(HEARTBEAT_S)
 
@@ -290,7 +285,7 @@ class Feed:
         attempt = 0
         while not self._stop.is_set():
             attempt += 1
-            errors = await self._fetch_instruments()
+            errors = await self._listings.fetch()
             if self._listings:
                 self._take_instruments()
                 return True
@@ -313,95 +308,8 @@ class Feed:
                     await self._stop.wait()
         self._status.starting = f"{what}, in progress, last error: {error}"
 
-    async def _fetch_instruments(self) -> list[ProtocolError | DecodeError]:
-        """Fetch the lists that are needed, and keep them on disk for a start without REST; returns what failed.
-
-        The main market waits for others a little, and not for one whose host does not answer.
-        """
-        markets = self._needed()
-        fetching = [asyncio.create_task(self._fetch_market(market)) for market in markets]
-        try:
-            await fetching[0]
-            await asyncio.wait(fetching, timeout=OTHER_LISTS_S)
-            found = [
-                task.result() if task.done() else _late(self._name, market)
-                for task, market in zip(fetching, markets, strict=True)
-            ]
-        finally:
-            await end_tasks(fetching)
-            self._asked.update(market.name for market in markets)
-        errors = [error for error in found if error is not None]
-        if len(errors) < len(found):
-            try:
-                write_instruments(
-                    self._run_dir, self._http[self._markets[0].name].rest_url, self._whole_list()
-                )
-            except OSError as exc:
-                log.warning("instrument list not kept on disk: %s", exc)
-        return errors
-
-    async def _fetch_market(self, market: Market) -> ProtocolError | DecodeError | None:
-        """Fetch the list of one market, at first from disk if need be; returns why it is not a new one."""
-        try:
-            with self._failures.converted("the instrument list"):
-                self._listings[market.name] = self._listing_of(market, await self._fetch_list(market))
-        except (ProtocolError, DecodeError) as exc:
-            if market.name not in self._listings and (kept := self._kept_list(market)) is not None:
-                log.warning("instrument list from disk, %s: %s", _age(kept.as_of_ns), exc)
-                self._listings[market.name] = kept
-            elif self._listings:
-                log.warning("instrument list of %s not refreshed: %s", market.name, exc)
-            return exc
-        return None
-
-    async def _fetch_list(self, market: Market) -> Rows[Instrument]:
-        """Return the instruments of a market, of all pages."""
-        found: list[Instrument] = []
-        problems: list[str] = []
-        request = market.instruments_request
-        for _ in range(LIST_PAGES_MAX):
-            body, recv_ns = await self._asking.fetch(market, request)
-            rows = market.decode_instruments(body)
-            self._asking.take_polled(market, request, body, recv_ns)
-            found += rows.items
-            problems += filter(None, [rows.problem])
-            rest = market.rest_of_list(request, body)
-            if rest is None:
-                return Rows(found, "; ".join(problems))
-            request = rest
-        raise ProtocolError(f"{self._name}: the instrument list of {market.name} has no end")
-
-    def _listing_of(self, market: Market, rows: Rows[Instrument]) -> InstrumentList:
-        if rows.problem and not rows.items:
-            raise ProtocolError(rows.problem)
-        # There may be a region without contracts.
-        if market is self._markets[0] and not any(instrument.is_trading for instrument in rows.items):
-            raise ProtocolError(f"{self._name} lists no tradable instrument, which cannot be")
-        instruments = [market.prefixed(each) for each in rows.items]
-        return instrument_list(
-            self._name, time.time_ns(), instruments, [rows.problem] if rows.problem else []
-        )
-
-    def _kept_list(self, market: Market) -> InstrumentList | None:
-        """Return a market's part of the list that is on disk."""
-        kept = read_instruments(self._run_dir, self._http[self._markets[0].name].rest_url, self._name)
-        rows = [] if kept is None else [row for row in kept.instruments if row.market == market.name]
-        return InstrumentList(self._name, kept.as_of_ns, rows) if kept is not None and rows else None
-
-    def _whole_list(self) -> InstrumentList:
-        """Return the lists of all markets as one, as old as the oldest."""
-        lists = list(self._listings.values())
-        problems = [problem for each in lists for problem in each.problems]
-        lacking = [market.name for market in self._needed() if market.name not in self._listings]
-        return InstrumentList(
-            self._name,
-            min(each.as_of_ns for each in lists),
-            [row for each in lists for row in each.instruments],
-            [*problems, *(f"{self._name}: no instrument list of {name} yet" for name in lacking)],
-        )
-
     def _take_instruments(self) -> None:
-        self._listing = listing = self._whole_list()
+        self._listing = listing = self._listings.whole()
         self._table = listing.table()
         for market in self._markets:
             market.learn(each for each in self._table.by_native.values() if each.market == market.name)
@@ -428,17 +336,18 @@ class Feed:
             listing = self._listing
             assert listing is not None
             is_old = time.time_ns() - listing.as_of_ns > self._settings.refresh_s * NS_PER_S
-            if is_old or any(market.name not in self._listings for market in self._needed()):
+            if is_old or self._listings.is_incomplete:
                 await self._sleep_until_refresh(min(soon_s, self._settings.refresh_s))
                 soon_s *= 2  # a market may not be had for long, or not at all
             else:
                 soon_s = REFRESH_CACHED_S
                 await self._sleep_until_refresh(self._settings.refresh_s)
-            errors = await self._fetch_instruments()
-            if len(errors) < len(self._needed()):
+            errors = await self._listings.fetch()
+            is_in_vain = len(errors) == len(self._listings.needed())
+            if not is_in_vain:
                 self._take_instruments()
             self._carry()
-            if len(errors) == len(self._needed()):  # else it is one market's, which asks in vain until then
+            if is_in_vain:  # else it is one market's list that cannot be had, and the next is in its own time
                 refused = [error for error in errors if isinstance(error, HttpRefused)]
                 await asyncio.sleep(_retry_after_s(refused))
 
@@ -448,34 +357,9 @@ class Feed:
         while (passed_s := time.monotonic() - started) < delay_s:
             if self._universe.is_waiting and passed_s >= REFRESH_WAITING_S:
                 return
-            if self._unasked():
+            if self._listings.unasked():
                 return
             await asyncio.sleep(min(1.0, delay_s - passed_s))
-
-    def _want(self, wanted: Kinds) -> None:
-        """Have this wanted, of all shards."""
-        self._wanted = wanted
-        # Of which markets, by their symbols' form: somebody asks five times a second.
-        self._named = {market.name for market in self._markets if any(map(market.names, wanted))}
-
-    def _is_needed(self, market: Market) -> bool:
-        """Return whether a market's hosts may be connected to.
-
-        Other hosts than the main market's are left alone until the first symbol is wanted that is of their form.
-        """
-        if self._http[market.name].rest_url == self._http[self._markets[0].name].rest_url:
-            return True
-        if market.name in self._lacking:
-            return False
-        return market.name in self._asked or market.name in self._named
-
-    def _needed(self) -> list[Market]:
-        return [market for market in self._markets if self._is_needed(market)]
-
-    def _unasked(self) -> list[Market]:
-        """Return the markets of which symbols are wanted for the first time: their lists are on the way."""
-        _, *others = self._needed()
-        return [market for market in others if market.name not in self._asked]
 
     def _kinds(self, wanted: Wanted) -> Kinds:
         """Return what to carry, kinds by symbol: nothing of an exchange that is not to be connected to."""
@@ -503,8 +387,8 @@ class Feed:
             return
         self._status.connect = file.is_connected(self._settings.connect)
         self._besides = file
-        before = self._wanted
-        self._want(self._kinds(file))
+        before, self._wanted = self._wanted, self._kinds(file)
+        self._listings.want(self._wanted)
         added, dropped = difference(self._wanted, before), difference(before, self._wanted)
         if is_first:  # whoever starts this is to know what was ordered long ago
             text = file.besides(self._name, self._settings.connect)
@@ -538,7 +422,7 @@ class Feed:
             self._status.wanted = self._wanted
             return
         known, renamed = self._universe.rejected, self._universe.renamed
-        unasked = self._unasked()
+        unasked = self._listings.unasked()
         wanted = {
             symbol: kinds
             for symbol, kinds in self._wanted.items()
@@ -570,7 +454,7 @@ class Feed:
                 PlannedMarket(
                     name=market.name,
                     prefix=market.prefix,
-                    instruments_url=self._http[market.name].rest_url + market.instruments_request.path,
+                    instruments_url=self._asking.rest_url(market) + market.instruments_request.path,
                 )
                 for market in self._markets
             ]
@@ -800,16 +684,6 @@ class Feed:
 
 def _status_of(connection: Connection) -> ConnectionStatus:
     return connection_status(connection.session, time.time_ns(), time.monotonic_ns(), connection.address)
-
-
-def _age(as_of_ns: int) -> str:
-    return f"{(time.time_ns() - as_of_ns) / NS_PER_S / 3600:.1f} h old"
-
-
-def _late(name: str, market: Market) -> ProtocolError:
-    return ProtocolError(
-        f"{name}: the instrument list of {market.name} takes long, and is requested again later"
-    )
 
 
 def _retry_after_s(errors: Iterable[ProtocolError | DecodeError]) -> float:

@@ -129,14 +129,14 @@ class Listing(Http):
 
 def test_a_market_whose_host_does_not_answer_keeps_no_other_waiting(tmp_path, monkeypatch):
     monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (EXCHANGES["binance"].main, _Linear)))
-    monkeypatch.setattr("feedhandler.feed.process.OTHER_LISTS_S", 0.01)
+    monkeypatch.setattr("feedhandler.feed.listings.OTHER_LISTS_S", 0.01)
 
     async def play():
         feed = feed_of(tmp_path, Listing(), linear=Http())
         assert await feed._first_instruments()
         assert list(feed._table.by_native) == ["AUSDT"]
         assert feed._status.problems == ["binance: no instrument list of linear yet"]
-        (late,) = await feed._fetch_instruments()
+        (late,) = await feed._listings.fetch()
         assert "of linear takes long" in str(late)
         feed._publisher.close()
 
@@ -155,7 +155,7 @@ def test_a_market_that_lists_nothing_is_one_unless_it_is_the_main_one(tmp_path, 
         feed._publisher.close()
         (tmp_path / "other").mkdir()
         feed = feed_of(tmp_path / "other", empty, linear=empty)
-        (error,) = await feed._fetch_instruments()  # of spot
+        (error,) = await feed._listings.fetch()  # of spot
         assert "lists no tradable instrument" in str(error)
         feed._publisher.close()
 
@@ -173,7 +173,7 @@ def test_a_market_whose_list_cannot_be_had_keeps_no_other_waiting(tmp_path, monk
         assert list(feed._table.by_native) == ["AUSDT"]
         assert feed._status.problems == ["binance: no instrument list of linear yet"]
         linear.is_away = False
-        assert await feed._fetch_instruments() == []
+        assert await feed._listings.fetch() == []
         feed._take_instruments()
         assert sorted(feed._table.by_native) == ["AUSDT", "linear:AUSDT"]
         assert feed._status.problems[0].startswith("binance: A/USDT is claimed by"), "as nothing is settled"
@@ -232,7 +232,7 @@ def test_a_host_of_another_market_is_left_alone_until_a_symbol_of_its_form_is_wa
         feed._take_wanted()
         clock = asyncio.create_task(feed._keep_time(feed._markets[1], feed._timekeepers[1]))
         assert await feed._first_instruments()
-        assert await feed._fetch_instruments() == []
+        assert await feed._listings.fetch() == []
         feed._carry()
         await asyncio.sleep(0)
         assert linear.requests == 0
