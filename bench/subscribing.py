@@ -33,6 +33,7 @@ from feedhandler.data.instruments import Instrument, instrument_list
 from feedhandler.merger.merge import FeedHeartbeat
 from feedhandler.merger.process import MergerProcess
 from feedhandler.runtime import config
+from feedhandler.runtime.settings import Config
 from feedhandler.transport import zmtp
 from feedhandler.transport.files import Lock
 from feedhandler.transport.links import Downlink, Uplink
@@ -56,13 +57,13 @@ def request(prefix: bytes, kind: int = 1) -> bytes:
     return b"\x02" + (1 + len(prefix)).to_bytes(8, "big") + bytes((kind,)) + prefix
 
 
-def merge(settings: config.Config) -> None:
+def merge(settings: Config) -> None:
     """Be the merger, until killed."""
     with Lock(settings.run_dir, "merger") as lock:
         MergerProcess(settings, lock).run()
 
 
-def publish(settings: config.Config, symbols: int) -> None:
+def publish(settings: Config, symbols: int) -> None:
     """Be the feed: each symbol once, then RATE records a second, stamped with when they were due."""
     loop, joined = Loop(), []
     uplink = Uplink(loop, settings.merger.feeds, lambda: joined.append(1), queue_size_max=1 << 26)

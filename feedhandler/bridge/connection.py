@@ -22,7 +22,7 @@ from nats.js.api import PubAck
 from feedhandler.bridge.jetstream import prepare_stream
 from feedhandler.bridge.login import check_secrets, tls_context
 from feedhandler.bridge.unconfirmed import Unconfirmed
-from feedhandler.runtime.config import NATS_ENV, NatsConfig
+from feedhandler.runtime.settings import NATS_ENV, NatsConfig
 
 CONNECT_TIMEOUT_S: Final = 3  # handshake with one server
 BACKOFF_MIN_S: Final = 0.25

@@ -9,7 +9,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from feedhandler.bridge.subjects import stream_subjects
 from feedhandler.data.errors import ConfigError
-from feedhandler.runtime.config import NatsConfig
+from feedhandler.runtime.settings import NatsConfig
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from feedhandler.data.errors import ConfigError
-from feedhandler.runtime.config import NATS_ENV, NatsConfig
+from feedhandler.runtime.settings import NATS_ENV, NatsConfig
 
 
 def check_secrets(config: NatsConfig, secrets: Mapping[str, str], where: str) -> None:

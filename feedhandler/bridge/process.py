@@ -27,7 +27,6 @@ from feedhandler.bridge.subjects import own_subject, subject_of
 from feedhandler.data import wire
 from feedhandler.data.errors import EXIT_OK, ConfigError
 from feedhandler.data.processes import BRIDGE
-from feedhandler.runtime.config import Config, NatsConfig
 from feedhandler.runtime.lifecycle import (
     END_S,
     keep_secrets_in_memory,
@@ -35,6 +34,7 @@ from feedhandler.runtime.lifecycle import (
     run_together,
     use_cpus,
 )
+from feedhandler.runtime.settings import Config, NatsConfig
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport.files import Lock
 from feedhandler.transport.links import Downlink

@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 from feedhandler.data.errors import ConfigError
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.runtime import config
+from feedhandler.runtime.settings import Config
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -78,7 +79,7 @@ def count(text: str) -> int:
     return value
 
 
-def settings_of(arguments: argparse.Namespace) -> config.Config:
+def settings_of(arguments: argparse.Namespace) -> Config:
     """Return the configuration that is in use. Raises ConfigError."""
     if arguments.config is None:
         raise ConfigError(

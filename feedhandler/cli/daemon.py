@@ -21,8 +21,8 @@ from feedhandler.cli.logs import last_line
 from feedhandler.cli.supervision import UMASK, control_path, error_log, install, log_dir, spawn
 from feedhandler.data import hints
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, FeedError
-from feedhandler.runtime.config import Config
 from feedhandler.runtime.host import look
+from feedhandler.runtime.settings import Config
 from feedhandler.transport.files import lock_owner
 
 STAYS_S: Final = 5.0  # who has been up for so long has read its configuration, and has its sockets

@@ -24,7 +24,7 @@ from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, FeedError
 from feedhandler.data.processes import ALL_WELL, DEGRADED, DOWN, Verdict
 from feedhandler.gateway.access import read_token, token_path
 from feedhandler.gateway.kept_accounts import credentials_of, unread
-from feedhandler.runtime.config import API_TOKEN_ENV, Config
+from feedhandler.runtime.settings import API_TOKEN_ENV, Config
 
 TIMEOUT_S: Final = 40.0  # a look at an account may wait its turn
 ANSWER_SIZE_MAX: Final = 64 << 20

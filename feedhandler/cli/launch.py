@@ -9,7 +9,7 @@ from typing import Final
 from feedhandler.cli.arguments import Commands, add_exchange, command, settings_of
 from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RECORDER, RELAY, SIM
 from feedhandler.runtime import lifecycle
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 from feedhandler.transport import files
 
 BRIDGE_EPILOG: Final = """\

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from feedhandler.data.errors import ConfigError
 from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RELAY, SIM
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 from feedhandler.transport import private
 from feedhandler.transport.endpoints import listener_of
 from feedhandler.transport.files import feed_name, lock_owner, running_feeds

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from feedhandler.cli import ports
 from feedhandler.data.errors import ConfigError
 from feedhandler.runtime import curve
-from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import check_cpus
+from feedhandler.runtime.settings import Config
 
 
 def check(config: Config, note: Callable[[str], None] | None = None) -> None:

@@ -5,7 +5,7 @@ import argparse
 from feedhandler.cli.arguments import Commands, command, settings_of
 from feedhandler.cli.looking import show_status
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 
 
 def add(commands: Commands) -> None:

@@ -20,9 +20,9 @@ from feedhandler.client import Subscriber
 from feedhandler.data import hints
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK
 from feedhandler.data.processes import Loops
-from feedhandler.runtime.config import Config
 from feedhandler.runtime.host import look
 from feedhandler.runtime.lifecycle import on_stop_signals
+from feedhandler.runtime.settings import Config
 from feedhandler.transport.files import Lock
 
 REFRESH_S: Final = 0.5

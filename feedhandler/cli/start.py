@@ -9,8 +9,9 @@ from feedhandler.cli.arguments import DEMO, Commands, bare_command, command, pos
 from feedhandler.data import hints
 from feedhandler.data.errors import EXIT_OK, ConfigError
 from feedhandler.runtime import config
+from feedhandler.runtime.settings import RecorderConfig
 
-RECORDINGS: Final = config.RecorderConfig().directory
+RECORDINGS: Final = RecorderConfig().directory
 FIRST_DATA_WAIT_S: Final = 60.0  # 3 s are usual, 10 s on a busy machine
 
 

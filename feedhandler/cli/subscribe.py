@@ -22,7 +22,8 @@ from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.status import ExchangeStatus
 from feedhandler.data.wanted import DEFAULT_KINDS, OPERATOR, Kinds, Wanted, spelled
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.runtime.config import Config, check_kinds, check_symbol, refusals
+from feedhandler.runtime.checks import check_kinds, check_symbol, refusals
+from feedhandler.runtime.settings import Config
 from feedhandler.transport.files import (
     change_wanted,
     read_instruments,

@@ -17,8 +17,8 @@ import msgspec
 from feedhandler.data.errors import ConfigError
 from feedhandler.data.processes import BRIDGE, GATEWAY, MERGER, RECORDER, RELAY, SIM
 from feedhandler.data.shard import shards
-from feedhandler.runtime.config import NATS_ENV, SECRETS, Config
 from feedhandler.runtime.lifecycle import END_S, SUPERVISED_ENV, die_with_parent
+from feedhandler.runtime.settings import NATS_ENV, SECRETS, Config
 from feedhandler.transport import private
 from feedhandler.transport.files import feed_name
 from feedhandler.transport.private import IPC_PATH_SIZE_MAX

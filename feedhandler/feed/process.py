@@ -49,7 +49,6 @@ from feedhandler.feed.tap import Tap
 from feedhandler.feed.universe import Universe
 from feedhandler.feed.websocket import Connection
 from feedhandler.recordings.plan import Plan, PlannedMarket
-from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import (
     END_S,
     end_within,
@@ -59,6 +58,7 @@ from feedhandler.runtime.lifecycle import (
     settle,
     use_cpus,
 )
+from feedhandler.runtime.settings import Config
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private
 from feedhandler.transport.boards import BoardWriter, board_path, open_board, retire, retire_others

@@ -17,7 +17,7 @@ from feedhandler.data.topics import Topics
 from feedhandler.exchanges.base import Market
 from feedhandler.exchanges.state import State
 from feedhandler.feed.batch import Batch
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 from feedhandler.transport import zmtp
 from feedhandler.transport.links import Uplink
 from feedhandler.transport.outlet import Outlet

@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from feedhandler.data.errors import ConfigError
-from feedhandler.runtime.config import API_TOKEN_ENV, Config, GatewayConfig
+from feedhandler.runtime.settings import API_TOKEN_ENV, Config, GatewayConfig
 from feedhandler.transport import private
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from feedhandler.gateway.market_data import MarketData
 from feedhandler.gateway.problem import Problem, problems
 from feedhandler.gateway.rates import Rates
 from feedhandler.gateway.rows import ExchangeRow
-from feedhandler.runtime.config import Config, is_listed_here
+from feedhandler.runtime.checks import is_listed_here
+from feedhandler.runtime.settings import Config
 
 BODY_SIZE_MAX: Final = 2 << 20  # as many positions or symbols as are taken at once, at their longest
 UNGUARDED: Final = ("/live", "/ready")  # probes know no token

@@ -20,7 +20,8 @@ from feedhandler.data.instruments import InstrumentTable
 from feedhandler.data.wanted import DEFAULT_KINDS, HOLDINGS, OPERATOR, POSITIONS, Wanted, spelled
 from feedhandler.gateway.kept_accounts import Accounts
 from feedhandler.gateway.market_data import MarketData
-from feedhandler.runtime.config import Config, check_kinds, check_symbol, is_lower_case, refusals
+from feedhandler.runtime.checks import check_kinds, check_symbol, is_lower_case, refusals
+from feedhandler.runtime.settings import Config
 from feedhandler.transport.files import (
     POSITIONS_REMEDY,
     Stamp,

@@ -14,7 +14,7 @@ from feedhandler.accounts.balances import AccountStatus
 from feedhandler.accounts.keeper import Keeper
 from feedhandler.data.errors import ConfigError
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 from feedhandler.transport.http import HttpClient, RestBudget
 from feedhandler.transport.shared_budget import SharedBudget, path_of
 from feedhandler.transport.tasks import Failures

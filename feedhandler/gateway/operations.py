@@ -18,7 +18,7 @@ from feedhandler.gateway.app import Parts, unauthorized
 from feedhandler.gateway.listener import BODY_S
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rates import Rates
-from feedhandler.runtime.config import did_you_mean
+from feedhandler.runtime.checks import did_you_mean
 
 JSON: Final = "application/json"
 # Requests per second, and at once, of one address; those with the token are counted apart, so that nobody else can

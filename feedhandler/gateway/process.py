@@ -31,7 +31,6 @@ from feedhandler.gateway.openapi import description, document
 from feedhandler.gateway.operations import routes
 from feedhandler.gateway.screens import Screens
 from feedhandler.gateway.screens import routes as screen_routes
-from feedhandler.runtime.config import API_TOKEN_ENV, Config
 from feedhandler.runtime.lifecycle import (
     END_S,
     end_within,
@@ -40,6 +39,7 @@ from feedhandler.runtime.lifecycle import (
     settle,
     use_cpus,
 )
+from feedhandler.runtime.settings import API_TOKEN_ENV, Config
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport.files import Lock, read_wanted
 from feedhandler.transport.tasks import END_TASKS_S, Failures, end_tasks

@@ -24,7 +24,7 @@ from feedhandler.gateway.conflation import EVERYTHING, Interest, Newest
 from feedhandler.gateway.problem import Problem
 from feedhandler.gateway.rows import ExchangeRow, TickerRow, ticker_row
 from feedhandler.gateway.watched import TOPICS_MAX, VIEWS, Reading, WatchedTopics
-from feedhandler.runtime.config import UPDATES_PER_S_MAX
+from feedhandler.runtime.checks import UPDATES_PER_S_MAX
 
 TURN_S: Final = 1 / UPDATES_PER_S_MAX
 CLIENTS_MAX: Final = 1000

@@ -14,8 +14,8 @@ from feedhandler.data import board_layout
 from feedhandler.data.errors import EXIT_OK
 from feedhandler.data.units import NS_PER_S
 from feedhandler.merger.merge import TICK_NS, Merger
-from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import on_stop_signals, settle, settle_the_rest, use_cpus
+from feedhandler.runtime.settings import Config
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private, zmtp
 from feedhandler.transport.boards import retire

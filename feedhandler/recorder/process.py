@@ -25,8 +25,8 @@ from feedhandler.data.status import RecordedFeed, RecorderStatus
 from feedhandler.data.units import NS_PER_S
 from feedhandler.recorder.disk import RecordingsDirectory
 from feedhandler.recorder.recording import FeedRecording, Limits
-from feedhandler.runtime.config import Config, RecorderConfig
 from feedhandler.runtime.lifecycle import END_S, on_stop_signals, run_together, use_cpus
+from feedhandler.runtime.settings import Config, RecorderConfig
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport.files import Lock, recorder_status_path, write_recorder_status
 from feedhandler.transport.links import Downlink

@@ -21,8 +21,8 @@ from feedhandler.data.errors import ConfigError
 from feedhandler.data.kinds import BY_CODE
 from feedhandler.data.layout import Retention
 from feedhandler.data.topics import Topics
-from feedhandler.runtime.config import Config
 from feedhandler.runtime.curve import server_keys
+from feedhandler.runtime.settings import Config
 from feedhandler.transport import zmtp
 from feedhandler.transport.keys import Clients, KeyPair
 from feedhandler.transport.links import Uplink

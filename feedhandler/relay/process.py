@@ -19,8 +19,8 @@ from feedhandler.data.layout import Body
 from feedhandler.data.status import RelayStatus
 from feedhandler.relay.relayed_books import TOPICS as BOOK_TOPICS
 from feedhandler.relay.relayed_books import RelayedBooks, SnapshotRequests
-from feedhandler.runtime.config import Config
 from feedhandler.runtime.lifecycle import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
+from feedhandler.runtime.settings import Config
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.transport import private
 from feedhandler.transport.files import Lock, relay_status_path, request_snapshots, write_relay_status

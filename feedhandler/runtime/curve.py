@@ -1,6 +1,6 @@
 """What our processes make of the `[curve]` table. Secret keys stay in the process that needs them."""
 
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 from feedhandler.transport.keys import Clients, KeyPair, load_pair, load_public
 
 

@@ -17,7 +17,7 @@ from feedhandler.data.processes import (
 )
 from feedhandler.data.shard import shards
 from feedhandler.data.units import NS_PER_S
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 from feedhandler.transport import starts
 from feedhandler.transport.files import feed_name, lock_owner, read_recorder_status
 

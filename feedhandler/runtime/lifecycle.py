@@ -20,7 +20,7 @@ from pythonjsonlogger.msgspec import MsgspecFormatter
 
 from feedhandler.data import hints
 from feedhandler.data.errors import EXIT_FAILED, EXIT_OK, ConfigError, one_line
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 from feedhandler.transport import starts
 from feedhandler.transport.tasks import Failures, end_tasks
 

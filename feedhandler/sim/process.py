@@ -6,8 +6,8 @@ import logging
 import uvloop
 
 from feedhandler.data.errors import EXIT_OK, ConfigError
-from feedhandler.runtime.config import Config, ExchangeConfig, SimConfig
 from feedhandler.runtime.lifecycle import on_stop_signals
+from feedhandler.runtime.settings import Config, ExchangeConfig, SimConfig
 from feedhandler.runtime.upkeep import Upkeep
 from feedhandler.sim.rhythm import Activity
 from feedhandler.sim.server import SimServer, SimSettings, serve

@@ -8,7 +8,7 @@ import uvloop
 from feedhandler.bridge.backlog import Backlog
 from feedhandler.data import wire
 from feedhandler.runtime import config
-from feedhandler.runtime.config import NatsConfig
+from feedhandler.runtime.settings import NatsConfig
 
 nats = pytest.importorskip("nats")
 

@@ -11,7 +11,7 @@ import trustme
 import uvloop
 from patience import until
 
-from feedhandler.runtime.config import NatsConfig
+from feedhandler.runtime.settings import NatsConfig
 
 pytest.importorskip("nats")
 

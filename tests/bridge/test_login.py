@@ -8,7 +8,7 @@ from patience import PATIENCE_S
 
 from feedhandler.bridge.login import check_credentials, check_secrets
 from feedhandler.data.errors import ConfigError
-from feedhandler.runtime.config import NATS_ENV, NatsConfig
+from feedhandler.runtime.settings import NATS_ENV, NatsConfig
 
 USER, PASSWORD, TOKEN = NATS_ENV
 FAR, FAR_TLS = ("nats://nats.example:4222",), ("tls://nats.example:4222",)

@@ -45,7 +45,7 @@ def test_where_nothing_is_to_flow_nothing_is_waited_for():
 
 SLOW = """
 import os, signal, sys, time
-from feedhandler.runtime.config import Config
+from feedhandler.runtime.settings import Config
 from feedhandler.cli import run
 from feedhandler.runtime import lifecycle
 lifecycle.END_S = 0.2  # of every other process

@@ -25,6 +25,7 @@ from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change
 from feedhandler.feed.process import Feed
 from feedhandler.runtime import config
+from feedhandler.runtime.settings import ExchangeConfig
 from feedhandler.transport.boards import BoardReader, board_path
 from feedhandler.transport.files import change_wanted, request_snapshots
 from feedhandler.transport.http import POLL_SHARE, SPARE_SHARE, SURVEY_SHARE, WHOLE_SHARE, HttpRefused
@@ -218,7 +219,7 @@ def want(directory, *symbols):
     change_wanted(
         f"{directory}/run",
         "binance",
-        lambda wanted: wanted.subscribe(symbols, config.ExchangeConfig().configured),
+        lambda wanted: wanted.subscribe(symbols, ExchangeConfig().configured),
     )
 
 

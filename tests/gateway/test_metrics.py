@@ -26,7 +26,7 @@ from feedhandler.gateway import health
 from feedhandler.gateway.app import make_app
 from feedhandler.gateway.history import COLUMNS, ROWS_MAX, History
 from feedhandler.gateway.metrics import Metrics
-from feedhandler.runtime.config import RecorderConfig
+from feedhandler.runtime.settings import RecorderConfig
 from feedhandler.transport.files import Lock, relay_status_path, write_recorder_status, write_relay_status
 
 COUNTS = [1, *[2] * (len(LATENCY_BOUNDS_US) - 1), 5]

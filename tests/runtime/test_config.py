@@ -12,8 +12,9 @@ from feedhandler.data.shard import WHOLE, Shard
 from feedhandler.data.wanted import Configured
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Exchange
-from feedhandler.runtime import config
+from feedhandler.runtime import checks, config
 from feedhandler.runtime.lifecycle import check_cpus, use_cpus
+from feedhandler.runtime.settings import Config, ExchangeConfig, MarketConfig
 
 ROOT = Path(__file__).parents[2]
 OK = "[exchanges.binance]\n"
@@ -369,14 +370,14 @@ def test_a_market_with_hosts_of_its_own_is_not_asked_in_production_where_spot_is
 def test_a_symbol_of_a_market_that_is_not_listed_yet_is_judged_by_its_spelling():
     spot = Instrument("BTCUSDT", "BTC", "USDT")
     table = InstrumentTable("binance", [spot])
-    assert list(config.refusals("binance", ["BTC/USDT:USDT", "ETH/USDT", "x"], table, "w")) == [
+    assert list(checks.refusals("binance", ["BTC/USDT:USDT", "ETH/USDT", "x"], table, "w")) == [
         "ETH/USDT",
         "x",
     ]
-    assert list(config.refusals("kucoin", ["BTC/USDT:USDT"], table, "w")) == []
+    assert list(checks.refusals("kucoin", ["BTC/USDT:USDT"], table, "w")) == []
     contract = Instrument("linear:ETHUSDT", "ETH", "USDT", settle="USDT")
     table = InstrumentTable("binance", [spot, contract])
-    assert list(config.refusals("binance", ["BTC/USDT:USDT", "ETH/USDT:USDT"], table, "w")) == [
+    assert list(checks.refusals("binance", ["BTC/USDT:USDT", "ETH/USDT:USDT"], table, "w")) == [
         "BTC/USDT:USDT"
     ]
 
@@ -384,7 +385,7 @@ def test_a_symbol_of_a_market_that_is_not_listed_yet_is_judged_by_its_spelling()
 def test_a_symbol_of_a_market_that_an_exchange_does_not_have_is_not_listed(monkeypatch):
     monkeypatch.setitem(EXCHANGES, "binance", Exchange("binance", (EXCHANGES["binance"].main,)))
     table = InstrumentTable("binance", [Instrument("BTCUSDT", "BTC", "USDT")])
-    assert list(config.refusals("binance", ["BTC/USDT:USDT"], table, "w")) == ["BTC/USDT:USDT"]
+    assert list(checks.refusals("binance", ["BTC/USDT:USDT"], table, "w")) == ["BTC/USDT:USDT"]
 
 
 @pytest.mark.parametrize(
@@ -480,10 +481,10 @@ def test_the_shipped_configurations_are_valid():
 
 def test_every_key_is_documented():
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    for kind in (config.Config, config.ExchangeConfig, config.MarketConfig, *config.TABLES.values()):
+    for kind in (Config, ExchangeConfig, MarketConfig, *config.TABLES.values()):
         for name in kind.__struct_fields__:
             assert f"`{name}`" in text or (
-                kind is config.Config and name in ("path", "exchanges", *config.TABLES)
+                kind is Config and name in ("path", "exchanges", *config.TABLES)
             ), name
 
 
