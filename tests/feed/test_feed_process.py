@@ -20,7 +20,7 @@ from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import Exchange, Rows
 from feedhandler.exchanges.books import Base
-from feedhandler.feed import process
+from feedhandler.feed import process, publisher
 from feedhandler.feed.freshness import Question
 from feedhandler.feed.legs import Change
 from feedhandler.feed.process import Feed
@@ -452,7 +452,7 @@ def records_of(messages):
 
 def test_a_merger_that_lost_records_has_books_invalid_until_their_snapshots(tmp_path, monkeypatch):
     hop = Kept()
-    monkeypatch.setattr(process, "_uplink", lambda *_: hop)
+    monkeypatch.setattr(publisher, "_uplink", lambda *_: hop)
 
     async def play():
         feed = feed_of(tmp_path, Http())
@@ -601,7 +601,7 @@ def test_what_is_polled_is_recorded(tmp_path, monkeypatch):
     async def play():
         feed = feed_of(tmp_path, Answering(POLLED))
         answers = []
-        feed._tap = SimpleNamespace(answered=lambda *answer: answers.append(answer))
+        feed._asking._tap = SimpleNamespace(answered=lambda *answer: answers.append(answer))
         (market,), (polling,) = feed._markets, feed._pollings
         market.contract_sizes = {"XBTUSDTM": (1, 1000)}
         (state,) = market.add(["XBTUSDTM"], 0, "contract")
