@@ -1,7 +1,9 @@
 """CSV files with the columns of tardis.dev's downloads: one a type, exchange, symbol and day.
 
-Times are microseconds, those of the exchange ours where it states none. Symbols are the canonical ones. Depth has
-20 levels here. Columns: https://docs.tardis.dev/downloadable-csv-files/data-types, read 2026-11.
+Times are microseconds, those of the exchange, or ours where it states none. Symbols are the canonical ones, sizes
+in the base asset. Depth has 20 levels here. Of contracts each change makes a row of all that is known; the last
+price in it is that of tickers. The side of a liquidation is that of its order, there and here: buy closes a short
+position. Columns: https://docs.tardis.dev/downloadable-csv-files/data-types, read 2026-11.
 """
 
 import gzip
@@ -24,6 +26,8 @@ TRADES: Final = "trades"
 CHANGES: Final = "incremental_book_L2"
 QUOTES: Final = "quotes"
 DEPTHS: Final = f"book_snapshot_{LEVELS_MAX}"
+DERIVATIVES: Final = "derivative_ticker"
+LIQUIDATIONS: Final = "liquidations"
 COLUMNS: Final = {
     TRADES: ("id", "side", "price", "amount"),
     CHANGES: ("is_snapshot", "side", "price", "amount"),
@@ -34,6 +38,16 @@ COLUMNS: Final = {
         for side in ("asks", "bids")
         for what in ("price", "amount")
     ),
+    DERIVATIVES: (
+        "funding_timestamp",
+        "funding_rate",
+        "predicted_funding_rate",
+        "open_interest",
+        "last_price",
+        "index_price",
+        "mark_price",
+    ),
+    LIQUIDATIONS: ("id", "side", "price", "amount"),
 }
 NS_PER_US: Final = 1000
 
@@ -51,7 +65,9 @@ class TardisWriter:
     def __init__(self, job: Job, folder: Path) -> None:
         self._job = job
         self._files: DayFiles[_CsvKey] = DayFiles(folder, self._path, _zipped, _heading)
-        self._quotes: dict[str, tuple[float, ...]] = {}  # the last of each topic
+        self._last: dict[str, float] = {}  # last prices, by symbol
+        self._contracts: dict[str, wire.Contract] = {}  # the newest, by symbol
+        self._written: dict[tuple[str, str], tuple[str, ...]] = {}  # the last row of each type and symbol
 
     def _path(self, key: _CsvKey) -> str:
         symbol = key.symbol.replace("/", "-").replace(":", "-")
@@ -61,20 +77,43 @@ class TardisWriter:
         """Take a record."""
         found = wire.unpack(record)
         if isinstance(found, wire.Trade):
-            self._add(
-                TRADES, found, [(found.trade_id, str(found.side), _number(found.price), _number(found.size))]
-            )
+            self._add(TRADES, found, [_one(found)])
+        elif isinstance(found, wire.Liquidation):
+            self._add(LIQUIDATIONS, found, [_one(found)])
         elif isinstance(found, BookRecord):
             if not found.flags & wire.INVALID:
                 self._add(CHANGES, found, _changes(found))
         elif isinstance(found, wire.Ticker):
-            quote = (found.ask_size, found.ask, found.bid, found.bid_size)
-            shown = tuple(map(_number, quote))
-            if self._quotes.get(found.topic) != quote and any(shown):
-                self._quotes[found.topic] = quote
-                self._add(QUOTES, found, [shown])
+            self._last[found.symbol] = found.last
+            self._add_changed(QUOTES, found, (found.ask_size, found.ask, found.bid, found.bid_size))
+            self._add_derivative(found)
+        elif isinstance(found, wire.Contract):
+            self._contracts[found.symbol] = found
+            self._add_derivative(found)
         elif isinstance(found, wire.Depth) and found.is_live:
             self._add(DEPTHS, found, [_depth(found)])
+
+    def _add_derivative(self, record: wire.Record) -> None:
+        """Add what is known of a contract, at the time of the record that has changed it."""
+        contract = self._contracts.get(record.symbol)
+        if contract is not None:
+            due_us = contract.next_funding_ns // NS_PER_US
+            known = (
+                contract.funding_rate,
+                contract.predicted_funding_rate,
+                contract.open_interest,
+                self._last.get(record.symbol, math.nan),
+                contract.index,
+                contract.mark,
+            )
+            self._add_changed(DERIVATIVES, record, known, str(due_us) if due_us else "")
+
+    def _add_changed(self, type_: str, record: wire.Record, values: tuple[float, ...], *before: str) -> None:
+        row = (*before, *map(_number, values))
+        key = type_, record.symbol
+        if self._written.get(key) != row and any(row):
+            self._written[key] = row
+            self._add(type_, record, [row])
 
     def take_gap(self, gap: RecordingGap) -> None:
         """These files have no place for it; the manifest counts it."""
@@ -93,6 +132,10 @@ class TardisWriter:
 
     def abandon(self) -> None:
         """Write no more."""
+
+
+def _one(record: wire.Trade | wire.Liquidation) -> tuple[str, str, str, str]:
+    return record.trade_id, str(record.side), _number(record.price), _number(record.size)
 
 
 def _changes(record: BookRecord) -> Iterable[tuple[str, str, str, str]]:

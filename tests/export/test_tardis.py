@@ -2,9 +2,11 @@
 
 import csv
 import gzip
+import json
+from pathlib import Path
 
 import pytest
-from captured import BINANCE
+from captured import BINANCE, BYBIT_LINEAR, answered
 from captured import opened as capture_opened
 from captured import received as capture_received
 from small_recording import T0, small
@@ -12,6 +14,8 @@ from small_recording import T0, small
 from feedhandler.cli import main
 from feedhandler.export.tardis import _number
 
+FRAMES = Path(__file__).parent.parent / "frames" / "bybit_linear"
+LIST = "https://api.bybit.com/v5/market/instruments-info?category=linear"
 DEPTH = {"lastUpdateId": 7, "bids": [["9", "1"], ["8", "2"]], "asks": [["11", "3"]]}
 
 
@@ -21,10 +25,8 @@ def export(source, out):
     )
 
 
-def rows(out, type_):
-    (path,) = [
-        path for path in out.iterdir() if f"_{type_}_" in path.name and path.name.startswith("binance")
-    ]
+def rows(out, type_, exchange="binance"):
+    (path,) = [path for path in out.iterdir() if f"_{type_}_" in path.name and path.name.startswith(exchange)]
     with gzip.open(path, "rt", newline="") as file:
         return list(csv.reader(file))
 
@@ -102,6 +104,78 @@ def test_depth(tmp_path):
     ]
     assert len(head) == len(row) == 4 + 80
     assert row[4:12] == ["11", "3", "9", "1", "", "", "8", "2"]
+
+
+def frame(name):
+    return json.loads((FRAMES / f"{name}.json").read_bytes())
+
+
+def linear(out, frames):
+    """Export what one connection of Bybit's perpetuals has brought."""
+    path = out.with_suffix(".jsonl")
+    lines = [answered(LIST, frame("lists/instruments_ticks")), capture_opened(BYBIT_LINEAR)]
+    lines += [capture_received(each, ts=1_790_000_000.5 + n) for n, each in enumerate(frames)]
+    path.write_text("".join(lines))
+    assert export(path, out) == 0
+
+
+def test_a_contract_has_a_row_for_each_change_of_what_is_known(tmp_path):
+    names = ("tickers", "tickers_delta_of_mark", "tickers_delta_of_trade")
+    unchanged = {**frame("tickers_delta_of_mark"), "ts": 1_790_000_000_360}
+    linear(tmp_path / "out", [*map(frame, names), unchanged])
+    head, *found = rows(tmp_path / "out", "derivative_ticker", "bybit")
+    assert head[4:] == [
+        "funding_timestamp",
+        "funding_rate",
+        "predicted_funding_rate",
+        "open_interest",
+        "last_price",
+        "index_price",
+        "mark_price",
+    ]
+    assert {tuple(row[:2]) for row in found} == {("bybit", "BTC/USDT:USDT")}
+    due, local = "1790006400000000", 1_790_000_000_500_000
+    assert [row[2:] for row in found] == [
+        ["1790000000250000", f"{local}", due, "-0.000125", "", "25617.25", "97421.5", "97400.25", "97420.75"],
+        [
+            "1790000000350000",
+            f"{local + 1_000_000}",
+            due,
+            "0.0001",
+            "",
+            "25617.25",
+            "97421.5",
+            "97400.25",
+            "97425.5",
+        ],
+        [
+            "1790000000350000",
+            f"{local + 2_000_000}",
+            due,
+            "0.0001",
+            "",
+            "25617.25",
+            "97430",
+            "97400.25",
+            "97425.5",
+        ],
+    ]
+
+
+def test_a_liquidation_has_the_side_of_its_order(tmp_path):
+    linear(tmp_path / "out", [frame("liquidations")])
+    head, *found = rows(tmp_path / "out", "liquidations", "bybit")
+    assert head[4:] == ["id", "side", "price", "amount"]
+    assert [row[4:] for row in found] == [
+        ["", "sell", "95000.5", "0.5"],  # of a long position
+        ["", "buy", "99000", "1.25"],
+        ["", "buy", "99001", "2"],
+    ]
+    assert found[0][2] == "1790000000240000"
+
+
+def test_spot_has_no_file_of_derivatives(out):
+    assert not [path for path in out.iterdir() if "_derivative_ticker_" in path.name]
 
 
 @pytest.mark.parametrize(
